@@ -1,0 +1,117 @@
+//! The configuration: read ([`load`]), then checked, then trusted ([`Config`]).
+//!
+//! Whoever holds a [`Config`] need not check anything again. Secrets are
+//! [`SecretString`]s, which print as nothing.
+
+use std::{net::SocketAddr, time::Duration};
+
+use secrecy::SecretString;
+use url::Url;
+
+use crate::domain::{ReplicaName, SchemaName};
+
+/// Everything that the operator decided, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The preferred source; one of `replicas`.
+    pub primary: ReplicaName,
+    pub database: Database,
+    /// In the order of their names.
+    pub replicas: Vec<Replica>,
+    pub workers: Workers,
+    pub lease: Lease,
+    pub sweeper: Sweeper,
+    pub shutdown: Shutdown,
+    pub http: Http,
+    pub log: Log,
+}
+
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// `postgres://…`; may be a transaction pooler. Carries the password if there is one.
+    pub url: SecretString,
+    /// A direct connection for LISTEN, where a pooler stands in front.
+    pub listen_url: Option<SecretString>,
+    /// From `password_file`; used instead of a password in the URLs.
+    pub password: Option<SecretString>,
+    pub schema: SchemaName,
+}
+
+#[derive(Debug, Clone)]
+pub struct Replica {
+    pub name: ReplicaName,
+    pub endpoint: Url,
+    pub region: String,
+    pub bucket: String,
+    pub path_style: bool,
+    pub credentials: Credentials,
+    /// What to do with a bucket that already holds data; `None`: refuse to write to it.
+    pub existing: Option<Existing>,
+    /// `false`: never a source.
+    pub read: bool,
+    /// Sent with each upload if set; no header otherwise.
+    pub storage_class: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Credentials {
+    /// The AWS chain: environment, profile, container or instance role.
+    Ambient,
+    Keys {
+        access_key_id: SecretString,
+        secret_access_key: SecretString,
+    },
+}
+
+/// What to do with objects that a replica's bucket held before Copyhold came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Equal ones count as copies, others are left alone and the copy is parked.
+    Adopt,
+    /// They are replaced by what the source has.
+    Overwrite,
+}
+
+#[derive(Debug, Clone)]
+pub struct Workers {
+    /// Objects in flight at most.
+    pub count: usize,
+    /// Bytes of objects held in memory at most.
+    pub memory_bytes: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Lease {
+    pub timeout: Duration,
+    pub heartbeat: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Sweeper {
+    pub every: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    pub grace: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Http {
+    pub listen: SocketAddr,
+}
+
+#[derive(Debug, Clone)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A `tracing` filter: `info`, or `info,copyhold=debug`.
+    pub level: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    Text,
+    Json,
+}

@@ -1,0 +1,100 @@
+use std::fmt;
+
+/// The longest key that S3 knows, in bytes of UTF-8.
+pub const MAX_KEY_BYTES: usize = 1024;
+
+/// A key exactly as the source spells it: never trimmed, decoded or tidied,
+/// because `a//b` and `a/b` are two objects.
+///
+/// `Display` and `Debug` escape it, since a key is untrusted text: whoever may
+/// upload chooses it, and it ends up on terminals and in logs. The bytes
+/// themselves come from [`ObjectKey::as_str`].
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey(String);
+
+/// Why a string is no key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidKey {
+    #[error("a key cannot be empty")]
+    Empty,
+    #[error("a key has at most {MAX_KEY_BYTES} bytes, this one has {0}")]
+    TooLong(usize),
+    #[error("a key with a NUL byte cannot be kept in PostgreSQL")]
+    Nul,
+}
+
+impl ObjectKey {
+    /// Takes `key` as it is, or says why it is none.
+    pub fn new(key: impl Into<String>) -> Result<Self, InvalidKey> {
+        let key = key.into();
+        match key.len() {
+            0 => Err(InvalidKey::Empty),
+            n if n > MAX_KEY_BYTES => Err(InvalidKey::TooLong(n)),
+            _ if key.contains('\0') => Err(InvalidKey::Nul),
+            _ => Ok(Self(key)),
+        }
+    }
+
+    /// The key's own bytes, for stores and statements; not for people's eyes.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        escape(&self.0, f)
+    }
+}
+
+impl fmt::Debug for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// Writes untrusted text so that it cannot move a cursor, hide itself, or turn
+/// the rest of a line around; what is left readable stays as it is.
+pub fn escape(text: &str, f: &mut impl fmt::Write) -> fmt::Result {
+    for c in text.chars() {
+        if c.is_control() || is_invisible(c) || c == '\\' {
+            write!(f, "{}", c.escape_default())?;
+        } else {
+            f.write_char(c)?;
+        }
+    }
+    Ok(())
+}
+
+/// Zero-width and direction-changing characters, and line separators that some terminals obey.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{00ad}' | '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_kept_byte_for_byte() {
+        for key in ["a//b", "a/b", " a ", "a%2Fb", "ü", "u\u{308}", "\u{7f}\n"] {
+            assert_eq!(ObjectKey::new(key).unwrap().as_str(), key);
+        }
+    }
+
+    #[test]
+    fn what_no_store_or_database_can_hold_is_no_key() {
+        assert_eq!(ObjectKey::new(""), Err(InvalidKey::Empty));
+        assert_eq!(ObjectKey::new("é".repeat(513)), Err(InvalidKey::TooLong(1026)));
+        assert_eq!(ObjectKey::new("a\0b"), Err(InvalidKey::Nul));
+        assert!(ObjectKey::new("é".repeat(512)).is_ok());
+    }
+
+    #[test]
+    fn a_shown_key_cannot_touch_the_terminal() {
+        let key = ObjectKey::new("a\x1b[2J\u{202e}b\\n\u{e9}").unwrap();
+        assert_eq!(key.to_string(), "a\\u{1b}[2J\\u{202e}b\\\\n\u{e9}");
+    }
+}

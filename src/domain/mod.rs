@@ -1,0 +1,17 @@
+//! The words of the system as types. Pure: no I/O, no clock, no `async`.
+
+mod backoff;
+mod class;
+mod content;
+mod key;
+mod lease;
+mod outcome;
+mod replica;
+
+pub use backoff::{Next, next_try};
+pub use class::Class;
+pub use content::{Content, ContentHash};
+pub use key::{InvalidKey, ObjectKey};
+pub use lease::{Fence, Generation, Lease, PriorFailure, ReplicaState};
+pub use outcome::{Failure, Outcome, Verified};
+pub use replica::{InvalidName, ReplicaName, SchemaName};

@@ -1,0 +1,37 @@
+use std::time::Duration;
+
+use super::{Class, Next};
+
+/// Proof that a copy is where it should be, and how that was seen.
+/// Only `copy` makes one; a timestamp is written for nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verified {
+    /// The store's answer carried a checksum or ETag equal to ours.
+    Compared,
+    /// The bytes were read back and hashed.
+    ReadBack,
+    /// The bytes of this replica were what we read: it is the source.
+    Source,
+}
+
+/// A failure in words that may be kept and shown: no secrets, no markup, bounded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub class: Class,
+    /// At most a few hundred characters, made of status, code, request id and
+    /// the beginning of the store's message.
+    pub message: String,
+    /// How long the store asked us to wait, if it did.
+    pub retry_after: Option<Duration>,
+}
+
+/// How the attempt at one replica ended. Whoever matches on it has decided everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The copy is proven.
+    Recorded(Verified),
+    /// What we believed recorded is not there: the time is taken back and the copy is wanted again.
+    Cleared { next: Next, why: Failure },
+    /// It failed; when it is tried again.
+    Failed { next: Next, why: Failure },
+}

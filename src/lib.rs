@@ -1,0 +1,17 @@
+//! Copyhold keeps a verified copy of every object of a primary bucket in every
+//! other bucket. PostgreSQL is its only coordinator.
+//!
+//! Modules in reading order; each may use those below it, none those above:
+//!
+//! `cli → daemon → {http, worker, sweeper, listener} → {queue, copy, store} → domain`
+//!
+//! `copy` uses `store`. `copy` does not know `queue`, `queue` does not know `store`.
+
+pub mod cli;
+pub mod config;
+pub mod copy;
+pub mod domain;
+pub mod queue;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
+pub mod store;
