@@ -1,4 +1,4 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Class, Content, ObjectKey, ReplicaName};
 
@@ -44,8 +44,8 @@ pub struct Lease {
     pub size_bytes: Option<u64>,
     /// What the first complete read of this generation found.
     pub content: Option<Content>,
-    /// Since when the object is registered, seconds by the database's clock.
-    pub age_seconds: f64,
+    /// How long this generation is registered, by the database's clock.
+    pub age: Duration,
     /// In the order of the configuration.
     pub replicas: Vec<ReplicaState>,
 }
