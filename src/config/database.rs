@@ -21,7 +21,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
     let url = section.need_with("url", EXAMPLE, check);
     let listen_url = section.get_with("listen_url", check);
     let password = section.get_with("password_file", |path: String| secret::from_file(&reader.resolve(&path)));
-    let schema = section.get_with("schema", schema_name);
+    let schema = section.get_with("schema", |name: String| schema_name(&name));
 
     if let Some(password) = &password {
         for (name, url) in [("url", &url), ("listen_url", &listen_url)] {
@@ -53,8 +53,8 @@ fn refuse_second_password(
     }
 }
 
-fn schema_name(name: String) -> Result<SchemaName, Flaw> {
-    SchemaName::new(name.clone()).map_err(|invalid| match invalid {
+fn schema_name(name: &str) -> Result<SchemaName, Flaw> {
+    SchemaName::new(name).map_err(|invalid| match invalid {
         InvalidName::Spelling => Flaw::new(
             format!("is {name:?}, which is no name for a schema"),
             "begin with a lower-case letter, then up to 30 of a-z, 0-9 and _",

@@ -138,7 +138,7 @@ fn hosts(url: &Url, environment: &Environment) -> Vec<String> {
     let as_parameters = url.query_pairs().filter(|(name, _)| name == "host" || name == "hostaddr");
     let mut hosts: Vec<String> = in_front.into_iter().chain(as_parameters.map(|(_, host)| host.into_owned())).collect();
     if hosts.is_empty() {
-        let from_environment = ["PGHOSTADDR", "PGHOST"].iter().find_map(|name| environment.get(name).flatten());
+        let from_environment = ["PGHOSTADDR", "PGHOST"].iter().find_map(|name| environment.get(name)?.to_str());
         hosts.extend(from_environment.map(str::to_owned));
     }
     hosts

@@ -70,7 +70,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
     Some(Config {
         primary: ReplicaName::new(primary?.value).ok()?,
         database: database?,
-        replicas: replicas.into_iter().map(|read| read.replica).collect::<Option<_>>()?,
+        replicas: replicas.into_iter().map(|found| found.replica).collect::<Option<_>>()?,
         workers,
         lease,
         sweeper,
@@ -81,7 +81,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
 }
 
 /// There must be something to copy to, and no bucket may be copied onto itself.
-fn check_replicas(section: &Section<'_>, replicas: &[replica::Read]) {
+fn check_replicas(section: &Section<'_>, replicas: &[replica::Found]) {
     match replicas {
         _ if section.is_broken() => {}
         [] => section.note("has no replica", "write a section [replicas.NAME] for each bucket, two at least"),
@@ -92,10 +92,10 @@ fn check_replicas(section: &Section<'_>, replicas: &[replica::Read]) {
         ),
         _ => {}
     }
-    let mut by_place: Vec<&replica::Read> = replicas.iter().collect();
-    by_place.sort_by_key(|read| &read.place);
+    let mut by_place: Vec<&replica::Found> = replicas.iter().collect();
+    by_place.sort_by_key(|found| &found.place);
     let mut seen: HashMap<_, &str> = HashMap::new();
-    for replica::Read { name, place, location, .. } in by_place {
+    for replica::Found { name, place, location, .. } in by_place {
         let Some((endpoint, bucket)) = location else { continue };
         if let Some(first) = seen.get(&(endpoint, bucket)) {
             section.reader().note(
@@ -109,10 +109,10 @@ fn check_replicas(section: &Section<'_>, replicas: &[replica::Read]) {
     }
 }
 
-fn check_primary(top: &Section<'_>, primary: Option<&Placed<String>>, replicas: &[replica::Read]) {
+fn check_primary(top: &Section<'_>, primary: Option<&Placed<String>>, replicas: &[replica::Found]) {
     let Some(Placed { value: primary, place }) = primary else { return };
-    let Some(found) = replicas.iter().find(|read| read.name == *primary) else {
-        let names: Vec<&str> = replicas.iter().map(|read| read.name.as_str()).collect();
+    let Some(found) = replicas.iter().find(|found| found.name == *primary) else {
+        let names: Vec<&str> = replicas.iter().map(|found| found.name.as_str()).collect();
         let todo = match (suggest::among(primary, names.iter().copied()), names.as_slice()) {
             (Some(meant), _) => format!("did you mean {meant:?}?"),
             (None, []) => "write a section for it".to_owned(),
@@ -121,7 +121,7 @@ fn check_primary(top: &Section<'_>, primary: Option<&Placed<String>>, replicas: 
         top.note_at(place, "primary", &format!("is {primary:?}, but there is no [replicas.{primary}]"), todo);
         return;
     };
-    if let Some(Placed { value: false, place }) = &found.read {
+    if let Some(Placed { value: false, place }) = &found.readable {
         top.reader().note(
             place.clone(),
             format!("replicas.{primary}.read is false, but it is the primary, which everything is read from"),

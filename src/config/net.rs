@@ -7,7 +7,7 @@ use url::{Host, Url};
 /// True for names and addresses whose packets cannot leave this machine.
 pub(super) fn is_loopback(host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|address| is_loopback_address(address))
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(is_loopback_address)
 }
 
 /// True for `127.0.0.1` as well as for its IPv6 form `::ffff:127.0.0.1`.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
+    ffi::{OsStr, OsString},
 };
 
 use super::{
@@ -17,21 +17,20 @@ const NOT_SETTINGS: &[&str] = &["COPYHOLD_CONFIG"];
 
 /// The environment as it was when the configuration was read.
 #[derive(Default)]
-pub(super) struct Environment(BTreeMap<String, Option<String>>);
+pub(super) struct Environment(BTreeMap<String, OsString>);
 
 impl Environment {
-    /// Values that are not UTF-8 are kept as present but unusable; names that are not cannot be ours.
+    /// Names that are not UTF-8 cannot be ours.
     pub(super) fn of(variables: impl IntoIterator<Item = (impl Into<OsString>, impl Into<OsString>)>) -> Self {
-        let utf8 = |(name, value): (_, _)| {
-            let (name, value): (OsString, OsString) = (name, value);
-            Some((name.into_string().ok()?, value.into_string().ok()))
+        let named = |(name, value): (_, _)| {
+            let name: OsString = Into::into(name);
+            Some((name.into_string().ok()?, Into::into(value)))
         };
-        Self(variables.into_iter().filter_map(|(name, value)| utf8((name.into(), value.into()))).collect())
+        Self(variables.into_iter().filter_map(named).collect())
     }
 
-    /// `None`: not set. `Some(None)`: not UTF-8.
-    pub(super) fn get(&self, name: &str) -> Option<Option<&str>> {
-        self.0.get(name).map(Option::as_deref)
+    pub(super) fn get(&self, name: &str) -> Option<&OsStr> {
+        self.0.get(name).map(OsString::as_os_str)
     }
 }
 
@@ -48,20 +47,20 @@ pub(super) fn lay_over(root: &mut Entries, environment: &Environment) -> Vec<Pro
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
         if NOT_SETTINGS.contains(&name.as_str())
             || named_as_secrets.contains(name)
-            || is_kubernetes_service_link(rest, value.as_deref().unwrap_or_default())
+            || is_kubernetes_service_link(rest, &value.to_string_lossy())
         {
             continue;
         }
         let mut problem = |what: &str, todo: String| {
             problems.push(Problem { place: Place::Variable(name.clone()), what: what.to_owned(), todo });
         };
-        let Some(value) = value else {
+        let Some(value) = value.to_str() else {
             problem("its value is not UTF-8", "set it to text".to_owned());
             continue;
         };
         match path_of(rest) {
             None => {
-                problem("it names no setting", format!("write it as {PREFIX}SECTION__KEY, in upper case, or unset it"))
+                problem("it names no setting", format!("write it as {PREFIX}SECTION__KEY, in upper case, or unset it"));
             }
             Some(path) => {
                 if !put(root, &path, name, value) {

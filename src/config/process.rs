@@ -15,11 +15,11 @@ use super::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(60 * 60);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// Reads `[workers]`.
 pub(super) fn workers(mut section: Section<'_>) -> Workers {
-    let count = section.get_with("count", within(1..=1000, i64::to_string));
+    let count = section.get_with("count", within(1..=1000, |count: i64| count.to_string()));
     // One part of a multipart upload, twice, must fit.
     let memory = section.get_with("memory", within(ByteSize::mib(32)..=ByteSize::tib(1), size_text));
     section.finish();
@@ -40,9 +40,9 @@ pub(super) fn lease(mut section: Section<'_>) -> Lease {
     if let Some(Placed { value: heartbeat, place }) = &heartbeat
         && *heartbeat > in_force / 3
     {
-        let (heartbeat, timeout) = (duration_text(heartbeat), duration_text(&in_force));
+        let (heartbeat, timeout) = (duration_text(*heartbeat), duration_text(in_force));
         let what = format!("is {heartbeat}, not well under lease.timeout of {timeout}");
-        let third = duration_text(&whole_millis(in_force / 3));
+        let third = duration_text(whole_millis(in_force / 3));
         let todo = format!("set it to a third of the timeout or less: {third}");
         section.note_at(place, "heartbeat", &what, todo);
     }

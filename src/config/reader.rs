@@ -208,14 +208,13 @@ impl<'r> Section<'r> {
 
     /// A section that variables alone made is reported by these.
     fn left_over(&self, path: &str, node: &Node) {
-        match (&node.key, &node.value) {
-            (Place::Variable(_), Value::Section(inner)) => {
-                inner.iter().for_each(|(name, node)| self.left_over(&format!("{path}.{name}"), node));
+        if let (Place::Variable(_), Value::Section(inner)) = (&node.key, &node.value) {
+            for (name, node) in inner {
+                self.left_over(&format!("{path}.{name}"), node);
             }
-            _ => {
-                let unknown = Placed { value: path.to_owned(), place: node.key.clone() };
-                self.reader.unknown.borrow_mut().push(unknown);
-            }
+        } else {
+            let unknown = Placed { value: path.to_owned(), place: node.key.clone() };
+            self.reader.unknown.borrow_mut().push(unknown);
         }
     }
 

@@ -10,19 +10,19 @@ use super::{
 use crate::domain::{InvalidName, ReplicaName};
 
 /// A replica as far as it could be read, for the checks across all of them.
-pub(super) struct Read {
+pub(super) struct Found {
     pub(super) name: String,
     /// Of `bucket`, else of the section.
     pub(super) place: Place,
     /// Endpoint and bucket, if both are valid.
     pub(super) location: Option<(Url, String)>,
-    pub(super) read: Option<Placed<bool>>,
+    pub(super) readable: Option<Placed<bool>>,
     /// `None` if anything about it is wrong.
     pub(super) replica: Option<Replica>,
 }
 
 /// Reads `[replicas.NAME]`.
-pub(super) fn read(name: String, mut section: Section<'_>) -> Read {
+pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
     let valid_name = check_name(&name, &section);
     let insecure = section.get::<bool>("insecure").is_some_and(|insecure| insecure.value);
     let endpoint = section
@@ -60,7 +60,7 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Read {
             storage_class: storage_class.map(|class| class.value),
         })
     })();
-    Read { name, place, location, read: readable, replica }
+    Found { name, place, location, readable, replica }
 }
 
 fn check_name(name: &str, section: &Section<'_>) -> Option<ReplicaName> {

@@ -2,6 +2,7 @@
 //! contains anything of a secret.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io::{self, Read as _},
     path::Path,
@@ -40,7 +41,7 @@ pub(super) fn referred_to(mut entries: Entries, reader: &Reader) -> Result<Secre
 fn from_variable(node: Node, reader: &Reader) -> Result<SecretString, Flaw> {
     let place = Some(node.place.clone());
     let name = String::read(node, reader)?;
-    let (problem, todo) = match reader.environment.get(&name) {
+    let (problem, todo) = match reader.environment.get(&name).map(OsStr::to_str) {
         Some(Some("")) => ("is empty", format!("give {name} a value in the daemon's environment")),
         Some(Some(secret)) => return Ok(secret.into()),
         Some(None) => ("is not UTF-8", format!("give {name} a value that is text")),

@@ -113,34 +113,34 @@ where
 }
 
 /// Refuses what is outside the range; `show` writes a value as the file would.
-pub(super) fn within<T: PartialOrd>(
+pub(super) fn within<T: PartialOrd + Copy>(
     range: std::ops::RangeInclusive<T>,
-    show: impl Fn(&T) -> String,
+    show: impl Fn(T) -> String,
 ) -> impl FnOnce(T) -> Result<T, Flaw> {
     move |value| {
         if range.contains(&value) {
             return Ok(value);
         }
-        let (least, most) = (show(range.start()), show(range.end()));
+        let (least, most) = (show(*range.start()), show(*range.end()));
         let (side, bound) = if value < *range.start() { ("less", &least) } else { ("more", &most) };
         Err(Flaw::new(
-            format!("is {}, {side} than {bound}", show(&value)),
+            format!("is {}, {side} than {bound}", show(value)),
             format!("set it to something from {least} to {most}"),
         ))
     }
 }
 
 /// A duration as the file would have it: `90s` as people write it, above two minutes `2m 5s`.
-pub(super) fn duration_text(duration: &Duration) -> String {
+pub(super) fn duration_text(duration: Duration) -> String {
     if duration.subsec_nanos() == 0 && duration.as_secs() < 120 {
         return format!("{}s", duration.as_secs());
     }
-    humantime::format_duration(*duration).to_string()
+    humantime::format_duration(duration).to_string()
 }
 
 /// A size as the file would have it, exact: `256MiB`, or bytes where no unit divides it.
-pub(super) fn size_text(size: &ByteSize) -> String {
-    let ByteSize(bytes) = *size;
+pub(super) fn size_text(size: ByteSize) -> String {
+    let ByteSize(bytes) = size;
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     let exact = units.into_iter().find(|(shift, _)| bytes != 0 && bytes % (1 << shift) == 0);
     exact.map_or_else(|| format!("{bytes}B"), |(shift, unit)| format!("{}{unit}", bytes >> shift))
@@ -154,12 +154,12 @@ mod tests {
     fn sizes_and_durations_are_written_so_that_they_can_be_read_again() {
         for bytes in [0, 1, 1_000_000, 32 << 20, 256 << 20, (1 << 40) + 1024] {
             let size = ByteSize(bytes);
-            assert_eq!(size_text(&size).parse(), Ok(size));
+            assert_eq!(size_text(size).parse(), Ok(size));
         }
         for millis in [0, 1, 500, 90_000, 5_400_000] {
             let duration = Duration::from_millis(millis);
-            assert_eq!(humantime::parse_duration(&duration_text(&duration)), Ok(duration));
+            assert_eq!(humantime::parse_duration(&duration_text(duration)), Ok(duration));
         }
-        assert_eq!(size_text(&ByteSize(256 << 20)), "256MiB");
+        assert_eq!(size_text(ByteSize(256 << 20)), "256MiB");
     }
 }

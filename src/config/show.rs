@@ -18,11 +18,11 @@ impl fmt::Display for Config {
             writeln!(f, "{replica}")?;
         }
         writeln!(f, "[workers]\ncount = {}", self.workers.count)?;
-        writeln!(f, "memory = {:?}\n", size_text(&ByteSize::b(self.workers.memory_bytes)))?;
-        writeln!(f, "[lease]\ntimeout = {:?}", duration_text(&self.lease.timeout))?;
-        writeln!(f, "heartbeat = {:?}\n", duration_text(&self.lease.heartbeat))?;
-        writeln!(f, "[sweeper]\nevery = {:?}\n", duration_text(&self.sweeper.every))?;
-        writeln!(f, "[shutdown]\ngrace = {:?}\n", duration_text(&self.shutdown.grace))?;
+        writeln!(f, "memory = {:?}\n", size_text(ByteSize::b(self.workers.memory_bytes)))?;
+        writeln!(f, "[lease]\ntimeout = {:?}", duration_text(self.lease.timeout))?;
+        writeln!(f, "heartbeat = {:?}\n", duration_text(self.lease.heartbeat))?;
+        writeln!(f, "[sweeper]\nevery = {:?}\n", duration_text(self.sweeper.every))?;
+        writeln!(f, "[shutdown]\ngrace = {:?}\n", duration_text(self.shutdown.grace))?;
         writeln!(f, "[http]\nlisten = {:?}\n", self.http.listen.to_string())?;
         let format = match self.log.format {
             LogFormat::Auto => "auto",

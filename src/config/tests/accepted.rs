@@ -28,7 +28,7 @@ fn what_is_not_set_has_the_documented_default() {
     assert_eq!(config.lease.timeout, Duration::from_secs(90));
     assert_eq!(config.lease.heartbeat, Duration::from_secs(30));
     assert_eq!(config.sweeper.every, Duration::from_secs(30));
-    assert_eq!(config.shutdown.grace, Duration::from_secs(60));
+    assert_eq!(config.shutdown.grace, Duration::from_mins(1));
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:9180");
     assert_eq!(config.log.format, LogFormat::Auto);
     assert_eq!(config.log.level, "info");
@@ -44,7 +44,7 @@ fn what_is_not_set_has_the_documented_default() {
 #[test]
 fn the_commented_example_names_every_setting_and_only_these() {
     let text = include_str!("../../../config/copyhold.toml");
-    let uncommented: String = text
+    let uncommented: Vec<&str> = text
         .lines()
         .map(|line| match line.strip_prefix("# ") {
             Some(setting) if setting.split_once(" = ").is_some_and(|(key, _)| is_key(key)) => setting,
@@ -52,9 +52,8 @@ fn the_commented_example_names_every_setting_and_only_these() {
         })
         // Alternatives that exclude what the example sets.
         .filter(|line| !line.starts_with("credentials") && !line.starts_with("password_file"))
-        .map(|line| format!("{line}\n"))
         .collect();
-    let mut case = Case::of(uncommented);
+    let mut case = Case::of(uncommented.join("\n"));
     for name in text.split("env = \"").skip(1).filter_map(|rest| rest.split('"').next()) {
         case = case.env(name, "value");
     }
