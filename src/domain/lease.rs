@@ -40,6 +40,8 @@ pub struct Lease {
     /// By our own monotonic clock, taken before the claim was sent, so that we
     /// always think we have less time than the database gives us.
     pub until: Instant,
+    /// When the claim was sent, by the same clock.
+    pub claimed: Instant,
     /// The size that whoever registered the object stated, or the first read found.
     pub size_bytes: Option<u64>,
     /// What the first complete read of this generation found.

@@ -1,5 +1,5 @@
 use super::QueueError;
-use crate::domain::ObjectKey;
+use crate::domain::{Fence, ObjectKey};
 
 /// What became of a fenced write, per key. None of them is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +23,12 @@ impl Answer {
     }
 }
 
-/// The tail of each fenced statement: one answer per key of `asked(k, f, g)`, from what was `held` and what was `done`.
+/// The tail of each fenced statement: one answer per key of `asked(k, f, g)`, from what was `held` and what was `done`, both by `object_key`,
+/// the latter with the fence `f`.
 /// A row that was not held but still carries our fence is in somebody's hands; otherwise it is no longer ours.
 pub(super) fn answers(schema: &str) -> String {
     format!(
-        "SELECT a.k, CASE
+        "SELECT a.k, a.f, CASE
              WHEN done.object_key IS NOT NULL THEN 'recorded'
              WHEN held.object_key IS NULL AND EXISTS (
                  SELECT FROM {schema}.object_copies o
@@ -35,19 +36,22 @@ pub(super) fn answers(schema: &str) -> String {
              ELSE 'changed' END
          FROM asked a
          LEFT JOIN held ON held.object_key = a.k
-         LEFT JOIN done ON done.object_key = a.k"
+         LEFT JOIN done ON done.object_key = a.k AND done.f = a.f"
     )
 }
 
-/// The answers as the statement gave them, each with its key.
-pub(super) fn by_key(
+/// Whose row, under which fence, and what became of it.
+pub type Answered = (ObjectKey, Fence, Answer);
+
+/// The answers as the statement gave them.
+pub(super) fn parse_all(
     statement: &'static str,
-    rows: Vec<(String, String)>,
-) -> Result<Vec<(ObjectKey, Answer)>, QueueError> {
-    let parse = |(key, word): (String, String)| {
+    rows: Vec<(String, i64, String)>,
+) -> Result<Vec<Answered>, QueueError> {
+    let parse = |(key, fence, word): (String, i64, String)| {
         let key = ObjectKey::new(key)
             .map_err(|e| QueueError::Inconsistent { statement, what: format!("a key in the answer: {e}") })?;
-        Ok((key, Answer::parse(statement, &word)?))
+        Ok((key, Fence(fence), Answer::parse(statement, &word)?))
     };
     rows.into_iter().map(parse).collect()
 }

@@ -3,7 +3,7 @@ use std::{collections::HashMap, time::{Duration, Instant}};
 use rand::RngExt as _;
 use sqlx::{Row as _, SqlStr, postgres::PgRow};
 
-use super::{PARKED, Queue, QueueError, built, daemons::DaemonId, error::limited};
+use super::{PARKED, Queue, QueueError, built, daemons::Daemon, error::limited};
 use crate::domain::{
     Class, Content, ContentHash, Fence, Generation, Lease, ObjectKey, PriorFailure, ReplicaName, ReplicaState, SchemaName,
 };
@@ -45,20 +45,20 @@ RETURNING o.object_key, o.generation, o.size_bytes, o.content_hash,
 }
 
 impl Queue {
-    /// Leases up to `limit` rows that `lane` lacks and whose time has come, oldest due first, for `timeout`.
+    /// Leases up to `limit` rows that `lane` lacks and whose time has come, oldest due first, for the daemon's lease time.
     pub async fn claim(
         &self,
-        daemon: DaemonId,
+        daemon: &Daemon,
         lane: &ReplicaName,
         limit: usize,
-        timeout: Duration,
     ) -> Result<Vec<Lease>, QueueError> {
         let Some(at) = self.replicas.iter().position(|r| r == lane) else {
             return Err(QueueError::Inconsistent { statement: NAME, what: format!("no replica {lane}") });
         };
-        let fence = daemon.fence(rand::rng().random());
+        let fence = daemon.id.fence(rand::rng().random());
         // Before the claim is sent: the database gives us `timeout` from a later moment.
-        let until = Instant::now() + timeout;
+        let timeout = daemon.lease_timeout;
+        let sent = Instant::now();
         let rows = limited(
             NAME,
             sqlx::query(self.statements.claims[at].clone())
@@ -68,10 +68,10 @@ impl Queue {
                 .fetch_all(&self.pool),
         )
         .await?;
-        rows.iter().map(|row| self.lease(row, fence, until).map_err(QueueError::database(NAME))).collect()
+        rows.iter().map(|row| self.lease(row, fence, sent, timeout).map_err(QueueError::database(NAME))).collect()
     }
 
-    fn lease(&self, row: &PgRow, fence: Fence, until: Instant) -> Result<Lease, sqlx::Error> {
+    fn lease(&self, row: &PgRow, fence: Fence, sent: Instant, timeout: Duration) -> Result<Lease, sqlx::Error> {
         let key = ObjectKey::new(row.try_get::<String, _>("object_key")?).map_err(|e| sqlx::Error::Decode(e.into()))?;
         let size_bytes = row.try_get::<Option<i64>, _>("size_bytes")?.map(i64::cast_unsigned);
         let hash = row.try_get::<Option<i64>, _>("content_hash")?.map(ContentHash::from_bigint);
@@ -95,7 +95,8 @@ impl Queue {
         Ok(Lease {
             generation: Generation(row.try_get("generation")?),
             fence,
-            until,
+            claimed: sent,
+            until: sent + timeout,
             size_bytes,
             content: size_bytes.zip(hash).map(|(size_bytes, hash)| Content { size_bytes, hash }),
             age: Duration::try_from_secs_f64(row.try_get("age")?).unwrap_or_default(),

@@ -1,8 +1,7 @@
 use sqlx::SqlStr;
 
-use super::{
-    Answer, PARKED, Queue, QueueError,
-    answer::{answers, by_key},
+use super::{PARKED, Queue, QueueError,
+    answer::{Answered, answers, parse_all},
     built,
     claim::micros,
     error::limited,
@@ -74,7 +73,7 @@ done AS (
            content_hash = coalesce(a.hash, o.content_hash){sets}
       FROM held JOIN asked a ON a.k = held.object_key
      WHERE o.object_key = held.object_key AND o.lease = a.f AND o.generation = a.g
-    RETURNING o.object_key, o.generation
+    RETURNING o.object_key, a.f, o.generation
 ),
 -- why it failed; attempts of one class in a row are added up
 failed AS (
@@ -102,7 +101,7 @@ mended AS (
 
 impl Queue {
     /// Writes what was found out about leased rows, fenced by lease and generation. At most one report per key.
-    pub async fn complete(&self, reports: &[Report]) -> Result<Vec<(ObjectKey, Answer)>, QueueError> {
+    pub async fn complete(&self, reports: &[Report]) -> Result<Vec<Answered>, QueueError> {
         if reports.is_empty() {
             return Ok(Vec::new());
         }
@@ -131,8 +130,8 @@ impl Queue {
             let (marks, dues): (Vec<i16>, Vec<Option<i64>>) = reports.iter().map(|r| change(r, replica)).unzip();
             query = query.bind(marks).bind(dues);
         }
-        let rows: Vec<(String, String)> = limited(NAME, query.fetch_all(&self.pool)).await?;
-        by_key(NAME, rows)
+        let rows: Vec<(String, i64, String)> = limited(NAME, query.fetch_all(&self.pool)).await?;
+        parse_all(NAME, rows)
     }
 }
 

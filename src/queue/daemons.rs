@@ -35,36 +35,27 @@ impl fmt::Display for DaemonId {
     }
 }
 
+/// This process on the list of daemons.
+#[derive(Debug, Clone)]
+pub struct Daemon {
+    pub id: DaemonId,
+    pub host: String,
+    pub lease_timeout: Duration,
+}
+
 impl Queue {
     /// Enters this process in `daemons`, alive for `lease_timeout`.
-    pub async fn enlist(&self, host: &str, lease_timeout: Duration) -> Result<DaemonId, QueueError> {
-        let schema = self.schema.quoted();
-        let sql = built(format!(
-            "-- queue::enlist
-INSERT INTO {schema}.daemons (id, host, process_id, version, alive_until, lease_timeout_us)
-VALUES (nextval('{schema}.daemon_ids'), $1, $2, $3, {schema}.now_utc_micro_seconds() + $4, $4)
-ON CONFLICT (id) DO UPDATE  -- the sequence went round and met one that died long ago
-   SET host = excluded.host, process_id = excluded.process_id, version = excluded.version,
-       started_at = excluded.started_at, alive_until = excluded.alive_until, sleeping = false,
-       lease_timeout_us = excluded.lease_timeout_us
-RETURNING id"
-        ));
-        let id = limited(
-            "queue::enlist",
-            sqlx::query_scalar(sql)
-                .bind(host)
-                .bind(std::process::id().cast_signed())
-                .bind(env!("CARGO_PKG_VERSION"))
-                .bind(micros(lease_timeout))
-                .fetch_one(&self.pool),
-        )
-        .await?;
-        Ok(DaemonId(id))
+    pub async fn enlist(&self, host: String, lease_timeout: Duration) -> Result<Daemon, QueueError> {
+        let sql = built(format!("-- queue::enlist\nSELECT nextval('{}.daemon_ids')::int", self.schema.quoted()));
+        let id = limited("queue::enlist", sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
+        let daemon = Daemon { id: DaemonId(id), host, lease_timeout };
+        self.stay(&daemon).await?;
+        Ok(daemon)
     }
 
     /// Says that this daemon lives, and clears away those that have not said so for ten lease times.
-    /// `false`: somebody has cleared us away; enlist again.
-    pub async fn stay(&self, daemon: DaemonId) -> Result<bool, QueueError> {
+    /// One that was itself cleared away, after a long sleep of its machine, is back on the list.
+    pub async fn stay(&self, daemon: &Daemon) -> Result<(), QueueError> {
         let schema = self.schema.quoted();
         let sql = built(format!(
             "-- queue::stay
@@ -74,10 +65,18 @@ WITH dead AS (
         WHERE id <> $1 AND alive_until + 10 * lease_timeout_us < {schema}.now_utc_micro_seconds()
         FOR UPDATE SKIP LOCKED)
 )
-UPDATE {schema}.daemons SET alive_until = {schema}.now_utc_micro_seconds() + lease_timeout_us WHERE id = $1"
+INSERT INTO {schema}.daemons AS d (id, host, process_id, version, alive_until, lease_timeout_us)
+VALUES ($1, $2, $3, $4, {schema}.now_utc_micro_seconds() + $5, $5)
+ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until"
         ));
-        let done = limited("queue::stay", sqlx::query(sql).bind(daemon.0).execute(&self.pool)).await?;
-        Ok(done.rows_affected() > 0)
+        let query = sqlx::query(sql)
+            .bind(daemon.id.0)
+            .bind(&daemon.host)
+            .bind(std::process::id().cast_signed())
+            .bind(env!("CARGO_PKG_VERSION"))
+            .bind(micros(daemon.lease_timeout));
+        limited("queue::stay", query.execute(&self.pool)).await?;
+        Ok(())
     }
 
     /// Says whether an insert is to wake this daemon.

@@ -22,6 +22,23 @@ impl QueueError {
         move |source| Self::Database { statement, source }
     }
 
+    /// PostgreSQL, or the way to it, is down or is starting: waiting helps.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Silent { .. } => true,
+            Self::Inconsistent { .. } => false,
+            Self::Database { source, .. } => match source {
+                sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
+                // 08: connection; 53: out of resources; 57P: shutting down or starting.
+                sqlx::Error::Database(refusal) => refusal
+                    .code()
+                    .is_some_and(|code| code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")),
+                _ => false,
+            },
+        }
+    }
+
     /// The SQLSTATE, if PostgreSQL itself refused.
     #[must_use]
     pub fn sqlstate(&self) -> Option<String> {

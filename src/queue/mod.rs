@@ -24,10 +24,10 @@ mod version;
 
 use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
 
-pub use answer::Answer;
+pub use answer::{Answer, Answered};
 pub use complete::Report;
 pub use connect::{Pools, direct_options, probe};
-pub use daemons::DaemonId;
+pub use daemons::{Daemon, DaemonId};
 pub use error::QueueError;
 pub use lanes::lane_index;
 pub use migrate::{MigrateError, Migrated, migrate};
@@ -89,6 +89,11 @@ impl Queue {
         let claims = self.replicas.iter().zip(&s.claims).map(|(lane, sql)| (format!("claim {lane}"), sql.as_str()));
         let others = [("renew", &s.renew), ("complete", &s.complete), ("release", &s.release), ("reclaim", &s.reclaim)];
         claims.chain(others.map(|(name, sql)| (name.to_owned(), sql.as_str()))).collect()
+    }
+
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
     }
 
     #[must_use]

@@ -1,6 +1,6 @@
 use sqlx::SqlStr;
 
-use super::{Answer, Queue, QueueError, answer::{answers, by_key}, built, error::limited};
+use super::{Queue, QueueError, answer::{Answered, answers, parse_all}, built, error::limited};
 use crate::domain::{Fence, ObjectKey, SchemaName};
 
 const NAME: &str = "queue::release";
@@ -25,7 +25,7 @@ done AS (
        SET lock = NULL, lease = NULL
       FROM held JOIN asked a ON a.k = held.object_key
      WHERE o.object_key = held.object_key AND o.lease = a.f
-    RETURNING o.object_key
+    RETURNING o.object_key, a.f
 )
 {answers}"
     ))
@@ -33,11 +33,11 @@ done AS (
 
 impl Queue {
     /// Gives rows back as they are: no attempt counted, due at the same time as before.
-    pub async fn release(&self, held: &[(ObjectKey, Fence)]) -> Result<Vec<(ObjectKey, Answer)>, QueueError> {
+    pub async fn release(&self, held: &[(ObjectKey, Fence)]) -> Result<Vec<Answered>, QueueError> {
         if held.is_empty() {
             return Ok(Vec::new());
         }
-        let rows: Vec<(String, String)> = limited(
+        let rows: Vec<(String, i64, String)> = limited(
             NAME,
             sqlx::query_as(self.statements.release.clone())
                 .bind(held.iter().map(|(k, _)| k.as_str()).collect::<Vec<_>>())
@@ -45,6 +45,6 @@ impl Queue {
                 .fetch_all(&self.pool),
         )
         .await?;
-        by_key(NAME, rows)
+        parse_all(NAME, rows)
     }
 }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use sqlx::SqlStr;
 
-use super::{Answer, Queue, QueueError, answer::answers, built, claim::micros, error::limited};
+use super::{Queue, QueueError, answer::{Answered, answers, parse_all}, built, claim::micros, error::limited};
 use crate::domain::{Fence, Generation, ObjectKey, SchemaName};
 
 const NAME: &str = "queue::renew";
@@ -29,7 +29,7 @@ done AS (
        SET lock = {schema}.now_utc_micro_seconds() + $4
       FROM held JOIN asked a ON a.k = held.object_key
      WHERE o.object_key = held.object_key AND o.lease = a.f AND o.generation = a.g
-    RETURNING o.object_key
+    RETURNING o.object_key, a.f
 )
 {answers}"
     ))
@@ -42,11 +42,11 @@ impl Queue {
         &self,
         held: &[(ObjectKey, Fence, Generation)],
         timeout: Duration,
-    ) -> Result<Vec<(ObjectKey, Answer)>, QueueError> {
+    ) -> Result<Vec<Answered>, QueueError> {
         if held.is_empty() {
             return Ok(Vec::new());
         }
-        let rows: Vec<(String, String)> = limited(
+        let rows: Vec<(String, i64, String)> = limited(
             NAME,
             sqlx::query_as(self.statements.renew.clone())
                 .bind(held.iter().map(|(k, ..)| k.as_str()).collect::<Vec<_>>())
@@ -56,6 +56,6 @@ impl Queue {
                 .fetch_all(&self.pool),
         )
         .await?;
-        super::answer::by_key(NAME, rows)
+        parse_all(NAME, rows)
     }
 }

@@ -1,6 +1,6 @@
 use std::time::{Duration, SystemTime};
 
-use super::{Queue, QueueError, built, error::limited};
+use super::{PARKED, Queue, QueueError, built, error::limited};
 use crate::domain::ReplicaName;
 
 /// Where the copies of a replica are: another bucket must not inherit its proofs.
@@ -58,6 +58,17 @@ FROM {}.replicas ORDER BY name",
         ));
         let rows: Vec<Row> = limited("queue::replica_rows", sqlx::query_as(sql).fetch_all(&self.pool)).await?;
         rows.into_iter().map(parse).collect()
+    }
+
+    /// Whether any copy is to be made at the replica, now or later.
+    pub async fn lane_has_rows(&self, replica: &ReplicaName) -> Result<bool, QueueError> {
+        let (copy, due) = (replica.column(), replica.due_column());
+        let sql = built(format!(
+            "-- queue::lane_has_rows
+SELECT EXISTS (SELECT FROM {}.object_copies WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NULL)",
+            self.schema.quoted()
+        ));
+        limited("queue::lane_has_rows", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
     }
 
     /// Ties the replica to the bucket, unless it is tied already. Read the row again to see to which.

@@ -87,6 +87,11 @@ impl Queue {
         Ok(Status { objects, estimated: !counted, replicas, daemons: self.daemon_statuses().await?, failing })
     }
 
+    /// The backlog as the table has it, per replica.
+    pub async fn backlog(&self) -> Result<Vec<ReplicaStatus>, QueueError> {
+        self.replica_statuses(false).await
+    }
+
     /// Whether the table is small enough to be counted, and its rows.
     async fn count_objects(&self) -> Result<(bool, i64), QueueError> {
         let table = format!("{}.object_copies", self.schema.quoted());
