@@ -1,1 +1,4 @@
-//! (to come)
+//! PostgreSQL and S3 in a box, for the demo, the tests and the benchmarks.
+//! Never part of a daemon at work.
+
+pub mod s3;
