@@ -1,1 +1,3 @@
-//! (to come)
+//! PostgreSQL in a box, for the demo, the tests and the benchmarks.
+
+pub mod postgres;
