@@ -76,7 +76,13 @@ async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> anyhow::Resul
             .with_context(|| format!("the client of replica {}", replica.name))?;
         replicas.push(Replica { name: replica.name.clone(), store: Arc::new(store), read: replica.read });
     }
-    info!(daemon = daemon.id.number(), "Daemon {} has {} workers for {} replicas", daemon.id, config.workers.count, replicas.len());
+    info!(
+        daemon = daemon.id.number(),
+        "Daemon {} has {} workers for {} replicas",
+        daemon.id,
+        config.workers.count,
+        replicas.len()
+    );
     Ok(Prepared { daemon, replicas })
 }
 
@@ -170,7 +176,11 @@ async fn work(
 
     let reason = endings.first().await?;
     match &reason {
-        ExitReason::Signal => info!(objects = running.len(), "Asked to end: no more is claimed, {} objects are finished first", running.len()),
+        ExitReason::Signal => info!(
+            objects = running.len(),
+            "Asked to end: no more is claimed, {} objects are finished first",
+            running.len()
+        ),
         ExitReason::TaskEnded(name) => error!(task = name, "Task {name} has ended, which it must not: the daemon ends"),
     }
     running.close();

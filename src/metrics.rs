@@ -8,7 +8,8 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use crate::domain::{Class, ReplicaName};
 
 /// Seconds; from a local round trip to a large object on a slow line.
-const LATENCY_BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0];
+const LATENCY_BUCKETS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0];
 
 /// Installs the recorder of this process; its text is what `/metrics` serves.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
@@ -29,17 +30,37 @@ fn describe() {
     describe_counter!("copyhold_database_errors_total", Unit::Count, "Statements that failed; by statement.");
     describe_gauge!("copyhold_leases_held", Unit::Count, "Rows that this process holds.");
     describe_gauge!("copyhold_memory_bytes", Unit::Bytes, "Object bytes held in memory.");
-    describe_gauge!("copyhold_replica_served", Unit::Count, "1 if this process copies to the replica, 0 if not; by replica.");
-    describe_gauge!("copyhold_listener_connected", Unit::Count, "1 if LISTEN is in place, 0 while only the poll works.");
+    describe_gauge!(
+        "copyhold_replica_served",
+        Unit::Count,
+        "1 if this process copies to the replica, 0 if not; by replica."
+    );
+    describe_gauge!(
+        "copyhold_listener_connected",
+        Unit::Count,
+        "1 if LISTEN is in place, 0 while only the poll works."
+    );
     describe_gauge!("copyhold_backlog_objects", Unit::Count, "Copies wanted and not recorded; by replica.");
-    describe_gauge!("copyhold_backlog_bytes", Unit::Bytes, "Bytes of the backlog as far as sizes are known; by replica.");
+    describe_gauge!(
+        "copyhold_backlog_bytes",
+        Unit::Bytes,
+        "Bytes of the backlog as far as sizes are known; by replica."
+    );
     describe_gauge!("copyhold_backlog_in_flight", Unit::Count, "Backlog that some daemon holds; by replica.");
     describe_gauge!("copyhold_backlog_waiting", Unit::Count, "Backlog whose next attempt is later; by replica.");
     describe_gauge!("copyhold_backlog_parked", Unit::Count, "Backlog that waits for somebody's word; by replica.");
-    describe_gauge!("copyhold_backlog_oldest_age_seconds", Unit::Seconds, "Age of the backlog's oldest registration, 0 if empty; by replica.");
+    describe_gauge!(
+        "copyhold_backlog_oldest_age_seconds",
+        Unit::Seconds,
+        "Age of the backlog's oldest registration, 0 if empty; by replica."
+    );
     describe_gauge!("copyhold_backlog_counted_ago_seconds", Unit::Seconds, "Age of the backlog's figures.");
     describe_histogram!("copyhold_object_seconds", Unit::Seconds, "From claim to the end of work on one object.");
-    describe_histogram!("copyhold_lag_seconds", Unit::Seconds, "From registration to the record of a copy; by replica.");
+    describe_histogram!(
+        "copyhold_lag_seconds",
+        Unit::Seconds,
+        "From registration to the record of a copy; by replica."
+    );
     describe_histogram!("copyhold_claim_seconds", Unit::Seconds, "Round trip of a claim.");
 }
 

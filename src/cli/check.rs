@@ -101,7 +101,11 @@ async fn bucket(replica: &Replica, primary: bool) -> Vec<Finding> {
         let written = store.check_write().await.map(|()| "a multipart upload was begun and aborted".to_owned());
         // Nothing needs to be written to a primary while it lacks nothing.
         let written = written.or_else(|error| {
-            if primary { Ok(format!("not allowed, which a primary that lacks nothing does not need ({error})")) } else { Err(error.to_string()) }
+            if primary {
+                Ok(format!("not allowed, which a primary that lacks nothing does not need ({error})"))
+            } else {
+                Err(error.to_string())
+            }
         });
         findings.push(finding(of, "write", written));
     }

@@ -46,7 +46,11 @@ fn wanted(config: &Config, names: &[String]) -> anyhow::Result<Vec<ReplicaName>>
         let known = config.replicas.iter().find(|r| r.name.as_str() == name);
         known.map(|r| r.name.clone()).with_context(|| {
             let names: Vec<_> = config.replicas.iter().map(|r| r.name.as_str()).collect();
-            format!("--replicas: there is no replica \"{}\"; the configuration has {}", name.escape_default(), names.join(", "))
+            format!(
+                "--replicas: there is no replica \"{}\"; the configuration has {}",
+                name.escape_default(),
+                names.join(", ")
+            )
         })
     };
     names.iter().map(one).collect()

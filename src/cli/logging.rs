@@ -8,6 +8,10 @@ use crate::config::{Log, LogFormat};
 /// Logs go to stderr: text on a terminal, JSON elsewhere, unless the configuration says otherwise.
 pub(super) fn start(log: &Log) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&log.level).context("log.level")?;
+    // PostgreSQL's notices ("already exists, skipping") are no news, and sqlx's slow statements are named by us.
+    let quiet = ["sqlx=warn", "sqlx::postgres::notice=warn"].map(|d| d.parse().context("log filter"));
+    let [sqlx, notices] = quiet;
+    let filter = if log.level.contains("sqlx") { filter } else { filter.add_directive(sqlx?).add_directive(notices?) };
     let terminal = io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal);
     let json = match log.format {

@@ -113,7 +113,13 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     let (text, code) = match error.downcast_ref::<ConfigErrors>() {
         Some(problems) => {
             let count = problems.problems().len();
-            (format!("{problems}\nerror: the configuration has {count} problem{}", if count == 1 { "" } else { "s" }), 2)
+            (
+                format!(
+                    "{problems}\nerror: the configuration has {count} problem{}",
+                    if count == 1 { "" } else { "s" }
+                ),
+                2,
+            )
         }
         None => (format!("error: {}", chain(error)), 1),
     };

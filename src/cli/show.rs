@@ -21,7 +21,7 @@ pub(super) fn line(text: &str) -> io::Result<()> {
 pub(super) fn table(heads: &[&str], text: usize, rows: Vec<Vec<String>>) -> Table {
     let mut table = Table::new();
     let terminal = io::stdout().is_terminal();
-    table.load_preset(if terminal { presets::UTF8_HORIZONTAL_ONLY } else { presets::NOTHING });
+    table.load_style(if terminal { presets::UTF8_HORIZONTAL_ONLY } else { presets::NOTHING });
     if terminal {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }

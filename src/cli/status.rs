@@ -65,7 +65,8 @@ fn text(config: &Config, status: &Status) -> String {
 }
 
 fn replicas(status: &Status) -> String {
-    let heads = ["replica", "bucket", "recorded", "backlog", "bytes", "in flight", "waiting", "parked", "failing", "oldest"];
+    let heads =
+        ["replica", "bucket", "recorded", "backlog", "bytes", "in flight", "waiting", "parked", "failing", "oldest"];
     let row = |r: &crate::queue::ReplicaStatus| {
         let unknown = if r.backlog_objects_of_unknown_size > 0 { "+" } else { "" };
         vec![

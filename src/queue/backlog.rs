@@ -15,7 +15,9 @@ fn counts(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let one = |r: &ReplicaName| {
         let (copy, due) = (r.column(), r.due_column());
         let part = |flags: &str, condition: &str| {
-            format!("SELECT size_bytes, created_at, {flags} FROM {schema}.object_copies WHERE {copy} IS NULL AND {condition}")
+            format!(
+                "SELECT size_bytes, created_at, {flags} FROM {schema}.object_copies WHERE {copy} IS NULL AND {condition}"
+            )
         };
         let lane = part(
             &format!("false AS held, {due} > {schema}.now_utc_micro_seconds() AS waits, false AS parked"),
@@ -73,10 +75,7 @@ ON CONFLICT (replica) DO UPDATE
         ));
         let written = limited(
             "queue::refresh_backlog",
-            sqlx::query(sql)
-                .bind(format!("{}:backlog", self.schema))
-                .bind(micros(AT_MOST_EVERY))
-                .execute(&self.pool),
+            sqlx::query(sql).bind(format!("{}:backlog", self.schema)).bind(micros(AT_MOST_EVERY)).execute(&self.pool),
         )
         .await?;
         Ok(written.rows_affected() > 0)

@@ -1,11 +1,15 @@
-use std::{collections::HashMap, time::{Duration, Instant}};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use rand::RngExt as _;
 use sqlx::{Row as _, SqlStr, postgres::PgRow};
 
 use super::{PARKED, Queue, QueueError, built, daemons::Daemon, error::limited};
 use crate::domain::{
-    Class, Content, ContentHash, Fence, Generation, Lease, ObjectKey, PriorFailure, ReplicaName, ReplicaState, SchemaName,
+    Class, Content, ContentHash, Fence, Generation, Lease, ObjectKey, PriorFailure, ReplicaName, ReplicaState,
+    SchemaName,
 };
 
 const NAME: &str = "queue::claim";
@@ -20,7 +24,11 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], lane: &Re
     let each = |what: &dyn Fn(&ReplicaName) -> String| replicas.iter().map(what).collect::<Vec<_>>().join(", ");
     let recorded = each(&|r| format!("o.{} IS NOT NULL", r.column()));
     let is_due = each(&|r| {
-        format!("(o.{} IS NULL AND coalesce(o.{}, {PARKED}) <= {schema}.now_utc_micro_seconds())", r.column(), r.due_column())
+        format!(
+            "(o.{} IS NULL AND coalesce(o.{}, {PARKED}) <= {schema}.now_utc_micro_seconds())",
+            r.column(),
+            r.due_column()
+        )
     });
     built(format!(
         "-- queue::claim
@@ -46,12 +54,7 @@ RETURNING o.object_key, o.generation, o.size_bytes, o.content_hash,
 
 impl Queue {
     /// Leases up to `limit` rows that `lane` lacks and whose time has come, oldest due first, for the daemon's lease time.
-    pub async fn claim(
-        &self,
-        daemon: &Daemon,
-        lane: &ReplicaName,
-        limit: usize,
-    ) -> Result<Vec<Lease>, QueueError> {
+    pub async fn claim(&self, daemon: &Daemon, lane: &ReplicaName, limit: usize) -> Result<Vec<Lease>, QueueError> {
         let Some(at) = self.replicas.iter().position(|r| r == lane) else {
             return Err(QueueError::Inconsistent { statement: NAME, what: format!("no replica {lane}") });
         };

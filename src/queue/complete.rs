@@ -1,6 +1,7 @@
 use sqlx::SqlStr;
 
-use super::{PARKED, Queue, QueueError,
+use super::{
+    PARKED, Queue, QueueError,
     answer::{Answered, answers, parse_all},
     built,
     claim::micros,
@@ -106,7 +107,8 @@ impl Queue {
             return Ok(Vec::new());
         }
         let each = |value: fn(&Report) -> Option<i64>| reports.iter().map(value).collect::<Vec<_>>();
-        let failures: Vec<_> = reports.iter().flat_map(|r| r.outcomes.iter().filter_map(|o| failure(&r.key, o))).collect();
+        let failures: Vec<_> =
+            reports.iter().flat_map(|r| r.outcomes.iter().filter_map(|o| failure(&r.key, o))).collect();
         let mended: Vec<_> = reports
             .iter()
             .flat_map(|r| r.outcomes.iter().map(move |(replica, outcome)| (&r.key, replica, outcome)))

@@ -30,7 +30,7 @@ impl Pools {
                 .acquire_timeout(ACQUIRE)
                 // Bounds what a connection left in an open transaction could do (sqlx 0.9.0 may give back such a one
                 // when `begin` is cancelled; no hot path of ours begins a transaction).
-                .max_lifetime(Duration::from_secs(300))
+                .max_lifetime(Duration::from_mins(5))
                 .connect_lazy_with(options.clone())
         };
         Ok(Self { work: pool(WORK_CONNECTIONS), heartbeat: pool(1) })

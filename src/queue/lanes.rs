@@ -45,7 +45,11 @@ pub fn lane_index(replica: &ReplicaName) -> String {
 }
 
 /// Instant on any size: the default 0 of old rows lives in the catalogue, and makes all of them due in order of arrival.
-async fn add_columns(connection: &mut PgConnection, schema: &SchemaName, replica: &ReplicaName) -> Result<bool, QueueError> {
+async fn add_columns(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    replica: &ReplicaName,
+) -> Result<bool, QueueError> {
     let table = format!("{}.object_copies", schema.quoted());
     let there: bool = sqlx::query_scalar(
         "-- queue::lanes
@@ -102,7 +106,8 @@ async fn known_replicas(connection: &mut PgConnection, schema: &SchemaName) -> R
     let names: Vec<String> =
         sqlx::query_scalar(sql).fetch_all(connection).await.map_err(QueueError::database("queue::lanes"))?;
     let name = |n: String| {
-        ReplicaName::new(&n).map_err(|e| QueueError::Inconsistent { statement: "queue::lanes", what: format!("replica \"{n}\": {e}") })
+        ReplicaName::new(&n)
+            .map_err(|e| QueueError::Inconsistent { statement: "queue::lanes", what: format!("replica \"{n}\": {e}") })
     };
     names.into_iter().map(name).collect()
 }
@@ -130,11 +135,12 @@ async fn build_index(
     definition: &str,
 ) -> Result<bool, QueueError> {
     let index = format!("{}.\"{name}\"", schema.quoted());
-    let valid: Option<bool> = sqlx::query_scalar("-- queue::lanes\nSELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)")
-        .bind(&index)
-        .fetch_optional(&mut *connection)
-        .await
-        .map_err(QueueError::database("queue::lanes"))?;
+    let valid: Option<bool> =
+        sqlx::query_scalar("-- queue::lanes\nSELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)")
+            .bind(&index)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(QueueError::database("queue::lanes"))?;
     if valid == Some(true) {
         return Ok(false);
     }

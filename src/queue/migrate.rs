@@ -19,11 +19,8 @@ use crate::{
     domain::{ReplicaName, SchemaName},
 };
 
-const MIGRATIONS: [(i64, &str, &str); 1] = [(
-    1,
-    "objects and coordination",
-    include_str!("../../migrations/0001_objects_and_coordination.sql"),
-)];
+const MIGRATIONS: [(i64, &str, &str); 1] =
+    [(1, "objects and coordination", include_str!("../../migrations/0001_objects_and_coordination.sql"))];
 
 /// Why the schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +31,9 @@ pub enum MigrateError {
     Fit(SchemaFit),
     #[error("the database's encoding is {0}; keys are byte-exact UTF-8, so it must be UTF8: create another database")]
     Encoding(String),
-    #[error("the role \"{role}\" may not create in database \"{database}\": GRANT CREATE ON DATABASE \"{database}\" TO \"{role}\", or create the schema \"{schema}\" for it")]
+    #[error(
+        "the role \"{role}\" may not create in database \"{database}\": GRANT CREATE ON DATABASE \"{database}\" TO \"{role}\", or create the schema \"{schema}\" for it"
+    )]
     MayNotCreate { role: String, database: String, schema: SchemaName },
     #[error("{0}")]
     Fixed(#[from] sqlx::migrate::MigrateError),
@@ -123,8 +122,7 @@ SELECT to_regnamespace($1) IS NOT NULL, has_database_privilege(current_database(
 async fn fixed_tables(connection: &mut PgConnection, schema: &SchemaName) -> Result<i32, MigrateError> {
     let before = version_before(connection, schema).await?;
     let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().map(|m| migration(schema, *m)).collect());
-    migrator
-        .dangerous_set_table_name(format!("{}._sqlx_migrations", schema.quoted()));
+    migrator.dangerous_set_table_name(format!("{}._sqlx_migrations", schema.quoted()));
     // Ours is held; sqlx's waits inside PostgreSQL, which deadlocks with an index build of another migration.
     migrator.set_locking(false);
     // A newer program may have applied more; `version_before` has judged whether that is one too many.
@@ -144,10 +142,11 @@ async fn version_before(connection: &mut PgConnection, schema: &SchemaName) -> R
     if !known.0 {
         return Ok(0);
     }
-    let (found, oldest): (i32, i32) = sqlx::query_as(built(format!("-- queue::migrate\nSELECT version, oldest FROM {table}")))
-        .fetch_one(connection)
-        .await
-        .map_err(QueueError::database("queue::migrate"))?;
+    let (found, oldest): (i32, i32) =
+        sqlx::query_as(built(format!("-- queue::migrate\nSELECT version, oldest FROM {table}")))
+            .fetch_one(connection)
+            .await
+            .map_err(QueueError::database("queue::migrate"))?;
     if oldest > SCHEMA_VERSION { Err(MigrateError::Fit(SchemaFit::TooNew { found, oldest })) } else { Ok(found) }
 }
 

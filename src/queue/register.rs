@@ -39,7 +39,8 @@ SELECT count({}.register(k, NULL, $2)) FROM (SELECT k FROM unnest($1::text[]) AS
 /// forge a proof or a lease through it.
 pub(super) fn function(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let schema = schema.quoted();
-    let each = |what: &dyn Fn(&ReplicaName) -> String, glue: &str| replicas.iter().map(what).collect::<Vec<_>>().join(glue);
+    let each =
+        |what: &dyn Fn(&ReplicaName) -> String, glue: &str| replicas.iter().map(what).collect::<Vec<_>>().join(glue);
     let names = each(&|r| format!("'{r}'"), ", ");
     let columns = each(&|r| format!("{}, {}", r.column(), r.due_column()), ", ");
     let values = each(

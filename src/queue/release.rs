@@ -1,6 +1,11 @@
 use sqlx::SqlStr;
 
-use super::{Queue, QueueError, answer::{Answered, answers, parse_all}, built, error::limited};
+use super::{
+    Queue, QueueError,
+    answer::{Answered, answers, parse_all},
+    built,
+    error::limited,
+};
 use crate::domain::{Fence, ObjectKey, SchemaName};
 
 const NAME: &str = "queue::release";

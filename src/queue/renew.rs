@@ -2,7 +2,13 @@ use std::time::Duration;
 
 use sqlx::SqlStr;
 
-use super::{Queue, QueueError, answer::{Answered, answers, parse_all}, built, claim::micros, error::limited};
+use super::{
+    Queue, QueueError,
+    answer::{Answered, answers, parse_all},
+    built,
+    claim::micros,
+    error::limited,
+};
 use crate::domain::{Fence, Generation, ObjectKey, SchemaName};
 
 const NAME: &str = "queue::renew";

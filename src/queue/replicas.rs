@@ -60,15 +60,18 @@ FROM {}.replicas ORDER BY name",
         rows.into_iter().map(parse).collect()
     }
 
-    /// Whether any copy is to be made at the replica, now or later.
-    pub async fn lane_has_rows(&self, replica: &ReplicaName) -> Result<bool, QueueError> {
+    /// Whether any object that the replica lacks is on record elsewhere, so that it could be copied there.
+    pub async fn could_be_filled(&self, replica: &ReplicaName) -> Result<bool, QueueError> {
         let (copy, due) = (replica.column(), replica.due_column());
+        let others = self.replicas.iter().filter(|r| *r != replica).map(ReplicaName::column);
         let sql = built(format!(
-            "-- queue::lane_has_rows
-SELECT EXISTS (SELECT FROM {}.object_copies WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NULL)",
-            self.schema.quoted()
+            "-- queue::could_be_filled
+SELECT EXISTS (SELECT FROM {}.object_copies
+               WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NULL AND coalesce({}) IS NOT NULL)",
+            self.schema.quoted(),
+            others.collect::<Vec<_>>().join(", ")
         ));
-        limited("queue::lane_has_rows", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
+        limited("queue::could_be_filled", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
     }
 
     /// Ties the replica to the bucket, unless it is tied already. Read the row again to see to which.

@@ -78,10 +78,8 @@ impl Queue {
         let failing = self.failing().await?;
         let recorded = if counted { self.count_recorded().await? } else { HashMap::new() };
         for replica in &mut replicas {
-            replica.recorded = recorded
-                .get(&replica.replica)
-                .copied()
-                .unwrap_or_else(|| (objects - replica.backlog_objects).max(0));
+            replica.recorded =
+                recorded.get(&replica.replica).copied().unwrap_or_else(|| (objects - replica.backlog_objects).max(0));
             replica.failing = failing.iter().filter(|f| f.replica == replica.replica).map(|f| f.copies).sum();
         }
         Ok(Status { objects, estimated: !counted, replicas, daemons: self.daemon_statuses().await?, failing })

@@ -45,7 +45,8 @@ impl Doorkeeper {
                 }
                 Err(error) => warn!(error = %error, "Could not look which replicas may be used, trying again"),
             }
-            let all_open = !last.standings.is_empty() && last.standings.values().all(|s| matches!(s, Standing::Open(_)));
+            let all_open =
+                !last.standings.is_empty() && last.standings.values().all(|s| matches!(s, Standing::Open(_)));
             let pause = if all_open { LOOK_EVERY } else { HOPE_EVERY };
             tokio::select! {
                 () = drain.cancelled() => return,
@@ -81,7 +82,7 @@ impl Doorkeeper {
     fn pin_of(&self, name: &ReplicaName) -> Pin {
         // Cannot fail: the lanes are made from this configuration.
         let replica = self.config.replica(name).expect("a lane's replica is in the configuration");
-        Pin { endpoint: replica.endpoint.to_string(), bucket: replica.bucket.clone() }
+        Pin { endpoint: replica.endpoint.as_str().trim_end_matches('/').to_owned(), bucket: replica.bucket.clone() }
     }
 
     async fn standing(&self, replica: &Replica, row: &ReplicaRow) -> Result<Standing, QueueError> {
@@ -101,7 +102,7 @@ impl Doorkeeper {
             }));
         }
         // The primary is only read, until something is missing there.
-        if row.primary && !self.queue.lane_has_rows(&replica.name).await? {
+        if row.primary && !self.queue.could_be_filled(&replica.name).await? {
             return Ok(Standing::ReadOnly { why: "nothing is missing at the primary".into() });
         }
         match self.decide(replica).await {

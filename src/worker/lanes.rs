@@ -81,30 +81,38 @@ impl Lanes {
         open.map(|r| r.name.clone()).collect()
     }
 
-    /// What is to be copied from where to where. The primary is asked first whatever the row says of it: an object
-    /// may be registered before anybody has seen it there. Others are asked if a copy is on record.
+    /// What is to be copied from where to where.
+    ///
+    /// Sources are the replicas on record, the primary first. The primary is also one when no other is, whatever the
+    /// row says of it: an object may be registered before anybody has seen it there. Then it is no target: reading
+    /// it is its proof.
     #[must_use]
     pub fn job(&self, lease: &Lease) -> Job {
         let view = self.view();
+        let is_primary = |r: &Replica| view.primary.as_ref() == Some(&r.name);
+        let readable =
+            |r: &Replica| r.read && !matches!(view.standings.get(&r.name), None | Some(Standing::Barred { .. }));
         let replicas = || self.0.replicas.iter().zip(&lease.replicas);
-        let mut sources: Vec<Source> = replicas()
-            .filter(|(r, _)| r.read && !matches!(view.standings.get(&r.name), None | Some(Standing::Barred { .. })))
-            .filter(|(r, state)| state.recorded || view.primary.as_ref() == Some(&r.name))
-            .map(|(r, state)| Source { store: Arc::clone(&r.store), recorded: state.recorded })
-            .collect();
-        sources.sort_by_key(|s| view.primary.as_ref() != Some(s.store.name()));
+        let mut sources: Vec<&Replica> =
+            replicas().filter(|(r, state)| state.recorded && readable(r)).map(|(r, _)| r).collect();
+        if sources.is_empty() {
+            sources.extend(replicas().map(|(r, _)| r).filter(|r| is_primary(r) && readable(r)));
+        }
+        sources.sort_by_key(|r| !is_primary(r));
         let targets = replicas()
-            .filter(|(_, state)| state.due)
+            .filter(|(r, state)| state.due && !sources.iter().any(|s| s.name == r.name))
             .filter_map(|(r, _)| match view.standings.get(&r.name)? {
                 Standing::Open(existing) => Some(Target { store: Arc::clone(&r.store), existing: *existing }),
                 Standing::ReadOnly { .. } | Standing::Barred { .. } => None,
             })
             .collect();
+        let recorded = |r: &Replica| lease.replicas.iter().any(|state| state.replica == r.name && state.recorded);
+        let source = |r: &Replica| Source { store: Arc::clone(&r.store), recorded: recorded(r) };
         Job {
             key: lease.key.clone(),
             content: lease.content,
-            size_hint: lease.size_bytes,
-            sources,
+            stated_bytes: lease.size_bytes,
+            sources: sources.into_iter().map(source).collect(),
             targets,
         }
     }

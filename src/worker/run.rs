@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::{completer::Completer, held::Held, lanes::Lanes};
 use crate::{
-    copy::{self, Ended, Job, Memory, Step},
+    copy::{self, Ended, Memory, Step},
     domain::{Class, Content, Failure, Lease, Next, Outcome, ReplicaName, Verified, next_try},
     metrics,
     queue::{Answer, Queue, Report},
@@ -113,6 +113,7 @@ struct Notes {
     age: Duration,
     priors: HashMap<ReplicaName, crate::domain::PriorFailure>,
     recorded: Vec<ReplicaName>,
+    due: Vec<ReplicaName>,
     content: Option<Content>,
     /// Replicas that are on record and turned out not to have the object.
     missing: Vec<(ReplicaName, Failure)>,
@@ -127,6 +128,7 @@ impl Notes {
             age: lease.age,
             priors: lease.replicas.iter().filter_map(|r| Some((r.replica.clone(), r.prior?))).collect(),
             recorded: lease.replicas.iter().filter(|r| r.recorded).map(|r| r.replica.clone()).collect(),
+            due: lease.targets().map(|r| r.replica.clone()).collect(),
             content: None,
             missing: Vec::new(),
             outcomes: Vec::new(),
@@ -146,6 +148,9 @@ impl Notes {
             Step::SourceFailed { replica, why } => {
                 if why.class == Class::Gone && self.recorded.contains(&replica) {
                     self.missing.push((replica, why));
+                } else if self.due.contains(&replica) {
+                    // It was to be proven by reading it, and is no target.
+                    self.outcomes.push((replica.clone(), Outcome::Failed { next: self.next(&replica, &why), why }));
                 }
             }
             Step::Target { replica, result } => {
