@@ -22,6 +22,7 @@ mod answer;
 mod api;
 mod bucket;
 mod call;
+mod checksums;
 mod connection;
 mod fault;
 mod gate;

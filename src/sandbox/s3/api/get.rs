@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use hyper::{HeaderMap, StatusCode, header};
 use s3s::dto::{
-    Checksum, ChecksumMode, ChecksumType, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, Range,
-    StreamingBlob,
+    Checksum, ChecksumMode, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, Range, StreamingBlob,
 };
 use s3s::{Body as HttpBody, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
+use super::super::checksums;
 use super::super::object::{Body, Object};
 use super::conditions::{Conditions, Verdict};
 use super::etag::strong;
@@ -17,10 +17,10 @@ use super::{Shared, signed};
 pub(super) async fn object(shared: &Shared, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
     let input = req.input;
     let conditions = Conditions {
-        if_match: input.if_match,
-        if_none_match: input.if_none_match,
-        if_modified_since: input.if_modified_since,
-        if_unmodified_since: input.if_unmodified_since,
+        matches: input.if_match,
+        none_matches: input.if_none_match,
+        modified_since: input.if_modified_since,
+        unmodified_since: input.if_unmodified_since,
     };
     let object = shared.bucket(&input.bucket)?.object(&input.key)?;
     if input.part_number.is_some() {
@@ -39,7 +39,8 @@ pub(super) async fn object(shared: &Shared, req: S3Request<GetObjectInput>) -> S
         }
         body => StreamingBlob::new(body.pieces(found.start..found.end).ok_or_else(bytes_not_kept)?),
     };
-    let headers = object.metadata.for_answer();
+    let mut headers = object.metadata.for_answer();
+    checksums::write(found.checksums, &mut headers);
     let output = GetObjectOutput {
         accept_ranges: Some("bytes".to_owned()),
         body: Some(body),
@@ -47,12 +48,6 @@ pub(super) async fn object(shared: &Shared, req: S3Request<GetObjectInput>) -> S
         content_range: found.content_range,
         e_tag: Some(strong(&object.etag)),
         last_modified: Some(object.modified.into()),
-        checksum_crc32: found.checksums.checksum_crc32,
-        checksum_crc32c: found.checksums.checksum_crc32c,
-        checksum_crc64nvme: found.checksums.checksum_crc64nvme,
-        checksum_sha1: found.checksums.checksum_sha1,
-        checksum_sha256: found.checksums.checksum_sha256,
-        checksum_type: found.checksums.checksum_type,
         ..GetObjectOutput::default()
     };
     Ok(S3Response::with_headers(output, without_overridden(headers, req.uri.query())))
@@ -61,10 +56,10 @@ pub(super) async fn object(shared: &Shared, req: S3Request<GetObjectInput>) -> S
 pub(super) async fn head(shared: &Shared, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
     let input = req.input;
     let conditions = Conditions {
-        if_match: input.if_match,
-        if_none_match: input.if_none_match,
-        if_modified_since: input.if_modified_since,
-        if_unmodified_since: input.if_unmodified_since,
+        matches: input.if_match,
+        none_matches: input.if_none_match,
+        modified_since: input.if_modified_since,
+        unmodified_since: input.if_unmodified_since,
     };
     let object = shared.bucket(&input.bucket)?.object(&input.key)?;
     if conditions.check(&object)? == Verdict::NotModified {
@@ -78,15 +73,11 @@ pub(super) async fn head(shared: &Shared, req: S3Request<HeadObjectInput>) -> S3
         content_range: found.content_range,
         e_tag: Some(strong(&object.etag)),
         last_modified: Some(object.modified.into()),
-        checksum_crc32: found.checksums.checksum_crc32,
-        checksum_crc32c: found.checksums.checksum_crc32c,
-        checksum_crc64nvme: found.checksums.checksum_crc64nvme,
-        checksum_sha1: found.checksums.checksum_sha1,
-        checksum_sha256: found.checksums.checksum_sha256,
-        checksum_type: found.checksums.checksum_type,
         ..HeadObjectOutput::default()
     };
-    let mut response = S3Response::with_headers(output, object.metadata.for_answer());
+    let mut headers = object.metadata.for_answer();
+    checksums::write(found.checksums, &mut headers);
+    let mut response = S3Response::with_headers(output, headers);
     response.status = Some(status);
     Ok(response)
 }
@@ -106,17 +97,7 @@ impl Found {
         let (start, end) = part.unwrap_or((0, size));
         // A checksum of the whole beside a part of it would be taken for the part's.
         let wanted = part.is_none() && mode.is_some_and(|mode| mode.as_str() == ChecksumMode::ENABLED);
-        let mut checksums = if wanted { object.checksums.clone() } else { Checksum::default() };
-        let any = [
-            &checksums.checksum_crc32,
-            &checksums.checksum_crc32c,
-            &checksums.checksum_crc64nvme,
-            &checksums.checksum_sha1,
-            &checksums.checksum_sha256,
-        ];
-        if checksums.checksum_type.is_none() && any.into_iter().any(Option::is_some) {
-            checksums.checksum_type = Some(ChecksumType::from_static(ChecksumType::FULL_OBJECT));
-        }
+        let checksums = if wanted { object.checksums.clone() } else { Checksum::default() };
         let content_range = part.map(|(start, end)| format!("bytes {start}-{}/{size}", end - 1));
         Ok(Self { start, end, content_range, checksums })
     }
