@@ -93,6 +93,12 @@ impl Declared {
             size_bytes,
         };
         checksums::read(headers, &mut declared.checksums)?;
+        if headers.contains_key("x-amz-sdk-checksum-algorithm") && !declared.has_any() {
+            return Err(s3_error!(
+                InvalidRequest,
+                "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found."
+            ));
+        }
         Ok(declared)
     }
 
@@ -103,6 +109,11 @@ impl Declared {
             return Err(custom("MalformedTrailerError", format!("The announced trailer {missing} did not come.")));
         }
         checksums::read(&trailer, &mut self.checksums)
+    }
+
+    fn has_any(&self) -> bool {
+        let mut checksums = self.checksums.clone();
+        !self.trailer.is_empty() || slots(&mut checksums).iter().any(|(_, _, value)| value.is_some())
     }
 
     /// Whether a value stands in the head or will come in the trailer.

@@ -8,7 +8,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::{Request, Response, header};
+use hyper::header::HeaderValue;
+use hyper::{HeaderMap, Request, Response, StatusCode, header};
 use s3s::service::S3Service;
 use tokio::sync::oneshot;
 
@@ -50,10 +51,14 @@ pub(super) async fn answer(
         _ => {}
     }
 
+    merge_encodings(&mut head.headers);
     let (body, leftover) = lend(body);
     let mut response = s3.call(Request::from_parts(head, body)).await?;
     if let Some(rest) = leftover.and_then(|mut leftover| leftover.try_recv().ok()) {
         drain(rest).await;
+    }
+    if response.headers().contains_key(header::CONTENT_RANGE) && response.status() == StatusCode::OK {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT; // the library knows it of GET only
     }
     if response.status().is_success() {
         ledger.succeeded(&call);
@@ -78,6 +83,17 @@ async fn await_orders(shared: &Shared, call: &Call) -> Option<Arc<Rule>> {
             Fault::Stall => rule.cleared.cancelled().await,
             _ => return Some(rule),
         }
+    }
+}
+
+/// The SDK sends `gzip` and `aws-chunked` as two headers, which the library refuses. Joined by a
+/// bare comma they are the same header to HTTP and to the signature.
+fn merge_encodings(headers: &mut HeaderMap) {
+    let all: Vec<_> = headers.get_all(header::CONTENT_ENCODING).iter().map(HeaderValue::as_bytes).collect();
+    if all.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&all.join(&b','))
+    {
+        headers.insert(header::CONTENT_ENCODING, joined);
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use md5::{Digest as _, Md5};
 use s3s::dto::{
-    Checksum, ChecksumType, CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopyPartResult, CopySource, MetadataDirective,
-    Range, UploadPartCopyInput, UploadPartCopyOutput,
+    Checksum, ChecksumType, CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopyPartResult, CopySource,
+    MetadataDirective, Range, UploadPartCopyInput, UploadPartCopyOutput,
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 

@@ -1,7 +1,6 @@
 //! GetObject and HeadObject.
 
-use std::sync::Arc;
-
+use hyper::header::HeaderValue;
 use hyper::{HeaderMap, StatusCode, header};
 use s3s::dto::{
     Checksum, ChecksumMode, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, Range, StreamingBlob,
@@ -27,7 +26,7 @@ pub(super) async fn object(shared: &Shared, req: S3Request<GetObjectInput>) -> S
         return Err(s3_error!(NotImplemented, "Reading by part number is not implemented"));
     }
     if conditions.check(&object)? == Verdict::NotModified {
-        return Ok(not_modified(&object, GetObjectOutput::default()));
+        return Err(not_modified(&object));
     }
     let found = Found::of(&object, input.range, input.checksum_mode.as_ref())?;
     // A body that consists of one buffer goes out as that buffer, without a stream around it.
@@ -63,10 +62,9 @@ pub(super) async fn head(shared: &Shared, req: S3Request<HeadObjectInput>) -> S3
     };
     let object = shared.bucket(&input.bucket)?.object(&input.key)?;
     if conditions.check(&object)? == Verdict::NotModified {
-        return Ok(not_modified(&object, HeadObjectOutput::default()));
+        return Err(not_modified(&object));
     }
     let found = Found::of(&object, input.range, input.checksum_mode.as_ref())?;
-    let status = if found.content_range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
     let output = HeadObjectOutput {
         accept_ranges: Some("bytes".to_owned()),
         content_length: Some(signed(found.end - found.start)),
@@ -77,9 +75,7 @@ pub(super) async fn head(shared: &Shared, req: S3Request<HeadObjectInput>) -> S3
     };
     let mut headers = object.metadata.for_answer();
     checksums::write(found.checksums, &mut headers);
-    let mut response = S3Response::with_headers(output, headers);
-    response.status = Some(status);
-    Ok(response)
+    Ok(S3Response::with_headers(output, headers))
 }
 
 /// The part of an object that was asked for.
@@ -109,20 +105,21 @@ pub(super) fn within(range: &Range, size: u64) -> S3Result<(u64, u64)> {
         Ok(range) if !range.is_empty() => Ok((range.start, range.end)),
         Ok(_) | Err(_) => {
             let mut error = s3_error!(InvalidRange, "The requested range is not satisfiable");
-            let length = format!("bytes */{size}").parse().map(|value| (header::CONTENT_RANGE, value));
-            error.set_headers(length.into_iter().collect());
+            let length = format!("bytes */{size}").parse().map(|length| (header::CONTENT_RANGE, length));
+            let xml = (header::CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+            error.set_headers(length.into_iter().chain([xml]).collect());
             Err(error)
         }
     }
 }
 
-fn not_modified<T>(object: &Arc<Object>, nothing: T) -> S3Response<T> {
-    let mut headers = HeaderMap::new();
+/// Not an error to HTTP, but the library gives other statuses to errors alone.
+fn not_modified(object: &Object) -> S3Error {
+    let mut error = S3Error::new(S3ErrorCode::NotModified);
     // Cannot fail: an ETag of ours is hexadecimal.
-    headers.insert(header::ETAG, strong(&object.etag).to_http_header().expect("hexadecimal"));
-    let mut response = S3Response::with_headers(nothing, headers);
-    response.status = Some(StatusCode::NOT_MODIFIED);
-    response
+    let etag = strong(&object.etag).to_http_header().expect("hexadecimal");
+    error.set_headers([(header::ETAG, etag)].into_iter().collect());
+    error
 }
 
 /// `response-content-type` and its like replace what the object says; the library adds them itself.

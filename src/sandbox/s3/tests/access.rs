@@ -60,8 +60,9 @@ async fn a_presigned_request_is_for_its_key_and_its_time_only() {
     assert_eq!(heard.status, 403);
     assert!(heard.body_text().contains("SignatureDoesNotMatch"));
 
-    let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
-    let expired = PresigningConfig::builder().start_time(an_hour_ago).expires_in(Duration::from_secs(60)).build().unwrap();
+    let an_hour_ago = SystemTime::now() - Duration::from_hours(1);
+    let expired =
+        PresigningConfig::builder().start_time(an_hour_ago).expires_in(Duration::from_mins(1)).build().unwrap();
     let request = s.client.get_object().bucket("b2").key("k").presigned(expired).await.unwrap();
     let heard = s.send(&request, "", b"").await;
     assert_eq!(heard.status, 403);
@@ -73,8 +74,16 @@ async fn a_bucket_may_be_addressed_by_host() {
     let s = Setup::new().await;
     let wasabi = s.server.create_bucket("wasabi", BucketOptions::default());
     wasabi.put("a/b", "by host");
-    let by_host = config(&s.server).force_path_style(false).endpoint_url(format!("http://localhost:{}", s.server.address().port()));
-    let request = Client::from_conf(by_host.build()).get_object().bucket("wasabi").key("a/b").presigned(for_a_minute()).await.unwrap();
+    let by_host = config(&s.server)
+        .force_path_style(false)
+        .endpoint_url(format!("http://localhost:{}", s.server.address().port()));
+    let request = Client::from_conf(by_host.build())
+        .get_object()
+        .bucket("wasabi")
+        .key("a/b")
+        .presigned(for_a_minute())
+        .await
+        .unwrap();
     assert!(request.uri().starts_with("http://wasabi.localhost:"), "{}", request.uri());
     let heard = s.send(&request, "", b"").await;
     assert_eq!((heard.status, heard.body_text().as_str()), (200, "by host"));

@@ -25,8 +25,10 @@ async fn a_write_is_what_puts_an_object_in_place() {
     let s = Setup::new().await;
     s.put("a", b"x").await;
     s.put("a", b"y").await;
-    s.client.copy_object().copy_source("b2/a").bucket("b2").key("b").send().await.unwrap();
-    let refused_put = s.client.put_object().bucket("b2").key("a").if_none_match("*").body(ByteStream::from_static(b"z"));
+    s.server.create_bucket("wasabi", BucketOptions::default()).put("a", "x");
+    s.client.copy_object().copy_source("wasabi/a").bucket("b2").key("b").send().await.unwrap();
+    let refused_put =
+        s.client.put_object().bucket("b2").key("a").if_none_match("*").body(ByteStream::from_static(b"z"));
     assert!(refused_put.send().await.is_err());
     s.b2.put("c", "in process");
     let writes = s.b2.counts(super::super::Counts::writes_by_key);
@@ -37,7 +39,10 @@ async fn a_write_is_what_puts_an_object_in_place() {
 async fn calls_to_a_bucket_that_is_not_there_count_too() {
     let s = Setup::new().await;
     let _ = s.client.head_bucket().bucket("nowhere").send().await;
-    assert_eq!((s.server.bucket("nowhere").calls(Op::HeadBucket), s.server.bucket("nowhere").successes(Op::HeadBucket)), (1, 0));
+    assert_eq!(
+        (s.server.bucket("nowhere").calls(Op::HeadBucket), s.server.bucket("nowhere").successes(Op::HeadBucket)),
+        (1, 0)
+    );
 }
 
 #[tokio::test]

@@ -1,9 +1,13 @@
+use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextMut;
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::BoxError;
+use aws_sdk_s3::primitives::SdkBody;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use md5::{Digest as _, Md5};
 
-use super::super::Metadata;
+use super::super::{Fault, Metadata, When};
 use super::*;
 
 /// Header and right value for `hello`, computed by `openssl` and the AWS documentation's CRC catalogue.
@@ -27,9 +31,18 @@ fn wrong(value: &str) -> String {
 async fn a_right_hash_of_any_kind_is_taken_and_given_back_when_asked() {
     let s = Setup::new().await;
     for (name, value) in OF_HELLO {
-        let put = s.send(&s.presigned_put(name).await, &format!("content-length: 5\r\n{name}: {value}\r\n"), b"hello").await;
+        let put =
+            s.send(&s.presigned_put(name).await, &format!("content-length: 5\r\n{name}: {value}\r\n"), b"hello").await;
         assert_eq!(put.status, 200, "{name} {}", put.body_text());
-        let head = s.client.get_object().bucket("b2").key(name).checksum_mode(ChecksumMode::Enabled).presigned(for_a_minute()).await.unwrap();
+        let head = s
+            .client
+            .get_object()
+            .bucket("b2")
+            .key(name)
+            .checksum_mode(ChecksumMode::Enabled)
+            .presigned(for_a_minute())
+            .await
+            .unwrap();
         let asked = s.send(&head, "", b"").await;
         let unasked = s.send(&s.presigned_get(name).await, "", b"").await;
         let given = format!("{name}: {}\r\n", value.to_lowercase());
@@ -103,15 +116,30 @@ async fn a_body_shorter_than_announced_stores_nothing() {
 #[tokio::test]
 async fn every_checksum_that_the_sdk_can_send_is_taken() {
     let s = Setup::new().await;
-    for algorithm in [ChecksumAlgorithm::Crc32, ChecksumAlgorithm::Crc32C, ChecksumAlgorithm::Crc64Nvme, ChecksumAlgorithm::Sha1, ChecksumAlgorithm::Sha256] {
+    let client = s.hashing_client();
+    for algorithm in [
+        ChecksumAlgorithm::Crc32,
+        ChecksumAlgorithm::Crc32C,
+        ChecksumAlgorithm::Crc64Nvme,
+        ChecksumAlgorithm::Sha1,
+        ChecksumAlgorithm::Sha256,
+    ] {
         // In the head, for bytes at hand; in a trailer, for a stream.
         for streamed in [false, true] {
             let bytes = bytes::Bytes::from(vec![7; 200_000]);
-            let body = if streamed { ByteStream::from_body_1_x(s3s::Body::from(bytes.clone())) } else { bytes.clone().into() };
-            let put = s.client.put_object().bucket("b2").key("k").checksum_algorithm(algorithm.clone()).body(body).content_length(200_000);
+            let body =
+                if streamed { ByteStream::from_body_1_x(s3s::Body::from(bytes.clone())) } else { bytes.clone().into() };
+            let put = client
+                .put_object()
+                .bucket("b2")
+                .key("k")
+                .checksum_algorithm(algorithm.clone())
+                .body(body)
+                .content_length(200_000);
             put.send().await.unwrap_or_else(|e| panic!("{algorithm} {streamed}: {e:?}"));
             assert_eq!(s.b2.get("k").unwrap(), bytes);
-            let got = s.client.get_object().bucket("b2").key("k").checksum_mode(ChecksumMode::Enabled).send().await.unwrap();
+            let got =
+                s.client.get_object().bucket("b2").key("k").checksum_mode(ChecksumMode::Enabled).send().await.unwrap();
             assert!(got.checksum_type().is_some(), "{algorithm} {streamed}");
             got.body.collect().await.unwrap();
             s.b2.delete("k");
@@ -119,39 +147,61 @@ async fn every_checksum_that_the_sdk_can_send_is_taken() {
     }
 }
 
+/// Replaces the body of a request after it was signed.
+#[derive(Debug)]
+struct Swap(&'static str);
+
+impl Intercept for Swap {
+    fn name(&self) -> &'static str {
+        "Swap"
+    }
+
+    fn modify_before_transmit(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        *context.request_mut().body_mut() = SdkBody::from(self.0);
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn a_wrong_hash_in_a_trailer_stores_nothing() {
     let s = Setup::new().await;
-    let put = s.client.put_object().bucket("b2").key("k").body(ByteStream::from_static(b""));
-    let put = put.customize().mutate_request(|request| {
-        // Unsigned chunks with a trailer, as the SDK sends them over TLS.
-        let headers = request.headers_mut();
-        headers.insert("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER");
-        headers.insert("content-encoding", "aws-chunked");
-        headers.insert("x-amz-decoded-content-length", "5");
-        headers.insert("x-amz-trailer", "x-amz-checksum-crc32");
-        headers.insert("content-length", "45");
-        *request.body_mut() = aws_sdk_s3::primitives::SdkBody::from("5\r\nhello\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n");
-    });
-    let refused_with = refusal(put.send().await);
-    assert_eq!(refused_with.0, 400, "{refused_with:?}");
+    // Damaged behind the chunks' signatures, so that the trailer alone can tell.
+    s.b2.order(Fault::FlipArriving { at: 2 }, When::always().next(1));
+    let put = || {
+        let stream = ByteStream::from_body_1_x(s3s::Body::from(bytes::Bytes::from_static(b"hello")));
+        let put = s.hashing_client().put_object().bucket("b2").key("k").content_length(5);
+        put.checksum_algorithm(ChecksumAlgorithm::Crc32).body(stream).send()
+    };
+    assert_eq!(refusal(put().await), refused(400, "BadDigest"));
     assert!(s.b2.keys().is_empty());
+    put().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_body_that_is_not_what_was_signed_is_refused() {
     let s = Setup::new().await;
-    let put = s.client.put_object().bucket("b2").key("k").body(ByteStream::from_static(b"hello"));
-    let other = hex_of_sha256_of_nothing();
-    let put = put.customize().mutate_request(move |request| {
-        request.headers_mut().insert("x-amz-content-sha256", other);
-    });
-    assert_eq!(refusal(put.send().await).0, 400);
+    let put = s.client.put_object().bucket("b2").key("k").body(ByteStream::from_static(b"hello")).customize();
+    assert_eq!(refusal(put.interceptor(Swap("jello")).send().await), refused(400, "XAmzContentSHA256Mismatch"));
     assert!(s.b2.keys().is_empty());
 }
 
-fn hex_of_sha256_of_nothing() -> &'static str {
-    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+#[tokio::test]
+async fn a_checksum_that_is_announced_and_not_sent_is_missed() {
+    let s = Setup::new().await;
+    // What the SDK does when it may not calculate by itself.
+    let put = s
+        .client
+        .put_object()
+        .bucket("b2")
+        .key("k")
+        .checksum_algorithm(ChecksumAlgorithm::Crc32)
+        .body(ByteStream::from_static(b"hello"));
+    assert_eq!(refusal(put.send().await), refused(400, "InvalidRequest"));
 }
 
 #[tokio::test]

@@ -5,9 +5,46 @@ use super::*;
 /// Keys that something on the way might want to tidy.
 fn odd_keys() -> Vec<String> {
     let mut keys: Vec<String> = [
-        "a/b", "a//b", "/a", "//", "a/", "p", "p/q", "p/q/r", " ", " a ", "a+b", "a b", "a%20b", "a%2Fb", "%", "%%zz", "a?b=c#d",
-        "a&b<c>\"d'", "ü", "u\u{308}", "日本語", "🦀", "a\u{202e}b", "\u{1}\u{1f}\u{7f}", "tab\there", "new\nline", "cr\rlf\r\n", "a\\b",
-        "a:b*c|d", "..a", "a=b;c,d", "~tilde", "x-amz-meta-a", "\u{fffd}", "\u{10ffff}x", "a/./b", "a/../b", ".", "..", "../up",
+        "a/b",
+        "a//b",
+        "/a",
+        "//",
+        "a/",
+        "p",
+        "p/q",
+        "p/q/r",
+        " a ",
+        "  a",
+        "a+b",
+        "a b",
+        "a%20b",
+        "a%2Fb",
+        "%",
+        "%%zz",
+        "a?b=c#d",
+        "a&b<c>\"d'",
+        "ü",
+        "u\u{308}",
+        "日本語",
+        "🦀",
+        "a\u{202e}b",
+        "\u{1}\u{1f}\u{7f}",
+        "tab\there",
+        "new\nline",
+        "cr\rlf\r\n",
+        "a\\b",
+        "a:b*c|d",
+        "..a",
+        "a=b;c,d",
+        "~tilde",
+        "x-amz-meta-a",
+        "\u{fffd}",
+        "\u{10ffff}x",
+        "a/./b",
+        "a/../b",
+        ".",
+        "..",
+        "../up",
     ]
     .map(str::to_owned)
     .to_vec();
@@ -35,9 +72,12 @@ async fn every_key_is_kept_bit_for_bit() {
 async fn every_key_survives_a_listing_with_url_encoding() {
     let s = Setup::new().await;
     let mut keys = odd_keys();
-    keys.iter().for_each(|key| s.b2.put(key, "x"));
+    for key in &keys {
+        s.b2.put(key, "x");
+    }
     let mut listed = Vec::new();
-    let mut pages = s.client.list_objects_v2().bucket("b2").encoding_type(EncodingType::Url).max_keys(5).into_paginator().send();
+    let mut pages =
+        s.client.list_objects_v2().bucket("b2").encoding_type(EncodingType::Url).max_keys(5).into_paginator().send();
     while let Some(page) = pages.next().await {
         for object in page.unwrap().contents() {
             let key = object.key().unwrap().replace('+', "%20");

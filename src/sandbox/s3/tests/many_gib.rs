@@ -46,7 +46,13 @@ async fn a_forgetful_bucket_knows_length_and_hashes_and_says_that_it_knows_no_by
     assert_eq!(info.content.hash.0, crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, b"hello"));
     assert_eq!(refusal(s.client.get_object().bucket("b2").key("k").send().await), refused(422, "SandboxBytesNotKept"));
     assert_eq!(s.b2.get("k"), None);
-    let md5 = s.client.put_object().bucket("b2").key("k").content_md5("AAAAAAAAAAAAAAAAAAAAAA==").body(ByteStream::from_static(b"x"));
+    let md5 = s
+        .client
+        .put_object()
+        .bucket("b2")
+        .key("k")
+        .content_md5("AAAAAAAAAAAAAAAAAAAAAA==")
+        .body(ByteStream::from_static(b"x"));
     assert_eq!(refusal(md5.send().await), refused(400, "BadDigest"));
 }
 
@@ -62,7 +68,15 @@ async fn upload(s: &Setup, object: Synthetic, part_bytes: u64) {
         parts.push(CompletedPart::builder().part_number(number).e_tag(sent.e_tag().unwrap()).build());
     }
     let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
-    s.client.complete_multipart_upload().bucket("b2").key("k").upload_id(id).multipart_upload(parts).send().await.unwrap();
+    s.client
+        .complete_multipart_upload()
+        .bucket("b2")
+        .key("k")
+        .upload_id(id)
+        .multipart_upload(parts)
+        .send()
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,6 +46,12 @@ impl Setup {
         Self { server, b2, client }
     }
 
+    /// A client that adds checksums by itself, as the SDK does unless it is told not to.
+    fn hashing_client(&self) -> Client {
+        let calculation = RequestChecksumCalculation::WhenSupported;
+        Client::from_conf(config(&self.server).request_checksum_calculation(calculation).build())
+    }
+
     async fn put(&self, key: &str, bytes: &[u8]) {
         self.client.put_object().bucket("b2").key(key).body(ByteStream::from(bytes.to_vec())).send().await.unwrap();
     }
@@ -84,7 +90,8 @@ impl Setup {
         let mut stream = TcpStream::connect(self.server.address()).await.unwrap();
         let uri = request.uri().strip_prefix("http://").unwrap();
         let (host, target) = uri.split_once('/').unwrap();
-        let signed: String = request.headers().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let signed: Vec<_> = request.headers().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let signed = signed.concat();
         let method = request.method();
         let head = format!("{method} /{target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{signed}{headers}\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -128,13 +135,16 @@ fn config(server: &S3Server) -> aws_sdk_s3::config::Builder {
 }
 
 fn for_a_minute() -> PresigningConfig {
-    PresigningConfig::expires_in(Duration::from_secs(60)).unwrap()
+    PresigningConfig::expires_in(Duration::from_mins(1)).unwrap()
 }
 
 /// Status and code of a refusal.
-fn refusal<T: std::fmt::Debug, E: ProvideErrorMetadata>(result: Result<T, SdkError<E>>) -> (u16, String) {
+fn refusal<T: std::fmt::Debug, E: ProvideErrorMetadata + std::fmt::Debug>(
+    result: Result<T, SdkError<E>>,
+) -> (u16, String) {
     let error = result.expect_err("a refusal");
-    let status = error.raw_response().expect("an answer").status().as_u16();
+    let answer = error.raw_response().unwrap_or_else(|| panic!("an answer, not {error:?}"));
+    let status = answer.status().as_u16();
     (status, error.code().unwrap_or("").to_owned())
 }
 

@@ -56,7 +56,11 @@ async fn parts_become_one_object_with_the_etag_of_parts() {
 async fn a_range_may_span_parts() {
     let s = Setup::with(BucketOptions { min_part_bytes: 1, ..BucketOptions::default() }).await;
     let id = s.begin_upload("k").await;
-    let parts = [s.part("k", &id, 1, b"abc".to_vec()).await, s.part("k", &id, 2, b"def".to_vec()).await, s.part("k", &id, 7, b"ghi".to_vec()).await];
+    let parts = [
+        s.part("k", &id, 1, b"abc".to_vec()).await,
+        s.part("k", &id, 2, b"def".to_vec()).await,
+        s.part("k", &id, 7, b"ghi".to_vec()).await,
+    ];
     s.completing("k", &id, &parts).send().await.unwrap();
     let got = s.client.get_object().bucket("b2").key("k").range("bytes=2-6").send().await.unwrap();
     assert_eq!(got.content_range(), Some("bytes 2-6/9"));
@@ -145,7 +149,14 @@ async fn part_numbers_go_from_1_to_10000() {
     let id = s.begin_upload("k").await;
     s.part("k", &id, 10_000, b"x".to_vec()).await;
     for number in [0, 10_001] {
-        let sent = s.client.upload_part().bucket("b2").key("k").upload_id(&id).part_number(number).body(ByteStream::from_static(b"x"));
+        let sent = s
+            .client
+            .upload_part()
+            .bucket("b2")
+            .key("k")
+            .upload_id(&id)
+            .part_number(number)
+            .body(ByteStream::from_static(b"x"));
         assert_eq!(refusal(sent.send().await), refused(400, "InvalidArgument"));
     }
 }
@@ -166,7 +177,10 @@ async fn parts_are_listed_page_by_page() {
     assert_eq!(seen, [vec![(1, 1), (3, 3), (4, 4)], vec![(9, 9)]]);
     let known = &s.b2.uploads()[0];
     assert_eq!((known.key.as_str(), known.id.as_str()), ("k", id.as_str()));
-    assert_eq!(known.parts.iter().map(|(n, c)| (*n, c.size_bytes)).collect::<Vec<_>>(), [(1, 1), (3, 3), (4, 4), (9, 9)]);
+    assert_eq!(
+        known.parts.iter().map(|(n, c)| (*n, c.size_bytes)).collect::<Vec<_>>(),
+        [(1, 1), (3, 3), (4, 4), (9, 9)]
+    );
 }
 
 #[tokio::test]
@@ -180,7 +194,8 @@ async fn unfinished_uploads_are_listed_by_key_and_beginning() {
     let mut seen = Vec::new();
     let (mut key, mut id) = (None, None);
     loop {
-        let page = s.client.list_multipart_uploads().bucket("b2").max_uploads(1).set_key_marker(key).set_upload_id_marker(id);
+        let page =
+            s.client.list_multipart_uploads().bucket("b2").max_uploads(1).set_key_marker(key).set_upload_id_marker(id);
         let page = page.send().await.unwrap();
         seen.extend(page.uploads().iter().map(|u| (u.key().unwrap().to_owned(), u.upload_id().unwrap().to_owned())));
         if page.is_truncated() != Some(true) {
@@ -207,9 +222,10 @@ async fn a_completion_if_absent_yields_to_what_is_there() {
 #[tokio::test]
 async fn a_part_may_be_copied_from_another_object() {
     let s = Setup::with(BucketOptions { min_part_bytes: 1, ..BucketOptions::default() }).await;
-    s.put("source", b"0123456789").await;
+    s.server.create_bucket("wasabi", BucketOptions::default()).put("source", "0123456789");
     let id = s.begin_upload("k").await;
-    let copy = s.client.upload_part_copy().bucket("b2").key("k").upload_id(&id).part_number(1).copy_source("b2/source");
+    let copy =
+        s.client.upload_part_copy().bucket("b2").key("k").upload_id(&id).part_number(1).copy_source("wasabi/source");
     let copied = copy.copy_source_range("bytes=2-4").send().await.unwrap();
     let etag = copied.copy_part_result().unwrap().e_tag().unwrap();
     let part = CompletedPart::builder().part_number(1).e_tag(etag).build();
@@ -228,11 +244,12 @@ async fn the_checksum_of_the_whole_follows_from_the_parts() {
         (ChecksumAlgorithm::Sha256, ChecksumType::Composite),
     ] {
         let s = Setup::with(BucketOptions { min_part_bytes: 1, ..BucketOptions::default() }).await;
-        let begun = s.client.create_multipart_upload().bucket("b2").key("k").checksum_algorithm(algorithm.clone());
+        let client = s.hashing_client();
+        let begun = client.create_multipart_upload().bucket("b2").key("k").checksum_algorithm(algorithm.clone());
         let id = begun.checksum_type(kind.clone()).send().await.unwrap().upload_id().unwrap().to_owned();
         let mut parts = Vec::new();
         for (number, bytes) in [(1, b"hello ".as_slice()), (2, b"world")] {
-            let part = s.client.upload_part().bucket("b2").key("k").upload_id(&id).part_number(number);
+            let part = client.upload_part().bucket("b2").key("k").upload_id(&id).part_number(number);
             let sent = part.checksum_algorithm(algorithm.clone()).body(bytes.to_vec().into()).send().await.unwrap();
             let part = CompletedPart::builder().part_number(number).e_tag(sent.e_tag().unwrap());
             let part = part.set_checksum_crc32_c(sent.checksum_crc32_c().map(str::to_owned));
@@ -240,8 +257,18 @@ async fn the_checksum_of_the_whole_follows_from_the_parts() {
         }
         s.completing("k", &id, &parts).send().await.unwrap();
 
-        s.client.put_object().bucket("b2").key("whole").checksum_algorithm(algorithm.clone()).body(b"hello world".to_vec().into()).send().await.unwrap();
-        let head = async |key: &str| s.client.head_object().bucket("b2").key(key).checksum_mode(ChecksumMode::Enabled).send().await.unwrap();
+        client
+            .put_object()
+            .bucket("b2")
+            .key("whole")
+            .checksum_algorithm(algorithm.clone())
+            .body(b"hello world".to_vec().into())
+            .send()
+            .await
+            .unwrap();
+        let head = async |key: &str| {
+            s.client.head_object().bucket("b2").key(key).checksum_mode(ChecksumMode::Enabled).send().await.unwrap()
+        };
         let (joined, whole) = (head("k").await, head("whole").await);
         assert_eq!(joined.checksum_type(), Some(&kind), "{algorithm}");
         if kind == ChecksumType::FullObject {
@@ -253,7 +280,8 @@ async fn the_checksum_of_the_whole_follows_from_the_parts() {
             assert!(composite.ends_with("-2"), "{composite}");
         }
         // The SDK compares what it reads with what it is told.
-        let got = s.client.get_object().bucket("b2").key("k").checksum_mode(ChecksumMode::Enabled).send().await.unwrap();
+        let got =
+            s.client.get_object().bucket("b2").key("k").checksum_mode(ChecksumMode::Enabled).send().await.unwrap();
         assert_eq!(got.body.collect().await.unwrap().to_vec(), b"hello world");
     }
 }

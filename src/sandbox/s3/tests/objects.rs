@@ -1,5 +1,7 @@
 use aws_sdk_s3::primitives::DateTime;
-use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration, Delete, MetadataDirective, ObjectIdentifier, StorageClass};
+use aws_sdk_s3::types::{
+    BucketLocationConstraint, CreateBucketConfiguration, Delete, MetadataDirective, ObjectIdentifier, StorageClass,
+};
 
 use super::super::Metadata;
 use super::*;
@@ -65,7 +67,10 @@ async fn every_kept_header_comes_back() {
     let s = Setup::new().await;
     let expires = DateTime::from_secs(1_900_000_000);
     let put = s.client.put_object().bucket("b2").key("k").body(ByteStream::from_static(b"x"));
-    let put = put.content_type("text/plain; charset=utf-8").content_encoding("gzip").content_disposition("attachment; filename=\"a b\"");
+    let put = put
+        .content_type("text/plain; charset=utf-8")
+        .content_encoding("gzip")
+        .content_disposition("attachment; filename=\"a b\"");
     let put = put.content_language("de-CH").cache_control("max-age=60, public").expires(expires);
     let put = put.metadata("colour", "blue  green").metadata("empty", "").storage_class(StorageClass::StandardIa);
     put.send().await.unwrap();
@@ -110,8 +115,7 @@ async fn raw_utf8_in_metadata_comes_back_as_it_went() {
 #[tokio::test]
 async fn aws_chunked_is_never_taken_for_an_encoding_of_the_object() {
     let s = Setup::new().await;
-    let chunked = config(&s.server).request_checksum_calculation(RequestChecksumCalculation::WhenSupported);
-    let client = Client::from_conf(chunked.build());
+    let client = s.hashing_client();
     let stream = || ByteStream::from_body_1_x(s3s::Body::from(bytes::Bytes::from_static(b"streamed")));
     let put = |key: &str| client.put_object().bucket("b2").key(key).body(stream()).content_length(8);
     put("plain").send().await.unwrap();
@@ -168,7 +172,9 @@ async fn deleting_is_done_once_and_succeeds_always() {
 async fn many_are_deleted_at_once_and_named() {
     let s = Setup::new().await;
     let keys = ["a", "b & <c>", " spaced ", "ü"];
-    keys.iter().for_each(|key| s.b2.put(key, "x"));
+    for key in &keys {
+        s.b2.put(key, "x");
+    }
     s.b2.put("kept", "x");
     let id = |key: &&str| ObjectIdentifier::builder().key(*key).build().unwrap();
     let delete = Delete::builder().set_objects(Some(keys.iter().map(id).collect())).build().unwrap();
@@ -181,33 +187,38 @@ async fn many_are_deleted_at_once_and_named() {
 #[tokio::test]
 async fn a_copy_takes_bytes_and_metadata_with_it() {
     let s = Setup::new().await;
-    s.server.create_bucket("scw", BucketOptions::default());
-    s.b2.put_with("from +%", "copied", Metadata::none().with("x-amz-meta-a", "1").with("content-type", "text/plain"));
-    let copy = s.client.copy_object().copy_source("b2/from%20%2B%25").bucket("scw").key("to");
-    let copied = copy.send().await.unwrap();
-    let there = s.server.bucket("scw").inspect("to").unwrap();
+    let wasabi = s.server.create_bucket("wasabi", BucketOptions::default());
+    let metadata = Metadata::none().with("x-amz-meta-a", "1").with("content-type", "text/plain");
+    wasabi.put_with("/from +%", "copied", metadata);
+    let copied =
+        s.client.copy_object().copy_source("wasabi//from%20%2B%25").bucket("b2").key("to").send().await.unwrap();
+    let there = s.b2.inspect("to").unwrap();
     assert_eq!(copied.copy_object_result().unwrap().e_tag().unwrap().trim_matches('"'), there.etag);
-    assert_eq!(there.metadata, s.b2.inspect("from +%").unwrap().metadata);
-    assert_eq!(there.content, s.b2.inspect("from +%").unwrap().content);
-    assert_eq!(s.server.bucket("scw").get("to").unwrap(), "copied");
+    let source = wasabi.inspect("/from +%").unwrap();
+    assert_eq!((there.metadata, there.content), (source.metadata, source.content));
+    assert_eq!(s.b2.get("to").unwrap(), "copied");
 }
 
 #[tokio::test]
 async fn a_copy_onto_itself_must_change_something() {
     let s = Setup::new().await;
-    s.b2.put_with("k", "x", Metadata::none().with("x-amz-meta-a", "1"));
-    let copy = || s.client.copy_object().copy_source("b2/k").bucket("b2").key("k");
+    let wasabi = s.server.create_bucket("wasabi", BucketOptions::default());
+    wasabi.put_with("k", "x", Metadata::none().with("x-amz-meta-a", "1"));
+    let copy = || s.client.copy_object().copy_source("wasabi/k").bucket("wasabi").key("k");
     assert_eq!(refusal(copy().send().await), refused(400, "InvalidRequest"));
     copy().metadata_directive(MetadataDirective::Replace).metadata("b", "2").send().await.unwrap();
-    let metadata = s.b2.inspect("k").unwrap().metadata;
+    let metadata = wasabi.inspect("k").unwrap().metadata;
     assert_eq!((metadata.get("x-amz-meta-a"), metadata.get("x-amz-meta-b")), (None, Some("2")));
 }
 
 #[tokio::test]
 async fn a_copy_of_nothing_says_so() {
     let s = Setup::new().await;
-    let copy = s.client.copy_object().copy_source("b2/no").bucket("b2").key("k").send().await;
-    assert_eq!(refusal(copy), refused(404, "NoSuchKey"));
+    s.server.create_bucket("wasabi", BucketOptions::default());
+    for (source, code) in [("wasabi/no", "NoSuchKey"), ("nowhere/no", "NoSuchBucket")] {
+        let copy = s.client.copy_object().copy_source(source).bucket("b2").key("k").send().await;
+        assert_eq!(refusal(copy), refused(404, code));
+    }
 }
 
 #[tokio::test]
@@ -227,7 +238,10 @@ async fn buckets_are_made_listed_asked_for_and_taken_away() {
     assert_eq!(refusal(delete().await), refused(409, "BucketNotEmpty"));
     s.server.bucket("wasabi").delete("k");
     delete().await.unwrap();
-    assert_eq!(s.client.head_bucket().bucket("wasabi").send().await.unwrap_err().raw_response().unwrap().status().as_u16(), 404);
+    assert_eq!(
+        s.client.head_bucket().bucket("wasabi").send().await.unwrap_err().raw_response().unwrap().status().as_u16(),
+        404
+    );
     assert_eq!(s.server.buckets(), ["b2"]);
 }
 
