@@ -28,6 +28,7 @@ mod fault;
 mod gate;
 mod handle;
 mod ledger;
+mod loan;
 mod metadata;
 mod object;
 mod parts;

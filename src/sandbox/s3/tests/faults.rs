@@ -1,4 +1,6 @@
 use super::super::{ErrorAnswer, Fault, Gate, Op, When};
+use aws_sdk_s3::operation::RequestId as _;
+
 use super::*;
 
 impl Setup {
@@ -46,6 +48,7 @@ async fn a_throttled_client_may_be_told_when_to_come_back() {
     s.b2.order(Fault::Answer(own), When::always());
     let error = s.client.get_object().bucket("b2").key("k").send().await.unwrap_err();
     assert_eq!(error.message(), Some("slowly & <gently>"));
+    assert_eq!(error.request_id(), Some("2"), "answers are numbered");
 }
 
 #[tokio::test]

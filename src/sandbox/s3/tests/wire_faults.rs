@@ -33,6 +33,15 @@ async fn a_reset_comes_without_an_answer_and_without_effect() {
 }
 
 #[tokio::test]
+async fn an_upload_may_be_reset_half_way() {
+    let s = Setup::new().await;
+    s.b2.order(Fault::ResetUpload { after: 1_000_000 }, When::op(Op::PutObject));
+    let put = s.client.put_object().bucket("b2").key("k").body(vec![0; 8 << 20].into()).send().await;
+    assert!(put.unwrap_err().raw_response().is_none());
+    assert!(s.b2.keys().is_empty());
+}
+
+#[tokio::test]
 async fn a_lost_answer_leaves_the_deed() {
     let s = Setup::new().await;
     s.b2.order(Fault::LoseAnswer, When::op(Op::PutObject).next(1));
@@ -108,6 +117,30 @@ async fn a_dripping_body_takes_its_time_and_comes_whole() {
     assert_eq!((heard.body.len(), heard.end), (1000, Ok(())));
     // 1000 bytes at 200 every 50 ms: the last piece leaves after 200 ms at the earliest.
     assert!(begun.elapsed() >= Duration::from_millis(200), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_dripping_upload_takes_its_time_and_arrives_whole() {
+    let s = Setup::new().await;
+    let order = s.b2.order(Fault::DripUpload { bytes_per_second: 10 << 20 }, When::op(Op::PutObject));
+    let bytes: Vec<u8> = (0..=255).cycle().take(3 << 20).collect();
+    let begun = Instant::now();
+    s.put("k", &bytes).await;
+    assert!(s.b2.get("k").unwrap() == bytes);
+    assert_eq!(order.strikes(), 1);
+    // 3 MiB at 10 MiB/s; the wait after the last piece is not paid.
+    assert!(begun.elapsed() >= Duration::from_millis(150), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_far_store_answers_later_and_may_fail_all_the_same() {
+    let s = Setup::new().await;
+    s.b2.order(Fault::Delay(Duration::from_millis(100)), When::always());
+    s.b2.order(Fault::internal_error(), When::always().next(1));
+    let begun = Instant::now();
+    let get = s.client.get_object().bucket("b2").key("k").send().await;
+    assert_eq!(refusal(get), refused(500, "InternalError"));
+    assert!(begun.elapsed() >= Duration::from_millis(100), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
