@@ -16,7 +16,7 @@ use aws_smithy_http_client::{
 };
 use secrecy::ExposeSecret;
 
-use super::{Operation, Profile, Store, StoreError, reason::Reason};
+use super::{Operation, Profile, Store, StoreError, readable::ReadableExpires, reason::Reason};
 use crate::config;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -59,6 +59,7 @@ impl Store {
             // We watch progress ourselves, in both directions and while waiting for an answer;
             // the SDK's watch would blame the target for a source that stands still.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .interceptor(ReadableExpires)
             .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_WITHIN).build())
             .build();
         Ok(Self {

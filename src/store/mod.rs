@@ -14,7 +14,10 @@ mod probe;
 mod profile;
 mod progress;
 mod read;
+mod readable;
 mod reason;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::{
