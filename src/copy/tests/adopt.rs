@@ -11,7 +11,7 @@ const BIG: u64 = 33 * MIB;
 async fn adopting(s: &Setup, key: &str) -> Job {
     let mut job = s.job(key).await;
     for target in &mut job.targets {
-        target.existing = OnExisting::Adopt { older_than: SystemTime::now() + Duration::from_secs(3600) };
+        target.existing = OnExisting::Adopt { older_than: SystemTime::now() + Duration::from_hours(1) };
     }
     job
 }
@@ -74,7 +74,7 @@ async fn what_an_earlier_attempt_left_is_written_over() {
     s.wasabi.put("k", "half of an earlier attempt");
     let mut job = s.job("k").await;
     for target in &mut job.targets {
-        target.existing = OnExisting::Adopt { older_than: SystemTime::now() - Duration::from_secs(3600) };
+        target.existing = OnExisting::Adopt { older_than: SystemTime::now() - Duration::from_hours(1) };
     }
     assert!(s.copy(&job).await.is_proven());
     assert!(s.is_everywhere("k"));

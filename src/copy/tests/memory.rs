@@ -20,7 +20,7 @@ async fn many_copies_at_once_never_hold_more_than_the_budget() {
     let told = join_all(jobs.iter().map(|job| s.copy(job))).await;
     assert!(told.iter().all(Told::is_proven), "{told:?}");
     let peak = s.memory.peak_bytes();
-    assert!(peak <= 40 * MIB && peak >= 32 * MIB, "{peak}");
+    assert!((32 * MIB..=40 * MIB).contains(&peak), "{peak}");
     assert_eq!(s.memory.held_bytes(), 0);
 }
 

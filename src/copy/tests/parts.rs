@@ -70,6 +70,16 @@ async fn an_object_that_changes_while_it_is_read_is_not_recorded() {
 }
 
 #[tokio::test]
+async fn a_change_is_seen_by_the_answers_whatever_the_store_makes_of_conditions() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic_in_parts("big", Synthetic::new(1, THREE_PARTS), 8 * MIB);
+    s.b2.order(Fault::WrongEtag, When::op(Op::GetObject).skip(2));
+    let told = s.copy(&s.job("big").await).await;
+    assert_eq!((told.class("wasabi"), told.read()), (Class::Changed, None));
+    assert!(s.leaves_no_upload());
+}
+
+#[tokio::test]
 async fn a_source_that_fails_half_way_fails_this_attempt_and_leaves_no_upload() {
     let s = Setup::new().await;
     s.b2.put_synthetic("big", Synthetic::new(1, THREE_PARTS));
