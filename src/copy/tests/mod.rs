@@ -84,7 +84,7 @@ impl Setup {
 
     async fn copy(&self, job: &Job) -> Told {
         let (steps, mut told) = mpsc::unbounded_channel();
-        let ended = Box::pin(copy(job, &self.memory, &self.stop, &steps)).await;
+        let ended = copy(job, &self.memory, &self.stop, &steps).await;
         drop(steps);
         let mut all = Vec::new();
         while let Some(step) = told.recv().await {
