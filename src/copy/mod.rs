@@ -37,8 +37,9 @@ pub struct Job {
     pub key: ObjectKey,
     /// What the first complete read of this generation found: another content is not recorded.
     pub content: Option<Content>,
-    /// How long the object probably is; saves a request for empty ones.
-    pub size_hint: Option<u64>,
+    /// Its size as the registrar stated it, or as it was found. A source that has another is not where the object
+    /// as it was registered is: an older content, or an upload that has not ended.
+    pub stated_bytes: Option<u64>,
     /// In order of preference.
     pub sources: Vec<Source>,
     /// None of them is a source.
@@ -157,18 +158,21 @@ impl Copy<'_> {
     /// Opens the object at one source, plans, and reads the first piece.
     async fn open<'s>(&'s self, source: &'s Source) -> Result<(Reader<'s>, Next<'s>), Failure> {
         let job = self.job;
-        let mut reader = Reader::open(&source.store, &job.key, self.memory, job.size_hint).await?;
+        let mut reader = Reader::open(&source.store, &job.key, self.memory, job.stated_bytes).await?;
         let size_bytes = reader.head().size_bytes;
         if let Some(known) = job.content.filter(|known| known.size_bytes != size_bytes) {
             let targets: Vec<_> = job.targets.iter().collect();
             self.fail_all(&targets, &changed(&source.store, &known, &format!("{size_bytes} bytes")));
             return Ok((reader, Next::Nothing));
         }
+        if let Some(stated) = job.stated_bytes.filter(|stated| job.content.is_none() && *stated != size_bytes) {
+            return Err(other_size(&source.store, stated, size_bytes));
+        }
         let (targets, unable): (Vec<_>, Vec<_>) =
             job.targets.iter().partition(|target| size_bytes <= target.store.profile().max_object_bytes);
         let max_parts = targets.iter().map(|target| target.store.profile().max_parts).min().unwrap_or(u32::MAX);
         let next = match plan(size_bytes, max_parts, self.memory.total_bytes()) {
-            _ if targets.is_empty() => Next::Nothing,
+            _ if targets.is_empty() && !unable.is_empty() => Next::Nothing,
             Err(refused) => {
                 self.fail_all(&targets, &bare(Class::Refused, refused.to_string()));
                 Next::Nothing
@@ -227,6 +231,13 @@ fn changed(store: &Store, known: &Content, found: &str) -> Failure {
     let what =
         format!("the object is no longer what this generation's first read found ({found} instead of {known:?})");
     bare(Class::Changed, format!("source {}: {what}", store.name()))
+}
+
+fn other_size(store: &Store, stated: u64, found: u64) -> Failure {
+    let what = format!(
+        "it holds {found} bytes under this key and {stated} were registered: another content, or its upload has not ended"
+    );
+    bare(Class::Gone, format!("source {}: {what}", store.replica()))
 }
 
 fn too_large(store: &Store, size_bytes: u64) -> Failure {
