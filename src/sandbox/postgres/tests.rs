@@ -1,6 +1,4 @@
 use std::{
-    ffi::OsString,
-    io,
     os::unix::fs::PermissionsExt as _,
     process::{Output, Stdio},
 };
