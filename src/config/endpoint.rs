@@ -28,10 +28,7 @@ pub(super) fn endpoint(text: &str, insecure: bool) -> Result<Url, Flaw> {
         return Err(Flaw::new("has no scheme", form()));
     };
     if !["http", "https"].contains(&scheme.to_ascii_lowercase().as_str()) {
-        return Err(Flaw::new(
-            format!("begins with {:?}, not with https:// or http://", format!("{scheme}://")),
-            form(),
-        ));
+        return Err(Flaw::new("begins neither with https:// nor with http://", form()));
     }
     let mut url = Url::parse(text).map_err(|error| Flaw::new(format!("is not a URL: {error}"), form()))?;
     if rest.contains('@') && !(url.username().is_empty() && url.password().is_none()) {

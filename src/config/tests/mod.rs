@@ -1,6 +1,7 @@
 //! What the configuration accepts and refuses, in the words that the operator reads.
 
 mod accepted;
+mod connection;
 mod overridden;
 mod refused;
 mod secrets;

@@ -266,7 +266,7 @@ fn an_endpoint_is_a_scheme_a_host_and_a_port() {
     for (endpoint, what, todo) in [
         ("s3.example.com", "has no scheme", form),
         ("localhost:9000", "has no scheme", form),
-        ("ftp://s3.example.com", "begins with \"ftp://\", not with https:// or http://", form),
+        ("ftp://s3.example.com", "begins neither with https:// nor with http://", form),
         ("https://", "is not a URL: empty host", form),
         ("https://s3.example.com:99999", "is not a URL: invalid port number", form),
         ("https://s3.example.com/photos", "has something after the host", end),
