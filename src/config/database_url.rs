@@ -77,7 +77,7 @@ pub(super) fn has_password(text: &str) -> bool {
 }
 
 /// The URL with `***` for each password in it.
-pub(super) fn masked(text: &str) -> String {
+pub fn masked(text: &str) -> String {
     let Ok(mut url) = Url::parse(text) else { return "***".to_owned() };
     // Setting a password fails for URLs without a host, which have none.
     if url.password().is_some() && url.set_password(Some("***")).is_err() {

@@ -24,6 +24,7 @@ mod tests;
 
 use std::{net::SocketAddr, time::Duration};
 
+pub use database_url::masked as masked_url;
 pub use load::load;
 pub use place::Place;
 pub use problem::{ConfigErrors, Problem};
@@ -47,6 +48,14 @@ pub struct Config {
     pub shutdown: Shutdown,
     pub http: Http,
     pub log: Log,
+}
+
+impl Config {
+    /// The section of one replica.
+    #[must_use]
+    pub fn replica(&self, name: &ReplicaName) -> Option<&Replica> {
+        self.replicas.iter().find(|r| r.name == *name)
+    }
 }
 
 #[derive(Clone)]

@@ -1,0 +1,1 @@
+//! What a copy promises, against stores that misbehave on order.

@@ -1,0 +1,43 @@
+//! PutObject.
+
+use std::time::SystemTime;
+
+use s3s::dto::{PutObjectInput, PutObjectOutput};
+use s3s::{S3Request, S3Response, S3Result};
+
+use super::super::metadata::Metadata;
+use super::super::object::Object;
+use super::super::receive::receive;
+use super::etag::{hex, strong};
+use super::{Shared, conditions};
+
+pub(super) async fn object(
+    shared: &Shared,
+    mut req: S3Request<PutObjectInput>,
+) -> S3Result<S3Response<PutObjectOutput>> {
+    let bucket = shared.bucket(&req.input.bucket)?;
+    let unless = conditions::of_write(req.input.if_match.as_ref(), req.input.if_none_match.as_ref())?;
+    let body = req.input.body.take();
+    let received = receive(&mut req, body, bucket.options.keep).await?;
+    let key = &req.input.key;
+    let object = Object {
+        body: received.body,
+        content: received.content,
+        etag: hex(&received.md5),
+        modified: SystemTime::now(),
+        metadata: Metadata::of_request(&req.headers),
+        checksums: received.checksums.clone(),
+    };
+    let e_tag = Some(strong(&object.etag));
+    bucket.lock().put(key, object, &unless)?;
+    shared.ledger(&req.input.bucket).wrote(key);
+    Ok(S3Response::new(PutObjectOutput {
+        e_tag,
+        checksum_crc32: received.checksums.checksum_crc32,
+        checksum_crc32c: received.checksums.checksum_crc32c,
+        checksum_crc64nvme: received.checksums.checksum_crc64nvme,
+        checksum_sha1: received.checksums.checksum_sha1,
+        checksum_sha256: received.checksums.checksum_sha256,
+        ..PutObjectOutput::default()
+    }))
+}

@@ -1,0 +1,135 @@
+//! One bucket: its objects and its unfinished uploads, under one lock, so that
+//! a condition and the write it guards are one step.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
+
+use s3s::dto::{Checksum, ChecksumAlgorithm, ChecksumType};
+use s3s::{S3Result, s3_error};
+
+use super::metadata::Metadata;
+use super::object::{Body, Object};
+use crate::domain::Content;
+
+/// What becomes of the bytes that are uploaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Keep {
+    #[default]
+    Bytes,
+    /// Length and hashes alone, so that tests of many GiB fit in memory. A GET
+    /// is answered with the code `SandboxBytesNotKept`.
+    Digest,
+}
+
+/// How a bucket differs from the usual one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketOptions {
+    pub keep: Keep,
+    /// Smallest size of a part that is not the last; S3 says 5 MiB.
+    pub min_part_bytes: u64,
+}
+
+impl BucketOptions {
+    /// A bucket that forgets bytes and remembers hashes.
+    #[must_use]
+    pub fn digest_only() -> Self {
+        Self { keep: Keep::Digest, ..Self::default() }
+    }
+}
+
+impl Default for BucketOptions {
+    fn default() -> Self {
+        Self { keep: Keep::Bytes, min_part_bytes: 5 * 1024 * 1024 }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Bucket {
+    pub options: BucketOptions,
+    pub created: SystemTime,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub objects: BTreeMap<String, Arc<Object>>,
+    /// By key and upload id, which is the order of ListMultipartUploads.
+    pub uploads: BTreeMap<(String, String), Upload>,
+}
+
+#[derive(Debug)]
+pub(super) struct Upload {
+    pub metadata: Metadata,
+    pub initiated: SystemTime,
+    pub checksum_algorithm: Option<ChecksumAlgorithm>,
+    pub checksum_type: Option<ChecksumType>,
+    pub parts: BTreeMap<i32, Part>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub body: Body,
+    pub content: Content,
+    pub md5: [u8; 16],
+    pub modified: SystemTime,
+    pub checksums: Checksum,
+}
+
+/// What must hold for a write to take place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unless {
+    Never,
+    /// `If-None-Match: *`
+    Exists,
+    /// `If-Match: *`
+    Missing,
+    /// `If-Match`
+    Differs(String),
+}
+
+impl Bucket {
+    pub fn new(options: BucketOptions) -> Self {
+        Self { options, created: SystemTime::now(), state: Mutex::default() }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
+    }
+
+    pub fn object(&self, key: &str) -> S3Result<Arc<Object>> {
+        self.lock().objects.get(key).cloned().ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))
+    }
+}
+
+impl State {
+    /// Puts the object in place, or refuses and changes nothing.
+    pub fn put(&mut self, key: &str, object: Object, unless: &Unless) -> S3Result<()> {
+        self.allow(key, unless)?;
+        self.objects.insert(key.to_owned(), Arc::new(object));
+        Ok(())
+    }
+
+    pub fn allow(&self, key: &str, unless: &Unless) -> S3Result<()> {
+        let refused = || s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold");
+        let missing = || s3_error!(NoSuchKey, "The specified key does not exist.");
+        match (unless, self.objects.get(key)) {
+            (Unless::Exists, Some(_)) => Err(refused()),
+            (Unless::Missing | Unless::Differs(_), None) => Err(missing()),
+            (Unless::Differs(etag), Some(there)) if there.etag != *etag => Err(refused()),
+            (Unless::Never | Unless::Exists | Unless::Missing | Unless::Differs(_), _) => Ok(()),
+        }
+    }
+
+    pub fn upload(&mut self, key: &str, id: &str) -> S3Result<&mut Upload> {
+        // BTreeMap cannot be asked by a pair of borrowed strings.
+        self.uploads.get_mut(&(key.to_owned(), id.to_owned())).ok_or_else(no_such_upload)
+    }
+}
+
+pub(super) fn no_such_upload() -> s3s::S3Error {
+    s3_error!(
+        NoSuchUpload,
+        "The specified multipart upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed."
+    )
+}

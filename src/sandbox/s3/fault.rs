@@ -1,0 +1,325 @@
+//! What can be ordered to go wrong, for whom, and how often.
+//!
+//! A call is shown to the orders in the sequence in which they were made. It
+//! waits at each gate that is meant for it and then suffers the first other
+//! fault, so that two orders of `next(1)` strike two calls, one after the other.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use hyper::{HeaderMap, StatusCode, header};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use s3s::{S3Error, S3ErrorCode};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::call::{Call, Op};
+use super::gate::Gate;
+
+/// One way to fail. Positions in bodies are counted in bytes from 0; a position
+/// to be damaged is taken modulo the body's length, so that it always lies in it.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// The store is not asked; this is said instead.
+    Answer(ErrorAnswer),
+    /// The connection is reset before anything is done.
+    Reset,
+    /// The store does what it was asked to; then the connection is reset.
+    LoseAnswer,
+    /// Nothing is done or said until the order is cleared; then the call goes on.
+    Stall,
+    /// The call waits at the gate before anything is done.
+    Hold(Gate),
+    /// The store does what it was asked to; the answer waits at the gate.
+    HoldAnswer(Gate),
+    /// The answer's body ends after so many bytes, with an orderly close of the connection.
+    CutBody { after: u64 },
+    /// The connection is reset after so many bytes of the answer's body.
+    ResetBody { after: u64 },
+    /// The answer's body stops after so many bytes until the order is cleared.
+    StallBody { after: u64 },
+    /// One bit of the answer's body is wrong.
+    FlipBody { at: u64 },
+    /// The answer's body comes this slowly.
+    Drip { bytes_per_second: u64 },
+    /// The answer names another ETag than the object has.
+    WrongEtag,
+    /// One bit of an uploaded body is wrong when it arrives, before it is checked.
+    FlipArriving { at: u64 },
+    /// One bit is stored wrongly after all checks, and nobody is told.
+    StoreDamaged { at: u64 },
+}
+
+/// An error as S3 words it.
+#[derive(Debug, Clone)]
+pub struct ErrorAnswer {
+    pub status: u16,
+    pub code: String,
+    pub message: String,
+    pub retry_after: Option<Duration>,
+}
+
+impl Fault {
+    /// Any status with any code.
+    pub fn answer(status: u16, code: &str) -> Self {
+        Self::Answer(ErrorAnswer {
+            status,
+            code: code.to_owned(),
+            message: format!("This {code} was ordered."),
+            retry_after: None,
+        })
+    }
+
+    pub fn internal_error() -> Self {
+        Self::answer(500, "InternalError")
+    }
+
+    pub fn slow_down() -> Self {
+        Self::answer(503, "SlowDown")
+    }
+
+    /// With a `Retry-After`, in whole seconds.
+    pub fn slow_down_for(wait: Duration) -> Self {
+        match Self::slow_down() {
+            Self::Answer(answer) => Self::Answer(ErrorAnswer { retry_after: Some(wait), ..answer }),
+            other => other,
+        }
+    }
+
+    pub fn access_denied() -> Self {
+        Self::answer(403, "AccessDenied")
+    }
+
+    /// 403 means little alone; the code says what is meant.
+    pub fn forbidden(code: &str) -> Self {
+        Self::answer(403, code)
+    }
+
+    pub fn no_such_bucket() -> Self {
+        Self::answer(404, "NoSuchBucket")
+    }
+}
+
+impl ErrorAnswer {
+    pub(super) fn to_error(&self) -> S3Error {
+        let code = S3ErrorCode::from_bytes(self.code.as_bytes()).unwrap_or(S3ErrorCode::InternalError);
+        let mut error = S3Error::with_message(code, self.message.clone());
+        error.set_status_code(StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+        error
+    }
+
+    pub(super) fn headers(&self) -> HeaderMap {
+        let wait = self.retry_after.map(|wait| (header::RETRY_AFTER, wait.as_secs().into()));
+        wait.into_iter().collect()
+    }
+}
+
+/// Which calls, and how many of them.
+#[derive(Debug, Clone, Default)]
+pub struct When {
+    bucket: Option<String>,
+    op: Option<Op>,
+    key: Option<KeyIs>,
+    skip: u64,
+    often: Often,
+}
+
+#[derive(Debug, Clone)]
+enum KeyIs {
+    Exactly(String),
+    Under(String),
+}
+
+#[derive(Debug, Clone, Default)]
+enum Often {
+    #[default]
+    Always,
+    Next(u64),
+    Chance(f64, u64),
+}
+
+impl When {
+    /// Every call, until the order is cleared.
+    pub fn always() -> Self {
+        Self::default()
+    }
+
+    /// Every call of one operation.
+    pub fn op(op: Op) -> Self {
+        Self { op: Some(op), ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn bucket(self, name: &str) -> Self {
+        Self { bucket: Some(name.to_owned()), ..self }
+    }
+
+    #[must_use]
+    pub fn key(self, key: &str) -> Self {
+        Self { key: Some(KeyIs::Exactly(key.to_owned())), ..self }
+    }
+
+    #[must_use]
+    pub fn prefix(self, prefix: &str) -> Self {
+        Self { key: Some(KeyIs::Under(prefix.to_owned())), ..self }
+    }
+
+    /// Spares the first `calls` that match.
+    #[must_use]
+    pub fn skip(self, calls: u64) -> Self {
+        Self { skip: calls, ..self }
+    }
+
+    /// Strikes so many calls and then no more.
+    #[must_use]
+    pub fn next(self, calls: u64) -> Self {
+        Self { often: Often::Next(calls), ..self }
+    }
+
+    /// Strikes each call with this probability, drawn from a generator of this seed.
+    #[must_use]
+    pub fn chance(self, probability: f64, seed: u64) -> Self {
+        Self { often: Often::Chance(probability, seed), ..self }
+    }
+
+    fn means(&self, call: &Call) -> bool {
+        let key = call.key.as_deref();
+        self.bucket.as_ref().is_none_or(|bucket| call.bucket.as_ref() == Some(bucket))
+            && self.op.is_none_or(|op| call.op == op)
+            && match &self.key {
+                None => true,
+                Some(KeyIs::Exactly(wanted)) => key == Some(wanted),
+                Some(KeyIs::Under(prefix)) => key.is_some_and(|key| key.starts_with(prefix)),
+            }
+    }
+}
+
+impl From<Op> for When {
+    fn from(op: Op) -> Self {
+        Self::op(op)
+    }
+}
+
+/// A fault on order. Dropping it changes nothing; [`Order::clear`] takes it back.
+#[derive(Debug, Clone)]
+pub struct Order {
+    rule: Arc<Rule>,
+    rules: Arc<Rules>,
+}
+
+impl Order {
+    /// Strikes no more calls, and lets go those that it stalls.
+    pub fn clear(&self) {
+        self.rules.clear(|rule| rule.id == self.rule.id);
+    }
+
+    /// How many calls it struck.
+    pub fn strikes(&self) -> u64 {
+        *self.rule.strikes.borrow()
+    }
+
+    /// Waits until it has struck `n` calls.
+    pub async fn struck(&self, n: u64) {
+        // Cannot fail: the sender lives as long as `self`.
+        let _ = self.rule.strikes.subscribe().wait_for(|strikes| *strikes >= n).await;
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub id: u64,
+    pub fault: Fault,
+    pub cleared: CancellationToken,
+    when: When,
+    budget: Mutex<Budget>,
+    strikes: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Budget {
+    skip: u64,
+    often: Draw,
+}
+
+#[derive(Debug)]
+enum Draw {
+    Always,
+    Next(u64),
+    Chance(f64, Box<StdRng>),
+}
+
+impl Rule {
+    fn strikes(&self, call: &Call) -> bool {
+        if !self.when.means(call) {
+            return false;
+        }
+        let mut budget = self.budget.lock().expect("no holder panics");
+        if budget.skip > 0 {
+            budget.skip -= 1;
+            return false;
+        }
+        match &mut budget.often {
+            Draw::Always => true,
+            Draw::Next(0) => false,
+            Draw::Next(left) => {
+                *left -= 1;
+                true
+            }
+            Draw::Chance(probability, rng) => rng.random_bool(*probability),
+        }
+    }
+}
+
+/// All orders, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    list: RwLock<Vec<Arc<Rule>>>,
+    last_id: AtomicU64,
+}
+
+impl Rules {
+    pub fn order(self: &Arc<Self>, fault: Fault, when: When) -> Order {
+        let often = match when.often {
+            Often::Always => Draw::Always,
+            Often::Next(n) => Draw::Next(n),
+            Often::Chance(p, seed) => Draw::Chance(p, Box::new(StdRng::seed_from_u64(seed))),
+        };
+        let rule = Arc::new(Rule {
+            id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
+            fault,
+            cleared: CancellationToken::new(),
+            budget: Mutex::new(Budget { skip: when.skip, often }),
+            when,
+            strikes: watch::Sender::new(0),
+        });
+        self.list.write().expect("no holder panics").push(Arc::clone(&rule));
+        Order { rule, rules: Arc::clone(self) }
+    }
+
+    /// The oldest rule younger than `after` that strikes this call.
+    pub fn strike(&self, call: &Call, after: u64) -> Option<Arc<Rule>> {
+        let list = self.list.read().expect("no holder panics");
+        let rule = list.iter().find(|rule| rule.id > after && rule.strikes(call))?;
+        rule.strikes.send_modify(|n| *n += 1);
+        Some(Arc::clone(rule))
+    }
+
+    pub fn clear(&self, which: impl Fn(&Rule) -> bool) {
+        self.list.write().expect("no holder panics").retain(|rule| {
+            let gone = which(rule);
+            if gone {
+                rule.cleared.cancel();
+                if let Fault::Hold(gate) | Fault::HoldAnswer(gate) = &rule.fault {
+                    gate.open();
+                }
+            }
+            !gone
+        });
+    }
+
+    pub fn clear_bucket(&self, name: &str) {
+        self.clear(|rule| rule.when.bucket.as_deref() == Some(name));
+    }
+}

@@ -1,0 +1,113 @@
+//! A gate that holds calls until somebody opens it, so that a test can act at
+//! exactly the moment it is about.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// Closed when made. All clones are one gate.
+#[derive(Debug, Clone)]
+pub struct Gate(Arc<watch::Sender<State>>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct State {
+    open: bool,
+    /// Calls that stand before the gate now.
+    held: usize,
+    /// Calls that ever came to it.
+    came: u64,
+}
+
+impl Gate {
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(State::default())))
+    }
+
+    /// Lets everybody pass, from now on.
+    pub fn open(&self) {
+        self.0.send_modify(|s| s.open = true);
+    }
+
+    /// Holds whoever comes from now on.
+    pub fn close(&self) {
+        self.0.send_modify(|s| s.open = false);
+    }
+
+    /// How many calls stand before it.
+    pub fn held(&self) -> usize {
+        self.0.borrow().held
+    }
+
+    /// Waits until `n` calls stand before it at once.
+    pub async fn holds(&self, n: usize) {
+        self.wait(|s| s.held >= n).await;
+    }
+
+    /// Waits until `n` calls have come to it, be they still there or not.
+    pub async fn came(&self, n: u64) {
+        self.wait(|s| s.came >= n).await;
+    }
+
+    /// Waits until nobody stands before it, because it was opened or the
+    /// callers have gone away.
+    pub async fn empty(&self) {
+        self.wait(|s| s.held == 0).await;
+    }
+
+    pub(super) async fn pass(&self) {
+        self.0.send_modify(|s| {
+            s.came += 1;
+            s.held += 1;
+        });
+        let _place = Place(&self.0);
+        self.wait(|s| s.open).await;
+    }
+
+    async fn wait(&self, reached: impl Fn(&State) -> bool) {
+        // Cannot fail: the sender lives as long as `self`.
+        let _ = self.0.subscribe().wait_for(|s| reached(s)).await;
+    }
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A caller that hangs up while it is held leaves its place too.
+struct Place<'a>(&'a watch::Sender<State>);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|s| s.held -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_gate_holds_until_it_is_opened_and_counts_who_came() {
+        let gate = Gate::new();
+        let one = tokio::spawn({
+            let gate = gate.clone();
+            async move { gate.pass().await }
+        });
+        gate.holds(1).await;
+        let two = tokio::spawn({
+            let gate = gate.clone();
+            async move { gate.pass().await }
+        });
+        gate.came(2).await;
+        two.abort();
+        assert!(two.await.unwrap_err().is_cancelled());
+        assert_eq!(gate.held(), 1);
+        gate.open();
+        one.await.unwrap();
+        gate.empty().await;
+        gate.pass().await;
+    }
+}

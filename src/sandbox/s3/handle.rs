@@ -1,0 +1,235 @@
+//! A bucket seen from inside the process: what a test or an independent reader
+//! wants to know without asking over HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use md5::{Digest as _, Md5};
+use s3s::dto::Checksum;
+
+use super::api::etag::{hex, of_parts};
+use super::bucket::{Bucket, Unless};
+use super::call::Op;
+use super::fault::{Fault, Order, When};
+use super::ledger::{Counts, Ledger};
+use super::metadata::Metadata;
+use super::object::{Body, Object, Pieces};
+use super::shared::Shared;
+use super::synthetic::Synthetic;
+use crate::domain::{Content, ContentHash};
+
+/// One bucket by name. Reading or writing objects panics if the bucket does not
+/// exist; counting and ordering faults works even then.
+#[derive(Debug, Clone)]
+pub struct BucketHandle {
+    name: String,
+    shared: Arc<Shared>,
+    ledger: Arc<Ledger>,
+}
+
+/// One object, without its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectInfo {
+    pub key: String,
+    /// Size and CRC-64/NVME of what is really stored, computed when it was received.
+    pub content: Content,
+    /// Without quotes.
+    pub etag: String,
+    pub metadata: Metadata,
+    pub modified: SystemTime,
+}
+
+/// One unfinished multipart upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadInfo {
+    pub key: String,
+    pub id: String,
+    pub metadata: Metadata,
+    /// Part numbers with size and hash of what was received.
+    pub parts: BTreeMap<i32, Content>,
+}
+
+impl BucketHandle {
+    pub(super) fn new(name: &str, shared: Arc<Shared>) -> Self {
+        Self { name: name.to_owned(), ledger: shared.ledger(name), shared }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    // ---- objects
+
+    /// Stores an object; not counted as a call or a write.
+    pub fn put(&self, key: &str, bytes: impl Into<Bytes>) {
+        self.put_with(key, bytes, Metadata::none());
+    }
+
+    pub fn put_with(&self, key: &str, bytes: impl Into<Bytes>, metadata: Metadata) {
+        let bytes = bytes.into();
+        let hash = ContentHash(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &bytes));
+        let content = Content { size_bytes: bytes.len() as u64, hash };
+        let etag = hex(&Md5::digest(&bytes));
+        self.place(key, Body::Held(vec![bytes]), content, etag, metadata);
+    }
+
+    /// Stores a made object, whose ETag is its MD5: reads its bytes once to hash them.
+    pub fn put_synthetic(&self, key: &str, object: Synthetic) {
+        self.place_synthetic(key, object, hex(&object.md5()));
+    }
+
+    /// The same as if it had been uploaded in parts of `part_bytes`; its ETag ends in `-N`.
+    pub fn put_synthetic_in_parts(&self, key: &str, object: Synthetic, part_bytes: u64) {
+        let starts = (0..object.size_bytes).step_by(usize::try_from(part_bytes).expect("a part fits in memory"));
+        let parts = starts.map(|start| {
+            let mut md5 = Md5::new();
+            object.pieces(start..start + part_bytes).for_each(|piece| md5.update(&piece));
+            md5.finalize().into()
+        });
+        self.place_synthetic(key, object, of_parts(parts));
+    }
+
+    fn place_synthetic(&self, key: &str, object: Synthetic, etag: String) {
+        let content = Content { size_bytes: object.size_bytes, hash: object.hash() };
+        self.place(key, Body::Made(object), content, etag, Metadata::none());
+    }
+
+    fn place(&self, key: &str, body: Body, content: Content, etag: String, metadata: Metadata) {
+        let object =
+            Object { body, content, etag, metadata, modified: SystemTime::now(), checksums: Checksum::default() };
+        // Cannot fail: there is no condition.
+        self.bucket().lock().put(key, object, &Unless::Never).expect("unconditional");
+    }
+
+    /// All bytes in one buffer; `None` if there is no such object or its bytes were not kept.
+    pub fn get(&self, key: &str) -> Option<Bytes> {
+        let object = self.bucket().object(key).ok()?;
+        object.body.whole(object.content.size_bytes)
+    }
+
+    /// All bytes piece by piece, for objects that are larger than memory.
+    pub fn pieces(&self, key: &str) -> Option<Pieces> {
+        let object = self.bucket().object(key).ok()?;
+        object.body.pieces(0..object.content.size_bytes)
+    }
+
+    pub fn inspect(&self, key: &str) -> Option<ObjectInfo> {
+        Some(info(key, &*self.bucket().object(key).ok()?))
+    }
+
+    /// Every object in the order of the keys.
+    pub fn list(&self) -> Vec<ObjectInfo> {
+        self.bucket().lock().objects.iter().map(|(key, object)| info(key, object)).collect()
+    }
+
+    pub fn keys(&self) -> Vec<String> {
+        self.bucket().lock().objects.keys().cloned().collect()
+    }
+
+    /// Whether it was there.
+    pub fn delete(&self, key: &str) -> bool {
+        self.bucket().lock().objects.remove(key).is_some()
+    }
+
+    /// Unfinished uploads, in the order of key and beginning.
+    pub fn uploads(&self) -> Vec<UploadInfo> {
+        let bucket = self.bucket();
+        let state = bucket.lock();
+        let uploads = state.uploads.iter().map(|((key, id), upload)| UploadInfo {
+            key: key.clone(),
+            id: id.clone(),
+            metadata: upload.metadata.clone(),
+            parts: upload.parts.iter().map(|(number, part)| (*number, part.content)).collect(),
+        });
+        uploads.collect()
+    }
+
+    /// Forgets unfinished uploads, as a lifecycle rule does after some days.
+    pub fn expire_uploads(&self) {
+        self.bucket().lock().uploads.clear();
+    }
+
+    // ---- counts
+
+    pub fn calls(&self, op: Op) -> u64 {
+        self.counts(|c| c.of(op).calls)
+    }
+
+    pub fn successes(&self, op: Op) -> u64 {
+        self.counts(|c| c.of(op).successes)
+    }
+
+    /// How often the key was put in place over HTTP: PutObject, CopyObject, CompleteMultipartUpload.
+    pub fn writes(&self, key: &str) -> u64 {
+        self.counts(|c| c.writes(key))
+    }
+
+    pub fn counts<T>(&self, look: impl FnOnce(&Counts) -> T) -> T {
+        self.ledger.read(look)
+    }
+
+    /// Begins to count anew.
+    pub fn forget_counts(&self) {
+        self.ledger.forget();
+    }
+
+    /// Waits until the counts are as wanted.
+    pub async fn until(&self, reached: impl Fn(&Counts) -> bool) {
+        self.ledger.until(reached).await;
+    }
+
+    /// Waits until the `n`th call of this operation has arrived.
+    pub async fn arrived(&self, op: Op, n: u64) {
+        self.until(|c| c.of(op).calls >= n).await;
+    }
+
+    /// Waits until the `n`th call of this operation on this key has arrived.
+    pub async fn arrived_for(&self, op: Op, key: &str, n: u64) {
+        self.until(|c| c.of_key(op, key).calls >= n).await;
+    }
+
+    // ---- faults
+
+    /// Orders a fault for this bucket.
+    pub fn order(&self, fault: Fault, when: impl Into<When>) -> Order {
+        self.shared.rules.order(fault, when.into().bucket(&self.name))
+    }
+
+    /// Takes back every order for this bucket, and opens the gates of those that held calls.
+    pub fn clear_faults(&self) {
+        self.shared.rules.clear_bucket(&self.name);
+    }
+
+    /// Flips one bit of a stored object, whose ETag stays as it was: rot that nobody is told of.
+    ///
+    /// # Panics
+    /// If there is no such object, or it is empty or its bytes were not kept.
+    pub fn damage(&self, key: &str, at: u64) {
+        let bucket = self.bucket();
+        let object = bucket.object(key).expect("an object to damage");
+        let mut bytes = object.body.whole(object.content.size_bytes).expect("kept bytes").to_vec();
+        let at = usize::try_from(at).expect("a position in memory") % bytes.len();
+        bytes[at] ^= 1;
+        let hash = ContentHash(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &bytes));
+        let content = Content { hash, ..object.content };
+        let damaged = Object { body: Body::Held(vec![bytes.into()]), content, ..(*object).clone() };
+        // Cannot fail: there is no condition.
+        bucket.lock().put(key, damaged, &Unless::Never).expect("unconditional");
+    }
+
+    fn bucket(&self) -> Arc<Bucket> {
+        self.shared.bucket(&self.name).unwrap_or_else(|_| panic!("there is no bucket {}", self.name))
+    }
+}
+
+fn info(key: &str, object: &Object) -> ObjectInfo {
+    ObjectInfo {
+        key: key.to_owned(),
+        content: object.content,
+        etag: object.etag.clone(),
+        metadata: object.metadata.clone(),
+        modified: object.modified,
+    }
+}

@@ -1,0 +1,119 @@
+//! Who called what how often, and how often it worked; and waiting for it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+
+use tokio::sync::Notify;
+
+use super::call::{Call, Op};
+
+/// Calls and successes of one operation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Requests whose head has arrived, whatever became of them.
+    pub calls: u64,
+    /// Those that the store did, even if a fault then lost the answer.
+    pub successes: u64,
+}
+
+/// What happened to one bucket name so far.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    ops: HashMap<Op, Tally>,
+    keys: HashMap<String, KeyCounts>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct KeyCounts {
+    /// Few operations ever touch one key: a list is smaller than a map.
+    ops: Vec<(Op, Tally)>,
+    writes: u64,
+}
+
+impl Counts {
+    pub fn of(&self, op: Op) -> Tally {
+        self.ops.get(&op).copied().unwrap_or_default()
+    }
+
+    pub fn of_key(&self, op: Op, key: &str) -> Tally {
+        let counts = self.keys.get(key).and_then(|k| k.ops.iter().find(|(o, _)| *o == op));
+        counts.map(|(_, tally)| *tally).unwrap_or_default()
+    }
+
+    /// How often the key was put in place by PutObject, CopyObject or CompleteMultipartUpload.
+    pub fn writes(&self, key: &str) -> u64 {
+        self.keys.get(key).map_or(0, |k| k.writes)
+    }
+
+    /// Every key that was ever put in place, with how often.
+    pub fn writes_by_key(&self) -> BTreeMap<String, u64> {
+        let written = self.keys.iter().filter(|(_, k)| k.writes > 0);
+        written.map(|(key, k)| (key.clone(), k.writes)).collect()
+    }
+
+    fn tally(&mut self, call: &Call, add: impl Fn(&mut Tally)) {
+        add(self.ops.entry(call.op).or_default());
+        let Some(key) = &call.key else { return };
+        let ops = &mut self.key(key).ops;
+        match ops.iter_mut().find(|(op, _)| *op == call.op) {
+            Some((_, tally)) => add(tally),
+            None => {
+                let mut tally = Tally::default();
+                add(&mut tally);
+                ops.push((call.op, tally));
+            }
+        }
+    }
+
+    fn key(&mut self, key: &str) -> &mut KeyCounts {
+        if !self.keys.contains_key(key) {
+            self.keys.insert(key.to_owned(), KeyCounts::default());
+        }
+        self.keys.get_mut(key).expect("was just inserted")
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    counts: Mutex<Counts>,
+    changed: Notify,
+}
+
+impl Ledger {
+    pub fn arrived(&self, call: &Call) {
+        self.write(|counts| counts.tally(call, |tally| tally.calls += 1));
+    }
+
+    pub fn succeeded(&self, call: &Call) {
+        self.write(|counts| counts.tally(call, |tally| tally.successes += 1));
+    }
+
+    pub fn wrote(&self, key: &str) {
+        self.write(|counts| counts.key(key).writes += 1);
+    }
+
+    pub fn forget(&self) {
+        self.write(|counts| *counts = Counts::default());
+    }
+
+    pub fn read<T>(&self, look: impl FnOnce(&Counts) -> T) -> T {
+        look(&self.counts.lock().expect("no holder panics"))
+    }
+
+    pub async fn until(&self, reached: impl Fn(&Counts) -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable(); // before looking, or a change between look and wait is lost
+            if self.read(&reached) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn write(&self, change: impl FnOnce(&mut Counts)) {
+        change(&mut self.counts.lock().expect("no holder panics"));
+        self.changed.notify_waiters();
+    }
+}

@@ -1,0 +1,196 @@
+//! The server as a value: started, closed and opened again, stopped.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::api::Api;
+use super::bucket::{Bucket, BucketOptions};
+use super::connection::{Fate, Socket};
+use super::fault::{Fault, Order, When};
+use super::handle::BucketHandle;
+use super::service;
+use super::shared::{AnyName, ByHost, OneUser, Shared};
+
+/// Where the server listens and whom it lets in.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// Port 0 takes any free one.
+    pub listen: SocketAddr,
+    pub access_key_id: String,
+    pub secret_access_key: String,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            access_key_id: "sandbox".to_owned(),
+            secret_access_key: "sandbox-secret".to_owned(),
+        }
+    }
+}
+
+/// A running S3 server with its buckets. Dropping it ends its connections
+/// without waiting for them; [`S3Server::stop`] waits.
+pub struct S3Server {
+    options: ServerOptions,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    s3: S3Service,
+    listening: Mutex<Option<Listening>>,
+}
+
+/// One time of listening; ends with `close`.
+struct Listening {
+    end: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl S3Server {
+    /// Starts on a free port with the default keys and no buckets.
+    pub async fn start() -> io::Result<Self> {
+        Self::start_with(ServerOptions::default()).await
+    }
+
+    pub async fn start_with(options: ServerOptions) -> io::Result<Self> {
+        let listener = TcpListener::bind(options.listen).await?;
+        let shared = Arc::new(Shared::default());
+        let mut builder = S3ServiceBuilder::new(Api(Arc::clone(&shared)));
+        builder.set_auth(OneUser {
+            access_key_id: options.access_key_id.clone(),
+            secret_access_key: options.secret_access_key.clone(),
+        });
+        builder.set_host(ByHost);
+        builder.set_validation(AnyName);
+        let server =
+            Self { address: listener.local_addr()?, options, shared, s3: builder.build(), listening: Mutex::new(None) };
+        server.listen(listener);
+        Ok(server)
+    }
+
+    /// For a process of its own: serves until `stop` says so.
+    pub async fn run(self, stop: CancellationToken) {
+        stop.cancelled().await;
+        self.stop().await;
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http://127.0.0.1:PORT`, for path-style requests; `http://localhost:PORT` works for both styles.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn access_key_id(&self) -> &str {
+        &self.options.access_key_id
+    }
+
+    pub fn secret_access_key(&self) -> &str {
+        &self.options.secret_access_key
+    }
+
+    /// Makes a bucket, or replaces the one of this name by an empty one. Counts and orders stay.
+    pub fn create_bucket(&self, name: &str, options: BucketOptions) -> BucketHandle {
+        let mut buckets = self.shared.buckets.write().expect("no holder panics");
+        buckets.insert(name.to_owned(), Arc::new(Bucket::new(options)));
+        self.bucket(name)
+    }
+
+    /// Takes the bucket away with all its objects: calls are answered `NoSuchBucket`.
+    pub fn drop_bucket(&self, name: &str) {
+        self.shared.buckets.write().expect("no holder panics").remove(name);
+    }
+
+    /// The bucket of this name, which need not exist to be counted and ordered for.
+    pub fn bucket(&self, name: &str) -> BucketHandle {
+        BucketHandle::new(name, Arc::clone(&self.shared))
+    }
+
+    /// Names of all buckets.
+    pub fn buckets(&self) -> Vec<String> {
+        self.shared.buckets.read().expect("no holder panics").keys().cloned().collect()
+    }
+
+    /// Orders a fault for every bucket, or the one that `when` names.
+    pub fn order(&self, fault: Fault, when: impl Into<When>) -> Order {
+        self.shared.rules.order(fault, when.into())
+    }
+
+    /// Takes back every order, and opens the gates of those that held calls.
+    pub fn clear_faults(&self) {
+        self.shared.rules.clear(|_| true);
+    }
+
+    /// Refuses connections and breaks those that stand, as a dead server does; the objects stay.
+    pub async fn close(&self) {
+        let listening = self.listening.lock().expect("no holder panics").take();
+        if let Some(listening) = listening {
+            listening.end.cancel();
+            listening.tasks.wait().await;
+        }
+    }
+
+    /// Listens again on the same port.
+    pub async fn open(&self) -> io::Result<()> {
+        let listener = TcpListener::bind(self.address).await?;
+        self.listen(listener);
+        Ok(())
+    }
+
+    /// Ends everything and waits for it.
+    pub async fn stop(self) {
+        self.close().await;
+    }
+
+    fn listen(&self, listener: TcpListener) {
+        let listening = Listening { end: CancellationToken::new(), tasks: TaskTracker::new() };
+        let (end, tasks) = (listening.end.clone(), listening.tasks.clone());
+        let (shared, s3) = (Arc::clone(&self.shared), self.s3.clone());
+        listening.tasks.spawn(async move {
+            while let Some(accepted) = end.run_until_cancelled(listener.accept()).await {
+                // A connection that failed before it was accepted is its client's matter.
+                let Ok((stream, _)) = accepted else { continue };
+                let serve = serve(stream, Arc::clone(&shared), s3.clone());
+                let end = end.clone();
+                tasks.spawn(async move { end.run_until_cancelled(serve).await });
+            }
+        });
+        listening.tasks.close();
+        *self.listening.lock().expect("no holder panics") = Some(listening);
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        if let Ok(Some(listening)) = self.listening.get_mut().map(Option::take) {
+            listening.end.cancel();
+        }
+    }
+}
+
+impl std::fmt::Debug for S3Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("S3Server").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+async fn serve(stream: TcpStream, shared: Arc<Shared>, s3: S3Service) {
+    let _ = stream.set_nodelay(true);
+    let fate = Arc::new(Fate::default());
+    let socket = TokioIo::new(Socket::new(stream, Arc::clone(&fate)));
+    let service =
+        service_fn(move |request| service::answer(Arc::clone(&shared), s3.clone(), Arc::clone(&fate), request));
+    // An error here is a client that went away or a fault that was ordered: both are expected.
+    let _ = http1::Builder::new().serve_connection(socket, service).await;
+}

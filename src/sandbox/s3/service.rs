@@ -1,0 +1,193 @@
+//! One request from its head to its answer: it is counted, shown to the ordered
+//! faults, given to S3, and counted again.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::{Request, Response, header};
+use s3s::service::S3Service;
+use tokio::sync::oneshot;
+
+use super::answer::AnswerBody;
+use super::call::Call;
+use super::connection::{End, Fate};
+use super::fault::{ErrorAnswer, Fault, Rule};
+use super::receive::Damage;
+use super::shared::Shared;
+
+/// Ends the connection without an answer.
+type Hangup = s3s::StdError;
+
+pub(super) async fn answer(
+    shared: Arc<Shared>,
+    s3: S3Service,
+    fate: Arc<Fate>,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Hangup> {
+    let (mut head, body) = request.into_parts();
+    let call = Call::of(&head);
+    let ledger = shared.ledger(call.bucket.as_deref().unwrap_or(""));
+    ledger.arrived(&call);
+
+    let rule = await_orders(&shared, &call).await;
+    let fault = rule.as_ref().map(|rule| &rule.fault);
+    match fault {
+        Some(Fault::Answer(answer)) => {
+            drain(body).await;
+            return Ok(error_answer(answer));
+        }
+        Some(Fault::Reset) => return Err(hang_up(&fate)),
+        Some(Fault::FlipArriving { at }) => {
+            head.extensions.insert(Damage { at: *at, silent: false });
+        }
+        Some(Fault::StoreDamaged { at }) => {
+            head.extensions.insert(Damage { at: *at, silent: true });
+        }
+        _ => {}
+    }
+
+    let (body, leftover) = lend(body);
+    let mut response = s3.call(Request::from_parts(head, body)).await?;
+    if let Some(rest) = leftover.and_then(|mut leftover| leftover.try_recv().ok()) {
+        drain(rest).await;
+    }
+    if response.status().is_success() {
+        ledger.succeeded(&call);
+    }
+    match fault {
+        Some(Fault::LoseAnswer) => return Err(hang_up(&fate)),
+        Some(Fault::HoldAnswer(gate)) => gate.pass().await,
+        Some(Fault::WrongEtag) => wrong_etag(&mut response),
+        _ => {}
+    }
+    Ok(response.map(|body| infect(body, rule.as_deref(), &fate)))
+}
+
+/// Passes every gate on the way and returns the rule that strikes, if one does.
+async fn await_orders(shared: &Shared, call: &Call) -> Option<Arc<Rule>> {
+    let mut seen = 0;
+    loop {
+        let rule = shared.rules.strike(call, seen)?;
+        seen = rule.id;
+        match &rule.fault {
+            Fault::Hold(gate) => gate.pass().await,
+            Fault::Stall => rule.cleared.cancelled().await,
+            _ => return Some(rule),
+        }
+    }
+}
+
+fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<Fate>) -> AnswerBody {
+    let Some(rule) = rule else { return AnswerBody::sound(body) };
+    match rule.fault {
+        Fault::CutBody { after } => AnswerBody::ending(body, after, End::Close, Arc::clone(fate)),
+        Fault::ResetBody { after } => AnswerBody::ending(body, after, End::Reset, Arc::clone(fate)),
+        Fault::StallBody { after } => AnswerBody::stalling(body, after, rule.cleared.clone()),
+        Fault::FlipBody { at } => AnswerBody::flipped(body, at),
+        Fault::Drip { bytes_per_second } => AnswerBody::dripping(body, bytes_per_second),
+        Fault::Answer(_)
+        | Fault::Reset
+        | Fault::LoseAnswer
+        | Fault::Stall
+        | Fault::Hold(_)
+        | Fault::HoldAnswer(_)
+        | Fault::WrongEtag
+        | Fault::FlipArriving { .. }
+        | Fault::StoreDamaged { .. } => AnswerBody::sound(body),
+    }
+}
+
+fn hang_up(fate: &Fate) -> Hangup {
+    fate.seal(End::Reset);
+    io::Error::from(io::ErrorKind::ConnectionReset).into()
+}
+
+fn error_answer(answer: &ErrorAnswer) -> Response<AnswerBody> {
+    // Cannot fail: the code and message are plain text.
+    let mut response = answer.to_error().to_http_response().expect("an error is serialisable");
+    response.headers_mut().extend(answer.headers());
+    response.map(AnswerBody::sound)
+}
+
+/// Another ETag of the same shape, wherever the answer names it: in its head, or in a small XML body.
+fn wrong_etag(response: &mut Response<s3s::Body>) {
+    if let Some(etag) = response.headers().get(header::ETAG) {
+        let wrong = other_digit(etag.as_bytes(), 0);
+        if let Ok(wrong) = wrong.try_into() {
+            response.headers_mut().insert(header::ETAG, wrong);
+        }
+    } else if let Some(xml) = response.body().bytes()
+        && let Some(start) = xml.windows(6).position(|w| w == b"<ETag>")
+    {
+        let quote = if xml[start + 6..].starts_with(b"&quot;") { 6 } else { 0 };
+        *response.body_mut() = other_digit(&xml, start + 6 + quote).into();
+    }
+}
+
+/// The text with its first hexadecimal digit after `from` replaced by another.
+fn other_digit(text: &[u8], from: usize) -> Vec<u8> {
+    let mut text = text.to_vec();
+    if let Some(digit) = text.iter_mut().skip(from).find(|b| b.is_ascii_hexdigit()) {
+        *digit = if *digit == b'0' { b'1' } else { b'0' };
+    }
+    text
+}
+
+/// Reads the rest of an upload and throws it away: closing a connection with unread bytes
+/// resets it, and the answer might be lost with it.
+async fn drain(mut body: Incoming) {
+    while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
+}
+
+/// The body for S3 to read, and a way to get back what it leaves unread.
+fn lend(body: Incoming) -> (s3s::Body, Option<oneshot::Receiver<Incoming>>) {
+    if body.is_end_stream() {
+        return (s3s::Body::empty(), None);
+    }
+    let (back, leftover) = oneshot::channel();
+    (s3s::Body::http_body(Lent { body: Some(body), back: Some(back) }), Some(leftover))
+}
+
+struct Lent {
+    body: Option<Incoming>,
+    back: Option<oneshot::Sender<Incoming>>,
+}
+
+impl Lent {
+    fn body(&self) -> &Incoming {
+        // Cannot fail: only `drop` takes it.
+        self.body.as_ref().expect("lent until dropped")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let (Some(body), Some(back)) = (self.body.take(), self.back.take())
+            && !body.is_end_stream()
+        {
+            let _ = back.send(body); // nobody waits for it if the call was given up
+        }
+    }
+}
+
+impl Body for Lent {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let body = self.body.as_mut().expect("lent until dropped");
+        Pin::new(body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body().size_hint()
+    }
+}

@@ -1,0 +1,89 @@
+//! What all connections of one server share.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+
+use s3s::auth::{S3Auth, SecretKey};
+use s3s::host::{S3Host, VirtualHost};
+use s3s::validation::NameValidation;
+use s3s::{S3Result, s3_error};
+
+use super::bucket::Bucket;
+use super::call::bucket_in_host;
+use super::fault::Rules;
+use super::ledger::Ledger;
+
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub buckets: RwLock<BTreeMap<String, Arc<Bucket>>>,
+    /// By bucket name, kept when the bucket is gone: calls to a missing bucket count too.
+    ledgers: RwLock<HashMap<String, Arc<Ledger>>>,
+    pub rules: Arc<Rules>,
+    last_upload: AtomicU64,
+}
+
+impl Shared {
+    pub fn bucket(&self, name: &str) -> S3Result<Arc<Bucket>> {
+        let buckets = self.buckets.read().expect("no holder panics");
+        buckets.get(name).cloned().ok_or_else(|| s3_error!(NoSuchBucket, "The specified bucket does not exist"))
+    }
+
+    pub fn ledger(&self, bucket: &str) -> Arc<Ledger> {
+        if let Some(ledger) = self.ledgers.read().expect("no holder panics").get(bucket) {
+            return Arc::clone(ledger);
+        }
+        let mut ledgers = self.ledgers.write().expect("no holder panics");
+        Arc::clone(ledgers.entry(bucket.to_owned()).or_default())
+    }
+
+    /// Ids rise, as S3's do not, so that a listing of uploads is in the order of their beginning.
+    pub fn next_upload_id(&self) -> String {
+        format!("upload-{:012}", self.last_upload.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+/// The one pair of keys that is let in.
+pub(super) struct OneUser {
+    pub access_key_id: String,
+    pub secret_access_key: String,
+}
+
+impl S3Auth for OneUser {
+    fn get_secret_key<'a, 'k, 'f>(&'a self, access_key: &'k str) -> futures::future::BoxFuture<'f, S3Result<SecretKey>>
+    where
+        'a: 'f,
+        'k: 'f,
+        Self: 'f,
+    {
+        Box::pin(async move {
+            if access_key == self.access_key_id {
+                Ok(SecretKey::from(self.secret_access_key.as_str()))
+            } else {
+                Err(s3_error!(InvalidAccessKeyId, "The AWS Access Key Id you provided does not exist in our records."))
+            }
+        })
+    }
+}
+
+/// Takes `bucket.localhost` for a bucket and any other host for a server with paths.
+pub(super) struct ByHost;
+
+impl S3Host for ByHost {
+    fn parse_host_header<'a>(&'a self, host: &'a str) -> S3Result<VirtualHost<'a>> {
+        Ok(match bucket_in_host(host) {
+            Some(bucket) => VirtualHost::new("localhost").with_bucket(bucket),
+            None => VirtualHost::new(host),
+        })
+    }
+}
+
+/// Buckets may be called what replicas are called: `b2` is too short for AWS.
+pub(super) struct AnyName;
+
+impl NameValidation for AnyName {
+    fn validate_bucket_name(&self, name: &str) -> bool {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+        (1..=63).contains(&name.len()) && name.bytes().all(allowed)
+    }
+}
