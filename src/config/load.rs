@@ -3,7 +3,7 @@ use std::{collections::HashMap, ffi::OsString, fs, io, path::Path};
 use url::Url;
 
 use super::{
-    Config, ConfigErrors, Problem, database, document,
+    Config, ConfigErrors, Problem, database, document, endpoint,
     overrides::{self, Environment},
     place::{Lines, Place, Placed},
     process,
@@ -101,17 +101,17 @@ fn check_replicas<'f>(section: &Section<'_>, replicas: &'f [replica::Found]) {
     let located = |found: &'f replica::Found| Some((found.location.as_ref()?, found.name.as_str()));
     let mut by_place: Vec<(&Placed<(Url, String)>, &str)> = replicas.iter().filter_map(located).collect();
     by_place.sort_by_key(|(location, _)| &location.place);
-    let mut seen: HashMap<&(Url, String), &str> = HashMap::new();
-    for (Placed { value: location, place }, name) in by_place {
-        if let Some(first) = seen.get(location) {
-            let (endpoint, bucket) = location;
+    let mut seen = HashMap::new();
+    for (Placed { value: (endpoint, bucket), place }, name) in by_place {
+        let same = (endpoint::server(endpoint), bucket);
+        if let Some(first) = seen.get(&same) {
             section.reader().note(
                 place.clone(),
                 format!("replicas.{name} is the same bucket as replicas.{first}: {bucket:?} at {endpoint}"),
                 "give it a bucket of its own, or remove one of the two sections",
             );
         } else {
-            seen.insert(location, name);
+            seen.insert(same, name);
         }
     }
 }

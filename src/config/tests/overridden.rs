@@ -42,6 +42,13 @@ fn a_whole_replica_can_be_made_of_variables() {
 }
 
 #[test]
+fn a_secret_that_the_file_only_names_can_be_overridden_by_one_in_place() {
+    let case = Case::least_with("\"postgres:///app?host=/run/pg\"", "{ env = \"NOT_SET\" }");
+    let config = case.env("COPYHOLD_DATABASE__URL", "postgres://localhost/app").config();
+    assert!(config.to_string().contains("postgres://localhost/app"), "{config}");
+}
+
+#[test]
 fn a_bad_override_is_reported_by_the_name_of_its_variable() {
     Case::of(LEAST)
         .env("COPYHOLD_WORKERS__COUNT", "many")

@@ -240,6 +240,11 @@ fn two_replicas_in_one_bucket_are_recognised_however_the_endpoint_is_written() {
             "give it a bucket of its own, or remove one of the two sections",
         )]);
     }
+    let plain = LEAST.replace("https://s3.wasabisys.com\"", "http://s3.example.com\"\ninsecure = true");
+    Case::of(plain).is_refused(&[(
+        "copyhold.toml:12:10: replicas.wasabi is the same bucket as replicas.b2: \"photos\" at http://s3.example.com/",
+        "give it a bucket of its own, or remove one of the two sections",
+    )]);
     let another_bucket = LEAST
         .replace("https://s3.wasabisys.com\"\nbucket = \"photos\"", "https://s3.example.com\"\nbucket = \"copies\"");
     assert!(Case::of(another_bucket).load().is_ok());
