@@ -237,7 +237,7 @@ fn other_size(store: &Store, stated: u64, found: u64) -> Failure {
     let what = format!(
         "it holds {found} bytes under this key and {stated} were registered: another content, or its upload has not ended"
     );
-    bare(Class::Gone, format!("source {}: {what}", store.replica()))
+    bare(Class::Gone, format!("source {}: {what}", store.name()))
 }
 
 fn too_large(store: &Store, size_bytes: u64) -> Failure {

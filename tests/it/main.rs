@@ -4,7 +4,6 @@
 mod claims;
 mod commands;
 mod completion;
-mod configured;
 mod daemon;
 mod leases;
 mod migrations;
