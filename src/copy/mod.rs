@@ -204,15 +204,15 @@ impl Copy<'_> {
     }
 
     fn has_read(&self, store: &Store, content: Content) {
-        self.tell(Step::Read { from: store.replica().clone(), content });
+        self.tell(Step::Read { from: store.name().clone(), content });
     }
 
     fn source_failed(&self, store: &Store, why: &Failure) {
-        self.tell(Step::SourceFailed { replica: store.replica().clone(), why: why.clone() });
+        self.tell(Step::SourceFailed { replica: store.name().clone(), why: why.clone() });
     }
 
     fn ended(&self, target: &Target, result: Result<Verified, Failure>) {
-        self.tell(Step::Target { replica: target.store.replica().clone(), result });
+        self.tell(Step::Target { replica: target.store.name().clone(), result });
     }
 
     fn fail_all(&self, targets: &[&Target], why: &Failure) {
@@ -230,19 +230,19 @@ impl Copy<'_> {
 fn changed(store: &Store, known: &Content, found: &str) -> Failure {
     let what =
         format!("the object is no longer what this generation's first read found ({found} instead of {known:?})");
-    bare(Class::Changed, format!("source {}: {what}", store.replica()))
+    bare(Class::Changed, format!("source {}: {what}", store.name()))
 }
 
 fn other_size(store: &Store, stated: u64, found: u64) -> Failure {
     let what = format!(
         "it holds {found} bytes under this key and {stated} were registered: another content, or its upload has not ended"
     );
-    bare(Class::Gone, format!("source {}: {what}", store.replica()))
+    bare(Class::Gone, format!("source {}: {what}", store.name()))
 }
 
 fn too_large(store: &Store, size_bytes: u64) -> Failure {
     let profile = store.profile();
     let what =
         format!("the object has {size_bytes} bytes, {} takes {} at most", profile.provider, profile.max_object_bytes);
-    bare(Class::Refused, format!("target {}: {what}", store.replica()))
+    bare(Class::Refused, format!("target {}: {what}", store.name()))
 }

@@ -259,6 +259,6 @@ fn abort(aborts: &mut JoinSet<()>, key: &ObjectKey, upload: Upload<'_>) {
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {} s", CLEAN_UP_WITHIN.as_secs()),
         };
-        warn!(object.key = %key, replica.id = %store.replica(), why, "An unfinished upload of {key} stays behind");
+        warn!(object.key = %key, replica.id = %store.name(), why, "An unfinished upload of {key} stays behind");
     });
 }

@@ -63,7 +63,7 @@ pub struct Store {
 impl Store {
     /// Which replica it is.
     #[must_use]
-    pub fn replica(&self) -> &ReplicaName {
+    pub fn name(&self) -> &ReplicaName {
         &self.replica
     }
 
