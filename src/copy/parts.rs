@@ -79,7 +79,8 @@ impl Copy<'_> {
         let mut md5s = Vec::new();
         let mut piece = Some(first);
         for (number, range) in (1..).zip(parts.ranges()) {
-            if uploads.live.is_empty() && uploads.taken.is_empty() {
+            // Without targets from the start it is the source's own copy that is to be proven.
+            if !targets.is_empty() && uploads.live.is_empty() && uploads.taken.is_empty() {
                 return Ok(());
             }
             let part = match piece.take() {

@@ -45,11 +45,11 @@ impl<'a> Reader<'a> {
         store: &'a Store,
         key: &'a ObjectKey,
         memory: &'a Memory,
-        size_hint: Option<u64>,
+        stated_bytes: Option<u64>,
     ) -> Result<Self, Failure> {
         let asked = 0..WHOLE_UP_TO;
-        // Known to be empty: no range of it exists.
-        let range = (size_hint != Some(0)).then(|| asked.clone());
+        // Said to be empty: no range of it exists.
+        let range = (stated_bytes != Some(0)).then(|| asked.clone());
         let get = match store.get(key, range, None).await {
             Err(error) if error.reason() == Reason::OutsideRange => store.get(key, None, None).await,
             answer => answer,

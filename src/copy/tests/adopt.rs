@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::*;
 use crate::sandbox::s3::{Op, Synthetic, synthetic};
 
-const BIG: u64 = 33 * MIB;
+const BIG: u64 = 17 * MIB;
 
 /// Both targets adopt what is older than now; what is written later is ours.
 async fn adopting(s: &Setup, key: &str) -> Job {

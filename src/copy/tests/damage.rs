@@ -6,7 +6,7 @@ use crate::sandbox::s3::{Op, When};
 #[tokio::test]
 async fn a_byte_flipped_on_the_way_from_the_source_is_caught() {
     let s = Setup::new().await;
-    for (key, size) in [("small", 1_000), ("big", 20 << 20)] {
+    for (key, size) in [("small", 1_000), ("big", 17 << 20)] {
         s.b2.put(key, vec![7; size]);
         s.b2.order(Fault::FlipBody { at: 17 }, When::op(Op::GetObject).key(key).next(1));
         let told = s.copy(&s.job(key).await).await;
@@ -20,7 +20,7 @@ async fn a_byte_flipped_on_the_way_from_the_source_is_caught() {
 #[tokio::test]
 async fn a_byte_flipped_on_the_way_to_a_target_is_refused_by_the_store() {
     let s = Setup::new().await;
-    for (key, size, op) in [("small", 1_000, Op::PutObject), ("big", 20 << 20, Op::UploadPart)] {
+    for (key, size, op) in [("small", 1_000, Op::PutObject), ("big", 17 << 20, Op::UploadPart)] {
         s.b2.put(key, vec![7; size]);
         s.wasabi.order(Fault::FlipArriving { at: 17 }, When::op(op));
         let told = s.copy(&s.job(key).await).await;
@@ -34,7 +34,7 @@ async fn a_byte_flipped_on_the_way_to_a_target_is_refused_by_the_store() {
 #[tokio::test]
 async fn an_etag_that_is_no_hash_of_ours_has_the_copy_read_back() {
     let s = Setup::new().await;
-    for (key, size, op) in [("small", 1_000, Op::PutObject), ("big", 20 << 20, Op::CompleteMultipartUpload)] {
+    for (key, size, op) in [("small", 1_000, Op::PutObject), ("big", 17 << 20, Op::CompleteMultipartUpload)] {
         s.b2.put(key, vec![7; size]);
         s.wasabi.order(Fault::WrongEtag, When::op(op));
         let told = s.copy(&s.job(key).await).await;

@@ -12,7 +12,7 @@ async fn many_copies_at_once_never_hold_more_than_the_budget() {
     let mut jobs = Vec::new();
     for n in 0..4 {
         let (big, small) = (format!("big-{n}"), format!("small-{n}"));
-        s.b2.put_synthetic_in_parts(&big, Synthetic::new(n, 33 * MIB), 8 * MIB);
+        s.b2.put_synthetic_in_parts(&big, Synthetic::new(n, 17 * MIB), 8 * MIB);
         s.b2.put_synthetic(&small, Synthetic::new(n, 5 * MIB));
         jobs.push(s.job(&big).await);
         jobs.push(s.job(&small).await);

@@ -76,7 +76,7 @@ impl Setup {
         Job {
             key: ObjectKey::new(key).unwrap(),
             content: None,
-            size_hint: None,
+            stated_bytes: None,
             sources: vec![Source { store: self.store("b2").await, recorded: true }],
             targets: vec![self.target("wasabi").await, self.target("scw").await],
         }

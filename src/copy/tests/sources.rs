@@ -101,6 +101,31 @@ async fn what_differs_from_this_generations_first_read_is_not_recorded() {
 }
 
 #[tokio::test]
+async fn an_object_of_another_size_than_was_registered_is_not_the_one_registered() {
+    let s = Setup::new().await;
+    s.b2.put("k", "hello");
+    for stated in [0, 4, 6, u64::MAX] {
+        let told = s.copy(&Job { stated_bytes: Some(stated), ..s.job("k").await }).await;
+        assert_eq!(told.sources_failed(), [("b2", Class::Gone)]);
+        let why = told.of("wasabi").unwrap_err();
+        assert!(why.message.contains(&format!("5 bytes under this key and {stated} were registered")), "{why:?}");
+        assert_eq!(told.read(), None);
+    }
+    assert_eq!(s.wasabi.calls(Op::PutObject), 0);
+}
+
+#[tokio::test]
+async fn a_copy_without_targets_reads_to_the_end_which_proves_the_source() {
+    let s = Setup::new().await;
+    for (key, size) in [("small", 5), ("big", 17 << 20)] {
+        s.b2.put(key, vec![7; size]);
+        let told = s.copy(&Job { targets: Vec::new(), ..s.job(key).await }).await;
+        assert_eq!((told.ended, told.steps.len()), (Ended::Done, 1), "{told:?}");
+        assert_eq!(told.read(), Some(s.b2.inspect(key).unwrap().content));
+    }
+}
+
+#[tokio::test]
 async fn a_store_that_is_away_is_told_in_words() {
     let s = Setup::new().await;
     let job = s.job("k").await;
