@@ -82,17 +82,12 @@ impl Doorkeeper {
     fn pin_of(&self, name: &ReplicaName) -> Pin {
         // Cannot fail: the lanes are made from this configuration.
         let replica = self.config.replica(name).expect("a lane's replica is in the configuration");
-        Pin { endpoint: replica.endpoint.as_str().trim_end_matches('/').to_owned(), bucket: replica.bucket.clone() }
+        Pin::of(replica)
     }
 
     async fn standing(&self, replica: &Replica, row: &ReplicaRow) -> Result<Standing, QueueError> {
         let ours = self.pin_of(&replica.name);
-        if let Some(pin) = row.pin.as_ref().filter(|pin| **pin != ours) {
-            let why = format!(
-                "its recorded copies are in bucket {} at {}, the configuration names {} at {}: restore the setting, or \
-                 give the other bucket a replica name of its own",
-                pin.bucket, pin.endpoint, ours.bucket, ours.endpoint
-            );
+        if let Some(why) = row.pin.as_ref().and_then(|pin| pin.forbids(&ours)) {
             return Ok(Standing::Barred { why });
         }
         if let Some((admission, since)) = row.admission {
