@@ -101,7 +101,17 @@ async fn a_row_that_the_application_holds_is_passed_over_and_no_other_with_it() 
 #[tokio::test]
 async fn keys_come_back_byte_for_byte() {
     let world = World::new().await;
-    let odd = ["a//b", "/lead", " sp ace ", "%2F+", "ü", "u\u{308}", "tab\tnew\nline\u{7f}", "'; DROP TABLE x; --", &"é".repeat(512)];
+    let odd = [
+        "a//b",
+        "/lead",
+        " sp ace ",
+        "%2F+",
+        "ü",
+        "u\u{308}",
+        "tab\tnew\nline\u{7f}",
+        "'; DROP TABLE x; --",
+        &"é".repeat(512),
+    ];
     for name in odd {
         world.insert(name).await;
     }

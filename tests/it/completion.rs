@@ -57,9 +57,15 @@ async fn a_report_in_pieces_keeps_the_lease_until_the_last() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
     assert_eq!(write(&world, report(&lease, [(replica("scw"), PROVEN)], false)).await, Answer::Recorded);
-    assert_eq!(world.value("SELECT scw IS NOT NULL AND lock IS NOT NULL FROM copyhold.object_copies").await.unwrap(), "true");
+    assert_eq!(
+        world.value("SELECT scw IS NOT NULL AND lock IS NOT NULL FROM copyhold.object_copies").await.unwrap(),
+        "true"
+    );
     assert_eq!(write(&world, report(&lease, [(replica("wasabi"), PROVEN)], true)).await, Answer::Recorded);
-    assert_eq!(world.value("SELECT scw IS NOT NULL AND lock IS NULL FROM copyhold.object_copies").await.unwrap(), "true");
+    assert_eq!(
+        world.value("SELECT scw IS NOT NULL AND lock IS NULL FROM copyhold.object_copies").await.unwrap(),
+        "true"
+    );
 }
 
 #[tokio::test]
@@ -68,7 +74,10 @@ async fn a_lost_lease_cannot_record_anything() {
     let lease = leased(&world, "photo").await;
     world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
     assert_eq!(write(&world, report(&lease, [(replica("wasabi"), PROVEN)], true)).await, Answer::Changed);
-    assert_eq!(world.value("SELECT wasabi IS NULL AND size_bytes IS NULL FROM copyhold.object_copies").await.unwrap(), "true");
+    assert_eq!(
+        world.value("SELECT wasabi IS NULL AND size_bytes IS NULL FROM copyhold.object_copies").await.unwrap(),
+        "true"
+    );
 }
 
 #[tokio::test]
@@ -77,7 +86,10 @@ async fn the_proof_of_an_old_content_is_not_recorded_for_a_new_one() {
     let lease = leased(&world, "photo").await;
     world.value("SELECT copyhold.register('photo')").await;
     assert_eq!(write(&world, report(&lease, [(replica("wasabi"), PROVEN)], true)).await, Answer::Changed);
-    assert_eq!(world.value("SELECT wasabi IS NULL AND lease IS NOT NULL FROM copyhold.object_copies").await.unwrap(), "true");
+    assert_eq!(
+        world.value("SELECT wasabi IS NULL AND lease IS NOT NULL FROM copyhold.object_copies").await.unwrap(),
+        "true"
+    );
     // The holder has stopped: now it gives the row back.
     let released = world.queue().release(&[(lease.key.clone(), lease.fence)]).await.unwrap();
     assert_eq!(released[0].2, Answer::Recorded);
@@ -106,7 +118,10 @@ async fn a_row_in_somebodys_hands_is_busy_and_holds_up_no_other() {
     let reports = [&held, &free].map(|lease| report(lease, [(replica("wasabi"), PROVEN)], true));
     let mut answers = world.queue().complete(&reports).await.unwrap();
     answers.sort_by_key(|(key, ..)| key.clone());
-    assert_eq!(answers.iter().map(|a| (a.0.as_str(), a.2)).collect::<Vec<_>>(), [("free", Answer::Recorded), ("held", Answer::Busy)]);
+    assert_eq!(
+        answers.iter().map(|a| (a.0.as_str(), a.2)).collect::<Vec<_>>(),
+        [("free", Answer::Recorded), ("held", Answer::Busy)]
+    );
     application.rollback().await.unwrap();
     assert_eq!(write(&world, reports[0].clone()).await, Answer::Recorded);
 }
@@ -117,11 +132,15 @@ async fn two_reports_of_one_key_under_different_fences_are_answered_apart() {
     let lease = leased(&world, "photo").await;
     let mut old = report(&lease, [(replica("scw"), PROVEN)], true);
     old.fence.0 ^= 1;
-    let answers = world.queue().complete(&[old.clone(), report(&lease, [(replica("wasabi"), PROVEN)], true)]).await.unwrap();
+    let answers =
+        world.queue().complete(&[old.clone(), report(&lease, [(replica("wasabi"), PROVEN)], true)]).await.unwrap();
     for (_, fence, answer) in answers {
         assert_eq!(answer, if fence == old.fence { Answer::Changed } else { Answer::Recorded });
     }
-    assert_eq!(world.value("SELECT scw IS NULL AND wasabi IS NOT NULL FROM copyhold.object_copies").await.unwrap(), "true");
+    assert_eq!(
+        world.value("SELECT scw IS NULL AND wasabi IS NOT NULL FROM copyhold.object_copies").await.unwrap(),
+        "true"
+    );
 }
 
 #[tokio::test]
@@ -165,7 +184,8 @@ async fn failures_of_an_old_content_are_not_held_against_a_new_one() {
 async fn a_time_known_to_be_false_is_taken_back() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
-    let Outcome::Failed { next, why } = failed(Class::Gone, Next::After { delay: Duration::ZERO, counted: true }) else {
+    let Outcome::Failed { next, why } = failed(Class::Gone, Next::After { delay: Duration::ZERO, counted: true })
+    else {
         unreachable!()
     };
     write(&world, report(&lease, [(replica("b2"), Outcome::Cleared { next, why })], true)).await;

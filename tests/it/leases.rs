@@ -57,13 +57,24 @@ async fn the_sweeper_frees_what_has_run_out_and_nothing_else() {
     }
     let daemon = world.enlist(60).await;
     let leases = world.queue().claim(&daemon, &replica("scw"), 10).await.unwrap();
-    world.execute("UPDATE copyhold.object_copies SET lock = copyhold.now_utc_micro_seconds() - 1 WHERE object_key = 'dead'").await;
+    world
+        .execute(
+            "UPDATE copyhold.object_copies SET lock = copyhold.now_utc_micro_seconds() - 1 WHERE object_key = 'dead'",
+        )
+        .await;
     let freed = world.queue().reclaim().await.unwrap();
     assert_eq!(freed.iter().map(|f| (f.key.as_str(), f.holder)).collect::<Vec<_>>(), [("dead", daemon.id)]);
-    assert_eq!(world.value("SELECT string_agg(object_key, ',') FROM copyhold.object_copies WHERE lease IS NULL").await.unwrap(), "dead");
+    assert_eq!(
+        world
+            .value("SELECT string_agg(object_key, ',') FROM copyhold.object_copies WHERE lease IS NULL")
+            .await
+            .unwrap(),
+        "dead"
+    );
     // Its late heartbeat does not bring it back.
     let dead = leases.iter().find(|l| l.key == key("dead")).unwrap();
-    let late = world.queue().renew(&[(dead.key.clone(), dead.fence, dead.generation)], Duration::from_secs(60)).await.unwrap();
+    let late =
+        world.queue().renew(&[(dead.key.clone(), dead.fence, dead.generation)], Duration::from_secs(60)).await.unwrap();
     assert_eq!(late[0].2, Answer::Changed);
     assert!(world.queue().reclaim().await.unwrap().is_empty());
 }
@@ -76,7 +87,10 @@ async fn only_one_sweeper_acts_at_a_time() {
     world.queue().claim(&daemon, &replica("scw"), 1).await.unwrap();
     world.execute("UPDATE copyhold.object_copies SET lock = 1").await;
     let mut other = world.pool.begin().await.unwrap();
-    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('copyhold:queue::reclaim', 0))").execute(&mut *other).await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('copyhold:queue::reclaim', 0))")
+        .execute(&mut *other)
+        .await
+        .unwrap();
     assert!(world.queue().reclaim().await.unwrap().is_empty());
     other.commit().await.unwrap();
     assert_eq!(world.queue().reclaim().await.unwrap().len(), 1);

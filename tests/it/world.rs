@@ -131,8 +131,11 @@ impl World {
 
     /// Registers as an application does, in its own SQL.
     pub async fn insert(&self, key: &str) {
-        self.sql("INSERT INTO copyhold.object_copies (object_key, b2) VALUES ($1, copyhold.now_utc_micro_seconds())", key)
-            .await;
+        self.sql(
+            "INSERT INTO copyhold.object_copies (object_key, b2) VALUES ($1, copyhold.now_utc_micro_seconds())",
+            key,
+        )
+        .await;
     }
 
     /// Puts an object into the primary's bucket and registers it.

@@ -87,6 +87,11 @@ impl Guardian {
         let _ = fs::remove_file(self.folder.join("pid"));
     }
 
+    #[cfg(test)]
+    pub(super) async fn kill(&mut self) {
+        self.process.kill().await.unwrap();
+    }
+
     /// Lets it remove the folder, and waits for that.
     pub(super) async fn dismiss(mut self) -> Result<(), SandboxError> {
         drop(self.pipe);
@@ -94,7 +99,12 @@ impl Guardian {
         if status.success() {
             return Ok(());
         }
-        let source = io::Error::other(format!("{} could not be removed", self.folder.display()));
-        Err(SandboxError::Process { program: "the sandbox's guardian", source })
+        // Somebody killed it: what it leaves is ours to remove.
+        match fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(SandboxError::Process { program: "the sandbox's guardian", source: error })
+            }
+            _ => Ok(()),
+        }
     }
 }

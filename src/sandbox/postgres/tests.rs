@@ -1,6 +1,4 @@
 use std::{
-    ffi::OsString,
-    io,
     os::unix::fs::PermissionsExt as _,
     process::{Output, Stdio},
 };
@@ -59,6 +57,15 @@ async fn a_cluster_answers_and_is_gone_after_stop() {
     cluster.stop().await.unwrap();
     assert!(!folder.exists());
     assert!(answer(&url).await.is_err());
+}
+
+#[tokio::test]
+async fn stop_removes_everything_even_if_the_guardian_was_killed() {
+    let mut cluster = Cluster::start(Options::for_tests()).await.unwrap();
+    let folder = cluster.folder().to_path_buf();
+    cluster.guardian.kill().await;
+    cluster.stop().await.unwrap();
+    assert!(!folder.exists());
 }
 
 #[tokio::test]
