@@ -4,7 +4,7 @@
 mod claims;
 mod commands;
 mod completion;
-mod configured;
+mod crash_points;
 mod daemon;
 mod leases;
 mod migrations;
@@ -13,4 +13,5 @@ mod plans;
 mod rights;
 mod shutdown;
 mod sources;
+mod surface;
 mod world;

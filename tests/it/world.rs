@@ -63,7 +63,6 @@ pub async fn cluster() -> &'static Cluster {
 pub struct World {
     pub s3: S3Server,
     pub config: Config,
-    pub database_url: String,
     pub pool: PgPool,
     folder: TempDir,
 }
@@ -101,7 +100,7 @@ impl World {
         let text = config_text(&database_url, &s3.endpoint(), more);
         let config = loaded(&folder.path().join("copyhold.toml"), &text);
         let pool = PgPool::connect_lazy(&database_url).unwrap();
-        Self { s3, config, database_url, pool, folder }
+        Self { s3, config, pool, folder }
     }
 
     pub fn bucket(&self, replica: &str) -> BucketHandle {
@@ -237,6 +236,15 @@ impl DaemonProcess {
 
     pub async fn until_logged(&self, words: &str) {
         eventually(&format!("the log says \"{words}\""), async || self.log().contains(words)).await;
+    }
+}
+
+/// Of a test that fails, what its daemons had to say is shown.
+impl Drop for DaemonProcess {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+        }
     }
 }
 
