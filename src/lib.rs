@@ -10,8 +10,16 @@
 pub mod cli;
 pub mod config;
 pub mod copy;
+pub mod daemon;
 pub mod domain;
+pub mod http;
+pub mod lifecycle;
+pub mod listener;
+pub mod metrics;
 pub mod queue;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod store;
+pub mod sweeper;
+pub mod wake;
+pub mod worker;

@@ -1,1 +1,156 @@
-//! (to come)
+//! The commands, one a file. Only here do errors become text for people and results become exit codes.
+
+mod check;
+#[cfg(feature = "sandbox")]
+mod demo;
+mod enqueue;
+mod logging;
+mod migrate;
+mod run;
+#[cfg(feature = "sandbox")]
+mod sandbox;
+mod show;
+mod status;
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+use crate::{
+    config::{Config, ConfigErrors, load},
+    queue::{Pools, Queue},
+};
+
+/// Keeps a verified copy of every object of a primary S3-compatible bucket in every other bucket, on any cloud.
+/// PostgreSQL is its only coordinator.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, after_help = EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    /// The configuration file
+    #[arg(short, long, global = true, value_name = "PATH", env = "COPYHOLD_CONFIG", default_value = "copyhold.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 it failed, or (check) something does not work; 2 the command line or the configuration is wrong.
+Settings can be overridden by environment variables: COPYHOLD_WORKERS__COUNT=16 sets count in [workers].";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Copy objects until told to end (SIGTERM or SIGINT; a second signal ends it at once)
+    Run(run::Args),
+    /// Create or update the tables in PostgreSQL for the configured replicas; safe at any time
+    Migrate,
+    /// Check the configuration, PostgreSQL and every bucket, leaving no object behind
+    Check(check::Args),
+    /// Register objects that are at the primary, or register them again
+    Enqueue(enqueue::Args),
+    /// Show copies, backlog, failures and daemons
+    Status(status::Args),
+    /// See it work: PostgreSQL and three stores in a box, two daemons, one killed half-way
+    #[cfg(feature = "sandbox")]
+    Demo(demo::Args),
+    /// A store of the sandbox as a process of its own
+    #[cfg(feature = "sandbox")]
+    #[command(hide = true)]
+    SandboxS3(sandbox::Args),
+}
+
+/// What a command has to say with its exit code when nothing went wrong on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Good,
+    /// It did its work and found that something is not as it should be.
+    Bad,
+}
+
+/// Runs the program's command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Cannot fail: nothing else has installed one. Done here so that a second provider in the tree cannot panic later.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("cannot start threads")),
+    };
+    let verdict = runtime.block_on(cli.dispatch());
+    // Whatever still runs has had its time.
+    runtime.shutdown_background();
+    match verdict {
+        Ok(Verdict::Good) => ExitCode::SUCCESS,
+        Ok(Verdict::Bad) => ExitCode::FAILURE,
+        Err(error) => fail(&error),
+    }
+}
+
+impl Cli {
+    async fn dispatch(self) -> anyhow::Result<Verdict> {
+        let config = || -> Result<Config, ConfigErrors> { load(&self.config, std::env::vars_os()) };
+        match self.command {
+            Command::Run(args) => run::run(config()?, args).await,
+            Command::Migrate => migrate::run(&config()?).await,
+            Command::Check(args) => check::run(config()?, args).await,
+            Command::Enqueue(args) => enqueue::run(&config()?, args).await,
+            Command::Status(args) => status::run(&config()?, args).await,
+            #[cfg(feature = "sandbox")]
+            Command::Demo(args) => demo::run(args).await,
+            #[cfg(feature = "sandbox")]
+            Command::SandboxS3(args) => sandbox::run(args).await,
+        }
+    }
+}
+
+/// One sentence, then its causes, none of them twice.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    let (text, code) = match error.downcast_ref::<ConfigErrors>() {
+        Some(problems) => {
+            let count = problems.problems().len();
+            (
+                format!(
+                    "{problems}\nerror: the configuration has {count} problem{}",
+                    if count == 1 { "" } else { "s" }
+                ),
+                2,
+            )
+        }
+        None => (format!("error: {}", chain(error)), 1),
+    };
+    // Nobody is left to tell if stderr is gone.
+    let _ = writeln!(io::stderr(), "{text}");
+    ExitCode::from(code)
+}
+
+fn chain(error: &anyhow::Error) -> String {
+    let mut said: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !said.last().is_some_and(|last| last.contains(&cause)) {
+            said.push(cause);
+        }
+    }
+    said.join(": ")
+}
+
+/// A queue for a command that comes and goes.
+fn queue(config: &Config) -> anyhow::Result<(Queue, Pools)> {
+    let pools = Pools::new(&config.database).context("database.url")?;
+    let names = config.replicas.iter().map(|r| r.name.clone()).collect();
+    Ok((Queue::new(pools.work.clone(), config.database.schema.clone(), names), pools))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,9 +1,33 @@
 //! The configuration: read ([`load`]), then checked, then trusted ([`Config`]).
 //!
 //! Whoever holds a [`Config`] need not check anything again. Secrets are
-//! [`SecretString`]s, which print as nothing.
+//! [`SecretString`]s; the configuration prints them as `***`.
+
+mod database;
+mod database_url;
+mod document;
+mod endpoint;
+mod load;
+mod net;
+mod overrides;
+mod place;
+mod problem;
+mod process;
+mod reader;
+mod replica;
+mod secret;
+mod setting;
+mod show;
+mod suggest;
+#[cfg(test)]
+mod tests;
 
 use std::{net::SocketAddr, time::Duration};
+
+pub use database_url::masked as masked_url;
+pub use load::load;
+pub use place::Place;
+pub use problem::{ConfigErrors, Problem};
 
 use secrecy::SecretString;
 use url::Url;
@@ -26,7 +50,15 @@ pub struct Config {
     pub log: Log,
 }
 
-#[derive(Debug, Clone)]
+impl Config {
+    /// The section of one replica.
+    #[must_use]
+    pub fn replica(&self, name: &ReplicaName) -> Option<&Replica> {
+        self.replicas.iter().find(|r| r.name == *name)
+    }
+}
+
+#[derive(Clone)]
 pub struct Database {
     /// `postgres://…`; may be a transaction pooler. Carries the password if there is one.
     pub url: SecretString,
@@ -40,6 +72,7 @@ pub struct Database {
 #[derive(Debug, Clone)]
 pub struct Replica {
     pub name: ReplicaName,
+    /// Scheme, host and port alone; equal endpoints are equal here, however they were written.
     pub endpoint: Url,
     pub region: String,
     pub bucket: String,
@@ -53,7 +86,7 @@ pub struct Replica {
     pub storage_class: Option<String>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Credentials {
     /// The AWS chain: environment, profile, container or instance role.
     Ambient,

@@ -12,9 +12,9 @@ pub enum Next {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 /// How long an object may be registered before its upload ends.
-const UPLOAD_MAY_TAKE: Duration = Duration::from_secs(24 * 60 * 60);
+const UPLOAD_MAY_TAKE: Duration = Duration::from_hours(24);
 
 /// Decides from the class of the failure alone when the copy is tried again.
 ///
@@ -28,7 +28,6 @@ pub fn next_try(why: &Failure, attempts: u32, age: Duration, jitter: f64) -> Nex
     };
     let counted = |delay| Next::After { delay, counted: true };
     match why.class {
-        Class::Transient => counted(wait(SECOND, 15 * MINUTE)),
         // Not this object's fault: attempts do not grow, so neither does the wait.
         Class::Throttled => Next::After {
             delay: why.retry_after.map_or_else(|| wait(SECOND, MINUTE), |told| told.min(15 * MINUTE)),
@@ -37,7 +36,7 @@ pub fn next_try(why: &Failure, attempts: u32, age: Duration, jitter: f64) -> Nex
         Class::Full => Next::After { delay: wait(5 * MINUTE, 5 * MINUTE), counted: false },
         Class::Misconfigured => Next::After { delay: wait(MINUTE, MINUTE), counted: false },
         Class::Denied if attempts + 1 >= 5 => Next::Parked,
-        Class::Denied => counted(wait(SECOND, 15 * MINUTE)),
+        Class::Transient | Class::Denied => counted(wait(SECOND, 15 * MINUTE)),
         Class::Gone if age > UPLOAD_MAY_TAKE => Next::Parked,
         Class::Gone => counted(wait(MINUTE, 60 * MINUTE)),
         Class::Changed | Class::Corrupt if attempts + 1 >= 3 => Next::Parked,

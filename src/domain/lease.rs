@@ -1,4 +1,4 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Class, Content, ObjectKey, ReplicaName};
 
@@ -40,12 +40,14 @@ pub struct Lease {
     /// By our own monotonic clock, taken before the claim was sent, so that we
     /// always think we have less time than the database gives us.
     pub until: Instant,
+    /// When the claim was sent, by the same clock.
+    pub claimed: Instant,
     /// The size that whoever registered the object stated, or the first read found.
     pub size_bytes: Option<u64>,
     /// What the first complete read of this generation found.
     pub content: Option<Content>,
-    /// Since when the object is registered, seconds by the database's clock.
-    pub age_seconds: f64,
+    /// How long this generation is registered, by the database's clock.
+    pub age: Duration,
     /// In the order of the configuration.
     pub replicas: Vec<ReplicaState>,
 }

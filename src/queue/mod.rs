@@ -1,1 +1,109 @@
-//! (to come)
+//! Every statement that changes a copy, one verb a file.
+//!
+//! Owns the table `object_copies` and its side tables; never calls a store.
+//! The rule: a statement that touches several rows takes them with SKIP LOCKED
+//! before it writes, so that it never waits for a row while it holds another,
+//! and a fenced write finds its row by key alone and then compares the fence.
+
+mod answer;
+mod backlog;
+mod claim;
+mod complete;
+mod connect;
+mod daemons;
+mod error;
+mod lanes;
+mod migrate;
+mod reclaim;
+mod register;
+mod release;
+mod renew;
+mod replicas;
+mod status;
+mod version;
+
+use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
+
+pub use answer::{Answer, Answered};
+pub use complete::Report;
+pub use connect::{Pools, direct_options, probe};
+pub use daemons::{Daemon, DaemonId};
+pub use error::QueueError;
+pub use lanes::lane_index;
+pub use migrate::{MigrateError, Migrated, migrate};
+pub use reclaim::Reclaimed;
+pub use register::Registered;
+pub use replicas::{Admission, Pin, ReplicaRow};
+pub use status::{DaemonStatus, FailingCopy, ReplicaStatus, Status};
+pub use version::{SCHEMA_VERSION, SchemaFit};
+
+use crate::domain::{ReplicaName, SchemaName};
+
+/// A copy with this time in its `due` column is parked.
+pub const PARKED: i64 = 9_000_000_000_000_000_000;
+
+/// The queue as one daemon sees it: a pool and the statements for its replicas,
+/// built once from checked and quoted identifiers.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    pool: PgPool,
+    schema: SchemaName,
+    replicas: Vec<ReplicaName>,
+    statements: Statements,
+}
+
+#[derive(Debug, Clone)]
+struct Statements {
+    /// One per replica, in their order.
+    claims: Vec<SqlStr>,
+    renew: SqlStr,
+    complete: SqlStr,
+    release: SqlStr,
+    reclaim: SqlStr,
+}
+
+impl Queue {
+    /// Builds the statements for `replicas`; nothing is sent yet.
+    #[must_use]
+    pub fn new(pool: PgPool, schema: SchemaName, replicas: Vec<ReplicaName>) -> Self {
+        let statements = Statements {
+            claims: replicas.iter().map(|lane| claim::statement(&schema, &replicas, lane)).collect(),
+            renew: renew::statement(&schema),
+            complete: complete::statement(&schema, &replicas),
+            release: release::statement(&schema),
+            reclaim: reclaim::statement(&schema),
+        };
+        Self { pool, schema, replicas, statements }
+    }
+
+    /// The replicas whose columns the statements name.
+    #[must_use]
+    pub fn replicas(&self) -> &[ReplicaName] {
+        &self.replicas
+    }
+
+    /// The statements of the hot paths by name, for whoever wants to see their plans.
+    #[must_use]
+    pub fn statements(&self) -> Vec<(String, &str)> {
+        let s = &self.statements;
+        let claims = self.replicas.iter().zip(&s.claims).map(|(lane, sql)| (format!("claim {lane}"), sql.as_str()));
+        let others = [("renew", &s.renew), ("complete", &s.complete), ("release", &s.release), ("reclaim", &s.reclaim)];
+        claims.chain(others.map(|(name, sql)| (name.to_owned(), sql.as_str()))).collect()
+    }
+
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    #[must_use]
+    pub fn schema(&self) -> &SchemaName {
+        &self.schema
+    }
+}
+
+/// Keeps a statement made of identifiers that [`ReplicaName`] and [`SchemaName`] have checked and quoted.
+/// Values are always bound.
+fn built(text: String) -> SqlStr {
+    AssertSqlSafe(text).into_sql_str()
+}

@@ -1,4 +1,5 @@
 //! PostgreSQL and S3 in a box, for the demo, the tests and the benchmarks.
 //! Never part of a daemon at work.
 
+pub mod postgres;
 pub mod s3;

@@ -1,1 +1,111 @@
-//! (to come)
+//! S3 as we need it: one [`Store`] per replica, with a client, a connection pool and
+//! a retry budget of its own.
+//!
+//! Every failure leaves here as a [`StoreError`], whose [`Reason`] decides alone what
+//! follows. Owns no policy about when to try again, and never holds more of an object
+//! than the frame being passed on.
+
+mod connect;
+mod connection;
+mod error;
+mod etag;
+mod metadata;
+mod probe;
+mod profile;
+mod progress;
+mod read;
+mod readable;
+mod reason;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::{
+    error::Error,
+    time::{Duration, Instant},
+};
+
+use aws_sdk_s3::{
+    Client,
+    config::http::HttpResponse,
+    error::{ProvideErrorMetadata, SdkError},
+    types::StorageClass,
+};
+
+pub use error::{Operation, StoreError};
+pub use etag::{ETag, Md5};
+pub use metadata::Metadata;
+pub use profile::Profile;
+pub use read::{Body, Get, Head};
+pub use reason::Reason;
+pub use write::UploadId;
+
+use crate::domain::ReplicaName;
+use progress::{Progress, watched};
+
+/// How long a call may stand still: no byte sent, none received.
+pub const IDLE: Duration = Duration::from_mins(1);
+/// A store may put terabytes together before it answers.
+const COMPLETE_IDLE: Duration = Duration::from_mins(10);
+
+/// One bucket on one store.
+#[derive(Debug)]
+pub struct Store {
+    replica: ReplicaName,
+    client: Client,
+    bucket: String,
+    /// For messages; the client has its own.
+    endpoint: String,
+    storage_class: Option<StorageClass>,
+    profile: Profile,
+}
+
+impl Store {
+    /// Which replica it is.
+    #[must_use]
+    pub fn name(&self) -> &ReplicaName {
+        &self.replica
+    }
+
+    /// What the store can hold.
+    #[must_use]
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// Waits for `call` while it moves, measures it, and reduces its failure to what may be kept.
+    ///
+    /// No `async fn`, so that the SDK's futures, of several KiB each, are boxed before any
+    /// of ours holds one.
+    fn call<'a, T: 'a, E>(
+        &'a self,
+        operation: Operation,
+        progress: &'a Progress,
+        call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send + 'a,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + 'a
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let call = Box::pin(call);
+        async move {
+            let began = Instant::now();
+            let idle = if operation == Operation::CompleteMultipartUpload { COMPLETE_IDLE } else { IDLE };
+            let answer = watched(call, progress, idle).await;
+            metrics::histogram!(
+                "copyhold_store_request_seconds",
+                "replica" => self.replica.to_string(),
+                "operation" => operation.as_str(),
+            )
+            .record(began.elapsed());
+            match answer {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(error)) => Err(StoreError::of_sdk(operation, &self.endpoint, &error)),
+                Err(progress::Stalled) => Err(StoreError::found(
+                    operation,
+                    Reason::Stalled,
+                    format!("nothing moved to or from {} for {} s", self.endpoint, idle.as_secs()),
+                )),
+            }
+        }
+    }
+}

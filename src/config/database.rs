@@ -1,0 +1,67 @@
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{
+    Database, database_url,
+    place::Placed,
+    reader::{Flaw, Section},
+    secret,
+};
+use crate::domain::{InvalidName, SchemaName};
+
+const EXAMPLE: &str = r#""postgres://copyhold@db.internal/app?sslmode=verify-full""#;
+
+/// Reads `[database]`.
+pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
+    let reader = section.reader();
+    let insecure = section.get::<bool>("insecure").is_some_and(|insecure| insecure.value);
+    let check = |url: SecretString| {
+        database_url::check(url.expose_secret(), insecure, reader)?;
+        Ok(url)
+    };
+    let url = section.need_with("url", EXAMPLE, check);
+    let listen_url = section.get_with("listen_url", check);
+    let password = section.get_with("password_file", |path: String| secret::from_file(&reader.resolve(&path)));
+    let schema = section.get_with("schema", |name: String| schema_name(&name));
+
+    if let Some(password) = &password {
+        for (name, url) in [("url", &url), ("listen_url", &listen_url)] {
+            refuse_second_password(&section, name, url.as_ref(), password);
+        }
+    }
+    section.finish();
+    Some(Database {
+        url: url?.value,
+        listen_url: listen_url.map(|url| url.value),
+        password: password.map(|password| password.value),
+        schema: match schema {
+            Some(schema) => schema.value,
+            // Cannot fail: the default is spelt as a name.
+            None => SchemaName::new("copyhold").expect("a valid name"),
+        },
+    })
+}
+
+fn refuse_second_password(
+    section: &Section<'_>,
+    name: &str,
+    url: Option<&Placed<SecretString>>,
+    password: &Placed<SecretString>,
+) {
+    if url.is_some_and(|url| database_url::has_password(url.value.expose_secret())) {
+        let what = format!("and the password in {} exclude each other", section.path_of(name));
+        section.note_at(&password.place, "password_file", &what, "remove one of them, better the one in the URL");
+    }
+}
+
+fn schema_name(name: &str) -> Result<SchemaName, Flaw> {
+    SchemaName::new(name).map_err(|invalid| match invalid {
+        InvalidName::Spelling => Flaw::new(
+            format!("is {name:?}, which is no name for a schema"),
+            "begin with a lower-case letter, then up to 30 of a-z, 0-9 and _",
+        ),
+        InvalidName::Taken => Flaw::new(
+            format!("is {name:?}, which PostgreSQL keeps for itself"),
+            r#"choose another name; the default is "copyhold""#,
+        ),
+    })
+}

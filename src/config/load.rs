@@ -1,0 +1,138 @@
+use std::{collections::HashMap, ffi::OsString, fs, io, path::Path};
+
+use url::Url;
+
+use super::{
+    Config, ConfigErrors, Problem, database, document, endpoint,
+    overrides::{self, Environment},
+    place::{Lines, Place, Placed},
+    process,
+    reader::{Reader, Section},
+    replica, suggest,
+};
+use crate::domain::ReplicaName;
+
+/// Reads the file, lays the environment's `COPYHOLD_SECTION__KEY` over it and checks everything.
+///
+/// `environment` is passed in (`std::env::vars_os()` elsewhere than in tests), because secrets
+/// come from it too. Reports all problems at once.
+pub fn load(
+    path: &Path,
+    environment: impl IntoIterator<Item = (impl Into<OsString>, impl Into<OsString>)>,
+) -> Result<Config, ConfigErrors> {
+    let text = read_file(path).map_err(|problem| ConfigErrors::new(path, vec![problem]))?;
+    let environment = Environment::of(environment);
+    let mut entries = document::parse(&text).map_err(|problems| ConfigErrors::new(path, problems))?;
+    let misplaced = overrides::lay_over(&mut entries, &environment);
+
+    let reader = Reader::new(environment, path);
+    reader.note_all(misplaced);
+    let config = read(Section::top(&reader, entries));
+    let problems = reader.finish();
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(ConfigErrors::new(path, problems)),
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, Problem> {
+    const ANOTHER: &str = "name another with --config PATH or COPYHOLD_CONFIG";
+    let problem = |place, what: String, todo: String| Problem { place, what, todo };
+    let bytes = fs::read(path).map_err(|error| {
+        let (what, first) = match error.kind() {
+            io::ErrorKind::NotFound => ("there is no such file".to_owned(), "create it"),
+            io::ErrorKind::PermissionDenied => ("we may not read it".to_owned(), "let the daemon's user read it"),
+            io::ErrorKind::IsADirectory => ("it is a folder".to_owned(), "name the file in it"),
+            _ => (format!("it cannot be read: {error}"), "make it readable"),
+        };
+        problem(Place::File, what, format!("{first}, or {ANOTHER}"))
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
+        let place = Lines::of(&valid).place(valid.len());
+        problem(place, "not UTF-8".to_owned(), "save the file as UTF-8".to_owned())
+    })
+}
+
+fn read(mut top: Section<'_>) -> Option<Config> {
+    let primary = top.need_with("primary", r#""b2""#, Ok::<String, _>);
+    let database = database::read(top.section("database"));
+    let mut all = top.section("replicas");
+    let replicas: Vec<_> = all.sections().into_iter().map(|(name, section)| replica::read(name, section)).collect();
+    check_replicas(&all, &replicas);
+    check_primary(&top, primary.as_ref(), &replicas);
+    let workers = process::workers(top.section("workers"));
+    let lease = process::lease(top.section("lease"));
+    let sweeper = process::sweeper(top.section("sweeper"));
+    let shutdown = process::shutdown(top.section("shutdown"));
+    let http = process::http(top.section("http"));
+    let log = process::log(top.section("log"));
+    top.finish();
+
+    Some(Config {
+        primary: ReplicaName::new(primary?.value).ok()?,
+        database: database?,
+        replicas: replicas.into_iter().map(|found| found.replica).collect::<Option<_>>()?,
+        workers,
+        lease,
+        sweeper,
+        shutdown,
+        http,
+        log,
+    })
+}
+
+/// There must be something to copy to, and no bucket may be copied onto itself.
+fn check_replicas<'f>(section: &Section<'_>, replicas: &'f [replica::Found]) {
+    match replicas {
+        _ if section.is_broken() => {}
+        [] => section.reader().note(
+            section.place().clone(),
+            "there is no replica",
+            "write a section [replicas.NAME] for each bucket, two at least",
+        ),
+        [only] => section.reader().note(
+            only.place.clone(),
+            format!("replicas.{} is the only replica: there is nothing to copy to", only.name),
+            "write a section [replicas.NAME] for the bucket that is to hold the copies",
+        ),
+        _ => {}
+    }
+    let located = |found: &'f replica::Found| Some((found.location.as_ref()?, found.name.as_str()));
+    let mut by_place: Vec<(&Placed<(Url, String)>, &str)> = replicas.iter().filter_map(located).collect();
+    by_place.sort_by_key(|(location, _)| &location.place);
+    let mut seen = HashMap::new();
+    for (Placed { value: (endpoint, bucket), place }, name) in by_place {
+        let same = (endpoint::server(endpoint), bucket);
+        if let Some(first) = seen.get(&same) {
+            section.reader().note(
+                place.clone(),
+                format!("replicas.{name} is the same bucket as replicas.{first}: {bucket:?} at {endpoint}"),
+                "give it a bucket of its own, or remove one of the two sections",
+            );
+        } else {
+            seen.insert(same, name);
+        }
+    }
+}
+
+fn check_primary(top: &Section<'_>, primary: Option<&Placed<String>>, replicas: &[replica::Found]) {
+    let Some(Placed { value: primary, place }) = primary else { return };
+    let Some(found) = replicas.iter().find(|found| found.name == *primary) else {
+        let names: Vec<&str> = replicas.iter().map(|found| found.name.as_str()).collect();
+        let todo = match (suggest::among(primary, names.iter().copied()), names.as_slice()) {
+            (Some(meant), _) => format!("did you mean {meant:?}?"),
+            (None, []) => "write a section for it".to_owned(),
+            (None, names) => format!("name one of {}, or write a section for it", names.join(", ")),
+        };
+        top.note_at(place, "primary", &format!("is {primary:?}, but there is no [replicas.{primary}]"), todo);
+        return;
+    };
+    if let Some(Placed { value: false, place }) = &found.readable {
+        top.reader().note(
+            place.clone(),
+            format!("replicas.{primary}.read is false, but it is the primary, which everything is read from"),
+            "set it to true, or name another primary",
+        );
+    }
+}

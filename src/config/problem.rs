@@ -1,0 +1,46 @@
+use std::{fmt, path::PathBuf};
+
+use super::place::Place;
+
+/// One thing that is wrong with the configuration, and its remedy. Holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    pub place: Place,
+    /// `lease.heartbeat is 80s, not well under lease.timeout of 90s`
+    pub what: String,
+    /// `set it to a third of the timeout or less: 30s`
+    pub todo: String,
+}
+
+/// Everything that is wrong with the configuration, in reading order; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors {
+    file: PathBuf,
+    problems: Vec<Problem>,
+}
+
+impl ConfigErrors {
+    pub(super) fn new(file: impl Into<PathBuf>, mut problems: Vec<Problem>) -> Self {
+        problems.sort();
+        problems.dedup();
+        Self { file: file.into(), problems }
+    }
+
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+}
+
+/// One problem per line, its remedy indented below it.
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display().to_string();
+        for (number, Problem { place, what, todo }) in self.problems.iter().enumerate() {
+            let separator = if number == 0 { "" } else { "\n" };
+            write!(f, "{separator}{}: {what}\n    {todo}", place.within(&file))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}

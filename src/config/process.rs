@@ -1,0 +1,123 @@
+//! The sections about the process itself: how much it does at once, how it keeps time,
+//! how it is seen. All have defaults.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytesize::ByteSize;
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    Http, Lease, Log, LogFormat, Shutdown, Sweeper, Workers,
+    place::Placed,
+    reader::{Flaw, Section},
+    setting::{choice, duration_text, size_text, within},
+    suggest,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_hours(1);
+
+/// Reads `[workers]`.
+pub(super) fn workers(mut section: Section<'_>) -> Workers {
+    let count = section.get_with("count", within(1..=1000, |count: i64| count.to_string()));
+    // One part of a multipart upload, twice, must fit.
+    let memory = section.get_with("memory", within(ByteSize::mib(32)..=ByteSize::tib(1), size_text));
+    section.finish();
+    Workers {
+        // Cannot fail: it was just found to be within 1 and 1000.
+        count: count.map_or(32, |count| usize::try_from(count.value).expect("a small number")),
+        memory_bytes: memory.map_or(ByteSize::mib(256), |memory| memory.value).as_u64(),
+    }
+}
+
+/// Reads `[lease]`.
+pub(super) fn lease(mut section: Section<'_>) -> Lease {
+    // Below three seconds a slow commit alone could lose a lease.
+    let sets_timeout = section.has("timeout");
+    let timeout = section.get_with("timeout", within(3 * SECOND..=HOUR, duration_text));
+    let timeout_is_wrong = sets_timeout && timeout.is_none();
+    let heartbeat = section.get_with("heartbeat", within(SECOND / 10..=HOUR, duration_text));
+    let in_force = timeout.map_or(90 * SECOND, |timeout| timeout.value);
+    if let Some(Placed { value: heartbeat, place }) = &heartbeat
+        && *heartbeat > in_force / 3
+        && !timeout_is_wrong
+    {
+        let (heartbeat, timeout) = (duration_text(*heartbeat), duration_text(in_force));
+        let what = format!("is {heartbeat}, not well under lease.timeout of {timeout}");
+        let third = duration_text(whole_millis(in_force / 3));
+        let todo = format!("set it to a third of the timeout or less: {third}");
+        section.note_at(place, "heartbeat", &what, todo);
+    }
+    section.finish();
+    let heartbeat = heartbeat.map_or_else(|| whole_millis(in_force / 3), |heartbeat| heartbeat.value);
+    Lease { timeout: in_force, heartbeat }
+}
+
+/// A third of 100 s reads better as 33s 333ms.
+fn whole_millis(duration: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Reads `[sweeper]`.
+pub(super) fn sweeper(mut section: Section<'_>) -> Sweeper {
+    let every = section.get_with("every", within(SECOND / 10..=HOUR, duration_text));
+    section.finish();
+    Sweeper { every: every.map_or(30 * SECOND, |every| every.value) }
+}
+
+/// Reads `[shutdown]`.
+pub(super) fn shutdown(mut section: Section<'_>) -> Shutdown {
+    let grace = section.get_with("grace", within(Duration::ZERO..=HOUR, duration_text));
+    section.finish();
+    Shutdown { grace: grace.map_or(60 * SECOND, |grace| grace.value) }
+}
+
+/// Reads `[http]`.
+pub(super) fn http(mut section: Section<'_>) -> Http {
+    let listen = section.get_with("listen", |text: String| {
+        text.parse::<SocketAddr>().map_err(|_| {
+            Flaw::new(
+                format!("is {text:?}, not an address with a port"),
+                r#"write "127.0.0.1:9180", "0.0.0.0:9180" for all interfaces, or "[::1]:9180""#,
+            )
+        })
+    });
+    section.finish();
+    Http { listen: listen.map_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9180)), |listen| listen.value) }
+}
+
+/// Reads `[log]`.
+pub(super) fn log(mut section: Section<'_>) -> Log {
+    let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let format = section.get_with("format", |word: String| choice(&formats, &word));
+    let level = section.get_with("level", log_level);
+    section.finish();
+    Log {
+        format: format.map_or(LogFormat::Auto, |format| format.value),
+        level: level.map_or_else(|| "info".to_owned(), |level| level.value),
+    }
+}
+
+/// A filter takes any word that is no level for the name of a module, and a slip such as
+/// `inof` would silence the log: a module must be given with its level.
+fn log_level(filter: String) -> Result<String, Flaw> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    for word in filter.split(',').map(str::trim).filter(|word| !word.contains(['=', '[', ']', '}'])) {
+        if !LEVELS.contains(&word.to_ascii_lowercase().as_str()) {
+            let todo = match suggest::among(word, LEVELS) {
+                Some(level) => format!("did you mean {level:?}?"),
+                None => {
+                    r#"write off, error, warn, info, debug or trace; for a module "info,copyhold::store=debug""#.into()
+                }
+            };
+            return Err(Flaw::new(format!("has {word:?}, which is no level"), todo));
+        }
+    }
+    match EnvFilter::try_new(&filter) {
+        Ok(_) => Ok(filter),
+        Err(error) => Err(Flaw::new(
+            format!("is {filter:?}, which is no filter: {error}"),
+            r#"write a level, or "info,copyhold::store=debug""#,
+        )),
+    }
+}

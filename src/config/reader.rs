@@ -1,0 +1,232 @@
+//! Reads settings out of the tree. Whatever is wrong is noted and reading goes on, so
+//! that one look at the report suffices. A setting that was wrong reads like one that
+//! is absent: its problem is noted, and no [`super::Config`] comes of it.
+
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    document::{Entries, Node, Value},
+    overrides::{Environment, variable_for},
+    place::{Place, Placed},
+    problem::Problem,
+    setting::Setting,
+    suggest,
+};
+
+/// What is read from, and what came of it so far.
+pub(super) struct Reader {
+    pub(super) environment: Environment,
+    /// Of the configuration; relative paths begin there.
+    pub(super) folder: PathBuf,
+    problems: RefCell<Vec<Problem>>,
+    /// Paths of all settings that were asked for: these are the ones that exist.
+    asked: RefCell<Vec<String>>,
+    unknown: RefCell<Vec<Placed<String>>>,
+}
+
+/// Why a value was refused: `what` continues a sentence that the setting's path begins.
+#[derive(Debug)]
+pub(super) struct Flaw {
+    /// Of the flaw, where it is not that of the value.
+    pub(super) place: Option<Place>,
+    pub(super) what: String,
+    pub(super) todo: String,
+}
+
+impl Flaw {
+    pub(super) fn new(what: impl Into<String>, todo: impl Into<String>) -> Self {
+        Self { place: None, what: what.into(), todo: todo.into() }
+    }
+}
+
+impl Reader {
+    pub(super) fn new(environment: Environment, config: &Path) -> Self {
+        Self {
+            environment,
+            folder: config.parent().map(Path::to_path_buf).unwrap_or_default(),
+            problems: RefCell::default(),
+            asked: RefCell::default(),
+            unknown: RefCell::default(),
+        }
+    }
+
+    /// A path as the configuration means it: relative to its own folder.
+    pub(super) fn resolve(&self, path: &str) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    pub(super) fn note(&self, place: Place, what: impl Into<String>, todo: impl Into<String>) {
+        self.problems.borrow_mut().push(Problem { place, what: what.into(), todo: todo.into() });
+    }
+
+    pub(super) fn note_all(&self, problems: Vec<Problem>) {
+        self.problems.borrow_mut().extend(problems);
+    }
+
+    /// All problems, now that everything has been asked for.
+    pub(super) fn finish(self) -> Vec<Problem> {
+        let asked = self.asked.into_inner();
+        let mut problems = self.problems.into_inner();
+        for Placed { value: path, place } in self.unknown.into_inner() {
+            let todo = match &place {
+                Place::Variable(name) => suggest::for_variable(name, &asked),
+                Place::File | Place::Position { .. } => suggest::for_setting(&path, &asked),
+            };
+            problems.push(Problem { place, what: format!("there is no setting {}", path.escape_debug()), todo });
+        }
+        problems
+    }
+}
+
+/// A section being read; what nobody asked for by the end is unknown.
+pub(super) struct Section<'r> {
+    reader: &'r Reader,
+    /// Empty for the top level.
+    path: String,
+    place: Place,
+    entries: Entries,
+    /// It is no section at all, which was noted: its settings are not missing.
+    broken: bool,
+}
+
+impl<'r> Section<'r> {
+    pub(super) fn top(reader: &'r Reader, entries: Entries) -> Self {
+        Self { reader, path: String::new(), place: Place::File, entries, broken: false }
+    }
+
+    /// The section of that name; an empty one where there is none.
+    pub(super) fn section(&mut self, name: &str) -> Section<'r> {
+        let path = self.path_of(name);
+        let absent = |broken| Section {
+            reader: self.reader,
+            path: path.clone(),
+            place: self.place.clone(),
+            entries: Entries::new(),
+            broken,
+        };
+        match self.entries.remove(name) {
+            None => absent(self.broken),
+            Some(Node { key, value: Value::Section(entries), .. }) => {
+                Section { reader: self.reader, path, place: key, entries, broken: false }
+            }
+            Some(Node { key, .. }) => {
+                let todo = match &key {
+                    Place::Variable(name) => format!("override its settings one by one, as in {name}__SETTING"),
+                    Place::File | Place::Position { .. } => format!("write [{path}] and its settings below that"),
+                };
+                self.reader.note(key, format!("{path} is a section, not a value"), todo);
+                absent(true)
+            }
+        }
+    }
+
+    /// All its sections, each with its name, for a section of sections.
+    pub(super) fn sections(&mut self) -> Vec<(String, Section<'r>)> {
+        let names: Vec<String> = self.entries.keys().cloned().collect();
+        names.into_iter().map(|name| (name.clone(), self.section(&name))).collect()
+    }
+
+    /// The value of a setting, if it is there and of the right kind.
+    pub(super) fn get<T: Setting>(&mut self, name: &str) -> Option<Placed<T>> {
+        self.get_with(name, Ok)
+    }
+
+    /// As [`Self::get`], checked or turned into something else.
+    pub(super) fn get_with<T: Setting, U>(
+        &mut self,
+        name: &str,
+        check: impl FnOnce(T) -> Result<U, Flaw>,
+    ) -> Option<Placed<U>> {
+        let path = self.path_of(name);
+        self.reader.asked.borrow_mut().push(path.clone());
+        let node = self.entries.remove(name)?;
+        let place = node.place.clone();
+        match T::read(node, self.reader).and_then(check) {
+            Ok(value) => Some(Placed { value, place }),
+            Err(flaw) => {
+                self.reader.note(flaw.place.unwrap_or(place), format!("{path} {}", flaw.what), flaw.todo);
+                None
+            }
+        }
+    }
+
+    /// As [`Self::get_with`], and its absence is a problem. `example` follows `name = `.
+    pub(super) fn need_with<T: Setting, U>(
+        &mut self,
+        name: &str,
+        example: &str,
+        check: impl FnOnce(T) -> Result<U, Flaw>,
+    ) -> Option<Placed<U>> {
+        if !self.has(name) && !self.broken {
+            self.missing(name, example);
+        }
+        self.get_with(name, check)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    fn missing(&self, name: &str, example: &str) {
+        let path = self.path_of(name);
+        let todo = match &self.place {
+            Place::Variable(begun_by) => format!(
+                "only {begun_by} speaks of [{}]: set {} too, or correct its name",
+                self.path,
+                variable_for(&path)
+            ),
+            Place::File if self.path.is_empty() => format!("write {name} = {example} above the first section"),
+            Place::File => format!("write a section [{}] with {name} = {example}", self.path),
+            Place::Position { .. } => format!("write {name} = {example} in this section"),
+        };
+        self.reader.note(self.place.clone(), format!("{path} is missing"), todo);
+    }
+
+    /// Notes a problem with the section as a whole.
+    pub(super) fn note(&self, what: &str, todo: impl Into<String>) {
+        self.reader.note(self.place.clone(), format!("{} {what}", self.path), todo);
+    }
+
+    /// Notes a problem with one of its settings.
+    pub(super) fn note_at(&self, place: &Place, name: &str, what: &str, todo: impl Into<String>) {
+        self.reader.note(place.clone(), format!("{} {what}", self.path_of(name)), todo);
+    }
+
+    /// What is left over is unknown.
+    pub(super) fn finish(self) {
+        for (name, node) in &self.entries {
+            self.left_over(&self.path_of(name), node);
+        }
+    }
+
+    /// A section that variables alone made is reported by these.
+    fn left_over(&self, path: &str, node: &Node) {
+        if let (Place::Variable(_), Value::Section(inner)) = (&node.key, &node.value) {
+            for (name, node) in inner {
+                self.left_over(&format!("{path}.{name}"), node);
+            }
+        } else {
+            let unknown = Placed { value: path.to_owned(), place: node.key.clone() };
+            self.reader.unknown.borrow_mut().push(unknown);
+        }
+    }
+
+    pub(super) fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(super) fn reader(&self) -> &'r Reader {
+        self.reader
+    }
+}

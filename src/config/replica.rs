@@ -1,0 +1,118 @@
+use secrecy::{ExposeSecret as _, SecretString};
+use url::Url;
+
+use super::{
+    Credentials, Existing, Replica, endpoint,
+    place::{Place, Placed},
+    reader::{Flaw, Section},
+    setting::choice,
+};
+use crate::domain::{InvalidName, ReplicaName};
+
+/// A replica as far as it could be read, for the checks across all of them.
+pub(super) struct Found {
+    pub(super) name: String,
+    /// Of the section.
+    pub(super) place: Place,
+    /// Endpoint and bucket, if both are valid, with the place of the latter.
+    pub(super) location: Option<Placed<(Url, String)>>,
+    pub(super) readable: Option<Placed<bool>>,
+    /// `None` if anything about it is wrong.
+    pub(super) replica: Option<Replica>,
+}
+
+/// Reads `[replicas.NAME]`.
+pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
+    let valid_name = check_name(&name, &section);
+    let insecure = section.get::<bool>("insecure").is_some_and(|insecure| insecure.value);
+    let endpoint = section
+        .need_with("endpoint", r#""https://s3.example.com""#, |text: String| endpoint::endpoint(&text, insecure));
+    let bucket = section.need_with("bucket", r#""photos""#, endpoint::bucket);
+    let region = section.get_with("region", |text: String| printable(text, "the name of a region"));
+    let path_style = section.get::<bool>("path_style");
+    let credentials = credentials(&mut section);
+    let existing = section.get_with("existing", |word: String| {
+        choice(&[("adopt", Existing::Adopt), ("overwrite", Existing::Overwrite)], &word)
+    });
+    let readable = section.get::<bool>("read");
+    let storage_class = section.get_with("storage_class", |text: String| printable(text, "a storage class"));
+
+    let place = section.place().clone();
+    let both = endpoint.zip(bucket);
+    let location = both.map(|(endpoint, bucket)| bucket.map(|bucket| (endpoint.value, bucket)));
+    if let (Some(location), Some(Placed { value: false, place })) = (&location, &path_style)
+        && let Some(why) = endpoint::no_host_name(&location.value.0, &location.value.1)
+    {
+        section.note_at(place, "path_style", &format!("is false, but {why}"), "set it to true");
+    }
+    section.finish();
+
+    let replica = (|| {
+        let (endpoint, bucket) = location.clone()?.value;
+        Some(Replica {
+            name: valid_name?,
+            region: region.map_or_else(|| endpoint::region_of(&endpoint), |region| region.value),
+            endpoint,
+            bucket,
+            path_style: path_style.is_none_or(|path_style| path_style.value),
+            credentials: credentials?,
+            existing: existing.map(|existing| existing.value),
+            read: readable.as_ref().is_none_or(|read| read.value),
+            storage_class: storage_class.map(|class| class.value),
+        })
+    })();
+    Found { name, place, location, readable, replica }
+}
+
+fn check_name(name: &str, section: &Section<'_>) -> Option<ReplicaName> {
+    let (what, todo) = match ReplicaName::new(name) {
+        Ok(name) => return Some(name),
+        Err(InvalidName::Spelling) => (
+            "is no name for a replica, because it becomes part of a column's",
+            "begin with a lower-case letter, then up to 30 of a-z, 0-9 and _",
+        ),
+        Err(InvalidName::Taken) => ("has the name of a column that the table has anyway", "give it another name"),
+    };
+    section.note(what, todo);
+    None
+}
+
+fn credentials(section: &mut Section<'_>) -> Option<Credentials> {
+    const KEYS: [&str; 2] = ["access_key_id", "secret_access_key"];
+    let has_keys = KEYS.map(|key| section.has(key));
+    let has_word = section.has("credentials");
+    let ambient = section.get_with("credentials", |word: String| choice(&[("ambient", ())], &word));
+    let wants_ambient = ambient.is_some();
+    if let Some(Placed { place, .. }) = ambient
+        && has_keys.contains(&true)
+    {
+        let todo = "remove credentials to use the keys, or the keys to use the AWS chain";
+        section.note_at(&place, "credentials", "and keys exclude each other", todo);
+    }
+    if has_keys == [false, false] {
+        if !has_word && !section.is_broken() {
+            let todo = r#"set access_key_id and secret_access_key, or credentials = "ambient" for the AWS chain"#;
+            section.note("has no credentials", todo);
+        }
+        // Asked for all the same, so that the report can suggest them.
+        let _: [Option<Placed<SecretString>>; 2] = KEYS.map(|key| section.get(key));
+        return wants_ambient.then_some(Credentials::Ambient);
+    }
+    let [id, secret] = KEYS.map(|key| section.need_with(key, r#"{ env = "NAME" }"#, key_text));
+    Some(Credentials::Keys { access_key_id: id?.value, secret_access_key: secret?.value })
+}
+
+/// A stray blank or a second line would only show as a refused signature.
+fn key_text(key: SecretString) -> Result<SecretString, Flaw> {
+    if key.expose_secret().chars().all(|c| c.is_ascii_graphic()) {
+        return Ok(key);
+    }
+    Err(Flaw::new("contains blanks, line breaks or other characters that no key has", "give it the key alone"))
+}
+
+fn printable(text: String, what: &str) -> Result<String, Flaw> {
+    if text.chars().all(|c| c.is_ascii_graphic()) {
+        return Ok(text);
+    }
+    Err(Flaw::new(format!("is {text:?}, which cannot be {what}"), "use letters, digits and punctuation, no blanks"))
+}

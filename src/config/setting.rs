@@ -1,0 +1,165 @@
+//! The kinds of values that settings have, each read from a node of the tree.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use secrecy::SecretString;
+
+use super::{
+    document::{Node, Value, parse_value},
+    place::Place,
+    reader::{Flaw, Reader},
+    secret,
+};
+
+/// A kind of value.
+pub(super) trait Setting: Sized {
+    fn read(node: Node, reader: &Reader) -> Result<Self, Flaw>;
+}
+
+/// Text that is not empty.
+impl Setting for String {
+    fn read(node: Node, _: &Reader) -> Result<Self, Flaw> {
+        match settled(node.value, &node.place, |value| matches!(value, Value::Text(_))) {
+            Value::Text(text) if text.is_empty() => Err(Flaw::new("is empty", "give it a value, or remove it")),
+            Value::Text(text) => Ok(text),
+            other => Err(wrong_kind(&other, "text in quotes", "write it in quotes")),
+        }
+    }
+}
+
+impl Setting for bool {
+    fn read(node: Node, _: &Reader) -> Result<Self, Flaw> {
+        match settled(node.value, &node.place, |value| matches!(value, Value::Boolean(_))) {
+            Value::Boolean(yes) => Ok(yes),
+            other => Err(wrong_kind(&other, "true or false", "write true or false, without quotes")),
+        }
+    }
+}
+
+impl Setting for i64 {
+    fn read(node: Node, _: &Reader) -> Result<Self, Flaw> {
+        match settled(node.value, &node.place, |value| matches!(value, Value::Integer(_))) {
+            Value::Integer(Some(number)) => Ok(number),
+            Value::Integer(None) => Err(Flaw::new("is beyond all bounds", "write a smaller number")),
+            other => Err(wrong_kind(&other, "a whole number", "write digits alone, without quotes or unit")),
+        }
+    }
+}
+
+impl Setting for Duration {
+    fn read(node: Node, reader: &Reader) -> Result<Self, Flaw> {
+        const TODO: &str = r#"write a number with its unit in quotes: "500ms", "90s", "5m" or "1h 30m""#;
+        if let Value::Integer(_) | Value::Other(_) = node.value {
+            return Err(wrong_kind(&node.value, "a duration", TODO));
+        }
+        let text = String::read(node, reader)?;
+        humantime::parse_duration(&text).map_err(|_| Flaw::new(format!("is {text:?}, which is no duration"), TODO))
+    }
+}
+
+impl Setting for ByteSize {
+    fn read(node: Node, reader: &Reader) -> Result<Self, Flaw> {
+        const TODO: &str = r#"write a number with its unit in quotes: "256MiB" or "1GiB""#;
+        if let Value::Integer(_) | Value::Other(_) = node.value {
+            return Err(wrong_kind(&node.value, "a size", TODO));
+        }
+        let text = String::read(node, reader)?;
+        text.parse().map_err(|_| Flaw::new(format!("is {text:?}, which is no size"), TODO))
+    }
+}
+
+/// A secret: in place, or named by `{ env = "…" }` or `{ file = "…" }`.
+impl Setting for SecretString {
+    fn read(node: Node, reader: &Reader) -> Result<Self, Flaw> {
+        match settled(node.value, &node.place, |value| matches!(value, Value::Text(_) | Value::Section(_))) {
+            Value::Text(text) if text.is_empty() => Err(Flaw::new("is empty", "give it a value")),
+            Value::Text(text) => Ok(text.into()),
+            Value::Section(entries) => secret::referred_to(entries, reader),
+            other => Err(wrong_kind(&other, "text in quotes", secret::FORMS)),
+        }
+    }
+}
+
+/// A variable's text as the TOML value that it spells if that is of the wanted kind, else as text.
+fn settled(value: Value, place: &Place, wanted: impl Fn(&Value) -> bool) -> Value {
+    match value {
+        Value::Variable(text) => match parse_value(&text, place).filter(wanted) {
+            Some(value) => value,
+            None => Value::Text(text),
+        },
+        other => other,
+    }
+}
+
+fn wrong_kind(value: &Value, wanted: &str, todo: &str) -> Flaw {
+    Flaw::new(format!("is {}, where {wanted} is needed", value.kind()), todo)
+}
+
+/// One word out of a few, each of which stands for something.
+pub(super) fn choice<T>(words: &[(&str, T)], text: &str) -> Result<T, Flaw>
+where
+    T: Copy,
+{
+    if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text) {
+        return Ok(*meaning);
+    }
+    let all: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+    let todo = match super::suggest::among(text, words.iter().map(|(word, _)| *word)) {
+        Some(meant) => format!("did you mean {meant:?}?"),
+        None => format!("write {}", all.join(" or ")),
+    };
+    Err(Flaw::new(format!("is {text:?}, not one of {}", all.join(", ")), todo))
+}
+
+/// Refuses what is outside the range; `show` writes a value as the file would.
+pub(super) fn within<T: PartialOrd + Copy>(
+    range: std::ops::RangeInclusive<T>,
+    show: impl Fn(T) -> String,
+) -> impl FnOnce(T) -> Result<T, Flaw> {
+    move |value| {
+        if range.contains(&value) {
+            return Ok(value);
+        }
+        let (least, most) = (show(*range.start()), show(*range.end()));
+        let (side, bound) = if value < *range.start() { ("less", &least) } else { ("more", &most) };
+        Err(Flaw::new(
+            format!("is {}, {side} than {bound}", show(value)),
+            format!("set it to something from {least} to {most}"),
+        ))
+    }
+}
+
+/// A duration as the file would have it: `90s` as people write it, above two minutes `2m 5s`.
+pub(super) fn duration_text(duration: Duration) -> String {
+    if duration.subsec_nanos() == 0 && duration.as_secs() < 120 {
+        return format!("{}s", duration.as_secs());
+    }
+    humantime::format_duration(duration).to_string()
+}
+
+/// A size as the file would have it, exact: `256MiB`, or bytes where no unit divides it.
+pub(super) fn size_text(size: ByteSize) -> String {
+    let ByteSize(bytes) = size;
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let exact = units.into_iter().find(|(shift, _)| bytes != 0 && bytes % (1 << shift) == 0);
+    exact.map_or_else(|| format!("{bytes}B"), |(shift, unit)| format!("{}{unit}", bytes >> shift))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_durations_are_written_so_that_they_can_be_read_again() {
+        for bytes in [0, 1, 1_000_000, 32 << 20, 256 << 20, (1 << 40) + 1024] {
+            let size = ByteSize(bytes);
+            assert_eq!(size_text(size).parse(), Ok(size));
+        }
+        for millis in [0, 1, 500, 90_000, 5_400_000] {
+            let duration = Duration::from_millis(millis);
+            assert_eq!(humantime::parse_duration(&duration_text(duration)), Ok(duration));
+        }
+        assert_eq!(size_text(ByteSize(256 << 20)), "256MiB");
+    }
+}

@@ -1,0 +1,97 @@
+//! The configuration in force as TOML, every default filled in and every secret as `***`.
+
+use std::fmt;
+
+use bytesize::ByteSize;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{
+    Config, Credentials, Database, Existing, LogFormat, Replica, database_url, net,
+    setting::{duration_text, size_text},
+};
+
+/// What a file would have to say to be read as this configuration, but for the secrets.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "primary = {:?}\n\n{}", self.primary.as_str(), self.database)?;
+        for replica in &self.replicas {
+            writeln!(f, "{replica}")?;
+        }
+        writeln!(f, "[workers]\ncount = {}", self.workers.count)?;
+        writeln!(f, "memory = {:?}\n", size_text(ByteSize::b(self.workers.memory_bytes)))?;
+        writeln!(f, "[lease]\ntimeout = {:?}", duration_text(self.lease.timeout))?;
+        writeln!(f, "heartbeat = {:?}\n", duration_text(self.lease.heartbeat))?;
+        writeln!(f, "[sweeper]\nevery = {:?}\n", duration_text(self.sweeper.every))?;
+        writeln!(f, "[shutdown]\ngrace = {:?}\n", duration_text(self.shutdown.grace))?;
+        writeln!(f, "[http]\nlisten = {:?}\n", self.http.listen.to_string())?;
+        let format = match self.log.format {
+            LogFormat::Auto => "auto",
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        };
+        writeln!(f, "[log]\nformat = {format:?}\nlevel = {:?}", self.log.level)
+    }
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let masked = |url: &SecretString| database_url::masked(url.expose_secret());
+        writeln!(f, "[database]\nurl = {:?}", masked(&self.url))?;
+        if let Some(url) = &self.listen_url {
+            writeln!(f, "listen_url = {:?}", masked(url))?;
+        }
+        let urls = [Some(&self.url), self.listen_url.as_ref()];
+        if urls.into_iter().flatten().any(|url| database_url::is_insecure(url.expose_secret())) {
+            writeln!(f, "insecure = true")?;
+        }
+        if self.password.is_some() {
+            writeln!(f, "# password_file gave a password: ***")?;
+        }
+        writeln!(f, "schema = {:?}", self.schema.as_str())
+    }
+}
+
+impl fmt::Display for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "[replicas.{}]\nendpoint = {:?}", self.name, self.endpoint.as_str().trim_end_matches('/'))?;
+        if net::is_plain_to_another_host(&self.endpoint) {
+            writeln!(f, "insecure = true")?;
+        }
+        writeln!(f, "region = {:?}\nbucket = {:?}\npath_style = {}", self.region, self.bucket, self.path_style)?;
+        match &self.credentials {
+            Credentials::Ambient => writeln!(f, "credentials = \"ambient\"")?,
+            Credentials::Keys { .. } => writeln!(f, "access_key_id = \"***\"\nsecret_access_key = \"***\"")?,
+        }
+        match self.existing {
+            Some(Existing::Adopt) => writeln!(f, "existing = \"adopt\"")?,
+            Some(Existing::Overwrite) => writeln!(f, "existing = \"overwrite\"")?,
+            None => {}
+        }
+        writeln!(f, "read = {}", self.read)?;
+        match &self.storage_class {
+            Some(class) => writeln!(f, "storage_class = {class:?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let masked = |url: &SecretString| database_url::masked(url.expose_secret());
+        f.debug_struct("Database")
+            .field("url", &masked(&self.url))
+            .field("listen_url", &self.listen_url.as_ref().map(masked))
+            .field("password", &self.password.as_ref().map(|_| "***"))
+            .field("schema", &self.schema)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ambient => f.write_str("Ambient"),
+            Self::Keys { .. } => f.write_str("Keys(***)"),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+use super::*;
+use crate::config::{Credentials, LogFormat};
+
+/// Every file in `config/`, with a value for each variable that it names.
+#[test]
+fn every_file_in_the_config_folder_loads() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut loaded = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let named = text.split("env = \"").skip(1).filter_map(|rest| rest.split('"').next());
+        let config = load(&path, named.map(|name| (name, "value"))).unwrap_or_else(|errors| panic!("{errors}"));
+        assert!(config.replicas.len() >= 2, "{}", path.display());
+        loaded += 1;
+    }
+    assert!(loaded >= 2);
+}
+
+#[test]
+fn what_is_not_set_has_the_documented_default() {
+    let config = Case::of(LEAST).config();
+    assert_eq!(config.database.schema.as_str(), "copyhold");
+    assert_eq!(config.workers.count, 32);
+    assert_eq!(config.workers.memory_bytes, 256 << 20);
+    assert_eq!(config.lease.timeout, Duration::from_secs(90));
+    assert_eq!(config.lease.heartbeat, Duration::from_secs(30));
+    assert_eq!(config.sweeper.every, Duration::from_secs(30));
+    assert_eq!(config.shutdown.grace, Duration::from_mins(1));
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:9180");
+    assert_eq!(config.log.format, LogFormat::Auto);
+    assert_eq!(config.log.level, "info");
+    let [b2, wasabi] = config.replicas.as_slice() else { panic!("two replicas") };
+    assert_eq!((b2.name.as_str(), wasabi.name.as_str()), ("b2", "wasabi"));
+    assert_eq!(b2.region, "us-east-1");
+    assert!(b2.path_style && b2.read && b2.existing.is_none() && b2.storage_class.is_none());
+    assert!(matches!(b2.credentials, Credentials::Keys { .. }));
+    assert!(matches!(wasabi.credentials, Credentials::Ambient));
+}
+
+/// The example shows each setting, set or commented out, and no other.
+#[test]
+fn the_commented_example_names_every_setting_and_only_these() {
+    let text = include_str!("../../../config/copyhold.toml");
+    let uncommented: Vec<&str> = text
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(setting) if setting.split_once(" = ").is_some_and(|(key, _)| is_key(key)) => setting,
+            _ => line,
+        })
+        // Alternatives that exclude what the example sets.
+        .filter(|line| !line.starts_with("credentials") && !line.starts_with("password_file"))
+        .collect();
+    let mut case = Case::of(uncommented.join("\n"));
+    for name in text.split("env = \"").skip(1).filter_map(|rest| rest.split('"').next()) {
+        case = case.env(name, "value");
+    }
+    case.config();
+    let shown: BTreeSet<&str> = text.lines().map(|line| line.trim_start_matches("# ")).filter_map(key_of).collect();
+    let known = [
+        "primary",
+        "url",
+        "listen_url",
+        "password_file",
+        "schema",
+        "insecure",
+        "endpoint",
+        "region",
+        "bucket",
+        "path_style",
+        "access_key_id",
+        "secret_access_key",
+        "credentials",
+        "existing",
+        "read",
+        "storage_class",
+        "count",
+        "memory",
+        "timeout",
+        "heartbeat",
+        "every",
+        "grace",
+        "listen",
+        "format",
+        "level",
+    ];
+    assert_eq!(shown, BTreeSet::from(known));
+}
+
+fn key_of(line: &str) -> Option<&str> {
+    line.split_once(" = ").map(|(key, _)| key).filter(|key| is_key(key))
+}
+
+fn is_key(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+}

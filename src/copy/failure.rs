@@ -1,0 +1,68 @@
+//! Whose failure it was, in front of what it was.
+
+use crate::{
+    domain::{Class, Failure},
+    store::{Store, StoreError},
+};
+
+pub(super) fn bare(class: Class, message: impl Into<String>) -> Failure {
+    Failure { class, message: message.into(), retry_after: None }
+}
+
+pub(super) fn of_source(store: &Store, error: StoreError) -> Failure {
+    error.into_failure(format_args!("source {}", store.name()))
+}
+
+pub(super) fn of_target(store: &Store, error: StoreError) -> Failure {
+    let failure = error.into_failure(format_args!("target {}", store.name()));
+    match failure.class {
+        // These classes speak of a source. A target that lacks what it has just
+        // taken, or has something else by now, is simply tried again.
+        Class::Gone | Class::Changed => Failure { class: Class::Transient, ..failure },
+        _ => failure,
+    }
+}
+
+/// What to tell the targets when no source could be read: the object is gone only if
+/// every source that should have it says so; else the first other reason counts.
+///
+/// `failures` in the order of preference, each with whether the source's copy is on record.
+pub(super) fn most_telling(failures: Vec<(bool, Failure)>) -> Failure {
+    let any_recorded = failures.iter().any(|(recorded, _)| *recorded);
+    let counts = |recorded: bool| recorded || !any_recorded;
+    let gone = failures.iter().all(|(recorded, why)| !counts(*recorded) || why.class == Class::Gone);
+    let told = failures.into_iter().find(|(recorded, why)| {
+        if gone { counts(*recorded) && why.class == Class::Gone } else { why.class != Class::Gone }
+    });
+    told.map_or_else(|| bare(Class::Transient, "no replica may be read from at the moment"), |(_, why)| why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(failures: &[(bool, Class)]) -> Class {
+        most_telling(failures.iter().map(|(recorded, class)| (*recorded, bare(*class, ""))).collect()).class
+    }
+
+    #[test]
+    fn an_object_is_gone_only_if_all_that_should_have_it_say_so() {
+        assert_eq!(told(&[(true, Class::Gone)]), Class::Gone);
+        assert_eq!(told(&[(true, Class::Gone), (true, Class::Gone)]), Class::Gone);
+        assert_eq!(told(&[(true, Class::Gone), (true, Class::Transient)]), Class::Transient);
+        assert_eq!(told(&[(true, Class::Denied), (true, Class::Gone)]), Class::Denied);
+    }
+
+    #[test]
+    fn a_source_that_need_not_have_the_object_says_nothing_about_its_loss() {
+        assert_eq!(told(&[(true, Class::Gone), (false, Class::Denied)]), Class::Gone);
+        assert_eq!(told(&[(false, Class::Gone), (true, Class::Throttled)]), Class::Throttled);
+        // Nobody is on record: the primary's word is all there is.
+        assert_eq!(told(&[(false, Class::Gone)]), Class::Gone);
+    }
+
+    #[test]
+    fn without_any_source_the_copy_is_tried_again() {
+        assert_eq!(told(&[]), Class::Transient);
+    }
+}

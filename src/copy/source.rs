@@ -1,0 +1,149 @@
+use std::{ops::Range, pin::pin, time::Duration};
+
+use bytes::Bytes;
+
+use super::{
+    failure::{bare, of_source},
+    hash::{Both, Plain},
+    memory::{Buffer, Memory},
+    plan::WHOLE_UP_TO,
+    verify,
+};
+use crate::{
+    domain::{Class, Content, Failure, ObjectKey},
+    store::{Get, Head, Md5, Reason, Store},
+};
+
+/// How long an answer may wait unread for memory. Stores close what is not read;
+/// after this time it is asked for again, with the memory in hand.
+const UNREAD_AT_MOST: Duration = Duration::from_secs(10);
+
+/// One attempt to read one object from one source: every answer must speak of the
+/// content that the first one spoke of.
+pub(super) struct Reader<'a> {
+    store: &'a Store,
+    key: &'a ObjectKey,
+    memory: &'a Memory,
+    head: Head,
+    /// The first answer, as long as nobody has read from it.
+    first: Option<(Range<u64>, Get)>,
+}
+
+/// Bytes of the object in memory, hashed.
+pub(super) struct Piece {
+    pub bytes: Bytes,
+    pub crc: Plain,
+    pub md5: Md5,
+}
+
+impl<'a> Reader<'a> {
+    /// Asks for the beginning of the object, which tells how long it is.
+    ///
+    /// The memory is taken after that: until then nobody knows how much is needed. The
+    /// range keeps the store from sending all of a big object; a small one comes whole.
+    pub(super) async fn open(
+        store: &'a Store,
+        key: &'a ObjectKey,
+        memory: &'a Memory,
+        stated_bytes: Option<u64>,
+    ) -> Result<Self, Failure> {
+        let asked = 0..WHOLE_UP_TO;
+        // Said to be empty: no range of it exists.
+        let range = (stated_bytes != Some(0)).then(|| asked.clone());
+        let get = match store.get(key, range, None).await {
+            Err(error) if error.reason() == Reason::OutsideRange => store.get(key, None, None).await,
+            answer => answer,
+        };
+        let get = get.map_err(|error| of_source(store, error))?;
+        let head = get.head.clone();
+        if let Some(name) = head.metadata.unfit() {
+            let what = format!("{name} is not plain ASCII, which not every store keeps as it is");
+            return Err(bare(Class::Refused, format!("source {}: {what}", store.name())));
+        }
+        let first = Some((0..get.body.announced(), get));
+        Ok(Self { store, key, memory, head, first })
+    }
+
+    pub(super) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    pub(super) fn store(&self) -> &'a Store {
+        self.store
+    }
+
+    /// Reads `range` into memory.
+    pub(super) async fn piece(&mut self, range: Range<u64>) -> Result<Piece, Failure> {
+        let need = range.end - range.start;
+        let mut taking = pin!(self.memory.take(need));
+        let first = self.first.take().filter(|(answered, _)| *answered == range).map(|(_, get)| get);
+        let in_time = tokio::time::timeout(UNREAD_AT_MOST, &mut taking).await.ok();
+        let (buffer, first) = if let Some(buffer) = in_time {
+            (buffer, first)
+        } else {
+            drop(first);
+            (taking.await, None)
+        };
+        let get = match first {
+            Some(get) => get,
+            None => self.get(range).await?,
+        };
+        self.read(get, buffer).await
+    }
+
+    async fn get(&self, range: Range<u64>) -> Result<Get, Failure> {
+        // An empty object has no range.
+        let range = (range.end > 0).then_some(range);
+        let get = self.store.get(self.key, range, self.head.etag.as_ref()).await;
+        let get = get.map_err(|error| of_source(self.store, error))?;
+        let same = get.head.etag == self.head.etag
+            && get.head.size_bytes == self.head.size_bytes
+            // Where a store sends no ETag, the time is all there is.
+            && (self.head.etag.is_some() || get.head.last_modified == self.head.last_modified);
+        if !same {
+            let what = "the object changed while it was being read";
+            return Err(bare(Class::Changed, format!("source {}: {what}", self.store.name())));
+        }
+        Ok(get)
+    }
+
+    async fn read(&self, mut get: Get, mut buffer: Buffer) -> Result<Piece, Failure> {
+        let short = |what: &str| bare(Class::Transient, format!("source {}: {what}", self.store.name()));
+        let mut hash = Both::new();
+        while let Some(frame) = get.body.next().await.map_err(|error| of_source(self.store, error))? {
+            if !buffer.push(&frame) {
+                return Err(short("more bytes came than were asked for"));
+            }
+            hash.update(&frame);
+        }
+        if !buffer.is_full() {
+            return Err(short("fewer bytes came than were asked for"));
+        }
+        let bytes = buffer.freeze();
+        metrics::counter!("copyhold_source_bytes_total", "replica" => self.store.name().to_string())
+            .increment(bytes.len() as u64);
+        let (crc, md5) = hash.finish();
+        Ok(Piece { bytes, crc, md5 })
+    }
+
+    /// Whether the source's ETag claims to be the MD5 of the whole object.
+    pub(super) fn etag_may_be_md5(&self) -> bool {
+        !self.head.encrypted && self.head.etag.as_ref().is_some_and(crate::store::ETag::looks_like_md5)
+    }
+
+    /// Holds what was read against the source's own ETag.
+    ///
+    /// An ETag that looks like an MD5 and is not ours is either damage on the way or no
+    /// MD5 at all: a second reading tells, which is paid for only where they differ.
+    pub(super) async fn confirm(&self, read: &Content, md5: &Md5) -> Result<(), Failure> {
+        if !self.etag_may_be_md5() || self.head.etag.as_ref().is_some_and(|etag| etag.is_md5(md5)) {
+            return Ok(());
+        }
+        let again = verify::hash_of(self.store, self.key).await.map_err(|error| of_source(self.store, error))?;
+        if again == *read {
+            return Ok(());
+        }
+        let what = "bytes arrived damaged: they do not match the source's ETag, nor a second reading";
+        Err(bare(Class::Corrupt, format!("source {}: {what}", self.store.name())))
+    }
+}

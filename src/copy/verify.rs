@@ -1,0 +1,87 @@
+//! When a copy counts as proven.
+
+use std::time::SystemTime;
+
+use super::{
+    failure::{bare, of_target},
+    hash::Plain,
+};
+use crate::{
+    domain::{Class, Content, Failure, ObjectKey, Verified},
+    store::{ETag, Head, Md5, Reason, Store, StoreError},
+};
+
+/// Reads an object to the end and keeps nothing but its size and hash.
+pub(super) async fn hash_of(store: &Store, key: &ObjectKey) -> Result<Content, StoreError> {
+    let mut body = store.get(key, None, None).await?.body;
+    let mut hash = Plain::new();
+    while let Some(frame) = body.next().await? {
+        hash.update(&frame);
+    }
+    Ok(hash.content())
+}
+
+/// Proves a copy by the ETag that the store answered, or, where that is no checksum
+/// of ours, by reading it back. One part is one PUT.
+pub(super) async fn prove(
+    store: &Store,
+    key: &ObjectKey,
+    content: &Content,
+    parts: &[Md5],
+    answered: &ETag,
+) -> Result<Verified, Failure> {
+    let equal = match parts {
+        [whole] => answered.is_md5(whole),
+        parts => answered.is_of_parts(parts),
+    };
+    if equal { Ok(Verified::Compared) } else { read_back(store, key, content).await }
+}
+
+/// Proves a copy by its bytes.
+pub(super) async fn read_back(store: &Store, key: &ObjectKey, content: &Content) -> Result<Verified, Failure> {
+    let there = hash_of(store, key).await.map_err(|error| of_target(store, error))?;
+    if there == *content {
+        return Ok(Verified::ReadBack);
+    }
+    let what = format!("it keeps other bytes than were sent ({there:?} instead of {content:?})");
+    Err(bare(Class::Corrupt, format!("target {}: {what}", store.name())))
+}
+
+/// The object from before Copyhold came, if one stands where the copy shall go: it is
+/// never written over. What an earlier attempt of ours left does not count.
+pub(super) async fn look(store: &Store, key: &ObjectKey, older_than: SystemTime) -> Result<Option<Head>, Failure> {
+    match store.head(key).await {
+        Err(error) if error.reason() == Reason::NoSuchKey => Ok(None),
+        Err(error) => Err(of_target(store, error)),
+        // Without a date nobody can say that it is ours.
+        Ok(head) if head.last_modified.is_none_or(|at| at < older_than) => Ok(Some(head)),
+        Ok(_) => Ok(None),
+    }
+}
+
+/// Proves that what stood there before is the object itself, or says that it is not.
+pub(super) async fn adopt(
+    store: &Store,
+    key: &ObjectKey,
+    there: &Head,
+    content: &Content,
+    whole: Option<&Md5>,
+) -> Result<Verified, Failure> {
+    if there.size_bytes != content.size_bytes {
+        return Err(in_the_way(store));
+    }
+    let equal = whole.is_some_and(|md5| there.etag.as_ref().is_some_and(|etag| etag.is_md5(md5)));
+    if equal {
+        return Ok(Verified::Compared);
+    }
+    match read_back(store, key, content).await {
+        Err(Failure { class: Class::Corrupt, .. }) => Err(in_the_way(store)),
+        answer => answer,
+    }
+}
+
+pub(super) fn in_the_way(store: &Store) -> Failure {
+    let what = "another object is already there, written before Copyhold came. Remove it, or set \
+                existing = \"overwrite\" for this replica, and retry";
+    bare(Class::Refused, format!("target {}: {what}", store.name()))
+}

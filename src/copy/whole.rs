@@ -1,0 +1,59 @@
+//! Small objects: read into memory once, one PUT per target, all at the same time.
+
+use futures::future::join_all;
+
+use super::{
+    Cancelled, Copy, OnExisting, Target,
+    failure::of_target,
+    source::{Piece, Reader},
+    verify,
+};
+use crate::{
+    domain::{Content, Failure, Verified},
+    store::Metadata,
+};
+
+impl Copy<'_> {
+    /// Sends what `piece` holds to `targets`; each says how it went as soon as it knows.
+    pub(super) async fn write_whole(
+        &self,
+        reader: &Reader<'_>,
+        piece: Piece,
+        targets: &[&Target],
+    ) -> Result<(), Cancelled> {
+        let content = piece.crc.content();
+        let sound = self.or_stop(async {
+            self.expected(reader.store(), &content)?;
+            reader.confirm(&content, &piece.md5).await
+        });
+        if let Err(why) = sound.await? {
+            self.fail_all(targets, &why);
+            return Ok(());
+        }
+        self.has_read(reader.store(), content);
+        let metadata = &reader.head().metadata;
+        let all = join_all(targets.iter().map(|target| async {
+            let result = self.put(target, &piece, &content, metadata).await;
+            self.ended(target, result);
+        }));
+        self.or_stop(all).await?;
+        Ok(())
+    }
+
+    async fn put(
+        &self,
+        target: &Target,
+        piece: &Piece,
+        content: &Content,
+        metadata: &Metadata,
+    ) -> Result<Verified, Failure> {
+        let (store, key) = (&*target.store, &self.job.key);
+        if let OnExisting::Adopt { older_than } = target.existing
+            && let Some(there) = verify::look(store, key, older_than).await?
+        {
+            return verify::adopt(store, key, &there, content, Some(&piece.md5)).await;
+        }
+        let etag = store.put(key, &piece.bytes, &piece.md5, metadata).await.map_err(|e| of_target(store, e))?;
+        verify::prove(store, key, content, &[piece.md5], &etag).await
+    }
+}

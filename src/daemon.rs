@@ -1,0 +1,236 @@
+//! The composition root of `copyhold run`: configuration → pools, stores, tasks; and the order in which they end.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::{
+    config::Config,
+    copy::Memory,
+    http,
+    lifecycle::{Endings, ExitReason, Lifecycle},
+    listener::Listener,
+    queue::{self, Daemon, Pools, Queue, SchemaFit},
+    store::Store,
+    sweeper::{self, Sweeper},
+    wake,
+    worker::{self, Claimer, Doorkeeper, Heartbeat, Held, Lanes, Replica, Runner},
+};
+
+/// How long the last words, releases and farewells, may take after everything else has ended.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// Runs the daemon until it is asked to end.
+pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> anyhow::Result<ExitReason> {
+    // First of all, so that a port in use is told at once and nothing has to be undone.
+    let door = http::bind(config.http.listen).await.with_context(|| {
+        format!("cannot listen on {}, http.listen of the configuration: is another daemon running?", config.http.listen)
+    })?;
+    let (lifecycle, mut endings) = Lifecycle::new();
+    let pools = Pools::new(&config.database).context("database.url")?;
+    let names: Vec<_> = config.replicas.iter().map(|r| r.name.clone()).collect();
+    let queue = Queue::new(pools.work.clone(), config.database.schema.clone(), names.clone());
+    let pages = http::Pages { queue: queue.clone(), metrics, drain: lifecycle.drain.clone() };
+    lifecycle.spawn("http", &lifecycle.end, http::serve(door, pages, lifecycle.end.clone()));
+
+    // Everything up to here works while PostgreSQL is away; from here on it is waited for.
+    let prepared = tokio::select! {
+        prepared = prepare(&config, &queue, migrate) => prepared?,
+        reason = endings.first() => {
+            lifecycle.end.cancel();
+            return Ok(reason?);
+        }
+    };
+    let reason = work(config, prepared, queue, &pools, &lifecycle, &mut endings).await?;
+    if tokio::time::timeout(LAST_WORDS, pools.close()).await.is_err() {
+        warn!("PostgreSQL's connections did not close in time");
+    }
+    Ok(reason)
+}
+
+struct Prepared {
+    daemon: Daemon,
+    replicas: Vec<Replica>,
+}
+
+/// A fitting schema, an entry among the daemons, a client per store.
+async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> anyhow::Result<Prepared> {
+    let patience = Patience;
+    patience.with("look at the schema", || fit(config, queue, migrate)).await?;
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let timeout = config.lease.timeout;
+    let daemon = patience
+        .with("enter the list of daemons", || async {
+            queue.enlist(host.clone(), timeout).await.map_err(|e| Trouble::Passing(e.into()))
+        })
+        .await?;
+    let mut replicas = Vec::new();
+    for replica in &config.replicas {
+        // Each object has at most one request under way at a store, parts being sent one after the other.
+        let store = Store::connect(replica, config.workers.count)
+            .await
+            .with_context(|| format!("the client of replica {}", replica.name))?;
+        replicas.push(Replica { name: replica.name.clone(), store: Arc::new(store), read: replica.read });
+    }
+    info!(
+        daemon = daemon.id.number(),
+        "Daemon {} has {} workers for {} replicas",
+        daemon.id,
+        config.workers.count,
+        replicas.len()
+    );
+    Ok(Prepared { daemon, replicas })
+}
+
+async fn fit(config: &Config, queue: &Queue, migrate: bool) -> Result<(), Trouble> {
+    if migrate {
+        match queue::migrate(config).await {
+            Ok(done) => info!(?done, "The schema is up to date"),
+            Err(queue::MigrateError::Queue(error)) if error.is_away() => return Err(Trouble::Passing(error.into())),
+            Err(error) => return Err(Trouble::Lasting(error.into())),
+        }
+    }
+    match SchemaFit::of(queue.pool(), queue.schema()).await {
+        Ok(SchemaFit::Fits) => {}
+        Ok(unfit) => return Err(Trouble::Lasting(unfit.into())),
+        Err(error) if error.is_away() => return Err(Trouble::Passing(error.into())),
+        Err(error) => return Err(Trouble::Lasting(error.into())),
+    }
+    let known = queue.replica_rows().await.map_err(|e| Trouble::Passing(e.into()))?;
+    let missing: Vec<_> =
+        queue.replicas().iter().filter(|r| !known.iter().any(|k| k.name == **r)).map(ToString::to_string).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Trouble::Lasting(anyhow::anyhow!(
+        "the schema has no columns for replica {}; run `copyhold migrate` with this configuration (or `copyhold run --migrate`)",
+        missing.join(", ")
+    )))
+}
+
+async fn work(
+    config: Config,
+    prepared: Prepared,
+    queue: Queue,
+    pools: &Pools,
+    lifecycle: &Lifecycle,
+    endings: &mut Endings,
+) -> anyhow::Result<ExitReason> {
+    let Prepared { daemon, replicas } = prepared;
+    let (waker, wake) = wake::channel();
+    let lanes = Lanes::new(replicas);
+    let held = Held::default();
+    let (completer, writer) = worker::completer(queue.clone());
+    let heartbeat_queue =
+        Queue::new(pools.heartbeat.clone(), config.database.schema.clone(), queue.replicas().to_vec());
+
+    // These live to the end: what is under way needs them.
+    let heartbeat =
+        Heartbeat { queue: heartbeat_queue, daemon: daemon.clone(), held: held.clone(), every: config.lease.heartbeat };
+    lifecycle.spawn("heartbeat", &lifecycle.end, heartbeat.run(lifecycle.end.clone()));
+    lifecycle.spawn("completer", &lifecycle.end, writer.run());
+
+    // These take on work, and end as soon as no more is wanted.
+    let drain = &lifecycle.drain;
+    let listener = Listener {
+        options: queue::direct_options(&config.database).context("database.listen_url")?,
+        schema: config.database.schema.clone(),
+        waker: waker.clone(),
+    };
+    lifecycle.spawn("listener", drain, listener.run(drain.clone()));
+    let sweeper = Sweeper {
+        queue: queue.clone(),
+        every: config.sweeper.every,
+        lease_time: config.lease.timeout,
+        waker: waker.clone(),
+    };
+    lifecycle.spawn("sweeper", drain, sweeper.run(drain.clone()));
+    lifecycle.spawn("backlog", drain, sweeper::count_backlog(queue.clone(), drain.clone()));
+    let (count, memory, grace) = (config.workers.count, config.workers.memory_bytes, config.shutdown.grace);
+    let doorkeeper = Doorkeeper { config, queue: queue.clone(), lanes: lanes.clone(), waker };
+    lifecycle.spawn("doorkeeper", drain, doorkeeper.run(drain.clone()));
+
+    let running = TaskTracker::new();
+    let runner = Runner {
+        queue: queue.clone(),
+        held,
+        completer,
+        lanes: lanes.clone(),
+        memory: Arc::new(Memory::new(memory)),
+        stop: lifecycle.stop.clone(),
+    };
+    let claimer = Claimer {
+        queue: queue.clone(),
+        daemon: daemon.clone(),
+        lanes,
+        runner: Arc::new(runner),
+        slots: Arc::new(Semaphore::new(count)),
+        running: running.clone(),
+        wake,
+    };
+    lifecycle.spawn("claimer", drain, claimer.run(drain.clone()));
+
+    let reason = endings.first().await?;
+    match &reason {
+        ExitReason::Signal => info!(
+            objects = running.len(),
+            "Asked to end: no more is claimed, {} objects are finished first",
+            running.len()
+        ),
+        ExitReason::TaskEnded(name) => error!(task = name, "Task {name} has ended, which it must not: the daemon ends"),
+    }
+    running.close();
+    endings.drain(lifecycle, grace, running.wait()).await?;
+    finish(&queue, &daemon, lifecycle, &running).await;
+    Ok(reason)
+}
+
+/// Copies have been told to stop: they abort their uploads and give their rows back, then the rest ends.
+async fn finish(queue: &Queue, daemon: &Daemon, lifecycle: &Lifecycle, running: &TaskTracker) {
+    let last_words = async {
+        running.wait().await;
+        if let Err(error) = queue.leave(daemon.id).await {
+            warn!(error = %error, "Could not leave the list of daemons; the others will notice");
+        }
+        lifecycle.end.cancel();
+        lifecycle.all_ended().await;
+    };
+    if tokio::time::timeout(LAST_WORDS, last_words).await.is_err() {
+        warn!("Some work did not stop in time; its leases will be swept");
+        lifecycle.end.cancel();
+    }
+}
+
+/// An error to wait out, or one that only an operator can mend.
+enum Trouble {
+    Passing(anyhow::Error),
+    Lasting(anyhow::Error),
+}
+
+/// Waits out a PostgreSQL that is away: longer and longer, up to ten seconds.
+#[derive(Debug, Default)]
+struct Patience;
+
+impl Patience {
+    async fn with<T, F>(&self, what: &str, mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
+    where
+        F: Future<Output = Result<T, Trouble>>,
+    {
+        let mut pause = Duration::from_millis(200);
+        loop {
+            match attempt().await {
+                Ok(done) => return Ok(done),
+                Err(Trouble::Lasting(error)) => return Err(error),
+                Err(Trouble::Passing(error)) => {
+                    warn!("Could not {what}, next try in {pause:?}: {error:#}");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(10));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Every metric's name, unit and labels, in one list. Labels never hold a key or a task's id.
+
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::domain::{Class, ReplicaName};
+
+/// Seconds; from a local round trip to a large object on a slow line.
+const LATENCY_BUCKETS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0];
+
+/// Installs the recorder of this process; its text is what `/metrics` serves.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &LATENCY_BUCKETS)?
+        .install_recorder()?;
+    describe();
+    Ok(handle)
+}
+
+fn describe() {
+    describe_counter!("copyhold_copies_total", Unit::Count, "Copies recorded; by replica.");
+    describe_counter!("copyhold_copied_bytes_total", Unit::Bytes, "Bytes of copies recorded; by replica.");
+    describe_counter!("copyhold_failures_total", Unit::Count, "Attempts that failed; by replica and class.");
+    describe_counter!("copyhold_claims_total", Unit::Count, "Rows leased by this process.");
+    describe_counter!("copyhold_leases_lost_total", Unit::Count, "Leases that this process lost before it was done.");
+    describe_counter!("copyhold_leases_swept_total", Unit::Count, "Leases of dead holders that this process freed.");
+    describe_counter!("copyhold_database_errors_total", Unit::Count, "Statements that failed; by statement.");
+    describe_gauge!("copyhold_leases_held", Unit::Count, "Rows that this process holds.");
+    describe_gauge!("copyhold_memory_bytes", Unit::Bytes, "Object bytes held in memory.");
+    describe_gauge!(
+        "copyhold_replica_served",
+        Unit::Count,
+        "1 if this process copies to the replica, 0 if not; by replica."
+    );
+    describe_gauge!(
+        "copyhold_listener_connected",
+        Unit::Count,
+        "1 if LISTEN is in place, 0 while only the poll works."
+    );
+    describe_gauge!("copyhold_backlog_objects", Unit::Count, "Copies wanted and not recorded; by replica.");
+    describe_gauge!(
+        "copyhold_backlog_bytes",
+        Unit::Bytes,
+        "Bytes of the backlog as far as sizes are known; by replica."
+    );
+    describe_gauge!("copyhold_backlog_in_flight", Unit::Count, "Backlog that some daemon holds; by replica.");
+    describe_gauge!("copyhold_backlog_waiting", Unit::Count, "Backlog whose next attempt is later; by replica.");
+    describe_gauge!("copyhold_backlog_parked", Unit::Count, "Backlog that waits for somebody's word; by replica.");
+    describe_gauge!(
+        "copyhold_backlog_oldest_age_seconds",
+        Unit::Seconds,
+        "Age of the backlog's oldest registration, 0 if empty; by replica."
+    );
+    describe_gauge!("copyhold_backlog_counted_ago_seconds", Unit::Seconds, "Age of the backlog's figures.");
+    describe_histogram!("copyhold_object_seconds", Unit::Seconds, "From claim to the end of work on one object.");
+    describe_histogram!(
+        "copyhold_lag_seconds",
+        Unit::Seconds,
+        "From registration to the record of a copy; by replica."
+    );
+    describe_histogram!("copyhold_claim_seconds", Unit::Seconds, "Round trip of a claim.");
+}
+
+pub(crate) fn copied(replica: &ReplicaName, bytes: u64, lag: Duration) {
+    let replica = replica.to_string();
+    counter!("copyhold_copies_total", "replica" => replica.clone()).increment(1);
+    counter!("copyhold_copied_bytes_total", "replica" => replica.clone()).increment(bytes);
+    histogram!("copyhold_lag_seconds", "replica" => replica).record(lag);
+}
+
+pub(crate) fn failed(replica: &ReplicaName, class: Class) {
+    counter!("copyhold_failures_total", "replica" => replica.to_string(), "class" => class.as_str()).increment(1);
+}
+
+pub(crate) fn claimed(rows: usize, took: Duration) {
+    counter!("copyhold_claims_total").increment(rows as u64);
+    histogram!("copyhold_claim_seconds").record(took);
+}
+
+pub(crate) fn object_done(took: Duration) {
+    histogram!("copyhold_object_seconds").record(took);
+}
+
+pub(crate) fn leases_held(rows: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "leases are counted in thousands")]
+    gauge!("copyhold_leases_held").set(rows as f64);
+}
+
+pub(crate) fn leases_lost(rows: usize) {
+    counter!("copyhold_leases_lost_total").increment(rows as u64);
+}
+
+pub(crate) fn leases_swept(rows: usize) {
+    counter!("copyhold_leases_swept_total").increment(rows as u64);
+}
+
+pub(crate) fn database_error(statement: &'static str) {
+    counter!("copyhold_database_errors_total", "statement" => statement).increment(1);
+}
+
+pub(crate) fn replica_served(replica: &ReplicaName, served: bool) {
+    gauge!("copyhold_replica_served", "replica" => replica.to_string()).set(f64::from(u8::from(served)));
+}
+
+pub(crate) fn listener_connected(connected: bool) {
+    gauge!("copyhold_listener_connected").set(f64::from(u8::from(connected)));
+}

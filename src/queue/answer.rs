@@ -1,0 +1,57 @@
+use super::QueueError;
+use crate::domain::{Fence, ObjectKey};
+
+/// What became of a fenced write, per key. None of them is an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It was written.
+    Recorded,
+    /// Somebody holds the row at this moment; try again.
+    Busy,
+    /// The lease or the generation is not ours any more: stop.
+    Changed,
+}
+
+impl Answer {
+    pub(super) fn parse(statement: &'static str, word: &str) -> Result<Self, QueueError> {
+        match word {
+            "recorded" => Ok(Self::Recorded),
+            "busy" => Ok(Self::Busy),
+            "changed" => Ok(Self::Changed),
+            other => Err(QueueError::Inconsistent { statement, what: format!("the answer \"{other}\"") }),
+        }
+    }
+}
+
+/// The tail of each fenced statement: one answer per key of `asked(k, f, g)`, from what was `held` and what was `done`, both by `object_key`,
+/// the latter with the fence `f`.
+/// A row that was not held but still carries our fence is in somebody's hands; otherwise it is no longer ours.
+pub(super) fn answers(schema: &str) -> String {
+    format!(
+        "SELECT a.k, a.f, CASE
+             WHEN done.object_key IS NOT NULL THEN 'recorded'
+             WHEN held.object_key IS NULL AND EXISTS (
+                 SELECT FROM {schema}.object_copies o
+                 WHERE o.object_key = a.k AND o.lease = a.f AND (a.g IS NULL OR o.generation = a.g)) THEN 'busy'
+             ELSE 'changed' END
+         FROM asked a
+         LEFT JOIN held ON held.object_key = a.k
+         LEFT JOIN done ON done.object_key = a.k AND done.f = a.f"
+    )
+}
+
+/// Whose row, under which fence, and what became of it.
+pub type Answered = (ObjectKey, Fence, Answer);
+
+/// The answers as the statement gave them.
+pub(super) fn parse_all(
+    statement: &'static str,
+    rows: Vec<(String, i64, String)>,
+) -> Result<Vec<Answered>, QueueError> {
+    let parse = |(key, fence, word): (String, i64, String)| {
+        let key = ObjectKey::new(key)
+            .map_err(|e| QueueError::Inconsistent { statement, what: format!("a key in the answer: {e}") })?;
+        Ok((key, Fence(fence), Answer::parse(statement, &word)?))
+    };
+    rows.into_iter().map(parse).collect()
+}

@@ -1,0 +1,172 @@
+use sqlx::SqlStr;
+
+use super::{
+    PARKED, Queue, QueueError,
+    answer::{Answered, answers, parse_all},
+    built,
+    claim::micros,
+    error::limited,
+};
+use crate::domain::{Content, Failure, Fence, Generation, Next, ObjectKey, Outcome, ReplicaName, SchemaName};
+
+const NAME: &str = "queue::complete";
+
+/// What a worker has to say of one leased row, all at once or piece by piece.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub key: ObjectKey,
+    pub generation: Generation,
+    pub fence: Fence,
+    /// What a complete read found; kept with the generation's first.
+    pub content: Option<Content>,
+    /// At most one per replica.
+    pub outcomes: Vec<(ReplicaName, Outcome)>,
+    /// Whether the lease ends with it.
+    pub release: bool,
+}
+
+/// What to write of one replica, as numbers that travel in an array.
+mod mark {
+    pub(super) const LEAVE: i16 = 0;
+    pub(super) const RECORD: i16 = 1;
+    pub(super) const CLEAR: i16 = 2;
+}
+
+/// `$1`–`$6` one entry per report: key, fence, generation, size, hash, release.
+/// `$7`–`$11` one entry per failure: key, replica, class, message, whether it counts.
+/// `$12`, `$13` one entry per copy whose failures are forgotten: key, replica.
+/// Then two arrays per replica, one entry per report: the mark, and µs until it is due
+/// (NULL: left alone, the greatest: parked).
+pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
+    let schema = schema.quoted();
+    let answers = answers(&schema);
+    let columns = |what: &dyn Fn(usize, &ReplicaName) -> String| {
+        replicas.iter().enumerate().map(|(i, r)| what(i, r)).collect::<String>()
+    };
+    let arrays = columns(&|i, _| format!(", ${}::smallint[], ${}::bigint[]", 14 + 2 * i, 15 + 2 * i));
+    let names = columns(&|i, _| format!(", m{i}, d{i}"));
+    let sets = columns(&|i, r| {
+        let (copy, due) = (r.column(), r.due_column());
+        let (record, clear) = (mark::RECORD, mark::CLEAR);
+        format!(
+            ",
+           {copy} = CASE a.m{i} WHEN {record} THEN {schema}.now_utc_micro_seconds() WHEN {clear} THEN NULL ELSE o.{copy} END,
+           {due} = CASE WHEN a.d{i} IS NULL THEN o.{due} WHEN a.d{i} = {PARKED} THEN {PARKED}
+                        ELSE {schema}.now_utc_micro_seconds() + a.d{i} END"
+        )
+    });
+    built(format!(
+        "-- queue::complete
+WITH asked AS MATERIALIZED (
+    SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bool[]{arrays})
+        AS a(k, f, g, size, hash, release{names})
+),
+held AS MATERIALIZED (
+    SELECT o.object_key FROM {schema}.object_copies o
+    WHERE o.object_key = ANY ($1::text[])
+    FOR NO KEY UPDATE SKIP LOCKED
+),
+done AS (
+    UPDATE {schema}.object_copies o
+       SET lock = CASE WHEN a.release THEN NULL ELSE o.lock END,
+           lease = CASE WHEN a.release THEN NULL ELSE o.lease END,
+           size_bytes = coalesce(a.size, o.size_bytes),
+           content_hash = coalesce(a.hash, o.content_hash){sets}
+      FROM held JOIN asked a ON a.k = held.object_key
+     WHERE o.object_key = held.object_key AND o.lease = a.f AND o.generation = a.g
+    RETURNING o.object_key, a.f, o.generation
+),
+-- why it failed; attempts of one class in a row are added up
+failed AS (
+    INSERT INTO {schema}.copy_failures AS f
+        (object_key, replica, generation, attempts, class, message, first_at, last_at)
+    SELECT done.object_key, x.replica, done.generation, x.counted::int, x.class, x.message,
+           {schema}.now_utc_micro_seconds(), {schema}.now_utc_micro_seconds()
+    FROM unnest($7::text[], $8::text[], $9::text[], $10::text[], $11::bool[]) AS x(k, replica, class, message, counted)
+    JOIN done ON done.object_key = x.k
+    ON CONFLICT (object_key, replica) DO UPDATE
+       SET attempts = CASE WHEN f.generation = excluded.generation AND f.class = excluded.class
+                           THEN f.attempts ELSE 0 END + excluded.attempts,
+           first_at = CASE WHEN f.generation = excluded.generation THEN f.first_at ELSE excluded.first_at END,
+           generation = excluded.generation, class = excluded.class, message = excluded.message,
+           last_at = excluded.last_at
+),
+mended AS (
+    DELETE FROM {schema}.copy_failures f
+    USING unnest($12::text[], $13::text[]) AS x(k, replica), done
+    WHERE f.object_key = x.k AND f.replica = x.replica AND done.object_key = x.k
+)
+{answers}"
+    ))
+}
+
+impl Queue {
+    /// Writes what was found out about leased rows, fenced by lease and generation. At most one report per key.
+    pub async fn complete(&self, reports: &[Report]) -> Result<Vec<Answered>, QueueError> {
+        if reports.is_empty() {
+            return Ok(Vec::new());
+        }
+        let each = |value: fn(&Report) -> Option<i64>| reports.iter().map(value).collect::<Vec<_>>();
+        let failures: Vec<_> =
+            reports.iter().flat_map(|r| r.outcomes.iter().filter_map(|o| failure(&r.key, o))).collect();
+        let mended: Vec<_> = reports
+            .iter()
+            .flat_map(|r| r.outcomes.iter().map(move |(replica, outcome)| (&r.key, replica, outcome)))
+            .filter(|(.., outcome)| matches!(outcome, Outcome::Recorded(_)))
+            .collect();
+        let mut query = sqlx::query_as(self.statements.complete.clone())
+            .bind(reports.iter().map(|r| r.key.as_str()).collect::<Vec<_>>())
+            .bind(each(|r| Some(r.fence.0)))
+            .bind(each(|r| Some(r.generation.0)))
+            .bind(each(|r| r.content.map(|c| c.size_bytes.cast_signed())))
+            .bind(each(|r| r.content.map(|c| c.hash.to_bigint())))
+            .bind(reports.iter().map(|r| r.release).collect::<Vec<_>>())
+            .bind(failures.iter().map(|f| f.key.as_str()).collect::<Vec<_>>())
+            .bind(failures.iter().map(|f| f.replica.as_str()).collect::<Vec<_>>())
+            .bind(failures.iter().map(|f| f.why.class.as_str()).collect::<Vec<_>>())
+            .bind(failures.iter().map(|f| f.why.message.as_str()).collect::<Vec<_>>())
+            .bind(failures.iter().map(|f| f.counted).collect::<Vec<_>>())
+            .bind(mended.iter().map(|(key, ..)| key.as_str()).collect::<Vec<_>>())
+            .bind(mended.iter().map(|(_, replica, _)| replica.as_str()).collect::<Vec<_>>());
+        for replica in &self.replicas {
+            let (marks, dues): (Vec<i16>, Vec<Option<i64>>) = reports.iter().map(|r| change(r, replica)).unzip();
+            query = query.bind(marks).bind(dues);
+        }
+        let rows: Vec<(String, i64, String)> = limited(NAME, query.fetch_all(&self.pool)).await?;
+        parse_all(NAME, rows)
+    }
+}
+
+/// What the report changes of one replica's two columns.
+fn change(report: &Report, replica: &ReplicaName) -> (i16, Option<i64>) {
+    match report.outcomes.iter().find(|(r, _)| r == replica) {
+        None => (mark::LEAVE, None),
+        Some((_, Outcome::Recorded(_))) => (mark::RECORD, None),
+        Some((_, Outcome::Cleared { next, .. })) => (mark::CLEAR, Some(due(*next))),
+        Some((_, Outcome::Failed { next, .. })) => (mark::LEAVE, Some(due(*next))),
+    }
+}
+
+fn due(next: Next) -> i64 {
+    match next {
+        Next::After { delay, .. } => micros(delay),
+        Next::Parked => PARKED,
+    }
+}
+
+struct Failed<'a> {
+    key: &'a ObjectKey,
+    replica: &'a ReplicaName,
+    why: &'a Failure,
+    counted: bool,
+}
+
+fn failure<'a>(key: &'a ObjectKey, (replica, outcome): &'a (ReplicaName, Outcome)) -> Option<Failed<'a>> {
+    match outcome {
+        Outcome::Recorded(_) => None,
+        Outcome::Cleared { next, why } | Outcome::Failed { next, why } => {
+            let counted = !matches!(next, Next::After { counted: false, .. });
+            Some(Failed { key, replica, why, counted })
+        }
+    }
+}

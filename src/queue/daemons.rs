@@ -1,0 +1,112 @@
+use std::{fmt, time::Duration};
+
+use super::{Queue, QueueError, built, claim::micros, error::limited};
+use crate::domain::Fence;
+
+/// Bits of a fence below the daemon's id.
+const RANDOM_BITS: u32 = 40;
+
+/// A daemon as the others know it: 23 bits, the upper part of each of its fences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DaemonId(i32);
+
+impl DaemonId {
+    /// A fence of this daemon; `random` decides the rest of it.
+    pub(super) fn fence(self, random: u64) -> Fence {
+        Fence(i64::from(self.0) << RANDOM_BITS | (random >> (64 - RANDOM_BITS)).cast_signed())
+    }
+
+    /// Whose fence it is.
+    #[must_use]
+    pub fn of(fence: Fence) -> Self {
+        // Cannot fail: a 63-bit number shifted by 40 has 23 bits.
+        Self(i32::try_from(fence.0 >> RANDOM_BITS).unwrap_or_default())
+    }
+
+    #[must_use]
+    pub fn number(self) -> i32 {
+        self.0
+    }
+}
+
+impl fmt::Display for DaemonId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// This process on the list of daemons.
+#[derive(Debug, Clone)]
+pub struct Daemon {
+    pub id: DaemonId,
+    pub host: String,
+    pub lease_timeout: Duration,
+}
+
+impl Queue {
+    /// Enters this process in `daemons`, alive for `lease_timeout`.
+    pub async fn enlist(&self, host: String, lease_timeout: Duration) -> Result<Daemon, QueueError> {
+        let sql = built(format!("-- queue::enlist\nSELECT nextval('{}.daemon_ids')::int", self.schema.quoted()));
+        let id = limited("queue::enlist", sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
+        let daemon = Daemon { id: DaemonId(id), host, lease_timeout };
+        self.stay(&daemon).await?;
+        Ok(daemon)
+    }
+
+    /// Says that this daemon lives, and clears away those that have not said so for ten lease times.
+    /// One that was itself cleared away, after a long sleep of its machine, is back on the list.
+    pub async fn stay(&self, daemon: &Daemon) -> Result<(), QueueError> {
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- queue::stay
+WITH dead AS (
+    DELETE FROM {schema}.daemons d WHERE d.id IN (
+        SELECT id FROM {schema}.daemons
+        WHERE id <> $1 AND alive_until + 10 * lease_timeout_us < {schema}.now_utc_micro_seconds()
+        FOR UPDATE SKIP LOCKED)
+)
+INSERT INTO {schema}.daemons AS d (id, host, process_id, version, alive_until, lease_timeout_us)
+VALUES ($1, $2, $3, $4, {schema}.now_utc_micro_seconds() + $5, $5)
+ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until"
+        ));
+        let query = sqlx::query(sql)
+            .bind(daemon.id.0)
+            .bind(&daemon.host)
+            .bind(std::process::id().cast_signed())
+            .bind(env!("CARGO_PKG_VERSION"))
+            .bind(micros(daemon.lease_timeout));
+        limited("queue::stay", query.execute(&self.pool)).await?;
+        Ok(())
+    }
+
+    /// Says whether an insert is to wake this daemon.
+    pub async fn set_sleeping(&self, daemon: DaemonId, sleeping: bool) -> Result<(), QueueError> {
+        let schema = self.schema.quoted();
+        let sql = built(format!("-- queue::set_sleeping\nUPDATE {schema}.daemons SET sleeping = $2 WHERE id = $1"));
+        limited("queue::set_sleeping", sqlx::query(sql).bind(daemon.0).bind(sleeping).execute(&self.pool)).await?;
+        Ok(())
+    }
+
+    /// Takes this process off the list.
+    pub async fn leave(&self, daemon: DaemonId) -> Result<(), QueueError> {
+        let sql = built(format!("-- queue::leave\nDELETE FROM {}.daemons WHERE id = $1", self.schema.quoted()));
+        limited("queue::leave", sqlx::query(sql).bind(daemon.0).execute(&self.pool)).await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fence_tells_whose_it_is_and_is_never_negative() {
+        for id in [1, 77, 8_388_607] {
+            for random in [0, 1, u64::MAX] {
+                let fence = DaemonId(id).fence(random);
+                assert!(fence.0 > 0);
+                assert_eq!(DaemonId::of(fence), DaemonId(id));
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+use std::{future::Future, time::Duration};
+
+/// How long a statement of ours may take before we stop waiting for it: a dead
+/// connection is silent, and nothing we send takes near as long.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// What can go wrong between us and PostgreSQL.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// The server, or the way to it, failed.
+    #[error("{statement}: {}", sentence(source))]
+    Database { statement: &'static str, source: sqlx::Error },
+    #[error("{statement}: PostgreSQL gave no answer within {limit:?}")]
+    Silent { statement: &'static str, limit: Duration },
+    /// A row says something that no version of this program writes.
+    #[error("{statement}: {what}")]
+    Inconsistent { statement: &'static str, what: String },
+}
+
+impl QueueError {
+    pub(super) fn database(statement: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
+        move |source| Self::Database { statement, source }
+    }
+
+    /// PostgreSQL, or the way to it, is down or is starting: waiting helps.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Silent { .. } => true,
+            Self::Inconsistent { .. } => false,
+            Self::Database { source, .. } => match source {
+                sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
+                // 08: connection; 53: out of resources; 57P: shutting down or starting.
+                sqlx::Error::Database(refusal) => refusal
+                    .code()
+                    .is_some_and(|code| code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")),
+                _ => false,
+            },
+        }
+    }
+
+    /// The SQLSTATE, if PostgreSQL itself refused.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<String> {
+        match self {
+            Self::Database { source, .. } => source.as_database_error()?.code().map(std::borrow::Cow::into_owned),
+            Self::Silent { .. } | Self::Inconsistent { .. } => None,
+        }
+    }
+}
+
+/// Awaits a statement, but not for ever.
+pub(super) async fn limited<T>(
+    statement: &'static str,
+    sent: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, QueueError> {
+    match tokio::time::timeout(LIMIT, sent).await {
+        Ok(answer) => answer.map_err(QueueError::database(statement)),
+        Err(_) => Err(QueueError::Silent { statement, limit: LIMIT }),
+    }
+}
+
+/// sqlx's own words, put so that an operator knows what to do about the usual causes.
+fn sentence(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Io(io) => format!("cannot reach PostgreSQL: {io}"),
+        sqlx::Error::PoolTimedOut => "cannot reach PostgreSQL: no connection could be made in time".into(),
+        sqlx::Error::Tls(tls) => format!("TLS to PostgreSQL failed: {tls}"),
+        sqlx::Error::Database(refusal) => match refusal.code().as_deref() {
+            Some("28P01" | "28000") => format!("PostgreSQL refused the login: {}", refusal.message()),
+            Some("3D000") => format!("{}; create it, or correct database.url", refusal.message()),
+            Some("42501") => format!("{}; docs/postgresql.md lists what the daemon's role needs", refusal.message()),
+            Some("42P01" | "42703" | "3F000" | "42883") => {
+                format!("{}; run `copyhold migrate` with this configuration", refusal.message())
+            }
+            _ => refusal.message().to_owned(),
+        },
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,156 @@
+//! What the configuration adds to the fixed tables: two columns and two indexes per replica, and the functions and
+//! views that name them. It only ever adds; a replica that the configuration no longer names keeps its columns.
+
+use sqlx::PgConnection;
+use tracing::info;
+
+use super::{
+    PARKED, QueueError, built,
+    migrate::{Migrated, execute, execute_politely},
+    register,
+};
+use crate::domain::{ReplicaName, SchemaName};
+
+/// Columns, lanes and functions for `wanted` and for every replica that was ever there.
+pub(super) async fn derive(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    wanted: &[ReplicaName],
+    primary: &ReplicaName,
+    migrated: &mut Migrated,
+) -> Result<(), QueueError> {
+    for replica in wanted {
+        if add_columns(connection, schema, replica).await? {
+            migrated.columns_added.push(replica.clone());
+        }
+    }
+    enter_replicas(connection, schema, wanted, primary).await?;
+    let all = known_replicas(connection, schema).await?;
+    for replica in &all {
+        for (name, definition) in indexes(schema, replica) {
+            if build_index(connection, schema, &name, &definition).await? {
+                migrated.indexes_built.push(name);
+            }
+        }
+    }
+    // Replacing a function or a view that is in use needs no pause of the table.
+    execute(connection, register::function(schema, &all)).await?;
+    execute(connection, super::backlog::exact_view(schema, &all)).await
+}
+
+/// The name of the lane's index: what a good claim plan scans.
+#[must_use]
+pub fn lane_index(replica: &ReplicaName) -> String {
+    format!("object_copies_{replica}_lane")
+}
+
+/// Instant on any size: the default 0 of old rows lives in the catalogue, and makes all of them due in order of arrival.
+async fn add_columns(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    replica: &ReplicaName,
+) -> Result<bool, QueueError> {
+    let table = format!("{}.object_copies", schema.quoted());
+    let there: bool = sqlx::query_scalar(
+        "-- queue::lanes
+SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2 AND NOT attisdropped)",
+    )
+    .bind(&table)
+    .bind(format!("due_{replica}"))
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(QueueError::database("queue::lanes"))?;
+    if there {
+        return Ok(false);
+    }
+    let (copy, due) = (replica.column(), replica.due_column());
+    let sql = format!(
+        "ALTER TABLE {table} ADD COLUMN {copy} bigint, ADD COLUMN {due} bigint DEFAULT 0;
+         ALTER TABLE {table} ALTER COLUMN {due} SET DEFAULT {schema}.now_utc_micro_seconds();
+         COMMENT ON COLUMN {table}.{copy} IS
+             'µs since the epoch at which the copy of this generation was verified at {replica}; NULL: not recorded.';
+         COMMENT ON COLUMN {table}.{due} IS
+             'NULL: no copy is wanted at {replica}; {PARKED}: parked; else µs before which it is not tried.'",
+        schema = schema.quoted()
+    );
+    execute_politely(connection, &table, &sql).await?;
+    info!("Added the columns of replica {replica}");
+    Ok(true)
+}
+
+async fn enter_replicas(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    wanted: &[ReplicaName],
+    primary: &ReplicaName,
+) -> Result<(), QueueError> {
+    let table = format!("{}.replicas", schema.quoted());
+    let insert = built(format!(
+        "-- queue::lanes
+INSERT INTO {table} (name) SELECT unnest($1::text[]) ON CONFLICT (name) DO NOTHING"
+    ));
+    let names: Vec<_> = wanted.iter().map(ReplicaName::as_str).collect();
+    sqlx::query(insert).bind(names).execute(&mut *connection).await.map_err(QueueError::database("queue::lanes"))?;
+    let fill = built(format!(
+        "-- queue::lanes
+UPDATE {table} SET primary_since = {}.now_utc_micro_seconds()
+WHERE name = $1 AND NOT EXISTS (SELECT FROM {table} WHERE primary_since IS NOT NULL)",
+        schema.quoted()
+    ));
+    sqlx::query(fill).bind(primary.as_str()).execute(connection).await.map_err(QueueError::database("queue::lanes"))?;
+    Ok(())
+}
+
+async fn known_replicas(connection: &mut PgConnection, schema: &SchemaName) -> Result<Vec<ReplicaName>, QueueError> {
+    let sql = built(format!("-- queue::lanes\nSELECT name FROM {}.replicas ORDER BY name", schema.quoted()));
+    let names: Vec<String> =
+        sqlx::query_scalar(sql).fetch_all(connection).await.map_err(QueueError::database("queue::lanes"))?;
+    let name = |n: String| {
+        ReplicaName::new(&n)
+            .map_err(|e| QueueError::Inconsistent { statement: "queue::lanes", what: format!("replica \"{n}\": {e}") })
+    };
+    names.into_iter().map(name).collect()
+}
+
+fn indexes(schema: &SchemaName, replica: &ReplicaName) -> [(String, String); 2] {
+    let table = format!("{}.object_copies", schema.quoted());
+    let (copy, due) = (replica.column(), replica.due_column());
+    let parked = format!("object_copies_{replica}_parked");
+    [
+        // The lane ends in id and not in the key: a quarter of the size, and a claim reads neighbouring rows.
+        (
+            lane_index(replica),
+            format!("ON {table} ({due}, id) WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NULL"),
+        ),
+        (parked, format!("ON {table} (id) WHERE {copy} IS NULL AND {due} = {PARKED}")),
+    ]
+}
+
+/// Builds the index beside running work. One that an interrupted build left invalid is dropped first: IF NOT EXISTS
+/// would skip it and leave it invalid for ever.
+async fn build_index(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    name: &str,
+    definition: &str,
+) -> Result<bool, QueueError> {
+    let index = format!("{}.\"{name}\"", schema.quoted());
+    let valid: Option<bool> =
+        sqlx::query_scalar("-- queue::lanes\nSELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)")
+            .bind(&index)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(QueueError::database("queue::lanes"))?;
+    if valid == Some(true) {
+        return Ok(false);
+    }
+    // lock_timeout would also end the build's wait for old snapshots, and leave it invalid.
+    execute(connection, "SET lock_timeout = 0".into()).await?;
+    if valid == Some(false) {
+        info!("Index {name} was left half-built by an earlier migration, building it again");
+        execute(connection, format!("DROP INDEX CONCURRENTLY {index}")).await?;
+    }
+    execute(connection, format!("CREATE INDEX CONCURRENTLY \"{name}\" {definition}")).await?;
+    info!("Built index {name}");
+    Ok(true)
+}

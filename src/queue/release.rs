@@ -1,0 +1,55 @@
+use sqlx::SqlStr;
+
+use super::{
+    Queue, QueueError,
+    answer::{Answered, answers, parse_all},
+    built,
+    error::limited,
+};
+use crate::domain::{Fence, ObjectKey, SchemaName};
+
+const NAME: &str = "queue::release";
+
+/// `$1` keys, `$2` fences. The generation is not asked: a row that was registered again under our lease
+/// is ours to free, and nobody else can.
+pub(super) fn statement(schema: &SchemaName) -> SqlStr {
+    let schema = schema.quoted();
+    let answers = answers(&schema);
+    built(format!(
+        "-- queue::release
+WITH asked AS MATERIALIZED (
+    SELECT k, f, NULL::bigint AS g FROM unnest($1::text[], $2::bigint[]) AS a(k, f)
+),
+held AS MATERIALIZED (
+    SELECT o.object_key FROM {schema}.object_copies o
+    WHERE o.object_key = ANY ($1::text[])
+    FOR NO KEY UPDATE SKIP LOCKED
+),
+done AS (
+    UPDATE {schema}.object_copies o
+       SET lock = NULL, lease = NULL
+      FROM held JOIN asked a ON a.k = held.object_key
+     WHERE o.object_key = held.object_key AND o.lease = a.f
+    RETURNING o.object_key, a.f
+)
+{answers}"
+    ))
+}
+
+impl Queue {
+    /// Gives rows back as they are: no attempt counted, due at the same time as before.
+    pub async fn release(&self, held: &[(ObjectKey, Fence)]) -> Result<Vec<Answered>, QueueError> {
+        if held.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<(String, i64, String)> = limited(
+            NAME,
+            sqlx::query_as(self.statements.release.clone())
+                .bind(held.iter().map(|(k, _)| k.as_str()).collect::<Vec<_>>())
+                .bind(held.iter().map(|(_, f)| f.0).collect::<Vec<_>>())
+                .fetch_all(&self.pool),
+        )
+        .await?;
+        parse_all(NAME, rows)
+    }
+}

@@ -1,0 +1,67 @@
+use std::time::Duration;
+
+use sqlx::SqlStr;
+
+use super::{
+    Queue, QueueError,
+    answer::{Answered, answers, parse_all},
+    built,
+    claim::micros,
+    error::limited,
+};
+use crate::domain::{Fence, Generation, ObjectKey, SchemaName};
+
+const NAME: &str = "queue::renew";
+
+/// `$1` keys, `$2` fences, `$3` generations, `$4` lease in µs.
+///
+/// Rows that somebody else holds are passed over: a heartbeat over 64 rows, of which an application held one,
+/// waited 5.5 s, and 36 ms with SKIP LOCKED.
+pub(super) fn statement(schema: &SchemaName) -> SqlStr {
+    let schema = schema.quoted();
+    let answers = answers(&schema);
+    built(format!(
+        "-- queue::renew
+WITH asked AS MATERIALIZED (
+    SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS a(k, f, g)
+),
+held AS MATERIALIZED (
+    SELECT o.object_key FROM {schema}.object_copies o
+    WHERE o.object_key = ANY ($1::text[])
+    FOR NO KEY UPDATE SKIP LOCKED
+),
+done AS (
+    UPDATE {schema}.object_copies o
+       SET lock = {schema}.now_utc_micro_seconds() + $4
+      FROM held JOIN asked a ON a.k = held.object_key
+     WHERE o.object_key = held.object_key AND o.lease = a.f AND o.generation = a.g
+    RETURNING o.object_key, a.f
+)
+{answers}"
+    ))
+}
+
+impl Queue {
+    /// Moves the leases on to `timeout` from now, all in one statement. *Changed* means that the lease is lost or
+    /// that the key was registered again: either way the copy is to be stopped and released.
+    pub async fn renew(
+        &self,
+        held: &[(ObjectKey, Fence, Generation)],
+        timeout: Duration,
+    ) -> Result<Vec<Answered>, QueueError> {
+        if held.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<(String, i64, String)> = limited(
+            NAME,
+            sqlx::query_as(self.statements.renew.clone())
+                .bind(held.iter().map(|(k, ..)| k.as_str()).collect::<Vec<_>>())
+                .bind(held.iter().map(|(_, f, _)| f.0).collect::<Vec<_>>())
+                .bind(held.iter().map(|(.., g)| g.0).collect::<Vec<_>>())
+                .bind(micros(timeout))
+                .fetch_all(&self.pool),
+        )
+        .await?;
+        parse_all(NAME, rows)
+    }
+}

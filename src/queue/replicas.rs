@@ -1,0 +1,121 @@
+use std::time::{Duration, SystemTime};
+
+use super::{PARKED, Queue, QueueError, built, error::limited};
+use crate::domain::ReplicaName;
+
+/// Where the copies of a replica are: another bucket must not inherit its proofs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    pub endpoint: String,
+    pub bucket: String,
+}
+
+/// What was decided before the first write to a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Its bucket held nothing.
+    Empty,
+    /// What it held is taken over where it is equal, and left alone where it is not.
+    Adopt,
+    /// What it held is replaced.
+    Overwrite,
+}
+
+impl Admission {
+    const ALL: [Self; 3] = [Self::Empty, Self::Adopt, Self::Overwrite];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Adopt => "adopt",
+            Self::Overwrite => "overwrite",
+        }
+    }
+}
+
+/// What all daemons know of a replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaRow {
+    pub name: ReplicaName,
+    /// It is the primary in force.
+    pub primary: bool,
+    /// `None`: nobody has used it yet.
+    pub pin: Option<Pin>,
+    /// `None`: nothing was written to it yet. With the time of the decision, by the database's clock.
+    pub admission: Option<(Admission, SystemTime)>,
+}
+
+type Row = (String, bool, Option<String>, Option<String>, Option<String>, Option<i64>);
+
+impl Queue {
+    /// Every replica that was ever there, by name.
+    pub async fn replica_rows(&self) -> Result<Vec<ReplicaRow>, QueueError> {
+        let sql = built(format!(
+            "-- queue::replica_rows
+SELECT name, primary_since IS NOT NULL, endpoint, bucket, existing, writable_at
+FROM {}.replicas ORDER BY name",
+            self.schema.quoted()
+        ));
+        let rows: Vec<Row> = limited("queue::replica_rows", sqlx::query_as(sql).fetch_all(&self.pool)).await?;
+        rows.into_iter().map(parse).collect()
+    }
+
+    /// Whether any object that the replica lacks is on record elsewhere, so that it could be copied there.
+    pub async fn could_be_filled(&self, replica: &ReplicaName) -> Result<bool, QueueError> {
+        let (copy, due) = (replica.column(), replica.due_column());
+        let others = self.replicas.iter().filter(|r| *r != replica).map(ReplicaName::column);
+        let sql = built(format!(
+            "-- queue::could_be_filled
+SELECT EXISTS (SELECT FROM {}.object_copies
+               WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NULL AND coalesce({}) IS NOT NULL)",
+            self.schema.quoted(),
+            others.collect::<Vec<_>>().join(", ")
+        ));
+        limited("queue::could_be_filled", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
+    }
+
+    /// Ties the replica to the bucket, unless it is tied already. Read the row again to see to which.
+    pub async fn pin(&self, replica: &ReplicaName, pin: &Pin) -> Result<(), QueueError> {
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- queue::pin
+UPDATE {schema}.replicas SET endpoint = $2, bucket = $3, pinned_at = {schema}.now_utc_micro_seconds()
+WHERE name = $1 AND pinned_at IS NULL"
+        ));
+        let query = sqlx::query(sql).bind(replica.as_str()).bind(&pin.endpoint).bind(&pin.bucket);
+        limited("queue::pin", query.execute(&self.pool)).await?;
+        Ok(())
+    }
+
+    /// Opens the replica for writing, unless it is already. Read the row again to see on which terms.
+    pub async fn admit(&self, replica: &ReplicaName, admission: Admission) -> Result<(), QueueError> {
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- queue::admit
+UPDATE {schema}.replicas SET existing = $2, writable_at = {schema}.now_utc_micro_seconds()
+WHERE name = $1 AND writable_at IS NULL"
+        ));
+        let query = sqlx::query(sql).bind(replica.as_str()).bind(admission.as_str());
+        limited("queue::admit", query.execute(&self.pool)).await?;
+        Ok(())
+    }
+}
+
+fn parse((name, primary, endpoint, bucket, existing, writable_at): Row) -> Result<ReplicaRow, QueueError> {
+    let wrong = |what: String| QueueError::Inconsistent { statement: "queue::replica_rows", what };
+    let admission = match existing.zip(writable_at) {
+        None => None,
+        Some((word, at)) => {
+            let known = Admission::ALL.into_iter().find(|a| a.as_str() == word);
+            let admission = known.ok_or_else(|| wrong(format!("replicas.existing is \"{word}\" at {name}")))?;
+            let since_epoch = Duration::from_micros(u64::try_from(at).unwrap_or_default());
+            Some((admission, SystemTime::UNIX_EPOCH + since_epoch))
+        }
+    };
+    Ok(ReplicaRow {
+        primary,
+        pin: endpoint.zip(bucket).map(|(endpoint, bucket)| Pin { endpoint, bucket }),
+        admission,
+        name: ReplicaName::new(&name).map_err(|e| wrong(format!("replica \"{name}\": {e}")))?,
+    })
+}

@@ -1,0 +1,172 @@
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{Queue, QueueError, built, error::limited};
+
+/// Below this size of the table its rows are counted, else estimated.
+const COUNTED_BELOW_BYTES: i64 = 64 << 20;
+
+/// What `copyhold status` shows.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// Rows of `object_copies`.
+    pub objects: i64,
+    /// `objects`, and `recorded` of each replica, are PostgreSQL's estimate.
+    pub estimated: bool,
+    pub replicas: Vec<ReplicaStatus>,
+    pub daemons: Vec<DaemonStatus>,
+    pub failing: Vec<FailingCopy>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    pub replica: String,
+    pub primary: bool,
+    /// Endpoint and bucket that the recorded copies are in; `None`: not used yet.
+    pub bucket: Option<String>,
+    /// What may be written to it: `empty`, `adopt`, `overwrite`; `None`: nothing yet.
+    pub existing: Option<String>,
+    /// Copies on record.
+    #[serde(default)]
+    pub recorded: i64,
+    pub backlog_objects: i64,
+    pub backlog_bytes: i64,
+    pub backlog_objects_of_unknown_size: i64,
+    pub in_flight: i64,
+    pub waiting: i64,
+    pub parked: i64,
+    /// Seconds since the oldest object of the backlog was registered.
+    pub oldest_age_seconds: Option<f64>,
+    /// Seconds since the backlog's figures were counted; `None`: never.
+    pub counted_seconds_ago: Option<f64>,
+    /// Copies whose last attempt failed.
+    #[serde(default)]
+    pub failing: i64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DaemonStatus {
+    pub id: i32,
+    pub host: String,
+    pub process_id: i32,
+    pub version: String,
+    pub up_seconds: f64,
+    pub alive: bool,
+    pub sleeping: bool,
+    /// Rows that it holds.
+    pub leases: i64,
+}
+
+/// Copies that fail alike, with the latest one as the example.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FailingCopy {
+    pub replica: String,
+    pub class: String,
+    pub copies: i64,
+    pub example_key: String,
+    pub message: String,
+    pub last_seconds_ago: f64,
+}
+
+impl Queue {
+    /// One look at everything. The backlog's figures are those of the table, as old as they say,
+    /// unless `exact` asks to count at once.
+    pub async fn status(&self, exact: bool) -> Result<Status, QueueError> {
+        let (counted, objects) = self.count_objects().await?;
+        let mut replicas = self.replica_statuses(exact).await?;
+        let failing = self.failing().await?;
+        let recorded = if counted { self.count_recorded().await? } else { HashMap::new() };
+        for replica in &mut replicas {
+            replica.recorded =
+                recorded.get(&replica.replica).copied().unwrap_or_else(|| (objects - replica.backlog_objects).max(0));
+            replica.failing = failing.iter().filter(|f| f.replica == replica.replica).map(|f| f.copies).sum();
+        }
+        Ok(Status { objects, estimated: !counted, replicas, daemons: self.daemon_statuses().await?, failing })
+    }
+
+    /// The backlog as the table has it, per replica.
+    pub async fn backlog(&self) -> Result<Vec<ReplicaStatus>, QueueError> {
+        self.replica_statuses(false).await
+    }
+
+    /// Whether the table is small enough to be counted, and its rows.
+    async fn count_objects(&self) -> Result<(bool, i64), QueueError> {
+        let table = format!("{}.object_copies", self.schema.quoted());
+        let sql = built(format!(
+            "-- queue::status
+SELECT s.small, CASE WHEN s.small THEN (SELECT count(*) FROM {table}) ELSE greatest(c.reltuples, 0)::bigint END
+FROM pg_class c, LATERAL (SELECT pg_relation_size(c.oid) < $2 AS small) s
+WHERE c.oid = to_regclass($1)"
+        ));
+        let query = sqlx::query_as(sql).bind(&table).bind(COUNTED_BELOW_BYTES);
+        limited("queue::status", query.fetch_one(&self.pool)).await
+    }
+
+    async fn count_recorded(&self) -> Result<HashMap<String, i64>, QueueError> {
+        let counts: Vec<String> = self.replicas.iter().map(|r| format!("count({})", r.column())).collect();
+        let sql = built(format!(
+            "-- queue::status
+SELECT v.* FROM (SELECT ARRAY[{}] AS n FROM {}.object_copies) c, unnest($1::text[], c.n) v",
+            counts.join(", "),
+            self.schema.quoted()
+        ));
+        let names: Vec<_> = self.replicas.iter().map(crate::domain::ReplicaName::as_str).collect();
+        let rows: Vec<(String, i64)> =
+            limited("queue::status", sqlx::query_as(sql).bind(names).fetch_all(&self.pool)).await?;
+        Ok(rows.into_iter().collect())
+    }
+
+    async fn replica_statuses(&self, exact: bool) -> Result<Vec<ReplicaStatus>, QueueError> {
+        let schema = self.schema.quoted();
+        let (backlog, as_of) = if exact { ("backlog_exact", "statement_timestamp()") } else { ("backlog", "b.as_of") };
+        let sql = format!(
+            "SELECT r.name AS replica, r.primary_since IS NOT NULL AS \"primary\", r.endpoint || '/' || r.bucket AS bucket, r.existing,
+       coalesce(b.objects, 0) AS backlog_objects, coalesce(b.bytes, 0) AS backlog_bytes,
+       coalesce(b.objects_of_unknown_size, 0) AS backlog_objects_of_unknown_size,
+       coalesce(b.in_flight, 0) AS in_flight, coalesce(b.waiting, 0) AS waiting, coalesce(b.parked, 0) AS parked,
+       extract(epoch FROM statement_timestamp() - b.oldest_registration)::double precision AS oldest_age_seconds,
+       extract(epoch FROM statement_timestamp() - {as_of})::double precision AS counted_seconds_ago
+FROM {schema}.replicas r LEFT JOIN {schema}.{backlog} b ON b.replica = r.name
+ORDER BY r.primary_since IS NULL, r.name"
+        );
+        self.fetch(sql).await
+    }
+
+    async fn daemon_statuses(&self) -> Result<Vec<DaemonStatus>, QueueError> {
+        let schema = self.schema.quoted();
+        let sql = format!(
+            "SELECT d.id, d.host, d.process_id, d.version,
+       (({schema}.now_utc_micro_seconds() - d.started_at) / 1e6)::double precision AS up_seconds,
+       d.alive_until > {schema}.now_utc_micro_seconds() AS alive, d.sleeping, coalesce(l.leases, 0) AS leases
+FROM {schema}.daemons d
+LEFT JOIN (SELECT (lease >> 40)::int AS id, count(*) AS leases
+           FROM {schema}.object_copies WHERE lock IS NOT NULL GROUP BY 1) l USING (id)
+ORDER BY d.id"
+        );
+        self.fetch(sql).await
+    }
+
+    /// What fails, by replica and class.
+    async fn failing(&self) -> Result<Vec<FailingCopy>, QueueError> {
+        let schema = self.schema.quoted();
+        let sql = format!(
+            "SELECT f.replica, f.class, count(*) AS copies,
+       (array_agg(f.object_key ORDER BY f.last_at DESC))[1] AS example_key,
+       (array_agg(f.message ORDER BY f.last_at DESC))[1] AS message,
+       (({schema}.now_utc_micro_seconds() - max(f.last_at)) / 1e6)::double precision AS last_seconds_ago
+FROM {schema}.copy_failures f JOIN {schema}.object_copies o USING (object_key)
+WHERE f.generation = o.generation
+GROUP BY f.replica, f.class ORDER BY f.replica, copies DESC"
+        );
+        self.fetch(sql).await
+    }
+
+    /// Rows as JSON, which serde takes apart by the columns' names.
+    async fn fetch<T: DeserializeOwned>(&self, rows: String) -> Result<Vec<T>, QueueError> {
+        let statement = "queue::status";
+        let sql = built(format!("-- {statement}\nSELECT coalesce(json_agg(t), '[]')::text FROM ({rows}) t"));
+        let json: String = limited(statement, sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
+        serde_json::from_str(&json).map_err(|e| QueueError::Inconsistent { statement, what: e.to_string() })
+    }
+}

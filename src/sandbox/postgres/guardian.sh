@@ -1,0 +1,28 @@
+# Owns the folder of one cluster: makes it, and removes it with everything that runs in it when
+# the pipe at its standard input closes, which the kernel does however the other side ends.
+# $1: where to make the folder. Says on standard output which one it is, or why there is none.
+
+# Ends with the pipe, by nothing else.
+trap '' HUP INT QUIT TERM
+umask 077
+folder=$(mktemp -d "$1/copyhold-pg-XXXXXX" 2>&1) || { echo "error: $folder"; exit 1; }
+echo "$folder"
+exec >/dev/null
+
+read -r _
+
+# A process that was just about to start may create what was just removed: hence more than once.
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    if read -r pid 2>/dev/null <"$folder/pid"; then
+        # An immediate shutdown for postgres, the end for initdb.
+        kill -QUIT "$pid" 2>/dev/null
+        tries=100
+        while [ "$tries" -gt 0 ] && kill -0 "$pid" 2>/dev/null; do
+            sleep 0.1
+            tries=$((tries - 1))
+        done
+    fi
+    rm -rf "$folder" 2>/dev/null && [ ! -e "$folder" ] && exit 0
+    sleep 0.1
+done
+exit 1

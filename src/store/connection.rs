@@ -1,0 +1,135 @@
+//! Failures without an answer: which kind, and in words that a person understands.
+
+use std::{error::Error, io};
+
+use aws_smithy_runtime_api::client::dns::ResolveDnsError;
+
+use super::reason::Reason;
+
+/// Which kind of failure it was, by the first error in the chain that says so.
+pub(super) fn reason(error: &(dyn Error + 'static)) -> Reason {
+    if find::<rustls::Error>(error).is_some() {
+        Reason::Tls
+    } else if find::<ResolveDnsError>(error).is_some() {
+        Reason::Unreachable
+    } else if says(error, "redential") {
+        Reason::NoCredentials
+    } else if let Some(io) = find::<io::Error>(error) {
+        match io.kind() {
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::AddrNotAvailable => Reason::Unreachable,
+            io::ErrorKind::TimedOut => Reason::Stalled,
+            _ => Reason::Broken,
+        }
+    } else if says(error, "timed out") || says(error, "timeout") {
+        Reason::Stalled
+    } else {
+        Reason::Broken
+    }
+}
+
+/// The failure to reach `endpoint`, in words.
+pub(super) fn explain(endpoint: &str, error: &(dyn Error + 'static)) -> String {
+    let root = root(error);
+    match reason(error) {
+        Reason::Unreachable if find::<ResolveDnsError>(error).is_some() => {
+            format!("cannot reach {endpoint}: its name does not resolve ({root})")
+        }
+        Reason::Unreachable => format!("cannot reach {endpoint}: {}", plain_io(error).unwrap_or(root)),
+        Reason::Stalled => format!("cannot reach {endpoint}: it does not answer in time"),
+        Reason::Tls => format!("no secure connection to {endpoint}: {root}"),
+        // In our own words: what a helper program printed may hold a secret.
+        Reason::NoCredentials => "the AWS credential chain has no credentials".into(),
+        _ => format!("the connection to {endpoint} broke: {}", plain_io(error).unwrap_or(root)),
+    }
+}
+
+/// The errors of the chain in one line, outermost first.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut words = Vec::<String>::new();
+    for error in errors(error) {
+        let said = error.to_string();
+        if words.last().is_none_or(|last| !last.contains(&said)) {
+            words.push(said);
+        }
+    }
+    words.join(": ")
+}
+
+/// The first error of type `T` in the chain.
+pub(super) fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    errors(error).find_map(|error| error.downcast_ref::<T>())
+}
+
+/// The chain with the payloads of `io::Error`, which their `source` passes over.
+fn errors<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        let payload = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        payload.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source())
+    })
+}
+
+fn root(error: &(dyn Error + 'static)) -> String {
+    errors(error).last().map(ToString::to_string).unwrap_or_default()
+}
+
+/// `connection refused` instead of `Connection refused (os error 111)`.
+fn plain_io(error: &(dyn Error + 'static)) -> Option<String> {
+    find::<io::Error>(error)
+        .map(io::Error::kind)
+        .filter(|kind| *kind != io::ErrorKind::Other)
+        .map(|kind| kind.to_string())
+}
+
+fn says(error: &(dyn Error + 'static), words: &str) -> bool {
+    errors(error).any(|error| error.to_string().contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("client error (Connect)")]
+    struct Wrapped(#[source] io::Error);
+
+    #[test]
+    fn a_refused_connection_is_told_without_numbers() {
+        let error = Wrapped(io::Error::from(io::ErrorKind::ConnectionRefused));
+        assert_eq!(reason(&error), Reason::Unreachable);
+        assert_eq!(explain("http://127.0.0.1:1", &error), "cannot reach http://127.0.0.1:1: connection refused");
+    }
+
+    #[test]
+    fn a_certificate_of_another_name_is_a_matter_of_configuration() {
+        let tls = rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidForName);
+        // As deep as the connector hides it.
+        let error = Wrapped(io::Error::other(io::Error::new(io::ErrorKind::InvalidData, tls)));
+        assert_eq!(reason(&error), Reason::Tls);
+        let told = explain("https://store.example", &error);
+        assert!(told.starts_with("no secure connection to https://store.example: invalid peer certificate"), "{told}");
+    }
+
+    #[test]
+    fn a_name_that_does_not_resolve_is_told_as_such() {
+        let error = ResolveDnsError::new(io::Error::other("failed to lookup address information"));
+        assert_eq!(reason(&error), Reason::Unreachable);
+        assert!(explain("https://nowhere.invalid", &error).contains("its name does not resolve"));
+    }
+
+    #[test]
+    fn missing_credentials_are_told_without_a_word_of_whoever_was_asked_for_them() {
+        let error = Wrapped(io::Error::other("the credential process printed s3cr3t"));
+        assert_eq!(reason(&error), Reason::NoCredentials);
+        assert!(!explain("https://a.b", &error).contains("s3cr3t"));
+    }
+
+    #[test]
+    fn a_connection_that_breaks_may_be_tried_again() {
+        let error = Wrapped(io::Error::from(io::ErrorKind::ConnectionReset));
+        assert_eq!(reason(&error), Reason::Broken);
+        assert!(explain("https://a.b", &error).ends_with("broke: connection reset"));
+    }
+}

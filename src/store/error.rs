@@ -1,0 +1,340 @@
+use std::{error::Error, fmt, time::Duration};
+
+use aws_sdk_s3::{
+    config::http::HttpResponse,
+    error::{BuildError, ProvideErrorMetadata, SdkError},
+    operation::RequestId,
+};
+
+use super::{connection, reason::Reason};
+use crate::domain::{Class, Failure, escape};
+
+/// How much of a store's message is kept.
+const MESSAGE_CHARS: usize = 300;
+/// Codes and request ids are short; what is longer is not one.
+const WORD_CHARS: usize = 64;
+
+/// A call to a store that did not do what was asked.
+///
+/// Keeps of the answer only what is shown below, all of it escaped: no headers,
+/// no URLs (they may carry signatures), no credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreError {
+    operation: Operation,
+    reason: Reason,
+    status: Option<u16>,
+    code: Option<String>,
+    request_id: Option<String>,
+    message: String,
+    retry_after: Option<Duration>,
+}
+
+/// The calls that we make, by the names that the stores' documents give them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    Connect,
+    GetObject,
+    HeadObject,
+    HeadBucket,
+    PutObject,
+    CreateMultipartUpload,
+    UploadPart,
+    CompleteMultipartUpload,
+    AbortMultipartUpload,
+    ListObjects,
+}
+
+impl StoreError {
+    /// A failure that we found ourselves, in our own words.
+    pub(super) fn found(operation: Operation, reason: Reason, message: impl AsRef<str>) -> Self {
+        Self {
+            operation,
+            reason,
+            status: None,
+            code: None,
+            request_id: None,
+            message: bounded(message.as_ref(), MESSAGE_CHARS),
+            retry_after: None,
+        }
+    }
+
+    /// What the SDK says, reduced to what may be kept. `endpoint` is shown when no answer came.
+    pub(super) fn of_sdk<E>(operation: Operation, endpoint: &str, error: &SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        match error {
+            SdkError::ServiceError(answer) => Self::of_answer(operation, answer.err(), answer.raw()),
+            SdkError::ResponseError(answer) => {
+                let reason = if answer.raw().status().is_success() { Reason::NotUnderstood } else { Reason::Broken };
+                Self {
+                    status: Some(answer.raw().status().as_u16()),
+                    ..Self::found(operation, reason, connection::chain(error))
+                }
+            }
+            SdkError::TimeoutError(_) => {
+                Self::found(operation, Reason::Stalled, format!("no answer from {endpoint} in time"))
+            }
+            SdkError::ConstructionFailure(_) => {
+                // Where we ask for what cannot be sent, the SDK says so with a BuildError:
+                // a metadata value or a key that no header or path can carry.
+                let reason = if connection::find::<BuildError>(error).is_some() {
+                    Reason::Refused
+                } else {
+                    connection::reason(error)
+                };
+                Self::found(operation, reason, connection::explain(endpoint, error))
+            }
+            _ => Self::found(operation, connection::reason(error), connection::explain(endpoint, error)),
+        }
+    }
+
+    fn of_answer<E: ProvideErrorMetadata + Error + 'static>(
+        operation: Operation,
+        said: &E,
+        raw: &HttpResponse,
+    ) -> Self {
+        let status = raw.status().as_u16();
+        let body = raw.body().bytes().unwrap_or_default();
+        let code = said.code();
+        let mut reason = Reason::of_answer(status, code, said.message().unwrap_or_default());
+        let mut message = match said.message() {
+            Some(message) => bounded(message, MESSAGE_CHARS),
+            None if looks_like_html(body) => "an HTML page instead of an answer of S3".into(),
+            None if code.is_none() && !body.is_empty() => "an answer that is none of S3's".into(),
+            None => String::new(),
+        };
+        if status / 100 == 2 && code.is_none() {
+            // The request succeeded; what the SDK could not read is a header.
+            message = bounded(&connection::chain(said), MESSAGE_CHARS);
+            if let Some(name) = unreadable_header(raw) {
+                reason = Reason::Refused;
+                message = format!("header {name} of the object is not text and cannot be carried over");
+            }
+        }
+        if let Some(region) = region_named(raw, body) {
+            if reason == Reason::BadCredentials && code.is_none() {
+                reason = Reason::WrongRegion;
+            }
+            if reason == Reason::WrongRegion {
+                message = format!("the bucket is in region {region}. {message}");
+            }
+        }
+        Self {
+            status: Some(status),
+            code: code.map(|code| bounded(code, WORD_CHARS)),
+            request_id: request_id(raw).map(|id| bounded(id, WORD_CHARS)),
+            retry_after: retry_after(raw),
+            ..Self::found(operation, reason, message)
+        }
+    }
+
+    /// What follows from it.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        self.reason.class()
+    }
+
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    #[must_use]
+    pub const fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// Something is missing, and the store does not say what.
+    pub(super) fn is_bare_404(&self) -> bool {
+        self.status == Some(404) && self.code.as_deref().is_none_or(|code| code == "NotFound")
+    }
+
+    /// The same answer, which by another look means something else.
+    pub(super) fn meaning(self, reason: Reason) -> Self {
+        Self { reason, ..self }
+    }
+
+    /// As a failure that may be kept, beginning with `whose` (`source b2`).
+    #[must_use]
+    pub fn into_failure(self, whose: impl fmt::Display) -> Failure {
+        Failure { class: self.class(), message: format!("{whose}: {self}"), retry_after: self.retry_after }
+    }
+}
+
+impl fmt::Display for StoreError {
+    /// `GetObject: 503 SlowDown (request 17A): Please reduce your request rate.`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.operation.as_str())?;
+        match (self.status, &self.code) {
+            (Some(status), Some(code)) => write!(f, ": {status} {code}")?,
+            (Some(status), None) => write!(f, ": {status}")?,
+            (None, _) => {}
+        }
+        if let Some(id) = &self.request_id {
+            write!(f, " (request {id})")?;
+        }
+        if !self.message.is_empty() {
+            write!(f, ": {}", self.message)?;
+        }
+        if let Some(advice) = self.reason.advice() {
+            write!(f, " ({advice})")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for StoreError {}
+
+impl Operation {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "Connect",
+            Self::GetObject => "GetObject",
+            Self::HeadObject => "HeadObject",
+            Self::HeadBucket => "HeadBucket",
+            Self::PutObject => "PutObject",
+            Self::CreateMultipartUpload => "CreateMultipartUpload",
+            Self::UploadPart => "UploadPart",
+            Self::CompleteMultipartUpload => "CompleteMultipartUpload",
+            Self::AbortMultipartUpload => "AbortMultipartUpload",
+            Self::ListObjects => "ListObjectsV2",
+        }
+    }
+}
+
+/// Untrusted text, escaped and cut.
+fn bounded(text: &str, chars: usize) -> String {
+    let mut shown = String::new();
+    let cut: String = text.trim().chars().take(chars).collect();
+    // Cannot fail: writing to a String does not.
+    let _ = escape(&cut, &mut shown);
+    if cut.len() < text.trim().len() {
+        shown.push('…');
+    }
+    shown
+}
+
+fn request_id(raw: &HttpResponse) -> Option<&str> {
+    // Some stores answer only with the second, extended one.
+    raw.request_id().or_else(|| raw.headers().get("x-amz-id-2")).filter(|id| !id.is_empty())
+}
+
+/// Seconds only: the date form would need a clock that agrees with the store's.
+fn retry_after(raw: &HttpResponse) -> Option<Duration> {
+    raw.headers().get("retry-after")?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// The region that the store says the bucket is in.
+fn region_named<'a>(raw: &'a HttpResponse, body: &'a [u8]) -> Option<&'a str> {
+    let in_body = || {
+        let body = std::str::from_utf8(body).ok()?;
+        let after = &body[body.find("<Region>")? + "<Region>".len()..];
+        after.split('<').next()
+    };
+    let plain = |region: &&str| {
+        (1..=40).contains(&region.len()) && region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    raw.headers().get("x-amz-bucket-region").filter(plain).or_else(|| in_body().filter(plain))
+}
+
+/// A header whose value is no UTF-8, which the SDK refuses to read.
+fn unreadable_header(raw: &HttpResponse) -> Option<String> {
+    let (name, _) = raw.headers().iter_bytes().find(|(_, value)| std::str::from_utf8(value).is_err())?;
+    Some(bounded(name, WORD_CHARS))
+}
+
+fn looks_like_html(body: &[u8]) -> bool {
+    let start = String::from_utf8_lossy(&body[..body.len().min(200)]).to_ascii_lowercase();
+    start.trim_start().starts_with("<!doctype html") || start.trim_start().starts_with("<html")
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::{error::ErrorMetadata, operation::get_object::GetObjectError, primitives::SdkBody};
+
+    use super::*;
+
+    fn answered(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> StoreError {
+        let mut raw = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body));
+        for (name, value) in headers {
+            raw.headers_mut().insert(*name, *value);
+        }
+        let between = |open: &str, close: &str| {
+            let from = body.find(open)? + open.len();
+            Some(body[from..].split(close).next()?.to_owned())
+        };
+        let mut said = ErrorMetadata::builder();
+        if let Some(code) = between("<Code>", "<") {
+            said = said.code(code);
+        }
+        if let Some(message) = between("<Message>", "</Message>") {
+            said = said.message(message);
+        }
+        let error = SdkError::service_error(GetObjectError::generic(said.build()), raw);
+        StoreError::of_sdk(Operation::GetObject, "https://store.example", &error)
+    }
+
+    #[test]
+    fn a_failure_reads_as_a_sentence_with_everything_that_support_asks_for() {
+        let error = answered(
+            503,
+            &[("x-amz-request-id", "17A"), ("retry-after", "7")],
+            "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>",
+        );
+        assert_eq!(error.to_string(), "GetObject: 503 SlowDown (request 17A): Please reduce your request rate.");
+        let failure = error.into_failure("source b2");
+        assert_eq!(failure.class, Class::Throttled);
+        assert_eq!(failure.retry_after, Some(Duration::from_secs(7)));
+        assert!(failure.message.starts_with("source b2: GetObject: 503"), "{}", failure.message);
+    }
+
+    #[test]
+    fn a_message_of_a_store_is_cut_and_cannot_touch_the_terminal() {
+        let long: &'static str = Box::leak(
+            format!("<Error><Code>Evil\u{1b}[2J</Code><Message>\u{1b}[31m{}</Message></Error>", "x".repeat(5_000))
+                .into_boxed_str(),
+        );
+        let shown = answered(400, &[], long).to_string();
+        assert!(!shown.contains('\u{1b}'), "{shown}");
+        assert!(shown.chars().count() < 450, "{}", shown.chars().count());
+    }
+
+    #[test]
+    fn headers_and_urls_are_not_kept() {
+        let error = answered(
+            403,
+            &[("authorization", "AWS4-HMAC-SHA256 Credential=AKIA"), ("location", "https://x/?X-Amz-Signature=5ec2e7")],
+            "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>",
+        );
+        let everything = format!("{error:?} {error}");
+        assert!(!everything.contains("AKIA") && !everything.contains("5ec2e7"), "{everything}");
+    }
+
+    #[test]
+    fn the_region_that_a_store_names_is_told() {
+        for error in [
+            answered(301, &[("x-amz-bucket-region", "eu-west-1")], "<Error><Code>PermanentRedirect</Code></Error>"),
+            answered(301, &[("x-amz-bucket-region", "eu-west-1")], ""),
+            answered(400, &[("x-amz-bucket-region", "eu-west-1")], ""),
+            answered(400, &[], "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>"),
+        ] {
+            assert_eq!(error.class(), Class::Misconfigured);
+            assert!(error.to_string().contains("the bucket is in region eu-west-1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_region_is_believed_only_if_it_looks_like_one() {
+        let error = answered(301, &[("x-amz-bucket-region", "eu west\"")], "");
+        assert!(!error.to_string().contains("west"), "{error}");
+    }
+
+    #[test]
+    fn a_web_page_is_called_one() {
+        let error = answered(502, &[], "<!DOCTYPE html><html><body>Bad gateway <script>…</script></body></html>");
+        assert_eq!(error.to_string(), "GetObject: 502: an HTML page instead of an answer of S3");
+        assert_eq!(error.class(), Class::Transient);
+    }
+}

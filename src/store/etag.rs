@@ -1,0 +1,123 @@
+use std::fmt;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+/// The entity tag of one stored content, as the store spelled it, quotes included.
+///
+/// It names a content; it is a checksum only where it happens to equal one of ours.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ETag(String);
+
+/// What Content-MD5 carries, and what most stores answer as the ETag of one PUT.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Md5(pub [u8; 16]);
+
+impl ETag {
+    pub fn new(as_sent: impl Into<String>) -> Self {
+        Self(as_sent.into())
+    }
+
+    /// As the store spelled it, for `If-Match` and CompleteMultipartUpload.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The tag without its quotes.
+    fn bare(&self) -> &str {
+        self.0.trim_matches('"')
+    }
+
+    /// The store answered with the MD5 of these bytes. `false` proves nothing:
+    /// an encrypting store answers something else of the same look.
+    #[must_use]
+    pub fn is_md5(&self, md5: &Md5) -> bool {
+        self.bare().eq_ignore_ascii_case(&md5.hex())
+    }
+
+    /// It has the look of an MD5: 32 hexadecimal digits and no part count.
+    #[must_use]
+    pub fn looks_like_md5(&self) -> bool {
+        let bare = self.bare();
+        bare.len() == 32 && bare.bytes().all(|b| b.is_ascii_hexdigit())
+    }
+
+    /// The store answered with S3's formula for an upload of these parts:
+    /// the MD5 of the parts' MD5s, and how many there were.
+    #[must_use]
+    pub fn is_of_parts(&self, parts: &[Md5]) -> bool {
+        use md5::{Digest, Md5 as Hasher};
+        let mut all = Hasher::new();
+        for part in parts {
+            all.update(part.0);
+        }
+        let formula = format!("{}-{}", Md5(all.finalize().into()).hex(), parts.len());
+        self.bare().eq_ignore_ascii_case(&formula)
+    }
+}
+
+impl Md5 {
+    /// As ETags spell it.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.0))
+    }
+
+    /// As Content-MD5 spells it.
+    #[must_use]
+    pub fn base64(&self) -> String {
+        STANDARD.encode(self.0)
+    }
+}
+
+impl fmt::Debug for ETag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        crate::domain::escape(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Md5 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "md5:{}", self.hex())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use md5::{Digest, Md5 as Hasher};
+
+    use super::*;
+
+    fn md5(bytes: &[u8]) -> Md5 {
+        Md5(Hasher::digest(bytes).into())
+    }
+
+    #[test]
+    fn an_etag_is_compared_whatever_its_quotes_and_case() {
+        let ours = md5(b"");
+        for same in ["\"d41d8cd98f00b204e9800998ecf8427e\"", "D41D8CD98F00B204E9800998ECF8427E"] {
+            assert!(ETag::new(same).is_md5(&ours), "{same}");
+        }
+        assert!(!ETag::new("\"d41d8cd98f00b204e9800998ecf8427f\"").is_md5(&ours));
+    }
+
+    #[test]
+    fn a_multipart_etag_never_looks_like_an_md5() {
+        assert!(ETag::new("\"d41d8cd98f00b204e9800998ecf8427e\"").looks_like_md5());
+        assert!(!ETag::new("\"d41d8cd98f00b204e9800998ecf8427e-1\"").looks_like_md5());
+        assert!(!ETag::new("\"\"").looks_like_md5());
+    }
+
+    #[test]
+    fn the_formula_of_parts_is_the_md5_of_their_md5s() {
+        // Of the parts "a" and "b", computed elsewhere.
+        let parts = [md5(b"a"), md5(b"b")];
+        assert!(ETag::new("\"96e024ba2074fe77e8e965ba43a704be-2\"").is_of_parts(&parts));
+        assert!(!ETag::new("\"0cc175b9c0f1b6a831c399e269772661-1\"").is_of_parts(&parts[..1]));
+    }
+
+    #[test]
+    fn content_md5_is_base64_of_the_raw_digest() {
+        assert_eq!(md5(b"").base64(), "1B2M2Y8AsgTpgAmY7PhCfg==");
+    }
+}

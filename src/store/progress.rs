@@ -1,0 +1,134 @@
+//! Time limits on progress, not on the whole: a call may take as long as it
+//! likes while bytes move.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+/// Bytes that the connection took at once: small against what a slow line moves in
+/// the idle time, large against the cost of asking.
+const FRAME_BYTES: usize = 128 * 1024;
+
+/// Bytes that a request's connection has taken so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    fn moved(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn so_far(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Nothing moved for the idle time.
+#[derive(Debug)]
+pub(super) struct Stalled;
+
+/// Waits for `call` for as long as `progress` goes on. Gives up between one and
+/// two idle times after the last byte.
+pub(super) async fn watched<T>(
+    call: impl Future<Output = T>,
+    progress: &Progress,
+    idle: Duration,
+) -> Result<T, Stalled> {
+    let mut call = std::pin::pin!(call);
+    loop {
+        let before = progress.so_far();
+        match tokio::time::timeout(idle, &mut call).await {
+            Ok(answer) => return Ok(answer),
+            Err(_) if progress.so_far() != before => {}
+            Err(_) => return Err(Stalled),
+        }
+    }
+}
+
+/// `bytes` as a request body that counts what the connection takes, and that the
+/// SDK can send again.
+///
+/// One `Bytes` given whole would be taken at once, whatever the line does with it.
+pub(super) fn counted(bytes: &Bytes, progress: &Progress) -> ByteStream {
+    let (bytes, progress) = (bytes.clone(), progress.clone());
+    ByteStream::new(SdkBody::retryable(move || {
+        SdkBody::from_body_1_x(Counted { rest: bytes.clone(), progress: progress.clone() })
+    }))
+}
+
+struct Counted {
+    rest: Bytes,
+    progress: Progress,
+}
+
+impl Body for Counted {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let frame = FRAME_BYTES.min(self.rest.len());
+        let frame = self.rest.split_to(frame);
+        self.progress.moved(frame.len());
+        Poll::Ready(Some(Ok(Frame::data(frame))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_mins(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_moves_nothing_is_given_up() {
+        let answer = watched(std::future::pending::<()>(), &Progress::default(), IDLE).await;
+        assert!(matches!(answer, Err(Stalled)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_call_may_take_as_long_as_it_moves() {
+        let progress = Progress::default();
+        let slow = async {
+            for _ in 0..100 {
+                tokio::time::sleep(IDLE / 2).await;
+                progress.moved(1);
+            }
+        };
+        assert!(watched(slow, &progress, IDLE).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_counted_body_is_the_bytes_in_frames_and_can_be_sent_again() {
+        let progress = Progress::default();
+        let bytes = Bytes::from(vec![7; 3 * FRAME_BYTES + 1]);
+        let body = counted(&bytes, &progress).into_inner();
+        let again = body.try_clone().expect("retryable");
+        assert_eq!(body.content_length(), Some(bytes.len() as u64));
+        let mut body = ByteStream::new(body);
+        assert_eq!(body.next().await.unwrap().unwrap().len(), FRAME_BYTES);
+        assert_eq!(progress.so_far(), FRAME_BYTES as u64);
+        assert_eq!(ByteStream::new(again).collect().await.unwrap().into_bytes(), bytes);
+    }
+}

@@ -1,0 +1,220 @@
+use std::{ops::Range, time::SystemTime};
+
+use aws_sdk_s3::{
+    operation::{get_object::GetObjectOutput, head_object::HeadObjectOutput},
+    primitives::{ByteStream, DateTime},
+    types::ServerSideEncryption,
+};
+use bytes::Bytes;
+
+use super::{ETag, Metadata, Operation, Store, StoreError, connection, progress::Progress, reason::Reason};
+use crate::domain::ObjectKey;
+
+/// What a store says of an object beside its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub etag: Option<ETag>,
+    /// Of the whole object, also where only a range was asked for.
+    pub size_bytes: u64,
+    /// By the store's clock.
+    pub last_modified: Option<SystemTime>,
+    /// With keys that the store or its client keeps, an ETag is no MD5 though it looks like one.
+    pub encrypted: bool,
+    pub metadata: Metadata,
+}
+
+/// An object, or a range of it, about to be read.
+#[derive(Debug)]
+pub struct Get {
+    pub head: Head,
+    pub body: Body,
+}
+
+/// The bytes that a store announced, as they come.
+#[derive(Debug)]
+pub struct Body {
+    stream: ByteStream,
+    announced: u64,
+    read: u64,
+}
+
+impl Store {
+    /// Begins to read `key`, or `range` of it.
+    ///
+    /// `if_match` only saves a round trip: stores that ignore it exist, so compare the head.
+    pub async fn get(
+        &self,
+        key: &ObjectKey,
+        range: Option<Range<u64>>,
+        if_match: Option<&ETag>,
+    ) -> Result<Get, StoreError> {
+        let call = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(key.as_str())
+            .set_range(range.as_ref().map(|r| format!("bytes={}-{}", r.start, r.end.saturating_sub(1))))
+            .set_if_match(if_match.map(|etag| etag.as_str().to_owned()));
+        let answer = self.call(Operation::GetObject, &Progress::default(), call.send()).await;
+        let answer = match answer {
+            Err(error) => return Err(self.look_at_the_bucket(error).await),
+            Ok(answer) => answer,
+        };
+        let announced = length(answer.content_length, Operation::GetObject)?;
+        let size_bytes = match answer.content_range.as_deref() {
+            None if range.is_none() => announced,
+            // The whole object in answer to a range: all of it fits, or the store knows no ranges.
+            None if range.as_ref().is_some_and(|r| r.start == 0 && announced <= r.end) => announced,
+            None => {
+                return Err(lie(Operation::GetObject, "the store does not answer ranges, so it cannot be a source"));
+            }
+            Some(told) => total(told, range.as_ref(), announced)?,
+        };
+        let head = head_of_get(&answer, size_bytes)?;
+        Ok(Get { head, body: Body { stream: answer.body, announced, read: 0 } })
+    }
+
+    /// What the store says of `key`.
+    pub async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {
+        let call = self.client.head_object().bucket(&self.bucket).key(key.as_str());
+        match self.call(Operation::HeadObject, &Progress::default(), call.send()).await {
+            Ok(answer) => head_of_head(&answer),
+            Err(error) => Err(self.look_at_the_bucket(error).await),
+        }
+    }
+
+    /// A 404 without a code says that something is missing, not what: a dropped bucket
+    /// answers as a missing object does. Other errors are returned as they are.
+    async fn look_at_the_bucket(&self, error: StoreError) -> StoreError {
+        if !error.is_bare_404() {
+            return error;
+        }
+        let call = self.client.head_bucket().bucket(&self.bucket);
+        match self.call(Operation::HeadBucket, &Progress::default(), call.send()).await {
+            Ok(_) => error.meaning(Reason::NoSuchKey),
+            Err(bucket) if bucket.is_bare_404() => error.meaning(Reason::NoSuchBucket),
+            Err(bucket) => bucket,
+        }
+    }
+}
+
+impl Body {
+    /// How many bytes will come.
+    #[must_use]
+    pub fn announced(&self) -> u64 {
+        self.announced
+    }
+
+    /// The next bytes; `None` after exactly as many as were announced.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
+        let found = |reason, message: &str| Err(StoreError::found(Operation::GetObject, reason, message));
+        match tokio::time::timeout(super::IDLE, self.stream.next()).await {
+            Err(_) => found(Reason::Stalled, &format!("no byte of the body came for {} s", super::IDLE.as_secs())),
+            Ok(Some(Err(error))) => {
+                let told = format!(
+                    "the body broke off after {} of {} bytes: {}",
+                    self.read,
+                    self.announced,
+                    connection::chain(&error)
+                );
+                found(Reason::Broken, &told)
+            }
+            Ok(Some(Ok(bytes))) => {
+                self.read += bytes.len() as u64;
+                if self.read > self.announced {
+                    return found(Reason::Broken, "the body is longer than announced");
+                }
+                Ok(Some(bytes))
+            }
+            Ok(None) if self.read < self.announced => {
+                found(Reason::Broken, &format!("the body ended after {} of {} bytes", self.read, self.announced))
+            }
+            Ok(None) => Ok(None),
+        }
+    }
+}
+
+/// The object's length by a Content-Range, if that fits what was asked and announced.
+fn total(told: &str, range: Option<&Range<u64>>, announced: u64) -> Result<u64, StoreError> {
+    let parse = || {
+        let (span, total) = told.strip_prefix("bytes ")?.split_once('/')?;
+        let (first, last) = span.split_once('-')?;
+        Some((first.parse::<u64>().ok()?, last.parse::<u64>().ok()?, total.parse::<u64>().ok()?))
+    };
+    let (first, last, total) =
+        parse().ok_or_else(|| lie(Operation::GetObject, &format!("Content-Range says {told}")))?;
+    let fits = range.is_some_and(|r| first == r.start && last == r.end.min(total).saturating_sub(1))
+        && last.checked_sub(first).is_some_and(|span| span.checked_add(1) == Some(announced));
+    if fits { Ok(total) } else { Err(lie(Operation::GetObject, &format!("another range was answered: {told}"))) }
+}
+
+fn length(told: Option<i64>, operation: Operation) -> Result<u64, StoreError> {
+    told.and_then(|n| u64::try_from(n).ok())
+        .ok_or_else(|| lie(operation, "the answer does not say how long the object is"))
+}
+
+fn lie(operation: Operation, what: &str) -> StoreError {
+    StoreError::found(operation, Reason::NotUnderstood, what)
+}
+
+/// GetObject and HeadObject answer with the same headers in two types.
+macro_rules! head_of {
+    ($name:ident, $answer:ty, $operation:expr) => {
+        fn $name(answer: &$answer, size_bytes: u64) -> Result<Head, StoreError> {
+            let metadata = Metadata {
+                content_type: answer.content_type.clone(),
+                content_encoding: Metadata::content_encoding(answer.content_encoding.clone()),
+                content_disposition: answer.content_disposition.clone(),
+                content_language: answer.content_language.clone(),
+                cache_control: answer.cache_control.clone(),
+                expires: answer.expires_string.clone(),
+                user: Metadata::user(answer.metadata.clone()),
+            };
+            if answer.missing_meta.is_some_and(|n| n > 0) {
+                let told = "the store withholds metadata that no header can carry";
+                return Err(StoreError::found($operation, Reason::Refused, told));
+            }
+            Ok(Head {
+                etag: answer.e_tag.clone().map(ETag::new),
+                size_bytes,
+                last_modified: answer.last_modified.as_ref().and_then(time),
+                encrypted: answer.sse_customer_algorithm.is_some()
+                    || matches!(answer.server_side_encryption, Some(ref kind) if *kind != ServerSideEncryption::Aes256),
+                metadata,
+            })
+        }
+    };
+}
+head_of!(head_of_get, GetObjectOutput, Operation::GetObject);
+head_of!(head_of_whole, HeadObjectOutput, Operation::HeadObject);
+
+fn head_of_head(answer: &HeadObjectOutput) -> Result<Head, StoreError> {
+    head_of_whole(answer, length(answer.content_length, Operation::HeadObject)?)
+}
+
+fn time(at: &DateTime) -> Option<SystemTime> {
+    SystemTime::try_from(*at).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_believed_only_if_it_is_the_one_asked_for() {
+        assert_eq!(total("bytes 0-9/100", Some(&(0..10)), 10).unwrap(), 100);
+        assert_eq!(total("bytes 0-4/5", Some(&(0..10)), 5).unwrap(), 5);
+        for (told, range, announced) in [
+            ("bytes 1-10/100", 0..10, 10),
+            ("bytes 0-8/100", 0..10, 9),
+            ("bytes 0-9/100", 0..10, 9),
+            ("bytes 0-9/*", 0..10, 10),
+            ("bytes */100", 0..10, 10),
+            ("bytes 9-0/100", 9..10, 0),
+            ("0-9/100", 0..10, 10),
+            ("bytes 0-18446744073709551615/100", 0..10, 0),
+        ] {
+            assert!(total(told, Some(&range), announced).is_err(), "{told}");
+        }
+    }
+}

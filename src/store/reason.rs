@@ -1,0 +1,301 @@
+use crate::domain::Class;
+
+/// What went wrong, told apart as far as anybody acts on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// No connection came about: name, route, refusal.
+    Unreachable,
+    /// The connection broke, or the body ended early.
+    Broken,
+    /// Nothing moved for too long.
+    Stalled,
+    /// The certificate, its name, or TLS itself.
+    Tls,
+    /// No credentials were found where the configuration says to look.
+    NoCredentials,
+    /// Credentials that the store does not know or no longer accepts.
+    BadCredentials,
+    /// The clocks of the two sides differ too much.
+    Clock,
+    /// The bucket lives in another region or at another endpoint.
+    WrongRegion,
+    NoSuchBucket,
+    /// The store does not do what we ask of every store.
+    Unsupported,
+    /// The store failed by itself.
+    Internal,
+    /// An answer that is none of S3's.
+    NotUnderstood,
+    Throttled,
+    Full,
+    Denied,
+    NoSuchKey,
+    /// The multipart upload is unknown: forgotten, completed or aborted.
+    NoSuchUpload,
+    /// Another content than the one asked for has taken its place.
+    Replaced,
+    /// The range lies outside the object.
+    OutsideRange,
+    Archived,
+    /// The store received other bytes than were sent.
+    Damaged,
+    /// This store cannot hold this key, size or metadata.
+    Refused,
+}
+
+impl Reason {
+    /// The reason for an answer of a store. Its code says more than its status, where there is one.
+    #[must_use]
+    pub fn of_answer(status: u16, code: Option<&str>, message: &str) -> Self {
+        code.and_then(|code| Self::of_code(code, message)).unwrap_or_else(|| Self::of_status(status, code.is_some()))
+    }
+
+    fn of_code(code: &str, message: &str) -> Option<Self> {
+        Some(match code {
+            // B2 says so with 403 and only in words.
+            "AccessDenied" | "Forbidden" if message.to_ascii_lowercase().contains("cap exceeded") => Self::Full,
+            "AccessDenied" | "Forbidden" | "UnauthorizedAccess" | "AllAccessDisabled" | "AccountProblem"
+            | "InvalidPayer" | "NotSignedUp" | "AccountSuspended" => Self::Denied,
+            "SlowDown"
+            | "SlowDownRead"
+            | "SlowDownWrite"
+            | "ServiceUnavailable"
+            | "Throttling"
+            | "ThrottlingException"
+            | "RequestLimitExceeded"
+            | "TooManyRequests"
+            | "BandwidthLimitExceeded"
+            | "XMinioServerNotInitialized" => Self::Throttled,
+            "QuotaExceeded"
+            | "StorageQuotaExceeded"
+            | "InsufficientStorage"
+            | "InsufficientCapacity"
+            | "StorageCapExceeded"
+            | "XMinioStorageFull"
+            | "XMinioAdminBucketQuotaExceeded" => Self::Full,
+            "InternalError"
+            | "InternalFailure"
+            | "RequestTimeout"
+            | "IncompleteBody"
+            | "OperationAborted"
+            | "ConditionalRequestConflict"
+            | "TemporaryRedirect"
+            | "InvalidPart"
+            | "InvalidPartOrder" => Self::Internal,
+            "SignatureDoesNotMatch"
+            | "InvalidAccessKeyId"
+            | "InvalidSecurity"
+            | "InvalidToken"
+            | "ExpiredToken"
+            | "TokenRefreshRequired"
+            | "CredentialsNotSupported"
+            | "InvalidClientTokenId"
+            | "UnrecognizedClientException"
+            | "AuthorizationQueryParametersError" => Self::BadCredentials,
+            "RequestTimeTooSkewed" | "RequestExpired" => Self::Clock,
+            "PermanentRedirect"
+            | "Redirect"
+            | "AuthorizationHeaderMalformed"
+            | "IllegalLocationConstraintException" => Self::WrongRegion,
+            "NoSuchBucket" | "InvalidBucketName" => Self::NoSuchBucket,
+            "NotImplemented"
+            | "InvalidStorageClass"
+            | "InvalidBucketState"
+            | "MissingContentMD5"
+            | "MissingContentLength"
+            | "MissingSecurityHeader" => Self::Unsupported,
+            "NoSuchKey" | "NoSuchVersion" => Self::NoSuchKey,
+            "NoSuchUpload" => Self::NoSuchUpload,
+            "PreconditionFailed" => Self::Replaced,
+            "InvalidRange" => Self::OutsideRange,
+            "InvalidObjectState" => Self::Archived,
+            "BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" => {
+                Self::Damaged
+            }
+            "KeyTooLongError"
+            | "KeyTooLong"
+            | "InvalidObjectName"
+            | "XMinioInvalidObjectName"
+            | "InvalidURI"
+            | "EntityTooLarge"
+            | "EntityTooSmall"
+            | "MaxMessageLengthExceeded"
+            | "MetadataTooLarge"
+            | "RequestHeaderSectionTooLarge"
+            | "InvalidArgument"
+            | "InvalidRequest"
+            | "MethodNotAllowed" => Self::Refused,
+            _ => return None,
+        })
+    }
+
+    fn of_status(status: u16, has_code: bool) -> Self {
+        match status {
+            200..=299 => Self::NotUnderstood,
+            300..=306 | 308..=399 => Self::WrongRegion,
+            // A HEAD's answer has no body and so no code. What a body would have
+            // said of 400 is nearly always the region or an expired token.
+            400 if !has_code => Self::BadCredentials,
+            401 | 403 => Self::Denied,
+            // Only what was asked for can tell whether object or bucket is missing.
+            404 => Self::NoSuchBucket,
+            412 => Self::Replaced,
+            416 => Self::OutsideRange,
+            429 | 503 | 509 => Self::Throttled,
+            307 | 408 | 409 => Self::Internal,
+            400..=499 => Self::Refused,
+            501 => Self::Unsupported,
+            507 => Self::Full,
+            _ => Self::Internal,
+        }
+    }
+
+    /// What follows from it. The only place where that is decided.
+    #[must_use]
+    pub const fn class(self) -> Class {
+        match self {
+            Self::Unreachable
+            | Self::Broken
+            | Self::Stalled
+            | Self::Internal
+            | Self::NotUnderstood
+            // A store that forgot an upload is begun with anew.
+            | Self::NoSuchUpload => Class::Transient,
+            Self::Throttled => Class::Throttled,
+            Self::Full => Class::Full,
+            Self::Denied => Class::Denied,
+            Self::Tls
+            | Self::NoCredentials
+            | Self::BadCredentials
+            | Self::Clock
+            | Self::WrongRegion
+            | Self::NoSuchBucket
+            | Self::Unsupported => Class::Misconfigured,
+            Self::NoSuchKey => Class::Gone,
+            // The object became shorter than it was said to be.
+            Self::Replaced | Self::OutsideRange => Class::Changed,
+            Self::Archived => Class::Archived,
+            Self::Damaged => Class::Corrupt,
+            Self::Refused => Class::Refused,
+        }
+    }
+
+    /// What a person can do about it, where that is known.
+    #[must_use]
+    pub const fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::Tls => Some("check the endpoint's name and scheme, and this machine's CA certificates"),
+            Self::NoCredentials => Some(
+                "looked for in the environment, the profile and the instance role; set them there, or \
+                 give access_key_id and secret_access_key",
+            ),
+            Self::BadCredentials => Some("check this replica's access_key_id, secret_access_key and region"),
+            Self::Clock => Some("the clock of this machine or of the store is wrong"),
+            Self::WrongRegion => Some("check this replica's region and endpoint"),
+            Self::NoSuchBucket => Some("check this replica's bucket, endpoint and path_style"),
+            Self::NotUnderstood => Some("does the endpoint speak S3?"),
+            Self::Unreachable
+            | Self::Broken
+            | Self::Stalled
+            | Self::Unsupported
+            | Self::Internal
+            | Self::Throttled
+            | Self::Full
+            | Self::Denied
+            | Self::NoSuchKey
+            | Self::NoSuchUpload
+            | Self::Replaced
+            | Self::OutsideRange
+            | Self::Archived
+            | Self::Damaged
+            | Self::Refused => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// (status, code, message) as stores were seen to answer.
+    const ANSWERS: &[(u16, Option<&str>, Class)] = &[
+        (500, Some("InternalError"), Class::Transient),
+        (500, None, Class::Transient),
+        (502, None, Class::Transient),
+        (504, None, Class::Transient),
+        (599, Some("NeverHeardOf"), Class::Transient),
+        (400, Some("RequestTimeout"), Class::Transient),
+        (409, Some("OperationAborted"), Class::Transient),
+        (404, Some("NoSuchUpload"), Class::Transient),
+        (400, Some("InvalidPart"), Class::Transient),
+        (200, Some("InternalError"), Class::Transient),
+        (200, None, Class::Transient),
+        (503, Some("SlowDown"), Class::Throttled),
+        (503, None, Class::Throttled),
+        (429, None, Class::Throttled),
+        (200, Some("SlowDown"), Class::Throttled),
+        (507, None, Class::Full),
+        (403, Some("QuotaExceeded"), Class::Full),
+        (507, Some("XMinioStorageFull"), Class::Full),
+        (403, Some("AccessDenied"), Class::Denied),
+        (403, None, Class::Denied),
+        (401, None, Class::Denied),
+        (403, Some("AccountProblem"), Class::Denied),
+        (403, Some("SomethingNew"), Class::Denied),
+        (404, Some("NoSuchBucket"), Class::Misconfigured),
+        (301, Some("PermanentRedirect"), Class::Misconfigured),
+        (301, None, Class::Misconfigured),
+        (400, Some("AuthorizationHeaderMalformed"), Class::Misconfigured),
+        (403, Some("SignatureDoesNotMatch"), Class::Misconfigured),
+        (403, Some("InvalidAccessKeyId"), Class::Misconfigured),
+        (403, Some("RequestTimeTooSkewed"), Class::Misconfigured),
+        (400, Some("ExpiredToken"), Class::Misconfigured),
+        (501, Some("NotImplemented"), Class::Misconfigured),
+        (404, Some("NoSuchKey"), Class::Gone),
+        (412, Some("PreconditionFailed"), Class::Changed),
+        (412, None, Class::Changed),
+        (416, Some("InvalidRange"), Class::Changed),
+        (400, Some("BadDigest"), Class::Corrupt),
+        (400, Some("KeyTooLongError"), Class::Refused),
+        (400, Some("XMinioInvalidObjectName"), Class::Refused),
+        (400, Some("EntityTooLarge"), Class::Refused),
+        (400, Some("MetadataTooLarge"), Class::Refused),
+        (400, Some("InvalidURI"), Class::Refused),
+        (400, Some("SomethingNew"), Class::Refused),
+        (413, None, Class::Refused),
+        (405, Some("MethodNotAllowed"), Class::Refused),
+        (403, Some("InvalidObjectState"), Class::Archived),
+    ];
+
+    #[test]
+    fn every_answer_that_stores_were_seen_to_give_has_its_class() {
+        for (status, code, class) in ANSWERS {
+            assert_eq!(Reason::of_answer(*status, *code, "").class(), *class, "{status} {code:?}");
+        }
+    }
+
+    #[test]
+    fn a_bare_404_never_means_that_the_object_is_gone() {
+        assert_ne!(Reason::of_answer(404, None, "").class(), Class::Gone);
+        assert_ne!(Reason::of_answer(404, Some("NotFound"), "").class(), Class::Gone);
+    }
+
+    #[test]
+    fn a_cap_that_b2_hides_behind_a_403_is_a_full_store() {
+        let said = "Cannot upload files, storage cap exceeded. See the Caps & Alerts page to increase your cap.";
+        assert_eq!(Reason::of_answer(403, Some("AccessDenied"), said).class(), Class::Full);
+        assert_eq!(Reason::of_answer(403, Some("AccessDenied"), "Access denied").class(), Class::Denied);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_answer_at_all_has_a_class(status in 0u16..1000, code in proptest::option::of("[A-Za-z]{0,20}")) {
+            let class = Reason::of_answer(status, code.as_deref(), "").class();
+            proptest::prop_assert!(Class::ALL.contains(&class));
+            // Only a code can say that an object is gone.
+            if code.as_deref() != Some("NoSuchKey") && code.as_deref() != Some("NoSuchVersion") {
+                proptest::prop_assert_ne!(class, Class::Gone);
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use bytes::Bytes;
+
+use super::{ETag, Md5, Metadata, Operation, Store, StoreError, progress::Progress, progress::counted, reason::Reason};
+use crate::domain::ObjectKey;
+
+/// A multipart upload that was begun, by the store's own name for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadId(pub(super) String);
+
+impl Store {
+    /// Stores `bytes` as `key`; the answer's ETag.
+    ///
+    /// `md5` travels along, so that the store refuses what arrives damaged. Not every
+    /// store looks at it: compare the ETag.
+    pub async fn put(
+        &self,
+        key: &ObjectKey,
+        bytes: &Bytes,
+        md5: &Md5,
+        metadata: &Metadata,
+    ) -> Result<ETag, StoreError> {
+        let progress = Progress::default();
+        let expires = metadata.expires.clone();
+        let call = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(key.as_str())
+            .body(counted(bytes, &progress))
+            .content_length(signed_length(bytes))
+            .content_md5(md5.base64())
+            .set_storage_class(self.storage_class.clone())
+            .set_content_type(metadata.content_type.clone())
+            .set_content_encoding(metadata.content_encoding.clone())
+            .set_content_disposition(metadata.content_disposition.clone())
+            .set_content_language(metadata.content_language.clone())
+            .set_cache_control(metadata.cache_control.clone())
+            .set_metadata(Some(metadata.user.clone().into_iter().collect()))
+            .customize()
+            .disable_payload_signing()
+            // The SDK takes a date only; kept are whatever words the source had.
+            .mutate_request(move |request| {
+                if let Some(expires) = expires.clone() {
+                    let _ = request.headers_mut().try_insert("expires", expires);
+                }
+            });
+        let answer = self.call(Operation::PutObject, &progress, call.send()).await?;
+        self.sent(bytes);
+        etag(answer.e_tag, Operation::PutObject)
+    }
+
+    /// Begins an upload in parts, which costs until it is completed or aborted.
+    pub async fn create_multipart(&self, key: &ObjectKey, metadata: &Metadata) -> Result<UploadId, StoreError> {
+        let expires = metadata.expires.clone();
+        let call = self
+            .client
+            .create_multipart_upload()
+            .bucket(&self.bucket)
+            .key(key.as_str())
+            .set_storage_class(self.storage_class.clone())
+            .set_content_type(metadata.content_type.clone())
+            .set_content_encoding(metadata.content_encoding.clone())
+            .set_content_disposition(metadata.content_disposition.clone())
+            .set_content_language(metadata.content_language.clone())
+            .set_cache_control(metadata.cache_control.clone())
+            .set_metadata(Some(metadata.user.clone().into_iter().collect()))
+            .customize()
+            .mutate_request(move |request| {
+                if let Some(expires) = expires.clone() {
+                    let _ = request.headers_mut().try_insert("expires", expires);
+                }
+            });
+        let answer = self.call(Operation::CreateMultipartUpload, &Progress::default(), call.send()).await?;
+        answer.upload_id.filter(|id| !id.is_empty()).map(UploadId).ok_or_else(|| {
+            StoreError::found(Operation::CreateMultipartUpload, Reason::NotUnderstood, "the answer names no upload")
+        })
+    }
+
+    /// Uploads part `number`, counted from 1.
+    pub async fn upload_part(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        number: u32,
+        bytes: &Bytes,
+        md5: &Md5,
+    ) -> Result<ETag, StoreError> {
+        let progress = Progress::default();
+        let call = self
+            .client
+            .upload_part()
+            .bucket(&self.bucket)
+            .key(key.as_str())
+            .upload_id(&upload.0)
+            .part_number(number.cast_signed())
+            .body(counted(bytes, &progress))
+            .content_length(signed_length(bytes))
+            .content_md5(md5.base64())
+            .customize()
+            .disable_payload_signing();
+        let answer = self.call(Operation::UploadPart, &progress, call.send()).await?;
+        self.sent(bytes);
+        etag(answer.e_tag, Operation::UploadPart)
+    }
+
+    /// Makes an object of the parts, whose ETags are given in their order from part 1.
+    ///
+    /// A failure does not say that the object is not there: look.
+    pub async fn complete_multipart(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        parts: &[ETag],
+    ) -> Result<ETag, StoreError> {
+        let parts = (1..)
+            .zip(parts)
+            .map(|(number, etag)| CompletedPart::builder().part_number(number).e_tag(etag.as_str()).build());
+        let call = self
+            .client
+            .complete_multipart_upload()
+            .bucket(&self.bucket)
+            .key(key.as_str())
+            .upload_id(&upload.0)
+            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build());
+        let answer = self.call(Operation::CompleteMultipartUpload, &Progress::default(), call.send()).await?;
+        etag(answer.e_tag, Operation::CompleteMultipartUpload)
+    }
+
+    /// Throws the parts away. An upload that the store no longer knows is one that is aborted.
+    pub async fn abort_multipart(&self, key: &ObjectKey, upload: &UploadId) -> Result<(), StoreError> {
+        let call = self.client.abort_multipart_upload().bucket(&self.bucket).key(key.as_str()).upload_id(&upload.0);
+        match self.call(Operation::AbortMultipartUpload, &Progress::default(), call.send()).await {
+            Err(error) if error.reason() != Reason::NoSuchUpload => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn sent(&self, bytes: &Bytes) {
+        metrics::counter!("copyhold_target_bytes_total", "replica" => self.replica.to_string())
+            .increment(bytes.len() as u64);
+    }
+}
+
+/// Stated, or an empty body would be sent without a length, which S3 answers with 411.
+fn signed_length(bytes: &Bytes) -> i64 {
+    // Cannot fail: no allocation is longer than isize::MAX.
+    i64::try_from(bytes.len()).expect("a length in memory")
+}
+
+fn etag(told: Option<String>, operation: Operation) -> Result<ETag, StoreError> {
+    told.filter(|etag| !etag.is_empty())
+        .map(ETag::new)
+        .ok_or_else(|| StoreError::found(operation, Reason::NotUnderstood, "the answer has no ETag"))
+}

@@ -1,0 +1,85 @@
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    about,
+    clock::{ClockWatch, Trust},
+};
+use crate::{
+    metrics,
+    queue::{Queue, QueueError, Reclaimed},
+    wake::Waker,
+};
+
+/// Frees rows whose lease has ended without its holder. Several daemons may run it; one acts at a time.
+#[derive(Debug)]
+pub struct Sweeper {
+    pub queue: Queue,
+    pub every: Duration,
+    pub lease_time: Duration,
+    pub waker: Waker,
+}
+
+impl Sweeper {
+    /// Sweeps until `drain`.
+    pub async fn run(self, drain: CancellationToken) {
+        let mut watch = ClockWatch::new(self.lease_time);
+        loop {
+            if let Err(error) = self.sweep(&mut watch).await {
+                metrics::database_error("queue::reclaim");
+                warn!(error = %error, "Could not look for leases that have ended, trying again");
+            }
+            tokio::select! {
+                () = drain.cancelled() => return,
+                () = tokio::time::sleep(about(self.every)) => {}
+            }
+        }
+    }
+
+    async fn sweep(&self, watch: &mut ClockWatch) -> Result<(), QueueError> {
+        let database_us = self.queue.database_now().await?;
+        match watch.look(Instant::now(), database_us) {
+            Trust::Yes => {}
+            Trust::NotYet => return Ok(()),
+            Trust::Stepped(seconds) => {
+                warn!(
+                    seconds,
+                    "The database's clock has moved {seconds} s more than time has; no lease is freed for {:?}",
+                    self.lease_time
+                );
+                return Ok(());
+            }
+        }
+        loop {
+            let freed = self.queue.reclaim().await?;
+            if freed.is_empty() {
+                return Ok(());
+            }
+            metrics::leases_swept(freed.len());
+            say(&freed);
+            self.waker.wake();
+        }
+    }
+}
+
+/// One line per dead holder, with one of its keys.
+fn say(freed: &[Reclaimed]) {
+    let mut by_holder: BTreeMap<i32, (usize, &Reclaimed)> = BTreeMap::new();
+    for one in freed {
+        by_holder.entry(one.holder.number()).or_insert((0, one)).0 += 1;
+    }
+    for (holder, (leases, example)) in by_holder {
+        info!(
+            daemon = holder,
+            leases,
+            object.key = %example.key,
+            "Freed {leases} leases that daemon {holder} has let run out, {} for one",
+            example.key
+        );
+    }
+}

@@ -1,0 +1,42 @@
+//! What dead workers left behind, and the figures of the backlog: duties that one daemon at a time performs.
+
+mod clock;
+mod leases;
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+pub use leases::Sweeper;
+
+use crate::{metrics, queue::Queue};
+
+/// How often it is asked whether the backlog is to be counted; the statement itself decides.
+const BACKLOG_EVERY: Duration = Duration::from_secs(2);
+
+/// Keeps the table `backlog` up to date until `drain`.
+pub async fn count_backlog(queue: Queue, drain: CancellationToken) {
+    let mut failing = false;
+    loop {
+        match queue.refresh_backlog().await {
+            Ok(_) => failing = false,
+            Err(error) => {
+                metrics::database_error("queue::refresh_backlog");
+                if !std::mem::replace(&mut failing, true) {
+                    warn!(error = %error, "The backlog could not be counted, trying again");
+                }
+            }
+        }
+        tokio::select! {
+            () = drain.cancelled() => return,
+            () = tokio::time::sleep(about(BACKLOG_EVERY)) => {}
+        }
+    }
+}
+
+/// ± 20 %, so that daemons do not march in step.
+fn about(every: Duration) -> Duration {
+    every.mul_f64(rand::rng().random_range(0.8..1.2))
+}

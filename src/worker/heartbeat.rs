@@ -1,0 +1,80 @@
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::held::Held;
+use crate::{
+    metrics,
+    queue::{Answer, Daemon, Queue},
+};
+
+/// Keeps the leases of this process alive, and stops copies whose lease cannot be kept.
+///
+/// It has a connection of its own. One statement renews all; a row that somebody else holds at that moment is asked
+/// again with the next beat, and stopped only when its time is really about to run out.
+#[derive(Debug)]
+pub struct Heartbeat {
+    pub queue: Queue,
+    pub daemon: Daemon,
+    pub held: Held,
+    pub every: Duration,
+}
+
+impl Heartbeat {
+    /// Beats until `end`.
+    pub async fn run(self, end: CancellationToken) {
+        // A tenth of the lease is left for what is under way to notice and stop.
+        let margin = self.daemon.lease_timeout / 10;
+        let look = (self.every / 3).min(Duration::from_secs(1));
+        let mut next_beat = Instant::now() + self.every;
+        loop {
+            tokio::select! {
+                () = end.cancelled() => return,
+                () = tokio::time::sleep(look) => {}
+            }
+            if Instant::now() >= next_beat {
+                // After a failure the next look tries again at once.
+                if self.beat().await {
+                    next_beat = Instant::now() + self.every;
+                }
+            }
+            let expiring = self.held.lose_expiring(margin);
+            if !expiring.is_empty() {
+                metrics::leases_lost(expiring.len());
+                warn!(leases = expiring.len(), "Leases could not be renewed in time, their copies are stopped");
+            }
+        }
+    }
+
+    /// Whether the database answered.
+    async fn beat(&self) -> bool {
+        let asked = self.held.all();
+        let sent = Instant::now();
+        let answers = match self.queue.renew(&asked, self.daemon.lease_timeout).await {
+            Ok(answers) => answers,
+            Err(error) => return failed(&error),
+        };
+        for (key, fence, answer) in answers {
+            match answer {
+                Answer::Recorded => self.held.extend(&key, fence, sent + self.daemon.lease_timeout),
+                Answer::Busy => {}
+                Answer::Changed => {
+                    metrics::leases_lost(1);
+                    warn!(object.key = %key, "The lease of {key} is lost, or the key was registered again; its copy stops");
+                    self.held.lose(&key, fence);
+                }
+            }
+        }
+        match self.queue.stay(&self.daemon).await {
+            Ok(()) => true,
+            Err(error) => failed(&error),
+        }
+    }
+}
+
+fn failed(error: &crate::queue::QueueError) -> bool {
+    metrics::database_error("queue::renew");
+    warn!(error = %error, "The heartbeat failed, trying again");
+    false
+}

@@ -1,0 +1,88 @@
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::{Fence, Generation, Lease, ObjectKey},
+    metrics,
+};
+
+/// The leases that this process holds: what the heartbeat renews, and how a copy learns that it must stop.
+#[derive(Debug, Clone, Default)]
+pub struct Held(Arc<Mutex<HashMap<ObjectKey, Holding>>>);
+
+#[derive(Debug)]
+struct Holding {
+    fence: Fence,
+    generation: Generation,
+    until: Instant,
+    lost: CancellationToken,
+}
+
+impl Held {
+    /// Enters a lease; the token is cancelled when it is lost, or when `stop` is.
+    pub fn enter(&self, lease: &Lease, stop: &CancellationToken) -> CancellationToken {
+        let lost = stop.child_token();
+        let holding =
+            Holding { fence: lease.fence, generation: lease.generation, until: lease.until, lost: lost.clone() };
+        let mut held = self.lock();
+        held.insert(lease.key.clone(), holding);
+        metrics::leases_held(held.len());
+        lost
+    }
+
+    /// Strikes out the lease with this fence.
+    pub fn strike(&self, key: &ObjectKey, fence: Fence) {
+        let mut held = self.lock();
+        if held.get(key).is_some_and(|h| h.fence == fence) {
+            held.remove(key);
+        }
+        metrics::leases_held(held.len());
+    }
+
+    /// What the heartbeat asks for.
+    pub fn all(&self) -> Vec<(ObjectKey, Fence, Generation)> {
+        self.lock().iter().map(|(k, h)| (k.clone(), h.fence, h.generation)).collect()
+    }
+
+    /// Until when the lease lasts; `None`: it is not held any more.
+    pub fn until(&self, key: &ObjectKey, fence: Fence) -> Option<Instant> {
+        self.lock().get(key).filter(|h| h.fence == fence).map(|h| h.until)
+    }
+
+    /// The lease now lasts until `until`.
+    pub fn extend(&self, key: &ObjectKey, fence: Fence, until: Instant) {
+        if let Some(holding) = self.lock().get_mut(key).filter(|h| h.fence == fence) {
+            holding.until = until;
+        }
+    }
+
+    /// The lease is not ours any more: its copy is to stop.
+    pub fn lose(&self, key: &ObjectKey, fence: Fence) {
+        if let Some(holding) = self.lock().get(key).filter(|h| h.fence == fence) {
+            holding.lost.cancel();
+        }
+    }
+
+    /// Stops the copies whose lease ends within `margin`, and returns their keys.
+    pub fn lose_expiring(&self, margin: Duration) -> Vec<ObjectKey> {
+        let limit = Instant::now() + margin;
+        let held = self.lock();
+        let expiring = held.iter().filter(|(_, h)| h.until < limit && !h.lost.is_cancelled());
+        expiring
+            .map(|(key, holding)| {
+                holding.lost.cancel();
+                key.clone()
+            })
+            .collect()
+    }
+
+    /// A poisoned lock only means that some task panicked between two of these short steps; the map is whole.
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Holding>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,119 @@
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use crate::{
+    copy::{Job, OnExisting, Source, Target},
+    domain::{Lease, ReplicaName},
+    metrics,
+    store::Store,
+};
+
+/// The replicas of this daemon: which may be read, which may be written to and how, and why not.
+#[derive(Debug, Clone)]
+pub struct Lanes(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    replicas: Vec<Replica>,
+    view: RwLock<View>,
+}
+
+/// One replica of the configuration.
+#[derive(Debug, Clone)]
+pub struct Replica {
+    pub name: ReplicaName,
+    pub store: Arc<Store>,
+    /// It may be a source.
+    pub read: bool,
+}
+
+/// What is known of the replicas at the moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// The primary in force.
+    pub primary: Option<ReplicaName>,
+    pub standings: BTreeMap<ReplicaName, Standing>,
+}
+
+/// What this daemon may do with a replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing: its bucket is not the one that the recorded copies are in, or that is not known yet.
+    Barred { why: String },
+    /// It may be read but not written to.
+    ReadOnly { why: String },
+    /// It may be written to.
+    Open(OnExisting),
+}
+
+impl Lanes {
+    /// Nothing is served until [`Lanes::set`] says so.
+    #[must_use]
+    pub fn new(replicas: Vec<Replica>) -> Self {
+        Self(Arc::new(Inner { replicas, view: RwLock::default() }))
+    }
+
+    #[must_use]
+    pub fn replicas(&self) -> &[Replica] {
+        &self.0.replicas
+    }
+
+    /// Takes over what was found out.
+    pub fn set(&self, view: View) {
+        for (replica, standing) in &view.standings {
+            metrics::replica_served(replica, matches!(standing, Standing::Open(_)));
+        }
+        *self.0.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+    }
+
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.0.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The lanes to claim from, in the order of the configuration.
+    #[must_use]
+    pub fn open(&self) -> Vec<ReplicaName> {
+        let view = self.view();
+        let open = self.0.replicas.iter().filter(|r| matches!(view.standings.get(&r.name), Some(Standing::Open(_))));
+        open.map(|r| r.name.clone()).collect()
+    }
+
+    /// What is to be copied from where to where.
+    ///
+    /// Sources are the replicas on record, the primary first. The primary is also one when no other is, whatever the
+    /// row says of it: an object may be registered before anybody has seen it there. Then it is no target: reading
+    /// it is its proof.
+    #[must_use]
+    pub fn job(&self, lease: &Lease) -> Job {
+        let view = self.view();
+        let is_primary = |r: &Replica| view.primary.as_ref() == Some(&r.name);
+        let readable =
+            |r: &Replica| r.read && !matches!(view.standings.get(&r.name), None | Some(Standing::Barred { .. }));
+        let replicas = || self.0.replicas.iter().zip(&lease.replicas);
+        let mut sources: Vec<&Replica> =
+            replicas().filter(|(r, state)| state.recorded && readable(r)).map(|(r, _)| r).collect();
+        if sources.is_empty() {
+            sources.extend(replicas().map(|(r, _)| r).filter(|r| is_primary(r) && readable(r)));
+        }
+        sources.sort_by_key(|r| !is_primary(r));
+        let targets = replicas()
+            .filter(|(r, state)| state.due && !sources.iter().any(|s| s.name == r.name))
+            .filter_map(|(r, _)| match view.standings.get(&r.name)? {
+                Standing::Open(existing) => Some(Target { store: Arc::clone(&r.store), existing: *existing }),
+                Standing::ReadOnly { .. } | Standing::Barred { .. } => None,
+            })
+            .collect();
+        let recorded = |r: &Replica| lease.replicas.iter().any(|state| state.replica == r.name && state.recorded);
+        let source = |r: &Replica| Source { store: Arc::clone(&r.store), recorded: recorded(r) };
+        Job {
+            key: lease.key.clone(),
+            content: lease.content,
+            stated_bytes: lease.size_bytes,
+            sources: sources.into_iter().map(source).collect(),
+            targets,
+        }
+    }
+}

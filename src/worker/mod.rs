@@ -1,0 +1,20 @@
+//! The only place where queue and copy meet: claims objects, has them copied, has the results written.
+//!
+//! The rule: a slot is taken before a row is claimed and given back when its result is written, so that
+//! no more is leased than can be worked on; and no transaction is open while bytes move.
+
+mod admission;
+mod claimer;
+mod completer;
+mod heartbeat;
+mod held;
+mod lanes;
+mod run;
+
+pub use admission::Doorkeeper;
+pub use claimer::Claimer;
+pub use completer::{Completer, Writer, completer};
+pub use heartbeat::Heartbeat;
+pub use held::Held;
+pub use lanes::{Lanes, Replica, Standing, View};
+pub use run::Runner;

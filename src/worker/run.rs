@@ -1,0 +1,228 @@
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rand::RngExt as _;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{completer::Completer, held::Held, lanes::Lanes};
+use crate::{
+    copy::{self, Ended, Memory, Step},
+    domain::{Class, Content, Failure, Lease, Next, Outcome, ReplicaName, Verified, next_try},
+    metrics,
+    queue::{Answer, Queue, Report},
+};
+
+/// How long a proof waits for those of the other targets, so that they are written together:
+/// small objects end on all targets within milliseconds.
+const TOGETHER: Duration = Duration::from_millis(20);
+
+/// What the work on one object needs.
+#[derive(Debug, Clone)]
+pub struct Runner {
+    pub queue: Queue,
+    pub held: Held,
+    pub completer: Completer,
+    pub lanes: Lanes,
+    pub memory: Arc<Memory>,
+    /// Cancelled when everything under way is to be let go.
+    pub stop: CancellationToken,
+}
+
+impl Runner {
+    /// Copies one leased object to all replicas that lack it, and gives the lease back.
+    pub async fn run(&self, lease: Lease) {
+        let begun = Instant::now();
+        let lost = self.held.enter(&lease, &self.stop);
+        let job = self.lanes.job(&lease);
+        let (steps, mut taken) = mpsc::unbounded_channel();
+        let copying = copy::copy(&job, &self.memory, &lost, &steps);
+        tokio::pin!(copying);
+
+        let mut notes = Notes::new(&lease);
+        let mut write_at: Option<tokio::time::Instant> = None;
+        let ended = loop {
+            tokio::select! {
+                biased;
+                Some(step) = taken.recv() => {
+                    notes.take(step);
+                    if notes.has_proof() {
+                        write_at.get_or_insert_with(|| tokio::time::Instant::now() + TOGETHER);
+                    }
+                }
+                ended = &mut copying => break ended,
+                () = at(write_at) => {
+                    write_at = None;
+                    if self.write(&lease, notes.report(&lease, false)).await == Answer::Changed {
+                        lost.cancel();
+                    }
+                }
+            }
+        };
+        while let Ok(step) = taken.try_recv() {
+            notes.take(step);
+        }
+        match ended {
+            Ended::Done => {
+                notes.conclude();
+                if self.write(&lease, notes.report(&lease, true)).await == Answer::Changed {
+                    self.release(&lease).await;
+                }
+            }
+            Ended::Cancelled => self.release(&lease).await,
+        }
+        self.held.strike(&lease.key, lease.fence);
+        metrics::object_done(begun.elapsed());
+    }
+
+    async fn write(&self, lease: &Lease, report: Report) -> Answer {
+        let Some(until) = self.held.until(&lease.key, lease.fence) else { return Answer::Changed };
+        let told = report.clone();
+        let answer = self.completer.write(report, until).await;
+        if answer == Answer::Recorded {
+            tell(lease, &told);
+        } else {
+            info!(object.key = %lease.key, "What was found out about {} came too late: it was registered again, or its lease is lost", lease.key);
+        }
+        answer
+    }
+
+    /// The row may still carry our fence: the key was registered again, or we are to stop. Every request of ours has
+    /// ended by now, so nothing of the old content can arrive at a target later.
+    async fn release(&self, lease: &Lease) {
+        if let Err(error) = self.queue.release(&[(lease.key.clone(), lease.fence)]).await {
+            warn!(object.key = %lease.key, error = %error, "The lease of {} could not be given back and will be swept", lease.key);
+        }
+    }
+}
+
+/// Never, while there is no such time.
+async fn at(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the copy has said so far and is not written yet.
+struct Notes {
+    age: Duration,
+    priors: HashMap<ReplicaName, crate::domain::PriorFailure>,
+    recorded: Vec<ReplicaName>,
+    due: Vec<ReplicaName>,
+    content: Option<Content>,
+    /// Replicas that are on record and turned out not to have the object.
+    missing: Vec<(ReplicaName, Failure)>,
+    outcomes: Vec<(ReplicaName, Outcome)>,
+    /// Whether some source had it.
+    was_read: bool,
+}
+
+impl Notes {
+    fn new(lease: &Lease) -> Self {
+        Self {
+            age: lease.age,
+            priors: lease.replicas.iter().filter_map(|r| Some((r.replica.clone(), r.prior?))).collect(),
+            recorded: lease.replicas.iter().filter(|r| r.recorded).map(|r| r.replica.clone()).collect(),
+            due: lease.targets().map(|r| r.replica.clone()).collect(),
+            content: None,
+            missing: Vec::new(),
+            outcomes: Vec::new(),
+            was_read: false,
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Read { from, content } => {
+                self.content = Some(content);
+                self.was_read = true;
+                if !self.recorded.contains(&from) {
+                    self.outcomes.push((from, Outcome::Recorded(Verified::Source)));
+                }
+            }
+            Step::SourceFailed { replica, why } => {
+                if why.class == Class::Gone && self.recorded.contains(&replica) {
+                    self.missing.push((replica, why));
+                } else if self.due.contains(&replica) {
+                    // It was to be proven by reading it, and is no target.
+                    self.outcomes.push((replica.clone(), Outcome::Failed { next: self.next(&replica, &why), why }));
+                }
+            }
+            Step::Target { replica, result } => {
+                let outcome = match result {
+                    Ok(proof) => Outcome::Recorded(proof),
+                    Err(why) => Outcome::Failed { next: self.next(&replica, &why), why },
+                };
+                self.outcomes.push((replica, outcome));
+            }
+        }
+    }
+
+    /// A recorded time that is known to be false is taken back. If another source had the object, the gap is to be
+    /// filled at once; if none had, all wait alike for the upload to end.
+    fn conclude(&mut self) {
+        for (replica, why) in std::mem::take(&mut self.missing) {
+            let next = if self.was_read {
+                Next::After { delay: Duration::ZERO, counted: true }
+            } else {
+                self.next(&replica, &why)
+            };
+            self.outcomes.push((replica, Outcome::Cleared { next, why }));
+        }
+    }
+
+    fn next(&self, replica: &ReplicaName, why: &Failure) -> Next {
+        let prior = self.priors.get(replica).filter(|p| p.class == Some(why.class));
+        next_try(why, prior.map_or(0, |p| p.attempts), self.age, rand::rng().random())
+    }
+
+    fn has_proof(&self) -> bool {
+        self.outcomes.iter().any(|(_, o)| matches!(o, Outcome::Recorded(_)))
+    }
+
+    fn report(&mut self, lease: &Lease, release: bool) -> Report {
+        Report {
+            key: lease.key.clone(),
+            generation: lease.generation,
+            fence: lease.fence,
+            content: self.content,
+            outcomes: std::mem::take(&mut self.outcomes),
+            release,
+        }
+    }
+}
+
+/// Logs and counts what is now on record.
+fn tell(lease: &Lease, report: &Report) {
+    let key = &lease.key;
+    for (replica, outcome) in &report.outcomes {
+        match outcome {
+            Outcome::Recorded(proof) => {
+                let bytes = report.content.map_or(0, |c| c.size_bytes);
+                metrics::copied(replica, bytes, lease.age + lease.claimed.elapsed());
+                debug!(object.key = %key, replica.id = %replica, bytes, proof = ?proof, "Copy of {key} at {replica} is recorded");
+            }
+            Outcome::Failed { next, why } => {
+                metrics::failed(replica, why.class);
+                let (class, message) = (why.class, &why.message);
+                match next {
+                    Next::After { delay, .. } => {
+                        warn!(object.key = %key, replica.id = %replica, %class, "Copy of {key} to {replica} failed ({class}), next try in {delay:.1?}: {message}");
+                    }
+                    Next::Parked => {
+                        warn!(object.key = %key, replica.id = %replica, %class, "Copy of {key} to {replica} failed ({class}) and is parked: {message}");
+                    }
+                }
+            }
+            Outcome::Cleared { why, .. } => {
+                metrics::failed(replica, why.class);
+                warn!(object.key = %key, replica.id = %replica, "{key} is not at {replica} though it was on record: {}", why.message);
+            }
+        }
+    }
+}
