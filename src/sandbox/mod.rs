@@ -2,6 +2,7 @@
 //! Never part of a daemon at work.
 
 mod account;
+pub mod demo;
 mod guardian;
 pub mod postgres;
 pub mod s3;
