@@ -9,12 +9,12 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub enum QueueError {
     /// The server, or the way to it, failed. Not called `source`: all of it is in the sentence, and an error chain
     /// would say it twice.
-    #[error("{statement}: {}", sentence(cause))]
+    #[error("{} (in {statement})", sentence(cause))]
     Database { statement: &'static str, cause: sqlx::Error },
-    #[error("{statement}: PostgreSQL gave no answer within {limit:?}")]
+    #[error("PostgreSQL gave no answer within {limit:?} (in {statement})")]
     Silent { statement: &'static str, limit: Duration },
     /// A row says something that no version of this program writes.
-    #[error("{statement}: {what}")]
+    #[error("the database says something unexpected: {what} (in {statement})")]
     Inconsistent { statement: &'static str, what: String },
 }
 

@@ -1,6 +1,6 @@
 //! The whole way of the data: registered, copied, verified, recorded.
 
-use copyhold::sandbox::s3::{Fault, Metadata, Op, When};
+use copyhold::sandbox::s3::{Fault, Metadata, Op, When, synthetic};
 
 use crate::world::{World, soon};
 
@@ -31,7 +31,7 @@ async fn odd_keys_sizes_and_metadata_arrive_as_they_were() {
         .with("cache-control", "max-age=3600")
         .with("x-amz-meta-owner", "somebody");
     let long = "k".repeat(1024);
-    let objects: [(&str, usize); 8] = [
+    let objects: [(&str, u64); 8] = [
         ("empty", 0),
         ("a//b", 1),
         ("/lead", 2),
@@ -56,8 +56,8 @@ async fn odd_keys_sizes_and_metadata_arrive_as_they_were() {
     assert_eq!(world.bucket("wasabi").uploads().len(), 0);
 }
 
-fn bytes(size: usize) -> Vec<u8> {
-    (0..size).map(|i| (i * 31 >> 3) as u8).collect()
+fn bytes(size: u64) -> Vec<u8> {
+    synthetic::bytes(7, 0..size).to_vec()
 }
 
 #[tokio::test]
