@@ -59,6 +59,7 @@ pub struct Queue {
 struct Statements {
     /// One per replica, in their order.
     claims: Vec<SqlStr>,
+    next_due: SqlStr,
     renew: SqlStr,
     complete: SqlStr,
     release: SqlStr,
@@ -71,6 +72,7 @@ impl Queue {
     pub fn new(pool: PgPool, schema: SchemaName, replicas: Vec<ReplicaName>) -> Self {
         let statements = Statements {
             claims: replicas.iter().map(|lane| claim::statement(&schema, &replicas, lane)).collect(),
+            next_due: claim::next_due_statement(&schema, &replicas),
             renew: renew::statement(&schema),
             complete: complete::statement(&schema, &replicas),
             release: release::statement(&schema),
@@ -90,7 +92,13 @@ impl Queue {
     pub fn statements(&self) -> Vec<(String, &str)> {
         let s = &self.statements;
         let claims = self.replicas.iter().zip(&s.claims).map(|(lane, sql)| (format!("claim {lane}"), sql.as_str()));
-        let others = [("renew", &s.renew), ("complete", &s.complete), ("release", &s.release), ("reclaim", &s.reclaim)];
+        let others = [
+            ("next_due", &s.next_due),
+            ("renew", &s.renew),
+            ("complete", &s.complete),
+            ("release", &s.release),
+            ("reclaim", &s.reclaim),
+        ];
         claims.chain(others.map(|(name, sql)| (name.to_owned(), sql.as_str()))).collect()
     }
 

@@ -43,7 +43,7 @@ async fn plan(connection: &mut PgConnection, settings: &str, statement: &str, ar
     let mut transaction = connection.begin().await.unwrap();
     let run = |sql: String| sqlx::raw_sql(AssertSqlSafe(sql));
     run(format!("{settings}; PREPARE hot AS {statement}")).execute(&mut *transaction).await.unwrap();
-    let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE hot({arguments})");
+    let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE hot{arguments}");
     let row = match run(explain.clone()).fetch_one(&mut *transaction).await {
         Ok(row) => row,
         Err(error) => panic!("{explain}: {error}"),
@@ -97,6 +97,7 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
                 "renew" => format!("{keys}, {}, {}, 1000000", same("77::bigint"), same("1::bigint")),
                 "release" => format!("{keys}, {}", same("77::bigint")),
                 "reclaim" => "'lock of this test'".to_owned(),
+                "next_due" => String::new(),
                 "complete" => {
                     let (numbers, none) = (same("77::bigint"), "'{}'::text[]");
                     let change = format!("{}, {}", same("1::smallint"), same("1::bigint"));
@@ -111,6 +112,7 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
                     "32, 1000000, 5".to_owned()
                 }
             };
+            let arguments = if arguments.is_empty() { arguments } else { format!("({arguments})") };
             let plan = plan(&mut connection, settings, statement, &arguments).await;
             plan.assert_scans_no_table(&format!("{name}, {what}"));
             // A row is found, locked and written, and its lanes' entries with it: 20 to 35 buffers.
@@ -130,8 +132,9 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
                 }
                 _ => {}
             }
-            if name == "claim scw" {
-                assert!(plan.buffers <= 10, "{} buffers for nothing due, {what}", plan.buffers);
+            // Three lanes are looked at by one of them.
+            if let Some(most) = [("claim scw", 10), ("next_due", 3 * 10)].iter().find(|(n, _)| name == *n) {
+                assert!(plan.buffers <= most.1, "{} buffers for nothing due, {what}", plan.buffers);
             }
         }
     }
