@@ -97,6 +97,24 @@ async fn a_store_that_breaks_down_later_is_retried_by_the_databases_clock() {
 }
 
 #[tokio::test]
+async fn a_target_that_hangs_leaves_workers_to_the_others() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    let stall = world.bucket("scw").order(Fault::Stall, When::op(Op::PutObject));
+    // Ten times as many as there are workers, while not one copy to scw ends.
+    for i in 0..160 {
+        world.bucket("b2").put(&format!("photo {i}"), "bytes");
+    }
+    let insert = "INSERT INTO copyhold.object_copies (object_key, b2)
+                  SELECT 'photo ' || i, copyhold.now_utc_micro_seconds() FROM generate_series(0, 159) i";
+    world.execute(insert).await;
+    world.until("SELECT count(wasabi) = 160 AND count(scw) = 0 FROM copyhold.object_copies").await;
+    stall.clear();
+    world.until("SELECT count(scw) = 160 FROM copyhold.object_copies").await;
+}
+
+#[tokio::test]
 async fn an_insert_wakes_a_sleeping_daemon_before_it_would_have_looked() {
     let world = World::new().await;
     let daemon = world.daemon().await;
