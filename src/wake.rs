@@ -58,7 +58,7 @@ mod tests {
         let (waker, mut wake) = channel();
         wake.arm();
         waker.wake();
-        assert!(wake.wait(Duration::from_secs(3600)).await);
+        assert!(wake.wait(Duration::from_hours(1)).await);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,5 @@
-//! The rules for a database URL. It may hold a password: no message shows any of it
-//! but the names of its parameters.
+//! The rules for a database URL. It may hold a password, and a slip may put that anywhere,
+//! into the name of a parameter for one: no message shows any of it.
 
 use std::str::FromStr as _;
 
@@ -100,7 +100,7 @@ fn parameter(name: &str, value: &str, reader: &Reader) -> Result<(), Flaw> {
             Some(meant) => format!("did you mean {meant}?"),
             None => format!("remove it; known are {}", PARAMETERS.join(", ")),
         };
-        return Err(Flaw::new(format!("has a parameter {name:?}, which would be ignored"), todo));
+        return Err(Flaw::new("has a parameter that would be ignored", todo));
     }
     let names_a_file = ["sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
     // sqlx takes the certificate itself as well as its path.
@@ -113,7 +113,7 @@ fn parameter(name: &str, value: &str, reader: &Reader) -> Result<(), Flaw> {
             Ok(_) => return Ok(()),
             Err(_) => "cannot be found",
         };
-        let what = format!("names the file {value} as {name}, which {problem}");
+        let what = format!("names a file as {name}, which {problem}");
         return Err(Flaw::new(what, "give the full path of a PEM file"));
     }
     Ok(())

@@ -28,10 +28,7 @@ pub(super) fn endpoint(text: &str, insecure: bool) -> Result<Url, Flaw> {
         return Err(Flaw::new("has no scheme", form()));
     };
     if !["http", "https"].contains(&scheme.to_ascii_lowercase().as_str()) {
-        return Err(Flaw::new(
-            format!("begins with {:?}, not with https:// or http://", format!("{scheme}://")),
-            form(),
-        ));
+        return Err(Flaw::new("begins neither with https:// nor with http://", form()));
     }
     let mut url = Url::parse(text).map_err(|error| Flaw::new(format!("is not a URL: {error}"), form()))?;
     if rest.contains('@') && !(url.username().is_empty() && url.password().is_none()) {
@@ -51,6 +48,16 @@ pub(super) fn endpoint(text: &str, insecure: bool) -> Result<Url, Flaw> {
         ));
     }
     Ok(url)
+}
+
+/// Equal for endpoints that are surely the same server: with or without TLS on the usual port,
+/// and by any name of this machine.
+pub(super) fn server(endpoint: &Url) -> (&str, u16) {
+    let host = match endpoint.host_str().unwrap_or_default() {
+        "127.0.0.1" | "[::1]" => "localhost",
+        host => host,
+    };
+    (host, endpoint.port().unwrap_or(443))
 }
 
 /// Refuses only what cannot be in a URL: old buckets have names that S3 no longer gives out.
@@ -109,6 +116,16 @@ mod tests {
             assert_eq!(url(same), url("https://s3.example.com"), "{same}");
         }
         assert_ne!(url("https://s3.example.com:8443"), url("https://s3.example.com"));
+    }
+
+    #[test]
+    fn a_server_is_the_same_with_and_without_tls_and_by_any_local_name() {
+        let is_same = |left, right| server(&endpoint(left, true).unwrap()) == server(&endpoint(right, true).unwrap());
+        assert!(is_same("http://s3.example.com", "https://s3.example.com"));
+        assert!(is_same("http://localhost:9000", "http://127.0.0.1:9000"));
+        assert!(is_same("http://localhost:9000", "http://[::1]:9000"));
+        assert!(!is_same("http://localhost:9000", "http://localhost:9001"));
+        assert!(!is_same("https://a.example.com", "https://b.example.com"));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 use std::{collections::HashMap, ffi::OsString, fs, io, path::Path};
 
+use url::Url;
+
 use super::{
-    Config, ConfigErrors, Problem, database, document,
+    Config, ConfigErrors, Problem, database, document, endpoint,
     overrides::{self, Environment},
     place::{Lines, Place, Placed},
     process,
@@ -81,10 +83,14 @@ fn read(mut top: Section<'_>) -> Option<Config> {
 }
 
 /// There must be something to copy to, and no bucket may be copied onto itself.
-fn check_replicas(section: &Section<'_>, replicas: &[replica::Found]) {
+fn check_replicas<'f>(section: &Section<'_>, replicas: &'f [replica::Found]) {
     match replicas {
         _ if section.is_broken() => {}
-        [] => section.note("has no replica", "write a section [replicas.NAME] for each bucket, two at least"),
+        [] => section.reader().note(
+            section.place().clone(),
+            "there is no replica",
+            "write a section [replicas.NAME] for each bucket, two at least",
+        ),
         [only] => section.reader().note(
             only.place.clone(),
             format!("replicas.{} is the only replica: there is nothing to copy to", only.name),
@@ -92,19 +98,20 @@ fn check_replicas(section: &Section<'_>, replicas: &[replica::Found]) {
         ),
         _ => {}
     }
-    let mut by_place: Vec<&replica::Found> = replicas.iter().collect();
-    by_place.sort_by_key(|found| &found.place);
-    let mut seen: HashMap<_, &str> = HashMap::new();
-    for replica::Found { name, place, location, .. } in by_place {
-        let Some((endpoint, bucket)) = location else { continue };
-        if let Some(first) = seen.get(&(endpoint, bucket)) {
+    let located = |found: &'f replica::Found| Some((found.location.as_ref()?, found.name.as_str()));
+    let mut by_place: Vec<(&Placed<(Url, String)>, &str)> = replicas.iter().filter_map(located).collect();
+    by_place.sort_by_key(|(location, _)| &location.place);
+    let mut seen = HashMap::new();
+    for (Placed { value: (endpoint, bucket), place }, name) in by_place {
+        let same = (endpoint::server(endpoint), bucket);
+        if let Some(first) = seen.get(&same) {
             section.reader().note(
                 place.clone(),
                 format!("replicas.{name} is the same bucket as replicas.{first}: {bucket:?} at {endpoint}"),
                 "give it a bucket of its own, or remove one of the two sections",
             );
         } else {
-            seen.insert((endpoint, bucket), name);
+            seen.insert(same, name);
         }
     }
 }

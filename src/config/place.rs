@@ -30,6 +30,12 @@ pub(super) struct Placed<T> {
     pub(super) place: Place,
 }
 
+impl<T> Placed<T> {
+    pub(super) fn map<U>(self, f: impl FnOnce(T) -> U) -> Placed<U> {
+        Placed { value: f(self.value), place: self.place }
+    }
+}
+
 /// Turns byte offsets of a text into lines and columns.
 pub(super) struct Lines<'t> {
     text: &'t str,

@@ -33,12 +33,14 @@ pub(super) fn workers(mut section: Section<'_>) -> Workers {
 /// Reads `[lease]`.
 pub(super) fn lease(mut section: Section<'_>) -> Lease {
     // Below three seconds a slow commit alone could lose a lease.
+    let sets_timeout = section.has("timeout");
     let timeout = section.get_with("timeout", within(3 * SECOND..=HOUR, duration_text));
-    let timeout = timeout.map(|timeout| timeout.value);
+    let timeout_is_wrong = sets_timeout && timeout.is_none();
     let heartbeat = section.get_with("heartbeat", within(SECOND / 10..=HOUR, duration_text));
-    let in_force = timeout.unwrap_or(90 * SECOND);
+    let in_force = timeout.map_or(90 * SECOND, |timeout| timeout.value);
     if let Some(Placed { value: heartbeat, place }) = &heartbeat
         && *heartbeat > in_force / 3
+        && !timeout_is_wrong
     {
         let (heartbeat, timeout) = (duration_text(*heartbeat), duration_text(in_force));
         let what = format!("is {heartbeat}, not well under lease.timeout of {timeout}");

@@ -12,10 +12,10 @@ use crate::domain::{InvalidName, ReplicaName};
 /// A replica as far as it could be read, for the checks across all of them.
 pub(super) struct Found {
     pub(super) name: String,
-    /// Of `bucket`, else of the section.
+    /// Of the section.
     pub(super) place: Place,
-    /// Endpoint and bucket, if both are valid.
-    pub(super) location: Option<(Url, String)>,
+    /// Endpoint and bucket, if both are valid, with the place of the latter.
+    pub(super) location: Option<Placed<(Url, String)>>,
     pub(super) readable: Option<Placed<bool>>,
     /// `None` if anything about it is wrong.
     pub(super) replica: Option<Replica>,
@@ -37,17 +37,18 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
     let readable = section.get::<bool>("read");
     let storage_class = section.get_with("storage_class", |text: String| printable(text, "a storage class"));
 
-    let place = bucket.as_ref().map_or_else(|| section.place().clone(), |bucket| bucket.place.clone());
-    let location = endpoint.zip(bucket).map(|(endpoint, bucket)| (endpoint.value, bucket.value));
-    if let (Some((endpoint, bucket)), Some(Placed { value: false, place })) = (&location, &path_style)
-        && let Some(why) = endpoint::no_host_name(endpoint, bucket)
+    let place = section.place().clone();
+    let both = endpoint.zip(bucket);
+    let location = both.map(|(endpoint, bucket)| bucket.map(|bucket| (endpoint.value, bucket)));
+    if let (Some(location), Some(Placed { value: false, place })) = (&location, &path_style)
+        && let Some(why) = endpoint::no_host_name(&location.value.0, &location.value.1)
     {
         section.note_at(place, "path_style", &format!("is false, but {why}"), "set it to true");
     }
     section.finish();
 
     let replica = (|| {
-        let (endpoint, bucket) = location.clone()?;
+        let (endpoint, bucket) = location.clone()?.value;
         Some(Replica {
             name: valid_name?,
             region: region.map_or_else(|| endpoint::region_of(&endpoint), |region| region.value),

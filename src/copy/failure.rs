@@ -10,11 +10,11 @@ pub(super) fn bare(class: Class, message: impl Into<String>) -> Failure {
 }
 
 pub(super) fn of_source(store: &Store, error: StoreError) -> Failure {
-    error.into_failure(format_args!("source {}", store.replica()))
+    error.into_failure(format_args!("source {}", store.name()))
 }
 
 pub(super) fn of_target(store: &Store, error: StoreError) -> Failure {
-    let failure = error.into_failure(format_args!("target {}", store.replica()));
+    let failure = error.into_failure(format_args!("target {}", store.name()));
     match failure.class {
         // These classes speak of a source. A target that lacks what it has just
         // taken, or has something else by now, is simply tried again.

@@ -16,7 +16,11 @@ mod tests;
 mod verify;
 mod whole;
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +34,9 @@ use crate::{
 use failure::{bare, most_telling};
 use plan::{Parts, Plan, plan};
 use source::{Piece, Reader};
+
+/// How long a copy that is to stop waits for a request that makes an object appear.
+const LAST_REQUEST_MAY_TAKE: Duration = Duration::from_secs(2);
 
 /// One object to be copied.
 #[derive(Debug)]
@@ -203,16 +210,27 @@ impl Copy<'_> {
         self.stop.run_until_cancelled(work).await.ok_or(Cancelled)
     }
 
+    /// For requests that make an object appear. Cut off, one may still be carried out later, when the key may have
+    /// another content: so it is left a moment to end.
+    async fn or_stop_late<T>(&self, work: impl Future<Output = T>) -> Result<T, Cancelled> {
+        let mut work = pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => Ok(done),
+            () = self.stop.cancelled() => tokio::time::timeout(LAST_REQUEST_MAY_TAKE, work).await.map_err(|_| Cancelled),
+        }
+    }
+
     fn has_read(&self, store: &Store, content: Content) {
-        self.tell(Step::Read { from: store.replica().clone(), content });
+        self.tell(Step::Read { from: store.name().clone(), content });
     }
 
     fn source_failed(&self, store: &Store, why: &Failure) {
-        self.tell(Step::SourceFailed { replica: store.replica().clone(), why: why.clone() });
+        self.tell(Step::SourceFailed { replica: store.name().clone(), why: why.clone() });
     }
 
     fn ended(&self, target: &Target, result: Result<Verified, Failure>) {
-        self.tell(Step::Target { replica: target.store.replica().clone(), result });
+        self.tell(Step::Target { replica: target.store.name().clone(), result });
     }
 
     fn fail_all(&self, targets: &[&Target], why: &Failure) {
@@ -230,19 +248,19 @@ impl Copy<'_> {
 fn changed(store: &Store, known: &Content, found: &str) -> Failure {
     let what =
         format!("the object is no longer what this generation's first read found ({found} instead of {known:?})");
-    bare(Class::Changed, format!("source {}: {what}", store.replica()))
+    bare(Class::Changed, format!("source {}: {what}", store.name()))
 }
 
 fn other_size(store: &Store, stated: u64, found: u64) -> Failure {
     let what = format!(
         "it holds {found} bytes under this key and {stated} were registered: another content, or its upload has not ended"
     );
-    bare(Class::Gone, format!("source {}: {what}", store.replica()))
+    bare(Class::Gone, format!("source {}: {what}", store.name()))
 }
 
 fn too_large(store: &Store, size_bytes: u64) -> Failure {
     let profile = store.profile();
     let what =
         format!("the object has {size_bytes} bytes, {} takes {} at most", profile.provider, profile.max_object_bytes);
-    bare(Class::Refused, format!("target {}: {what}", store.replica()))
+    bare(Class::Refused, format!("target {}: {what}", store.name()))
 }

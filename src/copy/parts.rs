@@ -79,7 +79,8 @@ impl Copy<'_> {
         let mut md5s = Vec::new();
         let mut piece = Some(first);
         for (number, range) in (1..).zip(parts.ranges()) {
-            if uploads.live.is_empty() && uploads.taken.is_empty() {
+            // Without targets from the start it is the source's own copy that is to be proven.
+            if !targets.is_empty() && uploads.live.is_empty() && uploads.taken.is_empty() {
                 return Ok(());
             }
             let part = match piece.take() {
@@ -203,7 +204,7 @@ impl Copy<'_> {
             let result = verify::adopt(&target.store, key, there, content, whole).await;
             self.ended(target, result);
         }));
-        let (completed, _) = self.or_stop(async { tokio::join!(completed, compared) }).await?;
+        let (completed, _) = self.or_stop_late(async { tokio::join!(completed, compared) }).await?;
         for (upload, done) in std::mem::take(&mut uploads.live).into_iter().zip(completed) {
             if !done {
                 abort(&mut uploads.aborts, key, upload);
@@ -258,6 +259,6 @@ fn abort(aborts: &mut JoinSet<()>, key: &ObjectKey, upload: Upload<'_>) {
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {} s", CLEAN_UP_WITHIN.as_secs()),
         };
-        warn!(object.key = %key, replica.id = %store.replica(), why, "An unfinished upload of {key} stays behind");
+        warn!(object.key = %key, replica.id = %store.name(), why, "An unfinished upload of {key} stays behind");
     });
 }

@@ -45,11 +45,11 @@ impl<'a> Reader<'a> {
         store: &'a Store,
         key: &'a ObjectKey,
         memory: &'a Memory,
-        size_hint: Option<u64>,
+        stated_bytes: Option<u64>,
     ) -> Result<Self, Failure> {
         let asked = 0..WHOLE_UP_TO;
-        // Known to be empty: no range of it exists.
-        let range = (size_hint != Some(0)).then(|| asked.clone());
+        // Said to be empty: no range of it exists.
+        let range = (stated_bytes != Some(0)).then(|| asked.clone());
         let get = match store.get(key, range, None).await {
             Err(error) if error.reason() == Reason::OutsideRange => store.get(key, None, None).await,
             answer => answer,
@@ -58,7 +58,7 @@ impl<'a> Reader<'a> {
         let head = get.head.clone();
         if let Some(name) = head.metadata.unfit() {
             let what = format!("{name} is not plain ASCII, which not every store keeps as it is");
-            return Err(bare(Class::Refused, format!("source {}: {what}", store.replica())));
+            return Err(bare(Class::Refused, format!("source {}: {what}", store.name())));
         }
         let first = Some((0..get.body.announced(), get));
         Ok(Self { store, key, memory, head, first })
@@ -102,13 +102,13 @@ impl<'a> Reader<'a> {
             && (self.head.etag.is_some() || get.head.last_modified == self.head.last_modified);
         if !same {
             let what = "the object changed while it was being read";
-            return Err(bare(Class::Changed, format!("source {}: {what}", self.store.replica())));
+            return Err(bare(Class::Changed, format!("source {}: {what}", self.store.name())));
         }
         Ok(get)
     }
 
     async fn read(&self, mut get: Get, mut buffer: Buffer) -> Result<Piece, Failure> {
-        let short = |what: &str| bare(Class::Transient, format!("source {}: {what}", self.store.replica()));
+        let short = |what: &str| bare(Class::Transient, format!("source {}: {what}", self.store.name()));
         let mut hash = Both::new();
         while let Some(frame) = get.body.next().await.map_err(|error| of_source(self.store, error))? {
             if !buffer.push(&frame) {
@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
             return Err(short("fewer bytes came than were asked for"));
         }
         let bytes = buffer.freeze();
-        metrics::counter!("copyhold_source_bytes_total", "replica" => self.store.replica().to_string())
+        metrics::counter!("copyhold_source_bytes_total", "replica" => self.store.name().to_string())
             .increment(bytes.len() as u64);
         let (crc, md5) = hash.finish();
         Ok(Piece { bytes, crc, md5 })
@@ -144,6 +144,6 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         let what = "bytes arrived damaged: they do not match the source's ETag, nor a second reading";
-        Err(bare(Class::Corrupt, format!("source {}: {what}", self.store.replica())))
+        Err(bare(Class::Corrupt, format!("source {}: {what}", self.store.name())))
     }
 }

@@ -44,7 +44,7 @@ pub(super) async fn read_back(store: &Store, key: &ObjectKey, content: &Content)
         return Ok(Verified::ReadBack);
     }
     let what = format!("it keeps other bytes than were sent ({there:?} instead of {content:?})");
-    Err(bare(Class::Corrupt, format!("target {}: {what}", store.replica())))
+    Err(bare(Class::Corrupt, format!("target {}: {what}", store.name())))
 }
 
 /// The object from before Copyhold came, if one stands where the copy shall go: it is
@@ -83,5 +83,5 @@ pub(super) async fn adopt(
 pub(super) fn in_the_way(store: &Store) -> Failure {
     let what = "another object is already there, written before Copyhold came. Remove it, or set \
                 existing = \"overwrite\" for this replica, and retry";
-    bare(Class::Refused, format!("target {}: {what}", store.replica()))
+    bare(Class::Refused, format!("target {}: {what}", store.name()))
 }

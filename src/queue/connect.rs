@@ -47,7 +47,7 @@ pub async fn direct(database: &Database) -> Result<PgConnection, sqlx::Error> {
     PgConnection::connect_with(&direct_options(database)?).await
 }
 
-/// See [`direct`].
+/// How to reach the database itself, not a pooler, with one connection: for LISTEN and for migrations.
 pub fn direct_options(database: &Database) -> Result<PgConnectOptions, sqlx::Error> {
     options(database.listen_url.as_ref().unwrap_or(&database.url), database)
 }

@@ -126,6 +126,11 @@ impl Guardian {
         lines[lines.len().saturating_sub(LINES)..].join("\n")
     }
 
+    #[cfg(test)]
+    pub(super) async fn kill(&mut self) {
+        self.process.kill().await.unwrap();
+    }
+
     /// Lets it end what still runs and remove the folder, and waits for that.
     pub(super) async fn dismiss(mut self) -> io::Result<()> {
         drop(self.pipe);
@@ -133,6 +138,10 @@ impl Guardian {
         if status.success() {
             return Ok(());
         }
-        Err(io::Error::other(format!("{} could not be removed", self.folder.display())))
+        // Somebody killed it: what it leaves is ours to remove.
+        match fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 }

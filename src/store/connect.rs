@@ -16,16 +16,17 @@ use aws_smithy_http_client::{
 };
 use secrecy::ExposeSecret;
 
-use super::{Operation, Profile, Store, StoreError, reason::Reason};
+use super::{Operation, Profile, Store, StoreError, readable::ReadableExpires, reason::Reason};
 use crate::config;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// Longer than a worker waits between two objects, shorter than most load balancers do.
 const KEEP_WARM_FOR: Duration = Duration::from_secs(50);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
-/// One retry, at once: for the warm connection that the store had just closed, a 500,
+/// One retry, soon: for the warm connection that the store had just closed, a 500,
 /// a corrected clock. All other patience is the queue's, which all daemons share.
 const ATTEMPTS: u32 = 2;
+const RETRY_WITHIN: Duration = Duration::from_millis(100);
 /// A copy may be reading or aborting beside what it sends; waiting for a connection
 /// would look like a store that stands still.
 const CONNECTIONS_PER_COPY: usize = 2;
@@ -53,12 +54,13 @@ impl Store {
             // The default adds CRC32 trailers, which B2, OVH, Garage and others refuse or store.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(RETRY_WITHIN))
             // All clients of one region share a budget unless told otherwise.
             .retry_partition(RetryPartition::custom(format!("copyhold-{}", replica.name)).build())
             // We watch progress ourselves, in both directions and while waiting for an answer;
             // the SDK's watch would blame the target for a source that stands still.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .interceptor(ReadableExpires)
             .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_WITHIN).build())
             .build();
         Ok(Self {

@@ -40,7 +40,8 @@ pub(super) fn explain(endpoint: &str, error: &(dyn Error + 'static)) -> String {
         Reason::Unreachable => format!("cannot reach {endpoint}: {}", plain_io(error).unwrap_or(root)),
         Reason::Stalled => format!("cannot reach {endpoint}: it does not answer in time"),
         Reason::Tls => format!("no secure connection to {endpoint}: {root}"),
-        Reason::NoCredentials => root,
+        // In our own words: what a helper program printed may hold a secret.
+        Reason::NoCredentials => "the AWS credential chain has no credentials".into(),
         _ => format!("the connection to {endpoint} broke: {}", plain_io(error).unwrap_or(root)),
     }
 }
@@ -116,6 +117,13 @@ mod tests {
         let error = ResolveDnsError::new(io::Error::other("failed to lookup address information"));
         assert_eq!(reason(&error), Reason::Unreachable);
         assert!(explain("https://nowhere.invalid", &error).contains("its name does not resolve"));
+    }
+
+    #[test]
+    fn missing_credentials_are_told_without_a_word_of_whoever_was_asked_for_them() {
+        let error = Wrapped(io::Error::other("the credential process printed s3cr3t"));
+        assert_eq!(reason(&error), Reason::NoCredentials);
+        assert!(!explain("https://a.b", &error).contains("s3cr3t"));
     }
 
     #[test]

@@ -14,7 +14,10 @@ mod probe;
 mod profile;
 mod progress;
 mod read;
+mod readable;
 mod reason;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::{
@@ -60,7 +63,7 @@ pub struct Store {
 impl Store {
     /// Which replica it is.
     #[must_use]
-    pub fn replica(&self) -> &ReplicaName {
+    pub fn name(&self) -> &ReplicaName {
         &self.replica
     }
 

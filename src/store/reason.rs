@@ -186,8 +186,8 @@ impl Reason {
         match self {
             Self::Tls => Some("check the endpoint's name and scheme, and this machine's CA certificates"),
             Self::NoCredentials => Some(
-                "no credentials were found in the environment, the profile or an instance role; \
-                 set them or give access_key_id and secret_access_key",
+                "looked for in the environment, the profile and the instance role; set them there, or \
+                 give access_key_id and secret_access_key",
             ),
             Self::BadCredentials => Some("check this replica's access_key_id, secret_access_key and region"),
             Self::Clock => Some("the clock of this machine or of the store is wrong"),

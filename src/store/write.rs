@@ -6,7 +6,7 @@ use crate::domain::ObjectKey;
 
 /// A multipart upload that was begun, by the store's own name for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UploadId(String);
+pub struct UploadId(pub(super) String);
 
 impl Store {
     /// Stores `bytes` as `key`; the answer's ETag.

@@ -35,7 +35,7 @@ impl ClockWatch {
         if let Some((then, database_then)) = last {
             let ours = i64::try_from((now - then).as_micros()).unwrap_or(i64::MAX);
             let step_us = database_us.saturating_sub(database_then).saturating_sub(ours);
-            if step_us.unsigned_abs() > TOLERATED.as_micros() as u64 {
+            if Duration::from_micros(step_us.unsigned_abs()) > TOLERATED {
                 self.distrusted_until = Some(now + self.lease_time);
                 return Trust::Stepped(step_us / 1_000_000);
             }

@@ -125,7 +125,9 @@ impl Writer {
         warn!(error = %error, results = batch.len(), "Results could not be recorded, trying again");
         let now = Instant::now();
         let (live, late): (Batch, Batch) = batch.into_iter().partition(|(_, w)| w.until > now);
-        late.into_values().for_each(|w| tell(w, Answer::Changed));
+        for write in late.into_values() {
+            tell(write, Answer::Changed);
+        }
         live
     }
 }

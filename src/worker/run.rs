@@ -1,6 +1,5 @@
 use std::{
     collections::HashMap,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -28,7 +27,7 @@ pub struct Runner {
     pub held: Held,
     pub completer: Completer,
     pub lanes: Lanes,
-    pub memory: Arc<Memory>,
+    pub memory: Memory,
     /// Cancelled when everything under way is to be let go.
     pub stop: CancellationToken,
 }

@@ -1,6 +1,7 @@
 //! What the configuration accepts and refuses, in the words that the operator reads.
 
 mod accepted;
+mod connection;
 mod overridden;
 mod refused;
 mod secrets;
@@ -72,6 +73,13 @@ impl Case {
     #[track_caller]
     fn config(&self) -> Config {
         self.load().unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    /// Refused with these words and no others, once per problem: where and what, and what to do.
+    #[track_caller]
+    fn is_refused(&self, problems: &[(&str, &str)]) {
+        let expected: Vec<String> = problems.iter().map(|(what, todo)| format!("{what}\n    {todo}")).collect();
+        assert_eq!(self.report(), expected.join("\n"));
     }
 
     /// The report as printed, paths shortened to the file's name.

@@ -1,4 +1,9 @@
+use std::path::Path;
+
 use super::*;
+use crate::config::Place;
+
+const NOTHING: [(String, String); 0] = [];
 
 #[test]
 fn a_dozen_problems_are_reported_at_once_in_the_order_of_the_file() {
@@ -52,4 +57,329 @@ every = 30
     COPYHOLD_LOG__FORMAT: log.format is "jsno", not one of "auto", "text", "json"
         did you mean "json"?
     "#);
+}
+
+const UNITS: &str = r#"write a number with its unit in quotes: "500ms", "90s", "5m" or "1h 30m""#;
+
+#[test]
+fn a_file_that_is_not_there_is_named_with_the_way_to_another() {
+    let missing = Path::new("/does/not/exist.toml");
+    let errors = load(missing, NOTHING).unwrap_err();
+    insta::assert_snapshot!(errors, @r"
+    /does/not/exist.toml: there is no such file
+        create it, or name another with --config PATH or COPYHOLD_CONFIG
+    ");
+    let folder = load(Path::new("/"), NOTHING).unwrap_err();
+    insta::assert_snapshot!(folder, @r"
+    /: it is a folder
+        name the file in it, or name another with --config PATH or COPYHOLD_CONFIG
+    ");
+}
+
+#[test]
+fn a_file_that_is_not_utf8_is_refused_at_the_first_bad_byte() {
+    let case = Case::of("");
+    fs::write(case.path(), b"primary = \"b2\"\nlevel = \"\xff\"\n").unwrap();
+    let errors = load(&case.path(), NOTHING).unwrap_err();
+    let [problem] = errors.problems() else { panic!("{errors}") };
+    assert_eq!(problem.place, Place::Position { line: 2, column: 10 });
+}
+
+#[test]
+fn all_errors_of_syntax_are_reported_one_a_line_and_no_setting_is_called_missing() {
+    let report = Case::of("primary = b2\n[database]\nurl = \"x\"\nurl = \"y\"\n[log\n").report();
+    let places: Vec<&str> = report.lines().filter(|line| !line.starts_with(' ')).map(|line| &line[..16]).collect();
+    assert_eq!(places, ["copyhold.toml:1:", "copyhold.toml:4:", "copyhold.toml:5:"], "{report}");
+    assert!(!report.contains("missing"), "{report}");
+}
+
+#[test]
+fn an_empty_file_lacks_everything_that_has_no_default() {
+    insta::assert_snapshot!(Case::of("").report(), @r#"
+    copyhold.toml: database.url is missing
+        write a section [database] with url = "postgres://copyhold@db.internal/app?sslmode=verify-full"
+    copyhold.toml: primary is missing
+        write primary = "b2" above the first section
+    copyhold.toml: there is no replica
+        write a section [replicas.NAME] for each bucket, two at least
+    "#);
+}
+
+#[test]
+fn an_unknown_setting_is_refused_with_the_one_that_was_meant() {
+    Case::least_and("[lease]\ntimout = \"90s\"\n[wrokers]\ncount = 3\n").is_refused(&[
+        ("copyhold.toml:14:1: there is no setting lease.timout", "did you mean timeout?"),
+        ("copyhold.toml:15:2: there is no setting wrokers", "did you mean [workers]?"),
+    ]);
+    Case::least_with("bucket = \"photos\"", "bucket = \"photos\"\nbuckets = 1")
+        .is_refused(&[("copyhold.toml:7:1: there is no setting replicas.b2.buckets", "did you mean bucket?")]);
+}
+
+#[test]
+fn a_setting_below_the_wrong_section_is_sent_to_its_own() {
+    Case::of(LEAST.replacen("primary = \"b2\"\n[database]\n", "[database]\nprimary = \"b2\"\n", 1)).is_refused(&[
+        ("copyhold.toml: primary is missing", r#"write primary = "b2" above the first section"#),
+        (
+            "copyhold.toml:2:1: there is no setting database.primary",
+            "did you mean primary at the top level? Write it above the first section",
+        ),
+    ]);
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_refused_with_the_right_one() {
+    Case::least_and("[workers]\ncount = \"32\"\nmemory = 268435456\n[lease]\ntimeout = 1.5\n[log]\nlevel = []\n")
+        .is_refused(&[
+            (
+                "copyhold.toml:14:9: workers.count is text, where a whole number is needed",
+                "write digits alone, without quotes or unit",
+            ),
+            (
+                "copyhold.toml:15:10: workers.memory is a whole number, where a size is needed",
+                r#"write a number with its unit in quotes: "256MiB" or "1GiB""#,
+            ),
+            ("copyhold.toml:17:11: lease.timeout is a fraction, where a duration is needed", UNITS),
+            ("copyhold.toml:19:9: log.level is a list, where text in quotes is needed", "write it in quotes"),
+        ]);
+}
+
+#[test]
+fn a_value_in_the_place_of_a_section_is_refused_without_calling_its_settings_missing() {
+    Case::of(
+        "database = \"postgres:///app\"\n".to_owned()
+            + &LEAST.replacen("[database]\nurl = \"postgres:///app?host=/run/pg\"\n", "", 1),
+    )
+    .is_refused(&[(
+        "copyhold.toml:1:1: database is a section, not a value",
+        "write [database] and its settings below that",
+    )]);
+}
+
+#[test]
+fn bad_durations_and_sizes_are_refused() {
+    for bad in ["ninety", "90", "90 lightyears", "-5s"] {
+        let what = format!("copyhold.toml:14:11: lease.timeout is {bad:?}, which is no duration");
+        Case::least_and(&format!("[lease]\ntimeout = {bad:?}\n")).is_refused(&[(&what, UNITS)]);
+    }
+    for bad in ["much", "256MiBB", "-1MiB"] {
+        let what = format!("copyhold.toml:14:10: workers.memory is {bad:?}, which is no size");
+        let todo = r#"write a number with its unit in quotes: "256MiB" or "1GiB""#;
+        Case::least_and(&format!("[workers]\nmemory = {bad:?}\n")).is_refused(&[(&what, todo)]);
+    }
+}
+
+#[test]
+fn impossible_amounts_are_refused_with_the_bounds() {
+    let cases = [
+        ("[workers]\ncount = 0", "14:9: workers.count is 0, less than 1", "1 to 1000"),
+        ("[workers]\ncount = 1001", "14:9: workers.count is 1001, more than 1000", "1 to 1000"),
+        ("[workers]\nmemory = \"31MiB\"", "14:10: workers.memory is 31MiB, less than 32MiB", "32MiB to 1TiB"),
+        ("[lease]\ntimeout = \"2s\"", "14:11: lease.timeout is 2s, less than 3s", "3s to 1h"),
+        ("[lease]\ntimeout = \"2h\"", "14:11: lease.timeout is 2h, more than 1h", "3s to 1h"),
+        ("[lease]\nheartbeat = \"0s\"", "14:13: lease.heartbeat is 0s, less than 100ms", "100ms to 1h"),
+        ("[sweeper]\nevery = \"1ms\"", "14:9: sweeper.every is 1ms, less than 100ms", "100ms to 1h"),
+        ("[shutdown]\ngrace = \"2h\"", "14:9: shutdown.grace is 2h, more than 1h", "0s to 1h"),
+    ];
+    for (text, what, bounds) in cases {
+        let todo = format!("set it to something from {bounds}");
+        Case::least_and(text).is_refused(&[(&format!("copyhold.toml:{what}"), &todo)]);
+    }
+    Case::least_and("[workers]\ncount = 99999999999999999999")
+        .is_refused(&[("copyhold.toml:14:9: workers.count is beyond all bounds", "write a smaller number")]);
+}
+
+#[test]
+fn a_heartbeat_must_be_at_most_a_third_of_the_lease() {
+    let case = |timeout: &str, heartbeat: &str| {
+        Case::least_and(&format!("[lease]\ntimeout = {timeout:?}\nheartbeat = {heartbeat:?}\n"))
+    };
+    assert!(case("90s", "30s").load().is_ok());
+    case("90s", "31s").is_refused(&[(
+        "copyhold.toml:15:13: lease.heartbeat is 31s, not well under lease.timeout of 90s",
+        "set it to a third of the timeout or less: 30s",
+    )]);
+    // Against the default as well.
+    Case::least_and("[lease]\nheartbeat = \"2m\"\n").is_refused(&[(
+        "copyhold.toml:14:13: lease.heartbeat is 2m, not well under lease.timeout of 90s",
+        "set it to a third of the timeout or less: 30s",
+    )]);
+}
+
+#[test]
+fn a_timeout_that_is_wrong_is_not_held_against_the_heartbeat() {
+    Case::least_and("[lease]\ntimeout = \"soon\"\nheartbeat = \"40s\"\n")
+        .is_refused(&[("copyhold.toml:14:11: lease.timeout is \"soon\", which is no duration", UNITS)]);
+}
+
+#[test]
+fn the_primary_must_be_a_replica_that_may_be_read() {
+    Case::least_with("primary = \"b2\"", "primary = \"garage\"").is_refused(&[(
+        "copyhold.toml:1:11: primary is \"garage\", but there is no [replicas.garage]",
+        "name one of b2, wasabi, or write a section for it",
+    )]);
+    Case::least_with("access_key_id", "read = false\naccess_key_id").is_refused(&[(
+        "copyhold.toml:7:8: replicas.b2.read is false, but it is the primary, which everything is read from",
+        "set it to true, or name another primary",
+    )]);
+}
+
+#[test]
+fn one_replica_alone_has_nothing_to_copy_to() {
+    let one = LEAST.split("[replicas.wasabi]").next().unwrap();
+    Case::of(one).is_refused(&[(
+        "copyhold.toml:4:11: replicas.b2 is the only replica: there is nothing to copy to",
+        "write a section [replicas.NAME] for the bucket that is to hold the copies",
+    )]);
+}
+
+#[test]
+fn two_replicas_in_one_bucket_are_recognised_however_the_endpoint_is_written() {
+    for same in ["https://s3.example.com", "HTTPS://S3.EXAMPLE.COM:443/"] {
+        Case::least_with("https://s3.wasabisys.com", same).is_refused(&[(
+            "copyhold.toml:11:10: replicas.wasabi is the same bucket as replicas.b2: \"photos\" at https://s3.example.com/",
+            "give it a bucket of its own, or remove one of the two sections",
+        )]);
+    }
+    let plain = LEAST.replace("https://s3.wasabisys.com\"", "http://s3.example.com\"\ninsecure = true");
+    Case::of(plain).is_refused(&[(
+        "copyhold.toml:12:10: replicas.wasabi is the same bucket as replicas.b2: \"photos\" at http://s3.example.com/",
+        "give it a bucket of its own, or remove one of the two sections",
+    )]);
+    let another_bucket = LEAST
+        .replace("https://s3.wasabisys.com\"\nbucket = \"photos\"", "https://s3.example.com\"\nbucket = \"copies\"");
+    assert!(Case::of(another_bucket).load().is_ok());
+}
+
+#[test]
+fn a_replica_name_must_be_able_to_be_a_column() {
+    Case::of(LEAST.replace("wasabi]", "\"Wasabi EU\"]")).is_refused(&[(
+        "copyhold.toml:9:11: replicas.Wasabi EU is no name for a replica, because it becomes part of a column's",
+        "begin with a lower-case letter, then up to 30 of a-z, 0-9 and _",
+    )]);
+    for taken in ["lease", "object_key", "due_b2", "xmin"] {
+        Case::of(LEAST.replace("wasabi]", &format!("{taken}]"))).is_refused(&[(
+            &format!("copyhold.toml:9:11: replicas.{taken} has the name of a column that the table has anyway"),
+            "give it another name",
+        )]);
+    }
+}
+
+#[test]
+fn an_endpoint_is_a_scheme_a_host_and_a_port() {
+    let form = "write it as https://HOST or https://HOST:PORT";
+    let end = "end it there; the bucket has a setting of its own";
+    for (endpoint, what, todo) in [
+        ("s3.example.com", "has no scheme", form),
+        ("localhost:9000", "has no scheme", form),
+        ("ftp://s3.example.com", "begins neither with https:// nor with http://", form),
+        ("https://", "is not a URL: empty host", form),
+        ("https://s3.example.com:99999", "is not a URL: invalid port number", form),
+        ("https://s3.example.com/photos", "has something after the host", end),
+        ("https://s3.example.com?x=1", "has something after the host", end),
+        ("https://key:geheim@s3.example.com", "holds credentials", "move them to access_key_id and secret_access_key"),
+    ] {
+        let what = format!("copyhold.toml:5:12: replicas.b2.endpoint {what}");
+        Case::least_with("https://s3.example.com", endpoint).is_refused(&[(&what, todo)]);
+    }
+}
+
+#[test]
+fn plain_http_to_another_host_needs_to_be_said() {
+    Case::least_with("https://s3.example.com", "http://s3.example.com").is_refused(&[(
+        "copyhold.toml:5:12: replicas.b2.endpoint is plain http to s3.example.com",
+        "write https://, or set insecure = true in this section if nobody else is on that network",
+    )]);
+    assert!(Case::least_with("https://s3.example.com\"", "http://s3.example.com\"\ninsecure = true").load().is_ok());
+    for near in ["http://localhost:9000", "http://127.0.0.1:9000", "http://[::1]:9000"] {
+        assert!(Case::least_with("https://s3.example.com", near).load().is_ok(), "{near}");
+    }
+}
+
+#[test]
+fn a_bucket_that_cannot_be_in_a_url_is_refused() {
+    for bad in ["ab", "photos/2024", "my photos"] {
+        Case::least_with("bucket = \"photos\"", &format!("bucket = {bad:?}")).is_refused(&[(
+            &format!("copyhold.toml:6:10: replicas.b2.bucket is {bad:?}, which is no bucket's name"),
+            "3 to 63 of a-z, 0-9, '.' and '-' make a bucket's name; the bucket alone, no folder in it",
+        )]);
+    }
+}
+
+#[test]
+fn virtual_hosts_are_refused_where_the_bucket_cannot_be_part_of_a_host() {
+    let todo = "set it to true";
+    for (endpoint, bucket, why) in [
+        ("http://127.0.0.1:9000", "photos", "the endpoint is an address, which a bucket cannot stand in front of"),
+        ("https://s3.example.com", "Old_Photos", "the bucket's name cannot be part of a host's"),
+        ("https://s3.example.com", "my.photos", "no certificate covers a bucket's name with a dot in it"),
+    ] {
+        let text = LEAST.replacen("https://s3.example.com", endpoint, 1);
+        let text = text.replacen("\"photos\"", &format!("{bucket:?}\npath_style = false"), 1);
+        let what = format!("copyhold.toml:7:14: replicas.b2.path_style is false, but {why}");
+        Case::of(text).is_refused(&[(&what, todo)]);
+    }
+    assert!(Case::least_with("\"photos\"", "\"photos\"\npath_style = false").load().is_ok());
+}
+
+#[test]
+fn words_out_of_a_few_are_refused_with_the_choice() {
+    Case::least_with("access_key_id", "existing = \"adapt\"\naccess_key_id").is_refused(&[(
+        "copyhold.toml:7:12: replicas.b2.existing is \"adapt\", not one of \"adopt\", \"overwrite\"",
+        "did you mean \"adopt\"?",
+    )]);
+    Case::least_and("[log]\nformat = \"xml\"\n").is_refused(&[(
+        "copyhold.toml:14:10: log.format is \"xml\", not one of \"auto\", \"text\", \"json\"",
+        r#"write "auto" or "text" or "json""#,
+    )]);
+}
+
+#[test]
+fn an_address_to_listen_on_needs_a_port() {
+    for bad in ["127.0.0.1", ":9180", "localhost:9180", "::1:9180", "0.0.0.0:70000"] {
+        Case::least_and(&format!("[http]\nlisten = {bad:?}\n")).is_refused(&[(
+            &format!("copyhold.toml:14:10: http.listen is {bad:?}, not an address with a port"),
+            r#"write "127.0.0.1:9180", "0.0.0.0:9180" for all interfaces, or "[::1]:9180""#,
+        )]);
+    }
+    for good in ["0.0.0.0:9180", "[::]:9180", "[::1]:0"] {
+        assert!(Case::least_and(&format!("[http]\nlisten = {good:?}\n")).load().is_ok(), "{good}");
+    }
+}
+
+#[test]
+fn a_slip_in_a_level_does_not_silence_the_log() {
+    Case::least_and("[log]\nlevel = \"inof\"\n")
+        .is_refused(&[("copyhold.toml:14:9: log.level has \"inof\", which is no level", "did you mean \"info\"?")]);
+    Case::least_and("[log]\nlevel = \"info,copyhold\"\n").is_refused(&[(
+        "copyhold.toml:14:9: log.level has \"copyhold\", which is no level",
+        r#"write off, error, warn, info, debug or trace; for a module "info,copyhold::store=debug""#,
+    )]);
+    assert!(Case::least_and("[log]\nlevel = \"info,copyhold::store=loud\"\n").load().is_err());
+    for good in ["warn", "INFO", "info,copyhold::store=debug", "off"] {
+        assert!(Case::least_and(&format!("[log]\nlevel = {good:?}\n")).load().is_ok(), "{good}");
+    }
+}
+
+#[test]
+fn empty_and_unprintable_texts_are_refused() {
+    Case::least_with("access_key_id", "storage_class = \"\"\nregion = \"eu west\"\naccess_key_id").is_refused(&[
+        ("copyhold.toml:7:17: replicas.b2.storage_class is empty", "give it a value, or remove it"),
+        (
+            "copyhold.toml:8:10: replicas.b2.region is \"eu west\", which cannot be the name of a region",
+            "use letters, digits and punctuation, no blanks",
+        ),
+    ]);
+}
+
+#[test]
+fn a_schema_must_have_a_name_of_its_own() {
+    let case = |name: &str| Case::least_with("[database]", &format!("[database]\nschema = {name:?}"));
+    case("Copyhold").is_refused(&[(
+        "copyhold.toml:3:10: database.schema is \"Copyhold\", which is no name for a schema",
+        "begin with a lower-case letter, then up to 30 of a-z, 0-9 and _",
+    )]);
+    case("pg_copyhold").is_refused(&[(
+        "copyhold.toml:3:10: database.schema is \"pg_copyhold\", which PostgreSQL keeps for itself",
+        r#"choose another name; the default is "copyhold""#,
+    )]);
 }

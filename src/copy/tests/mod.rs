@@ -1,1 +1,154 @@
-//! What a copy promises, against stores that misbehave on order.
+//! What a copy promises, over real HTTP against stores that misbehave on order.
+
+mod adopt;
+mod cancel;
+mod damage;
+mod memory;
+mod parts;
+mod sources;
+mod whole;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    config,
+    sandbox::s3::{BucketHandle, BucketOptions, Fault, S3Server},
+};
+
+const MIB: u64 = 1 << 20;
+
+/// One server with a source, `b2`, and two targets, `wasabi` and `scw`.
+struct Setup {
+    server: S3Server,
+    b2: BucketHandle,
+    wasabi: BucketHandle,
+    scw: BucketHandle,
+    memory: Memory,
+    stop: CancellationToken,
+}
+
+impl Setup {
+    async fn new() -> Self {
+        Self::with(BucketOptions::default()).await
+    }
+
+    async fn with(options: BucketOptions) -> Self {
+        let server = S3Server::start().await.unwrap();
+        let bucket = |name| server.create_bucket(name, options.clone());
+        Self {
+            b2: bucket("b2"),
+            wasabi: bucket("wasabi"),
+            scw: bucket("scw"),
+            memory: Memory::new(64 * MIB),
+            stop: CancellationToken::new(),
+            server,
+        }
+    }
+
+    async fn store(&self, bucket: &str) -> Arc<Store> {
+        let replica = config::Replica {
+            name: ReplicaName::new(bucket).unwrap(),
+            endpoint: self.server.endpoint().parse().unwrap(),
+            region: "eu-central-003".into(),
+            bucket: bucket.into(),
+            path_style: true,
+            credentials: config::Credentials::Keys {
+                access_key_id: self.server.access_key_id().into(),
+                secret_access_key: self.server.secret_access_key().into(),
+            },
+            existing: None,
+            read: true,
+            storage_class: None,
+        };
+        Arc::new(Store::connect(&replica, 4).await.unwrap())
+    }
+
+    async fn target(&self, bucket: &str) -> Target {
+        Target { store: self.store(bucket).await, existing: OnExisting::PutOver }
+    }
+
+    /// `key` from b2, where it is on record, to wasabi and scw.
+    async fn job(&self, key: &str) -> Job {
+        Job {
+            key: ObjectKey::new(key).unwrap(),
+            content: None,
+            stated_bytes: None,
+            sources: vec![Source { store: self.store("b2").await, recorded: true }],
+            targets: vec![self.target("wasabi").await, self.target("scw").await],
+        }
+    }
+
+    async fn copy(&self, job: &Job) -> Told {
+        let (steps, mut told) = mpsc::unbounded_channel();
+        let ended = copy(job, &self.memory, &self.stop, &steps).await;
+        drop(steps);
+        let mut all = Vec::new();
+        while let Some(step) = told.recv().await {
+            all.push(step);
+        }
+        Told { ended, steps: all }
+    }
+
+    /// Both targets hold what b2 holds.
+    fn is_everywhere(&self, key: &str) -> bool {
+        let content = |bucket: &BucketHandle| bucket.inspect(key).map(|there| there.content);
+        content(&self.b2).is_some()
+            && content(&self.wasabi) == content(&self.b2)
+            && content(&self.scw) == content(&self.b2)
+    }
+
+    /// Nothing half-done is left anywhere.
+    fn leaves_no_upload(&self) -> bool {
+        self.wasabi.uploads().is_empty() && self.scw.uploads().is_empty()
+    }
+}
+
+/// What a copy said.
+#[derive(Debug)]
+struct Told {
+    ended: Ended,
+    steps: Vec<Step>,
+}
+
+impl Told {
+    /// The one answer about a target.
+    fn of(&self, replica: &str) -> Result<Verified, Failure> {
+        let mut results = self.steps.iter().filter_map(|step| match step {
+            Step::Target { replica: of, result } if of.as_str() == replica => Some(result.clone()),
+            _ => None,
+        });
+        let result = results.next().unwrap_or_else(|| panic!("no answer about {replica}: {self:?}"));
+        assert!(results.next().is_none(), "two answers about {replica}: {self:?}");
+        result
+    }
+
+    fn class(&self, replica: &str) -> Class {
+        match self.of(replica) {
+            Ok(proof) => panic!("{replica} is {proof:?}"),
+            Err(why) => why.class,
+        }
+    }
+
+    fn read(&self) -> Option<Content> {
+        self.steps.iter().find_map(|step| match step {
+            Step::Read { content, .. } => Some(*content),
+            _ => None,
+        })
+    }
+
+    fn is_proven(&self) -> bool {
+        self.ended == Ended::Done && self.of("wasabi").is_ok() && self.of("scw").is_ok()
+    }
+
+    fn sources_failed(&self) -> Vec<(&str, Class)> {
+        let failed = self.steps.iter().filter_map(|step| match step {
+            Step::SourceFailed { replica, why } => Some((replica.as_str(), why.class)),
+            _ => None,
+        });
+        failed.collect()
+    }
+}

@@ -31,14 +31,13 @@ impl Binaries {
         let path = env::var_os("PATH").unwrap_or_default();
         let mut candidates: Vec<PathBuf> = env::split_paths(&path).filter(|folder| folder.is_absolute()).collect();
         candidates.extend(from_pg_config().await);
-        let in_path = candidates.len();
         for (folder, prefix) in VERSIONED {
             candidates.extend(newest_first(Path::new(folder), prefix));
         }
         candidates.extend(PLAIN.iter().map(PathBuf::from));
         match candidates.iter().find(|folder| has_server(folder)) {
             Some(folder) => Ok(Self(folder.clone())),
-            None => Err(SandboxError::NoBinaries { also_looked_in: candidates.split_off(in_path) }),
+            None => Err(SandboxError::NoBinaries { also_looked_in: patterns() }),
         }
     }
 
@@ -49,6 +48,12 @@ impl Binaries {
     pub(super) fn postgres(&self) -> PathBuf {
         self.0.join("postgres")
     }
+}
+
+/// The places as an operator would write them.
+fn patterns() -> Vec<String> {
+    let versioned = VERSIONED.iter().map(|(folder, prefix)| format!("{folder}/{prefix}*/bin"));
+    versioned.chain(PLAIN.iter().map(|folder| (*folder).to_owned())).collect()
 }
 
 fn has_server(folder: &Path) -> bool {

@@ -1,5 +1,5 @@
 use std::{
-    fmt, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -9,12 +9,12 @@ use crate::sandbox::guardian::NoFolder;
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     #[error(
-        "no PostgreSQL server was found: initdb and postgres are neither in PATH nor where pg_config says{}\n\
+        "no PostgreSQL server was found: initdb and postgres are neither in PATH, nor where pg_config says, nor in\n  {}\n\
          install it with `apt-get install postgresql` (Debian, Ubuntu), `dnf install postgresql-server` (Fedora, RHEL),\n\
          `apk add postgresql` (Alpine), `pacman -S postgresql` (Arch) or `brew install postgresql` (macOS)",
-        nor_in(.also_looked_in)
+        .also_looked_in.join("\n  ")
     )]
-    NoBinaries { also_looked_in: Vec<PathBuf> },
+    NoBinaries { also_looked_in: Vec<String> },
     #[error(
         "PostgreSQL refuses to run as root, and /etc/passwd has neither a user `postgres` nor `nobody` to run it as\n\
          add one with `useradd --system postgres`, or run this as an ordinary user"
@@ -50,8 +50,4 @@ impl SandboxError {
             Self::Server { what, log }
         }
     }
-}
-
-fn nor_in(folders: &[PathBuf]) -> impl fmt::Display + '_ {
-    fmt::from_fn(move |f| folders.iter().try_for_each(|folder| write!(f, "\n  nor in {}", folder.display())))
 }

@@ -62,6 +62,15 @@ async fn a_cluster_answers_and_is_gone_after_stop() {
 }
 
 #[tokio::test]
+async fn stop_removes_everything_even_if_the_guardian_was_killed() {
+    let mut cluster = Cluster::start(Options::for_tests()).await.unwrap();
+    let folder = cluster.folder().to_path_buf();
+    cluster.guardian.kill().await;
+    cluster.stop().await.unwrap();
+    assert!(!folder.exists());
+}
+
+#[tokio::test]
 async fn a_killed_server_comes_back_on_its_port_with_what_was_committed() {
     let mut cluster = Cluster::start(Options::default()).await.unwrap();
     let url = cluster.url("postgres");

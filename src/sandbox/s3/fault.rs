@@ -1,8 +1,8 @@
 //! What can be ordered to go wrong, for whom, and how often.
 //!
 //! A call is shown to the orders in the sequence in which they were made. It
-//! waits at each gate that is meant for it and then suffers the first other
-//! fault, so that two orders of `next(1)` strike two calls, one after the other.
+//! waits wherever it is told to wait (hold, stall, delay) and then suffers the
+//! first other fault, so that two orders of `next(1)` strike two calls, one after the other.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -26,10 +26,14 @@ pub enum Fault {
     Answer(ErrorAnswer),
     /// The connection is reset before anything is done.
     Reset,
+    /// The connection is reset when so many bytes of the request's body have come, or a little more.
+    ResetUpload { after: u64 },
     /// The store does what it was asked to; then the connection is reset.
     LoseAnswer,
     /// Nothing is done or said until the order is cleared; then the call goes on.
     Stall,
+    /// The call waits this long, and then goes on: a store that is far away.
+    Delay(Duration),
     /// The call waits at the gate before anything is done.
     Hold(Gate),
     /// The store does what it was asked to; the answer waits at the gate.
@@ -44,6 +48,8 @@ pub enum Fault {
     FlipBody { at: u64 },
     /// The answer's body comes this slowly.
     Drip { bytes_per_second: u64 },
+    /// The request's body is read this slowly. What the sockets' buffers hold is sent at once all the same.
+    DripUpload { bytes_per_second: u64 },
     /// The answer names another ETag than the object has.
     WrongEtag,
     /// One bit of an uploaded body is wrong when it arrives, before it is checked.

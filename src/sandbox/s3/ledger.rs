@@ -55,13 +55,12 @@ impl Counts {
         add(self.ops.entry(call.op).or_default());
         let Some(key) = &call.key else { return };
         let ops = &mut self.key(key).ops;
-        match ops.iter_mut().find(|(op, _)| *op == call.op) {
-            Some((_, tally)) => add(tally),
-            None => {
-                let mut tally = Tally::default();
-                add(&mut tally);
-                ops.push((call.op, tally));
-            }
+        if let Some((_, tally)) = ops.iter_mut().find(|(op, _)| *op == call.op) {
+            add(tally);
+        } else {
+            let mut tally = Tally::default();
+            add(&mut tally);
+            ops.push((call.op, tally));
         }
     }
 

@@ -54,7 +54,7 @@ fn checksums(upload: &Upload, parts: &[Part], crc64: u64) -> S3Result<Checksum> 
     let Some(algorithm) = &upload.checksum_algorithm else { return Ok(whole) };
     let of_all = upload.checksum_type.as_ref().is_some_and(|t| t.as_str() == ChecksumType::FULL_OBJECT);
     let composite = !(of_all || algorithm.as_str() == ChecksumAlgorithm::CRC64NVME);
-    let values = |of: fn(&Checksum) -> &Option<String>| {
+    let values = |of: fn(&Checksum) -> Option<&String>| {
         parts.iter().map(|p| decoded(of(&p.checksums))).collect::<S3Result<Vec<_>>>()
     };
     let crc = |crc, values: &[Vec<u8>]| {
@@ -67,22 +67,22 @@ fn checksums(upload: &Upload, parts: &[Part], crc64: u64) -> S3Result<Checksum> 
     match algorithm.as_str() {
         ChecksumAlgorithm::CRC64NVME => whole.checksum_crc64nvme = Some(STANDARD.encode(crc64.to_be_bytes())),
         ChecksumAlgorithm::CRC32 => {
-            let values = values(|c| &c.checksum_crc32)?;
+            let values = values(|c| c.checksum_crc32.as_ref())?;
             let joined = values.concat();
             whole.checksum_crc32 =
                 Some(if composite { counted(&Crc32::checksum(&joined)) } else { crc(Crc32IsoHdlc, &values) });
         }
         ChecksumAlgorithm::CRC32C => {
-            let values = values(|c| &c.checksum_crc32c)?;
+            let values = values(|c| c.checksum_crc32c.as_ref())?;
             let joined = values.concat();
             whole.checksum_crc32c =
                 Some(if composite { counted(&Crc32c::checksum(&joined)) } else { crc(Crc32Iscsi, &values) });
         }
         ChecksumAlgorithm::SHA1 => {
-            whole.checksum_sha1 = Some(counted(&Sha1::checksum(&values(|c| &c.checksum_sha1)?.concat())))
+            whole.checksum_sha1 = Some(counted(&Sha1::checksum(&values(|c| c.checksum_sha1.as_ref())?.concat())));
         }
         ChecksumAlgorithm::SHA256 => {
-            whole.checksum_sha256 = Some(counted(&Sha256::checksum(&values(|c| &c.checksum_sha256)?.concat())));
+            whole.checksum_sha256 = Some(counted(&Sha256::checksum(&values(|c| c.checksum_sha256.as_ref())?.concat())));
         }
         other => return Err(s3_error!(InvalidRequest, "Checksum algorithm {other} is not supported")),
     }
@@ -91,8 +91,8 @@ fn checksums(upload: &Upload, parts: &[Part], crc64: u64) -> S3Result<Checksum> 
     Ok(whole)
 }
 
-fn decoded(value: &Option<String>) -> S3Result<Vec<u8>> {
-    let value = value.as_ref().and_then(|value| STANDARD.decode(value).ok());
+fn decoded(value: Option<&String>) -> S3Result<Vec<u8>> {
+    let value = value.and_then(|value| STANDARD.decode(value).ok());
     value.ok_or_else(|| {
         s3_error!(
             InvalidRequest,

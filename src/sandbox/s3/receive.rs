@@ -14,6 +14,7 @@ use s3s::dto::{Checksum, StreamingBlob};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, StdError, TrailingHeaders, s3_error};
 
 use super::bucket::Keep;
+use super::checksums::{self, slots};
 use super::object::Body;
 use crate::domain::{Content, ContentHash};
 
@@ -91,18 +92,14 @@ impl Declared {
             signed_sha256: text("x-amz-content-sha256").is_some_and(|hash| hash.len() == 64),
             size_bytes,
         };
-        declared.read_checksums(headers)?;
-        Ok(declared)
-    }
-
-    fn read_checksums(&mut self, headers: &HeaderMap) -> S3Result<()> {
-        for (name, bytes, slot) in slots(&mut self.checksums) {
-            let Some(value) = headers.get(name) else { continue };
-            let value = value.to_str().ok().filter(|v| STANDARD.decode(v).is_ok_and(|hash| hash.len() == bytes));
-            let value = value.ok_or_else(|| s3_error!(InvalidRequest, "Value for {name} header is invalid."))?;
-            *slot = Some(value.to_owned());
+        checksums::read(headers, &mut declared.checksums)?;
+        if headers.contains_key("x-amz-sdk-checksum-algorithm") && !declared.has_any() {
+            return Err(s3_error!(
+                InvalidRequest,
+                "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found."
+            ));
         }
-        Ok(())
+        Ok(declared)
     }
 
     /// The trailer is known once the body has ended.
@@ -111,26 +108,18 @@ impl Declared {
         if let Some(missing) = self.trailer.iter().find(|name| !trailer.contains_key(name.as_str())) {
             return Err(custom("MalformedTrailerError", format!("The announced trailer {missing} did not come.")));
         }
-        self.read_checksums(&trailer)
+        checksums::read(&trailer, &mut self.checksums)
+    }
+
+    fn has_any(&self) -> bool {
+        let mut checksums = self.checksums.clone();
+        !self.trailer.is_empty() || slots(&mut checksums).iter().any(|(_, _, value)| value.is_some())
     }
 
     /// Whether a value stands in the head or will come in the trailer.
     fn has(&self, name: &str, value: Option<&String>) -> bool {
         value.is_some() || self.trailer.iter().any(|announced| announced == name)
     }
-}
-
-/// Header, length of the hash in bytes, and where its base64 stands.
-type Slot<'a> = (&'static str, usize, &'a mut Option<String>);
-
-fn slots(checksums: &mut Checksum) -> [Slot<'_>; 5] {
-    [
-        ("x-amz-checksum-crc32", 4, &mut checksums.checksum_crc32),
-        ("x-amz-checksum-crc32c", 4, &mut checksums.checksum_crc32c),
-        ("x-amz-checksum-crc64nvme", 8, &mut checksums.checksum_crc64nvme),
-        ("x-amz-checksum-sha1", 20, &mut checksums.checksum_sha1),
-        ("x-amz-checksum-sha256", 32, &mut checksums.checksum_sha256),
-    ]
 }
 
 fn md5_of(header: &str) -> S3Result<[u8; 16]> {

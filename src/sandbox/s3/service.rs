@@ -2,22 +2,22 @@
 //! faults, given to S3, and counted again.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::{Request, Response, header};
+use hyper::body::Incoming;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{HeaderMap, Request, Response, StatusCode, header};
 use s3s::service::S3Service;
-use tokio::sync::oneshot;
 
 use super::answer::AnswerBody;
 use super::call::Call;
 use super::connection::{End, Fate};
 use super::fault::{ErrorAnswer, Fault, Rule};
+use super::loan::{drain, lend, read_some};
 use super::receive::Damage;
 use super::shared::Shared;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 
 /// Ends the connection without an answer.
 type Hangup = s3s::StdError;
@@ -28,19 +28,35 @@ pub(super) async fn answer(
     fate: Arc<Fate>,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Hangup> {
+    let id = shared.next_request_id();
+    let mut answer = answer_without_id(&shared, &s3, &fate, request).await?;
+    answer.headers_mut().insert(REQUEST_ID, id);
+    Ok(answer)
+}
+
+async fn answer_without_id(
+    shared: &Shared,
+    s3: &S3Service,
+    fate: &Arc<Fate>,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Hangup> {
     let (mut head, body) = request.into_parts();
     let call = Call::of(&head);
     let ledger = shared.ledger(call.bucket.as_deref().unwrap_or(""));
     ledger.arrived(&call);
 
-    let rule = await_orders(&shared, &call).await;
+    let rule = await_orders(shared, &call).await;
     let fault = rule.as_ref().map(|rule| &rule.fault);
     match fault {
         Some(Fault::Answer(answer)) => {
             drain(body).await;
             return Ok(error_answer(answer));
         }
-        Some(Fault::Reset) => return Err(hang_up(&fate)),
+        Some(Fault::Reset) => return Err(hang_up(fate)),
+        Some(Fault::ResetUpload { after }) => {
+            read_some(body, *after).await;
+            return Err(hang_up(fate));
+        }
         Some(Fault::FlipArriving { at }) => {
             head.extensions.insert(Damage { at: *at, silent: false });
         }
@@ -50,24 +66,32 @@ pub(super) async fn answer(
         _ => {}
     }
 
-    let (body, leftover) = lend(body);
+    merge_encodings(&mut head.headers);
+    let pace = match fault {
+        Some(Fault::DripUpload { bytes_per_second }) => Some(*bytes_per_second),
+        _ => None,
+    };
+    let (body, leftover) = lend(body, pace);
     let mut response = s3.call(Request::from_parts(head, body)).await?;
     if let Some(rest) = leftover.and_then(|mut leftover| leftover.try_recv().ok()) {
         drain(rest).await;
+    }
+    if response.headers().contains_key(header::CONTENT_RANGE) && response.status() == StatusCode::OK {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT; // the library knows it of GET only
     }
     if response.status().is_success() {
         ledger.succeeded(&call);
     }
     match fault {
-        Some(Fault::LoseAnswer) => return Err(hang_up(&fate)),
+        Some(Fault::LoseAnswer) => return Err(hang_up(fate)),
         Some(Fault::HoldAnswer(gate)) => gate.pass().await,
         Some(Fault::WrongEtag) => wrong_etag(&mut response),
         _ => {}
     }
-    Ok(response.map(|body| infect(body, rule.as_deref(), &fate)))
+    Ok(response.map(|body| infect(body, rule.as_deref(), fate)))
 }
 
-/// Passes every gate on the way and returns the rule that strikes, if one does.
+/// Waits wherever it is told to on the way, and returns the rule that strikes, if one does.
 async fn await_orders(shared: &Shared, call: &Call) -> Option<Arc<Rule>> {
     let mut seen = 0;
     loop {
@@ -76,8 +100,20 @@ async fn await_orders(shared: &Shared, call: &Call) -> Option<Arc<Rule>> {
         match &rule.fault {
             Fault::Hold(gate) => gate.pass().await,
             Fault::Stall => rule.cleared.cancelled().await,
+            Fault::Delay(time) => tokio::time::sleep(*time).await,
             _ => return Some(rule),
         }
+    }
+}
+
+/// The SDK sends `gzip` and `aws-chunked` as two headers, which the library refuses. Joined by a
+/// bare comma they are the same header to HTTP and to the signature.
+fn merge_encodings(headers: &mut HeaderMap) {
+    let all: Vec<_> = headers.get_all(header::CONTENT_ENCODING).iter().map(HeaderValue::as_bytes).collect();
+    if all.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&all.join(&b','))
+    {
+        headers.insert(header::CONTENT_ENCODING, joined);
     }
 }
 
@@ -91,11 +127,14 @@ fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<Fate>) -> AnswerBody 
         Fault::Drip { bytes_per_second } => AnswerBody::dripping(body, bytes_per_second),
         Fault::Answer(_)
         | Fault::Reset
+        | Fault::ResetUpload { .. }
         | Fault::LoseAnswer
+        | Fault::Delay(_)
         | Fault::Stall
         | Fault::Hold(_)
         | Fault::HoldAnswer(_)
         | Fault::WrongEtag
+        | Fault::DripUpload { .. }
         | Fault::FlipArriving { .. }
         | Fault::StoreDamaged { .. } => AnswerBody::sound(body),
     }
@@ -135,59 +174,4 @@ fn other_digit(text: &[u8], from: usize) -> Vec<u8> {
         *digit = if *digit == b'0' { b'1' } else { b'0' };
     }
     text
-}
-
-/// Reads the rest of an upload and throws it away: closing a connection with unread bytes
-/// resets it, and the answer might be lost with it.
-async fn drain(mut body: Incoming) {
-    while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
-}
-
-/// The body for S3 to read, and a way to get back what it leaves unread.
-fn lend(body: Incoming) -> (s3s::Body, Option<oneshot::Receiver<Incoming>>) {
-    if body.is_end_stream() {
-        return (s3s::Body::empty(), None);
-    }
-    let (back, leftover) = oneshot::channel();
-    (s3s::Body::http_body(Lent { body: Some(body), back: Some(back) }), Some(leftover))
-}
-
-struct Lent {
-    body: Option<Incoming>,
-    back: Option<oneshot::Sender<Incoming>>,
-}
-
-impl Lent {
-    fn body(&self) -> &Incoming {
-        // Cannot fail: only `drop` takes it.
-        self.body.as_ref().expect("lent until dropped")
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if let (Some(body), Some(back)) = (self.body.take(), self.back.take())
-            && !body.is_end_stream()
-        {
-            let _ = back.send(body); // nobody waits for it if the call was given up
-        }
-    }
-}
-
-impl Body for Lent {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let body = self.body.as_mut().expect("lent until dropped");
-        Pin::new(body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body().is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body().size_hint()
-    }
 }

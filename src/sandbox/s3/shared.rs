@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
+use hyper::header::HeaderValue;
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::host::{S3Host, VirtualHost};
 use s3s::validation::NameValidation;
@@ -21,6 +22,7 @@ pub(super) struct Shared {
     ledgers: RwLock<HashMap<String, Arc<Ledger>>>,
     pub rules: Arc<Rules>,
     last_upload: AtomicU64,
+    last_request: AtomicU64,
 }
 
 impl Shared {
@@ -35,6 +37,10 @@ impl Shared {
         }
         let mut ledgers = self.ledgers.write().expect("no holder panics");
         Arc::clone(ledgers.entry(bucket.to_owned()).or_default())
+    }
+
+    pub fn next_request_id(&self) -> HeaderValue {
+        HeaderValue::from(self.last_request.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     /// Ids rise, as S3's do not, so that a listing of uploads is in the order of their beginning.

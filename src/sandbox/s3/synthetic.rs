@@ -15,6 +15,7 @@ use md5::{Digest as _, Md5};
 use crate::domain::ContentHash;
 
 const PAGE: u64 = 256 * 1024;
+/// Length of the stamp at the beginning of each page.
 const STAMP: u64 = 16;
 /// Places in the pattern at which a page may begin; a power of two.
 const PLACES: u64 = 1024 * 1024;
@@ -78,7 +79,7 @@ fn piece_at(seed: u64, at: u64, end: u64) -> Bytes {
         whole.slice(start..start + usize::try_from(len).expect("below a MiB"))
     };
     if within < STAMP {
-        let mut stamp = [0; STAMP as usize];
+        let mut stamp = [0; 16];
         stamp[..8].copy_from_slice(&mix(seed).to_le_bytes());
         stamp[8..].copy_from_slice(&mix(page).to_le_bytes());
         slice(&Bytes::copy_from_slice(&stamp), within, most.min(STAMP - within))

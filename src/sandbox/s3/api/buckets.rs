@@ -37,7 +37,7 @@ pub(super) async fn create(
     }
     let location = Some(format!("/{name}"));
     buckets.insert(name, Arc::new(Bucket::new(BucketOptions::default())));
-    Ok(S3Response::new(CreateBucketOutput { location, ..CreateBucketOutput::default() }))
+    Ok(S3Response::new(CreateBucketOutput { location }))
 }
 
 pub(super) async fn head(shared: &Shared, req: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {

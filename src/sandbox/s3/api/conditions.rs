@@ -10,10 +10,10 @@ use super::super::object::Object;
 
 /// The conditions of one read.
 pub(super) struct Conditions {
-    pub if_match: Option<ETagCondition>,
-    pub if_none_match: Option<ETagCondition>,
-    pub if_modified_since: Option<Timestamp>,
-    pub if_unmodified_since: Option<Timestamp>,
+    pub matches: Option<ETagCondition>,
+    pub none_matches: Option<ETagCondition>,
+    pub modified_since: Option<Timestamp>,
+    pub unmodified_since: Option<Timestamp>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -26,16 +26,16 @@ impl Conditions {
     /// Whether the object may be read. Error: `PreconditionFailed`.
     pub fn check(&self, object: &Object) -> S3Result<Verdict> {
         let modified = Timestamp::from(whole_seconds(object.modified));
-        if let Some(wanted) = &self.if_match {
+        if let Some(wanted) = &self.matches {
             if !matches(wanted, &object.etag) {
                 return Err(failed());
             }
-        } else if self.if_unmodified_since.as_ref().is_some_and(|since| modified > *since) {
+        } else if self.unmodified_since.as_ref().is_some_and(|since| modified > *since) {
             return Err(failed());
         }
-        let unchanged = match &self.if_none_match {
+        let unchanged = match &self.none_matches {
             Some(known) => matches(known, &object.etag),
-            None => self.if_modified_since.as_ref().is_some_and(|since| modified <= *since),
+            None => self.modified_since.as_ref().is_some_and(|since| modified <= *since),
         };
         Ok(if unchanged { Verdict::NotModified } else { Verdict::Go })
     }

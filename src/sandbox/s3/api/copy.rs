@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use md5::{Digest as _, Md5};
 use s3s::dto::{
-    Checksum, CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopyPartResult, CopySource, MetadataDirective,
-    Range, UploadPartCopyInput, UploadPartCopyOutput,
+    Checksum, ChecksumType, CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopyPartResult, CopySource,
+    MetadataDirective, Range, UploadPartCopyInput, UploadPartCopyOutput,
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
@@ -36,10 +36,10 @@ pub(super) async fn object(shared: &Shared, req: S3Request<CopyObjectInput>) -> 
         from_bucket,
         from_key,
         &Conditions {
-            if_match: input.copy_source_if_match,
-            if_none_match: input.copy_source_if_none_match,
-            if_modified_since: input.copy_source_if_modified_since,
-            if_unmodified_since: input.copy_source_if_unmodified_since,
+            matches: input.copy_source_if_match,
+            none_matches: input.copy_source_if_none_match,
+            modified_since: input.copy_source_if_modified_since,
+            unmodified_since: input.copy_source_if_unmodified_since,
         },
     )?;
     let copied = Copied::of(&source, 0, source.content.size_bytes, bucket.options.keep)?;
@@ -49,7 +49,7 @@ pub(super) async fn object(shared: &Shared, req: S3Request<CopyObjectInput>) -> 
         etag: hex(&copied.md5),
         modified: SystemTime::now(),
         metadata: if replace { Metadata::of_request(&headers) } else { source.metadata.clone() },
-        checksums: source.checksums.clone(),
+        checksums: of_the_bytes(&source.checksums),
     };
     let result = CopyObjectResult {
         e_tag: Some(strong(&object.etag)),
@@ -75,10 +75,10 @@ pub(super) async fn part(
         from_bucket,
         from_key,
         &Conditions {
-            if_match: input.copy_source_if_match,
-            if_none_match: input.copy_source_if_none_match,
-            if_modified_since: input.copy_source_if_modified_since,
-            if_unmodified_since: input.copy_source_if_unmodified_since,
+            matches: input.copy_source_if_match,
+            none_matches: input.copy_source_if_none_match,
+            modified_since: input.copy_source_if_modified_since,
+            unmodified_since: input.copy_source_if_unmodified_since,
         },
     )?;
     let range = input.copy_source_range.as_deref().map(Range::parse).transpose();
@@ -102,6 +102,12 @@ pub(super) async fn part(
     };
     bucket.lock().upload(&input.key, &input.upload_id)?.parts.insert(input.part_number, part);
     Ok(S3Response::new(UploadPartCopyOutput { copy_part_result: Some(result), ..UploadPartCopyOutput::default() }))
+}
+
+/// A checksum of part checksums does not belong to an object without parts.
+fn of_the_bytes(checksums: &Checksum) -> Checksum {
+    let composite = checksums.checksum_type.as_ref().is_some_and(|t| t.as_str() == ChecksumType::COMPOSITE);
+    if composite { Checksum::default() } else { checksums.clone() }
 }
 
 fn source_of(source: &CopySource) -> S3Result<(&str, &str)> {

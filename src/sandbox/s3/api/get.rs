@@ -1,14 +1,13 @@
 //! GetObject and HeadObject.
 
-use std::sync::Arc;
-
+use hyper::header::HeaderValue;
 use hyper::{HeaderMap, StatusCode, header};
 use s3s::dto::{
-    Checksum, ChecksumMode, ChecksumType, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, Range,
-    StreamingBlob,
+    Checksum, ChecksumMode, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, Range, StreamingBlob,
 };
 use s3s::{Body as HttpBody, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
+use super::super::checksums;
 use super::super::object::{Body, Object};
 use super::conditions::{Conditions, Verdict};
 use super::etag::strong;
@@ -17,17 +16,17 @@ use super::{Shared, signed};
 pub(super) async fn object(shared: &Shared, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
     let input = req.input;
     let conditions = Conditions {
-        if_match: input.if_match,
-        if_none_match: input.if_none_match,
-        if_modified_since: input.if_modified_since,
-        if_unmodified_since: input.if_unmodified_since,
+        matches: input.if_match,
+        none_matches: input.if_none_match,
+        modified_since: input.if_modified_since,
+        unmodified_since: input.if_unmodified_since,
     };
     let object = shared.bucket(&input.bucket)?.object(&input.key)?;
     if input.part_number.is_some() {
         return Err(s3_error!(NotImplemented, "Reading by part number is not implemented"));
     }
     if conditions.check(&object)? == Verdict::NotModified {
-        return Ok(not_modified(&object, GetObjectOutput::default()));
+        return Err(not_modified(&object));
     }
     let found = Found::of(&object, input.range, input.checksum_mode.as_ref())?;
     // A body that consists of one buffer goes out as that buffer, without a stream around it.
@@ -39,7 +38,8 @@ pub(super) async fn object(shared: &Shared, req: S3Request<GetObjectInput>) -> S
         }
         body => StreamingBlob::new(body.pieces(found.start..found.end).ok_or_else(bytes_not_kept)?),
     };
-    let headers = object.metadata.for_answer();
+    let mut headers = object.metadata.for_answer();
+    checksums::write(found.checksums, &mut headers);
     let output = GetObjectOutput {
         accept_ranges: Some("bytes".to_owned()),
         body: Some(body),
@@ -47,12 +47,6 @@ pub(super) async fn object(shared: &Shared, req: S3Request<GetObjectInput>) -> S
         content_range: found.content_range,
         e_tag: Some(strong(&object.etag)),
         last_modified: Some(object.modified.into()),
-        checksum_crc32: found.checksums.checksum_crc32,
-        checksum_crc32c: found.checksums.checksum_crc32c,
-        checksum_crc64nvme: found.checksums.checksum_crc64nvme,
-        checksum_sha1: found.checksums.checksum_sha1,
-        checksum_sha256: found.checksums.checksum_sha256,
-        checksum_type: found.checksums.checksum_type,
         ..GetObjectOutput::default()
     };
     Ok(S3Response::with_headers(output, without_overridden(headers, req.uri.query())))
@@ -61,34 +55,27 @@ pub(super) async fn object(shared: &Shared, req: S3Request<GetObjectInput>) -> S
 pub(super) async fn head(shared: &Shared, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
     let input = req.input;
     let conditions = Conditions {
-        if_match: input.if_match,
-        if_none_match: input.if_none_match,
-        if_modified_since: input.if_modified_since,
-        if_unmodified_since: input.if_unmodified_since,
+        matches: input.if_match,
+        none_matches: input.if_none_match,
+        modified_since: input.if_modified_since,
+        unmodified_since: input.if_unmodified_since,
     };
     let object = shared.bucket(&input.bucket)?.object(&input.key)?;
     if conditions.check(&object)? == Verdict::NotModified {
-        return Ok(not_modified(&object, HeadObjectOutput::default()));
+        return Err(not_modified(&object));
     }
     let found = Found::of(&object, input.range, input.checksum_mode.as_ref())?;
-    let status = if found.content_range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
     let output = HeadObjectOutput {
         accept_ranges: Some("bytes".to_owned()),
         content_length: Some(signed(found.end - found.start)),
         content_range: found.content_range,
         e_tag: Some(strong(&object.etag)),
         last_modified: Some(object.modified.into()),
-        checksum_crc32: found.checksums.checksum_crc32,
-        checksum_crc32c: found.checksums.checksum_crc32c,
-        checksum_crc64nvme: found.checksums.checksum_crc64nvme,
-        checksum_sha1: found.checksums.checksum_sha1,
-        checksum_sha256: found.checksums.checksum_sha256,
-        checksum_type: found.checksums.checksum_type,
         ..HeadObjectOutput::default()
     };
-    let mut response = S3Response::with_headers(output, object.metadata.for_answer());
-    response.status = Some(status);
-    Ok(response)
+    let mut headers = object.metadata.for_answer();
+    checksums::write(found.checksums, &mut headers);
+    Ok(S3Response::with_headers(output, headers))
 }
 
 /// The part of an object that was asked for.
@@ -106,17 +93,7 @@ impl Found {
         let (start, end) = part.unwrap_or((0, size));
         // A checksum of the whole beside a part of it would be taken for the part's.
         let wanted = part.is_none() && mode.is_some_and(|mode| mode.as_str() == ChecksumMode::ENABLED);
-        let mut checksums = if wanted { object.checksums.clone() } else { Checksum::default() };
-        let any = [
-            &checksums.checksum_crc32,
-            &checksums.checksum_crc32c,
-            &checksums.checksum_crc64nvme,
-            &checksums.checksum_sha1,
-            &checksums.checksum_sha256,
-        ];
-        if checksums.checksum_type.is_none() && any.into_iter().any(Option::is_some) {
-            checksums.checksum_type = Some(ChecksumType::from_static(ChecksumType::FULL_OBJECT));
-        }
+        let checksums = if wanted { object.checksums.clone() } else { Checksum::default() };
         let content_range = part.map(|(start, end)| format!("bytes {start}-{}/{size}", end - 1));
         Ok(Self { start, end, content_range, checksums })
     }
@@ -128,20 +105,21 @@ pub(super) fn within(range: &Range, size: u64) -> S3Result<(u64, u64)> {
         Ok(range) if !range.is_empty() => Ok((range.start, range.end)),
         Ok(_) | Err(_) => {
             let mut error = s3_error!(InvalidRange, "The requested range is not satisfiable");
-            let length = format!("bytes */{size}").parse().map(|value| (header::CONTENT_RANGE, value));
-            error.set_headers(length.into_iter().collect());
+            let length = format!("bytes */{size}").parse().map(|length| (header::CONTENT_RANGE, length));
+            let xml = (header::CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+            error.set_headers(length.into_iter().chain([xml]).collect());
             Err(error)
         }
     }
 }
 
-fn not_modified<T>(object: &Arc<Object>, nothing: T) -> S3Response<T> {
-    let mut headers = HeaderMap::new();
+/// Not an error to HTTP, but the library gives other statuses to errors alone.
+fn not_modified(object: &Object) -> S3Error {
+    let mut error = S3Error::new(S3ErrorCode::NotModified);
     // Cannot fail: an ETag of ours is hexadecimal.
-    headers.insert(header::ETAG, strong(&object.etag).to_http_header().expect("hexadecimal"));
-    let mut response = S3Response::with_headers(nothing, headers);
-    response.status = Some(StatusCode::NOT_MODIFIED);
-    response
+    let etag = strong(&object.etag).to_http_header().expect("hexadecimal");
+    error.set_headers([(header::ETAG, etag)].into_iter().collect());
+    error
 }
 
 /// `response-content-type` and its like replace what the object says; the library adds them itself.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use hyper::HeaderMap;
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput, CompleteMultipartUploadOutput,
     CompletedPart, CreateMultipartUploadInput, CreateMultipartUploadOutput, UploadPartInput, UploadPartOutput,
@@ -10,6 +11,7 @@ use s3s::dto::{
 use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
 
 use super::super::bucket::{Part, Upload, no_such_upload};
+use super::super::checksums;
 use super::super::metadata::Metadata;
 use super::super::object::Object;
 use super::super::receive::receive;
@@ -49,7 +51,7 @@ pub(super) async fn part(
     bucket.lock().upload(&req.input.key, &req.input.upload_id)?;
     let body = req.input.body.take();
     let received = receive(&mut req, body, bucket.options.keep).await?;
-    let checksums = received.checksums.clone();
+    let given = received.checksums.clone();
     let e_tag = Some(strong(&hex(&received.md5)));
     let part = Part {
         body: received.body,
@@ -60,15 +62,9 @@ pub(super) async fn part(
     };
     // Asked again: the upload may have been completed or aborted while the part came in.
     bucket.lock().upload(&req.input.key, &req.input.upload_id)?.parts.insert(req.input.part_number, part);
-    Ok(S3Response::new(UploadPartOutput {
-        e_tag,
-        checksum_crc32: checksums.checksum_crc32,
-        checksum_crc32c: checksums.checksum_crc32c,
-        checksum_crc64nvme: checksums.checksum_crc64nvme,
-        checksum_sha1: checksums.checksum_sha1,
-        checksum_sha256: checksums.checksum_sha256,
-        ..UploadPartOutput::default()
-    }))
+    let mut headers = HeaderMap::new();
+    checksums::write(given, &mut headers);
+    Ok(S3Response::with_headers(UploadPartOutput { e_tag, ..UploadPartOutput::default() }, headers))
 }
 
 pub(super) fn check_number(number: i32) -> S3Result<()> {

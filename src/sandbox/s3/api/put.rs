@@ -2,9 +2,11 @@
 
 use std::time::SystemTime;
 
+use hyper::HeaderMap;
 use s3s::dto::{PutObjectInput, PutObjectOutput};
 use s3s::{S3Request, S3Response, S3Result};
 
+use super::super::checksums;
 use super::super::metadata::Metadata;
 use super::super::object::Object;
 use super::super::receive::receive;
@@ -31,13 +33,7 @@ pub(super) async fn object(
     let e_tag = Some(strong(&object.etag));
     bucket.lock().put(key, object, &unless)?;
     shared.ledger(&req.input.bucket).wrote(key);
-    Ok(S3Response::new(PutObjectOutput {
-        e_tag,
-        checksum_crc32: received.checksums.checksum_crc32,
-        checksum_crc32c: received.checksums.checksum_crc32c,
-        checksum_crc64nvme: received.checksums.checksum_crc64nvme,
-        checksum_sha1: received.checksums.checksum_sha1,
-        checksum_sha256: received.checksums.checksum_sha256,
-        ..PutObjectOutput::default()
-    }))
+    let mut headers = HeaderMap::new();
+    checksums::write(received.checksums, &mut headers);
+    Ok(S3Response::with_headers(PutObjectOutput { e_tag, ..PutObjectOutput::default() }, headers))
 }

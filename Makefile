@@ -1,0 +1,44 @@
+# Everything there is to do with a clone; `make` alone lists it.
+# Needed beforehand: Rust, a C compiler and make. PostgreSQL's server programs are installed where they are missing.
+
+CARGO ?= cargo
+ARGS ?=
+BENCH ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench check format image needs
+
+help: ## This list
+	@echo "Copyhold keeps a verified copy of every object of a primary bucket in every other bucket."
+	@echo
+	@awk -F ' ## ' '/^[a-z]+:.* ## / { sub(/:.*/, "", $$1); printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: needs ## See it work; ARGS='--once' ends when everything is copied, ARGS='--help' says what else there is
+	$(CARGO) build --locked --release
+	$(CARGO) run --locked --release --quiet -- demo $(ARGS)
+
+test: needs ## The whole suite against a real PostgreSQL and S3 servers in memory; ARGS='-- leases' runs a part of it
+	$(CARGO) test --locked --lib --bins --tests $(ARGS)
+
+bench: needs ## The claims about speed and size; BENCH=memory runs one of them
+	$(CARGO) bench --locked --bench '$(or $(BENCH),*)' $(if $(ARGS),-- $(ARGS))
+
+check: ## Format, lints and dependencies, as the gate wants them, without running a test
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+	.ci/one-stack
+
+format: ## Format the code
+	$(CARGO) fmt
+
+image: ## Build the container image with buildah, on a base made from Debian's packages (deploy/build-image.sh)
+	deploy/build-image.sh
+
+# Says what is there and what is about to be installed, then installs it.
+needs:
+	@echo "This needs Rust 1.95 or later, a C compiler, and PostgreSQL's server programs for a private cluster"
+	@echo "in a temporary folder; a system's own cluster is neither used nor made."
+	@$(CARGO) --version || { echo "Rust is missing: https://rustup.rs" >&2; exit 1; }
+	@command -v cc || { echo "A C compiler is missing: apt-get install gcc libc6-dev" >&2; exit 1; }
+	@deploy/install-postgresql.sh

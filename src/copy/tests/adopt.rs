@@ -1,0 +1,81 @@
+//! Buckets that held data before Copyhold came.
+
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::sandbox::s3::{Op, Synthetic, synthetic};
+
+const BIG: u64 = 17 * MIB;
+
+/// Both targets adopt what is older than now; what is written later is ours.
+async fn adopting(s: &Setup, key: &str) -> Job {
+    let mut job = s.job(key).await;
+    for target in &mut job.targets {
+        target.existing = OnExisting::Adopt { older_than: SystemTime::now() + Duration::from_hours(1) };
+    }
+    job
+}
+
+#[tokio::test]
+async fn an_equal_object_from_before_counts_as_the_copy() {
+    let s = Setup::new().await;
+    s.b2.put("k", "hello");
+    s.wasabi.put("k", "hello");
+    let told = s.copy(&adopting(&s, "k").await).await;
+    assert!(told.is_proven(), "{told:?}");
+    assert_eq!((s.wasabi.calls(Op::PutObject), s.wasabi.calls(Op::GetObject)), (0, 0));
+    assert_eq!(s.scw.writes("k"), 1);
+}
+
+#[tokio::test]
+async fn another_object_from_before_is_never_written_over() {
+    let s = Setup::new().await;
+    s.b2.put("k", "hello");
+    for other in ["hullo", "hello, world"] {
+        s.wasabi.put("k", other);
+        let told = s.copy(&adopting(&s, "k").await).await;
+        let why = told.of("wasabi").unwrap_err();
+        assert_eq!(why.class, Class::Refused);
+        assert!(why.message.contains("another object is already there"), "{why:?}");
+        assert_eq!(s.wasabi.get("k").unwrap(), other);
+    }
+    assert_eq!(s.wasabi.calls(Op::PutObject), 0);
+}
+
+#[tokio::test]
+async fn an_equal_big_object_is_known_by_its_bytes() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic("big", Synthetic::new(1, BIG));
+    // Uploaded by somebody else, in parts of another size: the ETag says nothing.
+    s.wasabi.put_synthetic_in_parts("big", Synthetic::new(1, BIG), 8 * MIB);
+    s.scw.put_synthetic("big", Synthetic::new(1, BIG));
+    let told = s.copy(&adopting(&s, "big").await).await;
+    assert_eq!((told.of("wasabi"), told.of("scw")), (Ok(Verified::ReadBack), Ok(Verified::Compared)), "{told:?}");
+    for target in [&s.wasabi, &s.scw] {
+        assert_eq!(target.calls(Op::CreateMultipartUpload), 0);
+    }
+}
+
+#[tokio::test]
+async fn another_big_object_is_never_written_over() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic("big", Synthetic::new(1, BIG));
+    s.wasabi.put("big", synthetic::bytes(2, 0..BIG));
+    s.scw.put("big", "short");
+    let told = s.copy(&adopting(&s, "big").await).await;
+    assert_eq!((told.class("wasabi"), told.class("scw")), (Class::Refused, Class::Refused), "{told:?}");
+    assert_eq!(s.wasabi.calls(Op::CreateMultipartUpload) + s.scw.calls(Op::CreateMultipartUpload), 0);
+}
+
+#[tokio::test]
+async fn what_an_earlier_attempt_left_is_written_over() {
+    let s = Setup::new().await;
+    s.b2.put("k", "hello");
+    s.wasabi.put("k", "half of an earlier attempt");
+    let mut job = s.job("k").await;
+    for target in &mut job.targets {
+        target.existing = OnExisting::Adopt { older_than: SystemTime::now() - Duration::from_hours(1) };
+    }
+    assert!(s.copy(&job).await.is_proven());
+    assert!(s.is_everywhere("k"));
+}

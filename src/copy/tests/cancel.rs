@@ -1,0 +1,67 @@
+//! A copy that nobody wants any more.
+
+use super::*;
+use crate::sandbox::s3::{Gate, Op, Synthetic, When};
+
+/// Stops a copy at the moment when a call of `op` at `bucket` waits, after `skip` that did not.
+async fn stopped_at(s: &Setup, key: &str, bucket: &BucketHandle, op: Op, skip: u64, fault: fn(Gate) -> Fault) -> Told {
+    let gate = Gate::new();
+    bucket.order(fault(gate.clone()), When::op(op).skip(skip).next(1));
+    let job = s.job(key).await;
+    let stop = async {
+        gate.holds(1).await;
+        s.stop.cancel();
+        // What waits for an answer is let go on; what was dropped has gone already.
+        gate.open();
+    };
+    let (told, ()) = tokio::join!(s.copy(&job), stop);
+    told
+}
+
+#[tokio::test]
+async fn a_cancelled_copy_leaves_no_upload_behind_wherever_it_was() {
+    let moments: [(&str, Op, u64); 5] = [
+        ("b2", Op::GetObject, 0),
+        ("b2", Op::GetObject, 1),
+        ("wasabi", Op::UploadPart, 0),
+        ("wasabi", Op::UploadPart, 2),
+        ("wasabi", Op::CompleteMultipartUpload, 0),
+    ];
+    for (bucket, op, skip) in moments {
+        let s = Setup::new().await;
+        s.b2.put_synthetic("big", Synthetic::new(1, 33 * MIB));
+        let bucket = s.server.bucket(bucket);
+        let told = stopped_at(&s, "big", &bucket, op, skip, Fault::Hold).await;
+        assert_eq!(told.ended, Ended::Cancelled, "{op:?}");
+        assert!(s.leaves_no_upload(), "{op:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_whose_name_comes_after_the_end_is_thrown_away_too() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic("big", Synthetic::new(1, 33 * MIB));
+    let told = stopped_at(&s, "big", &s.wasabi, Op::CreateMultipartUpload, 0, Fault::HoldAnswer).await;
+    assert_eq!(told.ended, Ended::Cancelled);
+    assert_eq!(s.wasabi.successes(Op::CreateMultipartUpload), 1);
+    assert!(s.leaves_no_upload());
+}
+
+#[tokio::test]
+async fn nothing_is_told_of_targets_after_a_copy_was_cancelled() {
+    let s = Setup::new().await;
+    s.b2.put("k", "hello");
+    s.scw.order(Fault::Stall, When::op(Op::PutObject));
+    let told = stopped_at(&s, "k", &s.wasabi, Op::PutObject, 0, Fault::Hold).await;
+    assert_eq!(told.ended, Ended::Cancelled);
+    assert!(!told.steps.iter().any(|step| matches!(step, Step::Target { .. })), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_copy_that_is_cancelled_before_it_begins_asks_nobody() {
+    let s = Setup::new().await;
+    s.b2.put("k", "hello");
+    s.stop.cancel();
+    let told = s.copy(&s.job("k").await).await;
+    assert_eq!((told.ended, told.steps.len(), s.b2.calls(Op::GetObject)), (Ended::Cancelled, 0, 0));
+}

@@ -1,0 +1,73 @@
+//! Damage, and answers that prove nothing.
+
+use super::*;
+use crate::sandbox::s3::{Op, When};
+
+#[tokio::test]
+async fn a_byte_flipped_on_the_way_from_the_source_is_caught() {
+    let s = Setup::new().await;
+    for (key, size) in [("small", 1_000), ("big", 17 << 20)] {
+        s.b2.put(key, vec![7; size]);
+        s.b2.order(Fault::FlipBody { at: 17 }, When::op(Op::GetObject).key(key).next(1));
+        let told = s.copy(&s.job(key).await).await;
+        assert_eq!((told.class("wasabi"), told.class("scw")), (Class::Corrupt, Class::Corrupt));
+        assert!(told.of("scw").unwrap_err().message.starts_with("source b2: "), "{told:?}");
+        assert_eq!(told.read(), None);
+    }
+    assert!(s.wasabi.keys().is_empty() && s.leaves_no_upload());
+}
+
+#[tokio::test]
+async fn a_byte_flipped_on_the_way_to_a_target_is_refused_by_the_store() {
+    let s = Setup::new().await;
+    for (key, size, op) in [("small", 1_000, Op::PutObject), ("big", 17 << 20, Op::UploadPart)] {
+        s.b2.put(key, vec![7; size]);
+        s.wasabi.order(Fault::FlipArriving { at: 17 }, When::op(op));
+        let told = s.copy(&s.job(key).await).await;
+        assert_eq!(told.class("wasabi"), Class::Corrupt);
+        assert!(told.of("wasabi").unwrap_err().message.starts_with("target wasabi: "), "{told:?}");
+        assert_eq!(told.of("scw"), Ok(Verified::Compared));
+    }
+    assert!(s.wasabi.keys().is_empty() && s.leaves_no_upload());
+}
+
+#[tokio::test]
+async fn an_etag_that_is_no_hash_of_ours_has_the_copy_read_back() {
+    let s = Setup::new().await;
+    for (key, size, op) in [("small", 1_000, Op::PutObject), ("big", 17 << 20, Op::CompleteMultipartUpload)] {
+        s.b2.put(key, vec![7; size]);
+        s.wasabi.order(Fault::WrongEtag, When::op(op));
+        let told = s.copy(&s.job(key).await).await;
+        assert_eq!((told.of("wasabi"), told.of("scw")), (Ok(Verified::ReadBack), Ok(Verified::Compared)), "{told:?}");
+        assert!(s.is_everywhere(key));
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_is_read_back_wrong_is_not_recorded() {
+    let s = Setup::new().await;
+    s.b2.put("k", "hello");
+    s.wasabi.order(Fault::StoreDamaged { at: 2 }, When::op(Op::PutObject).next(1));
+    s.wasabi.order(Fault::WrongEtag, When::op(Op::PutObject));
+    // Two faults strike two calls: damaged but with the right ETag is what no comparison can see.
+    let job = s.job("k").await;
+    s.copy(&job).await;
+    s.wasabi.clear_faults();
+    s.wasabi.order(Fault::FlipBody { at: 2 }, When::op(Op::GetObject));
+    s.wasabi.order(Fault::WrongEtag, When::op(Op::PutObject));
+    let told = s.copy(&job).await;
+    let why = told.of("wasabi").unwrap_err();
+    assert_eq!(why.class, Class::Corrupt);
+    assert!(why.message.starts_with("target wasabi: it keeps other bytes than were sent"), "{why:?}");
+    assert!(told.of("scw").is_ok());
+}
+
+#[tokio::test]
+async fn a_source_whose_etag_is_no_md5_is_read_twice_and_believed() {
+    let s = Setup::new().await;
+    s.b2.put("k", "hello");
+    s.b2.order(Fault::WrongEtag, When::op(Op::GetObject));
+    let told = s.copy(&s.job("k").await).await;
+    assert!(told.is_proven(), "{told:?}");
+    assert_eq!(s.b2.calls(Op::GetObject), 2);
+}

@@ -1,0 +1,183 @@
+//! Objects that go in parts.
+
+use super::*;
+use crate::sandbox::s3::{Op, Synthetic, When, synthetic};
+
+/// Three parts: 16 MiB, 16 MiB and a bit.
+const THREE_PARTS: u64 = 32 * MIB + 1;
+const TWO_PARTS: u64 = 16 * MIB + 1;
+
+#[tokio::test]
+async fn a_big_object_is_read_once_and_sent_in_parts_to_all_targets() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic_in_parts("big", Synthetic::new(1, THREE_PARTS), 8 * MIB);
+    let told = s.copy(&s.job("big").await).await;
+    assert_eq!((told.of("wasabi"), told.of("scw")), (Ok(Verified::Compared), Ok(Verified::Compared)));
+    assert!(s.is_everywhere("big") && s.leaves_no_upload());
+    assert_eq!(told.read(), Some(s.b2.inspect("big").unwrap().content));
+    assert_eq!((s.b2.calls(Op::GetObject), s.b2.calls(Op::HeadObject)), (3, 0));
+    for target in [&s.wasabi, &s.scw] {
+        assert_eq!((target.calls(Op::UploadPart), target.writes("big")), (3, 1));
+        assert!(target.inspect("big").unwrap().etag.ends_with("-3"));
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_fails_half_way_leaves_no_upload_and_does_not_stop_the_other() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic("big", Synthetic::new(1, THREE_PARTS));
+    s.wasabi.order(Fault::access_denied(), When::op(Op::UploadPart).skip(1));
+    let told = s.copy(&s.job("big").await).await;
+    assert_eq!(told.class("wasabi"), Class::Denied);
+    assert_eq!(told.of("scw"), Ok(Verified::Compared));
+    assert!(s.leaves_no_upload());
+    assert_eq!(s.wasabi.calls(Op::UploadPart), 2);
+}
+
+#[tokio::test]
+async fn when_no_target_is_left_nothing_more_is_read() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic_in_parts("big", Synthetic::new(1, TWO_PARTS), 8 * MIB);
+    for target in [&s.wasabi, &s.scw] {
+        target.order(Fault::access_denied(), When::op(Op::UploadPart));
+    }
+    let told = s.copy(&s.job("big").await).await;
+    assert_eq!((told.class("wasabi"), told.class("scw"), told.read()), (Class::Denied, Class::Denied, None));
+    assert_eq!(s.b2.calls(Op::GetObject), 1);
+    assert!(s.leaves_no_upload());
+}
+
+#[tokio::test]
+async fn an_object_that_changes_while_it_is_read_is_not_recorded() {
+    let s = Setup::new().await;
+    let before = synthetic::bytes(1, 0..TWO_PARTS);
+    let after = synthetic::bytes(2, 0..TWO_PARTS);
+    let longer = synthetic::bytes(1, 0..TWO_PARTS + 1);
+    for replacement in [after, longer] {
+        s.b2.put("big", before.clone());
+        let gate = crate::sandbox::s3::Gate::new();
+        let held = s.b2.order(Fault::Hold(gate.clone()), When::op(Op::GetObject).skip(1).next(1));
+        let job = s.job("big").await;
+        let change = async {
+            gate.holds(1).await;
+            s.b2.put("big", replacement.clone());
+            held.clear();
+        };
+        let (told, ()) = tokio::join!(s.copy(&job), change);
+        assert_eq!((told.class("wasabi"), told.class("scw")), (Class::Changed, Class::Changed), "{told:?}");
+        assert_eq!(told.read(), None);
+        assert!(s.wasabi.keys().is_empty() && s.leaves_no_upload());
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_seen_by_the_answers_whatever_the_store_makes_of_conditions() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic_in_parts("big", Synthetic::new(1, THREE_PARTS), 8 * MIB);
+    s.b2.order(Fault::WrongEtag, When::op(Op::GetObject).skip(2));
+    let told = s.copy(&s.job("big").await).await;
+    assert_eq!((told.class("wasabi"), told.read()), (Class::Changed, None));
+    assert!(s.leaves_no_upload());
+}
+
+#[tokio::test]
+async fn a_source_that_fails_half_way_fails_this_attempt_and_leaves_no_upload() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic("big", Synthetic::new(1, TWO_PARTS));
+    s.b2.order(Fault::CutBody { after: 0 }, When::op(Op::GetObject).skip(1));
+    let told = s.copy(&s.job("big").await).await;
+    assert_eq!(told.sources_failed(), [("b2", Class::Transient)]);
+    assert_eq!((told.class("wasabi"), told.class("scw")), (Class::Transient, Class::Transient));
+    assert!(told.of("scw").unwrap_err().message.starts_with("source b2: "), "{told:?}");
+    assert!(s.wasabi.keys().is_empty() && s.leaves_no_upload());
+}
+
+#[tokio::test]
+async fn an_object_removed_while_it_is_read_is_tried_again_from_all_sources() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic("big", Synthetic::new(1, TWO_PARTS));
+    s.b2.order(Fault::answer(404, "NoSuchKey"), When::op(Op::GetObject).skip(1));
+    let told = s.copy(&s.job("big").await).await;
+    assert_eq!(told.sources_failed(), [("b2", Class::Gone)]);
+    assert_eq!(told.class("wasabi"), Class::Transient);
+}
+
+#[tokio::test]
+async fn what_differs_from_this_generations_first_read_is_thrown_away() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic("big", Synthetic::new(1, TWO_PARTS));
+    let content = Content { size_bytes: TWO_PARTS, hash: Synthetic::new(2, TWO_PARTS).hash() };
+    let told = s.copy(&Job { content: Some(content), ..s.job("big").await }).await;
+    assert_eq!((told.class("wasabi"), told.read()), (Class::Changed, None));
+    assert!(s.wasabi.keys().is_empty() && s.leaves_no_upload());
+}
+
+#[tokio::test]
+async fn an_object_of_another_size_than_the_first_read_found_is_not_even_begun() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic("big", Synthetic::new(1, TWO_PARTS));
+    let content = Content { size_bytes: TWO_PARTS - 1, hash: Synthetic::new(1, TWO_PARTS - 1).hash() };
+    let told = s.copy(&Job { content: Some(content), ..s.job("big").await }).await;
+    assert_eq!((told.class("wasabi"), told.class("scw")), (Class::Changed, Class::Changed));
+    assert_eq!((s.b2.calls(Op::GetObject), s.wasabi.calls(Op::CreateMultipartUpload)), (1, 0));
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_the_last_call_is_no_failure() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic("big", Synthetic::new(1, TWO_PARTS));
+    // The SDK asks again and hears that there is no such upload.
+    s.wasabi.order(Fault::LoseAnswer, When::op(Op::CompleteMultipartUpload).next(1));
+    s.scw.order(Fault::LoseAnswer, When::op(Op::CompleteMultipartUpload));
+    let told = s.copy(&s.job("big").await).await;
+    assert_eq!((told.of("wasabi"), told.of("scw")), (Ok(Verified::Compared), Ok(Verified::Compared)), "{told:?}");
+    assert_eq!(s.wasabi.writes("big"), 1);
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_made_up_for_by_the_bytes_where_the_etag_says_nothing() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic("big", Synthetic::new(1, TWO_PARTS));
+    s.wasabi.order(Fault::LoseAnswer, When::op(Op::CompleteMultipartUpload).next(1));
+    s.wasabi.order(Fault::WrongEtag, When::op(Op::HeadObject));
+    let told = s.copy(&s.job("big").await).await;
+    assert_eq!((told.of("wasabi"), told.of("scw")), (Ok(Verified::ReadBack), Ok(Verified::Compared)), "{told:?}");
+}
+
+#[tokio::test]
+async fn an_object_from_before_does_not_stand_in_for_an_upload_that_failed() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic("big", Synthetic::new(1, TWO_PARTS));
+    s.wasabi.put_synthetic("big", Synthetic::new(2, TWO_PARTS));
+    s.wasabi.order(Fault::answer(404, "NoSuchUpload"), When::op(Op::CompleteMultipartUpload));
+    let told = s.copy(&s.job("big").await).await;
+    assert_eq!(told.class("wasabi"), Class::Transient);
+    assert!(s.leaves_no_upload());
+}
+
+#[tokio::test]
+async fn an_upload_that_the_store_forgot_is_begun_anew_next_time() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic("big", Synthetic::new(1, TWO_PARTS));
+    let gate = crate::sandbox::s3::Gate::new();
+    let held = s.wasabi.order(Fault::Hold(gate.clone()), When::op(Op::UploadPart).skip(1).next(1));
+    let job = s.job("big").await;
+    let forget = async {
+        gate.holds(1).await;
+        s.wasabi.expire_uploads();
+        held.clear();
+    };
+    let (told, ()) = tokio::join!(s.copy(&job), forget);
+    assert_eq!((told.class("wasabi"), told.of("scw")), (Class::Transient, Ok(Verified::Compared)));
+    assert!(s.copy(&job).await.is_proven());
+}
+
+#[tokio::test]
+async fn an_object_whose_pieces_do_not_fit_in_memory_is_refused_with_what_it_needs() {
+    let mut s = Setup::new().await;
+    s.memory = Memory::new(8 * MIB);
+    s.b2.put_synthetic("big", Synthetic::new(1, THREE_PARTS));
+    let why = s.copy(&s.job("big").await).await.of("wasabi").unwrap_err();
+    assert_eq!(why.class, Class::Refused);
+    assert!(why.message.contains("set it to at least 16.0 MiB"), "{why:?}");
+}

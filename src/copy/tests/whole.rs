@@ -1,0 +1,190 @@
+//! Objects that go in one request.
+
+use super::*;
+use crate::sandbox::s3::{Metadata, Op, When};
+
+#[tokio::test]
+async fn an_object_is_read_once_and_written_to_all_targets() {
+    let s = Setup::new().await;
+    s.b2.put("a//b", "hello");
+    let told = s.copy(&s.job("a//b").await).await;
+    assert_eq!((told.of("wasabi"), told.of("scw")), (Ok(Verified::Compared), Ok(Verified::Compared)));
+    assert!(s.is_everywhere("a//b"));
+    // No HEAD, no second GET, no reading back.
+    assert_eq!((s.b2.calls(Op::GetObject), s.b2.calls(Op::HeadObject)), (1, 0));
+    for target in [&s.wasabi, &s.scw] {
+        assert_eq!((target.writes("a//b"), target.calls(Op::HeadObject), target.calls(Op::GetObject)), (1, 0, 0));
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_is_told_before_any_target_is() {
+    let s = Setup::new().await;
+    s.b2.put("k", "hello");
+    let told = s.copy(&s.job("k").await).await;
+    let Some(Step::Read { from, content }) = told.steps.first() else { panic!("{told:?}") };
+    assert_eq!((from.as_str(), *content), ("b2", s.b2.inspect("k").unwrap().content));
+}
+
+#[tokio::test]
+async fn a_failed_target_does_not_stop_another() {
+    let s = Setup::new().await;
+    s.b2.put("k", "hello");
+    s.wasabi.order(Fault::access_denied(), When::op(Op::PutObject));
+    let told = s.copy(&s.job("k").await).await;
+    assert_eq!(told.class("wasabi"), Class::Denied);
+    assert!(told.of("wasabi").unwrap_err().message.starts_with("target wasabi: PutObject: 403 AccessDenied"));
+    assert_eq!(told.of("scw"), Ok(Verified::Compared));
+}
+
+#[tokio::test]
+async fn a_proven_target_is_told_while_another_still_runs() {
+    let s = Setup::new().await;
+    s.b2.put("k", "hello");
+    let stalled = s.wasabi.order(Fault::Stall, When::op(Op::PutObject).next(1));
+    let job = s.job("k").await;
+    let (steps, mut told) = mpsc::unbounded_channel();
+    let copying = copy(&job, &s.memory, &s.stop, &steps);
+    let listening = async {
+        loop {
+            if let Step::Target { replica, result } = told.recv().await.unwrap() {
+                break (replica, result);
+            }
+        }
+    };
+    tokio::pin!(copying);
+    let first = tokio::select! {
+        first = listening => first,
+        ended = &mut copying => panic!("{ended:?} although a target stalls"),
+    };
+    assert_eq!((first.0.as_str(), first.1), ("scw", Ok(Verified::Compared)));
+    stalled.clear();
+    assert_eq!(copying.await, Ended::Done);
+    assert!(s.is_everywhere("k"));
+}
+
+#[tokio::test]
+async fn empty_objects_are_objects() {
+    let s = Setup::new().await;
+    s.b2.put("empty", "");
+    for stated_bytes in [None, Some(0)] {
+        let job = Job { stated_bytes, ..s.job("empty").await };
+        let told = s.copy(&job).await;
+        assert!(told.is_proven(), "{told:?}");
+        assert_eq!(told.read().unwrap().size_bytes, 0);
+        assert!(s.is_everywhere("empty"));
+    }
+}
+
+#[tokio::test]
+async fn sizes_around_the_edge_of_one_request_arrive_whole() {
+    let s = Setup::new().await;
+    for size in [1, plan::WHOLE_UP_TO - 1, plan::WHOLE_UP_TO, plan::WHOLE_UP_TO + 1] {
+        let key = format!("{size}");
+        s.b2.put(&key, crate::sandbox::s3::synthetic::bytes(size, 0..size));
+        for stated_bytes in [None, Some(size)] {
+            let told = s.copy(&Job { stated_bytes, ..s.job(&key).await }).await;
+            assert!(told.is_proven() && s.is_everywhere(&key), "{size} {stated_bytes:?}: {told:?}");
+        }
+    }
+    assert!(s.leaves_no_upload());
+}
+
+#[tokio::test]
+async fn keys_arrive_as_they_are_spelled() {
+    let s = Setup::new().await;
+    let long = "ü".repeat(512);
+    let odd = [
+        "a b",
+        "a+b",
+        "a%2Fb",
+        "a%20b",
+        "//a",
+        "/a",
+        "a/",
+        "a//b",
+        "a/b",
+        ".",
+        "..",
+        "../a",
+        "a/./b",
+        "a/../b",
+        "?a=b&c#d",
+        "\u{1f600}",
+        "u\u{308}",
+        "ü",
+        "\u{7f}\n\t",
+        "a\\b",
+        "'\"<>{}|^`~*!()",
+        &long,
+    ];
+    for key in odd {
+        s.b2.put(key, key.to_owned());
+        let told = s.copy(&s.job(key).await).await;
+        assert!(told.is_proven() && s.is_everywhere(key), "{key:?}: {told:?}");
+    }
+    assert_eq!(s.wasabi.keys(), s.b2.keys());
+}
+
+#[tokio::test]
+async fn metadata_travels_with_the_object() {
+    let s = Setup::new().await;
+    let metadata = Metadata::none()
+        .with("content-type", "text/html; charset=\"utf-8\"")
+        .with("content-encoding", "gzip")
+        .with("content-disposition", "attachment; filename=\"a b.html\"")
+        .with("content-language", "de, en")
+        .with("cache-control", "max-age=60, public")
+        .with("expires", "Thu, 01 Dec 1994 16:00:00 GMT")
+        .with("x-amz-meta-name", "=?UTF-8?B?w7w=?=")
+        .with("x-amz-meta-two-words", "a  b,c")
+        .with("x-amz-meta-empty", "");
+    s.b2.put_with("small", "hello", metadata.clone());
+    s.b2.put_with("big", vec![7; 17 << 20], metadata.clone());
+    for key in ["small", "big"] {
+        let told = s.copy(&s.job(key).await).await;
+        assert!(told.is_proven(), "{told:?}");
+        for target in [&s.wasabi, &s.scw] {
+            assert_eq!(target.inspect(key).unwrap().metadata, metadata, "{key} at {}", target.name());
+        }
+    }
+}
+
+#[tokio::test]
+async fn metadata_that_cannot_be_carried_is_refused_and_never_dropped() {
+    let s = Setup::new().await;
+    // As UTF-8, which the SDK reads and cannot send, and as Latin-1, which it cannot read.
+    for value in [&b"Z\xc3\xbcrich"[..], &b"Z\xfcrich"[..]] {
+        s.b2.put_with("k", "hello", Metadata::none().with("x-amz-meta-city", value));
+        let told = s.copy(&s.job("k").await).await;
+        for target in ["wasabi", "scw"] {
+            let why = told.of(target).unwrap_err();
+            assert_eq!(why.class, Class::Refused, "{why:?}");
+            assert!(why.message.contains("x-amz-meta-city"), "{why:?}");
+        }
+    }
+    assert!(s.wasabi.keys().is_empty());
+}
+
+#[tokio::test]
+async fn a_throttling_store_says_for_how_long() {
+    let s = Setup::new().await;
+    s.b2.put("k", "hello");
+    let wait = std::time::Duration::from_secs(7);
+    s.wasabi.order(Fault::slow_down_for(wait), When::op(Op::PutObject));
+    let why = s.copy(&s.job("k").await).await.of("wasabi").unwrap_err();
+    assert_eq!((why.class, why.retry_after), (Class::Throttled, Some(wait)));
+}
+
+#[tokio::test]
+async fn one_hiccup_of_a_store_is_not_even_told() {
+    let s = Setup::new().await;
+    s.b2.put("k", "hello");
+    for (bucket, op) in [(&s.b2, Op::GetObject), (&s.wasabi, Op::PutObject)] {
+        for fault in [Fault::internal_error(), Fault::Reset] {
+            bucket.order(fault, When::op(op).next(1));
+            let told = s.copy(&s.job("k").await).await;
+            assert!(told.is_proven() && told.sources_failed().is_empty(), "{told:?}");
+        }
+    }
+}

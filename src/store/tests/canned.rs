@@ -1,0 +1,109 @@
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+/// The first byte of a client that wants TLS: answered at once, as every plain server does.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// A server that says what it was told to, one answer per request, and remembers
+/// what it was asked. The last answer is repeated.
+pub(super) struct Canned {
+    pub endpoint: String,
+    requests: Arc<Mutex<Vec<Request>>>,
+    connections: Arc<AtomicUsize>,
+    serving: JoinSet<()>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Request {
+    pub line: String,
+    /// With names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl Canned {
+    /// Each answer is everything after `HTTP/1.1 `, as bytes.
+    pub(super) async fn new(answers: impl IntoIterator<Item = impl Into<Vec<u8>>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let answers: Vec<Vec<u8>> = answers.into_iter().map(Into::into).collect();
+        let requests = Arc::<Mutex<Vec<Request>>>::default();
+        let mut serving = JoinSet::new();
+        let connections = Arc::<AtomicUsize>::default();
+        let (told, count) = (requests.clone(), connections.clone());
+        serving.spawn(async move {
+            let mut open = JoinSet::new();
+            while let Ok((socket, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                open.spawn(serve(socket, answers.clone(), told.clone()));
+            }
+        });
+        Self { endpoint, requests, connections, serving }
+    }
+
+    pub(super) fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    /// How many connections were ever made to it.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Closes the port and all connections.
+    pub(super) async fn stop(mut self) {
+        self.serving.shutdown().await;
+    }
+
+    pub(super) fn only_request(&self) -> Request {
+        let mut all = self.requests();
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.remove(0)
+    }
+}
+
+async fn serve(mut socket: TcpStream, answers: Vec<Vec<u8>>, told: Arc<Mutex<Vec<Request>>>) {
+    while let Some(request) = read(&mut socket).await {
+        let answer = {
+            let mut told = told.lock().unwrap();
+            told.push(request);
+            answers[(told.len() - 1).min(answers.len() - 1)].clone()
+        };
+        if socket.write_all(b"HTTP/1.1 ").await.is_err() || socket.write_all(&answer).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn read(socket: &mut TcpStream) -> Option<Request> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(socket.read_u8().await.ok()?);
+        if head == [TLS_HANDSHAKE] {
+            return Some(Request::default());
+        }
+    }
+    let head = String::from_utf8(head).unwrap();
+    let mut lines = head.lines();
+    let mut request = Request { line: lines.next()?.to_owned(), ..Request::default() };
+    let headers = lines.filter_map(|line| line.split_once(": "));
+    request.headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+    let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
+    request.body = vec![0; length];
+    socket.read_exact(&mut request.body).await.ok()?;
+    Some(request)
+}

@@ -1,0 +1,163 @@
+//! A claim takes what is due, oldest first, and nothing that somebody else has.
+
+use std::{collections::HashSet, time::Duration};
+
+use crate::world::{World, key, replica};
+
+#[tokio::test]
+async fn what_was_registered_first_is_claimed_first() {
+    let world = World::new().await;
+    for name in ["c", "a", "b"] {
+        world.insert(name).await;
+    }
+    let daemon = world.enlist(60).await;
+    let leases = world.queue().claim(&daemon, &replica("wasabi"), 2).await.unwrap();
+    let mut keys: Vec<_> = leases.iter().map(|l| l.key.as_str()).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["a", "c"]);
+}
+
+#[tokio::test]
+async fn a_lease_says_what_the_row_lacks_and_what_it_has() {
+    let world = World::new().await;
+    world.insert("photo").await;
+    world.sql("UPDATE copyhold.object_copies SET scw = 7, size_bytes = 42 WHERE object_key = $1", "photo").await;
+    let daemon = world.enlist(60).await;
+    let leases = world.queue().claim(&daemon, &replica("wasabi"), 10).await.unwrap();
+    let [lease] = &leases[..] else { panic!("{leases:?}") };
+    assert_eq!(lease.key, key("photo"));
+    assert_eq!((lease.size_bytes, lease.content), (Some(42), None));
+    let seen: Vec<_> = lease.replicas.iter().map(|r| (r.replica.as_str(), r.recorded, r.due)).collect();
+    assert_eq!(seen, [("b2", true, false), ("scw", true, false), ("wasabi", false, true)]);
+    assert!(lease.age < Duration::from_secs(60));
+}
+
+#[tokio::test]
+async fn many_claimers_at_once_never_get_the_same_row() {
+    let world = World::new().await;
+    world
+        .execute(
+            "INSERT INTO copyhold.object_copies (object_key, b2)
+             SELECT 'k' || i, copyhold.now_utc_micro_seconds() FROM generate_series(1, 2000) i",
+        )
+        .await;
+    let claimers = (0..8).map(|i| {
+        let (queue, lane) = (world.queue(), replica(["wasabi", "scw"][i % 2]));
+        async move {
+            let daemon = queue.enlist("test".into(), Duration::from_secs(60)).await.unwrap();
+            let mut keys = Vec::new();
+            loop {
+                let leases = queue.claim(&daemon, &lane, 37).await.unwrap();
+                if leases.is_empty() {
+                    return keys;
+                }
+                keys.extend(leases.into_iter().map(|l| l.key));
+            }
+        }
+    });
+    let keys: Vec<_> = futures::future::join_all(claimers).await.into_iter().flatten().collect();
+    assert_eq!(keys.len(), 2000);
+    assert_eq!(keys.iter().collect::<HashSet<_>>().len(), 2000);
+}
+
+#[tokio::test]
+async fn what_waits_is_parked_not_wanted_or_leased_is_not_claimed() {
+    let world = World::new().await;
+    for name in ["waits", "parked", "unwanted", "leased", "due"] {
+        world.insert(name).await;
+    }
+    world
+        .execute(
+            "UPDATE copyhold.object_copies SET due_wasabi = copyhold.now_utc_micro_seconds() + 3600000000
+             WHERE object_key = 'waits';
+             UPDATE copyhold.object_copies SET due_wasabi = 9000000000000000000 WHERE object_key = 'parked';
+             UPDATE copyhold.object_copies SET due_wasabi = NULL WHERE object_key = 'unwanted';
+             UPDATE copyhold.object_copies SET lock = 1, lease = 1 WHERE object_key = 'leased';",
+        )
+        .await;
+    let daemon = world.enlist(60).await;
+    let leases = world.queue().claim(&daemon, &replica("wasabi"), 10).await.unwrap();
+    assert_eq!(leases.iter().map(|l| l.key.as_str()).collect::<Vec<_>>(), ["due"]);
+}
+
+#[tokio::test]
+async fn a_row_that_the_application_holds_is_passed_over_and_no_other_with_it() {
+    let world = World::new().await;
+    for name in ["held", "free"] {
+        world.insert(name).await;
+    }
+    let mut application = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT * FROM copyhold.object_copies WHERE object_key = 'held' FOR UPDATE")
+        .execute(&mut *application)
+        .await
+        .unwrap();
+    let daemon = world.enlist(60).await;
+    let claim = async || world.queue().claim(&daemon, &replica("scw"), 10).await.unwrap();
+    assert_eq!(claim().await.iter().map(|l| l.key.as_str()).collect::<Vec<_>>(), ["free"]);
+    application.rollback().await.unwrap();
+    assert_eq!(claim().await.iter().map(|l| l.key.as_str()).collect::<Vec<_>>(), ["held"]);
+}
+
+#[tokio::test]
+async fn keys_come_back_byte_for_byte() {
+    let world = World::new().await;
+    let odd = [
+        "a//b",
+        "/lead",
+        " sp ace ",
+        "%2F+",
+        "ü",
+        "u\u{308}",
+        "tab\tnew\nline\u{7f}",
+        "'; DROP TABLE x; --",
+        &"é".repeat(512),
+    ];
+    for name in odd {
+        world.insert(name).await;
+    }
+    let daemon = world.enlist(60).await;
+    let leases = world.queue().claim(&daemon, &replica("scw"), 100).await.unwrap();
+    let got: HashSet<_> = leases.iter().map(|l| l.key.as_str()).collect();
+    assert_eq!(got, HashSet::from(odd));
+}
+
+#[tokio::test]
+async fn a_key_that_is_empty_or_too_long_cannot_be_registered() {
+    let world = World::new().await;
+    for bad in [String::new(), "k".repeat(1025)] {
+        let insert = sqlx::query("INSERT INTO copyhold.object_copies (object_key) VALUES ($1)").bind(bad);
+        let error = insert.execute(&world.pool).await.unwrap_err();
+        assert!(error.to_string().contains("object_copies_object_key_check"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn registering_again_begins_a_new_generation_and_makes_every_wanted_copy_due() {
+    let world = World::new().await;
+    world.insert("photo").await;
+    world
+        .execute(
+            "UPDATE copyhold.object_copies SET wasabi = 5, due_scw = NULL, size_bytes = 1, content_hash = 2,
+                    due_wasabi = 9000000000000000000",
+        )
+        .await;
+    let before = world.value("SELECT generation FROM copyhold.object_copies").await;
+    let again = world.value("SELECT copyhold.register('photo', 77)").await;
+    assert_ne!(before, again);
+    assert_eq!(again, world.value("SELECT generation FROM copyhold.object_copies").await);
+    let row = "SELECT (b2 IS NOT NULL, wasabi IS NULL, size_bytes, content_hash IS NULL, due_scw IS NULL,
+                       due_wasabi <= copyhold.now_utc_micro_seconds()) FROM copyhold.object_copies";
+    assert_eq!(world.value(row).await.unwrap(), "(t,t,77,t,t,t)");
+}
+
+#[tokio::test]
+async fn only_the_named_replicas_get_a_copy_and_an_unknown_name_is_refused() {
+    let world = World::new().await;
+    world.value("SELECT copyhold.register('photo', NULL, ARRAY['wasabi'])").await;
+    let row = "SELECT (b2 IS NOT NULL, due_wasabi IS NOT NULL, due_scw IS NULL) FROM copyhold.object_copies";
+    assert_eq!(world.value(row).await.unwrap(), "(t,t,t)");
+    let bad = sqlx::query("SELECT copyhold.register('other', NULL, ARRAY['wasabi', 'nowhere'])");
+    let error = bad.execute(&world.pool).await.unwrap_err().to_string();
+    assert!(error.contains("unknown replica 'nowhere'"), "{error}");
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.object_copies").await.unwrap(), "1");
+}

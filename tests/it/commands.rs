@@ -1,0 +1,114 @@
+//! What people see: results, clear errors, exit codes.
+
+use copyhold::sandbox::s3::{Fault, Op, When};
+
+use crate::world::{Begin, World, printed};
+
+#[tokio::test]
+async fn check_says_per_replica_what_works_and_leaves_nothing_behind() {
+    let world = World::new().await;
+    let output = world.run(&["check"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
+    for replica in ["b2", "wasabi", "scw"] {
+        assert!(world.bucket(replica).keys().is_empty() && world.bucket(replica).uploads().is_empty());
+    }
+    world.bucket("scw").order(Fault::access_denied(), When::op(Op::CreateMultipartUpload));
+    world.s3.drop_bucket("photos-wasabi");
+    let output = world.run(&["check"]).await;
+    let text = printed(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.lines().any(|l| l.starts_with("FAIL  scw") && l.contains("AccessDenied")), "{text}");
+    assert!(text.lines().any(|l| l.starts_with("FAIL  wasabi") && l.contains("NoSuchBucket")), "{text}");
+    assert!(text.lines().any(|l| l.starts_with("ok    b2")), "{text}");
+}
+
+#[tokio::test]
+async fn check_names_wrong_keys_and_never_prints_them() {
+    let mut world = World::new().await;
+    world.rewrite(|text| text.replacen("\"sandbox-secret\"", "\"not-the-secret\"", 1));
+    let output = world.run(&["check", "--show-config"]).await;
+    let text = printed(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("SignatureDoesNotMatch"), "{text}");
+    assert!(text.contains("***") && !text.contains("not-the-secret") && !text.contains("sandbox-secret"), "{text}");
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_is_exit_code_2_with_every_problem_at_its_place() {
+    let world = World::new().await;
+    let text = std::fs::read_to_string(world.config_path()).unwrap();
+    std::fs::write(world.config_path(), text.replace("primary = \"b2\"", "primary = \"b3\"") + "[colours]\nred = 1\n")
+        .unwrap();
+    let output = world.run(&["check"]).await;
+    let text = printed(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("copyhold.toml:1:11: ") && text.contains("colours"), "{text}");
+    assert!(text.contains("the configuration has 2 problems"), "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+#[tokio::test]
+async fn enqueue_registers_keys_byte_for_byte() {
+    let world = World::new().await;
+    let output = world.run(&["enqueue", "a//b", " c ", "--replicas", "scw"]).await;
+    assert_eq!(printed(&output), "registered 2 objects\n");
+    let rows = "SELECT string_agg(object_key || due_wasabi::text, '|' ORDER BY object_key) IS NULL
+                       AND count(b2) = 2 AND count(due_scw) = 2 FROM copyhold.object_copies";
+    assert_eq!(world.value(rows).await.unwrap(), "true");
+    let output = world.run(&["enqueue", "x", "--replicas", "scw,nowhere"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        printed(&output).contains("there is no replica \"nowhere\"; the configuration has b2, scw, wasabi"),
+        "{}",
+        printed(&output)
+    );
+    let output = world.run(&["enqueue", "", &"k".repeat(1025)]).await;
+    let text = printed(&output);
+    assert!(
+        text.contains("nothing was registered: key 1: a key cannot be empty; key 2: a key has at most 1024 bytes"),
+        "{text}"
+    );
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.object_copies").await.unwrap(), "2");
+}
+
+#[tokio::test]
+async fn status_tells_what_fails_and_escapes_what_others_chose() {
+    let world = World::new().await;
+    world.insert("evil\u{1b}[2Jkey").await;
+    let _daemon = world.daemon().await;
+    world.until("SELECT count(*) = 3 FROM copyhold.copy_failures").await;
+    let output = world.run(&["status", "--exact"]).await;
+    let text = printed(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("evil\\u{1b}[2Jkey") && !text.contains('\u{1b}'), "{text}");
+    assert!(text.contains("NoSuchKey") && text.contains("idle"), "{text}");
+    let output = world.run(&["status", "--json"]).await;
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["objects"], 1);
+    assert_eq!(json["replicas"][0]["replica"], "b2");
+    assert_eq!(json["failing"][0]["class"], "gone");
+    assert_eq!(json["daemons"][0]["alive"], true);
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_reached_or_entered_is_said_in_one_sentence() {
+    let world = World::at("postgres://postgres@127.0.0.1:1/app".into(), "").await;
+    let output = world.run(&["status"]).await;
+    let text = printed(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.starts_with("error: ") && text.contains("cannot reach PostgreSQL"), "{text}");
+    let world = World::with(Begin::Empty, "").await;
+    let output = world.run(&["status"]).await;
+    assert!(printed(&output).contains("copyhold migrate"), "{}", printed(&output));
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_said_and_nothing_is_started() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let world = World::with(Begin::Migrated, &format!("[http]\nlisten = \"{}\"\n", taken.local_addr().unwrap())).await;
+    let output = world.run(&["run"]).await;
+    let text = printed(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("http.listen") && text.contains("in use"), "{text}");
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.daemons").await.unwrap(), "0");
+}

@@ -1,0 +1,201 @@
+//! What was proven is written, fenced by lease and generation, and nothing else is.
+
+use std::time::Duration;
+
+use copyhold::{
+    domain::{Class, Content, ContentHash, Failure, Lease, Next, Outcome, ReplicaName, Verified},
+    queue::{Answer, Report},
+};
+
+use crate::world::{World, replica};
+
+const PROVEN: Outcome = Outcome::Recorded(Verified::Compared);
+
+fn failed(class: Class, next: Next) -> Outcome {
+    Outcome::Failed { next, why: Failure { class, message: "it rained".into(), retry_after: None } }
+}
+
+fn report(lease: &Lease, outcomes: impl IntoIterator<Item = (ReplicaName, Outcome)>, release: bool) -> Report {
+    Report {
+        key: lease.key.clone(),
+        generation: lease.generation,
+        fence: lease.fence,
+        content: Some(Content { size_bytes: 3, hash: ContentHash(u64::MAX) }),
+        outcomes: outcomes.into_iter().collect(),
+        release,
+    }
+}
+
+/// Registers and claims one object.
+async fn leased(world: &World, name: &str) -> Lease {
+    world.insert(name).await;
+    let daemon = world.enlist(60).await;
+    world.queue().claim(&daemon, &replica("wasabi"), 1).await.unwrap().remove(0)
+}
+
+async fn write(world: &World, report: Report) -> Answer {
+    world.queue().complete(&[report]).await.unwrap()[0].2
+}
+
+#[tokio::test]
+async fn a_proven_copy_is_recorded_though_another_target_failed() {
+    let world = World::new().await;
+    let lease = leased(&world, "photo").await;
+    let later = Next::After { delay: Duration::from_secs(100), counted: true };
+    let outcomes = [(replica("wasabi"), PROVEN), (replica("scw"), failed(Class::Transient, later))];
+    assert_eq!(write(&world, report(&lease, outcomes, true)).await, Answer::Recorded);
+    let row = "SELECT (wasabi IS NOT NULL, scw IS NULL, lock IS NULL, lease IS NULL, size_bytes, content_hash,
+                       (due_scw - copyhold.now_utc_micro_seconds()) BETWEEN 90000000 AND 100000000)
+               FROM copyhold.object_copies";
+    assert_eq!(world.value(row).await.unwrap(), "(t,t,t,t,3,-1,t)");
+    let failure = "SELECT (replica, class, attempts, message) FROM copyhold.copy_failures";
+    assert_eq!(world.value(failure).await.unwrap(), "(scw,transient,1,\"it rained\")");
+}
+
+#[tokio::test]
+async fn a_report_in_pieces_keeps_the_lease_until_the_last() {
+    let world = World::new().await;
+    let lease = leased(&world, "photo").await;
+    assert_eq!(write(&world, report(&lease, [(replica("scw"), PROVEN)], false)).await, Answer::Recorded);
+    assert_eq!(
+        world.value("SELECT scw IS NOT NULL AND lock IS NOT NULL FROM copyhold.object_copies").await.unwrap(),
+        "true"
+    );
+    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), PROVEN)], true)).await, Answer::Recorded);
+    assert_eq!(
+        world.value("SELECT scw IS NOT NULL AND lock IS NULL FROM copyhold.object_copies").await.unwrap(),
+        "true"
+    );
+}
+
+#[tokio::test]
+async fn a_lost_lease_cannot_record_anything() {
+    let world = World::new().await;
+    let lease = leased(&world, "photo").await;
+    world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
+    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), PROVEN)], true)).await, Answer::Changed);
+    assert_eq!(
+        world.value("SELECT wasabi IS NULL AND size_bytes IS NULL FROM copyhold.object_copies").await.unwrap(),
+        "true"
+    );
+}
+
+#[tokio::test]
+async fn the_proof_of_an_old_content_is_not_recorded_for_a_new_one() {
+    let world = World::new().await;
+    let lease = leased(&world, "photo").await;
+    world.value("SELECT copyhold.register('photo')").await;
+    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), PROVEN)], true)).await, Answer::Changed);
+    assert_eq!(
+        world.value("SELECT wasabi IS NULL AND lease IS NOT NULL FROM copyhold.object_copies").await.unwrap(),
+        "true"
+    );
+    // The holder has stopped: now it gives the row back.
+    let released = world.queue().release(&[(lease.key.clone(), lease.fence)]).await.unwrap();
+    assert_eq!(released[0].2, Answer::Recorded);
+    assert_eq!(world.value("SELECT lease IS NULL FROM copyhold.object_copies").await.unwrap(), "true");
+}
+
+#[tokio::test]
+async fn an_object_deleted_and_inserted_again_does_not_inherit_a_proof() {
+    let world = World::new().await;
+    let lease = leased(&world, "photo").await;
+    world.execute("DELETE FROM copyhold.object_copies").await;
+    world.insert("photo").await;
+    world.sql("UPDATE copyhold.object_copies SET lock = 1, lease = $1::bigint", &lease.fence.0.to_string()).await;
+    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), PROVEN)], true)).await, Answer::Changed);
+}
+
+#[tokio::test]
+async fn a_row_in_somebodys_hands_is_busy_and_holds_up_no_other() {
+    let world = World::new().await;
+    let (held, free) = (leased(&world, "held").await, leased(&world, "free").await);
+    let mut application = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT * FROM copyhold.object_copies WHERE object_key = 'held' FOR UPDATE")
+        .execute(&mut *application)
+        .await
+        .unwrap();
+    let reports = [&held, &free].map(|lease| report(lease, [(replica("wasabi"), PROVEN)], true));
+    let mut answers = world.queue().complete(&reports).await.unwrap();
+    answers.sort_by_key(|(key, ..)| key.clone());
+    assert_eq!(
+        answers.iter().map(|a| (a.0.as_str(), a.2)).collect::<Vec<_>>(),
+        [("free", Answer::Recorded), ("held", Answer::Busy)]
+    );
+    application.rollback().await.unwrap();
+    assert_eq!(write(&world, reports[0].clone()).await, Answer::Recorded);
+}
+
+#[tokio::test]
+async fn two_reports_of_one_key_under_different_fences_are_answered_apart() {
+    let world = World::new().await;
+    let lease = leased(&world, "photo").await;
+    let mut old = report(&lease, [(replica("scw"), PROVEN)], true);
+    old.fence.0 ^= 1;
+    let answers =
+        world.queue().complete(&[old.clone(), report(&lease, [(replica("wasabi"), PROVEN)], true)]).await.unwrap();
+    for (_, fence, answer) in answers {
+        assert_eq!(answer, if fence == old.fence { Answer::Changed } else { Answer::Recorded });
+    }
+    assert_eq!(
+        world.value("SELECT scw IS NULL AND wasabi IS NOT NULL FROM copyhold.object_copies").await.unwrap(),
+        "true"
+    );
+}
+
+#[tokio::test]
+async fn attempts_of_one_class_add_up_and_a_success_forgets_them() {
+    let world = World::new().await;
+    world.insert("photo").await;
+    let daemon = world.enlist(60).await;
+    let claim = async || world.queue().claim(&daemon, &replica("wasabi"), 1).await.unwrap().remove(0);
+    let now = |counted| Next::After { delay: Duration::ZERO, counted };
+    for (class, counted, attempts) in [
+        (Class::Transient, true, 1),
+        (Class::Transient, true, 2),
+        (Class::Transient, false, 2),
+        (Class::Corrupt, true, 1),
+    ] {
+        let lease = claim().await;
+        write(&world, report(&lease, [(replica("wasabi"), failed(class, now(counted)))], true)).await;
+        let prior = world.value("SELECT attempts FROM copyhold.copy_failures").await.unwrap();
+        assert_eq!(prior, attempts.to_string(), "{class}");
+    }
+    let lease = claim().await;
+    let prior = lease.replicas.iter().find_map(|r| r.prior).unwrap();
+    assert_eq!((prior.class, prior.attempts), (Some(Class::Corrupt), 1));
+    write(&world, report(&lease, [(replica("wasabi"), PROVEN)], true)).await;
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
+}
+
+#[tokio::test]
+async fn failures_of_an_old_content_are_not_held_against_a_new_one() {
+    let world = World::new().await;
+    let lease = leased(&world, "photo").await;
+    write(&world, report(&lease, [(replica("wasabi"), failed(Class::Denied, Next::Parked))], true)).await;
+    assert_eq!(world.value("SELECT due_wasabi FROM copyhold.object_copies").await.unwrap(), "9000000000000000000");
+    world.value("SELECT copyhold.register('photo')").await;
+    let daemon = world.enlist(60).await;
+    let lease = world.queue().claim(&daemon, &replica("wasabi"), 1).await.unwrap().remove(0);
+    assert!(lease.replicas.iter().all(|r| r.prior.is_none()));
+}
+
+#[tokio::test]
+async fn a_time_known_to_be_false_is_taken_back() {
+    let world = World::new().await;
+    let lease = leased(&world, "photo").await;
+    let Outcome::Failed { next, why } = failed(Class::Gone, Next::After { delay: Duration::ZERO, counted: true })
+    else {
+        unreachable!()
+    };
+    write(&world, report(&lease, [(replica("b2"), Outcome::Cleared { next, why })], true)).await;
+    assert_eq!(world.value("SELECT b2 IS NULL FROM copyhold.object_copies").await.unwrap(), "true");
+}
+
+#[tokio::test]
+async fn nothing_to_write_asks_nothing() {
+    let world = World::new().await;
+    assert_eq!(world.queue().complete(&[]).await.unwrap(), []);
+    assert_eq!(world.queue().renew(&[], Duration::from_secs(1)).await.unwrap(), []);
+    assert_eq!(world.queue().release(&[]).await.unwrap(), []);
+}

@@ -1,0 +1,154 @@
+//! The whole way of the data: registered, copied, verified, recorded.
+
+use copyhold::sandbox::s3::{Fault, Metadata, Op, When};
+
+use crate::world::{World, soon};
+
+#[tokio::test]
+async fn a_registered_object_is_read_once_and_written_to_every_other_replica() {
+    let world = World::new().await;
+    let _daemon = world.daemon().await;
+    world.upload("photo", "bytes").await;
+    world.until_copied("photo").await;
+    for replica in ["wasabi", "scw"] {
+        assert_eq!(world.bucket(replica).get("photo").unwrap(), "bytes");
+        assert_eq!(world.bucket(replica).writes("photo"), 1);
+        assert_eq!(world.bucket(replica).calls(Op::HeadObject), 0);
+    }
+    assert_eq!(world.bucket("b2").calls(Op::GetObject), 1);
+    let row = "SELECT (size_bytes, content_hash IS NOT NULL) FROM copyhold.object_copies";
+    assert_eq!(world.value(row).await.unwrap(), "(5,t)");
+}
+
+#[tokio::test]
+async fn odd_keys_sizes_and_metadata_arrive_as_they_were() {
+    let world = World::new().await;
+    let metadata = Metadata::default()
+        .with("content-type", "image/jpeg")
+        .with("content-encoding", "gzip")
+        .with("content-disposition", "attachment; filename=\"a.jpg\"")
+        .with("content-language", "de")
+        .with("cache-control", "max-age=3600")
+        .with("x-amz-meta-owner", "somebody");
+    let long = "k".repeat(1024);
+    let objects: [(&str, usize); 8] = [
+        ("empty", 0),
+        ("a//b", 1),
+        ("/lead", 2),
+        (" ü%2F+\t", 3),
+        ("dir/", 4),
+        ("dir/x", 5),
+        (&long, 6),
+        ("large", 33 << 20),
+    ];
+    for (key, size) in objects {
+        world.bucket("b2").put_with(key, bytes(size), metadata.clone());
+        world.insert(key).await;
+    }
+    let _daemon = world.daemon().await;
+    for (key, size) in objects {
+        world.until_copied(key).await;
+        for replica in ["wasabi", "scw"] {
+            assert!(world.bucket(replica).get(key).unwrap() == bytes(size), "{key} at {replica}");
+            assert_eq!(world.bucket(replica).inspect(key).unwrap().metadata, metadata, "{key} at {replica}");
+        }
+    }
+    assert_eq!(world.bucket("wasabi").uploads().len(), 0);
+}
+
+fn bytes(size: usize) -> Vec<u8> {
+    (0..size).map(|i| (i * 31 >> 3) as u8).collect()
+}
+
+#[tokio::test]
+async fn a_failing_target_holds_up_no_other_and_catches_up_by_itself() {
+    let world = World::new().await;
+    let outage = world.bucket("scw").order(Fault::internal_error(), When::always());
+    let _daemon = world.daemon().await;
+    // The doorkeeper could not look into scw's bucket; it is admitted once the store is well.
+    for i in 0..20 {
+        world.upload(&format!("photo {i}"), "bytes").await;
+    }
+    world.until("SELECT count(wasabi) = 20 FROM copyhold.object_copies").await;
+    assert_eq!(world.value("SELECT count(scw) FROM copyhold.object_copies").await.unwrap(), "0");
+    outage.clear();
+    world.until("SELECT count(scw) = 20 FROM copyhold.object_copies").await;
+}
+
+#[tokio::test]
+async fn a_store_that_breaks_down_later_is_retried_by_the_databases_clock() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    let outage = world.bucket("scw").order(Fault::internal_error(), When::op(Op::PutObject));
+    world.upload("photo", "bytes").await;
+    let failure = "SELECT EXISTS (SELECT FROM copyhold.copy_failures WHERE replica = 'scw' AND class = 'transient'
+                                  AND message LIKE '%InternalError%' AND attempts >= 2)";
+    world.until(failure).await;
+    assert_eq!(
+        world.value("SELECT wasabi IS NOT NULL AND due_scw > created_at FROM copyhold.object_copies").await.unwrap(),
+        "true"
+    );
+    outage.clear();
+    world.until_copied("photo").await;
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
+    // The source was read anew for the retry, and the target that had its copy was left alone.
+    assert_eq!(world.bucket("wasabi").writes("photo"), 1);
+}
+
+#[tokio::test]
+async fn an_insert_wakes_a_sleeping_daemon_before_it_would_have_looked() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    world.until("SELECT sleeping FROM copyhold.daemons").await;
+    daemon.until_logged("Listening").await;
+    daemon.until_logged("Copying to wasabi").await;
+    // Without a notice it looks every five seconds. Twenty objects, one after the other, each waited for.
+    let begun = std::time::Instant::now();
+    for i in 0..20 {
+        let key = format!("photo {i}");
+        world.upload(&key, "bytes").await;
+        world.until_copied(&key).await;
+    }
+    assert!(begun.elapsed().as_secs() < 50, "twenty objects took {:?}: the poll found them", begun.elapsed());
+}
+
+#[tokio::test]
+async fn registering_an_object_again_while_it_is_copied_ends_with_the_new_content_everywhere() {
+    let world = World::new().await;
+    let gate = copyhold::sandbox::s3::Gate::new();
+    world.bucket("wasabi").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
+    world.upload("photo", "old").await;
+    let _daemon = world.daemon().await;
+    soon("the old content is on its way", gate.holds(1)).await;
+    world.bucket("b2").put("photo", "new content");
+    world.value("SELECT copyhold.register('photo')").await;
+    gate.open();
+    world.until_copied("photo").await;
+    for replica in ["wasabi", "scw"] {
+        assert_eq!(world.bucket(replica).get("photo").unwrap(), "new content", "{replica}");
+    }
+}
+
+#[tokio::test]
+async fn several_daemons_write_each_object_exactly_once() {
+    let world = World::new().await;
+    world
+        .execute(
+            "INSERT INTO copyhold.object_copies (object_key, b2)
+             SELECT 'k' || i, copyhold.now_utc_micro_seconds() FROM generate_series(1, 1000) i",
+        )
+        .await;
+    for i in 1..=1000 {
+        world.bucket("b2").put(&format!("k{i}"), format!("bytes {i}"));
+    }
+    let _daemons = futures::future::join_all((0..3).map(|_| world.daemon())).await;
+    world.until("SELECT count(wasabi) = 1000 AND count(scw) = 1000 FROM copyhold.object_copies").await;
+    for replica in ["wasabi", "scw"] {
+        let bucket = world.bucket(replica);
+        assert_eq!(bucket.successes(Op::PutObject), 1000, "{replica}");
+        for i in 1..=1000 {
+            assert_eq!(bucket.writes(&format!("k{i}")), 1);
+        }
+    }
+}

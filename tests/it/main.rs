@@ -1,0 +1,17 @@
+//! What Copyhold promises, on real parts: a private PostgreSQL cluster per run with a database per test, S3 over HTTP,
+//! and the real binary where a process is to die. One module a promise.
+
+mod claims;
+mod commands;
+mod completion;
+mod crash_points;
+mod daemon;
+mod leases;
+mod migrations;
+mod outages;
+mod plans;
+mod rights;
+mod shutdown;
+mod sources;
+mod surface;
+mod world;

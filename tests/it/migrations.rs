@@ -1,0 +1,131 @@
+//! `migrate` is safe at any time: with others at work, twice at once, after one that was interrupted.
+
+use copyhold::queue::{MigrateError, SCHEMA_VERSION, migrate};
+use sqlx::Connection as _;
+
+use crate::world::{Begin, World, cluster, printed, soon};
+
+#[tokio::test]
+async fn migrating_again_changes_nothing() {
+    let world = World::with(Begin::Empty, "").await;
+    let first = migrate(&world.config).await.unwrap();
+    assert_eq!((first.from_version, first.columns_added.len(), first.indexes_built.len()), (0, 3, 6));
+    let again = migrate(&world.config).await.unwrap();
+    assert_eq!((again.from_version, again.columns_added.len(), again.indexes_built.len()), (SCHEMA_VERSION, 0, 0));
+}
+
+#[tokio::test]
+async fn several_that_migrate_at_once_do_not_get_into_each_others_way() {
+    let world = World::with(Begin::Empty, "").await;
+    let all = futures::future::join_all((0..4).map(|_| migrate(&world.config))).await;
+    let mut columns = 0;
+    for one in all {
+        columns += one.unwrap().columns_added.len();
+    }
+    assert_eq!(columns, 3);
+}
+
+#[tokio::test]
+async fn an_index_that_was_left_half_built_is_built_again() {
+    let world = World::new().await;
+    world
+        .execute(
+            "UPDATE pg_index SET indisvalid = false
+             WHERE indexrelid = 'copyhold.object_copies_wasabi_lane'::regclass",
+        )
+        .await;
+    let done = migrate(&world.config).await.unwrap();
+    assert_eq!(done.indexes_built, ["object_copies_wasabi_lane"]);
+    let valid = "SELECT bool_and(indisvalid) FROM pg_index WHERE indrelid = 'copyhold.object_copies'::regclass";
+    assert_eq!(world.value(valid).await.unwrap(), "true");
+}
+
+#[tokio::test]
+async fn a_new_replica_makes_every_old_object_due_in_order_of_arrival() {
+    let mut world = World::new().await;
+    for name in ["first", "second"] {
+        world.insert(name).await;
+    }
+    world.rewrite(|text| {
+        text + "[replicas.glacier]\nendpoint = \"http://127.0.0.1:1\"\nregion = \"x\"\nbucket = \"vault\"\n\
+                access_key_id = \"a\"\nsecret_access_key = \"b\"\n"
+    });
+    migrate(&world.config).await.unwrap();
+    let daemon = world.enlist(60).await;
+    let lane = crate::world::replica("glacier");
+    let leases = world.queue().claim(&daemon, &lane, 1).await.unwrap();
+    assert_eq!(leases[0].key.as_str(), "first");
+    world.insert("third").await;
+    let due = "SELECT due_glacier > 0 FROM copyhold.object_copies WHERE object_key = 'third'";
+    assert_eq!(world.value(due).await.unwrap(), "true");
+}
+
+#[tokio::test]
+async fn an_open_reader_delays_the_migration_and_not_the_application() {
+    let mut world = World::new().await;
+    world.insert("before").await;
+    let mut reader = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT count(*) FROM copyhold.object_copies").execute(&mut *reader).await.unwrap();
+    world.rewrite(|text| {
+        text + "[replicas.glacier]\nendpoint = \"http://127.0.0.1:1\"\nregion = \"x\"\nbucket = \"vault\"\n\
+                access_key_id = \"a\"\nsecret_access_key = \"b\"\n"
+    });
+    let migration = tokio::spawn({
+        let config = world.config.clone();
+        async move { migrate(&config).await.unwrap() }
+    });
+    // It has tried for the table and given up at least once.
+    world.until("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%ADD COLUMN%')").await;
+    for i in 0..50 {
+        let begun = std::time::Instant::now();
+        world.insert(&format!("meanwhile {i}")).await;
+        // The bound is a hundred times what it waits for and a tenth of what an ALTER in the queue would cost it.
+        assert!(begun.elapsed().as_secs() < 3, "an insert waited {:?}", begun.elapsed());
+    }
+    assert!(!migration.is_finished());
+    reader.commit().await.unwrap();
+    soon("the migration ends", migration).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_of_another_encoding_is_refused() {
+    let cluster = cluster().await;
+    let mut admin = sqlx::PgConnection::connect(&cluster.url("postgres")).await.unwrap();
+    sqlx::raw_sql("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0").execute(&mut admin).await.unwrap();
+    let world = World::at(cluster.url("latin"), "").await;
+    let error = migrate(&world.config).await.unwrap_err();
+    assert!(matches!(&error, MigrateError::Encoding(encoding) if encoding == "LATIN1"), "{error}");
+}
+
+#[tokio::test]
+async fn a_schema_from_a_newer_version_is_refused_only_when_it_says_so() {
+    let world = World::new().await;
+    world.execute("UPDATE copyhold.schema_version SET version = 99").await;
+    assert!(migrate(&world.config).await.is_ok());
+    world.execute("UPDATE copyhold.schema_version SET oldest = 99").await;
+    let output = world.run(&["run"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(printed(&output).contains("run a newer copyhold"), "{}", printed(&output));
+    assert!(migrate(&world.config).await.unwrap_err().to_string().contains("run a newer copyhold"));
+}
+
+#[tokio::test]
+async fn without_a_schema_run_says_which_command_makes_it() {
+    let world = World::with(Begin::Empty, "").await;
+    let output = world.run(&["run"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(printed(&output).contains("run `copyhold migrate`"), "{}", printed(&output));
+}
+
+#[tokio::test]
+async fn everything_of_ours_lives_in_our_schema() {
+    let world = World::with(Begin::Empty, "").await;
+    world.execute("CREATE SCHEMA other").await;
+    let mut world = world;
+    world.rewrite(|text| text.replace("[database]", "[database]\nschema = \"replication\""));
+    migrate(&world.config).await.unwrap();
+    let elsewhere = "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                     WHERE n.nspname IN ('public', 'copyhold', 'other')";
+    assert_eq!(world.value(elsewhere).await.unwrap(), "0");
+    assert_eq!(world.value("SELECT count(*) FROM replication.object_copies").await.unwrap(), "0");
+}

@@ -1,0 +1,90 @@
+//! PostgreSQL and stores may be away, at the start or later: that is waited out.
+
+use copyhold::sandbox::postgres::{Cluster, Options};
+
+use crate::world::{World, soon};
+use copyhold::{
+    queue::migrate,
+    sandbox::s3::{Fault, Gate, Op, When},
+};
+
+/// A cluster of its own, because it is to be stopped; durable, because what was committed must still be there.
+async fn with_own_cluster() -> (Cluster, World) {
+    let cluster = Cluster::start(Options::default()).await.unwrap();
+    cluster.create_database("app", None).await.unwrap();
+    let world = World::at(cluster.url("app"), "").await;
+    migrate(&world.config).await.unwrap();
+    (cluster, world)
+}
+
+#[tokio::test]
+async fn a_database_that_goes_away_is_waited_out_and_nothing_is_lost() {
+    let (mut cluster, world) = with_own_cluster().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    world.upload("before", "bytes").await;
+    world.until_copied("before").await;
+    cluster.kill_server().await.unwrap();
+    daemon.until_logged("trying again").await;
+    cluster.restart().await.unwrap();
+    world.upload("after", "bytes").await;
+    world.until_copied("after").await;
+    daemon.until_logged("PostgreSQL is back").await;
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_result_that_was_proven_while_the_database_was_away_is_recorded_when_it_is_back() {
+    let (mut cluster, world) = with_own_cluster().await;
+    let gate = Gate::new();
+    world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    world.upload("photo", "bytes").await;
+    soon("the copy is under way", gate.holds(1)).await;
+    cluster.kill_server().await.unwrap();
+    gate.open();
+    daemon.until_logged("Results could not be recorded").await;
+    cluster.restart().await.unwrap();
+    world.until_copied("photo").await;
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_daemon_started_before_its_database_begins_when_that_comes() {
+    let (mut cluster, world) = with_own_cluster().await;
+    cluster.kill_server().await.unwrap();
+    let daemon = world.daemon_unawaited();
+    daemon.until_logged("Could not look at the schema").await;
+    cluster.restart().await.unwrap();
+    world.upload("photo", "bytes").await;
+    world.until_copied("photo").await;
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn stores_that_are_away_at_the_start_are_waited_out() {
+    let world = World::new().await;
+    world.upload("photo", "bytes").await;
+    world.s3.close().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Not copying to wasabi: its bucket could not be listed").await;
+    world.s3.open().await.unwrap();
+    world.until_copied("photo").await;
+}
+
+#[tokio::test]
+async fn a_broken_listening_connection_is_noticed_and_made_anew() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Listening").await;
+    let broken = "SELECT count(pg_terminate_backend(pid)) > 0 FROM pg_stat_activity
+                  WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    world.until(broken).await;
+    daemon.until_logged("Lost the connection that listens").await;
+    world.upload("photo", "bytes").await;
+    world.until_copied("photo").await;
+    let listens =
+        "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    world.until(listens).await;
+}

@@ -1,0 +1,138 @@
+//! The statements of the hot paths cost what they touch, whatever the table's size, backlog or statistics.
+
+use copyhold::queue::lane_index;
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+
+use crate::world::{World, replica};
+
+const ROWS: u64 = 1_000_000;
+/// Fewer than one sweep takes.
+const LEASED: u64 = 300;
+
+/// One plan, flattened.
+struct Plan {
+    nodes: Vec<Value>,
+    buffers: u64,
+}
+
+impl Plan {
+    fn types(&self) -> Vec<&str> {
+        self.nodes.iter().map(|n| n["Node Type"].as_str().unwrap()).collect()
+    }
+
+    fn scan_of(&self, index: &str) -> &Value {
+        let found = self.nodes.iter().find(|n| n["Index Name"] == index);
+        found.unwrap_or_else(|| panic!("no scan of {index} in {:?}", self.types()))
+    }
+
+    /// Objects are only ever reached through an index; a bitmap, which takes all that its condition lets through,
+    /// only by keys.
+    fn assert_scans_no_table(&self, what: &str) {
+        for node in &self.nodes {
+            let whole_table = node["Node Type"] == "Seq Scan" && node["Relation Name"] == "object_copies";
+            let wide = node["Node Type"] == "Bitmap Index Scan"
+                && !["object_copies_pkey", "copy_failures_pkey"].contains(&node["Index Name"].as_str().unwrap());
+            assert!(!whole_table && !wide, "{what}: {node:#}");
+        }
+    }
+}
+
+/// Explains a statement by running it with `arguments`, and takes back what it did.
+async fn plan(connection: &mut PgConnection, settings: &str, statement: &str, arguments: &str) -> Plan {
+    let mut transaction = connection.begin().await.unwrap();
+    let run = |sql: String| sqlx::raw_sql(AssertSqlSafe(sql));
+    run(format!("{settings}; PREPARE hot AS {statement}")).execute(&mut *transaction).await.unwrap();
+    let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE hot({arguments})");
+    let row = match run(explain.clone()).fetch_one(&mut *transaction).await {
+        Ok(row) => row,
+        Err(error) => panic!("{explain}: {error}"),
+    };
+    // Sent as a simple query, every value comes as text; its type is json.
+    let text: String = row.try_get_unchecked(0).unwrap();
+    run("DEALLOCATE hot".into()).execute(&mut *transaction).await.unwrap();
+    transaction.rollback().await.unwrap();
+    let explained: Value = serde_json::from_str(&text).unwrap();
+    let root = &explained[0]["Plan"];
+    let count = |what: &str| root[what].as_u64().unwrap();
+    let mut nodes = Vec::new();
+    flatten(root, &mut nodes);
+    Plan { nodes, buffers: count("Shared Hit Blocks") + count("Shared Read Blocks") }
+}
+
+fn flatten(node: &Value, into: &mut Vec<Value>) {
+    let mut alone = node.clone();
+    let children = alone.as_object_mut().unwrap().remove("Plans");
+    into.push(alone);
+    for child in children.iter().filter_map(Value::as_array).flatten() {
+        flatten(child, into);
+    }
+}
+
+#[tokio::test]
+async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
+    let world = World::new().await;
+    // The lane of wasabi is all due, that of scw all waiting.
+    world
+        .execute(&format!(
+            "ALTER TABLE copyhold.object_copies SET (autovacuum_enabled = false);
+             INSERT INTO copyhold.object_copies (object_key, b2, due_scw)
+             SELECT 'k' || i, 1, copyhold.now_utc_micro_seconds() + 3600000000 FROM generate_series(1, {ROWS}) i;
+             UPDATE copyhold.object_copies SET lock = 1, lease = 77
+             WHERE object_key IN (SELECT 'k' || i FROM generate_series(1, {LEASED}) i)"
+        ))
+        .await;
+    let queue = world.queue();
+    let mut connection = world.pool.acquire().await.unwrap();
+    let generic = "SET LOCAL plan_cache_mode = force_generic_plan";
+    for (analysed, settings) in [(false, "SELECT 1"), (false, generic), (true, "SELECT 1"), (true, generic)] {
+        if analysed {
+            world.execute("ANALYZE copyhold.object_copies").await;
+        }
+        let what = format!("analysed {analysed}, {settings}");
+        for (name, statement) in queue.statements() {
+            let keys = format!("'{{{}}}'::text[]", (1..=64).map(|i| format!("k{i}")).collect::<Vec<_>>().join(","));
+            let same = |value: &str| format!("array_fill({value}, ARRAY[64])");
+            let arguments = match name.as_str() {
+                "renew" => format!("{keys}, {}, {}, 1000000", same("77::bigint"), same("1::bigint")),
+                "release" => format!("{keys}, {}", same("77::bigint")),
+                "reclaim" => "'lock of this test'".to_owned(),
+                "complete" => {
+                    let (numbers, none) = (same("77::bigint"), "'{}'::text[]");
+                    let change = format!("{}, {}", same("1::smallint"), same("1::bigint"));
+                    format!(
+                        "{keys}, {numbers}, {numbers}, {numbers}, {numbers}, {}, {none}, {none}, {none}, {none}, '{{}}'::bool[], \
+                         {none}, {none}, {change}, {change}, {change}",
+                        same("true")
+                    )
+                }
+                claim => {
+                    assert!(claim.starts_with("claim "), "a hot statement that is not looked at: {claim}");
+                    "32, 1000000, 5".to_owned()
+                }
+            };
+            let plan = plan(&mut connection, settings, statement, &arguments).await;
+            plan.assert_scans_no_table(&format!("{name}, {what}"));
+            // A row is found, locked and written, and its lanes' entries with it: 20 to 35 buffers.
+            let rows = if name == "reclaim" { LEASED } else { 64 };
+            assert!(plan.buffers < rows * 64, "{name}, {what}: {} buffers for {rows} rows at most", plan.buffers);
+            match name.as_str() {
+                "reclaim" => {
+                    plan.scan_of("object_copies_leased");
+                }
+                "claim wasabi" | "claim scw" => {
+                    let lane = lane_index(&replica(name.trim_start_matches("claim ")));
+                    let scan = plan.scan_of(&lane);
+                    assert_eq!(scan["Node Type"], "Index Scan", "{name}, {what}");
+                    let condition = scan["Index Cond"].as_str().unwrap_or_default();
+                    assert!(condition.contains("due_") && condition.contains("<="), "{name}, {what}: {scan:#}");
+                    assert!(!plan.types().contains(&"Sort"), "{name}, {what}: {:?}", plan.types());
+                }
+                _ => {}
+            }
+            if name == "claim scw" {
+                assert!(plan.buffers <= 10, "{} buffers for nothing due, {what}", plan.buffers);
+            }
+        }
+    }
+}

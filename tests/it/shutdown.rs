@@ -1,0 +1,66 @@
+//! A daemon that is asked to end leaves nothing half-done and nothing leased.
+
+use copyhold::sandbox::s3::{Fault, Gate, Op, When};
+use rustix::process::Signal;
+
+use crate::world::{World, soon};
+
+#[tokio::test]
+async fn the_first_signal_lets_copies_finish_and_claims_no_more() {
+    let world = World::new().await;
+    let gate = Gate::new();
+    world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
+    world.upload("under way", "bytes").await;
+    let mut daemon = world.daemon().await;
+    soon("the copy is under way", gate.holds(1)).await;
+    daemon.signal(Signal::TERM);
+    daemon.until_logged("no more is claimed").await;
+    world.upload("too late", "bytes").await;
+    gate.open();
+    assert_eq!(daemon.exit_code().await, Some(0));
+    world.until_copied("under way").await;
+    assert_eq!(world.bucket("wasabi").keys(), ["under way"]);
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.daemons").await.unwrap(), "0");
+}
+
+#[tokio::test]
+async fn the_second_signal_releases_at_once_and_counts_no_attempt() {
+    let world = World::new().await;
+    let gate = Gate::new();
+    world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject));
+    world.upload("photo", "bytes").await;
+    let mut daemon = world.daemon().await;
+    soon("the copy is under way", gate.holds(1)).await;
+    daemon.signal(Signal::INT);
+    daemon.until_logged("no more is claimed").await;
+    daemon.signal(Signal::INT);
+    assert_eq!(daemon.exit_code().await, Some(0));
+    let row = "SELECT lock IS NULL AND scw IS NULL AND due_scw <= copyhold.now_utc_micro_seconds() FROM copyhold.object_copies";
+    assert_eq!(world.value(row).await.unwrap(), "true");
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
+}
+
+#[tokio::test]
+async fn what_is_not_finished_within_the_grace_period_is_released() {
+    let world = World::with(crate::world::Begin::Migrated, "[shutdown]\ngrace = \"1s\"\n").await;
+    let gate = Gate::new();
+    world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::UploadPart));
+    world.upload("large", vec![7; 20 << 20]).await;
+    let mut daemon = world.daemon().await;
+    soon("a part is under way", gate.holds(1)).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.exit_code().await, Some(0));
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.object_copies WHERE lock IS NOT NULL").await.unwrap(), "0");
+    for replica in ["wasabi", "scw"] {
+        assert_eq!(world.bucket(replica).uploads().len(), 0, "an upload was left behind at {replica}");
+    }
+}
+
+#[tokio::test]
+async fn it_ends_while_postgresql_has_never_been_there() {
+    let world = World::at("postgres://nobody@127.0.0.1:1/nowhere".into(), "").await;
+    let mut daemon = world.daemon_unawaited();
+    daemon.until_logged("Could not look at the schema").await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.exit_code().await, Some(0));
+}
