@@ -39,6 +39,7 @@ mod shared;
 pub mod synthetic;
 #[cfg(test)]
 mod tests;
+mod xml;
 
 pub use bucket::{BucketOptions, Keep};
 pub use call::Op;
