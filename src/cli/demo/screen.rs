@@ -165,7 +165,7 @@ impl Shown {
 
 fn message(terminal: &MultiProgress) -> ProgressBar {
     let line = terminal.add(ProgressBar::new_spinner());
-    line.set_style(style("  {spinner} {msg}"));
+    line.set_style(style("  {spinner} {wide_msg}"));
     line.enable_steady_tick(Duration::from_millis(120));
     line
 }

@@ -32,10 +32,9 @@ pub(super) async fn run(
     let bytes = |bytes: u64| ByteSize::b(bytes).display().iec().to_string();
     let own: u64 = objects.iter().map(Object::size_bytes).sum();
     audience.say(&format!(
-        "{} objects, {}, the largest {}, made from seed {}; three stores keep them in memory: {}",
+        "{} objects of {}, made from seed {}; three stores keep them in memory: {}",
         objects.len(),
         bytes(own),
-        bytes(request.largest_bytes),
         request.seed,
         bytes(memory::of(&objects))
     ));

@@ -100,9 +100,7 @@ impl Stage {
         let (folder, port) = (self.cluster.folder().display(), self.cluster.port());
         [
             format!("{} -c {} status", self.program.display(), self.config().display()),
-            format!(
-                "psql -h {folder} -p {port} -U {OWNER} {DATABASE} -c 'SELECT * FROM copyhold.object_copies ORDER BY id DESC LIMIT 5'"
-            ),
+            format!("psql -h {folder} -p {port} -U {OWNER} {DATABASE} -c 'TABLE copyhold.backlog_exact'"),
         ]
     }
 
