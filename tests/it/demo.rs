@@ -136,7 +136,7 @@ async fn without_once_a_trickle_goes_on_until_ctrl_c_and_is_a_success() {
 }
 
 #[tokio::test]
-async fn a_play_that_does_not_fit_into_memory_is_refused_before_anything_starts() {
+async fn a_size_that_no_memory_is_made_for_is_refused_before_anything_starts() {
     let theatre = Theatre::new();
     let output = theatre.demo(&["--size", "5GiB"]).output().await.unwrap();
     assert_eq!(output.status.code(), Some(2));

@@ -44,8 +44,10 @@ enum Shown {
 }
 
 impl Screen {
-    pub(super) fn new(json: bool, terminal: bool) -> Self {
-        let terminal = terminal.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
+    pub(super) fn new(json: bool) -> Self {
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        // Where it draws nothing, it would swallow the lines too.
+        let terminal = (!bars.is_hidden()).then_some(bars);
         let shown = if terminal.is_some() { Shown::Nothing } else { Shown::Lines(None) };
         Self { json, begun: Instant::now(), terminal, shown: Arc::new(Mutex::new(shown)) }
     }
