@@ -85,12 +85,24 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
     let queue = world.queue();
     let mut connection = world.pool.acquire().await.unwrap();
     let generic = "SET LOCAL plan_cache_mode = force_generic_plan";
-    for (analysed, settings) in [(false, "SELECT 1"), (false, generic), (true, "SELECT 1"), (true, generic)] {
-        if analysed {
-            world.execute("ANALYZE copyhold.object_copies").await;
+    let all = queue.statements();
+    // A sweep that is taken back leaves entries at the front of the lanes, which nothing at work does: it comes last.
+    let (last, first): (Vec<_>, Vec<_>) = all.into_iter().partition(|(name, _)| name == "reclaim");
+    for (analysed, settings, statements) in [
+        (false, "SELECT 1", &first),
+        (false, generic, &first),
+        (false, "SELECT 1", &last),
+        (false, generic, &last),
+        (true, "SELECT 1", &first),
+        (true, generic, &first),
+        (true, "SELECT 1", &last),
+        (true, generic, &last),
+    ] {
+        if analysed && settings != generic {
+            world.execute("VACUUM (ANALYZE, INDEX_CLEANUP ON) copyhold.object_copies").await;
         }
         let what = format!("analysed {analysed}, {settings}");
-        for (name, statement) in queue.statements() {
+        for (name, statement) in statements {
             let keys = format!("'{{{}}}'::text[]", (1..=64).map(|i| format!("k{i}")).collect::<Vec<_>>().join(","));
             let same = |value: &str| format!("array_fill({value}, ARRAY[64])");
             let arguments = match name.as_str() {
@@ -134,7 +146,7 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
             }
             // Three lanes are looked at by one of them.
             if let Some(most) = [("claim scw", 10), ("next_due", 3 * 10)].iter().find(|(n, _)| name == *n) {
-                assert!(plan.buffers <= most.1, "{} buffers for nothing due, {what}", plan.buffers);
+                assert!(plan.buffers <= most.1, "{name}: {} buffers for nothing due, {what}", plan.buffers);
             }
         }
     }
