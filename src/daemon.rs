@@ -148,7 +148,7 @@ async fn work(
     lifecycle.spawn("sweeper", drain, sweeper.run(drain.clone()));
     lifecycle.spawn("backlog", drain, sweeper::count_backlog(queue.clone(), drain.clone()));
     let (count, reserved, grace) = (config.workers.count, config.workers.reserved, config.shutdown.grace);
-    let doorkeeper = Doorkeeper { config, queue: queue.clone(), lanes: lanes.clone(), waker };
+    let doorkeeper = Doorkeeper { config, queue: queue.clone(), lanes: lanes.clone(), waker: waker.clone() };
     lifecycle.spawn("doorkeeper", drain, doorkeeper.run(drain.clone()));
 
     let running = TaskTracker::new();
@@ -160,6 +160,7 @@ async fn work(
         memory,
         stop: lifecycle.stop.clone(),
         freed: Arc::default(),
+        waker,
     };
     let claimer = Claimer::new(daemon.clone(), runner, Slots::new(count, reserved), running.clone(), wake);
     lifecycle.spawn("claimer", drain, claimer.run(drain.clone()));
