@@ -6,7 +6,7 @@ use std::{
 use rand::RngExt as _;
 use sqlx::{Row as _, SqlStr, postgres::PgRow};
 
-use super::{PARKED, Queue, QueueError, built, daemons::Daemon, error::limited};
+use super::{PARKED, Queue, QueueError, built, daemons::Daemon, error::limited, micros};
 use crate::domain::{
     Class, Content, ContentHash, Fence, Generation, Lease, ObjectKey, PriorFailure, ReplicaName, ReplicaState,
     SchemaName,
@@ -52,7 +52,31 @@ RETURNING o.object_key, o.generation, o.size_bytes, o.content_hash,
     ))
 }
 
+/// For each replica, µs until the first copy of its lane that waits is due; NULL: none waits.
+pub(super) fn next_due_statement(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
+    let schema = schema.quoted();
+    let lane = |r: &ReplicaName| {
+        let (copy, due) = (r.column(), r.due_column());
+        format!(
+            "(SELECT {due} - {schema}.now_utc_micro_seconds() FROM {schema}.object_copies
+         WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NULL AND {due} > {schema}.now_utc_micro_seconds()
+         ORDER BY {due}, id LIMIT 1)"
+        )
+    };
+    let lanes: Vec<_> = replicas.iter().map(lane).collect();
+    built(format!("-- queue::next_due\nSELECT ARRAY[{}]", lanes.join(",\n       ")))
+}
+
 impl Queue {
+    /// How long until some copy of these lanes, which waits now, is due; `None`: none waits.
+    pub async fn next_due(&self, lanes: &[ReplicaName]) -> Result<Option<Duration>, QueueError> {
+        let statement = self.statements.next_due.clone();
+        let waits: Vec<Option<i64>> =
+            limited("queue::next_due", sqlx::query_scalar(statement).fetch_one(&self.pool)).await?;
+        let waits = self.replicas.iter().zip(waits).filter(|(r, _)| lanes.contains(r)).filter_map(|(_, wait)| wait);
+        Ok(waits.min().map(|wait| Duration::from_micros(wait.unsigned_abs())))
+    }
+
     /// Leases up to `limit` rows that `lane` lacks and whose time has come, oldest due first, for the daemon's lease time.
     pub async fn claim(&self, daemon: &Daemon, lane: &ReplicaName, limit: usize) -> Result<Vec<Lease>, QueueError> {
         let Some(at) = self.replicas.iter().position(|r| r == lane) else {
@@ -107,9 +131,4 @@ impl Queue {
             key,
         })
     }
-}
-
-/// Whole microseconds, as every time in the tables.
-pub(super) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

@@ -11,6 +11,7 @@ mod claim;
 mod complete;
 mod connect;
 mod daemons;
+mod ddl;
 mod error;
 mod lanes;
 mod migrate;
@@ -22,6 +23,8 @@ mod replicas;
 mod status;
 mod version;
 
+use std::time::Duration;
+
 use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
 
 pub use answer::{Answer, Answered};
@@ -29,7 +32,7 @@ pub use complete::Report;
 pub use connect::{Pools, direct_options, probe};
 pub use daemons::{Daemon, DaemonId};
 pub use error::QueueError;
-pub use lanes::lane_index;
+pub use lanes::{Derived, lane_index};
 pub use migrate::{MigrateError, Migrated, migrate};
 pub use reclaim::Reclaimed;
 pub use register::Registered;
@@ -56,6 +59,7 @@ pub struct Queue {
 struct Statements {
     /// One per replica, in their order.
     claims: Vec<SqlStr>,
+    next_due: SqlStr,
     renew: SqlStr,
     complete: SqlStr,
     release: SqlStr,
@@ -68,6 +72,7 @@ impl Queue {
     pub fn new(pool: PgPool, schema: SchemaName, replicas: Vec<ReplicaName>) -> Self {
         let statements = Statements {
             claims: replicas.iter().map(|lane| claim::statement(&schema, &replicas, lane)).collect(),
+            next_due: claim::next_due_statement(&schema, &replicas),
             renew: renew::statement(&schema),
             complete: complete::statement(&schema, &replicas),
             release: release::statement(&schema),
@@ -87,7 +92,13 @@ impl Queue {
     pub fn statements(&self) -> Vec<(String, &str)> {
         let s = &self.statements;
         let claims = self.replicas.iter().zip(&s.claims).map(|(lane, sql)| (format!("claim {lane}"), sql.as_str()));
-        let others = [("renew", &s.renew), ("complete", &s.complete), ("release", &s.release), ("reclaim", &s.reclaim)];
+        let others = [
+            ("next_due", &s.next_due),
+            ("renew", &s.renew),
+            ("complete", &s.complete),
+            ("release", &s.release),
+            ("reclaim", &s.reclaim),
+        ];
         claims.chain(others.map(|(name, sql)| (name.to_owned(), sql.as_str()))).collect()
     }
 
@@ -106,4 +117,9 @@ impl Queue {
 /// Values are always bound.
 fn built(text: String) -> SqlStr {
     AssertSqlSafe(text).into_sql_str()
+}
+
+/// Whole microseconds, as every time in the tables.
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

@@ -20,6 +20,8 @@ const BATCH: usize = 64;
 const POLL: Duration = Duration::from_secs(5);
 /// When it looks again after it has said that it sleeps: a transaction that looked before that may commit later.
 const AFTER_SAYING_SO: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_secs(1)];
+/// Retries that are due within this time of one another are found together.
+const AT_LEAST: Duration = Duration::from_millis(50);
 const AWAY: Duration = Duration::from_secs(1);
 
 /// Asks for as much work as there are free slots, and no more.
@@ -136,10 +138,22 @@ impl Claimer {
                 Some(AFTER_SAYING_SO[0])
             }
             Sleep::Said(looks) => {
-                let pause = AFTER_SAYING_SO.get(*looks).copied().unwrap_or(POLL);
+                let pause = AFTER_SAYING_SO.get(*looks).copied();
                 *looks += 1;
-                Some(pause)
+                Some(match pause {
+                    Some(pause) => pause,
+                    None => self.until_due().await.clamp(AT_LEAST, POLL),
+                })
             }
+        }
+    }
+
+    /// How long until the next retry; whatever else comes is announced, or found by the poll.
+    async fn until_due(&self) -> Duration {
+        match self.queue.next_due(&self.lanes.open()).await {
+            Ok(due) => due.unwrap_or(POLL),
+            // The next claim will say it.
+            Err(_) => POLL,
         }
     }
 

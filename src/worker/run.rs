@@ -68,6 +68,7 @@ impl Runner {
         while let Ok(step) = taken.try_recv() {
             notes.take(step);
         }
+        self.held.end(&lease.key, lease.fence);
         match ended {
             Ended::Done => {
                 notes.conclude();

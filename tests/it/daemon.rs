@@ -97,6 +97,22 @@ async fn a_store_that_breaks_down_later_is_retried_by_the_databases_clock() {
 }
 
 #[tokio::test]
+async fn a_retry_is_made_when_it_is_due_and_not_when_the_poll_comes_round() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    // Four failures with pauses of about 1, 2 and 4 s between them.
+    let outage = world.bucket("scw").order(Fault::access_denied(), When::op(Op::PutObject));
+    world.upload("photo", "bytes").await;
+    world.until("SELECT attempts = 4 FROM copyhold.copy_failures WHERE replica = 'scw'").await;
+    outage.clear();
+    let spread = world.value("SELECT (last_at - first_at) / 1e6 FROM copyhold.copy_failures").await.unwrap();
+    let spread: f64 = spread.parse().unwrap();
+    // Found by the poll alone, each would have waited five.
+    assert!(spread < 13.0, "the fourth attempt came {spread} s after the first");
+}
+
+#[tokio::test]
 async fn a_target_that_hangs_leaves_workers_to_the_others() {
     let world = World::new().await;
     let daemon = world.daemon().await;

@@ -6,6 +6,7 @@ mod commands;
 mod completion;
 mod crash_points;
 mod daemon;
+mod demo;
 mod leases;
 mod migrations;
 mod outages;
