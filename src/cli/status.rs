@@ -39,7 +39,8 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
 
 fn text(config: &Config, status: &Status) -> String {
     let about = if status.estimated { "about " } else { "" };
-    let mut parts = vec![format!("{about}{} objects", status.objects), replicas(status)];
+    let plural = if status.objects == 1 { "" } else { "s" };
+    let mut parts = vec![format!("{about}{} object{plural}", status.objects), replicas(status)];
     if let Some(counted) = status.replicas.iter().filter_map(|r| r.counted_seconds_ago).reduce(f64::max) {
         if counted >= 1.0 {
             parts.push(format!("backlog as of {} ago", age(Some(counted))));
