@@ -8,13 +8,14 @@ use super::lanes::{Lanes, Replica, Standing, View};
 use crate::{
     config::{Config, Existing},
     copy::OnExisting,
-    domain::ReplicaName,
-    queue::{Admission, Pin, Queue, QueueError, ReplicaRow},
-    wake::Waker,
+    domain::{self, ReplicaName},
+    queue::{Admission, Pause, Pin, Queue, QueueError, ReplicaRow},
+    wake::{Wake, Waker},
 };
 
-/// How often the shared state is looked at: another daemon, or an operator, may have changed it.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// How often the shared state is looked at, ± 20 %, without a notice: another daemon, or an operator, may have
+/// changed it. Operators are promised 5 s.
+const LOOK_EVERY: Duration = Duration::from_secs(4);
 /// While a replica is not open there is more to hope for.
 const HOPE_EVERY: Duration = Duration::from_secs(3);
 
@@ -31,13 +32,16 @@ pub struct Doorkeeper {
     pub queue: Queue,
     pub lanes: Lanes,
     pub waker: Waker,
+    /// Heard when the table `replicas` was changed.
+    pub wake: Wake,
 }
 
 impl Doorkeeper {
     /// Keeps the view of the lanes up to date until `drain`.
-    pub async fn run(self, drain: CancellationToken) {
+    pub async fn run(mut self, drain: CancellationToken) {
         let mut last = View::default();
         loop {
+            self.wake.arm();
             match self.look().await {
                 Ok(view) => {
                     self.say(&last, &view);
@@ -54,7 +58,7 @@ impl Doorkeeper {
             let pause = if all_open { LOOK_EVERY } else { HOPE_EVERY };
             tokio::select! {
                 () = drain.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+                _ = self.wake.wait(pause) => {}
             }
         }
     }
@@ -97,6 +101,9 @@ impl Doorkeeper {
         let ours = self.pin_of(&replica.name);
         if let Some(why) = row.pin.as_ref().and_then(|pin| pin.forbids(&ours)) {
             return Ok(Standing::Barred { why });
+        }
+        if let Some(pause) = &row.pause {
+            return Ok(Standing::ReadOnly { why: paused(pause) });
         }
         if let Some((admission, since)) = row.admission {
             return Ok(Standing::Open(match admission {
@@ -172,4 +179,18 @@ impl Doorkeeper {
             );
         }
     }
+}
+
+/// Why nothing is copied to a replica that an operator has paused.
+fn paused(pause: &Pause) -> String {
+    let mut why = match pause.until {
+        None => "it is paused until it is resumed".to_owned(),
+        Some(until) => format!("it is paused until {}", domain::utc(until)),
+    };
+    if let Some(because) = &pause.because {
+        why.push_str(": ");
+        // Cannot fail: a String takes all that is written to it.
+        let _ = domain::escape(because, &mut why);
+    }
+    why
 }
