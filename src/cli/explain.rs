@@ -1,11 +1,11 @@
 use anyhow::Context as _;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{Verdict, given, queue, show, show::Untrusted};
 use crate::{
     config::Config,
     domain::{ObjectKey, utc},
-    queue::{CopyStory, FailureStory, Holder, Pin, ReplicaRow, State, Story},
+    queue::{CopyStory, FailureStory, Holder, PARKED_BY_HAND, Pin, ReplicaRow, State, Story},
 };
 
 #[derive(Debug, clap::Args)]
@@ -24,12 +24,23 @@ struct Told<'a> {
     key: &'a str,
     /// `crc64nvme:…`
     hash: Option<String>,
-    /// In the order of `copies`.
-    states: Vec<State>,
-    /// In the order of `copies`: what keeps a copy from being made now, besides the object itself.
-    hindrances: Vec<Option<String>>,
     #[serde(flatten)]
     story: &'a Story,
+    copies: Vec<ToldCopy<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ToldCopy<'a> {
+    #[serde(flatten)]
+    copy: &'a CopyStory,
+    #[serde(serialize_with = "word")]
+    state: State,
+    /// What keeps a missing copy from being made, besides the object itself.
+    hindrance: Option<String>,
+}
+
+fn word<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(state.word())
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
@@ -39,34 +50,33 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let rows = queue.replica_rows().await?;
     pools.close().await;
     let Some(story) = story else {
-        if args.json {
-            show::line("null")?;
-        }
         return Err(given::not_registered(&key));
     };
-    let states: Vec<_> = story.copies.iter().map(|copy| copy.state(story.now_us)).collect();
-    let hindrances: Vec<_> =
-        story.copies.iter().zip(&states).map(|(copy, state)| hindrance(config, &rows, &story, copy, *state)).collect();
+    let told = |copy| {
+        let state = CopyStory::state(copy, story.now_us);
+        ToldCopy { copy, state, hindrance: hindrance(config, &rows, &story, copy, state) }
+    };
     let hash = story.hash().map(|hash| format!("{hash:?}"));
+    let told = Told { key: key.as_str(), hash, story: &story, copies: story.copies.iter().map(told).collect() };
     if args.json {
-        let told = Told { key: key.as_str(), hash, states, hindrances, story: &story };
         show::line(&serde_json::to_string_pretty(&told)?)?;
         return Ok(Verdict::Good);
     }
-    show::line(&object(&key, &story, hash))?;
-    for ((copy, state), hindrance) in story.copies.iter().zip(states).zip(hindrances) {
-        show::line(&of_copy(&story, copy, state, hindrance))?;
+    show::line(&object(&key, &told))?;
+    for copy in &told.copies {
+        show::line(&of_copy(&story, copy))?;
     }
     Ok(Verdict::Good)
 }
 
-fn object(key: &ObjectKey, story: &Story, hash: Option<String>) -> String {
+fn object(key: &ObjectKey, told: &Told<'_>) -> String {
+    let story = told.story;
     let size = match story.size_bytes {
         None => "not known before the first read".to_owned(),
         Some(bytes) if bytes < 1024 => format!("{bytes} bytes"),
         Some(bytes) => format!("{bytes} bytes ({})", show::bytes(bytes)),
     };
-    let hash = hash.unwrap_or_else(|| "not known before the first read".to_owned());
+    let hash = told.hash.as_deref().unwrap_or("not known before the first read");
     let held = story.held.as_ref().map_or_else(|| "by no daemon".to_owned(), |held| holder(held, story.now_us));
     format!(
         "{key}\n  size        {size}\n  hash        {hash}\n  registered  {}\n  generation  {}\n  held        {held}\n",
@@ -89,24 +99,26 @@ fn holder(held: &Holder, now: i64) -> String {
     )
 }
 
-fn of_copy(story: &Story, copy: &CopyStory, state: State, hindrance: Option<String>) -> String {
+fn of_copy(story: &Story, told: &ToldCopy<'_>) -> String {
     let now = story.now_us;
-    let said = match state {
+    let said = match told.state {
         State::Recorded { at_us } => format!("recorded {}", when(at_us, now)),
         State::NotWanted => "not wanted there".to_owned(),
         State::Parked => "parked: not tried again until somebody says so (`copyhold retry`)".to_owned(),
         State::Waiting { until_us } => format!("waiting, tried again {}", when(until_us, now)),
-        State::Due { .. } if hindrance.is_none() && story.held.is_some() => {
+        State::Due { .. } if told.hindrance.is_none() && story.held.is_some() => {
             "due, and the object is in a daemon's hands".to_owned()
         }
+        // What the rows that were there before it were given.
         State::Due { since_us: ..=0 } => "due since the replica was added".to_owned(),
         State::Due { since_us } => format!("due since {}", when(since_us, now)),
     };
+    let copy = told.copy;
     let mut lines = vec![format!("{}{}: {said}", copy.replica, if copy.primary { " (primary)" } else { "" })];
     if let Some(failure) = &copy.failure {
-        lines.extend(of_failure(failure, state, now));
+        lines.extend(of_failure(failure, told.state, now));
     }
-    lines.extend(hindrance.map(|why| format!("    {why}")));
+    lines.extend(told.hindrance.as_ref().map(|why| format!("    {why}")));
     lines.join("\n")
 }
 
@@ -116,15 +128,16 @@ fn of_failure(failure: &FailureStory, state: State, now: i64) -> [String; 2] {
         (true, State::Parked | State::Waiting { .. }) => "",
         (true, _) => "before that ",
     };
-    [
-        format!("    {before}{}: {}", Untrusted(&failure.class), Untrusted(&failure.message)),
-        format!(
-            "    {}, first {}, last {}",
-            show::count(failure.attempts.unsigned_abs(), "attempt that counts", "attempts that count"),
-            when(failure.first_at_us, now),
-            when(failure.last_at_us, now)
-        ),
-    ]
+    let by_hand = failure.class == PARKED_BY_HAND;
+    let class = if by_hand { "by an operator" } else { &failure.class };
+    let (first, last) = (when(failure.first_at_us, now), when(failure.last_at_us, now));
+    let times = match failure.attempts {
+        _ if by_hand => format!("done {last}"),
+        0 => format!("first {first}, last {last}"),
+        1 => format!("1 attempt counts, {last}"),
+        many => format!("{many} attempts count, first {first}, last {last}"),
+    };
+    [format!("    {before}{}: {}", Untrusted(class), Untrusted(&failure.message)), format!("    {times}")]
 }
 
 /// What keeps a missing copy from being made, besides the object itself.
@@ -133,7 +146,7 @@ fn hindrance(config: &Config, rows: &[ReplicaRow], story: &Story, copy: &CopySto
         return None;
     }
     if copy.paused {
-        let until = copy.paused_until_us.map_or_else(|| "it is resumed".to_owned(), |us| when(us, story.now_us));
+        let until = copy.paused_until_us.map_or_else(|| "it is resumed".to_owned(), utc);
         let because = copy.pause_reason.as_ref().map(|why| format!(" ({})", Untrusted(why))).unwrap_or_default();
         return Some(format!("{} is paused until {until}{because}", copy.replica));
     }

@@ -24,9 +24,6 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         outcome.add(replica, turned);
     }
     pools.close().await;
-    show::line(&outcome.headline(
-        "parked; `copyhold retry` tries them again",
-        "nothing to park: no copy is wanted, missing and not parked",
-    ))?;
+    show::line(&outcome.headline("parked", "nothing to park: no such copy is wanted, missing and not parked"))?;
     outcome.say_what_was_left(Some(&keys))
 }

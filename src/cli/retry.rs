@@ -57,7 +57,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     pools.close().await;
     show::line(&outcome.headline("due now", none))?;
     for row in rows.iter().filter(|row| row.pause.is_some() && outcome.touched(&row.name)) {
-        show::line(&format!("{0} is paused: they wait for `copyhold resume {0}`", row.name))?;
+        show::line(&format!("{0} is paused: its copies wait for `copyhold resume {0}`", row.name))?;
     }
     outcome.say_what_was_left(if keys.is_empty() { None } else { Some(&keys) })
 }

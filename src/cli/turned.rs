@@ -31,7 +31,7 @@ impl Outcome {
         self.changed.iter().any(|(name, copies)| name == replica && *copies > 0)
     }
 
-    /// `3 copies are due now (scw 2, wasabi 1)`
+    /// `3 copies are due now (scw 2, wasabi 1)`, or `none`
     pub(super) fn headline(&self, done: &str, none: &str) -> String {
         if self.copies() == 0 {
             return none.to_owned();

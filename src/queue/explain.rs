@@ -11,6 +11,7 @@ pub struct Story {
     pub now_us: i64,
     pub size_bytes: Option<i64>,
     /// As the column has it; see [`Story::hash`].
+    #[serde(skip_serializing)]
     pub content_hash: Option<i64>,
     pub generation: i64,
     pub registered_at_us: i64,
@@ -19,6 +20,7 @@ pub struct Story {
     /// Of any daemon in the list.
     pub daemons_alive: i64,
     /// The primary first.
+    #[serde(skip_serializing)]
     pub copies: Vec<CopyStory>,
 }
 
@@ -62,8 +64,7 @@ pub struct FailureStory {
 }
 
 /// How a copy stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Recorded { at_us: i64 },
     NotWanted,
@@ -82,6 +83,19 @@ impl CopyStory {
             (None, Some(PARKED..)) => State::Parked,
             (None, Some(until_us)) if until_us > now_us => State::Waiting { until_us },
             (None, Some(since_us)) => State::Due { since_us },
+        }
+    }
+}
+
+impl State {
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Recorded { .. } => "recorded",
+            Self::NotWanted => "not_wanted",
+            Self::Parked => "parked",
+            Self::Waiting { .. } => "waiting",
+            Self::Due { .. } => "due",
         }
     }
 }

@@ -72,12 +72,13 @@ impl Doorkeeper {
             }
         }
         let primary = rows.values().find(|r| r.primary).map(|r| r.name.clone());
+        self.set_known(primary.as_ref(), &rows);
         // All at once: a store that does not answer keeps no other waiting.
         let standings = self.lanes.replicas().iter().map(|replica| {
             let row = rows.get(&replica.name);
             async move {
                 let standing = match row {
-                    None => Standing::Barred { why: "it has no columns yet: run `copyhold migrate`".into() },
+                    None => not_migrated(),
                     Some(row) => self.standing(replica, row).await?,
                 };
                 Ok::<_, QueueError>((replica.name.clone(), standing))
@@ -97,19 +98,41 @@ impl Doorkeeper {
         Pin::of(replica)
     }
 
-    async fn standing(&self, replica: &Replica, row: &ReplicaRow) -> Result<Standing, QueueError> {
+    /// Takes over at once what needs no answer of a store: a pause must not wait for some other replica's silence.
+    fn set_known(&self, primary: Option<&ReplicaName>, rows: &BTreeMap<ReplicaName, ReplicaRow>) {
+        let before = self.lanes.view();
+        let mut view = View { primary: primary.cloned(), ..before.clone() };
+        for replica in self.lanes.replicas() {
+            let known = rows.get(&replica.name).map_or_else(|| Some(not_migrated()), |row| self.known(replica, row));
+            if let Some(standing) = known {
+                view.standings.insert(replica.name.clone(), standing);
+            }
+        }
+        if view != before {
+            self.lanes.set(view);
+            self.waker.wake();
+        }
+    }
+
+    /// What the shared state alone says.
+    fn known(&self, replica: &Replica, row: &ReplicaRow) -> Option<Standing> {
         let ours = self.pin_of(&replica.name);
         if let Some(why) = row.pin.as_ref().and_then(|pin| pin.forbids(&ours)) {
-            return Ok(Standing::Barred { why });
+            return Some(Standing::Barred { why });
         }
         if let Some(pause) = &row.pause {
-            return Ok(Standing::ReadOnly { why: paused(pause) });
+            return Some(Standing::ReadOnly { why: paused(pause) });
         }
-        if let Some((admission, since)) = row.admission {
-            return Ok(Standing::Open(match admission {
-                Admission::Empty | Admission::Overwrite => OnExisting::PutOver,
-                Admission::Adopt => OnExisting::Adopt { older_than: since },
-            }));
+        let (admission, since) = row.admission?;
+        Some(Standing::Open(match admission {
+            Admission::Empty | Admission::Overwrite => OnExisting::PutOver,
+            Admission::Adopt => OnExisting::Adopt { older_than: since },
+        }))
+    }
+
+    async fn standing(&self, replica: &Replica, row: &ReplicaRow) -> Result<Standing, QueueError> {
+        if let Some(known) = self.known(replica, row) {
+            return Ok(known);
         }
         // The primary is only read, until something is missing there.
         if row.primary && !self.queue.could_be_filled(&replica.name).await? {
@@ -179,6 +202,10 @@ impl Doorkeeper {
             );
         }
     }
+}
+
+fn not_migrated() -> Standing {
+    Standing::Barred { why: "it has no columns yet: run `copyhold migrate`".into() }
 }
 
 /// Why nothing is copied to a replica that an operator has paused.

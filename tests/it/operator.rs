@@ -123,9 +123,9 @@ async fn a_copy_parked_by_hand_is_left_alone_with_the_reason_until_it_is_retried
     world.bucket("b2").put("photo", "bytes");
     world.insert("photo").await;
     let (code, text) = said(&world, &["park", "photo", "--replica", "scw", "--because", "legal asks"]).await;
-    assert_eq!((code, text.as_str()), (0, "1 copy is parked; `copyhold retry` tries them again (scw 1)\n"));
+    assert_eq!((code, text.as_str()), (0, "1 copy is parked (scw 1)\n"));
     let (_, text) = said(&world, &["park", "photo", "--replica", "scw"]).await;
-    assert_eq!(text, "nothing to park: no copy is wanted, missing and not parked\n");
+    assert_eq!(text, "nothing to park: no such copy is wanted, missing and not parked\n");
     let _daemon = world.daemon().await;
     world.until("SELECT wasabi IS NOT NULL AND lock IS NULL FROM copyhold.object_copies").await;
     let told = "SELECT class || ': ' || message FROM copyhold.copy_failures";
@@ -279,7 +279,7 @@ async fn explain_tells_each_state_a_copy_can_be_in() {
         "hash        crc64nvme:ffffffffffffffff",
         "held        by no daemon",
         "scw: parked: not tried again until somebody says so (`copyhold retry`)\n    denied: evil\\u{1b}[2J words\n    \
-         5 attempts that count, first ",
+         5 attempts count, first ",
         "(1970-01-01T00:00:00Z)",
         "scw is paused until it is resumed (why not)",
         "wasabi: waiting, tried again in 1h 59m",
@@ -296,7 +296,9 @@ async fn explain_tells_each_state_a_copy_can_be_in() {
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["key"], name);
     assert_eq!(json["copies"][0]["replica"], "b2");
-    assert_eq!(json["states"][2], "not_wanted");
+    assert_eq!(json["copies"][0]["state"], "recorded");
+    assert_eq!(json["copies"][1]["state"], "due");
+    assert_eq!(json["copies"][2]["state"], "not_wanted");
     assert_eq!(json["held"]["host"], "test");
 }
 
