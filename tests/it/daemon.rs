@@ -1,6 +1,6 @@
 //! The whole way of the data: registered, copied, verified, recorded.
 
-use copyhold::sandbox::s3::{Fault, Metadata, Op, When, synthetic};
+use copyhold::sandbox::s3::{Fault, Gate, Metadata, Op, When, synthetic};
 
 use crate::world::{World, soon};
 
@@ -131,6 +131,28 @@ async fn a_target_that_hangs_leaves_workers_to_the_others() {
 }
 
 #[tokio::test]
+async fn an_upload_in_the_middle_of_a_backfill_does_not_wait_behind_it() {
+    let world = World::new().await;
+    let gate = Gate::new();
+    for target in ["wasabi", "scw"] {
+        world.bucket(target).order(Fault::Hold(gate.clone()), When::op(Op::PutObject).prefix("old"));
+    }
+    for i in 0..100 {
+        world.bucket("b2").put(&format!("old {i}"), "bytes");
+    }
+    let backfill = "INSERT INTO copyhold.object_copies (object_key, b2, created_at)
+                    SELECT 'old ' || i, 1, copyhold.now_utc_micro_seconds() - 3600000000 FROM generate_series(0, 99) i";
+    world.execute(backfill).await;
+    let _daemon = world.daemon().await;
+    // Of 16 workers two are kept for fresh objects, and of the others' copies three quarters may go to one target.
+    soon("the backfill keeps all busy", gate.holds(11 * 2)).await;
+    world.upload("fresh", "bytes").await;
+    world.until_copied("fresh").await;
+    gate.open();
+    world.until("SELECT count(wasabi) = 101 AND count(scw) = 101 FROM copyhold.object_copies").await;
+}
+
+#[tokio::test]
 async fn an_insert_wakes_a_sleeping_daemon_before_it_would_have_looked() {
     let world = World::new().await;
     let daemon = world.daemon().await;
@@ -150,7 +172,7 @@ async fn an_insert_wakes_a_sleeping_daemon_before_it_would_have_looked() {
 #[tokio::test]
 async fn registering_an_object_again_while_it_is_copied_ends_with_the_new_content_everywhere() {
     let world = World::new().await;
-    let gate = copyhold::sandbox::s3::Gate::new();
+    let gate = Gate::new();
     world.bucket("wasabi").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
     world.upload("photo", "old").await;
     let _daemon = world.daemon().await;

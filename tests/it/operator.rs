@@ -6,7 +6,7 @@ use copyhold::{
 };
 use serde_json::Value;
 
-use crate::world::{World, key, printed, replica, soon};
+use crate::world::{World, key, printed, soon};
 
 const PARKED: &str = "9000000000000000000";
 
@@ -19,7 +19,7 @@ async fn said(world: &World, arguments: &[&str]) -> (i32, String) {
 /// Leases all that scw lacks, as a daemon would.
 async fn leased(world: &World) -> (Queue, Daemon, copyhold::domain::Lease) {
     let (queue, daemon) = (world.queue(), world.enlist(60).await);
-    let mut leases = queue.claim(&daemon, &replica("scw"), 10).await.unwrap();
+    let mut leases = world.claim(&daemon, "scw", 10).await;
     assert_eq!(leases.len(), 1);
     (queue, daemon, leases.remove(0))
 }
