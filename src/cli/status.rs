@@ -48,6 +48,16 @@ fn text(config: &Config, status: &Status) -> String {
     } else {
         parts.push("the backlog was never counted: no daemon has run yet (--exact counts it now)".into());
     }
+    for r in status.replicas.iter().filter(|r| r.paused) {
+        let left = r.paused_seconds_left.map(|s| format!("for {} more", age(Some(s))));
+        let because = r.pause_reason.as_ref().map(|why| format!(" ({})", Untrusted(why))).unwrap_or_default();
+        parts.push(format!(
+            "{} is paused {}{because}; end it with `copyhold resume {}`",
+            r.replica,
+            left.as_deref().unwrap_or("until it is resumed"),
+            r.replica
+        ));
+    }
     if let Some(other) = status.replicas.iter().find(|r| r.primary && r.replica != config.primary.as_str()) {
         parts.push(format!(
             "the primary in force is {}, this configuration says {}: the database's word counts",
