@@ -30,7 +30,7 @@ pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> an
     let door = http::bind(config.http.listen).await.with_context(|| {
         format!("cannot listen on {}, http.listen of the configuration: is another daemon running?", config.http.listen)
     })?;
-    let (lifecycle, mut endings) = Lifecycle::new();
+    let (lifecycle, mut endings) = Lifecycle::new().context("cannot listen for signals")?;
     let pools = Pools::new(&config.database).context("database.url")?;
     let names: Vec<_> = config.replicas.iter().map(|r| r.name.clone()).collect();
     let queue = Queue::new(pools.work.clone(), config.database.schema.clone(), names.clone());
@@ -43,7 +43,7 @@ pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> an
         prepared = prepare(&config, &queue, migrate) => prepared?,
         reason = endings.first() => {
             lifecycle.end.cancel();
-            return Ok(reason?);
+            return Ok(reason);
         }
     };
     let reason = work(config, prepared, queue, memory, &pools, &lifecycle, &mut endings).await?;
@@ -73,7 +73,7 @@ async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> anyhow::Resul
         let store = Store::connect(replica, config.workers.count)
             .await
             .with_context(|| format!("the client of replica {}", replica.name))?;
-        replicas.push(Replica { name: replica.name.clone(), store: Arc::new(store), read: replica.read });
+        replicas.push(Replica::new(store, replica.read, config.workers.count));
     }
     info!(
         daemon = daemon.id.number(),
@@ -166,7 +166,7 @@ async fn work(
     };
     lifecycle.spawn("claimer", drain, claimer.run(drain.clone()));
 
-    let reason = endings.first().await?;
+    let reason = endings.first().await;
     match &reason {
         ExitReason::Signal => info!(
             objects = running.len(),
@@ -176,7 +176,7 @@ async fn work(
         ExitReason::TaskEnded(name) => error!(task = name, "Task {name} has ended, which it must not: the daemon ends"),
     }
     running.close();
-    endings.drain(lifecycle, grace, running.wait()).await?;
+    endings.drain(lifecycle, grace, running.wait()).await;
     finish(&queue, &daemon, lifecycle, &running).await;
     Ok(reason)
 }

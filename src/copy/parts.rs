@@ -26,7 +26,7 @@ use crate::{
 /// that nobody wants any more.
 const CLEAN_UP_WITHIN: Duration = Duration::from_secs(5);
 
-/// The uploads of one object. Each is completed, or aborted by [`Uploads::abort`];
+/// The uploads of one object. Each is completed, or aborted by [`abort`];
 /// none is left to `Drop`.
 struct Uploads<'a> {
     live: Vec<Upload<'a>>,

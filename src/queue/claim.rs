@@ -6,7 +6,7 @@ use std::{
 use rand::RngExt as _;
 use sqlx::{Row as _, SqlStr, postgres::PgRow};
 
-use super::{PARKED, Queue, QueueError, built, daemons::Daemon, error::limited};
+use super::{PARKED, Queue, QueueError, built, daemons::Daemon, error::limited, micros};
 use crate::domain::{
     Class, Content, ContentHash, Fence, Generation, Lease, ObjectKey, PriorFailure, ReplicaName, ReplicaState,
     SchemaName,
@@ -107,9 +107,4 @@ impl Queue {
             key,
         })
     }
-}
-
-/// Whole microseconds, as every time in the tables.
-pub(super) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

@@ -11,6 +11,7 @@ mod claim;
 mod complete;
 mod connect;
 mod daemons;
+mod ddl;
 mod error;
 mod lanes;
 mod migrate;
@@ -22,6 +23,8 @@ mod replicas;
 mod status;
 mod version;
 
+use std::time::Duration;
+
 use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
 
 pub use answer::{Answer, Answered};
@@ -29,7 +32,7 @@ pub use complete::Report;
 pub use connect::{Pools, direct_options, probe};
 pub use daemons::{Daemon, DaemonId};
 pub use error::QueueError;
-pub use lanes::lane_index;
+pub use lanes::{Derived, lane_index};
 pub use migrate::{MigrateError, Migrated, migrate};
 pub use reclaim::Reclaimed;
 pub use register::Registered;
@@ -106,4 +109,9 @@ impl Queue {
 /// Values are always bound.
 fn built(text: String) -> SqlStr {
     AssertSqlSafe(text).into_sql_str()
+}
+
+/// Whole microseconds, as every time in the tables.
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

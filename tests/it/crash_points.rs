@@ -1,6 +1,6 @@
 //! A daemon may die at any instant. One test per instant: it dies there, and another one ends the work.
 
-use copyhold::sandbox::s3::{Fault, Gate, Op, When};
+use copyhold::sandbox::s3::{Fault, Gate, Op, When, synthetic};
 
 use crate::world::{World, soon};
 
@@ -19,7 +19,7 @@ async fn dies_at(world: &World, key: &str, fault: impl FnOnce(Gate) -> Fault, ca
 }
 
 fn large() -> Vec<u8> {
-    (0..40 << 20).map(|i: u32| (i >> 7) as u8).collect()
+    synthetic::bytes(11, 0..40 << 20).to_vec()
 }
 
 fn assert_equal_everywhere(world: &World, key: &str, bytes: &[u8]) {
