@@ -28,6 +28,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
 
 pub use answer::{Answer, Answered};
+pub use claim::{Claimed, Position};
 pub use complete::Report;
 pub use connect::{Pools, direct_options, probe};
 pub use daemons::{Daemon, DaemonId};
@@ -59,6 +60,8 @@ pub struct Queue {
 struct Statements {
     /// One per replica, in their order.
     claims: Vec<SqlStr>,
+    fresh_claims: Vec<SqlStr>,
+    next_due: SqlStr,
     renew: SqlStr,
     complete: SqlStr,
     release: SqlStr,
@@ -70,7 +73,9 @@ impl Queue {
     #[must_use]
     pub fn new(pool: PgPool, schema: SchemaName, replicas: Vec<ReplicaName>) -> Self {
         let statements = Statements {
-            claims: replicas.iter().map(|lane| claim::statement(&schema, &replicas, lane)).collect(),
+            claims: replicas.iter().map(|lane| claim::oldest_first(&schema, &replicas, lane)).collect(),
+            fresh_claims: replicas.iter().map(|lane| claim::fresh(&schema, &replicas, lane)).collect(),
+            next_due: claim::next_due_statement(&schema, &replicas),
             renew: renew::statement(&schema),
             complete: complete::statement(&schema, &replicas),
             release: release::statement(&schema),
@@ -87,10 +92,19 @@ impl Queue {
 
     /// The statements of the hot paths by name, for whoever wants to see their plans.
     #[must_use]
-    pub fn statements(&self) -> Vec<(String, &str)> {
+    pub fn statements<'a>(&'a self) -> Vec<(String, &'a str)> {
         let s = &self.statements;
-        let claims = self.replicas.iter().zip(&s.claims).map(|(lane, sql)| (format!("claim {lane}"), sql.as_str()));
-        let others = [("renew", &s.renew), ("complete", &s.complete), ("release", &s.release), ("reclaim", &s.reclaim)];
+        let each = |what: &'static str, of: &'a [SqlStr]| {
+            self.replicas.iter().zip(of).map(move |(lane, sql)| (format!("{what} {lane}"), sql.as_str()))
+        };
+        let claims = each("claim", &s.claims).chain(each("claim_fresh", &s.fresh_claims));
+        let others = [
+            ("next_due", &s.next_due),
+            ("renew", &s.renew),
+            ("complete", &s.complete),
+            ("release", &s.release),
+            ("reclaim", &s.reclaim),
+        ];
         claims.chain(others.map(|(name, sql)| (name.to_owned(), sql.as_str()))).collect()
     }
 

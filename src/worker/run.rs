@@ -1,14 +1,15 @@
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use rand::RngExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{completer::Completer, held::Held, lanes::Lanes};
+use super::{completer::Completer, held::Held, lanes::Lanes, slots::Room};
 use crate::{
     copy::{self, Ended, Memory, Step},
     domain::{Class, Content, Failure, Lease, Next, Outcome, ReplicaName, Verified, next_try},
@@ -30,14 +31,16 @@ pub struct Runner {
     pub memory: Memory,
     /// Cancelled when everything under way is to be let go.
     pub stop: CancellationToken,
+    /// Told whenever a slot or a permit is given back.
+    pub freed: Arc<Notify>,
 }
 
 impl Runner {
     /// Copies one leased object to all replicas that lack it, and gives the lease back.
-    pub async fn run(&self, lease: Lease) {
+    pub async fn run(&self, lease: Lease, room: Room) {
         let begun = Instant::now();
         let lost = self.held.enter(&lease, &self.stop);
-        let (job, mut permits) = self.lanes.job(&lease);
+        let (job, mut permits) = self.lanes.job(&lease, room);
         let (steps, mut taken) = mpsc::unbounded_channel();
         let copying = copy::copy(&job, &self.memory, &lost, &steps);
         tokio::pin!(copying);
@@ -50,6 +53,7 @@ impl Runner {
                 Some(step) = taken.recv() => {
                     if let Step::Target { replica, .. } = &step {
                         permits.remove(replica);
+                        self.freed.notify_one();
                     }
                     notes.take(step);
                     if notes.has_proof() {

@@ -55,8 +55,7 @@ async fn a_new_replica_makes_every_old_object_due_in_order_of_arrival() {
     });
     migrate(&world.config).await.unwrap();
     let daemon = world.enlist(60).await;
-    let lane = crate::world::replica("glacier");
-    let leases = world.queue().claim(&daemon, &lane, 1).await.unwrap();
+    let leases = world.claim(&daemon, "glacier", 1).await;
     assert_eq!(leases[0].key.as_str(), "first");
     world.insert("third").await;
     let due = "SELECT due_glacier > 0 FROM copyhold.object_copies WHERE object_key = 'third'";
