@@ -87,6 +87,9 @@ fn object(key: &ObjectKey, told: &Told<'_>) -> String {
 
 fn holder(held: &Holder, now: i64) -> String {
     let until = when(held.until_us, now);
+    if held.until_us <= now {
+        return format!("by daemon {}, whose lease ran out {until}: a sweeper frees the row", held.daemon);
+    }
     let (Some(host), Some(pid), Some(renewed)) = (&held.host, held.process_id, held.renewed_at_us) else {
         return format!("by daemon {}, which is not on the list any more; freed after {until}", held.daemon);
     };

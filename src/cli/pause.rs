@@ -5,6 +5,7 @@ use anyhow::Context as _;
 use super::{Verdict, given, queue, show, show::Untrusted};
 use crate::{config::Config, domain::utc};
 
+const SHORTEST: Duration = Duration::from_secs(1);
 /// Longer is until it is resumed.
 const LONGEST: Duration = Duration::from_hours(24 * 366 * 10);
 
@@ -23,8 +24,8 @@ pub(super) struct Args {
 
 fn length(text: &str) -> Result<Duration, String> {
     let length = humantime::parse_duration(text).map_err(|_| "write it like 90s, 30m or 2h 15m".to_owned())?;
-    if length.is_zero() {
-        return Err("it must be longer than nothing".into());
+    if length < SHORTEST {
+        return Err("a second at least".into());
     }
     if length > LONGEST {
         return Err("ten years at most; without --for it lasts until it is resumed".into());

@@ -106,6 +106,10 @@ impl Doorkeeper {
             let known = rows.get(&replica.name).map_or_else(|| Some(not_migrated()), |row| self.known(replica, row));
             if let Some(standing) = known {
                 view.standings.insert(replica.name.clone(), standing);
+            } else {
+                // At the first look: a target that is open already must find its sources readable as well.
+                let why = "its bucket is being looked at".into();
+                view.standings.entry(replica.name.clone()).or_insert(Standing::ReadOnly { why });
             }
         }
         if view != before {

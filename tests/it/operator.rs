@@ -300,6 +300,11 @@ async fn explain_tells_each_state_a_copy_can_be_in() {
     assert_eq!(json["copies"][1]["state"], "due");
     assert_eq!(json["copies"][2]["state"], "not_wanted");
     assert_eq!(json["held"]["host"], "test");
+    // Whatever number somebody wrote into a time's column, it is shown.
+    world.execute("UPDATE copyhold.object_copies SET lock = 1, b2 = -1, wasabi = 9223372036854775807").await;
+    let (code, text) = said(&world, &["explain", name]).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("whose lease ran out ") && text.contains("(9223372036854775807 µs)"), "{text}");
 }
 
 #[tokio::test]
