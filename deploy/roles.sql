@@ -23,7 +23,8 @@ GRANT INSERT (object_key, size_bytes, b2) ON object_copies TO copyhold_app;
 GRANT USAGE ON SEQUENCE generations TO copyhold_app; -- the default of object_copies.generation
 GRANT EXECUTE ON FUNCTION register(text, bigint, text[]) TO copyhold_app;
 
--- The daemon: changes copies, never adds or removes a row of the application. The rights on object_copies are the
+-- The daemon, and whoever runs `copyhold retry`, `park`, `pause`, `resume`, `explain` or `status`: changes copies, never
+-- adds or removes a row of the application; `copyhold forget` is the owner's. The rights on object_copies are the
 -- whole table's, so that another replica needs no other grants.
 GRANT USAGE ON SCHEMA copyhold TO copyhold_daemon;
 GRANT SELECT, UPDATE ON object_copies, replicas TO copyhold_daemon;

@@ -119,6 +119,7 @@ async fn work(
 ) -> anyhow::Result<ExitReason> {
     let Prepared { daemon, replicas } = prepared;
     let (waker, wake) = wake::channel();
+    let (replicas_waker, replicas_wake) = wake::channel();
     let lanes = Lanes::new(replicas);
     let held = Held::default();
     let (completer, writer) = worker::completer(queue.clone());
@@ -137,6 +138,7 @@ async fn work(
         options: queue::direct_options(&config.database).context("database.listen_url")?,
         schema: config.database.schema.clone(),
         waker: waker.clone(),
+        replicas: replicas_waker,
     };
     lifecycle.spawn("listener", drain, listener.run(drain.clone()));
     let sweeper = Sweeper {
@@ -148,7 +150,8 @@ async fn work(
     lifecycle.spawn("sweeper", drain, sweeper.run(drain.clone()));
     lifecycle.spawn("backlog", drain, sweeper::count_backlog(queue.clone(), drain.clone()));
     let (count, reserved, grace) = (config.workers.count, config.workers.reserved, config.shutdown.grace);
-    let doorkeeper = Doorkeeper { config, queue: queue.clone(), lanes: lanes.clone(), waker };
+    let doorkeeper =
+        Doorkeeper { config, queue: queue.clone(), lanes: lanes.clone(), waker: waker.clone(), wake: replicas_wake };
     lifecycle.spawn("doorkeeper", drain, doorkeeper.run(drain.clone()));
 
     let running = TaskTracker::new();
@@ -160,6 +163,7 @@ async fn work(
         memory,
         stop: lifecycle.stop.clone(),
         freed: Arc::default(),
+        waker,
     };
     let claimer = Claimer::new(daemon.clone(), runner, Slots::new(count, reserved), running.clone(), wake);
     lifecycle.spawn("claimer", drain, claimer.run(drain.clone()));

@@ -15,6 +15,7 @@ use crate::{
     domain::{Class, Content, Failure, Lease, Next, Outcome, ReplicaName, Verified, next_try},
     metrics,
     queue::{Answer, Queue, Report},
+    wake::Waker,
 };
 
 /// How long a proof waits for those of the other targets, so that they are written together:
@@ -33,6 +34,8 @@ pub struct Runner {
     pub stop: CancellationToken,
     /// Told whenever a slot or a permit is given back.
     pub freed: Arc<Notify>,
+    /// Told when a copy was put off: whoever waits for the next that is due has to look again.
+    pub waker: Waker,
 }
 
 impl Runner {
@@ -92,6 +95,9 @@ impl Runner {
         let answer = self.completer.write(report, until).await;
         if answer == Answer::Recorded {
             tell(lease, &told);
+            if told.outcomes.iter().any(|(_, outcome)| !matches!(outcome, Outcome::Recorded(_))) {
+                self.waker.wake();
+            }
         } else {
             info!(object.key = %lease.key, "What was found out about {} came too late: it was registered again, or its lease is lost", lease.key);
         }

@@ -9,6 +9,7 @@ mod daemon;
 mod demo;
 mod leases;
 mod migrations;
+mod operator;
 mod outages;
 mod plans;
 mod rights;

@@ -74,6 +74,18 @@ async fn stores_that_are_away_at_the_start_are_waited_out() {
 }
 
 #[tokio::test]
+async fn a_store_that_does_not_answer_keeps_no_other_from_being_used() {
+    let world = World::new().await;
+    world.execute("UPDATE copyhold.replicas SET existing = 'empty', writable_at = 1 WHERE name = 'scw'").await;
+    world.bucket("wasabi").order(Fault::Stall, When::op(Op::ListObjectsV2));
+    world.upload("photo", "bytes").await;
+    let daemon = world.daemon().await;
+    world.until("SELECT scw IS NOT NULL FROM copyhold.object_copies").await;
+    assert!(!daemon.log().contains("no answer within"), "the silence of wasabi's bucket was waited for");
+    daemon.until_logged("Not copying to wasabi: its bucket could not be listed: no answer within").await;
+}
+
+#[tokio::test]
 async fn a_broken_listening_connection_is_noticed_and_made_anew() {
     let world = World::new().await;
     let daemon = world.daemon().await;
