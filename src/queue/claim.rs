@@ -23,8 +23,9 @@ type Sent = Query<'static, Postgres, PgArguments>;
 /// A place in a lane: due time and order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    due: i64,
-    id: i64,
+    /// µs since the epoch.
+    pub due: i64,
+    pub id: i64,
 }
 
 impl Position {

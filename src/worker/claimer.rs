@@ -56,8 +56,9 @@ enum Pass {
     NotWholly(Duration),
     /// There is none.
     Nothing,
-    /// No slot is free, or no target has a permit left.
-    Full,
+    /// No slot is free, or some target has no permit left and the others have no work: something must end first,
+    /// or this time come.
+    Full(Instant),
 }
 
 /// What this daemon has told the others about itself.
@@ -97,11 +98,12 @@ impl Claimer {
                     self.something(rows, &mut sleep).await;
                     continue;
                 }
-                Ok(Pass::Full) => {
+                Ok(Pass::Full(until)) => {
+                    let pause = until.saturating_duration_since(Instant::now());
                     tokio::select! {
                         () = drain.cancelled() => return,
                         () = self.runner.freed.notified() => {}
-                        () = tokio::time::sleep_until(self.fresh_at.into()) => {}
+                        _ = self.wake.wait(pause) => {}
                     }
                     continue;
                 }
@@ -124,13 +126,14 @@ impl Claimer {
 
     /// Asks each lane once, beginning with another one each time.
     async fn pass(&mut self, turn: usize) -> Result<Pass, QueueError> {
-        if self.lanes.open().is_empty() {
+        let open = self.lanes.open().len();
+        if open == 0 {
             return Ok(Pass::Nothing);
         }
         let lanes = self.lanes.ready(Room::Any);
         if lanes.is_empty() || !self.slots.has(Room::Any) {
             let found = self.pass_fresh().await?;
-            return Ok(if found == 0 { Pass::Full } else { Pass::Found(found) });
+            return Ok(if found == 0 { Pass::Full(self.fresh_at) } else { Pass::Found(found) });
         }
         let mut found = 0;
         let mut not_wholly = None;
@@ -145,7 +148,8 @@ impl Claimer {
             let question = floor.question(asked);
             let claimed = self.queue.claim(&self.daemon, lane, slots.len(), question.from).await?;
             let answered = Instant::now();
-            floor.answered(question, claimed.last, answered);
+            let filled = claimed.leases.len() == slots.len();
+            floor.answered(question, claimed.last, filled, answered);
             if question.from != Position::BEGINNING {
                 not_wholly = not_wholly.max(Some(floor.until_beginning(answered)));
             }
@@ -154,6 +158,8 @@ impl Claimer {
             self.start(claimed.leases, slots, Room::Any);
         }
         Ok(match (found, not_wholly) {
+            // A lane that was not asked may be full of work, for as soon as it has a permit again.
+            (0, _) if lanes.len() < open => Pass::Full(Instant::now() + FRESH_EVERY),
             (0, None) => Pass::Nothing,
             (0, Some(pause)) => Pass::NotWholly(pause),
             (found, _) => Pass::Found(found),

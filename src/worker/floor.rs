@@ -38,16 +38,22 @@ impl Floor {
         Question { from: if beginning { Position::BEGINNING } else { self.at }, asked: now }
     }
 
-    /// What came of it: the last place that was taken, if any, and when.
-    pub(super) fn answered(&mut self, question: Question, last: Option<Position>, now: Instant) {
+    /// What came of it: the last place that was taken, if any, whether as many rows came as were asked for, and when.
+    pub(super) fn answered(&mut self, question: Question, last: Option<Position>, filled: bool, now: Instant) {
         if question.from == Position::BEGINNING {
             let took = now.saturating_duration_since(question.asked);
             let rest = took * REST;
             let rest = if took > CHEAP { rest.max(DEAR_AT_MOST_EVERY) } else { rest };
             self.from_the_beginning_at = Some(now + rest);
         }
-        // Never back: what was found before the floor came late.
-        self.at = self.at.max(last.unwrap_or(Position::BEGINNING));
+        self.at = match last {
+            // There may be more right behind it, even before the floor: a slow target leaves many rows there, and
+            // each of the next questions takes up where this one ended.
+            Some(last) if filled => last,
+            // That was all: what was found before the floor came late.
+            Some(last) => self.at.max(last),
+            None => self.at,
+        };
     }
 
     /// How long until it may be asked from the beginning again.
@@ -68,7 +74,7 @@ mod tests {
         let mut floor = Floor::new();
         let question = floor.question(start);
         assert_eq!(question.from, Position::BEGINNING);
-        floor.answered(question, None, start + MS);
+        floor.answered(question, None, false, start + MS);
         assert_eq!(floor.until_beginning(start + MS), 50 * MS);
         assert_eq!(floor.question(start + 51 * MS).from, Position::BEGINNING);
     }
@@ -77,10 +83,34 @@ mod tests {
     fn a_lane_full_of_dead_entries_is_asked_from_its_beginning_every_five_seconds_at_most() {
         let start = Instant::now();
         let mut floor = Floor::new();
-        floor.answered(floor.question(start), None, start + 40 * MS);
+        floor.answered(floor.question(start), None, false, start + 40 * MS);
         assert_eq!(floor.until_beginning(start + 40 * MS), Duration::from_secs(5));
         let mut floor = Floor::new();
-        floor.answered(floor.question(start), None, start + 1000 * MS);
+        floor.answered(floor.question(start), None, false, start + 1000 * MS);
         assert_eq!(floor.until_beginning(start + 1000 * MS), Duration::from_secs(50));
+    }
+
+    #[test]
+    fn many_rows_before_the_floor_are_taken_one_batch_after_the_other_without_a_pause() {
+        let (at, start) = (|id| Position { due: 1, id }, Instant::now());
+        let mut floor = Floor::new();
+        floor.answered(floor.question(start), Some(at(100)), true, start + 40 * MS);
+        assert_eq!(floor.question(start + 41 * MS).from, at(100));
+        // Released by a target that had no room for them: rows 10 to 35.
+        let later = start + Duration::from_secs(6);
+        floor.answered(floor.question(later), Some(at(22)), true, later + 40 * MS);
+        assert_eq!(floor.question(later + 41 * MS).from, at(22));
+        floor.answered(floor.question(later + 41 * MS), Some(at(35)), false, later + 50 * MS);
+        assert_eq!(floor.question(later + 51 * MS).from, at(35));
+    }
+
+    #[test]
+    fn a_few_rows_before_the_floor_do_not_move_it_back() {
+        let (at, start) = (|id| Position { due: 1, id }, Instant::now());
+        let mut floor = Floor::new();
+        floor.answered(floor.question(start), Some(at(100)), true, start + 40 * MS);
+        let later = start + Duration::from_secs(6);
+        floor.answered(floor.question(later), Some(at(10)), false, later + 40 * MS);
+        assert_eq!(floor.question(later + 41 * MS).from, at(100));
     }
 }

@@ -1,5 +1,7 @@
 //! The whole way of the data: registered, copied, verified, recorded.
 
+use std::time::Duration;
+
 use copyhold::sandbox::s3::{Fault, Gate, Metadata, Op, When, synthetic};
 
 use crate::world::{World, soon};
@@ -128,6 +130,23 @@ async fn a_target_that_hangs_leaves_workers_to_the_others() {
     world.until("SELECT count(wasabi) = 160 AND count(scw) = 0 FROM copyhold.object_copies").await;
     stall.clear();
     world.until("SELECT count(scw) = 160 FROM copyhold.object_copies").await;
+}
+
+#[tokio::test]
+async fn a_target_that_alone_has_a_backlog_is_served_without_pauses() {
+    let world = World::new().await;
+    // Long enough that all its permits are taken, while the other lane is asked and has nothing.
+    world.bucket("wasabi").order(Fault::Delay(Duration::from_millis(20)), When::op(Op::PutObject));
+    for i in 0..300 {
+        world.bucket("b2").put(&format!("photo {i}"), "bytes");
+    }
+    let insert = "INSERT INTO copyhold.object_copies (object_key, b2, scw)
+                  SELECT 'photo ' || i, copyhold.now_utc_micro_seconds(), copyhold.now_utc_micro_seconds()
+                  FROM generate_series(0, 299) i";
+    world.execute(insert).await;
+    let _daemon = world.daemon().await;
+    // Twelve at a time: if they were waited for until the next poll, it would take two minutes.
+    world.until("SELECT count(wasabi) = 300 FROM copyhold.object_copies").await;
 }
 
 #[tokio::test]
