@@ -23,6 +23,18 @@ impl Answer {
     }
 }
 
+/// The middle of each fenced statement: takes the rows of the keys in `$1`, but none that somebody else has in hand,
+/// so that it never waits for one row while it holds another.
+pub(super) fn held(schema: &str) -> String {
+    format!(
+        "held AS MATERIALIZED (
+    SELECT o.object_key FROM {schema}.object_copies o
+    WHERE o.object_key = ANY ($1::text[])
+    FOR NO KEY UPDATE SKIP LOCKED
+)"
+    )
+}
+
 /// The tail of each fenced statement: one answer per key of `asked(k, f, g)`, from what was `held` and what was `done`, both by `object_key`,
 /// the latter with the fence `f`.
 /// A row that was not held but still carries our fence is in somebody's hands; otherwise it is no longer ours.

@@ -2,7 +2,7 @@ use sqlx::SqlStr;
 
 use super::{
     PARKED, Queue, QueueError,
-    answer::{Answered, answers, parse_all},
+    answer::{Answered, answers, held, parse_all},
     built,
     error::limited,
     micros,
@@ -39,7 +39,7 @@ mod mark {
 /// (NULL: left alone, the greatest: parked).
 pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
     let schema = schema.quoted();
-    let answers = answers(&schema);
+    let (held, answers) = (held(&schema), answers(&schema));
     let columns = |what: &dyn Fn(usize, &ReplicaName) -> String| {
         replicas.iter().enumerate().map(|(i, r)| what(i, r)).collect::<String>()
     };
@@ -61,11 +61,7 @@ WITH asked AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bool[]{arrays})
         AS a(k, f, g, size, hash, release{names})
 ),
-held AS MATERIALIZED (
-    SELECT o.object_key FROM {schema}.object_copies o
-    WHERE o.object_key = ANY ($1::text[])
-    FOR NO KEY UPDATE SKIP LOCKED
-),
+{held},
 done AS (
     UPDATE {schema}.object_copies o
        SET lock = CASE WHEN a.release THEN NULL ELSE o.lock END,

@@ -2,7 +2,7 @@ use sqlx::SqlStr;
 
 use super::{
     Queue, QueueError,
-    answer::{Answered, answers, parse_all},
+    answer::{Answered, answers, held, parse_all},
     built,
     error::limited,
 };
@@ -14,17 +14,13 @@ const NAME: &str = "queue::release";
 /// is ours to free, and nobody else can.
 pub(super) fn statement(schema: &SchemaName) -> SqlStr {
     let schema = schema.quoted();
-    let answers = answers(&schema);
+    let (held, answers) = (held(&schema), answers(&schema));
     built(format!(
         "-- queue::release
 WITH asked AS MATERIALIZED (
     SELECT k, f, NULL::bigint AS g FROM unnest($1::text[], $2::bigint[]) AS a(k, f)
 ),
-held AS MATERIALIZED (
-    SELECT o.object_key FROM {schema}.object_copies o
-    WHERE o.object_key = ANY ($1::text[])
-    FOR NO KEY UPDATE SKIP LOCKED
-),
+{held},
 done AS (
     UPDATE {schema}.object_copies o
        SET lock = NULL, lease = NULL

@@ -4,7 +4,7 @@ use sqlx::SqlStr;
 
 use super::{
     Queue, QueueError,
-    answer::{Answered, answers, parse_all},
+    answer::{Answered, answers, held, parse_all},
     built,
     error::limited,
     micros,
@@ -19,17 +19,13 @@ const NAME: &str = "queue::renew";
 /// waited 5.5 s, and 36 ms with SKIP LOCKED.
 pub(super) fn statement(schema: &SchemaName) -> SqlStr {
     let schema = schema.quoted();
-    let answers = answers(&schema);
+    let (held, answers) = (held(&schema), answers(&schema));
     built(format!(
         "-- queue::renew
 WITH asked AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS a(k, f, g)
 ),
-held AS MATERIALIZED (
-    SELECT o.object_key FROM {schema}.object_copies o
-    WHERE o.object_key = ANY ($1::text[])
-    FOR NO KEY UPDATE SKIP LOCKED
-),
+{held},
 done AS (
     UPDATE {schema}.object_copies o
        SET lock = {schema}.now_utc_micro_seconds() + $4

@@ -8,6 +8,9 @@ const REST: u32 = 50;
 const CHEAP: Duration = Duration::from_millis(2);
 /// Then it is done no more often than this.
 const DEAR_AT_MOST_EVERY: Duration = Duration::from_secs(5);
+/// But at least so often, whatever it cost: one answer that was slow for another reason, on a busy machine or after
+/// an outage, must not hide rows for minutes.
+const AT_LEAST_EVERY: Duration = Duration::from_secs(10);
 
 /// From where on a lane is asked.
 ///
@@ -43,7 +46,7 @@ impl Floor {
         if question.from == Position::BEGINNING {
             let took = now.saturating_duration_since(question.asked);
             let rest = took * REST;
-            let rest = if took > CHEAP { rest.max(DEAR_AT_MOST_EVERY) } else { rest };
+            let rest = if took > CHEAP { rest.clamp(DEAR_AT_MOST_EVERY, AT_LEAST_EVERY) } else { rest };
             self.from_the_beginning_at = Some(now + rest);
         }
         self.at = match last {
@@ -85,9 +88,14 @@ mod tests {
         let mut floor = Floor::new();
         floor.answered(floor.question(start), None, false, start + 40 * MS);
         assert_eq!(floor.until_beginning(start + 40 * MS), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn one_slow_answer_hides_no_row_for_longer_than_ten_seconds() {
+        let start = Instant::now();
         let mut floor = Floor::new();
-        floor.answered(floor.question(start), None, false, start + 1000 * MS);
-        assert_eq!(floor.until_beginning(start + 1000 * MS), Duration::from_secs(50));
+        floor.answered(floor.question(start), None, false, start + 5000 * MS);
+        assert_eq!(floor.until_beginning(start + 5000 * MS), Duration::from_secs(10));
     }
 
     #[test]

@@ -9,10 +9,11 @@ use copyhold::{
 };
 
 /// A cluster of its own, because it is to be stopped; durable, because what was committed must still be there.
+/// Its leases outlast the outage, however slow the machine is.
 async fn with_own_cluster() -> (Cluster, World) {
     let cluster = Cluster::start(Options::default()).await.unwrap();
     cluster.create_database("app", None).await.unwrap();
-    let world = World::at(cluster.url("app"), "").await;
+    let world = World::at(cluster.url("app"), "[lease]\ntimeout = \"1m\"\n").await;
     migrate(&world.config).await.unwrap();
     (cluster, world)
 }
