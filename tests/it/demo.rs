@@ -98,7 +98,7 @@ async fn a_play_ends_with_nothing_wrong_or_missing_though_a_daemon_is_killed_and
 #[tokio::test]
 async fn a_play_that_is_interrupted_ends_its_daemons_and_removes_its_files() {
     let theatre = Theatre::new();
-    for moment in ["objects of", "(process ", "SIGKILL"] {
+    for moment in ["in memory", "(process ", "SIGKILL"] {
         let mut demo = theatre.demo(&["--objects", "100", "--size", "1MiB"]).spawn().unwrap();
         let daemons = daemons_until(&mut demo, moment).await;
         signal(&demo, Signal::INT);
@@ -129,7 +129,7 @@ async fn nothing_outlives_a_play_that_is_killed() {
 async fn without_once_a_trickle_goes_on_until_ctrl_c_and_is_a_success() {
     let theatre = Theatre::new();
     let mut demo = theatre.demo(&["--objects", "60", "--size", "1MiB"]).spawn().unwrap();
-    daemons_until(&mut demo, "1 everywhere").await;
+    daemons_until(&mut demo, "1 registered").await;
     signal(&demo, Signal::INT);
     assert_eq!(demo.wait().await.unwrap().code(), Some(0));
     assert!(theatre.is_empty(), "files are left behind");

@@ -15,11 +15,9 @@ pub(super) fn now(progress: &Progress) -> String {
             format!("daemons hold {leased} objects{failing}")
         }
         Progress::Comparing { .. } => String::new(),
-        Progress::Trickling { registered, everywhere, compared, wrong, waits } => {
-            let waits = waits.map(|w| format!("; recorded {}", typical(&w))).unwrap_or_default();
-            format!(
-                "{registered} registered, {everywhere} everywhere, {compared} compared, {wrong} wrong or missing{waits}"
-            )
+        Progress::Trickling { registered, everywhere, wrong, waits } => {
+            let waits = waits.map(|w| format!(", {}", typical(&w))).unwrap_or_default();
+            format!("{registered} registered, {everywhere} everywhere{waits}, {wrong} wrong or missing")
         }
     }
 }
@@ -59,7 +57,7 @@ pub(super) fn summary(summary: &Summary) -> String {
         format!("recorded  at {replica} {}, {} at most", typical(waits), seconds(waits.longest_seconds))
     }));
     lines.push(format!(
-        "daemons   {} started, {} killed with SIGKILL: it held the leases of {} objects, {} were rescued",
+        "daemons   {} started, {} killed with SIGKILL holding {} leases, {} rescued",
         summary.daemons.started, summary.daemons.killed, killed.held_leases, killed.rescued_leases
     ));
     lines.push(format!(
@@ -74,9 +72,9 @@ pub(super) fn summary(summary: &Summary) -> String {
         0 => String::new(),
         left => format!("; {left} multipart left unfinished by the killed daemon"),
     };
-    lines.push(format!("uploads   {} made twice because of all that{left}", summary.repeated_uploads));
+    lines.push(format!("uploads   {} made twice{left}", summary.repeated_uploads));
     lines.push(format!(
-        "compared  {} objects on their replicas, {}, byte by byte: {} wrong, {} missing, {} extra",
+        "compared  {} objects byte by byte, {}: {} wrong, {} missing, {} extra",
         comparison.compared,
         size(comparison.compared_bytes),
         comparison.wrong,

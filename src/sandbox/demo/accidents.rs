@@ -76,7 +76,7 @@ impl Accidents {
         self.gate.open();
         self.hesitation.clear();
         audience.say(&format!(
-            "killed daemon {} (process {}) with SIGKILL: it held the leases of {} objects",
+            "killed daemon {} (process {}) with SIGKILL; it held {} leases",
             dead.number,
             dead.process_id,
             held.len()
@@ -114,7 +114,7 @@ impl Accidents {
         broken.clear();
         let (answered_503, reset) = (self.first_failure.strikes() + busy.strikes(), broken.strikes());
         audience.say(&format!(
-            "{FAILING} is well again after {seconds:.1} s, {answered_503} requests answered 503, {reset} connections reset"
+            "{FAILING} is well again after {seconds:.1} s: {answered_503} requests answered 503, {reset} reset"
         ));
         FailingStore { replica: FAILING.to_owned(), seconds: begun.elapsed().as_secs_f64(), answered_503, reset }
     }

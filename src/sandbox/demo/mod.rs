@@ -70,8 +70,9 @@ pub enum Progress {
     },
     Trickling {
         registered: usize,
+        /// On record at every replica, read back and compared.
         everywhere: usize,
-        compared: usize,
+        /// Copies that are wrong or missing.
         wrong: usize,
         /// Of the last minute.
         waits: Option<Waits>,

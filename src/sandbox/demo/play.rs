@@ -32,11 +32,11 @@ pub(super) async fn run(
     let bytes = |bytes: u64| ByteSize::b(bytes).display().iec().to_string();
     let own: u64 = objects.iter().map(Object::size_bytes).sum();
     audience.say(&format!(
-        "{} objects of {}, made from seed {}; three stores keep them in memory: {}",
+        "{} objects, {}, three times in memory: {} (seed {})",
         objects.len(),
         bytes(own),
-        request.seed,
-        bytes(memory::of(&objects))
+        bytes(memory::of(&objects)),
+        request.seed
     ));
     memory::check(&objects)?;
 
@@ -106,7 +106,7 @@ impl Play<'_> {
             self.start_daemon().await?;
         }
         let (killed, failing_store) = self.copy_all(&accidents).await?;
-        self.audience.say("every object is on record at every replica; now each of them is read back and compared");
+        self.audience.say("all is on record everywhere; now all is read back and compared");
         let of = self.objects.len() * REPLICAS.len();
         let told = |done| self.audience.show(&Progress::Comparing { done, of });
         let comparison = self.reader.compare_all(self.stage, self.objects, told).await;

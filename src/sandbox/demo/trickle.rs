@@ -20,7 +20,7 @@ const WINDOW: i64 = 60_000_000;
 /// Registers an object now and then, compares each that is on record everywhere, and never ends by itself.
 pub(super) async fn run(play: &Play<'_>) -> anyhow::Result<()> {
     play.start_daemon().await?;
-    play.audience.say("a trickle of objects goes on until Ctrl-C; look at it from another terminal:");
+    play.audience.say("a trickle goes on until Ctrl-C; look at it from another terminal:");
     for way in play.stage.ways_to_look() {
         play.audience.say(&format!("    {way}"));
     }
@@ -53,7 +53,6 @@ pub(super) async fn run(play: &Play<'_>) -> anyhow::Result<()> {
         play.audience.show(&Progress::Trickling {
             registered: play.application.registered() - before,
             everywhere,
-            compared: comparison.compared,
             wrong: comparison.wrong + comparison.missing,
             waits: Waits::of(waits.into_iter().map(|(wasabi, scw)| wasabi.max(scw)).collect()),
         });
