@@ -1,0 +1,33 @@
+//! What benchmarks have in common: a stage to play on, the machine they run on, and the lines they print.
+//!
+//! Each sets up and tears down all it needs. One that found a bar missed ends with 0 all the same: it has told so.
+//! Any other exit code means that nothing was measured.
+
+#![allow(dead_code, reason = "each benchmark is a crate of its own and takes of this what it needs")]
+
+mod bare;
+mod daemon;
+mod machine;
+mod report;
+mod stage;
+mod stores;
+
+pub use bare::Bare;
+pub use daemon::Daemon;
+pub use report::{at_least, at_most, percentile};
+pub use stage::{Disk, Stage};
+pub use stores::Stores;
+
+use anyhow::bail;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs a benchmark. Asked to end, it drops it, and with it every process and folder that it made.
+pub async fn play(benchmark: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ended = benchmark => ended,
+        _ = interrupt.recv() => bail!("stopped before the end"),
+        _ = terminate.recv() => bail!("stopped before the end"),
+    }
+}
