@@ -13,7 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Bare, Disk, Stage, Stores, at_most, play};
+use common::{
+    bare::Bare,
+    daemon::Daemon,
+    play,
+    report::at_most,
+    stage::{Disk, Stage},
+    stores::Stores,
+};
 use copyhold::domain::ObjectKey;
 use tokio::task::JoinSet;
 
@@ -25,7 +32,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    play(async {
+    play(async || {
         for disk in Disk::BOTH {
             exactly_once(disk).await?;
         }
@@ -45,11 +52,11 @@ async fn exactly_once(disk: Disk) -> anyhow::Result<()> {
     stage.until_idle(i64::from(DAEMONS)).await?;
     stage.register(OBJECTS).await?;
     while stage.unfinished().await? > 0 {
-        daemons.iter_mut().try_for_each(common::Daemon::check)?;
+        daemons.iter_mut().try_for_each(Daemon::check)?;
         tokio::time::sleep(LOOK_EVERY).await;
     }
     let rate = f64::from(OBJECTS) / stage.took().await?.as_secs_f64();
-    let cpu = daemons.iter().map(common::Daemon::cpu_seconds).sum::<anyhow::Result<f64>>()?;
+    let cpu = daemons.iter().map(Daemon::cpu_seconds).sum::<anyhow::Result<f64>>()?;
     let wrong = not_once(&stores)?;
     for daemon in daemons {
         daemon.end().await?;

@@ -10,7 +10,13 @@ mod common;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use common::{Bare, Disk, Stage, Stores, at_most, percentile, play};
+use common::{
+    bare::Bare,
+    play,
+    report::{at_most, percentile},
+    stage::{Disk, Stage},
+    stores::Stores,
+};
 use copyhold::{
     domain::{ObjectKey, Outcome, ReplicaName, Verified},
     queue::Report,
@@ -29,7 +35,7 @@ const AT_MOST: Duration = Duration::from_secs(30);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    play(async {
+    play(async || {
         for disk in Disk::BOTH {
             latency(disk).await?;
         }
@@ -56,7 +62,10 @@ async fn latency(disk: Disk) -> anyhow::Result<()> {
         percentile(&recorded, 99),
     );
     let floor = percentile(&bare, 50);
-    println!("claim, GET, two PUTs, completion, and nothing else: p50 {floor:.1} ms; we take {:.1} times that", p50 / floor);
+    println!(
+        "claim, GET, two PUTs, completion, and nothing else: p50 {floor:.1} ms; we take {:.1} times that",
+        p50 / floor
+    );
     at_most("F5", &format!("p99-ms-{}", disk.name()), p99, P99_MS);
     stage.end().await?;
     stores.end().await

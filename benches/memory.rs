@@ -8,7 +8,13 @@ mod common;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use common::{Daemon, Disk, Stage, Stores, at_most, play};
+use common::{
+    daemon::Daemon,
+    play,
+    report::at_most,
+    stage::{Disk, Stage},
+    stores::Stores,
+};
 use copyhold::sandbox::s3::Synthetic;
 use crc_fast::{CrcAlgorithm, Digest as Crc};
 use md5::{Digest as _, Md5};
@@ -22,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    play(memory()).await
+    play(memory).await
 }
 
 async fn memory() -> anyhow::Result<()> {

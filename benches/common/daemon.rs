@@ -87,7 +87,7 @@ impl Daemon {
     }
 }
 
-/// `VmHWM:	  123456 kB`
+/// The value of a line like `VmHWM: 123456 kB`.
 fn mib(page: &str, name: &str) -> anyhow::Result<f64> {
     let line = page.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
     let kib: u32 = line.trim().trim_end_matches(" kB").parse()?;

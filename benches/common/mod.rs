@@ -5,28 +5,22 @@
 
 #![allow(dead_code, reason = "each benchmark is a crate of its own and takes of this what it needs")]
 
-mod bare;
-mod daemon;
-mod machine;
-mod report;
-mod stage;
-mod stores;
-
-pub use bare::Bare;
-pub use daemon::Daemon;
-pub use report::{at_least, at_most, percentile};
-pub use stage::{Disk, Stage};
-pub use stores::Stores;
+pub mod bare;
+pub mod daemon;
+pub mod machine;
+pub mod report;
+pub mod stage;
+pub mod stores;
 
 use anyhow::bail;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs a benchmark. Asked to end, it drops it, and with it every process and folder that it made.
-pub async fn play(benchmark: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+pub async fn play(benchmark: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
-        ended = benchmark => ended,
+        ended = Box::pin(benchmark()) => ended,
         _ = interrupt.recv() => bail!("stopped before the end"),
         _ = terminate.recv() => bail!("stopped before the end"),
     }

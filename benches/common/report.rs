@@ -3,16 +3,16 @@
 use std::fmt::Display;
 
 /// A bar that wants no more than `limit`.
-pub fn at_most<T: PartialOrd + Display>(label: &str, name: &str, value: T, limit: T) {
-    line(label, name, &value, "<=", &limit, value <= limit);
+pub fn at_most<T: PartialOrd + Display + Copy>(label: &str, name: &str, value: T, limit: T) {
+    line(label, name, value, "<=", limit, value <= limit);
 }
 
 /// A bar that wants no less than `limit`.
-pub fn at_least<T: PartialOrd + Display>(label: &str, name: &str, value: T, limit: T) {
-    line(label, name, &value, ">=", &limit, value >= limit);
+pub fn at_least<T: PartialOrd + Display + Copy>(label: &str, name: &str, value: T, limit: T) {
+    line(label, name, value, ">=", limit, value >= limit);
 }
 
-fn line<T: Display>(label: &str, name: &str, value: &T, relation: &str, limit: &T, holds: bool) {
+fn line<T: Display>(label: &str, name: &str, value: T, relation: &str, limit: T, holds: bool) {
     let verdict = if holds { "ok" } else { "short" };
     println!("bar {label} {name} {value:.1} {relation} {limit} {verdict}");
 }

@@ -80,7 +80,9 @@ async fn a_source_that_changed_since_the_first_read_is_not_recorded() {
     world.upload("photo", "first").await;
     let _daemon = world.daemon().await;
     // Both are over: the attempt that read the first content can write no more.
-    world.until("SELECT wasabi IS NOT NULL AND lock IS NULL AND due_scw > created_at FROM copyhold.object_copies").await;
+    world
+        .until("SELECT wasabi IS NOT NULL AND lock IS NULL AND due_scw > created_at FROM copyhold.object_copies")
+        .await;
     world.bucket("b2").put("photo", "other");
     refusal.clear();
     world.until("SELECT EXISTS (SELECT FROM copyhold.copy_failures WHERE replica = 'scw' AND class = 'changed')").await;
