@@ -140,12 +140,15 @@ impl Stage {
 
 fn configuration(database: &str, stores: &Stores, settings: &str) -> anyhow::Result<String> {
     let mut text = format!("primary = \"b2\"\n[database]\nurl = \"{database}\"\n");
-    for replica in Stores::BUCKETS {
+    for replica in Stores::REPLICAS {
         write!(
             text,
-            "[replicas.{replica}]\nendpoint = \"{}\"\nregion = \"us-east-1\"\nbucket = \"{replica}\"\npath_style = true\n\
+            "[replicas.{replica}]\nendpoint = \"{}\"\nregion = \"us-east-1\"\nbucket = \"{}\"\npath_style = true\n\
              access_key_id = \"{}\"\nsecret_access_key = \"{}\"\n",
-            stores.endpoint, stores.access_key_id, stores.secret_access_key
+            stores.endpoint,
+            Stores::bucket_of(replica),
+            stores.access_key_id,
+            stores.secret_access_key
         )?;
     }
     write!(text, "[http]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"text\"\n{settings}")?;

@@ -22,14 +22,18 @@ enum Server {
 }
 
 impl Stores {
-    /// Named as their replicas.
-    pub const BUCKETS: [&str; 3] = ["b2", "wasabi", "scw"];
+    pub const REPLICAS: [&str; 3] = ["b2", "wasabi", "scw"];
+
+    /// The name of a replica's bucket.
+    pub fn bucket_of(replica: &str) -> String {
+        format!("photos-{replica}")
+    }
 
     /// In this process, so that calls can be counted.
     pub async fn here() -> anyhow::Result<Self> {
         let server = S3Server::start().await?;
-        for bucket in Self::BUCKETS {
-            server.create_bucket(bucket, BucketOptions::default());
+        for replica in Self::REPLICAS {
+            server.create_bucket(&Self::bucket_of(replica), BucketOptions::default());
         }
         Ok(Self {
             endpoint: server.endpoint(),
@@ -42,9 +46,10 @@ impl Stores {
     /// In a process of their own, which keep no bytes. `b2` has these objects, each `KEY:SEED:SIZE`.
     pub async fn elsewhere(synthetic: impl IntoIterator<Item = String>) -> anyhow::Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_copyhold"));
-        command.args(["sandbox-s3", "--digest-only", "--buckets", &Self::BUCKETS.join(",")]);
+        let buckets = Self::REPLICAS.map(Self::bucket_of);
+        command.args(["sandbox-s3", "--digest-only", "--buckets", &buckets.join(",")]);
         for object in synthetic {
-            command.args(["--synthetic", &format!("b2/{object}")]);
+            command.args(["--synthetic", &format!("{}/{object}", buckets[0])]);
         }
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let output = process.stdout.take().context("no pipe to the stores")?;
@@ -65,10 +70,10 @@ impl Stores {
     }
 
     /// Seen from inside, which works only for those in this process.
-    pub fn bucket(&self, name: &str) -> anyhow::Result<BucketHandle> {
+    pub fn bucket(&self, replica: &str) -> anyhow::Result<BucketHandle> {
         match &self.server {
-            Server::Here(server) => Ok(server.bucket(name)),
-            Server::Elsewhere(_) => bail!("{name} is in another process"),
+            Server::Here(server) => Ok(server.bucket(&Self::bucket_of(replica))),
+            Server::Elsewhere(_) => bail!("the bucket of {replica} is in another process"),
         }
     }
 
