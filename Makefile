@@ -18,7 +18,7 @@ demo: needs ## See it work; ARGS='--once' ends when everything is copied, ARGS='
 	$(CARGO) run --locked --release --quiet -- demo $(ARGS)
 
 test: needs ## The whole suite against a real PostgreSQL and S3 servers in memory; ARGS='-- leases' runs a part of it
-	$(CARGO) test --locked --lib --bins --tests $(ARGS)
+	$(CARGO) test --locked --no-fail-fast --lib --bins --tests $(ARGS)
 
 bench: needs ## The claims about speed and size; BENCH=memory runs one of them
 	$(CARGO) bench --locked --bench '$(or $(BENCH),*)' $(if $(ARGS),-- $(ARGS))

@@ -14,7 +14,7 @@ use crate::{
     http,
     lifecycle::{Endings, ExitReason, Lifecycle},
     listener::Listener,
-    queue::{self, Daemon, Pools, Queue, SchemaFit},
+    queue::{self, Daemon, Pools, Queue, QueueError, SchemaFit},
     store::Store,
     sweeper::{self, Sweeper},
     wake,
@@ -30,11 +30,12 @@ pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> an
     let door = http::bind(config.http.listen).await.with_context(|| {
         format!("cannot listen on {}, http.listen of the configuration: is another daemon running?", config.http.listen)
     })?;
-    let (lifecycle, mut endings) = Lifecycle::new();
+    let (lifecycle, mut endings) = Lifecycle::new().context("cannot listen for signals")?;
     let pools = Pools::new(&config.database).context("database.url")?;
     let names: Vec<_> = config.replicas.iter().map(|r| r.name.clone()).collect();
     let queue = Queue::new(pools.work.clone(), config.database.schema.clone(), names.clone());
-    let pages = http::Pages { queue: queue.clone(), metrics, drain: lifecycle.drain.clone() };
+    let memory = Memory::new(config.workers.memory_bytes);
+    let pages = http::Pages { queue: queue.clone(), memory: memory.clone(), metrics, drain: lifecycle.drain.clone() };
     lifecycle.spawn("http", &lifecycle.end, http::serve(door, pages, lifecycle.end.clone()));
 
     // Everything up to here works while PostgreSQL is away; from here on it is waited for.
@@ -42,10 +43,10 @@ pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> an
         prepared = prepare(&config, &queue, migrate) => prepared?,
         reason = endings.first() => {
             lifecycle.end.cancel();
-            return Ok(reason?);
+            return Ok(reason);
         }
     };
-    let reason = work(config, prepared, queue, &pools, &lifecycle, &mut endings).await?;
+    let reason = work(config, prepared, queue, memory, &pools, &lifecycle, &mut endings).await?;
     if tokio::time::timeout(LAST_WORDS, pools.close()).await.is_err() {
         warn!("PostgreSQL's connections did not close in time");
     }
@@ -59,22 +60,20 @@ struct Prepared {
 
 /// A fitting schema, an entry among the daemons, a client per store.
 async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> anyhow::Result<Prepared> {
-    let patience = Patience;
-    patience.with("look at the schema", || fit(config, queue, migrate)).await?;
+    patiently("look at the schema", || fit(config, queue, migrate)).await?;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let timeout = config.lease.timeout;
-    let daemon = patience
-        .with("enter the list of daemons", || async {
-            queue.enlist(host.clone(), timeout).await.map_err(|e| Trouble::Passing(e.into()))
-        })
-        .await?;
+    let daemon = patiently("enter the list of daemons", || async {
+        queue.enlist(host.clone(), timeout).await.map_err(Trouble::from)
+    })
+    .await?;
     let mut replicas = Vec::new();
     for replica in &config.replicas {
         // Each object has at most one request under way at a store, parts being sent one after the other.
         let store = Store::connect(replica, config.workers.count)
             .await
             .with_context(|| format!("the client of replica {}", replica.name))?;
-        replicas.push(Replica { name: replica.name.clone(), store: Arc::new(store), read: replica.read });
+        replicas.push(Replica::new(store, replica.read, config.workers.count));
     }
     info!(
         daemon = daemon.id.number(),
@@ -90,17 +89,15 @@ async fn fit(config: &Config, queue: &Queue, migrate: bool) -> Result<(), Troubl
     if migrate {
         match queue::migrate(config).await {
             Ok(done) => info!(?done, "The schema is up to date"),
-            Err(queue::MigrateError::Queue(error)) if error.is_away() => return Err(Trouble::Passing(error.into())),
+            Err(queue::MigrateError::Queue(error)) => return Err(error.into()),
             Err(error) => return Err(Trouble::Lasting(error.into())),
         }
     }
-    match SchemaFit::of(queue.pool(), queue.schema()).await {
-        Ok(SchemaFit::Fits) => {}
-        Ok(unfit) => return Err(Trouble::Lasting(unfit.into())),
-        Err(error) if error.is_away() => return Err(Trouble::Passing(error.into())),
-        Err(error) => return Err(Trouble::Lasting(error.into())),
+    match SchemaFit::of(queue.pool(), queue.schema()).await? {
+        SchemaFit::Fits => {}
+        unfit => return Err(Trouble::Lasting(unfit.into())),
     }
-    let known = queue.replica_rows().await.map_err(|e| Trouble::Passing(e.into()))?;
+    let known = queue.replica_rows().await?;
     let missing: Vec<_> =
         queue.replicas().iter().filter(|r| !known.iter().any(|k| k.name == **r)).map(ToString::to_string).collect();
     if missing.is_empty() {
@@ -116,6 +113,7 @@ async fn work(
     config: Config,
     prepared: Prepared,
     queue: Queue,
+    memory: Memory,
     pools: &Pools,
     lifecycle: &Lifecycle,
     endings: &mut Endings,
@@ -150,19 +148,13 @@ async fn work(
     };
     lifecycle.spawn("sweeper", drain, sweeper.run(drain.clone()));
     lifecycle.spawn("backlog", drain, sweeper::count_backlog(queue.clone(), drain.clone()));
-    let (count, memory, grace) = (config.workers.count, config.workers.memory_bytes, config.shutdown.grace);
+    let (count, grace) = (config.workers.count, config.shutdown.grace);
     let doorkeeper = Doorkeeper { config, queue: queue.clone(), lanes: lanes.clone(), waker };
     lifecycle.spawn("doorkeeper", drain, doorkeeper.run(drain.clone()));
 
     let running = TaskTracker::new();
-    let runner = Runner {
-        queue: queue.clone(),
-        held,
-        completer,
-        lanes: lanes.clone(),
-        memory: Arc::new(Memory::new(memory)),
-        stop: lifecycle.stop.clone(),
-    };
+    let runner =
+        Runner { queue: queue.clone(), held, completer, lanes: lanes.clone(), memory, stop: lifecycle.stop.clone() };
     let claimer = Claimer {
         queue: queue.clone(),
         daemon: daemon.clone(),
@@ -174,7 +166,7 @@ async fn work(
     };
     lifecycle.spawn("claimer", drain, claimer.run(drain.clone()));
 
-    let reason = endings.first().await?;
+    let reason = endings.first().await;
     match &reason {
         ExitReason::Signal => info!(
             objects = running.len(),
@@ -184,7 +176,7 @@ async fn work(
         ExitReason::TaskEnded(name) => error!(task = name, "Task {name} has ended, which it must not: the daemon ends"),
     }
     running.close();
-    endings.drain(lifecycle, grace, running.wait()).await?;
+    endings.drain(lifecycle, grace, running.wait()).await;
     finish(&queue, &daemon, lifecycle, &running).await;
     Ok(reason)
 }
@@ -211,25 +203,26 @@ enum Trouble {
     Lasting(anyhow::Error),
 }
 
-/// Waits out a PostgreSQL that is away: longer and longer, up to ten seconds.
-#[derive(Debug, Default)]
-struct Patience;
+impl From<QueueError> for Trouble {
+    fn from(error: QueueError) -> Self {
+        if error.is_away() { Self::Passing(error.into()) } else { Self::Lasting(error.into()) }
+    }
+}
 
-impl Patience {
-    async fn with<T, F>(&self, what: &str, mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
-    where
-        F: Future<Output = Result<T, Trouble>>,
-    {
-        let mut pause = Duration::from_millis(200);
-        loop {
-            match attempt().await {
-                Ok(done) => return Ok(done),
-                Err(Trouble::Lasting(error)) => return Err(error),
-                Err(Trouble::Passing(error)) => {
-                    warn!("Could not {what}, next try in {pause:?}: {error:#}");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(10));
-                }
+/// Waits out a PostgreSQL that is away: longer and longer, up to ten seconds.
+async fn patiently<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = Result<T, Trouble>>,
+{
+    let mut pause = Duration::from_millis(200);
+    loop {
+        match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(Trouble::Lasting(error)) => return Err(error),
+            Err(Trouble::Passing(error)) => {
+                warn!("Could not {what}, next try in {pause:?}: {error}");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(10));
             }
         }
     }

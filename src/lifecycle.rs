@@ -1,10 +1,10 @@
 //! How the process ends: first signal drains, second or the deadline stops hard, and a task that ends uninvited ends
 //! the daemon.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, io, time::Duration};
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -34,14 +34,22 @@ pub struct Lifecycle {
 
 /// The other end of a [`Lifecycle`]: waits for a reason to go.
 #[derive(Debug)]
-pub struct Endings(mpsc::UnboundedReceiver<&'static str>);
+pub struct Endings {
+    ended: mpsc::UnboundedReceiver<&'static str>,
+    // Listened to from the beginning: a signal that comes between two waits is not lost.
+    terminate: Signal,
+    interrupt: Signal,
+}
 
 impl Lifecycle {
-    #[must_use]
-    pub fn new() -> (Self, Endings) {
-        let (ended, endings) = mpsc::unbounded_channel();
+    /// From now on SIGTERM and SIGINT do not end the process by themselves.
+    pub fn new() -> io::Result<(Self, Endings)> {
+        let (sender, ended) = mpsc::unbounded_channel();
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
         let token = CancellationToken::new;
-        (Self { drain: token(), stop: token(), end: token(), tasks: TaskTracker::new(), ended }, Endings(endings))
+        let lifecycle = Self { drain: token(), stop: token(), end: token(), tasks: TaskTracker::new(), ended: sender };
+        Ok((lifecycle, Endings { ended, terminate, interrupt }))
     }
 
     /// Starts a task that runs until `until` is cancelled. Ending earlier, by return or panic, ends the daemon.
@@ -74,33 +82,22 @@ impl Lifecycle {
 
 impl Endings {
     /// Ends with the first signal or with a task that should not have ended.
-    pub async fn first(&mut self) -> std::io::Result<ExitReason> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        Ok(tokio::select! {
-            _ = terminate.recv() => ExitReason::Signal,
-            _ = interrupt.recv() => ExitReason::Signal,
-            Some(name) = self.0.recv() => ExitReason::TaskEnded(name),
-        })
+    pub async fn first(&mut self) -> ExitReason {
+        tokio::select! {
+            _ = self.terminate.recv() => ExitReason::Signal,
+            _ = self.interrupt.recv() => ExitReason::Signal,
+            Some(name) = self.ended.recv() => ExitReason::TaskEnded(name),
+        }
     }
 
     /// Waits for `drained` for as long as `grace`, or until a second signal; then cancels `stop`.
-    pub async fn drain(
-        &mut self,
-        lifecycle: &Lifecycle,
-        grace: Duration,
-        drained: impl Future<Output = ()>,
-    ) -> std::io::Result<()> {
+    pub async fn drain(&mut self, lifecycle: &Lifecycle, grace: Duration, drained: impl Future<Output = ()>) {
         lifecycle.drain.cancel();
         tokio::select! {
             () = drained => info!("Everything under way is finished"),
             () = tokio::time::sleep(grace) => warn!("Not finished within {grace:?}, releasing what is left"),
-            again = self.first() => {
-                again?;
-                warn!("Asked again, releasing what is under way at once");
-            }
+            _ = self.first() => warn!("Asked again, releasing what is under way at once"),
         }
         lifecycle.stop.cancel();
-        Ok(())
     }
 }

@@ -23,6 +23,12 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 fn describe() {
     describe_counter!("copyhold_copies_total", Unit::Count, "Copies recorded; by replica.");
     describe_counter!("copyhold_copied_bytes_total", Unit::Bytes, "Bytes of copies recorded; by replica.");
+    describe_counter!("copyhold_source_bytes_total", Unit::Bytes, "Bytes read from replicas; by replica.");
+    describe_counter!(
+        "copyhold_target_bytes_total",
+        Unit::Bytes,
+        "Bytes written to replicas, of copies that failed too; by replica."
+    );
     describe_counter!("copyhold_failures_total", Unit::Count, "Attempts that failed; by replica and class.");
     describe_counter!("copyhold_claims_total", Unit::Count, "Rows leased by this process.");
     describe_counter!("copyhold_leases_lost_total", Unit::Count, "Leases that this process lost before it was done.");
@@ -60,6 +66,11 @@ fn describe() {
         "copyhold_lag_seconds",
         Unit::Seconds,
         "From registration to the record of a copy; by replica."
+    );
+    describe_histogram!(
+        "copyhold_store_request_seconds",
+        Unit::Seconds,
+        "Requests to stores; by replica and operation."
     );
     describe_histogram!("copyhold_claim_seconds", Unit::Seconds, "Round trip of a claim.");
 }

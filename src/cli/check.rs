@@ -4,7 +4,7 @@ use serde::Serialize;
 use super::{Verdict, queue, show};
 use crate::{
     config::{Config, Replica},
-    queue::{Queue, SchemaFit},
+    queue::{Pin, Queue, ReplicaRow, SchemaFit},
     store::Store,
 };
 
@@ -34,7 +34,10 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     let mut findings = vec![finding("configuration", "read", Ok(format!("{} replicas", config.replicas.len())))];
     let (queue, pools) = queue(&config)?;
     findings.extend(database(&config, &queue).await);
-    let buckets = config.replicas.iter().map(|replica| bucket(replica, config.primary == replica.name));
+    // Without them, because the database does not answer, the buckets are still looked at.
+    let known = queue.replica_rows().await.unwrap_or_default();
+    let row = |replica: &Replica| known.iter().find(|row| row.name == replica.name);
+    let buckets = config.replicas.iter().map(|replica| bucket(replica, config.primary == replica.name, row(replica)));
     findings.extend(futures::future::join_all(buckets).await.into_iter().flatten());
     pools.close().await;
 
@@ -82,32 +85,40 @@ async fn schema(queue: &Queue) -> Result<String, String> {
 }
 
 /// Read access by a listing of one key, write access by a multipart upload that is begun and aborted.
-async fn bucket(replica: &Replica, primary: bool) -> Vec<Finding> {
+async fn bucket(replica: &Replica, primary: bool, row: Option<&ReplicaRow>) -> Vec<Finding> {
     let of = replica.name.as_str();
+    let pin = row.and_then(|row| row.pin.as_ref());
+    if let Some(why) = pin.and_then(|pin| pin.forbids(&Pin::of(replica))) {
+        return vec![finding(of, "bucket", Err(why))];
+    }
     let store = match Store::connect(replica, 1).await {
         Ok(store) => store,
         Err(error) => return vec![finding(of, "connect", Err(error.to_string()))],
     };
-    let listed = store.first_key().await.map_err(|e| e.to_string());
-    let readable = listed.is_ok();
-    let held = listed.map(|first| match (first, replica.existing) {
-        (None, _) => "bucket is empty".to_owned(),
-        (Some(_), Some(_)) => "bucket holds data, existing says what to do with it".into(),
-        (Some(_), None) if primary => "bucket holds data".into(),
-        (Some(_), None) => "bucket holds data; if Copyhold has not filled it, its section must say existing = \"adopt\" or \"overwrite\"".into(),
+    let first = match store.first_key().await {
+        Ok(first) => first,
+        Err(error) => return vec![finding(of, "list", Err(error.to_string()))],
+    };
+    let in_use = row.is_some_and(|row| row.admission.is_some());
+    let holds = holds(replica, first.is_some(), in_use, primary);
+    let written = store.check_write().await.map(|()| "a multipart upload was begun and aborted".to_owned());
+    let written = written.or_else(|error| {
+        // Nothing needs to be written to a primary that lacks nothing.
+        let fine = || format!("not allowed, which a primary that lacks nothing does not need ({error})");
+        if primary { Ok(fine()) } else { Err(error.to_string()) }
     });
-    let mut findings = vec![finding(of, "list", held)];
-    if readable {
-        let written = store.check_write().await.map(|()| "a multipart upload was begun and aborted".to_owned());
-        // Nothing needs to be written to a primary while it lacks nothing.
-        let written = written.or_else(|error| {
-            if primary {
-                Ok(format!("not allowed, which a primary that lacks nothing does not need ({error})"))
-            } else {
-                Err(error.to_string())
-            }
-        });
-        findings.push(finding(of, "write", written));
+    vec![finding(of, "list", holds), finding(of, "write", written)]
+}
+
+fn holds(replica: &Replica, something: bool, in_use: bool, primary: bool) -> Result<String, String> {
+    match (something, replica.existing) {
+        (false, _) => Ok("the bucket is empty".into()),
+        (true, _) if in_use => Ok("the bucket is in use by Copyhold".into()),
+        (true, _) if primary => Ok("the bucket holds data".into()),
+        (true, Some(existing)) => Ok(format!("the bucket holds data, existing = {existing:?} says what to do with it")),
+        (true, None) => Err(format!(
+            "the bucket already holds data: say existing = \"adopt\" or \"overwrite\" in [replicas.{}]",
+            replica.name
+        )),
     }
-    findings
 }

@@ -1,4 +1,4 @@
-//! The configuration: read ([`load`]), then checked, then trusted ([`Config`]).
+//! The configuration: read ([`load()`]), then checked, then trusted ([`Config`]).
 //!
 //! Whoever holds a [`Config`] need not check anything again. Secrets are
 //! [`SecretString`]s; the configuration prints them as `***`.

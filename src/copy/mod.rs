@@ -16,7 +16,11 @@ mod tests;
 mod verify;
 mod whole;
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +34,9 @@ use crate::{
 use failure::{bare, most_telling};
 use plan::{Parts, Plan, plan};
 use source::{Piece, Reader};
+
+/// How long a copy that is to stop waits for a request that makes an object appear.
+const LAST_REQUEST_MAY_TAKE: Duration = Duration::from_secs(2);
 
 /// One object to be copied.
 #[derive(Debug)]
@@ -201,6 +208,17 @@ impl Copy<'_> {
 
     async fn or_stop<T>(&self, work: impl Future<Output = T>) -> Result<T, Cancelled> {
         self.stop.run_until_cancelled(work).await.ok_or(Cancelled)
+    }
+
+    /// For requests that make an object appear. Cut off, one may still be carried out later, when the key may have
+    /// another content: so it is left a moment to end.
+    async fn or_stop_late<T>(&self, work: impl Future<Output = T>) -> Result<T, Cancelled> {
+        let mut work = pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => Ok(done),
+            () = self.stop.cancelled() => tokio::time::timeout(LAST_REQUEST_MAY_TAKE, work).await.map_err(|_| Cancelled),
+        }
     }
 
     fn has_read(&self, store: &Store, content: Content) {

@@ -26,7 +26,7 @@ use crate::{
 /// that nobody wants any more.
 const CLEAN_UP_WITHIN: Duration = Duration::from_secs(5);
 
-/// The uploads of one object. Each is completed, or aborted by [`Uploads::abort`];
+/// The uploads of one object. Each is completed, or aborted by [`abort`];
 /// none is left to `Drop`.
 struct Uploads<'a> {
     live: Vec<Upload<'a>>,
@@ -204,7 +204,7 @@ impl Copy<'_> {
             let result = verify::adopt(&target.store, key, there, content, whole).await;
             self.ended(target, result);
         }));
-        let (completed, _) = self.or_stop(async { tokio::join!(completed, compared) }).await?;
+        let (completed, _) = self.or_stop_late(async { tokio::join!(completed, compared) }).await?;
         for (upload, done) in std::mem::take(&mut uploads.live).into_iter().zip(completed) {
             if !done {
                 abort(&mut uploads.aborts, key, upload);

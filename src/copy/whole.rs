@@ -36,7 +36,7 @@ impl Copy<'_> {
             let result = self.put(target, &piece, &content, metadata).await;
             self.ended(target, result);
         }));
-        self.or_stop(all).await?;
+        self.or_stop_late(all).await?;
         Ok(())
     }
 

@@ -11,7 +11,7 @@ mod replica;
 pub use backoff::{Next, next_try};
 pub use class::Class;
 pub use content::{Content, ContentHash};
-pub use key::{InvalidKey, ObjectKey, escape};
+pub use key::{InvalidKey, MAX_KEY_BYTES, ObjectKey, escape};
 pub use lease::{Fence, Generation, Lease, PriorFailure, ReplicaState};
 pub use outcome::{Failure, Outcome, Verified};
 pub use replica::{InvalidName, ReplicaName, SchemaName};

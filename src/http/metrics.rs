@@ -14,6 +14,8 @@ pub(super) async fn render(State(pages): State<Pages>) -> impl IntoResponse {
     if let Ok(replicas) = pages.queue.backlog().await {
         replicas.iter().for_each(set_backlog);
     }
+    #[expect(clippy::cast_precision_loss, reason = "gauges are doubles; bytes stay exact up to 2^53")]
+    gauge!("copyhold_memory_bytes").set(pages.memory.held_bytes() as f64);
     metrics_process::Collector::default().collect();
     (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], pages.metrics.render())
 }

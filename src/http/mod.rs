@@ -9,9 +9,9 @@ use axum::{Router, routing::get};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
-use crate::queue::Queue;
+use crate::{copy::Memory, queue::Queue};
 
 /// How often old samples are folded away, whether or not somebody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -20,6 +20,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Pages {
     pub queue: Queue,
+    pub memory: Memory,
     pub metrics: PrometheusHandle,
     /// Cancelled when the daemon takes on nothing new: it is alive, but not ready.
     pub drain: CancellationToken,
@@ -38,6 +39,9 @@ pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves until `end`.
 pub async fn serve(listener: TcpListener, pages: Pages, end: CancellationToken) {
+    if let Ok(address) = listener.local_addr() {
+        info!("Serving /livez, /readyz and /metrics on http://{address}");
+    }
     let upkeep = pages.metrics.clone();
     let router = Router::new()
         .route("/livez", get(health::live))

@@ -53,7 +53,10 @@ pub fn direct_options(database: &Database) -> Result<PgConnectOptions, sqlx::Err
 }
 
 fn options(url: &SecretString, database: &Database) -> Result<PgConnectOptions, sqlx::Error> {
-    let mut options = PgConnectOptions::from_str(url.expose_secret())?.application_name("copyhold");
+    let mut options = PgConnectOptions::from_str(url.expose_secret())?
+        .application_name("copyhold")
+        // Of no use to us, who read floats in binary, and refused by poolers unless told otherwise.
+        .extra_float_digits(None);
     if let Some(password) = &database.password {
         options = options.password(password.expose_secret());
     }

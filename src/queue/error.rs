@@ -7,19 +7,20 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// What can go wrong between us and PostgreSQL.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// The server, or the way to it, failed.
-    #[error("{statement}: {}", sentence(source))]
-    Database { statement: &'static str, source: sqlx::Error },
-    #[error("{statement}: PostgreSQL gave no answer within {limit:?}")]
+    /// The server, or the way to it, failed. Not called `source`: all of it is in the sentence, and an error chain
+    /// would say it twice.
+    #[error("{} (in {statement})", sentence(cause))]
+    Database { statement: &'static str, cause: sqlx::Error },
+    #[error("PostgreSQL gave no answer within {limit:?} (in {statement})")]
     Silent { statement: &'static str, limit: Duration },
     /// A row says something that no version of this program writes.
-    #[error("{statement}: {what}")]
+    #[error("the database says something unexpected: {what} (in {statement})")]
     Inconsistent { statement: &'static str, what: String },
 }
 
 impl QueueError {
     pub(super) fn database(statement: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
-        move |source| Self::Database { statement, source }
+        move |cause| Self::Database { statement, cause }
     }
 
     /// PostgreSQL, or the way to it, is down or is starting: waiting helps.
@@ -28,7 +29,7 @@ impl QueueError {
         match self {
             Self::Silent { .. } => true,
             Self::Inconsistent { .. } => false,
-            Self::Database { source, .. } => match source {
+            Self::Database { cause, .. } => match cause {
                 sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
                 // 08: connection; 53: out of resources; 57P: shutting down or starting.
                 sqlx::Error::Database(refusal) => refusal
@@ -43,7 +44,7 @@ impl QueueError {
     #[must_use]
     pub fn sqlstate(&self) -> Option<String> {
         match self {
-            Self::Database { source, .. } => source.as_database_error()?.code().map(std::borrow::Cow::into_owned),
+            Self::Database { cause, .. } => cause.as_database_error()?.code().map(std::borrow::Cow::into_owned),
             Self::Silent { .. } | Self::Inconsistent { .. } => None,
         }
     }
@@ -73,6 +74,17 @@ fn sentence(error: &sqlx::Error) -> String {
             Some("42P01" | "42703" | "3F000" | "42883") => {
                 format!("{}; run `copyhold migrate` with this configuration", refusal.message())
             }
+            // From a pooler: refused start-up options, and a prepared statement that another session made or lacks.
+            Some("08P01") if refusal.message().contains("startup parameter") => {
+                format!(
+                    "{}; database.url leads to a pooler: set database.listen_url, as docs/postgresql.md says",
+                    refusal.message()
+                )
+            }
+            Some("42P05" | "26000") => format!(
+                "{}; the pooler must keep prepared statements (PgBouncer 1.21 or later, max_prepared_statements above 0)",
+                refusal.message()
+            ),
             _ => refusal.message().to_owned(),
         },
         other => other.to_string(),

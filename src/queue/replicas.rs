@@ -1,13 +1,33 @@
 use std::time::{Duration, SystemTime};
 
 use super::{PARKED, Queue, QueueError, built, error::limited};
-use crate::domain::ReplicaName;
+use crate::{config, domain::ReplicaName};
 
 /// Where the copies of a replica are: another bucket must not inherit its proofs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pin {
     pub endpoint: String,
     pub bucket: String,
+}
+
+impl Pin {
+    /// What the configuration says.
+    #[must_use]
+    pub fn of(replica: &config::Replica) -> Self {
+        Self { endpoint: replica.endpoint.as_str().trim_end_matches('/').to_owned(), bucket: replica.bucket.clone() }
+    }
+
+    /// Why a daemon with `configured` must leave the replica alone; `None`: it need not.
+    #[must_use]
+    pub fn forbids(&self, configured: &Self) -> Option<String> {
+        (self != configured).then(|| {
+            format!(
+                "its recorded copies are in bucket {} at {}, the configuration names {} at {}: restore the setting, or \
+                 give the other bucket a replica name of its own",
+                self.bucket, self.endpoint, configured.bucket, configured.endpoint
+            )
+        })
+    }
 }
 
 /// What was decided before the first write to a replica.

@@ -4,15 +4,13 @@
 //! end of the process that started it, whatever ended that: a guardian process sees to it.
 //! It never touches a cluster that is on the machine already.
 
-mod account;
 mod binaries;
 mod error;
-mod guardian;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    fs,
+    io,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     time::Duration,
@@ -30,10 +28,14 @@ use tokio::{
 
 pub use error::SandboxError;
 
-use account::Account;
+use super::{
+    account::Account,
+    guardian::{End, Guardian},
+};
 use binaries::Binaries;
-use guardian::Guardian;
 
+/// What the guardian calls initdb and then the server: one at a time.
+const PROGRAM: &str = "postgres";
 /// The superuser of every cluster here.
 const SUPERUSER: &str = "postgres";
 /// Recovery after a kill included.
@@ -94,7 +96,7 @@ impl Cluster {
     pub async fn start(options: Options) -> Result<Self, SandboxError> {
         let binaries = Binaries::find().await?;
         let account = Account::if_root()?;
-        let guardian = guardian::start_anywhere(options.parent.as_deref(), account.as_ref()).await?;
+        let guardian = Guardian::start(options.parent.as_deref(), "copyhold-pg", account.as_ref()).await?;
         let mut cluster = Self {
             binaries,
             account,
@@ -159,7 +161,7 @@ impl Cluster {
         }
         server.wait().await.map_err(SandboxError::process("postgres"))?;
         self.server = None;
-        self.guardian.forget_process();
+        self.guardian.forget(PROGRAM);
         Ok(())
     }
 
@@ -173,16 +175,12 @@ impl Cluster {
     pub async fn stop(mut self) -> Result<(), SandboxError> {
         // Its data goes anyway: no time is spent on a checkpoint.
         self.kill_server().await?;
-        self.guardian.dismiss().await
+        self.guardian.dismiss().await.map_err(SandboxError::process("the sandbox's guardian"))
     }
 
     /// The last lines of the server's log, for whoever wonders why.
     pub fn log_tail(&self) -> String {
-        const LINES: usize = 20;
-        let log = fs::read(self.folder().join("log")).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(LINES)..].join("\n")
+        self.guardian.log_tail(PROGRAM)
     }
 
     async fn create(&mut self) -> Result<(), SandboxError> {
@@ -194,10 +192,10 @@ impl Cluster {
         let mut arguments: Vec<String> = fixed.map(str::to_owned).into();
         arguments.push(format!("--username={SUPERUSER}"));
         arguments.push(format!("--pgdata={}", data.display()));
-        let launched = self.guardian.launch(&self.binaries.initdb(), &arguments, self.account.as_ref());
+        let launched = self.launch(&self.binaries.initdb(), &arguments);
         let mut initdb = launched.map_err(SandboxError::process("initdb"))?;
         let status = initdb.wait().await.map_err(SandboxError::process("initdb"))?;
-        self.guardian.forget_process();
+        self.guardian.forget(PROGRAM);
         if status.success() {
             return Ok(());
         }
@@ -230,9 +228,16 @@ impl Cluster {
         for (name, value) in own.chain(settings) {
             arguments.extend(["-c".to_owned(), format!("{name}={value}")]);
         }
-        let launched = self.guardian.launch(&self.binaries.postgres(), &arguments, self.account.as_ref());
+        let launched = self.launch(&self.binaries.postgres(), &arguments);
         self.server = Some(launched.map_err(SandboxError::process("postgres"))?);
         self.until_it_answers().await
+    }
+
+    fn launch(&self, program: &Path, arguments: &[String]) -> io::Result<Child> {
+        let account = self.account.as_ref();
+        self.guardian.launch(PROGRAM, End::Quit, program, account, |command| {
+            command.args(arguments);
+        })
     }
 
     /// Asks through the socket, where no other server can answer in its place.
@@ -243,7 +248,7 @@ impl Cluster {
             let server = self.server.as_mut().expect("just started");
             if server.try_wait().map_err(SandboxError::process("postgres"))?.is_some() {
                 self.server = None;
-                self.guardian.forget_process();
+                self.guardian.forget(PROGRAM);
                 let log = self.log_tail();
                 return Err(SandboxError::of_log(log, self.folder(), self.port, "PostgreSQL ended while it started"));
             }

@@ -1,5 +1,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
+use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -16,6 +17,9 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// While a replica is not open there is more to hope for.
 const HOPE_EVERY: Duration = Duration::from_secs(3);
+
+/// How long a store may take to say whether its bucket is empty, until it is asked again.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Decides for each replica whether this daemon may read it and write to it, before it does.
 ///
@@ -64,14 +68,18 @@ impl Doorkeeper {
             }
         }
         let primary = rows.values().find(|r| r.primary).map(|r| r.name.clone());
-        let mut standings = BTreeMap::new();
-        for replica in self.lanes.replicas() {
-            let standing = match rows.get(&replica.name) {
-                None => Standing::Barred { why: "it has no columns yet: run `copyhold migrate`".into() },
-                Some(row) => self.standing(replica, row).await?,
-            };
-            standings.insert(replica.name.clone(), standing);
-        }
+        // All at once: a store that does not answer keeps no other waiting.
+        let standings = self.lanes.replicas().iter().map(|replica| {
+            let row = rows.get(&replica.name);
+            async move {
+                let standing = match row {
+                    None => Standing::Barred { why: "it has no columns yet: run `copyhold migrate`".into() },
+                    Some(row) => self.standing(replica, row).await?,
+                };
+                Ok::<_, QueueError>((replica.name.clone(), standing))
+            }
+        });
+        let standings = try_join_all(standings).await?.into_iter().collect();
         Ok(View { primary, standings })
     }
 
@@ -82,17 +90,12 @@ impl Doorkeeper {
     fn pin_of(&self, name: &ReplicaName) -> Pin {
         // Cannot fail: the lanes are made from this configuration.
         let replica = self.config.replica(name).expect("a lane's replica is in the configuration");
-        Pin { endpoint: replica.endpoint.as_str().trim_end_matches('/').to_owned(), bucket: replica.bucket.clone() }
+        Pin::of(replica)
     }
 
     async fn standing(&self, replica: &Replica, row: &ReplicaRow) -> Result<Standing, QueueError> {
         let ours = self.pin_of(&replica.name);
-        if let Some(pin) = row.pin.as_ref().filter(|pin| **pin != ours) {
-            let why = format!(
-                "its recorded copies are in bucket {} at {}, the configuration names {} at {}: restore the setting, or \
-                 give the other bucket a replica name of its own",
-                pin.bucket, pin.endpoint, ours.bucket, ours.endpoint
-            );
+        if let Some(why) = row.pin.as_ref().and_then(|pin| pin.forbids(&ours)) {
             return Ok(Standing::Barred { why });
         }
         if let Some((admission, since)) = row.admission {
@@ -125,7 +128,11 @@ impl Doorkeeper {
 
     async fn decide(&self, replica: &Replica) -> Result<Admission, String> {
         let existing = self.config.replica(&replica.name).and_then(|r| r.existing);
-        match replica.store.first_key().await {
+        let listed = tokio::time::timeout(ANSWER_WITHIN, replica.store.first_key()).await;
+        let Ok(listed) = listed else {
+            return Err(format!("its bucket could not be listed: no answer within {ANSWER_WITHIN:?}"));
+        };
+        match listed {
             Err(error) => Err(format!("its bucket could not be listed: {error}")),
             Ok(None) => Ok(Admission::Empty),
             Ok(Some(key)) => match existing {

@@ -1,7 +1,9 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, PoisonError, RwLock},
 };
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     copy::{Job, OnExisting, Source, Target},
@@ -27,7 +29,21 @@ pub struct Replica {
     pub store: Arc<Store>,
     /// It may be a source.
     pub read: bool,
+    /// Copies that may be under way to it: fewer than there are workers, so that a slow one leaves some to the others.
+    permits: Arc<Semaphore>,
 }
+
+impl Replica {
+    /// `workers`: objects in flight at most. Three quarters of them may be busy with one target.
+    #[must_use]
+    pub fn new(store: Store, read: bool, workers: usize) -> Self {
+        let permits = Arc::new(Semaphore::new((workers * 3 / 4).max(1)));
+        Self { name: store.name().clone(), store: Arc::new(store), read, permits }
+    }
+}
+
+/// The right to write to some targets; a target's is given back as soon as its copy has ended.
+pub type Permits = HashMap<ReplicaName, OwnedSemaphorePermit>;
 
 /// What is known of the replicas at the moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,21 +89,22 @@ impl Lanes {
         self.0.view.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The lanes to claim from, in the order of the configuration.
+    /// The lanes to claim from, in the order of the configuration: those that may be written to, and have a permit left.
     #[must_use]
     pub fn open(&self) -> Vec<ReplicaName> {
         let view = self.view();
         let open = self.0.replicas.iter().filter(|r| matches!(view.standings.get(&r.name), Some(Standing::Open(_))));
-        open.map(|r| r.name.clone()).collect()
+        open.filter(|r| r.permits.available_permits() > 0).map(|r| r.name.clone()).collect()
     }
 
-    /// What is to be copied from where to where.
+    /// What is to be copied from where to where, with a permit for each target. A target that has none left is left
+    /// out: its copy stays due, and another claim makes it.
     ///
     /// Sources are the replicas on record, the primary first. The primary is also one when no other is, whatever the
     /// row says of it: an object may be registered before anybody has seen it there. Then it is no target: reading
     /// it is its proof.
     #[must_use]
-    pub fn job(&self, lease: &Lease) -> Job {
+    pub fn job(&self, lease: &Lease) -> (Job, Permits) {
         let view = self.view();
         let is_primary = |r: &Replica| view.primary.as_ref() == Some(&r.name);
         let readable =
@@ -99,21 +116,26 @@ impl Lanes {
             sources.extend(replicas().map(|(r, _)| r).filter(|r| is_primary(r) && readable(r)));
         }
         sources.sort_by_key(|r| !is_primary(r));
+        let mut permits = Permits::new();
         let targets = replicas()
             .filter(|(r, state)| state.due && !sources.iter().any(|s| s.name == r.name))
             .filter_map(|(r, _)| match view.standings.get(&r.name)? {
-                Standing::Open(existing) => Some(Target { store: Arc::clone(&r.store), existing: *existing }),
+                Standing::Open(existing) => {
+                    permits.insert(r.name.clone(), Arc::clone(&r.permits).try_acquire_owned().ok()?);
+                    Some(Target { store: Arc::clone(&r.store), existing: *existing })
+                }
                 Standing::ReadOnly { .. } | Standing::Barred { .. } => None,
             })
             .collect();
         let recorded = |r: &Replica| lease.replicas.iter().any(|state| state.replica == r.name && state.recorded);
         let source = |r: &Replica| Source { store: Arc::clone(&r.store), recorded: recorded(r) };
-        Job {
+        let job = Job {
             key: lease.key.clone(),
             content: lease.content,
             stated_bytes: lease.size_bytes,
             sources: sources.into_iter().map(source).collect(),
             targets,
-        }
+        };
+        (job, permits)
     }
 }

@@ -1,6 +1,5 @@
 use std::{
     collections::HashMap,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -28,7 +27,7 @@ pub struct Runner {
     pub held: Held,
     pub completer: Completer,
     pub lanes: Lanes,
-    pub memory: Arc<Memory>,
+    pub memory: Memory,
     /// Cancelled when everything under way is to be let go.
     pub stop: CancellationToken,
 }
@@ -38,7 +37,7 @@ impl Runner {
     pub async fn run(&self, lease: Lease) {
         let begun = Instant::now();
         let lost = self.held.enter(&lease, &self.stop);
-        let job = self.lanes.job(&lease);
+        let (job, mut permits) = self.lanes.job(&lease);
         let (steps, mut taken) = mpsc::unbounded_channel();
         let copying = copy::copy(&job, &self.memory, &lost, &steps);
         tokio::pin!(copying);
@@ -49,6 +48,9 @@ impl Runner {
             tokio::select! {
                 biased;
                 Some(step) = taken.recv() => {
+                    if let Step::Target { replica, .. } = &step {
+                        permits.remove(replica);
+                    }
                     notes.take(step);
                     if notes.has_proof() {
                         write_at.get_or_insert_with(|| tokio::time::Instant::now() + TOGETHER);

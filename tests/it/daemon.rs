@@ -1,6 +1,6 @@
 //! The whole way of the data: registered, copied, verified, recorded.
 
-use copyhold::sandbox::s3::{Fault, Metadata, Op, When};
+use copyhold::sandbox::s3::{Fault, Metadata, Op, When, synthetic};
 
 use crate::world::{World, soon};
 
@@ -31,7 +31,7 @@ async fn odd_keys_sizes_and_metadata_arrive_as_they_were() {
         .with("cache-control", "max-age=3600")
         .with("x-amz-meta-owner", "somebody");
     let long = "k".repeat(1024);
-    let objects: [(&str, usize); 8] = [
+    let objects: [(&str, u64); 8] = [
         ("empty", 0),
         ("a//b", 1),
         ("/lead", 2),
@@ -56,8 +56,8 @@ async fn odd_keys_sizes_and_metadata_arrive_as_they_were() {
     assert_eq!(world.bucket("wasabi").uploads().len(), 0);
 }
 
-fn bytes(size: usize) -> Vec<u8> {
-    (0..size).map(|i| (i * 31 >> 3) as u8).collect()
+fn bytes(size: u64) -> Vec<u8> {
+    synthetic::bytes(7, 0..size).to_vec()
 }
 
 #[tokio::test]
@@ -94,6 +94,24 @@ async fn a_store_that_breaks_down_later_is_retried_by_the_databases_clock() {
     assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
     // The source was read anew for the retry, and the target that had its copy was left alone.
     assert_eq!(world.bucket("wasabi").writes("photo"), 1);
+}
+
+#[tokio::test]
+async fn a_target_that_hangs_leaves_workers_to_the_others() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    let stall = world.bucket("scw").order(Fault::Stall, When::op(Op::PutObject));
+    // Ten times as many as there are workers, while not one copy to scw ends.
+    for i in 0..160 {
+        world.bucket("b2").put(&format!("photo {i}"), "bytes");
+    }
+    let insert = "INSERT INTO copyhold.object_copies (object_key, b2)
+                  SELECT 'photo ' || i, copyhold.now_utc_micro_seconds() FROM generate_series(0, 159) i";
+    world.execute(insert).await;
+    world.until("SELECT count(wasabi) = 160 AND count(scw) = 0 FROM copyhold.object_copies").await;
+    stall.clear();
+    world.until("SELECT count(scw) = 160 FROM copyhold.object_copies").await;
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ async fn a_heartbeat_moves_the_lease_on_and_says_which_are_lost() {
     world.value("SELECT copyhold.register('registered again')").await;
     let until = "SELECT lock FROM copyhold.object_copies WHERE object_key = 'kept'";
     let before: i64 = world.value(until).await.unwrap().parse().unwrap();
-    let answers = world.queue().renew(&held, Duration::from_secs(600)).await.unwrap();
+    let answers = world.queue().renew(&held, Duration::from_mins(10)).await.unwrap();
     for (of, _, answer) in answers {
         assert_eq!(answer, if of == key("kept") { Answer::Recorded } else { Answer::Changed }, "{of}");
     }
@@ -43,7 +43,7 @@ async fn a_heartbeat_waits_for_nobody() {
         .execute(&mut *application)
         .await
         .unwrap();
-    let answers = world.queue().renew(&held, Duration::from_secs(60)).await.unwrap();
+    let answers = world.queue().renew(&held, Duration::from_mins(1)).await.unwrap();
     for (of, _, answer) in answers {
         assert_eq!(answer, if of == key("free") { Answer::Recorded } else { Answer::Busy }, "{of}");
     }
@@ -74,7 +74,7 @@ async fn the_sweeper_frees_what_has_run_out_and_nothing_else() {
     // Its late heartbeat does not bring it back.
     let dead = leases.iter().find(|l| l.key == key("dead")).unwrap();
     let late =
-        world.queue().renew(&[(dead.key.clone(), dead.fence, dead.generation)], Duration::from_secs(60)).await.unwrap();
+        world.queue().renew(&[(dead.key.clone(), dead.fence, dead.generation)], Duration::from_mins(1)).await.unwrap();
     assert_eq!(late[0].2, Answer::Changed);
     assert!(world.queue().reclaim().await.unwrap().is_empty());
 }

@@ -4,6 +4,7 @@
 mod claims;
 mod commands;
 mod completion;
+mod crash_points;
 mod daemon;
 mod leases;
 mod migrations;
@@ -12,4 +13,5 @@ mod plans;
 mod rights;
 mod shutdown;
 mod sources;
+mod surface;
 mod world;

@@ -1,1 +1,66 @@
+//! The two roles of deploy/roles.sql can do their work and nothing else.
 
+use copyhold::queue::migrate;
+use sqlx::{Connection as _, PgConnection};
+
+use crate::world::{World, cluster, soon};
+
+const ROLES: &str = include_str!("../../deploy/roles.sql");
+
+/// A migrated world in which the daemon connects as its own role, and the application's connection.
+async fn with_roles(database: &str) -> (World, PgConnection) {
+    let cluster = cluster().await;
+    cluster.create_database(database, None).await.unwrap();
+    let mut world = World::at(cluster.url(database), "").await;
+    migrate(&world.config).await.unwrap();
+    let (daemon, application) = (format!("{database}_daemon"), format!("{database}_app"));
+    world.execute(&format!("CREATE ROLE {daemon} LOGIN; CREATE ROLE {application} LOGIN;")).await;
+    world.execute(&ROLES.replace("copyhold_daemon", &daemon).replace("copyhold_app", &application)).await;
+    let url = cluster.socket_url_as(&daemon, database);
+    world.rewrite(|text| text.replace(&cluster.url(database), &url));
+    let application = PgConnection::connect(&cluster.socket_url_as(&application, database)).await.unwrap();
+    (world, application)
+}
+
+#[tokio::test]
+async fn the_daemons_role_is_all_that_a_daemon_needs() {
+    let (world, mut application) = with_roles("rights_of_daemon").await;
+    world.bucket("b2").put("photo", "bytes");
+    world.insert("gone").await;
+    let mut daemon = world.daemon().await;
+    let insert =
+        "INSERT INTO copyhold.object_copies (object_key, b2) VALUES ('photo', copyhold.now_utc_micro_seconds())";
+    sqlx::raw_sql(insert).execute(&mut application).await.unwrap();
+    world.until_copied("photo").await;
+    // Failures, the backlog, the farewell: every statement of it has been sent.
+    world.until("SELECT count(*) = 3 FROM copyhold.copy_failures").await;
+    world.until("SELECT bool_and(objects = 1) FROM copyhold.backlog").await;
+    assert!(world.run(&["status"]).await.status.success());
+    assert!(world.run(&["enqueue", "photo"]).await.status.success());
+    daemon.signal(rustix::process::Signal::TERM);
+    assert_eq!(soon("it ends", daemon.exit_code()).await, Some(0));
+    assert!(!daemon.log().contains("permission denied"), "{}", daemon.log());
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.daemons").await.unwrap(), "0");
+}
+
+#[tokio::test]
+async fn the_applications_role_registers_and_cannot_forge() {
+    let (world, mut application) = with_roles("rights_of_app").await;
+    let mut may = async |sql: &'static str| sqlx::raw_sql(sql).execute(&mut application).await.is_ok();
+    assert!(may("INSERT INTO copyhold.object_copies (object_key, b2, size_bytes) VALUES ('a', 1, 2)").await);
+    assert!(may("SELECT copyhold.register('a', 3)").await);
+    assert!(may("SELECT copyhold.register('b', 3, ARRAY['wasabi'])").await);
+    for forged in [
+        "INSERT INTO copyhold.object_copies (object_key, wasabi) VALUES ('c', 1)",
+        "INSERT INTO copyhold.object_copies (object_key, lock, lease) VALUES ('c', 1, 1)",
+        "INSERT INTO copyhold.object_copies (object_key, generation) VALUES ('c', 1)",
+        "UPDATE copyhold.object_copies SET wasabi = 1",
+        "DELETE FROM copyhold.object_copies",
+        "SELECT * FROM copyhold.object_copies",
+        "UPDATE copyhold.replicas SET existing = 'overwrite'",
+        "SELECT copyhold.wake_sleepers()",
+    ] {
+        assert!(!may(forged).await, "{forged}");
+    }
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.object_copies").await.unwrap(), "2");
+}

@@ -31,7 +31,7 @@ use tokio::{
 };
 
 /// Longer than anything takes that goes well, on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const TEMPLATE: &str = "template_copyhold";
 
 /// The cluster outlives each test's own runtime. It is never stopped: its guardian does that when this process ends.
@@ -260,10 +260,8 @@ pub async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
 
 /// Awaits something that must happen.
 pub async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, happens).await {
-        Ok(value) => value,
-        Err(_) => panic!("did not happen: {what}"),
-    }
+    let ended = tokio::time::timeout(PATIENCE, happens).await;
+    ended.unwrap_or_else(|_| panic!("did not happen: {what}"))
 }
 
 pub fn key(key: &str) -> ObjectKey {

@@ -1,7 +1,9 @@
 use std::{
-    fmt, io,
+    io,
     path::{Path, PathBuf},
 };
+
+use crate::sandbox::guardian::NoFolder;
 
 /// Why there is no cluster.
 #[derive(Debug, thiserror::Error)]
@@ -18,8 +20,8 @@ pub enum SandboxError {
          add one with `useradd --system postgres`, or run this as an ordinary user"
     )]
     NoAccount,
-    #[error("no folder for a temporary cluster{}\nset TMPDIR to a folder with a short path that everybody may write to", as_list(.tried))]
-    NoFolder { tried: Vec<(PathBuf, String)> },
+    #[error(transparent)]
+    NoFolder(#[from] NoFolder),
     #[error("no space is left in {} for a temporary cluster\nfree some, or set TMPDIR to a folder on another disk", .folder.display())]
     DiskFull { folder: PathBuf },
     #[error("port {port} on 127.0.0.1 is taken\nend what listens there, or choose another port")]
@@ -48,8 +50,4 @@ impl SandboxError {
             Self::Server { what, log }
         }
     }
-}
-
-fn as_list(tried: &[(PathBuf, String)]) -> impl fmt::Display + '_ {
-    fmt::from_fn(move |f| tried.iter().try_for_each(|(folder, why)| write!(f, "\n  {}: {why}", folder.display())))
 }

@@ -1,4 +1,5 @@
 use std::{
+    fs,
     os::unix::fs::PermissionsExt as _,
     process::{Output, Stdio},
 };
@@ -10,6 +11,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::sandbox::account::command;
 
 async fn answer(url: &str) -> Result<i32, sqlx::Error> {
     let mut connection = PgConnection::connect(url).await?;
@@ -239,7 +241,7 @@ async fn an_ordinary_user_can_have_a_cluster_too() {
     let copy = folder.path().join("tests");
     fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     let account = Account::if_root().unwrap().unwrap();
-    let mut child = account::command(&copy, Some(&account));
+    let mut child = command(&copy, Some(&account));
     child.args(["--exact", &format!("sandbox::postgres::tests::{NAME}")]).env(PART, NAME);
     let Output { status, stdout, .. } = child.output().await.unwrap();
     let said = String::from_utf8_lossy(&stdout);

@@ -10,39 +10,8 @@ use s3s::{S3Result, s3_error};
 
 use super::metadata::Metadata;
 use super::object::{Body, Object};
+use super::quirks::BucketOptions;
 use crate::domain::Content;
-
-/// What becomes of the bytes that are uploaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Keep {
-    #[default]
-    Bytes,
-    /// Length and hashes alone, so that tests of many GiB fit in memory. A GET
-    /// is answered with the code `SandboxBytesNotKept`.
-    Digest,
-}
-
-/// How a bucket differs from the usual one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BucketOptions {
-    pub keep: Keep,
-    /// Smallest size of a part that is not the last; S3 says 5 MiB.
-    pub min_part_bytes: u64,
-}
-
-impl BucketOptions {
-    /// A bucket that forgets bytes and remembers hashes.
-    #[must_use]
-    pub fn digest_only() -> Self {
-        Self { keep: Keep::Digest, ..Self::default() }
-    }
-}
-
-impl Default for BucketOptions {
-    fn default() -> Self {
-        Self { keep: Keep::Bytes, min_part_bytes: 5 * 1024 * 1024 }
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct Bucket {

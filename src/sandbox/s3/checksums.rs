@@ -8,15 +8,25 @@ use s3s::dto::{Checksum, ChecksumType};
 use s3s::{S3Result, s3_error};
 
 /// Header, length of the hash in bytes, and where its base64 stands.
-pub(super) type Slot<'a> = (&'static str, usize, &'a mut Option<String>);
+type Slot<'a> = (&'static str, usize, &'a mut Option<String>);
 
-pub(super) fn slots(checksums: &mut Checksum) -> [Slot<'_>; 5] {
+fn slots(checksums: &mut Checksum) -> [Slot<'_>; 5] {
     [
         ("x-amz-checksum-crc32", 4, &mut checksums.checksum_crc32),
         ("x-amz-checksum-crc32c", 4, &mut checksums.checksum_crc32c),
         ("x-amz-checksum-crc64nvme", 8, &mut checksums.checksum_crc64nvme),
         ("x-amz-checksum-sha1", 20, &mut checksums.checksum_sha1),
         ("x-amz-checksum-sha256", 32, &mut checksums.checksum_sha256),
+    ]
+}
+
+pub(super) fn values(checksums: &Checksum) -> [(&'static str, Option<&String>); 5] {
+    [
+        ("x-amz-checksum-crc32", checksums.checksum_crc32.as_ref()),
+        ("x-amz-checksum-crc32c", checksums.checksum_crc32c.as_ref()),
+        ("x-amz-checksum-crc64nvme", checksums.checksum_crc64nvme.as_ref()),
+        ("x-amz-checksum-sha1", checksums.checksum_sha1.as_ref()),
+        ("x-amz-checksum-sha256", checksums.checksum_sha256.as_ref()),
     ]
 }
 

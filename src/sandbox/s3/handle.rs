@@ -9,13 +9,14 @@ use bytes::Bytes;
 use md5::{Digest as _, Md5};
 use s3s::dto::Checksum;
 
-use super::api::etag::{hex, of_parts};
+use super::api::etag::{hex, of_one, of_parts};
 use super::bucket::{Bucket, Unless};
 use super::call::Op;
-use super::fault::{Fault, Order, When};
+use super::fault::Fault;
 use super::ledger::{Counts, Ledger};
 use super::metadata::Metadata;
 use super::object::{Body, Object, Pieces};
+use super::order::{Order, When};
 use super::shared::Shared;
 use super::synthetic::Synthetic;
 use crate::domain::{Content, ContentHash};
@@ -71,11 +72,11 @@ impl BucketHandle {
         let bytes = bytes.into();
         let hash = ContentHash(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &bytes));
         let content = Content { size_bytes: bytes.len() as u64, hash };
-        let etag = hex(&Md5::digest(&bytes));
+        let etag = of_one(Md5::digest(&bytes).into(), &self.bucket().options);
         self.place(key, Body::Held(vec![bytes]), content, etag, metadata);
     }
 
-    /// Stores a made object, whose ETag is its MD5: reads its bytes once to hash them.
+    /// Stores a made object, whose ETag is its MD5: reads its bytes once, some seconds per GiB.
     pub fn put_synthetic(&self, key: &str, object: Synthetic) {
         self.place_synthetic(key, object, hex(&object.md5()));
     }
@@ -89,6 +90,11 @@ impl BucketHandle {
             md5.finalize().into()
         });
         self.place_synthetic(key, object, of_parts(parts));
+    }
+
+    /// The same with an ETag of the caller's making, without quotes: hashing a large object for its MD5 takes seconds.
+    pub fn put_synthetic_as(&self, key: &str, object: Synthetic, etag: &str) {
+        self.place_synthetic(key, object, etag.to_owned());
     }
 
     fn place_synthetic(&self, key: &str, object: Synthetic, etag: String) {

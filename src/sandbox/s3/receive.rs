@@ -1,25 +1,22 @@
-//! Taking in an uploaded body: every hash that was declared is compared before
-//! the caller gets anything that it could store.
+//! Taking in an uploaded body: hashing it while it comes, and judging it when it
+//! has come, before anything is stored.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use crc_fast::CrcAlgorithm::Crc64Nvme;
 use futures::StreamExt as _;
-use hyper::{HeaderMap, StatusCode, header};
 use md5::{Digest as _, Md5};
 use s3s::checksum::ChecksumHasher;
 use s3s::crypto::{Checksum as _, Crc32, Crc32c, Sha1, Sha256};
 use s3s::dto::{Checksum, StreamingBlob};
-use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, StdError, TrailingHeaders, s3_error};
+use s3s::{S3Error, S3Request, S3Result, StdError, s3_error};
 
-use super::bucket::Keep;
-use super::checksums::{self, slots};
+use super::declared::{Declared, MOST_BYTES, custom, too_large};
 use super::object::Body;
+use super::quirks::{BucketOptions, Keep, Quirk};
 use crate::domain::{Content, ContentHash};
 
-/// The most that S3 takes in one request.
-const MOST_BYTES: u64 = 5 * 1024 * 1024 * 1024;
 /// A buffer is made so large at once, if the request says that so much will come.
 const MOST_RESERVED: u64 = 64 * 1024 * 1024;
 
@@ -40,20 +37,21 @@ pub(super) struct Damage {
     pub silent: bool,
 }
 
-/// What the request says of its body.
-struct Declared {
-    md5: Option<[u8; 16]>,
-    checksums: Checksum,
-    trailer: Vec<String>,
-    signed_sha256: bool,
-    size_bytes: Option<u64>,
-}
-
-/// Reads the body to its end. Errors: `BadDigest`, `InvalidDigest`, `IncompleteBody`, `EntityTooLarge`, …
-pub(super) async fn receive<T>(req: &mut S3Request<T>, body: Option<StreamingBlob>, keep: Keep) -> S3Result<Received> {
+/// Reads the body to its end. Errors: `InvalidDigest`, `IncompleteBody`, `EntityTooLarge`, …
+///
+/// The second result is the judgement on its hashes, `BadDigest` if it is bad. It stands apart
+/// only because some stores keep what they refuse.
+pub(super) async fn receive<T>(
+    req: &mut S3Request<T>,
+    body: Option<StreamingBlob>,
+    options: &BucketOptions,
+) -> S3Result<(Received, S3Result<()>)> {
     let mut declared = Declared::of(&req.headers)?;
+    if options.has(Quirk::RefusesCrc64) && declared.has("x-amz-checksum-crc64nvme") {
+        return Err(s3_error!(InvalidArgument, "Unsupported checksum algorithm CRC64NVME"));
+    }
     let damage = req.extensions.get::<Damage>().copied();
-    let mut intake = Intake::new(&declared, damage, keep);
+    let mut intake = Intake::new(&declared, damage, options.keep);
     if let Some(mut body) = body {
         while let Some(chunk) = body.next().await {
             intake.take(&chunk.map_err(|e| broken(&e))?);
@@ -69,62 +67,11 @@ pub(super) async fn receive<T>(req: &mut S3Request<T>, body: Option<StreamingBlo
         ));
     }
     declared.read_trailer(req.trailing_headers.take())?;
-    intake.finish(&declared, damage)
-}
-
-impl Declared {
-    fn of(headers: &HeaderMap) -> S3Result<Self> {
-        let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
-        let size = text("x-amz-decoded-content-length").or_else(|| text(header::CONTENT_LENGTH.as_str()));
-        let size_bytes = size.and_then(|size| size.parse().ok());
-        if size_bytes.is_some_and(|size| size > MOST_BYTES) {
-            return Err(too_large());
-        }
-        let mut declared = Self {
-            md5: text("content-md5").map(md5_of).transpose()?,
-            checksums: Checksum::default(),
-            trailer: text("x-amz-trailer")
-                .unwrap_or("")
-                .split(',')
-                .map(|n| n.trim().to_ascii_lowercase())
-                .filter(|n| !n.is_empty())
-                .collect(),
-            signed_sha256: text("x-amz-content-sha256").is_some_and(|hash| hash.len() == 64),
-            size_bytes,
-        };
-        checksums::read(headers, &mut declared.checksums)?;
-        if headers.contains_key("x-amz-sdk-checksum-algorithm") && !declared.has_any() {
-            return Err(s3_error!(
-                InvalidRequest,
-                "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found."
-            ));
-        }
-        Ok(declared)
+    let (mut received, judgement) = intake.finish(declared, damage);
+    if options.has(Quirk::ForgetsChecksums) {
+        received.checksums = Checksum::default();
     }
-
-    /// The trailer is known once the body has ended.
-    fn read_trailer(&mut self, handle: Option<TrailingHeaders>) -> S3Result<()> {
-        let trailer = handle.and_then(|handle| handle.take()).unwrap_or_default();
-        if let Some(missing) = self.trailer.iter().find(|name| !trailer.contains_key(name.as_str())) {
-            return Err(custom("MalformedTrailerError", format!("The announced trailer {missing} did not come.")));
-        }
-        checksums::read(&trailer, &mut self.checksums)
-    }
-
-    fn has_any(&self) -> bool {
-        let mut checksums = self.checksums.clone();
-        !self.trailer.is_empty() || slots(&mut checksums).iter().any(|(_, _, value)| value.is_some())
-    }
-
-    /// Whether a value stands in the head or will come in the trailer.
-    fn has(&self, name: &str, value: Option<&String>) -> bool {
-        value.is_some() || self.trailer.iter().any(|announced| announced == name)
-    }
-}
-
-fn md5_of(header: &str) -> S3Result<[u8; 16]> {
-    let hash = STANDARD.decode(header).ok().and_then(|hash| hash.try_into().ok());
-    hash.ok_or_else(|| s3_error!(InvalidDigest, "The Content-MD5 you specified is not valid."))
+    Ok((received, if options.has(Quirk::IgnoresHashes) { Ok(()) } else { judgement }))
 }
 
 /// The hashes and the bytes so far.
@@ -141,17 +88,16 @@ struct Intake {
 
 impl Intake {
     fn new(declared: &Declared, damage: Option<Damage>, keep: Keep) -> Self {
-        let given = &declared.checksums;
         let reserve = declared.size_bytes.unwrap_or(0).min(MOST_RESERVED);
         Self {
             size_bytes: 0,
             md5: Md5::new(),
             crc64: crc_fast::Digest::new(Crc64Nvme),
             others: ChecksumHasher {
-                crc32: declared.has("x-amz-checksum-crc32", given.checksum_crc32.as_ref()).then(Crc32::new),
-                crc32c: declared.has("x-amz-checksum-crc32c", given.checksum_crc32c.as_ref()).then(Crc32c::new),
-                sha1: declared.has("x-amz-checksum-sha1", given.checksum_sha1.as_ref()).then(Sha1::new),
-                sha256: declared.has("x-amz-checksum-sha256", given.checksum_sha256.as_ref()).then(Sha256::new),
+                crc32: declared.has("x-amz-checksum-crc32").then(Crc32::new),
+                crc32c: declared.has("x-amz-checksum-crc32c").then(Crc32c::new),
+                sha1: declared.has("x-amz-checksum-sha1").then(Sha1::new),
+                sha256: declared.has("x-amz-checksum-sha256").then(Sha256::new),
                 crc64nvme: None, // computed for every body
             },
             // Cannot truncate: 64 MiB at most.
@@ -185,33 +131,22 @@ impl Intake {
         Some(copy)
     }
 
-    fn finish(self, declared: &Declared, damage: Option<Damage>) -> S3Result<Received> {
+    fn finish(self, declared: Declared, damage: Option<Damage>) -> (Received, S3Result<()>) {
         let md5: [u8; 16] = self.md5.finalize().into();
         let crc64 = self.crc64.finalize();
         let mut found = self.others.finalize();
         found.checksum_crc64nvme = Some(STANDARD.encode(crc64.to_be_bytes()));
-        if declared.md5.is_some_and(|declared| declared != md5) {
-            return Err(s3_error!(BadDigest, "The Content-MD5 you specified did not match what we received."));
-        }
-        let mut wanted = declared.checksums.clone();
-        let mut checked = declared.md5.is_some();
-        for ((name, _, wanted), (_, _, found)) in slots(&mut wanted).into_iter().zip(slots(&mut found)) {
-            checked |= wanted.is_some();
-            if wanted.is_some() && wanted != found {
-                return Err(s3_error!(BadDigest, "The {name} you specified did not match the calculated checksum."));
-            }
-        }
         // The signature covers a hash too; its own check came before the damage was done.
-        if damage.is_some_and(|d| !d.silent) && !checked && declared.signed_sha256 {
-            return Err(sha256_mismatch());
-        }
+        let unnoticed = damage.is_some_and(|d| !d.silent) && declared.signed_sha256 && !declared.has_hash();
+        let judgement = if unnoticed { Err(sha256_mismatch()) } else { declared.compare(md5, &found) };
         let hash = ContentHash(self.silent.map_or(crc64, |silent| silent.finalize()));
-        Ok(Received {
+        let received = Received {
             body: self.kept.map_or(Body::Forgotten, |kept| Body::Held(vec![kept.freeze()])),
             content: Content { size_bytes: self.size_bytes, hash },
             md5,
-            checksums: wanted,
-        })
+            checksums: declared.checksums,
+        };
+        (received, judgement)
     }
 }
 
@@ -234,14 +169,4 @@ fn sha256_mismatch() -> S3Error {
         "XAmzContentSHA256Mismatch",
         "The provided 'x-amz-content-sha256' header does not match what was computed.".into(),
     )
-}
-
-fn custom(code: &'static str, message: String) -> S3Error {
-    let mut error = S3Error::with_message(S3ErrorCode::Custom(code.into()), message);
-    error.set_status_code(StatusCode::BAD_REQUEST);
-    error
-}
-
-fn too_large() -> S3Error {
-    s3_error!(EntityTooLarge, "Your proposed upload exceeds the maximum allowed size")
 }

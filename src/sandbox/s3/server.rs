@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -13,10 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::api::Api;
-use super::bucket::{Bucket, BucketOptions};
+use super::bucket::Bucket;
 use super::connection::{Fate, Socket};
-use super::fault::{Fault, Order, When};
+use super::fault::Fault;
 use super::handle::BucketHandle;
+use super::order::{Order, When};
+use super::quirks::BucketOptions;
 use super::service;
 use super::shared::{AnyName, ByHost, OneUser, Shared};
 
@@ -159,8 +162,11 @@ impl S3Server {
         let (shared, s3) = (Arc::clone(&self.shared), self.s3.clone());
         listening.tasks.spawn(async move {
             while let Some(accepted) = end.run_until_cancelled(listener.accept()).await {
-                // A connection that failed before it was accepted is its client's matter.
-                let Ok((stream, _)) = accepted else { continue };
+                let Ok((stream, _)) = accepted else {
+                    // A client that gave up is no matter; out of file handles, asking at once would spin.
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                };
                 let serve = serve(stream, Arc::clone(&shared), s3.clone());
                 let end = end.clone();
                 tasks.spawn(async move { end.run_until_cancelled(serve).await });

@@ -12,8 +12,9 @@ use s3s::service::S3Service;
 use super::answer::AnswerBody;
 use super::call::Call;
 use super::connection::{End, Fate};
-use super::fault::{ErrorAnswer, Fault, Rule};
+use super::fault::{ErrorAnswer, Fault};
 use super::loan::{drain, lend, read_some};
+use super::order::Rule;
 use super::receive::Damage;
 use super::shared::Shared;
 

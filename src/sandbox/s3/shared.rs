@@ -12,8 +12,8 @@ use s3s::{S3Result, s3_error};
 
 use super::bucket::Bucket;
 use super::call::bucket_in_host;
-use super::fault::Rules;
 use super::ledger::Ledger;
+use super::order::Rules;
 
 #[derive(Debug, Default)]
 pub(super) struct Shared {

@@ -9,7 +9,8 @@ use s3s::dto::{
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use super::super::bucket::{Bucket, BucketOptions};
+use super::super::bucket::Bucket;
+use super::super::quirks::BucketOptions;
 use super::Shared;
 
 pub(super) async fn list(shared: &Shared, _: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {

@@ -7,6 +7,7 @@ use s3s::{S3Error, S3Result, s3_error};
 
 use super::super::bucket::Unless;
 use super::super::object::Object;
+use super::super::quirks::{BucketOptions, Quirk};
 
 /// The conditions of one read.
 pub(super) struct Conditions {
@@ -24,7 +25,10 @@ pub(super) enum Verdict {
 
 impl Conditions {
     /// Whether the object may be read. Error: `PreconditionFailed`.
-    pub fn check(&self, object: &Object) -> S3Result<Verdict> {
+    pub fn check(&self, object: &Object, options: &BucketOptions) -> S3Result<Verdict> {
+        if options.has(Quirk::IgnoresConditions) {
+            return Ok(Verdict::Go);
+        }
         let modified = Timestamp::from(whole_seconds(object.modified));
         if let Some(wanted) = &self.matches {
             if !matches(wanted, &object.etag) {
@@ -42,7 +46,14 @@ impl Conditions {
 }
 
 /// The condition of a write, to be checked under the lock that the write takes.
-pub(super) fn of_write(if_match: Option<&ETagCondition>, if_none_match: Option<&ETagCondition>) -> S3Result<Unless> {
+pub(super) fn of_write(
+    options: &BucketOptions,
+    if_match: Option<&ETagCondition>,
+    if_none_match: Option<&ETagCondition>,
+) -> S3Result<Unless> {
+    if options.has(Quirk::IgnoresConditions) {
+        return Ok(Unless::Never);
+    }
     match (if_match, if_none_match) {
         (None, None) => Ok(Unless::Never),
         (None, Some(ETagCondition::Any)) => Ok(Unless::Exists),

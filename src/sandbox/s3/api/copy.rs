@@ -10,13 +10,14 @@ use s3s::dto::{
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use super::super::bucket::{Keep, Part, Unless};
+use super::super::bucket::{Part, Unless};
 use super::super::metadata::Metadata;
 use super::super::object::{Body, Object};
+use super::super::quirks::Keep;
+use super::Shared;
 use super::conditions::{Conditions, Verdict};
-use super::etag::{hex, strong};
+use super::etag::{of_one, strong};
 use super::get::{bytes_not_kept, within};
-use super::{Shared, multipart};
 use crate::domain::{Content, ContentHash};
 
 pub(super) async fn object(shared: &Shared, req: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
@@ -46,7 +47,7 @@ pub(super) async fn object(shared: &Shared, req: S3Request<CopyObjectInput>) -> 
     let object = Object {
         body: copied.body,
         content: copied.content,
-        etag: hex(&copied.md5),
+        etag: of_one(copied.md5, &bucket.options),
         modified: SystemTime::now(),
         metadata: if replace { Metadata::of_request(&headers) } else { source.metadata.clone() },
         checksums: of_the_bytes(&source.checksums),
@@ -67,7 +68,7 @@ pub(super) async fn part(
 ) -> S3Result<S3Response<UploadPartCopyOutput>> {
     let input = req.input;
     let bucket = shared.bucket(&input.bucket)?;
-    multipart::check_number(input.part_number)?;
+    bucket.options.allow_part_number(input.part_number)?;
     bucket.lock().upload(&input.key, &input.upload_id)?;
     let (from_bucket, from_key) = source_of(&input.copy_source)?;
     let source = find(
@@ -96,7 +97,7 @@ pub(super) async fn part(
         checksums: Checksum::default(),
     };
     let result = CopyPartResult {
-        e_tag: Some(strong(&hex(&part.md5))),
+        e_tag: Some(strong(&of_one(part.md5, &bucket.options))),
         last_modified: Some(part.modified.into()),
         ..CopyPartResult::default()
     };
@@ -118,8 +119,9 @@ fn source_of(source: &CopySource) -> S3Result<(&str, &str)> {
 }
 
 fn find(shared: &Shared, bucket: &str, key: &str, conditions: &Conditions) -> S3Result<Arc<Object>> {
-    let object = shared.bucket(bucket)?.object(key)?;
-    match conditions.check(&object)? {
+    let bucket = shared.bucket(bucket)?;
+    let object = bucket.object(key)?;
+    match conditions.check(&object, &bucket.options)? {
         Verdict::Go => Ok(object),
         Verdict::NotModified => {
             Err(s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold"))

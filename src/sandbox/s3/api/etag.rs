@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use md5::{Digest as _, Md5};
 use s3s::dto::ETag;
 
+use super::super::quirks::{BucketOptions, Quirk};
+
 /// Lower case, as in ETags.
 pub(in crate::sandbox::s3) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
@@ -24,6 +26,16 @@ pub(in crate::sandbox::s3) fn of_parts(parts: impl Iterator<Item = [u8; 16]>) ->
         count += 1;
     }
     format!("{}-{count}", hex(&all.finalize()))
+}
+
+/// Of an object or part that came in one piece.
+pub(in crate::sandbox::s3) fn of_one(md5: [u8; 16], options: &BucketOptions) -> String {
+    hex(&part_of_etag(md5, options))
+}
+
+/// What stands for a part's MD5 in the ETag of the whole: the MD5, unless the store says something else instead.
+pub(in crate::sandbox::s3) fn part_of_etag(md5: [u8; 16], options: &BucketOptions) -> [u8; 16] {
+    if options.has(Quirk::OpaqueEtags) { Md5::digest([&md5[..], b"opaque"].concat()).into() } else { md5 }
 }
 
 pub(super) fn strong(etag: &str) -> ETag {

@@ -21,11 +21,12 @@ pub(super) async fn object(shared: &Shared, req: S3Request<GetObjectInput>) -> S
         modified_since: input.if_modified_since,
         unmodified_since: input.if_unmodified_since,
     };
-    let object = shared.bucket(&input.bucket)?.object(&input.key)?;
+    let bucket = shared.bucket(&input.bucket)?;
+    let object = bucket.object(&input.key)?;
     if input.part_number.is_some() {
         return Err(s3_error!(NotImplemented, "Reading by part number is not implemented"));
     }
-    if conditions.check(&object)? == Verdict::NotModified {
+    if conditions.check(&object, &bucket.options)? == Verdict::NotModified {
         return Err(not_modified(&object));
     }
     let found = Found::of(&object, input.range, input.checksum_mode.as_ref())?;
@@ -60,8 +61,9 @@ pub(super) async fn head(shared: &Shared, req: S3Request<HeadObjectInput>) -> S3
         modified_since: input.if_modified_since,
         unmodified_since: input.if_unmodified_since,
     };
-    let object = shared.bucket(&input.bucket)?.object(&input.key)?;
-    if conditions.check(&object)? == Verdict::NotModified {
+    let bucket = shared.bucket(&input.bucket)?;
+    let object = bucket.object(&input.key)?;
+    if conditions.check(&object, &bucket.options)? == Verdict::NotModified {
         return Err(not_modified(&object));
     }
     let found = Found::of(&object, input.range, input.checksum_mode.as_ref())?;

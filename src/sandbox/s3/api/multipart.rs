@@ -14,8 +14,9 @@ use super::super::bucket::{Part, Upload, no_such_upload};
 use super::super::checksums;
 use super::super::metadata::Metadata;
 use super::super::object::Object;
+use super::super::quirks::{BucketOptions, Quirk};
 use super::super::receive::receive;
-use super::etag::{hex, of_parts, strong};
+use super::etag::{of_one, of_parts, part_of_etag, strong};
 use super::{Shared, conditions, signed};
 
 pub(super) async fn create(
@@ -47,12 +48,14 @@ pub(super) async fn part(
     mut req: S3Request<UploadPartInput>,
 ) -> S3Result<S3Response<UploadPartOutput>> {
     let bucket = shared.bucket(&req.input.bucket)?;
-    check_number(req.input.part_number)?;
+    bucket.options.allow_part_number(req.input.part_number)?;
     bucket.lock().upload(&req.input.key, &req.input.upload_id)?;
     let body = req.input.body.take();
-    let received = receive(&mut req, body, bucket.options.keep).await?;
+    let (received, judgement) = receive(&mut req, body, &bucket.options).await?;
+    let judged_late = bucket.options.has(Quirk::KeepsWhatItRefuses);
+    let judgement = if judged_late { judgement } else { Ok(judgement?) };
     let given = received.checksums.clone();
-    let e_tag = Some(strong(&hex(&received.md5)));
+    let e_tag = Some(strong(&of_one(received.md5, &bucket.options)));
     let part = Part {
         body: received.body,
         content: received.content,
@@ -62,16 +65,10 @@ pub(super) async fn part(
     };
     // Asked again: the upload may have been completed or aborted while the part came in.
     bucket.lock().upload(&req.input.key, &req.input.upload_id)?.parts.insert(req.input.part_number, part);
+    judgement?;
     let mut headers = HeaderMap::new();
     checksums::write(given, &mut headers);
     Ok(S3Response::with_headers(UploadPartOutput { e_tag, ..UploadPartOutput::default() }, headers))
-}
-
-pub(super) fn check_number(number: i32) -> S3Result<()> {
-    if (1..=10_000).contains(&number) {
-        return Ok(());
-    }
-    Err(s3_error!(InvalidArgument, "Part number must be an integer between 1 and 10000, inclusive"))
 }
 
 pub(super) async fn complete(
@@ -80,11 +77,11 @@ pub(super) async fn complete(
 ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
     let input = req.input;
     let bucket = shared.bucket(&input.bucket)?;
-    let unless = conditions::of_write(input.if_match.as_ref(), input.if_none_match.as_ref())?;
+    let unless = conditions::of_write(&bucket.options, input.if_match.as_ref(), input.if_none_match.as_ref())?;
     let wanted = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
     let mut state = bucket.lock();
     let upload = state.upload(&input.key, &input.upload_id)?;
-    let parts = chosen(upload, &wanted, bucket.options.min_part_bytes)?;
+    let parts = chosen(upload, &wanted, &bucket.options)?;
     let size: u64 = parts.iter().map(|part| part.content.size_bytes).sum();
     if input.mpu_object_size.is_some_and(|said| said != signed(size)) {
         return Err(s3_error!(
@@ -103,7 +100,7 @@ pub(super) async fn complete(
     let object = Object {
         body: joined.body,
         content: joined.content,
-        etag: of_parts(parts.iter().map(|part| part.md5)),
+        etag: of_parts(parts.iter().map(|part| part_of_etag(part.md5, &bucket.options))),
         modified: SystemTime::now(),
         metadata: upload.metadata.clone(),
         checksums: joined.checksums.clone(),
@@ -129,7 +126,7 @@ pub(super) async fn complete(
 }
 
 /// The parts that the client names, if they are there, in order and large enough.
-fn chosen(upload: &Upload, wanted: &[CompletedPart], min_part_bytes: u64) -> S3Result<Vec<Part>> {
+fn chosen(upload: &Upload, wanted: &[CompletedPart], options: &BucketOptions) -> S3Result<Vec<Part>> {
     if wanted.is_empty() {
         return Err(s3_error!(MalformedXML, "You must specify at least one part"));
     }
@@ -141,7 +138,7 @@ fn chosen(upload: &Upload, wanted: &[CompletedPart], min_part_bytes: u64) -> S3R
     }
     let part = |named: &CompletedPart| {
         let part = named.part_number.and_then(|number| upload.parts.get(&number)).ok_or_else(invalid_part)?;
-        let same_etag = named.e_tag.as_ref().is_some_and(|etag| etag.value() == hex(&part.md5));
+        let same_etag = named.e_tag.as_ref().is_some_and(|etag| etag.value() == of_one(part.md5, options));
         let pairs = [
             (&named.checksum_crc32, &part.checksums.checksum_crc32),
             (&named.checksum_crc32c, &part.checksums.checksum_crc32c),
@@ -153,10 +150,7 @@ fn chosen(upload: &Upload, wanted: &[CompletedPart], min_part_bytes: u64) -> S3R
         if same_etag && same_checksums { Ok(part.clone()) } else { Err(invalid_part()) }
     };
     let parts = wanted.iter().map(part).collect::<S3Result<Vec<_>>>()?;
-    let (_, all_but_last) = parts.split_last().unwrap_or_else(|| unreachable!("not empty"));
-    if all_but_last.iter().any(|part| part.content.size_bytes < min_part_bytes) {
-        return Err(s3_error!(EntityTooSmall, "Your proposed upload is smaller than the minimum allowed size"));
-    }
+    options.allow_parts(&parts)?;
     Ok(parts)
 }
 

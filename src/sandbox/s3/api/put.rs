@@ -9,8 +9,9 @@ use s3s::{S3Request, S3Response, S3Result};
 use super::super::checksums;
 use super::super::metadata::Metadata;
 use super::super::object::Object;
+use super::super::quirks::Quirk;
 use super::super::receive::receive;
-use super::etag::{hex, strong};
+use super::etag::{of_one, strong};
 use super::{Shared, conditions};
 
 pub(super) async fn object(
@@ -18,14 +19,16 @@ pub(super) async fn object(
     mut req: S3Request<PutObjectInput>,
 ) -> S3Result<S3Response<PutObjectOutput>> {
     let bucket = shared.bucket(&req.input.bucket)?;
-    let unless = conditions::of_write(req.input.if_match.as_ref(), req.input.if_none_match.as_ref())?;
+    let unless = conditions::of_write(&bucket.options, req.input.if_match.as_ref(), req.input.if_none_match.as_ref())?;
     let body = req.input.body.take();
-    let received = receive(&mut req, body, bucket.options.keep).await?;
+    let (received, judgement) = receive(&mut req, body, &bucket.options).await?;
+    let judged_late = bucket.options.has(Quirk::KeepsWhatItRefuses);
+    let judgement = if judged_late { judgement } else { Ok(judgement?) };
     let key = &req.input.key;
     let object = Object {
         body: received.body,
         content: received.content,
-        etag: hex(&received.md5),
+        etag: of_one(received.md5, &bucket.options),
         modified: SystemTime::now(),
         metadata: Metadata::of_request(&req.headers),
         checksums: received.checksums.clone(),
@@ -33,6 +36,7 @@ pub(super) async fn object(
     let e_tag = Some(strong(&object.etag));
     bucket.lock().put(key, object, &unless)?;
     shared.ledger(&req.input.bucket).wrote(key);
+    judgement?;
     let mut headers = HeaderMap::new();
     checksums::write(received.checksums, &mut headers);
     Ok(S3Response::with_headers(PutObjectOutput { e_tag, ..PutObjectOutput::default() }, headers))

@@ -8,7 +8,7 @@ use s3s::dto::{
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use super::etag::{hex, strong};
+use super::etag::{of_one, strong};
 use super::list::{Spelling, common_prefixes};
 use super::{Shared, page_size, signed};
 
@@ -23,7 +23,7 @@ pub(super) async fn parts(shared: &Shared, req: S3Request<ListPartsInput>) -> S3
     let page = rest.by_ref().take(most).map(|(number, part)| Entry {
         part_number: Some(*number),
         size: Some(signed(part.content.size_bytes)),
-        e_tag: Some(strong(&hex(&part.md5))),
+        e_tag: Some(strong(&of_one(part.md5, &bucket.options))),
         last_modified: Some(part.modified.into()),
         checksum_crc32: part.checksums.checksum_crc32.clone(),
         checksum_crc32c: part.checksums.checksum_crc32c.clone(),

@@ -11,6 +11,7 @@ mod listing;
 mod many_gib;
 mod multipart;
 mod objects;
+mod quirks;
 mod wire_faults;
 
 use std::io;

@@ -2,9 +2,9 @@ use std::{ffi::OsStr, fs, path::Path};
 
 use tokio::process::Command;
 
-use super::SandboxError;
+use super::postgres::SandboxError;
 
-/// The system's user that a cluster runs as when we are root, whom PostgreSQL refuses.
+/// The system's user that a PostgreSQL cluster runs as when we are root, whom PostgreSQL refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Account {
     pub(super) name: String,

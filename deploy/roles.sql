@@ -1,0 +1,36 @@
+-- Rights for two roles that can do their work and nothing else. docs/postgresql.md explains each.
+--
+-- Run it as the schema's owner, the role that `copyhold migrate` connects as, after `copyhold migrate`, and again
+-- after an update of Copyhold. It can be run any number of times.
+--
+--   psql -d app -f deploy/roles.sql
+--
+-- Replace, if yours are called otherwise:
+--   copyhold_daemon  the role that `copyhold run` connects as
+--   copyhold_app     the role that the application connects as
+--   copyhold         the schema (database.schema), in the first statement and in the two grants on it
+--   b2               the replicas that the application names in its INSERTs: the primary, as a rule
+--
+-- The roles must exist:
+--   CREATE ROLE copyhold_daemon LOGIN PASSWORD '…' CONNECTION LIMIT …;   six connections for each daemon
+
+BEGIN;
+SET LOCAL search_path = copyhold;
+
+-- The application: registers objects. It cannot forge a lease or a generation, and it cannot read other keys.
+GRANT USAGE ON SCHEMA copyhold TO copyhold_app;
+GRANT INSERT (object_key, size_bytes, b2) ON object_copies TO copyhold_app;
+GRANT USAGE ON SEQUENCE generations TO copyhold_app; -- the default of object_copies.generation
+GRANT EXECUTE ON FUNCTION register(text, bigint, text[]) TO copyhold_app;
+
+-- The daemon: changes copies, never adds or removes a row of the application. The rights on object_copies are the
+-- whole table's, so that another replica needs no other grants.
+GRANT USAGE ON SCHEMA copyhold TO copyhold_daemon;
+GRANT SELECT, UPDATE ON object_copies, replicas TO copyhold_daemon;
+GRANT SELECT, INSERT, UPDATE, DELETE ON copy_failures, daemons TO copyhold_daemon;
+GRANT SELECT, INSERT, UPDATE ON backlog TO copyhold_daemon;
+GRANT SELECT ON backlog_exact, schema_version TO copyhold_daemon;
+GRANT USAGE ON SEQUENCE daemon_ids TO copyhold_daemon;
+GRANT EXECUTE ON FUNCTION register(text, bigint, text[]) TO copyhold_daemon; -- for `copyhold enqueue`
+
+COMMIT;

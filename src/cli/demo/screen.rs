@@ -1,0 +1,176 @@
+use std::{
+    io::{self, Write as _},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::text;
+use crate::{
+    cli::show,
+    sandbox::demo::{Audience, Progress, Summary},
+};
+
+/// How often a line is written where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(1);
+/// The same of a trickle, which may go on for days.
+const TRICKLE_LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Shows a play on stderr, with bars on a terminal and lines elsewhere; the result goes to stdout.
+#[derive(Debug, Clone)]
+pub(super) struct Screen {
+    json: bool,
+    begun: Instant,
+    /// `None`: no terminal.
+    terminal: Option<MultiProgress>,
+    shown: Arc<Mutex<Shown>>,
+}
+
+/// What stands below the lines.
+#[derive(Debug)]
+enum Shown {
+    Nothing,
+    Copying {
+        b2: ProgressBar,
+        wasabi: ProgressBar,
+        scw: ProgressBar,
+        now: ProgressBar,
+    },
+    Comparing(ProgressBar),
+    Trickling(ProgressBar),
+    /// No terminal: when the last line of progress was written.
+    Lines(Option<Instant>),
+}
+
+impl Screen {
+    pub(super) fn new(json: bool, terminal: bool) -> Self {
+        let terminal = terminal.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
+        let shown = if terminal.is_some() { Shown::Nothing } else { Shown::Lines(None) };
+        Self { json, begun: Instant::now(), terminal, shown: Arc::new(Mutex::new(shown)) }
+    }
+
+    /// Takes the bars away; the lines stay.
+    pub(super) fn clear(&self) {
+        self.lock().clear();
+    }
+
+    fn line(&self, line: &str) {
+        let written = match &self.terminal {
+            Some(terminal) => terminal.println(line),
+            None => writeln!(io::stderr(), "{line}"),
+        };
+        // Nobody is left to tell.
+        let _ = written;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shown> {
+        // A poisoned lock only means that a draw panicked.
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Audience for Screen {
+    fn say(&self, what: &str) {
+        self.line(&format!("{:>6.1}s  {what}", self.begun.elapsed().as_secs_f64()));
+    }
+
+    fn show(&self, progress: &Progress) {
+        let mut shown = self.lock();
+        let Some(terminal) = &self.terminal else {
+            let every = if matches!(progress, Progress::Trickling { .. }) { TRICKLE_LINE_EVERY } else { LINE_EVERY };
+            if let Shown::Lines(last) = &mut *shown
+                && last.is_none_or(|last| last.elapsed() >= every)
+            {
+                *last = Some(Instant::now());
+                self.say(&text::line(progress));
+            }
+            return;
+        };
+        if !shown.update(progress) {
+            shown.clear();
+            *shown = Shown::open(terminal, progress);
+            shown.update(progress);
+        }
+    }
+
+    fn sum_up(&self, summary: &Summary) {
+        self.clear();
+        let text = if self.json {
+            // Cannot fail: text, numbers and maps with text for keys.
+            serde_json::to_string_pretty(summary).expect("a summary is JSON")
+        } else {
+            text::summary(summary)
+        };
+        // Whoever closed stdout does not want to know.
+        let _ = show::line(&text);
+    }
+}
+
+impl Shown {
+    fn open(terminal: &MultiProgress, progress: &Progress) -> Self {
+        match progress {
+            Progress::Copying { objects, .. } => {
+                let bar = |name: &'static str| {
+                    let bar = terminal.add(ProgressBar::new(*objects as u64));
+                    bar.set_style(style("  {prefix:<7} {bar:32.cyan/dim} {pos:>6} / {len}"));
+                    bar.with_prefix(name)
+                };
+                let (b2, wasabi, scw) = (bar("b2"), bar("wasabi"), bar("scw"));
+                Self::Copying { b2, wasabi, scw, now: message(terminal) }
+            }
+            Progress::Comparing { of, .. } => {
+                let bar = terminal.add(ProgressBar::new(*of as u64));
+                bar.set_style(style("  {prefix:<7} {bar:32.green/dim} {pos:>6} / {len} read back"));
+                Self::Comparing(bar.with_prefix("compare"))
+            }
+            Progress::Trickling { .. } => Self::Trickling(message(terminal)),
+        }
+    }
+
+    /// Whether these bars are the ones for it.
+    fn update(&self, progress: &Progress) -> bool {
+        match (self, progress) {
+            (Self::Copying { b2, wasabi, scw, now }, Progress::Copying { registered, wasabi: w, scw: s, .. }) => {
+                b2.set_position(*registered as u64);
+                wasabi.set_position(*w as u64);
+                scw.set_position(*s as u64);
+                now.set_message(text::now(progress));
+                true
+            }
+            (Self::Comparing(bar), Progress::Comparing { done, .. }) => {
+                bar.set_position(*done as u64);
+                true
+            }
+            (Self::Trickling(now), Progress::Trickling { .. }) => {
+                now.set_message(text::now(progress));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn clear(&mut self) {
+        let bars = match self {
+            Self::Nothing | Self::Lines(_) => return,
+            Self::Copying { b2, wasabi, scw, now } => vec![b2, wasabi, scw, now],
+            Self::Comparing(bar) | Self::Trickling(bar) => vec![bar],
+        };
+        for bar in bars {
+            bar.finish_and_clear();
+        }
+        *self = Self::Nothing;
+    }
+}
+
+fn message(terminal: &MultiProgress) -> ProgressBar {
+    let line = terminal.add(ProgressBar::new_spinner());
+    line.set_style(style("  {spinner} {msg}"));
+    line.enable_steady_tick(Duration::from_millis(120));
+    line
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // Cannot fail: the templates stand above.
+    ProgressStyle::with_template(template).expect("a well-formed template").progress_chars("\u{2501}\u{2578}\u{2500}")
+}

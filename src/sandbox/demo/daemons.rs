@@ -1,0 +1,201 @@
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, TcpListener},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    process::Child,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    rows::Rows,
+    stage::{Stage, terminate},
+};
+
+/// Until a daemon is on the list of daemons.
+const START_MAY_TAKE: Duration = Duration::from_secs(30);
+/// A free port may be taken by somebody else before the daemon does.
+const PORTS_TO_TRY: usize = 5;
+/// The grace of their configuration, and a little for the farewells.
+const END_MAY_TAKE: Duration = Duration::from_secs(8);
+
+/// The daemons of a play: processes of their own, of this very program.
+#[derive(Debug, Default)]
+pub(super) struct Daemons {
+    running: Mutex<Vec<Daemon>>,
+    started: AtomicUsize,
+}
+
+/// One process.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    /// By which its log is found.
+    pub(super) name: String,
+    /// By which the others know it.
+    pub(super) number: i32,
+    pub(super) process_id: u32,
+    port: u16,
+    process: Child,
+}
+
+impl Daemons {
+    /// Starts one and waits until it is at work; says which.
+    pub(super) async fn start(&self, stage: &Stage, rows: &Rows) -> anyhow::Result<String> {
+        let name = format!("daemon-{}", self.started.fetch_add(1, Ordering::Relaxed) + 1);
+        for left in (0..PORTS_TO_TRY).rev() {
+            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+            let process = stage.launch_daemon(&name, port)?;
+            let process_id = process.id().context("a daemon ended while it started")?;
+            // On the list at once, so that it is ended whatever happens to us here.
+            self.lock().push(Daemon { name: name.clone(), number: 0, process_id, port, process });
+            if let Some(number) = self.until_it_works(process_id, rows).await? {
+                return Ok(format!("daemon {number} (process {process_id})"));
+            }
+            stage.forget(&name);
+            self.lock().retain(|daemon| daemon.process_id != process_id);
+            let said = stage.log_tail(&name);
+            if left == 0 || !said.contains("cannot listen") {
+                bail!("a daemon ended while it started; it said\n{said}");
+            }
+        }
+        unreachable!("the last try returns")
+    }
+
+    /// Its number; `None` if it has ended.
+    async fn until_it_works(&self, process_id: u32, rows: &Rows) -> anyhow::Result<Option<i32>> {
+        let deadline = Instant::now() + START_MAY_TAKE;
+        while Instant::now() < deadline {
+            if let Some(number) = rows.daemon(process_id).await? {
+                self.with(process_id, |daemon| daemon.number = number)?;
+                return Ok(Some(number));
+            }
+            if self.with(process_id, |daemon| daemon.process.try_wait())??.is_some() {
+                return Ok(None);
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        bail!("a daemon did not come up within {} s", START_MAY_TAKE.as_secs())
+    }
+
+    pub(super) fn started(&self) -> usize {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn numbers(&self) -> Vec<i32> {
+        self.lock().iter().map(|daemon| daemon.number).collect()
+    }
+
+    /// An error if one has ended that nobody ended.
+    pub(super) fn check(&self, stage: &Stage) -> anyhow::Result<()> {
+        for daemon in self.lock().iter_mut() {
+            if let Some(status) = daemon.process.try_wait()? {
+                let (number, said) = (daemon.number, stage.log_tail(&daemon.name));
+                bail!("daemon {number} has ended by itself ({status}); it said\n{said}");
+            }
+        }
+        Ok(())
+    }
+
+    /// What those that live said last, for an error.
+    pub(super) fn last_words(&self, stage: &Stage) -> String {
+        let said = |daemon: &Daemon| format!("daemon {} said last\n{}", daemon.number, stage.log_tail(&daemon.name));
+        self.lock().iter().map(said).collect::<Vec<_>>().join("\n")
+    }
+
+    /// SIGKILL: it can do nothing any more, not even let go of what it holds. Returns when it is dead.
+    pub(super) async fn kill(&self, number: i32, stage: &Stage) -> anyhow::Result<Daemon> {
+        let mut daemon = {
+            let mut running = self.lock();
+            let place = running.iter().position(|daemon| daemon.number == number);
+            running.remove(place.context("there is no such daemon")?)
+        };
+        daemon.process.kill().await.context("cannot kill a daemon")?;
+        stage.forget(&daemon.name);
+        Ok(daemon)
+    }
+
+    /// Failed attempts by replica and class, as the daemons that live count them.
+    pub(super) async fn failures(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        let ports: Vec<u16> = self.lock().iter().map(|daemon| daemon.port).collect();
+        let mut sum = BTreeMap::<String, BTreeMap<String, u64>>::new();
+        for port in ports {
+            // Figures for the summary's edge: a daemon that does not answer is not worth an error.
+            let page = timeout(Duration::from_secs(3), metrics(port)).await;
+            let page = page.ok().and_then(Result::ok).unwrap_or_default();
+            for (replica, class, count) in page.lines().filter_map(failures_of_line) {
+                *sum.entry(replica).or_default().entry(class).or_default() += count;
+            }
+        }
+        sum
+    }
+
+    /// Asks all to end and waits for it; kills those that do not.
+    pub(super) async fn stop(&self, stage: &Stage) {
+        let mut running = std::mem::take(&mut *self.lock());
+        for daemon in &running {
+            terminate(&daemon.process);
+        }
+        let deadline = Instant::now() + END_MAY_TAKE;
+        for daemon in &mut running {
+            if tokio::time::timeout_at(deadline, daemon.process.wait()).await.is_err() {
+                // If that fails too, the guardian kills it.
+                let _ = daemon.process.kill().await;
+            }
+            stage.forget(&daemon.name);
+        }
+    }
+
+    fn with<T>(&self, process_id: u32, change: impl FnOnce(&mut Daemon) -> T) -> anyhow::Result<T> {
+        let mut running = self.lock();
+        let daemon = running.iter_mut().find(|daemon| daemon.process_id == process_id);
+        Ok(change(daemon.context("a daemon was ended while it started")?))
+    }
+
+    /// A poisoned lock only means that somebody panicked between two short steps; the list is whole.
+    fn lock(&self) -> MutexGuard<'_, Vec<Daemon>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn metrics(port: u16) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await?;
+    Ok(page)
+}
+
+/// `copyhold_failures_total{replica="wasabi",class="transient"} 7`
+fn failures_of_line(line: &str) -> Option<(String, String, u64)> {
+    let (labels, count) = line.strip_prefix("copyhold_failures_total{")?.split_once("} ")?;
+    let label = |name: &str| {
+        let quoted = labels.split(',').find_map(|label| label.strip_prefix(name)?.strip_prefix('='))?;
+        Some(quoted.trim_matches('"').to_owned())
+    };
+    Some((label("replica")?, label("class")?, count.trim().parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_read_from_the_page_of_metrics() {
+        let read = failures_of_line(r#"copyhold_failures_total{replica="wasabi",class="throttled"} 12"#);
+        assert_eq!(read, Some(("wasabi".to_owned(), "throttled".to_owned(), 12)));
+        let other_way_round = failures_of_line(r#"copyhold_failures_total{class="gone",replica="scw"} 1"#);
+        assert_eq!(other_way_round, Some(("scw".to_owned(), "gone".to_owned(), 1)));
+        for other in ["# TYPE copyhold_failures_total counter", "copyhold_claims_total 3", ""] {
+            assert_eq!(failures_of_line(other), None);
+        }
+    }
+}

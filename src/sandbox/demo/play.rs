@@ -1,0 +1,224 @@
+use std::{cell::Cell, time::Duration};
+
+use anyhow::bail;
+use bytesize::ByteSize;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Audience, Progress, REPLICAS, Request, Summary, Waits,
+    accidents::Accidents,
+    application::Application,
+    daemons::Daemons,
+    memory,
+    objects::{Object, objects},
+    reader::Reader,
+    rows::{Counts, Rows},
+    stage::Stage,
+    summary::{self, Comparison, FailingStore, Killed},
+    trickle,
+};
+/// Nothing moves for so long only if something is broken: a lease and a back-off are far shorter.
+const PATIENCE: Duration = Duration::from_secs(90);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// See [`super::run`].
+pub(super) async fn run(
+    request: Request,
+    audience: &dyn Audience,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Summary>> {
+    let objects = objects(request.objects, request.largest_bytes, request.seed);
+    let bytes = |bytes: u64| ByteSize::b(bytes).display().iec().to_string();
+    let own: u64 = objects.iter().map(Object::size_bytes).sum();
+    audience.say(&format!(
+        "{} objects, {}, the largest {}, made from seed {}; three stores keep them in memory: {}",
+        objects.len(),
+        bytes(own),
+        bytes(request.largest_bytes),
+        request.seed,
+        bytes(memory::of(&objects))
+    ));
+    memory::check(&objects)?;
+
+    let stage = Stage::set(request.program.clone()).await?;
+    let played = on(&stage, &request, &objects, audience, stop).await;
+    // Also after an error: what was begun is to end before we do.
+    let struck = stage.strike().await;
+    let summary = played?;
+    struck?;
+    Ok(summary)
+}
+
+async fn on(
+    stage: &Stage,
+    request: &Request,
+    objects: &[Object],
+    audience: &dyn Audience,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Summary>> {
+    let play = Play {
+        stage,
+        request,
+        objects,
+        audience,
+        daemons: Daemons::default(),
+        application: Application::new(stage)?,
+        rows: Rows::new(stage)?,
+        reader: Reader::new(stage)?,
+    };
+    let played = play.until(stop).await;
+    stage.server().clear_faults();
+    play.daemons.stop(stage).await;
+    play.application.close().await;
+    play.rows.close().await;
+    played
+}
+
+/// All who take part.
+pub(super) struct Play<'a> {
+    pub(super) stage: &'a Stage,
+    request: &'a Request,
+    objects: &'a [Object],
+    pub(super) audience: &'a dyn Audience,
+    pub(super) daemons: Daemons,
+    pub(super) application: Application,
+    pub(super) rows: Rows,
+    pub(super) reader: Reader,
+}
+
+impl Play<'_> {
+    async fn until(&self, stop: &CancellationToken) -> anyhow::Result<Option<Summary>> {
+        let Some(summary) = stop.run_until_cancelled(Box::pin(self.main_act())).await.transpose()? else {
+            return Ok(None);
+        };
+        self.audience.sum_up(&summary);
+        if !self.request.once {
+            stop.run_until_cancelled(Box::pin(trickle::run(self))).await.transpose()?;
+        }
+        Ok(Some(summary))
+    }
+
+    async fn main_act(&self) -> anyhow::Result<Summary> {
+        self.audience.say("PostgreSQL and the stores b2, wasabi and scw have started");
+        self.stage.migrate().await?;
+        let accidents = Accidents::prepare(self.stage, self.objects, self.request.seed);
+        for _ in 0..2 {
+            self.start_daemon().await?;
+        }
+        let (killed, failing_store) = self.copy_all(&accidents).await?;
+        self.audience.say("every object is on record at every replica; now each of them is read back and compared");
+        let of = self.objects.len() * REPLICAS.len();
+        let told = |done| self.audience.show(&Progress::Comparing { done, of });
+        let comparison = self.reader.compare_all(self.stage, self.objects, told).await;
+        self.sum_up(comparison, killed, failing_store).await
+    }
+
+    pub(super) async fn start_daemon(&self) -> anyhow::Result<()> {
+        let which = self.daemons.start(self.stage, &self.rows).await?;
+        self.audience.say(&format!("{which} has started"));
+        Ok(())
+    }
+
+    /// The application brings its objects, both accidents happen, the daemons copy: all at the same time.
+    async fn copy_all(&self, accidents: &Accidents) -> anyhow::Result<(Killed, FailingStore)> {
+        let over = Cell::new(false);
+        let accidents = async {
+            let kill = accidents.kill_one(self.stage, &self.daemons, &self.rows, self.audience);
+            let fail = async { anyhow::Ok(accidents.fail_one_store(self.stage, self.audience).await) };
+            let both = tokio::try_join!(kill, fail);
+            over.set(true);
+            both
+        };
+        let ((), both, ()) =
+            tokio::try_join!(self.application.bring(self.objects), accidents, self.until_copied(&over))?;
+        Ok(both)
+    }
+
+    /// Waits until everything is on record everywhere and the accidents are over.
+    async fn until_copied(&self, over: &Cell<bool>) -> anyhow::Result<()> {
+        let mut last = (0, Counts::default());
+        let mut moved = Instant::now();
+        loop {
+            self.daemons.check(self.stage)?;
+            let counts = self.rows.counts().await?;
+            let registered = self.application.registered();
+            self.audience.show(&progress(self.objects.len(), registered, &counts));
+            if over.get() && usize::try_from(counts.everywhere).ok() == Some(self.objects.len()) {
+                return Ok(());
+            }
+            let now = (registered, Counts { leased: 0, failing: 0, ..counts });
+            if now != last {
+                (last, moved) = (now, Instant::now());
+            } else if moved.elapsed() > PATIENCE {
+                bail!("{}", self.standstill(&counts).await?);
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn standstill(&self, counts: &Counts) -> anyhow::Result<String> {
+        let reasons = self.rows.reasons().await?;
+        let reasons = if reasons.is_empty() { "no failure is on record".to_owned() } else { reasons.join("\n  ") };
+        Ok(format!(
+            "nothing has moved for {} s: {} of {} objects are on record everywhere, daemons hold {}\n  {reasons}\n{}",
+            PATIENCE.as_secs(),
+            counts.everywhere,
+            self.objects.len(),
+            counts.leased,
+            self.daemons.last_words(self.stage)
+        ))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "rates and times of a play stay far below 2^52")]
+    async fn sum_up(
+        &self,
+        comparison: Comparison,
+        mut killed: Killed,
+        failing_store: FailingStore,
+    ) -> anyhow::Result<Summary> {
+        let rescued = self.rows.everywhere(&killed.keys).await?;
+        killed.rescued_leases = usize::try_from(rescued)?;
+        let (wasabi, scw) = self.rows.waits(0).await?.into_iter().unzip();
+        let waits = [("wasabi", Waits::of(wasabi)), ("scw", Waits::of(scw))];
+        let bytes: u64 = self.objects.iter().map(Object::size_bytes).sum();
+        let targets = &REPLICAS[1..];
+        let copies = self.objects.len() * targets.len();
+        let seconds = self.rows.took().await? as f64 / 1e6;
+        Ok(Summary {
+            seed: self.request.seed,
+            objects: self.objects.len(),
+            bytes,
+            largest_bytes: self.objects.iter().map(Object::size_bytes).max().unwrap_or(0),
+            copies,
+            seconds,
+            copies_per_second: copies as f64 / seconds,
+            bytes_per_second: (bytes * targets.len() as u64) as f64 / seconds,
+            comparison,
+            daemons: summary::Daemons { started: self.daemons.started(), killed: 1 },
+            killed,
+            failing_store,
+            failed_attempts: self.daemons.failures().await,
+            waits: waits.into_iter().filter_map(|(replica, waits)| Some((replica.to_owned(), waits?))).collect(),
+            repeated_uploads: targets.iter().map(|replica| self.repeated(replica)).sum(),
+            unfinished_uploads: targets.iter().map(|replica| self.stage.bucket(replica).uploads().len()).sum(),
+        })
+    }
+
+    /// Uploads to this replica beyond one per key.
+    fn repeated(&self, replica: &str) -> u64 {
+        self.stage.bucket(replica).counts(|counts| counts.writes_by_key().values().map(|writes| writes - 1).sum())
+    }
+}
+
+fn progress(objects: usize, registered: usize, counts: &Counts) -> Progress {
+    let count = |n: i64| usize::try_from(n).unwrap_or(0);
+    Progress::Copying {
+        objects,
+        registered,
+        wasabi: count(counts.wasabi),
+        scw: count(counts.scw),
+        leased: count(counts.leased),
+        failing: count(counts.failing),
+    }
+}

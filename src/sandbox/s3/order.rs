@@ -1,0 +1,224 @@
+//! Faults on order: for whom, how often, and taking them back.
+//!
+//! A call is shown to the orders in the sequence in which they were made. It
+//! waits wherever it is told to wait (hold, stall, delay) and then suffers the
+//! first other fault, so that two orders of `next(1)` strike two calls, one after the other.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::call::{Call, Op};
+use super::fault::Fault;
+
+/// Which calls, and how many of them.
+#[derive(Debug, Clone, Default)]
+pub struct When {
+    bucket: Option<String>,
+    op: Option<Op>,
+    key: Option<KeyIs>,
+    skip: u64,
+    often: Often,
+}
+
+#[derive(Debug, Clone)]
+enum KeyIs {
+    Exactly(String),
+    Under(String),
+}
+
+#[derive(Debug, Clone, Default)]
+enum Often {
+    #[default]
+    Always,
+    Next(u64),
+    Chance(f64, u64),
+}
+
+impl When {
+    /// Every call, until the order is cleared.
+    pub fn always() -> Self {
+        Self::default()
+    }
+
+    /// Every call of one operation.
+    pub fn op(op: Op) -> Self {
+        Self { op: Some(op), ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn bucket(self, name: &str) -> Self {
+        Self { bucket: Some(name.to_owned()), ..self }
+    }
+
+    #[must_use]
+    pub fn key(self, key: &str) -> Self {
+        Self { key: Some(KeyIs::Exactly(key.to_owned())), ..self }
+    }
+
+    #[must_use]
+    pub fn prefix(self, prefix: &str) -> Self {
+        Self { key: Some(KeyIs::Under(prefix.to_owned())), ..self }
+    }
+
+    /// Spares the first `calls` that match.
+    #[must_use]
+    pub fn skip(self, calls: u64) -> Self {
+        Self { skip: calls, ..self }
+    }
+
+    /// Strikes so many calls and then no more.
+    #[must_use]
+    pub fn next(self, calls: u64) -> Self {
+        Self { often: Often::Next(calls), ..self }
+    }
+
+    /// Strikes each call with this probability, drawn from a generator of this seed.
+    #[must_use]
+    pub fn chance(self, probability: f64, seed: u64) -> Self {
+        Self { often: Often::Chance(probability, seed), ..self }
+    }
+
+    fn means(&self, call: &Call) -> bool {
+        let key = call.key.as_deref();
+        self.bucket.as_ref().is_none_or(|bucket| call.bucket.as_ref() == Some(bucket))
+            && self.op.is_none_or(|op| call.op == op)
+            && match &self.key {
+                None => true,
+                Some(KeyIs::Exactly(wanted)) => key == Some(wanted),
+                Some(KeyIs::Under(prefix)) => key.is_some_and(|key| key.starts_with(prefix)),
+            }
+    }
+}
+
+impl From<Op> for When {
+    fn from(op: Op) -> Self {
+        Self::op(op)
+    }
+}
+
+/// A fault on order. Dropping it changes nothing; [`Order::clear`] takes it back.
+#[derive(Debug, Clone)]
+pub struct Order {
+    rule: Arc<Rule>,
+    rules: Arc<Rules>,
+}
+
+impl Order {
+    /// Strikes no more calls, and lets go those that it stalls.
+    pub fn clear(&self) {
+        self.rules.clear(|rule| rule.id == self.rule.id);
+    }
+
+    /// How many calls it struck.
+    pub fn strikes(&self) -> u64 {
+        *self.rule.strikes.borrow()
+    }
+
+    /// Waits until it has struck `n` calls.
+    pub async fn struck(&self, n: u64) {
+        // Cannot fail: the sender lives as long as `self`.
+        let _ = self.rule.strikes.subscribe().wait_for(|strikes| *strikes >= n).await;
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub id: u64,
+    pub fault: Fault,
+    pub cleared: CancellationToken,
+    when: When,
+    budget: Mutex<Budget>,
+    strikes: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Budget {
+    skip: u64,
+    often: Draw,
+}
+
+#[derive(Debug)]
+enum Draw {
+    Always,
+    Next(u64),
+    Chance(f64, Box<StdRng>),
+}
+
+impl Rule {
+    fn strikes(&self, call: &Call) -> bool {
+        if !self.when.means(call) {
+            return false;
+        }
+        let mut budget = self.budget.lock().expect("no holder panics");
+        if budget.skip > 0 {
+            budget.skip -= 1;
+            return false;
+        }
+        match &mut budget.often {
+            Draw::Always => true,
+            Draw::Next(0) => false,
+            Draw::Next(left) => {
+                *left -= 1;
+                true
+            }
+            Draw::Chance(probability, rng) => rng.random_bool(*probability),
+        }
+    }
+}
+
+/// All orders, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    list: RwLock<Vec<Arc<Rule>>>,
+    last_id: AtomicU64,
+}
+
+impl Rules {
+    pub fn order(self: &Arc<Self>, fault: Fault, when: When) -> Order {
+        let often = match when.often {
+            Often::Always => Draw::Always,
+            Often::Next(n) => Draw::Next(n),
+            Often::Chance(p, seed) => Draw::Chance(p, Box::new(StdRng::seed_from_u64(seed))),
+        };
+        let rule = Arc::new(Rule {
+            id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
+            fault,
+            cleared: CancellationToken::new(),
+            budget: Mutex::new(Budget { skip: when.skip, often }),
+            when,
+            strikes: watch::Sender::new(0),
+        });
+        self.list.write().expect("no holder panics").push(Arc::clone(&rule));
+        Order { rule, rules: Arc::clone(self) }
+    }
+
+    /// The oldest rule younger than `after` that strikes this call.
+    pub fn strike(&self, call: &Call, after: u64) -> Option<Arc<Rule>> {
+        let list = self.list.read().expect("no holder panics");
+        let rule = list.iter().find(|rule| rule.id > after && rule.strikes(call))?;
+        rule.strikes.send_modify(|n| *n += 1);
+        Some(Arc::clone(rule))
+    }
+
+    pub fn clear(&self, which: impl Fn(&Rule) -> bool) {
+        self.list.write().expect("no holder panics").retain(|rule| {
+            let gone = which(rule);
+            if gone {
+                rule.cleared.cancel();
+                if let Fault::Hold(gate) | Fault::HoldAnswer(gate) = &rule.fault {
+                    gate.open();
+                }
+            }
+            !gone
+        });
+    }
+
+    pub fn clear_bucket(&self, name: &str) {
+        self.clear(|rule| rule.when.bucket.as_deref() == Some(name));
+    }
+}

@@ -1,0 +1,73 @@
+//! What probes and dashboards see over HTTP.
+
+use copyhold::sandbox::postgres::{Cluster, Options};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::world::{DaemonProcess, World, eventually};
+
+/// The address that the daemon says it serves.
+async fn address(daemon: &DaemonProcess) -> String {
+    daemon.until_logged("on http://").await;
+    let log = daemon.log();
+    let (_, after) = log.split_once("on http://").unwrap();
+    after.split_whitespace().next().unwrap().to_owned()
+}
+
+/// Status line and body.
+async fn get(address: &str, path: &str) -> (String, String) {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
+}
+
+#[tokio::test]
+async fn metrics_tell_what_was_copied_and_what_is_missing() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    let address = address(&daemon).await;
+    world.upload("photo", "bytes").await;
+    world.insert("missing").await;
+    world.until_copied("photo").await;
+    world.until("SELECT bool_and(objects = 1) FROM copyhold.backlog").await;
+    let (status, body) = get(&address, "/metrics").await;
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    for line in [
+        "copyhold_copies_total{replica=\"wasabi\"} 1",
+        "copyhold_copied_bytes_total{replica=\"scw\"} 5",
+        "copyhold_source_bytes_total{replica=\"b2\"} 5",
+        "copyhold_backlog_objects{replica=\"wasabi\"} 1",
+        "copyhold_failures_total{replica=\"wasabi\",class=\"gone\"} 1",
+        "copyhold_replica_served{replica=\"scw\"} 1",
+        "# TYPE copyhold_lag_seconds histogram",
+    ] {
+        assert!(body.contains(line), "no {line} in\n{body}");
+    }
+    assert!(!body.contains("photo"), "a key became a label");
+}
+
+#[tokio::test]
+async fn a_daemon_without_its_database_is_alive_and_not_ready() {
+    let mut cluster = Cluster::start(Options::default()).await.unwrap();
+    cluster.create_database("app", None).await.unwrap();
+    let world = World::at(cluster.url("app"), "").await;
+    copyhold::queue::migrate(&world.config).await.unwrap();
+    let daemon = world.daemon().await;
+    let address = address(&daemon).await;
+    assert_eq!(get(&address, "/readyz").await, ("HTTP/1.1 200 OK".into(), "ready\n".into()));
+    cluster.kill_server().await.unwrap();
+    let unready = async || get(&address, "/readyz").await.0.contains("503");
+    eventually("it says that it is not ready", unready).await;
+    assert_eq!(get(&address, "/livez").await.0, "HTTP/1.1 200 OK");
+    assert_eq!(get(&address, "/metrics").await.0, "HTTP/1.1 200 OK");
+    cluster.restart().await.unwrap();
+    let ready = async || get(&address, "/readyz").await.0.contains("200");
+    eventually("it is ready again", ready).await;
+    cluster.stop().await.unwrap();
+}
