@@ -12,8 +12,13 @@ pub mod report;
 pub mod stage;
 pub mod stores;
 
+use std::time::Duration;
+
 use anyhow::bail;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Far more than any of them takes: something that waits in vain is to be told.
+const AT_MOST: Duration = Duration::from_mins(40);
 
 /// Runs a benchmark. Asked to end, it drops it, and with it every process and folder that it made.
 pub async fn play(benchmark: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
@@ -21,6 +26,7 @@ pub async fn play(benchmark: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         ended = Box::pin(benchmark()) => ended,
+        () = tokio::time::sleep(AT_MOST) => bail!("no end after {AT_MOST:?}"),
         _ = interrupt.recv() => bail!("stopped before the end"),
         _ = terminate.recv() => bail!("stopped before the end"),
     }
