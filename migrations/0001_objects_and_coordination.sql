@@ -72,7 +72,7 @@ COMMENT ON TABLE {schema}.copy_failures IS
 COMMENT ON COLUMN {schema}.copy_failures.attempts IS
     'Failed attempts in a row of this class that count; those that only speak of the store do not.';
 COMMENT ON COLUMN {schema}.copy_failures.class IS
-    'transient, throttled, full, denied, misconfigured, gone, changed, corrupt, refused or archived.';
+    'transient, throttled, full, denied, misconfigured, gone, changed, corrupt, refused or archived; or parked, by an operator, whose reason is the message.';
 COMMENT ON COLUMN {schema}.copy_failures.message IS
     'Of the store''s answer only status, code, request id and the first 300 characters.';
 
@@ -86,6 +86,8 @@ CREATE TABLE {schema}.replicas (
     pinned_at     bigint,
     existing      text CHECK (existing IN ('empty', 'adopt', 'overwrite')),
     writable_at   bigint,
+    paused_until  bigint,
+    pause_reason  text,
     CHECK ((pinned_at IS NULL) = (endpoint IS NULL) AND (pinned_at IS NULL) = (bucket IS NULL)),
     CHECK ((writable_at IS NULL) = (existing IS NULL))
 );
@@ -99,6 +101,10 @@ COMMENT ON COLUMN {schema}.replicas.existing IS
     'What was decided before the first write: the bucket was ''empty'', or what it held is to be taken over (''adopt'') or replaced (''overwrite''). NULL: nothing was written yet.';
 COMMENT ON COLUMN {schema}.replicas.writable_at IS
     'µs at which that was decided. Objects in the bucket that are older are not ours.';
+COMMENT ON COLUMN {schema}.replicas.paused_until IS
+    'µs until which no daemon begins a copy to it; 9000000000000000000: until it is resumed; NULL, or past: it is not paused. It may still be read.';
+COMMENT ON COLUMN {schema}.replicas.pause_reason IS
+    'What whoever paused it had to say.';
 
 -- Who is at work.
 CREATE SEQUENCE {schema}.daemon_ids AS integer MAXVALUE 8388607 CYCLE; -- 23 bits: the upper part of a fence

@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
@@ -18,7 +17,7 @@ use crate::{
     store::Store,
     sweeper::{self, Sweeper},
     wake,
-    worker::{self, Claimer, Doorkeeper, Heartbeat, Held, Lanes, Replica, Runner},
+    worker::{self, Claimer, Doorkeeper, Heartbeat, Held, Lanes, Replica, Runner, Slots},
 };
 
 /// How long the last words, releases and farewells, may take after everything else has ended.
@@ -73,7 +72,7 @@ async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> anyhow::Resul
         let store = Store::connect(replica, config.workers.count)
             .await
             .with_context(|| format!("the client of replica {}", replica.name))?;
-        replicas.push(Replica::new(store, replica.read, config.workers.count));
+        replicas.push(Replica::new(store, replica.read, config.workers.count, config.workers.reserved));
     }
     info!(
         daemon = daemon.id.number(),
@@ -120,6 +119,7 @@ async fn work(
 ) -> anyhow::Result<ExitReason> {
     let Prepared { daemon, replicas } = prepared;
     let (waker, wake) = wake::channel();
+    let (replicas_waker, replicas_wake) = wake::channel();
     let lanes = Lanes::new(replicas);
     let held = Held::default();
     let (completer, writer) = worker::completer(queue.clone());
@@ -138,6 +138,7 @@ async fn work(
         options: queue::direct_options(&config.database).context("database.listen_url")?,
         schema: config.database.schema.clone(),
         waker: waker.clone(),
+        replicas: replicas_waker,
     };
     lifecycle.spawn("listener", drain, listener.run(drain.clone()));
     let sweeper = Sweeper {
@@ -148,22 +149,23 @@ async fn work(
     };
     lifecycle.spawn("sweeper", drain, sweeper.run(drain.clone()));
     lifecycle.spawn("backlog", drain, sweeper::count_backlog(queue.clone(), drain.clone()));
-    let (count, grace) = (config.workers.count, config.shutdown.grace);
-    let doorkeeper = Doorkeeper { config, queue: queue.clone(), lanes: lanes.clone(), waker };
+    let (count, reserved, grace) = (config.workers.count, config.workers.reserved, config.shutdown.grace);
+    let doorkeeper =
+        Doorkeeper { config, queue: queue.clone(), lanes: lanes.clone(), waker: waker.clone(), wake: replicas_wake };
     lifecycle.spawn("doorkeeper", drain, doorkeeper.run(drain.clone()));
 
     let running = TaskTracker::new();
-    let runner =
-        Runner { queue: queue.clone(), held, completer, lanes: lanes.clone(), memory, stop: lifecycle.stop.clone() };
-    let claimer = Claimer {
+    let runner = Runner {
         queue: queue.clone(),
-        daemon: daemon.clone(),
-        lanes,
-        runner: Arc::new(runner),
-        slots: Arc::new(Semaphore::new(count)),
-        running: running.clone(),
-        wake,
+        held,
+        completer,
+        lanes: lanes.clone(),
+        memory,
+        stop: lifecycle.stop.clone(),
+        freed: Arc::default(),
+        waker,
     };
+    let claimer = Claimer::new(daemon.clone(), runner, Slots::new(count, reserved), running.clone(), wake);
     lifecycle.spawn("claimer", drain, claimer.run(drain.clone()));
 
     let reason = endings.first().await;

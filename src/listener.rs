@@ -10,7 +10,7 @@ use sqlx::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{domain::SchemaName, metrics, wake::Waker};
+use crate::{domain::SchemaName, metrics, queue::Notice, wake::Waker};
 
 /// How often an idle connection must prove that it is alive, and how long it has for that.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
@@ -25,6 +25,8 @@ pub struct Listener {
     pub options: PgConnectOptions,
     pub schema: SchemaName,
     pub waker: Waker,
+    /// For whoever looks at the table `replicas`.
+    pub replicas: Waker,
 }
 
 impl Listener {
@@ -71,7 +73,10 @@ impl Listener {
         loop {
             // `try_recv` and not `recv`, which hides that notices may have been lost.
             match tokio::time::timeout(PROBE_EVERY, listener.try_recv()).await {
-                Ok(Ok(Some(_))) => self.waker.wake(),
+                Ok(Ok(Some(notice))) => match Notice::parse(notice.payload()) {
+                    Notice::Work => self.waker.wake(),
+                    Notice::Replicas => self.replicas.wake(),
+                },
                 Ok(Ok(None)) => return sqlx::Error::WorkerCrashed,
                 Ok(Err(error)) => return error,
                 Err(_silence) => {
@@ -89,7 +94,7 @@ impl Listener {
     async fn connect(&self, pool: &PgPool) -> Result<PgListener, sqlx::Error> {
         let mut listener = PgListener::connect_with(pool).await?;
         listener.eager_reconnect(false);
-        listener.listen(&format!("{}_work", self.schema)).await?;
+        listener.listen(&Notice::channel(&self.schema)).await?;
         Ok(listener)
     }
 }

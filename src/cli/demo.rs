@@ -1,4 +1,4 @@
-use std::{io::IsTerminal as _, process};
+use std::process;
 
 use anyhow::Context as _;
 use bytesize::ByteSize;
@@ -17,7 +17,8 @@ use screen::Screen;
 #[command(after_help = "\
 It starts a private PostgreSQL and three stores in memory, lets two daemons copy what an application uploads and \
 registers, kills one of them with SIGKILL, has a store fail for some seconds, then compares every object on every \
-replica byte by byte. It takes about half a minute and leaves nothing behind. Needs PostgreSQL's server programs.")]
+replica byte by byte. That takes about half a minute. Without --once a few objects a second follow until Ctrl-C, to \
+be looked at with status and psql. Nothing is left behind. Needs PostgreSQL's server programs.")]
 pub(super) struct Args {
     /// How many objects are uploaded and registered
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -49,7 +50,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Verdict> {
         seed: args.seed.unwrap_or_else(|| u64::from(rand::random::<u16>())),
         once: args.once,
     };
-    let screen = Screen::new(args.json, std::io::stderr().is_terminal());
+    let screen = Screen::new(args.json);
     let stop = CancellationToken::new();
     let signals = tokio::spawn(stop_at_signal(stop.clone(), screen.clone())?);
     let played = demo::run(request, &screen, &stop).await;

@@ -1,12 +1,9 @@
 use std::io::{self, Read as _};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
-use super::{Verdict, queue, show};
-use crate::{
-    config::Config,
-    domain::{ObjectKey, ReplicaName},
-};
+use super::{Verdict, given, queue, show};
+use crate::{config::Config, domain::ReplicaName};
 
 /// Keys of one statement.
 const BATCH: usize = 1000;
@@ -30,7 +27,7 @@ pub(super) struct Args {
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let wanted = args.replicas.map(|names| wanted(config, &names)).transpose()?;
     let keys = if args.stdin { read(args.null)? } else { args.keys };
-    let keys = checked(keys)?;
+    let keys = given::keys(keys, "nothing was registered")?;
     let (queue, pools) = queue(config)?;
     let mut objects = 0;
     for batch in keys.chunks(BATCH) {
@@ -42,18 +39,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
 }
 
 fn wanted(config: &Config, names: &[String]) -> anyhow::Result<Vec<ReplicaName>> {
-    let one = |name: &String| {
-        let known = config.replicas.iter().find(|r| r.name.as_str() == name);
-        known.map(|r| r.name.clone()).with_context(|| {
-            let names: Vec<_> = config.replicas.iter().map(|r| r.name.as_str()).collect();
-            format!(
-                "--replicas: there is no replica \"{}\"; the configuration has {}",
-                name.escape_default(),
-                names.join(", ")
-            )
-        })
-    };
-    names.iter().map(one).collect()
+    names.iter().map(|name| given::replica(config, "--replicas: ", name)).collect()
 }
 
 fn read(null: bool) -> anyhow::Result<Vec<String>> {
@@ -67,25 +53,4 @@ fn read(null: bool) -> anyhow::Result<Vec<String>> {
             String::from_utf8(line.to_vec()).with_context(|| format!("standard input, key {}: not UTF-8", i + 1))
         })
         .collect()
-}
-
-/// All that are no keys are told at once, and then none is registered.
-fn checked(keys: Vec<String>) -> anyhow::Result<Vec<ObjectKey>> {
-    let mut good = Vec::with_capacity(keys.len());
-    let mut bad = Vec::new();
-    for (i, key) in keys.into_iter().enumerate() {
-        match ObjectKey::new(key) {
-            Ok(key) => good.push(key),
-            Err(why) => bad.push(format!("key {}: {why}", i + 1)),
-        }
-    }
-    if bad.is_empty() {
-        return Ok(good);
-    }
-    let more = bad.len().saturating_sub(10);
-    bad.truncate(10);
-    if more > 0 {
-        bad.push(format!("and {more} more"));
-    }
-    bail!("nothing was registered: {}", bad.join("; "))
 }

@@ -11,10 +11,10 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<Verdict> {
     if done.from_version < SCHEMA_VERSION {
         show::line(&format!("schema {schema}: version {} -> {SCHEMA_VERSION}", done.from_version))?;
     }
-    for replica in &done.columns_added {
+    for replica in &done.derived.columns_added {
         show::line(&format!("schema {schema}: added replica {replica}"))?;
     }
-    for index in &done.indexes_built {
+    for index in &done.derived.indexes_built {
         show::line(&format!("schema {schema}: built index {index}"))?;
     }
     show::line(&format!("schema {schema} is up to date"))?;

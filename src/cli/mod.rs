@@ -4,13 +4,21 @@ mod check;
 #[cfg(feature = "sandbox")]
 mod demo;
 mod enqueue;
+mod explain;
+mod forget;
+mod given;
 mod logging;
 mod migrate;
+mod park;
+mod pause;
+mod resume;
+mod retry;
 mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod show;
 mod status;
+mod turned;
 
 use std::{
     io::{self, Write as _},
@@ -39,7 +47,8 @@ struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 it failed, or (check) something does not work; 2 the command line or the configuration is wrong.
+Exit codes: 0 done; 1 it failed, or (check) something does not work, or (explain, retry, park, forget) a \
+key is not registered or is left out; 2 the command line or the configuration is wrong.
 Settings can be overridden by environment variables: COPYHOLD_WORKERS__COUNT=16 sets count in [workers].";
 
 #[derive(Debug, Subcommand)]
@@ -54,6 +63,18 @@ enum Command {
     Enqueue(enqueue::Args),
     /// Show copies, backlog, failures and daemons
     Status(status::Args),
+    /// Tell all that is known of one object: where its copies are, and why the others are not
+    Explain(explain::Args),
+    /// Try copies now that are parked or wait for a later attempt
+    Retry(retry::Args),
+    /// Try the missing copies of objects no more until `retry`
+    Park(park::Args),
+    /// Delete objects from the tables; their copies in the buckets stay
+    Forget(forget::Args),
+    /// Let all daemons copy nothing to a replica for a while; it is still read
+    Pause(pause::Args),
+    /// End a pause: the replica catches up by itself
+    Resume(resume::Args),
     /// See it work: PostgreSQL and three stores in a box, two daemons, one killed half-way
     #[cfg(feature = "sandbox")]
     Demo(demo::Args),
@@ -100,6 +121,12 @@ impl Cli {
             Command::Check(args) => check::run(config()?, args).await,
             Command::Enqueue(args) => enqueue::run(&config()?, args).await,
             Command::Status(args) => status::run(&config()?, args).await,
+            Command::Explain(args) => explain::run(&config()?, args).await,
+            Command::Retry(args) => retry::run(&config()?, args).await,
+            Command::Park(args) => park::run(&config()?, args).await,
+            Command::Forget(args) => forget::run(&config()?, args).await,
+            Command::Pause(args) => pause::run(&config()?, args).await,
+            Command::Resume(args) => resume::run(&config()?, args).await,
             #[cfg(feature = "sandbox")]
             Command::Demo(args) => demo::run(args).await,
             #[cfg(feature = "sandbox")]

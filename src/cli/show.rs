@@ -9,6 +9,8 @@ use std::{
 use bytesize::ByteSize;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 
+use crate::domain::ObjectKey;
+
 /// One line of a result. A reader that has gone, as in `| head`, is no error.
 pub(super) fn line(text: &str) -> io::Result<()> {
     match writeln!(io::stdout(), "{text}") {
@@ -49,6 +51,20 @@ pub(super) fn age(seconds: Option<f64>) -> String {
     }
     let whole = humantime::format_duration(Duration::from_secs(age.as_secs())).to_string();
     whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// `1 copy`, `3 copies`
+pub(super) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// Some keys for a message, escaped; how many there are besides.
+pub(super) fn some_keys(keys: &[ObjectKey]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<_> = keys.iter().take(SHOWN).map(|key| format!("\"{key}\"")).collect();
+    let more = keys.len().saturating_sub(SHOWN);
+    let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{tail}", shown.join(", "))
 }
 
 /// Untrusted text, safe for a terminal.

@@ -39,13 +39,24 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
 
 fn text(config: &Config, status: &Status) -> String {
     let about = if status.estimated { "about " } else { "" };
-    let mut parts = vec![format!("{about}{} objects", status.objects), replicas(status)];
+    let plural = if status.objects == 1 { "" } else { "s" };
+    let mut parts = vec![format!("{about}{} object{plural}", status.objects), replicas(status)];
     if let Some(counted) = status.replicas.iter().filter_map(|r| r.counted_seconds_ago).reduce(f64::max) {
         if counted >= 1.0 {
             parts.push(format!("backlog as of {} ago", age(Some(counted))));
         }
     } else {
         parts.push("the backlog was never counted: no daemon has run yet (--exact counts it now)".into());
+    }
+    for r in status.replicas.iter().filter(|r| r.paused) {
+        let left = r.paused_seconds_left.map(|s| format!("for {} more", age(Some(s))));
+        let because = r.pause_reason.as_ref().map(|why| format!(" ({})", Untrusted(why))).unwrap_or_default();
+        parts.push(format!(
+            "{} is paused {}{because}; end it with `copyhold resume {}`",
+            r.replica,
+            left.as_deref().unwrap_or("until it is resumed"),
+            r.replica
+        ));
     }
     if let Some(other) = status.replicas.iter().find(|r| r.primary && r.replica != config.primary.as_str()) {
         parts.push(format!(

@@ -109,6 +109,8 @@ pub enum Existing {
 pub struct Workers {
     /// Objects in flight at most.
     pub count: usize,
+    /// So many of them only for objects registered within the last ten minutes.
+    pub reserved: usize,
     /// Bytes of objects held in memory at most.
     pub memory_bytes: u64,
 }

@@ -22,10 +22,23 @@ pub(super) fn workers(mut section: Section<'_>) -> Workers {
     let count = section.get_with("count", within(1..=1000, |count: i64| count.to_string()));
     // One part of a multipart upload, twice, must fit.
     let memory = section.get_with("memory", within(ByteSize::mib(32)..=ByteSize::tib(1), size_text));
+    let sets_count = section.has("count");
+    let reserved = section.get_with("reserved", within(0..=999, |reserved: i64| reserved.to_string()));
+    // Cannot fail: they were just found to be within 0 and 1000.
+    let small = |number: i64| usize::try_from(number).expect("a small number");
+    let count_is_wrong = sets_count && count.is_none();
+    let in_force = count.map_or(32, |count| small(count.value));
+    if let Some(Placed { value, place }) = &reserved
+        && small(*value) >= in_force
+        && !count_is_wrong
+    {
+        let what = format!("is {value}, which leaves none of the {in_force} in workers.count to a backlog");
+        section.note_at(place, "reserved", &what, format!("set it to less than {in_force}; an eighth is usual"));
+    }
     section.finish();
     Workers {
-        // Cannot fail: it was just found to be within 1 and 1000.
-        count: count.map_or(32, |count| usize::try_from(count.value).expect("a small number")),
+        count: in_force,
+        reserved: reserved.map_or(in_force / 8, |reserved| small(reserved.value)),
         memory_bytes: memory.map_or(ByteSize::mib(256), |memory| memory.value).as_u64(),
     }
 }

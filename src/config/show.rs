@@ -18,6 +18,7 @@ impl fmt::Display for Config {
             writeln!(f, "{replica}")?;
         }
         writeln!(f, "[workers]\ncount = {}", self.workers.count)?;
+        writeln!(f, "reserved = {}", self.workers.reserved)?;
         writeln!(f, "memory = {:?}\n", size_text(ByteSize::b(self.workers.memory_bytes)))?;
         writeln!(f, "[lease]\ntimeout = {:?}", duration_text(self.lease.timeout))?;
         writeln!(f, "heartbeat = {:?}\n", duration_text(self.lease.heartbeat))?;

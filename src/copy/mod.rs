@@ -100,8 +100,9 @@ pub enum Ended {
 
 /// Copies one object. When it returns, no request of it is under way any more.
 ///
-/// Cancelling `stop` drops its requests, has begun uploads thrown away (for at most 5 s)
-/// and sends no further step. Dropping the future instead leaves uploads behind.
+/// Cancelling `stop` drops its requests, but leaves those that make an object appear a moment to end, and has begun
+/// uploads thrown away (for at most 5 s). Of what is dropped nothing is told. Dropping the future instead leaves uploads
+/// behind.
 pub async fn copy(job: &Job, memory: &Memory, stop: &CancellationToken, steps: &mpsc::UnboundedSender<Step>) -> Ended {
     match (Copy { job, memory, stop, steps }).run().await {
         Ok(()) => Ended::Done,

@@ -7,6 +7,7 @@ mod key;
 mod lease;
 mod outcome;
 mod replica;
+mod time;
 
 pub use backoff::{Next, next_try};
 pub use class::Class;
@@ -15,3 +16,4 @@ pub use key::{InvalidKey, MAX_KEY_BYTES, ObjectKey, escape};
 pub use lease::{Fence, Generation, Lease, PriorFailure, ReplicaState};
 pub use outcome::{Failure, Outcome, Verified};
 pub use replica::{InvalidName, ReplicaName, SchemaName};
+pub use time::utc;

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{PARKED, Queue, QueueError, built, claim::micros, error::limited};
+use super::{PARKED, Queue, QueueError, built, error::limited, micros};
 use crate::domain::{ReplicaName, SchemaName};
 
 /// Counting may take this share of the time: a fiftieth.

@@ -4,8 +4,8 @@ use super::{
     PARKED, Queue, QueueError,
     answer::{Answered, answers, parse_all},
     built,
-    claim::micros,
     error::limited,
+    micros,
 };
 use crate::domain::{Content, Failure, Fence, Generation, Next, ObjectKey, Outcome, ReplicaName, SchemaName};
 

@@ -1,6 +1,6 @@
 use std::{fmt, time::Duration};
 
-use super::{Queue, QueueError, built, claim::micros, error::limited};
+use super::{Queue, QueueError, built, error::limited, micros};
 use crate::domain::Fence;
 
 /// Bits of a fence below the daemon's id.

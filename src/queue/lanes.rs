@@ -6,10 +6,17 @@ use tracing::info;
 
 use super::{
     PARKED, QueueError, built,
-    migrate::{Migrated, execute, execute_politely},
+    ddl::{execute, execute_politely},
     register,
 };
 use crate::domain::{ReplicaName, SchemaName};
+
+/// What had to be made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Derived {
+    pub columns_added: Vec<ReplicaName>,
+    pub indexes_built: Vec<String>,
+}
 
 /// Columns, lanes and functions for `wanted` and for every replica that was ever there.
 pub(super) async fn derive(
@@ -17,11 +24,11 @@ pub(super) async fn derive(
     schema: &SchemaName,
     wanted: &[ReplicaName],
     primary: &ReplicaName,
-    migrated: &mut Migrated,
-) -> Result<(), QueueError> {
+) -> Result<Derived, QueueError> {
+    let mut derived = Derived::default();
     for replica in wanted {
         if add_columns(connection, schema, replica).await? {
-            migrated.columns_added.push(replica.clone());
+            derived.columns_added.push(replica.clone());
         }
     }
     enter_replicas(connection, schema, wanted, primary).await?;
@@ -29,13 +36,14 @@ pub(super) async fn derive(
     for replica in &all {
         for (name, definition) in indexes(schema, replica) {
             if build_index(connection, schema, &name, &definition).await? {
-                migrated.indexes_built.push(name);
+                derived.indexes_built.push(name);
             }
         }
     }
     // Replacing a function or a view that is in use needs no pause of the table.
     execute(connection, register::function(schema, &all)).await?;
-    execute(connection, super::backlog::exact_view(schema, &all)).await
+    execute(connection, super::backlog::exact_view(schema, &all)).await?;
+    Ok(derived)
 }
 
 /// The name of the lane's index: what a good claim plan scans.

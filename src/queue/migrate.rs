@@ -6,14 +6,19 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use rand::RngExt as _;
 use sqlx::{
     Connection as _, PgConnection, SqlSafeStr as _,
     migrate::{Migration, MigrationType, Migrator},
 };
-use tracing::{info, warn};
+use tracing::info;
 
-use super::{QueueError, SCHEMA_VERSION, built, connect::direct, lanes, version::SchemaFit};
+use super::{
+    QueueError, SCHEMA_VERSION, built,
+    connect::direct,
+    ddl::{execute, jittered},
+    lanes::{self, Derived},
+    version::SchemaFit,
+};
 use crate::{
     config::Config,
     domain::{ReplicaName, SchemaName},
@@ -40,11 +45,11 @@ pub enum MigrateError {
 }
 
 /// What a migration found to do.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Migrated {
+    /// 0: there was no schema.
     pub from_version: i32,
-    pub columns_added: Vec<ReplicaName>,
-    pub indexes_built: Vec<String>,
+    pub derived: Derived,
 }
 
 /// Brings the schema to this program's version and the configuration's replicas. Idempotent.
@@ -65,10 +70,9 @@ async fn migrate_alone(connection: &mut PgConnection, config: &Config) -> Result
     check_encoding(connection).await?;
     create_schema(connection, schema).await?;
     let from_version = fixed_tables(connection, schema).await?;
-    let mut migrated = Migrated { from_version, ..Migrated::default() };
     let names: Vec<ReplicaName> = config.replicas.iter().map(|r| r.name.clone()).collect();
-    lanes::derive(connection, schema, &names, &config.primary, &mut migrated).await?;
-    Ok(migrated)
+    let derived = lanes::derive(connection, schema, &names, &config.primary).await?;
+    Ok(Migrated { from_version, derived })
 }
 
 /// Waits, without a statement that waits, until no other migration is at work.
@@ -157,56 +161,4 @@ fn migration(schema: &SchemaName, (version, description, template): (i64, &'stat
         Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, template.into_sql_str(), false);
     migration.sql = built(sql);
     migration
-}
-
-/// One statement by itself.
-pub(super) async fn execute(connection: &mut PgConnection, sql: String) -> Result<(), QueueError> {
-    sqlx::raw_sql(built(sql)).execute(connection).await.map_err(QueueError::database("queue::migrate"))?;
-    Ok(())
-}
-
-/// Runs an ALTER that needs the table for itself, for a moment, without ever standing in a queue in front of the
-/// application: it gives up after 30 ms and tries again for as long as it takes, naming who is in the way.
-/// Behind one open reader a waiting ALTER held up an INSERT for 4.3 s; like this, for 35 ms.
-pub(super) async fn execute_politely(connection: &mut PgConnection, table: &str, sql: &str) -> Result<(), QueueError> {
-    let mut tries = 0_u32;
-    loop {
-        let polite = format!("BEGIN; SET LOCAL lock_timeout = '30ms'; {sql}; COMMIT");
-        match execute(connection, polite).await {
-            Err(e) if e.sqlstate().as_deref() == Some("55P03") => {
-                execute(connection, "ROLLBACK".into()).await?;
-                if tries.is_multiple_of(50) {
-                    let others = in_the_way(connection, table).await?;
-                    warn!(tries, "Waiting for {table}, which is in use by {others}");
-                }
-                tries += 1;
-                tokio::time::sleep(jittered(Duration::from_millis(100))).await;
-            }
-            Err(e) => {
-                // The failed statement's own error is the one to tell.
-                let _ = execute(connection, "ROLLBACK".into()).await;
-                return Err(e);
-            }
-            Ok(()) => return Ok(()),
-        }
-    }
-}
-
-async fn in_the_way(connection: &mut PgConnection, table: &str) -> Result<String, QueueError> {
-    let others: Option<String> = sqlx::query_scalar(
-        "-- queue::migrate
-SELECT string_agg(DISTINCT format('pid %s (%s, %s since %s)', a.pid, coalesce(nullif(a.application_name, ''), 'no name'),
-                         a.state, date_trunc('second', a.xact_start)), ', ')
-FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-WHERE l.relation = to_regclass($1) AND l.granted AND a.pid <> pg_backend_pid()",
-    )
-    .bind(table)
-    .fetch_one(connection)
-    .await
-    .map_err(QueueError::database("queue::migrate"))?;
-    Ok(others.unwrap_or_else(|| "sessions that have just ended".into()))
-}
-
-fn jittered(about: Duration) -> Duration {
-    about.mul_f64(rand::rng().random_range(0.5..1.5))
 }

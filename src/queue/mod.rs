@@ -11,30 +11,47 @@ mod claim;
 mod complete;
 mod connect;
 mod daemons;
+mod ddl;
 mod error;
+mod explain;
+mod forget;
 mod lanes;
 mod migrate;
+mod notice;
+mod park;
+mod pause;
 mod reclaim;
 mod register;
 mod release;
 mod renew;
 mod replicas;
+mod retry;
 mod status;
+mod turn;
 mod version;
+
+use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
 
 pub use answer::{Answer, Answered};
+pub use claim::{Claimed, Position};
 pub use complete::Report;
 pub use connect::{Pools, direct_options, probe};
 pub use daemons::{Daemon, DaemonId};
 pub use error::QueueError;
-pub use lanes::lane_index;
+pub use explain::{CopyStory, FailureStory, Holder, State, Story};
+pub use forget::Forgotten;
+pub use lanes::{Derived, lane_index};
 pub use migrate::{MigrateError, Migrated, migrate};
+pub use notice::Notice;
+pub use pause::Pause;
 pub use reclaim::Reclaimed;
 pub use register::Registered;
 pub use replicas::{Admission, Pin, ReplicaRow};
+pub use retry::Which;
 pub use status::{DaemonStatus, FailingCopy, ReplicaStatus, Status};
+pub use turn::{PARKED_BY_HAND, Turned};
 pub use version::{SCHEMA_VERSION, SchemaFit};
 
 use crate::domain::{ReplicaName, SchemaName};
@@ -56,6 +73,8 @@ pub struct Queue {
 struct Statements {
     /// One per replica, in their order.
     claims: Vec<SqlStr>,
+    fresh_claims: Vec<SqlStr>,
+    next_due: SqlStr,
     renew: SqlStr,
     complete: SqlStr,
     release: SqlStr,
@@ -67,7 +86,9 @@ impl Queue {
     #[must_use]
     pub fn new(pool: PgPool, schema: SchemaName, replicas: Vec<ReplicaName>) -> Self {
         let statements = Statements {
-            claims: replicas.iter().map(|lane| claim::statement(&schema, &replicas, lane)).collect(),
+            claims: replicas.iter().map(|lane| claim::oldest_first(&schema, &replicas, lane)).collect(),
+            fresh_claims: replicas.iter().map(|lane| claim::fresh(&schema, &replicas, lane)).collect(),
+            next_due: claim::next_due_statement(&schema, &replicas),
             renew: renew::statement(&schema),
             complete: complete::statement(&schema, &replicas),
             release: release::statement(&schema),
@@ -84,10 +105,19 @@ impl Queue {
 
     /// The statements of the hot paths by name, for whoever wants to see their plans.
     #[must_use]
-    pub fn statements(&self) -> Vec<(String, &str)> {
+    pub fn statements<'a>(&'a self) -> Vec<(String, &'a str)> {
         let s = &self.statements;
-        let claims = self.replicas.iter().zip(&s.claims).map(|(lane, sql)| (format!("claim {lane}"), sql.as_str()));
-        let others = [("renew", &s.renew), ("complete", &s.complete), ("release", &s.release), ("reclaim", &s.reclaim)];
+        let each = |what: &'static str, of: &'a [SqlStr]| {
+            self.replicas.iter().zip(of).map(move |(lane, sql)| (format!("{what} {lane}"), sql.as_str()))
+        };
+        let claims = each("claim", &s.claims).chain(each("claim_fresh", &s.fresh_claims));
+        let others = [
+            ("next_due", &s.next_due),
+            ("renew", &s.renew),
+            ("complete", &s.complete),
+            ("release", &s.release),
+            ("reclaim", &s.reclaim),
+        ];
         claims.chain(others.map(|(name, sql)| (name.to_owned(), sql.as_str()))).collect()
     }
 
@@ -106,4 +136,9 @@ impl Queue {
 /// Values are always bound.
 fn built(text: String) -> SqlStr {
     AssertSqlSafe(text).into_sql_str()
+}
+
+/// Whole microseconds, as every time in the tables.
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

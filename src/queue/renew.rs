@@ -6,8 +6,8 @@ use super::{
     Queue, QueueError,
     answer::{Answered, answers, parse_all},
     built,
-    claim::micros,
     error::limited,
+    micros,
 };
 use crate::domain::{Fence, Generation, ObjectKey, SchemaName};
 

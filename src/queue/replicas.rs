@@ -1,6 +1,6 @@
 use std::time::{Duration, SystemTime};
 
-use super::{PARKED, Queue, QueueError, built, error::limited};
+use super::{PARKED, Pause, Queue, QueueError, built, error::limited};
 use crate::{config, domain::ReplicaName};
 
 /// Where the copies of a replica are: another bucket must not inherit its proofs.
@@ -63,18 +63,21 @@ pub struct ReplicaRow {
     pub pin: Option<Pin>,
     /// `None`: nothing was written to it yet. With the time of the decision, by the database's clock.
     pub admission: Option<(Admission, SystemTime)>,
+    /// `None`: copies may be made to it.
+    pub pause: Option<Pause>,
 }
 
-type Row = (String, bool, Option<String>, Option<String>, Option<String>, Option<i64>);
+type Row = (String, bool, Option<String>, Option<String>, Option<String>, Option<i64>, Option<i64>, Option<String>);
 
 impl Queue {
     /// Every replica that was ever there, by name.
     pub async fn replica_rows(&self) -> Result<Vec<ReplicaRow>, QueueError> {
         let sql = built(format!(
             "-- queue::replica_rows
-SELECT name, primary_since IS NOT NULL, endpoint, bucket, existing, writable_at
-FROM {}.replicas ORDER BY name",
-            self.schema.quoted()
+SELECT name, primary_since IS NOT NULL, endpoint, bucket, existing, writable_at,
+       CASE WHEN paused_until > {schema}.now_utc_micro_seconds() THEN paused_until END, pause_reason
+FROM {schema}.replicas ORDER BY name",
+            schema = self.schema.quoted()
         ));
         let rows: Vec<Row> = limited("queue::replica_rows", sqlx::query_as(sql).fetch_all(&self.pool)).await?;
         rows.into_iter().map(parse).collect()
@@ -121,7 +124,9 @@ WHERE name = $1 AND writable_at IS NULL"
     }
 }
 
-fn parse((name, primary, endpoint, bucket, existing, writable_at): Row) -> Result<ReplicaRow, QueueError> {
+fn parse(
+    (name, primary, endpoint, bucket, existing, writable_at, paused_until, because): Row,
+) -> Result<ReplicaRow, QueueError> {
     let wrong = |what: String| QueueError::Inconsistent { statement: "queue::replica_rows", what };
     let admission = match existing.zip(writable_at) {
         None => None,
@@ -136,6 +141,7 @@ fn parse((name, primary, endpoint, bucket, existing, writable_at): Row) -> Resul
         primary,
         pin: endpoint.zip(bucket).map(|(endpoint, bucket)| Pin { endpoint, bucket }),
         admission,
+        pause: paused_until.map(|until| Pause { until: (until != PARKED).then_some(until), because }),
         name: ReplicaName::new(&name).map_err(|e| wrong(format!("replica \"{name}\": {e}")))?,
     })
 }

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Queue, QueueError, built, error::limited};
+use super::{PARKED, Queue, QueueError, built, error::limited};
 
 /// Below this size of the table its rows are counted, else estimated.
 const COUNTED_BELOW_BYTES: i64 = 64 << 20;
@@ -27,6 +27,11 @@ pub struct ReplicaStatus {
     pub bucket: Option<String>,
     /// What may be written to it: `empty`, `adopt`, `overwrite`; `None`: nothing yet.
     pub existing: Option<String>,
+    /// Nothing is copied to it for now, on an operator's word.
+    pub paused: bool,
+    /// `None`: until it is resumed.
+    pub paused_seconds_left: Option<f64>,
+    pub pause_reason: Option<String>,
     /// Copies on record.
     #[serde(default)]
     pub recorded: i64,
@@ -122,6 +127,10 @@ SELECT v.* FROM (SELECT ARRAY[{}] AS n FROM {}.object_copies) c, unnest($1::text
         let (backlog, as_of) = if exact { ("backlog_exact", "statement_timestamp()") } else { ("backlog", "b.as_of") };
         let sql = format!(
             "SELECT r.name AS replica, r.primary_since IS NOT NULL AS \"primary\", r.endpoint || '/' || r.bucket AS bucket, r.existing,
+       coalesce(r.paused_until > {schema}.now_utc_micro_seconds(), false) AS paused,
+       CASE WHEN r.paused_until < {PARKED} AND r.paused_until > {schema}.now_utc_micro_seconds()
+            THEN ((r.paused_until - {schema}.now_utc_micro_seconds()) / 1e6)::double precision END AS paused_seconds_left,
+       CASE WHEN r.paused_until > {schema}.now_utc_micro_seconds() THEN r.pause_reason END AS pause_reason,
        coalesce(b.objects, 0) AS backlog_objects, coalesce(b.bytes, 0) AS backlog_bytes,
        coalesce(b.objects_of_unknown_size, 0) AS backlog_objects_of_unknown_size,
        coalesce(b.in_flight, 0) AS in_flight, coalesce(b.waiting, 0) AS waiting, coalesce(b.parked, 0) AS parked,

@@ -126,6 +126,11 @@ impl Guardian {
         lines[lines.len().saturating_sub(LINES)..].join("\n")
     }
 
+    #[cfg(test)]
+    pub(super) async fn kill(&mut self) {
+        self.process.kill().await.unwrap();
+    }
+
     /// Lets it end what still runs and remove the folder, and waits for that.
     pub(super) async fn dismiss(mut self) -> io::Result<()> {
         drop(self.pipe);
@@ -138,10 +143,5 @@ impl Guardian {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
-    }
-
-    #[cfg(test)]
-    pub(super) async fn kill(&mut self) {
-        self.process.kill().await.unwrap();
     }
 }

@@ -8,13 +8,14 @@ use super::lanes::{Lanes, Replica, Standing, View};
 use crate::{
     config::{Config, Existing},
     copy::OnExisting,
-    domain::ReplicaName,
-    queue::{Admission, Pin, Queue, QueueError, ReplicaRow},
-    wake::Waker,
+    domain::{self, ReplicaName},
+    queue::{Admission, Pause, Pin, Queue, QueueError, ReplicaRow},
+    wake::{Wake, Waker},
 };
 
-/// How often the shared state is looked at: another daemon, or an operator, may have changed it.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// How often the shared state is looked at, ± 20 %, without a notice: another daemon, or an operator, may have
+/// changed it. Operators are promised 5 s.
+const LOOK_EVERY: Duration = Duration::from_secs(4);
 /// While a replica is not open there is more to hope for.
 const HOPE_EVERY: Duration = Duration::from_secs(3);
 
@@ -31,13 +32,16 @@ pub struct Doorkeeper {
     pub queue: Queue,
     pub lanes: Lanes,
     pub waker: Waker,
+    /// Heard when the table `replicas` was changed.
+    pub wake: Wake,
 }
 
 impl Doorkeeper {
     /// Keeps the view of the lanes up to date until `drain`.
-    pub async fn run(self, drain: CancellationToken) {
+    pub async fn run(mut self, drain: CancellationToken) {
         let mut last = View::default();
         loop {
+            self.wake.arm();
             match self.look().await {
                 Ok(view) => {
                     self.say(&last, &view);
@@ -54,7 +58,7 @@ impl Doorkeeper {
             let pause = if all_open { LOOK_EVERY } else { HOPE_EVERY };
             tokio::select! {
                 () = drain.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+                _ = self.wake.wait(pause) => {}
             }
         }
     }
@@ -68,12 +72,13 @@ impl Doorkeeper {
             }
         }
         let primary = rows.values().find(|r| r.primary).map(|r| r.name.clone());
+        self.set_known(primary.as_ref(), &rows);
         // All at once: a store that does not answer keeps no other waiting.
         let standings = self.lanes.replicas().iter().map(|replica| {
             let row = rows.get(&replica.name);
             async move {
                 let standing = match row {
-                    None => Standing::Barred { why: "it has no columns yet: run `copyhold migrate`".into() },
+                    None => not_migrated(),
                     Some(row) => self.standing(replica, row).await?,
                 };
                 Ok::<_, QueueError>((replica.name.clone(), standing))
@@ -93,16 +98,41 @@ impl Doorkeeper {
         Pin::of(replica)
     }
 
-    async fn standing(&self, replica: &Replica, row: &ReplicaRow) -> Result<Standing, QueueError> {
+    /// Takes over at once what needs no answer of a store: a pause must not wait for some other replica's silence.
+    fn set_known(&self, primary: Option<&ReplicaName>, rows: &BTreeMap<ReplicaName, ReplicaRow>) {
+        let before = self.lanes.view();
+        let mut view = View { primary: primary.cloned(), ..before.clone() };
+        for replica in self.lanes.replicas() {
+            let known = rows.get(&replica.name).map_or_else(|| Some(not_migrated()), |row| self.known(replica, row));
+            if let Some(standing) = known {
+                view.standings.insert(replica.name.clone(), standing);
+            }
+        }
+        if view != before {
+            self.lanes.set(view);
+            self.waker.wake();
+        }
+    }
+
+    /// What the shared state alone says.
+    fn known(&self, replica: &Replica, row: &ReplicaRow) -> Option<Standing> {
         let ours = self.pin_of(&replica.name);
         if let Some(why) = row.pin.as_ref().and_then(|pin| pin.forbids(&ours)) {
-            return Ok(Standing::Barred { why });
+            return Some(Standing::Barred { why });
         }
-        if let Some((admission, since)) = row.admission {
-            return Ok(Standing::Open(match admission {
-                Admission::Empty | Admission::Overwrite => OnExisting::PutOver,
-                Admission::Adopt => OnExisting::Adopt { older_than: since },
-            }));
+        if let Some(pause) = &row.pause {
+            return Some(Standing::ReadOnly { why: paused(pause) });
+        }
+        let (admission, since) = row.admission?;
+        Some(Standing::Open(match admission {
+            Admission::Empty | Admission::Overwrite => OnExisting::PutOver,
+            Admission::Adopt => OnExisting::Adopt { older_than: since },
+        }))
+    }
+
+    async fn standing(&self, replica: &Replica, row: &ReplicaRow) -> Result<Standing, QueueError> {
+        if let Some(known) = self.known(replica, row) {
+            return Ok(known);
         }
         // The primary is only read, until something is missing there.
         if row.primary && !self.queue.could_be_filled(&replica.name).await? {
@@ -172,4 +202,22 @@ impl Doorkeeper {
             );
         }
     }
+}
+
+fn not_migrated() -> Standing {
+    Standing::Barred { why: "it has no columns yet: run `copyhold migrate`".into() }
+}
+
+/// Why nothing is copied to a replica that an operator has paused.
+fn paused(pause: &Pause) -> String {
+    let mut why = match pause.until {
+        None => "it is paused until it is resumed".to_owned(),
+        Some(until) => format!("it is paused until {}", domain::utc(until)),
+    };
+    if let Some(because) = &pause.because {
+        why.push_str(": ");
+        // Cannot fail: a String takes all that is written to it.
+        let _ = domain::escape(because, &mut why);
+    }
+    why
 }

@@ -1,16 +1,22 @@
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
-use super::{lanes::Lanes, run::Runner};
+use super::{
+    floor::Floor,
+    lanes::Lanes,
+    run::Runner,
+    slots::{Room, Slot, Slots},
+};
 use crate::{
+    domain::{Lease, ReplicaName},
     metrics,
-    queue::{Daemon, Queue, QueueError},
+    queue::{Daemon, Position, Queue, QueueError},
     wake::Wake,
 };
 
@@ -20,30 +26,57 @@ const BATCH: usize = 64;
 const POLL: Duration = Duration::from_secs(5);
 /// When it looks again after it has said that it sleeps: a transaction that looked before that may commit later.
 const AFTER_SAYING_SO: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_secs(1)];
+/// Retries that are due within this time of one another are found together.
+const AT_LEAST: Duration = Duration::from_millis(50);
+/// How often it looks for fresh objects while all other slots are taken.
+const FRESH_EVERY: Duration = Duration::from_millis(500);
 const AWAY: Duration = Duration::from_secs(1);
 
 /// Asks for as much work as there are free slots, and no more.
 #[derive(Debug)]
 pub struct Claimer {
-    pub queue: Queue,
-    pub daemon: Daemon,
-    pub lanes: Lanes,
-    pub runner: Arc<Runner>,
-    pub slots: Arc<Semaphore>,
+    queue: Queue,
+    daemon: Daemon,
+    lanes: Lanes,
+    runner: Arc<Runner>,
+    slots: Slots,
     /// The objects under way.
-    pub running: TaskTracker,
-    pub wake: Wake,
+    running: TaskTracker,
+    wake: Wake,
+    floors: HashMap<ReplicaName, Floor>,
+    /// When it may look for fresh objects again.
+    fresh_at: Instant,
+}
+
+/// What came of asking every lane once.
+enum Pass {
+    /// Rows were found.
+    Found(usize),
+    /// None was, but some lanes were not asked from their beginning; they may be after this time.
+    NotWholly(Duration),
+    /// There is none.
+    Nothing,
+    /// No slot is free, or no target has a permit left.
+    Full,
 }
 
 /// What this daemon has told the others about itself.
 enum Sleep {
     /// It works, and need not be woken.
     Awake,
-    /// It has said that it sleeps, and has still to look this many times more at once.
+    /// It has said that it sleeps, and has looked this many times since.
     Said(usize),
 }
 
 impl Claimer {
+    #[must_use]
+    pub fn new(daemon: Daemon, runner: Runner, slots: Slots, running: TaskTracker, wake: Wake) -> Self {
+        let (queue, lanes) = (runner.queue.clone(), runner.lanes.clone());
+        let floors = HashMap::new();
+        let runner = Arc::new(runner);
+        Self { queue, daemon, lanes, runner, slots, running, wake, floors, fresh_at: Instant::now() }
+    }
+
     /// Claims until `drain`.
     pub async fn run(mut self, drain: CancellationToken) {
         let mut turn = 0;
@@ -52,14 +85,25 @@ impl Claimer {
         while !drain.is_cancelled() {
             self.wake.arm();
             // Not in a `select!`: a claim that is cut off has leased rows to nobody.
-            let pass = self.pass(turn, &drain).await;
+            let pass = self.pass(turn).await;
             turn += 1;
+            if pass.is_ok() && std::mem::take(&mut away) {
+                info!("PostgreSQL is back");
+            }
             let pause = match pass {
-                Ok(found) => {
-                    if std::mem::take(&mut away) {
-                        info!("PostgreSQL is back");
+                Ok(Pass::Nothing) => self.nothing(&mut sleep).await,
+                Ok(Pass::NotWholly(pause)) => self.nothing(&mut sleep).await.min(pause),
+                Ok(Pass::Found(rows)) => {
+                    self.something(rows, &mut sleep).await;
+                    continue;
+                }
+                Ok(Pass::Full) => {
+                    tokio::select! {
+                        () = drain.cancelled() => return,
+                        () = self.runner.freed.notified() => {}
+                        () = tokio::time::sleep_until(self.fresh_at.into()) => {}
                     }
-                    self.after(found, &mut sleep).await
+                    continue;
                 }
                 Err(error) => {
                     metrics::database_error("queue::claim");
@@ -68,10 +112,9 @@ impl Claimer {
                     }
                     // What it said before the outage may be forgotten.
                     sleep = Sleep::Awake;
-                    Some(AWAY)
+                    AWAY
                 }
             };
-            let Some(pause) = pause else { continue };
             tokio::select! {
                 () = drain.cancelled() => return,
                 _ = self.wake.wait(pause) => {}
@@ -79,67 +122,113 @@ impl Claimer {
         }
     }
 
-    /// Asks each lane once, beginning with another one each time. How many rows it found.
-    async fn pass(&self, turn: usize, drain: &CancellationToken) -> Result<usize, QueueError> {
-        let lanes = self.lanes.open();
+    /// Asks each lane once, beginning with another one each time.
+    async fn pass(&mut self, turn: usize) -> Result<Pass, QueueError> {
+        if self.lanes.open().is_empty() {
+            return Ok(Pass::Nothing);
+        }
+        let lanes = self.lanes.ready(Room::Any);
+        if lanes.is_empty() || !self.slots.has(Room::Any) {
+            let found = self.pass_fresh().await?;
+            return Ok(if found == 0 { Pass::Full } else { Pass::Found(found) });
+        }
         let mut found = 0;
+        let mut not_wholly = None;
         for i in 0..lanes.len() {
             let lane = &lanes[(turn + i) % lanes.len()];
-            let first = tokio::select! {
-                () = drain.cancelled() => return Ok(found),
-                slot = self.slot() => slot,
-            };
-            let free = 1 + self.slots.available_permits();
-            let asked = Instant::now();
-            let leases = self.queue.claim(&self.daemon, lane, free.min(BATCH)).await?;
-            metrics::claimed(leases.len(), asked.elapsed());
-            found += leases.len();
-            let mut first = Some(first);
-            for lease in leases {
-                let slot = match first.take() {
-                    Some(slot) => slot,
-                    // Cannot wait: only this task takes slots, and there were as many.
-                    None => self.slot().await,
-                };
-                let runner = Arc::clone(&self.runner);
-                self.running.spawn(async move {
-                    runner.run(lease).await;
-                    drop(slot);
-                });
+            let slots = self.slots.take(Room::Any, BATCH);
+            if slots.is_empty() {
+                return Ok(Pass::Found(found));
             }
+            let floor = self.floors.entry(lane.clone()).or_insert_with(Floor::new);
+            let asked = Instant::now();
+            let question = floor.question(asked);
+            let claimed = self.queue.claim(&self.daemon, lane, slots.len(), question.from).await?;
+            let answered = Instant::now();
+            floor.answered(question, claimed.last, answered);
+            if question.from != Position::BEGINNING {
+                not_wholly = not_wholly.max(Some(floor.until_beginning(answered)));
+            }
+            metrics::claimed(claimed.leases.len(), answered - asked);
+            found += claimed.leases.len();
+            self.start(claimed.leases, slots, Room::Any);
+        }
+        Ok(match (found, not_wholly) {
+            (0, None) => Pass::Nothing,
+            (0, Some(pause)) => Pass::NotWholly(pause),
+            (found, _) => Pass::Found(found),
+        })
+    }
+
+    /// Asks for fresh objects while everything else is busy.
+    async fn pass_fresh(&mut self) -> Result<usize, QueueError> {
+        let mut found = 0;
+        if Instant::now() < self.fresh_at {
+            return Ok(found);
+        }
+        self.fresh_at = Instant::now() + FRESH_EVERY;
+        for lane in &self.lanes.ready(Room::Fresh) {
+            let slots = self.slots.take(Room::Fresh, BATCH);
+            if slots.is_empty() {
+                break;
+            }
+            let asked = Instant::now();
+            let claimed = self.queue.claim_fresh(&self.daemon, lane, slots.len()).await?;
+            metrics::claimed(claimed.leases.len(), asked.elapsed());
+            found += claimed.leases.len();
+            self.start(claimed.leases, slots, Room::Fresh);
         }
         Ok(found)
     }
 
-    async fn slot(&self) -> OwnedSemaphorePermit {
-        // Cannot fail: nobody closes the semaphore.
-        Arc::clone(&self.slots).acquire_owned().await.expect("the slots are never closed")
+    /// Each object keeps its slot until its result is written.
+    fn start(&self, leases: Vec<Lease>, slots: Vec<Slot>, room: Room) {
+        for (lease, slot) in leases.into_iter().zip(slots) {
+            let runner = Arc::clone(&self.runner);
+            self.running.spawn(async move {
+                runner.run(lease, room).await;
+                drop(slot);
+                runner.freed.notify_one();
+            });
+        }
     }
 
-    /// How long to wait for a notice before the next pass; `None`: not at all.
-    async fn after(&self, found: usize, sleep: &mut Sleep) -> Option<Duration> {
+    /// Still on the list of sleepers, it would be woken by inserts that it is going to find anyway; but taking it
+    /// off and on for every single object costs more than that.
+    async fn something(&self, rows: usize, sleep: &mut Sleep) {
+        if matches!(sleep, Sleep::Said(_)) && rows >= BATCH {
+            self.say(false).await;
+            *sleep = Sleep::Awake;
+        }
+    }
+
+    /// How long to wait for a notice before the next pass.
+    async fn nothing(&self, sleep: &mut Sleep) -> Duration {
         match sleep {
-            _ if found > 0 => {
-                // Still on the list of sleepers, it would be woken by inserts that it is going to find anyway;
-                // but taking it off and on for every single object costs more than that.
-                if matches!(sleep, Sleep::Said(_)) && found >= BATCH {
-                    self.say(false).await;
-                    *sleep = Sleep::Awake;
-                }
-                None
-            }
             Sleep::Awake => {
                 if !self.say(true).await {
-                    return Some(AWAY);
+                    return AWAY;
                 }
                 *sleep = Sleep::Said(1);
-                Some(AFTER_SAYING_SO[0])
+                AFTER_SAYING_SO[0]
             }
             Sleep::Said(looks) => {
-                let pause = AFTER_SAYING_SO.get(*looks).copied().unwrap_or(POLL);
+                let pause = AFTER_SAYING_SO.get(*looks).copied();
                 *looks += 1;
-                Some(pause)
+                match pause {
+                    Some(pause) => pause,
+                    None => self.until_due().await.clamp(AT_LEAST, POLL),
+                }
             }
+        }
+    }
+
+    /// How long until the next retry; whatever else comes is announced, or found by the poll.
+    async fn until_due(&self) -> Duration {
+        match self.queue.next_due(&self.lanes.open()).await {
+            Ok(due) => due.unwrap_or(POLL),
+            // The next claim will say it.
+            Err(_) => POLL,
         }
     }
 

@@ -58,12 +58,12 @@ impl Heartbeat {
         for (key, fence, answer) in answers {
             match answer {
                 Answer::Recorded => self.held.extend(&key, fence, sent + self.daemon.lease_timeout),
-                Answer::Busy => {}
-                Answer::Changed => {
+                Answer::Changed if self.held.lose(&key, fence) => {
                     metrics::leases_lost(1);
                     warn!(object.key = %key, "The lease of {key} is lost, or the key was registered again; its copy stops");
-                    self.held.lose(&key, fence);
                 }
+                // It is asked again; or its copy ended while we asked.
+                Answer::Busy | Answer::Changed => {}
             }
         }
         match self.queue.stay(&self.daemon).await {

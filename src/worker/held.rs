@@ -21,14 +21,21 @@ struct Holding {
     generation: Generation,
     until: Instant,
     lost: CancellationToken,
+    /// Its last words are being written: the row may be free already, and that is no loss.
+    ending: bool,
 }
 
 impl Held {
     /// Enters a lease; the token is cancelled when it is lost, or when `stop` is.
     pub fn enter(&self, lease: &Lease, stop: &CancellationToken) -> CancellationToken {
         let lost = stop.child_token();
-        let holding =
-            Holding { fence: lease.fence, generation: lease.generation, until: lease.until, lost: lost.clone() };
+        let holding = Holding {
+            fence: lease.fence,
+            generation: lease.generation,
+            until: lease.until,
+            lost: lost.clone(),
+            ending: false,
+        };
         let mut held = self.lock();
         held.insert(lease.key.clone(), holding);
         metrics::leases_held(held.len());
@@ -61,11 +68,18 @@ impl Held {
         }
     }
 
-    /// The lease is not ours any more: its copy is to stop.
-    pub fn lose(&self, key: &ObjectKey, fence: Fence) {
-        if let Some(holding) = self.lock().get(key).filter(|h| h.fence == fence) {
-            holding.lost.cancel();
+    /// The copy has ended, and what ends the lease is about to be written.
+    pub fn end(&self, key: &ObjectKey, fence: Fence) {
+        if let Some(holding) = self.lock().get_mut(key).filter(|h| h.fence == fence) {
+            holding.ending = true;
         }
+    }
+
+    /// The lease is not ours any more: its copy is to stop. `false` if it had ended, and nothing is lost.
+    pub fn lose(&self, key: &ObjectKey, fence: Fence) -> bool {
+        let held = self.lock();
+        let under_way = held.get(key).filter(|h| h.fence == fence && !h.ending);
+        under_way.inspect(|holding| holding.lost.cancel()).is_some()
     }
 
     /// Stops the copies whose lease ends within `margin`, and returns their keys.
@@ -84,5 +98,46 @@ impl Held {
     /// A poisoned lock only means that some task panicked between two of these short steps; the map is whole.
     fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Holding>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FENCE: Fence = Fence(7);
+
+    fn lease() -> Lease {
+        Lease {
+            key: ObjectKey::new("a").unwrap(),
+            generation: Generation(1),
+            fence: FENCE,
+            until: Instant::now() + Duration::from_mins(1),
+            claimed: Instant::now(),
+            size_bytes: None,
+            content: None,
+            age: Duration::ZERO,
+            replicas: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_lost_lease_stops_its_copy_but_not_that_of_another_claim() {
+        let (held, lease) = (Held::default(), lease());
+        let lost = held.enter(&lease, &CancellationToken::new());
+        assert!(!held.lose(&lease.key, Fence(8)) && !lost.is_cancelled());
+        assert!(held.lose(&lease.key, FENCE) && lost.is_cancelled());
+    }
+
+    #[test]
+    fn a_lease_that_its_own_copy_has_ended_is_not_lost() {
+        let (held, lease) = (Held::default(), lease());
+        held.enter(&lease, &CancellationToken::new());
+        assert_eq!(held.all().len(), 1);
+        // While the heartbeat asks, the copy ends and frees its row.
+        held.end(&lease.key, FENCE);
+        assert!(!held.lose(&lease.key, FENCE));
+        held.strike(&lease.key, FENCE);
+        assert!(!held.lose(&lease.key, FENCE));
     }
 }

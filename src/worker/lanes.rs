@@ -3,8 +3,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
+use super::slots::{Room, Slot, Slots};
 use crate::{
     copy::{Job, OnExisting, Source, Target},
     domain::{Lease, ReplicaName},
@@ -30,20 +29,23 @@ pub struct Replica {
     /// It may be a source.
     pub read: bool,
     /// Copies that may be under way to it: fewer than there are workers, so that a slow one leaves some to the others.
-    permits: Arc<Semaphore>,
+    permits: Slots,
 }
 
 impl Replica {
-    /// `workers`: objects in flight at most. Three quarters of them may be busy with one target.
+    /// `workers` objects are in flight at most, `reserved` of them fresh ones. One target may keep three quarters of
+    /// either busy.
     #[must_use]
-    pub fn new(store: Store, read: bool, workers: usize) -> Self {
-        let permits = Arc::new(Semaphore::new((workers * 3 / 4).max(1)));
+    pub fn new(store: Store, read: bool, workers: usize, reserved: usize) -> Self {
+        let three_quarters = |n: usize| (n * 3).div_ceil(4);
+        let permits =
+            Slots::new(three_quarters(workers - reserved) + three_quarters(reserved), three_quarters(reserved));
         Self { name: store.name().clone(), store: Arc::new(store), read, permits }
     }
 }
 
 /// The right to write to some targets; a target's is given back as soon as its copy has ended.
-pub type Permits = HashMap<ReplicaName, OwnedSemaphorePermit>;
+pub type Permits = HashMap<ReplicaName, Slot>;
 
 /// What is known of the replicas at the moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,12 +91,22 @@ impl Lanes {
         self.0.view.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The lanes to claim from, in the order of the configuration: those that may be written to, and have a permit left.
+    /// The lanes that may be written to, in the order of the configuration.
     #[must_use]
     pub fn open(&self) -> Vec<ReplicaName> {
+        self.filtered(|_| true)
+    }
+
+    /// Those of them that have a permit left.
+    #[must_use]
+    pub fn ready(&self, room: Room) -> Vec<ReplicaName> {
+        self.filtered(|replica| replica.permits.has(room))
+    }
+
+    fn filtered(&self, keep: impl Fn(&Replica) -> bool) -> Vec<ReplicaName> {
         let view = self.view();
         let open = self.0.replicas.iter().filter(|r| matches!(view.standings.get(&r.name), Some(Standing::Open(_))));
-        open.filter(|r| r.permits.available_permits() > 0).map(|r| r.name.clone()).collect()
+        open.filter(|r| keep(r)).map(|r| r.name.clone()).collect()
     }
 
     /// What is to be copied from where to where, with a permit for each target. A target that has none left is left
@@ -104,7 +116,7 @@ impl Lanes {
     /// row says of it: an object may be registered before anybody has seen it there. Then it is no target: reading
     /// it is its proof.
     #[must_use]
-    pub fn job(&self, lease: &Lease) -> (Job, Permits) {
+    pub fn job(&self, lease: &Lease, room: Room) -> (Job, Permits) {
         let view = self.view();
         let is_primary = |r: &Replica| view.primary.as_ref() == Some(&r.name);
         let readable =
@@ -121,7 +133,7 @@ impl Lanes {
             .filter(|(r, state)| state.due && !sources.iter().any(|s| s.name == r.name))
             .filter_map(|(r, _)| match view.standings.get(&r.name)? {
                 Standing::Open(existing) => {
-                    permits.insert(r.name.clone(), Arc::clone(&r.permits).try_acquire_owned().ok()?);
+                    permits.insert(r.name.clone(), r.permits.take(room, 1).pop()?);
                     Some(Target { store: Arc::clone(&r.store), existing: *existing })
                 }
                 Standing::ReadOnly { .. } | Standing::Barred { .. } => None,

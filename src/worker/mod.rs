@@ -6,10 +6,12 @@
 mod admission;
 mod claimer;
 mod completer;
+mod floor;
 mod heartbeat;
 mod held;
 mod lanes;
 mod run;
+mod slots;
 
 pub use admission::Doorkeeper;
 pub use claimer::Claimer;
@@ -18,3 +20,4 @@ pub use heartbeat::Heartbeat;
 pub use held::Held;
 pub use lanes::{Lanes, Replica, Standing, View};
 pub use run::Runner;
+pub use slots::Slots;

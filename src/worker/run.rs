@@ -1,19 +1,21 @@
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use rand::RngExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{completer::Completer, held::Held, lanes::Lanes};
+use super::{completer::Completer, held::Held, lanes::Lanes, slots::Room};
 use crate::{
     copy::{self, Ended, Memory, Step},
     domain::{Class, Content, Failure, Lease, Next, Outcome, ReplicaName, Verified, next_try},
     metrics,
     queue::{Answer, Queue, Report},
+    wake::Waker,
 };
 
 /// How long a proof waits for those of the other targets, so that they are written together:
@@ -30,14 +32,18 @@ pub struct Runner {
     pub memory: Memory,
     /// Cancelled when everything under way is to be let go.
     pub stop: CancellationToken,
+    /// Told whenever a slot or a permit is given back.
+    pub freed: Arc<Notify>,
+    /// Told when a copy was put off: whoever waits for the next that is due has to look again.
+    pub waker: Waker,
 }
 
 impl Runner {
     /// Copies one leased object to all replicas that lack it, and gives the lease back.
-    pub async fn run(&self, lease: Lease) {
+    pub async fn run(&self, lease: Lease, room: Room) {
         let begun = Instant::now();
         let lost = self.held.enter(&lease, &self.stop);
-        let (job, mut permits) = self.lanes.job(&lease);
+        let (job, mut permits) = self.lanes.job(&lease, room);
         let (steps, mut taken) = mpsc::unbounded_channel();
         let copying = copy::copy(&job, &self.memory, &lost, &steps);
         tokio::pin!(copying);
@@ -50,6 +56,7 @@ impl Runner {
                 Some(step) = taken.recv() => {
                     if let Step::Target { replica, .. } = &step {
                         permits.remove(replica);
+                        self.freed.notify_one();
                     }
                     notes.take(step);
                     if notes.has_proof() {
@@ -68,6 +75,7 @@ impl Runner {
         while let Ok(step) = taken.try_recv() {
             notes.take(step);
         }
+        self.held.end(&lease.key, lease.fence);
         match ended {
             Ended::Done => {
                 notes.conclude();
@@ -87,6 +95,9 @@ impl Runner {
         let answer = self.completer.write(report, until).await;
         if answer == Answer::Recorded {
             tell(lease, &told);
+            if told.outcomes.iter().any(|(_, outcome)| !matches!(outcome, Outcome::Recorded(_))) {
+                self.waker.wake();
+            }
         } else {
             info!(object.key = %lease.key, "What was found out about {} came too late: it was registered again, or its lease is lost", lease.key);
         }

@@ -2,6 +2,8 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use copyhold::queue::Position;
+
 use crate::world::{World, key, replica};
 
 #[tokio::test]
@@ -11,7 +13,7 @@ async fn what_was_registered_first_is_claimed_first() {
         world.insert(name).await;
     }
     let daemon = world.enlist(60).await;
-    let leases = world.queue().claim(&daemon, &replica("wasabi"), 2).await.unwrap();
+    let leases = world.claim(&daemon, "wasabi", 2).await;
     let mut keys: Vec<_> = leases.iter().map(|l| l.key.as_str()).collect();
     keys.sort_unstable();
     assert_eq!(keys, ["a", "c"]);
@@ -23,7 +25,7 @@ async fn a_lease_says_what_the_row_lacks_and_what_it_has() {
     world.insert("photo").await;
     world.sql("UPDATE copyhold.object_copies SET scw = 7, size_bytes = 42 WHERE object_key = $1", "photo").await;
     let daemon = world.enlist(60).await;
-    let leases = world.queue().claim(&daemon, &replica("wasabi"), 10).await.unwrap();
+    let leases = world.claim(&daemon, "wasabi", 10).await;
     let [lease] = &leases[..] else { panic!("{leases:?}") };
     assert_eq!(lease.key, key("photo"));
     assert_eq!((lease.size_bytes, lease.content), (Some(42), None));
@@ -47,7 +49,7 @@ async fn many_claimers_at_once_never_get_the_same_row() {
             let daemon = queue.enlist("test".into(), Duration::from_mins(1)).await.unwrap();
             let mut keys = Vec::new();
             loop {
-                let leases = queue.claim(&daemon, &lane, 37).await.unwrap();
+                let leases = queue.claim(&daemon, &lane, 37, Position::BEGINNING).await.unwrap().leases;
                 if leases.is_empty() {
                     return keys;
                 }
@@ -76,7 +78,7 @@ async fn what_waits_is_parked_not_wanted_or_leased_is_not_claimed() {
         )
         .await;
     let daemon = world.enlist(60).await;
-    let leases = world.queue().claim(&daemon, &replica("wasabi"), 10).await.unwrap();
+    let leases = world.claim(&daemon, "wasabi", 10).await;
     assert_eq!(leases.iter().map(|l| l.key.as_str()).collect::<Vec<_>>(), ["due"]);
 }
 
@@ -92,7 +94,7 @@ async fn a_row_that_the_application_holds_is_passed_over_and_no_other_with_it() 
         .await
         .unwrap();
     let daemon = world.enlist(60).await;
-    let claim = async || world.queue().claim(&daemon, &replica("scw"), 10).await.unwrap();
+    let claim = async || world.claim(&daemon, "scw", 10).await;
     assert_eq!(claim().await.iter().map(|l| l.key.as_str()).collect::<Vec<_>>(), ["free"]);
     application.rollback().await.unwrap();
     assert_eq!(claim().await.iter().map(|l| l.key.as_str()).collect::<Vec<_>>(), ["held"]);
@@ -116,7 +118,7 @@ async fn keys_come_back_byte_for_byte() {
         world.insert(name).await;
     }
     let daemon = world.enlist(60).await;
-    let leases = world.queue().claim(&daemon, &replica("scw"), 100).await.unwrap();
+    let leases = world.claim(&daemon, "scw", 100).await;
     let got: HashSet<_> = leases.iter().map(|l| l.key.as_str()).collect();
     assert_eq!(got, HashSet::from(odd));
 }
@@ -160,4 +162,43 @@ async fn only_the_named_replicas_get_a_copy_and_an_unknown_name_is_refused() {
     let error = bad.execute(&world.pool).await.unwrap_err().to_string();
     assert!(error.contains("unknown replica 'nowhere'"), "{error}");
     assert_eq!(world.value("SELECT count(*) FROM copyhold.object_copies").await.unwrap(), "1");
+}
+
+#[tokio::test]
+async fn a_claim_from_a_floor_on_takes_nothing_before_it() {
+    let world = World::new().await;
+    for name in ["a", "b", "c"] {
+        world.insert(name).await;
+    }
+    let daemon = world.enlist(60).await;
+    let (queue, lane) = (world.queue(), replica("wasabi"));
+    let first = queue.claim(&daemon, &lane, 2, Position::BEGINNING).await.unwrap();
+    world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
+    let rest = queue.claim(&daemon, &lane, 10, first.last.unwrap()).await.unwrap();
+    assert_eq!(rest.leases.iter().map(|l| l.key.as_str()).collect::<Vec<_>>(), ["c"]);
+    let none = queue.claim(&daemon, &lane, 10, rest.last.unwrap()).await.unwrap();
+    assert!(none.leases.is_empty() && none.last.is_none());
+    assert_eq!(world.claim(&daemon, "wasabi", 10).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_fresh_claim_takes_the_newest_and_nothing_old() {
+    let world = World::new().await;
+    for name in ["old", "retried", "new", "newest"] {
+        world.insert(name).await;
+    }
+    world
+        .execute(
+            "UPDATE copyhold.object_copies SET created_at = created_at - 3600000000 WHERE object_key IN ('old', 'retried');
+             UPDATE copyhold.object_copies SET due_scw = copyhold.now_utc_micro_seconds() WHERE object_key = 'retried';",
+        )
+        .await;
+    let daemon = world.enlist(60).await;
+    let claim = async |limit| {
+        let claimed = world.queue().claim_fresh(&daemon, &replica("scw"), limit).await.unwrap();
+        claimed.leases.into_iter().map(|l| l.key.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(claim(1).await, ["newest"]);
+    assert_eq!(claim(10).await, ["new"]);
+    assert!(claim(10).await.is_empty());
 }

@@ -30,7 +30,7 @@ fn report(lease: &Lease, outcomes: impl IntoIterator<Item = (ReplicaName, Outcom
 async fn leased(world: &World, name: &str) -> Lease {
     world.insert(name).await;
     let daemon = world.enlist(60).await;
-    world.queue().claim(&daemon, &replica("wasabi"), 1).await.unwrap().remove(0)
+    world.claim(&daemon, "wasabi", 1).await.remove(0)
 }
 
 async fn write(world: &World, report: Report) -> Answer {
@@ -148,7 +148,7 @@ async fn attempts_of_one_class_add_up_and_a_success_forgets_them() {
     let world = World::new().await;
     world.insert("photo").await;
     let daemon = world.enlist(60).await;
-    let claim = async || world.queue().claim(&daemon, &replica("wasabi"), 1).await.unwrap().remove(0);
+    let claim = async || world.claim(&daemon, "wasabi", 1).await.remove(0);
     let now = |counted| Next::After { delay: Duration::ZERO, counted };
     for (class, counted, attempts) in [
         (Class::Transient, true, 1),
@@ -176,7 +176,7 @@ async fn failures_of_an_old_content_are_not_held_against_a_new_one() {
     assert_eq!(world.value("SELECT due_wasabi FROM copyhold.object_copies").await.unwrap(), "9000000000000000000");
     world.value("SELECT copyhold.register('photo')").await;
     let daemon = world.enlist(60).await;
-    let lease = world.queue().claim(&daemon, &replica("wasabi"), 1).await.unwrap().remove(0);
+    let lease = world.claim(&daemon, "wasabi", 1).await.remove(0);
     assert!(lease.replicas.iter().all(|r| r.prior.is_none()));
 }
 

@@ -1,6 +1,6 @@
 //! The whole way of the data: registered, copied, verified, recorded.
 
-use copyhold::sandbox::s3::{Fault, Metadata, Op, When, synthetic};
+use copyhold::sandbox::s3::{Fault, Gate, Metadata, Op, When, synthetic};
 
 use crate::world::{World, soon};
 
@@ -97,6 +97,22 @@ async fn a_store_that_breaks_down_later_is_retried_by_the_databases_clock() {
 }
 
 #[tokio::test]
+async fn a_retry_is_made_when_it_is_due_and_not_when_the_poll_comes_round() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    // Four failures with pauses of about 1, 2 and 4 s between them.
+    let outage = world.bucket("scw").order(Fault::access_denied(), When::op(Op::PutObject));
+    world.upload("photo", "bytes").await;
+    world.until("SELECT attempts = 4 FROM copyhold.copy_failures WHERE replica = 'scw'").await;
+    outage.clear();
+    let spread = world.value("SELECT (last_at - first_at) / 1e6 FROM copyhold.copy_failures").await.unwrap();
+    let spread: f64 = spread.parse().unwrap();
+    // Found by the poll alone, each would have waited five.
+    assert!(spread < 13.0, "the fourth attempt came {spread} s after the first");
+}
+
+#[tokio::test]
 async fn a_target_that_hangs_leaves_workers_to_the_others() {
     let world = World::new().await;
     let daemon = world.daemon().await;
@@ -112,6 +128,28 @@ async fn a_target_that_hangs_leaves_workers_to_the_others() {
     world.until("SELECT count(wasabi) = 160 AND count(scw) = 0 FROM copyhold.object_copies").await;
     stall.clear();
     world.until("SELECT count(scw) = 160 FROM copyhold.object_copies").await;
+}
+
+#[tokio::test]
+async fn an_upload_in_the_middle_of_a_backfill_does_not_wait_behind_it() {
+    let world = World::new().await;
+    let gate = Gate::new();
+    for target in ["wasabi", "scw"] {
+        world.bucket(target).order(Fault::Hold(gate.clone()), When::op(Op::PutObject).prefix("old"));
+    }
+    for i in 0..100 {
+        world.bucket("b2").put(&format!("old {i}"), "bytes");
+    }
+    let backfill = "INSERT INTO copyhold.object_copies (object_key, b2, created_at)
+                    SELECT 'old ' || i, 1, copyhold.now_utc_micro_seconds() - 3600000000 FROM generate_series(0, 99) i";
+    world.execute(backfill).await;
+    let _daemon = world.daemon().await;
+    // Of 16 workers two are kept for fresh objects, and of the others' copies three quarters may go to one target.
+    soon("the backfill keeps all busy", gate.holds(11 * 2)).await;
+    world.upload("fresh", "bytes").await;
+    world.until_copied("fresh").await;
+    gate.open();
+    world.until("SELECT count(wasabi) = 101 AND count(scw) = 101 FROM copyhold.object_copies").await;
 }
 
 #[tokio::test]
@@ -134,7 +172,7 @@ async fn an_insert_wakes_a_sleeping_daemon_before_it_would_have_looked() {
 #[tokio::test]
 async fn registering_an_object_again_while_it_is_copied_ends_with_the_new_content_everywhere() {
     let world = World::new().await;
-    let gate = copyhold::sandbox::s3::Gate::new();
+    let gate = Gate::new();
     world.bucket("wasabi").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
     world.upload("photo", "old").await;
     let _daemon = world.daemon().await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use copyhold::queue::Answer;
 use rustix::process::Signal;
 
-use crate::world::{World, key, replica, soon};
+use crate::world::{World, key, soon};
 use copyhold::sandbox::s3::{Fault, Gate, Op, When};
 
 #[tokio::test]
@@ -15,7 +15,7 @@ async fn a_heartbeat_moves_the_lease_on_and_says_which_are_lost() {
         world.insert(name).await;
     }
     let daemon = world.enlist(60).await;
-    let leases = world.queue().claim(&daemon, &replica("scw"), 10).await.unwrap();
+    let leases = world.claim(&daemon, "scw", 10).await;
     let held: Vec<_> = leases.iter().map(|l| (l.key.clone(), l.fence, l.generation)).collect();
     world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL WHERE object_key = 'swept'").await;
     world.value("SELECT copyhold.register('registered again')").await;
@@ -36,7 +36,7 @@ async fn a_heartbeat_waits_for_nobody() {
         world.insert(name).await;
     }
     let daemon = world.enlist(60).await;
-    let leases = world.queue().claim(&daemon, &replica("scw"), 10).await.unwrap();
+    let leases = world.claim(&daemon, "scw", 10).await;
     let held: Vec<_> = leases.iter().map(|l| (l.key.clone(), l.fence, l.generation)).collect();
     let mut application = world.pool.begin().await.unwrap();
     sqlx::query("SELECT * FROM copyhold.object_copies WHERE object_key = 'held' FOR UPDATE")
@@ -56,7 +56,7 @@ async fn the_sweeper_frees_what_has_run_out_and_nothing_else() {
         world.insert(name).await;
     }
     let daemon = world.enlist(60).await;
-    let leases = world.queue().claim(&daemon, &replica("scw"), 10).await.unwrap();
+    let leases = world.claim(&daemon, "scw", 10).await;
     world
         .execute(
             "UPDATE copyhold.object_copies SET lock = copyhold.now_utc_micro_seconds() - 1 WHERE object_key = 'dead'",
@@ -84,7 +84,7 @@ async fn only_one_sweeper_acts_at_a_time() {
     let world = World::new().await;
     world.insert("dead").await;
     let daemon = world.enlist(60).await;
-    world.queue().claim(&daemon, &replica("scw"), 1).await.unwrap();
+    assert_eq!(world.claim(&daemon, "scw", 1).await.len(), 1);
     world.execute("UPDATE copyhold.object_copies SET lock = 1").await;
     let mut other = world.pool.begin().await.unwrap();
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('copyhold:queue::reclaim', 0))")

@@ -9,9 +9,12 @@ use crate::world::{Begin, World, cluster, printed, soon};
 async fn migrating_again_changes_nothing() {
     let world = World::with(Begin::Empty, "").await;
     let first = migrate(&world.config).await.unwrap();
-    assert_eq!((first.from_version, first.columns_added.len(), first.indexes_built.len()), (0, 3, 6));
+    assert_eq!((first.from_version, first.derived.columns_added.len(), first.derived.indexes_built.len()), (0, 3, 6));
     let again = migrate(&world.config).await.unwrap();
-    assert_eq!((again.from_version, again.columns_added.len(), again.indexes_built.len()), (SCHEMA_VERSION, 0, 0));
+    assert_eq!(
+        (again.from_version, again.derived.columns_added.len(), again.derived.indexes_built.len()),
+        (SCHEMA_VERSION, 0, 0)
+    );
 }
 
 #[tokio::test]
@@ -20,7 +23,7 @@ async fn several_that_migrate_at_once_do_not_get_into_each_others_way() {
     let all = futures::future::join_all((0..4).map(|_| migrate(&world.config))).await;
     let mut columns = 0;
     for one in all {
-        columns += one.unwrap().columns_added.len();
+        columns += one.unwrap().derived.columns_added.len();
     }
     assert_eq!(columns, 3);
 }
@@ -35,7 +38,7 @@ async fn an_index_that_was_left_half_built_is_built_again() {
         )
         .await;
     let done = migrate(&world.config).await.unwrap();
-    assert_eq!(done.indexes_built, ["object_copies_wasabi_lane"]);
+    assert_eq!(done.derived.indexes_built, ["object_copies_wasabi_lane"]);
     let valid = "SELECT bool_and(indisvalid) FROM pg_index WHERE indrelid = 'copyhold.object_copies'::regclass";
     assert_eq!(world.value(valid).await.unwrap(), "true");
 }
@@ -52,8 +55,7 @@ async fn a_new_replica_makes_every_old_object_due_in_order_of_arrival() {
     });
     migrate(&world.config).await.unwrap();
     let daemon = world.enlist(60).await;
-    let lane = crate::world::replica("glacier");
-    let leases = world.queue().claim(&daemon, &lane, 1).await.unwrap();
+    let leases = world.claim(&daemon, "glacier", 1).await;
     assert_eq!(leases[0].key.as_str(), "first");
     world.insert("third").await;
     let due = "SELECT due_glacier > 0 FROM copyhold.object_copies WHERE object_key = 'third'";

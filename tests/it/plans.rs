@@ -43,7 +43,7 @@ async fn plan(connection: &mut PgConnection, settings: &str, statement: &str, ar
     let mut transaction = connection.begin().await.unwrap();
     let run = |sql: String| sqlx::raw_sql(AssertSqlSafe(sql));
     run(format!("{settings}; PREPARE hot AS {statement}")).execute(&mut *transaction).await.unwrap();
-    let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE hot({arguments})");
+    let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE hot{arguments}");
     let row = match run(explain.clone()).fetch_one(&mut *transaction).await {
         Ok(row) => row,
         Err(error) => panic!("{explain}: {error}"),
@@ -85,18 +85,31 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
     let queue = world.queue();
     let mut connection = world.pool.acquire().await.unwrap();
     let generic = "SET LOCAL plan_cache_mode = force_generic_plan";
-    for (analysed, settings) in [(false, "SELECT 1"), (false, generic), (true, "SELECT 1"), (true, generic)] {
-        if analysed {
-            world.execute("ANALYZE copyhold.object_copies").await;
+    let all = queue.statements();
+    // A sweep that is taken back leaves entries at the front of the lanes, which nothing at work does: it comes last.
+    let (last, first): (Vec<_>, Vec<_>) = all.into_iter().partition(|(name, _)| name == "reclaim");
+    for (analysed, settings, statements) in [
+        (false, "SELECT 1", &first),
+        (false, generic, &first),
+        (false, "SELECT 1", &last),
+        (false, generic, &last),
+        (true, "SELECT 1", &first),
+        (true, generic, &first),
+        (true, "SELECT 1", &last),
+        (true, generic, &last),
+    ] {
+        if analysed && settings != generic {
+            world.execute("VACUUM (ANALYZE, INDEX_CLEANUP ON) copyhold.object_copies").await;
         }
         let what = format!("analysed {analysed}, {settings}");
-        for (name, statement) in queue.statements() {
+        for (name, statement) in statements {
             let keys = format!("'{{{}}}'::text[]", (1..=64).map(|i| format!("k{i}")).collect::<Vec<_>>().join(","));
             let same = |value: &str| format!("array_fill({value}, ARRAY[64])");
             let arguments = match name.as_str() {
                 "renew" => format!("{keys}, {}, {}, 1000000", same("77::bigint"), same("1::bigint")),
                 "release" => format!("{keys}, {}", same("77::bigint")),
                 "reclaim" => "'lock of this test'".to_owned(),
+                "next_due" => String::new(),
                 "complete" => {
                     let (numbers, none) = (same("77::bigint"), "'{}'::text[]");
                     let change = format!("{}, {}", same("1::smallint"), same("1::bigint"));
@@ -107,10 +120,13 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
                     )
                 }
                 claim => {
-                    assert!(claim.starts_with("claim "), "a hot statement that is not looked at: {claim}");
-                    "32, 1000000, 5".to_owned()
+                    let known = claim.starts_with("claim ") || claim.starts_with("claim_fresh ");
+                    assert!(known, "a hot statement that is not looked at: {claim}");
+                    let floor = if claim.starts_with("claim ") { ", -9223372036854775808, 0" } else { "" };
+                    format!("32, 1000000, 5{floor}")
                 }
             };
+            let arguments = if arguments.is_empty() { arguments } else { format!("({arguments})") };
             let plan = plan(&mut connection, settings, statement, &arguments).await;
             plan.assert_scans_no_table(&format!("{name}, {what}"));
             // A row is found, locked and written, and its lanes' entries with it: 20 to 35 buffers.
@@ -120,8 +136,9 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
                 "reclaim" => {
                     plan.scan_of("object_copies_leased");
                 }
-                "claim wasabi" | "claim scw" => {
-                    let lane = lane_index(&replica(name.trim_start_matches("claim ")));
+                "claim wasabi" | "claim scw" | "claim_fresh wasabi" | "claim_fresh scw" => {
+                    let (_, lane) = name.split_once(' ').unwrap();
+                    let lane = lane_index(&replica(lane));
                     let scan = plan.scan_of(&lane);
                     assert_eq!(scan["Node Type"], "Index Scan", "{name}, {what}");
                     let condition = scan["Index Cond"].as_str().unwrap_or_default();
@@ -130,8 +147,11 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
                 }
                 _ => {}
             }
-            if name == "claim scw" {
-                assert!(plan.buffers <= 10, "{} buffers for nothing due, {what}", plan.buffers);
+            // Three lanes are looked at by one of them.
+            if let Some(most) =
+                [("claim scw", 10), ("claim_fresh scw", 10), ("next_due", 3 * 10)].iter().find(|(n, _)| name == *n)
+            {
+                assert!(plan.buffers <= most.1, "{name}: {} buffers for nothing due, {what}", plan.buffers);
             }
         }
     }

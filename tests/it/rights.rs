@@ -3,7 +3,7 @@
 use copyhold::queue::migrate;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::world::{World, cluster, soon};
+use crate::world::{World, cluster, printed, soon};
 
 const ROLES: &str = include_str!("../../deploy/roles.sql");
 
@@ -37,6 +37,22 @@ async fn the_daemons_role_is_all_that_a_daemon_needs() {
     world.until("SELECT bool_and(objects = 1) FROM copyhold.backlog").await;
     assert!(world.run(&["status"]).await.status.success());
     assert!(world.run(&["enqueue", "photo"]).await.status.success());
+    for command in [
+        ["pause", "scw"].as_slice(),
+        &["resume", "scw"],
+        &["retry", "--failing"],
+        &["park", "gone"],
+        &["retry", "gone"],
+        &["explain", "gone"],
+    ] {
+        let output = world.run(command).await;
+        assert!(!printed(&output).contains("permission"), "{command:?}: {}", printed(&output));
+    }
+    // An object's row is the application's: not even an operator with the daemon's role deletes it.
+    let output = world.run(&["forget", "gone"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let text = printed(&output);
+    assert!(text.contains("this role may not delete objects") && text.contains("COPYHOLD_DATABASE__URL"), "{text}");
     daemon.signal(rustix::process::Signal::TERM);
     assert_eq!(soon("it ends", daemon.exit_code()).await, Some(0));
     assert!(!daemon.log().contains("permission denied"), "{}", daemon.log());

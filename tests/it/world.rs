@@ -14,8 +14,8 @@ use std::{
 
 use copyhold::{
     config::{self, Config},
-    domain::{ObjectKey, ReplicaName},
-    queue::{self, Daemon, Pools, Queue},
+    domain::{Lease, ObjectKey, ReplicaName},
+    queue::{self, Daemon, Pools, Position, Queue},
     sandbox::{
         postgres::{Cluster, Options},
         s3::{BucketHandle, BucketOptions, S3Server},
@@ -126,6 +126,12 @@ impl World {
     /// A daemon in name only, whose leases last `seconds`.
     pub async fn enlist(&self, seconds: u64) -> Daemon {
         self.queue().enlist("test".into(), Duration::from_secs(seconds)).await.unwrap()
+    }
+
+    /// Claims from the beginning of a lane.
+    pub async fn claim(&self, daemon: &Daemon, lane: &str, limit: usize) -> Vec<Lease> {
+        let claimed = self.queue().claim(daemon, &replica(lane), limit, Position::BEGINNING).await;
+        claimed.unwrap().leases
     }
 
     /// Registers as an application does, in its own SQL.

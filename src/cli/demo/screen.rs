@@ -44,8 +44,10 @@ enum Shown {
 }
 
 impl Screen {
-    pub(super) fn new(json: bool, terminal: bool) -> Self {
-        let terminal = terminal.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
+    pub(super) fn new(json: bool) -> Self {
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        // Where it draws nothing, it would swallow the lines too.
+        let terminal = (!bars.is_hidden()).then_some(bars);
         let shown = if terminal.is_some() { Shown::Nothing } else { Shown::Lines(None) };
         Self { json, begun: Instant::now(), terminal, shown: Arc::new(Mutex::new(shown)) }
     }
@@ -165,7 +167,7 @@ impl Shown {
 
 fn message(terminal: &MultiProgress) -> ProgressBar {
     let line = terminal.add(ProgressBar::new_spinner());
-    line.set_style(style("  {spinner} {msg}"));
+    line.set_style(style("  {spinner} {wide_msg}"));
     line.enable_steady_tick(Duration::from_millis(120));
     line
 }

@@ -3,7 +3,7 @@
 use bytesize::ByteSize;
 
 use crate::{
-    cli::show::{Untrusted, table},
+    cli::show::Untrusted,
     sandbox::demo::{Progress, Summary, Waits},
 };
 
@@ -16,9 +16,9 @@ pub(super) fn now(progress: &Progress) -> String {
         }
         Progress::Comparing { .. } => String::new(),
         Progress::Trickling { registered, everywhere, compared, wrong, waits } => {
-            let waits = waits.map(|w| format!("; recorded everywhere after {}", typical(&w))).unwrap_or_default();
+            let waits = waits.map(|w| format!("; recorded {}", typical(&w))).unwrap_or_default();
             format!(
-                "{registered} registered, {everywhere} everywhere, {compared} copies compared, {wrong} wrong or missing{waits}"
+                "{registered} registered, {everywhere} everywhere, {compared} compared, {wrong} wrong or missing{waits}"
             )
         }
     }
@@ -35,8 +35,9 @@ pub(super) fn line(progress: &Progress) -> String {
     }
 }
 
+/// One subject a line.
 pub(super) fn summary(summary: &Summary) -> String {
-    let comparison = &summary.comparison;
+    let (comparison, killed, store) = (&summary.comparison, &summary.killed, &summary.failing_store);
     let mut lines = vec![
         String::new(),
         format!(
@@ -53,62 +54,43 @@ pub(super) fn summary(summary: &Summary) -> String {
             summary.copies_per_second,
             size_of(summary.bytes_per_second)
         ),
-        format!(
-            "compared  {} objects on all replicas, {}, byte by byte: {} wrong, {} missing, {} extra",
-            comparison.compared,
-            size(comparison.compared_bytes),
-            comparison.wrong,
-            comparison.missing,
-            comparison.extra
-        ),
     ];
-    for finding in &comparison.examples {
-        lines.push(format!("          {} {}: {}", finding.replica, Untrusted(&finding.key), Untrusted(&finding.how)));
-    }
-    lines.extend(accidents(summary));
-    lines.push(String::new());
-    lines.push(waits(summary));
+    lines.extend(summary.waits.iter().map(|(replica, waits)| {
+        format!("recorded  at {replica} {}, {} at most", typical(waits), seconds(waits.longest_seconds))
+    }));
+    lines.push(format!(
+        "daemons   {} started, {} killed with SIGKILL: it held the leases of {} objects, {} were rescued",
+        summary.daemons.started, summary.daemons.killed, killed.held_leases, killed.rescued_leases
+    ));
+    lines.push(format!(
+        "{:<9} failed for {:.1} s: {} requests answered 503, {} connections reset",
+        store.replica, store.seconds, store.answered_503, store.reset
+    ));
+    lines.extend(summary.failed_attempts.iter().map(|(replica, classes)| {
+        let classes: Vec<_> = classes.iter().map(|(class, count)| format!("{count} {class}")).collect();
+        format!("retried   copies to {replica} that failed: {}", classes.join(", "))
+    }));
+    let left = match summary.unfinished_uploads {
+        0 => String::new(),
+        left => format!("; {left} multipart left unfinished by the killed daemon"),
+    };
+    lines.push(format!("uploads   {} made twice because of all that{left}", summary.repeated_uploads));
+    lines.push(format!(
+        "compared  {} objects on their replicas, {}, byte by byte: {} wrong, {} missing, {} extra",
+        comparison.compared,
+        size(comparison.compared_bytes),
+        comparison.wrong,
+        comparison.missing,
+        comparison.extra
+    ));
+    lines.extend(comparison.examples.iter().map(|finding| {
+        format!("          {} {}: {}", finding.replica, Untrusted(&finding.key), Untrusted(&finding.how))
+    }));
     lines.join("\n")
 }
 
-fn accidents(summary: &Summary) -> Vec<String> {
-    let (killed, store) = (&summary.killed, &summary.failing_store);
-    let mut lines = vec![
-        format!(
-            "daemons   {} started, {} killed with SIGKILL: it held {} leases, {} were rescued",
-            summary.daemons.started, summary.daemons.killed, killed.held_leases, killed.rescued_leases
-        ),
-        format!(
-            "{:<9} failed for {:.1} s: {} requests answered 503, {} connections reset",
-            store.replica, store.seconds, store.answered_503, store.reset
-        ),
-    ];
-    let attempts = summary.failed_attempts.iter().flat_map(|(replica, classes)| {
-        classes.iter().map(move |(class, count)| format!("{count} to {replica} {class}"))
-    });
-    let attempts: Vec<_> = attempts.collect();
-    if !attempts.is_empty() {
-        lines.push(format!("retried   {}", attempts.join(", ")));
-    }
-    let cost = format!("uploads   {} more than one per copy", summary.repeated_uploads);
-    lines.push(if summary.unfinished_uploads > 0 {
-        format!("{cost}, {} multipart uploads left unfinished", summary.unfinished_uploads)
-    } else {
-        cost
-    });
-    lines
-}
-
-fn waits(summary: &Summary) -> String {
-    let row = |(replica, waits): (&String, &Waits)| {
-        vec![replica.clone(), seconds(waits.p50_seconds), seconds(waits.p99_seconds), seconds(waits.longest_seconds)]
-    };
-    let heads = ["from registration to record", "p50", "p99", "longest"];
-    table(&heads, 1, summary.waits.iter().map(row).collect()).to_string()
-}
-
 fn typical(waits: &Waits) -> String {
-    format!("{} (p50), {} (p99)", seconds(waits.p50_seconds), seconds(waits.p99_seconds))
+    format!("after {} (p50), {} (p99)", seconds(waits.p50_seconds), seconds(waits.p99_seconds))
 }
 
 fn seconds(seconds: f64) -> String {
@@ -122,4 +104,27 @@ fn size(bytes: u64) -> String {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is positive and far below 2^63")]
 fn size_of(bytes: f64) -> String {
     size(bytes as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::demo::{Comparison, Finding};
+
+    #[test]
+    fn a_key_in_a_finding_cannot_touch_the_terminal() {
+        let finding = Finding { replica: "scw".into(), key: "a\u{1b}[2J".into(), how: "byte 7 differs".into() };
+        let bad = Summary {
+            comparison: Comparison { wrong: 1, examples: vec![finding], ..Comparison::default() },
+            ..Summary::nothing()
+        };
+        let text = summary(&bad);
+        assert!(text.contains("1 wrong, 0 missing") && text.contains("scw a\\u{1b}[2J: byte 7 differs"), "{text}");
+        assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn times_are_given_in_the_unit_that_reads_best() {
+        assert_eq!([0.0, 0.0194, 0.9994, 1.0, 12.34].map(seconds), ["0 ms", "19 ms", "999 ms", "1.0 s", "12.3 s"]);
+    }
 }

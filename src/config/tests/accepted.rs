@@ -77,6 +77,7 @@ fn the_commented_example_names_every_setting_and_only_these() {
         "read",
         "storage_class",
         "count",
+        "reserved",
         "memory",
         "timeout",
         "heartbeat",

@@ -169,6 +169,13 @@ fn bad_durations_and_sizes_are_refused() {
 }
 
 #[test]
+fn workers_kept_for_fresh_objects_leave_some_to_a_backlog() {
+    let what = "copyhold.toml:15:12: workers.reserved is 8, which leaves none of the 8 in workers.count to a backlog";
+    let todo = "set it to less than 8; an eighth is usual";
+    Case::least_and("[workers]\ncount = 8\nreserved = 8\n").is_refused(&[(what, todo)]);
+}
+
+#[test]
 fn impossible_amounts_are_refused_with_the_bounds() {
     let cases = [
         ("[workers]\ncount = 0", "14:9: workers.count is 0, less than 1", "1 to 1000"),

@@ -141,6 +141,7 @@ fn the_configuration_shows_its_secrets_as_asterisks() {
 
     [workers]
     count = 32
+    reserved = 4
     memory = "256MiB"
 
     [lease]

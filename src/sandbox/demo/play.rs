@@ -32,17 +32,16 @@ pub(super) async fn run(
     let bytes = |bytes: u64| ByteSize::b(bytes).display().iec().to_string();
     let own: u64 = objects.iter().map(Object::size_bytes).sum();
     audience.say(&format!(
-        "{} objects, {}, the largest {}, made from seed {}; three stores keep them in memory: {}",
+        "{} objects of {}, made from seed {}; three stores keep them in memory: {}",
         objects.len(),
         bytes(own),
-        bytes(request.largest_bytes),
         request.seed,
         bytes(memory::of(&objects))
     ));
     memory::check(&objects)?;
 
     let stage = Stage::set(request.program.clone()).await?;
-    let played = on(&stage, &request, &objects, audience, stop).await;
+    let played = on(&stage, &request, &objects, audience, stop).await.map_err(|error| stage.or_full(error));
     // Also after an error: what was begun is to end before we do.
     let struck = stage.strike().await;
     let summary = played?;
@@ -177,8 +176,7 @@ impl Play<'_> {
         mut killed: Killed,
         failing_store: FailingStore,
     ) -> anyhow::Result<Summary> {
-        let rescued = self.rows.everywhere(&killed.keys).await?;
-        killed.rescued_leases = usize::try_from(rescued)?;
+        killed.rescued_leases = self.rows.which_are_everywhere(&killed.keys).await?.len();
         let (wasabi, scw) = self.rows.waits(0).await?.into_iter().unzip();
         let waits = [("wasabi", Waits::of(wasabi)), ("scw", Waits::of(scw))];
         let bytes: u64 = self.objects.iter().map(Object::size_bytes).sum();

@@ -132,7 +132,8 @@ async fn bytes_of(object: &Object, mut answer: GetObjectOutput) -> Found {
         let mut rest = &chunk[..];
         for piece in object.content.pieces(at..end) {
             let (these, others) = rest.split_at(piece.len());
-            if let Some(differs) = these.iter().zip(&piece).position(|(found, wanted)| found != wanted) {
+            if these != piece {
+                let differs = these.iter().zip(&piece).take_while(|(found, wanted)| found == wanted).count();
                 return Found::Wrong(format!("byte {} differs", at + differs as u64));
             }
             at += piece.len() as u64;

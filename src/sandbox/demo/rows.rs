@@ -54,13 +54,6 @@ FROM copyhold.object_copies";
         sqlx::query_scalar(held).bind(daemon).fetch_all(&self.0).await
     }
 
-    /// How many of these objects are on record everywhere.
-    pub(super) async fn everywhere(&self, keys: &[String]) -> sqlx::Result<i64> {
-        let everywhere = "SELECT count(*) FROM copyhold.object_copies
-WHERE object_key = ANY ($1) AND b2 IS NOT NULL AND wasabi IS NOT NULL AND scw IS NOT NULL";
-        sqlx::query_scalar(everywhere).bind(keys).fetch_one(&self.0).await
-    }
-
     /// Those of these keys that are on record everywhere.
     pub(super) async fn which_are_everywhere(&self, keys: &[String]) -> sqlx::Result<Vec<String>> {
         let which = "SELECT object_key FROM copyhold.object_copies

@@ -39,7 +39,9 @@ impl Stage {
         match Self::around(program, &cluster).await {
             Ok((program, guardian, server)) => Ok(Self { program, guardian, cluster, server }),
             Err(error) => {
-                cluster.stop().await.context(error.to_string())?;
+                let error = or_full(cluster.folder(), error);
+                // The first error is the one to tell; what is left is the guardian's to remove.
+                let _ = cluster.stop().await;
                 Err(error)
             }
         }
@@ -63,6 +65,12 @@ impl Stage {
         write_private(&guardian.folder().join("copyhold.toml"), &config)
             .with_context(|| format!("cannot write to {}", guardian.folder().display()))?;
         Ok((program, guardian, server))
+    }
+
+    /// The error, said to come from a full disk if there is one: PostgreSQL and daemons word that in many ways.
+    pub(super) fn or_full(&self, error: anyhow::Error) -> anyhow::Error {
+        let folder = if is_full(self.guardian.folder()) { self.guardian.folder() } else { self.cluster.folder() };
+        or_full(folder, error)
     }
 
     /// Ends everything and removes all that is on disk. The daemons have ended before, or are killed.
@@ -100,9 +108,7 @@ impl Stage {
         let (folder, port) = (self.cluster.folder().display(), self.cluster.port());
         [
             format!("{} -c {} status", self.program.display(), self.config().display()),
-            format!(
-                "psql -h {folder} -p {port} -U {OWNER} {DATABASE} -c 'SELECT * FROM copyhold.object_copies ORDER BY id DESC LIMIT 5'"
-            ),
+            format!("psql -h {folder} -p {port} -U {OWNER} {DATABASE} -c 'TABLE copyhold.backlog_exact'"),
         ]
     }
 
@@ -157,6 +163,30 @@ impl Stage {
     }
 }
 
+fn or_full(folder: &Path, error: anyhow::Error) -> anyhow::Error {
+    if is_full(folder) || error.chain().any(says_full) {
+        let folder = folder.display();
+        error.context(format!("no space is left in {folder}: free some, or set TMPDIR to a folder on another disk"))
+    } else {
+        error
+    }
+}
+
+fn is_full(folder: &Path) -> bool {
+    const PROBE_BYTES: usize = 256 << 10;
+    let probe = folder.join("probe");
+    let written = fs::write(&probe, vec![1; PROBE_BYTES]);
+    // Whether it was made or not, it is of no use any more.
+    let _ = fs::remove_file(&probe);
+    written.is_err_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+}
+
+/// PostgreSQL may have freed some since.
+fn says_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let code = error.downcast_ref::<sqlx::Error>().and_then(|e| e.as_database_error()?.code());
+    code.is_some_and(|code| code == "53100")
+}
+
 /// Asks a process to end as an operator would.
 pub(super) fn terminate(child: &Child) {
     if let Some(pid) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
@@ -191,6 +221,9 @@ every = "2s"
 
 [shutdown]
 grace = "3s"
+
+[log]
+format = "text"
 "#,
         REPLICAS[0]
     );

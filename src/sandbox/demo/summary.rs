@@ -32,6 +32,29 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// For tests to change.
+    #[cfg(test)]
+    pub(crate) fn nothing() -> Self {
+        Self {
+            seed: 1,
+            objects: 0,
+            bytes: 0,
+            largest_bytes: 0,
+            copies: 0,
+            seconds: 0.0,
+            copies_per_second: 0.0,
+            bytes_per_second: 0.0,
+            comparison: Comparison::default(),
+            daemons: Daemons { started: 2, killed: 1 },
+            killed: Killed { held_leases: 0, rescued_leases: 0, keys: Vec::new() },
+            failing_store: FailingStore { replica: String::new(), seconds: 0.0, answered_503: 0, reset: 0 },
+            failed_attempts: BTreeMap::new(),
+            waits: BTreeMap::new(),
+            repeated_uploads: 0,
+            unfinished_uploads: 0,
+        }
+    }
+
     /// Nothing is wrong, missing, or there without having been uploaded.
     #[must_use]
     pub fn is_good(&self) -> bool {
@@ -167,25 +190,8 @@ mod tests {
     #[test]
     fn a_lease_that_nobody_rescued_is_not_good() {
         let killed = |rescued_leases| Killed { held_leases: 2, rescued_leases, keys: Vec::new() };
-        let summary = |killed| Summary {
-            seed: 1,
-            objects: 0,
-            bytes: 0,
-            largest_bytes: 0,
-            copies: 0,
-            seconds: 0.0,
-            copies_per_second: 0.0,
-            bytes_per_second: 0.0,
-            comparison: Comparison::default(),
-            daemons: Daemons { started: 2, killed: 1 },
-            killed,
-            failing_store: FailingStore { replica: String::new(), seconds: 0.0, answered_503: 0, reset: 0 },
-            failed_attempts: BTreeMap::new(),
-            waits: BTreeMap::new(),
-            repeated_uploads: 0,
-            unfinished_uploads: 0,
-        };
-        assert!(summary(killed(2)).is_good());
-        assert!(!summary(killed(1)).is_good());
+        let summary = |rescued| Summary { killed: killed(rescued), ..Summary::nothing() };
+        assert!(summary(2).is_good());
+        assert!(!summary(1).is_good());
     }
 }

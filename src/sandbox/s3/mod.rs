@@ -42,6 +42,7 @@ mod shared;
 pub mod synthetic;
 #[cfg(test)]
 mod tests;
+mod xml;
 
 pub use call::Op;
 pub use fault::{ErrorAnswer, Fault};

@@ -10,13 +10,14 @@ use hyper::{HeaderMap, Request, Response, StatusCode, header};
 use s3s::service::S3Service;
 
 use super::answer::AnswerBody;
-use super::call::Call;
+use super::call::{Call, Op};
 use super::connection::{End, Fate};
 use super::fault::{ErrorAnswer, Fault};
 use super::loan::{drain, lend, read_some};
 use super::order::Rule;
 use super::receive::Damage;
 use super::shared::Shared;
+use super::xml;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 
@@ -74,6 +75,10 @@ async fn answer_without_id(
     };
     let (body, leftover) = lend(body, pace);
     let mut response = s3.call(Request::from_parts(head, body)).await?;
+    if call.op != Op::GetObject {
+        // What is stored is never touched, be it XML.
+        xml::spell_out(&mut response);
+    }
     if let Some(rest) = leftover.and_then(|mut leftover| leftover.try_recv().ok()) {
         drain(rest).await;
     }

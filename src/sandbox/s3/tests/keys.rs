@@ -88,6 +88,36 @@ async fn every_key_survives_a_listing_with_url_encoding() {
     assert_eq!(listed, keys);
 }
 
+#[tokio::test]
+async fn every_key_can_be_uploaded_in_parts_and_is_named_bit_for_bit_in_answers() {
+    let s = Setup::new().await;
+    for key in odd_keys() {
+        let begun = s.client.create_multipart_upload().bucket("b2").key(&key).send().await.unwrap();
+        assert_eq!(begun.key(), Some(key.as_str()));
+        let abort = s.client.abort_multipart_upload().bucket("b2").key(&key).upload_id(begun.upload_id().unwrap());
+        abort.send().await.unwrap();
+    }
+    assert!(s.b2.uploads().is_empty());
+}
+
+#[tokio::test]
+async fn a_listing_without_url_encoding_names_control_characters_by_reference() {
+    let s = Setup::new().await;
+    let key = "\u{1}\u{1f}\u{7f} \r\n\t";
+    s.b2.put(key, "x");
+    let listed = s.client.list_objects_v2().bucket("b2").send().await.unwrap();
+    assert_eq!(listed.contents()[0].key(), Some(key));
+}
+
+#[tokio::test]
+async fn stored_xml_is_answered_as_it_is() {
+    let s = Setup::new().await;
+    let xml = "<?xml version=\"1.1\"?><a>\u{1}\r\n</a>";
+    let put = s.client.put_object().bucket("b2").key("a.xml").content_type("application/xml");
+    put.body(ByteStream::from(xml.as_bytes().to_vec())).send().await.unwrap();
+    assert_eq!(s.get("a.xml").await, xml.as_bytes());
+}
+
 fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();

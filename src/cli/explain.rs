@@ -1,0 +1,177 @@
+use anyhow::Context as _;
+use serde::{Serialize, Serializer};
+
+use super::{Verdict, given, queue, show, show::Untrusted};
+use crate::{
+    config::Config,
+    domain::{ObjectKey, utc},
+    queue::{CopyStory, FailureStory, Holder, PARKED_BY_HAND, Pin, ReplicaRow, State, Story},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The key, byte for byte
+    #[arg(value_name = "KEY")]
+    key: String,
+    /// Print one JSON document instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// The story, and what only this configuration knows of it.
+#[derive(Debug, Serialize)]
+struct Told<'a> {
+    key: &'a str,
+    /// `crc64nvme:…`
+    hash: Option<String>,
+    #[serde(flatten)]
+    story: &'a Story,
+    copies: Vec<ToldCopy<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ToldCopy<'a> {
+    #[serde(flatten)]
+    copy: &'a CopyStory,
+    #[serde(serialize_with = "word")]
+    state: State,
+    /// What keeps a missing copy from being made, besides the object itself.
+    hindrance: Option<String>,
+}
+
+fn word<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(state.word())
+}
+
+pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
+    let key = ObjectKey::new(args.key).context("KEY")?;
+    let (queue, pools) = queue(config)?;
+    let story = queue.explain(&key).await?;
+    let rows = queue.replica_rows().await?;
+    pools.close().await;
+    let Some(story) = story else {
+        return Err(given::not_registered(&key));
+    };
+    let told = |copy| {
+        let state = CopyStory::state(copy, story.now_us);
+        ToldCopy { copy, state, hindrance: hindrance(config, &rows, &story, copy, state) }
+    };
+    let hash = story.hash().map(|hash| format!("{hash:?}"));
+    let told = Told { key: key.as_str(), hash, story: &story, copies: story.copies.iter().map(told).collect() };
+    if args.json {
+        show::line(&serde_json::to_string_pretty(&told)?)?;
+        return Ok(Verdict::Good);
+    }
+    show::line(&object(&key, &told))?;
+    for copy in &told.copies {
+        show::line(&of_copy(&story, copy))?;
+    }
+    Ok(Verdict::Good)
+}
+
+fn object(key: &ObjectKey, told: &Told<'_>) -> String {
+    let story = told.story;
+    let size = match story.size_bytes {
+        None => "not known before the first read".to_owned(),
+        Some(bytes) if bytes < 1024 => format!("{bytes} bytes"),
+        Some(bytes) => format!("{bytes} bytes ({})", show::bytes(bytes)),
+    };
+    let hash = told.hash.as_deref().unwrap_or("not known before the first read");
+    let held = story.held.as_ref().map_or_else(|| "by no daemon".to_owned(), |held| holder(held, story.now_us));
+    format!(
+        "{key}\n  size        {size}\n  hash        {hash}\n  registered  {}\n  generation  {}\n  held        {held}\n",
+        when(story.registered_at_us, story.now_us),
+        story.generation
+    )
+}
+
+fn holder(held: &Holder, now: i64) -> String {
+    let until = when(held.until_us, now);
+    let (Some(host), Some(pid), Some(renewed)) = (&held.host, held.process_id, held.renewed_at_us) else {
+        return format!("by daemon {}, which is not on the list any more; freed after {until}", held.daemon);
+    };
+    let silent = if held.alive == Some(false) { ", which has fallen silent" } else { "" };
+    format!(
+        "by daemon {} (host {}, pid {pid}){silent}, renewed {}, until {until}",
+        held.daemon,
+        Untrusted(host),
+        when(renewed, now)
+    )
+}
+
+fn of_copy(story: &Story, told: &ToldCopy<'_>) -> String {
+    let now = story.now_us;
+    let said = match told.state {
+        State::Recorded { at_us } => format!("recorded {}", when(at_us, now)),
+        State::NotWanted => "not wanted there".to_owned(),
+        State::Parked => "parked: not tried again until somebody says so (`copyhold retry`)".to_owned(),
+        State::Waiting { until_us } => format!("waiting, tried again {}", when(until_us, now)),
+        State::Due { .. } if told.hindrance.is_none() && story.held.is_some() => {
+            "due, and the object is in a daemon's hands".to_owned()
+        }
+        // What the rows that were there before it were given.
+        State::Due { since_us: ..=0 } => "due since the replica was added".to_owned(),
+        State::Due { since_us } => format!("due since {}", when(since_us, now)),
+    };
+    let copy = told.copy;
+    let mut lines = vec![format!("{}{}: {said}", copy.replica, if copy.primary { " (primary)" } else { "" })];
+    if let Some(failure) = &copy.failure {
+        lines.extend(of_failure(failure, told.state, now));
+    }
+    lines.extend(told.hindrance.as_ref().map(|why| format!("    {why}")));
+    lines.join("\n")
+}
+
+fn of_failure(failure: &FailureStory, state: State, now: i64) -> [String; 2] {
+    let before = match (failure.current, state) {
+        (false, _) => "in an earlier generation ",
+        (true, State::Parked | State::Waiting { .. }) => "",
+        (true, _) => "before that ",
+    };
+    let by_hand = failure.class == PARKED_BY_HAND;
+    let class = if by_hand { "by an operator" } else { &failure.class };
+    let (first, last) = (when(failure.first_at_us, now), when(failure.last_at_us, now));
+    let times = match failure.attempts {
+        _ if by_hand => format!("done {last}"),
+        0 => format!("first {first}, last {last}"),
+        1 => format!("1 attempt counts, {last}"),
+        many => format!("{many} attempts count, first {first}, last {last}"),
+    };
+    [format!("    {before}{}: {}", Untrusted(class), Untrusted(&failure.message)), format!("    {times}")]
+}
+
+/// What keeps a missing copy from being made, besides the object itself.
+fn hindrance(config: &Config, rows: &[ReplicaRow], story: &Story, copy: &CopyStory, state: State) -> Option<String> {
+    if matches!(state, State::Recorded { .. } | State::NotWanted) {
+        return None;
+    }
+    if copy.paused {
+        let until = copy.paused_until_us.map_or_else(|| "it is resumed".to_owned(), utc);
+        let because = copy.pause_reason.as_ref().map(|why| format!(" ({})", Untrusted(why))).unwrap_or_default();
+        return Some(format!("{} is paused until {until}{because}", copy.replica));
+    }
+    let name = &copy.replica;
+    let Some(replica) = config.replicas.iter().find(|r| r.name.as_str() == name) else {
+        return Some(format!("this configuration has no replica {name}"));
+    };
+    let row = rows.iter().find(|row| row.name == replica.name)?;
+    if let Some(why) = row.pin.as_ref().and_then(|pin| pin.forbids(&Pin::of(replica))) {
+        return Some(format!("not copied to by a daemon of this configuration: {why}"));
+    }
+    if story.daemons_alive == 0 {
+        return Some("no daemon is alive: nothing is being copied (start one with `copyhold run`)".into());
+    }
+    if row.admission.is_none() && !row.primary {
+        return Some(format!("nothing was ever written to {name}: `copyhold check` and the daemons' logs say why"));
+    }
+    None
+}
+
+/// `3m 2s ago (2026-11-21T20:03:11Z)`, or `in 3m 2s (…)`
+fn when(at: i64, now: i64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "to be read by people, in seconds")]
+    let apart = at.abs_diff(now) as f64 / 1e6;
+    let apart = show::age(Some(apart));
+    let relative = if at > now { format!("in {apart}") } else { format!("{apart} ago") };
+    format!("{relative} ({})", utc(at))
+}

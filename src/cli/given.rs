@@ -1,0 +1,65 @@
+//! What people type: checked, with all that is wrong told at once.
+
+use std::collections::BTreeSet;
+
+use anyhow::bail;
+
+use crate::{
+    config::Config,
+    domain::{ObjectKey, ReplicaName},
+};
+
+/// The replica of that name in the configuration; `place` says where the name stood.
+pub(super) fn replica(config: &Config, place: &str, name: &str) -> anyhow::Result<ReplicaName> {
+    if let Some(known) = config.replicas.iter().find(|r| r.name.as_str() == name) {
+        return Ok(known.name.clone());
+    }
+    let names: Vec<_> = config.replicas.iter().map(|r| r.name.as_str()).collect();
+    bail!("{place}there is no replica \"{}\"; the configuration has {}", name.escape_default(), names.join(", "))
+}
+
+/// The named replica alone, or all.
+pub(super) fn replica_or_all(config: &Config, name: Option<&str>) -> anyhow::Result<Vec<ReplicaName>> {
+    match name {
+        Some(name) => Ok(vec![replica(config, "--replica: ", name)?]),
+        None => Ok(config.replicas.iter().map(|r| r.name.clone()).collect()),
+    }
+}
+
+/// All that are no keys are told at once, and then nothing is done: `undone` says what.
+pub(super) fn keys(keys: Vec<String>, undone: &str) -> anyhow::Result<Vec<ObjectKey>> {
+    let mut good = Vec::with_capacity(keys.len());
+    let mut bad = Vec::new();
+    for (i, key) in keys.into_iter().enumerate() {
+        match ObjectKey::new(key) {
+            Ok(key) => good.push(key),
+            Err(why) => bad.push(format!("key {}: {why}", i + 1)),
+        }
+    }
+    if bad.is_empty() {
+        return Ok(good);
+    }
+    let more = bad.len().saturating_sub(10);
+    bad.truncate(10);
+    if more > 0 {
+        bad.push(format!("and {more} more"));
+    }
+    bail!("{undone}: {}", bad.join("; "))
+}
+
+/// As [`keys`], each once.
+pub(super) fn distinct_keys(given: Vec<String>, undone: &str) -> anyhow::Result<Vec<ObjectKey>> {
+    Ok(keys(given, undone)?.into_iter().collect::<BTreeSet<_>>().into_iter().collect())
+}
+
+/// Said of a replica of the configuration that the database does not know.
+pub(super) fn not_migrated(replica: &ReplicaName) -> String {
+    format!("the database does not know replica {replica} yet; run `copyhold migrate`")
+}
+
+/// Said of a key that has no row.
+pub(super) fn not_registered(key: &ObjectKey) -> anyhow::Error {
+    anyhow::anyhow!(
+        "\"{key}\" is not registered; is it spelt right? `copyhold enqueue KEY` registers what is at the primary"
+    )
+}

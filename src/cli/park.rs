@@ -1,0 +1,29 @@
+use super::{Verdict, given, queue, show, turned::Outcome};
+use crate::config::Config;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Keys, byte for byte
+    #[arg(value_name = "KEY", required = true)]
+    keys: Vec<String>,
+    /// Park the copy at this replica only
+    #[arg(long, value_name = "REPLICA")]
+    replica: Option<String>,
+    /// Why, for whoever asks later
+    #[arg(long, value_name = "TEXT", default_value = "parked by hand")]
+    because: String,
+}
+
+pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
+    let keys = given::distinct_keys(args.keys, "nothing was parked")?;
+    let replicas = given::replica_or_all(config, args.replica.as_deref())?;
+    let (queue, pools) = queue(config)?;
+    let mut outcome = Outcome::default();
+    for replica in replicas {
+        let turned = queue.park(&replica, &keys, &args.because).await?;
+        outcome.add(replica, turned);
+    }
+    pools.close().await;
+    show::line(&outcome.headline("parked", "nothing to park: no such copy is wanted, missing and not parked"))?;
+    outcome.say_what_was_left(Some(&keys))
+}

@@ -1,0 +1,152 @@
+use serde::{Deserialize, Serialize};
+
+use super::{PARKED, Queue, QueueError, built, error::limited};
+use crate::domain::{ContentHash, ObjectKey};
+
+const NAME: &str = "queue::explain";
+
+/// All that is known of one object. Times are µs since the epoch, by the database's clock.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Story {
+    pub now_us: i64,
+    pub size_bytes: Option<i64>,
+    /// As the column has it; see [`Story::hash`].
+    #[serde(skip_serializing)]
+    pub content_hash: Option<i64>,
+    pub generation: i64,
+    pub registered_at_us: i64,
+    /// Who holds the row.
+    pub held: Option<Holder>,
+    /// Of any daemon in the list.
+    pub daemons_alive: i64,
+    /// The primary first.
+    #[serde(skip_serializing)]
+    pub copies: Vec<CopyStory>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Holder {
+    pub daemon: i64,
+    pub until_us: i64,
+    /// When the lease was last renewed; the row does not say when it began. `None`, as all that follows: the daemon
+    /// is not on the list any more.
+    pub renewed_at_us: Option<i64>,
+    pub host: Option<String>,
+    pub process_id: Option<i64>,
+    /// It has said so within its lease time.
+    pub alive: Option<bool>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CopyStory {
+    pub replica: String,
+    pub primary: bool,
+    pub recorded_at_us: Option<i64>,
+    /// As the column has it: NULL: not wanted; the greatest: parked.
+    pub due_us: Option<i64>,
+    pub paused: bool,
+    /// `None`: until it is resumed.
+    pub paused_until_us: Option<i64>,
+    pub pause_reason: Option<String>,
+    pub failure: Option<FailureStory>,
+}
+
+/// The last failure, of this generation or of one before.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FailureStory {
+    pub class: String,
+    pub message: String,
+    pub attempts: i64,
+    pub first_at_us: i64,
+    pub last_at_us: i64,
+    /// It speaks of the present generation.
+    pub current: bool,
+}
+
+/// How a copy stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Recorded { at_us: i64 },
+    NotWanted,
+    Parked,
+    Waiting { until_us: i64 },
+    Due { since_us: i64 },
+}
+
+impl CopyStory {
+    /// `now_us`: the story's.
+    #[must_use]
+    pub fn state(&self, now_us: i64) -> State {
+        match (self.recorded_at_us, self.due_us) {
+            (Some(at_us), _) => State::Recorded { at_us },
+            (None, None) => State::NotWanted,
+            (None, Some(PARKED..)) => State::Parked,
+            (None, Some(until_us)) if until_us > now_us => State::Waiting { until_us },
+            (None, Some(since_us)) => State::Due { since_us },
+        }
+    }
+}
+
+impl State {
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Recorded { .. } => "recorded",
+            Self::NotWanted => "not_wanted",
+            Self::Parked => "parked",
+            Self::Waiting { .. } => "waiting",
+            Self::Due { .. } => "due",
+        }
+    }
+}
+
+impl Story {
+    /// CRC-64/NVME of the whole object.
+    #[must_use]
+    pub fn hash(&self) -> Option<ContentHash> {
+        self.content_hash.map(ContentHash::from_bigint)
+    }
+}
+
+impl Queue {
+    /// What is known of an object at every replica that was ever there, in this configuration or not. `None`: it is
+    /// not registered.
+    pub async fn explain(&self, key: &ObjectKey) -> Result<Option<Story>, QueueError> {
+        let schema = self.schema.quoted();
+        let now = format!("{schema}.now_utc_micro_seconds()");
+        // The row as JSON, so that columns are found by the names in `replicas` and not by the configuration's.
+        let sql = built(format!(
+            "-- {NAME}
+SELECT json_build_object(
+    'now_us', {now},
+    'size_bytes', o.size_bytes, 'content_hash', o.content_hash,
+    'generation', o.generation, 'registered_at_us', o.created_at,
+    'held', CASE WHEN o.lock IS NOT NULL THEN (
+        SELECT json_build_object('daemon', h.id, 'until_us', o.lock, 'renewed_at_us', o.lock - d.lease_timeout_us,
+                                 'host', d.host, 'process_id', d.process_id, 'alive', d.alive_until > {now})
+        FROM (SELECT o.lease >> 40 AS id) h LEFT JOIN {schema}.daemons d ON d.id = h.id) END,
+    'daemons_alive', (SELECT count(*) FROM {schema}.daemons d WHERE d.alive_until > {now}),
+    'copies', (
+        SELECT json_agg(json_build_object(
+                   'replica', r.name, 'primary', r.primary_since IS NOT NULL,
+                   'recorded_at_us', (row.columns ->> r.name)::bigint,
+                   'due_us', (row.columns ->> ('due_' || r.name))::bigint,
+                   'paused', coalesce(r.paused_until > {now}, false),
+                   'paused_until_us', nullif(r.paused_until, {PARKED}), 'pause_reason', r.pause_reason,
+                   'failure', CASE WHEN f.object_key IS NOT NULL THEN json_build_object(
+                       'class', f.class, 'message', f.message, 'attempts', f.attempts, 'first_at_us', f.first_at,
+                       'last_at_us', f.last_at, 'current', f.generation = o.generation) END)
+                   ORDER BY r.primary_since IS NULL, r.name)
+        FROM {schema}.replicas r
+        LEFT JOIN {schema}.copy_failures f ON f.object_key = o.object_key AND f.replica = r.name))::text
+FROM {schema}.object_copies o, LATERAL (SELECT to_jsonb(o) AS columns) row
+WHERE o.object_key = $1"
+        ));
+        let query = sqlx::query_scalar(sql).bind(key.as_str());
+        let json: Option<String> = limited(NAME, query.fetch_optional(&self.pool)).await?;
+        let read = |json: String| {
+            serde_json::from_str(&json).map_err(|e| QueueError::Inconsistent { statement: NAME, what: e.to_string() })
+        };
+        json.map(read).transpose()
+    }
+}

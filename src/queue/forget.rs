@@ -1,0 +1,58 @@
+use super::{Queue, QueueError, built, error::limited};
+use crate::domain::ObjectKey;
+
+const NAME: &str = "queue::forget";
+
+/// What became of keys that were to be forgotten.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    pub forgotten: Vec<ObjectKey>,
+    /// Somebody holds the row.
+    pub busy: Vec<ObjectKey>,
+    /// The rest was not registered.
+    pub unknown: Vec<ObjectKey>,
+}
+
+impl Queue {
+    /// Deletes the rows of objects and what is known of their failures; no bucket is touched. A leased row is deleted
+    /// only with `leased_too`: its holder finds no row any more, stops, and may leave a copy behind that is on no
+    /// record.
+    pub async fn forget(&self, keys: &[ObjectKey], leased_too: bool) -> Result<Forgotten, QueueError> {
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- {NAME}
+WITH asked AS MATERIALIZED (
+    SELECT k, EXISTS (SELECT FROM {schema}.object_copies o WHERE o.object_key = k) AS known
+    FROM unnest($1::text[]) AS u(k)
+),
+held AS MATERIALIZED (
+    SELECT o.object_key, o.lock IS NULL OR $2 AS free FROM {schema}.object_copies o
+    WHERE o.object_key = ANY ($1::text[])
+    FOR UPDATE SKIP LOCKED
+),
+done AS (
+    DELETE FROM {schema}.object_copies o USING held
+    WHERE o.object_key = held.object_key AND held.free
+    RETURNING o.object_key
+),
+failures AS (
+    DELETE FROM {schema}.copy_failures f USING done WHERE f.object_key = done.object_key
+)
+SELECT a.k, a.known, done.object_key IS NOT NULL FROM asked a LEFT JOIN done ON done.object_key = a.k ORDER BY a.k"
+        ));
+        let asked = keys.iter().map(ObjectKey::as_str).collect::<Vec<_>>();
+        let query = sqlx::query_as(sql).bind(asked).bind(leased_too);
+        let rows: Vec<(String, bool, bool)> = limited(NAME, query.fetch_all(&self.pool)).await?;
+        let mut result = Forgotten::default();
+        for (key, known, done) in rows {
+            let key = ObjectKey::new(key)
+                .map_err(|e| QueueError::Inconsistent { statement: NAME, what: format!("a key in the answer: {e}") })?;
+            match (known, done) {
+                (_, true) => result.forgotten.push(key),
+                (true, false) => result.busy.push(key),
+                (false, false) => result.unknown.push(key),
+            }
+        }
+        Ok(result)
+    }
+}

@@ -1,0 +1,196 @@
+//! What `retry` and `park` share: they change when copies of one replica are tried, page by page.
+//!
+//! A leased row is left alone. Its holder writes, when it ends, a time or a proof for each copy that it tries, and
+//! would undo what was changed meanwhile: the change would be a promise that nobody keeps. So it is *busy*, and
+//! whoever asked is told.
+
+use super::{PARKED, Queue, QueueError, built, error::limited};
+use crate::domain::{ObjectKey, ReplicaName};
+
+/// The class of what an operator parked: it stands in `copy_failures`, but is no failure of a store.
+pub const PARKED_BY_HAND: &str = "parked";
+
+/// Rows of one statement, so that it stays short.
+const PAGE: usize = 1000;
+
+/// Which rows are looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Page<'a> {
+    Keys(&'a [ObjectKey]),
+    /// The parked copies in order of arrival, from their index.
+    Parked,
+    /// Those that wait for a later attempt, in the lane's order. Leased rows are not in the lane.
+    Waiting,
+}
+
+/// What becomes of a copy, and of what is known of its failure.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Turn<'a> {
+    /// Due now. The failure stays as history, without attempts, so that the next one does not park at once.
+    Due { class: Option<&'a str> },
+    /// Parked, with the reason as the message and the failure before it, if any, behind.
+    Parked { because: &'a str },
+}
+
+/// What was done at one replica.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Turned {
+    /// Keys whose copy was changed; of a walk through all of them only their number.
+    pub changed: u64,
+    /// Keys whose copy should have been, but somebody holds the row.
+    pub busy: Vec<ObjectKey>,
+    /// Of keys that were asked for by name, those that are registered.
+    pub known: Vec<ObjectKey>,
+}
+
+/// Where the last page ended.
+#[derive(Clone, Copy)]
+struct Cursor {
+    due: i64,
+    id: i64,
+}
+
+impl Queue {
+    /// Turns all copies that `pages` go through.
+    pub(super) async fn turn(
+        &self,
+        name: &'static str,
+        replica: &ReplicaName,
+        page: Page<'_>,
+        turn: Turn<'_>,
+    ) -> Result<Turned, QueueError> {
+        let mut turned = Turned::default();
+        if let Page::Keys(keys) = page {
+            for some in keys.chunks(PAGE) {
+                self.turn_page(name, replica, Page::Keys(some), turn, None, &mut turned).await?;
+            }
+            return Ok(turned);
+        }
+        let mut after = Cursor { due: i64::MIN, id: i64::MIN };
+        while let Some(end) = self.turn_page(name, replica, page, turn, Some(after), &mut turned).await? {
+            after = end;
+        }
+        Ok(turned)
+    }
+
+    /// One page; where it ended, if another may follow.
+    async fn turn_page(
+        &self,
+        name: &'static str,
+        replica: &ReplicaName,
+        page: Page<'_>,
+        turn: Turn<'_>,
+        after: Option<Cursor>,
+        turned: &mut Turned,
+    ) -> Result<Option<Cursor>, QueueError> {
+        let keys = match page {
+            Page::Keys(keys) => keys.iter().map(ObjectKey::as_str).collect(),
+            Page::Parked | Page::Waiting => Vec::new(),
+        };
+        let words = match turn {
+            Turn::Due { class } => class,
+            Turn::Parked { because } => Some(because),
+        };
+        let query = sqlx::query_as(built(self.turn_statement(name, replica, page, turn)))
+            .bind(replica.as_str())
+            .bind(words)
+            .bind(keys)
+            .bind(after.map(|c| c.due))
+            .bind(after.map(|c| c.id));
+        let rows: Vec<(String, Option<i64>, i64, bool, bool)> = limited(name, query.fetch_all(&self.pool)).await?;
+        let full = rows.len() == PAGE;
+        let mut end = None;
+        for (key, due, id, matches, done) in rows {
+            end = Some(Cursor { due: due.unwrap_or(PARKED), id });
+            turned.changed += u64::from(done);
+            let by_name = matches!(page, Page::Keys(_));
+            if !by_name && (done || !matches) {
+                continue;
+            }
+            let key = ObjectKey::new(key)
+                .map_err(|e| QueueError::Inconsistent { statement: name, what: format!("a key in the answer: {e}") })?;
+            if matches && !done {
+                turned.busy.push(key.clone());
+            }
+            if by_name {
+                turned.known.push(key);
+            }
+        }
+        Ok(end.filter(|_| full))
+    }
+
+    /// `$1` the replica's name, `$2` the class or the reason, `$3` keys, `$4` and `$5` the cursor.
+    ///
+    /// The page is bounded before anything is asked of its rows, so that a rare class costs many short statements
+    /// and not one long one. Rows are found by key alone, as in every statement that writes.
+    fn turn_statement(&self, name: &str, replica: &ReplicaName, page: Page<'_>, turn: Turn<'_>) -> String {
+        let schema = self.schema.quoted();
+        let (copy, due) = (replica.column(), replica.due_column());
+        let now = format!("{schema}.now_utc_micro_seconds()");
+        let rows = match page {
+            Page::Keys(_) => "o.object_key = ANY ($3::text[]) ORDER BY o.object_key".to_owned(),
+            Page::Parked => {
+                format!("o.{copy} IS NULL AND o.{due} = {PARKED} AND o.id > $5::bigint ORDER BY o.id LIMIT {PAGE}")
+            }
+            Page::Waiting => format!(
+                "o.{copy} IS NULL AND o.{due} < {PARKED} AND o.lock IS NULL AND o.{due} > {now}
+       AND (o.{due}, o.id) > ($4::bigint, $5::bigint) ORDER BY o.{due}, o.id LIMIT {PAGE}"
+            ),
+        };
+        let (to, changeable, told) = match turn {
+            Turn::Due { .. } => (
+                now.clone(),
+                format!(
+                    "o.{copy} IS NULL AND o.{due} > {now} AND ($2::text IS NULL OR EXISTS (
+               SELECT FROM {schema}.copy_failures f
+               WHERE f.object_key = o.object_key AND f.replica = $1 AND f.generation = o.generation AND f.class = $2))"
+                ),
+                format!(
+                    "UPDATE {schema}.copy_failures f SET attempts = 0
+      FROM done WHERE f.object_key = done.object_key AND f.replica = $1"
+                ),
+            ),
+            Turn::Parked { .. } => (
+                PARKED.to_string(),
+                format!("o.{copy} IS NULL AND o.{due} < {PARKED}"),
+                format!(
+                    "INSERT INTO {schema}.copy_failures AS f
+        (object_key, replica, generation, attempts, class, message, first_at, last_at)
+    SELECT done.object_key, $1, done.generation, 0, '{PARKED_BY_HAND}', $2, {now}, {now} FROM done
+    ON CONFLICT (object_key, replica) DO UPDATE
+       SET attempts = 0, class = excluded.class, generation = excluded.generation, last_at = excluded.last_at,
+           first_at = CASE WHEN f.generation = excluded.generation THEN f.first_at ELSE excluded.first_at END,
+           message = CASE WHEN f.generation = excluded.generation AND f.class <> excluded.class
+                          THEN excluded.message || ' (before that ' || f.class || ': ' || f.message || ')'
+                          ELSE excluded.message END"
+                ),
+            ),
+        };
+        format!(
+            "-- {name}
+WITH page AS MATERIALIZED (
+    SELECT o.object_key, o.{due} AS due, o.id, coalesce({changeable}, false) AS matches
+      FROM {schema}.object_copies o
+     WHERE {rows}
+),
+held AS MATERIALIZED (
+    SELECT o.object_key, o.lock IS NULL AND {changeable} AS free FROM {schema}.object_copies o
+     WHERE o.object_key = ANY (ARRAY(SELECT object_key FROM page WHERE matches))
+       FOR NO KEY UPDATE SKIP LOCKED
+),
+done AS (
+    UPDATE {schema}.object_copies o SET {due} = {to}
+      FROM held
+     WHERE o.object_key = held.object_key AND held.free
+    RETURNING o.object_key, o.generation
+),
+told AS (
+    {told}
+)
+SELECT page.object_key, page.due, page.id, page.matches, done.object_key IS NOT NULL
+FROM page LEFT JOIN done USING (object_key)
+ORDER BY {order}",
+            order = if matches!(page, Page::Keys(_)) { "page.object_key" } else { "page.due, page.id" }
+        )
+    }
+}

@@ -1,0 +1,68 @@
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Room for a number of things at once. Some of it is kept for objects that were registered lately, so that an upload
+/// in the middle of a large backfill does not wait behind it.
+#[derive(Debug, Clone)]
+pub struct Slots {
+    any: Arc<Semaphore>,
+    fresh: Arc<Semaphore>,
+}
+
+/// Which room is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// For any object.
+    Any,
+    /// For those registered lately.
+    Fresh,
+}
+
+/// Room for one; given back when dropped.
+pub type Slot = OwnedSemaphorePermit;
+
+impl Slots {
+    /// `reserved` of `count` are for fresh objects alone; at least one is for any.
+    #[must_use]
+    pub fn new(count: usize, reserved: usize) -> Self {
+        let of = |n| Arc::new(Semaphore::new(n));
+        Self { any: of(count.saturating_sub(reserved).max(1)), fresh: of(reserved) }
+    }
+
+    /// Whether there is any.
+    #[must_use]
+    pub fn has(&self, room: Room) -> bool {
+        self.of(room).available_permits() > 0
+    }
+
+    /// Up to `most` slots; none if there are none.
+    #[must_use]
+    pub fn take(&self, room: Room, most: usize) -> Vec<Slot> {
+        let slots = self.of(room);
+        std::iter::from_fn(|| Arc::clone(slots).try_acquire_owned().ok()).take(most).collect()
+    }
+
+    fn of(&self, room: Room) -> &Arc<Semaphore> {
+        match room {
+            Room::Any => &self.any,
+            Room::Fresh => &self.fresh,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reserved_stays_empty_when_all_else_is_taken() {
+        let slots = Slots::new(8, 2);
+        let any = slots.take(Room::Any, 100);
+        assert_eq!(any.len(), 6);
+        assert!(slots.take(Room::Any, 1).is_empty());
+        assert_eq!(slots.take(Room::Fresh, 100).len(), 2);
+        drop(any);
+        assert_eq!(slots.take(Room::Any, 4).len(), 4);
+    }
+}
