@@ -19,7 +19,7 @@ use common::{
 };
 use copyhold::{
     domain::{ObjectKey, Outcome, ReplicaName, Verified},
-    queue::Report,
+    queue::{Position, Report},
 };
 use sqlx::{PgPool, Row as _};
 use tokio::task::JoinSet;
@@ -113,17 +113,25 @@ async fn by_the_database(pool: &PgPool) -> anyhow::Result<Vec<f64>> {
     Ok(sorted(rows.iter().map(|row| row.try_get("ms")).collect::<Result<_, _>>()?))
 }
 
-/// The same statements and requests one after the other, by somebody who knows when to begin.
+/// The same statements and requests one after the other, by somebody who knows when to begin; as rarely, so that the
+/// disk and the cores have the same rest in between.
 async fn bare(stage: &Stage) -> anyhow::Result<Vec<f64>> {
     let client = Bare::connect(&stage.config, 1).await?;
     let queue = stage.queue();
     let daemon = queue.enlist("bare".to_owned(), Duration::from_mins(1)).await?;
     let targets = [ReplicaName::new("wasabi")?, ReplicaName::new("scw")?];
     let mut took = Vec::new();
+    let mut ticks = tokio::time::interval(EVERY);
     for i in WARM_UP + MEASURED + 1..=WARM_UP + MEASURED + BARE {
+        ticks.tick().await;
         queue.register(&[ObjectKey::new(format!("object-{i}"))?], None).await?;
         let begun = Instant::now();
-        let lease = queue.claim(&daemon, &targets[0], 1).await?.pop().context("nothing to claim")?;
+        let lease = queue
+            .claim(&daemon, &targets[0], 1, Position::BEGINNING)
+            .await?
+            .leases
+            .pop()
+            .context("nothing to claim")?;
         let content = client.copy(&lease.key).await?;
         let report = Report {
             key: lease.key,

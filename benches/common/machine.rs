@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
+
 /// What PostgreSQL writes at a time.
 const PAGE: [u8; 8192] = [7; 8192];
 const FOR: Duration = Duration::from_secs(1);
@@ -49,4 +51,11 @@ pub fn load() -> String {
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: Vec<_> = load.split(' ').take(3).collect();
     format!("{cores} cores, load {}", load.join(" "))
+}
+
+/// What the scheduler gave to the calling thread so far, whatever else the machine did.
+pub fn cpu_seconds_of_this_thread() -> anyhow::Result<f64> {
+    let page = fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanos: u64 = page.split(' ').next().context("a page of numbers")?.parse()?;
+    Ok(Duration::from_nanos(nanos).as_secs_f64())
 }
