@@ -1,9 +1,15 @@
-use std::net::SocketAddr;
+use std::{net::SocketAddr, str::FromStr};
 
+use anyhow::{Context as _, bail};
+use bytesize::ByteSize;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Verdict, show};
-use crate::sandbox::s3::{BucketOptions, S3Server, ServerOptions};
+use crate::sandbox::s3::{BucketOptions, S3Server, ServerOptions, Synthetic};
+
+/// Larger synthetic objects are as if uploaded in parts of this size.
+const PART_BYTES: u64 = 16 << 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -16,6 +22,33 @@ pub(super) struct Args {
     /// Keep only length and hashes of what is uploaded, not the bytes
     #[arg(long)]
     digest_only: bool,
+    /// An object whose bytes follow from a seed and take no memory, as BUCKET/KEY:SEED:SIZE; may be given again
+    #[arg(long, value_name = "OBJECT")]
+    synthetic: Vec<Made>,
+}
+
+/// A synthetic object and its place.
+#[derive(Debug, Clone)]
+struct Made {
+    bucket: String,
+    key: String,
+    object: Synthetic,
+}
+
+impl FromStr for Made {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let understood = || {
+            // From the end, because a key may hold anything.
+            let (rest, size) = text.rsplit_once(':')?;
+            let (place, seed) = rest.rsplit_once(':')?;
+            let (bucket, key) = place.split_once('/')?;
+            let object = Synthetic::new(seed.parse().ok()?, size.parse::<ByteSize>().ok()?.as_u64());
+            Some(Self { bucket: bucket.to_owned(), key: key.to_owned(), object })
+        };
+        understood().ok_or("write it like b2/photo:42:1GiB, with the bucket, the key, a seed and a size")
+    }
 }
 
 /// Prints endpoint and keys, then serves until told to end.
@@ -25,6 +58,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Verdict> {
         let options = if args.digest_only { BucketOptions::digest_only() } else { BucketOptions::default() };
         server.create_bucket(bucket, options);
     }
+    make(&server, args.synthetic).await?;
     show::line(&format!(
         "endpoint={} access_key_id={} secret_access_key={}",
         server.endpoint(),
@@ -36,4 +70,42 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Verdict> {
     tokio::signal::ctrl_c().await?;
     stop.cancel();
     Ok(Verdict::Good)
+}
+
+/// Reads each object once to hash it, which takes seconds per GiB: so all at the same time.
+async fn make(server: &S3Server, objects: Vec<Made>) -> anyhow::Result<()> {
+    let known = server.buckets();
+    let mut making = JoinSet::new();
+    for Made { bucket, key, object } in objects {
+        if !known.contains(&bucket) {
+            bail!("--synthetic: there is no bucket \"{}\"", bucket.escape_default());
+        }
+        let bucket = server.bucket(&bucket);
+        making.spawn_blocking(move || {
+            if object.size_bytes > PART_BYTES {
+                bucket.put_synthetic_in_parts(&key, object, PART_BYTES);
+            } else {
+                bucket.put_synthetic(&key, object);
+            }
+        });
+    }
+    while let Some(made) = making.join_next().await {
+        made.context("a synthetic object could not be made")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_synthetic_object_is_read_from_the_end_because_its_key_may_hold_anything() {
+        let made: Made = "b2/a/b:c:42:1GiB".parse().unwrap();
+        assert_eq!((made.bucket.as_str(), made.key.as_str()), ("b2", "a/b:c"));
+        assert_eq!(made.object, Synthetic::new(42, 1 << 30));
+        for wrong in ["b2/photo", "b2/photo:42", "photo:42:1GiB", "b2/photo:x:1GiB", "b2/photo:42:x"] {
+            assert!(wrong.parse::<Made>().is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,0 +1,95 @@
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+const START_MAY_TAKE: Duration = Duration::from_mins(1);
+/// In which Linux tells CPU time, on every architecture that this is likely to see.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// `copyhold run` as a process of its own. Killed when dropped.
+pub struct Daemon {
+    process: Child,
+    id: u32,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts it with the configuration in `folder`, and waits until it copies to both targets.
+    pub(super) async fn start(folder: &Path) -> anyhow::Result<Self> {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let log = folder.join(format!("daemon-{}.log", STARTED.fetch_add(1, Ordering::Relaxed)));
+        let process = Command::new(env!("CARGO_BIN_EXE_copyhold"))
+            .arg("--config")
+            .arg(folder.join("copyhold.toml"))
+            .arg("run")
+            .stdin(Stdio::null())
+            .stderr(File::create(&log)?)
+            .kill_on_drop(true)
+            .spawn()?;
+        let id = process.id().context("a daemon ended while it started")?;
+        let mut daemon = Self { process, id, log };
+        let deadline = Instant::now() + START_MAY_TAKE;
+        while !["Copying to wasabi", "Copying to scw"].iter().all(|words| daemon.said().contains(words)) {
+            if daemon.process.try_wait()?.is_some() || Instant::now() > deadline {
+                bail!("a daemon did not start; it said\n{}", daemon.said());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(daemon)
+    }
+
+    /// All that it has logged.
+    pub fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// An error if it is not running any more.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        match self.process.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("a daemon ended by itself ({status}); it said\n{}", self.said()),
+        }
+    }
+
+    /// Resident memory now, and the most that it ever was, in MiB.
+    pub fn resident_mib(&self) -> anyhow::Result<(f64, f64)> {
+        let page = fs::read_to_string(format!("/proc/{}/status", self.id))?;
+        Ok((mib(&page, "VmRSS:")?, mib(&page, "VmHWM:")?))
+    }
+
+    /// What it has computed so far, in and for it.
+    pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        let page = fs::read_to_string(format!("/proc/{}/stat", self.id))?;
+        // The name of the program, in parentheses, may hold anything.
+        let (_, numbers) = page.rsplit_once(')').context("a page of numbers")?;
+        let ticks = numbers.split_whitespace().skip(11).take(2).map(str::parse::<u32>);
+        Ok(f64::from(ticks.sum::<Result<u32, _>>()?) / TICKS_PER_SECOND)
+    }
+
+    /// Asks it to end and waits for that.
+    pub async fn end(mut self) -> anyhow::Result<()> {
+        let id = Pid::from_raw(i32::try_from(self.id)?).context("a process's number")?;
+        self.check()?;
+        kill_process(id, Signal::TERM)?;
+        let status = self.process.wait().await?;
+        if !status.success() {
+            bail!("a daemon that was asked to end did not end well ({status}); it said\n{}", self.said());
+        }
+        Ok(())
+    }
+}
+
+/// The value of a line like `VmHWM: 123456 kB`.
+fn mib(page: &str, name: &str) -> anyhow::Result<f64> {
+    let line = page.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+    let kib: u32 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(f64::from(kib) / 1024.0)
+}

@@ -1,0 +1,33 @@
+//! What benchmarks have in common: a stage to play on, the machine they run on, and the lines they print.
+//!
+//! Each sets up and tears down all it needs. One that found a bar missed ends with 0 all the same: it has told so.
+//! Any other exit code means that nothing was measured.
+
+#![allow(dead_code, reason = "each benchmark is a crate of its own and takes of this what it needs")]
+
+pub mod bare;
+pub mod daemon;
+pub mod machine;
+pub mod report;
+pub mod stage;
+pub mod stores;
+
+use std::time::Duration;
+
+use anyhow::bail;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Far more than any of them takes: something that waits in vain is to be told.
+const AT_MOST: Duration = Duration::from_mins(40);
+
+/// Runs a benchmark. Asked to end, it drops it, and with it every process and folder that it made.
+pub async fn play(benchmark: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ended = Box::pin(benchmark()) => ended,
+        () = tokio::time::sleep(AT_MOST) => bail!("no end after {AT_MOST:?}"),
+        _ = interrupt.recv() => bail!("stopped before the end"),
+        _ = terminate.recv() => bail!("stopped before the end"),
+    }
+}

@@ -1,0 +1,97 @@
+use std::process::Stdio;
+
+use anyhow::{Context as _, bail};
+use copyhold::sandbox::s3::{BucketHandle, BucketOptions, S3Server};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+};
+
+/// The buckets of three replicas in one S3 server.
+pub struct Stores {
+    pub endpoint: String,
+    pub access_key_id: String,
+    pub secret_access_key: String,
+    server: Server,
+}
+
+enum Server {
+    Here(S3Server),
+    /// Killed when dropped.
+    Elsewhere(Child),
+}
+
+impl Stores {
+    pub const REPLICAS: [&str; 3] = ["b2", "wasabi", "scw"];
+
+    /// The name of a replica's bucket.
+    pub fn bucket_of(replica: &str) -> String {
+        format!("photos-{replica}")
+    }
+
+    /// In this process, so that calls can be counted.
+    pub async fn here() -> anyhow::Result<Self> {
+        let server = S3Server::start().await?;
+        for replica in Self::REPLICAS {
+            server.create_bucket(&Self::bucket_of(replica), BucketOptions::default());
+        }
+        Ok(Self {
+            endpoint: server.endpoint(),
+            access_key_id: server.access_key_id().to_owned(),
+            secret_access_key: server.secret_access_key().to_owned(),
+            server: Server::Here(server),
+        })
+    }
+
+    /// In a process of their own, which keep no bytes. `b2` has these objects, each `KEY:SEED:SIZE`.
+    pub async fn elsewhere(synthetic: impl IntoIterator<Item = String>) -> anyhow::Result<Self> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_copyhold"));
+        let buckets = Self::REPLICAS.map(Self::bucket_of);
+        command.args(["sandbox-s3", "--digest-only", "--buckets", &buckets.join(",")]);
+        for object in synthetic {
+            command.args(["--synthetic", &format!("{}/{object}", buckets[0])]);
+        }
+        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let output = process.stdout.take().context("no pipe to the stores")?;
+        let mut line = String::new();
+        if BufReader::new(output).read_line(&mut line).await? == 0 {
+            bail!("the stores ended: {}", process.wait().await?);
+        }
+        let word = |name: &str| {
+            let value = line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            value.map(str::to_owned).with_context(|| format!("the stores did not say their {name}"))
+        };
+        Ok(Self {
+            endpoint: word("endpoint")?,
+            access_key_id: word("access_key_id")?,
+            secret_access_key: word("secret_access_key")?,
+            server: Server::Elsewhere(process),
+        })
+    }
+
+    /// Seen from inside, which works only for those in this process.
+    pub fn bucket(&self, replica: &str) -> anyhow::Result<BucketHandle> {
+        match &self.server {
+            Server::Here(server) => Ok(server.bucket(&Self::bucket_of(replica))),
+            Server::Elsewhere(_) => bail!("the bucket of {replica} is in another process"),
+        }
+    }
+
+    /// Puts `object-1` to `object-{objects}` into `b2`, each of other bytes.
+    pub fn fill(&self, objects: u32, bytes: u64) -> anyhow::Result<()> {
+        let bucket = self.bucket("b2")?;
+        for i in 1..=objects {
+            bucket.put(&format!("object-{i}"), copyhold::sandbox::s3::synthetic::bytes(u64::from(i), 0..bytes));
+        }
+        Ok(())
+    }
+
+    /// Ends them and waits for it.
+    pub async fn end(self) -> anyhow::Result<()> {
+        match self.server {
+            Server::Here(server) => server.stop().await,
+            Server::Elsewhere(mut process) => process.kill().await?,
+        }
+        Ok(())
+    }
+}
