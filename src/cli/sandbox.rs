@@ -17,7 +17,7 @@ pub(super) struct Args {
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     /// The buckets to have from the beginning
-    #[arg(long, value_delimiter = ',', default_value = "b2,wasabi,scw")]
+    #[arg(long, value_delimiter = ',', default_value = "photos-b2,photos-wasabi,photos-scw")]
     buckets: Vec<String>,
     /// Keep only length and hashes of what is uploaded, not the bytes
     #[arg(long)]

@@ -107,7 +107,10 @@ impl Runner {
     /// The row may still carry our fence: the key was registered again, or we are to stop. Every request of ours has
     /// ended by now, so nothing of the old content can arrive at a target later.
     async fn release(&self, lease: &Lease) {
-        if let Err(error) = self.queue.release(&[(lease.key.clone(), lease.fence)]).await {
+        let released = self.queue.release(&[(lease.key.clone(), lease.fence)]).await;
+        // Registered again while it was copied, it is due now, and nobody else tells the claimer.
+        self.waker.wake();
+        if let Err(error) = released {
             warn!(object.key = %lease.key, error = %error, "The lease of {} could not be given back and will be swept", lease.key);
         }
     }
