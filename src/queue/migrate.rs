@@ -41,7 +41,19 @@ pub enum MigrateError {
     )]
     MayNotCreate { role: String, database: String, schema: SchemaName },
     #[error("{0}")]
-    Fixed(#[from] sqlx::migrate::MigrateError),
+    Fixed(sqlx::migrate::MigrateError),
+}
+
+impl From<sqlx::migrate::MigrateError> for MigrateError {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        match error {
+            // What PostgreSQL refuses is said as everywhere, with what to do.
+            sqlx::migrate::MigrateError::Execute(cause) | sqlx::migrate::MigrateError::ExecuteMigration(cause, _) => {
+                Self::Queue(QueueError::database("queue::migrate")(cause))
+            }
+            other => Self::Fixed(other),
+        }
+    }
 }
 
 /// What a migration found to do.
