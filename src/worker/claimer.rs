@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::{
     floor::Floor,
-    lanes::Lanes,
+    lanes::{Choice, Lanes},
     run::Runner,
     slots::{Room, Slot, Slots},
 };
@@ -130,16 +130,20 @@ impl Claimer {
         if open == 0 {
             return Ok(Pass::Nothing);
         }
-        let lanes = self.lanes.ready(Room::Any);
-        if lanes.is_empty() || !self.slots.has(Room::Any) {
-            let found = self.pass_fresh().await?;
-            return Ok(if found == 0 { Pass::Full(self.fresh_at) } else { Pass::Found(found) });
-        }
+        let lanes = match self.lanes.choose(Room::Any) {
+            Choice::Ask { lanes, .. } if self.slots.free(Room::Any) > 0 => lanes,
+            Choice::Ask { .. } | Choice::Wait => {
+                let found = self.pass_fresh().await?;
+                return Ok(if found == 0 { Pass::Full(self.fresh_at) } else { Pass::Found(found) });
+            }
+        };
         let mut found = 0;
         let mut not_wholly = None;
         for i in 0..lanes.len() {
             let lane = &lanes[(turn + i) % lanes.len()];
-            let slots = self.slots.take(Room::Any, BATCH);
+            // The lanes before this one have taken permits.
+            let Choice::Ask { rows, .. } = self.lanes.choose(Room::Any) else { return Ok(Pass::Found(found)) };
+            let slots = self.slots.take(Room::Any, rows.min(BATCH));
             if slots.is_empty() {
                 return Ok(Pass::Found(found));
             }
@@ -173,8 +177,10 @@ impl Claimer {
             return Ok(found);
         }
         self.fresh_at = Instant::now() + FRESH_EVERY;
-        for lane in &self.lanes.ready(Room::Fresh) {
-            let slots = self.slots.take(Room::Fresh, BATCH);
+        let Choice::Ask { lanes, .. } = self.lanes.choose(Room::Fresh) else { return Ok(found) };
+        for lane in &lanes {
+            let Choice::Ask { rows, .. } = self.lanes.choose(Room::Fresh) else { break };
+            let slots = self.slots.take(Room::Fresh, rows.min(BATCH));
             if slots.is_empty() {
                 break;
             }
@@ -191,8 +197,10 @@ impl Claimer {
     fn start(&self, leases: Vec<Lease>, slots: Vec<Slot>, room: Room) {
         for (lease, slot) in leases.into_iter().zip(slots) {
             let runner = Arc::clone(&self.runner);
+            // Here and not in the task: what is asked for next must see which permits are taken.
+            let (job, permits) = self.lanes.job(&lease, room);
             self.running.spawn(async move {
-                runner.run(lease, room).await;
+                runner.run(lease, job, permits).await;
                 drop(slot);
                 runner.freed.notify_one();
             });

@@ -1,6 +1,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 use super::slots::{Room, Slot, Slots};
@@ -30,6 +31,21 @@ pub struct Replica {
     pub read: bool,
     /// Copies that may be under way to it: fewer than there are workers, so that a slow one leaves some to the others.
     permits: Slots,
+    /// When one was last given back.
+    freed: Arc<Mutex<Instant>>,
+}
+
+/// A target none of whose permits has come back for so long hangs, and the others go on without it.
+const HANGS_AFTER: Duration = Duration::from_secs(1);
+
+/// Which lanes to ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// These, for so many rows that each of their targets has a permit for every one of them.
+    Ask { lanes: Vec<ReplicaName>, rows: usize },
+    /// None yet: a permit is about to come back. Asking the others meanwhile would copy each object twice, once per
+    /// target, and leave the second copy behind the lane's floor.
+    Wait,
 }
 
 impl Replica {
@@ -40,7 +56,8 @@ impl Replica {
         let three_quarters = |n: usize| (n * 3).div_ceil(4);
         let permits =
             Slots::new(three_quarters(workers - reserved) + three_quarters(reserved), three_quarters(reserved));
-        Self { name: store.name().clone(), store: Arc::new(store), read, permits }
+        let freed = Arc::new(Mutex::new(Instant::now()));
+        Self { name: store.name().clone(), store: Arc::new(store), read, permits, freed }
     }
 }
 
@@ -97,10 +114,28 @@ impl Lanes {
         self.filtered(|_| true)
     }
 
-    /// Those of them that have a permit left.
+    /// Which of them to ask, and for how much.
     #[must_use]
-    pub fn ready(&self, room: Room) -> Vec<ReplicaName> {
-        self.filtered(|replica| replica.permits.has(room))
+    pub fn choose(&self, room: Room) -> Choice {
+        let lanes = self.filtered(|replica| replica.permits.free(room) > 0);
+        let of = |name: &ReplicaName| self.0.replicas.iter().find(|r| r.name == *name);
+        let mut rows = usize::MAX;
+        for replica in self.open().iter().filter_map(of) {
+            let freed = *replica.freed.lock().unwrap_or_else(PoisonError::into_inner);
+            match replica.permits.free(room) {
+                0 if freed.elapsed() < HANGS_AFTER => return Choice::Wait,
+                0 => {}
+                free => rows = rows.min(free),
+            }
+        }
+        if lanes.is_empty() { Choice::Wait } else { Choice::Ask { lanes, rows } }
+    }
+
+    /// A copy to this target has ended, and its permit is free.
+    pub fn freed(&self, target: &ReplicaName) {
+        if let Some(replica) = self.0.replicas.iter().find(|r| r.name == *target) {
+            *replica.freed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
     }
 
     fn filtered(&self, keep: impl Fn(&Replica) -> bool) -> Vec<ReplicaName> {

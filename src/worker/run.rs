@@ -9,9 +9,13 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{completer::Completer, held::Held, lanes::Lanes, slots::Room};
+use super::{
+    completer::Completer,
+    held::Held,
+    lanes::{Lanes, Permits},
+};
 use crate::{
-    copy::{self, Ended, Memory, Step},
+    copy::{self, Ended, Job, Memory, Step},
     domain::{Class, Content, Failure, Lease, Next, Outcome, ReplicaName, Verified, next_try},
     metrics,
     queue::{Answer, Queue, Report},
@@ -40,10 +44,9 @@ pub struct Runner {
 
 impl Runner {
     /// Copies one leased object to all replicas that lack it, and gives the lease back.
-    pub async fn run(&self, lease: Lease, room: Room) {
+    pub async fn run(&self, lease: Lease, job: Job, mut permits: Permits) {
         let begun = Instant::now();
         let lost = self.held.enter(&lease, &self.stop);
-        let (job, mut permits) = self.lanes.job(&lease, room);
         let (steps, mut taken) = mpsc::unbounded_channel();
         let copying = copy::copy(&job, &self.memory, &lost, &steps);
         tokio::pin!(copying);
@@ -56,6 +59,7 @@ impl Runner {
                 Some(step) = taken.recv() => {
                     if let Step::Target { replica, .. } = &step {
                         permits.remove(replica);
+                        self.lanes.freed(replica);
                         self.freed.notify_one();
                     }
                     notes.take(step);

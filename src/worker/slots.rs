@@ -30,10 +30,10 @@ impl Slots {
         Self { any: of(count.saturating_sub(reserved).max(1)), fresh: of(reserved) }
     }
 
-    /// Whether there is any.
+    /// How many there are.
     #[must_use]
-    pub fn has(&self, room: Room) -> bool {
-        self.of(room).available_permits() > 0
+    pub fn free(&self, room: Room) -> usize {
+        self.of(room).available_permits()
     }
 
     /// Up to `most` slots; none if there are none.
