@@ -21,7 +21,7 @@ use common::{
     stage::{Disk, Stage},
     stores::Stores,
 };
-use copyhold::domain::ObjectKey;
+use copyhold::{domain::ObjectKey, sandbox::s3::Op};
 use tokio::task::JoinSet;
 
 const DAEMONS: u32 = 4;
@@ -58,14 +58,16 @@ async fn exactly_once(disk: Disk) -> anyhow::Result<()> {
     let rate = f64::from(OBJECTS) / stage.took().await?.as_secs_f64();
     let cpu = daemons.iter().map(Daemon::cpu_seconds).sum::<anyhow::Result<f64>>()?;
     let wrong = not_once(&stores)?;
+    let reads = f64::from(u32::try_from(stores.bucket("b2")?.calls(Op::GetObject))?);
     for daemon in daemons {
         daemon.end().await?;
     }
     let floor = bare(&stage).await?;
     println!(
-        "speed: {rate:.0} objects/s to two targets, {:.2} ms of the daemons' CPU per object; a bare client {floor:.0} objects/s: \
-         {:.1} times ours",
+        "speed: {rate:.0} objects/s to two targets, {:.2} ms of the daemons' CPU and {:.2} reads per object; \
+         a bare client {floor:.0} objects/s: {:.1} times ours",
         cpu * 1000.0 / f64::from(OBJECTS),
+        reads / f64::from(OBJECTS),
         floor / rate
     );
     at_most("F3", &format!("not-uploaded-once-{}", disk.name()), wrong, 0);
