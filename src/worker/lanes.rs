@@ -83,6 +83,14 @@ pub enum Standing {
     Open(OnExisting),
 }
 
+impl Inner {
+    fn replicas_open(&self) -> Vec<&Replica> {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let open = |replica: &&Replica| matches!(view.standings.get(&replica.name), Some(Standing::Open(_)));
+        self.replicas.iter().filter(open).collect()
+    }
+}
+
 impl Lanes {
     /// Nothing is served until [`Lanes::set`] says so.
     #[must_use]
@@ -111,21 +119,23 @@ impl Lanes {
     /// The lanes that may be written to, in the order of the configuration.
     #[must_use]
     pub fn open(&self) -> Vec<ReplicaName> {
-        self.filtered(|_| true)
+        self.0.replicas_open().into_iter().map(|replica| replica.name.clone()).collect()
     }
 
     /// Which of them to ask, and for how much.
     #[must_use]
     pub fn choose(&self, room: Room) -> Choice {
-        let lanes = self.filtered(|replica| replica.permits.free(room) > 0);
-        let of = |name: &ReplicaName| self.0.replicas.iter().find(|r| r.name == *name);
-        let mut rows = usize::MAX;
-        for replica in self.open().iter().filter_map(of) {
-            let freed = *replica.freed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut lanes, mut rows) = (Vec::new(), usize::MAX);
+        for replica in self.0.replicas_open() {
             match replica.permits.free(room) {
-                0 if freed.elapsed() < HANGS_AFTER => return Choice::Wait,
+                0 if replica.freed.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < HANGS_AFTER => {
+                    return Choice::Wait;
+                }
                 0 => {}
-                free => rows = rows.min(free),
+                free => {
+                    rows = rows.min(free);
+                    lanes.push(replica.name.clone());
+                }
             }
         }
         if lanes.is_empty() { Choice::Wait } else { Choice::Ask { lanes, rows } }
@@ -136,12 +146,6 @@ impl Lanes {
         if let Some(replica) = self.0.replicas.iter().find(|r| r.name == *target) {
             *replica.freed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         }
-    }
-
-    fn filtered(&self, keep: impl Fn(&Replica) -> bool) -> Vec<ReplicaName> {
-        let view = self.view();
-        let open = self.0.replicas.iter().filter(|r| matches!(view.standings.get(&r.name), Some(Standing::Open(_))));
-        open.filter(|r| keep(r)).map(|r| r.name.clone()).collect()
     }
 
     /// What is to be copied from where to where, with a permit for each target. A target that has none left is left

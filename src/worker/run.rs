@@ -57,11 +57,7 @@ impl Runner {
             tokio::select! {
                 biased;
                 Some(step) = taken.recv() => {
-                    if let Step::Target { replica, .. } = &step {
-                        permits.remove(replica);
-                        self.lanes.freed(replica);
-                        self.freed.notify_one();
-                    }
+                    self.give_back(&mut permits, &step);
                     notes.take(step);
                     if notes.has_proof() {
                         write_at.get_or_insert_with(|| tokio::time::Instant::now() + TOGETHER);
@@ -76,7 +72,9 @@ impl Runner {
                 }
             }
         };
+        // The last target's step comes together with the end.
         while let Ok(step) = taken.try_recv() {
+            self.give_back(&mut permits, &step);
             notes.take(step);
         }
         self.held.end(&lease.key, lease.fence);
@@ -91,6 +89,15 @@ impl Runner {
         }
         self.held.strike(&lease.key, lease.fence);
         metrics::object_done(begun.elapsed());
+    }
+
+    /// A target that has its answer needs its permit no longer, whatever is still to be written down.
+    fn give_back(&self, permits: &mut Permits, step: &Step) {
+        if let Step::Target { replica, .. } = step {
+            permits.remove(replica);
+            self.lanes.freed(replica);
+            self.freed.notify_one();
+        }
     }
 
     async fn write(&self, lease: &Lease, report: Report) -> Answer {
