@@ -34,4 +34,7 @@ pub enum Outcome {
     Cleared { next: Next, why: Failure },
     /// It failed; when it is tried again.
     Failed { next: Next, why: Failure },
+    /// It was not tried, through no fault of its own; not before this long. Nothing is counted or explained: what it
+    /// waits for is known where that belongs.
+    Rests { delay: Duration },
 }

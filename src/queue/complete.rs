@@ -140,6 +140,7 @@ fn change(report: &Report, replica: &ReplicaName) -> (i16, Option<i64>) {
         Some((_, Outcome::Recorded(_))) => (mark::RECORD, None),
         Some((_, Outcome::Cleared { next, .. })) => (mark::CLEAR, Some(due(*next))),
         Some((_, Outcome::Failed { next, .. })) => (mark::LEAVE, Some(due(*next))),
+        Some((_, Outcome::Rests { delay })) => (mark::LEAVE, Some(micros(*delay))),
     }
 }
 
@@ -159,7 +160,7 @@ struct Failed<'a> {
 
 fn failure<'a>(key: &'a ObjectKey, (replica, outcome): &'a (ReplicaName, Outcome)) -> Option<Failed<'a>> {
     match outcome {
-        Outcome::Recorded(_) => None,
+        Outcome::Recorded(_) | Outcome::Rests { .. } => None,
         Outcome::Cleared { next, why } | Outcome::Failed { next, why } => {
             let counted = !matches!(next, Next::After { counted: false, .. });
             Some(Failed { key, replica, why, counted })

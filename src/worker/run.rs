@@ -246,6 +246,9 @@ fn tell(lease: &Lease, report: &Report) {
                     }
                 }
             }
+            Outcome::Rests { delay } => {
+                debug!(object.key = %key, replica.id = %replica, "The copy of {key} to {replica} rests for {delay:.1?}");
+            }
             Outcome::Cleared { why, .. } => {
                 metrics::failed(replica, why.class);
                 warn!(object.key = %key, replica.id = %replica, "{key} is not at {replica} though it was on record: {}", why.message);
