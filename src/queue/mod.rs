@@ -74,6 +74,7 @@ struct Statements {
     /// One per replica, in their order.
     claims: Vec<SqlStr>,
     fresh_claims: Vec<SqlStr>,
+    claim_these: SqlStr,
     next_due: SqlStr,
     renew: SqlStr,
     complete: SqlStr,
@@ -88,6 +89,7 @@ impl Queue {
         let statements = Statements {
             claims: replicas.iter().map(|lane| claim::oldest_first(&schema, &replicas, lane)).collect(),
             fresh_claims: replicas.iter().map(|lane| claim::fresh(&schema, &replicas, lane)).collect(),
+            claim_these: claim::these(&schema, &replicas),
             next_due: claim::next_due_statement(&schema, &replicas),
             renew: renew::statement(&schema),
             complete: complete::statement(&schema, &replicas),
@@ -112,6 +114,7 @@ impl Queue {
         };
         let claims = each("claim", &s.claims).chain(each("claim_fresh", &s.fresh_claims));
         let others = [
+            ("claim_these", &s.claim_these),
             ("next_due", &s.next_due),
             ("renew", &s.renew),
             ("complete", &s.complete),

@@ -202,3 +202,20 @@ async fn a_fresh_claim_takes_the_newest_and_nothing_old() {
     assert_eq!(claim(10).await, ["new"]);
     assert!(claim(10).await.is_empty());
 }
+
+#[tokio::test]
+async fn rows_are_claimed_by_their_keys_whatever_they_lack_but_never_out_of_somebodys_hands() {
+    let world = World::new().await;
+    for name in ["complete", "lacking", "held", "unasked"] {
+        world.insert(name).await;
+    }
+    world.sql("UPDATE copyhold.object_copies SET wasabi = 1, scw = 1 WHERE object_key = $1", "complete").await;
+    let (one, other) = (world.enlist(60).await, world.enlist(60).await);
+    world.queue().claim_these(&one, &[key("held")]).await.unwrap();
+    let keys = ["complete", "lacking", "held", "unknown"].map(key);
+    let mut taken = world.queue().claim_these(&other, &keys).await.unwrap();
+    taken.sort_by(|a, b| a.key.cmp(&b.key));
+    assert_eq!(taken.iter().map(|lease| lease.key.as_str()).collect::<Vec<_>>(), ["complete", "lacking"]);
+    assert_eq!(taken[0].targets().count(), 0);
+    assert_eq!(taken[1].targets().count(), 2);
+}
