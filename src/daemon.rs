@@ -145,6 +145,7 @@ async fn work(
         queue: queue.clone(),
         every: config.sweeper.every,
         lease_time: config.lease.timeout,
+        settle: config.lease.settle(),
         waker: waker.clone(),
     };
     lifecycle.spawn("sweeper", drain, sweeper.run(drain.clone()));
