@@ -15,6 +15,7 @@ mod ddl;
 mod error;
 mod explain;
 mod forget;
+mod functions;
 mod lanes;
 mod migrate;
 mod notice;
@@ -42,6 +43,7 @@ pub use daemons::{Daemon, DaemonId};
 pub use error::QueueError;
 pub use explain::{CopyStory, FailureStory, Holder, State, Story};
 pub use forget::Forgotten;
+pub use functions::SETTINGS as FUNCTION_SETTINGS;
 pub use lanes::{Derived, lane_index};
 pub use migrate::{MigrateError, Migrated, migrate};
 pub use notice::Notice;
@@ -82,15 +84,30 @@ struct Statements {
     reclaim: SqlStr,
 }
 
+/// A statement of the hot paths.
+#[derive(Debug, Clone)]
+pub struct Hot {
+    pub name: String,
+    pub sql: String,
+    /// A function runs it, under [`FUNCTION_SETTINGS`].
+    pub by_function: bool,
+}
+
+impl Hot {
+    fn run_by(function: functions::Function) -> Self {
+        Self { name: function.name, sql: function.statement, by_function: true }
+    }
+}
+
 impl Queue {
     /// Builds the statements for `replicas`; nothing is sent yet.
     #[must_use]
     pub fn new(pool: PgPool, schema: SchemaName, replicas: Vec<ReplicaName>) -> Self {
         let statements = Statements {
-            claims: replicas.iter().map(|lane| claim::oldest_first(&schema, &replicas, lane)).collect(),
-            fresh_claims: replicas.iter().map(|lane| claim::fresh(&schema, &replicas, lane)).collect(),
-            claim_these: claim::these(&schema, &replicas),
-            next_due: claim::next_due_statement(&schema, &replicas),
+            claims: replicas.iter().map(|lane| functions::call_claim(&schema, lane)).collect(),
+            fresh_claims: replicas.iter().map(|lane| functions::call_fresh_claim(&schema, lane)).collect(),
+            claim_these: claim::statements::these(&schema, &replicas),
+            next_due: functions::call_next_due(&schema),
             renew: renew::statement(&schema),
             complete: complete::statement(&schema, &replicas),
             release: release::statement(&schema),
@@ -105,23 +122,27 @@ impl Queue {
         &self.replicas
     }
 
-    /// The statements of the hot paths by name, for whoever wants to see their plans.
+    /// The statements of the hot paths by name, for whoever wants to see their plans. Those that a function runs are
+    /// planned under its [`FUNCTION_SETTINGS`].
     #[must_use]
-    pub fn statements<'a>(&'a self) -> Vec<(String, &'a str)> {
+    pub fn statements(&self) -> Vec<Hot> {
         let s = &self.statements;
-        let each = |what: &'static str, of: &'a [SqlStr]| {
-            self.replicas.iter().zip(of).map(move |(lane, sql)| (format!("{what} {lane}"), sql.as_str()))
-        };
-        let claims = each("claim", &s.claims).chain(each("claim_fresh", &s.fresh_claims));
+        let (schema, replicas) = (&self.schema, &self.replicas);
+        let each = replicas.iter().flat_map(|lane| {
+            [
+                Hot::run_by(functions::claim(schema, replicas, lane)),
+                Hot::run_by(functions::fresh_claim(schema, replicas, lane)),
+            ]
+        });
         let others = [
             ("claim_these", &s.claim_these),
-            ("next_due", &s.next_due),
             ("renew", &s.renew),
             ("complete", &s.complete),
             ("release", &s.release),
             ("reclaim", &s.reclaim),
         ];
-        claims.chain(others.map(|(name, sql)| (name.to_owned(), sql.as_str()))).collect()
+        let others = others.map(|(name, sql)| Hot { name: name.into(), sql: sql.as_str().into(), by_function: false });
+        each.chain([Hot::run_by(functions::next_due(schema, replicas))]).chain(others).collect()
     }
 
     #[must_use]
