@@ -42,6 +42,28 @@ pub struct Claimed {
     pub last: Option<Position>,
 }
 
+/// A claim that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct ClaimError {
+    pub cause: QueueError,
+    /// Rows may be leased under this number all the same, to nobody: see [`Queue::unclaim`].
+    pub unanswered: Option<Fence>,
+}
+
+impl ClaimError {
+    fn of(fence: Fence) -> impl FnOnce(QueueError) -> Self {
+        move |cause| Self { unanswered: cause.leaves_open().then_some(fence), cause }
+    }
+}
+
+/// For those who leave such rows to the sweeper.
+impl From<ClaimError> for QueueError {
+    fn from(error: ClaimError) -> Self {
+        error.cause
+    }
+}
+
 /// Objects registered within this time are fresh.
 const FRESH: Duration = Duration::from_mins(10);
 
@@ -63,26 +85,27 @@ impl Queue {
         lane: &ReplicaName,
         limit: usize,
         from: Position,
-    ) -> Result<Claimed, QueueError> {
+    ) -> Result<Claimed, ClaimError> {
         let statement = &self.statements.claims[self.lane(lane)?];
         self.take(daemon, rows(limit), statement, |query| query.bind(from.due).bind(from.id)).await
     }
 
     /// The same for objects that were registered within the last ten minutes, the last first.
-    pub async fn claim_fresh(&self, daemon: &Daemon, lane: &ReplicaName, limit: usize) -> Result<Claimed, QueueError> {
+    pub async fn claim_fresh(&self, daemon: &Daemon, lane: &ReplicaName, limit: usize) -> Result<Claimed, ClaimError> {
         let statement = &self.statements.fresh_claims[self.lane(lane)?];
         self.take(daemon, rows(limit), statement, |query| query).await
     }
 
     /// The same for those of `keys` that nobody holds, due or not.
-    pub async fn claim_these(&self, daemon: &Daemon, keys: &[ObjectKey]) -> Result<Vec<Lease>, QueueError> {
+    pub async fn claim_these(&self, daemon: &Daemon, keys: &[ObjectKey]) -> Result<Vec<Lease>, ClaimError> {
         let keys: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
         Ok(self.take(daemon, keys, &self.statements.claim_these, |query| query).await?.leases)
     }
 
-    fn lane(&self, lane: &ReplicaName) -> Result<usize, QueueError> {
+    fn lane(&self, lane: &ReplicaName) -> Result<usize, ClaimError> {
         let at = self.replicas.iter().position(|r| r == lane);
-        at.ok_or_else(|| QueueError::Inconsistent { statement: NAME, what: format!("no replica {lane}") })
+        let unknown = || QueueError::Inconsistent { statement: NAME, what: format!("no replica {lane}") };
+        at.ok_or_else(|| ClaimError { cause: unknown(), unanswered: None })
     }
 
     /// `what`: the statement's `$1`.
@@ -92,7 +115,7 @@ impl Queue {
         what: T,
         statement: &SqlStr,
         place: impl FnOnce(Sent) -> Sent,
-    ) -> Result<Claimed, QueueError>
+    ) -> Result<Claimed, ClaimError>
     where
         T: for<'q> Encode<'q, Postgres> + Type<Postgres> + Send + 'static,
     {
@@ -100,7 +123,7 @@ impl Queue {
         // Before the claim is sent: the database gives us the lease time from a later moment.
         let sent = Instant::now();
         let query = sqlx::query(statement.clone()).bind(what).bind(micros(daemon.lease_timeout)).bind(fence.0);
-        let rows = limited(NAME, place(query).fetch_all(&self.pool)).await?;
+        let rows = limited(NAME, place(query).fetch_all(&self.pool)).await.map_err(ClaimError::of(fence))?;
         let position = |row: &PgRow| {
             let due: Option<i64> = row.try_get("lane_due")?;
             let id = row.try_get("id")?;
@@ -111,7 +134,7 @@ impl Queue {
             let leases = rows.iter().map(|row| self.lease(row, fence, sent, daemon.lease_timeout));
             Ok(Claimed { leases: leases.collect::<Result<_, _>>()?, last })
         };
-        read().map_err(QueueError::database(NAME))
+        read().map_err(QueueError::database(NAME)).map_err(ClaimError::of(fence))
     }
 
     fn lease(&self, row: &PgRow, fence: Fence, sent: Instant, timeout: Duration) -> Result<Lease, sqlx::Error> {

@@ -12,7 +12,7 @@
 //! may call them at the same time: columns are only ever added, arguments too and with a default, and whoever adds one
 //! raises the schema's version.
 
-use super::{built, claim};
+use super::{built, claim, unclaim};
 use crate::domain::{ReplicaName, SchemaName};
 use sqlx::SqlStr;
 
@@ -91,13 +91,26 @@ pub(super) fn next_due(schema: &SchemaName, replicas: &[ReplicaName]) -> Functio
     }
 }
 
+/// Gives back what a claim has leased whose answer was lost.
+pub(super) fn unclaim(schema: &SchemaName) -> Function {
+    Function {
+        name: UNCLAIM.into(),
+        arguments: "fence bigint",
+        returns: "TABLE(object_key text)".into(),
+        statement: unclaim::statement(schema),
+        asynchronous: true,
+        about: "Frees the rows that are leased under this number, of a claim whose answer was lost.".into(),
+    }
+}
+
 /// All of them, for every replica of the schema.
 pub(super) fn all(schema: &SchemaName, replicas: &[ReplicaName]) -> Vec<Function> {
     let of_lane = |lane| [claim(schema, replicas, lane), fresh_claim(schema, replicas, lane)];
-    replicas.iter().flat_map(of_lane).chain([next_due(schema, replicas)]).collect()
+    replicas.iter().flat_map(of_lane).chain([next_due(schema, replicas), unclaim(schema)]).collect()
 }
 
 const NEXT_DUE: &str = "next_due";
+const UNCLAIM: &str = "unclaim";
 
 fn claim_name(lane: &ReplicaName) -> String {
     format!("claim_{lane}")
@@ -124,6 +137,10 @@ pub(super) fn call_fresh_claim(schema: &SchemaName, lane: &ReplicaName) -> SqlSt
 
 pub(super) fn call_next_due(schema: &SchemaName) -> SqlStr {
     call(schema, "queue::next_due", "replica, wait_us", NEXT_DUE, "")
+}
+
+pub(super) fn call_unclaim(schema: &SchemaName) -> SqlStr {
+    call(schema, "queue::unclaim", "object_key", UNCLAIM, "$1")
 }
 
 fn claim_columns() -> String {

@@ -29,6 +29,7 @@ mod replicas;
 mod retry;
 mod status;
 mod turn;
+mod unclaim;
 mod version;
 
 use std::time::Duration;
@@ -36,9 +37,9 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
 
 pub use answer::{Answer, Answered};
-pub use claim::{Claimed, Position};
+pub use claim::{ClaimError, Claimed, Position};
 pub use complete::Report;
-pub use connect::{Pools, direct_options, probe};
+pub use connect::{Pools, STATEMENT_TIMEOUT, direct_options, probe};
 pub use daemons::{Daemon, DaemonId};
 pub use error::QueueError;
 pub use explain::{CopyStory, FailureStory, Holder, State, Story};
@@ -82,6 +83,7 @@ struct Statements {
     complete: SqlStr,
     release: SqlStr,
     reclaim: SqlStr,
+    unclaim: SqlStr,
 }
 
 /// A statement of the hot paths.
@@ -112,6 +114,7 @@ impl Queue {
             complete: complete::statement(&schema, &replicas),
             release: release::statement(&schema),
             reclaim: reclaim::statement(&schema, &replicas),
+            unclaim: functions::call_unclaim(&schema),
         };
         Self { pool, schema, replicas, statements }
     }
@@ -142,7 +145,8 @@ impl Queue {
             ("reclaim", &s.reclaim),
         ];
         let others = others.map(|(name, sql)| Hot { name: name.into(), sql: sql.as_str().into(), by_function: false });
-        each.chain([Hot::run_by(functions::next_due(schema, replicas))]).chain(others).collect()
+        let without_lane = [functions::next_due(schema, replicas), functions::unclaim(schema)].map(Hot::run_by);
+        each.chain(without_lane).chain(others).collect()
     }
 
     #[must_use]

@@ -12,11 +12,12 @@ use super::{
     lanes::{Choice, Lanes},
     run::Runner,
     slots::{Room, Slot, Slots},
+    unanswered::Unanswered,
 };
 use crate::{
     domain::{Lease, ReplicaName},
     metrics,
-    queue::{Daemon, Position, Queue, QueueError},
+    queue::{ClaimError, Claimed, Daemon, Position, Queue, QueueError},
     wake::Wake,
 };
 
@@ -44,6 +45,7 @@ pub struct Claimer {
     running: TaskTracker,
     wake: Wake,
     floors: HashMap<ReplicaName, Floor>,
+    unanswered: Unanswered,
     /// When it may look for fresh objects again.
     fresh_at: Instant,
 }
@@ -73,13 +75,19 @@ impl Claimer {
     #[must_use]
     pub fn new(daemon: Daemon, runner: Runner, slots: Slots, running: TaskTracker, wake: Wake) -> Self {
         let (queue, lanes) = (runner.queue.clone(), runner.lanes.clone());
-        let floors = HashMap::new();
+        let (floors, unanswered) = (HashMap::new(), Unanswered::default());
         let runner = Arc::new(runner);
-        Self { queue, daemon, lanes, runner, slots, running, wake, floors, fresh_at: Instant::now() }
+        Self { queue, daemon, lanes, runner, slots, running, wake, floors, unanswered, fresh_at: Instant::now() }
     }
 
     /// Claims until `drain`.
     pub async fn run(mut self, drain: CancellationToken) {
+        self.claim_until(drain).await;
+        // What this cannot free any more is swept.
+        let _ = self.free_unanswered().await;
+    }
+
+    async fn claim_until(&mut self, drain: CancellationToken) {
         let mut turn = 0;
         let mut sleep = Sleep::Awake;
         let mut away = false;
@@ -126,6 +134,7 @@ impl Claimer {
 
     /// Asks each lane once, beginning with another one each time.
     async fn pass(&mut self, turn: usize) -> Result<Pass, QueueError> {
+        self.free_unanswered().await?;
         let open = self.lanes.open().len();
         if open == 0 {
             return Ok(Pass::Nothing);
@@ -150,7 +159,8 @@ impl Claimer {
             let floor = self.floors.entry(lane.clone()).or_insert_with(Floor::new);
             let asked = Instant::now();
             let question = floor.question(asked);
-            let claimed = self.queue.claim(&self.daemon, lane, slots.len(), question.from).await?;
+            let claimed = self.queue.claim(&self.daemon, lane, slots.len(), question.from).await;
+            let claimed = Self::answered(&mut self.unanswered, claimed)?;
             let answered = Instant::now();
             let filled = claimed.leases.len() == slots.len();
             floor.answered(question, claimed.last, filled, answered);
@@ -185,12 +195,37 @@ impl Claimer {
                 break;
             }
             let asked = Instant::now();
-            let claimed = self.queue.claim_fresh(&self.daemon, lane, slots.len()).await?;
+            let claimed = self.queue.claim_fresh(&self.daemon, lane, slots.len()).await;
+            let claimed = Self::answered(&mut self.unanswered, claimed)?;
             metrics::claimed(claimed.leases.len(), asked.elapsed());
             found += claimed.leases.len();
             self.start(claimed.leases, slots, Room::Fresh);
         }
         Ok(found)
+    }
+
+    /// What the claim has got, or a note that it may have got something.
+    fn answered(unanswered: &mut Unanswered, claimed: Result<Claimed, ClaimError>) -> Result<Claimed, QueueError> {
+        claimed.map_err(|error| {
+            if let Some(fence) = error.unanswered {
+                unanswered.remember(fence, Instant::now());
+            }
+            error.cause
+        })
+    }
+
+    /// Frees what was leased to nobody, before more is asked for.
+    async fn free_unanswered(&mut self) -> Result<(), QueueError> {
+        let now = Instant::now();
+        for fence in self.unanswered.due(now) {
+            let rows = self.queue.unclaim(fence).await?;
+            self.unanswered.asked(fence, now);
+            if rows > 0 {
+                metrics::claims_unanswered(rows);
+                info!(rows, "Freed {rows} rows of a claim whose answer was lost");
+            }
+        }
+        Ok(())
     }
 
     /// Each object keeps its slot until its result is written.

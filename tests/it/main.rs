@@ -10,6 +10,7 @@ mod daemon;
 mod demo;
 mod durability;
 mod leases;
+mod lost_replies;
 mod migrations;
 mod operator;
 mod outages;
