@@ -115,9 +115,10 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
                     let (numbers, none) = (same("77::bigint"), "'{}'::text[]");
                     let change = format!("{}, {}", same("1::smallint"), same("1::bigint"));
                     format!(
-                        "{keys}, {numbers}, {numbers}, {numbers}, {numbers}, {}, {none}, {none}, {none}, {none}, '{{}}'::bool[], \
-                         {none}, {none}, {change}, {change}, {change}",
-                        same("true")
+                        "{keys}, {numbers}, {numbers}, {numbers}, {numbers}, {}, {}, {none}, {none}, {none}, {none}, \
+                         '{{}}'::bool[], {none}, {none}, {change}, {change}, {change}",
+                        same("true"),
+                        same("NULL::bigint")
                     )
                 }
                 claim => {
