@@ -17,7 +17,7 @@ use crate::{
     store::Store,
     sweeper::{self, Sweeper},
     wake,
-    worker::{self, Claimer, Doorkeeper, Heartbeat, Held, Lanes, Replica, Runner, Slots},
+    worker::{self, Allowance, Claimer, Doorkeeper, Heartbeat, Held, Lanes, Rechecker, Replica, Runner, Slots},
 };
 
 /// How long the last words, releases and farewells, may take after everything else has ended.
@@ -156,6 +156,21 @@ async fn work(
         Doorkeeper { config, queue: queue.clone(), lanes: lanes.clone(), waker: waker.clone(), wake: replicas_wake };
     lifecycle.spawn("doorkeeper", drain, doorkeeper.run(drain.clone()));
 
+    let slots = Slots::new(count, reserved);
+    let rechecker = Rechecker {
+        queue: queue.clone(),
+        daemon: daemon.clone(),
+        held: held.clone(),
+        completer: completer.clone(),
+        lanes: lanes.clone(),
+        slots: slots.clone(),
+        allowance: Allowance::default(),
+        settle,
+        stop: lifecycle.stop.clone(),
+        waker: waker.clone(),
+    };
+    lifecycle.spawn("rechecker", drain, rechecker.run(drain.clone()));
+
     let running = TaskTracker::new();
     let runner = Runner {
         queue: queue.clone(),
@@ -168,7 +183,7 @@ async fn work(
         freed: Arc::default(),
         waker,
     };
-    let claimer = Claimer::new(daemon.clone(), runner, Slots::new(count, reserved), running.clone(), wake);
+    let claimer = Claimer::new(daemon.clone(), runner, slots, running.clone(), wake);
     lifecycle.spawn("claimer", drain, claimer.run(drain.clone()));
 
     let reason = endings.first().await;

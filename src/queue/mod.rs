@@ -27,6 +27,7 @@ mod renew;
 mod replicas;
 mod retry;
 mod status;
+mod swept;
 mod turn;
 mod version;
 
@@ -80,6 +81,8 @@ struct Statements {
     complete: SqlStr,
     release: SqlStr,
     reclaim: SqlStr,
+    take_unverified: SqlStr,
+    conclude: SqlStr,
 }
 
 impl Queue {
@@ -95,6 +98,8 @@ impl Queue {
             complete: complete::statement(&schema, &replicas),
             release: release::statement(&schema),
             reclaim: reclaim::statement(&schema, &replicas),
+            take_unverified: swept::take(&schema),
+            conclude: swept::conclude(&schema, &replicas),
         };
         Self { pool, schema, replicas, statements }
     }
@@ -120,6 +125,8 @@ impl Queue {
             ("complete", &s.complete),
             ("release", &s.release),
             ("reclaim", &s.reclaim),
+            ("take_unverified", &s.take_unverified),
+            ("conclude", &s.conclude),
         ];
         claims.chain(others.map(|(name, sql)| (name.to_owned(), sql.as_str()))).collect()
     }

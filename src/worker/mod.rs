@@ -4,21 +4,25 @@
 //! no more is leased than can be worked on; and no transaction is open while bytes move.
 
 mod admission;
+mod allowance;
 mod claimer;
 mod completer;
 mod floor;
 mod heartbeat;
 mod held;
 mod lanes;
+mod recheck;
 mod run;
 mod slots;
 mod suspects;
 
 pub use admission::Doorkeeper;
+pub use allowance::Allowance;
 pub use claimer::Claimer;
 pub use completer::{Completer, Writer, completer};
 pub use heartbeat::Heartbeat;
 pub use held::Held;
 pub use lanes::{Lanes, Replica, Standing, View};
+pub use recheck::Rechecker;
 pub use run::Runner;
 pub use slots::Slots;

@@ -13,6 +13,7 @@ mod migrations;
 mod operator;
 mod outages;
 mod plans;
+mod recheck;
 mod rights;
 mod shutdown;
 mod sources;
