@@ -7,6 +7,7 @@
 
 mod answer;
 mod backlog;
+mod breaker;
 mod claim;
 mod complete;
 mod connect;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
 
 pub use answer::{Answer, Answered};
+pub use breaker::{Breaker, Probed};
 pub use claim::{Claimed, Position};
 pub use complete::Report;
 pub use connect::{Pools, direct_options, probe};

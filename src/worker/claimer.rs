@@ -9,14 +9,14 @@ use tracing::{info, warn};
 
 use super::{
     floor::Floor,
-    lanes::{Choice, Lanes},
+    lanes::{Choice, Lanes, Trial},
     run::Runner,
     slots::{Room, Slot, Slots},
 };
 use crate::{
     domain::{Lease, ReplicaName},
     metrics,
-    queue::{Daemon, Position, Queue, QueueError},
+    queue::{Daemon, Position, Probed, Queue, QueueError},
     wake::Wake,
 };
 
@@ -126,6 +126,10 @@ impl Claimer {
 
     /// Asks each lane once, beginning with another one each time.
     async fn pass(&mut self, turn: usize) -> Result<Pass, QueueError> {
+        let tried = self.pass_trial().await?;
+        if tried > 0 {
+            return Ok(Pass::Found(tried));
+        }
         let open = self.lanes.open().len();
         if open == 0 {
             return Ok(Pass::Nothing);
@@ -170,6 +174,24 @@ impl Claimer {
         })
     }
 
+    /// Takes one object to be tried on a replica that is not well; returns how many were found. A lane with nothing due
+    /// does no harm when it is open.
+    async fn pass_trial(&mut self) -> Result<usize, QueueError> {
+        let Some(slot) = self.slots.take(Room::Any, 1).pop() else { return Ok(0) };
+        let Some(trial) = self.lanes.take_trial() else { return Ok(0) };
+        let asked = Instant::now();
+        let claimed = self.queue.claim(&self.daemon, &trial.replica, 1, Position::BEGINNING).await?;
+        let found = claimed.leases.len();
+        metrics::claimed(found, asked.elapsed());
+        if found == 0 {
+            self.runner.health.end_probe(&trial.replica, &trial.breaker, Probed::Well).await;
+        }
+        if let Some(lease) = claimed.leases.into_iter().next() {
+            self.start_one(lease, slot, Room::Any, Some(trial));
+        }
+        Ok(found)
+    }
+
     /// Asks for fresh objects while everything else is busy.
     async fn pass_fresh(&mut self) -> Result<usize, QueueError> {
         let mut found = 0;
@@ -193,18 +215,22 @@ impl Claimer {
         Ok(found)
     }
 
-    /// Each object keeps its slot until its result is written.
     fn start(&self, leases: Vec<Lease>, slots: Vec<Slot>, room: Room) {
         for (lease, slot) in leases.into_iter().zip(slots) {
-            let runner = Arc::clone(&self.runner);
-            // Here and not in the task: what is asked for next must see which permits are taken.
-            let (job, permits) = self.lanes.job(&lease, room);
-            self.running.spawn(async move {
-                runner.run(lease, job, permits).await;
-                drop(slot);
-                runner.freed.notify_one();
-            });
+            self.start_one(lease, slot, room, None);
         }
+    }
+
+    /// The object keeps its slot until its result is written.
+    fn start_one(&self, lease: Lease, slot: Slot, room: Room, trial: Option<Trial>) {
+        let runner = Arc::clone(&self.runner);
+        // Here and not in the task: what is asked for next must see which permits are taken.
+        let (job, permits) = self.lanes.job(&lease, room, trial.as_ref());
+        self.running.spawn(async move {
+            runner.run(lease, job, permits, trial).await;
+            drop(slot);
+            runner.freed.notify_one();
+        });
     }
 
     /// Still on the list of sleepers, it would be woken by inserts that it is going to find anyway; but taking it
