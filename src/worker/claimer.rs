@@ -12,6 +12,7 @@ use super::{
     lanes::{Choice, Lanes, Trial},
     run::Runner,
     slots::{Room, Slot, Slots},
+    walk::Walk,
 };
 use crate::{
     domain::{Lease, ReplicaName},
@@ -44,6 +45,8 @@ pub struct Claimer {
     running: TaskTracker,
     wake: Wake,
     floors: HashMap<ReplicaName, Floor>,
+    /// Where it looks for objects with a source while the primary is none.
+    walks: HashMap<ReplicaName, Walk>,
     /// When it may look for fresh objects again.
     fresh_at: Instant,
 }
@@ -54,6 +57,8 @@ enum Pass {
     Found(usize),
     /// None was, but some lanes were not asked from their beginning; they may be after this time.
     NotWholly(Duration),
+    /// None had a source among those that were looked at; the next may be looked at after this time.
+    Walking(Duration),
     /// There is none.
     Nothing,
     /// No slot is free, or some target has no permit left and the others have no work: something must end first,
@@ -73,9 +78,9 @@ impl Claimer {
     #[must_use]
     pub fn new(daemon: Daemon, runner: Runner, slots: Slots, running: TaskTracker, wake: Wake) -> Self {
         let (queue, lanes) = (runner.queue.clone(), runner.lanes.clone());
-        let floors = HashMap::new();
+        let (floors, walks) = (HashMap::new(), HashMap::new());
         let runner = Arc::new(runner);
-        Self { queue, daemon, lanes, runner, slots, running, wake, floors, fresh_at: Instant::now() }
+        Self { queue, daemon, lanes, runner, slots, running, wake, floors, walks, fresh_at: Instant::now() }
     }
 
     /// Claims until `drain`.
@@ -93,6 +98,7 @@ impl Claimer {
             }
             let pause = match pass {
                 Ok(Pass::Nothing) => self.nothing(&mut sleep).await,
+                Ok(Pass::Walking(pause)) => pause,
                 Ok(Pass::NotWholly(pause)) => self.nothing(&mut sleep).await.min(pause),
                 Ok(Pass::Found(rows)) => {
                     self.something(rows, &mut sleep).await;
@@ -126,7 +132,8 @@ impl Claimer {
 
     /// Asks each lane once, beginning with another one each time.
     async fn pass(&mut self, turn: usize) -> Result<Pass, QueueError> {
-        let tried = self.pass_trial().await?;
+        let sourceless = !self.lanes.primary_is_readable();
+        let tried = if sourceless { 0 } else { self.pass_trial().await? };
         if tried > 0 {
             return Ok(Pass::Found(tried));
         }
@@ -137,10 +144,14 @@ impl Claimer {
         let lanes = match self.lanes.choose(Room::Any) {
             Choice::Ask { lanes, .. } if self.slots.free(Room::Any) > 0 => lanes,
             Choice::Ask { .. } | Choice::Wait => {
-                let found = self.pass_fresh().await?;
+                let found = if sourceless { 0 } else { self.pass_fresh().await? };
                 return Ok(if found == 0 { Pass::Full(self.fresh_at) } else { Pass::Found(found) });
             }
         };
+        if sourceless {
+            return self.pass_walking(&lanes).await;
+        }
+        self.walks.clear();
         let mut found = 0;
         let mut not_wholly = None;
         for i in 0..lanes.len() {
@@ -170,6 +181,36 @@ impl Claimer {
             (0, _) if lanes.len() < open => Pass::Full(Instant::now() + FRESH_EVERY),
             (0, None) => Pass::Nothing,
             (0, Some(pause)) => Pass::NotWholly(pause),
+            (found, _) => Pass::Found(found),
+        })
+    }
+
+    /// Looks on in each lane for objects that can be read although the primary cannot, and takes those.
+    async fn pass_walking(&mut self, lanes: &[ReplicaName]) -> Result<Pass, QueueError> {
+        let holders = self.lanes.readable();
+        let (mut found, mut rest) = (0, None);
+        for lane in lanes {
+            let Choice::Ask { rows, .. } = self.lanes.choose(Room::Any) else { break };
+            let slots = self.slots.take(Room::Any, rows.min(BATCH));
+            if slots.is_empty() || holders.is_empty() {
+                break;
+            }
+            let walk = self.walks.entry(lane.clone()).or_insert_with(Walk::new);
+            let asked = Instant::now();
+            let sought = self.queue.seek(lane, walk.from(asked), &holders, slots.len()).await?;
+            let answered = Instant::now();
+            walk.went(&sought, answered);
+            rest = rest.max(walk.rest(answered - asked));
+            if !sought.keys.is_empty() {
+                let leases = self.queue.claim_these(&self.daemon, &sought.keys).await?;
+                metrics::claimed(leases.len(), answered.elapsed());
+                found += leases.len();
+                self.start(leases, slots, Room::Any);
+            }
+        }
+        Ok(match (found, rest) {
+            (0, None) => Pass::Nothing,
+            (0, Some(rest)) => Pass::Walking(rest),
             (found, _) => Pass::Found(found),
         })
     }

@@ -172,6 +172,21 @@ impl Lanes {
         self.0.replicas_open().into_iter().map(|replica| replica.name.clone()).collect()
     }
 
+    /// Whether the primary in force may be read: if not, hardly an object has a source.
+    #[must_use]
+    pub fn primary_is_readable(&self) -> bool {
+        let view = self.view();
+        view.primary.is_some_and(|primary| view.standings.get(&primary).is_some_and(Standing::is_readable))
+    }
+
+    /// The replicas that may be read.
+    #[must_use]
+    pub fn readable(&self) -> Vec<ReplicaName> {
+        let view = self.view();
+        let readable = |r: &&Replica| r.read && view.standings.get(&r.name).is_some_and(Standing::is_readable);
+        self.0.replicas.iter().filter(readable).map(|r| r.name.clone()).collect()
+    }
+
     /// Which of them to ask, and for how much.
     #[must_use]
     pub fn choose(&self, room: Room) -> Choice {

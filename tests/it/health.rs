@@ -1,8 +1,8 @@
 //! A sick replica is alone: it delays no other, is probed by one daemon at a time, and catches up when it is well.
 
-use copyhold::sandbox::s3::{Fault, Op, When};
+use copyhold::sandbox::s3::{Fault, Gate, Op, When};
 
-use crate::world::{World, replica};
+use crate::world::{World, replica, soon};
 
 const OPEN: &str = "SELECT breaker_opened_at IS NOT NULL FROM copyhold.replicas WHERE name = 'scw'";
 const CLOSED: &str = "SELECT count(breaker_opened_at) = 0 FROM copyhold.replicas";
@@ -171,4 +171,67 @@ async fn what_was_found_out_about_one_opening_changes_no_other() {
     assert!(!queue.take_probe(&scw, second.opened_at, minute).await.unwrap(), "somebody is at it");
     assert!(queue.end_probe(&scw, &second, Probed::Well).await.unwrap());
     assert_eq!(breaker().await, None);
+}
+
+#[tokio::test]
+async fn while_the_primary_is_away_only_what_another_replica_holds_is_touched() {
+    let world = World::new().await;
+    world.execute("UPDATE copyhold.replicas SET existing = 'empty', writable_at = 1 WHERE name <> 'b2'").await;
+    world
+        .execute(
+            "CREATE TABLE written (object_key text);
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN INSERT INTO written VALUES (NEW.object_key); RETURN NULL; END $$;
+             CREATE TRIGGER note AFTER UPDATE ON copyhold.object_copies FOR EACH ROW EXECUTE FUNCTION note()",
+        )
+        .await;
+    let daemons = [world.daemon().await, world.daemon().await];
+    for daemon in &daemons {
+        daemon.until_logged("Copying to scw").await;
+    }
+    let outage = world.bucket("b2").order(Fault::Reset, When::always());
+    world.upload("first", "bytes").await;
+    world.until("SELECT breaker_opened_at IS NOT NULL FROM copyhold.replicas WHERE name = 'b2'").await;
+    for daemon in &daemons {
+        daemon.until_logged("Not using b2: its breaker is open since").await;
+    }
+    world.upload_many("photo", 1000).await;
+    // A few in the middle and at the end are at scw already, though not at wasabi.
+    let held = [300, 301, 700, 998, 999];
+    for i in held {
+        world.bucket("scw").put(&format!("photo {i}"), "bytes");
+        world.sql("UPDATE copyhold.object_copies SET scw = 5 WHERE object_key = $1", &format!("photo {i}")).await;
+    }
+    world.execute("TRUNCATE written").await;
+    world.until_recorded("wasabi", held.len()).await;
+    world.until("SELECT probes_failed >= 4 FROM copyhold.replicas WHERE name = 'b2'").await;
+    assert_eq!(world.number(ATTEMPTS).await, 0);
+    let others = "SELECT count(*) FROM written LEFT JOIN copyhold.object_copies USING (object_key) WHERE scw IS NULL";
+    assert_eq!(world.number(others).await, 0, "rows without a source were written");
+    outage.clear();
+    world.until_recorded("wasabi", 1001).await;
+    world.until_recorded("scw", 1001).await;
+    assert_eq!(world.number("SELECT count(*) FROM copyhold.copy_failures").await, 0);
+}
+
+#[tokio::test]
+async fn what_was_under_way_when_the_primary_died_rests_uncounted_and_is_copied_when_it_is_back() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    daemon.until_logged("Copying to wasabi").await;
+    let gate = Gate::new();
+    let outage = world.bucket("b2").order(Fault::Hold(gate.clone()), When::always());
+    world.upload_many("photo", 50).await;
+    soon("objects are being read", gate.holds(4)).await;
+    let broken = world.bucket("b2").order(Fault::access_denied(), When::always());
+    gate.open();
+    world.until("SELECT breaker_class = 'denied' FROM copyhold.replicas WHERE name = 'b2'").await;
+    world.until("SELECT count(*) = 0 FROM copyhold.object_copies WHERE lock IS NOT NULL").await;
+    assert_eq!(world.number("SELECT count(*) FROM copyhold.copy_failures").await, 0);
+    assert_eq!(world.number("SELECT count(wasabi) FROM copyhold.object_copies").await, 0);
+    outage.clear();
+    broken.clear();
+    world.until_recorded("wasabi", 50).await;
+    world.until_recorded("scw", 50).await;
 }
