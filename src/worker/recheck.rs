@@ -128,12 +128,12 @@ impl Rechecker {
         let recorded = self.lanes.replicas().iter().zip(&lease.replicas);
         let recorded = recorded.filter(|(r, state)| state.recorded && view.primary.as_ref() != Some(&r.name));
         let all = recorded.map(|(replica, _)| {
-            let barred = matches!(view.standings.get(&replica.name), None | Some(Standing::Barred { .. }));
+            let readable = view.standings.get(&replica.name).is_some_and(Standing::is_readable);
             async move {
-                let shown = if barred {
-                    Shown::Unknown(Unread::NotUsable)
-                } else {
+                let shown = if readable {
                     self.read_one(lease, replica, &content).await
+                } else {
+                    Shown::Unknown(Unread::NotUsable)
                 };
                 (replica.name.clone(), shown)
             }

@@ -8,6 +8,7 @@ mod completion;
 mod crash_points;
 mod daemon;
 mod demo;
+mod health;
 mod leases;
 mod migrations;
 mod operator;
