@@ -4,6 +4,7 @@
 mod claims;
 mod commands;
 mod completion;
+mod crash;
 mod crash_points;
 mod daemon;
 mod demo;
