@@ -12,6 +12,7 @@ use super::{
     lanes::{Choice, Lanes},
     run::Runner,
     slots::{Room, Slot, Slots},
+    suspects::{Admitted, Suspects},
 };
 use crate::{
     domain::{Lease, ReplicaName},
@@ -40,6 +41,7 @@ pub struct Claimer {
     lanes: Lanes,
     runner: Arc<Runner>,
     slots: Slots,
+    suspects: Suspects,
     /// The objects under way.
     running: TaskTracker,
     wake: Wake,
@@ -75,7 +77,8 @@ impl Claimer {
         let (queue, lanes) = (runner.queue.clone(), runner.lanes.clone());
         let floors = HashMap::new();
         let runner = Arc::new(runner);
-        Self { queue, daemon, lanes, runner, slots, running, wake, floors, fresh_at: Instant::now() }
+        let (suspects, fresh_at) = (Suspects::new(), Instant::now());
+        Self { queue, daemon, lanes, runner, slots, suspects, running, wake, floors, fresh_at }
     }
 
     /// Claims until `drain`.
@@ -197,11 +200,22 @@ impl Claimer {
     fn start(&self, leases: Vec<Lease>, slots: Vec<Slot>, room: Room) {
         for (lease, slot) in leases.into_iter().zip(slots) {
             let runner = Arc::clone(&self.runner);
+            let alone = match self.suspects.admit(&lease) {
+                Admitted::Yes(alone) => alone,
+                Admitted::NotBefore(rest) => {
+                    self.running.spawn(async move {
+                        runner.put_off(&lease, rest).await;
+                        drop(slot);
+                        runner.freed.notify_one();
+                    });
+                    continue;
+                }
+            };
             // Here and not in the task: what is asked for next must see which permits are taken.
             let (job, permits) = self.lanes.job(&lease, room);
             self.running.spawn(async move {
                 runner.run(lease, job, permits).await;
-                drop(slot);
+                drop((slot, alone));
                 runner.freed.notify_one();
             });
         }

@@ -12,6 +12,7 @@ mod held;
 mod lanes;
 mod run;
 mod slots;
+mod suspects;
 
 pub use admission::Doorkeeper;
 pub use claimer::Claimer;

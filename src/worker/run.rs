@@ -34,6 +34,8 @@ pub struct Runner {
     pub completer: Completer,
     pub lanes: Lanes,
     pub memory: Memory,
+    /// After this time nothing that a dead holder has sent still arrives at a store.
+    pub settle: Duration,
     /// Cancelled when everything under way is to be let go.
     pub stop: CancellationToken,
     /// Told whenever a slot or a permit is given back.
@@ -51,7 +53,7 @@ impl Runner {
         let copying = copy::copy(&job, &self.memory, &lost, &steps);
         tokio::pin!(copying);
 
-        let mut notes = Notes::new(&lease);
+        let mut notes = Notes::new(&lease, self.settle);
         let mut write_at: Option<tokio::time::Instant> = None;
         let ended = loop {
             tokio::select! {
@@ -89,6 +91,18 @@ impl Runner {
         }
         self.held.strike(&lease.key, lease.fence);
         metrics::object_done(begun.elapsed());
+    }
+
+    /// Gives a lease back untried; the copies that are due rest for so long.
+    pub(super) async fn put_off(&self, lease: &Lease, rest: Duration) {
+        self.held.enter(lease, &self.stop);
+        let mut notes = Notes::new(lease, self.settle);
+        notes.outcomes = lease.targets().map(|r| (r.replica.clone(), Outcome::Rests { delay: rest })).collect();
+        self.held.end(&lease.key, lease.fence);
+        if self.write(lease, notes.report(lease, true)).await == Answer::Changed {
+            self.release(lease).await;
+        }
+        self.held.strike(&lease.key, lease.fence);
     }
 
     /// A target that has its answer needs its permit no longer, whatever is still to be written down.
@@ -147,10 +161,14 @@ struct Notes {
     outcomes: Vec<(ReplicaName, Outcome)>,
     /// Whether some source had it.
     was_read: bool,
+    /// What is recorded under this lease is to be read once more after this long.
+    settle: Option<Duration>,
+    /// Whether anything is.
+    proven: bool,
 }
 
 impl Notes {
-    fn new(lease: &Lease) -> Self {
+    fn new(lease: &Lease, settle: Duration) -> Self {
         Self {
             age: lease.age,
             priors: lease.replicas.iter().filter_map(|r| Some((r.replica.clone(), r.prior?))).collect(),
@@ -160,6 +178,8 @@ impl Notes {
             missing: Vec::new(),
             outcomes: Vec::new(),
             was_read: false,
+            settle: lease.swept.is_some().then_some(settle),
+            proven: false,
         }
     }
 
@@ -213,6 +233,7 @@ impl Notes {
     }
 
     fn report(&mut self, lease: &Lease, release: bool) -> Report {
+        self.proven |= self.has_proof();
         Report {
             key: lease.key.clone(),
             generation: lease.generation,
@@ -220,6 +241,7 @@ impl Notes {
             content: self.content,
             outcomes: std::mem::take(&mut self.outcomes),
             release,
+            settle: self.settle.filter(|_| self.proven),
         }
     }
 }
