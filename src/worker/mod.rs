@@ -17,6 +17,7 @@ mod suspects;
 pub use admission::Doorkeeper;
 pub use claimer::Claimer;
 pub use completer::{Completer, Writer, completer};
+pub use floor::{Floor, Question};
 pub use heartbeat::Heartbeat;
 pub use held::Held;
 pub use lanes::{Lanes, Replica, Standing, View};
