@@ -23,6 +23,7 @@ pub use admission::Doorkeeper;
 pub use allowance::Allowance;
 pub use claimer::Claimer;
 pub use completer::{Completer, Writer, completer};
+pub use floor::{Floor, Question};
 pub use health::{Diagnosis, Health};
 pub use heartbeat::Heartbeat;
 pub use held::Held;

@@ -5,6 +5,7 @@ mod abandoned;
 mod claims;
 mod commands;
 mod completion;
+mod crash;
 mod crash_points;
 mod daemon;
 mod demo;
