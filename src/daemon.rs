@@ -142,10 +142,12 @@ async fn work(
         replicas: replicas_waker,
     };
     lifecycle.spawn("listener", drain, listener.run(drain.clone()));
+    let settle = config.lease.settle();
     let sweeper = Sweeper {
         queue: queue.clone(),
         every: config.sweeper.every,
         lease_time: config.lease.timeout,
+        settle,
         waker: waker.clone(),
     };
     lifecycle.spawn("sweeper", drain, sweeper.run(drain.clone()));
@@ -169,6 +171,7 @@ async fn work(
         lanes: lanes.clone(),
         health,
         memory,
+        settle,
         stop: lifecycle.stop.clone(),
         freed: Arc::default(),
         waker,

@@ -33,6 +33,11 @@ fn describe() {
     describe_counter!("copyhold_claims_total", Unit::Count, "Rows leased by this process.");
     describe_counter!("copyhold_leases_lost_total", Unit::Count, "Leases that this process lost before it was done.");
     describe_counter!("copyhold_leases_swept_total", Unit::Count, "Leases of dead holders that this process freed.");
+    describe_counter!(
+        "copyhold_leases_abandoned_again_total",
+        Unit::Count,
+        "Leases freed by this process of objects whose holder before had died as well."
+    );
     describe_counter!("copyhold_database_errors_total", Unit::Count, "Statements that failed; by statement.");
     describe_gauge!("copyhold_leases_held", Unit::Count, "Rows that this process holds.");
     describe_gauge!("copyhold_memory_bytes", Unit::Bytes, "Object bytes held in memory.");
@@ -111,6 +116,10 @@ pub(crate) fn leases_lost(rows: usize) {
 
 pub(crate) fn leases_swept(rows: usize) {
     counter!("copyhold_leases_swept_total").increment(rows as u64);
+}
+
+pub(crate) fn abandoned_again() {
+    counter!("copyhold_leases_abandoned_again_total").increment(1);
 }
 
 pub(crate) fn database_error(statement: &'static str) {

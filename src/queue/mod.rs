@@ -100,7 +100,7 @@ impl Queue {
             renew: renew::statement(&schema),
             complete: complete::statement(&schema, &replicas),
             release: release::statement(&schema),
-            reclaim: reclaim::statement(&schema),
+            reclaim: reclaim::statement(&schema, &replicas),
         };
         Self { pool, schema, replicas, statements }
     }

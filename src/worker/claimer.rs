@@ -12,6 +12,7 @@ use super::{
     lanes::{Choice, Lanes, Trial},
     run::Runner,
     slots::{Room, Slot, Slots},
+    suspects::{Admitted, Suspects},
     walk::Walk,
 };
 use crate::{
@@ -41,6 +42,7 @@ pub struct Claimer {
     lanes: Lanes,
     runner: Arc<Runner>,
     slots: Slots,
+    suspects: Suspects,
     /// The objects under way.
     running: TaskTracker,
     wake: Wake,
@@ -80,7 +82,8 @@ impl Claimer {
         let (queue, lanes) = (runner.queue.clone(), runner.lanes.clone());
         let (floors, walks) = (HashMap::new(), HashMap::new());
         let runner = Arc::new(runner);
-        Self { queue, daemon, lanes, runner, slots, running, wake, floors, walks, fresh_at: Instant::now() }
+        let (suspects, fresh_at) = (Suspects::new(), Instant::now());
+        Self { queue, daemon, lanes, runner, slots, suspects, running, wake, floors, walks, fresh_at }
     }
 
     /// Claims until `drain`.
@@ -265,10 +268,26 @@ impl Claimer {
     /// The object keeps its slot until its result is written.
     fn start_one(&self, lease: Lease, slot: Slot, room: Room, trial: Option<Trial>) {
         let runner = Arc::clone(&self.runner);
+        let alone = match self.suspects.admit(&lease) {
+            Admitted::Yes(alone) => alone,
+            Admitted::NotBefore(rest) => return self.put_off(lease, slot, rest),
+        };
         // Here and not in the task: what is asked for next must see which permits are taken.
         let (job, permits) = self.lanes.job(&lease, room, trial.as_ref());
+        if job.sources.is_empty() {
+            return self.put_off(lease, slot, self.runner.health.without_source());
+        }
         self.running.spawn(async move {
             runner.run(lease, job, permits, trial).await;
+            drop((slot, alone));
+            runner.freed.notify_one();
+        });
+    }
+
+    fn put_off(&self, lease: Lease, slot: Slot, rest: Duration) {
+        let runner = Arc::clone(&self.runner);
+        self.running.spawn(async move {
+            runner.put_off(&lease, rest).await;
             drop(slot);
             runner.freed.notify_one();
         });

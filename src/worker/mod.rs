@@ -14,6 +14,7 @@ mod lanes;
 mod probing;
 mod run;
 mod slots;
+mod suspects;
 mod walk;
 
 pub use admission::Doorkeeper;

@@ -37,6 +37,8 @@ pub struct Runner {
     pub lanes: Lanes,
     pub health: Health,
     pub memory: Memory,
+    /// After this time nothing that a dead holder has sent still arrives at a store.
+    pub settle: Duration,
     /// Cancelled when everything under way is to be let go.
     pub stop: CancellationToken,
     /// Told whenever a slot or a permit is given back.
@@ -53,15 +55,10 @@ impl Runner {
         let begun = Instant::now();
         let lost = self.held.enter(&lease, &self.stop);
         let (steps, mut taken) = mpsc::unbounded_channel();
-        let copying = async {
-            if job.sources.is_empty() { Ended::Done } else { copy::copy(&job, &self.memory, &lost, &steps).await }
-        };
+        let copying = copy::copy(&job, &self.memory, &lost, &steps);
         tokio::pin!(copying);
 
-        let mut notes = Notes::new(&lease);
-        if job.sources.is_empty() {
-            notes.rest(self.health.without_source());
-        }
+        let mut notes = Notes::new(&lease, self.settle);
         // Steps whose meaning is still being found out.
         let mut judging = FuturesUnordered::new();
         let trial = trial.as_ref();
@@ -139,6 +136,18 @@ impl Runner {
         (step, diagnosis)
     }
 
+    /// Gives a lease back untried; the copies that are due rest for so long.
+    pub(super) async fn put_off(&self, lease: &Lease, rest: Duration) {
+        self.held.enter(lease, &self.stop);
+        let mut notes = Notes::new(lease, self.settle);
+        notes.outcomes = lease.targets().map(|r| (r.replica.clone(), Outcome::Rests { delay: rest })).collect();
+        self.held.end(&lease.key, lease.fence);
+        if self.write(lease, notes.report(lease, true)).await == Answer::Changed {
+            self.release(lease).await;
+        }
+        self.held.strike(&lease.key, lease.fence);
+    }
+
     /// A target that has its answer needs its permit no longer, whatever is still to be written down.
     fn give_back(&self, permits: &mut Permits, step: &Step) {
         if let Step::Target { replica, .. } = step {
@@ -195,10 +204,14 @@ struct Notes {
     outcomes: Vec<(ReplicaName, Outcome)>,
     /// Whether some source had it.
     was_read: bool,
+    /// What is recorded under this lease is to be read once more after this long.
+    settle: Option<Duration>,
+    /// Whether anything is.
+    proven: bool,
 }
 
 impl Notes {
-    fn new(lease: &Lease) -> Self {
+    fn new(lease: &Lease, settle: Duration) -> Self {
         Self {
             age: lease.age,
             priors: lease.replicas.iter().filter_map(|r| Some((r.replica.clone(), r.prior?))).collect(),
@@ -208,6 +221,8 @@ impl Notes {
             missing: Vec::new(),
             outcomes: Vec::new(),
             was_read: false,
+            settle: lease.swept.is_some().then_some(settle),
+            proven: false,
         }
     }
 
@@ -242,11 +257,6 @@ impl Notes {
         }
     }
 
-    /// Nothing can be done for it now.
-    fn rest(&mut self, delay: Duration) {
-        self.outcomes.extend(self.due.iter().map(|replica| (replica.clone(), Outcome::Rests { delay })));
-    }
-
     /// What a store did is charged to no copy; and a target that was never asked has nothing to explain.
     fn failed(&self, replica: &ReplicaName, why: Failure, diagnosis: Diagnosis, of_source: bool) -> Outcome {
         match diagnosis {
@@ -279,6 +289,7 @@ impl Notes {
     }
 
     fn report(&mut self, lease: &Lease, release: bool) -> Report {
+        self.proven |= self.has_proof();
         Report {
             key: lease.key.clone(),
             generation: lease.generation,
@@ -286,6 +297,7 @@ impl Notes {
             content: self.content,
             outcomes: std::mem::take(&mut self.outcomes),
             release,
+            settle: self.settle.filter(|_| self.proven),
         }
     }
 }

@@ -23,6 +23,7 @@ fn report(lease: &Lease, outcomes: impl IntoIterator<Item = (ReplicaName, Outcom
         content: Some(Content { size_bytes: 3, hash: ContentHash(u64::MAX) }),
         outcomes: outcomes.into_iter().collect(),
         release,
+        settle: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What Copyhold promises, on real parts: a private PostgreSQL cluster per run with a database per test, S3 over HTTP,
 //! and the real binary where a process is to die. One module a promise.
 
+mod abandoned;
 mod claims;
 mod commands;
 mod completion;

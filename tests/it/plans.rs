@@ -109,16 +109,17 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
                 "renew" => format!("{keys}, {}, {}, 1000000", same("77::bigint"), same("1::bigint")),
                 "release" => format!("{keys}, {}", same("77::bigint")),
                 "claim_these" => format!("{keys}, 1000000, 5"),
-                "reclaim" => "'lock of this test'".to_owned(),
+                "reclaim" => "'lock of this test', 1000000".to_owned(),
                 seek if seek.starts_with("seek ") => "256, -9223372036854775808, 0".to_owned(),
                 "next_due" => String::new(),
                 "complete" => {
                     let (numbers, none) = (same("77::bigint"), "'{}'::text[]");
                     let change = format!("{}, {}", same("1::smallint"), same("1::bigint"));
                     format!(
-                        "{keys}, {numbers}, {numbers}, {numbers}, {numbers}, {}, {none}, {none}, {none}, {none}, '{{}}'::bool[], \
-                         {none}, {none}, {change}, {change}, {change}",
-                        same("true")
+                        "{keys}, {numbers}, {numbers}, {numbers}, {numbers}, {}, {}, {none}, {none}, {none}, {none}, \
+                         '{{}}'::bool[], {none}, {none}, {change}, {change}, {change}",
+                        same("true"),
+                        same("NULL::bigint")
                     )
                 }
                 claim => {
