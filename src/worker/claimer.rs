@@ -270,20 +270,25 @@ impl Claimer {
         let runner = Arc::clone(&self.runner);
         let alone = match self.suspects.admit(&lease) {
             Admitted::Yes(alone) => alone,
-            Admitted::NotBefore(rest) => {
-                self.running.spawn(async move {
-                    runner.put_off(&lease, rest).await;
-                    drop(slot);
-                    runner.freed.notify_one();
-                });
-                return;
-            }
+            Admitted::NotBefore(rest) => return self.put_off(lease, slot, rest),
         };
         // Here and not in the task: what is asked for next must see which permits are taken.
         let (job, permits) = self.lanes.job(&lease, room, trial.as_ref());
+        if job.sources.is_empty() {
+            return self.put_off(lease, slot, self.runner.health.without_source());
+        }
         self.running.spawn(async move {
             runner.run(lease, job, permits, trial).await;
             drop((slot, alone));
+            runner.freed.notify_one();
+        });
+    }
+
+    fn put_off(&self, lease: Lease, slot: Slot, rest: Duration) {
+        let runner = Arc::clone(&self.runner);
+        self.running.spawn(async move {
+            runner.put_off(&lease, rest).await;
+            drop(slot);
             runner.freed.notify_one();
         });
     }

@@ -55,15 +55,10 @@ impl Runner {
         let begun = Instant::now();
         let lost = self.held.enter(&lease, &self.stop);
         let (steps, mut taken) = mpsc::unbounded_channel();
-        let copying = async {
-            if job.sources.is_empty() { Ended::Done } else { copy::copy(&job, &self.memory, &lost, &steps).await }
-        };
+        let copying = copy::copy(&job, &self.memory, &lost, &steps);
         tokio::pin!(copying);
 
         let mut notes = Notes::new(&lease, self.settle);
-        if job.sources.is_empty() {
-            notes.rest(self.health.without_source());
-        }
         // Steps whose meaning is still being found out.
         let mut judging = FuturesUnordered::new();
         let trial = trial.as_ref();
@@ -114,18 +109,6 @@ impl Runner {
         metrics::object_done(begun.elapsed());
     }
 
-    /// Gives a lease back untried; the copies that are due rest for so long.
-    pub(super) async fn put_off(&self, lease: &Lease, rest: Duration) {
-        self.held.enter(lease, &self.stop);
-        let mut notes = Notes::new(lease, self.settle);
-        notes.rest(rest);
-        self.held.end(&lease.key, lease.fence);
-        if self.write(lease, notes.report(lease, true)).await == Answer::Changed {
-            self.release(lease).await;
-        }
-        self.held.strike(&lease.key, lease.fence);
-    }
-
     /// Finds out what a step means, which takes a moment only where a store may be away.
     async fn judge(&self, lease: &Lease, trial: Option<&Trial>, step: Step) -> (Step, Diagnosis) {
         let diagnosis = match &step {
@@ -151,6 +134,18 @@ impl Runner {
             }
         };
         (step, diagnosis)
+    }
+
+    /// Gives a lease back untried; the copies that are due rest for so long.
+    pub(super) async fn put_off(&self, lease: &Lease, rest: Duration) {
+        self.held.enter(lease, &self.stop);
+        let mut notes = Notes::new(lease, self.settle);
+        notes.outcomes = lease.targets().map(|r| (r.replica.clone(), Outcome::Rests { delay: rest })).collect();
+        self.held.end(&lease.key, lease.fence);
+        if self.write(lease, notes.report(lease, true)).await == Answer::Changed {
+            self.release(lease).await;
+        }
+        self.held.strike(&lease.key, lease.fence);
     }
 
     /// A target that has its answer needs its permit no longer, whatever is still to be written down.
@@ -260,11 +255,6 @@ impl Notes {
                 self.outcomes.push((replica, outcome));
             }
         }
-    }
-
-    /// Nothing can be done for it now.
-    fn rest(&mut self, delay: Duration) {
-        self.outcomes.extend(self.due.iter().map(|replica| (replica.clone(), Outcome::Rests { delay })));
     }
 
     /// What a store did is charged to no copy; and a target that was never asked has nothing to explain.
