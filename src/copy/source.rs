@@ -3,7 +3,7 @@ use std::{ops::Range, pin::pin, time::Duration};
 use bytes::Bytes;
 
 use super::{
-    failure::{bare, of_source},
+    failure::{at_source, bare, of_source},
     hash::{Both, Plain},
     memory::{Buffer, Memory},
     plan::WHOLE_UP_TO,
@@ -108,7 +108,8 @@ impl<'a> Reader<'a> {
     }
 
     async fn read(&self, mut get: Get, mut buffer: Buffer) -> Result<Piece, Failure> {
-        let short = |what: &str| bare(Class::Transient, format!("source {}: {what}", self.store.name()));
+        let short =
+            |what: &str| at_source(self.store, bare(Class::Transient, format!("source {}: {what}", self.store.name())));
         let mut hash = Both::new();
         while let Some(frame) = get.body.next().await.map_err(|error| of_source(self.store, error))? {
             if !buffer.push(&frame) {

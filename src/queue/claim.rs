@@ -102,7 +102,7 @@ impl Queue {
         Ok(self.take(daemon, keys, &self.statements.claim_these, |query| query).await?.leases)
     }
 
-    fn lane(&self, lane: &ReplicaName) -> Result<usize, ClaimError> {
+    pub(super) fn lane(&self, lane: &ReplicaName) -> Result<usize, ClaimError> {
         let at = self.replicas.iter().position(|r| r == lane);
         let unknown = || QueueError::Inconsistent { statement: NAME, what: format!("no replica {lane}") };
         at.ok_or_else(|| ClaimError { cause: unknown(), unanswered: None })

@@ -12,7 +12,7 @@
 //! may call them at the same time: columns are only ever added, arguments too and with a default, and whoever adds one
 //! raises the schema's version.
 
-use super::{built, claim, unclaim};
+use super::{built, claim, seek, unclaim};
 use crate::domain::{ReplicaName, SchemaName};
 use sqlx::SqlStr;
 
@@ -79,6 +79,18 @@ pub(super) fn fresh_claim(schema: &SchemaName, replicas: &[ReplicaName], lane: &
     }
 }
 
+/// A look at the lane, oldest due first.
+pub(super) fn seek(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> Function {
+    Function {
+        name: seek_name(lane),
+        arguments: "most bigint, after_due bigint, after_id bigint",
+        returns: "TABLE(object_key text, lane_due bigint, id bigint, recorded text[])".into(),
+        statement: seek::statement(schema, replicas, lane),
+        asynchronous: false,
+        about: format!("Objects that lack their copy at {lane}, oldest due first, and who has them."),
+    }
+}
+
 /// How long until the next copy of each lane is due.
 pub(super) fn next_due(schema: &SchemaName, replicas: &[ReplicaName]) -> Function {
     Function {
@@ -105,7 +117,8 @@ pub(super) fn unclaim(schema: &SchemaName) -> Function {
 
 /// All of them, for every replica of the schema.
 pub(super) fn all(schema: &SchemaName, replicas: &[ReplicaName]) -> Vec<Function> {
-    let of_lane = |lane| [claim(schema, replicas, lane), fresh_claim(schema, replicas, lane)];
+    let of_lane =
+        |lane| [claim(schema, replicas, lane), fresh_claim(schema, replicas, lane), seek(schema, replicas, lane)];
     replicas.iter().flat_map(of_lane).chain([next_due(schema, replicas), unclaim(schema)]).collect()
 }
 
@@ -121,6 +134,10 @@ fn fresh_claim_name(lane: &ReplicaName) -> String {
     format!("fresh_claim_{lane}")
 }
 
+fn seek_name(lane: &ReplicaName) -> String {
+    format!("seek_{lane}")
+}
+
 fn claimed() -> String {
     let columns = claim::statements::COLUMNS.map(|(name, of)| format!("{name} {of}"));
     format!("TABLE({})", columns.join(", "))
@@ -133,6 +150,10 @@ pub(super) fn call_claim(schema: &SchemaName, lane: &ReplicaName) -> SqlStr {
 
 pub(super) fn call_fresh_claim(schema: &SchemaName, lane: &ReplicaName) -> SqlStr {
     call(schema, "queue::claim_fresh", &claim_columns(), &fresh_claim_name(lane), "$1, $2, $3")
+}
+
+pub(super) fn call_seek(schema: &SchemaName, lane: &ReplicaName) -> SqlStr {
+    call(schema, "queue::seek", "object_key, lane_due, id, recorded", &seek_name(lane), "$1, $2, $3")
 }
 
 pub(super) fn call_next_due(schema: &SchemaName) -> SqlStr {

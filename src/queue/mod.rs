@@ -7,6 +7,7 @@
 
 mod answer;
 mod backlog;
+mod breaker;
 mod claim;
 mod complete;
 mod connect;
@@ -27,7 +28,9 @@ mod release;
 mod renew;
 mod replicas;
 mod retry;
+mod seek;
 mod status;
+mod swept;
 mod turn;
 mod unclaim;
 mod version;
@@ -37,6 +40,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
 
 pub use answer::{Answer, Answered};
+pub use breaker::{Breaker, Probed};
 pub use claim::{ClaimError, Claimed, Position};
 pub use complete::Report;
 pub use connect::{Pools, STATEMENT_TIMEOUT, direct_options, probe};
@@ -53,6 +57,7 @@ pub use reclaim::Reclaimed;
 pub use register::Registered;
 pub use replicas::{Admission, Pin, ReplicaRow};
 pub use retry::Which;
+pub use seek::Sought;
 pub use status::{DaemonStatus, FailingCopy, ReplicaStatus, Status};
 pub use turn::{PARKED_BY_HAND, Turned};
 pub use version::{SCHEMA_VERSION, SchemaFit};
@@ -78,12 +83,15 @@ struct Statements {
     claims: Vec<SqlStr>,
     fresh_claims: Vec<SqlStr>,
     claim_these: SqlStr,
+    seeks: Vec<SqlStr>,
     next_due: SqlStr,
     renew: SqlStr,
     complete: SqlStr,
     release: SqlStr,
     reclaim: SqlStr,
     unclaim: SqlStr,
+    take_unverified: SqlStr,
+    conclude: SqlStr,
 }
 
 /// A statement of the hot paths.
@@ -110,11 +118,14 @@ impl Queue {
             fresh_claims: replicas.iter().map(|lane| functions::call_fresh_claim(&schema, lane)).collect(),
             claim_these: claim::statements::these(&schema, &replicas),
             next_due: functions::call_next_due(&schema),
+            seeks: replicas.iter().map(|lane| functions::call_seek(&schema, lane)).collect(),
             renew: renew::statement(&schema),
             complete: complete::statement(&schema, &replicas),
             release: release::statement(&schema),
             reclaim: reclaim::statement(&schema, &replicas),
             unclaim: functions::call_unclaim(&schema),
+            take_unverified: swept::take(&schema),
+            conclude: swept::conclude(&schema, &replicas),
         };
         Self { pool, schema, replicas, statements }
     }
@@ -135,6 +146,7 @@ impl Queue {
             [
                 Hot::run_by(functions::claim(schema, replicas, lane)),
                 Hot::run_by(functions::fresh_claim(schema, replicas, lane)),
+                Hot::run_by(functions::seek(schema, replicas, lane)),
             ]
         });
         let others = [
@@ -143,6 +155,8 @@ impl Queue {
             ("complete", &s.complete),
             ("release", &s.release),
             ("reclaim", &s.reclaim),
+            ("take_unverified", &s.take_unverified),
+            ("conclude", &s.conclude),
         ];
         let others = others.map(|(name, sql)| Hot { name: name.into(), sql: sql.as_str().into(), by_function: false });
         let without_lane = [functions::next_due(schema, replicas), functions::unclaim(schema)].map(Hot::run_by);

@@ -43,8 +43,15 @@ async fn claims_renewals_and_releases_wait_for_no_disk_and_completions_do() {
         lap(3);
         let content = Content { size_bytes: 1, hash: ContentHash(1) };
         let outcomes = vec![(replica("scw"), Outcome::Recorded(Verified::Compared))];
-        let (generation, fence) = (again.generation, again.fence);
-        let report = Report { key: again.key, generation, fence, content: Some(content), outcomes, release: true };
+        let report = Report {
+            key: again.key,
+            generation: again.generation,
+            fence: again.fence,
+            content: Some(content),
+            outcomes,
+            settle: None,
+            release: true,
+        };
         let begun = Instant::now();
         queue.complete(&[report]).await.unwrap();
         assert!(begun.elapsed() >= COMMIT, "a completion took {:?}", begun.elapsed());

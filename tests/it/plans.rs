@@ -82,15 +82,19 @@ fn arguments(name: &str) -> String {
         "release" => format!("{keys}, {}", same("77::bigint")),
         "claim_these" => format!("{keys}, 1000000, 5"),
         "reclaim" => "'lock of this test', 1000000".to_owned(),
+        "take_unverified" => "16, 1000000".to_owned(),
+        "conclude" => format!("{keys}, {}, {}", same("77::bigint"), same("1::bigint")),
+        seek if seek.starts_with("seek_") => "256, -9223372036854775808, 0".to_owned(),
         "next_due" => String::new(),
         "unclaim" => "77".to_owned(),
         "complete" => {
             let (numbers, none) = (same("77::bigint"), "'{}'::text[]");
             let change = format!("{}, {}", same("1::smallint"), same("1::bigint"));
             format!(
-                "{keys}, {numbers}, {numbers}, {numbers}, {numbers}, {}, {none}, {none}, {none}, {none}, '{{}}'::bool[], \
-                 {none}, {none}, {change}, {change}, {change}",
-                same("true")
+                "{keys}, {numbers}, {numbers}, {numbers}, {numbers}, {}, {}, {none}, {none}, {none}, {none}, \
+                 '{{}}'::bool[], {none}, {none}, {change}, {change}, {change}",
+                same("true"),
+                same("NULL::bigint")
             )
         }
         claim => {
@@ -142,13 +146,18 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
             let plan = plan(&mut connection, settings, sql, &arguments).await;
             plan.assert_scans_no_table(&format!("{name}, {what}"));
             // A row is found, locked and written, and its lanes' entries with it: 20 to 35 buffers.
-            let rows = if name.ends_with("claim") { LEASED } else { 64 };
+            let rows = match name.as_str() {
+                "reclaim" | "unclaim" => LEASED,
+                seek if seek.starts_with("seek_") => 256,
+                _ => 64,
+            };
             assert!(plan.buffers < rows * 64, "{name}, {what}: {} buffers for {rows} rows at most", plan.buffers);
             match name.as_str() {
                 "reclaim" | "unclaim" => {
                     plan.scan_of("object_copies_leased");
                 }
-                "claim_wasabi" | "claim_scw" | "fresh_claim_wasabi" | "fresh_claim_scw" => {
+                "claim_wasabi" | "claim_scw" | "fresh_claim_wasabi" | "fresh_claim_scw" | "seek_wasabi"
+                | "seek_scw" => {
                     let (_, lane) = name.rsplit_once('_').unwrap();
                     let lane = lane_index(&replica(lane));
                     let scan = plan.scan_of(&lane);
@@ -160,8 +169,9 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
                 _ => {}
             }
             // Three lanes are looked at by one of them.
-            if let Some(most) =
-                [("claim_scw", 10), ("fresh_claim_scw", 10), ("next_due", 3 * 10)].iter().find(|(n, _)| name == n)
+            if let Some(most) = [("claim_scw", 10), ("fresh_claim_scw", 10), ("seek_scw", 10), ("next_due", 3 * 10)]
+                .iter()
+                .find(|(n, _)| name == n)
             {
                 assert!(plan.buffers <= most.1, "{name}: {} buffers for nothing due, {what}", plan.buffers);
             }
@@ -236,7 +246,9 @@ async fn a_claim_reads_what_it_takes_whatever_postgresql_believes_of_the_table_o
             "SET LOCAL jit = on; SET LOCAL jit_above_cost = 0",
         ] {
             let calls = [(format!("claim_wasabi({lane})"), 64), ("fresh_claim_scw(16, 1000000, 5)".into(), 16)];
-            for (call, expected) in calls.into_iter().chain([("next_due()".into(), 3)]) {
+            for (call, expected) in
+                calls.into_iter().chain([("next_due()".into(), 3), ("seek_scw(64, 0, 0)".into(), 64)])
+            {
                 let (buffers, rows) = buffers(&mut connection, settings, &call).await;
                 assert_eq!(rows, expected, "{call}");
                 // Some 20 for each row, and the catalogue. The whole backlog has 1,600.

@@ -77,7 +77,7 @@ pub(in crate::queue) fn these(schema: &SchemaName, replicas: &[ReplicaName]) -> 
 }
 
 /// The lane's own predicate, word for word, and that the time has come: anything else may become a Seq Scan.
-fn claimable(schema: &SchemaName, lane: &ReplicaName) -> String {
+pub(in crate::queue) fn claimable(schema: &SchemaName, lane: &ReplicaName) -> String {
     let (copy, due) = (lane.column(), lane.due_column());
     format!(
         "{copy} IS NULL AND {due} < {PARKED} AND lock IS NULL
@@ -115,6 +115,12 @@ RETURNING o.object_key, o.generation, o.size_bytes, o.content_hash, {lane_due} A
        (SELECT CASE WHEN s.generation = o.generation THEN s.times ELSE 0 END
           FROM {schema}.swept_leases s WHERE s.object_key = o.object_key) AS swept"
     )
+}
+
+/// An array of the names of those replicas of which a condition holds.
+pub(in crate::queue) fn names_of(replicas: &[ReplicaName], holds: impl Fn(&ReplicaName) -> String) -> String {
+    let each = replicas.iter().map(|r| format!("CASE WHEN {} THEN '{r}' END", holds(r)));
+    format!("array_remove(ARRAY[{}]::text[], NULL)", each.collect::<Vec<_>>().join(", "))
 }
 
 /// For each replica, µs until the first copy of its lane that waits is due; NULL: none waits.
