@@ -1,3 +1,5 @@
+mod plan;
+
 use anyhow::Context as _;
 use serde::{Serialize, Serializer};
 
@@ -11,8 +13,12 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The key, byte for byte
-    #[arg(value_name = "KEY")]
-    key: String,
+    #[arg(value_name = "KEY", required_unless_present = "plan")]
+    key: Option<String>,
+    /// Instead of an object, explain how PostgreSQL finds work: that of one lane, if KEY is a replica's name, or of
+    /// all; exit code 1 if something is wrong with it
+    #[arg(long)]
+    plan: bool,
     /// Print one JSON document instead of text
     #[arg(long)]
     json: bool,
@@ -44,7 +50,10 @@ fn word<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> 
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let key = ObjectKey::new(args.key).context("KEY")?;
+    if args.plan {
+        return plan::run(config, args.key.as_deref(), args.json).await;
+    }
+    let key = ObjectKey::new(args.key.unwrap_or_default()).context("KEY")?;
     let (queue, pools) = queue(config)?;
     let story = queue.explain(&key).await?;
     let rows = queue.replica_rows().await?;

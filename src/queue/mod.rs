@@ -22,6 +22,7 @@ mod migrate;
 mod notice;
 mod park;
 mod pause;
+mod plan;
 mod reclaim;
 mod register;
 mod release;
@@ -53,6 +54,7 @@ pub use lanes::{Derived, lane_index};
 pub use migrate::{MigrateError, Migrated, migrate};
 pub use notice::Notice;
 pub use pause::Pause;
+pub use plan::{Flaw, Planned};
 pub use reclaim::Reclaimed;
 pub use register::Registered;
 pub use replicas::{Admission, Pin, ReplicaRow};
@@ -142,13 +144,7 @@ impl Queue {
     pub fn statements(&self) -> Vec<Hot> {
         let s = &self.statements;
         let (schema, replicas) = (&self.schema, &self.replicas);
-        let each = replicas.iter().flat_map(|lane| {
-            [
-                Hot::run_by(functions::claim(schema, replicas, lane)),
-                Hot::run_by(functions::fresh_claim(schema, replicas, lane)),
-                Hot::run_by(functions::seek(schema, replicas, lane)),
-            ]
-        });
+        let each = replicas.iter().flat_map(|lane| functions::of_lane(schema, replicas, lane).map(Hot::run_by));
         let others = [
             ("claim_these", &s.claim_these),
             ("renew", &s.renew),

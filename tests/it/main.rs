@@ -16,6 +16,7 @@ mod lost_replies;
 mod migrations;
 mod operator;
 mod outages;
+mod plan_gate;
 mod plans;
 mod recheck;
 mod rights;
