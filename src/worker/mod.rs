@@ -5,6 +5,7 @@
 
 mod admission;
 mod allowance;
+mod changed;
 mod claimer;
 mod completer;
 mod floor;
