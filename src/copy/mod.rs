@@ -32,7 +32,7 @@ use crate::{
     store::Store,
 };
 use failure::{bare, most_telling};
-use plan::{Parts, Plan, plan};
+use plan::{Limits, Parts, Plan, plan};
 use source::{Piece, Reader};
 
 /// How long a copy that is to stop waits for a request that makes an object appear.
@@ -104,7 +104,18 @@ pub enum Ended {
 /// uploads thrown away (for at most 5 s). Of what is dropped nothing is told. Dropping the future instead leaves uploads
 /// behind.
 pub async fn copy(job: &Job, memory: &Memory, stop: &CancellationToken, steps: &mpsc::UnboundedSender<Step>) -> Ended {
-    match (Copy { job, memory, stop, steps }).run().await {
+    let mut copy = Copy { job, targets: Vec::new(), memory, stop, steps };
+    for target in &job.targets {
+        match target.store.profile().refuses_key(&job.key) {
+            None => copy.targets.push(target),
+            Some(why) => copy.ended(target, Err(refused(&target.store, &why))),
+        }
+    }
+    // A job that never had targets is to prove the source's own copy.
+    if copy.targets.is_empty() && !job.targets.is_empty() {
+        return Ended::Done;
+    }
+    match copy.run().await {
         Ok(()) => Ended::Done,
         Err(Cancelled) => Ended::Cancelled,
     }
@@ -113,6 +124,8 @@ pub async fn copy(job: &Job, memory: &Memory, stop: &CancellationToken, steps: &
 /// One call of [`copy`].
 struct Copy<'a> {
     job: &'a Job,
+    /// Those of the job that can hold its key.
+    targets: Vec<&'a Target>,
     memory: &'a Memory,
     stop: &'a CancellationToken,
     steps: &'a mpsc::UnboundedSender<Step>,
@@ -158,8 +171,7 @@ impl Copy<'_> {
                 }
             }
         }
-        let targets: Vec<_> = self.job.targets.iter().collect();
-        self.fail_all(&targets, &most_telling(failures));
+        self.fail_all(&self.targets, &most_telling(failures));
         Ok(())
     }
 
@@ -169,17 +181,22 @@ impl Copy<'_> {
         let mut reader = Reader::open(&source.store, &job.key, self.memory, job.stated_bytes).await?;
         let size_bytes = reader.head().size_bytes;
         if let Some(known) = job.content.filter(|known| known.size_bytes != size_bytes) {
-            let targets: Vec<_> = job.targets.iter().collect();
-            self.fail_all(&targets, &changed(&source.store, &known, &format!("{size_bytes} bytes")));
+            self.fail_all(&self.targets, &changed(&source.store, &known, &format!("{size_bytes} bytes")));
             return Ok((reader, Next::Nothing));
         }
         if let Some(stated) = job.stated_bytes.filter(|stated| job.content.is_none() && *stated != size_bytes) {
             return Err(other_size(&source.store, stated, size_bytes));
         }
-        let (targets, unable): (Vec<_>, Vec<_>) =
-            job.targets.iter().partition(|target| size_bytes <= target.store.profile().max_object_bytes);
-        let max_parts = targets.iter().map(|target| target.store.profile().max_parts).min().unwrap_or(u32::MAX);
-        let next = match plan(size_bytes, max_parts, self.memory.total_bytes()) {
+        let (mut targets, mut unable) = (Vec::new(), Vec::new());
+        for target in &self.targets {
+            let profile = target.store.profile();
+            match profile.refuses_size(size_bytes).or_else(|| profile.refuses_metadata(&reader.head().metadata)) {
+                None => targets.push(*target),
+                Some(why) => unable.push((*target, why)),
+            }
+        }
+        let limits = Limits::of(targets.iter().map(|target| target.store.profile()));
+        let next = match plan(size_bytes, limits, self.memory.total_bytes()) {
             _ if targets.is_empty() && !unable.is_empty() => Next::Nothing,
             Err(refused) => {
                 self.fail_all(&targets, &bare(Class::Refused, refused.to_string()));
@@ -193,8 +210,8 @@ impl Copy<'_> {
             }
         };
         // Only now: had this source failed, the next one would have them told again.
-        for target in unable {
-            self.ended(target, Err(too_large(&target.store, size_bytes)));
+        for (target, why) in unable {
+            self.ended(target, Err(refused(&target.store, &why)));
         }
         Ok((reader, next))
     }
@@ -259,9 +276,6 @@ fn other_size(store: &Store, stated: u64, found: u64) -> Failure {
     bare(Class::Gone, format!("source {}: {what}", store.name()))
 }
 
-fn too_large(store: &Store, size_bytes: u64) -> Failure {
-    let profile = store.profile();
-    let what =
-        format!("the object has {size_bytes} bytes, {} takes {} at most", profile.provider, profile.max_object_bytes);
+fn refused(store: &Store, what: &str) -> Failure {
     bare(Class::Refused, format!("target {}: {what}", store.name()))
 }
