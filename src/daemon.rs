@@ -178,6 +178,7 @@ async fn work(
         completer,
         lanes: lanes.clone(),
         memory,
+        allowance: Allowance::default(),
         settle,
         stop: lifecycle.stop.clone(),
         freed: Arc::default(),

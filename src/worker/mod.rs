@@ -23,7 +23,7 @@ pub use claimer::Claimer;
 pub use completer::{Completer, Writer, completer};
 pub use heartbeat::Heartbeat;
 pub use held::Held;
-pub use lanes::{Lanes, Replica, Standing, View};
+pub use lanes::{Lanes, Permits, Replica, Standing, View};
 pub use recheck::Rechecker;
 pub use run::Runner;
 pub use slots::Slots;

@@ -13,6 +13,7 @@ mod leases;
 mod migrations;
 mod operator;
 mod outages;
+mod overdue;
 mod plans;
 mod recheck;
 mod rights;
