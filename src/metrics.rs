@@ -57,6 +57,11 @@ fn describe() {
         "1 if this process copies to the replica, 0 if not; by replica."
     );
     describe_gauge!(
+        "copyhold_breaker_open",
+        Unit::Count,
+        "1 while the replica is left alone because its store is not well, 0 else; by replica, the same from every daemon."
+    );
+    describe_gauge!(
         "copyhold_listener_connected",
         Unit::Count,
         "1 if LISTEN is in place, 0 while only the poll works."
@@ -141,6 +146,10 @@ pub(crate) fn database_error(statement: &'static str) {
 
 pub(crate) fn replica_served(replica: &ReplicaName, served: bool) {
     gauge!("copyhold_replica_served", "replica" => replica.to_string()).set(f64::from(u8::from(served)));
+}
+
+pub(crate) fn breaker_open(replica: &ReplicaName, open: bool) {
+    gauge!("copyhold_breaker_open", "replica" => replica.to_string()).set(f64::from(u8::from(open)));
 }
 
 pub(crate) fn listener_connected(connected: bool) {

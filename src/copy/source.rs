@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     Source,
-    failure::{bare, of_source},
+    failure::{at_source, bare, of_source},
     hash::{Both, Plain},
     memory::{Buffer, Memory},
     plan::WHOLE_UP_TO,
@@ -115,7 +115,8 @@ impl<'a> Reader<'a> {
     }
 
     async fn read(&self, mut get: Get, mut buffer: Buffer) -> Result<Piece, Failure> {
-        let short = |what: &str| bare(Class::Transient, format!("source {}: {what}", self.store.name()));
+        let short =
+            |what: &str| at_source(self.store, bare(Class::Transient, format!("source {}: {what}", self.store.name())));
         let mut hash = Both::new();
         while let Some(frame) = get.body.next().await.map_err(|error| of_source(self.store, error))? {
             if !buffer.push(&frame) {

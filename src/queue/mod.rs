@@ -8,6 +8,7 @@
 mod anew;
 mod answer;
 mod backlog;
+mod breaker;
 mod claim;
 mod complete;
 mod connect;
@@ -27,6 +28,7 @@ mod release;
 mod renew;
 mod replicas;
 mod retry;
+mod seek;
 mod status;
 mod swept;
 mod turn;
@@ -38,6 +40,7 @@ use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
 
 pub use anew::Unregistered;
 pub use answer::{Answer, Answered};
+pub use breaker::{Breaker, Probed};
 pub use claim::{Claimed, Position};
 pub use complete::Report;
 pub use connect::{Pools, direct_options, probe};
@@ -53,6 +56,7 @@ pub use reclaim::Reclaimed;
 pub use register::Registered;
 pub use replicas::{Admission, Pin, ReplicaRow};
 pub use retry::Which;
+pub use seek::Sought;
 pub use status::{DaemonStatus, FailingCopy, ReplicaStatus, Status};
 pub use turn::{PARKED_BY_HAND, Turned};
 pub use version::{SCHEMA_VERSION, SchemaFit};
@@ -78,6 +82,7 @@ struct Statements {
     claims: Vec<SqlStr>,
     fresh_claims: Vec<SqlStr>,
     claim_these: SqlStr,
+    seeks: Vec<SqlStr>,
     next_due: SqlStr,
     renew: SqlStr,
     complete: SqlStr,
@@ -96,6 +101,7 @@ impl Queue {
             claims: replicas.iter().map(|lane| claim::oldest_first(&schema, &replicas, lane)).collect(),
             fresh_claims: replicas.iter().map(|lane| claim::fresh(&schema, &replicas, lane)).collect(),
             claim_these: claim::these(&schema, &replicas),
+            seeks: replicas.iter().map(|lane| seek::statement(&schema, &replicas, lane)).collect(),
             next_due: claim::next_due_statement(&schema, &replicas),
             renew: renew::statement(&schema),
             complete: complete::statement(&schema, &replicas),
@@ -121,7 +127,7 @@ impl Queue {
         let each = |what: &'static str, of: &'a [SqlStr]| {
             self.replicas.iter().zip(of).map(move |(lane, sql)| (format!("{what} {lane}"), sql.as_str()))
         };
-        let claims = each("claim", &s.claims).chain(each("claim_fresh", &s.fresh_claims));
+        let claims = each("claim", &s.claims).chain(each("claim_fresh", &s.fresh_claims)).chain(each("seek", &s.seeks));
         let others = [
             ("claim_these", &s.claim_these),
             ("next_due", &s.next_due),

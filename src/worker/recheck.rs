@@ -3,7 +3,7 @@ use std::{fmt, time::Duration};
 use futures::future::join_all;
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::{
     allowance::Allowance,
@@ -128,12 +128,12 @@ impl Rechecker {
         let recorded = self.lanes.replicas().iter().zip(&lease.replicas);
         let recorded = recorded.filter(|(r, state)| state.recorded && view.primary.as_ref() != Some(&r.name));
         let all = recorded.map(|(replica, _)| {
-            let barred = matches!(view.standings.get(&replica.name), None | Some(Standing::Barred { .. }));
+            let readable = view.standings.get(&replica.name).is_some_and(Standing::is_readable);
             async move {
-                let shown = if barred {
-                    Shown::Unknown(Unread::NotUsable)
-                } else {
+                let shown = if readable {
                     self.read_one(lease, replica, &content).await
+                } else {
+                    Shown::Unknown(Unread::NotUsable)
                 };
                 (replica.name.clone(), shown)
             }
@@ -165,7 +165,7 @@ impl Rechecker {
                     wrong.push((replica, Outcome::Cleared { next, why }));
                 }
                 Shown::Unknown(why) => {
-                    info!(object.key = %key, replica.id = %replica, "{key} at {replica} is to be read once more, because a holder of it has died, and cannot be; in {:?} again: {why}", self.settle);
+                    debug!(object.key = %key, replica.id = %replica, "{key} at {replica} is to be read once more, because a holder of it has died, and cannot be; in {:?} again: {why}", self.settle);
                     all_read = false;
                 }
             }
@@ -215,7 +215,7 @@ impl fmt::Display for Unread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(why) => f.write_str(&why.message),
-            Self::NotUsable => f.write_str("this daemon does not use that replica"),
+            Self::NotUsable => f.write_str("this daemon does not use that replica at the moment"),
             Self::TooSlow(limit) => write!(f, "it took more than {limit:?}"),
         }
     }

@@ -4,6 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use rand::RngExt as _;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -12,12 +13,13 @@ use tracing::{debug, info, warn};
 use super::{
     allowance::Allowance,
     completer::Completer,
+    health::{Diagnosis, Health},
     held::Held,
-    lanes::{Lanes, Permits},
+    lanes::{Lanes, Permits, Trial},
 };
 use crate::{
     copy::{self, Ended, Job, Memory, Step},
-    domain::{Class, Content, Failure, Lease, Next, Outcome, ReplicaName, Verified, next_try},
+    domain::{Class, Content, Failure, Lease, Next, Outcome, ReplicaName, Role, Verified, next_try},
     metrics,
     queue::{Answer, Queue, Report},
     wake::Waker,
@@ -34,6 +36,7 @@ pub struct Runner {
     pub held: Held,
     pub completer: Completer,
     pub lanes: Lanes,
+    pub health: Health,
     pub memory: Memory,
     pub allowance: Allowance,
     /// After this time nothing that a dead holder has sent still arrives at a store.
@@ -48,7 +51,9 @@ pub struct Runner {
 
 impl Runner {
     /// Copies one leased object to all replicas that lack it, and gives the lease back.
-    pub async fn run(&self, lease: Lease, job: Job, mut permits: Permits) {
+    ///
+    /// `trial`: how it ends at this target is told to all daemons.
+    pub async fn run(&self, lease: Lease, job: Job, mut permits: Permits, trial: Option<Trial>) {
         let begun = Instant::now();
         let lost = self.held.enter(&lease, &self.stop);
         let (steps, mut taken) = mpsc::unbounded_channel();
@@ -60,6 +65,9 @@ impl Runner {
         let mut size_bytes = lease.size_bytes;
         let mut limit = self.allowance.of(size_bytes.unwrap_or(0));
         let mut overdue = false;
+        // Steps whose meaning is still being found out.
+        let mut judging = FuturesUnordered::new();
+        let trial = trial.as_ref();
         let mut write_at: Option<tokio::time::Instant> = None;
         let ended = loop {
             tokio::select! {
@@ -70,7 +78,10 @@ impl Runner {
                         size_bytes = Some(found);
                         limit = limit.max(self.allowance.of(found));
                     }
-                    notes.take(step);
+                    judging.push(self.judge(&lease, trial, step));
+                }
+                Some((step, diagnosis)) = judging.next() => {
+                    notes.take(step, diagnosis);
                     if notes.has_proof() {
                         write_at.get_or_insert_with(|| tokio::time::Instant::now() + TOGETHER);
                     }
@@ -92,14 +103,19 @@ impl Runner {
         // The last target's step comes together with the end.
         while let Ok(step) = taken.try_recv() {
             self.give_back(&mut permits, &step);
-            notes.take(step);
+            judging.push(self.judge(&lease, trial, step));
+        }
+        let stopped = ended == Ended::Cancelled && !overdue;
+        if !stopped {
+            while let Some((step, diagnosis)) = judging.next().await {
+                notes.take(step, diagnosis);
+            }
         }
         self.held.end(&lease.key, lease.fence);
-        let cancelled = ended == Ended::Cancelled;
-        if cancelled && overdue {
+        if ended == Ended::Cancelled && overdue {
             notes.overdue(limit, size_bytes);
         }
-        let given_back = if cancelled && !overdue {
+        let given_back = if stopped {
             false
         } else if let Some((from, content)) = notes.changed.take() {
             self.begin_generation(&lease, &from, content).await
@@ -112,6 +128,35 @@ impl Runner {
         }
         self.held.strike(&lease.key, lease.fence);
         metrics::object_done(begun.elapsed());
+    }
+
+    /// Finds out what a step means, which takes a moment only where a store may be away.
+    async fn judge(&self, lease: &Lease, trial: Option<&Trial>, step: Step) -> (Step, Diagnosis) {
+        let diagnosis = match &step {
+            Step::Opened { .. } => Diagnosis::Object,
+            // Whatever it was, it could be read.
+            Step::Read { from, .. } | Step::Changed { from, .. } | Step::Stale { replica: from, .. } => {
+                self.health.worked(from, Role::Source);
+                Diagnosis::Object
+            }
+            Step::SourceFailed { replica, why } => self.health.diagnose(replica, Role::Source, &lease.key, why).await,
+            Step::Target { replica, result } => {
+                if let Some(trial) = trial.filter(|trial| trial.replica == *replica) {
+                    self.health.tried(trial, result).await;
+                }
+                match result {
+                    Ok(_) => {
+                        self.health.worked(replica, Role::Target);
+                        Diagnosis::Object
+                    }
+                    Err(why) => match &why.source {
+                        Some(source) => self.health.diagnose(source, Role::Source, &lease.key, why).await,
+                        None => self.health.diagnose(replica, Role::Target, &lease.key, why).await,
+                    },
+                }
+            }
+        };
+        (step, diagnosis)
     }
 
     /// Gives a lease back untried; the copies that are due rest for so long.
@@ -222,14 +267,14 @@ impl Notes {
         metrics::copy_overdue();
         let size = size_bytes.map_or_else(|| "an object of unknown size".to_owned(), |size| format!("{size} bytes"));
         let message = format!("stopped after {limit:.0?}, which is all that {size} may take");
-        let why = Failure { class: Class::Transient, message, retry_after: None };
+        let why = Failure { class: Class::Transient, message, retry_after: None, source: None };
         for replica in std::mem::take(&mut self.unanswered) {
             let outcome = Outcome::Failed { next: self.next(&replica, &why), why: why.clone() };
             self.outcomes.push((replica, outcome));
         }
     }
 
-    fn take(&mut self, step: Step) {
+    fn take(&mut self, step: Step, diagnosis: Diagnosis) {
         if let Step::Read { from: of, .. } | Step::SourceFailed { replica: of, .. } | Step::Target { replica: of, .. } =
             &step
         {
@@ -251,16 +296,29 @@ impl Notes {
                     self.missing.push((replica, why));
                 } else if self.due.contains(&replica) {
                     // It was to be proven by reading it, and is no target.
-                    self.outcomes.push((replica.clone(), Outcome::Failed { next: self.next(&replica, &why), why }));
+                    let outcome = self.failed(&replica, why, diagnosis, true);
+                    self.outcomes.push((replica, outcome));
                 }
             }
             Step::Target { replica, result } => {
                 let outcome = match result {
                     Ok(proof) => Outcome::Recorded(proof),
-                    Err(why) => Outcome::Failed { next: self.next(&replica, &why), why },
+                    Err(why) => {
+                        let of_source = why.source.is_some();
+                        self.failed(&replica, why, diagnosis, of_source)
+                    }
                 };
                 self.outcomes.push((replica, outcome));
             }
+        }
+    }
+
+    /// What a store did is charged to no copy; and a target that was never asked has nothing to explain.
+    fn failed(&self, replica: &ReplicaName, why: Failure, diagnosis: Diagnosis, of_source: bool) -> Outcome {
+        match diagnosis {
+            Diagnosis::Object => Outcome::Failed { next: self.next(replica, &why), why },
+            Diagnosis::Store { rest } if of_source => Outcome::Rests { delay: rest },
+            Diagnosis::Store { rest } => Outcome::Failed { next: Next::After { delay: rest, counted: false }, why },
         }
     }
 

@@ -8,7 +8,7 @@ use copyhold::{
     sandbox::s3::{Fault, Op, When},
     store::Store,
     wake,
-    worker::{self, Allowance, Held, Lanes, Runner},
+    worker::{self, Allowance, Health, Held, Lanes, Runner},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -18,11 +18,13 @@ use crate::world::{World, key, soon};
 async fn copy(world: &World, lease: Lease, allowance: Allowance) {
     let (completer, writer) = worker::completer(world.queue());
     let writer = tokio::spawn(writer.run());
+    let lanes = Lanes::new(Vec::new());
     let runner = Runner {
         queue: world.queue(),
         held: Held::default(),
         completer,
-        lanes: Lanes::new(Vec::new()),
+        health: Health::new(world.queue(), lanes.clone(), wake::channel().0),
+        lanes,
         memory: Memory::new(64 << 20),
         allowance,
         settle: Duration::from_mins(1),
@@ -42,7 +44,7 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
         sources: vec![Source { store: store("b2").await, recorded: true, primary: true }],
         targets: vec![target("wasabi").await, target("scw").await],
     };
-    soon("the copy ends", Box::pin(runner.run(lease, job, worker::Permits::default()))).await;
+    soon("the copy ends", Box::pin(runner.run(lease, job, worker::Permits::default(), None))).await;
     drop(runner);
     writer.await.unwrap();
 }

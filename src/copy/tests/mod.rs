@@ -6,6 +6,7 @@ mod changed;
 mod damage;
 mod memory;
 mod parts;
+mod refused;
 mod sources;
 mod whole;
 
@@ -51,6 +52,11 @@ impl Setup {
     }
 
     async fn store(&self, bucket: &str) -> Arc<Store> {
+        self.store_of(bucket, config::Provider::Generic, config::Facts::default()).await
+    }
+
+    /// A store of which something is known beforehand.
+    async fn store_of(&self, bucket: &str, provider: config::Provider, facts: config::Facts) -> Arc<Store> {
         let replica = config::Replica {
             name: ReplicaName::new(bucket).unwrap(),
             endpoint: self.server.endpoint().parse().unwrap(),
@@ -64,12 +70,21 @@ impl Setup {
             existing: None,
             read: true,
             storage_class: None,
+            provider,
+            facts,
         };
         Arc::new(Store::connect(&replica, 4).await.unwrap())
     }
 
     async fn target(&self, bucket: &str) -> Target {
         Target { store: self.store(bucket).await, existing: OnExisting::PutOver }
+    }
+
+    /// As [`Self::job`], where something is known of wasabi.
+    async fn job_knowing(&self, key: &str, provider: config::Provider, facts: config::Facts) -> Job {
+        let mut job = self.job(key).await;
+        job.targets[0].store = self.store_of("wasabi", provider, facts).await;
+        job
     }
 
     /// `key` from b2, where it is on record, to wasabi and scw.
