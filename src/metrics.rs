@@ -44,6 +44,11 @@ fn describe() {
         "Leases freed by this process of objects whose holder before had died as well."
     );
     describe_counter!(
+        "copyhold_copies_overdue_total",
+        Unit::Count,
+        "Copies stopped because they took longer than their size explains."
+    );
+    describe_counter!(
         "copyhold_rechecks_total",
         Unit::Count,
         "Copies read once more because a holder of their object had died; by replica and result: equal, wrong, unknown."
@@ -134,6 +139,10 @@ pub(crate) fn leases_swept(rows: usize) {
 
 pub(crate) fn abandoned_again() {
     counter!("copyhold_leases_abandoned_again_total").increment(1);
+}
+
+pub(crate) fn copy_overdue() {
+    counter!("copyhold_copies_overdue_total").increment(1);
 }
 
 pub(crate) fn rechecked(replica: &ReplicaName, result: &'static str) {

@@ -29,7 +29,7 @@ pub use floor::{Floor, Question};
 pub use health::{Diagnosis, Health};
 pub use heartbeat::Heartbeat;
 pub use held::Held;
-pub use lanes::{Lanes, Replica, Standing, Trial, View};
+pub use lanes::{Lanes, Permits, Replica, Standing, Trial, View};
 pub use recheck::Rechecker;
 pub use run::Runner;
 pub use slots::Slots;

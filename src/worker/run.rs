@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
+    allowance::Allowance,
     completer::Completer,
     health::{Diagnosis, Health},
     held::Held,
@@ -37,6 +38,7 @@ pub struct Runner {
     pub lanes: Lanes,
     pub health: Health,
     pub memory: Memory,
+    pub allowance: Allowance,
     /// After this time nothing that a dead holder has sent still arrives at a store.
     pub settle: Duration,
     /// Cancelled when everything under way is to be let go.
@@ -59,6 +61,10 @@ impl Runner {
         tokio::pin!(copying);
 
         let mut notes = Notes::new(&lease, self.settle);
+        notes.expect(&job);
+        let mut size_bytes = lease.size_bytes;
+        let mut limit = self.allowance.of(size_bytes.unwrap_or(0));
+        let mut overdue = false;
         // Steps whose meaning is still being found out.
         let mut judging = FuturesUnordered::new();
         let trial = trial.as_ref();
@@ -68,6 +74,10 @@ impl Runner {
                 biased;
                 Some(step) = taken.recv() => {
                     self.give_back(&mut permits, &step);
+                    if let Step::Opened { size_bytes: found } = step {
+                        size_bytes = Some(found);
+                        limit = limit.max(self.allowance.of(found));
+                    }
                     judging.push(self.judge(&lease, trial, step));
                 }
                 Some((step, diagnosis)) = judging.next() => {
@@ -77,6 +87,11 @@ impl Runner {
                     }
                 }
                 ended = &mut copying => break ended,
+                () = tokio::time::sleep_until((begun + limit).into()), if !overdue => {
+                    // As for a lost lease: when the copy has ended, no request of it is under way any more.
+                    overdue = true;
+                    lost.cancel();
+                }
                 () = at(write_at) => {
                     write_at = None;
                     if self.write(&lease, notes.report(&lease, false)).await == Answer::Changed {
@@ -90,25 +105,26 @@ impl Runner {
             self.give_back(&mut permits, &step);
             judging.push(self.judge(&lease, trial, step));
         }
-        if ended == Ended::Done {
+        let stopped = ended == Ended::Cancelled && !overdue;
+        if !stopped {
             while let Some((step, diagnosis)) = judging.next().await {
                 notes.take(step, diagnosis);
             }
         }
         self.held.end(&lease.key, lease.fence);
-        match ended {
-            Ended::Done if let Some((from, content)) = notes.changed.take() => {
-                if !self.begin_generation(&lease, &from, content).await {
-                    self.release(&lease).await;
-                }
-            }
-            Ended::Done => {
-                notes.conclude();
-                if self.write(&lease, notes.report(&lease, true)).await == Answer::Changed {
-                    self.release(&lease).await;
-                }
-            }
-            Ended::Cancelled => self.release(&lease).await,
+        if ended == Ended::Cancelled && overdue {
+            notes.overdue(limit, size_bytes);
+        }
+        let given_back = if stopped {
+            false
+        } else if let Some((from, content)) = notes.changed.take() {
+            self.begin_generation(&lease, &from, content).await
+        } else {
+            notes.conclude();
+            self.write(&lease, notes.report(&lease, true)).await != Answer::Changed
+        };
+        if !given_back {
+            self.release(&lease).await;
         }
         self.held.strike(&lease.key, lease.fence);
         metrics::object_done(begun.elapsed());
@@ -117,6 +133,7 @@ impl Runner {
     /// Finds out what a step means, which takes a moment only where a store may be away.
     async fn judge(&self, lease: &Lease, trial: Option<&Trial>, step: Step) -> (Step, Diagnosis) {
         let diagnosis = match &step {
+            Step::Opened { .. } => Diagnosis::Object,
             // Whatever it was, it could be read.
             Step::Read { from, .. } | Step::Changed { from, .. } | Step::Stale { replica: from, .. } => {
                 self.health.worked(from, Role::Source);
@@ -210,6 +227,8 @@ struct Notes {
     /// Replicas that are on record and turned out not to have the object, or not this content of it.
     missing: Vec<(ReplicaName, Failure)>,
     outcomes: Vec<(ReplicaName, Outcome)>,
+    /// Replicas of which the copy has said nothing yet.
+    unanswered: Vec<ReplicaName>,
     /// Whether some source had it.
     was_read: bool,
     /// What is recorded under this lease is to be read once more after this long.
@@ -229,14 +248,40 @@ impl Notes {
             changed: None,
             missing: Vec::new(),
             outcomes: Vec::new(),
+            unanswered: Vec::new(),
             was_read: false,
             settle: lease.swept.is_some().then_some(settle),
             proven: false,
         }
     }
 
+    /// Of its targets the copy will say how it ended; of a source that is due, that it was read.
+    fn expect(&mut self, job: &Job) {
+        let targets = job.targets.iter().map(|t| t.store.name());
+        let sources = job.sources.iter().map(|s| s.store.name()).filter(|name| self.due.contains(name));
+        self.unanswered = targets.chain(sources).cloned().collect();
+    }
+
+    /// It took too long, and was stopped.
+    fn overdue(&mut self, limit: Duration, size_bytes: Option<u64>) {
+        metrics::copy_overdue();
+        let size = size_bytes.map_or_else(|| "an object of unknown size".to_owned(), |size| format!("{size} bytes"));
+        let message = format!("stopped after {limit:.0?}, which is all that {size} may take");
+        let why = Failure { class: Class::Transient, message, retry_after: None, source: None };
+        for replica in std::mem::take(&mut self.unanswered) {
+            let outcome = Outcome::Failed { next: self.next(&replica, &why), why: why.clone() };
+            self.outcomes.push((replica, outcome));
+        }
+    }
+
     fn take(&mut self, step: Step, diagnosis: Diagnosis) {
+        if let Step::Read { from: of, .. } | Step::SourceFailed { replica: of, .. } | Step::Target { replica: of, .. } =
+            &step
+        {
+            self.unanswered.retain(|replica| replica != of);
+        }
         match step {
+            Step::Opened { .. } => {}
             Step::Read { from, content } => {
                 self.content = Some(content);
                 self.was_read = true;

@@ -17,6 +17,7 @@ mod lost_replies;
 mod migrations;
 mod operator;
 mod outages;
+mod overdue;
 mod plans;
 mod recheck;
 mod rights;
