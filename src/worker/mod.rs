@@ -12,8 +12,10 @@ mod heartbeat;
 mod held;
 mod lanes;
 mod probing;
+mod pulse;
 mod run;
 mod slots;
+mod straggler;
 mod suspects;
 mod walk;
 
@@ -26,3 +28,4 @@ pub use held::Held;
 pub use lanes::{Lanes, Replica, Standing, Trial, View};
 pub use run::Runner;
 pub use slots::Slots;
+pub use straggler::Stragglers;

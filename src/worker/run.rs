@@ -15,6 +15,8 @@ use super::{
     health::{Diagnosis, Health},
     held::Held,
     lanes::{Lanes, Permits, Trial},
+    slots::Slot,
+    straggler::{Left, Place},
 };
 use crate::{
     copy::{self, Ended, Job, Memory, Step},
@@ -27,6 +29,9 @@ use crate::{
 /// How long a proof waits for those of the other targets, so that they are written together:
 /// small objects end on all targets within milliseconds.
 const TOGETHER: Duration = Duration::from_millis(20);
+
+/// How long a copy rests that was let go because slow ones held too much.
+const LET_GO_FOR: Duration = Duration::from_secs(30);
 
 /// What the work on one object needs.
 #[derive(Debug, Clone)]
@@ -50,33 +55,41 @@ pub struct Runner {
 impl Runner {
     /// Copies one leased object to all replicas that lack it, and gives the lease back.
     ///
-    /// `trial`: how it ends at this target is told to all daemons.
-    pub async fn run(&self, lease: Lease, job: Job, mut permits: Permits, trial: Option<Trial>) {
+    /// `slot` is given back as soon as it only waits for a slow target. `trial`: how it ends at this target is told to all daemons.
+    pub async fn run(&self, lease: Lease, job: Job, mut permits: Permits, slot: Slot, trial: Option<Trial>) {
         let begun = Instant::now();
         let lost = self.held.enter(&lease, &self.stop);
         let (steps, mut taken) = mpsc::unbounded_channel();
-        let copying = copy::copy(&job, &self.memory, &lost, &steps);
+        let let_go = lost.child_token();
+        let copying = copy::copy(&job, &self.memory, &let_go, &steps);
         tokio::pin!(copying);
 
         let mut notes = Notes::new(&lease, self.settle);
         // Steps whose meaning is still being found out.
         let mut judging = FuturesUnordered::new();
         let trial = trial.as_ref();
-        let mut write_at: Option<tokio::time::Instant> = None;
+        let mut place = Place::new(slot, self.lanes.stragglers().clone());
+        let mut write_at: Option<Instant> = None;
         let ended = loop {
             tokio::select! {
                 biased;
                 Some(step) = taken.recv() => {
                     self.give_back(&mut permits, &step);
+                    place.note(&step, self.lanes.are_slow(permits.keys()), Instant::now());
                     judging.push(self.judge(&lease, trial, step));
                 }
                 Some((step, diagnosis)) = judging.next() => {
                     notes.take(step, diagnosis);
                     if notes.has_proof() {
-                        write_at.get_or_insert_with(|| tokio::time::Instant::now() + TOGETHER);
+                        write_at.get_or_insert_with(|| Instant::now() + TOGETHER);
                     }
                 }
                 ended = &mut copying => break ended,
+                () = at(place.leaves_at()) => match place.leave(Instant::now()) {
+                    Left::Yes => self.freed.notify_one(),
+                    Left::NotYet => {}
+                    Left::CrowdedOut => let_go.cancel(),
+                },
                 () = at(write_at) => {
                     write_at = None;
                     if self.write(&lease, notes.report(&lease, false)).await == Answer::Changed {
@@ -90,20 +103,20 @@ impl Runner {
             self.give_back(&mut permits, &step);
             judging.push(self.judge(&lease, trial, step));
         }
-        if ended == Ended::Done {
+        // Let go for others' sake, it is nobody's failure.
+        let done = ended == Ended::Done || !lost.is_cancelled();
+        if done {
             while let Some((step, diagnosis)) = judging.next().await {
                 notes.take(step, diagnosis);
             }
         }
         self.held.end(&lease.key, lease.fence);
-        match ended {
-            Ended::Done => {
-                notes.conclude();
-                if self.write(&lease, notes.report(&lease, true)).await == Answer::Changed {
-                    self.release(&lease).await;
-                }
-            }
-            Ended::Cancelled => self.release(&lease).await,
+        if done {
+            notes.rest(permits.keys().cloned());
+            notes.conclude();
+        }
+        if !done || self.write(&lease, notes.report(&lease, true)).await == Answer::Changed {
+            self.release(&lease).await;
         }
         self.held.strike(&lease.key, lease.fence);
         metrics::object_done(begun.elapsed());
@@ -150,9 +163,10 @@ impl Runner {
 
     /// A target that has its answer needs its permit no longer, whatever is still to be written down.
     fn give_back(&self, permits: &mut Permits, step: &Step) {
-        if let Step::Target { replica, .. } = step {
-            permits.remove(replica);
-            self.lanes.freed(replica);
+        if let Step::Target { replica, result } = step
+            && let Some(permit) = permits.remove(replica)
+        {
+            self.lanes.give_back(replica, &permit, result.is_ok());
             self.freed.notify_one();
         }
     }
@@ -185,9 +199,9 @@ impl Runner {
 }
 
 /// Never, while there is no such time.
-async fn at(time: Option<tokio::time::Instant>) {
+async fn at(time: Option<Instant>) {
     match time {
-        Some(time) => tokio::time::sleep_until(time).await,
+        Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
     }
 }
@@ -255,6 +269,12 @@ impl Notes {
                 self.outcomes.push((replica, outcome));
             }
         }
+    }
+
+    /// These were begun and broken off, and no answer came.
+    fn rest(&mut self, replicas: impl Iterator<Item = ReplicaName>) {
+        let rests = |replica| (replica, Outcome::Rests { delay: LET_GO_FOR });
+        self.outcomes.extend(replicas.map(rests));
     }
 
     /// What a store did is charged to no copy; and a target that was never asked has nothing to explain.
