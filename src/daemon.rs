@@ -17,7 +17,10 @@ use crate::{
     store::Store,
     sweeper::{self, Sweeper},
     wake,
-    worker::{self, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Replica, Runner, Slots, Stragglers},
+    worker::{
+        self, Allowance, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Replica, Runner, Slots,
+        Stragglers,
+    },
 };
 
 /// How long the last words, releases and farewells, may take after everything else has ended.
@@ -163,6 +166,21 @@ async fn work(
     };
     lifecycle.spawn("doorkeeper", drain, doorkeeper.run(drain.clone()));
 
+    let slots = Slots::new(count, reserved);
+    let rechecker = Rechecker {
+        queue: queue.clone(),
+        daemon: daemon.clone(),
+        held: held.clone(),
+        completer: completer.clone(),
+        lanes: lanes.clone(),
+        slots: slots.clone(),
+        allowance: Allowance::default(),
+        settle,
+        stop: lifecycle.stop.clone(),
+        waker: waker.clone(),
+    };
+    lifecycle.spawn("rechecker", drain, rechecker.run(drain.clone()));
+
     let running = TaskTracker::new();
     let runner = Runner {
         queue: queue.clone(),
@@ -176,7 +194,7 @@ async fn work(
         freed: Arc::default(),
         waker,
     };
-    let claimer = Claimer::new(daemon.clone(), runner, Slots::new(count, reserved), running.clone(), wake);
+    let claimer = Claimer::new(daemon.clone(), runner, slots, running.clone(), wake);
     lifecycle.spawn("claimer", drain, claimer.run(drain.clone()));
 
     let reason = endings.first().await;

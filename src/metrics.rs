@@ -38,6 +38,11 @@ fn describe() {
         Unit::Count,
         "Leases freed by this process of objects whose holder before had died as well."
     );
+    describe_counter!(
+        "copyhold_rechecks_total",
+        Unit::Count,
+        "Copies read once more because a holder of their object had died; by replica and result: equal, wrong, unknown."
+    );
     describe_counter!("copyhold_database_errors_total", Unit::Count, "Statements that failed; by statement.");
     describe_gauge!("copyhold_leases_held", Unit::Count, "Rows that this process holds.");
     describe_gauge!("copyhold_memory_bytes", Unit::Bytes, "Object bytes held in memory.");
@@ -120,6 +125,10 @@ pub(crate) fn leases_swept(rows: usize) {
 
 pub(crate) fn abandoned_again() {
     counter!("copyhold_leases_abandoned_again_total").increment(1);
+}
+
+pub(crate) fn rechecked(replica: &ReplicaName, result: &'static str) {
+    counter!("copyhold_rechecks_total", "replica" => replica.to_string(), "result" => result).increment(1);
 }
 
 pub(crate) fn database_error(statement: &'static str) {

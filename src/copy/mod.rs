@@ -27,10 +27,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use memory::Memory;
 pub use plan::WHOLE_UP_TO;
+pub use verify::still_there;
 
 use crate::{
     domain::{Class, Content, Failure, ObjectKey, ReplicaName, Verified},
-    store::Store,
+    store::{Md5, Store},
 };
 use failure::{bare, most_telling};
 use plan::{Parts, Plan, plan};
@@ -60,6 +61,8 @@ pub struct Source {
     pub store: Arc<Store>,
     /// Its copy is on record, so it should have the object.
     pub recorded: bool,
+    /// What it holds is the object, whatever is known of it; what any other holds is a copy.
+    pub primary: bool,
 }
 
 /// Where the object is to be written.
@@ -87,6 +90,11 @@ pub enum Step {
     Read { from: ReplicaName, content: Content },
     /// A source could not be read; another one may still do.
     SourceFailed { replica: ReplicaName, why: Failure },
+    /// What a source holds is not this generation's content: its copy is damaged or stale. Another one may still do.
+    Stale { replica: ReplicaName, why: Failure },
+    /// The primary was read to its end and holds another content than this generation's, which is surely no damage on
+    /// the way: it was changed without being registered. Nothing is written; the targets' answers follow.
+    Changed { from: ReplicaName, content: Content },
     /// How it ended at one target: exactly one for each, unless the copy is cancelled.
     Target { replica: ReplicaName, result: Result<Verified, Failure> },
 }
@@ -138,47 +146,79 @@ enum Next<'a> {
     Nothing,
 }
 
+/// Why a source is of no use.
+enum Useless {
+    /// It could not be read.
+    Failed(Failure),
+    /// It holds another content than is known.
+    Stale(Failure),
+}
+
+/// How far one source has brought it.
+enum Came<'a> {
+    /// Every target has its answer.
+    Through,
+    /// Its copy turned out to be another content, after it was read; these targets still wait for theirs.
+    ToNothing { why: Failure, left: Vec<&'a Target> },
+}
+
+/// Why what was read is not copied.
+enum Unfit {
+    /// It came damaged, or nobody can say.
+    Failed(Failure),
+    /// The source's copy is damaged or stale.
+    Stale(Failure),
+    /// The object is another one by now.
+    Changed(Failure),
+}
+
 impl Copy<'_> {
     /// Tries one source after the other until one has delivered the first piece. From
-    /// then on the attempt stands or falls with it.
+    /// then on the attempt stands or falls with it, unless it turns out to hold another content.
     async fn run(&self) -> Result<(), Cancelled> {
+        let mut left: Vec<&Target> = self.job.targets.iter().collect();
         let mut failures = Vec::new();
         for source in &self.job.sources {
-            let opened = self.or_stop(self.open(source)).await?;
-            match opened {
-                Ok((reader, Next::Whole { piece, targets })) => {
-                    return self.write_whole(&reader, piece, &targets).await;
-                }
+            let came = match self.or_stop(self.open(source, &left)).await? {
+                Ok((reader, Next::Whole { piece, targets })) => self.write_whole(&reader, piece, targets).await?,
                 Ok((mut reader, Next::Parts { parts, first, targets })) => {
-                    return self.write_parts(&mut reader, parts, first, &targets).await;
+                    self.write_parts(&mut reader, parts, first, &targets).await?
                 }
-                Ok((_, Next::Nothing)) => return Ok(()),
-                Err(why) => {
+                Ok((_, Next::Nothing)) => Came::Through,
+                Err(Useless::Stale(why)) => Came::ToNothing { why, left: left.clone() },
+                Err(Useless::Failed(why)) => {
                     self.source_failed(&source.store, &why);
                     failures.push((source.recorded, why));
+                    continue;
+                }
+            };
+            match came {
+                Came::Through => return Ok(()),
+                Came::ToNothing { why, left: others } => {
+                    self.tell(Step::Stale { replica: source.store.name().clone(), why: why.clone() });
+                    failures.push((source.recorded, why));
+                    left = others;
                 }
             }
         }
-        let targets: Vec<_> = self.job.targets.iter().collect();
-        self.fail_all(&targets, &most_telling(failures));
+        self.fail_all(&left, &most_telling(failures));
         Ok(())
     }
 
     /// Opens the object at one source, plans, and reads the first piece.
-    async fn open<'s>(&'s self, source: &'s Source) -> Result<(Reader<'s>, Next<'s>), Failure> {
+    async fn open<'s>(&'s self, source: &'s Source, targets: &[&'s Target]) -> Result<(Reader<'s>, Next<'s>), Useless> {
         let job = self.job;
-        let mut reader = Reader::open(&source.store, &job.key, self.memory, job.stated_bytes).await?;
+        let mut reader = Reader::open(source, &job.key, self.memory, job.stated_bytes).await?;
         let size_bytes = reader.head().size_bytes;
-        if let Some(known) = job.content.filter(|known| known.size_bytes != size_bytes) {
-            let targets: Vec<_> = job.targets.iter().collect();
-            self.fail_all(&targets, &changed(&source.store, &known, &format!("{size_bytes} bytes")));
-            return Ok((reader, Next::Nothing));
+        // What the primary holds is read to its end before it is believed.
+        if let Some(known) = job.content.filter(|known| known.size_bytes != size_bytes && !source.primary) {
+            return Err(Useless::Stale(stale(&source.store, &known, &format!("{size_bytes} bytes"))));
         }
         if let Some(stated) = job.stated_bytes.filter(|stated| job.content.is_none() && *stated != size_bytes) {
-            return Err(other_size(&source.store, stated, size_bytes));
+            return Err(other_size(&source.store, stated, size_bytes).into());
         }
         let (targets, unable): (Vec<_>, Vec<_>) =
-            job.targets.iter().partition(|target| size_bytes <= target.store.profile().max_object_bytes);
+            targets.iter().copied().partition(|target| size_bytes <= target.store.profile().max_object_bytes);
         let max_parts = targets.iter().map(|target| target.store.profile().max_parts).min().unwrap_or(u32::MAX);
         let next = match plan(size_bytes, max_parts, self.memory.total_bytes()) {
             _ if targets.is_empty() && !unable.is_empty() => Next::Nothing,
@@ -200,12 +240,19 @@ impl Copy<'_> {
         Ok((reader, next))
     }
 
-    /// Whether what was read is what this generation's first read found.
-    fn expected(&self, store: &Store, read: &Content) -> Result<(), Failure> {
-        match self.job.content {
-            Some(known) if known != *read => Err(changed(store, &known, &format!("{read:?}"))),
-            _ => Ok(()),
+    /// Whether what was read is what this generation's first read found, or is the first, and sound. `md5` is that of
+    /// the whole, if the source's ETag may be one.
+    async fn examine(&self, reader: &Reader<'_>, read: &Content, md5: Option<&Md5>) -> Result<(), Unfit> {
+        let Some(known) = self.job.content.filter(|known| known != read) else {
+            return reader.confirm(read, md5).await.map_err(Unfit::Failed);
+        };
+        reader.make_sure(read, md5).await.map_err(Unfit::Failed)?;
+        let (store, found) = (reader.store(), format!("{read:?}"));
+        if !reader.is_primary() {
+            return Err(Unfit::Stale(stale(store, &known, &found)));
         }
+        self.tell(Step::Changed { from: store.name().clone(), content: *read });
+        Err(Unfit::Changed(changed(store, &known, &found)))
     }
 
     async fn or_stop<T>(&self, work: impl Future<Output = T>) -> Result<T, Cancelled> {
@@ -245,6 +292,17 @@ impl Copy<'_> {
         // Nobody listens any more: then nobody will record it either.
         let _ = self.steps.send(step);
     }
+}
+
+impl From<Failure> for Useless {
+    fn from(why: Failure) -> Self {
+        Self::Failed(why)
+    }
+}
+
+fn stale(store: &Store, known: &Content, found: &str) -> Failure {
+    let what = format!("its copy is not what this generation's first read found ({found} instead of {known:?})");
+    bare(Class::Corrupt, format!("source {}: {what}", store.name()))
 }
 
 fn changed(store: &Store, known: &Content, found: &str) -> Failure {

@@ -5,6 +5,7 @@
 //! before it writes, so that it never waits for a row while it holds another,
 //! and a fenced write finds its row by key alone and then compares the fence.
 
+mod anew;
 mod answer;
 mod backlog;
 mod breaker;
@@ -29,6 +30,7 @@ mod replicas;
 mod retry;
 mod seek;
 mod status;
+mod swept;
 mod turn;
 mod version;
 
@@ -36,6 +38,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
 
+pub use anew::Unregistered;
 pub use answer::{Answer, Answered};
 pub use breaker::{Breaker, Probed};
 pub use claim::{Claimed, Position};
@@ -85,6 +88,9 @@ struct Statements {
     complete: SqlStr,
     release: SqlStr,
     reclaim: SqlStr,
+    take_unverified: SqlStr,
+    conclude: SqlStr,
+    begin_generation: SqlStr,
 }
 
 impl Queue {
@@ -101,6 +107,9 @@ impl Queue {
             complete: complete::statement(&schema, &replicas),
             release: release::statement(&schema),
             reclaim: reclaim::statement(&schema, &replicas),
+            take_unverified: swept::take(&schema),
+            conclude: swept::conclude(&schema, &replicas),
+            begin_generation: anew::statement(&schema, &replicas),
         };
         Self { pool, schema, replicas, statements }
     }
@@ -126,6 +135,9 @@ impl Queue {
             ("complete", &s.complete),
             ("release", &s.release),
             ("reclaim", &s.reclaim),
+            ("take_unverified", &s.take_unverified),
+            ("conclude", &s.conclude),
+            ("begin_generation", &s.begin_generation),
         ];
         claims.chain(others.map(|(name, sql)| (name.to_owned(), sql.as_str()))).collect()
     }

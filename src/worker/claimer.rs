@@ -165,7 +165,7 @@ impl Claimer {
             if slots.is_empty() {
                 return Ok(Pass::Found(found));
             }
-            let floor = self.floors.entry(lane.clone()).or_insert_with(Floor::new);
+            let floor = self.floors.entry(lane.clone()).or_default();
             let asked = Instant::now();
             let question = floor.question(asked);
             let claimed = self.queue.claim(&self.daemon, lane, slots.len(), question.from).await?;

@@ -112,7 +112,7 @@ impl Permit {
 }
 
 impl Standing {
-    fn is_readable(&self) -> bool {
+    pub(super) fn is_readable(&self) -> bool {
         match self {
             Self::Barred { .. } | Self::Away { .. } => false,
             Self::ReadOnly { .. } | Self::Open(_) => true,
@@ -283,7 +283,9 @@ impl Lanes {
             })
             .collect();
         let recorded = |r: &Replica| lease.replicas.iter().any(|state| state.replica == r.name && state.recorded);
-        let source = |r: &Replica| Source { store: Arc::clone(&r.store), recorded: recorded(r) };
+        // While there is none, no replica's content may be judged by another's.
+        let primary = |r: &Replica| view.primary.is_none() || is_primary(r);
+        let source = |r: &Replica| Source { store: Arc::clone(&r.store), recorded: recorded(r), primary: primary(r) };
         let job = Job {
             key: lease.key.clone(),
             content: lease.content,

@@ -111,12 +111,18 @@ impl Runner {
             }
         }
         self.held.end(&lease.key, lease.fence);
-        if done {
+        if !done {
+            self.release(&lease).await;
+        } else if let Some((from, content)) = notes.changed.take() {
+            if !self.begin_generation(&lease, &from, content).await {
+                self.release(&lease).await;
+            }
+        } else {
             notes.rest(permits.keys().cloned());
             notes.conclude();
-        }
-        if !done || self.write(&lease, notes.report(&lease, true)).await == Answer::Changed {
-            self.release(&lease).await;
+            if self.write(&lease, notes.report(&lease, true)).await == Answer::Changed {
+                self.release(&lease).await;
+            }
         }
         self.held.strike(&lease.key, lease.fence);
         metrics::object_done(begun.elapsed());
@@ -125,7 +131,8 @@ impl Runner {
     /// Finds out what a step means, which takes a moment only where a store may be away.
     async fn judge(&self, lease: &Lease, trial: Option<&Trial>, step: Step) -> (Step, Diagnosis) {
         let diagnosis = match &step {
-            Step::Read { from, .. } => {
+            // Whatever it was, it could be read.
+            Step::Read { from, .. } | Step::Changed { from, .. } | Step::Stale { replica: from, .. } => {
                 self.health.worked(from, Role::Source);
                 Diagnosis::Object
             }
@@ -188,7 +195,7 @@ impl Runner {
 
     /// The row may still carry our fence: the key was registered again, or we are to stop. Every request of ours has
     /// ended by now, so nothing of the old content can arrive at a target later.
-    async fn release(&self, lease: &Lease) {
+    pub(super) async fn release(&self, lease: &Lease) {
         let released = self.queue.release(&[(lease.key.clone(), lease.fence)]).await;
         // Registered again while it was copied, it is due now, and nobody else tells the claimer.
         self.waker.wake();
@@ -213,7 +220,9 @@ struct Notes {
     recorded: Vec<ReplicaName>,
     due: Vec<ReplicaName>,
     content: Option<Content>,
-    /// Replicas that are on record and turned out not to have the object.
+    /// The primary has another content by now.
+    changed: Option<(ReplicaName, Content)>,
+    /// Replicas that are on record and turned out not to have the object, or not this content of it.
     missing: Vec<(ReplicaName, Failure)>,
     outcomes: Vec<(ReplicaName, Outcome)>,
     /// Whether some source had it.
@@ -232,6 +241,7 @@ impl Notes {
             recorded: lease.replicas.iter().filter(|r| r.recorded).map(|r| r.replica.clone()).collect(),
             due: lease.targets().map(|r| r.replica.clone()).collect(),
             content: None,
+            changed: None,
             missing: Vec::new(),
             outcomes: Vec::new(),
             was_read: false,
@@ -249,6 +259,8 @@ impl Notes {
                     self.outcomes.push((from, Outcome::Recorded(Verified::Source)));
                 }
             }
+            Step::Changed { from, content } => self.changed = Some((from, content)),
+            Step::Stale { replica, why } => self.missing.push((replica, why)),
             Step::SourceFailed { replica, why } => {
                 if why.class == Class::Gone && self.recorded.contains(&replica) {
                     self.missing.push((replica, why));
@@ -290,7 +302,7 @@ impl Notes {
     /// filled at once; if none had, all wait alike for the upload to end.
     fn conclude(&mut self) {
         for (replica, why) in std::mem::take(&mut self.missing) {
-            let next = if self.was_read {
+            let next = if self.was_read && why.class == Class::Gone {
                 Next::After { delay: Duration::ZERO, counted: true }
             } else {
                 self.next(&replica, &why)

@@ -2,9 +2,11 @@
 //! and the real binary where a process is to die. One module a promise.
 
 mod abandoned;
+mod changed;
 mod claims;
 mod commands;
 mod completion;
+mod crash;
 mod crash_points;
 mod daemon;
 mod demo;
@@ -14,6 +16,7 @@ mod migrations;
 mod operator;
 mod outages;
 mod plans;
+mod recheck;
 mod rights;
 mod shutdown;
 mod sources;

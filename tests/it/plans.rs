@@ -110,6 +110,11 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
                 "release" => format!("{keys}, {}", same("77::bigint")),
                 "claim_these" => format!("{keys}, 1000000, 5"),
                 "reclaim" => "'lock of this test', 1000000".to_owned(),
+                "begin_generation" => {
+                    "'{k1}', '{77}'::bigint[], '{1}'::bigint[], 5, 7, 'b2', 1, false, 'changed'".to_owned()
+                }
+                "take_unverified" => "16, 1000000".to_owned(),
+                "conclude" => format!("{keys}, {}, {}", same("77::bigint"), same("1::bigint")),
                 seek if seek.starts_with("seek ") => "256, -9223372036854775808, 0".to_owned(),
                 "next_due" => String::new(),
                 "complete" => {
