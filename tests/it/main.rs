@@ -12,6 +12,7 @@ mod migrations;
 mod operator;
 mod outages;
 mod plans;
+mod probe;
 mod rights;
 mod shutdown;
 mod sources;

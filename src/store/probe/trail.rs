@@ -137,15 +137,21 @@ impl Probe<'_> {
         failed
     }
 
-    /// To be removed by key alone. Where versions are kept that would only add a marker, so what is known by
-    /// its version is left out.
+    /// To be removed by key alone. Where versions may be kept that can add a marker, even to what never was: so
+    /// what is known by its version is left out, and what is not there.
     async fn without_known_version(&self) -> Vec<Version> {
         let listed = self.our_keys().await.unwrap_or_default();
-        let mut keys: BTreeSet<_> = self.trail.keys.iter().cloned().chain(listed).collect();
-        if self.versioned != Known::No {
-            keys.retain(|key| !self.trail.versions.iter().any(|version| version.key == *key));
+        let keys: BTreeSet<_> = self.trail.keys.iter().cloned().chain(listed).collect();
+        let mut plain = Vec::new();
+        for key in keys {
+            let left_out = self.versioned != Known::No
+                && (self.trail.versions.iter().any(|version| version.key == key)
+                    || matches!(self.is_there(&key).await, Ok(false)));
+            if !left_out {
+                plain.push(Version { key, id: None });
+            }
         }
-        keys.into_iter().map(|key| Version { key, id: None }).collect()
+        plain
     }
 
     async fn still_there(&self, by_version: bool) -> Result<Vec<Version>, StoreError> {
