@@ -140,6 +140,7 @@ async fn bare(stage: &Stage) -> anyhow::Result<Vec<f64>> {
             content: Some(content),
             outcomes: targets.iter().map(|t| (t.clone(), Outcome::Recorded(Verified::Compared))).collect(),
             release: true,
+            settle: None,
         };
         queue.complete(&[report]).await?;
         took.push(millis(begun.elapsed()));

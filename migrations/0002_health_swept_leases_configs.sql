@@ -38,11 +38,11 @@ CREATE INDEX swept_leases_verify ON {schema}.swept_leases (verify_at) WHERE veri
 COMMENT ON TABLE {schema}.swept_leases IS
     'Objects whose lease ran out without its holder: the dead holder''s last request may still arrive at a store.';
 COMMENT ON COLUMN {schema}.swept_leases.times IS
-    'How often in a row, within this generation. From the second time on the object waits longer and longer, and is copied alone.';
+    'How often in a row, within this generation; 0: a holder since has lived to record a copy. From the second time on the object waits longer and longer, and is copied alone.';
 COMMENT ON COLUMN {schema}.swept_leases.last_at IS
     'µs at which it was last swept.';
 COMMENT ON COLUMN {schema}.swept_leases.verify_at IS
-    'µs from which on the copies recorded since are read once more; NULL: none is recorded yet.';
+    'µs from which on the recorded copies are read once more; NULL: none was recorded since.';
 
 -- How each daemon is configured, as far as the others are concerned.
 ALTER TABLE {schema}.daemons

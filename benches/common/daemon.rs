@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::metrics::Metrics;
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
@@ -23,7 +24,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts it with the configuration in `folder`, and waits until it copies to both targets.
-    pub(super) async fn start(folder: &Path) -> anyhow::Result<Self> {
+    pub async fn start(folder: &Path) -> anyhow::Result<Self> {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let log = folder.join(format!("daemon-{}.log", STARTED.fetch_add(1, Ordering::Relaxed)));
         let process = Command::new(env!("CARGO_BIN_EXE_copyhold"))
@@ -57,6 +58,13 @@ impl Daemon {
             None => Ok(()),
             Some(status) => bail!("a daemon ended by itself ({status}); it said\n{}", self.said()),
         }
+    }
+
+    /// What it tells of itself.
+    pub async fn metrics(&self) -> anyhow::Result<Metrics> {
+        let said = self.said();
+        let address = said.split_once("on http://").context("it does not say where its pages are")?.1;
+        Metrics::of(address.split_whitespace().next().context("an address")?).await
     }
 
     /// Resident memory now, and the most that it ever was, in MiB.

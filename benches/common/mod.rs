@@ -8,6 +8,7 @@
 pub mod bare;
 pub mod daemon;
 pub mod machine;
+pub mod metrics;
 pub mod report;
 pub mod stage;
 pub mod stores;

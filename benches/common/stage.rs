@@ -1,4 +1,4 @@
-use std::{fmt::Write as _, fs, time::Duration};
+use std::{fs, time::Duration};
 
 use anyhow::Context as _;
 use copyhold::{
@@ -54,7 +54,7 @@ impl Stage {
         cluster.create_database("app", None).await?;
         let folder = TempDir::new()?;
         let path = folder.path().join("copyhold.toml");
-        fs::write(&path, configuration(&cluster.url("app"), stores, settings)?)?;
+        fs::write(&path, stores.configuration(&cluster.url("app"), settings)?)?;
         let config = config::load(&path, Vec::<(String, String)>::new())?;
         queue::migrate(&config).await?;
         let pool = PgPool::connect(&cluster.url("app")).await?;
@@ -136,21 +136,4 @@ impl Stage {
         self.cluster.stop().await?;
         Ok(())
     }
-}
-
-fn configuration(database: &str, stores: &Stores, settings: &str) -> anyhow::Result<String> {
-    let mut text = format!("primary = \"b2\"\n[database]\nurl = \"{database}\"\n");
-    for replica in Stores::REPLICAS {
-        write!(
-            text,
-            "[replicas.{replica}]\nendpoint = \"{}\"\nregion = \"us-east-1\"\nbucket = \"{}\"\npath_style = true\n\
-             access_key_id = \"{}\"\nsecret_access_key = \"{}\"\n",
-            stores.endpoint,
-            Stores::bucket_of(replica),
-            stores.access_key_id,
-            stores.secret_access_key
-        )?;
-    }
-    write!(text, "[http]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"text\"\n{settings}")?;
-    Ok(text)
 }

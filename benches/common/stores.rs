@@ -1,4 +1,4 @@
-use std::process::Stdio;
+use std::{fmt::Write as _, process::Stdio};
 
 use anyhow::{Context as _, bail};
 use copyhold::sandbox::s3::{BucketHandle, BucketOptions, S3Server};
@@ -84,6 +84,24 @@ impl Stores {
             bucket.put(&format!("object-{i}"), copyhold::sandbox::s3::synthetic::bytes(u64::from(i), 0..bytes));
         }
         Ok(())
+    }
+
+    /// Of a daemon that copies between them.
+    pub fn configuration(&self, database: &str, settings: &str) -> anyhow::Result<String> {
+        let mut text = format!("primary = \"b2\"\n[database]\nurl = \"{database}\"\n");
+        for replica in Self::REPLICAS {
+            write!(
+                text,
+                "[replicas.{replica}]\nendpoint = \"{}\"\nregion = \"us-east-1\"\nbucket = \"{}\"\npath_style = true\n\
+                 access_key_id = \"{}\"\nsecret_access_key = \"{}\"\n",
+                self.endpoint,
+                Self::bucket_of(replica),
+                self.access_key_id,
+                self.secret_access_key
+            )?;
+        }
+        write!(text, "[http]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"text\"\n{settings}")?;
+        Ok(text)
     }
 
     /// Ends them and waits for it.

@@ -143,6 +143,15 @@ pub struct Lease {
     pub heartbeat: Duration,
 }
 
+impl Lease {
+    /// After this time nothing that a dead holder has sent still arrives at a store: all its requests have timed out
+    /// long since, on both sides.
+    #[must_use]
+    pub fn settle(&self) -> Duration {
+        (2 * self.timeout).max(Duration::from_mins(1))
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Sweeper {
     pub every: Duration,

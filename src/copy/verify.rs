@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::{
-    failure::{bare, of_target},
+    failure::{bare, of_source, of_target},
     hash::Plain,
 };
 use crate::{
@@ -19,6 +19,17 @@ pub(super) async fn hash_of(store: &Store, key: &ObjectKey) -> Result<Content, S
         hash.update(&frame);
     }
     Ok(hash.content())
+}
+
+/// Reads a recorded copy once more and holds it against what is known of the object. *Gone* and *corrupt* speak of the
+/// copy; of it any other failure says nothing.
+pub async fn still_there(store: &Store, key: &ObjectKey, content: &Content) -> Result<(), Failure> {
+    let there = hash_of(store, key).await.map_err(|error| of_source(store, error))?;
+    if there == *content {
+        return Ok(());
+    }
+    let what = format!("its copy has other bytes than were recorded ({there:?} instead of {content:?})");
+    Err(bare(Class::Corrupt, format!("replica {}: {what}", store.name())))
 }
 
 /// Proves a copy by the ETag that the store answered; where that is no checksum of ours, by

@@ -48,6 +48,9 @@ pub struct Lease {
     pub content: Option<Content>,
     /// How long this generation is registered, by the database's clock.
     pub age: Duration,
+    /// A lease of this object ran out without its holder, whose last request may still arrive at a store; how often in
+    /// a row within this generation. `None`: none did, as far as it is remembered.
+    pub swept: Option<u32>,
     /// In the order of the configuration.
     pub replicas: Vec<ReplicaState>,
 }

@@ -98,7 +98,7 @@ pub(super) fn fresh(schema: &SchemaName, replicas: &[ReplicaName], lane: &Replic
 }
 
 /// The lane's own predicate, word for word, and that the time has come: anything else may become a Seq Scan.
-fn claimable(schema: &SchemaName, lane: &ReplicaName) -> String {
+pub(super) fn claimable(schema: &SchemaName, lane: &ReplicaName) -> String {
     let (copy, due) = (lane.column(), lane.due_column());
     format!(
         "{copy} IS NULL AND {due} < {PARKED} AND lock IS NULL
@@ -135,7 +135,9 @@ RETURNING o.object_key, o.generation, o.size_bytes, o.content_hash, {lane_due} A
        ARRAY[{is_due}] AS due,
        (SELECT json_object_agg(f.replica, json_build_array(f.class, f.attempts))::text
           FROM {schema}.copy_failures f
-         WHERE f.object_key = o.object_key AND f.generation = o.generation) AS failures"
+         WHERE f.object_key = o.object_key AND f.generation = o.generation) AS failures,
+       (SELECT CASE WHEN s.generation = o.generation THEN s.times ELSE 0 END
+          FROM {schema}.swept_leases s WHERE s.object_key = o.object_key) AS swept"
     ))
 }
 
@@ -189,7 +191,7 @@ impl Queue {
         Ok(self.take(daemon, keys, &self.statements.claim_these, |query| query).await?.leases)
     }
 
-    fn lane(&self, lane: &ReplicaName) -> Result<usize, QueueError> {
+    pub(super) fn lane(&self, lane: &ReplicaName) -> Result<usize, QueueError> {
         let at = self.replicas.iter().position(|r| r == lane);
         at.ok_or_else(|| QueueError::Inconsistent { statement: NAME, what: format!("no replica {lane}") })
     }
@@ -252,6 +254,7 @@ impl Queue {
             size_bytes,
             content: size_bytes.zip(hash).map(|(size_bytes, hash)| Content { size_bytes, hash }),
             age: Duration::try_from_secs_f64(row.try_get("age")?).unwrap_or_default(),
+            swept: row.try_get::<Option<i32>, _>("swept")?.map(i32::unsigned_abs),
             replicas: self.replicas.iter().zip(&recorded).zip(&due).map(state).collect(),
             key,
         })

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use sqlx::SqlStr;
 
 use super::{
@@ -23,6 +25,9 @@ pub struct Report {
     pub outcomes: Vec<(ReplicaName, Outcome)>,
     /// Whether the lease ends with it.
     pub release: bool,
+    /// The object's lease was swept before, and copies have been recorded under this one: they are read once more
+    /// after this long, when nothing that the dead holder has sent can still arrive.
+    pub settle: Option<Duration>,
 }
 
 /// What to write of one replica, as numbers that travel in an array.
@@ -32,9 +37,9 @@ mod mark {
     pub(super) const CLEAR: i16 = 2;
 }
 
-/// `$1`–`$6` one entry per report: key, fence, generation, size, hash, release.
-/// `$7`–`$11` one entry per failure: key, replica, class, message, whether it counts.
-/// `$12`, `$13` one entry per copy whose failures are forgotten: key, replica.
+/// `$1`–`$7` one entry per report: key, fence, generation, size, hash, release, µs until its copies are read again.
+/// `$8`–`$12` one entry per failure: key, replica, class, message, whether it counts.
+/// `$13`, `$14` one entry per copy whose failures are forgotten: key, replica.
 /// Then two arrays per replica, one entry per report: the mark, and µs until it is due
 /// (NULL: left alone, the greatest: parked).
 pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
@@ -43,7 +48,7 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr
     let columns = |what: &dyn Fn(usize, &ReplicaName) -> String| {
         replicas.iter().enumerate().map(|(i, r)| what(i, r)).collect::<String>()
     };
-    let arrays = columns(&|i, _| format!(", ${}::smallint[], ${}::bigint[]", 14 + 2 * i, 15 + 2 * i));
+    let arrays = columns(&|i, _| format!(", ${}::smallint[], ${}::bigint[]", 15 + 2 * i, 16 + 2 * i));
     let names = columns(&|i, _| format!(", m{i}, d{i}"));
     let sets = columns(&|i, r| {
         let (copy, due) = (r.column(), r.due_column());
@@ -58,8 +63,9 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr
     built(format!(
         "-- queue::complete
 WITH asked AS MATERIALIZED (
-    SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bool[]{arrays})
-        AS a(k, f, g, size, hash, release{names})
+    SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bool[],
+                         $7::bigint[]{arrays})
+        AS a(k, f, g, size, hash, release, settle{names})
 ),
 {held},
 done AS (
@@ -78,7 +84,7 @@ failed AS (
         (object_key, replica, generation, attempts, class, message, first_at, last_at)
     SELECT done.object_key, x.replica, done.generation, x.counted::int, x.class, x.message,
            {schema}.now_utc_micro_seconds(), {schema}.now_utc_micro_seconds()
-    FROM unnest($7::text[], $8::text[], $9::text[], $10::text[], $11::bool[]) AS x(k, replica, class, message, counted)
+    FROM unnest($8::text[], $9::text[], $10::text[], $11::text[], $12::bool[]) AS x(k, replica, class, message, counted)
     JOIN done ON done.object_key = x.k
     ON CONFLICT (object_key, replica) DO UPDATE
        SET attempts = CASE WHEN f.generation = excluded.generation AND f.class = excluded.class
@@ -89,8 +95,15 @@ failed AS (
 ),
 mended AS (
     DELETE FROM {schema}.copy_failures f
-    USING unnest($12::text[], $13::text[]) AS x(k, replica), done
+    USING unnest($13::text[], $14::text[]) AS x(k, replica), done
     WHERE f.object_key = x.k AND f.replica = x.replica AND done.object_key = x.k
+),
+-- its last holder but one has died, this one gives it back
+survived AS (
+    UPDATE {schema}.swept_leases s
+       SET verify_at = {schema}.now_utc_micro_seconds() + a.settle, times = CASE WHEN a.release THEN 0 ELSE s.times END
+      FROM done JOIN asked a ON a.k = done.object_key AND a.f = done.f
+     WHERE s.object_key = done.object_key AND a.settle IS NOT NULL
 )
 {answers}"
     ))
@@ -117,6 +130,7 @@ impl Queue {
             .bind(each(|r| r.content.map(|c| c.size_bytes.cast_signed())))
             .bind(each(|r| r.content.map(|c| c.hash.to_bigint())))
             .bind(reports.iter().map(|r| r.release).collect::<Vec<_>>())
+            .bind(each(|r| r.settle.map(micros)))
             .bind(failures.iter().map(|f| f.key.as_str()).collect::<Vec<_>>())
             .bind(failures.iter().map(|f| f.replica.as_str()).collect::<Vec<_>>())
             .bind(failures.iter().map(|f| f.why.class.as_str()).collect::<Vec<_>>())

@@ -14,7 +14,7 @@ pub struct Forgotten {
 }
 
 impl Queue {
-    /// Deletes the rows of objects and what is known of their failures; no bucket is touched. A leased row is deleted
+    /// Deletes the rows of objects, what is known of their failures, and that their holders died; no bucket is touched. A leased row is deleted
     /// only with `leased_too`: its holder finds no row any more, stops, and may leave a copy behind that is on no
     /// record.
     pub async fn forget(&self, keys: &[ObjectKey], leased_too: bool) -> Result<Forgotten, QueueError> {
@@ -37,6 +37,9 @@ done AS (
 ),
 failures AS (
     DELETE FROM {schema}.copy_failures f USING done WHERE f.object_key = done.object_key
+),
+sweeps AS (
+    DELETE FROM {schema}.swept_leases s USING done WHERE s.object_key = done.object_key
 )
 SELECT a.k, a.known, done.object_key IS NOT NULL FROM asked a LEFT JOIN done ON done.object_key = a.k ORDER BY a.k"
         ));

@@ -1,60 +1,102 @@
+use std::time::Duration;
+
 use sqlx::SqlStr;
 
-use super::{Queue, QueueError, built, daemons::DaemonId, error::limited};
-use crate::domain::{Fence, ObjectKey, SchemaName};
+use super::{PARKED, Queue, QueueError, built, daemons::DaemonId, error::limited, micros};
+use crate::domain::{Fence, ObjectKey, ReplicaName, SchemaName};
 
 const NAME: &str = "queue::reclaim";
 /// Rows that one statement frees at most, so that it stays short.
 pub(super) const BATCH: i64 = 500;
+
+/// How long an object waits after its second holder in a row has died: an object that kills whoever copies it must
+/// not do so all the time. Each further time it is twice as long.
+const SECOND_TIME: Duration = Duration::from_secs(10);
+const AT_MOST: Duration = Duration::from_mins(15);
 
 /// A lease that ended without its holder.
 #[derive(Debug, Clone)]
 pub struct Reclaimed {
     pub key: ObjectKey,
     pub holder: DaemonId,
+    /// How often in a row this has happened to the object, within its generation; at least 1.
+    pub times: u32,
 }
 
-/// `$1` the key of the duty's advisory lock.
+/// `$1` the key of the duty's advisory lock, `$2` µs after which a dead holder's last request has arrived.
 ///
 /// The lock is the transaction's own, so it cannot outlive a dead sweeper, not even behind a pooler. FOR UPDATE
 /// re-reads each row that was just renewed, so a lease that its owner saved is not taken from it.
-pub(super) fn statement(schema: &SchemaName) -> SqlStr {
+pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
     let schema = schema.quoted();
+    let now = format!("{schema}.now_utc_micro_seconds()");
+    let each =
+        |what: &dyn Fn(&ReplicaName) -> String, glue: &str| replicas.iter().map(what).collect::<Vec<_>>().join(glue);
+    let missing = |r: &ReplicaName| format!("(o.{} IS NULL AND o.{} < {PARKED})", r.column(), r.due_column());
+    let any_missing = each(&|r| format!("coalesce({}, false)", missing(r)), " OR ");
+    // The first time it keeps its place: greatest() passes over NULL.
+    let put_off = each(
+        &|r| {
+            let due = r.due_column();
+            format!("{due} = CASE WHEN {} THEN greatest(o.{due}, {now} + swept.wait) ELSE o.{due} END", missing(r))
+        },
+        ",
+       ",
+    );
+    let (first_wait, longest) = (micros(SECOND_TIME), micros(AT_MOST));
     built(format!(
         "-- queue::reclaim
 WITH duty AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)) AS mine
 ),
 dead AS MATERIALIZED (
-    SELECT o.object_key, o.lease FROM {schema}.object_copies o
+    SELECT o.object_key, o.lease, o.generation, {any_missing} AS missing FROM {schema}.object_copies o
     WHERE (SELECT mine FROM duty)
-      AND o.lock IS NOT NULL AND o.lock < {schema}.now_utc_micro_seconds()
+      AND o.lock IS NOT NULL AND o.lock < {now}
     ORDER BY o.lock
     LIMIT {BATCH}
     FOR NO KEY UPDATE SKIP LOCKED
+),
+-- How often; and if nothing is missing, nobody will come by to record a copy and say when all are to be read again.
+swept AS (
+    INSERT INTO {schema}.swept_leases AS s (object_key, generation, times, last_at, verify_at)
+    SELECT object_key, generation, 1, {now}, CASE WHEN NOT missing THEN {now} + $2 END FROM dead
+    ON CONFLICT (object_key) DO UPDATE
+       SET times = CASE WHEN s.generation = excluded.generation THEN s.times ELSE 0 END + 1,
+           generation = excluded.generation, last_at = excluded.last_at,
+           -- What was to be read again still is, and not before this holder's last request has arrived as well.
+           verify_at = CASE WHEN s.verify_at IS NOT NULL THEN {now} + $2 ELSE excluded.verify_at END
+    RETURNING object_key, times,
+              CASE WHEN times > 1
+                   THEN (least({first_wait} * 2.0 ^ (least(times, 30) - 2), {longest}) * (0.8 + 0.4 * random()))::bigint
+              END AS wait
 )
 UPDATE {schema}.object_copies o
-   SET lock = NULL, lease = NULL
-  FROM dead
+   SET lock = NULL, lease = NULL,
+       {put_off}
+  FROM dead JOIN swept USING (object_key)
  WHERE o.object_key = dead.object_key AND o.lease = dead.lease
-RETURNING o.object_key, dead.lease"
+RETURNING o.object_key, dead.lease, swept.times"
     ))
 }
 
 impl Queue {
-    /// Frees rows whose lease has run out, at most one batch; nothing if another daemon is at it.
-    pub async fn reclaim(&self) -> Result<Vec<Reclaimed>, QueueError> {
-        let rows: Vec<(String, i64)> = limited(
+    /// Frees rows whose lease has run out, at most one batch; nothing if another daemon is at it. From the second
+    /// time on the object's missing copies wait. `settle`: after this time nothing that a dead holder has sent can
+    /// still arrive at a store.
+    pub async fn reclaim(&self, settle: Duration) -> Result<Vec<Reclaimed>, QueueError> {
+        let rows: Vec<(String, i64, i32)> = limited(
             NAME,
             sqlx::query_as(self.statements.reclaim.clone())
                 .bind(format!("{}:{NAME}", self.schema))
+                .bind(micros(settle))
                 .fetch_all(&self.pool),
         )
         .await?;
-        let parse = |(key, lease)| {
+        let parse = |(key, lease, times): (_, _, i32)| {
             let key = ObjectKey::new(key)
                 .map_err(|e| QueueError::Inconsistent { statement: NAME, what: format!("a key in the answer: {e}") })?;
-            Ok(Reclaimed { key, holder: DaemonId::of(Fence(lease)) })
+            Ok(Reclaimed { key, holder: DaemonId::of(Fence(lease)), times: times.unsigned_abs() })
         };
         rows.into_iter().map(parse).collect()
     }

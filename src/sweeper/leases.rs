@@ -22,6 +22,8 @@ pub struct Sweeper {
     pub queue: Queue,
     pub every: Duration,
     pub lease_time: Duration,
+    /// After this time nothing that a dead holder has sent still arrives at a store.
+    pub settle: Duration,
     pub waker: Waker,
 }
 
@@ -56,7 +58,7 @@ impl Sweeper {
             }
         }
         loop {
-            let freed = self.queue.reclaim().await?;
+            let freed = self.queue.reclaim(self.settle).await?;
             if freed.is_empty() {
                 return Ok(());
             }
@@ -67,7 +69,7 @@ impl Sweeper {
     }
 }
 
-/// One line per dead holder, with one of its keys.
+/// One line per dead holder, with one of its keys, and one per object that may be what they died of.
 fn say(freed: &[Reclaimed]) {
     let mut by_holder: BTreeMap<i32, (usize, &Reclaimed)> = BTreeMap::new();
     for one in freed {
@@ -80,6 +82,19 @@ fn say(freed: &[Reclaimed]) {
             object.key = %example.key,
             "Freed {leases} leases that daemon {holder} has let run out, {} for one",
             example.key
+        );
+    }
+    for again in freed.iter().filter(|one| one.times > 1) {
+        metrics::abandoned_again();
+        warn!(
+            object.key = %again.key,
+            daemon = again.holder.number(),
+            times = again.times,
+            "{} has lost its holder {} times in a row, daemon {} the last: it waits longer each time and is copied \
+             alone. If those daemons died of it, `copyhold park` puts it aside",
+            again.key,
+            again.times,
+            again.holder
         );
     }
 }

@@ -144,6 +144,7 @@ fn merge(batch: &mut Batch, Said { report, until, answer }: Said) {
             }
             waiting.report.content = report.content.or(waiting.report.content);
             waiting.report.release |= report.release;
+            waiting.report.settle = report.settle.or(waiting.report.settle);
             waiting.until = until;
             waiting.answers.push(answer);
         }

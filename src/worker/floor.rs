@@ -18,31 +18,39 @@ const AT_LEAST_EVERY: Duration = Duration::from_secs(10);
 /// every claim. But a row may appear there later: committed late, released, swept. So now and then the lane is asked
 /// from its beginning, and the dearer that is, the more seldom.
 #[derive(Debug)]
-pub(super) struct Floor {
+pub struct Floor {
     at: Position,
     from_the_beginning_at: Option<Instant>,
 }
 
 /// One question to a lane.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Question {
+pub struct Question {
     pub from: Position,
     asked: Instant,
 }
 
+impl Default for Floor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Floor {
-    pub(super) fn new() -> Self {
+    #[must_use]
+    pub fn new() -> Self {
         Self { at: Position::BEGINNING, from_the_beginning_at: None }
     }
 
     /// From where to ask now.
-    pub(super) fn question(&self, now: Instant) -> Question {
+    #[must_use]
+    pub fn question(&self, now: Instant) -> Question {
         let beginning = self.from_the_beginning_at.is_none_or(|at| at <= now);
         Question { from: if beginning { Position::BEGINNING } else { self.at }, asked: now }
     }
 
     /// What came of it: the last place that was taken, if any, whether as many rows came as were asked for, and when.
-    pub(super) fn answered(&mut self, question: Question, last: Option<Position>, filled: bool, now: Instant) {
+    pub fn answered(&mut self, question: Question, last: Option<Position>, filled: bool, now: Instant) {
         if question.from == Position::BEGINNING {
             let took = now.saturating_duration_since(question.asked);
             let rest = took * REST;
@@ -60,7 +68,8 @@ impl Floor {
     }
 
     /// How long until it may be asked from the beginning again.
-    pub(super) fn until_beginning(&self, now: Instant) -> Duration {
+    #[must_use]
+    pub fn until_beginning(&self, now: Instant) -> Duration {
         self.from_the_beginning_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
     }
 }

@@ -117,6 +117,7 @@ mod tests {
             size_bytes: None,
             content: None,
             age: Duration::ZERO,
+            swept: None,
             replicas: Vec::new(),
         }
     }

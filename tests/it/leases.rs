@@ -8,6 +8,8 @@ use rustix::process::Signal;
 use crate::world::{World, key, soon};
 use copyhold::sandbox::s3::{Fault, Gate, Op, When};
 
+const SETTLE: Duration = Duration::from_mins(3);
+
 #[tokio::test]
 async fn a_heartbeat_moves_the_lease_on_and_says_which_are_lost() {
     let world = World::new().await;
@@ -62,7 +64,7 @@ async fn the_sweeper_frees_what_has_run_out_and_nothing_else() {
             "UPDATE copyhold.object_copies SET lock = copyhold.now_utc_micro_seconds() - 1 WHERE object_key = 'dead'",
         )
         .await;
-    let freed = world.queue().reclaim().await.unwrap();
+    let freed = world.queue().reclaim(SETTLE).await.unwrap();
     assert_eq!(freed.iter().map(|f| (f.key.as_str(), f.holder)).collect::<Vec<_>>(), [("dead", daemon.id)]);
     assert_eq!(
         world
@@ -76,7 +78,7 @@ async fn the_sweeper_frees_what_has_run_out_and_nothing_else() {
     let late =
         world.queue().renew(&[(dead.key.clone(), dead.fence, dead.generation)], Duration::from_mins(1)).await.unwrap();
     assert_eq!(late[0].2, Answer::Changed);
-    assert!(world.queue().reclaim().await.unwrap().is_empty());
+    assert!(world.queue().reclaim(SETTLE).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -91,9 +93,9 @@ async fn only_one_sweeper_acts_at_a_time() {
         .execute(&mut *other)
         .await
         .unwrap();
-    assert!(world.queue().reclaim().await.unwrap().is_empty());
+    assert!(world.queue().reclaim(SETTLE).await.unwrap().is_empty());
     other.commit().await.unwrap();
-    assert_eq!(world.queue().reclaim().await.unwrap().len(), 1);
+    assert_eq!(world.queue().reclaim(SETTLE).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

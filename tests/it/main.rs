@@ -1,18 +1,23 @@
 //! What Copyhold promises, on real parts: a private PostgreSQL cluster per run with a database per test, S3 over HTTP,
 //! and the real binary where a process is to die. One module a promise.
 
+mod abandoned;
+mod changed;
 mod claims;
 mod commands;
 mod completion;
+mod crash;
 mod crash_points;
 mod daemon;
 mod demo;
+mod health;
 mod leases;
 mod migrations;
 mod operator;
 mod outages;
 mod plans;
 mod probe;
+mod recheck;
 mod rights;
 mod shutdown;
 mod sources;

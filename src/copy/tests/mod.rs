@@ -2,6 +2,7 @@
 
 mod adopt;
 mod cancel;
+mod changed;
 mod damage;
 mod memory;
 mod parts;
@@ -92,7 +93,7 @@ impl Setup {
             key: ObjectKey::new(key).unwrap(),
             content: None,
             stated_bytes: None,
-            sources: vec![Source { store: self.store("b2").await, recorded: true }],
+            sources: vec![Source { store: self.store("b2").await, recorded: true, primary: true }],
             targets: vec![self.target("wasabi").await, self.target("scw").await],
         }
     }
@@ -157,6 +158,26 @@ impl Told {
 
     fn is_proven(&self) -> bool {
         self.ended == Ended::Done && self.of("wasabi").is_ok() && self.of("scw").is_ok()
+    }
+
+    /// What the primary was found to hold instead of the known content.
+    fn changed(&self) -> Option<Content> {
+        self.steps.iter().find_map(|step| match step {
+            Step::Changed { content, .. } => Some(*content),
+            _ => None,
+        })
+    }
+
+    /// The sources whose copies are not the known content.
+    fn stale(&self) -> Vec<&str> {
+        let stale = self.steps.iter().filter_map(|step| match step {
+            Step::Stale { replica, why } => {
+                assert_eq!(why.class, Class::Corrupt, "{why:?}");
+                Some(replica.as_str())
+            }
+            _ => None,
+        });
+        stale.collect()
     }
 
     fn sources_failed(&self) -> Vec<(&str, Class)> {

@@ -1,0 +1,85 @@
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// When a contest ends: so many objects are done, or so much time has passed.
+pub(super) struct Goal {
+    pub(super) objects: u64,
+    pub(super) at_most: Duration,
+}
+
+/// A contest that is under way.
+pub(super) struct Run {
+    begun: Instant,
+    end: Instant,
+    objects: u64,
+    done: AtomicU64,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Score {
+    pub(super) objects: u64,
+    pub(super) took: Duration,
+}
+
+impl Goal {
+    pub(super) fn begin(&self) -> Arc<Run> {
+        let begun = Instant::now();
+        Arc::new(Run { begun, end: begun + self.at_most, objects: self.objects, done: AtomicU64::new(0) })
+    }
+}
+
+impl Run {
+    pub(super) fn goes_on(&self) -> bool {
+        self.done.load(Ordering::Relaxed) < self.objects && Instant::now() < self.end
+    }
+
+    pub(super) fn did(&self, objects: u64) {
+        self.done.fetch_add(objects, Ordering::Relaxed);
+    }
+
+    pub(super) fn score(&self) -> Score {
+        Score { objects: self.done.load(Ordering::Relaxed), took: self.begun.elapsed() }
+    }
+}
+
+impl Score {
+    pub(super) fn rate(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "millions at most")]
+        let objects = self.objects as f64;
+        objects / self.took.as_secs_f64()
+    }
+}
+
+impl fmt::Display for Score {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0}/s ({} in {:.1} s)", self.rate(), self.objects, self.took.as_secs_f64())
+    }
+}
+
+/// Several runs of one contestant.
+#[derive(Default)]
+pub(super) struct Rates(Vec<f64>);
+
+impl Rates {
+    pub(super) fn add(&mut self, score: Score) {
+        self.0.push(score.rate());
+        self.0.sort_by(f64::total_cmp);
+    }
+
+    pub(super) fn median(&self) -> f64 {
+        self.0[self.0.len() / 2]
+    }
+}
+
+impl fmt::Display for Rates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0}/s ({:.0} to {:.0})", self.median(), self.0[0], self.0[self.0.len() - 1])
+    }
+}

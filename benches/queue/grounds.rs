@@ -1,0 +1,139 @@
+use std::{
+    fs,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use anyhow::Context as _;
+use copyhold::{
+    config::{self, Config},
+    domain::ReplicaName,
+    queue::{self, Queue},
+    sandbox::postgres::{Cluster, Options},
+};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
+use tempfile::TempDir;
+
+use super::common::{machine, stores::Stores};
+
+/// Connections of every contest.
+pub(super) const CONNECTIONS: u32 = 8;
+
+/// A durable PostgreSQL, in which each contest gets a fresh copy of a table that was made once.
+pub(super) struct Grounds {
+    cluster: Cluster,
+    copies: AtomicUsize,
+}
+
+/// A database of its own. Dropped with [`Grounds::clear`].
+pub(super) struct Ground {
+    pub(super) name: String,
+    pub(super) url: String,
+    pub(super) pool: PgPool,
+}
+
+impl Grounds {
+    pub(super) async fn begin() -> anyhow::Result<Self> {
+        // Memory for the tables that are measured, and no checkpoint in the middle of half a minute.
+        let settings = [("shared_buffers", "1GB"), ("max_wal_size", "4GB")];
+        let options = settings.iter().fold(Options::default(), |options, (name, value)| options.with(name, value));
+        let cluster = Cluster::start(options).await?;
+        let folder = cluster.folder().parent().context("a folder for temporary files")?.to_owned();
+        let rate = tokio::task::spawn_blocking(move || machine::fdatasyncs_per_second(&folder)).await??;
+        println!("-- {}; {rate:.0} fdatasyncs/s; fsync on, synchronous_commit on, {settings:?}", machine::load());
+        Ok(Self { cluster, copies: AtomicUsize::new(0) })
+    }
+
+    /// An empty database.
+    pub(super) async fn make(&self, name: &str) -> anyhow::Result<Ground> {
+        self.cluster.create_database(name, None).await?;
+        self.ground(name.to_owned())
+    }
+
+    /// A copy of one to which nobody is connected.
+    pub(super) async fn copy(&self, template: &str) -> anyhow::Result<Ground> {
+        let name = format!("{template}_{}", self.copies.fetch_add(1, Ordering::Relaxed));
+        self.cluster.create_database(&name, Some(template)).await?;
+        self.ground(name)
+    }
+
+    /// One that is there.
+    pub(super) fn open(&self, name: &str) -> anyhow::Result<Ground> {
+        self.ground(name.to_owned())
+    }
+
+    fn ground(&self, name: String) -> anyhow::Result<Ground> {
+        let url = self.cluster.url(&name);
+        let pool = PgPoolOptions::new().max_connections(CONNECTIONS).min_connections(CONNECTIONS).connect_lazy(&url)?;
+        Ok(Ground { name, url, pool })
+    }
+
+    pub(super) async fn clear(&self, ground: Ground) -> anyhow::Result<()> {
+        ground.pool.close().await;
+        Ok(self.cluster.drop_database(&ground.name).await?)
+    }
+
+    /// Drops one that copies were made of.
+    pub(super) async fn forget(&self, template: &str) -> anyhow::Result<()> {
+        Ok(self.cluster.drop_database(template).await?)
+    }
+
+    pub(super) async fn end(self) -> anyhow::Result<()> {
+        println!("-- at the end: {}", machine::load());
+        Ok(self.cluster.stop().await?)
+    }
+}
+
+impl Ground {
+    /// Runs statements as they are.
+    pub(super) async fn execute(&self, statements: impl Into<String>) -> anyhow::Result<()> {
+        sqlx::raw_sql(AssertSqlSafe(statements.into())).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// One more connection, with the settings that hold by now.
+    pub(super) async fn connect(&self) -> anyhow::Result<PgConnection> {
+        Ok(PgConnection::connect(&self.url).await?)
+    }
+
+    /// A query's only value.
+    pub(super) async fn count(&self, query: &'static str) -> anyhow::Result<i64> {
+        Ok(sqlx::query_scalar(query).fetch_one(&self.pool).await?)
+    }
+
+    /// A folder with the configuration of a daemon that works here.
+    pub(super) fn configured(&self, stores: &Stores) -> anyhow::Result<(TempDir, Config)> {
+        let folder = TempDir::new()?;
+        let path = folder.path().join("copyhold.toml");
+        fs::write(&path, stores.configuration(&self.url, "")?)?;
+        let config = config::load(&path, Vec::<(String, String)>::new())?;
+        Ok((folder, config))
+    }
+
+    /// Our tables, and in them `rows` objects, of which those are missing at both targets for which the expression of
+    /// `i` holds, which counts from 1. Its keys are what `key` makes of `i`. All of it was registered an hour ago.
+    pub(super) async fn fill(&self, stores: &Stores, rows: u32, key: &str, missing: &str) -> anyhow::Result<()> {
+        let (_folder, config) = self.configured(stores)?;
+        queue::migrate(&config).await?;
+        // Indexes are built faster than they are kept.
+        self.execute(
+            "ALTER TABLE copyhold.object_copies DROP CONSTRAINT object_copies_pkey;
+             DROP INDEX copyhold.object_copies_wasabi_lane, copyhold.object_copies_scw_lane",
+        )
+        .await?;
+        self.execute(format!(
+            "INSERT INTO copyhold.object_copies (object_key, created_at, b2, wasabi, scw)
+             SELECT {key}, t, t, CASE WHEN {missing} THEN NULL ELSE t END, CASE WHEN {missing} THEN NULL ELSE t END
+             FROM generate_series(1, {rows}) i, (SELECT copyhold.now_utc_micro_seconds() - 3600000000) AS n(t);
+             ALTER TABLE copyhold.object_copies ADD PRIMARY KEY (object_key)"
+        ))
+        .await?;
+        queue::migrate(&config).await?;
+        self.execute("VACUUM ANALYZE copyhold.object_copies").await
+    }
+
+    /// The queue as a daemon sees it.
+    pub(super) fn queue(&self, config: &Config) -> anyhow::Result<(Queue, ReplicaName)> {
+        let names = config.replicas.iter().map(|r| r.name.clone()).collect();
+        Ok((Queue::new(self.pool.clone(), config.database.schema.clone(), names), ReplicaName::new("wasabi")?))
+    }
+}

@@ -1,0 +1,49 @@
+//! Q1 to Q4: the queue at the sizes where others break. `ARGS='q1 q3'` plays some of them.
+//!
+//! Ratios in one run, against named baselines: the table, the indexes and the statement of the essay that the queue
+//! comes from, and ourselves on a small backlog.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod contest;
+mod essay;
+mod grounds;
+mod ours;
+mod q1;
+mod q2;
+mod q3;
+mod q4;
+
+use std::{env, time::Instant};
+
+use common::{play, stores::Stores};
+use grounds::Grounds;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    // Cargo adds a word of its own, which begins with a dash.
+    let asked: Vec<_> = env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let wanted = |bar: &str| asked.is_empty() || asked.iter().any(|word| word.eq_ignore_ascii_case(bar));
+    play(async || {
+        let begun = Instant::now();
+        let grounds = Grounds::begin().await?;
+        if wanted("q1") {
+            let stores = Stores::here().await?;
+            q1::play(&grounds, &stores).await?;
+            stores.end().await?;
+        }
+        if wanted("q2") {
+            q2::play(&grounds).await?;
+        }
+        if wanted("q3") {
+            q3::play(&grounds).await?;
+        }
+        if wanted("q4") {
+            q4::play(&grounds).await?;
+        }
+        grounds.end().await?;
+        println!("-- it took {:.0} s", begun.elapsed().as_secs_f64());
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,94 @@
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+use copyhold::{
+    domain::{Content, ContentHash, Lease, Outcome, ReplicaName, Verified},
+    queue::{Answer, Claimed, Daemon, Queue, Report},
+    worker::Floor,
+};
+use tokio::task::JoinSet;
+
+use super::{
+    common::stores::Stores,
+    contest::{Goal, Score},
+    grounds::{CONNECTIONS, Ground},
+};
+
+/// Rows of one claim, and of one completion.
+const BATCH: usize = 128;
+
+/// Claims and completes with our own library, as a daemon does it but for the copies, with several claimers at once.
+pub(super) async fn play(ground: &Ground, stores: &Stores, goal: &Goal) -> anyhow::Result<Score> {
+    let (_folder, config) = ground.configured(stores)?;
+    let (queue, lane) = ground.queue(&config)?;
+    let daemon = queue.enlist("bench".to_owned(), Duration::from_mins(10)).await?;
+    let run = goal.begin();
+    let mut claimers = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let (mut claimer, run) = (Claimer::new(queue.clone(), daemon.clone(), lane.clone()), Arc::clone(&run));
+        claimers.spawn(async move {
+            while run.goes_on() {
+                let leases = claimer.claim(BATCH).await?.leases;
+                if leases.is_empty() {
+                    tokio::time::sleep(claimer.pause()).await;
+                    continue;
+                }
+                run.did(claimer.complete(leases).await?);
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(ended) = claimers.join_next().await {
+        ended??;
+    }
+    Ok(run.score())
+}
+
+/// One claimer and its floor, as in a daemon.
+pub(super) struct Claimer {
+    queue: Queue,
+    daemon: Daemon,
+    lane: ReplicaName,
+    floor: Floor,
+}
+
+impl Claimer {
+    pub(super) fn new(queue: Queue, daemon: Daemon, lane: ReplicaName) -> Self {
+        Self { queue, daemon, lane, floor: Floor::new() }
+    }
+
+    pub(super) async fn claim(&mut self, rows: usize) -> anyhow::Result<Claimed> {
+        let question = self.floor.question(Instant::now());
+        let claimed = self.queue.claim(&self.daemon, &self.lane, rows, question.from).await?;
+        self.floor.answered(question, claimed.last, claimed.leases.len() == rows, Instant::now());
+        Ok(claimed)
+    }
+
+    /// How long to wait after nothing was found.
+    fn pause(&self) -> Duration {
+        self.floor.until_beginning(Instant::now()).max(Duration::from_millis(1))
+    }
+
+    /// Records all of them at both targets; returns how many.
+    pub(super) async fn complete(&self, leases: Vec<Lease>) -> anyhow::Result<u64> {
+        let targets = || self.queue.replicas().iter().filter(|r| r.as_str() != "b2");
+        let report = |lease: Lease| Report {
+            key: lease.key,
+            generation: lease.generation,
+            fence: lease.fence,
+            content: Some(Content { size_bytes: 10_240, hash: ContentHash(1) }),
+            outcomes: targets().map(|r| (r.clone(), Outcome::Recorded(Verified::Compared))).collect(),
+            release: true,
+            settle: None,
+        };
+        let reports: Vec<_> = leases.into_iter().map(report).collect();
+        let answers = self.queue.complete(&reports).await?;
+        if let Some((key, _, answer)) = answers.iter().find(|(.., answer)| *answer != Answer::Recorded) {
+            bail!("nobody else is here, and yet {key} was {answer:?}");
+        }
+        Ok(answers.len() as u64)
+    }
+}

@@ -1,0 +1,43 @@
+use std::{sync::Arc, time::Duration};
+
+use rand::RngExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::domain::Lease;
+
+/// Holders in a row that died with an object before it is suspected to be the cause.
+const SUSPECTED_FROM: u32 = 2;
+
+/// How long a suspect rests while another one is worked on, in seconds. Spread wide: however many there are, they come
+/// back one after the other, and a long copy of one costs the others a few updates a second.
+const REST: std::ops::Range<f64> = 2.0..10.0;
+
+/// Objects whose holders died twice in a row: one at a time is worked on. If it takes this process with it, only this
+/// one is counted again, and the innocent among them, which merely died beside it, end one by one.
+#[derive(Debug, Clone)]
+pub(super) struct Suspects(Arc<Semaphore>);
+
+/// Whether an object may be worked on now.
+#[derive(Debug)]
+pub(super) enum Admitted {
+    /// It may; a suspect holds the permit meanwhile.
+    Yes(Option<OwnedSemaphorePermit>),
+    /// It is to be given back for so long: another suspect is under way.
+    NotBefore(Duration),
+}
+
+impl Suspects {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+
+    pub(super) fn admit(&self, lease: &Lease) -> Admitted {
+        if lease.swept.is_none_or(|times| times < SUSPECTED_FROM) {
+            return Admitted::Yes(None);
+        }
+        match Arc::clone(&self.0).try_acquire_owned() {
+            Ok(permit) => Admitted::Yes(Some(permit)),
+            Err(_) => Admitted::NotBefore(Duration::from_secs_f64(rand::rng().random_range(REST))),
+        }
+    }
+}

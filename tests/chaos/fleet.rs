@@ -1,0 +1,145 @@
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    process::{Child, Command},
+    sync::Mutex,
+};
+
+use super::{DAEMONS, stage::Stage};
+
+/// The daemons, each a process in a slot of its own; the next in a slot follows the one that was killed.
+pub(super) struct Fleet {
+    slots: [Mutex<Process>; DAEMONS],
+    launched: AtomicUsize,
+    program: PathBuf,
+}
+
+/// What is in store for a daemon.
+pub(super) enum Next {
+    /// Whatever comes.
+    Fair,
+    /// It is in somebody else's play, and nothing but that happens to it.
+    Spared,
+}
+
+pub(super) struct Process {
+    child: Child,
+    log: PathBuf,
+    pub(super) spared: bool,
+}
+
+impl Fleet {
+    pub(super) fn launch(program: &Path, stage: &Stage) -> anyhow::Result<Self> {
+        let launched = AtomicUsize::new(0);
+        let mut slots = Vec::new();
+        for slot in 0..DAEMONS {
+            slots.push(Mutex::new(Process::launch(program, stage, slot, &launched)?));
+        }
+        let slots = slots.try_into().map_err(|_| anyhow::anyhow!("as many as there are slots"))?;
+        Ok(Self { slots, launched, program: program.to_owned() })
+    }
+
+    pub(super) fn launched(&self) -> usize {
+        self.launched.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn slot(&self, slot: usize) -> &Mutex<Process> {
+        &self.slots[slot]
+    }
+
+    /// SIGKILL to the one in this slot, and another in its place; `false` if it is spared.
+    pub(super) async fn replace(&self, slot: usize, stage: &Stage, by: Next) -> anyhow::Result<bool> {
+        let mut process = self.slots[slot].lock().await;
+        if process.spared {
+            return Ok(false);
+        }
+        process.kill().await?;
+        *process = Process::launch(&self.program, stage, slot, &self.launched)?;
+        process.spared = matches!(by, Next::Spared);
+        Ok(true)
+    }
+
+    /// An error if one has ended that nobody killed.
+    pub(super) async fn check(&self) -> anyhow::Result<()> {
+        for slot in &self.slots {
+            slot.lock().await.check()?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn end(self) -> anyhow::Result<()> {
+        for slot in self.slots {
+            slot.into_inner().kill().await?;
+        }
+        Ok(())
+    }
+}
+
+impl Process {
+    fn launch(program: &Path, stage: &Stage, slot: usize, launched: &AtomicUsize) -> anyhow::Result<Self> {
+        let log = stage.folder().join(format!("daemon-{}.log", launched.fetch_add(1, Ordering::Relaxed)));
+        let child = Command::new(program)
+            .arg("--config")
+            .arg(stage.config(slot))
+            .arg("run")
+            .env_remove("COPYHOLD_CONFIG")
+            .env("COPYHOLD_LOG__LEVEL", "info,copyhold=debug")
+            .stdin(Stdio::null())
+            .stderr(File::create(&log)?)
+            .kill_on_drop(true)
+            .spawn()?;
+        Ok(Self { child, log, spared: false })
+    }
+
+    async fn kill(&mut self) -> anyhow::Result<()> {
+        self.check()?;
+        Ok(self.child.kill().await?)
+    }
+
+    pub(super) fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
+        self.check()?;
+        let id = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).context("a process's number")?;
+        Ok(kill_process(id, signal)?)
+    }
+
+    fn check(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("a daemon ended by itself ({status}); it said\n{}", self.said()),
+        }
+    }
+
+    /// All that it has logged.
+    pub(super) fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The sum of a metric's series, 0 if there is none.
+    pub(super) async fn metric(&self, name: &str) -> anyhow::Result<u64> {
+        let said = self.said();
+        let address = said.split_once("on http://").context("it does not say where its pages are")?.1;
+        let address = address.split_whitespace().next().context("an address")?;
+        let page = page(address).await?;
+        let values = page.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            rest.starts_with([' ', '{']).then(|| rest.rsplit(' ').next()?.parse::<u64>().ok())?
+        });
+        Ok(values.sum())
+    }
+}
+
+async fn page(address: &str) -> anyhow::Result<String> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await?;
+    Ok(page)
+}

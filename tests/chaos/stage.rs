@@ -1,0 +1,133 @@
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use copyhold::{
+    config,
+    queue::migrate,
+    sandbox::{
+        postgres::{Cluster, Options},
+        s3::{BucketHandle, BucketOptions, Fault, S3Server, When},
+    },
+};
+use rand::{RngExt as _, rngs::StdRng};
+use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
+use tempfile::TempDir;
+
+use super::{DAEMONS, LEASE};
+
+pub(super) const TARGETS: [&str; 2] = ["wasabi", "scw"];
+const REPLICAS: [&str; 3] = ["b2", "wasabi", "scw"];
+/// One call in ten comes to grief, in one of these ways; some of them after the store did as it was asked.
+const FAULTS: [(f64, fn() -> Fault); 6] = [
+    (0.03, Fault::internal_error),
+    (0.01, Fault::slow_down),
+    (0.02, || Fault::Reset),
+    (0.02, || Fault::LoseAnswer),
+    (0.01, || Fault::ResetUpload { after: 100 }),
+    (0.01, || Fault::CutBody { after: 100 }),
+];
+/// How far away the stores are: at any moment some copies are under way.
+const DISTANCE: Duration = Duration::from_millis(200);
+
+/// PostgreSQL, stores, and a configuration for each daemon.
+pub(super) struct Stage {
+    pub(super) pool: PgPool,
+    stores: S3Server,
+    folder: TempDir,
+}
+
+impl Stage {
+    /// The cluster apart, for whoever is to stop it.
+    pub(super) async fn set() -> anyhow::Result<(Self, Cluster)> {
+        // Durable: what was committed must still be there after the restart.
+        let cluster = Cluster::start(Options::default()).await?;
+        cluster.create_database("app", None).await?;
+        let stores = S3Server::start().await?;
+        for replica in REPLICAS {
+            stores.create_bucket(&bucket(replica), BucketOptions::default());
+        }
+        let folder = TempDir::new()?;
+        let url = cluster.url("app");
+        let pool = PgPoolOptions::new().max_connections(8).connect_lazy(&url)?;
+        let path = folder.path().join("owner.toml");
+        fs::write(&path, configuration(&url, &stores)?)?;
+        migrate(&config::load(&path, Vec::<(String, String)>::new())?).await?;
+        for slot in 0..DAEMONS {
+            let role = role(slot);
+            sqlx::raw_sql(AssertSqlSafe(format!("CREATE ROLE {role} SUPERUSER LOGIN PASSWORD '{role}'")))
+                .execute(&pool)
+                .await?;
+            let url = format!("postgres://{role}:{role}@127.0.0.1:{}/app", cluster.port());
+            fs::write(folder.path().join(format!("{role}.toml")), configuration(&url, &stores)?)?;
+        }
+        sqlx::raw_sql(include_str!("audit.sql")).execute(&pool).await?;
+        Ok((Self { pool, stores, folder }, cluster))
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(super) fn config(&self, slot: usize) -> PathBuf {
+        self.folder.path().join(format!("{}.toml", role(slot)))
+    }
+
+    pub(super) fn bucket(&self, replica: &str) -> BucketHandle {
+        self.stores.bucket(&bucket(replica))
+    }
+
+    /// From now on calls fail at random.
+    pub(super) fn fail_at_random(&self, rng: &mut StdRng) {
+        self.stores.order(Fault::Delay(DISTANCE), When::always());
+        for (chance, fault) in FAULTS {
+            self.stores.order(fault(), When::always().chance(chance, rng.random()));
+        }
+    }
+
+    /// From now on they do not.
+    pub(super) fn heal(&self) {
+        self.stores.clear_faults();
+    }
+
+    pub(super) async fn strike(self) {
+        self.pool.close().await;
+        self.stores.stop().await;
+    }
+}
+
+/// As whom the daemon of this slot comes to the database.
+pub(super) fn role(slot: usize) -> String {
+    format!("daemon{slot}")
+}
+
+fn bucket(replica: &str) -> String {
+    format!("photos-{replica}")
+}
+
+fn configuration(database: &str, stores: &S3Server) -> anyhow::Result<String> {
+    let mut text = format!("primary = \"b2\"\n[database]\nurl = \"{database}\"\n");
+    for replica in REPLICAS {
+        write!(
+            text,
+            "[replicas.{replica}]\nendpoint = \"{}\"\nregion = \"us-east-1\"\nbucket = \"{}\"\npath_style = true\n\
+             access_key_id = \"{}\"\nsecret_access_key = \"{}\"\n",
+            stores.endpoint(),
+            bucket(replica),
+            stores.access_key_id(),
+            stores.secret_access_key()
+        )
+        .context("a string grows")?;
+    }
+    write!(
+        text,
+        "[http]\nlisten = \"127.0.0.1:0\"\n[lease]\ntimeout = \"{}s\"\nheartbeat = \"1s\"\n[sweeper]\nevery = \"1s\"\n\
+         [workers]\ncount = 8\nmemory = \"64MiB\"\n[shutdown]\ngrace = \"5s\"\n[log]\nformat = \"text\"\n",
+        LEASE.as_secs()
+    )?;
+    Ok(text)
+}

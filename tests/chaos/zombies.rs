@@ -1,0 +1,112 @@
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rustix::process::Signal;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    DAEMONS, LEASE, PATIENCE,
+    accidents::Scene,
+    fleet::Next,
+    patiently,
+    stage::{Stage, role},
+};
+
+/// What it says when a statement's answer did not come: it may hold leases that it does not know of.
+const NOT_ANSWERED: [&str; 3] = ["Could not look for work", "heartbeat failed", "could not be recorded"];
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// What became of the daemons that were stopped for longer than their leases.
+#[derive(Debug, Default)]
+pub(super) struct Zombies {
+    pub(super) stopped: usize,
+    /// Leases that others took from them meanwhile.
+    pub(super) taken: u64,
+    /// Losses that they noticed themselves, afterwards.
+    pub(super) noticed: u64,
+}
+
+impl Scene<'_> {
+    /// Stops a daemon in the middle of its work, has others take that over, and lets it go on: it must notice each
+    /// lease that it lost. That it wrote nothing under them is seen in the database, by whose lease every write was.
+    pub(super) async fn haunt(&self, seed: u64) -> anyhow::Result<Zombies> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut zombies = Zombies::default();
+        while zombies.stopped == 0 || Instant::now() < self.end {
+            let slot = rng.random_range(0..DAEMONS);
+            {
+                let _up = self.up.read().await;
+                self.raise(slot, &mut zombies).await?;
+            }
+            sleep(Duration::from_millis(rng.random_range(100..1000))).await;
+        }
+        Ok(zombies)
+    }
+
+    async fn raise(&self, slot: usize, zombies: &mut Zombies) -> anyhow::Result<()> {
+        let before = last_daemon(self.stage, slot).await?;
+        // One whose connections nobody has broken: it knows of all its leases.
+        self.fleet.replace(slot, self.stage, Next::Spared).await?;
+        let daemon = until("a daemon enters itself", async || {
+            let last = last_daemon(self.stage, slot).await?;
+            Ok(last.filter(|_| last > before))
+        })
+        .await?;
+        until("it is at work", async || Ok((leases(self.stage, daemon).await? > 0).then_some(()))).await?;
+        self.fleet.slot(slot).lock().await.signal(Signal::STOP)?;
+        sleep(LEASE).await;
+        until("others take its work", async || Ok((leases(self.stage, daemon).await? == 0).then_some(()))).await?;
+        let taken = taken(self.stage, daemon).await?;
+        self.fleet.slot(slot).lock().await.signal(Signal::CONT)?;
+        zombies.stopped += 1;
+        let deadline = Instant::now() + PATIENCE;
+        let noticed = loop {
+            let mut process = self.fleet.slot(slot).lock().await;
+            let said = process.said();
+            let late = u64::try_from(said.matches("came too late").count())?;
+            let noticed = process.metric("copyhold_leases_lost_total").await? + late;
+            if noticed >= taken || NOT_ANSWERED.iter().any(|words| said.contains(words)) {
+                process.spared = false;
+                break noticed;
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "daemon {daemon} lost {taken} leases while it was stopped, and noticed {noticed}; it said\n{said}"
+                );
+            }
+            drop(process);
+            sleep(LOOK_EVERY).await;
+        };
+        zombies.taken += taken;
+        zombies.noticed += noticed;
+        Ok(())
+    }
+}
+
+async fn last_daemon(stage: &Stage, slot: usize) -> anyhow::Result<Option<i32>> {
+    let sql = "SELECT max(id) FROM chaos.daemons WHERE role = $1";
+    patiently(|| sqlx::query_scalar(sql).bind(role(slot)).fetch_one(&stage.pool)).await
+}
+
+async fn leases(stage: &Stage, daemon: i32) -> anyhow::Result<i64> {
+    let sql = "SELECT count(*) FROM copyhold.object_copies WHERE lock IS NOT NULL AND lease >> 40 = $1";
+    patiently(|| sqlx::query_scalar(sql).bind(daemon).fetch_one(&stage.pool)).await
+}
+
+async fn taken(stage: &Stage, daemon: i32) -> anyhow::Result<u64> {
+    let sql = "SELECT count(*) FROM chaos.taken WHERE daemon = $1";
+    let count: i64 = patiently(|| sqlx::query_scalar(sql).bind(daemon).fetch_one(&stage.pool)).await?;
+    u64::try_from(count).context("a count")
+}
+
+async fn until<T>(what: &str, look: impl AsyncFn() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if let Some(seen) = look().await? {
+            return Ok(seen);
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    bail!("never came true: {what}")
+}

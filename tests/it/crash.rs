@@ -1,0 +1,14 @@
+//! Daemons may be killed, stopped and cut off all the time: nothing is lost, and nothing is claimed that is not so.
+
+use std::{env, path::Path, time::Duration};
+
+#[path = "../chaos/mod.rs"]
+mod chaos;
+
+/// COPYHOLD_CHAOS_SEED plays another minute than the one that is played every day.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minute_of_accidents_loses_nothing_and_records_nothing_that_is_not_there() {
+    let seed = env::var("COPYHOLD_CHAOS_SEED").map_or(3, |seed| seed.parse().unwrap());
+    let told = chaos::play(Path::new(env!("CARGO_BIN_EXE_copyhold")), seed, Duration::from_mins(1)).await;
+    println!("seed {seed}: {}", told.unwrap());
+}
