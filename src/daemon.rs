@@ -17,7 +17,7 @@ use crate::{
     store::Store,
     sweeper::{self, Sweeper},
     wake,
-    worker::{self, Claimer, Doorkeeper, Heartbeat, Held, Lanes, Replica, Runner, Slots},
+    worker::{self, Allowance, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Replica, Runner, Slots},
 };
 
 /// How long the last words, releases and farewells, may take after everything else has ended.
@@ -121,6 +121,7 @@ async fn work(
     let (waker, wake) = wake::channel();
     let (replicas_waker, replicas_wake) = wake::channel();
     let lanes = Lanes::new(replicas);
+    let health = Health::new(queue.clone(), lanes.clone(), replicas_waker.clone());
     let held = Held::default();
     let (completer, writer) = worker::completer(queue.clone());
     let heartbeat_queue =
@@ -152,9 +153,30 @@ async fn work(
     lifecycle.spawn("sweeper", drain, sweeper.run(drain.clone()));
     lifecycle.spawn("backlog", drain, sweeper::count_backlog(queue.clone(), drain.clone()));
     let (count, reserved, grace) = (config.workers.count, config.workers.reserved, config.shutdown.grace);
-    let doorkeeper =
-        Doorkeeper { config, queue: queue.clone(), lanes: lanes.clone(), waker: waker.clone(), wake: replicas_wake };
+    let doorkeeper = Doorkeeper {
+        config,
+        queue: queue.clone(),
+        lanes: lanes.clone(),
+        health: health.clone(),
+        waker: waker.clone(),
+        wake: replicas_wake,
+    };
     lifecycle.spawn("doorkeeper", drain, doorkeeper.run(drain.clone()));
+
+    let slots = Slots::new(count, reserved);
+    let rechecker = Rechecker {
+        queue: queue.clone(),
+        daemon: daemon.clone(),
+        held: held.clone(),
+        completer: completer.clone(),
+        lanes: lanes.clone(),
+        slots: slots.clone(),
+        allowance: Allowance::default(),
+        settle,
+        stop: lifecycle.stop.clone(),
+        waker: waker.clone(),
+    };
+    lifecycle.spawn("rechecker", drain, rechecker.run(drain.clone()));
 
     let running = TaskTracker::new();
     let runner = Runner {
@@ -162,13 +184,14 @@ async fn work(
         held,
         completer,
         lanes: lanes.clone(),
+        health,
         memory,
         settle,
         stop: lifecycle.stop.clone(),
         freed: Arc::default(),
         waker,
     };
-    let claimer = Claimer::new(daemon.clone(), runner, Slots::new(count, reserved), running.clone(), wake);
+    let claimer = Claimer::new(daemon.clone(), runner, slots, running.clone(), wake);
     lifecycle.spawn("claimer", drain, claimer.run(drain.clone()));
 
     let reason = endings.first().await;

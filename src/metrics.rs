@@ -38,6 +38,11 @@ fn describe() {
         Unit::Count,
         "Leases freed by this process of objects whose holder before had died as well."
     );
+    describe_counter!(
+        "copyhold_rechecks_total",
+        Unit::Count,
+        "Copies read once more because a holder of their object had died; by replica and result: equal, wrong, unknown."
+    );
     describe_counter!("copyhold_database_errors_total", Unit::Count, "Statements that failed; by statement.");
     describe_gauge!("copyhold_leases_held", Unit::Count, "Rows that this process holds.");
     describe_gauge!("copyhold_memory_bytes", Unit::Bytes, "Object bytes held in memory.");
@@ -45,6 +50,11 @@ fn describe() {
         "copyhold_replica_served",
         Unit::Count,
         "1 if this process copies to the replica, 0 if not; by replica."
+    );
+    describe_gauge!(
+        "copyhold_breaker_open",
+        Unit::Count,
+        "1 while the replica is left alone because its store is not well, 0 else; by replica, the same from every daemon."
     );
     describe_gauge!(
         "copyhold_listener_connected",
@@ -117,12 +127,20 @@ pub(crate) fn abandoned_again() {
     counter!("copyhold_leases_abandoned_again_total").increment(1);
 }
 
+pub(crate) fn rechecked(replica: &ReplicaName, result: &'static str) {
+    counter!("copyhold_rechecks_total", "replica" => replica.to_string(), "result" => result).increment(1);
+}
+
 pub(crate) fn database_error(statement: &'static str) {
     counter!("copyhold_database_errors_total", "statement" => statement).increment(1);
 }
 
 pub(crate) fn replica_served(replica: &ReplicaName, served: bool) {
     gauge!("copyhold_replica_served", "replica" => replica.to_string()).set(f64::from(u8::from(served)));
+}
+
+pub(crate) fn breaker_open(replica: &ReplicaName, open: bool) {
+    gauge!("copyhold_breaker_open", "replica" => replica.to_string()).set(f64::from(u8::from(open)));
 }
 
 pub(crate) fn listener_connected(connected: bool) {

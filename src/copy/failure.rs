@@ -6,11 +6,16 @@ use crate::{
 };
 
 pub(super) fn bare(class: Class, message: impl Into<String>) -> Failure {
-    Failure { class, message: message.into(), retry_after: None }
+    Failure { class, message: message.into(), retry_after: None, source: None }
 }
 
 pub(super) fn of_source(store: &Store, error: StoreError) -> Failure {
-    error.into_failure(format_args!("source {}", store.name()))
+    at_source(store, error.into_failure(format_args!("source {}", store.name())))
+}
+
+/// The failure of reading from this store.
+pub(super) fn at_source(store: &Store, failure: Failure) -> Failure {
+    Failure { source: Some(store.name().clone()), ..failure }
 }
 
 pub(super) fn of_target(store: &Store, error: StoreError) -> Failure {

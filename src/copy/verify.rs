@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::{
-    failure::{bare, of_target},
+    failure::{bare, of_source, of_target},
     hash::Plain,
 };
 use crate::{
@@ -21,8 +21,19 @@ pub(super) async fn hash_of(store: &Store, key: &ObjectKey) -> Result<Content, S
     Ok(hash.content())
 }
 
-/// Proves a copy by the ETag that the store answered, or, where that is no checksum
-/// of ours, by reading it back. One part is one PUT.
+/// Reads a recorded copy once more and holds it against what is known of the object. *Gone* and *corrupt* speak of the
+/// copy; of it any other failure says nothing.
+pub async fn still_there(store: &Store, key: &ObjectKey, content: &Content) -> Result<(), Failure> {
+    let there = hash_of(store, key).await.map_err(|error| of_source(store, error))?;
+    if there == *content {
+        return Ok(());
+    }
+    let what = format!("its copy has other bytes than were recorded ({there:?} instead of {content:?})");
+    Err(bare(Class::Corrupt, format!("replica {}: {what}", store.name())))
+}
+
+/// Proves a copy by the ETag that the store answered; where that is no checksum of ours, by
+/// what the store was measured to check, else by reading it back. One part is one PUT.
 pub(super) async fn prove(
     store: &Store,
     key: &ObjectKey,
@@ -34,7 +45,22 @@ pub(super) async fn prove(
         [whole] => answered.is_md5(whole),
         parts => answered.is_of_parts(parts),
     };
-    if equal { Ok(Verified::Compared) } else { read_back(store, key, content).await }
+    let in_parts = parts.len() != 1;
+    if equal {
+        Ok(Verified::Compared)
+    } else if !store.profile().proves_by_hash(in_parts) {
+        read_back(store, key, content).await
+    } else if in_parts {
+        // Each part was checked; that all of them are in it is seen by its size.
+        let there = store.head(key).await.map_err(|error| of_target(store, error))?;
+        if there.size_bytes == content.size_bytes {
+            Ok(Verified::Checked)
+        } else {
+            read_back(store, key, content).await
+        }
+    } else {
+        Ok(Verified::Checked)
+    }
 }
 
 /// Proves a copy by its bytes.

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     fn failure(class: Class) -> Failure {
-        Failure { class, message: String::new(), retry_after: None }
+        Failure { class, message: String::new(), retry_after: None, source: None }
     }
 
     fn delay(class: Class, attempts: u32) -> Duration {

@@ -1,8 +1,10 @@
 //! The words of the system as types. Pure: no I/O, no clock, no `async`.
 
 mod backoff;
+mod breaker;
 mod class;
 mod content;
+mod evidence;
 mod key;
 mod lease;
 mod outcome;
@@ -10,8 +12,10 @@ mod replica;
 mod time;
 
 pub use backoff::{Next, next_try};
+pub use breaker::{Blocks, Role, next_probe};
 pub use class::Class;
 pub use content::{Content, ContentHash};
+pub use evidence::{Evidence, Verdict};
 pub use key::{InvalidKey, MAX_KEY_BYTES, ObjectKey, escape};
 pub use lease::{Fence, Generation, Lease, PriorFailure, ReplicaState};
 pub use outcome::{Failure, Outcome, Verified};

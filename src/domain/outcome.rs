@@ -1,11 +1,13 @@
 use std::time::Duration;
 
-use super::{Class, Next};
+use super::{Class, Next, ReplicaName};
 
 /// Proof that a copy is where it should be, and how that was seen.
 /// Only `copy` makes one; a timestamp is written for nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verified {
+    /// The store took a request that carried our hash, and was measured to refuse a wrong one and keep nothing.
+    Checked,
     /// The store's answer carried a checksum or ETag equal to ours.
     Compared,
     /// The bytes were read back and hashed.
@@ -23,6 +25,9 @@ pub struct Failure {
     pub message: String,
     /// How long the store asked us to wait, if it did.
     pub retry_after: Option<Duration>,
+    /// The replica that could not be read, where that was the reason; `None`: it was the replica's own failure, or
+    /// the object's.
+    pub source: Option<ReplicaName>,
 }
 
 /// How the attempt at one replica ended. Whoever matches on it has decided everything.

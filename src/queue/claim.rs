@@ -98,7 +98,7 @@ pub(super) fn fresh(schema: &SchemaName, replicas: &[ReplicaName], lane: &Replic
 }
 
 /// The lane's own predicate, word for word, and that the time has come: anything else may become a Seq Scan.
-fn claimable(schema: &SchemaName, lane: &ReplicaName) -> String {
+pub(super) fn claimable(schema: &SchemaName, lane: &ReplicaName) -> String {
     let (copy, due) = (lane.column(), lane.due_column());
     format!(
         "{copy} IS NULL AND {due} < {PARKED} AND lock IS NULL
@@ -191,7 +191,7 @@ impl Queue {
         Ok(self.take(daemon, keys, &self.statements.claim_these, |query| query).await?.leases)
     }
 
-    fn lane(&self, lane: &ReplicaName) -> Result<usize, QueueError> {
+    pub(super) fn lane(&self, lane: &ReplicaName) -> Result<usize, QueueError> {
         let at = self.replicas.iter().position(|r| r == lane);
         at.ok_or_else(|| QueueError::Inconsistent { statement: NAME, what: format!("no replica {lane}") })
     }

@@ -5,8 +5,10 @@
 //! before it writes, so that it never waits for a row while it holds another,
 //! and a fenced write finds its row by key alone and then compares the fence.
 
+mod anew;
 mod answer;
 mod backlog;
+mod breaker;
 mod claim;
 mod complete;
 mod connect;
@@ -26,7 +28,9 @@ mod release;
 mod renew;
 mod replicas;
 mod retry;
+mod seek;
 mod status;
+mod swept;
 mod turn;
 mod version;
 
@@ -34,7 +38,9 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
 
+pub use anew::Unregistered;
 pub use answer::{Answer, Answered};
+pub use breaker::{Breaker, Probed};
 pub use claim::{Claimed, Position};
 pub use complete::Report;
 pub use connect::{Pools, direct_options, probe};
@@ -50,6 +56,7 @@ pub use reclaim::Reclaimed;
 pub use register::Registered;
 pub use replicas::{Admission, Pin, ReplicaRow};
 pub use retry::Which;
+pub use seek::Sought;
 pub use status::{DaemonStatus, FailingCopy, ReplicaStatus, Status};
 pub use turn::{PARKED_BY_HAND, Turned};
 pub use version::{SCHEMA_VERSION, SchemaFit};
@@ -75,11 +82,15 @@ struct Statements {
     claims: Vec<SqlStr>,
     fresh_claims: Vec<SqlStr>,
     claim_these: SqlStr,
+    seeks: Vec<SqlStr>,
     next_due: SqlStr,
     renew: SqlStr,
     complete: SqlStr,
     release: SqlStr,
     reclaim: SqlStr,
+    take_unverified: SqlStr,
+    conclude: SqlStr,
+    begin_generation: SqlStr,
 }
 
 impl Queue {
@@ -90,11 +101,15 @@ impl Queue {
             claims: replicas.iter().map(|lane| claim::oldest_first(&schema, &replicas, lane)).collect(),
             fresh_claims: replicas.iter().map(|lane| claim::fresh(&schema, &replicas, lane)).collect(),
             claim_these: claim::these(&schema, &replicas),
+            seeks: replicas.iter().map(|lane| seek::statement(&schema, &replicas, lane)).collect(),
             next_due: claim::next_due_statement(&schema, &replicas),
             renew: renew::statement(&schema),
             complete: complete::statement(&schema, &replicas),
             release: release::statement(&schema),
             reclaim: reclaim::statement(&schema, &replicas),
+            take_unverified: swept::take(&schema),
+            conclude: swept::conclude(&schema, &replicas),
+            begin_generation: anew::statement(&schema, &replicas),
         };
         Self { pool, schema, replicas, statements }
     }
@@ -112,7 +127,7 @@ impl Queue {
         let each = |what: &'static str, of: &'a [SqlStr]| {
             self.replicas.iter().zip(of).map(move |(lane, sql)| (format!("{what} {lane}"), sql.as_str()))
         };
-        let claims = each("claim", &s.claims).chain(each("claim_fresh", &s.fresh_claims));
+        let claims = each("claim", &s.claims).chain(each("claim_fresh", &s.fresh_claims)).chain(each("seek", &s.seeks));
         let others = [
             ("claim_these", &s.claim_these),
             ("next_due", &s.next_due),
@@ -120,6 +135,9 @@ impl Queue {
             ("complete", &s.complete),
             ("release", &s.release),
             ("reclaim", &s.reclaim),
+            ("take_unverified", &s.take_unverified),
+            ("conclude", &s.conclude),
+            ("begin_generation", &s.begin_generation),
         ];
         claims.chain(others.map(|(name, sql)| (name.to_owned(), sql.as_str()))).collect()
     }

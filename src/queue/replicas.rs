@@ -1,7 +1,14 @@
 use std::time::{Duration, SystemTime};
 
-use super::{PARKED, Pause, Queue, QueueError, built, error::limited};
-use crate::{config, domain::ReplicaName};
+use sqlx::{Row as _, postgres::PgRow};
+
+use super::{Breaker, PARKED, Pause, Queue, QueueError, built, error::limited};
+use crate::{
+    config,
+    domain::{Blocks, Class, ReplicaName},
+};
+
+const ROWS: &str = "queue::replica_rows";
 
 /// Where the copies of a replica are: another bucket must not inherit its proofs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,22 +72,24 @@ pub struct ReplicaRow {
     pub admission: Option<(Admission, SystemTime)>,
     /// `None`: copies may be made to it.
     pub pause: Option<Pause>,
+    /// `None`: nothing is known to be wrong with it.
+    pub breaker: Option<Breaker>,
 }
-
-type Row = (String, bool, Option<String>, Option<String>, Option<String>, Option<i64>, Option<i64>, Option<String>);
 
 impl Queue {
     /// Every replica that was ever there, by name.
     pub async fn replica_rows(&self) -> Result<Vec<ReplicaRow>, QueueError> {
         let sql = built(format!(
-            "-- queue::replica_rows
-SELECT name, primary_since IS NOT NULL, endpoint, bucket, existing, writable_at,
-       CASE WHEN paused_until > {schema}.now_utc_micro_seconds() THEN paused_until END, pause_reason
+            "-- {ROWS}
+SELECT name, primary_since IS NOT NULL AS is_primary, endpoint, bucket, existing, writable_at,
+       CASE WHEN paused_until > {schema}.now_utc_micro_seconds() THEN paused_until END AS paused_until, pause_reason,
+       breaker_opened_at, breaker_blocks, breaker_class, breaker_message, probes_failed,
+       probe_at - {schema}.now_utc_micro_seconds() AS probe_in
 FROM {schema}.replicas ORDER BY name",
             schema = self.schema.quoted()
         ));
-        let rows: Vec<Row> = limited("queue::replica_rows", sqlx::query_as(sql).fetch_all(&self.pool)).await?;
-        rows.into_iter().map(parse).collect()
+        let rows = limited(ROWS, sqlx::query(sql).fetch_all(&self.pool)).await?;
+        rows.iter().map(parse).collect::<Result<_, _>>().map_err(QueueError::database(ROWS))
     }
 
     /// Whether any object that the replica lacks is on record elsewhere, so that it could be copied there.
@@ -124,24 +133,44 @@ WHERE name = $1 AND writable_at IS NULL"
     }
 }
 
-fn parse(
-    (name, primary, endpoint, bucket, existing, writable_at, paused_until, because): Row,
-) -> Result<ReplicaRow, QueueError> {
-    let wrong = |what: String| QueueError::Inconsistent { statement: "queue::replica_rows", what };
-    let admission = match existing.zip(writable_at) {
-        None => None,
-        Some((word, at)) => {
-            let known = Admission::ALL.into_iter().find(|a| a.as_str() == word);
-            let admission = known.ok_or_else(|| wrong(format!("replicas.existing is \"{word}\" at {name}")))?;
-            let since_epoch = Duration::from_micros(u64::try_from(at).unwrap_or_default());
-            Some((admission, SystemTime::UNIX_EPOCH + since_epoch))
-        }
-    };
+fn parse(row: &PgRow) -> Result<ReplicaRow, sqlx::Error> {
+    let name = ReplicaName::new(row.try_get::<String, _>("name")?).map_err(|e| sqlx::Error::Decode(e.into()))?;
+    let endpoint: Option<String> = row.try_get("endpoint")?;
+    let because = row.try_get("pause_reason")?;
+    let paused_until: Option<i64> = row.try_get("paused_until")?;
     Ok(ReplicaRow {
-        primary,
-        pin: endpoint.zip(bucket).map(|(endpoint, bucket)| Pin { endpoint, bucket }),
-        admission,
+        name,
+        primary: row.try_get("is_primary")?,
+        pin: endpoint.zip(row.try_get("bucket")?).map(|(endpoint, bucket)| Pin { endpoint, bucket }),
+        admission: admission(row)?,
         pause: paused_until.map(|until| Pause { until: (until != PARKED).then_some(until), because }),
-        name: ReplicaName::new(&name).map_err(|e| wrong(format!("replica \"{name}\": {e}")))?,
+        breaker: breaker(row)?,
     })
+}
+
+fn admission(row: &PgRow) -> Result<Option<(Admission, SystemTime)>, sqlx::Error> {
+    let existing: Option<String> = row.try_get("existing")?;
+    let writable_at: Option<i64> = row.try_get("writable_at")?;
+    let Some((word, at)) = existing.zip(writable_at) else { return Ok(None) };
+    let admission = known("replicas.existing", &word, Admission::ALL.into_iter().find(|a| a.as_str() == word))?;
+    let since_epoch = Duration::from_micros(u64::try_from(at).unwrap_or_default());
+    Ok(Some((admission, SystemTime::UNIX_EPOCH + since_epoch)))
+}
+
+fn breaker(row: &PgRow) -> Result<Option<Breaker>, sqlx::Error> {
+    let Some(opened_at) = row.try_get("breaker_opened_at")? else { return Ok(None) };
+    let (blocks, class): (String, String) = (row.try_get("breaker_blocks")?, row.try_get("breaker_class")?);
+    let probe_in: i64 = row.try_get("probe_in")?;
+    Ok(Some(Breaker {
+        opened_at,
+        blocks: known("replicas.breaker_blocks", &blocks, Blocks::ALL.into_iter().find(|b| b.as_str() == blocks))?,
+        class: Class::ALL.into_iter().find(|c| c.as_str() == class),
+        message: row.try_get("breaker_message")?,
+        probe_in: Duration::from_micros(u64::try_from(probe_in).unwrap_or_default()),
+        probes_failed: u32::try_from(row.try_get::<i32, _>("probes_failed")?).unwrap_or_default(),
+    }))
+}
+
+fn known<T>(column: &str, word: &str, found: Option<T>) -> Result<T, sqlx::Error> {
+    found.ok_or_else(|| sqlx::Error::Decode(format!("{column} is \"{word}\"").into()))
 }

@@ -1,14 +1,21 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant, SystemTime},
+};
 
 use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::lanes::{Lanes, Replica, Standing, View};
+use super::{
+    health::{ANSWER_WITHIN, Health, Open},
+    lanes::{Lanes, Replica, Standing, View},
+    probing::{Probing, Sick},
+};
 use crate::{
     config::{Config, Existing},
     copy::OnExisting,
-    domain::{self, ReplicaName},
+    domain::{self, Blocks, ReplicaName},
     queue::{Admission, Pause, Pin, Queue, QueueError, ReplicaRow},
     wake::{Wake, Waker},
 };
@@ -19,18 +26,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(4);
 /// While a replica is not open there is more to hope for.
 const HOPE_EVERY: Duration = Duration::from_secs(3);
 
-/// How long a store may take to say whether its bucket is empty, until it is asked again.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-
 /// Decides for each replica whether this daemon may read it and write to it, before it does.
 ///
 /// The first to use a replica pins its bucket; the first to write to it sees that the bucket is empty, or that the
 /// operator has said what to do with what it holds. Both are decided once, for all daemons.
+/// It also learns from the others which stores are not well, and has these probed.
 #[derive(Debug)]
 pub struct Doorkeeper {
     pub config: Config,
     pub queue: Queue,
     pub lanes: Lanes,
+    pub health: Health,
     pub waker: Waker,
     /// Heard when the table `replicas` was changed.
     pub wake: Wake,
@@ -40,52 +46,62 @@ impl Doorkeeper {
     /// Keeps the view of the lanes up to date until `drain`.
     pub async fn run(mut self, drain: CancellationToken) {
         let mut last = View::default();
+        let mut probing = Probing::new(self.queue.clone(), self.lanes.clone(), self.health.clone(), self.waker.clone());
         loop {
             self.wake.arm();
+            let all_open = |view: &View| {
+                !view.standings.is_empty() && view.standings.values().all(|s| matches!(s, Standing::Open(_)))
+            };
+            let mut pause = if all_open(&last) { LOOK_EVERY } else { HOPE_EVERY };
             match self.look().await {
-                Ok(view) => {
+                Ok((view, sick)) => {
                     self.say(&last, &view);
-                    if view != last {
+                    // Not with `last`: a failure may have taken a replica out of use since.
+                    if view != self.lanes.view() {
                         self.lanes.set(view.clone());
                         self.waker.wake();
                     }
                     last = view;
+                    let until_a_probe = sick.iter().map(|s| s.breaker.probe_in).filter(|wait| !wait.is_zero()).min();
+                    pause = until_a_probe.map_or(pause, |wait| wait.min(pause));
+                    probing.begin(sick);
                 }
                 Err(error) => warn!(error = %error, "Could not look which replicas may be used, trying again"),
             }
-            let all_open =
-                !last.standings.is_empty() && last.standings.values().all(|s| matches!(s, Standing::Open(_)));
-            let pause = if all_open { LOOK_EVERY } else { HOPE_EVERY };
             tokio::select! {
                 () = drain.cancelled() => return,
+                () = probing.ended() => {}
                 _ = self.wake.wait(pause) => {}
             }
         }
     }
 
-    async fn look(&self) -> Result<View, QueueError> {
+    /// What may be done with each replica, and which of them are not well.
+    async fn look(&self) -> Result<(View, Vec<Sick>), QueueError> {
+        let mut asked = Instant::now();
         let mut rows = self.rows().await?;
         for replica in self.lanes.replicas() {
             if rows.get(&replica.name).is_some_and(|row| row.pin.is_none()) {
                 self.queue.pin(&replica.name, &self.pin_of(&replica.name)).await?;
+                asked = Instant::now();
                 rows = self.rows().await?;
             }
         }
         let primary = rows.values().find(|r| r.primary).map(|r| r.name.clone());
-        self.set_known(primary.as_ref(), &rows);
+        let sick = self.set_known(primary.as_ref(), &rows, asked);
         // All at once: a store that does not answer keeps no other waiting.
         let standings = self.lanes.replicas().iter().map(|replica| {
             let row = rows.get(&replica.name);
             async move {
                 let standing = match row {
                     None => not_migrated(),
-                    Some(row) => self.standing(replica, row).await?,
+                    Some(row) => self.standing(replica, row, asked).await?,
                 };
                 Ok::<_, QueueError>((replica.name.clone(), standing))
             }
         });
         let standings = try_join_all(standings).await?.into_iter().collect();
-        Ok(View { primary, standings })
+        Ok((View { primary, standings }, sick))
     }
 
     async fn rows(&self) -> Result<BTreeMap<ReplicaName, ReplicaRow>, QueueError> {
@@ -99,43 +115,65 @@ impl Doorkeeper {
     }
 
     /// Takes over at once what needs no answer of a store: a pause must not wait for some other replica's silence.
-    fn set_known(&self, primary: Option<&ReplicaName>, rows: &BTreeMap<ReplicaName, ReplicaRow>) {
+    /// Returns which replicas are not well.
+    fn set_known(
+        &self,
+        primary: Option<&ReplicaName>,
+        rows: &BTreeMap<ReplicaName, ReplicaRow>,
+        asked: Instant,
+    ) -> Vec<Sick> {
         let before = self.lanes.view();
         let mut view = View { primary: primary.cloned(), ..before.clone() };
+        let mut sick = Vec::new();
         for replica in self.lanes.replicas() {
-            let known = rows.get(&replica.name).map_or_else(|| Some(not_migrated()), |row| self.known(replica, row));
-            if let Some(standing) = known {
-                view.standings.insert(replica.name.clone(), standing);
-            } else {
-                // At the first look: a target that is open already must find its sources readable as well.
-                let why = "its bucket is being looked at".into();
-                view.standings.entry(replica.name.clone()).or_insert(Standing::ReadOnly { why });
-            }
+            let row = rows.get(&replica.name);
+            sick.extend(row.and_then(|row| self.sick(replica, row)));
+            let known = row.map_or_else(|| Some(not_migrated()), |row| self.known(replica, row, asked));
+            // At the first look, and after a breaker has closed: a target that is open already must find its sources
+            // readable as well.
+            let looked_at = || Standing::ReadOnly { why: "its bucket is being looked at".into() };
+            match (known, view.standings.get(&replica.name)) {
+                (Some(known), _) => view.standings.insert(replica.name.clone(), known),
+                (None, None | Some(Standing::Away { .. })) => view.standings.insert(replica.name.clone(), looked_at()),
+                (None, Some(_)) => None,
+            };
         }
         if view != before {
             self.lanes.set(view);
             self.waker.wake();
         }
+        sick
     }
 
     /// What the shared state alone says.
-    fn known(&self, replica: &Replica, row: &ReplicaRow) -> Option<Standing> {
-        let ours = self.pin_of(&replica.name);
-        if let Some(why) = row.pin.as_ref().and_then(|pin| pin.forbids(&ours)) {
+    fn known(&self, replica: &Replica, row: &ReplicaRow, asked: Instant) -> Option<Standing> {
+        let breaker = self.health.learn(&replica.name, row.breaker.as_ref(), asked);
+        if let Some(why) = self.forbidden(replica, row) {
             return Some(Standing::Barred { why });
         }
-        if let Some(pause) = &row.pause {
-            return Some(Standing::ReadOnly { why: paused(pause) });
+        match (breaker, &row.pause) {
+            (Some(Open { blocks: Blocks::All, why, .. }), _) => Some(Standing::Away { why }),
+            (_, Some(pause)) => Some(Standing::ReadOnly { why: paused(pause) }),
+            (Some(Open { blocks: Blocks::Writing, why, .. }), None) => Some(Standing::ReadOnly { why }),
+            (None, None) => row.admission.map(on_existing).map(Standing::Open),
         }
-        let (admission, since) = row.admission?;
-        Some(Standing::Open(match admission {
-            Admission::Empty | Admission::Overwrite => OnExisting::PutOver,
-            Admission::Adopt => OnExisting::Adopt { older_than: since },
-        }))
     }
 
-    async fn standing(&self, replica: &Replica, row: &ReplicaRow) -> Result<Standing, QueueError> {
-        if let Some(known) = self.known(replica, row) {
+    /// Why the replica is not this daemon's to use.
+    fn forbidden(&self, replica: &Replica, row: &ReplicaRow) -> Option<String> {
+        let ours = self.pin_of(&replica.name);
+        row.pin.as_ref().and_then(|pin| pin.forbids(&ours))
+    }
+
+    /// What this daemon may probe. Nothing is written to a paused replica, not even to try it.
+    fn sick(&self, replica: &Replica, row: &ReplicaRow) -> Option<Sick> {
+        let breaker = row.breaker.clone()?;
+        let may = self.forbidden(replica, row).is_none() && (breaker.blocks == Blocks::All || row.pause.is_none());
+        may.then(|| Sick { replica: replica.name.clone(), breaker, existing: row.admission.map(on_existing) })
+    }
+
+    async fn standing(&self, replica: &Replica, row: &ReplicaRow, asked: Instant) -> Result<Standing, QueueError> {
+        if let Some(known) = self.known(replica, row, asked) {
             return Ok(known);
         }
         // The primary is only read, until something is missing there.
@@ -147,15 +185,15 @@ impl Doorkeeper {
                 self.queue.admit(&replica.name, admission).await?;
                 info!(replica.id = %replica.name, "Replica {} is open for writing ({admission:?})", replica.name);
                 // The next look reads what was decided; another daemon may have been first.
-                Box::pin(self.standing_again(replica)).await
+                Box::pin(self.standing_again(replica, asked)).await
             }
             Err(why) => Ok(Standing::ReadOnly { why }),
         }
     }
 
-    async fn standing_again(&self, replica: &Replica) -> Result<Standing, QueueError> {
+    async fn standing_again(&self, replica: &Replica, asked: Instant) -> Result<Standing, QueueError> {
         match self.rows().await?.get(&replica.name) {
-            Some(row) if row.admission.is_some() => self.standing(replica, row).await,
+            Some(row) if row.admission.is_some() => self.standing(replica, row, asked).await,
             _ => Ok(Standing::ReadOnly { why: "its entry in the table replicas has just vanished".into() }),
         }
     }
@@ -193,7 +231,9 @@ impl Doorkeeper {
                     info!(replica.id = %name, "Reading from {name}: {why}");
                 }
                 Standing::ReadOnly { why } => warn!(replica.id = %name, "Not copying to {name}: {why}"),
-                Standing::Barred { why } => warn!(replica.id = %name, "Not using {name}: {why}"),
+                Standing::Barred { why } | Standing::Away { why } => {
+                    warn!(replica.id = %name, "Not using {name}: {why}");
+                }
             }
         }
         if view.primary != last.primary
@@ -205,6 +245,13 @@ impl Doorkeeper {
                 self.config.primary
             );
         }
+    }
+}
+
+fn on_existing((admission, since): (Admission, SystemTime)) -> OnExisting {
+    match admission {
+        Admission::Empty | Admission::Overwrite => OnExisting::PutOver,
+        Admission::Adopt => OnExisting::Adopt { older_than: since },
     }
 }
 

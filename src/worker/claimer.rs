@@ -9,15 +9,16 @@ use tracing::{info, warn};
 
 use super::{
     floor::Floor,
-    lanes::{Choice, Lanes},
+    lanes::{Choice, Lanes, Trial},
     run::Runner,
     slots::{Room, Slot, Slots},
     suspects::{Admitted, Suspects},
+    walk::Walk,
 };
 use crate::{
     domain::{Lease, ReplicaName},
     metrics,
-    queue::{Daemon, Position, Queue, QueueError},
+    queue::{Daemon, Position, Probed, Queue, QueueError},
     wake::Wake,
 };
 
@@ -46,6 +47,8 @@ pub struct Claimer {
     running: TaskTracker,
     wake: Wake,
     floors: HashMap<ReplicaName, Floor>,
+    /// Where it looks for objects with a source while the primary is none.
+    walks: HashMap<ReplicaName, Walk>,
     /// When it may look for fresh objects again.
     fresh_at: Instant,
 }
@@ -56,6 +59,8 @@ enum Pass {
     Found(usize),
     /// None was, but some lanes were not asked from their beginning; they may be after this time.
     NotWholly(Duration),
+    /// None had a source among those that were looked at; the next may be looked at after this time.
+    Walking(Duration),
     /// There is none.
     Nothing,
     /// No slot is free, or some target has no permit left and the others have no work: something must end first,
@@ -75,10 +80,10 @@ impl Claimer {
     #[must_use]
     pub fn new(daemon: Daemon, runner: Runner, slots: Slots, running: TaskTracker, wake: Wake) -> Self {
         let (queue, lanes) = (runner.queue.clone(), runner.lanes.clone());
-        let floors = HashMap::new();
+        let (floors, walks) = (HashMap::new(), HashMap::new());
         let runner = Arc::new(runner);
         let (suspects, fresh_at) = (Suspects::new(), Instant::now());
-        Self { queue, daemon, lanes, runner, slots, suspects, running, wake, floors, fresh_at }
+        Self { queue, daemon, lanes, runner, slots, suspects, running, wake, floors, walks, fresh_at }
     }
 
     /// Claims until `drain`.
@@ -96,6 +101,7 @@ impl Claimer {
             }
             let pause = match pass {
                 Ok(Pass::Nothing) => self.nothing(&mut sleep).await,
+                Ok(Pass::Walking(pause)) => pause,
                 Ok(Pass::NotWholly(pause)) => self.nothing(&mut sleep).await.min(pause),
                 Ok(Pass::Found(rows)) => {
                     self.something(rows, &mut sleep).await;
@@ -129,6 +135,11 @@ impl Claimer {
 
     /// Asks each lane once, beginning with another one each time.
     async fn pass(&mut self, turn: usize) -> Result<Pass, QueueError> {
+        let sourceless = !self.lanes.primary_is_readable();
+        let tried = if sourceless { 0 } else { self.pass_trial().await? };
+        if tried > 0 {
+            return Ok(Pass::Found(tried));
+        }
         let open = self.lanes.open().len();
         if open == 0 {
             return Ok(Pass::Nothing);
@@ -136,10 +147,14 @@ impl Claimer {
         let lanes = match self.lanes.choose(Room::Any) {
             Choice::Ask { lanes, .. } if self.slots.free(Room::Any) > 0 => lanes,
             Choice::Ask { .. } | Choice::Wait => {
-                let found = self.pass_fresh().await?;
+                let found = if sourceless { 0 } else { self.pass_fresh().await? };
                 return Ok(if found == 0 { Pass::Full(self.fresh_at) } else { Pass::Found(found) });
             }
         };
+        if sourceless {
+            return self.pass_walking(&lanes).await;
+        }
+        self.walks.clear();
         let mut found = 0;
         let mut not_wholly = None;
         for i in 0..lanes.len() {
@@ -173,6 +188,54 @@ impl Claimer {
         })
     }
 
+    /// Looks on in each lane for objects that can be read although the primary cannot, and takes those.
+    async fn pass_walking(&mut self, lanes: &[ReplicaName]) -> Result<Pass, QueueError> {
+        let holders = self.lanes.readable();
+        let (mut found, mut rest) = (0, None);
+        for lane in lanes {
+            let Choice::Ask { rows, .. } = self.lanes.choose(Room::Any) else { break };
+            let slots = self.slots.take(Room::Any, rows.min(BATCH));
+            if slots.is_empty() || holders.is_empty() {
+                break;
+            }
+            let walk = self.walks.entry(lane.clone()).or_insert_with(Walk::new);
+            let asked = Instant::now();
+            let sought = self.queue.seek(lane, walk.from(asked), &holders, slots.len()).await?;
+            let answered = Instant::now();
+            walk.went(&sought, answered);
+            rest = rest.max(walk.rest(answered - asked));
+            if !sought.keys.is_empty() {
+                let leases = self.queue.claim_these(&self.daemon, &sought.keys).await?;
+                metrics::claimed(leases.len(), answered.elapsed());
+                found += leases.len();
+                self.start(leases, slots, Room::Any);
+            }
+        }
+        Ok(match (found, rest) {
+            (0, None) => Pass::Nothing,
+            (0, Some(rest)) => Pass::Walking(rest),
+            (found, _) => Pass::Found(found),
+        })
+    }
+
+    /// Takes one object to be tried on a replica that is not well; returns how many were found. A lane with nothing due
+    /// does no harm when it is open.
+    async fn pass_trial(&mut self) -> Result<usize, QueueError> {
+        let Some(slot) = self.slots.take(Room::Any, 1).pop() else { return Ok(0) };
+        let Some(trial) = self.lanes.take_trial() else { return Ok(0) };
+        let asked = Instant::now();
+        let claimed = self.queue.claim(&self.daemon, &trial.replica, 1, Position::BEGINNING).await?;
+        let found = claimed.leases.len();
+        metrics::claimed(found, asked.elapsed());
+        if found == 0 {
+            self.runner.health.end_probe(&trial.replica, &trial.breaker, Probed::Well).await;
+        }
+        if let Some(lease) = claimed.leases.into_iter().next() {
+            self.start_one(lease, slot, Room::Any, Some(trial));
+        }
+        Ok(found)
+    }
+
     /// Asks for fresh objects while everything else is busy.
     async fn pass_fresh(&mut self) -> Result<usize, QueueError> {
         let mut found = 0;
@@ -196,29 +259,38 @@ impl Claimer {
         Ok(found)
     }
 
-    /// Each object keeps its slot until its result is written.
     fn start(&self, leases: Vec<Lease>, slots: Vec<Slot>, room: Room) {
         for (lease, slot) in leases.into_iter().zip(slots) {
-            let runner = Arc::clone(&self.runner);
-            let alone = match self.suspects.admit(&lease) {
-                Admitted::Yes(alone) => alone,
-                Admitted::NotBefore(rest) => {
-                    self.running.spawn(async move {
-                        runner.put_off(&lease, rest).await;
-                        drop(slot);
-                        runner.freed.notify_one();
-                    });
-                    continue;
-                }
-            };
-            // Here and not in the task: what is asked for next must see which permits are taken.
-            let (job, permits) = self.lanes.job(&lease, room);
-            self.running.spawn(async move {
-                runner.run(lease, job, permits).await;
-                drop((slot, alone));
-                runner.freed.notify_one();
-            });
+            self.start_one(lease, slot, room, None);
         }
+    }
+
+    /// The object keeps its slot until its result is written.
+    fn start_one(&self, lease: Lease, slot: Slot, room: Room, trial: Option<Trial>) {
+        let runner = Arc::clone(&self.runner);
+        let alone = match self.suspects.admit(&lease) {
+            Admitted::Yes(alone) => alone,
+            Admitted::NotBefore(rest) => return self.put_off(lease, slot, rest),
+        };
+        // Here and not in the task: what is asked for next must see which permits are taken.
+        let (job, permits) = self.lanes.job(&lease, room, trial.as_ref());
+        if job.sources.is_empty() {
+            return self.put_off(lease, slot, self.runner.health.without_source());
+        }
+        self.running.spawn(async move {
+            runner.run(lease, job, permits, trial).await;
+            drop((slot, alone));
+            runner.freed.notify_one();
+        });
+    }
+
+    fn put_off(&self, lease: Lease, slot: Slot, rest: Duration) {
+        let runner = Arc::clone(&self.runner);
+        self.running.spawn(async move {
+            runner.put_off(&lease, rest).await;
+            drop(slot);
+            runner.freed.notify_one();
+        });
     }
 
     /// Still on the list of sleepers, it would be woken by inserts that it is going to find anyway; but taking it

@@ -7,8 +7,9 @@ use std::{
 use super::slots::{Room, Slot, Slots};
 use crate::{
     copy::{Job, OnExisting, Source, Target},
-    domain::{Lease, ReplicaName},
+    domain::{Blocks, Lease, ReplicaName},
     metrics,
+    queue::Breaker,
     store::Store,
 };
 
@@ -20,6 +21,7 @@ pub struct Lanes(Arc<Inner>);
 struct Inner {
     replicas: Vec<Replica>,
     view: RwLock<View>,
+    trials: Mutex<Vec<Trial>>,
 }
 
 /// One replica of the configuration.
@@ -77,10 +79,31 @@ pub struct View {
 pub enum Standing {
     /// Nothing: its bucket is not the one that the recorded copies are in, or that is not known yet.
     Barred { why: String },
+    /// Nothing for now: its store is not well.
+    Away { why: String },
     /// It may be read but not written to.
     ReadOnly { why: String },
     /// It may be written to.
     Open(OnExisting),
+}
+
+/// One object may be written to a replica that is otherwise not written to, to see whether its store is well again.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    pub replica: ReplicaName,
+    pub breaker: Breaker,
+    pub existing: OnExisting,
+    /// Past it somebody else may be trying.
+    pub until: Instant,
+}
+
+impl Standing {
+    pub(super) fn is_readable(&self) -> bool {
+        match self {
+            Self::Barred { .. } | Self::Away { .. } => false,
+            Self::ReadOnly { .. } | Self::Open(_) => true,
+        }
+    }
 }
 
 impl Inner {
@@ -95,7 +118,7 @@ impl Lanes {
     /// Nothing is served until [`Lanes::set`] says so.
     #[must_use]
     pub fn new(replicas: Vec<Replica>) -> Self {
-        Self(Arc::new(Inner { replicas, view: RwLock::default() }))
+        Self(Arc::new(Inner { replicas, view: RwLock::default(), trials: Mutex::default() }))
     }
 
     #[must_use]
@@ -111,6 +134,33 @@ impl Lanes {
         *self.0.view.write().unwrap_or_else(PoisonError::into_inner) = view;
     }
 
+    /// Takes one replica out of use at once; the next [`Lanes::set`] says more.
+    pub(super) fn sicken(&self, replica: &ReplicaName, blocks: Blocks, why: &str) {
+        let mut view = self.0.view.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(standing) = view.standings.get_mut(replica) {
+            let why = why.to_owned();
+            match (blocks, &standing) {
+                (Blocks::All, Standing::ReadOnly { .. } | Standing::Open(_)) => *standing = Standing::Away { why },
+                (Blocks::Writing, Standing::Open(_)) => *standing = Standing::ReadOnly { why },
+                _ => {}
+            }
+        }
+    }
+
+    /// Lets one object be tried.
+    pub(super) fn offer(&self, trial: Trial) {
+        let mut trials = self.0.trials.lock().unwrap_or_else(PoisonError::into_inner);
+        trials.retain(|t| t.replica != trial.replica);
+        trials.push(trial);
+    }
+
+    /// What is to be tried, once.
+    pub(super) fn take_trial(&self) -> Option<Trial> {
+        let mut trials = self.0.trials.lock().unwrap_or_else(PoisonError::into_inner);
+        trials.retain(|trial| trial.until > Instant::now());
+        trials.pop()
+    }
+
     #[must_use]
     pub fn view(&self) -> View {
         self.0.view.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -120,6 +170,21 @@ impl Lanes {
     #[must_use]
     pub fn open(&self) -> Vec<ReplicaName> {
         self.0.replicas_open().into_iter().map(|replica| replica.name.clone()).collect()
+    }
+
+    /// Whether the primary in force may be read: if not, hardly an object has a source.
+    #[must_use]
+    pub fn primary_is_readable(&self) -> bool {
+        let view = self.view();
+        view.primary.is_some_and(|primary| view.standings.get(&primary).is_some_and(Standing::is_readable))
+    }
+
+    /// The replicas that may be read.
+    #[must_use]
+    pub fn readable(&self) -> Vec<ReplicaName> {
+        let view = self.view();
+        let readable = |r: &&Replica| r.read && view.standings.get(&r.name).is_some_and(Standing::is_readable);
+        self.0.replicas.iter().filter(readable).map(|r| r.name.clone()).collect()
     }
 
     /// Which of them to ask, and for how much.
@@ -153,33 +218,39 @@ impl Lanes {
     ///
     /// Sources are the replicas on record, the primary first. The primary is also one when no other is, whatever the
     /// row says of it: an object may be registered before anybody has seen it there. Then it is no target: reading
-    /// it is its proof.
+    /// it is its proof. While the only ones on record are away, there is no source.
+    ///
+    /// `trial`: a target besides those that are well.
     #[must_use]
-    pub fn job(&self, lease: &Lease, room: Room) -> (Job, Permits) {
+    pub fn job(&self, lease: &Lease, room: Room, trial: Option<&Trial>) -> (Job, Permits) {
         let view = self.view();
         let is_primary = |r: &Replica| view.primary.as_ref() == Some(&r.name);
-        let readable =
-            |r: &Replica| r.read && !matches!(view.standings.get(&r.name), None | Some(Standing::Barred { .. }));
+        let readable = |r: &Replica| r.read && view.standings.get(&r.name).is_some_and(Standing::is_readable);
         let replicas = || self.0.replicas.iter().zip(&lease.replicas);
         let mut sources: Vec<&Replica> =
             replicas().filter(|(r, state)| state.recorded && readable(r)).map(|(r, _)| r).collect();
-        if sources.is_empty() {
+        let away = |r: &Replica| matches!(view.standings.get(&r.name), Some(Standing::Away { .. }));
+        if sources.is_empty() && !replicas().any(|(r, state)| state.recorded && r.read && away(r)) {
             sources.extend(replicas().map(|(r, _)| r).filter(|r| is_primary(r) && readable(r)));
         }
         sources.sort_by_key(|r| !is_primary(r));
         let mut permits = Permits::new();
         let targets = replicas()
             .filter(|(r, state)| state.due && !sources.iter().any(|s| s.name == r.name))
-            .filter_map(|(r, _)| match view.standings.get(&r.name)? {
-                Standing::Open(existing) => {
-                    permits.insert(r.name.clone(), r.permits.take(room, 1).pop()?);
-                    Some(Target { store: Arc::clone(&r.store), existing: *existing })
-                }
-                Standing::ReadOnly { .. } | Standing::Barred { .. } => None,
+            .filter_map(|(r, _)| {
+                let existing = match (view.standings.get(&r.name)?, trial) {
+                    (Standing::Open(existing), _) => *existing,
+                    (Standing::ReadOnly { .. }, Some(trial)) if trial.replica == r.name => trial.existing,
+                    (Standing::ReadOnly { .. } | Standing::Away { .. } | Standing::Barred { .. }, _) => return None,
+                };
+                permits.insert(r.name.clone(), r.permits.take(room, 1).pop()?);
+                Some(Target { store: Arc::clone(&r.store), existing })
             })
             .collect();
         let recorded = |r: &Replica| lease.replicas.iter().any(|state| state.replica == r.name && state.recorded);
-        let source = |r: &Replica| Source { store: Arc::clone(&r.store), recorded: recorded(r) };
+        // While there is none, no replica's content may be judged by another's.
+        let primary = |r: &Replica| view.primary.is_none() || is_primary(r);
+        let source = |r: &Replica| Source { store: Arc::clone(&r.store), recorded: recorded(r), primary: primary(r) };
         let job = Job {
             key: lease.key.clone(),
             content: lease.content,

@@ -4,22 +4,31 @@
 //! no more is leased than can be worked on; and no transaction is open while bytes move.
 
 mod admission;
+mod allowance;
+mod changed;
 mod claimer;
 mod completer;
 mod floor;
+mod health;
 mod heartbeat;
 mod held;
 mod lanes;
+mod probing;
+mod recheck;
 mod run;
 mod slots;
 mod suspects;
+mod walk;
 
 pub use admission::Doorkeeper;
+pub use allowance::Allowance;
 pub use claimer::Claimer;
 pub use completer::{Completer, Writer, completer};
 pub use floor::{Floor, Question};
+pub use health::{Diagnosis, Health};
 pub use heartbeat::Heartbeat;
 pub use held::Held;
-pub use lanes::{Lanes, Replica, Standing, View};
+pub use lanes::{Lanes, Replica, Standing, Trial, View};
+pub use recheck::Rechecker;
 pub use run::Runner;
 pub use slots::Slots;

@@ -4,6 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use rand::RngExt as _;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -11,12 +12,13 @@ use tracing::{debug, info, warn};
 
 use super::{
     completer::Completer,
+    health::{Diagnosis, Health},
     held::Held,
-    lanes::{Lanes, Permits},
+    lanes::{Lanes, Permits, Trial},
 };
 use crate::{
     copy::{self, Ended, Job, Memory, Step},
-    domain::{Class, Content, Failure, Lease, Next, Outcome, ReplicaName, Verified, next_try},
+    domain::{Class, Content, Failure, Lease, Next, Outcome, ReplicaName, Role, Verified, next_try},
     metrics,
     queue::{Answer, Queue, Report},
     wake::Waker,
@@ -33,6 +35,7 @@ pub struct Runner {
     pub held: Held,
     pub completer: Completer,
     pub lanes: Lanes,
+    pub health: Health,
     pub memory: Memory,
     /// After this time nothing that a dead holder has sent still arrives at a store.
     pub settle: Duration,
@@ -46,7 +49,9 @@ pub struct Runner {
 
 impl Runner {
     /// Copies one leased object to all replicas that lack it, and gives the lease back.
-    pub async fn run(&self, lease: Lease, job: Job, mut permits: Permits) {
+    ///
+    /// `trial`: how it ends at this target is told to all daemons.
+    pub async fn run(&self, lease: Lease, job: Job, mut permits: Permits, trial: Option<Trial>) {
         let begun = Instant::now();
         let lost = self.held.enter(&lease, &self.stop);
         let (steps, mut taken) = mpsc::unbounded_channel();
@@ -54,13 +59,19 @@ impl Runner {
         tokio::pin!(copying);
 
         let mut notes = Notes::new(&lease, self.settle);
+        // Steps whose meaning is still being found out.
+        let mut judging = FuturesUnordered::new();
+        let trial = trial.as_ref();
         let mut write_at: Option<tokio::time::Instant> = None;
         let ended = loop {
             tokio::select! {
                 biased;
                 Some(step) = taken.recv() => {
                     self.give_back(&mut permits, &step);
-                    notes.take(step);
+                    judging.push(self.judge(&lease, trial, step));
+                }
+                Some((step, diagnosis)) = judging.next() => {
+                    notes.take(step, diagnosis);
                     if notes.has_proof() {
                         write_at.get_or_insert_with(|| tokio::time::Instant::now() + TOGETHER);
                     }
@@ -77,10 +88,20 @@ impl Runner {
         // The last target's step comes together with the end.
         while let Ok(step) = taken.try_recv() {
             self.give_back(&mut permits, &step);
-            notes.take(step);
+            judging.push(self.judge(&lease, trial, step));
+        }
+        if ended == Ended::Done {
+            while let Some((step, diagnosis)) = judging.next().await {
+                notes.take(step, diagnosis);
+            }
         }
         self.held.end(&lease.key, lease.fence);
         match ended {
+            Ended::Done if let Some((from, content)) = notes.changed.take() => {
+                if !self.begin_generation(&lease, &from, content).await {
+                    self.release(&lease).await;
+                }
+            }
             Ended::Done => {
                 notes.conclude();
                 if self.write(&lease, notes.report(&lease, true)).await == Answer::Changed {
@@ -91,6 +112,34 @@ impl Runner {
         }
         self.held.strike(&lease.key, lease.fence);
         metrics::object_done(begun.elapsed());
+    }
+
+    /// Finds out what a step means, which takes a moment only where a store may be away.
+    async fn judge(&self, lease: &Lease, trial: Option<&Trial>, step: Step) -> (Step, Diagnosis) {
+        let diagnosis = match &step {
+            // Whatever it was, it could be read.
+            Step::Read { from, .. } | Step::Changed { from, .. } | Step::Stale { replica: from, .. } => {
+                self.health.worked(from, Role::Source);
+                Diagnosis::Object
+            }
+            Step::SourceFailed { replica, why } => self.health.diagnose(replica, Role::Source, &lease.key, why).await,
+            Step::Target { replica, result } => {
+                if let Some(trial) = trial.filter(|trial| trial.replica == *replica) {
+                    self.health.tried(trial, result).await;
+                }
+                match result {
+                    Ok(_) => {
+                        self.health.worked(replica, Role::Target);
+                        Diagnosis::Object
+                    }
+                    Err(why) => match &why.source {
+                        Some(source) => self.health.diagnose(source, Role::Source, &lease.key, why).await,
+                        None => self.health.diagnose(replica, Role::Target, &lease.key, why).await,
+                    },
+                }
+            }
+        };
+        (step, diagnosis)
     }
 
     /// Gives a lease back untried; the copies that are due rest for so long.
@@ -131,7 +180,7 @@ impl Runner {
 
     /// The row may still carry our fence: the key was registered again, or we are to stop. Every request of ours has
     /// ended by now, so nothing of the old content can arrive at a target later.
-    async fn release(&self, lease: &Lease) {
+    pub(super) async fn release(&self, lease: &Lease) {
         let released = self.queue.release(&[(lease.key.clone(), lease.fence)]).await;
         // Registered again while it was copied, it is due now, and nobody else tells the claimer.
         self.waker.wake();
@@ -156,7 +205,9 @@ struct Notes {
     recorded: Vec<ReplicaName>,
     due: Vec<ReplicaName>,
     content: Option<Content>,
-    /// Replicas that are on record and turned out not to have the object.
+    /// The primary has another content by now.
+    changed: Option<(ReplicaName, Content)>,
+    /// Replicas that are on record and turned out not to have the object, or not this content of it.
     missing: Vec<(ReplicaName, Failure)>,
     outcomes: Vec<(ReplicaName, Outcome)>,
     /// Whether some source had it.
@@ -175,6 +226,7 @@ impl Notes {
             recorded: lease.replicas.iter().filter(|r| r.recorded).map(|r| r.replica.clone()).collect(),
             due: lease.targets().map(|r| r.replica.clone()).collect(),
             content: None,
+            changed: None,
             missing: Vec::new(),
             outcomes: Vec::new(),
             was_read: false,
@@ -183,7 +235,7 @@ impl Notes {
         }
     }
 
-    fn take(&mut self, step: Step) {
+    fn take(&mut self, step: Step, diagnosis: Diagnosis) {
         match step {
             Step::Read { from, content } => {
                 self.content = Some(content);
@@ -192,21 +244,36 @@ impl Notes {
                     self.outcomes.push((from, Outcome::Recorded(Verified::Source)));
                 }
             }
+            Step::Changed { from, content } => self.changed = Some((from, content)),
+            Step::Stale { replica, why } => self.missing.push((replica, why)),
             Step::SourceFailed { replica, why } => {
                 if why.class == Class::Gone && self.recorded.contains(&replica) {
                     self.missing.push((replica, why));
                 } else if self.due.contains(&replica) {
                     // It was to be proven by reading it, and is no target.
-                    self.outcomes.push((replica.clone(), Outcome::Failed { next: self.next(&replica, &why), why }));
+                    let outcome = self.failed(&replica, why, diagnosis, true);
+                    self.outcomes.push((replica, outcome));
                 }
             }
             Step::Target { replica, result } => {
                 let outcome = match result {
                     Ok(proof) => Outcome::Recorded(proof),
-                    Err(why) => Outcome::Failed { next: self.next(&replica, &why), why },
+                    Err(why) => {
+                        let of_source = why.source.is_some();
+                        self.failed(&replica, why, diagnosis, of_source)
+                    }
                 };
                 self.outcomes.push((replica, outcome));
             }
+        }
+    }
+
+    /// What a store did is charged to no copy; and a target that was never asked has nothing to explain.
+    fn failed(&self, replica: &ReplicaName, why: Failure, diagnosis: Diagnosis, of_source: bool) -> Outcome {
+        match diagnosis {
+            Diagnosis::Object => Outcome::Failed { next: self.next(replica, &why), why },
+            Diagnosis::Store { rest } if of_source => Outcome::Rests { delay: rest },
+            Diagnosis::Store { rest } => Outcome::Failed { next: Next::After { delay: rest, counted: false }, why },
         }
     }
 
@@ -214,7 +281,7 @@ impl Notes {
     /// filled at once; if none had, all wait alike for the upload to end.
     fn conclude(&mut self) {
         for (replica, why) in std::mem::take(&mut self.missing) {
-            let next = if self.was_read {
+            let next = if self.was_read && why.class == Class::Gone {
                 Next::After { delay: Duration::ZERO, counted: true }
             } else {
                 self.next(&replica, &why)

@@ -43,6 +43,12 @@ impl Slots {
         std::iter::from_fn(|| Arc::clone(slots).try_acquire_owned().ok()).take(most).collect()
     }
 
+    /// Waits for a slot. Whoever waits comes before those that only take what is free.
+    pub async fn one(&self, room: Room) -> Slot {
+        // Cannot fail: the semaphore is never closed.
+        Arc::clone(self.of(room)).acquire_owned().await.expect("an open semaphore")
+    }
+
     fn of(&self, room: Room) -> &Arc<Semaphore> {
         match room {
             Room::Any => &self.any,

@@ -2,6 +2,7 @@
 //! and the real binary where a process is to die. One module a promise.
 
 mod abandoned;
+mod changed;
 mod claims;
 mod commands;
 mod completion;
@@ -9,11 +10,13 @@ mod crash;
 mod crash_points;
 mod daemon;
 mod demo;
+mod health;
 mod leases;
 mod migrations;
 mod operator;
 mod outages;
 mod plans;
+mod recheck;
 mod rights;
 mod shutdown;
 mod sources;

@@ -110,6 +110,12 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
                 "release" => format!("{keys}, {}", same("77::bigint")),
                 "claim_these" => format!("{keys}, 1000000, 5"),
                 "reclaim" => "'lock of this test', 1000000".to_owned(),
+                "begin_generation" => {
+                    "'{k1}', '{77}'::bigint[], '{1}'::bigint[], 5, 7, 'b2', 1, false, 'changed'".to_owned()
+                }
+                "take_unverified" => "16, 1000000".to_owned(),
+                "conclude" => format!("{keys}, {}, {}", same("77::bigint"), same("1::bigint")),
+                seek if seek.starts_with("seek ") => "256, -9223372036854775808, 0".to_owned(),
                 "next_due" => String::new(),
                 "complete" => {
                     let (numbers, none) = (same("77::bigint"), "'{}'::text[]");
@@ -132,13 +138,18 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
             let plan = plan(&mut connection, settings, statement, &arguments).await;
             plan.assert_scans_no_table(&format!("{name}, {what}"));
             // A row is found, locked and written, and its lanes' entries with it: 20 to 35 buffers.
-            let rows = if name == "reclaim" { LEASED } else { 64 };
+            let rows = match name.as_str() {
+                "reclaim" => LEASED,
+                seek if seek.starts_with("seek ") => 256,
+                _ => 64,
+            };
             assert!(plan.buffers < rows * 64, "{name}, {what}: {} buffers for {rows} rows at most", plan.buffers);
             match name.as_str() {
                 "reclaim" => {
                     plan.scan_of("object_copies_leased");
                 }
-                "claim wasabi" | "claim scw" | "claim_fresh wasabi" | "claim_fresh scw" => {
+                "claim wasabi" | "claim scw" | "claim_fresh wasabi" | "claim_fresh scw" | "seek wasabi"
+                | "seek scw" => {
                     let (_, lane) = name.split_once(' ').unwrap();
                     let lane = lane_index(&replica(lane));
                     let scan = plan.scan_of(&lane);
@@ -150,8 +161,9 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
                 _ => {}
             }
             // Three lanes are looked at by one of them.
-            if let Some(most) =
-                [("claim scw", 10), ("claim_fresh scw", 10), ("next_due", 3 * 10)].iter().find(|(n, _)| name == *n)
+            if let Some(most) = [("claim scw", 10), ("claim_fresh scw", 10), ("seek scw", 10), ("next_due", 3 * 10)]
+                .iter()
+                .find(|(n, _)| name == *n)
             {
                 assert!(plan.buffers <= most.1, "{name}: {} buffers for nothing due, {what}", plan.buffers);
             }

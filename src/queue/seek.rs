@@ -1,0 +1,76 @@
+use sqlx::{Row as _, SqlStr, postgres::PgRow};
+
+use super::{Position, Queue, QueueError, built, claim::claimable, error::limited};
+use crate::domain::{ObjectKey, ReplicaName, SchemaName};
+
+const NAME: &str = "queue::seek";
+/// Rows that one question looks at, at most.
+const LOOKED_AT: i64 = 256;
+
+/// What a look at a lane has shown.
+#[derive(Debug)]
+pub struct Sought {
+    /// Objects that are on record where they were asked for.
+    pub keys: Vec<ObjectKey>,
+    /// The last place that was looked at; `None`: there is nothing from there on.
+    pub last: Option<Position>,
+    /// Whether there may be more behind it.
+    pub more: bool,
+}
+
+/// Looks at a lane's rows from a place on, oldest due first, without touching them: `$1` rows at most, `$2` and `$3`
+/// the place.
+pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> SqlStr {
+    let due = lane.due_column();
+    let recorded: Vec<_> = replicas.iter().map(|r| format!("{} IS NOT NULL", r.column())).collect();
+    built(format!(
+        "-- {NAME}
+SELECT object_key, {due} AS lane_due, id, ARRAY[{}] AS recorded FROM {}.object_copies
+ WHERE {}
+   AND ({due}, id) > ($2::bigint, $3::bigint)
+ ORDER BY {due}, id
+ LIMIT $1",
+        recorded.join(", "),
+        schema.quoted(),
+        claimable(schema, lane)
+    ))
+}
+
+impl Queue {
+    /// Looks for up to `limit` objects that `lane` lacks, whose time has come, and that one of `holders` has on record.
+    ///
+    /// For when the primary cannot be read: claiming rows only to find that they have no source would write each of
+    /// them again and again.
+    pub async fn seek(
+        &self,
+        lane: &ReplicaName,
+        from: Position,
+        holders: &[ReplicaName],
+        limit: usize,
+    ) -> Result<Sought, QueueError> {
+        let query = sqlx::query(self.statements.seeks[self.lane(lane)?].clone());
+        let query = query.bind(LOOKED_AT).bind(from.due).bind(from.id);
+        let rows = limited(NAME, query.fetch_all(&self.pool)).await?;
+        let whole = rows.len() >= usize::try_from(LOOKED_AT).unwrap_or_default();
+        let mut sought = Sought { keys: Vec::new(), last: None, more: whole };
+        for row in &rows {
+            if sought.keys.len() == limit {
+                sought.more = true;
+                break;
+            }
+            let (key, at) = self.held_by(row, holders).map_err(QueueError::database(NAME))?;
+            sought.keys.extend(key);
+            sought.last = Some(at);
+        }
+        Ok(sought)
+    }
+
+    /// The row's place, and its key if one of `holders` has it.
+    fn held_by(&self, row: &PgRow, holders: &[ReplicaName]) -> Result<(Option<ObjectKey>, Position), sqlx::Error> {
+        let at = Position { due: row.try_get("lane_due")?, id: row.try_get("id")? };
+        let recorded: Vec<bool> = row.try_get("recorded")?;
+        let held = self.replicas().iter().zip(recorded).any(|(replica, there)| there && holders.contains(replica));
+        let key = || ObjectKey::new(row.try_get::<String, _>("object_key")?).map_err(|e| sqlx::Error::Decode(e.into()));
+        Ok((held.then(key).transpose()?, at))
+    }
+}

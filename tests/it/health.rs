@@ -1,0 +1,237 @@
+//! A sick replica is alone: it delays no other, is probed by one daemon at a time, and catches up when it is well.
+
+use copyhold::sandbox::s3::{Fault, Gate, Op, When};
+
+use crate::world::{World, replica, soon};
+
+const OPEN: &str = "SELECT breaker_opened_at IS NOT NULL FROM copyhold.replicas WHERE name = 'scw'";
+const CLOSED: &str = "SELECT count(breaker_opened_at) = 0 FROM copyhold.replicas";
+const ATTEMPTS: &str = "SELECT coalesce(sum(attempts), 0) FROM copyhold.copy_failures";
+
+impl World {
+    /// Objects of the primary's bucket, registered in one statement.
+    async fn upload_many(&self, prefix: &str, count: usize) {
+        for i in 0..count {
+            self.bucket("b2").put(&format!("{prefix} {i}"), "bytes");
+        }
+        let insert = format!(
+            "INSERT INTO copyhold.object_copies (object_key, b2)
+             SELECT '{prefix} ' || i, copyhold.now_utc_micro_seconds() FROM generate_series(0, {}) i",
+            count - 1
+        );
+        self.execute(&insert).await;
+    }
+
+    async fn until_recorded(&self, replica: &str, count: usize) {
+        self.until(&format!("SELECT count({replica}) = {count} FROM copyhold.object_copies")).await;
+    }
+
+    async fn number(&self, query: &str) -> u64 {
+        self.value(query).await.unwrap().parse().unwrap()
+    }
+
+    /// The next probe of `scw` is due now, and all daemons are told.
+    async fn probe_now(&self) {
+        self.execute("UPDATE copyhold.replicas SET probe_at = 1 WHERE name = 'scw' AND probe_at IS NOT NULL").await;
+        self.execute("SELECT pg_notify('copyhold_work', 'replicas')").await;
+    }
+}
+
+#[tokio::test]
+async fn a_dead_target_is_asked_for_nothing_but_probes_and_no_copy_is_charged_with_it() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    daemon.until_logged("Copying to wasabi").await;
+    let outage = world.bucket("scw").order(Fault::Reset, When::always());
+    world.upload_many("photo", 200).await;
+    world.until_recorded("wasabi", 200).await;
+    world.until(OPEN).await;
+    // What was under way when it died: no more than there are workers, each with the one retry of the connection.
+    let struck = world.bucket("scw").calls(Op::PutObject);
+    assert!(struck <= 2 * 16, "{struck} requests to a dead store");
+    world.until("SELECT probes_failed >= 2 FROM copyhold.replicas WHERE name = 'scw'").await;
+    assert_eq!(world.bucket("scw").calls(Op::PutObject), struck);
+    assert_eq!(world.number(ATTEMPTS).await, 0);
+    daemon.until_logged("Not using scw: its breaker is open since").await;
+    outage.clear();
+    world.until_recorded("scw", 200).await;
+    world.until(CLOSED).await;
+    assert_eq!(world.number("SELECT count(*) FROM copyhold.copy_failures").await, 0);
+    assert_eq!(daemon.log().matches("Not using scw").count(), 1, "said once");
+}
+
+#[tokio::test]
+async fn all_daemons_share_a_breaker_and_one_at_a_time_probes() {
+    let world = World::new().await;
+    let daemons = [world.daemon().await, world.daemon().await];
+    for daemon in &daemons {
+        daemon.until_logged("Copying to scw").await;
+    }
+    let outage = world.bucket("scw").order(Fault::access_denied(), When::always());
+    world.upload("photo", "bytes").await;
+    world.until(OPEN).await;
+    for daemon in &daemons {
+        daemon.until_logged("Not using scw: its breaker is open since").await;
+    }
+    let failed = "SELECT probes_failed FROM copyhold.replicas WHERE name = 'scw'";
+    let before = world.number(failed).await;
+    world.bucket("scw").forget_counts();
+    world.until("SELECT probes_failed >= 4 FROM copyhold.replicas WHERE name = 'scw'").await;
+    let probes = world.number(failed).await - before;
+    let asked = world.bucket("scw").calls(Op::ListObjectsV2);
+    assert!(asked <= probes + 1, "{asked} listings for {probes} probes");
+    assert_eq!(world.bucket("scw").calls(Op::PutObject), 0);
+    outage.clear();
+    world.until_copied("photo").await;
+    world.until(CLOSED).await;
+}
+
+#[tokio::test]
+async fn an_object_that_its_store_cannot_take_opens_no_breaker_and_holds_up_no_other() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    world.bucket("scw").order(Fault::internal_error(), When::op(Op::PutObject).key("poison"));
+    world.upload("poison", "bytes").await;
+    world.until("SELECT attempts >= 2 FROM copyhold.copy_failures WHERE object_key = 'poison'").await;
+    world.upload_many("photo", 20).await;
+    world.until_recorded("scw", 20).await;
+    world.until("SELECT attempts >= 3 FROM copyhold.copy_failures WHERE object_key = 'poison'").await;
+    assert_eq!(world.value(CLOSED).await.unwrap(), "true");
+}
+
+#[tokio::test]
+async fn a_full_store_is_read_but_not_written_to_until_one_object_fits() {
+    let world = World::new().await;
+    world.execute("UPDATE copyhold.replicas SET existing = 'empty', writable_at = 1").await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    let full = world.bucket("scw").order(Fault::answer(507, "InsufficientStorage"), When::op(Op::PutObject));
+    world.upload_many("photo", 100).await;
+    world.until_recorded("wasabi", 100).await;
+    world.until("SELECT breaker_blocks = 'writing' FROM copyhold.replicas WHERE name = 'scw'").await;
+    world.until("SELECT count(*) = 0 FROM copyhold.object_copies WHERE lock IS NOT NULL").await;
+    // Held by it alone.
+    world.bucket("scw").put("kept", "bytes");
+    world.sql("INSERT INTO copyhold.object_copies (object_key, scw) VALUES ($1, 5)", "kept").await;
+    world.until_copied("kept").await;
+    // One object is tried at each probe.
+    for probe in 1..=2 {
+        let before = full.strikes();
+        world.probe_now().await;
+        world.until(&format!("SELECT probes_failed = {probe} FROM copyhold.replicas WHERE name = 'scw'")).await;
+        assert_eq!(full.strikes(), before + 1);
+    }
+    full.clear();
+    world.probe_now().await;
+    world.until(CLOSED).await;
+    world.until_recorded("scw", 101).await;
+    assert_eq!(world.number("SELECT count(*) FROM copyhold.copy_failures").await, 0);
+}
+
+#[tokio::test]
+async fn a_store_that_answers_but_takes_nothing_is_tried_with_one_object_at_a_time() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    let readonly = world.bucket("scw").order(Fault::internal_error(), When::op(Op::PutObject));
+    world.upload_many("photo", 100).await;
+    world.until("SELECT breaker_blocks = 'writing' FROM copyhold.replicas WHERE name = 'scw'").await;
+    world.until("SELECT probes_failed >= 2 FROM copyhold.replicas WHERE name = 'scw'").await;
+    readonly.clear();
+    world.until_recorded("scw", 100).await;
+    world.until(CLOSED).await;
+}
+
+#[tokio::test]
+async fn what_was_found_out_about_one_opening_changes_no_other() {
+    use copyhold::{
+        domain::{Blocks, Class},
+        queue::Probed,
+    };
+    let world = World::new().await;
+    let (queue, scw) = (world.queue(), replica("scw"));
+    let breaker = async || {
+        let rows = queue.replica_rows().await.unwrap();
+        rows.into_iter().find(|row| row.name == scw).unwrap().breaker
+    };
+    assert!(queue.open_breaker(&scw, Blocks::Writing, Class::Full, "full").await.unwrap());
+    let first = breaker().await.unwrap();
+    assert!(!queue.open_breaker(&scw, Blocks::Writing, Class::Denied, "no").await.unwrap(), "the older one stays");
+    assert!(queue.open_breaker(&scw, Blocks::All, Class::Transient, "away").await.unwrap(), "it blocks more");
+    let second = breaker().await.unwrap();
+    assert_eq!((second.blocks, second.class), (Blocks::All, Some(Class::Transient)));
+    assert!(!queue.end_probe(&scw, &first, Probed::Well).await.unwrap());
+    assert!(!queue.end_probe(&scw, &first, Probed::Sick).await.unwrap());
+    world.execute("UPDATE copyhold.replicas SET probe_at = 1 WHERE name = 'scw'").await;
+    let minute = std::time::Duration::from_mins(1);
+    assert!(!queue.take_probe(&scw, first.opened_at, minute).await.unwrap());
+    assert!(queue.take_probe(&scw, second.opened_at, minute).await.unwrap());
+    assert!(!queue.take_probe(&scw, second.opened_at, minute).await.unwrap(), "somebody is at it");
+    assert!(queue.end_probe(&scw, &second, Probed::Well).await.unwrap());
+    assert_eq!(breaker().await, None);
+}
+
+#[tokio::test]
+async fn while_the_primary_is_away_only_what_another_replica_holds_is_touched() {
+    let world = World::new().await;
+    world.execute("UPDATE copyhold.replicas SET existing = 'empty', writable_at = 1 WHERE name <> 'b2'").await;
+    world
+        .execute(
+            "CREATE TABLE written (object_key text);
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN INSERT INTO written VALUES (NEW.object_key); RETURN NULL; END $$;
+             CREATE TRIGGER note AFTER UPDATE ON copyhold.object_copies FOR EACH ROW EXECUTE FUNCTION note()",
+        )
+        .await;
+    let daemons = [world.daemon().await, world.daemon().await];
+    for daemon in &daemons {
+        daemon.until_logged("Copying to scw").await;
+    }
+    let outage = world.bucket("b2").order(Fault::Reset, When::always());
+    world.upload("first", "bytes").await;
+    world.until("SELECT breaker_opened_at IS NOT NULL FROM copyhold.replicas WHERE name = 'b2'").await;
+    for daemon in &daemons {
+        daemon.until_logged("Not using b2: its breaker is open since").await;
+    }
+    world.upload_many("photo", 1000).await;
+    // A few in the middle and at the end are at scw already, though not at wasabi.
+    let held = [300, 301, 700, 998, 999];
+    for i in held {
+        world.bucket("scw").put(&format!("photo {i}"), "bytes");
+        world.sql("UPDATE copyhold.object_copies SET scw = 5 WHERE object_key = $1", &format!("photo {i}")).await;
+    }
+    world.execute("TRUNCATE written").await;
+    world.until_recorded("wasabi", held.len()).await;
+    world.until("SELECT probes_failed >= 4 FROM copyhold.replicas WHERE name = 'b2'").await;
+    assert_eq!(world.number(ATTEMPTS).await, 0);
+    let others = "SELECT count(*) FROM written LEFT JOIN copyhold.object_copies USING (object_key) WHERE scw IS NULL";
+    assert_eq!(world.number(others).await, 0, "rows without a source were written");
+    outage.clear();
+    world.until_recorded("wasabi", 1001).await;
+    world.until_recorded("scw", 1001).await;
+    assert_eq!(world.number("SELECT count(*) FROM copyhold.copy_failures").await, 0);
+}
+
+#[tokio::test]
+async fn what_was_under_way_when_the_primary_died_rests_uncounted_and_is_copied_when_it_is_back() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    daemon.until_logged("Copying to wasabi").await;
+    let gate = Gate::new();
+    let outage = world.bucket("b2").order(Fault::Hold(gate.clone()), When::always());
+    world.upload_many("photo", 50).await;
+    soon("objects are being read", gate.holds(4)).await;
+    let broken = world.bucket("b2").order(Fault::access_denied(), When::always());
+    gate.open();
+    world.until("SELECT breaker_class = 'denied' FROM copyhold.replicas WHERE name = 'b2'").await;
+    world.until("SELECT count(*) = 0 FROM copyhold.object_copies WHERE lock IS NOT NULL").await;
+    assert_eq!(world.number("SELECT count(*) FROM copyhold.copy_failures").await, 0);
+    assert_eq!(world.number("SELECT count(wasabi) FROM copyhold.object_copies").await, 0);
+    outage.clear();
+    broken.clear();
+    world.until_recorded("wasabi", 50).await;
+    world.until_recorded("scw", 50).await;
+}
