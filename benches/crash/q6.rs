@@ -12,7 +12,7 @@ use super::{
         stage::{Disk, Stage},
         stores::Stores,
     },
-    load::{Application, Span, until_none},
+    load::{Application, until_none},
 };
 
 const BYTES: u64 = 1024;
@@ -20,7 +20,8 @@ const EVERY: Duration = Duration::from_millis(20);
 /// Each time that a replica is away, and as long as it is well in between.
 const AWAY: Duration = Duration::from_secs(30);
 const DRAINED_WITHIN: Duration = Duration::from_mins(5);
-const MISSING: &str = "SELECT count(*) FROM copyhold.object_copies WHERE wasabi IS NULL OR scw IS NULL OR lock IS NOT NULL";
+const MISSING: &str =
+    "SELECT count(*) FROM copyhold.object_copies WHERE wasabi IS NULL OR scw IS NULL OR lock IS NOT NULL";
 const UPDATES: &str =
     "SELECT n_tup_upd FROM pg_stat_user_tables WHERE (schemaname, relname) = ('copyhold', 'object_copies')";
 /// The statistics are as old as that at most: a busy session tells of its work once a second, an idle one after ten.
@@ -78,7 +79,9 @@ async fn target_away() -> anyhow::Result<()> {
             let beyond = after.claimed - before.claimed - f64::from(away.objects());
             println!(
                 "{fault:?} for {AWAY:?}: {} objects registered, {beyond:.0} rows claimed beyond them, {} probes failed; drained {:.1} s after its end",
-                away.objects(), after.probes, drained.as_secs_f64()
+                away.objects(),
+                after.probes,
+                drained.as_secs_f64()
             );
             // Before the first failures are in, each worker may have begun one.
             let few = f64::from(u32::try_from(after.probes)?) + 32.0;
@@ -143,20 +146,20 @@ async fn slow_target() -> anyhow::Result<()> {
     stores.bucket("wasabi")?.order(Fault::Delay(Duration::from_secs(30)), When::op(Op::PutObject));
     let mut daemon = stage.daemon().await?;
     stage.register(OBJECTS).await?;
-    let copied = "SELECT count(scw) FROM copyhold.object_copies";
+    let done = "SELECT count(scw) FROM copyhold.object_copies";
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     for _ in 0..3 {
         for (rates, paused) in [(&mut beside, false), (&mut alone, true)] {
             if paused {
-                queue.pause(&wasabi, None, "measured without it").await?;
+                queue.pause(&wasabi, None, Some("measured without it")).await?;
             } else {
                 queue.resume(&wasabi).await?;
             }
             tokio::time::sleep(Duration::from_secs(3)).await;
-            let (begun, before) = (Instant::now(), stage.count(copied).await?);
+            let (begun, before) = (Instant::now(), stage.count(done).await?);
             tokio::time::sleep(TURN).await;
             daemon.check()?;
-            let copies = u32::try_from(stage.count(copied).await? - before)?;
+            let copies = u32::try_from(stage.count(done).await? - before)?;
             rates.push(f64::from(copies) / begun.elapsed().as_secs_f64());
         }
     }

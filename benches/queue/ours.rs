@@ -67,9 +67,9 @@ impl Claimer {
         Ok(claimed)
     }
 
-    /// How long to wait after nothing was found.
+    /// How long to wait after nothing was found; not for long, because others may have done the rest.
     fn pause(&self) -> Duration {
-        self.floor.until_beginning(Instant::now()).max(Duration::from_millis(1))
+        self.floor.until_beginning(Instant::now()).clamp(Duration::from_millis(1), Duration::from_millis(100))
     }
 
     /// Records all of them at both targets; returns how many.
