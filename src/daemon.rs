@@ -14,11 +14,14 @@ use crate::{
     lifecycle::{Endings, ExitReason, Lifecycle},
     listener::Listener,
     metrics,
-    queue::{self, Daemon, Pools, Queue, QueueError, SchemaFit},
+    queue::{self, Daemon, Pools, Queue, QueueError, SchemaFit, Shared},
     store::Store,
     sweeper::{self, Sweeper},
     wake,
-    worker::{self, Allowance, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Replica, Runner, Slots},
+    worker::{
+        self, Allowance, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Replica, Runner, Slots,
+        Stragglers,
+    },
 };
 
 /// How long the last words, releases and farewells, may take after everything else has ended.
@@ -65,7 +68,7 @@ async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> anyhow::Resul
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let timeout = config.lease.timeout;
     let daemon = patiently("enter the list of daemons", || async {
-        queue.enlist(host.clone(), timeout).await.map_err(Trouble::from)
+        queue.enlist_as(host.clone(), timeout, Some(Shared::of(config))).await.map_err(Trouble::from)
     })
     .await?;
     let mut replicas = Vec::new();
@@ -149,7 +152,7 @@ async fn work(
     let Prepared { daemon, replicas } = prepared;
     let (waker, wake) = wake::channel();
     let (replicas_waker, replicas_wake) = wake::channel();
-    let lanes = Lanes::new(replicas);
+    let lanes = Lanes::new(replicas, Stragglers::new(&memory));
     let health = Health::new(queue.clone(), lanes.clone(), replicas_waker.clone());
     let held = Held::default();
     let (completer, writer) = worker::completer(queue.clone());
@@ -181,6 +184,7 @@ async fn work(
     };
     lifecycle.spawn("sweeper", drain, sweeper.run(drain.clone()));
     lifecycle.spawn("backlog", drain, sweeper::count_backlog(queue.clone(), drain.clone()));
+    lifecycle.spawn("differences", drain, sweeper::watch_differences(queue.clone(), drain.clone()));
     let (count, reserved, grace) = (config.workers.count, config.workers.reserved, config.shutdown.grace);
     let doorkeeper = Doorkeeper {
         config,
@@ -215,6 +219,7 @@ async fn work(
         lanes: lanes.clone(),
         health,
         memory,
+        allowance: Allowance::default(),
         settle,
         stop: lifecycle.stop.clone(),
         freed: Arc::default(),

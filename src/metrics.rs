@@ -44,6 +44,11 @@ fn describe() {
         "Leases freed by this process of objects whose holder before had died as well."
     );
     describe_counter!(
+        "copyhold_copies_overdue_total",
+        Unit::Count,
+        "Copies stopped because they took longer than their size explains."
+    );
+    describe_counter!(
         "copyhold_rechecks_total",
         Unit::Count,
         "Copies read once more because a holder of their object had died; by replica and result: equal, wrong, unknown."
@@ -60,6 +65,16 @@ fn describe() {
         "copyhold_breaker_open",
         Unit::Count,
         "1 while the replica is left alone because its store is not well, 0 else; by replica, the same from every daemon."
+    );
+    describe_gauge!(
+        "copyhold_daemons_differ",
+        Unit::Count,
+        "1 if the living daemons are not configured alike; by what: replicas, primary, bucket, lease."
+    );
+    describe_gauge!(
+        "copyhold_replica_unserved",
+        Unit::Count,
+        "1 if no living daemon copies to a replica that the schema has; by replica."
     );
     describe_gauge!(
         "copyhold_plan_wrong",
@@ -141,6 +156,10 @@ pub(crate) fn abandoned_again() {
     counter!("copyhold_leases_abandoned_again_total").increment(1);
 }
 
+pub(crate) fn copy_overdue() {
+    counter!("copyhold_copies_overdue_total").increment(1);
+}
+
 pub(crate) fn rechecked(replica: &ReplicaName, result: &'static str) {
     counter!("copyhold_rechecks_total", "replica" => replica.to_string(), "result" => result).increment(1);
 }
@@ -159,6 +178,14 @@ pub(crate) fn breaker_open(replica: &ReplicaName, open: bool) {
 
 pub(crate) fn plan_wrong(lane: &str, wrong: bool) {
     gauge!("copyhold_plan_wrong", "lane" => lane.to_owned()).set(f64::from(u8::from(wrong)));
+}
+
+pub(crate) fn daemons_differ(what: &'static str, differ: bool) {
+    gauge!("copyhold_daemons_differ", "what" => what).set(f64::from(u8::from(differ)));
+}
+
+pub(crate) fn replica_unserved(replica: &str, unserved: bool) {
+    gauge!("copyhold_replica_unserved", "replica" => replica.to_owned()).set(f64::from(u8::from(unserved)));
 }
 
 pub(crate) fn listener_connected(connected: bool) {

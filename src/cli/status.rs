@@ -64,6 +64,7 @@ fn text(config: &Config, status: &Status) -> String {
             other.replica, config.primary
         ));
     }
+    parts.extend(status.differences.iter().map(|differing| Untrusted(&differing.says).to_string()));
     if !status.failing.is_empty() {
         parts.push(format!("\nfailing\n{}", failing(status)));
     }

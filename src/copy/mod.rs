@@ -26,14 +26,15 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use memory::Memory;
+pub use plan::WHOLE_UP_TO;
 pub use verify::still_there;
 
 use crate::{
     domain::{Class, Content, Failure, ObjectKey, ReplicaName, Verified},
-    store::Store,
+    store::{Md5, Store},
 };
 use failure::{bare, most_telling};
-use plan::{Parts, Plan, plan};
+use plan::{Limits, Parts, Plan, plan};
 use source::{Piece, Reader};
 
 /// How long a copy that is to stop waits for a request that makes an object appear.
@@ -60,6 +61,8 @@ pub struct Source {
     pub store: Arc<Store>,
     /// Its copy is on record, so it should have the object.
     pub recorded: bool,
+    /// What it holds is the object, whatever is known of it; what any other holds is a copy.
+    pub primary: bool,
 }
 
 /// Where the object is to be written.
@@ -82,11 +85,18 @@ pub enum OnExisting {
 /// One fact about a copy, sent as soon as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
+    /// A source was found to hold this many bytes, which is news: the job did not state it.
+    Opened { size_bytes: u64 },
     /// The object was read to its end: its size and hash, and the proof of the source's
     /// own copy. Sent before any target's success.
     Read { from: ReplicaName, content: Content },
     /// A source could not be read; another one may still do.
     SourceFailed { replica: ReplicaName, why: Failure },
+    /// What a source holds is not this generation's content: its copy is damaged or stale. Another one may still do.
+    Stale { replica: ReplicaName, why: Failure },
+    /// The primary was read to its end and holds another content than this generation's, which is surely no damage on
+    /// the way: it was changed without being registered. Nothing is written; the targets' answers follow.
+    Changed { from: ReplicaName, content: Content },
     /// How it ended at one target: exactly one for each, unless the copy is cancelled.
     Target { replica: ReplicaName, result: Result<Verified, Failure> },
 }
@@ -105,7 +115,19 @@ pub enum Ended {
 /// uploads thrown away (for at most 5 s). Of what is dropped nothing is told. Dropping the future instead leaves uploads
 /// behind.
 pub async fn copy(job: &Job, memory: &Memory, stop: &CancellationToken, steps: &mpsc::UnboundedSender<Step>) -> Ended {
-    match (Copy { job, memory, stop, steps }).run().await {
+    let copy = Copy { job, memory, stop, steps };
+    let mut targets = Vec::new();
+    for target in &job.targets {
+        match target.store.profile().refuses_key(&job.key) {
+            None => targets.push(target),
+            Some(why) => copy.ended(target, Err(refused(&target.store, &why))),
+        }
+    }
+    // A job that never had targets is to prove the source's own copy.
+    if targets.is_empty() && !job.targets.is_empty() {
+        return Ended::Done;
+    }
+    match copy.run(targets).await {
         Ok(()) => Ended::Done,
         Err(Cancelled) => Ended::Cancelled,
     }
@@ -138,49 +160,89 @@ enum Next<'a> {
     Nothing,
 }
 
+/// Why a source is of no use.
+enum Useless {
+    /// It could not be read.
+    Failed(Failure),
+    /// It holds another content than is known.
+    Stale(Failure),
+}
+
+/// How far one source has brought it.
+enum Came<'a> {
+    /// Every target has its answer.
+    Through,
+    /// Its copy turned out to be another content, after it was read; these targets still wait for theirs.
+    ToNothing { why: Failure, left: Vec<&'a Target> },
+}
+
+/// Why what was read is not copied.
+enum Unfit {
+    /// It came damaged, or nobody can say.
+    Failed(Failure),
+    /// The source's copy is damaged or stale.
+    Stale(Failure),
+    /// The object is another one by now.
+    Changed(Failure),
+}
+
 impl Copy<'_> {
     /// Tries one source after the other until one has delivered the first piece. From
-    /// then on the attempt stands or falls with it.
-    async fn run(&self) -> Result<(), Cancelled> {
+    /// then on the attempt stands or falls with it, unless it turns out to hold another content.
+    async fn run(&self, mut left: Vec<&Target>) -> Result<(), Cancelled> {
         let mut failures = Vec::new();
         for source in &self.job.sources {
-            let opened = self.or_stop(self.open(source)).await?;
-            match opened {
-                Ok((reader, Next::Whole { piece, targets })) => {
-                    return self.write_whole(&reader, piece, &targets).await;
-                }
+            let came = match self.or_stop(self.open(source, &left)).await? {
+                Ok((reader, Next::Whole { piece, targets })) => self.write_whole(&reader, piece, targets).await?,
                 Ok((mut reader, Next::Parts { parts, first, targets })) => {
-                    return self.write_parts(&mut reader, parts, first, &targets).await;
+                    self.write_parts(&mut reader, parts, first, &targets).await?
                 }
-                Ok((_, Next::Nothing)) => return Ok(()),
-                Err(why) => {
+                Ok((_, Next::Nothing)) => Came::Through,
+                Err(Useless::Stale(why)) => Came::ToNothing { why, left: left.clone() },
+                Err(Useless::Failed(why)) => {
                     self.source_failed(&source.store, &why);
                     failures.push((source.recorded, why));
+                    continue;
+                }
+            };
+            match came {
+                Came::Through => return Ok(()),
+                Came::ToNothing { why, left: others } => {
+                    self.tell(Step::Stale { replica: source.store.name().clone(), why: why.clone() });
+                    failures.push((source.recorded, why));
+                    left = others;
                 }
             }
         }
-        let targets: Vec<_> = self.job.targets.iter().collect();
-        self.fail_all(&targets, &most_telling(failures));
+        self.fail_all(&left, &most_telling(failures));
         Ok(())
     }
 
     /// Opens the object at one source, plans, and reads the first piece.
-    async fn open<'s>(&'s self, source: &'s Source) -> Result<(Reader<'s>, Next<'s>), Failure> {
+    async fn open<'s>(&'s self, source: &'s Source, waiting: &[&'s Target]) -> Result<(Reader<'s>, Next<'s>), Useless> {
         let job = self.job;
-        let mut reader = Reader::open(&source.store, &job.key, self.memory, job.stated_bytes).await?;
+        let mut reader = Reader::open(source, &job.key, self.memory, job.stated_bytes).await?;
         let size_bytes = reader.head().size_bytes;
-        if let Some(known) = job.content.filter(|known| known.size_bytes != size_bytes) {
-            let targets: Vec<_> = job.targets.iter().collect();
-            self.fail_all(&targets, &changed(&source.store, &known, &format!("{size_bytes} bytes")));
-            return Ok((reader, Next::Nothing));
+        if job.stated_bytes != Some(size_bytes) {
+            self.tell(Step::Opened { size_bytes });
+        }
+        // What the primary holds is read to its end before it is believed.
+        if let Some(known) = job.content.filter(|known| known.size_bytes != size_bytes && !source.primary) {
+            return Err(Useless::Stale(stale(&source.store, &known, &format!("{size_bytes} bytes"))));
         }
         if let Some(stated) = job.stated_bytes.filter(|stated| job.content.is_none() && *stated != size_bytes) {
-            return Err(other_size(&source.store, stated, size_bytes));
+            return Err(other_size(&source.store, stated, size_bytes).into());
         }
-        let (targets, unable): (Vec<_>, Vec<_>) =
-            job.targets.iter().partition(|target| size_bytes <= target.store.profile().max_object_bytes);
-        let max_parts = targets.iter().map(|target| target.store.profile().max_parts).min().unwrap_or(u32::MAX);
-        let next = match plan(size_bytes, max_parts, self.memory.total_bytes()) {
+        let (mut targets, mut unable) = (Vec::new(), Vec::new());
+        for target in waiting {
+            let profile = target.store.profile();
+            match profile.refuses_size(size_bytes).or_else(|| profile.refuses_metadata(&reader.head().metadata)) {
+                None => targets.push(*target),
+                Some(why) => unable.push((*target, why)),
+            }
+        }
+        let limits = Limits::of(targets.iter().map(|target| target.store.profile()));
+        let next = match plan(size_bytes, limits, self.memory.total_bytes()) {
             _ if targets.is_empty() && !unable.is_empty() => Next::Nothing,
             Err(refused) => {
                 self.fail_all(&targets, &bare(Class::Refused, refused.to_string()));
@@ -194,18 +256,25 @@ impl Copy<'_> {
             }
         };
         // Only now: had this source failed, the next one would have them told again.
-        for target in unable {
-            self.ended(target, Err(too_large(&target.store, size_bytes)));
+        for (target, why) in unable {
+            self.ended(target, Err(refused(&target.store, &why)));
         }
         Ok((reader, next))
     }
 
-    /// Whether what was read is what this generation's first read found.
-    fn expected(&self, store: &Store, read: &Content) -> Result<(), Failure> {
-        match self.job.content {
-            Some(known) if known != *read => Err(changed(store, &known, &format!("{read:?}"))),
-            _ => Ok(()),
+    /// Whether what was read is what this generation's first read found, or is the first, and sound. `md5` is that of
+    /// the whole, if the source's ETag may be one.
+    async fn examine(&self, reader: &Reader<'_>, read: &Content, md5: Option<&Md5>) -> Result<(), Unfit> {
+        let Some(known) = self.job.content.filter(|known| known != read) else {
+            return reader.confirm(read, md5).await.map_err(Unfit::Failed);
+        };
+        reader.make_sure(read, md5).await.map_err(Unfit::Failed)?;
+        let (store, found) = (reader.store(), format!("{read:?}"));
+        if !reader.is_primary() {
+            return Err(Unfit::Stale(stale(store, &known, &found)));
         }
+        self.tell(Step::Changed { from: store.name().clone(), content: *read });
+        Err(Unfit::Changed(changed(store, &known, &found)))
     }
 
     async fn or_stop<T>(&self, work: impl Future<Output = T>) -> Result<T, Cancelled> {
@@ -247,6 +316,17 @@ impl Copy<'_> {
     }
 }
 
+impl From<Failure> for Useless {
+    fn from(why: Failure) -> Self {
+        Self::Failed(why)
+    }
+}
+
+fn stale(store: &Store, known: &Content, found: &str) -> Failure {
+    let what = format!("its copy is not what this generation's first read found ({found} instead of {known:?})");
+    bare(Class::Corrupt, format!("source {}: {what}", store.name()))
+}
+
 fn changed(store: &Store, known: &Content, found: &str) -> Failure {
     let what =
         format!("the object is no longer what this generation's first read found ({found} instead of {known:?})");
@@ -260,9 +340,6 @@ fn other_size(store: &Store, stated: u64, found: u64) -> Failure {
     bare(Class::Gone, format!("source {}: {what}", store.name()))
 }
 
-fn too_large(store: &Store, size_bytes: u64) -> Failure {
-    let profile = store.profile();
-    let what =
-        format!("the object has {size_bytes} bytes, {} takes {} at most", profile.provider, profile.max_object_bytes);
+fn refused(store: &Store, what: &str) -> Failure {
     bare(Class::Refused, format!("target {}: {what}", store.name()))
 }

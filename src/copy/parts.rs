@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::{
-    Cancelled, Copy, OnExisting, Target,
+    Came, Cancelled, Copy, OnExisting, Target, Unfit,
     failure::of_target,
     hash::Plain,
     plan::Parts,
@@ -48,13 +48,13 @@ enum Begun<'a> {
 }
 
 impl Copy<'_> {
-    pub(super) async fn write_parts(
+    pub(super) async fn write_parts<'t>(
         &self,
         reader: &mut Reader<'_>,
         parts: Parts,
         first: Piece,
-        targets: &[&Target],
-    ) -> Result<(), Cancelled> {
+        targets: &[&'t Target],
+    ) -> Result<Came<'t>, Cancelled> {
         let mut uploads = Uploads { live: Vec::new(), taken: Vec::new(), aborts: JoinSet::new() };
         let ended = self.write(reader, parts, first, targets, &mut uploads).await;
         // What is still here was neither completed nor given up: we were stopped, or the source failed.
@@ -72,7 +72,7 @@ impl Copy<'_> {
         first: Piece,
         targets: &[&'t Target],
         uploads: &mut Uploads<'t>,
-    ) -> Result<(), Cancelled> {
+    ) -> Result<Came<'t>, Cancelled> {
         self.begin(targets, reader.head(), uploads).await?;
         let mut whole = Plain::new();
         let mut whole_md5 = reader.etag_may_be_md5().then(Hasher::new);
@@ -81,7 +81,7 @@ impl Copy<'_> {
         for (number, range) in (1..).zip(parts.ranges()) {
             // Without targets from the start it is the source's own copy that is to be proven.
             if !targets.is_empty() && uploads.live.is_empty() && uploads.taken.is_empty() {
-                return Ok(());
+                return Ok(Came::Through);
             }
             let part = match piece.take() {
                 Some(first) => first,
@@ -90,7 +90,7 @@ impl Copy<'_> {
                     Err(why) => {
                         self.source_failed(reader.store(), &why);
                         self.give_up(uploads, &half_way(why));
-                        return Ok(());
+                        return Ok(Came::Through);
                     }
                 },
             };
@@ -103,19 +103,17 @@ impl Copy<'_> {
         }
         let content = whole.content();
         let whole_md5 = whole_md5.map(|hash| Md5(hash.finalize().into()));
-        let sound = self.or_stop(async {
-            self.expected(reader.store(), &content)?;
-            match &whole_md5 {
-                Some(md5) => reader.confirm(&content, md5).await,
-                None => Ok(()),
+        match self.or_stop(self.examine(reader, &content, whole_md5.as_ref())).await? {
+            Ok(()) => {}
+            Err(Unfit::Failed(why) | Unfit::Changed(why)) => {
+                self.give_up(uploads, &why);
+                return Ok(Came::Through);
             }
-        });
-        if let Err(why) = sound.await? {
-            self.give_up(uploads, &why);
-            return Ok(());
+            Err(Unfit::Stale(why)) => return Ok(Came::ToNothing { why, left: self.take_back(uploads) }),
         }
         self.has_read(reader.store(), content);
-        self.finish(uploads, &content, &md5s, whole_md5.as_ref()).await
+        self.finish(uploads, &content, &md5s, whole_md5.as_ref()).await?;
+        Ok(Came::Through)
     }
 
     /// Begins an upload at every target that is free.
@@ -214,13 +212,18 @@ impl Copy<'_> {
     }
 
     fn give_up(&self, uploads: &mut Uploads<'_>, why: &Failure) {
+        self.fail_all(&self.take_back(uploads), why);
+    }
+
+    /// Throws away what was uploaded. Returns the targets that still wait for their answer.
+    fn take_back<'t>(&self, uploads: &mut Uploads<'t>) -> Vec<&'t Target> {
+        let mut left = Vec::new();
         for upload in uploads.live.drain(..) {
-            self.ended(upload.target, Err(why.clone()));
+            left.push(upload.target);
             abort(&mut uploads.aborts, &self.job.key, upload);
         }
-        for (target, _) in uploads.taken.drain(..) {
-            self.ended(target, Err(why.clone()));
-        }
+        left.extend(uploads.taken.drain(..).map(|(target, _)| target));
+        left
     }
 }
 

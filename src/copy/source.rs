@@ -3,6 +3,7 @@ use std::{ops::Range, pin::pin, time::Duration};
 use bytes::Bytes;
 
 use super::{
+    Source,
     failure::{at_source, bare, of_source},
     hash::{Both, Plain},
     memory::{Buffer, Memory},
@@ -21,6 +22,7 @@ const UNREAD_AT_MOST: Duration = Duration::from_secs(10);
 /// One attempt to read one object from one source: every answer must speak of the
 /// content that the first one spoke of.
 pub(super) struct Reader<'a> {
+    source: &'a Source,
     store: &'a Store,
     key: &'a ObjectKey,
     memory: &'a Memory,
@@ -42,11 +44,12 @@ impl<'a> Reader<'a> {
     /// The memory is taken after that: until then nobody knows how much is needed. The
     /// range keeps the store from sending all of a big object; a small one comes whole.
     pub(super) async fn open(
-        store: &'a Store,
+        source: &'a Source,
         key: &'a ObjectKey,
         memory: &'a Memory,
         stated_bytes: Option<u64>,
     ) -> Result<Self, Failure> {
+        let store = &*source.store;
         let asked = 0..WHOLE_UP_TO;
         // Said to be empty: no range of it exists.
         let range = (stated_bytes != Some(0)).then(|| asked.clone());
@@ -61,7 +64,7 @@ impl<'a> Reader<'a> {
             return Err(bare(Class::Refused, format!("source {}: {what}", store.name())));
         }
         let first = Some((0..get.body.announced(), get));
-        Ok(Self { store, key, memory, head, first })
+        Ok(Self { source, store, key, memory, head, first })
     }
 
     pub(super) fn head(&self) -> &Head {
@@ -70,6 +73,10 @@ impl<'a> Reader<'a> {
 
     pub(super) fn store(&self) -> &'a Store {
         self.store
+    }
+
+    pub(super) fn is_primary(&self) -> bool {
+        self.source.primary
     }
 
     /// Reads `range` into memory.
@@ -136,8 +143,14 @@ impl<'a> Reader<'a> {
     ///
     /// An ETag that looks like an MD5 and is not ours is either damage on the way or no
     /// MD5 at all: a second reading tells, which is paid for only where they differ.
-    pub(super) async fn confirm(&self, read: &Content, md5: &Md5) -> Result<(), Failure> {
-        if !self.etag_may_be_md5() || self.head.etag.as_ref().is_some_and(|etag| etag.is_md5(md5)) {
+    pub(super) async fn confirm(&self, read: &Content, md5: Option<&Md5>) -> Result<(), Failure> {
+        if self.etag_may_be_md5() { self.make_sure(read, md5).await } else { Ok(()) }
+    }
+
+    /// The same where nothing is taken on trust: without an ETag that is an MD5, too, it is read twice.
+    pub(super) async fn make_sure(&self, read: &Content, md5: Option<&Md5>) -> Result<(), Failure> {
+        let etag = self.head.etag.as_ref().filter(|_| self.etag_may_be_md5());
+        if etag.zip(md5).is_some_and(|(etag, md5)| etag.is_md5(md5)) {
             return Ok(());
         }
         let again = verify::hash_of(self.store, self.key).await.map_err(|error| of_source(self.store, error))?;

@@ -3,7 +3,7 @@
 use futures::future::join_all;
 
 use super::{
-    Cancelled, Copy, OnExisting, Target,
+    Came, Cancelled, Copy, OnExisting, Target, Unfit,
     failure::of_target,
     source::{Piece, Reader},
     verify,
@@ -15,20 +15,20 @@ use crate::{
 
 impl Copy<'_> {
     /// Sends what `piece` holds to `targets`; each says how it went as soon as it knows.
-    pub(super) async fn write_whole(
+    pub(super) async fn write_whole<'t>(
         &self,
         reader: &Reader<'_>,
         piece: Piece,
-        targets: &[&Target],
-    ) -> Result<(), Cancelled> {
+        targets: Vec<&'t Target>,
+    ) -> Result<Came<'t>, Cancelled> {
         let content = piece.crc.content();
-        let sound = self.or_stop(async {
-            self.expected(reader.store(), &content)?;
-            reader.confirm(&content, &piece.md5).await
-        });
-        if let Err(why) = sound.await? {
-            self.fail_all(targets, &why);
-            return Ok(());
+        match self.or_stop(self.examine(reader, &content, Some(&piece.md5))).await? {
+            Ok(()) => {}
+            Err(Unfit::Failed(why) | Unfit::Changed(why)) => {
+                self.fail_all(&targets, &why);
+                return Ok(Came::Through);
+            }
+            Err(Unfit::Stale(why)) => return Ok(Came::ToNothing { why, left: targets }),
         }
         self.has_read(reader.store(), content);
         let metadata = &reader.head().metadata;
@@ -37,7 +37,7 @@ impl Copy<'_> {
             self.ended(target, result);
         }));
         self.or_stop_late(all).await?;
-        Ok(())
+        Ok(Came::Through)
     }
 
     async fn put(

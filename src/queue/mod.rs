@@ -5,6 +5,7 @@
 //! before it writes, so that it never waits for a row while it holds another,
 //! and a fenced write finds its row by key alone and then compares the fence.
 
+mod anew;
 mod answer;
 mod backlog;
 mod breaker;
@@ -13,6 +14,7 @@ mod complete;
 mod connect;
 mod daemons;
 mod ddl;
+mod differences;
 mod error;
 mod explain;
 mod forget;
@@ -40,12 +42,14 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
 
+pub use anew::Unregistered;
 pub use answer::{Answer, Answered};
 pub use breaker::{Breaker, Probed};
 pub use claim::{ClaimError, Claimed, Position};
 pub use complete::Report;
 pub use connect::{Pools, STATEMENT_TIMEOUT, direct_options, probe};
 pub use daemons::{Daemon, DaemonId};
+pub use differences::{Difference, Shared};
 pub use error::QueueError;
 pub use explain::{CopyStory, FailureStory, Holder, State, Story};
 pub use forget::Forgotten;
@@ -94,6 +98,7 @@ struct Statements {
     unclaim: SqlStr,
     take_unverified: SqlStr,
     conclude: SqlStr,
+    begin_generation: SqlStr,
 }
 
 /// A statement of the hot paths.
@@ -128,6 +133,7 @@ impl Queue {
             unclaim: functions::call_unclaim(&schema),
             take_unverified: swept::take(&schema),
             conclude: swept::conclude(&schema, &replicas),
+            begin_generation: anew::statement(&schema, &replicas),
         };
         Self { pool, schema, replicas, statements }
     }
@@ -153,6 +159,7 @@ impl Queue {
             ("reclaim", &s.reclaim),
             ("take_unverified", &s.take_unverified),
             ("conclude", &s.conclude),
+            ("begin_generation", &s.begin_generation),
         ];
         let others = others.map(|(name, sql)| Hot { name: name.into(), sql: sql.as_str().into(), by_function: false });
         let without_lane = [functions::next_due(schema, replicas), functions::unclaim(schema)].map(Hot::run_by);

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{PARKED, Queue, QueueError, built, error::limited};
+use super::{Difference, PARKED, Queue, QueueError, built, error::limited};
 
 /// Below this size of the table its rows are counted, else estimated.
 const COUNTED_BELOW_BYTES: i64 = 64 << 20;
@@ -17,6 +17,24 @@ pub struct Status {
     pub replicas: Vec<ReplicaStatus>,
     pub daemons: Vec<DaemonStatus>,
     pub failing: Vec<FailingCopy>,
+    /// In what the living daemons differ.
+    pub differences: Vec<Differing>,
+}
+
+/// One difference, in words.
+#[derive(Debug, Clone, Serialize)]
+pub struct Differing {
+    /// `replicas`, `primary`, `bucket`, `lease` or `unserved`.
+    pub what: &'static str,
+    pub replica: Option<String>,
+    pub says: String,
+}
+
+impl From<Difference> for Differing {
+    fn from(difference: Difference) -> Self {
+        let replica = difference.replica().map(str::to_owned);
+        Self { what: difference.what(), replica, says: difference.to_string() }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -87,7 +105,9 @@ impl Queue {
                 recorded.get(&replica.replica).copied().unwrap_or_else(|| (objects - replica.backlog_objects).max(0));
             replica.failing = failing.iter().filter(|f| f.replica == replica.replica).map(|f| f.copies).sum();
         }
-        Ok(Status { objects, estimated: !counted, replicas, daemons: self.daemon_statuses().await?, failing })
+        let differences = self.differences().await?.into_iter().map(Differing::from).collect();
+        let daemons = self.daemon_statuses().await?;
+        Ok(Status { objects, estimated: !counted, replicas, daemons, failing, differences })
     }
 
     /// The backlog as the table has it, per replica.

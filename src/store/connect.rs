@@ -69,7 +69,7 @@ impl Store {
             bucket: replica.bucket.clone(),
             endpoint,
             storage_class: replica.storage_class.as_deref().map(Into::into),
-            profile: Profile::of(&replica.endpoint),
+            profile: Profile::of(replica),
         })
     }
 }

@@ -2,6 +2,7 @@
 //! and the real binary where a process is to die. One module a promise.
 
 mod abandoned;
+mod changed;
 mod claims;
 mod commands;
 mod completion;
@@ -9,6 +10,7 @@ mod crash;
 mod crash_points;
 mod daemon;
 mod demo;
+mod differences;
 mod durability;
 mod health;
 mod leases;
@@ -16,8 +18,10 @@ mod lost_replies;
 mod migrations;
 mod operator;
 mod outages;
+mod overdue;
 mod plan_gate;
 mod plans;
+mod probe;
 mod recheck;
 mod rights;
 mod shutdown;

@@ -85,6 +85,7 @@ fn arguments(name: &str) -> String {
         "take_unverified" => "16, 1000000".to_owned(),
         "conclude" => format!("{keys}, {}, {}", same("77::bigint"), same("1::bigint")),
         seek if seek.starts_with("seek_") => "256, -9223372036854775808, 0".to_owned(),
+        "begin_generation" => "'{k1}', '{77}'::bigint[], '{1}'::bigint[], 5, 7, 'b2', 1, false, 'changed'".to_owned(),
         "next_due" => String::new(),
         "unclaim" => "77".to_owned(),
         "complete" => {

@@ -74,23 +74,6 @@ async fn an_object_of_another_size_than_registered_is_not_taken_for_it() {
 }
 
 #[tokio::test]
-async fn a_source_that_changed_since_the_first_read_is_not_recorded() {
-    let world = World::new().await;
-    let refusal = world.bucket("scw").order(Fault::internal_error(), When::op(Op::PutObject));
-    world.upload("photo", "first").await;
-    let _daemon = world.daemon().await;
-    // Both are over: the attempt that read the first content can write no more.
-    world
-        .until("SELECT wasabi IS NOT NULL AND lock IS NULL AND due_scw > created_at FROM copyhold.object_copies")
-        .await;
-    world.bucket("b2").put("photo", "other");
-    refusal.clear();
-    world.until("SELECT EXISTS (SELECT FROM copyhold.copy_failures WHERE replica = 'scw' AND class = 'changed')").await;
-    world.until("SELECT due_scw = 9000000000000000000 FROM copyhold.object_copies").await;
-    assert!(world.bucket("scw").keys().is_empty());
-}
-
-#[tokio::test]
 async fn a_bucket_with_data_is_not_written_to_until_its_section_says_how() {
     let mut world = World::new().await;
     world.bucket("wasabi").put("theirs", "keep me");

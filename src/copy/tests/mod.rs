@@ -2,9 +2,11 @@
 
 mod adopt;
 mod cancel;
+mod changed;
 mod damage;
 mod memory;
 mod parts;
+mod refused;
 mod sources;
 mod whole;
 
@@ -50,6 +52,11 @@ impl Setup {
     }
 
     async fn store(&self, bucket: &str) -> Arc<Store> {
+        self.store_of(bucket, config::Provider::Generic, config::Facts::default()).await
+    }
+
+    /// A store of which something is known beforehand.
+    async fn store_of(&self, bucket: &str, provider: config::Provider, facts: config::Facts) -> Arc<Store> {
         let replica = config::Replica {
             name: ReplicaName::new(bucket).unwrap(),
             endpoint: self.server.endpoint().parse().unwrap(),
@@ -63,6 +70,8 @@ impl Setup {
             existing: None,
             read: true,
             storage_class: None,
+            provider,
+            facts,
         };
         Arc::new(Store::connect(&replica, 4).await.unwrap())
     }
@@ -71,13 +80,20 @@ impl Setup {
         Target { store: self.store(bucket).await, existing: OnExisting::PutOver }
     }
 
+    /// As [`Self::job`], where something is known of wasabi.
+    async fn job_knowing(&self, key: &str, provider: config::Provider, facts: config::Facts) -> Job {
+        let mut job = self.job(key).await;
+        job.targets[0].store = self.store_of("wasabi", provider, facts).await;
+        job
+    }
+
     /// `key` from b2, where it is on record, to wasabi and scw.
     async fn job(&self, key: &str) -> Job {
         Job {
             key: ObjectKey::new(key).unwrap(),
             content: None,
             stated_bytes: None,
-            sources: vec![Source { store: self.store("b2").await, recorded: true }],
+            sources: vec![Source { store: self.store("b2").await, recorded: true, primary: true }],
             targets: vec![self.target("wasabi").await, self.target("scw").await],
         }
     }
@@ -86,11 +102,14 @@ impl Setup {
         let (steps, mut told) = mpsc::unbounded_channel();
         let ended = copy(job, &self.memory, &self.stop, &steps).await;
         drop(steps);
-        let mut all = Vec::new();
+        let (mut opened, mut steps) = (Vec::new(), Vec::new());
         while let Some(step) = told.recv().await {
-            all.push(step);
+            match step {
+                Step::Opened { size_bytes } => opened.push(size_bytes),
+                step => steps.push(step),
+            }
         }
-        Told { ended, steps: all }
+        Told { ended, opened, steps }
     }
 
     /// Both targets hold what b2 holds.
@@ -111,6 +130,9 @@ impl Setup {
 #[derive(Debug)]
 struct Told {
     ended: Ended,
+    /// The sizes that were news.
+    opened: Vec<u64>,
+    /// All the rest.
     steps: Vec<Step>,
 }
 
@@ -142,6 +164,26 @@ impl Told {
 
     fn is_proven(&self) -> bool {
         self.ended == Ended::Done && self.of("wasabi").is_ok() && self.of("scw").is_ok()
+    }
+
+    /// What the primary was found to hold instead of the known content.
+    fn changed(&self) -> Option<Content> {
+        self.steps.iter().find_map(|step| match step {
+            Step::Changed { content, .. } => Some(*content),
+            _ => None,
+        })
+    }
+
+    /// The sources whose copies are not the known content.
+    fn stale(&self) -> Vec<&str> {
+        let stale = self.steps.iter().filter_map(|step| match step {
+            Step::Stale { replica, why } => {
+                assert_eq!(why.class, Class::Corrupt, "{why:?}");
+                Some(replica.as_str())
+            }
+            _ => None,
+        });
+        stale.collect()
     }
 
     fn sources_failed(&self) -> Vec<(&str, Class)> {

@@ -113,16 +113,6 @@ async fn what_differs_from_this_generations_first_read_is_thrown_away() {
 }
 
 #[tokio::test]
-async fn an_object_of_another_size_than_the_first_read_found_is_not_even_begun() {
-    let s = Setup::new().await;
-    s.b2.put_synthetic("big", Synthetic::new(1, TWO_PARTS));
-    let content = Content { size_bytes: TWO_PARTS - 1, hash: Synthetic::new(1, TWO_PARTS - 1).hash() };
-    let told = s.copy(&Job { content: Some(content), ..s.job("big").await }).await;
-    assert_eq!((told.class("wasabi"), told.class("scw")), (Class::Changed, Class::Changed));
-    assert_eq!((s.b2.calls(Op::GetObject), s.wasabi.calls(Op::CreateMultipartUpload)), (1, 0));
-}
-
-#[tokio::test]
 async fn a_lost_answer_to_the_last_call_is_no_failure() {
     let s = Setup::new().await;
     s.b2.put_synthetic("big", Synthetic::new(1, TWO_PARTS));

@@ -1,0 +1,96 @@
+use sqlx::SqlStr;
+
+use super::{
+    PARKED, Queue, QueueError,
+    answer::{Answer, answers, held, parse_all},
+    built,
+    error::limited,
+};
+use crate::domain::{Class, Content, Lease, ReplicaName, SchemaName};
+
+const NAME: &str = "queue::begin_generation";
+
+/// An object that was changed without being registered, as a complete reading of the primary has shown.
+#[derive(Debug, Clone)]
+pub struct Unregistered {
+    /// Where it was read: that is the proof of its copy there.
+    pub from: ReplicaName,
+    pub content: Content,
+    /// Generations in a row that were begun like this, with this one.
+    pub in_a_row: u32,
+    /// It changes all the time: its copies are parked.
+    pub park: bool,
+    /// For whoever wants to know, kept with every copy that is wanted.
+    pub message: String,
+}
+
+/// `$1` key, `$2` fence, `$3` generation: arrays of one. `$4` size, `$5` hash, `$6` the replica that was read,
+/// `$7` how many in a row, `$8` whether to park, `$9` the message.
+pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
+    let schema = schema.quoted();
+    let now = format!("{schema}.now_utc_micro_seconds()");
+    let (held, answers) = (held(&schema), answers(&schema));
+    let each =
+        |what: &dyn Fn(&ReplicaName) -> String, glue: &str| replicas.iter().map(what).collect::<Vec<_>>().join(glue);
+    // What was not wanted stays so, as in register().
+    let columns = each(
+        &|r| {
+            let (copy, due) = (r.column(), r.due_column());
+            format!(
+                "{copy} = CASE WHEN $6 = '{r}' THEN {now} END,
+           {due} = CASE WHEN o.{due} IS NULL THEN NULL WHEN $8 AND $6 <> '{r}' THEN {PARKED} ELSE {now} END"
+            )
+        },
+        ",
+           ",
+    );
+    let wanted = each(&|r| format!("CASE WHEN o.{} IS NOT NULL AND $6 <> '{r}' THEN '{r}' END", r.due_column()), ", ");
+    let class = Class::Changed;
+    built(format!(
+        "-- {NAME}
+WITH asked AS MATERIALIZED (
+    SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS a(k, f, g)
+),
+{held},
+done AS (
+    UPDATE {schema}.object_copies o
+       SET lock = NULL, lease = NULL, generation = nextval('{schema}.generations'), created_at = {now},
+           size_bytes = $4, content_hash = $5,
+           {columns}
+      FROM held JOIN asked a ON a.k = held.object_key
+     WHERE o.object_key = held.object_key AND o.lease = a.f AND o.generation = a.g
+    RETURNING o.object_key, a.f, o.generation, array_remove(ARRAY[{wanted}], NULL) AS wanted
+),
+-- why, and how often in a row, which otherwise ends with the generation
+told AS (
+    INSERT INTO {schema}.copy_failures AS f
+        (object_key, replica, generation, attempts, class, message, first_at, last_at)
+    SELECT done.object_key, w, done.generation, $7, '{class}', $9, {now}, {now} FROM done, unnest(done.wanted) AS w
+    ON CONFLICT (object_key, replica) DO UPDATE
+       SET first_at = CASE WHEN f.class = excluded.class AND excluded.attempts > 1 THEN f.first_at
+                           ELSE excluded.first_at END,
+           generation = excluded.generation, attempts = excluded.attempts, class = excluded.class,
+           message = excluded.message, last_at = excluded.last_at
+)
+{answers}"
+    ))
+}
+
+impl Queue {
+    /// Begins a new generation with the content that was read, as registering the key would: nothing else is on record
+    /// any more, and all that is wanted is due. Gives the lease back.
+    pub async fn begin_generation(&self, lease: &Lease, with: &Unregistered) -> Result<Answer, QueueError> {
+        let query = sqlx::query_as(self.statements.begin_generation.clone())
+            .bind(vec![lease.key.as_str()])
+            .bind(vec![lease.fence.0])
+            .bind(vec![lease.generation.0])
+            .bind(with.content.size_bytes.cast_signed())
+            .bind(with.content.hash.to_bigint())
+            .bind(with.from.as_str())
+            .bind(i32::try_from(with.in_a_row).unwrap_or(i32::MAX))
+            .bind(with.park)
+            .bind(with.message.as_str());
+        let rows: Vec<(String, i64, String)> = limited(NAME, query.fetch_all(&self.pool)).await?;
+        Ok(parse_all(NAME, rows)?.first().map_or(Answer::Changed, |(.., answer)| *answer))
+    }
+}

@@ -1,0 +1,48 @@
+use rand::RngExt as _;
+use tracing::{info, warn};
+
+use super::run::Runner;
+use crate::{
+    domain::{Class, Content, Failure, Lease, Next, ReplicaName, next_try},
+    metrics,
+    queue::{Answer, Unregistered},
+};
+
+impl Runner {
+    /// The object was changed at the primary and nobody registered it: what was read begins a new generation. Nothing
+    /// of it was written anywhere; the next claim, at once, copies it to all replicas. `true`: the lease is given back.
+    pub(super) async fn begin_generation(&self, lease: &Lease, from: &ReplicaName, content: Content) -> bool {
+        let with = unregistered(lease, from, content);
+        let key = &lease.key;
+        match self.queue.begin_generation(lease, &with).await {
+            Ok(Answer::Recorded) => {}
+            Ok(Answer::Busy | Answer::Changed) => {
+                info!(object.key = %key, "{key} was changed at {from}; meanwhile it was registered, or is in somebody's hands, or its lease is lost");
+                return false;
+            }
+            Err(error) => {
+                metrics::database_error("queue::begin_generation");
+                warn!(object.key = %key, error = %error, "{key} was changed at {from}, which could not be written down; it will be found again");
+                return false;
+            }
+        }
+        let next =
+            if with.park { "its copies are parked, because it changes all the time" } else { "it is copied anew" };
+        warn!(object.key = %key, replica.id = %from, in_a_row = with.in_a_row, "{key} was changed at {from} without being registered: a new generation begins, {next}");
+        for target in lease.targets().filter(|r| r.replica != *from) {
+            metrics::failed(&target.replica, Class::Changed);
+        }
+        self.waker.wake();
+        true
+    }
+}
+
+/// How often in a row decides, as for every other failure, whether it is tried again.
+fn unregistered(lease: &Lease, from: &ReplicaName, content: Content) -> Unregistered {
+    let message = format!("it was changed at {from} without being registered");
+    let why = Failure { class: Class::Changed, message: message.clone(), retry_after: None, source: None };
+    let priors = lease.replicas.iter().filter_map(|r| r.prior);
+    let before = priors.filter(|p| p.class == Some(Class::Changed)).map(|p| p.attempts).max().unwrap_or(0);
+    let park = next_try(&why, before, lease.age, rand::rng().random()) == Next::Parked;
+    Unregistered { from: from.clone(), content, in_a_row: before + 1, park, message }
+}

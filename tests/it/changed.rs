@@ -1,0 +1,185 @@
+//! An object that was changed without being registered: the copy that reads it begins a new generation.
+
+use std::time::Duration;
+
+use copyhold::{
+    domain::{Content, ContentHash, Lease, Outcome, Verified},
+    queue::{Answer, Report, Unregistered},
+    sandbox::s3::{Fault, Op, When},
+};
+
+use crate::world::{World, replica};
+
+/// An object of which wasabi has its copy and scw, which refuses, not yet. Returns the refusal.
+async fn half_copied(world: &World, key: &str) -> copyhold::sandbox::s3::Order {
+    let refusal = world.bucket("scw").order(Fault::internal_error(), When::op(Op::PutObject));
+    world.upload(key, "first").await;
+    // The attempt that read the first content is over, and can write no more.
+    world
+        .until("SELECT wasabi IS NOT NULL AND lock IS NULL AND due_scw > created_at FROM copyhold.object_copies")
+        .await;
+    refusal
+}
+
+#[tokio::test]
+async fn a_change_that_nobody_registered_is_found_by_reading_and_copied_everywhere() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    let refusal = half_copied(&world, "photo").await;
+    let first = world.value("SELECT generation FROM copyhold.object_copies").await;
+    world.bucket("b2").put("photo", "another one");
+    refusal.clear();
+    daemon.until_logged("photo was changed at b2 without being registered: a new generation begins").await;
+    world.until_copied("photo").await;
+    for replica in ["wasabi", "scw"] {
+        assert_eq!(world.bucket(replica).get("photo").unwrap(), "another one", "{replica}");
+    }
+    assert_eq!(world.value("SELECT size_bytes FROM copyhold.object_copies").await.unwrap(), "11");
+    assert_ne!(world.value("SELECT generation FROM copyhold.object_copies").await, first);
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
+}
+
+#[tokio::test]
+async fn an_object_that_changes_all_the_time_is_parked_and_does_not_turn_for_ever() {
+    let world = World::new().await;
+    let _daemon = world.daemon().await;
+    let refusal = half_copied(&world, "photo").await;
+    let first: i64 = world.value("SELECT generation FROM copyhold.object_copies").await.unwrap().parse().unwrap();
+    let changes = async {
+        for i in 0_u64.. {
+            world.bucket("b2").put("photo", i.to_string());
+            tokio::task::yield_now().await;
+        }
+    };
+    let parked = async {
+        refusal.clear();
+        world
+            .until(
+                "SELECT due_wasabi = 9000000000000000000 AND due_scw = 9000000000000000000 AND lock IS NULL
+                 FROM copyhold.object_copies",
+            )
+            .await;
+    };
+    tokio::select! {
+        () = changes => {}
+        () = parked => {}
+    }
+    // Where a reading fell between two changes the count begins anew, but no object turns so for long.
+    let generations: i64 = world.value("SELECT generation FROM copyhold.object_copies").await.unwrap().parse().unwrap();
+    assert!(generations - first >= 3, "{generations}");
+    let failures = "SELECT string_agg(DISTINCT class || ' ' || attempts, ',') FROM copyhold.copy_failures";
+    assert_eq!(world.value(failures).await.unwrap(), "changed 3");
+    assert_eq!(world.value("SELECT b2 IS NOT NULL FROM copyhold.object_copies").await.unwrap(), "true");
+    // Somebody looks at it, and it holds still.
+    assert!(world.run(&["retry", "photo"]).await.status.success());
+    world.until_copied("photo").await;
+    assert_eq!(world.bucket("scw").get("photo"), world.bucket("b2").get("photo"));
+}
+
+#[tokio::test]
+async fn a_replica_whose_copy_was_damaged_loses_its_record_and_is_mended_from_another() {
+    let world = World::new().await;
+    let mut daemon = world.daemon().await;
+    world.upload("photo", "bytes").await;
+    world.until_copied("photo").await;
+    daemon.kill().await;
+    // The primary has lost it, scw, which is asked next, has damaged it, wasabi has it.
+    world.bucket("scw").damage("photo", 2);
+    world.bucket("b2").delete("photo");
+    world
+        .execute(
+            "UPDATE copyhold.object_copies SET b2 = NULL, due_b2 = 0;
+             UPDATE copyhold.replicas SET existing = 'overwrite', writable_at = 1 WHERE name = 'b2'",
+        )
+        .await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("its copy is not what this generation's first read found").await;
+    world.until_copied("photo").await;
+    for replica in ["b2", "wasabi", "scw"] {
+        assert_eq!(world.bucket(replica).get("photo").unwrap(), "bytes", "{replica}");
+    }
+}
+
+async fn leased(world: &World) -> Lease {
+    world.insert("photo").await;
+    world
+        .execute(
+            "UPDATE copyhold.object_copies SET wasabi = 5, due_scw = NULL, due_b2 = 7, size_bytes = 3, content_hash = 1",
+        )
+        .await;
+    world.execute("UPDATE copyhold.object_copies SET wasabi = NULL").await;
+    let daemon = world.enlist(60).await;
+    world.claim(&daemon, "wasabi", 1).await.remove(0)
+}
+
+fn changed() -> Unregistered {
+    Unregistered {
+        from: replica("b2"),
+        content: Content { size_bytes: 4, hash: ContentHash(2) },
+        in_a_row: 1,
+        park: false,
+        message: "it was changed".into(),
+    }
+}
+
+const ROW: &str =
+    "SELECT (b2 IS NOT NULL, wasabi IS NULL, due_wasabi <= copyhold.now_utc_micro_seconds(), due_scw IS NULL,
+                           size_bytes, content_hash, lock IS NULL)
+                   FROM copyhold.object_copies";
+
+#[tokio::test]
+async fn a_generation_begun_by_reading_is_as_one_that_was_registered() {
+    let world = World::new().await;
+    let lease = leased(&world).await;
+    world.execute("UPDATE copyhold.object_copies SET wasabi = 5, created_at = 5").await;
+    assert_eq!(world.queue().begin_generation(&lease, &changed()).await.unwrap(), Answer::Recorded);
+    // What was not wanted stays so.
+    assert_eq!(world.value(ROW).await.unwrap(), "(t,t,t,t,4,2,t)");
+    assert_eq!(world.value("SELECT created_at > 5 FROM copyhold.object_copies").await.unwrap(), "true");
+    let failures = "SELECT string_agg(replica || ' ' || class || ' ' || attempts, ',') FROM copyhold.copy_failures";
+    assert_eq!(world.value(failures).await.unwrap(), "wasabi changed 1");
+    // The count goes on with the next claim, though that is of another generation.
+    let daemon = world.enlist(60).await;
+    let again = world.claim(&daemon, "wasabi", 1).await.remove(0);
+    assert_ne!(again.generation, lease.generation);
+    assert_eq!(again.replicas.iter().filter_map(|r| r.prior).map(|p| p.attempts).collect::<Vec<_>>(), [1]);
+}
+
+#[tokio::test]
+async fn whoever_has_lost_the_lease_or_the_generation_begins_none() {
+    let world = World::new().await;
+    let lease = leased(&world).await;
+    world.value("SELECT copyhold.register('photo', 9)").await;
+    let registered = world.value("SELECT (generation, size_bytes) FROM copyhold.object_copies").await;
+    assert_eq!(world.queue().begin_generation(&lease, &changed()).await.unwrap(), Answer::Changed);
+    world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
+    assert_eq!(world.queue().begin_generation(&lease, &changed()).await.unwrap(), Answer::Changed);
+    assert_eq!(world.value("SELECT (generation, size_bytes) FROM copyhold.object_copies").await, registered);
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
+}
+
+#[tokio::test]
+async fn what_was_proven_of_the_content_before_is_not_recorded_of_the_one_that_was_read() {
+    let world = World::new().await;
+    let lease = leased(&world).await;
+    assert_eq!(world.queue().begin_generation(&lease, &changed()).await.unwrap(), Answer::Recorded);
+    let row = world.value("SELECT o FROM copyhold.object_copies o").await;
+    // Late words of the same holder: a proof, a failure, a heartbeat.
+    let late = Report {
+        key: lease.key.clone(),
+        generation: lease.generation,
+        fence: lease.fence,
+        content: lease.content,
+        outcomes: vec![(replica("wasabi"), Outcome::Recorded(Verified::Compared))],
+        release: true,
+        settle: Some(Duration::ZERO),
+    };
+    assert_eq!(world.queue().complete(std::slice::from_ref(&late)).await.unwrap()[0].2, Answer::Changed);
+    // And if the next claim had drawn the same number.
+    world.execute(&format!("UPDATE copyhold.object_copies SET lock = 1, lease = {}", lease.fence.0)).await;
+    assert_eq!(world.queue().complete(&[late]).await.unwrap()[0].2, Answer::Changed);
+    let held = [(lease.key.clone(), lease.fence, lease.generation)];
+    assert_eq!(world.queue().renew(&held, Duration::from_mins(1)).await.unwrap()[0].2, Answer::Changed);
+    world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
+    assert_eq!(world.value("SELECT o FROM copyhold.object_copies o").await, row);
+}
