@@ -189,6 +189,7 @@ async fn work(
         lanes: lanes.clone(),
         health,
         memory,
+        allowance: Allowance::default(),
         settle,
         stop: lifecycle.stop.clone(),
         freed: Arc::default(),

@@ -107,7 +107,15 @@ async fn bucket(replica: &Replica, primary: bool, row: Option<&ReplicaRow>) -> V
         let fine = || format!("not allowed, which a primary that lacks nothing does not need ({error})");
         if primary { Ok(fine()) } else { Err(error.to_string()) }
     });
-    vec![finding(of, "list", holds), finding(of, "write", written)]
+    let mut findings = vec![finding(of, "list", holds), finding(of, "write", written)];
+    findings.extend(hint(replica, &store).map(|hint| finding(of, "class", Ok(hint))));
+    findings
+}
+
+/// Nothing is wrong with such a replica, but each attempt to read from it is in vain.
+fn hint(replica: &Replica, store: &Store) -> Option<String> {
+    let class = replica.storage_class.as_deref().filter(|class| replica.read && store.profile().is_cold(class))?;
+    Some(format!("{class} must be restored before it can be read: say read = false in [replicas.{}]", replica.name))
 }
 
 fn holds(replica: &Replica, something: bool, in_use: bool, primary: bool) -> Result<String, String> {

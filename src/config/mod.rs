@@ -13,6 +13,7 @@ mod overrides;
 mod place;
 mod problem;
 mod process;
+mod provider;
 mod reader;
 mod replica;
 mod secret;
@@ -28,6 +29,7 @@ pub use database_url::masked as masked_url;
 pub use load::load;
 pub use place::Place;
 pub use problem::{ConfigErrors, Problem};
+pub use provider::Provider;
 
 use secrecy::SecretString;
 use url::Url;
@@ -84,6 +86,26 @@ pub struct Replica {
     pub read: bool,
     /// Sent with each upload if set; no header otherwise.
     pub storage_class: Option<String>,
+    /// As configured, else by the endpoint.
+    pub provider: Provider,
+    pub facts: Facts,
+}
+
+/// What the operator knows of this store and its provider's preset does not; `None`: the preset counts.
+///
+/// Each exists because without it some store fails in a way that looks like something else.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// A gateway that keeps fewer parts refuses a big object only with its last part.
+    pub max_parts: Option<u32>,
+    /// Bytes of one request. A proxy in front of the store cuts off what is larger, which looks like a broken connection.
+    pub max_put_bytes: Option<u64>,
+    /// A store that has room for less says so when everything has been sent.
+    pub max_object_bytes: Option<u64>,
+    /// Stores that keep keys as file names or in small pages answer longer ones with 500 or 503, as if they were sick.
+    pub max_key_bytes: Option<usize>,
+    /// It was seen to refuse a wrong Content-MD5 and to keep nothing: a copy whose ETag is no MD5 need not be read back.
+    pub checks_md5: Option<bool>,
 }
 
 #[derive(Clone)]

@@ -1,11 +1,12 @@
+use bytesize::ByteSize;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use super::{
-    Credentials, Existing, Replica, endpoint,
+    Credentials, Existing, Facts, Provider, Replica, endpoint,
     place::{Place, Placed},
     reader::{Flaw, Section},
-    setting::choice,
+    setting::{choice, size_text, within},
 };
 use crate::domain::{InvalidName, ReplicaName};
 
@@ -36,6 +37,8 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
     });
     let readable = section.get::<bool>("read");
     let storage_class = section.get_with("storage_class", |text: String| printable(text, "a storage class"));
+    let provider = section.get_with("provider", |word: String| choice(&Provider::ALL.map(|p| (p.as_str(), p)), &word));
+    let facts = facts(&mut section);
 
     let place = section.place().clone();
     let both = endpoint.zip(bucket);
@@ -52,6 +55,8 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
         Some(Replica {
             name: valid_name?,
             region: region.map_or_else(|| endpoint::region_of(&endpoint), |region| region.value),
+            provider: provider.map_or_else(|| Provider::of_endpoint(&endpoint), |provider| provider.value),
+            facts,
             endpoint,
             bucket,
             path_style: path_style.is_none_or(|path_style| path_style.value),
@@ -62,6 +67,26 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
         })
     })();
     Found { name, place, location, readable, replica }
+}
+
+/// What is known of this store alone.
+fn facts(section: &mut Section<'_>) -> Facts {
+    // Cannot fail: each was just found to be small and not negative.
+    let small = |number: Placed<i64>| u32::try_from(number.value).expect("a small number");
+    let size = |size: Placed<ByteSize>| size.value.as_u64();
+    let parts = section.get_with("max_parts", within(1..=10_000, |parts: i64| parts.to_string()));
+    // No part that has another behind it may be smaller than 5 MiB.
+    let put = section.get_with("max_put", within(ByteSize::mib(5)..=ByteSize::gib(5), size_text));
+    let object = section.get_with("max_object", within(ByteSize::mib(5)..=ByteSize::gib(50_000), size_text));
+    let key_bytes = section.get_with("max_key_bytes", within(1..=1024, |bytes: i64| bytes.to_string()));
+    let checks_md5 = section.get::<bool>("checks_md5");
+    Facts {
+        max_parts: parts.map(small),
+        max_put_bytes: put.map(size),
+        max_object_bytes: object.map(size),
+        max_key_bytes: key_bytes.map(|bytes| small(bytes) as usize),
+        checks_md5: checks_md5.map(|checks| checks.value),
+    }
 }
 
 fn check_name(name: &str, section: &Section<'_>) -> Option<ReplicaName> {

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    Config, Credentials, Database, Existing, LogFormat, Replica, database_url, net,
+    Config, Credentials, Database, Existing, Facts, LogFormat, Replica, database_url, net,
     setting::{duration_text, size_text},
 };
 
@@ -69,10 +69,31 @@ impl fmt::Display for Replica {
             None => {}
         }
         writeln!(f, "read = {}", self.read)?;
-        match &self.storage_class {
-            Some(class) => writeln!(f, "storage_class = {class:?}"),
-            None => Ok(()),
+        if let Some(class) = &self.storage_class {
+            writeln!(f, "storage_class = {class:?}")?;
         }
+        write!(f, "provider = {:?}\n{}", self.provider.as_str(), self.facts)
+    }
+}
+
+/// Those that were set; the others are the preset's.
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { max_parts, max_put_bytes, max_object_bytes, max_key_bytes, checks_md5 } = self;
+        let size = |bytes: &Option<u64>| bytes.map(|bytes| format!("{:?}", size_text(ByteSize::b(bytes))));
+        let set = [
+            ("max_parts", max_parts.map(|parts| parts.to_string())),
+            ("max_put", size(max_put_bytes)),
+            ("max_object", size(max_object_bytes)),
+            ("max_key_bytes", max_key_bytes.map(|bytes| bytes.to_string())),
+            ("checks_md5", checks_md5.map(|checks| checks.to_string())),
+        ];
+        for (name, value) in set {
+            if let Some(value) = value {
+                writeln!(f, "{name} = {value}")?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -34,7 +34,7 @@ use crate::{
     store::{Md5, Store},
 };
 use failure::{bare, most_telling};
-use plan::{Parts, Plan, plan};
+use plan::{Limits, Parts, Plan, plan};
 use source::{Piece, Reader};
 
 /// How long a copy that is to stop waits for a request that makes an object appear.
@@ -85,6 +85,8 @@ pub enum OnExisting {
 /// One fact about a copy, sent as soon as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
+    /// A source was found to hold this many bytes, which is news: the job did not state it.
+    Opened { size_bytes: u64 },
     /// The object was read to its end: its size and hash, and the proof of the source's
     /// own copy. Sent before any target's success.
     Read { from: ReplicaName, content: Content },
@@ -113,7 +115,19 @@ pub enum Ended {
 /// uploads thrown away (for at most 5 s). Of what is dropped nothing is told. Dropping the future instead leaves uploads
 /// behind.
 pub async fn copy(job: &Job, memory: &Memory, stop: &CancellationToken, steps: &mpsc::UnboundedSender<Step>) -> Ended {
-    match (Copy { job, memory, stop, steps }).run().await {
+    let copy = Copy { job, memory, stop, steps };
+    let mut targets = Vec::new();
+    for target in &job.targets {
+        match target.store.profile().refuses_key(&job.key) {
+            None => targets.push(target),
+            Some(why) => copy.ended(target, Err(refused(&target.store, &why))),
+        }
+    }
+    // A job that never had targets is to prove the source's own copy.
+    if targets.is_empty() && !job.targets.is_empty() {
+        return Ended::Done;
+    }
+    match copy.run(targets).await {
         Ok(()) => Ended::Done,
         Err(Cancelled) => Ended::Cancelled,
     }
@@ -175,8 +189,7 @@ enum Unfit {
 impl Copy<'_> {
     /// Tries one source after the other until one has delivered the first piece. From
     /// then on the attempt stands or falls with it, unless it turns out to hold another content.
-    async fn run(&self) -> Result<(), Cancelled> {
-        let mut left: Vec<&Target> = self.job.targets.iter().collect();
+    async fn run(&self, mut left: Vec<&Target>) -> Result<(), Cancelled> {
         let mut failures = Vec::new();
         for source in &self.job.sources {
             let came = match self.or_stop(self.open(source, &left)).await? {
@@ -206,10 +219,13 @@ impl Copy<'_> {
     }
 
     /// Opens the object at one source, plans, and reads the first piece.
-    async fn open<'s>(&'s self, source: &'s Source, targets: &[&'s Target]) -> Result<(Reader<'s>, Next<'s>), Useless> {
+    async fn open<'s>(&'s self, source: &'s Source, waiting: &[&'s Target]) -> Result<(Reader<'s>, Next<'s>), Useless> {
         let job = self.job;
         let mut reader = Reader::open(source, &job.key, self.memory, job.stated_bytes).await?;
         let size_bytes = reader.head().size_bytes;
+        if job.stated_bytes != Some(size_bytes) {
+            self.tell(Step::Opened { size_bytes });
+        }
         // What the primary holds is read to its end before it is believed.
         if let Some(known) = job.content.filter(|known| known.size_bytes != size_bytes && !source.primary) {
             return Err(Useless::Stale(stale(&source.store, &known, &format!("{size_bytes} bytes"))));
@@ -217,10 +233,16 @@ impl Copy<'_> {
         if let Some(stated) = job.stated_bytes.filter(|stated| job.content.is_none() && *stated != size_bytes) {
             return Err(other_size(&source.store, stated, size_bytes).into());
         }
-        let (targets, unable): (Vec<_>, Vec<_>) =
-            targets.iter().copied().partition(|target| size_bytes <= target.store.profile().max_object_bytes);
-        let max_parts = targets.iter().map(|target| target.store.profile().max_parts).min().unwrap_or(u32::MAX);
-        let next = match plan(size_bytes, max_parts, self.memory.total_bytes()) {
+        let (mut targets, mut unable) = (Vec::new(), Vec::new());
+        for target in waiting {
+            let profile = target.store.profile();
+            match profile.refuses_size(size_bytes).or_else(|| profile.refuses_metadata(&reader.head().metadata)) {
+                None => targets.push(*target),
+                Some(why) => unable.push((*target, why)),
+            }
+        }
+        let limits = Limits::of(targets.iter().map(|target| target.store.profile()));
+        let next = match plan(size_bytes, limits, self.memory.total_bytes()) {
             _ if targets.is_empty() && !unable.is_empty() => Next::Nothing,
             Err(refused) => {
                 self.fail_all(&targets, &bare(Class::Refused, refused.to_string()));
@@ -234,8 +256,8 @@ impl Copy<'_> {
             }
         };
         // Only now: had this source failed, the next one would have them told again.
-        for target in unable {
-            self.ended(target, Err(too_large(&target.store, size_bytes)));
+        for (target, why) in unable {
+            self.ended(target, Err(refused(&target.store, &why)));
         }
         Ok((reader, next))
     }
@@ -318,9 +340,6 @@ fn other_size(store: &Store, stated: u64, found: u64) -> Failure {
     bare(Class::Gone, format!("source {}: {what}", store.name()))
 }
 
-fn too_large(store: &Store, size_bytes: u64) -> Failure {
-    let profile = store.profile();
-    let what =
-        format!("the object has {size_bytes} bytes, {} takes {} at most", profile.provider, profile.max_object_bytes);
+fn refused(store: &Store, what: &str) -> Failure {
     bare(Class::Refused, format!("target {}: {what}", store.name()))
 }

@@ -32,8 +32,8 @@ pub async fn still_there(store: &Store, key: &ObjectKey, content: &Content) -> R
     Err(bare(Class::Corrupt, format!("replica {}: {what}", store.name())))
 }
 
-/// Proves a copy by the ETag that the store answered, or, where that is no checksum
-/// of ours, by reading it back. One part is one PUT.
+/// Proves a copy by the ETag that the store answered; where that is no checksum of ours, by
+/// what the store was measured to check, else by reading it back. One part is one PUT.
 pub(super) async fn prove(
     store: &Store,
     key: &ObjectKey,
@@ -45,7 +45,22 @@ pub(super) async fn prove(
         [whole] => answered.is_md5(whole),
         parts => answered.is_of_parts(parts),
     };
-    if equal { Ok(Verified::Compared) } else { read_back(store, key, content).await }
+    let in_parts = parts.len() != 1;
+    if equal {
+        Ok(Verified::Compared)
+    } else if !store.profile().proves_by_hash(in_parts) {
+        read_back(store, key, content).await
+    } else if in_parts {
+        // Each part was checked; that all of them are in it is seen by its size.
+        let there = store.head(key).await.map_err(|error| of_target(store, error))?;
+        if there.size_bytes == content.size_bytes {
+            Ok(Verified::Checked)
+        } else {
+            read_back(store, key, content).await
+        }
+    } else {
+        Ok(Verified::Checked)
+    }
 }
 
 /// Proves a copy by its bytes.

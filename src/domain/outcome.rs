@@ -6,6 +6,8 @@ use super::{Class, Next, ReplicaName};
 /// Only `copy` makes one; a timestamp is written for nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verified {
+    /// The store took a request that carried our hash, and was measured to refuse a wrong one and keep nothing.
+    Checked,
     /// The store's answer carried a checksum or ETag equal to ours.
     Compared,
     /// The bytes were read back and hashed.

@@ -73,7 +73,7 @@ impl Store {
             bucket: replica.bucket.clone(),
             endpoint,
             storage_class: replica.storage_class.as_deref().map(Into::into),
-            profile: Profile::of(&replica.endpoint),
+            profile: Profile::of(replica),
             pace: Pace::new(replica.name.clone(), connections(copies)),
         })
     }

@@ -35,6 +35,12 @@ impl Metadata {
         as_read.unwrap_or_default().into_iter().collect()
     }
 
+    /// As stores count it: names, without their prefix, and values.
+    #[must_use]
+    pub fn user_bytes(&self) -> usize {
+        self.user.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
     /// The header that cannot be carried over faithfully, if there is one.
     #[must_use]
     pub fn unfit(&self) -> Option<String> {

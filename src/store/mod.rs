@@ -37,7 +37,7 @@ use aws_sdk_s3::{
 pub use error::{Operation, StoreError};
 pub use etag::{ETag, Md5};
 pub use metadata::Metadata;
-pub use profile::Profile;
+pub use profile::{Known, Profile};
 pub use read::{Body, Get, Head};
 pub use reason::Reason;
 pub use write::UploadId;

@@ -96,7 +96,11 @@ impl Place {
             Step::Target { result: Ok(_), .. } => {
                 self.behind_since.get_or_insert(now);
             }
-            Step::Target { .. } | Step::SourceFailed { .. } | Step::Stale { .. } | Step::Changed { .. } => {}
+            Step::Opened { .. }
+            | Step::Target { .. }
+            | Step::SourceFailed { .. }
+            | Step::Stale { .. }
+            | Step::Changed { .. } => {}
         }
         let (Some(_), Some(slow)) = (self.bytes, waits_for_slow) else { return };
         if slow {

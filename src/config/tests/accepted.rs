@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use super::*;
-use crate::config::{Credentials, LogFormat};
+use crate::config::{Credentials, Facts, LogFormat, Provider};
 
 /// Every file in `config/`, with a value for each variable that it names.
 #[test]
@@ -40,6 +40,26 @@ fn what_is_not_set_has_the_documented_default() {
     assert!(matches!(wasabi.credentials, Credentials::Ambient));
 }
 
+#[test]
+fn a_provider_is_known_by_its_endpoint_and_what_the_operator_says_of_it_counts_more() {
+    let config = Case::of(LEAST).config();
+    assert_eq!(config.replicas.iter().map(|r| r.provider).collect::<Vec<_>>(), [Provider::Generic, Provider::Wasabi]);
+    assert_eq!(config.replicas[0].facts, Facts::default());
+    let told = "credentials = \"ambient\"\nprovider = \"garage\"\nmax_parts = 900\nmax_put = \"100MiB\"\n\
+                max_object = \"5TB\"\nmax_key_bytes = 960\nchecks_md5 = false";
+    let config = Case::least_with("credentials = \"ambient\"", told).config();
+    let wasabi = &config.replicas[1];
+    assert_eq!(wasabi.provider, Provider::Garage);
+    let facts = Facts {
+        max_parts: Some(900),
+        max_put_bytes: Some(100 << 20),
+        max_object_bytes: Some(5_000_000_000_000),
+        max_key_bytes: Some(960),
+        checks_md5: Some(false),
+    };
+    assert_eq!(wasabi.facts, facts);
+}
+
 /// The example shows each setting, set or commented out, and no other.
 #[test]
 fn the_commented_example_names_every_setting_and_only_these() {
@@ -76,6 +96,12 @@ fn the_commented_example_names_every_setting_and_only_these() {
         "existing",
         "read",
         "storage_class",
+        "provider",
+        "max_parts",
+        "max_put",
+        "max_object",
+        "max_key_bytes",
+        "checks_md5",
         "count",
         "reserved",
         "memory",
@@ -95,5 +121,5 @@ fn key_of(line: &str) -> Option<&str> {
 }
 
 fn is_key(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+    text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }

@@ -341,6 +341,36 @@ fn words_out_of_a_few_are_refused_with_the_choice() {
 }
 
 #[test]
+fn a_provider_that_nobody_knows_and_impossible_facts_are_refused_all_at_once() {
+    let told = "provider = \"backblaze\"\nmax_parts = 0\nmax_put = \"1MiB\"\nmax_key_bytes = 1025\n\
+                checks_md5 = \"yes\"\nmax_part = 7\naccess_key_id";
+    Case::least_with("access_key_id", told).is_refused(&[
+        (
+            "copyhold.toml:7:12: replicas.b2.provider is \"backblaze\", not one of \"aws\", \"b2\", \"wasabi\", \"scaleway\", \
+             \"r2\", \"minio\", \"garage\", \"ceph\", \"generic\"",
+            "write \"aws\" or \"b2\" or \"wasabi\" or \"scaleway\" or \"r2\" or \"minio\" or \"garage\" or \"ceph\" or \"generic\"",
+        ),
+        (
+            "copyhold.toml:8:13: replicas.b2.max_parts is 0, less than 1",
+            "set it to something from 1 to 10000",
+        ),
+        (
+            "copyhold.toml:9:11: replicas.b2.max_put is 1MiB, less than 5MiB",
+            "set it to something from 5MiB to 5GiB",
+        ),
+        (
+            "copyhold.toml:10:17: replicas.b2.max_key_bytes is 1025, more than 1024",
+            "set it to something from 1 to 1024",
+        ),
+        (
+            "copyhold.toml:11:14: replicas.b2.checks_md5 is text, where true or false is needed",
+            "write true or false, without quotes",
+        ),
+        ("copyhold.toml:12:1: there is no setting replicas.b2.max_part", "did you mean max_parts?"),
+    ]);
+}
+
+#[test]
 fn an_address_to_listen_on_needs_a_port() {
     for bad in ["127.0.0.1", ":9180", "localhost:9180", "::1:9180", "0.0.0.0:70000"] {
         Case::least_and(&format!("[http]\nlisten = {bad:?}\n")).is_refused(&[(

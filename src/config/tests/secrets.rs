@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
 
 use super::*;
-use crate::config::Credentials;
+use crate::config::{Credentials, Provider};
 
 fn secret_of(config: &Config) -> &str {
     let Credentials::Keys { secret_access_key, .. } = &config.replicas[0].credentials else { panic!("b2 has keys") };
@@ -130,6 +130,7 @@ fn the_configuration_shows_its_secrets_as_asterisks() {
     access_key_id = "***"
     secret_access_key = "***"
     read = true
+    provider = "generic"
 
     [replicas.wasabi]
     endpoint = "https://s3.wasabisys.com"
@@ -138,6 +139,7 @@ fn the_configuration_shows_its_secrets_as_asterisks() {
     path_style = true
     credentials = "ambient"
     read = true
+    provider = "wasabi"
 
     [workers]
     count = 32
@@ -204,6 +206,8 @@ proptest! {
         count in 1i64..=1000, memory in 32u64..=4096, timeout_ms in 3_000u64..=3_600_000, grace in 0u64..=3_600,
         path_style: bool, read: bool, existing in prop::option::of(prop::sample::select(vec!["adopt", "overwrite"])),
         class in prop::option::of("[A-Z_]{1,12}"), remote: bool,
+        provider in prop::option::of(prop::sample::select(Provider::ALL.to_vec())),
+        parts in prop::option::of(1u32..=10_000), put in prop::option::of(5u64..=5_120), checks in prop::option::of(any::<bool>()),
     ) {
         let more = format!("[workers]\ncount = {count}\nmemory = \"{memory}MiB\"\n[lease]\ntimeout = \"{timeout_ms}ms\"\n[shutdown]\ngrace = \"{grace}s\"\n");
         let mut replica = format!("path_style = {path_style}\nread = {read}\ncredentials");
@@ -212,6 +216,13 @@ proptest! {
         if let Some(class) = class {
             text = text.replace("access_key_id", &format!("storage_class = {class:?}\naccess_key_id"));
         }
+        let facts = [
+            provider.map(|provider| format!("provider = {:?}\n", provider.as_str())),
+            parts.map(|parts| format!("max_parts = {parts}\nmax_key_bytes = {}\n", parts.min(1024))),
+            put.map(|mib| format!("max_put = \"{mib}MiB\"\nmax_object = \"{}B\"\n", (mib << 20) + 1)),
+            checks.map(|checks| format!("checks_md5 = {checks}\n")),
+        ];
+        text = text.replace("access_key_id", &format!("{}access_key_id", facts.into_iter().flatten().collect::<String>()));
         if remote {
             text = text.replace("https://s3.w", "http://s3.w").replace("path_style", "insecure = true\npath_style");
             text = text.replace("url = \"postgres:///app?host=/run/pg\"", "insecure = true\nurl = \"postgres://db.internal/app\"");

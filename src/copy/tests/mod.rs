@@ -6,6 +6,7 @@ mod changed;
 mod damage;
 mod memory;
 mod parts;
+mod refused;
 mod sources;
 mod whole;
 
@@ -51,6 +52,11 @@ impl Setup {
     }
 
     async fn store(&self, bucket: &str) -> Arc<Store> {
+        self.store_of(bucket, config::Provider::Generic, config::Facts::default()).await
+    }
+
+    /// A store of which something is known beforehand.
+    async fn store_of(&self, bucket: &str, provider: config::Provider, facts: config::Facts) -> Arc<Store> {
         let replica = config::Replica {
             name: ReplicaName::new(bucket).unwrap(),
             endpoint: self.server.endpoint().parse().unwrap(),
@@ -64,12 +70,21 @@ impl Setup {
             existing: None,
             read: true,
             storage_class: None,
+            provider,
+            facts,
         };
         Arc::new(Store::connect(&replica, 4).await.unwrap())
     }
 
     async fn target(&self, bucket: &str) -> Target {
         Target { store: self.store(bucket).await, existing: OnExisting::PutOver }
+    }
+
+    /// As [`Self::job`], where something is known of wasabi.
+    async fn job_knowing(&self, key: &str, provider: config::Provider, facts: config::Facts) -> Job {
+        let mut job = self.job(key).await;
+        job.targets[0].store = self.store_of("wasabi", provider, facts).await;
+        job
     }
 
     /// `key` from b2, where it is on record, to wasabi and scw.
@@ -87,11 +102,14 @@ impl Setup {
         let (steps, mut told) = mpsc::unbounded_channel();
         let ended = copy(job, &self.memory, &self.stop, &steps).await;
         drop(steps);
-        let mut all = Vec::new();
+        let (mut opened, mut steps) = (Vec::new(), Vec::new());
         while let Some(step) = told.recv().await {
-            all.push(step);
+            match step {
+                Step::Opened { size_bytes } => opened.push(size_bytes),
+                step => steps.push(step),
+            }
         }
-        Told { ended, steps: all }
+        Told { ended, opened, steps }
     }
 
     /// Both targets hold what b2 holds.
@@ -112,6 +130,9 @@ impl Setup {
 #[derive(Debug)]
 struct Told {
     ended: Ended,
+    /// The sizes that were news.
+    opened: Vec<u64>,
+    /// All the rest.
     steps: Vec<Step>,
 }
 

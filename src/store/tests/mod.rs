@@ -25,6 +25,8 @@ fn replica(endpoint: &str) -> config::Replica {
         existing: None,
         read: true,
         storage_class: None,
+        provider: config::Provider::Generic,
+        facts: config::Facts::default(),
     }
 }
 
