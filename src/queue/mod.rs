@@ -46,7 +46,7 @@ pub use complete::Report;
 pub use connect::{Pools, direct_options, probe};
 pub use daemons::{Daemon, DaemonId};
 pub use error::QueueError;
-pub use explain::{CopyStory, FailureStory, Holder, State, Story};
+pub use explain::{Abandoned, CopyStory, FailureStory, Holder, State, Story};
 pub use forget::Forgotten;
 pub use lanes::{Derived, lane_index};
 pub use migrate::{MigrateError, Migrated, migrate};
