@@ -31,6 +31,11 @@ fn describe() {
     );
     describe_counter!("copyhold_failures_total", Unit::Count, "Attempts that failed; by replica and class.");
     describe_counter!("copyhold_claims_total", Unit::Count, "Rows leased by this process.");
+    describe_counter!(
+        "copyhold_claims_unanswered_total",
+        Unit::Count,
+        "Rows of claims whose answer was lost, given back by this process."
+    );
     describe_counter!("copyhold_leases_lost_total", Unit::Count, "Leases that this process lost before it was done.");
     describe_counter!("copyhold_leases_swept_total", Unit::Count, "Leases of dead holders that this process freed.");
     describe_counter!(
@@ -109,6 +114,10 @@ pub(crate) fn failed(replica: &ReplicaName, class: Class) {
 pub(crate) fn claimed(rows: usize, took: Duration) {
     counter!("copyhold_claims_total").increment(rows as u64);
     histogram!("copyhold_claim_seconds").record(took);
+}
+
+pub(crate) fn claims_unanswered(rows: usize) {
+    counter!("copyhold_claims_unanswered_total").increment(rows as u64);
 }
 
 pub(crate) fn object_done(took: Duration) {

@@ -18,6 +18,7 @@ mod recheck;
 mod run;
 mod slots;
 mod suspects;
+mod unanswered;
 mod walk;
 
 pub use admission::Doorkeeper;
