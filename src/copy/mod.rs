@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use memory::Memory;
+pub use plan::WHOLE_UP_TO;
 pub use verify::still_there;
 
 use crate::{

@@ -302,7 +302,7 @@ impl Claimer {
         }
     }
 
-    /// The object keeps its slot until its result is written.
+    /// The object keeps its slot until its result is written, or it only waits for a slow target.
     fn start_one(&self, lease: Lease, slot: Slot, room: Room, trial: Option<Trial>) {
         let runner = Arc::clone(&self.runner);
         let alone = match self.suspects.admit(&lease) {
@@ -315,8 +315,8 @@ impl Claimer {
             return self.put_off(lease, slot, self.runner.health.without_source());
         }
         self.running.spawn(async move {
-            runner.run(lease, job, permits, trial).await;
-            drop((slot, alone));
+            runner.run(lease, job, permits, slot, trial).await;
+            drop(alone);
             runner.freed.notify_one();
         });
     }

@@ -16,6 +16,8 @@ use super::{
     health::{Diagnosis, Health},
     held::Held,
     lanes::{Lanes, Permits, Trial},
+    slots::Slot,
+    straggler::{Left, Place},
 };
 use crate::{
     copy::{self, Ended, Job, Memory, Step},
@@ -32,6 +34,8 @@ const TOGETHER: Duration = Duration::from_millis(20);
 /// How long it is tried to give back a row that somebody has in hand, and how often.
 const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
+/// How long a copy rests that was let go because slow ones held too much.
+const LET_GO_FOR: Duration = Duration::from_secs(30);
 
 /// What the work on one object needs.
 #[derive(Debug, Clone)]
@@ -56,12 +60,13 @@ pub struct Runner {
 impl Runner {
     /// Copies one leased object to all replicas that lack it, and gives the lease back.
     ///
-    /// `trial`: how it ends at this target is told to all daemons.
-    pub async fn run(&self, lease: Lease, job: Job, mut permits: Permits, trial: Option<Trial>) {
+    /// `slot` is given back as soon as it only waits for a slow target. `trial`: how it ends at this target is told to all daemons.
+    pub async fn run(&self, lease: Lease, job: Job, mut permits: Permits, slot: Slot, trial: Option<Trial>) {
         let begun = Instant::now();
         let lost = self.held.enter(&lease, &self.stop);
         let (steps, mut taken) = mpsc::unbounded_channel();
-        let copying = copy::copy(&job, &self.memory, &lost, &steps);
+        let let_go = lost.child_token();
+        let copying = copy::copy(&job, &self.memory, &let_go, &steps);
         tokio::pin!(copying);
 
         let mut notes = Notes::new(&lease, self.settle);
@@ -72,7 +77,8 @@ impl Runner {
         // Steps whose meaning is still being found out.
         let mut judging = FuturesUnordered::new();
         let trial = trial.as_ref();
-        let mut write_at: Option<tokio::time::Instant> = None;
+        let mut place = Place::new(slot, self.lanes.stragglers().clone());
+        let mut write_at: Option<Instant> = None;
         let ended = loop {
             tokio::select! {
                 biased;
@@ -82,20 +88,26 @@ impl Runner {
                         size_bytes = Some(found);
                         limit = limit.max(self.allowance.of(found));
                     }
+                    place.note(&step, self.lanes.are_slow(permits.keys()), Instant::now());
                     judging.push(self.judge(&lease, trial, step));
                 }
                 Some((step, diagnosis)) = judging.next() => {
                     notes.take(step, diagnosis);
                     if notes.has_proof() {
-                        write_at.get_or_insert_with(|| tokio::time::Instant::now() + TOGETHER);
+                        write_at.get_or_insert_with(|| Instant::now() + TOGETHER);
                     }
                 }
                 ended = &mut copying => break ended,
-                () = tokio::time::sleep_until((begun + limit).into()), if !overdue => {
+                () = at(Some(begun + limit)), if !overdue => {
                     // As for a lost lease: when the copy has ended, no request of it is under way any more.
                     overdue = true;
-                    lost.cancel();
+                    let_go.cancel();
                 }
+                () = at(place.leaves_at()) => match place.leave(Instant::now()) {
+                    Left::Yes => self.freed.notify_one(),
+                    Left::NotYet => {}
+                    Left::CrowdedOut => let_go.cancel(),
+                },
                 () = at(write_at) => {
                     write_at = None;
                     if self.write(&lease, notes.report(&lease, false)).await == Answer::Changed {
@@ -109,21 +121,22 @@ impl Runner {
             self.give_back(&mut permits, &step);
             judging.push(self.judge(&lease, trial, step));
         }
-        let stopped = ended == Ended::Cancelled && !overdue;
+        // Let go for others' sake, or because it took too long, it is to be told all the same.
+        let stopped = ended == Ended::Cancelled && lost.is_cancelled();
         if !stopped {
             while let Some((step, diagnosis)) = judging.next().await {
                 notes.take(step, diagnosis);
             }
         }
         self.held.end(&lease.key, lease.fence);
-        if ended == Ended::Cancelled && overdue {
-            notes.overdue(limit, size_bytes);
-        }
         let given_back = if stopped {
             false
         } else if let Some((from, content)) = notes.changed.take() {
             self.begin_generation(&lease, &from, content).await
         } else {
+            if ended == Ended::Cancelled {
+                if overdue { notes.overdue(limit, size_bytes) } else { notes.rest() }
+            }
             notes.conclude();
             self.write(&lease, notes.report(&lease, true)).await != Answer::Changed
         };
@@ -177,9 +190,10 @@ impl Runner {
 
     /// A target that has its answer needs its permit no longer, whatever is still to be written down.
     fn give_back(&self, permits: &mut Permits, step: &Step) {
-        if let Step::Target { replica, .. } = step {
-            permits.remove(replica);
-            self.lanes.freed(replica);
+        if let Step::Target { replica, result } = step
+            && let Some(permit) = permits.remove(replica)
+        {
+            self.lanes.give_back(replica, &permit, result.is_ok());
             self.freed.notify_one();
         }
     }
@@ -223,9 +237,9 @@ impl Runner {
 }
 
 /// Never, while there is no such time.
-async fn at(time: Option<tokio::time::Instant>) {
+async fn at(time: Option<Instant>) {
     match time {
-        Some(time) => tokio::time::sleep_until(time).await,
+        Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
     }
 }
@@ -326,6 +340,12 @@ impl Notes {
                 self.outcomes.push((replica, outcome));
             }
         }
+    }
+
+    /// These were begun and broken off, and no answer came.
+    fn rest(&mut self) {
+        let rests = |replica| (replica, Outcome::Rests { delay: LET_GO_FOR });
+        self.outcomes.extend(std::mem::take(&mut self.unanswered).into_iter().map(rests));
     }
 
     /// What a store did is charged to no copy; and a target that was never asked has nothing to explain.

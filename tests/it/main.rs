@@ -20,6 +20,7 @@ mod operator;
 mod outages;
 mod overdue;
 mod plans;
+mod probe;
 mod recheck;
 mod rights;
 mod shutdown;

@@ -8,7 +8,7 @@ use copyhold::{
     sandbox::s3::{Fault, Op, When},
     store::Store,
     wake,
-    worker::{self, Allowance, Health, Held, Lanes, Runner},
+    worker::{self, Allowance, Health, Held, Lanes, Room, Runner, Slots, Stragglers},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -18,14 +18,15 @@ use crate::world::{World, key, soon};
 async fn copy(world: &World, lease: Lease, allowance: Allowance) {
     let (completer, writer) = worker::completer(world.queue());
     let writer = tokio::spawn(writer.run());
-    let lanes = Lanes::new(Vec::new());
+    let memory = Memory::new(64 << 20);
+    let lanes = Lanes::new(Vec::new(), Stragglers::new(&memory));
     let runner = Runner {
         queue: world.queue(),
         held: Held::default(),
         completer,
         health: Health::new(world.queue(), lanes.clone(), wake::channel().0),
         lanes,
-        memory: Memory::new(64 << 20),
+        memory,
         allowance,
         settle: Duration::from_mins(1),
         stop: CancellationToken::new(),
@@ -44,7 +45,8 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
         sources: vec![Source { store: store("b2").await, recorded: true, primary: true }],
         targets: vec![target("wasabi").await, target("scw").await],
     };
-    soon("the copy ends", Box::pin(runner.run(lease, job, worker::Permits::default(), None))).await;
+    let slot = Slots::new(1, 0).take(Room::Any, 1).pop().unwrap();
+    soon("the copy ends", Box::pin(runner.run(lease, job, worker::Permits::default(), slot, None))).await;
     drop(runner);
     writer.await.unwrap();
 }
