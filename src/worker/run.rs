@@ -11,10 +11,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
+    allowance::Allowance,
     completer::Completer,
     health::{Diagnosis, Health},
     held::Held,
     lanes::{Lanes, Permits, Trial},
+    slots::Slot,
+    straggler::{Left, Place},
 };
 use crate::{
     copy::{self, Ended, Job, Memory, Step},
@@ -28,6 +31,9 @@ use crate::{
 /// small objects end on all targets within milliseconds.
 const TOGETHER: Duration = Duration::from_millis(20);
 
+/// How long a copy rests that was let go because slow ones held too much.
+const LET_GO_FOR: Duration = Duration::from_secs(30);
+
 /// What the work on one object needs.
 #[derive(Debug, Clone)]
 pub struct Runner {
@@ -37,6 +43,7 @@ pub struct Runner {
     pub lanes: Lanes,
     pub health: Health,
     pub memory: Memory,
+    pub allowance: Allowance,
     /// After this time nothing that a dead holder has sent still arrives at a store.
     pub settle: Duration,
     /// Cancelled when everything under way is to be let go.
@@ -50,33 +57,54 @@ pub struct Runner {
 impl Runner {
     /// Copies one leased object to all replicas that lack it, and gives the lease back.
     ///
-    /// `trial`: how it ends at this target is told to all daemons.
-    pub async fn run(&self, lease: Lease, job: Job, mut permits: Permits, trial: Option<Trial>) {
+    /// `slot` is given back as soon as it only waits for a slow target. `trial`: how it ends at this target is told to all daemons.
+    pub async fn run(&self, lease: Lease, job: Job, mut permits: Permits, slot: Slot, trial: Option<Trial>) {
         let begun = Instant::now();
         let lost = self.held.enter(&lease, &self.stop);
         let (steps, mut taken) = mpsc::unbounded_channel();
-        let copying = copy::copy(&job, &self.memory, &lost, &steps);
+        let let_go = lost.child_token();
+        let copying = copy::copy(&job, &self.memory, &let_go, &steps);
         tokio::pin!(copying);
 
         let mut notes = Notes::new(&lease, self.settle);
+        notes.expect(&job);
+        let mut size_bytes = lease.size_bytes;
+        let mut limit = self.allowance.of(size_bytes.unwrap_or(0));
+        let mut overdue = false;
         // Steps whose meaning is still being found out.
         let mut judging = FuturesUnordered::new();
         let trial = trial.as_ref();
-        let mut write_at: Option<tokio::time::Instant> = None;
+        let mut place = Place::new(slot, self.lanes.stragglers().clone());
+        let mut write_at: Option<Instant> = None;
         let ended = loop {
             tokio::select! {
                 biased;
                 Some(step) = taken.recv() => {
                     self.give_back(&mut permits, &step);
+                    if let Step::Opened { size_bytes: found } = step {
+                        size_bytes = Some(found);
+                        limit = limit.max(self.allowance.of(found));
+                    }
+                    place.note(&step, self.lanes.are_slow(permits.keys()), Instant::now());
                     judging.push(self.judge(&lease, trial, step));
                 }
                 Some((step, diagnosis)) = judging.next() => {
                     notes.take(step, diagnosis);
                     if notes.has_proof() {
-                        write_at.get_or_insert_with(|| tokio::time::Instant::now() + TOGETHER);
+                        write_at.get_or_insert_with(|| Instant::now() + TOGETHER);
                     }
                 }
                 ended = &mut copying => break ended,
+                () = at(Some(begun + limit)), if !overdue => {
+                    // As for a lost lease: when the copy has ended, no request of it is under way any more.
+                    overdue = true;
+                    let_go.cancel();
+                }
+                () = at(place.leaves_at()) => match place.leave(Instant::now()) {
+                    Left::Yes => self.freed.notify_one(),
+                    Left::NotYet => {}
+                    Left::CrowdedOut => let_go.cancel(),
+                },
                 () = at(write_at) => {
                     write_at = None;
                     if self.write(&lease, notes.report(&lease, false)).await == Answer::Changed {
@@ -90,25 +118,27 @@ impl Runner {
             self.give_back(&mut permits, &step);
             judging.push(self.judge(&lease, trial, step));
         }
-        if ended == Ended::Done {
+        // Let go for others' sake, or because it took too long, it is to be told all the same.
+        let stopped = ended == Ended::Cancelled && lost.is_cancelled();
+        if !stopped {
             while let Some((step, diagnosis)) = judging.next().await {
                 notes.take(step, diagnosis);
             }
         }
         self.held.end(&lease.key, lease.fence);
-        match ended {
-            Ended::Done if let Some((from, content)) = notes.changed.take() => {
-                if !self.begin_generation(&lease, &from, content).await {
-                    self.release(&lease).await;
-                }
+        let given_back = if stopped {
+            false
+        } else if let Some((from, content)) = notes.changed.take() {
+            self.begin_generation(&lease, &from, content).await
+        } else {
+            if ended == Ended::Cancelled {
+                if overdue { notes.overdue(limit, size_bytes) } else { notes.rest() }
             }
-            Ended::Done => {
-                notes.conclude();
-                if self.write(&lease, notes.report(&lease, true)).await == Answer::Changed {
-                    self.release(&lease).await;
-                }
-            }
-            Ended::Cancelled => self.release(&lease).await,
+            notes.conclude();
+            self.write(&lease, notes.report(&lease, true)).await != Answer::Changed
+        };
+        if !given_back {
+            self.release(&lease).await;
         }
         self.held.strike(&lease.key, lease.fence);
         metrics::object_done(begun.elapsed());
@@ -117,6 +147,7 @@ impl Runner {
     /// Finds out what a step means, which takes a moment only where a store may be away.
     async fn judge(&self, lease: &Lease, trial: Option<&Trial>, step: Step) -> (Step, Diagnosis) {
         let diagnosis = match &step {
+            Step::Opened { .. } => Diagnosis::Object,
             // Whatever it was, it could be read.
             Step::Read { from, .. } | Step::Changed { from, .. } | Step::Stale { replica: from, .. } => {
                 self.health.worked(from, Role::Source);
@@ -156,9 +187,10 @@ impl Runner {
 
     /// A target that has its answer needs its permit no longer, whatever is still to be written down.
     fn give_back(&self, permits: &mut Permits, step: &Step) {
-        if let Step::Target { replica, .. } = step {
-            permits.remove(replica);
-            self.lanes.freed(replica);
+        if let Step::Target { replica, result } = step
+            && let Some(permit) = permits.remove(replica)
+        {
+            self.lanes.give_back(replica, &permit, result.is_ok());
             self.freed.notify_one();
         }
     }
@@ -191,9 +223,9 @@ impl Runner {
 }
 
 /// Never, while there is no such time.
-async fn at(time: Option<tokio::time::Instant>) {
+async fn at(time: Option<Instant>) {
     match time {
-        Some(time) => tokio::time::sleep_until(time).await,
+        Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
     }
 }
@@ -210,6 +242,8 @@ struct Notes {
     /// Replicas that are on record and turned out not to have the object, or not this content of it.
     missing: Vec<(ReplicaName, Failure)>,
     outcomes: Vec<(ReplicaName, Outcome)>,
+    /// Replicas of which the copy has said nothing yet.
+    unanswered: Vec<ReplicaName>,
     /// Whether some source had it.
     was_read: bool,
     /// What is recorded under this lease is to be read once more after this long.
@@ -229,14 +263,40 @@ impl Notes {
             changed: None,
             missing: Vec::new(),
             outcomes: Vec::new(),
+            unanswered: Vec::new(),
             was_read: false,
             settle: lease.swept.is_some().then_some(settle),
             proven: false,
         }
     }
 
+    /// Of its targets the copy will say how it ended; of a source that is due, that it was read.
+    fn expect(&mut self, job: &Job) {
+        let targets = job.targets.iter().map(|t| t.store.name());
+        let sources = job.sources.iter().map(|s| s.store.name()).filter(|name| self.due.contains(name));
+        self.unanswered = targets.chain(sources).cloned().collect();
+    }
+
+    /// It took too long, and was stopped.
+    fn overdue(&mut self, limit: Duration, size_bytes: Option<u64>) {
+        metrics::copy_overdue();
+        let size = size_bytes.map_or_else(|| "an object of unknown size".to_owned(), |size| format!("{size} bytes"));
+        let message = format!("stopped after {limit:.0?}, which is all that {size} may take");
+        let why = Failure { class: Class::Transient, message, retry_after: None, source: None };
+        for replica in std::mem::take(&mut self.unanswered) {
+            let outcome = Outcome::Failed { next: self.next(&replica, &why), why: why.clone() };
+            self.outcomes.push((replica, outcome));
+        }
+    }
+
     fn take(&mut self, step: Step, diagnosis: Diagnosis) {
+        if let Step::Read { from: of, .. } | Step::SourceFailed { replica: of, .. } | Step::Target { replica: of, .. } =
+            &step
+        {
+            self.unanswered.retain(|replica| replica != of);
+        }
         match step {
+            Step::Opened { .. } => {}
             Step::Read { from, content } => {
                 self.content = Some(content);
                 self.was_read = true;
@@ -266,6 +326,12 @@ impl Notes {
                 self.outcomes.push((replica, outcome));
             }
         }
+    }
+
+    /// These were begun and broken off, and no answer came.
+    fn rest(&mut self) {
+        let rests = |replica| (replica, Outcome::Rests { delay: LET_GO_FOR });
+        self.outcomes.extend(std::mem::take(&mut self.unanswered).into_iter().map(rests));
     }
 
     /// What a store did is charged to no copy; and a target that was never asked has nothing to explain.
