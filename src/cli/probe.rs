@@ -57,7 +57,7 @@ pub(super) async fn run(replicas: &[&Replica], args: &Args, json: bool) -> anyho
         tell(
             json,
             &format!(
-                "{}: writes some 45 objects of a few bytes and some uploads in parts, 5 MiB in all, below {prefix} and, \
+                "{}: writes some 30 objects of a few bytes and some uploads in parts, 5 MiB in all, below {prefix} and, \
                  for one key, below /{prefix}; reads them, and removes them again",
                 replica.name
             ),
