@@ -57,7 +57,7 @@ pub(super) async fn run(replicas: &[&Replica], args: &Args, json: bool) -> anyho
         tell(
             json,
             &format!(
-                "{}: writes some 45 objects of a few bytes and some uploads in parts, 5 MiB in all, below {prefix} and, \
+                "{}: writes some 30 objects of a few bytes and some uploads in parts, 5 MiB in all, below {prefix} and, \
                  for one key, below /{prefix}; reads them, and removes them again",
                 replica.name
             ),
@@ -106,7 +106,8 @@ fn tell(beside: bool, text: &str) -> io::Result<()> {
 impl Probed {
     /// Something fails, or is left behind.
     pub(super) fn is_bad(&self) -> bool {
-        !self.fails.is_empty() || !self.report.left.is_empty()
+        // What a retention keeps was asked for.
+        !self.fails.is_empty() || (self.report.retention.is_none() && !self.report.left.is_empty())
     }
 
     pub(super) fn text(&self) -> String {
@@ -130,15 +131,23 @@ impl Probed {
                 let _ = write!(text, "\n    {setting}");
             }
         }
-        for left in &report.left {
+        for left in report.left.iter().take(LEFT_SHOWN) {
             let what = if left.upload { "unfinished upload of " } else { "" };
             let version = left.version.as_ref().map(|id| format!(" (version {id})")).unwrap_or_default();
             let _ = write!(text, "\nnot removed: {what}{}{version}: {}", left.key, left.why);
+        }
+        if let Some(more @ 1..) = report.left.len().checked_sub(LEFT_SHOWN) {
+            let _ = write!(text, "\nnot removed: {more} more below {}", report.prefix);
+        }
+        if let Some(retention) = report.retention.as_ref().filter(|_| !report.left.is_empty()) {
+            let _ = write!(text, "\nthe bucket keeps all that for a time: {retention}");
         }
         text
     }
 }
 
+/// Of what was not removed; JSON names all of it.
+const LEFT_SHOWN: usize = 5;
 /// Long enough for status, code and the first words of a message; JSON has all of it.
 const SEEN_CHARS: usize = 100;
 

@@ -39,6 +39,8 @@ pub struct Report {
     /// Under which it was written.
     pub prefix: String,
     pub facts: Vec<Fact>,
+    /// For how long the bucket keeps what is written, where it does.
+    pub retention: Option<String>,
     /// Why nothing more was measured, where that is so.
     pub unmeasured: Option<String>,
     /// What we wrote and could not remove.
@@ -51,6 +53,7 @@ struct Probe<'a> {
     prefix: String,
     stop: &'a CancellationToken,
     versioned: Known,
+    retention: Option<String>,
     trail: Trail,
     facts: Vec<Fact>,
 }
@@ -76,8 +79,15 @@ impl Store {
     /// Cancelling `stop` ends the measuring, not the removing. Dropping the future leaves things behind.
     pub async fn probe(&self, number: u64, locked: bool, stop: &CancellationToken) -> Report {
         let prefix = Self::probe_prefix(number);
-        let mut probe =
-            Probe { store: self, prefix, stop, versioned: Known::Unknown, trail: Trail::default(), facts: Vec::new() };
+        let mut probe = Probe {
+            store: self,
+            prefix,
+            stop,
+            versioned: Known::Unknown,
+            retention: None,
+            trail: Trail::default(),
+            facts: Vec::new(),
+        };
         let measured = tokio::select! {
             biased;
             measured = probe.measure(locked) => Some(measured),
@@ -90,7 +100,7 @@ impl Store {
             left = probe.clear_up().await;
         }
         let unmeasured = measured.unwrap_or_else(|| Err(Ended::stopped())).err().map(|Ended(why)| why);
-        Report { prefix: probe.prefix, facts: probe.facts, unmeasured, left }
+        Report { prefix: probe.prefix, facts: probe.facts, retention: probe.retention, unmeasured, left }
     }
 }
 
@@ -102,10 +112,10 @@ async fn late(stop: &CancellationToken) {
 impl Probe<'_> {
     async fn measure(&mut self, locked: bool) -> Result<(), Ended> {
         self.look_at_the_bucket().await;
-        let keeps = self.lock().await;
-        match &keeps {
+        match self.lock().await {
             Lock::None => {}
-            Lock::Default(_) | Lock::Unseen(_) if locked => {}
+            Lock::Unseen(_) if locked => {}
+            Lock::Default(retention) if locked => self.retention = Some(retention),
             Lock::Default(retention) => {
                 let todo = "--probe-locked measures all the same; what it writes then stays for as long";
                 return Err(Ended(format!(
@@ -120,7 +130,7 @@ impl Probe<'_> {
                 )));
             }
         }
-        self.may_write_and_remove(matches!(keeps, Lock::Default(_))).await?;
+        self.may_write_and_remove().await?;
         self.going_on()?;
         self.hashes_of_a_put().await;
         self.going_on()?;
@@ -139,7 +149,7 @@ impl Probe<'_> {
     }
 
     /// Writes one object and removes it, before any other is written.
-    async fn may_write_and_remove(&mut self, kept: bool) -> Result<(), Ended> {
+    async fn may_write_and_remove(&mut self) -> Result<(), Ended> {
         let key = self.key("first");
         let sent = self.put(&key, b"first", Sending::default()).await;
         let sent = sent.map_err(|error| {
@@ -148,7 +158,7 @@ impl Probe<'_> {
             }
             Ended(format!("nothing can be written: {error}"))
         })?;
-        if kept {
+        if self.retention.is_some() {
             return Ok(());
         }
         let version = sent.version.filter(|_| self.versioned != Known::No);
