@@ -96,7 +96,14 @@ impl Store {
         async move {
             let paced = match operation {
                 // A probe must not wait behind what it is to judge; what throws parts away has little time.
-                Operation::ListObjects | Operation::HeadBucket | Operation::AbortMultipartUpload => None,
+                Operation::ListObjects
+                | Operation::ListObjectVersions
+                | Operation::ListMultipartUploads
+                | Operation::HeadBucket
+                | Operation::GetBucketVersioning
+                | Operation::GetObjectLockConfiguration
+                | Operation::AbortMultipartUpload
+                | Operation::DeleteObject => None,
                 Operation::Connect
                 | Operation::GetObject
                 | Operation::HeadObject
