@@ -99,7 +99,7 @@ async fn play_on(
     let (catalogue, over, up) = (Catalogue::default(), AtomicBool::new(false), RwLock::new(()));
     let fleet = Fleet::launch(program, stage)?;
     let begun = Instant::now();
-    let scene = Scene { stage, fleet: &fleet, end: begun + lasts, up: &up };
+    let scene = Scene { stage, fleet: &fleet, catalogue: &catalogue, keys, end: begun + lasts, up: &up };
     let seeds: [u64; 4] = rng.random();
     let accidents = async {
         let happened = tokio::try_join!(

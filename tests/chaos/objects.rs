@@ -70,32 +70,58 @@ pub(super) async fn register(
 ) -> anyhow::Result<()> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut uploaded = 0_u32;
-    let upload = |rng: &mut StdRng, i: u32| {
-        let size_bytes = if i.is_multiple_of(ONE_LARGE_IN) { LARGE } else { rng.random_range(0..LARGEST_SMALL) };
-        let (key, bytes) = (format!("object-{i}"), synthetic::bytes(rng.random(), 0..size_bytes));
-        catalogue.enter(&key, &bytes);
-        stage.bucket("b2").put(&key, bytes);
-        key
-    };
     while !over.load(Ordering::Relaxed) {
         let (mut new, mut again) = (Vec::new(), Vec::new());
         for _ in 0..rng.random_range(0..=AT_ONCE) {
             if keys == Keys::MayChange && uploaded > 0 && rng.random_bool(0.1) {
                 let i = rng.random_range(1..=uploaded);
-                again.push(upload(&mut rng, i));
+                again.push(upload(stage, catalogue, &mut rng, format!("object-{i}"), Size::Small));
             } else {
                 uploaded += 1;
-                new.push(upload(&mut rng, uploaded));
+                let size = if uploaded.is_multiple_of(ONE_LARGE_IN) { Size::InParts } else { Size::Small };
+                new.push(upload(stage, catalogue, &mut rng, format!("object-{uploaded}"), size));
             }
         }
         // Tried again after a commit whose answer was lost, it has done its work already.
         let sql = "INSERT INTO copyhold.object_copies (object_key, b2)
                    SELECT k, copyhold.now_utc_micro_seconds() FROM unnest($1::text[]) k ON CONFLICT DO NOTHING";
         patiently(|| sqlx::query(sql).bind(new.clone()).execute(&stage.pool)).await?;
-        for key in again {
-            patiently(|| sqlx::query("SELECT copyhold.register($1)").bind(key.clone()).execute(&stage.pool)).await?;
-        }
+        register_again(stage, &again).await?;
         sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+/// Gives objects a new content and registers them again.
+pub(super) async fn replace(
+    stage: &Stage,
+    catalogue: &Catalogue,
+    rng: &mut StdRng,
+    keys: Vec<String>,
+) -> anyhow::Result<()> {
+    let keys: Vec<_> = keys.into_iter().map(|key| upload(stage, catalogue, rng, key, Size::Small)).collect();
+    register_again(stage, &keys).await
+}
+
+enum Size {
+    Small,
+    InParts,
+}
+
+fn upload(stage: &Stage, catalogue: &Catalogue, rng: &mut StdRng, key: String, size: Size) -> String {
+    let size_bytes = match size {
+        Size::Small => rng.random_range(0..LARGEST_SMALL),
+        Size::InParts => LARGE,
+    };
+    let bytes = synthetic::bytes(rng.random(), 0..size_bytes);
+    catalogue.enter(&key, &bytes);
+    stage.bucket("b2").put(&key, bytes);
+    key
+}
+
+async fn register_again(stage: &Stage, keys: &[String]) -> anyhow::Result<()> {
+    for key in keys {
+        patiently(|| sqlx::query("SELECT copyhold.register($1)").bind(key.clone()).execute(&stage.pool)).await?;
     }
     Ok(())
 }
