@@ -102,11 +102,14 @@ impl Setup {
         let (steps, mut told) = mpsc::unbounded_channel();
         let ended = copy(job, &self.memory, &self.stop, &steps).await;
         drop(steps);
-        let mut all = Vec::new();
+        let (mut opened, mut steps) = (Vec::new(), Vec::new());
         while let Some(step) = told.recv().await {
-            all.push(step);
+            match step {
+                Step::Opened { size_bytes } => opened.push(size_bytes),
+                step => steps.push(step),
+            }
         }
-        Told { ended, steps: all }
+        Told { ended, opened, steps }
     }
 
     /// Both targets hold what b2 holds.
@@ -127,6 +130,9 @@ impl Setup {
 #[derive(Debug)]
 struct Told {
     ended: Ended,
+    /// The sizes that were news.
+    opened: Vec<u64>,
+    /// All the rest.
     steps: Vec<Step>,
 }
 
