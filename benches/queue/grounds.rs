@@ -53,7 +53,10 @@ impl Grounds {
     pub(super) async fn copy(&self, template: &str) -> anyhow::Result<Ground> {
         let name = format!("{template}_{}", self.copies.fetch_add(1, Ordering::Relaxed));
         self.cluster.create_database(&name, Some(template)).await?;
-        self.ground(name)
+        let ground = self.ground(name)?;
+        // The copy itself is on the disk before anything is measured: commits would wait for it.
+        ground.execute("CHECKPOINT").await?;
+        Ok(ground)
     }
 
     /// One that is there.

@@ -67,9 +67,9 @@ impl Claimer {
         Ok(claimed)
     }
 
-    /// How long to wait after nothing was found.
+    /// How long to wait after nothing was found; not for long, because others may have done the rest.
     fn pause(&self) -> Duration {
-        self.floor.until_beginning(Instant::now()).max(Duration::from_millis(1))
+        self.floor.until_beginning(Instant::now()).clamp(Duration::from_millis(1), Duration::from_millis(100))
     }
 
     /// Records all of them at both targets; returns how many.
@@ -84,11 +84,18 @@ impl Claimer {
             release: true,
             settle: None,
         };
-        let reports: Vec<_> = leases.into_iter().map(report).collect();
-        let answers = self.queue.complete(&reports).await?;
-        if let Some((key, _, answer)) = answers.iter().find(|(.., answer)| *answer != Answer::Recorded) {
-            bail!("nobody else is here, and yet {key} was {answer:?}");
+        let mut reports: Vec<_> = leases.into_iter().map(report).collect();
+        let objects = reports.len() as u64;
+        while !reports.is_empty() {
+            let answers = self.queue.complete(&reports).await?;
+            if let Some((key, ..)) = answers.iter().find(|(.., answer)| *answer == Answer::Changed) {
+                bail!("nobody else is here, and yet the lease of {key} was lost");
+            }
+            // Another claim came too late for the row and has it in hand until it ends.
+            let busy =
+                |report: &Report| answers.iter().any(|(k, _, answer)| *answer == Answer::Busy && *k == report.key);
+            reports.retain(busy);
         }
-        Ok(answers.len() as u64)
+        Ok(objects)
     }
 }

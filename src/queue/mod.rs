@@ -48,7 +48,7 @@ pub use complete::Report;
 pub use connect::{Pools, STATEMENT_TIMEOUT, direct_options, probe};
 pub use daemons::{Daemon, DaemonId};
 pub use error::QueueError;
-pub use explain::{CopyStory, FailureStory, Holder, State, Story};
+pub use explain::{Abandoned, CopyStory, FailureStory, Holder, State, Story};
 pub use forget::Forgotten;
 pub use functions::SETTINGS as FUNCTION_SETTINGS;
 pub use lanes::{Derived, lane_index};

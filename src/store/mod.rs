@@ -5,6 +5,7 @@
 //! follows. Owns no policy about when to try again, and never holds more of an object
 //! than the frame being passed on.
 
+mod access;
 mod connect;
 mod connection;
 mod error;
@@ -37,6 +38,7 @@ use aws_sdk_s3::{
 pub use error::{Operation, StoreError};
 pub use etag::{ETag, Md5};
 pub use metadata::Metadata;
+pub use probe::{Fact, Left, Report as ProbeReport};
 pub use profile::{Known, Profile};
 pub use read::{Body, Get, Head};
 pub use reason::Reason;

@@ -30,6 +30,10 @@ use crate::{
 /// small objects end on all targets within milliseconds.
 const TOGETHER: Duration = Duration::from_millis(20);
 
+/// How long it is tried to give back a row that somebody has in hand, and how often.
+const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
 /// Why a copy was broken off though its lease was ours.
 enum BrokenOff {
     /// It took longer than it may.
@@ -223,7 +227,18 @@ impl Runner {
     /// The row may still carry our fence: the key was registered again, or we are to stop. Every request of ours has
     /// ended by now, so nothing of the old content can arrive at a target later.
     pub(super) async fn release(&self, lease: &Lease) {
-        let released = self.queue.release(&[(lease.key.clone(), lease.fence)]).await;
+        let give_up_at = Instant::now() + GIVE_BACK_WITHIN;
+        let released = loop {
+            let released = self.queue.release(&[(lease.key.clone(), lease.fence)]).await;
+            match &released {
+                // Left to the sweeper, an application's lock would look like a death.
+                Ok(answers) if matches!(answers.first(), Some((.., Answer::Busy))) && Instant::now() < give_up_at => {
+                    debug!(object.key = %lease.key, "{} is in somebody's hands, and cannot be given back yet", lease.key);
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+                Ok(_) | Err(_) => break released,
+            }
+        };
         // Registered again while it was copied, it is due now, and nobody else tells the claimer.
         self.waker.wake();
         if let Err(error) = released {

@@ -2,6 +2,7 @@
 //! and the real binary where a process is to die. One module a promise.
 
 mod abandoned;
+mod bad_input;
 mod changed;
 mod claims;
 mod commands;
@@ -19,6 +20,7 @@ mod operator;
 mod outages;
 mod overdue;
 mod plans;
+mod probe;
 mod recheck;
 mod rights;
 mod shutdown;

@@ -1,0 +1,44 @@
+//! Q5 and Q6: daemons that die all the time, and stores that are away. `ARGS='q5 --seed 7'` plays one of them.
+
+#[path = "../../tests/chaos/mod.rs"]
+mod chaos;
+#[path = "../common/mod.rs"]
+mod common;
+mod load;
+mod q6;
+
+use std::{env, path::Path, time::Duration};
+
+use common::{machine, play, report::at_most};
+
+const ACCIDENTS_FOR: Duration = Duration::from_mins(5);
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let words: Vec<_> = env::args().skip(1).collect();
+    let seed = words.iter().skip_while(|word| *word != "--seed").nth(1).map_or(Ok(1), |seed| seed.parse())?;
+    let bars = ["q5", "q6"].map(|bar| words.iter().any(|word| word.eq_ignore_ascii_case(bar)));
+    let all = !bars.contains(&true);
+    play(async || {
+        if all || bars[0] {
+            crash_proof(seed).await?;
+        }
+        if all || bars[1] {
+            q6::play().await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn crash_proof(seed: u64) -> anyhow::Result<()> {
+    println!("-- seed {seed}; {}", machine::in_short().await?);
+    let played = chaos::play(Path::new(env!("CARGO_BIN_EXE_copyhold")), seed, ACCIDENTS_FOR).await;
+    match &played {
+        Ok(told) => println!("{told}"),
+        Err(error) => println!("{error:#}"),
+    }
+    at_most("Q5", "promises-broken", usize::from(played.is_err()), 0);
+    println!("-- at the end: {}", machine::load());
+    Ok(())
+}
