@@ -112,6 +112,11 @@ fn describe() {
         Unit::Seconds,
         "Requests to stores; by replica and operation."
     );
+    describe_gauge!(
+        "copyhold_store_pace",
+        Unit::Count,
+        "Requests that may be under way at once, fewer while the store throttles; 0: one at a time, with pauses; by replica."
+    );
     describe_histogram!("copyhold_claim_seconds", Unit::Seconds, "Round trip of a claim.");
 }
 

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::{show, show::table};
 use crate::{
     config::Replica,
-    store::{Fact, Known, ProbeReport, Store},
+    domain::ReplicaName,
+    store::{Fact, Known, ProbeEnded, ProbeEndedBy, ProbeReport, Store},
 };
 
 // Named, because the command's own arguments are a group of this name already.
@@ -57,7 +58,7 @@ pub(super) async fn run(replicas: &[&Replica], args: &Args, json: bool) -> anyho
         tell(
             json,
             &format!(
-                "{}: writes some 45 objects of a few bytes and some uploads in parts, 5 MiB in all, below {prefix} and, \
+                "{}: writes some 30 objects of a few bytes and some uploads in parts, 5 MiB in all, below {prefix} and, \
                  for one key, below /{prefix}; reads them, and removes them again",
                 replica.name
             ),
@@ -104,9 +105,17 @@ fn tell(beside: bool, text: &str) -> io::Result<()> {
 }
 
 impl Probed {
-    /// Something fails, or is left behind.
-    pub(super) fn is_bad(&self) -> bool {
-        !self.fails.is_empty() || !self.report.left.is_empty()
+    /// Something fails, is left behind, or could not be measured. Nothing needs to be written to a `primary` that
+    /// lacks nothing, and not to measure where what is written stays is what was asked for.
+    pub(super) fn is_bad(&self, primary: &ReplicaName) -> bool {
+        let in_vain = self.report.unmeasured.as_ref().is_some_and(|ended| match ended.kind {
+            ProbeEndedBy::Lock => false,
+            ProbeEndedBy::NotWritable => self.replica != primary.as_str(),
+            ProbeEndedBy::NotRemovable | ProbeEndedBy::Stop => true,
+        });
+        // What a retention keeps was asked for, too.
+        let left = self.report.retention.is_none() && !self.report.left.is_empty();
+        in_vain || left || !self.fails.is_empty()
     }
 
     pub(super) fn text(&self) -> String {
@@ -120,7 +129,7 @@ impl Probed {
                 let _ = write!(text, "\n{}", line.trim_end());
             }
         }
-        if let Some(why) = &report.unmeasured {
+        if let Some(ProbeEnded { why, .. }) = &report.unmeasured {
             let _ = write!(text, "\nnot measured{}: {why}", if report.facts.len() > 1 { " further" } else { "" });
         }
         let advice: Vec<_> = report.facts.iter().filter_map(|fact| fact.advice.as_deref()).collect();
@@ -130,15 +139,23 @@ impl Probed {
                 let _ = write!(text, "\n    {setting}");
             }
         }
-        for left in &report.left {
+        for left in report.left.iter().take(LEFT_SHOWN) {
             let what = if left.upload { "unfinished upload of " } else { "" };
             let version = left.version.as_ref().map(|id| format!(" (version {id})")).unwrap_or_default();
             let _ = write!(text, "\nnot removed: {what}{}{version}: {}", left.key, left.why);
+        }
+        if let Some(more @ 1..) = report.left.len().checked_sub(LEFT_SHOWN) {
+            let _ = write!(text, "\nnot removed: {more} more below {}", report.prefix);
+        }
+        if let Some(retention) = report.retention.as_ref().filter(|_| !report.left.is_empty()) {
+            let _ = write!(text, "\nthe bucket keeps all that for a time: {retention}");
         }
         text
     }
 }
 
+/// Of what was not removed; JSON names all of it.
+const LEFT_SHOWN: usize = 5;
 /// Long enough for status, code and the first words of a message; JSON has all of it.
 const SEEN_CHARS: usize = 100;
 

@@ -7,6 +7,7 @@
 
 mod failure;
 mod hash;
+mod lag;
 mod memory;
 mod parts;
 mod plan;
@@ -53,6 +54,8 @@ pub struct Job {
     pub sources: Vec<Source>,
     /// None of them is a source.
     pub targets: Vec<Target>,
+    /// A target that falls further behind the first than this is let go.
+    pub lag: Duration,
 }
 
 /// Where the object may be read.

@@ -76,10 +76,10 @@ async fn add_columns(
     let table = format!("{}.object_copies", schema.quoted());
     let there: bool = sqlx::query_scalar(
         "-- queue::lanes
-SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2 AND NOT attisdropped)",
+SELECT count(*) = 2 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = ANY ($2) AND NOT attisdropped",
     )
     .bind(&table)
-    .bind(format!("due_{replica}"))
+    .bind(vec![replica.to_string(), format!("due_{replica}")])
     .fetch_one(&mut *connection)
     .await
     .map_err(QueueError::database("queue::lanes"))?;
@@ -87,8 +87,9 @@ SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND att
         return Ok(false);
     }
     let (copy, due) = (replica.column(), replica.due_column());
+    // One of them may be there: somebody has dropped the other.
     let sql = format!(
-        "ALTER TABLE {table} ADD COLUMN {copy} bigint, ADD COLUMN {due} bigint DEFAULT 0;
+        "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {copy} bigint, ADD COLUMN IF NOT EXISTS {due} bigint DEFAULT 0;
          ALTER TABLE {table} ALTER COLUMN {due} SET DEFAULT {schema}.now_utc_micro_seconds();
          COMMENT ON COLUMN {table}.{copy} IS
              'µs since the epoch at which the copy of this generation was verified at {replica}; NULL: not recorded.';

@@ -51,7 +51,7 @@ pub use connect::{Pools, STATEMENT_TIMEOUT, direct_options, probe};
 pub use daemons::{Daemon, DaemonId};
 pub use differences::{Difference, Shared};
 pub use error::QueueError;
-pub use explain::{CopyStory, FailureStory, Holder, State, Story};
+pub use explain::{Abandoned, CopyStory, FailureStory, Holder, State, Story};
 pub use forget::Forgotten;
 pub use functions::SETTINGS as FUNCTION_SETTINGS;
 pub use lanes::{Derived, lane_index};
@@ -133,7 +133,7 @@ impl Queue {
             unclaim: functions::call_unclaim(&schema),
             take_unverified: swept::take(&schema),
             conclude: swept::conclude(&schema, &replicas),
-            begin_generation: anew::statement(&schema, &replicas),
+            begin_generation: functions::call_begin_generation(&schema),
         };
         Self { pool, schema, replicas, statements }
     }
@@ -159,10 +159,9 @@ impl Queue {
             ("reclaim", &s.reclaim),
             ("take_unverified", &s.take_unverified),
             ("conclude", &s.conclude),
-            ("begin_generation", &s.begin_generation),
         ];
         let others = others.map(|(name, sql)| Hot { name: name.into(), sql: sql.as_str().into(), by_function: false });
-        let without_lane = [functions::next_due(schema, replicas), functions::unclaim(schema)].map(Hot::run_by);
+        let without_lane = functions::of_all_lanes(schema, replicas).map(Hot::run_by);
         each.chain(without_lane).chain(others).collect()
     }
 

@@ -97,7 +97,7 @@ impl Queue {
         let (schema, mut all) = (&self.schema, Vec::new());
 
         let mut shared = Planned { lane: None, flaws: Vec::new(), plans: Vec::new() };
-        for function in [functions::next_due(schema, &known), functions::unclaim(schema)] {
+        for function in functions::of_all_lanes(schema, &known) {
             shared.look_at(&mut connection, &function, found.get(&function.name)).await?;
         }
         for hot in self.statements().into_iter().filter(|hot| !hot.by_function) {

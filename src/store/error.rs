@@ -145,6 +145,12 @@ impl StoreError {
         self.reason
     }
 
+    /// How long the store asked us to wait, if it did.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
     #[must_use]
     pub const fn operation(&self) -> Operation {
         self.operation

@@ -1,7 +1,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError, RwLock},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -40,6 +40,9 @@ pub struct Replica {
     permits: Slots,
     pulse: Arc<Pulse>,
 }
+
+/// How far a target may fall behind the first that has the object.
+const LAG: Duration = Duration::from_mins(1);
 
 /// Which lanes to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -292,6 +295,7 @@ impl Lanes {
             stated_bytes: lease.size_bytes,
             sources: sources.into_iter().map(source).collect(),
             targets,
+            lag: LAG,
         };
         (job, permits)
     }

@@ -13,6 +13,7 @@ mod health;
 mod heartbeat;
 mod held;
 mod lanes;
+mod notes;
 mod probing;
 mod pulse;
 mod recheck;

@@ -267,3 +267,16 @@ async fn a_target_that_takes_half_a_minute_per_object_leaves_the_others_throughp
     assert!(together < alone.mul_f64(1.1) + Duration::from_secs(2), "{together:?} instead of {alone:?}");
     assert!(slow.strikes() > 0);
 }
+
+#[tokio::test]
+async fn a_throttling_store_is_slowed_down_and_not_stopped() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    world.bucket("scw").order(Fault::slow_down(), When::op(Op::PutObject).chance(0.7, 7));
+    world.upload_many("photo", 60).await;
+    world.until_recorded("wasabi", 60).await;
+    world.until_recorded("scw", 60).await;
+    assert_eq!(world.number(ATTEMPTS).await, 0);
+    assert!(!daemon.log().contains("its breaker is open"), "it was stopped");
+}

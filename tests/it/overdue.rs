@@ -44,8 +44,9 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
         stated_bytes: lease.size_bytes,
         sources: vec![Source { store: store("b2").await, recorded: true, primary: true }],
         targets: vec![target("wasabi").await, target("scw").await],
+        lag: Duration::from_mins(1),
     };
-    let slot = Slots::new(1, 0).take(Room::Any, 1).pop().unwrap();
+    let slot = Slots::new(1, 0).take(Room::Any, 1).remove(0);
     soon("the copy ends", Box::pin(runner.run(lease, job, worker::Permits::default(), slot, None))).await;
     drop(runner);
     writer.await.unwrap();

@@ -4,6 +4,7 @@ mod adopt;
 mod cancel;
 mod changed;
 mod damage;
+mod lag;
 mod memory;
 mod parts;
 mod refused;
@@ -95,6 +96,7 @@ impl Setup {
             stated_bytes: None,
             sources: vec![Source { store: self.store("b2").await, recorded: true, primary: true }],
             targets: vec![self.target("wasabi").await, self.target("scw").await],
+            lag: Duration::from_mins(1),
         }
     }
 

@@ -42,6 +42,8 @@ pub enum Quirk {
     ForgetsMetadata,
     /// A key that begins with a slash, or has `//`, `.` or `..` in it, is refused (MinIO).
     RefusesUntidyKeys,
+    /// Listings, of objects, versions and uploads, show everything whatever prefix is asked for.
+    IgnoresPrefixes,
 }
 
 /// How a bucket differs from the usual one.
@@ -125,6 +127,11 @@ impl BucketOptions {
         }
         let segments: Vec<_> = key.split('/').filter(|segment| !matches!(*segment, "" | ".")).collect();
         segments.join("/")
+    }
+
+    /// The prefix by which a listing is made.
+    pub(super) fn heeded(&self, prefix: Option<String>) -> String {
+        prefix.filter(|_| !self.has(Quirk::IgnoresPrefixes)).unwrap_or_default()
     }
 
     /// Error: `InvalidArgument`.

@@ -39,8 +39,10 @@ pub struct Report {
     /// Under which it was written.
     pub prefix: String,
     pub facts: Vec<Fact>,
+    /// For how long the bucket keeps what is written, where it does.
+    pub retention: Option<String>,
     /// Why nothing more was measured, where that is so.
-    pub unmeasured: Option<String>,
+    pub unmeasured: Option<Ended>,
     /// What we wrote and could not remove.
     pub left: Vec<Left>,
 }
@@ -51,16 +53,37 @@ struct Probe<'a> {
     prefix: String,
     stop: &'a CancellationToken,
     versioned: Known,
+    retention: Option<String>,
     trail: Trail,
     facts: Vec<Fact>,
 }
 
-/// Why a probe does not go on, for people.
-struct Ended(String);
+/// Why a probe did not go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Ended {
+    pub kind: EndedBy,
+    /// In words.
+    pub why: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndedBy {
+    /// What is written stays there, or that cannot be seen; nothing was written.
+    Lock,
+    NotWritable,
+    NotRemovable,
+    /// Somebody told it to stop.
+    Stop,
+}
 
 impl Ended {
+    fn by(kind: EndedBy, why: impl Into<String>) -> Self {
+        Self { kind, why: why.into() }
+    }
+
     fn stopped() -> Self {
-        Self("it was told to stop".into())
+        Self::by(EndedBy::Stop, "it was told to stop")
     }
 }
 
@@ -76,8 +99,15 @@ impl Store {
     /// Cancelling `stop` ends the measuring, not the removing. Dropping the future leaves things behind.
     pub async fn probe(&self, number: u64, locked: bool, stop: &CancellationToken) -> Report {
         let prefix = Self::probe_prefix(number);
-        let mut probe =
-            Probe { store: self, prefix, stop, versioned: Known::Unknown, trail: Trail::default(), facts: Vec::new() };
+        let mut probe = Probe {
+            store: self,
+            prefix,
+            stop,
+            versioned: Known::Unknown,
+            retention: None,
+            trail: Trail::default(),
+            facts: Vec::new(),
+        };
         let measured = tokio::select! {
             biased;
             measured = probe.measure(locked) => Some(measured),
@@ -89,8 +119,8 @@ impl Store {
             tokio::time::sleep(LAST_REQUEST_MAY_TAKE).await;
             left = probe.clear_up().await;
         }
-        let unmeasured = measured.unwrap_or_else(|| Err(Ended::stopped())).err().map(|Ended(why)| why);
-        Report { prefix: probe.prefix, facts: probe.facts, unmeasured, left }
+        let unmeasured = measured.unwrap_or_else(|| Err(Ended::stopped())).err();
+        Report { prefix: probe.prefix, facts: probe.facts, retention: probe.retention, unmeasured, left }
     }
 }
 
@@ -102,25 +132,22 @@ async fn late(stop: &CancellationToken) {
 impl Probe<'_> {
     async fn measure(&mut self, locked: bool) -> Result<(), Ended> {
         self.look_at_the_bucket().await;
-        let keeps = self.lock().await;
-        match &keeps {
+        match self.lock().await {
             Lock::None => {}
-            Lock::Default(_) | Lock::Unseen(_) if locked => {}
+            Lock::Unseen(_) if locked => {}
+            Lock::Default(retention) if locked => self.retention = Some(retention),
             Lock::Default(retention) => {
                 let todo = "--probe-locked measures all the same; what it writes then stays for as long";
-                return Err(Ended(format!(
-                    "the bucket keeps what is written ({retention}), so nothing was written: {todo}"
-                )));
+                let why = format!("the bucket keeps what is written ({retention}), so nothing was written: {todo}");
+                return Err(Ended::by(EndedBy::Lock, why));
             }
             Lock::Unseen(error) => {
                 let todo = "allow GetBucketObjectLockConfiguration, or measure all the same with --probe-locked";
-                return Err(Ended(format!(
-                    "whether the bucket keeps what is written cannot be seen, so nothing was \
-                                          written: {error}; {todo}"
-                )));
+                let what = "whether the bucket keeps what is written cannot be seen, so nothing was written";
+                return Err(Ended::by(EndedBy::Lock, format!("{what}: {error}; {todo}")));
             }
         }
-        self.may_write_and_remove(matches!(keeps, Lock::Default(_))).await?;
+        self.may_write_and_remove().await?;
         self.going_on()?;
         self.hashes_of_a_put().await;
         self.going_on()?;
@@ -139,23 +166,26 @@ impl Probe<'_> {
     }
 
     /// Writes one object and removes it, before any other is written.
-    async fn may_write_and_remove(&mut self, kept: bool) -> Result<(), Ended> {
+    async fn may_write_and_remove(&mut self) -> Result<(), Ended> {
         let key = self.key("first");
         let sent = self.put(&key, b"first", Sending::default()).await;
         let sent = sent.map_err(|error| {
             if error.class() == Class::Denied {
                 self.trail.forgets(&key);
             }
-            Ended(format!("nothing can be written: {error}"))
+            Ended::by(EndedBy::NotWritable, format!("nothing can be written: {error}"))
         })?;
-        if kept {
+        if self.retention.is_some() {
             return Ok(());
         }
         let version = sent.version.filter(|_| self.versioned != Known::No);
         let removed = self.delete(&key, version.as_deref()).await;
         removed.map_err(|error| {
             let todo = "a probe needs DeleteObject, and DeleteObjectVersion where versions are kept";
-            Ended(format!("what is written cannot be removed, so no more was: {error} ({todo})"))
+            Ended::by(
+                EndedBy::NotRemovable,
+                format!("what is written cannot be removed, so no more was: {error} ({todo})"),
+            )
         })
     }
 

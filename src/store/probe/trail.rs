@@ -111,8 +111,10 @@ impl Probe<'_> {
         failed.extend(self.remove(there).await);
         match self.still_there(by_version).await {
             Ok(there) => {
+                let is_known =
+                    |there: &Version, known: &Version| known == there || (there.id.is_none() && known.key == there.key);
                 failed.retain(|(version, _)| !by_version || version.id.is_none() || there.contains(version));
-                let unknown = there.into_iter().filter(|there| !failed.iter().any(|(known, _)| known == there));
+                let unknown = there.into_iter().filter(|there| !failed.iter().any(|(known, _)| is_known(there, known)));
                 let unknown: Vec<_> = unknown.map(|version| (version, "it is still there".to_owned())).collect();
                 failed.extend(unknown);
             }

@@ -52,7 +52,7 @@ pub(super) async fn list(
     let input = req.input;
     let bucket = shared.bucket(&input.bucket)?;
     let most = page_size(input.max_keys)?;
-    let prefix = input.prefix.unwrap_or_default();
+    let prefix = bucket.options.heeded(input.prefix);
     let mut all = all(&bucket.lock());
     all.retain(|(key, ..)| key.starts_with(&prefix));
     if let Some(after) = &input.key_marker {
