@@ -97,13 +97,14 @@ impl Store {
             let paced = match operation {
                 // A probe must not wait behind what it is to judge; what throws parts away has little time.
                 Operation::ListObjects
+                | Operation::HeadBucket
+                | Operation::AbortMultipartUpload
+                // Made by no copy: a person waits for them, or they clear up behind one who did.
+                | Operation::DeleteObject
                 | Operation::ListObjectVersions
                 | Operation::ListMultipartUploads
-                | Operation::HeadBucket
                 | Operation::GetBucketVersioning
-                | Operation::GetObjectLockConfiguration
-                | Operation::AbortMultipartUpload
-                | Operation::DeleteObject => None,
+                | Operation::GetObjectLockConfiguration => None,
                 Operation::Connect
                 | Operation::GetObject
                 | Operation::HeadObject
