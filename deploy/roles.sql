@@ -8,7 +8,7 @@
 -- Replace, if yours are called otherwise:
 --   copyhold_daemon  the role that `copyhold run` connects as
 --   copyhold_app     the role that the application connects as
---   copyhold         the schema (database.schema), in the first statement and in the two grants on it
+--   copyhold         the schema (database.schema), in the first statement and in the three grants on it
 --   b2               the replicas that the application names in its INSERTs: the primary, as a rule
 --
 -- The roles must exist:
@@ -32,6 +32,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON copy_failures, daemons, swept_leases TO 
 GRANT SELECT, INSERT, UPDATE ON backlog TO copyhold_daemon;
 GRANT SELECT ON backlog_exact, schema_version TO copyhold_daemon;
 GRANT USAGE ON SEQUENCE daemon_ids TO copyhold_daemon;
-GRANT EXECUTE ON FUNCTION register(text, bigint, text[]) TO copyhold_daemon; -- for `copyhold enqueue`
+-- `register` for `copyhold enqueue`, and the claims, which do nothing that these rights do not allow. For the claims of a
+-- replica that is added later, `copyhold migrate` does the same for every role that may UPDATE object_copies.
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA copyhold TO copyhold_daemon;
 
 COMMIT;

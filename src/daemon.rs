@@ -17,7 +17,10 @@ use crate::{
     store::Store,
     sweeper::{self, Sweeper},
     wake,
-    worker::{self, Allowance, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Replica, Runner, Slots},
+    worker::{
+        self, Allowance, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Replica, Runner, Slots,
+        Stragglers,
+    },
 };
 
 /// How long the last words, releases and farewells, may take after everything else has ended.
@@ -120,7 +123,7 @@ async fn work(
     let Prepared { daemon, replicas } = prepared;
     let (waker, wake) = wake::channel();
     let (replicas_waker, replicas_wake) = wake::channel();
-    let lanes = Lanes::new(replicas);
+    let lanes = Lanes::new(replicas, Stragglers::new(&memory));
     let health = Health::new(queue.clone(), lanes.clone(), replicas_waker.clone());
     let held = Held::default();
     let (completer, writer) = worker::completer(queue.clone());
@@ -186,6 +189,7 @@ async fn work(
         lanes: lanes.clone(),
         health,
         memory,
+        allowance: Allowance::default(),
         settle,
         stop: lifecycle.stop.clone(),
         freed: Arc::default(),

@@ -31,12 +31,22 @@ fn describe() {
     );
     describe_counter!("copyhold_failures_total", Unit::Count, "Attempts that failed; by replica and class.");
     describe_counter!("copyhold_claims_total", Unit::Count, "Rows leased by this process.");
+    describe_counter!(
+        "copyhold_claims_unanswered_total",
+        Unit::Count,
+        "Rows of claims whose answer was lost, given back by this process."
+    );
     describe_counter!("copyhold_leases_lost_total", Unit::Count, "Leases that this process lost before it was done.");
     describe_counter!("copyhold_leases_swept_total", Unit::Count, "Leases of dead holders that this process freed.");
     describe_counter!(
         "copyhold_leases_abandoned_again_total",
         Unit::Count,
         "Leases freed by this process of objects whose holder before had died as well."
+    );
+    describe_counter!(
+        "copyhold_copies_overdue_total",
+        Unit::Count,
+        "Copies stopped because they took longer than their size explains."
     );
     describe_counter!(
         "copyhold_rechecks_total",
@@ -87,6 +97,11 @@ fn describe() {
         Unit::Seconds,
         "Requests to stores; by replica and operation."
     );
+    describe_gauge!(
+        "copyhold_store_pace",
+        Unit::Count,
+        "Requests that may be under way at once, fewer while the store throttles; 0: one at a time, with pauses; by replica."
+    );
     describe_histogram!("copyhold_claim_seconds", Unit::Seconds, "Round trip of a claim.");
 }
 
@@ -104,6 +119,10 @@ pub(crate) fn failed(replica: &ReplicaName, class: Class) {
 pub(crate) fn claimed(rows: usize, took: Duration) {
     counter!("copyhold_claims_total").increment(rows as u64);
     histogram!("copyhold_claim_seconds").record(took);
+}
+
+pub(crate) fn claims_unanswered(rows: usize) {
+    counter!("copyhold_claims_unanswered_total").increment(rows as u64);
 }
 
 pub(crate) fn object_done(took: Duration) {
@@ -125,6 +144,10 @@ pub(crate) fn leases_swept(rows: usize) {
 
 pub(crate) fn abandoned_again() {
     counter!("copyhold_leases_abandoned_again_total").increment(1);
+}
+
+pub(crate) fn copy_overdue() {
+    counter!("copyhold_copies_overdue_total").increment(1);
 }
 
 pub(crate) fn rechecked(replica: &ReplicaName, result: &'static str) {

@@ -1,7 +1,7 @@
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
-use super::{Verdict, queue, show};
+use super::{Verdict, given, probe, queue, show};
 use crate::{
     config::{Config, Replica},
     queue::{Pin, Queue, ReplicaRow, SchemaFit},
@@ -16,7 +16,12 @@ pub(super) struct Args {
     /// Print one JSON document instead of text
     #[arg(long, conflicts_with = "show_config")]
     json: bool,
+    #[command(flatten)]
+    probe: probe::Args,
 }
+
+/// Whether what the bucket holds has a place in the configuration.
+const HOLDS: &str = "holds";
 
 /// One thing that was tried.
 #[derive(Debug, Serialize)]
@@ -28,6 +33,7 @@ struct Finding {
 }
 
 pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
+    let to_probe = given::replica_or_all(&config, args.probe.replica.as_deref())?;
     if args.show_config {
         show::line(&config.to_string())?;
     }
@@ -42,15 +48,37 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     pools.close().await;
 
     let all_work = findings.iter().all(|f| f.works);
-    if args.json {
-        show::line(&serde_json::to_string_pretty(&findings)?)?;
-    } else {
+    if !args.json {
         for f in &findings {
             let mark = if f.works { "ok  " } else { "FAIL" };
             show::line(&format!("{mark}  {:<14} {:<9} {}", f.of, f.what, f.says))?;
         }
     }
-    Ok(if all_work { Verdict::Good } else { Verdict::Bad })
+    let mut verdict = if all_work { Verdict::Good } else { Verdict::Bad };
+    if !args.probe.probe {
+        if args.json {
+            show::line(&serde_json::to_string_pretty(&findings)?)?;
+        }
+        return Ok(verdict);
+    }
+    let reachable = |replica: &&Replica| {
+        // Whether its data may be written over is another question: a probe writes below a folder of its own.
+        let broken = |f: &Finding| f.of == replica.name.as_str() && !f.works && f.what != HOLDS;
+        to_probe.contains(&replica.name) && !findings.iter().any(broken)
+    };
+    let replicas: Vec<_> = config.replicas.iter().filter(reachable).collect();
+    let measured = probe::run(&replicas, &args.probe, args.json).await?;
+    if measured.iter().any(|probed| probed.is_bad(&config.primary)) {
+        verdict = Verdict::Bad;
+    }
+    if args.json {
+        show::line(&serde_json::to_string_pretty(&serde_json::json!({ "findings": findings, "probes": measured }))?)?;
+    } else {
+        for probed in &measured {
+            show::line(&probed.text())?;
+        }
+    }
+    Ok(verdict)
 }
 
 fn finding(of: &str, what: &'static str, result: Result<String, String>) -> Finding {
@@ -107,7 +135,7 @@ async fn bucket(replica: &Replica, primary: bool, row: Option<&ReplicaRow>) -> V
         let fine = || format!("not allowed, which a primary that lacks nothing does not need ({error})");
         if primary { Ok(fine()) } else { Err(error.to_string()) }
     });
-    let mut findings = vec![finding(of, "list", holds), finding(of, "write", written)];
+    let mut findings = vec![finding(of, HOLDS, holds), finding(of, "write", written)];
     findings.extend(hint(replica, &store).map(|hint| finding(of, "class", Ok(hint))));
     findings
 }

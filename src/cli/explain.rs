@@ -5,7 +5,7 @@ use super::{Verdict, given, queue, show, show::Untrusted};
 use crate::{
     config::Config,
     domain::{ObjectKey, utc},
-    queue::{CopyStory, FailureStory, Holder, PARKED_BY_HAND, Pin, ReplicaRow, State, Story},
+    queue::{Abandoned, CopyStory, FailureStory, Holder, PARKED_BY_HAND, Pin, ReplicaRow, State, Story},
 };
 
 #[derive(Debug, clap::Args)]
@@ -79,10 +79,27 @@ fn object(key: &ObjectKey, told: &Told<'_>) -> String {
     let hash = told.hash.as_deref().unwrap_or("not known before the first read");
     let held = story.held.as_ref().map_or_else(|| "by no daemon".to_owned(), |held| holder(held, story.now_us));
     format!(
-        "{key}\n  size        {size}\n  hash        {hash}\n  registered  {}\n  generation  {}\n  held        {held}\n",
+        "{key}\n  size        {size}\n  hash        {hash}\n  registered  {}\n  generation  {}\n  held        {held}\n{}",
         when(story.registered_at_us, story.now_us),
-        story.generation
+        story.generation,
+        story.abandoned.as_ref().map(|abandoned| of_abandoned(abandoned, story.now_us)).unwrap_or_default()
     )
+}
+
+/// Why it waits though nothing has failed, and that its copies are looked at once more.
+fn of_abandoned(abandoned: &Abandoned, now: i64) -> String {
+    let last = when(abandoned.last_at_us, now);
+    let said = match abandoned.times {
+        0 => format!("a holder of it died {last}"),
+        1 => format!("its holder died {last}"),
+        times => {
+            format!("{times} holders in a row died, the last {last}: it waits longer each time and is copied alone")
+        }
+    };
+    let again = abandoned.verify_at_us.map_or_else(String::new, |at| {
+        format!("\n              its copies are read once more {}", when(at.max(now), now))
+    });
+    format!("  abandoned   {said}{again}\n")
 }
 
 fn holder(held: &Holder, now: i64) -> String {

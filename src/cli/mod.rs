@@ -11,6 +11,7 @@ mod logging;
 mod migrate;
 mod park;
 mod pause;
+mod probe;
 mod resume;
 mod retry;
 mod run;
@@ -57,7 +58,7 @@ enum Command {
     Run(run::Args),
     /// Create or update the tables in PostgreSQL for the configured replicas; safe at any time
     Migrate,
-    /// Check the configuration, PostgreSQL and every bucket, leaving no object behind
+    /// Check the configuration, PostgreSQL and every bucket, leaving no object behind; --probe measures the stores
     Check(check::Args),
     /// Register objects that are at the primary, or register them again
     Enqueue(enqueue::Args),

@@ -7,6 +7,7 @@
 
 mod failure;
 mod hash;
+mod lag;
 mod memory;
 mod parts;
 mod plan;
@@ -26,6 +27,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use memory::Memory;
+pub use plan::WHOLE_UP_TO;
 pub use verify::still_there;
 
 use crate::{
@@ -52,6 +54,8 @@ pub struct Job {
     pub sources: Vec<Source>,
     /// None of them is a source.
     pub targets: Vec<Target>,
+    /// A target that falls further behind the first than this is let go.
+    pub lag: Duration,
 }
 
 /// Where the object may be read.
@@ -84,6 +88,8 @@ pub enum OnExisting {
 /// One fact about a copy, sent as soon as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
+    /// A source was found to hold this many bytes, which is news: the job did not state it.
+    Opened { size_bytes: u64 },
     /// The object was read to its end: its size and hash, and the proof of the source's
     /// own copy. Sent before any target's success.
     Read { from: ReplicaName, content: Content },
@@ -220,6 +226,9 @@ impl Copy<'_> {
         let job = self.job;
         let mut reader = Reader::open(source, &job.key, self.memory, job.stated_bytes).await?;
         let size_bytes = reader.head().size_bytes;
+        if job.stated_bytes != Some(size_bytes) {
+            self.tell(Step::Opened { size_bytes });
+        }
         // What the primary holds is read to its end before it is believed.
         if let Some(known) = job.content.filter(|known| known.size_bytes != size_bytes && !source.primary) {
             return Err(Useless::Stale(stale(&source.store, &known, &format!("{size_bytes} bytes"))));

@@ -1,6 +1,7 @@
 //! Big objects: one ranged GET per part, its bytes shared by the uploads of all targets.
 //!
-//! Parts go one after the other, so a copy holds one part at a time.
+//! Parts go one after the other, so a copy holds one part at a time, and its fastest target waits for the slowest
+//! with each of them: one that costs the others too much is let go.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -13,6 +14,7 @@ use super::{
     Came, Cancelled, Copy, OnExisting, Target, Unfit,
     failure::of_target,
     hash::Plain,
+    lag::{FellBehind, Patience, Race},
     plan::Parts,
     source::{Piece, Reader},
     verify,
@@ -33,12 +35,15 @@ struct Uploads<'a> {
     /// Targets that hold an object from before, which is compared at the end.
     taken: Vec<(&'a Target, Head)>,
     aborts: JoinSet<()>,
+    patience: Patience,
 }
 
 struct Upload<'a> {
     target: &'a Target,
     id: UploadId,
     etags: Vec<ETag>,
+    /// How much later than the first target its parts were done, all together.
+    behind: Duration,
 }
 
 /// How a target begins.
@@ -55,7 +60,12 @@ impl Copy<'_> {
         first: Piece,
         targets: &[&'t Target],
     ) -> Result<Came<'t>, Cancelled> {
-        let mut uploads = Uploads { live: Vec::new(), taken: Vec::new(), aborts: JoinSet::new() };
+        let mut uploads = Uploads {
+            live: Vec::new(),
+            taken: Vec::new(),
+            aborts: JoinSet::new(),
+            patience: Patience::new(self.job.lag),
+        };
         let ended = self.write(reader, parts, first, targets, &mut uploads).await;
         // What is still here was neither completed nor given up: we were stopped, or the source failed.
         for upload in uploads.live.drain(..) {
@@ -123,8 +133,14 @@ impl Copy<'_> {
         source: &Head,
         uploads: &mut Uploads<'t>,
     ) -> Result<(), Cancelled> {
-        let begun =
-            join_all(targets.iter().map(|target| async move { (*target, self.begin_one(target, source).await) }));
+        let (race, patience) = (Race::new(), uploads.patience);
+        // Of one that is let go we never hear its upload's name: that is left to the bucket's lifecycle rule.
+        let begun = join_all(targets.iter().map(|target| async {
+            match race.run(self.job.lag, self.begin_one(target, source)).await {
+                Ok((begun, _)) => (*target, begun),
+                Err(FellBehind) => (*target, Err(Some(patience.is_over(&target.store)))),
+            }
+        }));
         for (target, begun) in begun.await {
             match begun {
                 Ok(Begun::Upload(upload)) => uploads.live.push(upload),
@@ -154,27 +170,31 @@ impl Copy<'_> {
             () = self.stop.cancelled() => tokio::time::timeout(CLEAN_UP_WITHIN, creating).await.ok(),
         };
         let id = created.ok_or(None)?.map_err(|error| of_target(store, error))?;
-        Ok(Begun::Upload(Upload { target, id, etags: Vec::new() }))
+        Ok(Begun::Upload(Upload { target, id, etags: Vec::new(), behind: Duration::ZERO }))
     }
 
     /// Sends one part to all uploads at once. Those that fail are out.
     async fn send(&self, uploads: &mut Uploads<'_>, number: u32, part: &Piece) -> Result<(), Cancelled> {
-        let key = &self.job.key;
+        let (key, patience, race) = (&self.job.key, uploads.patience, Race::new());
         let sent = join_all(uploads.live.iter().map(|upload| async {
             let store = &*upload.target.store;
-            let sent = store.upload_part(key, &upload.id, number, &part.bytes, &part.md5).await;
-            sent.map_err(|error| {
-                let why = of_target(store, error);
-                self.ended(upload.target, Err(why));
-            })
+            let sent = store.upload_part(key, &upload.id, number, &part.bytes, &part.md5);
+            let why = match race.run(patience.left(upload.behind), sent).await {
+                Ok((Ok(etag), behind)) => return Ok((etag, behind)),
+                Ok((Err(error), _)) => of_target(store, error),
+                Err(FellBehind) => patience.is_over(store),
+            };
+            self.ended(upload.target, Err(why));
+            Err(())
         }));
         let sent = self.or_stop(sent).await?;
         // An ETag that is not the part's MD5 is kept without a word: the formula over
         // all of them will not come out, and the object is read back.
         for (mut upload, sent) in std::mem::take(&mut uploads.live).into_iter().zip(sent) {
             match sent {
-                Ok(etag) => {
+                Ok((etag, behind)) => {
                     upload.etags.push(etag);
+                    upload.behind += behind;
                     uploads.live.push(upload);
                 }
                 Err(()) => abort(&mut uploads.aborts, key, upload),

@@ -6,7 +6,7 @@ use crate::store::Profile;
 
 const MIB: u64 = 1 << 20;
 /// Up to here an object goes in one request: the first GET brings all of it.
-pub(super) const WHOLE_UP_TO: u64 = 16 * MIB;
+pub const WHOLE_UP_TO: u64 = 16 * MIB;
 /// Small enough that several fit in any sensible budget, large enough that a request's
 /// own cost does not count.
 const PART_AT_LEAST: u64 = 16 * MIB;

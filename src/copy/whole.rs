@@ -5,6 +5,7 @@ use futures::future::join_all;
 use super::{
     Came, Cancelled, Copy, OnExisting, Target, Unfit,
     failure::of_target,
+    lag::{FellBehind, Patience, Race},
     source::{Piece, Reader},
     verify,
 };
@@ -32,8 +33,13 @@ impl Copy<'_> {
         }
         self.has_read(reader.store(), content);
         let metadata = &reader.head().metadata;
+        let (race, patience) = (Race::new(), Patience::new(self.job.lag));
         let all = join_all(targets.iter().map(|target| async {
-            let result = self.put(target, &piece, &content, metadata).await;
+            let put = self.put(target, &piece, &content, metadata);
+            let result = match race.run(self.job.lag, put).await {
+                Ok((result, _)) => result,
+                Err(FellBehind) => Err(patience.is_over(&target.store)),
+            };
             self.ended(target, result);
         }));
         self.or_stop_late(all).await?;

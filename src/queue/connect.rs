@@ -18,6 +18,8 @@ pub struct Pools {
 }
 
 const WORK_CONNECTIONS: u32 = 4;
+/// After this time PostgreSQL has ended any statement of ours.
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 const ACQUIRE: Duration = Duration::from_secs(5);
 
 impl Pools {
@@ -65,7 +67,7 @@ fn options(url: &SecretString, database: &Database) -> Result<PgConnectOptions, 
     if database.listen_url.is_none() {
         options = options.options([
             ("lock_timeout", "200ms"),
-            ("statement_timeout", "30s"),
+            ("statement_timeout", &format!("{}ms", STATEMENT_TIMEOUT.as_millis())),
             ("idle_in_transaction_session_timeout", "30s"),
         ]);
     }

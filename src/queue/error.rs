@@ -40,6 +40,24 @@ impl QueueError {
         }
     }
 
+    /// The statement may have done its work all the same: nobody has heard that it did, or that it did not.
+    #[must_use]
+    pub fn leaves_open(&self) -> bool {
+        match self {
+            // Silent; or it answered, and the answer could not be read.
+            Self::Silent { .. } | Self::Inconsistent { .. } => true,
+            Self::Database { cause, .. } => match cause {
+                // 57P: the session was ended, perhaps between the commit and its answer. All else was rolled back.
+                sqlx::Error::Database(refusal) => {
+                    refusal.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P"))
+                }
+                // It was never sent.
+                sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => false,
+                _ => true,
+            },
+        }
+    }
+
     /// The SQLSTATE, if PostgreSQL itself refused.
     #[must_use]
     pub fn sqlstate(&self) -> Option<String> {

@@ -17,6 +17,8 @@ pub struct Story {
     pub registered_at_us: i64,
     /// Who holds the row.
     pub held: Option<Holder>,
+    /// A holder of it has died.
+    pub abandoned: Option<Abandoned>,
     /// Of any daemon in the list.
     pub daemons_alive: i64,
     /// The primary first.
@@ -35,6 +37,16 @@ pub struct Holder {
     pub process_id: Option<i64>,
     /// It has said so within its lease time.
     pub alive: Option<bool>,
+}
+
+/// What is remembered of holders that let their lease run out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Abandoned {
+    /// In a row, within the present generation.
+    pub times: i64,
+    pub last_at_us: i64,
+    /// When the copies recorded since are read once more; `None`: none was recorded since.
+    pub verify_at_us: Option<i64>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -125,6 +137,10 @@ SELECT json_build_object(
         SELECT json_build_object('daemon', h.id, 'until_us', o.lock, 'renewed_at_us', o.lock - d.lease_timeout_us,
                                  'host', d.host, 'process_id', d.process_id, 'alive', d.alive_until > {now})
         FROM (SELECT o.lease >> 40 AS id) h LEFT JOIN {schema}.daemons d ON d.id = h.id) END,
+    'abandoned', (
+        SELECT json_build_object('times', CASE WHEN s.generation = o.generation THEN s.times ELSE 0 END,
+                                 'last_at_us', s.last_at, 'verify_at_us', s.verify_at)
+        FROM {schema}.swept_leases s WHERE s.object_key = o.object_key),
     'daemons_alive', (SELECT count(*) FROM {schema}.daemons d WHERE d.alive_until > {now}),
     'copies', (
         SELECT json_agg(json_build_object(

@@ -2,12 +2,12 @@
 //! views that name them. It only ever adds; a replica that the configuration no longer names keeps its columns.
 
 use sqlx::PgConnection;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     PARKED, QueueError, built,
     ddl::{execute, execute_politely},
-    register,
+    functions, register,
 };
 use crate::domain::{ReplicaName, SchemaName};
 
@@ -18,12 +18,14 @@ pub struct Derived {
     pub indexes_built: Vec<String>,
 }
 
-/// Columns, lanes and functions for `wanted` and for every replica that was ever there.
+/// Columns, lanes and functions for `wanted` and for every replica that was ever there. `newer`: so is the schema than
+/// this program.
 pub(super) async fn derive(
     connection: &mut PgConnection,
     schema: &SchemaName,
     wanted: &[ReplicaName],
     primary: &ReplicaName,
+    newer: bool,
 ) -> Result<Derived, QueueError> {
     let mut derived = Derived::default();
     for replica in wanted {
@@ -40,9 +42,16 @@ pub(super) async fn derive(
             }
         }
     }
+    // What a newer program has made, only such a one can make anew.
+    if newer {
+        warn!("The schema was made by a newer copyhold: run its `copyhold migrate` as well if a replica was added");
+        return Ok(derived);
+    }
     // Replacing a function or a view that is in use needs no pause of the table.
     execute(connection, register::function(schema, &all)).await?;
     execute(connection, super::backlog::exact_view(schema, &all)).await?;
+    // The lanes are there: without them, no setting would keep a claim from reading the whole table.
+    execute(connection, functions::create_all(schema, &all)).await?;
     Ok(derived)
 }
 
@@ -61,10 +70,10 @@ async fn add_columns(
     let table = format!("{}.object_copies", schema.quoted());
     let there: bool = sqlx::query_scalar(
         "-- queue::lanes
-SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2 AND NOT attisdropped)",
+SELECT count(*) = 2 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = ANY ($2) AND NOT attisdropped",
     )
     .bind(&table)
-    .bind(format!("due_{replica}"))
+    .bind(vec![replica.to_string(), format!("due_{replica}")])
     .fetch_one(&mut *connection)
     .await
     .map_err(QueueError::database("queue::lanes"))?;
@@ -72,8 +81,9 @@ SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND att
         return Ok(false);
     }
     let (copy, due) = (replica.column(), replica.due_column());
+    // One of them may be there: somebody has dropped the other.
     let sql = format!(
-        "ALTER TABLE {table} ADD COLUMN {copy} bigint, ADD COLUMN {due} bigint DEFAULT 0;
+        "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {copy} bigint, ADD COLUMN IF NOT EXISTS {due} bigint DEFAULT 0;
          ALTER TABLE {table} ALTER COLUMN {due} SET DEFAULT {schema}.now_utc_micro_seconds();
          COMMENT ON COLUMN {table}.{copy} IS
              'µs since the epoch at which the copy of this generation was verified at {replica}; NULL: not recorded.';

@@ -85,7 +85,7 @@ async fn migrate_alone(connection: &mut PgConnection, config: &Config) -> Result
     create_schema(connection, schema).await?;
     let from_version = fixed_tables(connection, schema).await?;
     let names: Vec<ReplicaName> = config.replicas.iter().map(|r| r.name.clone()).collect();
-    let derived = lanes::derive(connection, schema, &names, &config.primary).await?;
+    let derived = lanes::derive(connection, schema, &names, &config.primary, from_version > SCHEMA_VERSION).await?;
     Ok(Migrated { from_version, derived })
 }
 

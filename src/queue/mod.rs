@@ -17,6 +17,7 @@ mod ddl;
 mod error;
 mod explain;
 mod forget;
+mod functions;
 mod lanes;
 mod migrate;
 mod notice;
@@ -32,6 +33,7 @@ mod seek;
 mod status;
 mod swept;
 mod turn;
+mod unclaim;
 mod version;
 
 use std::time::Duration;
@@ -41,13 +43,14 @@ use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
 pub use anew::Unregistered;
 pub use answer::{Answer, Answered};
 pub use breaker::{Breaker, Probed};
-pub use claim::{Claimed, Position};
+pub use claim::{ClaimError, Claimed, Position};
 pub use complete::Report;
-pub use connect::{Pools, direct_options, probe};
+pub use connect::{Pools, STATEMENT_TIMEOUT, direct_options, probe};
 pub use daemons::{Daemon, DaemonId};
 pub use error::QueueError;
-pub use explain::{CopyStory, FailureStory, Holder, State, Story};
+pub use explain::{Abandoned, CopyStory, FailureStory, Holder, State, Story};
 pub use forget::Forgotten;
+pub use functions::SETTINGS as FUNCTION_SETTINGS;
 pub use lanes::{Derived, lane_index};
 pub use migrate::{MigrateError, Migrated, migrate};
 pub use notice::Notice;
@@ -88,9 +91,25 @@ struct Statements {
     complete: SqlStr,
     release: SqlStr,
     reclaim: SqlStr,
+    unclaim: SqlStr,
     take_unverified: SqlStr,
     conclude: SqlStr,
     begin_generation: SqlStr,
+}
+
+/// A statement of the hot paths.
+#[derive(Debug, Clone)]
+pub struct Hot {
+    pub name: String,
+    pub sql: String,
+    /// A function runs it, under [`FUNCTION_SETTINGS`].
+    pub by_function: bool,
+}
+
+impl Hot {
+    fn run_by(function: functions::Function) -> Self {
+        Self { name: function.name, sql: function.statement, by_function: true }
+    }
 }
 
 impl Queue {
@@ -98,18 +117,19 @@ impl Queue {
     #[must_use]
     pub fn new(pool: PgPool, schema: SchemaName, replicas: Vec<ReplicaName>) -> Self {
         let statements = Statements {
-            claims: replicas.iter().map(|lane| claim::oldest_first(&schema, &replicas, lane)).collect(),
-            fresh_claims: replicas.iter().map(|lane| claim::fresh(&schema, &replicas, lane)).collect(),
-            claim_these: claim::these(&schema, &replicas),
-            seeks: replicas.iter().map(|lane| seek::statement(&schema, &replicas, lane)).collect(),
-            next_due: claim::next_due_statement(&schema, &replicas),
+            claims: replicas.iter().map(|lane| functions::call_claim(&schema, lane)).collect(),
+            fresh_claims: replicas.iter().map(|lane| functions::call_fresh_claim(&schema, lane)).collect(),
+            claim_these: claim::statements::these(&schema, &replicas),
+            next_due: functions::call_next_due(&schema),
+            seeks: replicas.iter().map(|lane| functions::call_seek(&schema, lane)).collect(),
             renew: renew::statement(&schema),
             complete: complete::statement(&schema, &replicas),
             release: release::statement(&schema),
             reclaim: reclaim::statement(&schema, &replicas),
+            unclaim: functions::call_unclaim(&schema),
             take_unverified: swept::take(&schema),
             conclude: swept::conclude(&schema, &replicas),
-            begin_generation: anew::statement(&schema, &replicas),
+            begin_generation: functions::call_begin_generation(&schema),
         };
         Self { pool, schema, replicas, statements }
     }
@@ -120,26 +140,36 @@ impl Queue {
         &self.replicas
     }
 
-    /// The statements of the hot paths by name, for whoever wants to see their plans.
+    /// The statements of the hot paths by name, for whoever wants to see their plans. Those that a function runs are
+    /// planned under its [`FUNCTION_SETTINGS`].
     #[must_use]
-    pub fn statements<'a>(&'a self) -> Vec<(String, &'a str)> {
+    pub fn statements(&self) -> Vec<Hot> {
         let s = &self.statements;
-        let each = |what: &'static str, of: &'a [SqlStr]| {
-            self.replicas.iter().zip(of).map(move |(lane, sql)| (format!("{what} {lane}"), sql.as_str()))
-        };
-        let claims = each("claim", &s.claims).chain(each("claim_fresh", &s.fresh_claims)).chain(each("seek", &s.seeks));
+        let (schema, replicas) = (&self.schema, &self.replicas);
+        let each = replicas.iter().flat_map(|lane| {
+            [
+                Hot::run_by(functions::claim(schema, replicas, lane)),
+                Hot::run_by(functions::fresh_claim(schema, replicas, lane)),
+                Hot::run_by(functions::seek(schema, replicas, lane)),
+            ]
+        });
         let others = [
             ("claim_these", &s.claim_these),
-            ("next_due", &s.next_due),
             ("renew", &s.renew),
             ("complete", &s.complete),
             ("release", &s.release),
             ("reclaim", &s.reclaim),
             ("take_unverified", &s.take_unverified),
             ("conclude", &s.conclude),
-            ("begin_generation", &s.begin_generation),
         ];
-        claims.chain(others.map(|(name, sql)| (name.to_owned(), sql.as_str()))).collect()
+        let others = others.map(|(name, sql)| Hot { name: name.into(), sql: sql.as_str().into(), by_function: false });
+        let without_lane = [
+            functions::next_due(schema, replicas),
+            functions::unclaim(schema),
+            functions::begin_generation(schema, replicas),
+        ]
+        .map(Hot::run_by);
+        each.chain(without_lane).chain(others).collect()
     }
 
     #[must_use]

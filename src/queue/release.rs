@@ -5,6 +5,7 @@ use super::{
     answer::{Answered, answers, held, parse_all},
     built,
     error::limited,
+    functions::ASYNCHRONOUS,
 };
 use crate::domain::{Fence, ObjectKey, SchemaName};
 
@@ -19,6 +20,7 @@ pub(super) fn statement(schema: &SchemaName) -> SqlStr {
         "-- queue::release
 WITH asked AS MATERIALIZED (
     SELECT k, f, NULL::bigint AS g FROM unnest($1::text[], $2::bigint[]) AS a(k, f)
+    WHERE {ASYNCHRONOUS}
 ),
 {held},
 done AS (

@@ -7,6 +7,7 @@ use super::{
     answer::{Answered, answers, held, parse_all},
     built,
     error::limited,
+    functions::ASYNCHRONOUS,
     micros,
 };
 use crate::domain::{Fence, Generation, ObjectKey, SchemaName};
@@ -24,6 +25,7 @@ pub(super) fn statement(schema: &SchemaName) -> SqlStr {
         "-- queue::renew
 WITH asked AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS a(k, f, g)
+    WHERE {ASYNCHRONOUS}
 ),
 {held},
 done AS (

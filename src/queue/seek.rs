@@ -1,6 +1,10 @@
-use sqlx::{Row as _, SqlStr, postgres::PgRow};
+use sqlx::{Row as _, postgres::PgRow};
 
-use super::{Position, Queue, QueueError, built, claim::claimable, error::limited};
+use super::{
+    Position, Queue, QueueError,
+    claim::statements::{claimable, names_of},
+    error::limited,
+};
 use crate::domain::{ObjectKey, ReplicaName, SchemaName};
 
 const NAME: &str = "queue::seek";
@@ -20,20 +24,18 @@ pub struct Sought {
 
 /// Looks at a lane's rows from a place on, oldest due first, without touching them: `$1` rows at most, `$2` and `$3`
 /// the place.
-pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> SqlStr {
+pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> String {
     let due = lane.due_column();
-    let recorded: Vec<_> = replicas.iter().map(|r| format!("{} IS NOT NULL", r.column())).collect();
-    built(format!(
-        "-- {NAME}
-SELECT object_key, {due} AS lane_due, id, ARRAY[{}] AS recorded FROM {}.object_copies
+    format!(
+        "SELECT object_key, {due} AS lane_due, id, {} AS recorded FROM {}.object_copies
  WHERE {}
    AND ({due}, id) > ($2::bigint, $3::bigint)
  ORDER BY {due}, id
- LIMIT $1",
-        recorded.join(", "),
+ LIMIT $1::bigint",
+        names_of(replicas, |r| format!("{} IS NOT NULL", r.column())),
         schema.quoted(),
         claimable(schema, lane)
-    ))
+    )
 }
 
 impl Queue {
@@ -58,19 +60,19 @@ impl Queue {
                 sought.more = true;
                 break;
             }
-            let (key, at) = self.held_by(row, holders).map_err(QueueError::database(NAME))?;
+            let (key, at) = held_by(row, holders).map_err(QueueError::database(NAME))?;
             sought.keys.extend(key);
             sought.last = Some(at);
         }
         Ok(sought)
     }
+}
 
-    /// The row's place, and its key if one of `holders` has it.
-    fn held_by(&self, row: &PgRow, holders: &[ReplicaName]) -> Result<(Option<ObjectKey>, Position), sqlx::Error> {
-        let at = Position { due: row.try_get("lane_due")?, id: row.try_get("id")? };
-        let recorded: Vec<bool> = row.try_get("recorded")?;
-        let held = self.replicas().iter().zip(recorded).any(|(replica, there)| there && holders.contains(replica));
-        let key = || ObjectKey::new(row.try_get::<String, _>("object_key")?).map_err(|e| sqlx::Error::Decode(e.into()));
-        Ok((held.then(key).transpose()?, at))
-    }
+/// The row's place, and its key if one of `holders` has it.
+fn held_by(row: &PgRow, holders: &[ReplicaName]) -> Result<(Option<ObjectKey>, Position), sqlx::Error> {
+    let at = Position { due: row.try_get("lane_due")?, id: row.try_get("id")? };
+    let recorded: Vec<String> = row.try_get("recorded")?;
+    let held = holders.iter().any(|holder| recorded.iter().any(|name| name == holder.as_str()));
+    let key = || ObjectKey::new(row.try_get::<String, _>("object_key")?).map_err(|e| sqlx::Error::Decode(e.into()));
+    Ok((held.then(key).transpose()?, at))
 }

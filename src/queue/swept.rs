@@ -19,6 +19,9 @@ const PAGE: i64 = 500;
 
 /// `$1` rows at most, `$2` µs until they are taken again.
 ///
+/// Found by key and not by a join, which would read all objects where PostgreSQL believes that there are none. Some of
+/// them may be held, so it looks at more than it takes.
+///
 /// The object's row is what is locked, as in every statement that writes of one: so a row that somebody has in hand
 /// is passed over, and none is waited for.
 pub(super) fn take(schema: &SchemaName) -> SqlStr {
@@ -26,12 +29,15 @@ pub(super) fn take(schema: &SchemaName) -> SqlStr {
     built(format!(
         "-- {TAKE}
 WITH chosen AS MATERIALIZED (
-    SELECT o.object_key
-      FROM {schema}.swept_leases s JOIN {schema}.object_copies o ON o.object_key = s.object_key
-     WHERE s.verify_at <= {schema}.now_utc_micro_seconds() AND o.lock IS NULL
-     ORDER BY s.verify_at
-     LIMIT $1
-       FOR NO KEY UPDATE OF o SKIP LOCKED
+    SELECT o.object_key FROM {schema}.object_copies o
+     WHERE o.object_key = ANY (ARRAY(
+               SELECT s.object_key FROM {schema}.swept_leases s
+                WHERE s.verify_at <= {schema}.now_utc_micro_seconds()
+                ORDER BY s.verify_at
+                LIMIT 4 * $1::bigint))
+       AND o.lock IS NULL
+     LIMIT $1::bigint
+       FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE {schema}.swept_leases s SET verify_at = {schema}.now_utc_micro_seconds() + $2
   FROM chosen WHERE s.object_key = chosen.object_key

@@ -16,7 +16,10 @@ use aws_smithy_http_client::{
 };
 use secrecy::ExposeSecret;
 
-use super::{Operation, Profile, Store, StoreError, readable::ReadableExpires, reason::Reason};
+use super::{
+    Operation, Profile, Store, StoreError, pace::Pace, readable::ReadableExpires, reason::Reason,
+    unthrottled::NotWhenThrottled,
+};
 use crate::config;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -24,7 +27,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const KEEP_WARM_FOR: Duration = Duration::from_secs(50);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 /// One retry, soon: for the warm connection that the store had just closed, a 500,
-/// a corrected clock. All other patience is the queue's, which all daemons share.
+/// a corrected clock. Never when the store throttles: its pace must hear of that. All other patience is the queue's, which all daemons share.
 const ATTEMPTS: u32 = 2;
 const RETRY_WITHIN: Duration = Duration::from_millis(100);
 /// A copy may be reading or aborting beside what it sends; waiting for a connection
@@ -60,6 +63,7 @@ impl Store {
             // We watch progress ourselves, in both directions and while waiting for an answer;
             // the SDK's watch would blame the target for a source that stands still.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .retry_classifier(NotWhenThrottled)
             .interceptor(ReadableExpires)
             .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_WITHIN).build())
             .build();
@@ -70,14 +74,19 @@ impl Store {
             endpoint,
             storage_class: replica.storage_class.as_deref().map(Into::into),
             profile: Profile::of(replica),
+            pace: Pace::new(replica.name.clone(), connections(copies)),
         })
     }
+}
+
+fn connections(copies: usize) -> usize {
+    copies.max(1).saturating_mul(CONNECTIONS_PER_COPY)
 }
 
 /// HTTP/2 cannot be ruled out here: the pool offers it by ALPN, and S3 stores rarely take it.
 fn pool(replica: &config::Replica, copies: usize) -> Result<ConnectionPool, pool::BuildError> {
     let pool = ConnectionPool::builder()
-        .max_connections_per_host(copies.max(1).saturating_mul(CONNECTIONS_PER_COPY))
+        .max_connections_per_host(connections(copies))
         .idle_timeout(KEEP_WARM_FOR)
         .tcp_keepalive(KEEPALIVE_EVERY)
         .tcp_nodelay(true);

@@ -42,6 +42,11 @@ pub enum Operation {
     CompleteMultipartUpload,
     AbortMultipartUpload,
     ListObjects,
+    ListObjectVersions,
+    ListMultipartUploads,
+    DeleteObject,
+    GetBucketVersioning,
+    GetObjectLockConfiguration,
 }
 
 impl StoreError {
@@ -140,9 +145,29 @@ impl StoreError {
         self.reason
     }
 
+    /// How long the store asked us to wait, if it did.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
     #[must_use]
     pub const fn operation(&self) -> Operation {
         self.operation
+    }
+
+    /// The store's own word for it, where it had one.
+    pub(super) fn code(&self) -> Option<&str> {
+        self.code.as_deref()
+    }
+
+    /// Status and code alone, for a table: `400 BadDigest`.
+    pub(super) fn brief(&self) -> String {
+        match (self.status, &self.code) {
+            (Some(status), Some(code)) => format!("{status} {code}"),
+            (Some(status), None) => status.to_string(),
+            (None, _) => self.to_string(),
+        }
     }
 
     /// Something is missing, and the store does not say what.
@@ -205,6 +230,11 @@ impl Operation {
             Self::CompleteMultipartUpload => "CompleteMultipartUpload",
             Self::AbortMultipartUpload => "AbortMultipartUpload",
             Self::ListObjects => "ListObjectsV2",
+            Self::ListObjectVersions => "ListObjectVersions",
+            Self::ListMultipartUploads => "ListMultipartUploads",
+            Self::DeleteObject => "DeleteObject",
+            Self::GetBucketVersioning => "GetBucketVersioning",
+            Self::GetObjectLockConfiguration => "GetObjectLockConfiguration",
         }
     }
 }

@@ -5,11 +5,13 @@
 //! follows. Owns no policy about when to try again, and never holds more of an object
 //! than the frame being passed on.
 
+mod access;
 mod connect;
 mod connection;
 mod error;
 mod etag;
 mod metadata;
+mod pace;
 mod probe;
 mod profile;
 mod progress;
@@ -18,6 +20,7 @@ mod readable;
 mod reason;
 #[cfg(test)]
 mod tests;
+mod unthrottled;
 mod write;
 
 use std::{
@@ -35,12 +38,14 @@ use aws_sdk_s3::{
 pub use error::{Operation, StoreError};
 pub use etag::{ETag, Md5};
 pub use metadata::Metadata;
+pub use probe::{Ended as ProbeEnded, EndedBy as ProbeEndedBy, Fact, Left, Report as ProbeReport};
 pub use profile::{Known, Profile};
 pub use read::{Body, Get, Head};
 pub use reason::Reason;
 pub use write::UploadId;
 
-use crate::domain::ReplicaName;
+use crate::domain::{Class, ReplicaName};
+use pace::Pace;
 use progress::{Progress, watched};
 
 /// How long a call may stand still: no byte sent, none received.
@@ -58,6 +63,7 @@ pub struct Store {
     endpoint: String,
     storage_class: Option<StorageClass>,
     profile: Profile,
+    pace: Pace,
 }
 
 impl Store {
@@ -73,7 +79,7 @@ impl Store {
         &self.profile
     }
 
-    /// Waits for `call` while it moves, measures it, and reduces its failure to what may be kept.
+    /// Sends `call` when the store's pace allows it, waits for it while it moves, measures it, and reduces its failure to what may be kept.
     ///
     /// No `async fn`, so that the SDK's futures, of several KiB each, are boxed before any
     /// of ours holds one.
@@ -88,6 +94,25 @@ impl Store {
     {
         let call = Box::pin(call);
         async move {
+            let paced = match operation {
+                // A probe must not wait behind what it is to judge; what throws parts away has little time.
+                Operation::ListObjects
+                | Operation::ListObjectVersions
+                | Operation::ListMultipartUploads
+                | Operation::HeadBucket
+                | Operation::GetBucketVersioning
+                | Operation::GetObjectLockConfiguration
+                | Operation::AbortMultipartUpload
+                | Operation::DeleteObject => None,
+                Operation::Connect
+                | Operation::GetObject
+                | Operation::HeadObject
+                | Operation::PutObject
+                | Operation::CreateMultipartUpload
+                | Operation::UploadPart
+                | Operation::CompleteMultipartUpload => Some(self.pace.enter().await),
+            };
+            // From here on, and not before: that we spare the store is not its slowness.
             let began = Instant::now();
             let idle = if operation == Operation::CompleteMultipartUpload { COMPLETE_IDLE } else { IDLE };
             let answer = watched(call, progress, idle).await;
@@ -97,7 +122,7 @@ impl Store {
                 "operation" => operation.as_str(),
             )
             .record(began.elapsed());
-            match answer {
+            let answer = match answer {
                 Ok(Ok(answer)) => Ok(answer),
                 Ok(Err(error)) => Err(StoreError::of_sdk(operation, &self.endpoint, &error)),
                 Err(progress::Stalled) => Err(StoreError::found(
@@ -105,7 +130,15 @@ impl Store {
                     Reason::Stalled,
                     format!("nothing moved to or from {} for {} s", self.endpoint, idle.as_secs()),
                 )),
+            };
+            if paced.is_some() {
+                match &answer {
+                    Ok(_) => self.pace.succeeded(),
+                    Err(error) if error.class() == Class::Throttled => self.pace.throttled(error.retry_after()),
+                    Err(_) => {}
+                }
             }
+            answer
         }
     }
 }

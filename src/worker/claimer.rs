@@ -13,12 +13,13 @@ use super::{
     run::Runner,
     slots::{Room, Slot, Slots},
     suspects::{Admitted, Suspects},
+    unanswered::Unanswered,
     walk::Walk,
 };
 use crate::{
     domain::{Lease, ReplicaName},
     metrics,
-    queue::{Daemon, Position, Probed, Queue, QueueError},
+    queue::{ClaimError, Daemon, Position, Probed, Queue, QueueError},
     wake::Wake,
 };
 
@@ -47,6 +48,7 @@ pub struct Claimer {
     running: TaskTracker,
     wake: Wake,
     floors: HashMap<ReplicaName, Floor>,
+    unanswered: Unanswered,
     /// Where it looks for objects with a source while the primary is none.
     walks: HashMap<ReplicaName, Walk>,
     /// When it may look for fresh objects again.
@@ -82,12 +84,18 @@ impl Claimer {
         let (queue, lanes) = (runner.queue.clone(), runner.lanes.clone());
         let (floors, walks) = (HashMap::new(), HashMap::new());
         let runner = Arc::new(runner);
-        let (suspects, fresh_at) = (Suspects::new(), Instant::now());
-        Self { queue, daemon, lanes, runner, slots, suspects, running, wake, floors, walks, fresh_at }
+        let (suspects, unanswered, fresh_at) = (Suspects::new(), Unanswered::default(), Instant::now());
+        Self { queue, daemon, lanes, runner, slots, suspects, running, wake, floors, unanswered, walks, fresh_at }
     }
 
     /// Claims until `drain`.
     pub async fn run(mut self, drain: CancellationToken) {
+        self.claim_until(drain).await;
+        // What this cannot free any more is swept.
+        let _ = self.free_unanswered().await;
+    }
+
+    async fn claim_until(&mut self, drain: CancellationToken) {
         let mut turn = 0;
         let mut sleep = Sleep::Awake;
         let mut away = false;
@@ -135,6 +143,7 @@ impl Claimer {
 
     /// Asks each lane once, beginning with another one each time.
     async fn pass(&mut self, turn: usize) -> Result<Pass, QueueError> {
+        self.free_unanswered().await?;
         let sourceless = !self.lanes.primary_is_readable();
         let tried = if sourceless { 0 } else { self.pass_trial().await? };
         if tried > 0 {
@@ -168,7 +177,8 @@ impl Claimer {
             let floor = self.floors.entry(lane.clone()).or_default();
             let asked = Instant::now();
             let question = floor.question(asked);
-            let claimed = self.queue.claim(&self.daemon, lane, slots.len(), question.from).await?;
+            let claimed = self.queue.claim(&self.daemon, lane, slots.len(), question.from).await;
+            let claimed = Self::answered(&mut self.unanswered, claimed)?;
             let answered = Instant::now();
             let filled = claimed.leases.len() == slots.len();
             floor.answered(question, claimed.last, filled, answered);
@@ -205,7 +215,8 @@ impl Claimer {
             walk.went(&sought, answered);
             rest = rest.max(walk.rest(answered - asked));
             if !sought.keys.is_empty() {
-                let leases = self.queue.claim_these(&self.daemon, &sought.keys).await?;
+                let leases = self.queue.claim_these(&self.daemon, &sought.keys).await;
+                let leases = Self::answered(&mut self.unanswered, leases)?;
                 metrics::claimed(leases.len(), answered.elapsed());
                 found += leases.len();
                 self.start(leases, slots, Room::Any);
@@ -224,7 +235,8 @@ impl Claimer {
         let Some(slot) = self.slots.take(Room::Any, 1).pop() else { return Ok(0) };
         let Some(trial) = self.lanes.take_trial() else { return Ok(0) };
         let asked = Instant::now();
-        let claimed = self.queue.claim(&self.daemon, &trial.replica, 1, Position::BEGINNING).await?;
+        let claimed = self.queue.claim(&self.daemon, &trial.replica, 1, Position::BEGINNING).await;
+        let claimed = Self::answered(&mut self.unanswered, claimed)?;
         let found = claimed.leases.len();
         metrics::claimed(found, asked.elapsed());
         if found == 0 {
@@ -251,12 +263,37 @@ impl Claimer {
                 break;
             }
             let asked = Instant::now();
-            let claimed = self.queue.claim_fresh(&self.daemon, lane, slots.len()).await?;
+            let claimed = self.queue.claim_fresh(&self.daemon, lane, slots.len()).await;
+            let claimed = Self::answered(&mut self.unanswered, claimed)?;
             metrics::claimed(claimed.leases.len(), asked.elapsed());
             found += claimed.leases.len();
             self.start(claimed.leases, slots, Room::Fresh);
         }
         Ok(found)
+    }
+
+    /// What the claim has got, or a note that it may have got something.
+    fn answered<T>(unanswered: &mut Unanswered, claimed: Result<T, ClaimError>) -> Result<T, QueueError> {
+        claimed.map_err(|error| {
+            if let Some(fence) = error.unanswered {
+                unanswered.remember(fence, Instant::now());
+            }
+            error.cause
+        })
+    }
+
+    /// Frees what was leased to nobody, before more is asked for.
+    async fn free_unanswered(&mut self) -> Result<(), QueueError> {
+        let now = Instant::now();
+        for fence in self.unanswered.due(now) {
+            let rows = self.queue.unclaim(fence).await?;
+            self.unanswered.asked(fence, now);
+            if rows > 0 {
+                metrics::claims_unanswered(rows);
+                info!(rows, "Freed {rows} rows of a claim whose answer was lost");
+            }
+        }
+        Ok(())
     }
 
     fn start(&self, leases: Vec<Lease>, slots: Vec<Slot>, room: Room) {
@@ -265,7 +302,7 @@ impl Claimer {
         }
     }
 
-    /// The object keeps its slot until its result is written.
+    /// The object keeps its slot until its result is written, or it only waits for a slow target.
     fn start_one(&self, lease: Lease, slot: Slot, room: Room, trial: Option<Trial>) {
         let runner = Arc::clone(&self.runner);
         let alone = match self.suspects.admit(&lease) {
@@ -278,8 +315,8 @@ impl Claimer {
             return self.put_off(lease, slot, self.runner.health.without_source());
         }
         self.running.spawn(async move {
-            runner.run(lease, job, permits, trial).await;
-            drop((slot, alone));
+            runner.run(lease, job, permits, slot, trial).await;
+            drop(alone);
             runner.freed.notify_one();
         });
     }

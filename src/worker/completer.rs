@@ -16,6 +16,8 @@ use crate::{
 const BATCH: usize = 128;
 /// How long the next try waits when PostgreSQL is away or a row is in somebody's hands.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often it is said that nothing can be written.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// Takes reports from the workers.
 #[derive(Debug, Clone)]
@@ -26,6 +28,8 @@ pub struct Completer(mpsc::Sender<Said>);
 pub struct Writer {
     queue: Queue,
     said: mpsc::Receiver<Said>,
+    /// When it was last said that nothing can be written.
+    complained: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -49,7 +53,7 @@ type Batch = HashMap<(ObjectKey, Fence), Waiting>;
 #[must_use]
 pub fn completer(queue: Queue) -> (Completer, Writer) {
     let (sender, said) = mpsc::channel(BATCH);
-    (Completer(sender), Writer { queue, said })
+    (Completer(sender), Writer { queue, said, complained: None })
 }
 
 impl Completer {
@@ -85,10 +89,13 @@ impl Writer {
     }
 
     /// Writes a batch; returns what is to be tried again.
-    async fn write(&self, batch: Batch) -> Batch {
+    async fn write(&mut self, batch: Batch) -> Batch {
         let reports: Vec<Report> = batch.values().map(|w| w.report.clone()).collect();
         let answers = match self.queue.complete(&reports).await {
-            Ok(answers) => answers,
+            Ok(answers) => {
+                self.complained = None;
+                answers
+            }
             Err(error) => return self.write_apart(batch, error).await,
         };
         let answers: HashMap<_, _> = answers.into_iter().map(|(key, fence, answer)| ((key, fence), answer)).collect();
@@ -106,7 +113,7 @@ impl Writer {
     }
 
     /// After an error: while PostgreSQL is away all of it waits; a row that PostgreSQL refuses must not keep others.
-    async fn write_apart(&self, batch: Batch, error: QueueError) -> Batch {
+    async fn write_apart(&mut self, batch: Batch, error: QueueError) -> Batch {
         metrics::database_error("queue::complete");
         if is_refused_data(&error) {
             if batch.len() == 1 {
@@ -122,8 +129,12 @@ impl Writer {
             }
             return again;
         }
-        warn!(error = %error, results = batch.len(), "Results could not be recorded, trying again");
         let now = Instant::now();
+        // It is tried ten times a second.
+        if self.complained.is_none_or(|last| now - last > COMPLAIN_EVERY) {
+            self.complained = Some(now);
+            warn!(error = %error, results = batch.len(), "Results could not be recorded, trying again");
+        }
         let (live, late): (Batch, Batch) = batch.into_iter().partition(|(_, w)| w.until > now);
         for write in late.into_values() {
             tell(write, Answer::Changed);

@@ -4,7 +4,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::slots::{Room, Slot, Slots};
+use super::{
+    pulse::Pulse,
+    slots::{Room, Slot, Slots},
+    straggler::Stragglers,
+};
 use crate::{
     copy::{Job, OnExisting, Source, Target},
     domain::{Blocks, Lease, ReplicaName},
@@ -22,6 +26,7 @@ struct Inner {
     replicas: Vec<Replica>,
     view: RwLock<View>,
     trials: Mutex<Vec<Trial>>,
+    stragglers: Stragglers,
 }
 
 /// One replica of the configuration.
@@ -33,12 +38,11 @@ pub struct Replica {
     pub read: bool,
     /// Copies that may be under way to it: fewer than there are workers, so that a slow one leaves some to the others.
     permits: Slots,
-    /// When one was last given back.
-    freed: Arc<Mutex<Instant>>,
+    pulse: Arc<Pulse>,
 }
 
-/// A target none of whose permits has come back for so long hangs, and the others go on without it.
-const HANGS_AFTER: Duration = Duration::from_secs(1);
+/// How far a target may fall behind the first that has the object.
+const LAG: Duration = Duration::from_mins(1);
 
 /// Which lanes to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,13 +62,20 @@ impl Replica {
         let three_quarters = |n: usize| (n * 3).div_ceil(4);
         let permits =
             Slots::new(three_quarters(workers - reserved) + three_quarters(reserved), three_quarters(reserved));
-        let freed = Arc::new(Mutex::new(Instant::now()));
-        Self { name: store.name().clone(), store: Arc::new(store), read, permits, freed }
+        let pulse = Arc::new(Pulse::new(Instant::now()));
+        Self { name: store.name().clone(), store: Arc::new(store), read, permits, pulse }
     }
 }
 
 /// The right to write to some targets; a target's is given back as soon as its copy has ended.
-pub type Permits = HashMap<ReplicaName, Slot>;
+pub type Permits = HashMap<ReplicaName, Permit>;
+
+/// The right to write one object to one target.
+#[derive(Debug)]
+pub struct Permit {
+    _slot: Slot,
+    taken: Instant,
+}
 
 /// What is known of the replicas at the moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -97,6 +108,12 @@ pub struct Trial {
     pub until: Instant,
 }
 
+impl Permit {
+    fn new(slot: Slot) -> Self {
+        Self { _slot: slot, taken: Instant::now() }
+    }
+}
+
 impl Standing {
     pub(super) fn is_readable(&self) -> bool {
         match self {
@@ -112,13 +129,24 @@ impl Inner {
         let open = |replica: &&Replica| matches!(view.standings.get(&replica.name), Some(Standing::Open(_)));
         self.replicas.iter().filter(open).collect()
     }
+
+    /// Whether its copies take many times as long as those to another.
+    fn is_slow(&self, replica: &Replica) -> bool {
+        let others = self.replicas_open().into_iter().filter(|other| other.name != replica.name);
+        replica.pulse.is_slow(others.map(|other| &*other.pulse))
+    }
+
+    /// Permits that may be taken for it. A slow target gets none while its objects hold much of the memory already.
+    fn free(&self, replica: &Replica, room: Room) -> usize {
+        if self.stragglers.are_full() && self.is_slow(replica) { 0 } else { replica.permits.free(room) }
+    }
 }
 
 impl Lanes {
     /// Nothing is served until [`Lanes::set`] says so.
     #[must_use]
-    pub fn new(replicas: Vec<Replica>) -> Self {
-        Self(Arc::new(Inner { replicas, view: RwLock::default(), trials: Mutex::default() }))
+    pub fn new(replicas: Vec<Replica>, stragglers: Stragglers) -> Self {
+        Self(Arc::new(Inner { replicas, view: RwLock::default(), trials: Mutex::default(), stragglers }))
     }
 
     #[must_use]
@@ -192,10 +220,9 @@ impl Lanes {
     pub fn choose(&self, room: Room) -> Choice {
         let (mut lanes, mut rows) = (Vec::new(), usize::MAX);
         for replica in self.0.replicas_open() {
-            match replica.permits.free(room) {
-                0 if replica.freed.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < HANGS_AFTER => {
-                    return Choice::Wait;
-                }
+            match self.0.free(replica, room) {
+                // Not for one that is slow: the others would be as slow.
+                0 if !replica.pulse.hangs(Instant::now()) && !self.0.is_slow(replica) => return Choice::Wait,
                 0 => {}
                 free => {
                     rows = rows.min(free);
@@ -206,11 +233,21 @@ impl Lanes {
         if lanes.is_empty() { Choice::Wait } else { Choice::Ask { lanes, rows } }
     }
 
-    /// A copy to this target has ended, and its permit is free.
-    pub fn freed(&self, target: &ReplicaName) {
+    /// A copy to this target has ended.
+    pub fn give_back(&self, target: &ReplicaName, permit: &Permit, well: bool) {
         if let Some(replica) = self.0.replicas.iter().find(|r| r.name == *target) {
-            *replica.freed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            replica.pulse.beat(permit.taken.elapsed(), well, Instant::now());
         }
+    }
+
+    /// Whether all of these are slow; `None`: there are none.
+    pub(super) fn are_slow<'a>(&self, targets: impl Iterator<Item = &'a ReplicaName>) -> Option<bool> {
+        let slow = |target: &ReplicaName| self.0.replicas.iter().any(|r| r.name == *target && self.0.is_slow(r));
+        targets.map(slow).reduce(|all, slow| all && slow)
+    }
+
+    pub(super) fn stragglers(&self) -> &Stragglers {
+        &self.0.stragglers
     }
 
     /// What is to be copied from where to where, with a permit for each target. A target that has none left is left
@@ -243,7 +280,8 @@ impl Lanes {
                     (Standing::ReadOnly { .. }, Some(trial)) if trial.replica == r.name => trial.existing,
                     (Standing::ReadOnly { .. } | Standing::Away { .. } | Standing::Barred { .. }, _) => return None,
                 };
-                permits.insert(r.name.clone(), r.permits.take(room, 1).pop()?);
+                let most = self.0.free(r, room).min(1);
+                permits.insert(r.name.clone(), Permit::new(r.permits.take(room, most).pop()?));
                 Some(Target { store: Arc::clone(&r.store), existing })
             })
             .collect();
@@ -257,6 +295,7 @@ impl Lanes {
             stated_bytes: lease.size_bytes,
             sources: sources.into_iter().map(source).collect(),
             targets,
+            lag: LAG,
         };
         (job, permits)
     }

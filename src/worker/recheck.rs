@@ -3,7 +3,7 @@ use std::{fmt, time::Duration};
 use futures::future::join_all;
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::{
     allowance::Allowance,
@@ -165,7 +165,7 @@ impl Rechecker {
                     wrong.push((replica, Outcome::Cleared { next, why }));
                 }
                 Shown::Unknown(why) => {
-                    info!(object.key = %key, replica.id = %replica, "{key} at {replica} is to be read once more, because a holder of it has died, and cannot be; in {:?} again: {why}", self.settle);
+                    debug!(object.key = %key, replica.id = %replica, "{key} at {replica} is to be read once more, because a holder of it has died, and cannot be; in {:?} again: {why}", self.settle);
                     all_read = false;
                 }
             }
@@ -215,7 +215,7 @@ impl fmt::Display for Unread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(why) => f.write_str(&why.message),
-            Self::NotUsable => f.write_str("this daemon does not use that replica"),
+            Self::NotUsable => f.write_str("this daemon does not use that replica at the moment"),
             Self::TooSlow(limit) => write!(f, "it took more than {limit:?}"),
         }
     }

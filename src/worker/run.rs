@@ -1,24 +1,26 @@
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use rand::RngExt as _;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
+    allowance::Allowance,
     completer::Completer,
     health::{Diagnosis, Health},
     held::Held,
     lanes::{Lanes, Permits, Trial},
+    notes::Notes,
+    slots::Slot,
+    straggler::{Left, Place},
 };
 use crate::{
     copy::{self, Ended, Job, Memory, Step},
-    domain::{Class, Content, Failure, Lease, Next, Outcome, ReplicaName, Role, Verified, next_try},
+    domain::{Lease, Next, Outcome, Role},
     metrics,
     queue::{Answer, Queue, Report},
     wake::Waker,
@@ -27,6 +29,18 @@ use crate::{
 /// How long a proof waits for those of the other targets, so that they are written together:
 /// small objects end on all targets within milliseconds.
 const TOGETHER: Duration = Duration::from_millis(20);
+
+/// How long it is tried to give back a row that somebody has in hand, and how often.
+const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a copy was broken off though its lease was ours.
+enum BrokenOff {
+    /// It took longer than it may.
+    Overdue,
+    /// There were too many that wait for slow targets.
+    CrowdedOut,
+}
 
 /// What the work on one object needs.
 #[derive(Debug, Clone)]
@@ -37,6 +51,7 @@ pub struct Runner {
     pub lanes: Lanes,
     pub health: Health,
     pub memory: Memory,
+    pub allowance: Allowance,
     /// After this time nothing that a dead holder has sent still arrives at a store.
     pub settle: Duration,
     /// Cancelled when everything under way is to be let go.
@@ -50,8 +65,9 @@ pub struct Runner {
 impl Runner {
     /// Copies one leased object to all replicas that lack it, and gives the lease back.
     ///
-    /// `trial`: how it ends at this target is told to all daemons.
-    pub async fn run(&self, lease: Lease, job: Job, mut permits: Permits, trial: Option<Trial>) {
+    /// `slot` is given back as soon as it only waits for a slow target. `trial`: how it ends at this target is told to
+    /// all daemons.
+    pub async fn run(&self, lease: Lease, job: Job, mut permits: Permits, slot: Slot, trial: Option<Trial>) {
         let begun = Instant::now();
         let lost = self.held.enter(&lease, &self.stop);
         let (steps, mut taken) = mpsc::unbounded_channel();
@@ -59,24 +75,47 @@ impl Runner {
         tokio::pin!(copying);
 
         let mut notes = Notes::new(&lease, self.settle);
+        notes.expect(&job);
+        let mut size_bytes = lease.size_bytes;
+        let mut limit = self.allowance.of(size_bytes.unwrap_or(0));
+        let mut broken_off = None;
         // Steps whose meaning is still being found out.
         let mut judging = FuturesUnordered::new();
         let trial = trial.as_ref();
-        let mut write_at: Option<tokio::time::Instant> = None;
+        let mut place = Place::new(slot, self.lanes.stragglers().clone());
+        let mut write_at: Option<Instant> = None;
         let ended = loop {
             tokio::select! {
                 biased;
                 Some(step) = taken.recv() => {
                     self.give_back(&mut permits, &step);
+                    place.note(&step, self.lanes.are_slow(permits.keys()), Instant::now());
+                    if let Step::Opened { size_bytes: found } = step {
+                        size_bytes = Some(found);
+                        limit = limit.max(self.allowance.of(found));
+                    }
                     judging.push(self.judge(&lease, trial, step));
                 }
                 Some((step, diagnosis)) = judging.next() => {
                     notes.take(step, diagnosis);
                     if notes.has_proof() {
-                        write_at.get_or_insert_with(|| tokio::time::Instant::now() + TOGETHER);
+                        write_at.get_or_insert_with(|| Instant::now() + TOGETHER);
                     }
                 }
                 ended = &mut copying => break ended,
+                () = at(place.leaves_at()) => match place.leave(Instant::now()) {
+                    Left::Yes => self.freed.notify_one(),
+                    Left::NotYet => {}
+                    Left::CrowdedOut => {
+                        broken_off = Some(BrokenOff::CrowdedOut);
+                        lost.cancel();
+                    }
+                },
+                () = tokio::time::sleep_until((begun + limit).into()), if broken_off.is_none() => {
+                    // As for a lost lease: when the copy has ended, no request of it is under way any more.
+                    broken_off = Some(BrokenOff::Overdue);
+                    lost.cancel();
+                }
                 () = at(write_at) => {
                     write_at = None;
                     if self.write(&lease, notes.report(&lease, false)).await == Answer::Changed {
@@ -90,25 +129,30 @@ impl Runner {
             self.give_back(&mut permits, &step);
             judging.push(self.judge(&lease, trial, step));
         }
-        if ended == Ended::Done {
+        let stopped = ended == Ended::Cancelled && broken_off.is_none();
+        if !stopped {
             while let Some((step, diagnosis)) = judging.next().await {
                 notes.take(step, diagnosis);
             }
         }
         self.held.end(&lease.key, lease.fence);
-        match ended {
-            Ended::Done if let Some((from, content)) = notes.changed.take() => {
-                if !self.begin_generation(&lease, &from, content).await {
-                    self.release(&lease).await;
-                }
+        if ended == Ended::Cancelled {
+            match broken_off {
+                None => {}
+                Some(BrokenOff::Overdue) => notes.overdue(limit, size_bytes),
+                Some(BrokenOff::CrowdedOut) => notes.crowded_out(),
             }
-            Ended::Done => {
-                notes.conclude();
-                if self.write(&lease, notes.report(&lease, true)).await == Answer::Changed {
-                    self.release(&lease).await;
-                }
-            }
-            Ended::Cancelled => self.release(&lease).await,
+        }
+        let given_back = if stopped {
+            false
+        } else if let Some((from, content)) = notes.changed.take() {
+            self.begin_generation(&lease, &from, content).await
+        } else {
+            notes.conclude();
+            self.write(&lease, notes.report(&lease, true)).await != Answer::Changed
+        };
+        if !given_back {
+            self.release(&lease).await;
         }
         self.held.strike(&lease.key, lease.fence);
         metrics::object_done(begun.elapsed());
@@ -117,6 +161,7 @@ impl Runner {
     /// Finds out what a step means, which takes a moment only where a store may be away.
     async fn judge(&self, lease: &Lease, trial: Option<&Trial>, step: Step) -> (Step, Diagnosis) {
         let diagnosis = match &step {
+            Step::Opened { .. } => Diagnosis::Object,
             // Whatever it was, it could be read.
             Step::Read { from, .. } | Step::Changed { from, .. } | Step::Stale { replica: from, .. } => {
                 self.health.worked(from, Role::Source);
@@ -146,7 +191,7 @@ impl Runner {
     pub(super) async fn put_off(&self, lease: &Lease, rest: Duration) {
         self.held.enter(lease, &self.stop);
         let mut notes = Notes::new(lease, self.settle);
-        notes.outcomes = lease.targets().map(|r| (r.replica.clone(), Outcome::Rests { delay: rest })).collect();
+        notes.put_off(rest);
         self.held.end(&lease.key, lease.fence);
         if self.write(lease, notes.report(lease, true)).await == Answer::Changed {
             self.release(lease).await;
@@ -156,9 +201,10 @@ impl Runner {
 
     /// A target that has its answer needs its permit no longer, whatever is still to be written down.
     fn give_back(&self, permits: &mut Permits, step: &Step) {
-        if let Step::Target { replica, .. } = step {
-            permits.remove(replica);
-            self.lanes.freed(replica);
+        if let Step::Target { replica, result } = step
+            && let Some(permit) = permits.remove(replica)
+        {
+            self.lanes.give_back(replica, &permit, result.is_ok());
             self.freed.notify_one();
         }
     }
@@ -181,7 +227,18 @@ impl Runner {
     /// The row may still carry our fence: the key was registered again, or we are to stop. Every request of ours has
     /// ended by now, so nothing of the old content can arrive at a target later.
     pub(super) async fn release(&self, lease: &Lease) {
-        let released = self.queue.release(&[(lease.key.clone(), lease.fence)]).await;
+        let give_up_at = Instant::now() + GIVE_BACK_WITHIN;
+        let released = loop {
+            let released = self.queue.release(&[(lease.key.clone(), lease.fence)]).await;
+            match &released {
+                // Left to the sweeper, an application's lock would look like a death.
+                Ok(answers) if matches!(answers.first(), Some((.., Answer::Busy))) && Instant::now() < give_up_at => {
+                    debug!(object.key = %lease.key, "{} is in somebody's hands, and cannot be given back yet", lease.key);
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+                Ok(_) | Err(_) => break released,
+            }
+        };
         // Registered again while it was copied, it is due now, and nobody else tells the claimer.
         self.waker.wake();
         if let Err(error) = released {
@@ -191,125 +248,10 @@ impl Runner {
 }
 
 /// Never, while there is no such time.
-async fn at(time: Option<tokio::time::Instant>) {
+async fn at(time: Option<Instant>) {
     match time {
-        Some(time) => tokio::time::sleep_until(time).await,
+        Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// What the copy has said so far and is not written yet.
-struct Notes {
-    age: Duration,
-    priors: HashMap<ReplicaName, crate::domain::PriorFailure>,
-    recorded: Vec<ReplicaName>,
-    due: Vec<ReplicaName>,
-    content: Option<Content>,
-    /// The primary has another content by now.
-    changed: Option<(ReplicaName, Content)>,
-    /// Replicas that are on record and turned out not to have the object, or not this content of it.
-    missing: Vec<(ReplicaName, Failure)>,
-    outcomes: Vec<(ReplicaName, Outcome)>,
-    /// Whether some source had it.
-    was_read: bool,
-    /// What is recorded under this lease is to be read once more after this long.
-    settle: Option<Duration>,
-    /// Whether anything is.
-    proven: bool,
-}
-
-impl Notes {
-    fn new(lease: &Lease, settle: Duration) -> Self {
-        Self {
-            age: lease.age,
-            priors: lease.replicas.iter().filter_map(|r| Some((r.replica.clone(), r.prior?))).collect(),
-            recorded: lease.replicas.iter().filter(|r| r.recorded).map(|r| r.replica.clone()).collect(),
-            due: lease.targets().map(|r| r.replica.clone()).collect(),
-            content: None,
-            changed: None,
-            missing: Vec::new(),
-            outcomes: Vec::new(),
-            was_read: false,
-            settle: lease.swept.is_some().then_some(settle),
-            proven: false,
-        }
-    }
-
-    fn take(&mut self, step: Step, diagnosis: Diagnosis) {
-        match step {
-            Step::Read { from, content } => {
-                self.content = Some(content);
-                self.was_read = true;
-                if !self.recorded.contains(&from) {
-                    self.outcomes.push((from, Outcome::Recorded(Verified::Source)));
-                }
-            }
-            Step::Changed { from, content } => self.changed = Some((from, content)),
-            Step::Stale { replica, why } => self.missing.push((replica, why)),
-            Step::SourceFailed { replica, why } => {
-                if why.class == Class::Gone && self.recorded.contains(&replica) {
-                    self.missing.push((replica, why));
-                } else if self.due.contains(&replica) {
-                    // It was to be proven by reading it, and is no target.
-                    let outcome = self.failed(&replica, why, diagnosis, true);
-                    self.outcomes.push((replica, outcome));
-                }
-            }
-            Step::Target { replica, result } => {
-                let outcome = match result {
-                    Ok(proof) => Outcome::Recorded(proof),
-                    Err(why) => {
-                        let of_source = why.source.is_some();
-                        self.failed(&replica, why, diagnosis, of_source)
-                    }
-                };
-                self.outcomes.push((replica, outcome));
-            }
-        }
-    }
-
-    /// What a store did is charged to no copy; and a target that was never asked has nothing to explain.
-    fn failed(&self, replica: &ReplicaName, why: Failure, diagnosis: Diagnosis, of_source: bool) -> Outcome {
-        match diagnosis {
-            Diagnosis::Object => Outcome::Failed { next: self.next(replica, &why), why },
-            Diagnosis::Store { rest } if of_source => Outcome::Rests { delay: rest },
-            Diagnosis::Store { rest } => Outcome::Failed { next: Next::After { delay: rest, counted: false }, why },
-        }
-    }
-
-    /// A recorded time that is known to be false is taken back. If another source had the object, the gap is to be
-    /// filled at once; if none had, all wait alike for the upload to end.
-    fn conclude(&mut self) {
-        for (replica, why) in std::mem::take(&mut self.missing) {
-            let next = if self.was_read && why.class == Class::Gone {
-                Next::After { delay: Duration::ZERO, counted: true }
-            } else {
-                self.next(&replica, &why)
-            };
-            self.outcomes.push((replica, Outcome::Cleared { next, why }));
-        }
-    }
-
-    fn next(&self, replica: &ReplicaName, why: &Failure) -> Next {
-        let prior = self.priors.get(replica).filter(|p| p.class == Some(why.class));
-        next_try(why, prior.map_or(0, |p| p.attempts), self.age, rand::rng().random())
-    }
-
-    fn has_proof(&self) -> bool {
-        self.outcomes.iter().any(|(_, o)| matches!(o, Outcome::Recorded(_)))
-    }
-
-    fn report(&mut self, lease: &Lease, release: bool) -> Report {
-        self.proven |= self.has_proof();
-        Report {
-            key: lease.key.clone(),
-            generation: lease.generation,
-            fence: lease.fence,
-            content: self.content,
-            outcomes: std::mem::take(&mut self.outcomes),
-            release,
-            settle: self.settle.filter(|_| self.proven),
-        }
     }
 }
 

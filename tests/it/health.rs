@@ -1,5 +1,7 @@
 //! A sick replica is alone: it delays no other, is probed by one daemon at a time, and catches up when it is well.
 
+use std::time::{Duration, Instant};
+
 use copyhold::sandbox::s3::{Fault, Gate, Op, When};
 
 use crate::world::{World, replica, soon};
@@ -234,4 +236,47 @@ async fn what_was_under_way_when_the_primary_died_rests_uncounted_and_is_copied_
     broken.clear();
     world.until_recorded("wasabi", 50).await;
     world.until_recorded("scw", 50).await;
+}
+
+#[tokio::test]
+async fn a_target_that_takes_half_a_minute_per_object_leaves_the_others_throughput_alone() {
+    const OBJECTS: usize = 600;
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    daemon.until_logged("Copying to wasabi").await;
+    // What it is alone. Each copy takes so long that the stores decide, and not how busy this machine is.
+    world.bucket("wasabi").order(Fault::Delay(Duration::from_millis(200)), When::op(Op::PutObject));
+    world.run(&["pause", "scw"]).await;
+    daemon.until_logged("Not copying to scw: it is paused").await;
+    let begun = Instant::now();
+    world.upload_many("alone", OBJECTS).await;
+    world.until_recorded("wasabi", OBJECTS).await;
+    let alone = begun.elapsed();
+    world.execute("UPDATE copyhold.object_copies SET due_scw = NULL").await;
+    world.run(&["resume", "scw"]).await;
+    world.until("SELECT count(paused_until) = 0 FROM copyhold.replicas").await;
+    let slow = world.bucket("scw").order(Fault::Delay(Duration::from_secs(30)), When::op(Op::PutObject));
+    daemon.until_logged_times("Copying to scw", 2).await;
+    let begun = Instant::now();
+    world.upload_many("together", OBJECTS).await;
+    world.until_recorded("wasabi", 2 * OBJECTS).await;
+    let together = begun.elapsed();
+    eprintln!("alone {alone:?}, beside a slow one {together:?}");
+    // A second at the beginning, in which the slow one is found out, is no share of it.
+    assert!(together < alone.mul_f64(1.1) + Duration::from_secs(2), "{together:?} instead of {alone:?}");
+    assert!(slow.strikes() > 0);
+}
+
+#[tokio::test]
+async fn a_throttling_store_is_slowed_down_and_not_stopped() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    world.bucket("scw").order(Fault::slow_down(), When::op(Op::PutObject).chance(0.7, 7));
+    world.upload_many("photo", 60).await;
+    world.until_recorded("wasabi", 60).await;
+    world.until_recorded("scw", 60).await;
+    assert_eq!(world.number(ATTEMPTS).await, 0);
+    assert!(!daemon.log().contains("its breaker is open"), "it was stopped");
 }

@@ -2,6 +2,7 @@
 //! and the real binary where a process is to die. One module a promise.
 
 mod abandoned;
+mod bad_input;
 mod changed;
 mod claims;
 mod commands;
@@ -10,12 +11,16 @@ mod crash;
 mod crash_points;
 mod daemon;
 mod demo;
+mod durability;
 mod health;
 mod leases;
+mod lost_replies;
 mod migrations;
 mod operator;
 mod outages;
+mod overdue;
 mod plans;
+mod probe;
 mod recheck;
 mod rights;
 mod shutdown;

@@ -1,9 +1,12 @@
 //! `migrate` is safe at any time: with others at work, twice at once, after one that was interrupted.
 
-use copyhold::queue::{MigrateError, SCHEMA_VERSION, migrate};
+use copyhold::queue::{MigrateError, Position, SCHEMA_VERSION, migrate};
 use sqlx::Connection as _;
 
-use crate::world::{Begin, World, cluster, printed, soon};
+use crate::world::{Begin, World, cluster, printed, replica, soon};
+
+const GLACIER: &str = "[replicas.glacier]\nendpoint = \"http://127.0.0.1:1\"\nregion = \"x\"\nbucket = \"vault\"\n\
+                       access_key_id = \"a\"\nsecret_access_key = \"b\"\n";
 
 #[tokio::test]
 async fn migrating_again_changes_nothing() {
@@ -49,10 +52,7 @@ async fn a_new_replica_makes_every_old_object_due_in_order_of_arrival() {
     for name in ["first", "second"] {
         world.insert(name).await;
     }
-    world.rewrite(|text| {
-        text + "[replicas.glacier]\nendpoint = \"http://127.0.0.1:1\"\nregion = \"x\"\nbucket = \"vault\"\n\
-                access_key_id = \"a\"\nsecret_access_key = \"b\"\n"
-    });
+    world.rewrite(|text| text + GLACIER);
     migrate(&world.config).await.unwrap();
     let daemon = world.enlist(60).await;
     let leases = world.claim(&daemon, "glacier", 1).await;
@@ -68,10 +68,7 @@ async fn an_open_reader_delays_the_migration_and_not_the_application() {
     world.insert("before").await;
     let mut reader = world.pool.begin().await.unwrap();
     sqlx::query("SELECT count(*) FROM copyhold.object_copies").execute(&mut *reader).await.unwrap();
-    world.rewrite(|text| {
-        text + "[replicas.glacier]\nendpoint = \"http://127.0.0.1:1\"\nregion = \"x\"\nbucket = \"vault\"\n\
-                access_key_id = \"a\"\nsecret_access_key = \"b\"\n"
-    });
+    world.rewrite(|text| text + GLACIER);
     let migration = tokio::spawn({
         let config = world.config.clone();
         async move { migrate(&config).await.unwrap() }
@@ -130,4 +127,72 @@ async fn everything_of_ours_lives_in_our_schema() {
                      WHERE n.nspname IN ('public', 'copyhold', 'other')";
     assert_eq!(world.value(elsewhere).await.unwrap(), "0");
     assert_eq!(world.value("SELECT count(*) FROM replication.object_copies").await.unwrap(), "0");
+}
+
+#[tokio::test]
+async fn a_daemon_that_knows_fewer_replicas_goes_on_while_another_is_added() {
+    let mut world = World::new().await;
+    for name in ["before", "after"] {
+        world.insert(name).await;
+    }
+    let (old_queue, old_daemon) = (world.queue(), world.enlist(60).await);
+    let claim = async || {
+        let claimed = old_queue.claim(&old_daemon, &replica("scw"), 1, Position::BEGINNING).await.unwrap();
+        let [lease] = &claimed.leases[..] else { panic!("{claimed:?}") };
+        lease.replicas.iter().map(|r| (r.replica.to_string(), r.recorded, r.due)).collect::<Vec<_>>()
+    };
+    let known = [("b2", true, false), ("scw", false, true), ("wasabi", false, true)]
+        .map(|(name, recorded, due)| (name.to_owned(), recorded, due));
+    assert_eq!(claim().await, known);
+    world.rewrite(|text| text + GLACIER);
+    migrate(&world.config).await.unwrap();
+    assert_eq!(claim().await, known);
+}
+
+#[tokio::test]
+async fn a_claim_that_another_version_has_made_is_replaced_and_whoever_might_call_it_still_may() {
+    let mut world = World::new().await;
+    let role = format!("claims_{}", std::process::id());
+    world.execute(&format!("CREATE ROLE {role}; GRANT SELECT, UPDATE ON copyhold.object_copies TO {role}")).await;
+    let functions = "SELECT string_agg(format('%s %s', oid, proname), ',' ORDER BY proname) FROM pg_proc
+                     WHERE pronamespace = 'copyhold'::regnamespace";
+    let before = world.value(functions).await;
+    migrate(&world.config).await.unwrap();
+    assert_eq!(world.value(functions).await, before, "what is as it should be is not dropped");
+    world
+        .execute(
+            "DROP FUNCTION copyhold.claim_scw;
+             CREATE FUNCTION copyhold.claim_scw(most bigint) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'",
+        )
+        .await;
+    world.rewrite(|text| text + GLACIER);
+    migrate(&world.config).await.unwrap();
+    world.insert("photo").await;
+    let daemon = world.enlist(60).await;
+    assert_eq!(world.claim(&daemon, "scw", 1).await.len(), 1);
+    for name in ["claim_scw", "fresh_claim_wasabi", "claim_glacier", "fresh_claim_glacier", "next_due"] {
+        let may = |role: &str| {
+            format!(
+                "SELECT bool_and(has_function_privilege('{role}', oid, 'EXECUTE')) FROM pg_proc
+                 WHERE pronamespace = 'copyhold'::regnamespace AND proname = '{name}'"
+            )
+        };
+        assert_eq!(world.value(&may(&role)).await.as_deref(), Some("true"), "{name}");
+        assert_eq!(world.value(&may("public")).await.as_deref(), Some("false"), "{name}");
+    }
+    world.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
+#[tokio::test]
+async fn an_older_program_leaves_alone_what_a_newer_one_has_made() {
+    let world = World::new().await;
+    world
+        .execute(
+            "UPDATE copyhold.schema_version SET version = 99;
+             COMMENT ON FUNCTION copyhold.next_due IS 'newer'; COMMENT ON FUNCTION copyhold.register IS 'newer'",
+        )
+        .await;
+    migrate(&world.config).await.unwrap();
+    let comments = "SELECT count(*) FROM pg_description WHERE description = 'newer'";
+    assert_eq!(world.value(comments).await.unwrap(), "2");
 }

@@ -1,6 +1,6 @@
 //! The statements of the hot paths cost what they touch, whatever the table's size, backlog or statistics.
 
-use copyhold::queue::lane_index;
+use copyhold::queue::{FUNCTION_SETTINGS, Hot, lane_index};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
@@ -60,6 +60,10 @@ async fn plan(connection: &mut PgConnection, settings: &str, statement: &str, ar
     Plan { nodes, buffers: count("Shared Hit Blocks") + count("Shared Read Blocks") }
 }
 
+fn function_settings() -> String {
+    FUNCTION_SETTINGS.map(|(name, value)| format!("SET LOCAL {name} = {value}")).join("; ")
+}
+
 fn flatten(node: &Value, into: &mut Vec<Value>) {
     let mut alone = node.clone();
     let children = alone.as_object_mut().unwrap().remove("Plans");
@@ -67,6 +71,41 @@ fn flatten(node: &Value, into: &mut Vec<Value>) {
     for child in children.iter().filter_map(Value::as_array).flatten() {
         flatten(child, into);
     }
+}
+
+/// What a hot statement is executed with: 64 keys or so.
+fn arguments(name: &str) -> String {
+    let keys = format!("'{{{}}}'::text[]", (1..=64).map(|i| format!("k{i}")).collect::<Vec<_>>().join(","));
+    let same = |value: &str| format!("array_fill({value}, ARRAY[64])");
+    let arguments = match name {
+        "renew" => format!("{keys}, {}, {}, 1000000", same("77::bigint"), same("1::bigint")),
+        "release" => format!("{keys}, {}", same("77::bigint")),
+        "claim_these" => format!("{keys}, 1000000, 5"),
+        "reclaim" => "'lock of this test', 1000000".to_owned(),
+        "take_unverified" => "16, 1000000".to_owned(),
+        "conclude" => format!("{keys}, {}, {}", same("77::bigint"), same("1::bigint")),
+        seek if seek.starts_with("seek_") => "256, -9223372036854775808, 0".to_owned(),
+        "begin_generation" => "'{k1}', '{77}'::bigint[], '{1}'::bigint[], 5, 7, 'b2', 1, false, 'changed'".to_owned(),
+        "next_due" => String::new(),
+        "unclaim" => "77".to_owned(),
+        "complete" => {
+            let (numbers, none) = (same("77::bigint"), "'{}'::text[]");
+            let change = format!("{}, {}", same("1::smallint"), same("1::bigint"));
+            format!(
+                "{keys}, {numbers}, {numbers}, {numbers}, {numbers}, {}, {}, {none}, {none}, {none}, {none}, \
+                 '{{}}'::bool[], {none}, {none}, {change}, {change}, {change}",
+                same("true"),
+                same("NULL::bigint")
+            )
+        }
+        claim => {
+            let known = claim.starts_with("claim_") || claim.starts_with("fresh_claim_");
+            assert!(known, "a hot statement that is not looked at: {claim}");
+            let floor = if claim.starts_with("claim_") { ", -9223372036854775808, 0" } else { "" };
+            format!("32, 1000000, 5{floor}")
+        }
+    };
+    if arguments.is_empty() { arguments } else { format!("({arguments})") }
 }
 
 #[tokio::test]
@@ -86,8 +125,8 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
     let mut connection = world.pool.acquire().await.unwrap();
     let generic = "SET LOCAL plan_cache_mode = force_generic_plan";
     let all = queue.statements();
-    // A sweep that is taken back leaves entries at the front of the lanes, which nothing at work does: it comes last.
-    let (last, first): (Vec<_>, Vec<_>) = all.into_iter().partition(|(name, _)| name == "reclaim");
+    // A sweep, or freeing what nobody has heard of, leaves entries at the front of the lanes when taken back: it comes last.
+    let (last, first): (Vec<_>, Vec<_>) = all.into_iter().partition(|hot| hot.name.ends_with("claim"));
     for (analysed, settings, statements) in [
         (false, "SELECT 1", &first),
         (false, generic, &first),
@@ -102,55 +141,25 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
             world.execute("VACUUM (ANALYZE, INDEX_CLEANUP ON) copyhold.object_copies").await;
         }
         let what = format!("analysed {analysed}, {settings}");
-        for (name, statement) in statements {
-            let keys = format!("'{{{}}}'::text[]", (1..=64).map(|i| format!("k{i}")).collect::<Vec<_>>().join(","));
-            let same = |value: &str| format!("array_fill({value}, ARRAY[64])");
-            let arguments = match name.as_str() {
-                "renew" => format!("{keys}, {}, {}, 1000000", same("77::bigint"), same("1::bigint")),
-                "release" => format!("{keys}, {}", same("77::bigint")),
-                "claim_these" => format!("{keys}, 1000000, 5"),
-                "reclaim" => "'lock of this test', 1000000".to_owned(),
-                "begin_generation" => {
-                    "'{k1}', '{77}'::bigint[], '{1}'::bigint[], 5, 7, 'b2', 1, false, 'changed'".to_owned()
-                }
-                "take_unverified" => "16, 1000000".to_owned(),
-                "conclude" => format!("{keys}, {}, {}", same("77::bigint"), same("1::bigint")),
-                seek if seek.starts_with("seek ") => "256, -9223372036854775808, 0".to_owned(),
-                "next_due" => String::new(),
-                "complete" => {
-                    let (numbers, none) = (same("77::bigint"), "'{}'::text[]");
-                    let change = format!("{}, {}", same("1::smallint"), same("1::bigint"));
-                    format!(
-                        "{keys}, {numbers}, {numbers}, {numbers}, {numbers}, {}, {}, {none}, {none}, {none}, {none}, \
-                         '{{}}'::bool[], {none}, {none}, {change}, {change}, {change}",
-                        same("true"),
-                        same("NULL::bigint")
-                    )
-                }
-                claim => {
-                    let known = claim.starts_with("claim ") || claim.starts_with("claim_fresh ");
-                    assert!(known, "a hot statement that is not looked at: {claim}");
-                    let floor = if claim.starts_with("claim ") { ", -9223372036854775808, 0" } else { "" };
-                    format!("32, 1000000, 5{floor}")
-                }
-            };
-            let arguments = if arguments.is_empty() { arguments } else { format!("({arguments})") };
-            let plan = plan(&mut connection, settings, statement, &arguments).await;
+        for Hot { name, sql, by_function } in statements {
+            let arguments = arguments(name);
+            let settings = if *by_function { &format!("{settings}; {}", function_settings()) } else { settings };
+            let plan = plan(&mut connection, settings, sql, &arguments).await;
             plan.assert_scans_no_table(&format!("{name}, {what}"));
             // A row is found, locked and written, and its lanes' entries with it: 20 to 35 buffers.
             let rows = match name.as_str() {
-                "reclaim" => LEASED,
-                seek if seek.starts_with("seek ") => 256,
+                "reclaim" | "unclaim" => LEASED,
+                seek if seek.starts_with("seek_") => 256,
                 _ => 64,
             };
             assert!(plan.buffers < rows * 64, "{name}, {what}: {} buffers for {rows} rows at most", plan.buffers);
             match name.as_str() {
-                "reclaim" => {
+                "reclaim" | "unclaim" => {
                     plan.scan_of("object_copies_leased");
                 }
-                "claim wasabi" | "claim scw" | "claim_fresh wasabi" | "claim_fresh scw" | "seek wasabi"
-                | "seek scw" => {
-                    let (_, lane) = name.split_once(' ').unwrap();
+                "claim_wasabi" | "claim_scw" | "fresh_claim_wasabi" | "fresh_claim_scw" | "seek_wasabi"
+                | "seek_scw" => {
+                    let (_, lane) = name.rsplit_once('_').unwrap();
                     let lane = lane_index(&replica(lane));
                     let scan = plan.scan_of(&lane);
                     assert_eq!(scan["Node Type"], "Index Scan", "{name}, {what}");
@@ -161,11 +170,91 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
                 _ => {}
             }
             // Three lanes are looked at by one of them.
-            if let Some(most) = [("claim scw", 10), ("claim_fresh scw", 10), ("seek scw", 10), ("next_due", 3 * 10)]
+            if let Some(most) = [("claim_scw", 10), ("fresh_claim_scw", 10), ("seek_scw", 10), ("next_due", 3 * 10)]
                 .iter()
-                .find(|(n, _)| name == *n)
+                .find(|(n, _)| name == n)
             {
                 assert!(plan.buffers <= most.1, "{name}: {} buffers for nothing due, {what}", plan.buffers);
+            }
+        }
+    }
+}
+
+/// Calls a function under `settings`, takes back what it did, and tells how many buffers that took.
+async fn buffers(connection: &mut PgConnection, settings: &str, call: &str) -> (u64, u64) {
+    let mut transaction = connection.begin().await.unwrap();
+    let run = |sql: String| sqlx::raw_sql(AssertSqlSafe(sql));
+    // Without a plan that was kept from before.
+    run(format!("DISCARD PLANS; {settings}")).execute(&mut *transaction).await.unwrap();
+    let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM copyhold.{call}");
+    let row = run(explain).fetch_one(&mut *transaction).await.unwrap();
+    let text: String = row.try_get_unchecked(0).unwrap();
+    transaction.rollback().await.unwrap();
+    let explained: Value = serde_json::from_str(&text).unwrap();
+    let root = &explained[0]["Plan"];
+    let count = |what: &str| root[what].as_u64().unwrap();
+    let temporary = count("Temp Read Blocks") + count("Temp Written Blocks");
+    (count("Shared Hit Blocks") + count("Shared Read Blocks") + temporary, count("Actual Rows"))
+}
+
+/// Each of these made today's statement read the whole backlog, or the whole table, for 64 rows.
+#[tokio::test]
+async fn a_claim_reads_what_it_takes_whatever_postgresql_believes_of_the_table_or_was_told_for_the_session() {
+    const BACKLOG: u64 = 100_000;
+    let world = World::new().await;
+    world
+        .execute(
+            "ALTER TABLE copyhold.object_copies SET (autovacuum_enabled = false);
+             INSERT INTO copyhold.object_copies (object_key, b2) SELECT 'tried ' || i, 1 FROM generate_series(1, 10000) i;
+             UPDATE copyhold.object_copies SET wasabi = 1, scw = 1 WHERE object_key > 'tried 2';
+             ANALYZE copyhold.object_copies;
+             TRUNCATE copyhold.object_copies",
+        )
+        .await;
+    // Looked at while the load is not yet committed: pages, and no rows.
+    let mut load = world.pool.begin().await.unwrap();
+    let insert = format!(
+        "INSERT INTO copyhold.object_copies (object_key, b2) SELECT 'k' || i, 1 FROM generate_series(1, {BACKLOG}) i"
+    );
+    sqlx::raw_sql(AssertSqlSafe(insert)).execute(&mut *load).await.unwrap();
+    world.execute("ANALYZE copyhold.object_copies").await;
+    load.commit().await.unwrap();
+    let beliefs =
+        "SELECT reltuples = 0 AND relpages > 100 FROM pg_class WHERE oid = 'copyhold.object_copies'::regclass";
+    assert_eq!(world.value(beliefs).await.unwrap(), "true", "the state that this is about");
+
+    let mut connection = world.pool.acquire().await.unwrap();
+    let claim = world.queue().statements().into_iter().find(|hot| hot.name == "claim_wasabi").unwrap();
+    let lane = "64, 1000000, 5, -9223372036854775808, 0";
+    let sorting = plan(&mut connection, "SELECT 1", &claim.sql, &format!("({lane})")).await;
+    assert!(sorting.types().contains(&"Sort"), "without the function's settings it is fine too: {:?}", sorting.types());
+
+    for statistics in ["SELECT 1", "ANALYZE copyhold.object_copies", "DELETE FROM pg_statistic"] {
+        world.execute(statistics).await;
+        // Those that find their rows by key need no function.
+        for hot in world.queue().statements().iter().filter(|hot| !hot.by_function) {
+            let plan = plan(&mut connection, "SELECT 1", &hot.sql, &arguments(&hot.name)).await;
+            let what = format!("{}, {statistics}", hot.name);
+            plan.assert_scans_no_table(&what);
+            assert!(plan.buffers < 64 * 64, "{what}: {} buffers", plan.buffers);
+        }
+        for settings in [
+            "SELECT 1",
+            "SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off",
+            "SET LOCAL random_page_cost = 1000000",
+            "SET LOCAL seq_page_cost = 0; SET LOCAL cpu_tuple_cost = 0; SET LOCAL cpu_operator_cost = 0",
+            "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL work_mem = '64kB'",
+            "SET LOCAL jit = on; SET LOCAL jit_above_cost = 0",
+        ] {
+            let calls = [(format!("claim_wasabi({lane})"), 64), ("fresh_claim_scw(16, 1000000, 5)".into(), 16)];
+            for (call, expected) in
+                calls.into_iter().chain([("next_due()".into(), 3), ("seek_scw(64, 0, 0)".into(), 64)])
+            {
+                let (buffers, rows) = buffers(&mut connection, settings, &call).await;
+                assert_eq!(rows, expected, "{call}");
+                // Some 20 for each row, and the catalogue. The whole backlog has 1,600.
+                let most = 22 * expected + 200;
+                assert!(buffers < most, "{call}, {statistics}, {settings}: {buffers} buffers");
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::world::{World, cluster, printed, soon};
 const ROLES: &str = include_str!("../../deploy/roles.sql");
 
 /// A migrated world in which the daemon connects as its own role, and the application's connection.
-async fn with_roles(database: &str) -> (World, PgConnection) {
+pub async fn with_roles(database: &str) -> (World, PgConnection) {
     let cluster = cluster().await;
     cluster.create_database(database, None).await.unwrap();
     let mut world = World::at(cluster.url(database), "").await;

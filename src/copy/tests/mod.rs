@@ -4,6 +4,7 @@ mod adopt;
 mod cancel;
 mod changed;
 mod damage;
+mod lag;
 mod memory;
 mod parts;
 mod refused;
@@ -95,6 +96,7 @@ impl Setup {
             stated_bytes: None,
             sources: vec![Source { store: self.store("b2").await, recorded: true, primary: true }],
             targets: vec![self.target("wasabi").await, self.target("scw").await],
+            lag: Duration::from_mins(1),
         }
     }
 
@@ -102,11 +104,14 @@ impl Setup {
         let (steps, mut told) = mpsc::unbounded_channel();
         let ended = copy(job, &self.memory, &self.stop, &steps).await;
         drop(steps);
-        let mut all = Vec::new();
+        let (mut opened, mut steps) = (Vec::new(), Vec::new());
         while let Some(step) = told.recv().await {
-            all.push(step);
+            match step {
+                Step::Opened { size_bytes } => opened.push(size_bytes),
+                step => steps.push(step),
+            }
         }
-        Told { ended, steps: all }
+        Told { ended, opened, steps }
     }
 
     /// Both targets hold what b2 holds.
@@ -127,6 +132,9 @@ impl Setup {
 #[derive(Debug)]
 struct Told {
     ended: Ended,
+    /// The sizes that were news.
+    opened: Vec<u64>,
+    /// All the rest.
     steps: Vec<Step>,
 }
 

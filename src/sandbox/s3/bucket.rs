@@ -25,7 +25,29 @@ pub(super) struct State {
     pub objects: BTreeMap<String, Arc<Object>>,
     /// By key and upload id, which is the order of ListMultipartUploads.
     pub uploads: BTreeMap<(String, String), Upload>,
+    /// Oldest first; empty where no versions are kept.
+    pub versions: BTreeMap<String, Vec<Version>>,
+    keeps_versions: bool,
+    last_version: u64,
 }
+
+#[derive(Debug, Clone)]
+pub(super) struct Version {
+    pub id: String,
+    pub modified: SystemTime,
+    /// `None`: a delete marker.
+    pub object: Option<Arc<Object>>,
+}
+
+/// What a deletion did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Deleted {
+    pub version: Option<String>,
+    pub marker: bool,
+}
+
+/// The id of the only version of an object in a bucket that keeps none.
+pub(super) const NO_VERSION: &str = "null";
 
 #[derive(Debug)]
 pub(super) struct Upload {
@@ -59,7 +81,8 @@ pub(super) enum Unless {
 
 impl Bucket {
     pub fn new(options: BucketOptions) -> Self {
-        Self { options, created: SystemTime::now(), state: Mutex::default() }
+        let state = State { keeps_versions: options.versioned, ..State::default() };
+        Self { options, created: SystemTime::now(), state: Mutex::new(state) }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
@@ -72,11 +95,49 @@ impl Bucket {
 }
 
 impl State {
-    /// Puts the object in place, or refuses and changes nothing.
-    pub fn put(&mut self, key: &str, object: Object, unless: &Unless) -> S3Result<()> {
+    /// Puts the object in place, or refuses and changes nothing; its version, where versions are kept.
+    pub fn put(&mut self, key: &str, object: Object, unless: &Unless) -> S3Result<Option<String>> {
         self.allow(key, unless)?;
-        self.objects.insert(key.to_owned(), Arc::new(object));
-        Ok(())
+        let object = Arc::new(object);
+        self.objects.insert(key.to_owned(), Arc::clone(&object));
+        Ok(self.keeps_versions.then(|| self.add_version(key, Some(object))))
+    }
+
+    /// Deletes one version, or what is visible. What is not there is deleted already.
+    pub fn delete(&mut self, key: &str, version: Option<&str>) -> Deleted {
+        match version {
+            Some(id) if self.keeps_versions => {
+                let versions = self.versions.entry(key.to_owned()).or_default();
+                let marker = versions.iter().any(|version| version.id == id && version.object.is_none());
+                versions.retain(|version| version.id != id);
+                let visible = versions.last().and_then(|version| version.object.clone());
+                if versions.is_empty() {
+                    self.versions.remove(key);
+                }
+                match visible {
+                    Some(object) => self.objects.insert(key.to_owned(), object),
+                    None => self.objects.remove(key),
+                };
+                Deleted { version: Some(id.to_owned()), marker }
+            }
+            Some(id) if id != NO_VERSION => Deleted::default(),
+            None if self.keeps_versions => {
+                self.objects.remove(key);
+                Deleted { version: Some(self.add_version(key, None)), marker: true }
+            }
+            Some(_) | None => {
+                self.objects.remove(key);
+                Deleted::default()
+            }
+        }
+    }
+
+    fn add_version(&mut self, key: &str, object: Option<Arc<Object>>) -> String {
+        self.last_version += 1;
+        let id = format!("version-{:012}", self.last_version);
+        let version = Version { id: id.clone(), modified: SystemTime::now(), object };
+        self.versions.entry(key.to_owned()).or_default().push(version);
+        id
     }
 
     pub fn allow(&self, key: &str, unless: &Unless) -> S3Result<()> {

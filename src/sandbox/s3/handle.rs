@@ -136,7 +136,18 @@ impl BucketHandle {
 
     /// Whether it was there.
     pub fn delete(&self, key: &str) -> bool {
-        self.bucket().lock().objects.remove(key).is_some()
+        let bucket = self.bucket();
+        let mut state = bucket.lock();
+        let there = state.objects.contains_key(key);
+        state.delete(key, None);
+        there
+    }
+
+    /// Keys of all versions and delete markers, in their order.
+    pub fn versions(&self) -> Vec<String> {
+        let bucket = self.bucket();
+        let state = bucket.lock();
+        state.versions.iter().flat_map(|(key, versions)| versions.iter().map(|_| key.clone())).collect()
     }
 
     /// Unfinished uploads, in the order of key and beginning.

@@ -7,6 +7,7 @@ use s3s::S3Result;
 use s3s::s3_error;
 
 use super::bucket::Part;
+use super::declared::custom;
 
 /// What becomes of the bytes that are uploaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,6 +36,14 @@ pub enum Quirk {
     ForgetsChecksums,
     /// All parts but the last must have one size (R2).
     EqualParts,
+    /// `a//b` and `a/./b` are kept as `a/b`, as in a file system.
+    TidiesKeys,
+    /// Nothing but the bytes is kept.
+    ForgetsMetadata,
+    /// A key that begins with a slash, or has `//`, `.` or `..` in it, is refused (MinIO).
+    RefusesUntidyKeys,
+    /// Listings, of objects, versions and uploads, show everything whatever prefix is asked for.
+    IgnoresPrefixes,
 }
 
 /// How a bucket differs from the usual one.
@@ -45,6 +54,12 @@ pub struct BucketOptions {
     pub min_part_bytes: u64,
     /// Largest number of a part; S3 says 10,000, Scaleway 1,000.
     pub max_part_number: i32,
+    /// A longer key is answered with 503, as by Garage on LMDB.
+    pub max_key_bytes: usize,
+    /// Each write adds a version, and a deletion without one a marker.
+    pub versioned: bool,
+    /// Nothing that was written can be deleted for so many days; only with versions.
+    pub retention_days: Option<i32>,
     pub quirks: BTreeSet<Quirk>,
 }
 
@@ -53,6 +68,18 @@ impl BucketOptions {
     #[must_use]
     pub fn digest_only() -> Self {
         Self { keep: Keep::Digest, ..Self::default() }
+    }
+
+    /// A bucket that keeps versions.
+    #[must_use]
+    pub fn versioned() -> Self {
+        Self { versioned: true, ..Self::default() }
+    }
+
+    /// A bucket that keeps versions, and what is written for so many days.
+    #[must_use]
+    pub fn locked(days: i32) -> Self {
+        Self { retention_days: Some(days), ..Self::versioned() }
     }
 
     #[must_use]
@@ -81,6 +108,32 @@ impl BucketOptions {
         Ok(())
     }
 
+    /// Whether a key may be written. Errors: `ServiceUnavailable`, `XMinioInvalidObjectName`.
+    pub(super) fn allow_key(&self, key: &str) -> S3Result<()> {
+        if key.len() > self.max_key_bytes {
+            return Err(s3_error!(ServiceUnavailable, "The storage engine is unavailable"));
+        }
+        let untidy = |segment: &str| matches!(segment, "" | "." | "..");
+        if self.has(Quirk::RefusesUntidyKeys) && key.trim_end_matches('/').split('/').any(untidy) {
+            return Err(custom("XMinioInvalidObjectName", "Object name contains unsupported characters.".into()));
+        }
+        Ok(())
+    }
+
+    /// The key under which the bucket keeps what is written to this one.
+    pub(super) fn kept_as(&self, key: &str) -> String {
+        if !self.has(Quirk::TidiesKeys) {
+            return key.to_owned();
+        }
+        let segments: Vec<_> = key.split('/').filter(|segment| !matches!(*segment, "" | ".")).collect();
+        segments.join("/")
+    }
+
+    /// The prefix by which a listing is made.
+    pub(super) fn heeded(&self, prefix: Option<String>) -> String {
+        prefix.filter(|_| !self.has(Quirk::IgnoresPrefixes)).unwrap_or_default()
+    }
+
     /// Error: `InvalidArgument`.
     pub(super) fn allow_part_number(&self, number: i32) -> S3Result<()> {
         if (1..=self.max_part_number).contains(&number) {
@@ -93,6 +146,14 @@ impl BucketOptions {
 
 impl Default for BucketOptions {
     fn default() -> Self {
-        Self { keep: Keep::Bytes, min_part_bytes: 5 * 1024 * 1024, max_part_number: 10_000, quirks: BTreeSet::new() }
+        Self {
+            keep: Keep::Bytes,
+            min_part_bytes: 5 * 1024 * 1024,
+            max_part_number: 10_000,
+            max_key_bytes: 1024,
+            versioned: false,
+            retention_days: None,
+            quirks: BTreeSet::new(),
+        }
     }
 }

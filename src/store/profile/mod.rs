@@ -7,6 +7,7 @@
 mod presets;
 
 use bytesize::ByteSize;
+use serde::Serialize;
 
 use super::Metadata;
 use crate::{
@@ -42,12 +43,19 @@ pub struct Profile {
 }
 
 /// Whether a store does something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Known {
     Yes,
     No,
     /// Nobody measured it, or it depends on the bucket.
     Unknown,
+}
+
+impl From<bool> for Known {
+    fn from(yes: bool) -> Self {
+        if yes { Self::Yes } else { Self::No }
+    }
 }
 
 /// Keys that a store can hold.

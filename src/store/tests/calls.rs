@@ -131,3 +131,34 @@ async fn a_body_that_stands_still_is_given_up() {
     let error = stalled(&order, read).await;
     assert_eq!((error.reason(), error.class()), (Reason::Stalled, Class::Transient));
 }
+
+#[tokio::test]
+async fn a_request_that_was_refused_as_too_much_is_not_sent_again_at_once() {
+    let (_server, bucket, store) = setup().await;
+    for refusal in [Fault::slow_down(), Fault::answer(429, "TooManyRequests"), Fault::answer(503, "ServiceUnavailable")]
+    {
+        let before = bucket.calls(Op::HeadObject);
+        let order = bucket.order(refusal, When::op(Op::HeadObject));
+        assert_eq!(store.head(&key("k")).await.unwrap_err().class(), Class::Throttled);
+        assert_eq!(bucket.calls(Op::HeadObject), before + 1);
+        order.clear();
+    }
+    // A connection that breaks is.
+    let reset = bucket.order(Fault::Reset, When::op(Op::GetObject).next(1));
+    bucket.put("k", "x");
+    store.get(&key("k"), None, None).await.unwrap();
+    assert_eq!(reset.strikes(), 1);
+}
+
+#[tokio::test]
+async fn a_throttling_store_is_asked_for_less_at_once_and_a_probe_waits_for_nobody() {
+    let (_server, bucket, store) = setup().await;
+    bucket.put("k", "x");
+    bucket.order(Fault::slow_down_for(std::time::Duration::from_secs(20)), When::op(Op::HeadObject).next(1));
+    assert_eq!(store.head(&key("k")).await.unwrap_err().class(), Class::Throttled);
+    let key = key("k");
+    let mut waits = Box::pin(store.head(&key));
+    assert!(futures::poll!(&mut waits).is_pending());
+    assert_eq!(store.first_key().await.unwrap().as_deref(), Some("k"));
+    assert_eq!(bucket.calls(Op::HeadObject), 1, "it asked to be spared");
+}

@@ -19,10 +19,17 @@ pub(super) async fn one(
         Some(ETagCondition::ETag(etag)) => Unless::Differs(etag.into_value()),
     };
     let bucket = shared.bucket(&input.bucket)?;
+    if input.version_id.is_some() && bucket.options.retention_days.is_some() {
+        return Err(s3_error!(AccessDenied, "Access Denied because object protected by object lock."));
+    }
     let mut state = bucket.lock();
     state.allow(&input.key, &unless)?;
-    state.objects.remove(&input.key);
-    Ok(S3Response::new(DeleteObjectOutput::default()))
+    let deleted = state.delete(&bucket.options.kept_as(&input.key), input.version_id.as_deref());
+    Ok(S3Response::new(DeleteObjectOutput {
+        delete_marker: deleted.marker.then_some(true),
+        version_id: deleted.version,
+        ..DeleteObjectOutput::default()
+    }))
 }
 
 pub(super) async fn many(
@@ -37,7 +44,7 @@ pub(super) async fn many(
     let mut state = bucket.lock();
     let mut deleted = Vec::new();
     for object in delete.objects {
-        state.objects.remove(&object.key);
+        state.delete(&object.key, None);
         deleted.push(DeletedObject { key: Some(object.key), ..DeletedObject::default() });
     }
     let deleted = (!delete.quiet.unwrap_or(false)).then_some(deleted);

@@ -22,7 +22,7 @@ pub(super) async fn object(shared: &Shared, req: S3Request<GetObjectInput>) -> S
         unmodified_since: input.if_unmodified_since,
     };
     let bucket = shared.bucket(&input.bucket)?;
-    let object = bucket.object(&input.key)?;
+    let object = bucket.object(&bucket.options.kept_as(&input.key))?;
     if input.part_number.is_some() {
         return Err(s3_error!(NotImplemented, "Reading by part number is not implemented"));
     }
@@ -62,7 +62,7 @@ pub(super) async fn head(shared: &Shared, req: S3Request<HeadObjectInput>) -> S3
         unmodified_since: input.if_unmodified_since,
     };
     let bucket = shared.bucket(&input.bucket)?;
-    let object = bucket.object(&input.key)?;
+    let object = bucket.object(&bucket.options.kept_as(&input.key))?;
     if conditions.check(&object, &bucket.options)? == Verdict::NotModified {
         return Err(not_modified(&object));
     }

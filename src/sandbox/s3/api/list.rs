@@ -23,7 +23,7 @@ pub(super) async fn v2(
     let input = req.input;
     let bucket = shared.bucket(&input.bucket)?;
     let most = page_size(input.max_keys)?;
-    let prefix = input.prefix.unwrap_or_default();
+    let prefix = bucket.options.heeded(input.prefix);
     let after = match &input.continuation_token {
         Some(token) => After::of_token(token)?,
         None => After::Key(input.start_after.clone().unwrap_or_default()),
@@ -51,7 +51,7 @@ pub(super) async fn v1(shared: &Shared, req: S3Request<ListObjectsInput>) -> S3R
     let input = req.input;
     let bucket = shared.bucket(&input.bucket)?;
     let most = page_size(input.max_keys)?;
-    let prefix = input.prefix.unwrap_or_default();
+    let prefix = bucket.options.heeded(input.prefix);
     let marker = input.marker.unwrap_or_default();
     // A marker that ends in the delimiter is a prefix that was already listed.
     let after = match &input.delimiter {

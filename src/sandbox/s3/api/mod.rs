@@ -11,6 +11,7 @@ mod list;
 mod multipart;
 mod put;
 mod uploads;
+mod versions;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -48,6 +49,9 @@ operations! {
     get_bucket_location: GetBucketLocationInput -> GetBucketLocationOutput = buckets::location;
     list_objects: ListObjectsInput -> ListObjectsOutput = list::v1;
     list_objects_v2: ListObjectsV2Input -> ListObjectsV2Output = list::v2;
+    get_bucket_versioning: GetBucketVersioningInput -> GetBucketVersioningOutput = versions::status;
+    get_object_lock_configuration: GetObjectLockConfigurationInput -> GetObjectLockConfigurationOutput = versions::lock;
+    list_object_versions: ListObjectVersionsInput -> ListObjectVersionsOutput = versions::list;
     put_object: PutObjectInput -> PutObjectOutput = put::object;
     get_object: GetObjectInput -> GetObjectOutput = get::object;
     head_object: HeadObjectInput -> HeadObjectOutput = get::head;

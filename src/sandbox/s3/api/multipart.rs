@@ -106,7 +106,7 @@ pub(super) async fn complete(
         checksums: joined.checksums.clone(),
     };
     let e_tag = Some(strong(&object.etag));
-    state.put(&input.key, object, &unless)?;
+    let version_id = state.put(&input.key, object, &unless)?;
     state.uploads.remove(&(input.key.clone(), input.upload_id));
     drop(state);
     shared.ledger(&input.bucket).wrote(&input.key);
@@ -115,6 +115,7 @@ pub(super) async fn complete(
         bucket: Some(input.bucket),
         key: Some(input.key),
         e_tag,
+        version_id,
         checksum_crc32: joined.checksums.checksum_crc32,
         checksum_crc32c: joined.checksums.checksum_crc32c,
         checksum_crc64nvme: joined.checksums.checksum_crc64nvme,

@@ -21,23 +21,28 @@ pub(super) async fn object(
     let bucket = shared.bucket(&req.input.bucket)?;
     let unless = conditions::of_write(&bucket.options, req.input.if_match.as_ref(), req.input.if_none_match.as_ref())?;
     let body = req.input.body.take();
+    bucket.options.allow_key(&req.input.key)?;
     let (received, judgement) = receive(&mut req, body, &bucket.options).await?;
     let judged_late = bucket.options.has(Quirk::KeepsWhatItRefuses);
     let judgement = if judged_late { judgement } else { Ok(judgement?) };
-    let key = &req.input.key;
+    let key = &bucket.options.kept_as(&req.input.key);
     let object = Object {
         body: received.body,
         content: received.content,
         etag: of_one(received.md5, &bucket.options),
         modified: SystemTime::now(),
-        metadata: Metadata::of_request(&req.headers),
+        metadata: if bucket.options.has(Quirk::ForgetsMetadata) {
+            Metadata::none()
+        } else {
+            Metadata::of_request(&req.headers)
+        },
         checksums: received.checksums.clone(),
     };
     let e_tag = Some(strong(&object.etag));
-    bucket.lock().put(key, object, &unless)?;
+    let version_id = bucket.lock().put(key, object, &unless)?;
     shared.ledger(&req.input.bucket).wrote(key);
     judgement?;
     let mut headers = HeaderMap::new();
     checksums::write(received.checksums, &mut headers);
-    Ok(S3Response::with_headers(PutObjectOutput { e_tag, ..PutObjectOutput::default() }, headers))
+    Ok(S3Response::with_headers(PutObjectOutput { e_tag, version_id, ..PutObjectOutput::default() }, headers))
 }

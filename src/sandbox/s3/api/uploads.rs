@@ -59,7 +59,7 @@ pub(super) async fn list(
     if input.delimiter.as_ref().is_some_and(|d| !d.is_empty()) {
         return Err(s3_error!(NotImplemented, "Uploads are listed without a delimiter only"));
     }
-    let prefix = input.prefix.unwrap_or_default();
+    let prefix = bucket.options.heeded(input.prefix);
     let spell = Spelling::of(input.encoding_type.as_ref());
     // Without an upload id the marker stands for all uploads of its key.
     let after = match (&input.key_marker, &input.upload_id_marker) {

@@ -12,6 +12,7 @@ mod many_gib;
 mod multipart;
 mod objects;
 mod quirks;
+mod versions;
 mod wire_faults;
 
 use std::io;

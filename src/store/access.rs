@@ -32,7 +32,7 @@ impl Store {
 }
 
 /// Undoes `encoding-type=url`, in which AWS writes a space as `+`.
-fn decode(key: &str) -> String {
+pub(super) fn decode(key: &str) -> String {
     let mut bytes = Vec::with_capacity(key.len());
     let mut rest = key.as_bytes();
     while let [first, others @ ..] = rest {

@@ -1,0 +1,54 @@
+use std::time::Duration;
+
+use super::*;
+use crate::sandbox::s3::{Op, Synthetic, When};
+
+const LAG: Duration = Duration::from_millis(200);
+
+impl Told {
+    fn was_left_behind(&self, replica: &str) -> bool {
+        self.of(replica).is_err_and(|why| why.class == Class::Transient && why.message.contains("behind the others"))
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_hangs_is_let_go_when_another_has_the_object() {
+    let s = Setup::new().await;
+    s.b2.put("k", "bytes");
+    s.scw.order(Fault::Stall, When::op(Op::PutObject));
+    let told = s.copy(&Job { lag: LAG, ..s.job("k").await }).await;
+    assert!(told.of("wasabi").is_ok());
+    assert!(told.was_left_behind("scw"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_target_that_hangs_is_waited_for_while_no_other_has_the_object() {
+    let s = Setup::new().await;
+    s.b2.put("k", "bytes");
+    s.scw.order(Fault::Delay(3 * LAG), When::op(Op::PutObject));
+    s.wasabi.order(Fault::internal_error(), When::op(Op::PutObject));
+    let told = s.copy(&Job { lag: LAG, ..s.job("k").await }).await;
+    assert_eq!(told.class("wasabi"), Class::Transient);
+    assert!(told.of("scw").is_ok(), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_target_that_hangs_in_the_middle_of_a_large_object_is_let_go_and_its_parts_thrown_away() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic("big", Synthetic::new(1, 40 * MIB));
+    s.scw.order(Fault::Stall, When::op(Op::UploadPart).skip(1));
+    let told = s.copy(&Job { lag: LAG, ..s.job("big").await }).await;
+    assert!(told.of("wasabi").is_ok(), "{told:?}");
+    assert!(told.was_left_behind("scw"), "{told:?}");
+    assert!(s.leaves_no_upload());
+}
+
+#[tokio::test]
+async fn a_target_that_does_not_even_begin_is_let_go() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic("big", Synthetic::new(1, 20 * MIB));
+    s.scw.order(Fault::Stall, When::op(Op::CreateMultipartUpload));
+    let told = s.copy(&Job { lag: LAG, ..s.job("big").await }).await;
+    assert!(told.of("wasabi").is_ok(), "{told:?}");
+    assert!(told.was_left_behind("scw"), "{told:?}");
+}

@@ -1,0 +1,140 @@
+use sqlx::SqlStr;
+
+use crate::{
+    domain::{ReplicaName, SchemaName},
+    queue::{PARKED, built, functions::ASYNCHRONOUS, micros},
+};
+
+use super::FRESH;
+
+/// What a claim tells of each row it takes, as PostgreSQL spells it. Replicas are told by their names: the functions
+/// know all that the schema has, a daemon those of its configuration, in their order.
+pub(in crate::queue) const COLUMNS: [(&str, &str); 11] = [
+    ("object_key", "text"),
+    ("generation", "bigint"),
+    ("size_bytes", "bigint"),
+    ("content_hash", "bigint"),
+    ("lane_due", "bigint"),
+    ("id", "bigint"),
+    ("age", "double precision"),
+    ("recorded", "text[]"),
+    ("due", "text[]"),
+    ("failures", "text"),
+    ("swept", "integer"),
+];
+
+/// Takes a lane's rows from a place on, oldest due first: `$1` rows at most, `$2` lease in µs, `$3` fence,
+/// `$4` and `$5` the place.
+///
+/// Without the place, a claim walks all the dead entries in front that somebody's long transaction keeps from being
+/// vacuumed: 7 claims/s instead of 1,041.
+pub(in crate::queue) fn oldest_first(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> String {
+    let due = lane.due_column();
+    let chosen = format!(
+        "SELECT object_key FROM {0}.object_copies
+          WHERE {1}
+            AND ({due}, id) > ($4::bigint, $5::bigint)
+          ORDER BY {due}, id
+          LIMIT $1::bigint
+          FOR NO KEY UPDATE SKIP LOCKED",
+        schema.quoted(),
+        claimable(schema, lane)
+    );
+    statement(schema, replicas, Some(lane), &chosen)
+}
+
+/// Takes objects that were registered lately, the last first: `$1` rows at most, `$2` lease in µs, `$3` fence.
+///
+/// Rows that come back from a back-off lie among them; looking at four times as many as are wanted bounds what
+/// a lane full of those can cost.
+pub(in crate::queue) fn fresh(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> String {
+    let due = lane.due_column();
+    let chosen = format!(
+        "SELECT object_key FROM (
+             SELECT object_key, created_at FROM {0}.object_copies
+              WHERE {1}
+              ORDER BY {due} DESC, id DESC
+              LIMIT 4 * $1::bigint
+              FOR NO KEY UPDATE SKIP LOCKED) AS newest
+          WHERE created_at > {0}.now_utc_micro_seconds() - {2}
+          LIMIT $1::bigint",
+        schema.quoted(),
+        claimable(schema, lane),
+        micros(FRESH)
+    );
+    statement(schema, replicas, Some(lane), &chosen)
+}
+
+/// Takes rows by their keys, whatever they lack: `$1` keys, `$2` lease in µs, `$3` fence.
+pub(in crate::queue) fn these(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
+    let chosen = format!(
+        "SELECT object_key FROM {}.object_copies
+          WHERE object_key = ANY ($1::text[]) AND lock IS NULL AND {ASYNCHRONOUS}
+          FOR NO KEY UPDATE SKIP LOCKED",
+        schema.quoted()
+    );
+    built(format!("-- queue::claim_these\n{}", statement(schema, replicas, None, &chosen)))
+}
+
+/// The lane's own predicate, word for word, and that the time has come: anything else may become a Seq Scan.
+pub(in crate::queue) fn claimable(schema: &SchemaName, lane: &ReplicaName) -> String {
+    let (copy, due) = (lane.column(), lane.due_column());
+    format!(
+        "{copy} IS NULL AND {due} < {PARKED} AND lock IS NULL
+            AND {due} <= {}.now_utc_micro_seconds()",
+        schema.quoted()
+    )
+}
+
+/// Leases what `chosen` chooses.
+///
+/// `= ANY(ARRAY(…))` and not a CTE, which at 10M rows took 2.3 s under a generic plan instead of 0.8 ms.
+fn statement(schema: &SchemaName, replicas: &[ReplicaName], lane: Option<&ReplicaName>, chosen: &str) -> String {
+    let schema = schema.quoted();
+    let lane_due = lane.map_or_else(|| "NULL::bigint".into(), |lane| format!("o.{}", lane.due_column()));
+    let names_of = |of: &dyn Fn(&ReplicaName) -> String| {
+        let each = replicas.iter().map(|r| format!("CASE WHEN {} THEN '{r}' END", of(r)));
+        format!("array_remove(ARRAY[{}]::text[], NULL)", each.collect::<Vec<_>>().join(", "))
+    };
+    let recorded = names_of(&|r| format!("o.{} IS NOT NULL", r.column()));
+    let due =
+        names_of(&|r| format!("o.{} IS NULL AND o.{} <= {schema}.now_utc_micro_seconds()", r.column(), r.due_column()));
+    format!(
+        "UPDATE {schema}.object_copies o
+   SET lock = {schema}.now_utc_micro_seconds() + $2::bigint, lease = $3::bigint
+ WHERE o.object_key = ANY (ARRAY(
+         {chosen}))
+   AND o.lock IS NULL
+RETURNING o.object_key, o.generation, o.size_bytes, o.content_hash, {lane_due} AS lane_due, o.id,
+       (({schema}.now_utc_micro_seconds() - o.created_at) / 1e6)::double precision AS age,
+       {recorded} AS recorded,
+       {due} AS due,
+       (SELECT json_object_agg(f.replica, json_build_array(f.class, f.attempts))::text
+          FROM {schema}.copy_failures f
+         WHERE f.object_key = o.object_key AND f.generation = o.generation) AS failures,
+       (SELECT CASE WHEN s.generation = o.generation THEN s.times ELSE 0 END
+          FROM {schema}.swept_leases s WHERE s.object_key = o.object_key) AS swept"
+    )
+}
+
+/// An array of the names of those replicas of which a condition holds.
+pub(in crate::queue) fn names_of(replicas: &[ReplicaName], holds: impl Fn(&ReplicaName) -> String) -> String {
+    let each = replicas.iter().map(|r| format!("CASE WHEN {} THEN '{r}' END", holds(r)));
+    format!("array_remove(ARRAY[{}]::text[], NULL)", each.collect::<Vec<_>>().join(", "))
+}
+
+/// For each replica, µs until the first copy of its lane that waits is due; NULL: none waits.
+pub(in crate::queue) fn next_due(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
+    let schema = schema.quoted();
+    let lane = |r: &ReplicaName| {
+        let (copy, due) = (r.column(), r.due_column());
+        format!(
+            "SELECT '{r}'::text AS replica, (
+         SELECT {due} - {schema}.now_utc_micro_seconds() FROM {schema}.object_copies
+         WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NULL AND {due} > {schema}.now_utc_micro_seconds()
+         ORDER BY {due}, id LIMIT 1) AS wait_us"
+        )
+    };
+    let lanes: Vec<_> = replicas.iter().map(lane).collect();
+    lanes.join("\nUNION ALL\n")
+}

@@ -1,0 +1,32 @@
+use super::{Queue, QueueError, error::limited};
+use crate::domain::{Fence, SchemaName};
+
+/// More than any claim takes.
+const BATCH: usize = 1000;
+
+/// `$1` the fence. Reads what is leased, by all daemons together: it is for the rare case. In the index's order, so
+/// that it is the index that is read.
+pub(super) fn statement(schema: &SchemaName) -> String {
+    let schema = schema.quoted();
+    format!(
+        "UPDATE {schema}.object_copies o
+   SET lock = NULL, lease = NULL
+ WHERE o.object_key = ANY (ARRAY(
+         SELECT object_key FROM {schema}.object_copies
+          WHERE lock IS NOT NULL AND lease = $1::bigint
+          ORDER BY lock
+          LIMIT {BATCH}
+          FOR NO KEY UPDATE SKIP LOCKED))
+   AND o.lease = $1::bigint
+RETURNING o.object_key"
+    )
+}
+
+impl Queue {
+    /// Frees what was leased by a claim whose answer never came, and tells how many rows that were. Nobody works on
+    /// them: a lease begins with the answer.
+    pub async fn unclaim(&self, fence: Fence) -> Result<usize, QueueError> {
+        let query = sqlx::query(self.statements.unclaim.clone()).bind(fence.0);
+        Ok(limited("queue::unclaim", query.fetch_all(&self.pool)).await?.len())
+    }
+}

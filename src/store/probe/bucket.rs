@@ -1,0 +1,79 @@
+//! What the bucket says of itself, before anything is written to it.
+
+use aws_sdk_s3::types::{BucketVersioningStatus, DefaultRetention};
+
+use super::{
+    Known, Probe, Store, StoreError,
+    fact::{Fact, Found},
+};
+use crate::store::{Operation, Reason, progress::Progress};
+
+/// Whether what is written can be removed again.
+pub(super) enum Lock {
+    None,
+    /// Whatever is written is kept for a time, by a rule in these words.
+    Default(String),
+    Unseen(StoreError),
+}
+
+impl Probe<'_> {
+    /// Asks whether it keeps versions. A store that does not answer is measured later.
+    pub(super) async fn look_at_the_bucket(&mut self) {
+        let Store { client, bucket, .. } = self.store;
+        let call = client.get_bucket_versioning().bucket(bucket);
+        let answer = self.store.call(Operation::GetBucketVersioning, &Progress::default(), call.send()).await;
+        let found = match answer {
+            Ok(answer) => match answer.status {
+                Some(BucketVersioningStatus::Enabled) => Found::yes("the bucket says so"),
+                // Old versions stay, and each of our objects is one.
+                Some(BucketVersioningStatus::Suspended) => Found::yes("the bucket says so, suspended for the moment"),
+                _ => Found::no("the bucket says so"),
+            },
+            Err(error) if error.reason() == Reason::Unsupported => Found::no(error.brief()),
+            Err(_) => return,
+        };
+        self.versioned = found.measured;
+        self.versions(found);
+    }
+
+    pub(super) fn versions(&mut self, found: Found) {
+        self.found(Fact::new("keeps_versions", "older versions are kept", self.profile().keeps_versions, found));
+    }
+
+    pub(super) async fn lock(&self) -> Lock {
+        let Store { client, bucket, .. } = self.store;
+        let call = client.get_object_lock_configuration().bucket(bucket);
+        let answer = self.store.call(Operation::GetObjectLockConfiguration, &Progress::default(), call.send()).await;
+        match answer {
+            Ok(answer) => {
+                let rule = answer.object_lock_configuration.and_then(|lock| lock.rule);
+                rule.and_then(|rule| rule.default_retention).map_or(Lock::None, |rule| Lock::Default(words(&rule)))
+            }
+            Err(error) if has_no_locks(&error) => Lock::None,
+            Err(error) => Lock::Unseen(error),
+        }
+    }
+}
+
+/// The store says that there is no such configuration, or that it knows no locks at all.
+fn has_no_locks(error: &StoreError) -> bool {
+    let says_so = |code| ["ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration"].contains(&code);
+    error.reason() == Reason::Unsupported || error.code().is_some_and(says_so)
+}
+
+fn words(rule: &DefaultRetention) -> String {
+    let mode = rule.mode.as_ref().map_or("locked", |mode| mode.as_str());
+    match (rule.days, rule.years) {
+        (Some(1), _) => format!("{mode}, 1 day"),
+        (Some(days), _) => format!("{mode}, {days} days"),
+        (None, Some(1)) => format!("{mode}, 1 year"),
+        (None, Some(years)) => format!("{mode}, {years} years"),
+        (None, None) => mode.to_owned(),
+    }
+}
+
+impl Known {
+    pub(super) fn is_yes(self) -> bool {
+        self == Self::Yes
+    }
+}

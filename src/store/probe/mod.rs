@@ -1,0 +1,217 @@
+//! Measures a store instead of believing what is said of it.
+//!
+//! Writes small objects of its own under a random prefix, reads them, and removes them again, by version where
+//! there are versions, whatever happens in between. It touches nothing else, and writes nothing at all where a
+//! default retention would keep what it writes. What it finds is told as [`Fact`]s beside the profile's word.
+
+mod bucket;
+mod calls;
+mod fact;
+mod hashes;
+mod keys;
+mod metadata;
+mod parts;
+mod reads;
+mod trail;
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+pub use fact::Fact;
+pub use trail::Left;
+
+use super::{Known, Profile, Store, StoreError};
+use crate::domain::Class;
+use bucket::Lock;
+use calls::Sending;
+use trail::Trail;
+
+/// Everything that a probe writes lies below it, but for one key that begins with a slash and goes on like this.
+const FOLDER: &str = ".copyhold-probe";
+/// What was sent when we were told to stop may still be carried out: it is left so long to end.
+const LAST_REQUEST_MAY_TAKE: Duration = Duration::from_secs(5);
+
+/// What was found out about a store.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Under which it was written.
+    pub prefix: String,
+    pub facts: Vec<Fact>,
+    /// For how long the bucket keeps what is written, where it does.
+    pub retention: Option<String>,
+    /// Why nothing more was measured, where that is so.
+    pub unmeasured: Option<Ended>,
+    /// What we wrote and could not remove.
+    pub left: Vec<Left>,
+}
+
+/// One probe under way.
+struct Probe<'a> {
+    store: &'a Store,
+    prefix: String,
+    stop: &'a CancellationToken,
+    versioned: Known,
+    retention: Option<String>,
+    trail: Trail,
+    facts: Vec<Fact>,
+}
+
+/// Why a probe did not go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Ended {
+    pub kind: EndedBy,
+    /// In words.
+    pub why: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndedBy {
+    /// What is written stays there, or that cannot be seen; nothing was written.
+    Lock,
+    NotWritable,
+    NotRemovable,
+    /// Somebody told it to stop.
+    Stop,
+}
+
+impl Ended {
+    fn by(kind: EndedBy, why: impl Into<String>) -> Self {
+        Self { kind, why: why.into() }
+    }
+
+    fn stopped() -> Self {
+        Self::by(EndedBy::Stop, "it was told to stop")
+    }
+}
+
+impl Store {
+    /// Where a probe of this number writes.
+    #[must_use]
+    pub fn probe_prefix(number: u64) -> String {
+        format!("{FOLDER}/{number:016x}/")
+    }
+
+    /// Measures the store under [`Store::probe_prefix`]. `locked`: also where what is written stays for a while.
+    ///
+    /// Cancelling `stop` ends the measuring, not the removing. Dropping the future leaves things behind.
+    pub async fn probe(&self, number: u64, locked: bool, stop: &CancellationToken) -> Report {
+        let prefix = Self::probe_prefix(number);
+        let mut probe = Probe {
+            store: self,
+            prefix,
+            stop,
+            versioned: Known::Unknown,
+            retention: None,
+            trail: Trail::default(),
+            facts: Vec::new(),
+        };
+        let measured = tokio::select! {
+            biased;
+            measured = probe.measure(locked) => Some(measured),
+            () = late(stop) => None,
+        };
+        let mut left = probe.clear_up().await;
+        if measured.is_none() {
+            // What was cut off may have been carried out while we looked.
+            tokio::time::sleep(LAST_REQUEST_MAY_TAKE).await;
+            left = probe.clear_up().await;
+        }
+        let unmeasured = measured.unwrap_or_else(|| Err(Ended::stopped())).err();
+        Report { prefix: probe.prefix, facts: probe.facts, retention: probe.retention, unmeasured, left }
+    }
+}
+
+async fn late(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(LAST_REQUEST_MAY_TAKE).await;
+}
+
+impl Probe<'_> {
+    async fn measure(&mut self, locked: bool) -> Result<(), Ended> {
+        self.look_at_the_bucket().await;
+        match self.lock().await {
+            Lock::None => {}
+            Lock::Unseen(_) if locked => {}
+            Lock::Default(retention) if locked => self.retention = Some(retention),
+            Lock::Default(retention) => {
+                let todo = "--probe-locked measures all the same; what it writes then stays for as long";
+                let why = format!("the bucket keeps what is written ({retention}), so nothing was written: {todo}");
+                return Err(Ended::by(EndedBy::Lock, why));
+            }
+            Lock::Unseen(error) => {
+                let todo = "allow GetBucketObjectLockConfiguration, or measure all the same with --probe-locked";
+                let what = "whether the bucket keeps what is written cannot be seen, so nothing was written";
+                return Err(Ended::by(EndedBy::Lock, format!("{what}: {error}; {todo}")));
+            }
+        }
+        self.may_write_and_remove().await?;
+        self.going_on()?;
+        self.hashes_of_a_put().await;
+        self.going_on()?;
+        self.reading().await;
+        self.going_on()?;
+        self.overwriting().await;
+        self.going_on()?;
+        self.metadata().await;
+        self.going_on()?;
+        self.keys().await?;
+        self.going_on()?;
+        self.hashes_of_parts().await;
+        self.going_on()?;
+        self.uploads().await;
+        self.going_on()
+    }
+
+    /// Writes one object and removes it, before any other is written.
+    async fn may_write_and_remove(&mut self) -> Result<(), Ended> {
+        let key = self.key("first");
+        let sent = self.put(&key, b"first", Sending::default()).await;
+        let sent = sent.map_err(|error| {
+            if error.class() == Class::Denied {
+                self.trail.forgets(&key);
+            }
+            Ended::by(EndedBy::NotWritable, format!("nothing can be written: {error}"))
+        })?;
+        if self.retention.is_some() {
+            return Ok(());
+        }
+        let version = sent.version.filter(|_| self.versioned != Known::No);
+        let removed = self.delete(&key, version.as_deref()).await;
+        removed.map_err(|error| {
+            let todo = "a probe needs DeleteObject, and DeleteObjectVersion where versions are kept";
+            Ended::by(
+                EndedBy::NotRemovable,
+                format!("what is written cannot be removed, so no more was: {error} ({todo})"),
+            )
+        })
+    }
+
+    fn going_on(&self) -> Result<(), Ended> {
+        if self.stop.is_cancelled() { Err(Ended::stopped()) } else { Ok(()) }
+    }
+
+    fn profile(&self) -> &Profile {
+        self.store.profile()
+    }
+
+    fn found(&mut self, fact: Fact) {
+        self.facts.push(fact);
+    }
+}
+
+/// A refusal of what was asked, as against a store that is sick or lets nobody in.
+fn is_refusal(error: &StoreError) -> bool {
+    match error.class() {
+        Class::Refused | Class::Corrupt | Class::Changed => true,
+        Class::Transient
+        | Class::Throttled
+        | Class::Full
+        | Class::Denied
+        | Class::Misconfigured
+        | Class::Gone
+        | Class::Archived => false,
+    }
+}

@@ -1,0 +1,169 @@
+use std::{collections::HashMap, time::Duration};
+
+use rand::RngExt as _;
+
+use super::health::Diagnosis;
+use crate::{
+    copy::{Job, Step},
+    domain::{Class, Content, Failure, Lease, Next, Outcome, PriorFailure, ReplicaName, Verified, next_try},
+    metrics,
+    queue::Report,
+};
+
+/// How long a copy rests that was broken off because slow ones held too much.
+const CROWDED_OUT_FOR: Duration = Duration::from_secs(30);
+
+/// What the copy has said so far and is not written yet.
+#[derive(Debug)]
+pub(super) struct Notes {
+    age: Duration,
+    priors: HashMap<ReplicaName, PriorFailure>,
+    recorded: Vec<ReplicaName>,
+    due: Vec<ReplicaName>,
+    content: Option<Content>,
+    /// The primary has another content by now.
+    pub(super) changed: Option<(ReplicaName, Content)>,
+    /// Replicas that are on record and turned out not to have the object, or not this content of it.
+    missing: Vec<(ReplicaName, Failure)>,
+    outcomes: Vec<(ReplicaName, Outcome)>,
+    /// Replicas of which the copy has said nothing yet.
+    unanswered: Vec<ReplicaName>,
+    /// Whether some source had it.
+    was_read: bool,
+    /// What is recorded under this lease is to be read once more after this long.
+    settle: Option<Duration>,
+    /// Whether anything is.
+    proven: bool,
+}
+
+impl Notes {
+    pub(super) fn new(lease: &Lease, settle: Duration) -> Self {
+        Self {
+            age: lease.age,
+            priors: lease.replicas.iter().filter_map(|r| Some((r.replica.clone(), r.prior?))).collect(),
+            recorded: lease.replicas.iter().filter(|r| r.recorded).map(|r| r.replica.clone()).collect(),
+            due: lease.targets().map(|r| r.replica.clone()).collect(),
+            content: None,
+            changed: None,
+            missing: Vec::new(),
+            outcomes: Vec::new(),
+            unanswered: Vec::new(),
+            was_read: false,
+            settle: lease.swept.is_some().then_some(settle),
+            proven: false,
+        }
+    }
+
+    /// Of its targets the copy will say how it ended; of a source that is due, that it was read.
+    pub(super) fn expect(&mut self, job: &Job) {
+        let targets = job.targets.iter().map(|t| t.store.name());
+        let sources = job.sources.iter().map(|s| s.store.name()).filter(|name| self.due.contains(name));
+        self.unanswered = targets.chain(sources).cloned().collect();
+    }
+
+    /// Nothing was tried; what is due rests for so long.
+    pub(super) fn put_off(&mut self, delay: Duration) {
+        self.outcomes = self.due.iter().map(|replica| (replica.clone(), Outcome::Rests { delay })).collect();
+    }
+
+    /// It took too long, and was stopped.
+    pub(super) fn overdue(&mut self, limit: Duration, size_bytes: Option<u64>) {
+        metrics::copy_overdue();
+        let size = size_bytes.map_or_else(|| "an object of unknown size".to_owned(), |size| format!("{size} bytes"));
+        let message = format!("stopped after {limit:.0?}, which is all that {size} may take");
+        let why = Failure { class: Class::Transient, message, retry_after: None, source: None };
+        for replica in std::mem::take(&mut self.unanswered) {
+            let outcome = Outcome::Failed { next: self.next(&replica, &why), why: why.clone() };
+            self.outcomes.push((replica, outcome));
+        }
+    }
+
+    pub(super) fn take(&mut self, step: Step, diagnosis: Diagnosis) {
+        if let Step::Read { from: of, .. } | Step::SourceFailed { replica: of, .. } | Step::Target { replica: of, .. } =
+            &step
+        {
+            self.unanswered.retain(|replica| replica != of);
+        }
+        match step {
+            Step::Opened { .. } => {}
+            Step::Read { from, content } => {
+                self.content = Some(content);
+                self.was_read = true;
+                if !self.recorded.contains(&from) {
+                    self.outcomes.push((from, Outcome::Recorded(Verified::Source)));
+                }
+            }
+            Step::Changed { from, content } => self.changed = Some((from, content)),
+            Step::Stale { replica, why } => self.missing.push((replica, why)),
+            Step::SourceFailed { replica, why } => {
+                if why.class == Class::Gone && self.recorded.contains(&replica) {
+                    self.missing.push((replica, why));
+                } else if self.due.contains(&replica) {
+                    // It was to be proven by reading it, and is no target.
+                    let outcome = self.failed(&replica, why, diagnosis, true);
+                    self.outcomes.push((replica, outcome));
+                }
+            }
+            Step::Target { replica, result } => {
+                let outcome = match result {
+                    Ok(proof) => Outcome::Recorded(proof),
+                    Err(why) => {
+                        let of_source = why.source.is_some();
+                        self.failed(&replica, why, diagnosis, of_source)
+                    }
+                };
+                self.outcomes.push((replica, outcome));
+            }
+        }
+    }
+
+    /// Its slow targets held too much of the memory, which is not this copy's fault.
+    pub(super) fn crowded_out(&mut self) {
+        let rests = |replica| (replica, Outcome::Rests { delay: CROWDED_OUT_FOR });
+        self.outcomes.extend(std::mem::take(&mut self.unanswered).into_iter().map(rests));
+    }
+
+    /// What a store did is charged to no copy; and a target that was never asked has nothing to explain.
+    fn failed(&self, replica: &ReplicaName, why: Failure, diagnosis: Diagnosis, of_source: bool) -> Outcome {
+        match diagnosis {
+            Diagnosis::Object => Outcome::Failed { next: self.next(replica, &why), why },
+            Diagnosis::Store { rest } if of_source => Outcome::Rests { delay: rest },
+            Diagnosis::Store { rest } => Outcome::Failed { next: Next::After { delay: rest, counted: false }, why },
+        }
+    }
+
+    /// A recorded time that is known to be false is taken back. If another source had the object, the gap is to be
+    /// filled at once; if none had, all wait alike for the upload to end.
+    pub(super) fn conclude(&mut self) {
+        for (replica, why) in std::mem::take(&mut self.missing) {
+            let next = if self.was_read && why.class == Class::Gone {
+                Next::After { delay: Duration::ZERO, counted: true }
+            } else {
+                self.next(&replica, &why)
+            };
+            self.outcomes.push((replica, Outcome::Cleared { next, why }));
+        }
+    }
+
+    fn next(&self, replica: &ReplicaName, why: &Failure) -> Next {
+        let prior = self.priors.get(replica).filter(|p| p.class == Some(why.class));
+        next_try(why, prior.map_or(0, |p| p.attempts), self.age, rand::rng().random())
+    }
+
+    pub(super) fn has_proof(&self) -> bool {
+        self.outcomes.iter().any(|(_, o)| matches!(o, Outcome::Recorded(_)))
+    }
+
+    pub(super) fn report(&mut self, lease: &Lease, release: bool) -> Report {
+        self.proven |= self.has_proof();
+        Report {
+            key: lease.key.clone(),
+            generation: lease.generation,
+            fence: lease.fence,
+            content: self.content,
+            outcomes: std::mem::take(&mut self.outcomes),
+            release,
+            settle: self.settle.filter(|_| self.proven),
+        }
+    }
+}

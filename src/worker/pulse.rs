@@ -1,0 +1,97 @@
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// A target none of whose permits has come back for so long hangs, and the others go on without it.
+const HANGS_AFTER: Duration = Duration::from_secs(1);
+/// A target whose copies take longer than this, and many times as long as another's, is slow.
+const SLOW_FROM: Duration = Duration::from_secs(1);
+const TIMES_AS_LONG: u32 = 4;
+
+/// How fast copies to a target end.
+#[derive(Debug)]
+pub(super) struct Pulse(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    /// When a permit was last given back.
+    freed: Instant,
+    /// How long a copy takes, the last ones above all; `None`: none has ended yet.
+    typical: Option<Duration>,
+}
+
+impl Pulse {
+    pub(super) fn new(now: Instant) -> Self {
+        Self(Mutex::new(State { freed: now, typical: None }))
+    }
+
+    /// A copy has ended after so long. One that failed says only that it can take that long.
+    pub(super) fn beat(&self, took: Duration, well: bool, now: Instant) {
+        let mut state = self.lock();
+        state.freed = now;
+        state.typical = match state.typical {
+            None if well => Some(took),
+            None => (took > SLOW_FROM).then_some(took),
+            Some(typical) if well => Some((typical * 3 + took) / 4),
+            Some(typical) => Some(typical.max(took)),
+        };
+    }
+
+    /// Whether a permit of it will be back in a moment.
+    pub(super) fn hangs(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.lock().freed) >= HANGS_AFTER
+    }
+
+    /// Whether it is slow, measured against the `others`.
+    pub(super) fn is_slow<'a>(&self, others: impl Iterator<Item = &'a Self>) -> bool {
+        let typical = |pulse: &Self| pulse.lock().typical;
+        let (Some(own), Some(fastest)) = (typical(self), others.filter_map(typical).min()) else { return false };
+        own > SLOW_FROM && own > fastest * TIMES_AS_LONG
+    }
+
+    /// A poisoned lock only means that somebody panicked between two of these short steps.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn beating(took: Duration) -> Pulse {
+        let pulse = Pulse::new(Instant::now());
+        pulse.beat(took, true, Instant::now());
+        pulse
+    }
+
+    #[test]
+    fn a_target_is_slow_only_next_to_a_faster_one() {
+        let (slow, fast) = (beating(30 * SECOND), beating(SECOND / 100));
+        assert!(slow.is_slow([&fast].into_iter()) && !fast.is_slow([&slow].into_iter()));
+        assert!(!slow.is_slow([&beating(20 * SECOND)].into_iter()), "both are, or the objects are large");
+        assert!(!slow.is_slow(std::iter::empty()));
+        assert!(!beating(SECOND / 2).is_slow([&fast].into_iter()), "not worth reading an object twice");
+    }
+
+    #[test]
+    fn a_target_that_has_become_fast_is_soon_taken_for_it_and_failures_do_not_make_it_so() {
+        let (slow, fast) = (beating(30 * SECOND), beating(SECOND / 100));
+        slow.beat(Duration::ZERO, false, Instant::now());
+        assert!(slow.is_slow([&fast].into_iter()));
+        for _ in 0..16 {
+            slow.beat(SECOND / 100, true, Instant::now());
+        }
+        assert!(!slow.is_slow([&fast].into_iter()));
+    }
+
+    #[test]
+    fn a_target_that_never_ended_a_copy_hangs_after_a_second() {
+        let start = Instant::now();
+        let pulse = Pulse::new(start);
+        assert!(!pulse.hangs(start) && pulse.hangs(start + SECOND));
+    }
+}

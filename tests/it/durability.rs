@@ -1,0 +1,63 @@
+//! What a crash may take back is not waited for; what it must not take back is.
+
+use std::time::{Duration, Instant};
+
+use copyhold::{
+    domain::{Content, ContentHash, Outcome, Verified},
+    queue::{Position, Report, migrate},
+    sandbox::postgres::{Cluster, Options},
+};
+
+use crate::world::{World, key, replica};
+
+/// Longer than any of these statements takes by itself, on a machine that is busy.
+const COMMIT: Duration = Duration::from_millis(100);
+
+#[tokio::test]
+async fn claims_renewals_and_releases_wait_for_no_disk_and_completions_do() {
+    let slow = Options::default().with("commit_delay", "100000").with("commit_siblings", "0");
+    let cluster = Cluster::start(slow).await.unwrap();
+    cluster.create_database("app", None).await.unwrap();
+    let world = World::at(cluster.url("app"), "").await;
+    migrate(&world.config).await.unwrap();
+    for i in 0..5 {
+        world.insert(&format!("k{i}")).await;
+    }
+    let (daemon, queue) = (world.enlist(60).await, world.queue());
+    let mut fastest = [Duration::MAX; 4];
+    for i in 0..5 {
+        let mut begun = Instant::now();
+        let mut lap = |of: usize| {
+            fastest[of] = fastest[of].min(begun.elapsed());
+            begun = Instant::now();
+        };
+        let leases = queue.claim(&daemon, &replica("scw"), 1, Position::BEGINNING).await.unwrap().leases;
+        let [lease] = &leases[..] else { panic!("{leases:?}") };
+        lap(0);
+        queue.renew(&[(lease.key.clone(), lease.fence, lease.generation)], Duration::from_mins(1)).await.unwrap();
+        lap(1);
+        queue.release(&[(lease.key.clone(), lease.fence)]).await.unwrap();
+        lap(2);
+        let keys = [key(&format!("k{i}"))];
+        let again = queue.claim_these(&daemon, &keys).await.unwrap().remove(0);
+        lap(3);
+        let content = Content { size_bytes: 1, hash: ContentHash(1) };
+        let outcomes = vec![(replica("scw"), Outcome::Recorded(Verified::Compared))];
+        let report = Report {
+            key: again.key,
+            generation: again.generation,
+            fence: again.fence,
+            content: Some(content),
+            outcomes,
+            settle: None,
+            release: true,
+        };
+        let begun = Instant::now();
+        queue.complete(&[report]).await.unwrap();
+        assert!(begun.elapsed() >= COMMIT, "a completion took {:?}", begun.elapsed());
+    }
+    for (what, took) in ["claim", "renew", "release", "claim_these"].iter().zip(fastest) {
+        assert!(took < COMMIT, "{what} took {took:?} at best");
+    }
+    cluster.stop().await.unwrap();
+}

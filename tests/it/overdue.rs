@@ -1,0 +1,108 @@
+//! No copy is under way for ever: past the time that its size explains it is stopped, though its holder lives.
+
+use std::{sync::Arc, time::Duration};
+
+use copyhold::{
+    copy::{Job, Memory, OnExisting, Source, Target},
+    domain::Lease,
+    sandbox::s3::{Fault, Op, When},
+    store::Store,
+    wake,
+    worker::{self, Allowance, Health, Held, Lanes, Room, Runner, Slots, Stragglers},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::world::{World, key, soon};
+
+/// Copies the leased object as a worker does that gives it so long.
+async fn copy(world: &World, lease: Lease, allowance: Allowance) {
+    let (completer, writer) = worker::completer(world.queue());
+    let writer = tokio::spawn(writer.run());
+    let memory = Memory::new(64 << 20);
+    let lanes = Lanes::new(Vec::new(), Stragglers::new(&memory));
+    let runner = Runner {
+        queue: world.queue(),
+        held: Held::default(),
+        completer,
+        health: Health::new(world.queue(), lanes.clone(), wake::channel().0),
+        lanes,
+        memory,
+        allowance,
+        settle: Duration::from_mins(1),
+        stop: CancellationToken::new(),
+        freed: Arc::default(),
+        waker: wake::channel().0,
+    };
+    let store = async |name: &str| {
+        let replica = world.config.replicas.iter().find(|r| r.name.as_str() == name).unwrap();
+        Arc::new(Store::connect(replica, 4).await.unwrap())
+    };
+    let target = async |name| Target { store: store(name).await, existing: OnExisting::PutOver };
+    let job = Job {
+        key: lease.key.clone(),
+        content: lease.content,
+        stated_bytes: lease.size_bytes,
+        sources: vec![Source { store: store("b2").await, recorded: true, primary: true }],
+        targets: vec![target("wasabi").await, target("scw").await],
+        lag: Duration::from_mins(1),
+    };
+    let slot = Slots::new(1, 0).take(Room::Any, 1).remove(0);
+    soon("the copy ends", Box::pin(runner.run(lease, job, worker::Permits::default(), slot, None))).await;
+    drop(runner);
+    writer.await.unwrap();
+}
+
+async fn leased(world: &World, name: &str) -> Lease {
+    let daemon = world.enlist(600).await;
+    let mut leases = world.queue().claim_these(&daemon, &[key(name)]).await.unwrap();
+    leases.remove(0)
+}
+
+#[tokio::test]
+async fn a_target_that_hangs_fails_when_the_objects_time_is_over_and_the_others_proof_stands() {
+    let world = World::new().await;
+    world.upload("photo", "bytes").await;
+    world.bucket("scw").order(Fault::Stall, When::op(Op::PutObject));
+    let allowance = Allowance { at_least: Duration::from_secs(1), bytes_per_second: 1 };
+    copy(&world, leased(&world, "photo").await, allowance).await;
+    // Five bytes at one a second: learned by reading, and added.
+    let failure = "SELECT replica || ' ' || class || ' ' || attempts || ' ' || message FROM copyhold.copy_failures";
+    assert_eq!(
+        world.value(failure).await.unwrap(),
+        "scw transient 1 stopped after 6s, which is all that 5 bytes may take"
+    );
+    let row =
+        "SELECT (wasabi IS NOT NULL, scw IS NULL, due_scw > copyhold.now_utc_micro_seconds() - 1000000, lock IS NULL)
+               FROM copyhold.object_copies";
+    assert_eq!(world.value(row).await.unwrap(), "(t,t,t,t)");
+}
+
+#[tokio::test]
+async fn a_source_that_hangs_fails_all_targets_and_nothing_is_left_under_way() {
+    let world = World::new().await;
+    world.bucket("b2").put("large", vec![7; 40 << 20]);
+    world.insert("large").await;
+    // Two parts are there, the third never comes.
+    world.bucket("b2").order(Fault::Stall, When::op(Op::GetObject).skip(2));
+    let allowance = Allowance { at_least: Duration::from_secs(5), bytes_per_second: u64::MAX };
+    copy(&world, leased(&world, "large").await, allowance).await;
+    let failures = "SELECT string_agg(replica || ' ' || class, ',' ORDER BY replica) FROM copyhold.copy_failures";
+    assert_eq!(world.value(failures).await.unwrap(), "scw transient,wasabi transient");
+    assert_eq!(world.value("SELECT lock IS NULL FROM copyhold.object_copies").await.unwrap(), "true");
+    for replica in ["wasabi", "scw"] {
+        assert!(world.bucket(replica).uploads().is_empty(), "{replica}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_hangs_after_its_lease_is_lost_writes_nothing() {
+    let world = World::new().await;
+    world.upload("photo", "bytes").await;
+    world.bucket("b2").order(Fault::Stall, When::op(Op::GetObject));
+    let lease = leased(&world, "photo").await;
+    world.execute("UPDATE copyhold.object_copies SET lock = lock + 1, lease = lease + 1").await;
+    let held = world.value("SELECT (lock, lease) FROM copyhold.object_copies").await;
+    copy(&world, lease, Allowance { at_least: Duration::from_secs(1), bytes_per_second: 1 }).await;
+    assert_eq!(world.value("SELECT (lock, lease) FROM copyhold.object_copies").await, held);
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
+}

@@ -1,0 +1,318 @@
+//! `check --probe`: what is wrong with a store is found out, and what it holds is left as it was.
+
+use std::process::Stdio;
+
+use copyhold::{
+    sandbox::s3::{BucketOptions, Fault, Gate, Op, Quirk, When},
+    store::{Metadata, Store},
+};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use crate::world::{World, key, printed, replica, soon};
+
+/// A world in which the bucket of scw is like this.
+async fn with(options: BucketOptions) -> World {
+    let world = World::new().await;
+    world.s3.create_bucket("photos-scw", options);
+    world
+}
+
+/// What is known of scw after it was measured, and the exit code.
+async fn probe(world: &World, more: &[&str]) -> (Value, i32) {
+    let output = world.run(&[&["check", "--probe", "--json", "--replica", "scw"], more].concat()).await;
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", printed(&output)));
+    assert!(!printed(&output).contains("sandbox-secret"));
+    (json["probes"][0].clone(), output.status.code().unwrap())
+}
+
+fn fact<'j>(probe: &'j Value, name: &str) -> &'j Value {
+    let facts = probe["facts"].as_array().unwrap();
+    facts.iter().find(|fact| fact["name"] == name).unwrap_or_else(|| panic!("no {name} in {probe:#}"))
+}
+
+#[track_caller]
+fn says(probe: &Value, name: &str, measured: &str) {
+    assert_eq!(fact(probe, name)["measured"], measured, "{:#}", fact(probe, name));
+}
+
+fn fails(probe: &Value) -> Vec<&str> {
+    probe["fails"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
+}
+
+/// No object, version, marker or upload in the bucket.
+fn is_empty(world: &World) -> bool {
+    let scw = world.bucket("scw");
+    scw.keys().is_empty() && scw.versions().is_empty() && scw.uploads().is_empty()
+}
+
+#[tokio::test]
+async fn a_sound_store_is_measured_and_left_as_it_was() {
+    let world = with(BucketOptions::default()).await;
+    let (probe, code) = probe(&world, &[]).await;
+    assert_eq!((code, fails(&probe)), (0, vec![]), "{probe:#}");
+    for name in
+        ["checks_md5", "checks_md5_on_parts", "takes_crc64", "checks_crc64", "etag_is_md5", "etag_is_md5_of_md5s"]
+    {
+        says(&probe, name, "yes");
+    }
+    for name in ["reads_back", "ranges", "if_match", "if_none_match", "overwrites", "system_metadata", "user_metadata"]
+    {
+        says(&probe, name, "yes");
+    }
+    for name in
+        ["key_double_slash", "key_control", "key_leading_slash", "key_1024", "lists_all", "starts_after", "uploads"]
+    {
+        says(&probe, name, "yes");
+    }
+    says(&probe, "small_parts", "no");
+    says(&probe, "keeps_versions", "no");
+    assert_eq!((&probe["left"], &probe["unmeasured"]), (&Value::Array(vec![]), &Value::Null));
+    assert!(is_empty(&world), "{:?}", world.bucket("scw").keys());
+}
+
+#[tokio::test]
+async fn a_store_that_accepts_a_wrong_md5_is_found_out() {
+    let mut world = with(BucketOptions::default().with(Quirk::IgnoresHashes)).await;
+    let (measured, code) = probe(&world, &[]).await;
+    says(&measured, "checks_md5", "no");
+    says(&measured, "checks_md5_on_parts", "no");
+    // Nothing relied upon it: copies are proven by ETags.
+    assert_eq!((code, fails(&measured)), (0, vec![]), "{measured:#}");
+    // Where the operator says that it checks, copies would be recorded unproven.
+    world.rewrite(|text| text.replace("bucket = \"photos-scw\"", "bucket = \"photos-scw\"\nchecks_md5 = true"));
+    let (measured, code) = probe(&world, &[]).await;
+    assert_eq!((code, fails(&measured)), (1, vec!["checks_md5", "checks_md5_on_parts"]), "{measured:#}");
+    assert_eq!(fact(&measured, "checks_md5")["advice"], "checks_md5 = false");
+    assert!(is_empty(&world));
+}
+
+#[tokio::test]
+async fn a_store_that_keeps_what_it_refuses_does_not_pass_for_one_that_checks() {
+    let world = with(BucketOptions::default().with(Quirk::KeepsWhatItRefuses)).await;
+    let (probe, _) = probe(&world, &[]).await;
+    says(&probe, "checks_md5", "no");
+    let seen = fact(&probe, "checks_md5")["detail"].as_str().unwrap();
+    assert_eq!(seen, "400 BadDigest, and the object is there all the same");
+    assert!(is_empty(&world));
+}
+
+#[tokio::test]
+async fn where_etags_prove_nothing_the_setting_that_spares_reading_back_is_named() {
+    let mut world = with(BucketOptions::default().with(Quirk::OpaqueEtags)).await;
+    let (measured, code) = probe(&world, &[]).await;
+    says(&measured, "etag_is_md5", "no");
+    says(&measured, "etag_is_md5_of_md5s", "no");
+    assert_eq!(fact(&measured, "checks_md5")["advice"], "checks_md5 = true");
+    assert_eq!(code, 0);
+    // Once it is said, there is nothing more to say.
+    world.rewrite(|text| text.replace("bucket = \"photos-scw\"", "bucket = \"photos-scw\"\nchecks_md5 = true"));
+    let (measured, code) = probe(&world, &[]).await;
+    assert_eq!((&fact(&measured, "checks_md5")["advice"], code), (&Value::Null, 0));
+}
+
+#[tokio::test]
+async fn a_store_that_tidies_keys_is_no_place_for_copies() {
+    let world = with(BucketOptions::default().with(Quirk::TidiesKeys)).await;
+    let (probe, code) = probe(&world, &[]).await;
+    assert_eq!(code, 1);
+    let found = fails(&probe);
+    assert!(found.contains(&"key_double_slash") && found.contains(&"key_dot"), "{found:?}");
+    assert!(!found.contains(&"key_blank") && !found.contains(&"reads_back"), "{found:?}");
+    assert!(is_empty(&world), "{:?}", world.bucket("scw").keys());
+}
+
+#[tokio::test]
+async fn keys_that_are_refused_are_no_failure_and_those_that_seem_to_be_a_sick_store_name_their_setting() {
+    let options = BucketOptions { max_key_bytes: 950, ..BucketOptions::default() };
+    let world = with(options.with(Quirk::RefusesUntidyKeys)).await;
+    let (probe, code) = probe(&world, &[]).await;
+    says(&probe, "key_double_slash", "no");
+    says(&probe, "key_leading_slash", "no");
+    assert_eq!(fact(&probe, "key_dot")["detail"], "refused: 400 XMinioInvalidObjectName");
+    assert_eq!(fact(&probe, "key_1024")["advice"], "max_key_bytes = 900");
+    assert_eq!((code, fails(&probe)), (0, vec![]), "{probe:#}");
+    assert!(is_empty(&world));
+}
+
+#[tokio::test]
+async fn lost_metadata_and_ignored_conditions_are_seen() {
+    let world = with(BucketOptions::default().with(Quirk::ForgetsMetadata).with(Quirk::IgnoresConditions)).await;
+    let (probe, code) = probe(&world, &[]).await;
+    assert_eq!((code, fails(&probe)), (1, vec!["system_metadata", "user_metadata"]), "{probe:#}");
+    let lost = fact(&probe, "system_metadata")["detail"].as_str().unwrap();
+    assert!(lost.starts_with("Content-Type, Content-Encoding,"), "{lost}");
+    says(&probe, "if_match", "no");
+    says(&probe, "if_none_match", "no");
+}
+
+#[tokio::test]
+async fn crc64_is_told_apart_from_a_store_that_does_not_know_it() {
+    let world = with(BucketOptions::default().with(Quirk::RefusesCrc64)).await;
+    let (probe, code) = probe(&world, &[]).await;
+    says(&probe, "takes_crc64", "no");
+    says(&probe, "takes_crc64_on_parts", "no");
+    says(&probe, "checks_md5", "yes");
+    assert_eq!(code, 0);
+}
+
+#[tokio::test]
+async fn of_a_versioned_bucket_no_version_and_no_marker_stays() {
+    let world = with(BucketOptions::versioned()).await;
+    let (measured, code) = probe(&world, &[]).await;
+    says(&measured, "keeps_versions", "yes");
+    assert_eq!((code, &measured["left"]), (0, &Value::Array(vec![])), "{measured:#}");
+    assert!(is_empty(&world), "{:?}", world.bucket("scw").versions());
+    // Nor where the bucket says nothing of versions, and does not list them either.
+    world.bucket("scw").order(Fault::answer(400, "MalformedXML"), When::op(Op::GetBucketVersioning));
+    world.bucket("scw").order(Fault::answer(400, "MalformedXML"), When::op(Op::ListObjectVersions));
+    let (measured, _) = probe(&world, &[]).await;
+    assert!(is_empty(&world), "{measured:#} {:?}", world.bucket("scw").versions());
+}
+
+#[tokio::test]
+async fn a_bucket_with_a_default_retention_is_not_written_to_unless_told() {
+    let world = with(BucketOptions::locked(7)).await;
+    let (measured, code) = probe(&world, &[]).await;
+    let why = measured["unmeasured"]["why"].as_str().unwrap();
+    assert!(why.starts_with("the bucket keeps what is written (GOVERNANCE, 7 days), so nothing was written"), "{why}");
+    assert_eq!((code, world.bucket("scw").successes(Op::PutObject)), (0, 0));
+    assert!(is_empty(&world));
+
+    let (measured, code) = probe(&world, &["--probe-locked"]).await;
+    says(&measured, "checks_md5", "yes");
+    let left = measured["left"].as_array().unwrap();
+    assert!(left.len() > 10 && left.iter().all(|left| left["why"].as_str().unwrap().contains("AccessDenied")));
+    assert_eq!((code, measured["retention"].as_str()), (0, Some("GOVERNANCE, 7 days")));
+    // What would break other people's listings for so long is not written.
+    assert!(world.bucket("scw").keys().iter().all(|key| !key.contains(char::is_control)));
+}
+
+#[tokio::test]
+async fn a_bucket_that_hides_whether_it_is_locked_is_not_written_to() {
+    let world = with(BucketOptions::default()).await;
+    world.bucket("scw").order(Fault::access_denied(), When::op(Op::GetObjectLockConfiguration));
+    let (measured, _) = probe(&world, &[]).await;
+    assert!(
+        measured["unmeasured"]["why"].as_str().unwrap().contains("GetBucketObjectLockConfiguration"),
+        "{measured:#}"
+    );
+    assert_eq!(world.bucket("scw").calls(Op::PutObject), 0);
+}
+
+#[tokio::test]
+async fn without_the_right_to_remove_only_one_object_is_written_and_named() {
+    let world = with(BucketOptions::default()).await;
+    world.bucket("scw").order(Fault::access_denied(), When::op(Op::DeleteObject));
+    let (measured, code) = probe(&world, &[]).await;
+    assert!(measured["unmeasured"]["why"].as_str().unwrap().contains("cannot be removed"), "{measured:#}");
+    let keys = world.bucket("scw").keys();
+    let [key] = &keys[..] else { panic!("{keys:?}") };
+    assert_eq!((code, measured["left"][0]["key"].as_str()), (1, Some(key.as_str())), "{measured:#}");
+}
+
+#[tokio::test]
+async fn without_the_right_to_write_nothing_is_left_to_remove() {
+    let world = with(BucketOptions::default()).await;
+    world.bucket("scw").order(Fault::access_denied(), When::op(Op::PutObject));
+    let (measured, _) = probe(&world, &[]).await;
+    assert!(
+        measured["unmeasured"]["why"].as_str().unwrap().starts_with("nothing can be written: PutObject: 403"),
+        "{measured:#}"
+    );
+    assert_eq!(measured["left"], Value::Array(vec![]));
+}
+
+#[tokio::test]
+async fn a_primary_need_not_be_writable() {
+    let world = World::new().await;
+    world.bucket("b2").order(Fault::access_denied(), When::op(Op::PutObject));
+    let output = world.run(&["check", "--probe", "--replica", "b2"]).await;
+    let text = printed(&output);
+    assert!(text.contains("not measured: nothing can be written: PutObject: 403 AccessDenied"), "{text}");
+    assert_eq!(output.status.code(), Some(0), "{text}");
+}
+
+#[tokio::test]
+async fn foreign_objects_and_uploads_are_not_touched_whatever_a_listing_says() {
+    let all = [BucketOptions::default(), BucketOptions::versioned()];
+    for options in all.into_iter().flat_map(|options| [options.clone().with(Quirk::IgnoresPrefixes), options]) {
+        let world = with(options.clone()).await;
+        let scw = world.bucket("scw");
+        let foreign = ["a", "photos/a//b", ".copyhold-probe/another/first", ".copyhold-probe", "/.copyhold-probe/x"];
+        for key in foreign {
+            scw.put(key, "foreign");
+        }
+        let store = Store::connect(world.config.replica(&replica("scw")).unwrap(), 1).await.unwrap();
+        let upload = store.create_multipart(&key(".copyhold-probe/another/big"), &Metadata::default()).await.unwrap();
+        let (objects, versions) = (scw.list(), scw.versions());
+        let (measured, _) = probe(&world, &[]).await;
+        assert_eq!((scw.list(), scw.versions()), (objects, versions), "{options:?} {measured:#}");
+        assert!(foreign.iter().all(|key| scw.writes(key) == 0));
+        assert_eq!(scw.uploads().len(), 1, "{upload:?} is not ours");
+        assert_eq!(measured["left"], Value::Array(vec![]));
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_falls_ill_in_the_middle_is_cleared_all_the_same() {
+    let world = with(BucketOptions::default()).await;
+    // The first ones are well; then nothing but removing works.
+    world.bucket("scw").order(Fault::answer(500, "InternalError"), When::op(Op::PutObject).skip(12));
+    world.bucket("scw").order(Fault::LoseAnswer, When::op(Op::CreateMultipartUpload).skip(1));
+    let (measured, code) = probe(&world, &[]).await;
+    assert_eq!((code, &measured["left"]), (1, &Value::Array(vec![])), "{measured:#}");
+    assert!(is_empty(&world), "{:?} {:?}", world.bucket("scw").keys(), world.bucket("scw").uploads());
+}
+
+#[tokio::test]
+async fn told_to_stop_it_removes_what_it_wrote_and_says_so() {
+    let world = with(BucketOptions::versioned()).await;
+    let scw = world.bucket("scw");
+    let gate = Gate::new();
+    scw.order(Fault::Hold(gate.clone()), When::op(Op::PutObject).skip(8).next(1));
+    let mut command = world.program(&["check", "--probe", "--replica", "scw"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    soon("a write is under way", gate.holds(1)).await;
+    let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let first = soon("it says that it stops", said.next_line()).await.unwrap().unwrap();
+    assert!(first.starts_with("stopping: what was written is being removed"), "{first}");
+    // What is under way may end, and is removed after that.
+    assert!(!is_empty(&world));
+    gate.open();
+    let output = soon("it ends", child.wait_with_output()).await.unwrap();
+    let text = printed(&output);
+    assert!(text.contains("not measured further: it was told to stop"), "{text}");
+    assert!(is_empty(&world), "{text} {:?}", scw.versions());
+}
+
+#[tokio::test]
+async fn the_table_says_beforehand_what_is_written_and_afterwards_what_to_set() {
+    let world = with(BucketOptions { max_key_bytes: 950, ..BucketOptions::default() }).await;
+    let output = world.run(&["check", "--probe"]).await;
+    let text = printed(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    for replica in ["b2", "scw", "wasabi"] {
+        let writes = format!("{replica}: writes some 30 objects of a few bytes and some uploads in parts");
+        assert!(text.contains(&writes), "{text}");
+        assert!(world.bucket(replica).keys().is_empty());
+    }
+    assert!(text.find("scw: writes some 30").unwrap() < text.find("scw (provider = \"generic\")").unwrap());
+    assert!(text.contains("set in [replicas.scw]:\n    max_key_bytes = 900"), "{text}");
+    assert!(!text.contains("set in [replicas.b2]"), "{text}");
+}
+
+#[tokio::test]
+async fn a_cold_storage_class_is_hinted_at_by_every_check() {
+    let mut world = World::new().await;
+    let cold = "bucket = \"photos-scw\"\nprovider = \"scaleway\"\nstorage_class = \"GLACIER\"";
+    world.rewrite(|text| text.replace("bucket = \"photos-scw\"", cold));
+    let text = printed(&world.run(&["check"]).await);
+    assert!(
+        text.contains("GLACIER must be restored before it can be read: say read = false in [replicas.scw]"),
+        "{text}"
+    );
+}
