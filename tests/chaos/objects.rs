@@ -103,6 +103,7 @@ pub(super) async fn replace(
     register_again(stage, &keys).await
 }
 
+#[derive(Clone, Copy)]
 enum Size {
     Small,
     InParts,
