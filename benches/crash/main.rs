@@ -9,6 +9,7 @@ mod q6;
 
 use std::{env, path::Path, time::Duration};
 
+use chaos::Keys;
 use common::{machine, play, report::at_most};
 
 const ACCIDENTS_FOR: Duration = Duration::from_mins(5);
@@ -21,7 +22,9 @@ async fn main() -> anyhow::Result<()> {
     let all = !bars.contains(&true);
     play(async || {
         if all || bars[0] {
-            crash_proof(seed).await?;
+            // Whoever wants to know what their changes have to do with a finding.
+            let never = words.iter().any(|word| word == "--keys-never-change");
+            crash_proof(seed, if never { Keys::NeverChange } else { Keys::MayChange }).await?;
         }
         if all || bars[1] {
             q6::play().await?;
@@ -31,9 +34,10 @@ async fn main() -> anyhow::Result<()> {
     .await
 }
 
-async fn crash_proof(seed: u64) -> anyhow::Result<()> {
+async fn crash_proof(seed: u64, keys: Keys) -> anyhow::Result<()> {
     println!("-- seed {seed}; {}", machine::in_short().await?);
-    let played = chaos::play(Path::new(env!("CARGO_BIN_EXE_copyhold")), seed, ACCIDENTS_FOR).await;
+    let program = Path::new(env!("CARGO_BIN_EXE_copyhold"));
+    let played = chaos::play(program, keys, seed, ACCIDENTS_FOR).await;
     match &played {
         Ok(told) => println!("{told}"),
         Err(error) => println!("{error:#}"),

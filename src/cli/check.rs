@@ -68,7 +68,7 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     };
     let replicas: Vec<_> = config.replicas.iter().filter(reachable).collect();
     let measured = probe::run(&replicas, &args.probe, args.json).await?;
-    if measured.iter().any(probe::Probed::is_bad) {
+    if measured.iter().any(|probed| probed.is_bad(&config.primary)) {
         verdict = Verdict::Bad;
     }
     if args.json {

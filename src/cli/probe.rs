@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::{show, show::table};
 use crate::{
     config::Replica,
-    store::{Fact, Known, ProbeReport, Store},
+    domain::ReplicaName,
+    store::{Fact, Known, ProbeEnded, ProbeEndedBy, ProbeReport, Store},
 };
 
 // Named, because the command's own arguments are a group of this name already.
@@ -104,10 +105,17 @@ fn tell(beside: bool, text: &str) -> io::Result<()> {
 }
 
 impl Probed {
-    /// Something fails, or is left behind.
-    pub(super) fn is_bad(&self) -> bool {
-        // What a retention keeps was asked for.
-        !self.fails.is_empty() || (self.report.retention.is_none() && !self.report.left.is_empty())
+    /// Something fails, is left behind, or could not be measured. Nothing needs to be written to a `primary` that
+    /// lacks nothing, and not to measure where what is written stays is what was asked for.
+    pub(super) fn is_bad(&self, primary: &ReplicaName) -> bool {
+        let in_vain = self.report.unmeasured.as_ref().is_some_and(|ended| match ended.kind {
+            ProbeEndedBy::Lock => false,
+            ProbeEndedBy::NotWritable => self.replica != primary.as_str(),
+            ProbeEndedBy::NotRemovable | ProbeEndedBy::Stop => true,
+        });
+        // What a retention keeps was asked for, too.
+        let left = self.report.retention.is_none() && !self.report.left.is_empty();
+        in_vain || left || !self.fails.is_empty()
     }
 
     pub(super) fn text(&self) -> String {
@@ -121,7 +129,7 @@ impl Probed {
                 let _ = write!(text, "\n{}", line.trim_end());
             }
         }
-        if let Some(why) = &report.unmeasured {
+        if let Some(ProbeEnded { why, .. }) = &report.unmeasured {
             let _ = write!(text, "\nnot measured{}: {why}", if report.facts.len() > 1 { " further" } else { "" });
         }
         let advice: Vec<_> = report.facts.iter().filter_map(|fact| fact.advice.as_deref()).collect();

@@ -1,9 +1,6 @@
-use sqlx::SqlStr;
-
 use super::{
     PARKED, Queue, QueueError,
     answer::{Answer, answers, held, parse_all},
-    built,
     error::limited,
 };
 use crate::domain::{Class, Content, Lease, ReplicaName, SchemaName};
@@ -24,9 +21,12 @@ pub struct Unregistered {
     pub message: String,
 }
 
+/// A function runs it, because it must name every replica of the schema: a proof of the old content must not stand at one
+/// that this daemon's configuration does not know yet.
+///
 /// `$1` key, `$2` fence, `$3` generation: arrays of one. `$4` size, `$5` hash, `$6` the replica that was read,
 /// `$7` how many in a row, `$8` whether to park, `$9` the message.
-pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
+pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let schema = schema.quoted();
     let now = format!("{schema}.now_utc_micro_seconds()");
     let (held, answers) = (held(&schema), answers(&schema));
@@ -46,9 +46,8 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr
     );
     let wanted = each(&|r| format!("CASE WHEN o.{} IS NOT NULL AND $6 <> '{r}' THEN '{r}' END", r.due_column()), ", ");
     let class = Class::Changed;
-    built(format!(
-        "-- {NAME}
-WITH asked AS MATERIALIZED (
+    format!(
+        "WITH asked AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS a(k, f, g)
 ),
 {held},
@@ -73,7 +72,7 @@ told AS (
            message = excluded.message, last_at = excluded.last_at
 )
 {answers}"
-    ))
+    )
 }
 
 impl Queue {

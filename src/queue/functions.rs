@@ -1,4 +1,5 @@
-//! The SQL functions whose plan cannot go wrong: the statements that find rows by their place in a lane.
+//! The SQL functions whose plan cannot go wrong: the statements that find rows by their place in a lane. And one that must
+//! name every replica of the schema, whatever the daemon's configuration knows.
 //!
 //! What PostgreSQL believes of the table can be false: an ANALYZE that ran while a bulk load was still uncommitted
 //! saw pages without rows, and from the commit on each claim sorted the whole backlog, 240 ms and 12 MB of temporary
@@ -12,7 +13,7 @@
 //! may call them at the same time: columns are only ever added, arguments too and with a default, and whoever adds one
 //! raises the schema's version.
 
-use super::{built, claim, seek, unclaim};
+use super::{anew, built, claim, seek, unclaim};
 use crate::domain::{ReplicaName, SchemaName};
 use sqlx::SqlStr;
 
@@ -115,15 +116,33 @@ pub(super) fn unclaim(schema: &SchemaName) -> Function {
     }
 }
 
+/// Begins a generation with a content that nobody registered.
+pub(super) fn begin_generation(schema: &SchemaName, replicas: &[ReplicaName]) -> Function {
+    Function {
+        name: BEGIN_GENERATION.into(),
+        arguments: "keys text[], fences bigint[], generations bigint[], bytes bigint, hash bigint, was_read text, \
+                    in_a_row integer, park boolean, why text",
+        returns: "TABLE(key text, under bigint, answer text)".into(),
+        statement: anew::statement(schema, replicas),
+        asynchronous: false,
+        about: "What a complete reading of the primary has found begins a new generation of a leased object.".into(),
+    }
+}
+
 /// All of them, for every replica of the schema.
 pub(super) fn all(schema: &SchemaName, replicas: &[ReplicaName]) -> Vec<Function> {
     let of_lane =
         |lane| [claim(schema, replicas, lane), fresh_claim(schema, replicas, lane), seek(schema, replicas, lane)];
-    replicas.iter().flat_map(of_lane).chain([next_due(schema, replicas), unclaim(schema)]).collect()
+    replicas
+        .iter()
+        .flat_map(of_lane)
+        .chain([next_due(schema, replicas), unclaim(schema), begin_generation(schema, replicas)])
+        .collect()
 }
 
 const NEXT_DUE: &str = "next_due";
 const UNCLAIM: &str = "unclaim";
+const BEGIN_GENERATION: &str = "begin_generation";
 
 fn claim_name(lane: &ReplicaName) -> String {
     format!("claim_{lane}")
@@ -162,6 +181,16 @@ pub(super) fn call_next_due(schema: &SchemaName) -> SqlStr {
 
 pub(super) fn call_unclaim(schema: &SchemaName) -> SqlStr {
     call(schema, "queue::unclaim", "object_key", UNCLAIM, "$1")
+}
+
+pub(super) fn call_begin_generation(schema: &SchemaName) -> SqlStr {
+    call(
+        schema,
+        "queue::begin_generation",
+        "key, under, answer",
+        BEGIN_GENERATION,
+        "$1, $2, $3, $4, $5, $6, $7, $8, $9",
+    )
 }
 
 fn claim_columns() -> String {

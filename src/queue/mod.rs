@@ -129,7 +129,7 @@ impl Queue {
             unclaim: functions::call_unclaim(&schema),
             take_unverified: swept::take(&schema),
             conclude: swept::conclude(&schema, &replicas),
-            begin_generation: anew::statement(&schema, &replicas),
+            begin_generation: functions::call_begin_generation(&schema),
         };
         Self { pool, schema, replicas, statements }
     }
@@ -161,10 +161,14 @@ impl Queue {
             ("reclaim", &s.reclaim),
             ("take_unverified", &s.take_unverified),
             ("conclude", &s.conclude),
-            ("begin_generation", &s.begin_generation),
         ];
         let others = others.map(|(name, sql)| Hot { name: name.into(), sql: sql.as_str().into(), by_function: false });
-        let without_lane = [functions::next_due(schema, replicas), functions::unclaim(schema)].map(Hot::run_by);
+        let without_lane = [
+            functions::next_due(schema, replicas),
+            functions::unclaim(schema),
+            functions::begin_generation(schema, replicas),
+        ]
+        .map(Hot::run_by);
         each.chain(without_lane).chain(others).collect()
     }
 

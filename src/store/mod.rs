@@ -38,7 +38,7 @@ use aws_sdk_s3::{
 pub use error::{Operation, StoreError};
 pub use etag::{ETag, Md5};
 pub use metadata::Metadata;
-pub use probe::{Fact, Left, Report as ProbeReport};
+pub use probe::{Ended as ProbeEnded, EndedBy as ProbeEndedBy, Fact, Left, Report as ProbeReport};
 pub use profile::{Known, Profile};
 pub use read::{Body, Get, Head};
 pub use reason::Reason;

@@ -10,6 +10,7 @@ use tokio::{
 use super::{
     DAEMONS, LEASE,
     fleet::{Fleet, Next},
+    objects::{Catalogue, Keys},
     patiently,
     stage::{Stage, role},
 };
@@ -18,6 +19,8 @@ use super::{
 pub(super) struct Scene<'a> {
     pub(super) stage: &'a Stage,
     pub(super) fleet: &'a Fleet,
+    pub(super) catalogue: &'a Catalogue,
+    pub(super) keys: Keys,
     pub(super) end: Instant,
     /// Held for reading by whoever needs PostgreSQL to stay up.
     pub(super) up: &'a RwLock<()>,

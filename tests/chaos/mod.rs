@@ -26,6 +26,7 @@ use anyhow::Context as _;
 use copyhold::sandbox::postgres::Cluster;
 use fleet::Fleet;
 use objects::Catalogue;
+pub use objects::Keys;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use stage::Stage;
 use tokio::{
@@ -77,9 +78,9 @@ impl fmt::Display for Told {
 }
 
 /// Plays for so long with this program, then waits until everything is copied, and compares.
-pub async fn play(program: &Path, seed: u64, lasts: Duration) -> anyhow::Result<Told> {
+pub async fn play(program: &Path, keys: Keys, seed: u64, lasts: Duration) -> anyhow::Result<Told> {
     let (stage, mut cluster) = Stage::set().await?;
-    let played = play_on(&stage, &mut cluster, program, seed, lasts).await;
+    let played = play_on(&stage, &mut cluster, program, keys, seed, lasts).await;
     stage.strike().await;
     cluster.stop().await?;
     played.with_context(|| format!("with the seed {seed}"))
@@ -89,6 +90,7 @@ async fn play_on(
     stage: &Stage,
     cluster: &mut Cluster,
     program: &Path,
+    keys: Keys,
     seed: u64,
     lasts: Duration,
 ) -> anyhow::Result<Told> {
@@ -97,7 +99,7 @@ async fn play_on(
     let (catalogue, over, up) = (Catalogue::default(), AtomicBool::new(false), RwLock::new(()));
     let fleet = Fleet::launch(program, stage)?;
     let begun = Instant::now();
-    let scene = Scene { stage, fleet: &fleet, end: begun + lasts, up: &up };
+    let scene = Scene { stage, fleet: &fleet, catalogue: &catalogue, keys, end: begun + lasts, up: &up };
     let seeds: [u64; 4] = rng.random();
     let accidents = async {
         let happened = tokio::try_join!(
@@ -112,20 +114,20 @@ async fn play_on(
     };
     let ((killed, broken_connections, zombies, (), ()), (), looked_for) = tokio::try_join!(
         accidents,
-        objects::register(stage, &catalogue, seeds[3], &over),
+        objects::register(stage, &catalogue, keys, seeds[3], &over),
         observer::observe(stage, &catalogue, &over)
     )?;
     let accidents = begun.elapsed();
     stage.heal();
     let quiet = Instant::now();
-    observer::until_all_is_copied(stage).await?;
+    observer::until_all_is_copied(stage, keys).await?;
     let afterwards = quiet.elapsed();
     fleet.check().await?;
     observer::compare(stage, &catalogue).await?;
     let taken = patiently(|| sqlx::query_scalar("SELECT count(*) FROM chaos.taken").fetch_one(&stage.pool)).await?;
     let launched = fleet.launched();
     fleet.end().await?;
-    let objects = catalogue.all().len();
+    let objects = catalogue.latest().len();
     Ok(Told { objects, launched, killed, zombies, broken_connections, taken, looked_for, accidents, afterwards })
 }
 

@@ -3,12 +3,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use tokio::time::{Instant, sleep};
 
 use super::{
     PATIENCE,
-    objects::Catalogue,
+    objects::{Catalogue, Keys},
     patiently,
     stage::{Stage, TARGETS},
 };
@@ -18,8 +18,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(30);
 /// What must hold at any moment: no time stands without its object being in the bucket, and no copy that is wanted is
 /// forgotten. Returns how many recorded copies were looked at.
 ///
-/// The row is read before the store, and nobody deletes or replaces an object here: what a row says was true when it
-/// was read is still so when the store is asked.
+/// The row is read before the store, and nobody deletes an object here: what a row says was true when it was read is
+/// still so when the store is asked. Of an object that gets new contents it may meanwhile be another one of them.
 pub(super) async fn observe(stage: &Stage, catalogue: &Catalogue, over: &AtomicBool) -> anyhow::Result<u64> {
     let mut looked_at = 0;
     while !over.load(Ordering::Relaxed) {
@@ -46,10 +46,9 @@ UNION ALL
 }
 
 fn check(stage: &Stage, catalogue: &Catalogue, key: &str, replica: &str) -> anyhow::Result<()> {
-    let wanted = catalogue.content(key).context("an object that nobody uploaded")?;
     match stage.bucket(replica).inspect(key) {
-        Some(object) if object.content == wanted => Ok(()),
-        Some(object) => bail!("{key} is on record at {replica}, where it is {:?} and not {wanted:?}", object.content),
+        Some(object) if catalogue.has_had(key, object.content) => Ok(()),
+        Some(object) => bail!("{key} is on record at {replica}, where it is what it never was: {:?}", object.content),
         None => bail!("{key} is on record at {replica}, where it is not"),
     }
 }
@@ -78,13 +77,16 @@ pub(super) async fn nobody_broke_a_rule(stage: &Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until every copy is on record and every row free. Patience begins anew with each step forward.
-pub(super) async fn until_all_is_copied(stage: &Stage) -> anyhow::Result<()> {
+/// Waits until every copy is on record, every row free, and, where contents change, everything that was recorded after
+/// a holder's death read once more. Patience begins anew with each step forward.
+pub(super) async fn until_all_is_copied(stage: &Stage, keys: Keys) -> anyhow::Result<()> {
     let sql = "SELECT count(*) FILTER (WHERE wasabi IS NULL) + count(*) FILTER (WHERE scw IS NULL) + count(lock)
+       + CASE WHEN $1 THEN (SELECT count(verify_at) FROM copyhold.swept_leases) ELSE 0 END
 FROM copyhold.object_copies";
     let (mut least, mut deadline) = (i64::MAX, Instant::now() + PATIENCE);
     loop {
-        let missing: i64 = patiently(|| sqlx::query_scalar(sql).fetch_one(&stage.pool)).await?;
+        let missing: i64 =
+            patiently(|| sqlx::query_scalar(sql).bind(keys == Keys::MayChange).fetch_one(&stage.pool)).await?;
         if missing == 0 {
             return Ok(());
         }
@@ -109,7 +111,7 @@ FROM copyhold.object_copies o WHERE wasabi IS NULL OR scw IS NULL OR lock IS NOT
 
 /// Every object that was uploaded has its row and is byte-identical everywhere, and there is nothing else.
 pub(super) async fn compare(stage: &Stage, catalogue: &Catalogue) -> anyhow::Result<()> {
-    let all = catalogue.all();
+    let all = catalogue.latest();
     let rows: i64 =
         patiently(|| sqlx::query_scalar("SELECT count(*) FROM copyhold.object_copies").fetch_one(&stage.pool)).await?;
     if usize::try_from(rows)? != all.len() {

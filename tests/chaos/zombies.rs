@@ -9,6 +9,7 @@ use super::{
     DAEMONS, LEASE, PATIENCE,
     accidents::Scene,
     fleet::Next,
+    objects::{self, Keys},
     patiently,
     stage::{Stage, role},
 };
@@ -37,14 +38,14 @@ impl Scene<'_> {
             let slot = rng.random_range(0..DAEMONS);
             {
                 let _up = self.up.read().await;
-                self.raise(slot, &mut zombies).await?;
+                self.raise(slot, &mut rng, &mut zombies).await?;
             }
             sleep(Duration::from_millis(rng.random_range(100..1000))).await;
         }
         Ok(zombies)
     }
 
-    async fn raise(&self, slot: usize, zombies: &mut Zombies) -> anyhow::Result<()> {
+    async fn raise(&self, slot: usize, rng: &mut StdRng, zombies: &mut Zombies) -> anyhow::Result<()> {
         let before = last_daemon(self.stage, slot).await?;
         // One whose connections nobody has broken: it knows of all its leases.
         self.fleet.replace(slot, self.stage, Next::Spared).await?;
@@ -55,6 +56,11 @@ impl Scene<'_> {
         .await?;
         until("it is at work", async || Ok((leases(self.stage, daemon).await? > 0).then_some(()))).await?;
         self.fleet.slot(slot).lock().await.signal(Signal::STOP)?;
+        if self.keys == Keys::MayChange {
+            // What it sends when it goes on is what the object was before.
+            let held = held(self.stage, daemon).await?;
+            objects::replace(self.stage, self.catalogue, rng, held).await?;
+        }
         sleep(LEASE).await;
         until("others take its work", async || Ok((leases(self.stage, daemon).await? == 0).then_some(()))).await?;
         let taken = taken(self.stage, daemon).await?;
@@ -89,9 +95,13 @@ async fn last_daemon(stage: &Stage, slot: usize) -> anyhow::Result<Option<i32>> 
     patiently(|| sqlx::query_scalar(sql).bind(role(slot)).fetch_one(&stage.pool)).await
 }
 
-async fn leases(stage: &Stage, daemon: i32) -> anyhow::Result<i64> {
-    let sql = "SELECT count(*) FROM copyhold.object_copies WHERE lock IS NOT NULL AND lease >> 40 = $1";
-    patiently(|| sqlx::query_scalar(sql).bind(daemon).fetch_one(&stage.pool)).await
+async fn held(stage: &Stage, daemon: i32) -> anyhow::Result<Vec<String>> {
+    let sql = "SELECT object_key FROM copyhold.object_copies WHERE lock IS NOT NULL AND lease >> 40 = $1";
+    patiently(|| sqlx::query_scalar(sql).bind(daemon).fetch_all(&stage.pool)).await
+}
+
+async fn leases(stage: &Stage, daemon: i32) -> anyhow::Result<usize> {
+    Ok(held(stage, daemon).await?.len())
 }
 
 async fn taken(stage: &Stage, daemon: i32) -> anyhow::Result<u64> {

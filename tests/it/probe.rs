@@ -175,7 +175,7 @@ async fn of_a_versioned_bucket_no_version_and_no_marker_stays() {
 async fn a_bucket_with_a_default_retention_is_not_written_to_unless_told() {
     let world = with(BucketOptions::locked(7)).await;
     let (measured, code) = probe(&world, &[]).await;
-    let why = measured["unmeasured"].as_str().unwrap();
+    let why = measured["unmeasured"]["why"].as_str().unwrap();
     assert!(why.starts_with("the bucket keeps what is written (GOVERNANCE, 7 days), so nothing was written"), "{why}");
     assert_eq!((code, world.bucket("scw").successes(Op::PutObject)), (0, 0));
     assert!(is_empty(&world));
@@ -194,7 +194,10 @@ async fn a_bucket_that_hides_whether_it_is_locked_is_not_written_to() {
     let world = with(BucketOptions::default()).await;
     world.bucket("scw").order(Fault::access_denied(), When::op(Op::GetObjectLockConfiguration));
     let (measured, _) = probe(&world, &[]).await;
-    assert!(measured["unmeasured"].as_str().unwrap().contains("GetBucketObjectLockConfiguration"), "{measured:#}");
+    assert!(
+        measured["unmeasured"]["why"].as_str().unwrap().contains("GetBucketObjectLockConfiguration"),
+        "{measured:#}"
+    );
     assert_eq!(world.bucket("scw").calls(Op::PutObject), 0);
 }
 
@@ -203,7 +206,7 @@ async fn without_the_right_to_remove_only_one_object_is_written_and_named() {
     let world = with(BucketOptions::default()).await;
     world.bucket("scw").order(Fault::access_denied(), When::op(Op::DeleteObject));
     let (measured, code) = probe(&world, &[]).await;
-    assert!(measured["unmeasured"].as_str().unwrap().contains("cannot be removed"), "{measured:#}");
+    assert!(measured["unmeasured"]["why"].as_str().unwrap().contains("cannot be removed"), "{measured:#}");
     let keys = world.bucket("scw").keys();
     let [key] = &keys[..] else { panic!("{keys:?}") };
     assert_eq!((code, measured["left"][0]["key"].as_str()), (1, Some(key.as_str())), "{measured:#}");
@@ -215,10 +218,20 @@ async fn without_the_right_to_write_nothing_is_left_to_remove() {
     world.bucket("scw").order(Fault::access_denied(), When::op(Op::PutObject));
     let (measured, _) = probe(&world, &[]).await;
     assert!(
-        measured["unmeasured"].as_str().unwrap().starts_with("nothing can be written: PutObject: 403"),
+        measured["unmeasured"]["why"].as_str().unwrap().starts_with("nothing can be written: PutObject: 403"),
         "{measured:#}"
     );
     assert_eq!(measured["left"], Value::Array(vec![]));
+}
+
+#[tokio::test]
+async fn a_primary_need_not_be_writable() {
+    let world = World::new().await;
+    world.bucket("b2").order(Fault::access_denied(), When::op(Op::PutObject));
+    let output = world.run(&["check", "--probe", "--replica", "b2"]).await;
+    let text = printed(&output);
+    assert!(text.contains("not measured: nothing can be written: PutObject: 403 AccessDenied"), "{text}");
+    assert_eq!(output.status.code(), Some(0), "{text}");
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ pub struct Report {
     /// For how long the bucket keeps what is written, where it does.
     pub retention: Option<String>,
     /// Why nothing more was measured, where that is so.
-    pub unmeasured: Option<String>,
+    pub unmeasured: Option<Ended>,
     /// What we wrote and could not remove.
     pub left: Vec<Left>,
 }
@@ -58,12 +58,32 @@ struct Probe<'a> {
     facts: Vec<Fact>,
 }
 
-/// Why a probe does not go on, for people.
-struct Ended(String);
+/// Why a probe did not go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Ended {
+    pub kind: EndedBy,
+    /// In words.
+    pub why: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndedBy {
+    /// What is written stays there, or that cannot be seen; nothing was written.
+    Lock,
+    NotWritable,
+    NotRemovable,
+    /// Somebody told it to stop.
+    Stop,
+}
 
 impl Ended {
+    fn by(kind: EndedBy, why: impl Into<String>) -> Self {
+        Self { kind, why: why.into() }
+    }
+
     fn stopped() -> Self {
-        Self("it was told to stop".into())
+        Self::by(EndedBy::Stop, "it was told to stop")
     }
 }
 
@@ -99,7 +119,7 @@ impl Store {
             tokio::time::sleep(LAST_REQUEST_MAY_TAKE).await;
             left = probe.clear_up().await;
         }
-        let unmeasured = measured.unwrap_or_else(|| Err(Ended::stopped())).err().map(|Ended(why)| why);
+        let unmeasured = measured.unwrap_or_else(|| Err(Ended::stopped())).err();
         Report { prefix: probe.prefix, facts: probe.facts, retention: probe.retention, unmeasured, left }
     }
 }
@@ -118,16 +138,13 @@ impl Probe<'_> {
             Lock::Default(retention) if locked => self.retention = Some(retention),
             Lock::Default(retention) => {
                 let todo = "--probe-locked measures all the same; what it writes then stays for as long";
-                return Err(Ended(format!(
-                    "the bucket keeps what is written ({retention}), so nothing was written: {todo}"
-                )));
+                let why = format!("the bucket keeps what is written ({retention}), so nothing was written: {todo}");
+                return Err(Ended::by(EndedBy::Lock, why));
             }
             Lock::Unseen(error) => {
                 let todo = "allow GetBucketObjectLockConfiguration, or measure all the same with --probe-locked";
-                return Err(Ended(format!(
-                    "whether the bucket keeps what is written cannot be seen, so nothing was \
-                                          written: {error}; {todo}"
-                )));
+                let what = "whether the bucket keeps what is written cannot be seen, so nothing was written";
+                return Err(Ended::by(EndedBy::Lock, format!("{what}: {error}; {todo}")));
             }
         }
         self.may_write_and_remove().await?;
@@ -156,7 +173,7 @@ impl Probe<'_> {
             if error.class() == Class::Denied {
                 self.trail.forgets(&key);
             }
-            Ended(format!("nothing can be written: {error}"))
+            Ended::by(EndedBy::NotWritable, format!("nothing can be written: {error}"))
         })?;
         if self.retention.is_some() {
             return Ok(());
@@ -165,7 +182,10 @@ impl Probe<'_> {
         let removed = self.delete(&key, version.as_deref()).await;
         removed.map_err(|error| {
             let todo = "a probe needs DeleteObject, and DeleteObjectVersion where versions are kept";
-            Ended(format!("what is written cannot be removed, so no more was: {error} ({todo})"))
+            Ended::by(
+                EndedBy::NotRemovable,
+                format!("what is written cannot be removed, so no more was: {error} ({todo})"),
+            )
         })
     }
 
