@@ -157,8 +157,8 @@ pub(crate) fn leases_swept(rows: usize) {
     counter!("copyhold_leases_swept_total").increment(rows as u64);
 }
 
-pub(crate) fn abandoned_again() {
-    counter!("copyhold_leases_abandoned_again_total").increment(1);
+pub(crate) fn abandoned_again(rows: usize) {
+    counter!("copyhold_leases_abandoned_again_total").increment(rows as u64);
 }
 
 pub(crate) fn copy_overdue() {

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use super::{Verdict, given, queue, show, show::Untrusted};
 use crate::{
     config::Config,
-    domain::{ObjectKey, utc},
+    domain::{ObjectKey, Role, utc},
     queue::{Abandoned, CopyStory, FailureStory, Holder, PARKED_BY_HAND, Pin, ReplicaRow, State, Story},
 };
 
@@ -187,6 +187,12 @@ fn hindrance(config: &Config, rows: &[ReplicaRow], story: &Story, copy: &CopySto
     if let Some(why) = row.pin.as_ref().and_then(|pin| pin.forbids(&Pin::of(replica))) {
         return Some(format!("not copied to by a daemon of this configuration: {why}"));
     }
+    if let Some(breaker) = &row.breaker {
+        return Some(Untrusted(&breaker.why()).to_string());
+    }
+    if let Some(why) = no_source(rows, story) {
+        return Some(why);
+    }
     if story.daemons_alive == 0 {
         return Some("no daemon is alive: nothing is being copied (start one with `copyhold run`)".into());
     }
@@ -194,6 +200,21 @@ fn hindrance(config: &Config, rows: &[ReplicaRow], story: &Story, copy: &CopySto
         return Some(format!("nothing was ever written to {name}: `copyhold check` and the daemons' logs say why"));
     }
     None
+}
+
+/// Why the object cannot be read anywhere for now. Where no copy is on record, the primary is asked.
+fn no_source(rows: &[ReplicaRow], story: &Story) -> Option<String> {
+    let recorded = |row: &&ReplicaRow| {
+        story.copies.iter().any(|copy| copy.replica == row.name.as_str() && copy.recorded_at_us.is_some())
+    };
+    let holders: Vec<_> = rows.iter().filter(recorded).collect();
+    let asked = if holders.is_empty() { rows.iter().filter(|row| row.primary).collect() } else { holders };
+    let away = |row: &ReplicaRow| {
+        let breaker = row.breaker.as_ref().filter(|breaker| breaker.blocks.forbids(Role::Source))?;
+        Some(format!("{} cannot be read: {}", row.name, Untrusted(&breaker.why())))
+    };
+    let away: Vec<_> = asked.into_iter().map(away).collect::<Option<_>>()?;
+    (!away.is_empty()).then(|| away.join("; "))
 }
 
 /// `3m 2s ago (2026-11-21T20:03:11Z)`, or `in 3m 2s (…)`

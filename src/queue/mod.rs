@@ -64,7 +64,7 @@ pub use register::Registered;
 pub use replicas::{Admission, Pin, ReplicaRow};
 pub use retry::Which;
 pub use seek::Sought;
-pub use status::{DaemonStatus, FailingCopy, ReplicaStatus, Status};
+pub use status::{BreakerStatus, DaemonStatus, FailingCopy, ReplicaStatus, Status};
 pub use turn::{PARKED_BY_HAND, Turned};
 pub use version::{SCHEMA_VERSION, SchemaFit};
 

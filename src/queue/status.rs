@@ -50,6 +50,8 @@ pub struct ReplicaStatus {
     /// `None`: until it is resumed.
     pub paused_seconds_left: Option<f64>,
     pub pause_reason: Option<String>,
+    /// `None`: nothing is known to be wrong with its store.
+    pub breaker: Option<BreakerStatus>,
     /// Copies on record.
     #[serde(default)]
     pub recorded: i64,
@@ -66,6 +68,19 @@ pub struct ReplicaStatus {
     /// Copies whose last attempt failed.
     #[serde(default)]
     pub failing: i64,
+}
+
+/// Why no daemon uses a replica for now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BreakerStatus {
+    pub open_seconds: f64,
+    /// `writing`: it is still read; `all`: it is not.
+    pub blocks: String,
+    pub class: String,
+    pub message: String,
+    /// Until it is tried again; below 0: it is due, or is being tried.
+    pub next_probe_seconds: f64,
+    pub probes_failed: i64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -151,6 +166,11 @@ SELECT v.* FROM (SELECT ARRAY[{}] AS n FROM {}.object_copies) c, unnest($1::text
        CASE WHEN r.paused_until < {PARKED} AND r.paused_until > {schema}.now_utc_micro_seconds()
             THEN ((r.paused_until - {schema}.now_utc_micro_seconds()) / 1e6)::double precision END AS paused_seconds_left,
        CASE WHEN r.paused_until > {schema}.now_utc_micro_seconds() THEN r.pause_reason END AS pause_reason,
+       CASE WHEN r.breaker_opened_at IS NOT NULL THEN json_build_object(
+           'open_seconds', ({schema}.now_utc_micro_seconds() - r.breaker_opened_at) / 1e6,
+           'blocks', r.breaker_blocks, 'class', r.breaker_class, 'message', r.breaker_message,
+           'next_probe_seconds', (r.probe_at - {schema}.now_utc_micro_seconds()) / 1e6,
+           'probes_failed', r.probes_failed) END AS breaker,
        coalesce(b.objects, 0) AS backlog_objects, coalesce(b.bytes, 0) AS backlog_bytes,
        coalesce(b.objects_of_unknown_size, 0) AS backlog_objects_of_unknown_size,
        coalesce(b.in_flight, 0) AS in_flight, coalesce(b.waiting, 0) AS waiting, coalesce(b.parked, 0) AS parked,

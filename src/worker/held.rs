@@ -27,6 +27,9 @@ struct Holding {
 
 impl Held {
     /// Enters a lease; the token is cancelled when it is lost, or when `stop` is.
+    ///
+    /// An older lease of the same row is over, or we could not have claimed it again. If its copy does not know that
+    /// yet, nobody else will tell it: the heartbeat asks for this one.
     pub fn enter(&self, lease: &Lease, stop: &CancellationToken) -> CancellationToken {
         let lost = stop.child_token();
         let holding = Holding {
@@ -37,7 +40,11 @@ impl Held {
             ending: false,
         };
         let mut held = self.lock();
-        held.insert(lease.key.clone(), holding);
+        let older = held.insert(lease.key.clone(), holding);
+        if let Some(older) = older.filter(|older| !older.ending && !older.lost.is_cancelled()) {
+            older.lost.cancel();
+            metrics::leases_lost(1);
+        }
         metrics::leases_held(held.len());
         lost
     }
@@ -128,6 +135,17 @@ mod tests {
         let lost = held.enter(&lease, &CancellationToken::new());
         assert!(!held.lose(&lease.key, Fence(8)) && !lost.is_cancelled());
         assert!(held.lose(&lease.key, FENCE) && lost.is_cancelled());
+    }
+
+    #[test]
+    fn a_row_that_is_claimed_again_stops_the_copy_of_the_lease_before() {
+        let (held, lease) = (Held::default(), lease());
+        let lost = held.enter(&lease, &CancellationToken::new());
+        let again = held.enter(&Lease { fence: Fence(8), ..self::lease() }, &CancellationToken::new());
+        assert!(lost.is_cancelled() && !again.is_cancelled());
+        // What the copy before still does concerns the new lease no more.
+        held.strike(&lease.key, FENCE);
+        assert!(held.until(&lease.key, Fence(8)).is_some());
     }
 
     #[test]

@@ -210,9 +210,11 @@ impl Runner {
     }
 
     async fn write(&self, lease: &Lease, report: Report) -> Answer {
-        let Some(until) = self.held.until(&lease.key, lease.fence) else { return Answer::Changed };
         let told = report.clone();
-        let answer = self.completer.write(report, until).await;
+        let answer = match self.held.until(&lease.key, lease.fence) {
+            Some(until) => self.completer.write(report, until).await,
+            None => Answer::Changed,
+        };
         if answer == Answer::Recorded {
             tell(lease, &told);
             if told.outcomes.iter().any(|(_, outcome)| !matches!(outcome, Outcome::Recorded(_))) {
