@@ -13,7 +13,8 @@ use crate::{
     http,
     lifecycle::{Endings, ExitReason, Lifecycle},
     listener::Listener,
-    queue::{self, Daemon, Pools, Queue, QueueError, SchemaFit},
+    metrics,
+    queue::{self, Daemon, Pools, Queue, QueueError, SchemaFit, Shared},
     store::Store,
     sweeper::{self, Sweeper},
     wake,
@@ -63,10 +64,11 @@ struct Prepared {
 /// A fitting schema, an entry among the daemons, a client per store.
 async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> anyhow::Result<Prepared> {
     patiently("look at the schema", || fit(config, queue, migrate)).await?;
+    patiently("look at the plans", || look_at_plans(queue)).await?;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let timeout = config.lease.timeout;
     let daemon = patiently("enter the list of daemons", || async {
-        queue.enlist(host.clone(), timeout).await.map_err(Trouble::from)
+        queue.enlist_as(host.clone(), timeout, Some(Shared::of(config))).await.map_err(Trouble::from)
     })
     .await?;
     let mut replicas = Vec::new();
@@ -109,6 +111,33 @@ async fn fit(config: &Config, queue: &Queue, migrate: bool) -> Result<(), Troubl
         "the schema has no columns for replica {}; run `copyhold migrate` with this configuration (or `copyhold run --migrate`)",
         missing.join(", ")
     )))
+}
+
+/// Work that is found slowly is found all the same: what is wrong is said loudly, and stops nobody. Without a function
+/// there is nothing to find it with.
+async fn look_at_plans(queue: &Queue) -> Result<(), Trouble> {
+    let all = match queue.plans().await {
+        Ok(all) => all,
+        Err(error) if error.is_away() => return Err(error.into()),
+        Err(error) => {
+            warn!(error = %error, "Could not look at the plans of the claims");
+            return Ok(());
+        }
+    };
+    for planned in &all {
+        let of = planned.lane.as_deref().unwrap_or("all lanes");
+        metrics::plan_wrong(of, !planned.flaws.is_empty());
+        for flaw in &planned.flaws {
+            error!(
+                lane = of,
+                "Finding the work of {of} is slow or fails: {flaw}; run `copyhold migrate`, then see `copyhold explain --plan`"
+            );
+        }
+    }
+    match all.iter().flat_map(|planned| &planned.flaws).find(|flaw| flaw.is_fatal()) {
+        Some(flaw) => Err(Trouble::Lasting(anyhow::anyhow!("{flaw}; {}", flaw.remedy()))),
+        None => Ok(()),
+    }
 }
 
 async fn work(
@@ -155,6 +184,7 @@ async fn work(
     };
     lifecycle.spawn("sweeper", drain, sweeper.run(drain.clone()));
     lifecycle.spawn("backlog", drain, sweeper::count_backlog(queue.clone(), drain.clone()));
+    lifecycle.spawn("differences", drain, sweeper::watch_differences(queue.clone(), drain.clone()));
     let (count, reserved, grace) = (config.workers.count, config.workers.reserved, config.shutdown.grace);
     let doorkeeper = Doorkeeper {
         config,

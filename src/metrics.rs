@@ -67,6 +67,21 @@ fn describe() {
         "1 while the replica is left alone because its store is not well, 0 else; by replica, the same from every daemon."
     );
     describe_gauge!(
+        "copyhold_daemons_differ",
+        Unit::Count,
+        "1 if the living daemons are not configured alike; by what: replicas, primary, bucket, lease."
+    );
+    describe_gauge!(
+        "copyhold_replica_unserved",
+        Unit::Count,
+        "1 if no living daemon copies to a replica that the schema has; by replica."
+    );
+    describe_gauge!(
+        "copyhold_plan_wrong",
+        Unit::Count,
+        "1 if PostgreSQL would not find a lane's work by its index, as seen when this process started; by lane."
+    );
+    describe_gauge!(
         "copyhold_listener_connected",
         Unit::Count,
         "1 if LISTEN is in place, 0 while only the poll works."
@@ -142,8 +157,8 @@ pub(crate) fn leases_swept(rows: usize) {
     counter!("copyhold_leases_swept_total").increment(rows as u64);
 }
 
-pub(crate) fn abandoned_again() {
-    counter!("copyhold_leases_abandoned_again_total").increment(1);
+pub(crate) fn abandoned_again(rows: usize) {
+    counter!("copyhold_leases_abandoned_again_total").increment(rows as u64);
 }
 
 pub(crate) fn copy_overdue() {
@@ -164,6 +179,18 @@ pub(crate) fn replica_served(replica: &ReplicaName, served: bool) {
 
 pub(crate) fn breaker_open(replica: &ReplicaName, open: bool) {
     gauge!("copyhold_breaker_open", "replica" => replica.to_string()).set(f64::from(u8::from(open)));
+}
+
+pub(crate) fn plan_wrong(lane: &str, wrong: bool) {
+    gauge!("copyhold_plan_wrong", "lane" => lane.to_owned()).set(f64::from(u8::from(wrong)));
+}
+
+pub(crate) fn daemons_differ(what: &'static str, differ: bool) {
+    gauge!("copyhold_daemons_differ", "what" => what).set(f64::from(u8::from(differ)));
+}
+
+pub(crate) fn replica_unserved(replica: &str, unserved: bool) {
+    gauge!("copyhold_replica_unserved", "replica" => replica.to_owned()).set(f64::from(u8::from(unserved)));
 }
 
 pub(crate) fn listener_connected(connected: bool) {

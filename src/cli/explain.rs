@@ -1,18 +1,24 @@
+mod plan;
+
 use anyhow::Context as _;
 use serde::{Serialize, Serializer};
 
 use super::{Verdict, given, queue, show, show::Untrusted};
 use crate::{
     config::Config,
-    domain::{ObjectKey, utc},
+    domain::{ObjectKey, Role, utc},
     queue::{Abandoned, CopyStory, FailureStory, Holder, PARKED_BY_HAND, Pin, ReplicaRow, State, Story},
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The key, byte for byte
-    #[arg(value_name = "KEY")]
-    key: String,
+    #[arg(value_name = "KEY", required_unless_present = "plan")]
+    key: Option<String>,
+    /// Instead of an object, explain how PostgreSQL finds work: that of one lane, if KEY is a replica's name, or of
+    /// all; exit code 1 if something is wrong with it
+    #[arg(long)]
+    plan: bool,
     /// Print one JSON document instead of text
     #[arg(long)]
     json: bool,
@@ -44,7 +50,10 @@ fn word<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> 
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let key = ObjectKey::new(args.key).context("KEY")?;
+    if args.plan {
+        return plan::run(config, args.key.as_deref(), args.json).await;
+    }
+    let key = ObjectKey::new(args.key.unwrap_or_default()).context("KEY")?;
     let (queue, pools) = queue(config)?;
     let story = queue.explain(&key).await?;
     let rows = queue.replica_rows().await?;
@@ -178,6 +187,12 @@ fn hindrance(config: &Config, rows: &[ReplicaRow], story: &Story, copy: &CopySto
     if let Some(why) = row.pin.as_ref().and_then(|pin| pin.forbids(&Pin::of(replica))) {
         return Some(format!("not copied to by a daemon of this configuration: {why}"));
     }
+    if let Some(breaker) = &row.breaker {
+        return Some(Untrusted(&breaker.why()).to_string());
+    }
+    if let Some(why) = no_source(rows, story) {
+        return Some(why);
+    }
     if story.daemons_alive == 0 {
         return Some("no daemon is alive: nothing is being copied (start one with `copyhold run`)".into());
     }
@@ -185,6 +200,21 @@ fn hindrance(config: &Config, rows: &[ReplicaRow], story: &Story, copy: &CopySto
         return Some(format!("nothing was ever written to {name}: `copyhold check` and the daemons' logs say why"));
     }
     None
+}
+
+/// Why the object cannot be read anywhere for now. Where no copy is on record, the primary is asked.
+fn no_source(rows: &[ReplicaRow], story: &Story) -> Option<String> {
+    let recorded = |row: &&ReplicaRow| {
+        story.copies.iter().any(|copy| copy.replica == row.name.as_str() && copy.recorded_at_us.is_some())
+    };
+    let holders: Vec<_> = rows.iter().filter(recorded).collect();
+    let asked = if holders.is_empty() { rows.iter().filter(|row| row.primary).collect() } else { holders };
+    let away = |row: &ReplicaRow| {
+        let breaker = row.breaker.as_ref().filter(|breaker| breaker.blocks.forbids(Role::Source))?;
+        Some(format!("{} cannot be read: {}", row.name, Untrusted(&breaker.why())))
+    };
+    let away: Vec<_> = asked.into_iter().map(away).collect::<Option<_>>()?;
+    (!away.is_empty()).then(|| away.join("; "))
 }
 
 /// `3m 2s ago (2026-11-21T20:03:11Z)`, or `in 3m 2s (…)`

@@ -48,7 +48,7 @@ struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 it failed, or (check) something does not work, or (explain, retry, park, forget) a \
+Exit codes: 0 done; 1 it failed, or (check, explain --plan) something does not work, or (explain, retry, park, forget) a \
 key is not registered or is left out; 2 the command line or the configuration is wrong.
 Settings can be overridden by environment variables: COPYHOLD_WORKERS__COUNT=16 sets count in [workers].";
 

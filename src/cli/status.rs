@@ -4,7 +4,11 @@ use super::{
     Verdict, queue, show,
     show::{Untrusted, age, bytes, table},
 };
-use crate::{config::Config, queue::Status};
+use crate::{
+    config::Config,
+    domain::Blocks,
+    queue::{BreakerStatus, Status},
+};
 
 /// Older figures are counted anew if that is cheap: no daemon seems to do it.
 const STALE_SECONDS: f64 = 30.0;
@@ -58,12 +62,14 @@ fn text(config: &Config, status: &Status) -> String {
             r.replica
         ));
     }
+    parts.extend(status.replicas.iter().filter_map(|r| r.breaker.as_ref().map(|breaker| sick(&r.replica, breaker))));
     if let Some(other) = status.replicas.iter().find(|r| r.primary && r.replica != config.primary.as_str()) {
         parts.push(format!(
             "the primary in force is {}, this configuration says {}: the database's word counts",
             other.replica, config.primary
         ));
     }
+    parts.extend(status.differences.iter().map(|differing| Untrusted(&differing.says).to_string()));
     if !status.failing.is_empty() {
         parts.push(format!("\nfailing\n{}", failing(status)));
     }
@@ -73,6 +79,27 @@ fn text(config: &Config, status: &Status) -> String {
         "\nno daemon is alive: nothing is being copied (start one with `copyhold run`)".into()
     });
     parts.join("\n")
+}
+
+/// `scw has not been used for 3m 2s: denied: …; tried again in 12s, 4 probes have failed`
+fn sick(replica: &str, breaker: &BreakerStatus) -> String {
+    let what = if breaker.blocks == Blocks::Writing.as_str() { "written to" } else { "used" };
+    let next = if breaker.next_probe_seconds > 0.0 {
+        format!("tried again in {}", age(Some(breaker.next_probe_seconds)))
+    } else {
+        "being tried, or about to be".to_owned()
+    };
+    let failed = match breaker.probes_failed {
+        0 => String::new(),
+        1 => ", 1 probe has failed".to_owned(),
+        n => format!(", {n} probes have failed"),
+    };
+    format!(
+        "{replica} has not been {what} for {}, its store is not well: {}: {}; {next}{failed}",
+        age(Some(breaker.open_seconds)),
+        Untrusted(&breaker.class),
+        Untrusted(&breaker.message)
+    )
 }
 
 fn replicas(status: &Status) -> String {

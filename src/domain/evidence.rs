@@ -65,7 +65,8 @@ impl Evidence {
                     Verdict::Object
                 }
             }
-            Class::Full => Verdict::Store(Blocks::Writing),
+            // A cap on what is read is one too.
+            Class::Full => Verdict::Store(Blocks::for_role(role)),
             // A storage class that it does not know keeps nobody from reading; the answer to a probe tells.
             Class::Misconfigured if role == Role::Target => Verdict::Ask { answering: Some(Blocks::Writing) },
             Class::Misconfigured => Verdict::Store(Blocks::All),
@@ -161,6 +162,7 @@ mod tests {
         let now = Instant::now();
         let verdict = |role, class| Evidence::default().failed(role, class, &key(0), now);
         assert_eq!(verdict(Role::Target, Class::Full), Verdict::Store(Blocks::Writing));
+        assert_eq!(verdict(Role::Source, Class::Full), Verdict::Store(Blocks::All));
         assert_eq!(verdict(Role::Source, Class::Misconfigured), Verdict::Store(Blocks::All));
         assert_eq!(verdict(Role::Target, Class::Misconfigured), Verdict::Ask { answering: Some(Blocks::Writing) });
         for class in [Class::Gone, Class::Changed, Class::Corrupt, Class::Refused, Class::Archived] {

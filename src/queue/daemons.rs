@@ -1,6 +1,6 @@
 use std::{fmt, time::Duration};
 
-use super::{Queue, QueueError, built, error::limited, micros};
+use super::{Queue, QueueError, Shared, built, error::limited, micros};
 use crate::domain::Fence;
 
 /// Bits of a fence below the daemon's id.
@@ -41,14 +41,26 @@ pub struct Daemon {
     pub id: DaemonId,
     pub host: String,
     pub lease_timeout: Duration,
+    /// `None`: it tells nobody.
+    pub config: Option<Shared>,
 }
 
 impl Queue {
     /// Enters this process in `daemons`, alive for `lease_timeout`.
     pub async fn enlist(&self, host: String, lease_timeout: Duration) -> Result<Daemon, QueueError> {
+        self.enlist_as(host, lease_timeout, None).await
+    }
+
+    /// The same, and tells the others how it is configured.
+    pub async fn enlist_as(
+        &self,
+        host: String,
+        lease_timeout: Duration,
+        config: Option<Shared>,
+    ) -> Result<Daemon, QueueError> {
         let sql = built(format!("-- queue::enlist\nSELECT nextval('{}.daemon_ids')::int", self.schema.quoted()));
         let id = limited("queue::enlist", sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
-        let daemon = Daemon { id: DaemonId(id), host, lease_timeout };
+        let daemon = Daemon { id: DaemonId(id), host, lease_timeout, config };
         self.stay(&daemon).await?;
         Ok(daemon)
     }
@@ -65,8 +77,8 @@ WITH dead AS (
         WHERE id <> $1 AND alive_until + 10 * lease_timeout_us < {schema}.now_utc_micro_seconds()
         FOR UPDATE SKIP LOCKED)
 )
-INSERT INTO {schema}.daemons AS d (id, host, process_id, version, alive_until, lease_timeout_us)
-VALUES ($1, $2, $3, $4, {schema}.now_utc_micro_seconds() + $5, $5)
+INSERT INTO {schema}.daemons AS d (id, host, process_id, version, alive_until, lease_timeout_us, config_fingerprint, config)
+VALUES ($1, $2, $3, $4, {schema}.now_utc_micro_seconds() + $5, $5, $6, $7::jsonb)
 ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until"
         ));
         let query = sqlx::query(sql)
@@ -74,7 +86,9 @@ ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until"
             .bind(&daemon.host)
             .bind(std::process::id().cast_signed())
             .bind(env!("CARGO_PKG_VERSION"))
-            .bind(micros(daemon.lease_timeout));
+            .bind(micros(daemon.lease_timeout))
+            .bind(daemon.config.as_ref().map(|config| config.fingerprint(daemon.lease_timeout)))
+            .bind(daemon.config.as_ref().map(Shared::json));
         limited("queue::stay", query.execute(&self.pool)).await?;
         Ok(())
     }

@@ -129,15 +129,24 @@ pub(super) fn begin_generation(schema: &SchemaName, replicas: &[ReplicaName]) ->
     }
 }
 
+/// Those that find the work of one lane.
+pub(super) fn of_lane(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> [Function; 3] {
+    [claim(schema, replicas, lane), fresh_claim(schema, replicas, lane), seek(schema, replicas, lane)]
+}
+
+/// What is no single lane's.
+pub(super) fn of_all_lanes(schema: &SchemaName, replicas: &[ReplicaName]) -> [Function; 3] {
+    [next_due(schema, replicas), unclaim(schema), begin_generation(schema, replicas)]
+}
+
+/// How a function tells which version has made it.
+pub(super) fn signature() -> String {
+    format!("Made by copyhold {}.", env!("CARGO_PKG_VERSION"))
+}
+
 /// All of them, for every replica of the schema.
 pub(super) fn all(schema: &SchemaName, replicas: &[ReplicaName]) -> Vec<Function> {
-    let of_lane =
-        |lane| [claim(schema, replicas, lane), fresh_claim(schema, replicas, lane), seek(schema, replicas, lane)];
-    replicas
-        .iter()
-        .flat_map(of_lane)
-        .chain([next_due(schema, replicas), unclaim(schema), begin_generation(schema, replicas)])
-        .collect()
+    replicas.iter().flat_map(|lane| of_lane(schema, replicas, lane)).chain(of_all_lanes(schema, replicas)).collect()
 }
 
 const NEXT_DUE: &str = "next_due";
@@ -232,9 +241,9 @@ CREATE OR REPLACE FUNCTION {schema}.\"{name}\"({arguments}) RETURNS {returns}
 LANGUAGE plpgsql {settings}
 AS $function${body}$function$;
 REVOKE ALL ON FUNCTION {schema}.\"{name}\" FROM PUBLIC;
-COMMENT ON FUNCTION {schema}.\"{name}\" IS '{about} Made by copyhold {}.';
+COMMENT ON FUNCTION {schema}.\"{name}\" IS '{about} {}';
 ",
-            env!("CARGO_PKG_VERSION")
+            signature()
         )
     }
 }

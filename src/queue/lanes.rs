@@ -36,7 +36,7 @@ pub(super) async fn derive(
     enter_replicas(connection, schema, wanted, primary).await?;
     let all = known_replicas(connection, schema).await?;
     for replica in &all {
-        for (name, definition) in indexes(schema, replica) {
+        for (name, definition) in indexes(replica) {
             if build_index(connection, schema, &name, &definition).await? {
                 derived.indexes_built.push(name);
             }
@@ -59,6 +59,12 @@ pub(super) async fn derive(
 #[must_use]
 pub fn lane_index(replica: &ReplicaName) -> String {
     format!("object_copies_{replica}_lane")
+}
+
+/// It ends in id and not in the key: a quarter of the size, and a claim reads neighbouring rows.
+pub(super) fn lane_definition(replica: &ReplicaName) -> String {
+    let (copy, due) = (replica.column(), replica.due_column());
+    format!("({due}, id) WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NULL")
 }
 
 /// Instant on any size: the default 0 of old rows lives in the catalogue, and makes all of them due in order of arrival.
@@ -130,22 +136,21 @@ async fn known_replicas(connection: &mut PgConnection, schema: &SchemaName) -> R
     names.into_iter().map(name).collect()
 }
 
-fn indexes(schema: &SchemaName, replica: &ReplicaName) -> [(String, String); 2] {
-    let table = format!("{}.object_copies", schema.quoted());
+fn indexes(replica: &ReplicaName) -> [(String, String); 2] {
     let (copy, due) = (replica.column(), replica.due_column());
-    let parked = format!("object_copies_{replica}_parked");
-    [
-        // The lane ends in id and not in the key: a quarter of the size, and a claim reads neighbouring rows.
-        (
-            lane_index(replica),
-            format!("ON {table} ({due}, id) WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NULL"),
-        ),
-        (parked, format!("ON {table} (id) WHERE {copy} IS NULL AND {due} = {PARKED}")),
-    ]
+    let parked = format!("(id) WHERE {copy} IS NULL AND {due} = {PARKED}");
+    [(lane_index(replica), lane_definition(replica)), (format!("object_copies_{replica}_parked"), parked)]
 }
 
-/// Builds the index beside running work. One that an interrupted build left invalid is dropped first: IF NOT EXISTS
-/// would skip it and leave it invalid for ever.
+/// Whether an index is what it should be, by its definition as PostgreSQL writes it: with parentheses, quotes and casts
+/// of its own.
+pub(super) fn is_defined_as(found: &str, wanted: &str) -> bool {
+    let bare = |text: &str| text.replace("::bigint", "").replace(['(', ')', '"', '\'', ' '], "");
+    bare(found).ends_with(&bare(wanted))
+}
+
+/// Builds the index beside running work. One that an interrupted build left invalid, or that is another, is dropped
+/// first: IF NOT EXISTS would skip it and leave it so for ever.
 async fn build_index(
     connection: &mut PgConnection,
     schema: &SchemaName,
@@ -153,22 +158,27 @@ async fn build_index(
     definition: &str,
 ) -> Result<bool, QueueError> {
     let index = format!("{}.\"{name}\"", schema.quoted());
-    let valid: Option<bool> =
-        sqlx::query_scalar("-- queue::lanes\nSELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)")
-            .bind(&index)
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(QueueError::database("queue::lanes"))?;
-    if valid == Some(true) {
-        return Ok(false);
-    }
+    let sql = "-- queue::lanes
+SELECT indisvalid, pg_get_indexdef(indexrelid) FROM pg_index WHERE indexrelid = to_regclass($1)";
+    let found: Option<(bool, String)> = sqlx::query_as(sql)
+        .bind(&index)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(QueueError::database("queue::lanes"))?;
     // lock_timeout would also end the build's wait for old snapshots, and leave it invalid.
-    execute(connection, "SET lock_timeout = 0".into()).await?;
-    if valid == Some(false) {
-        info!("Index {name} was left half-built by an earlier migration, building it again");
-        execute(connection, format!("DROP INDEX CONCURRENTLY {index}")).await?;
+    let patiently = "SET lock_timeout = 0";
+    match found {
+        Some((true, found)) if is_defined_as(&found, definition) => return Ok(false),
+        Some((valid, _)) => {
+            let why = if valid { "is not what it should be" } else { "was left half-built by an earlier migration" };
+            info!("Index {name} {why}, building it again");
+            execute(connection, patiently.into()).await?;
+            execute(connection, format!("DROP INDEX CONCURRENTLY {index}")).await?;
+        }
+        None => execute(connection, patiently.into()).await?,
     }
-    execute(connection, format!("CREATE INDEX CONCURRENTLY \"{name}\" {definition}")).await?;
+    let table = format!("{}.object_copies", schema.quoted());
+    execute(connection, format!("CREATE INDEX CONCURRENTLY \"{name}\" ON {table} {definition}")).await?;
     info!("Built index {name}");
     Ok(true)
 }

@@ -14,6 +14,7 @@ mod complete;
 mod connect;
 mod daemons;
 mod ddl;
+mod differences;
 mod error;
 mod explain;
 mod forget;
@@ -23,6 +24,7 @@ mod migrate;
 mod notice;
 mod park;
 mod pause;
+mod plan;
 mod reclaim;
 mod register;
 mod release;
@@ -47,6 +49,7 @@ pub use claim::{ClaimError, Claimed, Position};
 pub use complete::Report;
 pub use connect::{Pools, STATEMENT_TIMEOUT, direct_options, probe};
 pub use daemons::{Daemon, DaemonId};
+pub use differences::{Difference, Shared};
 pub use error::QueueError;
 pub use explain::{Abandoned, CopyStory, FailureStory, Holder, State, Story};
 pub use forget::Forgotten;
@@ -55,12 +58,13 @@ pub use lanes::{Derived, lane_index};
 pub use migrate::{MigrateError, Migrated, migrate};
 pub use notice::Notice;
 pub use pause::Pause;
+pub use plan::{Flaw, Planned};
 pub use reclaim::Reclaimed;
 pub use register::Registered;
 pub use replicas::{Admission, Pin, ReplicaRow};
 pub use retry::Which;
 pub use seek::Sought;
-pub use status::{DaemonStatus, FailingCopy, ReplicaStatus, Status};
+pub use status::{BreakerStatus, DaemonStatus, FailingCopy, ReplicaStatus, Status};
 pub use turn::{PARKED_BY_HAND, Turned};
 pub use version::{SCHEMA_VERSION, SchemaFit};
 
@@ -146,13 +150,7 @@ impl Queue {
     pub fn statements(&self) -> Vec<Hot> {
         let s = &self.statements;
         let (schema, replicas) = (&self.schema, &self.replicas);
-        let each = replicas.iter().flat_map(|lane| {
-            [
-                Hot::run_by(functions::claim(schema, replicas, lane)),
-                Hot::run_by(functions::fresh_claim(schema, replicas, lane)),
-                Hot::run_by(functions::seek(schema, replicas, lane)),
-            ]
-        });
+        let each = replicas.iter().flat_map(|lane| functions::of_lane(schema, replicas, lane).map(Hot::run_by));
         let others = [
             ("claim_these", &s.claim_these),
             ("renew", &s.renew),
@@ -163,12 +161,7 @@ impl Queue {
             ("conclude", &s.conclude),
         ];
         let others = others.map(|(name, sql)| Hot { name: name.into(), sql: sql.as_str().into(), by_function: false });
-        let without_lane = [
-            functions::next_due(schema, replicas),
-            functions::unclaim(schema),
-            functions::begin_generation(schema, replicas),
-        ]
-        .map(Hot::run_by);
+        let without_lane = functions::of_all_lanes(schema, replicas).map(Hot::run_by);
         each.chain(without_lane).chain(others).collect()
     }
 

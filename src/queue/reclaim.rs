@@ -13,6 +13,8 @@ pub(super) const BATCH: i64 = 500;
 /// not do so all the time. Each further time it is twice as long.
 const SECOND_TIME: Duration = Duration::from_secs(10);
 const AT_MOST: Duration = Duration::from_mins(15);
+/// An object that is only to be read again waits by so many times as long at most.
+const MOST_TIMES: i32 = 10;
 
 /// A lease that ended without its holder.
 #[derive(Debug, Clone)]
@@ -64,8 +66,10 @@ swept AS (
     ON CONFLICT (object_key) DO UPDATE
        SET times = CASE WHEN s.generation = excluded.generation THEN s.times ELSE 0 END + 1,
            generation = excluded.generation, last_at = excluded.last_at,
-           -- What was to be read again still is, and not before this holder's last request has arrived as well.
-           verify_at = CASE WHEN s.verify_at IS NOT NULL THEN {now} + $2 ELSE excluded.verify_at END
+           -- What was to be read again still is, and not before this holder's last request has arrived as well; later
+           -- each time, should reading it be what its holders die of.
+           verify_at = CASE WHEN s.verify_at IS NOT NULL THEN {now} + $2 * least(s.times + 1, {MOST_TIMES})
+                            ELSE excluded.verify_at END
     RETURNING object_key, times,
               CASE WHEN times > 1
                    THEN (least({first_wait} * 2.0 ^ (least(times, 30) - 2), {longest}) * (0.8 + 0.4 * random()))::bigint

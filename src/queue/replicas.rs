@@ -1,5 +1,9 @@
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
+use serde::{Deserialize, Serialize};
 use sqlx::{Row as _, postgres::PgRow};
 
 use super::{Breaker, PARKED, Pause, Queue, QueueError, built, error::limited};
@@ -11,10 +15,16 @@ use crate::{
 const ROWS: &str = "queue::replica_rows";
 
 /// Where the copies of a replica are: another bucket must not inherit its proofs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pin {
     pub endpoint: String,
     pub bucket: String,
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bucket {} at {}", self.bucket, self.endpoint)
+    }
 }
 
 impl Pin {
@@ -29,9 +39,8 @@ impl Pin {
     pub fn forbids(&self, configured: &Self) -> Option<String> {
         (self != configured).then(|| {
             format!(
-                "its recorded copies are in bucket {} at {}, the configuration names {} at {}: restore the setting, or \
-                 give the other bucket a replica name of its own",
-                self.bucket, self.endpoint, configured.bucket, configured.endpoint
+                "its recorded copies are in {self}, the configuration names {configured}: restore the setting, or \
+                 give the other bucket a replica name of its own"
             )
         })
     }

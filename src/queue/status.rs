@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{PARKED, Queue, QueueError, built, error::limited};
+use super::{Difference, PARKED, Queue, QueueError, built, error::limited};
 
 /// Below this size of the table its rows are counted, else estimated.
 const COUNTED_BELOW_BYTES: i64 = 64 << 20;
@@ -17,6 +17,24 @@ pub struct Status {
     pub replicas: Vec<ReplicaStatus>,
     pub daemons: Vec<DaemonStatus>,
     pub failing: Vec<FailingCopy>,
+    /// In what the living daemons differ.
+    pub differences: Vec<Differing>,
+}
+
+/// One difference, in words.
+#[derive(Debug, Clone, Serialize)]
+pub struct Differing {
+    /// `replicas`, `primary`, `bucket`, `lease` or `unserved`.
+    pub what: &'static str,
+    pub replica: Option<String>,
+    pub says: String,
+}
+
+impl From<Difference> for Differing {
+    fn from(difference: Difference) -> Self {
+        let replica = difference.replica().map(str::to_owned);
+        Self { what: difference.what(), replica, says: difference.to_string() }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,6 +50,8 @@ pub struct ReplicaStatus {
     /// `None`: until it is resumed.
     pub paused_seconds_left: Option<f64>,
     pub pause_reason: Option<String>,
+    /// `None`: nothing is known to be wrong with its store.
+    pub breaker: Option<BreakerStatus>,
     /// Copies on record.
     #[serde(default)]
     pub recorded: i64,
@@ -48,6 +68,19 @@ pub struct ReplicaStatus {
     /// Copies whose last attempt failed.
     #[serde(default)]
     pub failing: i64,
+}
+
+/// Why no daemon uses a replica for now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BreakerStatus {
+    pub open_seconds: f64,
+    /// `writing`: it is still read; `all`: it is not.
+    pub blocks: String,
+    pub class: String,
+    pub message: String,
+    /// Until it is tried again; below 0: it is due, or is being tried.
+    pub next_probe_seconds: f64,
+    pub probes_failed: i64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -87,7 +120,9 @@ impl Queue {
                 recorded.get(&replica.replica).copied().unwrap_or_else(|| (objects - replica.backlog_objects).max(0));
             replica.failing = failing.iter().filter(|f| f.replica == replica.replica).map(|f| f.copies).sum();
         }
-        Ok(Status { objects, estimated: !counted, replicas, daemons: self.daemon_statuses().await?, failing })
+        let differences = self.differences().await?.into_iter().map(Differing::from).collect();
+        let daemons = self.daemon_statuses().await?;
+        Ok(Status { objects, estimated: !counted, replicas, daemons, failing, differences })
     }
 
     /// The backlog as the table has it, per replica.
@@ -131,6 +166,11 @@ SELECT v.* FROM (SELECT ARRAY[{}] AS n FROM {}.object_copies) c, unnest($1::text
        CASE WHEN r.paused_until < {PARKED} AND r.paused_until > {schema}.now_utc_micro_seconds()
             THEN ((r.paused_until - {schema}.now_utc_micro_seconds()) / 1e6)::double precision END AS paused_seconds_left,
        CASE WHEN r.paused_until > {schema}.now_utc_micro_seconds() THEN r.pause_reason END AS pause_reason,
+       CASE WHEN r.breaker_opened_at IS NOT NULL THEN json_build_object(
+           'open_seconds', ({schema}.now_utc_micro_seconds() - r.breaker_opened_at) / 1e6,
+           'blocks', r.breaker_blocks, 'class', r.breaker_class, 'message', r.breaker_message,
+           'next_probe_seconds', (r.probe_at - {schema}.now_utc_micro_seconds()) / 1e6,
+           'probes_failed', r.probes_failed) END AS breaker,
        coalesce(b.objects, 0) AS backlog_objects, coalesce(b.bytes, 0) AS backlog_bytes,
        coalesce(b.objects_of_unknown_size, 0) AS backlog_objects_of_unknown_size,
        coalesce(b.in_flight, 0) AS in_flight, coalesce(b.waiting, 0) AS waiting, coalesce(b.parked, 0) AS parked,

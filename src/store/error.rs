@@ -217,6 +217,28 @@ impl fmt::Display for StoreError {
 impl Error for StoreError {}
 
 impl Operation {
+    /// Whether it waits for its turn while the store throttles. What looks after a store must not wait behind what it
+    /// is to judge, and what throws parts away has little time.
+    pub(super) const fn is_paced(self) -> bool {
+        match self {
+            Self::Connect
+            | Self::GetObject
+            | Self::HeadObject
+            | Self::PutObject
+            | Self::CreateMultipartUpload
+            | Self::UploadPart
+            | Self::CompleteMultipartUpload => true,
+            Self::HeadBucket
+            | Self::AbortMultipartUpload
+            | Self::ListObjects
+            | Self::ListObjectVersions
+            | Self::ListMultipartUploads
+            | Self::DeleteObject
+            | Self::GetBucketVersioning
+            | Self::GetObjectLockConfiguration => false,
+        }
+    }
+
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

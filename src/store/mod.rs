@@ -94,24 +94,7 @@ impl Store {
     {
         let call = Box::pin(call);
         async move {
-            let paced = match operation {
-                // A probe must not wait behind what it is to judge; what throws parts away has little time.
-                Operation::ListObjects
-                | Operation::ListObjectVersions
-                | Operation::ListMultipartUploads
-                | Operation::HeadBucket
-                | Operation::GetBucketVersioning
-                | Operation::GetObjectLockConfiguration
-                | Operation::AbortMultipartUpload
-                | Operation::DeleteObject => None,
-                Operation::Connect
-                | Operation::GetObject
-                | Operation::HeadObject
-                | Operation::PutObject
-                | Operation::CreateMultipartUpload
-                | Operation::UploadPart
-                | Operation::CompleteMultipartUpload => Some(self.pace.enter().await),
-            };
+            let pass = if operation.is_paced() { Some(self.pace.enter().await) } else { None };
             // From here on, and not before: that we spare the store is not its slowness.
             let began = Instant::now();
             let idle = if operation == Operation::CompleteMultipartUpload { COMPLETE_IDLE } else { IDLE };
@@ -131,7 +114,7 @@ impl Store {
                     format!("nothing moved to or from {} for {} s", self.endpoint, idle.as_secs()),
                 )),
             };
-            if paced.is_some() {
+            if pass.is_some() {
                 match &answer {
                     Ok(_) => self.pace.succeeded(),
                     Err(error) if error.class() == Class::Throttled => self.pace.throttled(error.retry_after()),

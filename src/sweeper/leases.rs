@@ -16,6 +16,9 @@ use crate::{
     wake::Waker,
 };
 
+/// Of objects that were abandoned again, those that are named: the ones it happened to most often.
+const SUSPECTS_NAMED: usize = 5;
+
 /// Frees rows whose lease has ended without its holder. Several daemons may run it; one acts at a time.
 #[derive(Debug)]
 pub struct Sweeper {
@@ -84,17 +87,21 @@ fn say(freed: &[Reclaimed]) {
             example.key
         );
     }
-    for again in freed.iter().filter(|one| one.times > 1) {
-        metrics::abandoned_again();
+    let mut again: Vec<_> = freed.iter().filter(|one| one.times > 1).collect();
+    metrics::abandoned_again(again.len());
+    again.sort_by_key(|one| std::cmp::Reverse(one.times));
+    for one in again.iter().take(SUSPECTS_NAMED) {
+        let Reclaimed { key, holder, times } = one;
         warn!(
-            object.key = %again.key,
-            daemon = again.holder.number(),
-            times = again.times,
-            "{} has lost its holder {} times in a row, daemon {} the last: it waits longer each time and is copied \
-             alone. If those daemons died of it, `copyhold park` puts it aside",
-            again.key,
-            again.times,
-            again.holder
+            object.key = %key,
+            daemon = holder.number(),
+            times,
+            "{key} has lost its holder {times} times in a row, daemon {holder} the last: it waits longer each time and is \
+             copied alone. If those daemons died of it, `copyhold park` puts it aside"
         );
+    }
+    if again.len() > SUSPECTS_NAMED {
+        let more = again.len() - SUSPECTS_NAMED;
+        warn!(objects = again.len(), "{more} objects more have lost their holders several times in a row");
     }
 }

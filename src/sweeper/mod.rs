@@ -1,6 +1,7 @@
 //! What dead workers left behind, and the figures of the backlog: duties that one daemon at a time performs.
 
 mod clock;
+mod differences;
 mod leases;
 
 use std::time::Duration;
@@ -9,6 +10,7 @@ use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub use differences::watch_differences;
 pub use leases::Sweeper;
 
 use crate::{metrics, queue::Queue};

@@ -156,7 +156,10 @@ impl Claimer {
         let lanes = match self.lanes.choose(Room::Any) {
             Choice::Ask { lanes, .. } if self.slots.free(Room::Any) > 0 => lanes,
             Choice::Ask { .. } | Choice::Wait => {
-                let found = if sourceless { 0 } else { self.pass_fresh().await? };
+                if sourceless {
+                    return Ok(Pass::Full(Instant::now() + FRESH_EVERY));
+                }
+                let found = self.pass_fresh().await?;
                 return Ok(if found == 0 { Pass::Full(self.fresh_at) } else { Pass::Found(found) });
             }
         };

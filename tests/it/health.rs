@@ -2,9 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use copyhold::sandbox::s3::{Fault, Gate, Op, When};
+use copyhold::{
+    domain::{Blocks, Class},
+    queue::Probed,
+    sandbox::s3::{Fault, Gate, Op, When},
+};
 
-use crate::world::{World, replica, soon};
+use crate::world::{World, printed, replica, soon};
 
 const OPEN: &str = "SELECT breaker_opened_at IS NOT NULL FROM copyhold.replicas WHERE name = 'scw'";
 const CLOSED: &str = "SELECT count(breaker_opened_at) = 0 FROM copyhold.replicas";
@@ -148,10 +152,6 @@ async fn a_store_that_answers_but_takes_nothing_is_tried_with_one_object_at_a_ti
 
 #[tokio::test]
 async fn what_was_found_out_about_one_opening_changes_no_other() {
-    use copyhold::{
-        domain::{Blocks, Class},
-        queue::Probed,
-    };
     let world = World::new().await;
     let (queue, scw) = (world.queue(), replica("scw"));
     let breaker = async || {
@@ -279,4 +279,26 @@ async fn a_throttling_store_is_slowed_down_and_not_stopped() {
     world.until_recorded("scw", 60).await;
     assert_eq!(world.number(ATTEMPTS).await, 0);
     assert!(!daemon.log().contains("its breaker is open"), "it was stopped");
+}
+
+#[tokio::test]
+async fn status_and_explain_say_which_store_is_not_well_and_why() {
+    let world = World::new().await;
+    world.upload("photo", "bytes").await;
+    let queue = world.queue();
+    let open = async |name, blocks, class, message| {
+        assert!(queue.open_breaker(&replica(name), blocks, class, message).await.unwrap());
+    };
+    open("scw", Blocks::Writing, Class::Full, "target scw: PutObject: 507 \u{1b}[2J").await;
+    open("b2", Blocks::All, Class::Transient, "source b2: GetObject: reset").await;
+    let status = printed(&world.run(&["status"]).await);
+    assert!(status.contains("scw has not been written to for "), "{status}");
+    assert!(status.contains("full: target scw: PutObject: 507 \\u{1b}[2J; tried again in "), "{status}");
+    assert!(status.contains("b2 has not been used for ") && status.contains("GetObject: reset; "), "{status}");
+    let json: serde_json::Value = serde_json::from_slice(&world.run(&["status", "--json"]).await.stdout).unwrap();
+    assert_eq!(json["replicas"][0]["breaker"]["blocks"], "all");
+    assert_eq!(json["replicas"][0]["breaker"]["probes_failed"], 0);
+    let story = printed(&world.run(&["explain", "photo"]).await);
+    assert!(story.contains("its breaker is open since 2"), "{story}");
+    assert!(story.contains("b2 cannot be read: its breaker is open since 2"), "wasabi has no source: {story}");
 }

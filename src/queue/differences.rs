@@ -1,0 +1,276 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Pin, Queue, QueueError, ReplicaRow, built, error::limited};
+use crate::config::Config;
+
+/// What a daemon tells the others of its configuration: what they would have to agree on. No secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    pub primary: String,
+    pub replicas: BTreeMap<String, Pin>,
+}
+
+impl Shared {
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let replicas = config.replicas.iter().map(|r| (r.name.to_string(), Pin::of(r))).collect();
+        Self { primary: config.primary.to_string(), replicas }
+    }
+
+    pub(super) fn json(&self) -> String {
+        // Cannot fail: strings, and maps whose keys are strings.
+        serde_json::to_string(self).expect("a configuration as JSON")
+    }
+
+    /// Equal where these settings and the lease timeout are equal.
+    pub(super) fn fingerprint(&self, lease_timeout: Duration) -> String {
+        let text = format!("{} {}", self.json(), lease_timeout.as_micros());
+        format!("{:016x}", crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, text.as_bytes()))
+    }
+}
+
+/// A daemon that lives, as it has described itself.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub id: i32,
+    pub lease_timeout: Duration,
+    pub config: Shared,
+}
+
+/// In what the daemons, or they and the database, differ. All of it is safe; some of it leaves copies unmade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Difference {
+    /// Not all know of a replica.
+    Replicas { replica: String, with: Ids, without: Ids },
+    /// They name several primaries, or another one than is in force.
+    Primary { named: BTreeMap<String, Ids>, in_force: Option<String> },
+    /// One name stands for several buckets, or for another one than the recorded copies are in.
+    Bucket { replica: String, places: Vec<(Pin, Ids)>, pinned: Option<Pin> },
+    /// Their leases last for different times.
+    Lease { timeouts: BTreeMap<Duration, Ids> },
+    /// The schema has the replica, and nobody copies to it.
+    Unserved { replica: String },
+}
+
+/// Of daemons.
+pub type Ids = BTreeSet<i32>;
+
+impl Difference {
+    /// In the metric's label.
+    pub const KINDS: [&'static str; 4] = ["replicas", "primary", "bucket", "lease"];
+
+    /// One of [`Difference::KINDS`], or `unserved`.
+    #[must_use]
+    pub fn what(&self) -> &'static str {
+        match self {
+            Self::Replicas { .. } => "replicas",
+            Self::Primary { .. } => "primary",
+            Self::Bucket { .. } => "bucket",
+            Self::Lease { .. } => "lease",
+            Self::Unserved { .. } => "unserved",
+        }
+    }
+
+    /// Whose difference it is, if it is a replica's.
+    #[must_use]
+    pub fn replica(&self) -> Option<&str> {
+        match self {
+            Self::Replicas { replica, .. } | Self::Bucket { replica, .. } | Self::Unserved { replica } => Some(replica),
+            Self::Primary { .. } | Self::Lease { .. } => None,
+        }
+    }
+}
+
+/// Compares the living daemons with each other and with what the database says of the replicas.
+#[must_use]
+pub fn differences(peers: &[Peer], rows: &[ReplicaRow]) -> Vec<Difference> {
+    let mut found = Vec::new();
+    if peers.is_empty() {
+        return found;
+    }
+    let known: BTreeSet<&String> = peers.iter().flat_map(|peer| peer.config.replicas.keys()).collect();
+    for replica in known {
+        let (with, without): (Vec<_>, Vec<_>) =
+            peers.iter().partition(|peer| peer.config.replicas.contains_key(replica));
+        if !without.is_empty() {
+            let ids = |peers: Vec<&Peer>| peers.into_iter().map(|peer| peer.id).collect();
+            found.push(Difference::Replicas { replica: replica.clone(), with: ids(with), without: ids(without) });
+        }
+        found.extend(bucket_difference(peers, rows, replica));
+    }
+    let mut named: BTreeMap<String, Ids> = BTreeMap::new();
+    let mut timeouts: BTreeMap<Duration, Ids> = BTreeMap::new();
+    for peer in peers {
+        named.entry(peer.config.primary.clone()).or_default().insert(peer.id);
+        timeouts.entry(peer.lease_timeout).or_default().insert(peer.id);
+    }
+    let in_force = rows.iter().find(|row| row.primary).map(|row| row.name.to_string());
+    if named.len() > 1 || in_force.as_ref().is_some_and(|primary| !named.contains_key(primary)) {
+        found.push(Difference::Primary { named, in_force });
+    }
+    if timeouts.len() > 1 {
+        found.push(Difference::Lease { timeouts });
+    }
+    for row in rows {
+        let serves = |peer: &&Peer| {
+            let place = peer.config.replicas.get(row.name.as_str());
+            place.is_some_and(|place| row.pin.as_ref().is_none_or(|pin| pin == place))
+        };
+        if !peers.iter().any(|peer| serves(&peer)) {
+            found.push(Difference::Unserved { replica: row.name.to_string() });
+        }
+    }
+    found
+}
+
+fn bucket_difference(peers: &[Peer], rows: &[ReplicaRow], replica: &str) -> Option<Difference> {
+    let mut places: Vec<(Pin, Ids)> = Vec::new();
+    for peer in peers {
+        let Some(place) = peer.config.replicas.get(replica) else { continue };
+        match places.iter_mut().find(|(known, _)| known == place) {
+            Some((_, ids)) => drop(ids.insert(peer.id)),
+            None => places.push((place.clone(), Ids::from([peer.id]))),
+        }
+    }
+    let pinned = rows.iter().find(|row| row.name.as_str() == replica).and_then(|row| row.pin.clone());
+    let elsewhere = pinned.as_ref().is_some_and(|pin| places.iter().any(|(place, _)| place != pin));
+    (places.len() > 1 || elsewhere).then(|| Difference::Bucket { replica: replica.to_owned(), places, pinned })
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replicas { replica, with, without } => write!(
+                f,
+                "replica {replica} is in the configuration of {}, not of {}: only the former copy to it",
+                list(with),
+                list(without)
+            ),
+            Self::Primary { named, in_force } => {
+                let named = each(named.iter().map(|(name, ids)| (name.clone(), ids)));
+                let in_force = in_force.as_deref().unwrap_or("none");
+                write!(f, "the primary is {named}; in force is {in_force}, as the database says")
+            }
+            Self::Bucket { replica, places, pinned } => {
+                let places = each(places.iter().map(|(place, ids)| (place.to_string(), ids)));
+                write!(f, "replica {replica} is {places}")?;
+                match pinned {
+                    Some(pin) => {
+                        write!(f, "; its recorded copies are in {pin}, and whoever names another leaves it alone")
+                    }
+                    None => Ok(()),
+                }
+            }
+            Self::Lease { timeouts } => {
+                let timeouts = each(timeouts.iter().map(|(timeout, ids)| (format!("{timeout:?}"), ids)));
+                write!(f, "lease.timeout is {timeouts}: what dies is taken over sooner or later accordingly")
+            }
+            Self::Unserved { replica } => {
+                write!(f, "no living daemon copies to replica {replica}, which the schema has: its backlog grows")
+            }
+        }
+    }
+}
+
+fn each<'a>(values: impl Iterator<Item = (String, &'a Ids)>) -> String {
+    values.map(|(value, ids)| format!("{value} for {}", list(ids))).collect::<Vec<_>>().join(", ")
+}
+
+/// `daemon 3`, `daemons 1, 2`.
+fn list(ids: &Ids) -> String {
+    let plural = if ids.len() == 1 { "" } else { "s" };
+    format!("daemon{plural} {}", ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+}
+
+impl Queue {
+    /// In what the living daemons differ. Those of before they described themselves are passed over.
+    pub async fn differences(&self) -> Result<Vec<Difference>, QueueError> {
+        let statement = "queue::differences";
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- {statement}
+SELECT id, lease_timeout_us, config::text FROM {schema}.daemons
+WHERE alive_until > {schema}.now_utc_micro_seconds() AND config IS NOT NULL ORDER BY id"
+        ));
+        let rows: Vec<(i32, i64, String)> = limited(statement, sqlx::query_as(sql).fetch_all(&self.pool)).await?;
+        // What a later version says of itself in other words is passed over as well.
+        let peer = |(id, lease, config): (i32, i64, String)| {
+            let config = serde_json::from_str(&config).ok()?;
+            Some(Peer { id, lease_timeout: Duration::from_micros(lease.unsigned_abs()), config })
+        };
+        let peers: Vec<_> = rows.into_iter().filter_map(peer).collect();
+        Ok(differences(&peers, &self.replica_rows().await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ReplicaName;
+
+    fn place(bucket: &str) -> Pin {
+        Pin { endpoint: "https://s3.example".into(), bucket: bucket.into() }
+    }
+
+    fn peer(id: i32, lease: u64, primary: &str, replicas: &[(&str, &str)]) -> Peer {
+        let replicas = replicas.iter().map(|(name, bucket)| ((*name).to_owned(), place(bucket))).collect();
+        let config = Shared { primary: primary.into(), replicas };
+        Peer { id, lease_timeout: Duration::from_secs(lease), config }
+    }
+
+    fn row(name: &str, primary: bool, bucket: Option<&str>) -> ReplicaRow {
+        ReplicaRow {
+            name: ReplicaName::new(name).unwrap(),
+            primary,
+            pin: bucket.map(place),
+            admission: None,
+            pause: None,
+            breaker: None,
+        }
+    }
+
+    #[test]
+    fn daemons_that_are_configured_alike_do_not_differ() {
+        let rows = [row("b2", true, Some("x")), row("scw", false, None)];
+        let peers = [1, 2].map(|id| peer(id, 90, "b2", &[("b2", "x"), ("scw", "y")]));
+        assert!(differences(&peers, &rows).is_empty());
+        assert!(differences(&[], &rows).is_empty(), "nobody is there to differ");
+        let [one, other] = peers;
+        assert_eq!(one.config.fingerprint(one.lease_timeout), other.config.fingerprint(other.lease_timeout));
+        assert_ne!(one.config.fingerprint(Duration::from_secs(1)), one.config.fingerprint(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn each_difference_is_told_once_and_by_whose_it_is() {
+        let rows = [row("b2", true, Some("x")), row("gone", false, Some("z")), row("scw", false, Some("y"))];
+        let peers = [
+            peer(1, 90, "b2", &[("b2", "x"), ("scw", "y")]),
+            peer(2, 90, "scw", &[("b2", "x")]),
+            peer(3, 30, "b2", &[("b2", "x"), ("scw", "another")]),
+        ];
+        let found = differences(&peers, &rows);
+        let told: Vec<_> = found.iter().map(|d| (d.what(), d.replica().unwrap_or_default())).collect();
+        assert_eq!(
+            told,
+            [("replicas", "scw"), ("bucket", "scw"), ("primary", ""), ("lease", ""), ("unserved", "gone")]
+        );
+        let says: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert!(says[0].contains("of daemons 1, 3, not of daemon 2"), "{}", says[0]);
+        assert!(says[1].contains("bucket another at https://s3.example for daemon 3"), "{}", says[1]);
+        assert!(says[2].contains("b2 for daemons 1, 3, scw for daemon 2; in force is b2"), "{}", says[2]);
+        assert!(says[3].contains("30s for daemon 3, 90s for daemons 1, 2"), "{}", says[3]);
+    }
+
+    #[test]
+    fn a_replica_whose_bucket_nobody_names_any_more_is_served_by_nobody() {
+        let rows = [row("b2", true, Some("x"))];
+        let found = differences(&[peer(1, 90, "b2", &[("b2", "moved")])], &rows);
+        assert_eq!(found.iter().map(Difference::what).collect::<Vec<_>>(), ["bucket", "unserved"]);
+    }
+}

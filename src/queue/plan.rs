@@ -1,0 +1,308 @@
+use std::collections::HashMap;
+
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::{Connection as _, PgConnection, Row as _};
+
+use super::{
+    Hot, Queue, QueueError, built,
+    functions::{self, Function, SETTINGS},
+    lanes,
+};
+use crate::domain::ReplicaName;
+
+const NAME: &str = "queue::plan";
+/// Below it, reading the whole table is a good way of finding rows by their keys.
+const SMALL_BYTES: i64 = 8 << 20;
+
+/// What is wrong with the way in which work is found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    #[error("the index {0} is missing")]
+    NoIndex(String),
+    #[error("the index {0} is not valid: an earlier migration was interrupted, or one is at work")]
+    HalfBuilt(String),
+    #[error("the index {name} is not the one that claims need: {found}")]
+    OtherIndex { name: String, found: String },
+    #[error("the function {0} is missing")]
+    NoFunction(String),
+    #[error("the function {0} is not the one that this version makes")]
+    OtherFunction(String),
+    #[error("the function {name} has lost its setting {setting}")]
+    Unset { name: String, setting: String },
+    #[error("this role may not call the function {0}")]
+    MayNotCall(String),
+    #[error("{name} would {does}")]
+    Planned { name: String, does: String },
+}
+
+impl Flaw {
+    /// What mends it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::MayNotCall(_) => "run deploy/roles.sql, as docs/postgresql.md says",
+            Self::Planned { .. } => "run `copyhold migrate`, then ANALYZE the table object_copies",
+            Self::NoIndex(_)
+            | Self::HalfBuilt(_)
+            | Self::OtherIndex { .. }
+            | Self::NoFunction(_)
+            | Self::OtherFunction(_)
+            | Self::Unset { .. } => "run `copyhold migrate`",
+        }
+    }
+
+    /// Nothing can be claimed at all.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::NoFunction(_))
+    }
+}
+
+/// How the work of one lane is found, or what all lanes share.
+#[derive(Debug, Clone, Serialize)]
+pub struct Planned {
+    /// `None`: what is no single lane's.
+    pub lane: Option<String>,
+    #[serde(serialize_with = "sentences")]
+    pub flaws: Vec<Flaw>,
+    /// Name and plan of each statement, as PostgreSQL writes it.
+    pub plans: Vec<(String, Vec<String>)>,
+}
+
+fn sentences<S: serde::Serializer>(flaws: &[Flaw], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(flaws.iter().map(ToString::to_string))
+}
+
+/// A function as it is found.
+struct Found {
+    arguments: String,
+    returns: String,
+    body: String,
+    settings: Vec<String>,
+    comment: String,
+    callable: bool,
+}
+
+type FoundRow = (String, String, String, String, Vec<String>, String, bool);
+
+impl Queue {
+    /// Looks whether the lanes of this configuration are as `migrate` makes them, and how PostgreSQL would go about
+    /// the statements that find work. First what all lanes share, then lane by lane.
+    pub async fn plans(&self) -> Result<Vec<Planned>, QueueError> {
+        let mut connection = self.pool.acquire().await.map_err(QueueError::database(NAME))?;
+        let known: Vec<_> = self.replica_rows().await?.into_iter().map(|row| row.name).collect();
+        let found = self.found_functions(&mut connection).await?;
+        let indexes = self.found_indexes(&mut connection).await?;
+        let (schema, mut all) = (&self.schema, Vec::new());
+
+        let mut shared = Planned { lane: None, flaws: Vec::new(), plans: Vec::new() };
+        for function in functions::of_all_lanes(schema, &known) {
+            shared.look_at(&mut connection, &function, found.get(&function.name)).await?;
+        }
+        for hot in self.statements().into_iter().filter(|hot| !hot.by_function) {
+            shared.explain(&mut connection, &hot, &[]).await?;
+        }
+        if self.table_bytes(&mut connection).await? < SMALL_BYTES {
+            shared.flaws.retain(|flaw| !matches!(flaw, Flaw::Planned { .. }));
+        }
+        all.push(shared);
+        for lane in &self.replicas {
+            let mut planned = Planned { lane: Some(lane.to_string()), flaws: Vec::new(), plans: Vec::new() };
+            planned.flaws.extend(index_flaw(lane, &indexes));
+            for function in functions::of_lane(schema, &known, lane) {
+                planned.look_at(&mut connection, &function, found.get(&function.name)).await?;
+            }
+            all.push(planned);
+        }
+        Ok(all)
+    }
+
+    async fn found_functions(&self, connection: &mut PgConnection) -> Result<HashMap<String, Found>, QueueError> {
+        let sql = "-- queue::plan
+SELECT p.proname::text, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), p.prosrc,
+       coalesce(p.proconfig, '{}'), coalesce(obj_description(p.oid, 'pg_proc'), ''),
+       has_function_privilege(p.oid, 'EXECUTE')
+FROM pg_proc p WHERE p.pronamespace = to_regnamespace($1) AND p.prokind = 'f'";
+        let query = sqlx::query_as(sql).bind(self.schema.quoted());
+        let rows: Vec<FoundRow> = query.fetch_all(connection).await.map_err(QueueError::database(NAME))?;
+        let found = |(name, arguments, returns, body, settings, comment, callable)| {
+            (name, Found { arguments, returns, body, settings, comment, callable })
+        };
+        Ok(rows.into_iter().map(found).collect())
+    }
+
+    async fn table_bytes(&self, connection: &mut PgConnection) -> Result<i64, QueueError> {
+        let query = sqlx::query_scalar("-- queue::plan\nSELECT pg_relation_size(to_regclass($1))");
+        let query = query.bind(format!("{}.object_copies", self.schema.quoted()));
+        query.fetch_one(connection).await.map_err(QueueError::database(NAME))
+    }
+
+    /// Name, whether it is valid, definition.
+    async fn found_indexes(&self, connection: &mut PgConnection) -> Result<Vec<(String, bool, String)>, QueueError> {
+        let sql = "-- queue::plan
+SELECT c.relname::text, i.indisvalid, pg_get_indexdef(i.indexrelid)
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = to_regclass($1)";
+        let query = sqlx::query_as(sql).bind(format!("{}.object_copies", self.schema.quoted()));
+        query.fetch_all(connection).await.map_err(QueueError::database(NAME))
+    }
+}
+
+fn index_flaw(lane: &ReplicaName, indexes: &[(String, bool, String)]) -> Option<Flaw> {
+    let name = lanes::lane_index(lane);
+    let Some((_, valid, definition)) = indexes.iter().find(|(found, ..)| *found == name) else {
+        return Some(Flaw::NoIndex(name));
+    };
+    if !lanes::is_defined_as(definition, &lanes::lane_definition(lane)) {
+        return Some(Flaw::OtherIndex { name, found: definition.clone() });
+    }
+    (!valid).then_some(Flaw::HalfBuilt(name))
+}
+
+impl Planned {
+    /// Compares a function with what this version makes, and explains what it runs under the settings that it has.
+    async fn look_at(
+        &mut self,
+        connection: &mut PgConnection,
+        wanted: &Function,
+        found: Option<&Found>,
+    ) -> Result<(), QueueError> {
+        let name = &wanted.name;
+        let Some(found) = found else {
+            self.flaws.push(Flaw::NoFunction(name.clone()));
+            return Ok(());
+        };
+        let ours = found.comment.ends_with(&functions::signature());
+        let same =
+            found.arguments == wanted.arguments && found.returns == wanted.returns && found.body == wanted.body();
+        // Another version, in a rolling upgrade, may have made it anew.
+        if ours && !same {
+            self.flaws.push(Flaw::OtherFunction(name.clone()));
+        }
+        for (setting, value) in SETTINGS {
+            let setting = format!("{setting}={value}");
+            if ours && !found.settings.contains(&setting) {
+                self.flaws.push(Flaw::Unset { name: name.clone(), setting });
+            }
+        }
+        if !found.callable {
+            self.flaws.push(Flaw::MayNotCall(name.clone()));
+        }
+        let hot = Hot { name: name.clone(), sql: wanted.statement.clone(), by_function: true };
+        self.explain(connection, &hot, &found.settings).await
+    }
+
+    /// In a transaction that is rolled back, so that nothing stays behind, also where a pooler lends the session.
+    async fn explain(
+        &mut self,
+        connection: &mut PgConnection,
+        hot: &Hot,
+        settings: &[String],
+    ) -> Result<(), QueueError> {
+        let error = QueueError::database(NAME);
+        let explained = explained(connection, hot, settings).await.map_err(error)?;
+        let (json, text) = explained;
+        let plan: Value = serde_json::from_str(&json)
+            .map_err(|e| QueueError::Inconsistent { statement: NAME, what: format!("a plan: {e}") })?;
+        for does in wrongs(&plan[0]["Plan"], self.lane.as_deref()) {
+            self.flaws.push(Flaw::Planned { name: hot.name.clone(), does });
+        }
+        self.plans.push((hot.name.clone(), text));
+        Ok(())
+    }
+}
+
+async fn explained(
+    connection: &mut PgConnection,
+    hot: &Hot,
+    settings: &[String],
+) -> Result<(String, Vec<String>), sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    for (setting, value) in settings.iter().filter_map(|setting| setting.split_once('=')) {
+        let query = sqlx::query("-- queue::plan\nSELECT set_config($1, $2, true)").bind(setting).bind(value);
+        query.execute(&mut *transaction).await?;
+    }
+    // The plan that is kept, whatever the values are. Prepared statements outlive a transaction: the name is nobody
+    // else's, and it is taken back before the end.
+    let name = format!("copyhold_plan_{:016x}", rand::random::<u64>());
+    let values = vec!["NULL"; parameters(&hot.sql)].join(", ");
+    let values = if values.is_empty() { values } else { format!("({values})") };
+    let prepare = format!("SET LOCAL plan_cache_mode = force_generic_plan; PREPARE {name} AS {}", hot.sql);
+    sqlx::raw_sql(built(prepare)).execute(&mut *transaction).await?;
+    let explain = |options: &str| sqlx::raw_sql(built(format!("EXPLAIN ({options}) EXECUTE {name}{values}")));
+    let json = explain("FORMAT JSON").fetch_one(&mut *transaction).await?.try_get_unchecked(0)?;
+    let lines = explain("COSTS OFF").fetch_all(&mut *transaction).await?;
+    let text = lines.iter().map(|line| line.try_get_unchecked(0)).collect::<Result<_, _>>()?;
+    sqlx::raw_sql(built(format!("DEALLOCATE {name}"))).execute(&mut *transaction).await?;
+    transaction.rollback().await?;
+    Ok((json, text))
+}
+
+/// The highest `$n` in it.
+fn parameters(sql: &str) -> usize {
+    let numbers = sql.split('$').skip(1).filter_map(|rest| {
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().ok()
+    });
+    numbers.max().unwrap_or(0)
+}
+
+/// What a plan does that it must not; of a lane's statements also what it fails to do.
+fn wrongs(plan: &Value, lane: Option<&str>) -> Vec<String> {
+    let mut nodes = Vec::new();
+    flatten(plan, &mut nodes);
+    let is = |node: &Value, key: &str, value: &str| node[key].as_str() == Some(value);
+    let reads_all = |node: &&&Value| is(node, "Node Type", "Seq Scan") && is(node, "Relation Name", "object_copies");
+    let mut wrongs = Vec::new();
+    if nodes.iter().any(|node| reads_all(&node)) {
+        wrongs.push("read the whole table".to_owned());
+    }
+    let Some(lane) = lane else { return wrongs };
+    if nodes.iter().any(|node| node["Node Type"].as_str().is_some_and(|kind| kind.ends_with("Sort"))) {
+        wrongs.push("sort the whole backlog".to_owned());
+    }
+    let index = format!("object_copies_{lane}_lane");
+    let by_lane = nodes.iter().find(|n| is(n, "Node Type", "Index Scan") && is(n, "Index Name", &index));
+    let bounded = by_lane
+        .and_then(|node| node["Index Cond"].as_str())
+        .is_some_and(|condition| condition.contains(&format!("due_{lane}")) && condition.contains("<="));
+    if !bounded {
+        wrongs.push(format!("not go by the index {index} up to the present time"));
+    }
+    wrongs
+}
+
+fn flatten<'a>(node: &'a Value, into: &mut Vec<&'a Value>) {
+    into.push(node);
+    for child in node["Plans"].as_array().into_iter().flatten() {
+        flatten(child, into);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_that_sorts_or_reads_everything_is_called_wrong() {
+        let lane = "scw";
+        let scan = |condition: &str| {
+            serde_json::json!({ "Node Type": "Index Scan", "Index Name": "object_copies_scw_lane",
+                                "Index Cond": condition })
+        };
+        let good = serde_json::json!({ "Node Type": "ModifyTable", "Plans": [
+            { "Node Type": "Limit", "Plans": [scan("((due_scw < 9) AND (due_scw <= now()))")] }] });
+        assert!(wrongs(&good, Some(lane)).is_empty());
+        let sorts = serde_json::json!({ "Node Type": "Sort", "Plans": [
+            { "Node Type": "Seq Scan", "Relation Name": "object_copies" }] });
+        assert_eq!(wrongs(&sorts, Some(lane)).len(), 3);
+        assert_eq!(wrongs(&scan("(due_scw < 9)"), Some(lane)).len(), 1);
+        assert_eq!(wrongs(&sorts, None), ["read the whole table"]);
+    }
+
+    #[test]
+    fn parameters_are_counted_by_the_highest_number() {
+        assert_eq!(parameters("SELECT $1, $12::text, $3"), 12);
+        assert_eq!(parameters("SELECT 1"), 0);
+    }
+}
