@@ -35,13 +35,17 @@ pub(super) async fn play(grounds: &Grounds) -> anyhow::Result<()> {
 
     let ground = grounds.copy(TEMPLATE).await?;
     without.add(ours::play(&ground, &stores, &goal).await?);
+    drain(&ground, &stores).await?;
+    let quick = after_the_drain(&ground, &stores).await?;
+    println!("without a transaction elsewhere, {quick:.1} % of a daemon's claims took no more than 10 ms");
     grounds.clear(ground).await?;
 
     let ground = grounds.copy(TEMPLATE).await?;
     let pin = Pin::set(&ground).await?;
     with.add(ours::play(&ground, &stores, &goal).await?);
     drain(&ground, &stores).await?;
-    after_the_drain(&ground, &stores).await?;
+    let quick = after_the_drain(&ground, &stores).await?;
+    at_least("Q2", "percent-of-claims-within-10-ms", quick, 99.0);
     pin.take_away().await?;
     grounds.clear(ground).await?;
 
@@ -91,8 +95,9 @@ async fn drain(ground: &Ground, stores: &Stores) -> anyhow::Result<()> {
     ground.execute("UPDATE copyhold.object_copies SET due_wasabi = NULL, due_scw = NULL WHERE wasabi IS NULL").await
 }
 
-/// A daemon whose lanes are full of dead entries, and one object after the other.
-async fn after_the_drain(ground: &Ground, stores: &Stores) -> anyhow::Result<()> {
+/// A daemon whose lanes are full of dead entries, and one object after the other; returns the per cent of its claims
+/// that took no more than 10 ms.
+async fn after_the_drain(ground: &Ground, stores: &Stores) -> anyhow::Result<f64> {
     let (folder, config) = ground.configured(stores)?;
     let mut daemon = Daemon::start(folder.path()).await?;
     while ground.count("SELECT count(*) FROM copyhold.daemons WHERE sleeping").await? == 0 {
@@ -124,7 +129,6 @@ async fn after_the_drain(ground: &Ground, stores: &Stores) -> anyhow::Result<()>
         "a daemon after that, one insert every {INSERT_EVERY:?}: {all:.0} claims, {:.0} of them longer than 10 ms",
         all - quick
     );
-    at_least("Q2", "percent-of-claims-within-10-ms", 100.0 * quick / all, 99.0);
 
     // The same floor, seen one claim at a time.
     let (queue, lane) = ground.queue(&config)?;
@@ -150,5 +154,5 @@ async fn after_the_drain(ground: &Ground, stores: &Stores) -> anyhow::Result<()>
         percentile(&took, 99),
         percentile(&took, 100)
     );
-    Ok(())
+    Ok(100.0 * quick / all)
 }

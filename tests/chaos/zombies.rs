@@ -54,7 +54,11 @@ impl Scene<'_> {
             Ok(last.filter(|_| last > before))
         })
         .await?;
-        until("it is at work", async || Ok((leases(self.stage, daemon).await? > 0).then_some(()))).await?;
+        let works = until("it is at work", async || Ok((leases(self.stage, daemon).await? > 0).then_some(())));
+        if let Err(error) = works.await {
+            let said = self.fleet.slot(slot).lock().await.said();
+            bail!("{error}: daemon {daemon}; replicas:\n{}\nit said\n{said}", replicas(self.stage).await?);
+        }
         self.fleet.slot(slot).lock().await.signal(Signal::STOP)?;
         if self.keys == Keys::MayChange {
             // What it sends when it goes on is what the object was before.
@@ -93,6 +97,12 @@ impl Scene<'_> {
 async fn last_daemon(stage: &Stage, slot: usize) -> anyhow::Result<Option<i32>> {
     let sql = "SELECT max(id) FROM chaos.daemons WHERE role = $1";
     patiently(|| sqlx::query_scalar(sql).bind(role(slot)).fetch_one(&stage.pool)).await
+}
+
+/// For an error.
+async fn replicas(stage: &Stage) -> anyhow::Result<String> {
+    let sql = "SELECT string_agg(r::text, E'\\n') FROM copyhold.replicas r";
+    patiently(|| sqlx::query_scalar(sql).fetch_one(&stage.pool)).await
 }
 
 async fn held(stage: &Stage, daemon: i32) -> anyhow::Result<Vec<String>> {
