@@ -1,7 +1,7 @@
 use anyhow::Context as _;
 
 use super::{Verdict, given, queue, show};
-use crate::config::Config;
+use crate::{config::Config, queue::Resumed};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -13,12 +13,19 @@ pub(super) struct Args {
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let replica = given::replica(config, "", &args.replica)?;
     let (queue, pools) = queue(config)?;
-    let was_paused = queue.resume(&replica).await?;
+    let resumed = queue.resume(&replica).await?;
     pools.close().await;
-    let text = if was_paused.with_context(|| given::not_migrated(&replica))? {
-        format!("{replica} is resumed: its backlog is copied from now on")
-    } else {
-        format!("{replica} was not paused")
+    let text = match resumed.with_context(|| given::not_migrated(&replica))? {
+        Resumed { was_paused: true, is_sick: false } => {
+            format!("{replica} is resumed: its backlog is copied from now on")
+        }
+        Resumed { was_paused: false, is_sick: false } => format!("{replica} was not paused"),
+        Resumed { was_paused: true, is_sick: true } => {
+            format!("{replica} is resumed. Its store was not well, and is tried again now")
+        }
+        Resumed { was_paused: false, is_sick: true } => {
+            format!("{replica} was not paused. Its store was not well, and is tried again now")
+        }
     };
     show::line(&text)?;
     Ok(Verdict::Good)

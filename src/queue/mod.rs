@@ -57,7 +57,7 @@ pub use functions::SETTINGS as FUNCTION_SETTINGS;
 pub use lanes::{Derived, lane_index};
 pub use migrate::{MigrateError, Migrated, migrate};
 pub use notice::Notice;
-pub use pause::Pause;
+pub use pause::{Pause, Resumed};
 pub use plan::{Flaw, Planned};
 pub use reclaim::Reclaimed;
 pub use register::Registered;

@@ -12,6 +12,14 @@ pub struct Pause {
     pub because: Option<String>,
 }
 
+/// What resuming a replica has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resumed {
+    pub was_paused: bool,
+    /// Its breaker is open: the next probe, due now, tells more.
+    pub is_sick: bool,
+}
+
 impl Queue {
     /// Pauses a replica for as long, or until it is resumed; a pause that is in force is replaced. `None`: there is
     /// no such replica in the database.
@@ -37,8 +45,9 @@ RETURNING paused_until, pause_reason"
         Ok(paused.map(|(until, because)| Pause { until: (until != PARKED).then_some(until), because }))
     }
 
-    /// Ends a pause. Whether there was one; `None`: there is no such replica in the database.
-    pub async fn resume(&self, replica: &ReplicaName) -> Result<Option<bool>, QueueError> {
+    /// Ends a pause, and has a store whose breaker is open tried again at once. `None`: there is no such replica in the
+    /// database.
+    pub async fn resume(&self, replica: &ReplicaName) -> Result<Option<Resumed>, QueueError> {
         let schema = self.schema.quoted();
         // The value before is what RETURNING cannot tell.
         let sql = built(format!(
@@ -46,13 +55,15 @@ RETURNING paused_until, pause_reason"
 WITH held AS MATERIALIZED (
     SELECT name, paused_until FROM {schema}.replicas WHERE name = $1 FOR NO KEY UPDATE
 )
-UPDATE {schema}.replicas r SET paused_until = NULL, pause_reason = NULL
+UPDATE {schema}.replicas r
+   SET paused_until = NULL, pause_reason = NULL,
+       probe_at = CASE WHEN r.breaker_opened_at IS NOT NULL THEN {schema}.now_utc_micro_seconds() END
   FROM held WHERE r.name = held.name
-RETURNING coalesce(held.paused_until > {schema}.now_utc_micro_seconds(), false)"
+RETURNING coalesce(held.paused_until > {schema}.now_utc_micro_seconds(), false), r.breaker_opened_at IS NOT NULL"
         ));
-        let query = sqlx::query_scalar(sql).bind(replica.as_str());
-        let was_paused = limited("queue::resume", query.fetch_optional(&self.pool)).await?;
+        let query = sqlx::query_as(sql).bind(replica.as_str());
+        let resumed: Option<(bool, bool)> = limited("queue::resume", query.fetch_optional(&self.pool)).await?;
         self.notify(Notice::Replicas).await?;
-        Ok(was_paused)
+        Ok(resumed.map(|(was_paused, is_sick)| Resumed { was_paused, is_sick }))
     }
 }

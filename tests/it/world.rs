@@ -240,11 +240,6 @@ impl DaemonProcess {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    pub async fn until_logged_times(&self, words: &str, times: usize) {
-        let so_often = async || self.log().matches(words).count() >= times;
-        eventually(&format!("the log says \"{words}\" {times} times"), so_often).await;
-    }
-
     pub async fn until_logged(&self, words: &str) {
         eventually(&format!("the log says \"{words}\""), async || self.log().contains(words)).await;
     }
