@@ -24,6 +24,9 @@ const FEW: u32 = 10_000;
 const MANY: u32 = 10_000_000;
 /// Small, so that ten thousand are enough for a thousand claims.
 const ROWS: usize = 8;
+/// Objects that are there to be copied, more than are.
+const THERE: u32 = 30_000;
+const BYTES: u64 = 1024;
 const CLAIMS: usize = 1_000;
 /// In turns, so that both see the same noise.
 const CLAIMS_A_TURN: usize = 50;
@@ -33,7 +36,7 @@ const STATUSES: usize = 20;
 
 pub(super) async fn play(grounds: &Grounds) -> anyhow::Result<()> {
     let stores = Stores::here().await?;
-    stores.fill(30_000, 1024)?;
+    stores.fill(THERE, BYTES)?;
     let begun = Instant::now();
     for (name, rows) in [("few", FEW), ("many", MANY)] {
         let template = grounds.make(name).await?;
@@ -47,7 +50,10 @@ pub(super) async fn play(grounds: &Grounds) -> anyhow::Result<()> {
     claims(&few, &many, &stores).await?;
     grounds.clear(few).await?;
     let few = grounds.copy("few").await?;
-    daemons(&few, &many, &stores).await?;
+    let others = Stores::here().await?;
+    others.fill(THERE, BYTES)?;
+    daemons((&few, &stores), (&many, &others)).await?;
+    others.end().await?;
     grounds.clear(few).await?;
     grounds.clear(many).await?;
     grounds.forget("few").await?;
@@ -87,26 +93,25 @@ async fn claims(few: &Ground, many: &Ground, stores: &Stores) -> anyhow::Result<
     Ok(())
 }
 
-/// The same daemon on both, its targets so far away that it is never idle; `status` beside the second.
-async fn daemons(few: &Ground, many: &Ground, stores: &Stores) -> anyhow::Result<()> {
-    for target in ["wasabi", "scw"] {
-        stores.bucket(target)?.order(Fault::Delay(DISTANCE), When::op(Op::PutObject));
+/// The same daemon on both, its targets, which are empty, so far away that it is never idle; `status` beside the second.
+async fn daemons((few, its_stores): (&Ground, &Stores), (many, others): (&Ground, &Stores)) -> anyhow::Result<()> {
+    for stores in [its_stores, others] {
+        for target in ["wasabi", "scw"] {
+            stores.bucket(target)?.order(Fault::Delay(DISTANCE), When::op(Op::PutObject));
+        }
     }
-    let (folder, _) = few.configured(stores)?;
+    let (folder, _) = few.configured(its_stores)?;
     let daemon = Daemon::start(folder.path()).await?;
     tokio::time::sleep(DAEMON_WORKS_FOR).await;
     let small = daemon.resident_mib()?;
     daemon.end().await?;
 
-    let (folder, _) = many.configured(stores)?;
+    let (folder, _) = many.configured(others)?;
     let daemon = Daemon::start(folder.path()).await?;
     tokio::time::sleep(DAEMON_WORKS_FOR).await;
     status(many, &folder).await?;
     let large = daemon.resident_mib()?;
     daemon.end().await?;
-    for target in ["wasabi", "scw"] {
-        stores.bucket(target)?.clear_faults();
-    }
     println!("a working daemon's memory, now and at most: {small:.1?} MiB at {FEW} missing, {large:.1?} MiB at {MANY}");
     at_most("Q3", "peak-rss-by-that-at-10k", large.1 / small.1, 1.1);
     Ok(())

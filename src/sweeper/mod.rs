@@ -4,7 +4,7 @@ mod clock;
 mod differences;
 mod leases;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
@@ -17,15 +17,20 @@ use crate::{metrics, queue::Queue};
 
 /// How often it is asked whether the backlog is to be counted; the statement itself decides.
 const BACKLOG_EVERY: Duration = Duration::from_secs(2);
+/// A count that came to nothing has cost as much as one that did not: this many times as long nobody tries again here.
+const REST_AFTER_FAILURE: u32 = 50;
 
 /// Keeps the table `backlog` up to date until `drain`.
 pub async fn count_backlog(queue: Queue, drain: CancellationToken) {
     let mut failing = false;
     loop {
+        let mut pause = BACKLOG_EVERY;
+        let asked = Instant::now();
         match queue.refresh_backlog().await {
             Ok(_) => failing = false,
             Err(error) => {
                 metrics::database_error("queue::refresh_backlog");
+                pause = pause.max(asked.elapsed() * REST_AFTER_FAILURE);
                 if !std::mem::replace(&mut failing, true) {
                     warn!(error = %error, "The backlog could not be counted, trying again");
                 }
@@ -33,7 +38,7 @@ pub async fn count_backlog(queue: Queue, drain: CancellationToken) {
         }
         tokio::select! {
             () = drain.cancelled() => return,
-            () = tokio::time::sleep(about(BACKLOG_EVERY)) => {}
+            () = tokio::time::sleep(about(pause)) => {}
         }
     }
 }

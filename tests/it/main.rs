@@ -2,6 +2,7 @@
 //! and the real binary where a process is to die. One module a promise.
 
 mod abandoned;
+mod backlog;
 mod bad_input;
 mod changed;
 mod claims;
