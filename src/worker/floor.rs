@@ -8,9 +8,12 @@ const REST: u32 = 50;
 const CHEAP: Duration = Duration::from_millis(2);
 /// Then it is done no more often than this.
 const DEAR_AT_MOST_EVERY: Duration = Duration::from_secs(5);
-/// But at least so often, whatever it cost: one answer that was slow for another reason, on a busy machine or after
+/// But at least so often after one that was dear: an answer that was slow for another reason, on a busy machine or after
 /// an outage, must not hide rows for minutes.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(10);
+/// And after several in a row, which leave no doubt. Behind a million dead entries a look takes half a second: every ten
+/// seconds that would be one claim in a hundred of a trickle of ten a second.
+const DEAR_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 
 /// From where on a lane is asked.
 ///
@@ -21,6 +24,8 @@ const AT_LEAST_EVERY: Duration = Duration::from_secs(10);
 pub struct Floor {
     at: Position,
     from_the_beginning_at: Option<Instant>,
+    /// The last look at the beginning was dear.
+    was_dear: bool,
 }
 
 /// One question to a lane.
@@ -39,7 +44,7 @@ impl Default for Floor {
 impl Floor {
     #[must_use]
     pub fn new() -> Self {
-        Self { at: Position::BEGINNING, from_the_beginning_at: None }
+        Self { at: Position::BEGINNING, from_the_beginning_at: None, was_dear: false }
     }
 
     /// From where to ask now.
@@ -53,8 +58,11 @@ impl Floor {
     pub fn answered(&mut self, question: Question, last: Option<Position>, filled: bool, now: Instant) {
         if question.from == Position::BEGINNING {
             let took = now.saturating_duration_since(question.asked);
+            let is_dear = took > CHEAP;
+            let was_dear = std::mem::replace(&mut self.was_dear, is_dear);
+            let longest = if was_dear { DEAR_AT_LEAST_EVERY } else { AT_LEAST_EVERY };
             let rest = took * REST;
-            let rest = if took > CHEAP { rest.clamp(DEAR_AT_MOST_EVERY, AT_LEAST_EVERY) } else { rest };
+            let rest = if is_dear { rest.clamp(DEAR_AT_MOST_EVERY, longest) } else { rest };
             self.from_the_beginning_at = Some(now + rest);
         }
         self.at = match last {
@@ -105,6 +113,21 @@ mod tests {
         let mut floor = Floor::new();
         floor.answered(floor.question(start), None, false, start + 5000 * MS);
         assert_eq!(floor.until_beginning(start + 5000 * MS), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_lane_that_is_dear_time_and_again_is_asked_from_its_beginning_more_seldom_yet() {
+        let (start, took) = (Instant::now(), 577 * MS);
+        let mut floor = Floor::new();
+        floor.answered(floor.question(start), None, false, start + took);
+        let again = start + took + Duration::from_secs(10);
+        floor.answered(floor.question(again), None, false, again + took);
+        assert_eq!(floor.until_beginning(again + took), 50 * took, "a fiftieth of the time");
+        let cheap = again + took + 50 * took;
+        floor.answered(floor.question(cheap), None, false, cheap + MS);
+        let slow = cheap + 100 * MS;
+        floor.answered(floor.question(slow), None, false, slow + took);
+        assert_eq!(floor.until_beginning(slow + took), Duration::from_secs(10), "the vacuum has been there meanwhile");
     }
 
     #[test]
