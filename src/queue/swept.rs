@@ -17,7 +17,10 @@ const TIDY: &str = "queue::tidy_swept";
 /// Rows that one statement looks at to tidy up.
 const PAGE: i64 = 500;
 
-/// `$1` rows at most, `$2` µs until they are taken again.
+/// `$1` rows at most, `$2` µs until they are taken again, `$3` the replicas that are going to be read.
+///
+/// None while a living daemon serves a replica besides those: it reads all copies, and whoever reads fewer would forget
+/// the sweep of the others.
 ///
 /// Found by key and not by a join, which would read all objects where PostgreSQL believes that there are none. Some of
 /// them may be held, so it looks at more than it takes.
@@ -36,6 +39,8 @@ WITH chosen AS MATERIALIZED (
                 ORDER BY s.verify_at
                 LIMIT 4 * $1::bigint))
        AND o.lock IS NULL
+       AND NOT EXISTS (SELECT FROM {schema}.daemons d, jsonb_object_keys(d.config -> 'replicas') AS served
+                        WHERE d.alive_until > {schema}.now_utc_micro_seconds() AND served <> ALL ($3::text[]))
      LIMIT $1::bigint
        FOR NO KEY UPDATE SKIP LOCKED
 )
@@ -85,7 +90,8 @@ impl Queue {
     pub async fn take_unverified(&self, limit: usize, again: Duration) -> Result<Vec<ObjectKey>, QueueError> {
         let query = sqlx::query_scalar(self.statements.take_unverified.clone())
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .bind(micros(again));
+            .bind(micros(again))
+            .bind(self.replicas.iter().map(ReplicaName::as_str).collect::<Vec<_>>());
         let keys: Vec<String> = limited(TAKE, query.fetch_all(&self.pool)).await?;
         let parse = |key| {
             ObjectKey::new(key)

@@ -82,7 +82,7 @@ fn arguments(name: &str) -> String {
         "release" => format!("{keys}, {}", same("77::bigint")),
         "claim_these" => format!("{keys}, 1000000, 5"),
         "reclaim" => "'lock of this test', 1000000".to_owned(),
-        "take_unverified" => "16, 1000000".to_owned(),
+        "take_unverified" => "16, 1000000, '{b2,wasabi,scw}'".to_owned(),
         "conclude" => format!("{keys}, {}, {}", same("77::bigint"), same("1::bigint")),
         seek if seek.starts_with("seek_") => "256, -9223372036854775808, 0".to_owned(),
         "begin_generation" => "'{k1}', '{77}'::bigint[], '{1}'::bigint[], 5, 7, 'b2', 1, false, 'changed'".to_owned(),

@@ -1,10 +1,12 @@
 //! A dead holder's last request may arrive after another one has recorded the copy: what was recorded since is read
 //! once more, later.
 
+use std::time::Duration;
+
 use copyhold::sandbox::s3::{Fault, Op, When};
 use rustix::process::Signal;
 
-use crate::world::{DaemonProcess, World};
+use crate::world::{DaemonProcess, World, key};
 
 /// An object, copied everywhere by a daemon after an earlier holder of it had died.
 async fn copied_after_a_sweep(world: &World) -> DaemonProcess {
@@ -170,4 +172,22 @@ async fn an_object_that_lacks_a_copy_stays_suspected_after_the_others_are_found_
         .await;
     time_passes(&world).await;
     world.until("SELECT times = 2 AND verify_at IS NULL FROM copyhold.swept_leases").await;
+}
+
+#[tokio::test]
+async fn whoever_knows_fewer_replicas_leaves_it_to_those_who_read_them_all() {
+    let world = World::new().await;
+    world.upload("photo", "bytes").await;
+    world
+        .execute(
+            "INSERT INTO copyhold.swept_leases (object_key, generation, times, last_at, verify_at)
+             SELECT object_key, generation, 0, 1, 1 FROM copyhold.object_copies;
+             INSERT INTO copyhold.daemons (id, host, process_id, version, alive_until, lease_timeout_us, config)
+             VALUES (9, 'other', 1, '0', 9000000000000000000, 1, '{\"replicas\": {\"b2\": {}, \"glacier\": {}}}')",
+        )
+        .await;
+    let take = async || world.queue().take_unverified(16, Duration::from_mins(1)).await.unwrap();
+    assert!(take().await.is_empty());
+    world.execute("UPDATE copyhold.daemons SET alive_until = 1").await;
+    assert_eq!(take().await, [key("photo")]);
 }
