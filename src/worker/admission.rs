@@ -147,6 +147,9 @@ impl Doorkeeper {
 
     /// What the shared state alone says.
     fn known(&self, replica: &Replica, row: &ReplicaRow, asked: Instant) -> Option<Standing> {
+        if row.admission.is_some() {
+            self.health.lists(&replica.name);
+        }
         let breaker = self.health.learn(&replica.name, row.breaker.as_ref(), asked);
         if let Some(why) = self.forbidden(replica, row) {
             return Some(Standing::Barred { why });
@@ -176,6 +179,7 @@ impl Doorkeeper {
         if let Some(known) = self.known(replica, row, asked) {
             return Ok(known);
         }
+        self.health.meet(&replica.name).await;
         // The primary is only read, until something is missing there.
         if row.primary && !self.queue.could_be_filled(&replica.name).await? {
             return Ok(Standing::ReadOnly { why: "nothing is missing at the primary".into() });

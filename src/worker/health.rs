@@ -1,6 +1,9 @@
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -43,6 +46,11 @@ struct Patient {
     store: Arc<Store>,
     evidence: Mutex<Evidence>,
     open: Mutex<Option<Open>>,
+    /// Its bucket was listed before. Without the right to list, which reading alone does not need, a refused listing says
+    /// nothing of the store.
+    lists: AtomicBool,
+    /// It was asked once, before there was any doubt, to learn that.
+    met: AtomicBool,
     /// What the store last said when it was asked, and when. Locked while it is being asked.
     answer: tokio::sync::Mutex<Option<(Instant, Result<(), Sick>)>>,
 }
@@ -80,6 +88,8 @@ impl Health {
             store: Arc::clone(store),
             evidence: Mutex::default(),
             open: Mutex::default(),
+            lists: AtomicBool::default(),
+            met: AtomicBool::default(),
             answer: tokio::sync::Mutex::default(),
         };
         let patients = lanes.replicas().iter().map(|r| (r.name.clone(), patient(&r.store))).collect();
@@ -163,6 +173,23 @@ impl Health {
         open.clone()
     }
 
+    /// Its bucket was listed before by some daemon: one that is refused now is a store that is not well.
+    pub(super) fn lists(&self, replica: &ReplicaName) {
+        if let Some(patient) = self.0.patients.get(replica) {
+            patient.lists.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Learns, once, whether the bucket may be listed.
+    pub(super) async fn meet(&self, replica: &ReplicaName) {
+        if let Some(patient) = self.0.patients.get(replica)
+            && !patient.met.swap(true, Ordering::Relaxed)
+        {
+            // Whatever it says: a store that is sick already is found out by what fails there.
+            let _ = patient.ask().await;
+        }
+    }
+
     /// Asks the store something simple, now.
     pub(super) async fn ask(&self, replica: &ReplicaName) -> Result<(), Sick> {
         match self.0.patients.get(replica) {
@@ -220,10 +247,15 @@ impl Patient {
             Err(_) => Err(Sick { class: Class::Transient, message: format!("no answer within {ANSWER_WITHIN:?}") }),
             // It is there, and has too much to do.
             Ok(Err(error)) if error.class() == Class::Throttled => Ok(()),
+            Ok(Err(error)) if error.class() == Class::Denied && !self.lists.load(Ordering::Relaxed) => Ok(()),
             Ok(Err(error)) if speaks_of_the_store(error.class()) => {
                 Err(Sick { class: error.class(), message: error.to_string() })
             }
-            Ok(_) => Ok(()),
+            Ok(Err(_)) => Ok(()),
+            Ok(Ok(_)) => {
+                self.lists.store(true, Ordering::Relaxed);
+                Ok(())
+            }
         }
     }
 }

@@ -106,6 +106,20 @@ async fn an_object_that_its_store_cannot_take_opens_no_breaker_and_holds_up_no_o
 }
 
 #[tokio::test]
+async fn a_source_whose_bucket_may_not_be_listed_is_no_sick_one() {
+    let world = World::new().await;
+    world.bucket("b2").order(Fault::access_denied(), When::op(Op::ListObjectsV2));
+    world.bucket("b2").order(Fault::internal_error(), When::op(Op::GetObject).key("photo 7"));
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    world.upload_many("photo", 20).await;
+    world.until("SELECT max(attempts) >= 2 FROM copyhold.copy_failures WHERE object_key = 'photo 7'").await;
+    world.until_recorded("scw", 19).await;
+    assert!(!daemon.log().contains("its breaker is open"), "{}", daemon.log());
+    assert_eq!(world.value(CLOSED).await.unwrap(), "true");
+}
+
+#[tokio::test]
 async fn a_full_store_is_read_but_not_written_to_until_one_object_fits() {
     let world = World::new().await;
     world.execute("UPDATE copyhold.replicas SET existing = 'empty', writable_at = 1").await;
