@@ -1,6 +1,10 @@
 use std::time::Duration;
 
-use super::{PARKED, Queue, QueueError, built, error::limited, micros};
+use super::{
+    PARKED, Queue, QueueError, STATEMENT_TIMEOUT, built,
+    error::{limited, within},
+    micros,
+};
 use crate::domain::{ReplicaName, SchemaName};
 
 /// Counting may take this share of the time: a fiftieth.
@@ -83,7 +87,9 @@ ON CONFLICT (replica) DO UPDATE
        oldest_registration = excluded.oldest_registration, in_flight = excluded.in_flight,
        waiting = excluded.waiting, parked = excluded.parked, as_of = excluded.as_of, took = excluded.took"
         ));
-        let written = limited(
+        // The server's own limit comes first: given up here alone, it would go on counting there.
+        let written = within(
+            STATEMENT_TIMEOUT + Duration::from_secs(5),
             "queue::refresh_backlog",
             sqlx::query(sql).bind(format!("{}:backlog", self.schema)).bind(micros(AT_MOST_EVERY)).execute(&self.pool),
         )

@@ -73,9 +73,18 @@ pub(super) async fn limited<T>(
     statement: &'static str,
     sent: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, QueueError> {
-    match tokio::time::timeout(LIMIT, sent).await {
+    within(LIMIT, statement, sent).await
+}
+
+/// The same for one that may take longer.
+pub(super) async fn within<T>(
+    limit: Duration,
+    statement: &'static str,
+    sent: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, QueueError> {
+    match tokio::time::timeout(limit, sent).await {
         Ok(answer) => answer.map_err(QueueError::database(statement)),
-        Err(_) => Err(QueueError::Silent { statement, limit: LIMIT }),
+        Err(_) => Err(QueueError::Silent { statement, limit }),
     }
 }
 
