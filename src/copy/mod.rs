@@ -7,6 +7,7 @@
 
 mod failure;
 mod hash;
+mod journal;
 mod lag;
 mod memory;
 mod parts;
@@ -26,6 +27,7 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub use journal::{Entry, Journal, Part, Shape, Unfinished};
 pub use memory::Memory;
 pub use plan::WHOLE_UP_TO;
 pub use verify::still_there;

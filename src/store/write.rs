@@ -6,7 +6,19 @@ use crate::domain::ObjectKey;
 
 /// A multipart upload that was begun, by the store's own name for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UploadId(pub(super) String);
+pub struct UploadId(String);
+
+impl UploadId {
+    pub fn new(as_sent: impl Into<String>) -> Self {
+        Self(as_sent.into())
+    }
+
+    /// As the store spelled it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 impl Store {
     /// Stores `bytes` as `key`; the answer's ETag.
@@ -92,7 +104,7 @@ impl Store {
             .upload_part()
             .bucket(&self.bucket)
             .key(key.as_str())
-            .upload_id(&upload.0)
+            .upload_id(upload.as_str())
             .part_number(number.cast_signed())
             .body(counted(bytes, &progress))
             .content_length(signed_length(bytes))
@@ -121,7 +133,7 @@ impl Store {
             .complete_multipart_upload()
             .bucket(&self.bucket)
             .key(key.as_str())
-            .upload_id(&upload.0)
+            .upload_id(upload.as_str())
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build());
         let answer = self.call(Operation::CompleteMultipartUpload, &Progress::default(), call.send()).await?;
         etag(answer.e_tag, Operation::CompleteMultipartUpload)
@@ -129,7 +141,8 @@ impl Store {
 
     /// Throws the parts away. An upload that the store no longer knows is one that is aborted.
     pub async fn abort_multipart(&self, key: &ObjectKey, upload: &UploadId) -> Result<(), StoreError> {
-        let call = self.client.abort_multipart_upload().bucket(&self.bucket).key(key.as_str()).upload_id(&upload.0);
+        let call =
+            self.client.abort_multipart_upload().bucket(&self.bucket).key(key.as_str()).upload_id(upload.as_str());
         match self.call(Operation::AbortMultipartUpload, &Progress::default(), call.send()).await {
             Err(error) if error.reason() != Reason::NoSuchUpload => Err(error),
             _ => Ok(()),

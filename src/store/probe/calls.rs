@@ -139,7 +139,7 @@ impl Probe<'_> {
             .checksum_type(ChecksumType::FullObject);
         let answer = self.store.call(Operation::CreateMultipartUpload, &Progress::default(), call.send()).await?;
         let none = || StoreError::found(Operation::CreateMultipartUpload, Reason::NotUnderstood, "it names no upload");
-        let upload = UploadId(answer.upload_id.ok_or_else(none)?);
+        let upload = UploadId::new(answer.upload_id.ok_or_else(none)?);
         self.trail.begins(key, &upload);
         Ok(upload)
     }
@@ -166,7 +166,7 @@ impl Probe<'_> {
             .upload_part()
             .bucket(bucket)
             .key(key.as_str())
-            .upload_id(&upload.0)
+            .upload_id(upload.as_str())
             .part_number(number)
             .body(counted(bytes, &progress))
             .content_length(i64::try_from(bytes.len()).unwrap_or(i64::MAX))
@@ -193,7 +193,7 @@ impl Probe<'_> {
             .complete_multipart_upload()
             .bucket(bucket)
             .key(key.as_str())
-            .upload_id(&upload.0)
+            .upload_id(upload.as_str())
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build());
         let answer = self.store.call(Operation::CompleteMultipartUpload, &Progress::default(), call.send()).await?;
         self.trail.wrote(key, answer.version_id.as_ref());

@@ -229,7 +229,7 @@ impl Probe<'_> {
         let ours = answer.uploads.unwrap_or_default().into_iter().filter_map(|upload| {
             let key = upload.key.map(|key| if encoded { decode(&key) } else { key })?;
             let key = ObjectKey::new(key).ok().filter(|key| self.is_ours(key))?;
-            Some((key, UploadId(upload.upload_id?)))
+            Some((key, UploadId::new(upload.upload_id?)))
         });
         Ok(ours.collect())
     }

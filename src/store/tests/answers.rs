@@ -44,7 +44,7 @@ async fn an_error_inside_a_success_is_an_error() {
     let body = "<?xml version=\"1.0\"?>\n<Error><Code>InternalError</Code><Message>We failed.</Message></Error>";
     let server = Canned::new([with_body("200 OK", body)]).await;
     let store = store(&server.endpoint).await;
-    let upload = UploadId("u1".into());
+    let upload = UploadId::new("u1");
     let error = store.complete_multipart(&key("k"), &upload, &[ETag::new("\"a\"")]).await.unwrap_err();
     assert_eq!(error.class(), Class::Transient);
     assert!(error.to_string().contains("InternalError"), "{error}");
