@@ -1,4 +1,4 @@
-use crc_fast::{CrcAlgorithm, Digest as Crc};
+use crc_fast::{CrcAlgorithm, Digest as Crc, checksum_combine};
 use md5::{Digest, Md5 as Hasher};
 
 use crate::{
@@ -31,8 +31,8 @@ impl Both {
         self.md5.update(bytes);
     }
 
-    pub(super) fn finish(self) -> (Plain, Md5) {
-        (self.crc, Md5(self.md5.finalize().into()))
+    pub(super) fn finish(self) -> (Content, Md5) {
+        (self.crc.content(), Md5(self.md5.finalize().into()))
     }
 }
 
@@ -46,15 +46,17 @@ impl Plain {
         self.size_bytes += bytes.len() as u64;
     }
 
-    /// Adds what came right after: the hash of the two together, without their bytes.
-    pub(super) fn append(&mut self, next: &Self) {
-        self.crc.combine(&next.crc);
-        self.size_bytes += next.size_bytes;
-    }
-
     pub(super) fn content(&self) -> Content {
         Content { size_bytes: self.size_bytes, hash: ContentHash(self.crc.finalize()) }
     }
+}
+
+/// Size and hash of what these make when they are put together in this order, without their bytes.
+pub(super) fn joined(parts: impl Iterator<Item = Content>) -> Content {
+    parts.fold(Plain::new().content(), |whole, next| Content {
+        size_bytes: whole.size_bytes + next.size_bytes,
+        hash: ContentHash(checksum_combine(CrcAlgorithm::Crc64Nvme, whole.hash.0, next.hash.0, next.size_bytes)),
+    })
 }
 
 #[cfg(test)]
@@ -73,14 +75,14 @@ mod tests {
         #[test]
         fn hashes_of_parts_make_the_hash_of_the_whole(parts: Vec<Vec<u8>>) {
             let mut whole = Plain::new();
-            let mut together = Plain::new();
+            let mut hashed = Vec::new();
             for part in &parts {
                 whole.update(part);
                 let mut one = Both::new();
                 one.update(part);
-                together.append(&one.finish().0);
+                hashed.push(one.finish().0);
             }
-            proptest::prop_assert_eq!(together.content(), whole.content());
+            proptest::prop_assert_eq!(joined(hashed.into_iter()), whole.content());
         }
     }
 }

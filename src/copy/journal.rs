@@ -30,6 +30,9 @@ pub trait Journal: fmt::Debug + Send + Sync {
     /// Ends when all parts told before are written down.
     fn settle(&self) -> BoxFuture<'_, ()>;
 
+    /// What the store has taken is of no use, and must not be gone on with. Written down soon.
+    fn spoil(&self, entry: Entry);
+
     /// The upload was completed or aborted, or the store knows it no more. Written down soon.
     fn over(&self, entry: Entry);
 }

@@ -13,12 +13,20 @@ const UNIT_BYTES: u64 = 4096;
 ///
 /// What is held is taken at once, before it is read, by somebody who holds nothing
 /// else: so nobody can wait for memory that only he himself could give back.
+///
+/// Bytes that only wait for slow targets fill half of it at most, so that the others find some whatever a slow
+/// one does.
 #[derive(Debug, Clone)]
 pub struct Memory {
     units: Arc<Semaphore>,
+    lingering: Arc<Semaphore>,
     gauge: Arc<Gauge>,
     total_bytes: u64,
 }
+
+/// Room for bytes that only wait for slow targets; given back when dropped.
+#[derive(Debug)]
+pub struct Lingering(#[expect(dead_code, reason = "held, and given back by its drop")] OwnedSemaphorePermit);
 
 /// Memory taken, to be filled with exactly as many bytes.
 ///
@@ -33,6 +41,7 @@ pub(super) struct Buffer {
 #[derive(Debug)]
 struct Held {
     _permit: OwnedSemaphorePermit,
+    _lingering: Option<Lingering>,
     gauge: Arc<Gauge>,
     bytes: u64,
 }
@@ -48,7 +57,9 @@ impl Memory {
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         let units = usize::try_from(bytes / UNIT_BYTES).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
-        Self { units: Arc::new(Semaphore::new(units)), gauge: Arc::default(), total_bytes: units as u64 * UNIT_BYTES }
+        let of = |units| Arc::new(Semaphore::new(units));
+        let (all, half) = (of(units), of(units.div_ceil(2)));
+        Self { units: all, lingering: half, gauge: Arc::default(), total_bytes: units as u64 * UNIT_BYTES }
     }
 
     #[must_use]
@@ -73,18 +84,48 @@ impl Memory {
     ///
     /// More than the whole budget would be waited for in vain: the plan refuses it.
     pub(super) async fn take(&self, bytes: u64) -> Buffer {
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
+        self.take_with(bytes, None).await
+    }
+
+    /// The same for bytes that only slow targets want.
+    pub(super) async fn take_for_slow(&self, bytes: u64) -> Buffer {
+        let permit = self.lingering.clone().acquire_many_owned(units(bytes)).await;
         // Cannot fail: the semaphore is never closed.
-        let permit = self.units.clone().acquire_many_owned(units).await.expect("an open semaphore");
+        self.take_with(bytes, Some(Lingering(permit.expect("an open semaphore")))).await
+    }
+
+    /// Room for bytes, taken already, that from now on only wait for slow targets; `None`: there is none.
+    pub fn linger(&self, bytes: u64) -> Option<Lingering> {
+        self.lingering.clone().try_acquire_many_owned(units(bytes)).ok().map(Lingering)
+    }
+
+    /// Whether [`Self::linger`] would find room.
+    #[must_use]
+    pub fn may_linger(&self, bytes: u64) -> bool {
+        self.lingering.available_permits() >= units(bytes) as usize
+    }
+
+    async fn take_with(&self, bytes: u64, lingering: Option<Lingering>) -> Buffer {
+        // Cannot fail: the semaphore is never closed.
+        let permit = self.units.clone().acquire_many_owned(units(bytes)).await.expect("an open semaphore");
         let held = self.gauge.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.gauge.peak.fetch_max(held, Ordering::Relaxed);
-        let held = Held { _permit: permit, gauge: self.gauge.clone(), bytes };
+        let held = Held { _permit: permit, _lingering: lingering, gauge: self.gauge.clone(), bytes };
         // Cannot fail: what fits in the budget fits in the address space.
         Buffer { data: Vec::with_capacity(usize::try_from(bytes).expect("a size in memory")), held }
     }
 }
 
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
+}
+
 impl Buffer {
+    /// Forgets what it holds, to be filled anew.
+    pub(super) fn clear(&mut self) {
+        self.data.clear();
+    }
+
     /// `false`: there is no room for these bytes.
     #[must_use]
     pub(super) fn push(&mut self, bytes: &[u8]) -> bool {
@@ -158,6 +199,21 @@ mod tests {
         assert!(memory.take(1).now_or_never().is_none(), "it would overtake the big one");
         drop(all_but_one);
         assert!(futures::poll!(&mut big).is_ready());
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_slow_targets_fills_half_of_it_at_most() {
+        let memory = Memory::new(4 * UNIT_BYTES);
+        let fast = memory.take(UNIT_BYTES).await;
+        let slow = memory.take_for_slow(UNIT_BYTES).await;
+        let lingering = memory.linger(UNIT_BYTES).expect("the other half of the half");
+        assert!(memory.linger(1).is_none() && !memory.may_linger(1));
+        assert!(memory.take_for_slow(1).now_or_never().is_none());
+        assert!(memory.take(2 * UNIT_BYTES).now_or_never().is_some(), "it is there for others");
+        drop((fast, lingering));
+        assert!(memory.may_linger(UNIT_BYTES));
+        drop(slow);
+        assert!(memory.take_for_slow(2 * UNIT_BYTES).now_or_never().is_some());
     }
 
     #[tokio::test]

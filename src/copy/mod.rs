@@ -12,6 +12,7 @@ mod lag;
 mod memory;
 mod parts;
 mod plan;
+mod repeat;
 mod source;
 #[cfg(all(test, feature = "sandbox"))]
 mod tests;
@@ -28,7 +29,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use journal::{Entry, Journal, Part, Shape, Unfinished};
-pub use memory::Memory;
+pub use memory::{Lingering, Memory};
 pub use plan::WHOLE_UP_TO;
 pub use verify::still_there;
 
@@ -37,8 +38,8 @@ use crate::{
     store::{Md5, Store},
 };
 use failure::{bare, most_telling};
-use plan::{Limits, Parts, Plan, plan};
-use source::{Piece, Reader};
+use plan::{Limits, Parts, Plan, Way, is_whole, plan};
+use source::{Opened, Piece, Reader};
 
 /// How long a copy that is to stop waits for a request that makes an object appear.
 const LAST_REQUEST_MAY_TAKE: Duration = Duration::from_secs(2);
@@ -58,6 +59,8 @@ pub struct Job {
     pub targets: Vec<Target>,
     /// A target that falls further behind the first than this is let go.
     pub lag: Duration,
+    /// Where uploads in parts are written down.
+    pub journal: Arc<dyn Journal>,
 }
 
 /// Where the object may be read.
@@ -75,6 +78,10 @@ pub struct Source {
 pub struct Target {
     pub store: Arc<Store>,
     pub existing: OnExisting,
+    /// It is known to be much slower than others: what only waits for it gets its share of the memory and no more.
+    pub slow: bool,
+    /// It was tried before, and nobody knows for certain how that ended.
+    pub again: bool,
 }
 
 /// What to do where an object of the same key already is.
@@ -102,6 +109,9 @@ pub enum Step {
     /// The primary was read to its end and holds another content than this generation's, which is surely no damage on
     /// the way: it was changed without being registered. Nothing is written; the targets' answers follow.
     Changed { from: ReplicaName, content: Content },
+    /// A target that has not got the object has got some parts of it, which whoever comes next goes on from. Sent before
+    /// how it ended there.
+    Kept { replica: ReplicaName, parts: u32 },
     /// How it ended at one target: exactly one for each, unless the copy is cancelled.
     Target { replica: ReplicaName, result: Result<Verified, Failure> },
 }
@@ -158,7 +168,10 @@ enum Next<'a> {
     },
     Parts {
         parts: Parts,
-        first: Piece,
+        /// Uploads to go on with.
+        unfinished: Vec<Unfinished>,
+        /// The first part, if anybody lacks it.
+        first: Option<Piece>,
         targets: Vec<&'a Target>,
     },
     /// Every target has its answer.
@@ -199,8 +212,8 @@ impl Copy<'_> {
         for source in &self.job.sources {
             let came = match self.or_stop(self.open(source, &left)).await? {
                 Ok((reader, Next::Whole { piece, targets })) => self.write_whole(&reader, piece, targets).await?,
-                Ok((mut reader, Next::Parts { parts, first, targets })) => {
-                    self.write_parts(&mut reader, parts, first, &targets).await?
+                Ok((reader, Next::Parts { parts, unfinished, first, targets })) => {
+                    self.write_parts(&reader, parts, unfinished, first, &targets).await?
                 }
                 Ok((_, Next::Nothing)) => Came::Through,
                 Err(Useless::Stale(why)) => Came::ToNothing { why, left: left.clone() },
@@ -247,7 +260,9 @@ impl Copy<'_> {
             }
         }
         let limits = Limits::of(targets.iter().map(|target| target.store.profile()));
-        let next = match plan(size_bytes, limits, self.memory.total_bytes()) {
+        let unfinished =
+            if is_whole(size_bytes, limits) { Vec::new() } else { self.unfinished(&reader, &targets).await };
+        let next = match plan(size_bytes, limits, self.memory.total_bytes(), most_done(&unfinished)) {
             _ if targets.is_empty() && !unable.is_empty() => Next::Nothing,
             Err(refused) => {
                 self.fail_all(&targets, &bare(Class::Refused, refused.to_string()));
@@ -255,9 +270,22 @@ impl Copy<'_> {
             }
             Ok(Plan::Whole) => Next::Whole { piece: reader.piece(0..size_bytes).await?, targets },
             Ok(Plan::Parts(parts)) => {
-                // Cannot fail: an object in parts has at least one.
-                let range = parts.ranges().next().expect("a first part");
-                Next::Parts { parts, first: reader.piece(range).await?, targets }
+                let is_there = |target: &&Target| {
+                    let has = |one: &Unfinished| {
+                        one.replica == *target.store.name()
+                            && one.shape.part_bytes == parts.part_bytes()
+                            && one.parts.first().is_some_and(|part| part.number == 1)
+                    };
+                    unfinished.iter().any(has)
+                };
+                let lacked = targets.is_empty() || !targets.iter().all(is_there);
+                let held = parts.way() == Way::Held;
+                let first = if held && (lacked || reader.opened().hashes_whole(parts)) {
+                    Some(reader.piece(parts.range(1)).await?)
+                } else {
+                    None
+                };
+                Next::Parts { parts, unfinished, first, targets }
             }
         };
         // Only now: had this source failed, the next one would have them told again.
@@ -267,15 +295,27 @@ impl Copy<'_> {
         Ok((reader, next))
     }
 
+    /// What earlier attempts have left of this content at the targets. What they left of any other is of no use, and
+    /// found by whoever cleans up.
+    async fn unfinished(&self, reader: &Reader<'_>, targets: &[&Target]) -> Vec<Unfinished> {
+        let mut unfinished = self.job.journal.unfinished().await;
+        unfinished.retain(|one| {
+            let mark = reader.opened().mark(Way::of(one.shape.part_bytes, self.memory.total_bytes()));
+            let same = mark.is_some_and(|mark| mark == one.shape.origin);
+            same && one.shape.size_bytes == reader.head().size_bytes && targets.iter().any(|target| *target.store.name() == one.replica)
+        });
+        unfinished
+    }
+
     /// Whether what was read is what this generation's first read found, or is the first, and sound. `md5` is that of
     /// the whole, if the source's ETag may be one.
-    async fn examine(&self, reader: &Reader<'_>, read: &Content, md5: Option<&Md5>) -> Result<(), Unfit> {
+    async fn examine(&self, opened: &Opened, read: &Content, md5: Option<&Md5>) -> Result<(), Unfit> {
         let Some(known) = self.job.content.filter(|known| known != read) else {
-            return reader.confirm(read, md5).await.map_err(Unfit::Failed);
+            return opened.confirm(read, md5).await.map_err(Unfit::Failed);
         };
-        reader.make_sure(read, md5).await.map_err(Unfit::Failed)?;
-        let (store, found) = (reader.store(), format!("{read:?}"));
-        if !reader.is_primary() {
+        opened.make_sure(read, md5).await.map_err(Unfit::Failed)?;
+        let (store, found) = (opened.store(), format!("{read:?}"));
+        if !opened.is_primary() {
             return Err(Unfit::Stale(stale(store, &known, &found)));
         }
         self.tell(Step::Changed { from: store.name().clone(), content: *read });
@@ -319,6 +359,12 @@ impl Copy<'_> {
         // Nobody listens any more: then nobody will record it either.
         let _ = self.steps.send(step);
     }
+}
+
+/// The size of the parts of which most is done.
+fn most_done(unfinished: &[Unfinished]) -> Option<u64> {
+    let done = |one: &&Unfinished| one.parts.len() as u64 * one.shape.part_bytes;
+    unfinished.iter().max_by_key(done).map(|one| one.shape.part_bytes)
 }
 
 impl From<Failure> for Useless {

@@ -1,4 +1,4 @@
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use bytesize::ByteSize;
 
@@ -10,6 +10,8 @@ pub const WHOLE_UP_TO: u64 = 16 * MIB;
 /// Small enough that several fit in any sensible budget, large enough that a request's
 /// own cost does not count.
 const PART_AT_LEAST: u64 = 16 * MIB;
+/// A part that takes more of the memory than one of so many shares is not held.
+const HELD_AT_MOST: u64 = 4;
 
 /// How an object is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,16 @@ pub(super) enum Plan {
 pub(super) struct Parts {
     size_bytes: u64,
     part_bytes: u64,
+    way: Way,
+}
+
+/// How a part passes through this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Read into memory, then sent: its hash goes before it.
+    Held,
+    /// Sent as it comes: it would take too much of the memory. Its hash is compared with what the store answers.
+    Streamed,
 }
 
 /// What all targets of an object take.
@@ -38,10 +50,8 @@ pub(super) struct Limits {
 /// The object cannot be sent part by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unplannable {
-    #[error(
-        "an object of {object} is sent in pieces of {piece}, but workers.memory is {memory}; set it to at least {piece}"
-    )]
-    TooLittleMemory { object: ByteSize, piece: ByteSize, memory: ByteSize },
+    #[error("an object of {object} is sent in one piece, but workers.memory is {memory}; set it to at least {object}")]
+    TooLittleMemory { object: ByteSize, memory: ByteSize },
     #[error(
         "no size of parts suits all targets of an object of {object}: it would need parts of {part}, and one of them \
          takes {most} in a request"
@@ -60,6 +70,12 @@ impl Limits {
         })
     }
 
+    /// Whether parts of this size suit all targets.
+    fn suits(self, size_bytes: u64, part_bytes: u64) -> bool {
+        (self.min_part_bytes..=self.max_put_bytes).contains(&part_bytes)
+            && size_bytes.div_ceil(part_bytes.max(1)) <= u64::from(self.max_parts)
+    }
+
     /// One size for all parts but the last, which every store takes; in whole MiB where the limits leave room for it.
     fn part_bytes(self, size_bytes: u64) -> u64 {
         let fewest = size_bytes.div_ceil(u64::from(self.max_parts.max(1)));
@@ -69,32 +85,71 @@ impl Limits {
     }
 }
 
-/// Plans an object of `size_bytes` for targets that take so much.
-pub(super) fn plan(size_bytes: u64, limits: Limits, memory_bytes: u64) -> Result<Plan, Unplannable> {
-    let (plan, piece_bytes) = if size_bytes <= WHOLE_UP_TO.min(limits.max_put_bytes) {
-        (Plan::Whole, size_bytes)
-    } else {
-        let part_bytes = limits.part_bytes(size_bytes);
-        (Plan::Parts(Parts { size_bytes, part_bytes }), part_bytes)
-    };
-    let (object, piece) = (ByteSize(size_bytes), ByteSize(piece_bytes));
-    if piece_bytes > limits.max_put_bytes {
-        let most = ByteSize(limits.max_put_bytes);
-        return Err(Unplannable::NoCommonSize { object, part: piece, most });
+/// Whether an object of this size goes in one request to targets that take so much.
+pub(super) fn is_whole(size_bytes: u64, limits: Limits) -> bool {
+    size_bytes <= WHOLE_UP_TO.min(limits.max_put_bytes)
+}
+
+/// Plans an object of `size_bytes` for targets that take so much. `begun`: the size of the parts of which some are
+/// there already, which is kept if it suits.
+pub(super) fn plan(
+    size_bytes: u64,
+    limits: Limits,
+    memory_bytes: u64,
+    begun: Option<u64>,
+) -> Result<Plan, Unplannable> {
+    let object = ByteSize(size_bytes);
+    if is_whole(size_bytes, limits) {
+        let memory = ByteSize(memory_bytes);
+        let fits = size_bytes <= memory_bytes;
+        return if fits { Ok(Plan::Whole) } else { Err(Unplannable::TooLittleMemory { object, memory }) };
     }
-    if piece_bytes > memory_bytes {
-        return Err(Unplannable::TooLittleMemory { object, piece, memory: ByteSize(memory_bytes) });
+    let begun = begun.filter(|part_bytes| limits.suits(size_bytes, *part_bytes));
+    let part_bytes = begun.unwrap_or_else(|| limits.part_bytes(size_bytes));
+    if part_bytes > limits.max_put_bytes {
+        let (part, most) = (ByteSize(part_bytes), ByteSize(limits.max_put_bytes));
+        return Err(Unplannable::NoCommonSize { object, part, most });
     }
-    Ok(plan)
+    let way = Way::of(part_bytes, memory_bytes);
+    Ok(Plan::Parts(Parts { size_bytes, part_bytes, way }))
+}
+
+impl Way {
+    /// That of a part of this size.
+    pub(super) fn of(part_bytes: u64, memory_bytes: u64) -> Self {
+        if part_bytes > memory_bytes / HELD_AT_MOST { Self::Streamed } else { Self::Held }
+    }
 }
 
 impl Parts {
-    /// The bytes of each part, in order; their position is their number less 1.
-    pub(super) fn ranges(self) -> impl Iterator<Item = Range<u64>> {
-        (0..self.size_bytes.div_ceil(self.part_bytes)).map(move |part| {
-            let start = part * self.part_bytes;
-            start..(start + self.part_bytes).min(self.size_bytes)
-        })
+    pub(super) fn size_bytes(self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Of each part but the last.
+    pub(super) fn part_bytes(self) -> u64 {
+        self.part_bytes
+    }
+
+    pub(super) fn way(self) -> Way {
+        self.way
+    }
+
+    /// How many there are, at least one.
+    pub(super) fn count(self) -> u32 {
+        // Cannot fail: no store takes as many.
+        u32::try_from(self.size_bytes.div_ceil(self.part_bytes)).expect("a number of parts")
+    }
+
+    /// Their numbers, from 1.
+    pub(super) fn numbers(self) -> RangeInclusive<u32> {
+        1..=self.count()
+    }
+
+    /// The bytes of the part of this number.
+    pub(super) fn range(self, number: u32) -> Range<u64> {
+        let start = u64::from(number - 1) * self.part_bytes;
+        start..(start + self.part_bytes).min(self.size_bytes)
     }
 }
 
@@ -115,16 +170,24 @@ mod tests {
     }
 
     fn ranges_of(size: u64, limits: Limits) -> Vec<Range<u64>> {
-        match plan(size, limits, ENOUGH).unwrap() {
+        all(parts_of(size, limits, ENOUGH, None))
+    }
+
+    fn parts_of(size: u64, limits: Limits, memory_bytes: u64, begun: Option<u64>) -> Parts {
+        match plan(size, limits, memory_bytes, begun).unwrap() {
             Plan::Whole => panic!("{size} in one request"),
-            Plan::Parts(parts) => parts.ranges().collect(),
+            Plan::Parts(parts) => parts,
         }
+    }
+
+    fn all(parts: Parts) -> Vec<Range<u64>> {
+        parts.numbers().map(|number| parts.range(number)).collect()
     }
 
     #[test]
     fn up_to_16_mib_an_object_is_one_request() {
         for size in [0, 1, WHOLE_UP_TO] {
-            assert_eq!(plan(size, USUAL, ENOUGH), Ok(Plan::Whole));
+            assert_eq!(plan(size, USUAL, ENOUGH, None), Ok(Plan::Whole));
         }
         assert_eq!(ranges(WHOLE_UP_TO + 1, 10_000), [0..WHOLE_UP_TO, WHOLE_UP_TO..WHOLE_UP_TO + 1]);
     }
@@ -137,21 +200,32 @@ mod tests {
     }
 
     #[test]
-    fn an_object_whose_parts_do_not_fit_is_refused_and_told_what_it_needs() {
-        let refused = plan(100 << 30, at_most(1_000), 64 * MIB).unwrap_err();
+    fn a_part_larger_than_a_quarter_of_the_memory_is_not_held() {
+        let way = |memory_bytes| parts_of(100 << 30, at_most(1_000), memory_bytes, None).way();
+        assert_eq!((way(412 * MIB), way(412 * MIB - 1)), (Way::Held, Way::Streamed));
+    }
+
+    #[test]
+    fn an_object_in_one_piece_that_does_not_fit_is_refused_and_told_what_it_needs() {
         assert_eq!(
-            refused.to_string(),
-            "an object of 100.0 GiB is sent in pieces of 103.0 MiB, but workers.memory is 64.0 MiB; \
-             set it to at least 103.0 MiB"
+            plan(5 * MIB, USUAL, 4 * MIB, None).unwrap_err().to_string(),
+            "an object of 5.0 MiB is sent in one piece, but workers.memory is 4.0 MiB; set it to at least 5.0 MiB"
         );
-        assert!(plan(100 << 30, at_most(1_000), 103 * MIB).is_ok());
-        assert!(plan(5 * MIB, at_most(1_000), 4 * MIB).is_err());
+    }
+
+    #[test]
+    fn what_was_begun_is_gone_on_with_in_parts_of_the_same_size_where_that_suits() {
+        let begun = |part_bytes| parts_of(10 << 30, at_most(1_000), ENOUGH, Some(part_bytes)).part_bytes();
+        assert_eq!(begun(103 * MIB), 103 * MIB);
+        // A target that takes fewer parts has joined.
+        assert_eq!(begun(10 * MIB), 16 * MIB);
+        assert_eq!(begun(1), 16 * MIB);
     }
 
     #[test]
     fn a_store_behind_a_proxy_gets_no_larger_request_than_that_lets_through() {
         let behind = Limits { max_put_bytes: 10 * MIB, ..USUAL };
-        assert_eq!(plan(10 * MIB, behind, ENOUGH), Ok(Plan::Whole));
+        assert_eq!(plan(10 * MIB, behind, ENOUGH, None), Ok(Plan::Whole));
         assert_eq!(ranges_of(10 * MIB + 1, behind), [0..10 * MIB, 10 * MIB..10 * MIB + 1]);
         // Not of whole MiB, and used up to its last byte.
         let odd = Limits { max_parts: 3, max_put_bytes: 6 * MIB - 1, ..USUAL };
@@ -162,7 +236,7 @@ mod tests {
     fn targets_that_agree_on_no_size_of_parts_are_told_so() {
         let few = Limits { max_parts: 1_000, max_put_bytes: 10 * MIB, ..USUAL };
         assert_eq!(
-            plan(100 << 30, few, ENOUGH).unwrap_err().to_string(),
+            plan(100 << 30, few, ENOUGH, None).unwrap_err().to_string(),
             "no size of parts suits all targets of an object of 100.0 GiB: it would need parts of 102.4 MiB, and one of \
              them takes 10.0 MiB in a request"
         );
@@ -174,10 +248,10 @@ mod tests {
             size in 0..5 * (1u64 << 40), max_parts in 1u32..=10_000, max_put_bytes in 5 * MIB..=5 << 30,
         ) {
             let limits = Limits { max_parts, max_put_bytes, min_part_bytes: 5 * MIB };
-            match plan(size, limits, ENOUGH) {
+            match plan(size, limits, ENOUGH, None) {
                 Ok(Plan::Whole) => proptest::prop_assert!(size <= max_put_bytes),
                 Ok(Plan::Parts(parts)) => {
-                    let ranges: Vec<_> = parts.ranges().collect();
+                    let ranges = all(parts);
                     proptest::prop_assert!(ranges.len() <= max_parts as usize);
                     proptest::prop_assert!(ranges[0].end <= max_put_bytes && ranges[0].end >= 5 * MIB);
                 }

@@ -1,18 +1,24 @@
-use std::{ops::Range, pin::pin, time::Duration};
+use std::{
+    ops::Range,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 
 use super::{
     Source,
     failure::{at_source, bare, of_source},
-    hash::{Both, Plain},
+    hash::Both,
     memory::{Buffer, Memory},
-    plan::WHOLE_UP_TO,
+    plan::{Parts, WHOLE_UP_TO, Way},
+    repeat::repeated,
     verify,
 };
 use crate::{
     domain::{Class, Content, Failure, ObjectKey},
-    store::{Get, Head, Md5, Reason, Store},
+    store::{ETag, Get, Head, Md5, Reason, Store},
 };
 
 /// How long an answer may wait unread for memory. Stores close what is not read;
@@ -22,19 +28,23 @@ const UNREAD_AT_MOST: Duration = Duration::from_secs(10);
 /// One attempt to read one object from one source: every answer must speak of the
 /// content that the first one spoke of.
 pub(super) struct Reader<'a> {
-    source: &'a Source,
-    store: &'a Store,
-    key: &'a ObjectKey,
+    opened: Arc<Opened>,
     memory: &'a Memory,
-    head: Head,
     /// The first answer, as long as nobody has read from it.
     first: Option<(Range<u64>, Get)>,
+}
+
+/// One content of one object at one source.
+pub(super) struct Opened {
+    source: Source,
+    key: ObjectKey,
+    head: Head,
 }
 
 /// Bytes of the object in memory, hashed.
 pub(super) struct Piece {
     pub bytes: Bytes,
-    pub crc: Plain,
+    pub content: Content,
     pub md5: Md5,
 }
 
@@ -44,8 +54,8 @@ impl<'a> Reader<'a> {
     /// The memory is taken after that: until then nobody knows how much is needed. The
     /// range keeps the store from sending all of a big object; a small one comes whole.
     pub(super) async fn open(
-        source: &'a Source,
-        key: &'a ObjectKey,
+        source: &Source,
+        key: &ObjectKey,
         memory: &'a Memory,
         stated_bytes: Option<u64>,
     ) -> Result<Self, Failure> {
@@ -64,19 +74,16 @@ impl<'a> Reader<'a> {
             return Err(bare(Class::Refused, format!("source {}: {what}", store.name())));
         }
         let first = Some((0..get.body.announced(), get));
-        Ok(Self { source, store, key, memory, head, first })
+        let opened = Arc::new(Opened { source: source.clone(), key: key.clone(), head });
+        Ok(Self { opened, memory, first })
+    }
+
+    pub(super) fn opened(&self) -> &Arc<Opened> {
+        &self.opened
     }
 
     pub(super) fn head(&self) -> &Head {
-        &self.head
-    }
-
-    pub(super) fn store(&self) -> &'a Store {
-        self.store
-    }
-
-    pub(super) fn is_primary(&self) -> bool {
-        self.source.primary
+        &self.opened.head
     }
 
     /// Reads `range` into memory.
@@ -85,7 +92,7 @@ impl<'a> Reader<'a> {
         let mut taking = pin!(self.memory.take(need));
         let first = self.first.take().filter(|(answered, _)| *answered == range).map(|(_, get)| get);
         let in_time = tokio::time::timeout(UNREAD_AT_MOST, &mut taking).await.ok();
-        let (buffer, first) = if let Some(buffer) = in_time {
+        let (mut buffer, first) = if let Some(buffer) = in_time {
             (buffer, first)
         } else {
             drop(first);
@@ -93,32 +100,83 @@ impl<'a> Reader<'a> {
         };
         let get = match first {
             Some(get) => get,
-            None => self.get(range).await?,
+            None => self.opened.get(range).await?,
         };
-        self.read(get, buffer).await
+        let (content, md5) = self.opened.read(get, &mut buffer).await?;
+        Ok(Piece { bytes: buffer.freeze(), content, md5 })
+    }
+}
+
+impl Opened {
+    pub(super) fn store(&self) -> &Arc<Store> {
+        &self.source.store
     }
 
-    async fn get(&self, range: Range<u64>) -> Result<Get, Failure> {
+    pub(super) fn key(&self) -> &ObjectKey {
+        &self.key
+    }
+
+    pub(super) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    pub(super) fn is_primary(&self) -> bool {
+        self.source.primary
+    }
+
+    /// What tells this content, and how it was sent, from any other that a source might hold; `None`: nothing does.
+    pub(super) fn mark(&self, way: Way) -> Option<String> {
+        let changed = self.head.last_modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        if self.head.etag.is_none() && changed.is_none() {
+            return None;
+        }
+        let etag = self.head.etag.as_ref().map_or("", ETag::as_str);
+        let (name, changed) = (self.store().name(), changed.map_or(0, |at| at.as_micros()));
+        // Of parts that were streamed the store has seen no hash: they are not mixed with others.
+        let way = match way {
+            Way::Held => "",
+            Way::Streamed => "streamed ",
+        };
+        Some(format!("{way}{name} {changed} {etag}"))
+    }
+
+    /// Reads `range` into a buffer that was taken for it; an attempt that fails in passing is repeated.
+    pub(super) async fn piece(&self, range: Range<u64>, mut buffer: Buffer) -> Result<Piece, Failure> {
+        // One attempt at a time has it.
+        let filled = tokio::sync::Mutex::new(&mut buffer);
+        let (content, md5) = repeated(|| async {
+            let mut buffer = filled.lock().await;
+            buffer.clear();
+            let get = self.get(range.clone()).await?;
+            self.read(get, &mut buffer).await
+        })
+        .await?;
+        Ok(Piece { bytes: buffer.freeze(), content, md5 })
+    }
+
+    /// Asks for `range` of this content.
+    pub(super) async fn get(&self, range: Range<u64>) -> Result<Get, Failure> {
         // An empty object has no range.
         let range = (range.end > 0).then_some(range);
-        let get = self.store.get(self.key, range, self.head.etag.as_ref()).await;
-        let get = get.map_err(|error| of_source(self.store, error))?;
+        let store = self.store();
+        let get = store.get(&self.key, range, self.head.etag.as_ref()).await;
+        let get = get.map_err(|error| of_source(store, error))?;
         let same = get.head.etag == self.head.etag
             && get.head.size_bytes == self.head.size_bytes
             // Where a store sends no ETag, the time is all there is.
             && (self.head.etag.is_some() || get.head.last_modified == self.head.last_modified);
         if !same {
             let what = "the object changed while it was being read";
-            return Err(bare(Class::Changed, format!("source {}: {what}", self.store.name())));
+            return Err(bare(Class::Changed, format!("source {}: {what}", store.name())));
         }
         Ok(get)
     }
 
-    async fn read(&self, mut get: Get, mut buffer: Buffer) -> Result<Piece, Failure> {
-        let short =
-            |what: &str| at_source(self.store, bare(Class::Transient, format!("source {}: {what}", self.store.name())));
+    async fn read(&self, mut get: Get, buffer: &mut Buffer) -> Result<(Content, Md5), Failure> {
+        let store = self.store();
+        let short = |what: &str| at_source(store, bare(Class::Transient, format!("source {}: {what}", store.name())));
         let mut hash = Both::new();
-        while let Some(frame) = get.body.next().await.map_err(|error| of_source(self.store, error))? {
+        while let Some(frame) = get.body.next().await.map_err(|error| of_source(store, error))? {
             if !buffer.push(&frame) {
                 return Err(short("more bytes came than were asked for"));
             }
@@ -127,16 +185,22 @@ impl<'a> Reader<'a> {
         if !buffer.is_full() {
             return Err(short("fewer bytes came than were asked for"));
         }
-        let bytes = buffer.freeze();
-        metrics::counter!("copyhold_source_bytes_total", "replica" => self.store.name().to_string())
-            .increment(bytes.len() as u64);
-        let (crc, md5) = hash.finish();
-        Ok(Piece { bytes, crc, md5 })
+        self.has_read(buffer.as_ref().len() as u64);
+        Ok(hash.finish())
+    }
+
+    pub(super) fn has_read(&self, bytes: u64) {
+        metrics::counter!("copyhold_source_bytes_total", "replica" => self.store().name().to_string()).increment(bytes);
     }
 
     /// Whether the source's ETag claims to be the MD5 of the whole object.
     pub(super) fn etag_may_be_md5(&self) -> bool {
-        !self.head.encrypted && self.head.etag.as_ref().is_some_and(crate::store::ETag::looks_like_md5)
+        !self.head.encrypted && self.head.etag.as_ref().is_some_and(ETag::looks_like_md5)
+    }
+
+    /// Whether the MD5 of the whole is of use, and the parts pass through memory, where it can be computed.
+    pub(super) fn hashes_whole(&self, parts: Parts) -> bool {
+        parts.way() == Way::Held && self.etag_may_be_md5()
     }
 
     /// Holds what was read against the source's own ETag.
@@ -153,11 +217,11 @@ impl<'a> Reader<'a> {
         if etag.zip(md5).is_some_and(|(etag, md5)| etag.is_md5(md5)) {
             return Ok(());
         }
-        let again = verify::hash_of(self.store, self.key).await.map_err(|error| of_source(self.store, error))?;
+        let again = verify::hash_of(self.store(), &self.key).await.map_err(|error| of_source(self.store(), error))?;
         if again == *read {
             return Ok(());
         }
         let what = "bytes arrived damaged: they do not match the source's ETag, nor a second reading";
-        Err(bare(Class::Corrupt, format!("source {}: {what}", self.store.name())))
+        Err(bare(Class::Corrupt, format!("source {}: {what}", self.store().name())))
     }
 }

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::{
+    Target,
     failure::{bare, of_source, of_target},
     hash::Plain,
 };
@@ -33,13 +34,15 @@ pub async fn still_there(store: &Store, key: &ObjectKey, content: &Content) -> R
 }
 
 /// Proves a copy by the ETag that the store answered; where that is no checksum of ours, by
-/// what the store was measured to check, else by reading it back. One part is one PUT.
+/// what the store was measured to check, else by reading it back. One part is one PUT. `sent_hash`: each request carried
+/// its hash.
 pub(super) async fn prove(
     store: &Store,
     key: &ObjectKey,
     content: &Content,
     parts: &[Md5],
     answered: &ETag,
+    sent_hash: bool,
 ) -> Result<Verified, Failure> {
     let equal = match parts {
         [whole] => answered.is_md5(whole),
@@ -48,7 +51,7 @@ pub(super) async fn prove(
     let in_parts = parts.len() != 1;
     if equal {
         Ok(Verified::Compared)
-    } else if !store.profile().proves_by_hash(in_parts) {
+    } else if !sent_hash || !store.profile().proves_by_hash(in_parts) {
         read_back(store, key, content).await
     } else if in_parts {
         // Each part was checked; that all of them are in it is seen by its size.
@@ -71,6 +74,32 @@ pub(super) async fn read_back(store: &Store, key: &ObjectKey, content: &Content)
     }
     let what = format!("it keeps other bytes than were sent ({there:?} instead of {content:?})");
     Err(bare(Class::Corrupt, format!("target {}: {what}", store.name())))
+}
+
+/// Where an overwrite leaves an older version behind, which costs and may be locked for years, an earlier attempt of
+/// ours of which we do not know how it ended is looked for before another is made. `None`: there is none, or it is
+/// another content.
+pub(super) async fn left_by_us(
+    target: &Target,
+    key: &ObjectKey,
+    content: &Content,
+) -> Result<Option<Verified>, Failure> {
+    let store = &*target.store;
+    if !target.again || !store.keeps_versions().await {
+        return Ok(None);
+    }
+    match store.head(key).await {
+        Err(error) if error.reason() == Reason::NoSuchKey => return Ok(None),
+        Err(error) => return Err(of_target(store, error)),
+        Ok(there) if there.size_bytes != content.size_bytes => return Ok(None),
+        Ok(_) => {}
+    }
+    // By its bytes: the attempt may have failed because of what the store made of them.
+    match read_back(store, key, content).await {
+        Ok(proof) => Ok(Some(proof)),
+        Err(Failure { class: Class::Corrupt, .. }) => Ok(None),
+        Err(why) => Err(why),
+    }
 }
 
 /// The object from before Copyhold came, if one stands where the copy shall go: it is

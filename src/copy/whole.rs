@@ -22,8 +22,8 @@ impl Copy<'_> {
         piece: Piece,
         targets: Vec<&'t Target>,
     ) -> Result<Came<'t>, Cancelled> {
-        let content = piece.crc.content();
-        match self.or_stop(self.examine(reader, &content, Some(&piece.md5))).await? {
+        let content = piece.content;
+        match self.or_stop(self.examine(reader.opened(), &content, Some(&piece.md5))).await? {
             Ok(()) => {}
             Err(Unfit::Failed(why) | Unfit::Changed(why)) => {
                 self.fail_all(&targets, &why);
@@ -31,7 +31,7 @@ impl Copy<'_> {
             }
             Err(Unfit::Stale(why)) => return Ok(Came::ToNothing { why, left: targets }),
         }
-        self.has_read(reader.store(), content);
+        self.has_read(reader.opened().store(), content);
         let metadata = &reader.head().metadata;
         let (race, patience) = (Race::new(), Patience::new(self.job.lag));
         let all = join_all(targets.iter().map(|target| async {
@@ -59,7 +59,10 @@ impl Copy<'_> {
         {
             return verify::adopt(store, key, &there, content, Some(&piece.md5)).await;
         }
+        if let Some(proof) = verify::left_by_us(target, key, content).await? {
+            return Ok(proof);
+        }
         let etag = store.put(key, &piece.bytes, &piece.md5, metadata).await.map_err(|e| of_target(store, e))?;
-        verify::prove(store, key, content, &[piece.md5], &etag).await
+        verify::prove(store, key, content, &[piece.md5], &etag, true).await
     }
 }

@@ -15,6 +15,7 @@ use aws_smithy_http_client::{
     tls::{Provider, rustls_provider::CryptoMode},
 };
 use secrecy::ExposeSecret;
+use tokio::sync::OnceCell;
 
 use super::{
     Operation, Profile, Store, StoreError, pace::Pace, readable::ReadableExpires, reason::Reason,
@@ -75,6 +76,7 @@ impl Store {
             storage_class: replica.storage_class.as_deref().map(Into::into),
             profile: Profile::of(replica),
             pace: Pace::new(replica.name.clone(), connections(copies)),
+            versioned: OnceCell::new(),
         })
     }
 }

@@ -42,6 +42,7 @@ pub enum Operation {
     CompleteMultipartUpload,
     AbortMultipartUpload,
     ListObjects,
+    ListParts,
     ListObjectVersions,
     ListMultipartUploads,
     DeleteObject,
@@ -231,6 +232,7 @@ impl Operation {
             Self::HeadBucket
             | Self::AbortMultipartUpload
             | Self::ListObjects
+            | Self::ListParts
             | Self::ListObjectVersions
             | Self::ListMultipartUploads
             | Self::DeleteObject
@@ -252,6 +254,7 @@ impl Operation {
             Self::CompleteMultipartUpload => "CompleteMultipartUpload",
             Self::AbortMultipartUpload => "AbortMultipartUpload",
             Self::ListObjects => "ListObjectsV2",
+            Self::ListParts => "ListParts",
             Self::ListObjectVersions => "ListObjectVersions",
             Self::ListMultipartUploads => "ListMultipartUploads",
             Self::DeleteObject => "DeleteObject",

@@ -10,6 +10,7 @@ mod connect;
 mod connection;
 mod error;
 mod etag;
+mod feed;
 mod metadata;
 mod pace;
 mod probe;
@@ -21,6 +22,7 @@ mod reason;
 #[cfg(test)]
 mod tests;
 mod unthrottled;
+mod versions;
 mod write;
 
 use std::{
@@ -34,9 +36,11 @@ use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
     types::StorageClass,
 };
+use tokio::sync::OnceCell;
 
 pub use error::{Operation, StoreError};
 pub use etag::{ETag, Md5};
+pub use feed::{Feed, Feeder};
 pub use metadata::Metadata;
 pub use probe::{Ended as ProbeEnded, EndedBy as ProbeEndedBy, Fact, Left, Report as ProbeReport};
 pub use profile::{Known, Profile};
@@ -64,6 +68,8 @@ pub struct Store {
     storage_class: Option<StorageClass>,
     profile: Profile,
     pace: Pace,
+    /// Whether its bucket keeps versions, once it was asked.
+    versioned: OnceCell<bool>,
 }
 
 impl Store {

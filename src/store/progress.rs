@@ -25,7 +25,7 @@ const FRAME_BYTES: usize = 128 * 1024;
 pub(super) struct Progress(Arc<AtomicU64>);
 
 impl Progress {
-    fn moved(&self, bytes: usize) {
+    pub(super) fn moved(&self, bytes: usize) {
         self.0.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 

@@ -32,6 +32,8 @@ pub enum Reason {
     NoSuchKey,
     /// The multipart upload is unknown: forgotten, completed or aborted.
     NoSuchUpload,
+    /// The store lacks a part that it had taken, or has another in its place.
+    InvalidPart,
     /// Another content than the one asked for has taken its place.
     Replaced,
     /// The range lies outside the object.
@@ -79,9 +81,8 @@ impl Reason {
             | "IncompleteBody"
             | "OperationAborted"
             | "ConditionalRequestConflict"
-            | "TemporaryRedirect"
-            | "InvalidPart"
-            | "InvalidPartOrder" => Self::Internal,
+            | "TemporaryRedirect" => Self::Internal,
+            "InvalidPart" | "InvalidPartOrder" => Self::InvalidPart,
             "SignatureDoesNotMatch"
             | "InvalidAccessKeyId"
             | "InvalidSecurity"
@@ -159,8 +160,9 @@ impl Reason {
             | Self::Stalled
             | Self::Internal
             | Self::NotUnderstood
-            // A store that forgot an upload is begun with anew.
-            | Self::NoSuchUpload => Class::Transient,
+            // A store that forgot an upload, or some of it, is begun with anew.
+            | Self::NoSuchUpload
+            | Self::InvalidPart => Class::Transient,
             Self::Throttled => Class::Throttled,
             Self::Full => Class::Full,
             Self::Denied => Class::Denied,
@@ -204,6 +206,7 @@ impl Reason {
             | Self::Denied
             | Self::NoSuchKey
             | Self::NoSuchUpload
+            | Self::InvalidPart
             | Self::Replaced
             | Self::OutsideRange
             | Self::Archived

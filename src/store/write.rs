@@ -1,7 +1,12 @@
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::{
+    operation::upload_part::builders::UploadPartFluentBuilder,
+    types::{CompletedMultipartUpload, CompletedPart},
+};
 use bytes::Bytes;
 
-use super::{ETag, Md5, Metadata, Operation, Store, StoreError, progress::Progress, progress::counted, reason::Reason};
+use super::{
+    ETag, Feed, Md5, Metadata, Operation, Store, StoreError, progress::Progress, progress::counted, reason::Reason,
+};
 use crate::domain::ObjectKey;
 
 /// A multipart upload that was begun, by the store's own name for it.
@@ -58,7 +63,7 @@ impl Store {
                 }
             });
         let answer = self.call(Operation::PutObject, &progress, call.send()).await?;
-        self.sent(bytes);
+        self.sent(bytes.len() as u64);
         etag(answer.e_tag, Operation::PutObject)
     }
 
@@ -99,19 +104,40 @@ impl Store {
         md5: &Md5,
     ) -> Result<ETag, StoreError> {
         let progress = Progress::default();
-        let call = self
-            .client
+        let call = self.part(key, upload, number).body(counted(bytes, &progress)).content_md5(md5.base64());
+        self.send_part(call, bytes.len() as u64, &progress).await
+    }
+
+    /// The same with bytes that come while they are sent, so that no hash can go before them: compare the ETag.
+    pub async fn upload_part_fed(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        number: u32,
+        feed: Feed,
+    ) -> Result<ETag, StoreError> {
+        let (progress, bytes) = (Progress::default(), feed.len());
+        let call = self.part(key, upload, number).body(feed.into_body(&progress));
+        self.send_part(call, bytes, &progress).await
+    }
+
+    fn part(&self, key: &ObjectKey, upload: &UploadId, number: u32) -> UploadPartFluentBuilder {
+        self.client
             .upload_part()
             .bucket(&self.bucket)
             .key(key.as_str())
             .upload_id(upload.as_str())
             .part_number(number.cast_signed())
-            .body(counted(bytes, &progress))
-            .content_length(signed_length(bytes))
-            .content_md5(md5.base64())
-            .customize()
-            .disable_payload_signing();
-        let answer = self.call(Operation::UploadPart, &progress, call.send()).await?;
+    }
+
+    async fn send_part(
+        &self,
+        call: UploadPartFluentBuilder,
+        bytes: u64,
+        progress: &Progress,
+    ) -> Result<ETag, StoreError> {
+        let call = call.content_length(bytes.cast_signed()).customize().disable_payload_signing();
+        let answer = self.call(Operation::UploadPart, progress, call.send()).await?;
         self.sent(bytes);
         etag(answer.e_tag, Operation::UploadPart)
     }
@@ -139,6 +165,17 @@ impl Store {
         etag(answer.e_tag, Operation::CompleteMultipartUpload)
     }
 
+    /// Whether the store still knows an upload that it began.
+    pub async fn knows_upload(&self, key: &ObjectKey, upload: &UploadId) -> Result<bool, StoreError> {
+        let call =
+            self.client.list_parts().bucket(&self.bucket).key(key.as_str()).upload_id(upload.as_str()).max_parts(1);
+        match self.call(Operation::ListParts, &Progress::default(), call.send()).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.reason() == Reason::NoSuchUpload => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Throws the parts away. An upload that the store no longer knows is one that is aborted.
     pub async fn abort_multipart(&self, key: &ObjectKey, upload: &UploadId) -> Result<(), StoreError> {
         let call =
@@ -149,9 +186,8 @@ impl Store {
         }
     }
 
-    fn sent(&self, bytes: &Bytes) {
-        metrics::counter!("copyhold_target_bytes_total", "replica" => self.replica.to_string())
-            .increment(bytes.len() as u64);
+    fn sent(&self, bytes: u64) {
+        metrics::counter!("copyhold_target_bytes_total", "replica" => self.replica.to_string()).increment(bytes);
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     straggler::Stragglers,
 };
 use crate::{
-    copy::{Job, OnExisting, Source, Target},
+    copy::{Job, Journal, OnExisting, Source, Target},
     domain::{Blocks, Lease, ReplicaName},
     metrics,
     queue::Breaker,
@@ -259,7 +259,7 @@ impl Lanes {
     ///
     /// `trial`: a target besides those that are well.
     #[must_use]
-    pub fn job(&self, lease: &Lease, room: Room, trial: Option<&Trial>) -> (Job, Permits) {
+    pub fn job(&self, lease: &Lease, room: Room, trial: Option<&Trial>, journal: Arc<dyn Journal>) -> (Job, Permits) {
         let view = self.view();
         let is_primary = |r: &Replica| view.primary.as_ref() == Some(&r.name);
         let readable = |r: &Replica| r.read && view.standings.get(&r.name).is_some_and(Standing::is_readable);
@@ -274,7 +274,7 @@ impl Lanes {
         let mut permits = Permits::new();
         let targets = replicas()
             .filter(|(r, state)| state.due && !sources.iter().any(|s| s.name == r.name))
-            .filter_map(|(r, _)| {
+            .filter_map(|(r, state)| {
                 let existing = match (view.standings.get(&r.name)?, trial) {
                     (Standing::Open(existing), _) => *existing,
                     (Standing::ReadOnly { .. }, Some(trial)) if trial.replica == r.name => trial.existing,
@@ -282,7 +282,8 @@ impl Lanes {
                 };
                 let most = self.0.free(r, room).min(1);
                 permits.insert(r.name.clone(), Permit::new(r.permits.take(room, most).pop()?));
-                Some(Target { store: Arc::clone(&r.store), existing })
+                let again = lease.swept.is_some() || state.prior.is_some();
+                Some(Target { store: Arc::clone(&r.store), existing, slow: self.0.is_slow(r), again })
             })
             .collect();
         let recorded = |r: &Replica| lease.replicas.iter().any(|state| state.replica == r.name && state.recorded);
@@ -296,6 +297,7 @@ impl Lanes {
             sources: sources.into_iter().map(source).collect(),
             targets,
             lag: LAG,
+            journal,
         };
         (job, permits)
     }

@@ -28,6 +28,8 @@ pub(super) struct Notes {
     outcomes: Vec<(ReplicaName, Outcome)>,
     /// Replicas of which the copy has said nothing yet.
     unanswered: Vec<ReplicaName>,
+    /// Replicas that have got some of it in this attempt, though not all.
+    advanced: Vec<ReplicaName>,
     /// Whether some source had it.
     was_read: bool,
     /// What is recorded under this lease is to be read once more after this long.
@@ -48,6 +50,7 @@ impl Notes {
             missing: Vec::new(),
             outcomes: Vec::new(),
             unanswered: Vec::new(),
+            advanced: Vec::new(),
             was_read: false,
             settle: lease.swept.is_some().then_some(settle),
             proven: false,
@@ -86,6 +89,7 @@ impl Notes {
         }
         match step {
             Step::Opened { .. } => {}
+            Step::Kept { replica, .. } => self.advanced.push(replica),
             Step::Read { from, content } => {
                 self.content = Some(content);
                 self.was_read = true;
@@ -145,9 +149,14 @@ impl Notes {
         }
     }
 
+    /// An attempt that has brought a large object on is no failed one.
     fn next(&self, replica: &ReplicaName, why: &Failure) -> Next {
-        let prior = self.priors.get(replica).filter(|p| p.class == Some(why.class));
-        next_try(why, prior.map_or(0, |p| p.attempts), self.age, rand::rng().random())
+        let advanced = why.class == Class::Transient && self.advanced.contains(replica);
+        let prior = self.priors.get(replica).filter(|p| p.class == Some(why.class) && !advanced);
+        match next_try(why, prior.map_or(0, |p| p.attempts), self.age, rand::rng().random()) {
+            Next::After { delay, .. } if advanced => Next::After { delay, counted: false },
+            next => next,
+        }
     }
 
     pub(super) fn has_proof(&self) -> bool {

@@ -161,7 +161,7 @@ impl Runner {
     /// Finds out what a step means, which takes a moment only where a store may be away.
     async fn judge(&self, lease: &Lease, trial: Option<&Trial>, step: Step) -> (Step, Diagnosis) {
         let diagnosis = match &step {
-            Step::Opened { .. } => Diagnosis::Object,
+            Step::Opened { .. } | Step::Kept { .. } => Diagnosis::Object,
             // Whatever it was, it could be read.
             Step::Read { from, .. } | Step::Changed { from, .. } | Step::Stale { replica: from, .. } => {
                 self.health.worked(from, Role::Source);

@@ -1,13 +1,7 @@
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::slots::Slot;
-use crate::copy::{Memory, Step, WHOLE_UP_TO};
+use crate::copy::{Lingering, Memory, Step, WHOLE_UP_TO};
 
 /// How long an object keeps its worker after the first of its targets has it: small objects end everywhere within
 /// moments, and only then is all of them written at once.
@@ -18,27 +12,14 @@ const CROWDED_OUT_AFTER: Duration = Duration::from_secs(10);
 /// Objects that only wait for a slow target. Their workers are free for others; the memory they hold is bounded by half
 /// of all, so that others find some.
 #[derive(Debug, Clone)]
-pub struct Stragglers(Arc<Share>);
-
-#[derive(Debug)]
-struct Share {
-    most: u64,
-    held: AtomicU64,
-}
-
-/// One of them, until dropped.
-#[derive(Debug)]
-struct Straggling {
-    share: Arc<Share>,
-    bytes: u64,
-}
+pub struct Stragglers(Memory);
 
 /// An object's worker, which is free for others as soon as the object only waits for a slow target.
 #[derive(Debug)]
 pub(super) struct Place {
     slot: Option<Slot>,
     stragglers: Stragglers,
-    straggling: Option<Straggling>,
+    straggling: Option<Lingering>,
     /// Bytes of it that stay in memory; `None`: it is not read yet.
     bytes: Option<u64>,
     behind_since: Option<Instant>,
@@ -59,24 +40,12 @@ pub(super) enum Left {
 impl Stragglers {
     #[must_use]
     pub fn new(memory: &Memory) -> Self {
-        Self(Arc::new(Share { most: memory.total_bytes() / 2, held: AtomicU64::new(0) }))
+        Self(memory.clone())
     }
 
     /// Whether another object might find no room.
     pub(super) fn are_full(&self) -> bool {
-        self.0.held.load(Ordering::Relaxed) + WHOLE_UP_TO > self.0.most
-    }
-
-    fn enter(&self, bytes: u64) -> Option<Straggling> {
-        let fits = |held: u64| held.checked_add(bytes).filter(|sum| *sum <= self.0.most);
-        self.0.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
-        Some(Straggling { share: Arc::clone(&self.0), bytes })
-    }
-}
-
-impl Drop for Straggling {
-    fn drop(&mut self) {
-        self.share.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        !self.0.may_linger(WHOLE_UP_TO)
     }
 }
 
@@ -97,6 +66,7 @@ impl Place {
                 self.behind_since.get_or_insert(now);
             }
             Step::Opened { .. }
+            | Step::Kept { .. }
             | Step::Target { .. }
             | Step::SourceFailed { .. }
             | Step::Stale { .. }
@@ -117,7 +87,7 @@ impl Place {
     }
 
     pub(super) fn leave(&mut self, now: Instant) -> Left {
-        self.straggling = self.stragglers.enter(self.bytes.unwrap_or_default());
+        self.straggling = self.stragglers.0.linger(self.bytes.unwrap_or_default());
         if self.straggling.is_some() {
             self.slot = None;
             return Left::Yes;
@@ -130,6 +100,8 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::sync::Semaphore;
 
     use super::*;

@@ -6,9 +6,12 @@ mod changed;
 mod damage;
 mod lag;
 mod memory;
+mod notebook;
 mod parts;
 mod refused;
+mod resume;
 mod sources;
+mod streamed;
 mod whole;
 
 use std::sync::Arc;
@@ -16,9 +19,12 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use notebook::Notebook;
+
 use super::*;
 use crate::{
     config,
+    store::UploadId,
     sandbox::s3::{BucketHandle, BucketOptions, Fault, S3Server},
 };
 
@@ -32,6 +38,7 @@ struct Setup {
     scw: BucketHandle,
     memory: Memory,
     stop: CancellationToken,
+    notebook: Notebook,
 }
 
 impl Setup {
@@ -48,6 +55,7 @@ impl Setup {
             scw: bucket("scw"),
             memory: Memory::new(64 * MIB),
             stop: CancellationToken::new(),
+            notebook: Notebook::default(),
             server,
         }
     }
@@ -78,7 +86,7 @@ impl Setup {
     }
 
     async fn target(&self, bucket: &str) -> Target {
-        Target { store: self.store(bucket).await, existing: OnExisting::PutOver }
+        Target { store: self.store(bucket).await, existing: OnExisting::PutOver, slow: false, again: false }
     }
 
     /// As [`Self::job`], where something is known of wasabi.
@@ -97,6 +105,7 @@ impl Setup {
             sources: vec![Source { store: self.store("b2").await, recorded: true, primary: true }],
             targets: vec![self.target("wasabi").await, self.target("scw").await],
             lag: Duration::from_mins(1),
+            journal: Arc::new(self.notebook.clone()),
         }
     }
 
@@ -104,14 +113,15 @@ impl Setup {
         let (steps, mut told) = mpsc::unbounded_channel();
         let ended = copy(job, &self.memory, &self.stop, &steps).await;
         drop(steps);
-        let (mut opened, mut steps) = (Vec::new(), Vec::new());
+        let (mut opened, mut kept, mut steps) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(step) = told.recv().await {
             match step {
                 Step::Opened { size_bytes } => opened.push(size_bytes),
+                Step::Kept { replica, parts } => kept.push((replica.to_string(), parts)),
                 step => steps.push(step),
             }
         }
-        Told { ended, opened, steps }
+        Told { ended, opened, kept, steps }
     }
 
     /// Both targets hold what b2 holds.
@@ -122,9 +132,9 @@ impl Setup {
             && content(&self.scw) == content(&self.b2)
     }
 
-    /// Nothing half-done is left anywhere.
+    /// Nothing half-done is left anywhere, nor believed to be.
     fn leaves_no_upload(&self) -> bool {
-        self.wasabi.uploads().is_empty() && self.scw.uploads().is_empty()
+        self.wasabi.uploads().is_empty() && self.scw.uploads().is_empty() && self.notebook.is_settled()
     }
 }
 
@@ -134,6 +144,8 @@ struct Told {
     ended: Ended,
     /// The sizes that were news.
     opened: Vec<u64>,
+    /// Who has got how many parts without getting the object.
+    kept: Vec<(String, u32)>,
     /// All the rest.
     steps: Vec<Step>,
 }

@@ -1,0 +1,505 @@
+//! Big objects: one ranged GET per part, its bytes shared by the uploads of all targets.
+//!
+//! As many parts are under way as there is memory for them. A target gets only what it lacks: what an earlier attempt
+//! has sent stays there. One that falls behind gets no more parts, and goes on alone another time.
+
+mod carry;
+mod in_order;
+mod stream;
+mod upload;
+
+use std::{
+    fmt::Write as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{
+    StreamExt as _,
+    future::{BoxFuture, join_all},
+    stream::FuturesUnordered,
+};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::{
+    Came, Cancelled, Copy, LAST_REQUEST_MAY_TAKE, Step, Target, Unfinished, Unfit,
+    failure::bare,
+    hash::joined,
+    lag::{FellBehind, Patience, Race},
+    memory::Buffer,
+    plan::{Parts, Way},
+    source::{Opened, Piece, Reader},
+    verify,
+};
+use crate::{
+    domain::{Class, Content, ContentHash, Failure, Verified},
+    store::{Head, Md5},
+};
+use carry::{Carrier, Event, Lane, NotSent, until};
+use in_order::InOrder;
+use stream::WINDOW_BYTES;
+use upload::{Begun, Complete, Leaves, State, Upload, may_go_on, throw_away};
+
+/// One object on its way in parts.
+struct Work<'c, 't> {
+    copy: &'c Copy<'c>,
+    opened: Arc<Opened>,
+    parts: Parts,
+    carrier: Arc<Carrier>,
+    events: mpsc::UnboundedReceiver<Event>,
+    uploads: Vec<Upload<'t>>,
+    /// Targets that hold an object from before, which is compared at the end.
+    taken: Vec<(&'t Target, Head)>,
+    /// Of each part that was read, in this attempt or before.
+    contents: Vec<Option<Content>>,
+    /// The next part to be looked at.
+    next: u32,
+    whole: Option<InOrder>,
+    carrying: JoinSet<()>,
+    patience: Patience,
+}
+
+/// How it ended at one target.
+enum Finished {
+    Upload {
+        index: usize,
+        result: Result<Verified, Failure>,
+        leaves: Leaves,
+    },
+    /// The target has been told.
+    Taken {
+        is_there: bool,
+    },
+}
+
+impl Copy<'_> {
+    pub(super) async fn write_parts<'t>(
+        &self,
+        reader: &Reader<'_>,
+        parts: Parts,
+        unfinished: Vec<Unfinished>,
+        first: Option<Piece>,
+        targets: &[&'t Target],
+    ) -> Result<Came<'t>, Cancelled> {
+        let mut work = Work::new(self, reader, parts);
+        let ended = match work.begin(targets, unfinished).await {
+            Ok(()) => work.run(first, !targets.is_empty()).await,
+            Err(cancelled) => Err(cancelled),
+        };
+        work.end().await;
+        ended
+    }
+}
+
+impl<'c, 't: 'c> Work<'c, 't> {
+    fn new(copy: &'c Copy<'c>, reader: &Reader<'_>, parts: Parts) -> Self {
+        let (tell, events) = mpsc::unbounded_channel();
+        let whole = reader.opened().hashes_whole(parts).then(|| InOrder::new(parts.count()));
+        let carrier = Carrier {
+            opened: Arc::clone(reader.opened()),
+            memory: copy.memory.clone(),
+            journal: Arc::clone(&copy.job.journal),
+            events: tell,
+            whole: whole.as_ref().map(InOrder::put),
+        };
+        Self {
+            copy,
+            opened: Arc::clone(reader.opened()),
+            parts,
+            carrier: Arc::new(carrier),
+            events,
+            uploads: Vec::new(),
+            taken: Vec::new(),
+            contents: vec![None; parts.count() as usize],
+            next: 1,
+            whole,
+            carrying: JoinSet::new(),
+            patience: Patience::new(copy.job.lag),
+        }
+    }
+
+    /// Begins at every target, all at the same time.
+    async fn begin(&mut self, targets: &[&'t Target], unfinished: Vec<Unfinished>) -> Result<(), Cancelled> {
+        let (copy, opened, parts) = (self.copy, &*self.opened, self.parts);
+        let (race, patience) = (Race::new(), self.patience);
+        let begun = join_all(targets.iter().map(|target| {
+            let theirs = unfinished.iter().find(|one| one.replica == *target.store.name()).cloned();
+            let race = &race;
+            async move {
+                // Of one that is let go we never hear its upload's name: that is found by the journal's intent.
+                match race.run(copy.job.lag, copy.begin(target, opened, parts, theirs)).await {
+                    Ok((begun, _)) => (*target, begun),
+                    Err(FellBehind) => (*target, Err(Some(patience.is_over(&target.store)))),
+                }
+            }
+        }));
+        for (target, begun) in begun.await {
+            match begun {
+                Ok(Begun::Upload(upload)) => self.enter(upload),
+                Ok(Begun::Taken(target, there)) => self.taken.push((target, there)),
+                Ok(Begun::There(target, proof)) => copy.ended(target, Ok(proof)),
+                Err(Some(why)) => copy.ended(target, Err(why)),
+                Err(None) => {}
+            }
+        }
+        if copy.stop.is_cancelled() { Err(Cancelled) } else { Ok(()) }
+    }
+
+    /// What is known of the parts that are there need not be read again.
+    fn enter(&mut self, upload: Upload<'t>) {
+        // Where the whole is hashed all of them are.
+        for part in upload.parts.values().filter(|_| self.whole.is_none()) {
+            let range = self.parts.range(part.number);
+            let content = Content { size_bytes: range.end - range.start, hash: ContentHash(part.crc) };
+            self.contents[part.number as usize - 1].get_or_insert(content);
+        }
+        self.uploads.push(upload);
+    }
+
+    async fn run(&mut self, first: Option<Piece>, has_targets: bool) -> Result<Came<'t>, Cancelled> {
+        match self.read(first, has_targets).await? {
+            Ok(true) => {}
+            Ok(false) => {
+                self.finish(None).await?;
+                return Ok(Came::Through);
+            }
+            Err(why) => {
+                self.copy.source_failed(self.opened.store(), &why);
+                self.fail_all(&half_way(why));
+                return Ok(Came::Through);
+            }
+        }
+        let content = joined(self.contents.iter().flatten().copied());
+        let md5 = match self.whole.take() {
+            Some(whole) => Some(self.attend(whole.finish()).await?),
+            None => None,
+        };
+        let (copy, opened) = (self.copy, Arc::clone(&self.opened));
+        match self.attend(copy.examine(&opened, &content, md5.as_ref())).await? {
+            Ok(()) => {}
+            Err(Unfit::Failed(why) | Unfit::Changed(why)) => {
+                self.fail_all(&why);
+                return Ok(Came::Through);
+            }
+            Err(Unfit::Stale(why)) => return Ok(Came::ToNothing { why, left: self.take_back() }),
+        }
+        copy.has_read(opened.store(), content);
+        self.finish(Some((content, md5))).await?;
+        Ok(Came::Through)
+    }
+
+    /// Reads every part that somebody lacks, and has it sent. `false`: nobody waits for the rest.
+    async fn read(&mut self, first: Option<Piece>, has_targets: bool) -> Result<Result<bool, Failure>, Cancelled> {
+        if let Some(piece) = first {
+            let (carrier, lanes) = (Arc::clone(&self.carrier), self.lanes(1));
+            self.carrying.spawn(async move { carrier.send(1, piece, lanes).await });
+            self.next = 2;
+        }
+        let mut taking: Option<(u32, BoxFuture<'static, Buffer>)> = None;
+        loop {
+            let waited_for = self.uploads.iter().any(|upload| upload.state == State::Sending);
+            if has_targets && !waited_for && self.taken.is_empty() {
+                return Ok(Ok(false));
+            }
+            if taking.is_none() {
+                taking = self.next_to_read().map(|number| (number, self.take(number)));
+            }
+            if taking.is_none() && self.contents.iter().all(Option::is_some) {
+                return Ok(Ok(true));
+            }
+            let taken = async {
+                match &mut taking {
+                    Some((number, buffer)) => (*number, buffer.await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.copy.stop.cancelled() => return Err(Cancelled),
+                Some(event) = self.events.recv() => {
+                    if let Err(why) = self.note(event) {
+                        return Ok(Err(why));
+                    }
+                }
+                (number, buffer) = taken => {
+                    taking = None;
+                    self.carry(number, buffer);
+                }
+            }
+        }
+    }
+
+    /// The next part that is to be read.
+    fn next_to_read(&mut self) -> Option<u32> {
+        let wanted = |number: &u32| {
+            self.contents[*number as usize - 1].is_none() || self.uploads.iter().any(|upload| upload.wants(*number))
+        };
+        let next = (self.next..=self.parts.count()).find(wanted);
+        self.next = next.map_or(self.parts.count() + 1, |number| number + 1);
+        next
+    }
+
+    /// The memory for it. One that asks has to wait for others' memory alone, never for its own: each part goes its way
+    /// by itself.
+    fn take(&self, number: u32) -> BoxFuture<'static, Buffer> {
+        let (memory, range) = (self.copy.memory.clone(), self.parts.range(number));
+        let sending = || self.uploads.iter().filter(|upload| upload.state == State::Sending);
+        let slow = sending().next().is_some() && sending().all(|upload| upload.target.slow);
+        let bytes = match self.parts.way() {
+            Way::Held => range.end - range.start,
+            Way::Streamed => WINDOW_BYTES.min(memory.total_bytes()),
+        };
+        Box::pin(async move { if slow { memory.take_for_slow(bytes).await } else { memory.take(bytes).await } })
+    }
+
+    fn carry(&mut self, number: u32, buffer: Buffer) {
+        let (carrier, lanes) = (Arc::clone(&self.carrier), self.lanes(number));
+        let range = self.parts.range(number);
+        match self.parts.way() {
+            Way::Held => self.carrying.spawn(carrier.read_and_send(number, range, buffer, lanes)),
+            Way::Streamed => self.carrying.spawn(carrier.stream(number, range, buffer, lanes)),
+        };
+    }
+
+    /// Where the part is to go.
+    fn lanes(&mut self, number: u32) -> Vec<Lane> {
+        let lacking = self.uploads.iter_mut().enumerate().filter(|(_, upload)| upload.wants(number));
+        lacking
+            .map(|(index, upload)| {
+                upload.under_way += 1;
+                Lane {
+                    index,
+                    store: Arc::clone(&upload.target.store),
+                    id: upload.id.clone(),
+                    entry: upload.entry,
+                    cut: upload.cut.clone(),
+                }
+            })
+            .collect()
+    }
+
+    fn note(&mut self, event: Event) -> Result<(), Failure> {
+        match event {
+            Event::Read { number, content } => self.was_read(number, content),
+            Event::SourceFailed(why) => return Err(why),
+            Event::Sent { upload: index, number, result } => {
+                let upload = &mut self.uploads[index];
+                upload.under_way -= 1;
+                match result {
+                    Ok(part) => {
+                        upload.gained += 1;
+                        upload.parts.insert(number, part);
+                    }
+                    Err(NotSent::FellBehind) if upload.state == State::Sending => upload.state = State::Behind,
+                    Err(NotSent::FellBehind | NotSent::Cut) => {}
+                    Err(NotSent::Failed { why, forgotten }) => {
+                        let leaves = match forgotten {
+                            true => Leaves::Nothing,
+                            false => after(&why),
+                        };
+                        if forgotten {
+                            self.copy.job.journal.over(upload.entry);
+                        }
+                        self.answer(index, Err(why), leaves);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An upload that was begun with another content of this part is of no use.
+    fn was_read(&mut self, number: u32, content: Content) {
+        self.contents[number as usize - 1] = Some(content);
+        for index in 0..self.uploads.len() {
+            let known = self.uploads[index].parts.get(&number);
+            if known.is_some_and(|part| part.crc != content.hash.0) {
+                let store = &self.uploads[index].target.store;
+                let what = format!("part {number} of an earlier attempt had another content than the source has now");
+                let why = bare(Class::Transient, format!("target {}: {what}; it begins anew", store.name()));
+                self.answer(index, Err(why), Leaves::Waste);
+            }
+        }
+    }
+
+    /// Tells a target's end, once.
+    fn answer(&mut self, index: usize, result: Result<Verified, Failure>, leaves: Leaves) {
+        let upload = &mut self.uploads[index];
+        if upload.is_answered() {
+            return;
+        }
+        upload.state = State::Answered(leaves);
+        upload.cut.cancel();
+        if leaves == Leaves::Parts && upload.gained > 0 {
+            self.copy.tell(Step::Kept { replica: upload.target.store.name().clone(), parts: upload.gained });
+        }
+        self.copy.ended(upload.target, result);
+    }
+
+    /// Waits for `work` while parts go on their way.
+    async fn attend<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Cancelled> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.copy.stop.cancelled() => return Err(Cancelled),
+                done = &mut work => return Ok(done),
+                // All parts were read: no source fails any more.
+                Some(event) = self.events.recv() => drop(self.note(event)),
+            }
+        }
+    }
+
+    /// Completes and proves each upload as soon as all its parts are there, and compares what was there before. Without
+    /// a content only what is under way is waited for.
+    async fn finish(&mut self, read: Option<(Content, Option<Md5>)>) -> Result<(), Cancelled> {
+        let (copy, content) = (self.copy, read.map(|(content, _)| content));
+        let mut finishing = FuturesUnordered::new();
+        for (target, there) in std::mem::take(&mut self.taken) {
+            let Some((content, md5)) = read else { continue };
+            let compared: BoxFuture<'c, Finished> = Box::pin(async move {
+                let result = verify::adopt(&target.store, &copy.job.key, &there, &content, md5.as_ref()).await;
+                let is_there = result.is_ok();
+                copy.ended(target, result);
+                Finished::Taken { is_there }
+            });
+            finishing.push(compared);
+        }
+        let mut patient_until = None;
+        loop {
+            self.complete(content, &finishing);
+            if finishing.is_empty() && self.uploads.iter().all(Upload::is_answered) {
+                return Ok(());
+            }
+            tokio::select! {
+                biased;
+                () = copy.stop.cancelled() => return self.last_requests(finishing).await,
+                Some(finished) = finishing.next(), if !finishing.is_empty() => {
+                    if self.finished(finished) {
+                        patient_until.get_or_insert_with(|| Instant::now() + self.patience.left(Duration::ZERO));
+                    }
+                }
+                Some(event) = self.events.recv() => drop(self.note(event)),
+                () = until(patient_until) => {
+                    patient_until = None;
+                    self.let_go();
+                }
+            }
+        }
+    }
+
+    /// Has what is all there completed, and answers for what nothing more will come for.
+    fn complete(&mut self, content: Option<Content>, finishing: &FuturesUnordered<BoxFuture<'c, Finished>>) {
+        let copy = self.copy;
+        for index in 0..self.uploads.len() {
+            let upload = &mut self.uploads[index];
+            let is_all_there = upload.parts.len() == self.parts.count() as usize;
+            match (upload.state, content) {
+                (State::Sending | State::Behind, Some(content)) if is_all_there => {
+                    upload.state = State::Completing;
+                    let complete = Complete::new(upload, &copy.job.journal, &self.opened, content, self.parts.way());
+                    finishing.push(Box::pin(async move {
+                        let (result, leaves) = complete.run().await;
+                        Finished::Upload { index, result, leaves }
+                    }));
+                }
+                (State::Sending | State::Behind, _) if upload.under_way == 0 => self.leave_behind(index),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether a target has the object now.
+    fn finished(&mut self, finished: Finished) -> bool {
+        match finished {
+            Finished::Upload { index, result, leaves } => {
+                let is_there = result.is_ok();
+                self.answer(index, result, leaves);
+                is_there
+            }
+            Finished::Taken { is_there } => is_there,
+        }
+    }
+
+    /// What makes an object appear is left a moment to end.
+    async fn last_requests(
+        &mut self,
+        mut finishing: FuturesUnordered<BoxFuture<'c, Finished>>,
+    ) -> Result<(), Cancelled> {
+        let all = async {
+            while let Some(finished) = finishing.next().await {
+                self.finished(finished);
+            }
+        };
+        let in_time = tokio::time::timeout(LAST_REQUEST_MAY_TAKE, all).await.is_ok();
+        if in_time && self.uploads.iter().all(Upload::is_answered) { Ok(()) } else { Err(Cancelled) }
+    }
+
+    /// The others have waited long enough.
+    fn let_go(&mut self) {
+        for index in 0..self.uploads.len() {
+            if matches!(self.uploads[index].state, State::Sending | State::Behind) {
+                self.leave_behind(index);
+            }
+        }
+    }
+
+    fn leave_behind(&mut self, index: usize) {
+        let upload = &self.uploads[index];
+        let mut why = self.patience.is_over(&upload.target.store);
+        let (there, all) = (upload.parts.len(), self.parts.count());
+        if there > 0 {
+            // Cannot fail: a String takes all that is written to it.
+            let _ = write!(why.message, "; {there} of its {all} parts are there, and it goes on from them");
+        }
+        self.answer(index, Err(why), Leaves::Parts);
+    }
+
+    fn fail_all(&mut self, why: &Failure) {
+        for index in 0..self.uploads.len() {
+            self.answer(index, Err(why.clone()), after(why));
+        }
+        for (target, _) in std::mem::take(&mut self.taken) {
+            self.copy.ended(target, Err(why.clone()));
+        }
+    }
+
+    /// The targets that still wait for their answer; what was sent is of no use.
+    fn take_back(&mut self) -> Vec<&'t Target> {
+        let mut left: Vec<_> = std::mem::take(&mut self.taken).into_iter().map(|(target, _)| target).collect();
+        for upload in self.uploads.iter_mut().filter(|upload| !upload.is_answered()) {
+            upload.state = State::Answered(Leaves::Waste);
+            left.push(upload.target);
+        }
+        left
+    }
+
+    /// When it returns, no request is under way any more, and what is left at the stores can be gone on with, or is
+    /// known to be of no use.
+    async fn end(mut self) {
+        self.carrying.shutdown().await;
+        while let Ok(event) = self.events.try_recv() {
+            // Parts that the stores have taken meanwhile are in the journal.
+            if let Event::Sent { upload, number, result: Ok(part) } = event {
+                self.uploads[upload].parts.insert(number, part);
+            }
+        }
+        let (journal, key) = (&self.copy.job.journal, &self.copy.job.key);
+        let mut aborts = JoinSet::new();
+        for upload in self.uploads.iter().filter(|upload| upload.leaves() == Leaves::Waste) {
+            aborts.spawn(throw_away(Arc::clone(journal), key.clone(), upload));
+        }
+        while aborts.join_next().await.is_some() {}
+    }
+}
+
+/// What a failure leaves.
+fn after(why: &Failure) -> Leaves {
+    if may_go_on(why.class) { Leaves::Parts } else { Leaves::Waste }
+}
+
+/// What a source's failure in the middle of an object means for the targets: that it is
+/// gone by now is no word about the other sources, which the next attempt asks.
+fn half_way(why: Failure) -> Failure {
+    if why.class == Class::Gone { Failure { class: Class::Transient, ..why } } else { why }
+}

@@ -1,0 +1,212 @@
+//! One part that is too large to be held: sent to every upload that lacks it while it is read.
+
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use backon::BackoffBuilder;
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+
+use super::{
+    super::{
+        Part,
+        failure::{bare, of_source, of_target},
+        hash::Both,
+        memory::Buffer,
+        repeat::{is_passing, pauses},
+    },
+    carry::{Carrier, Event, Lane, NotSent, until},
+};
+use crate::{
+    domain::{Class, Content, Failure},
+    store::{ETag, Feed, Feeder, Get, Md5, Reason},
+};
+
+/// Small against any part, large against the cost of handing it on.
+const PIECE_BYTES: usize = 1 << 20;
+/// What a part takes of the memory: the piece being read, and those that the slowest of its targets has not taken.
+pub(super) const WINDOW_BYTES: u64 = 8 << 20;
+/// A target that has made the others wait for longer than this and half of the time is left behind.
+const MAY_DELAY: Duration = Duration::from_secs(5);
+
+/// What was read, and how it went at each lane, by its place among them.
+struct Streamed {
+    read: Result<(Content, Md5), Failure>,
+    sent: Vec<Result<ETag, NotSent>>,
+}
+
+impl Carrier {
+    /// Sends a part as it is read, with its window in hand. What fails in passing is repeated for those that still
+    /// lack it.
+    pub(super) async fn stream(self: Arc<Self>, number: u32, range: Range<u64>, _window: Buffer, mut lanes: Vec<Lane>) {
+        let mut pauses = pauses().build();
+        let mut told = false;
+        loop {
+            let pause = pauses.next();
+            let Streamed { read, sent } = self.stream_once(number, range.clone(), &lanes).await;
+            let (content, md5) = match (read, pause) {
+                (Ok(read), _) => read,
+                (Err(why), Some(pause)) if is_passing(why.class) => {
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
+                (Err(why), _) => return self.tell(Event::SourceFailed(why)),
+            };
+            if !std::mem::replace(&mut told, true) {
+                self.tell(Event::Read { number, content });
+            }
+            let mut again = Vec::new();
+            for (lane, result) in lanes.into_iter().zip(sent) {
+                let result = match result {
+                    // It has the look of a hash and is another one: damaged on the way, or encrypted. If it stays so
+                    // the copy is read back at the end.
+                    Ok(etag) if pause.is_some() && etag.looks_like_md5() && !etag.is_md5(&md5) => {
+                        again.push(lane);
+                        continue;
+                    }
+                    Err(NotSent::Failed { why, forgotten: false }) if pause.is_some() && is_passing(why.class) => {
+                        again.push(lane);
+                        continue;
+                    }
+                    Ok(etag) => {
+                        let part = Part { number, etag, md5, crc: content.hash.0 };
+                        self.journal.part(lane.entry, part.clone());
+                        Ok(part)
+                    }
+                    Err(not_sent) => Err(not_sent),
+                };
+                self.tell(Event::Sent { upload: lane.index, number, result });
+            }
+            lanes = again;
+            match pause {
+                Some(pause) if !lanes.is_empty() => tokio::time::sleep(pause).await,
+                _ => return,
+            }
+        }
+    }
+
+    async fn stream_once(&self, number: u32, range: Range<u64>, lanes: &[Lane]) -> Streamed {
+        let bytes = range.end - range.start;
+        let get = match self.opened.get(range).await {
+            Ok(get) => get,
+            Err(why) => return Streamed { read: Err(why), sent: Vec::new() },
+        };
+        let (feeders, feeds): (Vec<_>, Vec<_>) = lanes.iter().map(|_| Feed::new(bytes)).unzip();
+        let sending = join_all(lanes.iter().zip(feeds).map(|(lane, feed)| self.feed_one(number, lane, feed)));
+        let ((read, late), mut sent) = tokio::join!(self.read_on(get, bytes, feeders), sending);
+        for lane in late {
+            if sent[lane].is_err() {
+                sent[lane] = Err(NotSent::FellBehind);
+            }
+        }
+        Streamed { read, sent }
+    }
+
+    async fn feed_one(&self, number: u32, lane: &Lane, feed: Feed) -> Result<ETag, NotSent> {
+        let sent = lane.store.upload_part_fed(self.opened.key(), &lane.id, number, feed);
+        let sent = lane.cut.run_until_cancelled(sent).await.ok_or(NotSent::Cut)?;
+        sent.map_err(|error| {
+            let forgotten = error.reason() == Reason::NoSuchUpload;
+            NotSent::Failed { why: of_target(&lane.store, error), forgotten }
+        })
+    }
+
+    /// Reads to the end, and hands each piece to all who still take some. Returns those who were too late with it, too.
+    async fn read_on(
+        &self,
+        mut get: Get,
+        bytes: u64,
+        feeders: Vec<Feeder>,
+    ) -> (Result<(Content, Md5), Failure>, Vec<usize>) {
+        let mut taking = Taking::new(feeders);
+        let (mut hash, mut piece) = (Both::new(), BytesMut::with_capacity(PIECE_BYTES));
+        let read = loop {
+            let mut frame = match get.body.next().await {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(of_source(self.opened.store(), error)),
+            };
+            hash.update(&frame);
+            while !frame.is_empty() {
+                let some = frame.split_to(frame.len().min(PIECE_BYTES - piece.len()));
+                piece.extend_from_slice(&some);
+                if piece.len() == PIECE_BYTES {
+                    taking.give(piece.split().freeze()).await;
+                    piece.reserve(PIECE_BYTES);
+                }
+            }
+        };
+        if read.is_ok() && !piece.is_empty() {
+            taking.give(piece.freeze()).await;
+        }
+        let read = read.and_then(|()| {
+            let (content, md5) = hash.finish();
+            self.opened.has_read(content.size_bytes);
+            if content.size_bytes == bytes { Ok((content, md5)) } else { Err(self.other_length(content.size_bytes)) }
+        });
+        (read, taking.late)
+    }
+
+    fn other_length(&self, bytes: u64) -> Failure {
+        let what = format!("{bytes} bytes came, which is not what was asked for");
+        bare(Class::Transient, format!("source {}: {what}", self.opened.store().name()))
+    }
+}
+
+/// Those who still take what is read.
+struct Taking {
+    takers: Vec<Taker>,
+    late: Vec<usize>,
+    begun: Instant,
+}
+
+struct Taker {
+    place: usize,
+    feeder: Feeder,
+    /// How long the others have waited for it.
+    delayed: Duration,
+}
+
+impl Taking {
+    fn new(feeders: Vec<Feeder>) -> Self {
+        let taker = |(place, feeder)| Taker { place, feeder, delayed: Duration::ZERO };
+        Self { takers: feeders.into_iter().enumerate().map(taker).collect(), late: Vec::new(), begun: Instant::now() }
+    }
+
+    /// Ends when all have taken it, or the first has waited long enough for those who have not. Who fails is out.
+    async fn give(&mut self, piece: Bytes) {
+        let may_delay = MAY_DELAY + self.begun.elapsed() / 2;
+        let mut waiting: Vec<_> = self.takers.iter().map(|taker| (taker.place, taker.delayed)).collect();
+        let give = |taker: Taker| {
+            let piece = piece.clone();
+            async move { (taker.feeder.send(piece).await.is_ok(), taker) }
+        };
+        let mut giving: FuturesUnordered<_> = std::mem::take(&mut self.takers).into_iter().map(give).collect();
+        let mut first = None;
+        loop {
+            // While nobody has it nobody waits for anybody.
+            let deadline = first.and_then(|first: Instant| {
+                let least = waiting.iter().map(|(_, delayed)| *delayed).min()?;
+                Some(first + may_delay.saturating_sub(least))
+            });
+            tokio::select! {
+                biased;
+                given = giving.next() => {
+                    let Some((took, mut taker)) = given else { return };
+                    waiting.retain(|(place, _)| *place != taker.place);
+                    if took {
+                        taker.delayed += first.get_or_insert_with(Instant::now).elapsed();
+                        self.takers.push(taker);
+                    }
+                }
+                () = until(deadline) => {
+                    self.late.extend(waiting.iter().map(|(place, _)| *place));
+                    return;
+                }
+            }
+        }
+    }
+}

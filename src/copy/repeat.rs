@@ -1,0 +1,63 @@
+//! A request that fails in passing is made again, alone, before more than it is given up.
+
+use std::time::{Duration, Instant};
+
+use backon::{ExponentialBuilder, Retryable};
+
+use crate::domain::{Class, Failure};
+
+/// Enough for a connection that broke or a server that was restarted; all other patience is the queue's.
+const AGAIN: usize = 2;
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// What a store may ask for in the middle of an object.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// A request that took so long to fail is one that hangs, and would again.
+const FAILS_WITHIN: Duration = Duration::from_secs(30);
+
+/// The pauses between attempts: one more of those than of these.
+pub(super) fn pauses() -> ExponentialBuilder {
+    ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_max_times(AGAIN).with_jitter()
+}
+
+/// Makes `attempt` up to three times.
+pub(super) async fn repeated<T, F>(attempt: impl FnMut() -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
+    let begun = Instant::now();
+    attempt
+        .retry(pauses())
+        .when(|why: &Failure| is_passing(why.class) && begun.elapsed() < FAILS_WITHIN)
+        .adjust(|why, pause| pause.map(|pause| pause.max(why.retry_after.unwrap_or_default()).min(LONGEST_PAUSE)))
+        .await
+}
+
+/// Bytes that a store has refused as damaged were not stored.
+pub(super) fn is_passing(class: Class) -> bool {
+    matches!(class, Class::Transient | Class::Throttled | Class::Corrupt)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::copy::failure::bare;
+
+    async fn attempts(class: Class, failures: usize) -> (usize, bool) {
+        let made = AtomicUsize::new(0);
+        let done = repeated(|| async {
+            let n = made.fetch_add(1, Ordering::Relaxed);
+            if n < failures { Err(bare(class, "")) } else { Ok(()) }
+        });
+        let done = done.await.is_ok();
+        (made.load(Ordering::Relaxed), done)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_in_passing_is_tried_three_times_and_what_is_certain_once() {
+        assert_eq!(attempts(Class::Transient, 2).await, (3, true));
+        assert_eq!(attempts(Class::Throttled, 3).await, (3, false));
+        assert_eq!(attempts(Class::Denied, 1).await, (1, false));
+    }
+}
