@@ -21,6 +21,7 @@ mod reason;
 #[cfg(test)]
 mod tests;
 mod unthrottled;
+mod uploads;
 mod write;
 
 use std::{
@@ -42,6 +43,7 @@ pub use probe::{Ended as ProbeEnded, EndedBy as ProbeEndedBy, Fact, Left, Report
 pub use profile::{Known, Profile};
 pub use read::{Body, Get, Head};
 pub use reason::Reason;
+pub use uploads::ListedUpload;
 pub use write::UploadId;
 
 use crate::domain::{Class, ReplicaName};

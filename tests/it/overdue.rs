@@ -24,6 +24,7 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
         queue: world.queue(),
         held: Held::default(),
         completer,
+        journals: worker::journals(world.queue()).0,
         health: Health::new(world.queue(), lanes.clone(), wake::channel().0),
         lanes,
         memory,
