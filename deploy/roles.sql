@@ -28,7 +28,7 @@ GRANT EXECUTE ON FUNCTION register(text, bigint, text[]) TO copyhold_app;
 -- whole table's, so that another replica needs no other grants.
 GRANT USAGE ON SCHEMA copyhold TO copyhold_daemon;
 GRANT SELECT, UPDATE ON object_copies, replicas TO copyhold_daemon;
-GRANT SELECT, INSERT, UPDATE, DELETE ON copy_failures, daemons, swept_leases TO copyhold_daemon;
+GRANT SELECT, INSERT, UPDATE, DELETE ON copy_failures, daemons, swept_leases, multipart_uploads, multipart_parts TO copyhold_daemon;
 GRANT SELECT, INSERT, UPDATE ON backlog TO copyhold_daemon;
 GRANT SELECT ON backlog_exact, schema_version TO copyhold_daemon;
 GRANT USAGE ON SEQUENCE daemon_ids TO copyhold_daemon;

@@ -10,17 +10,18 @@ use tracing::{error, info, warn};
 use crate::{
     config::Config,
     copy::Memory,
+    domain::ReplicaName,
     http,
     lifecycle::{Endings, ExitReason, Lifecycle},
     listener::Listener,
     metrics,
     queue::{self, Daemon, Pools, Queue, QueueError, SchemaFit, Shared},
     store::Store,
-    sweeper::{self, Sweeper},
+    sweeper::{self, OrphanedUploads, Reach, Sweeper},
     wake,
     worker::{
         self, Allowance, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Replica, Runner, Slots,
-        Stragglers,
+        Standing, Stragglers, View,
     },
 };
 
@@ -156,6 +157,7 @@ async fn work(
     let health = Health::new(queue.clone(), lanes.clone(), replicas_waker.clone());
     let held = Held::default();
     let (completer, writer) = worker::completer(queue.clone());
+    let (journals, recorder) = worker::journals(queue.clone());
     let heartbeat_queue =
         Queue::new(pools.heartbeat.clone(), config.database.schema.clone(), queue.replicas().to_vec());
 
@@ -164,6 +166,7 @@ async fn work(
         Heartbeat { queue: heartbeat_queue, daemon: daemon.clone(), held: held.clone(), every: config.lease.heartbeat };
     lifecycle.spawn("heartbeat", &lifecycle.end, heartbeat.run(lifecycle.end.clone()));
     lifecycle.spawn("completer", &lifecycle.end, writer.run());
+    lifecycle.spawn("recorder", &lifecycle.end, recorder.run());
 
     // These take on work, and end as soon as no more is wanted.
     let drain = &lifecycle.drain;
@@ -183,6 +186,8 @@ async fn work(
         waker: waker.clone(),
     };
     lifecycle.spawn("sweeper", drain, sweeper.run(drain.clone()));
+    let uploads = orphaned_uploads(&config, queue.clone(), lanes.clone());
+    lifecycle.spawn("orphaned uploads", drain, uploads.run(drain.clone()));
     lifecycle.spawn("backlog", drain, sweeper::count_backlog(queue.clone(), drain.clone()));
     lifecycle.spawn("differences", drain, sweeper::watch_differences(queue.clone(), drain.clone()));
     let (count, reserved, grace) = (config.workers.count, config.workers.reserved, config.shutdown.grace);
@@ -216,6 +221,7 @@ async fn work(
         queue: queue.clone(),
         held,
         completer,
+        journals,
         lanes: lanes.clone(),
         health,
         memory,
@@ -241,6 +247,26 @@ async fn work(
     endings.drain(lifecycle, grace, running.wait()).await;
     finish(&queue, &daemon, lifecycle, &running).await;
     Ok(reason)
+}
+
+fn orphaned_uploads(config: &Config, queue: Queue, lanes: Lanes) -> OrphanedUploads {
+    OrphanedUploads {
+        queue,
+        stores: lanes.replicas().iter().map(|replica| Arc::clone(&replica.store)).collect(),
+        reach: Box::new(move |replica| reach(&lanes.view(), replica)),
+        every: config.sweeper.every,
+        quiet: config.lease.timeout + config.lease.settle(),
+    }
+}
+
+/// Nothing is aborted before it is known that a replica's bucket is the one that the uploads are in.
+fn reach(view: &View, replica: &ReplicaName) -> Reach {
+    match view.standings.get(replica) {
+        None | Some(Standing::Barred { .. } | Standing::Away { .. }) => Reach::No,
+        // Also one that is full, which it helps.
+        Some(Standing::ReadOnly { .. } | Standing::Open(_)) if view.primary.as_ref() == Some(replica) => Reach::Named,
+        Some(Standing::ReadOnly { .. } | Standing::Open(_)) => Reach::All,
+    }
 }
 
 /// Copies have been told to stop: they abort their uploads and give their rows back, then the rest ends.

@@ -21,6 +21,12 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 }
 
 fn describe() {
+    describe_counters();
+    describe_gauges();
+    describe_histograms();
+}
+
+fn describe_counters() {
     describe_counter!("copyhold_copies_total", Unit::Count, "Copies recorded; by replica.");
     describe_counter!("copyhold_copied_bytes_total", Unit::Bytes, "Bytes of copies recorded; by replica.");
     describe_counter!("copyhold_source_bytes_total", Unit::Bytes, "Bytes read from replicas; by replica.");
@@ -39,6 +45,11 @@ fn describe() {
     describe_counter!("copyhold_leases_lost_total", Unit::Count, "Leases that this process lost before it was done.");
     describe_counter!("copyhold_leases_swept_total", Unit::Count, "Leases of dead holders that this process freed.");
     describe_counter!(
+        "copyhold_uploads_orphaned_total",
+        Unit::Count,
+        "Unfinished uploads that nobody would have gone on with, aborted by this process; by replica."
+    );
+    describe_counter!(
         "copyhold_leases_abandoned_again_total",
         Unit::Count,
         "Leases freed by this process of objects whose holder before had died as well."
@@ -54,6 +65,9 @@ fn describe() {
         "Copies read once more because a holder of their object had died; by replica and result: equal, wrong, unknown."
     );
     describe_counter!("copyhold_database_errors_total", Unit::Count, "Statements that failed; by statement.");
+}
+
+fn describe_gauges() {
     describe_gauge!("copyhold_leases_held", Unit::Count, "Rows that this process holds.");
     describe_gauge!("copyhold_memory_bytes", Unit::Bytes, "Object bytes held in memory.");
     describe_gauge!(
@@ -101,6 +115,14 @@ fn describe() {
         "Age of the backlog's oldest registration, 0 if empty; by replica."
     );
     describe_gauge!("copyhold_backlog_counted_ago_seconds", Unit::Seconds, "Age of the backlog's figures.");
+    describe_gauge!(
+        "copyhold_store_pace",
+        Unit::Count,
+        "Requests that may be under way at once, fewer while the store throttles; 0: one at a time, with pauses; by replica."
+    );
+}
+
+fn describe_histograms() {
     describe_histogram!("copyhold_object_seconds", Unit::Seconds, "From claim to the end of work on one object.");
     describe_histogram!(
         "copyhold_lag_seconds",
@@ -111,11 +133,6 @@ fn describe() {
         "copyhold_store_request_seconds",
         Unit::Seconds,
         "Requests to stores; by replica and operation."
-    );
-    describe_gauge!(
-        "copyhold_store_pace",
-        Unit::Count,
-        "Requests that may be under way at once, fewer while the store throttles; 0: one at a time, with pauses; by replica."
     );
     describe_histogram!("copyhold_claim_seconds", Unit::Seconds, "Round trip of a claim.");
 }
@@ -155,6 +172,10 @@ pub(crate) fn leases_lost(rows: usize) {
 
 pub(crate) fn leases_swept(rows: usize) {
     counter!("copyhold_leases_swept_total").increment(rows as u64);
+}
+
+pub(crate) fn uploads_orphaned(replica: &ReplicaName, uploads: usize) {
+    counter!("copyhold_uploads_orphaned_total", "replica" => replica.to_string()).increment(uploads as u64);
 }
 
 pub(crate) fn abandoned_again(rows: usize) {

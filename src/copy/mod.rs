@@ -302,7 +302,8 @@ impl Copy<'_> {
         unfinished.retain(|one| {
             let mark = reader.opened().mark(Way::of(one.shape.part_bytes, self.memory.total_bytes()));
             let same = mark.is_some_and(|mark| mark == one.shape.origin);
-            same && one.shape.size_bytes == reader.head().size_bytes && targets.iter().any(|target| *target.store.name() == one.replica)
+            same && one.shape.size_bytes == reader.head().size_bytes
+                && targets.iter().any(|target| *target.store.name() == one.replica)
         });
         unfinished
     }

@@ -1,4 +1,4 @@
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 
 use bytesize::ByteSize;
 
@@ -141,11 +141,6 @@ impl Parts {
         u32::try_from(self.size_bytes.div_ceil(self.part_bytes)).expect("a number of parts")
     }
 
-    /// Their numbers, from 1.
-    pub(super) fn numbers(self) -> RangeInclusive<u32> {
-        1..=self.count()
-    }
-
     /// The bytes of the part of this number.
     pub(super) fn range(self, number: u32) -> Range<u64> {
         let start = u64::from(number - 1) * self.part_bytes;
@@ -181,7 +176,7 @@ mod tests {
     }
 
     fn all(parts: Parts) -> Vec<Range<u64>> {
-        parts.numbers().map(|number| parts.range(number)).collect()
+        (1..=parts.count()).map(|number| parts.range(number)).collect()
     }
 
     #[test]

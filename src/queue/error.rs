@@ -58,6 +58,13 @@ impl QueueError {
         }
     }
 
+    /// PostgreSQL understood the statement and refuses a value in it (SQLSTATE classes 22 and 23): the same again helps
+    /// nobody.
+    #[must_use]
+    pub fn refuses_data(&self) -> bool {
+        self.sqlstate().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+    }
+
     /// The SQLSTATE, if PostgreSQL itself refused.
     #[must_use]
     pub fn sqlstate(&self) -> Option<String> {

@@ -24,9 +24,10 @@ use crate::{
     domain::{ReplicaName, SchemaName},
 };
 
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "objects and coordination", include_str!("../../migrations/0001_objects_and_coordination.sql")),
     (2, "health, swept leases, configs", include_str!("../../migrations/0002_health_swept_leases_configs.sql")),
+    (3, "multipart uploads", include_str!("../../migrations/0003_multipart_uploads.sql")),
 ];
 
 /// Why the schema could not be brought up to date.

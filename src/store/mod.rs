@@ -22,6 +22,7 @@ mod reason;
 #[cfg(test)]
 mod tests;
 mod unthrottled;
+mod uploads;
 mod versions;
 mod write;
 
@@ -46,6 +47,7 @@ pub use probe::{Ended as ProbeEnded, EndedBy as ProbeEndedBy, Fact, Left, Report
 pub use profile::{Known, Profile};
 pub use read::{Body, Get, Head};
 pub use reason::Reason;
+pub use uploads::ListedUpload;
 pub use write::UploadId;
 
 use crate::domain::{Class, ReplicaName};

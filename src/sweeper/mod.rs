@@ -1,8 +1,9 @@
-//! What dead workers left behind, and the figures of the backlog: duties that one daemon at a time performs.
+//! What dead workers left behind, here and at the stores, and the figures of the backlog: duties that one daemon at a time performs.
 
 mod clock;
 mod differences;
 mod leases;
+mod uploads;
 
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use tracing::warn;
 
 pub use differences::watch_differences;
 pub use leases::Sweeper;
+pub use uploads::{OrphanedUploads, Reach, Reaches};
 
 use crate::{metrics, queue::Queue};
 

@@ -313,7 +313,8 @@ impl Claimer {
             Admitted::NotBefore(rest) => return self.put_off(lease, slot, rest),
         };
         // Here and not in the task: what is asked for next must see which permits are taken.
-        let (job, permits) = self.lanes.job(&lease, room, trial.as_ref());
+        let journal = runner.journals.of(&lease);
+        let (job, permits) = self.lanes.job(&lease, room, trial.as_ref(), journal);
         if job.sources.is_empty() {
             return self.put_off(lease, slot, self.runner.health.without_source());
         }

@@ -115,7 +115,7 @@ impl Writer {
     /// After an error: while PostgreSQL is away all of it waits; a row that PostgreSQL refuses must not keep others.
     async fn write_apart(&mut self, batch: Batch, error: QueueError) -> Batch {
         metrics::database_error("queue::complete");
-        if is_refused_data(&error) {
+        if error.refuses_data() {
             if batch.len() == 1 {
                 for ((key, _), waiting) in batch {
                     error!(object.key = %key, error = %error, "The result for {key} cannot be recorded");
@@ -173,9 +173,4 @@ fn tell(waiting: Waiting, answer: Answer) {
         // Whoever asked may have been stopped meanwhile.
         let _ = waiter.send(answer);
     }
-}
-
-/// PostgreSQL understood the statement and refuses a value in it (SQLSTATE classes 22 and 23).
-fn is_refused_data(error: &QueueError) -> bool {
-    error.sqlstate().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
 }

@@ -24,6 +24,7 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
         queue: world.queue(),
         held: Held::default(),
         completer,
+        journals: worker::journals(world.queue()).0,
         health: Health::new(world.queue(), lanes.clone(), wake::channel().0),
         lanes,
         memory,
@@ -37,7 +38,8 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
         let replica = world.config.replicas.iter().find(|r| r.name.as_str() == name).unwrap();
         Arc::new(Store::connect(replica, 4).await.unwrap())
     };
-    let target = async |name| Target { store: store(name).await, existing: OnExisting::PutOver };
+    let target =
+        async |name| Target { store: store(name).await, existing: OnExisting::PutOver, slow: false, again: false };
     let job = Job {
         key: lease.key.clone(),
         content: lease.content,
@@ -45,6 +47,7 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
         sources: vec![Source { store: store("b2").await, recorded: true, primary: true }],
         targets: vec![target("wasabi").await, target("scw").await],
         lag: Duration::from_mins(1),
+        journal: runner.journals.of(&lease),
     };
     let slot = Slots::new(1, 0).take(Room::Any, 1).remove(0);
     soon("the copy ends", Box::pin(runner.run(lease, job, worker::Permits::default(), slot, None))).await;

@@ -293,13 +293,10 @@ impl<'c, 't: 'c> Work<'c, 't> {
                     Err(NotSent::FellBehind) if upload.state == State::Sending => upload.state = State::Behind,
                     Err(NotSent::FellBehind | NotSent::Cut) => {}
                     Err(NotSent::Failed { why, forgotten }) => {
-                        let leaves = match forgotten {
-                            true => Leaves::Nothing,
-                            false => after(&why),
-                        };
                         if forgotten {
                             self.copy.job.journal.over(upload.entry);
                         }
+                        let leaves = if forgotten { Leaves::Nothing } else { after(&why) };
                         self.answer(index, Err(why), leaves);
                     }
                 }

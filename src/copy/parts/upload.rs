@@ -249,7 +249,10 @@ impl Complete {
         let (store, key, content) = (&*self.store, &self.key, &self.content);
         let error = match store.complete_multipart(key, &self.id, &self.etags).await {
             Ok(etag) => {
-                return (verify::prove(store, key, content, &self.md5s, &etag, self.sent_hashes).await, Leaves::Nothing);
+                return (
+                    verify::prove(store, key, content, &self.md5s, &etag, self.sent_hashes).await,
+                    Leaves::Nothing,
+                );
             }
             Err(error) => error,
         };

@@ -24,8 +24,8 @@ use notebook::Notebook;
 use super::*;
 use crate::{
     config,
-    store::UploadId,
     sandbox::s3::{BucketHandle, BucketOptions, Fault, S3Server},
+    store::UploadId,
 };
 
 const MIB: u64 = 1 << 20;

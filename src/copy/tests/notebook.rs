@@ -53,7 +53,7 @@ impl Notebook {
 
     async fn is_open(&self) {
         if self.closed.load(Ordering::Relaxed) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -10,7 +10,7 @@ use md5::{Digest as _, Md5};
 use s3s::dto::Checksum;
 
 use super::api::etag::{hex, of_one, of_parts};
-use super::bucket::{Bucket, Unless};
+use super::bucket::{Bucket, Unless, Upload};
 use super::call::Op;
 use super::fault::Fault;
 use super::ledger::{Counts, Ledger};
@@ -48,6 +48,7 @@ pub struct UploadInfo {
     pub key: String,
     pub id: String,
     pub metadata: Metadata,
+    pub initiated: SystemTime,
     /// Part numbers with size and hash of what was received.
     pub parts: BTreeMap<i32, Content>,
 }
@@ -158,9 +159,24 @@ impl BucketHandle {
             key: key.clone(),
             id: id.clone(),
             metadata: upload.metadata.clone(),
+            initiated: upload.initiated,
             parts: upload.parts.iter().map(|(number, part)| (*number, part.content)).collect(),
         });
         uploads.collect()
+    }
+
+    /// Begins an upload at a time of the caller's choice, as somebody else might have; its id.
+    pub fn begin_upload(&self, key: &str, initiated: SystemTime) -> String {
+        let id = self.shared.next_upload_id();
+        let upload = Upload {
+            metadata: Metadata::none(),
+            initiated,
+            checksum_algorithm: None,
+            checksum_type: None,
+            parts: BTreeMap::new(),
+        };
+        self.bucket().lock().uploads.insert((key.to_owned(), id.clone()), upload);
+        id
     }
 
     /// Forgets unfinished uploads, as a lifecycle rule does after some days.

@@ -222,14 +222,10 @@ impl Probe<'_> {
     }
 
     async fn list_uploads(&self) -> Result<Vec<(ObjectKey, UploadId)>, StoreError> {
-        let Store { client, bucket, .. } = self.store;
-        let call = client.list_multipart_uploads().bucket(bucket).prefix(&self.prefix).encoding_type(EncodingType::Url);
-        let answer = self.store.call(Operation::ListMultipartUploads, &Progress::default(), call.send()).await?;
-        let encoded = answer.encoding_type == Some(EncodingType::Url);
-        let ours = answer.uploads.unwrap_or_default().into_iter().filter_map(|upload| {
-            let key = upload.key.map(|key| if encoded { decode(&key) } else { key })?;
-            let key = ObjectKey::new(key).ok().filter(|key| self.is_ours(key))?;
-            Some((key, UploadId::new(upload.upload_id?)))
+        let listed = self.store.list_uploads(&self.prefix).await?.into_iter();
+        let ours = listed.filter_map(|upload| {
+            let key = ObjectKey::new(upload.key).ok().filter(|key| self.is_ours(key))?;
+            Some((key, upload.id))
         });
         Ok(ours.collect())
     }

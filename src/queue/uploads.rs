@@ -1,0 +1,204 @@
+//! What is remembered of uploads in parts, by whoever holds their object's lease.
+
+use super::{Queue, QueueError, built, error::limited};
+use crate::domain::{Generation, ObjectKey, ReplicaName};
+
+const UNFINISHED: &str = "queue::unfinished_uploads";
+const INTEND: &str = "queue::intend_upload";
+const BEGAN: &str = "queue::upload_began";
+const RECORD: &str = "queue::record_parts";
+const CONDEMN: &str = "queue::condemn_uploads";
+const END: &str = "queue::end_uploads";
+/// `last_at` is for those who count in hours. µs; moved on more often, it would only make dead rows.
+const PROGRESS_EVERY: i64 = 10_000_000;
+
+/// An upload that is about to be begun.
+#[derive(Debug, Clone, Copy)]
+pub struct Intent<'a> {
+    pub key: &'a ObjectKey,
+    pub generation: Generation,
+    pub replica: &'a ReplicaName,
+    pub size_bytes: u64,
+    /// Of each part but the last.
+    pub part_bytes: u64,
+    /// Which content of which replica it is; compared for equality only.
+    pub origin: &'a str,
+}
+
+/// An upload that may be gone on with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnfinishedUpload {
+    pub id: i64,
+    pub replica: ReplicaName,
+    pub size_bytes: u64,
+    pub part_bytes: u64,
+    pub origin: String,
+    /// The store's own text.
+    pub upload_id: String,
+    /// In the order of their numbers.
+    pub parts: Vec<TakenPart>,
+}
+
+/// A part that a store has taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenPart {
+    /// Whose it is: the row of `multipart_uploads`.
+    pub upload: i64,
+    pub number: u32,
+    /// The store's own text.
+    pub etag: String,
+    pub md5: [u8; 16],
+    pub crc: u64,
+}
+
+type UnfinishedRow = (i64, String, i64, i64, String, String, Vec<i32>, Vec<String>, Vec<Vec<u8>>, Vec<i64>);
+
+impl Queue {
+    /// The uploads of this generation that were begun and are not over: of each replica the latest one. Their parts
+    /// come as arrays, since 10,000 rows would take as many round trips through the driver's buffers.
+    pub async fn unfinished_uploads(
+        &self,
+        key: &ObjectKey,
+        generation: Generation,
+    ) -> Result<Vec<UnfinishedUpload>, QueueError> {
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- {UNFINISHED}
+SELECT u.id, u.replica, u.size_bytes, u.part_bytes, u.origin, u.upload_id, p.numbers, p.etags, p.md5s, p.crcs
+FROM (SELECT DISTINCT ON (replica) * FROM {schema}.multipart_uploads
+       WHERE object_key = $1 AND generation = $2 AND upload_id IS NOT NULL AND condemned_at IS NULL
+       ORDER BY replica, id DESC) u
+CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(part_number ORDER BY part_number), '{{}}') AS numbers,
+           coalesce(array_agg(etag ORDER BY part_number), '{{}}') AS etags,
+           coalesce(array_agg(md5 ORDER BY part_number), '{{}}') AS md5s,
+           coalesce(array_agg(crc ORDER BY part_number), '{{}}') AS crcs
+    FROM {schema}.multipart_parts WHERE upload = u.id) p
+ORDER BY u.id"
+        ));
+        let query = sqlx::query_as(sql).bind(key.as_str()).bind(generation.0);
+        let rows: Vec<UnfinishedRow> = limited(UNFINISHED, query.fetch_all(&self.pool)).await?;
+        rows.into_iter().map(unfinished).collect()
+    }
+
+    /// Writes down that an upload is about to be begun; the row's id.
+    pub async fn intend_upload(&self, intent: &Intent<'_>) -> Result<i64, QueueError> {
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- {INTEND}
+INSERT INTO {schema}.multipart_uploads (object_key, generation, replica, size_bytes, part_bytes, origin)
+VALUES ($1, $2, $3, $4, $5, $6) RETURNING id"
+        ));
+        let query = sqlx::query_scalar(sql)
+            .bind(intent.key.as_str())
+            .bind(intent.generation.0)
+            .bind(intent.replica.as_str())
+            .bind(intent.size_bytes.cast_signed())
+            .bind(intent.part_bytes.cast_signed())
+            .bind(intent.origin);
+        limited(INTEND, query.fetch_one(&self.pool)).await
+    }
+
+    /// The store has begun it under this name. Whether the row was still there.
+    pub async fn upload_began(&self, id: i64, upload_id: &str) -> Result<bool, QueueError> {
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- {BEGAN}
+UPDATE {schema}.multipart_uploads SET upload_id = $2, last_at = {schema}.now_utc_micro_seconds() WHERE id = $1"
+        ));
+        let query = sqlx::query(sql).bind(id).bind(upload_id);
+        Ok(limited(BEGAN, query.execute(&self.pool)).await?.rows_affected() > 0)
+    }
+
+    /// Writes down parts, each at most once; those of uploads that are over are passed over. Returns the uploads whose
+    /// rows somebody has in hand at this moment: of those nothing was written.
+    ///
+    /// The uploads' rows are taken first, so that none goes while its parts come, and none is waited for.
+    pub async fn record_parts(&self, parts: &[TakenPart]) -> Result<Vec<i64>, QueueError> {
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- {RECORD}
+WITH told AS MATERIALIZED (
+    SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $4::bytea[], $5::bigint[])
+        AS t(upload, part_number, etag, md5, crc)
+),
+held AS MATERIALIZED (
+    SELECT id FROM {schema}.multipart_uploads WHERE id = ANY ($1::bigint[]) FOR NO KEY UPDATE SKIP LOCKED
+),
+moved AS (
+    UPDATE {schema}.multipart_uploads u SET last_at = {schema}.now_utc_micro_seconds()
+      FROM held WHERE u.id = held.id AND u.last_at < {schema}.now_utc_micro_seconds() - {PROGRESS_EVERY}
+),
+-- one that was sent again counts as it was sent last
+taken AS (
+    INSERT INTO {schema}.multipart_parts AS p (upload, part_number, etag, md5, crc)
+    SELECT told.* FROM told JOIN held ON held.id = told.upload
+    ON CONFLICT (upload, part_number) DO UPDATE SET etag = excluded.etag, md5 = excluded.md5, crc = excluded.crc
+)
+SELECT u.id FROM {schema}.multipart_uploads u
+ WHERE u.id = ANY ($1::bigint[]) AND NOT EXISTS (SELECT FROM held WHERE held.id = u.id)"
+        ));
+        let query = sqlx::query_scalar(sql)
+            .bind(parts.iter().map(|p| p.upload).collect::<Vec<_>>())
+            .bind(parts.iter().map(|p| p.number.cast_signed()).collect::<Vec<_>>())
+            .bind(parts.iter().map(|p| p.etag.as_str()).collect::<Vec<_>>())
+            .bind(parts.iter().map(|p| &p.md5[..]).collect::<Vec<_>>())
+            .bind(parts.iter().map(|p| p.crc.cast_signed()).collect::<Vec<_>>());
+        limited(RECORD, query.fetch_all(&self.pool)).await
+    }
+
+    /// Nobody is to go on with these: their parts are of no use. Whoever has condemned them throws them away at once; if
+    /// he cannot, the sweeper does. Returns those that somebody has in hand at this moment.
+    pub async fn condemn_uploads(&self, ids: &[i64]) -> Result<Vec<i64>, QueueError> {
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- {CONDEMN}
+WITH held AS MATERIALIZED (
+    SELECT id FROM {schema}.multipart_uploads WHERE id = ANY ($1::bigint[]) FOR NO KEY UPDATE SKIP LOCKED
+),
+done AS (
+    UPDATE {schema}.multipart_uploads u SET condemned_at = {schema}.now_utc_micro_seconds()
+      FROM held WHERE u.id = held.id AND u.condemned_at IS NULL
+)
+SELECT u.id FROM {schema}.multipart_uploads u
+ WHERE u.id = ANY ($1::bigint[]) AND NOT EXISTS (SELECT FROM held WHERE held.id = u.id)"
+        ));
+        limited(CONDEMN, sqlx::query_scalar(sql).bind(ids).fetch_all(&self.pool)).await
+    }
+
+    /// Forgets uploads that are over, their parts with them. Returns those that somebody has in hand at this moment.
+    pub async fn end_uploads(&self, ids: &[i64]) -> Result<Vec<i64>, QueueError> {
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- {END}
+WITH held AS MATERIALIZED (
+    SELECT id FROM {schema}.multipart_uploads WHERE id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED
+),
+done AS (
+    DELETE FROM {schema}.multipart_uploads u USING held WHERE u.id = held.id
+)
+SELECT u.id FROM {schema}.multipart_uploads u
+ WHERE u.id = ANY ($1::bigint[]) AND NOT EXISTS (SELECT FROM held WHERE held.id = u.id)"
+        ));
+        limited(END, sqlx::query_scalar(sql).bind(ids).fetch_all(&self.pool)).await
+    }
+}
+
+fn unfinished(row: UnfinishedRow) -> Result<UnfinishedUpload, QueueError> {
+    let odd = |what: String| QueueError::Inconsistent { statement: UNFINISHED, what };
+    let (id, replica, size_bytes, part_bytes, origin, upload_id, numbers, etags, md5s, crcs) = row;
+    let replica = ReplicaName::new(replica).map_err(|e| odd(format!("a replica of an upload: {e}")))?;
+    let parts = numbers.into_iter().zip(etags).zip(md5s).zip(crcs).map(|(((number, etag), md5), crc)| {
+        let md5 = md5.try_into().map_err(|_| odd("an MD5 that is none".into()))?;
+        Ok(TakenPart { upload: id, number: number.cast_unsigned(), etag, md5, crc: crc.cast_unsigned() })
+    });
+    Ok(UnfinishedUpload {
+        id,
+        replica,
+        size_bytes: size_bytes.cast_unsigned(),
+        part_bytes: part_bytes.cast_unsigned(),
+        origin,
+        upload_id,
+        parts: parts.collect::<Result<_, QueueError>>()?,
+    })
+}

@@ -1,0 +1,49 @@
+use aws_sdk_s3::types::EncodingType;
+
+use super::{Operation, Store, StoreError, UploadId, access::decode, progress::Progress};
+
+/// Pages at most, of 1,000 uploads each: stores list by key, and whoever asks for one key finds it on the first.
+const PAGES: usize = 10;
+
+/// An unfinished upload as its store lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedUpload {
+    /// Anybody's, so it need not be a key that we would take.
+    pub key: String,
+    pub id: UploadId,
+    /// µs since the epoch by the store's clock, mostly in whole seconds; `None`: the store does not say.
+    pub initiated: Option<i64>,
+}
+
+impl Store {
+    /// The unfinished uploads, whoever began them, of keys that begin with `prefix`; where it has many thousands, the
+    /// first of them. Some stores list others besides, whatever prefix is asked for.
+    pub async fn list_uploads(&self, prefix: &str) -> Result<Vec<ListedUpload>, StoreError> {
+        let mut all = Vec::new();
+        let (mut key_marker, mut id_marker) = (None, None);
+        for _ in 0..PAGES {
+            let call = self
+                .client
+                .list_multipart_uploads()
+                .bucket(&self.bucket)
+                .prefix(prefix)
+                .set_key_marker(key_marker.clone())
+                .set_upload_id_marker(id_marker.clone())
+                .encoding_type(EncodingType::Url);
+            let answer = self.call(Operation::ListMultipartUploads, &Progress::default(), call.send()).await?;
+            let encoded = answer.encoding_type == Some(EncodingType::Url);
+            let plain = |key: String| if encoded { decode(&key) } else { key };
+            all.extend(answer.uploads.unwrap_or_default().into_iter().filter_map(|upload| {
+                let initiated = upload.initiated.and_then(|at| i64::try_from(at.as_nanos() / 1000).ok());
+                Some(ListedUpload { key: plain(upload.key?), id: UploadId::new(upload.upload_id?), initiated })
+            }));
+            let next = (answer.next_key_marker.map(plain), answer.next_upload_id_marker);
+            // A store that names no next page, or the same again, would be asked for ever.
+            if answer.is_truncated != Some(true) || next.0.is_none() || next == (key_marker, id_marker) {
+                break;
+            }
+            (key_marker, id_marker) = next;
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,249 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::about;
+use crate::{
+    domain::ReplicaName,
+    metrics,
+    queue::{Condemned, LOOK_EVERY, Looked, Queue, QueueError},
+    store::{Reason, Store, StoreError, UploadId},
+};
+
+/// What was begun for somebody who never heard its name is looked for from this long before its intent was written
+/// down, because the store's clock may be behind PostgreSQL's, ...
+const WINDOW_BEFORE: Duration = Duration::from_mins(1);
+/// ... to this long after. The call that begins an upload is given up after a minute, its retry included; before it,
+/// while the store throttles, it may have waited for its turn, some minutes at most where there is any progress; and
+/// clocks differ. Longer would be no safer: what is found in it is aborted, and it might be somebody else's.
+const WINDOW_AFTER: Duration = Duration::from_mins(5);
+/// An upload whose name can never be found out, because its store does not let us list, is forgotten.
+const NAMELESS_FOR: Duration = Duration::from_hours(3 * 24);
+/// What the store has refused to throw away for so long is forgotten.
+const CONDEMNED_FOR: Duration = Duration::from_hours(30 * 24);
+/// After so many failures in a row the store is left alone until the next look.
+const FAILURES: u32 = 3;
+/// Half of the time for which nobody else looks at the same uploads; one call more may take a minute.
+const ROUND: Duration = LOOK_EVERY.checked_div(2).expect("two is not zero");
+/// How often it is looked for rows of replicas that nobody serves any more.
+const UNSERVED_EVERY: Duration = Duration::from_hours(1);
+
+/// Has the stores throw away the unfinished uploads that nobody will go on with. Every daemon looks; each upload is
+/// aborted by the one that has taken it, for a stated time, in PostgreSQL. No transaction is open meanwhile.
+///
+/// Others' uploads are never touched: only those whose name is in a row of ours, and those that were begun of the same
+/// key at the time of an intent of ours whose upload's name was never heard.
+pub struct OrphanedUploads {
+    pub queue: Queue,
+    pub stores: Vec<Arc<Store>>,
+    /// What may be done at a replica at the moment.
+    pub reach: Reaches,
+    pub every: Duration,
+    /// After this time nothing that a dead holder has sent still arrives at a store, and no lease of his stands.
+    pub quiet: Duration,
+}
+
+pub type Reaches = Box<dyn Fn(&ReplicaName) -> Reach + Send + Sync>;
+
+/// Whether uploads at a replica may be aborted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// None: its bucket may be another one than ours, or its store is not well.
+    No,
+    /// Those whose names we know. The application uploads there as well, perhaps the same key at the same time.
+    Named,
+    /// All of ours.
+    All,
+}
+
+/// How the uploads of one replica were last found.
+#[derive(Debug, Default)]
+struct Mood {
+    failing: bool,
+    /// It has been said that uploads cannot be listed.
+    blind: bool,
+}
+
+/// What became of one upload.
+enum Came {
+    /// So many were aborted, and its row may go.
+    Over(usize),
+    Failed(StoreError),
+    /// Uploads cannot be listed there.
+    Unseen(StoreError),
+}
+
+impl fmt::Debug for OrphanedUploads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OrphanedUploads").field("stores", &self.stores).finish_non_exhaustive()
+    }
+}
+
+impl OrphanedUploads {
+    /// Looks until `drain`: at each replica by itself, so that a store that does not answer delays no other.
+    pub async fn run(self, drain: CancellationToken) {
+        let each = join_all(self.stores.iter().map(|store| self.watch(store, &drain)));
+        tokio::join!(each, self.forget_unserved(&drain));
+    }
+
+    async fn watch(&self, store: &Store, drain: &CancellationToken) {
+        let mut mood = Mood::default();
+        loop {
+            if drain.run_until_cancelled(tokio::time::sleep(about(self.every))).await.is_none() {
+                return;
+            }
+            let reach = (self.reach)(store.name());
+            if reach == Reach::No {
+                continue;
+            }
+            // What is dropped here is condemned, and comes up again.
+            match drain.run_until_cancelled(self.look(store, reach, &mut mood)).await {
+                None => return,
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    metrics::database_error("queue::look_at_uploads");
+                    if !error.is_away() {
+                        warn!(error = %error, "Could not look for unfinished uploads that nobody goes on with, trying again");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn look(&self, store: &Store, reach: Reach, mood: &mut Mood) -> Result<(), QueueError> {
+        // While the window of an intent is open, what somebody begins now would be in it.
+        let quiet = self.quiet.max(WINDOW_AFTER + WINDOW_BEFORE);
+        loop {
+            let Looked { condemned, more } = self.queue.look_at_uploads(store.name(), quiet).await?;
+            if !condemned.is_empty() && !self.clear(store, reach, condemned, mood).await? {
+                return Ok(());
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Has these thrown away. Whether the store is well enough for more.
+    async fn clear(
+        &self,
+        store: &Store,
+        reach: Reach,
+        condemned: Vec<Condemned>,
+        mood: &mut Mood,
+    ) -> Result<bool, QueueError> {
+        let (began, replica) = (Instant::now(), store.name());
+        let example = condemned.first().map(|one| one.key.clone());
+        let (mut over, mut aborted, mut forgotten, mut failures) = (Vec::new(), 0, 0, 0);
+        for one in condemned {
+            if failures >= FAILURES || began.elapsed() > ROUND {
+                break;
+            }
+            match self.abort(store, reach, &one).await? {
+                Came::Over(uploads) => {
+                    debug!(object.key = %one.key, replica.id = %replica, uploads, "The unfinished upload of {} at {replica} is thrown away", one.key);
+                    over.push(one.id);
+                    aborted += uploads;
+                    failures = 0;
+                    mood.failing = false;
+                }
+                Came::Unseen(error) => {
+                    if !std::mem::replace(&mut mood.blind, true) {
+                        warn!(replica.id = %replica, error = %error, "Unfinished uploads at {replica} cannot be listed: one whose name was lost with its daemon stays until the bucket's lifecycle rule aborts it: {error}");
+                    }
+                    if one.age > NAMELESS_FOR {
+                        over.push(one.id);
+                    }
+                }
+                Came::Failed(error) => {
+                    failures += 1;
+                    if !std::mem::replace(&mut mood.failing, true) {
+                        warn!(object.key = %one.key, replica.id = %replica, error = %error, "An unfinished upload of {} at {replica} could not be aborted, it is tried again later: {error}", one.key);
+                    }
+                    if one.for_long > CONDEMNED_FOR {
+                        over.push(one.id);
+                        forgotten += 1;
+                    }
+                }
+            }
+        }
+        // One that is in somebody's hands is condemned, and comes up again.
+        self.queue.end_uploads(&over).await?;
+        metrics::uploads_orphaned(replica, aborted);
+        if let Some(key) = example.filter(|_| aborted > 0) {
+            info!(object.key = %key, replica.id = %replica, uploads = aborted, "Aborted {aborted} unfinished uploads at {replica} that nobody goes on with, of {key} for one");
+        }
+        if forgotten > 0 {
+            warn!(replica.id = %replica, uploads = forgotten, "{forgotten} unfinished uploads could not be aborted at {replica} for a month and are forgotten: a lifecycle rule of the bucket would abort them");
+        }
+        Ok(failures < FAILURES)
+    }
+
+    async fn abort(&self, store: &Store, reach: Reach, one: &Condemned) -> Result<Came, QueueError> {
+        let uploads = match (&one.upload_id, reach) {
+            (Some(id), _) => vec![UploadId::new(id)],
+            (None, Reach::All) => match self.find(store, one).await? {
+                Ok(found) => found,
+                Err(error) if cannot_list(error.reason()) => return Ok(Came::Unseen(error)),
+                Err(error) => return Ok(Came::Failed(error)),
+            },
+            (None, Reach::Named | Reach::No) => Vec::new(),
+        };
+        for upload in &uploads {
+            // Of one that the store does not know any more it says that it is done.
+            if let Err(error) = store.abort_multipart(&one.key, upload).await {
+                return Ok(Came::Failed(error));
+            }
+        }
+        Ok(Came::Over(uploads.len()))
+    }
+
+    /// The uploads of exactly this key that were begun when this one must have been, and that are in no row of ours.
+    async fn find(&self, store: &Store, one: &Condemned) -> Result<Result<Vec<UploadId>, StoreError>, QueueError> {
+        let listed = match store.list_uploads(one.key.as_str()).await {
+            Ok(listed) => listed,
+            Err(error) => return Ok(Err(error)),
+        };
+        // Asked after the listing: what is begun in the meantime is not in it.
+        let known = self.queue.known_uploads(&one.key, store.name()).await?;
+        let window = one.begun_at - micros(WINDOW_BEFORE)..=one.begun_at + micros(WINDOW_AFTER);
+        let ours = listed.into_iter().filter(|upload| {
+            upload.key == one.key.as_str()
+                && upload.initiated.is_some_and(|at| window.contains(&at))
+                && !known.iter().any(|known| known == upload.id.as_str())
+        });
+        Ok(Ok(ours.map(|upload| upload.id).collect()))
+    }
+
+    async fn forget_unserved(&self, drain: &CancellationToken) {
+        loop {
+            match self.queue.forget_unserved_uploads().await {
+                Ok(forgotten) => {
+                    if let Some(replica) = forgotten.first() {
+                        warn!(
+                            uploads = forgotten.len(),
+                            "{} unfinished uploads at replicas that no daemon serves any more, {replica} for one, are forgotten: a lifecycle rule of their buckets would abort them",
+                            forgotten.len()
+                        );
+                    }
+                }
+                Err(_) => metrics::database_error("queue::forget_unserved_uploads"),
+            }
+            if drain.run_until_cancelled(tokio::time::sleep(about(UNSERVED_EVERY))).await.is_none() {
+                return;
+            }
+        }
+    }
+}
+
+/// It is no passing trouble of the store: it does not know the call, or these credentials may not make it.
+fn cannot_list(reason: Reason) -> bool {
+    matches!(reason, Reason::Denied | Reason::Unsupported | Reason::Refused)
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
