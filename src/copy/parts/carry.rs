@@ -89,7 +89,14 @@ impl Carrier {
     ) {
         match self.opened.piece(range, buffer).await {
             Ok(piece) => self.send(number, piece, lanes).await,
-            Err(why) => self.tell(Event::SourceFailed(why)),
+            Err(why) => self.source_failed(number, why, &lanes),
+        }
+    }
+
+    pub(super) fn source_failed(&self, number: u32, why: Failure, lanes: &[Lane]) {
+        self.tell(Event::SourceFailed(why));
+        for lane in lanes {
+            self.tell(Event::Sent { upload: lane.index, number, result: Err(NotSent::Cut) });
         }
     }
 

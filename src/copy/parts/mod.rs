@@ -165,7 +165,8 @@ impl<'c, 't: 'c> Work<'c, 't> {
             }
             Err(why) => {
                 self.copy.source_failed(self.opened.store(), &why);
-                self.fail_all(&half_way(why));
+                self.give_up(&half_way(why));
+                self.finish(None).await?;
                 return Ok(Came::Through);
             }
         }
@@ -290,15 +291,14 @@ impl<'c, 't: 'c> Work<'c, 't> {
                         upload.gained += 1;
                         upload.parts.insert(number, part);
                     }
-                    Err(NotSent::FellBehind) if upload.state == State::Sending => upload.state = State::Behind,
-                    Err(NotSent::FellBehind | NotSent::Cut) => {}
-                    Err(NotSent::Failed { why, forgotten }) => {
-                        if forgotten {
-                            self.copy.job.journal.over(upload.entry);
-                        }
-                        let leaves = if forgotten { Leaves::Nothing } else { after(&why) };
-                        self.answer(index, Err(why), leaves);
+                    Err(NotSent::FellBehind) => upload.leave(None),
+                    Err(NotSent::Cut) => {}
+                    Err(NotSent::Failed { why, forgotten: true }) => {
+                        self.copy.job.journal.over(upload.entry);
+                        self.answer(index, Err(why), Leaves::Nothing);
                     }
+                    Err(NotSent::Failed { why, .. }) if may_go_on(why.class) => upload.leave(Some(why)),
+                    Err(NotSent::Failed { why, .. }) => self.answer(index, Err(why), Leaves::Waste),
                 }
             }
         }
@@ -391,8 +391,8 @@ impl<'c, 't: 'c> Work<'c, 't> {
         for index in 0..self.uploads.len() {
             let upload = &mut self.uploads[index];
             let is_all_there = upload.parts.len() == self.parts.count() as usize;
-            match (upload.state, content) {
-                (State::Sending | State::Behind, Some(content)) if is_all_there => {
+            match (&upload.state, content) {
+                (State::Sending | State::Leaving(_), Some(content)) if is_all_there => {
                     upload.state = State::Completing;
                     let complete = Complete::new(upload, &copy.job.journal, &self.opened, content, self.parts.way());
                     finishing.push(Box::pin(async move {
@@ -400,7 +400,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
                         Finished::Upload { index, result, leaves }
                     }));
                 }
-                (State::Sending | State::Behind, _) if upload.under_way == 0 => self.leave_behind(index),
+                (State::Sending | State::Leaving(_), _) if upload.under_way == 0 => self.leave_behind(index),
                 _ => {}
             }
         }
@@ -435,15 +435,20 @@ impl<'c, 't: 'c> Work<'c, 't> {
     /// The others have waited long enough.
     fn let_go(&mut self) {
         for index in 0..self.uploads.len() {
-            if matches!(self.uploads[index].state, State::Sending | State::Behind) {
+            if matches!(self.uploads[index].state, State::Sending | State::Leaving(_)) {
                 self.leave_behind(index);
             }
         }
     }
 
+    /// Answers for one that did not get everything.
     fn leave_behind(&mut self, index: usize) {
-        let upload = &self.uploads[index];
-        let mut why = self.patience.is_over(&upload.target.store);
+        let upload = &mut self.uploads[index];
+        let why = match &mut upload.state {
+            State::Leaving(why) => why.take(),
+            _ => None,
+        };
+        let mut why = why.unwrap_or_else(|| self.patience.is_over(&upload.target.store));
         let (there, all) = (upload.parts.len(), self.parts.count());
         if there > 0 {
             // Cannot fail: a String takes all that is written to it.
@@ -452,11 +457,20 @@ impl<'c, 't: 'c> Work<'c, 't> {
         self.answer(index, Err(why), Leaves::Parts);
     }
 
-    fn fail_all(&mut self, why: &Failure) {
-        for index in 0..self.uploads.len() {
-            self.answer(index, Err(why.clone()), after(why));
+    /// Nothing more is read. What was read already is still sent.
+    fn give_up(&mut self, why: &Failure) {
+        if !may_go_on(why.class) {
+            return self.fail_all(why);
         }
+        self.uploads.iter_mut().for_each(|upload| upload.leave(Some(why.clone())));
         for (target, _) in std::mem::take(&mut self.taken) {
+            self.copy.ended(target, Err(why.clone()));
+        }
+    }
+
+    /// What was sent is of no use.
+    fn fail_all(&mut self, why: &Failure) {
+        for target in self.take_back() {
             self.copy.ended(target, Err(why.clone()));
         }
     }
@@ -466,6 +480,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
         let mut left: Vec<_> = std::mem::take(&mut self.taken).into_iter().map(|(target, _)| target).collect();
         for upload in self.uploads.iter_mut().filter(|upload| !upload.is_answered()) {
             upload.state = State::Answered(Leaves::Waste);
+            upload.cut.cancel();
             left.push(upload.target);
         }
         left
@@ -488,11 +503,6 @@ impl<'c, 't: 'c> Work<'c, 't> {
         }
         while aborts.join_next().await.is_some() {}
     }
-}
-
-/// What a failure leaves.
-fn after(why: &Failure) -> Leaves {
-    if may_go_on(why.class) { Leaves::Parts } else { Leaves::Waste }
 }
 
 /// What a source's failure in the middle of an object means for the targets: that it is

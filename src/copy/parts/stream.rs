@@ -53,7 +53,7 @@ impl Carrier {
                     tokio::time::sleep(pause).await;
                     continue;
                 }
-                (Err(why), _) => return self.tell(Event::SourceFailed(why)),
+                (Err(why), _) => return self.source_failed(number, why, &lanes),
             };
             if !std::mem::replace(&mut told, true) {
                 self.tell(Event::Read { number, content });

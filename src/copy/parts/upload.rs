@@ -46,12 +46,13 @@ pub(super) struct Upload<'t> {
     pub cut: CancellationToken,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// It gets each part that it lacks.
     Sending,
-    /// It fell behind: what is on its way may still arrive, and it goes on alone another time.
-    Behind,
+    /// It gets no more: what is on its way may still arrive, and it goes on from there another time. `None`: because it
+    /// fell behind.
+    Leaving(Option<Failure>),
     Completing,
     /// Its target has its answer.
     Answered(Leaves),
@@ -74,6 +75,13 @@ impl<'t> Upload<'t> {
         Self { target, id, entry, parts, gained, under_way, state, cut: CancellationToken::new() }
     }
 
+    /// It gets no more parts.
+    pub(super) fn leave(&mut self, why: Option<Failure>) {
+        if self.state == State::Sending {
+            self.state = State::Leaving(why);
+        }
+    }
+
     pub(super) fn is_answered(&self) -> bool {
         matches!(self.state, State::Answered(_))
     }
@@ -81,9 +89,11 @@ impl<'t> Upload<'t> {
     /// What it leaves when everything ends here. Of one that is being completed nobody knows: its parts are written down.
     pub(super) fn leaves(&self) -> Leaves {
         match self.state {
-            State::Answered(Leaves::Parts) | State::Sending | State::Behind if self.parts.is_empty() => Leaves::Waste,
+            State::Answered(Leaves::Parts) | State::Sending | State::Leaving(_) if self.parts.is_empty() => {
+                Leaves::Waste
+            }
             State::Answered(leaves) => leaves,
-            State::Sending | State::Behind | State::Completing => Leaves::Parts,
+            State::Sending | State::Leaving(_) | State::Completing => Leaves::Parts,
         }
     }
 

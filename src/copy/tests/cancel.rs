@@ -19,7 +19,7 @@ async fn stopped_at(s: &Setup, key: &str, bucket: &BucketHandle, op: Op, skip: u
 }
 
 #[tokio::test]
-async fn a_cancelled_copy_leaves_no_upload_behind_wherever_it_was() {
+async fn a_cancelled_copy_leaves_nothing_but_parts_that_are_written_down_wherever_it_was() {
     let moments: [(&str, Op, u64, Ended); 5] = [
         ("b2", Op::GetObject, 0, Ended::Cancelled),
         ("b2", Op::GetObject, 1, Ended::Cancelled),
@@ -29,12 +29,19 @@ async fn a_cancelled_copy_leaves_no_upload_behind_wherever_it_was() {
         ("wasabi", Op::CompleteMultipartUpload, 0, Ended::Done),
     ];
     for (bucket, op, skip, ended) in moments {
-        let s = Setup::new().await;
+        let mut s = Setup::new().await;
         s.b2.put_synthetic("big", Synthetic::new(1, 33 * MIB));
         let bucket = s.server.bucket(bucket);
         let told = stopped_at(&s, "big", &bucket, op, skip, Fault::Hold).await;
         assert_eq!(told.ended, ended, "{op:?}");
-        assert!(s.leaves_no_upload(), "{op:?}");
+        for (target, name) in [(&s.wasabi, "wasabi"), (&s.scw, "scw")] {
+            let open = s.notebook.open(name);
+            assert_eq!(target.uploads().len(), open.len(), "{op:?} {name}");
+            assert!(open.iter().all(|page| !page.parts.is_empty()), "{op:?} {name}");
+        }
+        s.stop = CancellationToken::new();
+        assert!(s.copy(&s.job("big").await).await.is_proven(), "{op:?}");
+        assert!(s.is_everywhere("big") && s.leaves_no_upload(), "{op:?}");
     }
 }
 

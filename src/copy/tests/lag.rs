@@ -33,14 +33,35 @@ async fn a_target_that_hangs_is_waited_for_while_no_other_has_the_object() {
 }
 
 #[tokio::test]
-async fn a_target_that_hangs_in_the_middle_of_a_large_object_is_let_go_and_its_parts_thrown_away() {
+async fn a_target_that_hangs_in_the_middle_of_a_large_object_is_let_go_and_goes_on_alone_another_time() {
     let s = Setup::new().await;
-    s.b2.put_synthetic("big", Synthetic::new(1, 40 * MIB));
-    s.scw.order(Fault::Stall, When::op(Op::UploadPart).skip(1));
+    s.b2.put_synthetic_in_parts("big", Synthetic::new(1, 40 * MIB), 8 * MIB);
+    let hangs = s.scw.order(Fault::Stall, When::op(Op::UploadPart).skip(1));
     let told = s.copy(&Job { lag: LAG, ..s.job("big").await }).await;
     assert!(told.of("wasabi").is_ok(), "{told:?}");
     assert!(told.was_left_behind("scw"), "{told:?}");
-    assert!(s.leaves_no_upload());
+    assert!(told.of("scw").unwrap_err().message.ends_with("1 of its 3 parts are there, and it goes on from them"));
+    assert_eq!(told.kept, [("scw".to_owned(), 1)]);
+    hangs.clear();
+    let (reads, mut job) = (s.b2.calls(Op::GetObject), s.job("big").await);
+    job.targets.remove(0);
+    let told = s.copy(&job).await;
+    assert_eq!(told.of("scw"), Ok(Verified::Compared));
+    assert!(s.is_everywhere("big") && s.leaves_no_upload());
+    // The first asks how long it is.
+    assert!(s.b2.calls(Op::GetObject) - reads <= 3, "only what it lacked was read");
+}
+
+#[tokio::test]
+async fn a_target_that_holds_half_of_the_memory_is_let_go_before_it_delays_the_other() {
+    let s = Setup::new().await;
+    s.b2.put_synthetic_in_parts("big", Synthetic::new(1, 160 * MIB), 8 * MIB);
+    s.scw.order(Fault::Stall, When::op(Op::UploadPart).skip(1));
+    // Only its memory can be the reason: there are ten parts, and room for four.
+    let told = s.copy(&Job { lag: Duration::from_secs(1), ..s.job("big").await }).await;
+    assert!(told.of("wasabi").is_ok(), "{told:?}");
+    assert!(told.was_left_behind("scw"), "{told:?}");
+    assert!(s.scw.calls(Op::UploadPart) < 10, "it got no more parts");
 }
 
 #[tokio::test]
