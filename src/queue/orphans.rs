@@ -14,6 +14,9 @@ use crate::domain::{ObjectKey, ReplicaName, SchemaName};
 const LOOK: &str = "queue::look_at_uploads";
 const KNOWN: &str = "queue::known_uploads";
 const FORGET: &str = "queue::forget_unserved_uploads";
+const COUNT: &str = "queue::count_uploads";
+/// Far more than there should ever be: whoever has so many has been told.
+const COUNTED: i64 = 100_000;
 /// Uploads that one statement looks at.
 const PAGE: i64 = 32;
 /// How long nobody else looks at them; the first look at an upload is as long after its beginning (migration 0003).
@@ -127,6 +130,16 @@ impl Queue {
             Ok(Condemned { id, key, upload_id, begun_at, age: past(age), for_long: past(for_long) })
         });
         Ok(Looked { condemned: condemned.collect::<Result<_, QueueError>>()?, more })
+    }
+
+    /// How many uploads at a replica are remembered, and up to so many counted.
+    pub async fn count_uploads(&self, replica: &ReplicaName) -> Result<i64, QueueError> {
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- {COUNT}
+SELECT count(*) FROM (SELECT FROM {schema}.multipart_uploads WHERE replica = $1 LIMIT {COUNTED}) u"
+        ));
+        limited(COUNT, sqlx::query_scalar(sql).bind(replica.as_str()).fetch_one(&self.pool)).await
     }
 
     /// The names of all remembered uploads of a key at a replica, whichever content they are of.

@@ -63,6 +63,7 @@ async fn the_daemons_role_is_all_that_a_daemon_needs() {
     queue.record_parts(&[part]).await.unwrap();
     assert_eq!(queue.unfinished_uploads(&photo, generation).await.unwrap().len(), 1);
     queue.look_at_uploads(replica, Duration::ZERO).await.unwrap();
+    assert_eq!(queue.count_uploads(replica).await.unwrap(), 1);
     queue.known_uploads(&photo, replica).await.unwrap();
     queue.forget_unserved_uploads().await.unwrap();
     assert_eq!(queue.end_uploads(&[upload]).await.unwrap(), [0_i64; 0]);
