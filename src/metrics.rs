@@ -71,6 +71,11 @@ fn describe_gauges() {
     describe_gauge!("copyhold_leases_held", Unit::Count, "Rows that this process holds.");
     describe_gauge!("copyhold_memory_bytes", Unit::Bytes, "Object bytes held in memory.");
     describe_gauge!(
+        "copyhold_uploads_unfinished",
+        Unit::Count,
+        "Uploads in parts that are remembered, under way and left behind; by replica, the same from every daemon."
+    );
+    describe_gauge!(
         "copyhold_replica_served",
         Unit::Count,
         "1 if this process copies to the replica, 0 if not; by replica."
@@ -176,6 +181,11 @@ pub(crate) fn leases_swept(rows: usize) {
 
 pub(crate) fn uploads_orphaned(replica: &ReplicaName, uploads: usize) {
     counter!("copyhold_uploads_orphaned_total", "replica" => replica.to_string()).increment(uploads as u64);
+}
+
+pub(crate) fn uploads_unfinished(replica: &ReplicaName, uploads: i64) {
+    #[expect(clippy::cast_precision_loss, reason = "counted to 100,000 at most")]
+    gauge!("copyhold_uploads_unfinished", "replica" => replica.to_string()).set(uploads as f64);
 }
 
 pub(crate) fn abandoned_again(rows: usize) {

@@ -103,6 +103,8 @@ struct Statements {
     take_unverified: SqlStr,
     conclude: SqlStr,
     begin_generation: SqlStr,
+    /// One per replica, in their order.
+    look_at_uploads: Vec<SqlStr>,
 }
 
 /// A statement of the hot paths.
@@ -138,6 +140,7 @@ impl Queue {
             take_unverified: swept::take(&schema),
             conclude: swept::conclude(&schema, &replicas),
             begin_generation: functions::call_begin_generation(&schema),
+            look_at_uploads: replicas.iter().map(|replica| orphans::statement(&schema, replica)).collect(),
         };
         Self { pool, schema, replicas, statements }
     }
@@ -164,7 +167,9 @@ impl Queue {
             ("take_unverified", &s.take_unverified),
             ("conclude", &s.conclude),
         ];
-        let others = others.map(|(name, sql)| Hot { name: name.into(), sql: sql.as_str().into(), by_function: false });
+        let looks = replicas.iter().zip(&s.look_at_uploads).map(|(r, sql)| (format!("look_at_uploads_{r}"), sql));
+        let others = others.map(|(name, sql)| (name.to_owned(), sql)).into_iter().chain(looks);
+        let others = others.map(|(name, sql)| Hot { name, sql: sql.as_str().into(), by_function: false });
         let without_lane = functions::of_all_lanes(schema, replicas).map(Hot::run_by);
         each.chain(without_lane).chain(others).collect()
     }

@@ -6,12 +6,17 @@
 
 use std::time::Duration;
 
+use sqlx::SqlStr;
+
 use super::{PARKED, Queue, QueueError, built, error::limited, micros};
-use crate::domain::{ObjectKey, ReplicaName};
+use crate::domain::{ObjectKey, ReplicaName, SchemaName};
 
 const LOOK: &str = "queue::look_at_uploads";
 const KNOWN: &str = "queue::known_uploads";
 const FORGET: &str = "queue::forget_unserved_uploads";
+const COUNT: &str = "queue::count_uploads";
+/// Far more than there should ever be: whoever has so many has been told.
+const COUNTED: i64 = 100_000;
 /// Uploads that one statement looks at.
 const PAGE: i64 = 32;
 /// How long nobody else looks at them; the first look at an upload is as long after its beginning (migration 0003).
@@ -51,21 +56,15 @@ pub struct Looked {
 
 type LookedRow = (i64, String, Option<String>, i64, bool, i64, i64);
 
-impl Queue {
-    /// Looks at uploads of one replica whose time for that has come, and takes them upon us for [`LOOK_EVERY`].
-    ///
-    /// Condemned are those whose object is gone, has another content, has this copy on record, does not want it, is
-    /// parked for longer than a day, or has not come forward for three; those that a later one has taken the place of;
-    /// and those of which nobody has heard the name. But none of an object that somebody holds, and none that has come
-    /// forward within `quiet`: after that nothing that a dead holder has sent can still arrive.
-    pub async fn look_at_uploads(&self, replica: &ReplicaName, quiet: Duration) -> Result<Looked, QueueError> {
-        let schema = self.schema.quoted();
-        let now = format!("{schema}.now_utc_micro_seconds()");
-        let (copy, due) = (replica.column(), replica.due_column());
-        let (parked_for, stalled_for) = (micros(PARKED_FOR), micros(STALLED_FOR));
-        let (every, at_most) = (micros(LOOK_EVERY), micros(LOOK_EVERY_AT_MOST));
-        let sql = built(format!(
-            "-- {LOOK}
+/// `$1` the replica, `$2` µs after whose silence nothing of a dead holder still arrives.
+pub(super) fn statement(schema: &SchemaName, replica: &ReplicaName) -> SqlStr {
+    let schema = schema.quoted();
+    let now = format!("{schema}.now_utc_micro_seconds()");
+    let (copy, due) = (replica.column(), replica.due_column());
+    let (parked_for, stalled_for) = (micros(PARKED_FOR), micros(STALLED_FOR));
+    let (every, at_most) = (micros(LOOK_EVERY), micros(LOOK_EVERY_AT_MOST));
+    built(format!(
+        "-- {LOOK}
 WITH page AS MATERIALIZED (
     SELECT u.id, u.object_key, u.generation, u.upload_id, u.last_at, u.condemned_at FROM {schema}.multipart_uploads u
      WHERE u.replica = $1 AND u.look_at <= {now}
@@ -107,7 +106,20 @@ UPDATE {schema}.multipart_uploads u
   FROM judged j WHERE u.id = j.id
 RETURNING u.id, u.object_key, u.upload_id, u.begun_at, j.condemned, {now} - u.begun_at,
           {now} - coalesce(u.condemned_at, {now})"
-        ));
+    ))
+}
+
+impl Queue {
+    /// Looks at uploads of one replica whose time for that has come, and takes them upon us for [`LOOK_EVERY`].
+    ///
+    /// Condemned are those whose object is gone, has another content, has this copy on record, does not want it, is
+    /// parked for longer than a day, or has not come forward for three; those that a later one has taken the place of;
+    /// and those of which nobody has heard the name. But none of an object that somebody holds, and none that has come
+    /// forward within `quiet`: after that nothing that a dead holder has sent can still arrive.
+    pub async fn look_at_uploads(&self, replica: &ReplicaName, quiet: Duration) -> Result<Looked, QueueError> {
+        // Of a replica that is not in the configuration the row's columns may be gone.
+        let known = self.replicas.iter().position(|known| known == replica);
+        let Some(sql) = known.map(|i| self.statements.look_at_uploads[i].clone()) else { return Ok(Looked::default()) };
         let query = sqlx::query_as(sql).bind(replica.as_str()).bind(micros(quiet));
         let rows: Vec<LookedRow> = limited(LOOK, query.fetch_all(&self.pool)).await?;
         let more = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= PAGE;
@@ -118,6 +130,16 @@ RETURNING u.id, u.object_key, u.upload_id, u.begun_at, j.condemned, {now} - u.be
             Ok(Condemned { id, key, upload_id, begun_at, age: past(age), for_long: past(for_long) })
         });
         Ok(Looked { condemned: condemned.collect::<Result<_, QueueError>>()?, more })
+    }
+
+    /// How many uploads at a replica are remembered, and up to so many counted.
+    pub async fn count_uploads(&self, replica: &ReplicaName) -> Result<i64, QueueError> {
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- {COUNT}
+SELECT count(*) FROM (SELECT FROM {schema}.multipart_uploads WHERE replica = $1 LIMIT {COUNTED}) u"
+        ));
+        limited(COUNT, sqlx::query_scalar(sql).bind(replica.as_str()).fetch_one(&self.pool)).await
     }
 
     /// The names of all remembered uploads of a key at a replica, whichever content they are of.

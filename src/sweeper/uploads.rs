@@ -95,6 +95,10 @@ impl OrphanedUploads {
             if drain.run_until_cancelled(tokio::time::sleep(about(self.every))).await.is_none() {
                 return;
             }
+            match self.queue.count_uploads(store.name()).await {
+                Ok(uploads) => metrics::uploads_unfinished(store.name(), uploads),
+                Err(_) => metrics::database_error("queue::count_uploads"),
+            }
             let reach = (self.reach)(store.name());
             if reach == Reach::No {
                 continue;

@@ -88,6 +88,9 @@ fn arguments(name: &str) -> String {
         "begin_generation" => "'{k1}', '{77}'::bigint[], '{1}'::bigint[], 5, 7, 'b2', 1, false, 'changed'".to_owned(),
         "next_due" => String::new(),
         "unclaim" => "77".to_owned(),
+        look if look.starts_with("look_at_uploads_") => {
+            format!("'{}', 1000000", look.trim_start_matches("look_at_uploads_"))
+        }
         "complete" => {
             let (numbers, none) = (same("77::bigint"), "'{}'::text[]");
             let change = format!("{}, {}", same("1::smallint"), same("1::bigint"));
@@ -108,6 +111,11 @@ fn arguments(name: &str) -> String {
     if arguments.is_empty() { arguments } else { format!("({arguments})") }
 }
 
+/// Uploads of these objects that it is time to look at.
+const UPLOADS: &str = "INSERT INTO copyhold.multipart_uploads
+     (object_key, replica, generation, size_bytes, part_bytes, origin, last_at, look_at)
+ SELECT 'k' || i, replica, 1, 1, 1, 'b2', 1, 1 FROM generate_series(1, 64) i, unnest(ARRAY['wasabi', 'scw']) AS replica";
+
 #[tokio::test]
 async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
     let world = World::new().await;
@@ -121,6 +129,7 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
              WHERE object_key IN (SELECT 'k' || i FROM generate_series(1, {LEASED}) i)"
         ))
         .await;
+    world.execute(UPLOADS).await;
     let queue = world.queue();
     let mut connection = world.pool.acquire().await.unwrap();
     let generic = "SET LOCAL plan_cache_mode = force_generic_plan";
@@ -223,6 +232,7 @@ async fn a_claim_reads_what_it_takes_whatever_postgresql_believes_of_the_table_o
         "SELECT reltuples = 0 AND relpages > 100 FROM pg_class WHERE oid = 'copyhold.object_copies'::regclass";
     assert_eq!(world.value(beliefs).await.unwrap(), "true", "the state that this is about");
 
+    world.execute(UPLOADS).await;
     let mut connection = world.pool.acquire().await.unwrap();
     let claim = world.queue().statements().into_iter().find(|hot| hot.name == "claim_wasabi").unwrap();
     let lane = "64, 1000000, 5, -9223372036854775808, 0";

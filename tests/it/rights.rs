@@ -1,9 +1,14 @@
 //! The two roles of deploy/roles.sql can do their work and nothing else.
 
-use copyhold::queue::migrate;
+use std::time::Duration;
+
+use copyhold::{
+    domain::Generation,
+    queue::{Intent, TakenPart, migrate},
+};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::world::{World, cluster, printed, soon};
+use crate::world::{World, cluster, key, printed, replica, soon};
 
 const ROLES: &str = include_str!("../../deploy/roles.sql");
 
@@ -48,6 +53,20 @@ async fn the_daemons_role_is_all_that_a_daemon_needs() {
         let output = world.run(command).await;
         assert!(!printed(&output).contains("permission"), "{command:?}: {}", printed(&output));
     }
+    // What its journal and its sweeper write of uploads.
+    let (queue, photo) = (world.queue(), key("photo"));
+    let (generation, replica) = (Generation(0), &replica("wasabi"));
+    let intent = Intent { key: &photo, generation, replica, size_bytes: 1, part_bytes: 1, origin: "b2" };
+    let upload = queue.intend_upload(&intent).await.unwrap();
+    assert!(queue.upload_began(upload, "x").await.unwrap());
+    let part = TakenPart { upload, number: 1, etag: "y".into(), md5: [0; 16], crc: 0 };
+    queue.record_parts(&[part]).await.unwrap();
+    assert_eq!(queue.unfinished_uploads(&photo, generation).await.unwrap().len(), 1);
+    queue.look_at_uploads(replica, Duration::ZERO).await.unwrap();
+    assert_eq!(queue.count_uploads(replica).await.unwrap(), 1);
+    queue.known_uploads(&photo, replica).await.unwrap();
+    queue.forget_unserved_uploads().await.unwrap();
+    assert_eq!(queue.end_uploads(&[upload]).await.unwrap(), [0_i64; 0]);
     // An object's row is the application's: not even an operator with the daemon's role deletes it.
     let output = world.run(&["forget", "gone"]).await;
     assert_eq!(output.status.code(), Some(1));

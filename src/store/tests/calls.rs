@@ -77,6 +77,26 @@ async fn an_abort_of_what_is_gone_is_done() {
 }
 
 #[tokio::test]
+async fn unfinished_uploads_are_listed_to_the_last_whatever_their_keys() {
+    let (_server, bucket, store) = setup().await;
+    let initiated = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_795_291_391);
+    let mut begun = Vec::new();
+    for odd in ["a", "a b+c%2F\u{7f}é\n", "a/"] {
+        for _ in 0..700 {
+            begun.push((odd.to_owned(), bucket.begin_upload(odd, initiated), Some(1_795_291_391_000_000)));
+        }
+    }
+    bucket.begin_upload("b", initiated);
+    let listed = store.list_uploads("a").await.unwrap().into_iter();
+    let mut listed: Vec<_> = listed.map(|u| (u.key, u.id.as_str().to_owned(), u.initiated)).collect();
+    listed.sort();
+    begun.sort();
+    assert!(listed == begun, "{} of {}", listed.len(), begun.len());
+    assert_eq!(bucket.calls(Op::ListMultipartUploads), 3);
+    assert_eq!(store.list_uploads("a b+").await.unwrap().len(), 700);
+}
+
+#[tokio::test]
 async fn a_body_is_passed_on_as_it_comes_and_ends_where_announced() {
     let (_server, bucket, store) = setup().await;
     bucket.put("k", vec![7; 1_000_000]);
