@@ -2,10 +2,10 @@
 //! likes while bytes move.
 
 use std::{
-    convert::Infallible,
+    io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -56,42 +56,66 @@ pub(super) async fn watched<T>(
     }
 }
 
-/// `bytes` as a request body that counts what the connection takes, and that the
-/// SDK can send again.
+/// `bytes` as a request body that counts what the connection takes, and that the SDK can send again; for as long as the
+/// loan lasts.
 ///
-/// One `Bytes` given whole would be taken at once, whatever the line does with it.
-pub(super) fn counted(bytes: &Bytes, progress: &Progress) -> ByteStream {
-    let (bytes, progress) = (bytes.clone(), progress.clone());
-    ByteStream::new(SdkBody::retryable(move || {
-        SdkBody::from_body_1_x(Counted { rest: bytes.clone(), progress: progress.clone() })
-    }))
+/// One `Bytes` given whole would be taken at once, whatever the line does with it. And a request that is given up while
+/// its store hangs stays with its connection, since hyper 1.12 closes none before it has written what it has buffered
+/// (`Buffered::poll_shutdown`): it would keep the memory of a whole part for as long. So the connection gets copies of
+/// small pieces, which costs a twentieth of hashing them, and with the loan the bytes are gone.
+pub(super) fn lent(bytes: &Bytes, progress: &Progress) -> (ByteStream, Loan) {
+    let lent = Loan(Arc::new(Mutex::new(Some(bytes.clone()))));
+    let (source, progress, length) = (Arc::clone(&lent.0), progress.clone(), bytes.len());
+    let body = ByteStream::new(SdkBody::retryable(move || {
+        let (source, progress) = (Arc::clone(&source), progress.clone());
+        SdkBody::from_body_1_x(Counted { source, at: 0, length, progress })
+    }));
+    (body, lent)
+}
+
+/// Ends what was lent when it is dropped.
+#[derive(Debug)]
+pub(super) struct Loan(Arc<Mutex<Option<Bytes>>>);
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
 }
 
 struct Counted {
-    rest: Bytes,
+    source: Arc<Mutex<Option<Bytes>>>,
+    at: usize,
+    length: usize,
     progress: Progress,
 }
 
 impl Body for Counted {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.rest.is_empty() {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let (from, to) = (self.at, self.length.min(self.at + FRAME_BYTES));
+        if from == to {
             return Poll::Ready(None);
         }
-        let frame = FRAME_BYTES.min(self.rest.len());
-        let frame = self.rest.split_to(frame);
+        let frame = {
+            let lent = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+            lent.as_ref().map(|bytes| Bytes::copy_from_slice(&bytes[from..to]))
+        };
+        // Nobody wants the request any more.
+        let Some(frame) = frame else { return Poll::Ready(Some(Err(io::ErrorKind::Interrupted.into()))) };
+        self.at = to;
         self.progress.moved(frame.len());
         Poll::Ready(Some(Ok(Frame::data(frame))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
+        self.at == self.length
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
+        SizeHint::with_exact((self.length - self.at) as u64)
     }
 }
 
@@ -123,7 +147,8 @@ mod tests {
     async fn a_counted_body_is_the_bytes_in_frames_and_can_be_sent_again() {
         let progress = Progress::default();
         let bytes = Bytes::from(vec![7; 3 * FRAME_BYTES + 1]);
-        let body = counted(&bytes, &progress).into_inner();
+        let (body, _loan) = lent(&bytes, &progress);
+        let body = body.into_inner();
         let again = body.try_clone().expect("retryable");
         assert_eq!(body.content_length(), Some(bytes.len() as u64));
         let mut body = ByteStream::new(body);

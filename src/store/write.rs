@@ -5,7 +5,7 @@ use aws_sdk_s3::{
 use bytes::Bytes;
 
 use super::{
-    ETag, Feed, Md5, Metadata, Operation, Store, StoreError, progress::Progress, progress::counted, reason::Reason,
+    ETag, Feed, Md5, Metadata, Operation, Store, StoreError, progress::Progress, progress::lent, reason::Reason,
 };
 use crate::domain::ObjectKey;
 
@@ -38,13 +38,14 @@ impl Store {
         metadata: &Metadata,
     ) -> Result<ETag, StoreError> {
         let progress = Progress::default();
+        let (body, _loan) = lent(bytes, &progress);
         let expires = metadata.expires.clone();
         let call = self
             .client
             .put_object()
             .bucket(&self.bucket)
             .key(key.as_str())
-            .body(counted(bytes, &progress))
+            .body(body)
             .content_length(signed_length(bytes))
             .content_md5(md5.base64())
             .set_storage_class(self.storage_class.clone())
@@ -104,7 +105,8 @@ impl Store {
         md5: &Md5,
     ) -> Result<ETag, StoreError> {
         let progress = Progress::default();
-        let call = self.part(key, upload, number).body(counted(bytes, &progress)).content_md5(md5.base64());
+        let (body, _loan) = lent(bytes, &progress);
+        let call = self.part(key, upload, number).body(body).content_md5(md5.base64());
         self.send_part(call, bytes.len() as u64, &progress).await
     }
 

@@ -9,6 +9,7 @@ use std::{
 use backon::BackoffBuilder;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
@@ -94,9 +95,19 @@ impl Carrier {
             Ok(get) => get,
             Err(why) => return Streamed { read: Err(why), sent: Vec::new() },
         };
+        // A request that gets no more bytes may wait for a store that hangs, and is not to.
+        let starved: Vec<_> = lanes.iter().map(|lane| lane.cut.child_token()).collect();
         let (feeders, feeds): (Vec<_>, Vec<_>) = lanes.iter().map(|_| Feed::new(bytes)).unzip();
-        let sending = join_all(lanes.iter().zip(feeds).map(|(lane, feed)| self.feed_one(number, lane, feed)));
-        let ((read, late), mut sent) = tokio::join!(self.read_on(get, bytes, feeders), sending);
+        let sending = lanes.iter().zip(feeds).zip(&starved);
+        let sending = join_all(sending.map(|((lane, feed), starved)| self.feed_one(number, lane, feed, starved)));
+        let reading = async {
+            let (read, late) = self.read_on(get, bytes, feeders, &starved).await;
+            if read.is_err() {
+                starved.iter().for_each(CancellationToken::cancel);
+            }
+            (read, late)
+        };
+        let ((read, late), mut sent) = tokio::join!(reading, sending);
         for lane in late {
             if sent[lane].is_err() {
                 sent[lane] = Err(NotSent::FellBehind);
@@ -105,9 +116,15 @@ impl Carrier {
         Streamed { read, sent }
     }
 
-    async fn feed_one(&self, number: u32, lane: &Lane, feed: Feed) -> Result<ETag, NotSent> {
+    async fn feed_one(
+        &self,
+        number: u32,
+        lane: &Lane,
+        feed: Feed,
+        starved: &CancellationToken,
+    ) -> Result<ETag, NotSent> {
         let sent = lane.store.upload_part_fed(self.opened.key(), &lane.id, number, feed);
-        let sent = lane.cut.run_until_cancelled(sent).await.ok_or(NotSent::Cut)?;
+        let sent = starved.run_until_cancelled(sent).await.ok_or(NotSent::Cut)?;
         sent.map_err(|error| {
             let forgotten = error.reason() == Reason::NoSuchUpload;
             NotSent::Failed { why: of_target(&lane.store, error), forgotten }
@@ -120,8 +137,9 @@ impl Carrier {
         mut get: Get,
         bytes: u64,
         feeders: Vec<Feeder>,
+        starved: &[CancellationToken],
     ) -> (Result<(Content, Md5), Failure>, Vec<usize>) {
-        let mut taking = Taking::new(feeders);
+        let mut taking = Taking::new(feeders, starved);
         let (mut hash, mut piece) = (Both::new(), BytesMut::with_capacity(PIECE_BYTES));
         let read = loop {
             let mut frame = match get.body.next().await {
@@ -157,8 +175,9 @@ impl Carrier {
 }
 
 /// Those who still take what is read.
-struct Taking {
+struct Taking<'a> {
     takers: Vec<Taker>,
+    starved: &'a [CancellationToken],
     late: Vec<usize>,
     begun: Instant,
 }
@@ -170,10 +189,15 @@ struct Taker {
     delayed: Duration,
 }
 
-impl Taking {
-    fn new(feeders: Vec<Feeder>) -> Self {
+impl<'a> Taking<'a> {
+    fn new(feeders: Vec<Feeder>, starved: &'a [CancellationToken]) -> Self {
         let taker = |(place, feeder)| Taker { place, feeder, delayed: Duration::ZERO };
-        Self { takers: feeders.into_iter().enumerate().map(taker).collect(), late: Vec::new(), begun: Instant::now() }
+        Self {
+            takers: feeders.into_iter().enumerate().map(taker).collect(),
+            starved,
+            late: Vec::new(),
+            begun: Instant::now(),
+        }
     }
 
     /// Ends when all have taken it, or the first has waited long enough for those who have not. Who fails is out.
@@ -203,7 +227,10 @@ impl Taking {
                     }
                 }
                 () = until(deadline) => {
-                    self.late.extend(waiting.iter().map(|(place, _)| *place));
+                    for (place, _) in waiting {
+                        self.starved[place].cancel();
+                        self.late.push(place);
+                    }
                     return;
                 }
             }

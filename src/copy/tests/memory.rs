@@ -54,3 +54,21 @@ async fn an_answer_that_waited_too_long_for_memory_is_asked_for_again() {
     assert!(told.is_proven(), "{told:?}");
     assert_eq!(s.b2.calls(Op::GetObject), 2);
 }
+
+#[tokio::test]
+async fn memory_of_a_request_that_was_given_up_comes_back_though_the_store_hangs() {
+    let s = Setup::new().await;
+    s.wasabi.order(Fault::Stall, When::op(Op::PutObject));
+    let (store, key) = (s.store("wasabi").await, ObjectKey::new("k").unwrap());
+    let mut buffer = s.memory.take(16 * MIB).await;
+    assert!(buffer.push(&vec![7; 16 << 20]));
+    let (bytes, metadata) = (buffer.freeze(), crate::store::Metadata::default());
+    let put = Box::pin(store.put(&key, &bytes, &crate::store::Md5([0; 16]), &metadata));
+    let arrived = Box::pin(s.wasabi.arrived(Op::PutObject, 1));
+    // What is dropped here is the request.
+    assert!(matches!(futures::future::select(put, arrived).await, futures::future::Either::Right(_)));
+    drop(bytes);
+    // All of it, which nobody else holds.
+    let all = tokio::time::timeout(Duration::from_secs(10), s.memory.take(s.memory.total_bytes()));
+    assert!(all.await.is_ok(), "{} bytes are held", s.memory.held_bytes());
+}

@@ -12,7 +12,7 @@ use crate::{
     store::{
         ETag, Md5, Metadata, Operation, Reason, UploadId,
         access::decode,
-        progress::{Progress, counted},
+        progress::{Progress, lent},
     },
 };
 
@@ -72,6 +72,7 @@ impl Probe<'_> {
         self.trail.writes(key);
         let Store { client, bucket, .. } = self.store;
         let progress = Progress::default();
+        let (body, _loan) = lent(&Bytes::from_static(bytes), &progress);
         let (md5, crc64) = sending.hash.headers(bytes);
         let metadata = sending.metadata.cloned().unwrap_or_default();
         let expires = metadata.expires;
@@ -79,7 +80,7 @@ impl Probe<'_> {
             .put_object()
             .bucket(bucket)
             .key(key.as_str())
-            .body(counted(&Bytes::from_static(bytes), &progress))
+            .body(body)
             .content_length(i64::try_from(bytes.len()).unwrap_or(i64::MAX))
             .set_content_md5(md5)
             .set_checksum_crc64_nvme(crc64)
@@ -161,6 +162,7 @@ impl Probe<'_> {
     ) -> Result<ETag, StoreError> {
         let Store { client, bucket, .. } = self.store;
         let progress = Progress::default();
+        let (body, _loan) = lent(bytes, &progress);
         let (md5, crc64) = hash.headers(bytes);
         let call = client
             .upload_part()
@@ -168,7 +170,7 @@ impl Probe<'_> {
             .key(key.as_str())
             .upload_id(upload.as_str())
             .part_number(number)
-            .body(counted(bytes, &progress))
+            .body(body)
             .content_length(i64::try_from(bytes.len()).unwrap_or(i64::MAX))
             .set_content_md5(md5)
             .set_checksum_crc64_nvme(crc64)
