@@ -8,7 +8,7 @@ use std::{
 
 use backon::BackoffBuilder;
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -99,7 +99,7 @@ impl Carrier {
         let starved: Vec<_> = lanes.iter().map(|lane| lane.cut.child_token()).collect();
         let (feeders, feeds): (Vec<_>, Vec<_>) = lanes.iter().map(|_| Feed::new(bytes)).unzip();
         let sending = lanes.iter().zip(feeds).zip(&starved);
-        let sending = join_all(sending.map(|((lane, feed), starved)| self.feed_one(number, lane, feed, starved)));
+        let sending = sending.map(|((lane, feed), starved)| self.feed_one(number, lane, feed, starved));
         let reading = async {
             let (read, late) = self.read_on(get, bytes, feeders, &starved).await;
             if read.is_err() {
@@ -107,7 +107,8 @@ impl Carrier {
             }
             (read, late)
         };
-        let ((read, late), mut sent) = tokio::join!(reading, sending);
+        let ((read, mut late), (mut sent, last)) = tokio::join!(reading, all_sent(sending, &starved));
+        late.extend(last);
         for lane in late {
             if sent[lane].is_err() {
                 sent[lane] = Err(NotSent::FellBehind);
@@ -171,6 +172,38 @@ impl Carrier {
     fn other_length(&self, bytes: u64) -> Failure {
         let what = format!("{bytes} bytes came, which is not what was asked for");
         bare(Class::Transient, format!("source {}: {what}", self.opened.store().name()))
+    }
+}
+
+/// How it went at each, and who was not waited for any longer after the first had all of it.
+async fn all_sent(
+    sending: impl Iterator<Item = impl Future<Output = Result<ETag, NotSent>>>,
+    starved: &[CancellationToken],
+) -> (Vec<Result<ETag, NotSent>>, Vec<usize>) {
+    let begun = Instant::now();
+    let mut sent: Vec<_> = starved.iter().map(|_| Err(NotSent::Cut)).collect();
+    let (mut late, mut deadline) = (Vec::new(), None);
+    let mut sending: FuturesUnordered<_> =
+        sending.enumerate().map(|(place, sending)| async move { (place, sending.await) }).collect();
+    let mut waiting: Vec<_> = (0..starved.len()).collect();
+    loop {
+        tokio::select! {
+            biased;
+            answered = sending.next() => {
+                let Some((place, result)) = answered else { return (sent, late) };
+                if result.is_ok() {
+                    deadline.get_or_insert_with(|| Instant::now() + MAY_DELAY + begun.elapsed() / 2);
+                }
+                waiting.retain(|waiting| *waiting != place);
+                sent[place] = result;
+            }
+            () = until(deadline), if !waiting.is_empty() => {
+                for place in waiting.drain(..) {
+                    starved[place].cancel();
+                    late.push(place);
+                }
+            }
+        }
     }
 }
 
