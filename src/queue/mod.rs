@@ -34,8 +34,10 @@ mod retry;
 mod seek;
 mod status;
 mod swept;
+mod take_back;
 mod turn;
 mod unclaim;
+mod verify;
 mod version;
 
 use std::time::Duration;
@@ -65,7 +67,9 @@ pub use replicas::{Admission, Pin, ReplicaRow};
 pub use retry::Which;
 pub use seek::Sought;
 pub use status::{BreakerStatus, DaemonStatus, FailingCopy, ReplicaStatus, Status};
+pub use take_back::{Again, Refuted, TakeBack};
 pub use turn::{PARKED_BY_HAND, Turned};
+pub use verify::{Range, RecordedObject, RecordedPage, Sample};
 pub use version::{SCHEMA_VERSION, SchemaFit};
 
 use crate::domain::{ReplicaName, SchemaName};

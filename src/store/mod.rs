@@ -18,6 +18,7 @@ mod progress;
 mod read;
 mod readable;
 mod reason;
+mod stated;
 #[cfg(test)]
 mod tests;
 mod unthrottled;
@@ -42,6 +43,7 @@ pub use probe::{Ended as ProbeEnded, EndedBy as ProbeEndedBy, Fact, Left, Report
 pub use profile::{Known, Profile};
 pub use read::{Body, Get, Head};
 pub use reason::Reason;
+pub use stated::Stated;
 pub use write::UploadId;
 
 use crate::domain::{Class, ReplicaName};

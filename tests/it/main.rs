@@ -29,4 +29,5 @@ mod rights;
 mod shutdown;
 mod sources;
 mod surface;
+mod verify;
 mod world;

@@ -1,0 +1,294 @@
+//! `copyhold verify`: what is on record is held against what the stores have, and what is false is taken back.
+
+use copyhold::{
+    domain::{Class, Failure, Generation},
+    queue::{Answer, Refuted, TakeBack},
+    sandbox::s3::{Fault, Gate, Op, Synthetic, When},
+};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::world::{World, key, printed, replica, soon};
+
+const PARKED: &str = "9000000000000000000";
+
+/// Runs `verify`; its exit code and all that it printed.
+async fn verified(world: &World, arguments: &[&str]) -> (i32, String) {
+    let output = world.run(&[&["verify"], arguments].concat()).await;
+    (output.status.code().unwrap(), printed(&output))
+}
+
+/// The same as a document.
+async fn report(world: &World, arguments: &[&str]) -> (i32, Value) {
+    let output = world.run(&[&["verify", "--json"], arguments].concat()).await;
+    let document = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", printed(&output)));
+    (output.status.code().unwrap(), document)
+}
+
+fn of<'a>(report: &'a Value, replica: &str) -> &'a Value {
+    report["replicas"].as_array().unwrap().iter().find(|r| r["replica"] == replica).unwrap()
+}
+
+/// A world whose objects a daemon has copied everywhere, without any daemon now.
+async fn copied(keys: &[&str]) -> World {
+    let world = World::new().await;
+    copy_to_all(&world, keys).await;
+    world
+}
+
+async fn copy_to_all(world: &World, keys: &[&str]) {
+    for key in keys {
+        world.upload(key, format!("bytes of {key}")).await;
+    }
+    let mut daemon = world.daemon().await;
+    for key in keys {
+        world.until_copied(key).await;
+    }
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.exit_code().await, Some(0));
+}
+
+/// What the row says: for each replica, `ok` if recorded, `due`, `parked`, or `-`.
+async fn row(world: &World, key: &str) -> String {
+    let state = |r: &str| {
+        format!(
+            "CASE WHEN {r} IS NOT NULL THEN 'ok' WHEN due_{r} = {PARKED} THEN 'parked' \
+             WHEN due_{r} <= copyhold.now_utc_micro_seconds() THEN 'due' ELSE '-' END"
+        )
+    };
+    let states = ["b2", "wasabi", "scw"].map(state).join(", ");
+    let key = key.replace('\'', "''");
+    let query = format!("SELECT concat_ws(' ', {states}) FROM copyhold.object_copies WHERE object_key = '{key}'");
+    world.value(&query).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_as_recorded_is_read_and_left_as_it_is() {
+    let world = copied(&["a", "b"]).await;
+    let before = world.value("SELECT string_agg(o::text, '|' ORDER BY object_key) FROM copyhold.object_copies o").await;
+    let (code, found) = report(&world, &["--sample", "100%"]).await;
+    assert_eq!(code, 0, "{found}");
+    assert_eq!((&found["outcome"], &found["objects"]), (&"fine".into(), &2.into()));
+    for replica in ["b2", "wasabi", "scw"] {
+        let tally = of(&found, replica);
+        assert_eq!((&tally["copies"], &tally["identical"]), (&2.into(), &2.into()));
+        assert_eq!((&tally["bytes_read"], &tally["requests"]), (&20.into(), &2.into()));
+    }
+    let after = world.value("SELECT string_agg(o::text, '|' ORDER BY object_key) FROM copyhold.object_copies o").await;
+    assert_eq!(before, after);
+    let (code, text) = verified(&world, &["a"]).await;
+    assert_eq!(code, 0);
+    assert!(text.contains("3 of 3 copies on record of 1 object checked in <1s; all of them as recorded"), "{text}");
+}
+
+#[tokio::test]
+async fn damage_at_rest_and_a_missing_copy_are_found_and_healed_by_a_running_daemon() {
+    let world = copied(&["photo", "other"]).await;
+    world.bucket("wasabi").damage("photo", 3);
+    world.bucket("scw").delete("photo");
+    let (code, text) = verified(&world, &["--prefix", "p"]).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("damaged at wasabi, due again: \"photo\""), "{text}");
+    assert!(text.contains("missing at scw, due again: \"photo\""), "{text}");
+    assert!(text.contains("2 are missing or wrong, their records were taken back"), "{text}");
+    assert_eq!(row(&world, "photo").await, "ok due due");
+    let explained = printed(&world.run(&["explain", "photo"]).await);
+    for why in [
+        "corrupt: replica wasabi: its copy has other bytes than were recorded",
+        "the same in two readings",
+        "found by `copyhold verify`",
+        "gone: source scw: GetObject: 404 NoSuchKey",
+    ] {
+        assert!(explained.contains(why), "no {why} in\n{explained}");
+    }
+    let _daemon = world.daemon().await;
+    world.until_copied("photo").await;
+    for replica in ["wasabi", "scw"] {
+        assert_eq!(world.bucket(replica).get("photo").unwrap(), "bytes of photo");
+    }
+    // While it runs.
+    world.bucket("scw").damage("other", 0);
+    assert_eq!(verified(&world, &["other"]).await.0, 1);
+    world.until_copied("other").await;
+    assert_eq!(verified(&world, &["--sample", "100%"]).await.0, 0);
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
+}
+
+#[tokio::test]
+async fn what_rotted_at_the_primary_is_healed_from_another_replica() {
+    let mut world = World::new().await;
+    world.rewrite(|text| text.replace("[replicas.b2]", "[replicas.b2]\nexisting = \"overwrite\""));
+    copy_to_all(&world, &["photo"]).await;
+    world.bucket("b2").damage("photo", 1);
+    let (code, text) = verified(&world, &["photo"]).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("damaged at b2, due again: \"photo\""), "{text}");
+    assert_eq!(row(&world, "photo").await, "due ok ok");
+    let _daemon = world.daemon().await;
+    world.until_copied("photo").await;
+    assert_eq!(world.bucket("b2").get("photo").unwrap(), "bytes of photo");
+}
+
+#[tokio::test]
+async fn what_was_written_over_at_the_primary_is_no_damage_and_is_registered_again() {
+    let world = copied(&["photo"]).await;
+    world.bucket("b2").put("photo", "the application's");
+    let (code, text) = verified(&world, &["photo", "--dry-run"]).await;
+    assert_eq!(code, 1);
+    assert!(text.contains("changed at b2, left as it is: \"photo\""), "{text}");
+    assert_eq!(row(&world, "photo").await, "ok ok ok");
+    let (code, text) = verified(&world, &["photo"]).await;
+    assert_eq!(code, 1);
+    assert!(text.contains("changed at b2, registered again: \"photo\""), "{text}");
+    assert_eq!(row(&world, "photo").await, "ok due due");
+    let why = "SELECT string_agg(replica || ' ' || class, ', ' ORDER BY replica) FROM copyhold.copy_failures";
+    assert_eq!(world.value(why).await.unwrap(), "scw changed, wasabi changed");
+    let _daemon = world.daemon().await;
+    world.until_copied("photo").await;
+    for replica in ["b2", "wasabi", "scw"] {
+        assert_eq!(world.bucket(replica).get("photo").unwrap(), "the application's");
+    }
+}
+
+#[tokio::test]
+async fn what_may_be_damage_or_a_new_content_at_the_primary_waits_for_somebody_to_decide() {
+    let world = copied(&["photo"]).await;
+    // As after an upload in parts: the ETag says nothing.
+    world.bucket("b2").put_synthetic_in_parts("photo", Synthetic::new(7, 100), 50);
+    let (code, text) = verified(&world, &["photo"]).await;
+    assert_eq!(code, 1);
+    assert!(text.contains("damaged at b2, parked: \"photo\""), "{text}");
+    assert!(text.contains("It may be damaged or a new content"), "{text}");
+    assert_eq!(row(&world, "photo").await, "parked ok ok");
+    assert_eq!(world.bucket("b2").inspect("photo").unwrap().content.size_bytes, 100);
+}
+
+#[tokio::test]
+async fn the_only_copy_that_is_damaged_is_told_loudly_and_nothing_of_it_is_copied() {
+    let world = copied(&["photo"]).await;
+    world.execute("UPDATE copyhold.object_copies SET wasabi = NULL, scw = NULL, due_scw = NULL").await;
+    world.bucket("b2").damage("photo", 2);
+    let (code, text) = verified(&world, &["photo"]).await;
+    assert_eq!(code, 1);
+    assert!(text.contains("NO GOOD COPY IS LEFT"), "{text}");
+    // wasabi is parked too: the next daemon would take what is at the primary for the object. scw is not wanted.
+    assert_eq!(row(&world, "photo").await, "parked parked -");
+    let why = "SELECT string_agg(replica || ' ' || class || ' ' || left(message, 21), ', ' ORDER BY replica)
+               FROM copyhold.copy_failures";
+    let said = "no good copy is left.";
+    assert_eq!(world.value(why).await.unwrap(), format!("b2 corrupt {said}, wasabi corrupt {said}"));
+    let hash = "SELECT content_hash IS NOT NULL FROM copyhold.object_copies";
+    assert_eq!(world.value(hash).await.unwrap(), "true");
+    let _daemon = world.daemon().await;
+    copy_to_all(&world, &["later"]).await;
+    assert_eq!(row(&world, "photo").await, "parked parked -");
+}
+
+#[tokio::test]
+async fn an_object_that_is_registered_again_while_it_is_read_is_not_damaged() {
+    let world = copied(&["photo"]).await;
+    let gate = Gate::new();
+    world.bucket("wasabi").put("photo", "newer");
+    // The second reading of what is other than recorded waits.
+    world.bucket("wasabi").order(Fault::HoldAnswer(gate.clone()), When::op(Op::GetObject).skip(1).next(1));
+    let running = world.run(&["verify", "photo", "--replica", "wasabi", "--json"]);
+    let again = async {
+        soon("the copy is read again", gate.holds(1)).await;
+        world.value("SELECT copyhold.register('photo')").await;
+        world.execute("UPDATE copyhold.object_copies SET wasabi = 7").await;
+        gate.open();
+    };
+    let (output, ()) = tokio::join!(running, again);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{found}");
+    assert_eq!((&of(&found, "wasabi")["changed_meanwhile"], &of(&found, "wasabi")["damaged"]), (&1.into(), &0.into()));
+    assert_eq!(world.value("SELECT wasabi FROM copyhold.object_copies").await.unwrap(), "7");
+}
+
+#[tokio::test]
+async fn a_leased_object_is_taken_back_when_its_lease_has_ended() {
+    let world = copied(&["photo"]).await;
+    world.bucket("scw").delete("photo");
+    world.execute("UPDATE copyhold.object_copies SET lock = 8000000000000000000, lease = 7").await;
+    let mut holder = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM copyhold.object_copies FOR UPDATE").execute(&mut *holder).await.unwrap();
+    let freed = async {
+        // Asked twice for what is not there, then it wants to write.
+        soon("the copy is looked for", world.bucket("scw").arrived(Op::GetObject, 2)).await;
+        assert_eq!(row(&world, "photo").await, "ok ok ok");
+        holder.commit().await.unwrap();
+        world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
+    };
+    let ((code, text), ()) = tokio::join!(verified(&world, &["photo"]), freed);
+    assert_eq!(code, 1, "{text}");
+    assert_eq!(row(&world, "photo").await, "ok ok due");
+}
+
+#[tokio::test]
+async fn a_record_is_taken_back_only_if_the_row_is_what_was_looked_into_and_in_nobodys_hands() {
+    let world = World::new().await;
+    world.insert("photo").await;
+    world.execute("UPDATE copyhold.object_copies SET scw = 7, due_wasabi = NULL").await;
+    let queue = world.queue();
+    let object = queue.recorded_of(&[key("photo")]).await.unwrap().remove(0);
+    let why = Failure { class: Class::Gone, message: "not there".into(), retry_after: None, source: None };
+    let refuted = |at| Refuted { replica: replica("scw"), recorded_at: at, park: false, why: why.clone() };
+    let what =
+        |at, generation| TakeBack { key: key("photo"), generation, refuted: vec![refuted(at)], park_the_rest: true };
+    let asked = async |at, generation| queue.take_back(&what(at, generation)).await.unwrap();
+    let now = object.generation;
+    assert_eq!(asked(8, now).await, Answer::Changed);
+    assert_eq!(asked(7, Generation(now.0 + 1)).await, Answer::Changed);
+    world.execute("UPDATE copyhold.object_copies SET lock = 8000000000000000000, lease = 7").await;
+    assert_eq!(asked(7, now).await, Answer::Busy);
+    world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
+    let mut holder = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM copyhold.object_copies FOR UPDATE").execute(&mut *holder).await.unwrap();
+    assert_eq!(asked(7, now).await, Answer::Busy);
+    assert_eq!(asked(8, now).await, Answer::Changed);
+    holder.commit().await.unwrap();
+    assert_eq!(row(&world, "photo").await, "ok - ok");
+    assert_eq!(asked(7, now).await, Answer::Recorded);
+    // What is on record stays so, and what is not wanted too.
+    assert_eq!(row(&world, "photo").await, "ok - due");
+    assert_eq!(asked(7, now).await, Answer::Changed);
+    let told = "SELECT replica || ' ' || class || ' ' || message || ' ' || attempts FROM copyhold.copy_failures";
+    assert_eq!(world.value(told).await.unwrap(), "scw gone not there 0");
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_unknown_and_given_up_and_the_others_are_verified() {
+    let keys: Vec<_> = (0..40).map(|i| format!("k{i:02}")).collect();
+    let world = copied(&keys.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    world.bucket("wasabi").order(Fault::forbidden("AccessDenied"), When::op(Op::GetObject));
+    world.bucket("scw").damage("k39", 0);
+    let (code, found) = report(&world, &["--prefix", "k"]).await;
+    assert_eq!(code, 2);
+    assert_eq!((&found["outcome"], &found["objects"]), (&"incomplete".into(), &40.into()));
+    assert_eq!(of(&found, "wasabi")["unreadable"], 40);
+    let gave_up = of(&found, "wasabi")["gave_up"].as_str().unwrap();
+    assert!(gave_up.starts_with("20 copies in a row could not be read, the last: source wasabi: GetObject: 403"));
+    assert!(world.bucket("wasabi").calls(Op::GetObject) < 40);
+    assert_eq!((&of(&found, "scw")["damaged"], &of(&found, "scw")["identical"]), (&1.into(), &39.into()));
+    assert_eq!(world.value("SELECT count(wasabi) FROM copyhold.object_copies").await.unwrap(), "40");
+    let (code, text) = verified(&world, &["k00", "--replica", "wasabi"]).await;
+    assert_eq!(code, 2);
+    assert!(text.contains("could not be read, and stays as it is\n  wasabi of \"k00\": source wasabi: "), "{text}");
+}
+
+#[tokio::test]
+async fn bytes_that_are_damaged_on_the_way_are_no_damage_of_the_copy() {
+    let world = copied(&["once", "always"]).await;
+    let flip = |n| When::op(Op::GetObject).key("once").next(n);
+    world.bucket("wasabi").order(Fault::FlipBody { at: 3 }, flip(1));
+    let bucket = world.bucket("scw");
+    for at in 0..3 {
+        bucket.order(Fault::FlipBody { at }, When::op(Op::GetObject).key("always").next(1));
+    }
+    let (code, found) = report(&world, &["once", "always"]).await;
+    assert_eq!(code, 2);
+    let wasabi = of(&found, "wasabi");
+    assert_eq!((&wasabi["identical"], &wasabi["damaged_on_the_way"]), (&2.into(), &1.into()));
+    assert_eq!((&of(&found, "scw")["identical"], &of(&found, "scw")["unreadable"]), (&1.into(), &1.into()));
+    assert_eq!(row(&world, "always").await, "ok ok ok");
+}
