@@ -73,7 +73,10 @@ pub(super) fn judge(
     if none_left {
         for refuted in &mut refuted {
             refuted.park = true;
-            refuted.why.message = format!("no good copy is left. {}", refuted.why.message);
+            refuted.why.message = format!(
+                "no good copy is left: put the object back at the primary, then `copyhold retry`. {}",
+                refuted.why.message
+            );
         }
     }
     Verdict::TakeBack(TakeBack {

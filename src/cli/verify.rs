@@ -34,7 +34,7 @@ It needs no daemon and holds no row: daemons may run. Ctrl-C ends it with a repo
 #[command(group = clap::ArgGroup::new("which").required(true).multiple(true))]
 pub(super) struct Args {
     /// Keys, byte for byte
-    #[arg(value_name = "KEY", group = "which", conflicts_with_all = ["prefix", "sample", "after"])]
+    #[arg(value_name = "KEY", group = "which", conflicts_with_all = ["prefix", "sample", "seed", "after"])]
     keys: Vec<String>,
     /// All objects whose keys begin with it, byte for byte
     #[arg(long, value_name = "PREFIX", group = "which")]

@@ -128,7 +128,7 @@ impl Report {
             || sum(|t| t.unreadable) > 0
             || not_written
             || not_verified.iter().any(|out| out.unexpected)
-            || audit.objects() == 0;
+            || sum(Tally::checked) == 0;
         let outcome = match (incomplete, wrong) {
             (true, _) => Outcome::Incomplete,
             (false, 1..) => Outcome::Found,
@@ -304,8 +304,9 @@ impl Report {
         // Cannot fail: writing to a String does not.
         let _ = match (self.objects, wrong) {
             (0, _) if self.sample.is_some() => write!(text, "; no object fell into the sample, take a larger one"),
-            (0, _) => Ok(()),
-            (_, 0) => write!(text, "; all of them as recorded"),
+            _ if checked == 0 => write!(text, "; there was nothing to compare"),
+            (_, 0) if checked == copies => write!(text, "; all of them are as recorded"),
+            (_, 0) => write!(text, "; those are as recorded"),
             (_, wrong) => {
                 let taken = sum(|t| t.taken_back);
                 let are = if wrong == 1 { "is" } else { "are" };
