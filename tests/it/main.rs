@@ -11,6 +11,7 @@ mod completion;
 mod crash;
 mod crash_points;
 mod daemon;
+mod damage;
 mod demo;
 mod differences;
 mod durability;
