@@ -4,11 +4,13 @@
 //! what it said before. What a store does not let be read is unknown, never damage. Holds one frame per copy that is
 //! being read, and of findings only so many as are told.
 
+mod in_order;
 mod look;
 mod run;
 mod subject;
 mod tally;
 mod verdict;
+mod written;
 
 pub use run::{Audit, Ended, Objects};
 pub use subject::Subject;

@@ -1,10 +1,6 @@
-use std::{
-    collections::VecDeque,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
 };
 
 use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
@@ -12,27 +8,20 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    in_order::InOrder,
     look::{Look, Seen},
     subject::Subject,
     tally::{Finding, Findings, Then, Unread},
     verdict::{Verdict, judge, what},
+    written::while_away,
 };
 use crate::{
     domain::{ObjectKey, ReplicaName},
-    queue::{Answer, Notice, Queue, QueueError, Range, RecordedObject},
+    queue::{Queue, QueueError, Range, RecordedObject},
 };
 
 /// Keys of one statement.
 const KEYS: usize = 256;
-/// Objects that may be concluded before one that came earlier, whose key they keep waiting.
-const AHEAD_AT_MOST: usize = 10_000;
-/// A row that somebody holds is tried again for so long, after these pauses.
-const BUSY_FOR: Duration = Duration::from_secs(30);
-const BUSY_PAUSE: Duration = Duration::from_millis(50);
-const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(2);
-/// How long PostgreSQL may be away.
-const AWAY_FOR: Duration = Duration::from_secs(30);
-const AWAY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Which objects are looked into.
 #[derive(Debug, Clone)]
@@ -46,14 +35,14 @@ pub enum Objects {
 /// What is to be done, and what has come of it so far.
 #[derive(Debug)]
 pub struct Audit {
-    queue: Queue,
-    /// The one in force; `None`: not known to the schema.
-    primary: Option<ReplicaName>,
+    pub(super) queue: Queue,
+    /// The one in force.
+    primary: ReplicaName,
     subjects: Vec<Subject>,
     /// Takes the stores' word where they have one.
     quick: bool,
     /// Nothing is written.
-    dry_run: bool,
+    pub(super) dry_run: bool,
     workers: usize,
     /// Copies that may be read at once.
     reading: Semaphore,
@@ -82,17 +71,10 @@ enum Fed {
     Passed(ObjectKey),
 }
 
-/// Objects under way, in the order of keys, and whether each is concluded.
-#[derive(Debug, Default)]
-struct InOrder {
-    keys: VecDeque<(ObjectKey, bool)>,
-    up_to: Option<ObjectKey>,
-}
-
 impl Audit {
     /// `workers`: objects, and copies, that are read at once.
     #[must_use]
-    pub fn new(queue: Queue, primary: Option<ReplicaName>, subjects: Vec<Subject>, workers: usize) -> Self {
+    pub fn new(queue: Queue, primary: ReplicaName, subjects: Vec<Subject>, workers: usize) -> Self {
         Self {
             queue,
             primary,
@@ -129,10 +111,12 @@ impl Audit {
         self.objects.load(Ordering::Relaxed)
     }
 
-    /// What was found by now.
+    /// What was found by now, in the order of keys.
     #[must_use]
     pub fn findings(&self) -> Findings {
-        self.lock().clone()
+        let mut findings = self.lock().clone();
+        findings.sort();
+        findings
     }
 
     /// Looks into all of them, until `stop`: then what is being read is let go, and nothing is concluded of it.
@@ -154,7 +138,7 @@ impl Audit {
                 false
             }
         };
-        ended.complete = all_fed && in_order.keys.is_empty();
+        ended.complete = all_fed && in_order.is_complete();
         ended.up_to = in_order.up_to.filter(|_| !named);
         ended
     }
@@ -191,7 +175,7 @@ impl Audit {
         let mut under_way = FuturesUnordered::new();
         let mut all_fed = false;
         while !(all_fed && under_way.is_empty()) {
-            let room = under_way.len() < self.workers && in_order.keys.len() < AHEAD_AT_MOST;
+            let room = under_way.len() < self.workers && in_order.has_room();
             tokio::select! {
                 biased;
                 Some(concluded) = under_way.next() => match concluded {
@@ -238,7 +222,7 @@ impl Audit {
             (subject.name().clone(), *recorded_at, look.look().await)
         });
         let seen = stop.run_until_cancelled(join_all(looks)).await?;
-        let then = match judge(&object, self.primary.as_ref(), &seen) {
+        let then = match judge(&object, &self.primary, &seen) {
             Verdict::Nothing => Vec::new(),
             Verdict::TakeBack(take_back) => {
                 let write = async || self.queue.take_back(&take_back).await;
@@ -258,7 +242,7 @@ impl Audit {
                 let written = self.write(stop, &object, &seen, write).await;
                 let then = written.of(Then::RegisteredAgain);
                 let each = seen.iter().filter_map(|(of, _, seen)| {
-                    let (_, why) = what(seen, self.primary.as_ref() == Some(of))?;
+                    let (_, why) = what(seen, self.primary == *of)?;
                     Some((of.clone(), then.clone()?, why.message.clone()))
                 });
                 each.collect()
@@ -274,7 +258,7 @@ impl Audit {
     /// `then`: what became of the replica's record, and why; `None` of one that is false: the row has changed meanwhile, so what was seen of it does not count.
     fn note(&self, subject: &Subject, key: &ObjectKey, seen: &Seen, then: Option<(&Then, &str)>) {
         subject.count(|tally| tally.copies += 1);
-        let is_primary = self.primary.as_ref() == Some(subject.name());
+        let is_primary = self.primary == *subject.name();
         match (seen, what(seen, is_primary)) {
             (Seen::Right(grade), _) => subject.count(|tally| tally.right(*grade)),
             (Seen::Unknown(why), _) => {
@@ -301,110 +285,8 @@ impl Audit {
         key
     }
 
-    /// Has it written, or only sees that it could be. While somebody holds the row it is tried again.
-    async fn write(
-        &self,
-        stop: &CancellationToken,
-        object: &RecordedObject,
-        seen: &[(ReplicaName, i64, Seen)],
-        write: impl AsyncFn() -> Result<Answer, QueueError>,
-    ) -> Written {
-        if self.dry_run {
-            let row = while_away(async || self.queue.recorded_of(std::slice::from_ref(&object.key)).await).await;
-            let same = |row: &RecordedObject| {
-                let recorded =
-                    |(replica, at, _): &(ReplicaName, i64, Seen)| row.recorded.contains(&(replica.clone(), *at));
-                row.generation == object.generation && seen.iter().all(recorded)
-            };
-            return match row {
-                Ok(rows) if rows.iter().any(same) => Written::NotToBe,
-                Ok(_) => Written::Answered(Answer::Changed),
-                Err(error) => Written::Failed(error),
-            };
-        }
-        let (begun, mut pause) = (Instant::now(), BUSY_PAUSE);
-        loop {
-            match while_away(&write).await {
-                Ok(Answer::Busy) if begun.elapsed() < BUSY_FOR => {
-                    if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                        return Written::Answered(Answer::Busy);
-                    }
-                    pause = (pause * 2).min(BUSY_PAUSE_AT_MOST);
-                }
-                Ok(answer) => {
-                    if answer == Answer::Recorded {
-                        // A hint, which may be lost.
-                        let _ = self.queue.notify(Notice::Work).await;
-                    }
-                    return Written::Answered(answer);
-                }
-                Err(error) => return Written::Failed(error),
-            }
-        }
-    }
-
     /// A poisoned lock only means that somebody panicked between two of these short steps.
     fn lock(&self) -> MutexGuard<'_, Findings> {
         self.findings.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What became of a write.
-#[derive(Debug)]
-enum Written {
-    Answered(Answer),
-    Failed(QueueError),
-    /// It would have been written.
-    NotToBe,
-}
-
-impl Written {
-    /// `done`, if it was written; `None`: the row has changed, so what was seen does not count.
-    fn of(&self, done: Then) -> Option<Then> {
-        match self {
-            Self::Answered(Answer::Recorded) => Some(done),
-            Self::Answered(Answer::Changed) => None,
-            Self::Answered(Answer::Busy) => {
-                Some(Then::NotWritten("a daemon holds the object at this moment: verify it again later".into()))
-            }
-            Self::Failed(error) => Some(Then::NotWritten(error.to_string())),
-            Self::NotToBe => Some(Then::DryRun),
-        }
-    }
-}
-
-impl InOrder {
-    fn begun(&mut self, key: ObjectKey) {
-        self.keys.push_back((key, false));
-    }
-
-    fn concluded(&mut self, key: &ObjectKey) {
-        if let Some((_, concluded)) = self.keys.iter_mut().find(|(of, concluded)| of == key && !concluded) {
-            *concluded = true;
-        }
-        self.advance();
-    }
-
-    /// There is nothing else up to this key.
-    fn passed(&mut self, key: ObjectKey) {
-        self.keys.push_back((key, true));
-        self.advance();
-    }
-
-    fn advance(&mut self) {
-        while let Some((key, _)) = self.keys.pop_front_if(|(_, concluded)| *concluded) {
-            self.up_to = Some(key);
-        }
-    }
-}
-
-/// Asks PostgreSQL again while it is away, for so long.
-async fn while_away<T>(ask: impl AsyncFn() -> Result<T, QueueError>) -> Result<T, QueueError> {
-    let begun = Instant::now();
-    loop {
-        match ask().await {
-            Err(error) if error.is_away() && begun.elapsed() < AWAY_FOR => tokio::time::sleep(AWAY_PAUSE).await,
-            answer => return answer,
-        }
     }
 }

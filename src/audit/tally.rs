@@ -65,6 +65,8 @@ pub struct Tally {
     pub damaged_on_the_way: u64,
     /// Of those that are missing, damaged or changed, those whose record was taken back.
     pub taken_back: u64,
+    /// And those whose record should have been, and could not be.
+    pub not_written: u64,
     pub bytes_read: u64,
     pub requests: u64,
 }
@@ -92,7 +94,8 @@ impl Tally {
         }
         match then {
             Then::Requeued | Then::Parked | Then::RegisteredAgain => self.taken_back += 1,
-            Then::DryRun | Then::NotWritten(_) => {}
+            Then::NotWritten(_) => self.not_written += 1,
+            Then::DryRun => {}
         }
     }
 }
@@ -130,6 +133,12 @@ pub struct Findings {
 }
 
 impl Findings {
+    pub(super) fn sort(&mut self) {
+        self.found.sort_by(|a, b| (&a.key, &a.replica).cmp(&(&b.key, &b.replica)));
+        self.unread.sort_by(|a, b| (&a.key, &a.replica).cmp(&(&b.key, &b.replica)));
+        self.lost.sort();
+    }
+
     pub(super) fn found(&mut self, finding: Finding) {
         push(&mut self.found, &mut self.found_more, finding);
     }

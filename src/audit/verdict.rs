@@ -35,12 +35,8 @@ pub(super) fn what(seen: &Seen, is_primary: bool) -> Option<(What, &Failure)> {
 ///
 /// A copy that was not looked at counts as one from which the others can be made again: whoever copies from it holds it
 /// against the hash on record.
-pub(super) fn judge(
-    object: &RecordedObject,
-    primary: Option<&ReplicaName>,
-    seen: &[(ReplicaName, i64, Seen)],
-) -> Verdict {
-    let is_primary = |replica: &ReplicaName| primary == Some(replica);
+pub(super) fn judge(object: &RecordedObject, primary: &ReplicaName, seen: &[(ReplicaName, i64, Seen)]) -> Verdict {
+    let is_primary = |replica: &ReplicaName| primary == replica;
     let mut refuted = Vec::new();
     for (replica, recorded_at, seen) in seen {
         match what(seen, is_primary(replica)) {
@@ -121,7 +117,7 @@ mod tests {
             recorded: replicas.iter().map(|r| (r.clone(), 5)).collect(),
         };
         let seen: Vec<_> = replicas.into_iter().zip(seen).filter_map(|(r, seen)| Some((r, 5, seen?))).collect();
-        judge(&object, Some(&name("b2")), &seen)
+        judge(&object, &name("b2"), &seen)
     }
 
     /// Which records are taken back, `!` where the copy is parked, and whether nothing is left.

@@ -86,7 +86,8 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
             if first.objects.is_empty() {
                 bail!("{}", nothing_there(range, after.as_ref()));
             }
-            queue.count_range(range, after.as_ref()).await?
+            // For the bar alone.
+            queue.count_range(range, after.as_ref()).await.ok().flatten()
         }
     };
     let mut subjects = Vec::new();
@@ -95,7 +96,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         let replica = config.replica(replica).expect("a replica of the configuration");
         subjects.push(Subject::new(Store::connect(replica, args.workers.get()).await?));
     }
-    let primary = rows.into_iter().find(|row| row.primary).map(|row| row.name);
+    let Some(primary) = rows.into_iter().find(|row| row.primary).map(|row| row.name) else {
+        bail!("the database knows no primary; run `copyhold migrate`");
+    };
     let audit =
         Audit::new(queue, primary.clone(), subjects, args.workers.get()).quick(args.quick).dry_run(args.dry_run);
 
@@ -117,7 +120,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     };
     bar.clear();
     pools.close().await;
-    let report = Report::new(&audit, ended, primary.as_ref(), left_out, begun.elapsed()).asked(
+    let report = Report::new(&audit, ended, &primary, left_out, begun.elapsed()).asked(
         args.quick,
         args.dry_run,
         sample,
