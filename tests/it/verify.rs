@@ -182,8 +182,16 @@ async fn the_only_copy_that_is_damaged_is_told_loudly_and_nothing_of_it_is_copie
     let hash = "SELECT content_hash IS NOT NULL FROM copyhold.object_copies";
     assert_eq!(world.value(hash).await.unwrap(), "true");
     let _daemon = world.daemon().await;
-    copy_to_all(&world, &["later"]).await;
+    world.upload("later", "bytes").await;
+    world.until_copied("later").await;
     assert_eq!(row(&world, "photo").await, "parked parked -");
+    // Somebody has it still.
+    world.bucket("b2").put("photo", "bytes of photo");
+    assert!(world.run(&["retry", "photo"]).await.status.success());
+    world
+        .until("SELECT b2 IS NOT NULL AND wasabi IS NOT NULL FROM copyhold.object_copies WHERE object_key = 'photo'")
+        .await;
+    assert_eq!(verified(&world, &["photo"]).await.0, 0);
 }
 
 #[tokio::test]
