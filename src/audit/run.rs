@@ -127,7 +127,7 @@ impl Audit {
         let feed = async {
             // Dropped with it, which ends the work.
             let sender = sender;
-            stop.run_until_cancelled(self.feed(objects, &sender, &mut ended)).await
+            stop.run_until_cancelled(Box::pin(self.feed(objects, &sender, &mut ended))).await
         };
         let (result, in_order) = tokio::join!(feed, self.work(receiver, stop));
         let all_fed = match result {

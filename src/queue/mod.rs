@@ -110,7 +110,7 @@ struct Statements {
 pub struct Hot {
     pub name: String,
     pub sql: String,
-    /// A function runs it, under [`FUNCTION_SETTINGS`].
+    /// A function runs it, under [`FUNCTION_SETTINGS`]; or a transaction that sets them.
     pub by_function: bool,
 }
 
@@ -166,7 +166,8 @@ impl Queue {
         ];
         let others = others.map(|(name, sql)| Hot { name: name.into(), sql: sql.as_str().into(), by_function: false });
         let without_lane = functions::of_all_lanes(schema, replicas).map(Hot::run_by);
-        each.chain(without_lane).chain(others).collect()
+        let take_back = Hot { name: "take_back".into(), sql: self.take_back_statement(), by_function: false };
+        each.chain(without_lane).chain(others).chain(self.page_statements()).chain([take_back]).collect()
     }
 
     #[must_use]

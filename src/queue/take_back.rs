@@ -45,6 +45,28 @@ impl Queue {
     /// Takes back the recorded times, unless one of them, or the generation, is another by now (*changed*) or somebody
     /// holds the row (*busy*). Why is kept with each; it counts as no attempt.
     pub async fn take_back(&self, what: &TakeBack) -> Result<Answer, QueueError> {
+        let refuted = what.refuted.iter().map(|r| (&r.replica, &r.why));
+        let rest = self.replicas.iter().filter(|r| !what.refuted.iter().any(|refuted| refuted.replica == **r));
+        let last = what.refuted.first().filter(|_| what.park_the_rest).map(|r| &r.why);
+        let told: Vec<_> = refuted.chain(rest.filter_map(|r| Some((r, last?)))).collect();
+        let mut query = sqlx::query_scalar(built(self.take_back_statement()))
+            .bind(what.key.as_str())
+            .bind(what.generation.0)
+            .bind(what.park_the_rest)
+            .bind(told.iter().map(|(replica, _)| replica.as_str()).collect::<Vec<_>>())
+            .bind(told.iter().map(|(_, why)| why.class.as_str()).collect::<Vec<_>>())
+            .bind(told.iter().map(|(_, why)| why.message.as_str()).collect::<Vec<_>>());
+        for replica in &self.replicas {
+            let refuted = what.refuted.iter().find(|r| r.replica == *replica);
+            query = query.bind(refuted.map(|r| r.recorded_at)).bind(refuted.map(|r| r.park));
+        }
+        let word: String = limited(NAME, query.fetch_one(&self.pool)).await?;
+        Answer::parse(NAME, &word)
+    }
+
+    /// `$1` key, `$2` generation, `$3` whether to park what is missing anyway; `$4` to `$6` one entry per copy of which
+    /// there is something to tell: replica, class, message. Then for each replica its two, as [`Self::each`] says.
+    pub(super) fn take_back_statement(&self) -> String {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
         let sets = self.each(",\n           ", |time, park, r| {
@@ -64,7 +86,7 @@ impl Queue {
             "(SELECT *, false FROM unnest($4::text[], $5::text[], $6::text[])) AS x(replica, class, message, counted)
     JOIN done ON x.replica = ANY (done.missing)",
         );
-        let sql = built(format!(
+        format!(
             "-- {NAME}
 WITH held AS MATERIALIZED (
     SELECT o.object_key, o.lock IS NULL AS free, {same} AS same
@@ -88,24 +110,7 @@ SELECT CASE WHEN EXISTS (SELECT FROM done) THEN 'recorded'
             WHEN NOT EXISTS (SELECT FROM held)
              AND EXISTS (SELECT FROM {schema}.object_copies o WHERE o.object_key = $1 AND {same}) THEN 'busy'
             ELSE 'changed' END"
-        ));
-        let refuted = what.refuted.iter().map(|r| (&r.replica, &r.why));
-        let rest = self.replicas.iter().filter(|r| !what.refuted.iter().any(|refuted| refuted.replica == **r));
-        let last = what.refuted.first().filter(|_| what.park_the_rest).map(|r| &r.why);
-        let told: Vec<_> = refuted.chain(rest.filter_map(|r| Some((r, last?)))).collect();
-        let mut query = sqlx::query_scalar(sql)
-            .bind(what.key.as_str())
-            .bind(what.generation.0)
-            .bind(what.park_the_rest)
-            .bind(told.iter().map(|(replica, _)| replica.as_str()).collect::<Vec<_>>())
-            .bind(told.iter().map(|(_, why)| why.class.as_str()).collect::<Vec<_>>())
-            .bind(told.iter().map(|(_, why)| why.message.as_str()).collect::<Vec<_>>());
-        for replica in &self.replicas {
-            let refuted = what.refuted.iter().find(|r| r.replica == *replica);
-            query = query.bind(refuted.map(|r| r.recorded_at)).bind(refuted.map(|r| r.park));
-        }
-        let word: String = limited(NAME, query.fetch_one(&self.pool)).await?;
-        Answer::parse(NAME, &word)
+        )
     }
 
     /// Registers an object again, as whoever changed it should have, unless it is another generation by now. Registering it once too often

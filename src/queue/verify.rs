@@ -2,7 +2,7 @@
 
 use sqlx::{Row as _, postgres::PgRow};
 
-use super::{Queue, QueueError, built, error::limited};
+use super::{Hot, Queue, QueueError, built, error::limited, functions::SETTINGS};
 use crate::domain::{Content, ContentHash, Generation, ObjectKey, ReplicaName};
 
 const PAGE: &str = "queue::recorded_page";
@@ -37,6 +37,13 @@ pub struct Sample {
     /// Of all objects: more than 0, at most 1.
     pub share: f64,
     pub seed: u32,
+}
+
+impl Range {
+    /// How many keys to look at for one answer.
+    fn look(&self) -> u32 {
+        self.sample.map_or(OBJECTS, |sample| sample.look())
+    }
 }
 
 impl Sample {
@@ -79,34 +86,25 @@ pub struct RecordedPage {
 impl Queue {
     /// The next objects of the range that come after this key; `None`: from its beginning.
     ///
-    /// Begins no transaction, so that none is open while stores are read, and costs the same wherever it stands.
+    /// Costs the same wherever it stands, and whatever PostgreSQL believes of the table: where it takes a range for
+    /// small, it would read all of it and sort, for each page anew. Its transaction has ended before a store is read.
     pub async fn recorded_page(&self, range: &Range, after: Option<&ObjectKey>) -> Result<RecordedPage, QueueError> {
-        let schema = self.schema.quoted();
-        let (look, threshold) = (range.sample.map_or(OBJECTS, |s| s.look()), range.sample.and_then(|s| s.threshold()));
         let bounds = Bounds::of(range, after);
-        // The limits are written out, because for one that is bound PostgreSQL may plan to read the whole table.
-        let sql = built(format!(
-            "-- {PAGE}
-WITH looked AS MATERIALIZED (
-    SELECT object_key FROM {schema}.object_copies WHERE {within} ORDER BY object_key LIMIT {look}
-),
-place AS (SELECT max(object_key) AS last, count(*) AS looked FROM looked)
-SELECT place.last, place.looked, o.*
-FROM place LEFT JOIN (
-    SELECT {columns} FROM {schema}.object_copies o
-     WHERE o.object_key = ANY (ARRAY(
-         SELECT object_key FROM looked WHERE $3::bigint IS NULL OR hashtextextended(object_key, $4) < $3))
-) o ON true
-ORDER BY o.object_key",
-            within = bounds.condition(),
-            columns = self.recorded_columns(),
-        ));
+        let (look, sql) = (range.look(), built(self.page_statement(range, &bounds)));
         let query = sqlx::query(sql)
             .bind(bounds.from)
             .bind(bounds.before)
-            .bind(threshold)
+            .bind(range.sample.and_then(|s| s.threshold()))
             .bind(range.sample.map_or(0, |s| i64::from(s.seed)));
-        let rows = limited(PAGE, query.fetch_all(&self.pool)).await?;
+        let read = async {
+            let mut transaction = self.pool.begin().await?;
+            let settings = SETTINGS.map(|(name, value)| format!("SET LOCAL {name} = {value}")).join("; ");
+            sqlx::raw_sql(built(settings)).execute(&mut *transaction).await?;
+            let rows = query.fetch_all(&mut *transaction).await?;
+            transaction.rollback().await?;
+            Ok(rows)
+        };
+        let rows = limited(PAGE, Box::pin(read)).await?;
         let parse = || {
             let mut page = RecordedPage { objects: Vec::new(), last: None };
             for row in &rows {
@@ -117,9 +115,48 @@ ORDER BY o.object_key",
                     page.objects.push(self.recorded_object(row)?);
                 }
             }
+            page.objects.sort_by(|a, b| a.key.cmp(&b.key));
             Ok(page)
         };
         parse().map_err(QueueError::database(PAGE))
+    }
+
+    /// `$1` and `$2` the bounds, `$3` below which hash a key is chosen, `$4` the hash's seed.
+    ///
+    /// The limit is written out, because for one that is bound PostgreSQL may plan to read the whole table.
+    fn page_statement(&self, range: &Range, bounds: &Bounds) -> String {
+        let schema = self.schema.quoted();
+        format!(
+            "-- {PAGE}
+WITH looked AS MATERIALIZED (
+    SELECT object_key FROM {schema}.object_copies WHERE {within} ORDER BY object_key LIMIT {look}
+),
+place AS (SELECT max(object_key) AS last, count(*) AS looked FROM looked)
+SELECT place.last, place.looked, o.*
+FROM place LEFT JOIN (
+    SELECT {columns} FROM {schema}.object_copies o
+     WHERE o.object_key = ANY (ARRAY(
+         SELECT object_key FROM looked WHERE $3::bigint IS NULL OR hashtextextended(object_key, $4) < $3))
+) o ON true",
+            within = bounds.condition(),
+            look = range.look(),
+            columns = self.recorded_columns(),
+        )
+    }
+
+    /// The statements that go through the table, for whoever wants to see their plans.
+    pub(super) fn page_statements(&self) -> [Hot; 2] {
+        let sample = Some(Sample { share: 0.001, seed: 0 });
+        let prefix = Some("k".to_owned());
+        let hot = |name: &str, range: &Range| Hot {
+            name: name.into(),
+            sql: self.page_statement(range, &Bounds::of(range, None)),
+            by_function: true,
+        };
+        [
+            hot("recorded_page", &Range { prefix: prefix.clone(), sample: None }),
+            hot("recorded_sample", &Range { prefix, sample }),
+        ]
     }
 
     /// Those of `keys` that are registered, in the order of keys.
