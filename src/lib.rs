@@ -3,10 +3,11 @@
 //!
 //! Modules in reading order; each may use those below it, none those above:
 //!
-//! `cli → daemon → {http, worker, sweeper, listener} → {queue, copy, store} → domain`
+//! `cli → {daemon, audit} → {http, worker, sweeper, listener} → {queue, copy, store} → domain`
 //!
 //! `copy` uses `store`. `copy` does not know `queue`, `queue` does not know `store`.
 
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod copy;

@@ -1,4 +1,4 @@
-use std::{fs, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use copyhold::{
@@ -75,6 +75,11 @@ impl Stage {
         let rate = tokio::task::spawn_blocking(move || machine::fdatasyncs_per_second(&folder)).await??;
         println!("-- {}: {}; {rate:.0} fdatasyncs/s; {}", disk.name(), machine::load(), settings.join(", "));
         Ok(())
+    }
+
+    /// For commands of the real program.
+    pub fn config_path(&self) -> PathBuf {
+        self.folder.path().join("copyhold.toml")
     }
 
     /// Starts a daemon of the real program, and waits until it copies to both targets.

@@ -77,6 +77,17 @@ impl Stores {
         }
     }
 
+    /// Makes an empty bucket with other habits of a replica's; only of those in this process.
+    pub fn anew(&self, replica: &str, options: BucketOptions) -> anyhow::Result<()> {
+        match &self.server {
+            Server::Here(server) => {
+                server.create_bucket(&Self::bucket_of(replica), options);
+                Ok(())
+            }
+            Server::Elsewhere(_) => bail!("the bucket of {replica} is in another process"),
+        }
+    }
+
     /// Puts `object-1` to `object-{objects}` into `b2`, each of other bytes.
     pub fn fill(&self, objects: u32, bytes: u64) -> anyhow::Result<()> {
         let bucket = self.bucket("b2")?;

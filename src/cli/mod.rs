@@ -20,6 +20,7 @@ mod sandbox;
 mod show;
 mod status;
 mod turned;
+mod verify;
 
 use std::{
     io::{self, Write as _},
@@ -49,7 +50,7 @@ struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 it failed, or (check, explain --plan) something does not work, or (explain, retry, park, forget) a \
-key is not registered or is left out; 2 the command line or the configuration is wrong.
+key is not registered or is left out; 2 the command line or the configuration is wrong. `verify` has its own.
 Settings can be overridden by environment variables: COPYHOLD_WORKERS__COUNT=16 sets count in [workers].";
 
 #[derive(Debug, Subcommand)]
@@ -66,6 +67,8 @@ enum Command {
     Status(status::Args),
     /// Tell all that is known of one object: where its copies are, and why the others are not
     Explain(explain::Args),
+    /// Read copies on record once more, and queue again what is missing or damaged
+    Verify(verify::Args),
     /// Try copies now that are parked or wait for a later attempt
     Retry(retry::Args),
     /// Try the missing copies of objects no more until `retry`
@@ -91,6 +94,8 @@ enum Verdict {
     Good,
     /// It did its work and found that something is not as it should be.
     Bad,
+    /// It could do no more than a part of its work, or nothing of it.
+    Incomplete,
 }
 
 /// Runs the program's command line.
@@ -109,6 +114,7 @@ pub fn main() -> ExitCode {
     match verdict {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
         Ok(Verdict::Bad) => ExitCode::FAILURE,
+        Ok(Verdict::Incomplete) => ExitCode::from(2),
         Err(error) => fail(&error),
     }
 }
@@ -123,6 +129,11 @@ impl Cli {
             Command::Enqueue(args) => enqueue::run(&config()?, args).await,
             Command::Status(args) => status::run(&config()?, args).await,
             Command::Explain(args) => explain::run(&config()?, args).await,
+            Command::Verify(args) => Ok(verify::run(&config()?, args).await.unwrap_or_else(|error| {
+                // Its 1 is kept for what is wrong with copies.
+                fail(&error);
+                Verdict::Incomplete
+            })),
             Command::Retry(args) => retry::run(&config()?, args).await,
             Command::Park(args) => park::run(&config()?, args).await,
             Command::Forget(args) => forget::run(&config()?, args).await,

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub use journal::{Entry, Journal, Part, Shape, Unfinished};
 pub use memory::{Lingering, Memory};
 pub use plan::WHOLE_UP_TO;
-pub use verify::still_there;
+pub use verify::{Reading, Tag, read, still_there};
 
 use crate::{
     domain::{Class, Content, Failure, ObjectKey, ReplicaName, Verified},

@@ -5,11 +5,11 @@ use std::time::SystemTime;
 use super::{
     Target,
     failure::{bare, of_source, of_target},
-    hash::Plain,
+    hash::{Both, Plain},
 };
 use crate::{
     domain::{Class, Content, Failure, ObjectKey, Verified},
-    store::{ETag, Head, Md5, Reason, Store, StoreError},
+    store::{ETag, Get, Head, Md5, Reason, Store, StoreError},
 };
 
 /// Reads an object to the end and keeps nothing but its size and hash.
@@ -20,6 +20,45 @@ pub(super) async fn hash_of(store: &Store, key: &ObjectKey) -> Result<Content, S
         hash.update(&frame);
     }
     Ok(hash.content())
+}
+
+/// What one complete reading of a copy has shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    pub content: Content,
+    pub tag: Tag,
+    /// By the store's clock.
+    pub last_modified: Option<SystemTime>,
+}
+
+/// What the store's own ETag says of the bytes that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tag {
+    /// It is their MD5: these bytes were written there.
+    Confirms,
+    /// It has the look of an MD5, and is not theirs.
+    Contradicts,
+    /// It is no MD5.
+    SaysNothing,
+}
+
+/// Reads a copy to its end. `came`: told of each piece's bytes. The failure speaks of the replica as a source.
+pub async fn read(store: &Store, key: &ObjectKey, came: impl Fn(u64)) -> Result<Reading, Failure> {
+    let failed = |error| of_source(store, error);
+    let Get { head, mut body } = store.get(key, None, None).await.map_err(failed)?;
+    let etag = head.etag.filter(|etag| etag.looks_like_md5() && !head.encrypted);
+    let mut hash = Both::new();
+    while let Some(frame) = body.next().await.map_err(failed)? {
+        hash.update(&frame);
+        came(frame.len() as u64);
+    }
+    let (crc, md5) = hash.finish();
+    let tag = match etag {
+        None => Tag::SaysNothing,
+        Some(etag) if etag.is_md5(&md5) => Tag::Confirms,
+        Some(_) => Tag::Contradicts,
+    };
+    Ok(Reading { content: crc.content(), tag, last_modified: head.last_modified })
 }
 
 /// Reads a recorded copy once more and holds it against what is known of the object. *Gone* and *corrupt* speak of the

@@ -45,6 +45,11 @@ mod mark {
 pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
     let schema = schema.quoted();
     let (held, answers) = (held(&schema), answers(&schema));
+    let failed = keep_failures(
+        &schema,
+        "unnest($8::text[], $9::text[], $10::text[], $11::text[], $12::bool[]) AS x(k, replica, class, message, counted)
+    JOIN done ON done.object_key = x.k",
+    );
     let columns = |what: &dyn Fn(usize, &ReplicaName) -> String| {
         replicas.iter().enumerate().map(|(i, r)| what(i, r)).collect::<String>()
     };
@@ -80,18 +85,7 @@ done AS (
 ),
 -- why it failed; attempts of one class in a row are added up
 failed AS (
-    INSERT INTO {schema}.copy_failures AS f
-        (object_key, replica, generation, attempts, class, message, first_at, last_at)
-    SELECT done.object_key, x.replica, done.generation, x.counted::int, x.class, x.message,
-           {schema}.now_utc_micro_seconds(), {schema}.now_utc_micro_seconds()
-    FROM unnest($8::text[], $9::text[], $10::text[], $11::text[], $12::bool[]) AS x(k, replica, class, message, counted)
-    JOIN done ON done.object_key = x.k
-    ON CONFLICT (object_key, replica) DO UPDATE
-       SET attempts = CASE WHEN f.generation = excluded.generation AND f.class = excluded.class
-                           THEN f.attempts ELSE 0 END + excluded.attempts,
-           first_at = CASE WHEN f.generation = excluded.generation THEN f.first_at ELSE excluded.first_at END,
-           generation = excluded.generation, class = excluded.class, message = excluded.message,
-           last_at = excluded.last_at
+    {failed}
 ),
 mended AS (
     DELETE FROM {schema}.copy_failures f
@@ -107,6 +101,24 @@ survived AS (
 )
 {answers}"
     ))
+}
+
+/// The part of a statement that keeps why copies failed. `whence`: a FROM clause with the rows
+/// `x(replica, class, message, counted)`, each beside the object that was written, `done(object_key, generation)`.
+pub(super) fn keep_failures(schema: &str, whence: &str) -> String {
+    format!(
+        "INSERT INTO {schema}.copy_failures AS f
+        (object_key, replica, generation, attempts, class, message, first_at, last_at)
+    SELECT done.object_key, x.replica, done.generation, x.counted::int, x.class, x.message,
+           {schema}.now_utc_micro_seconds(), {schema}.now_utc_micro_seconds()
+    FROM {whence}
+    ON CONFLICT (object_key, replica) DO UPDATE
+       SET attempts = CASE WHEN f.generation = excluded.generation AND f.class = excluded.class
+                           THEN f.attempts ELSE 0 END + excluded.attempts,
+           first_at = CASE WHEN f.generation = excluded.generation THEN f.first_at ELSE excluded.first_at END,
+           generation = excluded.generation, class = excluded.class, message = excluded.message,
+           last_at = excluded.last_at"
+    )
 }
 
 impl Queue {

@@ -35,9 +35,14 @@ mod retry;
 mod seek;
 mod status;
 mod swept;
+mod take_back;
 mod turn;
 mod unclaim;
+<<<<<<< HEAD
 mod uploads;
+=======
+mod verify;
+>>>>>>> verify
 mod version;
 
 use std::time::Duration;
@@ -68,8 +73,13 @@ pub use replicas::{Admission, Pin, ReplicaRow};
 pub use retry::Which;
 pub use seek::Sought;
 pub use status::{BreakerStatus, DaemonStatus, FailingCopy, ReplicaStatus, Status};
+pub use take_back::{Again, Refuted, TakeBack};
 pub use turn::{PARKED_BY_HAND, Turned};
+<<<<<<< HEAD
 pub use uploads::{Intent, TakenPart, UnfinishedUpload};
+=======
+pub use verify::{Range, RecordedObject, RecordedPage, Sample};
+>>>>>>> verify
 pub use version::{SCHEMA_VERSION, SchemaFit};
 
 use crate::domain::{ReplicaName, SchemaName};
@@ -112,7 +122,7 @@ struct Statements {
 pub struct Hot {
     pub name: String,
     pub sql: String,
-    /// A function runs it, under [`FUNCTION_SETTINGS`].
+    /// A function runs it, under [`FUNCTION_SETTINGS`]; or a transaction that sets them.
     pub by_function: bool,
 }
 
@@ -171,7 +181,8 @@ impl Queue {
         let others = others.map(|(name, sql)| (name.to_owned(), sql)).into_iter().chain(looks);
         let others = others.map(|(name, sql)| Hot { name, sql: sql.as_str().into(), by_function: false });
         let without_lane = functions::of_all_lanes(schema, replicas).map(Hot::run_by);
-        each.chain(without_lane).chain(others).collect()
+        let take_back = Hot { name: "take_back".into(), sql: self.take_back_statement(), by_function: false };
+        each.chain(without_lane).chain(others).chain(self.page_statements()).chain([take_back]).collect()
     }
 
     #[must_use]

@@ -19,6 +19,7 @@ mod progress;
 mod read;
 mod readable;
 mod reason;
+mod stated;
 #[cfg(test)]
 mod tests;
 mod unthrottled;
@@ -47,7 +48,11 @@ pub use probe::{Ended as ProbeEnded, EndedBy as ProbeEndedBy, Fact, Left, Report
 pub use profile::{Known, Profile};
 pub use read::{Body, Get, Head};
 pub use reason::Reason;
+<<<<<<< HEAD
 pub use uploads::ListedUpload;
+=======
+pub use stated::Stated;
+>>>>>>> verify
 pub use write::UploadId;
 
 use crate::domain::{Class, ReplicaName};

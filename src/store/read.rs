@@ -85,7 +85,7 @@ impl Store {
 
     /// A 404 without a code says that something is missing, not what: a dropped bucket
     /// answers as a missing object does. Other errors are returned as they are.
-    async fn look_at_the_bucket(&self, error: StoreError) -> StoreError {
+    pub(super) async fn look_at_the_bucket(&self, error: StoreError) -> StoreError {
         if !error.is_bare_404() {
             return error;
         }
@@ -148,7 +148,7 @@ fn total(told: &str, range: Option<&Range<u64>>, announced: u64) -> Result<u64, 
     if fits { Ok(total) } else { Err(lie(Operation::GetObject, &format!("another range was answered: {told}"))) }
 }
 
-fn length(told: Option<i64>, operation: Operation) -> Result<u64, StoreError> {
+pub(super) fn length(told: Option<i64>, operation: Operation) -> Result<u64, StoreError> {
     told.and_then(|n| u64::try_from(n).ok())
         .ok_or_else(|| lie(operation, "the answer does not say how long the object is"))
 }

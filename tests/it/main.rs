@@ -11,6 +11,7 @@ mod completion;
 mod crash;
 mod crash_points;
 mod daemon;
+mod damage;
 mod demo;
 mod differences;
 mod durability;
@@ -30,5 +31,9 @@ mod rights;
 mod shutdown;
 mod sources;
 mod surface;
+<<<<<<< HEAD
 mod uploads;
+=======
+mod verify;
+>>>>>>> verify
 mod world;

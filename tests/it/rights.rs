@@ -67,6 +67,15 @@ async fn the_daemons_role_is_all_that_a_daemon_needs() {
     queue.known_uploads(&photo, replica).await.unwrap();
     queue.forget_unserved_uploads().await.unwrap();
     assert_eq!(queue.end_uploads(&[upload]).await.unwrap(), [0_i64; 0]);
+    // What verify takes back, and what it registers again.
+    world.until_copied("photo").await;
+    world.bucket("scw").damage("photo", 0);
+    for (bytes, done) in [("bytes", "damaged at scw, due again"), ("other", "changed at b2, registered again")] {
+        world.bucket("b2").put("photo", bytes);
+        let output = world.run(&["verify", "--prefix", "p"]).await;
+        assert!(printed(&output).contains(done), "{}", printed(&output));
+        world.until_copied("photo").await;
+    }
     // An object's row is the application's: not even an operator with the daemon's role deletes it.
     let output = world.run(&["forget", "gone"]).await;
     assert_eq!(output.status.code(), Some(1));

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
 use s3s::dto::Checksum;
@@ -250,6 +252,20 @@ impl BucketHandle {
         let damaged = Object { body: Body::Held(vec![bytes.into()]), content, ..(*object).clone() };
         // Cannot fail: there is no condition.
         bucket.lock().put(key, damaged, &Unless::Never).expect("unconditional");
+    }
+
+    /// Lets a stored object have the CRC-64/NVME of its bytes among its checksums, as if its writer had declared it.
+    ///
+    /// # Panics
+    /// If there is no such object.
+    pub fn declare_crc64(&self, key: &str) {
+        let bucket = self.bucket();
+        let object = bucket.object(key).expect("an object");
+        let value = STANDARD.encode(object.content.hash.0.to_be_bytes());
+        let checksums = Checksum { checksum_crc64nvme: Some(value), ..Checksum::default() };
+        let declared = Object { checksums, ..(*object).clone() };
+        // Cannot fail: there is no condition.
+        bucket.lock().put(key, declared, &Unless::Never).expect("unconditional");
     }
 
     fn bucket(&self) -> Arc<Bucket> {

@@ -1,0 +1,45 @@
+//! C8: a thousand flipped bits on the way from the source, a thousand on the way to a target, a thousand in what a
+//! target keeps. `ARGS='--seed 7'` flips others.
+
+mod common;
+#[path = "../tests/damage/mod.rs"]
+mod damage;
+
+use std::{env, path::Path};
+
+use common::{
+    play,
+    report::at_most,
+    stage::{Disk, Stage},
+    stores::Stores,
+};
+use damage::{Ground, careless};
+
+const TRIALS: usize = 1000;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let words: Vec<_> = env::args().skip(1).collect();
+    let seed = words.iter().skip_while(|word| *word != "--seed").nth(1).map_or(Ok(1), |seed| seed.parse())?;
+    play(async || {
+        let stores = Stores::here().await?;
+        stores.anew("scw", careless())?;
+        let stage = Stage::begin(Disk::Plain, &stores, "").await?;
+        let daemon = stage.daemon().await?;
+        let program = Path::new(env!("CARGO_BIN_EXE_copyhold"));
+        // Cannot fail: the stores are in this process, and have the buckets of all replicas.
+        let bucket = |replica: &str| stores.bucket(replica).expect("a bucket in this process");
+        let config = stage.config_path();
+        let ground = Ground { program, config: &config, pool: &stage.pool, bucket: &bucket };
+        let told = damage::play(&ground, seed, TRIALS).await?;
+        println!("seed {seed}: {told}");
+        at_most("C8", "not-noticed-source", TRIALS - told.source, 0);
+        at_most("C8", "not-noticed-wire", TRIALS - told.wire, 0);
+        at_most("C8", "not-noticed-at-rest", TRIALS - told.rest, 0);
+        at_most("C8", "recorded-damaged", told.recorded_wrongly, 0);
+        daemon.end().await?;
+        stage.end().await?;
+        stores.end().await
+    })
+    .await
+}

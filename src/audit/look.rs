@@ -1,0 +1,193 @@
+use std::time::{Duration, SystemTime};
+
+use super::{subject::Subject, tally::Grade};
+use crate::{
+    copy::{self, Reading, Tag},
+    domain::{Class, Content, Failure, ObjectKey, utc},
+    worker::Allowance,
+};
+
+/// Complete readings until it is concluded that none of them is to be relied on.
+const READINGS: usize = 3;
+/// How long until a store is asked once more for what it does not have, or did not answer.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Tries of one reading.
+const TRIES: u32 = 3;
+
+/// One copy on record that is looked into.
+#[derive(Debug)]
+pub(super) struct Look<'a> {
+    pub subject: &'a Subject,
+    pub key: &'a ObjectKey,
+    /// What the first complete read of this generation found.
+    pub content: Content,
+    /// µs, by the database's clock.
+    pub recorded_at: i64,
+    pub quick: bool,
+}
+
+/// What it has shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Seen {
+    Right(Grade),
+    /// Asked twice, the store does not have it.
+    Missing(Failure),
+    /// Two readings agree on other bytes.
+    Wrong {
+        why: Failure,
+        origin: Origin,
+    },
+    /// Nothing: it could not be read.
+    Unknown(Failure),
+}
+
+/// How other bytes came to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Somebody wrote them: the store's ETag is theirs.
+    Written,
+    /// They rotted: the store's ETag is that of other bytes, and nothing was written since the copy was recorded.
+    Rotted,
+    /// Nobody can tell.
+    Unclear,
+}
+
+impl Look<'_> {
+    pub(super) async fn look(&self) -> Seen {
+        if let Some(why) = self.subject.gave_up() {
+            return Seen::Unknown(failure(Class::Transient, why));
+        }
+        let seen = if self.quick { self.ask().await } else { self.read().await };
+        match &seen {
+            Seen::Unknown(why) if speaks_of_the_store(why.class) => self.subject.failed(why),
+            Seen::Right(_) | Seen::Missing(_) | Seen::Wrong { .. } | Seen::Unknown(_) => self.subject.answered(),
+        }
+        seen
+    }
+
+    /// Takes the store's word where it is good news; anything else is looked into.
+    async fn ask(&self) -> Seen {
+        let store = self.subject.store();
+        let stated = self
+            .patiently(async || {
+                let stated = store.stated(self.key).await;
+                stated.map_err(|error| error.into_failure(format_args!("replica {}", store.name())))
+            })
+            .await;
+        match stated {
+            Ok(stated) if stated.size_bytes == self.content.size_bytes => match stated.hash {
+                Some(hash) if hash == self.content.hash => Seen::Right(Grade::Checksum),
+                None => Seen::Right(Grade::Size),
+                Some(_) => self.read().await,
+            },
+            Ok(_) => self.read().await,
+            Err(why) if why.class == Class::Gone => self.read().await,
+            Err(why) => Seen::Unknown(why),
+        }
+    }
+
+    /// Reads it until two readings say the same: what comes wrong once may have been damaged on the way.
+    async fn read(&self) -> Seen {
+        let (mut others, mut gone) = (Vec::new(), false);
+        for _ in 0..READINGS {
+            match self.patiently(|| self.read_once()).await {
+                Ok(reading) if reading.content == self.content => {
+                    if !others.is_empty() {
+                        self.subject.count(|tally| tally.damaged_on_the_way += 1);
+                    }
+                    return Seen::Right(Grade::Read);
+                }
+                Ok(reading) if others.contains(&reading.content) => return self.wrong(&reading),
+                Ok(reading) => others.push(reading.content),
+                Err(why) if why.class == Class::Gone && gone => return Seen::Missing(found(why)),
+                Err(why) if why.class == Class::Gone => {
+                    gone = true;
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(why) => return Seen::Unknown(why),
+            }
+        }
+        let what = "each reading gives something else, so bytes are damaged on the way";
+        Seen::Unknown(failure(Class::Corrupt, format!("replica {}: {what}", self.subject.name())))
+    }
+
+    async fn read_once(&self) -> Result<Reading, Failure> {
+        let subject = self.subject;
+        let limit = Allowance::default().of(self.content.size_bytes);
+        let read = copy::read(subject.store(), self.key, |bytes| subject.count(|tally| tally.bytes_read += bytes));
+        tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
+            let what = format!("not read to the end within {limit:?}");
+            Err(failure(Class::Transient, format!("replica {}: {what}", subject.name())))
+        })
+    }
+
+    /// Tries again what may pass by itself.
+    async fn patiently<T>(&self, attempt: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            self.subject.count(|tally| tally.requests += 1);
+            match attempt().await {
+                Err(why)
+                    if matches!(why.class, Class::Transient | Class::Throttled)
+                        && tries < TRIES
+                        && !self.subject.is_doubtful() =>
+                {
+                    tokio::time::sleep(PAUSE * tries).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    fn wrong(&self, reading: &Reading) -> Seen {
+        let later = reading.last_modified.map(|at| micros(at) > self.recorded_at);
+        let origin = match (reading.tag, later) {
+            (Tag::Confirms, _) => Origin::Written,
+            (Tag::Contradicts, Some(false)) => Origin::Rotted,
+            (Tag::Contradicts | Tag::SaysNothing, _) => Origin::Unclear,
+        };
+        let tag = match reading.tag {
+            Tag::Confirms => "its ETag is theirs, so they were written there",
+            Tag::Contradicts => "its ETag is that of other bytes, so they were not written like this",
+            Tag::SaysNothing => "its ETag does not tell whether they were written like this",
+        };
+        let modified = reading.last_modified.map(|at| format!(", last modified {}", utc(micros(at))));
+        let message = format!(
+            "replica {}: its copy has other bytes than were recorded {}, the same in two readings ({} instead of {}{}): {tag}",
+            self.subject.name(),
+            utc(self.recorded_at),
+            words(&reading.content),
+            words(&self.content),
+            modified.unwrap_or_default(),
+        );
+        Seen::Wrong { why: found(failure(Class::Corrupt, message)), origin }
+    }
+}
+
+/// What is so with one object may be so with the next.
+fn speaks_of_the_store(class: Class) -> bool {
+    match class {
+        Class::Transient | Class::Throttled | Class::Full | Class::Denied | Class::Misconfigured => true,
+        Class::Gone | Class::Changed | Class::Corrupt | Class::Refused | Class::Archived => false,
+    }
+}
+
+/// `48213 bytes, crc64nvme:c352d31f41d51723`
+fn words(content: &Content) -> String {
+    format!("{} bytes, {:?}", content.size_bytes, content.hash)
+}
+
+/// Says who has seen it.
+fn found(why: Failure) -> Failure {
+    Failure { message: format!("{}; found by `copyhold verify`", why.message), ..why }
+}
+
+fn failure(class: Class, message: String) -> Failure {
+    Failure { class, message, retry_after: None, source: None }
+}
+
+fn micros(at: SystemTime) -> i64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,17 @@
+//! Holds what is on record against what the stores have, and takes back what is false.
+//!
+//! Holds no lease and keeps no row while a store is read: what it concludes is written only if the row still says
+//! what it said before. What a store does not let be read is unknown, never damage. Holds one frame per copy that is
+//! being read, and of findings only so many as are told.
+
+mod in_order;
+mod look;
+mod run;
+mod subject;
+mod tally;
+mod verdict;
+mod written;
+
+pub use run::{Audit, Ended, Objects};
+pub use subject::Subject;
+pub use tally::{Finding, Findings, Grade, Tally, Then, Unread, What};

@@ -1,0 +1,292 @@
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    in_order::InOrder,
+    look::{Look, Seen},
+    subject::Subject,
+    tally::{Finding, Findings, Then, Unread},
+    verdict::{Verdict, judge, what},
+    written::while_away,
+};
+use crate::{
+    domain::{ObjectKey, ReplicaName},
+    queue::{Queue, QueueError, Range, RecordedObject},
+};
+
+/// Keys of one statement.
+const KEYS: usize = 256;
+
+/// Which objects are looked into.
+#[derive(Debug, Clone)]
+pub enum Objects {
+    /// Each of them once.
+    These(Vec<ObjectKey>),
+    /// Those that come after this key.
+    Range { range: Range, after: Option<ObjectKey> },
+}
+
+/// What is to be done, and what has come of it so far.
+#[derive(Debug)]
+pub struct Audit {
+    pub(super) queue: Queue,
+    /// The one in force.
+    primary: ReplicaName,
+    subjects: Vec<Subject>,
+    /// Takes the stores' word where they have one.
+    quick: bool,
+    /// Nothing is written.
+    pub(super) dry_run: bool,
+    workers: usize,
+    /// Copies that may be read at once.
+    reading: Semaphore,
+    /// Objects that were concluded.
+    objects: AtomicU64,
+    findings: Mutex<Findings>,
+}
+
+/// How far it came.
+#[derive(Debug, Default)]
+pub struct Ended {
+    /// Everything up to and with this key is concluded; `None`: nothing is, or keys were named.
+    pub up_to: Option<ObjectKey>,
+    /// All of it is.
+    pub complete: bool,
+    /// Of keys that were named, those that are not registered.
+    pub unregistered: Vec<ObjectKey>,
+    /// Why it ended early, if it was not told to.
+    pub error: Option<QueueError>,
+}
+
+/// What the reader of the table passes on.
+enum Fed {
+    Object(RecordedObject),
+    /// Nothing else is there up to this key.
+    Passed(ObjectKey),
+}
+
+impl Audit {
+    /// `workers`: objects, and copies, that are read at once.
+    #[must_use]
+    pub fn new(queue: Queue, primary: ReplicaName, subjects: Vec<Subject>, workers: usize) -> Self {
+        Self {
+            queue,
+            primary,
+            subjects,
+            quick: false,
+            dry_run: false,
+            workers,
+            reading: Semaphore::new(workers),
+            objects: AtomicU64::new(0),
+            findings: Mutex::default(),
+        }
+    }
+
+    /// Takes the stores' word where they have one.
+    #[must_use]
+    pub fn quick(self, quick: bool) -> Self {
+        Self { quick, ..self }
+    }
+
+    /// Writes nothing.
+    #[must_use]
+    pub fn dry_run(self, dry_run: bool) -> Self {
+        Self { dry_run, ..self }
+    }
+
+    #[must_use]
+    pub fn subjects(&self) -> &[Subject] {
+        &self.subjects
+    }
+
+    /// Objects that are concluded by now.
+    #[must_use]
+    pub fn objects(&self) -> u64 {
+        self.objects.load(Ordering::Relaxed)
+    }
+
+    /// What was found by now, in the order of keys.
+    #[must_use]
+    pub fn findings(&self) -> Findings {
+        let mut findings = self.lock().clone();
+        findings.sort();
+        findings
+    }
+
+    /// Looks into all of them, until `stop`: then what is being read is let go, and nothing is concluded of it.
+    pub async fn run(&self, objects: Objects, stop: &CancellationToken) -> Ended {
+        let mut ended = Ended::default();
+        let named = matches!(objects, Objects::These(_));
+        let (sender, receiver) = mpsc::channel(KEYS);
+        let feed = async {
+            // Dropped with it, which ends the work.
+            let sender = sender;
+            stop.run_until_cancelled(Box::pin(self.feed(objects, &sender, &mut ended))).await
+        };
+        let (result, in_order) = tokio::join!(feed, self.work(receiver, stop));
+        let all_fed = match result {
+            None => false,
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                ended.error = Some(error);
+                false
+            }
+        };
+        ended.complete = all_fed && in_order.is_complete();
+        ended.up_to = in_order.up_to.filter(|_| !named);
+        ended
+    }
+
+    async fn feed(&self, objects: Objects, to: &mpsc::Sender<Fed>, ended: &mut Ended) -> Result<(), QueueError> {
+        // Nobody takes them any more: then it was told to stop.
+        match objects {
+            Objects::These(keys) => {
+                for some in keys.chunks(KEYS) {
+                    let found = while_away(async || self.queue.recorded_of(some).await).await?;
+                    let missing = some.iter().filter(|key| !found.iter().any(|object| object.key == **key));
+                    ended.unregistered.extend(missing.cloned());
+                    for object in found {
+                        let _ = to.send(Fed::Object(object)).await;
+                    }
+                }
+            }
+            Objects::Range { range, mut after } => loop {
+                let page = while_away(async || self.queue.recorded_page(&range, after.as_ref()).await).await?;
+                for object in page.objects {
+                    let _ = to.send(Fed::Object(object)).await;
+                }
+                let Some(last) = page.last else { break };
+                let _ = to.send(Fed::Passed(last.clone())).await;
+                after = Some(last);
+            },
+        }
+        Ok(())
+    }
+
+    /// Several objects at once, in the order in which they come as far as that can be.
+    async fn work(&self, mut from: mpsc::Receiver<Fed>, stop: &CancellationToken) -> InOrder {
+        let mut in_order = InOrder::default();
+        let mut under_way = FuturesUnordered::new();
+        let mut all_fed = false;
+        while !(all_fed && under_way.is_empty()) {
+            let room = under_way.len() < self.workers && in_order.has_room();
+            tokio::select! {
+                biased;
+                Some(concluded) = under_way.next() => match concluded {
+                    Some(key) => in_order.concluded(&key),
+                    // Stopped: of the others nothing is concluded either.
+                    None => all_fed = true,
+                },
+                fed = from.recv(), if room && !all_fed => match fed {
+                    Some(Fed::Object(object)) => {
+                        in_order.begun(object.key.clone());
+                        under_way.push(self.object(object, stop));
+                    }
+                    Some(Fed::Passed(key)) => {
+                        in_order.passed(key);
+                    }
+                    None => all_fed = true,
+                },
+            }
+        }
+        in_order
+    }
+
+    /// `None`: it was told to stop before it was known how the object stands.
+    async fn object(&self, object: RecordedObject, stop: &CancellationToken) -> Option<ObjectKey> {
+        let subjects: Vec<_> = self
+            .subjects
+            .iter()
+            .filter_map(|subject| {
+                let (_, at) = object.recorded.iter().find(|(replica, _)| replica == subject.name())?;
+                Some((subject, *at))
+            })
+            .collect();
+        let Some(content) = object.content else {
+            for (subject, _) in &subjects {
+                subject
+                    .count(|tally| (tally.copies, tally.not_known_yet) = (tally.copies + 1, tally.not_known_yet + 1));
+            }
+            return Some(self.concluded(object.key));
+        };
+        let looks = subjects.iter().map(async |(subject, recorded_at)| {
+            // Cannot fail: it is never closed.
+            let _permit = self.reading.acquire().await.expect("an open semaphore");
+            let look = Look { subject, key: &object.key, content, recorded_at: *recorded_at, quick: self.quick };
+            (subject.name().clone(), *recorded_at, look.look().await)
+        });
+        let seen = stop.run_until_cancelled(join_all(looks)).await?;
+        let then = match judge(&object, &self.primary, &seen) {
+            Verdict::Nothing => Vec::new(),
+            Verdict::TakeBack(take_back) => {
+                let write = async || self.queue.take_back(&take_back).await;
+                let written = self.write(stop, &object, &seen, write).await;
+                let done = |park| if park { Then::Parked } else { Then::Requeued };
+                let each = take_back.refuted.iter();
+                let each =
+                    each.filter_map(|r| Some((r.replica.clone(), written.of(done(r.park))?, r.why.message.clone())));
+                let each: Vec<_> = each.collect();
+                if take_back.park_the_rest && !each.is_empty() {
+                    self.lock().lost(object.key.clone());
+                }
+                each
+            }
+            Verdict::Again(again) => {
+                let write = async || self.queue.register_changed(&again).await;
+                let written = self.write(stop, &object, &seen, write).await;
+                let then = written.of(Then::RegisteredAgain);
+                let each = seen.iter().filter_map(|(of, _, seen)| {
+                    let (_, why) = what(seen, self.primary == *of)?;
+                    Some((of.clone(), then.clone()?, why.message.clone()))
+                });
+                each.collect()
+            }
+        };
+        for ((subject, _), (replica, _, seen)) in subjects.iter().zip(seen) {
+            let then = then.iter().find(|(of, ..)| *of == replica).map(|(_, then, why)| (then, why.as_str()));
+            self.note(subject, &object.key, &seen, then);
+        }
+        Some(self.concluded(object.key))
+    }
+
+    /// `then`: what became of the replica's record, and why; `None` of one that is false: the row has changed meanwhile, so what was seen of it does not count.
+    fn note(&self, subject: &Subject, key: &ObjectKey, seen: &Seen, then: Option<(&Then, &str)>) {
+        subject.count(|tally| tally.copies += 1);
+        let is_primary = self.primary == *subject.name();
+        match (seen, what(seen, is_primary)) {
+            (Seen::Right(grade), _) => subject.count(|tally| tally.right(*grade)),
+            (Seen::Unknown(why), _) => {
+                subject.count(|tally| tally.unreadable += 1);
+                // After that it would be the same for every copy.
+                if subject.gave_up().is_none() {
+                    let why = why.message.clone();
+                    self.lock().unread(Unread { key: key.clone(), replica: subject.name().clone(), why });
+                }
+            }
+            (Seen::Missing(_) | Seen::Wrong { .. }, found) => match (found, then) {
+                (Some((what, _)), Some((then, why))) => {
+                    subject.count(|tally| tally.found(what, then));
+                    let (key, replica) = (key.clone(), subject.name().clone());
+                    self.lock().found(Finding { key, replica, what, why: why.to_owned(), then: then.clone() });
+                }
+                _ => subject.count(|tally| tally.changed_meanwhile += 1),
+            },
+        }
+    }
+
+    fn concluded(&self, key: ObjectKey) -> ObjectKey {
+        self.objects.fetch_add(1, Ordering::Relaxed);
+        key
+    }
+
+    /// A poisoned lock only means that somebody panicked between two of these short steps.
+    fn lock(&self) -> MutexGuard<'_, Findings> {
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,170 @@
+//! What follows from what was seen of one object. Pure.
+
+use super::{
+    look::{Origin, Seen},
+    tally::What,
+};
+use crate::{
+    domain::{Class, Failure, ReplicaName},
+    queue::{Again, RecordedObject, Refuted, TakeBack},
+};
+
+/// What is to be written.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// Nothing that was seen speaks against what is on record.
+    Nothing,
+    /// These records are false.
+    TakeBack(TakeBack),
+    /// The object itself is another one by now, whoever should have said so.
+    Again(Again),
+}
+
+/// What is wrong with a copy, if anything.
+pub(super) fn what(seen: &Seen, is_primary: bool) -> Option<(What, &Failure)> {
+    match seen {
+        Seen::Right(_) | Seen::Unknown(_) => None,
+        Seen::Missing(why) => Some((What::Missing, why)),
+        // What stands at the primary is the application's.
+        Seen::Wrong { why, origin: Origin::Written } if is_primary => Some((What::Changed, why)),
+        Seen::Wrong { why, .. } => Some((What::Damaged, why)),
+    }
+}
+
+/// `seen`: of some or all replicas that have a copy on record.
+///
+/// A copy that was not looked at counts as one from which the others can be made again: whoever copies from it holds it
+/// against the hash on record.
+pub(super) fn judge(object: &RecordedObject, primary: &ReplicaName, seen: &[(ReplicaName, i64, Seen)]) -> Verdict {
+    let is_primary = |replica: &ReplicaName| primary == replica;
+    let mut refuted = Vec::new();
+    for (replica, recorded_at, seen) in seen {
+        match what(seen, is_primary(replica)) {
+            None => {}
+            Some((What::Changed, why)) => {
+                let copies = object.recorded.iter().map(|(copy, _)| copy).filter(|copy| *copy != replica);
+                return Verdict::Again(Again {
+                    key: object.key.clone(),
+                    generation: object.generation,
+                    copies: copies.cloned().collect(),
+                    why: Failure { class: Class::Changed, ..why.clone() },
+                });
+            }
+            Some((What::Missing | What::Damaged, why)) => {
+                // Written over with a copy, what may be a new content of the application's would be lost.
+                let park = is_primary(replica) && matches!(seen, Seen::Wrong { origin: Origin::Unclear, .. });
+                let mut why = why.clone();
+                if park {
+                    why.message += ". It may be damaged or a new content: `copyhold retry` has it made again from the \
+                                    other copies, `copyhold enqueue` registers what is there";
+                }
+                refuted.push(Refuted { replica: replica.clone(), recorded_at: *recorded_at, park, why });
+            }
+        }
+    }
+    if refuted.is_empty() {
+        return Verdict::Nothing;
+    }
+    let none_left = object.recorded.iter().all(|(replica, _)| refuted.iter().any(|r| r.replica == *replica));
+    if none_left {
+        for refuted in &mut refuted {
+            refuted.park = true;
+            refuted.why.message = format!(
+                "no good copy is left: put the object back at the primary, then `copyhold retry`. {}",
+                refuted.why.message
+            );
+        }
+    }
+    Verdict::TakeBack(TakeBack {
+        key: object.key.clone(),
+        generation: object.generation,
+        refuted,
+        park_the_rest: none_left,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        audit::Grade,
+        domain::{Content, ContentHash, Generation, ObjectKey},
+    };
+
+    fn name(name: &str) -> ReplicaName {
+        ReplicaName::new(name).unwrap()
+    }
+
+    fn why() -> Failure {
+        Failure { class: Class::Corrupt, message: "seen".into(), retry_after: None, source: None }
+    }
+
+    fn right() -> Seen {
+        Seen::Right(Grade::Read)
+    }
+
+    fn wrong(origin: Origin) -> Seen {
+        Seen::Wrong { why: why(), origin }
+    }
+
+    /// With b2 as the primary, and what was seen at b2, wasabi and scw, all on record; `None`: not looked at.
+    fn judged(seen: [Option<Seen>; 3]) -> Verdict {
+        let replicas = ["b2", "wasabi", "scw"].map(name);
+        let object = RecordedObject {
+            key: ObjectKey::new("photo").unwrap(),
+            generation: Generation(7),
+            content: Some(Content { size_bytes: 1, hash: ContentHash(1) }),
+            recorded: replicas.iter().map(|r| (r.clone(), 5)).collect(),
+        };
+        let seen: Vec<_> = replicas.into_iter().zip(seen).filter_map(|(r, seen)| Some((r, 5, seen?))).collect();
+        judge(&object, &name("b2"), &seen)
+    }
+
+    /// Which records are taken back, `!` where the copy is parked, and whether nothing is left.
+    fn taken_back(seen: [Option<Seen>; 3]) -> (String, bool) {
+        match judged(seen) {
+            Verdict::TakeBack(what) => {
+                let mark = |r: &Refuted| format!("{}{}", r.replica, if r.park { "!" } else { "" });
+                (what.refuted.iter().map(mark).collect::<Vec<_>>().join(" "), what.park_the_rest)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_right_or_unknown_is_left_as_it_is() {
+        assert!(matches!(judged([Some(right()), Some(Seen::Unknown(why())), None]), Verdict::Nothing));
+    }
+
+    #[test]
+    fn what_is_missing_or_damaged_is_made_again_from_what_is_left() {
+        let seen = [Some(right()), Some(Seen::Missing(why())), Some(wrong(Origin::Unclear))];
+        assert_eq!(taken_back(seen), ("wasabi scw".into(), false));
+        assert_eq!(taken_back([Some(wrong(Origin::Rotted)), None, None]), ("b2".into(), false));
+        assert_eq!(taken_back([Some(Seen::Missing(why())), Some(right()), None]), ("b2".into(), false));
+    }
+
+    #[test]
+    fn another_content_at_the_primary_is_not_written_over() {
+        let Verdict::Again(again) = judged([Some(wrong(Origin::Written)), Some(wrong(Origin::Rotted)), None]) else {
+            panic!()
+        };
+        assert_eq!((again.copies, again.why.class), (vec![name("wasabi"), name("scw")], Class::Changed));
+        // Nor is one that may be damage.
+        assert_eq!(taken_back([Some(wrong(Origin::Unclear)), Some(right()), None]), ("b2!".into(), false));
+    }
+
+    #[test]
+    fn at_a_replica_what_somebody_wrote_there_is_damage() {
+        assert_eq!(taken_back([Some(right()), Some(wrong(Origin::Written)), None]), ("wasabi".into(), false));
+    }
+
+    #[test]
+    fn where_no_good_copy_is_left_nothing_is_copied_until_somebody_says_so() {
+        let seen = [Some(wrong(Origin::Rotted)), Some(Seen::Missing(why())), Some(wrong(Origin::Written))];
+        assert_eq!(taken_back(seen), ("b2! wasabi! scw!".into(), true));
+        // One that could not be read may be good.
+        let seen = [Some(wrong(Origin::Rotted)), Some(Seen::Missing(why())), Some(Seen::Unknown(why()))];
+        assert_eq!(taken_back(seen), ("b2 wasabi".into(), false));
+    }
+}

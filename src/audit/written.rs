@@ -1,0 +1,100 @@
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{look::Seen, run::Audit, tally::Then};
+use crate::{
+    domain::ReplicaName,
+    queue::{Answer, Notice, QueueError, RecordedObject},
+};
+
+/// A row that somebody holds is tried again for so long, after these pauses.
+const BUSY_FOR: Duration = Duration::from_secs(30);
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(2);
+/// How long PostgreSQL may be away.
+const AWAY_FOR: Duration = Duration::from_secs(30);
+const AWAY_PAUSE: Duration = Duration::from_secs(1);
+
+/// What became of a write.
+#[derive(Debug)]
+pub(super) enum Written {
+    Answered(Answer),
+    Failed(QueueError),
+    /// It would have been written.
+    NotToBe,
+}
+
+impl Written {
+    /// `done`, if it was written; `None`: the row has changed, so what was seen does not count.
+    pub(super) fn of(&self, done: Then) -> Option<Then> {
+        match self {
+            Self::Answered(Answer::Recorded) => Some(done),
+            Self::Answered(Answer::Changed) => None,
+            Self::Answered(Answer::Busy) => {
+                Some(Then::NotWritten("a daemon holds the object at this moment: verify it again later".into()))
+            }
+            Self::Failed(error) => Some(Then::NotWritten(error.to_string())),
+            Self::NotToBe => Some(Then::DryRun),
+        }
+    }
+}
+
+impl Audit {
+    /// Has it written, or only sees that it could be. While somebody holds the row it is tried again.
+    pub(super) async fn write(
+        &self,
+        stop: &CancellationToken,
+        object: &RecordedObject,
+        seen: &[(ReplicaName, i64, Seen)],
+        write: impl AsyncFn() -> Result<Answer, QueueError>,
+    ) -> Written {
+        if self.dry_run {
+            let row = while_away(async || self.queue.recorded_of(std::slice::from_ref(&object.key)).await).await;
+            let same = |row: &RecordedObject| {
+                let recorded =
+                    |(replica, at, _): &(ReplicaName, i64, Seen)| row.recorded.contains(&(replica.clone(), *at));
+                row.generation == object.generation && seen.iter().all(recorded)
+            };
+            return match row {
+                Ok(rows) if rows.iter().any(same) => Written::NotToBe,
+                Ok(_) => Written::Answered(Answer::Changed),
+                Err(error) => Written::Failed(error),
+            };
+        }
+        let (begun, mut pause) = (Instant::now(), BUSY_PAUSE);
+        loop {
+            match write().await {
+                // It was not sent; of one that may have been carried out nobody could tell whose work it is.
+                Err(error) if error.is_away() && !error.leaves_open() && begun.elapsed() < AWAY_FOR => {
+                    tokio::time::sleep(AWAY_PAUSE).await;
+                }
+                Ok(Answer::Busy) if begun.elapsed() < BUSY_FOR => {
+                    if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                        return Written::Answered(Answer::Busy);
+                    }
+                    pause = (pause * 2).min(BUSY_PAUSE_AT_MOST);
+                }
+                Ok(answer) => {
+                    if answer == Answer::Recorded {
+                        // A hint, which may be lost.
+                        let _ = self.queue.notify(Notice::Work).await;
+                    }
+                    return Written::Answered(answer);
+                }
+                Err(error) => return Written::Failed(error),
+            }
+        }
+    }
+}
+
+/// Asks PostgreSQL again while it is away, for so long.
+pub(super) async fn while_away<T>(ask: impl AsyncFn() -> Result<T, QueueError>) -> Result<T, QueueError> {
+    let begun = Instant::now();
+    loop {
+        match ask().await {
+            Err(error) if error.is_away() && begun.elapsed() < AWAY_FOR => tokio::time::sleep(AWAY_PAUSE).await,
+            answer => return answer,
+        }
+    }
+}

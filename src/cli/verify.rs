@@ -1,0 +1,196 @@
+mod bar;
+mod report;
+mod share;
+
+use std::num::NonZeroUsize;
+
+use anyhow::{Context as _, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Verdict, given, queue, show};
+use crate::{
+    audit::{Audit, Objects, Subject},
+    config::Config,
+    domain::{ObjectKey, ReplicaName},
+    queue::{Pin, Range, Sample},
+    store::Store,
+};
+use bar::Bar;
+use report::{LeftOut, Report};
+use share::Share;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Each copy on record is read to its end and held against size and hash of the object (CRC-64/NVME). What is missing or has \
+other bytes, in two readings, loses its record and is copied again by the daemons; what a store does not let be read is \
+unknown and stays as it is. What was written over at the primary is registered again. Of an object without a good copy \
+nothing is copied until somebody says so (`copyhold explain KEY`, `copyhold retry KEY`).
+
+Exit codes: 0 all that was looked into is as recorded; 1 something is missing or wrong, and its record was taken back \
+(not with --dry-run); 2 it could not be done, or only partly.
+
+It needs no daemon and holds no row: daemons may run. Ctrl-C ends it with a report of what was done, and says how to go on.")]
+#[command(group = clap::ArgGroup::new("which").required(true).multiple(true))]
+pub(super) struct Args {
+    /// Keys, byte for byte
+    #[arg(value_name = "KEY", group = "which", conflicts_with_all = ["prefix", "sample", "seed", "after"])]
+    keys: Vec<String>,
+    /// All objects whose keys begin with it, byte for byte
+    #[arg(long, value_name = "PREFIX", group = "which")]
+    prefix: Option<String>,
+    /// A share of all objects, or of those with the prefix, chosen at random: 0.1%, or 100% for all
+    #[arg(long, value_name = "SHARE", group = "which")]
+    sample: Option<Share>,
+    /// Choose the same objects as a sample before, which told its seed
+    #[arg(long, value_name = "NUMBER", requires = "sample")]
+    seed: Option<u32>,
+    /// Only objects that come after this key in the order of bytes: where an earlier run ended
+    #[arg(long, value_name = "KEY")]
+    after: Option<String>,
+    /// Copies at this replica only; may be repeated [default: all that may be read]
+    #[arg(long = "replica", value_name = "REPLICA")]
+    replicas: Vec<String>,
+    /// Read nothing where the store says that it has the size, and if it knows that the hash, on record
+    #[arg(long)]
+    quick: bool,
+    /// Look, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Copies that are read at once
+    #[arg(long, value_name = "N", default_value = "8", value_parser = workers)]
+    workers: NonZeroUsize,
+    /// Print one JSON document instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// More connections than that to one store do nobody good.
+const WORKERS_AT_MOST: usize = 256;
+
+fn workers(text: &str) -> Result<NonZeroUsize, String> {
+    let number = text.parse().ok().filter(|n: &NonZeroUsize| n.get() <= WORKERS_AT_MOST);
+    number.ok_or_else(|| format!("a number from 1 to {WORKERS_AT_MOST}"))
+}
+
+pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
+    let sample = args.sample.map(|share| Sample { share: share.0, seed: args.seed.unwrap_or_else(rand::random) });
+    let objects = objects(&args, sample)?;
+    let (queue, pools) = queue(config)?;
+    let rows = queue.replica_rows().await?;
+    let (replicas, left_out) = replicas(config, &rows, &args.replicas)?;
+    let total = match &objects {
+        Objects::These(keys) => Some(keys.len() as u64),
+        Objects::Range { range, after } => {
+            let first = queue.recorded_page(&Range { sample: None, ..range.clone() }, after.as_ref()).await?;
+            if first.objects.is_empty() {
+                bail!("{}", nothing_there(range, after.as_ref()));
+            }
+            // For the bar alone.
+            queue.count_range(range, after.as_ref()).await.ok().flatten()
+        }
+    };
+    let mut subjects = Vec::new();
+    for replica in &replicas {
+        // Cannot fail: the names are the configuration's.
+        let replica = config.replica(replica).expect("a replica of the configuration");
+        subjects.push(Subject::new(Store::connect(replica, args.workers.get()).await?));
+    }
+    let Some(primary) = rows.into_iter().find(|row| row.primary).map(|row| row.name) else {
+        bail!("the database knows no primary; run `copyhold migrate`");
+    };
+    let audit =
+        Audit::new(queue, primary.clone(), subjects, args.workers.get()).quick(args.quick).dry_run(args.dry_run);
+
+    // Listened to before anything is looked at.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let bar = Bar::new(total);
+    let begun = std::time::Instant::now();
+    let ended = {
+        let mut running = std::pin::pin!(audit.run(objects, &stop));
+        loop {
+            tokio::select! {
+                ended = &mut running => break ended,
+                () = bar.due() => bar.show(&audit),
+                _ = terminate.recv() => stop.cancel(),
+                _ = interrupt.recv() => stop.cancel(),
+            }
+        }
+    };
+    bar.clear();
+    pools.close().await;
+    let report = Report::new(&audit, ended, &primary, left_out, begun.elapsed()).asked(
+        args.quick,
+        args.dry_run,
+        sample,
+        stop.is_cancelled(),
+    );
+    if args.json {
+        show::line(&serde_json::to_string_pretty(&report)?)?;
+    } else {
+        show::line(&report.text())?;
+    }
+    Ok(report.verdict())
+}
+
+fn objects(args: &Args, sample: Option<Sample>) -> anyhow::Result<Objects> {
+    if !args.keys.is_empty() {
+        return Ok(Objects::These(given::distinct_keys(args.keys.clone(), "nothing was verified")?));
+    }
+    if args.prefix.as_deref() == Some("") {
+        bail!("--prefix is empty; if all objects are meant, say --sample 100%");
+    }
+    if args.prefix.as_ref().is_some_and(|prefix| prefix.contains('\0')) {
+        bail!("--prefix: no key has a NUL byte");
+    }
+    let after = args.after.clone().map(ObjectKey::new).transpose().context("--after")?;
+    Ok(Objects::Range { range: Range { prefix: args.prefix.clone(), sample }, after })
+}
+
+fn nothing_there(range: &Range, after: Option<&ObjectKey>) -> String {
+    let with = range.prefix.as_ref().map(|prefix| format!(" that begins with \"{}\"", show::Untrusted(prefix)));
+    let behind = after.map(|key| format!(" after \"{key}\""));
+    format!("no key{}{} is registered", with.unwrap_or_default(), behind.unwrap_or_default())
+}
+
+/// Those that are looked into, and those that cannot be.
+fn replicas(
+    config: &Config,
+    rows: &[crate::queue::ReplicaRow],
+    asked: &[String],
+) -> anyhow::Result<(Vec<ReplicaName>, Vec<LeftOut>)> {
+    let mut wanted = Vec::new();
+    for name in asked {
+        let name = given::replica(config, "--replica: ", name)?;
+        if !wanted.contains(&name) {
+            wanted.push(name);
+        }
+    }
+    let (mut replicas, mut left_out) = (Vec::new(), Vec::new());
+    for replica in config.replicas.iter().filter(|r| wanted.is_empty() || wanted.contains(&r.name)) {
+        let name = replica.name.clone();
+        let row = rows.iter().find(|row| row.name == name);
+        let other_bucket = || row?.pin.as_ref()?.forbids(&Pin::of(replica));
+        let why = if row.is_none() {
+            (given::not_migrated(&name), true)
+        } else if let Some(why) = other_bucket() {
+            (why, true)
+        } else if !replica.read {
+            (format!("read = false in [replicas.{name}]: it cannot be read"), false)
+        } else {
+            replicas.push(name);
+            continue;
+        };
+        let (why, unexpected) = why;
+        if wanted.contains(&name) {
+            bail!("--replica: {name} cannot be verified: {why}");
+        }
+        left_out.push(LeftOut { replica: name.to_string(), why, unexpected });
+    }
+    if replicas.is_empty() {
+        let whys: Vec<_> = left_out.iter().map(|out| format!("{}: {}", out.replica, out.why)).collect();
+        bail!("no replica can be verified: {}", whys.join("; "));
+    }
+    Ok((replicas, left_out))
+}

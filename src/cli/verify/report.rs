@@ -1,0 +1,202 @@
+mod text;
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::{
+    audit::{Audit, Ended, Finding, Findings, Tally, Then, What},
+    cli::{Verdict, show::Untrusted},
+    domain::ReplicaName,
+    queue::Sample,
+};
+
+/// What a run came to, as one document. Keys are as they are; a message is escaped and bounded.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    outcome: Outcome,
+    quick: bool,
+    dry_run: bool,
+    sample: Option<Sampled>,
+    /// Objects that were looked into.
+    objects: u64,
+    seconds: f64,
+    replicas: Vec<OfReplica>,
+    not_verified: Vec<LeftOut>,
+    findings: Vec<Found>,
+    findings_not_listed: u64,
+    /// Of these no good copy is left.
+    lost: Vec<String>,
+    lost_not_listed: u64,
+    unreadable: Vec<Unreadable>,
+    unreadable_not_listed: u64,
+    /// Keys that were named and are not registered.
+    not_registered: Vec<String>,
+    /// It was told to end early.
+    stopped: bool,
+    /// What kept it from going on.
+    error: Option<String>,
+    /// Up to and with this key all is looked into; only where it ended early.
+    up_to: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Outcome {
+    /// All that was looked into is as recorded.
+    Fine,
+    /// Something is missing or wrong.
+    Found,
+    /// Not all was looked into, or not all that was found could be written down.
+    Incomplete,
+}
+
+#[derive(Debug, Serialize)]
+struct Sampled {
+    percent: f64,
+    seed: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct OfReplica {
+    replica: String,
+    primary: bool,
+    #[serde(flatten)]
+    tally: Tally,
+    /// Why it was not asked any more.
+    gave_up: Option<String>,
+}
+
+/// A replica that was not looked into.
+#[derive(Debug, Serialize)]
+pub(super) struct LeftOut {
+    pub(super) replica: String,
+    pub(super) why: String,
+    /// The configuration does not say so: something is to be put right.
+    #[serde(skip)]
+    pub(super) unexpected: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Found {
+    key: String,
+    replica: String,
+    what: What,
+    then: Then,
+    why: String,
+    #[serde(skip)]
+    line: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Unreadable {
+    key: String,
+    replica: String,
+    why: String,
+    #[serde(skip)]
+    line: String,
+}
+
+impl Report {
+    pub(super) fn new(
+        audit: &Audit,
+        ended: Ended,
+        primary: &ReplicaName,
+        not_verified: Vec<LeftOut>,
+        took: Duration,
+    ) -> Self {
+        let Findings { found, found_more, unread, unread_more, lost, lost_more } = audit.findings();
+        let replicas: Vec<_> = audit
+            .subjects()
+            .iter()
+            .map(|subject| OfReplica {
+                replica: subject.name().to_string(),
+                primary: primary == subject.name(),
+                tally: subject.tally(),
+                gave_up: subject.gave_up(),
+            })
+            .collect();
+        let sum = |of: fn(&Tally) -> u64| replicas.iter().map(|r| of(&r.tally)).sum::<u64>();
+        let wrong = sum(|t| t.missing + t.damaged + t.changed);
+        let incomplete = !ended.complete
+            || !ended.unregistered.is_empty()
+            || sum(|t| t.unreadable) > 0
+            || sum(|t| t.not_written) > 0
+            || not_verified.iter().any(|out| out.unexpected)
+            || sum(Tally::checked) == 0;
+        let outcome = match (incomplete, wrong) {
+            (true, _) => Outcome::Incomplete,
+            (false, 1..) => Outcome::Found,
+            (false, 0) => Outcome::Fine,
+        };
+        let text = |key: &crate::domain::ObjectKey| key.as_str().to_owned();
+        Self {
+            outcome,
+            quick: false,
+            dry_run: false,
+            sample: None,
+            objects: audit.objects(),
+            seconds: (took.as_secs_f64() * 1000.0).round() / 1000.0,
+            replicas,
+            not_verified,
+            findings: found.into_iter().map(Found::of).collect(),
+            findings_not_listed: found_more,
+            lost: lost.iter().map(text).collect(),
+            lost_not_listed: lost_more,
+            unreadable: unread
+                .into_iter()
+                .map(|unread| Unreadable {
+                    line: format!("{} of \"{}\": {}", unread.replica, unread.key, unread.why),
+                    key: text(&unread.key),
+                    replica: unread.replica.to_string(),
+                    why: unread.why,
+                })
+                .collect(),
+            unreadable_not_listed: unread_more,
+            not_registered: ended.unregistered.iter().map(text).collect(),
+            stopped: false,
+            error: ended.error.map(|error| error.to_string()),
+            up_to: ended.up_to.filter(|_| !ended.complete).as_ref().map(text),
+        }
+    }
+
+    /// What was asked for.
+    pub(super) fn asked(self, quick: bool, dry_run: bool, sample: Option<Sample>, stopped: bool) -> Self {
+        let sample = sample.map(|sample| Sampled { percent: sample.share * 100.0, seed: sample.seed });
+        Self { quick, dry_run, sample, stopped, ..self }
+    }
+
+    pub(super) fn verdict(&self) -> Verdict {
+        match self.outcome {
+            Outcome::Fine => Verdict::Good,
+            Outcome::Found => Verdict::Bad,
+            Outcome::Incomplete => Verdict::Incomplete,
+        }
+    }
+}
+
+impl Found {
+    fn of(finding: Finding) -> Self {
+        let Finding { key, replica, what, why, then } = finding;
+        let word = match what {
+            What::Missing => "missing",
+            What::Damaged => "damaged",
+            What::Changed => "changed",
+        };
+        let done = match &then {
+            Then::Requeued => "due again".to_owned(),
+            Then::Parked => "parked".to_owned(),
+            Then::RegisteredAgain => "registered again".to_owned(),
+            Then::DryRun => "left as it is".to_owned(),
+            Then::NotWritten(why) => format!("NOT written down ({})", Untrusted(why)),
+        };
+        Self {
+            line: format!("{word} at {replica}, {done}: \"{key}\"\n      {why}"),
+            key: key.as_str().to_owned(),
+            replica: replica.to_string(),
+            what,
+            then,
+            why,
+        }
+    }
+}

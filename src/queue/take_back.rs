@@ -1,0 +1,167 @@
+//! Takes back what was recorded and is known to be false, without a lease: whoever has looked at the stores holds no
+//! row meanwhile, so what it concluded counts only if the row still says what it said then.
+
+use super::{Answer, PARKED, Queue, QueueError, built, complete::keep_failures, error::limited};
+use crate::domain::{Failure, Generation, ObjectKey, ReplicaName};
+
+const NAME: &str = "queue::take_back";
+const AGAIN: &str = "queue::register_changed";
+/// Of the statement's parameters.
+const FIRST_OF_REPLICAS: usize = 7;
+
+/// One recorded copy that is not what its record says.
+#[derive(Debug, Clone)]
+pub struct Refuted {
+    pub replica: ReplicaName,
+    /// The time on record, in µs, that was looked into.
+    pub recorded_at: i64,
+    /// Somebody must decide before it is made again; else it is due at once.
+    pub park: bool,
+    pub why: Failure,
+}
+
+/// What was found to be false of one object, all of it written or none.
+#[derive(Debug, Clone)]
+pub struct TakeBack {
+    pub key: ObjectKey,
+    pub generation: Generation,
+    pub refuted: Vec<Refuted>,
+    /// No good copy is left: nothing else of it is copied either, until somebody says so. Otherwise what the primary
+    /// has by now would be taken for the object.
+    pub park_the_rest: bool,
+}
+
+/// An object that has another content at the primary than was registered, on purpose.
+#[derive(Debug, Clone)]
+pub struct Again {
+    pub key: ObjectKey,
+    pub generation: Generation,
+    /// The copies of the old content: why they are made anew.
+    pub copies: Vec<ReplicaName>,
+    pub why: Failure,
+}
+
+impl Queue {
+    /// Takes back the recorded times, unless one of them, or the generation, is another by now (*changed*) or somebody
+    /// holds the row (*busy*). Why is kept with each; it counts as no attempt.
+    pub async fn take_back(&self, what: &TakeBack) -> Result<Answer, QueueError> {
+        let refuted = what.refuted.iter().map(|r| (&r.replica, &r.why));
+        let rest = self.replicas.iter().filter(|r| !what.refuted.iter().any(|refuted| refuted.replica == **r));
+        let last = what.refuted.first().filter(|_| what.park_the_rest).map(|r| &r.why);
+        let told: Vec<_> = refuted.chain(rest.filter_map(|r| Some((r, last?)))).collect();
+        let mut query = sqlx::query_scalar(built(self.take_back_statement()))
+            .bind(what.key.as_str())
+            .bind(what.generation.0)
+            .bind(what.park_the_rest)
+            .bind(told.iter().map(|(replica, _)| replica.as_str()).collect::<Vec<_>>())
+            .bind(told.iter().map(|(_, why)| why.class.as_str()).collect::<Vec<_>>())
+            .bind(told.iter().map(|(_, why)| why.message.as_str()).collect::<Vec<_>>());
+        for replica in &self.replicas {
+            let refuted = what.refuted.iter().find(|r| r.replica == *replica);
+            query = query.bind(refuted.map(|r| r.recorded_at)).bind(refuted.map(|r| r.park));
+        }
+        let word: String = limited(NAME, query.fetch_one(&self.pool)).await?;
+        Answer::parse(NAME, &word)
+    }
+
+    /// `$1` key, `$2` generation, `$3` whether to park what is missing anyway; `$4` to `$6` one entry per copy of which
+    /// there is something to tell: replica, class, message. Then for each replica its two, as [`Self::each`] says.
+    pub(super) fn take_back_statement(&self) -> String {
+        let schema = self.schema.quoted();
+        let now = format!("{schema}.now_utc_micro_seconds()");
+        let sets = self.each(",\n           ", |time, park, r| {
+            let (copy, due) = (r.column(), r.due_column());
+            format!(
+                "{copy} = CASE WHEN {time} IS NULL THEN o.{copy} END,
+           {due} = CASE WHEN {time} IS NOT NULL THEN CASE WHEN {park} THEN {PARKED} ELSE {now} END
+                        WHEN $3 AND o.{copy} IS NULL AND o.{due} IS NOT NULL THEN {PARKED} ELSE o.{due} END"
+            )
+        });
+        let missing = self.each(", ", |_, _, r| {
+            format!("CASE WHEN o.{} IS NULL AND o.{} IS NOT NULL THEN '{r}' END", r.column(), r.due_column())
+        });
+        let same = self.same();
+        let failed = keep_failures(
+            &schema,
+            "(SELECT *, false FROM unnest($4::text[], $5::text[], $6::text[])) AS x(replica, class, message, counted)
+    JOIN done ON x.replica = ANY (done.missing)",
+        );
+        format!(
+            "-- {NAME}
+WITH held AS MATERIALIZED (
+    SELECT o.object_key, o.lock IS NULL AS free, {same} AS same
+      FROM {schema}.object_copies o
+     WHERE o.object_key = $1
+       FOR NO KEY UPDATE SKIP LOCKED
+),
+done AS (
+    UPDATE {schema}.object_copies o
+       SET {sets}
+      FROM held
+     WHERE o.object_key = held.object_key AND held.free AND held.same
+    RETURNING o.object_key, o.generation, ARRAY[{missing}]::text[] AS missing
+),
+-- why, of whatever is now wanted and missing
+failed AS (
+    {failed}
+)
+SELECT CASE WHEN EXISTS (SELECT FROM done) THEN 'recorded'
+            WHEN EXISTS (SELECT FROM held WHERE held.same) THEN 'busy'
+            WHEN NOT EXISTS (SELECT FROM held)
+             AND EXISTS (SELECT FROM {schema}.object_copies o WHERE o.object_key = $1 AND {same}) THEN 'busy'
+            ELSE 'changed' END"
+        )
+    }
+
+    /// Registers an object again, as whoever changed it should have, unless it is another generation by now. Registering it once too often
+    /// would cost a copy and nothing else, so the two need not be one step.
+    pub async fn register_changed(&self, what: &Again) -> Result<Answer, QueueError> {
+        let schema = self.schema.quoted();
+        let failed = keep_failures(
+            &schema,
+            "(SELECT r, $4, $5, false FROM unnest($3::text[]) AS u(r)) AS x(replica, class, message, counted)
+    CROSS JOIN done",
+        );
+        let sql = built(format!(
+            "-- {AGAIN}
+WITH done AS MATERIALIZED (
+    SELECT o.object_key, {schema}.register(o.object_key) AS generation
+      FROM {schema}.object_copies o
+     WHERE o.object_key = $1 AND o.generation = $2
+),
+failed AS (
+    {failed}
+)
+SELECT EXISTS (SELECT FROM done)"
+        ));
+        let query = sqlx::query_scalar(sql)
+            .bind(what.key.as_str())
+            .bind(what.generation.0)
+            .bind(what.copies.iter().map(ReplicaName::as_str).collect::<Vec<_>>())
+            .bind(what.why.class.as_str())
+            .bind(what.why.message.as_str());
+        match limited(AGAIN, query.fetch_one(&self.pool)).await {
+            Ok(true) => Ok(Answer::Recorded),
+            Ok(false) => Ok(Answer::Changed),
+            // It waits for the row, as an application does, but not for long.
+            Err(error) if error.sqlstate().as_deref() == Some("55P03") => Ok(Answer::Busy),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A piece of the statement for each replica, which has two parameters: the time on record that is false, NULL
+    /// if none is, and whether to park.
+    fn each(&self, glue: &str, text: impl Fn(&str, &str, &ReplicaName) -> String) -> String {
+        let pieces = self.replicas.iter().enumerate().map(|(i, r)| {
+            let first = FIRST_OF_REPLICAS + 2 * i;
+            text(&format!("${first}::bigint"), &format!("${}::bool", first + 1), r)
+        });
+        pieces.collect::<Vec<_>>().join(glue)
+    }
+
+    /// The row is what was looked into.
+    fn same(&self) -> String {
+        let times = self.each(" AND ", |time, _, r| format!("({time} IS NULL OR o.{} = {time})", r.column()));
+        format!("o.generation = $2 AND {times}")
+    }
+}

@@ -1,0 +1,63 @@
+//! What a store says of an object that it keeps, without sending it.
+
+use std::time::SystemTime;
+
+use aws_sdk_s3::types::{ChecksumMode, ChecksumType};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+use super::{Known, Operation, Store, StoreError, progress::Progress, read::length};
+use crate::domain::{ContentHash, ObjectKey};
+
+/// The store's word, which is worth what the store is worth: damage that it has not noticed is not in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stated {
+    pub size_bytes: u64,
+    /// CRC-64/NVME of the whole object; `None`: the store keeps none, or does not tell.
+    pub hash: Option<ContentHash>,
+    /// By the store's clock.
+    pub last_modified: Option<SystemTime>,
+}
+
+impl Store {
+    /// Asks for size and checksum. For the checksum only where the store is known to have such: what others make of the question is not known.
+    pub async fn stated(&self, key: &ObjectKey) -> Result<Stated, StoreError> {
+        let knows = self.profile.hashes.takes_crc64 == Known::Yes;
+        let call = self
+            .client
+            .head_object()
+            .bucket(&self.bucket)
+            .key(key.as_str())
+            .set_checksum_mode(knows.then_some(ChecksumMode::Enabled));
+        let answer = match self.call(Operation::HeadObject, &Progress::default(), call.send()).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.look_at_the_bucket(error).await),
+        };
+        // Of an object in parts it may be one of the parts' checksums.
+        let whole = answer.checksum_type.as_ref().is_none_or(|kind| *kind == ChecksumType::FullObject);
+        Ok(Stated {
+            size_bytes: length(answer.content_length, Operation::HeadObject)?,
+            hash: answer.checksum_crc64_nvme.as_deref().filter(|_| whole).and_then(parse),
+            last_modified: answer.last_modified.as_ref().and_then(|at| SystemTime::try_from(*at).ok()),
+        })
+    }
+}
+
+/// Base64 of eight bytes, the highest first.
+fn parse(text: &str) -> Option<ContentHash> {
+    let bytes: [u8; 8] = STANDARD.decode(text).ok()?.try_into().ok()?;
+    Some(ContentHash(u64::from_be_bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checksum_is_read_as_it_is_sent_and_nothing_else_is_taken_for_one() {
+        let hash = ContentHash(0xae8b_1486_0a79_9888);
+        assert_eq!(parse(&STANDARD.encode(hash.0.to_be_bytes())), Some(hash));
+        for other in ["", "rosUhgp5mIg=-3", "rosUhg==", "not base64"] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! A bit that flips anywhere is noticed, and nothing damaged is ever on record.
+
+use std::{env, path::Path};
+
+#[path = "../damage/mod.rs"]
+mod trials;
+
+use crate::world::{World, bucket};
+use trials::{Ground, careless, play};
+
+const TRIALS: usize = 50;
+
+/// DAMAGE_SEED plays other trials than those that are played every day.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_is_noticed_wherever_it_flips_and_never_recorded() {
+    let seed = env::var("DAMAGE_SEED").map_or(1, |seed| seed.parse().unwrap());
+    let world = World::new().await;
+    world.s3.create_bucket(&bucket("scw"), careless());
+    let daemon = world.daemon().await;
+    for target in ["wasabi", "scw"] {
+        daemon.until_logged(&format!("Copying to {target}")).await;
+    }
+    let (config, pool) = (world.config_path(), &world.pool);
+    let program = Path::new(env!("CARGO_BIN_EXE_copyhold"));
+    let ground = Ground { program, config: &config, pool, bucket: &|replica| world.bucket(replica) };
+    let told = play(&ground, seed, TRIALS).await.unwrap();
+    println!("seed {seed}: {told}");
+    assert_eq!((told.source, told.wire, told.rest), (TRIALS, TRIALS, TRIALS), "seed {seed}: {told}");
+    assert_eq!(told.recorded_wrongly, 0, "seed {seed}: {told}");
+}

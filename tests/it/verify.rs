@@ -1,0 +1,499 @@
+//! `copyhold verify`: what is on record is held against what the stores have, and what is false is taken back.
+
+use std::process::Stdio;
+
+use copyhold::{
+    domain::{Class, Failure, Generation},
+    queue::{Answer, Range, Refuted, Sample, TakeBack},
+    sandbox::s3::{BucketOptions, Fault, Gate, Op, Synthetic, When},
+};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::world::{World, key, printed, replica, soon};
+
+const PARKED: &str = "9000000000000000000";
+
+/// Runs `verify`; its exit code and all that it printed.
+async fn verified(world: &World, arguments: &[&str]) -> (i32, String) {
+    let output = world.run(&[&["verify"], arguments].concat()).await;
+    (output.status.code().unwrap(), printed(&output))
+}
+
+/// The same as a document.
+async fn report(world: &World, arguments: &[&str]) -> (i32, Value) {
+    let output = world.run(&[&["verify", "--json"], arguments].concat()).await;
+    let document = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", printed(&output)));
+    (output.status.code().unwrap(), document)
+}
+
+fn of<'a>(report: &'a Value, replica: &str) -> &'a Value {
+    report["replicas"].as_array().unwrap().iter().find(|r| r["replica"] == replica).unwrap()
+}
+
+/// A world whose objects a daemon has copied everywhere, without any daemon now.
+async fn copied(keys: &[&str]) -> World {
+    let world = World::new().await;
+    copy_to_all(&world, keys).await;
+    world
+}
+
+async fn copy_to_all(world: &World, keys: &[&str]) {
+    for key in keys {
+        world.upload(key, format!("bytes of {key}")).await;
+    }
+    let mut daemon = world.daemon().await;
+    for key in keys {
+        world.until_copied(key).await;
+    }
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.exit_code().await, Some(0));
+}
+
+/// What the row says: for each replica, `ok` if recorded, `due`, `parked`, or `-`.
+async fn row(world: &World, key: &str) -> String {
+    let state = |r: &str| {
+        format!(
+            "CASE WHEN {r} IS NOT NULL THEN 'ok' WHEN due_{r} = {PARKED} THEN 'parked' \
+             WHEN due_{r} <= copyhold.now_utc_micro_seconds() THEN 'due' ELSE '-' END"
+        )
+    };
+    let states = ["b2", "wasabi", "scw"].map(state).join(", ");
+    let key = key.replace('\'', "''");
+    let query = format!("SELECT concat_ws(' ', {states}) FROM copyhold.object_copies WHERE object_key = '{key}'");
+    world.value(&query).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_as_recorded_is_read_and_left_as_it_is() {
+    let world = copied(&["a", "b"]).await;
+    let before = world.value("SELECT string_agg(o::text, '|' ORDER BY object_key) FROM copyhold.object_copies o").await;
+    let (code, found) = report(&world, &["--sample", "100%"]).await;
+    assert_eq!(code, 0, "{found}");
+    assert_eq!((&found["outcome"], &found["objects"]), (&"fine".into(), &2.into()));
+    for replica in ["b2", "wasabi", "scw"] {
+        let tally = of(&found, replica);
+        assert_eq!((&tally["copies"], &tally["identical"]), (&2.into(), &2.into()));
+        assert_eq!((&tally["bytes_read"], &tally["requests"]), (&20.into(), &2.into()));
+    }
+    let after = world.value("SELECT string_agg(o::text, '|' ORDER BY object_key) FROM copyhold.object_copies o").await;
+    assert_eq!(before, after);
+    let (code, text) = verified(&world, &["a"]).await;
+    assert_eq!(code, 0);
+    assert!(text.contains("3 of 3 copies on record of 1 object checked in <1s; all of them are as recorded"), "{text}");
+}
+
+#[tokio::test]
+async fn damage_at_rest_and_a_missing_copy_are_found_and_healed_by_a_running_daemon() {
+    let world = copied(&["photo", "other"]).await;
+    world.bucket("wasabi").damage("photo", 3);
+    world.bucket("scw").delete("photo");
+    let (code, text) = verified(&world, &["--prefix", "p"]).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("damaged at wasabi, due again: \"photo\""), "{text}");
+    assert!(text.contains("missing at scw, due again: \"photo\""), "{text}");
+    assert!(text.contains("2 are missing or wrong, their records were taken back"), "{text}");
+    assert_eq!(row(&world, "photo").await, "ok due due");
+    let explained = printed(&world.run(&["explain", "photo"]).await);
+    for why in [
+        "corrupt: replica wasabi: its copy has other bytes than were recorded",
+        "the same in two readings",
+        "found by `copyhold verify`",
+        "gone: source scw: GetObject: 404 NoSuchKey",
+    ] {
+        assert!(explained.contains(why), "no {why} in\n{explained}");
+    }
+    let _daemon = world.daemon().await;
+    world.until_copied("photo").await;
+    for replica in ["wasabi", "scw"] {
+        assert_eq!(world.bucket(replica).get("photo").unwrap(), "bytes of photo");
+    }
+    // While it runs.
+    world.bucket("scw").damage("other", 0);
+    assert_eq!(verified(&world, &["other"]).await.0, 1);
+    world.until_copied("other").await;
+    assert_eq!(verified(&world, &["--sample", "100%"]).await.0, 0);
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
+}
+
+#[tokio::test]
+async fn what_rotted_at_the_primary_is_healed_from_another_replica() {
+    let mut world = World::new().await;
+    world.rewrite(|text| text.replace("[replicas.b2]", "[replicas.b2]\nexisting = \"overwrite\""));
+    copy_to_all(&world, &["photo"]).await;
+    world.bucket("b2").damage("photo", 1);
+    let (code, text) = verified(&world, &["photo"]).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("damaged at b2, due again: \"photo\""), "{text}");
+    assert_eq!(row(&world, "photo").await, "due ok ok");
+    let _daemon = world.daemon().await;
+    world.until_copied("photo").await;
+    assert_eq!(world.bucket("b2").get("photo").unwrap(), "bytes of photo");
+}
+
+#[tokio::test]
+async fn what_was_written_over_at_the_primary_is_no_damage_and_is_registered_again() {
+    let world = copied(&["photo"]).await;
+    world.bucket("b2").put("photo", "the application's");
+    let (code, text) = verified(&world, &["photo", "--dry-run"]).await;
+    assert_eq!(code, 1);
+    assert!(text.contains("changed at b2, left as it is: \"photo\""), "{text}");
+    assert_eq!(row(&world, "photo").await, "ok ok ok");
+    let (code, text) = verified(&world, &["photo"]).await;
+    assert_eq!(code, 1);
+    assert!(text.contains("changed at b2, registered again: \"photo\""), "{text}");
+    assert_eq!(row(&world, "photo").await, "ok due due");
+    let why = "SELECT string_agg(replica || ' ' || class, ', ' ORDER BY replica) FROM copyhold.copy_failures";
+    assert_eq!(world.value(why).await.unwrap(), "scw changed, wasabi changed");
+    let _daemon = world.daemon().await;
+    world.until_copied("photo").await;
+    for replica in ["b2", "wasabi", "scw"] {
+        assert_eq!(world.bucket(replica).get("photo").unwrap(), "the application's");
+    }
+}
+
+#[tokio::test]
+async fn what_may_be_damage_or_a_new_content_at_the_primary_waits_for_somebody_to_decide() {
+    let world = copied(&["photo"]).await;
+    // As after an upload in parts: the ETag says nothing.
+    world.bucket("b2").put_synthetic_in_parts("photo", Synthetic::new(7, 100), 50);
+    let (code, text) = verified(&world, &["photo"]).await;
+    assert_eq!(code, 1);
+    assert!(text.contains("damaged at b2, parked: \"photo\""), "{text}");
+    assert!(text.contains("It may be damaged or a new content"), "{text}");
+    assert_eq!(row(&world, "photo").await, "parked ok ok");
+    assert_eq!(world.bucket("b2").inspect("photo").unwrap().content.size_bytes, 100);
+}
+
+#[tokio::test]
+async fn the_only_copy_that_is_damaged_is_told_loudly_and_nothing_of_it_is_copied() {
+    let world = copied(&["photo"]).await;
+    world.execute("UPDATE copyhold.object_copies SET wasabi = NULL, scw = NULL, due_scw = NULL").await;
+    world.bucket("b2").damage("photo", 2);
+    let (code, text) = verified(&world, &["photo"]).await;
+    assert_eq!(code, 1);
+    assert!(text.contains("NO GOOD COPY IS LEFT"), "{text}");
+    // wasabi is parked too: the next daemon would take what is at the primary for the object. scw is not wanted.
+    assert_eq!(row(&world, "photo").await, "parked parked -");
+    let why = "SELECT string_agg(replica || ' ' || class || ' ' || left(message, 20), ', ' ORDER BY replica)
+               FROM copyhold.copy_failures";
+    let said = "no good copy is left";
+    assert_eq!(world.value(why).await.unwrap(), format!("b2 corrupt {said}, wasabi corrupt {said}"));
+    let hash = "SELECT content_hash IS NOT NULL FROM copyhold.object_copies";
+    assert_eq!(world.value(hash).await.unwrap(), "true");
+    let _daemon = world.daemon().await;
+    world.upload("later", "bytes").await;
+    world.until_copied("later").await;
+    assert_eq!(row(&world, "photo").await, "parked parked -");
+    // Somebody has it still.
+    world.bucket("b2").put("photo", "bytes of photo");
+    assert!(world.run(&["retry", "photo"]).await.status.success());
+    world
+        .until("SELECT b2 IS NOT NULL AND wasabi IS NOT NULL FROM copyhold.object_copies WHERE object_key = 'photo'")
+        .await;
+    assert_eq!(verified(&world, &["photo"]).await.0, 0);
+}
+
+#[tokio::test]
+async fn an_object_that_is_registered_again_while_it_is_read_is_not_damaged() {
+    let world = copied(&["photo"]).await;
+    let gate = Gate::new();
+    world.bucket("wasabi").put("photo", "newer");
+    // The second reading of what is other than recorded waits.
+    world.bucket("wasabi").order(Fault::HoldAnswer(gate.clone()), When::op(Op::GetObject).skip(1).next(1));
+    let running = world.run(&["verify", "photo", "--replica", "wasabi", "--json"]);
+    let again = async {
+        soon("the copy is read again", gate.holds(1)).await;
+        world.value("SELECT copyhold.register('photo')").await;
+        world.execute("UPDATE copyhold.object_copies SET wasabi = 7").await;
+        gate.open();
+    };
+    let (output, ()) = tokio::join!(running, again);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // There is nothing left that it could say.
+    assert_eq!(output.status.code(), Some(2), "{found}");
+    assert_eq!((&of(&found, "wasabi")["changed_meanwhile"], &of(&found, "wasabi")["damaged"]), (&1.into(), &0.into()));
+    assert_eq!(world.value("SELECT wasabi FROM copyhold.object_copies").await.unwrap(), "7");
+}
+
+#[tokio::test]
+async fn a_leased_object_is_taken_back_when_its_lease_has_ended() {
+    let world = copied(&["photo"]).await;
+    world.bucket("scw").delete("photo");
+    world.execute("UPDATE copyhold.object_copies SET lock = 8000000000000000000, lease = 7").await;
+    let mut holder = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM copyhold.object_copies FOR UPDATE").execute(&mut *holder).await.unwrap();
+    let freed = async {
+        // Asked twice for what is not there, then it wants to write.
+        soon("the copy is looked for", world.bucket("scw").arrived(Op::GetObject, 2)).await;
+        assert_eq!(row(&world, "photo").await, "ok ok ok");
+        holder.commit().await.unwrap();
+        world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
+    };
+    let ((code, text), ()) = tokio::join!(verified(&world, &["photo"]), freed);
+    assert_eq!(code, 1, "{text}");
+    assert_eq!(row(&world, "photo").await, "ok ok due");
+}
+
+#[tokio::test]
+async fn a_record_is_taken_back_only_if_the_row_is_what_was_looked_into_and_in_nobodys_hands() {
+    let world = World::new().await;
+    world.insert("photo").await;
+    world.execute("UPDATE copyhold.object_copies SET scw = 7, due_wasabi = NULL").await;
+    let queue = world.queue();
+    let object = queue.recorded_of(&[key("photo")]).await.unwrap().remove(0);
+    let why = Failure { class: Class::Gone, message: "not there".into(), retry_after: None, source: None };
+    let refuted = |at| Refuted { replica: replica("scw"), recorded_at: at, park: false, why: why.clone() };
+    let what =
+        |at, generation| TakeBack { key: key("photo"), generation, refuted: vec![refuted(at)], park_the_rest: true };
+    let asked = async |at, generation| queue.take_back(&what(at, generation)).await.unwrap();
+    let now = object.generation;
+    assert_eq!(asked(8, now).await, Answer::Changed);
+    assert_eq!(asked(7, Generation(now.0 + 1)).await, Answer::Changed);
+    world.execute("UPDATE copyhold.object_copies SET lock = 8000000000000000000, lease = 7").await;
+    assert_eq!(asked(7, now).await, Answer::Busy);
+    world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
+    let mut holder = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM copyhold.object_copies FOR UPDATE").execute(&mut *holder).await.unwrap();
+    assert_eq!(asked(7, now).await, Answer::Busy);
+    assert_eq!(asked(8, now).await, Answer::Changed);
+    holder.commit().await.unwrap();
+    assert_eq!(row(&world, "photo").await, "ok - ok");
+    assert_eq!(asked(7, now).await, Answer::Recorded);
+    // What is on record stays so, and what is not wanted too.
+    assert_eq!(row(&world, "photo").await, "ok - due");
+    assert_eq!(asked(7, now).await, Answer::Changed);
+    let told = "SELECT replica || ' ' || class || ' ' || message || ' ' || attempts FROM copyhold.copy_failures";
+    assert_eq!(world.value(told).await.unwrap(), "scw gone not there 0");
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_unknown_and_given_up_and_the_others_are_verified() {
+    let keys: Vec<_> = (0..40).map(|i| format!("k{i:02}")).collect();
+    let world = copied(&keys.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    world.bucket("wasabi").order(Fault::forbidden("AccessDenied"), When::op(Op::GetObject));
+    world.bucket("scw").damage("k39", 0);
+    let (code, found) = report(&world, &["--prefix", "k"]).await;
+    assert_eq!(code, 2);
+    assert_eq!((&found["outcome"], &found["objects"]), (&"incomplete".into(), &40.into()));
+    assert_eq!(of(&found, "wasabi")["unreadable"], 40);
+    let gave_up = of(&found, "wasabi")["gave_up"].as_str().unwrap();
+    assert!(gave_up.starts_with("20 copies in a row could not be read, the last: source wasabi: GetObject: 403"));
+    assert!(world.bucket("wasabi").calls(Op::GetObject) < 40);
+    assert_eq!((&of(&found, "scw")["damaged"], &of(&found, "scw")["identical"]), (&1.into(), &39.into()));
+    assert_eq!(world.value("SELECT count(wasabi) FROM copyhold.object_copies").await.unwrap(), "40");
+    let (code, text) = verified(&world, &["k00", "--replica", "wasabi"]).await;
+    assert_eq!(code, 2);
+    assert!(text.contains("could not be read, and stays as it is\n  wasabi of \"k00\": source wasabi: "), "{text}");
+}
+
+#[tokio::test]
+async fn bytes_that_are_damaged_on_the_way_are_no_damage_of_the_copy() {
+    let world = copied(&["once", "always"]).await;
+    let flip = |n| When::op(Op::GetObject).key("once").next(n);
+    world.bucket("wasabi").order(Fault::FlipBody { at: 3 }, flip(1));
+    let bucket = world.bucket("scw");
+    for at in 0..3 {
+        bucket.order(Fault::FlipBody { at }, When::op(Op::GetObject).key("always").next(1));
+    }
+    let (code, found) = report(&world, &["once", "always"]).await;
+    assert_eq!(code, 2);
+    let wasabi = of(&found, "wasabi");
+    assert_eq!((&wasabi["identical"], &wasabi["damaged_on_the_way"]), (&2.into(), &1.into()));
+    assert_eq!((&of(&found, "scw")["identical"], &of(&found, "scw")["unreadable"]), (&1.into(), &1.into()));
+    assert_eq!(row(&world, "always").await, "ok ok ok");
+}
+
+#[tokio::test]
+async fn a_quick_look_believes_the_store_as_far_as_it_says_something_and_says_so() {
+    let mut world = copied(&["photo", "gone", "short"]).await;
+    // A store that keeps checksums; of the other nobody knows.
+    world.rewrite(|text| text.replace("[replicas.scw]", "[replicas.scw]\nprovider = \"aws\""));
+    let (wasabi, scw) = (world.bucket("wasabi"), world.bucket("scw"));
+    scw.declare_crc64("photo");
+    // Neither store has noticed.
+    scw.damage("photo", 1);
+    wasabi.damage("photo", 1);
+    wasabi.delete("gone");
+    wasabi.put("short", "short");
+    let before = (wasabi.calls(Op::GetObject), scw.calls(Op::GetObject));
+    let (code, found) = report(&world, &["--quick", "--sample", "100%"]).await;
+    assert_eq!(code, 1);
+    let told = |replica: &str| {
+        ["same_checksum", "same_size", "identical", "missing", "damaged"].map(|of_it| {
+            let number = &of(&found, replica)[of_it];
+            number.as_u64().unwrap()
+        })
+    };
+    assert_eq!(told("scw"), [1, 2, 0, 0, 0]);
+    assert_eq!(told("wasabi"), [0, 1, 0, 1, 1]);
+    // What does not fit is looked into, and nothing else is read.
+    assert_eq!((wasabi.calls(Op::GetObject), scw.calls(Op::GetObject)), (before.0 + 4, before.1));
+    let (_, text) = verified(&world, &["--quick", "photo"]).await;
+    assert!(text.contains("same checksum") && text.contains("without --quick its bytes are read"), "{text}");
+    // A checksum that is not the one on record is no news to be believed either.
+    scw.put("photo", "bytes of phoTo");
+    scw.declare_crc64("photo");
+    let (code, found) = report(&world, &["--quick", "photo", "--replica", "scw"]).await;
+    assert_eq!((code, &of(&found, "scw")["damaged"]), (1, &1.into()));
+}
+
+#[tokio::test]
+async fn a_sample_is_about_as_large_as_was_asked_for_and_the_same_with_the_same_seed() {
+    let world = World::new().await;
+    world
+        .execute(
+            "INSERT INTO copyhold.object_copies (object_key, b2) SELECT 'k' || i, 1 FROM generate_series(1, 25000) i",
+        )
+        .await;
+    let queue = world.queue();
+    let drawn = async |seed| {
+        let range = Range { prefix: None, sample: Some(Sample { share: 0.01, seed }) };
+        let (mut keys, mut after, mut pages) = (Vec::new(), None, 0);
+        loop {
+            let page = queue.recorded_page(&range, after.as_ref()).await.unwrap();
+            pages += 1;
+            keys.extend(page.objects.into_iter().map(|object| object.key));
+            after = page.last;
+            if after.is_none() {
+                return (keys, pages);
+            }
+        }
+    };
+    let (sample, pages) = drawn(7).await;
+    // 250, five standard deviations either way.
+    assert!((171..329).contains(&sample.len()), "{}", sample.len());
+    assert!(sample.is_sorted() && pages == 11, "{pages}");
+    // Rows move about in the table, and others come.
+    world.execute("UPDATE copyhold.object_copies SET size_bytes = 1").await;
+    world.insert("k25001x").await;
+    let again = drawn(7).await.0;
+    assert_eq!(again.iter().filter(|k| k.as_str() != "k25001x").cloned().collect::<Vec<_>>(), sample);
+    let other = drawn(8).await.0;
+    assert!(other.iter().filter(|k| sample.contains(k)).count() < 20);
+    let (code, found) = report(&world, &["--sample", "1%", "--seed", "7"]).await;
+    assert_eq!((code, found["objects"].as_u64().unwrap()), (2, again.len() as u64));
+    assert_eq!((&found["sample"]["seed"], &found["sample"]["percent"]), (&7.into(), &1.0.into()));
+    assert_eq!(of(&found, "b2")["not_known_yet"], found["objects"]);
+    let drawn_for_us = report(&world, &["--sample", "1%"]).await.1["sample"]["seed"].as_u64();
+    assert!(drawn_for_us.is_some());
+}
+
+#[tokio::test]
+async fn a_prefix_means_its_own_bytes() {
+    let world = World::new().await;
+    let keys =
+        ["a%b", "axb", "a_b/1", "a_b/2", "a\\b", "a\\", "\u{1f600}", "\u{1f600}x", "\u{1f601}", "a'b", "\u{10ffff}z"];
+    for key in keys {
+        world.insert(key).await;
+    }
+    for (prefix, found) in [
+        ("a%", 1),
+        ("a_", 2),
+        ("a_b/", 2),
+        ("a\\", 2),
+        ("\u{1f600}", 2),
+        ("a'", 1),
+        ("\u{10ffff}", 1),
+        ("a", 7),
+        ("axb", 1),
+    ] {
+        let (code, report) = report(&world, &["--prefix", prefix]).await;
+        // Nobody has read any of them, so there is nothing to compare.
+        assert_eq!((code, report["objects"].as_u64()), (2, Some(found)), "{prefix}");
+    }
+    let (code, text) = verified(&world, &["--prefix", "A\u{1b}"]).await;
+    assert_eq!((code, text.as_str()), (2, "error: no key that begins with \"A\\u{1b}\" is registered\n"));
+}
+
+#[tokio::test]
+async fn what_was_stopped_says_how_to_go_on() {
+    let keys = ["k0", "k1", "k2", "k3", "k4"];
+    let world = copied(&keys).await;
+    world.bucket("scw").damage("k4", 0);
+    let gate = Gate::new();
+    let held = world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::GetObject).key("k2"));
+    let mut command = world.program(&["verify", "--prefix", "k", "--workers", "1", "--json"]);
+    let child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+    soon("the third is being read", gate.holds(1)).await;
+    kill_process(pid, Signal::INT).unwrap();
+    let output = soon("it ends", child.wait_with_output()).await.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&found["stopped"], &found["up_to"], &found["objects"]), (&true.into(), &"k1".into(), &2.into()));
+    held.clear();
+    let (code, found) = report(&world, &["--prefix", "k", "--after", "k1"]).await;
+    assert_eq!((code, &found["objects"], &found["up_to"]), (1, &3.into(), &Value::Null));
+    assert_eq!(found["findings"][0]["key"], "k4");
+}
+
+#[tokio::test]
+async fn the_document_names_everything_and_has_no_surprises() {
+    let world = copied(&["photo\u{7}"]).await;
+    world.bucket("scw").damage("photo\u{7}", 0);
+    let (_, mut found) = report(&world, &["photo\u{7}", "nobody", "--replica", "scw", "--replica", "scw"]).await;
+    let why = found["findings"][0]["why"].take();
+    assert!(why.as_str().unwrap().starts_with("replica scw: its copy has other bytes than were recorded"), "{why}");
+    assert!(found["seconds"].take().as_f64().unwrap() > 0.0);
+    assert_eq!(
+        found,
+        json!({
+            "outcome": "incomplete", "quick": false, "dry_run": false, "sample": null, "objects": 1, "seconds": null,
+            "replicas": [{
+                "replica": "scw", "primary": false, "copies": 1, "identical": 0, "same_checksum": 0, "same_size": 0,
+                "missing": 0, "damaged": 1, "changed": 0, "not_known_yet": 0, "unreadable": 0, "changed_meanwhile": 0,
+                "damaged_on_the_way": 0, "taken_back": 1, "not_written": 0, "bytes_read": 30, "requests": 2, "gave_up": null
+            }],
+            "not_verified": [],
+            "findings": [{ "key": "photo\u{7}", "replica": "scw", "what": "damaged", "then": "requeued", "why": null }],
+            "findings_not_listed": 0, "lost": [], "lost_not_listed": 0, "unreadable": [], "unreadable_not_listed": 0,
+            "not_registered": ["nobody"], "stopped": false, "error": null, "up_to": null
+        })
+    );
+    let (_, text) = verified(&world, &["photo\u{7}", "--dry-run"]).await;
+    assert!(!text.contains('\u{7}'), "{text}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_meant_is_refused_in_words() {
+    let mut world = copied(&["photo"]).await;
+    world.rewrite(|text| text.replace("[replicas.scw]", "[replicas.scw]\nread = false"));
+    for (arguments, words) in [
+        (
+            ["--replica", "nobody", "photo"].as_slice(),
+            "there is no replica \"nobody\"; the configuration has b2, scw, wasabi",
+        ),
+        (&["--replica", "scw", "photo"], "--replica: scw cannot be verified: read = false in [replicas.scw]"),
+        (&["--prefix", ""], "--prefix is empty; if all objects are meant, say --sample 100%"),
+        (&["--prefix", "x"], "no key that begins with \"x\" is registered"),
+        (&["--sample", "0%"], "more than 0% and at most 100%"),
+        (&["--sample", "101%"], "more than 0% and at most 100%"),
+        (&["--sample", "0.1"], "say how many per cent: 0.1%"),
+        (&["photo", "--prefix", "p"], "cannot be used with"),
+        (&["--seed", "1", "photo"], "--sample"),
+        (&["--workers", "0", "photo"], "a number from 1 to 256"),
+        (&[""], "a key cannot be empty"),
+        (&[], "required arguments were not provided"),
+        (&["nobody"], "not registered\n  \"nobody\""),
+    ] {
+        let (code, text) = verified(&world, arguments).await;
+        assert_eq!(code, 2, "{arguments:?}: {text}");
+        assert!(text.contains(words), "{arguments:?}: {text}");
+    }
+    // What the configuration says is told, and is no fault.
+    let (code, text) = verified(&world, &["photo"]).await;
+    assert_eq!(code, 0);
+    assert!(text.contains("scw was not verified: read = false"), "{text}");
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_not_the_pinned_one_is_not_taken_for_it() {
+    let mut world = copied(&["photo"]).await;
+    world.s3.create_bucket("another", BucketOptions::default());
+    world.rewrite(|text| text.replace("photos-wasabi", "another"));
+    let (code, text) = verified(&world, &["photo"]).await;
+    assert_eq!(code, 2);
+    assert!(text.contains("wasabi was not verified: its recorded copies are in bucket photos-wasabi"), "{text}");
+    assert_eq!(row(&world, "photo").await, "ok ok ok");
+}
