@@ -7,21 +7,23 @@ use super::{
     ours::Ours,
 };
 
-const WORKERS: u32 = 64;
+/// Objects under way. One target may keep three quarters of the workers, and all of these want the same targets.
+const OBJECTS: u32 = 64;
+const WORKERS: u32 = 85;
 const FOR: Duration = Duration::from_mins(1);
 const BUDGET_MIB: f64 = 256.0;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 pub(super) async fn play() -> anyhow::Result<()> {
-    println!("- {WORKERS} workers inside objects of 5 GiB");
+    println!("- {OBJECTS} workers inside objects of 5 GiB");
     // All of one content, which is hashed once.
-    let stores = Stores::elsewhere((1..=WORKERS).map(|i| format!("object-{i}:1:5GiB"))).await?;
+    let stores = Stores::elsewhere((1..=OBJECTS).map(|i| format!("object-{i}:1:5GiB"))).await?;
     let settings = format!("[workers]\ncount = {WORKERS}\nreserved = 0\nmemory = \"{BUDGET_MIB}MiB\"\n");
     let mut ours = Ours::begin(&stores, &settings).await?;
     let (idle, _) = ours.daemon.resident_mib()?;
-    ours.stage.register(WORKERS).await?;
+    ours.stage.register(OBJECTS).await?;
     let leased = "SELECT count(lock) FROM copyhold.object_copies";
-    while ours.stage.count(leased).await? < i64::from(WORKERS) {
+    while ours.stage.count(leased).await? < i64::from(OBJECTS) {
         ours.daemon.check()?;
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -29,7 +31,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
     while begun.elapsed() < FOR {
         ours.daemon.check()?;
         let now = ours.stage.count(leased).await?;
-        anyhow::ensure!(now == i64::from(WORKERS), "{now} of {WORKERS} are under way");
+        anyhow::ensure!(now == i64::from(OBJECTS), "{now} of {OBJECTS} are under way");
         tokio::time::sleep(LOOK_EVERY).await;
     }
     let (resident, peak) = ours.daemon.resident_mib()?;

@@ -67,8 +67,8 @@ impl AnswerBody {
         Self { ill: Some(Illness::Drip { each, pause }), ..Self::sound(inner) }
     }
 
-    pub fn counted(self, count: Sent) -> Self {
-        Self { count: Some(count), ..self }
+    pub fn counted(self, count: Option<Sent>) -> Self {
+        Self { count, ..self }
     }
 
     /// The next bytes, at most `most` of them.

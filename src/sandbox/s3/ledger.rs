@@ -73,12 +73,12 @@ impl Counts {
     }
 }
 
-/// Bytes of bodies, aws-chunked or not, that passed so far, those of requests that failed included.
+/// Bytes of bodies that passed so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Moved {
-    /// In requests.
+    /// In requests, aws-chunked or not, whatever became of them.
     pub received: u64,
-    /// In answers, as far as the connection took them.
+    /// In answers that are no errors, as far as the connection took them.
     pub sent: u64,
 }
 

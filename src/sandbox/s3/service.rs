@@ -98,7 +98,7 @@ async fn answer_without_id(
         Some(Fault::WrongEtag) => wrong_etag(&mut response),
         _ => {}
     }
-    let sent = Sent { ledger, op: call.op };
+    let sent = response.status().is_success().then_some(Sent { ledger, op: call.op });
     Ok(response.map(|body| infect(body, rule.as_deref(), fate).counted(sent)))
 }
 

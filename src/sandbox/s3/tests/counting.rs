@@ -89,6 +89,8 @@ async fn bytes_are_counted_as_they_pass_whatever_becomes_of_the_call() {
         .await;
     assert_eq!(s.b2.moved(Op::PutObject).received, 1003);
     assert_eq!(s.b2.moved(Op::GetObject), Moved { received: 0, sent: 1010 });
+    let _ = s.client.get_object().bucket("b2").key("a").range("bytes=1000-").send().await.unwrap_err();
+    assert_eq!(s.b2.moved(Op::GetObject).sent, 1010, "what an error says is no object");
     s.b2.forget_counts();
     assert_eq!(s.b2.moved(Op::GetObject), Moved::default());
 }
