@@ -6,14 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::metrics::Metrics;
+use super::{metrics::Metrics, process};
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 const START_MAY_TAKE: Duration = Duration::from_mins(1);
-/// In which Linux tells CPU time, on every architecture that this is likely to see.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// `copyhold run` as a process of its own. Killed when dropped.
 pub struct Daemon {
@@ -25,6 +23,11 @@ pub struct Daemon {
 impl Daemon {
     /// Starts it with the configuration in `folder`, and waits until it copies to both targets.
     pub async fn start(folder: &Path) -> anyhow::Result<Self> {
+        Self::start_for(folder, &["wasabi".to_owned(), "scw".to_owned()]).await
+    }
+
+    /// The same with other targets.
+    pub async fn start_for(folder: &Path, targets: &[String]) -> anyhow::Result<Self> {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let log = folder.join(format!("daemon-{}.log", STARTED.fetch_add(1, Ordering::Relaxed)));
         let process = Command::new(env!("CARGO_BIN_EXE_copyhold"))
@@ -38,7 +41,7 @@ impl Daemon {
         let id = process.id().context("a daemon ended while it started")?;
         let mut daemon = Self { process, id, log };
         let deadline = Instant::now() + START_MAY_TAKE;
-        while !["Copying to wasabi", "Copying to scw"].iter().all(|words| daemon.said().contains(words)) {
+        while !targets.iter().all(|target| daemon.said().contains(&format!("Copying to {target}"))) {
             if daemon.process.try_wait()?.is_some() || Instant::now() > deadline {
                 bail!("a daemon did not start; it said\n{}", daemon.said());
             }
@@ -69,17 +72,18 @@ impl Daemon {
 
     /// Resident memory now, and the most that it ever was, in MiB.
     pub fn resident_mib(&self) -> anyhow::Result<(f64, f64)> {
-        let page = fs::read_to_string(format!("/proc/{}/status", self.id))?;
-        Ok((mib(&page, "VmRSS:")?, mib(&page, "VmHWM:")?))
+        process::resident_mib(self.id)
     }
 
     /// What it has computed so far, in and for it.
     pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let page = fs::read_to_string(format!("/proc/{}/stat", self.id))?;
-        // The name of the program, in parentheses, may hold anything.
-        let (_, numbers) = page.rsplit_once(')').context("a page of numbers")?;
-        let ticks = numbers.split_whitespace().skip(11).take(2).map(str::parse::<u32>);
-        Ok(f64::from(ticks.sum::<Result<u32, _>>()?) / TICKS_PER_SECOND)
+        process::cpu_seconds(self.id)
+    }
+
+    /// Kills it at once, as a lost machine would, and waits until it is gone.
+    pub async fn kill(mut self) -> anyhow::Result<()> {
+        self.check()?;
+        Ok(self.process.kill().await?)
     }
 
     /// Asks it to end and waits for that.
@@ -93,11 +97,4 @@ impl Daemon {
         }
         Ok(())
     }
-}
-
-/// The value of a line like `VmHWM: 123456 kB`.
-fn mib(page: &str, name: &str) -> anyhow::Result<f64> {
-    let line = page.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
-    let kib: u32 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(f64::from(kib) / 1024.0)
 }

@@ -9,6 +9,7 @@ pub mod bare;
 pub mod daemon;
 pub mod machine;
 pub mod metrics;
+pub mod process;
 pub mod report;
 pub mod stage;
 pub mod stores;

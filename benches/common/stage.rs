@@ -10,7 +10,7 @@ use copyhold::{
 use sqlx::PgPool;
 use tempfile::TempDir;
 
-use super::{daemon::Daemon, machine, stores::Stores};
+use super::{daemon::Daemon, machine, process, stores::Stores};
 
 /// Where PostgreSQL's commits go. It is durable on both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +39,12 @@ impl Disk {
     }
 }
 
-/// A durable PostgreSQL with our tables, and a configuration that copies from `b2` to `wasabi` and `scw`.
+/// A durable PostgreSQL with our tables, and a configuration that copies from `b2` to the others.
 pub struct Stage {
     pub config: Config,
     pub pool: PgPool,
+    /// By their names.
+    targets: Vec<String>,
     folder: TempDir,
     cluster: Cluster,
 }
@@ -50,15 +52,25 @@ pub struct Stage {
 impl Stage {
     /// `settings`: further sections of the configuration. All else is as it comes.
     pub async fn begin(disk: Disk, stores: &Stores, settings: &str) -> anyhow::Result<Self> {
+        Self::begin_as(disk, |database| stores.configuration(database, settings)).await
+    }
+
+    /// The same with a configuration of the caller's, who is given the database's URL.
+    pub async fn begin_as(
+        disk: Disk,
+        configuration: impl FnOnce(&str) -> anyhow::Result<String>,
+    ) -> anyhow::Result<Self> {
         let cluster = Cluster::start(disk.options()).await?;
         cluster.create_database("app", None).await?;
         let folder = TempDir::new()?;
         let path = folder.path().join("copyhold.toml");
-        fs::write(&path, stores.configuration(&cluster.url("app"), settings)?)?;
+        fs::write(&path, configuration(&cluster.url("app"))?)?;
         let config = config::load(&path, Vec::<(String, String)>::new())?;
         queue::migrate(&config).await?;
         let pool = PgPool::connect(&cluster.url("app")).await?;
-        let stage = Self { config, pool, folder, cluster };
+        let targets =
+            config.replicas.iter().map(|replica| replica.name.to_string()).filter(|name| name != "b2").collect();
+        let stage = Self { config, pool, targets, folder, cluster };
         stage.describe(disk).await?;
         Ok(stage)
     }
@@ -82,9 +94,9 @@ impl Stage {
         self.folder.path().join("copyhold.toml")
     }
 
-    /// Starts a daemon of the real program, and waits until it copies to both targets.
+    /// Starts a daemon of the real program, and waits until it copies to all targets.
     pub async fn daemon(&self) -> anyhow::Result<Daemon> {
-        Daemon::start(self.folder.path()).await
+        Daemon::start_for(self.folder.path(), &self.targets).await
     }
 
     /// Waits until this many daemons have found nothing to do.
@@ -105,19 +117,32 @@ impl Stage {
 
     /// Objects that lack a copy or are leased.
     pub async fn unfinished(&self) -> anyhow::Result<i64> {
-        self.count(
-            "SELECT count(*) FROM copyhold.object_copies WHERE wasabi IS NULL OR scw IS NULL OR lock IS NOT NULL",
-        )
-        .await
+        let lacks = self.targets.join(" IS NULL OR ");
+        let sql = format!("SELECT count(*) FROM copyhold.object_copies WHERE {lacks} IS NULL OR lock IS NOT NULL");
+        // Names of replicas, which the configuration has checked.
+        Ok(sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&self.pool).await?)
     }
 
     /// From the first registration to the last record, by the database's clock.
     pub async fn took(&self) -> anyhow::Result<Duration> {
-        let micros = self
-            .count("SELECT max(greatest(wasabi, scw)) - min(created_at) FROM copyhold.object_copies")
-            .await
-            .context("nothing was registered")?;
-        Ok(Duration::from_micros(u64::try_from(micros)?))
+        self.took_since(0).await
+    }
+
+    /// The same of those rows that came after this one.
+    pub async fn took_since(&self, id: i64) -> anyhow::Result<Duration> {
+        let last = self.targets.join(", ");
+        let sql = format!("SELECT max(greatest({last})) - min(created_at) FROM copyhold.object_copies WHERE id > $1");
+        // Names of replicas, which the configuration has checked.
+        let sql = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(id);
+        let micros: Option<i64> = sql.fetch_one(&self.pool).await?;
+        Ok(Duration::from_micros(u64::try_from(micros.context("nothing was registered")?)?))
+    }
+
+    /// What PostgreSQL has computed so far, in all its processes.
+    pub async fn database_cpu_seconds(&self) -> anyhow::Result<f64> {
+        let ours: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&self.pool).await?;
+        let first = process::parent_of(u32::try_from(ours)?)?;
+        Ok(process::cpu_seconds(first)? + process::cpu_seconds_of_children(first)?)
     }
 
     /// A query's only value.

@@ -7,11 +7,15 @@ use tokio::{
     process::{Child, Command},
 };
 
+use super::process;
+
 /// The buckets of three replicas in one S3 server.
 pub struct Stores {
     pub endpoint: String,
     pub access_key_id: String,
     pub secret_access_key: String,
+    /// The source first.
+    replicas: Vec<&'static str>,
     server: Server,
 }
 
@@ -31,11 +35,17 @@ impl Stores {
 
     /// In this process, so that calls can be counted.
     pub async fn here() -> anyhow::Result<Self> {
+        Self::here_as(&Self::REPLICAS, &BucketOptions::default()).await
+    }
+
+    /// The same with a source and any number of targets, and with buckets like these.
+    pub async fn here_as(replicas: &[&'static str], options: &BucketOptions) -> anyhow::Result<Self> {
         let server = S3Server::start().await?;
-        for replica in Self::REPLICAS {
-            server.create_bucket(&Self::bucket_of(replica), BucketOptions::default());
+        for replica in replicas {
+            server.create_bucket(&Self::bucket_of(replica), options.clone());
         }
         Ok(Self {
+            replicas: replicas.to_vec(),
             endpoint: server.endpoint(),
             access_key_id: server.access_key_id().to_owned(),
             secret_access_key: server.secret_access_key().to_owned(),
@@ -45,12 +55,20 @@ impl Stores {
 
     /// In a process of their own, which keep no bytes. `b2` has these objects, each `KEY:SEED:SIZE`.
     pub async fn elsewhere(synthetic: impl IntoIterator<Item = String>) -> anyhow::Result<Self> {
+        let bucket = Self::bucket_of("b2");
+        Self::launch(synthetic.into_iter().flat_map(|object| ["--synthetic".into(), format!("{bucket}/{object}")]))
+            .await
+    }
+
+    /// The same with `object-1` to `object-{objects}`, each of other bytes.
+    pub async fn elsewhere_numbered(objects: u32, bytes: u64) -> anyhow::Result<Self> {
+        Self::launch(["--numbered".into(), format!("{}:{objects}:{bytes}", Self::bucket_of("b2"))]).await
+    }
+
+    async fn launch(objects: impl IntoIterator<Item = String>) -> anyhow::Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_copyhold"));
         let buckets = Self::REPLICAS.map(Self::bucket_of);
-        command.args(["sandbox-s3", "--digest-only", "--buckets", &buckets.join(",")]);
-        for object in synthetic {
-            command.args(["--synthetic", &format!("{}/{object}", buckets[0])]);
-        }
+        command.args(["sandbox-s3", "--digest-only", "--buckets", &buckets.join(",")]).args(objects);
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let output = process.stdout.take().context("no pipe to the stores")?;
         let mut line = String::new();
@@ -62,11 +80,20 @@ impl Stores {
             value.map(str::to_owned).with_context(|| format!("the stores did not say their {name}"))
         };
         Ok(Self {
+            replicas: Self::REPLICAS.to_vec(),
             endpoint: word("endpoint")?,
             access_key_id: word("access_key_id")?,
             secret_access_key: word("secret_access_key")?,
             server: Server::Elsewhere(process),
         })
+    }
+
+    /// What they have computed so far, of which nothing is known if they are in this process.
+    pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        match &self.server {
+            Server::Here(_) => bail!("the stores are in this process"),
+            Server::Elsewhere(process) => process::cpu_seconds(process.id().context("the stores ended")?),
+        }
     }
 
     /// Seen from inside, which works only for those in this process.
@@ -100,7 +127,7 @@ impl Stores {
     /// Of a daemon that copies between them.
     pub fn configuration(&self, database: &str, settings: &str) -> anyhow::Result<String> {
         let mut text = format!("primary = \"b2\"\n[database]\nurl = \"{database}\"\n");
-        for replica in Self::REPLICAS {
+        for replica in &self.replicas {
             write!(
                 text,
                 "[replicas.{replica}]\nendpoint = \"{}\"\nregion = \"us-east-1\"\nbucket = \"{}\"\npath_style = true\n\

@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, str::FromStr};
+use std::{collections::HashMap, net::SocketAddr, str::FromStr};
 
 use anyhow::{Context as _, bail};
 use bytesize::ByteSize;
@@ -25,6 +25,41 @@ pub(super) struct Args {
     /// An object whose bytes follow from a seed and take no memory, as BUCKET/KEY:SEED:SIZE; may be given again
     #[arg(long, value_name = "OBJECT")]
     synthetic: Vec<Made>,
+    /// Synthetic objects `object-1` to `object-COUNT`, each of the seed of its number, as BUCKET:COUNT:SIZE
+    #[arg(long, value_name = "OBJECTS")]
+    numbered: Option<Numbered>,
+}
+
+/// Synthetic objects that are numbered.
+#[derive(Debug, Clone)]
+struct Numbered {
+    bucket: String,
+    count: u64,
+    size: ByteSize,
+}
+
+impl FromStr for Numbered {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let understood = || {
+            let (rest, size) = text.rsplit_once(':')?;
+            let (bucket, count) = rest.rsplit_once(':')?;
+            Some(Self { bucket: bucket.to_owned(), count: count.parse().ok()?, size: size.parse().ok()? })
+        };
+        understood().ok_or("write it like b2:1000:10KiB, with the bucket, how many and a size")
+    }
+}
+
+impl Numbered {
+    fn objects(self) -> impl Iterator<Item = Made> {
+        let Self { bucket, count, size } = self;
+        (1..=count).map(move |i| Made {
+            bucket: bucket.clone(),
+            key: format!("object-{i}"),
+            object: Synthetic::new(i, size.as_u64()),
+        })
+    }
 }
 
 /// A synthetic object and its place.
@@ -58,7 +93,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Verdict> {
         let options = if args.digest_only { BucketOptions::digest_only() } else { BucketOptions::default() };
         server.create_bucket(bucket, options);
     }
-    make(&server, args.synthetic).await?;
+    let numbered = args.numbered.into_iter().flat_map(Numbered::objects);
+    make(&server, args.synthetic.into_iter().chain(numbered)).await?;
     show::line(&format!(
         "endpoint={} access_key_id={} secret_access_key={}",
         server.endpoint(),
@@ -72,21 +108,33 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Verdict> {
     Ok(Verdict::Good)
 }
 
-/// Reads each object once to hash it, which takes seconds per GiB: so all at the same time.
-async fn make(server: &S3Server, objects: Vec<Made>) -> anyhow::Result<()> {
+/// Reads each object once to hash it, which takes seconds per GiB: so large ones all at the same time, and those that
+/// are alike once.
+async fn make(server: &S3Server, objects: impl Iterator<Item = Made>) -> anyhow::Result<()> {
     let known = server.buckets();
-    let mut making = JoinSet::new();
+    let mut alike = HashMap::<_, Vec<_>>::new();
     for Made { bucket, key, object } in objects {
         if !known.contains(&bucket) {
             bail!("--synthetic: there is no bucket \"{}\"", bucket.escape_default());
         }
         let bucket = server.bucket(&bucket);
+        if object.size_bytes > PART_BYTES {
+            alike.entry((object.seed, object.size_bytes)).or_default().push((bucket, key));
+        } else {
+            bucket.put_synthetic(&key, object);
+        }
+    }
+    let mut making = JoinSet::new();
+    for ((seed, size_bytes), places) in alike {
+        let object = Synthetic::new(seed, size_bytes);
         making.spawn_blocking(move || {
-            if object.size_bytes > PART_BYTES {
-                bucket.put_synthetic_in_parts(&key, object, PART_BYTES);
-            } else {
-                bucket.put_synthetic(&key, object);
+            let (first, others) = places.split_first()?;
+            first.0.put_synthetic_in_parts(&first.1, object, PART_BYTES);
+            let etag = first.0.inspect(&first.1)?.etag;
+            for (bucket, key) in others {
+                bucket.put_synthetic_as(key, object, &etag);
             }
+            Some(())
         });
     }
     while let Some(made) = making.join_next().await {

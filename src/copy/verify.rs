@@ -58,7 +58,7 @@ pub async fn read(store: &Store, key: &ObjectKey, came: impl Fn(u64)) -> Result<
         Some(etag) if etag.is_md5(&md5) => Tag::Confirms,
         Some(_) => Tag::Contradicts,
     };
-    Ok(Reading { content: crc.content(), tag, last_modified: head.last_modified })
+    Ok(Reading { content: crc, tag, last_modified: head.last_modified })
 }
 
 /// Reads a recorded copy once more and holds it against what is known of the object. *Gone* and *corrupt* speak of the
@@ -84,7 +84,7 @@ pub(super) async fn prove(
     sent_hash: bool,
 ) -> Result<Verified, Failure> {
     let equal = match parts {
-        [whole] => answered.is_md5(whole),
+        [whole] => answered.is_md5(whole) || answered.is_of_parts(parts),
         parts => answered.is_of_parts(parts),
     };
     let in_parts = parts.len() != 1;

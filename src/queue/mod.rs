@@ -38,11 +38,8 @@ mod swept;
 mod take_back;
 mod turn;
 mod unclaim;
-<<<<<<< HEAD
 mod uploads;
-=======
 mod verify;
->>>>>>> verify
 mod version;
 
 use std::time::Duration;
@@ -75,11 +72,8 @@ pub use seek::Sought;
 pub use status::{BreakerStatus, DaemonStatus, FailingCopy, ReplicaStatus, Status};
 pub use take_back::{Again, Refuted, TakeBack};
 pub use turn::{PARKED_BY_HAND, Turned};
-<<<<<<< HEAD
 pub use uploads::{Intent, TakenPart, UnfinishedUpload};
-=======
 pub use verify::{Range, RecordedObject, RecordedPage, Sample};
->>>>>>> verify
 pub use version::{SCHEMA_VERSION, SchemaFit};
 
 use crate::domain::{ReplicaName, SchemaName};

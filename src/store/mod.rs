@@ -48,11 +48,8 @@ pub use probe::{Ended as ProbeEnded, EndedBy as ProbeEndedBy, Fact, Left, Report
 pub use profile::{Known, Profile};
 pub use read::{Body, Get, Head};
 pub use reason::Reason;
-<<<<<<< HEAD
-pub use uploads::ListedUpload;
-=======
 pub use stated::Stated;
->>>>>>> verify
+pub use uploads::ListedUpload;
 pub use write::UploadId;
 
 use crate::domain::{Class, ReplicaName};

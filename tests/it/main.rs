@@ -31,9 +31,6 @@ mod rights;
 mod shutdown;
 mod sources;
 mod surface;
-<<<<<<< HEAD
 mod uploads;
-=======
 mod verify;
->>>>>>> verify
 mod world;

@@ -88,15 +88,12 @@ fn arguments(name: &str) -> String {
         "begin_generation" => "'{k1}', '{77}'::bigint[], '{1}'::bigint[], 5, 7, 'b2', 1, false, 'changed'".to_owned(),
         "next_due" => String::new(),
         "unclaim" => "77".to_owned(),
-<<<<<<< HEAD
         look if look.starts_with("look_at_uploads_") => {
             format!("'{}', 1000000", look.trim_start_matches("look_at_uploads_"))
         }
-=======
         "recorded_page" => "'k', 'l', NULL, 0".to_owned(),
         "recorded_sample" => "'k', 'l', -9200000000000000000, 7".to_owned(),
         "take_back" => "'k5', 1, false, '{}', '{}', '{}', 1, false, NULL, NULL, NULL, NULL".to_owned(),
->>>>>>> verify
         "complete" => {
             let (numbers, none) = (same("77::bigint"), "'{}'::text[]");
             let change = format!("{}, {}", same("1::smallint"), same("1::bigint"));

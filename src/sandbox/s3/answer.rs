@@ -11,7 +11,9 @@ use s3s::StdError;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::call::Op;
 use super::connection::{End, Fate};
+use super::ledger::Ledger;
 
 /// How often a dripping body gives something.
 const DRIPS_PER_SECOND: u64 = 20;
@@ -23,6 +25,13 @@ pub(super) struct AnswerBody {
     /// Bytes passed on.
     sent: u64,
     ill: Option<Illness>,
+    count: Option<Sent>,
+}
+
+/// Where what goes out is counted.
+pub(super) struct Sent {
+    pub ledger: Arc<Ledger>,
+    pub op: Op,
 }
 
 enum Illness {
@@ -34,7 +43,7 @@ enum Illness {
 
 impl AnswerBody {
     pub fn sound(inner: s3s::Body) -> Self {
-        Self { inner, ahead: Bytes::new(), sent: 0, ill: None }
+        Self { inner, ahead: Bytes::new(), sent: 0, ill: None, count: None }
     }
 
     pub fn flipped(inner: s3s::Body, at: u64) -> Self {
@@ -56,6 +65,10 @@ impl AnswerBody {
         let each = usize::try_from(bytes_per_second.div_ceil(DRIPS_PER_SECOND).max(1)).unwrap_or(usize::MAX);
         let pause = Box::pin(sleep_until(Instant::now()));
         Self { ill: Some(Illness::Drip { each, pause }), ..Self::sound(inner) }
+    }
+
+    pub fn counted(self, count: Option<Sent>) -> Self {
+        Self { count, ..self }
     }
 
     /// The next bytes, at most `most` of them.
@@ -83,6 +96,32 @@ impl Body for AnswerBody {
     type Error = StdError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StdError>>> {
+        let frame = ready!(self.as_mut().poll_uncounted(cx));
+        if let (Some(Sent { ledger, op }), Some(Ok(frame))) = (&self.count, &frame) {
+            ledger.sent(*op, frame.data_ref().map_or(0, Bytes::len));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // An ill body must be asked to its end, or it would end well.
+        self.ill.is_none() && self.ahead.is_empty() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.inner.size_hint();
+        let ahead = self.ahead.len() as u64;
+        if let Some(exact) = hint.exact() {
+            hint.set_exact(exact + ahead);
+        } else {
+            hint.set_lower(hint.lower() + ahead);
+        }
+        hint
+    }
+}
+
+impl AnswerBody {
+    fn poll_uncounted(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StdError>>> {
         let this = &mut *self;
         let most = match &mut this.ill {
             None if this.ahead.is_empty() => return Pin::new(&mut this.inner).poll_frame(cx),
@@ -125,21 +164,5 @@ impl Body for AnswerBody {
             _ => some,
         };
         Poll::Ready(Some(Ok(Frame::data(some))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        // An ill body must be asked to its end, or it would end well.
-        self.ill.is_none() && self.ahead.is_empty() && self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let mut hint = self.inner.size_hint();
-        let ahead = self.ahead.len() as u64;
-        if let Some(exact) = hint.exact() {
-            hint.set_exact(exact + ahead);
-        } else {
-            hint.set_lower(hint.lower() + ahead);
-        }
-        hint
     }
 }

@@ -12,7 +12,7 @@ use super::checksums::{self, values};
 pub(super) const MOST_BYTES: u64 = 5 * 1024 * 1024 * 1024;
 
 pub(super) struct Declared {
-    md5: Option<[u8; 16]>,
+    pub md5: Option<[u8; 16]>,
     /// Complete only when the trailer has been read.
     pub checksums: Checksum,
     /// Names of the headers that are to follow the body.

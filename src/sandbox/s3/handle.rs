@@ -15,7 +15,7 @@ use super::api::etag::{hex, of_one, of_parts};
 use super::bucket::{Bucket, Unless, Upload};
 use super::call::Op;
 use super::fault::Fault;
-use super::ledger::{Counts, Ledger};
+use super::ledger::{Counts, Ledger, Moved};
 use super::metadata::Metadata;
 use super::object::{Body, Object, Pieces};
 use super::order::{Order, When};
@@ -81,16 +81,25 @@ impl BucketHandle {
 
     /// Stores a made object, whose ETag is its MD5: reads its bytes once, some seconds per GiB.
     pub fn put_synthetic(&self, key: &str, object: Synthetic) {
-        self.place_synthetic(key, object, hex(&object.md5()));
+        let md5 = object.md5();
+        self.shared.known.add(md5, Content { size_bytes: object.size_bytes, hash: object.hash() });
+        self.place_synthetic(key, object, hex(&md5));
     }
 
     /// The same as if it had been uploaded in parts of `part_bytes`; its ETag ends in `-N`.
     pub fn put_synthetic_in_parts(&self, key: &str, object: Synthetic, part_bytes: u64) {
         let starts = (0..object.size_bytes).step_by(usize::try_from(part_bytes).expect("a part fits in memory"));
         let parts = starts.map(|start| {
-            let mut md5 = Md5::new();
-            object.pieces(start..start + part_bytes).for_each(|piece| md5.update(&piece));
-            md5.finalize().into()
+            let (mut md5, mut crc) = (Md5::new(), crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme));
+            let mut size_bytes = 0;
+            for piece in object.pieces(start..start + part_bytes) {
+                md5.update(&piece);
+                crc.update(&piece);
+                size_bytes += piece.len() as u64;
+            }
+            let md5 = md5.finalize().into();
+            self.shared.known.add(md5, Content { size_bytes, hash: ContentHash(crc.finalize()) });
+            md5
         });
         self.place_synthetic(key, object, of_parts(parts));
     }
@@ -199,6 +208,11 @@ impl BucketHandle {
     /// How often the key was put in place over HTTP: PutObject, CopyObject, CompleteMultipartUpload.
     pub fn writes(&self, key: &str) -> u64 {
         self.counts(|c| c.writes(key))
+    }
+
+    /// Bytes that came and went in the bodies of an operation.
+    pub fn moved(&self, op: Op) -> Moved {
+        self.ledger.moved(op)
     }
 
     pub fn counts<T>(&self, look: impl FnOnce(&Counts) -> T) -> T {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
@@ -72,10 +73,27 @@ impl Counts {
     }
 }
 
+/// Bytes of bodies that passed so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// In requests, aws-chunked or not, whatever became of them.
+    pub received: u64,
+    /// In answers that are no errors, as far as the connection took them.
+    pub sent: u64,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     counts: Mutex<Counts>,
+    moved: [Passed; Op::Other as usize + 1],
     changed: Notify,
+}
+
+/// [`Moved`] while it grows.
+#[derive(Debug, Default)]
+struct Passed {
+    received: AtomicU64,
+    sent: AtomicU64,
 }
 
 impl Ledger {
@@ -91,7 +109,24 @@ impl Ledger {
         self.write(|counts| counts.key(key).writes += 1);
     }
 
+    pub fn received(&self, op: Op, bytes: usize) {
+        self.moved[op as usize].received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub fn sent(&self, op: Op, bytes: usize) {
+        self.moved[op as usize].sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub fn moved(&self, op: Op) -> Moved {
+        let Passed { received, sent } = &self.moved[op as usize];
+        Moved { received: received.load(Ordering::Relaxed), sent: sent.load(Ordering::Relaxed) }
+    }
+
     pub fn forget(&self) {
+        for Passed { received, sent } in &self.moved {
+            received.store(0, Ordering::Relaxed);
+            sent.store(0, Ordering::Relaxed);
+        }
         self.write(|counts| *counts = Counts::default());
     }
 

@@ -28,21 +28,30 @@ pub(super) async fn read_some(mut body: Incoming, bytes: u64) {
     }
 }
 
-/// The body for S3 to read, and where it comes back to once S3 is through with it, if anything is left.
-pub(super) fn lend(body: Incoming, bytes_per_second: Option<u64>) -> (s3s::Body, Option<oneshot::Receiver<Incoming>>) {
+/// The body for S3 to read, and where it comes back to once S3 is through with it, if anything is left. `read` is told
+/// how many bytes each piece of it has.
+pub(super) fn lend(
+    body: Incoming,
+    bytes_per_second: Option<u64>,
+    read: impl Fn(usize) + Send + Sync + 'static,
+) -> (s3s::Body, Option<oneshot::Receiver<Incoming>>) {
     if body.is_end_stream() {
         return (s3s::Body::empty(), None);
     }
     let (back, leftover) = oneshot::channel();
     let pace = bytes_per_second.map(|rate| Pace { rate: rate.max(1), next: Box::pin(sleep_until(Instant::now())) });
-    (s3s::Body::http_body(Lent { body: Some(body), back: Some(back), pace }), Some(leftover))
+    (s3s::Body::http_body(Lent { body: Some(body), back: Some(back), pace, read }), Some(leftover))
 }
 
-struct Lent {
+struct Lent<F> {
     body: Option<Incoming>,
     back: Option<oneshot::Sender<Incoming>>,
     pace: Option<Pace>,
+    read: F,
 }
+
+// Nothing in it is ever pinned.
+impl<F> Unpin for Lent<F> {}
 
 /// Lets so many bytes per second be read.
 struct Pace {
@@ -57,14 +66,14 @@ impl Pace {
     }
 }
 
-impl Lent {
+impl<F> Lent<F> {
     fn body(&self) -> &Incoming {
         // Cannot fail: only `drop` takes it.
         self.body.as_ref().expect("lent until dropped")
     }
 }
 
-impl Drop for Lent {
+impl<F> Drop for Lent<F> {
     fn drop(&mut self) {
         if let (Some(body), Some(back)) = (self.body.take(), self.back.take())
             && !body.is_end_stream()
@@ -74,7 +83,7 @@ impl Drop for Lent {
     }
 }
 
-impl Body for Lent {
+impl<F: Fn(usize)> Body for Lent<F> {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -85,8 +94,12 @@ impl Body for Lent {
         }
         let body = this.body.as_mut().expect("lent until dropped");
         let frame = ready!(Pin::new(body).poll_frame(cx));
-        if let (Some(pace), Some(Ok(frame))) = (&mut this.pace, &frame) {
-            pace.spend(frame.data_ref().map_or(0, Bytes::len));
+        if let Some(Ok(frame)) = &frame {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            (this.read)(bytes);
+            if let Some(pace) = &mut this.pace {
+                pace.spend(bytes);
+            }
         }
         Poll::Ready(frame)
     }

@@ -6,13 +6,13 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use crc_fast::CrcAlgorithm::Crc64Nvme;
 use futures::StreamExt as _;
-use md5::{Digest as _, Md5};
 use s3s::checksum::ChecksumHasher;
 use s3s::crypto::{Checksum as _, Crc32, Crc32c, Sha1, Sha256};
 use s3s::dto::{Checksum, StreamingBlob};
 use s3s::{S3Error, S3Request, S3Result, StdError, s3_error};
 
 use super::declared::{Declared, MOST_BYTES, custom, too_large};
+use super::known::{Known, Recognised};
 use super::object::Body;
 use super::quirks::{BucketOptions, Keep, Quirk};
 use crate::domain::{Content, ContentHash};
@@ -45,13 +45,17 @@ pub(super) async fn receive<T>(
     req: &mut S3Request<T>,
     body: Option<StreamingBlob>,
     options: &BucketOptions,
+    known: &Known,
 ) -> S3Result<(Received, S3Result<()>)> {
     let mut declared = Declared::of(&req.headers)?;
     if options.has(Quirk::RefusesCrc64) && declared.has("x-amz-checksum-crc64nvme") {
         return Err(s3_error!(InvalidArgument, "Unsupported checksum algorithm CRC64NVME"));
     }
     let damage = req.extensions.get::<Damage>().copied();
-    let mut intake = Intake::new(&declared, damage, options.keep);
+    // What is kept in spite of its declaration is kept with its own hash, as is what we damage ourselves.
+    let judged = !options.has(Quirk::IgnoresHashes) && !options.has(Quirk::KeepsWhatItRefuses) && damage.is_none();
+    let md5 = if judged { Recognised::by(known, declared.md5) } else { Recognised::computed() };
+    let mut intake = Intake::new(&declared, damage, options.keep, md5);
     if let Some(mut body) = body {
         while let Some(chunk) = body.next().await {
             intake.take(&chunk.map_err(|e| broken(&e))?);
@@ -77,7 +81,7 @@ pub(super) async fn receive<T>(
 /// The hashes and the bytes so far.
 struct Intake {
     size_bytes: u64,
-    md5: Md5,
+    md5: Recognised,
     crc64: crc_fast::Digest,
     others: ChecksumHasher,
     kept: Option<BytesMut>,
@@ -87,11 +91,11 @@ struct Intake {
 }
 
 impl Intake {
-    fn new(declared: &Declared, damage: Option<Damage>, keep: Keep) -> Self {
+    fn new(declared: &Declared, damage: Option<Damage>, keep: Keep, md5: Recognised) -> Self {
         let reserve = declared.size_bytes.unwrap_or(0).min(MOST_RESERVED);
         Self {
             size_bytes: 0,
-            md5: Md5::new(),
+            md5,
             crc64: crc_fast::Digest::new(Crc64Nvme),
             others: ChecksumHasher {
                 crc32: declared.has("x-amz-checksum-crc32").then(Crc32::new),
@@ -132,8 +136,8 @@ impl Intake {
     }
 
     fn finish(self, declared: Declared, damage: Option<Damage>) -> (Received, S3Result<()>) {
-        let md5: [u8; 16] = self.md5.finalize().into();
         let crc64 = self.crc64.finalize();
+        let md5 = self.md5.finish(Content { size_bytes: self.size_bytes, hash: ContentHash(crc64) });
         let mut found = self.others.finalize();
         found.checksum_crc64nvme = Some(STANDARD.encode(crc64.to_be_bytes()));
         // The signature covers a hash too; its own check came before the damage was done.

@@ -9,7 +9,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Request, Response, StatusCode, header};
 use s3s::service::S3Service;
 
-use super::answer::AnswerBody;
+use super::answer::{AnswerBody, Sent};
 use super::call::{Call, Op};
 use super::connection::{End, Fate};
 use super::fault::{ErrorAnswer, Fault};
@@ -73,7 +73,11 @@ async fn answer_without_id(
         Some(Fault::DripUpload { bytes_per_second }) => Some(*bytes_per_second),
         _ => None,
     };
-    let (body, leftover) = lend(body, pace);
+    let read = {
+        let (ledger, op) = (Arc::clone(&ledger), call.op);
+        move |bytes| ledger.received(op, bytes)
+    };
+    let (body, leftover) = lend(body, pace, read);
     let mut response = s3.call(Request::from_parts(head, body)).await?;
     if call.op != Op::GetObject {
         // What is stored is never touched, be it XML.
@@ -94,7 +98,8 @@ async fn answer_without_id(
         Some(Fault::WrongEtag) => wrong_etag(&mut response),
         _ => {}
     }
-    Ok(response.map(|body| infect(body, rule.as_deref(), fate)))
+    let sent = response.status().is_success().then_some(Sent { ledger, op: call.op });
+    Ok(response.map(|body| infect(body, rule.as_deref(), fate).counted(sent)))
 }
 
 /// Waits wherever it is told to on the way, and returns the rule that strikes, if one does.

@@ -12,6 +12,7 @@ use s3s::{S3Result, s3_error};
 
 use super::bucket::Bucket;
 use super::call::bucket_in_host;
+use super::known::Known;
 use super::ledger::Ledger;
 use super::order::Rules;
 
@@ -21,6 +22,7 @@ pub(super) struct Shared {
     /// By bucket name, kept when the bucket is gone: calls to a missing bucket count too.
     ledgers: RwLock<HashMap<String, Arc<Ledger>>>,
     pub rules: Arc<Rules>,
+    pub known: Known,
     last_upload: AtomicU64,
     last_request: AtomicU64,
 }

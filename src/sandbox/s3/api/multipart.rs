@@ -51,7 +51,7 @@ pub(super) async fn part(
     bucket.options.allow_part_number(req.input.part_number)?;
     bucket.lock().upload(&req.input.key, &req.input.upload_id)?;
     let body = req.input.body.take();
-    let (received, judgement) = receive(&mut req, body, &bucket.options).await?;
+    let (received, judgement) = receive(&mut req, body, &bucket.options, &shared.known).await?;
     let judged_late = bucket.options.has(Quirk::KeepsWhatItRefuses);
     let judgement = if judged_late { judgement } else { Ok(judgement?) };
     let given = received.checksums.clone();

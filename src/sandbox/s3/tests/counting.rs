@@ -1,4 +1,4 @@
-use super::super::{Op, Tally};
+use super::super::{Moved, Op, Tally};
 use super::*;
 
 #[tokio::test]
@@ -70,4 +70,27 @@ async fn who_waits_for_a_call_wakes_when_it_has_come() {
     s.put("b", b"x").await;
     waiting.await.unwrap();
     s.b2.arrived(Op::PutObject, 2).await; // what has come already is not waited for
+}
+
+#[tokio::test]
+async fn bytes_are_counted_as_they_pass_whatever_becomes_of_the_call() {
+    let s = Setup::new().await;
+    s.put("a", &[7; 1000]).await;
+    s.get("a").await;
+    let _ = s.client.get_object().bucket("b2").key("a").range("bytes=0-9").send().await.unwrap().body.collect().await;
+    let _ = s
+        .client
+        .put_object()
+        .bucket("b2")
+        .key("b")
+        .content_md5("AAAAAAAAAAAAAAAAAAAAAA==")
+        .body(ByteStream::from_static(b"xyz"))
+        .send()
+        .await;
+    assert_eq!(s.b2.moved(Op::PutObject).received, 1003);
+    assert_eq!(s.b2.moved(Op::GetObject), Moved { received: 0, sent: 1010 });
+    let _ = s.client.get_object().bucket("b2").key("a").range("bytes=1000-").send().await.unwrap_err();
+    assert_eq!(s.b2.moved(Op::GetObject).sent, 1010, "what an error says is no object");
+    s.b2.forget_counts();
+    assert_eq!(s.b2.moved(Op::GetObject), Moved::default());
 }

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use md5::{Digest as _, Md5};
 
-use super::super::{Fault, Metadata, When};
+use super::super::{Fault, Metadata, Synthetic, When, synthetic};
 use super::*;
 
 /// Header and right value for `hello`, computed by `openssl` and the AWS documentation's CRC catalogue.
@@ -210,4 +210,39 @@ async fn the_etag_of_a_simple_object_is_its_md5() {
     let put = s.client.put_object().bucket("b2").key("k").body(vec![9; 123_456].into()).send().await.unwrap();
     let md5 = super::super::api::etag::hex(&Md5::digest(vec![9; 123_456]));
     assert_eq!(put.e_tag(), Some(format!("\"{md5}\"").as_str()));
+}
+
+#[tokio::test]
+async fn what_the_server_made_is_known_by_its_md5_and_nothing_else_passes_for_it() {
+    let s = Setup::new().await;
+    let made = synthetic::bytes(3, 0..100_000);
+    s.b2.put_synthetic("made", Synthetic::new(3, 100_000));
+    let md5 = STANDARD.encode(Md5::digest(&made));
+    let put = async |bytes: &[u8]| {
+        let head = format!("content-length: {}\r\ncontent-md5: {md5}\r\n", bytes.len());
+        s.send(&s.presigned_put("copy").await, &head, bytes).await
+    };
+    let mut damaged = made.to_vec();
+    damaged[77_777] ^= 1;
+    for other in [&damaged, &made[..99_999], b""] {
+        assert_eq!(put(other).await.status, 400);
+    }
+    assert_eq!(s.b2.inspect("copy"), None);
+    assert_eq!(put(&made).await.status, 200);
+    let (made, copy) = (s.b2.inspect("made").unwrap(), s.b2.inspect("copy").unwrap());
+    assert_eq!((copy.content, copy.etag), (made.content, made.etag));
+}
+
+#[tokio::test]
+async fn damage_on_order_strikes_what_the_server_made_too() {
+    let s = Setup::new().await;
+    let made = synthetic::bytes(3, 0..1000);
+    s.b2.put_synthetic("made", Synthetic::new(3, 1000));
+    let head = format!("content-length: 1000\r\ncontent-md5: {}\r\n", STANDARD.encode(Md5::digest(&made)));
+    let put = async || s.send(&s.presigned_put("copy").await, &head, &made).await.status;
+    s.b2.order(Fault::FlipArriving { at: 500 }, When::always().next(1));
+    assert_eq!(put().await, 400);
+    s.b2.order(Fault::StoreDamaged { at: 500 }, When::always().next(1));
+    assert_eq!(put().await, 200);
+    assert_ne!(s.b2.inspect("copy").unwrap().content, s.b2.inspect("made").unwrap().content);
 }

@@ -1,0 +1,59 @@
+//! What the kernel tells of a process.
+
+use std::fs;
+
+use anyhow::Context as _;
+
+/// In which Linux tells CPU time, on every architecture that this is likely to see.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What a process has computed so far, in and for it, without its children.
+pub fn cpu_seconds(id: u32) -> anyhow::Result<f64> {
+    ticks(&numbers(id)?[11..13])
+}
+
+/// What its children have computed so far, those that ended included.
+pub fn cpu_seconds_of_children(id: u32) -> anyhow::Result<f64> {
+    let mut seconds = cpu_seconds_of_ended_children(id)?;
+    for child in fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?.split_whitespace() {
+        // One that has ended meanwhile is counted by the next look.
+        seconds += cpu_seconds(child.parse()?).unwrap_or_default();
+    }
+    Ok(seconds)
+}
+
+/// What those of its children have computed that ended and were waited for.
+pub fn cpu_seconds_of_ended_children(id: u32) -> anyhow::Result<f64> {
+    ticks(&numbers(id)?[13..15])
+}
+
+/// Which process started it.
+pub fn parent_of(id: u32) -> anyhow::Result<u32> {
+    Ok(numbers(id)?[1].parse()?)
+}
+
+/// What the kernel lists of it, after its name, from its state on.
+fn numbers(id: u32) -> anyhow::Result<Vec<String>> {
+    let page = fs::read_to_string(format!("/proc/{id}/stat"))?;
+    // The name of the program, in parentheses, may hold anything.
+    let (_, numbers) = page.rsplit_once(')').context("a page of numbers")?;
+    Ok(numbers.split_whitespace().map(str::to_owned).collect())
+}
+
+fn ticks(numbers: &[String]) -> anyhow::Result<f64> {
+    let ticks = numbers.iter().map(|ticks| ticks.parse::<u32>());
+    Ok(f64::from(ticks.sum::<Result<u32, _>>()?) / TICKS_PER_SECOND)
+}
+
+/// Resident memory now, and the most that it ever was, in MiB.
+pub fn resident_mib(id: u32) -> anyhow::Result<(f64, f64)> {
+    let page = fs::read_to_string(format!("/proc/{id}/status"))?;
+    Ok((mib(&page, "VmRSS:")?, mib(&page, "VmHWM:")?))
+}
+
+/// The value of a line like `VmHWM: 123456 kB`.
+fn mib(page: &str, name: &str) -> anyhow::Result<f64> {
+    let line = page.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+    let kib: u32 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(f64::from(kib) / 1024.0)
+}

@@ -1,0 +1,50 @@
+//! C1 to C6: what the copy engine costs beside the least that it could. `ARGS=c1` plays one of them.
+
+mod c1;
+mod c2;
+mod c3;
+mod c4;
+mod c5;
+mod c6;
+#[path = "../common/mod.rs"]
+mod common;
+mod floor;
+mod garage;
+mod ours;
+mod rclone;
+mod server;
+mod signed;
+mod wire;
+
+use std::env;
+
+use common::play;
+
+/// As the daemon's: what allocating costs is to be alike.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let words: Vec<_> = env::args().skip(1).collect();
+    let seed = words.iter().skip_while(|word| *word != "--seed").nth(1).map_or(Ok(1), |seed| seed.parse())?;
+    let named = |bar: &str| words.iter().any(|word| word.eq_ignore_ascii_case(bar));
+    let bars = ["server", "c1", "c2", "c3", "c4", "c5", "c6"];
+    let all = !bars.iter().any(|bar| named(bar));
+    play(async || {
+        for bar in bars.into_iter().filter(|bar| all || named(bar)) {
+            match bar {
+                "server" => server::play().await?,
+                "c1" => c1::play().await?,
+                "c2" => c2::play().await?,
+                "c3" => c3::play().await?,
+                "c4" => c4::play().await?,
+                "c5" => c5::play(seed).await?,
+                "c6" => c6::play().await?,
+                other => unreachable!("{other} is no bar"),
+            }
+        }
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,63 @@
+//! rclone as a contestant: one process per target, side by side.
+
+use std::{fs::File, path::Path, process::Stdio, time::Instant};
+
+use anyhow::bail;
+use tokio::process::Command;
+
+use super::{common::process, floor::Cost};
+
+/// One store and bucket, as rclone and we are told of it.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) name: &'static str,
+    pub(super) endpoint: String,
+    pub(super) region: &'static str,
+    pub(super) bucket: String,
+    pub(super) access_key_id: String,
+    pub(super) secret_access_key: String,
+}
+
+/// Its version, if it is installed.
+pub(super) async fn version() -> Option<String> {
+    let said = Command::new("rclone").arg("version").output().await.ok()?;
+    String::from_utf8(said.stdout).ok()?.lines().next().map(str::to_owned)
+}
+
+/// Copies all of the source to each target. CPU is that of all its processes.
+pub(super) async fn copy(source: &Place, targets: &[Place], settings: &[&str], folder: &Path) -> anyhow::Result<Cost> {
+    let this = std::process::id();
+    let (begun, before) = (Instant::now(), process::cpu_seconds_of_ended_children(this)?);
+    let mut processes = Vec::new();
+    for target in targets {
+        let log = folder.join(format!("rclone-{}.log", target.name));
+        let mut command = Command::new("rclone");
+        command.args(["copy", "--transfers", "32", "--config", ""]).args(settings);
+        for place in [source, target] {
+            command.arg(format!("{}:{}", place.name, place.bucket));
+            let name = place.name.to_uppercase();
+            for (setting, value) in [
+                ("TYPE", "s3"),
+                ("PROVIDER", "Other"),
+                ("ENDPOINT", &place.endpoint),
+                ("REGION", place.region),
+                ("ACCESS_KEY_ID", &place.access_key_id),
+                ("SECRET_ACCESS_KEY", &place.secret_access_key),
+                ("FORCE_PATH_STYLE", "true"),
+            ] {
+                command.env(format!("RCLONE_CONFIG_{name}_{setting}"), value);
+            }
+        }
+        // Its SDK would ask for certificates that plain HTTP does not need.
+        command.env_remove("AWS_CA_BUNDLE").stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+        processes.push((command.kill_on_drop(true).spawn()?, log));
+    }
+    for (mut process, log) in processes {
+        let status = process.wait().await?;
+        if !status.success() {
+            bail!("rclone failed ({status}): {}", std::fs::read_to_string(log)?);
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    Ok(Cost { seconds, cpu_seconds: process::cpu_seconds_of_ended_children(this)? - before })
+}
