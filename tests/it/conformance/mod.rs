@@ -6,6 +6,7 @@
 
 mod cannot;
 mod cases;
+mod faults;
 mod moto;
 mod object;
 mod place;

@@ -41,6 +41,11 @@ impl Place {
         for bucket in ["source", "target"] {
             server.create_bucket(bucket, BucketOptions::default());
         }
+        Self::in_memory_again(server)
+    }
+
+    /// The same with the buckets as they are.
+    pub fn in_memory_again(server: &S3Server) -> Self {
         Self {
             store: Kind::InMemory,
             endpoint: server.endpoint(),
