@@ -29,6 +29,7 @@ mod write;
 
 use std::{
     error::Error,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -38,7 +39,7 @@ use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
     types::StorageClass,
 };
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 pub use error::{Operation, StoreError};
 pub use etag::{ETag, Md5};
@@ -72,6 +73,8 @@ pub struct Store {
     storage_class: Option<StorageClass>,
     profile: Profile,
     pace: Pace,
+    /// A body that is being read keeps its connection after its call has ended.
+    readers: Arc<Semaphore>,
     /// Whether its bucket keeps versions, once it was asked.
     versioned: OnceCell<bool>,
 }

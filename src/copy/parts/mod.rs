@@ -327,10 +327,15 @@ impl<'c, 't: 'c> Work<'c, 't> {
         }
         upload.state = State::Answered(leaves);
         upload.cut.cancel();
-        if leaves == Leaves::Parts && upload.gained > 0 {
+        let upload = &self.uploads[index];
+        self.tell_kept(upload);
+        self.copy.ended(upload.target, result);
+    }
+
+    fn tell_kept(&self, upload: &Upload<'t>) {
+        if upload.leaves() == Leaves::Parts && upload.gained > 0 {
             self.copy.tell(Step::Kept { replica: upload.target.store.name().clone(), parts: upload.gained });
         }
-        self.copy.ended(upload.target, result);
     }
 
     /// Waits for `work` while parts go on their way.
@@ -493,8 +498,12 @@ impl<'c, 't: 'c> Work<'c, 't> {
         while let Ok(event) = self.events.try_recv() {
             // Parts that the stores have taken meanwhile are in the journal.
             if let Event::Sent { upload, number, result: Ok(part) } = event {
+                self.uploads[upload].gained += 1;
                 self.uploads[upload].parts.insert(number, part);
             }
+        }
+        for upload in self.uploads.iter().filter(|upload| !upload.is_answered()) {
+            self.tell_kept(upload);
         }
         let (journal, key) = (&self.copy.job.journal, &self.copy.job.key);
         let mut aborts = JoinSet::new();
