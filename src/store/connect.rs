@@ -18,7 +18,7 @@ use secrecy::ExposeSecret;
 use tokio::sync::OnceCell;
 
 use super::{
-    Operation, Profile, Store, StoreError, pace::Pace, readable::ReadableExpires, reason::Reason,
+    Operation, Profile, Store, StoreError, pace::Pace, readable::ReadableExpires, reason::Reason, speed::Speed,
     unthrottled::NotWhenThrottled,
 };
 use crate::config;
@@ -76,6 +76,7 @@ impl Store {
             storage_class: replica.storage_class.as_deref().map(Into::into),
             profile: Profile::of(replica),
             pace: Pace::new(replica.name.clone(), connections(copies)),
+            speed: Speed::default(),
             versioned: OnceCell::new(),
         })
     }
