@@ -18,7 +18,7 @@ use secrecy::ExposeSecret;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::{
-    Operation, Profile, Store, StoreError, pace::Pace, readable::ReadableExpires, reason::Reason,
+    Operation, Profile, Store, StoreError, pace::Pace, readable::ReadableExpires, reason::Reason, speed::Speed,
     unthrottled::NotWhenThrottled,
 };
 use crate::config;
@@ -78,6 +78,7 @@ impl Store {
             profile: Profile::of(replica),
             pace: Pace::new(replica.name.clone(), at_once),
             readers: Arc::new(Semaphore::new(at_once)),
+            speed: Speed::default(),
             versioned: OnceCell::new(),
         })
     }
