@@ -3,7 +3,7 @@
 use copyhold::sandbox::s3::{Fault, Gate, Op, When, synthetic};
 use rustix::process::Signal;
 
-use crate::world::{DaemonProcess, World, soon};
+use crate::world::{DaemonProcess, World, printed, soon};
 
 /// Has a daemon die while the store holds `call` to wasabi, `fault` deciding on which side of it, and another one
 /// take over. Returns the heir when `key` is copied everywhere.
@@ -80,6 +80,8 @@ async fn it_may_die_in_the_middle_of_an_upload_and_what_was_sent_is_not_sent_aga
     soon("the daemon comes to where it dies", gate.holds(1)).await;
     world.until(IN_THE_MIDDLE).await;
     doomed.kill().await;
+    let explained = printed(&world.run(&["explain", "large"]).await);
+    assert!(explained.contains("    2 of its 3 parts are there, the last was sent "), "{explained}");
     gate.open();
     hold.clear();
     let _heir = world.daemon().await;
