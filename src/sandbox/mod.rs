@@ -4,6 +4,9 @@
 mod account;
 pub mod demo;
 mod guardian;
+mod notebook;
 pub mod postgres;
 #[expect(clippy::disallowed_methods, reason = "a store has a clock of its own")]
 pub mod s3;
+
+pub use notebook::{Notebook, Page};

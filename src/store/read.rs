@@ -75,6 +75,10 @@ impl Store {
             Some(told) => total(told, range.as_ref(), announced)?,
         };
         let head = head_of_get(&answer, size_bytes)?;
+        // A listing, or a page of somebody who answers everything with 200.
+        if head.etag.is_none() && head.last_modified.is_none() {
+            return Err(lie(Operation::GetObject, "an answer with neither ETag nor Last-Modified is no object"));
+        }
         Ok(Get { head, body: Body { stream: answer.body, announced, read: 0, _reader: reader } })
     }
 

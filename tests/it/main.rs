@@ -8,6 +8,7 @@ mod changed;
 mod claims;
 mod commands;
 mod completion;
+mod conformance;
 mod crash;
 mod crash_points;
 mod daemon;

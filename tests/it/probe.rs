@@ -124,6 +124,16 @@ async fn a_store_that_tidies_keys_is_no_place_for_copies() {
 }
 
 #[tokio::test]
+async fn keys_that_are_tidied_are_no_failure_where_the_profile_refuses_them() {
+    let mut world = with(BucketOptions::default().with(Quirk::TidiesKeys)).await;
+    world.rewrite(|text| text.replace("bucket = \"photos-scw\"", "bucket = \"photos-scw\"\nprovider = \"minio\""));
+    let (probe, code) = probe(&world, &[]).await;
+    says(&probe, "key_double_slash", "no");
+    // Which MinIO holds, and so its profile does not refuse.
+    assert_eq!((code, fails(&probe)), (1, vec!["key_trailing_slash"]), "{probe:#}");
+}
+
+#[tokio::test]
 async fn keys_that_are_refused_are_no_failure_and_those_that_seem_to_be_a_sick_store_name_their_setting() {
     let options = BucketOptions { max_key_bytes: 950, ..BucketOptions::default() };
     let world = with(options.with(Quirk::RefusesUntidyKeys)).await;

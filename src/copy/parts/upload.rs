@@ -9,6 +9,7 @@ use super::super::{
     Cancelled, Copy, Entry, Journal, OnExisting, Part, Shape, Target, Unfinished,
     failure::of_target,
     plan::{Parts, Way},
+    refused,
     source::Opened,
     verify,
 };
@@ -176,6 +177,9 @@ impl Copy<'_> {
         parts: Parts,
     ) -> Result<Upload<'t>, Option<Failure>> {
         let (store, key, journal) = (&*target.store, &self.job.key, &self.job.journal);
+        if let Some(why) = store.profile().refuses_key_in_parts(key) {
+            return Err(Some(refused(store, &why)));
+        }
         let shape = Shape {
             size_bytes: parts.size_bytes(),
             part_bytes: parts.part_bytes(),

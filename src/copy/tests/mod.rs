@@ -6,7 +6,6 @@ mod changed;
 mod damage;
 mod lag;
 mod memory;
-mod notebook;
 mod parts;
 mod refused;
 mod resume;
@@ -19,13 +18,13 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use notebook::Notebook;
-
 use super::*;
 use crate::{
     config,
-    sandbox::s3::{BucketHandle, BucketOptions, Fault, S3Server},
-    store::UploadId,
+    sandbox::{
+        Notebook,
+        s3::{BucketHandle, BucketOptions, Fault, S3Server},
+    },
 };
 
 const MIB: u64 = 1 << 20;

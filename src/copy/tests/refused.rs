@@ -24,6 +24,37 @@ async fn a_key_that_a_target_cannot_hold_is_refused_before_a_byte_is_read() {
     assert_eq!(s.b2.calls(Op::GetObject), 0);
 }
 
+/// Garage would write `/a` over `a`, whose copy is on record.
+#[tokio::test]
+async fn a_key_that_a_target_takes_for_another_is_refused() {
+    let s = Setup::new().await;
+    for key in ["/", "/a"] {
+        s.b2.put(key, "hello");
+        let told = s.copy(&s.job_knowing(key, Provider::Garage, Facts::default()).await).await;
+        let why = told.of("wasabi").unwrap_err();
+        assert_eq!(why.class, Class::Refused);
+        assert_eq!(why.message, "target wasabi: the key begins with '/', and Garage takes it for the one without");
+        assert!(told.of("scw").is_ok());
+    }
+    assert_eq!(s.wasabi.calls(Op::PutObject), 0);
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_could_name_is_not_begun() {
+    let s = Setup::new().await;
+    for (key, size) in [("small\u{1}", 1_000), ("big\u{1}", 17 * MIB)] {
+        s.b2.put_synthetic(key, Synthetic::new(1, size));
+        let told = s.copy(&s.job_knowing(key, Provider::Garage, Facts::default()).await).await;
+        assert!(told.of("scw").is_ok());
+        assert_eq!(
+            told.of("wasabi").map_err(|why| why.class),
+            if size < MIB { Ok(Verified::Compared) } else { Err(Class::Refused) }
+        );
+    }
+    assert_eq!(s.wasabi.calls(Op::CreateMultipartUpload), 0);
+    assert!(s.leaves_no_upload());
+}
+
 #[tokio::test]
 async fn a_key_longer_than_the_operator_allows_is_refused() {
     let s = Setup::new().await;

@@ -71,10 +71,10 @@ impl Probe<'_> {
         held: &mut Held,
     ) {
         let profile = if self.profile().refuses_key(&key).is_some() { Known::No } else { Known::Unknown };
-        // A key that is held as another is what no profile can make good.
+        // A key that is held as another is made good by nothing but a profile that refuses it.
         let (found, needed) = match found {
             Ok(found) => (found, false),
-            Err(mangled) => (mangled, true),
+            Err(mangled) => (mangled, profile != Known::No),
         };
         if found.measured.is_yes() {
             held.push((name, key));

@@ -63,9 +63,21 @@ impl From<bool> for Known {
 pub struct Keys {
     pub max_bytes: usize,
     /// With bytes below 32, or 127.
-    pub control: bool,
+    pub control: Control,
     /// With a `/` in front, two in a row, or `.` or `..` between them: what a file system would tidy.
     pub untidy: bool,
+    /// With a `/` in front, and not as the key without it, which may be another object's.
+    pub leading_slash: bool,
+}
+
+/// What a store makes of control characters in keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    Held,
+    /// Not in an upload in parts: its answers name the key as it is, which makes no XML, and nobody can read which upload
+    /// was begun.
+    HeldWhole,
+    Refused,
 }
 
 /// What a store does with the hash of a request.
@@ -127,13 +139,28 @@ impl Profile {
         let control = |b: u8| b < b' ' || b == 127;
         if text.len() > self.keys.max_bytes {
             Some(format!("the key has {} bytes, {whose} takes {} at most", text.len(), self.keys.max_bytes))
-        } else if !self.keys.control && text.bytes().any(control) {
+        } else if self.keys.control == Control::Refused && text.bytes().any(control) {
             Some(format!("the key has a control character, which {whose} does not take"))
         } else if !self.keys.untidy && is_untidy(text) {
             Some(format!("the key begins with '/', or has '//', '.' or '..' as a segment, which {whose} does not take"))
+        } else if !self.keys.leading_slash && text.starts_with('/') {
+            Some(format!("the key begins with '/', and {whose} takes it for the one without"))
         } else {
             None
         }
+    }
+
+    /// Why this store cannot hold `key` in an upload in parts, if so.
+    #[must_use]
+    pub fn refuses_key_in_parts(&self, key: &ObjectKey) -> Option<String> {
+        // Tab and line feed are the only ones that may stand in XML and come back the same.
+        let unfit = |b: u8| b < b' ' && !matches!(b, b'\t' | b'\n');
+        (self.keys.control == Control::HeldWhole && key.as_str().bytes().any(unfit)).then(|| {
+            let whose = self.provider.name();
+            format!(
+                "the key has a control character, with which {whose} begins no upload in parts that anybody can name"
+            )
+        })
     }
 
     /// Why this store cannot hold an object of this size, if so.
@@ -201,6 +228,15 @@ mod tests {
         for held in ["a/b", "a.b/..c", "folder/", "a\nb"] {
             assert_eq!(minio.refuses_key(&key(held)), None, "{held}");
         }
+        let garage = presets::of(Provider::Garage);
+        for refused in ["/", "/a", "//a"] {
+            let why = garage.refuses_key(&key(refused)).unwrap();
+            assert_eq!(why, "the key begins with '/', and Garage takes it for the one without");
+        }
+        assert_eq!((garage.refuses_key(&key("a//b")), garage.refuses_key(&key("a\u{1}"))), (None, None));
+        assert!(garage.refuses_key_in_parts(&key("a\u{1}")).is_some());
+        assert_eq!(garage.refuses_key_in_parts(&key("a\tb\n\u{7f}")), None);
+        assert_eq!(minio.refuses_key_in_parts(&key("a\u{1}")), None);
     }
 
     #[test]

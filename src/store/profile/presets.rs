@@ -1,7 +1,7 @@
 //! What each provider documents, or was measured to do. `docs/stores.md` says from where; what stands in no
 //! preset is unknown, and unknown is what no copy relies on.
 
-use super::{Conditions, Etags, Hashes, Keys, Known, Listing, Profile};
+use super::{Conditions, Control, Etags, Hashes, Keys, Known, Listing, Profile};
 use crate::{config::Provider, domain::MAX_KEY_BYTES};
 
 const MIB: u64 = 1 << 20;
@@ -29,7 +29,7 @@ const GENERIC: Profile = Profile {
     equal_parts: false,
     max_put_bytes: 5 * GIB,
     max_object_bytes: 10_000 * 5 * GIB,
-    keys: Keys { max_bytes: MAX_KEY_BYTES, control: true, untidy: true },
+    keys: Keys { max_bytes: MAX_KEY_BYTES, control: Control::Held, untidy: true, leading_slash: true },
     max_metadata_bytes: None,
     hashes: Hashes { checks_md5: false, takes_crc64: Known::Unknown, takes_crc64_on_parts: Known::Unknown },
     etags: Etags { of_put_is_md5: Known::Unknown, of_parts_is_md5s: Known::Unknown },
@@ -51,7 +51,7 @@ const AWS: Profile = Profile {
 
 const B2: Profile = Profile {
     provider: Provider::B2,
-    keys: Keys { control: false, ..GENERIC.keys },
+    keys: Keys { control: Control::Refused, ..GENERIC.keys },
     // It refused all x-amz-checksum-* headers; said to take them since July 2025, which nobody here measured.
     hashes: Hashes { takes_crc64: Known::No, takes_crc64_on_parts: Known::No, ..GENERIC.hashes },
     keeps_versions: Known::Yes,
@@ -89,11 +89,11 @@ const MINIO: Profile = Profile {
 /// Measured with Garage 2.5.0.
 const GARAGE: Profile = Profile {
     provider: Provider::Garage,
-    hashes: Hashes { checks_md5: true, takes_crc64: Known::Unknown, takes_crc64_on_parts: Known::No },
+    keys: Keys { control: Control::HeldWhole, leading_slash: false, ..GENERIC.keys },
+    hashes: Hashes { checks_md5: true, takes_crc64: Known::Yes, takes_crc64_on_parts: Known::Yes },
     etags: Etags { of_put_is_md5: Known::Yes, of_parts_is_md5s: Known::Yes },
     conditions: Conditions { on_get: Known::Yes, on_put: Known::No },
-    // A key that begins with a slash is not found by a listing of its prefix.
-    listing: Listing { is_complete: Known::No, starts_after: Known::Yes },
+    listing: Listing { is_complete: Known::Yes, starts_after: Known::Yes },
     keeps_versions: Known::No,
     ..GENERIC
 };

@@ -69,7 +69,23 @@ async fn a_range_that_was_not_asked_for_is_not_read() {
     }
     let whole = "200 OK\r\nContent-Length: 11\r\n\r\n01234567890";
     assert!(get_of(whole).await.unwrap_err().to_string().contains("does not answer ranges"));
-    assert_eq!(get_of("200 OK\r\nContent-Length: 3\r\n\r\n012").await.unwrap().head.size_bytes, 3);
+    assert_eq!(get_of(format!("200 OK\r\n{ETAG}Content-Length: 3\r\n\r\n012")).await.unwrap().head.size_bytes, 3);
+}
+
+#[tokio::test]
+async fn an_answer_that_nothing_shows_to_be_an_object_is_not_read() {
+    // As Garage lists the bucket for the key "/", and as a captive portal answers everything.
+    for body in ["<?xml version=\"1.0\"?><ListBucketResult/>", "<html>Welcome</html>"] {
+        let server = Canned::new([with_body("200 OK", body)]).await;
+        let error = store(&server.endpoint).await.get(&key("/"), Some(0..1_000), None).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "GetObject: an answer with neither ETag nor Last-Modified is no object (does the endpoint speak S3?)"
+        );
+        assert_eq!(error.class(), Class::Transient);
+    }
+    let dated = "200 OK\r\nLast-Modified: Thu, 01 Dec 1994 16:00:00 GMT\r\nContent-Length: 3\r\n\r\n012";
+    assert_eq!(get_of(dated).await.unwrap().head.size_bytes, 3);
 }
 
 #[tokio::test]

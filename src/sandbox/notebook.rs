@@ -5,21 +5,28 @@ use std::sync::{
 
 use futures::future::BoxFuture;
 
-use super::*;
+use crate::{
+    copy::{Entry, Journal, Part, Shape, Unfinished},
+    domain::ReplicaName,
+    store::UploadId,
+};
 
-/// A journal of one object that lives as long as the test.
+/// A journal of one object that lives as long as somebody holds it, and tells what is in it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Notebook {
+pub struct Notebook {
     pages: Arc<Mutex<Vec<Page>>>,
     /// It is not writing at the moment: who waits for it waits.
     closed: Arc<AtomicBool>,
 }
 
+/// One upload, as far as it was told.
 #[derive(Debug, Clone)]
-pub(super) struct Page {
+pub struct Page {
     pub replica: ReplicaName,
     pub shape: Shape,
+    /// `None`: nobody heard how the store calls it, if it was begun at all.
     pub upload: Option<UploadId>,
+    /// In the order in which they were told.
     pub parts: Vec<Part>,
     pub spoiled: bool,
     pub over: bool,
@@ -27,27 +34,37 @@ pub(super) struct Page {
 
 impl Notebook {
     /// What is neither over nor spoiled, of one replica.
-    pub(super) fn open(&self, replica: &str) -> Vec<Page> {
+    #[must_use]
+    pub fn open(&self, replica: &str) -> Vec<Page> {
         let pages = self.pages().clone();
         pages.into_iter().filter(|page| page.replica.as_str() == replica && !page.over && !page.spoiled).collect()
     }
 
     /// The parts that are written down for it, by number.
-    pub(super) fn parts(&self, replica: &str) -> Vec<u32> {
+    #[must_use]
+    pub fn parts(&self, replica: &str) -> Vec<u32> {
         self.open(replica).iter().flat_map(|page| &page.parts).map(|part| part.number).collect()
     }
 
     /// Everything that was begun is over.
-    pub(super) fn is_settled(&self) -> bool {
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
         self.pages().iter().all(|page| page.over)
     }
 
+    /// Everything that was ever written down, in its order.
+    #[must_use]
+    pub fn all(&self) -> Vec<Page> {
+        self.pages().clone()
+    }
+
     /// Changes what is written down.
-    pub(super) fn forge(&self, change: impl Fn(&mut Page)) {
+    pub fn forge(&self, change: impl Fn(&mut Page)) {
         self.pages().iter_mut().for_each(change);
     }
 
-    pub(super) fn close(&self) {
+    /// Writes nothing more, and lets wait who waits for it.
+    pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
     }
 
@@ -58,11 +75,12 @@ impl Notebook {
     }
 
     fn pages(&self) -> MutexGuard<'_, Vec<Page>> {
-        self.pages.lock().unwrap()
+        self.pages.lock().expect("no holder panics")
     }
 
     fn page(&self, entry: Entry, change: impl FnOnce(&mut Page)) {
-        change(&mut self.pages()[usize::try_from(entry.0).unwrap()]);
+        // Cannot fail: the number was ours.
+        change(&mut self.pages()[usize::try_from(entry.0).expect("an entry of this notebook")]);
     }
 }
 
@@ -88,7 +106,8 @@ impl Journal for Notebook {
             let mut pages = self.pages();
             let (replica, shape) = (replica.clone(), shape.clone());
             pages.push(Page { replica, shape, upload: None, parts: Vec::new(), spoiled: false, over: false });
-            Entry(i64::try_from(pages.len()).unwrap() - 1)
+            // Cannot fail: no test fills as many.
+            Entry(i64::try_from(pages.len()).expect("a number of pages") - 1)
         })
     }
 

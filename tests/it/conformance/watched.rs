@@ -1,0 +1,96 @@
+use copyhold::{
+    copy::{Entry, Journal, Part, Shape, Unfinished},
+    domain::ReplicaName,
+    sandbox::Notebook,
+    store::UploadId,
+};
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+
+/// A notebook at which it can be seen how far a copy has come, and be held where an upload was begun and only the first
+/// part was read.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    pub notebook: Notebook,
+    progress: watch::Sender<Progress>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Progress {
+    /// Numbers of the parts that were told, in their order.
+    parts: Vec<u32>,
+    begun: usize,
+    held: bool,
+}
+
+impl Watched {
+    pub fn new() -> Self {
+        Self { notebook: Notebook::default(), progress: watch::Sender::default() }
+    }
+
+    pub fn parts(&self) -> Vec<u32> {
+        self.progress.borrow().parts.clone()
+    }
+
+    /// Uploads that were begun.
+    pub fn begun(&self) -> usize {
+        self.progress.borrow().begun
+    }
+
+    pub async fn until_parts(&self, n: usize) {
+        self.until(|progress| progress.parts.len() >= n).await;
+    }
+
+    pub async fn until_begun(&self) {
+        self.until(|progress| progress.begun > 0).await;
+    }
+
+    /// Whoever has begun an upload waits.
+    pub fn hold(&self) {
+        self.progress.send_modify(|progress| progress.held = true);
+    }
+
+    pub fn let_go(&self) {
+        self.progress.send_modify(|progress| progress.held = false);
+    }
+
+    async fn until(&self, reached: impl FnMut(&Progress) -> bool) {
+        // Cannot fail: the sender lives as long as `self`.
+        let _ = self.progress.subscribe().wait_for(reached).await;
+    }
+}
+
+impl Journal for Watched {
+    fn unfinished(&self) -> BoxFuture<'_, Vec<Unfinished>> {
+        self.notebook.unfinished()
+    }
+
+    fn intend<'a>(&'a self, replica: &'a ReplicaName, shape: &'a Shape) -> BoxFuture<'a, Entry> {
+        self.notebook.intend(replica, shape)
+    }
+
+    fn began<'a>(&'a self, entry: Entry, upload: &'a UploadId) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            self.notebook.began(entry, upload).await;
+            self.progress.send_modify(|progress| progress.begun += 1);
+            self.until(|progress| !progress.held).await;
+        })
+    }
+
+    fn part(&self, entry: Entry, part: Part) {
+        self.progress.send_modify(|progress| progress.parts.push(part.number));
+        self.notebook.part(entry, part);
+    }
+
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        self.notebook.settle()
+    }
+
+    fn spoil(&self, entry: Entry) {
+        self.notebook.spoil(entry);
+    }
+
+    fn over(&self, entry: Entry) {
+        self.notebook.over(entry);
+    }
+}
