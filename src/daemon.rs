@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::Config,
-    copy::Memory,
+    copy::{self, Memory},
     domain::ReplicaName,
     http,
     lifecycle::{Endings, ExitReason, Lifecycle},
@@ -74,8 +74,9 @@ async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> anyhow::Resul
     .await?;
     let mut replicas = Vec::new();
     for replica in &config.replicas {
-        // Each object has at most one request under way at a store, parts being sent one after the other.
-        let store = Store::connect(replica, config.workers.count)
+        // Each object has one request under way at a store, a large one as many as there is memory for its parts.
+        let parts = usize::try_from(config.workers.memory_bytes / copy::WHOLE_UP_TO).unwrap_or(usize::MAX);
+        let store = Store::connect(replica, config.workers.count.saturating_add(parts))
             .await
             .with_context(|| format!("the client of replica {}", replica.name))?;
         replicas.push(Replica::new(store, replica.read, config.workers.count, config.workers.reserved));

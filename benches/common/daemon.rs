@@ -30,7 +30,7 @@ impl Daemon {
     pub async fn start_for(folder: &Path, targets: &[String]) -> anyhow::Result<Self> {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let log = folder.join(format!("daemon-{}.log", STARTED.fetch_add(1, Ordering::Relaxed)));
-        let process = Command::new(env!("CARGO_BIN_EXE_copyhold"))
+        let process = Command::new(process::program())
             .arg("--config")
             .arg(folder.join("copyhold.toml"))
             .arg("run")

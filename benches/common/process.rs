@@ -1,8 +1,14 @@
 //! What the kernel tells of a process.
 
-use std::fs;
+use std::{env, fs, path::PathBuf};
 
 use anyhow::Context as _;
+
+/// The program whose daemons and stores are measured: the one of the environment's `BENCH_PROGRAM`, which `make bench` sets
+/// to the released one; else it is built as the benchmark is.
+pub fn program() -> PathBuf {
+    env::var_os("BENCH_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_copyhold").into(), PathBuf::from)
+}
 
 /// In which Linux tells CPU time, on every architecture that this is likely to see.
 const TICKS_PER_SECOND: f64 = 100.0;

@@ -66,7 +66,7 @@ impl Stores {
     }
 
     async fn launch(objects: impl IntoIterator<Item = String>) -> anyhow::Result<Self> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_copyhold"));
+        let mut command = Command::new(process::program());
         let buckets = Self::REPLICAS.map(Self::bucket_of);
         command.args(["sandbox-s3", "--digest-only", "--buckets", &buckets.join(",")]).args(objects);
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;

@@ -12,6 +12,7 @@ mod floor;
 mod garage;
 mod ours;
 mod rclone;
+mod requests;
 mod server;
 mod signed;
 mod wire;
@@ -29,12 +30,13 @@ async fn main() -> anyhow::Result<()> {
     let words: Vec<_> = env::args().skip(1).collect();
     let seed = words.iter().skip_while(|word| *word != "--seed").nth(1).map_or(Ok(1), |seed| seed.parse())?;
     let named = |bar: &str| words.iter().any(|word| word.eq_ignore_ascii_case(bar));
-    let bars = ["server", "c1", "c2", "c3", "c4", "c5", "c6"];
+    let bars = ["server", "requests", "c1", "c2", "c3", "c4", "c5", "c6"];
     let all = !bars.iter().any(|bar| named(bar));
     play(async || {
         for bar in bars.into_iter().filter(|bar| all || named(bar)) {
             match bar {
                 "server" => server::play().await?,
+                "requests" => requests::play().await?,
                 "c1" => c1::play().await?,
                 "c2" => c2::play().await?,
                 "c3" => c3::play().await?,

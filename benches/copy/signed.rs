@@ -16,7 +16,8 @@ const GOOD_FOR: Duration = Duration::from_hours(2);
 
 /// Signs URLs before the clock runs, and makes the few calls that carry no bytes of an object.
 pub(super) struct Signer {
-    client: Client,
+    pub(super) client: Client,
+    pub(super) credentials: Credentials,
     pub(super) address: SocketAddr,
 }
 
@@ -38,17 +39,18 @@ impl Signer {
     }
 
     fn new(endpoint: &str, region: &'static str, id: &str, secret: &str) -> anyhow::Result<Self> {
+        let credentials = Credentials::new(id, secret, None, None, "floor");
         let config = Builder::new()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .endpoint_url(endpoint)
             .force_path_style(true)
             .region(Region::new(region))
-            .credentials_provider(Credentials::new(id, secret, None, None, "floor"))
+            .credentials_provider(credentials.clone())
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .build();
         let address = endpoint.strip_prefix("http://").context("an address")?.parse()?;
-        Ok(Self { client: Client::from_conf(config), address })
+        Ok(Self { client: Client::from_conf(config), address, credentials })
     }
 
     pub(super) async fn is_there(&self, bucket: &str) -> bool {

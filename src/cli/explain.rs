@@ -147,6 +147,10 @@ fn of_copy(story: &Story, told: &ToldCopy<'_>) -> String {
     if let Some(failure) = &copy.failure {
         lines.extend(of_failure(failure, told.state, now));
     }
+    if let Some(upload) = copy.upload.as_ref().filter(|_| !matches!(told.state, State::Recorded { .. })) {
+        let (parts, of, last) = (upload.parts, upload.of, when(upload.last_at_us, now));
+        lines.push(format!("    {parts} of its {of} parts are there, the last was sent {last}"));
+    }
     lines.extend(told.hindrance.as_ref().map(|why| format!("    {why}")));
     lines.join("\n")
 }

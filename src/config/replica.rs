@@ -80,12 +80,16 @@ fn facts(section: &mut Section<'_>) -> Facts {
     let object = section.get_with("max_object", within(ByteSize::mib(5)..=ByteSize::gib(50_000), size_text));
     let key_bytes = section.get_with("max_key_bytes", within(1..=1024, |bytes: i64| bytes.to_string()));
     let checks_md5 = section.get::<bool>("checks_md5");
+    // One to read and one to write.
+    let connections =
+        section.get_with("max_connections", within(2..=10_000, |connections: i64| connections.to_string()));
     Facts {
         max_parts: parts.map(small),
         max_put_bytes: put.map(size),
         max_object_bytes: object.map(size),
         max_key_bytes: key_bytes.map(|bytes| small(bytes) as usize),
         checks_md5: checks_md5.map(|checks| checks.value),
+        max_connections: connections.map(|connections| small(connections) as usize),
     }
 }
 

@@ -79,7 +79,7 @@ impl fmt::Display for Replica {
 /// Those that were set; the others are the preset's.
 impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { max_parts, max_put_bytes, max_object_bytes, max_key_bytes, checks_md5 } = self;
+        let Self { max_parts, max_put_bytes, max_object_bytes, max_key_bytes, checks_md5, max_connections } = self;
         let size = |bytes: &Option<u64>| bytes.map(|bytes| format!("{:?}", size_text(ByteSize::b(bytes))));
         let set = [
             ("max_parts", max_parts.map(|parts| parts.to_string())),
@@ -87,6 +87,7 @@ impl fmt::Display for Facts {
             ("max_object", size(max_object_bytes)),
             ("max_key_bytes", max_key_bytes.map(|bytes| bytes.to_string())),
             ("checks_md5", checks_md5.map(|checks| checks.to_string())),
+            ("max_connections", max_connections.map(|connections| connections.to_string())),
         ];
         for (name, value) in set {
             if let Some(value) = value {

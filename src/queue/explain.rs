@@ -61,6 +61,19 @@ pub struct CopyStory {
     pub paused_until_us: Option<i64>,
     pub pause_reason: Option<String>,
     pub failure: Option<FailureStory>,
+    /// What has been sent of it already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<UploadStory>,
+}
+
+/// An upload in parts of the present generation that is not over.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UploadStory {
+    /// That the store has taken.
+    pub parts: i64,
+    pub of: i64,
+    /// Of its last progress, within some seconds.
+    pub last_at_us: i64,
 }
 
 /// The last failure, of this generation or of one before.
@@ -151,7 +164,15 @@ SELECT json_build_object(
                    'paused_until_us', nullif(r.paused_until, {PARKED}), 'pause_reason', r.pause_reason,
                    'failure', CASE WHEN f.object_key IS NOT NULL THEN json_build_object(
                        'class', f.class, 'message', f.message, 'attempts', f.attempts, 'first_at_us', f.first_at,
-                       'last_at_us', f.last_at, 'current', f.generation = o.generation) END)
+                       'last_at_us', f.last_at, 'current', f.generation = o.generation) END,
+                   'upload', (
+                       SELECT json_build_object(
+                           'parts', (SELECT count(*) FROM {schema}.multipart_parts p WHERE p.upload = u.id),
+                           'of', (u.size_bytes + u.part_bytes - 1) / u.part_bytes, 'last_at_us', u.last_at)
+                       FROM {schema}.multipart_uploads u
+                       WHERE u.object_key = o.object_key AND u.replica = r.name AND u.generation = o.generation
+                         AND u.upload_id IS NOT NULL AND u.condemned_at IS NULL
+                       ORDER BY u.id DESC LIMIT 1))
                    ORDER BY r.primary_since IS NULL, r.name)
         FROM {schema}.replicas r
         LEFT JOIN {schema}.copy_failures f ON f.object_key = o.object_key AND f.replica = r.name))::text

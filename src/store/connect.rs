@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_sdk_s3::{
@@ -15,10 +15,10 @@ use aws_smithy_http_client::{
     tls::{Provider, rustls_provider::CryptoMode},
 };
 use secrecy::ExposeSecret;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::{
-    Operation, Profile, Store, StoreError, pace::Pace, readable::ReadableExpires, reason::Reason,
+    Operation, Profile, Store, StoreError, pace::Pace, readable::ReadableExpires, reason::Reason, speed::Speed,
     unthrottled::NotWhenThrottled,
 };
 use crate::config;
@@ -31,19 +31,20 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 /// a corrected clock. Never when the store throttles: its pace must hear of that. All other patience is the queue's, which all daemons share.
 const ATTEMPTS: u32 = 2;
 const RETRY_WITHIN: Duration = Duration::from_millis(100);
-/// A copy may be reading or aborting beside what it sends; waiting for a connection
-/// would look like a store that stands still.
-const CONNECTIONS_PER_COPY: usize = 2;
+/// For what is asked beside the objects: listings, aborts, a look at the bucket.
+const SPARE_CONNECTIONS: usize = 2;
 
 impl Store {
     /// A client for one replica with a connection pool, retry budget and credentials of
     /// its own, so that a sick store takes nothing from the others. Connects to nothing yet.
     ///
-    /// `copies`: how many copies at once will use it.
-    pub async fn connect(replica: &config::Replica, copies: usize) -> Result<Self, StoreError> {
+    /// `at_once`: how many objects or parts of objects may be read from it at once, and how many written to it, unless
+    /// the configuration says so.
+    pub async fn connect(replica: &config::Replica, at_once: usize) -> Result<Self, StoreError> {
+        let at_once = replica.facts.max_connections.map_or(at_once, |connections| connections / 2).max(1);
         let impossible =
             |e: &dyn std::fmt::Display| StoreError::found(Operation::Connect, Reason::Unsupported, e.to_string());
-        let pool = pool(replica, copies).map_err(|e| impossible(&e))?;
+        let pool = pool(replica, at_once).map_err(|e| impossible(&e))?;
         let http = pool::Client::new(&pool).map_err(|e| impossible(&e))?;
         // As text: a Url writes a slash after the host, to which the SDK would add another.
         let endpoint = replica.endpoint.as_str().trim_end_matches('/').to_owned();
@@ -75,20 +76,20 @@ impl Store {
             endpoint,
             storage_class: replica.storage_class.as_deref().map(Into::into),
             profile: Profile::of(replica),
-            pace: Pace::new(replica.name.clone(), connections(copies)),
+            pace: Pace::new(replica.name.clone(), at_once),
+            readers: Arc::new(Semaphore::new(at_once)),
+            speed: Speed::default(),
             versioned: OnceCell::new(),
         })
     }
 }
 
-fn connections(copies: usize) -> usize {
-    copies.max(1).saturating_mul(CONNECTIONS_PER_COPY)
-}
-
 /// HTTP/2 cannot be ruled out here: the pool offers it by ALPN, and S3 stores rarely take it.
-fn pool(replica: &config::Replica, copies: usize) -> Result<ConnectionPool, pool::BuildError> {
+///
+/// Nothing waits for a connection here, where it would look like a store that stands still: who asks is counted before.
+fn pool(replica: &config::Replica, at_once: usize) -> Result<ConnectionPool, pool::BuildError> {
     let pool = ConnectionPool::builder()
-        .max_connections_per_host(connections(copies))
+        .max_connections_per_host(at_once.saturating_mul(2).saturating_add(SPARE_CONNECTIONS))
         .idle_timeout(KEEP_WARM_FOR)
         .tcp_keepalive(KEEPALIVE_EVERY)
         .tcp_nodelay(true);

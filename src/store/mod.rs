@@ -19,6 +19,7 @@ mod progress;
 mod read;
 mod readable;
 mod reason;
+mod speed;
 mod stated;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ mod write;
 
 use std::{
     error::Error,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -38,7 +40,7 @@ use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
     types::StorageClass,
 };
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 pub use error::{Operation, StoreError};
 pub use etag::{ETag, Md5};
@@ -55,6 +57,7 @@ pub use write::UploadId;
 use crate::domain::{Class, ReplicaName};
 use pace::Pace;
 use progress::{Progress, watched};
+use speed::Speed;
 
 /// How long a call may stand still: no byte sent, none received.
 pub const IDLE: Duration = Duration::from_mins(1);
@@ -72,6 +75,9 @@ pub struct Store {
     storage_class: Option<StorageClass>,
     profile: Profile,
     pace: Pace,
+    /// A body that is being read keeps its connection after its call has ended.
+    readers: Arc<Semaphore>,
+    speed: Speed,
     /// Whether its bucket keeps versions, once it was asked.
     versioned: OnceCell<bool>,
 }
@@ -87,6 +93,12 @@ impl Store {
     #[must_use]
     pub fn profile(&self) -> &Profile {
         &self.profile
+    }
+
+    /// How fast it has lately taken what was sent to it, per request; `None`: nothing of size was yet.
+    #[must_use]
+    pub fn bytes_per_second(&self) -> Option<f64> {
+        self.speed.bytes_per_second()
     }
 
     /// Sends `call` when the store's pace allows it, waits for it while it moves, measures it, and reduces its failure to what may be kept.
@@ -107,6 +119,8 @@ impl Store {
             let pass = if operation.is_paced() { Some(self.pace.enter().await) } else { None };
             // From here on, and not before: that we spare the store is not its slowness.
             let began = Instant::now();
+            let sends = matches!(operation, Operation::PutObject | Operation::UploadPart);
+            let _watch = sends.then(|| self.speed.watch(progress));
             let idle = if operation == Operation::CompleteMultipartUpload { COMPLETE_IDLE } else { IDLE };
             let answer = watched(call, progress, idle).await;
             metrics::histogram!(

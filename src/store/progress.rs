@@ -29,7 +29,7 @@ impl Progress {
         self.0.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    fn so_far(&self) -> u64 {
+    pub(super) fn so_far(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -1,4 +1,4 @@
-use std::{ops::Range, time::SystemTime};
+use std::{ops::Range, sync::Arc, time::SystemTime};
 
 use aws_sdk_s3::{
     operation::{get_object::GetObjectOutput, head_object::HeadObjectOutput},
@@ -6,6 +6,7 @@ use aws_sdk_s3::{
     types::ServerSideEncryption,
 };
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{ETag, Metadata, Operation, Store, StoreError, connection, progress::Progress, reason::Reason};
 use crate::domain::ObjectKey;
@@ -36,6 +37,7 @@ pub struct Body {
     stream: ByteStream,
     announced: u64,
     read: u64,
+    _reader: OwnedSemaphorePermit,
 }
 
 impl Store {
@@ -55,6 +57,8 @@ impl Store {
             .key(key.as_str())
             .set_range(range.as_ref().map(|r| format!("bytes={}-{}", r.start, r.end.saturating_sub(1))))
             .set_if_match(if_match.map(|etag| etag.as_str().to_owned()));
+        // Cannot fail: the semaphore is never closed.
+        let reader = Arc::clone(&self.readers).acquire_owned().await.expect("an open semaphore");
         let answer = self.call(Operation::GetObject, &Progress::default(), call.send()).await;
         let answer = match answer {
             Err(error) => return Err(self.look_at_the_bucket(error).await),
@@ -75,7 +79,7 @@ impl Store {
         if head.etag.is_none() && head.last_modified.is_none() {
             return Err(lie(Operation::GetObject, "an answer with neither ETag nor Last-Modified is no object"));
         }
-        Ok(Get { head, body: Body { stream: answer.body, announced, read: 0 } })
+        Ok(Get { head, body: Body { stream: answer.body, announced, read: 0, _reader: reader } })
     }
 
     /// What the store says of `key`.

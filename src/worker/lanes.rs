@@ -5,7 +5,7 @@ use std::{
 };
 
 use super::{
-    pulse::Pulse,
+    pulse::{Pulse, takes_bytes_slowly},
     slots::{Room, Slot, Slots},
     straggler::Stragglers,
 };
@@ -130,10 +130,13 @@ impl Inner {
         self.replicas.iter().filter(open).collect()
     }
 
-    /// Whether its copies take many times as long as those to another.
+    /// Whether its copies take many times as long as those to another, or single requests of size do.
     fn is_slow(&self, replica: &Replica) -> bool {
-        let others = self.replicas_open().into_iter().filter(|other| other.name != replica.name);
-        replica.pulse.is_slow(others.map(|other| &*other.pulse))
+        let mut others = self.replicas_open();
+        others.retain(|other| other.name != replica.name);
+        let speeds = others.iter().filter_map(|other| other.store.bytes_per_second());
+        replica.pulse.is_slow(others.iter().map(|other| &*other.pulse))
+            || takes_bytes_slowly(replica.store.bytes_per_second(), speeds)
     }
 
     /// Permits that may be taken for it. A slow target gets none while its objects hold much of the memory already.

@@ -3,11 +3,25 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::copy::WHOLE_UP_TO;
+
 /// A target none of whose permits has come back for so long hangs, and the others go on without it.
 const HANGS_AFTER: Duration = Duration::from_secs(1);
 /// A target whose copies take longer than this, and many times as long as another's, is slow.
 const SLOW_FROM: Duration = Duration::from_secs(1);
 const TIMES_AS_LONG: u32 = 4;
+
+/// What is weighed where whole copies say too little: what one part takes, or an object that is sent whole.
+#[expect(clippy::cast_precision_loss, reason = "a few MiB")]
+const PART_BYTES: f64 = WHOLE_UP_TO as f64;
+
+/// Whether a store takes bytes so slowly that others must not wait for it, by the speeds of single requests. How long
+/// whole copies take tells it as well, but late: of large objects they end after minutes, and those to a fast target
+/// take long too while a slow one holds the memory.
+pub(super) fn takes_bytes_slowly(own: Option<f64>, others: impl Iterator<Item = f64>) -> bool {
+    let (Some(own), Some(fastest)) = (own, others.max_by(f64::total_cmp)) else { return false };
+    PART_BYTES > own * SLOW_FROM.as_secs_f64() && own * f64::from(TIMES_AS_LONG) < fastest
+}
 
 /// How fast copies to a target end.
 #[derive(Debug)]
@@ -75,6 +89,14 @@ mod tests {
         assert!(!slow.is_slow([&beating(20 * SECOND)].into_iter()), "both are, or the objects are large");
         assert!(!slow.is_slow(std::iter::empty()));
         assert!(!beating(SECOND / 2).is_slow([&fast].into_iter()), "not worth reading an object twice");
+    }
+
+    #[test]
+    fn a_store_that_takes_a_part_in_a_moment_is_not_slow_however_fast_another_is() {
+        let slow = |own, other| takes_bytes_slowly(Some(own), std::iter::once(other));
+        assert!(slow(1e6, 5e6));
+        assert!(!slow(1e6, 3e6) && !slow(100e6, 1000e6));
+        assert!(!takes_bytes_slowly(None, std::iter::once(1e6)) && !takes_bytes_slowly(Some(1.0), std::iter::empty()));
     }
 
     #[test]

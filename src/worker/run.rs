@@ -126,12 +126,17 @@ impl Runner {
                 }
             }
         };
+        let stopped = ended == Ended::Cancelled && broken_off.is_none();
         // The last target's step comes together with the end.
         while let Ok(step) = taken.try_recv() {
             self.give_back(&mut permits, &step);
-            judging.push(self.judge(&lease, trial, step));
+            match step {
+                // What a failure means takes time to find out, and whoever comes next finds it out as well.
+                step if !stopped => judging.push(self.judge(&lease, trial, step)),
+                Step::Read { .. } | Step::Target { result: Ok(_), .. } => notes.take(step, Diagnosis::Object),
+                _ => {}
+            }
         }
-        let stopped = ended == Ended::Cancelled && broken_off.is_none();
         if !stopped {
             while let Some((step, diagnosis)) = judging.next().await {
                 notes.take(step, diagnosis);
@@ -146,7 +151,8 @@ impl Runner {
             }
         }
         let given_back = if stopped {
-            false
+            // If the lease is lost, the proof is not written either.
+            notes.has_proof() && self.write(&lease, notes.report(&lease, true)).await != Answer::Changed
         } else if let Some((from, content)) = notes.changed.take() {
             self.begin_generation(&lease, &from, content).await
         } else {

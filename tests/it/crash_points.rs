@@ -1,12 +1,13 @@
 //! A daemon may die at any instant. One test per instant: it dies there, and another one ends the work.
 
 use copyhold::sandbox::s3::{Fault, Gate, Op, When, synthetic};
+use rustix::process::Signal;
 
-use crate::world::{World, soon};
+use crate::world::{DaemonProcess, World, printed, soon};
 
 /// Has a daemon die while the store holds `call` to wasabi, `fault` deciding on which side of it, and another one
-/// take over. Returns when `key` is copied everywhere.
-async fn dies_at(world: &World, key: &str, fault: impl FnOnce(Gate) -> Fault, call: Op) {
+/// take over. Returns the heir when `key` is copied everywhere.
+async fn dies_at(world: &World, key: &str, fault: impl FnOnce(Gate) -> Fault, call: Op) -> DaemonProcess {
     let gate = Gate::new();
     let hold = world.bucket("wasabi").order(fault(gate.clone()), When::op(call).next(1));
     let mut doomed = world.daemon().await;
@@ -14,8 +15,9 @@ async fn dies_at(world: &World, key: &str, fault: impl FnOnce(Gate) -> Fault, ca
     doomed.kill().await;
     gate.open();
     hold.clear();
-    let _heir = world.daemon().await;
+    let heir = world.daemon().await;
     world.until_copied(key).await;
+    heir
 }
 
 fn large() -> Vec<u8> {
@@ -32,7 +34,7 @@ fn assert_equal_everywhere(world: &World, key: &str, bytes: &[u8]) {
 async fn it_may_die_before_a_small_object_has_arrived() {
     let world = World::new().await;
     world.upload("photo", "bytes").await;
-    dies_at(&world, "photo", Fault::Hold, Op::PutObject).await;
+    let _heir = dies_at(&world, "photo", Fault::Hold, Op::PutObject).await;
     assert_equal_everywhere(&world, "photo", b"bytes");
 }
 
@@ -40,7 +42,7 @@ async fn it_may_die_before_a_small_object_has_arrived() {
 async fn it_may_die_after_a_small_object_has_arrived_and_before_that_is_recorded() {
     let world = World::new().await;
     world.upload("photo", "bytes").await;
-    dies_at(&world, "photo", Fault::HoldAnswer, Op::PutObject).await;
+    let _heir = dies_at(&world, "photo", Fault::HoldAnswer, Op::PutObject).await;
     assert_equal_everywhere(&world, "photo", b"bytes");
     assert_eq!(world.bucket("wasabi").writes("photo"), 2);
 }
@@ -50,17 +52,47 @@ async fn it_may_die_before_it_knows_the_name_of_its_upload() {
     let world = World::new().await;
     let bytes = large();
     world.upload("large", bytes.clone()).await;
-    dies_at(&world, "large", Fault::HoldAnswer, Op::CreateMultipartUpload).await;
+    let _heir = dies_at(&world, "large", Fault::HoldAnswer, Op::CreateMultipartUpload).await;
     assert_equal_everywhere(&world, "large", &bytes);
 }
 
+/// One target has the object, the other all parts but the one that is held.
+const IN_THE_MIDDLE: &str = "SELECT scw IS NOT NULL AND (SELECT count(*) = 2 FROM copyhold.multipart_parts)
+    FROM copyhold.object_copies";
+
+/// Nothing is remembered of uploads any more, once whoever cleans up has looked.
+async fn until_uploads_are_over(world: &World) {
+    // What the dead one had completed and could not write down any more is looked at after ten minutes.
+    world.execute("UPDATE copyhold.multipart_uploads SET look_at = 0, last_at = 0").await;
+    world.until("SELECT NOT EXISTS (SELECT FROM copyhold.multipart_uploads)").await;
+    for replica in ["wasabi", "scw"] {
+        assert!(world.bucket(replica).uploads().is_empty(), "{replica}");
+    }
+}
+
 #[tokio::test]
-async fn it_may_die_in_the_middle_of_an_upload() {
+async fn it_may_die_in_the_middle_of_an_upload_and_what_was_sent_is_not_sent_again() {
     let world = World::new().await;
-    let bytes = large();
+    let (bytes, gate) = (large(), Gate::new());
     world.upload("large", bytes.clone()).await;
-    dies_at(&world, "large", Fault::Hold, Op::UploadPart).await;
+    let hold = world.bucket("wasabi").order(Fault::Hold(gate.clone()), When::op(Op::UploadPart).next(1));
+    let mut doomed = world.daemon().await;
+    soon("the daemon comes to where it dies", gate.holds(1)).await;
+    world.until(IN_THE_MIDDLE).await;
+    doomed.kill().await;
+    let explained = printed(&world.run(&["explain", "large"]).await);
+    assert!(explained.contains("    2 of its 3 parts are there, the last was sent "), "{explained}");
+    gate.open();
+    hold.clear();
+    let _heir = world.daemon().await;
+    world.until_copied("large").await;
     assert_equal_everywhere(&world, "large", &bytes);
+    for (replica, most) in [("wasabi", 4), ("scw", 3)] {
+        let bucket = world.bucket(replica);
+        assert_eq!(bucket.calls(Op::CreateMultipartUpload), 1, "{replica}");
+        assert!(bucket.successes(Op::UploadPart) <= most, "{replica}");
+    }
+    until_uploads_are_over(&world).await;
 }
 
 #[tokio::test]
@@ -68,8 +100,33 @@ async fn it_may_die_after_an_upload_was_completed_and_before_that_is_recorded() 
     let world = World::new().await;
     let bytes = large();
     world.upload("large", bytes.clone()).await;
-    dies_at(&world, "large", Fault::HoldAnswer, Op::CompleteMultipartUpload).await;
+    let _heir = dies_at(&world, "large", Fault::HoldAnswer, Op::CompleteMultipartUpload).await;
     assert_equal_everywhere(&world, "large", &bytes);
+    assert_eq!(world.bucket("wasabi").successes(Op::UploadPart), 3, "its parts tell that it is the object");
+    until_uploads_are_over(&world).await;
+}
+
+#[tokio::test]
+async fn asked_to_end_in_the_middle_of_an_upload_it_leaves_its_parts_to_the_next() {
+    let world = World::new().await;
+    let (bytes, gate) = (large(), Gate::new());
+    world.upload("large", bytes.clone()).await;
+    let hold = world.bucket("wasabi").order(Fault::Hold(gate.clone()), When::op(Op::UploadPart).next(1));
+    let mut ending = world.daemon().await;
+    soon("the daemon is in the middle", gate.holds(1)).await;
+    world.until(IN_THE_MIDDLE).await;
+    ending.signal(Signal::TERM);
+    ending.until_logged("no more is claimed").await;
+    ending.signal(Signal::TERM);
+    ending.exit_code().await;
+    world.until("SELECT array_agg(replica) = '{wasabi}' FROM copyhold.multipart_uploads").await;
+    gate.open();
+    hold.clear();
+    let _next = world.daemon().await;
+    world.until_copied("large").await;
+    assert_equal_everywhere(&world, "large", &bytes);
+    assert_eq!(world.bucket("scw").successes(Op::UploadPart), 3);
+    until_uploads_are_over(&world).await;
 }
 
 #[tokio::test]

@@ -182,3 +182,26 @@ async fn a_throttling_store_is_asked_for_less_at_once_and_a_probe_waits_for_nobo
     assert_eq!(store.first_key().await.unwrap().as_deref(), Some("k"));
     assert_eq!(bucket.calls(Op::HeadObject), 1, "it asked to be spared");
 }
+
+#[tokio::test]
+async fn what_has_no_connection_waits_for_one_and_is_not_taken_for_hanging() {
+    let server = S3Server::start().await.unwrap();
+    let bucket = server.create_bucket("photos", BucketOptions::default());
+    bucket.put("k", "hello");
+    let mut replica = replica(&server.endpoint());
+    replica.facts.max_connections = Some(2);
+    let store = Store::connect(&replica, 8).await.unwrap();
+    let k = key("k");
+    let first = store.get(&k, None, None).await.unwrap();
+    let second = store.get(&k, None, None);
+    let mut second = std::pin::pin!(second);
+    assert!(futures::poll!(&mut second).is_pending(), "there is one connection to read with");
+    // What is written has its own.
+    store
+        .put(&key("l"), &"x".into(), &Md5(<md5::Md5 as md5::Digest>::digest("x").into()), &Metadata::default())
+        .await
+        .unwrap();
+    assert_eq!(bucket.calls(Op::GetObject), 1);
+    drop(first);
+    assert!(second.await.is_ok());
+}

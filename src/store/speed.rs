@@ -1,0 +1,90 @@
+//! How fast a store takes what it is sent, however the sending ends.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::progress::Progress;
+
+/// A request that is done sooner says nothing of the bandwidth, unless it has moved as much as this.
+const TELLING_TIME: Duration = Duration::from_secs(1);
+const TELLING_BYTES: u64 = 1 << 20;
+
+/// Bytes per second of the last requests that carried many, or took long; `None`: there were none yet.
+///
+/// Also of those that were given up: a target so slow that no request to it ever ends must be known for it all the same.
+#[derive(Debug, Default)]
+pub(super) struct Speed(Mutex<Option<f64>>);
+
+/// A request under way; what it shows is noted when it is dropped.
+#[derive(Debug)]
+pub(super) struct Watch<'a> {
+    speed: &'a Speed,
+    progress: &'a Progress,
+    began: Instant,
+}
+
+impl Speed {
+    pub(super) fn bytes_per_second(&self) -> Option<f64> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches a request that begins now.
+    pub(super) fn watch<'a>(&'a self, progress: &'a Progress) -> Watch<'a> {
+        Watch { speed: self, progress, began: Instant::now() }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "bytes of one request")]
+    fn note(&self, bytes: u64, took: Duration) {
+        if bytes < TELLING_BYTES && took < TELLING_TIME {
+            return;
+        }
+        let seen = bytes as f64 / took.as_secs_f64().max(1e-6);
+        let mut speed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *speed = Some(speed.map_or(seen, |before| (before * 3.0 + seen) / 4.0));
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.speed.note(self.progress.so_far(), self.began.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn small_requests_say_nothing_unless_they_take_long() {
+        let speed = Speed::default();
+        speed.note(10 << 10, SECOND / 50);
+        assert_eq!(speed.bytes_per_second(), None);
+        speed.note(10 << 10, 10 * SECOND);
+        assert_eq!(speed.bytes_per_second(), Some(1024.0));
+    }
+
+    #[test]
+    fn a_request_that_is_given_up_is_counted_for_what_it_has_moved() {
+        let (speed, progress) = (Speed::default(), Progress::default());
+        let watch = speed.watch(&progress);
+        progress.moved(64 << 20);
+        drop(watch);
+        assert!(speed.bytes_per_second().is_some_and(|rate| rate > 0.0));
+    }
+
+    #[test]
+    fn the_last_requests_count_most() {
+        let speed = Speed::default();
+        let rate = || speed.bytes_per_second().unwrap();
+        speed.note(64 * MIB, SECOND);
+        (0..8).for_each(|_| speed.note(MIB, SECOND));
+        assert!(rate() < 8e6, "{}", rate());
+        (0..4).for_each(|_| speed.note(64 * MIB, SECOND));
+        assert!(rate() > 40e6, "{}", rate());
+    }
+}
