@@ -118,6 +118,9 @@ impl StoreError {
                 message = format!("header {name} of the object is not text and cannot be carried over");
             }
         }
+        if raw.headers().get("x-amz-delete-marker") == Some("true") {
+            message = format!("it was deleted there, and older versions of it may still exist. {message}");
+        }
         if let Some(region) = region_named(raw, body) {
             if reason == Reason::BadCredentials && code.is_none() {
                 reason = Reason::WrongRegion;

@@ -39,6 +39,8 @@ pub enum Reason {
     /// The range lies outside the object.
     OutsideRange,
     Archived,
+    /// The object is encrypted with a key that its owner keeps (SSE-C).
+    OwnersKey,
     /// The store received other bytes than were sent.
     Damaged,
     /// This store cannot hold this key, size or metadata.
@@ -54,6 +56,8 @@ impl Reason {
 
     fn of_code(code: &str, message: &str) -> Option<Self> {
         Some(match code {
+            // AWS and those who took over its words.
+            "InvalidRequest" if message.contains("Server Side Encryption") => Self::OwnersKey,
             // B2 says so with 403 and only in words.
             "AccessDenied" | "Forbidden" if message.to_ascii_lowercase().contains("cap exceeded") => Self::Full,
             "AccessDenied" | "Forbidden" | "UnauthorizedAccess" | "AllAccessDisabled" | "AccountProblem"
@@ -178,7 +182,7 @@ impl Reason {
             Self::Replaced | Self::OutsideRange => Class::Changed,
             Self::Archived => Class::Archived,
             Self::Damaged => Class::Corrupt,
-            Self::Refused => Class::Refused,
+            Self::OwnersKey | Self::Refused => Class::Refused,
         }
     }
 
@@ -196,20 +200,23 @@ impl Reason {
             Self::WrongRegion => Some("check this replica's region and endpoint"),
             Self::NoSuchBucket => Some("check this replica's bucket, endpoint and path_style"),
             Self::NotUnderstood => Some("does the endpoint speak S3?"),
+            Self::Full => Some("make room there, or raise the account's or the bucket's limit"),
+            Self::Archived => Some("restore it there, then retry"),
+            Self::OwnersKey => Some(
+                "it is encrypted with a key of its owner's, SSE-C, which Copyhold is never given; have its owner copy it",
+            ),
             Self::Unreachable
             | Self::Broken
             | Self::Stalled
             | Self::Unsupported
             | Self::Internal
             | Self::Throttled
-            | Self::Full
             | Self::Denied
             | Self::NoSuchKey
             | Self::NoSuchUpload
             | Self::InvalidPart
             | Self::Replaced
             | Self::OutsideRange
-            | Self::Archived
             | Self::Damaged
             | Self::Refused => None,
         }
@@ -268,6 +275,7 @@ mod tests {
         (413, None, Class::Refused),
         (405, Some("MethodNotAllowed"), Class::Refused),
         (403, Some("InvalidObjectState"), Class::Archived),
+        (400, Some("InvalidRequest"), Class::Refused),
     ];
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a copy promises, over real HTTP against stores that misbehave on order.
 
 mod adopt;
+mod bad_input;
 mod cancel;
 mod changed;
 mod damage;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
+use hyper::header::{HeaderName, HeaderValue};
 use s3s::dto::{Checksum, ChecksumAlgorithm, ChecksumType};
 use s3s::{S3Result, s3_error};
 
@@ -12,6 +13,9 @@ use super::metadata::Metadata;
 use super::object::{Body, Object};
 use super::quirks::BucketOptions;
 use crate::domain::Content;
+
+/// Says of a 404 that a delete marker hides the object.
+const DELETE_MARKER: HeaderName = HeaderName::from_static("x-amz-delete-marker");
 
 #[derive(Debug)]
 pub(super) struct Bucket {
@@ -90,7 +94,15 @@ impl Bucket {
     }
 
     pub fn object(&self, key: &str) -> S3Result<Arc<Object>> {
-        self.lock().objects.get(key).cloned().ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))
+        let state = self.lock();
+        state.objects.get(key).cloned().ok_or_else(|| {
+            let mut missing = s3_error!(NoSuchKey, "The specified key does not exist.");
+            let newest = state.versions.get(key).and_then(|versions| versions.last());
+            if newest.is_some_and(|version| version.object.is_none()) {
+                missing.set_headers([(DELETE_MARKER, HeaderValue::from_static("true"))].into_iter().collect());
+            }
+            missing
+        })
     }
 }
 
