@@ -6,16 +6,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::super::{
-    Cancelled, Copy, Entry, Journal, OnExisting, Part, Shape, Target, Unfinished,
-    failure::of_target,
-    plan::{Parts, Way},
-    refused,
-    source::Opened,
-    verify,
+    Cancelled, Copy, Entry, Journal, OnExisting, Part, Shape, Target, Unfinished, failure::of_target, plan::Parts,
+    refused, source::Opened, verify,
 };
 use crate::{
-    domain::{Class, Content, Failure, ObjectKey, Verified},
-    store::{ETag, Head, Md5, Reason, Store, UploadId},
+    domain::{Class, Failure, ObjectKey, Verified},
+    store::{Head, UploadId},
 };
 
 /// How long a store is given to throw parts away, or to say that it began an upload
@@ -207,84 +203,6 @@ impl Copy<'_> {
             return Err(None);
         }
         Ok(upload)
-    }
-}
-
-/// What is needed to complete an upload.
-pub(super) struct Complete {
-    pub store: Arc<Store>,
-    pub journal: Arc<dyn Journal>,
-    pub key: ObjectKey,
-    pub id: UploadId,
-    pub entry: Entry,
-    pub content: Content,
-    etags: Vec<ETag>,
-    md5s: Vec<Md5>,
-    sent_hashes: bool,
-}
-
-impl Complete {
-    pub(super) fn new(
-        upload: &Upload<'_>,
-        journal: &Arc<dyn Journal>,
-        opened: &Opened,
-        content: Content,
-        way: Way,
-    ) -> Self {
-        Self {
-            store: Arc::clone(&upload.target.store),
-            journal: Arc::clone(journal),
-            key: opened.key().clone(),
-            id: upload.id.clone(),
-            entry: upload.entry,
-            content,
-            etags: upload.parts.values().map(|part| part.etag.clone()).collect(),
-            md5s: upload.parts.values().map(|part| part.md5).collect(),
-            sent_hashes: way == Way::Held,
-        }
-    }
-
-    /// Completes the upload, and says what it leaves.
-    ///
-    /// The parts are written down before: if nobody hears how it ended, they tell what the object must be.
-    pub(super) async fn run(self) -> (Result<Verified, Failure>, Leaves) {
-        self.journal.settle().await;
-        let (result, leaves) = self.ask().await;
-        let leaves = if result.is_ok() { Leaves::Nothing } else { leaves };
-        if leaves == Leaves::Nothing {
-            self.journal.over(self.entry);
-        }
-        (result, leaves)
-    }
-
-    /// An answer may be lost though the object is there, and
-    /// the SDK's own retry then finds no upload: so a failure is believed only after a look.
-    async fn ask(&self) -> (Result<Verified, Failure>, Leaves) {
-        let (store, key, content) = (&*self.store, &self.key, &self.content);
-        let error = match store.complete_multipart(key, &self.id, &self.etags).await {
-            Ok(etag) => {
-                return (
-                    verify::prove(store, key, content, &self.md5s, &etag, self.sent_hashes).await,
-                    Leaves::Nothing,
-                );
-            }
-            Err(error) => error,
-        };
-        let lost = error.reason() == Reason::NoSuchUpload;
-        let leaves = match error.reason() {
-            Reason::NoSuchUpload => Leaves::Nothing,
-            reason if may_go_on(reason.class()) && reason != Reason::InvalidPart => Leaves::Parts,
-            _ => Leaves::Waste,
-        };
-        let there = store.head(key).await.ok().filter(|there| there.size_bytes == content.size_bytes);
-        let result = match there.and_then(|there| there.etag) {
-            Some(etag) if etag.is_of_parts(&self.md5s) => Ok(Verified::Compared),
-            // An ETag that follows no formula: the bytes tell. Only where the upload is
-            // certainly over, since an older object may stand there.
-            Some(_) if lost => verify::read_back(store, key, content).await.map_err(|_| of_target(store, error)),
-            _ => Err(of_target(store, error)),
-        };
-        (result, leaves)
     }
 }
 

@@ -1,0 +1,198 @@
+//! How an object in parts ends at each of its targets.
+
+use std::{
+    fmt::Write as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use tokio::task::JoinSet;
+
+use super::{
+    super::{Cancelled, LAST_REQUEST_MAY_TAKE, Target, verify},
+    Work,
+    carry::{Event, until},
+    complete::Complete,
+    upload::{Leaves, State, Upload, may_go_on, throw_away},
+};
+use crate::{
+    domain::{Content, Failure, Verified},
+    store::Md5,
+};
+
+/// How it ended at one target.
+enum Finished {
+    Upload {
+        index: usize,
+        result: Result<Verified, Failure>,
+        leaves: Leaves,
+    },
+    /// The target has been told.
+    Taken {
+        is_there: bool,
+    },
+}
+
+impl<'c, 't: 'c> Work<'c, 't> {
+    /// Completes and proves each upload as soon as all its parts are there, and compares what was there before. Without
+    /// a content only what is under way is waited for.
+    pub(super) async fn finish(&mut self, read: Option<(Content, Option<Md5>)>) -> Result<(), Cancelled> {
+        let (copy, content) = (self.copy, read.map(|(content, _)| content));
+        let mut finishing = FuturesUnordered::new();
+        for (target, there) in std::mem::take(&mut self.taken) {
+            let Some((content, md5)) = read else { continue };
+            let compared: BoxFuture<'c, Finished> = Box::pin(async move {
+                let result = verify::adopt(&target.store, &copy.job.key, &there, &content, md5.as_ref()).await;
+                let is_there = result.is_ok();
+                copy.ended(target, result);
+                Finished::Taken { is_there }
+            });
+            finishing.push(compared);
+        }
+        let mut patient_until = None;
+        loop {
+            self.complete(content, &finishing);
+            if finishing.is_empty() && self.uploads.iter().all(Upload::is_answered) {
+                return Ok(());
+            }
+            tokio::select! {
+                biased;
+                () = copy.stop.cancelled() => return self.last_requests(finishing).await,
+                Some(finished) = finishing.next(), if !finishing.is_empty() => {
+                    if self.finished(finished) {
+                        patient_until.get_or_insert_with(|| Instant::now() + self.patience.left(Duration::ZERO));
+                    }
+                }
+                Some(event) = self.events.recv() => drop(self.note(event)),
+                () = until(patient_until) => {
+                    patient_until = None;
+                    self.let_go();
+                }
+            }
+        }
+    }
+
+    /// Has what is all there completed, and answers for what nothing more will come for.
+    fn complete(&mut self, content: Option<Content>, finishing: &FuturesUnordered<BoxFuture<'c, Finished>>) {
+        let copy = self.copy;
+        for index in 0..self.uploads.len() {
+            let upload = &mut self.uploads[index];
+            let is_all_there = upload.parts.len() == self.parts.count() as usize;
+            match (&upload.state, content) {
+                (State::Sending | State::Leaving(_), Some(content)) if is_all_there => {
+                    upload.state = State::Completing;
+                    let complete = Complete::new(upload, &copy.job.journal, &self.opened, content, self.parts.way());
+                    finishing.push(Box::pin(async move {
+                        let (result, leaves) = complete.run().await;
+                        Finished::Upload { index, result, leaves }
+                    }));
+                }
+                (State::Sending | State::Leaving(_), _) if upload.under_way == 0 => self.leave_behind(index),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether a target has the object now.
+    fn finished(&mut self, finished: Finished) -> bool {
+        match finished {
+            Finished::Upload { index, result, leaves } => {
+                let is_there = result.is_ok();
+                self.answer(index, result, leaves);
+                is_there
+            }
+            Finished::Taken { is_there } => is_there,
+        }
+    }
+
+    /// What makes an object appear is left a moment to end.
+    async fn last_requests(
+        &mut self,
+        mut finishing: FuturesUnordered<BoxFuture<'c, Finished>>,
+    ) -> Result<(), Cancelled> {
+        let all = async {
+            while let Some(finished) = finishing.next().await {
+                self.finished(finished);
+            }
+        };
+        let in_time = tokio::time::timeout(LAST_REQUEST_MAY_TAKE, all).await.is_ok();
+        if in_time && self.uploads.iter().all(Upload::is_answered) { Ok(()) } else { Err(Cancelled) }
+    }
+
+    /// The others have waited long enough.
+    fn let_go(&mut self) {
+        for index in 0..self.uploads.len() {
+            if matches!(self.uploads[index].state, State::Sending | State::Leaving(_)) {
+                self.leave_behind(index);
+            }
+        }
+    }
+
+    /// Answers for one that did not get everything.
+    fn leave_behind(&mut self, index: usize) {
+        let upload = &mut self.uploads[index];
+        let why = match &mut upload.state {
+            State::Leaving(why) => why.take(),
+            _ => None,
+        };
+        let mut why = why.unwrap_or_else(|| self.patience.is_over(&upload.target.store));
+        let (there, all) = (upload.parts.len(), self.parts.count());
+        if there > 0 {
+            // Cannot fail: a String takes all that is written to it.
+            let _ = write!(why.message, "; {there} of its {all} parts are there, and it goes on from them");
+        }
+        self.answer(index, Err(why), Leaves::Parts);
+    }
+
+    /// Nothing more is read. What was read already is still sent.
+    pub(super) fn give_up(&mut self, why: &Failure) {
+        if !may_go_on(why.class) {
+            return self.fail_all(why);
+        }
+        self.uploads.iter_mut().for_each(|upload| upload.leave(Some(why.clone())));
+        for (target, _) in std::mem::take(&mut self.taken) {
+            self.copy.ended(target, Err(why.clone()));
+        }
+    }
+
+    /// What was sent is of no use.
+    pub(super) fn fail_all(&mut self, why: &Failure) {
+        for target in self.take_back() {
+            self.copy.ended(target, Err(why.clone()));
+        }
+    }
+
+    /// The targets that still wait for their answer; what was sent is of no use.
+    pub(super) fn take_back(&mut self) -> Vec<&'t Target> {
+        let mut left: Vec<_> = std::mem::take(&mut self.taken).into_iter().map(|(target, _)| target).collect();
+        for upload in self.uploads.iter_mut().filter(|upload| !upload.is_answered()) {
+            upload.state = State::Answered(Leaves::Waste);
+            upload.cut.cancel();
+            left.push(upload.target);
+        }
+        left
+    }
+
+    /// When it returns, no request is under way any more, and what is left at the stores can be gone on with, or is
+    /// known to be of no use.
+    pub(super) async fn end(mut self) {
+        self.carrying.shutdown().await;
+        while let Ok(event) = self.events.try_recv() {
+            // Parts that the stores have taken meanwhile are in the journal.
+            if let Event::Sent { upload, number, result: Ok(part) } = event {
+                self.uploads[upload].gained += 1;
+                self.uploads[upload].parts.insert(number, part);
+            }
+        }
+        for upload in self.uploads.iter().filter(|upload| !upload.is_answered()) {
+            self.tell_kept(upload);
+        }
+        let (journal, key) = (&self.copy.job.journal, &self.copy.job.key);
+        let mut aborts = JoinSet::new();
+        for upload in self.uploads.iter().filter(|upload| upload.leaves() == Leaves::Waste) {
+            aborts.spawn(throw_away(Arc::clone(journal), key.clone(), upload));
+        }
+        while aborts.join_next().await.is_some() {}
+    }
+}
