@@ -4,8 +4,8 @@ use std::{env, fs, path::PathBuf};
 
 use anyhow::Context as _;
 
-/// The program whose daemons and stores are measured: the one of the environment's `BENCH_PROGRAM`, which `make bench` sets
-/// to the released one; else it is built as the benchmark is.
+/// The program whose daemons and stores are measured: it is built as the benchmark is, unless the environment's
+/// `BENCH_PROGRAM` names another one to compare with.
 pub fn program() -> PathBuf {
     env::var_os("BENCH_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_copyhold").into(), PathBuf::from)
 }
