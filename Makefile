@@ -6,19 +6,26 @@ ARGS ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check format image needs
+.PHONY: help demo test conformance bench check format image needs moto
 
 help: ## This list
 	@echo "Copyhold keeps a verified copy of every object of a primary bucket in every other bucket."
 	@echo
-	@awk -F ' ## ' '/^[a-z]+:.* ## / { sub(/:.*/, "", $$1); printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ' ## ' '/^[a-z]+:.* ## / { sub(/:.*/, "", $$1); printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: needs ## See it work; ARGS='--once' ends when everything is copied, ARGS='--help' says what else there is
 	$(CARGO) build --locked --release
 	$(CARGO) run --locked --release --quiet -- demo $(ARGS)
 
-test: needs ## The whole suite against a real PostgreSQL and S3 servers in memory; ARGS='-- leases' runs a part of it
+test: needs moto ## The whole suite against a real PostgreSQL and S3 servers in memory, and moto; ARGS='-- leases' runs a part of it
 	$(CARGO) test --locked --no-fail-fast --lib --bins --tests $(ARGS)
+
+conformance: ## The suite that every store must pass, on yours: ENDPOINT=http://… ACCESS_KEY_ID= SECRET_ACCESS_KEY= REGION= PROVIDER= BUCKET_A= BUCKET_B=
+	@test -n '$(ENDPOINT)' || { echo "Say where the store is: make conformance ENDPOINT=http://… (docs/stores.md says more)" >&2; exit 1; }
+	@CONFORMANCE_ENDPOINT='$(ENDPOINT)' CONFORMANCE_REGION='$(REGION)' CONFORMANCE_PROVIDER='$(PROVIDER)' \
+	CONFORMANCE_ACCESS_KEY_ID='$(ACCESS_KEY_ID)' CONFORMANCE_SECRET_ACCESS_KEY='$(SECRET_ACCESS_KEY)' \
+	CONFORMANCE_BUCKET_A='$(BUCKET_A)' CONFORMANCE_BUCKET_B='$(BUCKET_B)' \
+	$(CARGO) test --locked --test it -- --exact conformance::the_suite_passes_on_an_endpoint --ignored --nocapture
 
 bench: needs ## The claims about speed and size; BENCH=memory runs one of them
 	$(CARGO) bench --locked --bench '$(or $(BENCH),*)' $(if $(ARGS),-- $(ARGS))
@@ -42,3 +49,7 @@ needs:
 	@$(CARGO) --version || { echo "Rust is missing: https://rustup.rs" >&2; exit 1; }
 	@command -v cc || { echo "A C compiler is missing: apt-get install gcc libc6-dev" >&2; exit 1; }
 	@deploy/install-postgresql.sh
+
+# The tests' second opinion. Whoever has no python3, or no way to its packages, tests without it.
+moto:
+	@tests/moto/install.sh || echo "Going on without it: what is tested on moto is skipped." >&2
