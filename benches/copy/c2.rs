@@ -55,30 +55,36 @@ impl Load {
     }
 }
 
-pub(super) async fn play() -> anyhow::Result<()> {
-    let Some(version) = rclone::version().await else {
-        println!("-- C2 is not played: rclone is not installed");
-        return Ok(());
-    };
-    println!("-- {version}; {}", machine::load());
-    for (load, rate) in [
-        (Load { name: "10-kib", objects: 10_000, bytes: 10 << 10 }, 2.0),
-        (Load { name: "256-mib", objects: 4, bytes: 256 << 20 }, 1.5),
-    ] {
-        contest(load, "memory", rate).await?;
-    }
-    let Some(version) = garage::version().await else {
-        println!("-- the rest of C2 is not played: Garage is not installed");
-        return Ok(());
-    };
-    println!("-- {version}; {}", machine::load());
-    for load in [
-        Load { name: "10-kib", objects: 2000, bytes: 10 << 10 },
-        Load { name: "256-mib", objects: 4, bytes: 256 << 20 },
-    ] {
-        contest(load, "garage", 1.0).await?;
+/// On the server in memory.
+pub(super) async fn in_memory() -> anyhow::Result<()> {
+    if has_rclone().await {
+        contest(Load { name: "10-kib", objects: 10_000, bytes: 10 << 10 }, "memory", 2.0).await?;
+        contest(Load { name: "256-mib", objects: 4, bytes: 256 << 20 }, "memory", 1.5).await?;
     }
     Ok(())
+}
+
+/// On three Garages.
+pub(super) async fn on_garage() -> anyhow::Result<()> {
+    let Some(version) = garage::version().await else {
+        println!("-- C2 is not played on Garage, which is not installed");
+        return Ok(());
+    };
+    println!("-- {version}");
+    if has_rclone().await {
+        contest(Load { name: "10-kib", objects: 2000, bytes: 10 << 10 }, "garage", 1.0).await?;
+        contest(Load { name: "256-mib", objects: 4, bytes: 256 << 20 }, "garage", 1.0).await?;
+    }
+    Ok(())
+}
+
+async fn has_rclone() -> bool {
+    let version = rclone::version().await;
+    match &version {
+        Some(version) => println!("-- {version}; {}", machine::load()),
+        None => println!("-- C2 is not played: rclone is not installed"),
+    }
+    version.is_some()
 }
 
 async fn contest(load: Load, on: &str, rate: f64) -> anyhow::Result<()> {

@@ -29,8 +29,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> anyhow::Result<()> {
     let words: Vec<_> = env::args().skip(1).collect();
     let seed = words.iter().skip_while(|word| *word != "--seed").nth(1).map_or(Ok(1), |seed| seed.parse())?;
-    let named = |bar: &str| words.iter().any(|word| word.eq_ignore_ascii_case(bar));
-    let bars = ["server", "requests", "c1", "c2", "c3", "c4", "c5", "c6"];
+    // `c2` is both of its parts.
+    let is = |word: &str, bar: &str| word.eq_ignore_ascii_case(bar) || bar.split('-').next() == Some(word);
+    let named = |bar: &str| words.iter().any(|word| is(word, bar));
+    let bars = ["server", "requests", "c1", "c2-memory", "c2-garage", "c3", "c4", "c5", "c6"];
     let all = !bars.iter().any(|bar| named(bar));
     play(async || {
         for bar in bars.into_iter().filter(|bar| all || named(bar)) {
@@ -38,7 +40,8 @@ async fn main() -> anyhow::Result<()> {
                 "server" => server::play().await?,
                 "requests" => requests::play().await?,
                 "c1" => c1::play().await?,
-                "c2" => c2::play().await?,
+                "c2-memory" => c2::in_memory().await?,
+                "c2-garage" => c2::on_garage().await?,
                 "c3" => c3::play().await?,
                 "c4" => c4::play().await?,
                 "c5" => c5::play(seed).await?,
