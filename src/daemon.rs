@@ -236,6 +236,8 @@ async fn work(
     lifecycle.spawn("claimer", drain, claimer.run(drain.clone()));
 
     let reason = endings.first().await;
+    // Before it is said.
+    lifecycle.drain.cancel();
     match &reason {
         ExitReason::Signal => info!(
             objects = running.len(),

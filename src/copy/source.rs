@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     domain::{Class, Content, Failure, ObjectKey},
-    store::{ETag, Get, Head, Md5, Reason, Store},
+    store::{ETag, Get, Head, Known, Md5, Reason, Store},
 };
 
 /// How long an answer may wait unread for memory. Stores close what is not read;
@@ -214,14 +214,19 @@ impl Opened {
     /// The same where nothing is taken on trust: without an ETag that is an MD5, too, it is read twice.
     pub(super) async fn make_sure(&self, read: &Content, md5: Option<&Md5>) -> Result<(), Failure> {
         let etag = self.head.etag.as_ref().filter(|_| self.etag_may_be_md5());
-        if etag.zip(md5).is_some_and(|(etag, md5)| etag.is_md5(md5)) {
+        let compared = etag.zip(md5).map(|(etag, md5)| etag.is_md5(md5));
+        if compared == Some(true) {
             return Ok(());
         }
-        let again = verify::hash_of(self.store(), &self.key).await.map_err(|error| of_source(self.store(), error))?;
-        if again == *read {
+        let store = self.store();
+        let again = verify::hash_of(store, &self.key).await.map_err(|error| of_source(store, error))?;
+        let what = if again != *read {
+            "bytes arrived damaged: they do not match the source's ETag, nor a second reading"
+        } else if compared == Some(false) && store.profile().etags.of_put_is_md5 == Known::Yes {
+            "its bytes are not those that its ETag is the MD5 of, in two readings: they are damaged where they are kept"
+        } else {
             return Ok(());
-        }
-        let what = "bytes arrived damaged: they do not match the source's ETag, nor a second reading";
-        Err(bare(Class::Corrupt, format!("source {}: {what}", self.store().name())))
+        };
+        Err(bare(Class::Corrupt, format!("source {}: {what}", store.name())))
     }
 }

@@ -102,7 +102,7 @@ impl Claimer {
         while !drain.is_cancelled() {
             self.wake.arm();
             // Not in a `select!`: a claim that is cut off has leased rows to nobody.
-            let pass = self.pass(turn).await;
+            let pass = self.pass(turn, &drain).await;
             turn += 1;
             if pass.is_ok() && std::mem::take(&mut away) {
                 info!("PostgreSQL is back");
@@ -141,8 +141,8 @@ impl Claimer {
         }
     }
 
-    /// Asks each lane once, beginning with another one each time.
-    async fn pass(&mut self, turn: usize) -> Result<Pass, QueueError> {
+    /// Asks each lane once, beginning with another one each time; none that comes after `drain`.
+    async fn pass(&mut self, turn: usize, drain: &CancellationToken) -> Result<Pass, QueueError> {
         self.free_unanswered().await?;
         let sourceless = !self.lanes.primary_is_readable();
         let tried = if sourceless { 0 } else { self.pass_trial().await? };
@@ -171,6 +171,9 @@ impl Claimer {
         let mut not_wholly = None;
         for i in 0..lanes.len() {
             let lane = &lanes[(turn + i) % lanes.len()];
+            if drain.is_cancelled() {
+                return Ok(Pass::Found(found));
+            }
             // The lanes before this one have taken permits.
             let Choice::Ask { rows, .. } = self.lanes.choose(Room::Any) else { return Ok(Pass::Found(found)) };
             let slots = self.slots.take(Room::Any, rows.min(BATCH));

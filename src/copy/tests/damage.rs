@@ -71,3 +71,18 @@ async fn a_source_whose_etag_is_no_md5_is_read_twice_and_believed() {
     assert!(told.is_proven(), "{told:?}");
     assert_eq!(s.b2.calls(Op::GetObject), 2);
 }
+
+#[tokio::test]
+async fn bytes_that_came_wrong_twice_are_damaged_where_an_etag_is_surely_their_md5() {
+    let s = Setup::new().await;
+    for (key, size) in [("small", 1_000), ("big", 17 << 20)] {
+        s.b2.put(key, vec![7; size]);
+        s.b2.damage(key, 17);
+        let mut job = s.job(key).await;
+        job.sources[0].store = s.store_of("b2", config::Provider::Garage, config::Facts::default()).await;
+        let told = s.copy(&job).await;
+        assert_eq!((told.class("wasabi"), told.class("scw"), told.read()), (Class::Corrupt, Class::Corrupt, None));
+        assert!(told.of("scw").unwrap_err().message.ends_with("they are damaged where they are kept"), "{told:?}");
+    }
+    assert!(s.wasabi.keys().is_empty() && s.leaves_no_upload());
+}
