@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{
         Part,
-        failure::{bare, of_source, of_target},
+        failure::{at_source, bare, of_source, of_target},
         hash::Both,
         memory::Buffer,
         repeat::{is_passing, pauses},
@@ -44,7 +44,7 @@ impl Carrier {
     /// lack it.
     pub(super) async fn stream(self: Arc<Self>, number: u32, range: Range<u64>, _window: Buffer, mut lanes: Vec<Lane>) {
         let mut pauses = pauses().build();
-        let mut told = false;
+        let mut first = None;
         loop {
             let pause = pauses.next();
             let Streamed { read, sent } = self.stream_once(number, range.clone(), &lanes).await;
@@ -54,11 +54,16 @@ impl Carrier {
                     tokio::time::sleep(pause).await;
                     continue;
                 }
-                (Err(why), _) => return self.source_failed(number, why, &lanes),
+                (Err(why), _) if first.is_none() => return self.source_failed(number, why, &lanes),
+                (Err(why), _) => return self.failed(number, &why, &lanes),
             };
-            if !std::mem::replace(&mut told, true) {
-                self.tell(Event::Read { number, content });
+            match first {
+                None => self.tell(Event::Read { number, content }),
+                // What was sent of it is not what the others have got.
+                Some(first) if first != content => return self.failed(number, &self.other_bytes(number), &lanes),
+                Some(_) => {}
             }
+            first = Some(content);
             let mut again = Vec::new();
             for (lane, result) in lanes.into_iter().zip(sent) {
                 let result = match result {
@@ -167,6 +172,20 @@ impl Carrier {
             if content.size_bytes == bytes { Ok((content, md5)) } else { Err(self.other_length(content.size_bytes)) }
         });
         (read, taking.late)
+    }
+
+    /// These do not get it. The object is read all the same: it was, before.
+    fn failed(&self, number: u32, why: &Failure, lanes: &[Lane]) {
+        for lane in lanes {
+            let result = Err(NotSent::Failed { why: why.clone(), forgotten: false });
+            self.tell(Event::Sent { upload: lane.index, number, result });
+        }
+    }
+
+    fn other_bytes(&self, number: u32) -> Failure {
+        let store = self.opened.store();
+        let what = format!("source {}: part {number} came with other bytes when it was read again", store.name());
+        at_source(store, bare(Class::Corrupt, what))
     }
 
     fn other_length(&self, bytes: u64) -> Failure {

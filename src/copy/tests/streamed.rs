@@ -90,3 +90,33 @@ async fn a_source_that_breaks_for_good_fails_the_attempt_and_no_store_takes_the_
         [(4, 5)]
     );
 }
+
+#[tokio::test]
+async fn a_part_that_comes_with_other_bytes_when_it_is_read_again_is_not_recorded() {
+    let s = little_memory().await;
+    // wasabi needs the first part again, whose second reading is damaged. The SDK repeats nothing that is streamed.
+    s.wasabi.order(Fault::internal_error(), When::op(Op::UploadPart).next(1));
+    s.b2.order(Fault::FlipBody { at: 17 }, When::op(Op::GetObject).skip(5));
+    let told = s.copy(&s.job("big").await).await;
+    assert_eq!((told.class("wasabi"), told.of("scw")), (Class::Corrupt, Ok(Verified::Compared)));
+    let why = told.of("wasabi").unwrap_err().message;
+    assert!(
+        why.starts_with("source b2: part ") && why.ends_with(" came with other bytes when it was read again"),
+        "{why}"
+    );
+    assert!(s.wasabi.keys().is_empty() && s.leaves_no_upload());
+    s.b2.clear_faults();
+    assert!(s.copy(&s.job("big").await).await.is_proven());
+    assert!(s.is_everywhere("big"));
+}
+
+#[tokio::test]
+async fn a_source_that_fails_when_a_part_is_read_again_is_told_as_the_reason() {
+    let s = little_memory().await;
+    s.wasabi.order(Fault::internal_error(), When::op(Op::UploadPart).next(1));
+    s.b2.order(Fault::access_denied(), When::op(Op::GetObject).skip(5));
+    let told = s.copy(&s.job("big").await).await;
+    assert_eq!((told.class("wasabi"), told.of("scw")), (Class::Denied, Ok(Verified::Compared)));
+    let why = told.of("wasabi").unwrap_err();
+    assert!(why.message.starts_with("source b2: ") && why.source.is_some(), "{why:?}");
+}
