@@ -1,10 +1,11 @@
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    Database, database_url,
+    Database, Wakeup, database_url,
     place::Placed,
     reader::{Flaw, Section},
     secret,
+    setting::choice,
 };
 use crate::domain::{InvalidName, SchemaName};
 
@@ -22,6 +23,8 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
     let listen_url = section.get_with("listen_url", check);
     let password = section.get_with("password_file", |path: String| secret::from_file(&reader.resolve(&path)));
     let schema = section.get_with("schema", |name: String| schema_name(&name));
+    let ways = [("notify", Wakeup::Notify), ("poll", Wakeup::Poll)];
+    let wakeup = section.get_with("wakeup", |word: String| choice(&ways, &word));
 
     if let Some(password) = &password {
         for (name, url) in [("url", &url), ("listen_url", &listen_url)] {
@@ -38,6 +41,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
             // Cannot fail: the default is spelt as a name.
             None => SchemaName::new("copyhold").expect("a valid name"),
         },
+        wakeup: wakeup.map_or(Wakeup::Notify, |wakeup| wakeup.value),
     })
 }
 

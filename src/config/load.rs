@@ -3,7 +3,7 @@ use std::{collections::HashMap, ffi::OsString, fs, io, path::Path};
 use url::Url;
 
 use super::{
-    Config, ConfigErrors, Problem, database, document, endpoint,
+    Config, ConfigErrors, Problem, database, document, endpoint, events,
     overrides::{self, Environment},
     place::{Lines, Place, Placed},
     process,
@@ -64,6 +64,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
     let workers = process::workers(top.section("workers"));
     let lease = process::lease(top.section("lease"));
     let sweeper = process::sweeper(top.section("sweeper"));
+    let events = events::read(top.section("events"));
     let shutdown = process::shutdown(top.section("shutdown"));
     let http = process::http(top.section("http"));
     let log = process::log(top.section("log"));
@@ -76,6 +77,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
         workers,
         lease,
         sweeper,
+        events,
         shutdown,
         http,
         log,

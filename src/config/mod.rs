@@ -7,6 +7,7 @@ mod database;
 mod database_url;
 mod document;
 mod endpoint;
+mod events;
 mod load;
 mod net;
 mod overrides;
@@ -34,7 +35,7 @@ pub use provider::Provider;
 use secrecy::SecretString;
 use url::Url;
 
-use crate::domain::{ReplicaName, SchemaName};
+use crate::domain::{EventKinds, ReplicaName, SchemaName};
 
 /// Everything that the operator decided, checked.
 #[derive(Debug, Clone)]
@@ -47,6 +48,7 @@ pub struct Config {
     pub workers: Workers,
     pub lease: Lease,
     pub sweeper: Sweeper,
+    pub events: Events,
     pub shutdown: Shutdown,
     pub http: Http,
     pub log: Log,
@@ -69,6 +71,16 @@ pub struct Database {
     /// From `password_file`; used instead of a password in the URLs.
     pub password: Option<SecretString>,
     pub schema: SchemaName,
+    pub wakeup: Wakeup,
+}
+
+/// How daemons learn that there is something to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wakeup {
+    /// They listen to PostgreSQL's notices, and look by themselves besides.
+    Notify,
+    /// They only look, once a second; nobody ever sends a notice for them.
+    Poll,
 }
 
 #[derive(Debug, Clone)]
@@ -157,6 +169,21 @@ impl Lease {
 #[derive(Debug, Clone)]
 pub struct Sweeper {
     pub every: Duration,
+}
+
+/// The event log: what is written to it, for how long it is kept, and how it is read.
+#[derive(Debug, Clone)]
+pub struct Events {
+    /// Those that are written.
+    pub kinds: EventKinds,
+    /// What is older is dropped.
+    pub keep_for: Duration,
+    /// Of what is more than this, the oldest is dropped.
+    pub keep_bytes: u64,
+    /// Of the latest events, held in memory for readers at most.
+    pub buffer_bytes: u64,
+    /// Readers at the same time at most.
+    pub readers: usize,
 }
 
 #[derive(Debug, Clone)]

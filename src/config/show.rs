@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    Config, Credentials, Database, Existing, Facts, LogFormat, Replica, database_url, net,
+    Config, Credentials, Database, Existing, Facts, LogFormat, Replica, Wakeup, database_url, net,
     setting::{duration_text, size_text},
 };
 
@@ -23,6 +23,12 @@ impl fmt::Display for Config {
         writeln!(f, "[lease]\ntimeout = {:?}", duration_text(self.lease.timeout))?;
         writeln!(f, "heartbeat = {:?}\n", duration_text(self.lease.heartbeat))?;
         writeln!(f, "[sweeper]\nevery = {:?}\n", duration_text(self.sweeper.every))?;
+        let events = &self.events;
+        writeln!(f, "[events]\nkinds = {:?}", events.kinds.to_string())?;
+        writeln!(f, "keep_for = {:?}", duration_text(events.keep_for))?;
+        writeln!(f, "keep_bytes = {:?}", size_text(ByteSize::b(events.keep_bytes)))?;
+        writeln!(f, "buffer = {:?}", size_text(ByteSize::b(events.buffer_bytes)))?;
+        writeln!(f, "readers = {}\n", events.readers)?;
         writeln!(f, "[shutdown]\ngrace = {:?}\n", duration_text(self.shutdown.grace))?;
         writeln!(f, "[http]\nlisten = {:?}\n", self.http.listen.to_string())?;
         let format = match self.log.format {
@@ -48,7 +54,11 @@ impl fmt::Display for Database {
         if self.password.is_some() {
             writeln!(f, "# password_file gave a password: ***")?;
         }
-        writeln!(f, "schema = {:?}", self.schema.as_str())
+        let wakeup = match self.wakeup {
+            Wakeup::Notify => "notify",
+            Wakeup::Poll => "poll",
+        };
+        writeln!(f, "schema = {:?}\nwakeup = {wakeup:?}", self.schema.as_str())
     }
 }
 
@@ -106,6 +116,7 @@ impl fmt::Debug for Database {
             .field("listen_url", &self.listen_url.as_ref().map(masked))
             .field("password", &self.password.as_ref().map(|_| "***"))
             .field("schema", &self.schema)
+            .field("wakeup", &self.wakeup)
             .finish()
     }
 }

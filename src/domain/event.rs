@@ -1,0 +1,148 @@
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+/// What an event of ours tells: the member `kind` of its data. docs/events.md has the other members of each.
+///
+/// Other programs append events of kinds of their own, and without any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EventKind {
+    /// Copies of an object were recorded; says whether all that are wanted are.
+    ObjectCopied,
+    /// The primary has another content of it than was registered: a new generation begins.
+    ObjectChanged,
+    /// An attempt at one replica failed; there will be another.
+    CopyFailed,
+    /// It will not be tried again until somebody says so.
+    CopyParked,
+    /// A copy on record turned out to be missing, damaged or of another content, and is wanted again.
+    CopyLost,
+    /// A daemon has found that a lease of its is not its own any more, and stops that copy.
+    LeaseLost,
+    /// A lease ran out without its holder, and the object is free again.
+    LeaseSwept,
+    ReplicaAdded,
+    ReplicaPaused,
+    ReplicaResumed,
+    ReplicaBreakerOpened,
+    ReplicaBreakerClosed,
+    DaemonStarted,
+    /// It has said farewell, or has not said for long that it lives.
+    DaemonStopped,
+}
+
+impl EventKind {
+    pub const ALL: [Self; 14] = [
+        Self::ObjectCopied,
+        Self::ObjectChanged,
+        Self::CopyFailed,
+        Self::CopyParked,
+        Self::CopyLost,
+        Self::LeaseLost,
+        Self::LeaseSwept,
+        Self::ReplicaAdded,
+        Self::ReplicaPaused,
+        Self::ReplicaResumed,
+        Self::ReplicaBreakerOpened,
+        Self::ReplicaBreakerClosed,
+        Self::DaemonStarted,
+        Self::DaemonStopped,
+    ];
+
+    /// As it stands in the log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ObjectCopied => "object.copied",
+            Self::ObjectChanged => "object.changed",
+            Self::CopyFailed => "copy.failed",
+            Self::CopyParked => "copy.parked",
+            Self::CopyLost => "copy.lost",
+            Self::LeaseLost => "lease.lost",
+            Self::LeaseSwept => "lease.swept",
+            Self::ReplicaAdded => "replica.added",
+            Self::ReplicaPaused => "replica.paused",
+            Self::ReplicaResumed => "replica.resumed",
+            Self::ReplicaBreakerOpened => "replica.breaker_opened",
+            Self::ReplicaBreakerClosed => "replica.breaker_closed",
+            Self::DaemonStarted => "daemon.started",
+            Self::DaemonStopped => "daemon.stopped",
+        }
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The kinds of events that are kept: the others are never written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventKinds(BTreeSet<EventKind>);
+
+/// A word that is no kind.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no kind of event")]
+pub struct UnknownKind(pub String);
+
+impl EventKinds {
+    #[must_use]
+    pub fn all() -> Self {
+        Self(EventKind::ALL.into())
+    }
+
+    #[must_use]
+    pub fn none() -> Self {
+        Self(BTreeSet::new())
+    }
+
+    #[must_use]
+    pub fn contains(&self, kind: EventKind) -> bool {
+        self.0.contains(&kind)
+    }
+}
+
+/// `all`, `none`, or kinds with commas between them.
+impl FromStr for EventKinds {
+    type Err = UnknownKind;
+
+    fn from_str(text: &str) -> Result<Self, UnknownKind> {
+        match text {
+            "all" => Ok(Self::all()),
+            "none" => Ok(Self::none()),
+            list => {
+                let kind = |word: &str| {
+                    let found = EventKind::ALL.into_iter().find(|kind| kind.as_str() == word);
+                    found.ok_or_else(|| UnknownKind(word.to_owned()))
+                };
+                list.split(',').map(str::trim).map(kind).collect::<Result<_, _>>().map(Self)
+            }
+        }
+    }
+}
+
+impl fmt::Display for EventKinds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none");
+        }
+        if self.0.len() == EventKind::ALL.len() {
+            return f.write_str("all");
+        }
+        let words: Vec<_> = self.0.iter().map(|kind| kind.as_str()).collect();
+        f.write_str(&words.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_of_a_choice_of_kinds_is_read_as_the_same_choice() {
+        for text in ["all", "none", "copy.parked", "copy.parked, daemon.stopped"] {
+            let kinds: EventKinds = text.parse().unwrap();
+            assert_eq!(kinds.to_string(), text);
+        }
+        assert_eq!("copy.failed,copy.eaten".parse::<EventKinds>(), Err(UnknownKind("copy.eaten".into())));
+    }
+}
