@@ -16,6 +16,7 @@ mod damage;
 mod demo;
 mod differences;
 mod durability;
+mod events_follow;
 mod health;
 mod journal;
 mod leases;
