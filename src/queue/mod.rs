@@ -60,7 +60,7 @@ pub use explain::{Abandoned, CopyStory, FailureStory, Holder, State, Story};
 pub use forget::Forgotten;
 pub use functions::SETTINGS as FUNCTION_SETTINGS;
 pub use lanes::{Derived, lane_index};
-pub use log::{LogHead, LogMark, LogPart, LoggedEvent};
+pub use log::{LogHead, LogMark, LogPart, LogStatus, LoggedEvent};
 pub use migrate::{MigrateError, Migrated, migrate};
 pub use notice::Notice;
 pub use orphans::{Condemned, LOOK_EVERY, Looked};
