@@ -251,6 +251,12 @@ impl Runner {
         };
         // Registered again while it was copied, it is due now, and nobody else tells the claimer.
         self.waker.wake();
+        if let Ok(answers) = &released
+            && matches!(answers.first(), Some((.., Answer::Changed)))
+            && let Err(error) = self.queue.tell_lost(&lease.key, lease.fence).await
+        {
+            warn!(object.key = %lease.key, error = %error, "That the lease of {} is lost could not be written to the log", lease.key);
+        }
         if let Err(error) = released {
             warn!(object.key = %lease.key, error = %error, "The lease of {} could not be given back and will be swept", lease.key);
         }
