@@ -59,7 +59,7 @@ impl Look<'_> {
         }
         let seen = if self.quick { self.ask().await } else { self.read().await };
         match &seen {
-            Seen::Unknown(why) if speaks_of_the_store(why.class) => self.subject.failed(why),
+            Seen::Unknown(why) if why.class.may_be_of_the_store() => self.subject.failed(why),
             Seen::Right(_) | Seen::Missing(_) | Seen::Wrong { .. } | Seen::Unknown(_) => self.subject.answered(),
         }
         seen
@@ -162,14 +162,6 @@ impl Look<'_> {
             modified.unwrap_or_default(),
         );
         Seen::Wrong { why: found(failure(Class::Corrupt, message)), origin }
-    }
-}
-
-/// What is so with one object may be so with the next.
-fn speaks_of_the_store(class: Class) -> bool {
-    match class {
-        Class::Transient | Class::Throttled | Class::Full | Class::Denied | Class::Misconfigured => true,
-        Class::Gone | Class::Changed | Class::Corrupt | Class::Refused | Class::Archived => false,
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     super::{Entry, Journal, failure::of_target, plan::Way, source::Opened, verify},
-    upload::{Leaves, Upload, may_go_on},
+    upload::{Leaves, Upload},
 };
 use crate::{
     domain::{Content, Failure, ObjectKey, Verified},
@@ -74,7 +74,7 @@ impl Complete {
         let lost = error.reason() == Reason::NoSuchUpload;
         let leaves = match error.reason() {
             Reason::NoSuchUpload => Leaves::Nothing,
-            reason if may_go_on(reason.class()) && reason != Reason::InvalidPart => Leaves::Parts,
+            reason if reason.class().may_be_of_the_store() && reason != Reason::InvalidPart => Leaves::Parts,
             _ => Leaves::Waste,
         };
         let there = store.head(key).await.ok().filter(|there| there.size_bytes == content.size_bytes);

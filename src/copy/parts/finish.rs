@@ -14,7 +14,7 @@ use super::{
     Work,
     carry::{Event, until},
     complete::Complete,
-    upload::{Leaves, State, Upload, may_go_on, throw_away},
+    upload::{Leaves, State, Upload, throw_away},
 };
 use crate::{
     domain::{Content, Failure, Verified},
@@ -147,7 +147,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
 
     /// Nothing more is read. What was read already is still sent.
     pub(super) fn give_up(&mut self, why: &Failure) {
-        if !may_go_on(why.class) {
+        if !why.class.may_be_of_the_store() {
             return self.fail_all(why);
         }
         self.uploads.iter_mut().for_each(|upload| upload.leave(Some(why.clone())));

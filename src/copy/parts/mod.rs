@@ -31,7 +31,7 @@ use crate::{
 use carry::{Carrier, Event, Lane, NotSent};
 use in_order::InOrder;
 use stream::WINDOW_BYTES;
-use upload::{Begun, Leaves, State, Upload, may_go_on};
+use upload::{Begun, Leaves, State, Upload};
 
 /// One object on its way in parts.
 struct Work<'c, 't> {
@@ -277,7 +277,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
                         self.copy.job.journal.over(upload.entry);
                         self.answer(index, Err(why), Leaves::Nothing);
                     }
-                    Err(NotSent::Failed { why, .. }) if may_go_on(why.class) => upload.leave(Some(why)),
+                    Err(NotSent::Failed { why, .. }) if why.class.may_be_of_the_store() => upload.leave(Some(why)),
                     Err(NotSent::Failed { why, .. }) => self.answer(index, Err(why), Leaves::Waste),
                 }
             }

@@ -206,14 +206,6 @@ impl Copy<'_> {
     }
 }
 
-/// Whether a target that failed like this may be gone on with where it stopped.
-pub(super) fn may_go_on(class: Class) -> bool {
-    match class {
-        Class::Transient | Class::Throttled | Class::Full | Class::Denied | Class::Misconfigured => true,
-        Class::Gone | Class::Changed | Class::Corrupt | Class::Refused | Class::Archived => false,
-    }
-}
-
 /// Has the store throw the parts away. If it does not, they are still in the journal, and found there by whoever cleans
 /// up; a failure is only logged, since the first one tells why.
 pub(super) fn throw_away(
