@@ -55,7 +55,7 @@ pub(super) enum Origin {
 impl Look<'_> {
     pub(super) async fn look(&self) -> Seen {
         if let Some(why) = self.subject.gave_up() {
-            return Seen::Unknown(failure(Class::Transient, why));
+            return Seen::Unknown(Failure::new(Class::Transient, why));
         }
         let seen = if self.quick { self.ask().await } else { self.read().await };
         match &seen {
@@ -108,7 +108,7 @@ impl Look<'_> {
             }
         }
         let what = "each reading gives something else, so bytes are damaged on the way";
-        Seen::Unknown(failure(Class::Corrupt, format!("replica {}: {what}", self.subject.name())))
+        Seen::Unknown(Failure::new(Class::Corrupt, format!("replica {}: {what}", self.subject.name())))
     }
 
     async fn read_once(&self) -> Result<Reading, Failure> {
@@ -117,7 +117,7 @@ impl Look<'_> {
         let read = copy::read(subject.store(), self.key, |bytes| subject.count(|tally| tally.bytes_read += bytes));
         tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
             let what = format!("not read to the end within {limit:?}");
-            Err(failure(Class::Transient, format!("replica {}: {what}", subject.name())))
+            Err(Failure::new(Class::Transient, format!("replica {}: {what}", subject.name())))
         })
     }
 
@@ -161,7 +161,7 @@ impl Look<'_> {
             words(&self.content),
             modified.unwrap_or_default(),
         );
-        Seen::Wrong { why: found(failure(Class::Corrupt, message)), origin }
+        Seen::Wrong { why: found(Failure::new(Class::Corrupt, message)), origin }
     }
 }
 
@@ -173,10 +173,6 @@ fn words(content: &Content) -> String {
 /// Says who has seen it.
 fn found(why: Failure) -> Failure {
     Failure { message: format!("{}; found by `copyhold verify`", why.message), ..why }
-}
-
-fn failure(class: Class, message: String) -> Failure {
-    Failure { class, message, retry_after: None, source: None }
 }
 
 fn micros(at: SystemTime) -> i64 {

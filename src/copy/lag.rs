@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::{sync::watch, time::Instant};
 
-use super::failure::bare;
 use crate::{
     domain::{Class, Failure},
     store::Store,
@@ -40,7 +39,7 @@ impl Patience {
 
     pub(super) fn is_over(self, store: &Store) -> Failure {
         let what = format!("it fell more than {:.0?} behind the others, which did not wait any longer", self.lag);
-        bare(Class::Transient, format!("target {}: {what}", store.name()))
+        Failure::new(Class::Transient, format!("target {}: {what}", store.name()))
     }
 }
 

@@ -187,12 +187,7 @@ impl StoreError {
     /// As a failure that may be kept, beginning with `whose` (`source b2`).
     #[must_use]
     pub fn into_failure(self, whose: impl fmt::Display) -> Failure {
-        Failure {
-            class: self.class(),
-            message: format!("{whose}: {self}"),
-            retry_after: self.retry_after,
-            source: None,
-        }
+        Failure { retry_after: self.retry_after, ..Failure::new(self.class(), format!("{whose}: {self}")) }
     }
 }
 

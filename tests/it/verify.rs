@@ -242,7 +242,7 @@ async fn a_record_is_taken_back_only_if_the_row_is_what_was_looked_into_and_in_n
     world.execute("UPDATE copyhold.object_copies SET scw = 7, due_wasabi = NULL").await;
     let queue = world.queue();
     let object = queue.recorded_of(&[key("photo")]).await.unwrap().remove(0);
-    let why = Failure { class: Class::Gone, message: "not there".into(), retry_after: None, source: None };
+    let why = Failure::new(Class::Gone, "not there");
     let refuted = |at| Refuted { replica: replica("scw"), recorded_at: at, park: false, why: why.clone() };
     let what =
         |at, generation| TakeBack { key: key("photo"), generation, refuted: vec![refuted(at)], park_the_rest: true };

@@ -17,7 +17,6 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     Came, Cancelled, Copy, Step, Target, Unfinished, Unfit,
-    failure::bare,
     hash::joined,
     lag::{FellBehind, Patience, Race},
     memory::Buffer,
@@ -293,7 +292,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
             if known.is_some_and(|part| part.crc != content.hash.0) {
                 let store = &self.uploads[index].target.store;
                 let what = format!("part {number} of an earlier attempt had another content than the source has now");
-                let why = bare(Class::Transient, format!("target {}: {what}; it begins anew", store.name()));
+                let why = Failure::new(Class::Transient, format!("target {}: {what}; it begins anew", store.name()));
                 self.answer(index, Err(why), Leaves::Waste);
             }
         }

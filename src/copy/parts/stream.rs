@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{
         Part,
-        failure::{at_source, bare, of_source, of_target},
+        failure::{at_source, of_source, of_target},
         hash::Both,
         memory::Buffer,
         repeat::{is_passing, pauses},
@@ -185,12 +185,12 @@ impl Carrier {
     fn other_bytes(&self, number: u32) -> Failure {
         let store = self.opened.store();
         let what = format!("source {}: part {number} came with other bytes when it was read again", store.name());
-        at_source(store, bare(Class::Corrupt, what))
+        at_source(store, Failure::new(Class::Corrupt, what))
     }
 
     fn other_length(&self, bytes: u64) -> Failure {
         let what = format!("{bytes} bytes came, which is not what was asked for");
-        bare(Class::Transient, format!("source {}: {what}", self.opened.store().name()))
+        Failure::new(Class::Transient, format!("source {}: {what}", self.opened.store().name()))
     }
 }
 
