@@ -1,9 +1,9 @@
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::{subject::Subject, tally::Grade};
 use crate::{
     copy::{self, Reading, Tag},
-    domain::{Class, Content, Failure, ObjectKey, utc},
+    domain::{Class, Content, Failure, ObjectKey, micros_since_epoch, utc},
     worker::Allowance,
 };
 
@@ -141,7 +141,7 @@ impl Look<'_> {
     }
 
     fn wrong(&self, reading: &Reading) -> Seen {
-        let later = reading.last_modified.map(|at| micros(at) > self.recorded_at);
+        let later = reading.last_modified.map(|at| micros_since_epoch(at) > self.recorded_at);
         let origin = match (reading.tag, later) {
             (Tag::Confirms, _) => Origin::Written,
             (Tag::Contradicts, Some(false)) => Origin::Rotted,
@@ -152,7 +152,7 @@ impl Look<'_> {
             Tag::Contradicts => "its ETag is that of other bytes, so they were not written like this",
             Tag::SaysNothing => "its ETag does not tell whether they were written like this",
         };
-        let modified = reading.last_modified.map(|at| format!(", last modified {}", utc(micros(at))));
+        let modified = reading.last_modified.map(|at| format!(", last modified {}", utc(micros_since_epoch(at))));
         let message = format!(
             "replica {}: its copy has other bytes than were recorded {}, the same in two readings ({} instead of {}{}): {tag}",
             self.subject.name(),
@@ -173,9 +173,4 @@ fn words(content: &Content) -> String {
 /// Says who has seen it.
 fn found(why: Failure) -> Failure {
     Failure { message: format!("{}; found by `copyhold verify`", why.message), ..why }
-}
-
-fn micros(at: SystemTime) -> i64 {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
