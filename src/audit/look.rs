@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable as _};
+
 use super::{subject::Subject, tally::Grade};
 use crate::{
     copy::{self, Reading, Tag},
@@ -12,7 +14,7 @@ const READINGS: usize = 3;
 /// How long until a store is asked once more for what it does not have, or did not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Tries of one reading.
-const TRIES: u32 = 3;
+const TRIES: usize = 3;
 
 /// One copy on record that is looked into.
 #[derive(Debug)]
@@ -123,21 +125,14 @@ impl Look<'_> {
 
     /// Tries again what may pass by itself.
     async fn patiently<T>(&self, attempt: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
+        let counted = || async {
             self.subject.count(|tally| tally.requests += 1);
-            match attempt().await {
-                Err(why)
-                    if matches!(why.class, Class::Transient | Class::Throttled)
-                        && tries < TRIES
-                        && !self.subject.is_doubtful() =>
-                {
-                    tokio::time::sleep(PAUSE * tries).await;
-                }
-                answer => return answer,
-            }
-        }
+            attempt().await
+        };
+        counted
+            .retry(ExponentialBuilder::default().with_min_delay(PAUSE).with_max_times(TRIES - 1))
+            .when(|why| matches!(why.class, Class::Transient | Class::Throttled) && !self.subject.is_doubtful())
+            .await
     }
 
     fn wrong(&self, reading: &Reading) -> Seen {
