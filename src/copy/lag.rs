@@ -7,6 +7,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     domain::{Class, Failure},
     store::Store,
+    timer::until,
 };
 
 /// How far a target may fall behind: by so much, or by half of the time that the copy has taken so far, if that is
@@ -72,10 +73,7 @@ impl Race {
         let mut watched = self.first_done.subscribe();
         // Cannot fail: the sender is ours.
         let first = watched.wait_for(Option::is_some).await.ok().and_then(|first| *first);
-        match first {
-            Some(first) => tokio::time::sleep_until(first + patience).await,
-            None => std::future::pending().await,
-        }
+        until(first.map(|first| first + patience)).await;
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     domain::{Content, Failure},
     store::{Reason, Store, UploadId},
+    timer::until,
 };
 
 /// A part that another target has already keeps its memory for so long at least, or for as long as it took that one:
@@ -157,13 +158,5 @@ impl Carrier {
         let part = Part { number, etag, md5: piece.md5, crc: piece.content.hash.0 };
         self.journal.part(lane.entry, part.clone());
         Ok(part)
-    }
-}
-
-/// Never, while there is no such time.
-pub(super) async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
-        None => std::future::pending().await,
     }
 }

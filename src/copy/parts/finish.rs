@@ -12,13 +12,14 @@ use tokio::task::JoinSet;
 use super::{
     super::{Cancelled, LAST_REQUEST_MAY_TAKE, Target, verify},
     Work,
-    carry::{Event, until},
+    carry::Event,
     complete::Complete,
     upload::{Leaves, State, Upload, throw_away},
 };
 use crate::{
     domain::{Content, Failure, Verified},
     store::Md5,
+    timer::until,
 };
 
 /// How it ended at one target.

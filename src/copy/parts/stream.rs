@@ -19,11 +19,12 @@ use super::{
         memory::Buffer,
         repeat::{is_passing, pauses},
     },
-    carry::{Carrier, Event, Lane, NotSent, until},
+    carry::{Carrier, Event, Lane, NotSent},
 };
 use crate::{
     domain::{Class, Content, Failure},
     store::{ETag, Feed, Feeder, Get, Md5, Reason},
+    timer::until,
 };
 
 /// Small against any part, large against the cost of handing it on.
