@@ -71,7 +71,6 @@ pub(super) struct Carrier {
 }
 
 /// Where a part is to go.
-#[derive(Clone)]
 pub(super) struct Lane {
     /// Of the upload.
     pub index: usize,

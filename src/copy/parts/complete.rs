@@ -13,12 +13,12 @@ use crate::{
 
 /// What is needed to complete an upload.
 pub(super) struct Complete {
-    pub store: Arc<Store>,
-    pub journal: Arc<dyn Journal>,
-    pub key: ObjectKey,
-    pub id: UploadId,
-    pub entry: Entry,
-    pub content: Content,
+    store: Arc<Store>,
+    journal: Arc<dyn Journal>,
+    key: ObjectKey,
+    id: UploadId,
+    entry: Entry,
+    content: Content,
     etags: Vec<ETag>,
     md5s: Vec<Md5>,
     sent_hashes: bool,
@@ -58,8 +58,8 @@ impl Complete {
         (result, leaves)
     }
 
-    /// An answer may be lost though the object is there, and
-    /// the SDK's own retry then finds no upload: so a failure is believed only after a look.
+    /// An answer may be lost though the object is there, and the SDK's own retry then finds no upload: so a failure is
+    /// believed only after a look.
     async fn ask(&self) -> (Result<Verified, Failure>, Leaves) {
         let (store, key, content) = (&*self.store, &self.key, &self.content);
         let error = match store.complete_multipart(key, &self.id, &self.etags).await {

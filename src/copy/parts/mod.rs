@@ -21,7 +21,7 @@ use super::{
     lag::{FellBehind, Patience, Race},
     memory::Buffer,
     plan::{Parts, Way},
-    source::{Opened, Piece, Reader},
+    source::{Piece, Reader},
 };
 use crate::{
     domain::{Class, Content, ContentHash, Failure, Verified},
@@ -35,7 +35,6 @@ use upload::{Begun, Leaves, State, Upload};
 /// One object on its way in parts.
 struct Work<'c, 't> {
     copy: &'c Copy<'c>,
-    opened: Arc<Opened>,
     parts: Parts,
     carrier: Arc<Carrier>,
     events: mpsc::UnboundedReceiver<Event>,
@@ -83,7 +82,6 @@ impl<'c, 't: 'c> Work<'c, 't> {
         };
         Self {
             copy,
-            opened: Arc::clone(reader.opened()),
             parts,
             carrier: Arc::new(carrier),
             events,
@@ -99,7 +97,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
 
     /// Begins at every target, all at the same time.
     async fn begin(&mut self, targets: &[&'t Target], unfinished: Vec<Unfinished>) -> Result<(), Cancelled> {
-        let (copy, opened, parts) = (self.copy, &*self.opened, self.parts);
+        let (copy, opened, parts) = (self.copy, &*self.carrier.opened, self.parts);
         let (race, patience) = (Race::new(), self.patience);
         let begun = join_all(targets.iter().map(|target| {
             let theirs = unfinished.iter().find(|one| one.replica == *target.store.name()).cloned();
@@ -115,8 +113,8 @@ impl<'c, 't: 'c> Work<'c, 't> {
         for (target, begun) in begun.await {
             match begun {
                 Ok(Begun::Upload(upload)) => self.enter(upload),
-                Ok(Begun::Taken(target, there)) => self.taken.push((target, there)),
-                Ok(Begun::There(target, proof)) => copy.ended(target, Ok(proof)),
+                Ok(Begun::Taken(there)) => self.taken.push((target, there)),
+                Ok(Begun::There(proof)) => copy.ended(target, Ok(proof)),
                 Err(Some(why)) => copy.ended(target, Err(why)),
                 Err(None) => {}
             }
@@ -143,7 +141,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
                 return Ok(Came::Through);
             }
             Err(why) => {
-                self.copy.source_failed(self.opened.store(), &why);
+                self.copy.source_failed(self.carrier.opened.store(), &why);
                 self.give_up(&half_way(why));
                 self.finish(None).await?;
                 return Ok(Came::Through);
@@ -154,7 +152,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
             Some(whole) => Some(self.attend(whole.finish()).await?),
             None => None,
         };
-        let (copy, opened) = (self.copy, Arc::clone(&self.opened));
+        let (copy, opened) = (self.copy, Arc::clone(&self.carrier.opened));
         match self.attend(copy.examine(&opened, &content, md5.as_ref())).await? {
             Ok(()) => {}
             Err(Unfit::Failed(why) | Unfit::Changed(why)) => {
