@@ -43,8 +43,6 @@ mod uploads;
 mod verify;
 mod version;
 
-use std::time::Duration;
-
 use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
 
 pub use anew::Unregistered;
@@ -77,7 +75,7 @@ pub use uploads::{Intent, TakenPart, UnfinishedUpload};
 pub use verify::{Range, RecordedObject, RecordedPage, Sample};
 pub use version::{SCHEMA_VERSION, SchemaFit};
 
-use crate::domain::{EventKinds, ReplicaName, SchemaName};
+use crate::domain::{EventKinds, ReplicaName, SchemaName, micros};
 
 /// A copy with this time in its `due` column is parked.
 pub const PARKED: i64 = 9_000_000_000_000_000_000;
@@ -209,9 +207,4 @@ impl Queue {
 /// Values are always bound.
 fn built(text: String) -> SqlStr {
     AssertSqlSafe(text).into_sql_str()
-}
-
-/// Whole microseconds, as every time in the tables.
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use copyhold::{
     domain::{
-        Blocks, Class, Content, ContentHash, EventKind, EventKinds, Failure, Lease, Next, Outcome, ReplicaName, Verified,
+        Blocks, Class, Content, ContentHash, EventKind, EventKinds, Failure, Lease, Next, Outcome, ReplicaName,
+        Verified,
     },
     queue::{Answer, Probed, Queue, Refuted, Report, TakeBack, Unregistered},
 };
@@ -28,7 +29,7 @@ async fn of(world: &World, kind: EventKind) -> Vec<Value> {
 }
 
 fn why(class: Class) -> Failure {
-    Failure { class, message: "it rained".into(), retry_after: None, source: None }
+    Failure::new(class, "it rained")
 }
 
 fn failed(next: Next) -> Outcome {
@@ -107,7 +108,8 @@ async fn when_an_object_was_registered_travels_with_the_first_that_is_heard_of_e
     let queue = world.queue();
     let mut lease = leased(&world, "photo").await;
     let daemon = world.enlist(60).await;
-    write(&queue, &lease, [(replica("wasabi"), failed(Next::After { delay: Duration::ZERO, counted: true }))], true).await;
+    write(&queue, &lease, [(replica("wasabi"), failed(Next::After { delay: Duration::ZERO, counted: true }))], true)
+        .await;
     lease = world.claim(&daemon, "wasabi", 1).await.remove(0);
     write(&queue, &lease, [(replica("wasabi"), PROVEN), (replica("scw"), PROVEN)], true).await;
     world.sql("SELECT copyhold.register($1)", "photo").await;
@@ -154,7 +156,8 @@ async fn only_the_kinds_that_are_asked_for_are_written() {
     write(&queue("none"), &lease, [(replica("wasabi"), failed(LATER))], false).await;
     write(&queue("copy.parked"), &lease, [(replica("wasabi"), failed(LATER))], false).await;
     assert_eq!(events(&world).await, Vec::<Value>::new());
-    write(&queue("copy.parked"), &lease, [(replica("wasabi"), failed(Next::Parked)), (replica("scw"), PROVEN)], true).await;
+    write(&queue("copy.parked"), &lease, [(replica("wasabi"), failed(Next::Parked)), (replica("scw"), PROVEN)], true)
+        .await;
     assert_eq!(events(&world).await.len(), 1);
 }
 
@@ -296,7 +299,7 @@ async fn a_daemon_tells_of_an_object_once_when_all_its_copies_are_made_together(
     let complete: Vec<_> = copied.iter().map(|event| &event["complete"]).collect();
     assert_eq!(complete.last(), Some(&&json!(true)), "{copied:?}");
     let mut replicas: Vec<_> = copied.iter().flat_map(|event| event["replicas"].as_array().unwrap()).collect();
-    replicas.sort_by_key(|name| name.to_string());
+    replicas.sort_by_key(ToString::to_string);
     // The source is proven by the reading of it.
     assert_eq!(replicas, [&json!("scw"), &json!("wasabi")], "{copied:?}");
 }
