@@ -2,38 +2,48 @@
 
 use std::time::{Duration, Instant};
 
-use copyhold::events::Settings;
+use copyhold::queue;
+use sqlx::postgres::PgPoolOptions;
 
 use super::{
-    common::report::{at_least, at_most},
-    detector::{Found, Play, play},
-    grounds::Grounds,
+    common::{
+        grounds::Grounds,
+        report::{at_least, at_most},
+        stores::Stores,
+    },
+    detector::{self, Found, Play},
+    followed::Followed,
 };
 
 const EVENTS: i64 = 1_000_000;
+/// So small that whoever pauses falls out of it.
+const BUFFER: usize = 1 << 20;
+const PLAY: Play = Play {
+    writers: 12,
+    readers: 50,
+    events: EVENTS,
+    append: 1..=50,
+    sleep: 0..=2,
+    leave: 100,
+    pause: Duration::from_secs(2),
+};
 
-pub async fn play_bar(grounds: &Grounds) -> anyhow::Result<()> {
-    // It is the order of the commits that counts here, not what the disk makes of them.
-    let ground = grounds.make("e1", 24).await?;
+pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
+    let grounds = Grounds::begin().await?;
+    let ground = grounds.make("e1").await?;
+    let (_folder, config) = ground.configured(stores)?;
+    queue::migrate(&config).await?;
+    // The order of the commits counts here, not what the disk makes of them.
     ground.execute("ALTER DATABASE e1 SET synchronous_commit = off").await?;
-    // So small that whoever pauses falls out of it.
-    let settings = Settings { buffer_bytes: 1 << 20, readers: 100, poll: Duration::from_secs(5) };
-    let followed = ground.follow(settings).await?;
-    let plan = Play {
-        writers: 12,
-        readers: 50,
-        events: EVENTS,
-        append: 1..=50,
-        sleep: 0..=2,
-        leave: 100,
-        pause: Duration::from_secs(2),
-    };
+    let writers = PgPoolOptions::new().max_connections(12).connect(&ground.url).await?;
+    let followed = Followed::begin(&ground, &config, BUFFER).await?;
     let begun = Instant::now();
     let Found { events, missed, twice_or_out_of_order, wrong, reconnections } =
-        play(&ground.pool, &followed.log, &plan).await?;
+        detector::play(&writers, &followed.log, &PLAY).await?;
     println!(
-        "{events} events in {:.0} s; 50 readers came back {reconnections} times and had {} pages read for them",
+        "{events} events in {:.0} s; {} readers came back {reconnections} times, and {} pages were read for them",
         begun.elapsed().as_secs_f64(),
+        PLAY.readers,
         followed.log.figures().page_queries
     );
     at_least("E1", "events", events, EVENTS);
@@ -41,5 +51,7 @@ pub async fn play_bar(grounds: &Grounds) -> anyhow::Result<()> {
     at_most("E1", "twice-or-out-of-order", twice_or_out_of_order, 0);
     at_most("E1", "readers-with-other-events", wrong, 0);
     followed.end().await;
-    grounds.clear(ground).await
+    writers.close().await;
+    grounds.clear(ground).await?;
+    grounds.end().await
 }

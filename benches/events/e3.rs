@@ -1,18 +1,24 @@
 //! A thousand readers that come back at once, each from somewhere in the last 100,000 events.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use copyhold::{
+    config::Config,
     domain::Cursor,
-    events::{Filter, Log, Next, Settings, Start},
+    events::{Filter, Log, Next, Start},
+    queue,
 };
 use rand::RngExt as _;
 use tokio::task::JoinSet;
 
 use super::{
-    common::report::{at_least, at_most},
-    grounds::{Ground, Grounds},
+    common::{
+        grounds::{Ground, Grounds},
+        report::{at_least, at_most},
+        stores::Stores,
+    },
+    followed::Followed,
 };
 
 const EVENTS: i64 = 200_000;
@@ -22,13 +28,17 @@ const READERS: usize = 1000;
 const PAGE: i64 = 512;
 const SHARE: f64 = 50.0;
 
-pub async fn play(grounds: &Grounds) -> anyhow::Result<()> {
-    let ground = grounds.make("e3", 8).await?;
+pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
+    let grounds = Grounds::begin().await?;
+    let ground = grounds.make("e3").await?;
+    let (_folder, config) = ground.configured(stores)?;
+    queue::migrate(&config).await?;
     fill(&ground).await?;
     for turn in 1..=3 {
-        herd(&ground, turn).await?;
+        herd(&ground, &config, turn).await?;
     }
-    grounds.clear(ground).await
+    grounds.clear(ground).await?;
+    grounds.end().await
 }
 
 /// Events like those of a daemon.
@@ -40,13 +50,13 @@ async fn fill(ground: &Ground) -> anyhow::Result<()> {
             FROM generate_series($1, $1 + 999) n))";
         sqlx::query(append).bind(first).execute(&ground.pool).await?;
     }
-    ground.execute("VACUUM ANALYZE copyhold.log; CHECKPOINT").await
+    ground.execute("VACUUM ANALYZE copyhold.log").await?;
+    ground.execute("CHECKPOINT").await
 }
 
-async fn herd(ground: &Ground, turn: u32) -> anyhow::Result<()> {
-    // As a daemon that has just begun, whose ring is empty; of its connections the work has half.
-    let settings = Settings { buffer_bytes: 16 << 20, readers: 2000, poll: Duration::from_secs(5) };
-    let followed = ground.follow(settings).await?;
+async fn herd(ground: &Ground, config: &Config, turn: u32) -> anyhow::Result<()> {
+    // As a daemon that has just begun, whose ring is empty.
+    let followed = Followed::begin(ground, config, 16 << 20).await?;
     let ids: Vec<i64> = sqlx::query_scalar("SELECT id FROM copyhold.log ORDER BY id").fetch_all(&ground.pool).await?;
     let head = *ids.last().context("events")?;
     let begun = Instant::now();

@@ -16,6 +16,7 @@ mod damage;
 mod demo;
 mod differences;
 mod durability;
+mod event_kinds;
 mod events_follow;
 mod health;
 mod journal;
