@@ -18,6 +18,7 @@ mod differences;
 mod durability;
 mod event_kinds;
 mod events_follow;
+mod gap_detector;
 mod health;
 mod journal;
 mod leases;
