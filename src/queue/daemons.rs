@@ -93,14 +93,6 @@ ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until"
         Ok(())
     }
 
-    /// Says whether an insert is to wake this daemon.
-    pub async fn set_sleeping(&self, daemon: DaemonId, sleeping: bool) -> Result<(), QueueError> {
-        let schema = self.schema.quoted();
-        let sql = built(format!("-- queue::set_sleeping\nUPDATE {schema}.daemons SET sleeping = $2 WHERE id = $1"));
-        limited("queue::set_sleeping", sqlx::query(sql).bind(daemon.0).bind(sleeping).execute(&self.pool)).await?;
-        Ok(())
-    }
-
     /// Takes this process off the list.
     pub async fn leave(&self, daemon: DaemonId) -> Result<(), QueueError> {
         let sql = built(format!("-- queue::leave\nDELETE FROM {}.daemons WHERE id = $1", self.schema.quoted()));
