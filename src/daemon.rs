@@ -11,16 +11,17 @@ use crate::{
     config::Config,
     copy::{self, Memory},
     domain::ReplicaName,
+    ears::{self, Ears},
     http,
     lifecycle::{Endings, ExitReason, Lifecycle},
-    listener::Listener,
+    listener::{Listener, Pace, Wakers},
     metrics,
-    queue::{self, Daemon, Pools, Queue, QueueError, SchemaFit, Shared},
+    queue::{self, Daemon, Pools, Queue, QueueError, Retention, SchemaFit, Shared},
     store::Store,
-    sweeper::{self, OrphanedUploads, Reach, Sweeper},
-    wake,
+    sweeper::{self, LogSweeper, Mover, OrphanedUploads, Reach, Sweeper},
+    wake::{self, Wake, Waker},
     worker::{
-        self, Allowance, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Replica, Runner, Slots,
+        self, Allowance, Calls, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Replica, Runner, Slots,
         Standing, Stragglers, View,
     },
 };
@@ -171,13 +172,7 @@ async fn work(
 
     // These take on work, and end as soon as no more is wanted.
     let drain = &lifecycle.drain;
-    let listener = Listener {
-        options: queue::direct_options(&config.database).context("database.listen_url")?,
-        schema: config.database.schema.clone(),
-        waker: waker.clone(),
-        replicas: replicas_waker,
-    };
-    lifecycle.spawn("listener", drain, listener.run(drain.clone()));
+    let Notified { work: notices, ears, .. } = listen(&config, &queue, &daemon, replicas_waker, lifecycle)?;
     let settle = config.lease.settle();
     let sweeper = Sweeper {
         queue: queue.clone(),
@@ -232,7 +227,8 @@ async fn work(
         freed: Arc::default(),
         waker,
     };
-    let claimer = Claimer::new(daemon.clone(), runner, slots, running.clone(), wake);
+    let calls = Calls { own: wake, notices, ears };
+    let claimer = Claimer::new(daemon.clone(), runner, slots, running.clone(), calls);
     lifecycle.spawn("claimer", drain, claimer.run(drain.clone()));
 
     let reason = endings.first().await;
@@ -250,6 +246,50 @@ async fn work(
     endings.drain(lifecycle, grace, running.wait()).await;
     finish(&queue, &daemon, lifecycle, &running).await;
     Ok(reason)
+}
+
+/// What the listener wakes, and whether it can.
+struct Notified {
+    work: Wake,
+    /// The log has grown.
+    #[expect(dead_code, reason = "for whoever follows the log")]
+    events: Wake,
+    ears: Ears,
+}
+
+/// Starts to listen, and what looks after the log: what others have put before it, and what is to go.
+fn listen(
+    config: &Config,
+    queue: &Queue,
+    daemon: &Daemon,
+    replicas: Waker,
+    lifecycle: &Lifecycle,
+) -> anyhow::Result<Notified> {
+    let (work_waker, work) = wake::channel();
+    let (inbox_waker, inbox) = wake::channel();
+    let (events_waker, events) = wake::channel();
+    let (hearing, ears) = ears::closed();
+    let drain = &lifecycle.drain;
+    let listener = Listener {
+        wakeup: config.database.wakeup,
+        options: queue::direct_options(&config.database).context("database.listen_url")?,
+        setting: if config.database.listen_url.is_some() { "database.listen_url" } else { "database.url" },
+        queue: queue.clone(),
+        daemon: daemon.id,
+        hearing,
+        wakers: Wakers { work: work_waker, replicas, inbox: inbox_waker, events: events_waker },
+        pace: Pace::default(),
+    };
+    lifecycle.spawn("listener", drain, listener.run(drain.clone()));
+    let mover = Mover { queue: queue.clone(), daemon: daemon.id, wake: inbox, ears: ears.clone() };
+    lifecycle.spawn("inbox", drain, mover.run(drain.clone()));
+    let log = LogSweeper {
+        queue: queue.clone(),
+        every: config.sweeper.every,
+        retention: Retention { keep_for: config.events.keep_for, keep_bytes: config.events.keep_bytes },
+    };
+    lifecycle.spawn("log", drain, log.run(drain.clone()));
+    Ok(Notified { work, events, ears })
 }
 
 fn orphaned_uploads(config: &Config, queue: Queue, lanes: Lanes) -> OrphanedUploads {

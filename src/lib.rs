@@ -13,6 +13,8 @@ pub mod config;
 pub mod copy;
 pub mod daemon;
 pub mod domain;
+pub mod ears;
+pub mod herd;
 pub mod http;
 pub mod lifecycle;
 pub mod listener;

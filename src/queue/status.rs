@@ -16,6 +16,7 @@ pub struct Status {
     pub estimated: bool,
     pub replicas: Vec<ReplicaStatus>,
     pub daemons: Vec<DaemonStatus>,
+    pub log: LogStatus,
     pub failing: Vec<FailingCopy>,
     /// In what the living daemons differ.
     pub differences: Vec<Differing>,
@@ -92,8 +93,23 @@ pub struct DaemonStatus {
     pub up_seconds: f64,
     pub alive: bool,
     pub sleeping: bool,
+    /// How it learns of what is new: `notify`, `poll`, or why it cannot be notified; `None`: it has not said.
+    pub wakeup: Option<String>,
     /// Rows that it holds.
     pub leases: i64,
+}
+
+/// What is in the log of events.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LogStatus {
+    /// Its indexes included.
+    pub bytes: i64,
+    /// Of the latest event; `None`: there is none.
+    pub last_id: Option<i64>,
+    /// Since the oldest event that is kept was appended.
+    pub oldest_age_seconds: Option<f64>,
+    /// Events of other programs that are not in the log yet.
+    pub inbox: i64,
 }
 
 /// Copies that fail alike, with the latest one as the example.
@@ -122,7 +138,8 @@ impl Queue {
         }
         let differences = self.differences().await?.into_iter().map(Differing::from).collect();
         let daemons = self.daemon_statuses().await?;
-        Ok(Status { objects, estimated: !counted, replicas, daemons, failing, differences })
+        let log = self.log_status().await?;
+        Ok(Status { objects, estimated: !counted, replicas, daemons, log, failing, differences })
     }
 
     /// The backlog as the table has it, per replica.
@@ -187,13 +204,29 @@ ORDER BY r.primary_since IS NULL, r.name"
         let sql = format!(
             "SELECT d.id, d.host, d.process_id, d.version,
        (({schema}.now_utc_micro_seconds() - d.started_at) / 1e6)::double precision AS up_seconds,
-       d.alive_until > {schema}.now_utc_micro_seconds() AS alive, d.sleeping, coalesce(l.leases, 0) AS leases
+       d.alive_until > {schema}.now_utc_micro_seconds() AS alive, d.sleeping, d.wakeup, coalesce(l.leases, 0) AS leases
 FROM {schema}.daemons d
 LEFT JOIN (SELECT (lease >> 40)::int AS id, count(*) AS leases
            FROM {schema}.object_copies WHERE lock IS NOT NULL GROUP BY 1) l USING (id)
 ORDER BY d.id"
         );
         self.fetch(sql).await
+    }
+
+    async fn log_status(&self) -> Result<LogStatus, QueueError> {
+        let statement = "queue::status";
+        let schema = self.schema.quoted();
+        let sql = format!(
+            "SELECT (SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0) FROM pg_inherits
+        WHERE inhparent = '{schema}.log'::regclass) AS bytes,
+       (SELECT id FROM {schema}.log ORDER BY id DESC LIMIT 1) AS last_id,
+       (SELECT extract(epoch FROM statement_timestamp() - date_created)::double precision
+        FROM {schema}.log ORDER BY id LIMIT 1) AS oldest_age_seconds,
+       (SELECT count(*) FROM {schema}.log_inbox) AS inbox"
+        );
+        let rows = self.fetch(sql).await?;
+        let none = || QueueError::Inconsistent { statement, what: "nothing about the log".to_owned() };
+        rows.into_iter().next().ok_or_else(none)
     }
 
     /// What fails, by replica and class.
