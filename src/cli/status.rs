@@ -70,33 +70,17 @@ fn text(config: &Config, status: &Status) -> String {
         ));
     }
     parts.extend(status.differences.iter().map(|differing| Untrusted(&differing.says).to_string()));
-    parts.push(log(&status.log));
     parts.extend(status.daemons.iter().filter(|daemon| daemon.alive).filter_map(deaf));
     if !status.failing.is_empty() {
         parts.push(format!("\nfailing\n{}", failing(status)));
     }
+    parts.push(log(&status.log));
     parts.push(if status.daemons.iter().any(|d| d.alive) {
         format!("\ndaemons\n{}", daemons(status))
     } else {
         "\nno daemon is alive: nothing is being copied (start one with `copyhold run`)".into()
     });
     parts.join("\n")
-}
-
-/// `the event log has 12.3 MiB, the oldest event is 3d old, the last one is 4711`
-fn log(log: &LogStatus) -> String {
-    let inbox = match log.inbox {
-        0 => String::new(),
-        waiting => format!("; {waiting} events of other programs wait to be moved into it"),
-    };
-    match log.last_id {
-        None => format!("the event log is empty{inbox}"),
-        Some(last) => format!(
-            "the event log has {}, the oldest event is {} old, the last one is {last}{inbox}",
-            bytes(log.bytes),
-            age(log.oldest_age_seconds)
-        ),
-    }
 }
 
 /// `daemon 3 looks for work every second: database.url leads to …`
@@ -124,6 +108,26 @@ fn sick(replica: &str, breaker: &BreakerStatus) -> String {
         Untrusted(&breaker.class),
         Untrusted(&breaker.message)
     )
+}
+
+/// `events 1 to 205 in the log, the oldest from 3m 2s ago, 96 KiB; 7 more wait to be moved there, the oldest for 1s`
+fn log(log: &LogStatus) -> String {
+    let there = match log.first_id {
+        Some(first) => format!(
+            "events {first} to {} in the log, the oldest from {} ago, {}",
+            log.last_id,
+            age(log.oldest_age_seconds),
+            bytes(log.bytes)
+        ),
+        None => "no events in the log".to_owned(),
+    };
+    let most = if log.inbox >= 100_000 { "at least " } else { "" };
+    match log.inbox {
+        0 => there,
+        n => {
+            format!("{there}; {most}{n} wait to be moved there, the oldest for {}", age(log.inbox_oldest_age_seconds))
+        }
+    }
 }
 
 fn replicas(status: &Status) -> String {

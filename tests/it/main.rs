@@ -17,6 +17,7 @@ mod demo;
 mod differences;
 mod durability;
 mod event_kinds;
+mod events_follow;
 mod health;
 mod inbox;
 mod journal;
