@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     copy::{self, Memory},
     domain::ReplicaName,
-    http,
+    events, http,
     lifecycle::{Endings, ExitReason, Lifecycle},
     listener::Listener,
     metrics,
@@ -31,7 +31,7 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 /// Runs the daemon until it is asked to end.
 pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> anyhow::Result<ExitReason> {
     // First of all, so that a port in use is told at once and nothing has to be undone.
-    let door = http::bind(config.http.listen).await.with_context(|| {
+    let door = http::bind(config.http.listen).with_context(|| {
         format!("cannot listen on {}, http.listen of the configuration: is another daemon running?", config.http.listen)
     })?;
     let (lifecycle, mut endings) = Lifecycle::new().context("cannot listen for signals")?;
@@ -39,8 +39,19 @@ pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> an
     let names: Vec<_> = config.replicas.iter().map(|r| r.name.clone()).collect();
     let queue = Queue::new(pools.work.clone(), config.database.schema.clone(), names.clone());
     let memory = Memory::new(config.workers.memory_bytes);
-    let pages = http::Pages { queue: queue.clone(), memory: memory.clone(), metrics, drain: lifecycle.drain.clone() };
-    lifecycle.spawn("http", &lifecycle.end, http::serve(door, pages, lifecycle.end.clone()));
+    let (_log_waker, log_wake) = wake::channel();
+    let (log, tailer) = events::open(queue.clone(), events::Settings::of(&config), log_wake);
+    lifecycle.spawn("tailer", &lifecycle.drain, tailer.run(lifecycle.drain.clone()));
+    let pages = http::Pages {
+        queue: queue.clone(),
+        memory: memory.clone(),
+        metrics,
+        log,
+        auth: http::Auth::new(config.http.token.clone()),
+        appends: http::Appends::default(),
+        drain: lifecycle.drain.clone(),
+    };
+    lifecycle.spawn("http", &lifecycle.end, http::serve(door, pages, config.events.readers, lifecycle.end.clone()));
 
     // Everything up to here works while PostgreSQL is away; from here on it is waited for.
     let prepared = tokio::select! {
