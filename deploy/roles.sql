@@ -32,6 +32,10 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON copy_failures, daemons, swept_leases, mu
 GRANT SELECT, INSERT, UPDATE ON backlog TO copyhold_daemon;
 GRANT SELECT ON backlog_exact, schema_version TO copyhold_daemon;
 GRANT USAGE ON SEQUENCE daemon_ids TO copyhold_daemon;
+GRANT SELECT, INSERT ON log TO copyhold_daemon; -- partitions are made and dropped by functions of the owner
+GRANT USAGE ON SEQUENCE log_ids TO copyhold_daemon;
+GRANT SELECT, UPDATE ON log_state TO copyhold_daemon; -- says that the log is another one, where it was restored
+GRANT SELECT ON log_inbox TO copyhold_daemon; -- how much of it waits, for `status`
 -- `register` for `copyhold enqueue`, and the claims, which do nothing that these rights do not allow. For the claims of a
 -- replica that is added later, `copyhold migrate` does the same for every role that may UPDATE object_copies.
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA copyhold TO copyhold_daemon;

@@ -37,7 +37,8 @@ pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> an
     let (lifecycle, mut endings) = Lifecycle::new().context("cannot listen for signals")?;
     let pools = Pools::new(&config.database).context("database.url")?;
     let names: Vec<_> = config.replicas.iter().map(|r| r.name.clone()).collect();
-    let queue = Queue::new(pools.work.clone(), config.database.schema.clone(), names.clone());
+    let kinds = config.events.kinds.clone();
+    let queue = Queue::telling(pools.work.clone(), config.database.schema.clone(), names.clone(), kinds);
     let memory = Memory::new(config.workers.memory_bytes);
     let (_log_waker, log_wake) = wake::channel();
     let (log, tailer) = events::open(queue.clone(), events::Settings::of(&config), log_wake);
@@ -170,8 +171,7 @@ async fn work(
     let held = Held::default();
     let (completer, writer) = worker::completer(queue.clone());
     let (journals, recorder) = worker::journals(queue.clone());
-    let heartbeat_queue =
-        Queue::new(pools.heartbeat.clone(), config.database.schema.clone(), queue.replicas().to_vec());
+    let heartbeat_queue = queue.over(pools.heartbeat.clone());
 
     // These live to the end: what is under way needs them.
     let heartbeat =

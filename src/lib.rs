@@ -23,5 +23,6 @@ pub mod queue;
 pub mod sandbox;
 pub mod store;
 pub mod sweeper;
+pub mod timer;
 pub mod wake;
 pub mod worker;

@@ -38,7 +38,9 @@ impl Auth {
                     ),
                     None => Refusal::new(
                         StatusCode::FORBIDDEN,
-                        format!("{why}: set http.token in the daemon's configuration and send it, as \"Authorization: Bearer TOKEN\""),
+                        format!(
+                            "{why}: set http.token in the daemon's configuration and send it, as \"Authorization: Bearer TOKEN\""
+                        ),
                     ),
                 })
             }

@@ -84,6 +84,12 @@ impl QueueError {
         Some(Refusal { sqlstate: refusal.code(), message: refusal.message(), hint: refusal.hint() })
     }
 
+    /// It gave up waiting for a lock, as every statement of ours does: the log's, as a rule. Nothing was written.
+    #[must_use]
+    pub fn is_contended(&self) -> bool {
+        self.sqlstate().as_deref() == Some("55P03")
+    }
+
     /// The SQLSTATE, if PostgreSQL itself refused.
     #[must_use]
     pub fn sqlstate(&self) -> Option<String> {

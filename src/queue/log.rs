@@ -1,14 +1,16 @@
 //! Reads the event log. What is appended to it, and dropped, is the business of others.
 
 use crc_fast::{CrcAlgorithm, checksum};
-use sqlx::{AssertSqlSafe, Row as _, SqlSafeStr as _, postgres::PgRow};
+use serde::Serialize;
+use sqlx::{Row as _, postgres::PgRow};
 
-use super::{Queue, QueueError, error::limited};
+use super::{Queue, QueueError, built, error::limited};
 use crate::domain::Epoch;
 
 const HEAD: &str = "queue::log_head";
 const TAIL: &str = "queue::log_tail";
 const PAGE: &str = "queue::log_page";
+const STATUS: &str = "queue::log_status";
 const RAISE: &str = "queue::log_raise_incarnation";
 
 /// What readers must know of the log before they read.
@@ -56,6 +58,25 @@ pub struct LogPart {
     pub through: i64,
 }
 
+/// What `copyhold status` shows of the log.
+#[derive(Debug, Clone, Serialize)]
+pub struct LogStatus {
+    pub epoch: String,
+    /// Of all its partitions, indexes included.
+    pub bytes: i64,
+    pub partitions: i64,
+    /// `None`: no event is left.
+    pub first_id: Option<i64>,
+    /// 0: there was none yet.
+    pub last_id: i64,
+    /// Up to here events may be gone.
+    pub dropped_through: i64,
+    pub oldest_age_seconds: Option<f64>,
+    /// Events of other programs that no daemon has moved into the log yet, counted up to 100,000.
+    pub inbox: i64,
+    pub inbox_oldest_age_seconds: Option<f64>,
+}
+
 impl Queue {
     /// Where the log stands, and which one it is.
     pub async fn log_head(&self) -> Result<LogHead, QueueError> {
@@ -72,7 +93,7 @@ FROM {schema}.log_state s",
             mark = self.log_mark(),
             schema = self.schema.quoted(),
         );
-        let query = sqlx::query(AssertSqlSafe(sql).into_sql_str());
+        let query = sqlx::query(built(sql));
         let row = limited(HEAD, query.fetch_one(&self.pool)).await?;
         let parse = || {
             let mark = LogMark::of(&row)?;
@@ -80,6 +101,38 @@ FROM {schema}.log_state s",
             Ok(LogHead { epoch: epoch(names, mark.incarnation), sure, mark })
         };
         parse().map_err(QueueError::database(HEAD))
+    }
+
+    /// How much there is of the log.
+    pub async fn log_status(&self) -> Result<LogStatus, QueueError> {
+        let head = self.log_head().await?;
+        let sql = format!(
+            "-- {STATUS}
+SELECT p.bytes, p.partitions, f.id AS first_id, i.waiting,
+       extract(epoch FROM clock_timestamp() - f.date_created)::double precision AS oldest,
+       extract(epoch FROM clock_timestamp() - i.oldest)::double precision AS inbox_oldest
+FROM (SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint AS bytes, count(*) AS partitions
+      FROM pg_catalog.pg_inherits WHERE inhparent = '{schema}.log'::regclass) p
+CROSS JOIN (SELECT count(*) AS waiting, min(date_created) AS oldest
+            FROM (SELECT date_created FROM {schema}.log_inbox LIMIT 100000) w) i
+LEFT JOIN (SELECT id, date_created FROM {schema}.log ORDER BY id LIMIT 1) f ON true",
+            schema = self.schema.quoted(),
+        );
+        let row = limited(STATUS, sqlx::query(built(sql)).fetch_one(&self.pool)).await?;
+        let parse = || {
+            Ok(LogStatus {
+                epoch: head.epoch.to_string(),
+                bytes: row.try_get("bytes")?,
+                partitions: row.try_get("partitions")?,
+                first_id: row.try_get("first_id")?,
+                last_id: head.mark.last,
+                dropped_through: head.mark.dropped_through,
+                oldest_age_seconds: row.try_get("oldest")?,
+                inbox: row.try_get("waiting")?,
+                inbox_oldest_age_seconds: row.try_get("inbox_oldest")?,
+            })
+        };
+        parse().map_err(QueueError::database(STATUS))
     }
 
     /// What comes after `after`, up to `most` events and about `most_bytes` of them, but at least one.
@@ -127,7 +180,7 @@ ORDER BY e.id",
             mark = self.log_mark(),
             schema = self.schema.quoted(),
         );
-        let query = sqlx::query(AssertSqlSafe(sql).into_sql_str());
+        let query = sqlx::query(built(sql));
         let query = query.bind(from).bind(end).bind(most).bind(most_bytes);
         let rows = limited(name, query.fetch_all(&self.pool)).await?;
         part(&rows, most).map_err(QueueError::database(name))
@@ -144,7 +197,7 @@ WITH raised AS (
 SELECT pg_notify($2, coalesce((SELECT max(id) FROM {schema}.log), 0)::text) FROM raised",
             schema = self.schema.quoted(),
         );
-        let query = sqlx::query(AssertSqlSafe(sql).into_sql_str());
+        let query = sqlx::query(built(sql));
         let query = query.bind(seen).bind(format!("{}_event", self.schema));
         Ok(limited(RAISE, query.fetch_optional(&self.pool)).await?.is_some())
     }

@@ -145,9 +145,9 @@ async fn an_id_that_the_log_has_not_reached_is_waited_for_and_then_is_of_another
     assert_eq!(end(&mut other).await, End::OtherLog { epoch: head.epoch.unwrap() });
     // One that comes in time was only early.
     let mut early = followed.reader(after(last + 2));
-    let begin = tokio::spawn(async move { (early.begin().await, early) });
+    let waiting = tokio::spawn(async move { (early.begin().await, early) });
     append(&world, 2, 3).await;
-    let (begun, mut early) = soon("it begins", begin).await.unwrap();
+    let (begun, mut early) = soon("it begins", waiting).await.unwrap();
     assert_eq!(begun, Ok(Cursor { id: last + 2, ..head }));
     assert_eq!(read_through(&mut early, last + 3).await, [last + 3]);
     followed.end().await;

@@ -12,7 +12,8 @@ fn every_file_in_the_config_folder_loads() {
         let path = entry.unwrap().path();
         let text = fs::read_to_string(&path).unwrap();
         let named = text.split("env = \"").skip(1).filter_map(|rest| rest.split('"').next());
-        let config = load(&path, named.map(|name| (name, "a-value-of-some-length"))).unwrap_or_else(|errors| panic!("{errors}"));
+        let config =
+            load(&path, named.map(|name| (name, "a-value-of-some-length"))).unwrap_or_else(|errors| panic!("{errors}"));
         assert!(config.replicas.len() >= 2, "{}", path.display());
         loaded += 1;
     }
