@@ -11,16 +11,17 @@ use crate::{
     config::Config,
     copy::{self, Memory},
     domain::ReplicaName,
+    ears::{self, Ears},
     events, http,
     lifecycle::{Endings, ExitReason, Lifecycle},
-    listener::Listener,
+    listener::{Listener, Pace, Wakers},
     metrics,
-    queue::{self, Daemon, Pools, Queue, QueueError, SchemaFit, Shared},
+    queue::{self, Daemon, Pools, Queue, QueueError, Retention, SchemaFit, Shared},
     store::Store,
-    sweeper::{self, OrphanedUploads, Reach, Sweeper},
-    wake,
+    sweeper::{self, LogSweeper, Mover, OrphanedUploads, Reach, Sweeper},
+    wake::{self, Wake, Waker},
     worker::{
-        self, Allowance, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Replica, Runner, Slots,
+        self, Allowance, Calls, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Replica, Runner, Slots,
         Standing, Stragglers, View,
     },
 };
@@ -40,8 +41,8 @@ pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> an
     let kinds = config.events.kinds.clone();
     let queue = Queue::telling(pools.work.clone(), config.database.schema.clone(), names.clone(), kinds);
     let memory = Memory::new(config.workers.memory_bytes);
-    let (_log_waker, log_wake) = wake::channel();
-    let (log, tailer) = events::open(queue.clone(), events::Settings::of(&config), log_wake);
+    let (events_waker, log_grows) = wake::channel();
+    let (log, tailer) = events::open(queue.clone(), events::Settings::of(&config), log_grows);
     lifecycle.spawn("tailer", &lifecycle.drain, tailer.run(lifecycle.drain.clone()));
     let pages = http::Pages {
         queue: queue.clone(),
@@ -62,11 +63,20 @@ pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> an
             return Ok(reason);
         }
     };
-    let reason = work(config, prepared, queue, memory, &pools, &lifecycle, &mut endings).await?;
+    let early = Early { queue, memory, events_waker };
+    let reason = work(config, prepared, early, &pools, &lifecycle, &mut endings).await?;
     if tokio::time::timeout(LAST_WORDS, pools.close()).await.is_err() {
         warn!("PostgreSQL's connections did not close in time");
     }
     Ok(reason)
+}
+
+/// What serves requests already while PostgreSQL is waited for.
+struct Early {
+    queue: Queue,
+    memory: Memory,
+    /// Says that the log has grown.
+    events_waker: Waker,
 }
 
 struct Prepared {
@@ -157,13 +167,13 @@ async fn look_at_plans(queue: &Queue) -> Result<(), Trouble> {
 async fn work(
     config: Config,
     prepared: Prepared,
-    queue: Queue,
-    memory: Memory,
+    early: Early,
     pools: &Pools,
     lifecycle: &Lifecycle,
     endings: &mut Endings,
 ) -> anyhow::Result<ExitReason> {
     let Prepared { daemon, replicas } = prepared;
+    let Early { queue, memory, events_waker } = early;
     let (waker, wake) = wake::channel();
     let (replicas_waker, replicas_wake) = wake::channel();
     let lanes = Lanes::new(replicas, Stragglers::new(&memory));
@@ -182,13 +192,8 @@ async fn work(
 
     // These take on work, and end as soon as no more is wanted.
     let drain = &lifecycle.drain;
-    let listener = Listener {
-        options: queue::direct_options(&config.database).context("database.listen_url")?,
-        schema: config.database.schema.clone(),
-        waker: waker.clone(),
-        replicas: replicas_waker,
-    };
-    lifecycle.spawn("listener", drain, listener.run(drain.clone()));
+    let others = (replicas_waker, events_waker);
+    let Notified { work: notices, ears } = listen(&config, &queue, &daemon, others, lifecycle)?;
     let settle = config.lease.settle();
     let sweeper = Sweeper {
         queue: queue.clone(),
@@ -243,7 +248,8 @@ async fn work(
         freed: Arc::default(),
         waker,
     };
-    let claimer = Claimer::new(daemon.clone(), runner, slots, running.clone(), wake);
+    let calls = Calls { own: wake, notices, ears };
+    let claimer = Claimer::new(daemon.clone(), runner, slots, running.clone(), calls);
     lifecycle.spawn("claimer", drain, claimer.run(drain.clone()));
 
     let reason = endings.first().await;
@@ -261,6 +267,46 @@ async fn work(
     endings.drain(lifecycle, grace, running.wait()).await;
     finish(&queue, &daemon, lifecycle, &running).await;
     Ok(reason)
+}
+
+/// What the listener wakes, and whether it can.
+struct Notified {
+    work: Wake,
+    ears: Ears,
+}
+
+/// Starts to listen, and what looks after the log: what others have put before it, and what is to go.
+fn listen(
+    config: &Config,
+    queue: &Queue,
+    daemon: &Daemon,
+    (replicas, events): (Waker, Waker),
+    lifecycle: &Lifecycle,
+) -> anyhow::Result<Notified> {
+    let (work_waker, work) = wake::channel();
+    let (inbox_waker, inbox) = wake::channel();
+    let (hearing, ears) = ears::closed();
+    let drain = &lifecycle.drain;
+    let listener = Listener {
+        wakeup: config.database.wakeup,
+        options: queue::direct_options(&config.database).context("database.listen_url")?,
+        setting: if config.database.listen_url.is_some() { "database.listen_url" } else { "database.url" },
+        queue: queue.clone(),
+        daemon: daemon.id,
+        hearing,
+        wakers: Wakers { work: work_waker, replicas, inbox: inbox_waker, events },
+        pace: Pace::default(),
+    };
+    lifecycle.spawn("listener", drain, listener.run(drain.clone()));
+    let mover = Mover { queue: queue.clone(), daemon: daemon.id, wake: inbox, ears: ears.clone() };
+    lifecycle.spawn("inbox", drain, mover.run(drain.clone()));
+    let log = LogSweeper {
+        queue: queue.clone(),
+        every: config.sweeper.every,
+        retention: Retention { keep_for: config.events.keep_for, keep_bytes: config.events.keep_bytes },
+    };
+    lifecycle.spawn("log", drain, log.run(drain.clone()));
+    Ok(Notified { work, ears })
 }
 
 fn orphaned_uploads(config: &Config, queue: Queue, lanes: Lanes) -> OrphanedUploads {

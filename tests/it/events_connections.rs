@@ -39,7 +39,7 @@ async fn silent_connections_lock_nobody_out_and_are_closed() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
     // Up to 1025 connections, then.
-    let (_world, _daemon, http) = world("[events]\nreaders = 1\n").await;
+    let (world, _daemon, http) = world("[events]\nreaders = 1\n").await;
     let mut reader = http.read(LINES).await;
     let mut silent = Vec::new();
     for _ in 0..1500 {
@@ -54,7 +54,7 @@ async fn silent_connections_lock_nobody_out_and_are_closed() {
         assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
     }
     // Whoever has asked something keeps its place.
-    append(&_world, 1, 1).await;
+    append(&world, 1, 1).await;
     assert_eq!(reader.numbers(1).await, [1]);
 }
 
