@@ -22,6 +22,8 @@ GRANT USAGE ON SCHEMA copyhold TO copyhold_app;
 GRANT INSERT (object_key, size_bytes, b2) ON object_copies TO copyhold_app;
 GRANT USAGE ON SEQUENCE generations TO copyhold_app; -- the default of object_copies.generation
 GRANT EXECUTE ON FUNCTION register(text, bigint, text[]) TO copyhold_app;
+-- Its own events: it can append some, and read none.
+GRANT EXECUTE ON FUNCTION append_event(jsonb) TO copyhold_app;
 
 -- The daemon, and whoever runs `copyhold retry`, `park`, `pause`, `resume`, `explain` or `status`: changes copies, never
 -- adds or removes a row of the application; `copyhold forget` is the owner's. The rights on object_copies are the
@@ -32,10 +34,12 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON copy_failures, daemons, swept_leases, mu
 GRANT SELECT, INSERT, UPDATE ON backlog TO copyhold_daemon;
 GRANT SELECT ON backlog_exact, schema_version TO copyhold_daemon;
 GRANT USAGE ON SEQUENCE daemon_ids TO copyhold_daemon;
-GRANT SELECT, INSERT ON log TO copyhold_daemon; -- partitions are made and dropped by functions of the owner
+-- The log: it appends, and reads. Partitions are made and dropped by functions of the owner's. UPDATE on the inbox is what
+-- PostgreSQL wants for taking a row before it is deleted.
+GRANT SELECT, INSERT ON log TO copyhold_daemon;
 GRANT USAGE ON SEQUENCE log_ids TO copyhold_daemon;
-GRANT SELECT, UPDATE ON log_state TO copyhold_daemon; -- says that the log is another one, where it was restored
-GRANT SELECT ON log_inbox TO copyhold_daemon; -- how much of it waits, for `status`
+GRANT SELECT, INSERT, UPDATE, DELETE ON log_inbox TO copyhold_daemon;
+GRANT SELECT, UPDATE ON log_state TO copyhold_daemon;
 -- `register` for `copyhold enqueue`, and the claims, which do nothing that these rights do not allow. For the claims of a
 -- replica that is added later, `copyhold migrate` does the same for every role that may UPDATE object_copies.
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA copyhold TO copyhold_daemon;

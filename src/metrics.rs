@@ -65,6 +65,27 @@ fn describe_counters() {
         "Copies read once more because a holder of their object had died; by replica and result: equal, wrong, unknown."
     );
     describe_counter!(
+        "copyhold_listener_reconnects_total",
+        Unit::Count,
+        "Times that this process has connected again in order to LISTEN."
+    );
+    describe_counter!(
+        "copyhold_listener_trials_failed_total",
+        Unit::Count,
+        "Connections of this process on which no notice could be heard: through a pooler, of a read replica."
+    );
+    describe_counter!("copyhold_notices_total", Unit::Count, "Notices of PostgreSQL that this process has heard.");
+    describe_counter!(
+        "copyhold_inbox_moved_total",
+        Unit::Count,
+        "Events of other programs that this process has moved into the log."
+    );
+    describe_counter!(
+        "copyhold_log_partitions_dropped_total",
+        Unit::Count,
+        "Partitions of the log dropped by this process."
+    );
+    describe_counter!(
         "copyhold_events_delivered_total",
         Unit::Count,
         "Events handed to readers, once for each of them."
@@ -77,7 +98,12 @@ fn describe_counters() {
     describe_counter!(
         "copyhold_event_readers_ended_total",
         Unit::Count,
-        "Readers that could not go on from where they stood; by why: gone, ahead, other_log, away."
+        "Readers that could not go on from where they stood; by why: gone, ahead, other_log, away, or slow."
+    );
+    describe_counter!(
+        "copyhold_http_connections_refused_total",
+        Unit::Count,
+        "HTTP connections that found no room, and no silent one that could have made it."
     );
     describe_counter!("copyhold_database_errors_total", Unit::Count, "Statements that failed; by statement.");
 }
@@ -120,6 +146,12 @@ fn describe_gauges() {
         Unit::Count,
         "1 if LISTEN is in place, 0 while only the poll works."
     );
+    describe_gauge!(
+        "copyhold_notification_queue_usage",
+        Unit::Count,
+        "Share of PostgreSQL's queue of notices that is taken, 0 to 1, as the listener saw it last."
+    );
+    describe_gauge!("copyhold_log_bytes", Unit::Bytes, "Size of the event log, its indexes included.");
     describe_gauge!("copyhold_event_readers", Unit::Count, "Readers of the event log.");
     describe_gauge!("copyhold_event_ring_bytes", Unit::Bytes, "The latest events, held in memory for readers.");
     describe_gauge!("copyhold_backlog_objects", Unit::Count, "Copies wanted and not recorded; by replica.");
@@ -245,6 +277,35 @@ pub(crate) fn listener_connected(connected: bool) {
     gauge!("copyhold_listener_connected").set(f64::from(u8::from(connected)));
 }
 
+pub(crate) fn listener_reconnects() {
+    counter!("copyhold_listener_reconnects_total").increment(1);
+}
+
+pub(crate) fn listener_trial_failed() {
+    counter!("copyhold_listener_trials_failed_total").increment(1);
+}
+
+pub(crate) fn notice_heard() {
+    counter!("copyhold_notices_total").increment(1);
+}
+
+pub(crate) fn notification_queue(usage: f64) {
+    gauge!("copyhold_notification_queue_usage").set(usage);
+}
+
+pub(crate) fn inbox_moved(events: usize) {
+    counter!("copyhold_inbox_moved_total").increment(events as u64);
+}
+
+pub(crate) fn log_partition_dropped() {
+    counter!("copyhold_log_partitions_dropped_total").increment(1);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "gauges are doubles; bytes stay exact up to 2^53")]
+pub(crate) fn log_bytes(bytes: u64) {
+    gauge!("copyhold_log_bytes").set(bytes as f64);
+}
+
 pub(crate) fn event_readers(readers: usize) {
     #[expect(clippy::cast_precision_loss, reason = "readers are counted in thousands")]
     gauge!("copyhold_event_readers").set(readers as f64);
@@ -261,6 +322,10 @@ pub(crate) fn event_page_query() {
 
 pub(crate) fn events_delivered(events: usize) {
     counter!("copyhold_events_delivered_total").increment(events as u64);
+}
+
+pub(crate) fn connection_refused() {
+    counter!("copyhold_http_connections_refused_total").increment(1);
 }
 
 pub(crate) fn event_reader_ended(why: &'static str) {

@@ -32,18 +32,20 @@ impl Wake {
         self.0.mark_unchanged();
     }
 
+    /// Ends at the first notice since [`Wake::arm`]; never, if nobody is left to give one.
+    pub async fn heard(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Ends at the first notice since [`Wake::arm`], or after `poll_every` ± 20 %, so that many daemons spread out.
     /// Whether there was a notice.
     pub async fn wait(&mut self, poll_every: Duration) -> bool {
         let poll = poll_every.mul_f64(rand::rng().random_range(0.8..1.2));
         tokio::select! {
-            heard = self.0.changed() => {
-                if heard.is_err() {
-                    // Nobody is left to say anything: the poll is the promise.
-                    tokio::time::sleep(poll).await;
-                }
-                heard.is_ok()
-            }
+            () = self.heard() => true,
+            // The poll is the promise.
             () = tokio::time::sleep(poll) => false,
         }
     }

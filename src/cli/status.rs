@@ -7,7 +7,7 @@ use super::{
 use crate::{
     config::Config,
     domain::Blocks,
-    queue::{BreakerStatus, LogStatus, Status},
+    queue::{BreakerStatus, DaemonStatus, LogStatus, Status},
 };
 
 /// Older figures are counted anew if that is cheap: no daemon seems to do it.
@@ -70,6 +70,7 @@ fn text(config: &Config, status: &Status) -> String {
         ));
     }
     parts.extend(status.differences.iter().map(|differing| Untrusted(&differing.says).to_string()));
+    parts.extend(status.daemons.iter().filter(|daemon| daemon.alive).filter_map(deaf));
     if !status.failing.is_empty() {
         parts.push(format!("\nfailing\n{}", failing(status)));
     }
@@ -80,6 +81,12 @@ fn text(config: &Config, status: &Status) -> String {
         "\nno daemon is alive: nothing is being copied (start one with `copyhold run`)".into()
     });
     parts.join("\n")
+}
+
+/// `daemon 3 looks for work every second: database.url leads to …`
+fn deaf(daemon: &DaemonStatus) -> Option<String> {
+    let how = daemon.wakeup.as_deref().filter(|how| !["notify", "poll"].contains(how))?;
+    Some(format!("daemon {} cannot be notified and looks for work every second: {}", daemon.id, Untrusted(how)))
 }
 
 /// `scw has not been used for 3m 2s: denied: …; tried again in 12s, 4 probes have failed`
@@ -163,7 +170,7 @@ fn failing(status: &Status) -> String {
 }
 
 fn daemons(status: &Status) -> String {
-    let row = |d: &crate::queue::DaemonStatus| {
+    let row = |d: &DaemonStatus| {
         let state = match (d.alive, d.sleeping) {
             (false, _) => "silent",
             (true, true) => "idle",
@@ -174,11 +181,17 @@ fn daemons(status: &Status) -> String {
             Untrusted(&d.host).to_string(),
             d.version.clone(),
             state.into(),
+            match d.wakeup.as_deref() {
+                None => "-",
+                Some(how @ ("notify" | "poll")) => how,
+                Some(_) => "poll, see above",
+            }
+            .into(),
             d.process_id.to_string(),
             d.leases.to_string(),
             age(Some(d.up_seconds)),
         ]
     };
-    let heads = ["daemon", "host", "version", "state", "pid", "leases", "up"];
-    table(&heads, 4, status.daemons.iter().map(row).collect()).to_string()
+    let heads = ["daemon", "host", "version", "state", "wake-up", "pid", "leases", "up"];
+    table(&heads, 5, status.daemons.iter().map(row).collect()).to_string()
 }

@@ -117,14 +117,6 @@ SELECT FROM entered CROSS JOIN logged"
         Ok(())
     }
 
-    /// Says whether an insert is to wake this daemon.
-    pub async fn set_sleeping(&self, daemon: DaemonId, sleeping: bool) -> Result<(), QueueError> {
-        let schema = self.schema.quoted();
-        let sql = built(format!("-- queue::set_sleeping\nUPDATE {schema}.daemons SET sleeping = $2 WHERE id = $1"));
-        limited("queue::set_sleeping", sqlx::query(sql).bind(daemon.0).bind(sleeping).execute(&self.pool)).await?;
-        Ok(())
-    }
-
     /// Takes this process off the list.
     pub async fn leave(&self, daemon: DaemonId) -> Result<(), QueueError> {
         let members = "'daemon', id, 'host', host, 'process_id', process_id, 'clean', true";

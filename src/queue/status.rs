@@ -93,6 +93,8 @@ pub struct DaemonStatus {
     pub up_seconds: f64,
     pub alive: bool,
     pub sleeping: bool,
+    /// How it learns of what is new: `notify`, `poll`, or why it cannot be notified; `None`: it has not said.
+    pub wakeup: Option<String>,
     /// Rows that it holds.
     pub leases: i64,
 }
@@ -189,7 +191,7 @@ ORDER BY r.primary_since IS NULL, r.name"
         let sql = format!(
             "SELECT d.id, d.host, d.process_id, d.version,
        (({schema}.now_utc_micro_seconds() - d.started_at) / 1e6)::double precision AS up_seconds,
-       d.alive_until > {schema}.now_utc_micro_seconds() AS alive, d.sleeping, coalesce(l.leases, 0) AS leases
+       d.alive_until > {schema}.now_utc_micro_seconds() AS alive, d.sleeping, d.wakeup, coalesce(l.leases, 0) AS leases
 FROM {schema}.daemons d
 LEFT JOIN (SELECT (lease >> 40)::int AS id, count(*) AS leases
            FROM {schema}.object_copies WHERE lock IS NOT NULL GROUP BY 1) l USING (id)

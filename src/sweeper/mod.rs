@@ -1,8 +1,11 @@
-//! What dead workers left behind, here and at the stores, and the figures of the backlog: duties that one daemon at a time performs.
+//! What dead workers left behind, here and at the stores, the figures of the backlog, the log's size and what other programs
+//! put into it: duties that one daemon at a time performs.
 
 mod clock;
 mod differences;
+mod inbox;
 mod leases;
+mod log;
 mod uploads;
 
 use std::time::{Duration, Instant};
@@ -12,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub use differences::watch_differences;
+pub use inbox::Mover;
 pub use leases::Sweeper;
+pub use log::LogSweeper;
 pub use uploads::{OrphanedUploads, Reach, Reaches};
 
 use crate::{metrics, queue::Queue};

@@ -18,8 +18,10 @@ use super::{
 };
 use crate::{
     domain::{Lease, ReplicaName},
+    ears::{ALONE, Ears},
+    herd::Turn,
     metrics,
-    queue::{ClaimError, Daemon, Position, Probed, Queue, QueueError},
+    queue::{ClaimError, Daemon, Position, Probed, Queue, QueueError, SleepsFor},
     wake::Wake,
 };
 
@@ -46,13 +48,26 @@ pub struct Claimer {
     suspects: Suspects,
     /// The objects under way.
     running: TaskTracker,
-    wake: Wake,
+    calls: Calls,
+    /// How many others look first when all are notified.
+    turn: Turn,
     floors: HashMap<ReplicaName, Floor>,
     unanswered: Unanswered,
     /// Where it looks for objects with a source while the primary is none.
     walks: HashMap<ReplicaName, Walk>,
     /// When it may look for fresh objects again.
     fresh_at: Instant,
+}
+
+/// What ends a claimer's rest before its time.
+#[derive(Debug)]
+pub struct Calls {
+    /// This process has made something claimable, or has seen that it is.
+    pub own: Wake,
+    /// All daemons are told so.
+    pub notices: Wake,
+    /// Whether they can be.
+    pub ears: Ears,
 }
 
 /// What came of asking every lane once.
@@ -74,18 +89,40 @@ enum Pass {
 enum Sleep {
     /// It works, and need not be woken.
     Awake,
-    /// It has said that it sleeps, and has looked this many times since.
-    Said(usize),
+    /// It has said that it sleeps, last at this time, and has looked this many times since.
+    Said { looks: usize, at: Instant },
+}
+
+/// Why a rest has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    ByNotice,
+    Otherwise,
 }
 
 impl Claimer {
     #[must_use]
-    pub fn new(daemon: Daemon, runner: Runner, slots: Slots, running: TaskTracker, wake: Wake) -> Self {
+    pub fn new(daemon: Daemon, runner: Runner, slots: Slots, running: TaskTracker, calls: Calls) -> Self {
         let (queue, lanes) = (runner.queue.clone(), runner.lanes.clone());
         let (floors, walks) = (HashMap::new(), HashMap::new());
         let runner = Arc::new(runner);
         let (suspects, unanswered, fresh_at) = (Suspects::new(), Unanswered::default(), Instant::now());
-        Self { queue, daemon, lanes, runner, slots, suspects, running, wake, floors, unanswered, walks, fresh_at }
+        let turn = Turn::default();
+        Self {
+            queue,
+            daemon,
+            lanes,
+            runner,
+            slots,
+            suspects,
+            running,
+            calls,
+            turn,
+            floors,
+            unanswered,
+            walks,
+            fresh_at,
+        }
     }
 
     /// Claims until `drain`.
@@ -96,14 +133,16 @@ impl Claimer {
     }
 
     async fn claim_until(&mut self, drain: CancellationToken) {
-        let mut turn = 0;
+        let mut passes = 0;
         let mut sleep = Sleep::Awake;
         let mut away = false;
+        let mut woken = Woken::Otherwise;
         while !drain.is_cancelled() {
-            self.wake.arm();
+            self.calls.own.arm();
+            self.calls.notices.arm();
             // Not in a `select!`: a claim that is cut off has leased rows to nobody.
-            let pass = self.pass(turn, &drain).await;
-            turn += 1;
+            let pass = self.pass(passes, &drain).await;
+            passes += 1;
             if pass.is_ok() && std::mem::take(&mut away) {
                 info!("PostgreSQL is back");
             }
@@ -112,15 +151,18 @@ impl Claimer {
                 Ok(Pass::Walking(pause)) => pause,
                 Ok(Pass::NotWholly(pause)) => self.nothing(&mut sleep).await.min(pause),
                 Ok(Pass::Found(rows)) => {
+                    self.turn.found(true);
+                    woken = Woken::Otherwise;
                     self.something(rows, &mut sleep).await;
                     continue;
                 }
                 Ok(Pass::Full(until)) => {
                     let pause = until.saturating_duration_since(Instant::now());
+                    let runner = Arc::clone(&self.runner);
                     tokio::select! {
                         () = drain.cancelled() => return,
-                        () = self.runner.freed.notified() => {}
-                        _ = self.wake.wait(pause) => {}
+                        () = runner.freed.notified() => {}
+                        _ = self.calls.wait(pause) => {}
                     }
                     continue;
                 }
@@ -134,9 +176,14 @@ impl Claimer {
                     AWAY
                 }
             };
-            tokio::select! {
-                () = drain.cancelled() => return,
-                _ = self.wake.wait(pause) => {}
+            if woken == Woken::ByNotice {
+                self.turn.found(false);
+            }
+            let Some(now) = drain.run_until_cancelled(self.calls.wait(pause)).await else { return };
+            woken = now;
+            if woken == Woken::ByNotice && matches!(sleep, Sleep::Said { .. }) {
+                // What this process knows itself is not waited for.
+                drain.run_until_cancelled(self.calls.own.wait(self.turn.wait())).await;
             }
         }
     }
@@ -339,30 +386,41 @@ impl Claimer {
 
     /// Still on the list of sleepers, it would be woken by inserts that it is going to find anyway; but taking it
     /// off and on for every single object costs more than that.
-    async fn something(&self, rows: usize, sleep: &mut Sleep) {
-        if matches!(sleep, Sleep::Said(_)) && rows >= BATCH {
+    async fn something(&mut self, rows: usize, sleep: &mut Sleep) {
+        if matches!(sleep, Sleep::Said { .. }) && rows >= BATCH {
             self.say(false).await;
             *sleep = Sleep::Awake;
         }
     }
 
     /// How long to wait for a notice before the next pass.
-    async fn nothing(&self, sleep: &mut Sleep) -> Duration {
+    async fn nothing(&mut self, sleep: &mut Sleep) -> Duration {
+        if !self.calls.ears.are_open() {
+            // Inserts would pay for notices that nobody hears.
+            if matches!(sleep, Sleep::Said { .. }) && self.say(false).await {
+                *sleep = Sleep::Awake;
+            }
+            return self.until_due().await.clamp(AT_LEAST, ALONE);
+        }
         match sleep {
             Sleep::Awake => {
                 if !self.say(true).await {
                     return AWAY;
                 }
-                *sleep = Sleep::Said(1);
+                *sleep = Sleep::Said { looks: 1, at: Instant::now() };
                 AFTER_SAYING_SO[0]
             }
-            Sleep::Said(looks) => {
+            Sleep::Said { looks, at } => {
                 let pause = AFTER_SAYING_SO.get(*looks).copied();
                 *looks += 1;
-                match pause {
-                    Some(pause) => pause,
-                    None => self.until_due().await.clamp(AT_LEAST, POLL),
+                if let Some(pause) = pause {
+                    return pause;
                 }
+                // It may have been forgotten, and other daemons come and go.
+                if at.elapsed() > POLL && self.say(true).await {
+                    *at = Instant::now();
+                }
+                self.until_due().await.clamp(AT_LEAST, POLL)
             }
         }
     }
@@ -376,12 +434,25 @@ impl Claimer {
         }
     }
 
-    async fn say(&self, sleeping: bool) -> bool {
-        let said = self.queue.set_sleeping(self.daemon.id, sleeping).await;
-        if let Err(error) = &said {
-            metrics::database_error("queue::set_sleeping");
-            warn!(error = %error, "Could not say whether this daemon sleeps; the poll finds the work");
+    async fn say(&mut self, sleeping: bool) -> bool {
+        let said = self.queue.set_sleeping(self.daemon.id, SleepsFor::Work, sleeping).await;
+        match &said {
+            Ok(before) => self.turn.comes_after(*before),
+            Err(error) => {
+                metrics::database_error("queue::set_sleeping");
+                warn!(error = %error, "Could not say whether this daemon sleeps; the poll finds the work");
+            }
         }
         said.is_ok()
+    }
+}
+
+impl Calls {
+    /// Ends with the first call since both were armed, or after `pause` ± 20 %.
+    async fn wait(&mut self, pause: Duration) -> Woken {
+        tokio::select! {
+            () = self.notices.heard() => Woken::ByNotice,
+            _ = self.own.wait(pause) => Woken::Otherwise,
+        }
     }
 }

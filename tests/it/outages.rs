@@ -2,7 +2,10 @@
 
 use copyhold::sandbox::postgres::{Cluster, Options};
 
-use crate::world::{World, soon};
+use crate::{
+    wakeup::LISTENING,
+    world::{World, soon},
+};
 use copyhold::{
     queue::migrate,
     sandbox::s3::{Fault, Gate, Op, When},
@@ -92,13 +95,9 @@ async fn a_broken_listening_connection_is_noticed_and_made_anew() {
     let world = World::new().await;
     let daemon = world.daemon().await;
     daemon.until_logged("Listening").await;
-    let broken = "SELECT count(pg_terminate_backend(pid)) > 0 FROM pg_stat_activity
-                  WHERE datname = current_database() AND query LIKE 'LISTEN%'";
-    world.until(broken).await;
+    world.until(&format!("SELECT count(pg_terminate_backend(pid)) > 0 {LISTENING}")).await;
     daemon.until_logged("Lost the connection that listens").await;
     world.upload("photo", "bytes").await;
     world.until_copied("photo").await;
-    let listens =
-        "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
-    world.until(listens).await;
+    world.until(&format!("SELECT count(*) = 1 {LISTENING}")).await;
 }

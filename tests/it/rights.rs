@@ -53,6 +53,14 @@ async fn the_daemons_role_is_all_that_a_daemon_needs() {
         let output = world.run(command).await;
         assert!(!printed(&output).contains("permission"), "{command:?}: {}", printed(&output));
     }
+    // What other programs append, and what its sweeper does with the log.
+    let appended = "SELECT copyhold.append_event('{\"kind\": \"door.opened\"}')";
+    sqlx::raw_sql(appended).execute(&mut application).await.unwrap();
+    world.until("SELECT EXISTS (SELECT FROM copyhold.log WHERE event_data ->> 'kind' = 'door.opened')").await;
+    world.execute("DROP TABLE copyhold.log_1048576, copyhold.log_2097152").await;
+    world.until("SELECT count(*) = 3 FROM pg_inherits WHERE inhparent = 'copyhold.log'::regclass").await;
+    world.execute("UPDATE copyhold.log SET date_created = now() - interval '8 days'").await;
+    world.until("SELECT dropped_through > 0 FROM copyhold.log_state").await;
     // What its journal and its sweeper write of uploads.
     let (queue, photo) = (world.queue(), key("photo"));
     let (generation, replica) = (Generation(0), &replica("wasabi"));
@@ -101,6 +109,7 @@ async fn the_applications_role_registers_and_cannot_forge() {
     assert!(may("INSERT INTO copyhold.object_copies (object_key, b2, size_bytes) VALUES ('a', 1, 2)").await);
     assert!(may("SELECT copyhold.register('a', 3)").await);
     assert!(may("SELECT copyhold.register('b', 3, ARRAY['wasabi'])").await);
+    assert!(may("SELECT copyhold.append_event('{\"kind\": \"door.opened\"}')").await);
     for forged in [
         "INSERT INTO copyhold.object_copies (object_key, wasabi) VALUES ('c', 1)",
         "INSERT INTO copyhold.object_copies (object_key, lock, lease) VALUES ('c', 1, 1)",
@@ -110,6 +119,12 @@ async fn the_applications_role_registers_and_cannot_forge() {
         "SELECT * FROM copyhold.object_copies",
         "UPDATE copyhold.replicas SET existing = 'overwrite'",
         "SELECT copyhold.wake_sleepers()",
+        "SELECT copyhold.append_event('{\"kind\": \"object.copied\"}')",
+        "SELECT copyhold.append_log(ARRAY['{}'::jsonb])",
+        "INSERT INTO copyhold.log (event_data) VALUES ('{}')",
+        "INSERT INTO copyhold.log_inbox (event_data) VALUES ('{}')",
+        "SELECT * FROM copyhold.log",
+        "SELECT copyhold.drop_log_partition(0, 0)",
     ] {
         assert!(!may(forged).await, "{forged}");
     }

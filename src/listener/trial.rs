@@ -1,0 +1,83 @@
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Ended, Wakers,
+    connection::{Connection, PLACE},
+};
+use crate::queue::{Heard, Queue};
+
+/// How long a word may take from one connection to the other.
+const WITHIN: Duration = Duration::from_secs(2);
+
+/// Why a connection that was made hears nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deafness {
+    /// LISTEN is undone, or somebody else's, as soon as it has ended.
+    Pooler,
+    /// A server that follows another one, and does not allow LISTEN.
+    ReadReplica,
+    /// Another database, in which nobody says anything to us.
+    Elsewhere,
+}
+
+impl Deafness {
+    /// What is wrong.
+    pub fn sentence(self, setting: &str) -> String {
+        match self {
+            Self::Pooler => format!("{setting} leads to a pooler in transaction mode"),
+            Self::ReadReplica => format!("{setting} leads to a read replica, which cannot LISTEN"),
+            Self::Elsewhere => format!("{setting} leads to another database than database.url"),
+        }
+    }
+
+    /// What to do about it.
+    pub fn remedy(self, setting: &str) -> String {
+        match self {
+            Self::Pooler if setting == "database.url" => {
+                "Set database.listen_url to the server itself, or database.wakeup to \"poll\"".to_owned()
+            }
+            Self::Pooler | Self::Elsewhere => {
+                "Let database.listen_url lead past any pooler to the server and database of database.url, or set database.wakeup \
+                 to \"poll\""
+                    .to_owned()
+            }
+            Self::ReadReplica => format!("Let {setting} lead to the server that is written to"),
+        }
+    }
+}
+
+/// LISTEN itself was refused, or nobody could be reached.
+pub(super) fn refusal(error: sqlx::Error) -> Ended {
+    let recovering = error.as_database_error().is_some_and(|refused| refused.code().as_deref() == Some("25006"));
+    if recovering { Ended::Deaf(Deafness::ReadReplica) } else { Ended::Lost(error) }
+}
+
+/// Says a word on another connection and waits until it is heard on this one. On the same connection it would come back
+/// even through a pooler.
+pub(super) async fn passes(connection: &mut Connection, queue: &Queue, wakers: &Wakers) -> Result<(), Ended> {
+    let word = format!("{:016x}", rand::random::<u64>());
+    // That this cannot be said proves nothing: PostgreSQL may be starting.
+    queue.call(&word).await.map_err(|error| sqlx::Error::Protocol(error.to_string()))?;
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        match timeout_at(deadline, connection.next()).await {
+            Ok(Ok(Some(notice))) => match connection.parse(&notice) {
+                Heard::Echo(heard) if heard == word => break,
+                heard => wakers.pass_on(heard),
+            },
+            // A probe shorter than this, in a test.
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => return Err(Ended::Deaf(why(connection, queue).await?)),
+        }
+    }
+    Ok(connection.end_trial().await?)
+}
+
+async fn why(connection: &mut Connection, queue: &Queue) -> Result<Deafness, sqlx::Error> {
+    let there = connection.place().await?;
+    let here: String = sqlx::query_scalar(PLACE).fetch_one(queue.pool()).await?;
+    Ok(if there == here { Deafness::Pooler } else { Deafness::Elsewhere })
+}

@@ -1,0 +1,71 @@
+use std::time::Duration;
+
+use super::{Queue, QueueError, built, error::limited, micros};
+
+/// What there is to do about the log's size, one short statement each. One daemon at a time does any of it; whoever comes
+/// while another does has nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogDuty {
+    /// Makes the partitions that are soon written to.
+    Make,
+    /// Begins a new one, if the one that is written to is old or large.
+    Turn,
+    /// Drops the oldest, if all in it has been kept for long enough, or if all of them are too large.
+    Drop,
+}
+
+impl LogDuty {
+    pub const ALL: [Self; 3] = [Self::Make, Self::Turn, Self::Drop];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Make => "queue::make_log_partitions",
+            Self::Turn => "queue::turn_log_page",
+            Self::Drop => "queue::drop_log_partition",
+        }
+    }
+}
+
+/// How long events are kept, and how much of them; whatever is past one of the two goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    pub keep_for: Duration,
+    pub keep_bytes: u64,
+}
+
+impl Queue {
+    /// Does one duty once; whether there was something to do, and perhaps still is.
+    pub async fn tidy_log(&self, duty: LogDuty, retention: Retention) -> Result<bool, QueueError> {
+        let schema = self.schema.quoted();
+        let call = match duty {
+            LogDuty::Make => format!("{schema}.make_log_partitions() > 0"),
+            LogDuty::Turn => format!("{schema}.turn_log_page($2, $3)"),
+            LogDuty::Drop => format!("{schema}.drop_log_partition($2, $3) IS NOT NULL"),
+        };
+        let sql = built(format!(
+            "-- {}\nSELECT CASE WHEN pg_try_advisory_xact_lock(hashtextextended($1, 0)) THEN {call} END",
+            duty.name()
+        ));
+        let query = sqlx::query_scalar(sql).bind(format!("{}:log_retention", self.schema));
+        let (keep_us, keep_bytes) =
+            (micros(retention.keep_for), i64::try_from(retention.keep_bytes).unwrap_or(i64::MAX));
+        let query = match duty {
+            LogDuty::Make => query,
+            LogDuty::Turn | LogDuty::Drop => query.bind(keep_us).bind(keep_bytes),
+        };
+        let done: Option<bool> = limited(duty.name(), query.fetch_one(&self.pool)).await?;
+        Ok(done.unwrap_or(false))
+    }
+
+    /// Bytes of the log, its indexes included.
+    pub async fn log_bytes(&self) -> Result<u64, QueueError> {
+        let sql = built(format!(
+            "-- queue::log_bytes
+SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint FROM pg_inherits WHERE inhparent = '{}.log'::regclass",
+            self.schema.quoted()
+        ));
+        let bytes: i64 = limited("queue::log_bytes", sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
+        Ok(bytes.unsigned_abs())
+    }
+}

@@ -1,0 +1,141 @@
+//! How a daemon learns of what is new: notified, or by looking; and it says which.
+
+use copyhold::{
+    listener::{Listener, Pace, Wakers},
+    queue::{SleepsFor, direct_options},
+    wake::{self, Wake},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::world::{World, printed, soon};
+use std::time::{Duration, Instant};
+
+/// The connections that listen, of those to this database.
+pub const LISTENING: &str = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'copyhold'
+                             AND query ~ 'LISTEN|listener::'";
+
+/// A listener without a daemon around it, and those it wakes.
+pub struct Listening {
+    pub work: Wake,
+    pub replicas: Wake,
+    pub inbox: Wake,
+    pub events: Wake,
+    pub ears: copyhold::ears::Ears,
+    pub id: copyhold::queue::DaemonId,
+    stop: CancellationToken,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Listening {
+    /// As this world's configuration says, with as much patience.
+    pub async fn begin(world: &World, pace: Pace) -> Self {
+        let daemon = world.enlist(60).await;
+        let (work_waker, work) = wake::channel();
+        let (replicas_waker, replicas) = wake::channel();
+        let (inbox_waker, inbox) = wake::channel();
+        let (events_waker, events) = wake::channel();
+        let (hearing, ears) = copyhold::ears::closed();
+        let stop = CancellationToken::new();
+        let listener = Listener {
+            wakeup: world.config.database.wakeup,
+            options: direct_options(&world.config.database).unwrap(),
+            setting: "database.listen_url",
+            queue: world.queue(),
+            daemon: daemon.id,
+            hearing,
+            wakers: Wakers { work: work_waker, replicas: replicas_waker, inbox: inbox_waker, events: events_waker },
+            pace,
+        };
+        tokio::spawn(listener.run(stop.clone()));
+        Self { work, replicas, inbox, events, ears, id: daemon.id, stop }
+    }
+
+    /// Waits until it hears, and forgets that everybody was woken for that.
+    pub async fn until_open(&mut self) {
+        crate::world::eventually("it listens", async || self.ears.are_open()).await;
+        // It wakes everybody after it has opened its ears.
+        for wake in [&mut self.work, &mut self.replicas, &mut self.inbox, &mut self.events] {
+            soon("all are woken", wake.heard()).await;
+            wake.arm();
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_notice_wakes_those_that_it_is_for() {
+    let world = World::new().await;
+    let mut listening = Listening::begin(&world, Pace::default()).await;
+    listening.until_open().await;
+    world.until(&format!("SELECT wakeup = 'notify' FROM copyhold.daemons WHERE id = {}", listening.id)).await;
+    let queue = world.queue();
+    queue.set_sleeping(listening.id, SleepsFor::Work, true).await.unwrap();
+    queue.set_sleeping(listening.id, SleepsFor::Inbox, true).await.unwrap();
+    world.insert("photo").await;
+    soon("work", listening.work.heard()).await;
+    world.value("SELECT copyhold.append_event('{\"kind\": \"a\"}')").await;
+    soon("inbox", listening.inbox.heard()).await;
+    world.value("SELECT copyhold.append_log(ARRAY['{}'::jsonb])").await;
+    soon("event", listening.events.heard()).await;
+    world.execute("SELECT pg_notify('copyhold_work', 'replicas')").await;
+    soon("replicas", listening.replicas.heard()).await;
+    // None of these was anybody else's.
+    listening.work.arm();
+    assert!(!listening.work.wait(Duration::from_millis(100)).await);
+}
+
+#[tokio::test]
+async fn a_daemon_that_polls_listens_to_nothing_is_notified_of_nothing_and_finds_work_within_seconds() {
+    let mut world = World::new().await;
+    world.rewrite(|text| text.replace("[database]", "[database]\nwakeup = \"poll\""));
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    world.until("SELECT wakeup = 'poll' FROM copyhold.daemons").await;
+    let mut notices = sqlx::postgres::PgListener::connect_with(&world.pool).await.unwrap();
+    notices.listen("copyhold_work").await.unwrap();
+    for i in 0..5 {
+        let key = format!("photo {i}");
+        world.upload(&key, "bytes").await;
+        let begun = Instant::now();
+        world.until_copied(&key).await;
+        // A second, and as much again for a busy machine; the poll of those who are notified is five.
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    }
+    world.value("SELECT copyhold.append_event('{\"kind\": \"a\"}')").await;
+    world.until("SELECT EXISTS (SELECT FROM copyhold.log WHERE event_data = '{\"kind\": \"a\"}')").await;
+    assert_eq!(world.value("SELECT bool_or(sleeping OR inbox_sleeping) FROM copyhold.daemons").await.unwrap(), "false");
+    let none = tokio::time::timeout(Duration::from_millis(100), notices.recv()).await;
+    assert!(none.is_err(), "notified: {none:?}");
+    assert_eq!(world.value(&format!("SELECT count(*) {LISTENING}")).await.unwrap(), "0");
+    let status = printed(&world.run(&["status"]).await);
+    assert!(status.lines().any(|line| line.contains("idle") || line.contains("working")), "{status}");
+    assert!(status.contains("poll") && !status.contains("cannot be notified"), "{status}");
+}
+
+#[tokio::test]
+async fn idle_daemons_know_who_looks_first() {
+    let world = World::new().await;
+    let queue = world.queue();
+    let (first, second) = (world.enlist(60).await.id, world.enlist(60).await.id);
+    assert_eq!(queue.set_sleeping(second, SleepsFor::Work, true).await.unwrap(), 0);
+    assert_eq!(queue.set_sleeping(first, SleepsFor::Work, true).await.unwrap(), 0);
+    assert_eq!(queue.set_sleeping(second, SleepsFor::Work, true).await.unwrap(), 1);
+    // To be woken for something else is another matter.
+    assert_eq!(queue.set_sleeping(second, SleepsFor::Inbox, true).await.unwrap(), 0);
+    // The dead come before nobody.
+    world.execute(&format!("UPDATE copyhold.daemons SET alive_until = 1 WHERE id = {first}")).await;
+    assert_eq!(queue.set_sleeping(second, SleepsFor::Work, true).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_daemon_that_was_forgotten_while_it_slept_says_again_that_it_sleeps() {
+    let world = World::new().await;
+    let _daemon = world.daemon().await;
+    world.until("SELECT sleeping AND inbox_sleeping FROM copyhold.daemons").await;
+    world.execute("UPDATE copyhold.daemons SET sleeping = false, inbox_sleeping = false").await;
+    world.until("SELECT sleeping AND inbox_sleeping FROM copyhold.daemons").await;
+}
