@@ -92,7 +92,8 @@ async fn play(buffer_bytes: usize, steps: Vec<Step>) {
             }
             Step::Reconnect { reader } => {
                 let client = &mut clients[reader];
-                let cursor = client.reader.cursor().unwrap_or(Cursor::BEGINNING);
+                let seen = Cursor { id: client.last, epoch: None };
+                let cursor = client.reader.cursor().unwrap_or(seen);
                 client.reader = followed.reader(Start::After(cursor));
             }
             Step::Drop { percent } => {
