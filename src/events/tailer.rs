@@ -183,6 +183,10 @@ impl Tailer {
             let chunks = Chunk::build(part.events, sight.epoch, CHUNK_BYTES);
             {
                 let mut ring = self.shared.ring.write().expect("nothing panics under it");
+                if part.mark.dropped_through > sight.head {
+                    // Dropped before it was read here: what the ring has does not reach to what comes next.
+                    ring.begin(sight.epoch, part.mark.dropped_through);
+                }
                 ring.push(chunks, part.through);
                 metrics::event_ring_bytes(ring.bytes());
             }
