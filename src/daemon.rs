@@ -38,7 +38,8 @@ pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> an
     let (lifecycle, mut endings) = Lifecycle::new().context("cannot listen for signals")?;
     let pools = Pools::new(&config.database).context("database.url")?;
     let names: Vec<_> = config.replicas.iter().map(|r| r.name.clone()).collect();
-    let queue = Queue::new(pools.work.clone(), config.database.schema.clone(), names.clone());
+    let kinds = config.events.kinds.clone();
+    let queue = Queue::telling(pools.work.clone(), config.database.schema.clone(), names.clone(), kinds);
     let memory = Memory::new(config.workers.memory_bytes);
     let pages = http::Pages { queue: queue.clone(), memory: memory.clone(), metrics, drain: lifecycle.drain.clone() };
     lifecycle.spawn("http", &lifecycle.end, http::serve(door, pages, lifecycle.end.clone()));
@@ -160,8 +161,7 @@ async fn work(
     let held = Held::default();
     let (completer, writer) = worker::completer(queue.clone());
     let (journals, recorder) = worker::journals(queue.clone());
-    let heartbeat_queue =
-        Queue::new(pools.heartbeat.clone(), config.database.schema.clone(), queue.replicas().to_vec());
+    let heartbeat_queue = queue.over(pools.heartbeat.clone());
 
     // These live to the end: what is under way needs them.
     let heartbeat =

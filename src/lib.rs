@@ -24,5 +24,6 @@ pub mod queue;
 pub mod sandbox;
 pub mod store;
 pub mod sweeper;
+pub mod timer;
 pub mod wake;
 pub mod worker;

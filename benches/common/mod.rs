@@ -6,7 +6,9 @@
 #![allow(dead_code, reason = "each benchmark is a crate of its own and takes of this what it needs")]
 
 pub mod bare;
+pub mod contest;
 pub mod daemon;
+pub mod grounds;
 pub mod machine;
 pub mod metrics;
 pub mod process;

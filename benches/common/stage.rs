@@ -31,7 +31,7 @@ impl Disk {
         }
     }
 
-    fn options(self) -> Options {
+    pub fn options(self) -> Options {
         match self {
             Self::Plain => Options::default(),
             Self::Slow => Options::default().with("commit_delay", "3300").with("commit_siblings", "0"),

@@ -5,9 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-mod contest;
 mod essay;
-mod grounds;
 mod ours;
 mod q1;
 mod q2;
@@ -16,8 +14,7 @@ mod q4;
 
 use std::{env, time::Instant};
 
-use common::{play, stores::Stores};
-use grounds::Grounds;
+use common::{grounds::Grounds, play, stores::Stores};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

@@ -11,10 +11,10 @@ use copyhold::{
 };
 use tokio::task::JoinSet;
 
-use super::{
-    common::stores::Stores,
+use super::common::{
     contest::{Goal, Score},
     grounds::{CONNECTIONS, Ground},
+    stores::Stores,
 };
 
 /// Rows of one claim, and of one completion.

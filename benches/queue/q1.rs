@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::{
     common::{
+        contest::{Goal, Rates},
+        grounds::Grounds,
         report::{at_least, at_most},
         stores::Stores,
     },
-    contest::{Goal, Rates},
     essay::{self, Scans},
-    grounds::Grounds,
     ours,
 };
 

@@ -7,12 +7,12 @@ use sqlx::{Connection as _, PgConnection};
 
 use super::{
     common::{
+        contest::{Goal, Rates},
         daemon::Daemon,
+        grounds::{Ground, Grounds},
         report::{at_least, percentile},
         stores::Stores,
     },
-    contest::{Goal, Rates},
-    grounds::{Ground, Grounds},
     ours::{self, Claimer},
 };
 

@@ -13,10 +13,10 @@ use tokio::process::Command;
 use super::{
     common::{
         daemon::Daemon,
+        grounds::{Ground, Grounds},
         report::{at_most, percentile},
         stores::Stores,
     },
-    grounds::{Ground, Grounds},
     ours::Claimer,
 };
 

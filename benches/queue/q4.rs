@@ -5,13 +5,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use copyhold::sandbox::s3::{Fault, Op, When};
 
-use super::{
-    common::{
-        daemon::Daemon,
-        report::{at_most, percentile},
-        stores::Stores,
-    },
+use super::common::{
+    daemon::Daemon,
     grounds::Grounds,
+    report::{at_most, percentile},
+    stores::Stores,
 };
 
 const BACKFILL: u32 = 1_000_000;

@@ -1,9 +1,11 @@
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable as _};
 
 use super::{subject::Subject, tally::Grade};
 use crate::{
     copy::{self, Reading, Tag},
-    domain::{Class, Content, Failure, ObjectKey, utc},
+    domain::{Class, Content, Failure, ObjectKey, micros_since_epoch, utc},
     worker::Allowance,
 };
 
@@ -12,7 +14,7 @@ const READINGS: usize = 3;
 /// How long until a store is asked once more for what it does not have, or did not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Tries of one reading.
-const TRIES: u32 = 3;
+const TRIES: usize = 3;
 
 /// One copy on record that is looked into.
 #[derive(Debug)]
@@ -55,11 +57,11 @@ pub(super) enum Origin {
 impl Look<'_> {
     pub(super) async fn look(&self) -> Seen {
         if let Some(why) = self.subject.gave_up() {
-            return Seen::Unknown(failure(Class::Transient, why));
+            return Seen::Unknown(Failure::new(Class::Transient, why));
         }
         let seen = if self.quick { self.ask().await } else { self.read().await };
         match &seen {
-            Seen::Unknown(why) if speaks_of_the_store(why.class) => self.subject.failed(why),
+            Seen::Unknown(why) if why.class.may_be_of_the_store() => self.subject.failed(why),
             Seen::Right(_) | Seen::Missing(_) | Seen::Wrong { .. } | Seen::Unknown(_) => self.subject.answered(),
         }
         seen
@@ -108,7 +110,7 @@ impl Look<'_> {
             }
         }
         let what = "each reading gives something else, so bytes are damaged on the way";
-        Seen::Unknown(failure(Class::Corrupt, format!("replica {}: {what}", self.subject.name())))
+        Seen::Unknown(Failure::new(Class::Corrupt, format!("replica {}: {what}", self.subject.name())))
     }
 
     async fn read_once(&self) -> Result<Reading, Failure> {
@@ -117,31 +119,24 @@ impl Look<'_> {
         let read = copy::read(subject.store(), self.key, |bytes| subject.count(|tally| tally.bytes_read += bytes));
         tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
             let what = format!("not read to the end within {limit:?}");
-            Err(failure(Class::Transient, format!("replica {}: {what}", subject.name())))
+            Err(Failure::new(Class::Transient, format!("replica {}: {what}", subject.name())))
         })
     }
 
     /// Tries again what may pass by itself.
     async fn patiently<T>(&self, attempt: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
+        let counted = || async {
             self.subject.count(|tally| tally.requests += 1);
-            match attempt().await {
-                Err(why)
-                    if matches!(why.class, Class::Transient | Class::Throttled)
-                        && tries < TRIES
-                        && !self.subject.is_doubtful() =>
-                {
-                    tokio::time::sleep(PAUSE * tries).await;
-                }
-                answer => return answer,
-            }
-        }
+            attempt().await
+        };
+        counted
+            .retry(ExponentialBuilder::default().with_min_delay(PAUSE).with_max_times(TRIES - 1))
+            .when(|why| matches!(why.class, Class::Transient | Class::Throttled) && !self.subject.is_doubtful())
+            .await
     }
 
     fn wrong(&self, reading: &Reading) -> Seen {
-        let later = reading.last_modified.map(|at| micros(at) > self.recorded_at);
+        let later = reading.last_modified.map(|at| micros_since_epoch(at) > self.recorded_at);
         let origin = match (reading.tag, later) {
             (Tag::Confirms, _) => Origin::Written,
             (Tag::Contradicts, Some(false)) => Origin::Rotted,
@@ -152,7 +147,7 @@ impl Look<'_> {
             Tag::Contradicts => "its ETag is that of other bytes, so they were not written like this",
             Tag::SaysNothing => "its ETag does not tell whether they were written like this",
         };
-        let modified = reading.last_modified.map(|at| format!(", last modified {}", utc(micros(at))));
+        let modified = reading.last_modified.map(|at| format!(", last modified {}", utc(micros_since_epoch(at))));
         let message = format!(
             "replica {}: its copy has other bytes than were recorded {}, the same in two readings ({} instead of {}{}): {tag}",
             self.subject.name(),
@@ -161,15 +156,7 @@ impl Look<'_> {
             words(&self.content),
             modified.unwrap_or_default(),
         );
-        Seen::Wrong { why: found(failure(Class::Corrupt, message)), origin }
-    }
-}
-
-/// What is so with one object may be so with the next.
-fn speaks_of_the_store(class: Class) -> bool {
-    match class {
-        Class::Transient | Class::Throttled | Class::Full | Class::Denied | Class::Misconfigured => true,
-        Class::Gone | Class::Changed | Class::Corrupt | Class::Refused | Class::Archived => false,
+        Seen::Wrong { why: found(Failure::new(Class::Corrupt, message)), origin }
     }
 }
 
@@ -181,13 +168,4 @@ fn words(content: &Content) -> String {
 /// Says who has seen it.
 fn found(why: Failure) -> Failure {
     Failure { message: format!("{}; found by `copyhold verify`", why.message), ..why }
-}
-
-fn failure(class: Class, message: String) -> Failure {
-    Failure { class, message, retry_after: None, source: None }
-}
-
-fn micros(at: SystemTime) -> i64 {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

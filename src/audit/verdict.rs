@@ -96,7 +96,7 @@ mod tests {
     }
 
     fn why() -> Failure {
-        Failure { class: Class::Corrupt, message: "seen".into(), retry_after: None, source: None }
+        Failure::new(Class::Corrupt, "seen")
     }
 
     fn right() -> Seen {

@@ -181,7 +181,8 @@ fn chain(error: &anyhow::Error) -> String {
 fn queue(config: &Config) -> anyhow::Result<(Queue, Pools)> {
     let pools = Pools::new(&config.database).context("database.url")?;
     let names = config.replicas.iter().map(|r| r.name.clone()).collect();
-    Ok((Queue::new(pools.work.clone(), config.database.schema.clone(), names), pools))
+    let kinds = config.events.kinds.clone();
+    Ok((Queue::telling(pools.work.clone(), config.database.schema.clone(), names, kinds), pools))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     config::Config,
     domain::Blocks,
-    queue::{BreakerStatus, DaemonStatus, LogStatus, Status},
+    queue::{BreakerStatus, DaemonStatus, Status},
 };
 
 /// Older figures are counted anew if that is cheap: no daemon seems to do it.
@@ -70,7 +70,6 @@ fn text(config: &Config, status: &Status) -> String {
         ));
     }
     parts.extend(status.differences.iter().map(|differing| Untrusted(&differing.says).to_string()));
-    parts.push(log(&status.log));
     parts.extend(status.daemons.iter().filter(|daemon| daemon.alive).filter_map(deaf));
     if !status.failing.is_empty() {
         parts.push(format!("\nfailing\n{}", failing(status)));
@@ -81,22 +80,6 @@ fn text(config: &Config, status: &Status) -> String {
         "\nno daemon is alive: nothing is being copied (start one with `copyhold run`)".into()
     });
     parts.join("\n")
-}
-
-/// `the event log has 12.3 MiB, the oldest event is 3d old, the last one is 4711`
-fn log(log: &LogStatus) -> String {
-    let inbox = match log.inbox {
-        0 => String::new(),
-        waiting => format!("; {waiting} events of other programs wait to be moved into it"),
-    };
-    match log.last_id {
-        None => format!("the event log is empty{inbox}"),
-        Some(last) => format!(
-            "the event log has {}, the oldest event is {} old, the last one is {last}{inbox}",
-            bytes(log.bytes),
-            age(log.oldest_age_seconds)
-        ),
-    }
 }
 
 /// `daemon 3 looks for work every second: database.url leads to …`

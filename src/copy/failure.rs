@@ -5,10 +5,6 @@ use crate::{
     store::{Store, StoreError},
 };
 
-pub(super) fn bare(class: Class, message: impl Into<String>) -> Failure {
-    Failure { class, message: message.into(), retry_after: None, source: None }
-}
-
 pub(super) fn of_source(store: &Store, error: StoreError) -> Failure {
     at_source(store, error.into_failure(format_args!("source {}", store.name())))
 }
@@ -39,7 +35,7 @@ pub(super) fn most_telling(failures: Vec<(bool, Failure)>) -> Failure {
     let told = failures.into_iter().find(|(recorded, why)| {
         if gone { counts(*recorded) && why.class == Class::Gone } else { why.class != Class::Gone }
     });
-    told.map_or_else(|| bare(Class::Transient, "no replica may be read from at the moment"), |(_, why)| why)
+    told.map_or_else(|| Failure::new(Class::Transient, "no replica may be read from at the moment"), |(_, why)| why)
 }
 
 #[cfg(test)]
@@ -47,7 +43,7 @@ mod tests {
     use super::*;
 
     fn told(failures: &[(bool, Class)]) -> Class {
-        most_telling(failures.iter().map(|(recorded, class)| (*recorded, bare(*class, ""))).collect()).class
+        most_telling(failures.iter().map(|(recorded, class)| (*recorded, Failure::new(*class, ""))).collect()).class
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio::{sync::watch, time::Instant};
 
-use super::failure::bare;
 use crate::{
     domain::{Class, Failure},
     store::Store,
+    timer::until,
 };
 
 /// How far a target may fall behind: by so much, or by half of the time that the copy has taken so far, if that is
@@ -40,7 +40,7 @@ impl Patience {
 
     pub(super) fn is_over(self, store: &Store) -> Failure {
         let what = format!("it fell more than {:.0?} behind the others, which did not wait any longer", self.lag);
-        bare(Class::Transient, format!("target {}: {what}", store.name()))
+        Failure::new(Class::Transient, format!("target {}: {what}", store.name()))
     }
 }
 
@@ -73,10 +73,7 @@ impl Race {
         let mut watched = self.first_done.subscribe();
         // Cannot fail: the sender is ours.
         let first = watched.wait_for(Option::is_some).await.ok().and_then(|first| *first);
-        match first {
-            Some(first) => tokio::time::sleep_until(first + patience).await,
-            None => std::future::pending().await,
-        }
+        until(first.map(|first| first + patience)).await;
     }
 }
 

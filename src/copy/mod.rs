@@ -37,7 +37,7 @@ use crate::{
     domain::{Class, Content, Failure, ObjectKey, ReplicaName, Verified},
     store::{Md5, Store},
 };
-use failure::{bare, most_telling};
+use failure::most_telling;
 use plan::{Limits, Parts, Plan, Way, is_whole, plan};
 use source::{Opened, Piece, Reader};
 
@@ -265,7 +265,7 @@ impl Copy<'_> {
         let next = match plan(size_bytes, limits, self.memory.total_bytes(), most_done(&unfinished)) {
             _ if targets.is_empty() && !unable.is_empty() => Next::Nothing,
             Err(refused) => {
-                self.fail_all(&targets, &bare(Class::Refused, refused.to_string()));
+                self.fail_all(&targets, &Failure::new(Class::Refused, refused.to_string()));
                 Next::Nothing
             }
             Ok(Plan::Whole) => Next::Whole { piece: reader.piece(0..size_bytes).await?, targets },
@@ -376,22 +376,22 @@ impl From<Failure> for Useless {
 
 fn stale(store: &Store, known: &Content, found: &str) -> Failure {
     let what = format!("its copy is not what this generation's first read found ({found} instead of {known:?})");
-    bare(Class::Corrupt, format!("source {}: {what}", store.name()))
+    Failure::new(Class::Corrupt, format!("source {}: {what}", store.name()))
 }
 
 fn changed(store: &Store, known: &Content, found: &str) -> Failure {
     let what =
         format!("the object is no longer what this generation's first read found ({found} instead of {known:?})");
-    bare(Class::Changed, format!("source {}: {what}", store.name()))
+    Failure::new(Class::Changed, format!("source {}: {what}", store.name()))
 }
 
 fn other_size(store: &Store, stated: u64, found: u64) -> Failure {
     let what = format!(
         "it holds {found} bytes under this key and {stated} were registered: another content, or its upload has not ended"
     );
-    bare(Class::Gone, format!("source {}: {what}", store.name()))
+    Failure::new(Class::Gone, format!("source {}: {what}", store.name()))
 }
 
 fn refused(store: &Store, what: &str) -> Failure {
-    bare(Class::Refused, format!("target {}: {what}", store.name()))
+    Failure::new(Class::Refused, format!("target {}: {what}", store.name()))
 }

@@ -42,13 +42,12 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::copy::failure::bare;
 
     async fn attempts(class: Class, failures: usize) -> (usize, bool) {
         let made = AtomicUsize::new(0);
         let done = repeated(|| async {
             let n = made.fetch_add(1, Ordering::Relaxed);
-            if n < failures { Err(bare(class, "")) } else { Ok(()) }
+            if n < failures { Err(Failure::new(class, "")) } else { Ok(()) }
         });
         let done = done.await.is_ok();
         (made.load(Ordering::Relaxed), done)

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{
     Source,
-    failure::{at_source, bare, of_source},
+    failure::{at_source, of_source},
     hash::Both,
     memory::{Buffer, Memory},
     plan::{Parts, WHOLE_UP_TO, Way},
@@ -71,7 +71,7 @@ impl<'a> Reader<'a> {
         let head = get.head.clone();
         if let Some(name) = head.metadata.unfit() {
             let what = format!("{name} is not plain ASCII, which not every store keeps as it is");
-            return Err(bare(Class::Refused, format!("source {}: {what}", store.name())));
+            return Err(Failure::new(Class::Refused, format!("source {}: {what}", store.name())));
         }
         let first = Some((0..get.body.announced(), get));
         let opened = Arc::new(Opened { source: source.clone(), key: key.clone(), head });
@@ -167,14 +167,15 @@ impl Opened {
             && (self.head.etag.is_some() || get.head.last_modified == self.head.last_modified);
         if !same {
             let what = "the object changed while it was being read";
-            return Err(bare(Class::Changed, format!("source {}: {what}", store.name())));
+            return Err(Failure::new(Class::Changed, format!("source {}: {what}", store.name())));
         }
         Ok(get)
     }
 
     async fn read(&self, mut get: Get, buffer: &mut Buffer) -> Result<(Content, Md5), Failure> {
         let store = self.store();
-        let short = |what: &str| at_source(store, bare(Class::Transient, format!("source {}: {what}", store.name())));
+        let short =
+            |what: &str| at_source(store, Failure::new(Class::Transient, format!("source {}: {what}", store.name())));
         let mut hash = Both::new();
         while let Some(frame) = get.body.next().await.map_err(|error| of_source(store, error))? {
             if !buffer.push(&frame) {
@@ -227,6 +228,6 @@ impl Opened {
         } else {
             return Ok(());
         };
-        Err(bare(Class::Corrupt, format!("source {}: {what}", store.name())))
+        Err(Failure::new(Class::Corrupt, format!("source {}: {what}", store.name())))
     }
 }

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::{
     Target,
-    failure::{bare, of_source, of_target},
+    failure::{of_source, of_target},
     hash::{Both, Plain},
 };
 use crate::{
@@ -69,7 +69,7 @@ pub async fn still_there(store: &Store, key: &ObjectKey, content: &Content) -> R
         return Ok(());
     }
     let what = format!("its copy has other bytes than were recorded ({there:?} instead of {content:?})");
-    Err(bare(Class::Corrupt, format!("replica {}: {what}", store.name())))
+    Err(Failure::new(Class::Corrupt, format!("replica {}: {what}", store.name())))
 }
 
 /// Proves a copy by the ETag that the store answered; where that is no checksum of ours, by
@@ -112,7 +112,7 @@ pub(super) async fn read_back(store: &Store, key: &ObjectKey, content: &Content)
         return Ok(Verified::ReadBack);
     }
     let what = format!("it keeps other bytes than were sent ({there:?} instead of {content:?})");
-    Err(bare(Class::Corrupt, format!("target {}: {what}", store.name())))
+    Err(Failure::new(Class::Corrupt, format!("target {}: {what}", store.name())))
 }
 
 /// Where an overwrite leaves an older version behind, which costs and may be locked for years, an earlier attempt of
@@ -177,5 +177,5 @@ pub(super) async fn adopt(
 pub(super) fn in_the_way(store: &Store) -> Failure {
     let what = "another object is already there, written before Copyhold came. Remove it, or set \
                 existing = \"overwrite\" for this replica, and retry";
-    bare(Class::Refused, format!("target {}: {what}", store.name()))
+    Failure::new(Class::Refused, format!("target {}: {what}", store.name()))
 }

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     fn failure(class: Class) -> Failure {
-        Failure { class, message: String::new(), retry_after: None, source: None }
+        Failure::new(class, "")
     }
 
     fn delay(class: Class, attempts: u32) -> Duration {

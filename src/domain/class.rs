@@ -55,6 +55,16 @@ impl Class {
             Self::Archived => "archived",
         }
     }
+
+    /// Whether it may have nothing to do with the object: what is so with this one may be so with the next. What was
+    /// done for the object is still good then, and once the store is well it can be gone on with.
+    #[must_use]
+    pub const fn may_be_of_the_store(self) -> bool {
+        match self {
+            Self::Transient | Self::Throttled | Self::Full | Self::Denied | Self::Misconfigured => true,
+            Self::Gone | Self::Changed | Self::Corrupt | Self::Refused | Self::Archived => false,
+        }
+    }
 }
 
 impl fmt::Display for Class {

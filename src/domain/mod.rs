@@ -22,4 +22,4 @@ pub use key::{InvalidKey, MAX_KEY_BYTES, ObjectKey, escape};
 pub use lease::{Fence, Generation, Lease, PriorFailure, ReplicaState};
 pub use outcome::{Failure, Outcome, Verified};
 pub use replica::{InvalidName, ReplicaName, SchemaName};
-pub use time::utc;
+pub use time::{micros, micros_since_epoch, utc};

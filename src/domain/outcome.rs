@@ -30,6 +30,14 @@ pub struct Failure {
     pub source: Option<ReplicaName>,
 }
 
+impl Failure {
+    /// One that we found ourselves: nobody said how long to wait, and no source is to blame.
+    #[must_use]
+    pub fn new(class: Class, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), retry_after: None, source: None }
+    }
+}
+
 /// How the attempt at one replica ended. Whoever matches on it has decided everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {

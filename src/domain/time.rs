@@ -3,6 +3,18 @@ use std::time::{Duration, SystemTime};
 /// The end of the year 9999, in seconds since the epoch.
 const LAST_SECOND: u64 = 253_402_300_799;
 
+/// Whole microseconds, as every time in the tables.
+#[must_use]
+pub fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// A time that a store told, as those of the tables: µs since the epoch, and 0 for what is before it.
+#[must_use]
+pub fn micros_since_epoch(at: SystemTime) -> i64 {
+    micros(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
 /// A time of the tables, µs since the epoch, for people: `2026-11-21T20:03:11Z`. Times set by hand may be anything;
 /// what is no date is shown as the number it is.
 #[must_use]
@@ -18,6 +30,19 @@ pub fn utc(micros: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_tables_cannot_hold_is_the_longest_that_they_can() {
+        assert_eq!(micros(Duration::from_millis(1_500)), 1_500_000);
+        assert_eq!(micros(Duration::MAX), i64::MAX);
+    }
+
+    #[test]
+    fn a_time_before_the_epoch_is_the_epoch() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(micros_since_epoch(at(7)), 7_000_000);
+        assert_eq!(micros_since_epoch(SystemTime::UNIX_EPOCH - Duration::from_secs(7)), 0);
+    }
 
     #[test]
     fn any_number_that_somebody_wrote_into_a_table_can_be_shown() {

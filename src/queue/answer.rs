@@ -24,11 +24,11 @@ impl Answer {
 }
 
 /// The middle of each fenced statement: takes the rows of the keys in `$1`, but none that somebody else has in hand,
-/// so that it never waits for one row while it holds another.
+/// so that it never waits for one row while it holds another. `hash_before`: RETURNING tells only what is there after.
 pub(super) fn held(schema: &str) -> String {
     format!(
         "held AS MATERIALIZED (
-    SELECT o.object_key FROM {schema}.object_copies o
+    SELECT o.object_key, o.content_hash AS hash_before FROM {schema}.object_copies o
     WHERE o.object_key = ANY ($1::text[])
     FOR NO KEY UPDATE SKIP LOCKED
 )"

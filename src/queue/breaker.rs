@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use super::{Notice, Queue, QueueError, built, error::limited, micros};
-use crate::domain::{Blocks, Class, ReplicaName, next_probe, utc};
+use super::{Notice, Queue, QueueError, append::logged, built, error::limited, micros};
+use crate::domain::{Blocks, Class, EventKind, ReplicaName, next_probe, utc};
 
 /// An open breaker, as all daemons share it: why a replica is left alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,12 +46,22 @@ impl Queue {
         message: &str,
     ) -> Result<bool, QueueError> {
         let schema = self.schema.quoted();
+        let logged = self.logged(
+            EventKind::ReplicaBreakerOpened,
+            "'replica', name, 'blocks', breaker_blocks, 'class', breaker_class, 'message', breaker_message",
+            "opened",
+        );
         let sql = built(format!(
             "-- queue::open_breaker
-UPDATE {schema}.replicas
-   SET breaker_opened_at = {schema}.now_utc_micro_seconds(), breaker_blocks = $2, breaker_class = $3,
-       breaker_message = $4, probe_at = {schema}.now_utc_micro_seconds() + $5, probes_failed = 0
- WHERE name = $1 AND (breaker_opened_at IS NULL OR breaker_blocks = '{writing}' AND $2 = '{all}')",
+WITH opened AS (
+    UPDATE {schema}.replicas
+       SET breaker_opened_at = {schema}.now_utc_micro_seconds(), breaker_blocks = $2, breaker_class = $3,
+           breaker_message = $4, probe_at = {schema}.now_utc_micro_seconds() + $5, probes_failed = 0
+     WHERE name = $1 AND (breaker_opened_at IS NULL OR breaker_blocks = '{writing}' AND $2 = '{all}')
+    RETURNING name, breaker_blocks, breaker_class, breaker_message
+),
+{logged}
+SELECT FROM opened CROSS JOIN logged",
             writing = Blocks::Writing.as_str(),
             all = Blocks::All.as_str(),
         ));
@@ -102,8 +112,17 @@ UPDATE {schema}.replicas SET probe_at = {schema}.now_utc_micro_seconds() + $3
                 format!("probes_failed = {failed}, probe_at = {schema}.now_utc_micro_seconds() + {delay}")
             }
         };
+        let logged = match ended {
+            Probed::Well => self.logged(EventKind::ReplicaBreakerClosed, "'replica', name, 'opened_at', $2", "ended"),
+            Probed::Sick => logged(&schema, "", &[]),
+        };
         let sql = built(format!(
-            "-- queue::end_probe\nUPDATE {schema}.replicas SET {change} WHERE name = $1 AND breaker_opened_at = $2"
+            "-- queue::end_probe
+WITH ended AS (
+    UPDATE {schema}.replicas SET {change} WHERE name = $1 AND breaker_opened_at = $2 RETURNING name
+),
+{logged}
+SELECT FROM ended CROSS JOIN logged"
         ));
         let query = sqlx::query(sql).bind(replica.as_str()).bind(breaker.opened_at);
         let ours = limited("queue::end_probe", query.execute(&self.pool)).await?.rows_affected() > 0;

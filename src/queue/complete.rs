@@ -5,11 +5,14 @@ use sqlx::SqlStr;
 use super::{
     PARKED, Queue, QueueError,
     answer::{Answered, answers, held, parse_all},
+    append::{event, logged},
     built,
     error::limited,
     micros,
 };
-use crate::domain::{Content, Failure, Fence, Generation, Next, ObjectKey, Outcome, ReplicaName, SchemaName};
+use crate::domain::{
+    Content, EventKind, EventKinds, Failure, Fence, Generation, Next, ObjectKey, Outcome, ReplicaName, SchemaName,
+};
 
 const NAME: &str = "queue::complete";
 
@@ -38,23 +41,25 @@ mod mark {
 }
 
 /// `$1`–`$7` one entry per report: key, fence, generation, size, hash, release, µs until its copies are read again.
-/// `$8`–`$12` one entry per failure: key, replica, class, message, whether it counts.
-/// `$13`, `$14` one entry per copy whose failures are forgotten: key, replica.
+/// `$8`–`$14` one entry per failure: key, replica, class, message, whether it counts, the kind of its event (NULL: it has
+/// none), µs until the next try (NULL: parked).
+/// `$15`, `$16` one entry per copy whose failures are forgotten: key, replica.
 /// Then two arrays per replica, one entry per report: the mark, and µs until it is due
 /// (NULL: left alone, the greatest: parked).
-pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
+pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &EventKinds) -> SqlStr {
     let schema = schema.quoted();
     let (held, answers) = (held(&schema), answers(&schema));
-    let failed = keep_failures(
-        &schema,
-        "unnest($8::text[], $9::text[], $10::text[], $11::text[], $12::bool[]) AS x(k, replica, class, message, counted)
-    JOIN done ON done.object_key = x.k",
-    );
+    let failures = "unnest($8::text[], $9::text[], $10::text[], $11::text[], $12::bool[], $13::text[], $14::bigint[])
+        AS x(k, replica, class, message, counted, kind, delay)
+    JOIN done ON done.object_key = x.k";
+    let failed = keep_failures(&schema, failures);
+    let logged = logged(&schema, &events(&schema, kinds, failures), &["failed", "mended", "survived"]);
     let columns = |what: &dyn Fn(usize, &ReplicaName) -> String| {
         replicas.iter().enumerate().map(|(i, r)| what(i, r)).collect::<String>()
     };
-    let arrays = columns(&|i, _| format!(", ${}::smallint[], ${}::bigint[]", 15 + 2 * i, 16 + 2 * i));
+    let arrays = columns(&|i, _| format!(", ${}::smallint[], ${}::bigint[]", 17 + 2 * i, 18 + 2 * i));
     let names = columns(&|i, _| format!(", m{i}, d{i}"));
+    let recorded = columns(&|i, r| format!(", CASE WHEN a.m{i} = {} THEN '{r}' END", mark::RECORD));
     let sets = columns(&|i, r| {
         let (copy, due) = (r.column(), r.due_column());
         let (record, clear) = (mark::RECORD, mark::CLEAR);
@@ -81,7 +86,12 @@ done AS (
            content_hash = coalesce(a.hash, o.content_hash){sets}
       FROM held JOIN asked a ON a.k = held.object_key
      WHERE o.object_key = held.object_key AND o.lease = a.f AND o.generation = a.g
-    RETURNING o.object_key, a.f, o.generation
+    RETURNING o.object_key, a.f, o.generation, o.size_bytes, o.content_hash, o.created_at,
+              -- the first that is heard of this generation
+              held.hash_before IS NULL
+              AND NOT EXISTS (SELECT FROM {schema}.copy_failures f
+                              WHERE f.object_key = o.object_key AND f.generation = o.generation) AS first,
+              {schema}.is_complete(o) AS complete, array_remove(ARRAY[NULL{recorded}], NULL) AS recorded
 ),
 -- why it failed; attempts of one class in a row are added up
 failed AS (
@@ -89,8 +99,9 @@ failed AS (
 ),
 mended AS (
     DELETE FROM {schema}.copy_failures f
-    USING unnest($13::text[], $14::text[]) AS x(k, replica), done
+    USING unnest($15::text[], $16::text[]) AS x(k, replica), done
     WHERE f.object_key = x.k AND f.replica = x.replica AND done.object_key = x.k
+    RETURNING 1
 ),
 -- its last holder but one has died, this one gives it back
 survived AS (
@@ -98,9 +109,37 @@ survived AS (
        SET verify_at = {schema}.now_utc_micro_seconds() + a.settle, times = CASE WHEN a.release THEN 0 ELSE s.times END
       FROM done JOIN asked a ON a.k = done.object_key AND a.f = done.f
      WHERE s.object_key = done.object_key AND a.settle IS NOT NULL
-)
-{answers}"
+    RETURNING 1
+),
+{logged}
+{answers} CROSS JOIN logged"
     ))
+}
+
+/// One event for the copies of an object that are recorded together, and one for each failure. When the object was
+/// registered travels with its first, because an event of its own for that would be one in two.
+fn events(schema: &str, kinds: &EventKinds, failures: &str) -> String {
+    let object = "'object_key', done.object_key, 'generation', done.generation";
+    let registered = "CASE WHEN done.first THEN jsonb_build_object('registered_at', done.created_at) ELSE '{}' END";
+    let copied = event(
+        EventKind::ObjectCopied,
+        &format!(
+            "{object}, 'replicas', done.recorded, 'complete', done.complete, 'size_bytes', done.size_bytes,
+        'content_hash', lpad(to_hex(done.content_hash), 16, '0')"
+        ),
+    );
+    let copied = format!("{copied} || {registered} FROM done WHERE done.recorded <> '{{}}'");
+    let failed = format!(
+        "SELECT jsonb_build_object('kind', x.kind, {object}, 'replica', x.replica, 'class', x.class, 'message', x.message,
+        'due_at', {schema}.now_utc_micro_seconds() + x.delay) || {registered}
+    FROM {failures} WHERE x.kind IS NOT NULL"
+    );
+    let tells_failures = [EventKind::CopyFailed, EventKind::CopyParked, EventKind::CopyLost];
+    let parts = [
+        kinds.contains(EventKind::ObjectCopied).then_some(copied),
+        tells_failures.into_iter().any(|kind| kinds.contains(kind)).then_some(failed),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("\n    UNION ALL\n    ")
 }
 
 /// The part of a statement that keeps why copies failed. `whence`: a FROM clause with the rows
@@ -117,7 +156,8 @@ pub(super) fn keep_failures(schema: &str, whence: &str) -> String {
                            THEN f.attempts ELSE 0 END + excluded.attempts,
            first_at = CASE WHEN f.generation = excluded.generation THEN f.first_at ELSE excluded.first_at END,
            generation = excluded.generation, class = excluded.class, message = excluded.message,
-           last_at = excluded.last_at"
+           last_at = excluded.last_at
+    RETURNING 1"
     )
 }
 
@@ -129,7 +169,7 @@ impl Queue {
         }
         let each = |value: fn(&Report) -> Option<i64>| reports.iter().map(value).collect::<Vec<_>>();
         let failures: Vec<_> =
-            reports.iter().flat_map(|r| r.outcomes.iter().filter_map(|o| failure(&r.key, o))).collect();
+            reports.iter().flat_map(|r| r.outcomes.iter().filter_map(|o| failure(&r.key, o, &self.kinds))).collect();
         let mended: Vec<_> = reports
             .iter()
             .flat_map(|r| r.outcomes.iter().map(move |(replica, outcome)| (&r.key, replica, outcome)))
@@ -148,6 +188,8 @@ impl Queue {
             .bind(failures.iter().map(|f| f.why.class.as_str()).collect::<Vec<_>>())
             .bind(failures.iter().map(|f| f.why.message.as_str()).collect::<Vec<_>>())
             .bind(failures.iter().map(|f| f.counted).collect::<Vec<_>>())
+            .bind(failures.iter().map(|f| f.kind.map(EventKind::as_str)).collect::<Vec<_>>())
+            .bind(failures.iter().map(|f| f.delay).collect::<Vec<_>>())
             .bind(mended.iter().map(|(key, ..)| key.as_str()).collect::<Vec<_>>())
             .bind(mended.iter().map(|(_, replica, _)| replica.as_str()).collect::<Vec<_>>());
         for replica in &self.replicas {
@@ -182,14 +224,26 @@ struct Failed<'a> {
     replica: &'a ReplicaName,
     why: &'a Failure,
     counted: bool,
+    /// Of its event, if that is kept.
+    kind: Option<EventKind>,
+    /// µs until the next try; `None`: there is none.
+    delay: Option<i64>,
 }
 
-fn failure<'a>(key: &'a ObjectKey, (replica, outcome): &'a (ReplicaName, Outcome)) -> Option<Failed<'a>> {
-    match outcome {
-        Outcome::Recorded(_) | Outcome::Rests { .. } => None,
-        Outcome::Cleared { next, why } | Outcome::Failed { next, why } => {
-            let counted = !matches!(next, Next::After { counted: false, .. });
-            Some(Failed { key, replica, why, counted })
-        }
-    }
+fn failure<'a>(
+    key: &'a ObjectKey,
+    (replica, outcome): &'a (ReplicaName, Outcome),
+    kinds: &EventKinds,
+) -> Option<Failed<'a>> {
+    let (kind, next, why) = match outcome {
+        Outcome::Recorded(_) | Outcome::Rests { .. } => return None,
+        Outcome::Cleared { next, why } => (EventKind::CopyLost, next, why),
+        Outcome::Failed { next: next @ Next::Parked, why } => (EventKind::CopyParked, next, why),
+        Outcome::Failed { next: next @ Next::After { .. }, why } => (EventKind::CopyFailed, next, why),
+    };
+    let (counted, delay) = match next {
+        Next::After { delay, counted } => (*counted, Some(micros(*delay))),
+        Next::Parked => (true, None),
+    };
+    Some(Failed { key, replica, why, counted, kind: Some(kind).filter(|kind| kinds.contains(*kind)), delay })
 }

@@ -1,7 +1,13 @@
 use std::{fmt, time::Duration};
 
-use super::{Queue, QueueError, Shared, built, error::limited, micros};
-use crate::domain::Fence;
+use super::{
+    Queue, QueueError, Shared,
+    append::{event, logged},
+    built,
+    error::limited,
+    micros,
+};
+use crate::domain::{EventKind, Fence};
 
 /// Bits of a fence below the daemon's id.
 const RANDOM_BITS: u32 = 40;
@@ -69,6 +75,18 @@ impl Queue {
     /// One that was itself cleared away, after a long sleep of its machine, is back on the list.
     pub async fn stay(&self, daemon: &Daemon) -> Result<(), QueueError> {
         let schema = self.schema.quoted();
+        let of = |kind| self.kinds.contains(kind);
+        let started = of(EventKind::DaemonStarted).then(|| {
+            let members = "'daemon', id, 'host', host, 'process_id', process_id, 'version', version";
+            // A row that was there before carries the mark of the transaction that has changed it.
+            format!("{} FROM entered WHERE is_new", event(EventKind::DaemonStarted, members))
+        });
+        let stopped = of(EventKind::DaemonStopped).then(|| {
+            let members = "'daemon', id, 'host', host, 'process_id', process_id, 'clean', false";
+            format!("{} FROM dead", event(EventKind::DaemonStopped, members))
+        });
+        let events: Vec<_> = [stopped, started].into_iter().flatten().collect();
+        let logged = logged(&schema, &events.join(" UNION ALL "), &[]);
         let sql = built(format!(
             "-- queue::stay
 WITH dead AS (
@@ -76,10 +94,16 @@ WITH dead AS (
         SELECT id FROM {schema}.daemons
         WHERE id <> $1 AND alive_until + 10 * lease_timeout_us < {schema}.now_utc_micro_seconds()
         FOR UPDATE SKIP LOCKED)
-)
-INSERT INTO {schema}.daemons AS d (id, host, process_id, version, alive_until, lease_timeout_us, config_fingerprint, config)
-VALUES ($1, $2, $3, $4, {schema}.now_utc_micro_seconds() + $5, $5, $6, $7::jsonb)
-ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until"
+    RETURNING d.id, d.host, d.process_id
+),
+entered AS (
+    INSERT INTO {schema}.daemons AS d (id, host, process_id, version, alive_until, lease_timeout_us, config_fingerprint, config)
+    VALUES ($1, $2, $3, $4, {schema}.now_utc_micro_seconds() + $5, $5, $6, $7::jsonb)
+    ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until
+    RETURNING d.id, d.host, d.process_id, d.version, d.xmax = 0 AS is_new
+),
+{logged}
+SELECT FROM entered CROSS JOIN logged"
         ));
         let query = sqlx::query(sql)
             .bind(daemon.id.0)
@@ -95,7 +119,17 @@ ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until"
 
     /// Takes this process off the list.
     pub async fn leave(&self, daemon: DaemonId) -> Result<(), QueueError> {
-        let sql = built(format!("-- queue::leave\nDELETE FROM {}.daemons WHERE id = $1", self.schema.quoted()));
+        let members = "'daemon', id, 'host', host, 'process_id', process_id, 'clean', true";
+        let logged = self.logged(EventKind::DaemonStopped, members, "gone");
+        let sql = built(format!(
+            "-- queue::leave
+WITH gone AS (
+    DELETE FROM {}.daemons WHERE id = $1 RETURNING id, host, process_id
+),
+{logged}
+SELECT FROM gone CROSS JOIN logged",
+            self.schema.quoted()
+        ));
         limited("queue::leave", sqlx::query(sql).bind(daemon.0).execute(&self.pool)).await?;
         Ok(())
     }

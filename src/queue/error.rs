@@ -65,6 +65,12 @@ impl QueueError {
         self.sqlstate().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
     }
 
+    /// It gave up waiting for a lock, as every statement of ours does: the log's, as a rule. Nothing was written.
+    #[must_use]
+    pub fn is_contended(&self) -> bool {
+        self.sqlstate().as_deref() == Some("55P03")
+    }
+
     /// The SQLSTATE, if PostgreSQL itself refused.
     #[must_use]
     pub fn sqlstate(&self) -> Option<String> {

@@ -140,6 +140,23 @@ pub(super) fn of_all_lanes(schema: &SchemaName, replicas: &[ReplicaName]) -> [Fu
     [next_due(schema, replicas), unclaim(schema), begin_generation(schema, replicas)]
 }
 
+/// Whether nothing that is wanted is missing. Without settings, so that it becomes a part of the statement that calls it.
+fn is_complete(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
+    let schema = schema.quoted();
+    let there = replicas.iter().map(|r| format!("(o.{} IS NOT NULL OR o.{} IS NULL)", r.column(), r.due_column()));
+    format!(
+        "CREATE OR REPLACE FUNCTION {schema}.{IS_COMPLETE}(o {schema}.object_copies) RETURNS boolean
+LANGUAGE sql IMMUTABLE
+AS $complete$ SELECT {} $complete$;
+REVOKE ALL ON FUNCTION {schema}.{IS_COMPLETE}({schema}.object_copies) FROM PUBLIC;
+COMMENT ON FUNCTION {schema}.{IS_COMPLETE}({schema}.object_copies) IS
+    'Whether every copy that is wanted of the object is on record. {}';
+",
+        there.collect::<Vec<_>>().join(" AND "),
+        signature()
+    )
+}
+
 /// How a function tells which version has made it.
 pub(super) fn signature() -> String {
     format!("Made by copyhold {}.", env!("CARGO_PKG_VERSION"))
@@ -150,6 +167,7 @@ pub(super) fn all(schema: &SchemaName, replicas: &[ReplicaName]) -> Vec<Function
     replicas.iter().flat_map(|lane| of_lane(schema, replicas, lane)).chain(of_all_lanes(schema, replicas)).collect()
 }
 
+const IS_COMPLETE: &str = "is_complete";
 const NEXT_DUE: &str = "next_due";
 const UNCLAIM: &str = "unclaim";
 const BEGIN_GENERATION: &str = "begin_generation";
@@ -253,10 +271,12 @@ COMMENT ON FUNCTION {schema}.\"{name}\" IS '{about} {}';
 /// that had to be dropped, or belongs to a new replica, leaves no daemon without the right to claim.
 pub(super) fn create_all(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let functions = all(schema, replicas);
-    let names: Vec<_> = functions.iter().map(|f| format!("'{}'", f.name)).collect();
+    let names = functions.iter().map(|f| f.name.as_str()).chain([IS_COMPLETE]);
+    let names: Vec<_> = names.map(|name| format!("'{name}'")).collect();
     let created: String = functions.iter().map(|f| f.create(schema)).collect();
+    let is_complete = is_complete(schema, replicas);
     format!(
-        "{created}
+        "{created}{is_complete}
 DO $grant$
 DECLARE
     allowed record;

@@ -5,11 +5,11 @@ use sqlx::PgConnection;
 use tracing::{info, warn};
 
 use super::{
-    PARKED, QueueError, built,
+    PARKED, QueueError, append, built,
     ddl::{execute, execute_politely},
     functions, register,
 };
-use crate::domain::{ReplicaName, SchemaName};
+use crate::domain::{EventKind, ReplicaName, SchemaName};
 
 /// What had to be made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -109,9 +109,15 @@ async fn enter_replicas(
     primary: &ReplicaName,
 ) -> Result<(), QueueError> {
     let table = format!("{}.replicas", schema.quoted());
+    let added = format!("{} FROM entered", append::event(EventKind::ReplicaAdded, "'replica', name"));
     let insert = built(format!(
         "-- queue::lanes
-INSERT INTO {table} (name) SELECT unnest($1::text[]) ON CONFLICT (name) DO NOTHING"
+WITH entered AS (
+    INSERT INTO {table} (name) SELECT unnest($1::text[]) ON CONFLICT (name) DO NOTHING RETURNING name
+),
+{}
+SELECT FROM entered CROSS JOIN logged",
+        append::logged(&schema.quoted(), &added, &[])
     ));
     let names: Vec<_> = wanted.iter().map(ReplicaName::as_str).collect();
     sqlx::query(insert).bind(names).execute(&mut *connection).await.map_err(QueueError::database("queue::lanes"))?;

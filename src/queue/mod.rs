@@ -7,6 +7,7 @@
 
 mod anew;
 mod answer;
+mod append;
 mod backlog;
 mod breaker;
 mod claim;
@@ -45,8 +46,6 @@ mod uploads;
 mod verify;
 mod version;
 
-use std::time::Duration;
-
 use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
 
 pub use anew::Unregistered;
@@ -75,14 +74,14 @@ pub use retention::{LogDuty, Retention};
 pub use retry::Which;
 pub use seek::Sought;
 pub use sleep::SleepsFor;
-pub use status::{BreakerStatus, DaemonStatus, FailingCopy, LogStatus, ReplicaStatus, Status};
+pub use status::{BreakerStatus, DaemonStatus, FailingCopy, ReplicaStatus, Status};
 pub use take_back::{Again, Refuted, TakeBack};
 pub use turn::{PARKED_BY_HAND, Turned};
 pub use uploads::{Intent, TakenPart, UnfinishedUpload};
 pub use verify::{Range, RecordedObject, RecordedPage, Sample};
 pub use version::{SCHEMA_VERSION, SchemaFit};
 
-use crate::domain::{ReplicaName, SchemaName};
+use crate::domain::{EventKinds, ReplicaName, SchemaName, micros};
 
 /// A copy with this time in its `due` column is parked.
 pub const PARKED: i64 = 9_000_000_000_000_000_000;
@@ -94,6 +93,8 @@ pub struct Queue {
     pool: PgPool,
     schema: SchemaName,
     replicas: Vec<ReplicaName>,
+    /// The events that it writes.
+    kinds: EventKinds,
     statements: Statements,
 }
 
@@ -133,9 +134,15 @@ impl Hot {
 }
 
 impl Queue {
-    /// Builds the statements for `replicas`; nothing is sent yet.
+    /// Builds the statements for `replicas`; nothing is sent yet. Events of all kinds are written.
     #[must_use]
     pub fn new(pool: PgPool, schema: SchemaName, replicas: Vec<ReplicaName>) -> Self {
+        Self::telling(pool, schema, replicas, EventKinds::all())
+    }
+
+    /// The same, with events of these kinds.
+    #[must_use]
+    pub fn telling(pool: PgPool, schema: SchemaName, replicas: Vec<ReplicaName>, kinds: EventKinds) -> Self {
         let statements = Statements {
             claims: replicas.iter().map(|lane| functions::call_claim(&schema, lane)).collect(),
             fresh_claims: replicas.iter().map(|lane| functions::call_fresh_claim(&schema, lane)).collect(),
@@ -143,16 +150,22 @@ impl Queue {
             next_due: functions::call_next_due(&schema),
             seeks: replicas.iter().map(|lane| functions::call_seek(&schema, lane)).collect(),
             renew: renew::statement(&schema),
-            complete: complete::statement(&schema, &replicas),
+            complete: complete::statement(&schema, &replicas, &kinds),
             release: release::statement(&schema),
-            reclaim: reclaim::statement(&schema, &replicas),
+            reclaim: reclaim::statement(&schema, &replicas, &kinds),
             unclaim: functions::call_unclaim(&schema),
             take_unverified: swept::take(&schema),
             conclude: swept::conclude(&schema, &replicas),
             begin_generation: functions::call_begin_generation(&schema),
             look_at_uploads: replicas.iter().map(|replica| orphans::statement(&schema, replica)).collect(),
         };
-        Self { pool, schema, replicas, statements }
+        Self { pool, schema, replicas, kinds, statements }
+    }
+
+    /// The same over other connections.
+    #[must_use]
+    pub fn over(&self, pool: PgPool) -> Self {
+        Self { pool, ..self.clone() }
     }
 
     /// The replicas whose columns the statements name.
@@ -200,9 +213,4 @@ impl Queue {
 /// Values are always bound.
 fn built(text: String) -> SqlStr {
     AssertSqlSafe(text).into_sql_str()
-}
-
-/// Whole microseconds, as every time in the tables.
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

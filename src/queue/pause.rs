@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::{Notice, PARKED, Queue, QueueError, built, error::limited, micros};
-use crate::domain::ReplicaName;
+use crate::domain::{EventKind, ReplicaName};
 
 /// Nothing is copied to a replica for a while, by all daemons. It may still be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,12 +32,18 @@ impl Queue {
         because: Option<&str>,
     ) -> Result<Option<Pause>, QueueError> {
         let schema = self.schema.quoted();
+        let members = format!("'replica', name, 'until', nullif(paused_until, {PARKED}), 'because', pause_reason");
+        let logged = self.logged(EventKind::ReplicaPaused, &members, "paused");
         let sql = built(format!(
             "-- queue::pause
-UPDATE {schema}.replicas
-   SET paused_until = coalesce({schema}.now_utc_micro_seconds() + $2, {PARKED}), pause_reason = $3
-WHERE name = $1
-RETURNING paused_until, pause_reason"
+WITH paused AS (
+    UPDATE {schema}.replicas
+       SET paused_until = coalesce({schema}.now_utc_micro_seconds() + $2, {PARKED}), pause_reason = $3
+    WHERE name = $1
+    RETURNING name, paused_until, pause_reason
+),
+{logged}
+SELECT paused_until, pause_reason FROM paused CROSS JOIN logged"
         ));
         let query = sqlx::query_as(sql).bind(replica.as_str()).bind(length.map(micros)).bind(because);
         let paused: Option<(i64, Option<String>)> = limited("queue::pause", query.fetch_optional(&self.pool)).await?;
@@ -49,17 +55,23 @@ RETURNING paused_until, pause_reason"
     /// database.
     pub async fn resume(&self, replica: &ReplicaName) -> Result<Option<Resumed>, QueueError> {
         let schema = self.schema.quoted();
+        let logged = self.logged(EventKind::ReplicaResumed, "'replica', name", "resumed WHERE was_paused");
         // The value before is what RETURNING cannot tell.
         let sql = built(format!(
             "-- queue::resume
 WITH held AS MATERIALIZED (
     SELECT name, paused_until FROM {schema}.replicas WHERE name = $1 FOR NO KEY UPDATE
-)
-UPDATE {schema}.replicas r
-   SET paused_until = NULL, pause_reason = NULL,
-       probe_at = CASE WHEN r.breaker_opened_at IS NOT NULL THEN {schema}.now_utc_micro_seconds() END
-  FROM held WHERE r.name = held.name
-RETURNING coalesce(held.paused_until > {schema}.now_utc_micro_seconds(), false), r.breaker_opened_at IS NOT NULL"
+),
+resumed AS (
+    UPDATE {schema}.replicas r
+       SET paused_until = NULL, pause_reason = NULL,
+           probe_at = CASE WHEN r.breaker_opened_at IS NOT NULL THEN {schema}.now_utc_micro_seconds() END
+      FROM held WHERE r.name = held.name
+    RETURNING r.name, coalesce(held.paused_until > {schema}.now_utc_micro_seconds(), false) AS was_paused,
+              r.breaker_opened_at IS NOT NULL AS is_sick
+),
+{logged}
+SELECT was_paused, is_sick FROM resumed CROSS JOIN logged"
         ));
         let query = sqlx::query_as(sql).bind(replica.as_str());
         let resumed: Option<(bool, bool)> = limited("queue::resume", query.fetch_optional(&self.pool)).await?;

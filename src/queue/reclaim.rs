@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use sqlx::SqlStr;
 
-use super::{PARKED, Queue, QueueError, built, daemons::DaemonId, error::limited, micros};
-use crate::domain::{Fence, ObjectKey, ReplicaName, SchemaName};
+use super::{PARKED, Queue, QueueError, append::logged_one, built, daemons::DaemonId, error::limited, micros};
+use crate::domain::{EventKind, EventKinds, Fence, ObjectKey, ReplicaName, SchemaName};
 
 const NAME: &str = "queue::reclaim";
 /// Rows that one statement frees at most, so that it stays short.
@@ -29,8 +29,10 @@ pub struct Reclaimed {
 ///
 /// The lock is the transaction's own, so it cannot outlive a dead sweeper, not even behind a pooler. FOR UPDATE
 /// re-reads each row that was just renewed, so a lease that its owner saved is not taken from it.
-pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
+pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &EventKinds) -> SqlStr {
     let schema = schema.quoted();
+    let members = "'object_key', object_key, 'generation', generation, 'daemon', lease >> 40, 'times', times";
+    let logged = logged_one(&schema, kinds, EventKind::LeaseSwept, members, "freed");
     let now = format!("{schema}.now_utc_micro_seconds()");
     let each =
         |what: &dyn Fn(&ReplicaName) -> String, glue: &str| replicas.iter().map(what).collect::<Vec<_>>().join(glue);
@@ -43,7 +45,7 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr
             format!("{due} = CASE WHEN {} THEN greatest(o.{due}, {now} + swept.wait) ELSE o.{due} END", missing(r))
         },
         ",
-       ",
+           ",
     );
     let (first_wait, longest) = (micros(SECOND_TIME), micros(AT_MOST));
     built(format!(
@@ -74,13 +76,17 @@ swept AS (
               CASE WHEN times > 1
                    THEN (least({first_wait} * 2.0 ^ (least(times, 30) - 2), {longest}) * (0.8 + 0.4 * random()))::bigint
               END AS wait
-)
-UPDATE {schema}.object_copies o
-   SET lock = NULL, lease = NULL,
-       {put_off}
-  FROM dead JOIN swept USING (object_key)
- WHERE o.object_key = dead.object_key AND o.lease = dead.lease
-RETURNING o.object_key, dead.lease, swept.times"
+),
+freed AS (
+    UPDATE {schema}.object_copies o
+       SET lock = NULL, lease = NULL,
+           {put_off}
+      FROM dead JOIN swept USING (object_key)
+     WHERE o.object_key = dead.object_key AND o.lease = dead.lease
+    RETURNING o.object_key, dead.lease, o.generation, swept.times
+),
+{logged}
+SELECT object_key, lease, times FROM freed CROSS JOIN logged"
     ))
 }
 

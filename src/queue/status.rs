@@ -16,7 +16,6 @@ pub struct Status {
     pub estimated: bool,
     pub replicas: Vec<ReplicaStatus>,
     pub daemons: Vec<DaemonStatus>,
-    pub log: LogStatus,
     pub failing: Vec<FailingCopy>,
     /// In what the living daemons differ.
     pub differences: Vec<Differing>,
@@ -99,19 +98,6 @@ pub struct DaemonStatus {
     pub leases: i64,
 }
 
-/// What is in the log of events.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LogStatus {
-    /// Its indexes included.
-    pub bytes: i64,
-    /// Of the latest event; `None`: there is none.
-    pub last_id: Option<i64>,
-    /// Since the oldest event that is kept was appended.
-    pub oldest_age_seconds: Option<f64>,
-    /// Events of other programs that are not in the log yet.
-    pub inbox: i64,
-}
-
 /// Copies that fail alike, with the latest one as the example.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FailingCopy {
@@ -138,8 +124,7 @@ impl Queue {
         }
         let differences = self.differences().await?.into_iter().map(Differing::from).collect();
         let daemons = self.daemon_statuses().await?;
-        let log = self.log_status().await?;
-        Ok(Status { objects, estimated: !counted, replicas, daemons, log, failing, differences })
+        Ok(Status { objects, estimated: !counted, replicas, daemons, failing, differences })
     }
 
     /// The backlog as the table has it, per replica.
@@ -211,22 +196,6 @@ LEFT JOIN (SELECT (lease >> 40)::int AS id, count(*) AS leases
 ORDER BY d.id"
         );
         self.fetch(sql).await
-    }
-
-    async fn log_status(&self) -> Result<LogStatus, QueueError> {
-        let statement = "queue::status";
-        let schema = self.schema.quoted();
-        let sql = format!(
-            "SELECT (SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0) FROM pg_inherits
-        WHERE inhparent = '{schema}.log'::regclass) AS bytes,
-       (SELECT id FROM {schema}.log ORDER BY id DESC LIMIT 1) AS last_id,
-       (SELECT extract(epoch FROM statement_timestamp() - date_created)::double precision
-        FROM {schema}.log ORDER BY id LIMIT 1) AS oldest_age_seconds,
-       (SELECT count(*) FROM {schema}.log_inbox) AS inbox"
-        );
-        let rows = self.fetch(sql).await?;
-        let none = || QueueError::Inconsistent { statement, what: "nothing about the log".to_owned() };
-        rows.into_iter().next().ok_or_else(none)
     }
 
     /// What fails, by replica and class.

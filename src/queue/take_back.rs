@@ -1,13 +1,13 @@
 //! Takes back what was recorded and is known to be false, without a lease: whoever has looked at the stores holds no
 //! row meanwhile, so what it concluded counts only if the row still says what it said then.
 
-use super::{Answer, PARKED, Queue, QueueError, built, complete::keep_failures, error::limited};
-use crate::domain::{Failure, Generation, ObjectKey, ReplicaName};
+use super::{Answer, PARKED, Queue, QueueError, append, built, complete::keep_failures, error::limited};
+use crate::domain::{EventKind, Failure, Generation, ObjectKey, ReplicaName};
 
 const NAME: &str = "queue::take_back";
 const AGAIN: &str = "queue::register_changed";
 /// Of the statement's parameters.
-const FIRST_OF_REPLICAS: usize = 7;
+const FIRST_OF_REPLICAS: usize = 9;
 
 /// One recorded copy that is not what its record says.
 #[derive(Debug, Clone)]
@@ -45,17 +45,21 @@ impl Queue {
     /// Takes back the recorded times, unless one of them, or the generation, is another by now (*changed*) or somebody
     /// holds the row (*busy*). Why is kept with each; it counts as no attempt.
     pub async fn take_back(&self, what: &TakeBack) -> Result<Answer, QueueError> {
-        let refuted = what.refuted.iter().map(|r| (&r.replica, &r.why));
         let rest = self.replicas.iter().filter(|r| !what.refuted.iter().any(|refuted| refuted.replica == **r));
         let last = what.refuted.first().filter(|_| what.park_the_rest).map(|r| &r.why);
-        let told: Vec<_> = refuted.chain(rest.filter_map(|r| Some((r, last?)))).collect();
+        let refuted = what.refuted.iter().map(|r| (&r.replica, &r.why, EventKind::CopyLost, r.park));
+        let parked = rest.filter_map(|r| Some((r, last?, EventKind::CopyParked, true)));
+        let told: Vec<_> = refuted.chain(parked).collect();
+        let word = |kind: EventKind| Some(kind.as_str()).filter(|_| self.kinds.contains(kind));
         let mut query = sqlx::query_scalar(built(self.take_back_statement()))
             .bind(what.key.as_str())
             .bind(what.generation.0)
             .bind(what.park_the_rest)
-            .bind(told.iter().map(|(replica, _)| replica.as_str()).collect::<Vec<_>>())
-            .bind(told.iter().map(|(_, why)| why.class.as_str()).collect::<Vec<_>>())
-            .bind(told.iter().map(|(_, why)| why.message.as_str()).collect::<Vec<_>>());
+            .bind(told.iter().map(|(replica, ..)| replica.as_str()).collect::<Vec<_>>())
+            .bind(told.iter().map(|(_, why, ..)| why.class.as_str()).collect::<Vec<_>>())
+            .bind(told.iter().map(|(_, why, ..)| why.message.as_str()).collect::<Vec<_>>())
+            .bind(told.iter().map(|told| word(told.2)).collect::<Vec<_>>())
+            .bind(told.iter().map(|told| told.3).collect::<Vec<_>>());
         for replica in &self.replicas {
             let refuted = what.refuted.iter().find(|r| r.replica == *replica);
             query = query.bind(refuted.map(|r| r.recorded_at)).bind(refuted.map(|r| r.park));
@@ -64,8 +68,9 @@ impl Queue {
         Answer::parse(NAME, &word)
     }
 
-    /// `$1` key, `$2` generation, `$3` whether to park what is missing anyway; `$4` to `$6` one entry per copy of which
-    /// there is something to tell: replica, class, message. Then for each replica its two, as [`Self::each`] says.
+    /// `$1` key, `$2` generation, `$3` whether to park what is missing anyway; `$4` to `$8` one entry per copy of which
+    /// there is something to tell: replica, class, message, the kind of its event (NULL: it has none), whether it is
+    /// parked. Then for each replica its two, as [`Self::each`] says.
     pub(super) fn take_back_statement(&self) -> String {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
@@ -81,11 +86,16 @@ impl Queue {
             format!("CASE WHEN o.{} IS NULL AND o.{} IS NOT NULL THEN '{r}' END", r.column(), r.due_column())
         });
         let same = self.same();
-        let failed = keep_failures(
-            &schema,
-            "(SELECT *, false FROM unnest($4::text[], $5::text[], $6::text[])) AS x(replica, class, message, counted)
-    JOIN done ON x.replica = ANY (done.missing)",
+        let told = "(SELECT *, false FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bool[]))
+        AS x(replica, class, message, kind, park, counted)
+    JOIN done ON x.replica = ANY (done.missing)";
+        let failed = keep_failures(&schema, told);
+        let events = format!(
+            "SELECT jsonb_build_object('kind', x.kind, 'object_key', done.object_key, 'generation', done.generation,
+        'replica', x.replica, 'class', x.class, 'message', x.message, 'due_at', CASE WHEN NOT x.park THEN {now} END)
+    FROM {told} WHERE x.kind IS NOT NULL"
         );
+        let logged = append::logged(&schema, &events, &["failed"]);
         format!(
             "-- {NAME}
 WITH held AS MATERIALIZED (
@@ -104,12 +114,14 @@ done AS (
 -- why, of whatever is now wanted and missing
 failed AS (
     {failed}
-)
+),
+{logged}
 SELECT CASE WHEN EXISTS (SELECT FROM done) THEN 'recorded'
             WHEN EXISTS (SELECT FROM held WHERE held.same) THEN 'busy'
             WHEN NOT EXISTS (SELECT FROM held)
              AND EXISTS (SELECT FROM {schema}.object_copies o WHERE o.object_key = $1 AND {same}) THEN 'busy'
-            ELSE 'changed' END"
+            ELSE 'changed' END
+FROM logged"
         )
     }
 
@@ -122,6 +134,8 @@ SELECT CASE WHEN EXISTS (SELECT FROM done) THEN 'recorded'
             "(SELECT r, $4, $5, false FROM unnest($3::text[]) AS u(r)) AS x(replica, class, message, counted)
     CROSS JOIN done",
         );
+        let members = "'object_key', object_key, 'generation', generation, 'replaces', $2, 'message', $5";
+        let logged = self.logged(EventKind::ObjectChanged, members, "done");
         let sql = built(format!(
             "-- {AGAIN}
 WITH done AS MATERIALIZED (
@@ -131,8 +145,9 @@ WITH done AS MATERIALIZED (
 ),
 failed AS (
     {failed}
-)
-SELECT EXISTS (SELECT FROM done)"
+),
+{logged}
+SELECT EXISTS (SELECT FROM done) FROM logged"
         ));
         let query = sqlx::query_scalar(sql)
             .bind(what.key.as_str())
@@ -144,7 +159,7 @@ SELECT EXISTS (SELECT FROM done)"
             Ok(true) => Ok(Answer::Recorded),
             Ok(false) => Ok(Answer::Changed),
             // It waits for the row, as an application does, but not for long.
-            Err(error) if error.sqlstate().as_deref() == Some("55P03") => Ok(Answer::Busy),
+            Err(error) if error.is_contended() => Ok(Answer::Busy),
             Err(error) => Err(error),
         }
     }

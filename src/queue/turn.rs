@@ -4,8 +4,8 @@
 //! would undo what was changed meanwhile: the change would be a promise that nobody keeps. So it is *busy*, and
 //! whoever asked is told.
 
-use super::{PARKED, Queue, QueueError, built, error::limited};
-use crate::domain::{ObjectKey, ReplicaName};
+use super::{PARKED, Queue, QueueError, append, built, error::limited};
+use crate::domain::{EventKind, ObjectKey, ReplicaName};
 
 /// The class of what an operator parked: it stands in `copy_failures`, but is no failure of a store.
 pub const PARKED_BY_HAND: &str = "parked";
@@ -137,7 +137,7 @@ impl Queue {
        AND (o.{due}, o.id) > ($4::bigint, $5::bigint) ORDER BY o.{due}, o.id LIMIT {PAGE}"
             ),
         };
-        let (to, changeable, told) = match turn {
+        let (to, changeable, told, logged) = match turn {
             Turn::Due { .. } => (
                 now.clone(),
                 format!(
@@ -149,6 +149,7 @@ impl Queue {
                     "UPDATE {schema}.copy_failures f SET attempts = 0
       FROM done WHERE f.object_key = done.object_key AND f.replica = $1"
                 ),
+                append::logged(&schema, "", &[]),
             ),
             Turn::Parked { .. } => (
                 PARKED.to_string(),
@@ -163,6 +164,14 @@ impl Queue {
            message = CASE WHEN f.generation = excluded.generation AND f.class <> excluded.class
                           THEN excluded.message || ' (before that ' || f.class || ': ' || f.message || ')'
                           ELSE excluded.message END"
+                ),
+                self.logged(
+                    EventKind::CopyParked,
+                    &format!(
+                        "'object_key', object_key, 'generation', generation, 'replica', $1, 'class', '{PARKED_BY_HAND}',
+        'message', $2, 'due_at', NULL"
+                    ),
+                    "done",
                 ),
             ),
         };
@@ -186,9 +195,10 @@ done AS (
 ),
 told AS (
     {told}
-)
+),
+{logged}
 SELECT page.object_key, page.due, page.id, page.matches, done.object_key IS NOT NULL
-FROM page LEFT JOIN done USING (object_key)
+FROM page LEFT JOIN done USING (object_key) CROSS JOIN logged
 ORDER BY {order}",
             order = if matches!(page, Page::Keys(_)) { "page.object_key" } else { "page.due, page.id" }
         )

@@ -6,7 +6,7 @@ use aws_sdk_s3::{
     operation::RequestId,
 };
 
-use super::{connection, reason::Reason};
+use super::{connection, operation::Operation, reason::Reason};
 use crate::domain::{Class, Failure, escape};
 
 /// How much of a store's message is kept.
@@ -27,27 +27,6 @@ pub struct StoreError {
     request_id: Option<String>,
     message: String,
     retry_after: Option<Duration>,
-}
-
-/// The calls that we make, by the names that the stores' documents give them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Operation {
-    Connect,
-    GetObject,
-    HeadObject,
-    HeadBucket,
-    PutObject,
-    CreateMultipartUpload,
-    UploadPart,
-    CompleteMultipartUpload,
-    AbortMultipartUpload,
-    ListObjects,
-    ListParts,
-    ListObjectVersions,
-    ListMultipartUploads,
-    DeleteObject,
-    GetBucketVersioning,
-    GetObjectLockConfiguration,
 }
 
 impl StoreError {
@@ -187,12 +166,7 @@ impl StoreError {
     /// As a failure that may be kept, beginning with `whose` (`source b2`).
     #[must_use]
     pub fn into_failure(self, whose: impl fmt::Display) -> Failure {
-        Failure {
-            class: self.class(),
-            message: format!("{whose}: {self}"),
-            retry_after: self.retry_after,
-            source: None,
-        }
+        Failure { retry_after: self.retry_after, ..Failure::new(self.class(), format!("{whose}: {self}")) }
     }
 }
 
@@ -219,53 +193,6 @@ impl fmt::Display for StoreError {
 }
 
 impl Error for StoreError {}
-
-impl Operation {
-    /// Whether it waits for its turn while the store throttles. What looks after a store must not wait behind what it
-    /// is to judge, and what throws parts away has little time.
-    pub(super) const fn is_paced(self) -> bool {
-        match self {
-            Self::Connect
-            | Self::GetObject
-            | Self::HeadObject
-            | Self::PutObject
-            | Self::CreateMultipartUpload
-            | Self::UploadPart
-            | Self::CompleteMultipartUpload => true,
-            Self::HeadBucket
-            | Self::AbortMultipartUpload
-            | Self::ListObjects
-            | Self::ListParts
-            | Self::ListObjectVersions
-            | Self::ListMultipartUploads
-            | Self::DeleteObject
-            | Self::GetBucketVersioning
-            | Self::GetObjectLockConfiguration => false,
-        }
-    }
-
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Connect => "Connect",
-            Self::GetObject => "GetObject",
-            Self::HeadObject => "HeadObject",
-            Self::HeadBucket => "HeadBucket",
-            Self::PutObject => "PutObject",
-            Self::CreateMultipartUpload => "CreateMultipartUpload",
-            Self::UploadPart => "UploadPart",
-            Self::CompleteMultipartUpload => "CompleteMultipartUpload",
-            Self::AbortMultipartUpload => "AbortMultipartUpload",
-            Self::ListObjects => "ListObjectsV2",
-            Self::ListParts => "ListParts",
-            Self::ListObjectVersions => "ListObjectVersions",
-            Self::ListMultipartUploads => "ListMultipartUploads",
-            Self::DeleteObject => "DeleteObject",
-            Self::GetBucketVersioning => "GetBucketVersioning",
-            Self::GetObjectLockConfiguration => "GetObjectLockConfiguration",
-        }
-    }
-}
 
 /// Untrusted text, escaped and cut.
 fn bounded(text: &str, chars: usize) -> String {

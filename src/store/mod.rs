@@ -12,6 +12,7 @@ mod error;
 mod etag;
 mod feed;
 mod metadata;
+mod operation;
 mod pace;
 mod probe;
 mod profile;
@@ -42,10 +43,11 @@ use aws_sdk_s3::{
 };
 use tokio::sync::{OnceCell, Semaphore};
 
-pub use error::{Operation, StoreError};
+pub use error::StoreError;
 pub use etag::{ETag, Md5};
 pub use feed::{Feed, Feeder};
 pub use metadata::Metadata;
+pub use operation::Operation;
 pub use probe::{Ended as ProbeEnded, EndedBy as ProbeEndedBy, Fact, Left, Report as ProbeReport};
 pub use profile::{Known, Profile};
 pub use read::{Body, Get, Head};

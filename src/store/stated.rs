@@ -1,7 +1,5 @@
 //! What a store says of an object that it keeps, without sending it.
 
-use std::time::SystemTime;
-
 use aws_sdk_s3::types::{ChecksumMode, ChecksumType};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -14,8 +12,6 @@ pub struct Stated {
     pub size_bytes: u64,
     /// CRC-64/NVME of the whole object; `None`: the store keeps none, or does not tell.
     pub hash: Option<ContentHash>,
-    /// By the store's clock.
-    pub last_modified: Option<SystemTime>,
 }
 
 impl Store {
@@ -37,7 +33,6 @@ impl Store {
         Ok(Stated {
             size_bytes: length(answer.content_length, Operation::HeadObject)?,
             hash: answer.checksum_crc64_nvme.as_deref().filter(|_| whole).and_then(parse),
-            last_modified: answer.last_modified.as_ref().and_then(|at| SystemTime::try_from(*at).ok()),
         })
     }
 }

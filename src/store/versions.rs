@@ -1,6 +1,16 @@
 use aws_sdk_s3::types::BucketVersioningStatus;
 
-use super::{Known, Operation, Reason, Store, progress::Progress};
+use super::{Known, Operation, Reason, Store, StoreError, progress::Progress};
+
+/// What the bucket says of older versions.
+pub(super) enum Versioning {
+    Enabled,
+    /// Old versions stay, and each of our objects is one.
+    Suspended,
+    Off,
+    /// A store that does not know the question knows no versions.
+    Unsupported(StoreError),
+}
 
 impl Store {
     /// Whether an overwrite leaves the older version behind, which costs, and under an object lock stays for years.
@@ -17,14 +27,22 @@ impl Store {
     }
 
     async fn is_versioned(&self) -> bool {
+        match self.versioning().await {
+            Ok(Versioning::Enabled | Versioning::Suspended) | Err(_) => true,
+            Ok(Versioning::Off | Versioning::Unsupported(_)) => false,
+        }
+    }
+
+    pub(super) async fn versioning(&self) -> Result<Versioning, StoreError> {
         let call = self.client.get_bucket_versioning().bucket(&self.bucket);
-        let answer = self.call(Operation::GetBucketVersioning, &Progress::default(), call.send()).await;
-        match answer {
-            Ok(answer) => {
-                matches!(answer.status, Some(BucketVersioningStatus::Enabled | BucketVersioningStatus::Suspended))
-            }
-            // A store that does not know the question knows no versions.
-            Err(error) => error.reason() != Reason::Unsupported,
+        match self.call(Operation::GetBucketVersioning, &Progress::default(), call.send()).await {
+            Ok(answer) => Ok(match answer.status {
+                Some(BucketVersioningStatus::Enabled) => Versioning::Enabled,
+                Some(BucketVersioningStatus::Suspended) => Versioning::Suspended,
+                _ => Versioning::Off,
+            }),
+            Err(error) if error.reason() == Reason::Unsupported => Ok(Versioning::Unsupported(error)),
+            Err(error) => Err(error),
         }
     }
 }

@@ -1,5 +1,7 @@
 use std::time::{Duration, Instant};
 
+use crate::domain::micros;
+
 /// More than this between two looks at both clocks is a step and not noise.
 const TOLERATED: Duration = Duration::from_secs(5);
 
@@ -33,7 +35,7 @@ impl ClockWatch {
     pub(super) fn look(&mut self, now: Instant, database_us: i64) -> Trust {
         let last = self.last.replace((now, database_us));
         if let Some((then, database_then)) = last {
-            let ours = i64::try_from((now - then).as_micros()).unwrap_or(i64::MAX);
+            let ours = micros(now - then);
             let step_us = database_us.saturating_sub(database_then).saturating_sub(ours);
             if Duration::from_micros(step_us.unsigned_abs()) > TOLERATED {
                 self.distrusted_until = Some(now + self.lease_time);

@@ -7,7 +7,7 @@ use tracing::{debug, info, warn};
 
 use super::about;
 use crate::{
-    domain::ReplicaName,
+    domain::{ReplicaName, micros},
     metrics,
     queue::{Condemned, LOOK_EVERY, Looked, Queue, QueueError},
     store::{Reason, Store, StoreError, UploadId},
@@ -246,8 +246,4 @@ impl OrphanedUploads {
 /// It is no passing trouble of the store: it does not know the call, or these credentials may not make it.
 fn cannot_list(reason: Reason) -> bool {
     matches!(reason, Reason::Denied | Reason::Unsupported | Reason::Refused)
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

@@ -40,7 +40,7 @@ impl Runner {
 /// How often in a row decides, as for every other failure, whether it is tried again.
 fn unregistered(lease: &Lease, from: &ReplicaName, content: Content) -> Unregistered {
     let message = format!("it was changed at {from} without being registered");
-    let why = Failure { class: Class::Changed, message: message.clone(), retry_after: None, source: None };
+    let why = Failure::new(Class::Changed, message.clone());
     let priors = lease.replicas.iter().filter_map(|r| r.prior);
     let before = priors.filter(|p| p.class == Some(Class::Changed)).map(|p| p.attempts).max().unwrap_or(0);
     let park = next_try(&why, before, lease.age, rand::rng().random()) == Next::Parked;

@@ -4,7 +4,7 @@ use std::{
 };
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use crate::{
     domain::{Fence, ObjectKey, Outcome, ReplicaName},
@@ -130,8 +130,10 @@ impl Writer {
             return again;
         }
         let now = Instant::now();
-        // It is tried ten times a second.
-        if self.complained.is_none_or(|last| now - last > COMPLAIN_EVERY) {
+        // It is tried ten times a second. Appenders of events wait for one another, and for no longer than a moment.
+        if error.is_contended() {
+            debug!(results = batch.len(), "The log was held by others for too long, trying again");
+        } else if self.complained.is_none_or(|last| now - last > COMPLAIN_EVERY) {
             self.complained = Some(now);
             warn!(error = %error, results = batch.len(), "Results could not be recorded, trying again");
         }

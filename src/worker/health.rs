@@ -202,7 +202,7 @@ impl Health {
     pub async fn tried(&self, trial: &Trial, result: &Result<Verified, Failure>) {
         let ended = match result {
             Ok(_) => Probed::Well,
-            Err(why) if why.source.is_none() && speaks_of_the_store(why.class) => Probed::Sick,
+            Err(why) if why.source.is_none() && why.class.may_be_of_the_store() => Probed::Sick,
             // It says nothing of the store: another object will be tried.
             Err(_) => return,
         };
@@ -248,7 +248,7 @@ impl Patient {
             // It is there, and has too much to do.
             Ok(Err(error)) if error.class() == Class::Throttled => Ok(()),
             Ok(Err(error)) if error.class() == Class::Denied && !self.lists.load(Ordering::Relaxed) => Ok(()),
-            Ok(Err(error)) if speaks_of_the_store(error.class()) => {
+            Ok(Err(error)) if error.class().may_be_of_the_store() => {
                 Err(Sick { class: error.class(), message: error.to_string() })
             }
             Ok(Err(_)) => Ok(()),
@@ -257,14 +257,6 @@ impl Patient {
                 Ok(())
             }
         }
-    }
-}
-
-/// Failures that may have nothing to do with the object.
-fn speaks_of_the_store(class: Class) -> bool {
-    match class {
-        Class::Transient | Class::Throttled | Class::Full | Class::Denied | Class::Misconfigured => true,
-        Class::Gone | Class::Changed | Class::Corrupt | Class::Refused | Class::Archived => false,
     }
 }
 

@@ -74,7 +74,7 @@ impl Notes {
         metrics::copy_overdue();
         let size = size_bytes.map_or_else(|| "an object of unknown size".to_owned(), |size| format!("{size} bytes"));
         let message = format!("stopped after {limit:.0?}, which is all that {size} may take");
-        let why = Failure { class: Class::Transient, message, retry_after: None, source: None };
+        let why = Failure::new(Class::Transient, message);
         for replica in std::mem::take(&mut self.unanswered) {
             let outcome = Outcome::Failed { next: self.next(&replica, &why), why: why.clone() };
             self.outcomes.push((replica, outcome));

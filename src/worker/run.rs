@@ -24,6 +24,7 @@ use crate::{
     domain::{Lease, Next, Outcome, Role},
     metrics,
     queue::{Answer, Queue, Report},
+    timer::until,
     wake::Waker,
 };
 
@@ -105,7 +106,7 @@ impl Runner {
                     }
                 }
                 ended = &mut copying => break ended,
-                () = at(place.leaves_at()) => match place.leave(Instant::now()) {
+                () = until(place.leaves_at()) => match place.leave(Instant::now()) {
                     Left::Yes => self.freed.notify_one(),
                     Left::NotYet => {}
                     Left::CrowdedOut => {
@@ -118,7 +119,7 @@ impl Runner {
                     broken_off = Some(BrokenOff::Overdue);
                     lost.cancel();
                 }
-                () = at(write_at) => {
+                () = until(write_at) => {
                     write_at = None;
                     if self.write(&lease, notes.report(&lease, false)).await == Answer::Changed {
                         lost.cancel();
@@ -251,17 +252,15 @@ impl Runner {
         };
         // Registered again while it was copied, it is due now, and nobody else tells the claimer.
         self.waker.wake();
+        if let Ok(answers) = &released
+            && matches!(answers.first(), Some((.., Answer::Changed)))
+            && let Err(error) = self.queue.tell_lost(&lease.key, lease.fence).await
+        {
+            warn!(object.key = %lease.key, error = %error, "That the lease of {} is lost could not be written to the log", lease.key);
+        }
         if let Err(error) = released {
             warn!(object.key = %lease.key, error = %error, "The lease of {} could not be given back and will be swept", lease.key);
         }
-    }
-}
-
-/// Never, while there is no such time.
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
-        None => std::future::pending().await,
     }
 }
 

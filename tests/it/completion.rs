@@ -12,7 +12,7 @@ use crate::world::{World, replica};
 const PROVEN: Outcome = Outcome::Recorded(Verified::Compared);
 
 fn failed(class: Class, next: Next) -> Outcome {
-    Outcome::Failed { next, why: Failure { class, message: "it rained".into(), retry_after: None, source: None } }
+    Outcome::Failed { next, why: Failure::new(class, "it rained") }
 }
 
 fn report(lease: &Lease, outcomes: impl IntoIterator<Item = (ReplicaName, Outcome)>, release: bool) -> Report {

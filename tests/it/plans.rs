@@ -93,13 +93,13 @@ fn arguments(name: &str) -> String {
         }
         "recorded_page" => "'k', 'l', NULL, 0".to_owned(),
         "recorded_sample" => "'k', 'l', -9200000000000000000, 7".to_owned(),
-        "take_back" => "'k5', 1, false, '{}', '{}', '{}', 1, false, NULL, NULL, NULL, NULL".to_owned(),
+        "take_back" => "'k5', 1, false, '{}', '{}', '{}', '{}', '{}', 1, false, NULL, NULL, NULL, NULL".to_owned(),
         "complete" => {
             let (numbers, none) = (same("77::bigint"), "'{}'::text[]");
             let change = format!("{}, {}", same("1::smallint"), same("1::bigint"));
             format!(
                 "{keys}, {numbers}, {numbers}, {numbers}, {numbers}, {}, {}, {none}, {none}, {none}, {none}, \
-                 '{{}}'::bool[], {none}, {none}, {change}, {change}, {change}",
+                 '{{}}'::bool[], {none}, '{{}}'::bigint[], {none}, {none}, {change}, {change}, {change}",
                 same("true"),
                 same("NULL::bigint")
             )

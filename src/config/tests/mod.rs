@@ -4,6 +4,7 @@ mod accepted;
 mod connection;
 mod overridden;
 mod refused;
+mod replicas;
 mod secrets;
 
 use std::{fs, path::PathBuf};

@@ -121,6 +121,7 @@ fn the_configuration_shows_its_secrets_as_asterisks() {
     [database]
     url = "postgres://me:***@localhost/app"
     schema = "copyhold"
+    wakeup = "notify"
 
     [replicas.b2]
     endpoint = "https://s3.example.com"
@@ -152,6 +153,13 @@ fn the_configuration_shows_its_secrets_as_asterisks() {
 
     [sweeper]
     every = "30s"
+
+    [events]
+    kinds = "all"
+    keep_for = "7d"
+    keep_bytes = "2GiB"
+    buffer = "16MiB"
+    readers = 2000
 
     [shutdown]
     grace = "60s"

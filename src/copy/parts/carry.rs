@@ -22,7 +22,8 @@ use super::{
 };
 use crate::{
     domain::{Content, Failure},
-    store::{Reason, Store, UploadId},
+    store::{ETag, Md5, Reason, Store, StoreError, UploadId},
+    timer::until,
 };
 
 /// A part that another target has already keeps its memory for so long at least, or for as long as it took that one:
@@ -52,6 +53,13 @@ pub(super) enum NotSent {
     Cut,
 }
 
+impl NotSent {
+    pub(super) fn at(target: &Store, error: StoreError) -> Self {
+        let forgotten = error.reason() == Reason::NoSuchUpload;
+        Self::Failed { why: of_target(target, error), forgotten }
+    }
+}
+
 /// What all parts of one object share.
 pub(super) struct Carrier {
     pub opened: Arc<Opened>,
@@ -63,7 +71,6 @@ pub(super) struct Carrier {
 }
 
 /// Where a part is to go.
-#[derive(Clone)]
 pub(super) struct Lane {
     /// Of the upload.
     pub index: usize,
@@ -145,25 +152,22 @@ impl Carrier {
     async fn send_one(&self, number: u32, piece: &Piece, lane: &Lane) -> Result<Part, NotSent> {
         let (store, key) = (&*lane.store, self.opened.key());
         let sent = repeated(|| async {
-            match store.upload_part(key, &lane.id, number, &piece.bytes, &piece.md5).await {
-                Err(error) if error.reason() == Reason::NoSuchUpload => {
-                    Ok(Err(NotSent::Failed { why: of_target(store, error), forgotten: true }))
-                }
-                sent => sent.map(Ok).map_err(|error| of_target(store, error)),
+            let sent = store.upload_part(key, &lane.id, number, &piece.bytes, &piece.md5).await;
+            match sent.map_err(|error| NotSent::at(store, error)) {
+                Err(NotSent::Failed { why, forgotten: false }) => Err(why),
+                // An upload that is forgotten stays so.
+                sent => Ok(sent),
             }
         });
         let sent = lane.cut.run_until_cancelled(sent).await.ok_or(NotSent::Cut)?;
         let etag = sent.map_err(|why| NotSent::Failed { why, forgotten: false })??;
-        let part = Part { number, etag, md5: piece.md5, crc: piece.content.hash.0 };
-        self.journal.part(lane.entry, part.clone());
-        Ok(part)
+        Ok(self.taken(lane, number, etag, piece.md5, &piece.content))
     }
-}
 
-/// Never, while there is no such time.
-pub(super) async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
-        None => std::future::pending().await,
+    /// A store has taken the part, which is written down.
+    pub(super) fn taken(&self, lane: &Lane, number: u32, etag: ETag, md5: Md5, content: &Content) -> Part {
+        let part = Part { number, etag, md5, crc: content.hash.0 };
+        self.journal.part(lane.entry, part.clone());
+        part
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     super::{Entry, Journal, failure::of_target, plan::Way, source::Opened, verify},
-    upload::{Leaves, Upload, may_go_on},
+    upload::{Leaves, Upload},
 };
 use crate::{
     domain::{Content, Failure, ObjectKey, Verified},
@@ -13,12 +13,12 @@ use crate::{
 
 /// What is needed to complete an upload.
 pub(super) struct Complete {
-    pub store: Arc<Store>,
-    pub journal: Arc<dyn Journal>,
-    pub key: ObjectKey,
-    pub id: UploadId,
-    pub entry: Entry,
-    pub content: Content,
+    store: Arc<Store>,
+    journal: Arc<dyn Journal>,
+    key: ObjectKey,
+    id: UploadId,
+    entry: Entry,
+    content: Content,
     etags: Vec<ETag>,
     md5s: Vec<Md5>,
     sent_hashes: bool,
@@ -58,8 +58,8 @@ impl Complete {
         (result, leaves)
     }
 
-    /// An answer may be lost though the object is there, and
-    /// the SDK's own retry then finds no upload: so a failure is believed only after a look.
+    /// An answer may be lost though the object is there, and the SDK's own retry then finds no upload: so a failure is
+    /// believed only after a look.
     async fn ask(&self) -> (Result<Verified, Failure>, Leaves) {
         let (store, key, content) = (&*self.store, &self.key, &self.content);
         let error = match store.complete_multipart(key, &self.id, &self.etags).await {
@@ -74,7 +74,7 @@ impl Complete {
         let lost = error.reason() == Reason::NoSuchUpload;
         let leaves = match error.reason() {
             Reason::NoSuchUpload => Leaves::Nothing,
-            reason if may_go_on(reason.class()) && reason != Reason::InvalidPart => Leaves::Parts,
+            reason if reason.class().may_be_of_the_store() && reason != Reason::InvalidPart => Leaves::Parts,
             _ => Leaves::Waste,
         };
         let there = store.head(key).await.ok().filter(|there| there.size_bytes == content.size_bytes);

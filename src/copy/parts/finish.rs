@@ -12,13 +12,14 @@ use tokio::task::JoinSet;
 use super::{
     super::{Cancelled, LAST_REQUEST_MAY_TAKE, Target, verify},
     Work,
-    carry::{Event, until},
+    carry::Event,
     complete::Complete,
-    upload::{Leaves, State, Upload, may_go_on, throw_away},
+    upload::{Leaves, State, Upload, throw_away},
 };
 use crate::{
     domain::{Content, Failure, Verified},
     store::Md5,
+    timer::until,
 };
 
 /// How it ended at one target.
@@ -82,7 +83,8 @@ impl<'c, 't: 'c> Work<'c, 't> {
             match (&upload.state, content) {
                 (State::Sending | State::Leaving(_), Some(content)) if is_all_there => {
                     upload.state = State::Completing;
-                    let complete = Complete::new(upload, &copy.job.journal, &self.opened, content, self.parts.way());
+                    let complete =
+                        Complete::new(upload, &copy.job.journal, &self.carrier.opened, content, self.parts.way());
                     finishing.push(Box::pin(async move {
                         let (result, leaves) = complete.run().await;
                         Finished::Upload { index, result, leaves }
@@ -147,7 +149,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
 
     /// Nothing more is read. What was read already is still sent.
     pub(super) fn give_up(&mut self, why: &Failure) {
-        if !may_go_on(why.class) {
+        if !why.class.may_be_of_the_store() {
             return self.fail_all(why);
         }
         self.uploads.iter_mut().for_each(|upload| upload.leave(Some(why.clone())));

@@ -17,12 +17,11 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     Came, Cancelled, Copy, Step, Target, Unfinished, Unfit,
-    failure::bare,
     hash::joined,
     lag::{FellBehind, Patience, Race},
     memory::Buffer,
     plan::{Parts, Way},
-    source::{Opened, Piece, Reader},
+    source::{Piece, Reader},
 };
 use crate::{
     domain::{Class, Content, ContentHash, Failure, Verified},
@@ -31,12 +30,11 @@ use crate::{
 use carry::{Carrier, Event, Lane, NotSent};
 use in_order::InOrder;
 use stream::WINDOW_BYTES;
-use upload::{Begun, Leaves, State, Upload, may_go_on};
+use upload::{Begun, Leaves, State, Upload};
 
 /// One object on its way in parts.
 struct Work<'c, 't> {
     copy: &'c Copy<'c>,
-    opened: Arc<Opened>,
     parts: Parts,
     carrier: Arc<Carrier>,
     events: mpsc::UnboundedReceiver<Event>,
@@ -84,7 +82,6 @@ impl<'c, 't: 'c> Work<'c, 't> {
         };
         Self {
             copy,
-            opened: Arc::clone(reader.opened()),
             parts,
             carrier: Arc::new(carrier),
             events,
@@ -100,7 +97,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
 
     /// Begins at every target, all at the same time.
     async fn begin(&mut self, targets: &[&'t Target], unfinished: Vec<Unfinished>) -> Result<(), Cancelled> {
-        let (copy, opened, parts) = (self.copy, &*self.opened, self.parts);
+        let (copy, opened, parts) = (self.copy, &*self.carrier.opened, self.parts);
         let (race, patience) = (Race::new(), self.patience);
         let begun = join_all(targets.iter().map(|target| {
             let theirs = unfinished.iter().find(|one| one.replica == *target.store.name()).cloned();
@@ -116,8 +113,8 @@ impl<'c, 't: 'c> Work<'c, 't> {
         for (target, begun) in begun.await {
             match begun {
                 Ok(Begun::Upload(upload)) => self.enter(upload),
-                Ok(Begun::Taken(target, there)) => self.taken.push((target, there)),
-                Ok(Begun::There(target, proof)) => copy.ended(target, Ok(proof)),
+                Ok(Begun::Taken(there)) => self.taken.push((target, there)),
+                Ok(Begun::There(proof)) => copy.ended(target, Ok(proof)),
                 Err(Some(why)) => copy.ended(target, Err(why)),
                 Err(None) => {}
             }
@@ -144,7 +141,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
                 return Ok(Came::Through);
             }
             Err(why) => {
-                self.copy.source_failed(self.opened.store(), &why);
+                self.copy.source_failed(self.carrier.opened.store(), &why);
                 self.give_up(&half_way(why));
                 self.finish(None).await?;
                 return Ok(Came::Through);
@@ -155,7 +152,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
             Some(whole) => Some(self.attend(whole.finish()).await?),
             None => None,
         };
-        let (copy, opened) = (self.copy, Arc::clone(&self.opened));
+        let (copy, opened) = (self.copy, Arc::clone(&self.carrier.opened));
         match self.attend(copy.examine(&opened, &content, md5.as_ref())).await? {
             Ok(()) => {}
             Err(Unfit::Failed(why) | Unfit::Changed(why)) => {
@@ -277,7 +274,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
                         self.copy.job.journal.over(upload.entry);
                         self.answer(index, Err(why), Leaves::Nothing);
                     }
-                    Err(NotSent::Failed { why, .. }) if may_go_on(why.class) => upload.leave(Some(why)),
+                    Err(NotSent::Failed { why, .. }) if why.class.may_be_of_the_store() => upload.leave(Some(why)),
                     Err(NotSent::Failed { why, .. }) => self.answer(index, Err(why), Leaves::Waste),
                 }
             }
@@ -293,7 +290,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
             if known.is_some_and(|part| part.crc != content.hash.0) {
                 let store = &self.uploads[index].target.store;
                 let what = format!("part {number} of an earlier attempt had another content than the source has now");
-                let why = bare(Class::Transient, format!("target {}: {what}; it begins anew", store.name()));
+                let why = Failure::new(Class::Transient, format!("target {}: {what}; it begins anew", store.name()));
                 self.answer(index, Err(why), Leaves::Waste);
             }
         }

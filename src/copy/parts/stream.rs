@@ -13,17 +13,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
-        Part,
-        failure::{at_source, bare, of_source, of_target},
+        failure::{at_source, of_source},
         hash::Both,
         memory::Buffer,
         repeat::{is_passing, pauses},
     },
-    carry::{Carrier, Event, Lane, NotSent, until},
+    carry::{Carrier, Event, Lane, NotSent},
 };
 use crate::{
     domain::{Class, Content, Failure},
-    store::{ETag, Feed, Feeder, Get, Md5, Reason},
+    store::{ETag, Feed, Feeder, Get, Md5},
+    timer::until,
 };
 
 /// Small against any part, large against the cost of handing it on.
@@ -77,12 +77,7 @@ impl Carrier {
                         again.push(lane);
                         continue;
                     }
-                    Ok(etag) => {
-                        let part = Part { number, etag, md5, crc: content.hash.0 };
-                        self.journal.part(lane.entry, part.clone());
-                        Ok(part)
-                    }
-                    Err(not_sent) => Err(not_sent),
+                    result => result.map(|etag| self.taken(&lane, number, etag, md5, &content)),
                 };
                 self.tell(Event::Sent { upload: lane.index, number, result });
             }
@@ -131,10 +126,7 @@ impl Carrier {
     ) -> Result<ETag, NotSent> {
         let sent = lane.store.upload_part_fed(self.opened.key(), &lane.id, number, feed);
         let sent = starved.run_until_cancelled(sent).await.ok_or(NotSent::Cut)?;
-        sent.map_err(|error| {
-            let forgotten = error.reason() == Reason::NoSuchUpload;
-            NotSent::Failed { why: of_target(&lane.store, error), forgotten }
-        })
+        sent.map_err(|error| NotSent::at(&lane.store, error))
     }
 
     /// Reads to the end, and hands each piece to all who still take some. Returns those who were too late with it, too.
@@ -185,12 +177,12 @@ impl Carrier {
     fn other_bytes(&self, number: u32) -> Failure {
         let store = self.opened.store();
         let what = format!("source {}: part {number} came with other bytes when it was read again", store.name());
-        at_source(store, bare(Class::Corrupt, what))
+        at_source(store, Failure::new(Class::Corrupt, what))
     }
 
     fn other_length(&self, bytes: u64) -> Failure {
         let what = format!("{bytes} bytes came, which is not what was asked for");
-        bare(Class::Transient, format!("source {}: {what}", self.opened.store().name()))
+        Failure::new(Class::Transient, format!("source {}: {what}", self.opened.store().name()))
     }
 }
 

@@ -22,9 +22,9 @@ const CLEAN_UP_WITHIN: Duration = Duration::from_secs(5);
 pub(super) enum Begun<'t> {
     Upload(Upload<'t>),
     /// It holds an object from before, which is compared at the end.
-    Taken(&'t Target, Head),
+    Taken(Head),
     /// An earlier attempt of ours got further than anybody heard.
-    There(&'t Target, Verified),
+    There(Verified),
 }
 
 /// An upload at one target.
@@ -114,7 +114,7 @@ impl Copy<'_> {
                 self.or_stop(verify::look(store, key, older_than)).await.map_err(|Cancelled| None)??
         {
             let same_size = there.size_bytes == opened.head().size_bytes;
-            return if same_size { Ok(Begun::Taken(target, there)) } else { Err(Some(verify::in_the_way(store))) };
+            return if same_size { Ok(Begun::Taken(there)) } else { Err(Some(verify::in_the_way(store))) };
         }
         if let Some(unfinished) = unfinished
             && let Some(upload) = self.go_on(target, parts, unfinished).await.map_err(|Cancelled| None)?
@@ -125,7 +125,7 @@ impl Copy<'_> {
             && let Some(proof) =
                 self.or_stop(verify::left_by_us(target, key, &content)).await.map_err(|Cancelled| None)??
         {
-            return Ok(Begun::There(target, proof));
+            return Ok(Begun::There(proof));
         }
         self.create(target, opened, parts).await.map(Begun::Upload)
     }
@@ -203,14 +203,6 @@ impl Copy<'_> {
             return Err(None);
         }
         Ok(upload)
-    }
-}
-
-/// Whether a target that failed like this may be gone on with where it stopped.
-pub(super) fn may_go_on(class: Class) -> bool {
-    match class {
-        Class::Transient | Class::Throttled | Class::Full | Class::Denied | Class::Misconfigured => true,
-        Class::Gone | Class::Changed | Class::Corrupt | Class::Refused | Class::Archived => false,
     }
 }
 

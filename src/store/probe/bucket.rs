@@ -1,12 +1,12 @@
 //! What the bucket says of itself, before anything is written to it.
 
-use aws_sdk_s3::types::{BucketVersioningStatus, DefaultRetention};
+use aws_sdk_s3::types::DefaultRetention;
 
 use super::{
     Known, Probe, Store, StoreError,
     fact::{Fact, Found},
 };
-use crate::store::{Operation, Reason, progress::Progress};
+use crate::store::{Operation, Reason, progress::Progress, versions::Versioning};
 
 /// Whether what is written can be removed again.
 pub(super) enum Lock {
@@ -19,17 +19,11 @@ pub(super) enum Lock {
 impl Probe<'_> {
     /// Asks whether it keeps versions. A store that does not answer is measured later.
     pub(super) async fn look_at_the_bucket(&mut self) {
-        let Store { client, bucket, .. } = self.store;
-        let call = client.get_bucket_versioning().bucket(bucket);
-        let answer = self.store.call(Operation::GetBucketVersioning, &Progress::default(), call.send()).await;
-        let found = match answer {
-            Ok(answer) => match answer.status {
-                Some(BucketVersioningStatus::Enabled) => Found::yes("the bucket says so"),
-                // Old versions stay, and each of our objects is one.
-                Some(BucketVersioningStatus::Suspended) => Found::yes("the bucket says so, suspended for the moment"),
-                _ => Found::no("the bucket says so"),
-            },
-            Err(error) if error.reason() == Reason::Unsupported => Found::no(error.brief()),
+        let found = match self.store.versioning().await {
+            Ok(Versioning::Enabled) => Found::yes("the bucket says so"),
+            Ok(Versioning::Suspended) => Found::yes("the bucket says so, suspended for the moment"),
+            Ok(Versioning::Off) => Found::no("the bucket says so"),
+            Ok(Versioning::Unsupported(error)) => Found::no(error.brief()),
             Err(_) => return,
         };
         self.versioned = found.measured;

@@ -8,13 +8,13 @@ use std::{
 };
 
 /// When a contest ends: so many objects are done, or so much time has passed.
-pub(super) struct Goal {
-    pub(super) objects: u64,
-    pub(super) at_most: Duration,
+pub struct Goal {
+    pub objects: u64,
+    pub at_most: Duration,
 }
 
 /// A contest that is under way.
-pub(super) struct Run {
+pub struct Run {
     begun: Instant,
     end: Instant,
     objects: u64,
@@ -25,13 +25,13 @@ pub(super) struct Run {
 
 /// How it ended.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Score {
-    pub(super) objects: u64,
-    pub(super) took: Duration,
+pub struct Score {
+    pub objects: u64,
+    pub took: Duration,
 }
 
 impl Goal {
-    pub(super) fn begin(&self) -> Arc<Run> {
+    pub fn begin(&self) -> Arc<Run> {
         let begun = Instant::now();
         let (done, last) = (AtomicU64::new(0), AtomicU64::new(0));
         Arc::new(Run { begun, end: begun + self.at_most, objects: self.objects, done, last })
@@ -39,23 +39,23 @@ impl Goal {
 }
 
 impl Run {
-    pub(super) fn goes_on(&self) -> bool {
+    pub fn goes_on(&self) -> bool {
         self.done.load(Ordering::Relaxed) < self.objects && Instant::now() < self.end
     }
 
-    pub(super) fn did(&self, objects: u64) {
+    pub fn did(&self, objects: u64) {
         self.done.fetch_add(objects, Ordering::Relaxed);
         self.last.fetch_max(u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    pub(super) fn score(&self) -> Score {
+    pub fn score(&self) -> Score {
         let took = Duration::from_micros(self.last.load(Ordering::Relaxed));
         Score { objects: self.done.load(Ordering::Relaxed), took }
     }
 }
 
 impl Score {
-    pub(super) fn rate(&self) -> f64 {
+    pub fn rate(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "millions at most")]
         let objects = self.objects as f64;
         objects / self.took.as_secs_f64()
@@ -70,15 +70,15 @@ impl fmt::Display for Score {
 
 /// Several runs of one contestant.
 #[derive(Default)]
-pub(super) struct Rates(Vec<f64>);
+pub struct Rates(Vec<f64>);
 
 impl Rates {
-    pub(super) fn add(&mut self, score: Score) {
+    pub fn add(&mut self, score: Score) {
         self.0.push(score.rate());
         self.0.sort_by(f64::total_cmp);
     }
 
-    pub(super) fn median(&self) -> f64 {
+    pub fn median(&self) -> f64 {
         self.0[self.0.len() / 2]
     }
 }

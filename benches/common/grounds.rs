@@ -8,49 +8,57 @@ use copyhold::{
     config::{self, Config},
     domain::ReplicaName,
     queue::{self, Queue},
-    sandbox::postgres::{Cluster, Options},
+    sandbox::postgres::Cluster,
 };
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
 use tempfile::TempDir;
 
-use super::common::{machine, stores::Stores};
+use super::{machine, stage::Disk, stores::Stores};
 
 /// Connections of every contest.
-pub(super) const CONNECTIONS: u32 = 8;
+pub const CONNECTIONS: u32 = 8;
 
 /// A durable PostgreSQL, in which each contest gets a fresh copy of a table that was made once.
-pub(super) struct Grounds {
+pub struct Grounds {
     cluster: Cluster,
     copies: AtomicUsize,
 }
 
 /// A database of its own. Dropped with [`Grounds::clear`].
-pub(super) struct Ground {
-    pub(super) name: String,
-    pub(super) url: String,
-    pub(super) pool: PgPool,
+pub struct Ground {
+    pub name: String,
+    pub url: String,
+    pub pool: PgPool,
 }
 
 impl Grounds {
-    pub(super) async fn begin() -> anyhow::Result<Self> {
+    pub async fn begin() -> anyhow::Result<Self> {
+        Self::begin_on(Disk::Plain).await
+    }
+
+    pub async fn begin_on(disk: Disk) -> anyhow::Result<Self> {
         // Memory for the tables that are measured, and no checkpoint in the middle of half a minute.
         let settings = [("shared_buffers", "1GB"), ("max_wal_size", "4GB")];
-        let options = settings.iter().fold(Options::default(), |options, (name, value)| options.with(name, value));
+        let options = settings.iter().fold(disk.options(), |options, (name, value)| options.with(name, value));
         let cluster = Cluster::start(options).await?;
         let folder = cluster.folder().parent().context("a folder for temporary files")?.to_owned();
         let rate = tokio::task::spawn_blocking(move || machine::fdatasyncs_per_second(&folder)).await??;
-        println!("-- {}; {rate:.0} fdatasyncs/s; fsync on, synchronous_commit on, {settings:?}", machine::load());
+        println!(
+            "-- {}; {} disk, {rate:.0} fdatasyncs/s; fsync on, synchronous_commit on, {settings:?}",
+            machine::load(),
+            disk.name()
+        );
         Ok(Self { cluster, copies: AtomicUsize::new(0) })
     }
 
     /// An empty database.
-    pub(super) async fn make(&self, name: &str) -> anyhow::Result<Ground> {
+    pub async fn make(&self, name: &str) -> anyhow::Result<Ground> {
         self.cluster.create_database(name, None).await?;
         self.ground(name.to_owned())
     }
 
     /// A copy of one to which nobody is connected.
-    pub(super) async fn copy(&self, template: &str) -> anyhow::Result<Ground> {
+    pub async fn copy(&self, template: &str) -> anyhow::Result<Ground> {
         let name = format!("{template}_{}", self.copies.fetch_add(1, Ordering::Relaxed));
         self.cluster.create_database(&name, Some(template)).await?;
         let ground = self.ground(name)?;
@@ -60,7 +68,7 @@ impl Grounds {
     }
 
     /// One that is there.
-    pub(super) fn open(&self, name: &str) -> anyhow::Result<Ground> {
+    pub fn open(&self, name: &str) -> anyhow::Result<Ground> {
         self.ground(name.to_owned())
     }
 
@@ -70,17 +78,17 @@ impl Grounds {
         Ok(Ground { name, url, pool })
     }
 
-    pub(super) async fn clear(&self, ground: Ground) -> anyhow::Result<()> {
+    pub async fn clear(&self, ground: Ground) -> anyhow::Result<()> {
         ground.pool.close().await;
         Ok(self.cluster.drop_database(&ground.name).await?)
     }
 
     /// Drops one that copies were made of.
-    pub(super) async fn forget(&self, template: &str) -> anyhow::Result<()> {
+    pub async fn forget(&self, template: &str) -> anyhow::Result<()> {
         Ok(self.cluster.drop_database(template).await?)
     }
 
-    pub(super) async fn end(self) -> anyhow::Result<()> {
+    pub async fn end(self) -> anyhow::Result<()> {
         println!("-- at the end: {}", machine::load());
         Ok(self.cluster.stop().await?)
     }
@@ -88,23 +96,23 @@ impl Grounds {
 
 impl Ground {
     /// Runs statements as they are.
-    pub(super) async fn execute(&self, statements: impl Into<String>) -> anyhow::Result<()> {
+    pub async fn execute(&self, statements: impl Into<String>) -> anyhow::Result<()> {
         sqlx::raw_sql(AssertSqlSafe(statements.into())).execute(&self.pool).await?;
         Ok(())
     }
 
     /// One more connection, with the settings that hold by now.
-    pub(super) async fn connect(&self) -> anyhow::Result<PgConnection> {
+    pub async fn connect(&self) -> anyhow::Result<PgConnection> {
         Ok(PgConnection::connect(&self.url).await?)
     }
 
     /// A query's only value.
-    pub(super) async fn count(&self, query: &'static str) -> anyhow::Result<i64> {
+    pub async fn count(&self, query: &'static str) -> anyhow::Result<i64> {
         Ok(sqlx::query_scalar(query).fetch_one(&self.pool).await?)
     }
 
     /// A folder with the configuration of a daemon that works here.
-    pub(super) fn configured(&self, stores: &Stores) -> anyhow::Result<(TempDir, Config)> {
+    pub fn configured(&self, stores: &Stores) -> anyhow::Result<(TempDir, Config)> {
         let folder = TempDir::new()?;
         let path = folder.path().join("copyhold.toml");
         fs::write(&path, stores.configuration(&self.url, "")?)?;
@@ -114,7 +122,7 @@ impl Ground {
 
     /// Our tables, and in them `rows` objects, of which those are missing at both targets for which the expression of
     /// `i` holds, which counts from 1. Its keys are what `key` makes of `i`. All of it was registered an hour ago.
-    pub(super) async fn fill(&self, stores: &Stores, rows: u32, key: &str, missing: &str) -> anyhow::Result<()> {
+    pub async fn fill(&self, stores: &Stores, rows: u32, key: &str, missing: &str) -> anyhow::Result<()> {
         let (_folder, config) = self.configured(stores)?;
         queue::migrate(&config).await?;
         // Indexes are built faster than they are kept.
@@ -135,7 +143,7 @@ impl Ground {
     }
 
     /// The queue as a daemon sees it.
-    pub(super) fn queue(&self, config: &Config) -> anyhow::Result<(Queue, ReplicaName)> {
+    pub fn queue(&self, config: &Config) -> anyhow::Result<(Queue, ReplicaName)> {
         let names = config.replicas.iter().map(|r| r.name.clone()).collect();
         Ok((Queue::new(self.pool.clone(), config.database.schema.clone(), names), ReplicaName::new("wasabi")?))
     }

@@ -1,0 +1,343 @@
+//! What is written to the log, by which change, and what stands in it.
+
+use std::time::Duration;
+
+use copyhold::{
+    domain::{
+        Blocks, Class, Content, ContentHash, EventKind, EventKinds, Failure, Lease, Next, Outcome, ReplicaName,
+        Verified,
+    },
+    queue::{Answer, Probed, Queue, Refuted, Report, TakeBack, Unregistered},
+};
+use serde_json::{Value, json};
+
+use crate::world::{Begin, World, key, replica};
+
+const PROVEN: Outcome = Outcome::Recorded(Verified::Compared);
+
+/// All events in their order.
+async fn events(world: &World) -> Vec<Value> {
+    let all = world.value("SELECT coalesce(json_agg(event_data ORDER BY id), '[]') FROM copyhold.log").await;
+    serde_json::from_str(&all.unwrap()).unwrap()
+}
+
+/// Those of one kind, without the members that no test can foretell.
+async fn of(world: &World, kind: EventKind) -> Vec<Value> {
+    let mut found = events(world).await;
+    found.retain(|event| event["kind"] == kind.as_str());
+    found
+}
+
+fn why(class: Class) -> Failure {
+    Failure::new(class, "it rained")
+}
+
+fn failed(next: Next) -> Outcome {
+    Outcome::Failed { next, why: why(Class::Transient) }
+}
+
+const LATER: Next = Next::After { delay: Duration::from_secs(100), counted: true };
+
+/// Registers and claims one object.
+async fn leased(world: &World, name: &str) -> Lease {
+    world.insert(name).await;
+    let daemon = world.enlist(60).await;
+    world.claim(&daemon, "wasabi", 1).await.remove(0)
+}
+
+async fn write(
+    queue: &Queue,
+    lease: &Lease,
+    outcomes: impl IntoIterator<Item = (ReplicaName, Outcome)>,
+    release: bool,
+) -> Answer {
+    let report = Report {
+        key: lease.key.clone(),
+        generation: lease.generation,
+        fence: lease.fence,
+        content: Some(Content { size_bytes: 3, hash: ContentHash(0xab) }),
+        outcomes: outcomes.into_iter().collect(),
+        release,
+        settle: None,
+    };
+    queue.complete(&[report]).await.unwrap()[0].2
+}
+
+#[tokio::test]
+async fn copies_recorded_together_are_one_event_that_says_whether_the_object_is_complete() {
+    let world = World::new().await;
+    let lease = leased(&world, "photo").await;
+    let queue = world.queue();
+    write(&queue, &lease, [(replica("wasabi"), PROVEN)], false).await;
+    write(&queue, &lease, [(replica("scw"), PROVEN)], true).await;
+    let row = "SELECT json_build_object('g', generation, 'at', created_at) FROM copyhold.object_copies";
+    let row: Value = serde_json::from_str(&world.value(row).await.unwrap()).unwrap();
+    let mut first = json!({
+        "kind": "object.copied", "object_key": "photo", "generation": row["g"], "replicas": ["wasabi"],
+        "complete": false, "size_bytes": 3, "content_hash": "00000000000000ab", "registered_at": row["at"],
+    });
+    let mut both = vec![first.clone()];
+    // When it was registered is told once.
+    first.as_object_mut().unwrap().remove("registered_at");
+    first["replicas"] = json!(["scw"]);
+    first["complete"] = json!(true);
+    both.push(first);
+    assert_eq!(of(&world, EventKind::ObjectCopied).await, both);
+}
+
+#[tokio::test]
+async fn a_completion_tells_its_failures_apart_from_its_copies() {
+    let world = World::new().await;
+    let lease = leased(&world, "photo").await;
+    let queue = world.queue();
+    let outcomes = [(replica("wasabi"), failed(Next::Parked)), (replica("scw"), failed(LATER))];
+    write(&queue, &lease, outcomes, true).await;
+    let found = events(&world).await;
+    let [.., parked, failed] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!((&parked["kind"], &parked["replica"]), (&json!("copy.parked"), &json!("wasabi")));
+    assert_eq!((&parked["class"], &parked["message"]), (&json!("transient"), &json!("it rained")));
+    assert_eq!(parked["due_at"], Value::Null);
+    assert_eq!((&failed["kind"], &failed["replica"]), (&json!("copy.failed"), &json!("scw")));
+    assert_eq!(failed["due_at"].to_string(), world.value("SELECT due_scw FROM copyhold.object_copies").await.unwrap());
+    assert!(failed["registered_at"].is_number());
+}
+
+#[tokio::test]
+async fn when_an_object_was_registered_travels_with_the_first_that_is_heard_of_each_generation() {
+    let world = World::new().await;
+    let queue = world.queue();
+    let mut lease = leased(&world, "photo").await;
+    let daemon = world.enlist(60).await;
+    write(&queue, &lease, [(replica("wasabi"), failed(Next::After { delay: Duration::ZERO, counted: true }))], true)
+        .await;
+    lease = world.claim(&daemon, "wasabi", 1).await.remove(0);
+    write(&queue, &lease, [(replica("wasabi"), PROVEN), (replica("scw"), PROVEN)], true).await;
+    world.sql("SELECT copyhold.register($1)", "photo").await;
+    lease = world.claim(&daemon, "wasabi", 1).await.remove(0);
+    write(&queue, &lease, [(replica("wasabi"), PROVEN), (replica("scw"), PROVEN)], true).await;
+    let told: Vec<_> = events(&world)
+        .await
+        .iter()
+        .filter(|event| event.get("object_key").is_some())
+        .map(|event| (event["kind"].as_str().unwrap().to_owned(), event.get("registered_at").is_some()))
+        .collect();
+    let told: Vec<_> = told.iter().map(|(kind, first)| (kind.as_str(), *first)).collect();
+    assert_eq!(told, [("copy.failed", true), ("object.copied", false), ("object.copied", true)]);
+}
+
+#[tokio::test]
+async fn an_object_is_not_complete_while_a_replica_lacks_it_that_this_daemon_does_not_know() {
+    let world = World::new().await;
+    let lease = leased(&world, "photo").await;
+    let known = vec![replica("b2"), replica("wasabi")];
+    let queue = Queue::new(world.pool.clone(), world.config.database.schema.clone(), known);
+    write(&queue, &lease, [(replica("wasabi"), PROVEN)], true).await;
+    assert_eq!(of(&world, EventKind::ObjectCopied).await[0]["complete"], json!(false));
+}
+
+#[tokio::test]
+async fn what_is_not_recorded_is_not_told() {
+    let world = World::new().await;
+    let lease = leased(&world, "photo").await;
+    world.execute("UPDATE copyhold.object_copies SET lease = 5").await;
+    assert_eq!(write(&world.queue(), &lease, [(replica("wasabi"), PROVEN)], true).await, Answer::Changed);
+    assert!(of(&world, EventKind::ObjectCopied).await.is_empty());
+}
+
+#[tokio::test]
+async fn only_the_kinds_that_are_asked_for_are_written() {
+    let world = World::new().await;
+    let lease = leased(&world, "photo").await;
+    let queue = |kinds: &str| {
+        let (schema, replicas) = (world.config.database.schema.clone(), world.queue().replicas().to_vec());
+        Queue::telling(world.pool.clone(), schema, replicas, kinds.parse::<EventKinds>().unwrap())
+    };
+    world.execute("TRUNCATE copyhold.log").await;
+    write(&queue("none"), &lease, [(replica("wasabi"), failed(LATER))], false).await;
+    write(&queue("copy.parked"), &lease, [(replica("wasabi"), failed(LATER))], false).await;
+    assert_eq!(events(&world).await, Vec::<Value>::new());
+    write(&queue("copy.parked"), &lease, [(replica("wasabi"), failed(Next::Parked)), (replica("scw"), PROVEN)], true)
+        .await;
+    assert_eq!(events(&world).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_copy_on_record_that_is_not_there_is_told() {
+    let world = World::new().await;
+    let lease = leased(&world, "photo").await;
+    let queue = world.queue();
+    let gone = Outcome::Cleared { next: LATER, why: why(Class::Gone) };
+    write(&queue, &lease, [(replica("b2"), gone), (replica("wasabi"), PROVEN)], true).await;
+    let at = world.value("SELECT wasabi FROM copyhold.object_copies").await.unwrap().parse().unwrap();
+    let refuted = Refuted { replica: replica("wasabi"), recorded_at: at, park: true, why: why(Class::Corrupt) };
+    let what =
+        TakeBack { key: key("photo"), generation: lease.generation, refuted: vec![refuted], park_the_rest: true };
+    assert_eq!(queue.take_back(&what).await.unwrap(), Answer::Recorded);
+    let told = |event: &Value| format!("{} {} {}", event["replica"], event["class"], event["due_at"].is_null());
+    let lost: Vec<_> = of(&world, EventKind::CopyLost).await.iter().map(told).collect();
+    assert_eq!(lost, [r#""b2" "gone" false"#, r#""wasabi" "corrupt" true"#]);
+    let mut parked: Vec<_> = of(&world, EventKind::CopyParked).await.iter().map(told).collect();
+    parked.sort();
+    assert_eq!(parked, [r#""b2" "corrupt" true"#, r#""scw" "corrupt" true"#]);
+}
+
+#[tokio::test]
+async fn a_content_that_nobody_registered_is_told_with_what_it_replaces() {
+    let world = World::new().await;
+    let lease = leased(&world, "photo").await;
+    let with = Unregistered {
+        from: replica("b2"),
+        content: Content { size_bytes: 9, hash: ContentHash(u64::MAX) },
+        in_a_row: 2,
+        park: false,
+        message: "it was changed".into(),
+    };
+    assert_eq!(world.queue().begin_generation(&lease, &with).await.unwrap(), Answer::Recorded);
+    let told = json!({
+        "kind": "object.changed", "object_key": "photo", "replica": "b2", "size_bytes": 9,
+        "content_hash": "ffffffffffffffff", "replaces": lease.generation.0, "in_a_row": 2, "parked": false,
+        "message": "it was changed",
+    });
+    assert_eq!(of(&world, EventKind::ObjectChanged).await, [told]);
+}
+
+#[tokio::test]
+async fn leases_that_are_swept_and_those_that_are_lost_are_told_by_who_finds_out() {
+    let world = World::new().await;
+    let lease = leased(&world, "photo").await;
+    let (queue, holder) = (world.queue(), lease.fence.0 >> 40);
+    queue.tell_lost(&lease.key, lease.fence).await.unwrap();
+    assert!(of(&world, EventKind::LeaseLost).await.is_empty(), "it is ours");
+    world.execute("UPDATE copyhold.object_copies SET lock = 1").await;
+    queue.reclaim(Duration::from_secs(1)).await.unwrap();
+    queue.tell_lost(&lease.key, lease.fence).await.unwrap();
+    let swept = json!({
+        "kind": "lease.swept", "object_key": "photo", "generation": lease.generation.0, "daemon": holder, "times": 1
+    });
+    assert_eq!(of(&world, EventKind::LeaseSwept).await, [swept]);
+    let lost = json!({"kind": "lease.lost", "object_key": "photo", "daemon": holder});
+    assert_eq!(of(&world, EventKind::LeaseLost).await, [lost]);
+}
+
+#[tokio::test]
+async fn what_happens_to_a_replica_is_told_once() {
+    let world = World::with(Begin::Empty, "").await;
+    assert!(world.run(&["migrate"]).await.status.success());
+    assert!(world.run(&["migrate"]).await.status.success());
+    let queue = world.queue();
+    let scw = replica("scw");
+    queue.pause(&scw, None, Some("the bill")).await.unwrap();
+    queue.resume(&scw).await.unwrap();
+    queue.resume(&scw).await.unwrap();
+    assert!(queue.open_breaker(&scw, Blocks::All, Class::Transient, "no answer").await.unwrap());
+    assert!(!queue.open_breaker(&scw, Blocks::All, Class::Transient, "no answer").await.unwrap());
+    let row = queue.replica_rows().await.unwrap().into_iter().find(|row| row.name == scw).unwrap();
+    let breaker = row.breaker.unwrap();
+    assert!(queue.end_probe(&scw, &breaker, Probed::Sick).await.unwrap());
+    assert!(queue.end_probe(&scw, &breaker, Probed::Well).await.unwrap());
+    let added = |name| json!({"kind": "replica.added", "replica": name});
+    let told = [
+        added("b2"),
+        added("scw"),
+        added("wasabi"),
+        json!({"kind": "replica.paused", "replica": "scw", "until": null, "because": "the bill"}),
+        json!({"kind": "replica.resumed", "replica": "scw"}),
+        json!({
+            "kind": "replica.breaker_opened", "replica": "scw", "blocks": "all", "class": "transient", "message": "no answer"
+        }),
+        json!({"kind": "replica.breaker_closed", "replica": "scw", "opened_at": breaker.opened_at}),
+    ];
+    assert_eq!(events(&world).await, told);
+}
+
+#[tokio::test]
+async fn daemons_tell_that_they_come_and_go_and_the_others_tell_who_went_without_a_word() {
+    let world = World::new().await;
+    let queue = world.queue();
+    let dead = world.enlist(1).await;
+    world.execute("UPDATE copyhold.daemons SET alive_until = 1").await;
+    let daemon = world.enlist(60).await;
+    queue.stay(&daemon).await.unwrap();
+    queue.leave(daemon.id).await.unwrap();
+    let told: Vec<_> = events(&world)
+        .await
+        .iter()
+        .filter(|event| event["kind"].as_str().unwrap().starts_with("daemon."))
+        .map(|event| (event["kind"].to_string(), event["daemon"].as_i64().unwrap(), event.get("clean").cloned()))
+        .collect();
+    let [dead, living] = [dead, daemon].map(|daemon| i64::from(daemon.id.number()));
+    let told_of = |kind: &str, id, clean| (format!("\"{kind}\""), id, clean);
+    assert_eq!(
+        told,
+        [
+            told_of("daemon.started", dead, None),
+            told_of("daemon.stopped", dead, Some(json!(false))),
+            told_of("daemon.started", living, None),
+            told_of("daemon.stopped", living, Some(json!(true))),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_an_operator_parks_is_told_with_the_reason() {
+    let world = World::new().await;
+    world.insert("photo").await;
+    assert!(world.run(&["park", "photo", "--because", "too big"]).await.status.success());
+    let parked = of(&world, EventKind::CopyParked).await;
+    let replicas: Vec<_> = parked.iter().map(|event| event["replica"].as_str().unwrap()).collect();
+    assert_eq!(replicas, ["scw", "wasabi"]);
+    assert_eq!((&parked[0]["class"], &parked[0]["message"]), (&json!("parked"), &json!("too big")));
+}
+
+#[tokio::test]
+async fn a_daemon_tells_of_an_object_once_when_all_its_copies_are_made_together() {
+    let world = World::new().await;
+    let _daemon = world.daemon().await;
+    world.upload("photo", "bytes").await;
+    world.until_copied("photo").await;
+    let copied = of(&world, EventKind::ObjectCopied).await;
+    let complete: Vec<_> = copied.iter().map(|event| &event["complete"]).collect();
+    assert_eq!(complete.last(), Some(&&json!(true)), "{copied:?}");
+    let mut replicas: Vec<_> = copied.iter().flat_map(|event| event["replicas"].as_array().unwrap()).collect();
+    replicas.sort_by_key(ToString::to_string);
+    // The source is proven by the reading of it.
+    assert_eq!(replicas, [&json!("scw"), &json!("wasabi")], "{copied:?}");
+}
+
+/// Whoever holds the log's lock for long, which no program of ours does, must not hold up the application's rows.
+#[tokio::test]
+async fn a_completion_that_cannot_append_lets_go_of_its_rows_and_is_written_later() {
+    let world = World::new().await;
+    let lease = leased(&world, "photo").await;
+    let mut stuck = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT copyhold.append_log(ARRAY['{}']::jsonb[])").execute(&mut *stuck).await.unwrap();
+    let report = Report {
+        key: lease.key.clone(),
+        generation: lease.generation,
+        fence: lease.fence,
+        content: None,
+        outcomes: vec![(replica("wasabi"), PROVEN)],
+        release: true,
+        settle: None,
+    };
+    let refused = world.queue().complete(std::slice::from_ref(&report)).await.unwrap_err();
+    assert!(refused.is_contended(), "{refused}");
+    // Nothing was written, and nobody holds the row.
+    let free = "SELECT wasabi IS NULL FROM copyhold.object_copies FOR UPDATE NOWAIT";
+    assert_eq!(world.value(&format!("WITH free AS ({free}) SELECT * FROM free")).await.as_deref(), Some("true"));
+    stuck.rollback().await.unwrap();
+    assert_eq!(world.queue().complete(&[report]).await.unwrap()[0].2, Answer::Recorded);
+    assert_eq!(of(&world, EventKind::ObjectCopied).await.len(), 1);
+}
+
+/// The month in which no sweeper ran.
+#[tokio::test]
+async fn whoever_appends_makes_the_partition_that_is_missing() {
+    let world = World::new().await;
+    let lease = leased(&world, "photo").await;
+    world
+        .execute("DROP TABLE copyhold.log_0, copyhold.log_1048576, copyhold.log_2097152; SELECT setval('copyhold.log_ids', 9999999)")
+        .await;
+    assert_eq!(write(&world.queue(), &lease, [(replica("wasabi"), PROVEN)], true).await, Answer::Recorded);
+    assert_eq!(of(&world, EventKind::ObjectCopied).await.len(), 1);
+}
