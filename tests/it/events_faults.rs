@@ -14,7 +14,7 @@ use crate::{
     pooler::{Pooler, skipped},
     proxy::{Proxy, Way},
     wakeup::{LISTENING, Listening},
-    world::{DaemonProcess, World, cluster, eventually, printed, soon},
+    world::{Begin, DaemonProcess, World, cluster, eventually, printed, soon},
 };
 
 /// As a daemon's, but impatient.
@@ -123,7 +123,7 @@ async fn silence_is_noticed_in_a_stated_time_and_lasts_no_longer_than_its_cause(
 #[tokio::test]
 async fn a_slow_way_is_no_broken_one() {
     let (world, proxy) = behind_proxy().await;
-    proxy.set(Way::Slow(Duration::from_millis(150)));
+    proxy.set(Way::Slow(Duration::from_millis(40)));
     let mut listening = Listening::begin(&world, SHORT).await;
     listening.until_open().await;
     // It is probed several times meanwhile.
@@ -263,7 +263,7 @@ async fn a_pooler_that_is_replaced_by_the_server_itself_is_noticed_without_a_res
 /// Not one that follows ours, but a server that is recovering and will not end that, as one does.
 #[tokio::test]
 async fn a_read_replica_is_recognised_and_polled_beside() {
-    let mut standby = Cluster::start(Options::for_tests()).await.unwrap();
+    let mut standby = Cluster::start(Options::default()).await.unwrap();
     std::fs::write(standby.folder().join("data/standby.signal"), "").unwrap();
     standby.restart().await.unwrap();
     let mut world = World::new().await;
@@ -306,7 +306,7 @@ async fn a_program_whose_append_never_commits_delays_neither_copies_nor_events()
 /// Which nobody is told to do, nor may with the application's role.
 #[tokio::test]
 async fn a_program_that_holds_the_log_itself_holds_up_records_until_it_ends_and_none_is_lost() {
-    let world = World::new().await;
+    let world = World::with(Begin::Migrated, "[lease]\ntimeout = \"1m\"\n").await;
     let daemon = world.daemon().await;
     daemon.until_logged("Copying to scw").await;
     let mut stuck = world.pool.acquire().await.unwrap().detach();
