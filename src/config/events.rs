@@ -13,10 +13,12 @@ use super::{
 use crate::domain::{EventKind, EventKinds, UnknownKind};
 
 const DAY: Duration = Duration::from_hours(24);
+/// As durations are written: with a quarter of a day more than 365.
+const YEAR: Duration = Duration::from_hours(8766);
 
 pub(super) fn read(mut section: Section<'_>) -> Events {
     let kinds = section.get_with("kinds", |text: String| text.parse().map_err(unknown_kind));
-    let keep_for = section.get_with("keep_for", within(Duration::from_hours(1)..=3650 * DAY, duration_text));
+    let keep_for = section.get_with("keep_for", within(Duration::from_hours(1)..=10 * YEAR, duration_text));
     let keep_bytes = section.get_with("keep_bytes", within(ByteSize::mib(64)..=ByteSize::tib(16), size_text));
     let buffer = section.get_with("buffer", within(ByteSize::mib(1)..=ByteSize::gib(1), size_text));
     let readers = section.get_with("readers", within(1..=100_000, |readers: i64| readers.to_string()));

@@ -185,7 +185,7 @@ fn impossible_amounts_are_refused_with_the_bounds() {
         ("[lease]\ntimeout = \"2h\"", "14:11: lease.timeout is 2h, more than 1h", "3s to 1h"),
         ("[lease]\nheartbeat = \"0s\"", "14:13: lease.heartbeat is 0s, less than 100ms", "100ms to 1h"),
         ("[sweeper]\nevery = \"1ms\"", "14:9: sweeper.every is 1ms, less than 100ms", "100ms to 1h"),
-        ("[events]\nkeep_for = \"1m\"", "14:12: events.keep_for is 1m, less than 1h", "1h to 10years"),
+        ("[events]\nkeep_for = \"1m\"", "14:12: events.keep_for is 60s, less than 1h", "1h to 10years"),
         ("[events]\nbuffer = \"1B\"", "14:10: events.buffer is 1B, less than 1MiB", "1MiB to 1GiB"),
         ("[events]\nreaders = 0", "14:11: events.readers is 0, less than 1", "1 to 100000"),
         ("[shutdown]\ngrace = \"2h\"", "14:9: shutdown.grace is 2h, more than 1h", "0s to 1h"),

@@ -156,7 +156,7 @@ fn the_configuration_shows_its_secrets_as_asterisks() {
 
     [events]
     kinds = "all"
-    keep_for = "7d"
+    keep_for = "7days"
     keep_bytes = "2GiB"
     buffer = "16MiB"
     readers = 2000
