@@ -1,11 +1,14 @@
 //! PgBouncer in transaction mode, as Debian has it.
 
+#![allow(dead_code, reason = "the benchmarks need less of it")]
+
 use std::{
     io::Write as _,
     net::{Ipv4Addr, TcpListener},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,8 +17,6 @@ use tokio::{
     net::TcpStream,
     process::{Child, Command},
 };
-
-use crate::world::eventually;
 
 /// A pooler before one server. Killed when dropped.
 pub struct Pooler {
@@ -52,8 +53,13 @@ impl Pooler {
         }
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let process = command.stderr(log).spawn().map_err(|error| error.to_string())?;
-        let answers = async || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok();
-        eventually("PgBouncer answers", answers).await;
+        let answers = async {
+            while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(30), answers).await;
+        in_time.map_err(|_| "it does not answer".to_owned())?;
         Ok(Self { port, process, folder })
     }
 
