@@ -3,9 +3,9 @@
 //!
 //! Modules in reading order; each may use those below it, none those above:
 //!
-//! `cli → {daemon, audit} → {http, worker, sweeper, listener} → {queue, copy, store} → domain`
+//! `cli → {daemon, audit} → {http, worker, sweeper, listener} → {queue, copy, store, events} → domain`
 //!
-//! `copy` uses `store`. `copy` does not know `queue`, `queue` does not know `store`.
+//! `copy` uses `store`, `events` uses `queue`. `copy` does not know `queue`, `queue` does not know `store`.
 
 pub mod audit;
 pub mod cli;
@@ -14,6 +14,7 @@ pub mod copy;
 pub mod daemon;
 pub mod domain;
 pub mod ears;
+pub mod events;
 pub mod herd;
 pub mod http;
 pub mod lifecycle;

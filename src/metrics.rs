@@ -85,6 +85,21 @@ fn describe_counters() {
         Unit::Count,
         "Partitions of the log dropped by this process."
     );
+    describe_counter!(
+        "copyhold_events_delivered_total",
+        Unit::Count,
+        "Events handed to readers, once for each of them."
+    );
+    describe_counter!(
+        "copyhold_event_page_queries_total",
+        Unit::Count,
+        "Pages of the event log read for readers that are behind what is held in memory."
+    );
+    describe_counter!(
+        "copyhold_event_readers_ended_total",
+        Unit::Count,
+        "Readers that could not go on from where they stood; by why: gone, ahead, other_log, away."
+    );
     describe_counter!("copyhold_database_errors_total", Unit::Count, "Statements that failed; by statement.");
 }
 
@@ -132,6 +147,8 @@ fn describe_gauges() {
         "Share of PostgreSQL's queue of notices that is taken, 0 to 1, as the listener saw it last."
     );
     describe_gauge!("copyhold_log_bytes", Unit::Bytes, "Size of the event log, its indexes included.");
+    describe_gauge!("copyhold_event_readers", Unit::Count, "Readers of the event log.");
+    describe_gauge!("copyhold_event_ring_bytes", Unit::Bytes, "The latest events, held in memory for readers.");
     describe_gauge!("copyhold_backlog_objects", Unit::Count, "Copies wanted and not recorded; by replica.");
     describe_gauge!(
         "copyhold_backlog_bytes",
@@ -282,4 +299,26 @@ pub(crate) fn log_partition_dropped() {
 #[expect(clippy::cast_precision_loss, reason = "gauges are doubles; bytes stay exact up to 2^53")]
 pub(crate) fn log_bytes(bytes: u64) {
     gauge!("copyhold_log_bytes").set(bytes as f64);
+}
+
+pub(crate) fn event_readers(readers: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "readers are counted in thousands")]
+    gauge!("copyhold_event_readers").set(readers as f64);
+}
+
+pub(crate) fn event_ring_bytes(bytes: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "a gibibyte at most")]
+    gauge!("copyhold_event_ring_bytes").set(bytes as f64);
+}
+
+pub(crate) fn event_page_query() {
+    counter!("copyhold_event_page_queries_total").increment(1);
+}
+
+pub(crate) fn events_delivered(events: usize) {
+    counter!("copyhold_events_delivered_total").increment(events as u64);
+}
+
+pub(crate) fn event_reader_ended(why: &'static str) {
+    counter!("copyhold_event_readers_ended_total", "why" => why).increment(1);
 }

@@ -61,9 +61,12 @@ pub(super) async fn play() -> anyhow::Result<()> {
     let from = Instant::now();
     proxy.set(Way::Hole);
     bars("hole-unnoticed", &load.since(from, UNTIL_NOTICED).await, UNNOTICED_MS);
-    let told = wakeup(&stage.pool).await?;
     bars("hole-noticed", &load.during(Duration::from_secs(45)).await, NOTICED_MS);
-    println!("the hole took {:.1} s; after 15 s the daemon's word was \"{told}\"", from.elapsed().as_secs_f64());
+    println!(
+        "the hole took {:.1} s; the daemon's word is \"{}\"",
+        from.elapsed().as_secs_f64(),
+        wakeup(&stage.pool).await?
+    );
     let from = Instant::now();
     proxy.set(Way::Pass);
     until_heard(&stage.pool).await?;

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     config::Config,
     domain::Blocks,
-    queue::{BreakerStatus, DaemonStatus, Status},
+    queue::{BreakerStatus, DaemonStatus, LogStatus, Status},
 };
 
 /// Older figures are counted anew if that is cheap: no daemon seems to do it.
@@ -74,6 +74,7 @@ fn text(config: &Config, status: &Status) -> String {
     if !status.failing.is_empty() {
         parts.push(format!("\nfailing\n{}", failing(status)));
     }
+    parts.push(log(&status.log));
     parts.push(if status.daemons.iter().any(|d| d.alive) {
         format!("\ndaemons\n{}", daemons(status))
     } else {
@@ -107,6 +108,26 @@ fn sick(replica: &str, breaker: &BreakerStatus) -> String {
         Untrusted(&breaker.class),
         Untrusted(&breaker.message)
     )
+}
+
+/// `events 1 to 205 in the log, the oldest from 3m 2s ago, 96 KiB; 7 more wait to be moved there, the oldest for 1s`
+fn log(log: &LogStatus) -> String {
+    let there = match log.first_id {
+        Some(first) => format!(
+            "events {first} to {} in the log, the oldest from {} ago, {}",
+            log.last_id,
+            age(log.oldest_age_seconds),
+            bytes(log.bytes)
+        ),
+        None => "no events in the log".to_owned(),
+    };
+    let most = if log.inbox >= 100_000 { "at least " } else { "" };
+    match log.inbox {
+        0 => there,
+        n => {
+            format!("{there}; {most}{n} wait to be moved there, the oldest for {}", age(log.inbox_oldest_age_seconds))
+        }
+    }
 }
 
 fn replicas(status: &Status) -> String {

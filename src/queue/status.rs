@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Difference, PARKED, Queue, QueueError, built, error::limited};
+use super::{Difference, LogStatus, PARKED, Queue, QueueError, built, error::limited};
 
 /// Below this size of the table its rows are counted, else estimated.
 const COUNTED_BELOW_BYTES: i64 = 64 << 20;
@@ -17,6 +17,7 @@ pub struct Status {
     pub replicas: Vec<ReplicaStatus>,
     pub daemons: Vec<DaemonStatus>,
     pub failing: Vec<FailingCopy>,
+    pub log: LogStatus,
     /// In what the living daemons differ.
     pub differences: Vec<Differing>,
 }
@@ -124,7 +125,8 @@ impl Queue {
         }
         let differences = self.differences().await?.into_iter().map(Differing::from).collect();
         let daemons = self.daemon_statuses().await?;
-        Ok(Status { objects, estimated: !counted, replicas, daemons, failing, differences })
+        let log = self.log_status().await?;
+        Ok(Status { objects, estimated: !counted, replicas, daemons, failing, log, differences })
     }
 
     /// The backlog as the table has it, per replica.

@@ -18,6 +18,7 @@ mod differences;
 mod durability;
 mod event_kinds;
 mod events_faults;
+mod events_follow;
 mod health;
 mod inbox;
 mod journal;

@@ -75,6 +75,13 @@ async fn the_daemons_role_is_all_that_a_daemon_needs() {
     queue.known_uploads(&photo, replica).await.unwrap();
     queue.forget_unserved_uploads().await.unwrap();
     assert_eq!(queue.end_uploads(&[upload]).await.unwrap(), [0_i64; 0]);
+    // How it reads the log, and finds that it is another one.
+    let head = queue.log_head().await.unwrap();
+    assert!(head.sure);
+    let part = queue.log_tail(head.mark.dropped_through, 10, 1).await.unwrap();
+    assert!(part.mark.last >= head.mark.last);
+    queue.log_page(0, 512, 1).await.unwrap();
+    assert!(queue.raise_log_incarnation(head.mark.incarnation).await.unwrap());
     // What verify takes back, and what it registers again.
     world.until_copied("photo").await;
     world.bucket("scw").damage("photo", 0);

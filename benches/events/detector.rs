@@ -1,0 +1,168 @@
+//! Writers with random sleeps before their commits, readers that come and go and fall behind, and whether each of these got
+//! every event once and in order.
+
+use std::{
+    ops::RangeInclusive,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::bail;
+use copyhold::{
+    domain::Cursor,
+    events::{Filter, Log, Next, Reader, Start},
+};
+use rand::RngExt as _;
+use sqlx::PgPool;
+use tokio::{sync::watch, task::JoinSet};
+
+/// What is played.
+#[derive(Debug, Clone)]
+pub struct Play {
+    pub writers: usize,
+    pub readers: usize,
+    /// At least so many.
+    pub events: i64,
+    /// In one transaction.
+    pub append: RangeInclusive<i64>,
+    /// In ms, between the append and its commit.
+    pub sleep: RangeInclusive<u64>,
+    /// Of a reader's batches, one in so many is followed by another connection, and one by a pause of up to `pause`.
+    pub leave: u32,
+    pub pause: Duration,
+}
+
+/// What came of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub events: i64,
+    /// Over all readers.
+    pub missed: i64,
+    pub twice_or_out_of_order: i64,
+    /// Readers that did not get the very events that are in the log, although their number is right.
+    pub wrong: usize,
+    pub reconnections: u64,
+}
+
+/// What a reader has got.
+#[derive(Debug, Default)]
+struct Got {
+    last: i64,
+    count: i64,
+    sum: i64,
+    out_of_order: i64,
+    reconnections: u64,
+}
+
+pub async fn play(pool: &PgPool, log: &Log, play: &Play) -> anyhow::Result<Found> {
+    let (target, end) = watch::channel(None);
+    let mut readers = JoinSet::new();
+    for _ in 0..play.readers {
+        readers.spawn(read(log.clone(), end.clone(), play.clone()));
+    }
+    let left = Arc::new(AtomicI64::new(play.events));
+    let mut writers = JoinSet::new();
+    for writer in 0..play.writers {
+        writers.spawn(write(pool.clone(), writer, Arc::clone(&left), play.clone()));
+    }
+    while let Some(written) = writers.join_next().await {
+        written??;
+    }
+    let all = "SELECT count(*), max(id), sum(id)::bigint FROM copyhold.log";
+    let (events, last, sum): (i64, i64, i64) = sqlx::query_as(all).fetch_one(pool).await?;
+    target.send_replace(Some(last));
+    let mut found = Found { events, ..Found::default() };
+    while let Some(got) = readers.join_next().await {
+        let got = got??;
+        found.missed += events - got.count;
+        found.twice_or_out_of_order += got.out_of_order;
+        found.wrong += usize::from(events == got.count && sum != got.sum);
+        found.reconnections += got.reconnections;
+    }
+    Ok(found)
+}
+
+async fn write(pool: PgPool, writer: usize, left: Arc<AtomicI64>, play: Play) -> anyhow::Result<()> {
+    let append = "SELECT copyhold.append_log(ARRAY(
+        SELECT jsonb_build_object('kind', 'door.opened', 'writer', $1, 'n', n) FROM generate_series(1, $2) n))";
+    loop {
+        let count = rand::rng().random_range(play.append.clone());
+        let mut transaction = pool.begin().await?;
+        let query = sqlx::query(append).bind(i64::try_from(writer)?).bind(count);
+        match query.execute(&mut *transaction).await {
+            Ok(_) => {}
+            // It has waited for the others for too long, and tries again, as a daemon does.
+            Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some("55P03") => {
+                transaction.rollback().await?;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let sleep = rand::rng().random_range(play.sleep.clone());
+        tokio::time::sleep(Duration::from_millis(sleep)).await;
+        transaction.commit().await?;
+        if left.fetch_sub(count, Ordering::Relaxed) <= count {
+            return Ok(());
+        }
+    }
+}
+
+async fn read(log: Log, mut end: watch::Receiver<Option<i64>>, play: Play) -> anyhow::Result<Got> {
+    let mut got = Got::default();
+    let mut cursor = Cursor::BEGINNING;
+    loop {
+        let mut reader = log.reader(Start::After(cursor), Filter::default())?;
+        let over = follow(&mut reader, &mut end, &play, &mut got).await?;
+        if over {
+            return Ok(got);
+        }
+        cursor = reader.cursor().unwrap_or(cursor);
+        drop(reader);
+        got.reconnections += 1;
+        pause(&play).await;
+    }
+}
+
+/// Until it leaves; or has got everything, which is `true`.
+async fn follow(
+    reader: &mut Reader,
+    end: &mut watch::Receiver<Option<i64>>,
+    play: &Play,
+    got: &mut Got,
+) -> anyhow::Result<bool> {
+    loop {
+        if end.borrow_and_update().is_some_and(|end| got.last >= end) {
+            return Ok(true);
+        }
+        let next = tokio::select! {
+            next = reader.next() => next,
+            _ = end.changed() => continue,
+        };
+        match next {
+            Next::Events(batch) => {
+                for id in batch.ids() {
+                    got.out_of_order += i64::from(id <= got.last);
+                    got.last = id;
+                    got.count += 1;
+                    got.sum += id;
+                }
+            }
+            Next::Quiet | Next::Bookmark(_) => continue,
+            Next::End(end) => bail!("a reader at {} ends: {end:?}", got.last),
+        }
+        if rand::rng().random_ratio(1, play.leave) {
+            return Ok(false);
+        }
+        if rand::rng().random_ratio(1, play.leave) {
+            pause(play).await;
+        }
+    }
+}
+
+async fn pause(play: &Play) {
+    let share = rand::rng().random_range(0.0..1.0);
+    tokio::time::sleep(play.pause.mul_f64(share)).await;
+}

@@ -1,0 +1,153 @@
+//! The event log as any number of readers see it: each event once, in order, from where they left off.
+//!
+//! One task per process, the tailer, reads what is new and keeps the latest of it in memory, framed once, the ring.
+//! Readers further behind read pages of the log, which all who want the same one share. How many readers there are
+//! does not change how many queries are made.
+//!
+//! Owns nothing in the database; the log is read through [`Queue`]. Never waits for a reader: each takes what it wants
+//! when it wants it, and a slow one only falls behind.
+
+mod batch;
+mod chunk;
+mod filter;
+mod pages;
+mod reader;
+mod ring;
+mod sight;
+mod tailer;
+
+use std::{
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+
+pub use crate::domain::{Cursor, Epoch, InvalidCursor};
+pub use batch::Batch;
+pub use filter::Filter;
+pub use reader::{End, Next, Reader, Start};
+pub use tailer::Tailer;
+
+use crate::{
+    config::{Config, Wakeup},
+    metrics,
+    queue::Queue,
+    wake::Wake,
+};
+use pages::Pages;
+use ring::Ring;
+use sight::Sight;
+
+/// What the operator decides about reading.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Of the latest events, held in memory at most.
+    pub buffer_bytes: usize,
+    /// At the same time at most.
+    pub readers: usize,
+    /// How often the log is looked at, without any notice, while there are readers.
+    pub poll: Duration,
+}
+
+impl Settings {
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            buffer_bytes: usize::try_from(config.events.buffer_bytes).unwrap_or(usize::MAX),
+            readers: config.events.readers.min(Semaphore::MAX_PERMITS),
+            poll: match config.database.wakeup {
+                Wakeup::Notify => Duration::from_secs(5),
+                Wakeup::Poll => Duration::from_secs(1),
+            },
+        }
+    }
+}
+
+/// The log, for whoever hands it to readers. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Log(Arc<Shared>);
+
+/// What tailer and readers have in common.
+#[derive(Debug)]
+struct Shared {
+    queue: Queue,
+    /// Locked for as long as it takes to push or to clone a few pointers, never across an await.
+    ring: RwLock<Ring>,
+    /// What the tailer has seen last; `None`: nobody looks. A watch cannot lose the last value.
+    sights: watch::Sender<Option<Sight>>,
+    pages: Pages,
+    permits: Arc<Semaphore>,
+    readers: watch::Sender<usize>,
+    /// A reader has reason to think that this is not the log it was.
+    doubt: Notify,
+}
+
+/// Why there is no reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("as many readers as events.readers allows are there already")]
+pub struct TooMany;
+
+/// Figures of one log in one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figures {
+    pub readers: usize,
+    pub ring_bytes: usize,
+    /// Pages that were read from the database so far.
+    pub page_queries: u64,
+}
+
+/// The log, and the task that must run for it. `wake` hears of what is appended.
+#[must_use]
+pub fn open(queue: Queue, settings: Settings, wake: Wake) -> (Log, Tailer) {
+    let shared = Arc::new(Shared {
+        pages: Pages::new(queue.clone()),
+        queue,
+        ring: RwLock::new(Ring::new(settings.buffer_bytes)),
+        sights: watch::Sender::new(None),
+        permits: Arc::new(Semaphore::new(settings.readers)),
+        readers: watch::Sender::new(0),
+        doubt: Notify::new(),
+    });
+    (Log(Arc::clone(&shared)), Tailer::new(shared, settings.poll, wake))
+}
+
+impl Log {
+    /// One more reader. It costs nothing until [`Reader::next`] is called, and its place until it is dropped.
+    pub fn reader(&self, start: Start, filter: Filter) -> Result<Reader, TooMany> {
+        let place = Place::take(&self.0)?;
+        Ok(Reader::new(place, start, filter))
+    }
+
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        Figures {
+            readers: *self.0.readers.borrow(),
+            ring_bytes: self.0.ring.read().expect("nothing panics under it").bytes(),
+            page_queries: self.0.pages.queries(),
+        }
+    }
+}
+
+/// A reader's place among those that are allowed.
+#[derive(Debug)]
+struct Place {
+    log: Arc<Shared>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    fn take(log: &Arc<Shared>) -> Result<Self, TooMany> {
+        let permit = Arc::clone(&log.permits).try_acquire_owned().map_err(|_| TooMany)?;
+        log.readers.send_modify(|readers| *readers += 1);
+        metrics::event_readers(*log.readers.borrow());
+        Ok(Self { log: Arc::clone(log), _permit: permit })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.log.readers.send_modify(|readers| *readers -= 1);
+        metrics::event_readers(*self.log.readers.borrow());
+    }
+}

@@ -1,0 +1,283 @@
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+use super::{Place, batch::Batch, chunk::Chunk, filter::Filter, ring::Look, sight::Sight};
+use crate::{
+    domain::{Cursor, Epoch},
+    metrics,
+};
+
+/// About what is handed out at once.
+const BATCH_BYTES: usize = 256 << 10;
+/// Without anything to send: proxies close what says nothing for a minute.
+const QUIET: Duration = Duration::from_secs(15);
+/// After this time, or so many events that did not pass, a reader is told how far it has come.
+const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
+const BOOKMARK_AFTER: usize = 4096;
+/// For an id that is to come, and for a log that this process has not noticed yet to be another one.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// For a first look at the log.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
+/// Where a reader begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Behind an event that it has seen.
+    After(Cursor),
+    /// With the first event that is left.
+    Earliest,
+    /// With what is appended from now on.
+    Now,
+}
+
+/// One reader's way through the log.
+#[derive(Debug)]
+pub struct Reader {
+    place: Place,
+    sights: watch::Receiver<Option<Sight>>,
+    start: Start,
+    filter: Filter,
+    /// `None`: not before the log was seen is it known where it begins.
+    at: Option<At>,
+    /// What the client knows of where it stands.
+    told: Option<i64>,
+    told_at: Instant,
+    /// Events since then that did not pass.
+    passed: usize,
+    said_at: Instant,
+}
+
+/// Up to where a reader has seen a log.
+#[derive(Debug, Clone, Copy)]
+struct At {
+    epoch: Epoch,
+    id: i64,
+}
+
+/// What a reader is to send next.
+#[derive(Debug)]
+pub enum Next {
+    Events(Batch),
+    /// Nothing, for a while: say that the connection lives.
+    Quiet,
+    /// How far it has come although nothing passed, or where it begins: the client should come back with this.
+    Bookmark(Cursor),
+    /// There will be nothing more; ask no further.
+    End(End),
+}
+
+/// Why a reader cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// What came next has been dropped from the log. Nothing that is left comes before `earliest`.
+    Gone { earliest: Cursor },
+    /// The log does not reach as far as the reader says that it has read: it has read another one.
+    Ahead { head: Cursor },
+    /// It has read another log: this is `epoch`'s.
+    OtherLog { epoch: Epoch },
+    /// The database does not answer: come back later.
+    Away,
+}
+
+/// What a look has shown.
+enum Seen {
+    Next(Next),
+    /// Nothing new.
+    Nothing,
+    /// It is further behind than the ring reaches.
+    Behind(Sight),
+}
+
+impl Reader {
+    pub(super) fn new(place: Place, start: Start, filter: Filter) -> Self {
+        let told = match start {
+            Start::After(Cursor { id, epoch: Some(_) }) => Some(id),
+            Start::After(_) | Start::Earliest | Start::Now => None,
+        };
+        let now = Instant::now();
+        let sights = place.log.sights.subscribe();
+        Self { place, sights, start, filter, at: None, told, told_at: now, passed: 0, said_at: now }
+    }
+
+    /// Finds out whether it can begin, and where, before anything is promised to anybody. Takes up to a few seconds
+    /// where the log does not answer, or is not the one that the reader has read. May be dropped while it waits.
+    pub async fn begin(&mut self) -> Result<Cursor, End> {
+        let asked = Instant::now();
+        loop {
+            // Before looking, or what happens between look and wait is lost.
+            let sight = *self.sights.borrow_and_update();
+            let (patience, end) = match sight.map(|sight| self.enter(sight)) {
+                Some(Ok(cursor)) => return Ok(cursor),
+                Some(Err(end @ End::Gone { .. })) => return Err(ended(end)),
+                Some(Err(end)) => {
+                    self.place.log.doubt.notify_one();
+                    (PATIENCE, end)
+                }
+                None => (FIRST_LOOK, End::Away),
+            };
+            if timeout_at(asked + patience, self.sights.changed()).await.is_err() {
+                return Err(ended(end));
+            }
+        }
+    }
+
+    /// What comes next. May be dropped while it waits, without loss.
+    pub async fn next(&mut self) -> Next {
+        if let Err(end) = self.begin().await {
+            return Next::End(end);
+        }
+        loop {
+            // Before looking, as above.
+            let sight = *self.sights.borrow_and_update();
+            let seen = match self.look(sight) {
+                Seen::Behind(sight) => self.page(sight).await,
+                seen => seen,
+            };
+            if let Seen::Next(next) = seen {
+                return self.said(next);
+            }
+            if let Some(bookmark) = self.bookmark() {
+                return self.said(Next::Bookmark(bookmark));
+            }
+            if let Seen::Behind(_) = seen {
+                tokio::task::yield_now().await;
+            } else if timeout_at(self.said_at + QUIET, self.sights.changed()).await.is_err() {
+                return self.said(Next::Quiet);
+            }
+        }
+    }
+
+    /// Where it stands; `None` before it has begun.
+    #[must_use]
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.at.map(|At { epoch, id }| Cursor::new(id, epoch))
+    }
+
+    fn enter(&mut self, sight: Sight) -> Result<Cursor, End> {
+        if let Some(cursor) = self.cursor() {
+            return Ok(cursor);
+        }
+        let Sight { epoch, head, dropped_through, .. } = sight;
+        let id = match self.start {
+            Start::Now => head,
+            Start::Earliest => dropped_through,
+            Start::After(Cursor { epoch: Some(other), .. }) if other != epoch => return Err(End::OtherLog { epoch }),
+            Start::After(Cursor { id, .. }) if id > head => return Err(End::Ahead { head: sight.head() }),
+            Start::After(Cursor { id, .. }) => id,
+        };
+        if id < dropped_through && matches!(self.ring(epoch, id), Look::Before) {
+            return Err(End::Gone { earliest: sight.earliest() });
+        }
+        self.at = Some(At { epoch, id });
+        Ok(Cursor::new(id, epoch))
+    }
+
+    /// Looks into the ring.
+    fn look(&mut self, sight: Option<Sight>) -> Seen {
+        // Without a sight it is being looked for; without a place, `begin` has not ended.
+        let (Some(sight), Some(At { epoch, mut id })) = (sight, self.at) else {
+            return Seen::Nothing;
+        };
+        if epoch != sight.epoch {
+            return Seen::Next(Next::End(End::OtherLog { epoch: sight.epoch }));
+        }
+        loop {
+            match self.ring(epoch, id) {
+                Look::UpToDate | Look::Other => return Seen::Nothing,
+                Look::Before => return Seen::Behind(sight),
+                Look::Found { chunks, through } => {
+                    if let Some(batch) = self.pass(chunks, At { epoch, id }, through) {
+                        return Seen::Next(Next::Events(batch));
+                    }
+                    id = through;
+                }
+            }
+        }
+    }
+
+    /// Looks into the log behind the ring.
+    async fn page(&mut self, sight: Sight) -> Seen {
+        let Some(at) = self.at else { return Seen::Nothing };
+        if at.id < sight.dropped_through {
+            return Seen::Next(Next::End(End::Gone { earliest: sight.earliest() }));
+        }
+        let read = self.place.log.pages.behind(at.id, sight).await;
+        let Some(page) = read.get().and_then(Option::as_ref) else {
+            // Or it is not the log that it was: the tailer finds out.
+            self.place.log.doubt.notify_one();
+            return Seen::Next(Next::End(End::Away));
+        };
+        if at.id < page.dropped_through {
+            let earliest = Cursor::new(page.dropped_through, at.epoch);
+            return Seen::Next(Next::End(End::Gone { earliest }));
+        }
+        let chunks = page.chunk.iter().map(Arc::clone).collect();
+        match self.pass(chunks, at, page.through) {
+            Some(batch) => Seen::Next(Next::Events(batch)),
+            None => Seen::Behind(sight),
+        }
+    }
+
+    fn ring(&self, epoch: Epoch, id: i64) -> Look {
+        self.place.log.ring.read().expect("nothing panics under it").look(epoch, id, BATCH_BYTES)
+    }
+
+    /// Moves on to `through`; what of it passes the filter, if anything does.
+    fn pass(&mut self, chunks: Vec<Arc<Chunk>>, at: At, through: i64) -> Option<Batch> {
+        let looked_at: usize = chunks.iter().map(|chunk| chunk.events() - chunk.behind(at.id)).sum();
+        let batch = Batch::pick(chunks, at.id, &self.filter, Cursor::new(through, at.epoch));
+        self.at = Some(At { id: through, ..at });
+        if batch.is_none() {
+            self.passed += looked_at;
+        }
+        batch
+    }
+
+    fn bookmark(&self) -> Option<Cursor> {
+        let At { epoch, id } = self.at?;
+        let due = match self.told {
+            None => true,
+            Some(told) => told != id && (self.passed >= BOOKMARK_AFTER || self.told_at.elapsed() >= BOOKMARK_EVERY),
+        };
+        due.then(|| Cursor::new(id, epoch))
+    }
+
+    fn said(&mut self, next: Next) -> Next {
+        let told = match next {
+            Next::Events(ref batch) => {
+                metrics::events_delivered(batch.count());
+                Some(batch.last_event())
+            }
+            Next::Bookmark(cursor) => Some(cursor.id),
+            Next::Quiet => None,
+            Next::End(end) => return Next::End(ended(end)),
+        };
+        self.said_at = Instant::now();
+        if told.is_some() {
+            (self.told, self.told_at, self.passed) = (told, self.said_at, 0);
+        }
+        next
+    }
+}
+
+fn ended(end: End) -> End {
+    metrics::event_reader_ended(end.as_str());
+    end
+}
+
+impl End {
+    /// In a word, for metrics and programs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gone { .. } => "gone",
+            Self::Ahead { .. } => "ahead",
+            Self::OtherLog { .. } => "other_log",
+            Self::Away => "away",
+        }
+    }
+}

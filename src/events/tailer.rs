@@ -1,0 +1,196 @@
+//! Reads what is new in the log, for all readers of this process at once.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{Shared, chunk::Chunk, sight::Sight};
+use crate::{
+    metrics,
+    queue::{LogHead, QueueError},
+    wake::Wake,
+};
+
+/// Of one query.
+const EVENTS: i64 = 1000;
+const BYTES: i64 = 1 << 20;
+const CHUNK_BYTES: usize = 64 << 10;
+/// Between two queries: many commits are one look.
+const TICK: Duration = Duration::from_millis(20);
+/// After the last reader has left: most come back.
+const LINGER: Duration = Duration::from_secs(30);
+/// Between two looks at which log this is, however many doubt it.
+const DOUBT: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The one task that fills the ring.
+#[derive(Debug)]
+pub struct Tailer {
+    shared: Arc<Shared>,
+    poll: Duration,
+    wake: Wake,
+    /// What it saw last, also before it slept: a log that is shorter now is another one.
+    known: Option<Sight>,
+    unsure: bool,
+}
+
+impl Tailer {
+    pub(super) fn new(shared: Arc<Shared>, poll: Duration, wake: Wake) -> Self {
+        Self { shared, poll, wake, known: None, unsure: false }
+    }
+
+    /// Until `drain`. Asks the database for nothing while nobody reads.
+    pub async fn run(mut self, drain: CancellationToken) {
+        let mut readers = self.shared.readers.subscribe();
+        loop {
+            tokio::select! {
+                () = drain.cancelled() => break,
+                // Cannot fail: the sender is in what we hold ourselves.
+                _ = readers.wait_for(|readers| *readers > 0) => {}
+            }
+            tokio::select! {
+                () = drain.cancelled() => break,
+                () = self.tail() => {}
+            }
+            // Whoever comes from now on waits for a fresh look.
+            self.shared.sights.send_replace(None);
+            self.shared.ring.write().expect("nothing panics under it").end();
+            metrics::event_ring_bytes(0);
+        }
+    }
+
+    /// Ends when there has been no reader for a while.
+    async fn tail(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut failures = 0;
+        // When it was found out last which log this is; `None`: it must be.
+        let mut begun: Option<Instant> = None;
+        let mut doubted = false;
+        let mut empty: Option<Instant> = None;
+        loop {
+            if doubted && begun.is_some_and(|begun| begun.elapsed() >= DOUBT) {
+                begun = None;
+            }
+            self.wake.arm();
+            let looked = Instant::now();
+            let done = if begun.is_some() { self.catch_up().await } else { self.begin().await };
+            match done {
+                Ok(()) => {
+                    if failures > 0 {
+                        info!("The event log can be read again");
+                    }
+                    failures = 0;
+                    if begun.is_none() {
+                        (begun, doubted) = (Some(looked), false);
+                    }
+                    sleep_until(looked + TICK).await;
+                }
+                Err(error) => {
+                    metrics::database_error("log_tail");
+                    if failures == 0 {
+                        warn!(error = %error, "Cannot read the event log; readers wait");
+                    }
+                    // Whatever answers next may be another server.
+                    begun = None;
+                    let pause = (FIRST_PAUSE * 2_u32.saturating_pow(failures)).min(LONGEST_PAUSE);
+                    failures += 1;
+                    // A notice says nothing about a server that does not answer.
+                    sleep_until(looked + pause).await;
+                    continue;
+                }
+            }
+            if *shared.readers.borrow() > 0 {
+                empty = None;
+            } else if empty.get_or_insert(looked).elapsed() >= LINGER {
+                return;
+            }
+            let identify = begun.map_or(looked, |begun| begun + DOUBT);
+            tokio::select! {
+                _ = self.wake.wait(self.poll) => {}
+                () = shared.doubt.notified(), if !doubted => doubted = true,
+                () = sleep_until(identify), if doubted => {}
+            }
+        }
+    }
+
+    /// Finds out which log this is, and goes on with it or begins anew.
+    async fn begin(&mut self) -> Result<(), QueueError> {
+        let mut head = self.shared.queue.log_head().await?;
+        if !head.sure && !std::mem::replace(&mut self.unsure, true) {
+            warn!(
+                "This role may not execute pg_control_system(): readers will not notice when they read a copy of the \
+                 database on another server"
+            );
+        }
+        if let Some(known) = self.known
+            && known.epoch == head.epoch
+            && head.mark.last < known.head
+        {
+            head = self.another(known, head).await?;
+        }
+        let sight = Sight {
+            epoch: head.epoch,
+            incarnation: head.mark.incarnation,
+            head: head.mark.last,
+            dropped_through: head.mark.dropped_through,
+        };
+        let current = *self.shared.sights.borrow();
+        if current.is_some_and(|current| current.epoch == sight.epoch) {
+            return self.catch_up().await;
+        }
+        self.shared.ring.write().expect("nothing panics under it").begin(sight.epoch, sight.head);
+        self.show(sight);
+        Ok(())
+    }
+
+    /// The log ends before what was read from it: events that readers have seen are not there any more, and their ids
+    /// will be given to others.
+    async fn another(&self, known: Sight, head: LogHead) -> Result<LogHead, QueueError> {
+        error!(
+            seen = known.head,
+            found = head.mark.last,
+            "The event log ends at {}, and was read up to {} before: the database was restored, or has lost commits. Readers \
+             are told that this is another log",
+            head.mark.last,
+            known.head
+        );
+        // Of all daemons one does it.
+        self.shared.queue.raise_log_incarnation(head.mark.incarnation).await?;
+        self.shared.queue.log_head().await
+    }
+
+    /// Reads until there is nothing more.
+    async fn catch_up(&mut self) -> Result<(), QueueError> {
+        loop {
+            // Cannot fail: it was begun.
+            let sight = self.known.expect("a log that was begun");
+            let part = self.shared.queue.log_tail(sight.head, EVENTS, BYTES).await?;
+            if part.mark.incarnation != sight.incarnation || part.mark.last < sight.head {
+                return Box::pin(self.begin()).await;
+            }
+            let chunks = Chunk::build(part.events, sight.epoch, CHUNK_BYTES);
+            {
+                let mut ring = self.shared.ring.write().expect("nothing panics under it");
+                ring.push(chunks, part.through);
+                metrics::event_ring_bytes(ring.bytes());
+            }
+            self.show(Sight { head: part.through, dropped_through: part.mark.dropped_through, ..sight });
+            if part.through >= part.mark.last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tells the readers, after the ring has it.
+    fn show(&mut self, sight: Sight) {
+        self.known = Some(sight);
+        self.shared.sights.send_if_modified(|shown| {
+            let new = *shown != Some(sight);
+            *shown = Some(sight);
+            new
+        });
+    }
+}

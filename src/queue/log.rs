@@ -1,0 +1,268 @@
+//! Reads the event log. What is appended to it, and dropped, is the business of others.
+
+use crc_fast::{CrcAlgorithm, checksum};
+use serde::Serialize;
+use sqlx::{Row as _, postgres::PgRow};
+
+use super::{Queue, QueueError, built, error::limited};
+use crate::domain::Epoch;
+
+const HEAD: &str = "queue::log_head";
+const TAIL: &str = "queue::log_tail";
+const PAGE: &str = "queue::log_page";
+const STATUS: &str = "queue::log_status";
+const RAISE: &str = "queue::log_raise_incarnation";
+
+/// What readers must know of the log before they read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogHead {
+    pub epoch: Epoch,
+    /// `false`: PostgreSQL does not tell this role which server it is, and a copy of the database on another server
+    /// has the same epoch.
+    pub sure: bool,
+    pub mark: LogMark,
+}
+
+/// Where the log stood when something was read from it, in the same snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogMark {
+    pub incarnation: i32,
+    /// The greatest id of all, also of events that were dropped since; 0: there was none.
+    pub last: i64,
+    /// Up to here events may be gone.
+    pub dropped_through: i64,
+}
+
+/// An event as it stands in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedEvent {
+    pub id: i64,
+    /// RFC 3339, UTC, in µs.
+    pub date_created: String,
+    /// JSON in one line.
+    pub data: String,
+    pub kind: Option<String>,
+    pub object_key: Option<String>,
+    /// JSON of its member `replicas`, else of `replica`.
+    pub replicas: Option<String>,
+}
+
+/// What comes next in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPart {
+    pub mark: LogMark,
+    /// In the order of their ids.
+    pub events: Vec<LoggedEvent>,
+    /// There is no other event from where it was asked for up to this id, and there never will be; nor any that was
+    /// not dropped, up to `mark.dropped_through`.
+    pub through: i64,
+}
+
+/// What `copyhold status` shows of the log.
+#[derive(Debug, Clone, Serialize)]
+pub struct LogStatus {
+    pub epoch: String,
+    /// Of all its partitions, indexes included.
+    pub bytes: i64,
+    pub partitions: i64,
+    /// `None`: no event is left.
+    pub first_id: Option<i64>,
+    /// 0: there was none yet.
+    pub last_id: i64,
+    /// Up to here events may be gone.
+    pub dropped_through: i64,
+    pub oldest_age_seconds: Option<f64>,
+    /// Events of other programs that no daemon has moved into the log yet, counted up to 100,000.
+    pub inbox: i64,
+    pub inbox_oldest_age_seconds: Option<f64>,
+}
+
+impl Queue {
+    /// Where the log stands, and which one it is.
+    pub async fn log_head(&self) -> Result<LogHead, QueueError> {
+        // A function that may not be executed fails also where it is never reached.
+        let sure = "-- queue::log_head\nSELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')";
+        let sure: bool = limited(HEAD, sqlx::query_scalar(sure).fetch_one(&self.pool)).await?;
+        let server = if sure { "(SELECT system_identifier FROM pg_catalog.pg_control_system())" } else { "0::bigint" };
+        let sql = format!(
+            "-- {HEAD}
+SELECT {mark}, {server} AS server,
+       (SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = current_database()) AS database,
+       '{schema}.log'::regclass::oid::bigint AS log
+FROM {schema}.log_state s",
+            mark = self.log_mark(),
+            schema = self.schema.quoted(),
+        );
+        let query = sqlx::query(built(sql));
+        let row = limited(HEAD, query.fetch_one(&self.pool)).await?;
+        let parse = || {
+            let mark = LogMark::of(&row)?;
+            let names = [row.try_get("server")?, row.try_get("database")?, row.try_get("log")?];
+            Ok(LogHead { epoch: epoch(names, mark.incarnation), sure, mark })
+        };
+        parse().map_err(QueueError::database(HEAD))
+    }
+
+    /// How much there is of the log.
+    pub async fn log_status(&self) -> Result<LogStatus, QueueError> {
+        let head = self.log_head().await?;
+        let sql = format!(
+            "-- {STATUS}
+SELECT p.bytes, p.partitions, f.id AS first_id, i.waiting,
+       extract(epoch FROM clock_timestamp() - f.date_created)::double precision AS oldest,
+       extract(epoch FROM clock_timestamp() - i.oldest)::double precision AS inbox_oldest
+FROM (SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint AS bytes, count(*) AS partitions
+      FROM pg_catalog.pg_inherits WHERE inhparent = '{schema}.log'::regclass) p
+CROSS JOIN (SELECT count(*) AS waiting, min(date_created) AS oldest
+            FROM (SELECT date_created FROM {schema}.log_inbox LIMIT 100000) w) i
+LEFT JOIN (SELECT id, date_created FROM {schema}.log ORDER BY id LIMIT 1) f ON true",
+            schema = self.schema.quoted(),
+        );
+        let row = limited(STATUS, sqlx::query(built(sql)).fetch_one(&self.pool)).await?;
+        let parse = || {
+            Ok(LogStatus {
+                epoch: head.epoch.to_string(),
+                bytes: row.try_get("bytes")?,
+                partitions: row.try_get("partitions")?,
+                first_id: row.try_get("first_id")?,
+                last_id: head.mark.last,
+                dropped_through: head.mark.dropped_through,
+                oldest_age_seconds: row.try_get("oldest")?,
+                inbox: row.try_get("waiting")?,
+                inbox_oldest_age_seconds: row.try_get("inbox_oldest")?,
+            })
+        };
+        parse().map_err(QueueError::database(STATUS))
+    }
+
+    /// What comes after `after`, up to `most` events and about `most_bytes` of them, but at least one.
+    pub async fn log_tail(&self, after: i64, most: i64, most_bytes: i64) -> Result<LogPart, QueueError> {
+        // The greatest bound that is above all ids of the log: `through` is then the last one.
+        self.log_part(TAIL, "id > $1 AND id < $2", (after, i64::MAX), most, most_bytes).await
+    }
+
+    /// What is from `from` on and before `end`, about `most_bytes` of it, but at least one event. It is looked for
+    /// behind `end` how far there is nothing more: ids have gaps of up to a million.
+    pub async fn log_page(&self, from: i64, end: i64, most_bytes: i64) -> Result<LogPart, QueueError> {
+        self.log_part(PAGE, "id >= $1 AND id < $2", (from, end), end.saturating_sub(from), most_bytes).await
+    }
+
+    async fn log_part(
+        &self,
+        name: &'static str,
+        within: &'static str,
+        (from, end): (i64, i64),
+        most: i64,
+        most_bytes: i64,
+    ) -> Result<LogPart, QueueError> {
+        // The inner LIMIT also keeps the text of an event from being made once for each of its uses.
+        let sql = format!(
+            "-- {name}
+SELECT {mark}, (SELECT min(id) FROM {schema}.log WHERE id >= $2) AS next, e.*
+FROM {schema}.log_state s LEFT JOIN (
+    SELECT id, date_created, data, kind, object_key, replicas, following
+    FROM (
+        SELECT f.*, lead(id) OVER in_order AS following,
+               sum(octet_length(data)) OVER (in_order ROWS UNBOUNDED PRECEDING) - octet_length(data) AS before
+        FROM (
+            SELECT id, to_char(date_created AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS date_created,
+                   event_data::text AS data, event_data ->> 'kind' AS kind, event_data ->> 'object_key' AS object_key,
+                   coalesce(event_data -> 'replicas', event_data -> 'replica')::text AS replicas
+            FROM {schema}.log
+            WHERE {within}
+            ORDER BY id LIMIT $3
+        ) f
+        WINDOW in_order AS (ORDER BY id)
+    ) w
+    WHERE before < $4
+) e ON true
+ORDER BY e.id",
+            mark = self.log_mark(),
+            schema = self.schema.quoted(),
+        );
+        let query = sqlx::query(built(sql));
+        let query = query.bind(from).bind(end).bind(most).bind(most_bytes);
+        let rows = limited(name, query.fetch_all(&self.pool)).await?;
+        part(&rows, most).map_err(QueueError::database(name))
+    }
+
+    /// Makes readers of this log understand that it is another one than before, unless somebody has done so already:
+    /// `seen` is the incarnation that is to end. Whether it was.
+    pub async fn raise_log_incarnation(&self, seen: i32) -> Result<bool, QueueError> {
+        let sql = format!(
+            "-- {RAISE}
+WITH raised AS (
+    UPDATE {schema}.log_state SET incarnation = incarnation + 1 WHERE incarnation = $1 RETURNING incarnation
+)
+SELECT pg_notify($2, coalesce((SELECT max(id) FROM {schema}.log), 0)::text) FROM raised",
+            schema = self.schema.quoted(),
+        );
+        let query = sqlx::query(built(sql));
+        let query = query.bind(seen).bind(format!("{}_event", self.schema));
+        Ok(limited(RAISE, query.fetch_optional(&self.pool)).await?.is_some())
+    }
+
+    /// The same whatever the incarnation is, for an operator who has restored the database. Returns the new head.
+    pub async fn new_incarnation(&self) -> Result<LogHead, QueueError> {
+        loop {
+            let head = self.log_head().await?;
+            if self.raise_log_incarnation(head.mark.incarnation).await? {
+                return self.log_head().await;
+            }
+        }
+    }
+
+    /// The columns of [`LogMark`]; `s` is the table `log_state`.
+    fn log_mark(&self) -> String {
+        format!(
+            "s.incarnation, s.dropped_through,
+       greatest(s.dropped_through, (SELECT max(id) FROM {}.log)) AS last",
+            self.schema.quoted()
+        )
+    }
+}
+
+impl LogMark {
+    fn of(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            incarnation: row.try_get("incarnation")?,
+            last: row.try_get("last")?,
+            dropped_through: row.try_get("dropped_through")?,
+        })
+    }
+}
+
+/// Database and table beside the server: two logs on one server are two, and so is one that was dropped and made anew.
+fn epoch([server, database, log]: [i64; 3], incarnation: i32) -> Epoch {
+    let bytes: Vec<u8> = [server, database, log, incarnation.into()].iter().flat_map(|n| n.to_be_bytes()).collect();
+    // Cannot fail: the sum of this algorithm has 32 bits.
+    Epoch(u32::try_from(checksum(CrcAlgorithm::Crc32IsoHdlc, &bytes)).expect("32 bits"))
+}
+
+fn part(rows: &[PgRow], most: i64) -> Result<LogPart, sqlx::Error> {
+    let Some(row) = rows.first() else {
+        return Err(sqlx::Error::RowNotFound);
+    };
+    let mark = LogMark::of(row)?;
+    let next: Option<i64> = row.try_get("next")?;
+    let mut events = Vec::with_capacity(rows.len());
+    let mut cut = false;
+    for row in rows {
+        if let Some(id) = row.try_get("id")? {
+            cut = row.try_get::<Option<i64>, _>("following")?.is_some();
+            events.push(LoggedEvent {
+                id,
+                date_created: row.try_get("date_created")?,
+                data: row.try_get("data")?,
+                kind: row.try_get("kind")?,
+                object_key: row.try_get("object_key")?,
+                replicas: row.try_get("replicas")?,
+            });
+        }
+    }
+    let through = match events.last() {
+        Some(last) if cut || i64::try_from(events.len()).is_ok_and(|n| n == most) => last.id,
+        _ => next.map_or(mark.last, |next| next - 1),
+    };
+    Ok(LogPart { mark, events, through })
+}
