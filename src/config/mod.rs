@@ -31,6 +31,7 @@ pub use load::load;
 pub use place::Place;
 pub use problem::{ConfigErrors, Problem};
 pub use provider::Provider;
+pub use suggest::among as did_you_mean;
 
 use secrecy::SecretString;
 use url::Url;
@@ -194,6 +195,8 @@ pub struct Shutdown {
 #[derive(Debug, Clone)]
 pub struct Http {
     pub listen: SocketAddr,
+    /// Whoever sends it may append events, and read them from another machine. `None`: nobody may do either.
+    pub token: Option<SecretString>,
 }
 
 #[derive(Debug, Clone)]

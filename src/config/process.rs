@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bytesize::ByteSize;
+use secrecy::{ExposeSecret as _, SecretString};
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -95,8 +96,27 @@ pub(super) fn http(mut section: Section<'_>) -> Http {
             )
         })
     });
+    let token = section.get_with("token", token_text);
     section.finish();
-    Http { listen: listen.map_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9180)), |listen| listen.value) }
+    Http {
+        listen: listen.map_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9180)), |listen| listen.value),
+        token: token.map(|token| token.value),
+    }
+}
+
+/// Long enough that nobody finds it by trying, and of characters that a header can carry.
+fn token_text(token: SecretString) -> Result<SecretString, Flaw> {
+    const LEAST: usize = 16;
+    let text = token.expose_secret();
+    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        let what = "contains blanks, line breaks or other characters that no token has";
+        return Err(Flaw::new(what, "give it the token alone"));
+    }
+    if text.len() < LEAST {
+        let what = format!("is shorter than {LEAST} characters, and could be guessed");
+        return Err(Flaw::new(what, "make one with `openssl rand -hex 32`"));
+    }
+    Ok(token)
 }
 
 /// Reads `[log]`.

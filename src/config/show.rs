@@ -30,7 +30,11 @@ impl fmt::Display for Config {
         writeln!(f, "buffer = {:?}", size_text(ByteSize::b(events.buffer_bytes)))?;
         writeln!(f, "readers = {}\n", events.readers)?;
         writeln!(f, "[shutdown]\ngrace = {:?}\n", duration_text(self.shutdown.grace))?;
-        writeln!(f, "[http]\nlisten = {:?}\n", self.http.listen.to_string())?;
+        writeln!(f, "[http]\nlisten = {:?}", self.http.listen.to_string())?;
+        if self.http.token.is_some() {
+            writeln!(f, "token = \"***\"")?;
+        }
+        writeln!(f)?;
         let format = match self.log.format {
             LogFormat::Auto => "auto",
             LogFormat::Text => "text",

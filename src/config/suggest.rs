@@ -31,7 +31,7 @@ pub(super) fn for_variable(variable: &str, known: &[String]) -> String {
 }
 
 /// For a word out of a few.
-pub(super) fn among<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub fn among<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     closest(word, known.into_iter().map(|known| (known, known)))
 }
 

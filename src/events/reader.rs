@@ -127,8 +127,19 @@ impl Reader {
 
     /// What comes next. May be dropped while it waits, without loss.
     pub async fn next(&mut self) -> Next {
+        loop {
+            // A quiet time is said in any case long before this.
+            if let Some(next) = self.next_until(Instant::now() + 2 * QUIET).await {
+                return next;
+            }
+        }
+    }
+
+    /// As [`Self::next`]; `None` if nothing more has come by `deadline`. What is in the log by then is waited for, however
+    /// long it takes to read.
+    pub async fn next_until(&mut self, deadline: Instant) -> Option<Next> {
         if let Err(end) = self.begin().await {
-            return Next::End(end);
+            return Some(Next::End(end));
         }
         loop {
             // Before looking, as above.
@@ -138,15 +149,16 @@ impl Reader {
                 seen => seen,
             };
             if let Seen::Next(next) = seen {
-                return self.said(next);
+                return Some(self.said(next));
             }
             if let Some(bookmark) = self.bookmark() {
-                return self.said(Next::Bookmark(bookmark));
+                return Some(self.said(Next::Bookmark(bookmark)));
             }
+            let quiet = self.said_at + QUIET;
             if let Seen::Behind(_) = seen {
                 tokio::task::yield_now().await;
-            } else if timeout_at(self.said_at + QUIET, self.sights.changed()).await.is_err() {
-                return self.said(Next::Quiet);
+            } else if timeout_at(quiet.min(deadline), self.sights.changed()).await.is_err() {
+                return (quiet <= deadline).then(|| self.said(Next::Quiet));
             }
         }
     }

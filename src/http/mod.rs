@@ -1,17 +1,27 @@
-//! The small HTTP surface: is it alive, is it ready, what does it measure. No object data, no changes, no secrets.
+//! The HTTP surface: is it alive, is it ready, what does it measure; and the event log, to be read and appended to.
 
+mod auth;
+mod connections;
+mod events;
+mod files;
 mod health;
 mod metrics;
+mod places;
+mod refusal;
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use axum::{Router, routing::get};
+use axum::{Router, http::StatusCode, routing::get};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
-use crate::{copy::Memory, queue::Queue};
+pub use auth::Auth;
+pub use events::Appends;
+
+use crate::{copy::Memory, events::Log, queue::Queue};
+use refusal::Refusal;
 
 /// How often old samples are folded away, whether or not somebody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -22,6 +32,9 @@ pub struct Pages {
     pub queue: Queue,
     pub memory: Memory,
     pub metrics: PrometheusHandle,
+    pub log: Log,
+    pub auth: Auth,
+    pub appends: Appends,
     /// Cancelled when the daemon takes on nothing new: it is alive, but not ready.
     pub drain: CancellationToken,
 }
@@ -33,22 +46,24 @@ impl std::fmt::Debug for Pages {
 }
 
 /// The door, opened before anything else starts, so that a port in use is told at once.
-pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(listen).await
+pub fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
+    connections::bind(listen)
 }
 
-/// Serves until `end`.
-pub async fn serve(listener: TcpListener, pages: Pages, end: CancellationToken) {
+/// Serves until `end`; up to `readers` of events, and some connections more.
+pub async fn serve(listener: TcpListener, pages: Pages, readers: usize, end: CancellationToken) {
     if let Ok(address) = listener.local_addr() {
-        info!("Serving /livez, /readyz and /metrics on http://{address}");
+        info!("Serving /livez, /readyz, /metrics and /v1/events on http://{address}");
     }
     let upkeep = pages.metrics.clone();
     let router = Router::new()
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::render))
+        .route("/v1/events", get(events::read).post(events::append).fallback(wrong_method))
+        .fallback(nothing_here)
         .with_state(pages);
-    let served = axum::serve(listener, router).with_graceful_shutdown(end.clone().cancelled_owned());
+    let most = files::connections_for(readers);
     let fold = async {
         loop {
             tokio::time::sleep(UPKEEP).await;
@@ -56,11 +71,17 @@ pub async fn serve(listener: TcpListener, pages: Pages, end: CancellationToken) 
         }
     };
     tokio::select! {
-        result = served => if let Err(error) = result {
-            warn!(error = %error, "The HTTP server has ended");
-        },
+        () = connections::serve(listener, router, most, &end) => {}
         () = fold => {}
         // Connections that are kept open would hold up a graceful end for ever.
         () = async { end.cancelled().await; tokio::time::sleep(Duration::from_secs(1)).await } => {}
     }
+}
+
+async fn nothing_here() -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, "there is nothing here: there are /v1/events, /livez, /readyz and /metrics")
+}
+
+async fn wrong_method() -> Refusal {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "events are read with GET and appended with POST")
 }

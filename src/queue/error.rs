@@ -1,5 +1,7 @@
 use std::{future::Future, time::Duration};
 
+use sqlx::postgres::PgDatabaseError;
+
 /// How long a statement of ours may take before we stop waiting for it: a dead
 /// connection is silent, and nothing we send takes near as long.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -16,6 +18,15 @@ pub enum QueueError {
     /// A row says something that no version of this program writes.
     #[error("the database says something unexpected: {what} (in {statement})")]
     Inconsistent { statement: &'static str, what: String },
+}
+
+/// PostgreSQL's own words.
+#[derive(Debug, Clone, Copy)]
+pub struct Refusal<'a> {
+    pub sqlstate: &'a str,
+    pub message: &'a str,
+    /// What to do.
+    pub hint: Option<&'a str>,
 }
 
 impl QueueError {
@@ -69,6 +80,14 @@ impl QueueError {
     #[must_use]
     pub fn is_contended(&self) -> bool {
         self.sqlstate().as_deref() == Some("55P03")
+    }
+
+    /// What PostgreSQL, or a function of ours in it, has to say to whoever sent the value that it refuses.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal<'_>> {
+        let Self::Database { cause, .. } = self else { return None };
+        let refusal = cause.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?;
+        Some(Refusal { sqlstate: refusal.code(), message: refusal.message(), hint: refusal.hint() })
     }
 
     /// The SQLSTATE, if PostgreSQL itself refused.

@@ -8,6 +8,7 @@
 mod anew;
 mod answer;
 mod append;
+mod append_events;
 mod backlog;
 mod breaker;
 mod claim;
@@ -57,7 +58,7 @@ pub use complete::Report;
 pub use connect::{Pools, STATEMENT_TIMEOUT, direct_options, probe};
 pub use daemons::{Daemon, DaemonId};
 pub use differences::{Difference, Shared};
-pub use error::QueueError;
+pub use error::{QueueError, Refusal};
 pub use explain::{Abandoned, CopyStory, FailureStory, Holder, State, Story};
 pub use forget::Forgotten;
 pub use functions::SETTINGS as FUNCTION_SETTINGS;

@@ -12,7 +12,8 @@ fn every_file_in_the_config_folder_loads() {
         let path = entry.unwrap().path();
         let text = fs::read_to_string(&path).unwrap();
         let named = text.split("env = \"").skip(1).filter_map(|rest| rest.split('"').next());
-        let config = load(&path, named.map(|name| (name, "value"))).unwrap_or_else(|errors| panic!("{errors}"));
+        let config =
+            load(&path, named.map(|name| (name, "a-value-of-some-length"))).unwrap_or_else(|errors| panic!("{errors}"));
         assert!(config.replicas.len() >= 2, "{}", path.display());
         loaded += 1;
     }
@@ -30,6 +31,7 @@ fn what_is_not_set_has_the_documented_default() {
     assert_eq!(config.sweeper.every, Duration::from_secs(30));
     assert_eq!(config.shutdown.grace, Duration::from_mins(1));
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:9180");
+    assert!(config.http.token.is_none());
     assert_eq!(config.log.format, LogFormat::Auto);
     assert_eq!(config.log.level, "info");
     let [b2, wasabi] = config.replicas.as_slice() else { panic!("two replicas") };
@@ -77,7 +79,7 @@ fn the_commented_example_names_every_setting_and_only_these() {
         .collect();
     let mut case = Case::of(uncommented.join("\n"));
     for name in text.split("env = \"").skip(1).filter_map(|rest| rest.split('"').next()) {
-        case = case.env(name, "value");
+        case = case.env(name, "a-value-of-some-length");
     }
     case.config();
     let shown: BTreeSet<&str> = text.lines().map(|line| line.trim_start_matches("# ")).filter_map(key_of).collect();
@@ -119,6 +121,7 @@ fn the_commented_example_names_every_setting_and_only_these() {
         "readers",
         "grace",
         "listen",
+        "token",
         "format",
         "level",
     ];

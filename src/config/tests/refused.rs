@@ -280,3 +280,19 @@ fn a_schema_must_have_a_name_of_its_own() {
         r#"choose another name; the default is "copyhold""#,
     )]);
 }
+
+#[test]
+fn a_token_that_could_be_guessed_or_that_no_header_carries_is_refused_without_being_shown() {
+    for (token, what, todo) in [
+        ("geheim", "is shorter than 16 characters, and could be guessed", "make one with `openssl rand -hex 32`"),
+        (
+            "geheim geheim geheim",
+            "contains blanks, line breaks or other characters that no token has",
+            "give it the token alone",
+        ),
+    ] {
+        let what = format!("copyhold.toml:14:9: http.token {what}");
+        Case::least_and(&format!("[http]\ntoken = {token:?}\n")).is_refused(&[(&what, todo)]);
+    }
+    assert!(Case::least_and("[http]\ntoken = \"sixteen-letters-\"\n").load().is_ok());
+}

@@ -101,7 +101,7 @@ fn keys_are_given_both_or_replaced_by_the_word_ambient() {
 }
 
 /// Marks that no other part of a configuration contains.
-const SECRETS: [&str; 4] = ["GEHEIM1", "GEHEIM2", "GEHEIM3", "GEHEIM4"];
+const SECRETS: [&str; 5] = ["GEHEIM1", "GEHEIM2", "GEHEIM3", "GEHEIM4", "GEHEIM5"];
 
 #[test]
 fn the_configuration_shows_its_secrets_as_asterisks() {
@@ -109,7 +109,7 @@ fn the_configuration_shows_its_secrets_as_asterisks() {
         .replace("\"id\"", "\"GEHEIM1\"")
         .replace("\"secret\"", "\"GEHEIM2\"")
         .replace("postgres:///app?host=/run/pg", "postgres://me:GEHEIM3@localhost/app");
-    let config = Case::of(text + "[log]\nlevel = \"warn\"\n").config();
+    let config = Case::of(text + "[http]\ntoken = \"GEHEIM5-of-16-letters\"\n[log]\nlevel = \"warn\"\n").config();
     let (shown, debugged) = (config.to_string(), format!("{config:?} {config:#?}"));
     for secret in SECRETS {
         assert!(!shown.contains(secret) && !debugged.contains(secret), "{shown}{debugged}");
@@ -166,6 +166,7 @@ fn the_configuration_shows_its_secrets_as_asterisks() {
 
     [http]
     listen = "127.0.0.1:9180"
+    token = "***"
 
     [log]
     format = "auto"
@@ -183,7 +184,7 @@ proptest! {
             .replace("\"id\"", "\"GEHEIM1\"")
             .replace("\"secret\"", "\"GEHEIM2\"")
             .replace("postgres:///app?host=/run/pg", "postgres://me:GEHEIM3@db.internal/app?password=GEHEIM4")
-            + "[database.inner]\npassword_file = \"x\"\n";
+            + "[database.inner]\npassword_file = \"x\"\n[http]\ntoken = \"GEHEIM5\"\n";
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         if let Some(line) = lines.get_mut(line) {
             let from = column.min(line.len());

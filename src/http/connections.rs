@@ -1,0 +1,179 @@
+//! The connections, one task each: who gets one, and what ends it. hyper serves them: `axum::serve` waits for a request's
+//! head for as long as it pleases the client.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
+use hyper::{Request, body::Incoming, server::conn::http1, service::Service as _, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use socket2::SockRef;
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+use super::places::{Place, Places};
+
+/// For the head of a request, and between two requests of one connection.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of a response that wait in the process for a connection, besides what the system holds for it.
+const BUFFER: usize = 64 * 1024;
+/// Bytes that the system may hold for a connection: left to itself it would grow to megabytes for each slow reader.
+const SEND_BUFFER: u32 = 128 * 1024;
+/// A peer that acknowledges nothing for so long, or has no room, is cut.
+#[cfg(target_os = "linux")]
+const SILENT_FOR: Duration = Duration::from_secs(30);
+/// A reader that has not taken one batch in this time is cut, however busily it takes single bytes.
+const BATCH_WITHIN: Duration = Duration::from_mins(1);
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Said to whom there is no room for. It cannot be known what was asked.
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// One peer, as those who answer it see it.
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    pub(super) peer: SocketAddr,
+    pub(super) pace: Pace,
+}
+
+/// How a reader keeps up.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pace(Arc<Mutex<Option<Instant>>>);
+
+impl Pace {
+    /// The connection has been given a batch.
+    pub(super) fn handed(&self) {
+        self.set(Some(Instant::now()));
+    }
+
+    /// It has room for another.
+    pub(super) fn asked(&self) {
+        self.set(None);
+    }
+
+    fn set(&self, since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|since| since.elapsed() > BATCH_WITHIN)
+    }
+}
+
+/// The door. Connections take their sizes from it.
+pub(super) fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(listen)?;
+    socket.listen(1024)
+}
+
+/// Serves `router` on at most `most` connections until `end`, and lets what is being said then be said to its end.
+pub(super) async fn serve(listener: TcpListener, router: Router, most: usize, end: &CancellationToken) {
+    let places = Places::new(most);
+    let open = TaskTracker::new();
+    loop {
+        let (socket, peer) = tokio::select! {
+            accepted = accept(&listener) => accepted,
+            () = end.cancelled() => break,
+        };
+        match places.take() {
+            Some(place) => {
+                open.spawn(converse(socket, peer, place, router.clone(), end.clone()));
+            }
+            None => refuse(&socket),
+        }
+    }
+    drop(listener);
+    open.close();
+    open.wait().await;
+}
+
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            // It went away while it waited.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                warn!(error = %error, "Could not take an HTTP connection");
+                // Most likely there are no more files: some are closed meanwhile.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// A word in passing: whoever does not hear it finds the connection closed.
+fn refuse(socket: &TcpStream) {
+    metrics::counter!("copyhold_http_connections_refused_total").increment(1);
+    if let Err(error) = socket.try_write(FULL) {
+        debug!(error = %error, "Could not refuse a connection politely");
+    }
+}
+
+async fn converse(socket: TcpStream, peer: SocketAddr, seat: Place, router: Router, end: CancellationToken) {
+    if let Err(error) = prepare(&socket) {
+        debug!(error = %error, "A connection without the usual settings");
+    }
+    let pace = Pace::default();
+    let router = TowerToHyperService::new(router);
+    let answer = service_fn(|request: Request<Incoming>| {
+        seat.is_used();
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Connection { peer, pace: pace.clone() });
+        router.call(request)
+    });
+    let conversation = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(socket), answer);
+    let mut conversation = pin!(conversation);
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            ended = conversation.as_mut() => {
+                if let Err(error) = ended {
+                    debug!(error = %error, "A connection has ended");
+                }
+                return;
+            }
+            () = end.cancelled(), if !ending => {
+                ending = true;
+                conversation.as_mut().graceful_shutdown();
+            }
+            () = seat.is_wanted() => return,
+            _ = look.tick() => if pace.is_stuck() {
+                metrics::counter!("copyhold_event_readers_cut_total").increment(1);
+                return;
+            }
+        }
+    }
+}
+
+fn prepare(socket: &TcpStream) -> io::Result<()> {
+    // An event waits for no other.
+    socket.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    SockRef::from(socket).set_tcp_user_timeout(Some(SILENT_FOR))?;
+    // Elsewhere it is noticed when the system has given up sending.
+    #[cfg(not(target_os = "linux"))]
+    SockRef::from(socket).set_keepalive(true)?;
+    Ok(())
+}

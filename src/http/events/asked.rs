@@ -1,0 +1,236 @@
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
+
+use axum::http::{HeaderMap, header};
+use url::form_urlencoded;
+
+use super::super::refusal::{Refusal, quoted};
+use crate::{
+    config::did_you_mean,
+    domain::{Cursor, EventKind, ReplicaName},
+    events::{Filter, Start},
+};
+
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// Of a key, and so of what one begins with.
+const PREFIX: usize = 1024;
+const PARAMETERS: [&str; 6] = ["after", "kinds", "prefix", "replica", "wait", "format"];
+
+/// What a reader of events wants.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) start: Start,
+    pub(super) filter: Filter,
+    pub(super) shape: Shape,
+}
+
+/// How it wants to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Server-Sent Events.
+    Sse,
+    /// One JSON document a line.
+    Lines,
+    /// One document as soon as there is something to tell, or when this time is over.
+    Poll(Duration),
+}
+
+impl Asked {
+    pub(super) fn of(query: &str, headers: &HeaderMap) -> Result<Self, Refusal> {
+        let mut given = parameters(query)?;
+        let mut take = |name: &str| given.remove(name);
+        let after = last_event_id(headers)?.or_else(|| take("after").map(Cow::into_owned));
+        let filter = Filter {
+            kinds: take("kinds").map(|text| kinds(&text)).transpose()?.unwrap_or_default(),
+            prefix: take("prefix").map(prefix).transpose()?,
+            replica: take("replica").map(|name| replica(&name)).transpose()?,
+        };
+        let shape = shape(take("wait").as_deref(), take("format").as_deref(), headers)?;
+        Ok(Self { start: start(after.as_deref())?, filter, shape })
+    }
+}
+
+fn parameters(query: &str) -> Result<BTreeMap<&'static str, Cow<'_, str>>, Refusal> {
+    let mut given = BTreeMap::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let Some(known) = PARAMETERS.into_iter().find(|known| *known == name) else {
+            return Err(Refusal::bad(format!(
+                "there is no parameter {}: there are {}",
+                quoted(&name),
+                PARAMETERS.join(", ")
+            )));
+        };
+        // It stands for what could not be decoded, and looks like something that nothing matches.
+        if value.contains('\u{fffd}') {
+            return Err(Refusal::bad(format!("{known} is not UTF-8: encode it as UTF-8, then each byte as %XX")));
+        }
+        if given.insert(known, value).is_some() {
+            return Err(Refusal::bad(format!(
+                "{known} is there twice: give it once, several kinds with commas between"
+            )));
+        }
+    }
+    Ok(given)
+}
+
+/// What a client of Server-Sent Events sends when it comes back; it then sends its first `after` again too.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    match headers.get("last-event-id").map(|id| id.to_str()) {
+        None | Some(Ok("")) => Ok(None),
+        Some(Ok(id)) => Ok(Some(id.to_owned())),
+        Some(Err(_)) => Err(Refusal::bad("Last-Event-ID is no event's id: send one that came with an event")),
+    }
+}
+
+fn start(after: Option<&str>) -> Result<Start, Refusal> {
+    let Some(after) = after else { return Ok(Start::Now) };
+    match after.parse::<Cursor>() {
+        Ok(Cursor::BEGINNING) => Ok(Start::Earliest),
+        Ok(cursor) => Ok(Start::After(cursor)),
+        Err(invalid) => {
+            Err(Refusal::bad(format!("after: {invalid}; send what came with an event, or 0 for all there are")))
+        }
+    }
+}
+
+fn kinds(text: &str) -> Result<Vec<String>, Refusal> {
+    text.split(',').map(|word| kind(word.trim())).collect()
+}
+
+/// Copyhold's own kinds are a closed set, and no others begin like them; those of other programs are free.
+fn kind(word: &str) -> Result<String, Refusal> {
+    let ours = EventKind::ALL.map(EventKind::as_str);
+    let family = |kind: &'static str| kind.split_inclusive('.').next().unwrap_or(kind);
+    if ours.iter().any(|kind| word.starts_with(family(kind))) && !ours.contains(&word) {
+        let todo = match did_you_mean(word, ours) {
+            Some(meant) => format!("did you mean {meant}?"),
+            None => format!("there are {}", ours.join(", ")),
+        };
+        return Err(Refusal::bad(format!("kinds: {} is no kind of Copyhold's events: {todo}", quoted(word))));
+    }
+    let mut letters = word.bytes();
+    let is_name = letters.next().is_some_and(|b| b.is_ascii_lowercase())
+        && letters.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-".contains(&b))
+        && word.len() <= 63;
+    if is_name {
+        return Ok(word.to_owned());
+    }
+    Err(Refusal::bad(format!(
+        "kinds: {} is no kind: one begins with a lower-case letter, then up to 62 of a-z, 0-9, \".\", \"_\" and \"-\"",
+        quoted(word)
+    )))
+}
+
+fn prefix(text: Cow<'_, str>) -> Result<String, Refusal> {
+    if text.len() > PREFIX {
+        return Err(Refusal::bad(format!("prefix: no key has more than {PREFIX} bytes: give a shorter one")));
+    }
+    Ok(text.into_owned())
+}
+
+fn replica(name: &str) -> Result<ReplicaName, Refusal> {
+    ReplicaName::new(name).map_err(|_| {
+        Refusal::bad(format!(
+            "replica: {} is no replica's name: give one of the sections [replicas.NAME]",
+            quoted(name)
+        ))
+    })
+}
+
+fn shape(wait: Option<&str>, format: Option<&str>, headers: &HeaderMap) -> Result<Shape, Refusal> {
+    let accepts = |media: &str| {
+        let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+        accepted.any(|accept| accept.split([',', ';']).any(|one| one.trim().eq_ignore_ascii_case(media)))
+    };
+    match (wait, format) {
+        (Some(_), Some(_)) => {
+            Err(Refusal::bad("wait and format exclude each other: with wait the answer is one JSON document"))
+        }
+        (Some(wait), None) => match humantime::parse_duration(wait) {
+            Ok(wait) if wait <= LONGEST_WAIT => Ok(Shape::Poll(wait)),
+            _ => Err(Refusal::bad(format!("wait is {}: write 0s to 60s, as in wait=20s", quoted(wait)))),
+        },
+        (None, Some("sse")) => Ok(Shape::Sse),
+        (None, Some("ndjson")) => Ok(Shape::Lines),
+        (None, Some(other)) => Err(Refusal::bad(format!("format is {}: write sse or ndjson", quoted(other)))),
+        (None, None) if accepts("application/x-ndjson") => Ok(Shape::Lines),
+        (None, None) => Ok(Shape::Sse),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn asked(query: &str, given: &[(&'static str, &str)]) -> Result<Asked, Refusal> {
+        let headers =
+            given.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_str(value).unwrap())).collect();
+        Asked::of(query, &headers)
+    }
+
+    fn after(id: i64) -> Start {
+        Start::After(Cursor { id, epoch: None })
+    }
+
+    #[test]
+    fn a_reader_begins_where_it_says_and_comes_back_to_what_it_saw_last() {
+        let start = |query, headers: &[_]| asked(query, headers).unwrap().start;
+        assert_eq!(start("", &[]), Start::Now);
+        assert_eq!(start("after=0", &[]), Start::Earliest);
+        assert_eq!(start("after=12", &[]), after(12));
+        assert_eq!(start("after=12%401a2b3c4d", &[]), Start::After("12@1a2b3c4d".parse().unwrap()));
+        assert_eq!(start("after=12", &[("last-event-id", "15")]), after(15));
+        assert_eq!(start("after=12", &[("last-event-id", "")]), after(12));
+    }
+
+    #[test]
+    fn the_shape_is_what_was_asked_for_and_server_sent_events_else() {
+        let shape = |query, headers: &[_]| asked(query, headers).unwrap().shape;
+        assert_eq!(shape("", &[]), Shape::Sse);
+        assert_eq!(shape("", &[("accept", "*/*")]), Shape::Sse);
+        assert_eq!(shape("", &[("accept", "text/event-stream")]), Shape::Sse);
+        assert_eq!(shape("", &[("accept", "application/x-ndjson; q=1")]), Shape::Lines);
+        assert_eq!(shape("format=ndjson", &[("accept", "text/event-stream")]), Shape::Lines);
+        assert_eq!(shape("wait=20s", &[("accept", "text/event-stream")]), Shape::Poll(Duration::from_secs(20)));
+        assert_eq!(shape("wait=0s", &[]), Shape::Poll(Duration::ZERO));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_what_to_do() {
+        for (query, says) in [
+            ("after=-1", "negative"),
+            ("after=99999999999999999999", "as large as"),
+            ("after=x", "is a number"),
+            ("after=", "is a number"),
+            ("after=12@xyz", "hexadecimal"),
+            ("kinds=object.copid", "did you mean object.copied?"),
+            ("kinds=daemon.exploded", "object.copied"),
+            ("kinds=Door", "lower-case letter"),
+            ("kinds=", "lower-case letter"),
+            ("kinds=door.opened,", "lower-case letter"),
+            ("kinds=a&kinds=b", "twice"),
+            ("prefix=%ff", "not UTF-8"),
+            ("replica=Not-One", "[replicas.NAME]"),
+            ("wait=61s", "0s to 60s"),
+            ("wait=soon", "0s to 60s"),
+            ("wait=20", "0s to 60s"),
+            ("wait=1s&format=ndjson", "exclude each other"),
+            ("format=xml", "sse or ndjson"),
+            ("since=5", "there are after, kinds"),
+            ("since=%1b[2J", "\\u{1b}"),
+        ] {
+            let refusal = asked(query, &[]).expect_err(query);
+            let text = format!("{refusal:?}");
+            assert!(text.contains(&says.escape_debug().to_string()) || text.contains(says), "{query}: {text}");
+        }
+    }
+
+    #[test]
+    fn kinds_of_other_programs_are_free() {
+        let filter = asked("kinds=door.opened,%20object.copied&prefix=a%2Fb&replica=scw", &[]).unwrap().filter;
+        assert_eq!(filter.kinds, ["door.opened", "object.copied"]);
+        assert_eq!(filter.prefix.as_deref(), Some("a/b"));
+        assert_eq!(filter.replica.unwrap().as_str(), "scw");
+    }
+}

@@ -1,0 +1,111 @@
+//! Events as they go over the line, for as long as somebody reads.
+
+use std::collections::VecDeque;
+
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderValue, header},
+    response::Response,
+};
+use futures::stream;
+use tokio_util::sync::CancellationToken;
+
+use super::super::connections::Pace;
+use crate::{
+    domain::Cursor,
+    events::{Batch, Next, Reader},
+};
+
+/// How events are written.
+pub(super) trait Framing: Send + 'static {
+    const MEDIA: HeaderValue;
+    /// What keeps proxies and clients from taking a quiet connection for a dead one.
+    const QUIET: &'static [u8];
+    fn opening(&self) -> Bytes;
+    fn batch(&self, batch: &Batch) -> Vec<Bytes>;
+    fn bookmark(&self, cursor: Cursor) -> Bytes;
+}
+
+pub(super) struct Sse;
+pub(super) struct Lines;
+
+impl Framing for Sse {
+    const MEDIA: HeaderValue = HeaderValue::from_static("text/event-stream");
+    const QUIET: &'static [u8] = b":\n\n";
+
+    /// Not all come back in the same moment when a daemon ends.
+    fn opening(&self) -> Bytes {
+        format!("retry: {}\n\n", rand::random_range(1000..=5000)).into()
+    }
+
+    fn batch(&self, batch: &Batch) -> Vec<Bytes> {
+        batch.sse()
+    }
+
+    fn bookmark(&self, cursor: Cursor) -> Bytes {
+        format!("id: {cursor}\nevent: bookmark\ndata: {{}}\n\n").into()
+    }
+}
+
+impl Framing for Lines {
+    const MEDIA: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+    const QUIET: &'static [u8] = b"\n";
+
+    fn opening(&self) -> Bytes {
+        Bytes::new()
+    }
+
+    fn batch(&self, batch: &Batch) -> Vec<Bytes> {
+        batch.lines()
+    }
+
+    fn bookmark(&self, cursor: Cursor) -> Bytes {
+        format!("{{\"bookmark\":\"{cursor}\"}}\n").into()
+    }
+}
+
+/// All that `reader` finds until `drain`, or until it cannot go on: the reason is told when the client comes back.
+pub(super) fn stream<F: Framing>(reader: Reader, framing: F, pace: Pace, drain: CancellationToken) -> Response {
+    let opening = Some(framing.opening()).filter(|opening| !opening.is_empty());
+    let begin = Telling { reader, framing, pace, drain, left: opening.into_iter().collect() };
+    let frames = stream::unfold(begin, async |mut telling| {
+        let frame = telling.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(frame), telling))
+    });
+    let mut response = Response::new(Body::from_stream(frames));
+    response.headers_mut().insert(header::CONTENT_TYPE, F::MEDIA);
+    response
+}
+
+struct Telling<F> {
+    reader: Reader,
+    framing: F,
+    pace: Pace,
+    drain: CancellationToken,
+    /// Of the batch at hand.
+    left: VecDeque<Bytes>,
+}
+
+impl<F: Framing> Telling<F> {
+    /// Called when the connection has room for more.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(frame) = self.left.pop_front() {
+            return Some(frame);
+        }
+        self.pace.asked();
+        let next = tokio::select! {
+            next = self.reader.next() => next,
+            () = self.drain.cancelled() => return None,
+        };
+        self.pace.handed();
+        match next {
+            Next::Events(batch) => {
+                self.left = self.framing.batch(&batch).into();
+                self.left.pop_front()
+            }
+            Next::Quiet => Some(Bytes::from_static(F::QUIET)),
+            Next::Bookmark(cursor) => Some(self.framing.bookmark(cursor)),
+            Next::End(_) => None,
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! `/v1/events`: the log for whoever asks over HTTP.
+
+mod append;
+mod asked;
+mod body;
+mod poll;
+mod refused;
+
+use std::time::Duration;
+
+use axum::{
+    Extension,
+    body::{Body, HttpBody as _},
+    extract::State,
+    http::{HeaderMap, HeaderValue, Request, StatusCode, header},
+    response::Response,
+};
+
+pub use append::Appends;
+pub(super) use append::append;
+
+use super::{Pages, connections::Connection, refusal::Refusal};
+use asked::{Asked, Shape};
+
+/// `GET /v1/events`: from where the reader left off, in the shape that it wants.
+pub(super) async fn read(
+    State(pages): State<Pages>,
+    Extension(connection): Extension<Connection>,
+    headers: HeaderMap,
+    request: Request<Body>,
+) -> Result<Response, Refusal> {
+    pages.auth.may_read(&connection, &headers)?;
+    if !request.body().is_end_stream() {
+        return Err(Refusal::bad("a GET has no body here: append events with POST"));
+    }
+    let asked = Asked::of(request.uri().query().unwrap_or_default(), &headers)?;
+    let mut reader = pages.log.reader(asked.start, asked.filter).map_err(refused::full)?;
+    let began = tokio::select! {
+        began = reader.begin() => began.map_err(refused::ended)?,
+        () = pages.drain.cancelled() => return Err(ending()),
+    };
+    let mut response = match asked.shape {
+        Shape::Sse => body::stream(reader, body::Sse, connection.pace, pages.drain),
+        Shape::Lines => body::stream(reader, body::Lines, connection.pace, pages.drain),
+        Shape::Poll(wait) => poll::answer(reader, wait, &pages.drain).await?,
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // A proxy in front would otherwise collect some kilobytes before it passes anything on.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    if let Some(epoch) = began.epoch {
+        // Cannot fail: eight hexadecimal digits.
+        let epoch = HeaderValue::try_from(epoch.to_string()).expect("visible letters");
+        headers.insert("copyhold-epoch", epoch);
+    }
+    Ok(response)
+}
+
+/// Another daemon, or this one's successor, goes on.
+fn ending() -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "this daemon is shutting down: ask again in a moment")
+        .again_after(Duration::from_secs(1))
+}

@@ -1,0 +1,52 @@
+use std::time::Duration;
+
+use axum::{
+    http::{HeaderValue, header},
+    response::{IntoResponse as _, Response},
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::super::refusal::Refusal;
+use super::{ending, refused};
+use crate::{
+    domain::Cursor,
+    events::{Batch, Next, Reader},
+};
+
+/// However long it takes to find something that passes the filter, the client hears of us after this time.
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
+
+/// The first events that there are, or none if none have come within `wait`; and where to go on.
+pub(super) async fn answer(mut reader: Reader, wait: Duration, drain: &CancellationToken) -> Result<Response, Refusal> {
+    let until = Instant::now() + wait;
+    loop {
+        let next = tokio::select! {
+            next = reader.next_until(until) => next,
+            () = drain.cancelled() => None,
+        };
+        match next {
+            Some(Next::Events(batch)) => return Ok(document(Some(&batch), batch.last())),
+            Some(Next::Bookmark(cursor)) if until.elapsed() > LONGEST_LOOK => return Ok(document(None, cursor)),
+            Some(Next::Bookmark(_) | Next::Quiet) => {}
+            Some(Next::End(end)) => return Err(refused::ended(end)),
+            None => break,
+        }
+    }
+    reader.cursor().map(|cursor| document(None, cursor)).ok_or_else(ending)
+}
+
+/// `{"events":[…],"next":"12@1a2b3c4d"}`, from events that are JSON already.
+fn document(batch: Option<&Batch>, next: Cursor) -> Response {
+    let mut text = b"{\"events\":[".to_vec();
+    for lines in batch.map(Batch::lines).unwrap_or_default() {
+        for line in lines.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+            if text.last() == Some(&b'}') {
+                text.push(b',');
+            }
+            text.extend_from_slice(line);
+        }
+    }
+    text.extend_from_slice(format!("],\"next\":\"{next}\"}}\n").as_bytes());
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response()
+}

@@ -1,0 +1,54 @@
+use std::time::Duration;
+
+use axum::http::StatusCode;
+
+use super::super::refusal::Refusal;
+use crate::events::{End, TooMany};
+
+/// Somebody may leave.
+pub(super) fn full(TooMany: TooMany) -> Refusal {
+    Refusal::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "as many readers as events.readers allows are there already: ask again later, or another daemon",
+    )
+    .again_after(Duration::from_secs(rand::random_range(5..=15)))
+}
+
+/// Why there is nothing for this reader, and what it does now.
+pub(super) fn ended(end: End) -> Refusal {
+    match end {
+        End::Gone { earliest } => Refusal::new(
+            StatusCode::GONE,
+            format!(
+                "what came next has been dropped from the log: take stock of what you follow, then go on with after={earliest}"
+            ),
+        )
+        .with("earliest", earliest.to_string()),
+        End::Ahead { head } => {
+            let refusal = Refusal::new(
+                StatusCode::CONFLICT,
+                format!(
+                    "the log ends at {head}, before the event that you saw last: it was restored from a backup, or is another \
+                     one; take stock of what you follow, then go on with after={head}"
+                ),
+            );
+            let refusal = refusal.with("head", head.to_string());
+            match head.epoch {
+                Some(epoch) => refusal.with("epoch", epoch.to_string()),
+                None => refusal,
+            }
+        }
+        End::OtherLog { epoch } => Refusal::new(
+            StatusCode::CONFLICT,
+            format!(
+                "this is the log {epoch}, not the one that you read so far: it was restored from a backup, or is another one; \
+                 take stock of what you follow, then begin with after=0 or without after"
+            ),
+        )
+        .with("epoch", epoch.to_string()),
+        End::Away => {
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "PostgreSQL cannot be reached: ask again in a moment")
+                .again_after(Duration::from_secs(rand::random_range(1..=5)))
+        }
+    }
+}
