@@ -5,8 +5,15 @@ mod common;
 mod detector;
 mod e1;
 mod e3;
+mod e4;
+mod e5;
 mod e6;
+mod e7;
 mod followed;
+#[path = "../../tests/it/pooler.rs"]
+mod pooler;
+#[path = "../../tests/it/proxy.rs"]
+mod proxy;
 
 use std::{env, time::Instant};
 
@@ -15,7 +22,7 @@ use anyhow::bail;
 use common::{play, stores::Stores};
 
 /// By label, in the order in which they are played.
-const BARS: [&str; 3] = ["e1", "e3", "e6"];
+const BARS: [&str; 6] = ["e1", "e3", "e4", "e5", "e6", "e7"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -32,7 +39,10 @@ async fn main() -> anyhow::Result<()> {
             match bar {
                 "e1" => e1::play(&stores).await?,
                 "e3" => e3::play(&stores).await?,
+                "e4" => e4::play().await?,
+                "e5" => e5::play().await?,
                 "e6" => e6::play(&stores).await?,
+                "e7" => e7::play().await?,
                 other => bail!("nothing plays {other}"),
             }
         }
