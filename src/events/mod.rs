@@ -29,12 +29,7 @@ pub use filter::Filter;
 pub use reader::{End, Next, Reader, Start};
 pub use tailer::Tailer;
 
-use crate::{
-    config::Config,
-    metrics,
-    queue::Queue,
-    wake::Wake,
-};
+use crate::{config::Config, metrics, queue::Queue, wake::Wake};
 use pages::Pages;
 use ring::Ring;
 use sight::Sight;
