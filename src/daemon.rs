@@ -1,30 +1,32 @@
 //! The composition root of `copyhold run`: configuration → pools, stores, tasks; and the order in which they end.
 
+mod prepare;
+
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
+use sqlx::PgPool;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::{
     config::Config,
-    copy::{self, Memory},
+    copy::Memory,
     domain::ReplicaName,
-    ears::{self, Ears},
+    ears::{self, Ears, Hearing},
     events, http,
     lifecycle::{Endings, ExitReason, Lifecycle},
     listener::{Listener, Pace, Wakers},
-    metrics,
-    queue::{self, Daemon, Pools, Queue, QueueError, Retention, SchemaFit, Shared},
-    store::Store,
+    queue::{self, Daemon, Pools, Queue, Retention},
     sweeper::{self, LogSweeper, Mover, OrphanedUploads, Reach, Sweeper},
     wake::{self, Wake, Waker},
     worker::{
-        self, Allowance, Calls, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Replica, Runner, Slots,
+        self, Allowance, Calls, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Runner, Slots,
         Standing, Stragglers, View,
     },
 };
+use prepare::{Prepared, prepare};
 
 /// How long the last words, releases and farewells, may take after everything else has ended.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -41,9 +43,10 @@ pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> an
     let kinds = config.events.kinds.clone();
     let queue = Queue::telling(pools.work.clone(), config.database.schema.clone(), names.clone(), kinds);
     let memory = Memory::new(config.workers.memory_bytes);
-    let (events_waker, log_grows) = wake::channel();
-    let (log, tailer) = events::open(queue.clone(), events::Settings::of(&config), log_grows);
-    lifecycle.spawn("tailer", &lifecycle.drain, tailer.run(lifecycle.drain.clone()));
+    let (events_waker, events_wake) = wake::channel();
+    let (hearing, ears) = ears::closed();
+    let (log, tailer) = events::open(queue.clone(), events::Settings::of(&config), events_wake);
+    lifecycle.spawn("tailer", &lifecycle.drain, tailer.listening(ears.clone()).run(lifecycle.drain.clone()));
     let pages = http::Pages {
         queue: queue.clone(),
         memory: memory.clone(),
@@ -63,117 +66,32 @@ pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> an
             return Ok(reason);
         }
     };
-    let early = Early { queue, memory, events_waker };
-    let reason = work(config, prepared, early, &pools, &lifecycle, &mut endings).await?;
+    let line = Line { hearing, ears, events: events_waker };
+    let base = Base { queue, memory, heartbeat: pools.heartbeat.clone(), line };
+    let reason = work(config, prepared, base, &lifecycle, &mut endings).await?;
     if tokio::time::timeout(LAST_WORDS, pools.close()).await.is_err() {
         warn!("PostgreSQL's connections did not close in time");
     }
     Ok(reason)
 }
 
-/// What serves requests already while PostgreSQL is waited for.
-struct Early {
+/// What was there before PostgreSQL was.
+struct Base {
     queue: Queue,
     memory: Memory,
-    /// Says that the log has grown.
-    events_waker: Waker,
-}
-
-struct Prepared {
-    daemon: Daemon,
-    replicas: Vec<Replica>,
-}
-
-/// A fitting schema, an entry among the daemons, a client per store.
-async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> anyhow::Result<Prepared> {
-    patiently("look at the schema", || fit(config, queue, migrate)).await?;
-    patiently("look at the plans", || look_at_plans(queue)).await?;
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let timeout = config.lease.timeout;
-    let daemon = patiently("enter the list of daemons", || async {
-        queue.enlist_as(host.clone(), timeout, Some(Shared::of(config))).await.map_err(Trouble::from)
-    })
-    .await?;
-    let mut replicas = Vec::new();
-    for replica in &config.replicas {
-        // Each object has one request under way at a store, a large one as many as there is memory for its parts.
-        let parts = usize::try_from(config.workers.memory_bytes / copy::WHOLE_UP_TO).unwrap_or(usize::MAX);
-        let store = Store::connect(replica, config.workers.count.saturating_add(parts))
-            .await
-            .with_context(|| format!("the client of replica {}", replica.name))?;
-        replicas.push(Replica::new(store, replica.read, config.workers.count, config.workers.reserved));
-    }
-    info!(
-        daemon = daemon.id.number(),
-        "Daemon {} has {} workers for {} replicas",
-        daemon.id,
-        config.workers.count,
-        replicas.len()
-    );
-    Ok(Prepared { daemon, replicas })
-}
-
-async fn fit(config: &Config, queue: &Queue, migrate: bool) -> Result<(), Trouble> {
-    if migrate {
-        match queue::migrate(config).await {
-            Ok(done) => info!(?done, "The schema is up to date"),
-            Err(queue::MigrateError::Queue(error)) => return Err(error.into()),
-            Err(error) => return Err(Trouble::Lasting(error.into())),
-        }
-    }
-    match SchemaFit::of(queue.pool(), queue.schema()).await? {
-        SchemaFit::Fits => {}
-        unfit => return Err(Trouble::Lasting(unfit.into())),
-    }
-    let known = queue.replica_rows().await?;
-    let missing: Vec<_> =
-        queue.replicas().iter().filter(|r| !known.iter().any(|k| k.name == **r)).map(ToString::to_string).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(Trouble::Lasting(anyhow::anyhow!(
-        "the schema has no columns for replica {}; run `copyhold migrate` with this configuration (or `copyhold run --migrate`)",
-        missing.join(", ")
-    )))
-}
-
-/// Work that is found slowly is found all the same: what is wrong is said loudly, and stops nobody. Without a function
-/// there is nothing to find it with.
-async fn look_at_plans(queue: &Queue) -> Result<(), Trouble> {
-    let all = match queue.plans().await {
-        Ok(all) => all,
-        Err(error) if error.is_away() => return Err(error.into()),
-        Err(error) => {
-            warn!(error = %error, "Could not look at the plans of the claims");
-            return Ok(());
-        }
-    };
-    for planned in &all {
-        let of = planned.lane.as_deref().unwrap_or("all lanes");
-        metrics::plan_wrong(of, !planned.flaws.is_empty());
-        for flaw in &planned.flaws {
-            error!(
-                lane = of,
-                "Finding the work of {of} is slow or fails: {flaw}; run `copyhold migrate`, then see `copyhold explain --plan`"
-            );
-        }
-    }
-    match all.iter().flat_map(|planned| &planned.flaws).find(|flaw| flaw.is_fatal()) {
-        Some(flaw) => Err(Trouble::Lasting(anyhow::anyhow!("{flaw}; {}", flaw.remedy()))),
-        None => Ok(()),
-    }
+    /// Heartbeats have a connection of their own.
+    heartbeat: PgPool,
+    line: Line,
 }
 
 async fn work(
     config: Config,
     prepared: Prepared,
-    early: Early,
-    pools: &Pools,
+    base: Base,
     lifecycle: &Lifecycle,
     endings: &mut Endings,
 ) -> anyhow::Result<ExitReason> {
-    let Prepared { daemon, replicas } = prepared;
-    let Early { queue, memory, events_waker } = early;
+    let (Prepared { daemon, replicas }, Base { queue, memory, heartbeat, line }) = (prepared, base);
     let (waker, wake) = wake::channel();
     let (replicas_waker, replicas_wake) = wake::channel();
     let lanes = Lanes::new(replicas, Stragglers::new(&memory));
@@ -181,7 +99,7 @@ async fn work(
     let held = Held::default();
     let (completer, writer) = worker::completer(queue.clone());
     let (journals, recorder) = worker::journals(queue.clone());
-    let heartbeat_queue = queue.over(pools.heartbeat.clone());
+    let heartbeat_queue = queue.over(heartbeat);
 
     // These live to the end: what is under way needs them.
     let heartbeat =
@@ -192,8 +110,8 @@ async fn work(
 
     // These take on work, and end as soon as no more is wanted.
     let drain = &lifecycle.drain;
-    let others = (replicas_waker, events_waker);
-    let Notified { work: notices, ears } = listen(&config, &queue, &daemon, others, lifecycle)?;
+    let ears = line.ears.clone();
+    let notices = listen(&config, &queue, &daemon, line, replicas_waker, lifecycle)?;
     let settle = config.lease.settle();
     let sweeper = Sweeper {
         queue: queue.clone(),
@@ -269,23 +187,26 @@ async fn work(
     Ok(reason)
 }
 
-/// What the listener wakes, and whether it can.
-struct Notified {
-    work: Wake,
+/// What is known of notices before the listener is there, by whom it concerns.
+struct Line {
+    hearing: Hearing,
     ears: Ears,
+    /// For whoever follows the log.
+    events: Waker,
 }
 
-/// Starts to listen, and what looks after the log: what others have put before it, and what is to go.
+/// Starts to listen, and what looks after the log: what others have put before it, and what is to go. Returns what
+/// wakes for new work.
 fn listen(
     config: &Config,
     queue: &Queue,
     daemon: &Daemon,
-    (replicas, events): (Waker, Waker),
+    Line { hearing, ears, events }: Line,
+    replicas: Waker,
     lifecycle: &Lifecycle,
-) -> anyhow::Result<Notified> {
+) -> anyhow::Result<Wake> {
     let (work_waker, work) = wake::channel();
     let (inbox_waker, inbox) = wake::channel();
-    let (hearing, ears) = ears::closed();
     let drain = &lifecycle.drain;
     let listener = Listener {
         wakeup: config.database.wakeup,
@@ -298,7 +219,7 @@ fn listen(
         pace: Pace::default(),
     };
     lifecycle.spawn("listener", drain, listener.run(drain.clone()));
-    let mover = Mover { queue: queue.clone(), daemon: daemon.id, wake: inbox, ears: ears.clone() };
+    let mover = Mover { queue: queue.clone(), daemon: daemon.id, wake: inbox, ears };
     lifecycle.spawn("inbox", drain, mover.run(drain.clone()));
     let log = LogSweeper {
         queue: queue.clone(),
@@ -306,7 +227,7 @@ fn listen(
         retention: Retention { keep_for: config.events.keep_for, keep_bytes: config.events.keep_bytes },
     };
     lifecycle.spawn("log", drain, log.run(drain.clone()));
-    Ok(Notified { work, ears })
+    Ok(work)
 }
 
 fn orphaned_uploads(config: &Config, queue: Queue, lanes: Lanes) -> OrphanedUploads {
@@ -342,36 +263,5 @@ async fn finish(queue: &Queue, daemon: &Daemon, lifecycle: &Lifecycle, running: 
     if tokio::time::timeout(LAST_WORDS, last_words).await.is_err() {
         warn!("Some work did not stop in time; its leases will be swept");
         lifecycle.end.cancel();
-    }
-}
-
-/// An error to wait out, or one that only an operator can mend.
-enum Trouble {
-    Passing(anyhow::Error),
-    Lasting(anyhow::Error),
-}
-
-impl From<QueueError> for Trouble {
-    fn from(error: QueueError) -> Self {
-        if error.is_away() { Self::Passing(error.into()) } else { Self::Lasting(error.into()) }
-    }
-}
-
-/// Waits out a PostgreSQL that is away: longer and longer, up to ten seconds.
-async fn patiently<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
-where
-    F: Future<Output = Result<T, Trouble>>,
-{
-    let mut pause = Duration::from_millis(200);
-    loop {
-        match attempt().await {
-            Ok(done) => return Ok(done),
-            Err(Trouble::Lasting(error)) => return Err(error),
-            Err(Trouble::Passing(error)) => {
-                warn!("Could not {what}, next try in {pause:?}: {error}");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(10));
-            }
-        }
     }
 }

@@ -29,7 +29,12 @@ pub use filter::Filter;
 pub use reader::{End, Next, Reader, Start};
 pub use tailer::Tailer;
 
-use crate::{config::Config, metrics, queue::Queue, wake::Wake};
+use crate::{
+    config::{Config, Wakeup},
+    metrics,
+    queue::Queue,
+    wake::Wake,
+};
 use pages::Pages;
 use ring::Ring;
 use sight::Sight;
@@ -51,8 +56,10 @@ impl Settings {
         Self {
             buffer_bytes: usize::try_from(config.events.buffer_bytes).unwrap_or(usize::MAX),
             readers: config.events.readers.min(Semaphore::MAX_PERMITS),
-            // One look for all readers, so that also where no notice comes they wait no longer than this.
-            poll: Duration::from_secs(1),
+            poll: match config.database.wakeup {
+                Wakeup::Notify => Duration::from_secs(5),
+                Wakeup::Poll => Duration::from_secs(1),
+            },
         }
     }
 }

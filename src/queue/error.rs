@@ -76,18 +76,18 @@ impl QueueError {
         self.sqlstate().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
     }
 
+    /// It gave up waiting for a lock, as every statement of ours does: the log's, as a rule. Nothing was written.
+    #[must_use]
+    pub fn is_contended(&self) -> bool {
+        self.sqlstate().as_deref() == Some("55P03")
+    }
+
     /// What PostgreSQL, or a function of ours in it, has to say to whoever sent the value that it refuses.
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal<'_>> {
         let Self::Database { cause, .. } = self else { return None };
         let refusal = cause.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?;
         Some(Refusal { sqlstate: refusal.code(), message: refusal.message(), hint: refusal.hint() })
-    }
-
-    /// It gave up waiting for a lock, as every statement of ours does: the log's, as a rule. Nothing was written.
-    #[must_use]
-    pub fn is_contended(&self) -> bool {
-        self.sqlstate().as_deref() == Some("55P03")
     }
 
     /// The SQLSTATE, if PostgreSQL itself refused.

@@ -1,0 +1,129 @@
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tracing::{error, info, warn};
+
+use crate::{
+    config::Config,
+    copy, metrics,
+    queue::{self, Daemon, Queue, QueueError, SchemaFit, Shared},
+    store::Store,
+    worker::Replica,
+};
+
+/// What the daemon needs before it can do anything.
+pub(super) struct Prepared {
+    pub(super) daemon: Daemon,
+    pub(super) replicas: Vec<Replica>,
+}
+
+/// A fitting schema, an entry among the daemons, a client per store.
+pub(super) async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> anyhow::Result<Prepared> {
+    patiently("look at the schema", || fit(config, queue, migrate)).await?;
+    patiently("look at the plans", || look_at_plans(queue)).await?;
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let timeout = config.lease.timeout;
+    let daemon = patiently("enter the list of daemons", || async {
+        queue.enlist_as(host.clone(), timeout, Some(Shared::of(config))).await.map_err(Trouble::from)
+    })
+    .await?;
+    let mut replicas = Vec::new();
+    for replica in &config.replicas {
+        // Each object has one request under way at a store, a large one as many as there is memory for its parts.
+        let parts = usize::try_from(config.workers.memory_bytes / copy::WHOLE_UP_TO).unwrap_or(usize::MAX);
+        let store = Store::connect(replica, config.workers.count.saturating_add(parts))
+            .await
+            .with_context(|| format!("the client of replica {}", replica.name))?;
+        replicas.push(Replica::new(store, replica.read, config.workers.count, config.workers.reserved));
+    }
+    info!(
+        daemon = daemon.id.number(),
+        "Daemon {} has {} workers for {} replicas",
+        daemon.id,
+        config.workers.count,
+        replicas.len()
+    );
+    Ok(Prepared { daemon, replicas })
+}
+
+async fn fit(config: &Config, queue: &Queue, migrate: bool) -> Result<(), Trouble> {
+    if migrate {
+        match queue::migrate(config).await {
+            Ok(done) => info!(?done, "The schema is up to date"),
+            Err(queue::MigrateError::Queue(error)) => return Err(error.into()),
+            Err(error) => return Err(Trouble::Lasting(error.into())),
+        }
+    }
+    match SchemaFit::of(queue.pool(), queue.schema()).await? {
+        SchemaFit::Fits => {}
+        unfit => return Err(Trouble::Lasting(unfit.into())),
+    }
+    let known = queue.replica_rows().await?;
+    let missing: Vec<_> =
+        queue.replicas().iter().filter(|r| !known.iter().any(|k| k.name == **r)).map(ToString::to_string).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Trouble::Lasting(anyhow::anyhow!(
+        "the schema has no columns for replica {}; run `copyhold migrate` with this configuration (or `copyhold run --migrate`)",
+        missing.join(", ")
+    )))
+}
+
+/// Work that is found slowly is found all the same: what is wrong is said loudly, and stops nobody. Without a function
+/// there is nothing to find it with.
+async fn look_at_plans(queue: &Queue) -> Result<(), Trouble> {
+    let all = match queue.plans().await {
+        Ok(all) => all,
+        Err(error) if error.is_away() => return Err(error.into()),
+        Err(error) => {
+            warn!(error = %error, "Could not look at the plans of the claims");
+            return Ok(());
+        }
+    };
+    for planned in &all {
+        let of = planned.lane.as_deref().unwrap_or("all lanes");
+        metrics::plan_wrong(of, !planned.flaws.is_empty());
+        for flaw in &planned.flaws {
+            error!(
+                lane = of,
+                "Finding the work of {of} is slow or fails: {flaw}; run `copyhold migrate`, then see `copyhold explain --plan`"
+            );
+        }
+    }
+    match all.iter().flat_map(|planned| &planned.flaws).find(|flaw| flaw.is_fatal()) {
+        Some(flaw) => Err(Trouble::Lasting(anyhow::anyhow!("{flaw}; {}", flaw.remedy()))),
+        None => Ok(()),
+    }
+}
+
+/// An error to wait out, or one that only an operator can mend.
+enum Trouble {
+    Passing(anyhow::Error),
+    Lasting(anyhow::Error),
+}
+
+impl From<QueueError> for Trouble {
+    fn from(error: QueueError) -> Self {
+        if error.is_away() { Self::Passing(error.into()) } else { Self::Lasting(error.into()) }
+    }
+}
+
+/// Waits out a PostgreSQL that is away: longer and longer, up to ten seconds.
+async fn patiently<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = Result<T, Trouble>>,
+{
+    let mut pause = Duration::from_millis(200);
+    loop {
+        match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(Trouble::Lasting(error)) => return Err(error),
+            Err(Trouble::Passing(error)) => {
+                warn!("Could not {what}, next try in {pause:?}: {error}");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(10));
+            }
+        }
+    }
+}
