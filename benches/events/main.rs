@@ -4,6 +4,7 @@
 mod common;
 mod detector;
 mod e1;
+mod e2;
 mod e3;
 mod e6;
 mod followed;
@@ -15,7 +16,7 @@ use anyhow::bail;
 use common::{play, stores::Stores};
 
 /// By label, in the order in which they are played.
-const BARS: [&str; 3] = ["e1", "e3", "e6"];
+const BARS: [&str; 4] = ["e1", "e2", "e3", "e6"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -31,6 +32,7 @@ async fn main() -> anyhow::Result<()> {
         for bar in BARS.into_iter().filter(wanted) {
             match bar {
                 "e1" => e1::play(&stores).await?,
+                "e2" => e2::play(&stores).await?,
                 "e3" => e3::play(&stores).await?,
                 "e6" => e6::play(&stores).await?,
                 other => bail!("nothing plays {other}"),
