@@ -4,6 +4,7 @@
 mod common;
 mod detector;
 mod e1;
+mod e2;
 mod e3;
 mod e4;
 mod e5;
@@ -22,7 +23,7 @@ use anyhow::bail;
 use common::{play, stores::Stores};
 
 /// By label, in the order in which they are played.
-const BARS: [&str; 6] = ["e1", "e3", "e4", "e5", "e6", "e7"];
+const BARS: [&str; 7] = ["e1", "e2", "e3", "e4", "e5", "e6", "e7"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -38,6 +39,7 @@ async fn main() -> anyhow::Result<()> {
         for bar in BARS.into_iter().filter(wanted) {
             match bar {
                 "e1" => e1::play(&stores).await?,
+                "e2" => e2::play(&stores).await?,
                 "e3" => e3::play(&stores).await?,
                 "e4" => e4::play().await?,
                 "e5" => e5::play().await?,
