@@ -4,9 +4,17 @@
 mod common;
 mod detector;
 mod e1;
+mod e2;
 mod e3;
+mod e4;
+mod e5;
 mod e6;
+mod e7;
 mod followed;
+#[path = "../../tests/it/pooler.rs"]
+mod pooler;
+#[path = "../../tests/it/proxy.rs"]
+mod proxy;
 
 use std::{env, time::Instant};
 
@@ -15,7 +23,7 @@ use anyhow::bail;
 use common::{play, stores::Stores};
 
 /// By label, in the order in which they are played.
-const BARS: [&str; 3] = ["e1", "e3", "e6"];
+const BARS: [&str; 7] = ["e1", "e2", "e3", "e4", "e5", "e6", "e7"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -31,8 +39,12 @@ async fn main() -> anyhow::Result<()> {
         for bar in BARS.into_iter().filter(wanted) {
             match bar {
                 "e1" => e1::play(&stores).await?,
+                "e2" => e2::play(&stores).await?,
                 "e3" => e3::play(&stores).await?,
+                "e4" => e4::play().await?,
+                "e5" => e5::play().await?,
                 "e6" => e6::play(&stores).await?,
+                "e7" => e7::play().await?,
                 other => bail!("nothing plays {other}"),
             }
         }

@@ -8,7 +8,6 @@ use tracing::{error, info, warn};
 
 use super::{Shared, chunk::Chunk, sight::Sight};
 use crate::{
-    ears::Ears,
     metrics,
     queue::{LogHead, QueueError},
     wake::Wake,
@@ -33,8 +32,6 @@ pub struct Tailer {
     shared: Arc<Shared>,
     poll: Duration,
     wake: Wake,
-    /// `None`: it is taken for granted that notices come.
-    ears: Option<Ears>,
     /// What it saw last, also before it slept: a log that is shorter now is another one.
     known: Option<Sight>,
     unsure: bool,
@@ -42,13 +39,7 @@ pub struct Tailer {
 
 impl Tailer {
     pub(super) fn new(shared: Arc<Shared>, poll: Duration, wake: Wake) -> Self {
-        Self { shared, poll, wake, ears: None, known: None, unsure: false }
-    }
-
-    /// While these hear nothing it looks more often.
-    #[must_use]
-    pub fn listening(self, ears: Ears) -> Self {
-        Self { ears: Some(ears), ..self }
+        Self { shared, poll, wake, known: None, unsure: false }
     }
 
     /// Until `drain`. Asks the database for nothing while nobody reads.
@@ -118,7 +109,7 @@ impl Tailer {
             }
             let identify = begun.map_or(looked, |begun| begun + DOUBT);
             tokio::select! {
-                _ = self.wake.wait(self.ears.as_ref().map_or(self.poll, |ears| ears.poll(self.poll))) => {}
+                _ = self.wake.wait(self.poll) => {}
                 () = shared.doubt.notified(), if !doubted => doubted = true,
                 () = sleep_until(identify), if doubted => {}
             }

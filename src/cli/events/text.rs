@@ -52,7 +52,7 @@ mod tests {
         );
         assert_eq!(
             text(json!({"door\n": ["x\n"]})),
-            "2026-11-22T04:20:08Z  -                         door\\n=[\"x\\\\n\"]"
+            "2026-11-22T04:20:08Z  -                        door\\n=[\"x\\\\n\"]"
         );
     }
 }

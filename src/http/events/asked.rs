@@ -223,7 +223,7 @@ mod tests {
             ("wait=1s&format=sse", "exclude each other"),
             ("format=xml", "sse or ndjson"),
             ("since=5", "there are after, kinds"),
-            ("since=%1b[2J", "\\u{1b}"),
+            ("%1b[2J=1", "\\u{1b}"),
         ] {
             let refusal = asked(query, &[]).expect_err(query);
             let text = format!("{refusal:?}");
