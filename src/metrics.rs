@@ -98,7 +98,12 @@ fn describe_counters() {
     describe_counter!(
         "copyhold_event_readers_ended_total",
         Unit::Count,
-        "Readers that could not go on from where they stood; by why: gone, ahead, other_log, away."
+        "Readers that could not go on from where they stood; by why: gone, ahead, other_log, away, or slow."
+    );
+    describe_counter!(
+        "copyhold_http_connections_refused_total",
+        Unit::Count,
+        "HTTP connections that found no room, and no silent one that could have made it."
     );
     describe_counter!("copyhold_database_errors_total", Unit::Count, "Statements that failed; by statement.");
 }
@@ -317,6 +322,10 @@ pub(crate) fn event_page_query() {
 
 pub(crate) fn events_delivered(events: usize) {
     counter!("copyhold_events_delivered_total").increment(events as u64);
+}
+
+pub(crate) fn connection_refused() {
+    counter!("copyhold_http_connections_refused_total").increment(1);
 }
 
 pub(crate) fn event_reader_ended(why: &'static str) {

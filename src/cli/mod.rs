@@ -4,6 +4,7 @@ mod check;
 #[cfg(feature = "sandbox")]
 mod demo;
 mod enqueue;
+mod events;
 mod explain;
 mod forget;
 mod given;
@@ -50,7 +51,7 @@ struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 it failed, or (check, explain --plan) something does not work, or (explain, retry, park, forget) a \
-key is not registered or is left out; 2 the command line or the configuration is wrong. `verify` has its own.
+key is not registered or is left out; 2 the command line or the configuration is wrong. `verify` has its own, and `events --exec` that of its command.
 Settings can be overridden by environment variables: COPYHOLD_WORKERS__COUNT=16 sets count in [workers].";
 
 #[derive(Debug, Subcommand)]
@@ -75,6 +76,8 @@ enum Command {
     Park(park::Args),
     /// Delete objects from the tables; their copies in the buckets stay
     Forget(forget::Args),
+    /// Read the event log, follow it, or run a command for each event; append to it
+    Events(Box<events::Args>),
     /// Let all daemons copy nothing to a replica for a while; it is still read
     Pause(pause::Args),
     /// End a pause: the replica catches up by itself
@@ -96,6 +99,8 @@ enum Verdict {
     Bad,
     /// It could do no more than a part of its work, or nothing of it.
     Incomplete,
+    /// What it ran ended with this code.
+    Code(u8),
 }
 
 /// Runs the program's command line.
@@ -115,6 +120,7 @@ pub fn main() -> ExitCode {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
         Ok(Verdict::Bad) => ExitCode::FAILURE,
         Ok(Verdict::Incomplete) => ExitCode::from(2),
+        Ok(Verdict::Code(code)) => ExitCode::from(code),
         Err(error) => fail(&error),
     }
 }
@@ -137,6 +143,7 @@ impl Cli {
             Command::Retry(args) => retry::run(&config()?, args).await,
             Command::Park(args) => park::run(&config()?, args).await,
             Command::Forget(args) => forget::run(&config()?, args).await,
+            Command::Events(args) => events::run(config, *args).await,
             Command::Pause(args) => pause::run(&config()?, args).await,
             Command::Resume(args) => resume::run(&config()?, args).await,
             #[cfg(feature = "sandbox")]

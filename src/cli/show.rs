@@ -19,6 +19,14 @@ pub(super) fn line(text: &str) -> io::Result<()> {
     }
 }
 
+/// As [`line`], for one of many: false if nobody reads them any more.
+pub(super) fn goes_on(text: &str) -> io::Result<bool> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true),
+    }
+}
+
 /// A table: with rules on a terminal, plain columns elsewhere. All columns but the first `text` ones are numbers.
 pub(super) fn table(heads: &[&str], text: usize, rows: Vec<Vec<String>>) -> Table {
     let mut table = Table::new();

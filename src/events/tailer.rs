@@ -127,7 +127,7 @@ impl Tailer {
 
     /// Finds out which log this is, and goes on with it or begins anew.
     async fn begin(&mut self) -> Result<(), QueueError> {
-        let mut head = self.shared.queue.log_head().await?;
+        let mut head = self.shared.source.head().await?;
         if !head.sure && !std::mem::replace(&mut self.unsure, true) {
             warn!(
                 "This role may not execute pg_control_system(): readers will not notice when they read a copy of the \
@@ -167,8 +167,8 @@ impl Tailer {
             known.head
         );
         // Of all daemons one does it.
-        self.shared.queue.raise_log_incarnation(head.mark.incarnation).await?;
-        self.shared.queue.log_head().await
+        self.shared.source.raise_incarnation(head.mark.incarnation).await?;
+        self.shared.source.head().await
     }
 
     /// Reads until there is nothing more.
@@ -176,7 +176,7 @@ impl Tailer {
         loop {
             // Cannot fail: it was begun.
             let sight = self.known.expect("a log that was begun");
-            let part = self.shared.queue.log_tail(sight.head, EVENTS, BYTES).await?;
+            let part = self.shared.source.tail(sight.head, EVENTS, BYTES).await?;
             if part.mark.incarnation != sight.incarnation || part.mark.last < sight.head {
                 return Box::pin(self.begin()).await;
             }

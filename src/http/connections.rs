@@ -24,6 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use super::places::{Place, Places};
+use crate::metrics;
 
 /// For the head of a request, and between two requests of one connection.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -119,7 +120,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 
 /// A word in passing: whoever does not hear it finds the connection closed.
 fn refuse(socket: &TcpStream) {
-    metrics::counter!("copyhold_http_connections_refused_total").increment(1);
+    metrics::connection_refused();
     if let Err(error) = socket.try_write(FULL) {
         debug!(error = %error, "Could not refuse a connection politely");
     }
@@ -160,7 +161,7 @@ async fn converse(socket: TcpStream, peer: SocketAddr, seat: Place, router: Rout
             }
             () = seat.is_wanted() => return,
             _ = look.tick() => if pace.is_stuck() {
-                metrics::counter!("copyhold_event_readers_cut_total").increment(1);
+                metrics::event_reader_ended("slow");
                 return;
             }
         }

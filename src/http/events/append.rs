@@ -7,17 +7,18 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http_body_util::LengthLimitError;
-use serde::de::IgnoredAny;
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::super::{Pages, refusal::Refusal};
-use crate::queue::QueueError;
+use crate::{
+    domain::{NoEvents, documents},
+    queue::QueueError,
+};
 
 /// Bytes of one request.
 const BODY: usize = 1 << 20;
-const EVENTS: usize = 10_000;
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 
 /// What appending may take of the process.
@@ -50,7 +51,14 @@ pub(in crate::http) async fn append(
     }
     let _room = pages.appends.bodies.acquire().await.expect("never closed");
     let body = whole(&headers, body).await?;
-    let documents = documents(&body)?;
+    let text = str::from_utf8(&body).map_err(|_| Refusal::bad("the body is not UTF-8: send JSON as UTF-8"))?;
+    let documents = documents(text).map_err(|why| {
+        let status = match why {
+            NoEvents::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            NoEvents::NotJson(_) | NoEvents::Empty => StatusCode::BAD_REQUEST,
+        };
+        Refusal::new(status, why.to_string())
+    })?;
     let _turn = pages.appends.statements.acquire().await.expect("never closed");
     let appended = pages.queue.append_events(&documents).await.map_err(|error| refused(&error))?;
     Ok((StatusCode::ACCEPTED, axum::Json(json!({ "appended": appended }))).into_response())
@@ -90,37 +98,6 @@ fn is_too_large(error: &axum::Error) -> bool {
     false
 }
 
-/// The texts of the values one after another. PostgreSQL reads what is in them.
-fn documents(body: &[u8]) -> Result<Vec<&str>, Refusal> {
-    let text = str::from_utf8(body).map_err(|_| Refusal::bad("the body is not UTF-8: send JSON as UTF-8"))?;
-    let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
-    let (mut documents, mut events) = (Vec::new(), 0);
-    loop {
-        let begin = values.byte_offset();
-        match values.next() {
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(Refusal::bad(format!("the body is not JSON: {error}"))),
-            None => break,
-        }
-        let document = text[begin..values.byte_offset()].trim();
-        // Anything but an array is one event, or none: PostgreSQL says so.
-        events += serde_json::from_str::<Vec<IgnoredAny>>(document).map_or(1, |elements| elements.len());
-        documents.push(document);
-    }
-    if events == 0 {
-        return Err(Refusal::bad(
-            "there is no event in the body: send a JSON object, such as {\"kind\": \"door.opened\"}",
-        ));
-    }
-    if events > EVENTS {
-        return Err(Refusal::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("a request has {EVENTS} events at most, this one has {events}: send them in several"),
-        ));
-    }
-    Ok(documents)
-}
-
 fn refused(error: &QueueError) -> Refusal {
     if let Some(refusal) = error.refusal() {
         let status = match refusal.sqlstate {
@@ -148,30 +125,4 @@ fn refused(error: &QueueError) -> Refusal {
             .again_after(Duration::from_secs(2));
     }
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "nothing was appended: the daemon's log says why")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_event_or_several_in_whatever_way_they_are_written() {
-        for (body, found) in [
-            (r#"{"a": 1}"#, vec![r#"{"a": 1}"#]),
-            ("  {\"a\":\n 1}\n", vec!["{\"a\":\n 1}"]),
-            (r#"[{"a": 1}, {}]"#, vec![r#"[{"a": 1}, {}]"#]),
-            (
-                "{\"a\":1}\n\n{\"b\":123456789012345678901234567890}\n",
-                vec!["{\"a\":1}", "{\"b\":123456789012345678901234567890}"],
-            ),
-        ] {
-            assert_eq!(documents(body.as_bytes()).unwrap(), found, "{body}");
-        }
-        let nested = "[".repeat(100_000);
-        let many = format!("[{}{{}}]", "{},".repeat(EVENTS));
-        for bad in ["", " \n", "[]", "{", "{}}", "{\"a\":1} x", "nonsense", &nested, &many] {
-            assert!(documents(bad.as_bytes()).is_err(), "{bad:.20}");
-        }
-        assert!(documents(b"{\"a\": \"\xff\"}").is_err());
-    }
 }

@@ -28,8 +28,8 @@ pub(super) struct Asked {
 pub(super) enum Shape {
     /// Server-Sent Events.
     Sse,
-    /// One JSON document a line.
-    Lines,
+    /// One JSON document a line; with a time, to what is the end of the log when it is over.
+    Lines(Option<Duration>),
     /// One document as soon as there is something to tell, or when this time is over.
     Poll(Duration),
 }
@@ -141,18 +141,22 @@ fn shape(wait: Option<&str>, format: Option<&str>, headers: &HeaderMap) -> Resul
         let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
         accepted.any(|accept| accept.split([',', ';']).any(|one| one.trim().eq_ignore_ascii_case(media)))
     };
-    match (wait, format) {
-        (Some(_), Some(_)) => {
-            Err(Refusal::bad("wait and format exclude each other: with wait the answer is one JSON document"))
+    let wait = match wait.map(|wait| (wait, humantime::parse_duration(wait))) {
+        None => None,
+        Some((_, Ok(wait))) if wait <= LONGEST_WAIT => Some(wait),
+        Some((wait, _)) => {
+            return Err(Refusal::bad(format!("wait is {}: write 0s to 60s, as in wait=20s", quoted(wait))));
         }
-        (Some(wait), None) => match humantime::parse_duration(wait) {
-            Ok(wait) if wait <= LONGEST_WAIT => Ok(Shape::Poll(wait)),
-            _ => Err(Refusal::bad(format!("wait is {}: write 0s to 60s, as in wait=20s", quoted(wait)))),
-        },
-        (None, Some("sse")) => Ok(Shape::Sse),
-        (None, Some("ndjson")) => Ok(Shape::Lines),
-        (None, Some(other)) => Err(Refusal::bad(format!("format is {}: write sse or ndjson", quoted(other)))),
-        (None, None) if accepts("application/x-ndjson") => Ok(Shape::Lines),
+    };
+    match (format, wait) {
+        (Some("sse"), None) => Ok(Shape::Sse),
+        (Some("sse"), Some(_)) => {
+            Err(Refusal::bad("wait and format=sse exclude each other: a stream of Server-Sent Events has no end"))
+        }
+        (Some("ndjson"), wait) => Ok(Shape::Lines(wait)),
+        (Some(other), _) => Err(Refusal::bad(format!("format is {}: write sse or ndjson", quoted(other)))),
+        (None, wait) if accepts("application/x-ndjson") => Ok(Shape::Lines(wait)),
+        (None, Some(wait)) => Ok(Shape::Poll(wait)),
         (None, None) => Ok(Shape::Sse),
     }
 }
@@ -190,8 +194,9 @@ mod tests {
         assert_eq!(shape("", &[]), Shape::Sse);
         assert_eq!(shape("", &[("accept", "*/*")]), Shape::Sse);
         assert_eq!(shape("", &[("accept", "text/event-stream")]), Shape::Sse);
-        assert_eq!(shape("", &[("accept", "application/x-ndjson; q=1")]), Shape::Lines);
-        assert_eq!(shape("format=ndjson", &[("accept", "text/event-stream")]), Shape::Lines);
+        assert_eq!(shape("", &[("accept", "application/x-ndjson; q=1")]), Shape::Lines(None));
+        assert_eq!(shape("format=ndjson", &[("accept", "text/event-stream")]), Shape::Lines(None));
+        assert_eq!(shape("format=ndjson&wait=1s", &[]), Shape::Lines(Some(Duration::from_secs(1))));
         assert_eq!(shape("wait=20s", &[("accept", "text/event-stream")]), Shape::Poll(Duration::from_secs(20)));
         assert_eq!(shape("wait=0s", &[]), Shape::Poll(Duration::ZERO));
     }
@@ -215,7 +220,7 @@ mod tests {
             ("wait=61s", "0s to 60s"),
             ("wait=soon", "0s to 60s"),
             ("wait=20", "0s to 60s"),
-            ("wait=1s&format=ndjson", "exclude each other"),
+            ("wait=1s&format=sse", "exclude each other"),
             ("format=xml", "sse or ndjson"),
             ("since=5", "there are after, kinds"),
             ("since=%1b[2J", "\\u{1b}"),

@@ -1,6 +1,6 @@
 //! Events as they go over the line, for as long as somebody reads.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -8,6 +8,7 @@ use axum::{
     response::Response,
 };
 use futures::stream;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::super::connections::Pace;
@@ -24,6 +25,8 @@ pub(super) trait Framing: Send + 'static {
     fn opening(&self) -> Bytes;
     fn batch(&self, batch: &Batch) -> Vec<Bytes>;
     fn bookmark(&self, cursor: Cursor) -> Bytes;
+    /// There is no more for the moment.
+    fn caught_up(&self, cursor: Cursor) -> Bytes;
 }
 
 pub(super) struct Sse;
@@ -45,6 +48,10 @@ impl Framing for Sse {
     fn bookmark(&self, cursor: Cursor) -> Bytes {
         format!("id: {cursor}\nevent: bookmark\ndata: {{}}\n\n").into()
     }
+
+    fn caught_up(&self, cursor: Cursor) -> Bytes {
+        self.bookmark(cursor)
+    }
 }
 
 impl Framing for Lines {
@@ -62,12 +69,24 @@ impl Framing for Lines {
     fn bookmark(&self, cursor: Cursor) -> Bytes {
         format!("{{\"bookmark\":\"{cursor}\"}}\n").into()
     }
+
+    fn caught_up(&self, cursor: Cursor) -> Bytes {
+        format!("{{\"bookmark\":\"{cursor}\",\"caught_up\":true}}\n").into()
+    }
 }
 
-/// All that `reader` finds until `drain`, or until it cannot go on: the reason is told when the client comes back.
-pub(super) fn stream<F: Framing>(reader: Reader, framing: F, pace: Pace, drain: CancellationToken) -> Response {
+/// All that `reader` finds until `drain`, or until it cannot go on: the reason is told when the client comes back. With a
+/// time, until nothing more is there when it is over.
+pub(super) fn stream<F: Framing>(
+    reader: Reader,
+    framing: F,
+    wait: Option<Duration>,
+    pace: Pace,
+    drain: CancellationToken,
+) -> Response {
     let opening = Some(framing.opening()).filter(|opening| !opening.is_empty());
-    let begin = Telling { reader, framing, pace, drain, left: opening.into_iter().collect() };
+    let end = wait.map_or(End::Never, |wait| End::At(Instant::now() + wait));
+    let begin = Telling { reader, framing, end, pace, drain, left: opening.into_iter().collect() };
     let frames = stream::unfold(begin, async |mut telling| {
         let frame = telling.next().await?;
         Some((Ok::<_, std::convert::Infallible>(frame), telling))
@@ -80,10 +99,19 @@ pub(super) fn stream<F: Framing>(reader: Reader, framing: F, pace: Pace, drain: 
 struct Telling<F> {
     reader: Reader,
     framing: F,
+    end: End,
     pace: Pace,
     drain: CancellationToken,
     /// Of the batch at hand.
     left: VecDeque<Bytes>,
+}
+
+enum End {
+    Never,
+    /// When there is nothing more.
+    At(Instant),
+    /// All is said.
+    Now,
 }
 
 impl<F: Framing> Telling<F> {
@@ -93,11 +121,22 @@ impl<F: Framing> Telling<F> {
             return Some(frame);
         }
         self.pace.asked();
-        let next = tokio::select! {
-            next = self.reader.next() => next,
-            () = self.drain.cancelled() => return None,
+        let next = match self.end {
+            End::Never => tokio::select! {
+                next = self.reader.next() => Some(next),
+                () = self.drain.cancelled() => return None,
+            },
+            End::At(deadline) => tokio::select! {
+                next = self.reader.next_until(deadline) => next,
+                () = self.drain.cancelled() => return None,
+            },
+            End::Now => return None,
         };
         self.pace.handed();
+        let Some(next) = next else {
+            self.end = End::Now;
+            return self.reader.cursor().map(|cursor| self.framing.caught_up(cursor));
+        };
         match next {
             Next::Events(batch) => {
                 self.left = self.framing.batch(&batch).into();

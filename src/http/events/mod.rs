@@ -40,8 +40,8 @@ pub(super) async fn read(
         () = pages.drain.cancelled() => return Err(ending()),
     };
     let mut response = match asked.shape {
-        Shape::Sse => body::stream(reader, body::Sse, connection.pace, pages.drain),
-        Shape::Lines => body::stream(reader, body::Lines, connection.pace, pages.drain),
+        Shape::Sse => body::stream(reader, body::Sse, None, connection.pace, pages.drain),
+        Shape::Lines(wait) => body::stream(reader, body::Lines, wait, connection.pace, pages.drain),
         Shape::Poll(wait) => poll::answer(reader, wait, &pages.drain).await?,
     };
     let headers = response.headers_mut();

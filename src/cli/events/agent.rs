@@ -1,0 +1,121 @@
+//! One command for each event, in order: the next event is looked at when the command has succeeded, and that it has is on
+//! disk. A crash in between runs it once more for the same event.
+
+use std::{os::unix::process::ExitStatusExt as _, pin::pin, process::Stdio};
+
+use anyhow::Context as _;
+use tokio::{
+    io::AsyncWriteExt as _,
+    process::Command,
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+use super::{
+    super::Verdict,
+    cursor_file::CursorFile,
+    feed::{Event, Feed, News},
+};
+
+pub(super) struct Agent {
+    pub(super) feed: Feed,
+    pub(super) command: String,
+    pub(super) file: CursorFile,
+}
+
+/// How a command came to its end.
+enum Ended {
+    Code(u8),
+    /// So it did, and meanwhile somebody asked us to end.
+    CodeAndAsked(u8),
+    /// Somebody asked again: it is killed.
+    Killed,
+}
+
+impl Agent {
+    pub(super) async fn run(mut self) -> anyhow::Result<Verdict> {
+        let mut asked = Asked::listen()?;
+        loop {
+            let news = tokio::select! {
+                news = self.feed.next() => news?,
+                () = asked.again() => return Ok(Verdict::Good),
+            };
+            let event = match news {
+                None => return Ok(Verdict::Good),
+                Some(News::Nothing(cursor)) => {
+                    self.file.store(cursor)?;
+                    continue;
+                }
+                Some(News::Event(event)) => event,
+            };
+            match patiently(execute(&self.command, &event), &mut asked).await? {
+                Ended::Code(0) => self.file.store(event.cursor)?,
+                Ended::CodeAndAsked(0) => {
+                    self.file.store(event.cursor)?;
+                    return Ok(Verdict::Good);
+                }
+                Ended::Code(code) | Ended::CodeAndAsked(code) => return Ok(Verdict::Code(code)),
+                Ended::Killed => return Ok(Verdict::Bad),
+            }
+        }
+    }
+}
+
+/// Waits for a command to its end, unless somebody asks twice.
+async fn patiently(command: impl Future<Output = anyhow::Result<u8>>, asked: &mut Asked) -> anyhow::Result<Ended> {
+    let mut command = pin!(command);
+    tokio::select! {
+        code = &mut command => return code.map(Ended::Code),
+        () = asked.again() => {}
+    }
+    tokio::select! {
+        code = &mut command => code.map(Ended::CodeAndAsked),
+        () = asked.again() => Ok(Ended::Killed),
+    }
+}
+
+/// The command's exit code, as a shell would have it.
+async fn execute(command: &str, event: &Event) -> anyhow::Result<u8> {
+    let kind = event.kind().filter(|kind| !kind.contains('\0')).unwrap_or_default();
+    let mut child = Command::new("sh")
+        .arg("-c")
+        .arg(command)
+        .env("COPYHOLD_EVENT_ID", event.cursor.id.to_string())
+        .env("COPYHOLD_EVENT_KIND", kind)
+        .stdin(Stdio::piped())
+        // A terminal's Ctrl-C is for us: the command ends what it has begun.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .context("cannot run sh")?;
+    let stdin = child.stdin.take();
+    let tell = async {
+        if let Some(mut stdin) = stdin {
+            // Whoever does not read it has no need of it.
+            let _ = stdin.write_all(format!("{}\n", event.line).as_bytes()).await;
+        }
+    };
+    let ((), ended) = tokio::join!(tell, child.wait());
+    let ended = ended.context("cannot wait for the command")?;
+    let code = ended.code().unwrap_or_else(|| 128 + ended.signal().unwrap_or_default());
+    Ok(u8::try_from(code).unwrap_or(1))
+}
+
+/// SIGTERM and SIGINT.
+struct Asked {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Asked {
+    fn listen() -> anyhow::Result<Self> {
+        let to = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { terminate: to(SignalKind::terminate())?, interrupt: to(SignalKind::interrupt())? })
+    }
+
+    async fn again(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,64 @@
+use std::io::{self, Read as _};
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+
+use super::{
+    super::{Verdict, queue, show},
+    Daemon,
+    client::Client,
+};
+use crate::{
+    config::{Config, ConfigErrors},
+    domain::documents,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// As in '{"kind": "door.opened", "id": 3}'; - reads standard input
+    #[arg(value_name = "JSON")]
+    json: String,
+    #[command(flatten)]
+    daemon: Daemon,
+}
+
+#[derive(Deserialize)]
+struct Appended {
+    appended: u64,
+}
+
+pub(super) async fn run(config: impl Fn() -> Result<Config, ConfigErrors>, args: Args) -> anyhow::Result<Verdict> {
+    let text = if args.json == "-" {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+        text
+    } else {
+        args.json
+    };
+    let appended = if args.daemon.url.is_some() {
+        let client = Client::of(config, args.daemon.url.as_ref())?;
+        let answer = client.append(text.into()).await?;
+        serde_json::from_slice::<Appended>(&answer).context("the daemon's answer is not understood")?.appended
+    } else {
+        append(&config()?, &text).await?
+    };
+    show::line(&format!("appended {}", show::count(appended, "event", "events")))?;
+    Ok(Verdict::Good)
+}
+
+/// By SQL: needs no daemon that runs, and no token.
+async fn append(config: &Config, text: &str) -> anyhow::Result<u64> {
+    let documents = documents(text)?;
+    let (queue, pools) = queue(config)?;
+    let appended = queue.append_events(&documents).await;
+    pools.close().await;
+    match appended {
+        Ok(appended) => Ok(appended),
+        Err(error) => match error.refusal() {
+            Some(refusal) if refusal.hint.is_some() => {
+                bail!("nothing was appended: {}: {}", refusal.message, refusal.hint.unwrap_or_default())
+            }
+            _ => Err(error).context("nothing was appended"),
+        },
+    }
+}

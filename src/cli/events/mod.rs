@@ -1,0 +1,132 @@
+//! `copyhold events`: the log on a terminal, in a pipe, or one command for each event.
+
+mod agent;
+mod append;
+mod client;
+mod cursor_file;
+mod feed;
+mod lines;
+mod new_epoch;
+mod text;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use url::{Url, form_urlencoded};
+
+use super::{Verdict, show};
+use crate::{
+    config::{Config, ConfigErrors},
+    domain::Cursor,
+};
+use agent::Agent;
+use client::Client;
+use cursor_file::CursorFile;
+use feed::{Feed, News};
+
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// Begin behind this event: an id as it came with one, 0 for all there are [default: 0; with --follow: what comes from now on]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+    after: Option<Cursor>,
+    /// Do not end: go on with what is appended, also when the daemon is away for a while
+    #[arg(long, short)]
+    follow: bool,
+    /// Print each event as a line of JSON
+    #[arg(long, conflicts_with = "exec")]
+    json: bool,
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Run this with `sh -c` for each event, the event's JSON on its standard input; stop with its exit code when it fails
+    #[arg(long, value_name = "COMMAND", requires = "cursor")]
+    exec: Option<String>,
+    /// With --exec: keep in this file how far it has come, and go on from there
+    #[arg(long, value_name = "FILE", requires = "exec")]
+    cursor: Option<PathBuf>,
+    #[command(flatten)]
+    daemon: Daemon,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+const AFTER_HELP: &str = "\
+--exec sets COPYHOLD_EVENT_ID and COPYHOLD_EVENT_KIND for the command. SIGTERM and SIGINT end it when the command that runs \
+has ended; without a cursor in the file it begins at --after, or with the first event that there is.
+A daemon on another machine wants http.token of its configuration: as COPYHOLD_HTTP__TOKEN, or in the configuration here.";
+
+/// Which events.
+#[derive(Debug, clap::Args)]
+struct Wanted {
+    /// Of these kinds only
+    #[arg(long, value_name = "KIND,…")]
+    kinds: Option<String>,
+    /// About objects whose keys begin with this only
+    #[arg(long, value_name = "TEXT")]
+    prefix: Option<String>,
+    /// About this replica only
+    #[arg(long, value_name = "NAME")]
+    replica: Option<String>,
+}
+
+impl Wanted {
+    /// As a part of a URL; what is wrong with it is for the daemon to say.
+    fn query(&self) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in [("kinds", &self.kinds), ("prefix", &self.prefix), ("replica", &self.replica)] {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        }
+        query.finish()
+    }
+}
+
+/// Where it is asked.
+#[derive(Debug, clap::Args)]
+struct Daemon {
+    /// The daemon's address, as in http://10.0.0.7:9180; needs no configuration [default: http.listen of the configuration]
+    #[arg(long, value_name = "URL")]
+    url: Option<Url>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Append an event of another program, or several: a JSON object, an array of them, or one a line
+    Append(append::Args),
+    /// After the database was restored from a backup: tell all readers that ids mean something else now
+    NewEpoch,
+}
+
+pub(super) async fn run(config: impl Fn() -> Result<Config, ConfigErrors>, args: Args) -> anyhow::Result<Verdict> {
+    match args.verb {
+        Some(Verb::Append(append)) => append::run(config, append).await,
+        Some(Verb::NewEpoch) => new_epoch::run(&config()?).await,
+        None => read(config, args).await,
+    }
+}
+
+async fn read(config: impl Fn() -> Result<Config, ConfigErrors>, args: Args) -> anyhow::Result<Verdict> {
+    let client = Client::of(config, args.daemon.url.as_ref())?;
+    let query = args.wanted.query();
+    let Some((command, path)) = args.exec.zip(args.cursor) else {
+        // Nobody who follows wants to see a week first.
+        let after = args.after.or((!args.follow).then_some(Cursor::BEGINNING));
+        return print(Feed::new(client, query, after, args.follow), args.json).await;
+    };
+    let file = CursorFile::open(&path).with_context(|| format!("--cursor {}", path.display()))?;
+    let after = file.cursor().or(args.after).unwrap_or(Cursor::BEGINNING);
+    Agent { feed: Feed::new(client, query, Some(after), args.follow), command, file }.run().await
+}
+
+async fn print(mut feed: Feed, json: bool) -> anyhow::Result<Verdict> {
+    while let Some(news) = feed.next().await? {
+        let News::Event(event) = news else { continue };
+        let said = if json { show::goes_on(&event.line)? } else { show::goes_on(&text::of(&event))? };
+        if !said {
+            break;
+        }
+    }
+    Ok(Verdict::Good)
+}

@@ -1,0 +1,119 @@
+//! Other programs append over HTTP: with the token, all events of a request or none, as they were sent.
+
+use crate::{
+    http::{Http, TOKEN, settings},
+    world::{Begin, DaemonProcess, World, printed},
+};
+
+async fn world() -> (World, DaemonProcess, Http) {
+    let world = World::with(Begin::Migrated, &settings("")).await;
+    let daemon = world.daemon().await;
+    let http = Http::of(&world, &daemon).await;
+    (world, daemon, http)
+}
+
+fn bearer() -> String {
+    format!("Bearer {TOKEN}")
+}
+
+/// How many events of others there are, in the inbox or in the log.
+const THEIRS: &str = "SELECT (SELECT count(*) FROM copyhold.log_inbox)
+    + (SELECT count(*) FROM copyhold.log WHERE event_data->>'kind' LIKE 'door.%')";
+
+#[tokio::test]
+async fn an_object_an_array_and_lines_are_appended_in_their_order_and_as_they_were_sent() {
+    let (world, _daemon, http) = world().await;
+    let (token, mut sent) = (bearer(), 0);
+    for (body, count) in [
+        (r#"{"kind": "door.opened", "n": 1}"#, 1),
+        (r#"[{"kind": "door.opened", "n": 2}, {"kind": "door.shut", "n": 3}]"#, 2),
+        ("{\"kind\":\"door.opened\",\"n\":4}\n{\"kind\":\"door.shut\",\"n\":123456789012345678901234567890}\n", 2),
+    ] {
+        let answer = http.post(body, &[("authorization", &token)]).await;
+        assert_eq!(answer.status, 202, "{body}");
+        assert_eq!(answer.json().await["appended"], count);
+        sent += count;
+    }
+    world.until(&format!("SELECT count(*) = {sent} FROM copyhold.log WHERE event_data->>'kind' LIKE 'door.%'")).await;
+    let order = "SELECT string_agg(event_data->>'n', ' ' ORDER BY id) FROM copyhold.log WHERE event_data->>'kind' LIKE 'door.%'";
+    assert_eq!(world.value(order).await.unwrap(), "1 2 3 4 123456789012345678901234567890");
+}
+
+#[tokio::test]
+async fn without_the_token_nobody_writes_and_nobody_elsewhere_reads() {
+    let (world, daemon, http) = world().await;
+    for (given, status) in [(None, 401), (Some("Bearer wrong"), 401), (Some("Basic x"), 401)] {
+        let headers: Vec<_> = given.map(|given| ("authorization", given)).into_iter().collect();
+        let answer = http.post(r#"{"kind": "door.opened"}"#, &headers).await;
+        assert_eq!((answer.status, answer.header("www-authenticate")), (status, "Bearer"));
+        assert!(answer.json().await["error"].as_str().unwrap().contains("token"));
+    }
+    assert_eq!(http.get("/v1/events?wait=0s", &[("host", "evil.example")]).await.unwrap().status, 401);
+    let token = bearer();
+    let with_token = [("host", "evil.example"), ("authorization", token.as_str())];
+    assert_eq!(http.get("/v1/events?wait=0s", &with_token).await.unwrap().status, 200);
+    assert_eq!(world.value(THEIRS).await.unwrap(), "0");
+    assert!(!daemon.log().contains(TOKEN));
+}
+
+#[tokio::test]
+async fn without_a_token_in_the_configuration_writing_is_off_and_this_machine_reads() {
+    let world = World::with(Begin::Migrated, &settings("").replace("token", "# token")).await;
+    let daemon = world.daemon().await;
+    let http = Http::of(&world, &daemon).await;
+    let answer = http.post(r#"{"kind": "door.opened"}"#, &[("authorization", &bearer())]).await;
+    assert_eq!(answer.status, 403);
+    assert!(answer.json().await["error"].as_str().unwrap().contains("http.token"));
+    assert_eq!(http.get("/v1/events?wait=0s", &[("host", "evil.example")]).await.unwrap().status, 403);
+}
+
+#[tokio::test]
+async fn one_event_that_is_wrong_leaves_none_of_its_request() {
+    let (world, _daemon, http) = world().await;
+    let token = bearer();
+    let large = format!(r#"[{{"kind": "door.opened"}}, {{"kind": "door.opened", "text": "{}"}}]"#, "x".repeat(70_000));
+    let many = r#"{"kind":"door.opened"}"#.to_owned() + "\n";
+    for (body, status, says) in [
+        (r#"{"kind": "door.opened"} {"kind": "object.copied"}"#.to_owned(), 422, "Copyhold's own"),
+        (r#"{"kind": "door.opened"} {"kind": "Door Opened"}"#.to_owned(), 422, "begins with a lower-case letter"),
+        (r#"[{"kind": "door.opened"}, 7]"#.to_owned(), 422, "an event is a JSON object, not number"),
+        (r#"{"kind": "door.opened"} "x""#.to_owned(), 422, "an event is a JSON object"),
+        (r#"{"kind": "door.opened", "text": "\u0000"}"#.to_owned(), 422, "nothing was appended"),
+        (large, 413, "65536 bytes at most"),
+        (many.repeat(10_001), 413, "10000 events at most"),
+        (r#"{"kind": "door.opened"} {"#.to_owned(), 400, "not JSON"),
+        (String::new(), 400, "there is no event"),
+        ("x".repeat((1 << 20) + 1), 413, "1048576 bytes at most"),
+    ] {
+        let begin: String = body.chars().take(60).collect();
+        let answer = http.post(body, &[("authorization", &token)]).await;
+        assert_eq!(answer.status, status, "{begin}");
+        let said = answer.json().await;
+        assert!(said["error"].as_str().unwrap().contains(says), "{begin}: {said}");
+    }
+    assert_eq!(http.post(vec![b'"', 0xff, b'"'], &[("authorization", &token)]).await.status, 400);
+    assert_eq!(world.value(THEIRS).await.unwrap(), "0");
+}
+
+#[tokio::test]
+async fn the_command_appends_by_sql_or_over_http() {
+    let (world, _daemon, http) = world().await;
+    let output = world.run(&["events", "append", r#"{"kind": "door.opened", "n": 1}"#]).await;
+    assert_eq!(printed(&output), "appended 1 event\n");
+    let url = format!("http://{}", http.0);
+    let by_http =
+        ["events", "append", r#"[{"kind": "door.opened", "n": 2}, {"kind": "door.shut", "n": 3}]"#, "--url", &url];
+    let output = world.run(&by_http).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(printed(&output).contains("needs the token"), "{}", printed(&output));
+    let output = world.program(&by_http).env("COPYHOLD_HTTP__TOKEN", TOKEN).output().await.unwrap();
+    assert_eq!(printed(&output), "appended 2 events\n");
+    world.until("SELECT count(*) = 3 FROM copyhold.log WHERE event_data->>'kind' LIKE 'door.%'").await;
+    for (json, says) in
+        [("{", "not JSON"), (r#"{"kind": "copy.failed"}"#, "Copyhold's own"), ("7", "a JSON object, not number")]
+    {
+        let output = world.run(&["events", "append", json]).await;
+        assert_eq!(output.status.code(), Some(1));
+        assert!(printed(&output).contains(says), "{}", printed(&output));
+    }
+}
