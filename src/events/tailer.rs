@@ -76,9 +76,11 @@ impl Tailer {
             }
             self.wake.arm();
             let looked = Instant::now();
+            let look = shared.looks.begin();
             let done = if begun.is_some() { self.catch_up().await } else { self.begin().await };
             match done {
                 Ok(()) => {
+                    shared.looks.end(look);
                     if failures > 0 {
                         info!("The event log can be read again");
                     }
@@ -110,6 +112,7 @@ impl Tailer {
             let identify = begun.map_or(looked, |begun| begun + DOUBT);
             tokio::select! {
                 _ = self.wake.wait(self.poll) => {}
+                () = shared.looks.are_wanted() => {}
                 () = shared.doubt.notified(), if !doubted => doubted = true,
                 () = sleep_until(identify), if doubted => {}
             }
