@@ -14,7 +14,6 @@ use crate::{
 };
 
 /// Of one query.
-const EVENTS: i64 = 1000;
 const BYTES: i64 = 1 << 20;
 const CHUNK_BYTES: usize = 64 << 10;
 /// Between two queries: many commits are one look.
@@ -170,7 +169,7 @@ impl Tailer {
         loop {
             // Cannot fail: it was begun.
             let sight = self.known.expect("a log that was begun");
-            let part = self.shared.source.tail(sight.head, EVENTS, BYTES).await?;
+            let part = self.shared.source.tail(sight.head, BYTES).await?;
             if part.mark.incarnation != sight.incarnation || part.mark.last < sight.head {
                 return Box::pin(self.begin()).await;
             }
