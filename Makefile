@@ -6,7 +6,7 @@ ARGS ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance bench check format image needs moto agents
+.PHONY: help demo test conformance bench check format image needs moto pgbouncer agents
 
 help: ## This list
 	@echo "Copyhold keeps a verified copy of every object of a primary bucket in every other bucket."
@@ -17,7 +17,7 @@ demo: needs ## See it work; ARGS='--once' ends when everything is copied, ARGS='
 	$(CARGO) build --locked --release
 	$(CARGO) run --locked --release --quiet -- demo $(ARGS)
 
-test: needs moto agents ## The whole suite against a real PostgreSQL and S3 servers in memory, and moto; ARGS='-- leases' runs a part of it
+test: needs moto pgbouncer agents ## The whole suite against a real PostgreSQL and S3 servers in memory, and moto; ARGS='-- leases' runs a part of it
 	$(CARGO) test --locked --no-fail-fast --lib --bins --tests $(ARGS)
 
 conformance: ## The suite that every store must pass, on yours: ENDPOINT=http://… ACCESS_KEY_ID= SECRET_ACCESS_KEY= REGION= PROVIDER= BUCKET_A= BUCKET_B=
@@ -53,6 +53,10 @@ needs:
 # The tests' second opinion. Whoever has no python3, or no way to its packages, tests without it.
 moto:
 	@tests/moto/install.sh || echo "Going on without it: what is tested on moto is skipped." >&2
+
+# A pooler in transaction mode. Whoever has no apt tests without it.
+pgbouncer:
+	@tests/pgbouncer/install.sh || echo "Going on without it: what is tested with it is skipped." >&2
 
 # What the examples in docs/agents are written in: a test runs them.
 agents:

@@ -237,7 +237,10 @@ $$;
 -- never the one that is being written. Returns its last event's id, 0 if it was empty; NULL if there was nothing to drop.
 --
 -- Not DETACH … CONCURRENTLY, which only the owner can run and no function can; the daemon's role owns nothing. DETACH takes the
--- log for itself, for a moment: it gives up after 30 ms, and is tried again at the next sweep.
+-- log for itself, for a moment: it gives up after 30 ms, and is tried again at the next sweep. Of four clients that append as
+-- fast as they can, p99.9, on a busy machine without fsync: 21 ms while nothing is dropped, 21 ms while a partition is dropped
+-- each second, 38 ms while a reader's transaction is open and it is tried in vain each second; CONCURRENTLY, which waits
+-- for that reader, 24 ms. Without the limit all appends fail until the reader has ended.
 CREATE FUNCTION {schema}.drop_log_partition(keep_us bigint, keep_bytes bigint) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '30ms'
     AS $$

@@ -14,13 +14,13 @@ use crate::{
     config::Config,
     copy::Memory,
     domain::ReplicaName,
-    ears::{self, Ears, Hearing},
+    ears::{self, Hearing},
     events, http,
     lifecycle::{Endings, ExitReason, Lifecycle},
     listener::{Listener, Pace, Wakers},
-    queue::{self, Daemon, Pools, Queue, Retention},
+    queue::{self, Daemon, DaemonId, Pools, Queue, Retention},
     sweeper::{self, LogSweeper, Mover, OrphanedUploads, Reach, Sweeper},
-    wake::{self, Wake, Waker},
+    wake::{self, Waker},
     worker::{
         self, Allowance, Calls, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Runner, Slots,
         Standing, Stragglers, View,
@@ -44,9 +44,8 @@ pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> an
     let queue = Queue::telling(pools.work.clone(), config.database.schema.clone(), names.clone(), kinds);
     let memory = Memory::new(config.workers.memory_bytes);
     let (events_waker, events_wake) = wake::channel();
-    let (hearing, ears) = ears::closed();
     let (log, tailer) = events::open(queue.clone(), events::Settings::of(&config), events_wake);
-    lifecycle.spawn("tailer", &lifecycle.drain, tailer.listening(ears.clone()).run(lifecycle.drain.clone()));
+    lifecycle.spawn("tailer", &lifecycle.drain, tailer.run(lifecycle.drain.clone()));
     let pages = http::Pages {
         queue: queue.clone(),
         memory: memory.clone(),
@@ -66,8 +65,7 @@ pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> an
             return Ok(reason);
         }
     };
-    let line = Line { hearing, ears, events: events_waker };
-    let base = Base { queue, memory, heartbeat: pools.heartbeat.clone(), line };
+    let base = Base { queue, memory, heartbeat: pools.heartbeat.clone(), events: events_waker };
     let reason = work(config, prepared, base, &lifecycle, &mut endings).await?;
     if tokio::time::timeout(LAST_WORDS, pools.close()).await.is_err() {
         warn!("PostgreSQL's connections did not close in time");
@@ -81,7 +79,8 @@ struct Base {
     memory: Memory,
     /// Heartbeats have a connection of their own.
     heartbeat: PgPool,
-    line: Line,
+    /// For whoever follows the log.
+    events: Waker,
 }
 
 async fn work(
@@ -91,7 +90,7 @@ async fn work(
     lifecycle: &Lifecycle,
     endings: &mut Endings,
 ) -> anyhow::Result<ExitReason> {
-    let (Prepared { daemon, replicas }, Base { queue, memory, heartbeat, line }) = (prepared, base);
+    let (Prepared { daemon, replicas }, Base { queue, memory, heartbeat, events }) = (prepared, base);
     let (waker, wake) = wake::channel();
     let (replicas_waker, replicas_wake) = wake::channel();
     let lanes = Lanes::new(replicas, Stragglers::new(&memory));
@@ -110,8 +109,13 @@ async fn work(
 
     // These take on work, and end as soon as no more is wanted.
     let drain = &lifecycle.drain;
-    let ears = line.ears.clone();
-    let notices = listen(&config, &queue, &daemon, line, replicas_waker, lifecycle)?;
+    let (hearing, ears) = ears::closed();
+    let (notices_waker, notices) = wake::channel();
+    let (inbox_waker, inbox) = wake::channel();
+    let wakers = Wakers { work: notices_waker, replicas: replicas_waker, inbox: inbox_waker, events };
+    listen(&config, &queue, daemon.id, hearing, wakers, lifecycle)?;
+    let mover = Mover { queue: queue.clone(), daemon: daemon.id, wake: inbox, ears: ears.clone() };
+    look_after_the_log(&config, mover, lifecycle);
     let settle = config.lease.settle();
     let sweeper = Sweeper {
         queue: queue.clone(),
@@ -187,47 +191,38 @@ async fn work(
     Ok(reason)
 }
 
-/// What is known of notices before the listener is there, by whom it concerns.
-struct Line {
-    hearing: Hearing,
-    ears: Ears,
-    /// For whoever follows the log.
-    events: Waker,
-}
-
-/// Starts to listen, and what looks after the log: what others have put before it, and what is to go. Returns what
-/// wakes for new work.
+/// Starts to listen, and to wake those that wait for notices.
 fn listen(
     config: &Config,
     queue: &Queue,
-    daemon: &Daemon,
-    Line { hearing, ears, events }: Line,
-    replicas: Waker,
+    daemon: DaemonId,
+    hearing: Hearing,
+    wakers: Wakers,
     lifecycle: &Lifecycle,
-) -> anyhow::Result<Wake> {
-    let (work_waker, work) = wake::channel();
-    let (inbox_waker, inbox) = wake::channel();
-    let drain = &lifecycle.drain;
+) -> anyhow::Result<()> {
     let listener = Listener {
         wakeup: config.database.wakeup,
         options: queue::direct_options(&config.database).context("database.listen_url")?,
         setting: if config.database.listen_url.is_some() { "database.listen_url" } else { "database.url" },
         queue: queue.clone(),
-        daemon: daemon.id,
+        daemon,
         hearing,
-        wakers: Wakers { work: work_waker, replicas, inbox: inbox_waker, events },
+        wakers,
         pace: Pace::default(),
     };
-    lifecycle.spawn("listener", drain, listener.run(drain.clone()));
-    let mover = Mover { queue: queue.clone(), daemon: daemon.id, wake: inbox, ears };
-    lifecycle.spawn("inbox", drain, mover.run(drain.clone()));
-    let log = LogSweeper {
-        queue: queue.clone(),
+    lifecycle.spawn("listener", &lifecycle.drain, listener.run(lifecycle.drain.clone()));
+    Ok(())
+}
+
+/// Starts what looks after the log: what others have put before it, and what is to go.
+fn look_after_the_log(config: &Config, mover: Mover, lifecycle: &Lifecycle) {
+    let sweeper = LogSweeper {
+        queue: mover.queue.clone(),
         every: config.sweeper.every,
         retention: Retention { keep_for: config.events.keep_for, keep_bytes: config.events.keep_bytes },
     };
-    lifecycle.spawn("log", drain, log.run(drain.clone()));
-    Ok(work)
+    lifecycle.spawn("inbox", &lifecycle.drain, mover.run(lifecycle.drain.clone()));
+    lifecycle.spawn("log", &lifecycle.drain, sweeper.run(lifecycle.drain.clone()));
 }
 
 fn orphaned_uploads(config: &Config, queue: Queue, lanes: Lanes) -> OrphanedUploads {

@@ -94,6 +94,18 @@ impl Stage {
         self.folder.path().join("copyhold.toml")
     }
 
+    /// The server itself.
+    pub fn cluster(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
+
+    /// Adds a line to the section `[database]` of daemons that start after this.
+    pub fn configure_database(&self, line: &str) -> anyhow::Result<()> {
+        let text = fs::read_to_string(self.config_path())?;
+        fs::write(self.config_path(), text.replacen("[database]\n", &format!("[database]\n{line}\n"), 1))?;
+        Ok(())
+    }
+
     /// Starts a daemon of the real program, and waits until it copies to all targets.
     pub async fn daemon(&self) -> anyhow::Result<Daemon> {
         Daemon::start_for(self.folder.path(), &self.targets).await

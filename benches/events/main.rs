@@ -6,8 +6,15 @@ mod detector;
 mod e1;
 mod e2;
 mod e3;
+mod e4;
+mod e5;
 mod e6;
+mod e7;
 mod followed;
+#[path = "../../tests/it/pooler.rs"]
+mod pooler;
+#[path = "../../tests/it/proxy.rs"]
+mod proxy;
 
 use std::{env, time::Instant};
 
@@ -16,7 +23,7 @@ use anyhow::bail;
 use common::{play, stores::Stores};
 
 /// By label, in the order in which they are played.
-const BARS: [&str; 4] = ["e1", "e2", "e3", "e6"];
+const BARS: [&str; 7] = ["e1", "e2", "e3", "e4", "e5", "e6", "e7"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -34,7 +41,10 @@ async fn main() -> anyhow::Result<()> {
                 "e1" => e1::play(&stores).await?,
                 "e2" => e2::play(&stores).await?,
                 "e3" => e3::play(&stores).await?,
+                "e4" => e4::play().await?,
+                "e5" => e5::play().await?,
                 "e6" => e6::play(&stores).await?,
+                "e7" => e7::play().await?,
                 other => bail!("nothing plays {other}"),
             }
         }

@@ -124,6 +124,9 @@ fn log(log: &LogStatus) -> String {
     let most = if log.inbox >= 100_000 { "at least " } else { "" };
     match log.inbox {
         0 => there,
+        1 => {
+            format!("{there}; 1 waits to be moved there, for {} already", age(log.inbox_oldest_age_seconds))
+        }
         n => {
             format!("{there}; {most}{n} wait to be moved there, the oldest for {}", age(log.inbox_oldest_age_seconds))
         }

@@ -14,7 +14,10 @@ mod pages;
 mod reader;
 mod ring;
 mod sight;
+mod source;
 mod tailer;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{Arc, RwLock},
@@ -29,15 +32,11 @@ pub use filter::Filter;
 pub use reader::{End, Next, Reader, Start};
 pub use tailer::Tailer;
 
-use crate::{
-    config::{Config, Wakeup},
-    metrics,
-    queue::Queue,
-    wake::Wake,
-};
+use crate::{config::Config, metrics, queue::Queue, wake::Wake};
 use pages::Pages;
 use ring::Ring;
 use sight::Sight;
+use source::Source;
 
 /// What the operator decides about reading.
 #[derive(Debug, Clone, Copy)]
@@ -56,10 +55,8 @@ impl Settings {
         Self {
             buffer_bytes: usize::try_from(config.events.buffer_bytes).unwrap_or(usize::MAX),
             readers: config.events.readers.min(Semaphore::MAX_PERMITS),
-            poll: match config.database.wakeup {
-                Wakeup::Notify => Duration::from_secs(5),
-                Wakeup::Poll => Duration::from_secs(1),
-            },
+            // One look for all readers, so that also where no notice comes they wait no longer than this.
+            poll: Duration::from_secs(1),
         }
     }
 }
@@ -71,7 +68,7 @@ pub struct Log(Arc<Shared>);
 /// What tailer and readers have in common.
 #[derive(Debug)]
 struct Shared {
-    queue: Queue,
+    source: Arc<dyn Source>,
     /// Locked for as long as it takes to push or to clone a few pointers, never across an await.
     ring: RwLock<Ring>,
     /// What the tailer has seen last; `None`: nobody looks. A watch cannot lose the last value.
@@ -100,9 +97,13 @@ pub struct Figures {
 /// The log, and the task that must run for it. `wake` hears of what is appended.
 #[must_use]
 pub fn open(queue: Queue, settings: Settings, wake: Wake) -> (Log, Tailer) {
+    open_on(Arc::new(queue), settings, wake)
+}
+
+fn open_on(source: Arc<dyn Source>, settings: Settings, wake: Wake) -> (Log, Tailer) {
     let shared = Arc::new(Shared {
-        pages: Pages::new(queue.clone()),
-        queue,
+        pages: Pages::new(Arc::clone(&source)),
+        source,
         ring: RwLock::new(Ring::new(settings.buffer_bytes)),
         sights: watch::Sender::new(None),
         permits: Arc::new(Semaphore::new(settings.readers)),

@@ -11,12 +11,8 @@ use std::{
 use tokio::sync::{OnceCell, Semaphore};
 use tracing::debug;
 
-use super::{chunk::Chunk, sight::Sight};
-use crate::{
-    domain::Epoch,
-    metrics,
-    queue::{LogPart, Queue},
-};
+use super::{chunk::Chunk, sight::Sight, source::Source};
+use crate::{domain::Epoch, metrics, queue::LogPart};
 
 /// Ids per page: readers that stand anywhere among them want the same one.
 const IDS: i64 = 512;
@@ -43,7 +39,7 @@ pub(super) type Read = Option<Page>;
 
 #[derive(Debug)]
 pub(super) struct Pages {
-    queue: Queue,
+    source: Arc<dyn Source>,
     /// Locked for a look only, never across an await.
     kept: Mutex<Kept>,
     at_once: Semaphore,
@@ -70,8 +66,8 @@ struct Entry {
 }
 
 impl Pages {
-    pub(super) fn new(queue: Queue) -> Self {
-        Self { queue, kept: Mutex::default(), at_once: Semaphore::new(QUERIES_AT_ONCE), queries: AtomicU64::new(0) }
+    pub(super) fn new(source: Arc<dyn Source>) -> Self {
+        Self { source, kept: Mutex::default(), at_once: Semaphore::new(QUERIES_AT_ONCE), queries: AtomicU64::new(0) }
     }
 
     /// The page from which a reader that stands at `id` goes on.
@@ -115,7 +111,7 @@ impl Pages {
         self.queries.fetch_add(1, Ordering::Relaxed);
         metrics::event_page_query();
         let end = from / IDS * IDS + IDS;
-        let part = match self.queue.log_page(from, end, i64::try_from(PAGE_BYTES).unwrap_or(i64::MAX)).await {
+        let part = match self.source.page(from, end, i64::try_from(PAGE_BYTES).unwrap_or(i64::MAX)).await {
             Ok(part) => part,
             Err(error) => {
                 metrics::database_error("log_page");

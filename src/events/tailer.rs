@@ -8,7 +8,6 @@ use tracing::{error, info, warn};
 
 use super::{Shared, chunk::Chunk, sight::Sight};
 use crate::{
-    ears::Ears,
     metrics,
     queue::{LogHead, QueueError},
     wake::Wake,
@@ -33,8 +32,6 @@ pub struct Tailer {
     shared: Arc<Shared>,
     poll: Duration,
     wake: Wake,
-    /// `None`: it is taken for granted that notices come.
-    ears: Option<Ears>,
     /// What it saw last, also before it slept: a log that is shorter now is another one.
     known: Option<Sight>,
     unsure: bool,
@@ -42,13 +39,7 @@ pub struct Tailer {
 
 impl Tailer {
     pub(super) fn new(shared: Arc<Shared>, poll: Duration, wake: Wake) -> Self {
-        Self { shared, poll, wake, ears: None, known: None, unsure: false }
-    }
-
-    /// While these hear nothing it looks more often.
-    #[must_use]
-    pub fn listening(self, ears: Ears) -> Self {
-        Self { ears: Some(ears), ..self }
+        Self { shared, poll, wake, known: None, unsure: false }
     }
 
     /// Until `drain`. Asks the database for nothing while nobody reads.
@@ -118,7 +109,7 @@ impl Tailer {
             }
             let identify = begun.map_or(looked, |begun| begun + DOUBT);
             tokio::select! {
-                _ = self.wake.wait(self.ears.as_ref().map_or(self.poll, |ears| ears.poll(self.poll))) => {}
+                _ = self.wake.wait(self.poll) => {}
                 () = shared.doubt.notified(), if !doubted => doubted = true,
                 () = sleep_until(identify), if doubted => {}
             }
@@ -127,7 +118,7 @@ impl Tailer {
 
     /// Finds out which log this is, and goes on with it or begins anew.
     async fn begin(&mut self) -> Result<(), QueueError> {
-        let mut head = self.shared.queue.log_head().await?;
+        let mut head = self.shared.source.head().await?;
         if !head.sure && !std::mem::replace(&mut self.unsure, true) {
             warn!(
                 "This role may not execute pg_control_system(): readers will not notice when they read a copy of the \
@@ -167,8 +158,8 @@ impl Tailer {
             known.head
         );
         // Of all daemons one does it.
-        self.shared.queue.raise_log_incarnation(head.mark.incarnation).await?;
-        self.shared.queue.log_head().await
+        self.shared.source.raise_incarnation(head.mark.incarnation).await?;
+        self.shared.source.head().await
     }
 
     /// Reads until there is nothing more.
@@ -176,7 +167,7 @@ impl Tailer {
         loop {
             // Cannot fail: it was begun.
             let sight = self.known.expect("a log that was begun");
-            let part = self.shared.queue.log_tail(sight.head, EVENTS, BYTES).await?;
+            let part = self.shared.source.tail(sight.head, EVENTS, BYTES).await?;
             if part.mark.incarnation != sight.incarnation || part.mark.last < sight.head {
                 return Box::pin(self.begin()).await;
             }

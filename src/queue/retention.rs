@@ -6,16 +6,16 @@ use super::{Queue, QueueError, built, error::limited, micros};
 /// while another does has nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogDuty {
-    /// Makes the partitions that are soon written to.
-    Make,
-    /// Begins a new one, if the one that is written to is old or large.
+    /// Begins a new partition, if the one that is written to is old or large.
     Turn,
+    /// Makes those that are soon written to.
+    Make,
     /// Drops the oldest, if all in it has been kept for long enough, or if all of them are too large.
     Drop,
 }
 
 impl LogDuty {
-    pub const ALL: [Self; 3] = [Self::Make, Self::Turn, Self::Drop];
+    pub const ALL: [Self; 3] = [Self::Turn, Self::Make, Self::Drop];
 
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -64,7 +64,7 @@ impl Mover {
                 }
                 Ok(Moved::NotNow) => jittered(NOT_NOW),
                 // Somebody else appends at the moment.
-                Err(error) if error.sqlstate().as_deref() == Some("55P03") => jittered(NOT_NOW),
+                Err(error) if error.is_contended() => jittered(NOT_NOW),
                 Err(error) => {
                     failed(&error, std::mem::replace(&mut failing, true));
                     sleep = Sleep::Awake;

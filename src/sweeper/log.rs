@@ -73,10 +73,9 @@ impl Record {
         };
         metrics::database_error(duty.name());
         // Somebody reads the log, or appends to it, at this moment: it gives way to them, and is done next time.
-        let gave_way = error.sqlstate().as_deref() == Some("55P03");
         let since = *self.failing_since.get_or_insert_with(Instant::now);
         // The claims will say that PostgreSQL is away.
-        let worth_saying = if gave_way { since.elapsed() > PATIENCE } else { !error.is_away() };
+        let worth_saying = if error.is_contended() { since.elapsed() > PATIENCE } else { !error.is_away() };
         if worth_saying && !std::mem::replace(&mut self.said, true) {
             warn!(
                 error = %error,

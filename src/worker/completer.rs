@@ -130,12 +130,14 @@ impl Writer {
             return again;
         }
         let now = Instant::now();
-        // It is tried ten times a second. Appenders of events wait for one another, and for no longer than a moment.
-        if error.is_contended() {
-            debug!(results = batch.len(), "The log was held by others for too long, trying again");
-        } else if self.complained.is_none_or(|last| now - last > COMPLAIN_EVERY) {
-            self.complained = Some(now);
-            warn!(error = %error, results = batch.len(), "Results could not be recorded, trying again");
+        if self.complained.is_none_or(|last| now - last > COMPLAIN_EVERY) {
+            let is_news = self.complained.replace(now).is_none();
+            // It is tried ten times a second. Appenders of events wait for one another for moments only.
+            if is_news && error.is_contended() {
+                debug!(results = batch.len(), "The log was held by others for too long, trying again");
+            } else {
+                warn!(error = %error, results = batch.len(), "Results could not be recorded, trying again");
+            }
         }
         let (live, late): (Batch, Batch) = batch.into_iter().partition(|(_, w)| w.until > now);
         for write in late.into_values() {

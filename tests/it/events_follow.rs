@@ -6,27 +6,33 @@ use std::time::Duration;
 use copyhold::{
     domain::{Cursor, Epoch},
     events::{self, Batch, End, Filter, Log, Next, Reader, Settings, Start},
+    queue::migrate,
+    sandbox::postgres::{Cluster, Options},
     wake::{self, Waker},
 };
+use futures::future::join_all;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{World, soon};
+use crate::{
+    rights::with_roles,
+    world::{World, printed, soon},
+};
 
 const SETTINGS: Settings = Settings { buffer_bytes: 16 << 20, readers: 2000, poll: Duration::from_millis(50) };
 /// For tests in which only a notice counts.
 const UNPOLLED: Settings = Settings { poll: Duration::from_hours(1), ..SETTINGS };
 
 /// A log that is followed, as in a daemon.
-struct Followed {
-    log: Log,
+pub struct Followed {
+    pub log: Log,
     waker: Waker,
     stop: CancellationToken,
     tailer: JoinHandle<()>,
 }
 
 impl Followed {
-    fn of(world: &World, settings: Settings) -> Self {
+    pub fn of(world: &World, settings: Settings) -> Self {
         let (waker, wake) = wake::channel();
         let (log, tailer) = events::open(world.queue(), settings, wake);
         let stop = CancellationToken::new();
@@ -38,7 +44,7 @@ impl Followed {
         self.log.reader(start, Filter::default()).unwrap()
     }
 
-    async fn end(self) {
+    pub async fn end(self) {
         self.stop.cancel();
         soon("the tailer ends", self.tailer).await.unwrap();
     }
@@ -94,6 +100,7 @@ fn after(id: i64) -> Start {
 #[tokio::test]
 async fn whoever_waits_on_an_empty_log_gets_its_first_event_on_a_notice() {
     let world = World::new().await;
+    world.execute("DELETE FROM copyhold.log").await;
     let followed = Followed::of(&world, UNPOLLED);
     let mut reader = followed.reader(Start::Earliest);
     let Next::Bookmark(start) = soon("where it begins", reader.next()).await else { panic!("no bookmark") };
@@ -151,4 +158,196 @@ async fn an_id_that_the_log_has_not_reached_is_waited_for_and_then_is_of_another
     assert_eq!(begun, Ok(Cursor { id: last + 2, ..head }));
     assert_eq!(read_through(&mut early, last + 3).await, [last + 3]);
     followed.end().await;
+}
+
+#[tokio::test]
+async fn readers_from_anywhere_get_what_the_ring_has_and_from_pages_what_it_has_not() {
+    let world = World::new().await;
+    append(&world, 1, 100).await;
+    let followed = Followed::of(&world, SETTINGS);
+    let mut first = followed.reader(Start::Now);
+    let begin = soon("it begins", first.begin()).await.unwrap().id;
+    // More than one look at the log brings, and more than one chunk holds.
+    let last = append(&world, 101, 3000).await;
+    assert_eq!(read_through(&mut first, last).await, (begin + 1..=last).collect::<Vec<_>>());
+    for id in [begin, begin + 1, begin + 1500, last - 1] {
+        let ids = read_through(&mut followed.reader(after(id)), last).await;
+        assert_eq!(ids, (id + 1..=last).collect::<Vec<_>>(), "{id}");
+    }
+    assert_eq!(followed.log.figures().page_queries, 0);
+    let ids = read_through(&mut followed.reader(after(begin - 50)), last).await;
+    assert_eq!(ids, (begin - 49..=last).collect::<Vec<_>>());
+    assert_eq!(followed.log.figures().page_queries, 1);
+    followed.end().await;
+}
+
+#[tokio::test]
+async fn a_thousand_readers_of_the_same_page_make_one_query() {
+    let world = World::new().await;
+    let last = append(&world, 1, 400).await;
+    let followed = Followed::of(&world, SETTINGS);
+    let mut readers: Vec<_> = (0..1000).map(|n| followed.reader(after(n % last))).collect();
+    let all = join_all(readers.iter_mut().map(|reader| read_through(reader, last))).await;
+    for (n, ids) in (0..1000).zip(all) {
+        assert_eq!(ids, (n % last + 1..=last).collect::<Vec<_>>());
+    }
+    assert_eq!(followed.log.figures().page_queries, 1);
+    followed.end().await;
+}
+
+#[tokio::test]
+async fn events_of_many_bytes_are_read_a_few_at_a_time() {
+    let world = World::new().await;
+    world
+        .execute(
+            "SELECT copyhold.append_log(ARRAY(
+                SELECT jsonb_build_object('n', n, 'text', repeat('x', 60000)) FROM generate_series(1, 20) n ORDER BY n))",
+        )
+        .await;
+    let followed = Followed::of(&world, SETTINGS);
+    let mut reader = followed.reader(Start::Earliest);
+    let mut largest = 0;
+    let mut ids = Vec::new();
+    while ids.len() < 23 {
+        let batch = batch(&mut reader).await;
+        largest = largest.max(batch.sse().iter().map(bytes::Bytes::len).sum());
+        ids.extend(batch.ids());
+    }
+    assert_eq!(ids, (1..=23).collect::<Vec<_>>());
+    assert!((200_000..400_000).contains(&largest), "{largest}");
+    followed.end().await;
+}
+
+#[tokio::test]
+async fn a_turned_page_is_crossed_with_few_queries_and_a_dropped_one_is_told() {
+    let world = World::new().await;
+    let old = append(&world, 1, 697).await;
+    assert_eq!(world.value("SELECT copyhold.turn_log_page(0, 0)").await.as_deref(), Some("true"));
+    let last = append(&world, 698, 10).await;
+    assert!(last > 1 << 20);
+    let followed = Followed::of(&world, SETTINGS);
+    let mut reader = followed.reader(Start::Earliest);
+    let behind: Vec<_> = (last - 9..=last).collect();
+    let ids = read_through(&mut reader, last).await;
+    assert_eq!(ids, (1..=old).chain(behind.iter().copied()).collect::<Vec<_>>());
+    assert_eq!(followed.log.figures().page_queries, 3);
+    // One that has read a page of it, and one that has read it all.
+    let mut amid = followed.reader(after(100));
+    assert_eq!(batch(&mut amid).await.last_event(), 511);
+    let dropped = world.value("SELECT copyhold.drop_log_partition(0, 0)").await;
+    assert_eq!(dropped, Some(old.to_string()));
+    let Start::After(earliest) = after(old) else { unreachable!() };
+    let gone = |end| matches!(end, End::Gone { earliest: Cursor { id, .. } } if id == earliest.id);
+    let fresh = Followed::of(&world, SETTINGS);
+    assert!(gone(end(&mut fresh.reader(after(old - 1))).await));
+    for start in [after(old), after(old + 1000), Start::Earliest] {
+        assert_eq!(read_through(&mut fresh.reader(start), last).await, behind, "{start:?}");
+    }
+    // What is still in memory may be read on, what is not is told: never is it skipped.
+    let next = async {
+        loop {
+            match amid.next().await {
+                Next::Events(batch) => assert_eq!(batch.ids()[0], 512),
+                Next::Quiet | Next::Bookmark(_) => {}
+                Next::End(end) => break Some(end),
+            }
+            if amid.cursor().is_some_and(|cursor| cursor.id >= last) {
+                break None;
+            }
+        }
+    };
+    assert!(soon("it goes on or ends", next).await.is_none_or(gone));
+    followed.end().await;
+    fresh.end().await;
+}
+
+#[tokio::test]
+async fn after_a_restore_it_is_another_log_for_all_who_read_it() {
+    let world = World::new().await;
+    let followed = [Followed::of(&world, SETTINGS), Followed::of(&world, SETTINGS)];
+    let mut readers = followed.each_ref().map(|followed| followed.reader(Start::Earliest));
+    let last = append(&world, 1, 100).await;
+    for reader in &mut readers {
+        assert_eq!(read_through(reader, last).await, (1..=last).collect::<Vec<_>>());
+    }
+    let seen = readers[0].cursor().unwrap();
+    world.execute("DELETE FROM copyhold.log WHERE id > 50; SELECT setval('copyhold.log_ids', 50)").await;
+    let ends = [end(&mut readers[0]).await, end(&mut readers[1]).await];
+    // One of them has raised it, once.
+    assert_eq!(world.value("SELECT incarnation FROM copyhold.log_state").await.as_deref(), Some("2"));
+    let epoch = world.queue().log_head().await.unwrap().epoch;
+    assert_eq!(ends, [End::OtherLog { epoch }; 2]);
+    assert_eq!(end(&mut followed[0].reader(Start::After(seen))).await, End::OtherLog { epoch });
+    let new = append(&world, 1, 1).await;
+    assert_eq!(new, 51);
+    assert_eq!(read_through(&mut followed[0].reader(Start::After(Cursor::new(49, epoch))), new).await, [50, 51]);
+    for followed in followed {
+        followed.end().await;
+    }
+}
+
+#[tokio::test]
+async fn each_log_has_an_epoch_of_its_own_and_a_new_one_when_an_operator_says_so() {
+    let (world, another) = (World::new().await, World::new().await);
+    let head = world.queue().log_head().await.unwrap();
+    assert_eq!(world.queue().log_head().await.unwrap().epoch, head.epoch);
+    assert_ne!(another.queue().log_head().await.unwrap().epoch, head.epoch);
+    let followed = Followed::of(&world, SETTINGS);
+    let mut reader = followed.reader(Start::Now);
+    assert_eq!(soon("it begins", reader.begin()).await.unwrap().epoch, Some(head.epoch));
+    let new = world.queue().new_incarnation().await.unwrap();
+    assert_ne!(new.epoch, head.epoch);
+    assert_eq!(end(&mut reader).await, End::OtherLog { epoch: new.epoch });
+    followed.end().await;
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_ask_which_server_it_is_has_an_epoch_all_the_same() {
+    let (world, _application) = with_roles("events_of_a_narrow_role").await;
+    let sure = world.queue().log_head().await.unwrap();
+    world.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC").await;
+    let unsure = world.queue().log_head().await.unwrap();
+    assert_eq!((sure.sure, unsure.sure), (true, false));
+    assert_ne!(sure.epoch, unsure.epoch);
+    assert_eq!(world.queue().log_head().await.unwrap(), unsure);
+    let followed = Followed::of(&world, SETTINGS);
+    let mut reader = followed.reader(Start::Now);
+    assert_eq!(soon("it begins", reader.begin()).await.unwrap().epoch, Some(unsure.epoch));
+    followed.end().await;
+}
+
+#[tokio::test]
+async fn readers_wait_while_postgresql_restarts_and_lose_nothing() {
+    let mut cluster = Cluster::start(Options::default()).await.unwrap();
+    cluster.create_database("app", None).await.unwrap();
+    let world = World::at(cluster.url("app"), "").await;
+    migrate(&world.config).await.unwrap();
+    let followed = Followed::of(&world, SETTINGS);
+    let mut reader = followed.reader(Start::Now);
+    let begin = soon("it begins", reader.begin()).await.unwrap();
+    cluster.kill_server().await.unwrap();
+    let waits = tokio::spawn(async move { (batch(&mut reader).await.ids(), reader) });
+    cluster.restart().await.unwrap();
+    let id = append(&world, 1, 1).await;
+    let (ids, reader) = soon("the event comes", waits).await.unwrap();
+    assert_eq!(ids, [id]);
+    // The server draws ids ahead, and forgets those when it is killed.
+    assert!(id > begin.id && reader.cursor().unwrap().epoch == begin.epoch);
+    followed.end().await;
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn status_shows_how_much_there_is_of_the_log() {
+    let world = World::new().await;
+    let last = append(&world, 1, 10).await;
+    world.execute("SELECT copyhold.append_event('{\"kind\": \"door.opened\"}')").await;
+    let text = printed(&world.run(&["status"]).await);
+    assert!(text.contains(&format!("events 1 to {last} in the log, the oldest from ")), "{text}");
+    assert!(text.contains("1 waits to be moved there"), "{text}");
+    let json: serde_json::Value = serde_json::from_slice(&world.run(&["status", "--json"]).await.stdout).unwrap();
+    let log = &json["log"];
+    assert_eq!((&log["first_id"], &log["last_id"], &log["inbox"]), (&1.into(), &last.into(), &1.into()));
+    assert_eq!(log["epoch"], world.queue().log_head().await.unwrap().epoch.to_string());
+    assert!(log["bytes"].as_i64() > Some(8192) && log["partitions"].as_i64() >= Some(3), "{log}");
 }

@@ -11,6 +11,13 @@ const SPAN: i64 = 1 << 20;
 const DAY: Duration = Duration::from_hours(24);
 const KEEP_ALL: Retention = Retention { keep_for: DAY, keep_bytes: 1 << 40 };
 
+/// A migrated world in whose log nothing was ever said.
+async fn world() -> World {
+    let world = World::new().await;
+    world.execute("TRUNCATE copyhold.log; ALTER SEQUENCE copyhold.log_ids RESTART").await;
+    world
+}
+
 /// Everything that a sweep does, until there is nothing more to do.
 async fn sweep(queue: &Queue, retention: Retention) {
     for duty in LogDuty::ALL {
@@ -39,7 +46,7 @@ async fn partitions(world: &World) -> String {
 
 #[tokio::test]
 async fn what_is_older_than_it_is_kept_goes_partition_by_partition() {
-    let (world, keep) = (World::new().await, Retention { keep_for: 8 * DAY, ..KEEP_ALL });
+    let (world, keep) = (world().await, Retention { keep_for: 8 * DAY, ..KEEP_ALL });
     let queue = world.queue();
     append(&world, 3).await;
     // A partition is turned when an eighth of the time has passed since it was begun, and not before.
@@ -71,7 +78,7 @@ async fn what_is_older_than_it_is_kept_goes_partition_by_partition() {
 
 #[tokio::test]
 async fn what_is_more_than_is_kept_goes_oldest_first() {
-    let (world, keep) = (World::new().await, Retention { keep_bytes: 8 << 20, ..KEEP_ALL });
+    let (world, keep) = (world().await, Retention { keep_bytes: 8 << 20, ..KEEP_ALL });
     let queue = world.queue();
     for round in 1..=20 {
         // Some 0.9 MiB with its index: a partition is turned when it has more than an eighth of what is kept.
@@ -93,7 +100,7 @@ async fn what_is_more_than_is_kept_goes_oldest_first() {
 
 #[tokio::test]
 async fn after_a_month_without_a_sweeper_whoever_appends_makes_the_partition_that_is_missing() {
-    let world = World::new().await;
+    let world = world().await;
     append(&world, 1).await;
     // All that were made ahead are used up, in one jump. The id that found no partition is lost.
     world.execute(&format!("SELECT setval('copyhold.log_ids', {})", 9 * SPAN - 10)).await;
@@ -116,7 +123,7 @@ async fn after_a_month_without_a_sweeper_whoever_appends_makes_the_partition_tha
 
 #[tokio::test]
 async fn a_daemon_copies_on_and_tells_of_it_although_all_partitions_are_used_up() {
-    let world = World::new().await;
+    let world = world().await;
     world.execute("DROP TABLE copyhold.log_0, copyhold.log_1048576, copyhold.log_2097152").await;
     let daemon = world.daemon().await;
     world.upload("photo", "bytes").await;
@@ -127,7 +134,7 @@ async fn a_daemon_copies_on_and_tells_of_it_although_all_partitions_are_used_up(
 
 #[tokio::test]
 async fn an_open_reader_delays_the_drop_and_appends_for_moments_only() {
-    let (world, keep) = (World::new().await, Retention { keep_for: Duration::from_hours(1), ..KEEP_ALL });
+    let (world, keep) = (world().await, Retention { keep_for: Duration::from_hours(1), ..KEEP_ALL });
     let queue = world.queue();
     append(&world, 10).await;
     world.execute("UPDATE copyhold.log SET date_created = now() - interval '1 day'").await;
@@ -176,7 +183,7 @@ async fn an_open_reader_delays_the_drop_and_appends_for_moments_only() {
 
 #[tokio::test]
 async fn two_sweepers_and_an_appender_at_once_keep_the_log_whole() {
-    let (world, keep) = (World::new().await, Retention { keep_for: Duration::from_hours(1), ..KEEP_ALL });
+    let (world, keep) = (world().await, Retention { keep_for: Duration::from_hours(1), ..KEEP_ALL });
     let old = |sql: &str| format!("{sql}; UPDATE copyhold.log SET date_created = now() - interval '2 hours'");
     world.execute(&old("SELECT copyhold.append_log(ARRAY['{}'::jsonb])")).await;
     let sweeping = async |queue: Queue| {
@@ -210,10 +217,13 @@ async fn two_sweepers_and_an_appender_at_once_keep_the_log_whole() {
 
 #[tokio::test]
 async fn a_daemon_keeps_the_log_within_its_retention() {
-    let mut world = World::new().await;
+    let mut world = world().await;
     world.rewrite(|text| text + "[events]\nkeep_for = \"1h\"\n");
     append(&world, 10).await;
     world.execute("UPDATE copyhold.log SET date_created = now() - interval '2 hours'").await;
+    // Before the daemon says that it has started, in the same partition.
+    let keep = Retention { keep_for: Duration::from_hours(1), ..KEEP_ALL };
+    assert!(world.queue().tidy_log(LogDuty::Turn, keep).await.unwrap());
     let _daemon = world.daemon().await;
     world.until("SELECT dropped_through = 10 FROM copyhold.log_state").await;
     assert_eq!(world.value("SELECT count(*) FROM copyhold.log WHERE id <= 10").await.unwrap(), "0");

@@ -22,6 +22,7 @@ use copyhold::{
     },
 };
 use rustix::process::{Pid, Signal, kill_process};
+use secrecy::ExposeSecret as _;
 use sqlx::{AssertSqlSafe, PgPool};
 use tempfile::TempDir;
 use tokio::{
@@ -105,6 +106,11 @@ impl World {
 
     pub fn bucket(&self, replica: &str) -> BucketHandle {
         self.s3.bucket(&bucket(replica))
+    }
+
+    /// As it stands in the configuration.
+    pub fn database_url(&self) -> String {
+        self.config.database.url.expose_secret().to_owned()
     }
 
     pub fn config_path(&self) -> PathBuf {

@@ -1,0 +1,31 @@
+use std::fmt;
+
+use futures::future::{BoxFuture, FutureExt as _};
+
+use crate::queue::{LogHead, LogPart, Queue, QueueError};
+
+/// Where events are read from: the log in the database, or a test's idea of it.
+pub(super) trait Source: fmt::Debug + Send + Sync {
+    fn head(&self) -> BoxFuture<'_, Result<LogHead, QueueError>>;
+    fn tail(&self, after: i64, most: i64, most_bytes: i64) -> BoxFuture<'_, Result<LogPart, QueueError>>;
+    fn page(&self, from: i64, end: i64, most_bytes: i64) -> BoxFuture<'_, Result<LogPart, QueueError>>;
+    fn raise_incarnation(&self, seen: i32) -> BoxFuture<'_, Result<bool, QueueError>>;
+}
+
+impl Source for Queue {
+    fn head(&self) -> BoxFuture<'_, Result<LogHead, QueueError>> {
+        self.log_head().boxed()
+    }
+
+    fn tail(&self, after: i64, most: i64, most_bytes: i64) -> BoxFuture<'_, Result<LogPart, QueueError>> {
+        self.log_tail(after, most, most_bytes).boxed()
+    }
+
+    fn page(&self, from: i64, end: i64, most_bytes: i64) -> BoxFuture<'_, Result<LogPart, QueueError>> {
+        self.log_page(from, end, most_bytes).boxed()
+    }
+
+    fn raise_incarnation(&self, seen: i32) -> BoxFuture<'_, Result<bool, QueueError>> {
+        self.raise_log_incarnation(seen).boxed()
+    }
+}

@@ -1,0 +1,332 @@
+//! What can go wrong between a daemon that listens and PostgreSQL: wake-ups and events resume, and none is lost.
+
+use std::time::{Duration, Instant};
+
+use copyhold::{
+    listener::Pace,
+    queue::migrate,
+    sandbox::postgres::{Cluster, Options},
+};
+use sqlx::Connection as _;
+use tokio::task::JoinHandle;
+
+use crate::{
+    pooler::{Pooler, skipped},
+    proxy::{Proxy, Way},
+    wakeup::{LISTENING, Listening},
+    world::{Begin, DaemonProcess, World, cluster, eventually, printed, soon},
+};
+
+/// As a daemon's, but impatient.
+const SHORT: Pace = Pace {
+    probe_every: Duration::from_millis(300),
+    probe_within: Duration::from_millis(700),
+    retry_every: Duration::from_millis(500),
+};
+/// What a busy machine may add.
+const SLACK: Duration = Duration::from_secs(3);
+
+fn listen_through(world: &mut World, url: &str) {
+    world.rewrite(|text| text.replacen("[database]\n", &format!("[database]\nlisten_url = \"{url}\"\n"), 1));
+}
+
+/// The proxy is on the way of the connection that listens, and of no other.
+async fn behind_proxy() -> (World, Proxy) {
+    let mut world = World::new().await;
+    let proxy = Proxy::before(cluster().await.port()).await;
+    let url = proxy.url(&world.database_url());
+    listen_through(&mut world, &url);
+    (world, proxy)
+}
+
+/// One event in the log; its id.
+async fn append(world: &World) -> i64 {
+    let appended = "SELECT copyhold.append_log(ARRAY['{\"kind\": \"a\"}'::jsonb])";
+    sqlx::query_scalar(appended).fetch_one(&world.pool).await.unwrap()
+}
+
+/// Follows the log as the waker of `{schema}_event` and the poll say; all ids in the order in which they were seen.
+fn follow(world: &World, mut listening: Listening, until: i64) -> JoinHandle<Vec<i64>> {
+    let pool = world.pool.clone();
+    tokio::spawn(async move {
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|last| *last < until) {
+            listening.events.arm();
+            let sql = "SELECT id FROM copyhold.log WHERE id > $1 AND event_data = '{\"kind\": \"a\"}' ORDER BY id";
+            let new: Vec<i64> =
+                sqlx::query_scalar(sql).bind(seen.last().copied().unwrap_or_default()).fetch_all(&pool).await.unwrap();
+            let nothing = new.is_empty();
+            seen.extend(new);
+            if nothing {
+                listening.events.wait(listening.ears.poll(Duration::from_secs(5))).await;
+            }
+        }
+        seen
+    })
+}
+
+/// Everything that is said after this is heard at once.
+async fn assert_hears(world: &World, listening: &mut Listening) {
+    listening.until_open().await;
+    let begun = Instant::now();
+    append(world).await;
+    soon("the event is heard", listening.events.heard()).await;
+    assert!(begun.elapsed() < SLACK, "heard after {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_listener_whose_backend_is_terminated_wakes_everybody_and_listens_again() {
+    let world = World::new().await;
+    let mut listening = Listening::begin(&world, SHORT).await;
+    listening.until_open().await;
+    world.until(&format!("SELECT count(pg_terminate_backend(pid)) = 1 {LISTENING}")).await;
+    let begun = Instant::now();
+    soon("work is looked for", listening.work.heard()).await;
+    assert_hears(&world, &mut listening).await;
+    assert!(begun.elapsed() < SLACK, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_connection_that_is_reset_wakes_everybody_and_is_made_anew() {
+    let (world, proxy) = behind_proxy().await;
+    let mut listening = Listening::begin(&world, SHORT).await;
+    for _ in 0..3 {
+        assert_hears(&world, &mut listening).await;
+        proxy.reset();
+        soon("work is looked for", listening.work.heard()).await;
+        soon("replicas are looked at", listening.replicas.heard()).await;
+        soon("the inbox is looked into", listening.inbox.heard()).await;
+    }
+    assert_hears(&world, &mut listening).await;
+}
+
+#[tokio::test]
+async fn silence_is_noticed_in_a_stated_time_and_lasts_no_longer_than_its_cause() {
+    let (world, proxy) = behind_proxy().await;
+    let mut listening = Listening::begin(&world, SHORT).await;
+    assert_hears(&world, &mut listening).await;
+    listening.events.arm();
+    proxy.set(Way::Hole);
+    append(&world).await;
+    let begun = Instant::now();
+    soon("all are woken", listening.events.heard()).await;
+    let bound = SHORT.probe_every + SHORT.probe_within;
+    assert!(begun.elapsed() < bound + SLACK, "noticed after {:?}", begun.elapsed());
+    assert!(!listening.ears.are_open(), "whoever hears nothing must not be believed to hear");
+    let told = format!("SELECT wakeup LIKE '%cannot be reached%' FROM copyhold.daemons WHERE id = {}", listening.id);
+    world.until(&told).await;
+    proxy.set(Way::Pass);
+    assert_hears(&world, &mut listening).await;
+    world.until(&format!("SELECT wakeup = 'notify' FROM copyhold.daemons WHERE id = {}", listening.id)).await;
+}
+
+#[tokio::test]
+async fn a_slow_way_is_no_broken_one() {
+    let (world, proxy) = behind_proxy().await;
+    proxy.set(Way::Slow(Duration::from_millis(40)));
+    let mut listening = Listening::begin(&world, SHORT).await;
+    listening.until_open().await;
+    // It is probed several times meanwhile.
+    tokio::time::sleep(4 * SHORT.probe_every).await;
+    assert!(listening.ears.are_open());
+    append(&world).await;
+    soon("the event is heard", listening.events.heard()).await;
+    assert_eq!(world.value("SELECT wakeup FROM copyhold.daemons").await.unwrap(), "notify");
+}
+
+#[tokio::test]
+async fn a_follower_loses_no_event_whatever_becomes_of_the_connection_that_listens() {
+    let (world, proxy) = behind_proxy().await;
+    let mut listening = Listening::begin(&world, SHORT).await;
+    listening.until_open().await;
+    let first = append(&world).await;
+    let following = follow(&world, listening, first + 400);
+    for i in 1..=400 {
+        assert_eq!(append(&world).await, first + i);
+        match i {
+            50 | 100 | 350 => proxy.reset(),
+            150 => proxy.set(Way::Hole),
+            200 => proxy.set(Way::Slow(Duration::from_millis(20))),
+            250 => proxy.set(Way::Pass),
+            300 => {
+                world.execute(&format!("SELECT pg_terminate_backend(pid) {LISTENING}")).await;
+            }
+            _ => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+    let seen = soon("all are seen", following).await.unwrap();
+    assert_eq!(seen, (first..=first + 400).collect::<Vec<_>>());
+}
+
+/// Whether inserts are claimed because of their notices: found by the poll, five would take at least 16 s.
+async fn assert_claims_at_once(world: &World, daemon: &DaemonProcess, prefix: &str) {
+    let sleeps =
+        async || world.value("SELECT bool_and(sleeping) FROM copyhold.daemons").await.as_deref() == Some("true");
+    eventually("it sleeps", sleeps).await;
+    let begun = Instant::now();
+    for i in 0..5 {
+        let key = format!("{prefix} {i}");
+        world.upload(&key, "bytes").await;
+        world.until_copied(&key).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(14), "{prefix}: {:?}\n{}", begun.elapsed(), daemon.log());
+}
+
+#[tokio::test]
+async fn after_each_fault_of_the_connection_an_insert_is_claimed_at_once_again() {
+    let (world, proxy) = behind_proxy().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    assert_claims_at_once(&world, &daemon, "before").await;
+    let listening = async |times: usize| daemon.log().matches("Listening for new objects").count() >= times;
+    world.until(&format!("SELECT count(pg_terminate_backend(pid)) = 1 {LISTENING}")).await;
+    eventually("it listens again", async || listening(2).await).await;
+    assert_claims_at_once(&world, &daemon, "after its backend was terminated").await;
+    proxy.reset();
+    eventually("it listens again", async || listening(3).await).await;
+    assert_claims_at_once(&world, &daemon, "after a reset").await;
+    assert_eq!(daemon.log().matches("Lost the connection that listens").count(), 2, "{}", daemon.log());
+}
+
+#[tokio::test]
+async fn after_a_restart_of_postgresql_wake_ups_and_events_resume_and_none_is_lost() {
+    let mut cluster = Cluster::start(Options::default()).await.unwrap();
+    cluster.create_database("app", None).await.unwrap();
+    let world = World::at(cluster.url("app"), "[lease]\ntimeout = \"1m\"\n").await;
+    migrate(&world.config).await.unwrap();
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    assert_claims_at_once(&world, &daemon, "before").await;
+    world.value("SELECT copyhold.append_event('{\"kind\": \"a\", \"n\": 1}')").await;
+    world.execute("INSERT INTO copyhold.log_inbox (event_data) VALUES ('{\"kind\": \"a\", \"n\": 2}')").await;
+    cluster.kill_server().await.unwrap();
+    daemon.until_logged("Lost the connection that listens").await;
+    cluster.restart().await.unwrap();
+    let listens = async || daemon.log().matches("Listening for new objects").count() == 2;
+    eventually("it listens again", listens).await;
+    world.value("SELECT copyhold.append_event('{\"kind\": \"a\", \"n\": 3}')").await;
+    let all = "SELECT array_agg(event_data ->> 'n' ORDER BY id) = '{1,2,3}' FROM copyhold.log WHERE event_data ->> 'kind' = 'a'";
+    world.until(all).await;
+    assert_claims_at_once(&world, &daemon, "after").await;
+    cluster.stop().await.unwrap();
+}
+
+/// It says once what is wrong and what to do, says to nobody that it sleeps, and works all the same.
+async fn assert_polls(world: &World, wrong: &str, remedy: &str) {
+    let daemon = world.daemon().await;
+    daemon.until_logged(wrong).await;
+    assert!(daemon.log().contains(remedy), "no \"{remedy}\" in\n{}", daemon.log());
+    world.until(&format!("SELECT wakeup LIKE '%{wrong}%' FROM copyhold.daemons")).await;
+    daemon.until_logged("Copying to scw").await;
+    for i in 0..3 {
+        let key = format!("photo {i}");
+        world.upload(&key, "bytes").await;
+        let begun = Instant::now();
+        world.until_copied(&key).await;
+        assert!(begun.elapsed() < Duration::from_secs(1) + SLACK, "{:?}", begun.elapsed());
+        world.value("SELECT copyhold.append_event('{\"kind\": \"a\"}')").await;
+        world.until("SELECT NOT EXISTS (SELECT FROM copyhold.log_inbox)").await;
+        assert_eq!(world.value("SELECT sleeping OR inbox_sleeping FROM copyhold.daemons").await.unwrap(), "false");
+    }
+    let status = printed(&world.run(&["status"]).await);
+    assert!(status.contains("cannot be notified") && status.contains(wrong), "{status}");
+    assert_eq!(daemon.log().matches("No notice of new objects can be heard").count(), 1, "{}", daemon.log());
+}
+
+#[tokio::test]
+async fn a_pooler_in_transaction_mode_is_recognised_and_polled_through() {
+    let mut world = World::new().await;
+    let pooler = match Pooler::before(&world.database_url()).await {
+        Ok(pooler) => pooler,
+        Err(why) => return skipped(&why),
+    };
+    let url = pooler.url(&world.database_url());
+    listen_through(&mut world, &url);
+    assert_polls(&world, "leads to a pooler in transaction mode", "Let database.listen_url lead past any pooler").await;
+}
+
+#[tokio::test]
+async fn a_pooler_that_is_replaced_by_the_server_itself_is_noticed_without_a_restart() {
+    let mut world = World::new().await;
+    let pooler = match Pooler::before(&world.database_url()).await {
+        Ok(pooler) => pooler,
+        Err(why) => return skipped(&why),
+    };
+    let url = pooler.url(&world.database_url());
+    listen_through(&mut world, &url);
+    let mut listening = Listening::begin(&world, SHORT).await;
+    let told = format!("SELECT wakeup LIKE '%pooler%' FROM copyhold.daemons WHERE id = {}", listening.id);
+    world.until(&told).await;
+    // In session mode it is as good as the server.
+    pooler.set_session_mode();
+    assert_hears(&world, &mut listening).await;
+}
+
+/// Not one that follows ours, but a server that is recovering and will not end that, as one does.
+#[tokio::test]
+async fn a_read_replica_is_recognised_and_polled_beside() {
+    let mut standby = Cluster::start(Options::default()).await.unwrap();
+    std::fs::write(standby.folder().join("data/standby.signal"), "").unwrap();
+    standby.restart().await.unwrap();
+    let mut world = World::new().await;
+    listen_through(&mut world, &standby.url("postgres"));
+    assert_polls(&world, "leads to a read replica, which cannot LISTEN", "lead to the server that is written to").await;
+    standby.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn another_database_is_recognised_by_its_silence() {
+    let mut world = World::new().await;
+    listen_through(&mut world, &cluster().await.url("postgres"));
+    assert_polls(&world, "leads to another database than database.url", "the server and database of database.url")
+        .await;
+}
+
+#[tokio::test]
+async fn a_program_whose_append_never_commits_delays_neither_copies_nor_events() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    let mut stuck = world.pool.acquire().await.unwrap().detach();
+    let mut stuck = stuck.begin().await.unwrap();
+    let append = "SELECT copyhold.append_event('{\"kind\": \"a\", \"n\": 0}')";
+    sqlx::raw_sql(append).execute(&mut *stuck).await.unwrap();
+    assert_claims_at_once(&world, &daemon, "photo").await;
+    for n in 1..=5 {
+        world.value(&format!("SELECT copyhold.append_event('{{\"kind\": \"a\", \"n\": {n}}}')")).await;
+        world.until(&format!("SELECT count(*) = {n} FROM copyhold.log WHERE event_data ->> 'kind' = 'a'")).await;
+    }
+    assert_eq!(
+        world.value("SELECT count(*) FROM copyhold.log WHERE event_data ->> 'kind' = 'object.copied'").await.unwrap(),
+        "5"
+    );
+    stuck.commit().await.unwrap();
+    let all = "SELECT array_agg(event_data ->> 'n' ORDER BY id) = '{1,2,3,4,5,0}' FROM copyhold.log WHERE event_data ->> 'kind' = 'a'";
+    world.until(all).await;
+}
+
+/// Which nobody is told to do, nor may with the application's role.
+#[tokio::test]
+async fn a_program_that_holds_the_log_itself_holds_up_records_until_it_ends_and_none_is_lost() {
+    let world = World::with(Begin::Migrated, "[lease]\ntimeout = \"1m\"\n").await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    let mut stuck = world.pool.acquire().await.unwrap().detach();
+    let mut stuck = stuck.begin().await.unwrap();
+    sqlx::raw_sql("SELECT copyhold.append_log(ARRAY['{\"kind\": \"a\"}'::jsonb])").execute(&mut *stuck).await.unwrap();
+    world.upload("photo", "bytes").await;
+    daemon.until_logged("Results could not be recorded").await;
+    assert_eq!(world.bucket("scw").get("photo").unwrap(), "bytes");
+    // The application's own transactions do not notice.
+    let begun = Instant::now();
+    world.upload("another", "bytes").await;
+    assert!(begun.elapsed() < SLACK, "{:?}", begun.elapsed());
+    stuck.rollback().await.unwrap();
+    world.until_copied("photo").await;
+    world.until_copied("another").await;
+    let told = "SELECT count(*) = 2 FROM copyhold.log WHERE event_data ->> 'kind' = 'object.copied'";
+    world.until(told).await;
+    for key in ["photo", "another"] {
+        assert_eq!(world.bucket("scw").writes(key), 1, "{key}");
+    }
+}
