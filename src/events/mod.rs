@@ -17,6 +17,8 @@ mod ring;
 mod sight;
 mod source;
 mod tailer;
+mod turns;
+
 #[cfg(test)]
 mod tests;
 

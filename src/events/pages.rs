@@ -8,10 +8,10 @@ use std::{
     },
 };
 
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 use tracing::debug;
 
-use super::{chunk::Chunk, sight::Sight, source::Source};
+use super::{chunk::Chunk, sight::Sight, source::Source, turns::Turns};
 use crate::{
     domain::Epoch,
     metrics,
@@ -22,8 +22,6 @@ use crate::{
 const PAGE_BYTES: usize = 256 << 10;
 /// Read pages that are kept.
 const KEPT_BYTES: usize = 8 << 20;
-/// Half of a daemon's connections: the others are for the work, however many readers are behind.
-const QUERIES_AT_ONCE: usize = 2;
 
 /// The events between two ids, all of them.
 #[derive(Debug)]
@@ -44,7 +42,8 @@ pub(super) struct Pages {
     source: Arc<dyn Source>,
     /// Locked for a look only, never across an await.
     kept: Mutex<Kept>,
-    at_once: Semaphore,
+    /// Two: half of a daemon's connections. The others are for the work, however many readers are behind.
+    turns: Turns,
     queries: AtomicU64,
 }
 
@@ -69,7 +68,7 @@ struct Entry {
 
 impl Pages {
     pub(super) fn new(source: Arc<dyn Source>) -> Self {
-        Self { source, kept: Mutex::default(), at_once: Semaphore::new(QUERIES_AT_ONCE), queries: AtomicU64::new(0) }
+        Self { source, kept: Mutex::default(), turns: Turns::new(), queries: AtomicU64::new(0) }
     }
 
     /// The page from which a reader that stands at `id` goes on.
@@ -109,8 +108,7 @@ impl Pages {
     }
 
     async fn read(&self, from: i64, sight: Sight) -> Read {
-        // Cannot fail: it is never closed.
-        let _permit = self.at_once.acquire().await.expect("an open semaphore");
+        let _turn = self.turns.take(from).await;
         self.queries.fetch_add(1, Ordering::Relaxed);
         metrics::event_page_query();
         let end = from / LOG_PAGE * LOG_PAGE + LOG_PAGE;

@@ -1,6 +1,10 @@
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use futures::future::{BoxFuture, FutureExt as _};
+use tokio::time::sleep;
 
 use super::super::{chunk::tests::event, source::Source};
 use crate::{
@@ -127,13 +131,17 @@ impl Source for Model {
     }
 
     fn page(&self, from: i64, end: i64, most_bytes: i64) -> BoxFuture<'_, Result<LogPart, QueueError>> {
-        elsewhere(move || {
-            let mut state = self.state();
-            state.pages += 1;
-            let mark = state.answers("page")?;
-            Ok(state.part(mark, from, end, end - from, most_bytes))
-        })
-        .boxed()
+        // Readers meet because a page takes its time.
+        sleep(Duration::from_millis(5))
+            .then(move |()| {
+                elsewhere(move || {
+                    let mut state = self.state();
+                    state.pages += 1;
+                    let mark = state.answers("page")?;
+                    Ok(state.part(mark, from, end, end - from, most_bytes))
+                })
+            })
+            .boxed()
     }
 
     fn raise_incarnation(&self, seen: i32) -> BoxFuture<'_, Result<bool, QueueError>> {

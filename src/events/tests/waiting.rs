@@ -1,6 +1,7 @@
 //! What readers that wait are told, and what they cost.
 
 use futures::{FutureExt as _, future::join_all};
+use rand::RngExt as _;
 
 use super::*;
 use crate::{events::chunk::tests::event, queue::LoggedEvent};
@@ -145,6 +146,39 @@ async fn a_thousand_readers_of_one_page_are_one_query() {
         assert_eq!((ids, end), ((n % 500 + 1..=500).collect(), None));
     }
     assert_eq!(followed.pages(), 1);
+    followed.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_herd_from_anywhere_makes_a_fiftieth_of_the_queries_of_as_many_readers_alone() {
+    let model = Model::default();
+    let last = model.append(0, 50_000);
+    // Pages as large as those of real events, of which not all are kept.
+    for event in &mut model.state().events {
+        event.data = format!(r#"{{"text": "{}"}}"#, "x".repeat(200));
+    }
+    let (followed, _first) = Followed::begun(model, SETTINGS).await;
+    let starts: Vec<i64> = (0..1000).map(|_| rand::rng().random_range(0..last)).collect();
+    let alone: i64 = starts.iter().map(|from| (last - from + 511) / 512).sum();
+    let mut readers: Vec<_> = starts.iter().map(|from| followed.reader(after(*from))).collect();
+    let all = join_all(readers.iter_mut().map(async |reader| {
+        let mut count = 0;
+        loop {
+            let batch = batch(reader).await;
+            count += batch.count();
+            // A client takes its time.
+            tokio::time::sleep(Duration::from_millis(rand::rng().random_range(0..20))).await;
+            if batch.last_event() == last {
+                break count;
+            }
+        }
+    }))
+    .await;
+    for (from, count) in starts.iter().zip(all) {
+        assert_eq!(i64::try_from(count).unwrap(), last - from);
+    }
+    let pages = i64::try_from(followed.pages()).unwrap();
+    assert!(pages * 50 <= alone, "{pages} queries, {alone} alone");
     followed.end().await;
 }
 
