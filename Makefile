@@ -6,7 +6,7 @@ ARGS ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance bench check format image needs moto pgbouncer
+.PHONY: help demo test conformance bench check format image needs moto pgbouncer agents
 
 help: ## This list
 	@echo "Copyhold keeps a verified copy of every object of a primary bucket in every other bucket."
@@ -17,7 +17,7 @@ demo: needs ## See it work; ARGS='--once' ends when everything is copied, ARGS='
 	$(CARGO) build --locked --release
 	$(CARGO) run --locked --release --quiet -- demo $(ARGS)
 
-test: needs moto pgbouncer ## The whole suite against a real PostgreSQL and S3 servers in memory, and moto; ARGS='-- leases' runs a part of it
+test: needs moto pgbouncer agents ## The whole suite against a real PostgreSQL and S3 servers in memory, and moto; ARGS='-- leases' runs a part of it
 	$(CARGO) test --locked --no-fail-fast --lib --bins --tests $(ARGS)
 
 conformance: ## The suite that every store must pass, on yours: ENDPOINT=http://… ACCESS_KEY_ID= SECRET_ACCESS_KEY= REGION= PROVIDER= BUCKET_A= BUCKET_B=
@@ -57,3 +57,13 @@ moto:
 # A pooler in transaction mode. Whoever has no apt tests without it.
 pgbouncer:
 	@tests/pgbouncer/install.sh || echo "Going on without it: what is tested with it is skipped." >&2
+
+# What the examples in docs/agents are written in: a test runs them.
+agents:
+	@missing=; for tool in curl python3; do command -v $$tool >/dev/null 2>&1 || missing="$$missing $$tool"; done; \
+	if [ -n "$$missing" ]; then \
+		echo "Installing$$missing"; \
+		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+		$$sudo apt-get -q -o DPkg::Lock::Timeout=300 update; \
+		$$sudo apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $$missing; \
+	fi

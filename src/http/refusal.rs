@@ -47,6 +47,8 @@ impl IntoResponse for Refusal {
         let mut response = (self.status, headers, text).into_response();
         if let Some(pause) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
+            // Kept open, it would take the place of somebody who can be served.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
