@@ -20,6 +20,12 @@ impl Turn {
         self.before = before;
     }
 
+    /// Nobody comes first: what there is, this daemon has to find.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.before == 0
+    }
+
     /// How long this daemon lets the others go first.
     #[must_use]
     pub fn wait(&self) -> Duration {
@@ -43,7 +49,9 @@ mod tests {
         let mut turn = Turn::default();
         turn.found(false);
         assert_eq!(turn.wait(), Duration::ZERO);
+        assert!(turn.is_first());
         turn.comes_after(2);
+        assert!(!turn.is_first());
         assert_eq!(turn.wait(), Duration::from_millis(12));
         turn.found(false);
         assert_eq!(turn.wait(), Duration::from_millis(24));

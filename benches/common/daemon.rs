@@ -63,11 +63,16 @@ impl Daemon {
         }
     }
 
-    /// What it tells of itself.
-    pub async fn metrics(&self) -> anyhow::Result<Metrics> {
+    /// Where its pages are.
+    pub fn address(&self) -> anyhow::Result<String> {
         let said = self.said();
         let address = said.split_once("on http://").context("it does not say where its pages are")?.1;
-        Metrics::of(address.split_whitespace().next().context("an address")?).await
+        Ok(address.split_whitespace().next().context("an address")?.to_owned())
+    }
+
+    /// What it tells of itself.
+    pub async fn metrics(&self) -> anyhow::Result<Metrics> {
+        Metrics::of(&self.address()?).await
     }
 
     /// Resident memory now, and the most that it ever was, in MiB.

@@ -17,7 +17,10 @@ use copyhold::{
 };
 use rand::RngExt as _;
 use sqlx::PgPool;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{Barrier, watch},
+    task::JoinSet,
+};
 
 /// What is played.
 #[derive(Debug, Clone)]
@@ -59,10 +62,13 @@ struct Got {
 
 pub async fn play(pool: &PgPool, log: &Log, play: &Play) -> anyhow::Result<Found> {
     let (target, end) = watch::channel(None);
+    let begun = Arc::new(Barrier::new(play.readers + 1));
     let mut readers = JoinSet::new();
     for _ in 0..play.readers {
-        readers.spawn(read(log.clone(), end.clone(), play.clone()));
+        readers.spawn(read(log.clone(), Arc::clone(&begun), end.clone(), play.clone()));
     }
+    // What is written before anybody reads could not be missed.
+    begun.wait().await;
     let left = Arc::new(AtomicI64::new(play.events));
     let mut writers = JoinSet::new();
     for writer in 0..play.writers {
@@ -110,9 +116,15 @@ async fn write(pool: PgPool, writer: usize, left: Arc<AtomicI64>, play: Play) ->
     }
 }
 
-async fn read(log: Log, mut end: watch::Receiver<Option<i64>>, play: Play) -> anyhow::Result<Got> {
+async fn read(log: Log, begun: Arc<Barrier>, mut end: watch::Receiver<Option<i64>>, play: Play) -> anyhow::Result<Got> {
     let mut got = Got::default();
     let mut cursor = Cursor::BEGINNING;
+    let mut first = log.reader(Start::After(cursor), Filter::default())?;
+    if let Err(end) = first.begin().await {
+        bail!("a reader cannot begin: {end:?}");
+    }
+    drop(first);
+    begun.wait().await;
     loop {
         let mut reader = log.reader(Start::After(cursor), Filter::default())?;
         let over = follow(&mut reader, &mut end, &play, &mut got).await?;

@@ -23,7 +23,7 @@ use anyhow::bail;
 use common::{play, stores::Stores};
 
 /// By label, in the order in which they are played.
-const BARS: [&str; 7] = ["e1", "e2", "e3", "e4", "e5", "e6", "e7"];
+const BARS: [&str; 8] = ["e1", "e2", "e3", "e4", "herd", "e5", "e6", "e7"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -42,6 +42,7 @@ async fn main() -> anyhow::Result<()> {
                 "e2" => e2::play(&stores).await?,
                 "e3" => e3::play(&stores).await?,
                 "e4" => e4::play().await?,
+                "herd" => e4::herd().await?,
                 "e5" => e5::play().await?,
                 "e6" => e6::play(&stores).await?,
                 "e7" => e7::play().await?,

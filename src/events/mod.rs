@@ -10,6 +10,7 @@
 mod batch;
 mod chunk;
 mod filter;
+mod looks;
 mod pages;
 mod reader;
 mod ring;
@@ -33,6 +34,7 @@ pub use reader::{End, Next, Reader, Start};
 pub use tailer::Tailer;
 
 use crate::{config::Config, metrics, queue::Queue, wake::Wake};
+use looks::Looks;
 use pages::Pages;
 use ring::Ring;
 use sight::Sight;
@@ -78,6 +80,7 @@ struct Shared {
     readers: watch::Sender<usize>,
     /// A reader has reason to think that this is not the log it was.
     doubt: Notify,
+    looks: Looks,
 }
 
 /// Why there is no reader.
@@ -109,6 +112,7 @@ fn open_on(source: Arc<dyn Source>, settings: Settings, wake: Wake) -> (Log, Tai
         permits: Arc::new(Semaphore::new(settings.readers)),
         readers: watch::Sender::new(0),
         doubt: Notify::new(),
+        looks: Looks::none(),
     });
     (Log(Arc::clone(&shared)), Tailer::new(shared, settings.poll, wake))
 }

@@ -12,10 +12,12 @@ use tokio::sync::{OnceCell, Semaphore};
 use tracing::debug;
 
 use super::{chunk::Chunk, sight::Sight, source::Source};
-use crate::{domain::Epoch, metrics, queue::LogPart};
+use crate::{
+    domain::Epoch,
+    metrics,
+    queue::{LOG_PAGE, LogPart},
+};
 
-/// Ids per page: readers that stand anywhere among them want the same one.
-const IDS: i64 = 512;
 /// One page is one batch for a reader; where events are large, it ends earlier.
 const PAGE_BYTES: usize = 256 << 10;
 /// Read pages that are kept.
@@ -72,7 +74,8 @@ impl Pages {
 
     /// The page from which a reader that stands at `id` goes on.
     pub(super) async fn behind(&self, id: i64, sight: Sight) -> Arc<OnceCell<Read>> {
-        let mut from = (id + 1) / IDS * IDS;
+        // Readers that stand anywhere among these ids want the same one.
+        let mut from = (id + 1) / LOG_PAGE * LOG_PAGE;
         loop {
             let cell = self.get(from, sight).await;
             match cell.get() {
@@ -110,7 +113,7 @@ impl Pages {
         let _permit = self.at_once.acquire().await.expect("an open semaphore");
         self.queries.fetch_add(1, Ordering::Relaxed);
         metrics::event_page_query();
-        let end = from / IDS * IDS + IDS;
+        let end = from / LOG_PAGE * LOG_PAGE + LOG_PAGE;
         let part = match self.source.page(from, end, i64::try_from(PAGE_BYTES).unwrap_or(i64::MAX)).await {
             Ok(part) => part,
             Err(error) => {

@@ -49,6 +49,8 @@ pub struct Reader {
     /// Events since then that did not pass.
     passed: usize,
     said_at: Instant,
+    /// Before it said that there is no more.
+    looked_again: bool,
 }
 
 /// Up to where a reader has seen a log.
@@ -100,7 +102,18 @@ impl Reader {
         };
         let now = Instant::now();
         let sights = place.log.sights.subscribe();
-        Self { place, sights, start, filter, at: None, told, told_at: now, passed: 0, said_at: now }
+        Self {
+            place,
+            sights,
+            start,
+            filter,
+            at: None,
+            told,
+            told_at: now,
+            passed: 0,
+            said_at: now,
+            looked_again: false,
+        }
     }
 
     /// Finds out whether it can begin, and where, before anything is promised to anybody. Takes up to a few seconds
@@ -158,7 +171,16 @@ impl Reader {
             if let Seen::Behind(_) = seen {
                 tokio::task::yield_now().await;
             } else if timeout_at(quiet.min(deadline), self.sights.changed()).await.is_err() {
-                return (quiet <= deadline).then(|| self.said(Next::Quiet));
+                if quiet <= deadline {
+                    return Some(self.said(Next::Quiet));
+                }
+                if std::mem::replace(&mut self.looked_again, true) {
+                    return None;
+                }
+                // What was committed before we were asked may not have been seen yet.
+                if self.place.log.looks.another(PATIENCE).await.is_err() {
+                    return Some(self.said(Next::End(End::Away)));
+                }
             }
         }
     }

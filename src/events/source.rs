@@ -7,7 +7,7 @@ use crate::queue::{LogHead, LogPart, Queue, QueueError};
 /// Where events are read from: the log in the database, or a test's idea of it.
 pub(super) trait Source: fmt::Debug + Send + Sync {
     fn head(&self) -> BoxFuture<'_, Result<LogHead, QueueError>>;
-    fn tail(&self, after: i64, most: i64, most_bytes: i64) -> BoxFuture<'_, Result<LogPart, QueueError>>;
+    fn tail(&self, after: i64, most_bytes: i64) -> BoxFuture<'_, Result<LogPart, QueueError>>;
     fn page(&self, from: i64, end: i64, most_bytes: i64) -> BoxFuture<'_, Result<LogPart, QueueError>>;
     fn raise_incarnation(&self, seen: i32) -> BoxFuture<'_, Result<bool, QueueError>>;
 }
@@ -17,8 +17,8 @@ impl Source for Queue {
         self.log_head().boxed()
     }
 
-    fn tail(&self, after: i64, most: i64, most_bytes: i64) -> BoxFuture<'_, Result<LogPart, QueueError>> {
-        self.log_tail(after, most, most_bytes).boxed()
+    fn tail(&self, after: i64, most_bytes: i64) -> BoxFuture<'_, Result<LogPart, QueueError>> {
+        self.log_tail(after, most_bytes).boxed()
     }
 
     fn page(&self, from: i64, end: i64, most_bytes: i64) -> BoxFuture<'_, Result<LogPart, QueueError>> {

@@ -14,7 +14,6 @@ use crate::{
 };
 
 /// Of one query.
-const EVENTS: i64 = 1000;
 const BYTES: i64 = 1 << 20;
 const CHUNK_BYTES: usize = 64 << 10;
 /// Between two queries: many commits are one look.
@@ -76,9 +75,11 @@ impl Tailer {
             }
             self.wake.arm();
             let looked = Instant::now();
+            let look = shared.looks.begin();
             let done = if begun.is_some() { self.catch_up().await } else { self.begin().await };
             match done {
                 Ok(()) => {
+                    shared.looks.end(look);
                     if failures > 0 {
                         info!("The event log can be read again");
                     }
@@ -110,6 +111,7 @@ impl Tailer {
             let identify = begun.map_or(looked, |begun| begun + DOUBT);
             tokio::select! {
                 _ = self.wake.wait(self.poll) => {}
+                () = shared.looks.are_wanted() => {}
                 () = shared.doubt.notified(), if !doubted => doubted = true,
                 () = sleep_until(identify), if doubted => {}
             }
@@ -167,13 +169,17 @@ impl Tailer {
         loop {
             // Cannot fail: it was begun.
             let sight = self.known.expect("a log that was begun");
-            let part = self.shared.source.tail(sight.head, EVENTS, BYTES).await?;
+            let part = self.shared.source.tail(sight.head, BYTES).await?;
             if part.mark.incarnation != sight.incarnation || part.mark.last < sight.head {
                 return Box::pin(self.begin()).await;
             }
             let chunks = Chunk::build(part.events, sight.epoch, CHUNK_BYTES);
             {
                 let mut ring = self.shared.ring.write().expect("nothing panics under it");
+                if part.mark.dropped_through > sight.head {
+                    // Dropped before it was read here: what the ring has does not reach to what comes next.
+                    ring.begin(sight.epoch, part.mark.dropped_through);
+                }
                 ring.push(chunks, part.through);
                 metrics::event_ring_bytes(ring.bytes());
             }

@@ -4,7 +4,7 @@ use crc_fast::{CrcAlgorithm, checksum};
 use serde::Serialize;
 use sqlx::{Row as _, postgres::PgRow};
 
-use super::{Queue, QueueError, built, error::limited};
+use super::{Hot, Queue, QueueError, built, error::limited};
 use crate::domain::Epoch;
 
 const HEAD: &str = "queue::log_head";
@@ -12,6 +12,11 @@ const TAIL: &str = "queue::log_tail";
 const PAGE: &str = "queue::log_page";
 const STATUS: &str = "queue::log_status";
 const RAISE: &str = "queue::log_raise_incarnation";
+
+/// Ids of a page at most.
+pub const LOG_PAGE: i64 = 512;
+/// Events of one look at the log's end at most.
+const LOG_TAIL: i64 = 1000;
 
 /// What readers must know of the log before they read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,28 +140,37 @@ LEFT JOIN (SELECT id, date_created FROM {schema}.log ORDER BY id LIMIT 1) f ON t
         parse().map_err(QueueError::database(STATUS))
     }
 
-    /// What comes after `after`, up to `most` events and about `most_bytes` of them, but at least one.
-    pub async fn log_tail(&self, after: i64, most: i64, most_bytes: i64) -> Result<LogPart, QueueError> {
-        // The greatest bound that is above all ids of the log: `through` is then the last one.
-        self.log_part(TAIL, "id > $1 AND id < $2", (after, i64::MAX), most, most_bytes).await
+    /// What comes after `after`, about `most_bytes` of it, but at least one event.
+    pub async fn log_tail(&self, after: i64, most_bytes: i64) -> Result<LogPart, QueueError> {
+        // Nothing is behind the greatest id of all: `through` is then the last one.
+        self.log_part(TAIL, self.log_tail_statement(), LOG_TAIL, (after, i64::MAX), most_bytes).await
     }
 
-    /// What is from `from` on and before `end`, about `most_bytes` of it, but at least one event. It is looked for
-    /// behind `end` how far there is nothing more: ids have gaps of up to a million.
+    /// What is from `from` on and before `end`, of up to [`LOG_PAGE`] ids, about `most_bytes` of it, but at least one
+    /// event. It is looked for behind `end` how far there is nothing more: ids have gaps of up to a million.
     pub async fn log_page(&self, from: i64, end: i64, most_bytes: i64) -> Result<LogPart, QueueError> {
-        self.log_part(PAGE, "id >= $1 AND id < $2", (from, end), end.saturating_sub(from), most_bytes).await
+        self.log_part(PAGE, self.log_page_statement(), LOG_PAGE, (from, end), most_bytes).await
     }
 
-    async fn log_part(
-        &self,
-        name: &'static str,
-        within: &'static str,
-        (from, end): (i64, i64),
-        most: i64,
-        most_bytes: i64,
-    ) -> Result<LogPart, QueueError> {
-        // The inner LIMIT also keeps the text of an event from being made once for each of its uses.
-        let sql = format!(
+    fn log_tail_statement(&self) -> String {
+        self.log_part_statement(TAIL, "id > $1 AND id < $2", LOG_TAIL)
+    }
+
+    fn log_page_statement(&self) -> String {
+        self.log_part_statement(PAGE, "id >= $1 AND id < $2", LOG_PAGE)
+    }
+
+    /// The statements by which the log is read, for whoever wants to see their plans.
+    #[must_use]
+    pub fn log_statements(&self) -> [Hot; 2] {
+        let hot = |name: &str, sql| Hot { name: name.into(), sql, by_function: false };
+        [hot("log_tail", self.log_tail_statement()), hot("log_page", self.log_page_statement())]
+    }
+
+    /// `$1` and `$2` the bounds, `$3` the bytes. The limit is written out, because for one that is bound PostgreSQL may
+    /// plan to read the whole log; it also keeps the text of an event from being made once for each of its uses.
+    fn log_part_statement(&self, name: &str, within: &str, most: i64) -> String {
+        format!(
             "-- {name}
 SELECT {mark}, (SELECT min(id) FROM {schema}.log WHERE id >= $2) AS next, e.*
 FROM {schema}.log_state s LEFT JOIN (
@@ -170,18 +184,27 @@ FROM {schema}.log_state s LEFT JOIN (
                    coalesce(event_data -> 'replicas', event_data -> 'replica')::text AS replicas
             FROM {schema}.log
             WHERE {within}
-            ORDER BY id LIMIT $3
+            ORDER BY id LIMIT {most}
         ) f
         WINDOW in_order AS (ORDER BY id)
     ) w
-    WHERE before < $4
+    WHERE before < $3
 ) e ON true
 ORDER BY e.id",
             mark = self.log_mark(),
             schema = self.schema.quoted(),
-        );
-        let query = sqlx::query(built(sql));
-        let query = query.bind(from).bind(end).bind(most).bind(most_bytes);
+        )
+    }
+
+    async fn log_part(
+        &self,
+        name: &'static str,
+        sql: String,
+        most: i64,
+        (from, end): (i64, i64),
+        most_bytes: i64,
+    ) -> Result<LogPart, QueueError> {
+        let query = sqlx::query(built(sql)).bind(from).bind(end).bind(most_bytes);
         let rows = limited(name, query.fetch_all(&self.pool)).await?;
         part(&rows, most).map_err(QueueError::database(name))
     }

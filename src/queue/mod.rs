@@ -64,7 +64,7 @@ pub use forget::Forgotten;
 pub use functions::SETTINGS as FUNCTION_SETTINGS;
 pub use inbox::Moved;
 pub use lanes::{Derived, lane_index};
-pub use log::{LogHead, LogMark, LogPart, LogStatus, LoggedEvent};
+pub use log::{LOG_PAGE, LogHead, LogMark, LogPart, LogStatus, LoggedEvent};
 pub use migrate::{MigrateError, Migrated, migrate};
 pub use notice::{Channels, Heard, Notice};
 pub use orphans::{Condemned, LOOK_EVERY, Looked};

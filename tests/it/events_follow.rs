@@ -11,6 +11,7 @@ use copyhold::{
     wake::{self, Waker},
 };
 use futures::future::join_all;
+use sqlx::{AssertSqlSafe, Row as _};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -350,4 +351,34 @@ async fn status_shows_how_much_there_is_of_the_log() {
     assert_eq!((&log["first_id"], &log["last_id"], &log["inbox"]), (&1.into(), &last.into(), &1.into()));
     assert_eq!(log["epoch"], world.queue().log_head().await.unwrap().epoch.to_string());
     assert!(log["bytes"].as_i64() > Some(8192) && log["partitions"].as_i64() >= Some(3), "{log}");
+}
+
+#[tokio::test]
+async fn reading_the_log_costs_what_is_read_whatever_postgresql_believes_of_it() {
+    let world = World::new().await;
+    let last = append(&world, 1, 100_000).await;
+    let mut connection = world.pool.acquire().await.unwrap();
+    for knows in ["SELECT 1", "ANALYZE copyhold.log"] {
+        sqlx::raw_sql(knows).execute(&mut *connection).await.unwrap();
+        for mode in ["force_generic_plan", "force_custom_plan"] {
+            for statement in world.queue().log_statements() {
+                let ends = [(last - 2000, i64::MAX), (last / 2 / 512 * 512, (last / 2 / 512 + 1) * 512)];
+                let (from, end) = ends[usize::from(statement.name == "log_page")];
+                let sql = format!(
+                    "SET plan_cache_mode = {mode}; PREPARE part (bigint, bigint, bigint) AS {};
+                     EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE part ({from}, {end}, 1000000); DEALLOCATE part",
+                    statement.sql
+                );
+                // The plan is the only row of all these statements; each begins with the line that names it.
+                let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *connection).await.unwrap();
+                let plan: String = rows[0].try_get_unchecked(0).unwrap();
+                let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+                let whole = &plan[0]["Plan"];
+                let pages =
+                    whole["Shared Hit Blocks"].as_i64().unwrap() + whole["Shared Read Blocks"].as_i64().unwrap();
+                let rows = whole["Actual Rows"].as_f64().unwrap();
+                assert!(rows >= 500.0 && pages < 300, "{} {mode} {knows}: {pages} pages\n{plan:#}", statement.name);
+            }
+        }
+    }
 }

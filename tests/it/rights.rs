@@ -78,7 +78,7 @@ async fn the_daemons_role_is_all_that_a_daemon_needs() {
     // How it reads the log, and finds that it is another one.
     let head = queue.log_head().await.unwrap();
     assert!(head.sure);
-    let part = queue.log_tail(head.mark.dropped_through, 10, 1).await.unwrap();
+    let part = queue.log_tail(head.mark.dropped_through, 1).await.unwrap();
     assert!(part.mark.last >= head.mark.last);
     queue.log_page(0, 512, 1).await.unwrap();
     assert!(queue.raise_log_incarnation(head.mark.incarnation).await.unwrap());

@@ -47,6 +47,21 @@ async fn what_is_in_the_ring_is_read_although_the_log_has_dropped_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_dropped_before_the_tailer_came_to_it_is_told_as_well() {
+    let (followed, mut reader) = Followed::begun(Model::default(), SETTINGS).await;
+    followed.append(0, 10);
+    followed.settle().await;
+    followed.model.append(0, 100);
+    followed.model.drop_through(90);
+    followed.append(0, 1);
+    followed.settle().await;
+    let earliest = Cursor::new(90, followed.model.epoch());
+    assert_eq!(drain(&mut reader).await, (vec![], Some(End::Gone { earliest })));
+    assert_eq!(drain(&mut followed.reader(Start::After(earliest))).await, ((91..=111).collect(), None));
+    followed.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cursor_of_another_log_is_told_so() {
     let (followed, _first) = Followed::begun(Model::default(), SETTINGS).await;
     followed.append(0, 10);

@@ -116,12 +116,12 @@ impl Source for Model {
         .boxed()
     }
 
-    fn tail(&self, after: i64, most: i64, most_bytes: i64) -> BoxFuture<'_, Result<LogPart, QueueError>> {
+    fn tail(&self, after: i64, most_bytes: i64) -> BoxFuture<'_, Result<LogPart, QueueError>> {
         elsewhere(move || {
             let mut state = self.state();
             state.tails += 1;
             let mark = state.answers("tail")?;
-            Ok(state.part(mark, after + 1, i64::MAX, most, most_bytes))
+            Ok(state.part(mark, after + 1, i64::MAX, 1000, most_bytes))
         })
         .boxed()
     }

@@ -215,3 +215,20 @@ async fn a_filter_lets_through_what_it_names_and_bookmarks_tell_of_the_rest() {
     assert!(matches!(reader.next().await, Next::Bookmark(Cursor { id: 1006.., .. })));
     followed.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_what_there_is_gets_what_no_notice_has_told_of_yet() {
+    let (followed, _first) = Followed::begun(Model::default(), SETTINGS).await;
+    let mut reader = followed.reader(after(0));
+    assert!(reader.begin().await.is_ok());
+    // Committed, and its notice still on the way.
+    followed.model.append(0, 3);
+    let mut ids = Vec::new();
+    while let Some(next) = reader.next_until(tokio::time::Instant::now()).await {
+        if let Next::Events(batch) = next {
+            ids.extend(batch.ids());
+        }
+    }
+    assert_eq!(ids, [1, 2, 3]);
+    followed.end().await;
+}
