@@ -112,9 +112,10 @@ async fn work(
     let (hearing, ears) = ears::closed();
     let (notices_waker, notices) = wake::channel();
     let (inbox_waker, inbox) = wake::channel();
+    let grows = events.clone();
     let wakers = Wakers { work: notices_waker, replicas: replicas_waker, inbox: inbox_waker, events };
     listen(&config, &queue, daemon.id, hearing, wakers, lifecycle)?;
-    let mover = Mover { queue: queue.clone(), daemon: daemon.id, wake: inbox, ears: ears.clone() };
+    let mover = Mover { queue: queue.clone(), daemon: daemon.id, wake: inbox, ears: ears.clone(), grows };
     look_after_the_log(&config, mover, lifecycle);
     let settle = config.lease.settle();
     let sweeper = Sweeper {

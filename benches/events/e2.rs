@@ -67,7 +67,7 @@ async fn idle(stage: &Stage, daemon: &Daemon) -> anyhow::Result<()> {
     sleep(Duration::from_secs(3)).await;
     let (with, _) = daemon.resident_mib()?;
     let listening = "SELECT count(*) FROM pg_stat_activity
-        WHERE pid <> pg_backend_pid() AND query LIKE '%LISTEN %'";
+        WHERE pid <> pg_backend_pid() AND (query LIKE '%LISTEN %' OR query LIKE '%listener::%')";
     println!("{READERS} idle readers: {before:.1} MiB without them, {with:.1} MiB with them");
     #[expect(clippy::cast_precision_loss, reason = "a thousand")]
     at_most("E2", "kib-per-idle-reader", (with - before) * 1024.0 / READERS as f64, IDLE_KIB);

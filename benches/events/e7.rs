@@ -33,7 +33,8 @@ use super::{
 const OBJECTS: u32 = 4_000;
 const OBJECT_EVERY: Duration = Duration::from_millis(200);
 const EVENT_EVERY: Duration = Duration::from_millis(50);
-/// The poll of those who hear, and of those who know that they do not, each with its fifth and a busy machine's tenth of a second.
+/// The poll of those who hear, and of those who know that they do not, each with its fifth and a busy machine's tenth of a
+/// second. Whoever moves an event wakes its own process's readers.
 const UNNOTICED_MS: f64 = 6_100.0;
 const NOTICED_MS: f64 = 1_300.0;
 /// A silent connection is probed after 10 s, for 5 s.

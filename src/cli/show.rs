@@ -19,7 +19,7 @@ pub(super) fn line(text: &str) -> io::Result<()> {
     }
 }
 
-/// As [`line`], for one of many: false if nobody reads them any more.
+/// As [`line()`], for one of many: false if nobody reads them any more.
 pub(super) fn goes_on(text: &str) -> io::Result<bool> {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),

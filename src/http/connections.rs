@@ -141,6 +141,7 @@ async fn converse(socket: TcpStream, peer: SocketAddr, seat: Place, router: Rout
     let conversation = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
+        .keep_alive(seat.may_linger)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(socket), answer);
     let mut conversation = pin!(conversation);

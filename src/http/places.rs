@@ -11,6 +11,9 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
+/// With fewer places left, whoever has been answered gives up its place at once.
+const FEW: usize = 512;
+
 pub(super) struct Places {
     most: usize,
     taken: Arc<AtomicUsize>,
@@ -22,6 +25,8 @@ pub(super) struct Places {
 pub(super) struct Place {
     guest: Arc<Guest>,
     taken: Arc<AtomicUsize>,
+    /// There were so many left that it need not hurry.
+    pub(super) may_linger: bool,
 }
 
 #[derive(Default)]
@@ -47,8 +52,8 @@ impl Places {
         }
         let guest = Arc::new(Guest::default());
         silent.push_back(Arc::downgrade(&guest));
-        self.taken.fetch_add(1, Ordering::Relaxed);
-        Some(Place { guest, taken: self.taken.clone() })
+        let taken = self.taken.fetch_add(1, Ordering::Relaxed);
+        Some(Place { guest, taken: self.taken.clone(), may_linger: taken + FEW < self.most })
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     herd::Turn,
     metrics,
     queue::{DaemonId, Moved, Queue, QueueError, SleepsFor},
-    wake::Wake,
+    wake::{Wake, Waker},
 };
 
 /// Events of one transaction at most, so that it holds the log's lock for milliseconds.
@@ -31,6 +31,8 @@ pub struct Mover {
     /// Heard when there may be events.
     pub wake: Wake,
     pub ears: Ears,
+    /// For this process's own readers of the log, who may not hear of it.
+    pub grows: Waker,
 }
 
 /// What this daemon has told the others, and how often it has looked since.
@@ -52,6 +54,7 @@ impl Mover {
             let pause = match moved {
                 Ok(Moved::Some) => {
                     metrics::inbox_moved(BATCH);
+                    self.grows.wake();
                     failing = false;
                     self.awake(&mut sleep).await;
                     continue;
@@ -60,6 +63,9 @@ impl Mover {
                     metrics::inbox_moved(events);
                     failing = false;
                     turn.found(events > 0);
+                    if events > 0 {
+                        self.grows.wake();
+                    }
                     self.empty(&mut sleep, &mut turn).await
                 }
                 Ok(Moved::NotNow) => jittered(NOT_NOW),

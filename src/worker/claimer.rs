@@ -102,8 +102,8 @@ enum Woken {
 
 /// How much of what there may be is asked for.
 ///
-/// Eight idle daemons that all asked every lane for each object, at ten objects a second, sent 44 statements per object, one
-/// daemon alone 9; whether they took turns or not. Where those who do not come first ask one lane, HERD_STATEMENTS.
+/// At ten objects a second eight idle daemons sent 44 statements per object, one alone 9, and taking turns alone changed nothing
+/// about that (43). With those who do not come first asking one lane it is 29.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Look {
     AllLanes,

@@ -29,6 +29,8 @@ async fn readers_above_the_limit_are_told_to_come_back_later() {
     assert_eq!(refused.status, 503);
     let pause: u64 = refused.header("retry-after").parse().unwrap();
     assert!((5..=15).contains(&pause));
+    // Its connection makes room at once for somebody who can be served.
+    assert_eq!(refused.header("connection"), "close");
     assert!(refused.json().await["error"].as_str().unwrap().contains("events.readers"));
     drop(first);
     eventually("a place is free again", async || http.read(LINES).await.status == 200).await;

@@ -115,7 +115,8 @@ impl Feed {
             add(&format!("after={after}"));
         }
         if !self.follow {
-            add("wait=0s");
+            // Long enough for a daemon to hear of what was committed just now.
+            add("wait=300ms");
         }
         let answer = self.client.lines(&query).await?;
         let epoch = answer.headers().get("copyhold-epoch").and_then(|epoch| epoch.to_str().ok()?.parse().ok());
