@@ -115,8 +115,7 @@ impl Feed {
             add(&format!("after={after}"));
         }
         if !self.follow {
-            // Long enough for a daemon to hear of what was committed just now.
-            add("wait=300ms");
+            add("wait=0s");
         }
         let answer = self.client.lines(&query).await?;
         let epoch = answer.headers().get("copyhold-epoch").and_then(|epoch| epoch.to_str().ok()?.parse().ok());
