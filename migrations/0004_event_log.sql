@@ -279,4 +279,20 @@ REVOKE ALL ON FUNCTION {schema}.log_in_order(), {schema}.make_log_partitions(), 
     {schema}.append_event(jsonb), {schema}.move_inbox(integer), {schema}.turn_log_page(bigint, bigint),
     {schema}.drop_log_partition(bigint, bigint) FROM PUBLIC;
 
+-- The same as before, for less: setting search_path and setting it back cost almost half of what the trigger adds to an
+-- INSERT (21 µs before, 12 now, on one of 107 µs). It is SECURITY DEFINER, so every name in it says where it is from, operators too:
+-- then nobody's search_path can put another in its place.
+CREATE OR REPLACE FUNCTION {schema}.wake_sleepers() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    AS $$
+BEGIN
+    IF EXISTS (SELECT FROM {schema}.daemons
+               WHERE sleeping AND alive_until OPERATOR(pg_catalog.>)
+                     (pg_catalog.date_part('epoch', pg_catalog.statement_timestamp()) OPERATOR(pg_catalog.*) 1000000)::bigint) THEN
+        PERFORM pg_catalog.pg_notify('{channel}_work', '');  -- constant payload: the server folds duplicates
+    END IF;
+    RETURN NULL;
+END
+$$;
+
 UPDATE {schema}.schema_version SET version = 4;
