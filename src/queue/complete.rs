@@ -53,13 +53,15 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
         AS x(k, replica, class, message, counted, kind, delay)
     JOIN done ON done.object_key = x.k";
     let failed = keep_failures(&schema, failures);
-    let logged = logged(&schema, &events(&schema, kinds, failures), &["failed", "mended", "survived"]);
+    let told = told(&schema, replicas, kinds, failures);
+    let returned: Vec<_> = ["o.object_key, a.f, o.generation".to_owned()].into_iter().chain(told.columns).collect();
+    let returned = returned.join(",\n              ");
+    let logged = logged(&schema, &told.events, &["failed", "mended", "survived"]);
     let columns = |what: &dyn Fn(usize, &ReplicaName) -> String| {
         replicas.iter().enumerate().map(|(i, r)| what(i, r)).collect::<String>()
     };
     let arrays = columns(&|i, _| format!(", ${}::smallint[], ${}::bigint[]", 17 + 2 * i, 18 + 2 * i));
     let names = columns(&|i, _| format!(", m{i}, d{i}"));
-    let recorded = columns(&|i, r| format!(", CASE WHEN a.m{i} = {} THEN '{r}' END", mark::RECORD));
     let sets = columns(&|i, r| {
         let (copy, due) = (r.column(), r.due_column());
         let (record, clear) = (mark::RECORD, mark::CLEAR);
@@ -86,12 +88,7 @@ done AS (
            content_hash = coalesce(a.hash, o.content_hash){sets}
       FROM held JOIN asked a ON a.k = held.object_key
      WHERE o.object_key = held.object_key AND o.lease = a.f AND o.generation = a.g
-    RETURNING o.object_key, a.f, o.generation, o.size_bytes, o.content_hash, o.created_at,
-              -- the first that is heard of this generation
-              held.hash_before IS NULL
-              AND NOT EXISTS (SELECT FROM {schema}.copy_failures f
-                              WHERE f.object_key = o.object_key AND f.generation = o.generation) AS first,
-              {schema}.is_complete(o) AS complete, array_remove(ARRAY[NULL{recorded}], NULL) AS recorded
+    RETURNING {returned}
 ),
 -- why it failed; attempts of one class in a row are added up
 failed AS (
@@ -116,30 +113,54 @@ survived AS (
     ))
 }
 
+/// What a completion tells the log.
+struct Told {
+    /// What its events need and `done` has to return. Nothing where nothing is told: it takes a look into another table
+    /// for each object.
+    columns: Vec<String>,
+    events: String,
+}
+
 /// One event for the copies of an object that are recorded together, and one for each failure. When the object was
 /// registered travels with its first, because an event of its own for that would be one in two.
-fn events(schema: &str, kinds: &EventKinds, failures: &str) -> String {
+fn told(schema: &str, replicas: &[ReplicaName], kinds: &EventKinds, failures: &str) -> Told {
     let object = "'object_key', done.object_key, 'generation', done.generation";
     let registered = "CASE WHEN done.first THEN jsonb_build_object('registered_at', done.created_at) ELSE '{}' END";
-    let copied = event(
-        EventKind::ObjectCopied,
-        &format!(
-            "{object}, 'replicas', done.recorded, 'complete', done.complete, 'size_bytes', done.size_bytes,
+    let (mut columns, mut events) = (Vec::new(), Vec::new());
+    if kinds.contains(EventKind::ObjectCopied) {
+        let recorded = replicas.iter().enumerate();
+        let recorded = recorded.map(|(i, r)| format!("CASE WHEN a.m{i} = {} THEN '{r}' END", mark::RECORD));
+        let recorded = recorded.collect::<Vec<_>>().join(", ");
+        columns.push(format!(
+            "o.size_bytes, o.content_hash, {schema}.is_complete(o) AS complete,
+              array_remove(ARRAY[{recorded}]::text[], NULL) AS recorded"
+        ));
+        let copied = event(
+            EventKind::ObjectCopied,
+            &format!(
+                "{object}, 'replicas', done.recorded, 'complete', done.complete, 'size_bytes', done.size_bytes,
         'content_hash', lpad(to_hex(done.content_hash), 16, '0')"
-        ),
-    );
-    let copied = format!("{copied} || {registered} FROM done WHERE done.recorded <> '{{}}'");
-    let failed = format!(
-        "SELECT jsonb_build_object('kind', x.kind, {object}, 'replica', x.replica, 'class', x.class, 'message', x.message,
+            ),
+        );
+        events.push(format!("{copied} || {registered} FROM done WHERE done.recorded <> '{{}}'"));
+    }
+    if [EventKind::CopyFailed, EventKind::CopyParked, EventKind::CopyLost].into_iter().any(|kind| kinds.contains(kind))
+    {
+        events.push(format!(
+            "SELECT jsonb_build_object('kind', x.kind, {object}, 'replica', x.replica, 'class', x.class, 'message', x.message,
         'due_at', {schema}.now_utc_micro_seconds() + x.delay) || {registered}
     FROM {failures} WHERE x.kind IS NOT NULL"
-    );
-    let tells_failures = [EventKind::CopyFailed, EventKind::CopyParked, EventKind::CopyLost];
-    let parts = [
-        kinds.contains(EventKind::ObjectCopied).then_some(copied),
-        tells_failures.into_iter().any(|kind| kinds.contains(kind)).then_some(failed),
-    ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join("\n    UNION ALL\n    ")
+        ));
+    }
+    if !events.is_empty() {
+        columns.push(format!(
+            "-- the first that is heard of this generation
+              o.created_at, held.hash_before IS NULL
+              AND NOT EXISTS (SELECT FROM {schema}.copy_failures f
+                              WHERE f.object_key = o.object_key AND f.generation = o.generation) AS first"
+        ));
+    }
+    Told { columns, events: events.join("\n    UNION ALL\n    ") }
 }
 
 /// The part of a statement that keeps why copies failed. `whence`: a FROM clause with the rows
