@@ -1,10 +1,14 @@
+use sqlx::SqlStr;
+
 use super::{
     PARKED, Queue, QueueError,
     answer::{Answer, answers, held, parse_all},
+    append::logged_one,
     built,
     error::limited,
+    functions,
 };
-use crate::domain::{Class, Content, EventKind, Lease, ReplicaName, SchemaName};
+use crate::domain::{Class, Content, EventKind, EventKinds, Lease, ReplicaName, SchemaName};
 
 const NAME: &str = "queue::begin_generation";
 
@@ -76,18 +80,24 @@ told AS (
     )
 }
 
+/// How a daemon has it run, and tells of it. The parameters are those of [`statement`].
+pub(super) fn call(schema: &SchemaName, kinds: &EventKinds) -> SqlStr {
+    let members = "'object_key', key, 'replica', $6, 'size_bytes', $4, 'content_hash', lpad(to_hex($5), 16, '0'),
+        'replaces', ($3::bigint[])[1], 'in_a_row', $7, 'parked', $8, 'message', $9";
+    let begun = "begun WHERE answer = 'recorded'";
+    let logged = logged_one(&schema.quoted(), kinds, EventKind::ObjectChanged, members, begun);
+    let call = functions::call_begin_generation(schema);
+    let call = call.as_str();
+    built(format!(
+        "-- {NAME}\nWITH begun AS MATERIALIZED (\n{call}\n),\n{logged}\nSELECT key, under, answer FROM begun CROSS JOIN logged"
+    ))
+}
+
 impl Queue {
     /// Begins a new generation with the content that was read, as registering the key would: nothing else is on record
     /// any more, and all that is wanted is due. Gives the lease back.
     pub async fn begin_generation(&self, lease: &Lease, with: &Unregistered) -> Result<Answer, QueueError> {
-        let members = "'object_key', key, 'replica', $6, 'size_bytes', $4, 'content_hash', lpad(to_hex($5), 16, '0'),
-        'replaces', ($3::bigint[])[1], 'in_a_row', $7, 'parked', $8, 'message', $9";
-        let logged = self.logged(EventKind::ObjectChanged, members, "begun WHERE answer = 'recorded'");
-        let call = self.statements.begin_generation.as_str();
-        let sql = built(format!(
-            "-- {NAME}\nWITH begun AS MATERIALIZED (\n{call}\n),\n{logged}\nSELECT key, under, answer FROM begun CROSS JOIN logged"
-        ));
-        let query = sqlx::query_as(sql)
+        let query = sqlx::query_as(self.statements.begin_generation.clone())
             .bind(vec![lease.key.as_str()])
             .bind(vec![lease.fence.0])
             .bind(vec![lease.generation.0])

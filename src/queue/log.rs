@@ -2,10 +2,10 @@
 
 use crc_fast::{CrcAlgorithm, checksum};
 use serde::Serialize;
-use sqlx::{Row as _, postgres::PgRow};
+use sqlx::{Row as _, SqlStr, postgres::PgRow};
 
-use super::{Hot, Queue, QueueError, built, error::limited};
-use crate::domain::Epoch;
+use super::{Channels, Hot, Queue, QueueError, built, error::limited};
+use crate::domain::{Epoch, SchemaName};
 
 const HEAD: &str = "queue::log_head";
 const TAIL: &str = "queue::log_tail";
@@ -95,7 +95,7 @@ SELECT {mark}, {server} AS server,
        (SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = current_database()) AS database,
        '{schema}.log'::regclass::oid::bigint AS log
 FROM {schema}.log_state s",
-            mark = self.log_mark(),
+            mark = log_mark(&self.schema),
             schema = self.schema.quoted(),
         );
         let query = sqlx::query(built(sql));
@@ -113,14 +113,14 @@ FROM {schema}.log_state s",
         let head = self.log_head().await?;
         let sql = format!(
             "-- {STATUS}
-SELECT p.bytes, p.partitions, f.id AS first_id, i.waiting,
+SELECT {bytes} AS bytes, p.partitions, f.id AS first_id, i.waiting,
        extract(epoch FROM clock_timestamp() - f.date_created)::double precision AS oldest,
        extract(epoch FROM clock_timestamp() - i.oldest)::double precision AS inbox_oldest
-FROM (SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint AS bytes, count(*) AS partitions
-      FROM pg_catalog.pg_inherits WHERE inhparent = '{schema}.log'::regclass) p
+FROM (SELECT count(*) AS partitions FROM pg_catalog.pg_inherits WHERE inhparent = '{schema}.log'::regclass) p
 CROSS JOIN (SELECT count(*) AS waiting, min(date_created) AS oldest
             FROM (SELECT date_created FROM {schema}.log_inbox LIMIT 100000) w) i
 LEFT JOIN (SELECT id, date_created FROM {schema}.log ORDER BY id LIMIT 1) f ON true",
+            bytes = log_bytes(&self.schema),
             schema = self.schema.quoted(),
         );
         let row = limited(STATUS, sqlx::query(built(sql)).fetch_one(&self.pool)).await?;
@@ -143,35 +143,77 @@ LEFT JOIN (SELECT id, date_created FROM {schema}.log ORDER BY id LIMIT 1) f ON t
     /// What comes after `after`, about `most_bytes` of it, but at least one event.
     pub async fn log_tail(&self, after: i64, most_bytes: i64) -> Result<LogPart, QueueError> {
         // Nothing is behind the greatest id of all: `through` is then the last one.
-        self.log_part(TAIL, self.log_tail_statement(), LOG_TAIL, (after, i64::MAX), most_bytes).await
+        self.log_part(TAIL, &self.statements.log_tail, LOG_TAIL, (after, i64::MAX), most_bytes).await
     }
 
     /// What is from `from` on and before `end`, of up to [`LOG_PAGE`] ids, about `most_bytes` of it, but at least one
     /// event. It is looked for behind `end` how far there is nothing more: ids have gaps of up to a million.
     pub async fn log_page(&self, from: i64, end: i64, most_bytes: i64) -> Result<LogPart, QueueError> {
-        self.log_part(PAGE, self.log_page_statement(), LOG_PAGE, (from, end), most_bytes).await
-    }
-
-    fn log_tail_statement(&self) -> String {
-        self.log_part_statement(TAIL, "id > $1 AND id < $2", LOG_TAIL)
-    }
-
-    fn log_page_statement(&self) -> String {
-        self.log_part_statement(PAGE, "id >= $1 AND id < $2", LOG_PAGE)
+        self.log_part(PAGE, &self.statements.log_page, LOG_PAGE, (from, end), most_bytes).await
     }
 
     /// The statements by which the log is read, for whoever wants to see their plans.
     #[must_use]
     pub fn log_statements(&self) -> [Hot; 2] {
-        let hot = |name: &str, sql| Hot { name: name.into(), sql, by_function: false };
-        [hot("log_tail", self.log_tail_statement()), hot("log_page", self.log_page_statement())]
+        let hot = |name: &str, sql: &SqlStr| Hot { name: name.into(), sql: sql.as_str().into(), by_function: false };
+        [hot("log_tail", &self.statements.log_tail), hot("log_page", &self.statements.log_page)]
     }
 
-    /// `$1` and `$2` the bounds, `$3` the bytes. The limit is written out, because for one that is bound PostgreSQL may
-    /// plan to read the whole log; it also keeps the text of an event from being made once for each of its uses.
-    fn log_part_statement(&self, name: &str, within: &str, most: i64) -> String {
-        format!(
-            "-- {name}
+    async fn log_part(
+        &self,
+        name: &'static str,
+        sql: &SqlStr,
+        most: i64,
+        (from, end): (i64, i64),
+        most_bytes: i64,
+    ) -> Result<LogPart, QueueError> {
+        let query = sqlx::query(sql.clone()).bind(from).bind(end).bind(most_bytes);
+        let rows = limited(name, query.fetch_all(&self.pool)).await?;
+        part(&rows, most).map_err(QueueError::database(name))
+    }
+
+    /// Makes readers of this log understand that it is another one than before, unless somebody has done so already:
+    /// `seen` is the incarnation that is to end. Whether it was.
+    pub async fn raise_log_incarnation(&self, seen: i32) -> Result<bool, QueueError> {
+        let sql = format!(
+            "-- {RAISE}
+WITH raised AS (
+    UPDATE {schema}.log_state SET incarnation = incarnation + 1 WHERE incarnation = $1 RETURNING incarnation
+)
+SELECT pg_notify($2, coalesce((SELECT max(id) FROM {schema}.log), 0)::text) FROM raised",
+            schema = self.schema.quoted(),
+        );
+        let query = sqlx::query(built(sql));
+        let query = query.bind(seen).bind(Channels::of(&self.schema).event);
+        Ok(limited(RAISE, query.fetch_optional(&self.pool)).await?.is_some())
+    }
+
+    /// The same whatever the incarnation is, for an operator who has restored the database. Returns the new head.
+    pub async fn new_incarnation(&self) -> Result<LogHead, QueueError> {
+        loop {
+            let head = self.log_head().await?;
+            if self.raise_log_incarnation(head.mark.incarnation).await? {
+                return self.log_head().await;
+            }
+        }
+    }
+}
+
+/// What [`Queue::log_tail`] asks.
+pub(super) fn tail_statement(schema: &SchemaName) -> SqlStr {
+    part_statement(schema, TAIL, "id > $1 AND id < $2", LOG_TAIL)
+}
+
+/// What [`Queue::log_page`] asks.
+pub(super) fn page_statement(schema: &SchemaName) -> SqlStr {
+    part_statement(schema, PAGE, "id >= $1 AND id < $2", LOG_PAGE)
+}
+
+/// `$1` and `$2` the bounds, `$3` the bytes. The limit is written out, because for one that is bound PostgreSQL may
+/// plan to read the whole log; it also keeps the text of an event from being made once for each of its uses.
+fn part_statement(schema: &SchemaName, name: &str, within: &str, most: i64) -> SqlStr {
+    built(format!(
+        "-- {name}
 SELECT {mark}, (SELECT min(id) FROM {schema}.log WHERE id >= $2) AS next, e.*
 FROM {schema}.log_state s LEFT JOIN (
     SELECT id, date_created, data, kind, object_key, replicas, following
@@ -191,58 +233,27 @@ FROM {schema}.log_state s LEFT JOIN (
     WHERE before < $3
 ) e ON true
 ORDER BY e.id",
-            mark = self.log_mark(),
-            schema = self.schema.quoted(),
-        )
-    }
+        mark = log_mark(schema),
+        schema = schema.quoted(),
+    ))
+}
 
-    async fn log_part(
-        &self,
-        name: &'static str,
-        sql: String,
-        most: i64,
-        (from, end): (i64, i64),
-        most_bytes: i64,
-    ) -> Result<LogPart, QueueError> {
-        let query = sqlx::query(built(sql)).bind(from).bind(end).bind(most_bytes);
-        let rows = limited(name, query.fetch_all(&self.pool)).await?;
-        part(&rows, most).map_err(QueueError::database(name))
-    }
-
-    /// Makes readers of this log understand that it is another one than before, unless somebody has done so already:
-    /// `seen` is the incarnation that is to end. Whether it was.
-    pub async fn raise_log_incarnation(&self, seen: i32) -> Result<bool, QueueError> {
-        let sql = format!(
-            "-- {RAISE}
-WITH raised AS (
-    UPDATE {schema}.log_state SET incarnation = incarnation + 1 WHERE incarnation = $1 RETURNING incarnation
-)
-SELECT pg_notify($2, coalesce((SELECT max(id) FROM {schema}.log), 0)::text) FROM raised",
-            schema = self.schema.quoted(),
-        );
-        let query = sqlx::query(built(sql));
-        let query = query.bind(seen).bind(format!("{}_event", self.schema));
-        Ok(limited(RAISE, query.fetch_optional(&self.pool)).await?.is_some())
-    }
-
-    /// The same whatever the incarnation is, for an operator who has restored the database. Returns the new head.
-    pub async fn new_incarnation(&self) -> Result<LogHead, QueueError> {
-        loop {
-            let head = self.log_head().await?;
-            if self.raise_log_incarnation(head.mark.incarnation).await? {
-                return self.log_head().await;
-            }
-        }
-    }
-
-    /// The columns of [`LogMark`]; `s` is the table `log_state`.
-    fn log_mark(&self) -> String {
-        format!(
-            "s.incarnation, s.dropped_through,
+/// The columns of [`LogMark`]; `s` is the table `log_state`.
+fn log_mark(schema: &SchemaName) -> String {
+    format!(
+        "s.incarnation, s.dropped_through,
        greatest(s.dropped_through, (SELECT max(id) FROM {}.log)) AS last",
-            self.schema.quoted()
-        )
-    }
+        schema.quoted()
+    )
+}
+
+/// Bytes of all partitions of the log, indexes included.
+pub(super) fn log_bytes(schema: &SchemaName) -> String {
+    format!(
+        "(SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint
+        FROM pg_catalog.pg_inherits WHERE inhparent = '{}.log'::regclass)",
+        schema.quoted()
+    )
 }
 
 impl LogMark {

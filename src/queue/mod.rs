@@ -119,6 +119,8 @@ struct Statements {
     begin_generation: SqlStr,
     /// One per replica, in their order.
     look_at_uploads: Vec<SqlStr>,
+    log_tail: SqlStr,
+    log_page: SqlStr,
 }
 
 /// A statement of the hot paths.
@@ -159,8 +161,10 @@ impl Queue {
             unclaim: functions::call_unclaim(&schema),
             take_unverified: swept::take(&schema),
             conclude: swept::conclude(&schema, &replicas),
-            begin_generation: functions::call_begin_generation(&schema),
+            begin_generation: anew::call(&schema, &kinds),
             look_at_uploads: replicas.iter().map(|replica| orphans::statement(&schema, replica)).collect(),
+            log_tail: log::tail_statement(&schema),
+            log_page: log::page_statement(&schema),
         };
         Self { pool, schema, replicas, kinds, statements }
     }

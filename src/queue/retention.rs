@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Queue, QueueError, built, error::limited, micros};
+use super::{Queue, QueueError, built, error::limited, log::log_bytes, micros};
 
 /// What there is to do about the log's size, one short statement each. One daemon at a time does any of it; whoever comes
 /// while another does has nothing to do.
@@ -60,11 +60,7 @@ impl Queue {
 
     /// Bytes of the log, its indexes included.
     pub async fn log_bytes(&self) -> Result<u64, QueueError> {
-        let sql = built(format!(
-            "-- queue::log_bytes
-SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint FROM pg_inherits WHERE inhparent = '{}.log'::regclass",
-            self.schema.quoted()
-        ));
+        let sql = built(format!("-- queue::log_bytes\nSELECT {}", log_bytes(&self.schema)));
         let bytes: i64 = limited("queue::log_bytes", sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
         Ok(bytes.unsigned_abs())
     }
