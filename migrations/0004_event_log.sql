@@ -48,6 +48,11 @@ COMMENT ON COLUMN {schema}.log_state.incarnation IS
 COMMENT ON COLUMN {schema}.log_state.dropped_through IS
     'The greatest id of an event that was dropped because of its age or for want of room; 0: none was.';
 
+-- Ids of a partition: some 400 MB of our own events. A page is turned earlier if it is old or large.
+CREATE FUNCTION {schema}.log_partition_ids() RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT 1048576::bigint $$;
+
 -- Makes the partition that the next event goes to, and two more. Whoever appends makes them too when one is missing.
 -- LIKE and ATTACH, because PARTITION OF would take the whole log for itself: ATTACH takes SHARE UPDATE EXCLUSIVE, which
 -- neither appends nor reads wait for.
@@ -56,7 +61,7 @@ CREATE FUNCTION {schema}.make_log_partitions() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
     AS $$
 DECLARE
-    span  CONSTANT bigint := 1048576; -- some 400 MB of our own events; a page is turned earlier if it is old or large
+    span  CONSTANT bigint := {schema}.log_partition_ids();
     next  bigint;
     first bigint;
     made  integer := 0;
@@ -93,23 +98,23 @@ BEGIN
     IF coalesce(cardinality(events), 0) = 0 THEN
         RETURN NULL;
     END IF;
-    BEGIN
-        WITH appended AS (
-            INSERT INTO {schema}.log (event_data)
-            SELECT event FROM unnest(events) WITH ORDINALITY AS e(event, place) ORDER BY place
-            RETURNING id
-        )
-        SELECT max(id) INTO last FROM appended;
-    EXCEPTION WHEN check_violation THEN
-        -- No partition for it: the sweeper was off for long. What was drawn and locked above is given up.
-        PERFORM {schema}.make_log_partitions();
-        WITH appended AS (
-            INSERT INTO {schema}.log (event_data)
-            SELECT event FROM unnest(events) WITH ORDINALITY AS e(event, place) ORDER BY place
-            RETURNING id
-        )
-        SELECT max(id) INTO last FROM appended;
-    END;
+    FOR attempt IN 1..2 LOOP
+        BEGIN
+            WITH appended AS (
+                INSERT INTO {schema}.log (event_data)
+                SELECT event FROM unnest(events) WITH ORDINALITY AS e(event, place) ORDER BY place
+                RETURNING id
+            )
+            SELECT max(id) INTO last FROM appended;
+            EXIT;
+        EXCEPTION WHEN check_violation THEN
+            IF attempt = 2 THEN
+                RAISE;
+            END IF;
+            -- No partition for it: the sweeper was off for long. What was drawn and locked above is given up.
+            PERFORM {schema}.make_log_partitions();
+        END;
+    END LOOP;
     PERFORM pg_notify('{channel}_event', last::text);
     RETURN last;
 END
@@ -203,7 +208,7 @@ CREATE FUNCTION {schema}.turn_log_page(keep_us bigint, keep_bytes bigint) RETURN
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
     AS $$
 DECLARE
-    span    CONSTANT bigint := 1048576;
+    span    CONSTANT bigint := {schema}.log_partition_ids();
     last    bigint;
     begun   timestamptz;
     page    regclass;
@@ -245,7 +250,7 @@ CREATE FUNCTION {schema}.drop_log_partition(keep_us bigint, keep_bytes bigint) R
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '30ms'
     AS $$
 DECLARE
-    span    CONSTANT bigint := 1048576;
+    span    CONSTANT bigint := {schema}.log_partition_ids();
     page    regclass;
     first   bigint;
     last    bigint;
@@ -275,7 +280,7 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION {schema}.log_in_order(), {schema}.make_log_partitions(), {schema}.append_log(jsonb[]),
+REVOKE ALL ON FUNCTION {schema}.log_in_order(), {schema}.log_partition_ids(), {schema}.make_log_partitions(), {schema}.append_log(jsonb[]),
     {schema}.append_event(jsonb), {schema}.move_inbox(integer), {schema}.turn_log_page(bigint, bigint),
     {schema}.drop_log_partition(bigint, bigint) FROM PUBLIC;
 
