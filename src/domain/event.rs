@@ -24,13 +24,26 @@ pub enum EventKind {
     ReplicaResumed,
     ReplicaBreakerOpened,
     ReplicaBreakerClosed,
+    /// No more is copied to it for now; it remains a source.
+    ReplicaDraining,
+    ReplicaUndrained,
+    /// All its copies are wanted again: its bucket was lost.
+    ReplicaReset,
+    /// It is another bucket from now on.
+    ReplicaMoved,
+    /// Its columns are gone.
+    ReplicaRemoved,
+    /// It is the primary from now on.
+    ReplicaPromoted,
+    /// Other rules say which replicas objects are wanted at.
+    ReplicaRulesChanged,
     DaemonStarted,
     /// It has said farewell, or has not said for long that it lives.
     DaemonStopped,
 }
 
 impl EventKind {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 21] = [
         Self::ObjectCopied,
         Self::ObjectChanged,
         Self::CopyFailed,
@@ -43,6 +56,13 @@ impl EventKind {
         Self::ReplicaResumed,
         Self::ReplicaBreakerOpened,
         Self::ReplicaBreakerClosed,
+        Self::ReplicaDraining,
+        Self::ReplicaUndrained,
+        Self::ReplicaReset,
+        Self::ReplicaMoved,
+        Self::ReplicaRemoved,
+        Self::ReplicaPromoted,
+        Self::ReplicaRulesChanged,
         Self::DaemonStarted,
         Self::DaemonStopped,
     ];
@@ -63,6 +83,13 @@ impl EventKind {
             Self::ReplicaResumed => "replica.resumed",
             Self::ReplicaBreakerOpened => "replica.breaker_opened",
             Self::ReplicaBreakerClosed => "replica.breaker_closed",
+            Self::ReplicaDraining => "replica.draining",
+            Self::ReplicaUndrained => "replica.undrained",
+            Self::ReplicaReset => "replica.reset",
+            Self::ReplicaMoved => "replica.moved",
+            Self::ReplicaRemoved => "replica.removed",
+            Self::ReplicaPromoted => "replica.promoted",
+            Self::ReplicaRulesChanged => "replica.rules_changed",
             Self::DaemonStarted => "daemon.started",
             Self::DaemonStopped => "daemon.stopped",
         }
