@@ -9,6 +9,7 @@ mod anew;
 mod answer;
 mod append;
 mod append_events;
+mod away;
 mod backlog;
 mod breaker;
 mod claim;
@@ -21,6 +22,7 @@ mod error;
 mod explain;
 mod forget;
 mod functions;
+mod import;
 mod inbox;
 mod lanes;
 mod log;
@@ -52,6 +54,7 @@ use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
 
 pub use anew::Unregistered;
 pub use answer::{Answer, Answered};
+pub use away::{AWAY_FOR, AWAY_PAUSE, while_away};
 pub use breaker::{Breaker, Probed};
 pub use claim::{ClaimError, Claimed, Position};
 pub use complete::Report;
@@ -62,6 +65,10 @@ pub use error::{QueueError, Refusal};
 pub use explain::{Abandoned, CopyStory, FailureStory, Holder, State, Story};
 pub use forget::Forgotten;
 pub use functions::SETTINGS as FUNCTION_SETTINGS;
+pub use import::{
+    Bound, Compares, HELD_FOR as IMPORT_HELD_FOR, ImportPlan, ImportRow, ImportTally, KeyIndex, MappedColumn,
+    MayImport, Odd, OfReplica, Sampled, SourceColumn, SourceTable, TableKind, TimeKind, TimesSeen, Unit,
+};
 pub use inbox::Moved;
 pub use lanes::{Derived, lane_index};
 pub use log::{LOG_PAGE, LogHead, LogMark, LogPart, LogStatus, LoggedEvent};
