@@ -29,7 +29,8 @@ CREATE TABLE {schema}.rules_state (
     changed_at      bigint,
     applied         bigint NOT NULL DEFAULT 0,
     applying        bigint,
-    applied_through text COLLATE "C"
+    applied_through text COLLATE "C",
+    newcomers       text[] NOT NULL DEFAULT '{}'
 );
 COMMENT ON COLUMN {schema}.rules_state.version IS
     'Raised whenever the rules in force change, or a replica comes that they speak of.';
@@ -41,7 +42,25 @@ COMMENT ON COLUMN {schema}.rules_state.applying IS
     'The version that they are being judged by; NULL: none.';
 COMMENT ON COLUMN {schema}.rules_state.applied_through IS
     'They were, up to and with this key; NULL: none yet.';
+COMMENT ON COLUMN {schema}.rules_state.newcomers IS
+    'Replicas that came while rules were in force and that none of them names: what no rule fits is wanted there, and not due everywhere until the rules have been applied.';
 INSERT INTO {schema}.rules_state DEFAULT VALUES;
+
+-- What the rules say of one object. Whoever asks adds the primary in force.
+CREATE FUNCTION {schema}.replicas_by_rule(key text, size bigint) RETURNS text[]
+    LANGUAGE sql STABLE
+    AS $$
+SELECT r.replicas
+  FROM {schema}.rules r
+ WHERE starts_with(key COLLATE "C", r.prefix)
+   AND (r.min_bytes IS NULL OR size >= r.min_bytes)
+   AND (r.max_bytes IS NULL OR size <= r.max_bytes)
+ ORDER BY r.position
+ LIMIT 1
+$$;
+REVOKE ALL ON FUNCTION {schema}.replicas_by_rule(text, bigint) FROM PUBLIC;
+COMMENT ON FUNCTION {schema}.replicas_by_rule(text, bigint) IS
+    'The replicas that an object of this key and size is wanted at, by the first rule that fits; NULL: no rule fits. size NULL: unknown.';
 
 -- Scans -----------------------------------------------------------------------------------------------------------------
 
