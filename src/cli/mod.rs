@@ -18,6 +18,7 @@ mod retry;
 mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+mod scan;
 mod show;
 mod status;
 mod turned;
@@ -64,6 +65,8 @@ enum Command {
     Check(check::Args),
     /// Register objects that are at the primary, or register them again
     Enqueue(enqueue::Args),
+    /// List a bucket and register what is in it; goes on where it was ended
+    Scan(scan::Args),
     /// Show copies, backlog, failures and daemons
     Status(status::Args),
     /// Tell all that is known of one object: where its copies are, and why the others are not
@@ -133,6 +136,7 @@ impl Cli {
             Command::Migrate => migrate::run(&config()?).await,
             Command::Check(args) => check::run(config()?, args).await,
             Command::Enqueue(args) => enqueue::run(&config()?, args).await,
+            Command::Scan(args) => scan::run(&config()?, args).await,
             Command::Status(args) => status::run(&config()?, args).await,
             Command::Explain(args) => explain::run(&config()?, args).await,
             Command::Verify(args) => Ok(verify::run(&config()?, args).await.unwrap_or_else(|error| {

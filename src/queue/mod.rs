@@ -9,6 +9,7 @@ mod anew;
 mod answer;
 mod append;
 mod append_events;
+mod away;
 mod backlog;
 mod breaker;
 mod claim;
@@ -23,6 +24,7 @@ mod forget;
 mod functions;
 mod inbox;
 mod lanes;
+mod listed;
 mod log;
 mod migrate;
 mod notice;
@@ -37,6 +39,7 @@ mod renew;
 mod replicas;
 mod retention;
 mod retry;
+mod scan;
 mod seek;
 mod sleep;
 mod status;
@@ -52,6 +55,7 @@ use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
 
 pub use anew::Unregistered;
 pub use answer::{Answer, Answered};
+pub use away::{AWAY_FOR, AWAY_PAUSE, while_away};
 pub use breaker::{Breaker, Probed};
 pub use claim::{ClaimError, Claimed, Position};
 pub use complete::Report;
@@ -75,6 +79,10 @@ pub use register::Registered;
 pub use replicas::{Admission, Pin, ReplicaRow};
 pub use retention::{LogDuty, Retention};
 pub use retry::Which;
+pub use scan::{
+    KeyRange, ListedKey, ListedKeys, PageAnswer, ScanArguments, ScanCounts, ScanHolder, ScanId, ScanPage, ScanPart,
+    UnfinishedScan,
+};
 pub use seek::Sought;
 pub use sleep::SleepsFor;
 pub use status::{BreakerStatus, DaemonStatus, FailingCopy, ReplicaStatus, Status};

@@ -73,15 +73,24 @@ impl Listed {
 }
 
 impl fmt::Display for NoKey {
-    /// The key, escaped and not longer than a line, and what is wrong with it.
+    /// The key, and what is wrong with it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 60;
-        let text = String::from_utf8_lossy(&self.bytes);
-        let start: String = text.chars().take(SHOWN).collect();
-        f.write_str("\"")?;
-        escape(&start, f)?;
-        write!(f, "{}\": {}", if start.len() < text.len() { "…" } else { "" }, self.why)
+        write!(f, "\"{}\": {}", shown(&self.bytes), self.why)
     }
+}
+
+/// The bytes of what may be a key, escaped and not longer than a line.
+pub fn shown(bytes: &[u8]) -> String {
+    const SHOWN: usize = 60;
+    let text = String::from_utf8_lossy(bytes);
+    let start: String = text.chars().take(SHOWN).collect();
+    let mut shown = String::new();
+    // Cannot fail: a String takes all that is written to it.
+    let _ = escape(&start, &mut shown);
+    if start.len() < text.len() {
+        shown.push('…');
+    }
+    shown
 }
 
 fn key(bytes: Vec<u8>) -> Result<ObjectKey, NoKey> {

@@ -48,7 +48,7 @@ use tokio::sync::{OnceCell, Semaphore};
 pub use error::StoreError;
 pub use etag::{ETag, Md5};
 pub use feed::{Feed, Feeder};
-pub use list::{Asked, Listed, NoKey, Page, Place};
+pub use list::{Asked, Listed, NoKey, Page, Place, shown};
 pub use metadata::Metadata;
 pub use operation::Operation;
 pub use probe::{Ended as ProbeEnded, EndedBy as ProbeEndedBy, Fact, Left, Report as ProbeReport};
