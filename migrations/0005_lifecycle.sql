@@ -153,19 +153,39 @@ COMMENT ON COLUMN {schema}.resets.reached IS
 -- Imports ---------------------------------------------------------------------------------------------------------------
 
 CREATE TABLE {schema}.imports (
-    source     text PRIMARY KEY,
-    arguments  jsonb NOT NULL,
-    reached    text,
-    read       bigint NOT NULL DEFAULT 0,
-    imported   bigint NOT NULL DEFAULT 0,
-    started_at bigint NOT NULL DEFAULT {schema}.now_utc_micro_seconds(),
-    ended_at   bigint
+    source      text COLLATE "C" PRIMARY KEY,
+    table_is    jsonb NOT NULL,
+    arguments   jsonb NOT NULL,
+    reached     text COLLATE "C",
+    tally       jsonb NOT NULL DEFAULT '{}',
+    examples    jsonb NOT NULL DEFAULT '{}',
+    started_at  bigint NOT NULL DEFAULT {schema}.now_utc_micro_seconds(),
+    ended_at    bigint,
+    held_by     bigint,
+    holder      text,
+    alive_until bigint
 );
 COMMENT ON TABLE {schema}.imports IS
     'Tables of other programs whose objects were, or are being, taken over.';
 COMMENT ON COLUMN {schema}.imports.source IS
     'The table, with its schema, quoted as needed.';
+COMMENT ON COLUMN {schema}.imports.table_is IS
+    'Which table of that name it is, and in which order it is read: a place in another one means nothing.';
+COMMENT ON COLUMN {schema}.imports.arguments IS
+    'What its columns were said to mean.';
 COMMENT ON COLUMN {schema}.imports.reached IS
     'Up to and with this key, in that table''s own order, all is taken over; NULL: nothing yet.';
+COMMENT ON COLUMN {schema}.imports.tally IS
+    'What was counted up to there.';
+COMMENT ON COLUMN {schema}.imports.examples IS
+    'For what was counted as odd, the first key of which it is so.';
+COMMENT ON COLUMN {schema}.imports.ended_at IS
+    'µs since the epoch at which the last row was taken over; NULL: it can be gone on with.';
+COMMENT ON COLUMN {schema}.imports.held_by IS
+    'The fence: a random number of the run that is, or was last, at work.';
+COMMENT ON COLUMN {schema}.imports.holder IS
+    'Its machine and process, for people.';
+COMMENT ON COLUMN {schema}.imports.alive_until IS
+    'µs; moved on while it is at work. Past it, it is taken for dead; NULL: none is at work.';
 
 UPDATE {schema}.schema_version SET version = 5;

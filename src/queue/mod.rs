@@ -23,6 +23,7 @@ mod explain;
 mod foresee;
 mod forget;
 mod functions;
+mod import;
 mod inbox;
 mod lanes;
 mod listed;
@@ -69,6 +70,10 @@ pub use explain::{Abandoned, CopyStory, FailureStory, Holder, State, Story};
 pub use foresee::{Foreseen, foresee};
 pub use forget::Forgotten;
 pub use functions::SETTINGS as FUNCTION_SETTINGS;
+pub use import::{
+    Bound, Compares, HELD_FOR as IMPORT_HELD_FOR, ImportPlan, ImportRow, ImportTally, KeyIndex, MappedColumn,
+    MayImport, Odd, OfReplica, Sampled, SourceColumn, SourceTable, TableKind, TimeKind, TimesSeen, Unit,
+};
 pub use inbox::Moved;
 pub use lanes::{Derived, lane_index};
 pub use log::{LOG_PAGE, LogHead, LogMark, LogPart, LogStatus, LoggedEvent};
