@@ -33,6 +33,8 @@ GRANT SELECT, UPDATE ON object_copies, replicas TO copyhold_daemon;
 GRANT SELECT, INSERT, UPDATE, DELETE ON copy_failures, daemons, swept_leases, multipart_uploads, multipart_parts TO copyhold_daemon;
 GRANT SELECT, INSERT, UPDATE ON backlog TO copyhold_daemon;
 GRANT SELECT ON backlog_exact, schema_version TO copyhold_daemon;
+-- Where scans stand.
+GRANT SELECT, INSERT, UPDATE, DELETE ON scans, scan_parts TO copyhold_daemon;
 GRANT USAGE ON SEQUENCE daemon_ids TO copyhold_daemon;
 -- The log: it appends, and reads. Partitions are made and dropped by functions of the owner's. UPDATE on the inbox is what
 -- PostgreSQL wants for taking a row before it is deleted.

@@ -20,6 +20,7 @@ mod retry;
 mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+mod scan;
 mod show;
 mod status;
 mod turned;
@@ -66,6 +67,8 @@ enum Command {
     Check(check::Args),
     /// Register objects that are at the primary, or register them again
     Enqueue(enqueue::Args),
+    /// List a bucket and register what is in it; goes on where it was ended
+    Scan(scan::Args),
     /// Take over the objects of another program's table in the same database
     Import(import::Args),
     /// Show copies, backlog, failures and daemons
@@ -137,6 +140,7 @@ impl Cli {
             Command::Migrate => migrate::run(&config()?).await,
             Command::Check(args) => check::run(config()?, args).await,
             Command::Enqueue(args) => enqueue::run(&config()?, args).await,
+            Command::Scan(args) => scan::run(&config()?, args).await,
             Command::Import(args) => import::run(&config()?, args).await,
             Command::Status(args) => status::run(&config()?, args).await,
             Command::Explain(args) => explain::run(&config()?, args).await,

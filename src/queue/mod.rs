@@ -20,11 +20,13 @@ mod ddl;
 mod differences;
 mod error;
 mod explain;
+mod foresee;
 mod forget;
 mod functions;
 mod import;
 mod inbox;
 mod lanes;
+mod listed;
 mod log;
 mod migrate;
 mod notice;
@@ -39,6 +41,8 @@ mod renew;
 mod replicas;
 mod retention;
 mod retry;
+mod scan;
+mod rules;
 mod seek;
 mod sleep;
 mod status;
@@ -63,6 +67,7 @@ pub use daemons::{Daemon, DaemonId};
 pub use differences::{Difference, Shared};
 pub use error::{QueueError, Refusal};
 pub use explain::{Abandoned, CopyStory, FailureStory, Holder, State, Story};
+pub use foresee::{Foreseen, foresee};
 pub use forget::Forgotten;
 pub use functions::SETTINGS as FUNCTION_SETTINGS;
 pub use import::{
@@ -78,10 +83,15 @@ pub use orphans::{Condemned, LOOK_EVERY, Looked};
 pub use pause::{Pause, Resumed};
 pub use plan::{Flaw, Planned};
 pub use reclaim::Reclaimed;
-pub use register::Registered;
+pub use register::{NewObject, Registered};
 pub use replicas::{Admission, Pin, ReplicaRow};
 pub use retention::{LogDuty, Retention};
 pub use retry::Which;
+pub use scan::{
+    KeyRange, ListedKey, ListedKeys, PageAnswer, ScanArguments, ScanCounts, ScanHolder, ScanId, ScanPage, ScanPart,
+    UnfinishedScan,
+};
+pub use rules::{Applied, Change, Expected, Judged, Pace, Progress, RulesChanged, RulesState, Scope, Sizes, fingerprint};
 pub use seek::Sought;
 pub use sleep::SleepsFor;
 pub use status::{BreakerStatus, DaemonStatus, FailingCopy, ReplicaStatus, Status};
