@@ -188,4 +188,44 @@ COMMENT ON COLUMN {schema}.imports.holder IS
 COMMENT ON COLUMN {schema}.imports.alive_until IS
     'µs; moved on while it is at work. Past it, it is taken for dead; NULL: none is at work.';
 
+-- The log's partitions -----------------------------------------------------------------------------------------------------
+
+-- As before, but one that somebody has detached by hand is attached again: taken for attached, it made every append in its
+-- range fail. Its events are the log's, which nobody may find missing; who wants to be rid of them drops the table, or gives it
+-- another name.
+CREATE OR REPLACE FUNCTION {schema}.make_log_partitions() RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
+    AS $$
+DECLARE
+    span  CONSTANT bigint := {schema}.log_partition_ids();
+    next  bigint;
+    first bigint;
+    page  regclass;
+    made  integer := 0;
+BEGIN
+    -- Whoever comes second finds them made.
+    PERFORM pg_advisory_xact_lock(hashtextextended('{channel}:log_partitions', 0));
+    SELECT last_value + is_called::int INTO next FROM {schema}.log_ids;
+    FOR ahead IN 0..2 LOOP
+        first := (next / span + ahead) * span;
+        page := to_regclass(format('{schema}.%I', 'log_' || first));
+        IF EXISTS (SELECT FROM pg_inherits WHERE inhrelid = page AND inhparent = '{schema}.log'::regclass) THEN
+            CONTINUE;
+        END IF;
+        IF page IS NULL THEN
+            -- The CHECK spares ATTACH a look at the rows, and is of no use after it.
+            EXECUTE format('CREATE TABLE {schema}.%I (LIKE {schema}.log INCLUDING ALL,
+                                CONSTRAINT attached CHECK (id >= %s AND id < %s))', 'log_' || first, first, first + span);
+        END IF;
+        EXECUTE format('ALTER TABLE {schema}.log ATTACH PARTITION {schema}.%I FOR VALUES FROM (%s) TO (%s)',
+                       'log_' || first, first, first + span);
+        IF page IS NULL THEN
+            EXECUTE format('ALTER TABLE {schema}.%I DROP CONSTRAINT attached', 'log_' || first);
+        END IF;
+        made := made + 1;
+    END LOOP;
+    RETURN made;
+END
+$$;
+
 UPDATE {schema}.schema_version SET version = 5;

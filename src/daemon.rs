@@ -18,7 +18,8 @@ use crate::{
     events, http,
     lifecycle::{Endings, ExitReason, Lifecycle},
     listener::{Listener, Pace, Wakers},
-    queue::{self, Daemon, DaemonId, Pools, Queue, Retention},
+    queue::{self, Daemon, DaemonId, Pools, Queue, Retention, SleepsFor},
+    sleeper::Sleeper,
     sweeper::{self, LogSweeper, Mover, OrphanedUploads, Reach, Sweeper},
     wake::{self, Waker},
     worker::{
@@ -115,7 +116,8 @@ async fn work(
     let grows = events.clone();
     let wakers = Wakers { work: notices_waker, replicas: replicas_waker, inbox: inbox_waker, events };
     listen(&config, &queue, daemon.id, hearing, wakers, lifecycle)?;
-    let mover = Mover { queue: queue.clone(), daemon: daemon.id, wake: inbox, ears: ears.clone(), grows };
+    let sleeps = |of| Sleeper::new(queue.clone(), daemon.id, of, ears.clone());
+    let mover = Mover { queue: queue.clone(), wake: inbox, sleeper: sleeps(SleepsFor::Inbox), grows };
     look_after_the_log(&config, mover, lifecycle);
     let settle = config.lease.settle();
     let sweeper = Sweeper {
@@ -171,8 +173,9 @@ async fn work(
         freed: Arc::default(),
         waker,
     };
-    let calls = Calls { own: wake, notices, ears };
-    let claimer = Claimer::new(daemon.clone(), runner, slots, running.clone(), calls);
+    let calls = Calls { own: wake, notices };
+    let sleeper = sleeps(SleepsFor::Work);
+    let claimer = Claimer::new(daemon.clone(), runner, slots, running.clone(), calls, sleeper);
     lifecycle.spawn("claimer", drain, claimer.run(drain.clone()));
 
     let reason = endings.first().await;

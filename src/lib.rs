@@ -25,6 +25,7 @@ pub mod queue;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod scan;
+pub mod sleeper;
 pub mod store;
 pub mod sweeper;
 pub mod timer;

@@ -18,24 +18,18 @@ use super::{
 };
 use crate::{
     domain::{Lease, ReplicaName},
-    ears::{ALONE, Ears},
-    herd::Turn,
     metrics,
-    queue::{ClaimError, Daemon, Position, Probed, Queue, QueueError, SleepsFor},
+    queue::{ClaimError, Daemon, Position, Probed, Queue, QueueError},
+    sleeper::{AWAY, POLL, Rest, Sleeper},
     wake::Wake,
 };
 
 /// Rows of one claim at most.
 const BATCH: usize = 64;
-/// The promise: without any notice, work is found after this long.
-const POLL: Duration = Duration::from_secs(5);
-/// When it looks again after it has said that it sleeps: a transaction that looked before that may commit later.
-const AFTER_SAYING_SO: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_secs(1)];
 /// Retries that are due within this time of one another are found together.
 const AT_LEAST: Duration = Duration::from_millis(50);
 /// How often it looks for fresh objects while all other slots are taken.
 const FRESH_EVERY: Duration = Duration::from_millis(500);
-const AWAY: Duration = Duration::from_secs(1);
 
 /// Asks for as much work as there are free slots, and no more.
 #[derive(Debug)]
@@ -49,8 +43,7 @@ pub struct Claimer {
     /// The objects under way.
     running: TaskTracker,
     calls: Calls,
-    /// How many others look first when all are notified.
-    turn: Turn,
+    sleeper: Sleeper,
     floors: HashMap<ReplicaName, Floor>,
     unanswered: Unanswered,
     /// Where it looks for objects with a source while the primary is none.
@@ -66,8 +59,6 @@ pub struct Calls {
     pub own: Wake,
     /// All daemons are told so.
     pub notices: Wake,
-    /// Whether they can be.
-    pub ears: Ears,
 }
 
 /// What came of asking every lane once.
@@ -83,14 +74,6 @@ enum Pass {
     /// No slot is free, or some target has no permit left and the others have no work: something must end first,
     /// or this time come.
     Full(Instant),
-}
-
-/// What this daemon has told the others about itself.
-enum Sleep {
-    /// It works, and need not be woken.
-    Awake,
-    /// It has said that it sleeps, last at this time, and has looked this many times since.
-    Said { looks: usize, at: Instant },
 }
 
 /// Why a rest has ended.
@@ -114,12 +97,18 @@ enum Look {
 
 impl Claimer {
     #[must_use]
-    pub fn new(daemon: Daemon, runner: Runner, slots: Slots, running: TaskTracker, calls: Calls) -> Self {
+    pub fn new(
+        daemon: Daemon,
+        runner: Runner,
+        slots: Slots,
+        running: TaskTracker,
+        calls: Calls,
+        sleeper: Sleeper,
+    ) -> Self {
         let (queue, lanes) = (runner.queue.clone(), runner.lanes.clone());
         let (floors, walks) = (HashMap::new(), HashMap::new());
         let runner = Arc::new(runner);
         let (suspects, unanswered, fresh_at) = (Suspects::new(), Unanswered::default(), Instant::now());
-        let turn = Turn::default();
         Self {
             queue,
             daemon,
@@ -129,7 +118,7 @@ impl Claimer {
             suspects,
             running,
             calls,
-            turn,
+            sleeper,
             floors,
             unanswered,
             walks,
@@ -146,7 +135,6 @@ impl Claimer {
 
     async fn claim_until(&mut self, drain: CancellationToken) {
         let mut passes = 0;
-        let mut sleep = Sleep::Awake;
         let mut away = false;
         let mut look = Look::AllLanes;
         // Until when there is no reason to look without a notice.
@@ -163,15 +151,19 @@ impl Claimer {
             let looked = std::mem::replace(&mut look, Look::AllLanes);
             let pause = match pass {
                 Ok(Pass::Nothing | Pass::NotWholly(_)) if looked == Look::OneLane => {
-                    self.turn.found(false);
+                    self.sleeper.turn.found(false);
                     rest_until.saturating_duration_since(Instant::now())
                 }
-                Ok(Pass::Nothing) => self.nothing(&mut sleep).await,
+                Ok(Pass::Nothing) => self.nothing().await,
                 Ok(Pass::Walking(pause)) => pause,
-                Ok(Pass::NotWholly(pause)) => self.nothing(&mut sleep).await.min(pause),
+                Ok(Pass::NotWholly(pause)) => self.nothing().await.min(pause),
                 Ok(Pass::Found(rows)) => {
-                    self.turn.found(true);
-                    self.something(rows, &mut sleep).await;
+                    self.sleeper.turn.found(true);
+                    // Still on the list of sleepers, it would be woken by inserts that it is going to find anyway; but
+                    // taking it off and on for every single object costs more than that.
+                    if rows >= BATCH {
+                        self.sleeper.rouse().await;
+                    }
                     continue;
                 }
                 Ok(Pass::Full(until)) => {
@@ -189,15 +181,14 @@ impl Claimer {
                     if !std::mem::replace(&mut away, true) {
                         warn!(error = %error, "Could not look for work, trying again every second");
                     }
-                    // What it said before the outage may be forgotten.
-                    sleep = Sleep::Awake;
+                    self.sleeper.forget();
                     AWAY
                 }
             };
             rest_until = Instant::now() + pause;
             let Some(woken) = drain.run_until_cancelled(self.calls.wait(pause)).await else { return };
-            if woken == Woken::ByNotice && matches!(sleep, Sleep::Said { .. }) && !self.turn.is_first() {
-                let rest = self.calls.own.wait(self.turn.wait());
+            if woken == Woken::ByNotice && self.sleeper.is_asleep() && !self.sleeper.turn.is_first() {
+                let rest = self.calls.own.wait(self.sleeper.turn.wait());
                 // What this process knows itself is not waited for, and is asked for everywhere.
                 match drain.run_until_cancelled(rest).await {
                     Some(false) => look = Look::OneLane,
@@ -405,44 +396,11 @@ impl Claimer {
         });
     }
 
-    /// Still on the list of sleepers, it would be woken by inserts that it is going to find anyway; but taking it
-    /// off and on for every single object costs more than that.
-    async fn something(&mut self, rows: usize, sleep: &mut Sleep) {
-        if matches!(sleep, Sleep::Said { .. }) && rows >= BATCH {
-            self.say(false).await;
-            *sleep = Sleep::Awake;
-        }
-    }
-
     /// How long to wait for a notice before the next pass.
-    async fn nothing(&mut self, sleep: &mut Sleep) -> Duration {
-        if !self.calls.ears.are_open() {
-            // Inserts would pay for notices that nobody hears.
-            if matches!(sleep, Sleep::Said { .. }) && self.say(false).await {
-                *sleep = Sleep::Awake;
-            }
-            return self.until_due().await.clamp(AT_LEAST, ALONE);
-        }
-        match sleep {
-            Sleep::Awake => {
-                if !self.say(true).await {
-                    return AWAY;
-                }
-                *sleep = Sleep::Said { looks: 1, at: Instant::now() };
-                AFTER_SAYING_SO[0]
-            }
-            Sleep::Said { looks, at } => {
-                let pause = AFTER_SAYING_SO.get(*looks).copied();
-                *looks += 1;
-                if let Some(pause) = pause {
-                    return pause;
-                }
-                // It may have been forgotten, and other daemons come and go.
-                if at.elapsed() > POLL && self.say(true).await {
-                    *at = Instant::now();
-                }
-                self.until_due().await.clamp(AT_LEAST, POLL)
-            }
+    async fn nothing(&mut self) -> Duration {
+        match self.sleeper.nothing().await {
+            Rest::For(rest) => rest,
+            Rest::AtMost(bound) => self.until_due().await.clamp(AT_LEAST, bound),
         }
     }
 
@@ -453,18 +411,6 @@ impl Claimer {
             // The next claim will say it.
             Err(_) => POLL,
         }
-    }
-
-    async fn say(&mut self, sleeping: bool) -> bool {
-        let said = self.queue.set_sleeping(self.daemon.id, SleepsFor::Work, sleeping).await;
-        match &said {
-            Ok(before) => self.turn.comes_after(*before),
-            Err(error) => {
-                metrics::database_error("queue::set_sleeping");
-                warn!(error = %error, "Could not say whether this daemon sleeps; the poll finds the work");
-            }
-        }
-        said.is_ok()
     }
 }
 

@@ -39,6 +39,22 @@ async fn behind_proxy() -> (World, Proxy) {
     (world, proxy)
 }
 
+/// The same with a pooler in transaction mode; `None`: this machine has none, which is told.
+async fn behind_pooler() -> Option<(World, Pooler)> {
+    let mut world = World::new().await;
+    match Pooler::before(&world.database_url()).await {
+        Ok(pooler) => {
+            let url = pooler.url(&world.database_url());
+            listen_through(&mut world, &url);
+            Some((world, pooler))
+        }
+        Err(why) => {
+            skipped(&why);
+            None
+        }
+    }
+}
+
 /// One event in the log; its id.
 async fn append(world: &World) -> i64 {
     let appended = "SELECT copyhold.append_log(ARRAY['{\"kind\": \"a\"}'::jsonb])";
@@ -126,9 +142,13 @@ async fn a_slow_way_is_no_broken_one() {
     proxy.set(Way::Slow(Duration::from_millis(40)));
     let mut listening = Listening::begin(&world, SHORT).await;
     listening.until_open().await;
-    // It is probed several times meanwhile.
-    tokio::time::sleep(4 * SHORT.probe_every).await;
-    assert!(listening.ears.are_open());
+    for probe in 1..=4 {
+        let probed = format!("SELECT pid || ' ' || query_start {LISTENING} AND query ~ 'listener::probe'");
+        let before = world.value(&probed).await;
+        let again = async || world.value(&probed).await.is_some_and(|now| Some(now) != before);
+        eventually(&format!("probe {probe}"), again).await;
+        assert!(listening.ears.are_open());
+    }
     append(&world).await;
     soon("the event is heard", listening.events.heard()).await;
     assert_eq!(world.value("SELECT wakeup FROM copyhold.daemons").await.unwrap(), "notify");
@@ -235,25 +255,13 @@ async fn assert_polls(world: &World, wrong: &str, remedy: &str) {
 
 #[tokio::test]
 async fn a_pooler_in_transaction_mode_is_recognised_and_polled_through() {
-    let mut world = World::new().await;
-    let pooler = match Pooler::before(&world.database_url()).await {
-        Ok(pooler) => pooler,
-        Err(why) => return skipped(&why),
-    };
-    let url = pooler.url(&world.database_url());
-    listen_through(&mut world, &url);
+    let Some((world, _pooler)) = behind_pooler().await else { return };
     assert_polls(&world, "leads to a pooler in transaction mode", "Let database.listen_url lead past any pooler").await;
 }
 
 #[tokio::test]
 async fn a_pooler_that_is_replaced_by_the_server_itself_is_noticed_without_a_restart() {
-    let mut world = World::new().await;
-    let pooler = match Pooler::before(&world.database_url()).await {
-        Ok(pooler) => pooler,
-        Err(why) => return skipped(&why),
-    };
-    let url = pooler.url(&world.database_url());
-    listen_through(&mut world, &url);
+    let Some((world, pooler)) = behind_pooler().await else { return };
     let mut listening = Listening::begin(&world, SHORT).await;
     let told = format!("SELECT wakeup LIKE '%pooler%' FROM copyhold.daemons WHERE id = {}", listening.id);
     world.until(&told).await;

@@ -122,6 +122,29 @@ async fn after_a_month_without_a_sweeper_whoever_appends_makes_the_partition_tha
 }
 
 #[tokio::test]
+async fn a_partition_that_was_detached_by_hand_is_attached_again_with_what_is_in_it() {
+    let world = world().await;
+    append(&world, 2).await;
+    // The one that is written, and one that will be.
+    world
+        .execute(
+            "ALTER TABLE copyhold.log DETACH PARTITION copyhold.log_0;
+             ALTER TABLE copyhold.log DETACH PARTITION copyhold.log_1048576",
+        )
+        .await;
+    append(&world, 1).await;
+    assert_eq!(partitions(&world).await, "0 1 2");
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.log").await.unwrap(), "3");
+    // Who wants to be rid of one gives it another name.
+    world.execute("ALTER TABLE copyhold.log DETACH PARTITION copyhold.log_0; ALTER TABLE copyhold.log_0 RENAME TO kept").await;
+    append(&world, 1).await;
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.log").await.unwrap(), "1");
+    assert_eq!(partitions(&world).await, "0 1 2");
+    let left = "SELECT count(*) FROM pg_constraint WHERE conname = 'attached'";
+    assert_eq!(world.value(left).await.unwrap(), "0");
+}
+
+#[tokio::test]
 async fn a_daemon_copies_on_and_tells_of_it_although_all_partitions_are_used_up() {
     let world = world().await;
     world.execute("DROP TABLE copyhold.log_0, copyhold.log_1048576, copyhold.log_2097152").await;

@@ -1,0 +1,125 @@
+//! What a daemon tells the others about its rest: that a notice is to wake it, or that none need.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::{
+    ears::Ears,
+    herd::Turn,
+    metrics,
+    queue::{DaemonId, Queue, SleepsFor},
+};
+
+/// The promise: without any notice, what there is is found after this long.
+pub const POLL: Duration = Duration::from_secs(5);
+/// Between two tries while PostgreSQL is away.
+pub const AWAY: Duration = Duration::from_secs(1);
+/// When it looks again after it has said that it sleeps: a transaction that looked before that may commit later.
+const AFTER_SAYING_SO: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_secs(1)];
+
+/// Whether this daemon has said that it sleeps. Said with care: while one does, each insert of anybody notifies.
+#[derive(Debug)]
+pub struct Sleeper {
+    queue: Queue,
+    daemon: DaemonId,
+    of: SleepsFor,
+    ears: Ears,
+    /// `None`: it works, and need not be woken; or nobody knows any more that it sleeps.
+    said: Option<Said>,
+    /// How many others look first when all are notified.
+    pub turn: Turn,
+}
+
+/// That it sleeps: last at this time, and it has looked this many times since.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    looks: usize,
+    at: Instant,
+}
+
+/// How long to wait for a notice before the next look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    For(Duration),
+    /// Or less, for whoever knows that something comes without a notice.
+    AtMost(Duration),
+}
+
+impl Rest {
+    /// The longest.
+    #[must_use]
+    pub fn whole(self) -> Duration {
+        match self {
+            Self::For(rest) | Self::AtMost(rest) => rest,
+        }
+    }
+}
+
+impl Sleeper {
+    /// Awake.
+    #[must_use]
+    pub fn new(queue: Queue, daemon: DaemonId, of: SleepsFor, ears: Ears) -> Self {
+        Self { queue, daemon, of, ears, said: None, turn: Turn::default() }
+    }
+
+    /// It has said so, and not taken it back.
+    #[must_use]
+    pub fn is_asleep(&self) -> bool {
+        self.said.is_some()
+    }
+
+    /// Says that it is awake, if it has said otherwise.
+    pub async fn rouse(&mut self) {
+        if self.is_asleep() && self.say(false).await {
+            self.said = None;
+        }
+    }
+
+    /// What it said before an outage may be forgotten there: it is to be said again.
+    pub fn forget(&mut self) {
+        self.said = None;
+    }
+
+    /// It has looked and found nothing. Says that it sleeps, once that makes sense.
+    pub async fn nothing(&mut self) -> Rest {
+        if !self.ears.are_open() {
+            // Others would pay for notices that nobody hears.
+            self.rouse().await;
+            return Rest::AtMost(self.ears.poll(POLL));
+        }
+        let Some(Said { looks, at }) = self.said else {
+            if !self.say(true).await {
+                return Rest::For(AWAY);
+            }
+            self.said = Some(Said { looks: 1, at: Instant::now() });
+            return Rest::For(AFTER_SAYING_SO[0]);
+        };
+        let mut said = Said { looks: looks + 1, at };
+        let pause = AFTER_SAYING_SO.get(looks).copied();
+        // It may have been forgotten, and other daemons come and go.
+        if pause.is_none() && at.elapsed() > POLL && self.say(true).await {
+            said.at = Instant::now();
+        }
+        self.said = Some(said);
+        pause.map_or(Rest::AtMost(POLL), Rest::For)
+    }
+
+    async fn say(&mut self, sleeping: bool) -> bool {
+        match self.queue.set_sleeping(self.daemon, self.of, sleeping).await {
+            Ok(before) => {
+                self.turn.comes_after(before);
+                true
+            }
+            Err(error) => {
+                metrics::database_error("queue::set_sleeping");
+                // One of the two is enough to say it.
+                if self.of == SleepsFor::Work {
+                    warn!(error = %error, "Could not say whether this daemon sleeps; the poll finds the work");
+                }
+                false
+            }
+        }
+    }
+}
