@@ -13,11 +13,10 @@ use super::{
     subject::Subject,
     tally::{Finding, Findings, Then, Unread},
     verdict::{Verdict, judge, what},
-    written::while_away,
 };
 use crate::{
     domain::{ObjectKey, ReplicaName},
-    queue::{Queue, QueueError, Range, RecordedObject},
+    queue::{Queue, QueueError, Range, RecordedObject, while_away},
 };
 
 /// Keys of one statement.

@@ -5,16 +5,13 @@ use tokio_util::sync::CancellationToken;
 use super::{look::Seen, run::Audit, tally::Then};
 use crate::{
     domain::ReplicaName,
-    queue::{Answer, Notice, QueueError, RecordedObject},
+    queue::{AWAY_FOR, AWAY_PAUSE, Answer, Notice, QueueError, RecordedObject, while_away},
 };
 
 /// A row that somebody holds is tried again for so long, after these pauses.
 const BUSY_FOR: Duration = Duration::from_secs(30);
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(2);
-/// How long PostgreSQL may be away.
-const AWAY_FOR: Duration = Duration::from_secs(30);
-const AWAY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What became of a write.
 #[derive(Debug)]
@@ -84,17 +81,6 @@ impl Audit {
                 }
                 Err(error) => return Written::Failed(error),
             }
-        }
-    }
-}
-
-/// Asks PostgreSQL again while it is away, for so long.
-pub(super) async fn while_away<T>(ask: impl AsyncFn() -> Result<T, QueueError>) -> Result<T, QueueError> {
-    let begun = Instant::now();
-    loop {
-        match ask().await {
-            Err(error) if error.is_away() && begun.elapsed() < AWAY_FOR => tokio::time::sleep(AWAY_PAUSE).await,
-            answer => return answer,
         }
     }
 }
