@@ -31,7 +31,7 @@ GRANT EXECUTE ON FUNCTION append_event(jsonb) TO copyhold_app;
 GRANT USAGE ON SCHEMA copyhold TO copyhold_daemon;
 GRANT SELECT, UPDATE ON object_copies, replicas TO copyhold_daemon;
 GRANT SELECT, INSERT, UPDATE, DELETE ON copy_failures, daemons, swept_leases, multipart_uploads, multipart_parts TO copyhold_daemon;
-GRANT SELECT, INSERT, UPDATE ON backlog TO copyhold_daemon;
+GRANT SELECT, INSERT, UPDATE, DELETE ON backlog TO copyhold_daemon;
 GRANT SELECT ON backlog_exact, schema_version TO copyhold_daemon;
 -- Where scans stand.
 GRANT SELECT, INSERT, UPDATE, DELETE ON scans, scan_parts TO copyhold_daemon;

@@ -15,6 +15,7 @@ mod migrate;
 mod park;
 mod pause;
 mod probe;
+mod replica;
 mod resume;
 mod retry;
 mod run;
@@ -89,6 +90,9 @@ enum Command {
     Pause(pause::Args),
     /// End a pause: the replica catches up by itself
     Resume(resume::Args),
+    /// Replicas that leave, or whose bucket was lost or has moved
+    #[command(subcommand)]
+    Replica(replica::Command),
     /// See it work: PostgreSQL and three stores in a box, two daemons, one killed half-way
     #[cfg(feature = "sandbox")]
     Demo(demo::Args),
@@ -155,6 +159,7 @@ impl Cli {
             Command::Events(args) => events::run(config, *args).await,
             Command::Pause(args) => pause::run(&config()?, args).await,
             Command::Resume(args) => resume::run(&config()?, args).await,
+            Command::Replica(command) => replica::run(&config()?, command).await,
             #[cfg(feature = "sandbox")]
             Command::Demo(args) => demo::run(args).await,
             #[cfg(feature = "sandbox")]

@@ -15,6 +15,7 @@ mod daemon;
 mod damage;
 mod demo;
 mod differences;
+mod drain;
 mod durability;
 mod event_kinds;
 mod events_append;

@@ -127,7 +127,9 @@ impl Queue {
             let mut transaction = connection.begin().await?;
             // A crash would take back what was judged together with how far that came.
             let settings = SETTINGS.map(|(name, value)| format!("SET LOCAL {name} = {value}")).join("; ");
-            sqlx::raw_sql(built(format!("{settings}; SET LOCAL synchronous_commit = off"))).execute(&mut *transaction).await?;
+            sqlx::raw_sql(built(format!("{settings}; SET LOCAL synchronous_commit = off")))
+                .execute(&mut *transaction)
+                .await?;
             let row = query.fetch_one(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(row)

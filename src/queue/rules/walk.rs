@@ -132,7 +132,8 @@ impl Queue {
 
     /// About how many objects there are.
     pub async fn about_how_many(&self) -> Result<u64, QueueError> {
-        let sql = "-- queue::about_how_many\nSELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass($1)";
+        let sql =
+            "-- queue::about_how_many\nSELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass($1)";
         let query = sqlx::query_scalar(sql).bind(format!("{}.object_copies", self.schema.quoted()));
         let objects: i64 = limited("queue::about_how_many", query.fetch_one(&self.pool)).await?;
         Ok(objects.unsigned_abs())
