@@ -27,11 +27,7 @@ pub struct Derived {
 
 /// Columns, lanes and functions for the replicas of the configuration and for every one that was ever there. `newer`: so
 /// is the schema than this program.
-pub(super) async fn derive(
-    connection: &mut PgConnection,
-    config: &Config,
-    newer: bool,
-) -> Result<Derived, QueueError> {
+pub(super) async fn derive(connection: &mut PgConnection, config: &Config, newer: bool) -> Result<Derived, QueueError> {
     let schema = &config.database.schema;
     let wanted: Vec<ReplicaName> = config.replicas.iter().map(|r| r.name.clone()).collect();
     let mut derived = Derived::default();

@@ -80,7 +80,9 @@ pub use register::{NewObject, Registered};
 pub use replicas::{Admission, Pin, ReplicaRow};
 pub use retention::{LogDuty, Retention};
 pub use retry::Which;
-pub use rules::{Applied, Change, Expected, Judged, Pace, Progress, RulesChanged, RulesState, Scope, Sizes, fingerprint};
+pub use rules::{
+    Applied, Change, Expected, Judged, Pace, Progress, RulesChanged, RulesState, Scope, Sizes, fingerprint,
+};
 pub use seek::Sought;
 pub use sleep::SleepsFor;
 pub use status::{BreakerStatus, DaemonStatus, FailingCopy, ReplicaStatus, Status};
