@@ -224,6 +224,10 @@ impl Walk<'_> {
                     tokio::time::sleep(AWAY_PAUSE).await;
                     continue;
                 }
+                Err(error) if error.is_contended() => {
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                    continue;
+                }
                 Err(error) => return Err(error),
                 Ok(Page::Elsewhere) => {
                     let state = while_away(async || queue.rules_state().await).await?;
