@@ -42,6 +42,7 @@ mod proxy;
 mod recheck;
 mod retention;
 mod rights;
+mod scan;
 mod shutdown;
 mod sources;
 mod surface;
