@@ -130,12 +130,18 @@ COMMENT ON COLUMN {schema}.scan_parts.unusable IS
 -- Replicas that leave, or lost their bucket -----------------------------------------------------------------------------
 
 ALTER TABLE {schema}.replicas
-    ADD COLUMN draining_since bigint,
-    ADD COLUMN drain_reason   text;
+    ADD COLUMN draining_since     bigint,
+    ADD COLUMN drain_reason       text,
+    ADD COLUMN registered_through bigint,
+    ADD COLUMN foreign_before     bigint;
 COMMENT ON COLUMN {schema}.replicas.draining_since IS
     'µs since which no copies are made to it and none counted as missing, while new objects still get their due; it remains a source. NULL: it is not draining.';
 COMMENT ON COLUMN {schema}.replicas.drain_reason IS
     'What whoever drained it had to say.';
+COMMENT ON COLUMN {schema}.replicas.registered_through IS
+    'Objects up to this id were registered before it ceased to be the primary: what it holds under their keys is what was registered then, and no stranger''s. NULL: it was never the primary.';
+COMMENT ON COLUMN {schema}.replicas.foreign_before IS
+    'µs: of these, what is older in its bucket was there before Copyhold came, and is not ours; NULL: nothing is.';
 
 -- A replica whose recorded copies are being taken back, because its bucket was lost or is another one.
 CREATE TABLE {schema}.resets (
@@ -143,29 +149,70 @@ CREATE TABLE {schema}.resets (
     before     bigint NOT NULL,
     reached    text COLLATE "C",
     cleared    bigint NOT NULL DEFAULT 0,
-    started_at bigint NOT NULL DEFAULT {schema}.now_utc_micro_seconds()
+    started_at bigint NOT NULL DEFAULT {schema}.now_utc_micro_seconds(),
+    moved      boolean NOT NULL DEFAULT false,
+    alone      bigint NOT NULL DEFAULT 0,
+    open_xid   bigint NOT NULL,
+    sure       boolean NOT NULL DEFAULT false
 );
+COMMENT ON TABLE {schema}.resets IS
+    'Replicas whose recorded copies are being taken back, because the bucket was lost or is another one. The command that began it goes on with it.';
 COMMENT ON COLUMN {schema}.resets.before IS
     'µs since the epoch: copies recorded before it are not to be relied on.';
 COMMENT ON COLUMN {schema}.resets.reached IS
     'They are taken back up to and with this key; NULL: none yet.';
+COMMENT ON COLUMN {schema}.resets.moved IS
+    'The replica is another bucket since; false: it has lost what it held.';
+COMMENT ON COLUMN {schema}.resets.alone IS
+    'Of the objects that it has lost, those of which no other copy was on record.';
+COMMENT ON COLUMN {schema}.resets.open_xid IS
+    'Transactions below it may have been open when it began, and may still commit what they had recorded before.';
+COMMENT ON COLUMN {schema}.resets.sure IS
+    'This walk through the table began after the last of them had ended, so it sees all.';
+
+-- A recheck leaves the primary out, whose contents are the application's. Where its bucket was lost, that something is
+-- missing there says something all the same.
+ALTER TABLE {schema}.swept_leases
+    ADD COLUMN primary_too boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN {schema}.swept_leases.primary_too IS
+    'Its bucket was lost while the object was held: whether its copy is there is looked at as well.';
 
 -- Imports ---------------------------------------------------------------------------------------------------------------
 
 CREATE TABLE {schema}.imports (
-    source     text PRIMARY KEY,
-    arguments  jsonb NOT NULL,
-    reached    text,
-    read       bigint NOT NULL DEFAULT 0,
-    imported   bigint NOT NULL DEFAULT 0,
-    started_at bigint NOT NULL DEFAULT {schema}.now_utc_micro_seconds(),
-    ended_at   bigint
+    source      text COLLATE "C" PRIMARY KEY,
+    table_is    jsonb NOT NULL,
+    arguments   jsonb NOT NULL,
+    reached     text COLLATE "C",
+    tally       jsonb NOT NULL DEFAULT '{}',
+    examples    jsonb NOT NULL DEFAULT '{}',
+    started_at  bigint NOT NULL DEFAULT {schema}.now_utc_micro_seconds(),
+    ended_at    bigint,
+    held_by     bigint,
+    holder      text,
+    alive_until bigint
 );
 COMMENT ON TABLE {schema}.imports IS
     'Tables of other programs whose objects were, or are being, taken over.';
 COMMENT ON COLUMN {schema}.imports.source IS
     'The table, with its schema, quoted as needed.';
+COMMENT ON COLUMN {schema}.imports.table_is IS
+    'Which table of that name it is, and in which order it is read: a place in another one means nothing.';
+COMMENT ON COLUMN {schema}.imports.arguments IS
+    'What its columns were said to mean.';
 COMMENT ON COLUMN {schema}.imports.reached IS
     'Up to and with this key, in that table''s own order, all is taken over; NULL: nothing yet.';
+COMMENT ON COLUMN {schema}.imports.tally IS
+    'What was counted up to there.';
+COMMENT ON COLUMN {schema}.imports.examples IS
+    'For what was counted as odd, the first key of which it is so.';
+COMMENT ON COLUMN {schema}.imports.ended_at IS
+    'µs since the epoch at which the last row was taken over; NULL: it can be gone on with.';
+COMMENT ON COLUMN {schema}.imports.held_by IS
+    'The fence: a random number of the run that is, or was last, at work.';
+COMMENT ON COLUMN {schema}.imports.holder IS
+    'Its machine and process, for people.';
+COMMENT ON COLUMN {schema}.imports.alive_until IS
+    'µs; moved on while it is at work. Past it, it is taken for dead; NULL: none is at work.';
 
 UPDATE {schema}.schema_version SET version = 5;

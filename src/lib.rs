@@ -3,7 +3,7 @@
 //!
 //! Modules in reading order; each may use those below it, none those above:
 //!
-//! `cli → {daemon, audit, scan} → {http, worker, sweeper, listener} → {queue, copy, store, events} → domain`
+//! `cli → {daemon, audit, scan, import} → {http, worker, sweeper, listener} → {queue, copy, store, events} → domain`
 //!
 //! `copy` uses `store`, `events` uses `queue`. `copy` does not know `queue`, `queue` does not know `store`.
 
@@ -17,6 +17,7 @@ pub mod ears;
 pub mod events;
 pub mod herd;
 pub mod http;
+pub mod import;
 pub mod lifecycle;
 pub mod listener;
 pub mod metrics;

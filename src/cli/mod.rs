@@ -1,5 +1,6 @@
 //! The commands, one a file. Only here do errors become text for people and results become exit codes.
 
+mod bar;
 mod check;
 #[cfg(feature = "sandbox")]
 mod demo;
@@ -8,11 +9,13 @@ mod events;
 mod explain;
 mod forget;
 mod given;
+mod import;
 mod logging;
 mod migrate;
 mod park;
 mod pause;
 mod probe;
+mod replica;
 mod resume;
 mod retry;
 mod run;
@@ -51,7 +54,7 @@ struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 it failed, or (check, explain --plan) something does not work, or (explain, retry, park, forget) a \
+Exit codes: 0 done; 1 it failed, or (check, explain --plan) something does not work, or (explain, retry, park, forget, import) a \
 key is not registered or is left out; 2 the command line or the configuration is wrong. `verify` has its own, and `events --exec` that of its command.
 Settings can be overridden by environment variables: COPYHOLD_WORKERS__COUNT=16 sets count in [workers].";
 
@@ -67,6 +70,8 @@ enum Command {
     Enqueue(enqueue::Args),
     /// List a bucket and register what is in it; goes on where it was ended
     Scan(scan::Args),
+    /// Take over the objects of another program's table in the same database
+    Import(import::Args),
     /// Show copies, backlog, failures and daemons
     Status(status::Args),
     /// Tell all that is known of one object: where its copies are, and why the others are not
@@ -85,6 +90,9 @@ enum Command {
     Pause(pause::Args),
     /// End a pause: the replica catches up by itself
     Resume(resume::Args),
+    /// Replicas that leave, or whose bucket was lost or has moved
+    #[command(subcommand)]
+    Replica(replica::Command),
     /// See it work: PostgreSQL and three stores in a box, two daemons, one killed half-way
     #[cfg(feature = "sandbox")]
     Demo(demo::Args),
@@ -137,6 +145,7 @@ impl Cli {
             Command::Check(args) => check::run(config()?, args).await,
             Command::Enqueue(args) => enqueue::run(&config()?, args).await,
             Command::Scan(args) => scan::run(&config()?, args).await,
+            Command::Import(args) => import::run(&config()?, args).await,
             Command::Status(args) => status::run(&config()?, args).await,
             Command::Explain(args) => explain::run(&config()?, args).await,
             Command::Verify(args) => Ok(verify::run(&config()?, args).await.unwrap_or_else(|error| {
@@ -150,6 +159,7 @@ impl Cli {
             Command::Events(args) => events::run(config, *args).await,
             Command::Pause(args) => pause::run(&config()?, args).await,
             Command::Resume(args) => resume::run(&config()?, args).await,
+            Command::Replica(command) => replica::run(&config()?, command).await,
             #[cfg(feature = "sandbox")]
             Command::Demo(args) => demo::run(args).await,
             #[cfg(feature = "sandbox")]

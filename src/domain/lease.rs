@@ -11,6 +11,10 @@ pub struct Fence(pub i64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Generation(pub i64);
 
+/// A place in the order in which objects were first registered: registering a key again leaves it where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Arrival(pub i64);
+
 /// What the row said of one replica when it was claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaState {
@@ -35,6 +39,7 @@ pub struct PriorFailure {
 #[derive(Debug)]
 pub struct Lease {
     pub key: ObjectKey,
+    pub arrival: Arrival,
     pub generation: Generation,
     pub fence: Fence,
     /// By our own monotonic clock, taken before the claim was sent, so that we

@@ -57,18 +57,27 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
     let returned: Vec<_> = ["o.object_key, a.f, o.generation".to_owned()].into_iter().chain(told.columns).collect();
     let returned = returned.join(",\n              ");
     let logged = logged(&schema, &told.events, &["failed", "mended", "survived"]);
+    let (draining, beside) = if kinds.contains(EventKind::ObjectCopied) {
+        let names =
+            format!("SELECT ARRAY(SELECT name FROM {schema}.replicas WHERE draining_since IS NOT NULL) AS names");
+        // A row of its own, so that is_complete is no subquery and becomes a part of this statement.
+        (format!("draining AS MATERIALIZED ({names}),\n"), " CROSS JOIN draining")
+    } else {
+        (String::new(), "")
+    };
     let columns = |what: &dyn Fn(usize, &ReplicaName) -> String| {
         replicas.iter().enumerate().map(|(i, r)| what(i, r)).collect::<String>()
     };
     let arrays = columns(&|i, _| format!(", ${}::smallint[], ${}::bigint[]", 17 + 2 * i, 18 + 2 * i));
     let names = columns(&|i, _| format!(", m{i}, d{i}"));
+    // A copy that somebody has ceased to want while it was tried is recorded if it was made, and not tried again.
     let sets = columns(&|i, r| {
         let (copy, due) = (r.column(), r.due_column());
         let (record, clear) = (mark::RECORD, mark::CLEAR);
         format!(
             ",
            {copy} = CASE a.m{i} WHEN {record} THEN {schema}.now_utc_micro_seconds() WHEN {clear} THEN NULL ELSE o.{copy} END,
-           {due} = CASE WHEN a.d{i} IS NULL THEN o.{due} WHEN a.d{i} = {PARKED} THEN {PARKED}
+           {due} = CASE WHEN a.d{i} IS NULL OR o.{due} IS NULL THEN o.{due} WHEN a.d{i} = {PARKED} THEN {PARKED}
                         ELSE {schema}.now_utc_micro_seconds() + a.d{i} END"
         )
     });
@@ -80,13 +89,13 @@ WITH asked AS MATERIALIZED (
         AS a(k, f, g, size, hash, release, settle{names})
 ),
 {held},
-done AS (
+{draining}done AS (
     UPDATE {schema}.object_copies o
        SET lock = CASE WHEN a.release THEN NULL ELSE o.lock END,
            lease = CASE WHEN a.release THEN NULL ELSE o.lease END,
            size_bytes = coalesce(a.size, o.size_bytes),
            content_hash = coalesce(a.hash, o.content_hash){sets}
-      FROM held JOIN asked a ON a.k = held.object_key
+      FROM held JOIN asked a ON a.k = held.object_key{beside}
      WHERE o.object_key = held.object_key AND o.lease = a.f AND o.generation = a.g
     RETURNING {returned}
 ),
@@ -132,7 +141,7 @@ fn told(schema: &str, replicas: &[ReplicaName], kinds: &EventKinds, failures: &s
         let recorded = recorded.map(|(i, r)| format!("CASE WHEN a.m{i} = {} THEN '{r}' END", mark::RECORD));
         let recorded = recorded.collect::<Vec<_>>().join(", ");
         columns.push(format!(
-            "o.size_bytes, o.content_hash, {schema}.is_complete(o) AS complete,
+            "o.size_bytes, o.content_hash, {schema}.is_complete(o, draining.names) AS complete,
               array_remove(ARRAY[{recorded}]::text[], NULL) AS recorded"
         ));
         let copied = event(

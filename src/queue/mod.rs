@@ -18,14 +18,18 @@ mod connect;
 mod daemons;
 mod ddl;
 mod differences;
+mod drain;
 mod error;
 mod explain;
+mod foresee;
 mod forget;
 mod functions;
+mod import;
 mod inbox;
 mod lanes;
 mod listed;
 mod log;
+mod look;
 mod migrate;
 mod notice;
 mod orphans;
@@ -37,8 +41,10 @@ mod register;
 mod release;
 mod renew;
 mod replicas;
+mod resets;
 mod retention;
 mod retry;
+mod rules;
 mod scan;
 mod seek;
 mod sleep;
@@ -56,36 +62,49 @@ use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
 pub use anew::Unregistered;
 pub use answer::{Answer, Answered};
 pub use away::{AWAY_FOR, AWAY_PAUSE, while_away};
+pub use backlog::Missing;
 pub use breaker::{Breaker, Probed};
 pub use claim::{ClaimError, Claimed, Position};
 pub use complete::Report;
 pub use connect::{Pools, STATEMENT_TIMEOUT, direct_options, probe};
 pub use daemons::{Daemon, DaemonId};
-pub use differences::{Difference, Shared};
+pub use differences::{Difference, Ids, Peer, Shared, list};
+pub use drain::Drained;
 pub use error::{QueueError, Refusal};
 pub use explain::{Abandoned, CopyStory, FailureStory, Holder, State, Story};
+pub use foresee::{Foreseen, foresee};
 pub use forget::Forgotten;
 pub use functions::SETTINGS as FUNCTION_SETTINGS;
+pub use import::{
+    Bound, Compares, HELD_FOR as IMPORT_HELD_FOR, ImportPlan, ImportRow, ImportTally, KeyIndex, MappedColumn,
+    MayImport, Odd, OfReplica, Sampled, SourceColumn, SourceTable, TableKind, TimeKind, TimesSeen, Unit,
+};
 pub use inbox::Moved;
 pub use lanes::{Derived, lane_index};
 pub use log::{LOG_PAGE, LogHead, LogMark, LogPart, LogStatus, LoggedEvent};
+pub use look::Holdings;
 pub use migrate::{MigrateError, Migrated, migrate};
 pub use notice::{Channels, Heard, Notice};
 pub use orphans::{Condemned, LOOK_EVERY, Looked};
 pub use pause::{Pause, Resumed};
 pub use plan::{Flaw, Planned};
 pub use reclaim::Reclaimed;
-pub use register::Registered;
-pub use replicas::{Admission, Pin, ReplicaRow};
+pub use register::{NewObject, Registered};
+pub use replicas::{Admission, Draining, Former, Pin, ReplicaRow};
+pub use resets::{Move, Reset, ResetOf, ResetPage};
 pub use retention::{LogDuty, Retention};
 pub use retry::Which;
+pub use rules::{
+    Applied, Change, Expected, Judged, Pace, Progress, RulesChanged, RulesState, Scope, Sizes, fingerprint,
+};
 pub use scan::{
     KeyRange, ListedKey, ListedKeys, PageAnswer, ScanArguments, ScanCounts, ScanHolder, ScanId, ScanPage, ScanPart,
     UnfinishedScan,
 };
 pub use seek::Sought;
 pub use sleep::SleepsFor;
-pub use status::{BreakerStatus, DaemonStatus, FailingCopy, ReplicaStatus, Status};
+pub use status::{BreakerStatus, DaemonStatus, FailingCopy, ReplicaStatus, ResetStatus, Status};
+pub use swept::Unverified;
 pub use take_back::{Again, Refuted, TakeBack};
 pub use turn::{PARKED_BY_HAND, Turned};
 pub use uploads::{Intent, TakenPart, UnfinishedUpload};
