@@ -48,6 +48,7 @@ mod registering;
 mod retention;
 mod rights;
 mod rules;
+mod scan;
 mod shutdown;
 mod sources;
 mod surface;

@@ -1,10 +1,10 @@
-//! The SQL functions that applications call. They follow the primary in force and the rules in force, and name every
+//! The SQL functions that applications call, and scans. They follow the primary in force and the rules in force, and name every
 //! replica's columns, so they are made anew by each migration. SECURITY DEFINER: their caller needs no right on the
 //! tables, and cannot forge a proof or a lease through them.
 
 use crate::{
     domain::{ReplicaName, SchemaName},
-    queue::notice::Channels,
+    queue::{listed, notice::Channels},
 };
 
 /// All of them, for every replica of the schema.
@@ -15,6 +15,7 @@ pub(in crate::queue) fn all(schema: &SchemaName, replicas: &[ReplicaName]) -> St
         many(schema),
         wanted(schema, replicas, true),
         wanted(schema, replicas, false),
+        listed::function(schema, replicas),
     ]
     .join(";\n")
 }
