@@ -30,6 +30,7 @@ pub(super) enum Value {
     Integer(Option<i64>),
     Boolean(bool),
     Section(Entries),
+    List(Vec<Node>),
     /// A kind of value that no setting has, by its name in a sentence.
     Other(&'static str),
     /// The text of an environment variable, whose kind the setting decides.
@@ -81,7 +82,13 @@ fn plain(value: DeValue<'_>, place: &dyn Fn(usize) -> Place) -> Value {
         DeValue::Table(table) => Value::Section(entries(table, place)),
         DeValue::Float(_) => Value::Other("a fraction"),
         DeValue::Datetime(_) => Value::Other("a date"),
-        DeValue::Array(_) => Value::Other("a list"),
+        DeValue::Array(items) => {
+            let node = |item: Spanned<DeValue<'_>>| {
+                let at = place(item.span().start);
+                Node { key: at.clone(), place: at, value: plain(item.into_inner(), place) }
+            };
+            Value::List(items.into_iter().map(node).collect())
+        }
     }
 }
 
@@ -93,6 +100,7 @@ impl Value {
             Self::Integer(_) => "a whole number",
             Self::Boolean(_) => "true or false",
             Self::Section(_) => "a section",
+            Self::List(_) => "a list",
             Self::Other(kind) => kind,
         }
     }

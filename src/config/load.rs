@@ -8,7 +8,7 @@ use super::{
     place::{Lines, Place, Placed},
     process,
     reader::{Reader, Section},
-    replica, suggest,
+    replica, rules, suggest,
 };
 use crate::domain::ReplicaName;
 
@@ -61,6 +61,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
     let replicas: Vec<_> = all.sections().into_iter().map(|(name, section)| replica::read(name, section)).collect();
     check_replicas(&all, &replicas);
     check_primary(&top, primary.as_ref(), &replicas);
+    let rules = rules::read(&mut top, &replicas);
     let workers = process::workers(top.section("workers"));
     let lease = process::lease(top.section("lease"));
     let sweeper = process::sweeper(top.section("sweeper"));
@@ -74,6 +75,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
         primary: ReplicaName::new(primary?.value).ok()?,
         database: database?,
         replicas: replicas.into_iter().map(|found| found.replica).collect::<Option<_>>()?,
+        rules: rules?,
         workers,
         lease,
         sweeper,

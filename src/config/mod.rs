@@ -17,6 +17,7 @@ mod process;
 mod provider;
 mod reader;
 mod replica;
+mod rules;
 mod secret;
 mod setting;
 mod show;
@@ -31,6 +32,7 @@ pub use load::load;
 pub use place::Place;
 pub use problem::{ConfigErrors, Problem};
 pub use provider::Provider;
+pub use rules::Rule;
 pub use suggest::among as did_you_mean;
 
 use secrecy::SecretString;
@@ -46,6 +48,8 @@ pub struct Config {
     pub database: Database,
     /// In the order of their names.
     pub replicas: Vec<Replica>,
+    /// Which of them objects are wanted at: the first that fits counts; without one, all.
+    pub rules: Vec<Rule>,
     pub workers: Workers,
     pub lease: Lease,
     pub sweeper: Sweeper,

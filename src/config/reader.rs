@@ -129,6 +129,29 @@ impl<'r> Section<'r> {
         names.into_iter().map(|name| (name.clone(), self.section(&name))).collect()
     }
 
+    /// The sections of that name, written `[[name]]`, in their order. `settings`: those that each may have.
+    pub(super) fn list(&mut self, name: &str, settings: &[&str]) -> Vec<Section<'r>> {
+        let path = self.path_of(name);
+        self.reader.asked.borrow_mut().extend(settings.iter().map(|setting| format!("{path}.{setting}")));
+        let Some(Node { key, value, .. }) = self.entries.remove(name) else { return Vec::new() };
+        let note = |place| {
+            let (what, todo) = (format!("{path} is a list of sections"), format!("write [[{path}]] above each"));
+            self.reader.note(place, what, todo);
+        };
+        let Value::List(items) = value else {
+            note(key);
+            return Vec::new();
+        };
+        let section = |item: Node| {
+            let Value::Section(entries) = item.value else {
+                note(item.place);
+                return None;
+            };
+            Some(Section { reader: self.reader, path: path.clone(), place: item.place, entries, broken: false })
+        };
+        items.into_iter().filter_map(section).collect()
+    }
+
     /// The value of a setting, if it is there and of the right kind.
     pub(super) fn get<T: Setting>(&mut self, name: &str) -> Option<Placed<T>> {
         self.get_with(name, Ok)

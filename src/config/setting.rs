@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use super::{
     document::{Node, Value, parse_value},
-    place::Place,
+    place::{Place, Placed},
     reader::{Flaw, Reader},
     secret,
 };
@@ -25,6 +25,35 @@ impl Setting for String {
             Value::Text(text) => Ok(text),
             other => Err(wrong_kind(&other, "text in quotes", "write it in quotes")),
         }
+    }
+}
+
+/// Text that may well be empty.
+pub(super) struct Text(pub(super) String);
+
+impl Setting for Text {
+    fn read(node: Node, _: &Reader) -> Result<Self, Flaw> {
+        match settled(node.value, &node.place, |value| matches!(value, Value::Text(_))) {
+            Value::Text(text) => Ok(Self(text)),
+            other => Err(wrong_kind(&other, "text in quotes", "write it in quotes")),
+        }
+    }
+}
+
+/// A list of texts, none of which is empty.
+impl Setting for Vec<Placed<String>> {
+    fn read(node: Node, reader: &Reader) -> Result<Self, Flaw> {
+        const TODO: &str = r#"write the words in quotes with commas between, in brackets: ["b2", "wasabi"]"#;
+        let Value::List(items) = settled(node.value, &node.place, |value| matches!(value, Value::List(_))) else {
+            return Err(Flaw::new("is no list", TODO));
+        };
+        let text = |item: Node| {
+            let place = item.place.clone();
+            let read = String::read(item, reader);
+            let value = read.map_err(|flaw| Flaw { place: flaw.place.or(Some(place.clone())), ..flaw })?;
+            Ok(Placed { value, place })
+        };
+        items.into_iter().map(text).collect()
     }
 }
 
@@ -50,7 +79,7 @@ impl Setting for i64 {
 impl Setting for Duration {
     fn read(node: Node, reader: &Reader) -> Result<Self, Flaw> {
         const TODO: &str = r#"write a number with its unit in quotes: "500ms", "90s", "5m" or "1h 30m""#;
-        if let Value::Integer(_) | Value::Other(_) = node.value {
+        if let Value::Integer(_) | Value::List(_) | Value::Other(_) = node.value {
             return Err(wrong_kind(&node.value, "a duration", TODO));
         }
         let text = String::read(node, reader)?;
@@ -61,7 +90,7 @@ impl Setting for Duration {
 impl Setting for ByteSize {
     fn read(node: Node, reader: &Reader) -> Result<Self, Flaw> {
         const TODO: &str = r#"write a number with its unit in quotes: "256MiB" or "1GiB""#;
-        if let Value::Integer(_) | Value::Other(_) = node.value {
+        if let Value::Integer(_) | Value::List(_) | Value::Other(_) = node.value {
             return Err(wrong_kind(&node.value, "a size", TODO));
         }
         let text = String::read(node, reader)?;

@@ -17,6 +17,9 @@ impl fmt::Display for Config {
         for replica in &self.replicas {
             writeln!(f, "{replica}")?;
         }
+        for rule in &self.rules {
+            writeln!(f, "{rule}")?;
+        }
         writeln!(f, "[workers]\ncount = {}", self.workers.count)?;
         writeln!(f, "reserved = {}", self.workers.reserved)?;
         writeln!(f, "memory = {:?}\n", size_text(ByteSize::b(self.workers.memory_bytes)))?;

@@ -70,13 +70,14 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
     };
     let arrays = columns(&|i, _| format!(", ${}::smallint[], ${}::bigint[]", 17 + 2 * i, 18 + 2 * i));
     let names = columns(&|i, _| format!(", m{i}, d{i}"));
+    // A copy that somebody has ceased to want while it was tried is recorded if it was made, and not tried again.
     let sets = columns(&|i, r| {
         let (copy, due) = (r.column(), r.due_column());
         let (record, clear) = (mark::RECORD, mark::CLEAR);
         format!(
             ",
            {copy} = CASE a.m{i} WHEN {record} THEN {schema}.now_utc_micro_seconds() WHEN {clear} THEN NULL ELSE o.{copy} END,
-           {due} = CASE WHEN a.d{i} IS NULL THEN o.{due} WHEN a.d{i} = {PARKED} THEN {PARKED}
+           {due} = CASE WHEN a.d{i} IS NULL OR o.{due} IS NULL THEN o.{due} WHEN a.d{i} = {PARKED} THEN {PARKED}
                         ELSE {schema}.now_utc_micro_seconds() + a.d{i} END"
         )
     });

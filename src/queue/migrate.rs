@@ -17,12 +17,10 @@ use super::{
     connect::direct,
     ddl::{execute, jittered},
     lanes::{self, Derived},
+    rules::{self, RulesChanged},
     version::SchemaFit,
 };
-use crate::{
-    config::Config,
-    domain::{ReplicaName, SchemaName},
-};
+use crate::{config::Config, domain::SchemaName};
 
 const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "objects and coordination", include_str!("../../migrations/0001_objects_and_coordination.sql")),
@@ -67,6 +65,10 @@ pub struct Migrated {
     /// 0: there was no schema.
     pub from_version: i32,
     pub derived: Derived,
+    /// The configuration's rules were others than those in force, and are in force now.
+    pub rules: Option<RulesChanged>,
+    /// When [`Derived::unfilled`] are filled, all objects are where the rules want them.
+    pub filling_settles: bool,
 }
 
 /// Brings the schema to this program's version and the configuration's replicas. Idempotent.
@@ -87,9 +89,11 @@ async fn migrate_alone(connection: &mut PgConnection, config: &Config) -> Result
     check_encoding(connection).await?;
     create_schema(connection, schema).await?;
     let from_version = fixed_tables(connection, schema).await?;
-    let names: Vec<ReplicaName> = config.replicas.iter().map(|r| r.name.clone()).collect();
-    let derived = lanes::derive(connection, schema, &names, &config.primary, from_version > SCHEMA_VERSION).await?;
-    Ok(Migrated { from_version, derived })
+    let settled = rules::all_applied(connection, schema).await?;
+    let changed = rules::put_in_force(connection, schema, &config.rules).await?;
+    let derived = lanes::derive(connection, config, from_version > SCHEMA_VERSION).await?;
+    let filling_settles = settled && changed.is_none_or(|changed| !changed.unapplied);
+    Ok(Migrated { from_version, derived, rules: changed, filling_settles })
 }
 
 /// Waits, without a statement that waits, until no other migration is at work.

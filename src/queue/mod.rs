@@ -21,10 +21,13 @@ mod differences;
 mod drain;
 mod error;
 mod explain;
+mod foresee;
 mod forget;
 mod functions;
+mod import;
 mod inbox;
 mod lanes;
+mod listed;
 mod log;
 mod look;
 mod migrate;
@@ -43,6 +46,8 @@ mod replicas;
 mod resets;
 mod retention;
 mod retry;
+mod rules;
+mod scan;
 mod seek;
 mod sleep;
 mod status;
@@ -69,8 +74,13 @@ pub use differences::{Difference, Ids, Peer, Shared, list};
 pub use drain::Drained;
 pub use error::{QueueError, Refusal};
 pub use explain::{Abandoned, CopyStory, FailureStory, Holder, State, Story};
+pub use foresee::{Foreseen, foresee};
 pub use forget::Forgotten;
 pub use functions::SETTINGS as FUNCTION_SETTINGS;
+pub use import::{
+    Bound, Compares, HELD_FOR as IMPORT_HELD_FOR, ImportPlan, ImportRow, ImportTally, KeyIndex, MappedColumn,
+    MayImport, Odd, OfReplica, Sampled, SourceColumn, SourceTable, TableKind, TimeKind, TimesSeen, Unit,
+};
 pub use inbox::Moved;
 pub use lanes::{Derived, lane_index};
 pub use log::{LOG_PAGE, LogHead, LogMark, LogPart, LogStatus, LoggedEvent};
@@ -82,12 +92,19 @@ pub use pause::{Pause, Resumed};
 pub use plan::{Flaw, Planned};
 pub use promote::{Primary, Promoted};
 pub use reclaim::Reclaimed;
-pub use register::Registered;
+pub use register::{NewObject, Registered};
 pub use remove::{Obstacle, Removal, Removed, remove};
 pub use replicas::{Admission, Draining, Former, Pin, ReplicaRow};
 pub use resets::{Move, Reset, ResetOf, ResetPage};
 pub use retention::{LogDuty, Retention};
 pub use retry::Which;
+pub use rules::{
+    Applied, Change, Expected, Judged, Pace, Progress, RulesChanged, RulesState, Scope, Sizes, fingerprint,
+};
+pub use scan::{
+    KeyRange, ListedKey, ListedKeys, PageAnswer, ScanArguments, ScanCounts, ScanHolder, ScanId, ScanPage, ScanPart,
+    UnfinishedScan,
+};
 pub use seek::Sought;
 pub use sleep::SleepsFor;
 pub use status::{BreakerStatus, DaemonStatus, FailingCopy, ReplicaStatus, ResetStatus, Status};

@@ -98,6 +98,10 @@ promoted AS (
 {logged}
 SELECT lacks, promoted.primary_since FROM lacking LEFT JOIN promoted ON true CROSS JOIN logged"
         ));
+        let rules = built(format!(
+            "-- queue::promote_rules
+UPDATE {schema}.rules_state SET version = version + 1, changed_at = {now} WHERE EXISTS (SELECT FROM {schema}.rules)"
+        ));
         // Two statements, because at no time, not even within one, there are two primaries.
         let swap = async {
             let mut transaction = self.pool.begin().await?;
@@ -112,6 +116,8 @@ SELECT lacks, promoted.primary_since FROM lacking LEFT JOIN promoted ON true CRO
                 transaction.rollback().await?;
                 return Ok(if lacks { Promoted::Lacks } else { Promoted::NotFit });
             };
+            // Where rules say which replicas have an object, the primary has it all the same: they are to be applied again.
+            sqlx::query(rules).execute(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(Promoted::Yes { since })
         };

@@ -316,10 +316,11 @@ BEGIN
 END $only$;
 ALTER TABLE {table} DROP COLUMN {copy}, DROP COLUMN {due};
 DELETE FROM {schema}.resets WHERE replica = '{replica}';
+UPDATE {schema}.rules_state SET newcomers = array_remove(newcomers, '{replica}') WHERE '{replica}' = ANY (newcomers);
 DELETE FROM {schema}.backlog WHERE replica = '{replica}';
 DELETE FROM {schema}.replicas WHERE name = '{replica}';
 {told}",
-        register = register::function(name, others),
+        register = register::functions::all(name, others),
         view = backlog::exact_view(name, others),
         functions = functions::create_all(name, others),
         alone = alone(replica, others),

@@ -5,6 +5,7 @@ mod connection;
 mod overridden;
 mod refused;
 mod replicas;
+mod rules;
 mod secrets;
 
 use std::{fs, path::PathBuf};

@@ -1,0 +1,20 @@
+//! The rules in force: which replicas objects are wanted at. The configuration says them, `migrate` puts them in force, and
+//! from then on the database's word counts, for applications and daemons alike.
+//!
+//! They decide when an object is registered. Those that were registered before are judged when somebody applies the rules,
+//! and only then: no rule that is changed sends anything by itself.
+
+mod apply;
+mod expected;
+mod force;
+mod state;
+mod statement;
+mod walk;
+
+pub use apply::{Change, Judged};
+pub use expected::{Expected, Pace, Sizes};
+pub use force::RulesChanged;
+use force::{RULES_COLUMNS, bound};
+pub(super) use force::{all_applied, put_in_force};
+pub use state::{RulesState, fingerprint};
+pub use walk::{Applied, Progress, Scope};

@@ -1,0 +1,183 @@
+use super::{
+    apply::{PAGE, Place, Which},
+    walk::Scope,
+};
+use crate::{domain::ReplicaName, queue::Queue};
+
+pub(super) const NAME: &str = "queue::apply_rules";
+/// Of each replica, in the answer.
+pub(super) const FIGURES: usize = 6;
+
+/// `$1` the version, `$2` the key before the page, `$3` keys, `$4` where the place must stand, `$5` and `$6` the replicas at
+/// which copies may become wanted, and unwanted.
+///
+/// What is to change is found first, then held, without waiting for anybody, then judged once more as it is by then.
+pub(super) struct Statement<'s> {
+    schema: String,
+    replicas: &'s [ReplicaName],
+    which: Which<'s>,
+    place: Place<'s>,
+    dry_run: bool,
+}
+
+impl<'s> Statement<'s> {
+    pub(super) fn of(queue: &'s Queue, which: Which<'s>, place: Place<'s>, scope: &Scope) -> Self {
+        Self { schema: queue.schema().quoted(), replicas: queue.replicas(), which, place, dry_run: scope.dry_run }
+    }
+
+    pub(super) fn text(&self) -> String {
+        let (place, page) = (self.place(), self.page());
+        if self.dry_run {
+            let answer = self.answer("page", "ARRAY[]::text[]", "NULL::text");
+            return format!("-- {NAME}\nWITH {place},\n{page}\n{answer}");
+        }
+        let written = self.written();
+        let through = "coalesce((SELECT key FROM reached), (SELECT applied_through FROM place))";
+        let answer = self.answer("done", "ARRAY(SELECT object_key FROM skipped)", through);
+        format!("-- {NAME}\nWITH {place},\n{page},\n{written}\n{answer}")
+    }
+
+    /// Something of each replica, which knows its number.
+    fn each(&self, glue: &str, what: impl Fn(usize, &ReplicaName) -> String) -> String {
+        self.replicas.iter().enumerate().map(|(i, r)| what(i, r)).collect::<Vec<_>>().join(glue)
+    }
+
+    /// One row if the rules, and the place, are still what the walk believes. It is held so that nobody changes the rules
+    /// amid a page.
+    fn place(&self) -> String {
+        let schema = &self.schema;
+        let standing = match self.place {
+            Place::Unkept | Place::Stays => "",
+            Place::MovedFrom(_) => " AND s.applying = s.version AND s.applied_through IS NOT DISTINCT FROM $4::text",
+        };
+        let hold = if self.dry_run { "" } else { "\n       FOR NO KEY UPDATE OF s SKIP LOCKED" };
+        format!(
+            "place AS MATERIALIZED (
+    SELECT s.newcomers, s.applied_through, (SELECT r.name FROM {schema}.replicas r WHERE r.primary_since IS NOT NULL) AS holder
+      FROM {schema}.rules_state s
+     WHERE s.version = $1{standing}{hold}
+)"
+        )
+    }
+
+    fn page(&self) -> String {
+        let schema = &self.schema;
+        let rows = match self.which {
+            Which::After(_) => format!("x.object_key > $2::text ORDER BY x.object_key LIMIT {PAGE}"),
+            Which::These(_) => "x.object_key = ANY ($3::text[])".to_owned(),
+        };
+        let (flags, rule) = (self.flags(), self.rule());
+        let changes = self.each(" OR ", |i, _| format!("a{i} OR d{i}"));
+        format!(
+            "page AS MATERIALIZED (
+    SELECT f.*, {changes} AS changes FROM (
+        SELECT o.object_key, o.size_bytes, w.wanted IS NULL AS undecided,
+               {flags}
+          FROM place CROSS JOIN LATERAL (SELECT x.* FROM {schema}.object_copies x WHERE {rows}) AS o
+          {rule}
+    ) AS f
+)"
+        )
+    }
+
+    fn written(&self) -> String {
+        let schema = &self.schema;
+        let (flags, rule) = (self.flags(), self.rule());
+        let sets = self.each(",\n           ", |i, r| {
+            let due = r.due_column();
+            format!(
+                "{due} = CASE WHEN held.a{i} THEN {schema}.now_utc_micro_seconds() WHEN held.d{i} THEN NULL ELSE o.{due} END"
+            )
+        });
+        let dropped = self.each(", ", |i, r| format!("CASE WHEN held.d{i} THEN '{r}' END"));
+        let columns = self.each(", ", |i, _| format!("held.a{i}, held.d{i}, held.t{i}"));
+        let reached = match self.place {
+            Place::MovedFrom(_) => {
+                "SELECT max(p.object_key) FROM page p
+             WHERE p.object_key < ALL (ARRAY(SELECT object_key FROM skipped ORDER BY object_key LIMIT 1))"
+            }
+            Place::Unkept | Place::Stays => "SELECT NULL::text",
+        };
+        format!(
+            "held AS MATERIALIZED (
+    SELECT o.object_key, o.size_bytes,
+               {flags}
+      FROM (SELECT x.* FROM {schema}.object_copies x
+             WHERE x.object_key = ANY (ARRAY(SELECT object_key FROM page WHERE changes))
+               FOR NO KEY UPDATE SKIP LOCKED) AS o
+      CROSS JOIN place
+      {rule}
+),
+done AS (
+    UPDATE {schema}.object_copies o
+       SET {sets}
+      FROM held
+     WHERE o.object_key = held.object_key
+    RETURNING o.object_key, held.size_bytes, {columns}, ARRAY[{dropped}]::text[] AS dropped
+),
+-- what is not wanted does not fail either
+forgotten AS (
+    DELETE FROM {schema}.copy_failures f USING done
+     WHERE f.object_key = done.object_key AND f.replica = ANY (done.dropped)
+),
+skipped AS MATERIALIZED (
+    SELECT object_key FROM page WHERE changes AND NOT EXISTS (SELECT FROM held WHERE held.object_key = page.object_key)
+),
+reached AS MATERIALIZED (
+    SELECT ({reached}) AS key
+),
+moved AS (
+    UPDATE {schema}.rules_state s SET applied_through = reached.key
+      FROM reached, place WHERE reached.key IS NOT NULL
+)"
+        )
+    }
+
+    fn answer(&self, done: &str, skipped: &str, through: &str) -> String {
+        let figures = self.each(",\n        ", |i, _| {
+            let bytes = |of: &str| format!("coalesce(sum(size_bytes) FILTER (WHERE {of}), 0)::bigint");
+            let count = |of: &str| format!("count(*) FILTER (WHERE {of})");
+            let [to_make, to_leave] = [format!("a{i} AND NOT t{i}"), format!("d{i} AND NOT t{i}")];
+            [
+                count(&to_make),
+                bytes(&to_make),
+                count(&format!("a{i} AND t{i}")),
+                count(&to_leave),
+                bytes(&to_leave),
+                count(&format!("d{i} AND t{i}")),
+            ]
+            .join(", ")
+        });
+        format!(
+            "SELECT EXISTS (SELECT FROM place) AS found,
+       (SELECT count(*) FROM page) AS looked, (SELECT count(*) FROM page WHERE undecided) AS undecided,
+       (SELECT max(object_key) FROM page) AS last, {through} AS through, {skipped} AS skipped,
+       (SELECT ARRAY[{figures}] FROM {done}) AS figures"
+        )
+    }
+
+    /// Asked once for each row.
+    fn rule(&self) -> String {
+        format!(
+            "CROSS JOIN LATERAL (SELECT {}.replicas_by_rule(o.object_key, o.size_bytes) AS wanted OFFSET 0) AS w",
+            self.schema
+        )
+    }
+
+    /// Of a row `o`, the replicas `w.wanted` that a rule wants it at, and the `place`: for each replica whether its copy
+    /// becomes wanted, whether it becomes unwanted, and whether it is there.
+    fn flags(&self) -> String {
+        self.each(",\n               ", |i, r| {
+            let (copy, due) = (r.column(), r.due_column());
+            let verdict = format!(
+                "CASE WHEN place.holder = '{r}' THEN true WHEN w.wanted IS NOT NULL THEN '{r}' = ANY (w.wanted)
+                     WHEN '{r}' = ANY (place.newcomers) THEN true END"
+            );
+            format!(
+                "coalesce(({verdict}) AND o.{due} IS NULL AND '{r}' = ANY ($5::text[]), false) AS a{i},
+               coalesce(NOT ({verdict}) AND o.{due} IS NOT NULL AND '{r}' = ANY ($6::text[]), false) AS d{i},
+               o.{copy} IS NOT NULL AS t{i}"
+            )
+        })
+    }
+}

@@ -1,0 +1,307 @@
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::apply::{Judged, Page, Place, Which};
+use crate::{
+    domain::{ObjectKey, ReplicaName},
+    queue::{AWAY_FOR, AWAY_PAUSE, Notice, Queue, QueueError, built, error::limited, while_away},
+};
+
+/// Objects that somebody held are tried again for so long, after these pauses.
+const BUSY_FOR: Duration = Duration::from_secs(30);
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(2);
+/// More of them are not kept in mind before they are.
+const BUSY_AT_MOST: usize = 10_000;
+
+/// What may become of the objects that are judged.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// Replicas at which copies may become wanted.
+    pub(super) adding: Vec<ReplicaName>,
+    /// And those at which they may become unwanted.
+    pub(super) dropping: Vec<ReplicaName>,
+    /// It judges all there is, so that whoever comes after it can go on where it ended.
+    whole: bool,
+    /// When it has come to its end, all objects are judged.
+    settles: bool,
+    pub(super) dry_run: bool,
+}
+
+impl Scope {
+    /// All replicas, both ways.
+    #[must_use]
+    pub fn everything(queue: &Queue) -> Self {
+        let all = queue.replicas().to_vec();
+        Self { adding: all.clone(), dropping: all, whole: true, settles: true, dry_run: false }
+    }
+
+    /// Only adds, at replicas that have just come. `settles`: nothing else is to be judged.
+    #[must_use]
+    pub fn filling(replicas: &[ReplicaName], settles: bool) -> Self {
+        Self { adding: replicas.to_vec(), dropping: Vec::new(), whole: false, settles, dry_run: false }
+    }
+
+    /// Only looks.
+    #[must_use]
+    pub fn dry_run(self, dry_run: bool) -> Self {
+        Self { dry_run, ..self }
+    }
+}
+
+/// Objects that were looked at so far, for whoever watches.
+#[derive(Debug, Default)]
+pub struct Progress(AtomicU64);
+
+impl Progress {
+    #[must_use]
+    pub fn looked(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Of the rules.
+    pub version: i64,
+    pub judged: Judged,
+    /// It went on behind this key, where an earlier run had ended.
+    pub resumed_after: Option<ObjectKey>,
+    /// The rules changed so many times while it ran, and it began again.
+    pub begun_again: u32,
+    /// What could not be written, because somebody holds these rows all the time.
+    pub held: Vec<ObjectKey>,
+    /// Another run is at it, which goes on.
+    pub overtaken: bool,
+    /// Everything is judged.
+    pub complete: bool,
+}
+
+/// How a walk by one version of the rules ended.
+enum Walked {
+    ToItsEnd,
+    Stopped,
+    Overtaken,
+    RulesChanged,
+}
+
+impl Queue {
+    /// Judges all objects by the rules in force, in the order of their keys, until `stop`. What it has done stays done:
+    /// another run goes on there. When the rules change meanwhile it begins again.
+    pub async fn apply_rules(
+        &self,
+        scope: &Scope,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<Applied, QueueError> {
+        let mut begun_again = 0;
+        loop {
+            progress.0.store(0, Ordering::Relaxed);
+            let version = while_away(async || self.rules_state().await).await?.version;
+            let mut walk = Walk {
+                queue: self,
+                scope,
+                progress,
+                stop,
+                place: None,
+                skipped: Vec::new(),
+                applied: Applied { version, begun_again, ..Applied::default() },
+            };
+            let walked = walk.all().await?;
+            let mut applied = walk.applied;
+            match walked {
+                Walked::RulesChanged => begun_again += 1,
+                Walked::Stopped => return Ok(applied),
+                Walked::Overtaken => return Ok(Applied { overtaken: true, ..applied }),
+                Walked::ToItsEnd => {
+                    applied.complete = applied.held.is_empty();
+                    let settles = scope.settles && applied.complete && !scope.dry_run;
+                    if !settles || while_away(async || self.end_judgement(version).await).await? {
+                        return Ok(applied);
+                    }
+                    begun_again += 1;
+                }
+            }
+        }
+    }
+
+    /// About how many objects there are.
+    pub async fn about_how_many(&self) -> Result<u64, QueueError> {
+        let sql =
+            "-- queue::about_how_many\nSELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass($1)";
+        let query = sqlx::query_scalar(sql).bind(format!("{}.object_copies", self.schema.quoted()));
+        let objects: i64 = limited("queue::about_how_many", query.fetch_one(&self.pool)).await?;
+        Ok(objects.unsigned_abs())
+    }
+
+    /// From where to go on by this version; `None`: it is not in force any more.
+    async fn begin_judgement(&self, version: i64) -> Result<Option<Option<ObjectKey>>, QueueError> {
+        const NAME: &str = "queue::begin_judgement";
+        let sql = format!(
+            "-- {NAME}
+UPDATE {}.rules_state
+   SET applying = version, applied_through = CASE WHEN applying = version THEN applied_through END
+ WHERE version = $1
+RETURNING applied_through",
+            self.schema.quoted()
+        );
+        let place: Option<Option<String>> = unhurried(async || {
+            let query = sqlx::query_scalar(built(sql.clone())).bind(version);
+            limited(NAME, query.fetch_optional(&self.pool)).await
+        })
+        .await?;
+        let key = |key| {
+            ObjectKey::new(key).map_err(|e| QueueError::Inconsistent { statement: NAME, what: format!("a key: {e}") })
+        };
+        place.map(|place| place.map(key).transpose()).transpose()
+    }
+
+    /// All are judged by this version; whether it is still in force.
+    async fn end_judgement(&self, version: i64) -> Result<bool, QueueError> {
+        const NAME: &str = "queue::end_judgement";
+        let sql = format!(
+            "-- {NAME}
+UPDATE {}.rules_state SET applied = version, applying = NULL, applied_through = NULL, newcomers = '{{}}'
+ WHERE version = $1",
+            self.schema.quoted()
+        );
+        let ended = unhurried(async || {
+            let query = sqlx::query(built(sql.clone())).bind(version);
+            limited(NAME, query.execute(&self.pool)).await
+        });
+        Ok(ended.await?.rows_affected() == 1)
+    }
+}
+
+/// One way through all keys, by one version of the rules.
+struct Walk<'w> {
+    queue: &'w Queue,
+    scope: &'w Scope,
+    progress: &'w Progress,
+    stop: &'w CancellationToken,
+    /// Where the database says that it stands.
+    place: Option<ObjectKey>,
+    /// What was held by somebody when it was to be written.
+    skipped: Vec<ObjectKey>,
+    applied: Applied,
+}
+
+impl Walk<'_> {
+    async fn all(&mut self) -> Result<Walked, QueueError> {
+        let (version, queue) = (self.applied.version, self.queue);
+        let keeps_place = self.scope.whole && !self.scope.dry_run;
+        if keeps_place {
+            match while_away(async || queue.begin_judgement(version).await).await? {
+                Some(place) => self.place = place,
+                None => return Ok(Walked::RulesChanged),
+            }
+            self.applied.resumed_after.clone_from(&self.place);
+        }
+        let mut after = self.place.clone();
+        // The answer to a page may have been lost, after it was written.
+        let mut away = None;
+        loop {
+            if self.stop.is_cancelled() {
+                return Ok(Walked::Stopped);
+            }
+            let standing = self.place.clone();
+            let place = match () {
+                () if !keeps_place => Place::Unkept,
+                () if self.skipped.is_empty() => Place::MovedFrom(standing.as_ref()),
+                () => Place::Stays,
+            };
+            match queue.judge_page(version, Which::After(after.as_ref()), place, self.scope).await {
+                Err(error) if error.is_away() && away.get_or_insert_with(Instant::now).elapsed() < AWAY_FOR => {
+                    tokio::time::sleep(AWAY_PAUSE).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+                Ok(Page::Elsewhere) => {
+                    let state = while_away(async || queue.rules_state().await).await?;
+                    if state.version != version {
+                        return Ok(Walked::RulesChanged);
+                    }
+                    match state.applying {
+                        _ if !keeps_place => {}
+                        Some((_, place)) if place == self.place => {}
+                        Some((_, place)) if away.is_some() => (self.place, after) = (place.clone(), place),
+                        _ => return Ok(Walked::Overtaken),
+                    }
+                    // Somebody is about to write that row.
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+                Ok(Page::Done { last: None, .. }) => break,
+                Ok(Page::Done { judged, last, through, skipped }) => {
+                    after = last;
+                    self.place = through;
+                    self.skipped.extend(skipped);
+                    self.count(&judged).await;
+                }
+            }
+            away = None;
+            if self.skipped.len() > BUSY_AT_MOST {
+                self.try_again().await?;
+                if self.skipped.len() > BUSY_AT_MOST {
+                    break;
+                }
+            }
+        }
+        self.try_again().await?;
+        self.applied.held = std::mem::take(&mut self.skipped);
+        Ok(if self.stop.is_cancelled() { Walked::Stopped } else { Walked::ToItsEnd })
+    }
+
+    /// What was skipped, until it is written or nobody has let go of any of it for long.
+    async fn try_again(&mut self) -> Result<(), QueueError> {
+        let (mut since, mut pause) = (Instant::now(), BUSY_PAUSE);
+        while !self.skipped.is_empty() && since.elapsed() < BUSY_FOR {
+            if self.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return Ok(());
+            }
+            pause = (pause * 2).min(BUSY_PAUSE_AT_MOST);
+            let mut still = Vec::new();
+            for some in self.skipped.clone().chunks(super::apply::PAGE) {
+                let judge = async || {
+                    self.queue.judge_page(self.applied.version, Which::These(some), Place::Unkept, self.scope).await
+                };
+                match while_away(judge).await? {
+                    Page::Done { judged, skipped, .. } => {
+                        still.extend(skipped);
+                        // They were looked at before.
+                        self.count(&Judged { looked: 0, undecided: 0, ..judged }).await;
+                    }
+                    Page::Elsewhere => still.extend_from_slice(some),
+                }
+            }
+            if still.len() < self.skipped.len() {
+                since = Instant::now();
+            }
+            self.skipped = still;
+        }
+        Ok(())
+    }
+
+    async fn count(&mut self, judged: &Judged) {
+        self.applied.judged.add(judged);
+        self.progress.0.fetch_add(judged.looked, Ordering::Relaxed);
+        if !self.scope.dry_run && judged.changes.iter().any(|change| change.wanted > 0) {
+            // A hint, which may be lost.
+            let _ = self.queue.notify(Notice::Work).await;
+        }
+    }
+}
+
+/// Again while somebody holds what it needs: a page that is being judged, as a rule.
+async fn unhurried<T>(write: impl AsyncFn() -> Result<T, QueueError>) -> Result<T, QueueError> {
+    loop {
+        match write().await {
+            Err(error) if error.is_contended() => tokio::time::sleep(BUSY_PAUSE).await,
+            answer => return answer,
+        }
+    }
+}
