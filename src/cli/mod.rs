@@ -16,6 +16,7 @@ mod migrate;
 mod park;
 mod pause;
 mod probe;
+mod promote;
 mod replica;
 mod resume;
 mod retry;
@@ -94,6 +95,8 @@ enum Command {
     Pause(pause::Args),
     /// End a pause: the replica catches up by itself
     Resume(resume::Args),
+    /// Make a replica the primary, for all daemons, without a restart
+    Promote(promote::Args),
     /// Replicas that leave, or whose bucket was lost or has moved
     #[command(subcommand)]
     Replica(replica::Command),
@@ -164,6 +167,7 @@ impl Cli {
             Command::Events(args) => events::run(config, *args).await,
             Command::Pause(args) => pause::run(&config()?, args).await,
             Command::Resume(args) => resume::run(&config()?, args).await,
+            Command::Promote(args) => promote::run(&config()?, args).await,
             Command::Replica(command) => replica::run(&config()?, command).await,
             #[cfg(feature = "sandbox")]
             Command::Demo(args) => demo::run(args).await,
