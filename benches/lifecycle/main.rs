@@ -2,7 +2,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod l2;
 mod l5;
+#[path = "../queue/ours.rs"]
+mod ours;
 
 use std::{env, time::Instant};
 
@@ -11,7 +14,7 @@ use anyhow::bail;
 use common::{play, stores::Stores};
 
 /// By label, in the order in which they are played.
-const BARS: [&str; 1] = ["l5"];
+const BARS: [&str; 2] = ["l2", "l5"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -26,6 +29,7 @@ async fn main() -> anyhow::Result<()> {
         let stores = Stores::here().await?;
         for bar in BARS.into_iter().filter(wanted) {
             match bar {
+                "l2" => l2::play().await?,
                 "l5" => l5::play(&stores).await?,
                 other => bail!("nothing plays {other}"),
             }

@@ -27,7 +27,10 @@ pub struct Foreseen {
 impl Foreseen {
     #[must_use]
     pub fn is_nothing(&self) -> bool {
-        self.from_version >= SCHEMA_VERSION && self.columns.is_empty() && self.indexes.is_empty() && self.rules.is_none()
+        self.from_version >= SCHEMA_VERSION
+            && self.columns.is_empty()
+            && self.indexes.is_empty()
+            && self.rules.is_none()
     }
 }
 

@@ -13,8 +13,8 @@ mod walk;
 
 pub use apply::{Change, Judged};
 pub use expected::{Expected, Pace, Sizes};
+pub use force::RulesChanged;
 use force::{RULES_COLUMNS, bound};
 pub(super) use force::{all_applied, put_in_force};
-pub use force::RulesChanged;
 pub use state::{RulesState, fingerprint};
 pub use walk::{Applied, Progress, Scope};
