@@ -190,7 +190,10 @@ fn while_importing(error: ImportError, import: &Import) -> anyhow::Error {
     let altered = matches!(&error, ImportError::Queue(error) if gone(error));
     let error = anyhow::Error::new(error);
     if altered {
-        return error.context(format!("{} was altered or dropped meanwhile", import.plan().table.name));
+        return error.context(format!(
+            "{}, or a replica of the schema, was altered or dropped meanwhile",
+            import.plan().table.name
+        ));
     }
     error
 }

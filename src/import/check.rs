@@ -77,7 +77,11 @@ pub fn check(table: SourceTable, asked: &Asked, ground: &Ground<'_>) -> Result<I
     let (lock, last_attempt) =
         (lock.map(|(column, _)| column.quoted.clone()), attempt.map(|(column, kind)| (column.quoted.clone(), kind)));
     match order.filter(|_| problems.is_empty()) {
-        Some(order) => Ok(ImportPlan { table, order, columns, lock, last_attempt, unit: asked.unit, assume }),
+        Some(order) => {
+            let names = ground.rows.iter().map(|row| row.name.clone());
+            let others = names.filter(|name| columns.iter().all(|c| c.replica != *name)).collect();
+            Ok(ImportPlan { table, order, columns, others, lock, last_attempt, unit: asked.unit, assume })
+        }
         None => Err(problems),
     }
 }

@@ -147,6 +147,9 @@ async fn columns_are_told_which_replica_they_stand_for_and_others_are_wanted_eve
                        due_wasabi IS NULL, old IS NULL, due_old IS NULL), ', ' ORDER BY object_key) FROM copyhold.object_copies";
     let expected = "k1 1000000 t f t f t f, k2 2000000 t t t f t f, k3 3000000 t f t f t f";
     assert_eq!(world.value(rows).await.unwrap(), expected);
+    // In no lane do they stand before what the application registers meanwhile, which is asked for by the latest due.
+    let in_order = "SELECT bool_and(due_wasabi = created_at AND due_old = created_at AND created_at = b2) FROM copyhold.object_copies";
+    assert_eq!(world.value(in_order).await.unwrap(), "true");
 }
 
 #[tokio::test]

@@ -106,15 +106,13 @@ impl Report {
 
 fn of_replica(plan: &ImportPlan, tally: &ImportTally, replica: &ReplicaName, primary: &ReplicaName) -> OfReplica {
     let column = plan.columns.iter().find(|column| column.replica == *replica).map(|column| column.column.clone());
-    let named = column.is_some() || plan.assume.as_ref() == Some(replica);
     let of = tally.of(replica);
     OfReplica {
         replica: replica.to_string(),
         primary: primary == replica,
         column,
         recorded: of.recorded,
-        // A column that is not named in an INSERT has its default: due.
-        wanted: if named { of.wanted } else { tally.imported() },
+        wanted: of.wanted,
         not_wanted: of.not_wanted,
     }
 }

@@ -38,6 +38,8 @@ pub struct ImportPlan {
     /// The index in whose order it is read.
     pub order: KeyIndex,
     pub columns: Vec<MappedColumn>,
+    /// Replicas of the schema that no column stands for: each object is wanted there.
+    pub others: Vec<ReplicaName>,
     /// Set while the other program copies the object.
     pub lock: Option<String>,
     /// When it tried to last.

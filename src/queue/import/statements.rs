@@ -120,9 +120,11 @@ fn targets(plan: &ImportPlan) -> Vec<Target> {
             due: format!("CASE WHEN w{i} THEN created END"),
         });
     }
-    if let Some(primary) = plan.assume.as_ref().filter(|p| !plan.columns.iter().any(|c| c.replica == **p)) {
-        targets.push(Target { replica: primary.clone(), recorded: "at".into(), due: "created".into() });
-    }
+    // Due as the rest is, and not by the column's default: what the application registers meanwhile comes first in its lane.
+    targets.extend(plan.others.iter().map(|replica| {
+        let recorded = if plan.assume.as_ref() == Some(replica) { "at" } else { "NULL::bigint" };
+        Target { replica: replica.clone(), recorded: recorded.into(), due: "created".into() }
+    }));
     targets
 }
 
