@@ -64,9 +64,9 @@ fn write(schema: &str, replicas: &[ReplicaName], whence: &str, names: &str, unde
     )
 }
 
-/// The variables of both functions, and the refusal of names that no replica has. `named`: a FROM clause with the names
+/// The variables of both functions, and the refusal of names that no replica has. `given`: a FROM clause with the names
 /// that the call has given, `n(name)`.
-fn prelude(schema: &str, replicas: &[ReplicaName], named: &str, variables: &str) -> String {
+fn prelude(schema: &str, replicas: &[ReplicaName], given: &str, variables: &str) -> String {
     let names = replicas.iter().map(|r| format!("'{r}'")).collect::<Vec<_>>().join(", ");
     format!(
         "DECLARE
@@ -77,7 +77,7 @@ fn prelude(schema: &str, replicas: &[ReplicaName], named: &str, variables: &str)
     IF holder IS NULL THEN
         RAISE EXCEPTION 'no replica is the primary' USING HINT = 'Run: copyhold migrate';
     END IF;
-    SELECT string_agg(DISTINCT quote_nullable(n.name), ', ') INTO unknown FROM {named} AS n(name)
+    SELECT string_agg(DISTINCT quote_nullable(n.name), ', ') INTO unknown FROM {given} AS n(name)
      WHERE n.name IS NULL OR n.name NOT IN ({names});
     IF unknown IS NOT NULL THEN
         RAISE EXCEPTION 'unknown replica %', unknown USING ERRCODE = 'invalid_parameter_value',
