@@ -166,7 +166,7 @@ async fn a_role_without_the_rights_is_told_which() {
              GRANT USAGE ON SCHEMA copyhold TO import_rights_mover;
              GRANT INSERT, SELECT ON copyhold.object_copies TO import_rights_mover;
              GRANT SELECT, INSERT, UPDATE ON copyhold.imports TO import_rights_mover;
-             GRANT SELECT ON copyhold.replicas, copyhold.daemons TO import_rights_mover;
+             GRANT SELECT ON copyhold.replicas, copyhold.daemons, copyhold.resets TO import_rights_mover;
              GRANT USAGE ON SEQUENCE copyhold.generations TO import_rights_mover;
              ALTER TABLE public.object_copies DISABLE ROW LEVEL SECURITY;
              INSERT INTO public.object_copies VALUES ('b', 1704067200000000)",
