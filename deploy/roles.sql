@@ -27,13 +27,15 @@ GRANT EXECUTE ON FUNCTION want(text, text[]), unwant(text, text[]) TO copyhold_a
 GRANT EXECUTE ON FUNCTION append_event(jsonb) TO copyhold_app;
 
 -- The daemon, and whoever runs `copyhold retry`, `park`, `pause`, `resume`, `explain` or `status`: changes copies, never
--- adds or removes a row of the application; `copyhold forget` is the owner's. The rights on object_copies are the
+-- adds or removes a row of the application; `copyhold forget` and `copyhold import` are the owner's. The rights on object_copies are the
 -- whole table's, so that another replica needs no other grants.
 GRANT USAGE ON SCHEMA copyhold TO copyhold_daemon;
 GRANT SELECT, UPDATE ON object_copies, replicas TO copyhold_daemon;
 GRANT SELECT, INSERT, UPDATE, DELETE ON copy_failures, daemons, swept_leases, multipart_uploads, multipart_parts TO copyhold_daemon;
 GRANT SELECT, INSERT, UPDATE ON backlog TO copyhold_daemon;
 GRANT SELECT ON backlog_exact, schema_version TO copyhold_daemon;
+-- Where scans stand.
+GRANT SELECT, INSERT, UPDATE, DELETE ON scans, scan_parts TO copyhold_daemon;
 GRANT USAGE ON SEQUENCE daemon_ids TO copyhold_daemon;
 -- The rules in force, for objects that are registered over HTTP; and how far `copyhold rules apply` is.
 GRANT SELECT ON rules TO copyhold_daemon;

@@ -69,35 +69,63 @@ CREATE TABLE {schema}.scans (
     replica    text COLLATE "C" NOT NULL,
     arguments  jsonb NOT NULL,
     started_at bigint NOT NULL DEFAULT {schema}.now_utc_micro_seconds(),
+    held_by    bigint,
+    held_until bigint,
     ended_at   bigint
 );
+-- Two that begin the same at the same moment: one of them has begun it. Arguments may be longer than an index takes.
+CREATE UNIQUE INDEX scans_unfinished ON {schema}.scans (replica, md5(arguments::text)) WHERE ended_at IS NULL;
 COMMENT ON TABLE {schema}.scans IS
     'Listings of buckets whose objects are registered. One that has not ended is gone on with by the same command.';
 COMMENT ON COLUMN {schema}.scans.arguments IS
-    'What makes it the same scan: its prefixes, and whether copies are adopted.';
+    'What makes it the same scan: its prefixes, whether copies are adopted, and the bucket.';
+COMMENT ON COLUMN {schema}.scans.held_by IS
+    'A number that the process has drawn which is at it. Nothing depends on it but what is told to a second one.';
+COMMENT ON COLUMN {schema}.scans.held_until IS
+    'µs until which that process is taken for alive; NULL: it has left.';
 COMMENT ON COLUMN {schema}.scans.ended_at IS
     'µs since the epoch at which the last of its parts was done; NULL: it can be gone on with.';
 
 CREATE TABLE {schema}.scan_parts (
-    scan       bigint NOT NULL REFERENCES {schema}.scans ON DELETE CASCADE,
-    part       integer NOT NULL,
-    after_key  text COLLATE "C",
-    until_key  text COLLATE "C",
-    reached    text COLLATE "C",
-    done       boolean NOT NULL DEFAULT false,
-    listed     bigint NOT NULL DEFAULT 0,
-    registered bigint NOT NULL DEFAULT 0,
-    adopted    bigint NOT NULL DEFAULT 0,
+    scan             bigint NOT NULL REFERENCES {schema}.scans ON DELETE CASCADE,
+    part             integer NOT NULL,
+    prefix           text COLLATE "C" NOT NULL,
+    after_key        text COLLATE "C",
+    through_key      text COLLATE "C",
+    reached          text COLLATE "C",
+    done             boolean NOT NULL DEFAULT false,
+    listed           bigint NOT NULL DEFAULT 0,
+    registered       bigint NOT NULL DEFAULT 0,
+    registered_bytes bigint NOT NULL DEFAULT 0,
+    due              bigint NOT NULL DEFAULT 0,
+    adopted          bigint NOT NULL DEFAULT 0,
+    unusable         bigint NOT NULL DEFAULT 0,
+    unusable_example text,
     PRIMARY KEY (scan, part)
+) WITH (
+    -- Every page updates one of a few rows: the new versions find room beside the old ones.
+    fillfactor = 20
 );
 COMMENT ON TABLE {schema}.scan_parts IS
     'The pieces of the order of keys that a scan lists at the same time. Together they leave nothing of its prefixes out.';
+COMMENT ON COLUMN {schema}.scan_parts.prefix IS
+    'It has keys that begin with this, byte for byte.';
 COMMENT ON COLUMN {schema}.scan_parts.after_key IS
-    'It has the keys behind this one; NULL: from the first on.';
-COMMENT ON COLUMN {schema}.scan_parts.until_key IS
-    'It ends before this key; NULL: with the last.';
+    'Of these, it has the keys behind this one, which need not be there; NULL: from the first on.';
+COMMENT ON COLUMN {schema}.scan_parts.through_key IS
+    'It ends with this key, which need not be there; NULL: with the last of its prefix.';
 COMMENT ON COLUMN {schema}.scan_parts.reached IS
     'All keys of it up to and with this one are registered; NULL: none yet.';
+COMMENT ON COLUMN {schema}.scan_parts.listed IS
+    'Keys that were listed up to there, the unusable ones included.';
+COMMENT ON COLUMN {schema}.scan_parts.registered IS
+    'Of these, those that were not registered before.';
+COMMENT ON COLUMN {schema}.scan_parts.due IS
+    'Copies of these that are wanted and were missing then.';
+COMMENT ON COLUMN {schema}.scan_parts.adopted IS
+    'Copies at other replicas that were recorded, because a listing there showed the same size and checksum.';
+COMMENT ON COLUMN {schema}.scan_parts.unusable IS
+    'Keys that cannot be registered: too long, with a NUL byte, or no UTF-8.';
 
 -- Replicas that leave, or lost their bucket -----------------------------------------------------------------------------
 
@@ -125,19 +153,39 @@ COMMENT ON COLUMN {schema}.resets.reached IS
 -- Imports ---------------------------------------------------------------------------------------------------------------
 
 CREATE TABLE {schema}.imports (
-    source     text PRIMARY KEY,
-    arguments  jsonb NOT NULL,
-    reached    text,
-    read       bigint NOT NULL DEFAULT 0,
-    imported   bigint NOT NULL DEFAULT 0,
-    started_at bigint NOT NULL DEFAULT {schema}.now_utc_micro_seconds(),
-    ended_at   bigint
+    source      text COLLATE "C" PRIMARY KEY,
+    table_is    jsonb NOT NULL,
+    arguments   jsonb NOT NULL,
+    reached     text COLLATE "C",
+    tally       jsonb NOT NULL DEFAULT '{}',
+    examples    jsonb NOT NULL DEFAULT '{}',
+    started_at  bigint NOT NULL DEFAULT {schema}.now_utc_micro_seconds(),
+    ended_at    bigint,
+    held_by     bigint,
+    holder      text,
+    alive_until bigint
 );
 COMMENT ON TABLE {schema}.imports IS
     'Tables of other programs whose objects were, or are being, taken over.';
 COMMENT ON COLUMN {schema}.imports.source IS
     'The table, with its schema, quoted as needed.';
+COMMENT ON COLUMN {schema}.imports.table_is IS
+    'Which table of that name it is, and in which order it is read: a place in another one means nothing.';
+COMMENT ON COLUMN {schema}.imports.arguments IS
+    'What its columns were said to mean.';
 COMMENT ON COLUMN {schema}.imports.reached IS
     'Up to and with this key, in that table''s own order, all is taken over; NULL: nothing yet.';
+COMMENT ON COLUMN {schema}.imports.tally IS
+    'What was counted up to there.';
+COMMENT ON COLUMN {schema}.imports.examples IS
+    'For what was counted as odd, the first key of which it is so.';
+COMMENT ON COLUMN {schema}.imports.ended_at IS
+    'µs since the epoch at which the last row was taken over; NULL: it can be gone on with.';
+COMMENT ON COLUMN {schema}.imports.held_by IS
+    'The fence: a random number of the run that is, or was last, at work.';
+COMMENT ON COLUMN {schema}.imports.holder IS
+    'Its machine and process, for people.';
+COMMENT ON COLUMN {schema}.imports.alive_until IS
+    'µs; moved on while it is at work. Past it, it is taken for dead; NULL: none is at work.';
 
 UPDATE {schema}.schema_version SET version = 5;

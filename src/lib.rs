@@ -3,7 +3,7 @@
 //!
 //! Modules in reading order; each may use those below it, none those above:
 //!
-//! `cli → {daemon, audit} → {http, worker, sweeper, listener} → {queue, copy, store, events} → domain`
+//! `cli → {daemon, audit, scan, import} → {http, worker, sweeper, listener} → {queue, copy, store, events} → domain`
 //!
 //! `copy` uses `store`, `events` uses `queue`. `copy` does not know `queue`, `queue` does not know `store`.
 
@@ -17,12 +17,14 @@ pub mod ears;
 pub mod events;
 pub mod herd;
 pub mod http;
+pub mod import;
 pub mod lifecycle;
 pub mod listener;
 pub mod metrics;
 pub mod queue;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+pub mod scan;
 pub mod store;
 pub mod sweeper;
 pub mod timer;

@@ -1,8 +1,9 @@
-//! L1 to L5: objects come in, replicas come and go. `ARGS='l1'` plays one of them.
+//! L1 to L5: objects come in, replicas come and go. `ARGS='l5'` plays one of them.
 
 #[path = "../common/mod.rs"]
 mod common;
 mod l1;
+mod l5;
 
 use std::{env, time::Instant};
 
@@ -11,7 +12,7 @@ use anyhow::bail;
 use common::{play, stores::Stores};
 
 /// By label, in the order in which they are played.
-const BARS: [&str; 1] = ["l1"];
+const BARS: [&str; 2] = ["l1", "l5"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -27,6 +28,7 @@ async fn main() -> anyhow::Result<()> {
         for bar in BARS.into_iter().filter(wanted) {
             match bar {
                 "l1" => l1::play(&stores).await?,
+                "l5" => l5::play(&stores).await?,
                 other => bail!("nothing plays {other}"),
             }
         }

@@ -1,5 +1,6 @@
 //! The commands, one a file. Only here do errors become text for people and results become exit codes.
 
+mod bar;
 mod check;
 mod counter;
 #[cfg(feature = "sandbox")]
@@ -9,6 +10,7 @@ mod events;
 mod explain;
 mod forget;
 mod given;
+mod import;
 mod logging;
 mod migrate;
 mod park;
@@ -20,6 +22,7 @@ mod rules;
 mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+mod scan;
 mod show;
 mod status;
 mod turned;
@@ -52,7 +55,7 @@ struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 it failed, or (check, explain --plan) something does not work, or (explain, retry, park, forget) a \
+Exit codes: 0 done; 1 it failed, or (check, explain --plan) something does not work, or (explain, retry, park, forget, import) a \
 key is not registered or is left out; 2 the command line or the configuration is wrong. `verify` has its own, and `events --exec` that of its command.
 Settings can be overridden by environment variables: COPYHOLD_WORKERS__COUNT=16 sets count in [workers].";
 
@@ -68,6 +71,10 @@ enum Command {
     Check(check::Args),
     /// Register objects that are at the primary, or register them again
     Enqueue(enqueue::Args),
+    /// List a bucket and register what is in it; goes on where it was ended
+    Scan(scan::Args),
+    /// Take over the objects of another program's table in the same database
+    Import(import::Args),
     /// Show copies, backlog, failures and daemons
     Status(status::Args),
     /// Tell all that is known of one object: where its copies are, and why the others are not
@@ -138,6 +145,8 @@ impl Cli {
             Command::Rules(args) => rules::run(&config()?, args).await,
             Command::Check(args) => check::run(config()?, args).await,
             Command::Enqueue(args) => enqueue::run(&config()?, args).await,
+            Command::Scan(args) => scan::run(&config()?, args).await,
+            Command::Import(args) => import::run(&config()?, args).await,
             Command::Status(args) => status::run(&config()?, args).await,
             Command::Explain(args) => explain::run(&config()?, args).await,
             Command::Verify(args) => Ok(verify::run(&config()?, args).await.unwrap_or_else(|error| {

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Verdict, show};
-use crate::sandbox::s3::{BucketOptions, S3Server, ServerOptions, Synthetic};
+use crate::sandbox::s3::{BucketOptions, Generated, S3Server, ServerOptions, Synthetic};
 
 /// Larger synthetic objects are as if uploaded in parts of this size.
 const PART_BYTES: u64 = 16 << 20;
@@ -28,6 +28,30 @@ pub(super) struct Args {
     /// Synthetic objects `object-1` to `object-COUNT`, each of the seed of its number, as BUCKET:COUNT:SIZE
     #[arg(long, value_name = "OBJECTS")]
     numbered: Option<Numbered>,
+    /// A listing of so many objects in folders of so many, as BUCKET:COUNT:PER-FOLDER; they cannot be read
+    #[arg(long, value_name = "LISTING")]
+    generated: Vec<Listing>,
+}
+
+/// A bucket whose listing is generated.
+#[derive(Debug, Clone)]
+struct Listing {
+    bucket: String,
+    listing: Generated,
+}
+
+impl FromStr for Listing {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let understood = || {
+            let (rest, per_folder) = text.rsplit_once(':')?;
+            let (bucket, objects) = rest.rsplit_once(':')?;
+            let listing = Generated { objects: objects.parse().ok()?, per_folder: per_folder.parse().ok()? };
+            Some(Self { bucket: bucket.to_owned(), listing })
+        };
+        understood().ok_or("write it like b2:1000000:1000, with the bucket, how many and how many in a folder")
+    }
 }
 
 /// Synthetic objects that are numbered.
@@ -92,6 +116,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Verdict> {
     for bucket in &args.buckets {
         let options = if args.digest_only { BucketOptions::digest_only() } else { BucketOptions::default() };
         server.create_bucket(bucket, options);
+    }
+    for Listing { bucket, listing } in args.generated {
+        server.create_bucket(&bucket, BucketOptions::generated(listing));
     }
     let numbered = args.numbered.into_iter().flat_map(Numbered::objects);
     make(&server, args.synthetic.into_iter().chain(numbered)).await?;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Verdict, given, queue, show};
+use super::{Verdict, bar::Bar, given, queue, show};
 use crate::{
     audit::{Audit, Objects, Subject},
     config::Config,
@@ -16,7 +16,6 @@ use crate::{
     queue::{Pin, Range, Sample},
     store::Store,
 };
-use bar::Bar;
 use report::{LeftOut, Report};
 use share::Share;
 
@@ -105,14 +104,14 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     // Listened to before anything is looked at.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = CancellationToken::new();
-    let bar = Bar::new(total);
+    let bar = Bar::new(total, "objects");
     let begun = std::time::Instant::now();
     let ended = {
         let mut running = std::pin::pin!(audit.run(objects, &stop));
         loop {
             tokio::select! {
                 ended = &mut running => break ended,
-                () = bar.due() => bar.show(&audit),
+                () = bar.due() => bar.show(audit.objects(), bar::message(&audit)),
                 _ = terminate.recv() => stop.cancel(),
                 _ = interrupt.recv() => stop.cancel(),
             }

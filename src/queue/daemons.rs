@@ -71,6 +71,16 @@ impl Queue {
         Ok(daemon)
     }
 
+    /// Whether any daemon is at work.
+    pub async fn daemon_is_alive(&self) -> Result<bool, QueueError> {
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- queue::daemon_is_alive
+SELECT EXISTS (SELECT FROM {schema}.daemons WHERE alive_until > {schema}.now_utc_micro_seconds())"
+        ));
+        limited("queue::daemon_is_alive", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
+    }
+
     /// Says that this daemon lives, and clears away those that have not said so for ten lease times.
     /// One that was itself cleared away, after a long sleep of its machine, is back on the list.
     pub async fn stay(&self, daemon: &Daemon) -> Result<(), QueueError> {

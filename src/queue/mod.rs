@@ -23,8 +23,10 @@ mod explain;
 mod foresee;
 mod forget;
 mod functions;
+mod import;
 mod inbox;
 mod lanes;
+mod listed;
 mod log;
 mod migrate;
 mod notice;
@@ -39,6 +41,7 @@ mod renew;
 mod replicas;
 mod retention;
 mod retry;
+mod scan;
 mod rules;
 mod seek;
 mod sleep;
@@ -67,6 +70,10 @@ pub use explain::{Abandoned, CopyStory, FailureStory, Holder, State, Story};
 pub use foresee::{Foreseen, foresee};
 pub use forget::Forgotten;
 pub use functions::SETTINGS as FUNCTION_SETTINGS;
+pub use import::{
+    Bound, Compares, HELD_FOR as IMPORT_HELD_FOR, ImportPlan, ImportRow, ImportTally, KeyIndex, MappedColumn,
+    MayImport, Odd, OfReplica, Sampled, SourceColumn, SourceTable, TableKind, TimeKind, TimesSeen, Unit,
+};
 pub use inbox::Moved;
 pub use lanes::{Derived, lane_index};
 pub use log::{LOG_PAGE, LogHead, LogMark, LogPart, LogStatus, LoggedEvent};
@@ -83,6 +90,11 @@ pub use retry::Which;
 pub use rules::{
     Applied, Change, Expected, Judged, Pace, Progress, RulesChanged, RulesState, Scope, Sizes, fingerprint,
 };
+pub use scan::{
+    KeyRange, ListedKey, ListedKeys, PageAnswer, ScanArguments, ScanCounts, ScanHolder, ScanId, ScanPage, ScanPart,
+    UnfinishedScan,
+};
+pub use rules::{Applied, Change, Expected, Judged, Pace, Progress, RulesChanged, RulesState, Scope, Sizes, fingerprint};
 pub use seek::Sought;
 pub use sleep::SleepsFor;
 pub use status::{BreakerStatus, DaemonStatus, FailingCopy, ReplicaStatus, Status};

@@ -42,6 +42,19 @@ impl ETag {
         bare.len() == 32 && bare.bytes().all(|b| b.is_ascii_hexdigit())
     }
 
+    /// It has the look of S3's formula for an upload in parts: 32 hexadecimal digits and how many parts there were.
+    #[must_use]
+    pub fn looks_like_parts(&self) -> bool {
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        self.bare().rsplit_once('-').is_some_and(|(md5, parts)| Self(md5.to_owned()).looks_like_md5() && digits(parts))
+    }
+
+    /// Two stores answered with the same, whatever their quotes and case.
+    #[must_use]
+    pub fn equals(&self, other: &Self) -> bool {
+        self.bare().eq_ignore_ascii_case(other.bare())
+    }
+
     /// The store answered with S3's formula for an upload of these parts:
     /// the MD5 of the parts' MD5s, and how many there were.
     #[must_use]
@@ -106,6 +119,10 @@ mod tests {
         assert!(ETag::new("\"d41d8cd98f00b204e9800998ecf8427e\"").looks_like_md5());
         assert!(!ETag::new("\"d41d8cd98f00b204e9800998ecf8427e-1\"").looks_like_md5());
         assert!(!ETag::new("\"\"").looks_like_md5());
+        assert!(ETag::new("\"d41d8cd98f00b204e9800998ecf8427e-12\"").looks_like_parts());
+        for other in ["d41d8cd98f00b204e9800998ecf8427e", "d41d8cd98f00b204e9800998ecf8427e-", "x-1", "-1"] {
+            assert!(!ETag::new(other).looks_like_parts(), "{other}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use aws_sdk_s3::types::EncodingType;
 
-use super::{Operation, Store, StoreError, UploadId, access::decode, progress::Progress};
+use super::{Operation, Store, StoreError, UploadId, progress::Progress, spelling::Spelling};
 
 /// Pages at most, of 1,000 uploads each: stores list by key, and whoever asks for one key finds it on the first.
 const PAGES: usize = 10;
@@ -31,8 +31,8 @@ impl Store {
                 .set_upload_id_marker(id_marker.clone())
                 .encoding_type(EncodingType::Url);
             let answer = self.call(Operation::ListMultipartUploads, &Progress::default(), call.send()).await?;
-            let encoded = answer.encoding_type == Some(EncodingType::Url);
-            let plain = |key: String| if encoded { decode(&key) } else { key };
+            let spelling = Spelling::of(answer.encoding_type.as_ref());
+            let plain = |key: String| spelling.text(key);
             all.extend(answer.uploads.unwrap_or_default().into_iter().filter_map(|upload| {
                 let initiated = upload.initiated.and_then(|at| i64::try_from(at.as_nanos() / 1000).ok());
                 Some(ListedUpload { key: plain(upload.key?), id: UploadId::new(upload.upload_id?), initiated })

@@ -26,6 +26,7 @@ mod events_http;
 mod gap_detector;
 mod health;
 mod http;
+mod import;
 mod inbox;
 mod journal;
 mod leases;

@@ -13,7 +13,7 @@ use copyhold::{
 
 /// A cluster of its own, because it is to be stopped; durable, because what was committed must still be there.
 /// Its leases outlast the outage, however slow the machine is.
-async fn with_own_cluster() -> (Cluster, World) {
+pub async fn with_own_cluster() -> (Cluster, World) {
     let cluster = Cluster::start(Options::default()).await.unwrap();
     cluster.create_database("app", None).await.unwrap();
     let world = World::at(cluster.url("app"), "[lease]\ntimeout = \"1m\"\n").await;

@@ -233,6 +233,7 @@ async fn an_object_that_somebody_holds_is_waited_for_and_nothing_else_is() {
 async fn a_run_that_was_killed_is_gone_on_with_where_it_ended() {
     let world = world(ONLY_B2).await;
     fill(&world, 9000).await;
+    world.execute("UPDATE copyhold.rules_state SET applied = 0").await;
     let mut application = sqlx::PgConnection::connect(&world.database_url()).await.unwrap();
     let mut transaction = application.begin().await.unwrap();
     let hold = "SELECT FROM copyhold.object_copies WHERE object_key = 'p/08000' FOR UPDATE";

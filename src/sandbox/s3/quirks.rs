@@ -8,6 +8,7 @@ use s3s::s3_error;
 
 use super::bucket::Part;
 use super::declared::custom;
+use super::generated::Generated;
 
 /// What becomes of the bytes that are uploaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,6 +45,16 @@ pub enum Quirk {
     RefusesUntidyKeys,
     /// Listings, of objects, versions and uploads, show everything whatever prefix is asked for.
     IgnoresPrefixes,
+    /// A listing begins at the beginning, whatever key it is to begin behind; its own tokens are heeded.
+    IgnoresStartAfter,
+    /// A listing gives its first page again, whatever token it is asked with.
+    IgnoresTokens,
+    /// Listings spell keys as they are, and say nothing of it.
+    ListsPlain,
+    /// Listings go folder by folder, as in a file system: what is in `a/` comes before `a-`.
+    ListsByFolder,
+    /// What a listing hides takes up room on its pages, which may be empty then and not the last; only with versions.
+    HiddenTakesRoom,
 }
 
 /// How a bucket differs from the usual one.
@@ -61,6 +72,8 @@ pub struct BucketOptions {
     /// Nothing that was written can be deleted for so many days; only with versions.
     pub retention_days: Option<i32>,
     pub quirks: BTreeSet<Quirk>,
+    /// Its listing, and nothing else of it, has these objects, and no others.
+    pub generated: Option<Generated>,
 }
 
 impl BucketOptions {
@@ -80,6 +93,12 @@ impl BucketOptions {
     #[must_use]
     pub fn locked(days: i32) -> Self {
         Self { retention_days: Some(days), ..Self::versioned() }
+    }
+
+    /// A bucket with a listing of any length that takes no memory.
+    #[must_use]
+    pub fn generated(listing: Generated) -> Self {
+        Self { generated: Some(listing), ..Self::default() }
     }
 
     #[must_use]
@@ -154,6 +173,7 @@ impl Default for BucketOptions {
             versioned: false,
             retention_days: None,
             quirks: BTreeSet::new(),
+            generated: None,
         }
     }
 }

@@ -11,8 +11,8 @@ use crate::{
     domain::ObjectKey,
     store::{
         ETag, Md5, Metadata, Operation, Reason, UploadId,
-        access::decode,
         progress::{Progress, lent},
+        spelling::Spelling,
     },
 };
 
@@ -218,8 +218,8 @@ impl Probe<'_> {
             .set_start_after(after.map(str::to_owned))
             .encoding_type(EncodingType::Url);
         let answer = self.store.call(Operation::ListObjects, &Progress::default(), call.send()).await?;
-        let encoded = answer.encoding_type == Some(EncodingType::Url);
+        let spelling = Spelling::of(answer.encoding_type.as_ref());
         let keys = answer.contents.unwrap_or_default().into_iter().filter_map(|object| object.key);
-        Ok(keys.map(|key| if encoded { decode(&key) } else { key }).collect())
+        Ok(keys.map(|key| spelling.text(key)).collect())
     }
 }

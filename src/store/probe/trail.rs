@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{FOLDER, Known, Probe, Store, StoreError};
 use crate::{
     domain::ObjectKey,
-    store::{Operation, Reason, UploadId, access::decode, progress::Progress},
+    store::{Operation, Reason, UploadId, progress::Progress, spelling::Spelling},
 };
 
 /// Pages of a listing of what we wrote at most: it is far less than one.
@@ -204,12 +204,11 @@ impl Probe<'_> {
                 .set_version_id_marker(version_marker)
                 .encoding_type(EncodingType::Url);
             let answer = self.store.call(Operation::ListObjectVersions, &Progress::default(), call.send()).await?;
-            let encoded = answer.encoding_type == Some(EncodingType::Url);
+            let spelling = Spelling::of(answer.encoding_type.as_ref());
             let versions = answer.versions.unwrap_or_default().into_iter().map(|v| (v.key, v.version_id));
             let markers = answer.delete_markers.unwrap_or_default().into_iter().map(|m| (m.key, m.version_id));
             let ours = versions.chain(markers).filter_map(|(key, id)| {
-                let key = key.map(|key| if encoded { decode(&key) } else { key })?;
-                let key = ObjectKey::new(key).ok().filter(|key| self.is_ours(key))?;
+                let key = ObjectKey::new(spelling.text(key?)).ok().filter(|key| self.is_ours(key))?;
                 Some(Version { key, id })
             });
             all.extend(ours);

@@ -9,7 +9,7 @@ mod presets;
 use bytesize::ByteSize;
 use serde::Serialize;
 
-use super::Metadata;
+use super::{ETag, Metadata};
 use crate::{
     config::{self, Provider},
     domain::ObjectKey,
@@ -188,6 +188,14 @@ impl Profile {
     pub fn proves_by_hash(&self, in_parts: bool) -> bool {
         let etag = if in_parts { self.etags.of_parts_is_md5s } else { self.etags.of_put_is_md5 };
         self.hashes.checks_md5 && etag != Known::Yes
+    }
+
+    /// The store is known to form this ETag from the content alone, by S3's formula: where two such stores answer the
+    /// same, they have the same bytes.
+    #[must_use]
+    pub fn etag_speaks_of_content(&self, etag: &ETag) -> bool {
+        (etag.looks_like_md5() && self.etags.of_put_is_md5 == Known::Yes)
+            || (etag.looks_like_parts() && self.etags.of_parts_is_md5s == Known::Yes)
     }
 
     /// Whether objects of this storage class cannot simply be read.

@@ -1,6 +1,5 @@
 //! Listings of objects: one way of walking a bucket, worn as version 1 and 2.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -12,7 +11,9 @@ use s3s::dto::{
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
+use super::super::bucket::Bucket;
 use super::super::object::Object;
+use super::super::quirks::Quirk;
 use super::etag::strong;
 use super::{Shared, page_size, signed};
 
@@ -25,11 +26,16 @@ pub(super) async fn v2(
     let most = page_size(input.max_keys)?;
     let prefix = bucket.options.heeded(input.prefix);
     let after = match &input.continuation_token {
-        Some(token) => After::of_token(token)?,
-        None => After::Key(input.start_after.clone().unwrap_or_default()),
+        Some(token) if !bucket.options.has(Quirk::IgnoresTokens) => After::of_token(token)?,
+        _ if bucket.options.has(Quirk::IgnoresStartAfter) => After::Key(String::new()),
+        _ => After::Key(input.start_after.clone().unwrap_or_default()),
     };
-    let page = page(&bucket.lock().objects, &prefix, input.delimiter.as_deref(), &after, most);
-    let spell = Spelling::of(input.encoding_type.as_ref());
+    let mut page = page_of(&bucket, &prefix, input.delimiter.as_deref(), &after, most);
+    if bucket.options.has(Quirk::ListsByFolder) {
+        page.entries.sort_by_cached_key(|(key, _)| key.split('/').map(str::to_owned).collect::<Vec<_>>());
+    }
+    let encoding = input.encoding_type.filter(|_| !bucket.options.has(Quirk::ListsPlain));
+    let spell = Spelling::of(encoding.as_ref());
     Ok(S3Response::new(ListObjectsV2Output {
         key_count: Some(count(page.entries.len() + page.prefixes.len())),
         is_truncated: Some(page.next.is_some()),
@@ -41,7 +47,7 @@ pub(super) async fn v2(
         delimiter: input.delimiter.map(|d| spell.out(&d)),
         start_after: input.start_after.map(|key| spell.out(&key)),
         max_keys: Some(count(most)),
-        encoding_type: input.encoding_type,
+        encoding_type: encoding,
         continuation_token: input.continuation_token,
         ..ListObjectsV2Output::default()
     }))
@@ -58,7 +64,7 @@ pub(super) async fn v1(shared: &Shared, req: S3Request<ListObjectsInput>) -> S3R
         Some(delimiter) if !delimiter.is_empty() && marker.ends_with(delimiter) => After::Prefix(marker.clone()),
         _ => After::Key(marker.clone()),
     };
-    let page = page(&bucket.lock().objects, &prefix, input.delimiter.as_deref(), &after, most);
+    let page = page_of(&bucket, &prefix, input.delimiter.as_deref(), &after, most);
     let spell = Spelling::of(input.encoding_type.as_ref());
     Ok(S3Response::new(ListObjectsOutput {
         is_truncated: Some(page.next.is_some()),
@@ -128,8 +134,30 @@ struct Page {
     next: Option<After>,
 }
 
-fn page(
-    objects: &BTreeMap<String, Arc<Object>>,
+/// A page of what the bucket has, or of what its listing was told to have.
+fn page_of(bucket: &Bucket, prefix: &str, delimiter: Option<&str>, after: &After, most: usize) -> Page {
+    if let Some(generated) = bucket.options.generated {
+        let seek = |from| generated.range(&from).map(|(key, object)| (key, Some(object)));
+        return page(seek, prefix, delimiter, after, most);
+    }
+    let state = bucket.lock();
+    if bucket.options.has(Quirk::HiddenTakesRoom) {
+        let seek = |from| {
+            let range = state.versions.range((from, Bound::Unbounded));
+            range.map(|(key, versions)| (key.clone(), versions.last().and_then(|newest| newest.object.clone())))
+        };
+        return page(seek, prefix, delimiter, after, most);
+    }
+    let seek = |from| {
+        let range = state.objects.range((from, Bound::Unbounded));
+        range.map(|(key, object)| (key.clone(), Some(Arc::clone(object))))
+    };
+    page(seek, prefix, delimiter, after, most)
+}
+
+/// `seek`: entries from there on, in the order of their keys; without an object those that are hidden and take up room.
+fn page<I: Iterator<Item = (String, Option<Arc<Object>>)>>(
+    seek: impl Fn(Bound<String>) -> I,
     prefix: &str,
     delimiter: Option<&str>,
     after: &After,
@@ -137,7 +165,7 @@ fn page(
 ) -> Page {
     let delimiter = delimiter.filter(|d| !d.is_empty());
     let mut page = Page { entries: Vec::new(), prefixes: Vec::new(), next: None };
-    let mut last: Option<After> = None;
+    let (mut last, mut hidden): (Option<After>, usize) = (None, 0);
     if most == 0 {
         return page;
     }
@@ -149,7 +177,7 @@ fn page(
         After::Key(_) => None,
     };
     'seek: loop {
-        for (key, object) in objects.range((from.clone(), Bound::Unbounded)) {
+        for (key, object) in seek(from.clone()) {
             if !key.starts_with(prefix) {
                 break 'seek;
             }
@@ -158,9 +186,14 @@ fn page(
             }
             let common =
                 delimiter.and_then(|d| key[prefix.len()..].find(d).map(|at| &key[..prefix.len() + at + d.len()]));
-            if page.entries.len() + page.prefixes.len() == most {
+            if page.entries.len() + page.prefixes.len() + hidden == most {
                 page.next = last;
                 break 'seek;
+            }
+            if object.is_none() {
+                hidden += 1;
+                last = Some(After::Key(key));
+                continue;
             }
             if let Some(common) = common {
                 page.prefixes.push(common.to_owned());
@@ -170,8 +203,8 @@ fn page(
                 from = Bound::Excluded(format!("{common}{}", char::MAX));
                 continue 'seek;
             }
-            page.entries.push((key.clone(), Arc::clone(object)));
             last = Some(After::Key(key.clone()));
+            page.entries.extend(object.map(|object| (key, object)));
         }
         break;
     }

@@ -1,0 +1,209 @@
+mod report;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::ValueEnum;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Verdict, bar::Bar, queue, show};
+use crate::{
+    config::{Config, did_you_mean},
+    domain::ReplicaName,
+    import::{Asked, Ground, Import, ImportEnded, ImportError, check, look_at_times},
+    queue::{ImportPlan, MayImport, Queue, QueueError, ReplicaRow, Unit},
+};
+use report::Report;
+
+/// How often it looks for something new to say.
+const EVERY: Duration = Duration::from_millis(200);
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The table has a column object_key and, for each replica, a time since which the copy is there (bigint or timestamptz; NULL: it is \
+not); a column want_NAME, if there is one, says whether it is wanted. Such a time is taken over as it is: that the copy was verified \
+is the other program's statement, not a proof of ours (`copyhold verify` looks). What is not recorded and wanted is due at once. \
+Objects that are registered stay as they are.
+
+It needs a role that may insert objects, as a rule the schema's owner, and an index that begins with object_key. Nothing of the table \
+is written or kept locked; daemons and applications may run. Ctrl-C ends it after a batch; the same command goes on from there, \
+also after a crash, and looks for what is new if all was done.
+
+Exit codes: 0 all of it is registered; 1 it failed or ended early, or some rows were left out, which it tells.")]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
+pub(super) struct Args {
+    /// The other program's table, with its schema if that is not in the search path
+    #[arg(long, value_name = "TABLE")]
+    table: String,
+    /// Which column stands for which replica [default: each is called like its replica]
+    #[arg(long, value_name = "COLUMN=REPLICA,…", value_delimiter = ',', value_parser = pair)]
+    map: Option<Vec<(String, String)>>,
+    /// The primary has every object of the table, whatever the table says
+    #[arg(long)]
+    assume_primary: bool,
+    /// What its whole numbers count since 1970
+    #[arg(long, value_enum, default_value_t = Counts::Us)]
+    unit: Counts,
+    /// Rows of one statement, about
+    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    batch: u32,
+    /// Begin with the first row, whatever an earlier run has done
+    #[arg(long)]
+    anew: bool,
+    /// Count, and register nothing
+    #[arg(long, conflicts_with = "anew")]
+    dry_run: bool,
+    /// Print one JSON document instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Counts {
+    /// Seconds
+    S,
+    /// Milliseconds
+    Ms,
+    /// Microseconds
+    Us,
+}
+
+impl From<Counts> for Unit {
+    fn from(counts: Counts) -> Self {
+        match counts {
+            Counts::S => Self::Seconds,
+            Counts::Ms => Self::Millis,
+            Counts::Us => Self::Micros,
+        }
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.rsplit_once('=') {
+        Some((column, replica)) if !column.is_empty() && !replica.is_empty() => Ok((column.into(), replica.into())),
+        _ => Err("a column of the table, =, and the name of a replica".into()),
+    }
+}
+
+pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
+    let (queue, pools) = queue(config)?;
+    let rows = queue.replica_rows().await?;
+    let Some(primary) = rows.iter().find(|row| row.primary).map(|row| row.name.clone()) else {
+        bail!("the database knows no primary; run `copyhold migrate`");
+    };
+    let plan = plan(config, &queue, &args, &rows, &primary).await?;
+    let holder = format!("{}, process {}", rustix::system::uname().nodename().to_string_lossy(), std::process::id());
+    let total = plan.table.rows;
+    let import = Import::new(queue.clone(), plan, args.batch, holder);
+    // Listened to before anything is written.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let bar = Bar::new(total, "rows");
+    let begun = Instant::now();
+    let ended = {
+        let work = async { if args.dry_run { import.count(&stop).await } else { import.run(args.anew, &stop).await } };
+        let mut running = std::pin::pin!(work);
+        let mut said = None;
+        loop {
+            tokio::select! {
+                ended = &mut running => break ended,
+                () = tokio::time::sleep(EVERY) => show_progress(&bar, &import, &mut said),
+                _ = terminate.recv() => stop.cancel(),
+                _ = interrupt.recv() => stop.cancel(),
+            }
+        }
+    };
+    bar.clear();
+    let ended = ended.map_err(|error| while_importing(error, &import))?;
+    let alive = queue.daemon_is_alive().await?;
+    pools.close().await;
+    let took = begun.elapsed();
+    let report = Report::new(import.plan(), &ended, config, &rows, &primary, alive).took(took).dry_run(args.dry_run);
+    if args.json {
+        show::line(&serde_json::to_string_pretty(&report)?)?;
+    } else {
+        show::line(&report.text())?;
+    }
+    Ok(if verdict(&ended) { Verdict::Good } else { Verdict::Bad })
+}
+
+fn verdict(ended: &ImportEnded) -> bool {
+    ended.complete && ended.tally.left_out() == 0
+}
+
+/// What is to be done, or all that is in the way.
+async fn plan(
+    config: &Config,
+    queue: &Queue,
+    args: &Args,
+    rows: &[ReplicaRow],
+    primary: &ReplicaName,
+) -> anyhow::Result<ImportPlan> {
+    let Some(table) = queue.source_table(&args.table).await? else {
+        bail!("{}", no_such_table(&args.table, &queue.tables_with_keys().await?));
+    };
+    let may: Option<MayImport> = if args.dry_run { None } else { Some(queue.may_import().await?) };
+    let names: Vec<_> = config.replicas.iter().map(|r| r.name.clone()).collect();
+    let schema = config.database.schema.as_str();
+    let ground = Ground { schema, replicas: &names, rows, primary, may: may.as_ref() };
+    let asked = Asked { map: args.map.clone(), unit: args.unit.into(), assume_primary: args.assume_primary };
+    let plan = check(table, &asked, &ground).map_err(|problems| cannot(&args.table, &problems))?;
+    let sampled = queue.import_sample(&plan).await.context("the first look at the table")?;
+    let problems = look_at_times(&plan, &sampled, primary);
+    if problems.is_empty() { Ok(plan) } else { Err(cannot(&args.table, &problems)) }
+}
+
+fn no_such_table(name: &str, others: &[String]) -> String {
+    let bare = |full: &str| full.rsplit_once('.').map_or(full.to_owned(), |(_, bare)| bare.to_owned());
+    let bares: Vec<_> = others.iter().map(|full| bare(full)).collect();
+    let meant = did_you_mean(name, others.iter().map(String::as_str)).map(str::to_owned).or_else(|| {
+        let found = did_you_mean(&bare(name), bares.iter().map(String::as_str))?;
+        others.iter().find(|full| bare(full) == found).cloned()
+    });
+    let todo = match (meant, others) {
+        (Some(found), _) => format!("did you mean {}?", show::Untrusted(&found)),
+        (None, []) => "no table of this database has a column object_key, but Copyhold's own".to_owned(),
+        (None, others) => {
+            let some: Vec<_> = others.iter().take(5).map(|name| show::Untrusted(name).to_string()).collect();
+            format!("those with a column object_key are {}", some.join(", "))
+        }
+    };
+    format!("there is no table {}; {todo}", name.escape_default())
+}
+
+fn cannot(table: &str, problems: &[String]) -> anyhow::Error {
+    let table = table.escape_default();
+    match problems {
+        [one] => anyhow::anyhow!("nothing of {table} was imported: {one}"),
+        all => anyhow::anyhow!(
+            "nothing of {table} was imported; {} are in the way:\n  - {}",
+            show::count(all.len() as u64, "thing", "things"),
+            all.join("\n  - ")
+        ),
+    }
+}
+
+/// An error of a table that was looked at before, and is not what it was.
+fn while_importing(error: ImportError, import: &Import) -> anyhow::Error {
+    let gone = |error: &QueueError| error.sqlstate().is_some_and(|code| ["42P01", "42703"].contains(&&*code));
+    let altered = matches!(&error, ImportError::Queue(error) if gone(error));
+    let error = anyhow::Error::new(error);
+    if altered {
+        return error.context(format!("{} was altered or dropped meanwhile", import.plan().table.name));
+    }
+    error
+}
+
+fn show_progress(bar: &Bar, import: &Import, said: &mut Option<String>) {
+    let waits = import.waits();
+    if bar.is_hidden() {
+        // Once for each thing that it waits for.
+        if waits.is_some() && waits != *said {
+            eprintln!("{}", waits.clone().unwrap_or_default());
+        }
+        *said = waits;
+    } else {
+        bar.show(import.read(), waits.unwrap_or_default());
+    }
+}

@@ -1,0 +1,157 @@
+mod text;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::Serialize;
+
+use crate::{
+    config::Config,
+    domain::ReplicaName,
+    import::ImportEnded,
+    queue::{ImportPlan, ImportTally, Odd, ReplicaRow},
+};
+
+/// What a run came to, as one document. Keys are as they are.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    table: String,
+    outcome: Outcome,
+    dry_run: bool,
+    /// Rows of the table, those of earlier runs of the same import included; as all counts.
+    read: u64,
+    /// Of them, rows that an earlier run had read.
+    read_before: u64,
+    imported: u64,
+    /// Left as they are.
+    already_registered: u64,
+    /// Rows and objects that were not registered, and should be.
+    left_out: u64,
+    replicas: Vec<OfReplica>,
+    oddities: BTreeMap<&'static str, Oddity>,
+    seconds: f64,
+    rows_per_second: f64,
+    #[serde(skip)]
+    next: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    Complete,
+    /// The same command goes on.
+    EndedEarly,
+}
+
+/// Of the imported objects, how they stand at one replica.
+#[derive(Debug, Serialize)]
+struct OfReplica {
+    replica: String,
+    primary: bool,
+    /// `None`: none stands for it, so that all objects are wanted there.
+    column: Option<String>,
+    recorded: u64,
+    wanted: u64,
+    not_wanted: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Oddity {
+    count: u64,
+    /// 200 characters of it at most.
+    example_key: Option<String>,
+}
+
+impl Report {
+    pub(super) fn new(
+        plan: &ImportPlan,
+        ended: &ImportEnded,
+        config: &Config,
+        rows: &[ReplicaRow],
+        primary: &ReplicaName,
+        daemon_is_alive: bool,
+    ) -> Self {
+        let tally = &ended.tally;
+        let oddity = |odd: Odd| {
+            let (count, example) = tally.odd(odd);
+            (count > 0).then(|| (odd.as_str(), Oddity { count, example_key: example.map(str::to_owned) }))
+        };
+        Self {
+            table: plan.table.name.clone(),
+            outcome: if ended.complete { Outcome::Complete } else { Outcome::EndedEarly },
+            dry_run: false,
+            read: tally.read(),
+            read_before: ended.before,
+            imported: tally.imported(),
+            already_registered: tally.registered(),
+            left_out: tally.left_out(),
+            replicas: rows.iter().map(|row| of_replica(plan, tally, &row.name, primary)).collect(),
+            oddities: Odd::ALL.into_iter().filter_map(oddity).collect(),
+            seconds: 0.0,
+            rows_per_second: 0.0,
+            next: next(plan, ended, config, rows, primary, daemon_is_alive),
+        }
+    }
+
+    pub(super) fn took(self, took: Duration) -> Self {
+        let seconds = took.as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "to be read by people")]
+        let rate = self.read.saturating_sub(self.read_before) as f64 / seconds.max(0.001);
+        Self { seconds: (seconds * 1000.0).round() / 1000.0, rows_per_second: rate.round(), ..self }
+    }
+
+    pub(super) fn dry_run(self, dry_run: bool) -> Self {
+        Self { dry_run, ..self }
+    }
+}
+
+fn of_replica(plan: &ImportPlan, tally: &ImportTally, replica: &ReplicaName, primary: &ReplicaName) -> OfReplica {
+    let column = plan.columns.iter().find(|column| column.replica == *replica).map(|column| column.column.clone());
+    let named = column.is_some() || plan.assume.as_ref() == Some(replica);
+    let of = tally.of(replica);
+    OfReplica {
+        replica: replica.to_string(),
+        primary: primary == replica,
+        column,
+        recorded: of.recorded,
+        // A column that is not named in an INSERT has its default: due.
+        wanted: if named { of.wanted } else { tally.imported() },
+        not_wanted: of.not_wanted,
+    }
+}
+
+/// What is to be done after it.
+fn next(
+    plan: &ImportPlan,
+    ended: &ImportEnded,
+    config: &Config,
+    rows: &[ReplicaRow],
+    primary: &ReplicaName,
+    daemon_is_alive: bool,
+) -> Vec<String> {
+    let tally = &ended.tally;
+    let mut next = Vec::new();
+    if ended.complete && tally.odd(Odd::Nowhere).0 > 0 {
+        next.push(format!(
+            "the same with --assume-primary      registers those that are recorded nowhere, if {primary} has them"
+        ));
+    }
+    for row in rows.iter().filter(|row| row.name != *primary && row.admission.is_none()) {
+        let undecided = config.replica(&row.name).is_some_and(|replica| replica.existing.is_none());
+        if undecided && tally.of(&row.name).recorded > 0 {
+            next.push(format!(
+                "existing = \"adopt\"                  in [replicas.{0}]: {0} holds copies, and is not written to without it",
+                row.name
+            ));
+        }
+    }
+    if !daemon_is_alive {
+        next.push("copyhold run                        copies what is missing: no daemon is alive".into());
+    }
+    next.push("copyhold status                     shows how far that is".into());
+    if plan.columns.iter().any(|column| tally.of(&column.replica).recorded > 0) {
+        next.push(
+            "copyhold verify --sample 1%         reads copies of which the table says that they are there".into(),
+        );
+    }
+    next
+}

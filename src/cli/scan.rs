@@ -1,0 +1,211 @@
+mod bar;
+mod report;
+
+use std::num::NonZeroUsize;
+
+use anyhow::bail;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Verdict, given, queue, show};
+use crate::{
+    config::{self, Config, Existing},
+    domain::{ObjectKey, ReplicaName},
+    queue::{Admission, Pin, Queue, ReplicaRow, ScanArguments},
+    scan::{Begin, Lister, Scan, fold},
+    store::Store,
+};
+use bar::Bar;
+use report::{LeftOut, Report};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Each object that is listed and not registered is registered, as if the application had done so: its copy at the listed replica \
+is taken for granted until it is read for the first time, and all other copies that are wanted are due. What is \
+registered already stays as it is. From a listing nobody concludes that an object is missing.
+
+It can be ended or killed at any time: the same command goes on where it was. Daemons may run, and the application may register \
+objects.
+
+Exit codes: 0 all of it is listed; 1 it could not be done, or only partly; 2 the command line or the configuration is wrong.")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub(super) struct Args {
+    /// The replica whose bucket is listed [default: the primary in force]
+    #[arg(long, value_name = "REPLICA")]
+    replica: Option<String>,
+    /// Only keys that begin with it, byte for byte; may be repeated
+    #[arg(long = "prefix", value_name = "PREFIX")]
+    prefixes: Vec<String>,
+    /// List the other replicas as well, and record their copies that have the same size and a comparable checksum
+    #[arg(long)]
+    adopt: bool,
+    /// Count, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// List from the first key, whatever an earlier run came to
+    #[arg(long)]
+    from_start: bool,
+    /// Ranges of keys that are listed at the same time
+    #[arg(long, value_name = "N", default_value = "4", value_parser = parallel)]
+    parallel: NonZeroUsize,
+    /// Requests to one store at most; fewer while it throttles
+    #[arg(long, value_name = "N", default_value = "50", value_parser = rate)]
+    requests_per_second: f64,
+    /// Print one JSON document instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// More than that at once does no store good.
+const PARALLEL_AT_MOST: usize = 64;
+
+fn parallel(text: &str) -> Result<NonZeroUsize, String> {
+    let number = text.parse().ok().filter(|n: &NonZeroUsize| n.get() <= PARALLEL_AT_MOST);
+    number.ok_or_else(|| format!("a number from 1 to {PARALLEL_AT_MOST}"))
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|n| (0.01..=10_000.0).contains(n));
+    number.ok_or_else(|| "a number from 0.01 to 10000".to_owned())
+}
+
+pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
+    let prefixes = prefixes(&args.prefixes)?;
+    let (queue, pools) = queue(config)?;
+    let rows = queue.replica_rows().await?;
+    let replica = listed(config, &rows, args.replica.as_deref())?;
+    let (others, left_out) = if args.adopt { adoptable(config, &rows, &replica.name)? } else { (vec![], vec![]) };
+    if !args.dry_run {
+        pin(&queue, std::iter::once(replica).chain(others.iter().copied())).await?;
+    }
+    let lister = async |replica: &config::Replica| {
+        let store = Store::connect(replica, args.parallel.get()).await?;
+        anyhow::Ok(Lister::new(store, args.requests_per_second))
+    };
+    let mut beside = Vec::new();
+    for other in others {
+        beside.push(lister(other).await?);
+    }
+    let arguments = ScanArguments { prefixes, adopt: args.adopt, pin: Pin::of(replica) };
+    let scan = Scan::new(queue, lister(replica).await?, beside, arguments, args.parallel.get());
+
+    // Listened to before anything is listed.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let begin = match (args.dry_run, args.from_start) {
+        (true, _) => Begin::DryRun,
+        (false, true) => Begin::FromStart,
+        (false, false) => Begin::Anywhere,
+    };
+    let mut bar = Bar::new();
+    let started = std::time::Instant::now();
+    let ended = {
+        let mut running = std::pin::pin!(scan.run(begin, &stop));
+        loop {
+            tokio::select! {
+                ended = &mut running => break ended,
+                () = bar.due() => bar.show(&scan),
+                _ = terminate.recv() => stop.cancel(),
+                _ = interrupt.recv() => stop.cancel(),
+            }
+        }
+    };
+    bar.clear();
+    pools.close().await;
+    let report = Report::new(&scan, ended, left_out, started.elapsed()).asked(args.adopt, args.dry_run, args.prefixes);
+    if args.json {
+        show::line(&serde_json::to_string_pretty(&report)?)?;
+    } else {
+        show::line(&report.text())?;
+    }
+    Ok(report.verdict())
+}
+
+fn prefixes(given: &[String]) -> anyhow::Result<Vec<String>> {
+    for prefix in given {
+        if prefix.is_empty() {
+            bail!("--prefix is empty; leave it away if all objects are meant");
+        }
+        if let Err(why) = ObjectKey::new(prefix.as_str()) {
+            bail!("--prefix: no key begins with \"{}\": {why}", show::Untrusted(prefix));
+        }
+    }
+    Ok(fold(given.iter().cloned()))
+}
+
+/// The replica to be listed.
+fn listed<'a>(config: &'a Config, rows: &[ReplicaRow], asked: Option<&str>) -> anyhow::Result<&'a config::Replica> {
+    let name = match asked {
+        Some(name) => given::replica(config, "--replica: ", name)?,
+        None => match rows.iter().find(|row| row.primary) {
+            Some(row) => row.name.clone(),
+            None => bail!("the database knows no primary; run `copyhold migrate`"),
+        },
+    };
+    let Some(replica) = config.replica(&name) else {
+        bail!("the primary in force is {name}, which the configuration does not have: name one with --replica");
+    };
+    let Some(row) = rows.iter().find(|row| row.name == name) else { bail!("{}", given::not_migrated(&name)) };
+    if let Some(why) = forbidden(row, replica) {
+        bail!("replica {name} is not scanned: {why}");
+    }
+    Ok(replica)
+}
+
+fn forbidden(row: &ReplicaRow, replica: &config::Replica) -> Option<String> {
+    row.pin.as_ref()?.forbids(&Pin::of(replica))
+}
+
+/// The other replicas whose copies may be adopted, and why not those of the rest.
+fn adoptable<'a>(
+    config: &'a Config,
+    rows: &[ReplicaRow],
+    listed: &ReplicaName,
+) -> anyhow::Result<(Vec<&'a config::Replica>, Vec<LeftOut>)> {
+    let (mut adoptable, mut left_out) = (Vec::new(), Vec::new());
+    for replica in config.replicas.iter().filter(|replica| replica.name != *listed) {
+        let row = rows.iter().find(|row| row.name == replica.name);
+        let why = match row {
+            None => Some(given::not_migrated(&replica.name)),
+            Some(row) => forbidden(row, replica).or_else(|| not_to_adopt(row, replica)),
+        };
+        match why {
+            None => adoptable.push(replica),
+            Some(why) => left_out.push(LeftOut { replica: replica.name.to_string(), why }),
+        }
+    }
+    if adoptable.is_empty() {
+        let whys: Vec<_> = left_out.iter().map(|out| format!("{}: {}", out.replica, out.why)).collect();
+        bail!("--adopt: there is no replica whose copies may be adopted: {}", whys.join("; "));
+    }
+    Ok((adoptable, left_out))
+}
+
+fn not_to_adopt(row: &ReplicaRow, replica: &config::Replica) -> Option<String> {
+    match (&row.admission, replica.existing) {
+        (Some((Admission::Adopt, _)), _) | (None, Some(Existing::Adopt)) => None,
+        (Some((Admission::Empty, _)), _) => {
+            Some("its bucket was empty when it was first written to: what it has was copied there".into())
+        }
+        (Some((Admission::Overwrite, _)), _) | (None, Some(Existing::Overwrite)) => {
+            Some("what its bucket held is to be overwritten (existing = \"overwrite\")".into())
+        }
+        (None, None) => Some(format!("say existing = \"adopt\" in [replicas.{}]", replica.name)),
+    }
+}
+
+/// Ties the replicas to their buckets before anything is recorded of them, as the daemons do.
+async fn pin<'a>(queue: &Queue, replicas: impl Iterator<Item = &'a config::Replica>) -> anyhow::Result<()> {
+    let replicas: Vec<_> = replicas.collect();
+    for replica in &replicas {
+        queue.pin(&replica.name, &Pin::of(replica)).await?;
+    }
+    // Somebody else may have been first.
+    for row in queue.replica_rows().await? {
+        let replica = replicas.iter().find(|replica| replica.name == row.name);
+        if let Some(why) = replica.and_then(|replica| forbidden(&row, replica)) {
+            bail!("replica {} is not scanned: {why}", row.name);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! Takes the objects of another program's table over, row by row in the order of that table's own index.
+//!
+//! Knows no store: what the other program has written down counts as proven. Holds no row of that table, nor anything
+//! else between two batches; its place is in the database, written with the work up to there.
+
+mod check;
+mod run;
+
+pub use check::{Asked, Ground, check, look_at_times};
+pub use run::{Import, ImportEnded, ImportError};

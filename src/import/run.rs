@@ -1,0 +1,287 @@
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::{Fence, escape},
+    queue::{AWAY_FOR, AWAY_PAUSE, Bound, ImportPlan, ImportRow, ImportTally, Queue, QueueError, while_away},
+};
+
+/// How often it says that it lives.
+const KEEP_EVERY: Duration = Duration::from_secs(2);
+/// How often it looks whether another run lives, and how much later than was said it must be alive to count as such.
+const WATCH_EVERY: Duration = Duration::from_millis(300);
+const LIVES: Duration = Duration::from_secs(1);
+/// Questions for an import that nobody seems to be at work on before it is clear that somebody is.
+const TAKES: u32 = 20;
+/// While somebody holds what it needs, it is tried again after these pauses.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(1);
+/// After so long it says what it waits for.
+const SAY_AFTER: Duration = Duration::from_secs(3);
+
+/// What is to be done, and what has come of it so far.
+#[derive(Debug)]
+pub struct Import {
+    queue: Queue,
+    plan: ImportPlan,
+    /// Of one batch, about.
+    rows: u32,
+    holder: String,
+    fence: Fence,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    tally: ImportTally,
+    /// Rows that were read before this run.
+    before: u64,
+    waits: Option<String>,
+}
+
+/// How far it came.
+#[derive(Debug)]
+pub struct ImportEnded {
+    /// To the last row; otherwise it was told to end.
+    pub complete: bool,
+    pub tally: ImportTally,
+    /// Of them, rows that an earlier run had read.
+    pub before: u64,
+}
+
+/// Why it could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error("{holder} is at work on an import of this table; it can be gone on with when that has ended")]
+    AtWork { holder: String },
+    #[error(
+        "an import of this table was begun with other arguments ({arguments}) and got to \"{}\": go on with those, or begin with \
+         the first row again with --anew; what is registered by then stays as it is",
+        Shown(reached)
+    )]
+    OtherArguments { arguments: String, reached: String },
+    #[error(
+        "another process has taken the import over; this one ends, and has left nothing undone up to where that began"
+    )]
+    TakenOver,
+}
+
+/// Untrusted text.
+struct Shown<'a>(&'a str);
+
+impl std::fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        escape(self.0, f)
+    }
+}
+
+/// Up to where the table is taken over.
+struct Place {
+    reached: Option<String>,
+    ended: bool,
+}
+
+impl Import {
+    /// `rows`: of one batch, about. `holder`: this machine and process, for people.
+    #[must_use]
+    pub fn new(queue: Queue, plan: ImportPlan, rows: u32, holder: String) -> Self {
+        Self { queue, plan, rows, holder, fence: Fence(rand::random()), progress: Mutex::default() }
+    }
+
+    #[must_use]
+    pub fn plan(&self) -> &ImportPlan {
+        &self.plan
+    }
+
+    /// Rows that are read by now.
+    #[must_use]
+    pub fn read(&self) -> u64 {
+        self.lock().tally.read()
+    }
+
+    /// What it waits for, if that has lasted for some time.
+    #[must_use]
+    pub fn waits(&self) -> Option<String> {
+        self.lock().waits.clone()
+    }
+
+    /// Imports from where an earlier run has ended, or from the first row on if that was complete, or if `anew`; until `stop`, which
+    /// ends it after a batch.
+    pub async fn run(&self, anew: bool, stop: &CancellationToken) -> Result<ImportEnded, ImportError> {
+        let Some(place) = self.take(anew, stop).await? else { return Ok(self.ended(false)) };
+        let ended = tokio::select! {
+            ended = self.go_on(place, stop) => ended,
+            () = self.until_lost() => Err(ImportError::TakenOver),
+        };
+        // What kept it from going on is the error to tell; without this the next run waits for a moment.
+        let _ = self.queue.leave_import(&self.plan, self.fence).await;
+        ended
+    }
+
+    /// Counts what [`Import::run`] would do from the first row on. Writes nothing.
+    pub async fn count(&self, stop: &CancellationToken) -> Result<ImportEnded, ImportError> {
+        let mut after: Option<String> = None;
+        while !stop.is_cancelled() {
+            let bound =
+                while_away(async || self.queue.import_bound(&self.plan, after.as_deref(), self.rows).await).await?;
+            let counted =
+                while_away(async || self.queue.import_count(&self.plan, after.as_deref(), &bound).await).await?;
+            self.lock().tally.add(counted);
+            match bound {
+                Bound::Key(key) => after = Some(key),
+                Bound::End => return Ok(self.ended(true)),
+            }
+        }
+        Ok(self.ended(false))
+    }
+
+    /// Where to begin; `None`: it was told to stop. Whoever died a moment ago is waited for, whoever lives is not.
+    async fn take(&self, anew: bool, stop: &CancellationToken) -> Result<Option<Place>, ImportError> {
+        let mut alive: Option<(Option<Fence>, Instant)> = None;
+        for takes in 0.. {
+            if stop.is_cancelled() {
+                return Ok(None);
+            }
+            let row = while_away(async || self.queue.import_row(&self.plan).await).await?;
+            if let Some(row) = row.as_ref().filter(|row| row.held_by == Some(self.fence)) {
+                return Ok(Some(self.place(row, true)));
+            }
+            let holder = || row.as_ref().and_then(|row| row.holder.clone()).unwrap_or_else(|| "another process".into());
+            if let Some((by, left)) = row.as_ref().and_then(|row| Some((row.held_by, row.alive_for?))) {
+                let until = Instant::now() + left;
+                let (first_by, first_until) = *alive.get_or_insert((by, until));
+                if by != first_by || until > first_until + LIVES {
+                    return Err(ImportError::AtWork { holder: holder() });
+                }
+                self.say(Some(format!("{} was at work on it a moment ago: waiting whether it still is", holder())));
+                tokio::time::sleep(WATCH_EVERY).await;
+                continue;
+            }
+            // It writes to the row for longer than it said that it would.
+            if takes > TAKES && alive.is_none() {
+                return Err(ImportError::AtWork { holder: holder() });
+            }
+            let usable = row.as_ref().filter(|row| !anew && !row.ended && row.is_placed_in(&self.plan));
+            if let Some((row, reached)) = usable.and_then(|row| Some((row, row.reached.clone()?)))
+                && !row.is_of(&self.plan)
+            {
+                return Err(ImportError::OtherArguments { arguments: row.arguments(), reached });
+            }
+            let before = row.as_ref().and_then(|row| row.held_by);
+            let take = async || {
+                let anew = usable.is_none();
+                self.queue.take_import(&self.plan, self.fence, &self.holder, before, anew).await
+            };
+            if !while_away(take).await? {
+                tokio::time::sleep(WATCH_EVERY).await;
+            }
+        }
+        Ok(None)
+    }
+
+    async fn go_on(&self, place: Place, stop: &CancellationToken) -> Result<ImportEnded, ImportError> {
+        let Place { mut reached, mut ended } = place;
+        let mut rows = self.rows;
+        let (mut busy, mut away): (Option<Instant>, Option<Instant>) = (None, None);
+        while !ended {
+            if stop.is_cancelled() {
+                return Ok(self.ended(false));
+            }
+            match self.batch(reached.as_deref(), rows).await {
+                Ok(Some((bound, tally))) => {
+                    (busy, away) = (None, None);
+                    rows = rows.saturating_mul(2).min(self.rows);
+                    let mut progress = self.lock();
+                    (progress.tally, progress.waits) = (tally, None);
+                    match bound {
+                        Bound::Key(key) => reached = Some(key),
+                        Bound::End => ended = true,
+                    }
+                }
+                // An answer was lost, and the batch was not; or it is somebody else's by now.
+                Ok(None) => {
+                    let row = while_away(async || self.queue.import_row(&self.plan).await).await?;
+                    let row = row.filter(|row| row.held_by == Some(self.fence)).ok_or(ImportError::TakenOver)?;
+                    Place { reached, ended } = self.place(&row, false);
+                }
+                Err(error) if is_too_much(&error, rows) => {
+                    let since = *busy.get_or_insert_with(Instant::now);
+                    rows = (rows / 4).max(1);
+                    self.say_busy(since, reached.as_deref());
+                    let pause = (BUSY_PAUSE + since.elapsed() / 4).min(BUSY_PAUSE_AT_MOST);
+                    stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+                }
+                Err(error) if error.is_away() && away.is_none_or(|since| since.elapsed() < AWAY_FOR) => {
+                    away.get_or_insert_with(Instant::now);
+                    self.say(Some(format!("{error}; waiting for it")));
+                    stop.run_until_cancelled(tokio::time::sleep(AWAY_PAUSE)).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(self.ended(true))
+    }
+
+    async fn batch(&self, after: Option<&str>, rows: u32) -> Result<Option<(Bound, ImportTally)>, QueueError> {
+        let bound = self.queue.import_bound(&self.plan, after, rows).await?;
+        let tally = self.queue.import_batch(&self.plan, self.fence, after, &bound).await?;
+        Ok(tally.map(|tally| (bound, tally)))
+    }
+
+    /// Ends when the import is somebody else's.
+    async fn until_lost(&self) {
+        loop {
+            tokio::time::sleep(KEEP_EVERY).await;
+            // What goes wrong here goes wrong with the next batch too, which tells it.
+            if let Ok(false) = self.queue.keep_import(&self.plan, self.fence).await {
+                return;
+            }
+        }
+    }
+
+    fn place(&self, row: &ImportRow, first: bool) -> Place {
+        let mut progress = self.lock();
+        progress.tally = row.tally.clone();
+        progress.waits = None;
+        if first {
+            progress.before = row.tally.read();
+        }
+        Place { reached: row.reached.clone(), ended: row.ended }
+    }
+
+    fn ended(&self, complete: bool) -> ImportEnded {
+        let progress = self.lock();
+        ImportEnded { complete, tally: progress.tally.clone(), before: progress.before }
+    }
+
+    fn say_busy(&self, since: Instant, after: Option<&str>) {
+        if since.elapsed() > SAY_AFTER {
+            let behind = after.map(|key| format!(" behind \"{}\"", Shown(key))).unwrap_or_default();
+            let table = &self.plan.table.name;
+            self.say(Some(format!(
+                "another transaction registers the next key{behind}, or holds {table}: waiting for it to end"
+            )));
+        }
+    }
+
+    fn say(&self, waits: Option<String>) {
+        self.lock().waits = waits;
+    }
+
+    /// A poisoned lock only means that somebody panicked between two of these short steps.
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody holds one of the rows, or they take too long: fewer of them may do.
+fn is_too_much(error: &QueueError, rows: u32) -> bool {
+    let timed_out = error.sqlstate().as_deref() == Some("57014");
+    error.is_contended() || (timed_out && rows > 1)
+}

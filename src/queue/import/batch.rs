@@ -1,0 +1,107 @@
+use std::time::Duration;
+
+use sqlx::{
+    Postgres, Row as _,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
+
+use super::{ImportPlan, ImportTally, statements};
+use crate::{
+    domain::Fence,
+    queue::{Queue, QueueError, STATEMENT_TIMEOUT, built, error::within, functions::SETTINGS},
+};
+
+/// Where a batch ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bound {
+    /// With this key, in the table's own order; all rows that have it are in the batch.
+    Key(String),
+    /// With the last row.
+    End,
+}
+
+impl Bound {
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Key(key) => Some(key),
+            Self::End => None,
+        }
+    }
+}
+
+type Asked = Query<'static, Postgres, PgArguments>;
+
+impl Queue {
+    /// Where a batch of about `rows` rows ends that begins behind `after`; `None`: with the first row.
+    ///
+    /// Asked apart, because the batch must have all rows of its last key, however many those are, and in an order in which
+    /// keys that differ may be equal.
+    pub async fn import_bound(&self, plan: &ImportPlan, after: Option<&str>, rows: u32) -> Result<Bound, QueueError> {
+        let bind = |query: Asked| match after {
+            Some(after) => query.bind(after.to_owned()),
+            None => query,
+        };
+        let row = self.in_order(statements::BOUND, statements::bound(plan, after, rows), bind).await?;
+        let key = row.map(|row| row.try_get(0)).transpose().map_err(QueueError::database(statements::BOUND))?;
+        Ok(key.map_or(Bound::End, Bound::Key))
+    }
+
+    /// Registers what is behind `after` and up to the bound, and moves the place on, in one statement. What was counted
+    /// from the first row to there; `None`: the place is another by now, or the import is not held with this fence.
+    pub async fn import_batch(
+        &self,
+        plan: &ImportPlan,
+        fence: Fence,
+        after: Option<&str>,
+        until: &Bound,
+    ) -> Result<Option<ImportTally>, QueueError> {
+        let sql = statements::batch(self.schema(), plan, after, until);
+        let bind = |query: Asked| bounds(query, after, until).bind(plan.table.name.clone()).bind(fence.0);
+        let row = self.in_order(statements::BATCH, sql, bind).await?;
+        row.as_ref().map(ImportTally::parse).transpose().map_err(QueueError::database(statements::BATCH))
+    }
+
+    /// What [`Queue::import_batch`] would count of this batch alone, with nothing written.
+    pub async fn import_count(
+        &self,
+        plan: &ImportPlan,
+        after: Option<&str>,
+        until: &Bound,
+    ) -> Result<ImportTally, QueueError> {
+        const NAME: &str = statements::COUNT;
+        let sql = statements::count(self.schema(), plan, after, until);
+        let row = self.in_order(NAME, sql, |query| bounds(query, after, until)).await?;
+        let row = row.ok_or_else(|| QueueError::Inconsistent { statement: NAME, what: "no answer".into() })?;
+        ImportTally::parse(&row).map_err(QueueError::database(NAME))
+    }
+
+    /// Sends what goes through the other program's table by its index, whatever PostgreSQL believes of that, and what gives
+    /// up before anybody waits for us for long, whatever pooler stands in between.
+    pub(super) async fn in_order(
+        &self,
+        name: &'static str,
+        sql: String,
+        bind: impl FnOnce(Asked) -> Asked,
+    ) -> Result<Option<PgRow>, QueueError> {
+        let query = bind(sqlx::query(built(sql)));
+        let settings = SETTINGS.map(|(name, value)| format!("SET LOCAL {name} = {value}; ")).concat();
+        let timeout = STATEMENT_TIMEOUT.as_millis();
+        let settings =
+            format!("{settings}SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '{timeout}ms'");
+        let run = async {
+            let mut transaction = self.pool().begin().await?;
+            sqlx::raw_sql(built(settings)).execute(&mut *transaction).await?;
+            let row = query.fetch_optional(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(row)
+        };
+        // The server's own limit comes first: given up here alone, it would go on there.
+        within(STATEMENT_TIMEOUT + Duration::from_secs(5), name, Box::pin(run)).await
+    }
+}
+
+fn bounds(query: Asked, after: Option<&str>, until: &Bound) -> Asked {
+    query.bind(after.map(str::to_owned)).bind(until.key().map(str::to_owned))
+}

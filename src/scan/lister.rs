@@ -1,0 +1,117 @@
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{rate::Rate, trouble::Trouble};
+use crate::{
+    domain::{Class, ReplicaName},
+    store::{Asked, Page, Place, Profile, Store},
+};
+
+/// Tries of one page that fails in a way that may pass by itself, ...
+const TRIES: u32 = 6;
+/// ... the second this much later, and each further one twice as long: a store may be away for some 15 s.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A store that does nothing but throttle is given up after this time.
+const THROTTLED_FOR: Duration = Duration::from_mins(10);
+
+/// Lists one bucket for all parts of a scan, and spares its store.
+#[derive(Debug)]
+pub struct Lister {
+    store: Store,
+    rate: Rate,
+    notes: Mutex<Notes>,
+    answered_at: Mutex<Option<Instant>>,
+}
+
+/// What is to be told of a store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Pages that it gave.
+    pub pages: u64,
+    /// How often it asked to be spared.
+    pub throttled: u64,
+    /// It lists from the beginning wherever it is told to.
+    pub ignores_start_after: bool,
+    /// Why nothing more is taken from its listing.
+    pub given_up: Option<String>,
+}
+
+impl Lister {
+    /// `per_second`: requests at most, more than zero.
+    #[must_use]
+    pub fn new(store: Store, per_second: f64) -> Self {
+        Self { store, rate: Rate::new(per_second), notes: Mutex::default(), answered_at: Mutex::default() }
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &ReplicaName {
+        self.store.name()
+    }
+
+    #[must_use]
+    pub fn notes(&self) -> Notes {
+        lock(&self.notes).clone()
+    }
+
+    pub(super) fn profile(&self) -> &Profile {
+        self.store.profile()
+    }
+
+    pub(super) fn note(&self, change: impl FnOnce(&mut Notes)) {
+        change(&mut lock(&self.notes));
+    }
+
+    /// One page, and when it was asked for. Dropped at any time, nothing is lost by it.
+    pub(super) async fn page(&self, asked: Asked<'_>, from: &Place) -> Result<(Page, Instant), Trouble> {
+        let (mut failed, mut pause, begun) = (0, PAUSE, Instant::now());
+        loop {
+            self.rate.turn().await;
+            let asked_at = Instant::now();
+            let error = match self.store.list(asked, from).await {
+                Ok(page) => {
+                    self.rate.succeeded();
+                    *lock(&self.answered_at) = Some(Instant::now());
+                    self.note(|notes| notes.pages += 1);
+                    return Ok((page, asked_at));
+                }
+                Err(error) => error,
+            };
+            match error.class() {
+                Class::Throttled => {
+                    self.rate.throttled(error.retry_after());
+                    self.note(|notes| notes.throttled += 1);
+                    // Of all parts, so that one that is unlucky does not end what goes well for the others.
+                    let since = lock(&self.answered_at).map_or(begun, |at| at.max(begun));
+                    if since.elapsed() >= THROTTLED_FOR {
+                        return Err(Trouble::Throttled { minutes: THROTTLED_FOR.as_secs() / 60, last: error });
+                    }
+                }
+                Class::Transient => {
+                    failed += 1;
+                    if failed == TRIES {
+                        return Err(Trouble::Store(error));
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                Class::Full
+                | Class::Denied
+                | Class::Misconfigured
+                | Class::Gone
+                | Class::Changed
+                | Class::Corrupt
+                | Class::Refused
+                | Class::Archived => return Err(Trouble::Store(error)),
+            }
+        }
+    }
+}
+
+/// A poisoned lock only means that somebody panicked between two short steps.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,99 @@
+use tokio::time::Instant;
+
+use super::{lister::Lister, trouble::Trouble};
+use crate::{
+    queue::KeyRange,
+    store::{Asked, Listed, Page, Place, shown},
+};
+
+/// Goes through the keys of one range of a bucket, page by page, and sees that they rise.
+#[derive(Debug)]
+pub(super) struct Walk<'a> {
+    lister: &'a Lister,
+    range: KeyRange,
+    place: Place,
+    /// The last key that was listed, in the range or not.
+    previous: Option<Vec<u8>>,
+    ended: bool,
+}
+
+/// What a page has of the range.
+#[derive(Debug)]
+pub(super) struct Portion {
+    /// Rising, and behind all those before.
+    pub objects: Vec<Listed>,
+    /// When the page was asked for.
+    pub asked_at: Instant,
+    /// Nothing comes behind it.
+    pub done: bool,
+}
+
+impl<'a> Walk<'a> {
+    /// From behind `reached`, which lies in the range; `None`: from its beginning.
+    pub(super) fn new(lister: &'a Lister, range: &KeyRange, reached: Option<&str>) -> Self {
+        let after = reached.map(str::to_owned).or_else(|| range.after.clone());
+        let place = after.clone().map_or(Place::First, Place::After);
+        let range = KeyRange { after, ..range.clone() };
+        Self { lister, range, place, previous: None, ended: false }
+    }
+
+    pub(super) fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The next page; of nothing, where there are only keys that listings hide.
+    pub(super) async fn next(&mut self) -> Result<Portion, Trouble> {
+        let asked = Asked { prefix: &self.range.prefix, delimiter: None };
+        let (page, asked_at) = self.lister.page(asked, &self.place).await?;
+        let next = self.next_place(&page)?;
+        let (objects, beyond) = self.pick(page.objects)?;
+        match next {
+            Some(place) if !beyond => self.place = place,
+            _ => self.ended = true,
+        }
+        Ok(Portion { objects, asked_at, done: self.ended })
+    }
+
+    fn next_place(&self, page: &Page) -> Result<Option<Place>, Trouble> {
+        if !page.truncated {
+            return Ok(None);
+        }
+        let next = match (&page.next, page.objects.last().map(|last| &last.key)) {
+            (Some(token), _) => Place::Token(token.clone()),
+            (None, Some(Ok(last))) => Place::After(last.as_str().to_owned()),
+            (None, Some(Err(_))) => return Err(Trouble::NoNext("no token, behind a key that cannot be asked for")),
+            (None, None) => return Err(Trouble::NoNext("no token, on a page without keys")),
+        };
+        if next == self.place {
+            return Err(Trouble::NoNext("the place that this page was asked for at"));
+        }
+        Ok(Some(next))
+    }
+
+    /// Those of the range, and whether the page has gone beyond it. Not every store heeds prefixes, or where it was to begin.
+    fn pick(&mut self, listed: Vec<Listed>) -> Result<(Vec<Listed>, bool), Trouble> {
+        let (prefix, after) = (self.range.prefix.as_bytes(), self.range.after.as_deref().map(str::as_bytes));
+        let mut objects = Vec::with_capacity(listed.len());
+        for (i, object) in listed.into_iter().enumerate() {
+            let key = object.bytes();
+            if let Some(previous) = self.previous.as_deref().filter(|previous| key <= *previous) {
+                return Err(match &self.place {
+                    Place::Token(_) if i == 0 => Trouble::Repeats { key: shown(key) },
+                    _ => Trouble::OutOfOrder { later: shown(previous), key: shown(key) },
+                });
+            }
+            self.previous = Some(key.to_vec());
+            if after.is_some_and(|after| key <= after) {
+                self.lister.note(|notes| notes.ignores_start_after = true);
+            } else if key.starts_with(prefix) {
+                if self.range.through.as_ref().is_some_and(|through| key > through.as_bytes()) {
+                    return Ok((objects, true));
+                }
+                objects.push(object);
+            } else if key > prefix {
+                return Ok((objects, true));
+            }
+        }
+        Ok((objects, false))
+    }
+}

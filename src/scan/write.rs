@@ -1,0 +1,190 @@
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    progress::Progress,
+    run::{Halt, Registrar},
+};
+use crate::{
+    domain::{ObjectKey, ReplicaName},
+    queue::{
+        AWAY_FOR, AWAY_PAUSE, ListedKey, ListedKeys, PageAnswer, QueueError, ScanCounts, ScanPage, ScanPart, while_away,
+    },
+    store::NoKey,
+};
+
+/// A key that somebody else's transaction is about to register is asked for again after these pauses.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(2);
+/// After so long it is said what one waits for.
+const SAID_AFTER: Duration = Duration::from_secs(5);
+
+/// One key of a page.
+#[derive(Debug)]
+pub(super) enum Entry {
+    Key(ListedKey),
+    Unusable(NoKey),
+}
+
+/// A part of the scan while it is listed, and what is written of it.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    pub index: usize,
+    pub part: ScanPart,
+    /// Unusable keys behind the last usable one: they count when one comes behind them, or nothing.
+    carried: (u64, Option<String>),
+    progress: &'a Progress,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn new(index: usize, part: ScanPart, progress: &'a Progress) -> Self {
+        Self { index, part, carried: (0, None), progress }
+    }
+
+    /// Writes what was listed, all of it or as much as goes at once.
+    ///
+    /// A page with a key that an application's open transaction has registered would wait for its end: then what stands
+    /// before that key is written, and it alone is waited for, without holding anything.
+    pub(super) async fn write(
+        &mut self,
+        registrar: &Registrar<'_>,
+        mut entries: Vec<Entry>,
+        done: bool,
+        age: Instant,
+        stop: &CancellationToken,
+    ) -> Result<(), Halt> {
+        let (mut most, mut pause, begun) = (entries.len(), BUSY_PAUSE, Instant::now());
+        loop {
+            let some = most.min(entries.len());
+            let (listed, last) = self.listed(registrar.holder(), &entries[..some], done && some == entries.len(), age);
+            let ends = done && some == entries.len();
+            if listed.keys.is_empty() && !ends {
+                // Only unusable ones: they are carried along.
+                self.carried = (listed.unusable, listed.unusable_example);
+                entries.drain(..some);
+            } else {
+                match self.attempt(registrar, &listed, last.as_ref(), ends).await? {
+                    Some(counts) => {
+                        (pause, most) = (BUSY_PAUSE, entries.len());
+                        self.advance(&listed, last, ends, counts, &entries[..some]);
+                        entries.drain(..some);
+                    }
+                    None if some > 1 => {
+                        most = some / 2;
+                        continue;
+                    }
+                    None => {
+                        if begun.elapsed() > SAID_AFTER
+                            && let Some(Entry::Key(waited)) = entries.first()
+                        {
+                            let key = &waited.key;
+                            self.progress.waits_for(format!("an open transaction that registers \"{key}\""));
+                        }
+                        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                            return Err(Halt::Stopped);
+                        }
+                        pause = (pause * 2).min(BUSY_PAUSE_AT_MOST);
+                        continue;
+                    }
+                }
+            }
+            if entries.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What these come to, and the last usable key of them. Unusable ones behind it are left out, unless it is the end.
+    fn listed(
+        &self,
+        holder: &ReplicaName,
+        entries: &[Entry],
+        ends: bool,
+        age: Instant,
+    ) -> (ListedKeys, Option<ObjectKey>) {
+        let mut listed = ListedKeys {
+            keys: Vec::with_capacity(entries.len()),
+            unusable: self.carried.0,
+            unusable_example: self.carried.1.clone(),
+            holder: holder.clone(),
+            age: age.elapsed(),
+        };
+        let last = entries.iter().rposition(|entry| matches!(entry, Entry::Key(_)));
+        let counted = if ends || last.is_none() { entries.len() } else { last.map_or(0, |last| last + 1) };
+        for entry in &entries[..counted] {
+            match entry {
+                Entry::Key(key) => listed.keys.push(key.clone()),
+                Entry::Unusable(no_key) => {
+                    listed.unusable += 1;
+                    listed.unusable_example.get_or_insert_with(|| no_key.to_string());
+                }
+            }
+        }
+        let last = listed.keys.last().map(|listed| listed.key.clone());
+        (listed, last)
+    }
+
+    fn advance(
+        &mut self,
+        listed: &ListedKeys,
+        last: Option<ObjectKey>,
+        ends: bool,
+        counts: ScanCounts,
+        written: &[Entry],
+    ) {
+        self.part.reached = last.map(|key| key.as_str().to_owned()).or(self.part.reached.take());
+        (self.part.done, self.part.counts) = (ends, counts);
+        self.progress.moved(self.index, counts, ends, listed.unusable_example.as_deref());
+        self.carried = (0, None);
+        if !ends {
+            let behind = written.iter().rev().map_while(|entry| match entry {
+                Entry::Unusable(no_key) => Some(no_key),
+                Entry::Key(_) => None,
+            });
+            for no_key in behind {
+                self.carried = (self.carried.0 + 1, Some(no_key.to_string()));
+            }
+        }
+    }
+
+    /// `None`: somebody else has one of the keys in hand.
+    async fn attempt(
+        &self,
+        registrar: &Registrar<'_>,
+        listed: &ListedKeys,
+        last: Option<&ObjectKey>,
+        ends: bool,
+    ) -> Result<Option<ScanCounts>, Halt> {
+        let (queue, scan) = match registrar {
+            Registrar::Writes { queue, scan, .. } => (queue, scan),
+            Registrar::Looks { queue, .. } => {
+                let mut counts = self.part.counts;
+                counts += while_away(async || queue.look_at_page(listed).await).await.map_err(Halt::Queue)?;
+                return Ok(Some(counts));
+            }
+        };
+        let (from, reached) = (self.part.reached.as_deref(), last.map(ObjectKey::as_str));
+        let page = ScanPage { scan: *scan, part: self.part.number, from, reached, done: ends };
+        let (begun, mut perhaps) = (Instant::now(), false);
+        loop {
+            match queue.register_page(&page, listed).await {
+                Ok(PageAnswer::Registered(counts)) => return Ok(Some(counts)),
+                // It may have been carried out and its answer lost.
+                Ok(PageAnswer::Elsewhere) if perhaps => {
+                    let parts = while_away(async || queue.scan_parts(*scan).await).await.map_err(Halt::Queue)?;
+                    let now = parts.into_iter().find(|part| part.number == page.part).ok_or(Halt::Elsewhere)?;
+                    let as_written = now.done == ends && now.reached.as_deref() == reached.or(from);
+                    return if as_written { Ok(Some(now.counts)) } else { Err(Halt::Elsewhere) };
+                }
+                Ok(PageAnswer::Elsewhere) => return Err(Halt::Elsewhere),
+                Err(error) if error.is_contended() => return Ok(None),
+                Err(error) if error.is_away() && begun.elapsed() < AWAY_FOR => {
+                    perhaps |= QueueError::leaves_open(&error);
+                    tokio::time::sleep(AWAY_PAUSE).await;
+                }
+                Err(error) => return Err(Halt::Queue(error)),
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+use std::{fmt, time::SystemTime};
+
+use aws_sdk_s3::types::{EncodingType, Object};
+
+use super::{ETag, Operation, Store, StoreError, progress::Progress, spelling::Spelling};
+use crate::domain::{ObjectKey, escape};
+
+/// Where a page of a listing begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    First,
+    /// Behind this key, which need not be there.
+    After(String),
+    /// Where the page before has ended, as the store put it.
+    Token(String),
+}
+
+/// What the keys of a listing have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub prefix: &'a str,
+    /// Keys with it behind the prefix are told as one entry, that ends with it.
+    pub delimiter: Option<&'a str>,
+}
+
+/// A page of a listing, as the store gave it: whether its keys rise, or are those that were asked for, is for the caller to
+/// see. It may be empty and not the last, where many delete markers lie.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    pub objects: Vec<Listed>,
+    /// Common prefixes, where a delimiter was given.
+    pub prefixes: Vec<String>,
+    /// There is more.
+    pub truncated: bool,
+    /// Where; not every store says so.
+    pub next: Option<String>,
+}
+
+/// An object as a listing shows it.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    pub key: Result<ObjectKey, NoKey>,
+    pub size_bytes: u64,
+    pub etag: Option<ETag>,
+    pub last_modified: Option<SystemTime>,
+}
+
+/// A key that a store has, and that we cannot keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoKey {
+    bytes: Vec<u8>,
+    why: String,
+}
+
+impl Listed {
+    /// The key's own bytes, by which listings are in order.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match &self.key {
+            Ok(key) => key.as_str().as_bytes(),
+            Err(no_key) => &no_key.bytes,
+        }
+    }
+
+    fn of(object: Object, spelling: Spelling) -> Option<Self> {
+        Some(Self {
+            key: key(spelling.bytes(object.key?)),
+            size_bytes: object.size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default(),
+            etag: object.e_tag.map(ETag::new),
+            last_modified: object.last_modified.and_then(|at| SystemTime::try_from(at).ok()),
+        })
+    }
+}
+
+impl fmt::Display for NoKey {
+    /// The key, and what is wrong with it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\": {}", shown(&self.bytes), self.why)
+    }
+}
+
+/// The bytes of what may be a key, escaped and not longer than a line.
+pub fn shown(bytes: &[u8]) -> String {
+    const SHOWN: usize = 60;
+    let text = String::from_utf8_lossy(bytes);
+    let start: String = text.chars().take(SHOWN).collect();
+    let mut shown = String::new();
+    // Cannot fail: a String takes all that is written to it.
+    let _ = escape(&start, &mut shown);
+    if start.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}
+
+fn key(bytes: Vec<u8>) -> Result<ObjectKey, NoKey> {
+    match String::from_utf8(bytes) {
+        Ok(text) => {
+            ObjectKey::new(text.clone()).map_err(|why| NoKey { bytes: text.into_bytes(), why: why.to_string() })
+        }
+        Err(error) => Err(NoKey { bytes: error.into_bytes(), why: "a key is UTF-8, and this one is not".into() }),
+    }
+}
+
+impl Store {
+    /// One page of the bucket's objects: a thousand, where the store gives as many as it is asked for.
+    pub async fn list(&self, asked: Asked<'_>, from: &Place) -> Result<Page, StoreError> {
+        let (after, token) = match from {
+            Place::First => (None, None),
+            Place::After(key) => (Some(key.clone()), None),
+            Place::Token(token) => (None, Some(token.clone())),
+        };
+        let call = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .set_prefix((!asked.prefix.is_empty()).then(|| asked.prefix.to_owned()))
+            .set_delimiter(asked.delimiter.map(str::to_owned))
+            .set_start_after(after)
+            .set_continuation_token(token)
+            // Without it a control character in a key makes the answer invalid XML.
+            .encoding_type(EncodingType::Url);
+        let answer = self.call(Operation::ListObjects, &Progress::default(), call.send()).await?;
+        let spelling = Spelling::of(answer.encoding_type.as_ref());
+        let prefixes = answer.common_prefixes.unwrap_or_default().into_iter().filter_map(|common| common.prefix);
+        let objects = answer.contents.unwrap_or_default().into_iter();
+        Ok(Page {
+            objects: objects.filter_map(|object| Listed::of(object, spelling)).collect(),
+            prefixes: prefixes.map(|prefix| spelling.text(prefix)).collect(),
+            truncated: answer.is_truncated == Some(true),
+            next: answer.next_continuation_token.filter(|token| !token.is_empty()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_cannot_be_kept_is_shown_with_the_reason() {
+        let shown = |bytes: &[u8]| key(bytes.to_vec()).unwrap_err().to_string();
+        assert_eq!(shown(b"a\xff\x1b"), "\"a\u{fffd}\\u{1b}\": a key is UTF-8, and this one is not");
+        assert_eq!(shown(b"a\0"), "\"a\\u{0}\": a key with a NUL byte cannot be kept in PostgreSQL");
+        let long = shown(&[b'k'; 1025]);
+        assert!(long.starts_with("\"kkk") && long.contains("k…\": a key has at most 1024 bytes"), "{long}");
+        assert_eq!(key(b"a//b ".to_vec()).unwrap().as_str(), "a//b ");
+    }
+}

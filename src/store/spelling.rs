@@ -1,0 +1,87 @@
+use aws_sdk_s3::types::EncodingType;
+
+/// How the keys of a listing are written. We ask for `encoding-type=url`, because no XML can hold every key; a store
+/// that does not know it writes them as they are, and says no encoding in its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spelling {
+    Url,
+    Plain,
+}
+
+impl Spelling {
+    /// As the answer says.
+    pub(super) fn of(answered: Option<&EncodingType>) -> Self {
+        if answered == Some(&EncodingType::Url) { Self::Url } else { Self::Plain }
+    }
+
+    /// The bytes of the key, decoded once: a key may look encoded by itself.
+    pub(super) fn bytes(self, text: String) -> Vec<u8> {
+        match self {
+            Self::Url => decode(&text),
+            Self::Plain => text.into_bytes(),
+        }
+    }
+
+    /// The same for those who have no use for a key that is no text.
+    pub(super) fn text(self, text: String) -> String {
+        match self {
+            Self::Url => String::from_utf8_lossy(&decode(&text)).into_owned(),
+            Self::Plain => text,
+        }
+    }
+}
+
+/// AWS writes a space as `+`.
+fn decode(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, others @ ..] = rest {
+        let (byte, after) = match (first, others) {
+            (b'%', [high, low, after @ ..]) => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) => (high << 4 | low, after),
+                _ => (b'%', others),
+            },
+            (b'+', _) => (b' ', others),
+            (byte, _) => (*byte, others),
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    bytes
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|d| u8::try_from(d).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listed_key_is_decoded_once() {
+        assert_eq!(Spelling::Url.text("a+b%2Bc%252Fd/e%0A%C3%BC%".into()), "a b+c%2Fd/e\n\u{fc}%");
+        assert_eq!(Spelling::Plain.text("a+b%2B".into()), "a+b%2B");
+    }
+
+    #[test]
+    fn what_is_no_text_stays_what_it_is() {
+        assert_eq!(Spelling::Url.bytes("%ff%00".into()), [0xff, 0]);
+        assert_eq!(Spelling::Url.text("%ff".into()), "\u{fffd}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_as_aws_does_is_read_as_it_was(key in ".{0,40}") {
+            let mut written = String::new();
+            for byte in key.bytes() {
+                match byte {
+                    b' ' => written.push('+'),
+                    b'a'..=b'z' | b'0'..=b'9' | b'/' => written.push(char::from(byte)),
+                    _ => written.push_str(&format!("%{byte:02X}")),
+                }
+            }
+            proptest::prop_assert_eq!(Spelling::Url.text(written), key);
+        }
+    }
+}
