@@ -154,6 +154,11 @@ fn describe_gauges() {
     describe_gauge!("copyhold_log_bytes", Unit::Bytes, "Size of the event log, its indexes included.");
     describe_gauge!("copyhold_event_readers", Unit::Count, "Readers of the event log.");
     describe_gauge!("copyhold_event_ring_bytes", Unit::Bytes, "The latest events, held in memory for readers.");
+    describe_gauge!(
+        "copyhold_replica_draining",
+        Unit::Count,
+        "1 while the replica is about to leave: nothing is copied to it, and its backlog says 0; by replica."
+    );
     describe_gauge!("copyhold_backlog_objects", Unit::Count, "Copies wanted and not recorded; by replica.");
     describe_gauge!(
         "copyhold_backlog_bytes",

@@ -162,7 +162,7 @@ async fn migrate_beside_a_reader(ground: &Ground, config: &Config) -> anyhow::Re
     let read = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT FROM copyhold.object_copies LIMIT 1";
     sqlx::raw_sql(read).execute(&mut *transaction).await?;
     let mut watcher = ground.connect().await?;
-    let (begun, mut statements, mut locks, mut looks) = (Instant::now(), Vec::new(), BTreeMap::new(), 0);
+    let (begun, mut statements, mut locks, mut times) = (Instant::now(), Vec::new(), BTreeMap::new(), 0);
     let mut open = Some(transaction);
     let mut migration = std::pin::pin!(queue::migrate(config));
     let migrated = loop {
@@ -172,7 +172,7 @@ async fn migrate_beside_a_reader(ground: &Ground, config: &Config) -> anyhow::Re
                 if begun.elapsed() > OPEN && let Some(transaction) = open.take() {
                     transaction.rollback().await?;
                 }
-                looks += 1;
+                times += 1;
                 let seen: Vec<(String, Option<String>)> = sqlx::query_as(
                     "SELECT regexp_replace(left(a.query, 120), '\\s+', ' ', 'g') || coalesce(' (waits: ' || a.wait_event || ')', ''),
                             (SELECT string_agg(l.mode || CASE WHEN l.granted THEN '' ELSE ' (wanted)' END, ', ' ORDER BY l.mode)
@@ -190,7 +190,7 @@ async fn migrate_beside_a_reader(ground: &Ground, config: &Config) -> anyhow::Re
         }
     };
     println!("-- {migrated:?}");
-    Ok(Watched { took: begun.elapsed(), statements, locks, looks })
+    Ok(Watched { took: begun.elapsed(), statements, locks, looks: times })
 }
 
 fn report(took: &[Took], begun: Instant, watched: &Watched) {
@@ -217,7 +217,13 @@ fn report(took: &[Took], begun: Instant, watched: &Watched) {
             continue;
         }
         let figures = |of: &[f64]| {
-            format!("{} with p50 {:.1}, p99 {:.1}, longest {:.1} ms", of.len(), percentile(of, 50), percentile(of, 99), percentile(of, 100))
+            format!(
+                "{} with p50 {:.1}, p99 {:.1}, longest {:.1} ms",
+                of.len(),
+                percentile(of, 50),
+                percentile(of, 99),
+                percentile(of, 100)
+            )
         };
         println!("{what}: before {}; during {}", figures(before), figures(during));
         let beyond = percentile(during, 100) - percentile(before, 100);
@@ -228,6 +234,11 @@ fn report(took: &[Took], begun: Instant, watched: &Watched) {
     for one in longest.iter().take(5) {
         let end = one.at + Duration::from_secs_f64(one.ms / 1000.0);
         let beside = watched.statements.iter().rfind(|(at, _)| *at <= end).map_or("", |(_, statement)| statement);
-        println!("  {} of {:.1} ms, {:.1} s after it began, beside: {beside}", one.what, one.ms, (one.at - begun).as_secs_f64());
+        println!(
+            "  {} of {:.1} ms, {:.1} s after it began, beside: {beside}",
+            one.what,
+            one.ms,
+            (one.at - begun).as_secs_f64()
+        );
     }
 }

@@ -184,6 +184,10 @@ fn hindrance(config: &Config, rows: &[ReplicaRow], story: &Story, copy: &CopySto
         return Some(format!("{} is paused until {until}{because}", copy.replica));
     }
     let name = &copy.replica;
+    if let Some(draining) = rows.iter().find(|row| row.name.as_str() == name).and_then(|row| row.draining.as_ref()) {
+        let because = draining.because.as_ref().map(|why| format!(" ({})", Untrusted(why))).unwrap_or_default();
+        return Some(format!("{name} is draining since {}{because}: nothing is copied to it", utc(draining.since)));
+    }
     let Some(replica) = config.replicas.iter().find(|r| r.name.as_str() == name) else {
         return Some(format!("this configuration has no replica {name}"));
     };

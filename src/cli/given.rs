@@ -7,6 +7,7 @@ use anyhow::bail;
 use crate::{
     config::Config,
     domain::{ObjectKey, ReplicaName},
+    queue::ReplicaRow,
 };
 
 /// The replica of that name in the configuration; `place` says where the name stood.
@@ -16,6 +17,15 @@ pub(super) fn replica(config: &Config, place: &str, name: &str) -> anyhow::Resul
     }
     let names: Vec<_> = config.replicas.iter().map(|r| r.name.as_str()).collect();
     bail!("{place}there is no replica \"{}\"; the configuration has {}", name.escape_default(), names.join(", "))
+}
+
+/// The replica of that name in the database, whatever the configuration has.
+pub(super) fn row<'r>(rows: &'r [ReplicaRow], name: &str) -> anyhow::Result<&'r ReplicaRow> {
+    if let Some(known) = rows.iter().find(|row| row.name.as_str() == name) {
+        return Ok(known);
+    }
+    let names: Vec<_> = rows.iter().map(|row| row.name.as_str()).collect();
+    bail!("there is no replica \"{}\"; the database has {}", name.escape_default(), names.join(", "))
 }
 
 /// The named replica alone, or all.

@@ -2,7 +2,6 @@
 
 mod bar;
 mod check;
-mod counter;
 #[cfg(feature = "sandbox")]
 mod demo;
 mod enqueue;
@@ -16,6 +15,8 @@ mod migrate;
 mod park;
 mod pause;
 mod probe;
+mod promote;
+mod replica;
 mod resume;
 mod retry;
 mod rules;
@@ -93,6 +94,11 @@ enum Command {
     Pause(pause::Args),
     /// End a pause: the replica catches up by itself
     Resume(resume::Args),
+    /// Make a replica the primary, for all daemons, without a restart
+    Promote(promote::Args),
+    /// Replicas that leave, or whose bucket was lost or has moved
+    #[command(subcommand)]
+    Replica(replica::Command),
     /// See it work: PostgreSQL and three stores in a box, two daemons, one killed half-way
     #[cfg(feature = "sandbox")]
     Demo(demo::Args),
@@ -160,6 +166,8 @@ impl Cli {
             Command::Events(args) => events::run(config, *args).await,
             Command::Pause(args) => pause::run(&config()?, args).await,
             Command::Resume(args) => resume::run(&config()?, args).await,
+            Command::Promote(args) => promote::run(&config()?, args).await,
+            Command::Replica(command) => replica::run(&config()?, command).await,
             #[cfg(feature = "sandbox")]
             Command::Demo(args) => demo::run(args).await,
             #[cfg(feature = "sandbox")]

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     config::Config,
     domain::Blocks,
-    queue::{BreakerStatus, DaemonStatus, Difference, LogStatus, RulesState, Status},
+    queue::{BreakerStatus, DaemonStatus, Difference, LogStatus, ReplicaStatus, ResetStatus, RulesState, Status},
 };
 
 /// Older figures are counted anew if that is cheap: no daemon seems to do it.
@@ -28,7 +28,8 @@ pub(super) struct Args {
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let (queue, pools) = queue(config)?;
     let mut status = queue.status(args.exact).await?;
-    let stale = status.replicas.iter().any(|r| r.counted_seconds_ago.is_none_or(|s| s > STALE_SECONDS));
+    let counted = status.replicas.iter().filter(|r| r.draining_seconds.is_none());
+    let stale = counted.map(|r| r.counted_seconds_ago).any(|ago| ago.is_none_or(|s| s > STALE_SECONDS));
     if !args.exact && stale && status.objects < CHEAP_OBJECTS {
         status = queue.status(true).await?;
     }
@@ -63,6 +64,8 @@ fn text(config: &Config, status: &Status, in_force: &RulesState) -> String {
             r.replica
         ));
     }
+    parts.extend(status.replicas.iter().filter_map(draining));
+    parts.extend(status.replicas.iter().filter_map(|r| Some(resetting(&r.replica, r.reset.as_ref()?))));
     parts.extend(status.replicas.iter().filter_map(|r| r.breaker.as_ref().map(|breaker| sick(&r.replica, breaker))));
     if let Some(other) = status.replicas.iter().find(|r| r.primary && r.replica != config.primary.as_str()) {
         parts.push(format!(
@@ -88,6 +91,33 @@ fn text(config: &Config, status: &Status, in_force: &RulesState) -> String {
         "\nno daemon is alive: nothing is being copied (start one with `copyhold run`)".into()
     });
     parts.join("\n")
+}
+
+/// `scw is draining since 3m 2s (its contract ends): …`
+fn draining(r: &ReplicaStatus) -> Option<String> {
+    let since = age(Some(r.draining_seconds?));
+    let because = r.drain_reason.as_ref().map(|why| format!(" ({})", Untrusted(why))).unwrap_or_default();
+    let lacks = match r.lacks {
+        Some(lacks) => format!("it lacks {}", show::count(lacks.unsigned_abs(), "copy", "copies")),
+        None => "--exact counts what it lacks".to_owned(),
+    };
+    Some(format!(
+        "{0} is draining since {since}{because}: nothing is copied to it, and it is not counted ({lacks}); `copyhold replica \
+         undrain {0}` ends it",
+        r.replica
+    ))
+}
+
+/// `the reset of scw, begun 3m 2s ago, is not done: …`
+fn resetting(replica: &str, reset: &ResetStatus) -> String {
+    let verb = if reset.moved { "move" } else { "reset" };
+    let cleared = show::count(reset.cleared.unsigned_abs(), "copy", "copies");
+    let reached = reset.reached.as_ref().map(|key| format!(", up to \"{}\"", Untrusted(key))).unwrap_or_default();
+    format!(
+        "the {verb} of {replica}, begun {} ago, is not done: {cleared} taken back so far{reached}; if nobody is at it, `copyhold \
+         replica {verb} {replica}` goes on",
+        age(Some(reset.begun_seconds))
+    )
 }
 
 /// `daemon 3 looks for work every second: database.url leads to …`

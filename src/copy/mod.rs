@@ -82,6 +82,8 @@ pub struct Target {
     pub slow: bool,
     /// It was tried before, and nobody knows for certain how that ended.
     pub again: bool,
+    /// What it held was found to be damaged: what its store says of that is not taken for its bytes.
+    pub damaged: bool,
 }
 
 /// What to do where an object of the same key already is.

@@ -155,16 +155,19 @@ pub(super) async fn look(store: &Store, key: &ObjectKey, older_than: SystemTime)
 
 /// Proves that what stood there before is the object itself, or says that it is not.
 pub(super) async fn adopt(
-    store: &Store,
+    target: &Target,
     key: &ObjectKey,
     there: &Head,
     content: &Content,
     whole: Option<&Md5>,
 ) -> Result<Verified, Failure> {
+    let store = &*target.store;
     if there.size_bytes != content.size_bytes {
         return Err(in_the_way(store));
     }
-    let equal = whole.is_some_and(|md5| there.etag.as_ref().is_some_and(|etag| etag.is_md5(md5)));
+    // What has rotted still has the ETag of what was written.
+    let equal =
+        whole.filter(|_| !target.damaged).is_some_and(|md5| there.etag.as_ref().is_some_and(|etag| etag.is_md5(md5)));
     if equal {
         return Ok(Verified::Compared);
     }
@@ -175,7 +178,7 @@ pub(super) async fn adopt(
 }
 
 pub(super) fn in_the_way(store: &Store) -> Failure {
-    let what = "another object is already there, written before Copyhold came. Remove it, or set \
+    let what = "another object is already there, written before Copyhold came or not by it, or damaged. Remove it, or set \
                 existing = \"overwrite\" for this replica, and retry";
     Failure::new(Class::Refused, format!("target {}: {what}", store.name()))
 }

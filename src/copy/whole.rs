@@ -57,7 +57,7 @@ impl Copy<'_> {
         if let OnExisting::Adopt { older_than } = target.existing
             && let Some(there) = verify::look(store, key, older_than).await?
         {
-            return verify::adopt(store, key, &there, content, Some(&piece.md5)).await;
+            return verify::adopt(target, key, &there, content, Some(&piece.md5)).await;
         }
         if let Some(proof) = verify::left_by_us(target, key, content).await? {
             return Ok(proof);

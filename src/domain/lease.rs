@@ -8,8 +8,12 @@ use super::{Class, Content, ObjectKey, ReplicaName};
 pub struct Fence(pub i64);
 
 /// One content of a key; registering the key again begins the next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub i64);
+
+/// A place in the order in which objects were first registered: registering a key again leaves it where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Arrival(pub i64);
 
 /// What the row said of one replica when it was claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +39,7 @@ pub struct PriorFailure {
 #[derive(Debug)]
 pub struct Lease {
     pub key: ObjectKey,
+    pub arrival: Arrival,
     pub generation: Generation,
     pub fence: Fence,
     /// By our own monotonic clock, taken before the claim was sent, so that we

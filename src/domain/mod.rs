@@ -23,7 +23,7 @@ pub use documents::{NoEvents, documents};
 pub use event::{EventKind, EventKinds, UnknownKind};
 pub use evidence::{Evidence, Verdict};
 pub use key::{InvalidKey, MAX_KEY_BYTES, ObjectKey, escape};
-pub use lease::{Fence, Generation, Lease, PriorFailure, ReplicaState};
+pub use lease::{Arrival, Fence, Generation, Lease, PriorFailure, ReplicaState};
 pub use outcome::{Failure, Outcome, Verified};
 pub use replica::{InvalidName, ReplicaName, SchemaName};
 pub use time::{micros, micros_since_epoch, utc};

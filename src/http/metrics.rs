@@ -29,5 +29,9 @@ fn set_backlog(status: &ReplicaStatus) {
     set("copyhold_backlog_waiting", status.waiting as f64);
     set("copyhold_backlog_parked", status.parked as f64);
     set("copyhold_backlog_oldest_age_seconds", status.oldest_age_seconds.unwrap_or_default());
-    set("copyhold_backlog_counted_ago_seconds", status.counted_seconds_ago.unwrap_or(f64::INFINITY));
+    // Of one that is about to leave nothing is counted, and nothing is wrong with that.
+    let draining = status.draining_seconds.is_some();
+    let never = if draining { 0.0 } else { f64::INFINITY };
+    set("copyhold_backlog_counted_ago_seconds", status.counted_seconds_ago.unwrap_or(never));
+    set("copyhold_replica_draining", f64::from(u8::from(draining)));
 }

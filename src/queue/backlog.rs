@@ -7,20 +7,50 @@ use super::{
 };
 use crate::domain::{ReplicaName, SchemaName};
 
+const MISSING: &str = "queue::missing_at";
+
 /// Counting may take this share of the time: a fiftieth.
 const REST: u32 = 50;
 /// And is not worth doing more often than this.
 const AT_MOST_EVERY: Duration = Duration::from_secs(2);
 
+/// Which replicas have a row in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    All,
+    /// Nothing is missing at one that is about to leave; its rows are not even looked at.
+    NotDraining,
+}
+
+/// What a replica lacks, at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Wanted copies that are not recorded, all of those that follow among them.
+    pub objects: i64,
+    /// As far as sizes are known.
+    pub bytes: i64,
+    pub objects_of_unknown_size: i64,
+    /// µs since the epoch: when the oldest of them was registered.
+    pub oldest_at: Option<i64>,
+    pub in_flight: i64,
+    pub waiting: i64,
+    pub parked: i64,
+}
+
 /// One row per replica, counted from its partial indexes: the lane, what is leased, what is parked. Each is read once,
 /// but bytes and times are not in them, so every row of the backlog is visited: about 0.15 s per million in cache.
-fn counts(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
+fn counts(schema: &SchemaName, replicas: &[ReplicaName], counted: Counted) -> String {
     let schema = schema.quoted();
     let one = |r: &ReplicaName| {
         let (copy, due) = (r.column(), r.due_column());
+        let stays = format!("(SELECT draining_since IS NULL FROM {schema}.replicas WHERE name = '{r}')");
+        let (only, having) = match counted {
+            Counted::All => (String::new(), String::new()),
+            Counted::NotDraining => (format!(" AND {stays}"), format!("\nHAVING {stays}")),
+        };
         let part = |flags: &str, condition: &str| {
             format!(
-                "SELECT size_bytes, created_at, {flags} FROM {schema}.object_copies WHERE {copy} IS NULL AND {condition}"
+                "SELECT size_bytes, created_at, {flags} FROM {schema}.object_copies WHERE {copy} IS NULL AND {condition}{only}"
             )
         };
         let lane = part(
@@ -35,7 +65,7 @@ fn counts(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
        to_timestamp(min(created_at) / 1e6) AS oldest_registration,
        count(*) FILTER (WHERE held) AS in_flight, count(*) FILTER (WHERE waits) AS waiting,
        count(*) FILTER (WHERE parked) AS parked
-  FROM ({lane} UNION ALL {held} UNION ALL {parked}) AS b"
+  FROM ({lane} UNION ALL {held} UNION ALL {parked}) AS b{having}"
         )
     };
     replicas.iter().map(one).collect::<Vec<_>>().join("\nUNION ALL\n")
@@ -47,12 +77,39 @@ pub(super) fn exact_view(schema: &SchemaName, replicas: &[ReplicaName]) -> Strin
     format!(
         "CREATE OR REPLACE VIEW {view} AS\n{};
 COMMENT ON VIEW {view} IS
-    'The figures of the table backlog, counted at this moment. It visits every row that lacks a copy, about 0.15 s per million and replica when they are in cache: for a look, not for a dashboard.'",
-        counts(schema, replicas)
+    'The figures of the table backlog, counted at this moment, without replicas that are draining. It visits every row that lacks a copy, about 0.15 s per million and replica when they are in cache: for a look, not for a dashboard.'",
+        counts(schema, replicas, Counted::NotDraining)
     )
 }
 
+type MissingRow = (i64, i64, i64, Option<i64>, i64, i64, i64);
+
 impl Queue {
+    /// What these replicas lack at this moment, whether they are draining or not, in their order. It visits every row
+    /// that lacks such a copy.
+    pub async fn missing_at(&self, replicas: &[ReplicaName]) -> Result<Vec<Missing>, QueueError> {
+        let sql = built(format!(
+            "-- {MISSING}
+SELECT c.objects, c.bytes, c.objects_of_unknown_size, (extract(epoch FROM c.oldest_registration) * 1000000)::bigint,
+       c.in_flight, c.waiting, c.parked
+FROM ({}) AS c ORDER BY array_position($1::text[], c.replica)",
+            counts(&self.schema, replicas, Counted::All)
+        ));
+        let names = replicas.iter().map(ReplicaName::as_str).collect::<Vec<_>>();
+        let query = sqlx::query_as(sql).bind(names).fetch_all(&self.pool);
+        let rows: Vec<MissingRow> = within(STATEMENT_TIMEOUT + Duration::from_secs(5), MISSING, query).await?;
+        let missing = |(objects, bytes, objects_of_unknown_size, oldest_at, in_flight, waiting, parked)| Missing {
+            objects,
+            bytes,
+            objects_of_unknown_size,
+            oldest_at,
+            in_flight,
+            waiting,
+            parked,
+        };
+        Ok(rows.into_iter().map(missing).collect())
+    }
+
     /// Counts the backlog anew if that is due and no other daemon is at it. Whether it was.
     pub async fn refresh_backlog(&self) -> Result<bool, QueueError> {
         let schema = self.schema.quoted();
@@ -76,6 +133,11 @@ WITH duty AS MATERIALIZED (
 ),
 counted AS MATERIALIZED (
     SELECT c.* FROM duty, LATERAL (SELECT * FROM {schema}.backlog_exact WHERE duty.mine) c
+),
+-- of replicas that are draining, or gone
+uncounted AS (
+    DELETE FROM {schema}.backlog b USING duty
+     WHERE duty.mine AND NOT EXISTS (SELECT FROM counted c WHERE c.replica = b.replica)
 )
 INSERT INTO {schema}.backlog AS b
 SELECT c.replica, c.objects, c.bytes, c.objects_of_unknown_size, c.oldest_registration,

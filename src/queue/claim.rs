@@ -14,7 +14,7 @@ use sqlx::{
 
 use super::{Queue, QueueError, daemons::Daemon, error::limited, micros};
 use crate::domain::{
-    Class, Content, ContentHash, Fence, Generation, Lease, ObjectKey, PriorFailure, ReplicaName, ReplicaState,
+    Arrival, Class, Content, ContentHash, Fence, Generation, Lease, ObjectKey, PriorFailure, ReplicaName, ReplicaState,
 };
 
 const NAME: &str = "queue::claim";
@@ -159,6 +159,7 @@ impl Queue {
             prior: prior(replica),
         };
         Ok(Lease {
+            arrival: Arrival(row.try_get("id")?),
             generation: Generation(row.try_get("generation")?),
             fence,
             claimed: sent,

@@ -57,6 +57,14 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
     let returned: Vec<_> = ["o.object_key, a.f, o.generation".to_owned()].into_iter().chain(told.columns).collect();
     let returned = returned.join(",\n              ");
     let logged = logged(&schema, &told.events, &["failed", "mended", "survived"]);
+    let (draining, beside) = if kinds.contains(EventKind::ObjectCopied) {
+        let names =
+            format!("SELECT ARRAY(SELECT name FROM {schema}.replicas WHERE draining_since IS NOT NULL) AS names");
+        // A row of its own, so that is_complete is no subquery and becomes a part of this statement.
+        (format!("draining AS MATERIALIZED ({names}),\n"), " CROSS JOIN draining")
+    } else {
+        (String::new(), "")
+    };
     let columns = |what: &dyn Fn(usize, &ReplicaName) -> String| {
         replicas.iter().enumerate().map(|(i, r)| what(i, r)).collect::<String>()
     };
@@ -81,13 +89,13 @@ WITH asked AS MATERIALIZED (
         AS a(k, f, g, size, hash, release, settle{names})
 ),
 {held},
-done AS (
+{draining}done AS (
     UPDATE {schema}.object_copies o
        SET lock = CASE WHEN a.release THEN NULL ELSE o.lock END,
            lease = CASE WHEN a.release THEN NULL ELSE o.lease END,
            size_bytes = coalesce(a.size, o.size_bytes),
            content_hash = coalesce(a.hash, o.content_hash){sets}
-      FROM held JOIN asked a ON a.k = held.object_key
+      FROM held JOIN asked a ON a.k = held.object_key{beside}
      WHERE o.object_key = held.object_key AND o.lease = a.f AND o.generation = a.g
     RETURNING {returned}
 ),
@@ -133,7 +141,7 @@ fn told(schema: &str, replicas: &[ReplicaName], kinds: &EventKinds, failures: &s
         let recorded = recorded.map(|(i, r)| format!("CASE WHEN a.m{i} = {} THEN '{r}' END", mark::RECORD));
         let recorded = recorded.collect::<Vec<_>>().join(", ");
         columns.push(format!(
-            "o.size_bytes, o.content_hash, {schema}.is_complete(o) AS complete,
+            "o.size_bytes, o.content_hash, {schema}.is_complete(o, draining.names) AS complete,
               array_remove(ARRAY[{recorded}]::text[], NULL) AS recorded"
         ));
         let copied = event(

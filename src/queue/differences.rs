@@ -140,7 +140,8 @@ pub fn differences(peers: &[Peer], rows: &[ReplicaRow], rules: &RulesState) -> V
             let place = peer.config.replicas.get(row.name.as_str());
             place.is_some_and(|place| row.pin.as_ref().is_none_or(|pin| pin == place))
         };
-        if !peers.iter().any(|peer| serves(&peer)) {
+        // One that is about to leave is to be served by nobody in the end.
+        if row.draining.is_none() && !peers.iter().any(|peer| serves(&peer)) {
             found.push(Difference::Unserved { replica: row.name.to_string() });
         }
     }
@@ -211,15 +212,21 @@ fn each<'a>(values: impl Iterator<Item = (String, &'a Ids)>) -> String {
 }
 
 /// `daemon 3`, `daemons 1, 2`.
-fn list(ids: &Ids) -> String {
+#[must_use]
+pub fn list(ids: &Ids) -> String {
     let plural = if ids.len() == 1 { "" } else { "s" };
     format!("daemon{plural} {}", ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
 }
 
 impl Queue {
-    /// In what the living daemons differ. Those of before they described themselves are passed over.
+    /// In what the living daemons differ.
     pub async fn differences(&self) -> Result<Vec<Difference>, QueueError> {
-        let statement = "queue::differences";
+        Ok(differences(&self.peers().await?, &self.replica_rows().await?, &self.rules_state().await?))
+    }
+
+    /// The living daemons as they have described themselves. Those of before they did are passed over.
+    pub async fn peers(&self) -> Result<Vec<Peer>, QueueError> {
+        let statement = "queue::peers";
         let schema = self.schema.quoted();
         let sql = built(format!(
             "-- {statement}
@@ -232,8 +239,7 @@ WHERE alive_until > {schema}.now_utc_micro_seconds() AND config IS NOT NULL ORDE
             let config = serde_json::from_str(&config).ok()?;
             Some(Peer { id, lease_timeout: Duration::from_micros(lease.unsigned_abs()), config })
         };
-        let peers: Vec<_> = rows.into_iter().filter_map(peer).collect();
-        Ok(differences(&peers, &self.replica_rows().await?, &self.rules_state().await?))
+        Ok(rows.into_iter().filter_map(peer).collect())
     }
 }
 
@@ -260,6 +266,9 @@ mod tests {
             admission: None,
             pause: None,
             breaker: None,
+            draining: None,
+            former: None,
+            resetting: false,
         }
     }
 

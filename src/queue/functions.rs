@@ -140,17 +140,23 @@ pub(super) fn of_all_lanes(schema: &SchemaName, replicas: &[ReplicaName]) -> [Fu
     [next_due(schema, replicas), unclaim(schema), begin_generation(schema, replicas)]
 }
 
-/// Whether nothing that is wanted is missing. Without settings, so that it becomes a part of the statement that calls it.
+/// Whether nothing that is wanted is missing, but at these replicas: those that are draining. Nobody is going to copy
+/// anything to them, so who waits for an object to be complete would wait for ever; undrained, they make it incomplete again.
+///
+/// Without settings and without a look into another table, so that it becomes a part of the statement that calls it.
 fn is_complete(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let schema = schema.quoted();
-    let there = replicas.iter().map(|r| format!("(o.{} IS NOT NULL OR o.{} IS NULL)", r.column(), r.due_column()));
+    let there = replicas
+        .iter()
+        .map(|r| format!("(o.{} IS NOT NULL OR o.{} IS NULL OR '{r}' = ANY (draining))", r.column(), r.due_column()));
     format!(
-        "CREATE OR REPLACE FUNCTION {schema}.{IS_COMPLETE}(o {schema}.object_copies) RETURNS boolean
+        "DROP FUNCTION IF EXISTS {schema}.{IS_COMPLETE}({schema}.object_copies);
+CREATE OR REPLACE FUNCTION {schema}.{IS_COMPLETE}(o {schema}.object_copies, draining text[] DEFAULT '{{}}') RETURNS boolean
 LANGUAGE sql IMMUTABLE
 AS $complete$ SELECT {} $complete$;
-REVOKE ALL ON FUNCTION {schema}.{IS_COMPLETE}({schema}.object_copies) FROM PUBLIC;
-COMMENT ON FUNCTION {schema}.{IS_COMPLETE}({schema}.object_copies) IS
-    'Whether every copy that is wanted of the object is on record. {}';
+REVOKE ALL ON FUNCTION {schema}.{IS_COMPLETE}({schema}.object_copies, text[]) FROM PUBLIC;
+COMMENT ON FUNCTION {schema}.{IS_COMPLETE}({schema}.object_copies, text[]) IS
+    'Whether every copy that is wanted of the object, but at these replicas, is on record. {}';
 ",
         there.collect::<Vec<_>>().join(" AND "),
         signature()
@@ -274,9 +280,9 @@ pub(super) fn create_all(schema: &SchemaName, replicas: &[ReplicaName]) -> Strin
     let names = functions.iter().map(|f| f.name.as_str()).chain([IS_COMPLETE, listed::NAME]);
     let names: Vec<_> = names.map(|name| format!("'{name}'")).collect();
     let created: String = functions.iter().map(|f| f.create(schema)).collect();
-    let (is_complete, listed) = (is_complete(schema, replicas), listed::function(schema, replicas));
+    let is_complete = is_complete(schema, replicas);
     format!(
-        "{created}{is_complete}{listed}
+        "{created}{is_complete}
 DO $grant$
 DECLARE
     allowed record;

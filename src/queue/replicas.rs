@@ -9,7 +9,7 @@ use sqlx::{Row as _, postgres::PgRow};
 use super::{Breaker, PARKED, Pause, Queue, QueueError, built, error::limited};
 use crate::{
     config,
-    domain::{Blocks, Class, ReplicaName},
+    domain::{Arrival, Blocks, Class, Generation, ReplicaName},
 };
 
 const ROWS: &str = "queue::replica_rows";
@@ -83,6 +83,32 @@ pub struct ReplicaRow {
     pub pause: Option<Pause>,
     /// `None`: nothing is known to be wrong with it.
     pub breaker: Option<Breaker>,
+    /// `None`: it is not about to leave.
+    pub draining: Option<Draining>,
+    /// `None`: it was never the primary, or never ceased to be.
+    pub former: Option<Former>,
+    /// Its recorded copies are being taken back, or that was broken off.
+    pub resetting: bool,
+}
+
+/// Nothing is copied to a replica that is about to leave, and nothing is counted as missing there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draining {
+    /// µs since the epoch by the database's clock.
+    pub since: i64,
+    /// What whoever drained it had to say.
+    pub because: Option<String>,
+}
+
+/// What is known of the contents of a replica that was the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Former {
+    /// Objects up to this arrival were registered before it ceased to be: under their keys it holds what was registered.
+    pub through: Arrival,
+    /// Generations up to this one were registered before that: what nobody has seen of them yet may stand there.
+    pub begun_through: Generation,
+    /// Of the objects, what is older was there before Copyhold came; `None`: nothing was.
+    pub foreign_before: Option<SystemTime>,
 }
 
 impl Queue {
@@ -93,7 +119,9 @@ impl Queue {
 SELECT name, primary_since IS NOT NULL AS is_primary, endpoint, bucket, existing, writable_at,
        CASE WHEN paused_until > {schema}.now_utc_micro_seconds() THEN paused_until END AS paused_until, pause_reason,
        breaker_opened_at, breaker_blocks, breaker_class, breaker_message, probes_failed,
-       probe_at - {schema}.now_utc_micro_seconds() AS probe_in
+       probe_at - {schema}.now_utc_micro_seconds() AS probe_in,
+       draining_since, drain_reason, registered_through, begun_through, foreign_before,
+       EXISTS (SELECT FROM {schema}.resets s WHERE s.replica = name) AS resetting
 FROM {schema}.replicas ORDER BY name",
             schema = self.schema.quoted()
         ));
@@ -154,7 +182,31 @@ fn parse(row: &PgRow) -> Result<ReplicaRow, sqlx::Error> {
         admission: admission(row)?,
         pause: paused_until.map(|until| Pause { until: (until != PARKED).then_some(until), because }),
         breaker: breaker(row)?,
+        draining: draining(row)?,
+        former: former(row)?,
+        resetting: row.try_get("resetting")?,
     })
+}
+
+fn draining(row: &PgRow) -> Result<Option<Draining>, sqlx::Error> {
+    let Some(since) = row.try_get("draining_since")? else { return Ok(None) };
+    Ok(Some(Draining { since, because: row.try_get("drain_reason")? }))
+}
+
+fn former(row: &PgRow) -> Result<Option<Former>, sqlx::Error> {
+    let Some(through) = row.try_get("registered_through")? else { return Ok(None) };
+    let begun: Option<i64> = row.try_get("begun_through")?;
+    let foreign_before: Option<i64> = row.try_get("foreign_before")?;
+    Ok(Some(Former {
+        through: Arrival(through),
+        begun_through: Generation(begun.unwrap_or(i64::MIN)),
+        foreign_before: foreign_before.map(system_time),
+    }))
+}
+
+/// µs since the epoch.
+fn system_time(at: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(at).unwrap_or_default())
 }
 
 fn admission(row: &PgRow) -> Result<Option<(Admission, SystemTime)>, sqlx::Error> {
@@ -162,8 +214,7 @@ fn admission(row: &PgRow) -> Result<Option<(Admission, SystemTime)>, sqlx::Error
     let writable_at: Option<i64> = row.try_get("writable_at")?;
     let Some((word, at)) = existing.zip(writable_at) else { return Ok(None) };
     let admission = known("replicas.existing", &word, Admission::ALL.into_iter().find(|a| a.as_str() == word))?;
-    let since_epoch = Duration::from_micros(u64::try_from(at).unwrap_or_default());
-    Ok(Some((admission, SystemTime::UNIX_EPOCH + since_epoch)))
+    Ok(Some((admission, system_time(at))))
 }
 
 fn breaker(row: &PgRow) -> Result<Option<Breaker>, sqlx::Error> {

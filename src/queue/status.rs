@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Difference, LogStatus, PARKED, Queue, QueueError, built, error::limited};
+use crate::domain::ReplicaName;
 
 /// Below this size of the table its rows are counted, else estimated.
 const COUNTED_BELOW_BYTES: i64 = 64 << 20;
@@ -51,6 +52,15 @@ pub struct ReplicaStatus {
     /// `None`: until it is resumed.
     pub paused_seconds_left: Option<f64>,
     pub pause_reason: Option<String>,
+    /// It is about to leave: nothing is copied to it, and the figures that follow do not count what it lacks. `None`: it
+    /// is not.
+    pub draining_seconds: Option<f64>,
+    pub drain_reason: Option<String>,
+    /// Copies that it lacks while it is draining; `None`: that was not counted.
+    #[serde(default)]
+    pub lacks: Option<i64>,
+    /// Its recorded copies are being taken back, or that was broken off.
+    pub reset: Option<ResetStatus>,
     /// `None`: nothing is known to be wrong with its store.
     pub breaker: Option<BreakerStatus>,
     /// Copies on record.
@@ -69,6 +79,17 @@ pub struct ReplicaStatus {
     /// Copies whose last attempt failed.
     #[serde(default)]
     pub failing: i64,
+}
+
+/// How far a reset, or a move, has come.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ResetStatus {
+    pub moved: bool,
+    pub begun_seconds: f64,
+    /// Copies taken back so far.
+    pub cleared: i64,
+    /// Up to and with this key; `None`: none yet.
+    pub reached: Option<String>,
 }
 
 /// Why no daemon uses a replica for now.
@@ -116,6 +137,9 @@ impl Queue {
     pub async fn status(&self, exact: bool) -> Result<Status, QueueError> {
         let (counted, objects) = self.count_objects().await?;
         let mut replicas = self.replica_statuses(exact).await?;
+        if exact {
+            self.count_draining(&mut replicas).await?;
+        }
         let failing = self.failing().await?;
         let recorded = if counted { self.count_recorded().await? } else { HashMap::new() };
         for replica in &mut replicas {
@@ -147,6 +171,19 @@ WHERE c.oid = to_regclass($1)"
         limited("queue::status", query.fetch_one(&self.pool)).await
     }
 
+    /// What the figures leave out.
+    async fn count_draining(&self, replicas: &mut [ReplicaStatus]) -> Result<(), QueueError> {
+        let mut draining: Vec<_> = replicas.iter_mut().filter(|r| r.draining_seconds.is_some()).collect();
+        let names = draining.iter().filter_map(|r| ReplicaName::new(&r.replica).ok()).collect::<Vec<_>>();
+        if names.is_empty() {
+            return Ok(());
+        }
+        for (replica, missing) in draining.iter_mut().zip(self.missing_at(&names).await?) {
+            replica.lacks = Some(missing.objects);
+        }
+        Ok(())
+    }
+
     async fn count_recorded(&self) -> Result<HashMap<String, i64>, QueueError> {
         let counts: Vec<String> = self.replicas.iter().map(|r| format!("count({})", r.column())).collect();
         let sql = built(format!(
@@ -155,7 +192,7 @@ SELECT v.* FROM (SELECT ARRAY[{}] AS n FROM {}.object_copies) c, unnest($1::text
             counts.join(", "),
             self.schema.quoted()
         ));
-        let names: Vec<_> = self.replicas.iter().map(crate::domain::ReplicaName::as_str).collect();
+        let names: Vec<_> = self.replicas.iter().map(ReplicaName::as_str).collect();
         let rows: Vec<(String, i64)> =
             limited("queue::status", sqlx::query_as(sql).bind(names).fetch_all(&self.pool)).await?;
         Ok(rows.into_iter().collect())
@@ -170,6 +207,11 @@ SELECT v.* FROM (SELECT ARRAY[{}] AS n FROM {}.object_copies) c, unnest($1::text
        CASE WHEN r.paused_until < {PARKED} AND r.paused_until > {schema}.now_utc_micro_seconds()
             THEN ((r.paused_until - {schema}.now_utc_micro_seconds()) / 1e6)::double precision END AS paused_seconds_left,
        CASE WHEN r.paused_until > {schema}.now_utc_micro_seconds() THEN r.pause_reason END AS pause_reason,
+       (({schema}.now_utc_micro_seconds() - r.draining_since) / 1e6)::double precision AS draining_seconds, r.drain_reason,
+       (SELECT json_build_object(
+           'moved', s.moved, 'begun_seconds', ({schema}.now_utc_micro_seconds() - s.started_at) / 1e6,
+           'cleared', s.cleared, 'reached', s.reached)
+          FROM {schema}.resets s WHERE s.replica = r.name) AS reset,
        CASE WHEN r.breaker_opened_at IS NOT NULL THEN json_build_object(
            'open_seconds', ({schema}.now_utc_micro_seconds() - r.breaker_opened_at) / 1e6,
            'blocks', r.breaker_blocks, 'class', r.breaker_class, 'message', r.breaker_message,
@@ -180,7 +222,7 @@ SELECT v.* FROM (SELECT ARRAY[{}] AS n FROM {}.object_copies) c, unnest($1::text
        coalesce(b.in_flight, 0) AS in_flight, coalesce(b.waiting, 0) AS waiting, coalesce(b.parked, 0) AS parked,
        extract(epoch FROM statement_timestamp() - b.oldest_registration)::double precision AS oldest_age_seconds,
        extract(epoch FROM statement_timestamp() - {as_of})::double precision AS counted_seconds_ago
-FROM {schema}.replicas r LEFT JOIN {schema}.{backlog} b ON b.replica = r.name
+FROM {schema}.replicas r LEFT JOIN {schema}.{backlog} b ON b.replica = r.name AND r.draining_since IS NULL
 ORDER BY r.primary_since IS NULL, r.name"
         );
         self.fetch(sql).await
@@ -210,6 +252,7 @@ ORDER BY d.id"
        (({schema}.now_utc_micro_seconds() - max(f.last_at)) / 1e6)::double precision AS last_seconds_ago
 FROM {schema}.copy_failures f JOIN {schema}.object_copies o USING (object_key)
 WHERE f.generation = o.generation
+  AND NOT EXISTS (SELECT FROM {schema}.replicas r WHERE r.name = f.replica AND r.draining_since IS NOT NULL)
 GROUP BY f.replica, f.class ORDER BY f.replica, copies DESC"
         );
         self.fetch(sql).await

@@ -17,6 +17,14 @@ const TIDY: &str = "queue::tidy_swept";
 /// Rows that one statement looks at to tidy up.
 const PAGE: i64 = 500;
 
+/// An object whose recorded copies are to be read once more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unverified {
+    pub key: ObjectKey,
+    /// Its bucket was lost while the object was held.
+    pub primary_too: bool,
+}
+
 /// `$1` rows at most, `$2` µs until they are taken again, `$3` the replicas that are going to be read.
 ///
 /// None while a living daemon serves a replica besides those: it reads all copies, and whoever reads fewer would forget
@@ -46,7 +54,7 @@ WITH chosen AS MATERIALIZED (
 )
 UPDATE {schema}.swept_leases s SET verify_at = {schema}.now_utc_micro_seconds() + $2
   FROM chosen WHERE s.object_key = chosen.object_key
-RETURNING s.object_key"
+RETURNING s.object_key, s.primary_too"
     ))
 }
 
@@ -87,17 +95,18 @@ impl Queue {
     /// Up to `limit` objects whose recorded copies are to be read once more, and that nobody holds. Whatever becomes
     /// of them, they are taken again after `again`, until [`Queue::conclude`] says that all is well: a reader that
     /// dies loses nothing.
-    pub async fn take_unverified(&self, limit: usize, again: Duration) -> Result<Vec<ObjectKey>, QueueError> {
-        let query = sqlx::query_scalar(self.statements.take_unverified.clone())
+    pub async fn take_unverified(&self, limit: usize, again: Duration) -> Result<Vec<Unverified>, QueueError> {
+        let query = sqlx::query_as(self.statements.take_unverified.clone())
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .bind(micros(again))
             .bind(self.replicas.iter().map(ReplicaName::as_str).collect::<Vec<_>>());
-        let keys: Vec<String> = limited(TAKE, query.fetch_all(&self.pool)).await?;
-        let parse = |key| {
-            ObjectKey::new(key)
-                .map_err(|e| QueueError::Inconsistent { statement: TAKE, what: format!("a key in the answer: {e}") })
+        let rows: Vec<(String, bool)> = limited(TAKE, query.fetch_all(&self.pool)).await?;
+        let parse = |(key, primary_too): (String, bool)| {
+            let key = ObjectKey::new(key)
+                .map_err(|e| QueueError::Inconsistent { statement: TAKE, what: format!("a key in the answer: {e}") })?;
+            Ok(Unverified { key, primary_too })
         };
-        keys.into_iter().map(parse).collect()
+        rows.into_iter().map(parse).collect()
     }
 
     /// All that is recorded of the object was read once more and is what it should be: its sweep is forgotten and the

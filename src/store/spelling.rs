@@ -73,14 +73,12 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn what_is_written_as_aws_does_is_read_as_it_was(key in ".{0,40}") {
-            let mut written = String::new();
-            for byte in key.bytes() {
-                match byte {
-                    b' ' => written.push('+'),
-                    b'a'..=b'z' | b'0'..=b'9' | b'/' => written.push(char::from(byte)),
-                    _ => written.push_str(&format!("%{byte:02X}")),
-                }
-            }
+            let written = |byte| match byte {
+                b' ' => "+".to_owned(),
+                b'a'..=b'z' | b'0'..=b'9' | b'/' => char::from(byte).to_string(),
+                _ => format!("%{byte:02X}"),
+            };
+            let written: String = key.bytes().map(written).collect();
             proptest::prop_assert_eq!(Spelling::Url.text(written), key);
         }
     }

@@ -16,7 +16,7 @@ use crate::{
     config::{Config, Existing},
     copy::OnExisting,
     domain::{self, Blocks, ReplicaName},
-    queue::{Admission, Pause, Pin, Queue, QueueError, ReplicaRow},
+    queue::{Admission, Draining, Former, Pause, Pin, Queue, QueueError, ReplicaRow},
     wake::{Wake, Waker},
 };
 
@@ -101,7 +101,7 @@ impl Doorkeeper {
             }
         });
         let standings = try_join_all(standings).await?.into_iter().collect();
-        Ok((View { primary, standings }, sick))
+        Ok((View { primary, standings, former: former(&rows) }, sick))
     }
 
     async fn rows(&self) -> Result<BTreeMap<ReplicaName, ReplicaRow>, QueueError> {
@@ -123,7 +123,7 @@ impl Doorkeeper {
         asked: Instant,
     ) -> Vec<Sick> {
         let before = self.lanes.view();
-        let mut view = View { primary: primary.cloned(), ..before.clone() };
+        let mut view = View { primary: primary.cloned(), former: former(rows), ..before.clone() };
         let mut sick = Vec::new();
         for replica in self.lanes.replicas() {
             let row = rows.get(&replica.name);
@@ -154,12 +154,35 @@ impl Doorkeeper {
         if let Some(why) = self.forbidden(replica, row) {
             return Some(Standing::Barred { why });
         }
-        match (breaker, &row.pause) {
+        let told_to_wait = row.draining.as_ref().map(draining).or_else(|| row.pause.as_ref().map(paused));
+        match (breaker, told_to_wait) {
             (Some(Open { blocks: Blocks::All, why, .. }), _) => Some(Standing::Away { why }),
-            (_, Some(pause)) => Some(Standing::ReadOnly { why: paused(pause) }),
-            (Some(Open { blocks: Blocks::Writing, why, .. }), None) => Some(Standing::ReadOnly { why }),
-            (None, None) => row.admission.map(on_existing).map(Standing::Open),
+            (_, Some(why)) | (Some(Open { blocks: Blocks::Writing, why, .. }), None) => {
+                Some(Standing::ReadOnly { why })
+            }
+            (None, None) => self.on_existing(replica, row).map(Standing::Open),
         }
+    }
+
+    /// What becomes of an object that is in the bucket already; `None`: nobody has decided yet whether anything is
+    /// written there.
+    ///
+    /// The primary in force is the application's, whatever was decided while it was not: what stands there may be a
+    /// content that was uploaded this moment and is about to be registered. So it is looked at first, however new it is,
+    /// and left alone if it is not equal. Between our look and our write the application may still upload to the key,
+    /// and not every store has a write that is refused then: whoever fills a primary again is told not to replace
+    /// contents meanwhile (docs/replicas.md). An object that is registered once and never changed has no such moment:
+    /// whoever uploads it puts the same bytes.
+    fn on_existing(&self, replica: &Replica, row: &ReplicaRow) -> Option<OnExisting> {
+        let (admission, since) = row.admission?;
+        let asked_for = self.config.replica(&replica.name).and_then(|r| r.existing);
+        Some(match (asked_for, admission) {
+            // The operator's word of today is as good as that of the day of the first write.
+            (Some(Existing::Overwrite), _) | (None, Admission::Overwrite) => OnExisting::PutOver,
+            _ if row.primary => OnExisting::Adopt { older_than: far_away() },
+            (_, Admission::Empty) => OnExisting::PutOver,
+            (_, Admission::Adopt | Admission::Overwrite) => OnExisting::Adopt { older_than: since },
+        })
     }
 
     /// Why the replica is not this daemon's to use.
@@ -168,11 +191,12 @@ impl Doorkeeper {
         row.pin.as_ref().and_then(|pin| pin.forbids(&ours))
     }
 
-    /// What this daemon may probe. Nothing is written to a paused replica, not even to try it.
+    /// What this daemon may probe. Nothing is written to a replica that is paused or about to leave, not even to try it.
     fn sick(&self, replica: &Replica, row: &ReplicaRow) -> Option<Sick> {
         let breaker = row.breaker.clone()?;
-        let may = self.forbidden(replica, row).is_none() && (breaker.blocks == Blocks::All || row.pause.is_none());
-        may.then(|| Sick { replica: replica.name.clone(), breaker, existing: row.admission.map(on_existing) })
+        let may_write = row.pause.is_none() && row.draining.is_none();
+        let may = self.forbidden(replica, row).is_none() && (breaker.blocks == Blocks::All || may_write);
+        may.then(|| Sick { replica: replica.name.clone(), breaker, existing: self.on_existing(replica, row) })
     }
 
     async fn standing(&self, replica: &Replica, row: &ReplicaRow, asked: Instant) -> Result<Standing, QueueError> {
@@ -252,11 +276,14 @@ impl Doorkeeper {
     }
 }
 
-fn on_existing((admission, since): (Admission, SystemTime)) -> OnExisting {
-    match admission {
-        Admission::Empty | Admission::Overwrite => OnExisting::PutOver,
-        Admission::Adopt => OnExisting::Adopt { older_than: since },
-    }
+/// Those that were the primary once.
+fn former(rows: &BTreeMap<ReplicaName, ReplicaRow>) -> BTreeMap<ReplicaName, Former> {
+    rows.iter().filter_map(|(name, row)| Some((name.clone(), row.former?))).collect()
+}
+
+/// Later than any store's clock.
+fn far_away() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 366 * 7_000)
 }
 
 fn not_migrated() -> Standing {
@@ -265,11 +292,20 @@ fn not_migrated() -> Standing {
 
 /// Why nothing is copied to a replica that an operator has paused.
 fn paused(pause: &Pause) -> String {
-    let mut why = match pause.until {
+    let why = match pause.until {
         None => "it is paused until it is resumed".to_owned(),
         Some(until) => format!("it is paused until {}", domain::utc(until)),
     };
-    if let Some(because) = &pause.because {
+    with_reason(why, pause.because.as_deref())
+}
+
+/// Why nothing is copied to a replica that is about to leave.
+fn draining(draining: &Draining) -> String {
+    with_reason(format!("it is draining since {}", domain::utc(draining.since)), draining.because.as_deref())
+}
+
+fn with_reason(mut why: String, because: Option<&str>) -> String {
+    if let Some(because) = because {
         why.push_str(": ");
         // Cannot fail: a String takes all that is written to it.
         let _ = domain::escape(because, &mut why);

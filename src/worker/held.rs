@@ -111,11 +111,13 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Arrival;
 
     const FENCE: Fence = Fence(7);
 
     fn lease() -> Lease {
         Lease {
+            arrival: Arrival(1),
             key: ObjectKey::new("a").unwrap(),
             generation: Generation(1),
             fence: FENCE,

@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     copy::{Job, Journal, OnExisting, Source, Target},
-    domain::{Blocks, Lease, ReplicaName},
+    domain::{Arrival, Blocks, Class, Lease, ReplicaName},
     metrics,
-    queue::Breaker,
+    queue::{Breaker, Former},
     store::Store,
 };
 
@@ -83,6 +83,8 @@ pub struct View {
     /// The primary in force.
     pub primary: Option<ReplicaName>,
     pub standings: BTreeMap<ReplicaName, Standing>,
+    /// Those that were the primary once, and what is known of their contents for that.
+    pub former: BTreeMap<ReplicaName, Former>,
 }
 
 /// What this daemon may do with a replica.
@@ -111,6 +113,26 @@ pub struct Trial {
 impl Permit {
     fn new(slot: Slot) -> Self {
         Self { _slot: slot, taken: Instant::now() }
+    }
+}
+
+impl View {
+    /// What is known of the contents of a replica that is not the primary any more, if the object was registered while
+    /// it was, or before.
+    fn was_primary_for(&self, replica: &ReplicaName, arrival: Arrival) -> Option<&Former> {
+        self.former.get(replica).filter(|former| arrival <= former.through && self.primary.as_ref() != Some(replica))
+    }
+
+    /// What to do where something stands already. Under the key of an object that was registered while the replica was
+    /// the primary stands what was registered then: an earlier content of the object's own, which is written over when
+    /// that is registered anew at the primary of today. What was there before Copyhold came is left alone as ever.
+    fn on_existing(&self, existing: OnExisting, replica: &ReplicaName, arrival: Arrival) -> OnExisting {
+        match (existing, self.was_primary_for(replica, arrival)) {
+            (OnExisting::Adopt { .. }, Some(former)) => {
+                former.foreign_before.map_or(OnExisting::PutOver, |older_than| OnExisting::Adopt { older_than })
+            }
+            (existing, _) => existing,
+        }
     }
 }
 
@@ -258,7 +280,8 @@ impl Lanes {
     ///
     /// Sources are the replicas on record, the primary first. The primary is also one when no other is, whatever the
     /// row says of it: an object may be registered before anybody has seen it there. Then it is no target: reading
-    /// it is its proof. While the only ones on record are away, there is no source.
+    /// it is its proof. So are those that were the primary when it was registered. While the only ones on record are
+    /// away, there is no source.
     ///
     /// `trial`: a target besides those that are well.
     #[must_use]
@@ -271,7 +294,11 @@ impl Lanes {
             replicas().filter(|(r, state)| state.recorded && readable(r)).map(|(r, _)| r).collect();
         let away = |r: &Replica| matches!(view.standings.get(&r.name), Some(Standing::Away { .. }));
         if sources.is_empty() && !replicas().any(|(r, state)| state.recorded && r.read && away(r)) {
-            sources.extend(replicas().map(|(r, _)| r).filter(|r| is_primary(r) && readable(r)));
+            // Not for a later generation: what stands there is the content of an earlier one.
+            let was_primary =
+                |r: &Replica| view.former.get(&r.name).is_some_and(|f| lease.generation <= f.begun_through);
+            let may_have = |r: &Replica| is_primary(r) || was_primary(r);
+            sources.extend(replicas().map(|(r, _)| r).filter(|r| may_have(r) && readable(r)));
         }
         sources.sort_by_key(|r| !is_primary(r));
         let mut permits = Permits::new();
@@ -279,14 +306,15 @@ impl Lanes {
             .filter(|(r, state)| state.due && !sources.iter().any(|s| s.name == r.name))
             .filter_map(|(r, state)| {
                 let existing = match (view.standings.get(&r.name)?, trial) {
-                    (Standing::Open(existing), _) => *existing,
+                    (Standing::Open(existing), _) => view.on_existing(*existing, &r.name, lease.arrival),
                     (Standing::ReadOnly { .. }, Some(trial)) if trial.replica == r.name => trial.existing,
                     (Standing::ReadOnly { .. } | Standing::Away { .. } | Standing::Barred { .. }, _) => return None,
                 };
                 let most = self.0.free(r, room).min(1);
                 permits.insert(r.name.clone(), Permit::new(r.permits.take(room, most).pop()?));
                 let again = lease.swept.is_some() || state.prior.is_some();
-                Some(Target { store: Arc::clone(&r.store), existing, slow: self.0.is_slow(r), again })
+                let damaged = state.prior.is_some_and(|prior| prior.class == Some(Class::Corrupt));
+                Some(Target { store: Arc::clone(&r.store), existing, slow: self.0.is_slow(r), again, damaged })
             })
             .collect();
         let recorded = |r: &Replica| lease.replicas.iter().any(|state| state.replica == r.name && state.recorded);

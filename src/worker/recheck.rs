@@ -16,7 +16,7 @@ use crate::{
     copy,
     domain::{Class, Content, Failure, Lease, Next, ObjectKey, Outcome, ReplicaName},
     metrics,
-    queue::{Answer, Daemon, Queue, QueueError, Report},
+    queue::{Answer, Daemon, Queue, QueueError, Report, Unverified},
     wake::Waker,
 };
 
@@ -87,10 +87,10 @@ impl Rechecker {
         loop {
             let keys = self.queue.take_unverified(BATCH, self.settle).await?;
             let full = keys.len() == BATCH;
-            for key in keys {
+            for Unverified { key, primary_too } in keys {
                 let Some(slot) = drain.run_until_cancelled(self.slots.one(Room::Any)).await else { return Ok(()) };
                 for lease in self.queue.claim_these(&self.daemon, &[key]).await? {
-                    self.recheck(&lease, drain).await?;
+                    self.recheck(&lease, primary_too, drain).await?;
                 }
                 drop(slot);
             }
@@ -101,9 +101,9 @@ impl Rechecker {
     }
 
     /// Reads every recorded copy of a leased object, and gives the lease back.
-    async fn recheck(&self, lease: &Lease, drain: &CancellationToken) -> Result<(), QueueError> {
+    async fn recheck(&self, lease: &Lease, primary_too: bool, drain: &CancellationToken) -> Result<(), QueueError> {
         let lost = self.held.enter(lease, &self.stop);
-        let read = async { lost.run_until_cancelled(self.read(lease)).await };
+        let read = async { lost.run_until_cancelled(self.read(lease, primary_too)).await };
         let shown = drain.run_until_cancelled(read).await.flatten();
         self.held.end(&lease.key, lease.fence);
         let concluded = match shown {
@@ -119,21 +119,26 @@ impl Rechecker {
     }
 
     /// All copies at once. The primary in force is left out: what stands there is the application's, and if it is
-    /// another content than ours, then that is no damage.
-    async fn read(&self, lease: &Lease) -> Vec<(ReplicaName, Shown)> {
+    /// another content than ours, then that is no damage. Only where its bucket was lost it is looked at as well, for
+    /// what is not there at all.
+    async fn read(&self, lease: &Lease, primary_too: bool) -> Vec<(ReplicaName, Shown)> {
         // Of another daemon's conclusion since it was taken, or of copies that no daemon has recorded in this
         // generation, there is nothing to be compared with.
         let Some(content) = lease.content.filter(|_| lease.swept.is_some()) else { return Vec::new() };
         let view = self.lanes.view();
         let recorded = self.lanes.replicas().iter().zip(&lease.replicas);
-        let recorded = recorded.filter(|(r, state)| state.recorded && view.primary.as_ref() != Some(&r.name));
+        let is_primary = |r: &Replica| view.primary.as_ref() == Some(&r.name);
+        let recorded = recorded.filter(|(r, state)| state.recorded && (primary_too || !is_primary(r)));
         let all = recorded.map(|(replica, _)| {
             let readable = view.standings.get(&replica.name).is_some_and(Standing::is_readable);
+            let is_primary = is_primary(replica);
             async move {
-                let shown = if readable {
-                    self.read_one(lease, replica, &content).await
-                } else {
-                    Shown::Unknown(Unread::NotUsable)
+                if !readable {
+                    return (replica.name.clone(), Shown::Unknown(Unread::NotUsable));
+                }
+                let shown = match self.read_one(lease, replica, &content).await {
+                    Shown::Wrong(why) if is_primary && why.class != Class::Gone => Shown::Equal,
+                    shown => shown,
                 };
                 (replica.name.clone(), shown)
             }

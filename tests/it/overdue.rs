@@ -40,8 +40,13 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
         let replica = world.config.replicas.iter().find(|r| r.name.as_str() == name).unwrap();
         Arc::new(Store::connect(replica, 4).await.unwrap())
     };
-    let target =
-        async |name| Target { store: store(name).await, existing: OnExisting::PutOver, slow: false, again: false };
+    let target = async |name| Target {
+        store: store(name).await,
+        existing: OnExisting::PutOver,
+        slow: false,
+        again: false,
+        damaged: false,
+    };
     let job = Job {
         key: lease.key.clone(),
         content: lease.content,

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use copyhold::sandbox::s3::{Fault, Op, When};
+use copyhold::{
+    queue::Unverified,
+    sandbox::s3::{Fault, Op, When},
+};
 use rustix::process::Signal;
 
 use crate::world::{DaemonProcess, World, key};
@@ -189,5 +192,5 @@ async fn whoever_knows_fewer_replicas_leaves_it_to_those_who_read_them_all() {
     let take = async || world.queue().take_unverified(16, Duration::from_mins(1)).await.unwrap();
     assert!(take().await.is_empty());
     world.execute("UPDATE copyhold.daemons SET alive_until = 1").await;
-    assert_eq!(take().await, [key("photo")]);
+    assert_eq!(take().await, [Unverified { key: key("photo"), primary_too: false }]);
 }

@@ -42,6 +42,8 @@ async fn the_daemons_role_is_all_that_a_daemon_needs() {
     world.until("SELECT bool_and(objects = 1) FROM copyhold.backlog").await;
     assert!(world.run(&["status"]).await.status.success());
     assert!(world.run(&["enqueue", "photo"]).await.status.success());
+    let scan = world.run(&["scan"]).await;
+    assert!(scan.status.success(), "{}", printed(&scan));
     for command in [
         ["pause", "scw"].as_slice(),
         &["resume", "scw"],

@@ -323,7 +323,8 @@ async fn what_is_as_the_rules_say_is_neither_written_nor_locked() {
     let world = world(NOT_SCW).await;
     fill(&world, 5000).await;
     world.execute("UPDATE copyhold.object_copies SET due_scw = NULL").await;
-    let rows = "SELECT md5(string_agg(ctid::text || xmin || xmax, ',' ORDER BY object_key)) FROM copyhold.object_copies";
+    let rows =
+        "SELECT md5(string_agg(ctid::text || xmin || xmax, ',' ORDER BY object_key)) FROM copyhold.object_copies";
     let before = world.value(rows).await;
     let applied = apply(&world).await;
     assert_eq!((applied.judged.looked, applied.judged.undecided), (5000, 0));

@@ -44,7 +44,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
         for (target, there) in std::mem::take(&mut self.taken) {
             let Some((content, md5)) = read else { continue };
             let compared: BoxFuture<'c, Finished> = Box::pin(async move {
-                let result = verify::adopt(&target.store, &copy.job.key, &there, &content, md5.as_ref()).await;
+                let result = verify::adopt(target, &copy.job.key, &there, &content, md5.as_ref()).await;
                 let is_there = result.is_ok();
                 copy.ended(target, result);
                 Finished::Taken { is_there }

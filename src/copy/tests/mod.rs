@@ -86,7 +86,13 @@ impl Setup {
     }
 
     async fn target(&self, bucket: &str) -> Target {
-        Target { store: self.store(bucket).await, existing: OnExisting::PutOver, slow: false, again: false }
+        Target {
+            store: self.store(bucket).await,
+            existing: OnExisting::PutOver,
+            slow: false,
+            again: false,
+            damaged: false,
+        }
     }
 
     /// As [`Self::job`], where something is known of wasabi.

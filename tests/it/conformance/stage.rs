@@ -250,6 +250,7 @@ impl Stage {
                 existing: OnExisting::PutOver,
                 slow: false,
                 again,
+                damaged: false,
             }],
             lag: Duration::from_mins(1),
             journal: Arc::new(journal.clone()),

@@ -1,0 +1,37 @@
+use anyhow::bail;
+
+use super::{Verdict, given, queue, show};
+use crate::{config::Config, domain::utc, queue::Drained};
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// The replica
+    #[arg(value_name = "REPLICA")]
+    replica: String,
+    /// Why, for whoever asks later
+    #[arg(long, value_name = "TEXT")]
+    because: Option<String>,
+}
+
+pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
+    let (queue, pools) = queue(config)?;
+    let rows = queue.replica_rows().await?;
+    let replica = given::row(&rows, &args.replica)?.name.clone();
+    let drained = queue.drain(&replica, args.because.as_deref()).await?;
+    pools.close().await;
+    let draining = match drained {
+        Some(Drained::Yes(draining)) => draining,
+        Some(Drained::IsPrimary) => bail!(
+            "{replica} is the primary in force, from which everything is copied: `copyhold promote` another replica first"
+        ),
+        None => bail!("replica {replica} was removed at this moment"),
+    };
+    let because = draining.because.map(|why| format!(" ({})", show::Untrusted(&why))).unwrap_or_default();
+    show::line(&format!("{replica} is draining since {}{because}", utc(draining.since)))?;
+    show::line(&format!(
+        "Daemons begin no copy to it from now on (within 5s at the latest); copies under way are finished, it is still read, \
+         and what it lacks is not counted.\n`copyhold replica undrain {replica}` ends it. To remove it: take it out of every \
+         daemon's configuration, restart them, then `copyhold replica remove {replica}`."
+    ))?;
+    Ok(Verdict::Good)
+}

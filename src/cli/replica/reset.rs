@@ -1,0 +1,95 @@
+use anyhow::{Context as _, bail};
+
+use super::{Verdict, given, names, queue, show, walk};
+use crate::{
+    config::Config,
+    domain::{ReplicaName, utc},
+    queue::{Pin, Queue, Reset},
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+For a bucket that was lost, or emptied, and is there again under the same name. Copies that daemons have recorded since the \
+command began stay; all others are due at once. It can be broken off at any time: the same command goes on.")]
+pub(in crate::cli) struct Args {
+    /// The replica
+    #[arg(value_name = "REPLICA")]
+    replica: String,
+    /// Say what it would do, and do nothing; exit code 1 if an object would have no copy left
+    #[arg(long)]
+    check: bool,
+}
+
+pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
+    let (queue, pools) = queue(config)?;
+    let rows = queue.replica_rows().await?;
+    let row = given::row(&rows, &args.replica)?;
+    let (replica, others) = (row.name.clone(), names(&rows));
+    if let Some((pin, place)) = row.pin.as_ref().zip(config.replica(&replica).map(Pin::of))
+        && *pin != place
+    {
+        bail!(
+            "the recorded copies of {replica} are in {pin}, this configuration names {place}: `copyhold replica move \
+             {replica}` takes that into use"
+        );
+    }
+    if args.check {
+        let seen = walk::holdings(&queue, &replica, &others).await?;
+        pools.close().await;
+        show::line(&format!(
+            "{} of {replica} would be taken back and made again",
+            show::count(seen.recorded.unsigned_abs(), "copy", "copies")
+        ))?;
+        let Some(example) = seen.alone_example.filter(|_| seen.alone > 0) else { return Ok(Verdict::Good) };
+        show::line(&format!(
+            "{} would have no copy left anywhere: \"{example}\", for one",
+            show::count(seen.alone.unsigned_abs(), "object", "objects")
+        ))?;
+        return Ok(Verdict::Bad);
+    }
+    let verb = if let Some(unfinished) = queue.find_reset(&replica).await? {
+        goes_on(&unfinished)?
+    } else {
+        queue.begin_reset(&replica, config.lease.settle()).await?;
+        "reset"
+    };
+    let done = finish(&queue, &replica, &others).await?;
+    pools.close().await;
+    say(&replica, verb, &done)?;
+    Ok(Verdict::Good)
+}
+
+/// Says that it does; which it is.
+pub(super) fn goes_on(unfinished: &Reset) -> anyhow::Result<&'static str> {
+    let verb = if unfinished.moved { "move" } else { "reset" };
+    let reached = unfinished.reached.as_ref().map(|key| format!(" after \"{key}\"")).unwrap_or_default();
+    show::line(&format!("the {verb} of {} begun {} goes on{reached}", unfinished.replica, utc(unfinished.before)))?;
+    Ok(verb)
+}
+
+/// Goes through with what was begun.
+pub(super) async fn finish(
+    queue: &Queue,
+    replica: &ReplicaName,
+    others: &[ReplicaName],
+) -> anyhow::Result<walk::TakenBack> {
+    let reset = queue.find_reset(replica).await?;
+    let reset =
+        reset.with_context(|| format!("somebody else has just ended what was begun of {replica}, or removed it"))?;
+    Ok(walk::take_back(queue, reset, others).await?)
+}
+
+pub(super) fn say(replica: &ReplicaName, verb: &str, done: &walk::TakenBack) -> anyhow::Result<()> {
+    show::line(&format!(
+        "{verb} of {replica}: {} taken back, to be made again from the other replicas (`copyhold status` shows how far that is)",
+        show::count(done.cleared, "copy was", "copies were")
+    ))?;
+    if done.alone > 0 {
+        let example = done.alone_example.as_ref().map(|key| format!(": \"{key}\", for one")).unwrap_or_default();
+        show::line(&format!(
+            "{} no copy left anywhere{example}; the primary is asked for them again and again, until they are parked as gone",
+            show::count(done.alone, "object has", "objects have")
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! Walks through the whole table, which may take minutes: it survives PostgreSQL's short absence, and shows on a terminal how
+//! far it has come.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::show;
+use crate::{
+    domain::{ObjectKey, ReplicaName},
+    queue::{Holdings, Notice, Queue, QueueError, Reset, ResetOf, while_away},
+};
+
+/// Rows that somebody has in hand are tried again after this time, and before more is looked at once they are so many.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+const BUSY_AT_MOST: usize = 1_000;
+/// How often it is asked whether a transaction has ended, and how often in all before the first walk.
+const OPEN_PAUSE: Duration = Duration::from_millis(200);
+const SHORT_LOOKS: u32 = 20;
+
+/// What a walk has taken back, all in all.
+#[derive(Debug)]
+pub(super) struct TakenBack {
+    pub cleared: u64,
+    /// Of these, objects that have no copy left.
+    pub alone: u64,
+    /// One of them, if this walk has met one.
+    pub alone_example: Option<ObjectKey>,
+}
+
+/// Counts what the replica has.
+pub(in crate::cli) async fn holdings(
+    queue: &Queue,
+    replica: &ReplicaName,
+    others: &[ReplicaName],
+) -> Result<Holdings, QueueError> {
+    let spinner = Spinner::new();
+    let (mut seen, mut after) = (Holdings::default(), None);
+    loop {
+        let page = async || {
+            let mut more = seen.clone();
+            let last = queue.look_at_holdings(replica, others, after.as_ref(), &mut more).await?;
+            Ok((more, last))
+        };
+        let (more, last) = while_away(page).await?;
+        seen = more;
+        spinner.show(&format!("{} objects looked at", seen.objects));
+        match last {
+            Some(last) => after = Some(last),
+            None => return Ok(seen),
+        }
+    }
+}
+
+/// Takes back all that a reset, or a move, is to take back, from where it was left, and ends it.
+pub(super) async fn take_back(
+    queue: &Queue,
+    mut reset: Reset,
+    others: &[ReplicaName],
+) -> Result<TakenBack, QueueError> {
+    let spinner = Spinner::new();
+    let mut taken = TakenBack { cleared: 0, alone: 0, alone_example: None };
+    // A transaction that is open now may commit behind our back what it had recorded before: an upload to the bucket that
+    // was lost. Those that last are not waited for: when they have ended, one more walk sees it.
+    let mut open = if reset.sure { BTreeSet::new() } else { Box::pin(open_for_long(queue)).await? };
+    if open.is_empty() && reset.reached.is_none() {
+        while_away(async || queue.walk_for_sure(&reset).await).await?;
+        reset.sure = true;
+    }
+    let place = reset.reached.clone();
+    walk(queue, &reset, others, place, &mut taken, &spinner).await?;
+    if !reset.sure {
+        if !open.is_empty() {
+            spinner.say(
+                "waiting for transactions that were open when it began: they may still register objects of before. It can be \
+                 broken off, and goes on when the command is given again",
+            );
+        }
+        while !open.is_empty() {
+            tokio::time::sleep(OPEN_PAUSE).await;
+            still_open(queue, &mut open).await?;
+        }
+        while_away(async || queue.walk_for_sure(&reset).await).await?;
+        walk(queue, &reset, others, None, &mut taken, &spinner).await?;
+    }
+    while_away(async || queue.end_reset(&reset).await).await?;
+    Ok(taken)
+}
+
+/// The transactions that write objects, but for those that end at once.
+async fn open_for_long(queue: &Queue) -> Result<BTreeSet<String>, QueueError> {
+    // A statement that was on its way when the reset began has its lock by then.
+    tokio::time::sleep(OPEN_PAUSE).await;
+    let mut open = while_away(async || queue.writers().await).await?;
+    for _ in 0..SHORT_LOOKS {
+        if open.is_empty() {
+            break;
+        }
+        tokio::time::sleep(OPEN_PAUSE / 4).await;
+        still_open(queue, &mut open).await?;
+    }
+    Ok(open)
+}
+
+async fn still_open(queue: &Queue, open: &mut BTreeSet<String>) -> Result<(), QueueError> {
+    let now = while_away(async || queue.writers().await).await?;
+    open.retain(|transaction| now.contains(transaction));
+    Ok(())
+}
+
+/// From `place` to the end of the table.
+async fn walk(
+    queue: &Queue,
+    reset: &Reset,
+    others: &[ReplicaName],
+    mut place: Option<ObjectKey>,
+    taken: &mut TakenBack,
+    spinner: &Spinner,
+) -> Result<(), QueueError> {
+    // The application's, or a daemon's, at this moment: passed over, and none waits for another.
+    let mut busy: Vec<ObjectKey> = Vec::new();
+    loop {
+        let may_note = busy.is_empty();
+        let of = ResetOf::After(place.as_ref());
+        let page = while_away(async || queue.reset_page(reset, others, of, may_note).await).await?;
+        taken.note(&page, spinner);
+        tell(queue, page.cleared).await;
+        busy.extend(page.busy);
+        while !busy.is_empty() && (page.last.is_none() || busy.len() > BUSY_AT_MOST) {
+            tokio::time::sleep(BUSY_PAUSE).await;
+            let of = ResetOf::These(&busy);
+            let again = while_away(async || queue.reset_page(reset, others, of, false).await).await?;
+            taken.note(&again, spinner);
+            tell(queue, again.cleared).await;
+            busy = again.busy;
+        }
+        match page.last {
+            Some(last) => place = Some(last),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// A hint, which may be lost.
+async fn tell(queue: &Queue, cleared: i64) {
+    if cleared > 0 {
+        let _ = queue.notify(Notice::Work).await;
+    }
+}
+
+impl TakenBack {
+    fn note(&mut self, page: &crate::queue::ResetPage, spinner: &Spinner) {
+        if let Some((cleared, alone)) = page.total {
+            (self.cleared, self.alone) = (cleared.unsigned_abs(), alone.unsigned_abs());
+        }
+        if self.alone_example.is_none() {
+            self.alone_example.clone_from(&page.alone_example);
+        }
+        spinner.show(&format!("{} taken back", show::count(self.cleared, "copy", "copies")));
+    }
+}
+
+/// What is done so far, on stderr if that is a terminal.
+struct Spinner(ProgressBar);
+
+impl Spinner {
+    fn new() -> Self {
+        let bar = ProgressBar::new_spinner();
+        bar.set_draw_target(ProgressDrawTarget::stderr());
+        // Cannot fail: the template stands here.
+        bar.set_style(ProgressStyle::with_template("  {spinner} {wide_msg}").expect("a well-formed template"));
+        Self(bar)
+    }
+
+    fn show(&self, text: &str) {
+        self.0.set_message(text.to_owned());
+        self.0.tick();
+    }
+
+    /// A line that stays, also where nobody sees the rest.
+    fn say(&self, text: &str) {
+        self.0.suspend(|| eprintln!("{text}"));
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

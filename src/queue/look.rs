@@ -1,0 +1,86 @@
+//! What a replica has and what it alone has, gone through in the order of keys: no index knows it.
+
+use super::{Queue, QueueError, built, error::limited, functions::SETTINGS};
+use crate::domain::{ObjectKey, ReplicaName};
+
+const NAME: &str = "queue::look";
+/// Keys of one statement.
+const PAGE: i64 = 10_000;
+
+/// What a replica has, or would have to have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// All that are registered.
+    pub objects: i64,
+    /// Copies on record.
+    pub recorded: i64,
+    /// Of these, objects of which no other copy is on record.
+    pub alone: i64,
+    /// The first of them.
+    pub alone_example: Option<ObjectKey>,
+    /// Objects that have no copy there and are not wanted there.
+    pub unwanted: i64,
+    /// Their bytes, as far as sizes are known.
+    pub unwanted_bytes: i64,
+    pub unwanted_of_unknown_size: i64,
+}
+
+type Row = (Option<String>, i64, i64, i64, Option<String>, i64, i64, i64);
+
+impl Queue {
+    /// Goes on with counting what `replica` has, behind `after`. `others`: all others of the database. Returns where the next
+    /// page begins; `None`: that was all.
+    ///
+    /// A page of ten thousand rows takes some 10 ms in cache, and no row is held.
+    pub async fn look_at_holdings(
+        &self,
+        replica: &ReplicaName,
+        others: &[ReplicaName],
+        after: Option<&ObjectKey>,
+        seen: &mut Holdings,
+    ) -> Result<Option<ObjectKey>, QueueError> {
+        let (copy, due) = (replica.column(), replica.due_column());
+        let sql = built(format!(
+            "-- {NAME}
+SELECT CASE WHEN count(*) = {PAGE} THEN max(object_key) END, count(*), count({copy}),
+       count(*) FILTER (WHERE alone), min(object_key) FILTER (WHERE alone),
+       count(*) FILTER (WHERE unwanted), coalesce(sum(size_bytes) FILTER (WHERE unwanted), 0)::bigint,
+       count(*) FILTER (WHERE unwanted AND size_bytes IS NULL)
+FROM (SELECT object_key, size_bytes, {copy}, {} AS alone, {copy} IS NULL AND {due} IS NULL AS unwanted
+        FROM {}.object_copies WHERE object_key > $1 ORDER BY object_key LIMIT {PAGE}) AS page",
+            alone(replica, others),
+            self.schema.quoted()
+        ));
+        let read = async {
+            let mut transaction = self.pool.begin().await?;
+            let settings = SETTINGS.map(|(name, value)| format!("SET LOCAL {name} = {value}")).join("; ");
+            sqlx::raw_sql(built(settings)).execute(&mut *transaction).await?;
+            let query = sqlx::query_as(sql).bind(after.map_or("", ObjectKey::as_str));
+            let row: Row = query.fetch_one(&mut *transaction).await?;
+            transaction.rollback().await?;
+            Ok(row)
+        };
+        let (last, objects, recorded, alone, example, unwanted, bytes, of_unknown) = limited(NAME, read).await?;
+        seen.objects += objects;
+        seen.recorded += recorded;
+        seen.alone += alone;
+        seen.unwanted += unwanted;
+        seen.unwanted_bytes += bytes;
+        seen.unwanted_of_unknown_size += of_unknown;
+        if seen.alone_example.is_none() {
+            seen.alone_example = example.map(|key| key_of(NAME, key)).transpose()?;
+        }
+        last.map(|key| key_of(NAME, key)).transpose()
+    }
+}
+
+/// A copy is on record there and nowhere else.
+pub(super) fn alone(replica: &ReplicaName, others: &[ReplicaName]) -> String {
+    let here = [format!("{} IS NOT NULL", replica.column())];
+    let nowhere_else = others.iter().filter(|r| *r != replica).map(|r| format!("{} IS NULL", r.column()));
+    here.into_iter().chain(nowhere_else).collect::<Vec<_>>().join(" AND ")
+}
+
+pub(super) fn key_of(statement: &'static str, key: String) -> Result<ObjectKey, QueueError> {
+    ObjectKey::new(key).map_err(|e| QueueError::Inconsistent { statement, what: format!("a key in the answer: {e}") })
+}

@@ -1,0 +1,338 @@
+//! Takes back all that is on record of a replica since before a time: its bucket was lost, or is another one.
+//!
+//! Page by page in the order of keys; how far it has come stands in the table `resets`, written with the page. What was
+//! recorded since stays, being in the bucket of today.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    Notice, Pin, Queue, QueueError,
+    append::{event, logged},
+    built,
+    error::limited,
+    functions::SETTINGS,
+    look::key_of,
+    micros,
+};
+use crate::domain::{EventKind, ObjectKey, ReplicaName};
+
+const BEGIN: &str = "queue::begin_reset";
+const MOVE: &str = "queue::begin_move";
+const PAGE: &str = "queue::reset_page";
+const FIND: &str = "queue::find_reset";
+/// Keys of one page: its rows are held for some tens of milliseconds.
+const KEYS: i64 = 1_000;
+
+/// A reset, or a move, that is not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reset {
+    pub replica: ReplicaName,
+    /// µs since the epoch by the database's clock: copies recorded before it are taken back.
+    pub before: i64,
+    pub moved: bool,
+    /// Up to and with this key they were; `None`: none yet.
+    pub reached: Option<ObjectKey>,
+    /// So many copies have been taken back.
+    pub cleared: i64,
+    /// Of these, the objects of which no other copy was on record.
+    pub alone: i64,
+    /// The walk sees all that was recorded before, because no transaction is open any more that might still commit some.
+    pub sure: bool,
+}
+
+/// What one page has brought.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResetPage {
+    /// Up to and with this key all was looked at; `None`: everything was.
+    pub last: Option<ObjectKey>,
+    /// Copies that were taken back.
+    pub cleared: i64,
+    /// Somebody has their rows in hand: to be tried again.
+    pub busy: Vec<ObjectKey>,
+    /// The first object of these that has no copy left.
+    pub alone_example: Option<ObjectKey>,
+    /// All in all, as the database has it; `None`: another command has ended the reset meanwhile.
+    pub total: Option<(i64, i64)>,
+}
+
+/// What a page consists of.
+#[derive(Debug, Clone, Copy)]
+pub enum ResetOf<'a> {
+    /// The next keys behind this one; `None`: the first.
+    After(Option<&'a ObjectKey>),
+    These(&'a [ObjectKey]),
+}
+
+/// Where a move begins and leads to, and what is to become of what is there already.
+#[derive(Debug, Clone, Copy)]
+pub struct Move<'a> {
+    pub from: &'a Pin,
+    pub to: &'a Pin,
+    /// It holds the same objects: they are compared before any is written.
+    pub same_content: bool,
+}
+
+type ResetRow = (i64, bool, Option<String>, i64, i64, bool);
+
+impl Queue {
+    /// The replica's reset, or move, that is not done.
+    pub async fn find_reset(&self, replica: &ReplicaName) -> Result<Option<Reset>, QueueError> {
+        let sql = built(format!(
+            "-- {FIND}\nSELECT before, moved, reached, cleared, alone, sure FROM {}.resets WHERE replica = $1",
+            self.schema.quoted()
+        ));
+        let query = sqlx::query_as(sql).bind(replica.as_str());
+        let row: Option<ResetRow> = limited(FIND, query.fetch_optional(&self.pool)).await?;
+        row.map(|(before, moved, reached, cleared, alone, sure)| {
+            let reached = reached.map(|key| key_of(FIND, key)).transpose()?;
+            Ok(Reset { replica: replica.clone(), before, moved, reached, cleared, alone, sure })
+        })
+        .transpose()
+    }
+
+    /// From this moment on, what is on record of the replica is not to be relied on. Nothing if a reset of it is not done
+    /// yet. `settle`: after this time nothing that was sent to the lost bucket arrives any more.
+    ///
+    /// The bucket of the primary in force may be written to from now on, with what it lacks: that it was lost is the
+    /// operator's word. It is not empty for long, because the application goes on uploading.
+    pub async fn begin_reset(&self, replica: &ReplicaName, settle: Duration) -> Result<(), QueueError> {
+        let schema = self.schema.quoted();
+        let now = format!("{schema}.now_utc_micro_seconds()");
+        let opened = format!(
+            "SELECT r.name, r.primary_since IS NOT NULL AS is_primary FROM {schema}.replicas r
+     WHERE r.name = $1 AND NOT EXISTS (SELECT FROM {schema}.resets s WHERE s.replica = r.name)
+       FOR NO KEY UPDATE"
+        );
+        // Whatever stranger's was in the bucket is lost with it.
+        let opens = format!(
+            "UPDATE {schema}.replicas r
+       SET existing = CASE WHEN opened.is_primary AND r.existing IS DISTINCT FROM 'overwrite' THEN 'empty' ELSE r.existing END,
+           writable_at = CASE WHEN opened.is_primary THEN coalesce(r.writable_at, {now}) ELSE r.writable_at END,
+           foreign_before = NULL
+      FROM opened WHERE r.name = opened.name"
+        );
+        let sql = self.begin(BEGIN, replica, &opened, &opens, EventKind::ReplicaReset, "'before', before");
+        let query = sqlx::query(built(sql)).bind(replica.as_str()).bind(micros(settle)).bind(false);
+        limited(BEGIN, query.execute(&self.pool)).await?;
+        self.notify(Notice::Replicas).await
+    }
+
+    /// The replica is another bucket from this moment on, and nothing that is on record of the old one counts. Nothing if
+    /// it is not tied to the one that it is to leave, or if a reset of it is not done yet.
+    ///
+    /// How the new bucket is written to is decided as for a new replica: it is looked at first. The primary's is the
+    /// application's, as ever.
+    pub async fn begin_move(&self, replica: &ReplicaName, what: Move<'_>, settle: Duration) -> Result<(), QueueError> {
+        let schema = self.schema.quoted();
+        let now = format!("{schema}.now_utc_micro_seconds()");
+        let opened = format!(
+            "SELECT r.name, r.primary_since IS NOT NULL AS is_primary FROM {schema}.replicas r
+     WHERE r.name = $1 AND r.endpoint = $4 AND r.bucket = $5
+       AND NOT EXISTS (SELECT FROM {schema}.resets s WHERE s.replica = r.name)
+       FOR NO KEY UPDATE"
+        );
+        // What was known of the old store, or of what stood in its bucket, says nothing of the new ones.
+        let opens = format!(
+            "UPDATE {schema}.replicas r
+       SET endpoint = $6, bucket = $7, pinned_at = {now},
+           existing = CASE WHEN $8 OR opened.is_primary THEN 'adopt' END,
+           writable_at = CASE WHEN $8 OR opened.is_primary THEN {now} END,
+           registered_through = NULL, begun_through = NULL, foreign_before = NULL,
+           breaker_opened_at = NULL, breaker_blocks = NULL, breaker_class = NULL, breaker_message = NULL,
+           probe_at = NULL, probes_failed = 0
+      FROM opened WHERE r.name = opened.name"
+        );
+        let members = "'before', before, 'endpoint', $6, 'bucket', $7, 'same_content', $8";
+        let sql = self.begin(MOVE, replica, &opened, &opens, EventKind::ReplicaMoved, members);
+        let query = sqlx::query(built(sql))
+            .bind(replica.as_str())
+            .bind(micros(settle))
+            .bind(true)
+            .bind(&what.from.endpoint)
+            .bind(&what.from.bucket)
+            .bind(&what.to.endpoint)
+            .bind(&what.to.bucket)
+            .bind(what.same_content);
+        limited(MOVE, query.execute(&self.pool)).await?;
+        self.notify(Notice::Replicas).await
+    }
+
+    /// `$1` the replica, `$2` µs to settle, `$3` whether it moves.
+    ///
+    /// A row that is held at this moment and lacks the copy may get it recorded later, for a request that reached the lost
+    /// bucket. Its lease is left alone; the copy is read once more when the lease has ended. What is claimed after this
+    /// statement has begun sends its requests after it.
+    fn begin(
+        &self,
+        name: &str,
+        replica: &ReplicaName,
+        opened: &str,
+        opens: &str,
+        kind: EventKind,
+        members: &str,
+    ) -> String {
+        let schema = self.schema.quoted();
+        let now = format!("{schema}.now_utc_micro_seconds()");
+        let events = if self.kinds.contains(kind) {
+            format!("{} FROM begun", event(kind, &format!("'replica', replica, {members}")))
+        } else {
+            String::new()
+        };
+        let logged = logged(&schema, &events, &["opens", "held"]);
+        format!(
+            "-- {name}
+WITH opened AS MATERIALIZED (
+    {opened}
+),
+opens AS (
+    {opens}
+    RETURNING 1
+),
+begun AS (
+    INSERT INTO {schema}.resets (replica, before, moved)
+    SELECT name, {now}, $3 FROM opened
+    RETURNING replica, before
+),
+held AS (
+    INSERT INTO {schema}.swept_leases AS s (object_key, generation, times, last_at, verify_at, primary_too)
+    SELECT o.object_key, o.generation, 0, {now}, {now} + $2, opened.is_primary
+      FROM {schema}.object_copies o, opened WHERE o.lock IS NOT NULL AND o.{copy} IS NULL
+    ON CONFLICT (object_key) DO UPDATE
+       SET times = CASE WHEN s.generation = excluded.generation THEN s.times ELSE 0 END,
+           generation = excluded.generation, verify_at = greatest(s.verify_at, excluded.verify_at),
+           primary_too = s.primary_too OR excluded.primary_too
+    RETURNING 1
+),
+{logged}
+SELECT FROM logged",
+            copy = replica.column()
+        )
+    }
+
+    /// Takes back one page. `may_note`: nothing before it is left to be tried again, so that it may be written down as the
+    /// place that was reached.
+    pub async fn reset_page(
+        &self,
+        reset: &Reset,
+        others: &[ReplicaName],
+        of: ResetOf<'_>,
+        may_note: bool,
+    ) -> Result<ResetPage, QueueError> {
+        let schema = self.schema.quoted();
+        let (copy, due) = (reset.replica.column(), reset.replica.due_column());
+        let (after, keys, looked) = match of {
+            ResetOf::After(after) => (
+                after.map_or("", ObjectKey::as_str),
+                &[][..],
+                format!("object_key > $3 AND $4::text[] IS NOT NULL ORDER BY object_key LIMIT {KEYS}"),
+            ),
+            ResetOf::These(keys) => ("", keys, "$3::text IS NOT NULL AND object_key = ANY ($4::text[])".to_owned()),
+        };
+        let sql = built(format!(
+            "-- {PAGE}
+WITH looked AS MATERIALIZED (
+    SELECT object_key, {copy} < $2 AS is_to_go FROM {schema}.object_copies WHERE {looked}
+),
+held AS MATERIALIZED (
+    SELECT o.object_key FROM {schema}.object_copies o
+     WHERE o.object_key = ANY (ARRAY(SELECT object_key FROM looked WHERE is_to_go))
+       FOR NO KEY UPDATE SKIP LOCKED
+),
+done AS (
+    UPDATE {schema}.object_copies o
+       SET {copy} = NULL, {due} = CASE WHEN o.{due} IS NOT NULL THEN {schema}.now_utc_micro_seconds() END
+      FROM held
+     WHERE o.object_key = held.object_key AND o.{copy} < $2
+    RETURNING o.object_key, {left} AS alone
+),
+told AS MATERIALIZED (
+    SELECT (SELECT CASE WHEN count(*) = {KEYS} THEN max(object_key) END FROM looked) AS last,
+           (SELECT max(object_key) FROM looked) AS place,
+           (SELECT count(*) FROM done) AS cleared,
+           (SELECT count(*) FROM done WHERE alone) AS alone,
+           (SELECT min(object_key) FROM done WHERE alone) AS example,
+           ARRAY(SELECT object_key FROM looked
+                  WHERE is_to_go AND object_key NOT IN (SELECT object_key FROM held)) AS busy
+),
+noted AS (
+    UPDATE {schema}.resets s
+       SET cleared = s.cleared + told.cleared, alone = s.alone + told.alone,
+           reached = CASE WHEN $5 AND told.busy = '{{}}' THEN coalesce(told.place, s.reached) ELSE s.reached END
+      FROM told WHERE s.replica = $1 AND s.before = $2
+    RETURNING s.cleared, s.alone
+)
+SELECT told.last, told.cleared, told.busy, told.example, noted.cleared, noted.alone
+FROM told LEFT JOIN noted ON true",
+            left = nowhere(&reset.replica, others),
+        ));
+        let query = sqlx::query_as(sql)
+            .bind(reset.replica.as_str())
+            .bind(reset.before)
+            .bind(after)
+            .bind(keys.iter().map(ObjectKey::as_str).collect::<Vec<_>>())
+            .bind(may_note && matches!(of, ResetOf::After(_)));
+        let written = async {
+            let mut transaction = self.pool.begin().await?;
+            let settings = SETTINGS.map(|(name, value)| format!("SET LOCAL {name} = {value}")).join("; ");
+            sqlx::raw_sql(built(settings)).execute(&mut *transaction).await?;
+            let row: PageRow = query.fetch_one(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(row)
+        };
+        let (last, cleared, busy, example, total_cleared, total_alone) = limited(PAGE, Box::pin(written)).await?;
+        Ok(ResetPage {
+            last: last.map(|key| key_of(PAGE, key)).transpose()?,
+            cleared,
+            busy: busy.into_iter().map(|key| key_of(PAGE, key)).collect::<Result<_, _>>()?,
+            alone_example: example.map(|key| key_of(PAGE, key)).transpose()?,
+            total: total_cleared.zip(total_alone),
+        })
+    }
+
+    /// The transactions that are writing objects at this moment, or want to: what each has recorded comes to light when it
+    /// commits.
+    pub async fn writers(&self) -> Result<BTreeSet<String>, QueueError> {
+        // Of other roles' sessions the locks are all that everybody may see.
+        let sql = "-- queue::writers
+SELECT DISTINCT virtualtransaction FROM pg_locks
+ WHERE relation = to_regclass($1) AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND mode = 'RowExclusiveLock' AND pid IS DISTINCT FROM pg_backend_pid()";
+        let query = sqlx::query_scalar(sql).bind(format!("{}.object_copies", self.schema.quoted()));
+        let writers: Vec<String> = limited("queue::writers", query.fetch_all(&self.pool)).await?;
+        Ok(writers.into_iter().collect())
+    }
+
+    /// All transactions have ended that were open when the reset began: a walk that begins now sees all that they have
+    /// recorded.
+    pub async fn walk_for_sure(&self, reset: &Reset) -> Result<(), QueueError> {
+        let sql = built(format!(
+            "-- queue::walk_for_sure
+UPDATE {}.resets SET sure = true, reached = NULL WHERE replica = $1 AND before = $2 AND NOT sure",
+            self.schema.quoted()
+        ));
+        let query = sqlx::query(sql).bind(reset.replica.as_str()).bind(reset.before);
+        limited("queue::walk_for_sure", query.execute(&self.pool)).await?;
+        Ok(())
+    }
+
+    /// All was taken back.
+    pub async fn end_reset(&self, reset: &Reset) -> Result<(), QueueError> {
+        let sql = built(format!(
+            "-- queue::end_reset\nDELETE FROM {}.resets WHERE replica = $1 AND before = $2",
+            self.schema.quoted()
+        ));
+        let query = sqlx::query(sql).bind(reset.replica.as_str()).bind(reset.before);
+        limited("queue::end_reset", query.execute(&self.pool)).await?;
+        self.notify(Notice::Replicas).await
+    }
+}
+
+/// Last of the page, cleared, busy, example, and the totals.
+type PageRow = (Option<String>, i64, Vec<String>, Option<String>, Option<i64>, Option<i64>);
+
+/// No copy is on record besides the one that was just taken back.
+fn nowhere(replica: &ReplicaName, others: &[ReplicaName]) -> String {
+    let others = others.iter().filter(|r| *r != replica).map(|r| format!("o.{} IS NULL", r.column()));
+    let others = others.collect::<Vec<_>>();
+    if others.is_empty() { "true".into() } else { others.join(" AND ") }
+}
