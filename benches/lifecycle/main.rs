@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod l1;
 mod l2;
 mod l5;
 #[path = "../queue/ours.rs"]
@@ -14,7 +15,7 @@ use anyhow::bail;
 use common::{play, stores::Stores};
 
 /// By label, in the order in which they are played.
-const BARS: [&str; 2] = ["l2", "l5"];
+const BARS: [&str; 3] = ["l1", "l2", "l5"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -29,6 +30,7 @@ async fn main() -> anyhow::Result<()> {
         let stores = Stores::here().await?;
         for bar in BARS.into_iter().filter(wanted) {
             match bar {
+                "l1" => l1::play(&stores).await?,
                 "l2" => l2::play().await?,
                 "l5" => l5::play(&stores).await?,
                 other => bail!("nothing plays {other}"),
