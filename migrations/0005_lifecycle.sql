@@ -133,6 +133,7 @@ ALTER TABLE {schema}.replicas
     ADD COLUMN draining_since     bigint,
     ADD COLUMN drain_reason       text,
     ADD COLUMN registered_through bigint,
+    ADD COLUMN begun_through      bigint,
     ADD COLUMN foreign_before     bigint;
 COMMENT ON COLUMN {schema}.replicas.draining_since IS
     'µs since which no copies are made to it and none counted as missing, while new objects still get their due; it remains a source. NULL: it is not draining.';
@@ -140,6 +141,8 @@ COMMENT ON COLUMN {schema}.replicas.drain_reason IS
     'What whoever drained it had to say.';
 COMMENT ON COLUMN {schema}.replicas.registered_through IS
     'Objects up to this id were registered before it ceased to be the primary: what it holds under their keys is what was registered then, and no stranger''s. NULL: it was never the primary.';
+COMMENT ON COLUMN {schema}.replicas.begun_through IS
+    'Generations up to this one were registered before that: what nobody has seen of them yet may stand there.';
 COMMENT ON COLUMN {schema}.replicas.foreign_before IS
     'µs: of these, what is older in its bucket was there before Copyhold came, and is not ours; NULL: nothing is.';
 
@@ -152,7 +155,6 @@ CREATE TABLE {schema}.resets (
     started_at bigint NOT NULL DEFAULT {schema}.now_utc_micro_seconds(),
     moved      boolean NOT NULL DEFAULT false,
     alone      bigint NOT NULL DEFAULT 0,
-    open_xid   bigint NOT NULL,
     sure       boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE {schema}.resets IS
@@ -165,10 +167,8 @@ COMMENT ON COLUMN {schema}.resets.moved IS
     'The replica is another bucket since; false: it has lost what it held.';
 COMMENT ON COLUMN {schema}.resets.alone IS
     'Of the objects that it has lost, those of which no other copy was on record.';
-COMMENT ON COLUMN {schema}.resets.open_xid IS
-    'Transactions below it may have been open when it began, and may still commit what they had recorded before.';
 COMMENT ON COLUMN {schema}.resets.sure IS
-    'This walk through the table began after the last of them had ended, so it sees all.';
+    'This walk through the table began after every transaction had ended that was open when the reset did, and might have committed behind its back what it had recorded before.';
 
 -- A recheck leaves the primary out, whose contents are the application's. Where its bucket was lost, that something is
 -- missing there says something all the same.

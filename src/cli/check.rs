@@ -43,7 +43,9 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     // Without them, because the database does not answer, the buckets are still looked at.
     let known = queue.replica_rows().await.unwrap_or_default();
     let row = |replica: &Replica| known.iter().find(|row| row.name == replica.name);
-    let buckets = config.replicas.iter().map(|replica| bucket(replica, config.primary == replica.name, row(replica)));
+    // The one in force, which the configuration only names while the database does not.
+    let primary = known.iter().find(|row| row.primary).map_or(&config.primary, |row| &row.name);
+    let buckets = config.replicas.iter().map(|replica| bucket(replica, *primary == replica.name, row(replica)));
     findings.extend(futures::future::join_all(buckets).await.into_iter().flatten());
     pools.close().await;
 
@@ -68,7 +70,7 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     };
     let replicas: Vec<_> = config.replicas.iter().filter(reachable).collect();
     let measured = probe::run(&replicas, &args.probe, args.json).await?;
-    if measured.iter().any(|probed| probed.is_bad(&config.primary)) {
+    if measured.iter().any(|probed| probed.is_bad(primary)) {
         verdict = Verdict::Bad;
     }
     if args.json {

@@ -2,6 +2,7 @@
 
 mod bar;
 mod check;
+mod counter;
 #[cfg(feature = "sandbox")]
 mod demo;
 mod enqueue;
@@ -15,9 +16,11 @@ mod migrate;
 mod park;
 mod pause;
 mod probe;
+mod promote;
 mod replica;
 mod resume;
 mod retry;
+mod rules;
 mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
@@ -63,7 +66,9 @@ enum Command {
     /// Copy objects until told to end (SIGTERM or SIGINT; a second signal ends it at once)
     Run(run::Args),
     /// Create or update the tables in PostgreSQL for the configured replicas; safe at any time
-    Migrate,
+    Migrate(migrate::Args),
+    /// Show the rules by which objects are wanted at replicas, or apply them to objects that are there
+    Rules(rules::Args),
     /// Check the configuration, PostgreSQL and every bucket, leaving no object behind; --probe measures the stores
     Check(check::Args),
     /// Register objects that are at the primary, or register them again
@@ -90,6 +95,8 @@ enum Command {
     Pause(pause::Args),
     /// End a pause: the replica catches up by itself
     Resume(resume::Args),
+    /// Make a replica the primary, for all daemons, without a restart
+    Promote(promote::Args),
     /// Replicas that leave, or whose bucket was lost or has moved
     #[command(subcommand)]
     Replica(replica::Command),
@@ -141,7 +148,8 @@ impl Cli {
         let config = || -> Result<Config, ConfigErrors> { load(&self.config, std::env::vars_os()) };
         match self.command {
             Command::Run(args) => run::run(config()?, args).await,
-            Command::Migrate => migrate::run(&config()?).await,
+            Command::Migrate(args) => migrate::run(&config()?, args).await,
+            Command::Rules(args) => rules::run(&config()?, args).await,
             Command::Check(args) => check::run(config()?, args).await,
             Command::Enqueue(args) => enqueue::run(&config()?, args).await,
             Command::Scan(args) => scan::run(&config()?, args).await,
@@ -159,6 +167,7 @@ impl Cli {
             Command::Events(args) => events::run(config, *args).await,
             Command::Pause(args) => pause::run(&config()?, args).await,
             Command::Resume(args) => resume::run(&config()?, args).await,
+            Command::Promote(args) => promote::run(&config()?, args).await,
             Command::Replica(command) => replica::run(&config()?, command).await,
             #[cfg(feature = "sandbox")]
             Command::Demo(args) => demo::run(args).await,

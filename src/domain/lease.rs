@@ -8,7 +8,7 @@ use super::{Class, Content, ObjectKey, ReplicaName};
 pub struct Fence(pub i64);
 
 /// One content of a key; registering the key again begins the next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub i64);
 
 /// A place in the order in which objects were first registered: registering a key again leaves it where it was.

@@ -178,7 +178,10 @@ WHERE name = $1 AND NOT EXISTS (SELECT FROM {table} WHERE primary_since IS NOT N
     Ok(())
 }
 
-async fn known_replicas(connection: &mut PgConnection, schema: &SchemaName) -> Result<Vec<ReplicaName>, QueueError> {
+pub(super) async fn known_replicas(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+) -> Result<Vec<ReplicaName>, QueueError> {
     let sql = built(format!("-- queue::lanes\nSELECT name FROM {}.replicas ORDER BY name", schema.quoted()));
     let names: Vec<String> =
         sqlx::query_scalar(sql).fetch_all(connection).await.map_err(QueueError::database("queue::lanes"))?;
@@ -250,7 +253,7 @@ SELECT indisvalid, pg_get_indexdef(indexrelid) FROM pg_index WHERE indexrelid = 
 
 /// Builds the index beside running work. One that an interrupted build left invalid, or that is another, is dropped
 /// first: IF NOT EXISTS would skip it and leave it so for ever.
-async fn build_index(
+pub(super) async fn build_index(
     connection: &mut PgConnection,
     schema: &SchemaName,
     name: &str,

@@ -97,7 +97,7 @@ async fn migrate_alone(connection: &mut PgConnection, config: &Config) -> Result
 }
 
 /// Waits, without a statement that waits, until no other migration is at work.
-async fn alone(connection: &mut PgConnection, schema: &SchemaName) -> Result<(), QueueError> {
+pub(super) async fn alone(connection: &mut PgConnection, schema: &SchemaName) -> Result<(), QueueError> {
     let mut said = false;
     loop {
         let mine: bool = sqlx::query_scalar("-- queue::migrate\nSELECT pg_try_advisory_lock(hashtextextended($1, 0))")

@@ -9,7 +9,7 @@ use sqlx::{Row as _, postgres::PgRow};
 use super::{Breaker, PARKED, Pause, Queue, QueueError, built, error::limited};
 use crate::{
     config,
-    domain::{Arrival, Blocks, Class, ReplicaName},
+    domain::{Arrival, Blocks, Class, Generation, ReplicaName},
 };
 
 const ROWS: &str = "queue::replica_rows";
@@ -105,7 +105,9 @@ pub struct Draining {
 pub struct Former {
     /// Objects up to this arrival were registered before it ceased to be: under their keys it holds what was registered.
     pub through: Arrival,
-    /// Of these, what is older was there before Copyhold came; `None`: nothing was.
+    /// Generations up to this one were registered before that: what nobody has seen of them yet may stand there.
+    pub begun_through: Generation,
+    /// Of the objects, what is older was there before Copyhold came; `None`: nothing was.
     pub foreign_before: Option<SystemTime>,
 }
 
@@ -118,7 +120,7 @@ SELECT name, primary_since IS NOT NULL AS is_primary, endpoint, bucket, existing
        CASE WHEN paused_until > {schema}.now_utc_micro_seconds() THEN paused_until END AS paused_until, pause_reason,
        breaker_opened_at, breaker_blocks, breaker_class, breaker_message, probes_failed,
        probe_at - {schema}.now_utc_micro_seconds() AS probe_in,
-       draining_since, drain_reason, registered_through, foreign_before,
+       draining_since, drain_reason, registered_through, begun_through, foreign_before,
        EXISTS (SELECT FROM {schema}.resets s WHERE s.replica = name) AS resetting
 FROM {schema}.replicas ORDER BY name",
             schema = self.schema.quoted()
@@ -193,8 +195,13 @@ fn draining(row: &PgRow) -> Result<Option<Draining>, sqlx::Error> {
 
 fn former(row: &PgRow) -> Result<Option<Former>, sqlx::Error> {
     let Some(through) = row.try_get("registered_through")? else { return Ok(None) };
+    let begun: Option<i64> = row.try_get("begun_through")?;
     let foreign_before: Option<i64> = row.try_get("foreign_before")?;
-    Ok(Some(Former { through: Arrival(through), foreign_before: foreign_before.map(system_time) }))
+    Ok(Some(Former {
+        through: Arrival(through),
+        begun_through: Generation(begun.unwrap_or(i64::MIN)),
+        foreign_before: foreign_before.map(system_time),
+    }))
 }
 
 /// µs since the epoch.

@@ -3,7 +3,7 @@
 //! Page by page in the order of keys; how far it has come stands in the table `resets`, written with the page. What was
 //! recorded since stays, being in the bucket of today.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Notice, Pin, Queue, QueueError,
@@ -137,7 +137,7 @@ impl Queue {
        SET endpoint = $6, bucket = $7, pinned_at = {now},
            existing = CASE WHEN $8 OR opened.is_primary THEN 'adopt' END,
            writable_at = CASE WHEN $8 OR opened.is_primary THEN {now} END,
-           registered_through = NULL, foreign_before = NULL,
+           registered_through = NULL, begun_through = NULL, foreign_before = NULL,
            breaker_opened_at = NULL, breaker_blocks = NULL, breaker_class = NULL, breaker_message = NULL,
            probe_at = NULL, probes_failed = 0
       FROM opened WHERE r.name = opened.name"
@@ -189,8 +189,8 @@ opens AS (
     RETURNING 1
 ),
 begun AS (
-    INSERT INTO {schema}.resets (replica, before, moved, open_xid)
-    SELECT name, {now}, $3, pg_snapshot_xmax(pg_current_snapshot())::text::bigint FROM opened
+    INSERT INTO {schema}.resets (replica, before, moved)
+    SELECT name, {now}, $3 FROM opened
     RETURNING replica, before
 ),
 held AS (
@@ -289,19 +289,30 @@ FROM told LEFT JOIN noted ON true",
         })
     }
 
-    /// Whether every transaction has ended that was open when the reset began. If so, and the walk is at its beginning or at
-    /// its end, it begins anew, and will see all that they have recorded.
-    pub async fn reset_is_sure(&self, reset: &Reset) -> Result<bool, QueueError> {
+    /// The transactions that are writing objects at this moment, or want to: what each has recorded comes to light when it
+    /// commits.
+    pub async fn writers(&self) -> Result<BTreeSet<String>, QueueError> {
+        // Of other roles' sessions the locks are all that everybody may see.
+        let sql = "-- queue::writers
+SELECT DISTINCT virtualtransaction FROM pg_locks
+ WHERE relation = to_regclass($1) AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND mode = 'RowExclusiveLock' AND pid IS DISTINCT FROM pg_backend_pid()";
+        let query = sqlx::query_scalar(sql).bind(format!("{}.object_copies", self.schema.quoted()));
+        let writers: Vec<String> = limited("queue::writers", query.fetch_all(&self.pool)).await?;
+        Ok(writers.into_iter().collect())
+    }
+
+    /// All transactions have ended that were open when the reset began: a walk that begins now sees all that they have
+    /// recorded.
+    pub async fn walk_for_sure(&self, reset: &Reset) -> Result<(), QueueError> {
         let sql = built(format!(
-            "-- queue::reset_is_sure
-UPDATE {}.resets SET sure = true, reached = NULL
- WHERE replica = $1 AND before = $2 AND NOT sure AND pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= open_xid
-RETURNING true",
+            "-- queue::walk_for_sure
+UPDATE {}.resets SET sure = true, reached = NULL WHERE replica = $1 AND before = $2 AND NOT sure",
             self.schema.quoted()
         ));
-        let query = sqlx::query_scalar(sql).bind(reset.replica.as_str()).bind(reset.before);
-        let sure: Option<bool> = limited("queue::reset_is_sure", query.fetch_optional(&self.pool)).await?;
-        Ok(sure.is_some())
+        let query = sqlx::query(sql).bind(reset.replica.as_str()).bind(reset.before);
+        limited("queue::walk_for_sure", query.execute(&self.pool)).await?;
+        Ok(())
     }
 
     /// All was taken back.

@@ -294,7 +294,10 @@ impl Lanes {
             replicas().filter(|(r, state)| state.recorded && readable(r)).map(|(r, _)| r).collect();
         let away = |r: &Replica| matches!(view.standings.get(&r.name), Some(Standing::Away { .. }));
         if sources.is_empty() && !replicas().any(|(r, state)| state.recorded && r.read && away(r)) {
-            let may_have = |r: &Replica| is_primary(r) || view.was_primary_for(&r.name, lease.arrival).is_some();
+            // Not for a later generation: what stands there is the content of an earlier one.
+            let was_primary =
+                |r: &Replica| view.former.get(&r.name).is_some_and(|f| lease.generation <= f.begun_through);
+            let may_have = |r: &Replica| is_primary(r) || was_primary(r);
             sources.extend(replicas().map(|(r, _)| r).filter(|r| may_have(r) && readable(r)));
         }
         sources.sort_by_key(|r| !is_primary(r));

@@ -2,9 +2,10 @@
 
 mod drain;
 mod moved;
+mod remove;
 mod reset;
 mod undrain;
-mod walk;
+pub(super) mod walk;
 
 use super::{Verdict, given, queue, show};
 use crate::{config::Config, domain::ReplicaName, queue::ReplicaRow};
@@ -15,6 +16,8 @@ pub(super) enum Command {
     Drain(drain::Args),
     /// Copy to it again: all that was registered meanwhile is due
     Undrain(undrain::Args),
+    /// Forget it: its columns and all that is on record of it, once it is drained and no daemon names it
+    Remove(remove::Args),
     /// Its bucket was lost: have all copies made again that were recorded there before this moment
     Reset(reset::Args),
     /// It is another bucket, or behind another endpoint, as the configuration says by now
@@ -25,6 +28,7 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<Ver
     match command {
         Command::Drain(args) => drain::run(config, args).await,
         Command::Undrain(args) => undrain::run(config, args).await,
+        Command::Remove(args) => remove::run(config, args).await,
         Command::Reset(args) => reset::run(config, args).await,
         Command::Move(args) => moved::run(config, args).await,
     }

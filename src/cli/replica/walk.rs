@@ -1,7 +1,7 @@
 //! Walks through the whole table, which may take minutes: it survives PostgreSQL's short absence, and shows on a terminal how
 //! far it has come.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -14,8 +14,9 @@ use crate::{
 /// Rows that somebody has in hand are tried again after this time, and before more is looked at once they are so many.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 const BUSY_AT_MOST: usize = 1_000;
-/// How often it is asked whether a transaction has ended.
+/// How often it is asked whether a transaction has ended, and how often in all before the first walk.
 const OPEN_PAUSE: Duration = Duration::from_millis(200);
+const SHORT_LOOKS: u32 = 20;
 
 /// What a walk has taken back, all in all.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub(super) struct TakenBack {
 }
 
 /// Counts what the replica has.
-pub(super) async fn holdings(
+pub(in crate::cli) async fn holdings(
     queue: &Queue,
     replica: &ReplicaName,
     others: &[ReplicaName],
@@ -59,32 +60,52 @@ pub(super) async fn take_back(
 ) -> Result<TakenBack, QueueError> {
     let spinner = Spinner::new();
     let mut taken = TakenBack { cleared: 0, alone: 0, alone_example: None };
-    let mut place = reset.reached.clone();
-    loop {
-        if place.is_none() && !reset.sure {
-            reset.sure = while_away(async || queue.reset_is_sure(&reset).await).await?;
-        }
-        walk(queue, &reset, others, place, &mut taken, &spinner).await?;
-        if reset.sure {
-            break;
-        }
-        // A transaction that was open when it began may have committed behind our back what it had recorded before: an
-        // upload to the bucket that was lost. When all of them have ended, one more walk sees it.
-        let mut said = false;
-        while !while_away(async || queue.reset_is_sure(&reset).await).await? {
-            if !std::mem::replace(&mut said, true) {
-                spinner.say(
-                    "waiting for transactions that were open when it began: they may still register objects of before. It \
-                     can be broken off, and goes on where it was when the command is given again",
-                );
-            }
-            tokio::time::sleep(OPEN_PAUSE).await;
-        }
+    // A transaction that is open now may commit behind our back what it had recorded before: an upload to the bucket that
+    // was lost. Those that last are not waited for: when they have ended, one more walk sees it.
+    let mut open = if reset.sure { BTreeSet::new() } else { Box::pin(open_for_long(queue)).await? };
+    if open.is_empty() && reset.reached.is_none() {
+        while_away(async || queue.walk_for_sure(&reset).await).await?;
         reset.sure = true;
-        place = None;
+    }
+    let place = reset.reached.clone();
+    walk(queue, &reset, others, place, &mut taken, &spinner).await?;
+    if !reset.sure {
+        if !open.is_empty() {
+            spinner.say(
+                "waiting for transactions that were open when it began: they may still register objects of before. It can be \
+                 broken off, and goes on when the command is given again",
+            );
+        }
+        while !open.is_empty() {
+            tokio::time::sleep(OPEN_PAUSE).await;
+            still_open(queue, &mut open).await?;
+        }
+        while_away(async || queue.walk_for_sure(&reset).await).await?;
+        walk(queue, &reset, others, None, &mut taken, &spinner).await?;
     }
     while_away(async || queue.end_reset(&reset).await).await?;
     Ok(taken)
+}
+
+/// The transactions that write objects, but for those that end at once.
+async fn open_for_long(queue: &Queue) -> Result<BTreeSet<String>, QueueError> {
+    // A statement that was on its way when the reset began has its lock by then.
+    tokio::time::sleep(OPEN_PAUSE).await;
+    let mut open = while_away(async || queue.writers().await).await?;
+    for _ in 0..SHORT_LOOKS {
+        if open.is_empty() {
+            break;
+        }
+        tokio::time::sleep(OPEN_PAUSE / 4).await;
+        still_open(queue, &mut open).await?;
+    }
+    Ok(open)
+}
+
+async fn still_open(queue: &Queue, open: &mut BTreeSet<String>) -> Result<(), QueueError> {
+    let now = while_away(async || queue.writers().await).await?;
+    open.retain(|transaction| now.contains(transaction));
+    Ok(())
 }
 
 /// From `place` to the end of the table.

@@ -1,0 +1,192 @@
+mod outlook;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use super::{Verdict, given, queue, replica::walk, show};
+use crate::{
+    config::Config,
+    domain::{ReplicaName, utc},
+    queue::{Missing, Pin, Primary, Promoted, Queue, ReplicaRow, while_away},
+};
+use outlook::Outlook;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+With nothing missing at the end: stop writing, `promote R --wait 5m`, upload to R from now on. --check says what would be missing, and \
+--accept-missing promotes all the same, for when the primary is lost: what R lacks is copied from wherever it is.
+
+Exit codes: 0 it is the primary (--check: it could be, and nothing would be missing); 1 it is not (something would).")]
+pub(super) struct Args {
+    /// The replica
+    #[arg(value_name = "REPLICA")]
+    replica: String,
+    /// Say what would be missing if it were the primary now, and change nothing
+    #[arg(long, conflicts_with_all = ["accept_missing", "wait"])]
+    check: bool,
+    /// Promote it though it lacks copies
+    #[arg(long)]
+    accept_missing: bool,
+    /// Wait for so long, as 5m, until it lacks nothing
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "accept_missing")]
+    wait: Option<Duration>,
+}
+
+/// How often it is looked whether something is missing still.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
+    let (queue, pools) = queue(config)?;
+    let rows = queue.replica_rows().await?;
+    let row = given::row(&rows, &args.replica)?;
+    let replica = &row.name;
+    let from = queue.primary().await?.context("the database knows no primary; run `copyhold migrate`")?;
+    let mut blockers = blockers(config, row, &from);
+    if !queue.has_any_copy(replica).await? {
+        blockers.push("it has no copy of any object: it was never used, or its bucket was lost".to_owned());
+    }
+    let others: Vec<_> = rows.iter().map(|row| row.name.clone()).collect();
+    if args.check {
+        let outlook = Outlook::of(&queue, replica, &others).await?;
+        pools.close().await;
+        show::line(&outlook.text(replica, &from.name))?;
+        for blocker in &blockers {
+            show::line(&format!("it cannot be promoted: {blocker}"))?;
+        }
+        return Ok(if blockers.is_empty() && outlook.is_whole() { Verdict::Good } else { Verdict::Bad });
+    }
+    if !blockers.is_empty() {
+        bail!("{replica} is not promoted: {}", blockers.join("; "));
+    }
+    if !args.accept_missing {
+        wait(&queue, replica, args.wait).await?;
+        // What is wanted at the primary alone is not seen by whoever counts what is wanted here.
+        let seen = walk::holdings(&queue, replica, &others).await?;
+        if seen.unwanted > 0 {
+            bail!(
+                "{replica} is not promoted: {} not wanted there and would be missing; --accept-missing promotes it all the \
+                 same, `copyhold promote {replica} --check` says more",
+                show::count(seen.unwanted.unsigned_abs(), "object is", "objects are")
+            );
+        }
+    }
+    let promoted = promote(&queue, replica, &from, args.accept_missing).await?;
+    let missing = queue.missing_at(std::slice::from_ref(replica)).await?;
+    pools.close().await;
+    let since = utc(promoted);
+    show::line(&format!("{replica} is the primary since {since}, in place of {}", from.name))?;
+    show::line(&format!(
+        "Daemons follow within 5s, `copyhold.register` does already. Upload to {} from now on, and where the application names a \
+         column in its INSERTs, name {replica}. primary = \"{replica}\" in the configurations can follow at leisure.",
+        row.pin.as_ref().map_or_else(|| replica.to_string(), ToString::to_string)
+    ))?;
+    if let Some(Missing { objects: lacks @ 1.., .. }) = missing.first() {
+        show::line(&format!(
+            "it lacks {}, made from the other replicas as far as one has them (`copyhold promote {} --check` tells what {0} \
+             lacks of what it has)",
+            show::count(lacks.unsigned_abs(), "copy", "copies"),
+            from.name
+        ))?;
+    }
+    Ok(Verdict::Good)
+}
+
+/// Why it cannot be the primary, whatever it has.
+fn blockers(config: &Config, row: &ReplicaRow, from: &Primary) -> Vec<String> {
+    let name = &row.name;
+    let mut blockers = Vec::new();
+    if from.name == *name {
+        blockers.push(format!("it is the primary already, since {}", utc(from.since)));
+    }
+    match config.replica(name) {
+        None => blockers.push("this configuration does not have it".to_owned()),
+        Some(replica) => {
+            blockers.extend(row.pin.as_ref().and_then(|pin| pin.forbids(&Pin::of(replica))));
+            if !replica.read {
+                blockers.push(format!(
+                    "read = false in [replicas.{name}]: it is no source, and the primary is the first of all"
+                ));
+            }
+        }
+    }
+    if row.draining.is_some() {
+        blockers.push(format!("it is draining: `copyhold replica undrain {name}`"));
+    }
+    if row.resetting {
+        blockers.push(format!("its copies are being taken back: `copyhold replica reset {name}` goes on with that"));
+    }
+    if row.pause.is_some() {
+        blockers.push(format!("it is paused: `copyhold resume {name}`"));
+    }
+    if let Some(breaker) = &row.breaker {
+        blockers.push(format!("its store is not well: {}", show::Untrusted(&breaker.why())));
+    }
+    blockers
+}
+
+/// Until it lacks nothing; at once, if it is not to be waited for.
+async fn wait(queue: &Queue, replica: &ReplicaName, wait: Option<Duration>) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    loop {
+        let missing = while_away(async || queue.missing_at(std::slice::from_ref(replica)).await).await?;
+        let Some(missing) = missing.into_iter().next().filter(|missing| missing.objects > 0) else { return Ok(()) };
+        if wait.is_none_or(|wait| begun.elapsed() >= wait) {
+            let lately = queue.missing_lately(replica).await?;
+            return Err(lacking(replica, &missing, lately));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn lacking(replica: &ReplicaName, missing: &Missing, lately: i64) -> anyhow::Error {
+    let copies = show::count(missing.objects.unsigned_abs(), "copy", "copies");
+    let lately = if lately > 0 {
+        format!(", {lately} of them in a daemon's hands or registered within the last minute")
+    } else {
+        String::new()
+    };
+    let parked = if missing.parked > 0 {
+        format!(", {} of them parked (`copyhold status`)", missing.parked)
+    } else {
+        String::new()
+    };
+    anyhow::anyhow!(
+        "{replica} is not promoted: it lacks {copies}{lately}{parked}. Stop writing, and let `copyhold promote {replica} --wait 5m` \
+         do it as soon as nothing is missing; --accept-missing does it all the same, `copyhold promote {replica} --check` says \
+         what would be missing"
+    )
+}
+
+/// Since when it is the primary.
+async fn promote(queue: &Queue, replica: &ReplicaName, from: &Primary, accept_missing: bool) -> anyhow::Result<i64> {
+    let begun = Instant::now();
+    loop {
+        match queue.promote(replica, from, accept_missing).await {
+            Ok(Promoted::Yes { since }) => return Ok(since),
+            Ok(Promoted::TooLate) => {
+                let now = queue.primary().await?.context("the database knows no primary; run `copyhold migrate`")?;
+                bail!(
+                    "{replica} is not promoted: {} is the primary since {}, promoted by somebody else at this moment; look again \
+                     with `copyhold promote {replica} --check`",
+                    now.name,
+                    utc(now.since)
+                )
+            }
+            Ok(Promoted::Lacks) => {
+                let missing = queue.missing_at(std::slice::from_ref(replica)).await?;
+                let lately = queue.missing_lately(replica).await?;
+                return Err(lacking(replica, &missing.into_iter().next().unwrap_or_default(), lately));
+            }
+            Ok(Promoted::NotFit) => bail!(
+                "{replica} is not promoted: it was paused, drained or reset at this moment, or its store has fallen sick; \
+                 `copyhold promote {replica} --check` says which"
+            ),
+            // Somebody has its row, or the log, in hand.
+            Err(error) if error.is_contended() && begun.elapsed() < Duration::from_secs(10) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

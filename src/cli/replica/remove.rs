@@ -1,0 +1,76 @@
+use anyhow::bail;
+
+use super::{Verdict, given, names, queue, show, walk};
+use crate::{
+    config::Config,
+    domain::ReplicaName,
+    queue::{self, Obstacle, Removal},
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+In this order: drain it; take it out of every daemon's configuration, and of this one, and restart the daemons; remove it. Nothing \
+in its bucket is touched. It connects as the role that owns the tables, as `migrate` does. It can be broken off at any time, and \
+given again.")]
+pub(in crate::cli) struct Args {
+    /// The replica
+    #[arg(value_name = "REPLICA")]
+    replica: String,
+    /// Say what is in the way, and do nothing; exit code 1 if something is
+    #[arg(long)]
+    check: bool,
+}
+
+pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
+    let (queue, pools) = queue(config)?;
+    let rows = queue.replica_rows().await?;
+    let replica = given::row(&rows, &args.replica)?.name.clone();
+    let named = config.replica(&replica).is_some().then(|| {
+        format!("this configuration still names it: take [replicas.{replica}] out, and out of that of every daemon")
+    });
+    if args.check {
+        let mut found = queue.removal_obstacles(&replica).await?;
+        let seen = walk::holdings(&queue, &replica, &names(&rows)).await?;
+        if let Some(example) = seen.alone_example.filter(|_| seen.alone > 0) {
+            found.push(Obstacle::OnlyHolder { objects: seen.alone, example });
+        }
+        pools.close().await;
+        let says = named.into_iter().chain(found.iter().map(|obstacle| obstacle.says(&replica))).collect::<Vec<_>>();
+        if says.is_empty() {
+            let copies = show::count(seen.recorded.unsigned_abs(), "copy", "copies");
+            show::line(&format!(
+                "nothing is in the way of removing {replica}: each of its {copies} is elsewhere as well"
+            ))?;
+            return Ok(Verdict::Good);
+        }
+        for obstacle in says {
+            show::line(&obstacle)?;
+        }
+        return Ok(Verdict::Bad);
+    }
+    pools.close().await;
+    if let Some(named) = named {
+        bail!("{replica} is not removed: {named}");
+    }
+    match queue::remove(config, &replica).await? {
+        Removal::Done(removed) => {
+            show::line(&format!("{replica} is removed, and all that was on record of it; its bucket is as it was"))?;
+            if removed.uploads > 0 {
+                show::line(&format!(
+                    "{} not finished there: abort what is left of them, or let a lifecycle rule do so",
+                    show::count(removed.uploads, "upload in parts was", "uploads in parts were")
+                ))?;
+            }
+            Ok(Verdict::Good)
+        }
+        Removal::Prevented(found) => bail!("{replica} is not removed: {}", all(&replica, &found)),
+        Removal::Unknown => {
+            show::line(&format!("{replica} is removed: another command was faster"))?;
+            Ok(Verdict::Good)
+        }
+    }
+}
+
+fn all(replica: &ReplicaName, found: &[Obstacle]) -> String {
+    found.iter().map(|obstacle| obstacle.says(replica)).collect::<Vec<_>>().join("; ")
+}

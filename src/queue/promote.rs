@@ -1,0 +1,170 @@
+//! Another replica becomes the primary, for all daemons and for `register`, at once.
+
+use super::{Notice, PARKED, Queue, QueueError, append, built, error::limited};
+use crate::domain::{EventKind, ReplicaName};
+
+const DEMOTE: &str = "queue::demote";
+const PROMOTE: &str = "queue::promote";
+const PRIMARY: &str = "queue::primary";
+const PARKED_BY: &str = "queue::parked_classes";
+const RECENT: &str = "queue::missing_lately";
+/// What was registered within this time is likely to be copied in a moment. µs.
+const LATELY: i64 = 60_000_000;
+
+/// The primary in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Primary {
+    pub name: ReplicaName,
+    /// µs since the epoch by the database's clock.
+    pub since: i64,
+}
+
+/// What became of a replica that was to become the primary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Promoted {
+    /// It is, since this time.
+    Yes { since: i64 },
+    /// The one that it was to follow is not the primary any more.
+    TooLate,
+    /// It lacks copies, and that was not accepted.
+    Lacks,
+    /// It has been paused, drained, reset, or its store has fallen sick meanwhile.
+    NotFit,
+}
+
+impl Queue {
+    /// The primary in force; `None`: there is none, which only an unfinished migration leaves behind.
+    pub async fn primary(&self) -> Result<Option<Primary>, QueueError> {
+        let sql = built(format!(
+            "-- {PRIMARY}\nSELECT name, primary_since FROM {}.replicas WHERE primary_since IS NOT NULL",
+            self.schema.quoted()
+        ));
+        let row: Option<(String, i64)> = limited(PRIMARY, sqlx::query_as(sql).fetch_optional(&self.pool)).await?;
+        row.map(|(name, since)| {
+            let name = ReplicaName::new(&name).map_err(|e| QueueError::Inconsistent {
+                statement: PRIMARY,
+                what: format!("replica \"{name}\": {e}"),
+            })?;
+            Ok(Primary { name, since })
+        })
+        .transpose()
+    }
+
+    /// Makes `replica` the primary in force in place of `from`, if that still is it: of two who promote at once, one does.
+    ///
+    /// `from` becomes a replica like any other. Its bucket is the application's work, so what it holds is adopted where it
+    /// is equal and left alone where it is not; but objects that were registered until now are known there, and are written
+    /// over when they are registered again with a new content.
+    pub async fn promote(
+        &self,
+        replica: &ReplicaName,
+        from: &Primary,
+        accept_missing: bool,
+    ) -> Result<Promoted, QueueError> {
+        let schema = self.schema.quoted();
+        let now = format!("{schema}.now_utc_micro_seconds()");
+        // Decided while it was the primary, `adopt` speaks of nothing but the application's own objects.
+        let demote = built(format!(
+            "-- {DEMOTE}
+UPDATE {schema}.replicas r
+   SET primary_since = NULL,
+       existing = CASE WHEN r.existing = 'overwrite' THEN r.existing ELSE 'adopt' END,
+       writable_at = CASE WHEN r.existing = 'overwrite' THEN r.writable_at ELSE {now} END,
+       foreign_before = CASE WHEN r.existing = 'adopt' AND r.registered_through IS NULL AND r.writable_at < r.primary_since
+                             THEN r.writable_at ELSE r.foreign_before END,
+       registered_through = (SELECT last_value FROM {schema}.object_copies_id_seq),
+       begun_through = (SELECT last_value FROM {schema}.generations)
+ WHERE r.name = $1 AND r.primary_since = $2"
+        ));
+        let (copy, due) = (replica.column(), replica.due_column());
+        // Each of them is answered by an index, and by one look where there is nothing.
+        let lacks = format!(
+            "EXISTS (SELECT FROM {schema}.object_copies WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NULL)
+       OR EXISTS (SELECT FROM {schema}.object_copies WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NOT NULL)
+       OR EXISTS (SELECT FROM {schema}.object_copies WHERE {copy} IS NULL AND {due} = {PARKED})"
+        );
+        let members = "'replica', name, 'in_place_of', $2, 'missing_accepted', $3";
+        let logged = append::logged_one(&schema, &self.kinds, EventKind::ReplicaPromoted, members, "promoted");
+        let promote = built(format!(
+            "-- {PROMOTE}
+WITH lacking AS MATERIALIZED (SELECT NOT $3 AND ({lacks}) AS lacks),
+promoted AS (
+    UPDATE {schema}.replicas r SET primary_since = {now}
+     WHERE r.name = $1 AND NOT (SELECT lacks FROM lacking)
+       AND r.draining_since IS NULL AND coalesce(r.paused_until <= {now}, true) AND r.breaker_opened_at IS NULL
+       AND NOT EXISTS (SELECT FROM {schema}.resets s WHERE s.replica = r.name)
+    RETURNING r.name, r.primary_since
+),
+{logged}
+SELECT lacks, promoted.primary_since FROM lacking LEFT JOIN promoted ON true CROSS JOIN logged"
+        ));
+        let rules = built(format!(
+            "-- queue::promote_rules
+UPDATE {schema}.rules_state SET version = version + 1, changed_at = {now} WHERE EXISTS (SELECT FROM {schema}.rules)"
+        ));
+        // Two statements, because at no time, not even within one, there are two primaries.
+        let swap = async {
+            let mut transaction = self.pool.begin().await?;
+            let demoted = sqlx::query(demote).bind(from.name.as_str()).bind(from.since);
+            if demoted.execute(&mut *transaction).await?.rows_affected() == 0 {
+                transaction.rollback().await?;
+                return Ok(Promoted::TooLate);
+            }
+            let query = sqlx::query_as(promote).bind(replica.as_str()).bind(from.name.as_str()).bind(accept_missing);
+            let (lacks, since): (bool, Option<i64>) = query.fetch_one(&mut *transaction).await?;
+            let Some(since) = since else {
+                transaction.rollback().await?;
+                return Ok(if lacks { Promoted::Lacks } else { Promoted::NotFit });
+            };
+            // Where rules say which replicas have an object, the primary has it all the same: they are to be applied again.
+            sqlx::query(rules).execute(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(Promoted::Yes { since })
+        };
+        let promoted = limited(PROMOTE, Box::pin(swap)).await?;
+        if matches!(promoted, Promoted::Yes { .. }) {
+            self.notify(Notice::Replicas).await?;
+        }
+        Ok(promoted)
+    }
+
+    /// Whether the replica has any copy on record: where it is the first of many, that is seen at once.
+    pub async fn has_any_copy(&self, replica: &ReplicaName) -> Result<bool, QueueError> {
+        let sql = built(format!(
+            "-- queue::has_any_copy\nSELECT EXISTS (SELECT FROM {schema}.object_copies WHERE {copy} IS NOT NULL)
+       OR NOT EXISTS (SELECT FROM {schema}.object_copies)",
+            schema = self.schema.quoted(),
+            copy = replica.column()
+        ));
+        limited("queue::has_any_copy", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
+    }
+
+    /// Of the copies that the replica lacks and that are not parked, those in a daemon's hands or registered within the
+    /// last minute.
+    pub async fn missing_lately(&self, replica: &ReplicaName) -> Result<i64, QueueError> {
+        let schema = self.schema.quoted();
+        let (copy, due) = (replica.column(), replica.due_column());
+        let sql = built(format!(
+            "-- {RECENT}
+SELECT (SELECT count(*) FROM {schema}.object_copies WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NOT NULL)
+     + (SELECT count(*) FROM {schema}.object_copies WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NULL
+           AND created_at > {schema}.now_utc_micro_seconds() - {LATELY})"
+        ));
+        limited(RECENT, sqlx::query_scalar(sql).fetch_one(&self.pool)).await
+    }
+
+    /// The classes of the copies that are parked there, the most frequent first.
+    pub async fn parked_classes(&self, replica: &ReplicaName) -> Result<Vec<(String, i64)>, QueueError> {
+        let (copy, due) = (replica.column(), replica.due_column());
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- {PARKED_BY}
+SELECT coalesce(f.class, 'unknown'), count(*)
+FROM {schema}.object_copies o
+LEFT JOIN {schema}.copy_failures f ON f.object_key = o.object_key AND f.replica = $1 AND f.generation = o.generation
+WHERE o.{copy} IS NULL AND o.{due} = {PARKED}
+GROUP BY 1 ORDER BY 2 DESC, 1"
+        ));
+        limited(PARKED_BY, sqlx::query_as(sql).bind(replica.as_str()).fetch_all(&self.pool)).await
+    }
+}

@@ -1,0 +1,287 @@
+//! Another replica becomes the primary, and back, and nothing is lost or made twice.
+
+use std::process::Stdio;
+
+use copyhold::sandbox::s3::{Fault, Gate, Op, When};
+
+use crate::world::{World, printed, soon};
+
+const PARKED: &str = "9000000000000000000";
+
+async fn said(world: &World, arguments: &[&str]) -> (i32, String) {
+    let output = world.run(arguments).await;
+    (output.status.code().unwrap(), printed(&output))
+}
+
+async fn promoted(world: &World, replica: &str) {
+    let (code, text) = said(world, &["promote", replica]).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.starts_with(&format!("{replica} is the primary since 20")), "{text}");
+}
+
+/// Uploads to a bucket and registers, as an application that knows the primary.
+async fn upload_to(world: &World, replica: &str, key: &str, bytes: &str) {
+    world.bucket(replica).put(key, bytes.to_owned());
+    world.sql("SELECT copyhold.register($1)", key).await;
+}
+
+#[tokio::test]
+async fn a_promoted_replica_is_the_source_of_all_daemons_at_once_and_back_again() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    upload_to(&world, "b2", "first", "bytes of first").await;
+    world.until_copied("first").await;
+    let (code, text) = said(&world, &["promote", "wasabi", "--check"]).await;
+    assert_eq!(code, 0, "{text}");
+    let first = "if wasabi were the primary now, in place of b2, of 1 object it would have 1\n";
+    assert_eq!(text, format!("{first}  missing     nothing that is wanted there\n"));
+    promoted(&world, "wasabi").await;
+    daemon.until_logged("The primary in force is wasabi, the configuration says b2").await;
+    upload_to(&world, "wasabi", "second", "bytes of second").await;
+    // Known to both: what the old primary holds of it is what was registered, and is written over.
+    upload_to(&world, "wasabi", "first", "another content").await;
+    for (key, bytes) in [("first", "another content"), ("second", "bytes of second")] {
+        world.until_copied(key).await;
+        for replica in ["b2", "wasabi", "scw"] {
+            assert_eq!(world.bucket(replica).get(key).unwrap(), bytes, "{key} at {replica}");
+        }
+    }
+    let (_, text) = said(&world, &["status"]).await;
+    assert!(
+        text.contains("wasabi (primary)")
+            && text.contains("the primary in force is wasabi, this configuration says b2")
+    );
+    promoted(&world, "b2").await;
+    upload_to(&world, "b2", "third", "bytes of third").await;
+    upload_to(&world, "b2", "second", "yet another").await;
+    world.until_copied("third").await;
+    world.until_copied("second").await;
+    assert_eq!(world.bucket("wasabi").get("second").unwrap(), "yet another");
+    let told = "SELECT string_agg(event_data ->> 'in_place_of' || ' ' || (event_data ->> 'replica'), ', ' ORDER BY id)
+                FROM copyhold.log WHERE event_data ->> 'kind' = 'replica.promoted'";
+    assert_eq!(world.value(told).await.unwrap(), "b2 wasabi, wasabi b2");
+    // Each copy was made once.
+    for (replica, key, puts) in [("scw", "first", 2), ("b2", "first", 1), ("wasabi", "first", 1), ("scw", "third", 1)] {
+        assert_eq!(world.bucket(replica).writes(key), puts, "{key} at {replica}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_old_primary_holds_that_was_never_registered_is_not_written_over() {
+    let world = World::new().await;
+    let _daemon = world.daemon().await;
+    upload_to(&world, "b2", "known", "bytes").await;
+    world.until_copied("known").await;
+    world.bucket("b2").put("theirs", "another program's");
+    promoted(&world, "wasabi").await;
+    upload_to(&world, "wasabi", "theirs", "ours").await;
+    world.until(&format!("SELECT due_b2 = {PARKED} FROM copyhold.object_copies WHERE object_key = 'theirs'")).await;
+    assert_eq!(world.bucket("b2").get("theirs").unwrap(), "another program's");
+    assert_eq!(world.bucket("scw").get("theirs").unwrap(), "ours");
+}
+
+#[tokio::test]
+async fn an_object_that_was_registered_before_and_read_by_nobody_is_found_at_the_old_primary() {
+    let world = World::new().await;
+    for key in ["known", "vouched for by nobody"] {
+        world.bucket("b2").put(key, "bytes");
+    }
+    world.insert("known").await;
+    world.bucket("wasabi").put("known", "bytes");
+    world.execute("UPDATE copyhold.object_copies SET wasabi = 5, scw = 5").await;
+    world.execute("UPDATE copyhold.replicas SET existing = 'empty', writable_at = 1 WHERE name <> 'b2'").await;
+    world.sql("INSERT INTO copyhold.object_copies (object_key) VALUES ($1)", "vouched for by nobody").await;
+    assert_eq!(said(&world, &["promote", "wasabi"]).await.0, 1);
+    assert_eq!(said(&world, &["promote", "wasabi", "--accept-missing"]).await.0, 0);
+    let daemon = world.daemon().await;
+    daemon.until_logged("The primary in force is wasabi").await;
+    world.until("SELECT b2 IS NOT NULL AND scw IS NOT NULL FROM copyhold.object_copies WHERE b2 > 5 AND object_key LIKE 'v%'").await;
+    world.execute("UPDATE copyhold.object_copies SET due_wasabi = 0 WHERE wasabi IS NULL").await;
+    world.until_copied("vouched for by nobody").await;
+}
+
+#[tokio::test]
+async fn what_would_be_missing_is_told_by_its_state_and_refused_unless_it_is_accepted() {
+    let world = World::new().await;
+    for key in ["due", "waiting", "parked", "held", "unwanted", "there", "only there"] {
+        world.insert(key).await;
+    }
+    world
+        .execute(&format!(
+            "UPDATE copyhold.object_copies SET size_bytes = 1024 WHERE object_key <> 'due';
+             UPDATE copyhold.object_copies SET created_at = created_at - 3600000000 WHERE object_key IN ('parked', 'waiting');
+             UPDATE copyhold.object_copies SET due_wasabi = 8000000000000000 WHERE object_key = 'waiting';
+             UPDATE copyhold.object_copies SET due_wasabi = {PARKED} WHERE object_key = 'parked';
+             UPDATE copyhold.object_copies SET lock = 8000000000000000, lease = 7 WHERE object_key = 'held';
+             UPDATE copyhold.object_copies SET due_wasabi = NULL WHERE object_key = 'unwanted';
+             UPDATE copyhold.object_copies SET wasabi = 5 WHERE object_key LIKE '%there';
+             UPDATE copyhold.object_copies SET b2 = NULL WHERE object_key = 'only there';
+             INSERT INTO copyhold.copy_failures SELECT object_key, 'wasabi', generation, 1, 'refused', 'no', 1, 1
+             FROM copyhold.object_copies WHERE object_key = 'parked'"
+        ))
+        .await;
+    let (code, text) = said(&world, &["promote", "wasabi", "--check"]).await;
+    assert_eq!(code, 1);
+    for line in [
+        "in place of b2, of 7 objects it would have 2\n",
+        "  missing     4 objects, 3.0 KiB and 1 of unknown size, the oldest registered 1h",
+        "due 1, in flight 1, waiting for another attempt 1, parked 1 (refused 1)\n",
+        "2 of them in a daemon's hands or registered within the last minute\n",
+        "  not wanted  1 object, 1.0 KiB, which are not to be there",
+        "  only there  1 object, \"only there\" for one",
+    ] {
+        assert!(text.contains(line), "no {line} in\n{text}");
+    }
+    let (code, text) = said(&world, &["promote", "wasabi"]).await;
+    assert_eq!(code, 1);
+    assert!(text.contains("wasabi is not promoted: it lacks 4 copies, 2 of them in a daemon's hands"), "{text}");
+    assert!(text.contains("1 of them parked") && text.contains("`copyhold promote wasabi --wait 5m`"), "{text}");
+    assert_eq!(said(&world, &["promote", "wasabi", "--wait", "1s"]).await.0, 1);
+    world
+        .execute("UPDATE copyhold.object_copies SET wasabi = 5, lock = NULL, lease = NULL WHERE due_wasabi IS NOT NULL")
+        .await;
+    let (code, text) = said(&world, &["promote", "wasabi"]).await;
+    assert_eq!(code, 1);
+    assert!(text.contains("1 object is not wanted there and would be missing"), "{text}");
+    let (code, text) = said(&world, &["promote", "wasabi", "--accept-missing"]).await;
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(
+        world.value("SELECT name FROM copyhold.replicas WHERE primary_since IS NOT NULL").await.unwrap(),
+        "wasabi"
+    );
+}
+
+#[tokio::test]
+async fn it_is_promoted_as_soon_as_nothing_is_missing_any_more() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to wasabi").await;
+    upload_to(&world, "b2", "first", "bytes").await;
+    world.until_copied("first").await;
+    let gate = Gate::new();
+    world.bucket("wasabi").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
+    upload_to(&world, "b2", "photo", "bytes").await;
+    soon("its copy is under way", gate.holds(1)).await;
+    let waiting = world
+        .program(&["promote", "wasabi", "--wait", "1m"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    world.until("SELECT scw IS NOT NULL FROM copyhold.object_copies WHERE object_key = 'photo'").await;
+    assert_eq!(world.value("SELECT name FROM copyhold.replicas WHERE primary_since IS NOT NULL").await.unwrap(), "b2");
+    gate.open();
+    let output = soon("it promotes", waiting.wait_with_output()).await.unwrap();
+    assert!(output.status.success(), "{}", printed(&output));
+    assert_eq!(
+        world.value("SELECT name FROM copyhold.replicas WHERE primary_since IS NOT NULL").await.unwrap(),
+        "wasabi"
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_the_primary_is_refused_whatever_is_accepted() {
+    let mut world = World::new().await;
+    world.insert("photo").await;
+    let refused = async |world: &World, why: &str| {
+        for arguments in [["promote", "scw", "--check"], ["promote", "scw", "--accept-missing"]] {
+            let (code, text) = said(world, &arguments).await;
+            assert_eq!(code, 1, "{text}");
+            assert!(text.contains(why), "no {why} in\n{text}");
+        }
+        let primary = "SELECT name FROM copyhold.replicas WHERE primary_since IS NOT NULL";
+        assert_eq!(world.value(primary).await.unwrap(), "b2");
+    };
+    refused(&world, "it has no copy of any object: it was never used, or its bucket was lost").await;
+    world.execute("UPDATE copyhold.object_copies SET scw = 5, wasabi = 5").await;
+    for (state, back, why) in [
+        ("paused_until = 9000000000000000000", "paused_until = NULL", "it is paused: `copyhold resume scw`"),
+        ("draining_since = 5", "draining_since = NULL", "it is draining: `copyhold replica undrain scw`"),
+        (
+            "breaker_opened_at = 5, breaker_blocks = 'all', breaker_class = 'denied', breaker_message = 'no', probe_at = 5",
+            "breaker_opened_at = NULL, breaker_blocks = NULL, breaker_class = NULL, breaker_message = NULL, probe_at = NULL",
+            "its store is not well: denied: no",
+        ),
+        (
+            "endpoint = 'https://elsewhere', bucket = 'x', pinned_at = 5",
+            "endpoint = NULL, bucket = NULL, pinned_at = NULL",
+            "its recorded copies are in bucket x at https://elsewhere",
+        ),
+    ] {
+        world.execute(&format!("UPDATE copyhold.replicas SET {state} WHERE name = 'scw'")).await;
+        refused(&world, why).await;
+        world.execute(&format!("UPDATE copyhold.replicas SET {back} WHERE name = 'scw'")).await;
+    }
+    world.execute("INSERT INTO copyhold.resets (replica, before) VALUES ('scw', 5)").await;
+    refused(&world, "its copies are being taken back: `copyhold replica reset scw`").await;
+    world.execute("DELETE FROM copyhold.resets").await;
+    let (code, text) = said(&world, &["promote", "b2"]).await;
+    assert_eq!(code, 1);
+    assert!(text.contains("b2 is not promoted: it is the primary already, since 20"), "{text}");
+    let (code, text) = said(&world, &["promote", "swc"]).await;
+    assert_eq!(code, 1);
+    assert!(text.contains("there is no replica \"swc\"; the database has b2, scw, wasabi"), "{text}");
+    world.rewrite(|text| text.replace("[replicas.scw]", "[replicas.scw]\nread = false"));
+    refused(&world, "read = false in [replicas.scw]: it is no source").await;
+}
+
+#[tokio::test]
+async fn of_two_operators_at_once_one_promotes_and_the_other_is_told_who_is_the_primary_now() {
+    let world = World::new().await;
+    world.insert("photo").await;
+    world.execute("UPDATE copyhold.object_copies SET scw = 5, wasabi = 5").await;
+    let mut somebody = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM copyhold.replicas FOR UPDATE").execute(&mut *somebody).await.unwrap();
+    let operator = |replica: &'static str| world.run(&["promote", replica]);
+    let go = async {
+        // Both have read who is the primary, and want to change that.
+        let waiting =
+            "SELECT count(*) >= 1 FROM pg_stat_activity WHERE query LIKE '%queue::demote%' AND state = 'active'";
+        world.until(waiting).await;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        somebody.rollback().await.unwrap();
+    };
+    let (one, other, ()) = soon("both end", async { tokio::join!(operator("scw"), operator("wasabi"), go) }).await;
+    let (won, lost) = if one.status.success() { (one, other) } else { (other, one) };
+    assert!(won.status.success() && lost.status.code() == Some(1), "{} {}", printed(&won), printed(&lost));
+    let primary = world.value("SELECT name FROM copyhold.replicas WHERE primary_since IS NOT NULL").await.unwrap();
+    assert!(printed(&won).starts_with(&format!("{primary} is the primary since")), "{}", printed(&won));
+    let told = format!("is not promoted: {primary} is the primary since 20");
+    assert!(printed(&lost).contains(&told), "{}", printed(&lost));
+}
+
+#[tokio::test]
+async fn twenty_promotions_under_load_lose_nothing_and_copy_nothing_twice() {
+    let world = World::new().await;
+    let daemons = [world.daemon().await, world.daemon().await];
+    upload_to(&world, "b2", "first", "bytes").await;
+    world.until_copied("first").await;
+    let mut keys = Vec::new();
+    for turn in 0..20 {
+        // An application that uploads to the primary of this moment, and names it in its INSERT.
+        let primary = world.value("SELECT name FROM copyhold.replicas WHERE primary_since IS NOT NULL").await.unwrap();
+        for i in 0..5 {
+            let key = format!("photo {turn} {i}");
+            world.bucket(&primary).put(&key, format!("bytes of {key}"));
+            world
+                .execute(&format!(
+                    "INSERT INTO copyhold.object_copies (object_key, {primary})
+                     VALUES ('{key}', copyhold.now_utc_micro_seconds())"
+                ))
+                .await;
+            keys.push((key, primary.clone()));
+        }
+        let next = if primary == "b2" { "wasabi" } else { "b2" };
+        let (code, text) = said(&world, &["promote", next, "--accept-missing"]).await;
+        assert_eq!(code, 0, "{text}");
+    }
+    for (key, uploaded_to) in &keys {
+        world.until_copied(key).await;
+        for replica in ["b2", "wasabi", "scw"] {
+            assert_eq!(world.bucket(replica).get(key).unwrap(), format!("bytes of {key}"));
+            let puts = u64::from(replica != uploaded_to);
+            assert_eq!(world.bucket(replica).writes(key), puts, "{key} at {replica}");
+        }
+    }
+    drop(daemons);
+}

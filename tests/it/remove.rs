@@ -1,0 +1,240 @@
+//! A replica leaves for good, and nothing of it is left; not while it is needed, and whenever its removal dies.
+
+use std::process::Stdio;
+
+use copyhold::{
+    domain::Generation,
+    queue::{Intent, migrate},
+    sandbox::s3::BucketOptions,
+};
+use rustix::process::Signal;
+use tokio::process::Child;
+
+use crate::world::{World, key, printed, replica, soon};
+
+async fn said(world: &World, arguments: &[&str]) -> (i32, String) {
+    let output = world.run(arguments).await;
+    (output.status.code().unwrap(), printed(&output))
+}
+
+/// Takes a replica's section out of the configuration.
+fn without(world: &mut World, name: &str) {
+    world.rewrite(|text| {
+        let from = text.find(&format!("[replicas.{name}]")).unwrap();
+        let to = from + 1 + text[from + 1..].find("\n[").unwrap();
+        format!("{}{}", &text[..from], &text[to + 1..])
+    });
+}
+
+/// scw is drained and in no configuration any more; both objects are everywhere.
+async fn about_to_leave() -> World {
+    let mut world = World::new().await;
+    let mut daemon = world.daemon().await;
+    for key in ["a", "b"] {
+        world.upload(key, "bytes").await;
+        world.until_copied(key).await;
+    }
+    assert_eq!(said(&world, &["replica", "drain", "scw"]).await.0, 0);
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.exit_code().await, Some(0));
+    without(&mut world, "scw");
+    world
+}
+
+fn removing(world: &World) -> Child {
+    world.program(&["replica", "remove", "scw"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Nothing in the schema knows it any more.
+async fn assert_gone(world: &World) {
+    for there_is in [
+        "SELECT string_agg(attname, ' ') FROM pg_attribute
+          WHERE attrelid = 'copyhold.object_copies'::regclass AND attname LIKE '%scw%' AND NOT attisdropped",
+        "SELECT string_agg(relname, ' ') FROM pg_class WHERE relnamespace = 'copyhold'::regnamespace AND relname LIKE '%scw%'",
+        "SELECT string_agg(proname, ' ') FROM pg_proc
+          WHERE pronamespace = 'copyhold'::regnamespace AND (proname LIKE '%scw%' OR prosrc LIKE '%scw%')",
+        "SELECT string_agg(name, ' ') FROM copyhold.replicas WHERE name = 'scw'",
+        "SELECT string_agg(object_key, ' ') FROM copyhold.copy_failures WHERE replica = 'scw'",
+        "SELECT string_agg(object_key, ' ') FROM copyhold.multipart_uploads WHERE replica = 'scw'",
+        "SELECT string_agg(replica, ' ') FROM copyhold.backlog WHERE replica = 'scw'",
+    ] {
+        assert_eq!(world.value(there_is).await, None, "{there_is}");
+    }
+    let told = "SELECT count(*) FROM copyhold.log WHERE event_data ->> 'kind' = 'replica.removed'";
+    assert_eq!(world.value(told).await.unwrap(), "1");
+}
+
+#[tokio::test]
+async fn a_removed_replica_leaves_nothing_behind_and_the_others_go_on() {
+    let mut world = about_to_leave().await;
+    world
+        .execute(
+            "INSERT INTO copyhold.copy_failures
+             SELECT 'k' || i, r, 1, 1, 'denied', 'no', 1, 1 FROM generate_series(1, 1500) i, unnest(ARRAY['scw', 'wasabi']) r",
+        )
+        .await;
+    let (a, scw) = (key("a"), replica("scw"));
+    let intent =
+        Intent { key: &a, generation: Generation(0), replica: &scw, size_bytes: 1, part_bytes: 1, origin: "b2" };
+    world.queue().intend_upload(&intent).await.unwrap();
+    let (code, text) = said(&world, &["replica", "remove", "scw", "--check"]).await;
+    assert_eq!(
+        (code, text.as_str()),
+        (0, "nothing is in the way of removing scw: each of its 2 copies is elsewhere as well\n")
+    );
+    // The others' work goes on all the while.
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to wasabi").await;
+    let (code, text) = said(&world, &["replica", "remove", "scw"]).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.starts_with("scw is removed, and all that was on record of it; its bucket is as it was"), "{text}");
+    assert!(text.contains("1 upload in parts was not finished there"), "{text}");
+    assert_gone(&world).await;
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "1500");
+    world.upload("c", "bytes").await;
+    world.value("SELECT copyhold.register('a')").await;
+    for key in ["a", "c"] {
+        world
+            .until(&format!(
+                "SELECT wasabi IS NOT NULL AND lock IS NULL FROM copyhold.object_copies WHERE object_key = '{key}'"
+            ))
+            .await;
+    }
+    assert_eq!(world.bucket("scw").keys(), ["a", "b"]);
+    assert!(said(&world, &["status", "--exact"]).await.1.contains("wasabi"));
+    let (code, text) = said(&world, &["replica", "remove", "scw"]).await;
+    assert_eq!(code, 1);
+    assert!(text.contains("there is no replica \"scw\"; the database has b2, wasabi"), "{text}");
+    drop(daemon);
+
+    // One that is called the same inherits nothing.
+    world.s3.create_bucket("new", BucketOptions::default());
+    world.rewrite(|text| {
+        let from = text.find("[replicas.wasabi]").unwrap();
+        let to = from + 1 + text[from + 1..].find("\n[").unwrap();
+        let section = text[from..=to].replace("wasabi", "scw").replace("photos-scw", "new");
+        format!("{}{section}{}", &text[..from], &text[from..])
+    });
+    migrate(&world.config).await.unwrap();
+    let row = "SELECT count(*) FROM copyhold.object_copies WHERE scw IS NULL AND due_scw = 0";
+    assert_eq!(world.value(row).await.unwrap(), "3");
+    assert_eq!(
+        world.value("SELECT pinned_at IS NULL FROM copyhold.replicas WHERE name = 'scw'").await.unwrap(),
+        "true"
+    );
+    let _daemon = world.daemon().await;
+    for key in ["a", "b", "c"] {
+        world.until_copied(key).await;
+        assert_eq!(world.s3.bucket("new").get(key).unwrap(), "bytes");
+    }
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_of_a_removal_is_said_with_what_to_do() {
+    let mut world = World::new().await;
+    let mut daemon = world.daemon().await;
+    world.upload("a", "bytes").await;
+    world.until_copied("a").await;
+    let refused = async |world: &World, why: &[&str]| {
+        for arguments in [["replica", "remove", "scw", "--check"].as_slice(), &["replica", "remove", "scw"]] {
+            let (code, text) = said(world, arguments).await;
+            assert_eq!(code, 1, "{arguments:?}: {text}");
+            for why in why {
+                assert!(text.contains(why), "no {why} in\n{text}");
+            }
+        }
+        let columns =
+            "SELECT count(*) FROM pg_attribute WHERE attrelid = 'copyhold.object_copies'::regclass AND attname = 'scw'";
+        assert_eq!(world.value(columns).await.unwrap(), "1");
+        let left = "SELECT to_regclass('copyhold.object_copies_scw_only') IS NULL";
+        assert_eq!(world.value(left).await.unwrap(), "true");
+    };
+    refused(&world, &["this configuration still names it: take [replicas.scw] out"]).await;
+    without(&mut world, "scw");
+    let served = "daemon 1 would go on using it: take [replicas.scw] out of the configuration of every daemon";
+    refused(&world, &["scw is not draining: `copyhold replica drain scw` first", served]).await;
+    assert_eq!(said(&world, &["replica", "drain", "scw"]).await.0, 0);
+    refused(&world, &[served]).await;
+    daemon.kill().await;
+    world.execute("UPDATE copyhold.daemons SET alive_until = 1").await;
+    world.execute("INSERT INTO copyhold.rules (position, prefix, replicas) VALUES (2, 'x', ARRAY['scw'])").await;
+    refused(&world, &["rule 2 in force names it: take it out of [[rules]]"]).await;
+    world.execute("DELETE FROM copyhold.rules").await;
+    world.execute("UPDATE copyhold.object_copies SET b2 = NULL, wasabi = NULL").await;
+    refused(&world, &["it is the only holder of 1 object, \"a\": `copyhold explain` tells why"]).await;
+    world.execute("UPDATE copyhold.object_copies SET b2 = 5").await;
+    let (code, text) = said(&world, &["replica", "remove", "b2"]).await;
+    assert_eq!(code, 1);
+    assert!(text.contains("this configuration still names it"), "{text}");
+    assert_eq!(said(&world, &["replica", "remove", "scw"]).await.0, 0);
+    assert_gone(&world).await;
+}
+
+#[tokio::test]
+async fn what_becomes_the_only_copy_at_the_last_moment_is_kept() {
+    let world = about_to_leave().await;
+    // The application holds the table, so that the removal is about to begin.
+    let mut application = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM copyhold.object_copies").execute(&mut *application).await.unwrap();
+    let removing = removing(&world);
+    world.until("SELECT to_regclass('copyhold.object_copies_scw_only') IS NOT NULL").await;
+    world
+        .until(
+            "SELECT coalesce(bool_and(indisvalid), false) FROM pg_index
+              WHERE indexrelid = to_regclass('copyhold.object_copies_scw_only')",
+        )
+        .await;
+    world.execute("UPDATE copyhold.object_copies SET b2 = NULL, wasabi = NULL WHERE object_key = 'b'").await;
+    application.rollback().await.unwrap();
+    let output = soon("it gives up", removing.wait_with_output()).await.unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
+    assert!(printed(&output).contains("it is the only holder of 1 object, \"b\""), "{}", printed(&output));
+    assert_eq!(world.value("SELECT count(scw) FROM copyhold.object_copies").await.unwrap(), "2");
+}
+
+#[tokio::test]
+async fn a_removal_that_dies_at_any_point_is_safe_to_run_again() {
+    let world = about_to_leave().await;
+    // While the index is built: it waits for whoever writes, and is left invalid.
+    let mut writer = world.pool.begin().await.unwrap();
+    sqlx::query("UPDATE copyhold.object_copies SET size_bytes = size_bytes").execute(&mut *writer).await.unwrap();
+    let mut dying = removing(&world);
+    world.until("SELECT to_regclass('copyhold.object_copies_scw_only') IS NOT NULL").await;
+    dying.kill().await.unwrap();
+    writer.rollback().await.unwrap();
+    world.until("SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory'").await;
+    let valid =
+        "SELECT bool_and(indisvalid) FROM pg_index WHERE indexrelid = 'copyhold.object_copies_scw_only'::regclass";
+    assert_eq!(world.value(valid).await.unwrap(), "false");
+
+    // When all is prepared, before the columns go: somebody reads the table.
+    world.execute("INSERT INTO copyhold.copy_failures VALUES ('a', 'scw', 1, 1, 'denied', 'no', 1, 1)").await;
+    let mut reader = world.pool.begin().await.unwrap();
+    let mut dying = removing(&world);
+    world.until("SELECT NOT EXISTS (SELECT FROM pg_index WHERE NOT indisvalid) AND NOT EXISTS (SELECT FROM copyhold.copy_failures)").await;
+    sqlx::query("SELECT FROM copyhold.object_copies").execute(&mut *reader).await.unwrap();
+    dying.kill().await.unwrap();
+    reader.rollback().await.unwrap();
+    // It may have been faster than the reader, and then all of it is done.
+    let (code, text) = said(&world, &["replica", "remove", "scw"]).await;
+    assert!(code == 0 || text.contains("the database has b2, wasabi"), "{text}");
+    assert_gone(&world).await;
+}
+
+#[tokio::test]
+async fn of_two_removals_at_once_one_does_it_and_the_other_says_so() {
+    let world = about_to_leave().await;
+    let mut reader = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM copyhold.object_copies").execute(&mut *reader).await.unwrap();
+    let both = [removing(&world), removing(&world)];
+    // One waits for the table, the other for that one.
+    world.until("SELECT to_regclass('copyhold.object_copies_scw_only') IS NOT NULL").await;
+    reader.rollback().await.unwrap();
+    let mut said = Vec::new();
+    for removing in both {
+        let output = soon("it ends", removing.wait_with_output()).await.unwrap();
+        said.push((output.status.success(), printed(&output)));
+    }
+    assert!(said.iter().any(|(done, text)| *done && text.starts_with("scw is removed, and all")), "{said:?}");
+    assert_gone(&world).await;
+}
