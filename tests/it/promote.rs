@@ -1,10 +1,11 @@
 //! Another replica becomes the primary, and back, and nothing is lost or made twice.
 
-use std::process::Stdio;
+use std::{collections::BTreeSet, process::Stdio};
 
 use copyhold::sandbox::s3::{Fault, Gate, Op, When};
+use tokio::sync::Mutex;
 
-use crate::world::{World, printed, soon};
+use crate::world::{World, eventually, printed, soon};
 
 const PARKED: &str = "9000000000000000000";
 
@@ -200,7 +201,7 @@ async fn what_cannot_be_the_primary_is_refused_whatever_is_accepted() {
         (
             "breaker_opened_at = 5, breaker_blocks = 'all', breaker_class = 'denied', breaker_message = 'no', probe_at = 5",
             "breaker_opened_at = NULL, breaker_blocks = NULL, breaker_class = NULL, breaker_message = NULL, probe_at = NULL",
-            "its store is not well: denied: no",
+            "its store is not well: its breaker is open since 1970-01-01T00:00:00Z: denied: no",
         ),
         (
             "endpoint = 'https://elsewhere', bucket = 'x', pinned_at = 5",
@@ -232,13 +233,18 @@ async fn of_two_operators_at_once_one_promotes_and_the_other_is_told_who_is_the_
     world.execute("UPDATE copyhold.object_copies SET scw = 5, wasabi = 5").await;
     let mut somebody = world.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM copyhold.replicas FOR UPDATE").execute(&mut *somebody).await.unwrap();
-    let operator = |replica: &'static str| world.run(&["promote", replica]);
+    let operator = async |replica: &str| world.run(&["promote", replica]).await;
     let go = async {
         // Both have read who is the primary, and want to change that.
-        let waiting =
-            "SELECT count(*) >= 1 FROM pg_stat_activity WHERE query LIKE '%queue::demote%' AND state = 'active'";
-        world.until(waiting).await;
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        let seen = Mutex::new(BTreeSet::new());
+        let both = async || {
+            let waiting = "SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE query LIKE '%queue::demote%' AND state = 'active'
+                              AND datname = current_database() AND pid <> pg_backend_pid()";
+            let pids = world.value(waiting).await.unwrap_or_default();
+            seen.lock().await.extend(pids.split(' ').filter(|pid| !pid.is_empty()).map(str::to_owned));
+            seen.lock().await.len() > 1
+        };
+        eventually("both want to change who is the primary", both).await;
         somebody.rollback().await.unwrap();
     };
     let (one, other, ()) = soon("both end", async { tokio::join!(operator("scw"), operator("wasabi"), go) }).await;
