@@ -52,7 +52,7 @@ pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> an
         metrics,
         log,
         auth: http::Auth::new(config.http.token.clone()),
-        appends: http::Appends::default(),
+        writes: http::Writes::default(),
         drain: lifecycle.drain.clone(),
     };
     lifecycle.spawn("http", &lifecycle.end, http::serve(door, pages, config.events.readers, lifecycle.end.clone()));

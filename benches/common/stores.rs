@@ -65,6 +65,11 @@ impl Stores {
         Self::launch(["--numbered".into(), format!("{}:{objects}:{bytes}", Self::bucket_of("b2"))]).await
     }
 
+    /// The same with a generated listing of so many objects, in folders of so many, which nobody can read.
+    pub async fn elsewhere_listed(objects: u64, per_folder: u64) -> anyhow::Result<Self> {
+        Self::launch(["--generated".into(), format!("{}:{objects}:{per_folder}", Self::bucket_of("b2"))]).await
+    }
+
     async fn launch(objects: impl IntoIterator<Item = String>) -> anyhow::Result<Self> {
         let mut command = Command::new(process::program());
         let buckets = Self::REPLICAS.map(Self::bucket_of);

@@ -2,17 +2,21 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod l2;
 mod l3;
 mod l4;
+mod l5;
+#[path = "../queue/ours.rs"]
+mod ours;
 
 use std::{env, time::Instant};
 
 use anyhow::bail;
 
-use common::play;
+use common::{play, stores::Stores};
 
 /// By label, in the order in which they are played.
-const BARS: [&str; 2] = ["l3", "l4"];
+const BARS: [&str; 4] = ["l2", "l3", "l4", "l5"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -24,13 +28,17 @@ async fn main() -> anyhow::Result<()> {
     let wanted = |bar: &&str| asked.is_empty() || asked.iter().any(|word| word.eq_ignore_ascii_case(bar));
     play(async || {
         let begun = Instant::now();
+        let stores = Stores::here().await?;
         for bar in BARS.into_iter().filter(wanted) {
             match bar {
+                "l2" => l2::play().await?,
                 "l3" => l3::play().await?,
                 "l4" => l4::play().await?,
+                "l5" => l5::play(&stores).await?,
                 other => bail!("nothing plays {other}"),
             }
         }
+        stores.end().await?;
         println!("-- it took {:.0} s", begun.elapsed().as_secs_f64());
         Ok(())
     })

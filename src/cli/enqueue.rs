@@ -3,7 +3,11 @@ use std::io::{self, Read as _};
 use anyhow::Context as _;
 
 use super::{Verdict, given, queue, show};
-use crate::{config::Config, domain::ReplicaName};
+use crate::{
+    config::Config,
+    domain::{ObjectKey, ReplicaName},
+    queue::NewObject,
+};
 
 /// Keys of one statement.
 const BATCH: usize = 1000;
@@ -19,7 +23,11 @@ pub(super) struct Args {
     /// With --stdin: keys end with a NUL byte instead of a line's end, so that they may hold line ends
     #[arg(long, short = '0', requires = "stdin")]
     null: bool,
-    /// The replicas that are to have a copy [default: all, or for a known key those that it had]
+    /// The bytes of each of them, if that is known: rules may ask for it. They must be right
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(..=i64::MAX.unsigned_abs()))]
+    size: Option<u64>,
+    /// The replicas that are to have a copy [default: those of the rule that fits; without one all, or for a known key
+    /// those that it had]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     replicas: Option<Vec<String>>,
 }
@@ -31,7 +39,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let (queue, pools) = queue(config)?;
     let mut objects = 0;
     for batch in keys.chunks(BATCH) {
-        objects += queue.register(batch, wanted.as_deref()).await?.objects;
+        let object = |key: &ObjectKey| NewObject { key: key.clone(), size_bytes: args.size, wanted: wanted.clone() };
+        let batch: Vec<_> = batch.iter().map(object).collect();
+        objects += queue.register_objects(&batch).await?.len();
     }
     pools.close().await;
     show::line(&format!("registered {objects} object{}", if objects == 1 { "" } else { "s" }))?;

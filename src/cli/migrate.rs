@@ -1,22 +1,158 @@
-use super::{Verdict, logging, show};
+use super::{Verdict, logging, queue, rules, show};
 use crate::{
+    cli::show::{age, bytes, count},
     config::Config,
-    queue::{self, SCHEMA_VERSION},
+    domain::ReplicaName,
+    queue::{self as schema, Expected, Foreseen, Migrated, Pace, Queue, SCHEMA_VERSION, Scope},
 };
 
-pub(super) async fn run(config: &Config) -> anyhow::Result<Verdict> {
+/// The schema's version that came with the event log.
+const WITH_LOG: i32 = 4;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A replica that is new is added in an instant, whatever the table's size, and daemons with this configuration then copy \
+everything to it; what that comes to is told first. Where there are rules, it gets what they want there.")]
+pub(super) struct Args {
+    /// Say what would be done, and what a new replica would cost, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     logging::start(&config.log)?;
-    let done = queue::migrate(config).await?;
+    let (queue, pools) = queue(config)?;
+    let foreseen = schema::foresee(config, &queue).await?;
+    // Nothing is there yet that could be copied to it.
+    if foreseen.from_version > 0 && !foreseen.columns.is_empty() {
+        let pace = if foreseen.from_version >= WITH_LOG { queue.pace().await? } else { None };
+        let all = queue.expected(&config.rules, &foreseen.columns, &rules::sizes()).await?;
+        for (replica, expected) in foreseen.columns.iter().zip(&all) {
+            show::line(&expectation(replica, expected, pace))?;
+        }
+    }
+    if args.dry_run {
+        for line in would(config, &foreseen) {
+            show::line(&line)?;
+        }
+    } else {
+        let done = schema::migrate(config).await?;
+        for line in did(config, &done) {
+            show::line(&line)?;
+        }
+        fill(&queue, &done).await?;
+    }
+    pools.close().await;
+    Ok(Verdict::Good)
+}
+
+/// What copying to a new replica comes to.
+fn expectation(replica: &ReplicaName, expected: &Expected, pace: Option<Pace>) -> String {
+    let about = if expected.exact { "" } else { "about " };
+    let objects = count(expected.objects, "object", "objects");
+    let size = bytes(i64::try_from(expected.bytes).unwrap_or(i64::MAX));
+    let unknown = match expected.of_unknown_size {
+        0 => String::new(),
+        n => format!(" and {n} of unknown size"),
+    };
+    let time = match (expected.objects, pace) {
+        (0, _) => String::new(),
+        (_, None) => "; no copy was made in the last hour, so how long that takes is unknown".into(),
+        (_, Some(pace)) => {
+            let takes = age(pace.takes(expected).map(|takes| takes.as_secs_f64()));
+            format!(
+                "; {takes} at the pace of the busiest minute of the last hour, {:.0} copies/s",
+                pace.copies_per_second
+            )
+        }
+    };
+    let undecided = match expected.undecided {
+        0 => String::new(),
+        n => format!(
+            "\n  {about}{} no rule and {} not copied there; a last rule without prefix and sizes would decide",
+            if n == 1 { "1 object fits".to_owned() } else { format!("{n} objects fit") },
+            if n == 1 { "is" } else { "are" },
+        ),
+    };
+    format!(
+        "replica {replica} is to get {about}{objects}, {size}{unknown}: {} GETs at the sources, {} PUTs there{time}{undecided}",
+        expected.gets, expected.puts
+    )
+}
+
+fn would(config: &Config, foreseen: &Foreseen) -> Vec<String> {
     let schema = &config.database.schema;
+    let mut lines = Vec::new();
+    match foreseen.from_version {
+        0 => lines.push(format!("schema {schema}: would be created, at version {SCHEMA_VERSION}")),
+        from if from < SCHEMA_VERSION => {
+            lines.push(format!("schema {schema}: version {from} would become {SCHEMA_VERSION}"));
+        }
+        _ => {}
+    }
+    if let Some(before) = &foreseen.rules {
+        let (before, now) = (before.rules.len() as u64, config.rules.len() as u64);
+        let now = count(now, "rule", "rules");
+        lines.push(format!(
+            "schema {schema}: {now} would be in force instead of {before}; objects that are there stay as they are"
+        ));
+    }
+    for replica in &foreseen.columns {
+        lines.push(format!("schema {schema}: replica {replica} would be added"));
+    }
+    for index in &foreseen.indexes {
+        lines.push(format!("schema {schema}: index {index} would be built"));
+    }
+    lines.push(if foreseen.is_nothing() {
+        format!("schema {schema} is up to date; its functions would be made anew")
+    } else {
+        "nothing was done".into()
+    });
+    lines
+}
+
+fn did(config: &Config, done: &Migrated) -> Vec<String> {
+    let schema = &config.database.schema;
+    let mut lines = Vec::new();
     if done.from_version < SCHEMA_VERSION {
-        show::line(&format!("schema {schema}: version {} -> {SCHEMA_VERSION}", done.from_version))?;
+        lines.push(format!("schema {schema}: version {} -> {SCHEMA_VERSION}", done.from_version));
+    }
+    if let Some(changed) = &done.rules {
+        let rules = count(changed.rules as u64, "rule", "rules");
+        let apply = if changed.unapplied {
+            "; the objects that are there are not judged by them: see `copyhold rules apply --dry-run`"
+        } else {
+            ""
+        };
+        lines.push(format!("schema {schema}: {rules} in force, before it was {}{apply}", changed.before));
     }
     for replica in &done.derived.columns_added {
-        show::line(&format!("schema {schema}: added replica {replica}"))?;
+        lines.push(format!("schema {schema}: added replica {replica}"));
     }
     for index in &done.derived.indexes_built {
-        show::line(&format!("schema {schema}: built index {index}"))?;
+        lines.push(format!("schema {schema}: built index {index}"));
     }
-    show::line(&format!("schema {schema} is up to date"))?;
-    Ok(Verdict::Good)
+    lines.push(format!("schema {schema} is up to date"));
+    lines
+}
+
+/// Makes due what the rules want at replicas that have just come, and nothing else.
+async fn fill(queue: &Queue, done: &Migrated) -> anyhow::Result<()> {
+    let new = &done.derived.unfilled;
+    if new.is_empty() || done.from_version == 0 {
+        return Ok(());
+    }
+    let scope = Scope::filling(new, done.filling_settles, rules::sizes());
+    let (applied, took) = rules::judge(queue, &scope).await?;
+    for (replica, change) in queue.replicas().iter().zip(&applied.judged.changes).filter(|(r, _)| new.contains(r)) {
+        let wanted = count(change.wanted, "object", "objects");
+        show::line(&format!("replica {replica}: the rules want {wanted} of {} there", applied.judged.looked))?;
+    }
+    if !applied.complete {
+        show::line(&format!(
+            "after {} it was ended before all objects were judged; `copyhold rules apply` goes on",
+            age(Some(took.as_secs_f64()))
+        ))?;
+    }
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod bar;
 mod check;
+mod counter;
 #[cfg(feature = "sandbox")]
 mod demo;
 mod enqueue;
@@ -19,6 +20,7 @@ mod promote;
 mod replica;
 mod resume;
 mod retry;
+mod rules;
 mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
@@ -64,7 +66,9 @@ enum Command {
     /// Copy objects until told to end (SIGTERM or SIGINT; a second signal ends it at once)
     Run(run::Args),
     /// Create or update the tables in PostgreSQL for the configured replicas; safe at any time
-    Migrate,
+    Migrate(migrate::Args),
+    /// Show the rules by which objects are wanted at replicas, or apply them to objects that are there
+    Rules(rules::Args),
     /// Check the configuration, PostgreSQL and every bucket, leaving no object behind; --probe measures the stores
     Check(check::Args),
     /// Register objects that are at the primary, or register them again
@@ -144,7 +148,8 @@ impl Cli {
         let config = || -> Result<Config, ConfigErrors> { load(&self.config, std::env::vars_os()) };
         match self.command {
             Command::Run(args) => run::run(config()?, args).await,
-            Command::Migrate => migrate::run(&config()?).await,
+            Command::Migrate(args) => migrate::run(&config()?, args).await,
+            Command::Rules(args) => rules::run(&config()?, args).await,
             Command::Check(args) => check::run(config()?, args).await,
             Command::Enqueue(args) => enqueue::run(&config()?, args).await,
             Command::Scan(args) => scan::run(&config()?, args).await,

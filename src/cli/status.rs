@@ -1,13 +1,13 @@
 use anyhow::Context as _;
 
 use super::{
-    Verdict, queue, show,
+    Verdict, queue, rules, show,
     show::{Untrusted, age, bytes, table},
 };
 use crate::{
     config::Config,
     domain::Blocks,
-    queue::{BreakerStatus, DaemonStatus, LogStatus, ReplicaStatus, ResetStatus, Status},
+    queue::{BreakerStatus, DaemonStatus, Difference, LogStatus, ReplicaStatus, ResetStatus, RulesState, Status},
 };
 
 /// Older figures are counted anew if that is cheap: no daemon seems to do it.
@@ -33,16 +33,17 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     if !args.exact && stale && status.objects < CHEAP_OBJECTS {
         status = queue.status(true).await?;
     }
+    let rules = queue.rules_state().await?;
     pools.close().await;
     if args.json {
         show::line(&serde_json::to_string_pretty(&status).context("status as JSON")?)?;
     } else {
-        show::line(&text(config, &status))?;
+        show::line(&text(config, &status, &rules))?;
     }
     Ok(Verdict::Good)
 }
 
-fn text(config: &Config, status: &Status) -> String {
+fn text(config: &Config, status: &Status, in_force: &RulesState) -> String {
     let about = if status.estimated { "about " } else { "" };
     let plural = if status.objects == 1 { "" } else { "s" };
     let mut parts = vec![format!("{about}{} object{plural}", status.objects), replicas(status)];
@@ -72,7 +73,13 @@ fn text(config: &Config, status: &Status) -> String {
             other.replica, config.primary
         ));
     }
-    parts.extend(status.differences.iter().map(|differing| Untrusted(&differing.says).to_string()));
+    if in_force.rules != config.rules {
+        parts.push(rules::differ(config, in_force));
+    }
+    parts.extend(rules::unapplied(in_force));
+    // Which is said above, with how far it is.
+    let told = status.differences.iter().filter(|differing| differing.what != Difference::Unapplied.what());
+    parts.extend(told.map(|differing| Untrusted(&differing.says).to_string()));
     parts.extend(status.daemons.iter().filter(|daemon| daemon.alive).filter_map(deaf));
     if !status.failing.is_empty() {
         parts.push(format!("\nfailing\n{}", failing(status)));

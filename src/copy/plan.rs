@@ -9,7 +9,7 @@ const MIB: u64 = 1 << 20;
 pub const WHOLE_UP_TO: u64 = 16 * MIB;
 /// Small enough that several fit in any sensible budget, large enough that a request's
 /// own cost does not count.
-const PART_AT_LEAST: u64 = 16 * MIB;
+pub const PART_AT_LEAST: u64 = 16 * MIB;
 /// A part that takes more of the memory than one of so many shares is not held.
 const HELD_AT_MOST: u64 = 4;
 

@@ -1,4 +1,4 @@
-//! Who may: reading is for this machine and for the holders of the token, writing for these alone.
+//! Who may: reading and registering is for this machine and for the holders of the token, writing to the log for these alone.
 
 use axum::http::{HeaderMap, StatusCode, header};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -26,11 +26,28 @@ impl Auth {
     }
 
     pub(super) fn may_read(&self, connection: &Connection, headers: &HeaderMap) -> Result<(), Refusal> {
+        self.may_here("events are read", connection, headers)
+    }
+
+    /// As reading, but not for a page that a browser on this machine shows.
+    pub(super) fn may_register(&self, connection: &Connection, headers: &HeaderMap) -> Result<(), Refusal> {
+        self.may_here("objects are registered", connection, headers)?;
+        if headers.contains_key(header::ORIGIN) && !matches!(self.bearer(headers), Bearer::Right) {
+            return Err(Refusal::new(
+                StatusCode::FORBIDDEN,
+                "a page in a browser registers no objects without the token",
+            ));
+        }
+        Ok(())
+    }
+
+    /// From this machine, or with the token.
+    fn may_here(&self, what: &str, connection: &Connection, headers: &HeaderMap) -> Result<(), Refusal> {
         match (self.bearer(headers), &self.0) {
             (Bearer::Right, _) => Ok(()),
             (Bearer::Wrong, Some(_)) => Err(wrong()),
             (Bearer::None, _) | (Bearer::Wrong, None) => {
-                let Err(why) = local(connection, headers) else { return Ok(()) };
+                let Err(why) = local(what, connection, headers) else { return Ok(()) };
                 Err(match &self.0 {
                     Some(_) => Refusal::new(
                         StatusCode::UNAUTHORIZED,
@@ -82,14 +99,14 @@ fn wrong() -> Refusal {
 }
 
 /// Why not.
-fn local(connection: &Connection, headers: &HeaderMap) -> Result<(), &'static str> {
+fn local(what: &str, connection: &Connection, headers: &HeaderMap) -> Result<(), String> {
     if !connection.peer.ip().to_canonical().is_loopback() || FORWARDED.iter().any(|name| headers.contains_key(*name)) {
-        return Err("from another machine events are read with the token alone");
+        return Err(format!("from another machine {what} with the token alone"));
     }
     // A page on some site can have its name lead to this machine, and its visitors' browsers would read for it.
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if !is_local_name(host) {
-        return Err("without the token events are read from localhost, 127.0.0.1 or [::1] by this name alone");
+        return Err(format!("without the token {what} from localhost, 127.0.0.1 or [::1] by this name alone"));
     }
     Ok(())
 }
@@ -179,5 +196,17 @@ mod tests {
         let sent = headers(&[("host", "localhost"), ("authorization", "Bearer wrong")]);
         assert_eq!(status(with(Some(TOKEN)).may_read(&near, &sent)), 401);
         assert_eq!(status(with(None).may_read(&near, &sent)), 200);
+    }
+
+    #[test]
+    fn a_page_in_a_browser_registers_nothing_without_the_token() {
+        let near = from("127.0.0.1:5");
+        let page = [("host", "localhost:9180"), ("origin", "https://evil.example")];
+        assert_eq!(status(with(None).may_register(&near, &headers(&page[..1]))), 200);
+        assert_eq!(status(with(None).may_register(&near, &headers(&page))), 403);
+        let token = format!("Bearer {TOKEN}");
+        let knows = headers(&[page[0], page[1], ("authorization", &token)]);
+        assert_eq!(status(with(Some(TOKEN)).may_register(&near, &knows)), 200);
+        assert_eq!(status(with(Some(TOKEN)).may_register(&from("10.0.0.7:5"), &headers(&page[..1]))), 401);
     }
 }

@@ -1,24 +1,31 @@
-//! The HTTP surface: is it alive, is it ready, what does it measure; and the event log, to be read and appended to.
+//! The HTTP surface: is it alive, is it ready, what does it measure; the event log, to be read and appended to; and objects, to
+//! be registered.
 
 mod auth;
 mod connections;
 mod events;
 mod files;
+mod given;
 mod health;
 mod metrics;
+mod objects;
 mod places;
 mod refusal;
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use axum::{Router, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    http::StatusCode,
+    routing::{get, post},
+};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use auth::Auth;
-pub use events::Appends;
+pub use given::Writes;
 
 use crate::{copy::Memory, events::Log, queue::Queue};
 use refusal::Refusal;
@@ -34,7 +41,7 @@ pub struct Pages {
     pub metrics: PrometheusHandle,
     pub log: Log,
     pub auth: Auth,
-    pub appends: Appends,
+    pub writes: Writes,
     /// Cancelled when the daemon takes on nothing new: it is alive, but not ready.
     pub drain: CancellationToken,
 }
@@ -53,7 +60,7 @@ pub fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
 /// Serves until `end`; up to `readers` of events, and some connections more.
 pub async fn serve(listener: TcpListener, pages: Pages, readers: usize, end: CancellationToken) {
     if let Ok(address) = listener.local_addr() {
-        info!("Serving /livez, /readyz, /metrics and /v1/events on http://{address}");
+        info!("Serving /livez, /readyz, /metrics, /v1/events and /v1/objects on http://{address}");
     }
     let upkeep = pages.metrics.clone();
     let router = Router::new()
@@ -61,6 +68,7 @@ pub async fn serve(listener: TcpListener, pages: Pages, readers: usize, end: Can
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::render))
         .route("/v1/events", get(events::read).post(events::append).fallback(wrong_method))
+        .route("/v1/objects", post(objects::register).fallback(only_post))
         .fallback(nothing_here)
         .with_state(pages);
     let most = files::connections_for(readers);
@@ -79,9 +87,16 @@ pub async fn serve(listener: TcpListener, pages: Pages, readers: usize, end: Can
 }
 
 async fn nothing_here() -> Refusal {
-    Refusal::new(StatusCode::NOT_FOUND, "there is nothing here: there are /v1/events, /livez, /readyz and /metrics")
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        "there is nothing here: there are /v1/events, /v1/objects, /livez, /readyz and /metrics",
+    )
 }
 
 async fn wrong_method() -> Refusal {
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "events are read with GET and appended with POST")
+}
+
+async fn only_post() -> Refusal {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "objects are registered with POST")
 }

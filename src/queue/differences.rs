@@ -6,7 +6,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Pin, Queue, QueueError, ReplicaRow, built, error::limited};
+use super::{Pin, Queue, QueueError, ReplicaRow, RulesState, built, error::limited, fingerprint};
 use crate::config::Config;
 
 /// What a daemon tells the others of its configuration: what they would have to agree on. No secrets.
@@ -14,13 +14,16 @@ use crate::config::Config;
 pub struct Shared {
     pub primary: String,
     pub replicas: BTreeMap<String, Pin>,
+    /// The rules' [`fingerprint`]; `None`: it does not know of any.
+    #[serde(default)]
+    pub rules: Option<String>,
 }
 
 impl Shared {
     #[must_use]
     pub fn of(config: &Config) -> Self {
         let replicas = config.replicas.iter().map(|r| (r.name.to_string(), Pin::of(r))).collect();
-        Self { primary: config.primary.to_string(), replicas }
+        Self { primary: config.primary.to_string(), replicas, rules: Some(fingerprint(&config.rules)) }
     }
 
     pub(super) fn json(&self) -> String {
@@ -54,8 +57,12 @@ pub enum Difference {
     Bucket { replica: String, places: Vec<(Pin, Ids)>, pinned: Option<Pin> },
     /// Their leases last for different times.
     Lease { timeouts: BTreeMap<Duration, Ids> },
+    /// Some have other rules in their configuration than are in force.
+    Rules { other: Ids },
     /// The schema has the replica, and nobody copies to it.
     Unserved { replica: String },
+    /// Objects that were registered before the rules changed are not judged by them.
+    Unapplied,
 }
 
 /// Of daemons.
@@ -63,9 +70,9 @@ pub type Ids = BTreeSet<i32>;
 
 impl Difference {
     /// In the metric's label.
-    pub const KINDS: [&'static str; 4] = ["replicas", "primary", "bucket", "lease"];
+    pub const KINDS: [&'static str; 5] = ["replicas", "primary", "bucket", "lease", "rules"];
 
-    /// One of [`Difference::KINDS`], or `unserved`.
+    /// One of [`Difference::KINDS`], or `unserved` or `unapplied`.
     #[must_use]
     pub fn what(&self) -> &'static str {
         match self {
@@ -73,7 +80,9 @@ impl Difference {
             Self::Primary { .. } => "primary",
             Self::Bucket { .. } => "bucket",
             Self::Lease { .. } => "lease",
+            Self::Rules { .. } => "rules",
             Self::Unserved { .. } => "unserved",
+            Self::Unapplied => "unapplied",
         }
     }
 
@@ -82,15 +91,18 @@ impl Difference {
     pub fn replica(&self) -> Option<&str> {
         match self {
             Self::Replicas { replica, .. } | Self::Bucket { replica, .. } | Self::Unserved { replica } => Some(replica),
-            Self::Primary { .. } | Self::Lease { .. } => None,
+            Self::Primary { .. } | Self::Lease { .. } | Self::Rules { .. } | Self::Unapplied => None,
         }
     }
 }
 
-/// Compares the living daemons with each other and with what the database says of the replicas.
+/// Compares the living daemons with each other and with what the database says of the replicas and the rules.
 #[must_use]
-pub fn differences(peers: &[Peer], rows: &[ReplicaRow]) -> Vec<Difference> {
+pub fn differences(peers: &[Peer], rows: &[ReplicaRow], rules: &RulesState) -> Vec<Difference> {
     let mut found = Vec::new();
+    if rules.is_unapplied() {
+        found.push(Difference::Unapplied);
+    }
     if peers.is_empty() {
         return found;
     }
@@ -116,6 +128,12 @@ pub fn differences(peers: &[Peer], rows: &[ReplicaRow]) -> Vec<Difference> {
     }
     if timeouts.len() > 1 {
         found.push(Difference::Lease { timeouts });
+    }
+    let in_force = fingerprint(&rules.rules);
+    let other = |peer: &&Peer| peer.config.rules.as_ref().is_some_and(|rules| *rules != in_force);
+    let other: Ids = peers.iter().filter(other).map(|peer| peer.id).collect();
+    if !other.is_empty() {
+        found.push(Difference::Rules { other });
     }
     for row in rows {
         let serves = |peer: &&Peer| {
@@ -172,6 +190,16 @@ impl fmt::Display for Difference {
                 let timeouts = each(timeouts.iter().map(|(timeout, ids)| (format!("{timeout:?}"), ids)));
                 write!(f, "lease.timeout is {timeouts}: what dies is taken over sooner or later accordingly")
             }
+            Self::Rules { other } => write!(
+                f,
+                "the rules in the configuration of {} are not those in force, as the database says; `copyhold migrate` puts a \
+                 configuration's in force",
+                list(other)
+            ),
+            Self::Unapplied => f.write_str(
+                "objects that were registered before the rules changed are not judged by them yet: see `copyhold rules apply \
+                 --dry-run`",
+            ),
             Self::Unserved { replica } => {
                 write!(f, "no living daemon copies to replica {replica}, which the schema has: its backlog grows")
             }
@@ -193,7 +221,7 @@ pub fn list(ids: &Ids) -> String {
 impl Queue {
     /// In what the living daemons differ.
     pub async fn differences(&self) -> Result<Vec<Difference>, QueueError> {
-        Ok(differences(&self.peers().await?, &self.replica_rows().await?))
+        Ok(differences(&self.peers().await?, &self.replica_rows().await?, &self.rules_state().await?))
     }
 
     /// The living daemons as they have described themselves. Those of before they did are passed over.
@@ -226,7 +254,7 @@ mod tests {
 
     fn peer(id: i32, lease: u64, primary: &str, replicas: &[(&str, &str)]) -> Peer {
         let replicas = replicas.iter().map(|(name, bucket)| ((*name).to_owned(), place(bucket))).collect();
-        let config = Shared { primary: primary.into(), replicas };
+        let config = Shared { primary: primary.into(), replicas, rules: Some(fingerprint(&[])) };
         Peer { id, lease_timeout: Duration::from_secs(lease), config }
     }
 
@@ -248,8 +276,8 @@ mod tests {
     fn daemons_that_are_configured_alike_do_not_differ() {
         let rows = [row("b2", true, Some("x")), row("scw", false, None)];
         let peers = [1, 2].map(|id| peer(id, 90, "b2", &[("b2", "x"), ("scw", "y")]));
-        assert!(differences(&peers, &rows).is_empty());
-        assert!(differences(&[], &rows).is_empty(), "nobody is there to differ");
+        assert!(differences(&peers, &rows, &RulesState::none()).is_empty());
+        assert!(differences(&[], &rows, &RulesState::none()).is_empty(), "nobody is there to differ");
         let [one, other] = peers;
         assert_eq!(one.config.fingerprint(one.lease_timeout), other.config.fingerprint(other.lease_timeout));
         assert_ne!(one.config.fingerprint(Duration::from_secs(1)), one.config.fingerprint(Duration::from_secs(2)));
@@ -263,7 +291,7 @@ mod tests {
             peer(2, 90, "scw", &[("b2", "x")]),
             peer(3, 30, "b2", &[("b2", "x"), ("scw", "another")]),
         ];
-        let found = differences(&peers, &rows);
+        let found = differences(&peers, &rows, &RulesState::none());
         let told: Vec<_> = found.iter().map(|d| (d.what(), d.replica().unwrap_or_default())).collect();
         assert_eq!(
             told,
@@ -279,11 +307,29 @@ mod tests {
     #[test]
     fn a_replica_whose_bucket_nobody_names_any_more_is_served_by_nobody() {
         let rows = [row("b2", true, Some("x"))];
-        let found = differences(&[peer(1, 90, "b2", &[("b2", "moved")])], &rows);
+        let found = differences(&[peer(1, 90, "b2", &[("b2", "moved")])], &rows, &RulesState::none());
         assert_eq!(found.iter().map(Difference::what).collect::<Vec<_>>(), ["bucket", "unserved"]);
         // One that is about to leave is to be served by nobody.
         let draining = Some(crate::queue::Draining { since: 5, because: None });
         let rows = [row("b2", true, Some("x")), ReplicaRow { draining, ..row("scw", false, Some("y")) }];
         assert!(differences(&[peer(1, 90, "b2", &[("b2", "x")])], &rows).is_empty());
+    }
+
+    #[test]
+    fn rules_that_are_not_in_force_or_not_applied_are_told() {
+        let rows = [row("b2", true, Some("x"))];
+        let rule = crate::config::Rule {
+            prefix: "a".into(),
+            min_bytes: None,
+            max_bytes: None,
+            replicas: vec![ReplicaName::new("b2").unwrap()],
+        };
+        let rules = RulesState { version: 2, applied: 1, rules: vec![rule.clone()], ..RulesState::none() };
+        let [mut knows, other] = [1, 2].map(|id| peer(id, 90, "b2", &[("b2", "x")]));
+        knows.config.rules = Some(fingerprint(&[rule]));
+        let [mut old] = [3].map(|id| peer(id, 90, "b2", &[("b2", "x")]));
+        old.config.rules = None;
+        let found = differences(&[knows, other, old], &rows, &rules);
+        assert_eq!(found, [Difference::Unapplied, Difference::Rules { other: Ids::from([2]) }]);
     }
 }

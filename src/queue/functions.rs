@@ -280,9 +280,9 @@ pub(super) fn create_all(schema: &SchemaName, replicas: &[ReplicaName]) -> Strin
     let names = functions.iter().map(|f| f.name.as_str()).chain([IS_COMPLETE, listed::NAME]);
     let names: Vec<_> = names.map(|name| format!("'{name}'")).collect();
     let created: String = functions.iter().map(|f| f.create(schema)).collect();
-    let (is_complete, listed) = (is_complete(schema, replicas), listed::function(schema, replicas));
+    let is_complete = is_complete(schema, replicas);
     format!(
-        "{created}{is_complete}{listed}
+        "{created}{is_complete}
 DO $grant$
 DECLARE
     allowed record;

@@ -4,7 +4,7 @@ use super::PARKED;
 use crate::domain::{EventKind, ReplicaName, SchemaName};
 
 /// As it is called; `migrate` lets every role call it that may change copies.
-pub(super) const NAME: &str = "register_listed";
+pub(in crate::queue) const NAME: &str = "register_listed";
 
 /// Registers, in one statement for a page of a listing, what is not registered yet, and leaves alone what is. It names
 /// every replica's columns, so it is made anew by each migration, and applies the rules in force. SECURITY DEFINER: a daemon's
@@ -18,7 +18,7 @@ pub(super) const NAME: &str = "register_listed";
 ///
 /// `age_us`: how long ago the listing was asked for, by the caller's own clock: copies are recorded as of then.
 /// `tell`: whether events of what was taken over are wanted.
-pub(super) fn function(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
+pub(in crate::queue) fn function(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let schema = schema.quoted();
     let each =
         |what: &dyn Fn(&ReplicaName) -> String, glue: &str| replicas.iter().map(what).collect::<Vec<_>>().join(glue);
@@ -44,8 +44,7 @@ pub(super) fn function(schema: &SchemaName, replicas: &[ReplicaName]) -> String 
     let still_due = still_due(replicas);
     let same = with_same(&schema, replicas, &columns, &with_values, &whence);
     format!(
-        "DROP FUNCTION IF EXISTS {schema}.{NAME}(text[], bigint[], text[], text, bigint, boolean);
-CREATE FUNCTION {schema}.{NAME}(keys text[], sizes bigint[], same_at text[], holder text, age_us bigint, tell boolean)
+        "CREATE OR REPLACE FUNCTION {schema}.{NAME}(keys text[], sizes bigint[], same_at text[], holder text, age_us bigint, tell boolean)
 RETURNS TABLE(registered bigint, bytes bigint, due bigint, adopted bigint, events jsonb[])
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_mergejoin = off SET enable_hashjoin = off SET plan_cache_mode = force_generic_plan SET jit = off
@@ -56,6 +55,7 @@ DECLARE
     listed_at     constant bigint := registered_at - age_us;
     first         constant text := (SELECT r.name FROM {schema}.replicas r WHERE r.primary_since IS NOT NULL);
     ruled         constant boolean := EXISTS (SELECT FROM {schema}.rules);
+    draining      constant text[] := ARRAY(SELECT r.name FROM {schema}.replicas r WHERE r.draining_since IS NOT NULL);
     more          bigint;
     tidings       jsonb[];
 BEGIN
@@ -84,8 +84,7 @@ END
 $listed$;
 REVOKE ALL ON FUNCTION {schema}.{NAME} FROM PUBLIC;
 COMMENT ON FUNCTION {schema}.{NAME} IS
-    'For copyhold scan: registers the keys, in their order, that are not registered yet, as listed at the replica holder.';
-"
+    'For copyhold scan: registers the keys, in their order, that are not registered yet, as listed at the replica holder.'"
     )
 }
 
@@ -121,7 +120,9 @@ fn with_same(schema: &str, replicas: &[ReplicaName], columns: &str, values: &str
             'complete', complete, 'size_bytes', size_bytes, 'content_hash', NULL, 'registered_at', created_at)",
         kind = EventKind::ObjectCopied
     );
-    let row = format!("o.object_key, o.generation, o.size_bytes, o.created_at, {schema}.is_complete(o) AS complete");
+    let row = format!(
+        "o.object_key, o.generation, o.size_bytes, o.created_at, {schema}.is_complete(o, draining) AS complete"
+    );
     format!(
         "WITH added AS (
         INSERT INTO {schema}.object_copies AS o (object_key, size_bytes, {columns})

@@ -4,7 +4,7 @@ use super::{lister::Lister, trouble::Trouble};
 use crate::{
     domain::ObjectKey,
     queue::KeyRange,
-    store::{Asked, Place},
+    store::{Asked, Page, Place},
 };
 
 /// What keys are divided by, as a rule.
@@ -47,19 +47,40 @@ fn cut(prefix: &str, hints: Vec<String>) -> Vec<KeyRange> {
     }
 }
 
-/// The ranges of one prefix, cut where a listing with a delimiter says that keys differ.
+/// Where the folders end that a page has told of: behind all that is in one, and before what comes next, in the order of
+/// bytes and in that of a file system as well, which would have all of `a/` before `a-`. Then what is out of order lies within a
+/// part, and is seen.
+fn ends(at: &str, page: &Page) -> Vec<String> {
+    let folders: BTreeSet<_> = page.prefixes.iter().map(String::as_str).collect();
+    let last = folders.last().copied().unwrap_or_default();
+    // `a-b/` and `a/`, whose order is not the same in both.
+    let is_apart = |name: &str| {
+        let lower = name.bytes().enumerate().filter(|(_, byte)| *byte < b'/');
+        lower.into_iter().all(|(i, _)| {
+            let folder = format!("{at}{}/", &name[..i]);
+            !folders.contains(folder.as_str()) && (!page.truncated || folder.as_str() < last)
+        })
+    };
+    let names = folders.iter().filter_map(|folder| folder.strip_prefix(at)?.strip_suffix(DELIMITER));
+    // The digit follows the slash.
+    names.filter(|name| is_apart(name)).map(|name| format!("{at}{name}0")).collect()
+}
+
+/// The ranges of one prefix, cut where a listing with a delimiter says that folders end.
 pub(super) async fn of(lister: &Lister, prefix: &str) -> Result<Vec<KeyRange>, Trouble> {
     let mut at = prefix.to_owned();
     let mut hints = Vec::new();
     for _ in 0..LEVELS {
         let asked = Asked { prefix: &at, delimiter: Some(DELIMITER) };
         let (page, _) = lister.page(asked, &Place::First).await?;
-        hints = page.prefixes;
-        match hints.as_slice() {
+        match page.prefixes.as_slice() {
             [only] if page.objects.is_empty() && !page.truncated && only.starts_with(&at) && *only != at => {
                 at.clone_from(only);
             }
-            _ => break,
+            _ => {
+                hints = ends(&at, &page);
+                break;
+            }
         }
     }
     let ranges = cut(prefix, hints);
@@ -105,6 +126,23 @@ mod tests {
         for range in &ranges[..PARTS - 1] {
             assert!((30..=33).contains(&(at(&range.through) - at(&range.after))), "{range:?}");
         }
+    }
+
+    #[test]
+    fn a_folder_is_cut_behind_where_a_file_system_would_end_it_too() {
+        let page = |folders: &[&str], truncated| Page {
+            prefixes: folders.iter().map(|&folder| folder.to_owned()).collect(),
+            truncated,
+            ..Page::default()
+        };
+        assert_eq!(ends("p/", &page(&["p/a/", "p/b/"], false)), ["p/a0", "p/b0"]);
+        // All of a/ would come before a-b/, and yet behind it by the bytes.
+        assert_eq!(ends("", &page(&["a-b/", "a/", "c-d/"], false)), ["a0", "c-d0"]);
+        // Whether there is 2024/ behind what the page has, nobody knows; there is no 2023/.
+        let dates = page(&["2023-12/", "2024-01/"], true);
+        assert_eq!(ends("", &dates), ["2023-120"]);
+        assert_eq!(ends("", &page(&["2023-12/", "2024-01/"], false)), ["2023-120", "2024-010"]);
+        assert_eq!(ends("p/", &page(&["elsewhere/", "p/x"], false)), [""; 0]);
     }
 
     proptest::proptest! {

@@ -45,9 +45,10 @@ impl<'a> Walk<'a> {
     pub(super) async fn next(&mut self) -> Result<Portion, Trouble> {
         let asked = Asked { prefix: &self.range.prefix, delimiter: None };
         let (page, asked_at) = self.lister.page(asked, &self.place).await?;
-        let next = self.next_place(&page)?;
+        let next = self.next_place(&page);
+        // A store that repeats itself may well name the same place again: that it repeats itself says more.
         let (objects, beyond) = self.pick(page.objects)?;
-        match next {
+        match next? {
             Some(place) if !beyond => self.place = place,
             _ => self.ended = true,
         }
@@ -71,9 +72,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Those of the range, and whether the page has gone beyond it. Not every store heeds prefixes, or where it was to begin.
+    ///
+    /// Also what lies beyond the range must be in order: or else keys of the range may lie behind it.
     fn pick(&mut self, listed: Vec<Listed>) -> Result<(Vec<Listed>, bool), Trouble> {
         let (prefix, after) = (self.range.prefix.as_bytes(), self.range.after.as_deref().map(str::as_bytes));
-        let mut objects = Vec::with_capacity(listed.len());
+        let through = self.range.through.as_deref().map(str::as_bytes);
+        let (mut objects, mut beyond) = (Vec::with_capacity(listed.len()), false);
         for (i, object) in listed.into_iter().enumerate() {
             let key = object.bytes();
             if let Some(previous) = self.previous.as_deref().filter(|previous| key <= *previous) {
@@ -85,15 +89,14 @@ impl<'a> Walk<'a> {
             self.previous = Some(key.to_vec());
             if after.is_some_and(|after| key <= after) {
                 self.lister.note(|notes| notes.ignores_start_after = true);
-            } else if key.starts_with(prefix) {
-                if self.range.through.as_ref().is_some_and(|through| key > through.as_bytes()) {
-                    return Ok((objects, true));
-                }
+            } else if !key.starts_with(prefix) {
+                beyond |= key > prefix;
+            } else if through.is_some_and(|through| key > through) {
+                beyond = true;
+            } else {
                 objects.push(object);
-            } else if key > prefix {
-                return Ok((objects, true));
             }
         }
-        Ok((objects, false))
+        Ok((objects, beyond))
     }
 }

@@ -274,3 +274,32 @@ async fn a_claim_reads_what_it_takes_whatever_postgresql_believes_of_the_table_o
         }
     }
 }
+
+#[tokio::test]
+async fn objects_that_want_no_copy_there_cost_a_claim_nothing() {
+    let world = World::new().await;
+    world
+        .execute(
+            "INSERT INTO copyhold.object_copies (object_key, b2, due_wasabi)
+             SELECT 'k' || i, 1, CASE WHEN i % 2000 = 0 THEN 1 END FROM generate_series(1, 200000) i",
+        )
+        .await;
+    let mut connection = world.pool.acquire().await.unwrap();
+    for statistics in ["SELECT 1", "ANALYZE copyhold.object_copies"] {
+        world.execute(statistics).await;
+        for (call, rows) in [
+            ("claim_wasabi(64, 1000000, 5, -9223372036854775808, 0)", 64),
+            ("claim_wasabi(128, 1000000, 5, -9223372036854775808, 0)", 100),
+            ("fresh_claim_wasabi(16, 1000000, 5)", 16),
+        ] {
+            let (buffers, found) = buffers(&mut connection, "SELECT 1", call).await;
+            assert_eq!(found, rows, "{call}");
+            assert!(buffers < 22 * rows + 200, "{call}, {statistics}: {buffers} buffers");
+        }
+    }
+    // And it is not counted.
+    assert_eq!(
+        world.value("SELECT objects FROM copyhold.backlog_exact WHERE replica = 'wasabi'").await.unwrap(),
+        "100"
+    );
+}

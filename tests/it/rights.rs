@@ -42,6 +42,8 @@ async fn the_daemons_role_is_all_that_a_daemon_needs() {
     world.until("SELECT bool_and(objects = 1) FROM copyhold.backlog").await;
     assert!(world.run(&["status"]).await.status.success());
     assert!(world.run(&["enqueue", "photo"]).await.status.success());
+    let scan = world.run(&["scan"]).await;
+    assert!(scan.status.success(), "{}", printed(&scan));
     for command in [
         ["pause", "scw"].as_slice(),
         &["resume", "scw"],
@@ -56,6 +58,8 @@ async fn the_daemons_role_is_all_that_a_daemon_needs() {
         &["replica", "move", "scw"],
         &["replica", "remove", "scw", "--check"],
         &["promote", "scw", "--check"],
+        &["rules", "show"],
+        &["rules", "apply"],
     ] {
         let output = world.run(command).await;
         assert!(!printed(&output).contains("permission"), "{command:?}: {}", printed(&output));
@@ -120,6 +124,8 @@ async fn the_applications_role_registers_and_cannot_forge() {
     assert!(may("INSERT INTO copyhold.object_copies (object_key, b2, size_bytes) VALUES ('a', 1, 2)").await);
     assert!(may("SELECT copyhold.register('a', 3)").await);
     assert!(may("SELECT copyhold.register('b', 3, ARRAY['wasabi'])").await);
+    assert!(may("SELECT copyhold.register_many('{a,b}', '{1,2}')").await);
+    assert!(may("SELECT copyhold.unwant('b', '{wasabi}') AND copyhold.want('b', '{wasabi}')").await);
     assert!(may("SELECT copyhold.append_event('{\"kind\": \"door.opened\"}')").await);
     for forged in [
         "INSERT INTO copyhold.object_copies (object_key, wasabi) VALUES ('c', 1)",
@@ -130,6 +136,8 @@ async fn the_applications_role_registers_and_cannot_forge() {
         "SELECT * FROM copyhold.object_copies",
         "UPDATE copyhold.replicas SET existing = 'overwrite'",
         "SELECT copyhold.wake_sleepers()",
+        "SELECT copyhold.replicas_by_rule('a', 1)",
+        "DELETE FROM copyhold.rules",
         "SELECT copyhold.append_event('{\"kind\": \"object.copied\"}')",
         "SELECT copyhold.append_log(ARRAY['{}'::jsonb])",
         "INSERT INTO copyhold.log (event_data) VALUES ('{}')",

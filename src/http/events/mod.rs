@@ -16,7 +16,6 @@ use axum::{
     response::Response,
 };
 
-pub use append::Appends;
 pub(super) use append::append;
 
 use super::{Pages, connections::Connection, refusal::Refusal};

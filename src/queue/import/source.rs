@@ -136,15 +136,17 @@ WHERE c.oid = $1::oid"
         table(&row, oid, columns, indexes).map(Some).map_err(QueueError::database(TABLE))
     }
 
-    /// As it is first, so that `Photos` need not be quoted twice.
+    /// As it is first, so that `Photos` need not be quoted twice. Ours only if no other is called so: of a role that is called as our
+    /// schema, that is the first in the search path.
     async fn find_table(&self, name: &str) -> Result<Option<i64>, QueueError> {
         let sql = built(format!(
             "-- {TABLE}
 SELECT c.oid::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE (c.relname = $1 AND pg_table_is_visible(c.oid)) OR n.nspname || '.' || c.relname = $1
-ORDER BY pg_table_is_visible(c.oid) DESC LIMIT 1"
+WHERE (c.relname = $1 AND n.nspname = ANY (current_schemas(false))) OR n.nspname || '.' || c.relname = $1
+ORDER BY n.nspname = $2, array_position(current_schemas(false), n.nspname) LIMIT 1"
         ));
-        let found = limited(TABLE, sqlx::query_scalar(sql).bind(name).fetch_optional(self.pool())).await?;
+        let query = sqlx::query_scalar(sql).bind(name).bind(self.schema().as_str());
+        let found = limited(TABLE, query.fetch_optional(self.pool())).await?;
         if found.is_some() {
             return Ok(found);
         }

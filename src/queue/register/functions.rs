@@ -1,38 +1,42 @@
-//! The SQL functions that applications call. They follow the primary in force and the rules in force, and name every
+//! The SQL functions that applications call, and scans. They follow the primary in force and the rules in force, and name every
 //! replica's columns, so they are made anew by each migration. SECURITY DEFINER: their caller needs no right on the
 //! tables, and cannot forge a proof or a lease through them.
 
 use crate::{
     domain::{ReplicaName, SchemaName},
-    queue::notice::Channels,
+    queue::{listed, notice::Channels},
 };
 
 /// All of them, for every replica of the schema.
 pub(in crate::queue) fn all(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
-    [each(schema, replicas), one(schema), many(schema), wanted(schema, replicas, true), wanted(schema, replicas, false)]
-        .join(";\n")
+    [
+        one(schema, replicas),
+        each(schema, replicas),
+        many(schema),
+        wanted(schema, replicas, true),
+        wanted(schema, replicas, false),
+        listed::function(schema, replicas),
+    ]
+    .join(";\n")
 }
 
-/// Where the wanted replicas of registered objects are computed: those that the call names; else those of the rule
-/// that fits; else all, or for a known key those that it had. And always the primary in force.
+/// Writes what is to be registered, `a(k, s, w)`: key, size, and the replicas that the call or a rule names; NULL: all, or
+/// for a known key those that it had, and always the primary in force.
 ///
-/// The keys are written in their order, so that two calls with the same keys cannot deadlock. Of a key that stands there
-/// twice the last counts, as if they were registered one by one.
-fn each(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
-    let schema = schema.quoted();
+/// `registered_at` and `holder`, the primary in force, are the function's variables.
+fn write(schema: &str, replicas: &[ReplicaName], whence: &str, names: &str, undecided: &str) -> String {
     let each =
         |what: &dyn Fn(&ReplicaName) -> String, glue: &str| replicas.iter().map(what).collect::<Vec<_>>().join(glue);
-    let names = each(&|r| format!("'{r}'"), ", ");
     let columns = each(&|r| format!("{}, {}", r.column(), r.due_column()), ", ");
     let values = each(
         &|r| {
             format!(
                 "CASE WHEN holder = '{r}' THEN registered_at END,
-                 CASE WHEN a.w IS NULL OR '{r}' = ANY (a.w::text[]) OR holder = '{r}' THEN registered_at END"
+           CASE WHEN a.w IS NULL OR '{r}' = ANY ({names}) OR holder = '{r}' THEN registered_at END"
             )
         },
         ",
-                 ",
+           ",
     );
     // A replica that was not wanted stays so, unless the call or a rule says which are.
     let again = each(
@@ -40,59 +44,106 @@ fn each(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
             let (copy, due) = (r.column(), r.due_column());
             format!(
                 "{copy} = excluded.{copy},
-           {due} = CASE WHEN o.{due} IS NULL AND holder <> '{r}' AND o.object_key = ANY (undecided) THEN NULL
-                        ELSE excluded.{due} END"
+           {due} = CASE WHEN o.{due} IS NULL AND holder <> '{r}' AND {undecided} THEN NULL ELSE excluded.{due} END"
             )
         },
         ",
            ",
     );
     format!(
-        "CREATE OR REPLACE FUNCTION {schema}.register_each(keys text[], sizes bigint[], wanted text[]) RETURNS bigint[]
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $register$
-#variable_conflict use_variable
-DECLARE
+        "INSERT INTO {schema}.object_copies AS o (object_key, size_bytes, {columns})
+    SELECT a.k, a.s,
+           {values}
+      FROM {whence} AS a(k, s, w)
+    ON CONFLICT (object_key) DO UPDATE
+       -- The lease stays: its holder learns of the new generation from its next write, and frees the row itself.
+       SET generation = nextval('{schema}.generations'),
+           created_at = registered_at, size_bytes = excluded.size_bytes, content_hash = NULL,
+           {again}
+    RETURNING o.object_key, o.generation"
+    )
+}
+
+/// The variables of both functions, and the refusal of names that no replica has. `given`: a FROM clause with the names
+/// that the call has given, `n(name)`.
+fn prelude(schema: &str, replicas: &[ReplicaName], given: &str, variables: &str) -> String {
+    let names = replicas.iter().map(|r| format!("'{r}'")).collect::<Vec<_>>().join(", ");
+    format!(
+        "DECLARE
     registered_at constant bigint := {schema}.now_utc_micro_seconds();
     holder constant text := (SELECT r.name FROM {schema}.replicas r WHERE r.primary_since IS NOT NULL);
-    unknown constant text := (SELECT string_agg(DISTINCT quote_nullable(name), ', ')
-                              FROM unnest(wanted) w, unnest(w::text[]) name
-                              WHERE name IS NULL OR name NOT IN ({names}));
-    k text[];
-    s bigint[];
-    w text[];
-    undecided text[];
-    begun bigint[];
-BEGIN
+    unknown text;
+{variables}BEGIN
     IF holder IS NULL THEN
         RAISE EXCEPTION 'no replica is the primary' USING HINT = 'Run: copyhold migrate';
     END IF;
+    SELECT string_agg(DISTINCT quote_nullable(n.name), ', ') INTO unknown FROM {given} AS n(name)
+     WHERE n.name IS NULL OR n.name NOT IN ({names});
     IF unknown IS NOT NULL THEN
         RAISE EXCEPTION 'unknown replica %', unknown USING ERRCODE = 'invalid_parameter_value',
             HINT = 'The replicas are ' || $names${names}$names$;
     END IF;
-    IF cardinality(sizes) <> cardinality(keys) OR cardinality(wanted) <> cardinality(keys) THEN
+"
+    )
+}
+
+/// One object, in the statement that costs an application least: a row's INSERT and two looks at tiny tables. Through
+/// `register_each` it would take twice as long.
+fn one(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
+    let schema = schema.quoted();
+    let prelude = prelude(&schema, replicas, "unnest(replicas)", "    begun bigint;\n    named text[] := replicas;\n");
+    let write = write(&schema, replicas, "(SELECT key, size, named)", "a.w", "named IS NULL");
+    format!(
+        "CREATE OR REPLACE FUNCTION {schema}.register(key text, size bigint DEFAULT NULL, replicas text[] DEFAULT NULL)
+RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $register$
+#variable_conflict use_variable
+{prelude}    IF named IS NULL AND EXISTS (SELECT FROM {schema}.rules) THEN
+        named := {schema}.replicas_by_rule(key, size);
+    END IF;
+    WITH written AS (
+    {write}
+    )
+    SELECT written.generation INTO begun FROM written;
+    RETURN begun;
+END
+$register$;
+REVOKE ALL ON FUNCTION {schema}.register(text, bigint, text[]) FROM PUBLIC;
+COMMENT ON FUNCTION {schema}.register(text, bigint, text[]) IS
+    'Registers an object that is, or is about to be, at the primary, or a new content of it. size in bytes, if known; '
+    'replicas: those that are to have a copy; NULL: those of the rule that fits, or all. Returns the generation.'"
+    )
+}
+
+/// Many objects. The keys are written in their order, so that two calls with the same keys cannot deadlock. Of a key that
+/// stands there twice the last counts, as if they were registered one by one.
+fn each(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
+    let schema = schema.quoted();
+    let variables = "    k text[];\n    s bigint[];\n    w text[];\n    undecided text[];\n    begun bigint[];
+    ruled constant boolean := EXISTS (SELECT FROM {schema}.rules);\n"
+        .replace("{schema}", &schema);
+    let prelude = prelude(&schema, replicas, "unnest(wanted) w CROSS JOIN LATERAL unnest(w::text[])", &variables);
+    let write = write(&schema, replicas, "unnest(k, s, w)", "a.w::text[]", "o.object_key = ANY (undecided)");
+    format!(
+        "CREATE OR REPLACE FUNCTION {schema}.register_each(keys text[], sizes bigint[], wanted text[]) RETURNS bigint[]
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $register$
+#variable_conflict use_variable
+{prelude}    IF cardinality(sizes) <> cardinality(keys) OR cardinality(wanted) <> cardinality(keys) THEN
         RAISE EXCEPTION '% keys, but % sizes', cardinality(keys), cardinality(sizes)
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Give one for each, NULL where it is unknown';
     END IF;
     SELECT array_agg(d.k ORDER BY d.k COLLATE \"C\"), array_agg(d.s ORDER BY d.k COLLATE \"C\"),
            array_agg(d.w ORDER BY d.k COLLATE \"C\"), array_agg(d.k) FILTER (WHERE d.w IS NULL)
       INTO k, s, w, undecided
-      FROM (SELECT u.k, u.s, coalesce(u.w, {schema}.replicas_by_rule(u.k, u.s)::text) AS w
+      FROM (SELECT u.k, u.s,
+                   CASE WHEN u.w IS NULL AND ruled THEN {schema}.replicas_by_rule(u.k, u.s)::text ELSE u.w END AS w
               FROM (SELECT DISTINCT ON (g.k COLLATE \"C\") g.k, g.s, g.w
                       FROM unnest(keys, sizes, wanted) WITH ORDINALITY AS g(k, s, w, place)
                      ORDER BY g.k COLLATE \"C\", g.place DESC) AS u) AS d;
     WITH written AS (
-        INSERT INTO {schema}.object_copies AS o (object_key, size_bytes, {columns})
-        SELECT a.k, a.s,
-                 {values}
-          FROM unnest(k, s, w) AS a(k, s, w)
-        ON CONFLICT (object_key) DO UPDATE
-           -- The lease stays: its holder learns of the new generation from its next write, and frees the row itself.
-           SET generation = nextval('{schema}.generations'),
-               created_at = registered_at, size_bytes = excluded.size_bytes, content_hash = NULL,
-               {again}
-        RETURNING o.object_key, o.generation
+    {write}
     )
     SELECT array_agg(written.generation ORDER BY g.place) INTO begun
       FROM unnest(keys) WITH ORDINALITY AS g(k, place) JOIN written ON written.object_key = g.k;
@@ -101,26 +152,8 @@ END
 $register$;
 REVOKE ALL ON FUNCTION {schema}.register_each(text[], bigint[], text[]) FROM PUBLIC;
 COMMENT ON FUNCTION {schema}.register_each(text[], bigint[], text[]) IS
-    'Behind register and register_many. wanted: of each key its replicas, as the text of an array; NULL: as the rules say. '
+    'Behind register_many. wanted: of each key its replicas, as the text of an array; NULL: as the rules say. '
     'Returns the generations, in the order of keys.'"
-    )
-}
-
-fn one(schema: &SchemaName) -> String {
-    let schema = schema.quoted();
-    format!(
-        "CREATE OR REPLACE FUNCTION {schema}.register(key text, size bigint DEFAULT NULL, replicas text[] DEFAULT NULL)
-RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $register$
-BEGIN
-    RETURN ({schema}.register_each(ARRAY[key], ARRAY[size], ARRAY[replicas::text]))[1];
-END
-$register$;
-REVOKE ALL ON FUNCTION {schema}.register(text, bigint, text[]) FROM PUBLIC;
-COMMENT ON FUNCTION {schema}.register(text, bigint, text[]) IS
-    'Registers an object that is, or is about to be, at the primary, or a new content of it. size in bytes, if known; '
-    'replicas: those that are to have a copy; NULL: those of the rule that fits, or all. Returns the generation.'"
     )
 }
 

@@ -45,6 +45,9 @@ pub struct Change {
     /// Copies that become wanted and are to be made, and their bytes as far as they are known.
     pub wanted: u64,
     pub wanted_bytes: u64,
+    /// Requests that making them takes, at their source and at the replica.
+    pub gets: u64,
+    pub puts: u64,
     /// Copies that become wanted and are on record already.
     pub wanted_there: u64,
     /// Copies that were to be made, and are not any more.
@@ -85,9 +88,12 @@ impl Judged {
         self.undecided += other.undecided;
         self.changes.resize(self.changes.len().max(other.changes.len()), Change::default());
         for (sum, one) in self.changes.iter_mut().zip(&other.changes) {
-            let Change { wanted, wanted_bytes, wanted_there, unwanted, unwanted_bytes, unwanted_there } = one;
+            let Change { wanted, wanted_bytes, gets, puts, wanted_there, unwanted, unwanted_bytes, unwanted_there } =
+                one;
             sum.wanted += wanted;
             sum.wanted_bytes += wanted_bytes;
+            sum.gets += gets;
+            sum.puts += puts;
             sum.wanted_there += wanted_there;
             sum.unwanted += unwanted;
             sum.unwanted_bytes += unwanted_bytes;
@@ -148,9 +154,9 @@ impl Page {
         let number = |name: &str| Ok::<_, sqlx::Error>(row.try_get::<i64, _>(name)?.unsigned_abs());
         let figures: Vec<i64> = row.try_get("figures")?;
         let change = |figures: &[i64]| {
-            let [wanted, wanted_bytes, wanted_there, unwanted, unwanted_bytes, unwanted_there] =
+            let [wanted, wanted_bytes, gets, puts, wanted_there, unwanted, unwanted_bytes, unwanted_there] =
                 <[i64; FIGURES]>::try_from(figures).ok()?.map(i64::unsigned_abs);
-            Some(Change { wanted, wanted_bytes, wanted_there, unwanted, unwanted_bytes, unwanted_there })
+            Some(Change { wanted, wanted_bytes, gets, puts, wanted_there, unwanted, unwanted_bytes, unwanted_there })
         };
         Ok(Page::Done {
             judged: Judged {

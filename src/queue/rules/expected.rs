@@ -26,6 +26,17 @@ pub struct Sizes {
     pub max_parts: u32,
 }
 
+impl Sizes {
+    /// The number of parts of an object whose size is in this column; NULL if it goes in one request, or the size is unknown.
+    pub(super) fn parts(&self, column: &str) -> String {
+        let Self { whole_up_to, part_bytes, max_parts } = self;
+        format!(
+            "CASE WHEN {column} > {whole_up_to}
+                  THEN ceil({column} / greatest({part_bytes}::numeric, ceil({column} / {max_parts}::numeric)))::bigint END"
+        )
+    }
+}
+
 /// The copies that would be made at one replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expected {
@@ -88,16 +99,14 @@ sampled AS (
       FROM {schema}.object_copies o TABLESAMPLE SYSTEM ($6::double precision)
 ),
 requests AS (
-    SELECT s.size, s.wanted, CASE WHEN s.size > $7::bigint
-               THEN ceil(s.size / greatest($8::numeric, ceil(s.size / $9::numeric)))::bigint END AS parts
-      FROM sampled s
+    SELECT s.size, s.wanted, {parts} AS parts FROM sampled s
 ),
 found AS (
     SELECT n.place, count(*) FILTER (WHERE v.wanted) AS objects, sum(q.size) FILTER (WHERE v.wanted) AS bytes,
            count(*) FILTER (WHERE v.wanted AND q.size IS NULL) AS unknown, count(*) FILTER (WHERE v.wanted IS NULL) AS undecided,
            sum(coalesce(q.parts, 1)) FILTER (WHERE v.wanted) AS gets,
            sum(coalesce(q.parts + 2, 1)) FILTER (WHERE v.wanted) AS puts
-      FROM unnest($10::text[], $11::bool[]) WITH ORDINALITY AS n(name, named, place)
+      FROM unnest($7::text[], $8::bool[]) WITH ORDINALITY AS n(name, named, place)
       CROSS JOIN requests q
       CROSS JOIN LATERAL (SELECT CASE WHEN q.wanted IS NOT NULL THEN n.name = ANY (q.wanted)
                                       WHEN n.named THEN NULL ELSE true END AS wanted) AS v
@@ -106,15 +115,13 @@ found AS (
 SELECT coalesce(f.objects, 0) * 100 / $6, coalesce(f.bytes, 0)::double precision * 100 / $6, coalesce(f.unknown, 0) * 100 / $6,
        coalesce(f.undecided, 0) * 100 / $6, coalesce(f.gets, 0)::double precision * 100 / $6,
        coalesce(f.puts, 0)::double precision * 100 / $6
-  FROM generate_series(1, cardinality($10::text[])) AS g(place) LEFT JOIN found f USING (place)
+  FROM generate_series(1, cardinality($7::text[])) AS g(place) LEFT JOIN found f USING (place)
  ORDER BY g.place",
-            schema = self.schema.quoted()
+            schema = self.schema.quoted(),
+            parts = sizes.parts("s.size")
         );
         let query = bound(sqlx::query_as(built(sql)), rules)
             .bind(percent)
-            .bind(sizes.whole_up_to.cast_signed())
-            .bind(sizes.part_bytes.cast_signed())
-            .bind(i64::from(sizes.max_parts))
             .bind(newcomers.iter().map(ToString::to_string).collect::<Vec<_>>())
             .bind(named);
         let rows: Vec<(f64, f64, f64, f64, f64, f64)> =

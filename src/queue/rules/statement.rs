@@ -1,4 +1,5 @@
 use super::{
+    Sizes,
     apply::{PAGE, Place, Which},
     walk::Scope,
 };
@@ -6,7 +7,7 @@ use crate::{domain::ReplicaName, queue::Queue};
 
 pub(super) const NAME: &str = "queue::apply_rules";
 /// Of each replica, in the answer.
-pub(super) const FIGURES: usize = 6;
+pub(super) const FIGURES: usize = 8;
 
 /// `$1` the version, `$2` the key before the page, `$3` keys, `$4` where the place must stand, `$5` and `$6` the replicas at
 /// which copies may become wanted, and unwanted.
@@ -18,11 +19,19 @@ pub(super) struct Statement<'s> {
     which: Which<'s>,
     place: Place<'s>,
     dry_run: bool,
+    sizes: Sizes,
 }
 
 impl<'s> Statement<'s> {
     pub(super) fn of(queue: &'s Queue, which: Which<'s>, place: Place<'s>, scope: &Scope) -> Self {
-        Self { schema: queue.schema().quoted(), replicas: queue.replicas(), which, place, dry_run: scope.dry_run }
+        Self {
+            schema: queue.schema().quoted(),
+            replicas: queue.replicas(),
+            which,
+            place,
+            dry_run: scope.dry_run,
+            sizes: scope.sizes,
+        }
     }
 
     pub(super) fn text(&self) -> String {
@@ -137,10 +146,14 @@ moved AS (
         let figures = self.each(",\n        ", |i, _| {
             let bytes = |of: &str| format!("coalesce(sum(size_bytes) FILTER (WHERE {of}), 0)::bigint");
             let count = |of: &str| format!("count(*) FILTER (WHERE {of})");
+            let requests =
+                |of: &str, each: &str| format!("coalesce(sum(coalesce({each}, 1)) FILTER (WHERE {of}), 0)::bigint");
             let [to_make, to_leave] = [format!("a{i} AND NOT t{i}"), format!("d{i} AND NOT t{i}")];
             [
                 count(&to_make),
                 bytes(&to_make),
+                requests(&to_make, "parts"),
+                requests(&to_make, "parts + 2"),
                 count(&format!("a{i} AND t{i}")),
                 count(&to_leave),
                 bytes(&to_leave),
@@ -152,7 +165,8 @@ moved AS (
             "SELECT EXISTS (SELECT FROM place) AS found,
        (SELECT count(*) FROM page) AS looked, (SELECT count(*) FROM page WHERE undecided) AS undecided,
        (SELECT max(object_key) FROM page) AS last, {through} AS through, {skipped} AS skipped,
-       (SELECT ARRAY[{figures}] FROM {done}) AS figures"
+       (SELECT ARRAY[{figures}] FROM (SELECT *, {parts} AS parts FROM {done}) AS sized) AS figures",
+            parts = self.sizes.parts("size_bytes")
         )
     }
 

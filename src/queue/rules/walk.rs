@@ -5,7 +5,10 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::apply::{Judged, Page, Place, Which};
+use super::{
+    Sizes,
+    apply::{Judged, Page, Place, Which},
+};
 use crate::{
     domain::{ObjectKey, ReplicaName},
     queue::{AWAY_FOR, AWAY_PAUSE, Notice, Queue, QueueError, built, error::limited, while_away},
@@ -30,20 +33,21 @@ pub struct Scope {
     /// When it has come to its end, all objects are judged.
     settles: bool,
     pub(super) dry_run: bool,
+    pub(super) sizes: Sizes,
 }
 
 impl Scope {
     /// All replicas, both ways.
     #[must_use]
-    pub fn everything(queue: &Queue) -> Self {
+    pub fn everything(queue: &Queue, sizes: Sizes) -> Self {
         let all = queue.replicas().to_vec();
-        Self { adding: all.clone(), dropping: all, whole: true, settles: true, dry_run: false }
+        Self { adding: all.clone(), dropping: all, whole: true, settles: true, dry_run: false, sizes }
     }
 
     /// Only adds, at replicas that have just come. `settles`: nothing else is to be judged.
     #[must_use]
-    pub fn filling(replicas: &[ReplicaName], settles: bool) -> Self {
-        Self { adding: replicas.to_vec(), dropping: Vec::new(), whole: false, settles, dry_run: false }
+    pub fn filling(replicas: &[ReplicaName], settles: bool, sizes: Sizes) -> Self {
+        Self { adding: replicas.to_vec(), dropping: Vec::new(), whole: false, settles, dry_run: false, sizes }
     }
 
     /// Only looks.
@@ -220,6 +224,10 @@ impl Walk<'_> {
                     tokio::time::sleep(AWAY_PAUSE).await;
                     continue;
                 }
+                Err(error) if error.is_contended() => {
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                    continue;
+                }
                 Err(error) => return Err(error),
                 Ok(Page::Elsewhere) => {
                     let state = while_away(async || queue.rules_state().await).await?;
@@ -245,23 +253,28 @@ impl Walk<'_> {
             }
             away = None;
             if self.skipped.len() > BUSY_AT_MOST {
-                self.try_again().await?;
+                if !self.try_again().await? {
+                    return Ok(Walked::RulesChanged);
+                }
                 if self.skipped.len() > BUSY_AT_MOST {
                     break;
                 }
             }
         }
-        self.try_again().await?;
+        if !self.try_again().await? {
+            return Ok(Walked::RulesChanged);
+        }
         self.applied.held = std::mem::take(&mut self.skipped);
         Ok(if self.stop.is_cancelled() { Walked::Stopped } else { Walked::ToItsEnd })
     }
 
-    /// What was skipped, until it is written or nobody has let go of any of it for long.
-    async fn try_again(&mut self) -> Result<(), QueueError> {
+    /// What was skipped, until it is written or nobody has let go of any of it for long. False if other rules are in force
+    /// by now.
+    async fn try_again(&mut self) -> Result<bool, QueueError> {
         let (mut since, mut pause) = (Instant::now(), BUSY_PAUSE);
         while !self.skipped.is_empty() && since.elapsed() < BUSY_FOR {
             if self.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                return Ok(());
+                return Ok(true);
             }
             pause = (pause * 2).min(BUSY_PAUSE_AT_MOST);
             let mut still = Vec::new();
@@ -275,7 +288,13 @@ impl Walk<'_> {
                         // They were looked at before.
                         self.count(&Judged { looked: 0, undecided: 0, ..judged }).await;
                     }
-                    Page::Elsewhere => still.extend_from_slice(some),
+                    Page::Elsewhere => {
+                        let queue = self.queue;
+                        if while_away(async || queue.rules_state().await).await?.version != self.applied.version {
+                            return Ok(false);
+                        }
+                        still.extend_from_slice(some);
+                    }
                 }
             }
             if still.len() < self.skipped.len() {
@@ -283,7 +302,7 @@ impl Walk<'_> {
             }
             self.skipped = still;
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn count(&mut self, judged: &Judged) {

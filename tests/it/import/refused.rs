@@ -30,6 +30,20 @@ async fn a_table_that_is_not_there_may_have_been_misspelt() {
 }
 
 #[tokio::test]
+async fn a_role_that_is_called_as_our_schema_means_the_other_programs_table_too() {
+    let world = with_rows(3).await;
+    world
+        .execute(&format!(
+            "ALTER DATABASE {} SET search_path = copyhold, public",
+            world.value("current_database()").await.unwrap()
+        ))
+        .await;
+    let (code, text) = imported(&world, &[]).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("3 rows of public.object_copies read"), "{text}");
+}
+
+#[tokio::test]
 async fn what_is_no_table_is_refused() {
     for (made, what) in [
         ("CREATE VIEW object_copies AS SELECT object_key, b2 FROM copyhold.object_copies", "is a view"),

@@ -1,0 +1,38 @@
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cli::counter::Counter,
+    copy::{PART_AT_LEAST, WHOLE_UP_TO},
+    queue::{Applied, Progress, Queue, Scope, Sizes},
+};
+
+/// How objects are sent, for figures: a store with narrower limits takes more parts.
+pub(in crate::cli) fn sizes() -> Sizes {
+    Sizes { whole_up_to: WHOLE_UP_TO, part_bytes: PART_AT_LEAST, max_parts: 10_000 }
+}
+
+/// Judges objects until all are, or a signal ends it; shows how far it is. How long it took.
+pub(in crate::cli) async fn judge(queue: &Queue, scope: &Scope) -> anyhow::Result<(Applied, Duration)> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (stop, progress) = (CancellationToken::new(), Progress::default());
+    // For the bar alone. One that goes on amid them does not know how many are left.
+    let amid = queue.rules_state().await?.applying.is_some_and(|(_, through)| through.is_some());
+    let total = queue.about_how_many().await.ok().filter(|total| *total > 0 && !amid);
+    let (bar, begun) = (Counter::new(total), Instant::now());
+    let ended = {
+        let mut running = std::pin::pin!(queue.apply_rules(scope, &progress, &stop));
+        loop {
+            tokio::select! {
+                ended = &mut running => break ended,
+                () = bar.due() => bar.show(progress.looked()),
+                _ = terminate.recv() => stop.cancel(),
+                _ = interrupt.recv() => stop.cancel(),
+            }
+        }
+    };
+    bar.clear();
+    Ok((ended?, begun.elapsed()))
+}

@@ -1,0 +1,97 @@
+//! What is sent to be written: taken in whole, within limits that hold for all who send at the same time.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, Bytes, to_bytes},
+    http::{HeaderMap, StatusCode, header},
+};
+use http_body_util::LengthLimitError;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::refusal::Refusal;
+
+/// Bytes of one request.
+const BODY: usize = 1 << 20;
+const BODY_WITHIN: Duration = Duration::from_secs(30);
+
+/// What requests that write may take of the process.
+#[derive(Clone, Debug)]
+pub struct Writes {
+    /// Requests whose body is held in memory.
+    bodies: Arc<Semaphore>,
+    /// Connections to PostgreSQL: claims and completions need some too.
+    statements: Arc<Semaphore>,
+}
+
+impl Default for Writes {
+    fn default() -> Self {
+        Self { bodies: Arc::new(Semaphore::new(32)), statements: Arc::new(Semaphore::new(2)) }
+    }
+}
+
+/// A body as it was sent, and its room.
+#[derive(Debug)]
+pub(super) struct Given<'w> {
+    body: Bytes,
+    _room: SemaphorePermit<'w>,
+}
+
+impl Given<'_> {
+    pub(super) fn text(&self) -> Result<&str, Refusal> {
+        str::from_utf8(&self.body).map_err(|_| Refusal::bad("the body is not UTF-8: send JSON as UTF-8"))
+    }
+}
+
+impl Writes {
+    /// The whole body. `things`: what it holds, in a sentence.
+    pub(super) async fn take(&self, headers: &HeaderMap, body: Body, things: &str) -> Result<Given<'_>, Refusal> {
+        if headers.contains_key(header::CONTENT_ENCODING) {
+            return Err(Refusal::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "the body is compressed, which is not understood: send it as it is",
+            ));
+        }
+        let room = self.bodies.acquire().await.expect("never closed");
+        Ok(Given { body: whole(headers, body, things).await?, _room: room })
+    }
+
+    /// One's turn at PostgreSQL.
+    pub(super) async fn turn(&self) -> SemaphorePermit<'_> {
+        self.statements.acquire().await.expect("never closed")
+    }
+}
+
+async fn whole(headers: &HeaderMap, body: Body, things: &str) -> Result<Bytes, Refusal> {
+    let too_large = || {
+        Refusal::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("a request has {BODY} bytes at most: send the {things} in several"),
+        )
+    };
+    // Said before the client has sent all of it.
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > BODY as u64) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_WITHIN, to_bytes(body, BODY)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_too_large(&error) => Err(too_large()),
+        Ok(Err(_)) => Err(Refusal::bad("the body did not come to its end: send it again")),
+        Err(_) => Err(Refusal::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body did not come within {} seconds: send it again", BODY_WITHIN.as_secs()),
+        )),
+    }
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if error.is::<LengthLimitError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

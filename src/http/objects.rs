@@ -1,0 +1,57 @@
+//! `/v1/objects`: registering, for whoever would rather not speak SQL.
+
+mod body;
+
+use std::time::Duration;
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+use tracing::warn;
+
+use super::{Pages, connections::Connection, refusal::Refusal};
+use crate::{domain::Generation, queue::QueueError};
+
+/// `POST /v1/objects`: an object, an array of objects, or objects one after another; all are registered, or none.
+pub(super) async fn register(
+    State(pages): State<Pages>,
+    Extension(connection): Extension<Connection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    pages.auth.may_register(&connection, &headers)?;
+    let given = pages.writes.take(&headers, body, "objects").await?;
+    let objects = body::objects(given.text()?, pages.queue.replicas())?;
+    let _turn = pages.writes.turn().await;
+    let generations = pages.queue.register_objects(&objects).await.map_err(|error| refused(&error))?;
+    let generations: Vec<_> = generations.into_iter().map(|Generation(number)| number).collect();
+    Ok(axum::Json(json!({ "registered": generations.len(), "generations": generations })).into_response())
+}
+
+fn refused(error: &QueueError) -> Refusal {
+    if let Some(refusal) = error.refusal().filter(|_| error.refuses_data()) {
+        let hint = refusal.hint.map(|hint| format!(": {hint}")).unwrap_or_default();
+        let text = format!("nothing was registered: {}{hint}", refusal.message);
+        return Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, text);
+    }
+    warn!(error = %error, "Could not register objects");
+    let away = |text: &str| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text).again_after(Duration::from_secs(2));
+    if error.leaves_open() {
+        return away(
+            "PostgreSQL did not answer: it is not known whether the objects were registered; send them again, which costs \
+             a copy at most",
+        );
+    }
+    if error.is_away() {
+        return away("nothing was registered: PostgreSQL cannot be reached");
+    }
+    if error.is_contended() {
+        return away("nothing was registered: another transaction holds one of these objects");
+    }
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "nothing was registered: the daemon's log says why")
+}

@@ -1,0 +1,91 @@
+//! Objects are registered over HTTP: all of a request or none, by whoever may.
+
+use serde_json::json;
+
+use crate::{
+    http::{Answer, Http, TOKEN, settings},
+    rules::wanted,
+    world::{Begin, DaemonProcess, World, eventually},
+};
+
+const PATH: &str = "/v1/objects";
+
+async fn world() -> (World, DaemonProcess, Http) {
+    let world = World::with(
+        Begin::Migrated,
+        &settings("[[rules]]\nprefix = \"p/\"\nmin_size = \"10B\"\nreplicas = [\"scw\"]\n"),
+    )
+    .await;
+    copyhold::queue::migrate(&world.config).await.unwrap();
+    let daemon = world.daemon().await;
+    let http = Http::of(&world, &daemon).await;
+    (world, daemon, http)
+}
+
+async fn post(http: Http, body: &str) -> Answer {
+    http.ask("POST", PATH, &[], body.to_owned()).await.unwrap()
+}
+
+#[tokio::test]
+async fn objects_are_registered_as_the_rules_or_the_request_want_and_copied() {
+    let (world, _daemon, http) = world().await;
+    world.bucket("b2").put("a", "bytes");
+    let answer = post(http, r#"{"key": "a", "size": 5}"#).await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
+    assert_eq!(answer.json().await["registered"], 1);
+    world.until_copied("a").await;
+    let lines = "{\"key\": \"p/1\", \"size\": 10}\n{\"key\": \"p/2\", \"size\": 9, \"replicas\": [\"wasabi\"]}\n\
+                 {\"key\": \"p/3\"}\n{\"key\": \"p/1\", \"size\": 11}\n";
+    let said = post(http, lines).await.json().await;
+    for (key, at) in [("p/1", "b2,scw"), ("p/2", "b2,wasabi"), ("p/3", "b2,scw,wasabi")] {
+        assert_eq!(wanted(&world, key).await, at, "{key}");
+    }
+    let generations =
+        "SELECT json_agg(generation ORDER BY object_key) FROM copyhold.object_copies WHERE object_key LIKE 'p/%'";
+    let kept: Vec<i64> = serde_json::from_str(&world.value(generations).await.unwrap()).unwrap();
+    assert_eq!(said, json!({ "registered": 4, "generations": [kept[0], kept[1], kept[2], kept[0]] }));
+}
+
+#[tokio::test]
+async fn a_request_with_one_bad_object_registers_none() {
+    let (world, _daemon, http) = world().await;
+    let answer = post(http, r#"[{"key": "a"}, {"key": "b", "size": -5}]"#).await;
+    assert_eq!(answer.status, 400);
+    let said = answer.json().await;
+    assert_eq!(said["index"], 1);
+    assert!(said["error"].as_str().unwrap().contains("nothing was registered"), "{said}");
+    let large = format!("{{\"key\": \"{}\"}}", "x".repeat(1 << 20));
+    assert_eq!(post(http, &large).await.status, 413);
+    assert_eq!(http.ask("GET", PATH, &[], "").await.unwrap().status, 405);
+    assert_eq!(http.ask("POST", PATH, &[("content-encoding", "gzip")], "x").await.unwrap().status, 415);
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.object_copies").await.unwrap(), "0");
+}
+
+#[tokio::test]
+async fn only_this_machine_and_holders_of_the_token_register() {
+    let (_world, _daemon, http) = world().await;
+    let ask = async |headers: &[(&str, &str)]| http.ask("POST", PATH, headers, r#"{"key": "a"}"#).await.unwrap().status;
+    let bearer = format!("Bearer {TOKEN}");
+    assert_eq!(ask(&[]).await, 200);
+    assert_eq!(ask(&[("host", "evil.example")]).await, 401);
+    assert_eq!(ask(&[("x-forwarded-for", "10.0.0.7")]).await, 401);
+    assert_eq!(ask(&[("origin", "https://evil.example")]).await, 403);
+    assert_eq!(ask(&[("host", "evil.example"), ("authorization", &bearer)]).await, 200);
+    assert_eq!(ask(&[("authorization", "Bearer wrong")]).await, 401);
+}
+
+#[tokio::test]
+async fn while_postgresql_is_away_nothing_is_registered_and_that_is_said() {
+    let (world, _daemon, http) = world().await;
+    let database = world.value("SELECT current_database()").await.unwrap();
+    let admin = sqlx::PgPool::connect(&crate::world::cluster().await.url("postgres")).await.unwrap();
+    let run = async |sql: String| {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&admin).await.unwrap();
+    };
+    run(format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false")).await;
+    run(format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")).await;
+    let answer = post(http, r#"{"key": "a"}"#).await;
+    assert!(answer.status == 503 || answer.status == 500, "{}", answer.status);
+    run(format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true")).await;
+    eventually("it registers again", async || post(http, r#"{"key": "a"}"#).await.status == 200).await;
+}

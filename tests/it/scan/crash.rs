@@ -1,0 +1,132 @@
+//! A scan that is killed, stopped, or done twice at once.
+
+use std::{process::Stdio, time::Duration};
+
+use copyhold::sandbox::s3::{BucketOptions, Fault, Gate, Generated, Op, When};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{count, figures, scanned, told};
+use crate::world::{World, bucket, soon};
+
+const OBJECTS: u64 = 40_000;
+
+async fn listing() -> World {
+    let world = World::new().await;
+    let generated = Generated { objects: OBJECTS, per_folder: 4_000 };
+    world.s3.create_bucket(&bucket("b2"), BucketOptions::generated(generated));
+    world
+}
+
+#[tokio::test]
+async fn killed_ten_times_it_registers_everything_once() {
+    let world = listing().await;
+    world.bucket("b2").order(Fault::Delay(Duration::from_millis(150)), When::op(Op::ListObjectsV2));
+    for time in 1..=10 {
+        let mut scan = world.program(&["scan"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // At any instant: between two pages, or amid one.
+        world.until(&format!("SELECT count(*) >= {} FROM copyhold.object_copies", time * 3_000)).await;
+        tokio::time::sleep(Duration::from_millis(rand::random_range(0..120))).await;
+        assert_eq!(scan.try_wait().unwrap(), None, "it was killed too late");
+        scan.kill().await.unwrap();
+        // Or else the next waits until this one is taken for dead.
+        world.execute("UPDATE copyhold.scans SET held_until = NULL").await;
+    }
+    world.bucket("b2").clear_faults();
+    let (code, report) = scanned(&world, &[]).await;
+    assert_eq!((code, figures(&report)), (0, [OBJECTS, OBJECTS, 0, 0, 0]));
+    assert!(report["resumed_since"].is_i64() && report["listed_now"].as_u64() < Some(OBJECTS), "{report}");
+    assert_eq!(count(&world, "object_copies").await.unsigned_abs(), OBJECTS);
+    let generated = Generated { objects: OBJECTS, per_folder: 4_000 };
+    let last = generated.key(OBJECTS - 1);
+    world.until(&format!("SELECT max(object_key) = '{last}' FROM copyhold.object_copies")).await;
+    // A row that was registered twice would be of a later generation than its neighbours allow.
+    assert_eq!(count(&world, "object_copies WHERE b2 IS NULL OR content_hash IS NOT NULL").await, 0);
+}
+
+#[tokio::test]
+async fn told_to_stop_it_ends_after_its_pages_and_says_how_to_go_on() {
+    let world = listing().await;
+    let gate = Gate::new();
+    let held = world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::ListObjectsV2).skip(6));
+    let scan = world.program(&["scan"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = Pid::from_raw(i32::try_from(scan.id().unwrap()).unwrap()).unwrap();
+    soon("all parts wait for a page", gate.holds(4)).await;
+    kill_process(pid, Signal::INT).unwrap();
+    let output = soon("it ends", scan.wait_with_output()).await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("told to stop; what was listed is registered") && text.contains("the same command goes on"),
+        "{text}"
+    );
+    held.clear();
+    let begun = std::time::Instant::now();
+    let (code, report) = scanned(&world, &[]).await;
+    assert_eq!((code, figures(&report)), (0, [OBJECTS, OBJECTS, 0, 0, 0]));
+    assert_eq!(report["listed_now"], OBJECTS - 4_000);
+    assert!(begun.elapsed() < Duration::from_secs(40), "nobody has to be taken for dead");
+}
+
+#[tokio::test]
+async fn a_second_process_leaves_a_scan_to_the_first_and_goes_on_with_it_when_that_is_dead() {
+    let world = listing().await;
+    let gate = Gate::new();
+    let held = world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::ListObjectsV2).skip(6));
+    let mut first = world.program(&["scan"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    soon("all parts wait for a page", gate.holds(4)).await;
+    for arguments in [[].as_slice(), &["--from-start"]] {
+        let (code, text) = soon("the second ends", told(&world, arguments)).await;
+        assert_eq!(code, 1, "{text}");
+        assert!(text.contains("another process is at this scan, and goes on with it"), "{text}");
+    }
+    // Another scan is none of its business, nor is a dry run.
+    held.clear();
+    assert_eq!(figures(&scanned(&world, &["--prefix", "0000001/"]).await.1)[0], 4_000);
+    soon("the first ends", first.wait()).await.unwrap();
+    assert_eq!(count(&world, "object_copies").await.unsigned_abs(), OBJECTS);
+
+    let held = world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::ListObjectsV2).skip(6));
+    let mut first = world.program(&["scan"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    world.until("SELECT count(*) = 1 FROM copyhold.scans WHERE ended_at IS NULL").await;
+    first.kill().await.unwrap();
+    held.clear();
+    let (code, report) = soon("it is taken over", scanned(&world, &[])).await;
+    assert_eq!((code, figures(&report)), (0, [OBJECTS, 0, OBJECTS, 0, 0]));
+    assert!(report["resumed_since"].is_i64());
+}
+
+#[tokio::test]
+async fn whoever_has_lost_a_scan_to_another_writes_nothing_more() {
+    let world = listing().await;
+    let gate = Gate::new();
+    let held = world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::ListObjectsV2).skip(6));
+    let first = world.program(&["scan"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    soon("all parts wait for a page", gate.holds(4)).await;
+    // As if it had been stopped for long and another had gone on: the parts are elsewhere.
+    let before = world.value("SELECT count(*) FROM copyhold.object_copies").await;
+    world
+        .execute("UPDATE copyhold.scan_parts SET reached = '9', done = true; UPDATE copyhold.scans SET held_by = 0")
+        .await;
+    held.clear();
+    let output = soon("it ends", first.wait_with_output()).await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("another process has taken this scan over"), "{text}");
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.object_copies").await, before);
+}
+
+#[tokio::test]
+async fn what_an_operator_deletes_meanwhile_is_no_gap_and_no_error() {
+    let world = listing().await;
+    let gate = Gate::new();
+    let held = world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::ListObjectsV2).skip(6));
+    let scan = world.program(&["scan"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    soon("all parts wait for a page", gate.holds(4)).await;
+    world.execute("DELETE FROM copyhold.object_copies WHERE object_key LIKE '%5'").await;
+    held.clear();
+    let mut scan = scan;
+    assert_eq!(soon("it ends", scan.wait()).await.unwrap().code(), Some(0));
+    assert_eq!(count(&world, "object_copies").await.unsigned_abs(), OBJECTS - 400);
+    // The next scan brings them back, if they are still in the bucket.
+    assert_eq!(figures(&scanned(&world, &[]).await.1)[1], 400);
+}

@@ -1,0 +1,189 @@
+//! Listings that fail, lie, or are in nobody's order.
+
+use std::time::Duration;
+
+use copyhold::sandbox::s3::{BucketOptions, Fault, Generated, Op, Quirk, When};
+
+use super::{count, figures, registered, scanned, told};
+use crate::world::{World, bucket, soon};
+
+const LIST: Op = Op::ListObjectsV2;
+
+/// A world whose primary's bucket is like this and lists so many objects.
+async fn listing(objects: u64, options: BucketOptions) -> World {
+    let world = World::new().await;
+    let generated = Some(Generated { objects, per_folder: 1_000_000 });
+    world.s3.create_bucket(&bucket("b2"), BucketOptions { generated, ..options });
+    world
+}
+
+#[tokio::test]
+async fn a_store_that_throttles_is_asked_less_often_and_listed_to_the_end() {
+    let world = listing(3_000, BucketOptions::default()).await;
+    world.bucket("b2").order(Fault::slow_down(), When::op(LIST).skip(2).next(3));
+    world.bucket("b2").order(Fault::slow_down_for(Duration::from_secs(1)), When::op(LIST).next(1));
+    let (code, report) = scanned(&world, &[]).await;
+    assert_eq!((code, figures(&report)), (0, [3_000, 3_000, 0, 0, 0]));
+    assert_eq!(report["stores"][0]["throttled"], 4);
+    world.bucket("b2").order(Fault::slow_down(), When::op(LIST).next(1));
+    let (_, text) = told(&world, &[]).await;
+    assert!(text.contains("b2 asked to be spared 1 time, and was asked less often"), "{text}");
+}
+
+#[tokio::test]
+async fn a_scan_that_is_denied_half_way_concludes_nothing_and_the_same_command_goes_on() {
+    let world = listing(5_000, BucketOptions::default()).await;
+    let denied = world.bucket("b2").order(Fault::access_denied(), When::op(LIST).skip(5));
+    let (code, text) = told(&world, &[]).await;
+    assert_eq!(code, 1, "{text}");
+    for words in [
+        "replica b2: ListObjectsV2: 403 AccessDenied",
+        "NOT COMPLETE",
+        "what was listed is registered, nothing is concluded of the rest, and the same command goes on from here",
+    ] {
+        assert!(text.contains(words), "{text}");
+    }
+    let first = registered(&world).await;
+    assert_eq!(first.len(), 3_000, "three pages, behind two that say where to cut");
+    denied.clear();
+    world.bucket("b2").forget_counts();
+    let (code, report) = scanned(&world, &[]).await;
+    assert_eq!((code, figures(&report)), (0, [5_000, 5_000, 0, 0, 0]));
+    assert_eq!((report["listed_now"].as_u64(), world.bucket("b2").calls(LIST)), (Some(2_000), 2));
+    assert!(report["resumed_since"].is_i64());
+    assert_eq!(registered(&world).await.len(), 5_000);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_asked_for_again_and_given_up_after_a_while() {
+    let world = listing(2_500, BucketOptions::default()).await;
+    let cut = Fault::CutBody { after: 20_000 };
+    world.bucket("b2").order(cut.clone(), When::op(LIST).skip(2).next(3));
+    let (code, report) = scanned(&world, &[]).await;
+    assert_eq!((code, figures(&report)), (0, [2_500, 2_500, 0, 0, 0]));
+    world.bucket("b2").order(cut, When::op(LIST).skip(3));
+    world.execute("DELETE FROM copyhold.object_copies").await;
+    let (code, text) = told(&world, &[]).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(
+        text.contains("NOT COMPLETE") && text.contains("with 0 of 1 parts listed: replica b2: ListObjectsV2"),
+        "{text}"
+    );
+    world.bucket("b2").clear_faults();
+    assert_eq!(figures(&scanned(&world, &[]).await.1)[..2], [2_500, 2_500]);
+}
+
+#[tokio::test]
+async fn pages_of_delete_markers_alone_end_nothing() {
+    let world = World::new().await;
+    let options = BucketOptions::versioned().with(Quirk::HiddenTakesRoom);
+    let b2 = world.s3.create_bucket(&bucket("b2"), options);
+    b2.put("a", "x");
+    for i in 0..3_500 {
+        let key = format!("b/{i:05}");
+        b2.put(&key, "x");
+        b2.delete(&key);
+    }
+    b2.put("b/99999", "x");
+    b2.put("c", "x");
+    let (code, report) = scanned(&world, &[]).await;
+    assert_eq!((code, figures(&report)), (0, [3, 3, 0, 0, 0]));
+    assert!(report["stores"][0]["pages"].as_u64() > Some(4), "{report}");
+    assert_eq!(registered(&world).await, ["a", "b/99999", "c"].map(str::to_owned).into());
+}
+
+#[tokio::test]
+async fn a_store_that_ignores_where_to_begin_is_listed_whole_and_that_is_said() {
+    let world = World::new().await;
+    let b2 = world.s3.create_bucket(&bucket("b2"), BucketOptions::default().with(Quirk::IgnoresStartAfter));
+    for i in 0..2_500 {
+        b2.put(&format!("{}/{i:04}", i / 100), "x");
+    }
+    let (code, report) = scanned(&world, &[]).await;
+    assert_eq!((code, figures(&report)), (0, [2_500, 2_500, 0, 0, 0]));
+    assert_eq!((report["parts"].as_u64(), &report["stores"][0]["ignores_start_after"]), (Some(1), &true.into()));
+    // Gone on with, it passes over what it has had.
+    world.execute("DELETE FROM copyhold.object_copies").await;
+    let denied = b2.order(Fault::access_denied(), When::op(LIST).skip(4));
+    assert_eq!(scanned(&world, &[]).await.0, 1);
+    denied.clear();
+    let (code, text) = told(&world, &[]).await;
+    assert_eq!((code, registered(&world).await.len()), (0, 2_500));
+    assert!(text.contains("b2 lists from the beginning wherever it is told to"), "{text}");
+}
+
+#[tokio::test]
+async fn a_store_that_repeats_itself_is_told_and_never_listed_for_ever() {
+    let world = listing(2_500, BucketOptions::default().with(Quirk::IgnoresTokens)).await;
+    let (code, text) = told(&world, &[]).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(
+        text.contains("it does not heed its continuation tokens") && text.contains("0000000/000000000000"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_listing_out_of_the_order_of_bytes_is_refused_by_that_name() {
+    let world = World::new().await;
+    let b2 = world.s3.create_bucket(&bucket("b2"), BucketOptions::default().with(Quirk::ListsByFolder));
+    // Whichever folder it is in: no part may end before it is seen.
+    for folder in ["", "m/", "z/"] {
+        b2.put("b/1", "x");
+        b2.put("y/1", "x");
+        for key in ["a-b", "a/1", "a/2", "a-b/1"] {
+            b2.put(&format!("{folder}{key}"), "x");
+        }
+        let (code, text) = told(&world, &[]).await;
+        assert_eq!(code, 1, "{text}");
+        let words =
+            format!("the store lists \"{folder}a/2\" before \"{folder}a-b\", which is not the order of their bytes");
+        assert!(text.contains(&words), "{text}");
+        world.s3.create_bucket(&bucket("b2"), BucketOptions::default().with(Quirk::ListsByFolder));
+        world.execute("DELETE FROM copyhold.scans").await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_encode_its_listing_is_taken_at_its_word() {
+    let world = World::new().await;
+    let b2 = world.s3.create_bucket(&bucket("b2"), BucketOptions::default().with(Quirk::ListsPlain));
+    let keys = ["a b", "a+b", "a%20b", "a%2Fb", "&<\u{fc}"];
+    for key in keys {
+        b2.put(key, "x");
+    }
+    assert_eq!(scanned(&world, &[]).await.0, 0);
+    assert_eq!(registered(&world).await, keys.map(str::to_owned).into());
+}
+
+#[tokio::test]
+async fn a_store_that_ignores_prefixes_adds_nothing_that_was_not_asked_for() {
+    let world = World::new().await;
+    let b2 = world.s3.create_bucket(&bucket("b2"), BucketOptions::default().with(Quirk::IgnoresPrefixes));
+    for key in ["a/1", "b/1", "b/2", "c/1"] {
+        b2.put(key, "x");
+    }
+    assert_eq!(scanned(&world, &["--prefix", "b/"]).await.0, 0);
+    assert_eq!(registered(&world).await, ["b/1", "b/2"].map(str::to_owned).into());
+}
+
+#[tokio::test]
+async fn a_key_that_an_open_transaction_registers_is_waited_for_alone() {
+    let world = listing(1_500, BucketOptions::default()).await;
+    let held = "0000000/000000000700";
+    let mut application = world.pool.begin().await.unwrap();
+    sqlx::query("INSERT INTO copyhold.object_copies (object_key, b2, size_bytes) VALUES ($1, 1, 7)")
+        .bind(held)
+        .execute(&mut *application)
+        .await
+        .unwrap();
+    let scan = async { scanned(&world, &[]).await };
+    let commit = async {
+        world.until("SELECT count(*) = 700 FROM copyhold.object_copies").await;
+        world.until("SELECT reached = '0000000/000000000699' FROM copyhold.scan_parts").await;
+        application.commit().await.unwrap();
+    };
+    let ((code, report), ()) = soon("both end", async { tokio::join!(scan, commit) }).await;
+    assert_eq!((code, figures(&report)), (0, [1_500, 1_499, 1, 0, 0]));
+    assert_eq!(count(&world, "object_copies WHERE size_bytes = 7").await, 1);
+}
