@@ -4,6 +4,8 @@
 mod common;
 mod l1;
 mod l2;
+mod l3;
+mod l4;
 mod l5;
 #[path = "../queue/ours.rs"]
 mod ours;
@@ -15,7 +17,7 @@ use anyhow::bail;
 use common::{play, stores::Stores};
 
 /// By label, in the order in which they are played.
-const BARS: [&str; 3] = ["l1", "l2", "l5"];
+const BARS: [&str; 5] = ["l1", "l2", "l3", "l4", "l5"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -32,6 +34,8 @@ async fn main() -> anyhow::Result<()> {
             match bar {
                 "l1" => l1::play(&stores).await?,
                 "l2" => l2::play().await?,
+                "l3" => l3::play().await?,
+                "l4" => l4::play().await?,
                 "l5" => l5::play(&stores).await?,
                 other => bail!("nothing plays {other}"),
             }
