@@ -312,7 +312,7 @@ mod tests {
         // One that is about to leave is to be served by nobody.
         let draining = Some(crate::queue::Draining { since: 5, because: None });
         let rows = [row("b2", true, Some("x")), ReplicaRow { draining, ..row("scw", false, Some("y")) }];
-        assert!(differences(&[peer(1, 90, "b2", &[("b2", "x")])], &rows).is_empty());
+        assert!(differences(&[peer(1, 90, "b2", &[("b2", "x")])], &rows, &RulesState::none()).is_empty());
     }
 
     #[test]
