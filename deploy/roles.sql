@@ -26,23 +26,23 @@ GRANT EXECUTE ON FUNCTION want(text, text[]), unwant(text, text[]) TO copyhold_a
 -- Its own events: it can append some, and read none.
 GRANT EXECUTE ON FUNCTION append_event(jsonb) TO copyhold_app;
 
--- The daemon, and whoever runs `copyhold retry`, `park`, `pause`, `resume`, `explain` or `status`: changes copies, never
--- adds or removes a row of the application; `copyhold forget` and `copyhold import` are the owner's. The rights on object_copies are the
+-- The daemon, and whoever runs `copyhold retry`, `park`, `pause`, `resume`, `explain`, `status`, `promote` or
+-- `replica`: changes copies, never adds or removes a row of the application; `copyhold forget`, `import` and `replica remove`
+-- are the owner's. The rights on object_copies are the
 -- whole table's, so that another replica needs no other grants.
 GRANT USAGE ON SCHEMA copyhold TO copyhold_daemon;
 GRANT SELECT, UPDATE ON object_copies, replicas TO copyhold_daemon;
 -- For `copyhold replica reset` and `move`, and what `promote` must know of the order of arrival.
 GRANT SELECT, INSERT, UPDATE, DELETE ON resets TO copyhold_daemon;
 GRANT SELECT ON SEQUENCE object_copies_id_seq, generations TO copyhold_daemon;
-GRANT SELECT ON rules TO copyhold_daemon;
-GRANT SELECT, UPDATE ON rules_state TO copyhold_daemon;
 GRANT SELECT, INSERT, UPDATE, DELETE ON copy_failures, daemons, swept_leases, multipart_uploads, multipart_parts TO copyhold_daemon;
 GRANT SELECT, INSERT, UPDATE, DELETE ON backlog TO copyhold_daemon;
 GRANT SELECT ON backlog_exact, schema_version TO copyhold_daemon;
 -- Where scans stand.
 GRANT SELECT, INSERT, UPDATE, DELETE ON scans, scan_parts TO copyhold_daemon;
 GRANT USAGE ON SEQUENCE daemon_ids TO copyhold_daemon;
--- The rules in force, for objects that are registered over HTTP; and how far `copyhold rules apply` is.
+-- The rules in force, for objects that are registered over HTTP; and how far `copyhold rules apply` is, which begins anew when
+-- another replica is promoted.
 GRANT SELECT ON rules TO copyhold_daemon;
 GRANT SELECT, UPDATE ON rules_state TO copyhold_daemon;
 -- The log: it appends, and reads. Partitions are made and dropped by functions of the owner's. UPDATE on the inbox is what

@@ -252,11 +252,12 @@ fn reach(view: &View, replica: &ReplicaName) -> Reach {
 async fn finish(queue: &Queue, daemon: &Daemon, lifecycle: &Lifecycle, running: &TaskTracker) {
     let last_words = async {
         running.wait().await;
+        lifecycle.end.cancel();
+        lifecycle.all_ended().await;
+        // Not before the last heartbeat: that would enter it again, as one that lives.
         if let Err(error) = queue.leave(daemon.id).await {
             warn!(error = %error, "Could not leave the list of daemons; the others will notice");
         }
-        lifecycle.end.cancel();
-        lifecycle.all_ended().await;
     };
     if tokio::time::timeout(LAST_WORDS, last_words).await.is_err() {
         warn!("Some work did not stop in time; its leases will be swept");

@@ -2,7 +2,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod l1;
 mod l2;
+mod l3;
+mod l4;
 mod l5;
 #[path = "../queue/ours.rs"]
 mod ours;
@@ -14,7 +17,7 @@ use anyhow::bail;
 use common::{play, stores::Stores};
 
 /// By label, in the order in which they are played.
-const BARS: [&str; 2] = ["l2", "l5"];
+const BARS: [&str; 5] = ["l1", "l2", "l3", "l4", "l5"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -29,7 +32,10 @@ async fn main() -> anyhow::Result<()> {
         let stores = Stores::here().await?;
         for bar in BARS.into_iter().filter(wanted) {
             match bar {
+                "l1" => l1::play(&stores).await?,
                 "l2" => l2::play().await?,
+                "l3" => l3::play().await?,
+                "l4" => l4::play().await?,
                 "l5" => l5::play(&stores).await?,
                 other => bail!("nothing plays {other}"),
             }

@@ -46,6 +46,7 @@ pub(super) fn judge(object: &RecordedObject, primary: &ReplicaName, seen: &[(Rep
                 return Verdict::Again(Again {
                     key: object.key.clone(),
                     generation: object.generation,
+                    primary: primary.clone(),
                     copies: copies.cloned().collect(),
                     why: Failure { class: Class::Changed, ..why.clone() },
                 });

@@ -2,7 +2,6 @@
 
 mod bar;
 mod check;
-mod counter;
 #[cfg(feature = "sandbox")]
 mod demo;
 mod enqueue;

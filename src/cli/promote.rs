@@ -59,8 +59,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     if !blockers.is_empty() {
         bail!("{replica} is not promoted: {}", blockers.join("; "));
     }
+    let until = args.wait.map(|wait| Instant::now() + wait);
     if !args.accept_missing {
-        wait(&queue, replica, args.wait).await?;
+        wait(&queue, replica, until).await?;
         // What is wanted at the primary alone is not seen by whoever counts what is wanted here.
         let seen = walk::holdings(&queue, replica, &others).await?;
         if seen.unwanted > 0 {
@@ -71,10 +72,16 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
             );
         }
     }
-    let promoted = promote(&queue, replica, &from, args.accept_missing).await?;
-    let missing = queue.missing_at(std::slice::from_ref(replica)).await?;
+    let since = loop {
+        if let Some(since) = promote(&queue, replica, &from, args.accept_missing).await? {
+            break utc(since);
+        }
+        // Something was registered in between.
+        wait(&queue, replica, until).await?;
+    };
+    // By now it is the primary, whether this can be told or not.
+    let missing = queue.missing_at(std::slice::from_ref(replica)).await.unwrap_or_default();
     pools.close().await;
-    let since = utc(promoted);
     show::line(&format!("{replica} is the primary since {since}, in place of {}", from.name))?;
     show::line(&format!(
         "Daemons follow within 5s, `copyhold.register` does already. Upload to {} from now on, and where the application names a \
@@ -126,12 +133,11 @@ fn blockers(config: &Config, row: &ReplicaRow, from: &Primary) -> Vec<String> {
 }
 
 /// Until it lacks nothing; at once, if it is not to be waited for.
-async fn wait(queue: &Queue, replica: &ReplicaName, wait: Option<Duration>) -> anyhow::Result<()> {
-    let begun = Instant::now();
+async fn wait(queue: &Queue, replica: &ReplicaName, until: Option<Instant>) -> anyhow::Result<()> {
     loop {
         let missing = while_away(async || queue.missing_at(std::slice::from_ref(replica)).await).await?;
         let Some(missing) = missing.into_iter().next().filter(|missing| missing.objects > 0) else { return Ok(()) };
-        if wait.is_none_or(|wait| begun.elapsed() >= wait) {
+        if until.is_none_or(|until| Instant::now() >= until) {
             let lately = queue.missing_lately(replica).await?;
             return Err(lacking(replica, &missing, lately));
         }
@@ -158,12 +164,17 @@ fn lacking(replica: &ReplicaName, missing: &Missing, lately: i64) -> anyhow::Err
     )
 }
 
-/// Since when it is the primary.
-async fn promote(queue: &Queue, replica: &ReplicaName, from: &Primary, accept_missing: bool) -> anyhow::Result<i64> {
+/// Since when it is the primary; `None`: it is not, because it lacks something, and that was not accepted.
+async fn promote(
+    queue: &Queue,
+    replica: &ReplicaName,
+    from: &Primary,
+    accept_missing: bool,
+) -> anyhow::Result<Option<i64>> {
     let begun = Instant::now();
     loop {
         match queue.promote(replica, from, accept_missing).await {
-            Ok(Promoted::Yes { since }) => return Ok(since),
+            Ok(Promoted::Yes { since }) => return Ok(Some(since)),
             Ok(Promoted::TooLate) => {
                 let now = queue.primary().await?.context("the database knows no primary; run `copyhold migrate`")?;
                 bail!(
@@ -173,11 +184,7 @@ async fn promote(queue: &Queue, replica: &ReplicaName, from: &Primary, accept_mi
                     utc(now.since)
                 )
             }
-            Ok(Promoted::Lacks) => {
-                let missing = queue.missing_at(std::slice::from_ref(replica)).await?;
-                let lately = queue.missing_lately(replica).await?;
-                return Err(lacking(replica, &missing.into_iter().next().unwrap_or_default(), lately));
-            }
+            Ok(Promoted::Lacks) => return Ok(None),
             Ok(Promoted::NotFit) => bail!(
                 "{replica} is not promoted: it was paused, drained or reset at this moment, or its store has fallen sick; \
                  `copyhold promote {replica} --check` says which"

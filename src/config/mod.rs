@@ -123,6 +123,9 @@ pub struct Facts {
     pub max_key_bytes: Option<usize>,
     /// It was seen to refuse a wrong Content-MD5 and to keep nothing: a copy whose ETag is no MD5 need not be read back.
     pub checks_md5: Option<bool>,
+    /// Its ETags were seen to be MD5s, of a PUT and of the parts' MD5s: else every copy that a scan finds there is read to
+    /// be adopted.
+    pub md5_etags: Option<bool>,
     /// A store or a line that takes fewer connections lets the others wait, which looks like a store that hangs.
     pub max_connections: Option<usize>,
 }

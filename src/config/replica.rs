@@ -80,6 +80,7 @@ fn facts(section: &mut Section<'_>) -> Facts {
     let object = section.get_with("max_object", within(ByteSize::mib(5)..=ByteSize::gib(50_000), size_text));
     let key_bytes = section.get_with("max_key_bytes", within(1..=1024, |bytes: i64| bytes.to_string()));
     let checks_md5 = section.get::<bool>("checks_md5");
+    let md5_etags = section.get::<bool>("md5_etags");
     // One to read and one to write.
     let connections =
         section.get_with("max_connections", within(2..=10_000, |connections: i64| connections.to_string()));
@@ -89,6 +90,7 @@ fn facts(section: &mut Section<'_>) -> Facts {
         max_object_bytes: object.map(size),
         max_key_bytes: key_bytes.map(|bytes| small(bytes) as usize),
         checks_md5: checks_md5.map(|checks| checks.value),
+        md5_etags: md5_etags.map(|etags| etags.value),
         max_connections: connections.map(|connections| small(connections) as usize),
     }
 }

@@ -65,7 +65,7 @@ impl From<ClaimError> for QueueError {
 }
 
 /// Objects registered within this time are fresh.
-const FRESH: Duration = Duration::from_mins(10);
+pub(super) const FRESH: Duration = Duration::from_mins(10);
 
 impl Queue {
     /// How long until some copy of these lanes, which waits now, is due; `None`: none waits.

@@ -309,6 +309,10 @@ mod tests {
         let rows = [row("b2", true, Some("x"))];
         let found = differences(&[peer(1, 90, "b2", &[("b2", "moved")])], &rows, &RulesState::none());
         assert_eq!(found.iter().map(Difference::what).collect::<Vec<_>>(), ["bucket", "unserved"]);
+        // One that is about to leave is to be served by nobody.
+        let draining = Some(crate::queue::Draining { since: 5, because: None });
+        let rows = [row("b2", true, Some("x")), ReplicaRow { draining, ..row("scw", false, Some("y")) }];
+        assert!(differences(&[peer(1, 90, "b2", &[("b2", "x")])], &rows, &RulesState::none()).is_empty());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The SQL function that registers what a listing has shown.
 
-use super::PARKED;
+use super::{PARKED, claim::FRESH, micros};
 use crate::domain::{EventKind, ReplicaName, SchemaName};
 
 /// As it is called; `migrate` lets every role call it that may change copies.
@@ -32,16 +32,14 @@ pub(in crate::queue) fn function(schema: &SchemaName, replicas: &[ReplicaName]) 
             &|r| {
                 let wanted = wanted(r);
                 let or_same = if same { format!(" OR '{r}' = ANY (u.e::text[]) AND {wanted}") } else { String::new() };
-                format!(
-                    "CASE WHEN holder = '{r}'{or_same} THEN listed_at END, CASE WHEN {wanted} THEN registered_at END"
-                )
+                format!("CASE WHEN holder = '{r}'{or_same} THEN listed_at END, CASE WHEN {wanted} THEN due_at END")
             },
             ",
                ",
         )
     };
     let (alone, with_values) = (values(false), values(true));
-    let still_due = still_due(replicas);
+    let (still_due, fresh) = (still_due(replicas), micros(FRESH));
     let same = with_same(&schema, replicas, &columns, &with_values, &whence);
     format!(
         "CREATE OR REPLACE FUNCTION {schema}.{NAME}(keys text[], sizes bigint[], same_at text[], holder text, age_us bigint, tell boolean)
@@ -53,6 +51,8 @@ AS $listed$
 DECLARE
     registered_at constant bigint := {schema}.now_utc_micro_seconds();
     listed_at     constant bigint := registered_at - age_us;
+    -- Behind what the application registers: of what is due, the newest goes first where it was registered lately.
+    due_at        constant bigint := registered_at - {fresh};
     first         constant text := (SELECT r.name FROM {schema}.replicas r WHERE r.primary_since IS NOT NULL);
     ruled         constant boolean := EXISTS (SELECT FROM {schema}.rules);
     draining      constant text[] := ARRAY(SELECT r.name FROM {schema}.replicas r WHERE r.draining_since IS NOT NULL);

@@ -36,6 +36,8 @@ pub struct TakeBack {
 pub struct Again {
     pub key: ObjectKey,
     pub generation: Generation,
+    /// Where it has: nothing is done if that is not the primary in force any more.
+    pub primary: ReplicaName,
     /// The copies of the old content: why they are made anew.
     pub copies: Vec<ReplicaName>,
     pub why: Failure,
@@ -142,6 +144,7 @@ WITH done AS MATERIALIZED (
     SELECT o.object_key, {schema}.register(o.object_key) AS generation
       FROM {schema}.object_copies o
      WHERE o.object_key = $1 AND o.generation = $2
+       AND EXISTS (SELECT FROM {schema}.replicas r WHERE r.name = $6 AND r.primary_since IS NOT NULL)
 ),
 failed AS (
     {failed}
@@ -154,7 +157,8 @@ SELECT EXISTS (SELECT FROM done) FROM logged"
             .bind(what.generation.0)
             .bind(what.copies.iter().map(ReplicaName::as_str).collect::<Vec<_>>())
             .bind(what.why.class.as_str())
-            .bind(what.why.message.as_str());
+            .bind(what.why.message.as_str())
+            .bind(what.primary.as_str());
         match limited(AGAIN, query.fetch_one(&self.pool)).await {
             Ok(true) => Ok(Answer::Recorded),
             Ok(false) => Ok(Answer::Changed),

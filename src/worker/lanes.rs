@@ -305,7 +305,10 @@ impl Lanes {
         let targets = replicas()
             .filter(|(r, state)| state.due && !sources.iter().any(|s| s.name == r.name))
             .filter_map(|(r, state)| {
+                let damaged = state.prior.is_some_and(|prior| prior.class == Some(Class::Corrupt));
                 let existing = match (view.standings.get(&r.name)?, trial) {
+                    // What was read there and is not the object may be a content that nobody has registered.
+                    (Standing::Open(existing), _) if damaged => *existing,
                     (Standing::Open(existing), _) => view.on_existing(*existing, &r.name, lease.arrival),
                     (Standing::ReadOnly { .. }, Some(trial)) if trial.replica == r.name => trial.existing,
                     (Standing::ReadOnly { .. } | Standing::Away { .. } | Standing::Barred { .. }, _) => return None,
@@ -313,7 +316,6 @@ impl Lanes {
                 let most = self.0.free(r, room).min(1);
                 permits.insert(r.name.clone(), Permit::new(r.permits.take(room, most).pop()?));
                 let again = lease.swept.is_some() || state.prior.is_some();
-                let damaged = state.prior.is_some_and(|prior| prior.class == Some(Class::Corrupt));
                 Some(Target { store: Arc::clone(&r.store), existing, slow: self.0.is_slow(r), again, damaged })
             })
             .collect();

@@ -294,7 +294,8 @@ async fn objects_that_want_no_copy_there_cost_a_claim_nothing() {
         ] {
             let (buffers, found) = buffers(&mut connection, "SELECT 1", call).await;
             assert_eq!(found, rows, "{call}");
-            assert!(buffers < 22 * rows + 200, "{call}, {statistics}: {buffers} buffers");
+            // Each of them lies on a page of its own. The whole table has thousands.
+            assert!(buffers < 40 * rows + 200, "{call}, {statistics}: {buffers} buffers");
         }
     }
     // And it is not counted.

@@ -82,6 +82,21 @@ async fn what_the_old_primary_holds_that_was_never_registered_is_not_written_ove
 }
 
 #[tokio::test]
+async fn a_content_that_nobody_registered_at_the_old_primary_is_not_written_over() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    upload_to(&world, "b2", "photo", "bytes").await;
+    world.until_copied("photo").await;
+    world.bucket("b2").put("photo", "another content");
+    promoted(&world, "wasabi").await;
+    daemon.until_logged("The primary in force is wasabi").await;
+    let (_, text) = said(&world, &["verify", "photo"]).await;
+    assert!(text.contains("damaged at b2, due again"), "{text}");
+    world.until(&format!("SELECT due_b2 = {PARKED} FROM copyhold.object_copies")).await;
+    assert_eq!(world.bucket("b2").get("photo").unwrap(), "another content");
+}
+
+#[tokio::test]
 async fn an_object_that_was_registered_before_and_read_by_nobody_is_found_at_the_old_primary() {
     let world = World::new().await;
     for key in ["known", "vouched for by nobody"] {
@@ -201,7 +216,7 @@ async fn what_cannot_be_the_primary_is_refused_whatever_is_accepted() {
         (
             "breaker_opened_at = 5, breaker_blocks = 'all', breaker_class = 'denied', breaker_message = 'no', probe_at = 5",
             "breaker_opened_at = NULL, breaker_blocks = NULL, breaker_class = NULL, breaker_message = NULL, probe_at = NULL",
-            "its store is not well: denied: no",
+            "its store is not well: its breaker is open since 1970-01-01T00:00:00Z: denied: no",
         ),
         (
             "endpoint = 'https://elsewhere', bucket = 'x', pinned_at = 5",

@@ -136,7 +136,9 @@ async fn a_partition_that_was_detached_by_hand_is_attached_again_with_what_is_in
     assert_eq!(partitions(&world).await, "0 1 2");
     assert_eq!(world.value("SELECT count(*) FROM copyhold.log").await.unwrap(), "3");
     // Who wants to be rid of one gives it another name.
-    world.execute("ALTER TABLE copyhold.log DETACH PARTITION copyhold.log_0; ALTER TABLE copyhold.log_0 RENAME TO kept").await;
+    world
+        .execute("ALTER TABLE copyhold.log DETACH PARTITION copyhold.log_0; ALTER TABLE copyhold.log_0 RENAME TO kept")
+        .await;
     append(&world, 1).await;
     assert_eq!(world.value("SELECT count(*) FROM copyhold.log").await.unwrap(), "1");
     assert_eq!(partitions(&world).await, "0 1 2");

@@ -51,6 +51,13 @@ async fn the_daemons_role_is_all_that_a_daemon_needs() {
         &["park", "gone"],
         &["retry", "gone"],
         &["explain", "gone"],
+        &["replica", "drain", "scw"],
+        &["status", "--exact"],
+        &["replica", "undrain", "scw"],
+        &["replica", "reset", "scw"],
+        &["replica", "move", "scw"],
+        &["replica", "remove", "scw", "--check"],
+        &["promote", "scw", "--check"],
         &["rules", "show"],
         &["rules", "apply"],
     ] {
@@ -94,6 +101,10 @@ async fn the_daemons_role_is_all_that_a_daemon_needs() {
         let output = world.run(&["verify", "--prefix", "p"]).await;
         assert!(printed(&output).contains(done), "{}", printed(&output));
         world.until_copied("photo").await;
+    }
+    for primary in ["wasabi", "b2"] {
+        let output = world.run(&["promote", primary, "--accept-missing"]).await;
+        assert!(output.status.success(), "{}", printed(&output));
     }
     // An object's row is the application's: not even an operator with the daemon's role deletes it.
     let output = world.run(&["forget", "gone"]).await;

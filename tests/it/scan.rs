@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use copyhold::sandbox::s3::{BucketOptions, Generated, Op};
 use serde_json::Value;
 
-use crate::world::{World, bucket, printed};
+use crate::world::{World, bucket, printed, replica};
 
 /// Runs a scan to its end; its exit code and what it reports.
 async fn scanned(world: &World, arguments: &[&str]) -> (i32, Value) {
@@ -232,6 +232,20 @@ async fn many_pages_take_no_more_requests_than_they_are() {
     // Three parts of three pages each, and where to cut, and whether that can be.
     assert_eq!((report["parts"].as_u64(), report["stores"][0]["pages"].as_u64()), (Some(4), Some(2 + 3 + 3 + 3 + 1)));
     assert_eq!(world.bucket("b2").calls(Op::ListObjectsV2), 12);
+}
+
+#[tokio::test]
+async fn what_the_application_registers_does_not_wait_behind_what_a_scan_has_found() {
+    let world = World::new().await;
+    world.insert("before").await;
+    world.s3.create_bucket(&bucket("b2"), BucketOptions::generated(Generated { objects: 500, per_folder: 100 }));
+    assert_eq!(scanned(&world, &[]).await.0, 0);
+    world.insert("later").await;
+    let (queue, daemon) = (world.queue(), world.enlist(60).await);
+    let fresh = queue.claim_fresh(&daemon, &replica("wasabi"), 2).await.unwrap().leases;
+    let mut keys: Vec<_> = fresh.iter().map(|lease| lease.key.as_str()).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["before", "later"]);
 }
 
 #[tokio::test]

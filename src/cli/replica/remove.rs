@@ -1,6 +1,6 @@
 use anyhow::bail;
 
-use super::{Verdict, given, names, queue, show, walk};
+use super::{super::logging, Verdict, given, names, queue, show, walk};
 use crate::{
     config::Config,
     domain::ReplicaName,
@@ -52,6 +52,8 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     if let Some(named) = named {
         bail!("{replica} is not removed: {named}");
     }
+    // It may have to wait, and says for whom.
+    logging::start(&config.log)?;
     match queue::remove(config, &replica).await? {
         Removal::Done(removed) => {
             show::line(&format!("{replica} is removed, and all that was on record of it; its bucket is as it was"))?;

@@ -4,7 +4,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::counter::Counter,
+    cli::bar::Bar,
     copy::{PART_AT_LEAST, WHOLE_UP_TO},
     queue::{Applied, Progress, Queue, Scope, Sizes},
 };
@@ -21,13 +21,18 @@ pub(in crate::cli) async fn judge(queue: &Queue, scope: &Scope) -> anyhow::Resul
     // For the bar alone. One that goes on amid them does not know how many are left.
     let amid = queue.rules_state().await?.applying.is_some_and(|(_, through)| through.is_some());
     let total = queue.about_how_many().await.ok().filter(|total| *total > 0 && !amid);
-    let (bar, begun) = (Counter::new(total), Instant::now());
+    let (bar, begun) = (Bar::new(total, "objects"), Instant::now());
     let ended = {
         let mut running = std::pin::pin!(queue.apply_rules(scope, &progress, &stop));
         loop {
             tokio::select! {
                 ended = &mut running => break ended,
-                () = bar.due() => bar.show(progress.looked()),
+                () = bar.due() => {
+                    let looked = progress.looked();
+                    #[expect(clippy::cast_precision_loss, reason = "a rate to look at")]
+                    let rate = looked as f64 / begun.elapsed().as_secs_f64();
+                    bar.show(looked, format!("{rate:.0}/s"));
+                }
                 _ = terminate.recv() => stop.cancel(),
                 _ = interrupt.recv() => stop.cancel(),
             }

@@ -48,7 +48,7 @@ fn a_provider_is_known_by_its_endpoint_and_what_the_operator_says_of_it_counts_m
     assert_eq!(config.replicas.iter().map(|r| r.provider).collect::<Vec<_>>(), [Provider::Generic, Provider::Wasabi]);
     assert_eq!(config.replicas[0].facts, Facts::default());
     let told = "credentials = \"ambient\"\nprovider = \"garage\"\nmax_parts = 900\nmax_put = \"100MiB\"\n\
-                max_object = \"5TB\"\nmax_key_bytes = 960\nchecks_md5 = false\n\
+                max_object = \"5TB\"\nmax_key_bytes = 960\nchecks_md5 = false\nmd5_etags = true\n\
                 max_connections = 8";
     let config = Case::least_with("credentials = \"ambient\"", told).config();
     let wasabi = &config.replicas[1];
@@ -59,6 +59,7 @@ fn a_provider_is_known_by_its_endpoint_and_what_the_operator_says_of_it_counts_m
         max_object_bytes: Some(5_000_000_000_000),
         max_key_bytes: Some(960),
         checks_md5: Some(false),
+        md5_etags: Some(true),
         max_connections: Some(8),
     };
     assert_eq!(wasabi.facts, facts);
@@ -107,6 +108,7 @@ fn the_commented_example_names_every_setting_and_only_these() {
         "max_object",
         "max_key_bytes",
         "checks_md5",
+        "md5_etags",
         "max_connections",
         "count",
         "reserved",

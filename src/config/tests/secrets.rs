@@ -229,7 +229,7 @@ proptest! {
             provider.map(|provider| format!("provider = {:?}\n", provider.as_str())),
             parts.map(|parts| format!("max_parts = {parts}\nmax_key_bytes = {}\n", parts.min(1024))),
             put.map(|mib| format!("max_put = \"{mib}MiB\"\nmax_object = \"{}B\"\n", (mib << 20) + 1)),
-            checks.map(|checks| format!("checks_md5 = {checks}\n")),
+            checks.map(|checks| format!("checks_md5 = {checks}\nmd5_etags = {checks}\n")),
         ];
         text = text.replace("access_key_id", &format!("{}access_key_id", facts.into_iter().flatten().collect::<String>()));
         if remote {

@@ -122,11 +122,13 @@ impl Profile {
     pub fn of(replica: &config::Replica) -> Self {
         let preset = presets::of(replica.provider);
         let facts = &replica.facts;
+        let etags = facts.md5_etags.map(Known::from);
         Self {
             max_parts: facts.max_parts.unwrap_or(preset.max_parts),
             max_put_bytes: facts.max_put_bytes.unwrap_or(preset.max_put_bytes),
             max_object_bytes: facts.max_object_bytes.unwrap_or(preset.max_object_bytes),
             keys: Keys { max_bytes: facts.max_key_bytes.unwrap_or(preset.keys.max_bytes), ..preset.keys },
+            etags: etags.map_or(preset.etags, |known| Etags { of_put_is_md5: known, of_parts_is_md5s: known }),
             hashes: Hashes { checks_md5: facts.checks_md5.unwrap_or(preset.hashes.checks_md5), ..preset.hashes },
             ..preset
         }
