@@ -64,8 +64,10 @@ pub(super) async fn derive(connection: &mut PgConnection, config: &Config, newer
         warn!("The schema was made by a newer copyhold: run its `copyhold migrate` as well if a replica was added");
         return Ok(derived);
     }
-    // Replacing a function or a view that is in use needs no pause of the table.
-    execute(connection, super::backlog::exact_view(schema, &all)).await?;
+    // Replacing a function that is in use needs no pause of anything; a view must be had alone, and whoever counts would
+    // stand in the queue behind somebody's open look at it.
+    let view = format!("{}.backlog_exact", schema.quoted());
+    execute_politely(connection, &view, &super::backlog::exact_view(schema, &all)).await?;
     // The lanes are there: without them, no setting would keep a claim from reading the whole table.
     execute(connection, functions::create_all(schema, &all)).await?;
     Ok(derived)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{RULES_COLUMNS, bound};
+use super::{RULES_COLUMNS, bound, first_that_fits};
 use crate::{
     config::Rule,
     domain::{EventKind, ReplicaName},
@@ -91,11 +91,7 @@ impl Queue {
             "-- {NAME}
 WITH {RULES_COLUMNS},
 sampled AS (
-    SELECT o.size_bytes AS size, (
-        SELECT r.replicas FROM said r
-         WHERE starts_with(o.object_key COLLATE \"C\", r.prefix)
-           AND (r.min_bytes IS NULL OR o.size_bytes >= r.min_bytes) AND (r.max_bytes IS NULL OR o.size_bytes <= r.max_bytes)
-         ORDER BY r.position LIMIT 1) AS wanted
+    SELECT o.size_bytes AS size, {wanted} AS wanted
       FROM {schema}.object_copies o TABLESAMPLE SYSTEM ($6::double precision)
 ),
 requests AS (
@@ -118,6 +114,7 @@ SELECT coalesce(f.objects, 0) * 100 / $6, coalesce(f.bytes, 0)::double precision
   FROM generate_series(1, cardinality($7::text[])) AS g(place) LEFT JOIN found f USING (place)
  ORDER BY g.place",
             schema = self.schema.quoted(),
+            wanted = first_that_fits("said", "o.object_key", "o.size_bytes"),
             parts = sizes.parts("s.size")
         );
         let query = bound(sqlx::query_as(built(sql)), rules)

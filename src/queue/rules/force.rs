@@ -17,6 +17,17 @@ pub(super) const RULES_COLUMNS: &str = "said AS MATERIALIZED (
         AS s(position, prefix, min_bytes, max_bytes, names)
 )";
 
+/// What the first of some rules that fits an object says, as `replicas_by_rule` does. For many rows of one statement: 2,000 took
+/// 9 ms like this, and 65 ms as calls of the function.
+pub(super) fn first_that_fits(rules: &str, key: &str, size: &str) -> String {
+    format!(
+        "(SELECT r.replicas FROM {rules} r
+         WHERE starts_with({key} COLLATE \"C\", r.prefix)
+           AND (r.min_bytes IS NULL OR {size} >= r.min_bytes) AND (r.max_bytes IS NULL OR {size} <= r.max_bytes)
+         ORDER BY r.position LIMIT 1)"
+    )
+}
+
 /// What changed when other rules were put in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RulesChanged {

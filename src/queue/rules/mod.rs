@@ -14,7 +14,7 @@ mod walk;
 pub use apply::{Change, Judged};
 pub use expected::{Expected, Pace, Sizes};
 pub use force::RulesChanged;
-use force::{RULES_COLUMNS, bound};
+use force::{RULES_COLUMNS, bound, first_that_fits};
 pub(super) use force::{all_applied, put_in_force};
 pub use state::{RulesState, fingerprint};
 pub use walk::{Applied, Progress, Scope};

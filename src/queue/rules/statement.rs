@@ -1,6 +1,7 @@
 use super::{
     Sizes,
     apply::{PAGE, Place, Which},
+    first_that_fits,
     walk::Scope,
 };
 use crate::{domain::ReplicaName, queue::Queue};
@@ -172,10 +173,8 @@ moved AS (
 
     /// Asked once for each row.
     fn rule(&self) -> String {
-        format!(
-            "CROSS JOIN LATERAL (SELECT {}.replicas_by_rule(o.object_key, o.size_bytes) AS wanted OFFSET 0) AS w",
-            self.schema
-        )
+        let wanted = first_that_fits(&format!("{}.rules", self.schema), "o.object_key", "o.size_bytes");
+        format!("CROSS JOIN LATERAL (SELECT {wanted} AS wanted OFFSET 0) AS w")
     }
 
     /// Of a row `o`, the replicas `w.wanted` that a rule wants it at, and the `place`: for each replica whether its copy
