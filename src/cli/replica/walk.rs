@@ -1,11 +1,13 @@
 //! Walks through the whole table, which may take minutes: it survives PostgreSQL's short absence, and shows on a terminal how
 //! far it has come.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io::{self, Write as _},
+    time::Duration,
+};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
-use super::show;
+use super::super::bar::Bar;
 use crate::{
     domain::{ObjectKey, ReplicaName},
     queue::{Holdings, Notice, Queue, QueueError, Reset, ResetOf, while_away},
@@ -34,7 +36,7 @@ pub(in crate::cli) async fn holdings(
     replica: &ReplicaName,
     others: &[ReplicaName],
 ) -> Result<Holdings, QueueError> {
-    let spinner = Spinner::new();
+    let bar = Bar::new(None, "objects");
     let (mut seen, mut after) = (Holdings::default(), None);
     loop {
         let page = async || {
@@ -44,12 +46,14 @@ pub(in crate::cli) async fn holdings(
         };
         let (more, last) = while_away(page).await?;
         seen = more;
-        spinner.show(&format!("{} objects looked at", seen.objects));
+        bar.show(seen.objects.unsigned_abs(), String::new());
         match last {
             Some(last) => after = Some(last),
-            None => return Ok(seen),
+            None => break,
         }
     }
+    bar.clear();
+    Ok(seen)
 }
 
 /// Takes back all that a reset, or a move, is to take back, from where it was left, and ends it.
@@ -58,7 +62,7 @@ pub(super) async fn take_back(
     mut reset: Reset,
     others: &[ReplicaName],
 ) -> Result<TakenBack, QueueError> {
-    let spinner = Spinner::new();
+    let bar = Bar::new(None, "copies taken back");
     let mut taken = TakenBack { cleared: 0, alone: 0, alone_example: None };
     // A transaction that is open now may commit behind our back what it had recorded before: an upload to the bucket that
     // was lost. Those that last are not waited for: when they have ended, one more walk sees it.
@@ -68,12 +72,15 @@ pub(super) async fn take_back(
         reset.sure = true;
     }
     let place = reset.reached.clone();
-    walk(queue, &reset, others, place, &mut taken, &spinner).await?;
+    walk(queue, &reset, others, place, &mut taken, &bar).await?;
     if !reset.sure {
         if !open.is_empty() {
-            spinner.say(
+            bar.clear();
+            // Nobody is left to tell if stderr is gone.
+            let _ = writeln!(
+                io::stderr(),
                 "waiting for transactions that were open when it began: they may still register objects of before. It can be \
-                 broken off, and goes on when the command is given again",
+                 broken off, and goes on when the command is given again"
             );
         }
         while !open.is_empty() {
@@ -81,9 +88,10 @@ pub(super) async fn take_back(
             still_open(queue, &mut open).await?;
         }
         while_away(async || queue.walk_for_sure(&reset).await).await?;
-        walk(queue, &reset, others, None, &mut taken, &spinner).await?;
+        walk(queue, &reset, others, None, &mut taken, &bar).await?;
     }
     while_away(async || queue.end_reset(&reset).await).await?;
+    bar.clear();
     Ok(taken)
 }
 
@@ -115,7 +123,7 @@ async fn walk(
     others: &[ReplicaName],
     mut place: Option<ObjectKey>,
     taken: &mut TakenBack,
-    spinner: &Spinner,
+    bar: &Bar,
 ) -> Result<(), QueueError> {
     // The application's, or a daemon's, at this moment: passed over, and none waits for another.
     let mut busy: Vec<ObjectKey> = Vec::new();
@@ -123,14 +131,14 @@ async fn walk(
         let may_note = busy.is_empty();
         let of = ResetOf::After(place.as_ref());
         let page = while_away(async || queue.reset_page(reset, others, of, may_note).await).await?;
-        taken.note(&page, spinner);
+        taken.note(&page, bar);
         tell(queue, page.cleared).await;
         busy.extend(page.busy);
         while !busy.is_empty() && (page.last.is_none() || busy.len() > BUSY_AT_MOST) {
             tokio::time::sleep(BUSY_PAUSE).await;
             let of = ResetOf::These(&busy);
             let again = while_away(async || queue.reset_page(reset, others, of, false).await).await?;
-            taken.note(&again, spinner);
+            taken.note(&again, bar);
             tell(queue, again.cleared).await;
             busy = again.busy;
         }
@@ -149,42 +157,13 @@ async fn tell(queue: &Queue, cleared: i64) {
 }
 
 impl TakenBack {
-    fn note(&mut self, page: &crate::queue::ResetPage, spinner: &Spinner) {
+    fn note(&mut self, page: &crate::queue::ResetPage, bar: &Bar) {
         if let Some((cleared, alone)) = page.total {
             (self.cleared, self.alone) = (cleared.unsigned_abs(), alone.unsigned_abs());
         }
         if self.alone_example.is_none() {
             self.alone_example.clone_from(&page.alone_example);
         }
-        spinner.show(&format!("{} taken back", show::count(self.cleared, "copy", "copies")));
-    }
-}
-
-/// What is done so far, on stderr if that is a terminal.
-struct Spinner(ProgressBar);
-
-impl Spinner {
-    fn new() -> Self {
-        let bar = ProgressBar::new_spinner();
-        bar.set_draw_target(ProgressDrawTarget::stderr());
-        // Cannot fail: the template stands here.
-        bar.set_style(ProgressStyle::with_template("  {spinner} {wide_msg}").expect("a well-formed template"));
-        Self(bar)
-    }
-
-    fn show(&self, text: &str) {
-        self.0.set_message(text.to_owned());
-        self.0.tick();
-    }
-
-    /// A line that stays, also where nobody sees the rest.
-    fn say(&self, text: &str) {
-        self.0.suspend(|| eprintln!("{text}"));
-    }
-}
-
-impl Drop for Spinner {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
+        bar.show(self.cleared, String::new());
     }
 }
