@@ -23,7 +23,7 @@ const EVERY: Duration = Duration::from_millis(200);
 #[command(after_help = "\
 The table has a column object_key and, for each replica, a time since which the copy is there (bigint or timestamptz; NULL: it is \
 not); a column want_NAME, if there is one, says whether it is wanted. Such a time is taken over as it is: that the copy was verified \
-is the other program's statement, not a proof of ours (`copyhold verify` looks). What is not recorded and wanted is due at once. \
+is the other program's statement, not a proof of ours (`copyhold verify` looks, once a daemon has read the object). What is not recorded and wanted is due at once. \
 Objects that are registered stay as they are.
 
 It needs a role that may insert objects, as a rule the schema's owner, and an index that begins with object_key. Nothing of the table \

@@ -148,7 +148,7 @@ fn next(
     next.push("copyhold status                     shows how far that is".into());
     if plan.columns.iter().any(|column| tally.of(&column.replica).recorded > 0) {
         next.push(
-            "copyhold verify --sample 1%         reads copies of which the table says that they are there".into(),
+            "copyhold verify --sample 1%         reads recorded copies again, of objects that a daemon has read by then".into(),
         );
     }
     next
