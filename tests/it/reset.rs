@@ -214,7 +214,10 @@ async fn objects_that_were_nowhere_else_are_told() {
     // They are asked for, and wait as anything that is not there yet.
     let _daemon = world.daemon().await;
     world
-        .until("SELECT count(*) = 2 FROM copyhold.object_copies WHERE due_scw > copyhold.now_utc_micro_seconds()")
+        .until(
+            "SELECT count(*) = 2 FROM copyhold.object_copies
+                  WHERE object_key IN ('b', 'c') AND due_scw > copyhold.now_utc_micro_seconds()",
+        )
         .await;
 }
 
