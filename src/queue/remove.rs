@@ -82,7 +82,7 @@ impl Obstacle {
                 list(ids)
             ),
             Self::Ruled(positions) => format!(
-                "rule {} in force names it: take it out of [[rules]], then `copyhold rules apply`",
+                "rule {} in force names it: take it out of [[rules]], then `copyhold migrate`",
                 Positions(positions)
             ),
             Self::OnlyHolder { objects: 1, example } => format!(
