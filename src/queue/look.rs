@@ -1,6 +1,6 @@
 //! What a replica has and what it alone has, gone through in the order of keys: no index knows it.
 
-use super::{Queue, QueueError, built, error::limited, functions::SETTINGS};
+use super::{Queue, QueueError, built, error::limited};
 use crate::domain::{ObjectKey, ReplicaName};
 
 const NAME: &str = "queue::look";
@@ -52,9 +52,7 @@ FROM (SELECT object_key, size_bytes, {copy}, {} AS alone, {copy} IS NULL AND {du
             self.schema.quoted()
         ));
         let read = async {
-            let mut transaction = self.pool.begin().await?;
-            let settings = SETTINGS.map(|(name, value)| format!("SET LOCAL {name} = {value}")).join("; ");
-            sqlx::raw_sql(built(settings)).execute(&mut *transaction).await?;
+            let mut transaction = self.begin_planned().await?;
             let query = sqlx::query_as(sql).bind(after.map_or("", ObjectKey::as_str));
             let row: Row = query.fetch_one(&mut *transaction).await?;
             transaction.rollback().await?;

@@ -59,7 +59,7 @@ mod uploads;
 mod verify;
 mod version;
 
-use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr as _, SqlStr};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, SqlSafeStr as _, SqlStr, Transaction};
 
 pub use anew::Unregistered;
 pub use answer::{Answer, Answered};
@@ -234,6 +234,14 @@ impl Queue {
         let without_lane = functions::of_all_lanes(schema, replicas).map(Hot::run_by);
         let take_back = Hot { name: "take_back".into(), sql: self.take_back_statement(), by_function: false };
         each.chain(without_lane).chain(others).chain(self.page_statements()).chain([take_back]).collect()
+    }
+
+    /// A transaction for one statement that no function runs, with the planner settings of those.
+    async fn begin_planned(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        let settings = FUNCTION_SETTINGS.map(|(name, value)| format!("SET LOCAL {name} = {value}")).join("; ");
+        sqlx::raw_sql(built(settings)).execute(&mut *transaction).await?;
+        Ok(transaction)
     }
 
     #[must_use]

@@ -10,7 +10,6 @@ use super::{
     append::{event, logged},
     built,
     error::limited,
-    functions::SETTINGS,
     look::key_of,
     micros,
 };
@@ -272,9 +271,7 @@ FROM told LEFT JOIN noted ON true",
             .bind(keys.iter().map(ObjectKey::as_str).collect::<Vec<_>>())
             .bind(may_note && matches!(of, ResetOf::After(_)));
         let written = async {
-            let mut transaction = self.pool.begin().await?;
-            let settings = SETTINGS.map(|(name, value)| format!("SET LOCAL {name} = {value}")).join("; ");
-            sqlx::raw_sql(built(settings)).execute(&mut *transaction).await?;
+            let mut transaction = self.begin_planned().await?;
             let row: PageRow = query.fetch_one(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(row)

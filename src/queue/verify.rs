@@ -2,7 +2,7 @@
 
 use sqlx::{Row as _, postgres::PgRow};
 
-use super::{Hot, Queue, QueueError, built, error::limited, functions::SETTINGS};
+use super::{Hot, Queue, QueueError, built, error::limited};
 use crate::domain::{Content, ContentHash, Generation, ObjectKey, ReplicaName};
 
 const PAGE: &str = "queue::recorded_page";
@@ -97,9 +97,7 @@ impl Queue {
             .bind(range.sample.and_then(|s| s.threshold()))
             .bind(range.sample.map_or(0, |s| i64::from(s.seed)));
         let read = async {
-            let mut transaction = self.pool.begin().await?;
-            let settings = SETTINGS.map(|(name, value)| format!("SET LOCAL {name} = {value}")).join("; ");
-            sqlx::raw_sql(built(settings)).execute(&mut *transaction).await?;
+            let mut transaction = self.begin_planned().await?;
             let rows = query.fetch_all(&mut *transaction).await?;
             transaction.rollback().await?;
             Ok(rows)
