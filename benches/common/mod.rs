@@ -16,13 +16,41 @@ pub mod report;
 pub mod stage;
 pub mod stores;
 
-use std::time::Duration;
+use std::{
+    env,
+    time::{Duration, Instant},
+};
 
 use anyhow::bail;
+use stores::Stores;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Far more than any of them takes: something that waits in vain is to be told.
 const AT_MOST: Duration = Duration::from_mins(40);
+
+/// Plays those of the bars, in their order, that the command line names by their labels; all if it names none.
+pub async fn play_bars(
+    bars: &[&'static str],
+    play_one: impl AsyncFn(&'static str, &Stores) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    // Cargo adds a word of its own, which begins with a dash.
+    let asked: Vec<_> = env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    if let Some(unknown) = asked.iter().find(|word| !bars.iter().any(|bar| bar.eq_ignore_ascii_case(word))) {
+        bail!("there is no {unknown}, but {}", bars.join(", "));
+    }
+    let wanted = |bar: &&&str| asked.is_empty() || asked.iter().any(|word| word.eq_ignore_ascii_case(bar));
+    play(async || {
+        let begun = Instant::now();
+        let stores = Stores::here().await?;
+        for bar in bars.iter().filter(wanted) {
+            play_one(bar, &stores).await?;
+        }
+        stores.end().await?;
+        println!("-- it took {:.0} s", begun.elapsed().as_secs_f64());
+        Ok(())
+    })
+    .await
+}
 
 /// Runs a benchmark. Asked to end, it drops it, and with it every process and folder that it made.
 pub async fn play(benchmark: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {

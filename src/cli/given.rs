@@ -1,6 +1,6 @@
 //! What people type: checked, with all that is wrong told at once.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, num::NonZeroUsize};
 
 use anyhow::bail;
 
@@ -9,6 +9,12 @@ use crate::{
     domain::{ObjectKey, ReplicaName},
     queue::ReplicaRow,
 };
+
+/// A number from 1 to `MOST`.
+pub(super) fn up_to<const MOST: usize>(text: &str) -> Result<NonZeroUsize, String> {
+    let number = text.parse().ok().filter(|number: &NonZeroUsize| number.get() <= MOST);
+    number.ok_or_else(|| format!("a number from 1 to {MOST}"))
+}
 
 /// The replica of that name in the configuration; `place` says where the name stood.
 pub(super) fn replica(config: &Config, place: &str, name: &str) -> anyhow::Result<ReplicaName> {

@@ -46,7 +46,7 @@ pub(super) struct Args {
     #[arg(long)]
     from_start: bool,
     /// Ranges of keys that are listed at the same time
-    #[arg(long, value_name = "N", default_value = "4", value_parser = parallel)]
+    #[arg(long, value_name = "N", default_value = "4", value_parser = given::up_to::<PARALLEL_AT_MOST>)]
     parallel: NonZeroUsize,
     /// Requests to one store at most; fewer while it throttles
     #[arg(long, value_name = "N", default_value = "50", value_parser = rate)]
@@ -58,11 +58,6 @@ pub(super) struct Args {
 
 /// More than that at once does no store good.
 const PARALLEL_AT_MOST: usize = 64;
-
-fn parallel(text: &str) -> Result<NonZeroUsize, String> {
-    let number = text.parse().ok().filter(|n: &NonZeroUsize| n.get() <= PARALLEL_AT_MOST);
-    number.ok_or_else(|| format!("a number from 1 to {PARALLEL_AT_MOST}"))
-}
 
 fn rate(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|n| (0.01..=10_000.0).contains(n));

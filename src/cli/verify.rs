@@ -57,7 +57,7 @@ pub(super) struct Args {
     #[arg(long)]
     dry_run: bool,
     /// Copies that are read at once
-    #[arg(long, value_name = "N", default_value = "8", value_parser = workers)]
+    #[arg(long, value_name = "N", default_value = "8", value_parser = given::up_to::<WORKERS_AT_MOST>)]
     workers: NonZeroUsize,
     /// Print one JSON document instead of text
     #[arg(long)]
@@ -66,11 +66,6 @@ pub(super) struct Args {
 
 /// More connections than that to one store do nobody good.
 const WORKERS_AT_MOST: usize = 256;
-
-fn workers(text: &str) -> Result<NonZeroUsize, String> {
-    let number = text.parse().ok().filter(|n: &NonZeroUsize| n.get() <= WORKERS_AT_MOST);
-    number.ok_or_else(|| format!("a number from 1 to {WORKERS_AT_MOST}"))
-}
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let sample = args.sample.map(|share| Sample { share: share.0, seed: args.seed.unwrap_or_else(rand::random) });

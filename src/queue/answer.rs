@@ -61,9 +61,12 @@ pub(super) fn parse_all(
     rows: Vec<(String, i64, String)>,
 ) -> Result<Vec<Answered>, QueueError> {
     let parse = |(key, fence, word): (String, i64, String)| {
-        let key = ObjectKey::new(key)
-            .map_err(|e| QueueError::Inconsistent { statement, what: format!("a key in the answer: {e}") })?;
-        Ok((key, Fence(fence), Answer::parse(statement, &word)?))
+        Ok((key_of(statement, key)?, Fence(fence), Answer::parse(statement, &word)?))
     };
     rows.into_iter().map(parse).collect()
+}
+
+/// A key as the statement gave it.
+pub(super) fn key_of(statement: &'static str, key: String) -> Result<ObjectKey, QueueError> {
+    ObjectKey::new(key).map_err(|e| QueueError::Inconsistent { statement, what: format!("a key in the answer: {e}") })
 }

@@ -1,4 +1,4 @@
-use super::{Queue, QueueError, built, error::limited};
+use super::{Queue, QueueError, answer::key_of, built, error::limited};
 use crate::domain::ObjectKey;
 
 const NAME: &str = "queue::forget";
@@ -48,8 +48,7 @@ SELECT a.k, a.known, done.object_key IS NOT NULL FROM asked a LEFT JOIN done ON 
         let rows: Vec<(String, bool, bool)> = limited(NAME, query.fetch_all(&self.pool)).await?;
         let mut result = Forgotten::default();
         for (key, known, done) in rows {
-            let key = ObjectKey::new(key)
-                .map_err(|e| QueueError::Inconsistent { statement: NAME, what: format!("a key in the answer: {e}") })?;
+            let key = key_of(NAME, key)?;
             match (known, done) {
                 (_, true) => result.forgotten.push(key),
                 (true, false) => result.busy.push(key),

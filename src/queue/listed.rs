@@ -1,6 +1,10 @@
 //! The SQL function that registers what a listing has shown.
 
-use super::{PARKED, claim::FRESH, micros};
+use super::{
+    PARKED,
+    claim::{FRESH, statements::names_of},
+    micros,
+};
 use crate::domain::{EventKind, ReplicaName, SchemaName};
 
 /// As it is called; `migrate` lets every role call it that may change copies.
@@ -99,16 +103,11 @@ fn with_same(schema: &str, replicas: &[ReplicaName], columns: &str, values: &str
     let each =
         |what: &dyn Fn(&ReplicaName) -> String, glue: &str| replicas.iter().map(what).collect::<Vec<_>>().join(glue);
     let still_due = still_due(replicas);
-    let recorded =
-        each(&|r| format!("CASE WHEN '{r}' <> holder AND o.{} IS NOT NULL THEN '{r}' END", r.column()), ", ");
-    let missing = each(
-        &|r| {
-            let (copy, due) = (r.column(), r.due_column());
-            format!("CASE WHEN '{r}' = ANY (u.e::text[]) AND o.{copy} IS NULL AND o.{due} < {PARKED} THEN '{r}' END")
-        },
-        ",
-                                        ",
-    );
+    let recorded = names_of(replicas, |r| format!("'{r}' <> holder AND o.{} IS NOT NULL", r.column()));
+    let missing = names_of(replicas, |r| {
+        let (copy, due) = (r.column(), r.due_column());
+        format!("'{r}' = ANY (u.e::text[]) AND o.{copy} IS NULL AND o.{due} < {PARKED}")
+    });
     let of_holder = each(&|r| format!("WHEN '{r}' THEN o.{}", r.column()), " ");
     let sets = each(
         &|r| format!("{copy} = CASE WHEN '{r}' = ANY (held.now) THEN listed_at ELSE o.{copy} END", copy = r.column()),
@@ -132,7 +131,7 @@ fn with_same(schema: &str, replicas: &[ReplicaName], columns: &str, values: &str
          {whence}
         ON CONFLICT (object_key) DO NOTHING
         RETURNING {row}, {still_due} AS still_due,
-                  array_remove(ARRAY[{recorded}]::text[], NULL) AS now
+                  {recorded} AS now
     )
     SELECT count(*), coalesce(sum(size_bytes), 0), coalesce(sum(still_due), 0), coalesce(sum(cardinality(now)), 0),
            array_agg({event}) FILTER (WHERE tell AND now <> '{{}}')
@@ -140,7 +139,7 @@ fn with_same(schema: &str, replicas: &[ReplicaName], columns: &str, values: &str
       FROM added;
     WITH held AS MATERIALIZED (
         SELECT o.object_key, u.s,
-               array_remove(ARRAY[{missing}]::text[], NULL) AS now
+               {missing} AS now
           FROM unnest(keys, sizes, same_at) AS u(k, s, e)
           JOIN {schema}.object_copies o ON o.object_key = u.k
          WHERE u.e IS NOT NULL AND o.created_at < listed_at AND o.lock IS NULL AND o.content_hash IS NULL

@@ -1,6 +1,6 @@
 //! What a replica has and what it alone has, gone through in the order of keys: no index knows it.
 
-use super::{Queue, QueueError, built, error::limited};
+use super::{Queue, QueueError, answer::key_of, built, error::limited};
 use crate::domain::{ObjectKey, ReplicaName};
 
 const NAME: &str = "queue::look";
@@ -52,7 +52,7 @@ FROM (SELECT object_key, size_bytes, {copy}, {} AS alone, {copy} IS NULL AND {du
             self.schema.quoted()
         ));
         let read = async {
-            let mut transaction = self.begin_planned().await?;
+            let mut transaction = self.begin_planned(&[]).await?;
             let query = sqlx::query_as(sql).bind(after.map_or("", ObjectKey::as_str));
             let row: Row = query.fetch_one(&mut *transaction).await?;
             transaction.rollback().await?;
@@ -77,8 +77,4 @@ pub(super) fn alone(replica: &ReplicaName, others: &[ReplicaName]) -> String {
     let here = [format!("{} IS NOT NULL", replica.column())];
     let nowhere_else = others.iter().filter(|r| *r != replica).map(|r| format!("{} IS NULL", r.column()));
     here.into_iter().chain(nowhere_else).collect::<Vec<_>>().join(" AND ")
-}
-
-pub(super) fn key_of(statement: &'static str, key: String) -> Result<ObjectKey, QueueError> {
-    ObjectKey::new(key).map_err(|e| QueueError::Inconsistent { statement, what: format!("a key in the answer: {e}") })
 }

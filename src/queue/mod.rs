@@ -236,10 +236,12 @@ impl Queue {
         each.chain(without_lane).chain(others).chain(self.page_statements()).chain([take_back]).collect()
     }
 
-    /// A transaction for one statement that no function runs, with the planner settings of those.
-    async fn begin_planned(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    /// A transaction for one statement that no function runs, with the planner settings of those, and with `also`.
+    async fn begin_planned(&self, also: &[(&str, &str)]) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
-        let settings = FUNCTION_SETTINGS.map(|(name, value)| format!("SET LOCAL {name} = {value}")).join("; ");
+        let settings =
+            FUNCTION_SETTINGS.iter().chain(also).map(|(name, value)| format!("SET LOCAL {name} = '{value}'"));
+        let settings = settings.collect::<Vec<_>>().join("; ");
         sqlx::raw_sql(built(settings)).execute(&mut *transaction).await?;
         Ok(transaction)
     }

@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use sqlx::SqlStr;
 
-use super::{PARKED, Queue, QueueError, append::logged_one, built, daemons::DaemonId, error::limited, micros};
+use super::{
+    PARKED, Queue, QueueError, answer::key_of, append::logged_one, built, daemons::DaemonId, error::limited, micros,
+};
 use crate::domain::{EventKind, EventKinds, Fence, ObjectKey, ReplicaName, SchemaName};
 
 const NAME: &str = "queue::reclaim";
@@ -104,8 +106,7 @@ impl Queue {
         )
         .await?;
         let parse = |(key, lease, times): (_, _, i32)| {
-            let key = ObjectKey::new(key)
-                .map_err(|e| QueueError::Inconsistent { statement: NAME, what: format!("a key in the answer: {e}") })?;
+            let key = key_of(NAME, key)?;
             Ok(Reclaimed { key, holder: DaemonId::of(Fence(lease)), times: times.unsigned_abs() })
         };
         rows.into_iter().map(parse).collect()

@@ -10,11 +10,13 @@ use sqlx::{Connection as _, PgConnection};
 use tracing::info;
 
 use super::{
-    Ids, MigrateError, Queue, QueueError, SCHEMA_VERSION, append, backlog, built,
+    Ids, MigrateError, Queue, QueueError, SCHEMA_VERSION,
+    answer::key_of,
+    append, backlog, built,
     connect::direct,
     ddl::{execute, execute_politely},
     functions, lanes, list,
-    look::{alone, key_of},
+    look::alone,
     migrate, register,
     version::SchemaFit,
 };

@@ -7,10 +7,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Notice, Pin, Queue, QueueError,
+    answer::key_of,
     append::{event, logged},
     built,
     error::limited,
-    look::key_of,
     micros,
 };
 use crate::domain::{EventKind, ObjectKey, ReplicaName};
@@ -271,7 +271,7 @@ FROM told LEFT JOIN noted ON true",
             .bind(keys.iter().map(ObjectKey::as_str).collect::<Vec<_>>())
             .bind(may_note && matches!(of, ResetOf::After(_)));
         let written = async {
-            let mut transaction = self.begin_planned().await?;
+            let mut transaction = self.begin_planned(&[]).await?;
             let row: PageRow = query.fetch_one(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(row)

@@ -3,6 +3,8 @@
 //! A page moves its part on only from where the page before has left it. So whatever is killed, repeated or done by two
 //! at once, each page counts once, and none is passed over. Who is at it (`held_by`) decides nothing but what a second process is told.
 
+mod look;
+
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,7 +16,6 @@ use crate::domain::{EventKind, ObjectKey, ReplicaName};
 const FIND: &str = "queue::find_scan";
 const PARTS: &str = "queue::scan_parts";
 const REGISTER: &str = "queue::register_page";
-const LOOK: &str = "queue::look_at_page";
 
 /// What makes it the same scan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -324,79 +325,6 @@ moved AS (
 SELECT listed, registered, registered_bytes, due, adopted, unusable FROM moved CROSS JOIN logged",
             function = listed::NAME,
         ))
-    }
-
-    /// What [`Self::register_page`] would come to, for these keys alone; nothing is written.
-    pub async fn look_at_page(&self, listed: &ListedKeys) -> Result<ScanCounts, QueueError> {
-        let schema = self.schema.quoted();
-        let missing = self.replicas.iter().map(|r| {
-            let (copy, due) = (r.column(), r.due_column());
-            format!("CASE WHEN o.{copy} IS NULL AND o.{due} < {} THEN '{r}' END", super::PARKED)
-        });
-        let of_holder = self.replicas.iter().map(|r| format!("WHEN '{r}' THEN o.{}", r.column()));
-        let sql = built(format!(
-            "-- {LOOK}
-SELECT o.object_key, o.size_bytes,
-       CASE WHEN o.created_at < {schema}.now_utc_micro_seconds() - $3 AND o.lock IS NULL AND o.content_hash IS NULL
-             AND CASE $2::text {of_holder} END IS NOT NULL
-             AND NOT EXISTS (SELECT FROM {schema}.swept_leases s WHERE s.object_key = o.object_key)
-            THEN array_remove(ARRAY[{missing}]::text[], NULL) ELSE '{{}}' END AS missing
-  FROM {schema}.object_copies o WHERE o.object_key = ANY ($1::text[])",
-            of_holder = of_holder.collect::<Vec<_>>().join(" "),
-            missing = missing.collect::<Vec<_>>().join(", "),
-        ));
-        let query = sqlx::query_as(sql)
-            .bind(listed.keys.iter().map(|listed| listed.key.as_str()).collect::<Vec<_>>())
-            .bind(listed.holder.as_str())
-            .bind(micros(listed.age));
-        let known: Vec<(String, Option<i64>, Vec<String>)> = limited(LOOK, query.fetch_all(&self.pool)).await?;
-        let known: std::collections::HashMap<_, _> =
-            known.into_iter().map(|(key, size, missing)| (key, (size, missing))).collect();
-        let mut counts = ScanCounts {
-            listed: listed.keys.len() as u64 + listed.unusable,
-            unusable: listed.unusable,
-            ..ScanCounts::default()
-        };
-        let new: Vec<_> = listed.keys.iter().filter(|listed| !known.contains_key(listed.key.as_str())).collect();
-        counts.due = self.wanted_of(&new).await?.saturating_sub(new.len() as u64);
-        for ListedKey { key, size_bytes, same_at } in &listed.keys {
-            let adopted = match known.get(key.as_str()) {
-                None => {
-                    counts.registered += 1;
-                    counts.bytes += size_bytes;
-                    counts.due = counts.due.saturating_sub(same_at.len() as u64);
-                    same_at.len()
-                }
-                Some((size, _)) if size.is_some_and(|size| size != signed(*size_bytes)) => 0,
-                Some((_, missing)) => same_at.iter().filter(|r| missing.iter().any(|m| m == r.as_str())).count(),
-            };
-            counts.adopted += adopted as u64;
-        }
-        Ok(counts)
-    }
-}
-
-impl Queue {
-    /// How many copies of these are wanted, by the rules in force.
-    async fn wanted_of(&self, listed: &[&ListedKey]) -> Result<u64, QueueError> {
-        const NAME: &str = "queue::wanted_of";
-        let schema = self.schema.quoted();
-        let names: Vec<_> = self.replicas.iter().map(|r| format!("'{r}'")).collect();
-        let sql = built(format!(
-            "-- {NAME}
-SELECT coalesce(sum((
-    SELECT count(*) FROM unnest(ARRAY[{names}]) AS r(name)
-     WHERE w.names IS NULL OR r.name = ANY (w.names)
-        OR r.name = (SELECT p.name FROM {schema}.replicas p WHERE p.primary_since IS NOT NULL))), 0)::bigint
-  FROM unnest($1::text[], $2::bigint[]) AS u(k, s)
- CROSS JOIN LATERAL (SELECT {schema}.replicas_by_rule(u.k, u.s)) AS w(names)",
-            names = names.join(", ")
-        ));
-        let query = sqlx::query_scalar(sql)
-            .bind(listed.iter().map(|listed| listed.key.as_str()).collect::<Vec<_>>())
-            .bind(listed.iter().map(|listed| signed(listed.size_bytes)).collect::<Vec<_>>());
-        let wanted: i64 = limited(NAME, query.fetch_one(&self.pool)).await?;
-        Ok(wanted.unsigned_abs())
     }
 }
 

@@ -4,7 +4,7 @@ use sqlx::SqlStr;
 
 use super::{
     Queue, QueueError,
-    answer::{Answer, answers, held, parse_all},
+    answer::{Answer, answers, held, key_of, parse_all},
     built,
     error::limited,
     micros,
@@ -102,8 +102,7 @@ impl Queue {
             .bind(self.replicas.iter().map(ReplicaName::as_str).collect::<Vec<_>>());
         let rows: Vec<(String, bool)> = limited(TAKE, query.fetch_all(&self.pool)).await?;
         let parse = |(key, primary_too): (String, bool)| {
-            let key = ObjectKey::new(key)
-                .map_err(|e| QueueError::Inconsistent { statement: TAKE, what: format!("a key in the answer: {e}") })?;
+            let key = key_of(TAKE, key)?;
             Ok(Unverified { key, primary_too })
         };
         rows.into_iter().map(parse).collect()
@@ -139,10 +138,6 @@ SELECT CASE WHEN count(*) = {PAGE} THEN max(object_key) END FROM page"
         ));
         let query = sqlx::query_scalar(sql).bind(after.map_or("", ObjectKey::as_str));
         let last: Option<String> = limited(TIDY, query.fetch_one(&self.pool)).await?;
-        let parse = |key| {
-            ObjectKey::new(key)
-                .map_err(|e| QueueError::Inconsistent { statement: TIDY, what: format!("a key in the answer: {e}") })
-        };
-        last.map(parse).transpose()
+        last.map(|key| key_of(TIDY, key)).transpose()
     }
 }

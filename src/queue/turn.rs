@@ -4,7 +4,7 @@
 //! would undo what was changed meanwhile: the change would be a promise that nobody keeps. So it is *busy*, and
 //! whoever asked is told.
 
-use super::{PARKED, Queue, QueueError, append, built, error::limited};
+use super::{PARKED, Queue, QueueError, answer::key_of, append, built, error::limited};
 use crate::domain::{EventKind, ObjectKey, ReplicaName};
 
 /// The class of what an operator parked: it stands in `copy_failures`, but is no failure of a store.
@@ -107,8 +107,7 @@ impl Queue {
             if !by_name && (done || !matches) {
                 continue;
             }
-            let key = ObjectKey::new(key)
-                .map_err(|e| QueueError::Inconsistent { statement: name, what: format!("a key in the answer: {e}") })?;
+            let key = key_of(name, key)?;
             if matches && !done {
                 turned.busy.push(key.clone());
             }

@@ -97,7 +97,7 @@ impl Queue {
             .bind(range.sample.and_then(|s| s.threshold()))
             .bind(range.sample.map_or(0, |s| i64::from(s.seed)));
         let read = async {
-            let mut transaction = self.begin_planned().await?;
+            let mut transaction = self.begin_planned(&[]).await?;
             let rows = query.fetch_all(&mut *transaction).await?;
             transaction.rollback().await?;
             Ok(rows)

@@ -92,13 +92,10 @@ pub(in crate::queue) fn claimable(schema: &SchemaName, lane: &ReplicaName) -> St
 fn statement(schema: &SchemaName, replicas: &[ReplicaName], lane: Option<&ReplicaName>, chosen: &str) -> String {
     let schema = schema.quoted();
     let lane_due = lane.map_or_else(|| "NULL::bigint".into(), |lane| format!("o.{}", lane.due_column()));
-    let names_of = |of: &dyn Fn(&ReplicaName) -> String| {
-        let each = replicas.iter().map(|r| format!("CASE WHEN {} THEN '{r}' END", of(r)));
-        format!("array_remove(ARRAY[{}]::text[], NULL)", each.collect::<Vec<_>>().join(", "))
-    };
-    let recorded = names_of(&|r| format!("o.{} IS NOT NULL", r.column()));
-    let due =
-        names_of(&|r| format!("o.{} IS NULL AND o.{} <= {schema}.now_utc_micro_seconds()", r.column(), r.due_column()));
+    let recorded = names_of(replicas, |r| format!("o.{} IS NOT NULL", r.column()));
+    let due = names_of(replicas, |r| {
+        format!("o.{} IS NULL AND o.{} <= {schema}.now_utc_micro_seconds()", r.column(), r.due_column())
+    });
     format!(
         "UPDATE {schema}.object_copies o
    SET lock = {schema}.now_utc_micro_seconds() + $2::bigint, lease = $3::bigint

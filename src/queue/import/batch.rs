@@ -9,7 +9,7 @@ use sqlx::{
 use super::{ImportPlan, ImportTally, statements};
 use crate::{
     domain::Fence,
-    queue::{Queue, QueueError, STATEMENT_TIMEOUT, built, error::within, functions::SETTINGS},
+    queue::{Queue, QueueError, STATEMENT_TIMEOUT, built, error::within},
 };
 
 /// Where a batch ends.
@@ -86,13 +86,10 @@ impl Queue {
         bind: impl FnOnce(Asked) -> Asked,
     ) -> Result<Option<PgRow>, QueueError> {
         let query = bind(sqlx::query(built(sql)));
-        let settings = SETTINGS.map(|(name, value)| format!("SET LOCAL {name} = {value}; ")).concat();
-        let timeout = STATEMENT_TIMEOUT.as_millis();
-        let settings =
-            format!("{settings}SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '{timeout}ms'");
+        let timeout = format!("{}ms", STATEMENT_TIMEOUT.as_millis());
         let run = async {
-            let mut transaction = self.pool().begin().await?;
-            sqlx::raw_sql(built(settings)).execute(&mut *transaction).await?;
+            let limits = [("lock_timeout", "200ms"), ("statement_timeout", timeout.as_str())];
+            let mut transaction = self.begin_planned(&limits).await?;
             let row = query.fetch_optional(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(row)

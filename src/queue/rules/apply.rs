@@ -5,7 +5,7 @@
 //! is no longer wanted is recorded if it was made, and stays unwanted if not (`queue::complete`). To wait for the
 //! lease would mean to wait for the largest objects.
 
-use sqlx::{Connection as _, Row as _, postgres::PgRow};
+use sqlx::{Row as _, postgres::PgRow};
 
 use super::{
     statement::{FIGURES, NAME, Statement},
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::{ObjectKey, ReplicaName},
-    queue::{Queue, QueueError, built, error::limited, functions::SETTINGS},
+    queue::{Queue, QueueError, built, error::limited},
 };
 
 /// Objects of one statement. Most of them are only looked at.
@@ -129,13 +129,8 @@ impl Queue {
             .bind(names(&scope.adding))
             .bind(names(&scope.dropping));
         let judge = async {
-            let mut connection = self.pool.acquire().await?;
-            let mut transaction = connection.begin().await?;
             // A crash would take back what was judged together with how far that came.
-            let settings = SETTINGS.map(|(name, value)| format!("SET LOCAL {name} = {value}")).join("; ");
-            sqlx::raw_sql(built(format!("{settings}; SET LOCAL synchronous_commit = off")))
-                .execute(&mut *transaction)
-                .await?;
+            let mut transaction = self.begin_planned(&[("synchronous_commit", "off")]).await?;
             let row = query.fetch_one(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(row)
