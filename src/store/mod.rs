@@ -6,6 +6,7 @@
 //! than the frame being passed on.
 
 mod access;
+mod client;
 mod connect;
 mod connection;
 mod error;
@@ -13,6 +14,7 @@ mod etag;
 mod feed;
 mod list;
 mod metadata;
+mod once;
 mod operation;
 mod pace;
 mod probe;
@@ -21,6 +23,7 @@ mod progress;
 mod read;
 mod readable;
 mod reason;
+mod socket;
 mod speed;
 mod spelling;
 mod stated;

@@ -63,8 +63,8 @@ impl Complete {
         (result, leaves)
     }
 
-    /// An answer may be lost though the object is there, and the SDK's own retry then finds no upload: so a failure is
-    /// believed only after a look.
+    /// An answer may be lost though the object is there, and whoever completes again then finds no upload: so a failure
+    /// is believed only after a look.
     async fn ask(&self) -> (Result<Verified, Failure>, Leaves) {
         let (store, key, content) = (&*self.store, &self.key, &self.content);
         let complete = store.complete_multipart(key, &self.id, &self.etags);
