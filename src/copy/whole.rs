@@ -64,6 +64,6 @@ impl Copy<'_> {
         }
         let put = store.put(key, &piece.bytes, &piece.md5, metadata);
         let etag = write(self.steps, store.name(), *content, false, put).await.map_err(|e| of_target(store, e))?;
-        verify::prove(store, key, content, &[piece.md5], &etag, true).await
+        verify::prove(store, key, content, &[piece.md5], etag.as_ref(), true).await
     }
 }

@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_sdk_s3::{
@@ -72,6 +75,7 @@ impl Store {
             readers: Arc::new(Semaphore::new(at_once)),
             speed: Speed::default(),
             versioned: OnceCell::new(),
+            opaque: AtomicBool::new(false),
         })
     }
 }

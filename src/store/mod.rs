@@ -36,7 +36,10 @@ mod write;
 
 use std::{
     error::Error,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -88,6 +91,8 @@ pub struct Store {
     speed: Speed,
     /// Whether its bucket keeps versions, once it was asked.
     versioned: OnceCell<bool>,
+    /// It has answered a write with an ETag that says nothing of the bytes.
+    opaque: AtomicBool,
 }
 
 impl Store {
@@ -101,6 +106,17 @@ impl Store {
     #[must_use]
     pub fn profile(&self) -> &Profile {
         &self.profile
+    }
+
+    /// Remembers that a write was answered with an ETag that says nothing of the bytes, or with none.
+    pub fn note_opaque_etag(&self) {
+        self.opaque.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its ETags are known, or were seen since this process began, to prove nothing.
+    #[must_use]
+    pub fn has_opaque_etags(&self) -> bool {
+        self.profile.etags.of_put_is_md5 == Known::No || self.opaque.load(Ordering::Relaxed)
     }
 
     /// How fast it has lately taken what was sent to it, per request; `None`: nothing of size was yet.

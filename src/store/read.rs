@@ -56,7 +56,7 @@ impl Store {
             .bucket(&self.bucket)
             .key(key.as_str())
             .set_range(range.as_ref().map(|r| format!("bytes={}-{}", r.start, r.end.saturating_sub(1))))
-            .set_if_match(if_match.map(|etag| etag.as_str().to_owned()));
+            .set_if_match(if_match.and_then(ETag::for_if_match).map(str::to_owned));
         // Cannot fail: the semaphore is never closed.
         let reader = Arc::clone(&self.readers).acquire_owned().await.expect("an open semaphore");
         let answer = self.call(Operation::GetObject, &Progress::default(), call.send()).await;
@@ -183,7 +183,7 @@ macro_rules! head_of {
                 return Err(StoreError::found($operation, Reason::Refused, told));
             }
             Ok(Head {
-                etag: answer.e_tag.clone().map(ETag::new),
+                etag: ETag::of_answer(answer.e_tag.clone()),
                 size_bytes,
                 last_modified: answer.last_modified.as_ref().and_then(time),
                 encrypted: answer.sse_customer_algorithm.is_some()

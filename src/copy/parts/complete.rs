@@ -43,7 +43,7 @@ impl Complete {
             id: upload.id.clone(),
             entry: upload.entry,
             content,
-            etags: upload.parts.values().map(|part| part.etag.clone()).collect(),
+            etags: upload.parts.values().map(|part| part.etag.for_complete(&part.md5)).collect(),
             md5s: upload.parts.values().map(|part| part.md5).collect(),
             sent_hashes: way == Way::Held,
             steps: steps.clone(),
@@ -71,7 +71,7 @@ impl Complete {
         let error = match write(&self.steps, store.name(), *content, true, complete).await {
             Ok(etag) => {
                 return (
-                    verify::prove(store, key, content, &self.md5s, &etag, self.sent_hashes).await,
+                    verify::prove(store, key, content, &self.md5s, etag.as_ref(), self.sent_hashes).await,
                     Leaves::Nothing,
                 );
             }
