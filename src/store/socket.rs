@@ -190,3 +190,58 @@ impl Write for Socket {
         Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use rustls::{RootCertStore, crypto::aws_lc_rs};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn connector(connections: usize) -> Connector {
+        let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let tls = tls.with_safe_default_protocol_versions().unwrap();
+        Connector::new(Arc::new(tls.with_root_certificates(RootCertStore::empty()).with_no_client_auth()), connections)
+    }
+
+    async fn listening() -> (TcpListener, Uri) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        (listener, to)
+    }
+
+    #[tokio::test]
+    async fn every_connection_has_its_socket_options() {
+        let (_listener, to) = listening().await;
+        let MaybeHttpsStream::Http(socket) = connector(1).call(to).await.unwrap() else { panic!("no TLS was asked for") };
+        let options = socket2::SockRef::from(socket.tcp.inner());
+        assert_eq!(options.linger().unwrap(), Some(Duration::ZERO), "unsent bytes are dropped");
+        assert_eq!(options.tcp_user_timeout().unwrap(), Some(IDLE));
+        assert!(options.tcp_nodelay().unwrap() && options.keepalive().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_connection_beyond_the_limit_waits_until_another_is_closed() {
+        let (_listener, to) = listening().await;
+        let mut connector = connector(1);
+        let first = connector.call(to.clone()).await.unwrap();
+        let mut second = connector.call(to);
+        assert!((&mut second).now_or_never().is_none());
+        drop(first);
+        second.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_aborted_connection_fails_whoever_waits_for_it() {
+        let (_listener, to) = listening().await;
+        let MaybeHttpsStream::Http(socket) = connector(1).call(to).await.unwrap() else { panic!("no TLS was asked for") };
+        let abort = socket.abort.clone();
+        let mut buffer = [0; 8];
+        let mut io = TokioIo::new(socket);
+        let reading = tokio::io::AsyncReadExt::read(&mut io, &mut buffer);
+        let aborting = async { abort.abort() };
+        let (read, ()) = tokio::join!(reading, aborting);
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    }
+}

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     domain::{Content, Failure, ObjectKey, Verified},
-    store::{ETag, Md5, Reason, Store, UploadId},
+    store::{ETag, Md5, Reason, Store, StoreError, UploadId},
 };
 
 /// What is needed to complete an upload.
@@ -77,7 +77,6 @@ impl Complete {
             }
             Err(error) => error,
         };
-        let lost = error.reason() == Reason::NoSuchUpload;
         let leaves = match error.reason() {
             Reason::NoSuchUpload => Leaves::Nothing,
             reason if reason.class().may_be_of_the_store() && reason != Reason::InvalidPart => Leaves::Parts,
@@ -88,9 +87,15 @@ impl Complete {
             Some(etag) if etag.is_of_parts(&self.md5s) => Ok(Verified::Compared),
             // An ETag that follows no formula: the bytes tell. Only where the upload is
             // certainly over, since an older object may stand there.
-            Some(_) if lost => verify::read_back(store, key, content).await.map_err(|_| of_target(store, error)),
+            Some(_) if self.is_over(&error).await => verify::read_back(store, key, content).await.map_err(|_| of_target(store, error)),
             _ => Err(of_target(store, error)),
         };
         (result, leaves)
+    }
+
+    /// Whether the store knows the upload no more, after it has answered so or not at all.
+    async fn is_over(&self, error: &StoreError) -> bool {
+        let unknown = || async { matches!(self.store.knows_upload(&self.key, &self.id).await, Ok(false)) };
+        error.reason() == Reason::NoSuchUpload || error.outcome_unknown() && unknown().await
     }
 }

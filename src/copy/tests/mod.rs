@@ -5,6 +5,7 @@ mod bad_input;
 mod cancel;
 mod changed;
 mod damage;
+mod etags;
 mod lag;
 mod memory;
 mod parts;

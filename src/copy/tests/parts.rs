@@ -165,7 +165,6 @@ async fn what_differs_from_this_generations_first_read_is_thrown_away() {
 async fn a_lost_answer_to_the_last_call_is_no_failure() {
     let s = Setup::new().await;
     s.b2.put_synthetic("big", Synthetic::new(1, TWO_PARTS));
-    // The SDK asks again and hears that there is no such upload.
     s.wasabi.order(Fault::LoseAnswer, When::op(Op::CompleteMultipartUpload).next(1));
     s.scw.order(Fault::LoseAnswer, When::op(Op::CompleteMultipartUpload));
     let told = s.copy(&s.job("big").await).await;

@@ -179,14 +179,29 @@ async fn a_throttling_store_says_for_how_long() {
 }
 
 #[tokio::test]
-async fn one_hiccup_of_a_store_is_not_even_told() {
+async fn one_hiccup_of_a_source_is_not_even_told() {
     let s = Setup::new().await;
     s.b2.put("k", "hello");
-    for (bucket, op) in [(&s.b2, Op::GetObject), (&s.wasabi, Op::PutObject)] {
-        for fault in [Fault::internal_error(), Fault::Reset] {
-            bucket.order(fault, When::op(op).next(1));
-            let told = s.copy(&s.job("k").await).await;
-            assert!(told.is_proven() && told.sources_failed().is_empty(), "{told:?}");
-        }
+    for fault in [Fault::internal_error(), Fault::Reset] {
+        s.b2.order(fault, When::op(Op::GetObject).next(1));
+        let told = s.copy(&s.job("k").await).await;
+        assert!(told.is_proven() && told.sources_failed().is_empty(), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_whose_end_was_not_seen_is_told_and_not_sent_again() {
+    let s = Setup::new().await;
+    s.b2.put("k", "hello");
+    for fault in [Fault::internal_error(), Fault::Reset, Fault::LoseAnswer] {
+        let before = s.wasabi.calls(Op::PutObject);
+        s.wasabi.order(fault, When::op(Op::PutObject).next(1));
+        let told = s.copy(&s.job("k").await).await;
+        assert_eq!((told.class("wasabi"), told.of("scw")), (Class::Transient, Ok(Verified::Compared)));
+        assert_eq!(s.wasabi.calls(Op::PutObject), before + 1);
+        let ended = |of: &str| {
+            told.steps.iter().any(|step| matches!(step, Step::WriteEnded { replica } if replica.as_str() == of))
+        };
+        assert_eq!((ended("wasabi"), ended("scw")), (false, true), "{told:?}");
     }
 }

@@ -43,6 +43,8 @@ pub enum Fault {
     DripUpload { bytes_per_second: u64 },
     /// The answer names another ETag than the object has.
     WrongEtag,
+    /// The answer names no ETag.
+    NoEtag,
     /// One bit of an uploaded body is wrong when it arrives, before it is checked.
     FlipArriving { at: u64 },
     /// One bit is stored wrongly after all checks, and nobody is told.

@@ -107,6 +107,7 @@ async fn answer_without_id(
         Some(Fault::LoseAnswer) => return Err(hang_up(fate)),
         Some(Fault::HoldAnswer(gate)) => gate.pass().await,
         Some(Fault::WrongEtag) => wrong_etag(&mut response),
+        Some(Fault::NoEtag) => no_etag(&mut response),
         _ => {}
     }
     let sent = response.status().is_success().then_some(Sent { ledger, op: call.op });
@@ -157,6 +158,7 @@ fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<Fate>) -> AnswerBody 
         | Fault::HoldAnswer(_)
         | Fault::CarryOutLate(_)
         | Fault::WrongEtag
+        | Fault::NoEtag
         | Fault::DripUpload { .. }
         | Fault::FlipArriving { .. }
         | Fault::StoreDamaged { .. } => AnswerBody::sound(body),
@@ -187,6 +189,17 @@ fn wrong_etag(response: &mut Response<s3s::Body>) {
     {
         let quote = if xml[start + 6..].starts_with(b"&quot;") { 6 } else { 0 };
         *response.body_mut() = other_digit(&xml, start + 6 + quote).into();
+    }
+}
+
+/// No ETag, wherever the answer would name it.
+fn no_etag(response: &mut Response<s3s::Body>) {
+    response.headers_mut().remove(header::ETAG);
+    let position = |xml: &[u8], what: &[u8]| xml.windows(what.len()).position(|w| w == what);
+    if let Some(xml) = response.body().bytes()
+        && let (Some(start), Some(end)) = (position(&xml, b"<ETag>"), position(&xml, b"</ETag>"))
+    {
+        *response.body_mut() = [&xml[..start], &xml[end + "</ETag>".len()..]].concat().into();
     }
 }
 

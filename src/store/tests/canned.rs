@@ -1,16 +1,22 @@
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
 };
 
 /// The first byte of a client that wants TLS: answered at once, as every plain server does.
 const TLS_HANDSHAKE: u8 = 0x16;
+
+const CLOSE: &[u8] = b"Connection: close";
 
 /// A server that says what it was told to, one answer per request, and remembers
 /// what it was asked. The last answer is repeated.
@@ -18,6 +24,7 @@ pub(super) struct Canned {
     pub endpoint: String,
     requests: Arc<Mutex<Vec<Request>>>,
     connections: Arc<AtomicUsize>,
+    open: Arc<watch::Sender<usize>>,
     serving: JoinSet<()>,
 }
 
@@ -36,8 +43,13 @@ impl Request {
 }
 
 impl Canned {
-    /// Each answer is everything after `HTTP/1.1 `, as bytes.
+    /// Each answer is everything after `HTTP/1.1 `, as bytes. After one that says `Connection: close`, or is empty, the
+    /// connection is closed.
     pub(super) async fn new(answers: impl IntoIterator<Item = impl Into<Vec<u8>>>) -> Self {
+        Self::with(answers, false).await
+    }
+
+    async fn with(answers: impl IntoIterator<Item = impl Into<Vec<u8>>>, closes: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let answers: Vec<Vec<u8>> = answers.into_iter().map(Into::into).collect();
@@ -45,14 +57,26 @@ impl Canned {
         let mut serving = JoinSet::new();
         let connections = Arc::<AtomicUsize>::default();
         let (told, count) = (requests.clone(), connections.clone());
+        let open = Arc::new(watch::Sender::new(0));
+        let is_open = Arc::clone(&open);
         serving.spawn(async move {
-            let mut open = JoinSet::new();
+            let mut serving = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::Relaxed);
-                open.spawn(serve(socket, answers.clone(), told.clone()));
+                is_open.send_modify(|open| *open += 1);
+                let (answers, told, is_open) = (answers.clone(), told.clone(), Arc::clone(&is_open));
+                serving.spawn(async move {
+                    serve(socket, answers, told, closes).await;
+                    is_open.send_modify(|open| *open -= 1);
+                });
             }
         });
-        Self { endpoint, requests, connections, serving }
+        Self { endpoint, requests, connections, open, serving }
+    }
+
+    /// Gives this one answer, or a part of one, and closes the connection.
+    pub(super) async fn closing(answer: &str) -> Self {
+        Self::with([answer], true).await
     }
 
     pub(super) fn requests(&self) -> Vec<Request> {
@@ -62,6 +86,13 @@ impl Canned {
     /// How many connections were ever made to it.
     pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Ends when no connection is open, at either end.
+    pub(super) async fn all_closed(&self) {
+        self.open.subscribe().wait_for(|open| *open == 0).await.unwrap();
+        // The client's tasks run in this thread, too, once they hear of it.
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
     /// Closes the port and all connections.
@@ -76,14 +107,20 @@ impl Canned {
     }
 }
 
-async fn serve(mut socket: TcpStream, answers: Vec<Vec<u8>>, told: Arc<Mutex<Vec<Request>>>) {
+async fn serve(mut socket: TcpStream, answers: Vec<Vec<u8>>, told: Arc<Mutex<Vec<Request>>>, closes: bool) {
     while let Some(request) = read(&mut socket).await {
         let answer = {
             let mut told = told.lock().unwrap();
             told.push(request);
             answers[(told.len() - 1).min(answers.len() - 1)].clone()
         };
+        if answer.is_empty() {
+            return;
+        }
         if socket.write_all(b"HTTP/1.1 ").await.is_err() || socket.write_all(&answer).await.is_err() {
+            return;
+        }
+        if closes || answer.windows(CLOSE.len()).any(|words| words == CLOSE) {
             return;
         }
     }

@@ -4,7 +4,10 @@ mod answers;
 #[cfg(feature = "sandbox")]
 mod calls;
 mod canned;
+mod once;
+mod outcome;
 mod requests;
+mod sockets;
 
 use super::*;
 use crate::config;
