@@ -130,9 +130,7 @@ fn metadata(used: &CaptureConnection) -> Option<ConnectionMetadata> {
             connected.poison();
         }
     });
-    metadata
-        .set_local_addr(info.map(HttpInfo::local_addr))
-        .set_remote_addr(info.map(HttpInfo::remote_addr));
+    metadata.set_local_addr(info.map(HttpInfo::local_addr)).set_remote_addr(info.map(HttpInfo::remote_addr));
     Some(metadata.build())
 }
 

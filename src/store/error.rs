@@ -72,10 +72,7 @@ impl StoreError {
                 } else {
                     connection::reason(error)
                 };
-                Self {
-                    outcome_unknown: false,
-                    ..Self::found(operation, reason, connection::explain(endpoint, error))
-                }
+                Self { outcome_unknown: false, ..Self::found(operation, reason, connection::explain(endpoint, error)) }
             }
             _ => Self {
                 outcome_unknown: !connection::is_unsent(error),

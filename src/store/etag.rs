@@ -56,7 +56,8 @@ impl ETag {
     #[must_use]
     pub fn for_if_match(&self) -> Option<&str> {
         let quoted = self.0.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'))?;
-        let as_stores_spell_it = quoted == self.core() && !(self.looks_like_md5() && quoted.contains(char::is_uppercase));
+        let as_stores_spell_it =
+            quoted == self.core() && !(self.looks_like_md5() && quoted.contains(char::is_uppercase));
         (as_stores_spell_it && !quoted.is_empty()).then_some(&self.0)
     }
 

@@ -214,7 +214,9 @@ mod tests {
     #[tokio::test]
     async fn every_connection_has_its_socket_options() {
         let (_listener, to) = listening().await;
-        let MaybeHttpsStream::Http(socket) = connector(1).call(to).await.unwrap() else { panic!("no TLS was asked for") };
+        let MaybeHttpsStream::Http(socket) = connector(1).call(to).await.unwrap() else {
+            panic!("no TLS was asked for")
+        };
         let options = socket2::SockRef::from(socket.tcp.inner());
         assert_eq!(options.linger().unwrap(), Some(Duration::ZERO), "unsent bytes are dropped");
         assert_eq!(options.tcp_user_timeout().unwrap(), Some(IDLE));
@@ -235,7 +237,9 @@ mod tests {
     #[tokio::test]
     async fn an_aborted_connection_fails_whoever_waits_for_it() {
         let (_listener, to) = listening().await;
-        let MaybeHttpsStream::Http(socket) = connector(1).call(to).await.unwrap() else { panic!("no TLS was asked for") };
+        let MaybeHttpsStream::Http(socket) = connector(1).call(to).await.unwrap() else {
+            panic!("no TLS was asked for")
+        };
         let abort = socket.abort.clone();
         let mut buffer = [0; 8];
         let mut io = TokioIo::new(socket);

@@ -171,7 +171,8 @@ impl Store {
             part.part_number == Some(number.cast_signed()) && part.size.is_none_or(|size| size == bytes.cast_signed())
         });
         listed.and_then(|part| ETag::of_answer(part.e_tag)).ok_or_else(|| {
-            let what = "the answer has no ETag, and the store's list of parts has none: its uploads cannot be completed";
+            let what =
+                "the answer has no ETag, and the store's list of parts has none: its uploads cannot be completed";
             StoreError::found(Operation::UploadPart, Reason::NotUnderstood, what)
         })
     }

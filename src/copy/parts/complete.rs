@@ -87,7 +87,9 @@ impl Complete {
             Some(etag) if etag.is_of_parts(&self.md5s) => Ok(Verified::Compared),
             // An ETag that follows no formula: the bytes tell. Only where the upload is
             // certainly over, since an older object may stand there.
-            Some(_) if self.is_over(&error).await => verify::read_back(store, key, content).await.map_err(|_| of_target(store, error)),
+            Some(_) if self.is_over(&error).await => {
+                verify::read_back(store, key, content).await.map_err(|_| of_target(store, error))
+            }
             _ => Err(of_target(store, error)),
         };
         (result, leaves)

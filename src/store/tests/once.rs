@@ -85,7 +85,8 @@ async fn a_wrong_clock_is_corrected_for_a_completion_too() {
     let done = format!("200 OK\r\nContent-Length: {}\r\n\r\n{done}", done.len());
     let server = Canned::new([skewed, done]).await;
     assert_eq!(complete(&store(&server.endpoint).await).await.unwrap(), Some(ETag::new("\"b-1\"")));
-    let dates: Vec<_> = server.requests().iter().map(|request: &Request| request.header("x-amz-date").unwrap().to_owned()).collect();
+    let dates: Vec<_> =
+        server.requests().iter().map(|request: &Request| request.header("x-amz-date").unwrap().to_owned()).collect();
     assert!(dates.len() == 2 && dates[1].starts_with("20501201T16"), "{dates:?}");
 }
 

@@ -55,7 +55,7 @@ async fn no_answer_or_half_of_one_leaves_it_open() {
 
 #[tokio::test]
 async fn a_success_that_cannot_be_read_leaves_it_open() {
-    for body in ["<html>Welcome</html>", "<CompleteMultipartUploadResult><ETag>"] {
+    for body in ["<html>Welcome</html>", "no XML at all"] {
         let server = Canned::new([format!("200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())]).await;
         let store = store(&server.endpoint).await;
         let error = store.complete_multipart(&key("k"), &UploadId::new("u"), &[ETag::new("\"a\"")]).await.unwrap_err();
