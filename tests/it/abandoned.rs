@@ -123,9 +123,12 @@ async fn records(world: &World, lease: &Lease, names: &[&str], release: bool) {
         generation: lease.generation,
         fence: lease.fence,
         content: Some(Content { size_bytes: 3, hash: ContentHash(1) }),
-        outcomes: names.iter().map(|r| (replica(r), Outcome::Recorded(Verified::Compared))).collect(),
+        outcomes: names.iter().map(|r| (replica(r), Outcome::recorded(Verified::Compared))).collect(),
         release,
-        settle: lease.swept.map(|_| SETTLE),
+        metadata: None,
+        source: None,
+        survived: lease.swept.is_some(),
+        unsettled: Vec::new(),
     };
     assert_eq!(world.queue().complete(&[report]).await.unwrap()[0].2, Answer::Recorded);
 }
