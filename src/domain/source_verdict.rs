@@ -59,7 +59,9 @@ pub enum SourceVerdict {
 enum Modified {
     Older,
     /// Or one of them is missing.
-    SameSecond { known: bool },
+    SameSecond {
+        known: bool,
+    },
     Newer,
 }
 
@@ -196,8 +198,7 @@ mod tests {
             assert_eq!(judged(Some(since + 2 * quarter), Contradicts), Undecided);
             assert_eq!(judged(None, Confirms), Undecided);
         }
-        let found =
-            FoundThere { reading: reading("b2", Some(i64::MAX), Some(2)), etag: Confirms, known_for_md5: true };
+        let found = FoundThere { reading: reading("b2", Some(i64::MAX), Some(2)), etag: Confirms, known_for_md5: true };
         assert_eq!(judge_source(&Kept::default(), &found), Undecided);
     }
 }

@@ -10,7 +10,9 @@ mod connect;
 mod connection;
 mod error;
 mod etag;
+mod etag_history;
 mod feed;
+mod identity;
 mod list;
 mod metadata;
 mod operation;
@@ -85,6 +87,7 @@ pub struct Store {
     speed: Speed,
     /// Whether its bucket keeps versions, once it was asked.
     versioned: OnceCell<bool>,
+    etag_history: etag_history::EtagHistory,
 }
 
 impl Store {

@@ -116,6 +116,7 @@ fn changed() -> Unregistered {
     Unregistered {
         from: replica("b2"),
         content: Content { size_bytes: 4, hash: ContentHash(2) },
+        said: SourceReading { replica: replica("b2"), modified_us: Some(6), tag: Some(8) },
         in_a_row: 1,
         park: false,
         message: "it was changed".into(),
