@@ -243,7 +243,7 @@ fn time(at: &DateTime) -> Option<SystemTime> {
 mod tests {
     use super::*;
 
-    const TAG_OF_A: i64 = 0;
+    const TAG_OF_A: i64 = 7_166_954_977_046_738_173;
 
     fn head(etag: Option<&str>, version: Option<&str>) -> Head {
         Head {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use copyhold::{
-    domain::{Content, ContentHash, Lease, Outcome, Verified},
+    domain::{Content, ContentHash, Lease, Outcome, SourceReading, Verified},
     queue::{Answer, Report, Unregistered},
     sandbox::s3::{Fault, Op, When},
 };

@@ -17,7 +17,7 @@ fn known_before(bucket: &BucketHandle, key: &str, there: u64, known: u64) -> Con
 }
 
 /// The first reading was a minute ago, and found another ETag.
-fn a_minute_ago() -> Kept {
+pub(super) fn a_minute_ago() -> Kept {
     let modified = SystemTime::now() - Duration::from_mins(1);
     let replica = ReplicaName::new("b2").unwrap();
     let reading = SourceReading { replica, modified_us: Some(micros_since_epoch(modified)), tag: Some(1) };
