@@ -141,6 +141,13 @@ fn of_copy(story: &Story, told: &ToldCopy<'_>) -> String {
     };
     let copy = told.copy;
     let mut lines = vec![format!("{}{}: {said}", copy.replica, if copy.primary { " (primary)" } else { "" })];
+    if let Some(unsettled) = &copy.unsettled {
+        lines.push(format!(
+            "    a write was sent {} whose end was not seen; what is recorded is read again until it can arrive no more, {}",
+            when(unsettled.noted_at_us, now),
+            when(unsettled.settled_at_us, now)
+        ));
+    }
     if let Some(failure) = &copy.failure {
         lines.extend(of_failure(failure, told.state, now));
     }

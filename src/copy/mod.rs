@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub use journal::{Entry, Journal, Part, Shape, Unfinished};
 pub use memory::{Lingering, Memory};
 pub use plan::{PART_AT_LEAST, WHOLE_UP_TO};
-pub use verify::{Reading, read, still_there};
+pub use verify::{Reading, content_of, read};
 
 use crate::{
     domain::{

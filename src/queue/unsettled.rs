@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use sqlx::SqlStr;
 
 use super::{Queue, QueueError, answer::key_of, built, claim::statements::names_of, error::limited, micros};
-use crate::domain::{Content, MetadataHash, ObjectKey, ReplicaName, SchemaName};
+use crate::domain::{Content, ContentHash, MetadataHash, ObjectKey, ReplicaName, SchemaName};
 
 const TAKE: &str = "queue::take_unsettled";
 const NOTE: &str = "queue::note_unsettled";
@@ -40,6 +40,8 @@ pub struct Unverified {
     pub replica: ReplicaName,
     /// µs since the epoch at which the last such write was noted: a later one is another entry.
     pub noted_at: i64,
+    /// What such a write carried; `None`: unknown.
+    pub sent: Option<Content>,
     /// Nothing can arrive any more: what this reading shows is final.
     pub settled: bool,
 }
@@ -139,7 +141,7 @@ WITH due AS MATERIALIZED (
           LIMIT {JUDGED}) AS u
 ),
 judged AS MATERIALIZED (
-    SELECT d.object_key, d.replica, d.noted_at, d.settled_at,
+    SELECT d.object_key, d.replica, d.size_bytes, d.content_hash, d.noted_at, d.settled_at,
            d.settled_at <= {now} AS settled,
            o.object_key IS NOT NULL AND o.lock IS NULL AS free,
            o.object_key IS NOT NULL AND d.replica = ANY ({recorded}) AS recorded,
@@ -169,13 +171,13 @@ moved AS (
      WHERE u.object_key = c.object_key AND u.replica = c.replica AND u.noted_at = c.noted_at
        AND NOT (c.settled AND (c.harmless OR (c.free AND NOT c.recorded)))
        AND (NOT c.is_to_read OR c.place <= $1)
-    RETURNING u.object_key, u.replica, u.noted_at, c.settled, c.is_to_read
+    RETURNING u.object_key, u.replica, u.size_bytes, u.content_hash, u.noted_at, c.settled, c.is_to_read
 )
-SELECT object_key, replica, noted_at, settled, (SELECT count(*) FROM chosen) >= {JUDGED}
+SELECT object_key, replica, size_bytes, content_hash, noted_at, settled, (SELECT count(*) FROM chosen) >= {JUDGED}
            OR (SELECT count(*) FROM chosen WHERE is_to_read) > $1 AS more
   FROM moved WHERE is_to_read
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, (SELECT count(*) FROM chosen) >= {JUDGED} AND (SELECT count(*) FROM dropped) > 0"
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, (SELECT count(*) FROM chosen) >= {JUDGED} AND (SELECT count(*) FROM dropped) > 0"
     ))
 }
 
@@ -201,19 +203,22 @@ impl Queue {
         limit: usize,
         again: Duration,
     ) -> Result<TakenUnsettled, QueueError> {
-        type Row = (Option<String>, Option<String>, Option<i64>, Option<bool>, bool);
+        type Row = (Option<String>, Option<String>, Option<i64>, Option<i64>, Option<i64>, Option<bool>, bool);
         let query = sqlx::query_as(self.statements.take_unsettled.clone())
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .bind(micros(again))
             .bind(readable.iter().map(ReplicaName::as_str).collect::<Vec<_>>());
         let rows: Vec<Row> = limited(TAKE, query.fetch_all(&self.pool)).await?;
         let mut taken = TakenUnsettled::default();
-        for (key, replica, noted_at, settled, more) in rows {
+        for (key, replica, size, hash, noted_at, settled, more) in rows {
             taken.more |= more;
             let (Some(key), Some(name), Some(noted_at)) = (key, replica, noted_at) else { continue };
             let replica = ReplicaName::new(&name)
                 .map_err(|e| QueueError::Inconsistent { statement: TAKE, what: format!("replica \"{name}\": {e}") })?;
-            let copy = Unverified { replica, noted_at, settled: settled == Some(true) };
+            let sent = size
+                .zip(hash)
+                .map(|(size, hash)| Content { size_bytes: size.unsigned_abs(), hash: ContentHash::from_bigint(hash) });
+            let copy = Unverified { replica, noted_at, sent, settled: settled == Some(true) };
             taken.to_read.entry(key_of(TAKE, key)?).or_default().push(copy);
         }
         Ok(taken)
@@ -250,14 +255,16 @@ ON CONFLICT DO NOTHING",
         Ok(done.rows_affected() > 0)
     }
 
-    /// How many copies at a replica are not settled yet, and µs until the last of them is.
-    pub async fn unsettled_at(&self, replica: &ReplicaName) -> Result<(i64, i64), QueueError> {
+    /// How many copies at a replica are not settled yet, and how long until the last of them is, if it can be read then.
+    pub async fn unsettled_at(&self, replica: &ReplicaName) -> Result<(i64, Duration), QueueError> {
         let sql = built(format!(
             "-- queue::unsettled_at
 SELECT count(*), coalesce(greatest(max(settled_at) - {schema}.now_utc_micro_seconds(), 0), 0)
   FROM {schema}.unsettled WHERE replica = $1",
             schema = self.schema.quoted()
         ));
-        limited("queue::unsettled_at", sqlx::query_as(sql).bind(replica.as_str()).fetch_one(&self.pool)).await
+        let query = sqlx::query_as(sql).bind(replica.as_str());
+        let (copies, wait): (i64, i64) = limited("queue::unsettled_at", query.fetch_one(&self.pool)).await?;
+        Ok((copies, Duration::from_micros(wait.unsigned_abs())))
     }
 }

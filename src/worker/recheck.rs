@@ -138,21 +138,36 @@ impl Rechecker {
         let recorded = copies.iter().filter_map(|copy| Some((copy, replica(&copy.replica)?)));
         let all = recorded.map(|(copy, replica)| {
             let readable = view.standings.get(&replica.name).is_some_and(Standing::is_readable);
+            let is_primary = view.primary.as_ref() == Some(&replica.name);
             async move {
                 if !readable {
                     return (copy, ReadResult::Unread(UnreadReason::NotUsable));
                 }
-                (copy, self.read_one(lease, replica, &content).await)
+                (copy, self.read_one(lease, replica, copy, &content, is_primary).await)
             }
         });
         join_all(all).await
     }
 
-    async fn read_one(&self, lease: &Lease, replica: &Replica, content: &Content) -> ReadResult {
+    /// At the primary, a content that is neither the recorded one nor the one that was sent is the application's, which
+    /// may be about to register it.
+    async fn read_one(
+        &self,
+        lease: &Lease,
+        replica: &Replica,
+        copy: &Unverified,
+        content: &Content,
+        is_primary: bool,
+    ) -> ReadResult {
         let limit = self.allowance.of(content.size_bytes);
-        match tokio::time::timeout(limit, copy::still_there(&replica.store, &lease.key, content)).await {
-            Ok(Ok(())) => ReadResult::Equal,
-            Ok(Err(why)) if matches!(why.class, Class::Gone | Class::Corrupt) => ReadResult::Different(why),
+        match tokio::time::timeout(limit, copy::content_of(&replica.store, &lease.key)).await {
+            Ok(Ok(found)) if found == *content => ReadResult::Equal,
+            Ok(Ok(found)) if is_primary && copy.sent.is_some_and(|sent| sent != found) => ReadResult::Equal,
+            Ok(Ok(found)) => {
+                let what = format!("its copy has other bytes than were recorded ({found:?} instead of {content:?})");
+                ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
+            }
+            Ok(Err(why)) if why.class == Class::Gone => ReadResult::Different(why),
             Ok(Err(why)) => ReadResult::Unread(UnreadReason::Failed(why)),
             Err(_) => ReadResult::Unread(UnreadReason::TooSlow(limit)),
         }
