@@ -53,6 +53,10 @@ async fn rot_at_the_primary_in_any_form_spoils_no_copy_and_the_missing_one_is_ma
         let explained = printed(&world.run(&["explain", "photo"]).await);
         let why = if mode == "old" { "it is older than what was copied" } else { "it is damaged" };
         assert!(explained.contains(why) && explained.contains("copyhold enqueue"), "{mode}: {explained}");
+        if mode == "md5" {
+            // Bytes that are not their own MD5 are not believed of anybody.
+            continue;
+        }
         // It is wanted after all: then that is said.
         assert!(world.run(&["enqueue", "photo"]).await.status.success());
         world.until_copied("photo").await;
