@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     copy::{Job, Journal, OnExisting, Source, Target},
-    domain::{Arrival, Blocks, Class, Kept, Lease, ReplicaName, micros, micros_since_epoch},
+    domain::{Arrival, Blocks, Class, Kept, Lease, ReplicaName},
     metrics,
     queue::{Breaker, Former},
     store::Store,
@@ -59,13 +59,6 @@ pub enum Choice {
 fn leave_alone() -> OnExisting {
     // Nothing is last modified later than this.
     OnExisting::Adopt { older_than: SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365 * 8000) }
-}
-
-/// What is on record of the reading that fixed the content.
-fn kept(lease: &Lease) -> Kept {
-    // Where nothing is kept of it, it is at least not older than the registration.
-    let registered_us = micros_since_epoch(SystemTime::now()) - micros(lease.age + lease.claimed.elapsed());
-    Kept { reading: lease.source.clone(), recorded_us: Some(registered_us) }
 }
 
 impl Replica {
@@ -341,7 +334,7 @@ impl Lanes {
         let job = Job {
             key: lease.key.clone(),
             content: lease.content,
-            kept: kept(lease),
+            kept: Kept { reading: lease.source.clone(), recorded_us: None },
             stated_bytes: lease.size_bytes,
             sources: sources.into_iter().map(source).collect(),
             targets,

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::UnregisteredChanges,
     copy::{self, Ended, Job, Memory, Step},
-    domain::{Lease, Next, Outcome, Role},
+    domain::{Failure, Lease, Next, Outcome, ReplicaName, Role},
     metrics,
     queue::{Answer, Queue, Report, UnsettledWrite},
     timer::until,
@@ -169,10 +169,7 @@ impl Runner {
                     self.note_unsettled(&lease, notes.unsettled(&lease, false, self.settle)).await;
                     self.begin_generation(&lease, &from, content, said).await
                 }
-                ChangeDecision::Park(why) => {
-                    notes.park(from, why);
-                    self.conclude(&lease, &mut notes).await
-                }
+                ChangeDecision::Park(why) => self.conclude_parked(&lease, &mut notes, from, why).await,
                 ChangeDecision::Unknown => false,
             }
         } else {
@@ -191,6 +188,25 @@ impl Runner {
     async fn conclude(&self, lease: &Lease, notes: &mut Notes) -> bool {
         notes.conclude();
         self.write(lease, notes.report(lease, true, self.settle)).await != Answer::Changed
+    }
+
+    /// The same for what stands at a replica and is not copied.
+    async fn conclude_parked(&self, lease: &Lease, notes: &mut Notes, from: ReplicaName, why: Failure) -> bool {
+        notes.park(from, why);
+        self.conclude(lease, notes).await
+    }
+
+    /// Asks when the primary's copy was recorded, where nothing is kept of the reading that fixed the content: rows from
+    /// before that was kept.
+    pub(super) async fn recall(&self, lease: &Lease, job: &mut Job) {
+        let primary = job.sources.iter().find(|source| source.primary && source.recorded);
+        let Some(primary) = primary.filter(|_| lease.content.is_some() && lease.source.is_none()) else { return };
+        // Without an answer another content there is parked.
+        if let Ok(rows) = self.queue.recorded_of(std::slice::from_ref(&lease.key)).await {
+            let recorded = rows.iter().flat_map(|row| &row.recorded);
+            let at = recorded.into_iter().find(|(replica, _)| replica == primary.store.name()).map(|(_, at)| *at);
+            job.kept.recorded_us = at;
+        }
     }
 
     /// Finds out what a step means, which takes a moment only where a store may be away.

@@ -8,6 +8,9 @@ use crate::sandbox::s3::Synthetic;
 const BIG: u64 = 17 * MIB;
 const PARTS: &str = "0f343b0931126a20f133d67c2b018a3b-2";
 
+/// What happens to an object at the primary.
+type Change = Box<dyn Fn(&Setup, &str)>;
+
 /// Copies an object of this size from b2 to scw, and returns what is on record of it then.
 async fn copied(s: &Setup, key: &str, size: u64, etag: Option<&str>) -> (Content, Kept) {
     s.b2.put_synthetic(key, Synthetic::new(1, size));
@@ -34,25 +37,23 @@ async fn to_wasabi(s: &Setup, key: &str, (content, kept): &(Content, Kept)) -> J
 #[tokio::test]
 async fn rot_and_an_old_state_at_the_primary_are_left_there_and_another_replica_is_read() {
     let s = Setup::new().await;
-    let an_hour_ago = || SystemTime::now() - Duration::from_hours(1);
-    type Change = Box<dyn Fn(&Setup, &str)>;
     let changes: [(&str, Option<&str>, Change); 6] = [
         ("rot under the ETag of parts", Some(PARTS), Box::new(|s, key| s.b2.damage(key, 17))),
         ("rot under an MD5", None, Box::new(|s, key| s.b2.damage(key, 17))),
         (
             "an older one, with its MD5",
             None,
-            Box::new(move |s, key| {
+            Box::new(|s, key| {
                 s.b2.put_synthetic(key, Synthetic::new(2, 1_000));
-                s.b2.set_modified(key, an_hour_ago());
+                s.b2.set_modified(key, SystemTime::UNIX_EPOCH + Duration::from_hours(1));
             }),
         ),
         (
             "an older one, in parts",
             Some(PARTS),
-            Box::new(move |s, key| {
+            Box::new(|s, key| {
                 s.b2.put_synthetic_as(key, Synthetic::new(2, 1_000), "1f343b0931126a20f133d67c2b018a3b-2");
-                s.b2.set_modified(key, an_hour_ago());
+                s.b2.set_modified(key, SystemTime::UNIX_EPOCH + Duration::from_hours(1));
             }),
         ),
         (
@@ -60,7 +61,8 @@ async fn rot_and_an_old_state_at_the_primary_are_left_there_and_another_replica_
             Some(PARTS),
             Box::new(|s, key| {
                 s.b2.damage(key, 17);
-                s.b2.set_modified(key, SystemTime::now() + Duration::from_mins(1));
+                let modified = s.b2.inspect(key).unwrap().modified;
+                s.b2.set_modified(key, modified + Duration::from_mins(1));
             }),
         ),
         (
@@ -100,7 +102,8 @@ async fn an_object_that_was_written_anew_with_the_same_bytes_is_the_same() {
     let on_record = copied(&s, "k", 1_000, Some(PARTS)).await;
     // As CopyObject onto itself leaves it.
     s.b2.put_synthetic("k", Synthetic::new(1, 1_000));
-    s.b2.set_modified("k", SystemTime::now() + Duration::from_mins(1));
+    let modified = s.b2.inspect("k").unwrap().modified;
+    s.b2.set_modified("k", modified + Duration::from_mins(1));
     let told = s.copy(&to_wasabi(&s, "k", &on_record).await).await;
     assert_eq!((told.changed(), told.stale(), told.of("wasabi")), (None, vec![], Ok(Verified::Compared)));
     // What it says by now is kept.
