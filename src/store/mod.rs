@@ -8,6 +8,7 @@
 mod access;
 mod connect;
 mod connection;
+mod document;
 mod error;
 mod etag;
 mod feed;
