@@ -138,9 +138,12 @@ async fn bare(stage: &Stage) -> anyhow::Result<Vec<f64>> {
             generation: lease.generation,
             fence: lease.fence,
             content: Some(content),
-            outcomes: targets.iter().map(|t| (t.clone(), Outcome::Recorded(Verified::Compared))).collect(),
+            outcomes: targets.iter().map(|t| (t.clone(), Outcome::recorded(Verified::Compared))).collect(),
             release: true,
-            settle: None,
+            metadata: None,
+            source: None,
+            survived: false,
+            unsettled: Vec::new(),
         };
         queue.complete(&[report]).await?;
         took.push(millis(begun.elapsed()));

@@ -35,7 +35,8 @@ GRANT SELECT, UPDATE ON object_copies, replicas TO copyhold_daemon;
 -- For `copyhold replica reset` and `move`, and what `promote` must know of the order of arrival.
 GRANT SELECT, INSERT, UPDATE, DELETE ON resets TO copyhold_daemon;
 GRANT SELECT ON SEQUENCE object_copies_id_seq, generations TO copyhold_daemon;
-GRANT SELECT, INSERT, UPDATE, DELETE ON copy_failures, daemons, swept_leases, multipart_uploads, multipart_parts TO copyhold_daemon;
+GRANT SELECT, INSERT, UPDATE, DELETE ON copy_failures, daemons, swept_leases, unsettled, claims_intact, multipart_uploads, multipart_parts
+    TO copyhold_daemon;
 GRANT SELECT, INSERT, UPDATE, DELETE ON backlog TO copyhold_daemon;
 GRANT SELECT ON backlog_exact, schema_version TO copyhold_daemon;
 -- Where scans stand.

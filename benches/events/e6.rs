@@ -97,9 +97,12 @@ async fn complete(queue: Queue, run: Arc<Run>, mut done: mpsc::Receiver<Lease>) 
             generation: lease.generation,
             fence: lease.fence,
             content: Some(Content { size_bytes: 10_240, hash: ContentHash(1) }),
-            outcomes: targets.iter().map(|r| (r.clone(), Outcome::Recorded(Verified::Compared))).collect(),
+            outcomes: targets.iter().map(|r| (r.clone(), Outcome::recorded(Verified::Compared))).collect(),
             release: true,
-            settle: None,
+            metadata: None,
+            source: None,
+            survived: false,
+            unsettled: Vec::new(),
         };
         let mut reports: Vec<_> = leases.drain(..).map(report).collect();
         let objects = reports.len() as u64;

@@ -119,9 +119,12 @@ fn recorded(queue: &Queue, lease: Lease) -> Report {
         generation: lease.generation,
         fence: lease.fence,
         content: Some(Content { size_bytes: 10_240, hash: ContentHash(1) }),
-        outcomes: targets.map(|r| (r.clone(), Outcome::Recorded(Verified::Compared))).collect(),
+        outcomes: targets.map(|r| (r.clone(), Outcome::recorded(Verified::Compared))).collect(),
         release: true,
-        settle: None,
+        metadata: None,
+        source: None,
+        survived: false,
+        unsettled: Vec::new(),
     }
 }
 

@@ -80,9 +80,12 @@ impl Claimer {
             generation: lease.generation,
             fence: lease.fence,
             content: Some(Content { size_bytes: 10_240, hash: ContentHash(1) }),
-            outcomes: targets().map(|r| (r.clone(), Outcome::Recorded(Verified::Compared))).collect(),
+            outcomes: targets().map(|r| (r.clone(), Outcome::recorded(Verified::Compared))).collect(),
             release: true,
-            settle: None,
+            metadata: None,
+            source: None,
+            survived: false,
+            unsettled: Vec::new(),
         };
         let mut reports: Vec<_> = leases.into_iter().map(report).collect();
         let objects = reports.len() as u64;

@@ -95,7 +95,7 @@ fn object(key: &ObjectKey, told: &Told<'_>) -> String {
     )
 }
 
-/// Why it waits though nothing has failed, and that its copies are looked at once more.
+/// Why it waits though nothing has failed.
 fn of_abandoned(abandoned: &Abandoned, now: i64) -> String {
     let last = when(abandoned.last_at_us, now);
     let said = match abandoned.times {
@@ -105,10 +105,7 @@ fn of_abandoned(abandoned: &Abandoned, now: i64) -> String {
             format!("{times} holders in a row died, the last {last}: it waits longer each time and is copied alone")
         }
     };
-    let again = abandoned.verify_at_us.map_or_else(String::new, |at| {
-        format!("\n              its copies are read once more {}", when(at.max(now), now))
-    });
-    format!("  abandoned   {said}{again}\n")
+    format!("  abandoned   {said}\n")
 }
 
 fn holder(held: &Holder, now: i64) -> String {
@@ -144,6 +141,13 @@ fn of_copy(story: &Story, told: &ToldCopy<'_>) -> String {
     };
     let copy = told.copy;
     let mut lines = vec![format!("{}{}: {said}", copy.replica, if copy.primary { " (primary)" } else { "" })];
+    if let Some(unsettled) = &copy.unsettled {
+        lines.push(format!(
+            "    a write was sent {} whose end was not seen; what is recorded is read again until it can arrive no more, {}",
+            when(unsettled.noted_at_us, now),
+            when(unsettled.settled_at_us, now)
+        ));
+    }
     if let Some(failure) = &copy.failure {
         lines.extend(of_failure(failure, told.state, now));
     }

@@ -25,10 +25,10 @@ pub(super) struct Args {
     /// Say what would be missing if it were the primary now, and change nothing
     #[arg(long, conflicts_with_all = ["accept_missing", "wait"])]
     check: bool,
-    /// Promote it though it lacks copies
+    /// Promote it though it lacks copies, or a write to it may still arrive whose end was not seen
     #[arg(long)]
     accept_missing: bool,
-    /// Wait for so long, as 5m, until it lacks nothing
+    /// Wait for so long, as 5m, until it lacks nothing and no write to it can arrive any more
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "accept_missing")]
     wait: Option<Duration>,
 }
@@ -132,17 +132,32 @@ fn blockers(config: &Config, row: &ReplicaRow, from: &Primary) -> Vec<String> {
     blockers
 }
 
-/// Until it lacks nothing; at once, if it is not to be waited for.
+/// Until it lacks nothing and all is settled; at once, if it is not to be waited for.
 async fn wait(queue: &Queue, replica: &ReplicaName, until: Option<Instant>) -> anyhow::Result<()> {
     loop {
         let missing = while_away(async || queue.missing_at(std::slice::from_ref(replica)).await).await?;
-        let Some(missing) = missing.into_iter().next().filter(|missing| missing.objects > 0) else { return Ok(()) };
+        let missing = missing.into_iter().next().filter(|missing| missing.objects > 0);
+        let (unsettled, settled_in) = while_away(async || queue.unsettled_at(replica).await).await?;
+        if missing.is_none() && unsettled == 0 {
+            return Ok(());
+        }
         if until.is_none_or(|until| Instant::now() >= until) {
+            let Some(missing) = missing else { return Err(not_settled(replica, unsettled, settled_in)) };
             let lately = queue.missing_lately(replica).await?;
             return Err(lacking(replica, &missing, lately));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+fn not_settled(replica: &ReplicaName, unsettled: i64, settled_in: Duration) -> anyhow::Error {
+    let wait = Duration::from_secs(settled_in.as_secs() + 30);
+    anyhow::anyhow!(
+        "{replica} is not promoted: {} there not settled. A write was sent whose end was not seen, and may still arrive. \
+         `copyhold promote {replica} --wait {}` promotes it as soon as nothing can; --accept-missing does it now",
+        show::count(unsettled.unsigned_abs(), "copy is", "copies are"),
+        humantime::format_duration(wait)
+    )
 }
 
 fn lacking(replica: &ReplicaName, missing: &Missing, lately: i64) -> anyhow::Error {

@@ -31,11 +31,11 @@ use tokio_util::sync::CancellationToken;
 pub use journal::{Entry, Journal, Part, Shape, Unfinished};
 pub use memory::{Lingering, Memory};
 pub use plan::{PART_AT_LEAST, WHOLE_UP_TO};
-pub use verify::{Reading, Tag, read, still_there};
+pub use verify::{Reading, Tag, content_of, read};
 
 use crate::{
-    domain::{Class, Content, Failure, ObjectKey, ReplicaName, Verified},
-    store::{Md5, Store},
+    domain::{Class, Content, Failure, MetadataHash, ObjectKey, ReplicaName, Verified},
+    store::{Md5, Store, StoreError},
 };
 use failure::most_telling;
 use plan::{Limits, Parts, Plan, Way, is_whole, plan};
@@ -114,6 +114,17 @@ pub enum Step {
     /// A target that has not got the object has got some parts of it, which whoever comes next goes on from. Sent before
     /// how it ended there.
     Kept { replica: ReplicaName, parts: u32 },
+    /// A request is about to be sent that makes the object appear at a target: a PUT, or the completion of an upload.
+    WriteBegun {
+        replica: ReplicaName,
+        content: Content,
+        metadata: Option<MetadataHash>,
+        /// It completes an upload in parts.
+        completes: bool,
+    },
+    /// That request has got a complete answer, or none of it was sent. Without this step, also when the copy is
+    /// cancelled, the store may still carry it out.
+    WriteEnded { replica: ReplicaName },
     /// How it ended at one target: exactly one for each, unless the copy is cancelled.
     Target { replica: ReplicaName, result: Result<Verified, Failure> },
 }
@@ -396,4 +407,24 @@ fn other_size(store: &Store, stated: u64, found: u64) -> Failure {
 
 fn refused(store: &Store, what: &str) -> Failure {
     Failure::new(Class::Refused, format!("target {}: {what}", store.name()))
+}
+
+/// Sends a request that makes the object appear at a target, and tells of its beginning and its end.
+///
+/// Not in a destructor: a copy that is cancelled here tells of no end, which is the truth.
+async fn write<T>(
+    steps: &mpsc::UnboundedSender<Step>,
+    target: &ReplicaName,
+    content: Content,
+    completes: bool,
+    request: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let begun = Step::WriteBegun { replica: target.clone(), content, metadata: None, completes };
+    // Nobody listens any more: then the process ends, and the lease is swept.
+    let _ = steps.send(begun);
+    let answer = request.await;
+    if answer.as_ref().err().is_none_or(|error| !error.outcome_unknown()) {
+        let _ = steps.send(Step::WriteEnded { replica: target.clone() });
+    }
+    answer
 }

@@ -61,15 +61,9 @@ pub async fn read(store: &Store, key: &ObjectKey, came: impl Fn(u64)) -> Result<
     Ok(Reading { content: crc, tag, last_modified: head.last_modified })
 }
 
-/// Reads a recorded copy once more and holds it against what is known of the object. *Gone* and *corrupt* speak of the
-/// copy; of it any other failure says nothing.
-pub async fn still_there(store: &Store, key: &ObjectKey, content: &Content) -> Result<(), Failure> {
-    let there = hash_of(store, key).await.map_err(|error| of_source(store, error))?;
-    if there == *content {
-        return Ok(());
-    }
-    let what = format!("its copy has other bytes than were recorded ({there:?} instead of {content:?})");
-    Err(Failure::new(Class::Corrupt, format!("replica {}: {what}", store.name())))
+/// Reads what stands at a replica to its end. The failure speaks of the replica as a source.
+pub async fn content_of(store: &Store, key: &ObjectKey) -> Result<Content, Failure> {
+    hash_of(store, key).await.map_err(|error| of_source(store, error))
 }
 
 /// Proves a copy by the ETag that the store answered; where that is no checksum of ours, by

@@ -7,7 +7,7 @@ use super::{
     failure::of_target,
     lag::{FellBehind, Patience, Race},
     source::{Piece, Reader},
-    verify,
+    verify, write,
 };
 use crate::{
     domain::{Content, Failure, Verified},
@@ -62,7 +62,8 @@ impl Copy<'_> {
         if let Some(proof) = verify::left_by_us(target, key, content).await? {
             return Ok(proof);
         }
-        let etag = store.put(key, &piece.bytes, &piece.md5, metadata).await.map_err(|e| of_target(store, e))?;
+        let put = store.put(key, &piece.bytes, &piece.md5, metadata);
+        let etag = write(self.steps, store.name(), *content, false, put).await.map_err(|e| of_target(store, e))?;
         verify::prove(store, key, content, &[piece.md5], &etag, true).await
     }
 }

@@ -1,5 +1,7 @@
 use std::fmt;
 
+use super::ReplicaName;
+
 /// CRC-64/NVME of a whole object: combinable across parts, and what AWS calls
 /// a full-object checksum. It tells damage from sameness, not friend from foe.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -10,6 +12,34 @@ pub struct ContentHash(pub u64);
 pub struct Content {
     pub size_bytes: u64,
     pub hash: ContentHash,
+}
+
+/// A hash of an object's metadata in canonical form, which tells sameness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetadataHash(pub u64);
+
+/// What a source said of the object when it was read, in the store's own words and clock. A later reading that finds
+/// other bytes there is judged by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceReading {
+    pub replica: ReplicaName,
+    /// Last-Modified, µs since the epoch by the store's clock.
+    pub modified_us: Option<i64>,
+    /// A hash of the ETag and the version id.
+    pub tag: Option<i64>,
+}
+
+impl MetadataHash {
+    /// The bits as PostgreSQL's `bigint` keeps them.
+    #[must_use]
+    pub fn to_bigint(self) -> i64 {
+        self.0.cast_signed()
+    }
+
+    #[must_use]
+    pub fn from_bigint(bits: i64) -> Self {
+        Self(bits.cast_unsigned())
+    }
 }
 
 impl ContentHash {

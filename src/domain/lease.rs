@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use super::{Class, Content, ObjectKey, ReplicaName};
+use super::{Class, Content, MetadataHash, ObjectKey, ReplicaName, SourceReading};
 
 /// The number that guards every write of a claim. Random, and compared for
 /// equality only, so that one lost in a crash is a number nobody will have again.
@@ -51,6 +51,10 @@ pub struct Lease {
     pub size_bytes: Option<u64>,
     /// What the first complete read of this generation found.
     pub content: Option<Content>,
+    /// The metadata that came with it; `None`: it was not compared.
+    pub metadata: Option<MetadataHash>,
+    /// What the source said of the object in that read; `None`: nothing is kept of it.
+    pub source: Option<SourceReading>,
     /// How long this generation is registered, by the database's clock.
     pub age: Duration,
     /// A lease of this object ran out without its holder, whose last request may still arrive at a store; how often in

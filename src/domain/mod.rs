@@ -17,7 +17,7 @@ mod time;
 pub use backoff::{Next, next_try};
 pub use breaker::{Blocks, Role, next_probe};
 pub use class::Class;
-pub use content::{Content, ContentHash};
+pub use content::{Content, ContentHash, MetadataHash, SourceReading};
 pub use cursor::{Cursor, Epoch, InvalidCursor};
 pub use documents::{NoEvents, documents};
 pub use event::{EventKind, EventKinds, UnknownKind};

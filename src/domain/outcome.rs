@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Class, Next, ReplicaName};
 
@@ -41,8 +41,8 @@ impl Failure {
 /// How the attempt at one replica ended. Whoever matches on it has decided everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The copy is proven.
-    Recorded(Verified),
+    /// The copy is proven, since this moment by our own clock. It is recorded with the time of the proof, not of the record.
+    Recorded { proof: Verified, proven: Instant },
     /// What we believed recorded is not there: the time is taken back and the copy is wanted again.
     Cleared { next: Next, why: Failure },
     /// It failed; when it is tried again.
@@ -50,4 +50,12 @@ pub enum Outcome {
     /// It was not tried, through no fault of its own; not before this long. Nothing is counted or explained: what it
     /// waits for is known where that belongs.
     Rests { delay: Duration },
+}
+
+impl Outcome {
+    /// A copy that was proven at this moment.
+    #[must_use]
+    pub fn recorded(proof: Verified) -> Self {
+        Self::Recorded { proof, proven: Instant::now() }
+    }
 }

@@ -14,7 +14,8 @@ use sqlx::{
 
 use super::{Queue, QueueError, daemons::Daemon, error::limited, micros};
 use crate::domain::{
-    Arrival, Class, Content, ContentHash, Fence, Generation, Lease, ObjectKey, PriorFailure, ReplicaName, ReplicaState,
+    Arrival, Class, Content, ContentHash, Fence, Generation, Lease, MetadataHash, ObjectKey, PriorFailure, ReplicaName,
+    ReplicaState, SourceReading,
 };
 
 const NAME: &str = "queue::claim";
@@ -141,6 +142,15 @@ impl Queue {
         let key = ObjectKey::new(row.try_get::<String, _>("object_key")?).map_err(|e| sqlx::Error::Decode(e.into()))?;
         let size_bytes = row.try_get::<Option<i64>, _>("size_bytes")?.map(i64::cast_unsigned);
         let hash = row.try_get::<Option<i64>, _>("content_hash")?.map(ContentHash::from_bigint);
+        let metadata = row.try_get::<Option<i64>, _>("metadata_hash")?.map(MetadataHash::from_bigint);
+        let source = match row.try_get::<Option<String>, _>("source_replica")? {
+            None => None,
+            Some(name) => Some(SourceReading {
+                replica: ReplicaName::new(name).map_err(|e| sqlx::Error::Decode(e.into()))?,
+                modified_us: row.try_get("source_modified")?,
+                tag: row.try_get("source_tag")?,
+            }),
+        };
         let recorded: Vec<String> = row.try_get("recorded")?;
         let due: Vec<String> = row.try_get("due")?;
         let failures: HashMap<String, (String, u32)> = match row.try_get::<Option<&str>, _>("failures")? {
@@ -166,6 +176,8 @@ impl Queue {
             until: sent + timeout,
             size_bytes,
             content: size_bytes.zip(hash).map(|(size_bytes, hash)| Content { size_bytes, hash }),
+            metadata,
+            source,
             age: Duration::try_from_secs_f64(row.try_get("age")?).unwrap_or_default(),
             swept: row.try_get::<Option<i32>, _>("swept")?.map(i32::unsigned_abs),
             replicas: self.replicas.iter().map(state).collect(),

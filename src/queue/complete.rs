@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::Instant;
 
 use sqlx::SqlStr;
 
@@ -9,9 +9,11 @@ use super::{
     built,
     error::limited,
     micros,
+    unsettled::{self, UnsettledWrite},
 };
 use crate::domain::{
-    Content, EventKind, EventKinds, Failure, Fence, Generation, Next, ObjectKey, Outcome, ReplicaName, SchemaName,
+    Content, EventKind, EventKinds, Failure, Fence, Generation, MetadataHash, Next, ObjectKey, Outcome, ReplicaName,
+    SchemaName, SourceReading,
 };
 
 const NAME: &str = "queue::complete";
@@ -24,39 +26,64 @@ pub struct Report {
     pub fence: Fence,
     /// What a complete read found; kept with the generation's first.
     pub content: Option<Content>,
+    /// The metadata that came with it, where it is to be kept.
+    pub metadata: Option<MetadataHash>,
+    /// What the source said of the object in that read, where it is to be kept.
+    pub source: Option<SourceReading>,
     /// At most one per replica.
     pub outcomes: Vec<(ReplicaName, Outcome)>,
     /// Whether the lease ends with it.
     pub release: bool,
-    /// The object's lease was swept before, and copies have been recorded under this one: they are read once more
-    /// after this long, when nothing that the dead holder has sent can still arrive.
-    pub settle: Option<Duration>,
+    /// Holders of this object have died before, and this one has proven copies: with the end of its lease their deaths
+    /// are forgotten.
+    pub survived: bool,
+    /// Writes whose end was not seen. They are noted whatever becomes of the rest of the report.
+    pub unsettled: Vec<UnsettledWrite>,
 }
 
-/// What to write of one replica, as numbers that travel in an array.
-mod mark {
-    pub(super) const LEAVE: i16 = 0;
-    pub(super) const RECORD: i16 = 1;
-    pub(super) const CLEAR: i16 = 2;
-}
+/// What to write of a replica's time, beside µs since the copy was proven, which are not negative. NULL: it is left alone.
+const CLEAR: i64 = -1;
 
-/// `$1`–`$7` one entry per report: key, fence, generation, size, hash, release, µs until its copies are read again.
-/// `$8`–`$14` one entry per failure: key, replica, class, message, whether it counts, the kind of its event (NULL: it has
+/// `$1`–`$10` one entry per report: key, fence, generation, size, hash, release, hash of the metadata, and of the source
+/// its name, Last-Modified and tag; `$11` whether its holder survived.
+/// `$12`–`$18` one entry per failure: key, replica, class, message, whether it counts, the kind of its event (NULL: it has
 /// none), µs until the next try (NULL: parked).
-/// `$15`, `$16` one entry per copy whose failures are forgotten: key, replica.
-/// Then two arrays per replica, one entry per report: the mark, and µs until it is due
+/// `$19`, `$20` one entry per copy whose failures are forgotten: key, replica.
+/// `$21`–`$26` one entry per write that is not settled: key, replica, size, hash, hash of the metadata, µs to settle.
+/// Then two arrays per replica, one entry per report: µs since its copy was proven, as said above, and µs until it is due
 /// (NULL: left alone, the greatest: parked).
+const FIRST_OF_REPLICAS: usize = 27;
+
 pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &EventKinds) -> SqlStr {
     let schema = schema.quoted();
     let (held, answers) = (held(&schema), answers(&schema));
-    let failures = "unnest($8::text[], $9::text[], $10::text[], $11::text[], $12::bool[], $13::text[], $14::bigint[])
+    let failures = "unnest($12::text[], $13::text[], $14::text[], $15::text[], $16::bool[], $17::text[], $18::bigint[])
         AS x(k, replica, class, message, counted, kind, delay)
     JOIN done ON done.object_key = x.k";
     let failed = keep_failures(&schema, failures);
-    let told = told(&schema, replicas, kinds, failures);
-    let returned: Vec<_> = ["o.object_key, a.f, o.generation".to_owned()].into_iter().chain(told.columns).collect();
+    let told = told(&schema, kinds, failures);
+    let now_recorded = replicas.iter().enumerate();
+    let now_recorded = now_recorded.map(|(i, r)| format!("CASE WHEN a.t{i} >= 0 THEN '{r}' END"));
+    let now_recorded = format!(
+        "o.object_key, a.f, o.generation, array_remove(ARRAY[{}]::text[], NULL) AS recorded",
+        now_recorded.collect::<Vec<_>>().join(", ")
+    );
+    let returned: Vec<_> = [now_recorded].into_iter().chain(told.columns).collect();
     let returned = returned.join(",\n              ");
-    let logged = logged(&schema, &told.events, &["failed", "mended", "survived"]);
+    let logged = logged(&schema, &told.events, &["failed", "mended", "survived", "noted"]);
+    let now = format!("{schema}.now_utc_micro_seconds()");
+    let entries = format!(
+        "SELECT k, r, s, h, m, {first_look}, t
+      FROM unnest($21::text[], $22::text[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[]) AS n(k, r, s, h, m, t)
+    UNION ALL
+    SELECT done.object_key, r, NULL, NULL, NULL, until - {now}, until - {now}
+      FROM ({until}) AS lost
+      JOIN done ON until > {now}
+     CROSS JOIN unnest(done.recorded) AS r",
+        until = unsettled::until(&schema),
+        first_look = unsettled::first_look(),
+    );
+    let noted = unsettled::insert(&schema, &entries);
     let (draining, beside) = if kinds.contains(EventKind::ObjectCopied) {
         let names =
             format!("SELECT ARRAY(SELECT name FROM {schema}.replicas WHERE draining_since IS NOT NULL) AS names");
@@ -68,15 +95,17 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
     let columns = |what: &dyn Fn(usize, &ReplicaName) -> String| {
         replicas.iter().enumerate().map(|(i, r)| what(i, r)).collect::<String>()
     };
-    let arrays = columns(&|i, _| format!(", ${}::smallint[], ${}::bigint[]", 17 + 2 * i, 18 + 2 * i));
-    let names = columns(&|i, _| format!(", m{i}, d{i}"));
+    let arrays = columns(&|i, _| {
+        format!(", ${}::bigint[], ${}::bigint[]", FIRST_OF_REPLICAS + 2 * i, FIRST_OF_REPLICAS + 1 + 2 * i)
+    });
+    let names = columns(&|i, _| format!(", t{i}, d{i}"));
     // A copy that somebody has ceased to want while it was tried is recorded if it was made, and not tried again.
     let sets = columns(&|i, r| {
         let (copy, due) = (r.column(), r.due_column());
-        let (record, clear) = (mark::RECORD, mark::CLEAR);
         format!(
             ",
-           {copy} = CASE a.m{i} WHEN {record} THEN {schema}.now_utc_micro_seconds() WHEN {clear} THEN NULL ELSE o.{copy} END,
+           {copy} = CASE WHEN a.t{i} >= 0 THEN greatest({schema}.now_utc_micro_seconds() - a.t{i}, o.created_at)
+                         WHEN a.t{i} = {CLEAR} THEN NULL ELSE o.{copy} END,
            {due} = CASE WHEN a.d{i} IS NULL OR o.{due} IS NULL THEN o.{due} WHEN a.d{i} = {PARKED} THEN {PARKED}
                         ELSE {schema}.now_utc_micro_seconds() + a.d{i} END"
         )
@@ -85,8 +114,8 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
         "-- queue::complete
 WITH asked AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bool[],
-                         $7::bigint[]{arrays})
-        AS a(k, f, g, size, hash, release, settle{names})
+                         $7::bigint[], $8::text[], $9::bigint[], $10::bigint[], $11::bool[]{arrays})
+        AS a(k, f, g, size, hash, release, metadata, source, modified, tag, survived{names})
 ),
 {held},
 {draining}done AS (
@@ -94,7 +123,11 @@ WITH asked AS MATERIALIZED (
        SET lock = CASE WHEN a.release THEN NULL ELSE o.lock END,
            lease = CASE WHEN a.release THEN NULL ELSE o.lease END,
            size_bytes = coalesce(a.size, o.size_bytes),
-           content_hash = coalesce(a.hash, o.content_hash){sets}
+           content_hash = coalesce(a.hash, o.content_hash),
+           metadata_hash = coalesce(a.metadata, o.metadata_hash),
+           source_replica = coalesce(a.source, o.source_replica),
+           source_modified = CASE WHEN a.source IS NULL THEN o.source_modified ELSE a.modified END,
+           source_tag = CASE WHEN a.source IS NULL THEN o.source_tag ELSE a.tag END{sets}
       FROM held JOIN asked a ON a.k = held.object_key{beside}
      WHERE o.object_key = held.object_key AND o.lease = a.f AND o.generation = a.g
     RETURNING {returned}
@@ -105,17 +138,20 @@ failed AS (
 ),
 mended AS (
     DELETE FROM {schema}.copy_failures f
-    USING unnest($15::text[], $16::text[]) AS x(k, replica), done
+    USING unnest($19::text[], $20::text[]) AS x(k, replica), done
     WHERE f.object_key = x.k AND f.replica = x.replica AND done.object_key = x.k
     RETURNING 1
 ),
 -- its last holder but one has died, this one gives it back
 survived AS (
-    UPDATE {schema}.swept_leases s
-       SET verify_at = {schema}.now_utc_micro_seconds() + a.settle, times = CASE WHEN a.release THEN 0 ELSE s.times END
-      FROM done JOIN asked a ON a.k = done.object_key AND a.f = done.f
-     WHERE s.object_key = done.object_key AND a.settle IS NOT NULL
+    DELETE FROM {schema}.swept_leases s
+     USING done JOIN asked a ON a.k = done.object_key AND a.f = done.f
+     WHERE s.object_key = done.object_key AND a.survived AND a.release
     RETURNING 1
+),
+-- whatever the fence says: a write whose end was not seen is one
+noted AS (
+    {noted}
 ),
 {logged}
 {answers} CROSS JOIN logged"
@@ -132,18 +168,12 @@ struct Told {
 
 /// One event for the copies of an object that are recorded together, and one for each failure. When the object was
 /// registered travels with its first, because an event of its own for that would be one in two.
-fn told(schema: &str, replicas: &[ReplicaName], kinds: &EventKinds, failures: &str) -> Told {
+fn told(schema: &str, kinds: &EventKinds, failures: &str) -> Told {
     let object = "'object_key', done.object_key, 'generation', done.generation";
     let registered = "CASE WHEN done.first THEN jsonb_build_object('registered_at', done.created_at) ELSE '{}' END";
     let (mut columns, mut events) = (Vec::new(), Vec::new());
     if kinds.contains(EventKind::ObjectCopied) {
-        let recorded = replicas.iter().enumerate();
-        let recorded = recorded.map(|(i, r)| format!("CASE WHEN a.m{i} = {} THEN '{r}' END", mark::RECORD));
-        let recorded = recorded.collect::<Vec<_>>().join(", ");
-        columns.push(format!(
-            "o.size_bytes, o.content_hash, {schema}.is_complete(o, draining.names) AS complete,
-              array_remove(ARRAY[{recorded}]::text[], NULL) AS recorded"
-        ));
+        columns.push(format!("o.size_bytes, o.content_hash, {schema}.is_complete(o, draining.names) AS complete"));
         let copied = event(
             EventKind::ObjectCopied,
             &format!(
@@ -203,8 +233,10 @@ impl Queue {
         let mended: Vec<_> = reports
             .iter()
             .flat_map(|r| r.outcomes.iter().map(move |(replica, outcome)| (&r.key, replica, outcome)))
-            .filter(|(.., outcome)| matches!(outcome, Outcome::Recorded(_)))
+            .filter(|(.., outcome)| matches!(outcome, Outcome::Recorded { .. }))
             .collect();
+        let unsettled: Vec<_> = reports.iter().flat_map(|r| &r.unsettled).collect();
+        let sent = Instant::now();
         let mut query = sqlx::query_as(self.statements.complete.clone())
             .bind(reports.iter().map(|r| r.key.as_str()).collect::<Vec<_>>())
             .bind(each(|r| Some(r.fence.0)))
@@ -212,7 +244,11 @@ impl Queue {
             .bind(each(|r| r.content.map(|c| c.size_bytes.cast_signed())))
             .bind(each(|r| r.content.map(|c| c.hash.to_bigint())))
             .bind(reports.iter().map(|r| r.release).collect::<Vec<_>>())
-            .bind(each(|r| r.settle.map(micros)))
+            .bind(each(|r| r.metadata.map(MetadataHash::to_bigint)))
+            .bind(reports.iter().map(|r| Some(r.source.as_ref()?.replica.as_str())).collect::<Vec<_>>())
+            .bind(each(|r| r.source.as_ref()?.modified_us))
+            .bind(each(|r| r.source.as_ref()?.tag))
+            .bind(reports.iter().map(|r| r.survived).collect::<Vec<_>>())
             .bind(failures.iter().map(|f| f.key.as_str()).collect::<Vec<_>>())
             .bind(failures.iter().map(|f| f.replica.as_str()).collect::<Vec<_>>())
             .bind(failures.iter().map(|f| f.why.class.as_str()).collect::<Vec<_>>())
@@ -221,24 +257,31 @@ impl Queue {
             .bind(failures.iter().map(|f| f.kind.map(EventKind::as_str)).collect::<Vec<_>>())
             .bind(failures.iter().map(|f| f.delay).collect::<Vec<_>>())
             .bind(mended.iter().map(|(key, ..)| key.as_str()).collect::<Vec<_>>())
-            .bind(mended.iter().map(|(_, replica, _)| replica.as_str()).collect::<Vec<_>>());
+            .bind(mended.iter().map(|(_, replica, _)| replica.as_str()).collect::<Vec<_>>())
+            .bind(unsettled.iter().map(|w| w.key.as_str()).collect::<Vec<_>>())
+            .bind(unsettled.iter().map(|w| w.replica.as_str()).collect::<Vec<_>>())
+            .bind(unsettled.iter().map(|w| w.content.size_bytes.cast_signed()).collect::<Vec<_>>())
+            .bind(unsettled.iter().map(|w| w.content.hash.to_bigint()).collect::<Vec<_>>())
+            .bind(unsettled.iter().map(|w| w.metadata.map(MetadataHash::to_bigint)).collect::<Vec<_>>())
+            .bind(unsettled.iter().map(|w| micros(w.settle)).collect::<Vec<_>>());
         for replica in &self.replicas {
-            let (marks, dues): (Vec<i16>, Vec<Option<i64>>) = reports.iter().map(|r| change(r, replica)).unzip();
-            query = query.bind(marks).bind(dues);
+            let (times, dues): (Vec<Option<i64>>, Vec<Option<i64>>) =
+                reports.iter().map(|r| change(r, replica, sent)).unzip();
+            query = query.bind(times).bind(dues);
         }
         let rows: Vec<(String, i64, String)> = limited(NAME, query.fetch_all(&self.pool)).await?;
         parse_all(NAME, rows)
     }
 }
 
-/// What the report changes of one replica's two columns.
-fn change(report: &Report, replica: &ReplicaName) -> (i16, Option<i64>) {
+/// What the report changes of one replica's two columns; `now`: when it is sent.
+fn change(report: &Report, replica: &ReplicaName, now: Instant) -> (Option<i64>, Option<i64>) {
     match report.outcomes.iter().find(|(r, _)| r == replica) {
-        None => (mark::LEAVE, None),
-        Some((_, Outcome::Recorded(_))) => (mark::RECORD, None),
-        Some((_, Outcome::Cleared { next, .. })) => (mark::CLEAR, Some(due(*next))),
-        Some((_, Outcome::Failed { next, .. })) => (mark::LEAVE, Some(due(*next))),
-        Some((_, Outcome::Rests { delay })) => (mark::LEAVE, Some(micros(*delay))),
+        None => (None, None),
+        Some((_, Outcome::Recorded { proven, .. })) => (Some(micros(now.saturating_duration_since(*proven))), None),
+        Some((_, Outcome::Cleared { next, .. })) => (Some(CLEAR), Some(due(*next))),
+        Some((_, Outcome::Failed { next, .. })) => (None, Some(due(*next))),
+        Some((_, Outcome::Rests { delay })) => (None, Some(micros(*delay))),
     }
 }
 
@@ -266,7 +309,7 @@ fn failure<'a>(
     kinds: &EventKinds,
 ) -> Option<Failed<'a>> {
     let (kind, next, why) = match outcome {
-        Outcome::Recorded(_) | Outcome::Rests { .. } => return None,
+        Outcome::Recorded { .. } | Outcome::Rests { .. } => return None,
         Outcome::Cleared { next, why } => (EventKind::CopyLost, next, why),
         Outcome::Failed { next: next @ Next::Parked, why } => (EventKind::CopyParked, next, why),
         Outcome::Failed { next: next @ Next::After { .. }, why } => (EventKind::CopyFailed, next, why),

@@ -45,8 +45,6 @@ pub struct Abandoned {
     /// In a row, within the present generation.
     pub times: i64,
     pub last_at_us: i64,
-    /// When the copies recorded since are read once more; `None`: none was recorded since.
-    pub verify_at_us: Option<i64>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -61,9 +59,22 @@ pub struct CopyStory {
     pub paused_until_us: Option<i64>,
     pub pause_reason: Option<String>,
     pub failure: Option<FailureStory>,
+    /// A write was sent there whose end was not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsettled: Option<UnsettledStory>,
     /// What has been sent of it already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<UploadStory>,
+}
+
+/// A write whose end was not seen.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UnsettledStory {
+    pub noted_at_us: i64,
+    /// The recorded copy is read again from then on.
+    pub verify_at_us: i64,
+    /// The store carries it out no later.
+    pub settled_at_us: i64,
 }
 
 /// An upload in parts of the present generation that is not over.
@@ -152,7 +163,7 @@ SELECT json_build_object(
         FROM (SELECT o.lease >> 40 AS id) h LEFT JOIN {schema}.daemons d ON d.id = h.id) END,
     'abandoned', (
         SELECT json_build_object('times', CASE WHEN s.generation = o.generation THEN s.times ELSE 0 END,
-                                 'last_at_us', s.last_at, 'verify_at_us', s.verify_at)
+                                 'last_at_us', s.last_at)
         FROM {schema}.swept_leases s WHERE s.object_key = o.object_key),
     'daemons_alive', (SELECT count(*) FROM {schema}.daemons d WHERE d.alive_until > {now}),
     'copies', (
@@ -165,6 +176,10 @@ SELECT json_build_object(
                    'failure', CASE WHEN f.object_key IS NOT NULL THEN json_build_object(
                        'class', f.class, 'message', f.message, 'attempts', f.attempts, 'first_at_us', f.first_at,
                        'last_at_us', f.last_at, 'current', f.generation = o.generation) END,
+                   'unsettled', (
+                       SELECT json_build_object('noted_at_us', u.noted_at, 'verify_at_us', u.verify_at,
+                                                'settled_at_us', u.settled_at)
+                       FROM {schema}.unsettled u WHERE u.object_key = o.object_key AND u.replica = r.name),
                    'upload', (
                        SELECT json_build_object(
                            'parts', (SELECT count(*) FROM {schema}.multipart_parts p WHERE p.upload = u.id),

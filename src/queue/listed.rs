@@ -145,8 +145,8 @@ fn with_same(schema: &str, replicas: &[ReplicaName], columns: &str, values: &str
          WHERE u.e IS NOT NULL AND o.created_at < listed_at AND o.lock IS NULL AND o.content_hash IS NULL
            AND (o.size_bytes IS NULL OR o.size_bytes = u.s)
            AND CASE holder {of_holder} END IS NOT NULL
-           -- What a dead holder of it has sent may still arrive.
-           AND NOT EXISTS (SELECT FROM {schema}.swept_leases s WHERE s.object_key = o.object_key)
+           -- What was sent of it may still arrive.
+           AND NOT EXISTS (SELECT FROM {schema}.unsettled u WHERE u.object_key = o.object_key)
            FOR NO KEY UPDATE OF o SKIP LOCKED
     ),
     done AS (

@@ -55,6 +55,7 @@ mod swept;
 mod take_back;
 mod turn;
 mod unclaim;
+mod unsettled;
 mod uploads;
 mod verify;
 mod version;
@@ -108,9 +109,9 @@ pub use scan::{
 pub use seek::Sought;
 pub use sleep::SleepsFor;
 pub use status::{BreakerStatus, DaemonStatus, FailingCopy, ReplicaStatus, ResetStatus, Status};
-pub use swept::Unverified;
 pub use take_back::{Again, Refuted, TakeBack};
 pub use turn::{PARKED_BY_HAND, Turned};
+pub use unsettled::{TakenUnsettled, UnsettledWrite, Unverified};
 pub use uploads::{Intent, TakenPart, UnfinishedUpload};
 pub use verify::{Range, RecordedObject, RecordedPage, Sample};
 pub use version::{SCHEMA_VERSION, SchemaFit};
@@ -145,8 +146,7 @@ struct Statements {
     release: SqlStr,
     reclaim: SqlStr,
     unclaim: SqlStr,
-    take_unverified: SqlStr,
-    conclude: SqlStr,
+    take_unsettled: SqlStr,
     begin_generation: SqlStr,
     /// One per replica, in their order.
     look_at_uploads: Vec<SqlStr>,
@@ -190,8 +190,7 @@ impl Queue {
             release: release::statement(&schema),
             reclaim: reclaim::statement(&schema, &replicas, &kinds),
             unclaim: functions::call_unclaim(&schema),
-            take_unverified: swept::take(&schema),
-            conclude: swept::conclude(&schema, &replicas),
+            take_unsettled: unsettled::take(&schema, &replicas),
             begin_generation: anew::call(&schema, &kinds),
             look_at_uploads: replicas.iter().map(|replica| orphans::statement(&schema, replica)).collect(),
             log_tail: log::tail_statement(&schema),
@@ -225,8 +224,7 @@ impl Queue {
             ("complete", &s.complete),
             ("release", &s.release),
             ("reclaim", &s.reclaim),
-            ("take_unverified", &s.take_unverified),
-            ("conclude", &s.conclude),
+            ("take_unsettled", &s.take_unsettled),
         ];
         let looks = replicas.iter().zip(&s.look_at_uploads).map(|(r, sql)| (format!("look_at_uploads_{r}"), sql));
         let others = others.map(|(name, sql)| (name.to_owned(), sql)).into_iter().chain(looks);

@@ -26,7 +26,7 @@ pub enum Promoted {
     Yes { since: i64 },
     /// The one that it was to follow is not the primary any more.
     TooLate,
-    /// It lacks copies, and that was not accepted.
+    /// It lacks copies, or some there are not settled, and that was not accepted.
     Lacks,
     /// It has been paused, drained, reset, or its store has fallen sick meanwhile.
     NotFit,
@@ -81,7 +81,9 @@ UPDATE {schema}.replicas r
         let lacks = format!(
             "EXISTS (SELECT FROM {schema}.object_copies WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NULL)
        OR EXISTS (SELECT FROM {schema}.object_copies WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NOT NULL)
-       OR EXISTS (SELECT FROM {schema}.object_copies WHERE {copy} IS NULL AND {due} = {PARKED})"
+       OR EXISTS (SELECT FROM {schema}.object_copies WHERE {copy} IS NULL AND {due} = {PARKED})
+       -- What still arrives there would be taken for the application's, or land over what the application uploads.
+       OR EXISTS (SELECT FROM {schema}.unsettled u WHERE u.replica = $1)"
         );
         let members = "'replica', name, 'in_place_of', $2, 'missing_accepted', $3";
         let logged = append::logged_one(&schema, &self.kinds, EventKind::ReplicaPromoted, members, "promoted");

@@ -3,7 +3,13 @@ use std::time::Duration;
 use sqlx::SqlStr;
 
 use super::{
-    PARKED, Queue, QueueError, answer::key_of, append::logged_one, built, daemons::DaemonId, error::limited, micros,
+    PARKED, Queue, QueueError,
+    answer::key_of,
+    append::{event, logged},
+    built,
+    daemons::DaemonId,
+    error::limited,
+    micros, unsettled,
 };
 use crate::domain::{EventKind, EventKinds, Fence, ObjectKey, ReplicaName, SchemaName};
 
@@ -17,6 +23,10 @@ const SECOND_TIME: Duration = Duration::from_secs(10);
 const AT_MOST: Duration = Duration::from_mins(15);
 /// An object that is only to be read again waits by so many times as long at most.
 const MOST_TIMES: i32 = 10;
+/// Larger objects are uploaded in parts, and the request that completes an upload may be at work for longer than any
+/// other: as long as the daemon waits for its answer.
+const WHOLE_UP_TO: i64 = 16 << 20;
+const COMPLETE_MAY_TAKE: Duration = Duration::from_mins(10);
 
 /// A lease that ended without its holder.
 #[derive(Debug, Clone)]
@@ -34,12 +44,16 @@ pub struct Reclaimed {
 pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &EventKinds) -> SqlStr {
     let schema = schema.quoted();
     let members = "'object_key', object_key, 'generation', generation, 'daemon', lease >> 40, 'times', times";
-    let logged = logged_one(&schema, kinds, EventKind::LeaseSwept, members, "freed");
+    let events = if kinds.contains(EventKind::LeaseSwept) {
+        format!("{} FROM freed", event(EventKind::LeaseSwept, members))
+    } else {
+        String::new()
+    };
+    let logged = logged(&schema, &events, &["unsettled"]);
     let now = format!("{schema}.now_utc_micro_seconds()");
     let each =
         |what: &dyn Fn(&ReplicaName) -> String, glue: &str| replicas.iter().map(what).collect::<Vec<_>>().join(glue);
     let missing = |r: &ReplicaName| format!("(o.{} IS NULL AND o.{} < {PARKED})", r.column(), r.due_column());
-    let any_missing = each(&|r| format!("coalesce({}, false)", missing(r)), " OR ");
     // The first time it keeps its place: greatest() passes over NULL.
     let put_off = each(
         &|r| {
@@ -49,6 +63,17 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
         ",
            ",
     );
+    // Later each time, should reading it be what its holders die of.
+    let entries = format!(
+        "SELECT dead.object_key, r.name, dead.size_bytes, dead.content_hash, dead.metadata_hash,
+           CASE WHEN swept.times > 1 THEN $2::bigint * least(swept.times, {MOST_TIMES}) ELSE {first_look} END,
+           CASE WHEN dead.content_hash IS NOT NULL AND dead.size_bytes <= {WHOLE_UP_TO} THEN $2::bigint
+                ELSE greatest($2::bigint, {complete}) END * least(swept.times, {MOST_TIMES})
+      FROM dead JOIN swept USING (object_key) CROSS JOIN {schema}.replicas r",
+        first_look = unsettled::first_look(),
+        complete = micros(COMPLETE_MAY_TAKE),
+    );
+    let unsettled = unsettled::insert(&schema, &entries);
     let (first_wait, longest) = (micros(SECOND_TIME), micros(AT_MOST));
     built(format!(
         "-- queue::reclaim
@@ -56,28 +81,30 @@ WITH duty AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)) AS mine
 ),
 dead AS MATERIALIZED (
-    SELECT o.object_key, o.lease, o.generation, {any_missing} AS missing FROM {schema}.object_copies o
+    SELECT o.object_key, o.lease, o.generation, o.size_bytes, o.content_hash, o.metadata_hash
+      FROM {schema}.object_copies o
     WHERE (SELECT mine FROM duty)
       AND o.lock IS NOT NULL AND o.lock < {now}
     ORDER BY o.lock
     LIMIT {BATCH}
     FOR NO KEY UPDATE SKIP LOCKED
 ),
--- How often; and if nothing is missing, nobody will come by to record a copy and say when all are to be read again.
+-- How often in a row, and how long it waits for that.
 swept AS (
-    INSERT INTO {schema}.swept_leases AS s (object_key, generation, times, last_at, verify_at)
-    SELECT object_key, generation, 1, {now}, CASE WHEN NOT missing THEN {now} + $2 END FROM dead
+    INSERT INTO {schema}.swept_leases AS s (object_key, generation, times, last_at)
+    SELECT object_key, generation, 1, {now} FROM dead
     ON CONFLICT (object_key) DO UPDATE
        SET times = CASE WHEN s.generation = excluded.generation THEN s.times ELSE 0 END + 1,
-           generation = excluded.generation, last_at = excluded.last_at,
-           -- What was to be read again still is, and not before this holder's last request has arrived as well; later
-           -- each time, should reading it be what its holders die of.
-           verify_at = CASE WHEN s.verify_at IS NOT NULL THEN {now} + $2 * least(s.times + 1, {MOST_TIMES})
-                            ELSE excluded.verify_at END
+           generation = excluded.generation, last_at = excluded.last_at
     RETURNING object_key, times,
               CASE WHEN times > 1
                    THEN (least({first_wait} * 2.0 ^ (least(times, 30) - 2), {longest}) * (0.8 + 0.4 * random()))::bigint
               END AS wait
+),
+-- The holder may have been writing to any replica. A hash that is known under its lease is that of what it wrote: if the
+-- key is registered again, the hash is NULL until the next holder has read the object.
+unsettled AS (
+    {unsettled}
 ),
 freed AS (
     UPDATE {schema}.object_copies o

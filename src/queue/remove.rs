@@ -318,6 +318,7 @@ BEGIN
 END $only$;
 ALTER TABLE {table} DROP COLUMN {copy}, DROP COLUMN {due};
 DELETE FROM {schema}.resets WHERE replica = '{replica}';
+DELETE FROM {schema}.unsettled WHERE replica = '{replica}';
 UPDATE {schema}.rules_state SET newcomers = array_remove(newcomers, '{replica}') WHERE '{replica}' = ANY (newcomers);
 DELETE FROM {schema}.backlog WHERE replica = '{replica}';
 DELETE FROM {schema}.replicas WHERE name = '{replica}';

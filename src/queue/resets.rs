@@ -11,7 +11,7 @@ use super::{
     append::{event, logged},
     built,
     error::limited,
-    micros,
+    micros, unsettled,
 };
 use crate::domain::{EventKind, ObjectKey, ReplicaName};
 
@@ -178,6 +178,14 @@ impl Queue {
             String::new()
         };
         let logged = logged(&schema, &events, &["opens", "held"]);
+        let held = unsettled::insert(
+            &schema,
+            &format!(
+                "SELECT o.object_key, opened.name, NULL::bigint, NULL::bigint, NULL::bigint, $2::bigint, $2::bigint
+      FROM {schema}.object_copies o, opened WHERE o.lock IS NOT NULL AND o.{} IS NULL",
+                replica.column()
+            ),
+        );
         format!(
             "-- {name}
 WITH opened AS MATERIALIZED (
@@ -193,18 +201,10 @@ begun AS (
     RETURNING replica, before
 ),
 held AS (
-    INSERT INTO {schema}.swept_leases AS s (object_key, generation, times, last_at, verify_at, primary_too)
-    SELECT o.object_key, o.generation, 0, {now}, {now} + $2, opened.is_primary
-      FROM {schema}.object_copies o, opened WHERE o.lock IS NOT NULL AND o.{copy} IS NULL
-    ON CONFLICT (object_key) DO UPDATE
-       SET times = CASE WHEN s.generation = excluded.generation THEN s.times ELSE 0 END,
-           generation = excluded.generation, verify_at = greatest(s.verify_at, excluded.verify_at),
-           primary_too = s.primary_too OR excluded.primary_too
-    RETURNING 1
+    {held}
 ),
 {logged}
-SELECT FROM logged",
-            copy = replica.column()
+SELECT FROM logged"
         )
     }
 

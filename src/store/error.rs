@@ -135,6 +135,19 @@ impl StoreError {
         self.retry_after
     }
 
+    /// Whether the request may still be carried out: its first byte may have gone out, and no complete answer came that
+    /// is the store's own. An answer of these statuses may be that of a proxy which has lost sight of the store.
+    #[must_use]
+    pub fn outcome_unknown(&self) -> bool {
+        match self.status {
+            Some(status) => status == 408 || status >= 500 && !matches!(status, 501 | 503 | 507),
+            None => !matches!(
+                self.reason,
+                Reason::Unreachable | Reason::Tls | Reason::NoCredentials | Reason::Refused | Reason::Unsupported
+            ),
+        }
+    }
+
     #[must_use]
     pub const fn operation(&self) -> Operation {
         self.operation

@@ -47,6 +47,12 @@ impl Sweeper {
     }
 
     async fn sweep(&self, watch: &mut ClockWatch) -> Result<(), QueueError> {
+        if self.queue.note_crash().await? {
+            warn!(
+                "PostgreSQL has crashed, and claims may be lost with it, since they commit asynchronously; copies that are \
+                 recorded within the next minutes are read again"
+            );
+        }
         let database_us = self.queue.database_now().await?;
         match watch.look(Instant::now(), database_us) {
             Trust::Yes => {}

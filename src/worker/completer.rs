@@ -159,7 +159,10 @@ fn merge(batch: &mut Batch, Said { report, until, answer }: Said) {
             }
             waiting.report.content = report.content.or(waiting.report.content);
             waiting.report.release |= report.release;
-            waiting.report.settle = report.settle.or(waiting.report.settle);
+            waiting.report.metadata = report.metadata.or(waiting.report.metadata);
+            waiting.report.source = report.source.or(waiting.report.source.take());
+            waiting.report.survived |= report.survived;
+            waiting.report.unsettled.extend(report.unsettled);
             waiting.until = until;
             waiting.answers.push(answer);
         }

@@ -125,6 +125,8 @@ mod tests {
             claimed: Instant::now(),
             size_bytes: None,
             content: None,
+            metadata: None,
+            source: None,
             age: Duration::ZERO,
             swept: None,
             replicas: Vec::new(),

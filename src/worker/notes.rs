@@ -5,9 +5,11 @@ use rand::RngExt as _;
 use super::health::Diagnosis;
 use crate::{
     copy::{Job, Step},
-    domain::{Class, Content, Failure, Lease, Next, Outcome, PriorFailure, ReplicaName, Verified, next_try},
+    domain::{
+        Class, Content, Failure, Lease, MetadataHash, Next, Outcome, PriorFailure, ReplicaName, Verified, next_try,
+    },
     metrics,
-    queue::Report,
+    queue::{Report, UnsettledWrite},
 };
 
 /// How long a copy rests that was broken off because slow ones held too much.
@@ -32,14 +34,30 @@ pub(super) struct Notes {
     advanced: Vec<ReplicaName>,
     /// Whether some source had it.
     was_read: bool,
-    /// What is recorded under this lease is to be read once more after this long.
-    settle: Option<Duration>,
-    /// Whether anything is.
+    /// Holders of the object have died before this one.
+    swept: bool,
+    /// Whether any copy was proven.
     proven: bool,
+    /// Requests that may make an object appear, by target, the last of each.
+    writes: HashMap<ReplicaName, Write>,
 }
 
+/// A request that may make the object appear at a target.
+#[derive(Debug)]
+struct Write {
+    content: Content,
+    metadata: Option<MetadataHash>,
+    /// It completes an upload, which may take a store long.
+    completes: bool,
+    /// A complete answer to it has come, or none of it was sent.
+    ended: bool,
+}
+
+/// A store may put terabytes together before it answers; the daemon waits for so long.
+const COMPLETE_MAY_TAKE: Duration = Duration::from_mins(10);
+
 impl Notes {
-    pub(super) fn new(lease: &Lease, settle: Duration) -> Self {
+    pub(super) fn new(lease: &Lease) -> Self {
         Self {
             age: lease.age,
             priors: lease.replicas.iter().filter_map(|r| Some((r.replica.clone(), r.prior?))).collect(),
@@ -52,8 +70,9 @@ impl Notes {
             unanswered: Vec::new(),
             advanced: Vec::new(),
             was_read: false,
-            settle: lease.swept.is_some().then_some(settle),
+            swept: lease.swept.is_some(),
             proven: false,
+            writes: HashMap::new(),
         }
     }
 
@@ -81,6 +100,36 @@ impl Notes {
         }
     }
 
+    /// Takes note of a write's beginning or end at once: what it means needs no finding out.
+    pub(super) fn note_write(&mut self, step: &Step) {
+        match step {
+            Step::WriteBegun { replica, content, metadata, completes } => {
+                let write = Write { content: *content, metadata: *metadata, completes: *completes, ended: false };
+                self.writes.insert(replica.clone(), write);
+            }
+            Step::WriteEnded { replica } => {
+                if let Some(write) = self.writes.get_mut(replica) {
+                    write.ended = true;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The writes of this attempt whose end was not seen; or all, where the lease was lost meanwhile: then another
+    /// holder's record may be older than a write of ours that was answered. `settle`: as for a holder that has died.
+    pub(super) fn unsettled(&self, lease: &Lease, all: bool, settle: Duration) -> Vec<UnsettledWrite> {
+        let open = self.writes.iter().filter(|(_, write)| all || !write.ended);
+        let unsettled = open.map(|(replica, write)| UnsettledWrite {
+            key: lease.key.clone(),
+            replica: replica.clone(),
+            content: write.content,
+            metadata: write.metadata,
+            settle: if write.completes { settle.max(COMPLETE_MAY_TAKE) } else { settle },
+        });
+        unsettled.collect()
+    }
+
     pub(super) fn take(&mut self, step: Step, diagnosis: Diagnosis) {
         if let Step::Read { from: of, .. } | Step::SourceFailed { replica: of, .. } | Step::Target { replica: of, .. } =
             &step
@@ -88,13 +137,13 @@ impl Notes {
             self.unanswered.retain(|replica| replica != of);
         }
         match step {
-            Step::Opened { .. } => {}
+            Step::Opened { .. } | Step::WriteBegun { .. } | Step::WriteEnded { .. } => {}
             Step::Kept { replica, .. } => self.advanced.push(replica),
             Step::Read { from, content } => {
                 self.content = Some(content);
                 self.was_read = true;
                 if !self.recorded.contains(&from) {
-                    self.outcomes.push((from, Outcome::Recorded(Verified::Source)));
+                    self.outcomes.push((from, Outcome::recorded(Verified::Source)));
                 }
             }
             Step::Changed { from, content } => self.changed = Some((from, content)),
@@ -110,7 +159,7 @@ impl Notes {
             }
             Step::Target { replica, result } => {
                 let outcome = match result {
-                    Ok(proof) => Outcome::Recorded(proof),
+                    Ok(proof) => Outcome::recorded(proof),
                     Err(why) => {
                         let of_source = why.source.is_some();
                         self.failed(&replica, why, diagnosis, of_source)
@@ -160,10 +209,12 @@ impl Notes {
     }
 
     pub(super) fn has_proof(&self) -> bool {
-        self.outcomes.iter().any(|(_, o)| matches!(o, Outcome::Recorded(_)))
+        self.outcomes.iter().any(|(_, o)| matches!(o, Outcome::Recorded { .. }))
     }
 
-    pub(super) fn report(&mut self, lease: &Lease, release: bool) -> Report {
+    /// What is not written yet. The report that releases the lease has the writes whose end was not seen: until then
+    /// they may be under way.
+    pub(super) fn report(&mut self, lease: &Lease, release: bool, settle: Duration) -> Report {
         self.proven |= self.has_proof();
         Report {
             key: lease.key.clone(),
@@ -172,7 +223,10 @@ impl Notes {
             content: self.content,
             outcomes: std::mem::take(&mut self.outcomes),
             release,
-            settle: self.settle.filter(|_| self.proven),
+            metadata: None,
+            source: None,
+            survived: self.swept && self.proven,
+            unsettled: if release { self.unsettled(lease, false, settle) } else { Vec::new() },
         }
     }
 }

@@ -1,3 +1,5 @@
+//! Reads recorded copies again, under which a write is not settled.
+
 use std::{fmt, time::Duration};
 
 use futures::future::join_all;
@@ -20,16 +22,15 @@ use crate::{
     wake::Waker,
 };
 
-/// How often it looks whether something is to be read once more, ± 20 %.
-const EVERY: Duration = Duration::from_secs(10);
-/// Objects that are taken at once, and read one after the other.
+/// How often it looks whether something is to be read again, ± 20 %.
+const EVERY: Duration = Duration::from_secs(5);
+/// Copies that are taken at once, and read one object after the other.
 const BATCH: usize = 16;
 
-/// Reads copies once more that were recorded after a holder of their object had died.
+/// Reads copies again under which a write was sent whose end nobody has seen, until nothing of it can arrive any more.
 ///
-/// That holder's last request may have arrived at the store after the record was made, with an older content. Every
-/// daemon looks, each object is read by the one that leases it, and the time at which it is to be read is moved on
-/// before that: whatever happens here, it is read again until all of it was seen to be right.
+/// Every daemon looks after the replicas that it may read. An object is read by the daemon that leases it, and the time of
+/// its next reading is moved on before that: whatever happens here, it is read again until it was seen to be right.
 #[derive(Debug)]
 pub struct Rechecker {
     pub queue: Queue,
@@ -47,15 +48,15 @@ pub struct Rechecker {
 }
 
 /// What reading one copy has shown.
-enum Shown {
+enum ReadResult {
     Equal,
     /// The recorded time is false.
-    Wrong(Failure),
+    Different(Failure),
     /// Nothing: it could not be read.
-    Unknown(Unread),
+    Unread(UnreadReason),
 }
 
-enum Unread {
+enum UnreadReason {
     Failed(Failure),
     NotUsable,
     TooSlow(Duration),
@@ -76,8 +77,8 @@ impl Rechecker {
                 continue;
             }
             if let Err(error) = self.look(&mut tidied, &drain).await {
-                metrics::database_error("queue::take_unverified");
-                warn!(error = %error, "Could not look for copies that are to be read once more, trying again");
+                metrics::database_error("queue::take_unsettled");
+                warn!(error = %error, "Could not look for copies that are to be read again, trying again");
             }
         }
     }
@@ -85,29 +86,36 @@ impl Rechecker {
     async fn look(&self, tidied: &mut Option<ObjectKey>, drain: &CancellationToken) -> Result<(), QueueError> {
         *tidied = self.queue.tidy_swept(tidied.as_ref()).await?;
         loop {
-            let keys = self.queue.take_unverified(BATCH, self.settle).await?;
-            let full = keys.len() == BATCH;
-            for Unverified { key, primary_too } in keys {
+            let readable = self.readable();
+            let taken = self.queue.take_unsettled(&readable, BATCH, self.settle).await?;
+            for (key, copies) in taken.to_read {
                 let Some(slot) = drain.run_until_cancelled(self.slots.one(Room::Any)).await else { return Ok(()) };
-                for lease in self.queue.claim_these(&self.daemon, &[key]).await? {
-                    self.recheck(&lease, primary_too, drain).await?;
+                for lease in self.queue.claim_these(&self.daemon, std::slice::from_ref(&key)).await? {
+                    self.recheck(&lease, &copies, drain).await?;
                 }
                 drop(slot);
             }
-            if !full {
+            if !taken.more || drain.is_cancelled() {
                 return Ok(());
             }
         }
     }
 
-    /// Reads every recorded copy of a leased object, and gives the lease back.
-    async fn recheck(&self, lease: &Lease, primary_too: bool, drain: &CancellationToken) -> Result<(), QueueError> {
+    /// The replicas that this daemon may read at the moment.
+    fn readable(&self) -> Vec<ReplicaName> {
+        let view = self.lanes.view();
+        let replicas = self.lanes.replicas().iter().map(|replica| replica.name.clone());
+        replicas.filter(|name| view.standings.get(name).is_some_and(Standing::is_readable)).collect()
+    }
+
+    /// Reads some recorded copies of a leased object, and gives the lease back.
+    async fn recheck(&self, lease: &Lease, copies: &[Unverified], drain: &CancellationToken) -> Result<(), QueueError> {
         let lost = self.held.enter(lease, &self.stop);
-        let read = async { lost.run_until_cancelled(self.read(lease, primary_too)).await };
-        let shown = drain.run_until_cancelled(read).await.flatten();
+        let read = async { lost.run_until_cancelled(self.read(lease, copies)).await };
+        let results = drain.run_until_cancelled(read).await.flatten();
         self.held.end(&lease.key, lease.fence);
-        let concluded = match shown {
-            Some(shown) => self.conclude(lease, shown).await,
+        let concluded = match results {
+            Some(results) => self.conclude(lease, results).await,
             None => Ok(Answer::Changed),
         };
         if !matches!(concluded, Ok(Answer::Recorded)) {
@@ -118,74 +126,87 @@ impl Rechecker {
         concluded.map(|_| ())
     }
 
-    /// All copies at once. The primary in force is left out: what stands there is the application's, and if it is
-    /// another content than ours, then that is no damage. Only where its bucket was lost it is looked at as well, for
-    /// what is not there at all.
-    async fn read(&self, lease: &Lease, primary_too: bool) -> Vec<(ReplicaName, Shown)> {
-        // Of another daemon's conclusion since it was taken, or of copies that no daemon has recorded in this
-        // generation, there is nothing to be compared with.
-        let Some(content) = lease.content.filter(|_| lease.swept.is_some()) else { return Vec::new() };
+    /// Those of them that are recorded, all at once.
+    async fn read<'u>(&self, lease: &Lease, copies: &'u [Unverified]) -> Vec<(&'u Unverified, ReadResult)> {
+        // Of copies that no daemon has read in this generation there is nothing to be compared with.
+        let Some(content) = lease.content else { return Vec::new() };
         let view = self.lanes.view();
-        let recorded = self.lanes.replicas().iter().zip(&lease.replicas);
-        let is_primary = |r: &Replica| view.primary.as_ref() == Some(&r.name);
-        let recorded = recorded.filter(|(r, state)| state.recorded && (primary_too || !is_primary(r)));
-        let all = recorded.map(|(replica, _)| {
+        let replica = |name: &ReplicaName| {
+            let recorded = lease.replicas.iter().any(|state| state.replica == *name && state.recorded);
+            self.lanes.replicas().iter().find(|r| r.name == *name).filter(|_| recorded)
+        };
+        let recorded = copies.iter().filter_map(|copy| Some((copy, replica(&copy.replica)?)));
+        let all = recorded.map(|(copy, replica)| {
             let readable = view.standings.get(&replica.name).is_some_and(Standing::is_readable);
-            let is_primary = is_primary(replica);
+            let is_primary = view.primary.as_ref() == Some(&replica.name);
             async move {
                 if !readable {
-                    return (replica.name.clone(), Shown::Unknown(Unread::NotUsable));
+                    return (copy, ReadResult::Unread(UnreadReason::NotUsable));
                 }
-                let shown = match self.read_one(lease, replica, &content).await {
-                    Shown::Wrong(why) if is_primary && why.class != Class::Gone => Shown::Equal,
-                    shown => shown,
-                };
-                (replica.name.clone(), shown)
+                (copy, self.read_one(lease, replica, copy, &content, is_primary).await)
             }
         });
         join_all(all).await
     }
 
-    async fn read_one(&self, lease: &Lease, replica: &Replica, content: &Content) -> Shown {
+    /// At the primary, a content that is neither the recorded one nor the one that was sent is the application's, which
+    /// may be about to register it.
+    async fn read_one(
+        &self,
+        lease: &Lease,
+        replica: &Replica,
+        copy: &Unverified,
+        content: &Content,
+        is_primary: bool,
+    ) -> ReadResult {
         let limit = self.allowance.of(content.size_bytes);
-        match tokio::time::timeout(limit, copy::still_there(&replica.store, &lease.key, content)).await {
-            Ok(Ok(())) => Shown::Equal,
-            Ok(Err(why)) if matches!(why.class, Class::Gone | Class::Corrupt) => Shown::Wrong(why),
-            Ok(Err(why)) => Shown::Unknown(Unread::Failed(why)),
-            Err(_) => Shown::Unknown(Unread::TooSlow(limit)),
+        match tokio::time::timeout(limit, copy::content_of(&replica.store, &lease.key)).await {
+            Ok(Ok(found)) if found == *content => ReadResult::Equal,
+            Ok(Ok(found)) if is_primary && copy.sent.is_some_and(|sent| sent != found) => ReadResult::Equal,
+            Ok(Ok(found)) => {
+                let what = format!("its copy has other bytes than were recorded ({found:?} instead of {content:?})");
+                ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
+            }
+            Ok(Err(why)) if why.class == Class::Gone => ReadResult::Different(why),
+            Ok(Err(why)) => ReadResult::Unread(UnreadReason::Failed(why)),
+            Err(_) => ReadResult::Unread(UnreadReason::TooSlow(limit)),
         }
     }
 
-    /// What was found to be wrong is taken back, and stays to be read once more when it was copied again.
-    async fn conclude(&self, lease: &Lease, shown: Vec<(ReplicaName, Shown)>) -> Result<Answer, QueueError> {
+    /// What was found to be wrong is taken back. It stays to be read until it is settled, also after it was copied again;
+    /// what is right and settled is forgotten.
+    async fn conclude(&self, lease: &Lease, results: Vec<(&Unverified, ReadResult)>) -> Result<Answer, QueueError> {
         let key = &lease.key;
-        let (mut wrong, mut all_read) = (Vec::new(), true);
-        for (replica, shown) in shown {
-            metrics::rechecked(&replica, shown.word());
-            match shown {
-                Shown::Equal => {}
-                Shown::Wrong(why) => {
-                    warn!(object.key = %key, replica.id = %replica, class = %why.class, "What {replica} has of {key} is not what was recorded, perhaps by a holder that had died before; it is copied again: {}", why.message);
-                    let next = Next::After { delay: Duration::ZERO, counted: true };
-                    wrong.push((replica, Outcome::Cleared { next, why }));
+        let primary = self.lanes.view().primary;
+        let (mut wrong, mut settled) = (Vec::new(), Vec::new());
+        for (copy, result) in results {
+            let replica = &copy.replica;
+            metrics::rechecked(replica, result.word());
+            match result {
+                ReadResult::Equal if copy.settled => settled.push(copy),
+                ReadResult::Equal => {}
+                ReadResult::Different(why) => {
+                    let next = if primary.as_ref() == Some(replica) && why.class != Class::Gone {
+                        Next::Parked
+                    } else {
+                        Next::After { delay: Duration::ZERO, counted: true }
+                    };
+                    warn!(object.key = %key, replica.id = %replica, class = %why.class, "What {replica} has of {key} is not what was recorded: a write whose end was not seen may have arrived. {}: {}", of_next(next), why.message);
+                    wrong.push((replica.clone(), Outcome::Cleared { next, why: explained(why, next) }));
                 }
-                Shown::Unknown(why) => {
-                    debug!(object.key = %key, replica.id = %replica, "{key} at {replica} is to be read once more, because a holder of it has died, and cannot be; in {:?} again: {why}", self.settle);
-                    all_read = false;
+                ReadResult::Unread(why) => {
+                    debug!(object.key = %key, replica.id = %replica, "{key} at {replica} is to be read again and cannot be: {why}");
                 }
             }
         }
         if !wrong.is_empty() {
             return Ok(self.take_back(lease, wrong).await);
         }
-        if !all_read {
-            return Ok(Answer::Changed);
+        if !settled.is_empty() {
+            self.queue.settle(key, &settled).await?;
+            debug!(object.key = %key, "Copies of {key} were read again and are what was recorded");
         }
-        let answer = self.queue.conclude(lease).await?;
-        if answer == Answer::Recorded {
-            debug!(object.key = %key, "The copies of {key} were read once more and are what was recorded");
-        }
-        Ok(answer)
+        Ok(Answer::Changed)
     }
 
     async fn take_back(&self, lease: &Lease, outcomes: Vec<(ReplicaName, Outcome)>) -> Answer {
@@ -195,9 +216,12 @@ impl Rechecker {
             generation: lease.generation,
             fence: lease.fence,
             content: None,
+            metadata: None,
+            source: None,
             outcomes,
             release: true,
-            settle: None,
+            survived: false,
+            unsettled: Vec::new(),
         };
         let answer = self.completer.write(report, until).await;
         self.waker.wake();
@@ -205,18 +229,36 @@ impl Rechecker {
     }
 }
 
-impl Shown {
+fn of_next(next: Next) -> &'static str {
+    match next {
+        Next::Parked => "It is the primary, which is not written over, so this copy is parked",
+        Next::After { .. } => "It is copied again",
+    }
+}
+
+/// At the primary somebody has to decide which content is the object's.
+fn explained(mut why: Failure, next: Next) -> Failure {
+    if next == Next::Parked {
+        why.message.push_str(
+            ". It is the primary, which is never written over. If this is the content that is wanted, register the key \
+             again; if not, put the right object there and retry",
+        );
+    }
+    why
+}
+
+impl ReadResult {
     /// The word for it in metrics.
     fn word(&self) -> &'static str {
         match self {
             Self::Equal => "equal",
-            Self::Wrong(_) => "wrong",
-            Self::Unknown(_) => "unknown",
+            Self::Different(_) => "wrong",
+            Self::Unread(_) => "unknown",
         }
     }
 }
 
-impl fmt::Display for Unread {
+impl fmt::Display for UnreadReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(why) => f.write_str(&why.message),

@@ -23,7 +23,7 @@ use crate::{
     copy::{self, Ended, Job, Memory, Step},
     domain::{Lease, Next, Outcome, Role},
     metrics,
-    queue::{Answer, Queue, Report},
+    queue::{Answer, Queue, Report, UnsettledWrite},
     timer::until,
     wake::Waker,
 };
@@ -35,6 +35,9 @@ const TOGETHER: Duration = Duration::from_millis(20);
 /// How long it is tried to give back a row that somebody has in hand, and how often.
 const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Between two attempts to note writes that may still arrive.
+const NOTE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a copy was broken off though its lease was ours.
 enum BrokenOff {
@@ -77,7 +80,7 @@ impl Runner {
         let copying = copy::copy(&job, &self.memory, &lost, &steps);
         tokio::pin!(copying);
 
-        let mut notes = Notes::new(&lease, self.settle);
+        let mut notes = Notes::new(&lease);
         notes.expect(&job);
         let mut size_bytes = lease.size_bytes;
         let mut limit = self.allowance.of(size_bytes.unwrap_or(0));
@@ -92,6 +95,7 @@ impl Runner {
                 biased;
                 Some(step) = taken.recv() => {
                     self.give_back(&mut permits, &step);
+                    notes.note_write(&step);
                     place.note(&step, self.lanes.are_slow(permits.keys()), Instant::now());
                     if let Step::Opened { size_bytes: found } = step {
                         size_bytes = Some(found);
@@ -121,7 +125,7 @@ impl Runner {
                 }
                 () = until(write_at) => {
                     write_at = None;
-                    if self.write(&lease, notes.report(&lease, false)).await == Answer::Changed {
+                    if self.write(&lease, notes.report(&lease, false, self.settle)).await == Answer::Changed {
                         lost.cancel();
                     }
                 }
@@ -131,6 +135,7 @@ impl Runner {
         // The last target's step comes together with the end.
         while let Ok(step) = taken.try_recv() {
             self.give_back(&mut permits, &step);
+            notes.note_write(&step);
             match step {
                 // What a failure means takes time to find out, and whoever comes next finds it out as well.
                 step if !stopped => judging.push(self.judge(&lease, trial, step)),
@@ -153,14 +158,17 @@ impl Runner {
         }
         let given_back = if stopped {
             // If the lease is lost, the proof is not written either.
-            notes.has_proof() && self.write(&lease, notes.report(&lease, true)).await != Answer::Changed
+            notes.has_proof() && self.write(&lease, notes.report(&lease, true, self.settle)).await != Answer::Changed
         } else if let Some((from, content)) = notes.changed.take() {
+            self.note_unsettled(&lease, notes.unsettled(&lease, false, self.settle)).await;
             self.begin_generation(&lease, &from, content).await
         } else {
             notes.conclude();
-            self.write(&lease, notes.report(&lease, true)).await != Answer::Changed
+            self.write(&lease, notes.report(&lease, true, self.settle)).await != Answer::Changed
         };
         if !given_back {
+            // Before the row is free: whoever claims it next must find them.
+            self.note_unsettled(&lease, notes.unsettled(&lease, true, self.settle)).await;
             self.release(&lease).await;
         }
         self.held.strike(&lease.key, lease.fence);
@@ -170,7 +178,9 @@ impl Runner {
     /// Finds out what a step means, which takes a moment only where a store may be away.
     async fn judge(&self, lease: &Lease, trial: Option<&Trial>, step: Step) -> (Step, Diagnosis) {
         let diagnosis = match &step {
-            Step::Opened { .. } | Step::Kept { .. } => Diagnosis::Object,
+            Step::Opened { .. } | Step::Kept { .. } | Step::WriteBegun { .. } | Step::WriteEnded { .. } => {
+                Diagnosis::Object
+            }
             // Whatever it was, it could be read.
             Step::Read { from, .. } | Step::Changed { from, .. } | Step::Stale { replica: from, .. } => {
                 self.health.worked(from, Role::Source);
@@ -199,13 +209,30 @@ impl Runner {
     /// Gives a lease back untried; the copies that are due rest for so long.
     pub(super) async fn put_off(&self, lease: &Lease, rest: Duration) {
         self.held.enter(lease, &self.stop);
-        let mut notes = Notes::new(lease, self.settle);
+        let mut notes = Notes::new(lease);
         notes.put_off(rest);
         self.held.end(&lease.key, lease.fence);
-        if self.write(lease, notes.report(lease, true)).await == Answer::Changed {
+        if self.write(lease, notes.report(lease, true, self.settle)).await == Answer::Changed {
             self.release(lease).await;
         }
         self.held.strike(&lease.key, lease.fence);
+    }
+
+    /// Notes writes that may still arrive at a store, without the lease, until that has succeeded. While PostgreSQL is
+    /// away nothing is claimed either; and if this process ends first, its leases are swept.
+    async fn note_unsettled(&self, lease: &Lease, writes: Vec<UnsettledWrite>) {
+        if writes.is_empty() {
+            return;
+        }
+        let mut complained = false;
+        while let Err(error) = self.queue.note_unsettled(&writes).await {
+            metrics::database_error("queue::note_unsettled");
+            if !std::mem::replace(&mut complained, true) {
+                warn!(object.key = %lease.key, error = %error, "That writes of {} may still arrive could not be noted, trying again", lease.key);
+            }
+            tokio::time::sleep(NOTE_AGAIN_AFTER).await;
+        }
+        debug!(object.key = %lease.key, writes = writes.len(), "{} writes of {} may still arrive; what is recorded under them is read again", writes.len(), lease.key);
     }
 
     /// A target that has its answer needs its permit no longer, whatever is still to be written down.
@@ -226,7 +253,7 @@ impl Runner {
         };
         if answer == Answer::Recorded {
             tell(lease, &told);
-            if told.outcomes.iter().any(|(_, outcome)| !matches!(outcome, Outcome::Recorded(_))) {
+            if told.outcomes.iter().any(|(_, outcome)| !matches!(outcome, Outcome::Recorded { .. })) {
                 self.waker.wake();
             }
         } else {
@@ -269,7 +296,7 @@ fn tell(lease: &Lease, report: &Report) {
     let key = &lease.key;
     for (replica, outcome) in &report.outcomes {
         match outcome {
-            Outcome::Recorded(proof) => {
+            Outcome::Recorded { proof, .. } => {
                 let bytes = report.content.map_or(0, |c| c.size_bytes);
                 metrics::copied(replica, bytes, lease.age + lease.claimed.elapsed());
                 debug!(object.key = %key, replica.id = %replica, bytes, proof = ?proof, "Copy of {key} at {replica} is recorded");

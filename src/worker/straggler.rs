@@ -68,6 +68,8 @@ impl Place {
             Step::Opened { .. }
             | Step::Kept { .. }
             | Step::Target { .. }
+            | Step::WriteBegun { .. }
+            | Step::WriteEnded { .. }
             | Step::SourceFailed { .. }
             | Step::Stale { .. }
             | Step::Changed { .. } => {}

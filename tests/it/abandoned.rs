@@ -1,4 +1,4 @@
-//! Objects whose holders died: counted, put off, copied alone, and read once more when they are copied at last.
+//! Objects whose holders died: counted, put off and copied alone; what they may have written is not settled.
 
 use std::time::Duration;
 
@@ -123,29 +123,49 @@ async fn records(world: &World, lease: &Lease, names: &[&str], release: bool) {
         generation: lease.generation,
         fence: lease.fence,
         content: Some(Content { size_bytes: 3, hash: ContentHash(1) }),
-        outcomes: names.iter().map(|r| (replica(r), Outcome::Recorded(Verified::Compared))).collect(),
+        outcomes: names.iter().map(|r| (replica(r), Outcome::recorded(Verified::Compared))).collect(),
         release,
-        settle: lease.swept.map(|_| SETTLE),
+        metadata: None,
+        source: None,
+        survived: lease.swept.is_some(),
+        unsettled: Vec::new(),
     };
     assert_eq!(world.queue().complete(&[report]).await.unwrap()[0].2, Answer::Recorded);
 }
 
-const SWEPT: &str = "SELECT (times, (verify_at - copyhold.now_utc_micro_seconds()) BETWEEN 170e6 AND 180e6)
-                     FROM copyhold.swept_leases";
+const TIMES: &str = "SELECT times FROM copyhold.swept_leases";
+
+/// Of each replica: whether what was written is known, and after how long it is looked at and settled, in s.
+const UNSETTLED: &str = "SELECT string_agg(replica || ' ' || (content_hash IS NOT NULL) || ' ' || (verify_at - noted_at) / 1000000
+                                || ' ' || (settled_at - noted_at) / 1000000, ', ' ORDER BY replica) FROM copyhold.unsettled";
 
 #[tokio::test]
-async fn what_is_recorded_after_a_sweep_is_to_be_read_again_and_clears_the_count() {
+async fn what_a_dead_holder_may_have_written_is_not_settled_anywhere() {
+    let world = World::new().await;
+    world.insert("photo").await;
+    dies_with(&world).await;
+    // Nobody knows of what content, nor whether it was an upload in parts.
+    assert_eq!(world.value(UNSETTLED).await.unwrap(), "b2 false 10 600, scw false 10 600, wasabi false 10 600");
+    world
+        .execute("DELETE FROM copyhold.unsettled; UPDATE copyhold.object_copies SET size_bytes = 3, content_hash = 1")
+        .await;
+    world.execute("DELETE FROM copyhold.swept_leases").await;
+    dies_with(&world).await;
+    assert_eq!(world.value(UNSETTLED).await.unwrap(), "b2 true 10 180, scw true 10 180, wasabi true 10 180");
+}
+
+#[tokio::test]
+async fn a_holder_that_lives_to_give_the_lease_back_clears_the_count() {
     let world = World::new().await;
     world.insert("photo").await;
     dies_with(&world).await;
     assert_eq!(dies_with(&world).await, 2);
-    assert_eq!(world.value(SWEPT).await.unwrap(), "(2,)");
     let lease = claimed_again(&world).await;
     records(&world, &lease, &["wasabi"], false).await;
     // It may still die.
-    assert_eq!(world.value(SWEPT).await.unwrap(), "(2,t)");
+    assert_eq!(world.value(TIMES).await.unwrap(), "2");
     records(&world, &lease, &["scw"], true).await;
-    assert_eq!(world.value(SWEPT).await.unwrap(), "(0,t)");
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.swept_leases").await.unwrap(), "0");
     assert_eq!(dies_again(&world).await, 1);
 }
 
@@ -156,19 +176,32 @@ async fn dies_again(world: &World) -> u32 {
 }
 
 #[tokio::test]
-async fn a_holder_that_dies_after_the_last_record_leaves_its_copies_to_be_read_again() {
+async fn a_copy_whose_readers_die_is_read_later_each_time() {
     let world = World::new().await;
     world.insert("photo").await;
     let lease = claimed_again(&world).await;
-    records(&world, &lease, &["wasabi", "scw"], false).await;
+    records(&world, &lease, &["wasabi", "scw"], true).await;
     assert_eq!(dies_again(&world).await, 1);
-    assert_eq!(world.value(SWEPT).await.unwrap(), "(1,t)");
-    // And one that dies reading them again puts that off.
-    world.execute("UPDATE copyhold.swept_leases SET verify_at = 1").await;
+    world.execute("UPDATE copyhold.unsettled SET verify_at = 9000000000000000000").await;
     assert_eq!(dies_again(&world).await, 2);
-    let put_off = "SELECT (times, (verify_at - copyhold.now_utc_micro_seconds()) BETWEEN 350e6 AND 360e6)
-                   FROM copyhold.swept_leases";
-    assert_eq!(world.value(put_off).await.unwrap(), "(2,t)");
+    let put_off = "SELECT bool_and((verify_at - noted_at) / 1000000 = 360 AND (settled_at - noted_at) / 1000000 = 360)
+                   FROM copyhold.unsettled";
+    assert_eq!(world.value(put_off).await.unwrap(), "true");
+}
+
+#[tokio::test]
+async fn a_sweep_of_an_object_that_lacks_nothing_and_is_settled_is_forgotten() {
+    let world = World::new().await;
+    world.insert("photo").await;
+    dies_with(&world).await;
+    world.queue().tidy_swept(None).await.unwrap();
+    assert_eq!(world.value(TIMES).await.unwrap(), "1", "it lacks copies");
+    world.execute("UPDATE copyhold.object_copies SET wasabi = 5, scw = 5").await;
+    world.queue().tidy_swept(None).await.unwrap();
+    assert_eq!(world.value(TIMES).await.unwrap(), "1", "a write may arrive");
+    world.execute("DELETE FROM copyhold.unsettled").await;
+    world.queue().tidy_swept(None).await.unwrap();
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.swept_leases").await.unwrap(), "0");
 }
 
 #[tokio::test]
@@ -215,10 +248,8 @@ async fn a_process_works_on_one_suspect_at_a_time() {
     for i in 0..4 {
         world.until_copied(&format!("suspect {i}")).await;
     }
-    // None is suspected any more, and all are to be read again.
-    world
-        .until("SELECT count(*) = 4 AND bool_and(times = 0 AND verify_at IS NOT NULL) FROM copyhold.swept_leases")
-        .await;
+    // None is suspected any more.
+    world.until("SELECT count(*) = 0 FROM copyhold.swept_leases").await;
 }
 
 #[tokio::test]

@@ -170,9 +170,12 @@ async fn what_was_proven_of_the_content_before_is_not_recorded_of_the_one_that_w
         generation: lease.generation,
         fence: lease.fence,
         content: lease.content,
-        outcomes: vec![(replica("wasabi"), Outcome::Recorded(Verified::Compared))],
+        outcomes: vec![(replica("wasabi"), Outcome::recorded(Verified::Compared))],
         release: true,
-        settle: Some(Duration::ZERO),
+        metadata: None,
+        source: None,
+        survived: false,
+        unsettled: Vec::new(),
     };
     assert_eq!(world.queue().complete(std::slice::from_ref(&late)).await.unwrap()[0].2, Answer::Changed);
     // And if the next claim had drawn the same number.

@@ -9,7 +9,9 @@ use copyhold::{
 
 use crate::world::{World, replica};
 
-const PROVEN: Outcome = Outcome::Recorded(Verified::Compared);
+fn proven() -> Outcome {
+    Outcome::recorded(Verified::Compared)
+}
 
 fn failed(class: Class, next: Next) -> Outcome {
     Outcome::Failed { next, why: Failure::new(class, "it rained") }
@@ -23,7 +25,10 @@ fn report(lease: &Lease, outcomes: impl IntoIterator<Item = (ReplicaName, Outcom
         content: Some(Content { size_bytes: 3, hash: ContentHash(u64::MAX) }),
         outcomes: outcomes.into_iter().collect(),
         release,
-        settle: None,
+        metadata: None,
+        source: None,
+        survived: false,
+        unsettled: Vec::new(),
     }
 }
 
@@ -43,7 +48,7 @@ async fn a_proven_copy_is_recorded_though_another_target_failed() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
     let later = Next::After { delay: Duration::from_secs(100), counted: true };
-    let outcomes = [(replica("wasabi"), PROVEN), (replica("scw"), failed(Class::Transient, later))];
+    let outcomes = [(replica("wasabi"), proven()), (replica("scw"), failed(Class::Transient, later))];
     assert_eq!(write(&world, report(&lease, outcomes, true)).await, Answer::Recorded);
     let row = "SELECT (wasabi IS NOT NULL, scw IS NULL, lock IS NULL, lease IS NULL, size_bytes, content_hash,
                        (due_scw - copyhold.now_utc_micro_seconds()) BETWEEN 90000000 AND 100000000)
@@ -57,12 +62,12 @@ async fn a_proven_copy_is_recorded_though_another_target_failed() {
 async fn a_report_in_pieces_keeps_the_lease_until_the_last() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
-    assert_eq!(write(&world, report(&lease, [(replica("scw"), PROVEN)], false)).await, Answer::Recorded);
+    assert_eq!(write(&world, report(&lease, [(replica("scw"), proven())], false)).await, Answer::Recorded);
     assert_eq!(
         world.value("SELECT scw IS NOT NULL AND lock IS NOT NULL FROM copyhold.object_copies").await.unwrap(),
         "true"
     );
-    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), PROVEN)], true)).await, Answer::Recorded);
+    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), proven())], true)).await, Answer::Recorded);
     assert_eq!(
         world.value("SELECT scw IS NOT NULL AND lock IS NULL FROM copyhold.object_copies").await.unwrap(),
         "true"
@@ -74,7 +79,7 @@ async fn a_lost_lease_cannot_record_anything() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
     world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
-    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), PROVEN)], true)).await, Answer::Changed);
+    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), proven())], true)).await, Answer::Changed);
     assert_eq!(
         world.value("SELECT wasabi IS NULL AND size_bytes IS NULL FROM copyhold.object_copies").await.unwrap(),
         "true"
@@ -86,7 +91,7 @@ async fn the_proof_of_an_old_content_is_not_recorded_for_a_new_one() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
     world.value("SELECT copyhold.register('photo')").await;
-    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), PROVEN)], true)).await, Answer::Changed);
+    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), proven())], true)).await, Answer::Changed);
     assert_eq!(
         world.value("SELECT wasabi IS NULL AND lease IS NOT NULL FROM copyhold.object_copies").await.unwrap(),
         "true"
@@ -104,7 +109,7 @@ async fn an_object_deleted_and_inserted_again_does_not_inherit_a_proof() {
     world.execute("DELETE FROM copyhold.object_copies").await;
     world.insert("photo").await;
     world.sql("UPDATE copyhold.object_copies SET lock = 1, lease = $1::bigint", &lease.fence.0.to_string()).await;
-    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), PROVEN)], true)).await, Answer::Changed);
+    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), proven())], true)).await, Answer::Changed);
 }
 
 #[tokio::test]
@@ -116,7 +121,7 @@ async fn a_row_in_somebodys_hands_is_busy_and_holds_up_no_other() {
         .execute(&mut *application)
         .await
         .unwrap();
-    let reports = [&held, &free].map(|lease| report(lease, [(replica("wasabi"), PROVEN)], true));
+    let reports = [&held, &free].map(|lease| report(lease, [(replica("wasabi"), proven())], true));
     let mut answers = world.queue().complete(&reports).await.unwrap();
     answers.sort_by_key(|(key, ..)| key.clone());
     assert_eq!(
@@ -131,10 +136,10 @@ async fn a_row_in_somebodys_hands_is_busy_and_holds_up_no_other() {
 async fn two_reports_of_one_key_under_different_fences_are_answered_apart() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
-    let mut old = report(&lease, [(replica("scw"), PROVEN)], true);
+    let mut old = report(&lease, [(replica("scw"), proven())], true);
     old.fence.0 ^= 1;
     let answers =
-        world.queue().complete(&[old.clone(), report(&lease, [(replica("wasabi"), PROVEN)], true)]).await.unwrap();
+        world.queue().complete(&[old.clone(), report(&lease, [(replica("wasabi"), proven())], true)]).await.unwrap();
     for (_, fence, answer) in answers {
         assert_eq!(answer, if fence == old.fence { Answer::Changed } else { Answer::Recorded });
     }
@@ -165,7 +170,7 @@ async fn attempts_of_one_class_add_up_and_a_success_forgets_them() {
     let lease = claim().await;
     let prior = lease.replicas.iter().find_map(|r| r.prior).unwrap();
     assert_eq!((prior.class, prior.attempts), (Some(Class::Corrupt), 1));
-    write(&world, report(&lease, [(replica("wasabi"), PROVEN)], true)).await;
+    write(&world, report(&lease, [(replica("wasabi"), proven())], true)).await;
     assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
 }
 

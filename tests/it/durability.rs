@@ -42,14 +42,17 @@ async fn claims_renewals_and_releases_wait_for_no_disk_and_completions_do() {
         let again = queue.claim_these(&daemon, &keys).await.unwrap().remove(0);
         lap(3);
         let content = Content { size_bytes: 1, hash: ContentHash(1) };
-        let outcomes = vec![(replica("scw"), Outcome::Recorded(Verified::Compared))];
+        let outcomes = vec![(replica("scw"), Outcome::recorded(Verified::Compared))];
         let report = Report {
             key: again.key,
             generation: again.generation,
             fence: again.fence,
             content: Some(content),
             outcomes,
-            settle: None,
+            metadata: None,
+            source: None,
+            survived: false,
+            unsettled: Vec::new(),
             release: true,
         };
         let begun = Instant::now();

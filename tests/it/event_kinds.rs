@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 
 use crate::world::{Begin, World, key, replica};
 
-const PROVEN: Outcome = Outcome::Recorded(Verified::Compared);
+fn proven() -> Outcome {
+    Outcome::recorded(Verified::Compared)
+}
 
 /// All events in their order.
 async fn events(world: &World) -> Vec<Value> {
@@ -58,7 +60,10 @@ async fn write(
         content: Some(Content { size_bytes: 3, hash: ContentHash(0xab) }),
         outcomes: outcomes.into_iter().collect(),
         release,
-        settle: None,
+        metadata: None,
+        source: None,
+        survived: false,
+        unsettled: Vec::new(),
     };
     queue.complete(&[report]).await.unwrap()[0].2
 }
@@ -68,8 +73,8 @@ async fn copies_recorded_together_are_one_event_that_says_whether_the_object_is_
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
     let queue = world.queue();
-    write(&queue, &lease, [(replica("wasabi"), PROVEN)], false).await;
-    write(&queue, &lease, [(replica("scw"), PROVEN)], true).await;
+    write(&queue, &lease, [(replica("wasabi"), proven())], false).await;
+    write(&queue, &lease, [(replica("scw"), proven())], true).await;
     let row = "SELECT json_build_object('g', generation, 'at', created_at) FROM copyhold.object_copies";
     let row: Value = serde_json::from_str(&world.value(row).await.unwrap()).unwrap();
     let mut first = json!({
@@ -111,10 +116,10 @@ async fn when_an_object_was_registered_travels_with_the_first_that_is_heard_of_e
     write(&queue, &lease, [(replica("wasabi"), failed(Next::After { delay: Duration::ZERO, counted: true }))], true)
         .await;
     lease = world.claim(&daemon, "wasabi", 1).await.remove(0);
-    write(&queue, &lease, [(replica("wasabi"), PROVEN), (replica("scw"), PROVEN)], true).await;
+    write(&queue, &lease, [(replica("wasabi"), proven()), (replica("scw"), proven())], true).await;
     world.sql("SELECT copyhold.register($1)", "photo").await;
     lease = world.claim(&daemon, "wasabi", 1).await.remove(0);
-    write(&queue, &lease, [(replica("wasabi"), PROVEN), (replica("scw"), PROVEN)], true).await;
+    write(&queue, &lease, [(replica("wasabi"), proven()), (replica("scw"), proven())], true).await;
     let told: Vec<_> = events(&world)
         .await
         .iter()
@@ -131,7 +136,7 @@ async fn an_object_is_not_complete_while_a_replica_lacks_it_that_this_daemon_doe
     let lease = leased(&world, "photo").await;
     let known = vec![replica("b2"), replica("wasabi")];
     let queue = Queue::new(world.pool.clone(), world.config.database.schema.clone(), known);
-    write(&queue, &lease, [(replica("wasabi"), PROVEN)], true).await;
+    write(&queue, &lease, [(replica("wasabi"), proven())], true).await;
     assert_eq!(of(&world, EventKind::ObjectCopied).await[0]["complete"], json!(false));
 }
 
@@ -140,7 +145,7 @@ async fn what_is_not_recorded_is_not_told() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
     world.execute("UPDATE copyhold.object_copies SET lease = 5").await;
-    assert_eq!(write(&world.queue(), &lease, [(replica("wasabi"), PROVEN)], true).await, Answer::Changed);
+    assert_eq!(write(&world.queue(), &lease, [(replica("wasabi"), proven())], true).await, Answer::Changed);
     assert!(of(&world, EventKind::ObjectCopied).await.is_empty());
 }
 
@@ -156,7 +161,7 @@ async fn only_the_kinds_that_are_asked_for_are_written() {
     write(&queue("none"), &lease, [(replica("wasabi"), failed(LATER))], false).await;
     write(&queue("copy.parked"), &lease, [(replica("wasabi"), failed(LATER))], false).await;
     assert_eq!(events(&world).await, Vec::<Value>::new());
-    write(&queue("copy.parked"), &lease, [(replica("wasabi"), failed(Next::Parked)), (replica("scw"), PROVEN)], true)
+    write(&queue("copy.parked"), &lease, [(replica("wasabi"), failed(Next::Parked)), (replica("scw"), proven())], true)
         .await;
     assert_eq!(events(&world).await.len(), 1);
 }
@@ -167,7 +172,7 @@ async fn a_copy_on_record_that_is_not_there_is_told() {
     let lease = leased(&world, "photo").await;
     let queue = world.queue();
     let gone = Outcome::Cleared { next: LATER, why: why(Class::Gone) };
-    write(&queue, &lease, [(replica("b2"), gone), (replica("wasabi"), PROVEN)], true).await;
+    write(&queue, &lease, [(replica("b2"), gone), (replica("wasabi"), proven())], true).await;
     let at = world.value("SELECT wasabi FROM copyhold.object_copies").await.unwrap().parse().unwrap();
     let refuted = Refuted { replica: replica("wasabi"), recorded_at: at, park: true, why: why(Class::Corrupt) };
     let what =
@@ -316,9 +321,12 @@ async fn a_completion_that_cannot_append_lets_go_of_its_rows_and_is_written_late
         generation: lease.generation,
         fence: lease.fence,
         content: None,
-        outcomes: vec![(replica("wasabi"), PROVEN)],
+        outcomes: vec![(replica("wasabi"), proven())],
         release: true,
-        settle: None,
+        metadata: None,
+        source: None,
+        survived: false,
+        unsettled: Vec::new(),
     };
     let refused = world.queue().complete(std::slice::from_ref(&report)).await.unwrap_err();
     assert!(refused.is_contended(), "{refused}");
@@ -338,6 +346,6 @@ async fn whoever_appends_makes_the_partition_that_is_missing() {
     world
         .execute("DROP TABLE copyhold.log_0, copyhold.log_1048576, copyhold.log_2097152; SELECT setval('copyhold.log_ids', 9999999)")
         .await;
-    assert_eq!(write(&world.queue(), &lease, [(replica("wasabi"), PROVEN)], true).await, Answer::Recorded);
+    assert_eq!(write(&world.queue(), &lease, [(replica("wasabi"), proven())], true).await, Answer::Recorded);
     assert_eq!(of(&world, EventKind::ObjectCopied).await.len(), 1);
 }

@@ -31,6 +31,7 @@ mod http;
 mod import;
 mod inbox;
 mod journal;
+mod late_writes;
 mod leases;
 mod lost_replies;
 mod migrations;

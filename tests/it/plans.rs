@@ -82,8 +82,7 @@ fn arguments(name: &str) -> String {
         "release" => format!("{keys}, {}", same("77::bigint")),
         "claim_these" => format!("{keys}, 1000000, 5"),
         "reclaim" => "'lock of this test', 1000000".to_owned(),
-        "take_unverified" => "16, 1000000, '{b2,wasabi,scw}'".to_owned(),
-        "conclude" => format!("{keys}, {}, {}", same("77::bigint"), same("1::bigint")),
+        "take_unsettled" => "16, 1000000, '{b2,wasabi,scw}'".to_owned(),
         seek if seek.starts_with("seek_") => "256, -9223372036854775808, 0".to_owned(),
         "begin_generation" => "'{k1}', '{77}'::bigint[], '{1}'::bigint[], 5, 7, 'b2', 1, false, 'changed'".to_owned(),
         "next_due" => String::new(),
@@ -96,12 +95,13 @@ fn arguments(name: &str) -> String {
         "take_back" => "'k5', 1, false, '{}', '{}', '{}', '{}', '{}', 1, false, NULL, NULL, NULL, NULL".to_owned(),
         "complete" => {
             let (numbers, none) = (same("77::bigint"), "'{}'::text[]");
-            let change = format!("{}, {}", same("1::smallint"), same("1::bigint"));
+            let (bytes, change) = ("'{}'::bigint[]", format!("{}, {}", same("1::bigint"), same("1::bigint")));
             format!(
-                "{keys}, {numbers}, {numbers}, {numbers}, {numbers}, {}, {}, {none}, {none}, {none}, {none}, \
-                 '{{}}'::bool[], {none}, '{{}}'::bigint[], {none}, {none}, {change}, {change}, {change}",
-                same("true"),
-                same("NULL::bigint")
+                "{keys}, {numbers}, {numbers}, {numbers}, {numbers}, {yes}, {numbers}, {}, {numbers}, {numbers}, {yes}, \
+                 {none}, {none}, {none}, {none}, '{{}}'::bool[], {none}, {bytes}, {none}, {none}, \
+                 {none}, {none}, {bytes}, {bytes}, {bytes}, {bytes}, {change}, {change}, {change}",
+                same("'b2'::text"),
+                yes = same("true"),
             )
         }
         claim => {

@@ -1,46 +1,57 @@
-//! A dead holder's last request may arrive after another one has recorded the copy: what was recorded since is read
-//! once more, later.
+//! A write whose end was not seen may arrive after another one has recorded the copy: what is recorded under it is read
+//! again until nothing can arrive any more.
 
 use std::time::Duration;
 
 use copyhold::{
-    queue::Unverified,
+    domain::{Content, ContentHash, MetadataHash},
+    queue::{UnsettledWrite, Unverified},
     sandbox::s3::{Fault, Op, When},
 };
 use rustix::process::Signal;
 
-use crate::world::{DaemonProcess, World, key};
+use crate::world::{DaemonProcess, World, key, replica};
 
-/// An object, copied everywhere by a daemon after an earlier holder of it had died.
-async fn copied_after_a_sweep(world: &World) -> DaemonProcess {
+/// An object, copied everywhere, under which writes of another content may still arrive at the two secondaries.
+async fn copied_and_unsettled(world: &World) -> DaemonProcess {
     world.upload("photo", "bytes").await;
-    world
-        .execute(
-            "INSERT INTO copyhold.swept_leases (object_key, generation, times, last_at)
-             SELECT object_key, generation, 1, copyhold.now_utc_micro_seconds() FROM copyhold.object_copies",
-        )
-        .await;
     let daemon = world.daemon().await;
     world.until_copied("photo").await;
-    world.until(LATER).await;
+    world.execute(&unsettled("photo", "'wasabi'), ('scw'")).await;
     daemon
 }
 
-/// There is something to be read once more, and not yet.
-const LATER: &str = "SELECT verify_at > copyhold.now_utc_micro_seconds() + 30000000 FROM copyhold.swept_leases";
-
-/// The time has come.
-async fn time_passes(world: &World) {
-    world.execute("UPDATE copyhold.swept_leases SET verify_at = 1").await;
+/// Writes of unknown content to these replicas, not due yet.
+fn unsettled(name: &str, replicas: &str) -> String {
+    format!(
+        "INSERT INTO copyhold.unsettled (object_key, replica, verify_at, settled_at)
+         SELECT '{name}', r, copyhold.now_utc_micro_seconds() + 600000000, copyhold.now_utc_micro_seconds() + 600000000
+           FROM (VALUES ({replicas})) AS v(r)"
+    )
 }
 
-const NOTHING_LEFT: &str = "SELECT count(*) = 0 FROM copyhold.swept_leases";
+/// There is something to be read again, and not yet.
+const LATER: &str = "SELECT bool_and(verify_at > copyhold.now_utc_micro_seconds() + 30000000) FROM copyhold.unsettled";
+
+/// Time for a look, and nothing is settled yet.
+async fn a_look_is_due(world: &World) {
+    world
+        .execute("UPDATE copyhold.unsettled SET verify_at = 1, noted_at = copyhold.now_utc_micro_seconds() - 60000000")
+        .await;
+}
+
+/// Nothing can arrive any more.
+async fn time_passes(world: &World) {
+    world.execute("UPDATE copyhold.unsettled SET verify_at = 1, settled_at = 1").await;
+}
+
+const NOTHING_LEFT: &str = "SELECT count(*) = 0 FROM copyhold.unsettled";
 const FREE: &str = "SELECT lock IS NULL FROM copyhold.object_copies";
 
 #[tokio::test]
-async fn what_a_dead_holder_overwrites_later_is_found_and_mended() {
+async fn what_a_late_write_overwrites_is_found_and_mended() {
     let world = World::new().await;
-    let daemon = copied_after_a_sweep(&world).await;
+    let daemon = copied_and_unsettled(&world).await;
     world.bucket("wasabi").put("photo", "older");
     world.bucket("scw").delete("photo");
     time_passes(&world).await;
@@ -51,7 +62,6 @@ async fn what_a_dead_holder_overwrites_later_is_found_and_mended() {
         assert_eq!(world.bucket(replica).get("photo").unwrap(), "bytes");
     }
     // And once more, until it is found to be right.
-    world.until(LATER).await;
     time_passes(&world).await;
     world.until(NOTHING_LEFT).await;
     world.until(FREE).await;
@@ -60,7 +70,7 @@ async fn what_a_dead_holder_overwrites_later_is_found_and_mended() {
 #[tokio::test]
 async fn what_is_right_is_read_once_and_written_no_more() {
     let world = World::new().await;
-    let _daemon = copied_after_a_sweep(&world).await;
+    let _daemon = copied_and_unsettled(&world).await;
     let read = world.bucket("b2").calls(Op::GetObject);
     let recorded = world.value("SELECT (wasabi, scw) FROM copyhold.object_copies").await;
     time_passes(&world).await;
@@ -77,12 +87,10 @@ async fn what_is_right_is_read_once_and_written_no_more() {
 #[tokio::test]
 async fn what_cannot_be_read_stays_recorded_and_is_read_later() {
     let world = World::new().await;
-    let daemon = copied_after_a_sweep(&world).await;
+    let daemon = copied_and_unsettled(&world).await;
     let outage = world.bucket("wasabi").order(Fault::internal_error(), When::op(Op::GetObject));
     time_passes(&world).await;
-    daemon
-        .until_logged("photo at wasabi is to be read once more, because a holder of it has died, and cannot be")
-        .await;
+    daemon.until_logged("photo at wasabi is to be read again and cannot be").await;
     world.until(LATER).await;
     world.until(FREE).await;
     assert_eq!(world.value("SELECT wasabi IS NOT NULL FROM copyhold.object_copies").await.unwrap(), "true");
@@ -92,38 +100,73 @@ async fn what_cannot_be_read_stays_recorded_and_is_read_later() {
 }
 
 #[tokio::test]
+async fn an_early_look_finds_a_late_write_and_goes_on_looking() {
+    let world = World::new().await;
+    let daemon = copied_and_unsettled(&world).await;
+    world.bucket("wasabi").put("photo", "older");
+    a_look_is_due(&world).await;
+    daemon.until_logged("What wasabi has of photo is not what was recorded").await;
+    world.until_copied("photo").await;
+    assert_eq!(world.bucket("wasabi").get("photo").unwrap(), "bytes");
+    assert_eq!(
+        world.value("SELECT count(*) FROM copyhold.unsettled").await.unwrap(),
+        "2",
+        "a look is not the last one"
+    );
+}
+
+#[tokio::test]
+async fn a_write_of_what_the_object_still_is_costs_no_reading() {
+    let world = World::new().await;
+    let _daemon = copied_and_unsettled(&world).await;
+    world
+        .execute(
+            "UPDATE copyhold.unsettled u SET size_bytes = o.size_bytes, content_hash = o.content_hash, metadata_hash = o.metadata_hash
+               FROM copyhold.object_copies o WHERE o.object_key = u.object_key",
+        )
+        .await;
+    a_look_is_due(&world).await;
+    world.until(LATER).await;
+    time_passes(&world).await;
+    world.until(NOTHING_LEFT).await;
+    for replica in ["wasabi", "scw"] {
+        assert_eq!(world.bucket(replica).calls(Op::GetObject), 0, "{replica}");
+    }
+}
+
+#[tokio::test]
 async fn an_object_in_somebodys_hands_is_read_when_it_is_free() {
     let world = World::new().await;
-    let _daemon = copied_after_a_sweep(&world).await;
+    let _daemon = copied_and_unsettled(&world).await;
     world.upload("other", "bytes").await;
     world.until_copied("other").await;
     world
-        .execute(
-            "UPDATE copyhold.object_copies SET lock = 8000000000000000000, lease = 7 WHERE object_key = 'photo';
-             INSERT INTO copyhold.swept_leases (object_key, generation, times, last_at, verify_at)
-             SELECT object_key, generation, 0, 1, 2 FROM copyhold.object_copies WHERE object_key = 'other'",
-        )
+        .execute("UPDATE copyhold.object_copies SET lock = 8000000000000000000, lease = 7 WHERE object_key = 'photo'")
         .await;
+    world.execute(&unsettled("other", "'wasabi'")).await;
     time_passes(&world).await;
-    // The other one comes after it, and is not held up.
-    world.until("SELECT count(*) = 1 AND bool_and(verify_at = 1) FROM copyhold.swept_leases").await;
+    // The other one is not held up.
+    world.until("SELECT count(*) = 0 FROM copyhold.unsettled WHERE object_key = 'other'").await;
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.unsettled").await.unwrap(), "2");
     world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL WHERE object_key = 'photo'").await;
+    time_passes(&world).await;
     world.until(NOTHING_LEFT).await;
 }
 
 #[tokio::test]
 async fn a_reader_that_ends_or_dies_leaves_it_to_the_next() {
     let world = World::new().await;
-    let mut daemon = copied_after_a_sweep(&world).await;
+    let mut daemon = copied_and_unsettled(&world).await;
     let silence = world.bucket("wasabi").order(Fault::Stall, When::op(Op::GetObject));
     time_passes(&world).await;
+    let later = "SELECT bool_and(verify_at > copyhold.now_utc_micro_seconds() + 30000000) FROM copyhold.unsettled WHERE replica = 'wasabi'";
     let held = "SELECT lock IS NOT NULL FROM copyhold.object_copies";
     world.until(held).await;
     // One that is asked to end gives the row back at once.
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.exit_code().await, Some(0));
     world.until(FREE).await;
-    world.until(LATER).await;
+    world.until(later).await;
     let mut daemon = world.daemon().await;
     time_passes(&world).await;
     world.until(held).await;
@@ -131,7 +174,6 @@ async fn a_reader_that_ends_or_dies_leaves_it_to_the_next() {
     silence.clear();
     let _heir = world.daemon().await;
     world.until(FREE).await;
-    world.until(LATER).await;
     time_passes(&world).await;
     world.until(NOTHING_LEFT).await;
 }
@@ -139,7 +181,14 @@ async fn a_reader_that_ends_or_dies_leaves_it_to_the_next() {
 #[tokio::test]
 async fn a_change_at_the_primary_is_no_damage() {
     let world = World::new().await;
-    let _daemon = copied_after_a_sweep(&world).await;
+    let _daemon = copied_and_unsettled(&world).await;
+    // What was sent there is known, and this is another content.
+    world
+        .execute(&format!(
+            "{}; UPDATE copyhold.unsettled SET size_bytes = 5, content_hash = 5",
+            unsettled("photo", "'b2'")
+        ))
+        .await;
     world.bucket("b2").put("photo", "the application's");
     time_passes(&world).await;
     world.until(NOTHING_LEFT).await;
@@ -148,18 +197,29 @@ async fn a_change_at_the_primary_is_no_damage() {
 }
 
 #[tokio::test]
-async fn what_no_daemon_has_recorded_cannot_be_compared_and_is_left_as_it_is() {
+async fn what_may_be_a_late_write_of_ours_at_the_primary_is_taken_back_and_written_over_by_nobody() {
+    let world = World::new().await;
+    let daemon = copied_and_unsettled(&world).await;
+    world.execute(&unsettled("photo", "'b2'")).await;
+    world.bucket("b2").put("photo", "an older one");
+    time_passes(&world).await;
+    daemon.until_logged("What b2 has of photo is not what was recorded").await;
+    world.until("SELECT b2 IS NULL AND due_b2 = 9000000000000000000 FROM copyhold.object_copies").await;
+    assert_eq!(world.bucket("b2").get("photo").unwrap(), "an older one");
+    assert_eq!(world.bucket("wasabi").get("photo").unwrap(), "bytes");
+}
+
+#[tokio::test]
+async fn what_no_daemon_has_read_cannot_be_compared_and_is_left_as_it_is() {
     let world = World::new().await;
     world.insert("by hand").await;
     world.insert("deleted").await;
-    world
-        .execute(
-            "UPDATE copyhold.object_copies SET wasabi = 5, scw = 5;
-             INSERT INTO copyhold.swept_leases (object_key, generation, times, last_at, verify_at)
-             SELECT object_key, generation, 0, 1, CASE WHEN object_key = 'by hand' THEN 2 END FROM copyhold.object_copies;
-             DELETE FROM copyhold.object_copies WHERE object_key = 'deleted'",
-        )
-        .await;
+    world.execute("UPDATE copyhold.object_copies SET wasabi = 5, scw = 5").await;
+    for name in ["by hand", "deleted"] {
+        world.execute(&unsettled(name, "'wasabi'), ('scw'")).await;
+    }
+    world.execute("DELETE FROM copyhold.object_copies WHERE object_key = 'deleted'").await;
+    time_passes(&world).await;
     let _daemon = world.daemon().await;
     world.until(NOTHING_LEFT).await;
     assert_eq!(world.value("SELECT (wasabi, scw) FROM copyhold.object_copies").await.unwrap(), "(5,5)");
@@ -167,30 +227,97 @@ async fn what_no_daemon_has_recorded_cannot_be_compared_and_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn an_object_that_lacks_a_copy_stays_suspected_after_the_others_are_found_right() {
+async fn each_daemon_takes_what_is_at_the_replicas_it_may_read() {
     let world = World::new().await;
-    let _daemon = copied_after_a_sweep(&world).await;
-    world
-        .execute("UPDATE copyhold.object_copies SET scw = NULL, due_scw = 8000000000000000000; UPDATE copyhold.swept_leases SET times = 2")
-        .await;
+    world.insert("photo").await;
+    world.execute("UPDATE copyhold.object_copies SET wasabi = 5, scw = 5, size_bytes = 5, content_hash = 5").await;
+    world.execute(&unsettled("photo", "'wasabi'), ('scw'), ('glacier'")).await;
     time_passes(&world).await;
-    world.until("SELECT times = 2 AND verify_at IS NULL FROM copyhold.swept_leases").await;
+    let taken = async |name: &str| {
+        let taken = world.queue().take_unsettled(&[replica(name)], 16, Duration::from_mins(1)).await.unwrap();
+        taken.to_read.into_values().flatten().map(|copy| copy.replica).collect::<Vec<_>>()
+    };
+    assert_eq!(taken("scw").await, [replica("scw")]);
+    assert_eq!(taken("scw").await, [], "its time was moved on");
+    assert_eq!(taken("wasabi").await, [replica("wasabi")]);
+}
+
+/// A write to wasabi, of this content.
+fn write(hash: u64) -> UnsettledWrite {
+    UnsettledWrite {
+        key: key("photo"),
+        replica: replica("wasabi"),
+        content: Content { size_bytes: 3, hash: ContentHash(hash) },
+        metadata: Some(MetadataHash(1)),
+        settle: Duration::from_mins(3),
+    }
 }
 
 #[tokio::test]
-async fn whoever_knows_fewer_replicas_leaves_it_to_those_who_read_them_all() {
+async fn two_writes_of_different_contents_make_one_entry_of_unknown_content() {
     let world = World::new().await;
-    world.upload("photo", "bytes").await;
+    let queue = world.queue();
+    let noted = "SELECT (size_bytes, content_hash, metadata_hash, settled_at - noted_at, verify_at - noted_at) FROM copyhold.unsettled";
+    queue.note_unsettled(&[write(7)]).await.unwrap();
+    assert_eq!(world.value(noted).await.unwrap(), "(3,7,1,180000000,10000000)");
+    queue.note_unsettled(&[write(7), write(7)]).await.unwrap();
+    assert_eq!(world.value("SELECT content_hash FROM copyhold.unsettled").await.unwrap(), "7");
+    queue.note_unsettled(&[UnsettledWrite { settle: Duration::from_mins(10), ..write(8) }]).await.unwrap();
+    assert_eq!(world.value("SELECT content_hash IS NULL FROM copyhold.unsettled").await.unwrap(), "true");
+    assert_eq!(world.value("SELECT settled_at - noted_at FROM copyhold.unsettled").await.unwrap(), "600000000");
+    world.execute("DELETE FROM copyhold.unsettled").await;
+    queue.note_unsettled(&[write(7), write(8)]).await.unwrap();
+    assert_eq!(world.value("SELECT content_hash IS NULL FROM copyhold.unsettled").await.unwrap(), "true");
+}
+
+#[tokio::test]
+async fn an_entry_that_was_noted_anew_while_its_copy_was_read_stays() {
+    let world = World::new().await;
+    let queue = world.queue();
+    queue.note_unsettled(&[write(7)]).await.unwrap();
+    let read = Unverified { replica: replica("wasabi"), noted_at: 1, sent: None, settled: true };
+    queue.settle(&key("photo"), &[&read]).await.unwrap();
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.unsettled").await.unwrap(), "1");
+}
+
+#[tokio::test]
+async fn a_leased_row_that_is_deleted_leaves_its_writes_unsettled_everywhere() {
+    let world = World::new().await;
+    world.insert("free").await;
+    world.insert("leased").await;
     world
         .execute(
-            "INSERT INTO copyhold.swept_leases (object_key, generation, times, last_at, verify_at)
-             SELECT object_key, generation, 0, 1, 1 FROM copyhold.object_copies;
-             INSERT INTO copyhold.daemons (id, host, process_id, version, alive_until, lease_timeout_us, config)
-             VALUES (9, 'other', 1, '0', 9000000000000000000, 1, '{\"replicas\": {\"b2\": {}, \"glacier\": {}}}')",
+            "UPDATE copyhold.object_copies SET lock = 8000000000000000000, lease = 7 WHERE object_key = 'leased';
+             DELETE FROM copyhold.object_copies",
         )
         .await;
-    let take = async || world.queue().take_unverified(16, Duration::from_mins(1)).await.unwrap();
-    assert!(take().await.is_empty());
-    world.execute("UPDATE copyhold.daemons SET alive_until = 1").await;
-    assert_eq!(take().await, [Unverified { key: key("photo"), primary_too: false }]);
+    let entries = "SELECT string_agg(DISTINCT object_key, ',') || count(*) FROM copyhold.unsettled WHERE settled_at - noted_at >= 600000000";
+    assert_eq!(world.value(entries).await.unwrap(), "leased3");
+}
+
+#[tokio::test]
+async fn what_is_recorded_after_a_crash_of_postgresql_is_read_again() {
+    let world = World::new().await;
+    // As crash recovery leaves it.
+    world.execute("TRUNCATE copyhold.claims_intact").await;
+    world.upload("photo", "bytes").await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("PostgreSQL has crashed, and claims may be lost with it").await;
+    world.until_copied("photo").await;
+    world.until("SELECT count(*) = 2 AND bool_and(content_hash IS NULL) FROM copyhold.unsettled").await;
+    world.bucket("wasabi").put("photo", "older");
+    time_passes(&world).await;
+    daemon.until_logged("What wasabi has of photo is not what was recorded").await;
+    world.until_copied("photo").await;
+    assert_eq!(world.bucket("wasabi").get("photo").unwrap(), "bytes");
+}
+
+#[tokio::test]
+async fn what_is_recorded_after_a_truncation_is_read_again() {
+    let world = World::new().await;
+    world.execute("TRUNCATE copyhold.object_copies").await;
+    world.upload("photo", "bytes").await;
+    let _daemon = world.daemon().await;
+    world.until_copied("photo").await;
+    world.until("SELECT count(*) = 2 FROM copyhold.unsettled").await;
 }

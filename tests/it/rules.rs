@@ -190,13 +190,16 @@ async fn what_a_holder_writes_after_the_rules_were_applied_undoes_nothing_of_it(
         content: None,
         outcomes: vec![outcome],
         release,
-        settle: None,
+        metadata: None,
+        source: None,
+        survived: false,
+        unsettled: Vec::new(),
     };
     let failed = outcome("wasabi", Outcome::Failed { next, why });
     world.queue().complete(&[report(failed, false)]).await.unwrap();
     assert_eq!(wanted(&world, "p/x").await, "b2,scw");
     // It was copied all the same: that is a proof, and no wish.
-    let recorded = outcome("wasabi", Outcome::Recorded(Verified::Compared));
+    let recorded = outcome("wasabi", Outcome::recorded(Verified::Compared));
     world.queue().complete(&[report(recorded, true)]).await.unwrap();
     assert_eq!(wanted(&world, "p/x").await, "b2,scw");
     assert_eq!(world.value("SELECT wasabi IS NOT NULL FROM copyhold.object_copies").await.unwrap(), "true");

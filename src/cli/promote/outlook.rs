@@ -1,4 +1,4 @@
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use super::{super::replica::walk, show};
 use crate::{
@@ -14,6 +14,8 @@ pub(super) struct Outlook {
     /// Why the parked ones are.
     classes: Vec<(String, i64)>,
     holdings: Holdings,
+    /// Copies there under which a write may still arrive, and how long that takes at most.
+    unsettled: (i64, Duration),
     /// µs since the epoch, by the database's clock.
     now: i64,
 }
@@ -27,17 +29,18 @@ impl Outlook {
             lately: queue.missing_lately(replica).await?,
             classes: queue.parked_classes(replica).await?,
             holdings,
+            unsettled: queue.unsettled_at(replica).await?,
             now: queue.database_now().await?,
         })
     }
 
     /// Nothing would be missing.
     pub(super) fn is_whole(&self) -> bool {
-        self.missing.objects == 0 && self.holdings.unwanted == 0
+        self.missing.objects == 0 && self.holdings.unwanted == 0 && self.unsettled.0 == 0
     }
 
     pub(super) fn text(&self, replica: &ReplicaName, primary: &ReplicaName) -> String {
-        let Self { missing, lately, classes, holdings, now } = self;
+        let Self { missing, lately, classes, holdings, unsettled, now } = self;
         let count = |n: i64| show::count(n.unsigned_abs(), "object", "objects");
         let mut text = format!(
             "if {replica} were the primary now, in place of {primary}, of {} it would have {}\n",
@@ -76,6 +79,16 @@ impl Outlook {
             line(
                 "not wanted",
                 format!("{}, {bytes}, which are not to be there, and would be missing", count(holdings.unwanted)),
+            );
+        }
+        if unsettled.0 > 0 {
+            line(
+                "unsettled",
+                format!(
+                    "{}, under which a write may still arrive whose end was not seen; all are settled in {}",
+                    show::count(unsettled.0.unsigned_abs(), "copy", "copies"),
+                    show::age(Some(unsettled.1.as_secs_f64()))
+                ),
             );
         }
         if let Some(example) = &holdings.alone_example {

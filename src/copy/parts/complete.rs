@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use super::{
-    super::{Entry, Journal, failure::of_target, plan::Way, source::Opened, verify},
+    super::{Entry, Journal, Step, failure::of_target, plan::Way, source::Opened, verify, write},
     upload::{Leaves, Upload},
 };
 use crate::{
@@ -22,6 +24,7 @@ pub(super) struct Complete {
     etags: Vec<ETag>,
     md5s: Vec<Md5>,
     sent_hashes: bool,
+    steps: mpsc::UnboundedSender<Step>,
 }
 
 impl Complete {
@@ -31,6 +34,7 @@ impl Complete {
         opened: &Opened,
         content: Content,
         way: Way,
+        steps: &mpsc::UnboundedSender<Step>,
     ) -> Self {
         Self {
             store: Arc::clone(&upload.target.store),
@@ -42,6 +46,7 @@ impl Complete {
             etags: upload.parts.values().map(|part| part.etag.clone()).collect(),
             md5s: upload.parts.values().map(|part| part.md5).collect(),
             sent_hashes: way == Way::Held,
+            steps: steps.clone(),
         }
     }
 
@@ -62,7 +67,8 @@ impl Complete {
     /// believed only after a look.
     async fn ask(&self) -> (Result<Verified, Failure>, Leaves) {
         let (store, key, content) = (&*self.store, &self.key, &self.content);
-        let error = match store.complete_multipart(key, &self.id, &self.etags).await {
+        let complete = store.complete_multipart(key, &self.id, &self.etags);
+        let error = match write(&self.steps, store.name(), *content, true, complete).await {
             Ok(etag) => {
                 return (
                     verify::prove(store, key, content, &self.md5s, &etag, self.sent_hashes).await,

@@ -83,8 +83,14 @@ impl<'c, 't: 'c> Work<'c, 't> {
             match (&upload.state, content) {
                 (State::Sending | State::Leaving(_), Some(content)) if is_all_there => {
                     upload.state = State::Completing;
-                    let complete =
-                        Complete::new(upload, &copy.job.journal, &self.carrier.opened, content, self.parts.way());
+                    let complete = Complete::new(
+                        upload,
+                        &copy.job.journal,
+                        &self.carrier.opened,
+                        content,
+                        self.parts.way(),
+                        copy.steps,
+                    );
                     finishing.push(Box::pin(async move {
                         let (result, leaves) = complete.run().await;
                         Finished::Upload { index, result, leaves }

@@ -9,11 +9,15 @@ use super::FRESH;
 
 /// What a claim tells of each row it takes, as PostgreSQL spells it. Replicas are told by their names: the functions
 /// know all that the schema has, a daemon those of its configuration, in their order.
-pub(in crate::queue) const COLUMNS: [(&str, &str); 11] = [
+pub(in crate::queue) const COLUMNS: [(&str, &str); 15] = [
     ("object_key", "text"),
     ("generation", "bigint"),
     ("size_bytes", "bigint"),
     ("content_hash", "bigint"),
+    ("metadata_hash", "bigint"),
+    ("source_replica", "text"),
+    ("source_modified", "bigint"),
+    ("source_tag", "bigint"),
     ("lane_due", "bigint"),
     ("id", "bigint"),
     ("age", "double precision"),
@@ -102,7 +106,8 @@ fn statement(schema: &SchemaName, replicas: &[ReplicaName], lane: Option<&Replic
  WHERE o.object_key = ANY (ARRAY(
          {chosen}))
    AND o.lock IS NULL
-RETURNING o.object_key, o.generation, o.size_bytes, o.content_hash, {lane_due} AS lane_due, o.id,
+RETURNING o.object_key, o.generation, o.size_bytes, o.content_hash, o.metadata_hash,
+       o.source_replica, o.source_modified, o.source_tag, {lane_due} AS lane_due, o.id,
        (({schema}.now_utc_micro_seconds() - o.created_at) / 1e6)::double precision AS age,
        {recorded} AS recorded,
        {due} AS due,

@@ -19,7 +19,7 @@ impl Queue {
 SELECT o.object_key, o.size_bytes,
        CASE WHEN o.created_at < {schema}.now_utc_micro_seconds() - $3 AND o.lock IS NULL AND o.content_hash IS NULL
              AND CASE $2::text {of_holder} END IS NOT NULL
-             AND NOT EXISTS (SELECT FROM {schema}.swept_leases s WHERE s.object_key = o.object_key)
+             AND NOT EXISTS (SELECT FROM {schema}.unsettled u WHERE u.object_key = o.object_key)
             THEN {missing} ELSE '{{}}' END AS missing
   FROM {schema}.object_copies o WHERE o.object_key = ANY ($1::text[])",
             of_holder = of_holder.collect::<Vec<_>>().join(" "),

@@ -210,7 +210,7 @@ impl Rules {
             let gone = which(rule);
             if gone {
                 rule.cleared.cancel();
-                if let Fault::Hold(gate) | Fault::HoldAnswer(gate) = &rule.fault {
+                if let Fault::Hold(gate) | Fault::HoldAnswer(gate) | Fault::CarryOutLate(gate) = &rule.fault {
                     gate.open();
                 }
             }

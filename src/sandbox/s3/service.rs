@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Request, Response, StatusCode, header};
@@ -73,6 +74,16 @@ async fn answer_without_id(
     }
 
     merge_encodings(&mut head.headers);
+    if let Some(Fault::CarryOutLate(gate)) = fault {
+        let bytes = body.collect().await?.to_bytes();
+        let (s3, gate) = (s3.clone(), gate.clone());
+        tokio::spawn(async move {
+            gate.pass().await;
+            // Whether it succeeds is for nobody to hear.
+            let _ = s3.call(Request::from_parts(head, bytes.into())).await;
+        });
+        return Err(hang_up(fate));
+    }
     let pace = match fault {
         Some(Fault::DripUpload { bytes_per_second }) => Some(*bytes_per_second),
         _ => None,
@@ -149,6 +160,7 @@ fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<Fate>) -> AnswerBody 
         | Fault::Stall
         | Fault::Hold(_)
         | Fault::HoldAnswer(_)
+        | Fault::CarryOutLate(_)
         | Fault::WrongEtag
         | Fault::DripUpload { .. }
         | Fault::FlipArriving { .. }

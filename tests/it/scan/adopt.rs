@@ -96,7 +96,7 @@ async fn a_registered_row_takes_a_copy_over_only_if_it_is_what_was_listed() {
              UPDATE copyhold.object_copies SET due_wasabi = 9000000000000000000 WHERE object_key = 'parked';
              UPDATE copyhold.object_copies SET due_wasabi = NULL WHERE object_key = 'unwanted';
              UPDATE copyhold.object_copies SET b2 = NULL WHERE object_key = 'lost';
-             INSERT INTO copyhold.swept_leases (object_key, generation, times, last_at) VALUES ('swept', 1, 1, 1)",
+             INSERT INTO copyhold.unsettled (object_key, replica, verify_at, settled_at) VALUES ('swept', 'wasabi', 8e18, 8e18)",
         )
         .await;
     let generation = "SELECT generation FROM copyhold.object_copies WHERE object_key = 'fits'";
