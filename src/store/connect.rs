@@ -80,6 +80,7 @@ impl Store {
             readers: Arc::new(Semaphore::new(at_once)),
             speed: Speed::default(),
             versioned: OnceCell::new(),
+            clock_fits: OnceCell::new(),
         })
     }
 }

@@ -6,7 +6,8 @@ use aws_sdk_s3::{
 };
 
 use super::{
-    ETag, Operation, Reason, Store, StoreError, document::WholeDocument, progress::Progress, spelling::Spelling,
+    ETag, Operation, Reason, Store, StoreError, clock::AnswerDate, document::WholeDocument, progress::Progress,
+    spelling::Spelling,
 };
 use crate::domain::{ObjectKey, escape};
 
@@ -39,6 +40,8 @@ pub struct Page {
     pub truncated: bool,
     /// Where; not every store says so.
     pub next: Option<String>,
+    /// When the store answered, by its own clock.
+    pub date: Option<SystemTime>,
 }
 
 /// An object as a listing shows it.
@@ -93,7 +96,7 @@ impl Page {
             Some(false) => next.is_some() && !(objects.is_empty() && prefixes.is_empty()),
             None => next.is_some(),
         };
-        Some(Self { objects, prefixes, truncated, next })
+        Some(Self { objects, prefixes, truncated, next, date: None })
     }
 }
 
@@ -161,9 +164,11 @@ impl Store {
             .set_max_keys(most)
             // Without it a control character in a key makes the answer invalid XML.
             .encoding_type(EncodingType::Url);
-        let call = call.customize().interceptor(WholeDocument::OBJECTS);
+        let date = AnswerDate::default();
+        let call = call.customize().interceptor(WholeDocument::OBJECTS).interceptor(date.clone());
         let answer = self.call(Operation::ListObjects, &Progress::default(), call.send()).await?;
-        Page::of(answer).ok_or_else(|| nameless(Operation::ListObjects))
+        let page = Page::of(answer).ok_or_else(|| nameless(Operation::ListObjects))?;
+        Ok(Page { date: date.get(), ..page })
     }
 }
 

@@ -6,6 +6,7 @@
 //! than the frame being passed on.
 
 mod access;
+mod clock;
 mod connect;
 mod connection;
 mod document;
@@ -46,6 +47,8 @@ use aws_sdk_s3::{
 };
 use tokio::sync::{OnceCell, Semaphore};
 
+pub use access::FirstLook;
+pub use clock::CLOCK_TOLERANCE;
 pub use error::StoreError;
 pub use etag::{ETag, Md5};
 pub use feed::{Feed, Feeder};
@@ -86,6 +89,8 @@ pub struct Store {
     speed: Speed,
     /// Whether its bucket keeps versions, once it was asked.
     versioned: OnceCell<bool>,
+    /// Whether a copy that was just written is told from older objects by the store's clock, once that was seen.
+    pub(crate) clock_fits: OnceCell<bool>,
 }
 
 impl Store {

@@ -91,7 +91,7 @@ async fn a_removed_replica_leaves_nothing_behind_and_the_others_go_on() {
     daemon.until_logged("Copying to wasabi").await;
     let (code, text) = said(&world, &["replica", "remove", "scw", "--yes"]).await;
     assert_eq!(code, 0, "{text}");
-    assert!(text.starts_with("scw is removed, and all that was on record of it; its bucket is as it was"), "{text}");
+    assert!(text.contains("scw is removed, and all that was on record of it; its bucket is as it was"), "{text}");
     assert!(text.contains("1 upload in parts was not finished there"), "{text}");
     assert_gone(&world).await;
     assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "1500");
@@ -247,6 +247,6 @@ async fn of_two_removals_at_once_one_does_it_and_the_other_says_so() {
         let output = soon("it ends", removing.wait_with_output()).await.unwrap();
         said.push((output.status.success(), printed(&output)));
     }
-    assert!(said.iter().any(|(done, text)| *done && text.starts_with("scw is removed, and all")), "{said:?}");
+    assert!(said.iter().any(|(done, text)| *done && text.contains("scw is removed, and all")), "{said:?}");
     assert_gone(&world).await;
 }

@@ -49,7 +49,10 @@ async fn a_secondary_that_lost_its_bucket_is_filled_again_byte_for_byte() {
     let keys = copied(&world, 20).await;
     wipe(&world.bucket("scw"));
     let (code, text) = said(&world, &["replica", "reset", "scw", "--check"]).await;
-    assert_eq!((code, text.as_str()), (0, "20 copies of scw would be taken back and made again: no size is known\nread from b2 (20)\n"));
+    assert_eq!(
+        (code, text.as_str()),
+        (0, "20 copies of scw would be taken back and made again: 17.0 MiB\nread from b2 (20)\n")
+    );
     let (code, text) = said(&world, &["replica", "reset", "scw", "--yes"]).await;
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("reset of scw: 20 copies were taken back, to be made again"), "{text}");
@@ -80,7 +83,7 @@ read from b2 (1), wasabi (1)
     let before = world.value("SELECT string_agg(o::text, ' ') FROM copyhold.object_copies o").await;
     for verb in ["reset", "move"] {
         if verb == "move" {
-            world.execute("UPDATE copyhold.replicas SET endpoint = 'http://elsewhere', bucket = 'old' WHERE name = 'scw'").await;
+            world.execute("UPDATE copyhold.replicas SET endpoint = 'http://elsewhere', bucket = 'old', pinned_at = 1 WHERE name = 'scw'").await;
         }
         let (code, text) = said(&world, &["replica", verb, "scw"]).await;
         assert_eq!(code, 1, "{text}");

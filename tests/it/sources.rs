@@ -98,7 +98,7 @@ async fn a_page_that_asks_to_sign_in_does_not_make_a_bucket_an_empty_one() {
     world.upload("photo", "bytes").await;
     let portal = "<html><body>Please sign in</body></html>";
     let portal = wasabi.order(Fault::Page(portal.into()), When::op(Op::ListObjectsV2));
-    let mut daemon = world.daemon().await;
+    let daemon = world.daemon().await;
     daemon
         .until_logged(
             "Not copying to wasabi: its bucket could not be listed: ListObjectsV2: 200: the answer is a <html>",
