@@ -99,7 +99,8 @@ pub(super) fn alone<'r>(replica: &ReplicaName, others: impl IntoIterator<Item = 
 /// How many of the copies each of the others has that none before it has.
 fn sources(replica: &ReplicaName, others: &[&ReplicaName]) -> String {
     let counts = (0..others.len()).map(|i| {
-        let before = others[..i].iter().map(|other| format!(" AND {} IS NULL", other.column())).collect::<String>();
+        let before: Vec<_> = others[..i].iter().map(|other| format!(" AND {} IS NULL", other.column())).collect();
+        let before = before.concat();
         format!(
             "count(*) FILTER (WHERE {} IS NOT NULL AND {} IS NOT NULL{before})",
             replica.column(),

@@ -78,7 +78,7 @@ impl Lister {
     ) -> Result<(Page, Instant), Trouble> {
         let failed = |error| {
             let place = PageAt { number: lock(&self.notes).pages + 1, behind: behind.map(<[u8]>::to_vec) };
-            Trouble::Store { place, error }
+            Trouble::Store { place, error: Box::new(error) }
         };
         let (mut failures, mut pause, begun) = (0, PAUSE, Instant::now());
         loop {

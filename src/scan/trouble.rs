@@ -6,7 +6,7 @@ use crate::store::{StoreError, shown};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
     #[error("{error}; this was {place}")]
-    Store { place: PageAt, error: StoreError },
+    Store { place: PageAt, error: Box<StoreError> },
     #[error(
         "the store lists \"{later}\" before \"{key}\", which is not the order of their bytes: nobody can tell then whether a \
          listing is complete, nor go on from where it was; register what it has in another way (`copyhold enqueue`, SQL)"

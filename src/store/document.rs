@@ -75,7 +75,6 @@ impl WholeDocument {
                     }
                     open.push(found);
                 }
-                Token::ElementEnd { end: ElementEnd::Open, .. } => {}
                 Token::ElementEnd { end: ElementEnd::Empty, .. } => closed = pop(&mut open),
                 Token::ElementEnd { end: ElementEnd::Close(_, local), .. } => {
                     if open.last().is_none_or(|last| *last != local.as_str()) {
@@ -87,7 +86,8 @@ impl WholeDocument {
                 Token::Text { text } | Token::Cdata { text, .. } => {
                     said |= matches!(open[..], [_, child] if self.ends.contains(&child)) && !text.trim().is_empty();
                 }
-                Token::Declaration { .. }
+                Token::ElementEnd { end: ElementEnd::Open, .. }
+                | Token::Declaration { .. }
                 | Token::ProcessingInstruction { .. }
                 | Token::Comment { .. }
                 | Token::DtdStart { .. }

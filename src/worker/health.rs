@@ -252,7 +252,7 @@ impl Patient {
                 Err(Sick { class: error.class(), message: error.to_string() })
             }
             Ok(Err(_)) => Ok(()),
-            Ok(Ok(_)) => {
+            Ok(Ok(())) => {
                 self.lists.store(true, Ordering::Relaxed);
                 Ok(())
             }

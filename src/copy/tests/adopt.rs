@@ -97,7 +97,7 @@ async fn a_first_copy_that_the_stores_clock_does_not_tell_from_older_objects_end
     assert_eq!(why.class, Class::Misconfigured);
     assert!(why.message.contains("this store's clock does not allow existing = \"adopt\""), "{why:?}");
     // From then on nothing is looked at there, and nothing written.
-    let again = Job { key: key("b"), ..job };
+    let again = Job { key: ObjectKey::new("b").unwrap(), ..job };
     assert_eq!(s.copy(&again).await.class("wasabi"), Class::Misconfigured);
     assert_eq!((s.wasabi.calls(Op::PutObject), s.wasabi.get("b").unwrap()), (1, "theirs".into()));
 }
