@@ -121,5 +121,42 @@ COMMENT ON COLUMN {schema}.replicas.changes_refused_since IS
     'µs since which such changes are parked, because there were too many; NULL: they are not.';
 COMMENT ON COLUMN {schema}.replicas.changes_refused_at IS
     'µs at which one was parked last. Some minutes after it they begin generations again.';
+-- After a failover to a standby that lacked the last commits, log ids are given again. PostgreSQL begins another
+-- timeline then, as it does after a restore to a point in time, and keeps it over a crash, which loses no event.
+
+-- The number alone does not name a history: two standbys of one server can both become its timeline 2. So the
+-- timeline is compared, and what readers are told is an incarnation drawn at random once per timeline.
+ALTER TABLE {schema}.log_state ADD COLUMN timeline bigint;
+COMMENT ON COLUMN {schema}.log_state.timeline IS
+    'The server''s timeline that incarnation was drawn on. On another one ids may have been given again. NULL: not known yet.';
+
+-- Not pg_control_checkpoint(), which names the timeline before until the first checkpoint after a promotion.
+CREATE FUNCTION {schema}.server_timeline() RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    IF pg_is_in_recovery() THEN
+        RETURN 0;
+    END IF;
+    RETURN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint;
+EXCEPTION WHEN OTHERS THEN
+    -- The role may not ask, or the server is a relative of PostgreSQL that keeps no WAL of this kind.
+    RETURN NULL;
+END
+$$;
+REVOKE ALL ON FUNCTION {schema}.server_timeline() FROM PUBLIC;
+COMMENT ON FUNCTION {schema}.server_timeline() IS
+    'The timeline that the server writes; 0: it is a standby and writes none; NULL: this role cannot find out.';
+UPDATE {schema}.log_state SET timeline = {schema}.server_timeline();
+
+-- An object that was there before Copyhold came is told from a copy of ours by its Last-Modified, which is of the store's
+-- clock. So what it is compared with is of that clock as well.
+ALTER TABLE {schema}.replicas
+    ADD COLUMN looked_at bigint,
+    ADD COLUMN adopts    boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN {schema}.replicas.looked_at IS
+    'µs by the store''s own clock at which its bucket was seen to hold something, before anything was written to it. NULL: it was empty, is to be overwritten, or was opened by a version before 6, which compares with writable_at.';
+COMMENT ON COLUMN {schema}.replicas.adopts IS
+    'What its bucket holds when it is opened for writing is to be adopted, whatever the configuration says: it was the primary, or a move said so.';
 
 UPDATE {schema}.schema_version SET version = 6, oldest = 6;

@@ -97,8 +97,8 @@ pub enum OnExisting {
     /// The bucket was empty when it was taken into use, or may be overwritten.
     PutOver,
     /// What was last modified before this time, by the store's clock, is not ours: if
-    /// it is equal it counts as the copy, else it is left alone.
-    Adopt { older_than: SystemTime },
+    /// it is equal it counts as the copy, else it is left alone. `None`: nothing that stands there is.
+    Adopt { older_than: Option<SystemTime> },
 }
 
 /// One fact about a copy, sent as soon as it is known.

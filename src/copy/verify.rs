@@ -3,13 +3,13 @@
 use std::time::SystemTime;
 
 use super::{
-    Target,
+    OnExisting, Target,
     failure::{of_source, of_target},
     hash::{Both, Plain},
 };
 use crate::{
     domain::{Class, Content, EtagMatch, Failure, ObjectKey, SourceReading, Verified, micros_since_epoch},
-    store::{ETag, Get, Head, Md5, Reason, Store, StoreError},
+    store::{CLOCK_TOLERANCE, ETag, Get, Head, Md5, Reason, Store, StoreError},
 };
 
 /// Reads an object to the end and keeps nothing but its size and hash.
@@ -140,14 +140,50 @@ pub(super) async fn left_by_us(
 
 /// The object from before Copyhold came, if one stands where the copy shall go: it is
 /// never written over. What an earlier attempt of ours left does not count.
-pub(super) async fn look(store: &Store, key: &ObjectKey, older_than: SystemTime) -> Result<Option<Head>, Failure> {
-    match store.head(key).await {
+pub(super) async fn look(
+    store: &Store,
+    key: &ObjectKey,
+    older_than: Option<SystemTime>,
+) -> Result<Option<Head>, Failure> {
+    if older_than.is_some() && store.clock_fits.get() == Some(&false) {
+        return Err(clock_does_not_fit(store));
+    }
+    match store.head_and_date(key).await {
         Err(error) if error.reason() == Reason::NoSuchKey => Ok(None),
         Err(error) => Err(of_target(store, error)),
-        // Without a date nobody can say that it is ours.
-        Ok(head) if head.last_modified.is_none_or(|at| at < older_than) => Ok(Some(head)),
-        Ok(_) => Ok(None),
+        Ok((head, date)) => Ok((!is_ours(&head, date, older_than)).then_some(head)),
     }
+}
+
+/// Whether an object was written since the bucket was opened for writing. Without a date nobody can say that it was, nor
+/// with one that is later than the store's own.
+fn is_ours(head: &Head, date: Option<SystemTime>, older_than: Option<SystemTime>) -> bool {
+    head.last_modified.zip(older_than).is_some_and(|(modified, older_than)| {
+        modified >= older_than && date.is_none_or(|date| modified <= date + CLOCK_TOLERANCE)
+    })
+}
+
+/// Sees, of the first copy that this process has written there, that the store's clock tells it from what stood there before.
+/// Else nothing more is written.
+pub(super) async fn see_clock(target: &Target, key: &ObjectKey) -> Result<(), Failure> {
+    let (store, OnExisting::Adopt { older_than: older_than @ Some(_) }) = (&*target.store, target.existing) else {
+        return Ok(());
+    };
+    let seen = store
+        .clock_fits
+        .get_or_try_init(async || store.head_and_date(key).await.map(|(head, date)| is_ours(&head, date, older_than)));
+    match seen.await {
+        // Not seen: the next copy shows it.
+        Ok(true) | Err(_) => Ok(()),
+        Ok(false) => Err(clock_does_not_fit(store)),
+    }
+}
+
+fn clock_does_not_fit(store: &Store) -> Failure {
+    let what = "a copy that was just written has a Last-Modified that does not fit the Date of the store's answers, so it cannot be \
+                told from what was there before: this store's clock does not allow existing = \"adopt\". Set its clock, or that of \
+                the proxy in front of it, right";
+    Failure::new(Class::Misconfigured, format!("target {}: {what}", store.name()))
 }
 
 /// Proves that what stood there before is the object itself, or says that it is not.
@@ -178,4 +214,33 @@ pub(super) fn in_the_way(store: &Store) -> Failure {
     let what = "another object is already there, written before Copyhold came or not by it, or damaged. Remove it, or set \
                 existing = \"overwrite\" for this replica, and retry";
     Failure::new(Class::Refused, format!("target {}: {what}", store.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Metadata;
+
+    #[test]
+    fn an_object_is_ours_if_the_stores_clock_says_so_without_contradicting_itself() {
+        let at = |second| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second);
+        let ours = |modified: Option<u64>, date: Option<u64>, older_than: Option<u64>| {
+            let head = Head {
+                etag: None,
+                size_bytes: 0,
+                last_modified: modified.map(at),
+                encrypted: false,
+                metadata: Metadata::default(),
+            };
+            is_ours(&head, date.map(at), older_than.map(at))
+        };
+        assert!(ours(Some(103), Some(200), Some(103)));
+        assert!(!ours(Some(102), Some(200), Some(103)));
+        // Machines of one store may differ by a little; another clock does by more.
+        assert!(ours(Some(202), Some(200), Some(103)));
+        assert!(!ours(Some(203), Some(200), Some(103)));
+        assert!(ours(Some(203), None, Some(103)));
+        assert!(!ours(None, Some(200), Some(103)));
+        assert!(!ours(Some(103), Some(200), None), "nothing that stands there is ours");
+    }
 }

@@ -64,6 +64,8 @@ impl Copy<'_> {
         }
         let put = store.put(key, &piece.bytes, &piece.md5, metadata);
         let etag = write(self.steps, store.name(), *content, false, put).await.map_err(|e| of_target(store, e))?;
-        verify::prove(store, key, content, &[piece.md5], &etag, true).await
+        let proof = verify::prove(store, key, content, &[piece.md5], &etag, true).await?;
+        verify::see_clock(target, key).await?;
+        Ok(proof)
     }
 }

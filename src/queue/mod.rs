@@ -97,7 +97,7 @@ pub use promote::{Primary, Promoted};
 pub use reclaim::Reclaimed;
 pub use register::{NewObject, Registered};
 pub use remove::{Obstacle, Removal, Removed, remove};
-pub use replicas::{Admission, Draining, Former, Pin, ReplicaRow};
+pub use replicas::{Admission, CLEAR, Draining, Former, LOOK_HOLDS, Pin, ReplicaRow};
 pub use resets::{Move, Reset, ResetOf, ResetPage};
 pub use retention::{LogDuty, Retention};
 pub use retry::Which;

@@ -82,6 +82,7 @@ impl Store {
             speed: Speed::default(),
             versioned: OnceCell::new(),
             etag_history: EtagHistory::default(),
+            clock_fits: OnceCell::new(),
         })
     }
 }

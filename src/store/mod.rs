@@ -6,8 +6,10 @@
 //! than the frame being passed on.
 
 mod access;
+mod clock;
 mod connect;
 mod connection;
+mod document;
 mod error;
 mod etag;
 mod etag_history;
@@ -47,6 +49,8 @@ use aws_sdk_s3::{
 };
 use tokio::sync::{OnceCell, Semaphore};
 
+pub use access::FirstLook;
+pub use clock::CLOCK_TOLERANCE;
 pub use error::StoreError;
 pub use etag::{ETag, Md5};
 pub use feed::{Feed, Feeder};
@@ -88,6 +92,8 @@ pub struct Store {
     /// Whether its bucket keeps versions, once it was asked.
     versioned: OnceCell<bool>,
     etag_history: etag_history::EtagHistory,
+    /// Whether a copy that was just written is told from older objects by the store's clock, once that was seen.
+    pub(crate) clock_fits: OnceCell<bool>,
 }
 
 impl Store {

@@ -8,7 +8,10 @@ use aws_sdk_s3::{
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{ETag, Md5, Metadata, Operation, Store, StoreError, connection, progress::Progress, reason::Reason};
+use super::{
+    ETag, Md5, Metadata, Operation, Store, StoreError, clock::AnswerDate, connection, progress::Progress,
+    reason::Reason,
+};
 use crate::domain::{EtagMatch, ObjectKey};
 
 /// What a store says of an object beside its bytes.
@@ -118,9 +121,16 @@ impl Store {
 
     /// What the store says of `key`.
     pub async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {
+        Ok(self.head_and_date(key).await?.0)
+    }
+
+    /// The same, and when the store answered by its own clock, if it says so.
+    pub async fn head_and_date(&self, key: &ObjectKey) -> Result<(Head, Option<SystemTime>), StoreError> {
+        let date = AnswerDate::default();
         let call = self.client.head_object().bucket(&self.bucket).key(key.as_str());
+        let call = call.customize().interceptor(date.clone());
         match self.call(Operation::HeadObject, &Progress::default(), call.send()).await {
-            Ok(answer) => head_of_head(&answer),
+            Ok(answer) => Ok((head_of_head(&answer)?, date.get())),
             Err(error) => Err(self.look_at_the_bucket(error).await),
         }
     }

@@ -136,7 +136,8 @@ impl View {
     fn on_existing(&self, existing: OnExisting, replica: &ReplicaName, arrival: Arrival) -> OnExisting {
         match (existing, self.was_primary_for(replica, arrival)) {
             (OnExisting::Adopt { .. }, Some(former)) => {
-                former.foreign_before.map_or(OnExisting::PutOver, |older_than| OnExisting::Adopt { older_than })
+                let foreign = |before| OnExisting::Adopt { older_than: Some(before) };
+                former.foreign_before.map_or(OnExisting::PutOver, foreign)
             }
             (existing, _) => existing,
         }

@@ -24,6 +24,7 @@ mod events_connections;
 mod events_faults;
 mod events_follow;
 mod events_http;
+mod failover;
 mod gap_detector;
 mod health;
 mod http;

@@ -13,6 +13,8 @@ use super::gate::Gate;
 pub enum Fault {
     /// The store is not asked; this is said instead.
     Answer(ErrorAnswer),
+    /// The store is not asked; this comes instead, with status 200: a page that asks to sign in, half a document, nothing.
+    Page(String),
     /// The connection is reset before anything is done.
     Reset,
     /// The connection is reset when so many bytes of the request's body have come, or a little more.

@@ -55,6 +55,10 @@ async fn answer_without_id(
             drain(body).await;
             return Ok(error_answer(answer));
         }
+        Some(Fault::Page(page)) => {
+            drain(body).await;
+            return Ok(Response::new(AnswerBody::sound(page.clone().into())));
+        }
         Some(Fault::Reset) => return Err(hang_up(fate)),
         Some(Fault::ResetUpload { after }) => {
             read_some(body, *after).await;
@@ -149,6 +153,7 @@ fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<Fate>) -> AnswerBody 
         Fault::FlipBody { at } => AnswerBody::flipped(body, at),
         Fault::Drip { bytes_per_second } => AnswerBody::dripping(body, bytes_per_second),
         Fault::Answer(_)
+        | Fault::Page(_)
         | Fault::Reset
         | Fault::ResetUpload { .. }
         | Fault::LoseAnswer

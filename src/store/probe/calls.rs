@@ -11,6 +11,7 @@ use crate::{
     domain::ObjectKey,
     store::{
         ETag, Md5, Metadata, Operation, Reason, UploadId,
+        document::WholeDocument,
         progress::{Progress, lent},
         spelling::Spelling,
     },
@@ -217,6 +218,7 @@ impl Probe<'_> {
             .prefix(prefix)
             .set_start_after(after.map(str::to_owned))
             .encoding_type(EncodingType::Url);
+        let call = call.customize().interceptor(WholeDocument::OBJECTS);
         let answer = self.store.call(Operation::ListObjects, &Progress::default(), call.send()).await?;
         let spelling = Spelling::of(answer.encoding_type.as_ref());
         let keys = answer.contents.unwrap_or_default().into_iter().filter_map(|object| object.key);

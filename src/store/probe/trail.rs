@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{FOLDER, Known, Probe, Store, StoreError};
 use crate::{
     domain::ObjectKey,
-    store::{Operation, Reason, UploadId, progress::Progress, spelling::Spelling},
+    store::{Operation, Reason, UploadId, document::WholeDocument, progress::Progress, spelling::Spelling},
 };
 
 /// Pages of a listing of what we wrote at most: it is far less than one.
@@ -203,6 +203,7 @@ impl Probe<'_> {
                 .set_key_marker(key_marker)
                 .set_version_id_marker(version_marker)
                 .encoding_type(EncodingType::Url);
+            let call = call.customize().interceptor(WholeDocument::VERSIONS);
             let answer = self.store.call(Operation::ListObjectVersions, &Progress::default(), call.send()).await?;
             let spelling = Spelling::of(answer.encoding_type.as_ref());
             let versions = answer.versions.unwrap_or_default().into_iter().map(|v| (v.key, v.version_id));
