@@ -31,11 +31,11 @@ use tokio_util::sync::CancellationToken;
 pub use journal::{Entry, Journal, Part, Shape, Unfinished};
 pub use memory::{Lingering, Memory};
 pub use plan::{PART_AT_LEAST, WHOLE_UP_TO};
-pub use verify::{Reading, Tag, content_of, read};
+pub use verify::{Reading, Tag, read, state_of};
 
 use crate::{
-    domain::{Class, Content, Failure, MetadataHash, ObjectKey, ReplicaName, Verified},
-    store::{Md5, Store, StoreError},
+    domain::{Class, Content, Failure, MetadataHash, NotCarried, ObjectKey, ReplicaName, Verified},
+    store::{Head, Md5, Store, StoreError},
 };
 use failure::most_telling;
 use plan::{Limits, Parts, Plan, Way, is_whole, plan};
@@ -104,6 +104,8 @@ pub enum Step {
     /// The object was read to its end: its size and hash, and the proof of the source's
     /// own copy. Sent before any target's success.
     Read { from: ReplicaName, content: Content },
+    /// What was read has this metadata, and this besides, which no copy of it gets. Sent just before `Read`.
+    Described { metadata: MetadataHash, not_carried: Vec<NotCarried> },
     /// A source could not be read; another one may still do.
     SourceFailed { replica: ReplicaName, why: Failure },
     /// What a source holds is not this generation's content: its copy is damaged or stale. Another one may still do.
@@ -355,6 +357,11 @@ impl Copy<'_> {
         self.tell(Step::Read { from: store.name().clone(), content });
     }
 
+    /// Tells of what the object has beside its bytes.
+    fn describe(&self, head: &Head) {
+        self.tell(Step::Described { metadata: head.metadata.hash(), not_carried: head.not_carried.clone() });
+    }
+
     fn source_failed(&self, store: &Store, why: &Failure) {
         self.tell(Step::SourceFailed { replica: store.name().clone(), why: why.clone() });
     }
@@ -416,10 +423,11 @@ async fn write<T>(
     steps: &mpsc::UnboundedSender<Step>,
     target: &ReplicaName,
     content: Content,
+    metadata: MetadataHash,
     completes: bool,
     request: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    let begun = Step::WriteBegun { replica: target.clone(), content, metadata: None, completes };
+    let begun = Step::WriteBegun { replica: target.clone(), content, metadata: Some(metadata), completes };
     // Nobody listens any more: then the process ends, and the lease is swept.
     let _ = steps.send(begun);
     let answer = request.await;

@@ -42,6 +42,8 @@ pub struct Unverified {
     pub noted_at: i64,
     /// What such a write carried; `None`: unknown.
     pub sent: Option<Content>,
+    /// The hash of its metadata; `None`: unknown.
+    pub sent_metadata: Option<MetadataHash>,
     /// Nothing can arrive any more: what this reading shows is final.
     pub settled: bool,
 }
@@ -141,7 +143,7 @@ WITH due AS MATERIALIZED (
           LIMIT {JUDGED}) AS u
 ),
 judged AS MATERIALIZED (
-    SELECT d.object_key, d.replica, d.size_bytes, d.content_hash, d.noted_at, d.settled_at,
+    SELECT d.object_key, d.replica, d.size_bytes, d.content_hash, d.metadata_hash, d.noted_at, d.settled_at,
            d.settled_at <= {now} AS settled,
            o.object_key IS NOT NULL AND o.lock IS NULL AS free,
            o.object_key IS NOT NULL AND d.replica = ANY ({recorded}) AS recorded,
@@ -171,13 +173,13 @@ moved AS (
      WHERE u.object_key = c.object_key AND u.replica = c.replica AND u.noted_at = c.noted_at
        AND NOT (c.settled AND (c.harmless OR (c.free AND NOT c.recorded)))
        AND (NOT c.is_to_read OR c.place <= $1)
-    RETURNING u.object_key, u.replica, u.size_bytes, u.content_hash, u.noted_at, c.settled, c.is_to_read
+    RETURNING u.object_key, u.replica, u.size_bytes, u.content_hash, u.metadata_hash, u.noted_at, c.settled, c.is_to_read
 )
-SELECT object_key, replica, size_bytes, content_hash, noted_at, settled, (SELECT count(*) FROM chosen) >= {JUDGED}
+SELECT object_key, replica, size_bytes, content_hash, metadata_hash, noted_at, settled, (SELECT count(*) FROM chosen) >= {JUDGED}
            OR (SELECT count(*) FROM chosen WHERE is_to_read) > $1 AS more
   FROM moved WHERE is_to_read
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, (SELECT count(*) FROM chosen) >= {JUDGED} AND (SELECT count(*) FROM dropped) > 0"
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, (SELECT count(*) FROM chosen) >= {JUDGED} AND (SELECT count(*) FROM dropped) > 0"
     ))
 }
 
@@ -203,14 +205,15 @@ impl Queue {
         limit: usize,
         again: Duration,
     ) -> Result<TakenUnsettled, QueueError> {
-        type Row = (Option<String>, Option<String>, Option<i64>, Option<i64>, Option<i64>, Option<bool>, bool);
+        type Row =
+            (Option<String>, Option<String>, Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<bool>, bool);
         let query = sqlx::query_as(self.statements.take_unsettled.clone())
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .bind(micros(again))
             .bind(readable.iter().map(ReplicaName::as_str).collect::<Vec<_>>());
         let rows: Vec<Row> = limited(TAKE, query.fetch_all(&self.pool)).await?;
         let mut taken = TakenUnsettled::default();
-        for (key, replica, size, hash, noted_at, settled, more) in rows {
+        for (key, replica, size, hash, metadata, noted_at, settled, more) in rows {
             taken.more |= more;
             let (Some(key), Some(name), Some(noted_at)) = (key, replica, noted_at) else { continue };
             let replica = ReplicaName::new(&name)
@@ -218,7 +221,8 @@ impl Queue {
             let sent = size
                 .zip(hash)
                 .map(|(size, hash)| Content { size_bytes: size.unsigned_abs(), hash: ContentHash::from_bigint(hash) });
-            let copy = Unverified { replica, noted_at, sent, settled: settled == Some(true) };
+            let sent_metadata = metadata.map(MetadataHash::from_bigint);
+            let copy = Unverified { replica, noted_at, sent, sent_metadata, settled: settled == Some(true) };
             taken.to_read.entry(key_of(TAKE, key)?).or_default().push(copy);
         }
         Ok(taken)

@@ -160,10 +160,18 @@ impl Rechecker {
         is_primary: bool,
     ) -> ReadResult {
         let limit = self.allowance.of(content.size_bytes);
-        match tokio::time::timeout(limit, copy::content_of(&replica.store, &lease.key)).await {
-            Ok(Ok(found)) if found == *content => ReadResult::Equal,
-            Ok(Ok(found)) if is_primary && copy.sent.is_some_and(|sent| sent != found) => ReadResult::Equal,
-            Ok(Ok(found)) => {
+        match tokio::time::timeout(limit, copy::state_of(&replica.store, &lease.key)).await {
+            // The bytes are the object's; what was sent with them may have been an earlier state of its metadata.
+            Ok(Ok((found, metadata))) if found == *content => {
+                let is_late = copy.sent_metadata == Some(metadata) && lease.metadata.is_some_and(|m| m != metadata);
+                if !is_late {
+                    return ReadResult::Equal;
+                }
+                let what = "its copy has the metadata of an earlier write";
+                ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
+            }
+            Ok(Ok((found, _))) if is_primary && copy.sent.is_some_and(|sent| sent != found) => ReadResult::Equal,
+            Ok(Ok((found, _))) => {
                 let what = format!("its copy has other bytes than were recorded ({found:?} instead of {content:?})");
                 ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
             }
@@ -217,6 +225,7 @@ impl Rechecker {
             fence: lease.fence,
             content: None,
             metadata: None,
+            not_carried: None,
             source: None,
             outcomes,
             release: true,

@@ -275,7 +275,7 @@ async fn an_entry_that_was_noted_anew_while_its_copy_was_read_stays() {
     let world = World::new().await;
     let queue = world.queue();
     queue.note_unsettled(&[write(7)]).await.unwrap();
-    let read = Unverified { replica: replica("wasabi"), noted_at: 1, sent: None, settled: true };
+    let read = Unverified { replica: replica("wasabi"), noted_at: 1, sent: None, sent_metadata: None, settled: true };
     queue.settle(&key("photo"), &[&read]).await.unwrap();
     assert_eq!(world.value("SELECT count(*) FROM copyhold.unsettled").await.unwrap(), "1");
 }
