@@ -4,11 +4,14 @@
 -- A later reading that finds other bytes is judged by it: changed, stale or corrupt.
 ALTER TABLE {schema}.object_copies
     ADD COLUMN metadata_hash   bigint,
+    ADD COLUMN not_carried     text[],
     ADD COLUMN source_replica  text COLLATE "C",
     ADD COLUMN source_modified bigint,
     ADD COLUMN source_tag      bigint;
 COMMENT ON COLUMN {schema}.object_copies.metadata_hash IS
     'Hash of the object''s metadata in canonical form, from the same reading as content_hash; NULL: metadata was not compared.';
+COMMENT ON COLUMN {schema}.object_copies.not_carried IS
+    'What the object has at its source beside bytes and metadata, which no copy of it gets: tags, object_lock, legal_hold, kms_encryption, redirect, storage_class. NULL: nothing, or it was not read yet.';
 COMMENT ON COLUMN {schema}.object_copies.source_replica IS
     'The replica whose answer source_modified and source_tag are from; NULL: nothing is kept of that reading.';
 COMMENT ON COLUMN {schema}.object_copies.source_modified IS

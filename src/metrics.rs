@@ -5,7 +5,7 @@ use std::time::Duration;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::domain::{Class, ReplicaName};
+use crate::domain::{Class, NotCarried, ReplicaName};
 
 /// Seconds; from a local round trip to a large object on a slow line.
 const LATENCY_BUCKETS: [f64; 14] =
@@ -210,6 +210,11 @@ pub(crate) fn copied(replica: &ReplicaName, bytes: u64, lag: Duration) {
     counter!("copyhold_copies_total", "replica" => replica.clone()).increment(1);
     counter!("copyhold_copied_bytes_total", "replica" => replica.clone()).increment(bytes);
     histogram!("copyhold_lag_seconds", "replica" => replica).record(lag);
+}
+
+pub(crate) fn not_carried(replica: &ReplicaName, property: NotCarried) {
+    counter!("copyhold_not_carried_total", "replica" => replica.to_string(), "property" => property.as_str())
+        .increment(1);
 }
 
 pub(crate) fn failed(replica: &ReplicaName, class: Class) {

@@ -127,6 +127,8 @@ pub struct Facts {
     /// Its ETags were seen to be MD5s, of a PUT and of the parts' MD5s: else every copy that a scan finds there is read to
     /// be adopted.
     pub md5_etags: Option<bool>,
+    /// It stores other metadata than it is sent, `a-b` for `a_b`: whether its copies count all the same.
+    pub accepts_altered_metadata: Option<bool>,
     /// A store or a line that takes fewer connections lets the others wait, which looks like a store that hangs.
     pub max_connections: Option<usize>,
 }

@@ -97,8 +97,17 @@ impl fmt::Display for Replica {
 /// Those that were set; the others are the preset's.
 impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { max_parts, max_put_bytes, max_object_bytes, max_key_bytes, checks_md5, md5_etags, max_connections } =
-            self;
+        let Self {
+            max_parts,
+            max_put_bytes,
+            max_object_bytes,
+            max_key_bytes,
+            checks_md5,
+            md5_etags,
+            accepts_altered_metadata,
+            max_connections,
+        } = self;
+        let altered = |accepts: bool| if accepts { "\"accept\"" } else { "\"refuse\"" };
         let size = |bytes: &Option<u64>| bytes.map(|bytes| format!("{:?}", size_text(ByteSize::b(bytes))));
         let set = [
             ("max_parts", max_parts.map(|parts| parts.to_string())),
@@ -107,6 +116,7 @@ impl fmt::Display for Facts {
             ("max_key_bytes", max_key_bytes.map(|bytes| bytes.to_string())),
             ("checks_md5", checks_md5.map(|checks| checks.to_string())),
             ("md5_etags", md5_etags.map(|etags| etags.to_string())),
+            ("altered_metadata", accepts_altered_metadata.map(|accepts| altered(accepts).to_owned())),
             ("max_connections", max_connections.map(|connections| connections.to_string())),
         ];
         for (name, value) in set {

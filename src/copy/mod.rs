@@ -31,14 +31,14 @@ use tokio_util::sync::CancellationToken;
 pub use journal::{Entry, Journal, Part, Shape, Unfinished};
 pub use memory::{Lingering, Memory};
 pub use plan::{PART_AT_LEAST, WHOLE_UP_TO};
-pub use verify::{Reading, content_of, read};
+pub use verify::{Reading, read, state_of};
 
 use crate::{
     domain::{
-        Class, Content, EtagMatch, Failure, FoundThere, Kept, MetadataHash, ObjectKey, ReplicaName, SourceReading,
-        SourceVerdict, Verified, judge_source,
+        Class, Content, EtagMatch, Failure, FoundThere, Kept, MetadataHash, NotCarried, ObjectKey, ReplicaName,
+        SourceReading, SourceVerdict, Verified, judge_source,
     },
-    store::{Known, Md5, Store, StoreError},
+    store::{Head, Known, Md5, Store, StoreError},
 };
 use failure::most_telling;
 use plan::{Limits, Parts, Plan, Way, is_whole, plan};
@@ -114,6 +114,8 @@ pub enum Step {
         /// What the primary said of the object; `None`: another source was read.
         said: Option<SourceReading>,
     },
+    /// What was read has this metadata, and this besides, which no copy of it gets. Sent just before `Read`.
+    Described { metadata: MetadataHash, not_carried: Vec<NotCarried> },
     /// A source could not be read; another one may still do.
     SourceFailed { replica: ReplicaName, why: Failure },
     /// What a source holds is not this generation's content, or not what was written there: its copy is damaged or stale.
@@ -397,6 +399,11 @@ impl Copy<'_> {
         self.tell(Step::Read { from: opened.store().name().clone(), content, said });
     }
 
+    /// Tells of what the object has beside its bytes.
+    fn describe(&self, head: &Head) {
+        self.tell(Step::Described { metadata: head.metadata.hash(), not_carried: head.not_carried.clone() });
+    }
+
     fn source_failed(&self, store: &Store, why: &Failure) {
         self.tell(Step::SourceFailed { replica: store.name().clone(), why: why.clone() });
     }
@@ -470,10 +477,11 @@ async fn write<T>(
     steps: &mpsc::UnboundedSender<Step>,
     target: &ReplicaName,
     content: Content,
+    metadata: MetadataHash,
     completes: bool,
     request: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    let begun = Step::WriteBegun { replica: target.clone(), content, metadata: None, completes };
+    let begun = Step::WriteBegun { replica: target.clone(), content, metadata: Some(metadata), completes };
     // Nobody listens any more: then the process ends, and the lease is swept.
     let _ = steps.send(begun);
     let answer = request.await;

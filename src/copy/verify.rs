@@ -8,8 +8,10 @@ use super::{
     hash::{Both, Plain},
 };
 use crate::{
-    domain::{Class, Content, EtagMatch, Failure, ObjectKey, SourceReading, Verified, micros_since_epoch},
-    store::{CLOCK_TOLERANCE, ETag, Get, Head, Md5, Reason, Store, StoreError},
+    domain::{
+        Class, Content, EtagMatch, Failure, MetadataHash, ObjectKey, SourceReading, Verified, micros_since_epoch,
+    },
+    store::{CLOCK_TOLERANCE, ETag, Get, Head, Md5, Metadata, Reason, Store, StoreError, shown},
 };
 
 /// Reads an object to the end and keeps nothing but its size and hash.
@@ -55,9 +57,16 @@ pub async fn read(store: &Store, key: &ObjectKey, came: impl Fn(u64)) -> Result<
     Ok(Reading { content, etag, said: said(store, &head) })
 }
 
-/// Reads what stands at a replica to its end. The failure speaks of the replica as a source.
-pub async fn content_of(store: &Store, key: &ObjectKey) -> Result<Content, Failure> {
-    hash_of(store, key).await.map_err(|error| of_source(store, error))
+/// Reads what stands at a replica to its end: its content, and the hash of its metadata. The failure speaks of the
+/// replica as a source.
+pub async fn state_of(store: &Store, key: &ObjectKey) -> Result<(Content, MetadataHash), Failure> {
+    let failed = |error| of_source(store, error);
+    let Get { head, mut body } = store.get(key, None, None).await.map_err(failed)?;
+    let mut hash = Plain::new();
+    while let Some(frame) = body.next().await.map_err(failed)? {
+        hash.update(&frame);
+    }
+    Ok((hash.content(), head.metadata.hash()))
 }
 
 /// Proves a copy by the ETag that the store answered; where that is no checksum of ours, by
@@ -119,6 +128,7 @@ pub(super) async fn left_by_us(
     target: &Target,
     key: &ObjectKey,
     content: &Content,
+    metadata: &Metadata,
 ) -> Result<Option<Verified>, Failure> {
     let store = &*target.store;
     if !target.again || !store.keeps_versions().await {
@@ -127,7 +137,10 @@ pub(super) async fn left_by_us(
     match store.head(key).await {
         Err(error) if error.reason() == Reason::NoSuchKey => return Ok(None),
         Err(error) => return Err(of_target(store, error)),
-        Ok(there) if there.size_bytes != content.size_bytes => return Ok(None),
+        // With other metadata it is another state of the object, and is written over.
+        Ok(there) if there.size_bytes != content.size_bytes || there.metadata.hash() != metadata.hash() => {
+            return Ok(None);
+        }
         Ok(_) => {}
     }
     // By its bytes: the attempt may have failed because of what the store made of them.
@@ -193,10 +206,16 @@ pub(super) async fn adopt(
     there: &Head,
     content: &Content,
     whole: Option<&Md5>,
+    metadata: &Metadata,
 ) -> Result<Verified, Failure> {
     let store = &*target.store;
     if there.size_bytes != content.size_bytes {
         return Err(in_the_way(store));
+    }
+    if !store.profile().accepts_altered_metadata
+        && let Some(header) = metadata.differs_in(&there.metadata)
+    {
+        return Err(other_metadata(store, &header));
     }
     // What has rotted still has the ETag of what was written.
     let equal =
@@ -208,6 +227,36 @@ pub(super) async fn adopt(
         Err(Failure { class: Class::Corrupt, .. }) => Err(in_the_way(store)),
         answer => answer,
     }
+}
+
+/// Whether a store keeps the names of the metadata that was just written. Only asked where a name is one that stores were
+/// seen to alter.
+pub(super) async fn keeps_names(store: &Store, key: &ObjectKey, metadata: &Metadata) -> Result<(), Failure> {
+    if !metadata.has_names_that_stores_alter() || store.profile().accepts_altered_metadata {
+        return Ok(());
+    }
+    let there = store.head(key).await.map_err(|error| of_target(store, error))?;
+    match metadata.differs_in(&there.metadata) {
+        None => Ok(()),
+        Some(header) => {
+            let what = format!(
+                "it keeps other metadata than was sent: {} differs. Set altered_metadata = \"accept\" for this replica if its \
+                 copies may differ in that, and retry",
+                shown(header.as_bytes())
+            );
+            Err(Failure::new(Class::Refused, format!("target {}: {what}", store.name())))
+        }
+    }
+}
+
+fn other_metadata(store: &Store, header: &str) -> Failure {
+    let what = format!(
+        "an object with the same bytes and other metadata is already there, written before Copyhold came or not by it: {} \
+         differs. Remove it, set altered_metadata = \"accept\" for this replica if copies may differ in that, or \
+         existing = \"overwrite\", and retry",
+        shown(header.as_bytes())
+    );
+    Failure::new(Class::Refused, format!("target {}: {what}", store.name()))
 }
 
 pub(super) fn in_the_way(store: &Store) -> Failure {
@@ -230,7 +279,9 @@ mod tests {
                 size_bytes: 0,
                 last_modified: modified.map(at),
                 encrypted: false,
+                version: None,
                 metadata: Metadata::default(),
+                not_carried: Vec::new(),
             };
             is_ours(&head, date.map(at), older_than.map(at))
         };

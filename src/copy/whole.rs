@@ -31,6 +31,7 @@ impl Copy<'_> {
             }
             Err(Unfit::Stale(why)) => return Ok(Came::ToNothing { why, left: targets }),
         }
+        self.describe(reader.head());
         self.has_read(reader.opened(), content);
         let metadata = &reader.head().metadata;
         let (race, patience) = (Race::new(), Patience::new(self.job.lag));
@@ -57,15 +58,18 @@ impl Copy<'_> {
         if let OnExisting::Adopt { older_than } = target.existing
             && let Some(there) = verify::look(store, key, older_than).await?
         {
-            return verify::adopt(target, key, &there, content, Some(&piece.md5)).await;
+            return verify::adopt(target, key, &there, content, Some(&piece.md5), metadata).await;
         }
-        if let Some(proof) = verify::left_by_us(target, key, content).await? {
+        if let Some(proof) = verify::left_by_us(target, key, content, metadata).await? {
             return Ok(proof);
         }
         let put = store.put(key, &piece.bytes, &piece.md5, metadata);
-        let etag = write(self.steps, store.name(), *content, false, put).await.map_err(|e| of_target(store, e))?;
+        let etag = write(self.steps, store.name(), *content, metadata.hash(), false, put)
+            .await
+            .map_err(|e| of_target(store, e))?;
         let proof = verify::prove(store, key, content, &[piece.md5], &etag, true).await?;
         verify::see_clock(target, key).await?;
+        verify::keeps_names(store, key, metadata).await?;
         Ok(proof)
     }
 }

@@ -62,7 +62,7 @@ done AS (
     UPDATE {schema}.object_copies o
        SET lock = NULL, lease = NULL, generation = nextval('{schema}.generations'), created_at = {now},
            size_bytes = $4, content_hash = $5,
-           metadata_hash = NULL, source_replica = $6, source_modified = $10, source_tag = $11,
+           metadata_hash = NULL, not_carried = NULL, source_replica = $6, source_modified = $10, source_tag = $11,
            {columns}
       FROM held JOIN asked a ON a.k = held.object_key
      WHERE o.object_key = held.object_key AND o.lease = a.f AND o.generation = a.g

@@ -113,7 +113,7 @@ pub use sleep::SleepsFor;
 pub use status::{BreakerStatus, DaemonStatus, FailingCopy, ReplicaStatus, ResetStatus, Status};
 pub use take_back::{Again, Refuted, TakeBack};
 pub use turn::{PARKED_BY_HAND, Turned};
-pub use unsettled::{TakenUnsettled, UnsettledWrite, Unverified};
+pub use unsettled::{TakenUnsettled, UnsettledAt, UnsettledWrite, Unverified};
 pub use uploads::{Intent, TakenPart, UnfinishedUpload};
 pub use verify::{Range, RecordedObject, RecordedPage, Sample};
 pub use version::{SCHEMA_VERSION, SchemaFit};

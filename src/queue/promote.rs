@@ -86,7 +86,9 @@ UPDATE {schema}.replicas r
        OR EXISTS (SELECT FROM {schema}.object_copies WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NOT NULL)
        OR EXISTS (SELECT FROM {schema}.object_copies WHERE {copy} IS NULL AND {due} = {PARKED})
        -- What still arrives there would be taken for the application's, or land over what the application uploads.
-       OR EXISTS (SELECT FROM {schema}.unsettled u WHERE u.replica = $1)"
+       OR EXISTS (SELECT FROM {schema}.unsettled u WHERE u.replica = $1)
+       OR (SELECT lost.until > {now} FROM ({}) AS lost)",
+            super::unsettled::until(&schema)
         );
         let members = "'replica', name, 'in_place_of', $2, 'missing_accepted', $3";
         let logged = append::logged_one(&schema, &self.kinds, EventKind::ReplicaPromoted, members, "promoted");

@@ -3,7 +3,7 @@ use std::{ops::Range, sync::Arc, time::SystemTime};
 use aws_sdk_s3::{
     operation::{get_object::GetObjectOutput, head_object::HeadObjectOutput},
     primitives::{ByteStream, DateTime},
-    types::ServerSideEncryption,
+    types::{ObjectLockLegalHoldStatus, ServerSideEncryption},
 };
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
@@ -12,7 +12,7 @@ use super::{
     ETag, Md5, Metadata, Operation, Store, StoreError, clock::AnswerDate, connection, progress::Progress,
     reason::Reason,
 };
-use crate::domain::{EtagMatch, ObjectKey};
+use crate::domain::{EtagMatch, NotCarried, ObjectKey};
 
 /// What a store says of an object beside its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Head {
     /// With keys that the store or its client keeps, an ETag is no MD5 though it looks like one.
     pub encrypted: bool,
     pub metadata: Metadata,
+    /// What it has besides, which no copy of it gets; empty for nearly all.
+    pub not_carried: Vec<NotCarried>,
 }
 
 impl Head {
@@ -211,7 +213,7 @@ fn lie(operation: Operation, what: &str) -> StoreError {
 
 /// GetObject and HeadObject answer with the same headers in two types.
 macro_rules! head_of {
-    ($name:ident, $answer:ty, $operation:expr) => {
+    ($name:ident, $answer:ty, $operation:expr, $tags:expr) => {
         fn $name(answer: &$answer, size_bytes: u64) -> Result<Head, StoreError> {
             let metadata = Metadata {
                 content_type: answer.content_type.clone(),
@@ -226,7 +228,19 @@ macro_rules! head_of {
                 let told = "the store withholds metadata that no header can carry";
                 return Err(StoreError::found($operation, Reason::Refused, told));
             }
+            // The library takes a storage class for what it is; absent: the standard one.
+            let is_standard = |class: &str| class.is_empty() || class == "STANDARD";
+            let kms = |kind: &ServerSideEncryption| kind.as_str().starts_with("aws:kms");
+            let not_carried = [
+                (NotCarried::Tags, $tags(answer)),
+                (NotCarried::ObjectLock, answer.object_lock_mode.is_some()),
+                (NotCarried::LegalHold, answer.object_lock_legal_hold_status == Some(ObjectLockLegalHoldStatus::On)),
+                (NotCarried::KmsEncryption, answer.server_side_encryption.as_ref().is_some_and(kms)),
+                (NotCarried::Redirect, answer.website_redirect_location.as_ref().is_some_and(|to| !to.is_empty())),
+                (NotCarried::StorageClass, answer.storage_class.as_ref().is_some_and(|class| !is_standard(class.as_str()))),
+            ];
             Ok(Head {
+                not_carried: not_carried.into_iter().filter_map(|(what, has)| has.then_some(what)).collect(),
                 etag: answer.e_tag.clone().map(ETag::new),
                 size_bytes,
                 last_modified: answer.last_modified.as_ref().and_then(time),
@@ -238,8 +252,10 @@ macro_rules! head_of {
         }
     };
 }
-head_of!(head_of_get, GetObjectOutput, Operation::GetObject);
-head_of!(head_of_whole, HeadObjectOutput, Operation::HeadObject);
+head_of!(head_of_get, GetObjectOutput, Operation::GetObject, |a: &GetObjectOutput| a.tag_count.is_some_and(|n| n > 0));
+head_of!(head_of_whole, HeadObjectOutput, Operation::HeadObject, |a: &HeadObjectOutput| a
+    .tag_count
+    .is_some_and(|n| n > 0));
 
 fn head_of_head(answer: &HeadObjectOutput) -> Result<Head, StoreError> {
     head_of_whole(answer, length(answer.content_length, Operation::HeadObject)?)
@@ -263,6 +279,7 @@ mod tests {
             version: version.map(Into::into),
             encrypted: false,
             metadata: Metadata::default(),
+            not_carried: Vec::new(),
         }
     }
 

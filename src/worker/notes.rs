@@ -6,8 +6,8 @@ use super::health::Diagnosis;
 use crate::{
     copy::{Job, Step},
     domain::{
-        Class, Content, Failure, Lease, MetadataHash, Next, Outcome, PriorFailure, ReplicaName, SourceReading,
-        Verified, next_try,
+        Class, Content, Failure, Lease, MetadataHash, Next, NotCarried, Outcome, PriorFailure, ReplicaName,
+        SourceReading, Verified, next_try,
     },
     metrics,
     queue::{Report, UnsettledWrite},
@@ -24,6 +24,9 @@ pub(super) struct Notes {
     recorded: Vec<ReplicaName>,
     due: Vec<ReplicaName>,
     content: Option<Content>,
+    metadata: Option<MetadataHash>,
+    /// What the object has besides, which no copy gets; `None`: it was not read yet.
+    not_carried: Option<Vec<NotCarried>>,
     /// The primary has another content by now.
     pub(super) changed: Option<(ReplicaName, Content, SourceReading)>,
     /// What the primary said of the object, to be kept with the content.
@@ -70,6 +73,8 @@ impl Notes {
             recorded: lease.replicas.iter().filter(|r| r.recorded).map(|r| r.replica.clone()).collect(),
             due: lease.targets().map(|r| r.replica.clone()).collect(),
             content: None,
+            metadata: None,
+            not_carried: None,
             changed: None,
             said: None,
             said_by: lease.source.as_ref().map(|source| source.replica.clone()),
@@ -108,12 +113,16 @@ impl Notes {
         }
     }
 
-    /// Takes note of a write's beginning or end at once: what it means needs no finding out.
-    pub(super) fn note_write(&mut self, step: &Step) {
+    /// Takes note at once of what needs no finding out.
+    pub(super) fn note_fact(&mut self, step: &Step) {
         match step {
             Step::WriteBegun { replica, content, metadata, completes } => {
                 let write = Write { content: *content, metadata: *metadata, completes: *completes, ended: false };
                 self.writes.insert(replica.clone(), write);
+            }
+            Step::Described { metadata, not_carried } => {
+                self.metadata = Some(*metadata);
+                self.not_carried = Some(not_carried.clone());
             }
             Step::WriteEnded { replica } => {
                 if let Some(write) = self.writes.get_mut(replica) {
@@ -145,7 +154,7 @@ impl Notes {
             self.unanswered.retain(|replica| replica != of);
         }
         match step {
-            Step::Opened { .. } | Step::WriteBegun { .. } | Step::WriteEnded { .. } => {}
+            Step::Opened { .. } | Step::Described { .. } | Step::WriteBegun { .. } | Step::WriteEnded { .. } => {}
             Step::Kept { replica, .. } => self.advanced.push(replica),
             Step::Read { from, content, said } => {
                 self.content = Some(content);
@@ -253,7 +262,8 @@ impl Notes {
             content: self.content,
             outcomes: std::mem::take(&mut self.outcomes),
             release,
-            metadata: None,
+            metadata: self.metadata,
+            not_carried: self.not_carried.clone(),
             source: self.said.clone(),
             survived: self.swept && self.proven,
             unsettled: if release { self.unsettled(lease, false, settle) } else { Vec::new() },

@@ -99,7 +99,7 @@ impl Runner {
                 biased;
                 Some(step) = taken.recv() => {
                     self.give_back(&mut permits, &step);
-                    notes.note_write(&step);
+                    notes.note_fact(&step);
                     place.note(&step, self.lanes.are_slow(permits.keys()), Instant::now());
                     if let Step::Opened { size_bytes: found } = step {
                         size_bytes = Some(found);
@@ -139,7 +139,7 @@ impl Runner {
         // The last target's step comes together with the end.
         while let Ok(step) = taken.try_recv() {
             self.give_back(&mut permits, &step);
-            notes.note_write(&step);
+            notes.note_fact(&step);
             match step {
                 // What a failure means takes time to find out, and whoever comes next finds it out as well.
                 step if !stopped => judging.push(self.judge(&lease, trial, step)),
@@ -212,9 +212,11 @@ impl Runner {
     /// Finds out what a step means, which takes a moment only where a store may be away.
     async fn judge(&self, lease: &Lease, trial: Option<&Trial>, step: Step) -> (Step, Diagnosis) {
         let diagnosis = match &step {
-            Step::Opened { .. } | Step::Kept { .. } | Step::WriteBegun { .. } | Step::WriteEnded { .. } => {
-                Diagnosis::Object
-            }
+            Step::Opened { .. }
+            | Step::Described { .. }
+            | Step::Kept { .. }
+            | Step::WriteBegun { .. }
+            | Step::WriteEnded { .. } => Diagnosis::Object,
             // Whatever it was, it could be read.
             Step::Read { from, .. } | Step::Changed { from, .. } | Step::Stale { replica: from, .. } => {
                 self.health.worked(from, Role::Source);
@@ -333,6 +335,9 @@ fn tell(lease: &Lease, report: &Report) {
             Outcome::Recorded { proof, .. } => {
                 let bytes = report.content.map_or(0, |c| c.size_bytes);
                 metrics::copied(replica, bytes, lease.age + lease.claimed.elapsed());
+                for property in report.not_carried.iter().flatten() {
+                    metrics::not_carried(replica, *property);
+                }
                 debug!(object.key = %key, replica.id = %replica, bytes, proof = ?proof, "Copy of {key} at {replica} is recorded");
             }
             Outcome::Failed { next, why } => {

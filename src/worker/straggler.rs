@@ -68,6 +68,7 @@ impl Place {
             Step::Opened { .. }
             | Step::Kept { .. }
             | Step::Target { .. }
+            | Step::Described { .. }
             | Step::WriteBegun { .. }
             | Step::WriteEnded { .. }
             | Step::SourceFailed { .. }

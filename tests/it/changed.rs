@@ -175,6 +175,7 @@ async fn what_was_proven_of_the_content_before_is_not_recorded_of_the_one_that_w
         release: true,
         metadata: None,
         source: None,
+        not_carried: None,
         survived: false,
         unsettled: Vec::new(),
     };

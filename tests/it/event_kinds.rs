@@ -62,6 +62,7 @@ async fn write(
         release,
         metadata: None,
         source: None,
+        not_carried: None,
         survived: false,
         unsettled: Vec::new(),
     };
@@ -326,6 +327,7 @@ async fn a_completion_that_cannot_append_lets_go_of_its_rows_and_is_written_late
         release: true,
         metadata: None,
         source: None,
+        not_carried: None,
         survived: false,
         unsettled: Vec::new(),
     };

@@ -36,6 +36,7 @@ const GENERIC: Profile = Profile {
     conditions: Conditions { on_get: Known::Unknown, on_put: Known::Unknown },
     listing: Listing { is_complete: Known::Unknown, starts_after: Known::Unknown },
     keeps_versions: Known::Unknown,
+    accepts_altered_metadata: false,
     cold_classes: &[],
 };
 
