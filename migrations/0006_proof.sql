@@ -110,6 +110,17 @@ ALTER TABLE {schema}.swept_leases
 COMMENT ON TABLE {schema}.swept_leases IS
     'Objects whose lease ran out without its holder. It explains why a row waits, and which objects are copied alone.';
 
+-- Changes at a replica that nobody registered, counted for all daemons: many at once look like a bucket that was restored.
+ALTER TABLE {schema}.replicas
+    ADD COLUMN changes_at            bigint[] NOT NULL DEFAULT '{}',
+    ADD COLUMN changes_refused_since bigint,
+    ADD COLUMN changes_refused_at    bigint;
+COMMENT ON COLUMN {schema}.replicas.changes_at IS
+    'µs at which the latest changes found there began generations, the oldest first; no more are kept than are allowed within some minutes.';
+COMMENT ON COLUMN {schema}.replicas.changes_refused_since IS
+    'µs since which such changes are parked, because there were too many; NULL: they are not.';
+COMMENT ON COLUMN {schema}.replicas.changes_refused_at IS
+    'µs at which one was parked last. Some minutes after it they begin generations again.';
 -- After a failover to a standby that lacked the last commits, log ids are given again. PostgreSQL begins another
 -- timeline then, as it does after a restore to a point in time, and keeps it over a crash, which loses no event.
 

@@ -65,6 +65,11 @@ fn describe_counters() {
         "Copies read once more because a holder of their object had died; by replica and result: equal, wrong, unknown."
     );
     describe_counter!(
+        "copyhold_unregistered_changes_parked_total",
+        Unit::Count,
+        "Changes at a replica that nobody registered and that were parked: too many at once, or the configuration says so; by replica."
+    );
+    describe_counter!(
         "copyhold_listener_reconnects_total",
         Unit::Count,
         "Times that this process has connected again in order to LISTEN."
@@ -194,6 +199,10 @@ fn describe_histograms() {
         "Requests to stores; by replica and operation."
     );
     describe_histogram!("copyhold_claim_seconds", Unit::Seconds, "Round trip of a claim.");
+}
+
+pub(crate) fn change_parked(replica: &ReplicaName) {
+    metrics::counter!("copyhold_unregistered_changes_parked_total", "replica" => replica.to_string()).increment(1);
 }
 
 pub(crate) fn copied(replica: &ReplicaName, bytes: u64, lag: Duration) {

@@ -25,6 +25,7 @@ impl fmt::Display for Config {
         writeln!(f, "memory = {:?}\n", size_text(ByteSize::b(self.workers.memory_bytes)))?;
         writeln!(f, "[lease]\ntimeout = {:?}", duration_text(self.lease.timeout))?;
         writeln!(f, "heartbeat = {:?}\n", duration_text(self.lease.heartbeat))?;
+        writeln!(f, "[guard]\nchanged = {:?}\n", self.guard.changed.as_str())?;
         writeln!(f, "[sweeper]\nevery = {:?}\n", duration_text(self.sweeper.every))?;
         let events = &self.events;
         writeln!(f, "[events]\nkinds = {:?}", events.kinds.to_string())?;

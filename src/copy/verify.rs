@@ -8,7 +8,7 @@ use super::{
     hash::{Both, Plain},
 };
 use crate::{
-    domain::{Class, Content, Failure, ObjectKey, Verified},
+    domain::{Class, Content, EtagMatch, Failure, ObjectKey, SourceReading, Verified, micros_since_epoch},
     store::{CLOCK_TOLERANCE, ETag, Get, Head, Md5, Reason, Store, StoreError},
 };
 
@@ -26,39 +26,33 @@ pub(super) async fn hash_of(store: &Store, key: &ObjectKey) -> Result<Content, S
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
     pub content: Content,
-    pub tag: Tag,
-    /// By the store's clock.
-    pub last_modified: Option<SystemTime>,
+    /// What the store's own ETag says of the bytes that came.
+    pub etag: EtagMatch,
+    /// What the store said of the object.
+    pub said: SourceReading,
 }
 
-/// What the store's own ETag says of the bytes that came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tag {
-    /// It is their MD5: these bytes were written there.
-    Confirms,
-    /// It has the look of an MD5, and is not theirs.
-    Contradicts,
-    /// It is no MD5.
-    SaysNothing,
+/// What the answer to a reading says of the object, in the form in which it is kept.
+pub(super) fn said(store: &Store, head: &Head) -> SourceReading {
+    let modified_us = head.last_modified.map(micros_since_epoch);
+    SourceReading { replica: store.name().clone(), modified_us, tag: head.tag() }
 }
 
 /// Reads a copy to its end. `came`: told of each piece's bytes. The failure speaks of the replica as a source.
 pub async fn read(store: &Store, key: &ObjectKey, came: impl Fn(u64)) -> Result<Reading, Failure> {
     let failed = |error| of_source(store, error);
     let Get { head, mut body } = store.get(key, None, None).await.map_err(failed)?;
-    let etag = head.etag.filter(|etag| etag.looks_like_md5() && !head.encrypted);
     let mut hash = Both::new();
     while let Some(frame) = body.next().await.map_err(failed)? {
         hash.update(&frame);
         came(frame.len() as u64);
     }
-    let (crc, md5) = hash.finish();
-    let tag = match etag {
-        None => Tag::SaysNothing,
-        Some(etag) if etag.is_md5(&md5) => Tag::Confirms,
-        Some(_) => Tag::Contradicts,
-    };
-    Ok(Reading { content: crc, tag, last_modified: head.last_modified })
+    let (content, md5) = hash.finish();
+    let etag = head.etag_match(&md5);
+    if etag == EtagMatch::Confirms {
+        store.etag_was_md5(key);
+    }
+    Ok(Reading { content, etag, said: said(store, &head) })
 }
 
 /// Reads what stands at a replica to its end. The failure speaks of the replica as a source.
@@ -82,10 +76,19 @@ pub(super) async fn prove(
         parts => answered.is_of_parts(parts),
     };
     let in_parts = parts.len() != 1;
+    let looked_like_md5 = !in_parts && answered.looks_like_md5();
     if equal {
+        if looked_like_md5 {
+            store.etag_was_md5(key);
+        }
         Ok(Verified::Compared)
     } else if !sent_hash || !store.profile().proves_by_hash(in_parts) {
-        read_back(store, key, content).await
+        let proof = read_back(store, key, content).await?;
+        if looked_like_md5 {
+            // Under a key that the store keeps to itself, or through a gateway: its own bytes show it.
+            store.etag_was_no_md5();
+        }
+        Ok(proof)
     } else if in_parts {
         // Each part was checked; that all of them are in it is seen by its size.
         let there = store.head(key).await.map_err(|error| of_target(store, error))?;

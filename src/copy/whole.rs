@@ -31,7 +31,7 @@ impl Copy<'_> {
             }
             Err(Unfit::Stale(why)) => return Ok(Came::ToNothing { why, left: targets }),
         }
-        self.has_read(reader.opened().store(), content);
+        self.has_read(reader.opened(), content);
         let metadata = &reader.head().metadata;
         let (race, patience) = (Race::new(), Patience::new(self.job.lag));
         let all = join_all(targets.iter().map(|target| async {

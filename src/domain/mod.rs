@@ -12,6 +12,7 @@ mod key;
 mod lease;
 mod outcome;
 mod replica;
+mod source_verdict;
 mod time;
 
 pub use backoff::{Next, next_try};
@@ -26,4 +27,5 @@ pub use key::{InvalidKey, MAX_KEY_BYTES, ObjectKey, escape};
 pub use lease::{Arrival, Fence, Generation, Lease, PriorFailure, ReplicaState};
 pub use outcome::{Failure, Outcome, Verified};
 pub use replica::{InvalidName, ReplicaName, SchemaName};
+pub use source_verdict::{EtagMatch, FoundThere, Kept, SourceVerdict, judge_source};
 pub use time::{micros, micros_since_epoch, utc};

@@ -122,7 +122,7 @@ pub(super) fn begin_generation(schema: &SchemaName, replicas: &[ReplicaName]) ->
     Function {
         name: BEGIN_GENERATION.into(),
         arguments: "keys text[], fences bigint[], generations bigint[], bytes bigint, hash bigint, was_read text, \
-                    in_a_row integer, park boolean, why text",
+                    in_a_row integer, park boolean, why text, modified bigint, tag bigint",
         returns: "TABLE(key text, under bigint, answer text)".into(),
         statement: anew::statement(schema, replicas),
         asynchronous: false,
@@ -223,7 +223,7 @@ pub(super) fn call_begin_generation(schema: &SchemaName) -> SqlStr {
         "queue::begin_generation",
         "key, under, answer",
         BEGIN_GENERATION,
-        "$1, $2, $3, $4, $5, $6, $7, $8, $9",
+        "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11",
     )
 }
 

@@ -18,8 +18,8 @@ use secrecy::ExposeSecret;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::{
-    Operation, Profile, Store, StoreError, pace::Pace, readable::ReadableExpires, reason::Reason, speed::Speed,
-    unthrottled::NotWhenThrottled,
+    Operation, Profile, Store, StoreError, etag_history::EtagHistory, identity::AsStored, pace::Pace,
+    readable::ReadableExpires, reason::Reason, speed::Speed, unthrottled::NotWhenThrottled,
 };
 use crate::config;
 
@@ -67,6 +67,7 @@ impl Store {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .retry_classifier(NotWhenThrottled)
             .interceptor(ReadableExpires)
+            .interceptor(AsStored)
             .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_WITHIN).build())
             .build();
         Ok(Self {
@@ -80,6 +81,7 @@ impl Store {
             readers: Arc::new(Semaphore::new(at_once)),
             speed: Speed::default(),
             versioned: OnceCell::new(),
+            etag_history: EtagHistory::default(),
             clock_fits: OnceCell::new(),
         })
     }

@@ -28,6 +28,14 @@ impl ETag {
         self.0.trim_matches('"')
     }
 
+    /// The same for every spelling of one tag: without the mark of a weak one, quotes, or case.
+    #[must_use]
+    pub fn normal(&self) -> String {
+        let tag = self.0.trim();
+        let tag = tag.strip_prefix("W/").unwrap_or(tag).replace("&quot;", "\"");
+        tag.trim_matches('"').to_ascii_lowercase()
+    }
+
     /// The store answered with the MD5 of these bytes. `false` proves nothing:
     /// an encrypting store answers something else of the same look.
     #[must_use]

@@ -12,7 +12,9 @@ mod connection;
 mod document;
 mod error;
 mod etag;
+mod etag_history;
 mod feed;
+mod identity;
 mod list;
 mod metadata;
 mod operation;
@@ -89,6 +91,7 @@ pub struct Store {
     speed: Speed,
     /// Whether its bucket keeps versions, once it was asked.
     versioned: OnceCell<bool>,
+    etag_history: etag_history::EtagHistory,
     /// Whether a copy that was just written is told from older objects by the store's clock, once that was seen.
     pub(crate) clock_fits: OnceCell<bool>,
 }

@@ -1,7 +1,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError, RwLock},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     copy::{Job, Journal, OnExisting, Source, Target},
-    domain::{Arrival, Blocks, Class, Lease, ReplicaName},
+    domain::{Arrival, Blocks, Class, Kept, Lease, ReplicaName},
     metrics,
     queue::{Breaker, Former},
     store::Store,
@@ -52,6 +52,13 @@ pub enum Choice {
     /// None yet: a permit is about to come back. Asking the others meanwhile would copy each object twice, once per
     /// target, and leave the second copy behind the lane's floor.
     Wait,
+}
+
+/// What stands at the primary in force is the application's, whatever its section says of what was there before: it is
+/// never written over.
+fn leave_alone() -> OnExisting {
+    // Nothing is last modified later than this.
+    OnExisting::Adopt { older_than: SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365 * 8000) }
 }
 
 impl Replica {
@@ -314,6 +321,7 @@ impl Lanes {
                     (Standing::ReadOnly { .. }, Some(trial)) if trial.replica == r.name => trial.existing,
                     (Standing::ReadOnly { .. } | Standing::Away { .. } | Standing::Barred { .. }, _) => return None,
                 };
+                let existing = if is_primary(r) { leave_alone() } else { existing };
                 let most = self.0.free(r, room).min(1);
                 permits.insert(r.name.clone(), Permit::new(r.permits.take(room, most).pop()?));
                 let again = lease.swept.is_some() || state.prior.is_some();
@@ -327,6 +335,7 @@ impl Lanes {
         let job = Job {
             key: lease.key.clone(),
             content: lease.content,
+            kept: Kept { reading: lease.source.clone(), recorded_us: None },
             stated_bytes: lease.size_bytes,
             sources: sources.into_iter().map(source).collect(),
             targets,

@@ -53,6 +53,7 @@ mod remove;
 mod reset;
 mod retention;
 mod rights;
+mod rot;
 mod rules;
 mod scan;
 mod shutdown;

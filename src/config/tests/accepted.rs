@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use super::*;
-use crate::config::{Credentials, Facts, LogFormat, Provider};
+use crate::config::{Credentials, Facts, LogFormat, Provider, UnregisteredChanges};
 
 /// Every file in `config/`, with a value for each variable that it names.
 #[test]
@@ -65,6 +65,15 @@ fn a_provider_is_known_by_its_endpoint_and_what_the_operator_says_of_it_counts_m
     assert_eq!(wasabi.facts, facts);
 }
 
+#[test]
+fn what_becomes_of_unregistered_changes_is_copy_unless_it_is_said() {
+    assert_eq!(Case::of(LEAST).config().guard.changed, UnregisteredChanges::Copy);
+    for (word, changed) in UnregisteredChanges::ALL {
+        let config = Case::least_and(&format!("[guard]\nchanged = \"{word}\"")).config();
+        assert_eq!((config.guard.changed, changed.as_str()), (changed, word));
+    }
+}
+
 /// The example shows each setting, set or commented out, and no other.
 #[test]
 fn the_commented_example_names_every_setting_and_only_these() {
@@ -120,6 +129,7 @@ fn the_commented_example_names_every_setting_and_only_these() {
         "memory",
         "timeout",
         "heartbeat",
+        "changed",
         "every",
         "kinds",
         "keep_for",

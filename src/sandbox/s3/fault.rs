@@ -45,6 +45,8 @@ pub enum Fault {
     DripUpload { bytes_per_second: u64 },
     /// The answer names another ETag than the object has.
     WrongEtag,
+    /// A proxy on the way compresses what is read: other bytes with a `Content-Encoding` of its own, under the object's ETag.
+    Compress,
     /// One bit of an uploaded body is wrong when it arrives, before it is checked.
     FlipArriving { at: u64 },
     /// One bit is stored wrongly after all checks, and nobody is told.
