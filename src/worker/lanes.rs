@@ -1,7 +1,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError, RwLock},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -57,8 +57,7 @@ pub enum Choice {
 /// What stands at the primary in force is the application's, whatever its section says of what was there before: it is
 /// never written over.
 fn leave_alone() -> OnExisting {
-    // Nothing is last modified later than this.
-    OnExisting::Adopt { older_than: SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365 * 8000) }
+    OnExisting::Adopt { older_than: None }
 }
 
 impl Replica {
