@@ -277,6 +277,7 @@ mod tests {
             let head = Head {
                 etag: None,
                 size_bytes: 0,
+                version: None,
                 last_modified: modified.map(at),
                 encrypted: false,
                 version: None,
