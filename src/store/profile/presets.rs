@@ -101,10 +101,11 @@ const GARAGE: Profile = Profile {
 /// Measured with Ceph's gateway 16.2.15. The answer of CompleteMultipartUpload may have an empty ETag, HEAD has the right one.
 const CEPH: Profile = Profile {
     provider: Provider::Ceph,
-    hashes: Hashes { checks_md5: true, ..GENERIC.hashes },
+    // It takes a CRC-64 and does not look at it.
+    hashes: Hashes { checks_md5: true, takes_crc64: Known::Yes, takes_crc64_on_parts: Known::Yes },
     etags: Etags { of_put_is_md5: Known::Yes, of_parts_is_md5s: Known::Yes },
-    conditions: Conditions { on_get: Known::Yes, ..GENERIC.conditions },
-    listing: Listing { starts_after: Known::Yes, ..GENERIC.listing },
+    conditions: Conditions { on_get: Known::Yes, on_put: Known::Yes },
+    listing: Listing { is_complete: Known::Yes, starts_after: Known::Yes },
     ..GENERIC
 };
 
