@@ -67,13 +67,13 @@ impl Probe<'_> {
     pub(super) async fn put(
         &mut self,
         key: &ObjectKey,
-        bytes: &'static [u8],
+        bytes: &[u8],
         sending: Sending<'_>,
     ) -> Result<Sent, StoreError> {
         self.trail.writes(key);
         let Store { client, bucket, .. } = self.store;
         let progress = Progress::default();
-        let (body, _loan) = lent(&Bytes::from_static(bytes), &progress);
+        let (body, _loan) = lent(&Bytes::copy_from_slice(bytes), &progress);
         let (md5, crc64) = sending.hash.headers(bytes);
         let metadata = sending.metadata.cloned().unwrap_or_default();
         let expires = metadata.expires;

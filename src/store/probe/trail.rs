@@ -101,7 +101,14 @@ impl Probe<'_> {
         }
         let by_version = versions.is_some();
         let there = match versions {
-            Some(versions) => versions,
+            Some(mut versions) => {
+                // A store that takes one key for another lists it by a name that may not reach it.
+                let elsewhere =
+                    |ours: &&Version| versions.iter().any(|listed| listed.id == ours.id && listed.key != ours.key);
+                let by_our_names: Vec<_> = self.trail.versions.iter().filter(elsewhere).cloned().collect();
+                versions.extend(by_our_names);
+                versions
+            }
             None => self.without_known_version().await,
         };
         if !by_version && self.versioned.is_yes() && !there.is_empty() {
