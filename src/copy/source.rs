@@ -161,15 +161,23 @@ impl Opened {
         let store = self.store();
         let get = store.get(&self.key, range, self.head.etag.as_ref()).await;
         let get = get.map_err(|error| of_source(store, error))?;
-        let same = get.head.etag == self.head.etag
-            && get.head.size_bytes == self.head.size_bytes
-            // Where a store sends no ETag, the time is all there is.
-            && (self.head.etag.is_some() || get.head.last_modified == self.head.last_modified);
-        if !same {
-            let what = "the object changed while it was being read";
-            return Err(Failure::new(Class::Changed, format!("source {}: {what}", store.name())));
+        let (was, is) = (&self.head, &get.head);
+        let same_etag = match (&was.etag, &is.etag) {
+            (Some(was), Some(is)) => was.names_the_same(is),
+            (was, is) => was == is,
+        };
+        let same_time = was.last_modified == is.last_modified;
+        // Where a store sends no ETag, the time is all there is.
+        if same_etag && was.size_bytes == is.size_bytes && (was.etag.is_some() || same_time) {
+            return Ok(get);
         }
-        Ok(get)
+        let what = if !same_etag && was.size_bytes == is.size_bytes && was.last_modified.is_some() && same_time {
+            "its ETag differs from answer to answer, and its size and Last-Modified do not: the object changed while it \
+             was being read, or the store, or a proxy before it, makes up ETags, and cannot be read in pieces"
+        } else {
+            "the object changed while it was being read"
+        };
+        Err(Failure::new(Class::Changed, format!("source {}: {what}", store.name())))
     }
 
     async fn read(&self, mut get: Get, buffer: &mut Buffer) -> Result<(Content, Md5), Failure> {

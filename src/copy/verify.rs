@@ -1,6 +1,6 @@
 //! When a copy counts as proven.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::{
     OnExisting, Target,
@@ -14,14 +14,27 @@ use crate::{
     store::{CLOCK_TOLERANCE, ETag, Get, Head, Md5, Metadata, Reason, Store, StoreError, shown},
 };
 
+/// How long a store is waited for that does not show yet what it has taken: 15 s, in steps.
+const SHOWS_WITHIN: [Duration; 5] = [
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_millis(7_500),
+];
+
 /// Reads an object to the end and keeps nothing but its size and hash.
 pub(super) async fn hash_of(store: &Store, key: &ObjectKey) -> Result<Content, StoreError> {
-    let mut body = store.get(key, None, None).await?.body;
+    Ok(head_and_hash_of(store, key).await?.1)
+}
+
+async fn head_and_hash_of(store: &Store, key: &ObjectKey) -> Result<(Head, Content), StoreError> {
+    let Get { head, mut body } = store.get(key, None, None).await?;
     let mut hash = Plain::new();
     while let Some(frame) = body.next().await? {
         hash.update(&frame);
     }
-    Ok(hash.content())
+    Ok((head, hash.content()))
 }
 
 /// What one complete reading of a copy has shown.
@@ -69,7 +82,7 @@ pub async fn state_of(store: &Store, key: &ObjectKey) -> Result<(Content, Metada
     Ok((hash.content(), head.metadata.hash()))
 }
 
-/// Proves a copy by the ETag that the store answered; where that is no checksum of ours, by
+/// Proves a copy by the ETag that the store answered; where that is no checksum of ours, or none, by
 /// what the store was measured to check, else by reading it back. One part is one PUT. `sent_hash`: each request carried
 /// its hash.
 pub(super) async fn prove(
@@ -77,53 +90,114 @@ pub(super) async fn prove(
     key: &ObjectKey,
     content: &Content,
     parts: &[Md5],
-    answered: &ETag,
+    answered: Option<&ETag>,
     sent_hash: bool,
 ) -> Result<Verified, Failure> {
-    let equal = match parts {
-        [whole] => answered.is_md5(whole) || answered.is_of_parts(parts),
-        parts => answered.is_of_parts(parts),
-    };
     let in_parts = parts.len() != 1;
-    let looked_like_md5 = !in_parts && answered.looks_like_md5();
-    if equal {
+    let looked_like_md5 = !in_parts && answered.is_some_and(ETag::looks_like_md5);
+    if answered.is_some_and(|etag| is_of(etag, parts)) {
         if looked_like_md5 {
             store.etag_was_md5(key);
         }
-        Ok(Verified::Compared)
-    } else if !sent_hash || !store.profile().proves_by_hash(in_parts) {
-        let proof = read_back(store, key, content).await?;
-        if looked_like_md5 {
-            // Under a key that the store keeps to itself, or through a gateway: its own bytes show it.
-            store.etag_was_no_md5();
-        }
-        Ok(proof)
-    } else if in_parts {
-        // Each part was checked; that all of them are in it is seen by its size.
-        let there = store.head(key).await.map_err(|error| of_target(store, error))?;
-        if there.size_bytes == content.size_bytes {
-            Ok(Verified::Checked)
-        } else {
-            read_back(store, key, content).await
-        }
-    } else {
-        Ok(Verified::Checked)
+        return Ok(Verified::Compared);
     }
+    store.note_opaque_etag();
+    if sent_hash && store.profile().proves_by_hash(in_parts) {
+        if !in_parts {
+            return Ok(Verified::Checked);
+        }
+        // Each part was checked; that all of them are in it is seen by its size.
+        match store.head(key).await {
+            Ok(there) if there.size_bytes == content.size_bytes => return Ok(Verified::Checked),
+            Err(error) if error.reason() != Reason::NoSuchKey => return Err(of_target(store, error)),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    let is_ours = |etag: &ETag| is_of(etag, parts) || answered.is_some_and(|answered| answered.names_the_same(etag));
+    let proof = read_back_written(store, key, content, is_ours).await?;
+    if looked_like_md5 {
+        // Under a key that the store keeps to itself, or through a gateway: its own bytes show it.
+        store.etag_was_no_md5();
+    }
+    Ok(proof)
+}
+
+/// Whether an ETag says by itself that these parts are the object.
+fn is_of(etag: &ETag, parts: &[Md5]) -> bool {
+    matches!(parts, [whole] if etag.is_md5(whole)) || etag.is_of_parts(parts)
+}
+
+/// Proves by its bytes a copy that the store has just said to have taken.
+///
+/// A store may show it late: until then it answers that there is no such object, or with the one that stood there before.
+/// Whether that is so is asked again for as long as [`SHOWS_WITHIN`] adds up to. `is_ours`: by its ETag it is the copy,
+/// whatever its bytes are.
+async fn read_back_written(
+    store: &Store,
+    key: &ObjectKey,
+    content: &Content,
+    is_ours: impl Fn(&ETag) -> bool,
+) -> Result<Verified, Failure> {
+    let mut pauses = SHOWS_WITHIN.into_iter();
+    let mut other: Option<(Head, Failure)> = None;
+    loop {
+        let why = match read_unless_same(store, key, other.as_ref().map(|(head, _)| head)).await {
+            Ok(Some((_, there))) if there == *content => return Ok(Verified::ReadBack),
+            Ok(Some((head, there))) => {
+                let why = other_bytes(store, &there, content);
+                if head.etag.as_ref().is_some_and(&is_ours) {
+                    return Err(why);
+                }
+                other.insert((head, why)).1.clone()
+            }
+            Ok(None) => other.as_ref().map_or_else(|| no_object(store), |(_, why)| why.clone()),
+            Err(error) if error.reason() == Reason::NoSuchKey => no_object(store),
+            Err(error) => return Err(of_target(store, error)),
+        };
+        let Some(pause) = pauses.next() else { return Err(why) };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Reads what stands there, unless it is what was read before: that may be large. `None`: it is.
+async fn read_unless_same(
+    store: &Store,
+    key: &ObjectKey,
+    before: Option<&Head>,
+) -> Result<Option<(Head, Content)>, StoreError> {
+    if let Some(before) = before {
+        let there = store.head(key).await?;
+        let same = there.etag == before.etag
+            && there.last_modified == before.last_modified
+            && there.size_bytes == before.size_bytes;
+        if same {
+            return Ok(None);
+        }
+    }
+    head_and_hash_of(store, key).await.map(Some)
 }
 
 /// Proves a copy by its bytes.
 pub(super) async fn read_back(store: &Store, key: &ObjectKey, content: &Content) -> Result<Verified, Failure> {
     let there = hash_of(store, key).await.map_err(|error| of_target(store, error))?;
-    if there == *content {
-        return Ok(Verified::ReadBack);
-    }
-    let what = format!("it keeps other bytes than were sent ({there:?} instead of {content:?})");
-    Err(Failure::new(Class::Corrupt, format!("target {}: {what}", store.name())))
+    if there == *content { Ok(Verified::ReadBack) } else { Err(other_bytes(store, &there, content)) }
 }
 
-/// Where an overwrite leaves an older version behind, which costs and may be locked for years, an earlier attempt of
-/// ours of which we do not know how it ended is looked for before another is made. `None`: there is none, or it is
-/// another content.
+fn other_bytes(store: &Store, there: &Content, content: &Content) -> Failure {
+    let what = format!("it keeps other bytes than were sent ({there:?} instead of {content:?})");
+    Failure::new(Class::Corrupt, format!("target {}: {what}", store.name()))
+}
+
+fn no_object(store: &Store) -> Failure {
+    let within: Duration = SHOWS_WITHIN.iter().sum();
+    let what = format!("it says that it has taken the object, and {} s later that there is none", within.as_secs());
+    Failure::new(Class::Transient, format!("target {}: {what}", store.name()))
+}
+
+/// An earlier attempt of ours of which we do not know how it ended is looked for before another is made: where an
+/// overwrite leaves an older version behind, which costs and may be locked for years, and where no ETag proves a copy,
+/// so that one that was taken may have failed only because it was shown late. `None`: there is none, or it is another
+/// content.
 pub(super) async fn left_by_us(
     target: &Target,
     key: &ObjectKey,
@@ -131,7 +205,7 @@ pub(super) async fn left_by_us(
     metadata: &Metadata,
 ) -> Result<Option<Verified>, Failure> {
     let store = &*target.store;
-    if !target.again || !store.keeps_versions().await {
+    if !target.again || !(store.has_opaque_etags() || store.keeps_versions().await) {
         return Ok(None);
     }
     match store.head(key).await {
@@ -280,7 +354,6 @@ mod tests {
                 version: None,
                 last_modified: modified.map(at),
                 encrypted: false,
-                version: None,
                 metadata: Metadata::default(),
                 not_carried: Vec::new(),
             };

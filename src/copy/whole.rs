@@ -67,7 +67,7 @@ impl Copy<'_> {
         let etag = write(self.steps, store.name(), *content, metadata.hash(), false, put)
             .await
             .map_err(|e| of_target(store, e))?;
-        let proof = verify::prove(store, key, content, &[piece.md5], &etag, true).await?;
+        let proof = verify::prove(store, key, content, &[piece.md5], etag.as_ref(), true).await?;
         verify::see_clock(target, key).await?;
         verify::keeps_names(store, key, metadata).await?;
         Ok(proof)

@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_sdk_s3::{
@@ -7,28 +10,20 @@ use aws_sdk_s3::{
         BehaviorVersion, Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
         SharedCredentialsProvider, StalledStreamProtectionConfig,
         retry::{RetryConfig, RetryPartition},
-        timeout::TimeoutConfig,
     },
-};
-use aws_smithy_http_client::{
-    pool::{self, ConnectionPool},
-    tls::{Provider, rustls_provider::CryptoMode},
 };
 use secrecy::ExposeSecret;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::{
-    Operation, Profile, Store, StoreError, etag_history::EtagHistory, identity::AsStored, pace::Pace,
-    readable::ReadableExpires, reason::Reason, speed::Speed, unthrottled::NotWhenThrottled,
+    Profile, Store, StoreError, client::Http, etag_history::EtagHistory, identity::AsStored, once::WritesOnce,
+    pace::Pace, readable::ReadableExpires, speed::Speed, unthrottled::NotWhenThrottled,
 };
 use crate::config;
 
-const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// Longer than a worker waits between two objects, shorter than most load balancers do.
-const KEEP_WARM_FOR: Duration = Duration::from_secs(50);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
-/// One retry, soon: for the warm connection that the store had just closed, a 500,
-/// a corrected clock. Never when the store throttles: its pace must hear of that. All other patience is the queue's, which all daemons share.
+/// One retry, soon: for the warm connection that the store had just closed, a 500, a corrected clock.
+/// A write gets it only for a corrected clock, see [`WritesOnce`]. Never when the store throttles: its pace must hear of
+/// that. All other patience is the queue's, which all daemons share.
 const ATTEMPTS: u32 = 2;
 const RETRY_WITHIN: Duration = Duration::from_millis(100);
 /// For what is asked beside the objects: listings, aborts, a look at the bucket.
@@ -42,10 +37,10 @@ impl Store {
     /// the configuration says so.
     pub async fn connect(replica: &config::Replica, at_once: usize) -> Result<Self, StoreError> {
         let at_once = replica.facts.max_connections.map_or(at_once, |connections| connections / 2).max(1);
-        let impossible =
-            |e: &dyn std::fmt::Display| StoreError::found(Operation::Connect, Reason::Unsupported, e.to_string());
-        let pool = pool(replica, at_once).map_err(|e| impossible(&e))?;
-        let http = pool::Client::new(&pool).map_err(|e| impossible(&e))?;
+        // Nothing waits for a connection below, where it would look like a store that stands still: who asks is counted
+        // before.
+        let connections = at_once.saturating_mul(2).saturating_add(SPARE_CONNECTIONS).min(Semaphore::MAX_PERMITS);
+        let http = Http::new(replica.endpoint.scheme() == "https", connections);
         // As text: a Url writes a slash after the host, to which the SDK would add another.
         let endpoint = replica.endpoint.as_str().trim_end_matches('/').to_owned();
         let config = Builder::new()
@@ -68,7 +63,7 @@ impl Store {
             .retry_classifier(NotWhenThrottled)
             .interceptor(ReadableExpires)
             .interceptor(AsStored)
-            .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_WITHIN).build())
+            .interceptor(WritesOnce)
             .build();
         Ok(Self {
             replica: replica.name.clone(),
@@ -83,24 +78,8 @@ impl Store {
             versioned: OnceCell::new(),
             etag_history: EtagHistory::default(),
             clock_fits: OnceCell::new(),
+            opaque: AtomicBool::new(false),
         })
-    }
-}
-
-/// HTTP/2 cannot be ruled out here: the pool offers it by ALPN, and S3 stores rarely take it.
-///
-/// Nothing waits for a connection here, where it would look like a store that stands still: who asks is counted before.
-fn pool(replica: &config::Replica, at_once: usize) -> Result<ConnectionPool, pool::BuildError> {
-    let pool = ConnectionPool::builder()
-        .max_connections_per_host(at_once.saturating_mul(2).saturating_add(SPARE_CONNECTIONS))
-        .idle_timeout(KEEP_WARM_FOR)
-        .tcp_keepalive(KEEPALIVE_EVERY)
-        .tcp_nodelay(true);
-    if replica.endpoint.scheme() == "http" {
-        // Without TLS no CA certificates are looked for: a bare container has none.
-        pool.build_http()
-    } else {
-        pool.tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https()
     }
 }
 

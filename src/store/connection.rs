@@ -3,6 +3,7 @@
 use std::{error::Error, io};
 
 use aws_smithy_runtime_api::client::dns::ResolveDnsError;
+use hyper_util::client::legacy;
 
 use super::reason::Reason;
 
@@ -10,7 +11,7 @@ use super::reason::Reason;
 pub(super) fn reason(error: &(dyn Error + 'static)) -> Reason {
     if find::<rustls::Error>(error).is_some() {
         Reason::Tls
-    } else if find::<ResolveDnsError>(error).is_some() {
+    } else if is_of_dns(error) {
         Reason::Unreachable
     } else if says(error, "redential") {
         Reason::NoCredentials
@@ -30,11 +31,19 @@ pub(super) fn reason(error: &(dyn Error + 'static)) -> Reason {
     }
 }
 
+/// Whether no byte of the request went out: no connection came about, or nobody could sign it.
+///
+/// The reason alone does not tell: a route may be lost, and TLS may fail, in the middle of a request.
+pub(super) fn is_unsent(error: &(dyn Error + 'static)) -> bool {
+    let no_connection = find::<legacy::Error>(error).is_some_and(legacy::Error::is_connect);
+    no_connection || reason(error) == Reason::NoCredentials
+}
+
 /// The failure to reach `endpoint`, in words.
 pub(super) fn explain(endpoint: &str, error: &(dyn Error + 'static)) -> String {
     let root = root(error);
     match reason(error) {
-        Reason::Unreachable if find::<ResolveDnsError>(error).is_some() => {
+        Reason::Unreachable if is_of_dns(error) => {
             format!("cannot reach {endpoint}: its name does not resolve ({root})")
         }
         Reason::Unreachable => format!("cannot reach {endpoint}: {}", plain_io(error).unwrap_or(root)),
@@ -69,6 +78,11 @@ fn errors<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
         let payload = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         payload.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source())
     })
+}
+
+/// The name of the store does not resolve. hyper-util says so in words, the SDK with a type.
+fn is_of_dns(error: &(dyn Error + 'static)) -> bool {
+    find::<ResolveDnsError>(error).is_some() || errors(error).any(|error| error.to_string() == "dns error")
 }
 
 fn root(error: &(dyn Error + 'static)) -> String {

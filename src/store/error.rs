@@ -27,12 +27,15 @@ pub struct StoreError {
     request_id: Option<String>,
     message: String,
     retry_after: Option<Duration>,
+    outcome_unknown: bool,
 }
 
 impl StoreError {
     /// A failure that we found ourselves, in our own words.
     pub(super) fn found(operation: Operation, reason: Reason, message: impl AsRef<str>) -> Self {
         Self {
+            // What is refused before it is sent is refused for one of these reasons.
+            outcome_unknown: !matches!(reason, Reason::Refused | Reason::Unsupported),
             operation,
             reason,
             status: None,
@@ -56,7 +59,11 @@ impl StoreError {
                     Some(invalid) => invalid.to_string(),
                     None => connection::chain(error),
                 };
-                Self { status: Some(answer.raw().status().as_u16()), ..Self::found(operation, reason, message) }
+                Self {
+                    status: Some(answer.raw().status().as_u16()),
+                    outcome_unknown: true,
+                    ..Self::found(operation, reason, message)
+                }
             }
             SdkError::TimeoutError(_) => {
                 Self::found(operation, Reason::Stalled, format!("no answer from {endpoint} in time"))
@@ -69,9 +76,12 @@ impl StoreError {
                 } else {
                     connection::reason(error)
                 };
-                Self::found(operation, reason, connection::explain(endpoint, error))
+                Self { outcome_unknown: false, ..Self::found(operation, reason, connection::explain(endpoint, error)) }
             }
-            _ => Self::found(operation, connection::reason(error), connection::explain(endpoint, error)),
+            _ => Self {
+                outcome_unknown: !connection::is_unsent(error),
+                ..Self::found(operation, connection::reason(error), connection::explain(endpoint, error))
+            },
         }
     }
 
@@ -114,6 +124,7 @@ impl StoreError {
             code: code.map(|code| bounded(code, WORD_CHARS)),
             request_id: request_id(raw).map(|id| bounded(id, WORD_CHARS)),
             retry_after: retry_after(raw),
+            outcome_unknown: leaves_open(status),
             ..Self::found(operation, reason, message)
         }
     }
@@ -135,17 +146,11 @@ impl StoreError {
         self.retry_after
     }
 
-    /// Whether the request may still be carried out: its first byte may have gone out, and no complete answer came that
-    /// is the store's own. An answer of these statuses may be that of a proxy which has lost sight of the store.
+    /// Whether the store may still carry the request out: its first byte may have gone out, and no complete answer came
+    /// that is surely the store's own. `true` also where that cannot be known.
     #[must_use]
-    pub fn outcome_unknown(&self) -> bool {
-        match self.status {
-            Some(status) => status == 408 || status >= 500 && !matches!(status, 501 | 503 | 507),
-            None => !matches!(
-                self.reason,
-                Reason::Unreachable | Reason::Tls | Reason::NoCredentials | Reason::Refused | Reason::Unsupported
-            ),
-        }
+    pub const fn outcome_unknown(&self) -> bool {
+        self.outcome_unknown
     }
 
     #[must_use]
@@ -207,6 +212,15 @@ impl fmt::Display for StoreError {
 }
 
 impl Error for StoreError {}
+
+/// Whether an answer of this status, complete as it is, does not say how the request ends: it may be that of a proxy which
+/// has lost sight of the store, or a success that cannot be read.
+fn leaves_open(status: u16) -> bool {
+    match status {
+        501 | 503 | 507 => false,
+        status => status < 300 || status == 408 || status >= 500,
+    }
+}
 
 /// Untrusted text, escaped and cut.
 fn bounded(text: &str, chars: usize) -> String {

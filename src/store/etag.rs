@@ -23,24 +23,61 @@ impl ETag {
         &self.0
     }
 
+    /// The tag of an answer; `None`: it has none that names a content.
+    pub(super) fn of_answer(as_sent: Option<String>) -> Option<Self> {
+        as_sent.map(Self).filter(|etag| !etag.core().is_empty())
+    }
+
     /// The tag without its quotes.
     fn bare(&self) -> &str {
         self.0.trim_matches('"')
     }
 
-    /// The same for every spelling of one tag: without the mark of a weak one, quotes, or case.
+    /// The same for every spelling of one tag.
     #[must_use]
     pub fn normal(&self) -> String {
+        self.core().to_ascii_lowercase()
+    }
+
+    /// What the store has said, without what proxies and gateways make of it: `W/"…"` for weak, `"…-gzip"` for
+    /// compressed, XML's word for a quote.
+    fn core(&self) -> &str {
         let tag = self.0.trim();
-        let tag = tag.strip_prefix("W/").unwrap_or(tag).replace("&quot;", "\"");
-        tag.trim_matches('"').to_ascii_lowercase()
+        let tag = tag.strip_prefix("W/").unwrap_or(tag);
+        let tag = tag.trim_matches('"');
+        let tag = tag.strip_prefix("&quot;").unwrap_or(tag);
+        let tag = tag.strip_suffix("&quot;").unwrap_or(tag);
+        let coding = ["-gzip", "-br", "-zstd", "-deflate"].iter().find_map(|coding| tag.strip_suffix(coding));
+        coding.map_or(tag, |tag| tag.trim_end_matches('-'))
+    }
+
+    /// It names the same content as `other`, whatever a proxy has made of either.
+    #[must_use]
+    pub fn names_the_same(&self, other: &Self) -> bool {
+        self.core().eq_ignore_ascii_case(other.core())
+    }
+
+    /// As `If-Match` may carry it. `None`: a proxy has changed its spelling, or may have, and the store behind it would
+    /// take the object for another.
+    #[must_use]
+    pub fn for_if_match(&self) -> Option<&str> {
+        let quoted = self.0.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'))?;
+        let as_stores_spell_it =
+            quoted == self.core() && !(self.looks_like_md5() && quoted.contains(char::is_uppercase));
+        (as_stores_spell_it && !quoted.is_empty()).then_some(&self.0)
+    }
+
+    /// As CompleteMultipartUpload may carry it, for a part of this MD5: where the tag is the MD5, in S3's own spelling.
+    #[must_use]
+    pub fn for_complete(&self, md5: &Md5) -> Self {
+        if self.is_md5(md5) { Self(format!("\"{}\"", md5.hex())) } else { self.clone() }
     }
 
     /// The store answered with the MD5 of these bytes. `false` proves nothing:
     /// an encrypting store answers something else of the same look.
     #[must_use]
     pub fn is_md5(&self, md5: &Md5) -> bool {
-        self.bare().eq_ignore_ascii_case(&md5.hex())
+        self.core().eq_ignore_ascii_case(&md5.hex())
     }
 
     /// It has the look of an MD5: 32 hexadecimal digits and no part count.
@@ -73,7 +110,7 @@ impl ETag {
             all.update(part.0);
         }
         let formula = format!("{}-{}", Md5(all.finalize().into()).hex(), parts.len());
-        self.bare().eq_ignore_ascii_case(&formula)
+        self.core().eq_ignore_ascii_case(&formula)
     }
 }
 
@@ -120,6 +157,46 @@ mod tests {
             assert!(ETag::new(same).is_md5(&ours), "{same}");
         }
         assert!(!ETag::new("\"d41d8cd98f00b204e9800998ecf8427f\"").is_md5(&ours));
+    }
+
+    #[test]
+    fn what_a_proxy_makes_of_an_etag_does_not_hide_the_md5_in_it() {
+        let ours = md5(b"");
+        for changed in [
+            "W/\"d41d8cd98f00b204e9800998ecf8427e\"",
+            "\"d41d8cd98f00b204e9800998ecf8427e-gzip\"",
+            "\"d41d8cd98f00b204e9800998ecf8427e--gzip\"",
+            "W/\"d41d8cd98f00b204e9800998ecf8427e-br\"",
+            "d41d8cd98f00b204e9800998ecf8427e",
+            "\"D41D8CD98F00B204E9800998ECF8427E\"",
+            "&quot;d41d8cd98f00b204e9800998ecf8427e&quot;",
+        ] {
+            let changed = ETag::new(changed);
+            assert!(changed.is_md5(&ours), "{changed:?}");
+            assert_eq!(changed.for_if_match(), None, "{changed:?}");
+            assert_eq!(changed.for_complete(&ours).as_str(), "\"d41d8cd98f00b204e9800998ecf8427e\"");
+            assert!(changed.names_the_same(&ETag::new("\"d41d8cd98f00b204e9800998ecf8427e\"")), "{changed:?}");
+        }
+        // Of a weak one, or one of a compressed answer, nobody says that it is the MD5 of what came.
+        assert!(!ETag::new("W/\"d41d8cd98f00b204e9800998ecf8427e\"").looks_like_md5());
+        assert!(!ETag::new("\"d41d8cd98f00b204e9800998ecf8427e-gzip\"").looks_like_md5());
+    }
+
+    #[test]
+    fn an_etag_that_nobody_has_changed_is_sent_as_it_came() {
+        for plain in ["\"d41d8cd98f00b204e9800998ecf8427e\"", "\"abc-DEF\"", "\"d41d8cd98f00b204e9800998ecf8427e-2\""] {
+            let etag = ETag::new(plain);
+            assert_eq!(etag.for_if_match(), Some(plain));
+            assert_eq!(etag.for_complete(&md5(b"other")), etag);
+        }
+    }
+
+    #[test]
+    fn an_empty_etag_is_none() {
+        for nothing in ["", "\"\"", "W/\"\"", "&quot;&quot;"] {
+            assert_eq!(ETag::of_answer(Some(nothing.into())), None, "{nothing}");
+        }
+        assert_eq!(ETag::of_answer(Some("\"a\"".into())), Some(ETag::new("\"a\"")));
     }
 
     #[test]

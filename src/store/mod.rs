@@ -6,6 +6,7 @@
 //! than the frame being passed on.
 
 mod access;
+mod client;
 mod clock;
 mod connect;
 mod connection;
@@ -17,6 +18,7 @@ mod feed;
 mod identity;
 mod list;
 mod metadata;
+mod once;
 mod operation;
 mod pace;
 mod probe;
@@ -25,6 +27,7 @@ mod progress;
 mod read;
 mod readable;
 mod reason;
+mod socket;
 mod speed;
 mod spelling;
 mod stated;
@@ -37,7 +40,10 @@ mod write;
 
 use std::{
     error::Error,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -94,6 +100,8 @@ pub struct Store {
     etag_history: etag_history::EtagHistory,
     /// Whether a copy that was just written is told from older objects by the store's clock, once that was seen.
     pub(crate) clock_fits: OnceCell<bool>,
+    /// It has answered a write with an ETag that says nothing of the bytes.
+    opaque: AtomicBool,
 }
 
 impl Store {
@@ -107,6 +115,17 @@ impl Store {
     #[must_use]
     pub fn profile(&self) -> &Profile {
         &self.profile
+    }
+
+    /// Remembers that a write was answered with an ETag that says nothing of the bytes, or with none.
+    pub fn note_opaque_etag(&self) {
+        self.opaque.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its ETags are known, or were seen since this process began, to prove nothing.
+    #[must_use]
+    pub fn has_opaque_etags(&self) -> bool {
+        self.profile.etags.of_put_is_md5 == Known::No || self.opaque.load(Ordering::Relaxed)
     }
 
     /// How fast it has lately taken what was sent to it, per request; `None`: nothing of size was yet.

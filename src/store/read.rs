@@ -95,7 +95,7 @@ impl Store {
             .bucket(&self.bucket)
             .key(key.as_str())
             .set_range(range.as_ref().map(|r| format!("bytes={}-{}", r.start, r.end.saturating_sub(1))))
-            .set_if_match(if_match.map(|etag| etag.as_str().to_owned()));
+            .set_if_match(if_match.and_then(ETag::for_if_match).map(str::to_owned));
         // Cannot fail: the semaphore is never closed.
         let reader = Arc::clone(&self.readers).acquire_owned().await.expect("an open semaphore");
         let answer = self.call(Operation::GetObject, &Progress::default(), call.send()).await;
@@ -241,7 +241,7 @@ macro_rules! head_of {
             ];
             Ok(Head {
                 not_carried: not_carried.into_iter().filter_map(|(what, has)| has.then_some(what)).collect(),
-                etag: answer.e_tag.clone().map(ETag::new),
+                etag: ETag::of_answer(answer.e_tag.clone()),
                 size_bytes,
                 last_modified: answer.last_modified.as_ref().and_then(time),
                 version: answer.version_id.clone(),

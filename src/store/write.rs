@@ -27,7 +27,7 @@ impl UploadId {
 }
 
 impl Store {
-    /// Stores `bytes` as `key`; the answer's ETag.
+    /// Stores `bytes` as `key`; the answer's ETag, if it has one. The request goes out once.
     ///
     /// `md5` travels along, so that the store refuses what arrives damaged. Not every
     /// store looks at it: compare the ETag.
@@ -37,7 +37,7 @@ impl Store {
         bytes: &Bytes,
         md5: &Md5,
         metadata: &Metadata,
-    ) -> Result<ETag, StoreError> {
+    ) -> Result<Option<ETag>, StoreError> {
         let progress = Progress::default();
         let (body, _loan) = lent(bytes, &progress);
         let expires = metadata.expires.clone();
@@ -66,7 +66,7 @@ impl Store {
             });
         let answer = self.call(Operation::PutObject, &progress, call.send()).await?;
         self.sent(bytes.len() as u64);
-        etag(answer.e_tag, Operation::PutObject)
+        Ok(ETag::of_answer(answer.e_tag))
     }
 
     /// Begins an upload in parts, which costs until it is completed or aborted.
@@ -108,7 +108,10 @@ impl Store {
         let progress = Progress::default();
         let (body, _loan) = lent(bytes, &progress);
         let call = self.part(key, upload, number).body(body).content_md5(md5.base64());
-        self.send_part(call, bytes.len() as u64, &progress).await
+        match self.send_part(call, bytes.len() as u64, &progress).await? {
+            Some(etag) => Ok(etag),
+            None => self.etag_of_part(key, upload, number, bytes.len() as u64).await,
+        }
     }
 
     /// The same with bytes that come while they are sent, so that no hash can go before them: compare the ETag.
@@ -121,7 +124,10 @@ impl Store {
     ) -> Result<ETag, StoreError> {
         let (progress, bytes) = (Progress::default(), feed.len());
         let call = self.part(key, upload, number).body(feed.into_body(&progress));
-        self.send_part(call, bytes, &progress).await
+        match self.send_part(call, bytes, &progress).await? {
+            Some(etag) => Ok(etag),
+            None => self.etag_of_part(key, upload, number, bytes).await,
+        }
     }
 
     fn part(&self, key: &ObjectKey, upload: &UploadId, number: u32) -> UploadPartFluentBuilder {
@@ -138,22 +144,50 @@ impl Store {
         call: UploadPartFluentBuilder,
         bytes: u64,
         progress: &Progress,
-    ) -> Result<ETag, StoreError> {
+    ) -> Result<Option<ETag>, StoreError> {
         let call = call.content_length(bytes.cast_signed()).customize().disable_payload_signing();
         let answer = self.call(Operation::UploadPart, progress, call.send()).await?;
         self.sent(bytes);
-        etag(answer.e_tag, Operation::UploadPart)
+        Ok(ETag::of_answer(answer.e_tag))
+    }
+
+    /// The ETag of a part whose own answer had none, by the store's list. Without it the upload cannot be completed.
+    async fn etag_of_part(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        number: u32,
+        bytes: u64,
+    ) -> Result<ETag, StoreError> {
+        let call = self
+            .client
+            .list_parts()
+            .bucket(&self.bucket)
+            .key(key.as_str())
+            .upload_id(upload.as_str())
+            .part_number_marker((number - 1).to_string())
+            .max_parts(1);
+        let answer = self.call(Operation::ListParts, &Progress::default(), call.send()).await?;
+        let listed = answer.parts.unwrap_or_default().into_iter().find(|part| {
+            part.part_number == Some(number.cast_signed()) && part.size.is_none_or(|size| size == bytes.cast_signed())
+        });
+        listed.and_then(|part| ETag::of_answer(part.e_tag)).ok_or_else(|| {
+            let what =
+                "the answer has no ETag, and the store's list of parts has none: its uploads cannot be completed";
+            StoreError::found(Operation::UploadPart, Reason::NotUnderstood, what)
+        })
     }
 
     /// Makes an object of the parts, whose ETags are given in their order from part 1.
     ///
-    /// A failure does not say that the object is not there: look.
+    /// The answer's ETag, if it has one. The request goes out once. A failure does not say that the object is not there:
+    /// look.
     pub async fn complete_multipart(
         &self,
         key: &ObjectKey,
         upload: &UploadId,
         parts: &[ETag],
-    ) -> Result<ETag, StoreError> {
+    ) -> Result<Option<ETag>, StoreError> {
         let parts = (1..)
             .zip(parts)
             .map(|(number, etag)| CompletedPart::builder().part_number(number).e_tag(etag.as_str()).build());
@@ -165,7 +199,7 @@ impl Store {
             .upload_id(upload.as_str())
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build());
         let answer = self.call(Operation::CompleteMultipartUpload, &Progress::default(), call.send()).await?;
-        etag(answer.e_tag, Operation::CompleteMultipartUpload)
+        Ok(ETag::of_answer(answer.e_tag))
     }
 
     /// Whether the store still knows an upload that it began.
@@ -199,10 +233,4 @@ impl Store {
 fn signed_length(bytes: &Bytes) -> i64 {
     // Cannot fail: no allocation is longer than isize::MAX.
     i64::try_from(bytes.len()).expect("a length in memory")
-}
-
-fn etag(told: Option<String>, operation: Operation) -> Result<ETag, StoreError> {
-    told.filter(|etag| !etag.is_empty())
-        .map(ETag::new)
-        .ok_or_else(|| StoreError::found(operation, Reason::NotUnderstood, "the answer has no ETag"))
 }

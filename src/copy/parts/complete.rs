@@ -44,7 +44,7 @@ impl Complete {
             id: upload.id.clone(),
             entry: upload.entry,
             content,
-            etags: upload.parts.values().map(|part| part.etag.clone()).collect(),
+            etags: upload.parts.values().map(|part| part.etag.for_complete(&part.md5)).collect(),
             md5s: upload.parts.values().map(|part| part.md5).collect(),
             sent_hashes: way == Way::Held,
             metadata: opened.head().metadata.clone(),
@@ -71,15 +71,15 @@ impl Complete {
         (result, leaves)
     }
 
-    /// An answer may be lost though the object is there, and the SDK's own retry then finds no upload: so a failure is
-    /// believed only after a look.
+    /// An answer may be lost though the object is there, and whoever completes again then finds no upload: so a failure
+    /// is believed only after a look.
     async fn ask(&self) -> (Result<Verified, Failure>, Leaves) {
         let (store, key, content) = (&*self.store, &self.key, &self.content);
         let complete = store.complete_multipart(key, &self.id, &self.etags);
         let error = match write(&self.steps, store.name(), *content, self.metadata.hash(), true, complete).await {
             Ok(etag) => {
                 return (
-                    verify::prove(store, key, content, &self.md5s, &etag, self.sent_hashes).await,
+                    verify::prove(store, key, content, &self.md5s, etag.as_ref(), self.sent_hashes).await,
                     Leaves::Nothing,
                 );
             }

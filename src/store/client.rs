@@ -1,0 +1,201 @@
+//! The HTTP client below the SDK: hyper-util's, over connections of our own.
+//!
+//! It speaks HTTP/1.1 only, and uses no proxy, whatever the environment says. It repeats nothing itself, except what
+//! hyper-util does: a request of which nothing was sent, because its warm connection turned out to be closed.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use aws_smithy_runtime_api::client::{
+    connection::{CaptureSmithyConnection, ConnectionMetadata},
+    connector_metadata::ConnectorMetadata,
+    http::{HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector},
+    orchestrator::{HttpRequest, HttpResponse},
+    result::ConnectorError,
+    runtime_components::RuntimeComponents,
+};
+use aws_smithy_types::{body::SdkBody, retry::ErrorKind};
+use hyper::http::Extensions;
+use hyper_rustls::ConfigBuilderExt as _;
+use hyper_util::{
+    client::legacy::{
+        self,
+        connect::{CaptureConnection, HttpInfo, capture_connection},
+    },
+    rt::{TokioExecutor, TokioTimer},
+};
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use tracing::warn;
+
+use super::{
+    connection,
+    socket::{Abort, Connector},
+};
+
+/// Longer than a worker waits between two objects, shorter than most load balancers do.
+const KEEP_WARM_FOR: Duration = Duration::from_secs(50);
+
+/// The HTTP client of one store, with connections of its own.
+#[derive(Clone, Debug)]
+pub(super) struct Http {
+    client: legacy::Client<Connector, SdkBody>,
+}
+
+impl Http {
+    /// A client that keeps at most `connections` open, and connects to nothing yet.
+    pub(super) fn new(tls: bool, connections: usize) -> Self {
+        // Without TLS no CA certificates are looked for: a bare container has none.
+        let tls = if tls { Arc::clone(&TLS) } else { Arc::new(tls_config(Trust::Nobody)) };
+        let mut builder = legacy::Client::builder(TokioExecutor::new());
+        // Without a timer no warm connection would ever be closed.
+        builder.pool_timer(TokioTimer::new()).pool_idle_timeout(KEEP_WARM_FOR);
+        Self { client: builder.build(Connector::new(tls, connections)) }
+    }
+}
+
+impl HttpClient for Http {
+    /// The settings hold time limits only. Ours are the connector's and those on progress.
+    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+
+    fn connector_metadata(&self) -> Option<ConnectorMetadata> {
+        Some(ConnectorMetadata::new("hyper", Some(Cow::Borrowed("1.x"))))
+    }
+}
+
+impl HttpConnector for Http {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let mut request = match request.try_into_http1x() {
+            Ok(request) => request,
+            Err(error) => return HttpConnectorFuture::ready(Err(ConnectorError::user(error.into()))),
+        };
+        let used = capture_connection(&mut request);
+        if let Some(told) = request.extensions().get::<CaptureSmithyConnection>() {
+            let used = used.clone();
+            told.set_connection_retriever(move || metadata(&used));
+        }
+        let answer = self.client.request(request);
+        HttpConnectorFuture::new(async move {
+            let unanswered = Unanswered(Some(used));
+            let answer = answer.await;
+            unanswered.is_over();
+            let answer = answer.map_err(error)?.map(SdkBody::from_body_1_x);
+            HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))
+        })
+    }
+}
+
+/// A request whose answer has not begun. Dropped before that, it closes its connection.
+///
+/// hyper would first write what it has buffered, to a store that may take it much later.
+struct Unanswered(Option<CaptureConnection>);
+
+impl Unanswered {
+    fn is_over(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(used) = self.0.take()
+            && let Some(abort) = extras(&used).get::<Abort>()
+        {
+            abort.abort();
+        }
+    }
+}
+
+fn extras(used: &CaptureConnection) -> Extensions {
+    let mut extras = Extensions::new();
+    if let Some(connected) = used.connection_metadata().as_ref() {
+        connected.get_extras(&mut extras);
+    }
+    extras
+}
+
+/// What the SDK wants of the connection: above all a way to have it used no more, which it does after errors that may be
+/// this connection's.
+fn metadata(used: &CaptureConnection) -> Option<ConnectionMetadata> {
+    used.connection_metadata().as_ref()?;
+    let extras = extras(used);
+    let info = extras.get::<HttpInfo>();
+    let poisoned = used.clone();
+    let mut metadata = ConnectionMetadata::builder().proxied(false).poison_fn(move || {
+        if let Some(connected) = poisoned.connection_metadata().as_ref() {
+            connected.poison();
+        }
+    });
+    metadata.set_local_addr(info.map(HttpInfo::local_addr)).set_remote_addr(info.map(HttpInfo::remote_addr));
+    Some(metadata.build())
+}
+
+/// In the SDK's words, by which it decides whether to ask again.
+fn error(error: legacy::Error) -> ConnectorError {
+    if error.is_connect() {
+        return ConnectorError::io(error.into());
+    }
+    let kind = connection::find::<hyper::Error>(&error).map_or(Kind::Io, Kind::of);
+    match kind {
+        Kind::User => ConnectorError::user(error.into()),
+        Kind::Io => ConnectorError::io(error.into()),
+        Kind::Incomplete => ConnectorError::other(error.into(), Some(ErrorKind::TransientError)),
+        Kind::Other => ConnectorError::other(error.into(), None),
+    }
+}
+
+/// Whose failure it was that hyper tells.
+enum Kind {
+    /// The body's, which is ours.
+    User,
+    Io,
+    /// The store closed the connection instead of answering.
+    Incomplete,
+    Other,
+}
+
+impl Kind {
+    fn of(error: &hyper::Error) -> Self {
+        if error.is_user() {
+            Self::User
+        } else if error.is_closed() || error.is_canceled() || connection::find::<std::io::Error>(error).is_some() {
+            Self::Io
+        } else if error.is_incomplete_message() {
+            Self::Incomplete
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// Read once: it takes milliseconds, and is the same for all stores.
+static TLS: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| Arc::new(tls_config(Trust::Machine)));
+
+enum Trust {
+    /// The CA certificates of this machine, or those of SSL_CERT_FILE and SSL_CERT_DIR.
+    Machine,
+    Nobody,
+}
+
+fn tls_config(trust: Trust) -> ClientConfig {
+    let versions = || {
+        ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("TLS 1.2 and 1.3") // Cannot fail: the provider has both.
+    };
+    let trusting = match trust {
+        Trust::Machine => versions()
+            .with_native_roots()
+            .inspect_err(|error| warn!(%error, "Found no CA certificates; no store can be reached over TLS"))
+            .ok(),
+        Trust::Nobody => None,
+    };
+    let trusting = trusting.unwrap_or_else(|| versions().with_root_certificates(RootCertStore::empty()));
+    let mut config = trusting.with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
+}

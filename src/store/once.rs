@@ -1,0 +1,47 @@
+//! Sends a request that writes at most once per call.
+//!
+//! It decides nothing about the requests that read: those keep the SDK's one retry.
+//! Tests: `a_write_that_a_store_took_without_an_answer_is_sent_once` and its neighbours in `tests/once.rs`.
+
+use aws_sdk_s3::{
+    config::{
+        ConfigBag, Intercept, RuntimeComponents, interceptors::FinalizerInterceptorContextMut, retry::RetryConfig,
+    },
+    error::BoxError,
+};
+use aws_smithy_runtime_api::client::orchestrator::Metadata;
+
+/// Withholds the SDK's retry from a write whose attempt brought no complete refusal.
+///
+/// A store may carry out such an attempt later, over a newer content, and the SDK would not tell us that there was one.
+/// A refusal did nothing, so the SDK may still correct its clock and ask again.
+#[derive(Debug)]
+pub(super) struct WritesOnce;
+
+const WRITES: [&str; 3] = ["PutObject", "UploadPart", "CompleteMultipartUpload"];
+
+impl Intercept for WritesOnce {
+    fn name(&self) -> &'static str {
+        "WritesOnce"
+    }
+
+    /// Runs after each attempt, before the SDK asks whether to make another.
+    fn modify_before_attempt_completion(
+        &self,
+        context: &mut FinalizerInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let writes = config.load::<Metadata>().is_some_and(|call| WRITES.contains(&call.name()));
+        let refused = context.response().is_some_and(|answer| is_refusal(answer.status().as_u16()));
+        if writes && !refused {
+            config.interceptor_state().store_put(RetryConfig::disabled());
+        }
+        Ok(())
+    }
+}
+
+/// Whether an answer of this status says that nothing was done, and surely comes from whoever would have done it.
+fn is_refusal(status: u16) -> bool {
+    (400..500).contains(&status) && status != 408
+}

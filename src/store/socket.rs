@@ -1,0 +1,192 @@
+//! Connections to a store: TCP and TLS, their socket options, and how many there may be.
+//!
+//! It knows nothing of requests.
+
+use std::{
+    error::Error,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{future::BoxFuture, task::AtomicWaker};
+use hyper::{
+    Uri,
+    rt::{Read, ReadBufCursor, Write},
+};
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::{
+    client::legacy::connect::{Connected, Connection, HttpConnector},
+    rt::TokioIo,
+};
+use rustls::ClientConfig;
+use tokio::{
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tower_service::Service;
+
+use super::IDLE;
+
+/// TCP and TLS together.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Opens connections, and keeps their number within the limit.
+#[derive(Clone, Debug)]
+pub(super) struct Connector {
+    http: HttpConnector,
+    tls: Arc<ClientConfig>,
+    places: Arc<Semaphore>,
+}
+
+/// Opens one TCP connection with the options of [`Socket`].
+struct Tcp {
+    http: HttpConnector,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+/// A TCP connection whose unsent bytes die with it.
+///
+/// `SO_LINGER` of zero: closing it, also by the kernel after a SIGKILL, sends RST and drops what was not sent. Otherwise
+/// the kernel delivers what its buffers hold, and a store may carry out a write minutes after its sender's death. That
+/// does no harm to a finished request: its answer has come, so the store has read all of it. RST may destroy bytes that
+/// the peer has received and not read, which are those of a request that nobody waits for.
+/// `TCP_USER_TIMEOUT`: bytes that the store does not acknowledge for as long as a call may stand still end the connection.
+#[derive(Debug)]
+pub(super) struct Socket {
+    tcp: TokioIo<TcpStream>,
+    abort: Abort,
+    /// Counted for as long as it is open.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+/// Closes a connection from outside the task that serves it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Abort(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    aborted: AtomicBool,
+    /// The one task that reads and writes.
+    task: AtomicWaker,
+}
+
+impl Abort {
+    /// Has the next read or write fail, at once, which ends the task and with it the connection.
+    pub(super) fn abort(&self) {
+        self.0.aborted.store(true, Ordering::Release);
+        self.0.task.wake();
+    }
+
+    fn check(&self, cx: &Context<'_>) -> io::Result<()> {
+        // In this order, or an abort between the two would wake nobody.
+        self.0.task.register(cx.waker());
+        if self.0.aborted.load(Ordering::Acquire) { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+}
+
+impl Connector {
+    pub(super) fn new(tls: Arc<ClientConfig>, connections: usize) -> Self {
+        let mut http = HttpConnector::new();
+        // The scheme is looked at above.
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_keepalive(Some(KEEPALIVE_EVERY));
+        #[cfg(target_os = "linux")]
+        http.set_tcp_user_timeout(Some(IDLE));
+        Self { http, tls, places: Arc::new(Semaphore::new(connections)) }
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = MaybeHttpsStream<Socket>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let Self { http, tls, places } = self.clone();
+        Box::pin(async move {
+            // Outside of the time limit: to wait for a place is not the store's slowness.
+            let place = Some(places.acquire_owned().await?);
+            let mut https = HttpsConnector::from((Tcp { http, place }, tls));
+            match tokio::time::timeout(CONNECT_WITHIN, https.call(to)).await {
+                Ok(connected) => connected,
+                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+            }
+        })
+    }
+}
+
+impl Service<Uri> for Tcp {
+    type Response = Socket;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Socket, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.http.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let (connecting, place) = (self.http.call(to), self.place.take());
+        Box::pin(async move {
+            let tcp = connecting.await?;
+            tcp.inner().set_zero_linger()?;
+            Ok(Socket { tcp, abort: Abort::default(), _place: place })
+        })
+    }
+}
+
+impl Connection for Socket {
+    fn connected(&self) -> Connected {
+        self.tcp.connected().extra(self.abort.clone())
+    }
+}
+
+impl Read for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        self.abort.check(cx)?;
+        Pin::new(&mut self.tcp).poll_read(cx, buffer)
+    }
+}
+
+impl Write for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.abort.check(cx)?;
+        Pin::new(&mut self.tcp).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.abort.check(cx)?;
+        Pin::new(&mut self.tcp).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.abort.check(cx)?;
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.abort.check(cx)?;
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
