@@ -142,6 +142,7 @@ async fn bare(stage: &Stage) -> anyhow::Result<Vec<f64>> {
             release: true,
             metadata: None,
             source: None,
+            not_carried: None,
             survived: false,
             unsettled: Vec::new(),
         };

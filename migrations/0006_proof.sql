@@ -4,11 +4,14 @@
 -- A later reading that finds other bytes is judged by it: changed, stale or corrupt.
 ALTER TABLE {schema}.object_copies
     ADD COLUMN metadata_hash   bigint,
+    ADD COLUMN not_carried     text[],
     ADD COLUMN source_replica  text COLLATE "C",
     ADD COLUMN source_modified bigint,
     ADD COLUMN source_tag      bigint;
 COMMENT ON COLUMN {schema}.object_copies.metadata_hash IS
     'Hash of the object''s metadata in canonical form, from the same reading as content_hash; NULL: metadata was not compared.';
+COMMENT ON COLUMN {schema}.object_copies.not_carried IS
+    'What the object has at its source beside bytes and metadata, which no copy of it gets: tags, object_lock, legal_hold, kms_encryption, redirect, storage_class. NULL: nothing, or it was not read yet.';
 COMMENT ON COLUMN {schema}.object_copies.source_replica IS
     'The replica whose answer source_modified and source_tag are from; NULL: nothing is kept of that reading.';
 COMMENT ON COLUMN {schema}.object_copies.source_modified IS
@@ -109,5 +112,54 @@ ALTER TABLE {schema}.swept_leases
     DROP COLUMN primary_too;
 COMMENT ON TABLE {schema}.swept_leases IS
     'Objects whose lease ran out without its holder. It explains why a row waits, and which objects are copied alone.';
+
+-- Changes at a replica that nobody registered, counted for all daemons: many at once look like a bucket that was restored.
+ALTER TABLE {schema}.replicas
+    ADD COLUMN changes_at            bigint[] NOT NULL DEFAULT '{}',
+    ADD COLUMN changes_refused_since bigint,
+    ADD COLUMN changes_refused_at    bigint;
+COMMENT ON COLUMN {schema}.replicas.changes_at IS
+    'µs at which the latest changes found there began generations, the oldest first; no more are kept than are allowed within some minutes.';
+COMMENT ON COLUMN {schema}.replicas.changes_refused_since IS
+    'µs since which such changes are parked, because there were too many; NULL: they are not.';
+COMMENT ON COLUMN {schema}.replicas.changes_refused_at IS
+    'µs at which one was parked last. Some minutes after it they begin generations again.';
+-- After a failover to a standby that lacked the last commits, log ids are given again. PostgreSQL begins another
+-- timeline then, as it does after a restore to a point in time, and keeps it over a crash, which loses no event.
+
+-- The number alone does not name a history: two standbys of one server can both become its timeline 2. So the
+-- timeline is compared, and what readers are told is an incarnation drawn at random once per timeline.
+ALTER TABLE {schema}.log_state ADD COLUMN timeline bigint;
+COMMENT ON COLUMN {schema}.log_state.timeline IS
+    'The server''s timeline that incarnation was drawn on. On another one ids may have been given again. NULL: not known yet.';
+
+-- Not pg_control_checkpoint(), which names the timeline before until the first checkpoint after a promotion.
+CREATE FUNCTION {schema}.server_timeline() RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    IF pg_is_in_recovery() THEN
+        RETURN 0;
+    END IF;
+    RETURN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint;
+EXCEPTION WHEN OTHERS THEN
+    -- The role may not ask, or the server is a relative of PostgreSQL that keeps no WAL of this kind.
+    RETURN NULL;
+END
+$$;
+REVOKE ALL ON FUNCTION {schema}.server_timeline() FROM PUBLIC;
+COMMENT ON FUNCTION {schema}.server_timeline() IS
+    'The timeline that the server writes; 0: it is a standby and writes none; NULL: this role cannot find out.';
+UPDATE {schema}.log_state SET timeline = {schema}.server_timeline();
+
+-- An object that was there before Copyhold came is told from a copy of ours by its Last-Modified, which is of the store's
+-- clock. So what it is compared with is of that clock as well.
+ALTER TABLE {schema}.replicas
+    ADD COLUMN looked_at bigint,
+    ADD COLUMN adopts    boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN {schema}.replicas.looked_at IS
+    'µs by the store''s own clock at which its bucket was seen to hold something, before anything was written to it. NULL: it was empty, is to be overwritten, or was opened by a version before 6, which compares with writable_at.';
+COMMENT ON COLUMN {schema}.replicas.adopts IS
+    'What its bucket holds when it is opened for writing is to be adopted, whatever the configuration says: it was the primary, or a move said so.';
 
 UPDATE {schema}.schema_version SET version = 6, oldest = 6;

@@ -133,6 +133,7 @@ async fn work(
     lifecycle.spawn("backlog", drain, sweeper::count_backlog(queue.clone(), drain.clone()));
     lifecycle.spawn("differences", drain, sweeper::watch_differences(queue.clone(), drain.clone()));
     let (count, reserved, grace) = (config.workers.count, config.workers.reserved, config.shutdown.grace);
+    let unregistered_changes = config.guard.changed;
     let doorkeeper = Doorkeeper {
         config,
         queue: queue.clone(),
@@ -169,6 +170,7 @@ async fn work(
         memory,
         allowance: Allowance::default(),
         settle,
+        unregistered_changes,
         stop: lifecycle.stop.clone(),
         freed: Arc::default(),
         waker,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::domain::{Class, ReplicaName};
+use crate::domain::{Class, NotCarried, ReplicaName};
 
 /// Seconds; from a local round trip to a large object on a slow line.
 const LATENCY_BUCKETS: [f64; 14] =
@@ -63,6 +63,11 @@ fn describe_counters() {
         "copyhold_rechecks_total",
         Unit::Count,
         "Copies read once more because a holder of their object had died; by replica and result: equal, wrong, unknown."
+    );
+    describe_counter!(
+        "copyhold_unregistered_changes_parked_total",
+        Unit::Count,
+        "Changes at a replica that nobody registered and that were parked: too many at once, or the configuration says so; by replica."
     );
     describe_counter!(
         "copyhold_listener_reconnects_total",
@@ -196,11 +201,20 @@ fn describe_histograms() {
     describe_histogram!("copyhold_claim_seconds", Unit::Seconds, "Round trip of a claim.");
 }
 
+pub(crate) fn change_parked(replica: &ReplicaName) {
+    metrics::counter!("copyhold_unregistered_changes_parked_total", "replica" => replica.to_string()).increment(1);
+}
+
 pub(crate) fn copied(replica: &ReplicaName, bytes: u64, lag: Duration) {
     let replica = replica.to_string();
     counter!("copyhold_copies_total", "replica" => replica.clone()).increment(1);
     counter!("copyhold_copied_bytes_total", "replica" => replica.clone()).increment(bytes);
     histogram!("copyhold_lag_seconds", "replica" => replica).record(lag);
+}
+
+pub(crate) fn not_carried(replica: &ReplicaName, property: NotCarried) {
+    counter!("copyhold_not_carried_total", "replica" => replica.to_string(), "property" => property.as_str())
+        .increment(1);
 }
 
 pub(crate) fn failed(replica: &ReplicaName, class: Class) {

@@ -101,6 +101,7 @@ async fn complete(queue: Queue, run: Arc<Run>, mut done: mpsc::Receiver<Lease>) 
             release: true,
             metadata: None,
             source: None,
+            not_carried: None,
             survived: false,
             unsettled: Vec::new(),
         };

@@ -123,6 +123,7 @@ fn recorded(queue: &Queue, lease: Lease) -> Report {
         release: true,
         metadata: None,
         source: None,
+        not_carried: None,
         survived: false,
         unsettled: Vec::new(),
     }

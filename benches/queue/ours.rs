@@ -84,6 +84,7 @@ impl Claimer {
             release: true,
             metadata: None,
             source: None,
+            not_carried: None,
             survived: false,
             unsettled: Vec::new(),
         };

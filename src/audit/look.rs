@@ -4,8 +4,12 @@ use backon::{ExponentialBuilder, Retryable as _};
 
 use super::{subject::Subject, tally::Grade};
 use crate::{
-    copy::{self, Reading, Tag},
-    domain::{Class, Content, Failure, ObjectKey, micros_since_epoch, utc},
+    copy::{self, Reading},
+    domain::{
+        Class, Content, EtagMatch, Failure, FoundThere, Kept, ObjectKey, SourceReading, SourceVerdict, judge_source,
+        utc,
+    },
+    store::Known,
     worker::Allowance,
 };
 
@@ -25,6 +29,10 @@ pub(super) struct Look<'a> {
     pub content: Content,
     /// µs, by the database's clock.
     pub recorded_at: i64,
+    /// What is kept of the reading that fixed the content.
+    pub source: Option<&'a SourceReading>,
+    /// It is the primary in force: what stands there may be the application's.
+    pub primary: bool,
     pub quick: bool,
 }
 
@@ -48,8 +56,10 @@ pub(super) enum Seen {
 pub(super) enum Origin {
     /// Somebody wrote them: the store's ETag is theirs.
     Written,
-    /// They rotted: the store's ETag is that of other bytes, and nothing was written since the copy was recorded.
+    /// They rotted: nothing says that they were written.
     Rotted,
+    /// An earlier state has come back.
+    Restored,
     /// Nobody can tell.
     Unclear,
 }
@@ -99,8 +109,12 @@ impl Look<'_> {
                     }
                     return Seen::Right(Grade::Read);
                 }
-                Ok(reading) if others.contains(&reading.content) => return self.wrong(&reading),
-                Ok(reading) => others.push(reading.content),
+                Ok(reading) => {
+                    if let Some(before) = others.iter().find(|other: &&Reading| other.content == reading.content) {
+                        return self.wrong(before, &reading);
+                    }
+                    others.push(reading);
+                }
                 Err(why) if why.class == Class::Gone && gone => return Seen::Missing(found(why)),
                 Err(why) if why.class == Class::Gone => {
                     gone = true;
@@ -135,19 +149,37 @@ impl Look<'_> {
             .await
     }
 
-    fn wrong(&self, reading: &Reading) -> Seen {
-        let later = reading.last_modified.map(|at| micros_since_epoch(at) > self.recorded_at);
-        let origin = match (reading.tag, later) {
-            (Tag::Confirms, _) => Origin::Written,
-            (Tag::Contradicts, Some(false)) => Origin::Rotted,
-            (Tag::Contradicts | Tag::SaysNothing, _) => Origin::Unclear,
+    /// Two readings agree on other bytes.
+    fn wrong(&self, before: &Reading, reading: &Reading) -> Seen {
+        let mut said = reading.said.clone();
+        let mut etag = reading.etag;
+        if before.said.tag != said.tag {
+            said.tag = None;
+            if etag == EtagMatch::Contradicts {
+                etag = EtagMatch::SaysNothing;
+            }
+        }
+        let words_of_etag = match etag {
+            EtagMatch::Confirms => "its ETag is theirs, so they were written there",
+            EtagMatch::Contradicts => "its ETag is that of other bytes, so they were not written like this",
+            EtagMatch::SaysNothing => "its ETag does not tell whether they were written like this",
         };
-        let tag = match reading.tag {
-            Tag::Confirms => "its ETag is theirs, so they were written there",
-            Tag::Contradicts => "its ETag is that of other bytes, so they were not written like this",
-            Tag::SaysNothing => "its ETag does not tell whether they were written like this",
+        let modified = said.modified_us.map(|at| format!(", last modified {}", utc(at)));
+        let (origin, tag) = if self.primary {
+            let kept = Kept { reading: self.source.cloned(), recorded_us: Some(self.recorded_at) };
+            let known_for_md5 = self.subject.store().etags_are_md5() == Known::Yes;
+            let verdict = judge_source(&kept, &FoundThere { reading: said, etag, known_for_md5 });
+            let origin = match verdict {
+                SourceVerdict::Changed => Origin::Written,
+                SourceVerdict::Stale => Origin::Restored,
+                SourceVerdict::Corrupt => Origin::Rotted,
+                SourceVerdict::Undecided => Origin::Unclear,
+            };
+            (origin, format!("{}; {words_of_etag}", verdict.words()))
+        } else {
+            let origin = if etag == EtagMatch::Confirms { Origin::Written } else { Origin::Unclear };
+            (origin, words_of_etag.to_owned())
         };
-        let modified = reading.last_modified.map(|at| format!(", last modified {}", utc(micros_since_epoch(at))));
         let message = format!(
             "replica {}: its copy has other bytes than were recorded {}, the same in two readings ({} instead of {}{}): {tag}",
             self.subject.name(),

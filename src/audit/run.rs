@@ -15,8 +15,12 @@ use super::{
     verdict::{Verdict, judge, what},
 };
 use crate::{
+    config::UnregisteredChanges,
     domain::{ObjectKey, ReplicaName},
-    queue::{Queue, QueueError, Range, RecordedObject, while_away},
+    queue::{
+        Again, ChangeAdmission, Queue, QueueError, Range, RecordedObject, Refuted, TakeBack, changes_are_parked,
+        too_many_changes, while_away,
+    },
 };
 
 /// Keys of one statement.
@@ -43,6 +47,8 @@ pub struct Audit {
     /// Nothing is written.
     pub(super) dry_run: bool,
     workers: usize,
+    /// What becomes of a content at the primary that nobody registered.
+    unregistered_changes: UnregisteredChanges,
     /// Copies that may be read at once.
     reading: Semaphore,
     /// Objects that were concluded.
@@ -80,6 +86,7 @@ impl Audit {
             subjects,
             quick: false,
             dry_run: false,
+            unregistered_changes: UnregisteredChanges::Copy,
             workers,
             reading: Semaphore::new(workers),
             objects: AtomicU64::new(0),
@@ -91,6 +98,12 @@ impl Audit {
     #[must_use]
     pub fn quick(self, quick: bool) -> Self {
         Self { quick, ..self }
+    }
+
+    /// What becomes of a content at the primary that nobody registered.
+    #[must_use]
+    pub fn unregistered_changes(self, unregistered_changes: UnregisteredChanges) -> Self {
+        Self { unregistered_changes, ..self }
     }
 
     /// Writes nothing.
@@ -217,11 +230,23 @@ impl Audit {
         let looks = subjects.iter().map(async |(subject, recorded_at)| {
             // Cannot fail: it is never closed.
             let _permit = self.reading.acquire().await.expect("an open semaphore");
-            let look = Look { subject, key: &object.key, content, recorded_at: *recorded_at, quick: self.quick };
+            let look = Look {
+                subject,
+                key: &object.key,
+                content,
+                recorded_at: *recorded_at,
+                source: object.source.as_ref(),
+                primary: self.primary == *subject.name(),
+                quick: self.quick,
+            };
             (subject.name().clone(), *recorded_at, look.look().await)
         });
         let seen = stop.run_until_cancelled(join_all(looks)).await?;
-        let then = match judge(&object, &self.primary, &seen) {
+        let verdict = match judge(&object, &self.primary, &seen) {
+            Verdict::Again(again) if !self.dry_run => self.guarded(again, &seen).await,
+            verdict => verdict,
+        };
+        let then = match verdict {
             Verdict::Nothing => Vec::new(),
             Verdict::TakeBack(take_back) => {
                 let write = async || self.queue.take_back(&take_back).await;
@@ -252,6 +277,26 @@ impl Audit {
             self.note(subject, &object.key, &seen, then);
         }
         Some(self.concluded(object.key))
+    }
+
+    /// Whether a change that nobody registered may begin a generation: if not, it is parked.
+    async fn guarded(&self, again: Again, seen: &[(ReplicaName, i64, Seen)]) -> Verdict {
+        let why = match self.unregistered_changes {
+            UnregisteredChanges::CopyAll => None,
+            UnregisteredChanges::Park => Some(changes_are_parked(&again.primary)),
+            UnregisteredChanges::Copy => {
+                match while_away(async || self.queue.admit_change(&again.primary).await).await {
+                    Ok(ChangeAdmission::Refused { .. }) => Some(too_many_changes(&again.primary)),
+                    // What stands in the way of asking stands in the way of what follows, which tells it.
+                    Ok(ChangeAdmission::Admitted) | Err(_) => None,
+                }
+            }
+        };
+        let recorded = seen.iter().find(|(replica, ..)| *replica == again.primary);
+        let Some((why, (replica, recorded_at, _))) = why.zip(recorded) else { return Verdict::Again(again) };
+        let refuted = vec![Refuted { replica: replica.clone(), recorded_at: *recorded_at, park: true, why }];
+        let (key, generation) = (again.key, again.generation);
+        Verdict::TakeBack(TakeBack { key, generation, refuted, park_the_rest: false })
     }
 
     /// `then`: what became of the replica's record, and why; `None` of one that is false: the row has changed meanwhile, so what was seen of it does not count.

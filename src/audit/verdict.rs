@@ -53,11 +53,13 @@ pub(super) fn judge(object: &RecordedObject, primary: &ReplicaName, seen: &[(Rep
             }
             Some((What::Missing | What::Damaged, why)) => {
                 // Written over with a copy, what may be a new content of the application's would be lost.
-                let park = is_primary(replica) && matches!(seen, Seen::Wrong { origin: Origin::Unclear, .. });
+                let park = is_primary(replica) && matches!(seen, Seen::Wrong { .. });
                 let mut why = why.clone();
-                if park {
-                    why.message += ". It may be damaged or a new content: `copyhold retry` has it made again from the \
-                                    other copies, `copyhold enqueue` registers what is there";
+                if let (true, Seen::Wrong { origin, .. }) = (park, seen) {
+                    let unclear = *origin == Origin::Unclear;
+                    why.message += if unclear { ". It may be damaged or a new content" } else { "" };
+                    why.message += ". What stands at the primary is not written over: delete it there and `copyhold retry` has \
+                                    it made again from the other copies, `copyhold enqueue` registers what is there";
                 }
                 refuted.push(Refuted { replica: replica.clone(), recorded_at: *recorded_at, park, why });
             }
@@ -116,6 +118,7 @@ mod tests {
             generation: Generation(7),
             content: Some(Content { size_bytes: 1, hash: ContentHash(1) }),
             recorded: replicas.iter().map(|r| (r.clone(), 5)).collect(),
+            source: None,
         };
         let seen: Vec<_> = replicas.into_iter().zip(seen).filter_map(|(r, seen)| Some((r, 5, seen?))).collect();
         judge(&object, &name("b2"), &seen)
@@ -141,7 +144,6 @@ mod tests {
     fn what_is_missing_or_damaged_is_made_again_from_what_is_left() {
         let seen = [Some(right()), Some(Seen::Missing(why())), Some(wrong(Origin::Unclear))];
         assert_eq!(taken_back(seen), ("wasabi scw".into(), false));
-        assert_eq!(taken_back([Some(wrong(Origin::Rotted)), None, None]), ("b2".into(), false));
         assert_eq!(taken_back([Some(Seen::Missing(why())), Some(right()), None]), ("b2".into(), false));
     }
 
@@ -151,8 +153,10 @@ mod tests {
             panic!()
         };
         assert_eq!((again.copies, again.why.class), (vec![name("wasabi"), name("scw")], Class::Changed));
-        // Nor is one that may be damage.
-        assert_eq!(taken_back([Some(wrong(Origin::Unclear)), Some(right()), None]), ("b2!".into(), false));
+        // Nor is one that may be damage, surely is, or has come back from a backup.
+        for origin in [Origin::Unclear, Origin::Rotted, Origin::Restored] {
+            assert_eq!(taken_back([Some(wrong(origin)), Some(right()), None]), ("b2!".into(), false), "{origin:?}");
+        }
     }
 
     #[test]
@@ -166,6 +170,6 @@ mod tests {
         assert_eq!(taken_back(seen), ("b2! wasabi! scw!".into(), true));
         // One that could not be read may be good.
         let seen = [Some(wrong(Origin::Rotted)), Some(Seen::Missing(why())), Some(Seen::Unknown(why()))];
-        assert_eq!(taken_back(seen), ("b2 wasabi".into(), false));
+        assert_eq!(taken_back(seen), ("b2! wasabi".into(), false));
     }
 }

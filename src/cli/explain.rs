@@ -91,8 +91,14 @@ fn object(key: &ObjectKey, told: &Told<'_>) -> String {
         "{key}\n  size        {size}\n  hash        {hash}\n  registered  {}\n  generation  {}\n  held        {held}\n{}",
         when(story.registered_at_us, story.now_us),
         story.generation,
-        story.abandoned.as_ref().map(|abandoned| of_abandoned(abandoned, story.now_us)).unwrap_or_default()
+        story.not_carried.as_ref().map(|what| of_not_carried(what)).unwrap_or_default()
+            + &story.abandoned.as_ref().map(|abandoned| of_abandoned(abandoned, story.now_us)).unwrap_or_default()
     )
+}
+
+/// What its copies lack.
+fn of_not_carried(what: &[String]) -> String {
+    format!("  not copied  {}: no copy of it gets these\n", Untrusted(&what.join(", ")))
 }
 
 /// Why it waits though nothing has failed.

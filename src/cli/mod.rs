@@ -2,6 +2,7 @@
 
 mod bar;
 mod check;
+mod confirm;
 #[cfg(feature = "sandbox")]
 mod demo;
 mod enqueue;

@@ -58,7 +58,7 @@ pub(super) async fn run(replicas: &[&Replica], args: &Args, json: bool) -> anyho
         tell(
             json,
             &format!(
-                "{}: writes some 30 objects of a few bytes and some uploads in parts, 5 MiB in all, below {prefix} and, \
+                "{}: writes some 80 objects of a few bytes and some uploads in parts, 5 MiB in all, below {prefix} and, \
                  for one key, below /{prefix}; reads them, and removes them again",
                 replica.name
             ),
@@ -172,7 +172,9 @@ fn row(fact: &Fact) -> Vec<String> {
         Known::No => "no".to_owned(),
         Known::Unknown => unknown.to_owned(),
     };
-    let mut seen: String = fact.detail.chars().take(SEEN_CHARS).collect();
+    // What fails is told in full: it says what to do.
+    let most = if fact.fails() { usize::MAX } else { SEEN_CHARS };
+    let mut seen: String = fact.detail.chars().take(most).collect();
     if seen.len() < fact.detail.len() {
         seen.push('…');
     }

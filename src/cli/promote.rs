@@ -8,7 +8,7 @@ use super::{Verdict, given, queue, replica::walk, show};
 use crate::{
     config::Config,
     domain::{ReplicaName, utc},
-    queue::{Missing, Pin, Primary, Promoted, Queue, ReplicaRow, while_away},
+    queue::{Missing, Pin, Primary, Promoted, Queue, ReplicaRow, UnsettledAt, while_away},
 };
 use outlook::Outlook;
 
@@ -137,12 +137,12 @@ async fn wait(queue: &Queue, replica: &ReplicaName, until: Option<Instant>) -> a
     loop {
         let missing = while_away(async || queue.missing_at(std::slice::from_ref(replica)).await).await?;
         let missing = missing.into_iter().next().filter(|missing| missing.objects > 0);
-        let (unsettled, settled_in) = while_away(async || queue.unsettled_at(replica).await).await?;
-        if missing.is_none() && unsettled == 0 {
+        let unsettled = while_away(async || queue.unsettled_at(replica).await).await?;
+        if missing.is_none() && unsettled.is_settled() {
             return Ok(());
         }
         if until.is_none_or(|until| Instant::now() >= until) {
-            let Some(missing) = missing else { return Err(not_settled(replica, unsettled, settled_in)) };
+            let Some(missing) = missing else { return Err(not_settled(replica, unsettled)) };
             let lately = queue.missing_lately(replica).await?;
             return Err(lacking(replica, &missing, lately));
         }
@@ -150,12 +150,17 @@ async fn wait(queue: &Queue, replica: &ReplicaName, until: Option<Instant>) -> a
     }
 }
 
-fn not_settled(replica: &ReplicaName, unsettled: i64, settled_in: Duration) -> anyhow::Error {
-    let wait = Duration::from_secs(settled_in.as_secs() + 30);
+fn not_settled(replica: &ReplicaName, unsettled: UnsettledAt) -> anyhow::Error {
+    let wait = Duration::from_secs(unsettled.settled_in.as_secs() + 30);
+    let why = if unsettled.copies > 0 {
+        let copies = show::count(unsettled.copies.unsigned_abs(), "copy is", "copies are");
+        format!("{copies} there not settled. A write was sent whose end was not seen, and may still arrive")
+    } else {
+        "PostgreSQL has crashed lately, and a write may be under way that nobody knows of".to_owned()
+    };
     anyhow::anyhow!(
-        "{replica} is not promoted: {} there not settled. A write was sent whose end was not seen, and may still arrive. \
-         `copyhold promote {replica} --wait {}` promotes it as soon as nothing can; --accept-missing does it now",
-        show::count(unsettled.unsigned_abs(), "copy is", "copies are"),
+        "{replica} is not promoted: {why}. `copyhold promote {replica} --wait {}` promotes it as soon as nothing can \
+         arrive; --accept-missing does it now",
         humantime::format_duration(wait)
     )
 }

@@ -7,7 +7,10 @@ use super::{
 use crate::{
     config::Config,
     domain::Blocks,
-    queue::{BreakerStatus, DaemonStatus, Difference, LogStatus, ReplicaStatus, ResetStatus, RulesState, Status},
+    queue::{
+        BreakerStatus, CHANGES_AT_MOST, CHANGES_WITHIN, DaemonStatus, Difference, LogStatus, ReplicaStatus,
+        ResetStatus, RulesState, Status,
+    },
 };
 
 /// Older figures are counted anew if that is cheap: no daemon seems to do it.
@@ -67,6 +70,7 @@ fn text(config: &Config, status: &Status, in_force: &RulesState) -> String {
     parts.extend(status.replicas.iter().filter_map(draining));
     parts.extend(status.replicas.iter().filter_map(|r| Some(resetting(&r.replica, r.reset.as_ref()?))));
     parts.extend(status.replicas.iter().filter_map(|r| r.breaker.as_ref().map(|breaker| sick(&r.replica, breaker))));
+    parts.extend(status.replicas.iter().filter_map(changes_parked));
     if let Some(other) = status.replicas.iter().find(|r| r.primary && r.replica != config.primary.as_str()) {
         parts.push(format!(
             "the primary in force is {}, this configuration says {}: the database's word counts",
@@ -104,6 +108,17 @@ fn draining(r: &ReplicaStatus) -> Option<String> {
     Some(format!(
         "{0} is draining since {since}{because}: nothing is copied to it, and it is not counted ({lacks}); `copyhold replica \
          undrain {0}` ends it",
+        r.replica
+    ))
+}
+
+/// `changes at b2 that nobody registered are parked since 3m 2s: …`
+fn changes_parked(r: &ReplicaStatus) -> Option<String> {
+    let since = age(Some(r.changes_parked_seconds?));
+    let minutes = CHANGES_WITHIN.as_secs() / 60;
+    Some(format!(
+        "changes at {} that nobody registered are parked since {since}: there were more than {CHANGES_AT_MOST} within {minutes} \
+         minutes, as if its bucket had been restored; `copyhold explain KEY` says what to do",
         r.replica
     ))
 }

@@ -95,6 +95,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     };
     let audit =
         Audit::new(queue, primary.clone(), subjects, args.workers.get()).quick(args.quick).dry_run(args.dry_run);
+    let audit = audit.unregistered_changes(config.guard.changed);
 
     // Listened to before anything is looked at.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -64,6 +64,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
     let rules = rules::read(&mut top, &replicas);
     let workers = process::workers(top.section("workers"));
     let lease = process::lease(top.section("lease"));
+    let guard = process::guard(top.section("guard"));
     let sweeper = process::sweeper(top.section("sweeper"));
     let events = events::read(top.section("events"));
     let shutdown = process::shutdown(top.section("shutdown"));
@@ -78,6 +79,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
         rules: rules?,
         workers,
         lease,
+        guard,
         sweeper,
         events,
         shutdown,

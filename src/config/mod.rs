@@ -52,6 +52,7 @@ pub struct Config {
     pub rules: Vec<Rule>,
     pub workers: Workers,
     pub lease: Lease,
+    pub guard: Guard,
     pub sweeper: Sweeper,
     pub events: Events,
     pub shutdown: Shutdown,
@@ -126,6 +127,8 @@ pub struct Facts {
     /// Its ETags were seen to be MD5s, of a PUT and of the parts' MD5s: else every copy that a scan finds there is read to
     /// be adopted.
     pub md5_etags: Option<bool>,
+    /// It stores other metadata than it is sent, `a-b` for `a_b`: whether its copies count all the same.
+    pub accepts_altered_metadata: Option<bool>,
     /// A store or a line that takes fewer connections lets the others wait, which looks like a store that hangs.
     pub max_connections: Option<usize>,
 }
@@ -171,6 +174,38 @@ impl Lease {
     #[must_use]
     pub fn settle(&self) -> Duration {
         (2 * self.timeout).max(Duration::from_mins(1))
+    }
+}
+
+/// What a content at the primary that nobody registered may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guard {
+    pub changed: UnregisteredChanges,
+}
+
+/// What becomes of objects that were changed at the primary without being registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnregisteredChanges {
+    /// They are copied, unless there are too many at once.
+    Copy,
+    /// They are copied, however many there are.
+    CopyAll,
+    /// They are parked.
+    Park,
+}
+
+impl UnregisteredChanges {
+    /// As it is configured.
+    pub const ALL: [(&'static str, Self); 3] =
+        [("copy", Self::Copy), ("copy_all", Self::CopyAll), ("park", Self::Park)];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::CopyAll => "copy_all",
+            Self::Park => "park",
+        }
     }
 }
 

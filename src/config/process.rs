@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Http, Lease, Log, LogFormat, Shutdown, Sweeper, Workers,
+    Guard, Http, Lease, Log, LogFormat, Shutdown, Sweeper, UnregisteredChanges, Workers,
     place::Placed,
     reader::{Flaw, Section},
     setting::{choice, duration_text, size_text, within},
@@ -70,6 +70,13 @@ pub(super) fn lease(mut section: Section<'_>) -> Lease {
 /// A third of 100 s reads better as 33s 333ms.
 fn whole_millis(duration: Duration) -> Duration {
     Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Reads `[guard]`.
+pub(super) fn guard(mut section: Section<'_>) -> Guard {
+    let changed = section.get_with("changed", |word: String| choice(&UnregisteredChanges::ALL, &word));
+    section.finish();
+    Guard { changed: changed.map_or(UnregisteredChanges::Copy, |changed| changed.value) }
 }
 
 /// Reads `[sweeper]`.

@@ -81,6 +81,8 @@ fn facts(section: &mut Section<'_>) -> Facts {
     let key_bytes = section.get_with("max_key_bytes", within(1..=1024, |bytes: i64| bytes.to_string()));
     let checks_md5 = section.get::<bool>("checks_md5");
     let md5_etags = section.get::<bool>("md5_etags");
+    let altered =
+        section.get_with("altered_metadata", |word: String| choice(&[("refuse", false), ("accept", true)], &word));
     // One to read and one to write.
     let connections =
         section.get_with("max_connections", within(2..=10_000, |connections: i64| connections.to_string()));
@@ -91,6 +93,7 @@ fn facts(section: &mut Section<'_>) -> Facts {
         max_key_bytes: key_bytes.map(|bytes| small(bytes) as usize),
         checks_md5: checks_md5.map(|checks| checks.value),
         md5_etags: md5_etags.map(|etags| etags.value),
+        accepts_altered_metadata: altered.map(|altered| altered.value),
         max_connections: connections.map(|connections| small(connections) as usize),
     }
 }

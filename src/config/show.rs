@@ -25,6 +25,7 @@ impl fmt::Display for Config {
         writeln!(f, "memory = {:?}\n", size_text(ByteSize::b(self.workers.memory_bytes)))?;
         writeln!(f, "[lease]\ntimeout = {:?}", duration_text(self.lease.timeout))?;
         writeln!(f, "heartbeat = {:?}\n", duration_text(self.lease.heartbeat))?;
+        writeln!(f, "[guard]\nchanged = {:?}\n", self.guard.changed.as_str())?;
         writeln!(f, "[sweeper]\nevery = {:?}\n", duration_text(self.sweeper.every))?;
         let events = &self.events;
         writeln!(f, "[events]\nkinds = {:?}", events.kinds.to_string())?;
@@ -96,8 +97,17 @@ impl fmt::Display for Replica {
 /// Those that were set; the others are the preset's.
 impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { max_parts, max_put_bytes, max_object_bytes, max_key_bytes, checks_md5, md5_etags, max_connections } =
-            self;
+        let Self {
+            max_parts,
+            max_put_bytes,
+            max_object_bytes,
+            max_key_bytes,
+            checks_md5,
+            md5_etags,
+            accepts_altered_metadata,
+            max_connections,
+        } = self;
+        let altered = |accepts: bool| if accepts { "\"accept\"" } else { "\"refuse\"" };
         let size = |bytes: &Option<u64>| bytes.map(|bytes| format!("{:?}", size_text(ByteSize::b(bytes))));
         let set = [
             ("max_parts", max_parts.map(|parts| parts.to_string())),
@@ -106,6 +116,7 @@ impl fmt::Display for Facts {
             ("max_key_bytes", max_key_bytes.map(|bytes| bytes.to_string())),
             ("checks_md5", checks_md5.map(|checks| checks.to_string())),
             ("md5_etags", md5_etags.map(|etags| etags.to_string())),
+            ("altered_metadata", accepts_altered_metadata.map(|accepts| altered(accepts).to_owned())),
             ("max_connections", max_connections.map(|connections| connections.to_string())),
         ];
         for (name, value) in set {

@@ -31,11 +31,14 @@ use tokio_util::sync::CancellationToken;
 pub use journal::{Entry, Journal, Part, Shape, Unfinished};
 pub use memory::{Lingering, Memory};
 pub use plan::{PART_AT_LEAST, WHOLE_UP_TO};
-pub use verify::{Reading, Tag, content_of, read};
+pub use verify::{Reading, read, state_of};
 
 use crate::{
-    domain::{Class, Content, Failure, MetadataHash, ObjectKey, ReplicaName, Verified},
-    store::{Md5, Store, StoreError},
+    domain::{
+        Class, Content, EtagMatch, Failure, FoundThere, Kept, MetadataHash, NotCarried, ObjectKey, ReplicaName,
+        SourceReading, SourceVerdict, Verified, judge_source,
+    },
+    store::{Head, Known, Md5, Store, StoreError},
 };
 use failure::most_telling;
 use plan::{Limits, Parts, Plan, Way, is_whole, plan};
@@ -50,6 +53,8 @@ pub struct Job {
     pub key: ObjectKey,
     /// What the first complete read of this generation found: another content is not recorded.
     pub content: Option<Content>,
+    /// What is on record of that reading: by it the primary is judged if it has another content.
+    pub kept: Kept,
     /// Its size as the registrar stated it, or as it was found. A source that has another is not where the object
     /// as it was registered is: an older content, or an upload that has not ended.
     pub stated_bytes: Option<u64>,
@@ -92,8 +97,8 @@ pub enum OnExisting {
     /// The bucket was empty when it was taken into use, or may be overwritten.
     PutOver,
     /// What was last modified before this time, by the store's clock, is not ours: if
-    /// it is equal it counts as the copy, else it is left alone.
-    Adopt { older_than: SystemTime },
+    /// it is equal it counts as the copy, else it is left alone. `None`: nothing that stands there is.
+    Adopt { older_than: Option<SystemTime> },
 }
 
 /// One fact about a copy, sent as soon as it is known.
@@ -103,14 +108,28 @@ pub enum Step {
     Opened { size_bytes: u64 },
     /// The object was read to its end: its size and hash, and the proof of the source's
     /// own copy. Sent before any target's success.
-    Read { from: ReplicaName, content: Content },
+    Read {
+        from: ReplicaName,
+        content: Content,
+        /// What the primary said of the object; `None`: another source was read.
+        said: Option<SourceReading>,
+    },
+    /// What was read has this metadata, and this besides, which no copy of it gets. Sent just before `Read`.
+    Described { metadata: MetadataHash, not_carried: Vec<NotCarried> },
     /// A source could not be read; another one may still do.
     SourceFailed { replica: ReplicaName, why: Failure },
-    /// What a source holds is not this generation's content: its copy is damaged or stale. Another one may still do.
-    Stale { replica: ReplicaName, why: Failure },
+    /// What a source holds is not this generation's content, or not what was written there: its copy is damaged or stale.
+    /// Another one may still do.
+    Stale {
+        replica: ReplicaName,
+        why: Failure,
+        /// It is the primary, which is never written over: somebody has to decide.
+        park: bool,
+    },
     /// The primary was read to its end and holds another content than this generation's, which is surely no damage on
-    /// the way: it was changed without being registered. Nothing is written; the targets' answers follow.
-    Changed { from: ReplicaName, content: Content },
+    /// the way, nor an earlier state: it was changed without being registered. Nothing is written; the targets' answers
+    /// follow.
+    Changed { from: ReplicaName, content: Content, said: SourceReading },
     /// A target that has not got the object has got some parts of it, which whoever comes next goes on from. Sent before
     /// how it ended there.
     Kept { replica: ReplicaName, parts: u32 },
@@ -239,7 +258,8 @@ impl Copy<'_> {
             match came {
                 Came::Through => return Ok(()),
                 Came::ToNothing { why, left: others } => {
-                    self.tell(Step::Stale { replica: source.store.name().clone(), why: why.clone() });
+                    let (replica, park) = (source.store.name().clone(), source.primary);
+                    self.tell(Step::Stale { replica, why: why.clone(), park });
                     failures.push((source.recorded, why));
                     left = others;
                 }
@@ -324,16 +344,39 @@ impl Copy<'_> {
     /// Whether what was read is what this generation's first read found, or is the first, and sound. `md5` is that of
     /// the whole, if the source's ETag may be one.
     async fn examine(&self, opened: &Opened, read: &Content, md5: Option<&Md5>) -> Result<(), Unfit> {
-        let Some(known) = self.job.content.filter(|known| known != read) else {
-            return opened.confirm(read, md5).await.map_err(Unfit::Failed);
+        let result = match self.job.content {
+            // Its bytes prove it, whatever is said of them. Written anew with the same bytes, it is the same object; where
+            // the metadata that came with them is another, this is the place to see it.
+            Some(known) if known == *read => {
+                opened.learn(md5);
+                Ok(())
+            }
+            Some(known) => self.judge(opened, &known, read, md5).await,
+            None => opened.confirm(read, md5).await,
         };
-        opened.make_sure(read, md5).await.map_err(Unfit::Failed)?;
+        if let Err(Unfit::Failed(why)) = &result {
+            self.source_failed(opened.store(), why);
+        }
+        result
+    }
+
+    /// What it means that a source has other bytes than are known.
+    async fn judge(&self, opened: &Opened, known: &Content, read: &Content, md5: Option<&Md5>) -> Result<(), Unfit> {
+        let Reading { etag, said, .. } = opened.make_sure(read, md5).await.map_err(Unfit::Failed)?;
+        if etag != EtagMatch::Confirms {
+            opened.is_as_stored().await.map_err(Unfit::Failed)?;
+        }
         let (store, found) = (opened.store(), format!("{read:?}"));
         if !opened.is_primary() {
-            return Err(Unfit::Stale(stale(store, &known, &found)));
+            return Err(Unfit::Stale(stale(store, known, &found)));
         }
-        self.tell(Step::Changed { from: store.name().clone(), content: *read });
-        Err(Unfit::Changed(changed(store, &known, &found)))
+        let known_for_md5 = store.etags_are_md5() == Known::Yes;
+        let verdict = judge_source(&self.job.kept, &FoundThere { reading: said.clone(), etag, known_for_md5 });
+        if verdict != SourceVerdict::Changed {
+            return Err(Unfit::Stale(at_primary(store, known, &found, verdict)));
+        }
+        self.tell(Step::Changed { from: store.name().clone(), content: *read, said });
+        Err(Unfit::Changed(changed(store, known, &found)))
     }
 
     async fn or_stop<T>(&self, work: impl Future<Output = T>) -> Result<T, Cancelled> {
@@ -351,8 +394,14 @@ impl Copy<'_> {
         }
     }
 
-    fn has_read(&self, store: &Store, content: Content) {
-        self.tell(Step::Read { from: store.name().clone(), content });
+    fn has_read(&self, opened: &Opened, content: Content) {
+        let said = opened.is_primary().then(|| opened.said());
+        self.tell(Step::Read { from: opened.store().name().clone(), content, said });
+    }
+
+    /// Tells of what the object has beside its bytes.
+    fn describe(&self, head: &Head) {
+        self.tell(Step::Described { metadata: head.metadata.hash(), not_carried: head.not_carried.clone() });
     }
 
     fn source_failed(&self, store: &Store, why: &Failure) {
@@ -392,6 +441,18 @@ fn stale(store: &Store, known: &Content, found: &str) -> Failure {
     Failure::new(Class::Corrupt, format!("source {}: {what}", store.name()))
 }
 
+/// What stands at the primary is not written over, and nothing is copied from it.
+fn at_primary(store: &Store, known: &Content, found: &str, verdict: SourceVerdict) -> Failure {
+    let name = store.name();
+    let what = format!(
+        "its object is not what this generation's first read found ({found} instead of {known:?}), in two readings: {}. It is \
+         not written over, and the others are copied from each other. Put the right object there, or delete it, and retry; or \
+         register the key again (`copyhold enqueue`), if this is the content that is wanted",
+        verdict.words()
+    );
+    Failure::new(Class::Corrupt, format!("source {name}: {what}"))
+}
+
 fn changed(store: &Store, known: &Content, found: &str) -> Failure {
     let what =
         format!("the object is no longer what this generation's first read found ({found} instead of {known:?})");
@@ -416,10 +477,11 @@ async fn write<T>(
     steps: &mpsc::UnboundedSender<Step>,
     target: &ReplicaName,
     content: Content,
+    metadata: MetadataHash,
     completes: bool,
     request: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    let begun = Step::WriteBegun { replica: target.clone(), content, metadata: None, completes };
+    let begun = Step::WriteBegun { replica: target.clone(), content, metadata: Some(metadata), completes };
     // Nobody listens any more: then the process ends, and the lease is swept.
     let _ = steps.send(begun);
     let answer = request.await;

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Source,
+    Reading, Source, Unfit,
     failure::{at_source, of_source},
     hash::Both,
     memory::{Buffer, Memory},
@@ -17,7 +17,7 @@ use super::{
     verify,
 };
 use crate::{
-    domain::{Class, Content, Failure, ObjectKey},
+    domain::{Class, Content, EtagMatch, Failure, ObjectKey, SourceReading},
     store::{ETag, Get, Head, Known, Md5, Reason, Store},
 };
 
@@ -202,40 +202,119 @@ impl Opened {
         metrics::counter!("copyhold_source_bytes_total", "replica" => self.store().name().to_string()).increment(bytes);
     }
 
-    /// Whether the source's ETag claims to be the MD5 of the whole object.
-    pub(super) fn etag_may_be_md5(&self) -> bool {
-        !self.head.encrypted && self.head.etag.as_ref().is_some_and(ETag::looks_like_md5)
-    }
-
     /// Whether the MD5 of the whole is of use, and the parts pass through memory, where it can be computed.
     pub(super) fn hashes_whole(&self, parts: Parts) -> bool {
-        parts.way() == Way::Held && self.etag_may_be_md5()
+        parts.way() == Way::Held && self.head.etag_may_be_md5()
     }
 
-    /// Holds what was read against the source's own ETag.
+    /// What the source says of the object, in the form in which it is kept.
+    pub(super) fn said(&self) -> SourceReading {
+        verify::said(self.store(), &self.head)
+    }
+
+    /// Bytes that are known to be the object's tell what the store's ETags are.
+    pub(super) fn learn(&self, md5: Option<&Md5>) {
+        if md5.is_some_and(|md5| self.head.etag_match(md5) == EtagMatch::Confirms) {
+            self.store().etag_was_md5(&self.key);
+        }
+    }
+
+    /// Holds the first reading of a content against what the source says of it.
     ///
-    /// An ETag that looks like an MD5 and is not ours is either damage on the way or no
-    /// MD5 at all: a second reading tells, which is paid for only where they differ.
-    pub(super) async fn confirm(&self, read: &Content, md5: Option<&Md5>) -> Result<(), Failure> {
-        if self.etag_may_be_md5() { self.make_sure(read, md5).await } else { Ok(()) }
-    }
-
-    /// The same where nothing is taken on trust: without an ETag that is an MD5, too, it is read twice.
-    pub(super) async fn make_sure(&self, read: &Content, md5: Option<&Md5>) -> Result<(), Failure> {
-        let etag = self.head.etag.as_ref().filter(|_| self.etag_may_be_md5());
-        let compared = etag.zip(md5).map(|(etag, md5)| etag.is_md5(md5));
-        if compared == Some(true) {
+    /// An ETag that looks like an MD5 and is not ours is damage on the way, damage at rest, or no MD5 at all: a second
+    /// reading tells, which is paid for only where they differ.
+    pub(super) async fn confirm(&self, read: &Content, md5: Option<&Md5>) -> Result<(), Unfit> {
+        let etag = match md5 {
+            Some(md5) => self.head.etag_match(md5),
+            // It went by in pieces that nobody hashed.
+            None if self.head.etag_may_be_md5() => EtagMatch::Contradicts,
+            None => EtagMatch::SaysNothing,
+        };
+        let store = self.store();
+        match etag {
+            EtagMatch::Confirms => {
+                store.etag_was_md5(&self.key);
+                return Ok(());
+            }
+            EtagMatch::SaysNothing => return self.is_as_stored().await.map_err(Unfit::Failed),
+            EtagMatch::Contradicts => self.is_as_stored().await.map_err(Unfit::Failed)?,
+        }
+        let again = self.read_again(read).await.map_err(Unfit::Failed)?;
+        if again.etag != EtagMatch::Contradicts {
             return Ok(());
         }
+        match store.etags_are_md5() {
+            Known::No => Ok(()),
+            Known::Yes => Err(Unfit::Stale(self.corrupt(
+                "its bytes are not those that its ETag is the MD5 of, in two readings: they are damaged where they are kept",
+            ))),
+            Known::Unknown => Err(Unfit::Failed(self.corrupt(&format!(
+                "its bytes are not those that its ETag is the MD5 of, in two readings. They are damaged where they are kept \
+                 or on the way, or ETags of this store are no MD5s: if so, set md5_etags = false in [replicas.{}] and retry",
+                store.name()
+            )))),
+        }
+    }
+
+    /// Reads the object once more, to the end: the first reading is believed if this one gives the same.
+    ///
+    /// An ETag that is another one by now though the bytes are the same says nothing of them.
+    pub(super) async fn read_again(&self, read: &Content) -> Result<Reading, Failure> {
         let store = self.store();
-        let again = verify::hash_of(store, &self.key).await.map_err(|error| of_source(store, error))?;
-        let what = if again != *read {
-            "bytes arrived damaged: they do not match the source's ETag, nor a second reading"
-        } else if compared == Some(false) && store.profile().etags.of_put_is_md5 == Known::Yes {
-            "its bytes are not those that its ETag is the MD5 of, in two readings: they are damaged where they are kept"
-        } else {
+        let mut again = verify::read(store, &self.key, |bytes| self.has_read(bytes)).await?;
+        let said = self.said();
+        if again.content != *read {
+            let what = if again.said == said {
+                "bytes arrived damaged: they do not match the source's ETag, nor a second reading"
+            } else {
+                "a second reading gave other bytes, with another ETag or Last-Modified"
+            };
+            return Err(self.corrupt(what));
+        }
+        if again.said.modified_us != said.modified_us {
+            let what = "the object was written between two readings";
+            return Err(Failure::new(Class::Changed, format!("source {}: {what}", store.name())));
+        }
+        if again.said.tag != said.tag {
+            if again.etag == EtagMatch::Contradicts {
+                store.etag_was_no_md5();
+                again.etag = EtagMatch::SaysNothing;
+            }
+            again.said.tag = None;
+        }
+        Ok(again)
+    }
+
+    /// Two readings that agree, or one that the ETag confirms. For bytes that are not the object's.
+    pub(super) async fn make_sure(&self, read: &Content, md5: Option<&Md5>) -> Result<Reading, Failure> {
+        if md5.is_some_and(|md5| self.head.etag_match(md5) == EtagMatch::Confirms) {
+            return Ok(Reading { content: *read, etag: EtagMatch::Confirms, said: self.said() });
+        }
+        self.read_again(read).await
+    }
+
+    /// A proxy may have compressed the bytes, which their encoding shows: the store's own word is asked for without them.
+    pub(super) async fn is_as_stored(&self) -> Result<(), Failure> {
+        if self.head.metadata.content_encoding.is_none() {
             return Ok(());
-        };
-        Err(Failure::new(Class::Corrupt, format!("source {}: {what}", store.name())))
+        }
+        let (store, came) = (self.store(), &self.head);
+        let stored = store.head(&self.key).await.map_err(|error| of_source(store, error))?;
+        if stored.metadata.content_encoding == came.metadata.content_encoding && stored.size_bytes == came.size_bytes {
+            return Ok(());
+        }
+        let encoding = |head: &Head| head.metadata.content_encoding.clone().unwrap_or_else(|| "none".into());
+        Err(self.corrupt(&format!(
+            "its bytes are changed on the way: {} bytes came with the encoding {}, {} bytes are stored with {}. A proxy in \
+             front of the store must send them as they are",
+            came.size_bytes,
+            encoding(came),
+            stored.size_bytes,
+            encoding(&stored),
+        )))
+    }
+
+    fn corrupt(&self, what: &str) -> Failure {
+        Failure::new(Class::Corrupt, format!("source {}: {what}", self.store().name()))
     }
 }

@@ -3,13 +3,15 @@
 use std::time::{Duration, SystemTime};
 
 use super::{
-    Target,
+    OnExisting, Target,
     failure::{of_source, of_target},
     hash::{Both, Plain},
 };
 use crate::{
-    domain::{Class, Content, Failure, ObjectKey, Verified},
-    store::{ETag, Get, Head, Md5, Reason, Store, StoreError},
+    domain::{
+        Class, Content, EtagMatch, Failure, MetadataHash, ObjectKey, SourceReading, Verified, micros_since_epoch,
+    },
+    store::{CLOCK_TOLERANCE, ETag, Get, Head, Md5, Metadata, Reason, Store, StoreError, shown},
 };
 
 /// How long a store is waited for that does not show yet what it has taken: 15 s, in steps.
@@ -39,44 +41,45 @@ async fn head_and_hash_of(store: &Store, key: &ObjectKey) -> Result<(Head, Conte
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
     pub content: Content,
-    pub tag: Tag,
-    /// By the store's clock.
-    pub last_modified: Option<SystemTime>,
+    /// What the store's own ETag says of the bytes that came.
+    pub etag: EtagMatch,
+    /// What the store said of the object.
+    pub said: SourceReading,
 }
 
-/// What the store's own ETag says of the bytes that came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tag {
-    /// It is their MD5: these bytes were written there.
-    Confirms,
-    /// It has the look of an MD5, and is not theirs.
-    Contradicts,
-    /// It is no MD5.
-    SaysNothing,
+/// What the answer to a reading says of the object, in the form in which it is kept.
+pub(super) fn said(store: &Store, head: &Head) -> SourceReading {
+    let modified_us = head.last_modified.map(micros_since_epoch);
+    SourceReading { replica: store.name().clone(), modified_us, tag: head.tag() }
 }
 
 /// Reads a copy to its end. `came`: told of each piece's bytes. The failure speaks of the replica as a source.
 pub async fn read(store: &Store, key: &ObjectKey, came: impl Fn(u64)) -> Result<Reading, Failure> {
     let failed = |error| of_source(store, error);
     let Get { head, mut body } = store.get(key, None, None).await.map_err(failed)?;
-    let etag = head.etag.filter(|etag| etag.looks_like_md5() && !head.encrypted);
     let mut hash = Both::new();
     while let Some(frame) = body.next().await.map_err(failed)? {
         hash.update(&frame);
         came(frame.len() as u64);
     }
-    let (crc, md5) = hash.finish();
-    let tag = match etag {
-        None => Tag::SaysNothing,
-        Some(etag) if etag.is_md5(&md5) => Tag::Confirms,
-        Some(_) => Tag::Contradicts,
-    };
-    Ok(Reading { content: crc, tag, last_modified: head.last_modified })
+    let (content, md5) = hash.finish();
+    let etag = head.etag_match(&md5);
+    if etag == EtagMatch::Confirms {
+        store.etag_was_md5(key);
+    }
+    Ok(Reading { content, etag, said: said(store, &head) })
 }
 
-/// Reads what stands at a replica to its end. The failure speaks of the replica as a source.
-pub async fn content_of(store: &Store, key: &ObjectKey) -> Result<Content, Failure> {
-    hash_of(store, key).await.map_err(|error| of_source(store, error))
+/// Reads what stands at a replica to its end: its content, and the hash of its metadata. The failure speaks of the
+/// replica as a source.
+pub async fn state_of(store: &Store, key: &ObjectKey) -> Result<(Content, MetadataHash), Failure> {
+    let failed = |error| of_source(store, error);
+    let Get { head, mut body } = store.get(key, None, None).await.map_err(failed)?;
+    let mut hash = Plain::new();
+    while let Some(frame) = body.next().await.map_err(failed)? {
+        hash.update(&frame);
+    }
+    Ok((hash.content(), head.metadata.hash()))
 }
 
 /// Proves a copy by the ETag that the store answered; where that is no checksum of ours, or none, by
@@ -90,11 +93,15 @@ pub(super) async fn prove(
     answered: Option<&ETag>,
     sent_hash: bool,
 ) -> Result<Verified, Failure> {
+    let in_parts = parts.len() != 1;
+    let looked_like_md5 = !in_parts && answered.is_some_and(ETag::looks_like_md5);
     if answered.is_some_and(|etag| is_of(etag, parts)) {
+        if looked_like_md5 {
+            store.etag_was_md5(key);
+        }
         return Ok(Verified::Compared);
     }
     store.note_opaque_etag();
-    let in_parts = parts.len() != 1;
     if sent_hash && store.profile().proves_by_hash(in_parts) {
         if !in_parts {
             return Ok(Verified::Checked);
@@ -107,7 +114,12 @@ pub(super) async fn prove(
         }
     }
     let is_ours = |etag: &ETag| is_of(etag, parts) || answered.is_some_and(|answered| answered.names_the_same(etag));
-    read_back_written(store, key, content, is_ours).await
+    let proof = read_back_written(store, key, content, is_ours).await?;
+    if looked_like_md5 {
+        // Under a key that the store keeps to itself, or through a gateway: its own bytes show it.
+        store.etag_was_no_md5();
+    }
+    Ok(proof)
 }
 
 /// Whether an ETag says by itself that these parts are the object.
@@ -190,6 +202,7 @@ pub(super) async fn left_by_us(
     target: &Target,
     key: &ObjectKey,
     content: &Content,
+    metadata: &Metadata,
 ) -> Result<Option<Verified>, Failure> {
     let store = &*target.store;
     if !target.again || !(store.has_opaque_etags() || store.keeps_versions().await) {
@@ -198,7 +211,10 @@ pub(super) async fn left_by_us(
     match store.head(key).await {
         Err(error) if error.reason() == Reason::NoSuchKey => return Ok(None),
         Err(error) => return Err(of_target(store, error)),
-        Ok(there) if there.size_bytes != content.size_bytes => return Ok(None),
+        // With other metadata it is another state of the object, and is written over.
+        Ok(there) if there.size_bytes != content.size_bytes || there.metadata.hash() != metadata.hash() => {
+            return Ok(None);
+        }
         Ok(_) => {}
     }
     // By its bytes: the attempt may have failed because of what the store made of them.
@@ -211,14 +227,50 @@ pub(super) async fn left_by_us(
 
 /// The object from before Copyhold came, if one stands where the copy shall go: it is
 /// never written over. What an earlier attempt of ours left does not count.
-pub(super) async fn look(store: &Store, key: &ObjectKey, older_than: SystemTime) -> Result<Option<Head>, Failure> {
-    match store.head(key).await {
+pub(super) async fn look(
+    store: &Store,
+    key: &ObjectKey,
+    older_than: Option<SystemTime>,
+) -> Result<Option<Head>, Failure> {
+    if older_than.is_some() && store.clock_fits.get() == Some(&false) {
+        return Err(clock_does_not_fit(store));
+    }
+    match store.head_and_date(key).await {
         Err(error) if error.reason() == Reason::NoSuchKey => Ok(None),
         Err(error) => Err(of_target(store, error)),
-        // Without a date nobody can say that it is ours.
-        Ok(head) if head.last_modified.is_none_or(|at| at < older_than) => Ok(Some(head)),
-        Ok(_) => Ok(None),
+        Ok((head, date)) => Ok((!is_ours(&head, date, older_than)).then_some(head)),
     }
+}
+
+/// Whether an object was written since the bucket was opened for writing. Without a date nobody can say that it was, nor
+/// with one that is later than the store's own.
+fn is_ours(head: &Head, date: Option<SystemTime>, older_than: Option<SystemTime>) -> bool {
+    head.last_modified.zip(older_than).is_some_and(|(modified, older_than)| {
+        modified >= older_than && date.is_none_or(|date| modified <= date + CLOCK_TOLERANCE)
+    })
+}
+
+/// Sees, of the first copy that this process has written there, that the store's clock tells it from what stood there before.
+/// Else nothing more is written.
+pub(super) async fn see_clock(target: &Target, key: &ObjectKey) -> Result<(), Failure> {
+    let (store, OnExisting::Adopt { older_than: older_than @ Some(_) }) = (&*target.store, target.existing) else {
+        return Ok(());
+    };
+    let seen = store
+        .clock_fits
+        .get_or_try_init(async || store.head_and_date(key).await.map(|(head, date)| is_ours(&head, date, older_than)));
+    match seen.await {
+        // Not seen: the next copy shows it.
+        Ok(true) | Err(_) => Ok(()),
+        Ok(false) => Err(clock_does_not_fit(store)),
+    }
+}
+
+fn clock_does_not_fit(store: &Store) -> Failure {
+    let what = "a copy that was just written has a Last-Modified that does not fit the Date of the store's answers, so it cannot be \
+                told from what was there before: this store's clock does not allow existing = \"adopt\". Set its clock, or that of \
+                the proxy in front of it, right";
+    Failure::new(Class::Misconfigured, format!("target {}: {what}", store.name()))
 }
 
 /// Proves that what stood there before is the object itself, or says that it is not.
@@ -228,10 +280,16 @@ pub(super) async fn adopt(
     there: &Head,
     content: &Content,
     whole: Option<&Md5>,
+    metadata: &Metadata,
 ) -> Result<Verified, Failure> {
     let store = &*target.store;
     if there.size_bytes != content.size_bytes {
         return Err(in_the_way(store));
+    }
+    if !store.profile().accepts_altered_metadata
+        && let Some(header) = metadata.differs_in(&there.metadata)
+    {
+        return Err(other_metadata(store, &header));
     }
     // What has rotted still has the ETag of what was written.
     let equal =
@@ -245,8 +303,69 @@ pub(super) async fn adopt(
     }
 }
 
+/// Whether a store keeps the names of the metadata that was just written. Only asked where a name is one that stores were
+/// seen to alter.
+pub(super) async fn keeps_names(store: &Store, key: &ObjectKey, metadata: &Metadata) -> Result<(), Failure> {
+    if !metadata.has_names_that_stores_alter() || store.profile().accepts_altered_metadata {
+        return Ok(());
+    }
+    let there = store.head(key).await.map_err(|error| of_target(store, error))?;
+    match metadata.differs_in(&there.metadata) {
+        None => Ok(()),
+        Some(header) => {
+            let what = format!(
+                "it keeps other metadata than was sent: {} differs. Set altered_metadata = \"accept\" for this replica if its \
+                 copies may differ in that, and retry",
+                shown(header.as_bytes())
+            );
+            Err(Failure::new(Class::Refused, format!("target {}: {what}", store.name())))
+        }
+    }
+}
+
+fn other_metadata(store: &Store, header: &str) -> Failure {
+    let what = format!(
+        "an object with the same bytes and other metadata is already there, written before Copyhold came or not by it: {} \
+         differs. Remove it, set altered_metadata = \"accept\" for this replica if copies may differ in that, or \
+         existing = \"overwrite\", and retry",
+        shown(header.as_bytes())
+    );
+    Failure::new(Class::Refused, format!("target {}: {what}", store.name()))
+}
+
 pub(super) fn in_the_way(store: &Store) -> Failure {
     let what = "another object is already there, written before Copyhold came or not by it, or damaged. Remove it, or set \
                 existing = \"overwrite\" for this replica, and retry";
     Failure::new(Class::Refused, format!("target {}: {what}", store.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Metadata;
+
+    #[test]
+    fn an_object_is_ours_if_the_stores_clock_says_so_without_contradicting_itself() {
+        let at = |second| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second);
+        let ours = |modified: Option<u64>, date: Option<u64>, older_than: Option<u64>| {
+            let head = Head {
+                etag: None,
+                size_bytes: 0,
+                version: None,
+                last_modified: modified.map(at),
+                encrypted: false,
+                metadata: Metadata::default(),
+                not_carried: Vec::new(),
+            };
+            is_ours(&head, date.map(at), older_than.map(at))
+        };
+        assert!(ours(Some(103), Some(200), Some(103)));
+        assert!(!ours(Some(102), Some(200), Some(103)));
+        // Machines of one store may differ by a little; another clock does by more.
+        assert!(ours(Some(202), Some(200), Some(103)));
+        assert!(!ours(Some(203), Some(200), Some(103)));
+        assert!(ours(Some(203), None, Some(103)));
+        assert!(!ours(None, Some(200), Some(103)));
+        assert!(!ours(Some(103), Some(200), None), "nothing that stands there is ours");
+    }
 }

@@ -31,7 +31,8 @@ impl Copy<'_> {
             }
             Err(Unfit::Stale(why)) => return Ok(Came::ToNothing { why, left: targets }),
         }
-        self.has_read(reader.opened().store(), content);
+        self.describe(reader.head());
+        self.has_read(reader.opened(), content);
         let metadata = &reader.head().metadata;
         let (race, patience) = (Race::new(), Patience::new(self.job.lag));
         let all = join_all(targets.iter().map(|target| async {
@@ -57,13 +58,18 @@ impl Copy<'_> {
         if let OnExisting::Adopt { older_than } = target.existing
             && let Some(there) = verify::look(store, key, older_than).await?
         {
-            return verify::adopt(target, key, &there, content, Some(&piece.md5)).await;
+            return verify::adopt(target, key, &there, content, Some(&piece.md5), metadata).await;
         }
-        if let Some(proof) = verify::left_by_us(target, key, content).await? {
+        if let Some(proof) = verify::left_by_us(target, key, content, metadata).await? {
             return Ok(proof);
         }
         let put = store.put(key, &piece.bytes, &piece.md5, metadata);
-        let etag = write(self.steps, store.name(), *content, false, put).await.map_err(|e| of_target(store, e))?;
-        verify::prove(store, key, content, &[piece.md5], etag.as_ref(), true).await
+        let etag = write(self.steps, store.name(), *content, metadata.hash(), false, put)
+            .await
+            .map_err(|e| of_target(store, e))?;
+        let proof = verify::prove(store, key, content, &[piece.md5], etag.as_ref(), true).await?;
+        verify::see_clock(target, key).await?;
+        verify::keeps_names(store, key, metadata).await?;
+        Ok(proof)
     }
 }

@@ -35,6 +35,8 @@ pub enum EventKind {
     ReplicaRemoved,
     /// It is the primary from now on.
     ReplicaPromoted,
+    /// Too many objects were changed at it without being registered: they are parked from here on.
+    ReplicaChangesParked,
     /// Other rules say which replicas objects are wanted at.
     ReplicaRulesChanged,
     DaemonStarted,
@@ -43,7 +45,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::ObjectCopied,
         Self::ObjectChanged,
         Self::CopyFailed,
@@ -62,6 +64,7 @@ impl EventKind {
         Self::ReplicaMoved,
         Self::ReplicaRemoved,
         Self::ReplicaPromoted,
+        Self::ReplicaChangesParked,
         Self::ReplicaRulesChanged,
         Self::DaemonStarted,
         Self::DaemonStopped,
@@ -89,6 +92,7 @@ impl EventKind {
             Self::ReplicaMoved => "replica.moved",
             Self::ReplicaRemoved => "replica.removed",
             Self::ReplicaPromoted => "replica.promoted",
+            Self::ReplicaChangesParked => "replica.changes_parked",
             Self::ReplicaRulesChanged => "replica.rules_changed",
             Self::DaemonStarted => "daemon.started",
             Self::DaemonStopped => "daemon.stopped",

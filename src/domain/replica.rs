@@ -27,6 +27,7 @@ const TAKEN: &[&str] = &[
     "size_bytes",
     "content_hash",
     "metadata_hash",
+    "not_carried",
     "source_replica",
     "source_modified",
     "source_tag",

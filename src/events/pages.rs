@@ -121,7 +121,7 @@ impl Pages {
             }
         };
         let LogPart { mark, events, through } = part;
-        let same = mark.incarnation == sight.incarnation && mark.last >= sight.head && through >= from;
+        let same = mark.is_of(sight.incarnation) && mark.last >= sight.head && through >= from;
         let mut chunks = Chunk::build(events, sight.epoch, usize::MAX);
         same.then(|| Page { chunk: chunks.pop(), through, dropped_through: mark.dropped_through })
     }

@@ -34,11 +34,12 @@ pub struct Tailer {
     /// What it saw last, also before it slept: a log that is shorter now is another one.
     known: Option<Sight>,
     unsure: bool,
+    blind: bool,
 }
 
 impl Tailer {
     pub(super) fn new(shared: Arc<Shared>, poll: Duration, wake: Wake) -> Self {
-        Self { shared, poll, wake, known: None, unsure: false }
+        Self { shared, poll, wake, known: None, unsure: false, blind: false }
     }
 
     /// Until `drain`. Asks the database for nothing while nobody reads.
@@ -127,6 +128,12 @@ impl Tailer {
                  database on another server"
             );
         }
+        if !head.sees_failover && !std::mem::replace(&mut self.blind, true) {
+            warn!(
+                "This role cannot find out which timeline PostgreSQL writes (pg_walfile_name, pg_current_wal_lsn): after a \
+                 failover that lost commits, run `copyhold events new-epoch` before daemons are started"
+            );
+        }
         if let Some(known) = self.known
             && known.epoch == head.epoch
             && head.mark.last < known.head
@@ -170,7 +177,7 @@ impl Tailer {
             // Cannot fail: it was begun.
             let sight = self.known.expect("a log that was begun");
             let part = self.shared.source.tail(sight.head, BYTES).await?;
-            if part.mark.incarnation != sight.incarnation || part.mark.last < sight.head {
+            if !part.mark.is_of(sight.incarnation) || part.mark.last < sight.head {
                 return Box::pin(self.begin()).await;
             }
             let chunks = Chunk::build(part.events, sight.epoch, CHUNK_BYTES);

@@ -8,7 +8,7 @@ use super::{
     error::limited,
     functions,
 };
-use crate::domain::{Class, Content, EventKind, EventKinds, Lease, ReplicaName, SchemaName};
+use crate::domain::{Class, Content, EventKind, EventKinds, Lease, ReplicaName, SchemaName, SourceReading};
 
 const NAME: &str = "queue::begin_generation";
 
@@ -18,6 +18,8 @@ pub struct Unregistered {
     /// Where it was read: that is the proof of its copy there.
     pub from: ReplicaName,
     pub content: Content,
+    /// What the source said of the object then.
+    pub said: SourceReading,
     /// Generations in a row that were begun like this, with this one.
     pub in_a_row: u32,
     /// It changes all the time: its copies are parked.
@@ -30,7 +32,7 @@ pub struct Unregistered {
 /// that this daemon's configuration does not know yet.
 ///
 /// `$1` key, `$2` fence, `$3` generation: arrays of one. `$4` size, `$5` hash, `$6` the replica that was read,
-/// `$7` how many in a row, `$8` whether to park, `$9` the message.
+/// `$7` how many in a row, `$8` whether to park, `$9` the message, `$10` Last-Modified, `$11` the tag.
 pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let schema = schema.quoted();
     let now = format!("{schema}.now_utc_micro_seconds()");
@@ -60,7 +62,7 @@ done AS (
     UPDATE {schema}.object_copies o
        SET lock = NULL, lease = NULL, generation = nextval('{schema}.generations'), created_at = {now},
            size_bytes = $4, content_hash = $5,
-           metadata_hash = NULL, source_replica = NULL, source_modified = NULL, source_tag = NULL,
+           metadata_hash = NULL, not_carried = NULL, source_replica = $6, source_modified = $10, source_tag = $11,
            {columns}
       FROM held JOIN asked a ON a.k = held.object_key
      WHERE o.object_key = held.object_key AND o.lease = a.f AND o.generation = a.g
@@ -107,7 +109,9 @@ impl Queue {
             .bind(with.from.as_str())
             .bind(i32::try_from(with.in_a_row).unwrap_or(i32::MAX))
             .bind(with.park)
-            .bind(with.message.as_str());
+            .bind(with.message.as_str())
+            .bind(with.said.modified_us)
+            .bind(with.said.tag);
         let rows: Vec<(String, i64, String)> = limited(NAME, query.fetch_all(&self.pool)).await?;
         Ok(parse_all(NAME, rows)?.first().map_or(Answer::Changed, |(.., answer)| *answer))
     }

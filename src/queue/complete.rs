@@ -12,8 +12,8 @@ use super::{
     unsettled::{self, UnsettledWrite},
 };
 use crate::domain::{
-    Content, EventKind, EventKinds, Failure, Fence, Generation, MetadataHash, Next, ObjectKey, Outcome, ReplicaName,
-    SchemaName, SourceReading,
+    Content, EventKind, EventKinds, Failure, Fence, Generation, MetadataHash, Next, NotCarried, ObjectKey, Outcome,
+    ReplicaName, SchemaName, SourceReading,
 };
 
 const NAME: &str = "queue::complete";
@@ -28,6 +28,8 @@ pub struct Report {
     pub content: Option<Content>,
     /// The metadata that came with it, where it is to be kept.
     pub metadata: Option<MetadataHash>,
+    /// What the object has besides, which no copy of it gets; `None`: it was not read.
+    pub not_carried: Option<Vec<NotCarried>>,
     /// What the source said of the object in that read, where it is to be kept.
     pub source: Option<SourceReading>,
     /// At most one per replica.
@@ -50,9 +52,10 @@ const CLEAR: i64 = -1;
 /// none), µs until the next try (NULL: parked).
 /// `$19`, `$20` one entry per copy whose failures are forgotten: key, replica.
 /// `$21`–`$26` one entry per write that is not settled: key, replica, size, hash, hash of the metadata, µs to settle.
+/// `$27` one entry per report: what is not carried over, as words with commas between them.
 /// Then two arrays per replica, one entry per report: µs since its copy was proven, as said above, and µs until it is due
 /// (NULL: left alone, the greatest: parked).
-const FIRST_OF_REPLICAS: usize = 27;
+const FIRST_OF_REPLICAS: usize = 28;
 
 pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &EventKinds) -> SqlStr {
     let schema = schema.quoted();
@@ -62,25 +65,30 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
     JOIN done ON done.object_key = x.k";
     let failed = keep_failures(&schema, failures);
     let told = told(&schema, kinds, failures);
+    let now = format!("{schema}.now_utc_micro_seconds()");
     let now_recorded = replicas.iter().enumerate();
     let now_recorded = now_recorded.map(|(i, r)| format!("CASE WHEN a.t{i} >= 0 THEN '{r}' END"));
     let now_recorded = format!(
         "o.object_key, a.f, o.generation, array_remove(ARRAY[{}]::text[], NULL) AS recorded",
         now_recorded.collect::<Vec<_>>().join(", ")
     );
-    let returned: Vec<_> = [now_recorded].into_iter().chain(told.columns).collect();
+    let doubtful = replicas.iter().enumerate();
+    let doubtful =
+        doubtful.map(|(i, r)| format!("CASE WHEN a.t{i} >= 0 AND lost.until > {now} - a.t{i} THEN '{r}' END"));
+    let doubtful = format!(
+        "lost.until, array_remove(ARRAY[{}]::text[], NULL) AS doubtful",
+        doubtful.collect::<Vec<_>>().join(", ")
+    );
+    let until = unsettled::until(&schema);
+    let returned: Vec<_> = [now_recorded, doubtful].into_iter().chain(told.columns).collect();
     let returned = returned.join(",\n              ");
     let logged = logged(&schema, &told.events, &["failed", "mended", "survived", "noted"]);
-    let now = format!("{schema}.now_utc_micro_seconds()");
     let entries = format!(
         "SELECT k, r, s, h, m, {first_look}, t
       FROM unnest($21::text[], $22::text[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[]) AS n(k, r, s, h, m, t)
     UNION ALL
-    SELECT done.object_key, r, NULL, NULL, NULL, until - {now}, until - {now}
-      FROM ({until}) AS lost
-      JOIN done ON until > {now}
-     CROSS JOIN unnest(done.recorded) AS r",
-        until = unsettled::until(&schema),
+    SELECT done.object_key, r, NULL, NULL, NULL, greatest(done.until - {now}, 0), greatest(done.until - {now}, 0)
+      FROM done CROSS JOIN unnest(done.doubtful) AS r",
         first_look = unsettled::first_look(),
     );
     let noted = unsettled::insert(&schema, &entries);
@@ -114,10 +122,12 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
         "-- queue::complete
 WITH asked AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bool[],
-                         $7::bigint[], $8::text[], $9::bigint[], $10::bigint[], $11::bool[]{arrays})
-        AS a(k, f, g, size, hash, release, metadata, source, modified, tag, survived{names})
+                         $7::bigint[], $8::text[], $9::bigint[], $10::bigint[], $11::bool[], $27::text[]{arrays})
+        AS a(k, f, g, size, hash, release, metadata, source, modified, tag, survived, not_carried{names})
 ),
 {held},
+-- what was proven before this time may have been hit by a write that nobody knows of, however late it is recorded
+lost AS MATERIALIZED ({until}),
 {draining}done AS (
     UPDATE {schema}.object_copies o
        SET lock = CASE WHEN a.release THEN NULL ELSE o.lock END,
@@ -125,10 +135,12 @@ WITH asked AS MATERIALIZED (
            size_bytes = coalesce(a.size, o.size_bytes),
            content_hash = coalesce(a.hash, o.content_hash),
            metadata_hash = coalesce(a.metadata, o.metadata_hash),
+           not_carried = CASE WHEN a.not_carried IS NULL THEN o.not_carried
+                              ELSE nullif(string_to_array(a.not_carried, ','), '{{}}') END,
            source_replica = coalesce(a.source, o.source_replica),
            source_modified = CASE WHEN a.source IS NULL THEN o.source_modified ELSE a.modified END,
            source_tag = CASE WHEN a.source IS NULL THEN o.source_tag ELSE a.tag END{sets}
-      FROM held JOIN asked a ON a.k = held.object_key{beside}
+      FROM held JOIN asked a ON a.k = held.object_key CROSS JOIN lost{beside}
      WHERE o.object_key = held.object_key AND o.lease = a.f AND o.generation = a.g
     RETURNING {returned}
 ),
@@ -181,7 +193,8 @@ fn told(schema: &str, kinds: &EventKinds, failures: &str) -> Told {
         'content_hash', lpad(to_hex(done.content_hash), 16, '0')"
             ),
         );
-        events.push(format!("{copied} || {registered} FROM done WHERE done.recorded <> '{{}}'"));
+        let not_carried = "CASE WHEN done.not_carried IS NOT NULL THEN jsonb_build_object('not_carried', done.not_carried) ELSE '{}' END";
+        events.push(format!("{copied} || {registered} || {not_carried} FROM done WHERE done.recorded <> '{{}}'"));
     }
     if [EventKind::CopyFailed, EventKind::CopyParked, EventKind::CopyLost].into_iter().any(|kind| kinds.contains(kind))
     {
@@ -263,7 +276,8 @@ impl Queue {
             .bind(unsettled.iter().map(|w| w.content.size_bytes.cast_signed()).collect::<Vec<_>>())
             .bind(unsettled.iter().map(|w| w.content.hash.to_bigint()).collect::<Vec<_>>())
             .bind(unsettled.iter().map(|w| w.metadata.map(MetadataHash::to_bigint)).collect::<Vec<_>>())
-            .bind(unsettled.iter().map(|w| micros(w.settle)).collect::<Vec<_>>());
+            .bind(unsettled.iter().map(|w| micros(w.settle)).collect::<Vec<_>>())
+            .bind(reports.iter().map(|r| r.not_carried.as_deref().map(words)).collect::<Vec<_>>());
         for replica in &self.replicas {
             let (times, dues): (Vec<Option<i64>>, Vec<Option<i64>>) =
                 reports.iter().map(|r| change(r, replica, sent)).unzip();
@@ -283,6 +297,10 @@ fn change(report: &Report, replica: &ReplicaName, now: Instant) -> (Option<i64>,
         Some((_, Outcome::Failed { next, .. })) => (None, Some(due(*next))),
         Some((_, Outcome::Rests { delay })) => (None, Some(micros(*delay))),
     }
+}
+
+fn words(properties: &[NotCarried]) -> String {
+    properties.iter().map(|property| property.as_str()).collect::<Vec<_>>().join(",")
 }
 
 fn due(next: Next) -> i64 {

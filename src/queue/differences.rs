@@ -269,6 +269,8 @@ mod tests {
             draining: None,
             former: None,
             resetting: false,
+            looked_at: None,
+            adopts: false,
         }
     }
 

@@ -24,6 +24,9 @@ pub struct Story {
     /// The primary first.
     #[serde(skip_serializing)]
     pub copies: Vec<CopyStory>,
+    /// What the object has at its source and no copy gets; `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_carried: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -69,6 +72,7 @@ pub struct CopyStory {
 
 /// A write whose end was not seen.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "times are named as everywhere in the story")]
 pub struct UnsettledStory {
     pub noted_at_us: i64,
     /// The recorded copy is read again from then on.
@@ -157,6 +161,7 @@ SELECT json_build_object(
     'now_us', {now},
     'size_bytes', o.size_bytes, 'content_hash', o.content_hash,
     'generation', o.generation, 'registered_at_us', o.created_at,
+    'not_carried', o.not_carried,
     'held', CASE WHEN o.lock IS NOT NULL THEN (
         SELECT json_build_object('daemon', h.id, 'until_us', o.lock, 'renewed_at_us', o.lock - d.lease_timeout_us,
                                  'host', d.host, 'process_id', d.process_id, 'alive', d.alive_until > {now})

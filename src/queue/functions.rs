@@ -14,7 +14,7 @@
 //! may call them at the same time: columns are only ever added, arguments too and with a default, and whoever adds one
 //! raises the schema's version.
 
-use super::{anew, built, claim, listed, seek, unclaim};
+use super::{anew, built, claim, listed, log, seek, unclaim};
 use crate::domain::{ReplicaName, SchemaName};
 use sqlx::SqlStr;
 
@@ -122,7 +122,7 @@ pub(super) fn begin_generation(schema: &SchemaName, replicas: &[ReplicaName]) ->
     Function {
         name: BEGIN_GENERATION.into(),
         arguments: "keys text[], fences bigint[], generations bigint[], bytes bigint, hash bigint, was_read text, \
-                    in_a_row integer, park boolean, why text",
+                    in_a_row integer, park boolean, why text, modified bigint, tag bigint",
         returns: "TABLE(key text, under bigint, answer text)".into(),
         statement: anew::statement(schema, replicas),
         asynchronous: false,
@@ -223,7 +223,7 @@ pub(super) fn call_begin_generation(schema: &SchemaName) -> SqlStr {
         "queue::begin_generation",
         "key, under, answer",
         BEGIN_GENERATION,
-        "$1, $2, $3, $4, $5, $6, $7, $8, $9",
+        "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11",
     )
 }
 
@@ -277,7 +277,7 @@ COMMENT ON FUNCTION {schema}.\"{name}\" IS '{about} {}';
 /// that had to be dropped, or belongs to a new replica, leaves no daemon without the right to claim.
 pub(super) fn create_all(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let functions = all(schema, replicas);
-    let names = functions.iter().map(|f| f.name.as_str()).chain([IS_COMPLETE, listed::NAME]);
+    let names = functions.iter().map(|f| f.name.as_str()).chain([IS_COMPLETE, listed::NAME, log::SERVER_TIMELINE]);
     let names: Vec<_> = names.map(|name| format!("'{name}'")).collect();
     let created: String = functions.iter().map(|f| f.create(schema)).collect();
     let is_complete = is_complete(schema, replicas);

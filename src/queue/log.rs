@@ -3,6 +3,7 @@
 use crc_fast::{CrcAlgorithm, checksum};
 use serde::Serialize;
 use sqlx::{Row as _, SqlStr, postgres::PgRow};
+use tracing::warn;
 
 use super::{Channels, Hot, Queue, QueueError, built, error::limited};
 use crate::domain::{Epoch, SchemaName};
@@ -12,6 +13,14 @@ const TAIL: &str = "queue::log_tail";
 const PAGE: &str = "queue::log_page";
 const STATUS: &str = "queue::log_status";
 const RAISE: &str = "queue::log_raise_incarnation";
+const FOLLOW: &str = "queue::log_follow_timeline";
+
+/// The function that says which timeline the server writes; the migrations make it.
+pub(super) const SERVER_TIMELINE: &str = "server_timeline";
+
+/// An incarnation that no log has had. Not the one before and one more: of a backup that is restored twice, readers of the
+/// first restore would take the second for the same.
+const ANOTHER_INCARNATION: &str = "(random() * 2147483646)::integer + 1";
 
 /// Ids of a page at most.
 pub const LOG_PAGE: i64 = 512;
@@ -25,6 +34,9 @@ pub struct LogHead {
     /// `false`: PostgreSQL does not tell this role which server it is, and a copy of the database on another server
     /// has the same epoch.
     pub sure: bool,
+    /// `false`: PostgreSQL does not tell this role which timeline it writes, and a failover that lost commits goes
+    /// unnoticed.
+    pub sees_failover: bool,
     pub mark: LogMark,
 }
 
@@ -32,6 +44,9 @@ pub struct LogHead {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogMark {
     pub incarnation: i32,
+    /// `false`: PostgreSQL writes another timeline than the one that the incarnation was drawn on, or none. Ids may have been
+    /// given again, so nothing that was read with this may be told to anybody.
+    pub is_in_force: bool,
     /// The greatest id of all, also of events that were dropped since; 0: there was none.
     pub last: i64,
     /// Up to here events may be gone.
@@ -83,15 +98,62 @@ pub struct LogStatus {
 }
 
 impl Queue {
-    /// Where the log stands, and which one it is.
+    /// Where the log stands, and which one it is. If PostgreSQL writes another timeline than when this was asked last, by
+    /// whichever daemon, the log is another one from now on.
+    ///
+    /// Each statement that reads the log compares the timeline in the same look, so there is no moment at which ids of
+    /// another history are told under this epoch: neither here nor on a connection that a failover has moved.
     pub async fn log_head(&self) -> Result<LogHead, QueueError> {
+        let head = self.read_log_head().await?;
+        if head.mark.is_in_force {
+            return Ok(head);
+        }
+        if self.follow_timeline().await? {
+            warn!(
+                last_id = head.mark.last,
+                "PostgreSQL has failed over or was restored: it writes another timeline. Ids of events may have been given \
+                 again; readers are told that this is another log"
+            );
+        }
+        let head = self.read_log_head().await?;
+        if head.mark.is_in_force {
+            return Ok(head);
+        }
+        Err(QueueError::Inconsistent {
+            statement: HEAD,
+            what: "a log of a timeline that the server does not write".into(),
+        })
+    }
+
+    /// Draws the incarnation for the timeline that PostgreSQL writes, unless somebody has done so; whether it did. Of the
+    /// first timeline that is ever known, the incarnation is the one that stands. A standby refuses it: it writes nothing.
+    async fn follow_timeline(&self) -> Result<bool, QueueError> {
+        let sql = format!(
+            "-- {FOLLOW}
+WITH followed AS (
+    UPDATE {schema}.log_state s
+       SET timeline = n.timeline, incarnation = CASE WHEN s.timeline IS NULL THEN s.incarnation ELSE {ANOTHER_INCARNATION} END
+      FROM (SELECT {schema}.{SERVER_TIMELINE}() AS timeline OFFSET 0) n
+     WHERE s.timeline IS DISTINCT FROM n.timeline
+    RETURNING s.incarnation
+)
+SELECT pg_notify($1, coalesce((SELECT max(id) FROM {schema}.log), 0)::text)
+  FROM followed JOIN {schema}.log_state before ON before.incarnation <> followed.incarnation",
+            schema = self.schema.quoted(),
+        );
+        let query = sqlx::query(built(sql)).bind(Channels::of(&self.schema).event);
+        Ok(limited(FOLLOW, query.fetch_optional(&self.pool)).await?.is_some())
+    }
+
+    /// As [`Self::log_head`], and changes nothing: the log may be one that is to become another.
+    async fn read_log_head(&self) -> Result<LogHead, QueueError> {
         // A function that may not be executed fails also where it is never reached.
         let sure = "-- queue::log_head\nSELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')";
         let sure: bool = limited(HEAD, sqlx::query_scalar(sure).fetch_one(&self.pool)).await?;
         let server = if sure { "(SELECT system_identifier FROM pg_catalog.pg_control_system())" } else { "0::bigint" };
         let sql = format!(
             "-- {HEAD}
-SELECT {mark}, {server} AS server,
+SELECT {mark}, {server} AS server, (SELECT {schema}.{SERVER_TIMELINE}()) IS NOT NULL AS sees_failover,
        (SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = current_database()) AS database,
        '{schema}.log'::regclass::oid::bigint AS log
 FROM {schema}.log_state s",
@@ -103,14 +165,15 @@ FROM {schema}.log_state s",
         let parse = || {
             let mark = LogMark::of(&row)?;
             let names = [row.try_get("server")?, row.try_get("database")?, row.try_get("log")?];
-            Ok(LogHead { epoch: epoch(names, mark.incarnation), sure, mark })
+            let sees_failover = row.try_get("sees_failover")?;
+            Ok(LogHead { epoch: epoch(names, mark.incarnation), sure, sees_failover, mark })
         };
         parse().map_err(QueueError::database(HEAD))
     }
 
     /// How much there is of the log.
     pub async fn log_status(&self) -> Result<LogStatus, QueueError> {
-        let head = self.log_head().await?;
+        let head = self.read_log_head().await?;
         let sql = format!(
             "-- {STATUS}
 SELECT {bytes} AS bytes, p.partitions, f.id AS first_id, i.waiting,
@@ -178,7 +241,7 @@ LEFT JOIN (SELECT id, date_created FROM {schema}.log ORDER BY id LIMIT 1) f ON t
         let sql = format!(
             "-- {RAISE}
 WITH raised AS (
-    UPDATE {schema}.log_state SET incarnation = incarnation + 1 WHERE incarnation = $1 RETURNING incarnation
+    UPDATE {schema}.log_state SET incarnation = {ANOTHER_INCARNATION} WHERE incarnation = $1 RETURNING incarnation
 )
 SELECT pg_notify($2, coalesce((SELECT max(id) FROM {schema}.log), 0)::text) FROM raised",
             schema = self.schema.quoted(),
@@ -240,10 +303,13 @@ ORDER BY e.id",
 
 /// The columns of [`LogMark`]; `s` is the table `log_state`.
 fn log_mark(schema: &SchemaName) -> String {
+    // A sub-select is evaluated once for all rows. -1: nothing is known of the timeline yet. A role that cannot find out which
+    // one the server writes takes what is stored as true.
     format!(
         "s.incarnation, s.dropped_through,
-       greatest(s.dropped_through, (SELECT max(id) FROM {}.log)) AS last",
-        schema.quoted()
+       coalesce((SELECT {schema}.{SERVER_TIMELINE}()), s.timeline, -1) = coalesce(s.timeline, -1) AS is_in_force,
+       greatest(s.dropped_through, (SELECT max(id) FROM {schema}.log)) AS last",
+        schema = schema.quoted()
     )
 }
 
@@ -257,9 +323,16 @@ pub(super) fn log_bytes(schema: &SchemaName) -> String {
 }
 
 impl LogMark {
+    /// Whether what was read with it belongs to the log that had this incarnation.
+    #[must_use]
+    pub const fn is_of(&self, incarnation: i32) -> bool {
+        self.is_in_force && self.incarnation == incarnation
+    }
+
     fn of(row: &PgRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
             incarnation: row.try_get("incarnation")?,
+            is_in_force: row.try_get("is_in_force")?,
             last: row.try_get("last")?,
             dropped_through: row.try_get("dropped_through")?,
         })

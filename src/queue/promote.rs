@@ -1,6 +1,6 @@
 //! Another replica becomes the primary, for all daemons and for `register`, at once.
 
-use super::{Notice, PARKED, Queue, QueueError, append, built, error::limited};
+use super::{Notice, PARKED, Queue, QueueError, append, built, error::limited, replicas::FOREIGN_US};
 use crate::domain::{EventKind, ReplicaName};
 
 const DEMOTE: &str = "queue::demote";
@@ -63,15 +63,18 @@ impl Queue {
     ) -> Result<Promoted, QueueError> {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
-        // Decided while it was the primary, `adopt` speaks of nothing but the application's own objects.
+        // Decided while it was the primary, `adopt` speaks of nothing but the application's own objects. How it is written to
+        // is decided anew, by its store's clock, as soon as a daemon has looked at it: this command may be given because
+        // that store is lost.
         let demote = built(format!(
             "-- {DEMOTE}
 UPDATE {schema}.replicas r
    SET primary_since = NULL,
-       existing = CASE WHEN r.existing = 'overwrite' THEN r.existing ELSE 'adopt' END,
-       writable_at = CASE WHEN r.existing = 'overwrite' THEN r.writable_at ELSE {now} END,
+       existing = CASE WHEN r.existing = 'overwrite' THEN r.existing END,
+       writable_at = CASE WHEN r.existing = 'overwrite' THEN r.writable_at END,
+       looked_at = NULL, adopts = true,
        foreign_before = CASE WHEN r.existing = 'adopt' AND r.registered_through IS NULL AND r.writable_at < r.primary_since
-                             THEN r.writable_at ELSE r.foreign_before END,
+                             THEN coalesce(r.looked_at + {FOREIGN_US}, r.writable_at) ELSE r.foreign_before END,
        registered_through = (SELECT last_value FROM {schema}.object_copies_id_seq),
        begun_through = (SELECT last_value FROM {schema}.generations)
  WHERE r.name = $1 AND r.primary_since = $2"
@@ -83,7 +86,9 @@ UPDATE {schema}.replicas r
        OR EXISTS (SELECT FROM {schema}.object_copies WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NOT NULL)
        OR EXISTS (SELECT FROM {schema}.object_copies WHERE {copy} IS NULL AND {due} = {PARKED})
        -- What still arrives there would be taken for the application's, or land over what the application uploads.
-       OR EXISTS (SELECT FROM {schema}.unsettled u WHERE u.replica = $1)"
+       OR EXISTS (SELECT FROM {schema}.unsettled u WHERE u.replica = $1)
+       OR (SELECT lost.until > {now} FROM ({}) AS lost)",
+            super::unsettled::until(&schema)
         );
         let members = "'replica', name, 'in_place_of', $2, 'missing_accepted', $3";
         let logged = append::logged_one(&schema, &self.kinds, EventKind::ReplicaPromoted, members, "promoted");

@@ -6,13 +6,21 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sqlx::{Row as _, postgres::PgRow};
 
-use super::{Breaker, PARKED, Pause, Queue, QueueError, built, error::limited};
+use super::{Breaker, PARKED, Pause, Queue, QueueError, built, error::limited, micros};
 use crate::{
     config,
     domain::{Arrival, Blocks, Class, Generation, ReplicaName},
 };
 
 const ROWS: &str = "queue::replica_rows";
+
+/// By the store's clock, after its bucket was seen to hold something: nothing is written there earlier.
+pub const CLEAR: Duration = Duration::from_secs(5);
+/// In the middle of that: an object is from before, or ours, on this side of it or the other, though whole seconds and the
+/// clocks of a store's machines differ.
+pub(super) const FOREIGN_US: i64 = 3_000_000;
+/// Whoever looked must look anew if it was longer ago: what came meanwhile is not ours.
+pub const LOOK_HOLDS: Duration = Duration::from_secs(30);
 
 /// Where the copies of a replica are: another bucket must not inherit its proofs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,8 +85,12 @@ pub struct ReplicaRow {
     pub primary: bool,
     /// `None`: nobody has used it yet.
     pub pin: Option<Pin>,
-    /// `None`: nothing was written to it yet. With the time of the decision, by the database's clock.
+    /// `None`: nothing was written to it yet. With the time, by the store's clock, before which nothing in its bucket is ours.
     pub admission: Option<(Admission, SystemTime)>,
+    /// When its bucket was seen to hold something, by the store's clock, before anything was written to it.
+    pub looked_at: Option<SystemTime>,
+    /// What it holds is adopted when it is opened for writing, whatever the configuration says.
+    pub adopts: bool,
     /// `None`: copies may be made to it.
     pub pause: Option<Pause>,
     /// `None`: nothing is known to be wrong with it.
@@ -116,7 +128,7 @@ impl Queue {
     pub async fn replica_rows(&self) -> Result<Vec<ReplicaRow>, QueueError> {
         let sql = built(format!(
             "-- {ROWS}
-SELECT name, primary_since IS NOT NULL AS is_primary, endpoint, bucket, existing, writable_at,
+SELECT name, primary_since IS NOT NULL AS is_primary, endpoint, bucket, existing, writable_at, looked_at, adopts,
        CASE WHEN paused_until > {schema}.now_utc_micro_seconds() THEN paused_until END AS paused_until, pause_reason,
        breaker_opened_at, breaker_blocks, breaker_class, breaker_message, probes_failed,
        probe_at - {schema}.now_utc_micro_seconds() AS probe_in,
@@ -156,15 +168,39 @@ WHERE name = $1 AND pinned_at IS NULL"
         Ok(())
     }
 
-    /// Opens the replica for writing, unless it is already. Read the row again to see on which terms.
-    pub async fn admit(&self, replica: &ReplicaName, admission: Admission) -> Result<(), QueueError> {
+    /// Notes when a bucket was seen to hold something, by its store's clock; unless that was noted within the last
+    /// [`LOOK_HOLDS`] by it. From then on nothing is written there for [`CLEAR`], so that what is ours and what was there
+    /// before are seconds apart.
+    pub async fn note_look(&self, replica: &ReplicaName, date: SystemTime) -> Result<(), QueueError> {
+        const NAME: &str = "queue::note_look";
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- {NAME}
+UPDATE {schema}.replicas SET looked_at = $2
+WHERE name = $1 AND writable_at IS NULL AND (looked_at IS NULL OR looked_at NOT BETWEEN $2 - $3 AND $2)"
+        ));
+        let query = sqlx::query(sql).bind(replica.as_str()).bind(unix_micros(date)).bind(micros(LOOK_HOLDS));
+        limited(NAME, query.execute(&self.pool)).await?;
+        Ok(())
+    }
+
+    /// Opens the replica for writing, unless it is already. Read the row again to see on which terms. `looked_at`: as it was
+    /// when that was decided; nothing happens if it is another by now.
+    pub async fn admit(
+        &self,
+        replica: &ReplicaName,
+        admission: Admission,
+        looked_at: Option<SystemTime>,
+    ) -> Result<(), QueueError> {
         let schema = self.schema.quoted();
         let sql = built(format!(
             "-- queue::admit
-UPDATE {schema}.replicas SET existing = $2, writable_at = {schema}.now_utc_micro_seconds()
-WHERE name = $1 AND writable_at IS NULL"
+UPDATE {schema}.replicas
+   SET existing = $2, writable_at = {schema}.now_utc_micro_seconds(), looked_at = CASE WHEN $2 = 'adopt' THEN looked_at END
+WHERE name = $1 AND writable_at IS NULL AND ($2 <> 'adopt' OR looked_at = $3)"
         ));
-        let query = sqlx::query(sql).bind(replica.as_str()).bind(admission.as_str());
+        let looked_at = looked_at.map(unix_micros);
+        let query = sqlx::query(sql).bind(replica.as_str()).bind(admission.as_str()).bind(looked_at);
         limited("queue::admit", query.execute(&self.pool)).await?;
         Ok(())
     }
@@ -180,6 +216,8 @@ fn parse(row: &PgRow) -> Result<ReplicaRow, sqlx::Error> {
         primary: row.try_get("is_primary")?,
         pin: endpoint.zip(row.try_get("bucket")?).map(|(endpoint, bucket)| Pin { endpoint, bucket }),
         admission: admission(row)?,
+        looked_at: row.try_get::<Option<i64>, _>("looked_at")?.map(system_time),
+        adopts: row.try_get("adopts")?,
         pause: paused_until.map(|until| Pause { until: (until != PARKED).then_some(until), because }),
         breaker: breaker(row)?,
         draining: draining(row)?,
@@ -204,6 +242,10 @@ fn former(row: &PgRow) -> Result<Option<Former>, sqlx::Error> {
     }))
 }
 
+fn unix_micros(at: SystemTime) -> i64 {
+    micros(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
 /// µs since the epoch.
 fn system_time(at: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(at).unwrap_or_default())
@@ -214,7 +256,10 @@ fn admission(row: &PgRow) -> Result<Option<(Admission, SystemTime)>, sqlx::Error
     let writable_at: Option<i64> = row.try_get("writable_at")?;
     let Some((word, at)) = existing.zip(writable_at) else { return Ok(None) };
     let admission = known("replicas.existing", &word, Admission::ALL.into_iter().find(|a| a.as_str() == word))?;
-    Ok(Some((admission, system_time(at))))
+    // Of a replica that a version before 6 has opened, the store's clock is not known; that of the database must do.
+    let looked_at: Option<i64> = row.try_get("looked_at")?;
+    let ours_since = looked_at.map_or(at, |at| at + FOREIGN_US);
+    Ok(Some((admission, system_time(ours_since))))
 }
 
 fn breaker(row: &PgRow) -> Result<Option<Breaker>, sqlx::Error> {

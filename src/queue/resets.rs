@@ -134,8 +134,7 @@ impl Queue {
         let opens = format!(
             "UPDATE {schema}.replicas r
        SET endpoint = $6, bucket = $7, pinned_at = {now},
-           existing = CASE WHEN $8 OR opened.is_primary THEN 'adopt' END,
-           writable_at = CASE WHEN $8 OR opened.is_primary THEN {now} END,
+           existing = NULL, writable_at = NULL, looked_at = NULL, adopts = $8 OR opened.is_primary,
            registered_through = NULL, begun_through = NULL, foreign_before = NULL,
            breaker_opened_at = NULL, breaker_blocks = NULL, breaker_class = NULL, breaker_message = NULL,
            probe_at = NULL, probes_failed = 0

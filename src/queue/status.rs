@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Difference, LogStatus, PARKED, Queue, QueueError, built, error::limited};
+use super::{CHANGES_WITHIN, Difference, LogStatus, PARKED, Queue, QueueError, built, error::limited, micros};
 use crate::domain::ReplicaName;
 
 /// Below this size of the table its rows are counted, else estimated.
@@ -61,6 +61,9 @@ pub struct ReplicaStatus {
     pub lacks: Option<i64>,
     /// Its recorded copies are being taken back, or that was broken off.
     pub reset: Option<ResetStatus>,
+    /// Unregistered changes found there are parked for so long, because there were too many. `None`: they are not.
+    #[serde(default)]
+    pub changes_parked_seconds: Option<f64>,
     /// `None`: nothing is known to be wrong with its store.
     pub breaker: Option<BreakerStatus>,
     /// Copies on record.
@@ -200,6 +203,7 @@ SELECT v.* FROM (SELECT ARRAY[{}] AS n FROM {}.object_copies) c, unnest($1::text
 
     async fn replica_statuses(&self, exact: bool) -> Result<Vec<ReplicaStatus>, QueueError> {
         let schema = self.schema.quoted();
+        let within = micros(CHANGES_WITHIN);
         let (backlog, as_of) = if exact { ("backlog_exact", "statement_timestamp()") } else { ("backlog", "b.as_of") };
         let sql = format!(
             "SELECT r.name AS replica, r.primary_since IS NOT NULL AS \"primary\", r.endpoint || '/' || r.bucket AS bucket, r.existing,
@@ -212,6 +216,8 @@ SELECT v.* FROM (SELECT ARRAY[{}] AS n FROM {}.object_copies) c, unnest($1::text
            'moved', s.moved, 'begun_seconds', ({schema}.now_utc_micro_seconds() - s.started_at) / 1e6,
            'cleared', s.cleared, 'reached', s.reached)
           FROM {schema}.resets s WHERE s.replica = r.name) AS reset,
+       CASE WHEN r.changes_refused_at > {schema}.now_utc_micro_seconds() - {within}
+            THEN (({schema}.now_utc_micro_seconds() - r.changes_refused_since) / 1e6)::double precision END AS changes_parked_seconds,
        CASE WHEN r.breaker_opened_at IS NOT NULL THEN json_build_object(
            'open_seconds', ({schema}.now_utc_micro_seconds() - r.breaker_opened_at) / 1e6,
            'blocks', r.breaker_blocks, 'class', r.breaker_class, 'message', r.breaker_message,

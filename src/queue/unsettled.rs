@@ -42,6 +42,8 @@ pub struct Unverified {
     pub noted_at: i64,
     /// What such a write carried; `None`: unknown.
     pub sent: Option<Content>,
+    /// The hash of its metadata; `None`: unknown.
+    pub sent_metadata: Option<MetadataHash>,
     /// Nothing can arrive any more: what this reading shows is final.
     pub settled: bool,
 }
@@ -53,6 +55,24 @@ pub struct TakenUnsettled {
     pub to_read: BTreeMap<ObjectKey, Vec<Unverified>>,
     /// There may be more that is due now.
     pub more: bool,
+}
+
+/// What may still arrive at a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnsettledAt {
+    /// Copies under which a write was noted.
+    pub copies: i64,
+    /// PostgreSQL has crashed lately, and claims may be lost: there may be writes that nobody knows of.
+    pub after_crash: bool,
+    /// How long until nothing can arrive any more, if all can be read then.
+    pub settled_in: Duration,
+}
+
+impl UnsettledAt {
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.copies == 0 && !self.after_crash
+    }
 }
 
 /// The part of a statement that writes entries. `entries`: a query with the rows
@@ -100,8 +120,10 @@ pub(super) fn until(schema: &str) -> String {
 }
 
 /// µs after which nothing that any daemon has sent arrives any more, by the longest of their lease times.
+///
+/// Not less than the completion of an upload may take.
 fn longest_settle(schema: &str) -> String {
-    format!("greatest(60000000, (SELECT max(2 * d.lease_timeout_us) FROM {schema}.daemons d))")
+    format!("greatest(600000000, (SELECT max(2 * d.lease_timeout_us) FROM {schema}.daemons d))")
 }
 
 /// µs from the note of a write to the first look.
@@ -123,8 +145,9 @@ fn note(schema: &SchemaName) -> SqlStr {
 /// `$1` copies to read at most, `$2` µs until one that is read now is taken again, `$3` the replicas that this daemon
 /// may read.
 ///
-/// Drops what is settled and needs no reading: the object is gone or was never read, it has the content that was sent, or
-/// no copy of it is recorded there and nobody is making one. What comes after this statement's snapshot comes after the late write.
+/// Drops what is settled and needs no reading: the object is gone, it has the content that was sent, or no copy of it is
+/// recorded there and nobody is making one. Of a leased row without a hash nothing is known yet: its holder may be about
+/// to record what the late write has hit. What comes after this statement's snapshot comes after the late write.
 /// All others are due again later, before anything is read: a reader that dies loses nothing.
 pub(super) fn take(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
     let schema = schema.quoted();
@@ -141,12 +164,11 @@ WITH due AS MATERIALIZED (
           LIMIT {JUDGED}) AS u
 ),
 judged AS MATERIALIZED (
-    SELECT d.object_key, d.replica, d.size_bytes, d.content_hash, d.noted_at, d.settled_at,
+    SELECT d.object_key, d.replica, d.size_bytes, d.content_hash, d.metadata_hash, d.noted_at, d.settled_at,
            d.settled_at <= {now} AS settled,
            o.object_key IS NOT NULL AND o.lock IS NULL AS free,
            o.object_key IS NOT NULL AND d.replica = ANY ({recorded}) AS recorded,
-           -- Without a hash there is nothing that a reading could be compared with.
-           o.content_hash IS NULL
+           o.object_key IS NULL
              OR (d.content_hash = o.content_hash AND d.size_bytes = o.size_bytes
                  AND d.metadata_hash IS NOT DISTINCT FROM o.metadata_hash) IS TRUE AS harmless
       FROM due d LEFT JOIN {schema}.object_copies o ON o.object_key = d.object_key
@@ -171,13 +193,13 @@ moved AS (
      WHERE u.object_key = c.object_key AND u.replica = c.replica AND u.noted_at = c.noted_at
        AND NOT (c.settled AND (c.harmless OR (c.free AND NOT c.recorded)))
        AND (NOT c.is_to_read OR c.place <= $1)
-    RETURNING u.object_key, u.replica, u.size_bytes, u.content_hash, u.noted_at, c.settled, c.is_to_read
+    RETURNING u.object_key, u.replica, u.size_bytes, u.content_hash, u.metadata_hash, u.noted_at, c.settled, c.is_to_read
 )
-SELECT object_key, replica, size_bytes, content_hash, noted_at, settled, (SELECT count(*) FROM chosen) >= {JUDGED}
+SELECT object_key, replica, size_bytes, content_hash, metadata_hash, noted_at, settled, (SELECT count(*) FROM chosen) >= {JUDGED}
            OR (SELECT count(*) FROM chosen WHERE is_to_read) > $1 AS more
   FROM moved WHERE is_to_read
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, (SELECT count(*) FROM chosen) >= {JUDGED} AND (SELECT count(*) FROM dropped) > 0"
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, (SELECT count(*) FROM chosen) >= {JUDGED} AND (SELECT count(*) FROM dropped) > 0"
     ))
 }
 
@@ -203,14 +225,15 @@ impl Queue {
         limit: usize,
         again: Duration,
     ) -> Result<TakenUnsettled, QueueError> {
-        type Row = (Option<String>, Option<String>, Option<i64>, Option<i64>, Option<i64>, Option<bool>, bool);
+        type Row =
+            (Option<String>, Option<String>, Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<bool>, bool);
         let query = sqlx::query_as(self.statements.take_unsettled.clone())
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .bind(micros(again))
             .bind(readable.iter().map(ReplicaName::as_str).collect::<Vec<_>>());
         let rows: Vec<Row> = limited(TAKE, query.fetch_all(&self.pool)).await?;
         let mut taken = TakenUnsettled::default();
-        for (key, replica, size, hash, noted_at, settled, more) in rows {
+        for (key, replica, size, hash, metadata, noted_at, settled, more) in rows {
             taken.more |= more;
             let (Some(key), Some(name), Some(noted_at)) = (key, replica, noted_at) else { continue };
             let replica = ReplicaName::new(&name)
@@ -218,7 +241,8 @@ impl Queue {
             let sent = size
                 .zip(hash)
                 .map(|(size, hash)| Content { size_bytes: size.unsigned_abs(), hash: ContentHash::from_bigint(hash) });
-            let copy = Unverified { replica, noted_at, sent, settled: settled == Some(true) };
+            let sent_metadata = metadata.map(MetadataHash::from_bigint);
+            let copy = Unverified { replica, noted_at, sent, sent_metadata, settled: settled == Some(true) };
             taken.to_read.entry(key_of(TAKE, key)?).or_default().push(copy);
         }
         Ok(taken)
@@ -255,16 +279,21 @@ ON CONFLICT DO NOTHING",
         Ok(done.rows_affected() > 0)
     }
 
-    /// How many copies at a replica are not settled yet, and how long until the last of them is, if it can be read then.
-    pub async fn unsettled_at(&self, replica: &ReplicaName) -> Result<(i64, Duration), QueueError> {
+    /// What may still arrive at a replica.
+    pub async fn unsettled_at(&self, replica: &ReplicaName) -> Result<UnsettledAt, QueueError> {
+        let schema = self.schema.quoted();
         let sql = built(format!(
             "-- queue::unsettled_at
-SELECT count(*), coalesce(greatest(max(settled_at) - {schema}.now_utc_micro_seconds(), 0), 0)
-  FROM {schema}.unsettled WHERE replica = $1",
-            schema = self.schema.quoted()
+SELECT u.copies, lost.until > {schema}.now_utc_micro_seconds(),
+       greatest(u.settled_at, CASE WHEN lost.until > {schema}.now_utc_micro_seconds() THEN lost.until END,
+                {schema}.now_utc_micro_seconds()) - {schema}.now_utc_micro_seconds()
+  FROM (SELECT count(*) AS copies, max(settled_at) AS settled_at FROM {schema}.unsettled WHERE replica = $1) AS u
+ CROSS JOIN ({}) AS lost",
+            until(&schema)
         ));
         let query = sqlx::query_as(sql).bind(replica.as_str());
-        let (copies, wait): (i64, i64) = limited("queue::unsettled_at", query.fetch_one(&self.pool)).await?;
-        Ok((copies, Duration::from_micros(wait.unsigned_abs())))
+        let (copies, after_crash, wait): (i64, bool, i64) =
+            limited("queue::unsettled_at", query.fetch_one(&self.pool)).await?;
+        Ok(UnsettledAt { copies, after_crash, settled_in: Duration::from_micros(wait.unsigned_abs()) })
     }
 }

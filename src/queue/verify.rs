@@ -3,7 +3,7 @@
 use sqlx::{Row as _, postgres::PgRow};
 
 use super::{Hot, Queue, QueueError, built, error::limited};
-use crate::domain::{Content, ContentHash, Generation, ObjectKey, ReplicaName};
+use crate::domain::{Content, ContentHash, Generation, ObjectKey, ReplicaName, SourceReading};
 
 const PAGE: &str = "queue::recorded_page";
 const KEYS: &str = "queue::recorded_of";
@@ -72,6 +72,8 @@ pub struct RecordedObject {
     pub content: Option<Content>,
     /// The replicas of the configuration that have a copy on record, with its time in µs.
     pub recorded: Vec<(ReplicaName, i64)>,
+    /// What the source said of the object in that read; `None`: nothing is kept of it.
+    pub source: Option<SourceReading>,
 }
 
 /// Some of them.
@@ -205,7 +207,8 @@ FROM (SELECT count(*) AS n FROM (
     fn recorded_columns(&self) -> String {
         let times: Vec<_> = self.replicas.iter().map(|r| format!("o.{}", r.column())).collect();
         format!(
-            "o.object_key, o.generation, o.size_bytes, o.content_hash, ARRAY[{}]::bigint[] AS recorded",
+            "o.object_key, o.generation, o.size_bytes, o.content_hash, o.source_replica, o.source_modified, o.source_tag,
+       ARRAY[{}]::bigint[] AS recorded",
             times.join(", ")
         )
     }
@@ -213,6 +216,13 @@ FROM (SELECT count(*) AS n FROM (
     fn recorded_object(&self, row: &PgRow) -> Result<RecordedObject, sqlx::Error> {
         let size_bytes = row.try_get::<Option<i64>, _>("size_bytes")?.map(i64::cast_unsigned);
         let hash = row.try_get::<Option<i64>, _>("content_hash")?.map(ContentHash::from_bigint);
+        let source = row.try_get::<Option<String>, _>("source_replica")?.map(|name| {
+            Ok::<_, sqlx::Error>(SourceReading {
+                replica: ReplicaName::new(name).map_err(|e| sqlx::Error::Decode(e.into()))?,
+                modified_us: row.try_get("source_modified")?,
+                tag: row.try_get("source_tag")?,
+            })
+        });
         let times: Vec<Option<i64>> = row.try_get("recorded")?;
         let recorded = self.replicas.iter().zip(times).filter_map(|(replica, at)| Some((replica.clone(), at?)));
         Ok(RecordedObject {
@@ -220,6 +230,7 @@ FROM (SELECT count(*) AS n FROM (
             generation: Generation(row.try_get("generation")?),
             content: size_bytes.zip(hash).map(|(size_bytes, hash)| Content { size_bytes, hash }),
             recorded: recorded.collect(),
+            source: source.transpose()?,
         })
     }
 }

@@ -5,7 +5,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{rate::Rate, trouble::Trouble};
+use super::{
+    rate::Rate,
+    trouble::{PageAt, Trouble},
+};
 use crate::{
     domain::{Class, ReplicaName},
     store::{Asked, Page, Place, Profile, Store},
@@ -66,8 +69,18 @@ impl Lister {
     }
 
     /// One page, and when it was asked for. Dropped at any time, nothing is lost by it.
-    pub(super) async fn page(&self, asked: Asked<'_>, from: &Place) -> Result<(Page, Instant), Trouble> {
-        let (mut failed, mut pause, begun) = (0, PAUSE, Instant::now());
+    /// `behind`: the last key before it.
+    pub(super) async fn page(
+        &self,
+        asked: Asked<'_>,
+        from: &Place,
+        behind: Option<&[u8]>,
+    ) -> Result<(Page, Instant), Trouble> {
+        let failed = |error| {
+            let place = PageAt { number: lock(&self.notes).pages + 1, behind: behind.map(<[u8]>::to_vec) };
+            Trouble::Store { place, error: Box::new(error) }
+        };
+        let (mut failures, mut pause, begun) = (0, PAUSE, Instant::now());
         loop {
             self.rate.turn().await;
             let asked_at = Instant::now();
@@ -91,9 +104,9 @@ impl Lister {
                     }
                 }
                 Class::Transient => {
-                    failed += 1;
-                    if failed == TRIES {
-                        return Err(Trouble::Store(error));
+                    failures += 1;
+                    if failures == TRIES {
+                        return Err(failed(error));
                     }
                     tokio::time::sleep(pause).await;
                     pause *= 2;
@@ -105,7 +118,7 @@ impl Lister {
                 | Class::Changed
                 | Class::Corrupt
                 | Class::Refused
-                | Class::Archived => return Err(Trouble::Store(error)),
+                | Class::Archived => return Err(failed(error)),
             }
         }
     }

@@ -19,4 +19,4 @@ pub use lister::{Lister, Notes};
 pub use parts::fold;
 pub use progress::{Progress, Shown};
 pub use run::{Begin, Ended, Halt, Scan};
-pub use trouble::Trouble;
+pub use trouble::{PageAt, Trouble};

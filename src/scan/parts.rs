@@ -72,7 +72,7 @@ pub(super) async fn of(lister: &Lister, prefix: &str) -> Result<Vec<KeyRange>, T
     let mut hints = Vec::new();
     for _ in 0..LEVELS {
         let asked = Asked { prefix: &at, delimiter: Some(DELIMITER) };
-        let (page, _) = lister.page(asked, &Place::First).await?;
+        let (page, _) = lister.page(asked, &Place::First, None).await?;
         match page.prefixes.as_slice() {
             [only] if page.objects.is_empty() && !page.truncated && only.starts_with(&at) && *only != at => {
                 at.clone_from(only);
@@ -86,7 +86,8 @@ pub(super) async fn of(lister: &Lister, prefix: &str) -> Result<Vec<KeyRange>, T
     let ranges = cut(prefix, hints);
     let Some(last) = ranges.last().and_then(|range| range.after.clone()) else { return Ok(ranges) };
     // Where it is not heeded, each part would be listed from the beginning.
-    let (page, _) = lister.page(Asked { prefix, delimiter: None }, &Place::After(last.clone())).await?;
+    let behind = Place::After(last.clone());
+    let (page, _) = lister.page(Asked { prefix, delimiter: None }, &behind, Some(last.as_bytes())).await?;
     if page.objects.iter().any(|object| object.bytes() <= last.as_bytes()) {
         lister.note(|notes| notes.ignores_start_after = true);
         return Ok(cut(prefix, Vec::new()));

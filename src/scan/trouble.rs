@@ -1,10 +1,12 @@
-use crate::store::StoreError;
+use std::fmt;
+
+use crate::store::{StoreError, shown};
 
 /// Why a listing cannot be gone on with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
-    #[error("{0}")]
-    Store(StoreError),
+    #[error("{error}; this was {place}")]
+    Store { place: PageAt, error: Box<StoreError> },
     #[error(
         "the store lists \"{later}\" before \"{key}\", which is not the order of their bytes: nobody can tell then whether a \
          listing is complete, nor go on from where it was; register what it has in another way (`copyhold enqueue`, SQL)"
@@ -16,6 +18,26 @@ pub enum Trouble {
     Repeats { key: String },
     #[error("the store says that there is more to list and not where: {0}")]
     NoNext(&'static str),
+    #[error("the store leads round and round: from an empty page to others, and back to it")]
+    Circle,
     #[error("the store asks to be spared, and has answered no listing for {minutes} minutes: {last}")]
     Throttled { minutes: u64, last: StoreError },
+}
+
+/// Which page of a listing it is about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PageAt {
+    /// Of those that this process has asked for; 1 is the first.
+    pub number: u64,
+    /// The last key of the page before.
+    pub behind: Option<Vec<u8>>,
+}
+
+impl fmt::Display for PageAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.behind {
+            Some(key) => write!(f, "page {} (behind \"{}\")", self.number, shown(key)),
+            None => write!(f, "page {}", self.number),
+        }
+    }
 }

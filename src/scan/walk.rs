@@ -14,6 +14,9 @@ pub(super) struct Walk<'a> {
     place: Place,
     /// The last key that was listed, in the range or not.
     previous: Option<Vec<u8>>,
+    /// Pages in a row without a key, and the place behind one of them: a store that comes back to it goes round.
+    empty: u64,
+    met: Option<Place>,
     ended: bool,
 }
 
@@ -34,7 +37,7 @@ impl<'a> Walk<'a> {
         let after = reached.map(str::to_owned).or_else(|| range.after.clone());
         let place = after.clone().map_or(Place::First, Place::After);
         let range = KeyRange { after, ..range.clone() };
-        Self { lister, range, place, previous: None, ended: false }
+        Self { lister, range, place, previous: None, empty: 0, met: None, ended: false }
     }
 
     pub(super) fn ended(&self) -> bool {
@@ -44,8 +47,9 @@ impl<'a> Walk<'a> {
     /// The next page; of nothing, where there are only keys that listings hide.
     pub(super) async fn next(&mut self) -> Result<Portion, Trouble> {
         let asked = Asked { prefix: &self.range.prefix, delimiter: None };
-        let (page, asked_at) = self.lister.page(asked, &self.place).await?;
-        let next = self.next_place(&page);
+        let behind = self.previous.as_deref().or(self.range.after.as_deref().map(str::as_bytes));
+        let (page, asked_at) = self.lister.page(asked, &self.place, behind).await?;
+        let next = self.next_place(&page).and_then(|next| self.never_met(next, page.objects.is_empty()));
         // A store that repeats itself may well name the same place again: that it repeats itself says more.
         let (objects, beyond) = self.pick(page.objects)?;
         match next? {
@@ -69,6 +73,22 @@ impl<'a> Walk<'a> {
             return Err(Trouble::NoNext("the place that this page was asked for at"));
         }
         Ok(Some(next))
+    }
+
+    /// Of pages without keys, which show no order, sees that they do not lead back to one of them. One place is held, and
+    /// replaced after 1, 2, 4, … pages: a circle of any length comes to it while it is.
+    fn never_met(&mut self, next: Option<Place>, empty: bool) -> Result<Option<Place>, Trouble> {
+        if !empty {
+            (self.empty, self.met) = (0, None);
+        } else if next.is_some() && next == self.met {
+            return Err(Trouble::Circle);
+        } else {
+            self.empty += 1;
+            if self.empty.is_power_of_two() {
+                self.met.clone_from(&next);
+            }
+        }
+        Ok(next)
     }
 
     /// Those of the range, and whether the page has gone beyond it. Not every store heeds prefixes, or where it was to begin.

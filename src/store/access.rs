@@ -1,26 +1,65 @@
-use aws_sdk_s3::types::EncodingType;
+use std::time::SystemTime;
 
-use super::{Metadata, Operation, Store, StoreError, progress::Progress, spelling::Spelling};
+use super::{Asked, CLOCK_TOLERANCE, Listed, Metadata, Operation, Page, Place, Reason, Store, StoreError};
 use crate::domain::ObjectKey;
 
 /// The key of an upload that is never completed, so no object of this name ever appears.
 const WRITE_CHECK_KEY: &str = ".copyhold-write-check";
 
+/// Pages at most until an object is seen. Where many delete markers lie, a page may be empty and not the last.
+const PAGES: usize = 100;
+
+/// What a bucket holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstLook {
+    /// The first key; `None`: it is empty.
+    pub key: Option<String>,
+    /// When the store answered, by its own clock.
+    pub date: Option<SystemTime>,
+    /// An object that was modified later than that, so that its Last-Modified and the Date are not of one clock.
+    pub of_later: Option<String>,
+}
+
 impl Store {
-    /// The first key of the bucket; `None`: the bucket is empty, or holds only what a
-    /// listing hides (older versions, delete markers).
+    /// Shows that we may list, and that what answers is a store.
+    pub async fn check_list(&self) -> Result<(), StoreError> {
+        let asked = Asked { prefix: "", delimiter: None };
+        self.list_some(asked, &Place::First, Some(1)).await.map(drop)
+    }
+
+    /// The first key of the bucket; `None`: the bucket is empty, or holds only what a listing hides (older versions, delete
+    /// markers).
     pub async fn first_key(&self) -> Result<Option<String>, StoreError> {
-        let call = self
-            .client
-            .list_objects_v2()
-            .bucket(&self.bucket)
-            .max_keys(1)
-            // Without it a control character in a key makes the answer invalid XML.
-            .encoding_type(EncodingType::Url);
-        let answer = self.call(Operation::ListObjects, &Progress::default(), call.send()).await?;
-        let spelling = Spelling::of(answer.encoding_type.as_ref());
-        let first = answer.contents.unwrap_or_default().into_iter().find_map(|object| object.key);
-        Ok(first.map(|key| spelling.text(key)))
+        Ok(self.first_page(Some(1)).await?.objects.first().map(key_of))
+    }
+
+    /// What the bucket holds before anything is written to it.
+    pub async fn first_look(&self) -> Result<FirstLook, StoreError> {
+        let page = self.first_page(None).await?;
+        let later = page.date.map(|date| date + CLOCK_TOLERANCE);
+        let ahead = |object: &&Listed| object.last_modified.zip(later).is_some_and(|(at, later)| at > later);
+        Ok(FirstLook {
+            key: page.objects.first().map(key_of),
+            date: page.date,
+            of_later: page.objects.iter().find(ahead).map(key_of),
+        })
+    }
+
+    /// The first page that has an object; the last, of none, if there is none.
+    async fn first_page(&self, mut most: Option<i32>) -> Result<Page, StoreError> {
+        let asked = Asked { prefix: "", delimiter: None };
+        let mut from = Place::First;
+        for _ in 0..PAGES {
+            let page = self.list_some(asked, &from, most).await?;
+            if !page.objects.is_empty() || !page.truncated {
+                return Ok(page);
+            }
+            match page.next.map(Place::Token) {
+                Some(next) if next != from => (from, most) = (next, None),
+                _ => return Err(unseen("an empty page is not the last, and says not where the next one is")),
+            }
+        }
+        Err(unseen("what listings hide (delete markers, say) fills its first 100 pages"))
     }
 
     /// Shows that we may write: an upload is begun and aborted, which leaves nothing behind.
@@ -29,4 +68,16 @@ impl Store {
         let upload = self.create_multipart(&key, &Metadata::default()).await?;
         self.abort_multipart(&key, &upload).await
     }
+}
+
+fn key_of(object: &Listed) -> String {
+    String::from_utf8_lossy(object.bytes()).into_owned()
+}
+
+fn unseen(why: &str) -> StoreError {
+    StoreError::found(
+        Operation::ListObjects,
+        Reason::NotUnderstood,
+        format!("whether the bucket is empty is not known: {why}"),
+    )
 }

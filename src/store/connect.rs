@@ -16,8 +16,8 @@ use secrecy::ExposeSecret;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::{
-    Profile, Store, StoreError, client::Http, once::WritesOnce, pace::Pace, readable::ReadableExpires, speed::Speed,
-    unthrottled::NotWhenThrottled,
+    Profile, Store, StoreError, client::Http, etag_history::EtagHistory, identity::AsStored, once::WritesOnce,
+    pace::Pace, readable::ReadableExpires, speed::Speed, unthrottled::NotWhenThrottled,
 };
 use crate::config;
 
@@ -62,6 +62,7 @@ impl Store {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .retry_classifier(NotWhenThrottled)
             .interceptor(ReadableExpires)
+            .interceptor(AsStored)
             .interceptor(WritesOnce)
             .build();
         Ok(Self {
@@ -75,6 +76,8 @@ impl Store {
             readers: Arc::new(Semaphore::new(at_once)),
             speed: Speed::default(),
             versioned: OnceCell::new(),
+            etag_history: EtagHistory::default(),
+            clock_fits: OnceCell::new(),
             opaque: AtomicBool::new(false),
         })
     }

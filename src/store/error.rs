@@ -6,7 +6,7 @@ use aws_sdk_s3::{
     operation::RequestId,
 };
 
-use super::{connection, operation::Operation, reason::Reason};
+use super::{connection, document::InvalidDocument, operation::Operation, reason::Reason};
 use crate::domain::{Class, Failure, escape};
 
 /// How much of a store's message is kept.
@@ -55,10 +55,14 @@ impl StoreError {
             SdkError::ServiceError(answer) => Self::of_answer(operation, answer.err(), answer.raw()),
             SdkError::ResponseError(answer) => {
                 let reason = if answer.raw().status().is_success() { Reason::NotUnderstood } else { Reason::Broken };
+                let message = match InvalidDocument::of(error) {
+                    Some(invalid) => invalid.to_string(),
+                    None => connection::chain(error),
+                };
                 Self {
                     status: Some(answer.raw().status().as_u16()),
                     outcome_unknown: true,
-                    ..Self::found(operation, reason, connection::chain(error))
+                    ..Self::found(operation, reason, message)
                 }
             }
             SdkError::TimeoutError(_) => {

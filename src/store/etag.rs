@@ -33,6 +33,12 @@ impl ETag {
         self.0.trim_matches('"')
     }
 
+    /// The same for every spelling of one tag.
+    #[must_use]
+    pub fn normal(&self) -> String {
+        self.core().to_ascii_lowercase()
+    }
+
     /// What the store has said, without what proxies and gateways make of it: `W/"…"` for weak, `"…-gzip"` for
     /// compressed, XML's word for a quote.
     fn core(&self) -> &str {

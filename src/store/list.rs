@@ -1,8 +1,14 @@
 use std::{fmt, time::SystemTime};
 
-use aws_sdk_s3::types::{EncodingType, Object};
+use aws_sdk_s3::{
+    operation::list_objects_v2::ListObjectsV2Output,
+    types::{EncodingType, Object},
+};
 
-use super::{ETag, Operation, Store, StoreError, progress::Progress, spelling::Spelling};
+use super::{
+    ETag, Operation, Reason, Store, StoreError, clock::AnswerDate, document::WholeDocument, progress::Progress,
+    spelling::Spelling,
+};
 use crate::domain::{ObjectKey, escape};
 
 /// Where a page of a listing begins.
@@ -23,8 +29,8 @@ pub struct Asked<'a> {
     pub delimiter: Option<&'a str>,
 }
 
-/// A page of a listing, as the store gave it: whether its keys rise, or are those that were asked for, is for the caller to
-/// see. It may be empty and not the last, where many delete markers lie.
+/// A page of a listing, whole, as the store gave it: whether its keys rise, or are those that were asked for, is for the
+/// caller to see. It may be empty and not the last, where many delete markers lie.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     pub objects: Vec<Listed>,
@@ -34,6 +40,8 @@ pub struct Page {
     pub truncated: bool,
     /// Where; not every store says so.
     pub next: Option<String>,
+    /// When the store answered, by its own clock.
+    pub date: Option<SystemTime>,
 }
 
 /// An object as a listing shows it.
@@ -72,6 +80,31 @@ impl Listed {
     }
 }
 
+impl Page {
+    /// `None`: one of its entries has no name.
+    fn of(answer: ListObjectsV2Output) -> Option<Self> {
+        let spelling = Spelling::of(answer.encoding_type.as_ref());
+        let prefixes = answer.common_prefixes.unwrap_or_default().into_iter();
+        let prefixes: Vec<_> = prefixes.map(|common| Some(spelling.text(common.prefix?))).collect::<Option<_>>()?;
+        let objects = answer.contents.unwrap_or_default().into_iter();
+        let objects: Vec<_> = objects.map(|object| Listed::of(object, spelling)).collect::<Option<_>>()?;
+        let next = answer.next_continuation_token.filter(|token| !token.is_empty());
+        // A token means that there is more, whatever the flag says; but for one on an empty last page, which would lead
+        // round and round. That the answer has either was seen before.
+        let truncated = match answer.is_truncated {
+            Some(true) => true,
+            Some(false) => next.is_some() && !(objects.is_empty() && prefixes.is_empty()),
+            None => next.is_some(),
+        };
+        Some(Self { objects, prefixes, truncated, next, date: None })
+    }
+}
+
+/// What was left out of a listing is not known, so nothing of it is believed.
+pub(super) fn nameless(operation: Operation) -> StoreError {
+    StoreError::found(operation, Reason::NotUnderstood, "an entry of the listing has no name")
+}
+
 impl fmt::Display for NoKey {
     /// The key, and what is wrong with it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -105,6 +138,16 @@ fn key(bytes: Vec<u8>) -> Result<ObjectKey, NoKey> {
 impl Store {
     /// One page of the bucket's objects: a thousand, where the store gives as many as it is asked for.
     pub async fn list(&self, asked: Asked<'_>, from: &Place) -> Result<Page, StoreError> {
+        self.list_some(asked, from, None).await
+    }
+
+    /// The same of so many objects at most.
+    pub(super) async fn list_some(
+        &self,
+        asked: Asked<'_>,
+        from: &Place,
+        most: Option<i32>,
+    ) -> Result<Page, StoreError> {
         let (after, token) = match from {
             Place::First => (None, None),
             Place::After(key) => (Some(key.clone()), None),
@@ -118,18 +161,14 @@ impl Store {
             .set_delimiter(asked.delimiter.map(str::to_owned))
             .set_start_after(after)
             .set_continuation_token(token)
+            .set_max_keys(most)
             // Without it a control character in a key makes the answer invalid XML.
             .encoding_type(EncodingType::Url);
+        let date = AnswerDate::default();
+        let call = call.customize().interceptor(WholeDocument::OBJECTS).interceptor(date.clone());
         let answer = self.call(Operation::ListObjects, &Progress::default(), call.send()).await?;
-        let spelling = Spelling::of(answer.encoding_type.as_ref());
-        let prefixes = answer.common_prefixes.unwrap_or_default().into_iter().filter_map(|common| common.prefix);
-        let objects = answer.contents.unwrap_or_default().into_iter();
-        Ok(Page {
-            objects: objects.filter_map(|object| Listed::of(object, spelling)).collect(),
-            prefixes: prefixes.map(|prefix| spelling.text(prefix)).collect(),
-            truncated: answer.is_truncated == Some(true),
-            next: answer.next_continuation_token.filter(|token| !token.is_empty()),
-        })
+        let page = Page::of(answer).ok_or_else(|| nameless(Operation::ListObjects))?;
+        Ok(Page { date: date.get(), ..page })
     }
 }
 

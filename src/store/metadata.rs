@@ -1,5 +1,14 @@
 use std::collections::{BTreeMap, HashMap};
 
+use crc_fast::{CrcAlgorithm, checksum};
+
+use crate::domain::MetadataHash;
+
+/// Of the canonical form. Rows keep hashes of it: whoever changes the form raises this, and all of them differ.
+const CANONICAL_FORM: &str = "1";
+/// What stores answer for an object that was given no content type.
+const DEFAULT_TYPES: [&str; 2] = ["binary/octet-stream", "application/octet-stream"];
+
 /// What travels with an object's bytes, as the source's headers spell it.
 ///
 /// Header values that are not ASCII are no metadata that every store keeps as it is:
@@ -41,9 +50,41 @@ impl Metadata {
         self.user.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 
-    /// The header that cannot be carried over faithfully, if there is one.
+    /// In canonical form: names in lower case and in order, without what every store answers for nothing.
+    fn canonical(&self) -> BTreeMap<String, &str> {
+        let user = self.user.iter().map(|(name, value)| (format!("x-amz-meta-{}", name.to_ascii_lowercase()), value));
+        let all = self.system().chain(user).map(|(name, value)| (name, value.as_str()));
+        let is_default =
+            |name: &str, value: &str| value.is_empty() || name == "content-type" && DEFAULT_TYPES.contains(&value);
+        all.filter(|(name, value)| !is_default(name, value)).collect()
+    }
+
+    /// A hash of the canonical form: equal where the metadata of an object and its copy are.
     #[must_use]
-    pub fn unfit(&self) -> Option<String> {
+    pub fn hash(&self) -> MetadataHash {
+        let mut text = format!("{CANONICAL_FORM}\n");
+        for (name, value) in self.canonical() {
+            // With their lengths, so that no two forms make the same text.
+            text.push_str(&format!("{} {} {name}{value}\n", name.len(), value.len()));
+        }
+        MetadataHash(checksum(CrcAlgorithm::Crc64Nvme, text.as_bytes()))
+    }
+
+    /// The first header, by name, that another object's metadata has otherwise or not at all; `None`: they are the same.
+    #[must_use]
+    pub fn differs_in(&self, other: &Self) -> Option<String> {
+        let (ours, theirs) = (self.canonical(), other.canonical());
+        let names: std::collections::BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
+        names.into_iter().find(|name| ours.get(*name) != theirs.get(*name)).cloned()
+    }
+
+    /// Whether a name of its user metadata is one that a store was seen to alter without a word: Ceph makes `a-b` of `a_b`.
+    #[must_use]
+    pub fn has_names_that_stores_alter(&self) -> bool {
+        self.user.keys().any(|name| !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'))
+    }
+
+    fn system(&self) -> impl Iterator<Item = (String, &String)> {
         let system = [
             ("content-type", &self.content_type),
             ("content-encoding", &self.content_encoding),
@@ -52,9 +93,14 @@ impl Metadata {
             ("cache-control", &self.cache_control),
             ("expires", &self.expires),
         ];
-        let system = system.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.as_ref()?)));
+        system.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.as_ref()?)))
+    }
+
+    /// The header that cannot be carried over faithfully, if there is one.
+    #[must_use]
+    pub fn unfit(&self) -> Option<String> {
         let user = self.user.iter().map(|(name, value)| (format!("x-amz-meta-{name}"), value));
-        system.chain(user).find(|(_, value)| !is_plain(value)).map(|(name, _)| name)
+        self.system().chain(user).find(|(_, value)| !is_plain(value)).map(|(name, _)| name)
     }
 }
 
@@ -76,6 +122,74 @@ mod tests {
         assert_eq!(metadata.unfit().as_deref(), Some("x-amz-meta-city"));
         metadata.content_disposition = Some("attachment; filename=\"\u{1f600}\"".into());
         assert_eq!(metadata.unfit().as_deref(), Some("content-disposition"));
+    }
+
+    fn of(pairs: &[(&str, &str)]) -> Metadata {
+        let mut metadata = Metadata::default();
+        for (name, value) in pairs {
+            let value = (*value).to_owned();
+            match *name {
+                "content-type" => metadata.content_type = Some(value),
+                "content-encoding" => metadata.content_encoding = Some(value),
+                "content-disposition" => metadata.content_disposition = Some(value),
+                "content-language" => metadata.content_language = Some(value),
+                "cache-control" => metadata.cache_control = Some(value),
+                "expires" => metadata.expires = Some(value),
+                user => drop(metadata.user.insert(user.to_owned(), value)),
+            }
+        }
+        metadata
+    }
+
+    #[test]
+    fn metadata_is_the_same_whatever_stores_make_of_nothing_and_of_capitals() {
+        let plain = of(&[]);
+        for same in [
+            [("content-type", "binary/octet-stream")],
+            [("content-type", "application/octet-stream")],
+            [("content-type", "")],
+            [("cache-control", "")],
+            [("note", "")],
+        ] {
+            assert_eq!(of(&same).hash(), plain.hash(), "{same:?}");
+            assert_eq!(of(&same).differs_in(&plain), None, "{same:?}");
+        }
+        assert_eq!(of(&[("Name", "a")]).hash(), of(&[("name", "a")]).hash());
+        // Rows keep it: it must never come out otherwise.
+        assert_eq!(plain.hash(), MetadataHash(checksum(CrcAlgorithm::Crc64Nvme, b"1\n")));
+    }
+
+    #[test]
+    fn each_header_that_is_carried_makes_another_hash() {
+        let names = [
+            "content-type",
+            "content-encoding",
+            "content-disposition",
+            "content-language",
+            "cache-control",
+            "expires",
+            "a",
+        ];
+        let mut seen = vec![of(&[]).hash()];
+        for name in names {
+            for value in ["x", "y"] {
+                let hash = of(&[(name, value)]).hash();
+                assert!(!seen.contains(&hash), "{name} {value}");
+                seen.push(hash);
+            }
+        }
+        assert_ne!(of(&[("a", "bc"), ("d", "e")]).hash(), of(&[("a", "b"), ("cd", "e")]).hash());
+        let told = of(&[("a_b", "1")]).differs_in(&of(&[("a-b", "1")]));
+        assert_eq!(told.as_deref(), Some("x-amz-meta-a-b"));
+    }
+
+    #[test]
+    fn names_that_stores_alter_are_known_by_what_is_unusual_in_them() {
+        for (name, altered) in
+            [("a-b", false), ("mtime", false), ("x2", false), ("a_b", true), ("a.b", true), ("Ab", true)]
+        {
+            assert_eq!(of(&[(name, "1")]).has_names_that_stores_alter(), altered, "{name}");
+        }
     }
 
     #[test]

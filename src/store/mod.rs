@@ -7,11 +7,15 @@
 
 mod access;
 mod client;
+mod clock;
 mod connect;
 mod connection;
+mod document;
 mod error;
 mod etag;
+mod etag_history;
 mod feed;
+mod identity;
 mod list;
 mod metadata;
 mod once;
@@ -51,6 +55,8 @@ use aws_sdk_s3::{
 };
 use tokio::sync::{OnceCell, Semaphore};
 
+pub use access::FirstLook;
+pub use clock::CLOCK_TOLERANCE;
 pub use error::StoreError;
 pub use etag::{ETag, Md5};
 pub use feed::{Feed, Feeder};
@@ -91,6 +97,9 @@ pub struct Store {
     speed: Speed,
     /// Whether its bucket keeps versions, once it was asked.
     versioned: OnceCell<bool>,
+    etag_history: etag_history::EtagHistory,
+    /// Whether a copy that was just written is told from older objects by the store's clock, once that was seen.
+    pub(crate) clock_fits: OnceCell<bool>,
     /// It has answered a write with an ETag that says nothing of the bytes.
     opaque: AtomicBool,
 }

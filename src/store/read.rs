@@ -3,13 +3,16 @@ use std::{ops::Range, sync::Arc, time::SystemTime};
 use aws_sdk_s3::{
     operation::{get_object::GetObjectOutput, head_object::HeadObjectOutput},
     primitives::{ByteStream, DateTime},
-    types::ServerSideEncryption,
+    types::{ObjectLockLegalHoldStatus, ServerSideEncryption},
 };
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{ETag, Metadata, Operation, Store, StoreError, connection, progress::Progress, reason::Reason};
-use crate::domain::ObjectKey;
+use super::{
+    ETag, Md5, Metadata, Operation, Store, StoreError, clock::AnswerDate, connection, progress::Progress,
+    reason::Reason,
+};
+use crate::domain::{EtagMatch, NotCarried, ObjectKey};
 
 /// What a store says of an object beside its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,9 +22,45 @@ pub struct Head {
     pub size_bytes: u64,
     /// By the store's clock.
     pub last_modified: Option<SystemTime>,
+    /// Where the bucket keeps versions.
+    pub version: Option<String>,
     /// With keys that the store or its client keeps, an ETag is no MD5 though it looks like one.
     pub encrypted: bool,
     pub metadata: Metadata,
+    /// What it has besides, which no copy of it gets; empty for nearly all.
+    pub not_carried: Vec<NotCarried>,
+}
+
+impl Head {
+    /// A hash of ETag and version, by which a later reading sees whether they are the same; `None`: the store gave neither.
+    /// It is kept for years, so it must not depend on how quotes are set, nor on this program's version.
+    #[must_use]
+    pub fn tag(&self) -> Option<i64> {
+        // What was written before a bucket kept versions has this one, and had none before.
+        let version = self.version.as_deref().filter(|version| *version != "null");
+        if self.etag.is_none() && version.is_none() {
+            return None;
+        }
+        let etag = self.etag.as_ref().map(ETag::normal).unwrap_or_default();
+        let canonical = format!("{etag}\n{}", version.unwrap_or_default());
+        Some(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, canonical.as_bytes()).cast_signed())
+    }
+
+    /// Whether its ETag claims to be the MD5 of the whole object.
+    #[must_use]
+    pub fn etag_may_be_md5(&self) -> bool {
+        !self.encrypted && self.etag.as_ref().is_some_and(ETag::looks_like_md5)
+    }
+
+    /// What its ETag says of bytes that have this MD5.
+    #[must_use]
+    pub fn etag_match(&self, md5: &Md5) -> EtagMatch {
+        match self.etag.as_ref().filter(|_| self.etag_may_be_md5()) {
+            None => EtagMatch::SaysNothing,
+            Some(etag) if etag.is_md5(md5) => EtagMatch::Confirms,
+            Some(_) => EtagMatch::Contradicts,
+        }
+    }
 }
 
 /// An object, or a range of it, about to be read.
@@ -84,9 +123,16 @@ impl Store {
 
     /// What the store says of `key`.
     pub async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {
+        Ok(self.head_and_date(key).await?.0)
+    }
+
+    /// The same, and when the store answered by its own clock, if it says so.
+    pub async fn head_and_date(&self, key: &ObjectKey) -> Result<(Head, Option<SystemTime>), StoreError> {
+        let date = AnswerDate::default();
         let call = self.client.head_object().bucket(&self.bucket).key(key.as_str());
+        let call = call.customize().interceptor(date.clone());
         match self.call(Operation::HeadObject, &Progress::default(), call.send()).await {
-            Ok(answer) => head_of_head(&answer),
+            Ok(answer) => Ok((head_of_head(&answer)?, date.get())),
             Err(error) => Err(self.look_at_the_bucket(error).await),
         }
     }
@@ -167,7 +213,7 @@ fn lie(operation: Operation, what: &str) -> StoreError {
 
 /// GetObject and HeadObject answer with the same headers in two types.
 macro_rules! head_of {
-    ($name:ident, $answer:ty, $operation:expr) => {
+    ($name:ident, $answer:ty, $operation:expr, $tags:expr) => {
         fn $name(answer: &$answer, size_bytes: u64) -> Result<Head, StoreError> {
             let metadata = Metadata {
                 content_type: answer.content_type.clone(),
@@ -182,10 +228,23 @@ macro_rules! head_of {
                 let told = "the store withholds metadata that no header can carry";
                 return Err(StoreError::found($operation, Reason::Refused, told));
             }
+            // The library takes a storage class for what it is; absent: the standard one.
+            let is_standard = |class: &str| class.is_empty() || class == "STANDARD";
+            let kms = |kind: &ServerSideEncryption| kind.as_str().starts_with("aws:kms");
+            let not_carried = [
+                (NotCarried::Tags, $tags(answer)),
+                (NotCarried::ObjectLock, answer.object_lock_mode.is_some()),
+                (NotCarried::LegalHold, answer.object_lock_legal_hold_status == Some(ObjectLockLegalHoldStatus::On)),
+                (NotCarried::KmsEncryption, answer.server_side_encryption.as_ref().is_some_and(kms)),
+                (NotCarried::Redirect, answer.website_redirect_location.as_ref().is_some_and(|to| !to.is_empty())),
+                (NotCarried::StorageClass, answer.storage_class.as_ref().is_some_and(|class| !is_standard(class.as_str()))),
+            ];
             Ok(Head {
+                not_carried: not_carried.into_iter().filter_map(|(what, has)| has.then_some(what)).collect(),
                 etag: ETag::of_answer(answer.e_tag.clone()),
                 size_bytes,
                 last_modified: answer.last_modified.as_ref().and_then(time),
+                version: answer.version_id.clone(),
                 encrypted: answer.sse_customer_algorithm.is_some()
                     || matches!(answer.server_side_encryption, Some(ref kind) if *kind != ServerSideEncryption::Aes256),
                 metadata,
@@ -193,8 +252,10 @@ macro_rules! head_of {
         }
     };
 }
-head_of!(head_of_get, GetObjectOutput, Operation::GetObject);
-head_of!(head_of_whole, HeadObjectOutput, Operation::HeadObject);
+head_of!(head_of_get, GetObjectOutput, Operation::GetObject, |a: &GetObjectOutput| a.tag_count.is_some_and(|n| n > 0));
+head_of!(head_of_whole, HeadObjectOutput, Operation::HeadObject, |a: &HeadObjectOutput| a
+    .tag_count
+    .is_some_and(|n| n > 0));
 
 fn head_of_head(answer: &HeadObjectOutput) -> Result<Head, StoreError> {
     head_of_whole(answer, length(answer.content_length, Operation::HeadObject)?)
@@ -207,6 +268,36 @@ fn time(at: &DateTime) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TAG_OF_A: i64 = 7_166_954_977_046_738_173;
+
+    fn head(etag: Option<&str>, version: Option<&str>) -> Head {
+        Head {
+            etag: etag.map(ETag::new),
+            size_bytes: 0,
+            last_modified: None,
+            version: version.map(Into::into),
+            encrypted: false,
+            metadata: Metadata::default(),
+            not_carried: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_tag_is_the_same_however_the_etag_is_spelled_and_another_for_another_version() {
+        let tag = |etag, version| head(Some(etag), version).tag();
+        let plain = tag("\"0cc175b9c0f1b6a831c399e269772661\"", None);
+        // Rows keep it: it must never come out otherwise.
+        assert_eq!(plain, Some(TAG_OF_A));
+        for same in ["0CC175B9C0F1B6A831C399E269772661", "W/\"0cc175b9c0f1b6a831c399e269772661\""] {
+            assert_eq!(tag(same, None), plain, "{same}");
+        }
+        assert_eq!(tag("0cc175b9c0f1b6a831c399e269772661", Some("null")), plain);
+        assert_ne!(tag("0cc175b9c0f1b6a831c399e269772661", Some("v1")), plain);
+        assert_ne!(tag("0cc175b9c0f1b6a831c399e269772662", None), plain);
+        assert_eq!(head(None, Some("null")).tag(), None);
+        assert!(head(None, Some("v1")).tag().is_some());
+    }
 
     #[test]
     fn a_range_is_believed_only_if_it_is_the_one_asked_for() {

@@ -1,6 +1,9 @@
 use aws_sdk_s3::types::EncodingType;
 
-use super::{Operation, Store, StoreError, UploadId, progress::Progress, spelling::Spelling};
+use super::{
+    Operation, Reason, Store, StoreError, UploadId, document::WholeDocument, list::nameless, progress::Progress,
+    spelling::Spelling,
+};
 
 /// Pages at most, of 1,000 uploads each: stores list by key, and whoever asks for one key finds it on the first.
 const PAGES: usize = 10;
@@ -30,17 +33,24 @@ impl Store {
                 .set_key_marker(key_marker.clone())
                 .set_upload_id_marker(id_marker.clone())
                 .encoding_type(EncodingType::Url);
+            let call = call.customize().interceptor(WholeDocument::UPLOADS);
             let answer = self.call(Operation::ListMultipartUploads, &Progress::default(), call.send()).await?;
             let spelling = Spelling::of(answer.encoding_type.as_ref());
             let plain = |key: String| spelling.text(key);
-            all.extend(answer.uploads.unwrap_or_default().into_iter().filter_map(|upload| {
+            for upload in answer.uploads.unwrap_or_default() {
                 let initiated = upload.initiated.and_then(|at| i64::try_from(at.as_nanos() / 1000).ok());
-                Some(ListedUpload { key: plain(upload.key?), id: UploadId::new(upload.upload_id?), initiated })
-            }));
-            let next = (answer.next_key_marker.map(plain), answer.next_upload_id_marker);
-            // A store that names no next page, or the same again, would be asked for ever.
-            if answer.is_truncated != Some(true) || next.0.is_none() || next == (key_marker, id_marker) {
+                let named = upload.key.zip(upload.upload_id);
+                let (key, id) = named.ok_or_else(|| nameless(Operation::ListMultipartUploads))?;
+                all.push(ListedUpload { key: plain(key), id: UploadId::new(id), initiated });
+            }
+            if answer.is_truncated != Some(true) {
                 break;
+            }
+            let next = (answer.next_key_marker.map(plain), answer.next_upload_id_marker);
+            // It would be asked for ever; and what it has not shown is not known to be gone.
+            if next.0.is_none() || next == (key_marker, id_marker) {
+                let what = "the store says that there is more to list and not where";
+                return Err(StoreError::found(Operation::ListMultipartUploads, Reason::NotUnderstood, what));
             }
             (key_marker, id_marker) = next;
         }

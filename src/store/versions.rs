@@ -1,6 +1,6 @@
 use aws_sdk_s3::types::BucketVersioningStatus;
 
-use super::{Known, Operation, Reason, Store, StoreError, progress::Progress};
+use super::{Known, Operation, Reason, Store, StoreError, document::WholeDocument, progress::Progress};
 
 /// What the bucket says of older versions.
 pub(super) enum Versioning {
@@ -35,6 +35,7 @@ impl Store {
 
     pub(super) async fn versioning(&self) -> Result<Versioning, StoreError> {
         let call = self.client.get_bucket_versioning().bucket(&self.bucket);
+        let call = call.customize().interceptor(WholeDocument::VERSIONING);
         match self.call(Operation::GetBucketVersioning, &Progress::default(), call.send()).await {
             Ok(answer) => Ok(match answer.status {
                 Some(BucketVersioningStatus::Enabled) => Versioning::Enabled,

@@ -5,7 +5,8 @@ use aws_sdk_s3::{
 use bytes::Bytes;
 
 use super::{
-    ETag, Feed, Md5, Metadata, Operation, Store, StoreError, progress::Progress, progress::lent, reason::Reason,
+    ETag, Feed, Md5, Metadata, Operation, Store, StoreError, document::WholeDocument, progress::Progress,
+    progress::lent, reason::Reason,
 };
 use crate::domain::ObjectKey;
 
@@ -205,6 +206,7 @@ impl Store {
     pub async fn knows_upload(&self, key: &ObjectKey, upload: &UploadId) -> Result<bool, StoreError> {
         let call =
             self.client.list_parts().bucket(&self.bucket).key(key.as_str()).upload_id(upload.as_str()).max_parts(1);
+        let call = call.customize().interceptor(WholeDocument::PARTS);
         match self.call(Operation::ListParts, &Progress::default(), call.send()).await {
             Ok(_) => Ok(true),
             Err(error) if error.reason() == Reason::NoSuchUpload => Ok(false),

@@ -16,7 +16,8 @@ use crate::{
     config::{Config, Existing},
     copy::OnExisting,
     domain::{self, Blocks, ReplicaName},
-    queue::{Admission, Draining, Former, Pause, Pin, Queue, QueueError, ReplicaRow},
+    queue::{Admission, CLEAR, Draining, Former, LOOK_HOLDS, Pause, Pin, Queue, QueueError, ReplicaRow},
+    store::{FirstLook, shown},
     wake::{Wake, Waker},
 };
 
@@ -179,9 +180,9 @@ impl Doorkeeper {
         Some(match (asked_for, admission) {
             // The operator's word of today is as good as that of the day of the first write.
             (Some(Existing::Overwrite), _) | (None, Admission::Overwrite) => OnExisting::PutOver,
-            _ if row.primary => OnExisting::Adopt { older_than: far_away() },
+            _ if row.primary => OnExisting::Adopt { older_than: None },
             (_, Admission::Empty) => OnExisting::PutOver,
-            (_, Admission::Adopt | Admission::Overwrite) => OnExisting::Adopt { older_than: since },
+            (_, Admission::Adopt | Admission::Overwrite) => OnExisting::Adopt { older_than: Some(since) },
         })
     }
 
@@ -208,9 +209,9 @@ impl Doorkeeper {
         if row.primary && !self.queue.could_be_filled(&replica.name).await? {
             return Ok(Standing::ReadOnly { why: "nothing is missing at the primary".into() });
         }
-        match self.decide(replica).await {
-            Ok(admission) => {
-                self.queue.admit(&replica.name, admission).await?;
+        match self.decide(replica, row).await? {
+            Ok((admission, looked_at)) => {
+                self.queue.admit(&replica.name, admission, looked_at).await?;
                 info!(replica.id = %replica.name, "Replica {} is open for writing ({admission:?})", replica.name);
                 // The next look reads what was decided; another daemon may have been first.
                 Box::pin(self.standing_again(replica, asked)).await
@@ -226,24 +227,42 @@ impl Doorkeeper {
         }
     }
 
-    async fn decide(&self, replica: &Replica) -> Result<Admission, String> {
+    /// How it is written to, and when its bucket was looked at by its store's clock; or why it is not yet.
+    async fn decide(
+        &self,
+        replica: &Replica,
+        row: &ReplicaRow,
+    ) -> Result<Result<(Admission, Option<SystemTime>), String>, QueueError> {
         let existing = self.config.replica(&replica.name).and_then(|r| r.existing);
-        let listed = tokio::time::timeout(ANSWER_WITHIN, replica.store.first_key()).await;
-        let Ok(listed) = listed else {
-            return Err(format!("its bucket could not be listed: no answer within {ANSWER_WITHIN:?}"));
+        let existing = existing.or(row.adopts.then_some(Existing::Adopt));
+        let looked = tokio::time::timeout(ANSWER_WITHIN, replica.store.first_look()).await;
+        let Ok(looked) = looked else {
+            return Ok(Err(format!("its bucket could not be listed: no answer within {ANSWER_WITHIN:?}")));
         };
-        match listed {
-            Err(error) => Err(format!("its bucket could not be listed: {error}")),
-            Ok(None) => Ok(Admission::Empty),
-            Ok(Some(key)) => match existing {
-                Some(Existing::Adopt) => Ok(Admission::Adopt),
-                Some(Existing::Overwrite) => Ok(Admission::Overwrite),
-                None => Err(format!(
-                    "its bucket already holds data (\"{key}\", for one): say existing = \"adopt\" or \"overwrite\" in \
-                     [replicas.{}]",
-                    replica.name
-                )),
+        let looked = match looked {
+            Err(error) => return Ok(Err(format!("its bucket could not be listed: {error}"))),
+            Ok(looked) => looked,
+        };
+        let Some(key) = &looked.key else { return Ok(Ok((Admission::Empty, None))) };
+        match existing {
+            Some(Existing::Adopt) => match adopts(&looked, row.looked_at) {
+                Clock::Clear(at) => Ok(Ok((Admission::Adopt, Some(at)))),
+                Clock::Waits(date) => {
+                    self.queue.note_look(&replica.name, date).await?;
+                    Ok(Err(format!(
+                        "its bucket holds data that is to be adopted: nothing is written there until its clock has gone on by {CLEAR:?}, \
+                         so that what is there is told from copies"
+                    )))
+                }
+                Clock::Unfit(why) => Ok(Err(why)),
             },
+            Some(Existing::Overwrite) => Ok(Ok((Admission::Overwrite, None))),
+            None => Ok(Err(format!(
+                "its bucket already holds data (\"{}\", for one): say existing = \"adopt\" or \"overwrite\" in \
+                 [replicas.{}]",
+                shown(key.as_bytes()),
+                replica.name
+            ))),
         }
     }
 
@@ -276,14 +295,37 @@ impl Doorkeeper {
     }
 }
 
+/// Whether a store's clock tells what its bucket holds from what is written to it from now on.
+#[derive(Debug, PartialEq, Eq)]
+enum Clock {
+    /// It was looked at then, and the store's clock has gone on by [`CLEAR`] since.
+    Clear(SystemTime),
+    /// Not yet. This is what it says.
+    Waits(SystemTime),
+    /// It does not, and why.
+    Unfit(String),
+}
+
+fn adopts(looked: &FirstLook, before: Option<SystemTime>) -> Clock {
+    let Some(date) = looked.date else {
+        let why = "its store says no Date, by which what it holds is told from copies: it does not allow existing = \"adopt\"";
+        return Clock::Unfit(why.into());
+    };
+    if let Some(key) = &looked.of_later {
+        return Clock::Unfit(format!(
+            "its store says of \"{}\" that it was modified later than now: its clock does not allow existing = \"adopt\"",
+            shown(key.as_bytes())
+        ));
+    }
+    match before.map(|before| (before, date.duration_since(before))) {
+        Some((before, Ok(since))) if (CLEAR..=LOOK_HOLDS).contains(&since) => Clock::Clear(before),
+        _ => Clock::Waits(date),
+    }
+}
+
 /// Those that were the primary once.
 fn former(rows: &BTreeMap<ReplicaName, ReplicaRow>) -> BTreeMap<ReplicaName, Former> {
     rows.iter().filter_map(|(name, row)| Some((name.clone(), row.former?))).collect()
-}
-
-/// Later than any store's clock.
-fn far_away() -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 366 * 7_000)
 }
 
 fn not_migrated() -> Standing {
@@ -311,4 +353,29 @@ fn with_reason(mut why: String, because: Option<&str>) -> String {
         let _ = domain::escape(because, &mut why);
     }
     why
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(second)
+    }
+
+    #[test]
+    fn what_is_to_be_adopted_is_told_from_copies_by_the_stores_own_clock_alone() {
+        let looked = |date: Option<u64>| FirstLook { key: Some("k".into()), date: date.map(at), of_later: None };
+        let seen = |date, before: Option<u64>| adopts(&looked(Some(date)), before.map(at));
+        assert_eq!(seen(1_000, None), Clock::Waits(at(1_000)));
+        assert_eq!(seen(1_004, Some(1_000)), Clock::Waits(at(1_004)));
+        assert_eq!(seen(1_005, Some(1_000)), Clock::Clear(at(1_000)));
+        assert_eq!(seen(1_030, Some(1_000)), Clock::Clear(at(1_000)));
+        // Whatever came since is not ours; nor is it known what came where the clock was set back.
+        assert_eq!(seen(1_031, Some(1_000)), Clock::Waits(at(1_031)));
+        assert_eq!(seen(999, Some(1_000)), Clock::Waits(at(999)));
+        assert!(matches!(adopts(&looked(None), None), Clock::Unfit(_)));
+        let ahead = FirstLook { of_later: Some("k".into()), ..looked(Some(1_000)) };
+        assert!(matches!(adopts(&ahead, Some(at(990))), Clock::Unfit(_)));
+    }
 }

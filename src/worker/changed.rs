@@ -3,16 +3,60 @@ use tracing::{info, warn};
 
 use super::run::Runner;
 use crate::{
-    domain::{Class, Content, Failure, Lease, Next, ReplicaName, next_try},
+    config::UnregisteredChanges,
+    domain::{Class, Content, Failure, Lease, Next, ReplicaName, SourceReading, next_try},
     metrics,
-    queue::{Answer, Unregistered},
+    queue::{Answer, ChangeAdmission, Unregistered, changes_are_parked, too_many_changes},
 };
 
+/// What is to become of a change that nobody registered.
+pub(super) enum ChangeDecision {
+    /// It begins a generation.
+    Begin,
+    /// Nothing is copied because of it.
+    Park(Failure),
+    /// It could not be asked; whoever claims the object next finds the change again.
+    Unknown,
+}
+
 impl Runner {
+    /// Whether a change at a replica may begin a generation.
+    pub(super) async fn decide_change(&self, lease: &Lease, from: &ReplicaName) -> ChangeDecision {
+        match self.unregistered_changes {
+            UnregisteredChanges::CopyAll => ChangeDecision::Begin,
+            UnregisteredChanges::Park => {
+                metrics::change_parked(from);
+                ChangeDecision::Park(changes_are_parked(from))
+            }
+            UnregisteredChanges::Copy => match self.queue.admit_change(from).await {
+                Ok(ChangeAdmission::Admitted) => ChangeDecision::Begin,
+                Ok(ChangeAdmission::Refused { first }) => {
+                    metrics::change_parked(from);
+                    let why = too_many_changes(from);
+                    if first {
+                        warn!(replica.id = %from, "Unregistered changes at {from} are parked from here on: {}", why.message);
+                    }
+                    ChangeDecision::Park(why)
+                }
+                Err(error) => {
+                    metrics::database_error("queue::admit_change");
+                    warn!(object.key = %lease.key, error = %error, "{} was changed at {from}, and whether that may be copied could not be asked; it will be found again", lease.key);
+                    ChangeDecision::Unknown
+                }
+            },
+        }
+    }
+
     /// The object was changed at the primary and nobody registered it: what was read begins a new generation. Nothing
     /// of it was written anywhere; the next claim, at once, copies it to all replicas. `true`: the lease is given back.
-    pub(super) async fn begin_generation(&self, lease: &Lease, from: &ReplicaName, content: Content) -> bool {
-        let with = unregistered(lease, from, content);
+    pub(super) async fn begin_generation(
+        &self,
+        lease: &Lease,
+        from: &ReplicaName,
+        content: Content,
+        said: SourceReading,
+    ) -> bool {
+        let with = unregistered(lease, from, content, said);
         let key = &lease.key;
         match self.queue.begin_generation(lease, &with).await {
             Ok(Answer::Recorded) => {}
@@ -38,11 +82,11 @@ impl Runner {
 }
 
 /// How often in a row decides, as for every other failure, whether it is tried again.
-fn unregistered(lease: &Lease, from: &ReplicaName, content: Content) -> Unregistered {
+fn unregistered(lease: &Lease, from: &ReplicaName, content: Content, said: SourceReading) -> Unregistered {
     let message = format!("it was changed at {from} without being registered");
     let why = Failure::new(Class::Changed, message.clone());
     let priors = lease.replicas.iter().filter_map(|r| r.prior);
     let before = priors.filter(|p| p.class == Some(Class::Changed)).map(|p| p.attempts).max().unwrap_or(0);
     let park = next_try(&why, before, lease.age, rand::rng().random()) == Next::Parked;
-    Unregistered { from: from.clone(), content, in_a_row: before + 1, park, message }
+    Unregistered { from: from.clone(), content, said, in_a_row: before + 1, park, message }
 }

@@ -376,12 +376,13 @@ impl Claimer {
         };
         // Here and not in the task: what is asked for next must see which permits are taken.
         let journal = runner.journals.of(&lease);
-        let (job, permits) = self.lanes.job(&lease, room, trial.as_ref(), journal);
+        let (mut job, permits) = self.lanes.job(&lease, room, trial.as_ref(), journal);
         if job.sources.is_empty() {
             return self.put_off(lease, slot, self.runner.health.without_source());
         }
         self.running.spawn(async move {
-            runner.run(lease, job, permits, slot, trial).await;
+            runner.recall(&lease, &mut job).await;
+            Box::pin(runner.run(lease, job, permits, slot, trial)).await;
             drop(alone);
             runner.freed.notify_one();
         });

@@ -160,6 +160,7 @@ fn merge(batch: &mut Batch, Said { report, until, answer }: Said) {
             waiting.report.content = report.content.or(waiting.report.content);
             waiting.report.release |= report.release;
             waiting.report.metadata = report.metadata.or(waiting.report.metadata);
+            waiting.report.not_carried = report.not_carried.or(waiting.report.not_carried.take());
             waiting.report.source = report.source.or(waiting.report.source.take());
             waiting.report.survived |= report.survived;
             waiting.report.unsettled.extend(report.unsettled);

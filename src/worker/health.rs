@@ -243,7 +243,7 @@ impl Patient {
     }
 
     async fn ask(&self) -> Result<(), Sick> {
-        match tokio::time::timeout(ANSWER_WITHIN, self.store.first_key()).await {
+        match tokio::time::timeout(ANSWER_WITHIN, self.store.check_list()).await {
             Err(_) => Err(Sick { class: Class::Transient, message: format!("no answer within {ANSWER_WITHIN:?}") }),
             // It is there, and has too much to do.
             Ok(Err(error)) if error.class() == Class::Throttled => Ok(()),
@@ -252,7 +252,7 @@ impl Patient {
                 Err(Sick { class: error.class(), message: error.to_string() })
             }
             Ok(Err(_)) => Ok(()),
-            Ok(Ok(_)) => {
+            Ok(Ok(())) => {
                 self.lists.store(true, Ordering::Relaxed);
                 Ok(())
             }

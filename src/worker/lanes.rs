@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     copy::{Job, Journal, OnExisting, Source, Target},
-    domain::{Arrival, Blocks, Class, Lease, ReplicaName},
+    domain::{Arrival, Blocks, Class, Kept, Lease, ReplicaName},
     metrics,
     queue::{Breaker, Former},
     store::Store,
@@ -52,6 +52,12 @@ pub enum Choice {
     /// None yet: a permit is about to come back. Asking the others meanwhile would copy each object twice, once per
     /// target, and leave the second copy behind the lane's floor.
     Wait,
+}
+
+/// What stands at the primary in force is the application's, whatever its section says of what was there before: it is
+/// never written over.
+fn leave_alone() -> OnExisting {
+    OnExisting::Adopt { older_than: None }
 }
 
 impl Replica {
@@ -129,7 +135,8 @@ impl View {
     fn on_existing(&self, existing: OnExisting, replica: &ReplicaName, arrival: Arrival) -> OnExisting {
         match (existing, self.was_primary_for(replica, arrival)) {
             (OnExisting::Adopt { .. }, Some(former)) => {
-                former.foreign_before.map_or(OnExisting::PutOver, |older_than| OnExisting::Adopt { older_than })
+                let foreign = |before| OnExisting::Adopt { older_than: Some(before) };
+                former.foreign_before.map_or(OnExisting::PutOver, foreign)
             }
             (existing, _) => existing,
         }
@@ -313,6 +320,7 @@ impl Lanes {
                     (Standing::ReadOnly { .. }, Some(trial)) if trial.replica == r.name => trial.existing,
                     (Standing::ReadOnly { .. } | Standing::Away { .. } | Standing::Barred { .. }, _) => return None,
                 };
+                let existing = if is_primary(r) { leave_alone() } else { existing };
                 let most = self.0.free(r, room).min(1);
                 permits.insert(r.name.clone(), Permit::new(r.permits.take(room, most).pop()?));
                 let again = lease.swept.is_some() || state.prior.is_some();
@@ -326,6 +334,7 @@ impl Lanes {
         let job = Job {
             key: lease.key.clone(),
             content: lease.content,
+            kept: Kept { reading: lease.source.clone(), recorded_us: None },
             stated_bytes: lease.size_bytes,
             sources: sources.into_iter().map(source).collect(),
             targets,

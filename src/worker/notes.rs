@@ -6,7 +6,8 @@ use super::health::Diagnosis;
 use crate::{
     copy::{Job, Step},
     domain::{
-        Class, Content, Failure, Lease, MetadataHash, Next, Outcome, PriorFailure, ReplicaName, Verified, next_try,
+        Class, Content, Failure, Lease, MetadataHash, Next, NotCarried, Outcome, PriorFailure, ReplicaName,
+        SourceReading, Verified, next_try,
     },
     metrics,
     queue::{Report, UnsettledWrite},
@@ -23,10 +24,18 @@ pub(super) struct Notes {
     recorded: Vec<ReplicaName>,
     due: Vec<ReplicaName>,
     content: Option<Content>,
+    metadata: Option<MetadataHash>,
+    /// What the object has besides, which no copy gets; `None`: it was not read yet.
+    not_carried: Option<Vec<NotCarried>>,
     /// The primary has another content by now.
-    pub(super) changed: Option<(ReplicaName, Content)>,
+    pub(super) changed: Option<(ReplicaName, Content, SourceReading)>,
+    /// What the primary said of the object, to be kept with the content.
+    said: Option<SourceReading>,
+    /// The replica whose words are kept.
+    said_by: Option<ReplicaName>,
     /// Replicas that are on record and turned out not to have the object, or not this content of it.
-    missing: Vec<(ReplicaName, Failure)>,
+    /// `true`: somebody has to decide.
+    missing: Vec<(ReplicaName, Failure, bool)>,
     outcomes: Vec<(ReplicaName, Outcome)>,
     /// Replicas of which the copy has said nothing yet.
     unanswered: Vec<ReplicaName>,
@@ -64,7 +73,11 @@ impl Notes {
             recorded: lease.replicas.iter().filter(|r| r.recorded).map(|r| r.replica.clone()).collect(),
             due: lease.targets().map(|r| r.replica.clone()).collect(),
             content: None,
+            metadata: None,
+            not_carried: None,
             changed: None,
+            said: None,
+            said_by: lease.source.as_ref().map(|source| source.replica.clone()),
             missing: Vec::new(),
             outcomes: Vec::new(),
             unanswered: Vec::new(),
@@ -100,12 +113,16 @@ impl Notes {
         }
     }
 
-    /// Takes note of a write's beginning or end at once: what it means needs no finding out.
-    pub(super) fn note_write(&mut self, step: &Step) {
+    /// Takes note at once of what needs no finding out.
+    pub(super) fn note_fact(&mut self, step: &Step) {
         match step {
             Step::WriteBegun { replica, content, metadata, completes } => {
                 let write = Write { content: *content, metadata: *metadata, completes: *completes, ended: false };
                 self.writes.insert(replica.clone(), write);
+            }
+            Step::Described { metadata, not_carried } => {
+                self.metadata = Some(*metadata);
+                self.not_carried = Some(not_carried.clone());
             }
             Step::WriteEnded { replica } => {
                 if let Some(write) = self.writes.get_mut(replica) {
@@ -137,20 +154,21 @@ impl Notes {
             self.unanswered.retain(|replica| replica != of);
         }
         match step {
-            Step::Opened { .. } | Step::WriteBegun { .. } | Step::WriteEnded { .. } => {}
+            Step::Opened { .. } | Step::Described { .. } | Step::WriteBegun { .. } | Step::WriteEnded { .. } => {}
             Step::Kept { replica, .. } => self.advanced.push(replica),
-            Step::Read { from, content } => {
+            Step::Read { from, content, said } => {
                 self.content = Some(content);
+                self.said = said.or_else(|| self.said.take());
                 self.was_read = true;
                 if !self.recorded.contains(&from) {
                     self.outcomes.push((from, Outcome::recorded(Verified::Source)));
                 }
             }
-            Step::Changed { from, content } => self.changed = Some((from, content)),
-            Step::Stale { replica, why } => self.missing.push((replica, why)),
+            Step::Changed { from, content, said } => self.changed = Some((from, content, said)),
+            Step::Stale { replica, why, park } => self.missing.push((replica, why, park)),
             Step::SourceFailed { replica, why } => {
                 if why.class == Class::Gone && self.recorded.contains(&replica) {
-                    self.missing.push((replica, why));
+                    self.missing.push((replica, why, false));
                 } else if self.due.contains(&replica) {
                     // It was to be proven by reading it, and is no target.
                     let outcome = self.failed(&replica, why, diagnosis, true);
@@ -159,7 +177,13 @@ impl Notes {
             }
             Step::Target { replica, result } => {
                 let outcome = match result {
-                    Ok(proof) => Outcome::recorded(proof),
+                    Ok(proof) => {
+                        // Written by us, it has another Last-Modified and ETag than are kept, and nobody has read them.
+                        if self.said_by.as_ref() == Some(&replica) {
+                            self.said = Some(SourceReading { replica: replica.clone(), modified_us: None, tag: None });
+                        }
+                        Outcome::recorded(proof)
+                    }
                     Err(why) => {
                         let of_source = why.source.is_some();
                         self.failed(&replica, why, diagnosis, of_source)
@@ -188,7 +212,17 @@ impl Notes {
     /// A recorded time that is known to be false is taken back. If another source had the object, the gap is to be
     /// filled at once; if none had, all wait alike for the upload to end.
     pub(super) fn conclude(&mut self) {
-        for (replica, why) in std::mem::take(&mut self.missing) {
+        for (replica, why, park) in std::mem::take(&mut self.missing) {
+            if park {
+                let next = Next::Parked;
+                if self.recorded.contains(&replica) {
+                    self.outcomes.push((replica, Outcome::Cleared { next, why }));
+                } else if self.due.contains(&replica) {
+                    self.outcomes.push((replica, Outcome::Failed { next, why }));
+                }
+                // Else that was said before.
+                continue;
+            }
             let next = if self.was_read && why.class == Class::Gone {
                 Next::After { delay: Duration::ZERO, counted: true }
             } else {
@@ -196,6 +230,11 @@ impl Notes {
             };
             self.outcomes.push((replica, Outcome::Cleared { next, why }));
         }
+    }
+
+    /// What stands at a replica is not copied, though it may be a new content.
+    pub(super) fn park(&mut self, replica: ReplicaName, why: Failure) {
+        self.missing.push((replica, why, true));
     }
 
     /// An attempt that has brought a large object on is no failed one.
@@ -223,8 +262,9 @@ impl Notes {
             content: self.content,
             outcomes: std::mem::take(&mut self.outcomes),
             release,
-            metadata: None,
-            source: None,
+            metadata: self.metadata,
+            not_carried: self.not_carried.clone(),
+            source: self.said.clone(),
             survived: self.swept && self.proven,
             unsettled: if release { self.unsettled(lease, false, settle) } else { Vec::new() },
         }

@@ -128,8 +128,6 @@ impl Rechecker {
 
     /// Those of them that are recorded, all at once.
     async fn read<'u>(&self, lease: &Lease, copies: &'u [Unverified]) -> Vec<(&'u Unverified, ReadResult)> {
-        // Of copies that no daemon has read in this generation there is nothing to be compared with.
-        let Some(content) = lease.content else { return Vec::new() };
         let view = self.lanes.view();
         let replica = |name: &ReplicaName| {
             let recorded = lease.replicas.iter().any(|state| state.replica == *name && state.recorded);
@@ -143,7 +141,11 @@ impl Rechecker {
                 if !readable {
                     return (copy, ReadResult::Unread(UnreadReason::NotUsable));
                 }
-                (copy, self.read_one(lease, replica, copy, &content, is_primary).await)
+                let result = match &lease.content {
+                    Some(content) => self.read_one(lease, replica, copy, content, is_primary).await,
+                    None => never_read(copy, is_primary),
+                };
+                (copy, result)
             }
         });
         join_all(all).await
@@ -160,10 +162,18 @@ impl Rechecker {
         is_primary: bool,
     ) -> ReadResult {
         let limit = self.allowance.of(content.size_bytes);
-        match tokio::time::timeout(limit, copy::content_of(&replica.store, &lease.key)).await {
-            Ok(Ok(found)) if found == *content => ReadResult::Equal,
-            Ok(Ok(found)) if is_primary && copy.sent.is_some_and(|sent| sent != found) => ReadResult::Equal,
-            Ok(Ok(found)) => {
+        match tokio::time::timeout(limit, copy::state_of(&replica.store, &lease.key)).await {
+            // The bytes are the object's; what was sent with them may have been an earlier state of its metadata.
+            Ok(Ok((found, metadata))) if found == *content => {
+                let is_late = copy.sent_metadata == Some(metadata) && lease.metadata.is_some_and(|m| m != metadata);
+                if !is_late {
+                    return ReadResult::Equal;
+                }
+                let what = "its copy has the metadata of an earlier write";
+                ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
+            }
+            Ok(Ok((found, _))) if is_primary && copy.sent.is_some_and(|sent| sent != found) => ReadResult::Equal,
+            Ok(Ok((found, _))) => {
                 let what = format!("its copy has other bytes than were recorded ({found:?} instead of {content:?})");
                 ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
             }
@@ -217,6 +227,7 @@ impl Rechecker {
             fence: lease.fence,
             content: None,
             metadata: None,
+            not_carried: None,
             source: None,
             outcomes,
             release: true,
@@ -227,6 +238,16 @@ impl Rechecker {
         self.waker.wake();
         answer
     }
+}
+
+/// No daemon has read the object in this generation, so there is nothing to compare with. Of the primary the application's
+/// word counts until then; a copy that was taken over from a listing is made again.
+fn never_read(copy: &Unverified, is_primary: bool) -> ReadResult {
+    if is_primary {
+        return ReadResult::Equal;
+    }
+    let what = "its copy was recorded without being read, and a write to it may have arrived since";
+    ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", copy.replica)))
 }
 
 fn of_next(next: Next) -> &'static str {

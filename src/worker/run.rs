@@ -10,6 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     allowance::Allowance,
+    changed::ChangeDecision,
     completer::Completer,
     health::{Diagnosis, Health},
     held::Held,
@@ -20,8 +21,9 @@ use super::{
     straggler::{Left, Place},
 };
 use crate::{
+    config::UnregisteredChanges,
     copy::{self, Ended, Job, Memory, Step},
-    domain::{Lease, Next, Outcome, Role},
+    domain::{Failure, Lease, Next, Outcome, ReplicaName, Role},
     metrics,
     queue::{Answer, Queue, Report, UnsettledWrite},
     timer::until,
@@ -60,6 +62,8 @@ pub struct Runner {
     pub allowance: Allowance,
     /// After this time nothing that a dead holder has sent still arrives at a store.
     pub settle: Duration,
+    /// What becomes of a content at the primary that nobody registered.
+    pub unregistered_changes: UnregisteredChanges,
     /// Cancelled when everything under way is to be let go.
     pub stop: CancellationToken,
     /// Told whenever a slot or a permit is given back.
@@ -95,7 +99,7 @@ impl Runner {
                 biased;
                 Some(step) = taken.recv() => {
                     self.give_back(&mut permits, &step);
-                    notes.note_write(&step);
+                    notes.note_fact(&step);
                     place.note(&step, self.lanes.are_slow(permits.keys()), Instant::now());
                     if let Step::Opened { size_bytes: found } = step {
                         size_bytes = Some(found);
@@ -135,7 +139,7 @@ impl Runner {
         // The last target's step comes together with the end.
         while let Ok(step) = taken.try_recv() {
             self.give_back(&mut permits, &step);
-            notes.note_write(&step);
+            notes.note_fact(&step);
             match step {
                 // What a failure means takes time to find out, and whoever comes next finds it out as well.
                 step if !stopped => judging.push(self.judge(&lease, trial, step)),
@@ -159,12 +163,17 @@ impl Runner {
         let given_back = if stopped {
             // If the lease is lost, the proof is not written either.
             notes.has_proof() && self.write(&lease, notes.report(&lease, true, self.settle)).await != Answer::Changed
-        } else if let Some((from, content)) = notes.changed.take() {
-            self.note_unsettled(&lease, notes.unsettled(&lease, false, self.settle)).await;
-            self.begin_generation(&lease, &from, content).await
+        } else if let Some((from, content, said)) = notes.changed.take() {
+            match self.decide_change(&lease, &from).await {
+                ChangeDecision::Begin => {
+                    self.note_unsettled(&lease, notes.unsettled(&lease, false, self.settle)).await;
+                    self.begin_generation(&lease, &from, content, said).await
+                }
+                ChangeDecision::Park(why) => self.conclude_parked(&lease, &mut notes, from, why).await,
+                ChangeDecision::Unknown => false,
+            }
         } else {
-            notes.conclude();
-            self.write(&lease, notes.report(&lease, true, self.settle)).await != Answer::Changed
+            self.conclude(&lease, &mut notes).await
         };
         if !given_back {
             // Before the row is free: whoever claims it next must find them.
@@ -175,12 +184,39 @@ impl Runner {
         metrics::object_done(begun.elapsed());
     }
 
+    /// Writes how it ended. `true`: the lease is given back.
+    async fn conclude(&self, lease: &Lease, notes: &mut Notes) -> bool {
+        notes.conclude();
+        self.write(lease, notes.report(lease, true, self.settle)).await != Answer::Changed
+    }
+
+    /// The same for what stands at a replica and is not copied.
+    async fn conclude_parked(&self, lease: &Lease, notes: &mut Notes, from: ReplicaName, why: Failure) -> bool {
+        notes.park(from, why);
+        self.conclude(lease, notes).await
+    }
+
+    /// Asks when the primary's copy was recorded, where nothing is kept of the reading that fixed the content: rows from
+    /// before that was kept.
+    pub(super) async fn recall(&self, lease: &Lease, job: &mut Job) {
+        let primary = job.sources.iter().find(|source| source.primary && source.recorded);
+        let Some(primary) = primary.filter(|_| lease.content.is_some() && lease.source.is_none()) else { return };
+        // Without an answer another content there is parked.
+        if let Ok(rows) = self.queue.recorded_of(std::slice::from_ref(&lease.key)).await {
+            let recorded = rows.iter().flat_map(|row| &row.recorded);
+            let at = recorded.into_iter().find(|(replica, _)| replica == primary.store.name()).map(|(_, at)| *at);
+            job.kept.recorded_us = at;
+        }
+    }
+
     /// Finds out what a step means, which takes a moment only where a store may be away.
     async fn judge(&self, lease: &Lease, trial: Option<&Trial>, step: Step) -> (Step, Diagnosis) {
         let diagnosis = match &step {
-            Step::Opened { .. } | Step::Kept { .. } | Step::WriteBegun { .. } | Step::WriteEnded { .. } => {
-                Diagnosis::Object
-            }
+            Step::Opened { .. }
+            | Step::Described { .. }
+            | Step::Kept { .. }
+            | Step::WriteBegun { .. }
+            | Step::WriteEnded { .. } => Diagnosis::Object,
             // Whatever it was, it could be read.
             Step::Read { from, .. } | Step::Changed { from, .. } | Step::Stale { replica: from, .. } => {
                 self.health.worked(from, Role::Source);
@@ -299,6 +335,9 @@ fn tell(lease: &Lease, report: &Report) {
             Outcome::Recorded { proof, .. } => {
                 let bytes = report.content.map_or(0, |c| c.size_bytes);
                 metrics::copied(replica, bytes, lease.age + lease.claimed.elapsed());
+                for property in report.not_carried.iter().flatten() {
+                    metrics::not_carried(replica, *property);
+                }
                 debug!(object.key = %key, replica.id = %replica, bytes, proof = ?proof, "Copy of {key} at {replica} is recorded");
             }
             Outcome::Failed { next, why } => {

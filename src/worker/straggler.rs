@@ -68,6 +68,7 @@ impl Place {
             Step::Opened { .. }
             | Step::Kept { .. }
             | Step::Target { .. }
+            | Step::Described { .. }
             | Step::WriteBegun { .. }
             | Step::WriteEnded { .. }
             | Step::SourceFailed { .. }
@@ -118,7 +119,7 @@ mod tests {
 
     fn read(size_bytes: u64) -> Step {
         let from = ReplicaName::new("b2").unwrap();
-        Step::Read { from, content: Content { size_bytes, hash: ContentHash(0) } }
+        Step::Read { from, content: Content { size_bytes, hash: ContentHash(0) }, said: None }
     }
 
     fn written() -> Step {

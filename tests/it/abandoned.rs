@@ -127,6 +127,7 @@ async fn records(world: &World, lease: &Lease, names: &[&str], release: bool) {
         release,
         metadata: None,
         source: None,
+        not_carried: None,
         survived: lease.swept.is_some(),
         unsettled: Vec::new(),
     };

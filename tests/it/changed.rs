@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use copyhold::{
-    domain::{Content, ContentHash, Lease, Outcome, Verified},
+    domain::{Content, ContentHash, Lease, Outcome, SourceReading, Verified},
     queue::{Answer, Report, Unregistered},
     sandbox::s3::{Fault, Op, When},
 };
@@ -116,6 +116,7 @@ fn changed() -> Unregistered {
     Unregistered {
         from: replica("b2"),
         content: Content { size_bytes: 4, hash: ContentHash(2) },
+        said: SourceReading { replica: replica("b2"), modified_us: Some(6), tag: Some(8) },
         in_a_row: 1,
         park: false,
         message: "it was changed".into(),
@@ -174,6 +175,7 @@ async fn what_was_proven_of_the_content_before_is_not_recorded_of_the_one_that_w
         release: true,
         metadata: None,
         source: None,
+        not_carried: None,
         survived: false,
         unsettled: Vec::new(),
     };

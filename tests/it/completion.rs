@@ -27,6 +27,7 @@ fn report(lease: &Lease, outcomes: impl IntoIterator<Item = (ReplicaName, Outcom
         release,
         metadata: None,
         source: None,
+        not_carried: None,
         survived: false,
         unsettled: Vec::new(),
     }

@@ -51,6 +51,7 @@ async fn claims_renewals_and_releases_wait_for_no_disk_and_completions_do() {
             outcomes,
             metadata: None,
             source: None,
+            not_carried: None,
             survived: false,
             unsettled: Vec::new(),
             release: true,

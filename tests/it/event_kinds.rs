@@ -5,7 +5,7 @@ use std::time::Duration;
 use copyhold::{
     domain::{
         Blocks, Class, Content, ContentHash, EventKind, EventKinds, Failure, Lease, Next, Outcome, ReplicaName,
-        Verified,
+        SourceReading, Verified,
     },
     queue::{Answer, Probed, Queue, Refuted, Report, TakeBack, Unregistered},
 };
@@ -62,6 +62,7 @@ async fn write(
         release,
         metadata: None,
         source: None,
+        not_carried: None,
         survived: false,
         unsettled: Vec::new(),
     };
@@ -193,6 +194,7 @@ async fn a_content_that_nobody_registered_is_told_with_what_it_replaces() {
     let with = Unregistered {
         from: replica("b2"),
         content: Content { size_bytes: 9, hash: ContentHash(u64::MAX) },
+        said: SourceReading { replica: replica("b2"), modified_us: None, tag: None },
         in_a_row: 2,
         park: false,
         message: "it was changed".into(),
@@ -325,6 +327,7 @@ async fn a_completion_that_cannot_append_lets_go_of_its_rows_and_is_written_late
         release: true,
         metadata: None,
         source: None,
+        not_carried: None,
         survived: false,
         unsettled: Vec::new(),
     };

@@ -180,7 +180,9 @@ async fn whoever_cannot_go_on_is_told_what_to_do() {
     world.execute("DELETE FROM copyhold.log WHERE id <= 5; UPDATE copyhold.log_state SET dropped_through = 5").await;
     let daemon = world.daemon().await;
     Http::of(&world, &daemon).await;
-    for (after, says) in [("3", "take stock"), ("1000000", "restored from a backup"), ("5@00000001", "is the log")] {
+    for (after, says) in
+        [("3", "take stock"), ("1000000", "PostgreSQL failed over or was restored"), ("5@00000001", "is the log")]
+    {
         let output = world.run(&[&TICKS[..], &["--follow", "--after", after]].concat()).await;
         assert_eq!(output.status.code(), Some(1), "{after}");
         assert!(printed(&output).contains(says), "{after}: {}", printed(&output));

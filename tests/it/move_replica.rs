@@ -20,11 +20,11 @@ async fn about_to_move(keys: &[&str]) -> World {
         world.until_copied(key).await;
     }
     world.s3.create_bucket("another", BucketOptions::default());
-    let (code, text) = said(&world, &["replica", "move", "scw"]).await;
+    let (code, text) = said(&world, &["replica", "move", "scw", "--yes"]).await;
     assert_eq!(code, 1);
     assert!(text.contains("as the configuration says: there is nothing to move"), "{text}");
     world.rewrite(|text| text.replace("photos-scw", "another"));
-    let (code, text) = said(&world, &["replica", "move", "scw"]).await;
+    let (code, text) = said(&world, &["replica", "move", "scw", "--yes"]).await;
     assert_eq!(code, 1);
     assert!(text.contains("daemon 1 still uses bucket photos-scw at http://"), "{text}");
     daemon.signal(rustix::process::Signal::TERM);
@@ -38,10 +38,10 @@ async fn a_replica_that_moved_is_filled_anew() {
     // What is there is a stranger's as long as nobody has said what to do with it.
     let daemon = world.daemon().await;
     daemon.until_logged("Not using scw: its recorded copies are in bucket photos-scw").await;
-    let (code, text) = said(&world, &["replica", "move", "scw"]).await;
+    let (code, text) = said(&world, &["replica", "move", "scw", "--yes"]).await;
     assert_eq!(code, 0, "{text}");
     assert!(
-        text.starts_with("scw is bucket another at http://") && text.contains("no longer bucket photos-scw"),
+        text.contains("scw is bucket another at http://") && text.contains("no longer bucket photos-scw"),
         "{text}"
     );
     assert!(text.contains("move of scw: 2 copies were taken back"), "{text}");
@@ -61,7 +61,7 @@ async fn where_the_same_is_said_to_be_there_it_is_compared_and_nothing_is_writte
     let another = world.s3.bucket("another");
     another.put("equal", "bytes of equal");
     another.put("different", "theirs");
-    let (code, text) = said(&world, &["replica", "move", "scw", "--same-content"]).await;
+    let (code, text) = said(&world, &["replica", "move", "scw", "--same-content", "--yes"]).await;
     assert_eq!(code, 0, "{text}");
     assert_eq!(world.value("SELECT count(scw) FROM copyhold.object_copies").await.unwrap(), "0");
     let _daemon = world.daemon().await;
@@ -82,13 +82,13 @@ async fn a_move_that_was_killed_goes_on_and_no_proof_survives_it() {
     let mut application = world.pool.begin().await.unwrap();
     let hold = "SELECT FROM copyhold.object_copies WHERE object_key = 'a' FOR UPDATE";
     sqlx::query(hold).execute(&mut *application).await.unwrap();
-    let mut moving = world.program(&["replica", "move", "scw"]).stdout(Stdio::null()).spawn().unwrap();
+    let mut moving = world.program(&["replica", "move", "scw", "--yes"]).stdout(Stdio::null()).spawn().unwrap();
     world.until("SELECT count(*) = 1 FROM copyhold.object_copies WHERE scw IS NOT NULL").await;
     moving.kill().await.unwrap();
     application.rollback().await.unwrap();
     let (_, text) = said(&world, &["status"]).await;
     assert!(text.contains("the move of scw, begun ") && text.contains("`copyhold replica move scw` goes on"), "{text}");
-    let (code, text) = said(&world, &["replica", "move", "scw"]).await;
+    let (code, text) = said(&world, &["replica", "move", "scw", "--yes"]).await;
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("the move of scw begun 20") && text.contains("2 copies were taken back"), "{text}");
     let _daemon = world.daemon().await;
@@ -101,7 +101,7 @@ async fn a_move_that_was_killed_goes_on_and_no_proof_survives_it() {
 #[tokio::test]
 async fn what_has_nowhere_to_move_is_said() {
     let mut world = World::new().await;
-    let (code, text) = said(&world, &["replica", "move", "scw"]).await;
+    let (code, text) = said(&world, &["replica", "move", "scw", "--yes"]).await;
     assert_eq!(code, 1);
     assert!(text.contains("scw was not used yet, so there is nothing to move"), "{text}");
     world.rewrite(|text| {
@@ -109,7 +109,7 @@ async fn what_has_nowhere_to_move_is_said() {
         let to = from + text[from..].find("[http]").unwrap();
         format!("{}{}", &text[..from], &text[to..])
     });
-    let (code, text) = said(&world, &["replica", "move", "scw"]).await;
+    let (code, text) = said(&world, &["replica", "move", "scw", "--yes"]).await;
     assert_eq!(code, 1);
     assert!(text.contains("this configuration has no replica scw"), "{text}");
 }

@@ -31,6 +31,7 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
         lanes,
         memory,
         allowance,
+        unregistered_changes: copyhold::config::UnregisteredChanges::Copy,
         settle: Duration::from_mins(1),
         stop: CancellationToken::new(),
         freed: Arc::default(),
@@ -50,6 +51,7 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
     let job = Job {
         key: lease.key.clone(),
         content: lease.content,
+        kept: copyhold::domain::Kept::default(),
         stated_bytes: lease.size_bytes,
         sources: vec![Source { store: store("b2").await, recorded: true, primary: true }],
         targets: vec![target("wasabi").await, target("scw").await],

@@ -99,8 +99,9 @@ fn arguments(name: &str) -> String {
             format!(
                 "{keys}, {numbers}, {numbers}, {numbers}, {numbers}, {yes}, {numbers}, {}, {numbers}, {numbers}, {yes}, \
                  {none}, {none}, {none}, {none}, '{{}}'::bool[], {none}, {bytes}, {none}, {none}, \
-                 {none}, {none}, {bytes}, {bytes}, {bytes}, {bytes}, {change}, {change}, {change}",
+                 {none}, {none}, {bytes}, {bytes}, {bytes}, {bytes}, {}, {change}, {change}, {change}",
                 same("'b2'::text"),
+                same("NULL::text"),
                 yes = same("true"),
             )
         }

@@ -66,6 +66,12 @@ async fn a_sound_store_is_measured_and_left_as_it_was() {
     {
         says(&probe, name, "yes");
     }
+    for name in ["twins_capitals", "twins_normal_form", "twins_invisible", "twins_trimmed", "twins_slashes"] {
+        says(&probe, name, "yes");
+    }
+    for name in ["twins_segments", "twins_escapes", "twins_cut", "twins_replaced", "twins_long"] {
+        says(&probe, name, "yes");
+    }
     says(&probe, "small_parts", "no");
     says(&probe, "keeps_versions", "no");
     assert_eq!((&probe["left"], &probe["unmeasured"]), (&Value::Array(vec![]), &Value::Null));
@@ -130,7 +136,56 @@ async fn keys_that_are_tidied_are_no_failure_where_the_profile_refuses_them() {
     let (probe, code) = probe(&world, &[]).await;
     says(&probe, "key_double_slash", "no");
     // Which MinIO holds, and so its profile does not refuse.
-    assert_eq!((code, fails(&probe)), (1, vec!["key_trailing_slash"]), "{probe:#}");
+    assert_eq!((code, fails(&probe)), (1, vec!["key_trailing_slash", "twins_slashes"]), "{probe:#}");
+}
+
+/// Measures a store of this habit, which takes two keys for one; its message names both and says what to do.
+async fn takes_for_one(habit: Quirk, family: &str, pair: &str) {
+    // Once of one version, and once of all.
+    for options in [BucketOptions::default(), BucketOptions::versioned()] {
+        let world = with(options.with(habit)).await;
+        let (probe, code) = probe(&world, &[]).await;
+        assert_eq!(code, 1, "{probe:#}");
+        assert!(fails(&probe).contains(&family), "{:?}", fails(&probe));
+        let detail = fact(&probe, family)["detail"].as_str().unwrap();
+        assert!(detail.contains(pair) && detail.contains("never register both"), "{detail}");
+        assert!(is_empty(&world), "{:?}", world.bucket("scw").keys());
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_takes_keys_of_different_capitals_for_one_fails_and_its_keys_are_named() {
+    takes_for_one(Quirk::FoldsCapitals, "twins_capitals", r#""Photo.JPG" and "PHOTO.JPG""#).await;
+}
+
+#[tokio::test]
+async fn a_store_that_composes_letters_and_accents_fails_and_its_keys_are_named() {
+    takes_for_one(Quirk::ComposesKeys, "twins_normal_form", r#""caf\u{e9}" and "cafe\u{301}""#).await;
+}
+
+#[tokio::test]
+async fn a_store_that_drops_blanks_and_dots_at_an_end_fails_and_its_keys_are_named() {
+    takes_for_one(Quirk::TrimsKeys, "twins_trimmed", r#""a " and "a..""#).await;
+}
+
+#[tokio::test]
+async fn a_store_that_drops_slashes_fails_and_its_keys_are_named() {
+    takes_for_one(Quirk::TidiesKeys, "twins_slashes", r#""x//y" and "x/y//""#).await;
+}
+
+#[tokio::test]
+async fn a_store_that_decodes_keys_twice_fails_and_its_keys_are_named() {
+    takes_for_one(Quirk::DecodesTwice, "twins_escapes", r#""aA" and "a%41""#).await;
+}
+
+#[tokio::test]
+async fn an_empty_etag_at_the_end_of_an_upload_is_no_other_etag_where_a_look_shows_the_right_one() {
+    let mut world = with(BucketOptions::default().with(Quirk::CompletesWithoutEtag)).await;
+    world.rewrite(|text| text.replace("bucket = \"photos-scw\"", "bucket = \"photos-scw\"\nprovider = \"ceph\""));
+    let (probe, code) = probe(&world, &[]).await;
+    says(&probe, "uploads", "yes");
+    says(&probe, "etag_is_md5_of_md5s", "yes");
+    assert_eq!((code, fails(&probe), &probe["differs"]), (0, vec![], &Value::Array(vec![])), "{probe:#}");
 }
 
 #[tokio::test]
@@ -306,11 +361,11 @@ async fn the_table_says_beforehand_what_is_written_and_afterwards_what_to_set() 
     let text = printed(&output);
     assert_eq!(output.status.code(), Some(0), "{text}");
     for replica in ["b2", "scw", "wasabi"] {
-        let writes = format!("{replica}: writes some 30 objects of a few bytes and some uploads in parts");
+        let writes = format!("{replica}: writes some 80 objects of a few bytes and some uploads in parts");
         assert!(text.contains(&writes), "{text}");
         assert!(world.bucket(replica).keys().is_empty());
     }
-    assert!(text.find("scw: writes some 30").unwrap() < text.find("scw (provider = \"generic\")").unwrap());
+    assert!(text.find("scw: writes some 80").unwrap() < text.find("scw (provider = \"generic\")").unwrap());
     assert!(text.contains("set in [replicas.scw]:\n    max_key_bytes = 900"), "{text}");
     assert!(!text.contains("set in [replicas.b2]"), "{text}");
 }

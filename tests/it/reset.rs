@@ -49,10 +49,13 @@ async fn a_secondary_that_lost_its_bucket_is_filled_again_byte_for_byte() {
     let keys = copied(&world, 20).await;
     wipe(&world.bucket("scw"));
     let (code, text) = said(&world, &["replica", "reset", "scw", "--check"]).await;
-    assert_eq!((code, text.as_str()), (0, "20 copies of scw would be taken back and made again\n"));
-    let (code, text) = said(&world, &["replica", "reset", "scw"]).await;
+    assert_eq!(
+        (code, text.as_str()),
+        (0, "20 copies of scw would be taken back and made again: 17.0 MiB\nread from b2 (20)\n")
+    );
+    let (code, text) = said(&world, &["replica", "reset", "scw", "--yes"]).await;
     assert_eq!(code, 0, "{text}");
-    assert!(text.starts_with("reset of scw: 20 copies were taken back, to be made again"), "{text}");
+    assert!(text.contains("reset of scw: 20 copies were taken back, to be made again"), "{text}");
     for key in &keys {
         world.until_copied(key).await;
     }
@@ -66,6 +69,35 @@ async fn a_secondary_that_lost_its_bucket_is_filled_again_byte_for_byte() {
 }
 
 #[tokio::test]
+async fn what_it_costs_is_told_first_and_without_a_terminal_nothing_is_done_unless_it_is_said() {
+    let world = World::new().await;
+    world
+        .execute(
+            "INSERT INTO copyhold.object_copies (object_key, size_bytes, b2, wasabi, scw)
+             VALUES ('a', 1024, 1, 1, 1), ('b', 2048, NULL, 1, 1), ('c', NULL, NULL, NULL, 1), ('d', 5, 1, 1, NULL)",
+        )
+        .await;
+    let costs = "3 copies of scw are taken back and made again: 3.0 KiB, and 1 of unknown size
+read from b2 (1), wasabi (1)
+1 object would have no copy left anywhere: \"c\", for one\n";
+    let before = world.value("SELECT string_agg(o::text, ' ') FROM copyhold.object_copies o").await;
+    for verb in ["reset", "move"] {
+        if verb == "move" {
+            world.execute("UPDATE copyhold.replicas SET endpoint = 'http://elsewhere', bucket = 'old', pinned_at = 1 WHERE name = 'scw'").await;
+        }
+        let (code, text) = said(&world, &["replica", verb, "scw"]).await;
+        assert_eq!(code, 1, "{text}");
+        assert!(text.contains(costs), "{text}");
+        assert!(text.contains("nothing was changed: there is no terminal to ask on; add --yes to do it"), "{text}");
+    }
+    assert_eq!(world.value("SELECT string_agg(o::text, ' ') FROM copyhold.object_copies o").await, before);
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.resets").await.unwrap(), "0");
+    world.execute("UPDATE copyhold.object_copies SET scw = NULL").await;
+    let (code, text) = said(&world, &["replica", "move", "scw"]).await;
+    assert_eq!(code, 0, "nothing is on record, so nothing is asked: {text}");
+}
+
+#[tokio::test]
 async fn a_primary_that_lost_its_bucket_is_filled_again_and_nothing_of_the_applications_is_written_over() {
     let world = World::new().await;
     let _daemon = world.daemon().await;
@@ -75,7 +107,7 @@ async fn a_primary_that_lost_its_bucket_is_filled_again_and_nothing_of_the_appli
     world.upload("later", "bytes").await;
     world.bucket("b2").put_synthetic("photo 2", Synthetic::new(2, 200));
     world.bucket("b2").put("photo 3", "a new content");
-    let (code, text) = said(&world, &["replica", "reset", "b2"]).await;
+    let (code, text) = said(&world, &["replica", "reset", "b2", "--yes"]).await;
     assert_eq!(code, 0, "{text}");
     let changed = keys.remove(3);
     for key in &keys {
@@ -108,7 +140,7 @@ async fn a_reset_that_was_killed_goes_on_where_it_was() {
     let mut application = world.pool.begin().await.unwrap();
     let hold = "SELECT FROM copyhold.object_copies WHERE object_key = 'k02500' FOR UPDATE";
     sqlx::query(hold).execute(&mut *application).await.unwrap();
-    let mut reset = world.program(&["replica", "reset", "scw"]).stdout(Stdio::null()).spawn().unwrap();
+    let mut reset = world.program(&["replica", "reset", "scw", "--yes"]).stdout(Stdio::null()).spawn().unwrap();
     // All but the row that somebody has in hand.
     world.until("SELECT count(*) = 1 FROM copyhold.object_copies WHERE scw IS NOT NULL").await;
     reset.kill().await.unwrap();
@@ -120,7 +152,7 @@ async fn a_reset_that_was_killed_goes_on_where_it_was() {
         "{text}"
     );
     application.rollback().await.unwrap();
-    let (code, text) = said(&world, &["replica", "reset", "scw"]).await;
+    let (code, text) = said(&world, &["replica", "reset", "scw", "--yes"]).await;
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("the reset of scw begun 20") && text.contains("goes on after \"k02000\""), "{text}");
     assert!(text.contains("3500 copies were taken back"), "{text}");
@@ -139,8 +171,12 @@ async fn what_is_recorded_after_it_began_stays_and_what_commits_late_from_before
     let insert =
         "INSERT INTO copyhold.object_copies (object_key, b2) VALUES ('late', copyhold.now_utc_micro_seconds())";
     sqlx::query(insert).execute(&mut *late).await.unwrap();
-    let reset =
-        world.program(&["replica", "reset", "b2"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let reset = world
+        .program(&["replica", "reset", "b2", "--yes"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     world.until("SELECT b2 IS NULL FROM copyhold.object_copies WHERE object_key = 'old'").await;
     world.insert("new").await;
     late.commit().await.unwrap();
@@ -161,7 +197,7 @@ async fn a_copy_that_was_under_way_to_the_lost_bucket_is_read_once_more() {
     world.upload("photo", "bytes").await;
     soon("it is in the bucket, and nobody knows", gate.holds(1)).await;
     wipe(&world.bucket("scw"));
-    assert_eq!(said(&world, &["replica", "reset", "scw"]).await.0, 0);
+    assert_eq!(said(&world, &["replica", "reset", "scw", "--yes"]).await.0, 0);
     let held = "SELECT lock IS NOT NULL AND scw IS NULL FROM copyhold.object_copies";
     assert_eq!(world.value(held).await.unwrap(), "true", "the lease is its holder's still");
     gate.open();
@@ -187,7 +223,7 @@ async fn what_was_read_at_the_lost_primary_is_no_proof_for_the_new_one() {
     world.sql("INSERT INTO copyhold.object_copies (object_key) VALUES ($1)", "photo").await;
     soon("it is being read", gate.holds(1)).await;
     wipe(&world.bucket("b2"));
-    assert_eq!(said(&world, &["replica", "reset", "b2"]).await.0, 0);
+    assert_eq!(said(&world, &["replica", "reset", "b2", "--yes"]).await.0, 0);
     gate.open();
     world.until_copied("photo").await;
     assert_eq!(world.bucket("b2").get("photo"), None);
@@ -207,7 +243,7 @@ async fn objects_that_were_nowhere_else_are_told() {
     assert_eq!(code, 1);
     assert!(text.contains("2 objects would have no copy left anywhere: \"b\", for one"), "{text}");
     assert_eq!(world.value("SELECT count(b2) FROM copyhold.object_copies").await.unwrap(), "3");
-    let (code, text) = said(&world, &["replica", "reset", "b2"]).await;
+    let (code, text) = said(&world, &["replica", "reset", "b2", "--yes"]).await;
     assert_eq!(code, 0);
     assert!(text.contains("2 objects have no copy left anywhere: \"b\", for one"), "{text}");
     // They are asked for, and wait as anything that is not there yet.
@@ -226,7 +262,7 @@ async fn damage_at_a_primary_that_was_reset_is_not_taken_for_the_object() {
     let _daemon = world.daemon().await;
     world.upload("photo", "bytes of photo").await;
     world.until_copied("photo").await;
-    assert_eq!(said(&world, &["replica", "reset", "b2"]).await.0, 0);
+    assert_eq!(said(&world, &["replica", "reset", "b2", "--yes"]).await.0, 0);
     // It was there all the while.
     world.until_copied("photo").await;
     world.bucket("b2").damage("photo", 3);
@@ -239,14 +275,14 @@ async fn damage_at_a_primary_that_was_reset_is_not_taken_for_the_object() {
 #[tokio::test]
 async fn what_cannot_be_reset_is_said() {
     let mut world = World::new().await;
-    let (code, text) = said(&world, &["replica", "reset", "swc"]).await;
+    let (code, text) = said(&world, &["replica", "reset", "swc", "--yes"]).await;
     assert_eq!(code, 1);
     assert!(text.contains("there is no replica \"swc\"; the database has b2, scw, wasabi"), "{text}");
     let mut daemon = world.daemon().await;
     daemon.until_logged("Copying to scw").await;
     daemon.kill().await;
     world.rewrite(|text| text.replace("photos-scw", "another"));
-    let (code, text) = said(&world, &["replica", "reset", "scw"]).await;
+    let (code, text) = said(&world, &["replica", "reset", "scw", "--yes"]).await;
     assert_eq!(code, 1);
     assert!(text.contains("`copyhold replica move scw` takes that into use"), "{text}");
     assert_eq!(world.value("SELECT count(*) FROM copyhold.resets").await.unwrap(), "0");

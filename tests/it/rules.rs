@@ -192,6 +192,7 @@ async fn what_a_holder_writes_after_the_rules_were_applied_undoes_nothing_of_it(
         release,
         metadata: None,
         source: None,
+        not_carried: None,
         survived: false,
         unsettled: Vec::new(),
     };

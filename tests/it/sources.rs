@@ -91,6 +91,26 @@ async fn a_bucket_with_data_is_not_written_to_until_its_section_says_how() {
 }
 
 #[tokio::test]
+async fn a_page_that_asks_to_sign_in_does_not_make_a_bucket_an_empty_one() {
+    let world = World::new().await;
+    let wasabi = world.bucket("wasabi");
+    wasabi.put("photo", "theirs");
+    world.upload("photo", "bytes").await;
+    let portal = "<html><body>Please sign in</body></html>";
+    let portal = wasabi.order(Fault::Page(portal.into()), When::op(Op::ListObjectsV2));
+    let daemon = world.daemon().await;
+    daemon
+        .until_logged(
+            "Not copying to wasabi: its bucket could not be listed: ListObjectsV2: 200: the answer is a <html>",
+        )
+        .await;
+    world.until("SELECT scw IS NOT NULL FROM copyhold.object_copies").await;
+    portal.clear();
+    daemon.until_logged("Not copying to wasabi: its bucket already holds data").await;
+    assert_eq!(wasabi.get("photo").unwrap(), "theirs");
+}
+
+#[tokio::test]
 async fn adopting_records_what_is_equal_and_leaves_alone_what_is_not() {
     let mut world = World::new().await;
     world.bucket("wasabi").put("equal", "bytes");

@@ -117,16 +117,24 @@ async fn damage_at_rest_and_a_missing_copy_are_found_and_healed_by_a_running_dae
 }
 
 #[tokio::test]
-async fn what_rotted_at_the_primary_is_healed_from_another_replica() {
+async fn what_rotted_at_the_primary_is_left_there_and_copied_back_when_somebody_has_removed_it() {
     let mut world = World::new().await;
     world.rewrite(|text| text.replace("[replicas.b2]", "[replicas.b2]\nexisting = \"overwrite\""));
     copy_to_all(&world, &["photo"]).await;
     world.bucket("b2").damage("photo", 1);
     let (code, text) = verified(&world, &["photo"]).await;
     assert_eq!(code, 1, "{text}");
-    assert!(text.contains("damaged at b2, due again: \"photo\""), "{text}");
-    assert_eq!(row(&world, "photo").await, "due ok ok");
+    assert!(text.contains("damaged at b2, parked: \"photo\""), "{text}");
+    assert!(text.contains("it is damaged: nothing there says that it was written anew"), "{text}");
+    assert_eq!(row(&world, "photo").await, "parked ok ok");
     let _daemon = world.daemon().await;
+    let rotten = world.bucket("b2").get("photo");
+    // Whatever its section says of what was there before.
+    assert!(world.run(&["retry", "photo"]).await.status.success());
+    world.until("SELECT class = 'refused' FROM copyhold.copy_failures WHERE replica = 'b2'").await;
+    assert_eq!((row(&world, "photo").await, world.bucket("b2").get("photo")), ("parked ok ok".into(), rotten));
+    world.bucket("b2").delete("photo");
+    assert!(world.run(&["retry", "photo"]).await.status.success());
     world.until_copied("photo").await;
     assert_eq!(world.bucket("b2").get("photo").unwrap(), "bytes of photo");
 }
@@ -155,8 +163,10 @@ async fn what_was_written_over_at_the_primary_is_no_damage_and_is_registered_aga
 #[tokio::test]
 async fn what_may_be_damage_or_a_new_content_at_the_primary_waits_for_somebody_to_decide() {
     let world = copied(&["photo"]).await;
-    // As after an upload in parts: the ETag says nothing.
+    // As after an upload in parts within the second of the first: the ETag says nothing.
+    let modified = world.bucket("b2").inspect("photo").unwrap().modified;
     world.bucket("b2").put_synthetic_in_parts("photo", Synthetic::new(7, 100), 50);
+    world.bucket("b2").set_modified("photo", modified);
     let (code, text) = verified(&world, &["photo"]).await;
     assert_eq!(code, 1);
     assert!(text.contains("damaged at b2, parked: \"photo\""), "{text}");

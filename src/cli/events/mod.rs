@@ -95,7 +95,7 @@ struct Daemon {
 enum Verb {
     /// Append an event of another program, or several: a JSON object, an array of them, or one a line
     Append(append::Args),
-    /// After the database was restored from a backup: tell all readers that ids mean something else now
+    /// After the database was restored from a backup, or lost commits: tell all readers that ids mean something else now
     NewEpoch,
 }
 

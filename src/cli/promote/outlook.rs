@@ -1,9 +1,9 @@
-use std::{fmt::Write as _, time::Duration};
+use std::fmt::Write as _;
 
 use super::{super::replica::walk, show};
 use crate::{
     domain::ReplicaName,
-    queue::{Holdings, Missing, Queue, QueueError},
+    queue::{Holdings, Missing, Queue, QueueError, UnsettledAt},
 };
 
 /// What would be missing, or late, if a replica were the primary now.
@@ -15,7 +15,7 @@ pub(super) struct Outlook {
     classes: Vec<(String, i64)>,
     holdings: Holdings,
     /// Copies there under which a write may still arrive, and how long that takes at most.
-    unsettled: (i64, Duration),
+    unsettled: UnsettledAt,
     /// µs since the epoch, by the database's clock.
     now: i64,
 }
@@ -36,7 +36,7 @@ impl Outlook {
 
     /// Nothing would be missing.
     pub(super) fn is_whole(&self) -> bool {
-        self.missing.objects == 0 && self.holdings.unwanted == 0 && self.unsettled.0 == 0
+        self.missing.objects == 0 && self.holdings.unwanted == 0 && self.unsettled.is_settled()
     }
 
     pub(super) fn text(&self, replica: &ReplicaName, primary: &ReplicaName) -> String {
@@ -81,13 +81,21 @@ impl Outlook {
                 format!("{}, {bytes}, which are not to be there, and would be missing", count(holdings.unwanted)),
             );
         }
-        if unsettled.0 > 0 {
+        let settled_in = show::age(Some(unsettled.settled_in.as_secs_f64()));
+        if unsettled.after_crash {
             line(
                 "unsettled",
                 format!(
-                    "{}, under which a write may still arrive whose end was not seen; all are settled in {}",
-                    show::count(unsettled.0.unsigned_abs(), "copy", "copies"),
-                    show::age(Some(unsettled.1.as_secs_f64()))
+                    "PostgreSQL has crashed lately, and a write may be under way that nobody knows of; for {settled_in} at most"
+                ),
+            );
+        }
+        if unsettled.copies > 0 {
+            line(
+                "unsettled",
+                format!(
+                    "{}, under which a write may still arrive whose end was not seen; all are settled in {settled_in}",
+                    show::count(unsettled.copies.unsigned_abs(), "copy", "copies")
                 ),
             );
         }

@@ -1,5 +1,6 @@
 //! Replicas come and go.
 
+mod cost;
 mod drain;
 mod moved;
 mod remove;
@@ -7,7 +8,7 @@ mod reset;
 mod undrain;
 pub(super) mod walk;
 
-use super::{Verdict, given, queue, show};
+use super::{Verdict, confirm::Confirmation, given, queue, show};
 use crate::{config::Config, domain::ReplicaName, queue::ReplicaRow};
 
 #[derive(Debug, clap::Subcommand)]
@@ -34,7 +35,9 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<Ver
     }
 }
 
-/// All replicas of the database, in this configuration or not.
-fn names(rows: &[ReplicaRow]) -> Vec<ReplicaName> {
-    rows.iter().map(|row| row.name.clone()).collect()
+/// All replicas of the database, in this configuration or not; in the order in which daemons would read from them.
+fn names(config: &Config, rows: &[ReplicaRow]) -> Vec<ReplicaName> {
+    let mut rows: Vec<_> = rows.iter().collect();
+    rows.sort_by_key(|row| (config.replica(&row.name).is_none_or(|replica| !replica.read), !row.primary));
+    rows.into_iter().map(|row| row.name.clone()).collect()
 }

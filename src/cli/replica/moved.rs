@@ -1,6 +1,6 @@
 use anyhow::{Context as _, bail};
 
-use super::{Verdict, given, names, queue, reset, show};
+use super::{Confirmation, Verdict, cost, given, names, queue, reset, show, walk};
 use crate::{
     config::Config,
     queue::{Ids, Move, Pin, Queue, list},
@@ -17,13 +17,15 @@ pub(in crate::cli) struct Args {
     /// The new place holds the same objects: compare each with another copy before anything is written
     #[arg(long)]
     same_content: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let (queue, pools) = queue(config)?;
     let rows = queue.replica_rows().await?;
     let row = given::row(&rows, &args.replica)?;
-    let (replica, others) = (row.name.clone(), names(&rows));
+    let (replica, others) = (row.name.clone(), names(config, &rows));
     let to = config.replica(&replica).map(Pin::of);
     let to = to.with_context(|| {
         format!("this configuration has no replica {replica}: its endpoint and bucket there are where it moves to")
@@ -46,12 +48,17 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         }
         bail!("{replica} is {from}, as the configuration says: there is nothing to move");
     }
-    let staying = staying(&queue, replica.as_str(), from).await?;
-    if !staying.is_empty() {
-        bail!(
-            "{} still uses {from}: name {to} in the configuration of every daemon and restart them, then move",
-            list(&staying)
-        );
+    nobody_stays(&queue, replica.as_str(), from, &to).await?;
+    let mut costs = cost::lines(&replica, &walk::holdings(&queue, &replica, &others).await?, false);
+    if !costs.is_empty() {
+        if args.same_content {
+            costs.push(format!("what {to} has already is read there and compared, and not sent"));
+        }
+        if !args.confirmation.ask(&costs)? {
+            return Ok(Verdict::Bad);
+        }
+        // The answer may have taken its time.
+        nobody_stays(&queue, replica.as_str(), from, &to).await?;
     }
     let left = queue.count_uploads(&replica).await?;
     let what = Move { from, to: &to, same_content: args.same_content };
@@ -74,8 +81,16 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     Ok(Verdict::Good)
 }
 
-/// The living daemons that would go on writing to the old place.
-async fn staying(queue: &Queue, replica: &str, from: &Pin) -> anyhow::Result<Ids> {
-    let peers = queue.peers().await?;
-    Ok(peers.into_iter().filter(|peer| peer.config.replicas.get(replica) == Some(from)).map(|peer| peer.id).collect())
+/// No living daemon would go on writing to the old place.
+async fn nobody_stays(queue: &Queue, replica: &str, from: &Pin, to: &Pin) -> anyhow::Result<()> {
+    let peers = queue.peers().await?.into_iter();
+    let staying: Ids =
+        peers.filter(|peer| peer.config.replicas.get(replica) == Some(from)).map(|peer| peer.id).collect();
+    if staying.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "{} still uses {from}: name {to} in the configuration of every daemon and restart them, then move",
+        list(&staying)
+    )
 }

@@ -1,6 +1,6 @@
 use anyhow::bail;
 
-use super::{super::logging, Verdict, given, names, queue, show, walk};
+use super::{super::logging, Confirmation, Verdict, given, names, queue, show, walk};
 use crate::{
     config::Config,
     domain::ReplicaName,
@@ -19,6 +19,8 @@ pub(in crate::cli) struct Args {
     /// Say what is in the way, and do nothing; exit code 1 if something is
     #[arg(long)]
     check: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
@@ -30,7 +32,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     });
     if args.check {
         let mut found = queue.removal_obstacles(&replica).await?;
-        let seen = walk::holdings(&queue, &replica, &names(&rows)).await?;
+        let seen = walk::holdings(&queue, &replica, &names(config, &rows)).await?;
         if let Some(example) = seen.alone_example.filter(|_| seen.alone > 0) {
             found.push(Obstacle::OnlyHolder { objects: seen.alone, example });
         }
@@ -48,9 +50,25 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         }
         return Ok(Verdict::Bad);
     }
-    pools.close().await;
     if let Some(named) = named {
         bail!("{replica} is not removed: {named}");
+    }
+    let found = queue.removal_obstacles(&replica).await?;
+    if !found.is_empty() {
+        bail!("{replica} is not removed: {}", all(&replica, &found));
+    }
+    let seen = walk::holdings(&queue, &replica, &names(config, &rows)).await?;
+    pools.close().await;
+    if seen.recorded > 0 {
+        let copies = show::count(seen.recorded.unsigned_abs(), "copy", "copies");
+        let known = show::bytes(seen.recorded_bytes);
+        let costs = format!(
+            "all that is on record of {replica} is forgotten, {copies} of {known}; if it comes back, each is read or made again. Its \
+             bucket stays as it is"
+        );
+        if !args.confirmation.ask(&[costs])? {
+            return Ok(Verdict::Bad);
+        }
     }
     // It may have to wait, and says for whom.
     logging::start(&config.log)?;

@@ -1,6 +1,6 @@
 use anyhow::{Context as _, bail};
 
-use super::{Verdict, given, names, queue, show, walk};
+use super::{Confirmation, Verdict, cost, given, names, queue, show, walk};
 use crate::{
     config::Config,
     domain::{ReplicaName, utc},
@@ -18,13 +18,15 @@ pub(in crate::cli) struct Args {
     /// Say what it would do, and do nothing; exit code 1 if an object would have no copy left
     #[arg(long)]
     check: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let (queue, pools) = queue(config)?;
     let rows = queue.replica_rows().await?;
     let row = given::row(&rows, &args.replica)?;
-    let (replica, others) = (row.name.clone(), names(&rows));
+    let (replica, others) = (row.name.clone(), names(config, &rows));
     if let Some((pin, place)) = row.pin.as_ref().zip(config.replica(&replica).map(Pin::of))
         && *pin != place
     {
@@ -36,20 +38,22 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     if args.check {
         let seen = walk::holdings(&queue, &replica, &others).await?;
         pools.close().await;
-        show::line(&format!(
-            "{} of {replica} would be taken back and made again",
-            show::count(seen.recorded.unsigned_abs(), "copy", "copies")
-        ))?;
-        let Some(example) = seen.alone_example.filter(|_| seen.alone > 0) else { return Ok(Verdict::Good) };
-        show::line(&format!(
-            "{} would have no copy left anywhere: \"{example}\", for one",
-            show::count(seen.alone.unsigned_abs(), "object", "objects")
-        ))?;
-        return Ok(Verdict::Bad);
+        let lines = cost::lines(&replica, &seen, true);
+        if lines.is_empty() {
+            show::line(&format!("nothing is on record of {replica}, so there is nothing to take back"))?;
+        }
+        for line in lines {
+            show::line(&line)?;
+        }
+        return Ok(if seen.alone > 0 { Verdict::Bad } else { Verdict::Good });
     }
     let verb = if let Some(unfinished) = queue.find_reset(&replica).await? {
         goes_on(&unfinished)?
     } else {
+        let costs = cost::lines(&replica, &walk::holdings(&queue, &replica, &others).await?, false);
+        if !costs.is_empty() && !args.confirmation.ask(&costs)? {
+            return Ok(Verdict::Bad);
+        }
         queue.begin_reset(&replica, config.lease.settle()).await?;
         "reset"
     };

@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use super::*;
-use crate::config::{Credentials, Facts, LogFormat, Provider};
+use crate::config::{Credentials, Facts, LogFormat, Provider, UnregisteredChanges};
 
 /// Every file in `config/`, with a value for each variable that it names.
 #[test]
@@ -49,6 +49,7 @@ fn a_provider_is_known_by_its_endpoint_and_what_the_operator_says_of_it_counts_m
     assert_eq!(config.replicas[0].facts, Facts::default());
     let told = "credentials = \"ambient\"\nprovider = \"garage\"\nmax_parts = 900\nmax_put = \"100MiB\"\n\
                 max_object = \"5TB\"\nmax_key_bytes = 960\nchecks_md5 = false\nmd5_etags = true\n\
+                altered_metadata = \"accept\"\n\
                 max_connections = 8";
     let config = Case::least_with("credentials = \"ambient\"", told).config();
     let wasabi = &config.replicas[1];
@@ -60,9 +61,19 @@ fn a_provider_is_known_by_its_endpoint_and_what_the_operator_says_of_it_counts_m
         max_key_bytes: Some(960),
         checks_md5: Some(false),
         md5_etags: Some(true),
+        accepts_altered_metadata: Some(true),
         max_connections: Some(8),
     };
     assert_eq!(wasabi.facts, facts);
+}
+
+#[test]
+fn what_becomes_of_unregistered_changes_is_copy_unless_it_is_said() {
+    assert_eq!(Case::of(LEAST).config().guard.changed, UnregisteredChanges::Copy);
+    for (word, changed) in UnregisteredChanges::ALL {
+        let config = Case::least_and(&format!("[guard]\nchanged = \"{word}\"")).config();
+        assert_eq!((config.guard.changed, changed.as_str()), (changed, word));
+    }
 }
 
 /// The example shows each setting, set or commented out, and no other.
@@ -110,6 +121,7 @@ fn the_commented_example_names_every_setting_and_only_these() {
         "max_key_bytes",
         "checks_md5",
         "md5_etags",
+        "altered_metadata",
         "max_connections",
         "prefix",
         "min_size",
@@ -120,6 +132,7 @@ fn the_commented_example_names_every_setting_and_only_these() {
         "memory",
         "timeout",
         "heartbeat",
+        "changed",
         "every",
         "kinds",
         "keep_for",

@@ -151,6 +151,9 @@ fn the_configuration_shows_its_secrets_as_asterisks() {
     timeout = "90s"
     heartbeat = "30s"
 
+    [guard]
+    changed = "copy"
+
     [sweeper]
     every = "30s"
 

@@ -9,8 +9,8 @@ use super::{
     upload::{Leaves, Upload},
 };
 use crate::{
-    domain::{Content, Failure, ObjectKey, Verified},
-    store::{ETag, Md5, Reason, Store, StoreError, UploadId},
+    domain::{Class, Content, Failure, ObjectKey, Verified},
+    store::{ETag, Md5, Metadata, Reason, Store, StoreError, UploadId},
 };
 
 /// What is needed to complete an upload.
@@ -24,6 +24,7 @@ pub(super) struct Complete {
     etags: Vec<ETag>,
     md5s: Vec<Md5>,
     sent_hashes: bool,
+    metadata: Metadata,
     steps: mpsc::UnboundedSender<Step>,
 }
 
@@ -46,6 +47,7 @@ impl Complete {
             etags: upload.parts.values().map(|part| part.etag.for_complete(&part.md5)).collect(),
             md5s: upload.parts.values().map(|part| part.md5).collect(),
             sent_hashes: way == Way::Held,
+            metadata: opened.head().metadata.clone(),
             steps: steps.clone(),
         }
     }
@@ -55,8 +57,14 @@ impl Complete {
     /// The parts are written down before: if nobody hears how it ended, they tell what the object must be.
     pub(super) async fn run(self) -> (Result<Verified, Failure>, Leaves) {
         self.journal.settle().await;
-        let (result, leaves) = self.ask().await;
-        let leaves = if result.is_ok() { Leaves::Nothing } else { leaves };
+        let (mut result, leaves) = self.ask().await;
+        if result.is_ok()
+            && let Err(why) = verify::keeps_names(&self.store, &self.key, &self.metadata).await
+        {
+            result = Err(why);
+        }
+        let is_there = result.as_ref().err().is_none_or(|why| why.class == Class::Refused);
+        let leaves = if is_there { Leaves::Nothing } else { leaves };
         if leaves == Leaves::Nothing {
             self.journal.over(self.entry);
         }
@@ -68,7 +76,7 @@ impl Complete {
     async fn ask(&self) -> (Result<Verified, Failure>, Leaves) {
         let (store, key, content) = (&*self.store, &self.key, &self.content);
         let complete = store.complete_multipart(key, &self.id, &self.etags);
-        let error = match write(&self.steps, store.name(), *content, true, complete).await {
+        let error = match write(&self.steps, store.name(), *content, self.metadata.hash(), true, complete).await {
             Ok(etag) => {
                 return (
                     verify::prove(store, key, content, &self.md5s, etag.as_ref(), self.sent_hashes).await,

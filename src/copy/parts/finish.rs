@@ -43,8 +43,10 @@ impl<'c, 't: 'c> Work<'c, 't> {
         let mut finishing = FuturesUnordered::new();
         for (target, there) in std::mem::take(&mut self.taken) {
             let Some((content, md5)) = read else { continue };
+            let opened = Arc::clone(&self.carrier.opened);
             let compared: BoxFuture<'c, Finished> = Box::pin(async move {
-                let result = verify::adopt(target, &copy.job.key, &there, &content, md5.as_ref()).await;
+                let metadata = &opened.head().metadata;
+                let result = verify::adopt(target, &copy.job.key, &there, &content, md5.as_ref(), metadata).await;
                 let is_there = result.is_ok();
                 copy.ended(target, result);
                 Finished::Taken { is_there }

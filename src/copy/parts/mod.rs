@@ -161,7 +161,8 @@ impl<'c, 't: 'c> Work<'c, 't> {
             }
             Err(Unfit::Stale(why)) => return Ok(Came::ToNothing { why, left: self.take_back() }),
         }
-        copy.has_read(opened.store(), content);
+        copy.describe(opened.head());
+        copy.has_read(&opened, content);
         self.finish(Some((content, md5))).await?;
         Ok(Came::Through)
     }

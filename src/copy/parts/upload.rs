@@ -122,8 +122,10 @@ impl Copy<'_> {
             return Ok(Begun::Upload(upload));
         }
         if let Some(content) = self.job.content
-            && let Some(proof) =
-                self.or_stop(verify::left_by_us(target, key, &content)).await.map_err(|Cancelled| None)??
+            && let Some(proof) = self
+                .or_stop(verify::left_by_us(target, key, &content, &opened.head().metadata))
+                .await
+                .map_err(|Cancelled| None)??
         {
             return Ok(Begun::There(proof));
         }

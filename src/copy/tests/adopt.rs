@@ -7,11 +7,11 @@ use crate::sandbox::s3::{Op, Synthetic, synthetic};
 
 const BIG: u64 = 17 * MIB;
 
-/// Both targets adopt what is there: it is older than a time that is far away.
+/// Both targets adopt what is there, however new it is.
 async fn adopting(s: &Setup, key: &str) -> Job {
     let mut job = s.job(key).await;
     for target in &mut job.targets {
-        target.existing = OnExisting::Adopt { older_than: SystemTime::UNIX_EPOCH + Duration::from_hours(1_000_000) };
+        target.existing = OnExisting::Adopt { older_than: None };
     }
     job
 }
@@ -74,8 +74,30 @@ async fn what_an_earlier_attempt_left_is_written_over() {
     s.wasabi.put("k", "half of an earlier attempt");
     let mut job = s.job("k").await;
     for target in &mut job.targets {
-        target.existing = OnExisting::Adopt { older_than: SystemTime::UNIX_EPOCH };
+        target.existing = OnExisting::Adopt { older_than: Some(SystemTime::UNIX_EPOCH) };
     }
     assert!(s.copy(&job).await.is_proven());
     assert!(s.is_everywhere("k"));
+}
+
+#[tokio::test]
+async fn a_first_copy_that_the_stores_clock_does_not_tell_from_older_objects_ends_adopting() {
+    let s = Setup::new().await;
+    for key in ["a", "b"] {
+        s.b2.put(key, "hello");
+    }
+    s.wasabi.put("b", "theirs");
+    let mut job = s.job("a").await;
+    let of_later = Some(SystemTime::UNIX_EPOCH + Duration::from_hours(1_000_000));
+    for target in &mut job.targets {
+        target.existing = OnExisting::Adopt { older_than: of_later };
+    }
+    let told = s.copy(&job).await;
+    let why = told.of("wasabi").unwrap_err();
+    assert_eq!(why.class, Class::Misconfigured);
+    assert!(why.message.contains("this store's clock does not allow existing = \"adopt\""), "{why:?}");
+    // From then on nothing is looked at there, and nothing written.
+    let again = Job { key: ObjectKey::new("b").unwrap(), ..job };
+    assert_eq!(s.copy(&again).await.class("wasabi"), Class::Misconfigured);
+    assert_eq!((s.wasabi.calls(Op::PutObject), s.wasabi.get("b").unwrap()), (1, "theirs".into()));
 }

@@ -105,7 +105,7 @@ async fn a_source_bucket_that_was_swapped_for_another_gives_nothing_under_the_ol
     s.wasabi.delete("k");
     // An empty one, and one that holds something else.
     let swapped = s.server.create_bucket("b2", BucketOptions::default());
-    let job = Job { content: known, ..s.job("k").await };
+    let job = Job { content: known, kept: super::changed::long_ago(), ..s.job("k").await };
     assert_eq!(s.copy(&job).await.class("wasabi"), Class::Gone);
     swapped.put("k", "other");
     let told = s.copy(&job).await;

@@ -13,6 +13,13 @@ fn known_before(bucket: &BucketHandle, key: &str, there: u64, known: u64) -> Con
     Content { size_bytes: known, hash: Synthetic::new(1, known).hash() }
 }
 
+/// The first reading was long ago, and found another ETag.
+pub(super) fn long_ago() -> Kept {
+    let replica = ReplicaName::new("b2").unwrap();
+    let reading = SourceReading { replica, modified_us: Some(1), tag: Some(1) };
+    Kept { reading: Some(reading), recorded_us: None }
+}
+
 #[tokio::test]
 async fn another_content_at_the_primary_is_told_whole_and_written_nowhere() {
     let s = Setup::new().await;
@@ -25,7 +32,7 @@ async fn another_content_at_the_primary_is_told_whole_and_written_nowhere() {
         ("shrunk", BIG, SMALL),
     ] {
         let content = known_before(&s.b2, key, there, known);
-        let told = s.copy(&Job { content: Some(content), ..s.job(key).await }).await;
+        let told = s.copy(&Job { content: Some(content), kept: long_ago(), ..s.job(key).await }).await;
         assert_eq!((told.class("wasabi"), told.class("scw")), (Class::Changed, Class::Changed), "{key}");
         assert_eq!(told.changed(), Some(s.b2.inspect(key).unwrap().content), "{key}");
         assert_eq!((told.read(), told.stale()), (None, vec![]), "{key}");
@@ -60,12 +67,12 @@ async fn where_no_etag_says_so_another_content_is_read_twice_before_it_is_believ
         s.b2.put_synthetic_as(key, Synthetic::new(2, SMALL), etag);
         let content = Content { size_bytes: SMALL, hash: Synthetic::new(1, SMALL).hash() };
         let before = s.b2.calls(Op::GetObject);
-        let told = s.copy(&Job { content: Some(content), ..s.job(key).await }).await;
+        let told = s.copy(&Job { content: Some(content), kept: long_ago(), ..s.job(key).await }).await;
         assert_eq!(told.changed(), Some(s.b2.inspect(key).unwrap().content), "{key}");
         assert_eq!(s.b2.calls(Op::GetObject) - before, 2, "{key}");
         // Damaged on the way, it is not believed though nothing but the second reading says so.
         s.b2.order(Fault::FlipBody { at: 17 }, When::op(Op::GetObject).key(key).next(1));
-        let told = s.copy(&Job { content: Some(content), ..s.job(key).await }).await;
+        let told = s.copy(&Job { content: Some(content), kept: long_ago(), ..s.job(key).await }).await;
         assert_eq!((told.class("wasabi"), told.changed()), (Class::Corrupt, None), "{key}");
     }
     assert!(s.wasabi.keys().is_empty());

@@ -63,13 +63,53 @@ async fn a_copy_that_is_read_back_wrong_is_not_recorded() {
 }
 
 #[tokio::test]
-async fn a_source_whose_etag_is_no_md5_is_read_twice_and_believed() {
+async fn a_source_whose_etags_are_said_to_be_no_md5s_is_read_twice_and_believed() {
     let s = Setup::new().await;
     s.b2.put("k", "hello");
     s.b2.order(Fault::WrongEtag, When::op(Op::GetObject));
+    let mut job = s.job("k").await;
+    let told = s.copy(&job).await;
+    assert_eq!((told.class("wasabi"), told.read()), (Class::Corrupt, None));
+    assert!(
+        told.of("wasabi").unwrap_err().message.contains("set md5_etags = false in [replicas.b2] and retry"),
+        "{told:?}"
+    );
+    assert_eq!(s.b2.calls(Op::GetObject), 2);
+    let facts = config::Facts { md5_etags: Some(false), ..config::Facts::default() };
+    job.sources[0].store = s.store_of("b2", config::Provider::Generic, facts).await;
+    let told = s.copy(&job).await;
+    assert!(told.is_proven(), "{told:?}");
+    assert_eq!(s.b2.calls(Op::GetObject), 4);
+}
+
+#[tokio::test]
+async fn an_etag_that_is_another_one_in_each_answer_is_no_md5() {
+    let s = Setup::new().await;
+    s.b2.put("k", "hello");
+    s.b2.set_etag("k", "0f343b0931126a20f133d67c2b018a3b");
+    s.b2.order(Fault::WrongEtag, When::op(Op::GetObject).next(1));
     let told = s.copy(&s.job("k").await).await;
     assert!(told.is_proven(), "{told:?}");
-    assert_eq!(s.b2.calls(Op::GetObject), 2);
+}
+
+#[tokio::test]
+async fn bytes_that_a_proxy_has_compressed_on_the_way_are_not_the_object() {
+    let s = Setup::new().await;
+    for (key, etag) in [("md5", None), ("parts", Some("0f343b0931126a20f133d67c2b018a3b-2"))] {
+        s.b2.put(key, "hello");
+        if let Some(etag) = etag {
+            s.b2.set_etag(key, etag);
+        }
+        s.b2.order(Fault::Compress, When::op(Op::GetObject));
+        let told = s.copy(&s.job(key).await).await;
+        assert_eq!((told.class("wasabi"), told.read()), (Class::Corrupt, None), "{key}");
+        assert!(told.of("wasabi").unwrap_err().message.contains("its bytes are changed on the way"), "{told:?}");
+        // Nor when they are held against what was known.
+        let content = Content { size_bytes: 4, hash: crate::domain::ContentHash(1) };
+        let told = s.copy(&Job { content: Some(content), ..s.job(key).await }).await;
+        assert_eq!((told.class("wasabi"), told.changed()), (Class::Corrupt, None), "{key}");
+    }
+    assert!(s.wasabi.keys().is_empty() && s.scw.keys().is_empty());
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod memory;
 mod parts;
 mod refused;
 mod resume;
+mod rot;
 mod sources;
 mod streamed;
 mod whole;
@@ -108,6 +109,7 @@ impl Setup {
         Job {
             key: ObjectKey::new(key).unwrap(),
             content: None,
+            kept: Kept::default(),
             stated_bytes: None,
             sources: vec![Source { store: self.store("b2").await, recorded: true, primary: true }],
             targets: vec![self.target("wasabi").await, self.target("scw").await],
@@ -187,6 +189,14 @@ impl Told {
         self.ended == Ended::Done && self.of("wasabi").is_ok() && self.of("scw").is_ok()
     }
 
+    /// What the primary said of the object that was read there.
+    fn said(&self) -> Option<SourceReading> {
+        self.steps.iter().find_map(|step| match step {
+            Step::Read { said, .. } => said.clone(),
+            _ => None,
+        })
+    }
+
     /// What the primary was found to hold instead of the known content.
     fn changed(&self) -> Option<Content> {
         self.steps.iter().find_map(|step| match step {
@@ -198,7 +208,7 @@ impl Told {
     /// The sources whose copies are not the known content.
     fn stale(&self) -> Vec<&str> {
         let stale = self.steps.iter().filter_map(|step| match step {
-            Step::Stale { replica, why } => {
+            Step::Stale { replica, why, .. } => {
                 assert_eq!(why.class, Class::Corrupt, "{why:?}");
                 Some(replica.as_str())
             }

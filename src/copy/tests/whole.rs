@@ -22,7 +22,8 @@ async fn what_was_read_is_told_before_any_target_is() {
     let s = Setup::new().await;
     s.b2.put("k", "hello");
     let told = s.copy(&s.job("k").await).await;
-    let Some(Step::Read { from, content }) = told.steps.first() else { panic!("{told:?}") };
+    assert!(matches!(told.steps.first(), Some(Step::Described { .. })), "{told:?}");
+    let Some(Step::Read { from, content, .. }) = told.steps.get(1) else { panic!("{told:?}") };
     assert_eq!((from.as_str(), *content), ("b2", s.b2.inspect("k").unwrap().content));
 }
 

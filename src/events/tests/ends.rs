@@ -95,6 +95,32 @@ async fn a_log_that_is_shorter_than_it_was_is_another_one_from_then_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_failover_ids_of_the_log_before_are_refused_however_far_the_new_one_has_come() {
+    let model = Model::default();
+    model.append(0, 2000);
+    let (followed, mut reader) = Followed::begun(model, SETTINGS).await;
+    followed.append(0, 100);
+    assert_eq!(drain(&mut reader).await.0.len(), 100);
+    let seen = reader.cursor().unwrap();
+    let mut behind = followed.reader(Start::After(Cursor { id: 10, ..seen }));
+    assert_eq!(batch(&mut behind).await.last_event(), 511);
+    // The ids that were lost are given again before this process looks.
+    followed.model.fail_over_to(1500);
+    let last = followed.model.append(0, 700);
+    // A page of the other server is not one of the log that this reader reads.
+    assert_eq!(drain(&mut behind).await, (vec![], Some(End::Away)));
+    let epoch = Epoch(1);
+    assert_eq!(drain(&mut reader).await, (vec![], Some(End::OtherLog { epoch })));
+    for id in [10, 1500, seen.id] {
+        let mut back = followed.reader(Start::After(Cursor { id, ..seen }));
+        assert_eq!(back.begin().await, Err(End::OtherLog { epoch }), "{id}");
+    }
+    let mut anew = followed.reader(Start::After(Cursor::new(1500, epoch)));
+    assert_eq!(drain(&mut anew).await, ((1501..=last).collect(), None));
+    followed.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn that_is_noticed_also_if_nobody_was_reading_meanwhile() {
     let (followed, reader) = Followed::begun(Model::default(), SETTINGS).await;
     followed.append(0, 100);

@@ -24,6 +24,8 @@ pub(super) struct State {
     pub(super) last: i64,
     pub(super) dropped_through: i64,
     pub(super) incarnation: i32,
+    /// Another server answers, and nobody has raised the incarnation for it.
+    pub(super) failed_over: bool,
     /// It does not answer.
     pub(super) away: bool,
     /// Questions so far.
@@ -54,6 +56,14 @@ impl Model {
         state.last
     }
 
+    /// Another server answers from now on, which lacks what came behind `id`.
+    pub(super) fn fail_over_to(&self, id: i64) {
+        let mut state = self.state();
+        state.events.retain(|event| event.id <= id);
+        state.last = id;
+        state.failed_over = true;
+    }
+
     /// Drops all up to and with `through`.
     pub(super) fn drop_through(&self, through: i64) {
         let mut state = self.state();
@@ -78,7 +88,7 @@ impl State {
             return Err(QueueError::Inconsistent { statement, what: "nothing, it is away".into() });
         }
         let Self { incarnation, last, dropped_through, .. } = *self;
-        Ok(LogMark { incarnation, last, dropped_through })
+        Ok(LogMark { incarnation, is_in_force: !self.failed_over, last, dropped_through })
     }
 
     fn part(&self, mark: LogMark, from: i64, end: i64, most: i64, most_bytes: i64) -> LogPart {
@@ -114,8 +124,13 @@ impl Source for Model {
         elsewhere(|| {
             let mut state = self.state();
             state.heads += 1;
+            state.answers("head")?;
+            if std::mem::take(&mut state.failed_over) {
+                state.incarnation += 1;
+            }
             let mark = state.answers("head")?;
-            Ok(LogHead { epoch: Epoch(mark.incarnation.cast_unsigned()), sure: true, mark })
+            let epoch = Epoch(mark.incarnation.cast_unsigned());
+            Ok(LogHead { epoch, sure: true, sees_failover: true, mark })
         })
         .boxed()
     }

@@ -28,8 +28,8 @@ pub(super) fn ended(end: End) -> Refusal {
             let refusal = Refusal::new(
                 StatusCode::CONFLICT,
                 format!(
-                    "the log ends at {head}, before the event that you saw last: it was restored from a backup, or is another \
-                     one; take stock of what you follow, then go on with after={head}"
+                    "the log ends at {head}, before the event that you saw last: PostgreSQL failed over or was restored, or it is \
+                     another one; take stock of what you follow, then go on with after={head}"
                 ),
             );
             let refusal = refusal.with("head", head.to_string());
@@ -41,8 +41,8 @@ pub(super) fn ended(end: End) -> Refusal {
         End::OtherLog { epoch } => Refusal::new(
             StatusCode::CONFLICT,
             format!(
-                "this is the log {epoch}, not the one that you read so far: it was restored from a backup, or is another one; \
-                 take stock of what you follow, then begin with after=0 or without after"
+                "this is the log {epoch}, not the one that you read so far: PostgreSQL failed over or was restored, or it is another \
+                 one; take stock of what you follow, then begin with after=0 or without after"
             ),
         )
         .with("epoch", epoch.to_string()),

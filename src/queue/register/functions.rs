@@ -59,7 +59,7 @@ fn write(schema: &str, replicas: &[ReplicaName], whence: &str, names: &str, unde
        -- The lease stays: its holder learns of the new generation from its next write, and frees the row itself.
        SET generation = nextval('{schema}.generations'),
            created_at = registered_at, size_bytes = excluded.size_bytes, content_hash = NULL,
-           metadata_hash = NULL, source_replica = NULL, source_modified = NULL, source_tag = NULL,
+           metadata_hash = NULL, not_carried = NULL, source_replica = NULL, source_modified = NULL, source_tag = NULL,
            {again}
     RETURNING o.object_key, o.generation"
     )

@@ -13,6 +13,8 @@ use super::gate::Gate;
 pub enum Fault {
     /// The store is not asked; this is said instead.
     Answer(ErrorAnswer),
+    /// The store is not asked; this comes instead, with status 200: a page that asks to sign in, half a document, nothing.
+    Page(String),
     /// The connection is reset before anything is done.
     Reset,
     /// The connection is reset when so many bytes of the request's body have come, or a little more.
@@ -45,6 +47,8 @@ pub enum Fault {
     WrongEtag,
     /// The answer names no ETag.
     NoEtag,
+    /// A proxy on the way compresses what is read: other bytes with a `Content-Encoding` of its own, under the object's ETag.
+    Compress,
     /// One bit of an uploaded body is wrong when it arrives, before it is checked.
     FlipArriving { at: u64 },
     /// One bit is stored wrongly after all checks, and nobody is told.

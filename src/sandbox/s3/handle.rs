@@ -268,6 +268,29 @@ impl BucketHandle {
         bucket.lock().put(key, damaged, &Unless::Never).expect("unconditional");
     }
 
+    /// Lets a stored object have been modified at another time.
+    ///
+    /// # Panics
+    /// If there is no such object.
+    pub fn set_modified(&self, key: &str, modified: SystemTime) {
+        self.replace(key, |object| Object { modified, ..object });
+    }
+
+    /// Lets a stored object have another ETag, without quotes.
+    ///
+    /// # Panics
+    /// If there is no such object.
+    pub fn set_etag(&self, key: &str, etag: &str) {
+        self.replace(key, |object| Object { etag: etag.to_owned(), ..object });
+    }
+
+    fn replace(&self, key: &str, change: impl FnOnce(Object) -> Object) {
+        let bucket = self.bucket();
+        let object = bucket.object(key).expect("an object to change");
+        // Cannot fail: there is no condition.
+        bucket.lock().put(key, change((*object).clone()), &Unless::Never).expect("unconditional");
+    }
+
     /// Lets a stored object have the CRC-64/NVME of its bytes among its checksums, as if its writer had declared it.
     ///
     /// # Panics

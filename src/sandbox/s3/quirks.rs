@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use s3s::S3Result;
 use s3s::s3_error;
+use unicode_normalization::UnicodeNormalization as _;
 
 use super::bucket::Part;
 use super::declared::custom;
@@ -39,6 +40,16 @@ pub enum Quirk {
     EqualParts,
     /// `a//b` and `a/./b` are kept as `a/b`, as in a file system.
     TidiesKeys,
+    /// Capitals make no difference in a key, as in some file systems.
+    FoldsCapitals,
+    /// Keys are kept in Unicode's composed form, as in some file systems.
+    ComposesKeys,
+    /// Blanks and dots at the end of a key's segments are dropped, as in some file systems.
+    TrimsKeys,
+    /// Keys are decoded once more than they were encoded.
+    DecodesTwice,
+    /// The answer of CompleteMultipartUpload has an empty ETag; HEAD and listings show it (Ceph).
+    CompletesWithoutEtag,
     /// Nothing but the bytes is kept.
     ForgetsMetadata,
     /// A key that begins with a slash, or has `//`, `.` or `..` in it, is refused (MinIO).
@@ -141,11 +152,25 @@ impl BucketOptions {
 
     /// The key under which the bucket keeps what is written to this one.
     pub(super) fn kept_as(&self, key: &str) -> String {
-        if !self.has(Quirk::TidiesKeys) {
-            return key.to_owned();
+        let mut kept = key.to_owned();
+        if self.has(Quirk::DecodesTwice) {
+            kept = decoded(&kept);
         }
-        let segments: Vec<_> = key.split('/').filter(|segment| !matches!(*segment, "" | ".")).collect();
-        segments.join("/")
+        if self.has(Quirk::TidiesKeys) {
+            let segments: Vec<_> = kept.split('/').filter(|segment| !matches!(*segment, "" | ".")).collect();
+            kept = segments.join("/");
+        }
+        if self.has(Quirk::TrimsKeys) {
+            let segments: Vec<_> = kept.split('/').map(|segment| segment.trim_end_matches([' ', '.'])).collect();
+            kept = segments.join("/");
+        }
+        if self.has(Quirk::FoldsCapitals) {
+            kept = kept.to_lowercase();
+        }
+        if self.has(Quirk::ComposesKeys) {
+            kept = kept.nfc().collect();
+        }
+        kept
     }
 
     /// The prefix by which a listing is made.
@@ -176,4 +201,21 @@ impl Default for BucketOptions {
             generated: None,
         }
     }
+}
+
+/// Once more than they were encoded; what cannot be decoded stays as it is.
+fn decoded(key: &str) -> String {
+    let mut parts = key.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let code = part.get(..2).filter(|code| code.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                bytes.extend(&part.as_bytes()[2..]);
+            }
+            None => bytes.extend([b"%", part.as_bytes()].concat()),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -55,6 +55,10 @@ async fn answer_without_id(
             drain(body).await;
             return Ok(error_answer(answer));
         }
+        Some(Fault::Page(page)) => {
+            drain(body).await;
+            return Ok(Response::new(AnswerBody::sound(page.clone().into())));
+        }
         Some(Fault::Reset) => return Err(hang_up(fate)),
         Some(Fault::ResetUpload { after }) => {
             read_some(body, *after).await;
@@ -108,6 +112,7 @@ async fn answer_without_id(
         Some(Fault::HoldAnswer(gate)) => gate.pass().await,
         Some(Fault::WrongEtag) => wrong_etag(&mut response),
         Some(Fault::NoEtag) => no_etag(&mut response),
+        Some(Fault::Compress) => compress(&mut response),
         _ => {}
     }
     let sent = response.status().is_success().then_some(Sent { ledger, op: call.op });
@@ -149,6 +154,7 @@ fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<Fate>) -> AnswerBody 
         Fault::FlipBody { at } => AnswerBody::flipped(body, at),
         Fault::Drip { bytes_per_second } => AnswerBody::dripping(body, bytes_per_second),
         Fault::Answer(_)
+        | Fault::Page(_)
         | Fault::Reset
         | Fault::ResetUpload { .. }
         | Fault::LoseAnswer
@@ -159,6 +165,7 @@ fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<Fate>) -> AnswerBody 
         | Fault::CarryOutLate(_)
         | Fault::WrongEtag
         | Fault::NoEtag
+        | Fault::Compress
         | Fault::DripUpload { .. }
         | Fault::FlipArriving { .. }
         | Fault::StoreDamaged { .. } => AnswerBody::sound(body),
@@ -175,6 +182,16 @@ fn error_answer(answer: &ErrorAnswer) -> Response<AnswerBody> {
     let mut response = answer.to_error().to_http_response().expect("an error is serialisable");
     response.headers_mut().extend(answer.headers());
     response.map(AnswerBody::sound)
+}
+
+/// The whole body as some proxies send it; nobody looks whether it can be read again.
+fn compress(response: &mut Response<s3s::Body>) {
+    let compressed = hyper::body::Bytes::from_static(b"compressed");
+    response.headers_mut().remove(header::CONTENT_RANGE);
+    response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response.headers_mut().insert(header::CONTENT_LENGTH, compressed.len().into());
+    *response.status_mut() = StatusCode::OK;
+    *response.body_mut() = compressed.into();
 }
 
 /// Another ETag of the same shape, wherever the answer names it: in its head, or in a small XML body.

@@ -6,7 +6,7 @@ use super::{
     Known, Probe, Store, StoreError,
     fact::{Fact, Found},
 };
-use crate::store::{Operation, Reason, progress::Progress, versions::Versioning};
+use crate::store::{Operation, Reason, document::WholeDocument, progress::Progress, versions::Versioning};
 
 /// Whether what is written can be removed again.
 pub(super) enum Lock {
@@ -37,6 +37,7 @@ impl Probe<'_> {
     pub(super) async fn lock(&self) -> Lock {
         let Store { client, bucket, .. } = self.store;
         let call = client.get_object_lock_configuration().bucket(bucket);
+        let call = call.customize().interceptor(WholeDocument::OBJECT_LOCK);
         let answer = self.store.call(Operation::GetObjectLockConfiguration, &Progress::default(), call.send()).await;
         match answer {
             Ok(answer) => {

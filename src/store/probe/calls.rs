@@ -11,6 +11,7 @@ use crate::{
     domain::ObjectKey,
     store::{
         ETag, Md5, Metadata, Operation, Reason, UploadId,
+        document::WholeDocument,
         progress::{Progress, lent},
         spelling::Spelling,
     },
@@ -66,13 +67,13 @@ impl Probe<'_> {
     pub(super) async fn put(
         &mut self,
         key: &ObjectKey,
-        bytes: &'static [u8],
+        bytes: &[u8],
         sending: Sending<'_>,
     ) -> Result<Sent, StoreError> {
         self.trail.writes(key);
         let Store { client, bucket, .. } = self.store;
         let progress = Progress::default();
-        let (body, _loan) = lent(&Bytes::from_static(bytes), &progress);
+        let (body, _loan) = lent(&Bytes::copy_from_slice(bytes), &progress);
         let (md5, crc64) = sending.hash.headers(bytes);
         let metadata = sending.metadata.cloned().unwrap_or_default();
         let expires = metadata.expires;
@@ -217,6 +218,7 @@ impl Probe<'_> {
             .prefix(prefix)
             .set_start_after(after.map(str::to_owned))
             .encoding_type(EncodingType::Url);
+        let call = call.customize().interceptor(WholeDocument::OBJECTS);
         let answer = self.store.call(Operation::ListObjects, &Progress::default(), call.send()).await?;
         let spelling = Spelling::of(answer.encoding_type.as_ref());
         let keys = answer.contents.unwrap_or_default().into_iter().filter_map(|object| object.key);

@@ -13,6 +13,7 @@ mod metadata;
 mod parts;
 mod reads;
 mod trail;
+mod twins;
 
 use std::time::Duration;
 
@@ -158,6 +159,8 @@ impl Probe<'_> {
         self.metadata().await;
         self.going_on()?;
         self.keys().await?;
+        self.going_on()?;
+        self.twins().await?;
         self.going_on()?;
         self.hashes_of_parts().await;
         self.going_on()?;

@@ -21,7 +21,10 @@ impl Probe<'_> {
         let there =
             self.store.head(&self.key("upload")).await.ok().filter(|there| there.size_bytes == size_bytes as u64);
         let (found, etag) = match (sent, there) {
-            (Ok(etag), Some(_)) => (Found::yes(""), Some(etag)),
+            // Ceph's answer may have an empty one; a look has the right one.
+            (Ok(etag), Some(there)) => {
+                (Found::yes(""), Some(etag).filter(|etag| !etag.as_str().is_empty()).or(there.etag))
+            }
             (Ok(_), None) => (Found::no("answered as done, and not there"), None),
             // As copies do it: an answer that is lost or unreadable is made up for by a look.
             (Err(error), Some(there)) if !is_refusal(&error) => {

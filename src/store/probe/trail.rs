@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{FOLDER, Known, Probe, Store, StoreError};
 use crate::{
     domain::ObjectKey,
-    store::{Operation, Reason, UploadId, progress::Progress, spelling::Spelling},
+    store::{Operation, Reason, UploadId, document::WholeDocument, progress::Progress, spelling::Spelling},
 };
 
 /// Pages of a listing of what we wrote at most: it is far less than one.
@@ -101,7 +101,14 @@ impl Probe<'_> {
         }
         let by_version = versions.is_some();
         let there = match versions {
-            Some(versions) => versions,
+            Some(mut versions) => {
+                // A store that takes one key for another lists it by a name that may not reach it.
+                let elsewhere =
+                    |ours: &&Version| versions.iter().any(|listed| listed.id == ours.id && listed.key != ours.key);
+                let by_our_names: Vec<_> = self.trail.versions.iter().filter(elsewhere).cloned().collect();
+                versions.extend(by_our_names);
+                versions
+            }
             None => self.without_known_version().await,
         };
         if !by_version && self.versioned.is_yes() && !there.is_empty() {
@@ -203,6 +210,7 @@ impl Probe<'_> {
                 .set_key_marker(key_marker)
                 .set_version_id_marker(version_marker)
                 .encoding_type(EncodingType::Url);
+            let call = call.customize().interceptor(WholeDocument::VERSIONS);
             let answer = self.store.call(Operation::ListObjectVersions, &Progress::default(), call.send()).await?;
             let spelling = Spelling::of(answer.encoding_type.as_ref());
             let versions = answer.versions.unwrap_or_default().into_iter().map(|v| (v.key, v.version_id));

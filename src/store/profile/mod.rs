@@ -38,6 +38,8 @@ pub struct Profile {
     pub listing: Listing,
     /// Every overwrite keeps what was there before as an older version.
     pub keeps_versions: Known,
+    /// Copies there may have other metadata than their objects: the operator says so.
+    pub accepts_altered_metadata: bool,
     /// Storage classes that must be restored before they can be read.
     pub cold_classes: &'static [&'static str],
 }
@@ -130,6 +132,7 @@ impl Profile {
             keys: Keys { max_bytes: facts.max_key_bytes.unwrap_or(preset.keys.max_bytes), ..preset.keys },
             etags: etags.map_or(preset.etags, |known| Etags { of_put_is_md5: known, of_parts_is_md5s: known }),
             hashes: Hashes { checks_md5: facts.checks_md5.unwrap_or(preset.hashes.checks_md5), ..preset.hashes },
+            accepts_altered_metadata: facts.accepts_altered_metadata.unwrap_or(preset.accepts_altered_metadata),
             ..preset
         }
     }

@@ -145,3 +145,92 @@ async fn a_closed_port_is_told_in_words() {
     assert_eq!(error.to_string(), format!("HeadObject: cannot reach {endpoint}: connection refused"));
     assert_eq!(error.class(), Class::Transient);
 }
+
+const OBJECTS: &str =
+    "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>a</Key><Size>1</Size></Contents>";
+
+async fn listed_from(bodies: &[&str]) -> Result<Page, StoreError> {
+    let server = Canned::new(bodies.iter().map(|body| with_body("200 OK", body))).await;
+    store(&server.endpoint).await.list(Asked { prefix: "", delimiter: None }, &Place::First).await
+}
+
+#[tokio::test]
+async fn what_is_no_whole_listing_says_nothing_of_a_bucket() {
+    for (body, says) in [
+        ("", "is empty"),
+        ("<html><body>Please sign in</body></html>", "is a <html>"),
+        ("<ListAllMyBucketsResult/>", "is a <ListAllMyBucketsResult>"),
+        ("<Error><Code>InternalError</Code></Error>", "is a <Error>"),
+        (OBJECTS, "ends in the middle"),
+        ("<ListBucketResult></ListBucketResult>", "neither IsTruncated"),
+    ] {
+        let error = listed_from(&[body]).await.unwrap_err();
+        assert_eq!((error.class(), error.reason()), (Class::Transient, Reason::NotUnderstood), "{body}: {error}");
+        assert!(
+            error.to_string().starts_with("ListObjectsV2: 200: the answer") && error.to_string().contains(says),
+            "{error}"
+        );
+        // Nor that it is empty, nor that the store is well, nor that an upload is gone or goes on.
+        let server = Canned::new([with_body("200 OK", body)]).await;
+        let store = store(&server.endpoint).await;
+        let errors = [
+            store.first_key().await.map(drop),
+            store.check_list().await,
+            store.list_uploads("k").await.map(drop),
+            store.knows_upload(&key("k"), &UploadId::new("u")).await.map(drop),
+        ];
+        for error in errors {
+            assert_eq!(error.unwrap_err().reason(), Reason::NotUnderstood, "{body}");
+        }
+        assert!(store.keeps_versions().await, "what is not known is taken for the worse");
+    }
+    let nameless = format!("{OBJECTS}<Contents><Size>1</Size></Contents></ListBucketResult>");
+    let error = listed_from(&[&nameless]).await.unwrap_err();
+    assert!(error.to_string().contains("an entry of the listing has no name"), "{error}");
+}
+
+#[tokio::test]
+async fn a_listing_without_an_end_is_not_read_for_ever() {
+    let endless = format!("<ListBucketResult><!--{}-->", "x".repeat(17 << 20));
+    let error = listed_from(&[&endless]).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::NotUnderstood);
+    assert!(error.to_string().contains("more than 16 MiB"), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_means_that_there_is_more() {
+    let page = |flag: &str, objects: &str, token: &str| {
+        let flag = if flag.is_empty() { String::new() } else { format!("<IsTruncated>{flag}</IsTruncated>") };
+        let token = format!("<NextContinuationToken>{token}</NextContinuationToken>");
+        format!("<ListBucketResult>{flag}{objects}{token}</ListBucketResult>")
+    };
+    let one = "<Contents><Key>a</Key><Size>1</Size></Contents>";
+    for (flag, objects, token, more) in [
+        ("true", one, "t", true),
+        ("true", "", "t", true),
+        ("", one, "t", true),
+        ("", "", "t", true),
+        ("false", one, "t", true),
+        // It would lead round and round.
+        ("false", "", "t", false),
+        ("false", one, "", false),
+    ] {
+        let page = listed_from(&[&page(flag, objects, token)]).await.unwrap();
+        assert_eq!(page.truncated, more, "{flag} {objects} {token}");
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_is_not_empty_because_its_first_page_is() {
+    let more = "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken></ListBucketResult>";
+    let last = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+    let whole = format!("{OBJECTS}</ListBucketResult>");
+    let first = async |bodies: &[&str]| {
+        let server = Canned::new(bodies.iter().map(|body| with_body("200 OK", body))).await;
+        store(&server.endpoint).await.first_key().await
+    };
+    assert_eq!(first(&[more, &whole]).await.unwrap().as_deref(), Some("a"));
+    assert_eq!(first(&[more, last]).await.unwrap(), None);
+    let error = first(&[more]).await.unwrap_err();
+    assert!(error.to_string().contains("whether the bucket is empty is not known"), "{error}");
+}

@@ -26,6 +26,15 @@ async fn a_put_carries_its_md5_and_nothing_that_a_store_might_refuse() {
 }
 
 #[tokio::test]
+async fn bytes_are_asked_for_as_they_are_stored_which_no_signature_depends_on() {
+    let server = Canned::new([stored()]).await;
+    store(&server.endpoint).await.get(&key("k"), None, None).await.unwrap();
+    let get = server.only_request();
+    assert_eq!(get.header("accept-encoding"), Some("identity"));
+    assert!(!get.header("authorization").unwrap().contains("accept-encoding"), "{get:?}");
+}
+
+#[tokio::test]
 async fn an_empty_put_says_that_it_is_empty() {
     let server = Canned::new([stored()]).await;
     store(&server.endpoint).await.put(&key("k"), &Bytes::new(), &md5(b""), &Metadata::default()).await.unwrap();

@@ -16,6 +16,7 @@ pub fn at(store: Kind) -> &'static [Cannot] {
         Kind::InMemory => IN_MEMORY,
         Kind::Moto => MOTO,
         Kind::Of(Provider::Garage) => GARAGE,
+        Kind::Of(Provider::Ceph) => CEPH,
         Kind::Of(_) => &[],
     }
 }
@@ -58,4 +59,14 @@ const GARAGE: &[Cannot] = &[
     cannot("probe: if_none_match", "no: ignored"),
     // It has none, and as S3 says.
     cannot("probe: keeps_versions", "no: the bucket says so"),
+];
+
+/// Measured with Ceph's gateway 16.2.15.
+const CEPH: &[Cannot] = &[
+    // It takes a CRC-64 and does not look at it.
+    cannot("probe: checks_crc64", "no: it is taken"),
+    cannot("probe: checks_crc64_on_parts", "no: it is taken"),
+    // As the bucket was made, and as S3 says.
+    cannot("probe: keeps_versions", "no: the bucket says so"),
+    cannot("probe: small_parts", "no: 400 EntityTooSmall"),
 ];

@@ -243,6 +243,7 @@ impl Stage {
         let job = Job {
             key: key(&object.key),
             content: None,
+            kept: copyhold::domain::Kept::default(),
             stated_bytes: None,
             sources: vec![Source { store: Arc::clone(&self.source), recorded: true, primary: true }],
             targets: vec![Target {

@@ -74,6 +74,46 @@ async fn an_answer_that_breaks_off_is_asked_for_again_and_given_up_after_a_while
 }
 
 #[tokio::test]
+async fn a_page_that_is_no_listing_is_told_with_its_place_and_ends_nothing() {
+    let world = listing(2_500, BucketOptions::default()).await;
+    let portal = Fault::Page("<html><body>Please sign in</body></html>".into());
+    let portal = world.bucket("b2").order(portal, When::op(LIST).skip(3));
+    let (code, text) = told(&world, &[]).await;
+    assert_eq!(code, 1, "{text}");
+    for words in [
+        "replica b2: ListObjectsV2: 200: the answer is a <html> where a <ListBucketResult> was asked for",
+        "this was page 4 (behind \"0000000/000000000999\")",
+        "NOT COMPLETE",
+        "the same command goes on from here",
+    ] {
+        assert!(text.contains(words), "{text}");
+    }
+    portal.clear();
+    assert_eq!(figures(&scanned(&world, &[]).await.1)[..2], [2_500, 2_500]);
+}
+
+#[tokio::test]
+async fn empty_pages_that_lead_round_and_round_are_left() {
+    let world = listing(10, BucketOptions::default()).await;
+    let empty = |token: &str| {
+        let token = format!("<NextContinuationToken>{token}</NextContinuationToken>");
+        Fault::Page(format!("<ListBucketResult><IsTruncated>true</IsTruncated>{token}</ListBucketResult>"))
+    };
+    // A circle of three that is entered from outside.
+    for token in ["in", "a", "b", "c"] {
+        world.bucket("b2").order(empty(token), When::op(LIST).next(1));
+    }
+    for _ in 0..20 {
+        for token in ["a", "b", "c"] {
+            world.bucket("b2").order(empty(token), When::op(LIST).next(1));
+        }
+    }
+    let (code, text) = told(&world, &[]).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("the store leads round and round"), "{text}");
+}
+
+#[tokio::test]
 async fn pages_of_delete_markers_alone_end_nothing() {
     let world = World::new().await;
     let options = BucketOptions::versioned().with(Quirk::HiddenTakesRoom);

@@ -105,8 +105,8 @@ pub(super) async fn complete(
         metadata: upload.metadata.clone(),
         checksums: joined.checksums.clone(),
     };
-    let e_tag = Some(strong(&object.etag));
-    let version_id = state.put(&input.key, object, &unless)?;
+    let e_tag = Some(strong(&object.etag)).filter(|_| !bucket.options.has(Quirk::CompletesWithoutEtag));
+    let version_id = state.put(&bucket.options.kept_as(&input.key), object, &unless)?;
     state.uploads.remove(&(input.key.clone(), input.upload_id));
     drop(state);
     shared.ledger(&input.bucket).wrote(&input.key);

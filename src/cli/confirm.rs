@@ -1,0 +1,61 @@
+//! Asks before a command does something large that no other command takes back.
+//!
+//! Must not ask where nobody can answer: there, the command wants `--yes`.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use anyhow::bail;
+
+use super::show;
+
+/// The flag of each command that asks.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Confirmation {
+    /// Do not ask: for scripts, and wherever there is no terminal
+    #[arg(short, long)]
+    yes: bool,
+}
+
+impl Confirmation {
+    /// Tells what it costs, and whether it is to be done. Without a terminal and without `--yes` it is an error.
+    pub(super) fn ask(self, costs: &[String]) -> anyhow::Result<bool> {
+        for line in costs {
+            show::line(line)?;
+        }
+        if self.yes {
+            return Ok(true);
+        }
+        if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+            bail!("nothing was changed: there is no terminal to ask on; add --yes to do it");
+        }
+        let mut stderr = io::stderr();
+        write!(stderr, "Proceed? [y/N] ")?;
+        stderr.flush()?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer)?;
+        if agrees(&answer) {
+            return Ok(true);
+        }
+        show::line("nothing was changed")?;
+        Ok(false)
+    }
+}
+
+fn agrees(answer: &str) -> bool {
+    ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_clear_yes_is_one() {
+        for yes in ["y", "Y\n", "yes\r\n", " YES "] {
+            assert!(agrees(yes), "{yes:?}");
+        }
+        for no in ["", "\n", "n", "no", "yes please", "ja", "1"] {
+            assert!(!agrees(no), "{no:?}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What it costs to take back all copies of a replica, in words.
+
+use super::show;
+use crate::{domain::ReplicaName, queue::Holdings};
+
+/// One line for what is taken back, one for where it comes from, one for what is lost; none if nothing is on record.
+/// `is`: `is` or `would be`.
+pub(super) fn lines(replica: &ReplicaName, seen: &Holdings, would_be: bool) -> Vec<String> {
+    if seen.recorded == 0 {
+        return Vec::new();
+    }
+    let copies = show::count(seen.recorded.unsigned_abs(), "copy", "copies");
+    let verb = match (would_be, seen.recorded) {
+        (true, _) => "would be",
+        (false, 1) => "is",
+        (false, _) => "are",
+    };
+    let mut lines = vec![format!("{copies} of {replica} {verb} taken back and made again: {}", bytes(seen))];
+    let sources: Vec<_> = seen
+        .sources
+        .iter()
+        .filter(|(_, copies)| *copies > 0)
+        .map(|(name, copies)| format!("{name} ({copies})"))
+        .collect();
+    if !sources.is_empty() {
+        lines.push(format!("read from {}", sources.join(", ")));
+    }
+    if let Some(example) = seen.alone_example.as_ref().filter(|_| seen.alone > 0) {
+        let objects = show::count(seen.alone.unsigned_abs(), "object", "objects");
+        lines.push(format!("{objects} would have no copy left anywhere: \"{example}\", for one"));
+    }
+    lines
+}
+
+/// As far as sizes are known.
+fn bytes(seen: &Holdings) -> String {
+    let known = show::bytes(seen.recorded_bytes);
+    match seen.recorded_of_unknown_size {
+        0 => known,
+        unknown if unknown == seen.recorded => "no size is known".to_owned(),
+        unknown => format!("{known}, and {unknown} of unknown size"),
+    }
+}

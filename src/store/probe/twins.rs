@@ -1,0 +1,162 @@
+//! Measures whether a store keeps keys apart that differ in little: the *twins* of each other.
+//!
+//! It writes each twin with a content of its own, and reads all of them back after the last was written. A twin that a
+//! store refuses is no harm. One that shows another twin's content is: the later copy replaced the earlier, whose
+//! recorded time would be false from then on.
+
+use super::{
+    Ended, Probe,
+    calls::Sending,
+    fact::{Fact, Found},
+};
+use crate::domain::{MAX_KEY_BYTES, ObjectKey};
+
+/// Pairs that a message names at most.
+const PAIRS_TOLD: usize = 3;
+/// Of a long key, its end is shown.
+const SHOWN_CHARS: usize = 24;
+const TODO: &str = "of two such objects the later copy replaces the earlier, whose recorded time is then false: use a \
+                    store that keeps them apart, or never register both";
+
+/// Keys that differ in one kind of detail.
+struct Family {
+    name: &'static str,
+    says: &'static str,
+    ends: &'static [&'static str],
+}
+
+const FAMILIES: &[Family] = &[
+    Family {
+        name: "twins_capitals",
+        says: "keys that differ in capitals stay apart",
+        ends: &["Photo.JPG", "photo.jpg", "PHOTO.JPG", "dir/x", "Dir/x", "\u{e9}", "\u{c9}", "stra\u{df}e", "strasse"],
+    },
+    Family {
+        name: "twins_normal_form",
+        says: "keys that differ in Unicode's normal form stay apart",
+        ends: &[
+            "caf\u{e9}",
+            "cafe\u{301}", // NFC, NFD
+            "\u{fb01}x",
+            "fix", // and those that differ in compatibility alone
+            "\u{ff21}",
+            "A",
+            "\u{2126}",
+            "\u{3a9}",
+        ],
+    },
+    Family {
+        name: "twins_invisible",
+        says: "keys that differ in what is not seen stay apart",
+        ends: &["ab", "a\u{200b}b", "a\u{ad}b", "a\u{fe0f}b", "\u{feff}ab", "a b", "a\u{a0}b"],
+    },
+    Family {
+        name: "twins_trimmed",
+        says: "keys that differ in blanks and dots at an end stay apart",
+        ends: &["a", "a ", "a  ", " a", "a.", "a..", ".a", "d/a", "d /a", "d./a", "d/ a"],
+    },
+    Family {
+        name: "twins_slashes",
+        says: "keys that differ in slashes stay apart",
+        ends: &["x/y", "x//y", "x///y", "x\\y", "x/y/", "x/y//"],
+    },
+    Family {
+        name: "twins_segments",
+        says: "keys that differ in . and .. stay apart",
+        ends: &["x/y", "x/./y", "x/z/../y", "./x/y", "x/y/."],
+    },
+    Family {
+        name: "twins_escapes",
+        says: "keys that differ in escapes stay apart",
+        ends: &[
+            "aA", "a%41", "a%2541", "a/b", "a%2Fb", "a%2fb", "a+b", "a b", "a%20b", "a%2Bb", "a&b", "a&amp;b", "%FF",
+            "%ff",
+        ],
+    },
+    Family {
+        name: "twins_cut",
+        says: "keys that differ behind ? # ; : @ stay apart",
+        ends: &["a", "a?b", "a?c", "a#b", "a#c", "a;b", "a;c", "a:b", "a:c", "a@b", "a@c"],
+    },
+    Family {
+        name: "twins_replaced",
+        says: "keys that differ in special characters stay apart",
+        ends: &["a_b", "a*b", "a|b", "a<b", "a\"b", "a'b", "a-b", "ab"],
+    },
+];
+
+impl Probe<'_> {
+    pub(super) async fn twins(&mut self) -> Result<(), Ended> {
+        for family in FAMILIES {
+            self.going_on()?;
+            let keys = family.ends.iter().map(|end| self.key(&format!("{}/{end}", family.name))).collect();
+            let found = self.stay_apart(keys).await;
+            self.found(Fact::needed(family.name, family.says, found));
+        }
+        self.going_on()?;
+        // As long as keys may be: stores that keep them as file names or in columns may cut them.
+        let bytes = self.profile().keys.max_bytes.min(MAX_KEY_BYTES);
+        let stem = "l".repeat(bytes.saturating_sub(self.prefix.len() + 1));
+        let keys = ["a", "b"].map(|end| self.key(&format!("{stem}{end}"))).to_vec();
+        let found = self.stay_apart(keys).await;
+        self.found(Fact::needed("twins_long", "long keys that differ in their last byte stay apart", found));
+        Ok(())
+    }
+
+    /// Writes all of these, each with a content of its own, and looks whether each has its own still.
+    async fn stay_apart(&mut self, keys: Vec<ObjectKey>) -> Found {
+        let (mut taken, mut refused) = (Vec::new(), Vec::new());
+        for key in keys {
+            // No copy is ever written to such a key.
+            if self.profile().refuses_key(&key).is_some() {
+                continue;
+            }
+            match self.put(&key, &content(&key), Sending::default()).await {
+                Ok(_) => taken.push(key),
+                // Whatever the reason: a copy to it fails, and replaces no other.
+                Err(_) => refused.push(self.end_of(&key)),
+            }
+        }
+        let (mut merged, mut lost) = (Vec::new(), Vec::new());
+        for key in &taken {
+            match self.read_if_there(key).await {
+                Ok(Some(there)) if there == content(key) => {}
+                Ok(Some(there)) => match taken.iter().find(|other| there == content(other)) {
+                    Some(other) => merged.push(format!("{} and {}", self.end_of(key), self.end_of(other))),
+                    None => lost.push(format!("{} holds other bytes", self.end_of(key))),
+                },
+                Ok(None) => lost.push(format!("{} was taken, and is not there", self.end_of(key))),
+                Err(error) => return Found::unclear(&error),
+            }
+        }
+        if !merged.is_empty() {
+            Found::no(format!("it takes {} for one key; {TODO}", first_of(&merged)))
+        } else if !lost.is_empty() {
+            Found::no(format!("{}; {TODO}", first_of(&lost)))
+        } else if refused.is_empty() {
+            Found::yes("")
+        } else {
+            Found::yes(format!("refused: {}", first_of(&refused)))
+        }
+    }
+
+    /// The end of a key of ours as a message names it: in ASCII, or twins would look alike.
+    fn end_of(&self, key: &ObjectKey) -> String {
+        let end = key.as_str().strip_prefix(&self.prefix).unwrap_or(key.as_str());
+        let end = end.split_once('/').filter(|(family, _)| family.starts_with("twins_")).map_or(end, |(_, end)| end);
+        let from = end.char_indices().rev().nth(SHOWN_CHARS).map_or(0, |(at, _)| at);
+        format!("\"{}\"", end[from..].escape_default())
+    }
+}
+
+fn content(key: &ObjectKey) -> Vec<u8> {
+    format!("the object of {key}").into_bytes()
+}
+
+fn first_of(texts: &[String]) -> String {
+    let first = texts.iter().take(PAIRS_TOLD).cloned().collect::<Vec<_>>().join(", ");
+    match texts.len().saturating_sub(PAIRS_TOLD) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
