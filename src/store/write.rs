@@ -110,7 +110,11 @@ impl Store {
         let call = self.part(key, upload, number).body(body).content_md5(md5.base64());
         match self.send_part(call, bytes.len() as u64, &progress).await? {
             Some(etag) => Ok(etag),
-            None => self.etag_of_part(key, upload, number, bytes.len() as u64).await,
+            None => match self.etag_of_part(key, upload, number, bytes.len() as u64).await {
+                // S3's own rule, by a store that lists no parts: if it is another, it refuses to complete the upload.
+                Err(error) if error.reason() == Reason::Unsupported => Ok(ETag::new(format!("\"{}\"", md5.hex()))),
+                answer => answer,
+            },
         }
     }
 
