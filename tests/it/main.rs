@@ -35,6 +35,7 @@ mod late_writes;
 mod leases;
 mod lost_replies;
 mod migrations;
+mod model;
 mod move_replica;
 mod new_replica;
 mod objects_http;
