@@ -35,10 +35,14 @@ const FAMILIES: &[Family] = &[
         name: "twins_normal_form",
         says: "keys that differ in Unicode's normal form stay apart",
         ends: &[
-            "caf\u{e9}", "cafe\u{301}", // NFC, NFD
-            "\u{fb01}x", "fix", // and those that differ in compatibility alone
-            "\u{ff21}", "A",
-            "\u{2126}", "\u{3a9}",
+            "caf\u{e9}",
+            "cafe\u{301}", // NFC, NFD
+            "\u{fb01}x",
+            "fix", // and those that differ in compatibility alone
+            "\u{ff21}",
+            "A",
+            "\u{2126}",
+            "\u{3a9}",
         ],
     },
     Family {
