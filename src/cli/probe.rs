@@ -111,7 +111,7 @@ impl Probed {
         let in_vain = self.report.unmeasured.as_ref().is_some_and(|ended| match ended.kind {
             ProbeEndedBy::Lock => false,
             ProbeEndedBy::NotWritable => self.replica != primary.as_str(),
-            ProbeEndedBy::NotRemovable | ProbeEndedBy::Stop => true,
+            ProbeEndedBy::LockUnseen | ProbeEndedBy::NotRemovable | ProbeEndedBy::Stop => true,
         });
         // What a retention keeps was asked for, too.
         let left = self.report.retention.is_none() && !self.report.left.is_empty();

@@ -258,11 +258,13 @@ async fn a_bucket_with_a_default_retention_is_not_written_to_unless_told() {
 async fn a_bucket_that_hides_whether_it_is_locked_is_not_written_to() {
     let world = with(BucketOptions::default()).await;
     world.bucket("scw").order(Fault::access_denied(), When::op(Op::GetObjectLockConfiguration));
-    let (measured, _) = probe(&world, &[]).await;
+    let (measured, code) = probe(&world, &[]).await;
     assert!(
         measured["unmeasured"]["why"].as_str().unwrap().contains("GetBucketObjectLockConfiguration"),
         "{measured:#}"
     );
+    // Nothing was measured, and nobody said that this is right.
+    assert_eq!(code, 1);
     assert_eq!(world.bucket("scw").calls(Op::PutObject), 0);
 }
 

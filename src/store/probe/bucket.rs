@@ -45,6 +45,8 @@ impl Probe<'_> {
                 rule.and_then(|rule| rule.default_retention).map_or(Lock::None, |rule| Lock::Default(words(&rule)))
             }
             Err(error) if has_no_locks(&error) => Lock::None,
+            // A lock needs versions: where the bucket says that it keeps none, an answer that makes no sense hides none.
+            Err(error) if error.reason() == Reason::NotUnderstood && self.versioned == Known::No => Lock::None,
             Err(error) => Lock::Unseen(error),
         }
     }

@@ -70,8 +70,10 @@ pub struct Ended {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndedBy {
-    /// What is written stays there, or that cannot be seen; nothing was written.
+    /// What is written stays there; nothing was written.
     Lock,
+    /// Whether it stays cannot be seen; nothing was written.
+    LockUnseen,
     NotWritable,
     NotRemovable,
     /// Somebody told it to stop.
@@ -145,7 +147,7 @@ impl Probe<'_> {
             Lock::Unseen(error) => {
                 let todo = "allow GetBucketObjectLockConfiguration, or measure all the same with --probe-locked";
                 let what = "whether the bucket keeps what is written cannot be seen, so nothing was written";
-                return Err(Ended::by(EndedBy::Lock, format!("{what}: {error}; {todo}")));
+                return Err(Ended::by(EndedBy::LockUnseen, format!("{what}: {error}; {todo}")));
             }
         }
         self.may_write_and_remove().await?;
