@@ -185,7 +185,9 @@ fn told(schema: &str, kinds: &EventKinds, failures: &str) -> Told {
     let registered = "CASE WHEN done.first THEN jsonb_build_object('registered_at', done.created_at) ELSE '{}' END";
     let (mut columns, mut events) = (Vec::new(), Vec::new());
     if kinds.contains(EventKind::ObjectCopied) {
-        columns.push(format!("o.size_bytes, o.content_hash, {schema}.is_complete(o, draining.names) AS complete"));
+        columns.push(format!(
+            "o.size_bytes, o.content_hash, o.not_carried, {schema}.is_complete(o, draining.names) AS complete"
+        ));
         let copied = event(
             EventKind::ObjectCopied,
             &format!(

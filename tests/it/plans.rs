@@ -84,7 +84,9 @@ fn arguments(name: &str) -> String {
         "reclaim" => "'lock of this test', 1000000".to_owned(),
         "take_unsettled" => "16, 1000000, '{b2,wasabi,scw}'".to_owned(),
         seek if seek.starts_with("seek_") => "256, -9223372036854775808, 0".to_owned(),
-        "begin_generation" => "'{k1}', '{77}'::bigint[], '{1}'::bigint[], 5, 7, 'b2', 1, false, 'changed'".to_owned(),
+        "begin_generation" => {
+            "'{k1}', '{77}'::bigint[], '{1}'::bigint[], 5, 7, 'b2', 1, false, 'changed', 6, 8".to_owned()
+        }
         "next_due" => String::new(),
         "unclaim" => "77".to_owned(),
         look if look.starts_with("look_at_uploads_") => {

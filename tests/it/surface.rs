@@ -1,12 +1,15 @@
 //! What probes and dashboards see over HTTP.
 
-use copyhold::sandbox::postgres::{Cluster, Options};
+use copyhold::sandbox::{
+    postgres::{Cluster, Options},
+    s3::Metadata,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
-use crate::world::{DaemonProcess, World, eventually};
+use crate::world::{DaemonProcess, World, eventually, printed};
 
 /// The address that the daemon says it serves.
 async fn address(daemon: &DaemonProcess) -> String {
@@ -70,4 +73,26 @@ async fn a_daemon_without_its_database_is_alive_and_not_ready() {
     let ready = async || get(&address, "/readyz").await.0.contains("200");
     eventually("it is ready again", ready).await;
     cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_copy_lacks_of_its_object_is_told_in_metrics_events_and_explain() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    let address = address(&daemon).await;
+    let redirect = Metadata::none().with("x-amz-website-redirect-location", "/new/place");
+    world.bucket("b2").put_with("page", "bytes", redirect);
+    world.insert("page").await;
+    world.upload("photo", "bytes").await;
+    world.until_copied("page").await;
+    world.until_copied("photo").await;
+    let explained = printed(&world.run(&["explain", "page"]).await);
+    assert!(explained.contains("  not copied  redirect: no copy of it gets these\n"), "{explained}");
+    assert!(!printed(&world.run(&["explain", "photo"]).await).contains("not copied"));
+    let (_, body) = get(&address, "/metrics").await;
+    let line = "copyhold_not_carried_total{replica=\"wasabi\",property=\"redirect\"} 1";
+    assert!(body.lines().any(|found| found == line), "{body}");
+    let told = "SELECT string_agg(event_data ->> 'object_key' || ' ' || (event_data ->> 'not_carried'), ',')
+                  FROM (SELECT DISTINCT event_data FROM copyhold.log WHERE event_data ->> 'kind' = 'object.copied') AS l";
+    assert_eq!(world.value(told).await.unwrap(), "page [\"redirect\"]");
 }

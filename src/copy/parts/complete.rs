@@ -9,7 +9,7 @@ use super::{
     upload::{Leaves, Upload},
 };
 use crate::{
-    domain::{Class, Content, Failure, ObjectKey, Verified},
+    domain::{Content, Failure, ObjectKey, Verified},
     store::{ETag, Md5, Metadata, Reason, Store, StoreError, UploadId},
 };
 
@@ -57,18 +57,15 @@ impl Complete {
     /// The parts are written down before: if nobody hears how it ended, they tell what the object must be.
     pub(super) async fn run(self) -> (Result<Verified, Failure>, Leaves) {
         self.journal.settle().await;
-        let (mut result, leaves) = self.ask().await;
-        if result.is_ok()
-            && let Err(why) = verify::keeps_names(&self.store, &self.key, &self.metadata).await
-        {
-            result = Err(why);
-        }
-        let is_there = result.as_ref().err().is_none_or(|why| why.class == Class::Refused);
-        let leaves = if is_there { Leaves::Nothing } else { leaves };
+        let (result, leaves) = self.ask().await;
+        let leaves = if result.is_ok() { Leaves::Nothing } else { leaves };
         if leaves == Leaves::Nothing {
             self.journal.over(self.entry);
         }
-        (result, leaves)
+        let Ok(proof) = result else { return (result, leaves) };
+        // The upload is over, whatever the store has made of the metadata.
+        let kept = verify::keeps_names(&self.store, &self.key, &self.metadata).await;
+        (kept.map(|()| proof), leaves)
     }
 
     /// An answer may be lost though the object is there, and whoever completes again then finds no upload: so a failure

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::sandbox::s3::{Op, Synthetic, synthetic};
+use crate::sandbox::s3::{BucketOptions, Metadata, Op, Quirk, Synthetic, synthetic};
 
 const BIG: u64 = 17 * MIB;
 
@@ -25,6 +25,37 @@ async fn an_equal_object_from_before_counts_as_the_copy() {
     assert!(told.is_proven(), "{told:?}");
     assert_eq!((s.wasabi.calls(Op::PutObject), s.wasabi.calls(Op::GetObject)), (0, 0));
     assert_eq!(s.scw.writes("k"), 1);
+}
+
+#[tokio::test]
+async fn an_equal_object_with_other_metadata_is_left_alone_and_the_header_named() {
+    let s = Setup::new().await;
+    let with = |name: &str, value: &str| Metadata::none().with(name, value);
+    s.b2.put_with("k", "hello", with("x-amz-meta-colour", "red"));
+    s.wasabi.put_with("k", "hello", with("x-amz-meta-colour", "blue"));
+    s.scw.put_with("k", "hello", with("x-amz-meta-colour", "red"));
+    let told = s.copy(&adopting(&s, "k").await).await;
+    let why = told.of("wasabi").unwrap_err();
+    assert_eq!(why.class, Class::Refused);
+    assert!(
+        why.message.contains("other metadata is already there") && why.message.contains("x-amz-meta-colour"),
+        "{why:?}"
+    );
+    assert_eq!(told.of("scw"), Ok(Verified::Compared));
+    assert_eq!((s.wasabi.calls(Op::PutObject), s.scw.calls(Op::PutObject)), (0, 0));
+}
+
+#[tokio::test]
+async fn a_copy_whose_metadata_the_store_alters_is_refused_and_ordinary_names_cost_no_look() {
+    let s = Setup::with(BucketOptions::default().with(Quirk::AltersMetadataNames)).await;
+    s.b2.put_with("odd", "hello", Metadata::none().with("x-amz-meta-a_b", "1"));
+    s.b2.put_with("plain", "hello", Metadata::none().with("x-amz-meta-a-b", "1"));
+    let why = s.copy(&s.job("odd").await).await.of("wasabi").unwrap_err();
+    assert_eq!(why.class, Class::Refused);
+    assert!(why.message.contains("it keeps other metadata than was sent: x-amz-meta-a-b differs"), "{why:?}");
+    let looks = s.wasabi.calls(Op::HeadObject);
+    assert!(s.copy(&s.job("plain").await).await.is_proven());
+    assert_eq!(s.wasabi.calls(Op::HeadObject), looks);
 }
 
 #[tokio::test]

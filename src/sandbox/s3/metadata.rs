@@ -77,6 +77,22 @@ impl Metadata {
         Self(kept)
     }
 
+    /// With `-` for each `_` in the names of user metadata.
+    pub(super) fn with_altered_names(self) -> Self {
+        let altered = |name: HeaderName| match name.as_str().strip_prefix("x-amz-meta-") {
+            // Cannot fail: it was a name, and a dash may stand in one.
+            Some(own) => format!("x-amz-meta-{}", own.replace('_', "-")).parse().expect("a header name"),
+            None => name,
+        };
+        let mut all = HeaderMap::new();
+        for (name, value) in self.iter() {
+            // Cannot fail: both were in a header.
+            let (name, value) = (name.parse().expect("a name"), HeaderValue::from_bytes(value).expect("a value"));
+            all.append(altered(name), value);
+        }
+        Self(all)
+    }
+
     pub(super) fn for_answer(&self) -> HeaderMap {
         let mut headers = self.0.clone();
         headers.entry(header::CONTENT_TYPE).or_insert(NO_TYPE);

@@ -52,6 +52,8 @@ pub enum Quirk {
     CompletesWithoutEtag,
     /// Nothing but the bytes is kept.
     ForgetsMetadata,
+    /// `_` in the names of user metadata becomes `-`, without a word (Ceph).
+    AltersMetadataNames,
     /// A key that begins with a slash, or has `//`, `.` or `..` in it, is refused (MinIO).
     RefusesUntidyKeys,
     /// Listings, of objects, versions and uploads, show everything whatever prefix is asked for.

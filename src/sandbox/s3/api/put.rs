@@ -33,6 +33,8 @@ pub(super) async fn object(
         modified: SystemTime::now(),
         metadata: if bucket.options.has(Quirk::ForgetsMetadata) {
             Metadata::none()
+        } else if bucket.options.has(Quirk::AltersMetadataNames) {
+            Metadata::of_request(&req.headers).with_altered_names()
         } else {
             Metadata::of_request(&req.headers)
         },
