@@ -66,32 +66,14 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
     let failed = keep_failures(&schema, failures);
     let told = told(&schema, kinds, failures);
     let now = format!("{schema}.now_utc_micro_seconds()");
-    let now_recorded = replicas.iter().enumerate();
-    let now_recorded = now_recorded.map(|(i, r)| format!("CASE WHEN a.t{i} >= 0 THEN '{r}' END"));
-    let now_recorded = format!(
-        "o.object_key, a.f, o.generation, array_remove(ARRAY[{}]::text[], NULL) AS recorded",
-        now_recorded.collect::<Vec<_>>().join(", ")
-    );
-    let doubtful = replicas.iter().enumerate();
-    let doubtful =
-        doubtful.map(|(i, r)| format!("CASE WHEN a.t{i} >= 0 AND lost.until > {now} - a.t{i} THEN '{r}' END"));
-    let doubtful = format!(
-        "lost.until, array_remove(ARRAY[{}]::text[], NULL) AS doubtful",
-        doubtful.collect::<Vec<_>>().join(", ")
-    );
+    let recorded = recorded_now(replicas, "recorded", |i| format!("a.t{i} >= 0"));
+    let doubtful = recorded_now(replicas, "doubtful", |i| format!("a.t{i} >= 0 AND lost.until > {now} - a.t{i}"));
     let until = unsettled::until(&schema);
-    let returned: Vec<_> = [now_recorded, doubtful].into_iter().chain(told.columns).collect();
+    let always = format!("o.object_key, a.f, o.generation, {recorded}, lost.until, {doubtful}");
+    let returned: Vec<_> = [always].into_iter().chain(told.columns).collect();
     let returned = returned.join(",\n              ");
     let logged = logged(&schema, &told.events, &["failed", "mended", "survived", "noted"]);
-    let entries = format!(
-        "SELECT k, r, s, h, m, {first_look}, t
-      FROM unnest($21::text[], $22::text[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[]) AS n(k, r, s, h, m, t)
-    UNION ALL
-    SELECT done.object_key, r, NULL, NULL, NULL, greatest(done.until - {now}, 0), greatest(done.until - {now}, 0)
-      FROM done CROSS JOIN unnest(done.doubtful) AS r",
-        first_look = unsettled::first_look(),
-    );
-    let noted = unsettled::insert(&schema, &entries);
+    let noted = noted(&schema);
     let (draining, beside) = if kinds.contains(EventKind::ObjectCopied) {
         let names =
             format!("SELECT ARRAY(SELECT name FROM {schema}.replicas WHERE draining_since IS NOT NULL) AS names");
@@ -168,6 +150,26 @@ noted AS (
 {logged}
 {answers} CROSS JOIN logged"
     ))
+}
+
+/// The names of the replicas whose copies a report has recorded and of which `holds` holds, by their place, as an array.
+fn recorded_now(replicas: &[ReplicaName], name: &str, holds: impl Fn(usize) -> String) -> String {
+    let each = replicas.iter().enumerate().map(|(i, r)| format!("CASE WHEN {} THEN '{r}' END", holds(i)));
+    format!("array_remove(ARRAY[{}]::text[], NULL) AS {name}", each.collect::<Vec<_>>().join(", "))
+}
+
+/// Notes the writes whose end was not seen, and what was recorded while claims may be lost.
+fn noted(schema: &str) -> String {
+    let now = format!("{schema}.now_utc_micro_seconds()");
+    let entries = format!(
+        "SELECT k, r, s, h, m, {first_look}, t
+      FROM unnest($21::text[], $22::text[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[]) AS n(k, r, s, h, m, t)
+    UNION ALL
+    SELECT done.object_key, r, NULL, NULL, NULL, greatest(done.until - {now}, 0), greatest(done.until - {now}, 0)
+      FROM done CROSS JOIN unnest(done.doubtful) AS r",
+        first_look = unsettled::first_look(),
+    );
+    unsettled::insert(schema, &entries)
 }
 
 /// What a completion tells the log.

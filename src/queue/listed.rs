@@ -4,6 +4,7 @@ use super::{
     PARKED,
     claim::{FRESH, statements::names_of},
     micros,
+    unsettled::LISTED_WITHIN,
 };
 use crate::domain::{EventKind, ReplicaName, SchemaName};
 
@@ -43,7 +44,7 @@ pub(in crate::queue) fn function(schema: &SchemaName, replicas: &[ReplicaName]) 
         )
     };
     let (alone, with_values) = (values(false), values(true));
-    let (still_due, fresh) = (still_due(replicas), micros(FRESH));
+    let (still_due, fresh, listed_within) = (still_due(replicas), micros(FRESH), LISTED_WITHIN);
     let same = with_same(&schema, replicas, &columns, &with_values, &whence);
     format!(
         "CREATE OR REPLACE FUNCTION {schema}.{NAME}(keys text[], sizes bigint[], same_at text[], holder text, age_us bigint, tell boolean)
@@ -60,8 +61,9 @@ DECLARE
     first         constant text := (SELECT r.name FROM {schema}.replicas r WHERE r.primary_since IS NOT NULL);
     ruled         constant boolean := EXISTS (SELECT FROM {schema}.rules);
     draining      constant text[] := ARRAY(SELECT r.name FROM {schema}.replicas r WHERE r.draining_since IS NOT NULL);
-    -- PostgreSQL has crashed since, or not long before: nobody may know of a write that is under way.
-    doubtful      constant boolean := coalesce((SELECT c.unsettled_until > listed_at FROM {schema}.claims_intact c), true);
+    -- PostgreSQL has crashed since, or not long before: nobody may know of a write that is under way. Or it was
+    -- listed so long ago that one may have been forgotten since.
+    doubtful      constant boolean := coalesce((SELECT c.unsettled_until > listed_at OR age_us >= {listed_within} FROM {schema}.claims_intact c), true);
     more          bigint;
     tidings       jsonb[];
 BEGIN

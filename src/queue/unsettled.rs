@@ -19,6 +19,9 @@ const JUDGED: i64 = 256;
 /// The first look comes so soon: most late writes arrive within seconds. Each further look comes three times as late,
 /// and the last one, which is the guarantee, when the entry is settled.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
+/// A scan writes a page of a listing no later than this after it was listed, or adopts nothing of it: so an entry is kept
+/// for so much longer that nothing is adopted that was listed before the late write. µs.
+pub(super) const LISTED_WITHIN: i64 = 60_000_000;
 /// µs between two looks at least.
 const NEXT_LOOK: i64 = 5_000_000;
 
@@ -156,7 +159,9 @@ pub(super) fn take(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
     built(format!(
         "-- {TAKE}
 WITH due AS MATERIALIZED (
-    SELECT u.* FROM unnest($3::text[]) AS served(replica)
+    SELECT u.object_key, u.replica, u.size_bytes, u.content_hash, u.metadata_hash, u.noted_at,
+           u.settled_at + {LISTED_WITHIN} AS settled_at
+      FROM unnest($3::text[]) AS served(replica)
      CROSS JOIN LATERAL (
          SELECT * FROM {schema}.unsettled u
           WHERE u.replica = served.replica AND u.verify_at <= {now}
@@ -285,7 +290,7 @@ ON CONFLICT DO NOTHING",
         let sql = built(format!(
             "-- queue::unsettled_at
 SELECT u.copies, lost.until > {schema}.now_utc_micro_seconds(),
-       greatest(u.settled_at, CASE WHEN lost.until > {schema}.now_utc_micro_seconds() THEN lost.until END,
+       greatest(u.settled_at + {LISTED_WITHIN}, CASE WHEN lost.until > {schema}.now_utc_micro_seconds() THEN lost.until END,
                 {schema}.now_utc_micro_seconds()) - {schema}.now_utc_micro_seconds()
   FROM (SELECT count(*) AS copies, max(settled_at) AS settled_at FROM {schema}.unsettled WHERE replica = $1) AS u
  CROSS JOIN ({}) AS lost",

@@ -82,7 +82,7 @@ impl HttpConnector for Http {
         HttpConnectorFuture::new(async move {
             let unanswered = Unanswered(Some(used));
             let answer = answer.await;
-            unanswered.is_over();
+            unanswered.end();
             let answer = answer.map_err(error)?.map(SdkBody::from_body_1_x);
             HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))
         })
@@ -95,7 +95,7 @@ impl HttpConnector for Http {
 struct Unanswered(Option<CaptureConnection>);
 
 impl Unanswered {
-    fn is_over(mut self) {
+    fn end(mut self) {
         self.0 = None;
     }
 }
@@ -175,6 +175,7 @@ impl Kind {
 /// Read once: it takes milliseconds, and is the same for all stores.
 static TLS: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| Arc::new(tls_config(Trust::Machine)));
 
+#[derive(Clone, Copy)]
 enum Trust {
     /// The CA certificates of this machine, or those of SSL_CERT_FILE and SSL_CERT_DIR.
     Machine,

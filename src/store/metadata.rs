@@ -1,4 +1,7 @@
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write as _,
+};
 
 use crc_fast::{CrcAlgorithm, checksum};
 
@@ -65,7 +68,8 @@ impl Metadata {
         let mut text = format!("{CANONICAL_FORM}\n");
         for (name, value) in self.canonical() {
             // With their lengths, so that no two forms make the same text.
-            text.push_str(&format!("{} {} {name}{value}\n", name.len(), value.len()));
+            // Cannot fail: a String takes all that is written to it.
+            let _ = writeln!(text, "{} {} {name}{value}", name.len(), value.len());
         }
         MetadataHash(checksum(CrcAlgorithm::Crc64Nvme, text.as_bytes()))
     }

@@ -104,7 +104,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
             let race = &race;
             async move {
                 // Of one that is let go we never hear its upload's name: that is found by the journal's intent.
-                match race.run(copy.job.lag, copy.begin(target, opened, parts, theirs)).await {
+                match race.run(copy.job.lag, Box::pin(copy.begin(target, opened, parts, theirs))).await {
                     Ok((begun, _)) => (*target, begun),
                     Err(FellBehind) => (*target, Err(Some(patience.is_over(&target.store)))),
                 }

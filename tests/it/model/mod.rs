@@ -40,6 +40,11 @@ fn the_rules_in_force_keep_every_recorded_time_true() {
         Budget { promotions: 1, acceptances: 1, sent: 1, ..ONE_DEATH },
         Budget { puts: 1, sent: 1, deletions: 1, ..NONE },
         Budget { puts: 0, sent: 1, deletions: 1, promotions: 1, crashes: 1, ..NONE },
+        // Those in which rules that are switched off show a fault with two writes or more.
+        Budget { kills: 0, ..ONE_DEATH },
+        ONE_DEATH,
+        Budget { promotions: 1, acceptances: 1, ..ONE_DEATH },
+        Budget { sent: 3, kills: 0, ..ONE_DEATH },
     ];
     for budget in budgets {
         let Explored { states, violation } = explore(&Rules::IN_FORCE, 2, budget);
@@ -74,6 +79,17 @@ fn without_a_note_of_a_swept_lease_a_late_write_stands_under_a_recorded_time() {
 #[test]
 fn without_a_note_of_a_crash_a_late_write_stands_under_a_recorded_time() {
     finds(Rules { note_crash: false, ..Rules::IN_FORCE }, Budget { crashes: 1, ..ONE_DEATH }, Fault::FalseTime);
+}
+
+#[test]
+fn an_entry_that_keeps_one_of_two_contents_lets_a_late_write_stand_under_a_recorded_time() {
+    finds(Rules { two_contents_are_unknown: false, ..Rules::IN_FORCE }, ONE_DEATH, Fault::FalseTime);
+}
+
+#[test]
+fn a_time_to_settle_without_the_lease_time_lets_a_late_write_stand_under_a_recorded_time() {
+    let budget = Budget { expiries: 1, ..ONE_DEATH };
+    finds(Rules { settle_includes_lease: false, ..Rules::IN_FORCE }, budget, Fault::FalseTime);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 /// What Copyhold does about writes that may still arrive. [`Rules::IN_FORCE`] is what the code does.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a rule that is in force or not, whatever the others are")]
 pub struct Rules {
     /// The statement that completes an attempt notes its writes without an answer.
     pub note_unanswered: bool,
