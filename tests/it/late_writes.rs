@@ -148,7 +148,7 @@ async fn no_replica_is_promoted_while_a_write_to_it_may_still_arrive() {
     let output = world.run(&["promote", "wasabi"]).await;
     let said = printed(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("1 copy is there not settled") && said.contains("--wait 3m 1"), "{said}");
+    assert!(said.contains("1 copy is there not settled") && said.contains("--wait 4m "), "{said}");
     // It does not matter to another one.
     assert_eq!(world.run(&["promote", "scw"]).await.status.code(), Some(0));
     assert_eq!(world.run(&["promote", "wasabi", "--accept-missing"]).await.status.code(), Some(0));

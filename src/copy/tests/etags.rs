@@ -10,6 +10,14 @@ async fn opaque() -> Setup {
     Setup::with(BucketOptions::default().with(Quirk::OpaqueEtags)).await
 }
 
+/// From a source of which it is known that its ETags are no MD5s.
+async fn job(s: &Setup, key: &str) -> Job {
+    let mut job = s.job(key).await;
+    let facts = config::Facts { md5_etags: Some(false), ..config::Facts::default() };
+    job.sources[0].store = s.store_of("b2", config::Provider::Generic, facts).await;
+    job
+}
+
 #[tokio::test]
 async fn a_write_that_is_answered_without_an_etag_is_proven_by_reading_it_back() {
     let s = Setup::new().await;
@@ -20,7 +28,7 @@ async fn a_write_that_is_answered_without_an_etag_is_proven_by_reading_it_back()
         for op in ops {
             s.wasabi.order(Fault::NoEtag, When::op(*op));
         }
-        let told = s.copy(&s.job(key).await).await;
+        let told = s.copy(&job(&s, key).await).await;
         assert_eq!((told.of("wasabi"), told.of("scw")), (Ok(Verified::ReadBack), Ok(Verified::Compared)), "{told:?}");
         assert_eq!(s.wasabi.writes(key), 1);
         assert!(s.is_everywhere(key) && s.leaves_no_upload());
@@ -32,7 +40,7 @@ async fn an_object_that_is_shown_late_is_waited_for_and_not_sent_again() {
     let s = opaque().await;
     s.b2.put("k", "hello");
     let late = s.wasabi.order(Fault::answer(404, "NoSuchKey"), When::op(Op::GetObject).next(2));
-    let told = s.copy(&s.job("k").await).await;
+    let told = s.copy(&job(&s, "k").await).await;
     assert_eq!(told.of("wasabi"), Ok(Verified::ReadBack), "{told:?}");
     assert_eq!((late.strikes(), s.wasabi.calls(Op::PutObject)), (2, 1));
 }
@@ -61,7 +69,7 @@ async fn what_is_ours_by_its_etag_and_has_other_bytes_is_not_waited_for() {
     let s = opaque().await;
     s.b2.put("k", "hello");
     s.wasabi.order(Fault::FlipBody { at: 2 }, When::op(Op::GetObject));
-    let told = s.copy(&s.job("k").await).await;
+    let told = s.copy(&job(&s, "k").await).await;
     assert_eq!(told.class("wasabi"), Class::Corrupt);
     assert_eq!(s.wasabi.calls(Op::GetObject), 1);
 }
@@ -70,7 +78,7 @@ async fn what_is_ours_by_its_etag_and_has_other_bytes_is_not_waited_for() {
 async fn a_later_attempt_looks_before_it_sends_again_where_etags_prove_nothing() {
     let s = opaque().await;
     s.b2.put("k", "hello");
-    let mut job = s.job("k").await;
+    let mut job = job(&s, "k").await;
     job.targets.truncate(1);
     // The reading back fails, which leaves a good copy that nobody has proven.
     let denied = s.wasabi.order(Fault::access_denied(), When::op(Op::GetObject));
@@ -90,7 +98,7 @@ async fn a_source_that_makes_up_etags_is_told_as_such() {
     let s = Setup::new().await;
     s.b2.put_synthetic_in_parts("big", crate::sandbox::s3::Synthetic::new(1, 17 * MIB), 8 * MIB);
     s.b2.order(Fault::WrongEtag, When::op(Op::GetObject).skip(1));
-    let told = s.copy(&s.job("big").await).await;
+    let told = s.copy(&job(&s, "big").await).await;
     let why = told.of("wasabi").unwrap_err();
     assert_eq!(why.class, Class::Changed);
     assert!(why.message.contains("makes up ETags, and cannot be read in pieces"), "{why:?}");
