@@ -1,3 +1,5 @@
+//! Asks for objects as they are stored: no proxy on the way may compress them.
+
 use aws_sdk_s3::{
     config::{ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeTransmitInterceptorContextMut},
     error::BoxError,
