@@ -73,13 +73,8 @@ pub async fn read(store: &Store, key: &ObjectKey, came: impl Fn(u64)) -> Result<
 /// Reads what stands at a replica to its end: its content, and the hash of its metadata. The failure speaks of the
 /// replica as a source.
 pub async fn state_of(store: &Store, key: &ObjectKey) -> Result<(Content, MetadataHash), Failure> {
-    let failed = |error| of_source(store, error);
-    let Get { head, mut body } = store.get(key, None, None).await.map_err(failed)?;
-    let mut hash = Plain::new();
-    while let Some(frame) = body.next().await.map_err(failed)? {
-        hash.update(&frame);
-    }
-    Ok((hash.content(), head.metadata.hash()))
+    let (head, content) = head_and_hash_of(store, key).await.map_err(|error| of_source(store, error))?;
+    Ok((content, head.metadata.hash()))
 }
 
 /// Proves a copy by the ETag that the store answered; where that is no checksum of ours, or none, by
