@@ -3,7 +3,8 @@
 use futures::future::join_all;
 
 use super::{
-    Came, Cancelled, Copy, OnExisting, Target, Unfit,
+    Came, Cancelled, Copy, OnExisting, Target,
+    examine::Unfit,
     failure::of_target,
     lag::{FellBehind, Patience, Race},
     source::{Piece, Reader},
