@@ -27,6 +27,7 @@ mod walk;
 
 pub use admission::Doorkeeper;
 pub use allowance::Allowance;
+pub use changed::Changes;
 pub use claimer::{Calls, Claimer};
 pub use completer::{Completer, Writer, completer};
 pub use floor::{Floor, Question};

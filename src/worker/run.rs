@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     allowance::Allowance,
-    changed::ChangeDecision,
+    changed::{ChangeDecision, Changes},
     completer::Completer,
     health::{Diagnosis, Health},
     held::Held,
@@ -21,7 +21,6 @@ use super::{
     straggler::{Left, Place},
 };
 use crate::{
-    config::UnregisteredChanges,
     copy::{self, Ended, Job, Memory, Step},
     domain::{Failure, Lease, Next, Outcome, ReplicaName, Role},
     metrics,
@@ -63,7 +62,7 @@ pub struct Runner {
     /// After this time nothing that a dead holder has sent still arrives at a store.
     pub settle: Duration,
     /// What becomes of a content at the primary that nobody registered.
-    pub unregistered_changes: UnregisteredChanges,
+    pub changes: Changes,
     /// Cancelled when everything under way is to be let go.
     pub stop: CancellationToken,
     /// Told whenever a slot or a permit is given back.
@@ -164,10 +163,10 @@ impl Runner {
             // If the lease is lost, the proof is not written either.
             notes.has_proof() && self.write(&lease, notes.report(&lease, true, self.settle)).await != Answer::Changed
         } else if let Some((from, content, said)) = notes.changed.take() {
-            match self.decide_change(&lease, &from).await {
+            match self.changes.decide(&lease, &from).await {
                 ChangeDecision::Begin => {
                     self.note_unsettled(&lease, notes.unsettled(&lease, false, self.settle)).await;
-                    self.begin_generation(&lease, &from, content, said).await
+                    self.changes.begin_generation(&lease, &from, content, said).await
                 }
                 ChangeDecision::Park(why) => self.conclude_parked(&lease, &mut notes, from, why).await,
                 ChangeDecision::Unknown => false,
@@ -199,13 +198,8 @@ impl Runner {
     /// Asks when the primary's copy was recorded, where nothing is kept of the reading that fixed the content: rows from
     /// before that was kept.
     pub(super) async fn recall(&self, lease: &Lease, job: &mut Job) {
-        let primary = job.sources.iter().find(|source| source.primary && source.recorded);
-        let Some(primary) = primary.filter(|_| lease.content.is_some() && lease.source.is_none()) else { return };
-        // Without an answer another content there is parked.
-        if let Ok(rows) = self.queue.recorded_of(std::slice::from_ref(&lease.key)).await {
-            let recorded = rows.iter().flat_map(|row| &row.recorded);
-            let at = recorded.into_iter().find(|(replica, _)| replica == primary.store.name()).map(|(_, at)| *at);
-            job.kept.recorded_us = at;
+        if let Some(primary) = job.sources.iter().find(|source| source.primary && source.recorded) {
+            job.kept = self.changes.kept(lease, primary.store.name()).await;
         }
     }
 

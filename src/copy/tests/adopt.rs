@@ -59,6 +59,44 @@ async fn a_copy_whose_metadata_the_store_alters_is_refused_and_ordinary_names_co
 }
 
 #[tokio::test]
+async fn an_object_in_parts_whose_metadata_the_store_alters_or_drops_is_refused_and_what_it_lower_cases_is_not() {
+    for quirk in [Quirk::AltersMetadataNames, Quirk::DropsOddMetadata] {
+        let s = Setup::with(BucketOptions::default().with(quirk)).await;
+        let with = |name: &str| Metadata::none().with(name, "1");
+        s.b2.put_with("odd", synthetic::bytes(1, 0..BIG), with("x-amz-meta-a_b"));
+        s.b2.put_with("plain", synthetic::bytes(1, 0..BIG), with("x-amz-meta-A-B"));
+        let why = s.copy(&s.job("odd").await).await.of("wasabi").unwrap_err();
+        assert_eq!(why.class, Class::Refused, "{quirk:?}");
+        assert!(why.message.contains("it keeps other metadata than was sent: x-amz-meta-a"), "{why:?}");
+        assert!(s.leaves_no_upload(), "{quirk:?}: the upload itself is over");
+        let told = s.copy(&s.job("plain").await).await;
+        assert!(told.is_proven(), "{quirk:?} {told:?}");
+        // The operator says that copies may differ in that.
+        let facts = config::Facts { accepts_altered_metadata: Some(true), ..config::Facts::default() };
+        let told = s.copy(&s.job_knowing("odd", config::Provider::Generic, facts).await).await;
+        assert!(told.of("wasabi").is_ok(), "{quirk:?} {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_copy_shows_whether_the_stores_clock_allows_adoption_however_it_was_sent() {
+    for bytes in [MIB, BIG] {
+        let s = Setup::new().await;
+        s.b2.put_synthetic("k", Synthetic::new(1, bytes));
+        let mut job = s.job("k").await;
+        // By its own clock the bucket was opened later than what was just written to it.
+        let later = SystemTime::now() + Duration::from_hours(1);
+        job.targets[0].existing = OnExisting::Adopt { older_than: Some(later) };
+        job.targets[1].existing = OnExisting::Adopt { older_than: Some(SystemTime::UNIX_EPOCH) };
+        let told = s.copy(&job).await;
+        let why = told.of("wasabi").unwrap_err();
+        assert_eq!(why.class, Class::Misconfigured, "{bytes}");
+        assert!(why.message.contains("this store's clock does not allow existing"), "{why:?}");
+        assert_eq!(told.of("scw"), Ok(Verified::Compared), "{bytes}");
+    }
+}
+
+#[tokio::test]
 async fn another_object_from_before_is_never_written_over() {
     let s = Setup::new().await;
     s.b2.put("k", "hello");

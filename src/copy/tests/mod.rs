@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     config,
+    domain::{Kept, ObjectKey, SourceReading},
     sandbox::{
         Notebook,
         s3::{BucketHandle, BucketOptions, Fault, S3Server},
