@@ -7,7 +7,7 @@ use std::{
 
 use super::Journal;
 use crate::{
-    domain::{Content, Kept, ObjectKey},
+    domain::{Content, Folds, Kept, ObjectKey},
     store::Store,
 };
 
@@ -53,6 +53,8 @@ pub struct Target {
     pub again: bool,
     /// What it held was found to be damaged: what its store says of that is not taken for its bytes.
     pub damaged: bool,
+    /// The ways in which it is known to take different keys for one: none of the object's twins is registered.
+    pub folds: Folds,
 }
 
 /// What to do where an object of the same key already is.

@@ -16,6 +16,7 @@ mod parts;
 mod plan;
 mod repeat;
 mod source;
+mod spelling;
 mod step;
 #[cfg(all(test, feature = "sandbox"))]
 mod tests;

@@ -17,7 +17,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::{
     Profile, Store, StoreError, client::Http, etag_history::EtagHistory, identity::AsStored, once::WritesOnce,
-    pace::Pace, readable::ReadableExpires, speed::Speed, unthrottled::NotWhenThrottled,
+    pace::Pace, readable::ReadableExpires, speed::Speed, spellings::SeenSpellings, unthrottled::NotWhenThrottled,
 };
 use crate::config;
 

@@ -64,7 +64,9 @@ impl Store {
             return;
         }
         let state = self.spellings.state();
-        let other = |fold: Fold| Some((fold, ObjectKey::new(fold.other(key.as_str())?).ok()?));
+        // To a key that its profile refuses no copy is written.
+        let held = |other: &ObjectKey| self.profile.refuses_key(other).is_none();
+        let other = |fold: Fold| Some((fold, ObjectKey::new(fold.other(key.as_str())?).ok().filter(held)?));
         let asked: Vec<_> = Fold::ALL.into_iter().filter(|fold| state.asks(*fold)).filter_map(other).collect();
         if asked.is_empty() {
             return;

@@ -22,6 +22,7 @@ mod run;
 mod slots;
 mod straggler;
 mod suspects;
+mod twins;
 mod unanswered;
 mod walk;
 

@@ -76,15 +76,17 @@ impl Runner {
     ///
     /// `slot` is given back as soon as it only waits for a slow target. `trial`: how it ends at this target is told to
     /// all daemons.
-    pub async fn run(&self, lease: Lease, job: Job, mut permits: Permits, slot: Slot, trial: Option<Trial>) {
+    pub async fn run(&self, lease: Lease, mut job: Job, mut permits: Permits, slot: Slot, trial: Option<Trial>) {
         let begun = Instant::now();
         let lost = self.held.enter(&lease, &self.stop);
+        let mut notes = Notes::new(&lease);
+        notes.refuse(self.keep_apart(&lease, &mut job).await);
+        notes.expect(&job);
         let (steps, mut taken) = mpsc::unbounded_channel();
-        let copying = copy::copy(&job, &self.memory, &lost, &steps);
+        let is_done = notes.is_done();
+        let copying = async { if is_done { Ended::Done } else { copy::copy(&job, &self.memory, &lost, &steps).await } };
         tokio::pin!(copying);
 
-        let mut notes = Notes::new(&lease);
-        notes.expect(&job);
         let mut size_bytes = lease.size_bytes;
         let mut limit = self.allowance.of(size_bytes.unwrap_or(0));
         let mut broken_off = None;

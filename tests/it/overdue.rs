@@ -51,6 +51,7 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
         slow: false,
         again: false,
         damaged: false,
+        folds: copyhold::domain::Folds::NONE,
     };
     let job = Job {
         key: lease.key.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::{
-    super::{Entry, Journal, Step, Target, failure::of_target, plan::Way, source::Opened, verify, write},
+    super::{Entry, Journal, Step, Target, failure::of_target, plan::Way, source::Opened, spelling, verify, write},
     upload::{Leaves, Upload},
 };
 use crate::{
@@ -74,6 +74,7 @@ impl Complete {
 
     /// What else is seen of the first copies there, as for one that was sent whole.
     async fn inspect(&self) -> Result<(), Failure> {
+        spelling::is_its_own(&self.target, &self.key).await?;
         // Some stores date an object by the beginning of its upload.
         if self.is_new {
             verify::see_clock(&self.target, &self.key).await?;

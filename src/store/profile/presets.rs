@@ -48,6 +48,7 @@ const GENERIC: Profile = Profile {
 
 const AWS: Profile = Profile {
     provider: Provider::Aws,
+    keys: Keys { exact: Known::Yes, ..GENERIC.keys },
     max_metadata_bytes: Some(2 * 1024),
     hashes: Hashes { takes_crc64: Known::Yes, takes_crc64_on_parts: Known::Yes, ..GENERIC.hashes },
     conditions: Conditions { on_get: Known::Yes, on_put: Known::Yes },
@@ -96,7 +97,7 @@ const MINIO: Profile = Profile {
 /// Measured with Garage 2.5.0.
 const GARAGE: Profile = Profile {
     provider: Provider::Garage,
-    keys: Keys { control: Control::HeldWhole, leading_slash: false, ..GENERIC.keys },
+    keys: Keys { control: Control::HeldWhole, leading_slash: false, exact: Known::Yes, ..GENERIC.keys },
     hashes: Hashes { checks_md5: true, takes_crc64: Known::Yes, takes_crc64_on_parts: Known::Yes },
     etags: Etags { of_put_is_md5: Known::Yes, of_parts_is_md5s: Known::Yes },
     conditions: Conditions { on_get: Known::Yes, on_put: Known::No },
