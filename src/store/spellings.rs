@@ -3,7 +3,10 @@
 //! A key that was just written is asked for under other spellings as well: one that shows the same object is the same
 //! key there. That costs a few HEADs per store and process, and writes nothing.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures::future::join_all;
 use tracing::error;
@@ -14,9 +17,16 @@ use crate::domain::{Class, Fold, Folds, ObjectKey};
 /// Answers that say nothing, after which a habit is not asked for any more.
 const IN_VAIN: u8 = 8;
 
+/// How long one look may take; copies wait for it.
+const LOOK_AT_MOST: Duration = Duration::from_secs(10);
+
 /// What was seen so far.
 #[derive(Debug, Default)]
-pub(super) struct SeenSpellings(Mutex<State>);
+pub(super) struct SeenSpellings {
+    state: Mutex<State>,
+    /// Copies that end at the same time ask once.
+    looking: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Default, Clone, Copy)]
 struct State {
@@ -29,11 +39,11 @@ struct State {
 
 impl SeenSpellings {
     fn state(&self) -> State {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -60,31 +70,21 @@ impl Store {
 
     /// Asks for other spellings of a key that was just written, as far as it is not known what the store makes of them.
     pub async fn look_for_other_spellings(&self, key: &ObjectKey) {
-        if self.profile.keys.exact == Known::Yes {
+        if self.profile.keys.exact == Known::Yes || self.to_ask(key).is_empty() {
             return;
         }
-        let state = self.spellings.state();
-        // To a key that its profile refuses no copy is written.
-        let held = |other: &ObjectKey| self.profile.refuses_key(other).is_none();
-        let other = |fold: Fold| Some((fold, ObjectKey::new(fold.other(key.as_str())?).ok().filter(held)?));
-        let asked: Vec<_> = Fold::ALL.into_iter().filter(|fold| state.asks(*fold)).filter_map(other).collect();
+        let _one_at_a_time = self.spellings.looking.lock().await;
+        let asked = self.to_ask(key);
         if asked.is_empty() {
             return;
         }
-        // A store that shows objects late shows the other spelling late as well.
-        let Ok(own) = self.head(key).await else {
-            return self.spellings.change(|state| {
-                for (fold, _) in asked {
-                    state.in_vain[fold as usize] = state.in_vain[fold as usize].saturating_add(1);
-                }
-            });
-        };
-        let answers = join_all(asked.iter().map(|(_, other)| self.compare(key, other, &own))).await;
+        let answers = tokio::time::timeout(LOOK_AT_MOST, self.ask(key, &asked)).await.ok().flatten();
+        let answers = answers.unwrap_or_else(|| vec![Says::Nothing; asked.len()]);
         for ((fold, other), says) in asked.into_iter().zip(answers) {
             self.spellings.change(|state| match says {
                 Says::Apart => state.apart = state.apart.with(fold),
                 Says::Merged => state.merged = state.merged.with(fold),
-                Says::Nothing => state.in_vain[fold as usize] = state.in_vain[fold as usize].saturating_add(1),
+                Says::Nothing => state.in_vain[fold as usize] += 1,
             });
             if says == Says::Merged {
                 error!(
@@ -95,6 +95,20 @@ impl Store {
                 );
             }
         }
+    }
+
+    /// What is not known yet, each with another spelling of the key. To one that its profile refuses no copy is written.
+    fn to_ask(&self, key: &ObjectKey) -> Vec<(Fold, ObjectKey)> {
+        let state = self.spellings.state();
+        let held = |other: &ObjectKey| self.profile.refuses_key(other).is_none();
+        let other = |fold: Fold| Some((fold, ObjectKey::new(fold.other(key.as_str())?).ok().filter(held)?));
+        Fold::ALL.into_iter().filter(|fold| state.asks(*fold)).filter_map(other).collect()
+    }
+
+    /// `None`: the object itself is not shown, and a store that shows it late shows the other spelling late as well.
+    async fn ask(&self, key: &ObjectKey, others: &[(Fold, ObjectKey)]) -> Option<Vec<Says>> {
+        let own = self.head(key).await.ok()?;
+        Some(join_all(others.iter().map(|(_, other)| self.compare(key, other, &own))).await)
     }
 
     /// What the answer to another spelling says. `own`: the object as it was shown before.
