@@ -41,7 +41,7 @@ pub async fn judge_primary(
 }
 
 fn judged(store: &Store, known: &Content, kept: &Kept, found: Reading) -> OtherContent {
-    let Reading { content, etag, said } = found;
+    let Reading { content, etag, said, .. } = found;
     let known_for_md5 = store.etags_are_md5() == Known::Yes;
     let verdict = judge_source(kept, &FoundThere { reading: said.clone(), etag, known_for_md5 });
     let why = match verdict {

@@ -34,7 +34,7 @@ pub use journal::{Entry, Journal, Part, Shape, Unfinished};
 pub use memory::{Lingering, Memory};
 pub use plan::{PART_AT_LEAST, WHOLE_UP_TO};
 pub use step::Step;
-pub use verify::{Reading, read, state_of};
+pub use verify::{Reading, read, said, state_of};
 
 use crate::{
     domain::{Class, Content, Failure, MetadataHash, ReplicaName, Verified},

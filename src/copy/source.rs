@@ -260,16 +260,20 @@ impl Opened {
     /// Reads the object once more, to the end: the first reading is believed if this one gives the same.
     pub(super) async fn read_again(&self, read: &Content) -> Result<Reading, Failure> {
         // Its ETag says of the bytes what the caller knows already.
-        let first = Reading { content: *read, etag: EtagMatch::SaysNothing, said: self.said() };
+        let first = self.reading(read, EtagMatch::SaysNothing);
         verify::read_alike_counted(self.store(), &self.key, &first, |bytes| self.has_read(bytes)).await
     }
 
     /// Two readings that agree, or one that the ETag confirms. For bytes that are not the object's.
     pub(super) async fn make_sure(&self, read: &Content, md5: Option<&Md5>) -> Result<Reading, Failure> {
         if md5.is_some_and(|md5| self.head.etag_match(md5) == EtagMatch::Confirms) {
-            return Ok(Reading { content: *read, etag: EtagMatch::Confirms, said: self.said() });
+            return Ok(self.reading(read, EtagMatch::Confirms));
         }
         self.read_again(read).await
+    }
+
+    fn reading(&self, read: &Content, etag: EtagMatch) -> Reading {
+        Reading { content: *read, etag, said: self.said(), metadata: self.head.metadata.hash() }
     }
 
     /// A proxy may have compressed the bytes, which their encoding shows: the store's own word is asked for without them.

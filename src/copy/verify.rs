@@ -45,10 +45,13 @@ pub struct Reading {
     pub etag: EtagMatch,
     /// What the store said of the object.
     pub said: SourceReading,
+    /// The hash of the metadata that came with it.
+    pub metadata: MetadataHash,
 }
 
 /// What the answer to a reading says of the object, in the form in which it is kept.
-pub(super) fn said(store: &Store, head: &Head) -> SourceReading {
+#[must_use]
+pub fn said(store: &Store, head: &Head) -> SourceReading {
     let modified_us = head.last_modified.map(micros_since_epoch);
     SourceReading { replica: store.name().clone(), modified_us, tag: head.tag() }
 }
@@ -75,8 +78,8 @@ pub(super) async fn read_with_head(
     if etag == EtagMatch::Confirms {
         store.etag_was_md5(key);
     }
-    let said = said(store, &head);
-    Ok((head, Reading { content, etag, said }))
+    let (said, metadata) = (said(store, &head), head.metadata.hash());
+    Ok((head, Reading { content, etag, said, metadata }))
 }
 
 pub(super) async fn read_alike(store: &Store, key: &ObjectKey, first: &Reading) -> Result<Reading, Failure> {

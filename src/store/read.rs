@@ -263,7 +263,7 @@ head_of!(head_of_whole, HeadObjectOutput, Operation::HeadObject, |a: &HeadObject
     .tag_count
     .is_some_and(|n| n > 0));
 
-fn head_of_head(answer: &HeadObjectOutput) -> Result<Head, StoreError> {
+pub(super) fn head_of_head(answer: &HeadObjectOutput) -> Result<Head, StoreError> {
     head_of_whole(answer, length(answer.content_length, Operation::HeadObject)?)
 }
 

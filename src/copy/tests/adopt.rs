@@ -130,6 +130,21 @@ async fn an_equal_big_object_is_known_by_its_bytes() {
 }
 
 #[tokio::test]
+async fn an_equal_object_in_parts_with_other_metadata_is_left_alone_and_the_header_named() {
+    let s = Setup::new().await;
+    let with = |value: &str| Metadata::none().with("x-amz-meta-colour", value);
+    s.b2.put_with("big", synthetic::bytes(1, 0..BIG), with("red"));
+    s.wasabi.put_with("big", synthetic::bytes(1, 0..BIG), with("blue"));
+    s.scw.put_with("big", synthetic::bytes(1, 0..BIG), with("red"));
+    let told = s.copy(&adopting(&s, "big").await).await;
+    let why = told.of("wasabi").unwrap_err();
+    assert_eq!(why.class, Class::Refused);
+    assert!(why.message.contains("x-amz-meta-colour differs"), "{why:?}");
+    assert!(told.of("scw").is_ok(), "{told:?}");
+    assert_eq!((s.wasabi.calls(Op::CreateMultipartUpload), s.scw.calls(Op::CreateMultipartUpload)), (0, 0));
+}
+
+#[tokio::test]
 async fn another_big_object_is_never_written_over() {
     let s = Setup::new().await;
     s.b2.put_synthetic("big", Synthetic::new(1, BIG));
