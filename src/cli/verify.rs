@@ -31,6 +31,7 @@ Exit codes: 0 all that was looked into is as recorded; 1 something is missing or
 
 It needs no daemon and holds no row: daemons may run. Ctrl-C ends it with a report of what was done, and says how to go on.")]
 #[command(group = clap::ArgGroup::new("which").required(true).multiple(true))]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct Args {
     /// Keys, byte for byte
     #[arg(value_name = "KEY", group = "which", conflicts_with_all = ["prefix", "sample", "seed", "after"])]

@@ -125,7 +125,7 @@ impl Fold {
 fn swapped(c: char, at: usize) -> char {
     if c.is_ascii_lowercase() && at % 3 != 1 {
         c.to_ascii_uppercase()
-    } else if c.is_ascii_uppercase() && at % 2 == 0 {
+    } else if c.is_ascii_uppercase() && at.is_multiple_of(2) {
         c.to_ascii_lowercase()
     } else {
         c
@@ -166,16 +166,9 @@ fn decoded(key: &str) -> String {
     while at < bytes.len() {
         let code = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
         let code = code.filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
-        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| bytes[at] == b'%') {
-            Some(byte) => {
-                decoded.push(byte);
-                at += 3;
-            }
-            None => {
-                decoded.push(bytes[at]);
-                at += 1;
-            }
-        }
+        let byte = code.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| bytes[at] == b'%');
+        decoded.push(byte.unwrap_or(bytes[at]));
+        at += if byte.is_some() { 3 } else { 1 };
     }
     String::from_utf8_lossy(&decoded).into_owned()
 }

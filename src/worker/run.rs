@@ -79,9 +79,7 @@ impl Runner {
     pub async fn run(&self, lease: Lease, mut job: Job, mut permits: Permits, slot: Slot, trial: Option<Trial>) {
         let begun = Instant::now();
         let lost = self.held.enter(&lease, &self.stop);
-        let mut notes = Notes::new(&lease);
-        notes.refuse(self.keep_apart(&lease, &mut job).await);
-        notes.expect(&job);
+        let mut notes = self.begin(&lease, &mut job).await;
         let (steps, mut taken) = mpsc::unbounded_channel();
         let is_done = notes.is_done();
         let copying = async { if is_done { Ended::Done } else { copy::copy(&job, &self.memory, &lost, &steps).await } };
@@ -183,6 +181,14 @@ impl Runner {
         }
         self.held.strike(&lease.key, lease.fence);
         metrics::object_done(begun.elapsed());
+    }
+
+    /// What is known before anything is read. Targets that would hold another object's copy are off the job.
+    async fn begin(&self, lease: &Lease, job: &mut Job) -> Notes {
+        let mut notes = Notes::new(lease);
+        notes.refuse(self.keep_apart(lease, job).await);
+        notes.expect(job);
+        notes
     }
 
     /// Writes how it ended. `true`: the lease is given back.

@@ -13,6 +13,7 @@ use crate::{
 
 /// What a run came to, as one document. Keys are as they are; a message is escaped and bounded.
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "members of a document, each of which says what was asked for")]
 pub(super) struct Report {
     outcome: Outcome,
     quick: bool,

@@ -89,7 +89,7 @@ async fn the_first_copy_shows_whether_the_stores_clock_allows_adoption_however_i
         s.b2.put_synthetic("k", Synthetic::new(1, bytes));
         let mut job = s.job("k").await;
         // By its own clock the bucket was opened later than what was just written to it.
-        let later = SystemTime::now() + Duration::from_hours(1);
+        let later = s.b2.inspect("k").unwrap().modified + Duration::from_hours(1);
         job.targets[0].existing = OnExisting::Adopt { older_than: Some(later) };
         job.targets[1].existing = OnExisting::Adopt { older_than: Some(SystemTime::UNIX_EPOCH) };
         let told = s.copy(&job).await;
