@@ -17,7 +17,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::{
     Profile, Store, StoreError, client::Http, etag_history::EtagHistory, identity::AsStored, once::WritesOnce,
-    pace::Pace, readable::ReadableExpires, speed::Speed, unthrottled::NotWhenThrottled,
+    pace::Pace, readable::ReadableExpires, speed::Speed, spellings::SeenSpellings, unthrottled::NotWhenThrottled,
 };
 use crate::config;
 
@@ -77,6 +77,7 @@ impl Store {
             speed: Speed::default(),
             versioned: OnceCell::new(),
             etag_history: EtagHistory::default(),
+            spellings: SeenSpellings::default(),
             clock_fits: OnceCell::new(),
             opaque: AtomicBool::new(false),
         })

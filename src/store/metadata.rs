@@ -36,10 +36,12 @@ impl Metadata {
     /// keep it would have us announce a framing that we do not use.
     pub(super) fn content_encoding(as_kept: Option<String>) -> Option<String> {
         let kept = as_kept?;
-        if !kept.contains("aws-chunked") {
+        let is_framing = |coding: &str| coding.eq_ignore_ascii_case("aws-chunked");
+        let codings = || kept.split(',').map(str::trim).filter(|coding| !coding.is_empty());
+        if !codings().any(is_framing) {
             return Some(kept);
         }
-        let rest: Vec<&str> = kept.split(',').map(str::trim).filter(|e| !e.is_empty() && *e != "aws-chunked").collect();
+        let rest: Vec<&str> = codings().filter(|coding| !is_framing(coding)).collect();
         if rest.is_empty() { None } else { Some(rest.join(",")) }
     }
 
@@ -203,5 +205,7 @@ mod tests {
         assert_eq!(encoding("aws-chunked"), None);
         assert_eq!(encoding("aws-chunked,gzip").as_deref(), Some("gzip"));
         assert_eq!(encoding("gzip, aws-chunked").as_deref(), Some("gzip"));
+        assert_eq!(encoding("AWS-Chunked, GZip").as_deref(), Some("GZip"));
+        assert_eq!(encoding("x-aws-chunked").as_deref(), Some("x-aws-chunked"));
     }
 }

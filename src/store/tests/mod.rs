@@ -6,6 +6,7 @@ mod calls;
 mod canned;
 mod once;
 mod outcome;
+mod repeated;
 mod requests;
 mod sockets;
 
