@@ -6,27 +6,33 @@
 //! than the frame being passed on.
 
 mod access;
+mod answer;
+mod blank;
 mod client;
 mod clock;
 mod connect;
 mod connection;
+mod dates;
 mod document;
 mod error;
 mod etag;
 mod etag_history;
 mod feed;
+mod headers;
 mod identity;
+mod lenient;
 mod list;
 mod metadata;
 mod once;
 mod operation;
 mod pace;
+mod path;
 mod probe;
 mod profile;
 mod progress;
 mod read;
-mod readable;
 mod reason;
+mod scheme;
 mod socket;
 mod speed;
 mod spelling;
@@ -53,7 +59,7 @@ use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
     types::StorageClass,
 };
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{Mutex, OnceCell, Semaphore};
 
 pub use access::FirstLook;
 pub use clock::CLOCK_TOLERANCE;
@@ -102,6 +108,9 @@ pub struct Store {
     pub(crate) clock_fits: OnceCell<bool>,
     /// It has answered a write with an ETag that says nothing of the bytes.
     opaque: AtomicBool,
+    /// It has answered something, so that the endpoint's scheme is right.
+    answered: AtomicBool,
+    scheme: Mutex<Option<scheme::Asked>>,
 }
 
 impl Store {
@@ -138,14 +147,14 @@ impl Store {
     ///
     /// No `async fn`, so that the SDK's futures, of several KiB each, are boxed before any
     /// of ours holds one.
-    fn call<'a, T: 'a, E>(
+    fn call<'a, T: Send + 'a, E>(
         &'a self,
         operation: Operation,
         progress: &'a Progress,
         call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send + 'a,
     ) -> impl Future<Output = Result<T, StoreError>> + Send + 'a
     where
-        E: ProvideErrorMetadata + Error + 'static,
+        E: ProvideErrorMetadata + Error + Send + 'static,
     {
         let call = Box::pin(call);
         async move {
@@ -163,13 +172,24 @@ impl Store {
             )
             .record(began.elapsed());
             let answer = match answer {
-                Ok(Ok(answer)) => Ok(answer),
+                Ok(Ok(answer)) => {
+                    self.answered.store(true, Ordering::Relaxed);
+                    Ok(answer)
+                }
                 Ok(Err(error)) => Err(StoreError::of_sdk(operation, &self.endpoint, &error)),
                 Err(progress::Stalled) => Err(StoreError::found(
                     operation,
                     Reason::Stalled,
                     format!("nothing moved to or from {} for {} s", self.endpoint, idle.as_secs()),
                 )),
+            };
+            let answer = match answer {
+                Err(error) if error.has_status() => {
+                    self.answered.store(true, Ordering::Relaxed);
+                    Err(error)
+                }
+                Err(error) if !self.answered.load(Ordering::Relaxed) => Err(self.look_at_the_scheme(error).await),
+                answer => answer,
             };
             if pass.is_some() {
                 match &answer {

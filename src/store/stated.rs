@@ -3,7 +3,7 @@
 use aws_sdk_s3::types::{ChecksumMode, ChecksumType};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{Known, Operation, Store, StoreError, progress::Progress, read::length};
+use super::{Known, Operation, Store, StoreError, blank::to_sdk, progress::Progress, read::length};
 use crate::domain::{ContentHash, ObjectKey};
 
 /// The store's word, which is worth what the store is worth: damage that it has not noticed is not in it.
@@ -22,11 +22,11 @@ impl Store {
             .client
             .head_object()
             .bucket(&self.bucket)
-            .key(key.as_str())
+            .key(to_sdk(key))
             .set_checksum_mode(knows.then_some(ChecksumMode::Enabled));
         let answer = match self.call(Operation::HeadObject, &Progress::default(), call.send()).await {
             Ok(answer) => answer,
-            Err(error) => return Err(self.look_at_the_bucket(error).await),
+            Err(error) => return Err(self.look_again(key, error).await),
         };
         // Of an object in parts it may be one of the parts' checksums.
         let whole = answer.checksum_type.as_ref().is_none_or(|kind| *kind == ChecksumType::FullObject);
