@@ -32,7 +32,7 @@ async fn endless(head: &'static str, piece: Vec<u8>) -> (Store, oneshot::Receive
         while let Ok((mut again, _)) = listener.accept().await {
             let _ = again.read(&mut request).await;
             let _ = again.write_all(head.as_bytes()).await;
-            for _ in 0..64 {
+            for _ in 0..160 {
                 let _ = again.write_all(&piece).await;
             }
         }
