@@ -28,7 +28,7 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use journal::{Entry, Journal, Part, Shape, Unfinished};
+pub use journal::{Entry, Journal, Older, Part, Shape, Unfinished};
 pub use memory::{Lingering, Memory};
 pub use plan::{PART_AT_LEAST, WHOLE_UP_TO};
 pub use verify::{Reading, read, state_of};

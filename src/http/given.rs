@@ -26,7 +26,7 @@ pub struct Writes {
 
 impl Default for Writes {
     fn default() -> Self {
-        Self { bodies: Arc::new(Semaphore::new(32)), statements: Arc::new(Semaphore::new(2)) }
+        Self { bodies: Arc::new(Semaphore::new(16)), statements: Arc::new(Semaphore::new(2)) }
     }
 }
 

@@ -206,6 +206,11 @@ impl StoreError {
         }
     }
 
+    /// It was found that its path is changed on the way.
+    pub(super) fn is_of_the_path(&self) -> bool {
+        self.may_be_of_the_path() && self.reason == Reason::Refused
+    }
+
     /// The same answer, which by another look means something else, and why.
     pub(super) fn because(self, reason: Reason, why: &str) -> Self {
         let message = if self.message.is_empty() { why.to_owned() } else { format!("{} ({why})", self.message) };

@@ -1,8 +1,10 @@
+use std::time::SystemTime;
+
 use aws_sdk_s3::types::EncodingType;
 
 use super::{
-    Operation, Reason, Store, StoreError, UploadId, document::WholeDocument, list::nameless, progress::Progress,
-    spelling::Spelling,
+    Operation, Reason, Store, StoreError, UploadId, clock::AnswerDate, document::WholeDocument, list::nameless,
+    progress::Progress, spelling::Spelling,
 };
 
 /// Pages at most, of 1,000 uploads each: stores list by key, and whoever asks for one key finds it on the first.
@@ -22,7 +24,15 @@ impl Store {
     /// The unfinished uploads, whoever began them, of keys that begin with `prefix`; where it has many thousands, the
     /// first of them. Some stores list others besides, whatever prefix is asked for.
     pub async fn list_uploads(&self, prefix: &str) -> Result<Vec<ListedUpload>, StoreError> {
-        let mut all = Vec::new();
+        Ok(self.list_uploads_and_date(prefix).await?.0)
+    }
+
+    /// The same, and when the store began to answer by its own clock, if it says so.
+    pub async fn list_uploads_and_date(
+        &self,
+        prefix: &str,
+    ) -> Result<(Vec<ListedUpload>, Option<SystemTime>), StoreError> {
+        let (mut all, mut first) = (Vec::new(), None);
         let (mut key_marker, mut id_marker) = (None, None);
         for _ in 0..PAGES {
             let call = self
@@ -33,8 +43,10 @@ impl Store {
                 .set_key_marker(key_marker.clone())
                 .set_upload_id_marker(id_marker.clone())
                 .encoding_type(EncodingType::Url);
-            let call = call.customize().interceptor(WholeDocument::UPLOADS);
+            let date = AnswerDate::default();
+            let call = call.customize().interceptor(WholeDocument::UPLOADS).interceptor(date.clone());
             let answer = self.call(Operation::ListMultipartUploads, &Progress::default(), call.send()).await?;
+            first = first.or_else(|| date.get());
             let spelling = Spelling::of(answer.encoding_type.as_ref());
             let plain = |key: String| spelling.text(key);
             for upload in answer.uploads.unwrap_or_default() {
@@ -54,6 +66,6 @@ impl Store {
             }
             (key_marker, id_marker) = next;
         }
-        Ok(all)
+        Ok((all, first))
     }
 }
