@@ -32,8 +32,8 @@ async fn an_object_is_copied_whatever_is_said_of_it_that_nobody_needs() {
     for (key, _) in odd {
         world.until_copied(key).await;
     }
-    let copied = world.bucket("wasabi").metadata("twice").unwrap();
-    assert_eq!(copied.user.get("a").map(String::as_str), Some("1,2"));
+    let copied = world.bucket("wasabi").inspect("twice").unwrap().metadata;
+    assert_eq!(copied.get("x-amz-meta-a"), Some("1,2"));
 }
 
 #[tokio::test]
