@@ -99,7 +99,9 @@ SELECT id, replica, upload_id FROM {schema}.multipart_uploads
         let query = sqlx::query_as(sql).bind(key.as_str()).bind(generation.0);
         let rows: Vec<(i64, String, String)> = limited(OLDER, query.fetch_all(&self.pool)).await?;
         let odd = |e| QueueError::Inconsistent { statement: OLDER, what: format!("a replica of an upload: {e}") };
-        rows.into_iter().map(|(id, replica, upload)| Ok((id, ReplicaName::new(replica).map_err(odd)?, upload))).collect()
+        rows.into_iter()
+            .map(|(id, replica, upload)| Ok((id, ReplicaName::new(replica).map_err(odd)?, upload)))
+            .collect()
     }
 
     /// Writes down that an upload is about to be begun; the row's id.

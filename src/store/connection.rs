@@ -65,7 +65,9 @@ pub(super) fn explain(endpoint: &str, error: &(dyn Error + 'static)) -> String {
 /// What hyper cannot read of an answer.
 fn unreadable(error: &(dyn Error + 'static)) -> String {
     match find::<hyper::Error>(error) {
-        Some(error) if error.is_parse_too_large() => format!("it has more than {MOST_HEADERS} headers, or 400 KiB of them"),
+        Some(error) if error.is_parse_too_large() => {
+            format!("it has more than {MOST_HEADERS} headers, or 400 KiB of them")
+        }
         Some(error) => error.to_string(),
         None => root(error),
     }

@@ -4,9 +4,7 @@
 //! Decides nothing about what the document says.
 
 use aws_sdk_s3::{
-    config::{
-        ConfigBag, Intercept, RuntimeComponents, interceptors::AfterDeserializationInterceptorContextRef,
-    },
+    config::{ConfigBag, Intercept, RuntimeComponents, interceptors::AfterDeserializationInterceptorContextRef},
     error::BoxError,
 };
 use xmlparser::{ElementEnd, Token, Tokenizer};

@@ -306,9 +306,13 @@ fn sends_to_tls(raw: &HttpResponse) -> bool {
             let body = raw.body().bytes().unwrap_or_default();
             let said = String::from_utf8_lossy(&body[..body.len().min(2_000)]);
             // nginx, Go, Apache.
-            ["HTTP request was sent to HTTPS port", "HTTP request to an HTTPS server", "HTTP to an SSL-enabled server port"]
-                .iter()
-                .any(|words| said.contains(words))
+            [
+                "HTTP request was sent to HTTPS port",
+                "HTTP request to an HTTPS server",
+                "HTTP to an SSL-enabled server port",
+            ]
+            .iter()
+            .any(|words| said.contains(words))
         }
         _ => false,
     }

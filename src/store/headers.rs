@@ -85,7 +85,10 @@ fn repaired(name: &str, values: &[&HeaderValue]) -> Repair {
         _ if !is_of_s3(name) || plain && !text.is_empty() => Repair::None,
         _ if readable && !text.is_empty() => replace(text),
         _ if OF_CONTENT.contains(&name) => Repair::Remove,
-        _ => texts.iter().find(|text| !text.trim().is_empty() && is_text(text)).map_or(Repair::Remove, |text| replace(text)),
+        _ => texts
+            .iter()
+            .find(|text| !text.trim().is_empty() && is_text(text))
+            .map_or(Repair::Remove, |text| replace(text)),
     }
 }
 

@@ -179,7 +179,11 @@ mod tests {
             ("<KeyCount>many</KeyCount>", ""),
             ("<s3:Size a=\"b\">1 </s3:Size>", "<s3:Size a=\"b\">1</s3:Size>"),
         ] {
-            assert_eq!(repaired(&format!("<L><a/>{text}<b>c</b></L>")), format!("<L><a/>{after}<b>c</b></L>"), "{text}");
+            assert_eq!(
+                repaired(&format!("<L><a/>{text}<b>c</b></L>")),
+                format!("<L><a/>{after}<b>c</b></L>"),
+                "{text}"
+            );
         }
     }
 

@@ -51,9 +51,14 @@ mod tests {
     fn a_key_that_no_proxy_touches_is_known() {
         let of = |key: &str| tidied(&ObjectKey::new(key).unwrap());
         assert_eq!(of("a/b-c_d.e~f/"), None);
-        for (key, what) in
-            [("/a", "in front"), ("a//b", "'//'"), ("a/../b", "'..'"), ("a%2Fb", "'%'"), ("a b", "escaped"), ("é", "escaped")]
-        {
+        for (key, what) in [
+            ("/a", "in front"),
+            ("a//b", "'//'"),
+            ("a/../b", "'..'"),
+            ("a%2Fb", "'%'"),
+            ("a b", "escaped"),
+            ("é", "escaped"),
+        ] {
             assert!(of(key).is_some_and(|told| told.contains(what)), "{key}");
         }
     }

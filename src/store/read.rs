@@ -9,8 +9,8 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    ETag, Md5, Metadata, Operation, Store, StoreError, blank::to_sdk, clock::AnswerDate, connection, progress::Progress,
-    reason::Reason,
+    ETag, Md5, Metadata, Operation, Store, StoreError, blank::to_sdk, clock::AnswerDate, connection,
+    progress::Progress, reason::Reason,
 };
 use crate::domain::{EtagMatch, NotCarried, ObjectKey};
 

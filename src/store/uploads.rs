@@ -20,6 +20,15 @@ pub struct ListedUpload {
     pub initiated: Option<i64>,
 }
 
+/// Whether keys are encoded though the answer does not say so, as Ceph's gateway writes those of uploads. All of them begin with the
+/// prefix then, and as they stand, none does.
+fn is_written_as_url<'k>(keys: impl Iterator<Item = &'k str> + Clone, prefix: &str) -> bool {
+    let decoded = |key: &str| Spelling::Url.text(key.to_owned());
+    keys.clone().next().is_some()
+        && keys.clone().all(|key| !key.starts_with(prefix))
+        && keys.clone().all(|key| decoded(key).starts_with(prefix))
+}
+
 impl Store {
     /// The unfinished uploads, whoever began them, of keys that begin with `prefix`; where it has many thousands, the
     /// first of them. Some stores list others besides, whatever prefix is asked for.
@@ -47,18 +56,21 @@ impl Store {
             let call = call.customize().interceptor(WholeDocument::UPLOADS).interceptor(date.clone());
             let answer = self.call(Operation::ListMultipartUploads, &Progress::default(), call.send()).await?;
             first = first.or_else(|| date.get());
-            let spelling = Spelling::of(answer.encoding_type.as_ref());
-            let plain = |key: String| spelling.text(key);
-            for upload in answer.uploads.unwrap_or_default() {
+            let stated = Spelling::of(answer.encoding_type.as_ref());
+            let uploads = answer.uploads.unwrap_or_default();
+            let keys = uploads.iter().filter_map(|upload| upload.key.as_deref());
+            let spelling =
+                if answer.encoding_type.is_none() && is_written_as_url(keys, prefix) { Spelling::Url } else { stated };
+            for upload in uploads {
                 let initiated = upload.initiated.and_then(|at| i64::try_from(at.as_nanos() / 1000).ok());
                 let named = upload.key.zip(upload.upload_id);
                 let (key, id) = named.ok_or_else(|| nameless(Operation::ListMultipartUploads))?;
-                all.push(ListedUpload { key: plain(key), id: UploadId::new(id), initiated });
+                all.push(ListedUpload { key: spelling.text(key), id: UploadId::new(id), initiated });
             }
             if answer.is_truncated != Some(true) {
                 break;
             }
-            let next = (answer.next_key_marker.map(plain), answer.next_upload_id_marker);
+            let next = (answer.next_key_marker.map(|key| stated.text(key)), answer.next_upload_id_marker);
             // It would be asked for ever; and what it has not shown is not known to be gone.
             if next.0.is_none() || next == (key_marker, id_marker) {
                 let what = "the store says that there is more to list and not where";

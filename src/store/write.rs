@@ -220,7 +220,8 @@ impl Store {
         let call = call.customize().interceptor(WholeDocument::PARTS);
         match self.call(Operation::ListParts, &Progress::default(), call.send()).await {
             Ok(_) => Ok(true),
-            Err(error) if error.reason() == Reason::NoSuchUpload => Ok(false),
+            // Ceph's gateway says of an upload that is gone that there is no such key.
+            Err(error) if matches!(error.reason(), Reason::NoSuchUpload | Reason::NoSuchKey) => Ok(false),
             Err(error) => Err(error),
         }
     }

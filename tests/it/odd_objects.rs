@@ -53,7 +53,8 @@ async fn what_cannot_be_carried_over_parks_its_object_by_name_and_no_other() {
 async fn keys_that_urls_and_proxies_mistreat_are_copied_under_exactly_their_own_bytes() {
     let world = World::new().await;
     let long = "k".repeat(1024);
-    let odd = [" ", "  ", "\t", "\n", "\u{2028}", ".", "..", "/", "//", "/a", "a//b", "a/../b", "\u{1}", "a%2Fb", &long];
+    let odd =
+        [" ", "  ", "\t", "\n", "\u{2028}", ".", "..", "/", "//", "/a", "a//b", "a/../b", "\u{1}", "a%2Fb", &long];
     let _daemon = world.daemon().await;
     for (i, key) in odd.iter().enumerate() {
         world.upload(key, format!("content {i}")).await;
@@ -72,7 +73,9 @@ async fn an_object_that_is_registered_before_it_can_be_seen_is_copied_a_moment_l
     world.insert("early").await;
     world.until("SELECT count(*) > 0 FROM copyhold.copy_failures WHERE class = 'gone'").await;
     // Not a minute: it is there in a moment.
-    world.until("SELECT bool_and(due_wasabi - copyhold.now_utc_micro_seconds() < 3000000) FROM copyhold.object_copies").await;
+    world
+        .until("SELECT bool_and(due_wasabi - copyhold.now_utc_micro_seconds() < 3000000) FROM copyhold.object_copies")
+        .await;
     world.bucket("b2").put("early", "x");
     world.until_copied("early").await;
 }

@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::super::{
-    Cancelled, Copy, Entry, Journal, Older, OnExisting, Part, Shape, Target, Unfinished, failure::of_target, plan::Parts,
-    refused, source::Opened, verify,
+    Cancelled, Copy, Entry, Journal, Older, OnExisting, Part, Shape, Target, Unfinished, failure::of_target,
+    plan::Parts, refused, source::Opened, verify,
 };
 use crate::{
     domain::{Class, Failure, ObjectKey, Verified},

@@ -56,8 +56,7 @@ impl Counted<'_> {
         while text.end().is_err() {
             if let Err(error) = (&mut read).deserialize(&mut text) {
                 let index = read.objects.len();
-                let why: String =
-                    read.wrong.unwrap_or_else(|| error.to_string()).chars().take(SHOWN_CHARS).collect();
+                let why: String = read.wrong.unwrap_or_else(|| error.to_string()).chars().take(SHOWN_CHARS).collect();
                 let text = format!("nothing was registered: object {index} (from 0): {why}");
                 return Err(Refusal::bad(text).with("index", index));
             }

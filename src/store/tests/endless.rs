@@ -86,7 +86,9 @@ async fn a_success_without_end_is_no_answer_of_s3() {
 
 #[tokio::test]
 async fn headers_without_end_are_bounded() {
-    let (store, sent) = endless("HTTP/1.1 200 OK\r\n", b"x-amz-meta-a: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n".repeat(1_000)).await;
+    let (store, sent) =
+        endless("HTTP/1.1 200 OK\r\n", b"x-amz-meta-a: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n".repeat(1_000))
+            .await;
     let error = store.head(&key("k")).await.unwrap_err();
     assert_eq!(error.class(), Class::Refused, "{error}");
     assert!(sent.await.unwrap() < BOUND);
@@ -110,13 +112,14 @@ async fn words_before_the_answer_are_passed_over() {
 
 #[tokio::test]
 async fn a_compressed_error_is_not_unpacked() {
-    let (store, _) = endless("HTTP/1.1 403 Forbidden\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n", {
-        let mut piece = b"10000\r\n\x1f\x8b".to_vec();
-        piece.extend(vec![0; 0xfffe]);
-        piece.extend(b"\r\n");
-        piece
-    })
-    .await;
+    let (store, _) =
+        endless("HTTP/1.1 403 Forbidden\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n", {
+            let mut piece = b"10000\r\n\x1f\x8b".to_vec();
+            piece.extend(vec![0; 0xfffe]);
+            piece.extend(b"\r\n");
+            piece
+        })
+        .await;
     let error = store.get(&key("k"), None, None).await.unwrap_err();
     assert_eq!(error.to_string(), "GetObject: 403: a compressed answer, which is not read");
 }

@@ -5,7 +5,8 @@ use crate::domain::{Class, NotCarried};
 
 /// The head of an object whose answer has these header lines besides.
 async fn head_with(lines: impl AsRef<[u8]>) -> Result<Head, StoreError> {
-    let mut answer = format!("206 Partial Content\r\n{ETAG}Content-Range: bytes 0-2/3\r\nContent-Length: 3\r\n").into_bytes();
+    let mut answer =
+        format!("206 Partial Content\r\n{ETAG}Content-Range: bytes 0-2/3\r\nContent-Length: 3\r\n").into_bytes();
     answer.extend(lines.as_ref());
     answer.extend(b"\r\n\r\nabc");
     let server = Canned::new([answer]).await;
@@ -98,7 +99,9 @@ async fn one_odd_value_does_not_hide_a_whole_listing() {
     let objects = "<Contents><Key>a</Key><Size>x</Size><LastModified>Mon, 1 Jan 2024 00:00:00 UTC</LastModified></Contents>\
                    <Contents><Key>b</Key><Size> 7 </Size><LastModified>never</LastModified></Contents>\
                    <Contents><Key>c</Key><LastModified/><Size/></Contents>";
-    let body = format!("<ListBucketResult><KeyCount>three</KeyCount><MaxKeys/><IsTruncated>False</IsTruncated>{objects}</ListBucketResult>");
+    let body = format!(
+        "<ListBucketResult><KeyCount>three</KeyCount><MaxKeys/><IsTruncated>False</IsTruncated>{objects}</ListBucketResult>"
+    );
     let server = Canned::new([format!("200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())]).await;
     let page = store(&server.endpoint).await.list(Asked { prefix: "", delimiter: None }, &Place::First).await.unwrap();
     let shown: Vec<_> = page.objects.iter().map(|object| (object.size_bytes, object.last_modified.is_some())).collect();
@@ -172,5 +175,39 @@ async fn a_path_that_is_changed_on_the_way_is_its_objects_own_trouble() {
         let server = Canned::new(answers).await;
         let error = store(&server.endpoint).await.get(&key(odd), None, None).await.unwrap_err();
         assert_eq!(error.class(), Class::Misconfigured, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn uploads_whose_keys_are_encoded_without_a_word_are_told_by_their_prefix() {
+    let list = |keys: &[&str]| {
+        let upload = |key: &&str| format!("<Upload><Key>{key}</Key><UploadId>u</UploadId></Upload>");
+        let uploads: String = keys.iter().map(upload).collect();
+        let body = format!(
+            "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated>{uploads}</ListMultipartUploadsResult>"
+        );
+        format!("200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    };
+    let odd = "a+b //%2F \u{fc}";
+    for (listed, shown) in [
+        // As Ceph's gateway writes them.
+        (&["a%2Bb%20//%252F%20%C3%BC", "a%2Bb%20//%252F%20%C3%BC2"][..], odd),
+        (&["a+b //%2F \u{fc}"], odd),
+        // It heeds no prefixes, and writes keys as they are.
+        (&["a%2Bb%20//%252F%20%C3%BC", "other"], "a%2Bb%20//%252F%20%C3%BC"),
+    ] {
+        let server = Canned::new([list(listed)]).await;
+        let uploads = store(&server.endpoint).await.list_uploads(odd).await.unwrap();
+        assert_eq!(uploads[0].key, shown, "{listed:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_of_which_a_store_says_that_there_is_no_such_key_is_gone() {
+    for (code, known) in [("NoSuchUpload", Some(false)), ("NoSuchKey", Some(false)), ("NoSuchBucket", None)] {
+        let body = format!("<Error><Code>{code}</Code><Message>No.</Message></Error>");
+        let server = Canned::new([format!("404 Not Found\r\nContent-Length: {}\r\n\r\n{body}", body.len())]).await;
+        let told = store(&server.endpoint).await.knows_upload(&key("k"), &UploadId::new("u")).await;
+        assert_eq!(told.ok(), known, "{code}");
     }
 }
