@@ -37,6 +37,7 @@ use tracing::warn;
 
 use super::{
     connection, headers,
+    heard::LeftOut,
     socket::{Abort, Connector},
 };
 
@@ -60,6 +61,8 @@ impl Http {
         let mut builder = legacy::Client::builder(TokioExecutor::new());
         // Without a timer no warm connection would ever be closed.
         builder.pool_timer(TokioTimer::new()).pool_idle_timeout(KEEP_WARM_FOR).http1_max_headers(MOST_HEADERS);
+        // Those that travel with an object are marked below.
+        builder.http1_ignore_invalid_headers_in_responses(true);
         Self { client: builder.build(Connector::new(tls, connections)) }
     }
 }
@@ -89,10 +92,13 @@ impl HttpConnector for Http {
         }
         let answer = self.client.request(request);
         HttpConnectorFuture::new(async move {
-            let unanswered = Unanswered(Some(used));
+            let unanswered = Unanswered(Some(used.clone()));
             let answer = answer.await;
             unanswered.end();
             let mut answer = answer.map_err(error)?.map(SdkBody::from_body_1_x);
+            if let Some(left_out) = extras(&used).get::<LeftOut>() {
+                headers::mark(answer.headers_mut(), &left_out.take());
+            }
             headers::repair(answer.headers_mut());
             HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))
         })

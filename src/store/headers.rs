@@ -52,6 +52,22 @@ pub(super) fn repair(headers: &mut HeaderMap) {
     }
 }
 
+/// Marks what travels with an object and was left out of its answer, so that the object is refused by that name.
+pub(super) fn mark(headers: &mut HeaderMap, left_out: &[String]) {
+    for name in left_out.iter().filter(|name| is_carried(name)) {
+        match (HeaderName::try_from(name), HeaderValue::from_bytes(UNREADABLE.to_string().as_bytes())) {
+            (Ok(name), Ok(unreadable)) => drop(headers.insert(name, unreadable)),
+            // Under no name that there could be.
+            _ => drop(headers.insert("x-amz-missing-meta", HeaderValue::from_static("1"))),
+        }
+    }
+}
+
+/// Whether it travels with an object.
+fn is_carried(name: &str) -> bool {
+    name.starts_with(USER_METADATA) || LISTS.contains(&name) || SINGLE.contains(&name)
+}
+
 fn put(headers: &mut HeaderMap, name: HeaderName, repair: Repair) {
     match repair {
         Repair::Replace(value) => drop(headers.insert(name, value)),
@@ -63,7 +79,7 @@ fn put(headers: &mut HeaderMap, name: HeaderName, repair: Repair) {
 fn repaired(name: &str, values: &[&HeaderValue]) -> Repair {
     let texts: Vec<_> = values.iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
     let plain = texts.len() == 1 && is_text(&texts[0]);
-    if name.starts_with(USER_METADATA) || LISTS.contains(&name) || SINGLE.contains(&name) {
+    if is_carried(name) {
         return if plain { Repair::None } else { replace(&one_of_several(name, &texts)) };
     }
     if UNUSED.contains(&name) {

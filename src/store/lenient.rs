@@ -139,8 +139,6 @@ fn edit(read: &Open, close: usize, end: usize, empty: bool) -> Option<(Range<usi
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     fn repaired(text: &str) -> String {
         String::from_utf8(super::repaired(text.as_bytes().to_vec())).unwrap()
     }

@@ -19,6 +19,7 @@ mod etag;
 mod etag_history;
 mod feed;
 mod headers;
+mod heard;
 mod identity;
 mod lenient;
 mod list;

@@ -32,7 +32,7 @@ use tokio::{
 };
 use tower_service::Service;
 
-use super::{IDLE, scheme::Scheme};
+use super::{IDLE, heard::Heard, scheme::Scheme};
 
 /// TCP and TLS together.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -111,7 +111,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<Socket>;
+    type Response = Heard<MaybeHttpsStream<Socket>>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
@@ -127,7 +127,7 @@ impl Service<Uri> for Connector {
             let tcp = Tcp { http, place, scheme: Scheme::of(&to) };
             let mut https = HttpsConnector::from((tcp, tls));
             match tokio::time::timeout(CONNECT_WITHIN, https.call(to)).await {
-                Ok(connected) => connected,
+                Ok(connected) => connected.map(Heard::new),
                 Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
             }
         })
@@ -235,7 +235,7 @@ mod tests {
     #[tokio::test]
     async fn every_connection_has_its_socket_options() {
         let (_listener, to) = listening().await;
-        let MaybeHttpsStream::Http(socket) = connector(1).call(to).await.unwrap() else {
+        let MaybeHttpsStream::Http(socket) = connector(1).call(to).await.unwrap().into_inner() else {
             panic!("no TLS was asked for")
         };
         let options = socket2::SockRef::from(socket.tcp.inner());
@@ -258,7 +258,7 @@ mod tests {
     #[tokio::test]
     async fn an_aborted_connection_fails_whoever_waits_for_it() {
         let (_listener, to) = listening().await;
-        let MaybeHttpsStream::Http(socket) = connector(1).call(to).await.unwrap() else {
+        let MaybeHttpsStream::Http(socket) = connector(1).call(to).await.unwrap().into_inner() else {
             panic!("no TLS was asked for")
         };
         let abort = socket.abort.clone();
