@@ -198,6 +198,16 @@ impl StoreError {
         self.status.is_some()
     }
 
+    /// The store has said nothing, as if it did not understand.
+    pub(super) fn is_silent(&self) -> bool {
+        self.status.is_none() && matches!(self.reason, Reason::Broken | Reason::Stalled)
+    }
+
+    /// It has said nothing because it speaks something else.
+    pub(super) fn of_the_scheme(self, endpoint: &str, other: OtherScheme) -> Self {
+        self.because(Reason::Tls, &format!("no answer from {endpoint}: {other}"))
+    }
+
     /// Its path may not have arrived as it was signed: a refused signature, or a refusal without a word.
     pub(super) fn may_be_of_the_path(&self) -> bool {
         match self.code.as_deref() {

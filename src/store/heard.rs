@@ -186,7 +186,9 @@ mod tests {
     fn heard(pieces: &[&[u8]]) -> Vec<String> {
         let mut heard = Heard::new(());
         heard.expect(1);
-        pieces.iter().for_each(|piece| heard.hear(piece));
+        for piece in pieces {
+            heard.hear(piece);
+        }
         assert!(heard.head.is_none(), "the head has ended");
         heard.left_out.take()
     }

@@ -172,34 +172,34 @@ impl Store {
                 "operation" => operation.as_str(),
             )
             .record(began.elapsed());
-            let answer = match answer {
+            let error = match answer {
                 Ok(Ok(answer)) => {
                     self.answered.store(true, Ordering::Relaxed);
-                    Ok(answer)
+                    if pass.is_some() {
+                        self.pace.succeeded();
+                    }
+                    return Ok(answer);
                 }
-                Ok(Err(error)) => Err(StoreError::of_sdk(operation, &self.endpoint, &error)),
-                Err(progress::Stalled) => Err(StoreError::found(
+                Ok(Err(error)) => StoreError::of_sdk(operation, &self.endpoint, &error),
+                Err(progress::Stalled) => StoreError::found(
                     operation,
                     Reason::Stalled,
                     format!("nothing moved to or from {} for {} s", self.endpoint, idle.as_secs()),
-                )),
+                ),
             };
-            let answer = match answer {
-                Err(error) if error.has_status() => {
-                    self.answered.store(true, Ordering::Relaxed);
-                    Err(error)
-                }
-                Err(error) if !self.answered.load(Ordering::Relaxed) => Err(self.look_at_the_scheme(error).await),
-                answer => answer,
-            };
-            if pass.is_some() {
-                match &answer {
-                    Ok(_) => self.pace.succeeded(),
-                    Err(error) if error.class() == Class::Throttled => self.pace.throttled(error.retry_after()),
-                    Err(_) => {}
-                }
+            if pass.is_some() && error.class() == Class::Throttled {
+                self.pace.throttled(error.retry_after());
             }
-            answer
+            if error.has_status() {
+                self.answered.store(true, Ordering::Relaxed);
+            }
+            if error.is_silent()
+                && !self.answered.load(Ordering::Relaxed)
+                && let Some(other) = Box::pin(self.other_scheme()).await
+            {
+                return Err(error.of_the_scheme(&self.endpoint, other));
+            }
+            Err(error)
         }
     }
 }

@@ -100,7 +100,7 @@ impl Store {
         let reader = Arc::clone(&self.readers).acquire_owned().await.expect("an open semaphore");
         let answer = self.call(Operation::GetObject, &Progress::default(), call.send()).await;
         let answer = match answer {
-            Err(error) => return Err(self.look_again(key, error).await),
+            Err(error) => return Err(Box::pin(self.look_again(key, error)).await),
             Ok(answer) => answer,
         };
         let announced = length(answer.content_length, Operation::GetObject)?;
@@ -133,7 +133,7 @@ impl Store {
         let call = call.customize().interceptor(date.clone());
         match self.call(Operation::HeadObject, &Progress::default(), call.send()).await {
             Ok(answer) => Ok((head_of_head(&answer)?, date.get())),
-            Err(error) => Err(self.look_again(key, error).await),
+            Err(error) => Err(Box::pin(self.look_again(key, error)).await),
         }
     }
 

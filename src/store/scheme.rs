@@ -15,7 +15,7 @@ use tokio::{
 use tower_service::Service as _;
 
 use super::{
-    Reason, Store, StoreError,
+    Store,
     client::TLS,
     connection::find,
     socket::{BoxError, Connector},
@@ -69,13 +69,8 @@ impl Scheme {
 }
 
 impl Store {
-    /// The failure, or why there was no answer: the scheme is the wrong one.
-    ///
-    /// Asked only of an endpoint that has never answered in this process.
-    pub(super) async fn look_at_the_scheme(&self, error: StoreError) -> StoreError {
-        if !matches!(error.reason(), Reason::Broken | Reason::Stalled) {
-            return error;
-        }
+    /// The other scheme, if the endpoint speaks that. To be asked of one that has never answered.
+    pub(super) async fn other_scheme(&self) -> Option<OtherScheme> {
         let mut asked = self.scheme.lock().await;
         let known = asked.filter(|asked| asked.at.elapsed() < ASK_EVERY);
         let other = match known {
@@ -83,10 +78,7 @@ impl Store {
             None => tokio::time::timeout(ASK_WITHIN, other_of(&self.endpoint)).await.ok().flatten(),
         };
         *asked = known.or_else(|| Some(Asked { at: Instant::now(), other }));
-        match other {
-            Some(other) => error.because(Reason::Tls, &format!("no answer from {}: {other}", self.endpoint)),
-            None => error,
-        }
+        other
     }
 }
 

@@ -26,7 +26,7 @@ impl Store {
             .set_checksum_mode(knows.then_some(ChecksumMode::Enabled));
         let answer = match self.call(Operation::HeadObject, &Progress::default(), call.send()).await {
             Ok(answer) => answer,
-            Err(error) => return Err(self.look_again(key, error).await),
+            Err(error) => return Err(Box::pin(self.look_again(key, error)).await),
         };
         // Of an object in parts it may be one of the parts' checksums.
         let whole = answer.checksum_type.as_ref().is_none_or(|kind| *kind == ChecksumType::FullObject);

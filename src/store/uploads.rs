@@ -22,11 +22,11 @@ pub struct ListedUpload {
 
 /// Whether keys are encoded though the answer does not say so, as Ceph's gateway writes those of uploads. All of them begin with the
 /// prefix then, and as they stand, none does.
-fn is_written_as_url<'k>(keys: impl Iterator<Item = &'k str> + Clone, prefix: &str) -> bool {
+fn is_written_as_url(keys: &[&str], prefix: &str) -> bool {
     let decoded = |key: &str| Spelling::Url.text(key.to_owned());
-    keys.clone().next().is_some()
-        && keys.clone().all(|key| !key.starts_with(prefix))
-        && keys.clone().all(|key| decoded(key).starts_with(prefix))
+    !keys.is_empty()
+        && keys.iter().all(|key| !key.starts_with(prefix))
+        && keys.iter().all(|key| decoded(key).starts_with(prefix))
 }
 
 impl Store {
@@ -58,9 +58,9 @@ impl Store {
             first = first.or_else(|| date.get());
             let stated = Spelling::of(answer.encoding_type.as_ref());
             let uploads = answer.uploads.unwrap_or_default();
-            let keys = uploads.iter().filter_map(|upload| upload.key.as_deref());
+            let keys: Vec<_> = uploads.iter().filter_map(|upload| upload.key.as_deref()).collect();
             let spelling =
-                if answer.encoding_type.is_none() && is_written_as_url(keys, prefix) { Spelling::Url } else { stated };
+                if answer.encoding_type.is_none() && is_written_as_url(&keys, prefix) { Spelling::Url } else { stated };
             for upload in uploads {
                 let initiated = upload.initiated.and_then(|at| i64::try_from(at.as_nanos() / 1000).ok());
                 let named = upload.key.zip(upload.upload_id);

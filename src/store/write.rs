@@ -69,7 +69,7 @@ impl Store {
                 self.sent(bytes.len() as u64);
                 Ok(ETag::of_answer(answer.e_tag))
             }
-            Err(error) => Err(self.look_at_the_path(key, error).await),
+            Err(error) => Err(Box::pin(self.look_at_the_path(key, error)).await),
         }
     }
 
@@ -96,7 +96,7 @@ impl Store {
             });
         let answer = match self.call(Operation::CreateMultipartUpload, &Progress::default(), call.send()).await {
             Ok(answer) => answer,
-            Err(error) => return Err(self.look_at_the_path(key, error).await),
+            Err(error) => return Err(Box::pin(self.look_at_the_path(key, error)).await),
         };
         answer.upload_id.filter(|id| !id.is_empty()).map(UploadId).ok_or_else(|| {
             StoreError::found(Operation::CreateMultipartUpload, Reason::NotUnderstood, "the answer names no upload")

@@ -102,7 +102,7 @@ impl Probe<'_> {
             });
         let answer = match self.store.call(Operation::PutObject, &progress, call.send()).await {
             Ok(answer) => answer,
-            Err(error) => return Err(self.store.look_at_the_path(key, error).await),
+            Err(error) => return Err(Box::pin(self.store.look_at_the_path(key, error)).await),
         };
         self.trail.wrote(key, answer.version_id.as_ref());
         Ok(Sent { etag: ETag::new(answer.e_tag.unwrap_or_default()), version: answer.version_id })
