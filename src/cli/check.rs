@@ -138,6 +138,10 @@ async fn bucket(replica: &Replica, primary: bool, row: Option<&ReplicaRow>) -> V
         if primary { Ok(fine()) } else { Err(error.to_string()) }
     });
     let mut findings = vec![finding(of, HOLDS, holds), finding(of, "write", written)];
+    if let Err(error) = store.check_paths().await {
+        // Nothing is wrong with other keys, and many applications have no such.
+        findings.push(finding(of, "paths", Ok(format!("objects with odd keys will be parked: {error}"))));
+    }
     findings.extend(hint(replica, &store).map(|hint| finding(of, "class", Ok(hint))));
     findings
 }

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use examine::{OtherContent, judge_primary};
 pub use job::{Job, OnExisting, Source, Target};
-pub use journal::{Entry, Journal, Part, Shape, Unfinished};
+pub use journal::{Entry, Journal, Older, Part, Shape, Unfinished};
 pub use memory::{Lingering, Memory};
 pub use plan::{PART_AT_LEAST, WHOLE_UP_TO};
 pub use step::Step;

@@ -70,8 +70,7 @@ impl<'a> Reader<'a> {
         };
         let get = get.map_err(|error| of_source(store, error))?;
         let head = get.head.clone();
-        if let Some(name) = head.metadata.unfit() {
-            let what = format!("{name} is not plain ASCII, which not every store keeps as it is");
+        if let Some(what) = head.metadata.unfit() {
             return Err(Failure::new(Class::Refused, format!("source {}: {what}", store.name())));
         }
         let first = Some((0..get.body.announced(), get));

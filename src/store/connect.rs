@@ -13,11 +13,12 @@ use aws_sdk_s3::{
     },
 };
 use secrecy::ExposeSecret;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{Mutex, OnceCell, Semaphore};
 
 use super::{
-    Profile, Store, StoreError, client::Http, etag_history::EtagHistory, identity::AsStored, once::WritesOnce,
-    pace::Pace, readable::ReadableExpires, speed::Speed, spellings::SeenSpellings, unthrottled::NotWhenThrottled,
+    Profile, Store, StoreError, answer::BoundedAnswer, blank::BlankKeys, client::Http, etag_history::EtagHistory,
+    identity::AsStored, once::WritesOnce, pace::Pace, speed::Speed, spellings::SeenSpellings,
+    unthrottled::NotWhenThrottled,
 };
 use crate::config;
 
@@ -61,7 +62,8 @@ impl Store {
             // the SDK's watch would blame the target for a source that stands still.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .retry_classifier(NotWhenThrottled)
-            .interceptor(ReadableExpires)
+            .interceptor(BlankKeys)
+            .interceptor(BoundedAnswer)
             .interceptor(AsStored)
             .interceptor(WritesOnce)
             .build();
@@ -80,6 +82,8 @@ impl Store {
             spellings: SeenSpellings::default(),
             clock_fits: OnceCell::new(),
             opaque: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
+            scheme: Mutex::new(None),
         })
     }
 }

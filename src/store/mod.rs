@@ -6,27 +6,34 @@
 //! than the frame being passed on.
 
 mod access;
+mod answer;
+mod blank;
 mod client;
 mod clock;
 mod connect;
 mod connection;
+mod dates;
 mod document;
 mod error;
 mod etag;
 mod etag_history;
 mod feed;
+mod headers;
+mod heard;
 mod identity;
+mod lenient;
 mod list;
 mod metadata;
 mod once;
 mod operation;
 mod pace;
+mod path;
 mod probe;
 mod profile;
 mod progress;
 mod read;
-mod readable;
 mod reason;
+mod scheme;
 mod socket;
 mod speed;
 mod spelling;
@@ -54,7 +61,7 @@ use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
     types::StorageClass,
 };
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{Mutex, OnceCell, Semaphore};
 
 pub use access::FirstLook;
 pub use clock::CLOCK_TOLERANCE;
@@ -104,6 +111,9 @@ pub struct Store {
     pub(crate) clock_fits: OnceCell<bool>,
     /// It has answered a write with an ETag that says nothing of the bytes.
     opaque: AtomicBool,
+    /// It has answered something, so that the endpoint's scheme is right.
+    answered: AtomicBool,
+    scheme: Mutex<Option<scheme::Asked>>,
 }
 
 impl Store {
@@ -140,14 +150,14 @@ impl Store {
     ///
     /// No `async fn`, so that the SDK's futures, of several KiB each, are boxed before any
     /// of ours holds one.
-    fn call<'a, T: 'a, E>(
+    fn call<'a, T: Send + 'a, E>(
         &'a self,
         operation: Operation,
         progress: &'a Progress,
         call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send + 'a,
     ) -> impl Future<Output = Result<T, StoreError>> + Send + 'a
     where
-        E: ProvideErrorMetadata + Error + 'static,
+        E: ProvideErrorMetadata + Error + Send + 'static,
     {
         let call = Box::pin(call);
         async move {
@@ -164,23 +174,34 @@ impl Store {
                 "operation" => operation.as_str(),
             )
             .record(began.elapsed());
-            let answer = match answer {
-                Ok(Ok(answer)) => Ok(answer),
-                Ok(Err(error)) => Err(StoreError::of_sdk(operation, &self.endpoint, &error)),
-                Err(progress::Stalled) => Err(StoreError::found(
+            let error = match answer {
+                Ok(Ok(answer)) => {
+                    self.answered.store(true, Ordering::Relaxed);
+                    if pass.is_some() {
+                        self.pace.succeeded();
+                    }
+                    return Ok(answer);
+                }
+                Ok(Err(error)) => StoreError::of_sdk(operation, &self.endpoint, &error),
+                Err(progress::Stalled) => StoreError::found(
                     operation,
                     Reason::Stalled,
                     format!("nothing moved to or from {} for {} s", self.endpoint, idle.as_secs()),
-                )),
+                ),
             };
-            if pass.is_some() {
-                match &answer {
-                    Ok(_) => self.pace.succeeded(),
-                    Err(error) if error.class() == Class::Throttled => self.pace.throttled(error.retry_after()),
-                    Err(_) => {}
-                }
+            if pass.is_some() && error.class() == Class::Throttled {
+                self.pace.throttled(error.retry_after());
             }
-            answer
+            if error.has_status() {
+                self.answered.store(true, Ordering::Relaxed);
+            }
+            if error.is_silent()
+                && !self.answered.load(Ordering::Relaxed)
+                && let Some(other) = Box::pin(self.other_scheme()).await
+            {
+                return Err(error.of_the_scheme(&self.endpoint, other));
+            }
+            Err(error)
         }
     }
 }

@@ -5,6 +5,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{
     Known, Operation, Store, StoreError,
+    blank::to_sdk,
     progress::Progress,
     read::{head_of_head, length},
 };
@@ -28,11 +29,11 @@ impl Store {
             .client
             .head_object()
             .bucket(&self.bucket)
-            .key(key.as_str())
+            .key(to_sdk(key))
             .set_checksum_mode(knows.then_some(ChecksumMode::Enabled));
         let answer = match self.call(Operation::HeadObject, &Progress::default(), call.send()).await {
             Ok(answer) => answer,
-            Err(error) => return Err(self.look_at_the_bucket(error).await),
+            Err(error) => return Err(Box::pin(self.look_again(key, error)).await),
         };
         // Of an object in parts it may be one of the parts' checksums.
         let whole = answer.checksum_type.as_ref().is_none_or(|kind| *kind == ChecksumType::FullObject);

@@ -40,6 +40,7 @@ mod model;
 mod move_replica;
 mod new_replica;
 mod objects_http;
+mod odd_objects;
 mod operator;
 mod outages;
 mod overdue;

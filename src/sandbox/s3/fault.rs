@@ -49,6 +49,8 @@ pub enum Fault {
     WrongEtag,
     /// The answer names no ETag.
     NoEtag,
+    /// The answer has these headers besides: the first of a name takes the place of what was there, others are added.
+    Headers(Vec<(&'static str, String)>),
     /// A proxy on the way compresses what is read: other bytes with a `Content-Encoding` of its own, under the object's ETag.
     Compress,
     /// One bit of an uploaded body is wrong when it arrives, before it is checked.

@@ -116,6 +116,7 @@ async fn answer_without_id(
         Some(Fault::HoldAnswer(gate)) => gate.pass().await,
         Some(Fault::WrongEtag) => wrong_etag(&mut response),
         Some(Fault::NoEtag) => no_etag(&mut response),
+        Some(Fault::Headers(lines)) => add_headers(&mut response, lines),
         Some(Fault::Compress) => compress(&mut response),
         _ => {}
     }
@@ -170,6 +171,7 @@ fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<Fate>) -> AnswerBody 
         | Fault::CarryOutAfter(_)
         | Fault::WrongEtag
         | Fault::NoEtag
+        | Fault::Headers(_)
         | Fault::Compress
         | Fault::DripUpload { .. }
         | Fault::FlipArriving { .. }
@@ -187,6 +189,17 @@ fn error_answer(answer: &ErrorAnswer) -> Response<AnswerBody> {
     let mut response = answer.to_error().to_http_response().expect("an error is serialisable");
     response.headers_mut().extend(answer.headers());
     response.map(AnswerBody::sound)
+}
+
+fn add_headers(response: &mut Response<s3s::Body>, lines: &[(&'static str, String)]) {
+    for (name, _) in lines {
+        response.headers_mut().remove(*name);
+    }
+    for (name, value) in lines {
+        // Cannot fail: a test chose the value.
+        let value = HeaderValue::from_bytes(value.as_bytes()).expect("a value of a header");
+        response.headers_mut().append(*name, value);
+    }
 }
 
 /// The whole body as some proxies send it; nobody looks whether it can be read again.

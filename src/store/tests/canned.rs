@@ -16,7 +16,7 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const CLOSE: &[u8] = b"Connection: close";
 
 /// A server that says what it was told to, one answer per request, and remembers
-/// what it was asked. The last answer is repeated.
+/// what it was asked, handshakes of TLS excepted. The last answer is repeated.
 pub(super) struct Canned {
     pub endpoint: String,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -112,7 +112,9 @@ async fn until_client_closes(mut socket: TcpStream) {
 
 async fn serve(socket: &mut TcpStream, answers: Vec<Vec<u8>>, told: Arc<Mutex<Vec<Request>>>, closes: bool) {
     while let Some(request) = read(socket).await {
-        let answer = {
+        let answer = if request.line.is_empty() {
+            answers[0].clone()
+        } else {
             let mut told = told.lock().unwrap();
             told.push(request);
             answers[(told.len() - 1).min(answers.len() - 1)].clone()
