@@ -90,11 +90,15 @@ fn finding(of: &str, what: &'static str, result: Result<String, String>) -> Find
 
 async fn database(config: &Config, queue: &Queue) -> Vec<Finding> {
     let of = "postgresql";
-    if let Err(error) = crate::queue::probe(queue.pool()).await {
-        return vec![finding(of, "connect", Err(error.to_string()))];
-    }
+    let read_only = match crate::queue::probe(queue.pool()).await {
+        Ok(read_only) => read_only,
+        Err(error) => return vec![finding(of, "connect", Err(error.to_string()))],
+    };
     let at = crate::config::masked_url(config.database.url.expose_secret());
     let mut findings = vec![finding(of, "connect", Ok(at))];
+    if let Some(server) = read_only {
+        findings.push(finding(of, "write", Err(server.to_string())));
+    }
     findings.push(finding(of, "schema", schema(queue).await));
     findings
 }

@@ -115,6 +115,7 @@ impl Queue {
             }
             all.push(planned);
         }
+        connection.give_back();
         Ok(all)
     }
 

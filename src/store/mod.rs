@@ -10,6 +10,7 @@ mod client;
 mod clock;
 mod connect;
 mod connection;
+mod credentials;
 mod document;
 mod error;
 mod etag;
