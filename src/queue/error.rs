@@ -6,7 +6,7 @@ use super::connections::{ConnectError, ReadOnlyCause, ReadOnlyServer, guarded};
 
 /// How long a statement of ours may take before we stop waiting for it: a dead
 /// connection is silent, and nothing we send takes near as long.
-const LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
 /// SQLSTATE `read_only_sql_transaction`.
 const READ_ONLY: &str = "25006";
 
@@ -97,11 +97,36 @@ impl QueueError {
         self.sqlstate().is_some_and(|code| ["40001", "40P01", "55P03"].contains(&code.as_str()))
     }
 
+    /// PostgreSQL refuses something that one row of the statement may be the reason of: a value, a constraint, a trigger, a
+    /// lock that a trigger waits for.
+    #[must_use]
+    pub fn may_be_of_a_row(&self) -> bool {
+        match self {
+            Self::Silent { .. } => false,
+            Self::Inconsistent { .. } => true,
+            Self::Database { cause, .. } => {
+                !self.is_away() && matches!(cause, sqlx::Error::Database(_) | sqlx::Error::Encode(_))
+            }
+        }
+    }
+
+    /// No answer came in time.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        matches!(self, Self::Silent { .. })
+    }
+
     /// PostgreSQL understood the statement and refuses a value in it (SQLSTATE classes 22 and 23): the same again helps
     /// nobody.
     #[must_use]
     pub fn refuses_data(&self) -> bool {
         self.sqlstate().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+    }
+
+    /// The same, or code of somebody else's raises an exception for it (class P0): a trigger.
+    #[must_use]
+    pub fn refuses_row(&self) -> bool {
+        self.refuses_data() || self.sqlstate().is_some_and(|code| code.starts_with("P0"))
     }
 
     /// It gave up waiting for a lock, as every statement of ours does: the log's, as a rule. Nothing was written.

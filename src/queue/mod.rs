@@ -7,6 +7,7 @@
 
 mod anew;
 mod answer;
+mod apart;
 mod append;
 mod append_events;
 mod away;
@@ -124,6 +125,7 @@ pub use verify::{Range, RecordedObject, RecordedPage, Sample};
 pub use version::{SCHEMA_VERSION, SchemaFit};
 
 use crate::domain::{EventKinds, ReplicaName, SchemaName, micros};
+use apart::RefusedRows;
 
 /// A copy with this time in its `due` column is parked.
 pub const PARKED: i64 = 9_000_000_000_000_000_000;
@@ -138,6 +140,7 @@ pub struct Queue {
     /// The events that it writes.
     kinds: EventKinds,
     statements: Statements,
+    refused: RefusedRows,
 }
 
 #[derive(Debug, Clone)]
@@ -208,7 +211,7 @@ impl Queue {
             log_tail: log::tail_statement(&schema),
             log_page: log::page_statement(&schema),
         };
-        Self { pool: pool.into(), schema, replicas, kinds, statements }
+        Self { pool: pool.into(), schema, replicas, kinds, statements, refused: RefusedRows::default() }
     }
 
     /// The same over other connections.

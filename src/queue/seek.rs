@@ -39,6 +39,23 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], lane: &Re
 }
 
 impl Queue {
+    /// The next rows of a lane behind a place, whose time has come.
+    pub(super) async fn peek(
+        &self,
+        lane: &ReplicaName,
+        from: Position,
+    ) -> Result<Vec<(ObjectKey, Position)>, QueueError> {
+        let query = sqlx::query(self.statements.seeks[self.lane(lane)?].clone());
+        let query = query.bind(LOOKED_AT).bind(from.due).bind(from.id);
+        let rows = limited(NAME, query.fetch_all(&self.pool)).await?;
+        let read = |row: &PgRow| {
+            let key =
+                ObjectKey::new(row.try_get::<String, _>("object_key")?).map_err(|e| sqlx::Error::Decode(e.into()))?;
+            Ok((key, Position { due: row.try_get("lane_due")?, id: row.try_get("id")? }))
+        };
+        rows.iter().map(read).collect::<Result<_, _>>().map_err(QueueError::database(NAME))
+    }
+
     /// Looks for up to `limit` objects that `lane` lacks, whose time has come, and that one of `holders` has on record.
     ///
     /// For when the primary cannot be read: claiming rows only to find that they have no source would write each of

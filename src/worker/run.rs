@@ -287,7 +287,10 @@ impl Runner {
             Some(until) => self.completer.write(report, until).await,
             None => Answer::Changed,
         };
-        if answer == Answer::Recorded {
+        if answer == Answer::Refused {
+            // Told by the completer, with the reason.
+            self.waker.wake();
+        } else if answer == Answer::Recorded {
             tell(lease, &told);
             if told.outcomes.iter().any(|(_, outcome)| !matches!(outcome, Outcome::Recorded { .. })) {
                 self.waker.wake();

@@ -51,6 +51,7 @@ mod promote;
 mod proxy;
 mod read_only;
 mod recheck;
+mod refused_rows;
 mod registering;
 mod remove;
 mod reset;
