@@ -15,6 +15,7 @@ mod backlog;
 mod breaker;
 mod change_guard;
 mod claim;
+mod clock;
 mod complete;
 mod connect;
 mod connections;
@@ -72,6 +73,7 @@ pub use backlog::Missing;
 pub use breaker::{Breaker, Probed};
 pub use change_guard::{CHANGES_AT_MOST, CHANGES_WITHIN, ChangeAdmission, changes_are_parked, too_many_changes};
 pub use claim::{ClaimError, Claimed, Position};
+pub use clock::PulledIn;
 pub use complete::Report;
 pub use connect::{Pools, STATEMENT_TIMEOUT, direct_target, probe};
 pub use connections::{

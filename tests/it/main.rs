@@ -7,6 +7,7 @@ mod bad_input;
 mod broken_protocol;
 mod changed;
 mod claims;
+mod clock_back;
 mod commands;
 mod completion;
 mod conformance;
