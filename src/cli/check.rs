@@ -99,8 +99,20 @@ async fn database(config: &Config, queue: &Queue) -> Vec<Finding> {
     if let Some(server) = read_only {
         findings.push(finding(of, "write", Err(server.to_string())));
     }
+    if config.database.listen_url.is_some() {
+        findings.push(finding(of, "settings", settings(queue).await));
+    }
     findings.push(finding(of, "schema", schema(queue).await));
     findings
+}
+
+/// Behind a pooler the role has to carry what statements rely on.
+async fn settings(queue: &Queue) -> Result<String, String> {
+    let flaws = crate::queue::session_flaws(queue.pool()).await.map_err(|e| e.to_string())?;
+    if flaws.is_empty() {
+        return Ok("the role's sessions are as they should be".into());
+    }
+    Err(format!("{}; give the role other settings, as docs/postgresql.md says of poolers", flaws.join(", ")))
 }
 
 async fn schema(queue: &Queue) -> Result<String, String> {

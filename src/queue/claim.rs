@@ -18,7 +18,7 @@ use super::{
     Queue, QueueError,
     apart::{Apart, Patience, apart},
     daemons::Daemon,
-    error::limited,
+    error::{limited, read},
     micros,
 };
 use crate::domain::{
@@ -212,12 +212,12 @@ impl Queue {
             let id = row.try_get("id")?;
             Ok(due.map(|due| Position { due, id }))
         };
-        let read = || {
+        let claimed = || {
             let last = rows.iter().map(position).collect::<Result<Vec<_>, sqlx::Error>>()?.into_iter().max().flatten();
             let leases = rows.iter().map(|row| self.lease(row, fence, sent, daemon.lease_timeout));
             Ok(Claimed { leases: leases.collect::<Result<_, _>>()?, last })
         };
-        read().map_err(QueueError::database(NAME)).map_err(ClaimError::of(fence))
+        read(NAME, claimed).map_err(ClaimError::of(fence))
     }
 
     fn lease(&self, row: &PgRow, fence: Fence, sent: Instant, timeout: Duration) -> Result<Lease, sqlx::Error> {

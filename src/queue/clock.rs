@@ -185,7 +185,6 @@ UPDATE {schema}.object_copies o SET lock = {now} + longest.us
                 micros(6 * 6 * LOOK_EVERY)
             ),
             format!("UPDATE {schema}.scans SET held_until = {now} + {minute} WHERE held_until > {now} + {minute}"),
-            format!("UPDATE {schema}.imports SET alive_until = {now} + {minute} WHERE alive_until > {now} + {minute}"),
             format!(
                 "UPDATE {schema}.daemons SET alive_until = {now} + lease_timeout_us, started_at = least(started_at, {now})
  WHERE alive_until > {now} + lease_timeout_us"

@@ -1,5 +1,6 @@
 use std::{future::Future, time::Duration};
 
+use futures::FutureExt as _;
 use sqlx::postgres::PgDatabaseError;
 
 use super::connections::{ConnectError, ReadOnlyCause, ReadOnlyServer, guarded};
@@ -171,6 +172,13 @@ pub(super) async fn within<T>(
         Ok(answer) => answer.map_err(QueueError::database(statement)),
         Err(_) => Err(QueueError::Silent { statement, limit }),
     }
+}
+
+/// Reads an answer that came. A value that is not what PostgreSQL sends panics in the client library when it is read.
+pub(super) fn read<T>(statement: &'static str, read: impl FnOnce() -> Result<T, sqlx::Error>) -> Result<T, QueueError> {
+    let answer = guarded(async { read() }).now_or_never();
+    // Cannot fail: it awaits nothing.
+    answer.expect("an answer that is there").map_err(QueueError::database(statement))
 }
 
 /// sqlx's own words, put so that an operator knows what to do about the usual causes.

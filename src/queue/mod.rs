@@ -75,7 +75,7 @@ pub use change_guard::{CHANGES_AT_MOST, CHANGES_WITHIN, ChangeAdmission, changes
 pub use claim::{ClaimError, Claimed, Position};
 pub use clock::PulledIn;
 pub use complete::Report;
-pub use connect::{Pools, STATEMENT_TIMEOUT, direct_target, probe};
+pub use connect::{Pools, STATEMENT_TIMEOUT, direct_target, probe, session_flaws};
 pub use connections::{
     Access, ConnectError, Connected, Connections, Era, OpenTransaction, ReadOnlyCause, ReadOnlyServer,
     SESSION_SETTINGS, Target, guarded,

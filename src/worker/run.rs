@@ -1,12 +1,13 @@
 use std::{
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt as _, stream::FuturesUnordered};
+use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     allowance::Allowance,
@@ -77,7 +78,17 @@ impl Runner {
     ///
     /// `slot` is given back as soon as it only waits for a slow target. `trial`: how it ends at this target is told to
     /// all daemons.
-    pub async fn run(&self, lease: Lease, job: Job, mut permits: Permits, slot: Slot, trial: Option<Trial>) {
+    pub async fn run(&self, lease: Lease, job: Job, permits: Permits, slot: Slot, trial: Option<Trial>) {
+        let (key, fence) = (lease.key.clone(), lease.fence);
+        let attempt = AssertUnwindSafe(self.attempt(lease, job, permits, slot, trial)).catch_unwind();
+        if attempt.await.is_err() {
+            // As if its holder had died: requests may be under way. Renewed for ever, it would be nobody's.
+            self.held.strike(&key, fence);
+            error!(object.key = %key, "The work on {key} panicked; it is done again when its lease has run out");
+        }
+    }
+
+    async fn attempt(&self, lease: Lease, job: Job, mut permits: Permits, slot: Slot, trial: Option<Trial>) {
         let begun = Instant::now();
         let lost = self.held.enter(&lease, &self.stop);
         let (steps, mut taken) = mpsc::unbounded_channel();

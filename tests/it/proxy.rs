@@ -36,6 +36,8 @@ pub enum Garbled {
     Columns,
     /// A row ends in the middle, as its length says.
     Cut,
+    /// A row's first value has one byte, whatever its type.
+    ShortValue,
     /// A message that no version of the protocol knows.
     Kind,
     /// A message claims a length that none can have.
@@ -43,7 +45,8 @@ pub enum Garbled {
 }
 
 impl Garbled {
-    pub const ALL: [Self; 5] = [Self::ValueLength, Self::Columns, Self::Cut, Self::Kind, Self::Length];
+    pub const ALL: [Self; 6] =
+        [Self::ValueLength, Self::Columns, Self::Cut, Self::ShortValue, Self::Kind, Self::Length];
 
     /// Breaks the first row in these whole messages; `None`: there is none.
     fn garble(self, bytes: &[u8]) -> Option<Vec<u8>> {
@@ -60,6 +63,16 @@ impl Garbled {
                     Self::Cut => {
                         row.truncate(8);
                         row[1..5].copy_from_slice(&7_u32.to_be_bytes());
+                    }
+                    Self::ShortValue => {
+                        let value = u32::from_be_bytes(row[7..11].try_into().unwrap());
+                        if value == u32::MAX || value < 2 {
+                            at = end;
+                            continue;
+                        }
+                        row.drain(12..11 + value as usize);
+                        row[7..11].copy_from_slice(&1_u32.to_be_bytes());
+                        row[1..5].copy_from_slice(&(length as u32 - value + 1).to_be_bytes());
                     }
                     Self::Kind => row[0] = 0x01,
                     Self::Length => row[1..5].copy_from_slice(&2_u32.to_be_bytes()),
