@@ -31,6 +31,8 @@ pub enum Fault {
     HoldAnswer(Gate),
     /// The whole request is taken and the connection is reset; the store does what it was asked to when the gate opens.
     CarryOutLate(Gate),
+    /// The same, and the store does it so much later.
+    CarryOutAfter(Duration),
     /// The answer's body ends after so many bytes, with an orderly close of the connection.
     CutBody { after: u64 },
     /// The connection is reset after so many bytes of the answer's body.

@@ -74,11 +74,15 @@ async fn answer_without_id(
     }
 
     merge_encodings(&mut head.headers);
-    if let Some(Fault::CarryOutLate(gate)) = fault {
+    if let Some(fault @ (Fault::CarryOutLate(_) | Fault::CarryOutAfter(_))) = fault {
         let bytes = body.collect().await?.to_bytes();
-        let (s3, gate) = (s3.clone(), gate.clone());
+        let (s3, fault) = (s3.clone(), fault.clone());
         tokio::spawn(async move {
-            gate.pass().await;
+            match fault {
+                Fault::CarryOutLate(gate) => gate.pass().await,
+                Fault::CarryOutAfter(time) => tokio::time::sleep(time).await,
+                _ => {}
+            }
             // Whether it succeeds is for nobody to hear.
             let _ = s3.call(Request::from_parts(head, bytes.into())).await;
         });
@@ -163,6 +167,7 @@ fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<Fate>) -> AnswerBody 
         | Fault::Hold(_)
         | Fault::HoldAnswer(_)
         | Fault::CarryOutLate(_)
+        | Fault::CarryOutAfter(_)
         | Fault::WrongEtag
         | Fault::NoEtag
         | Fault::Compress
