@@ -36,12 +36,11 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use crate::{
     config::{Config, ConfigErrors, load},
-    queue::{Pools, Queue},
+    queue::{Access, Pools, Queue},
 };
 
 /// Keeps a verified copy of every object of a primary S3-compatible bucket in every other bucket, on any cloud.
@@ -209,7 +208,7 @@ fn chain(error: &anyhow::Error) -> String {
 
 /// A queue for a command that comes and goes.
 fn queue(config: &Config) -> anyhow::Result<(Queue, Pools)> {
-    let pools = Pools::new(&config.database).context("database.url")?;
+    let pools = Pools::with(&config.database, Access::Any);
     let names = config.replicas.iter().map(|r| r.name.clone()).collect();
     let kinds = config.events.kinds.clone();
     Ok((Queue::telling(pools.work.clone(), config.database.schema.clone(), names, kinds), pools))

@@ -9,7 +9,7 @@ use crate::{
     domain::Blocks,
     queue::{
         BreakerStatus, CHANGES_AT_MOST, CHANGES_WITHIN, DaemonStatus, Difference, LogStatus, ReplicaStatus,
-        ResetStatus, RulesState, Status,
+        ResetStatus, RulesState, Status, probe,
     },
 };
 
@@ -37,10 +37,16 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         status = queue.status(true).await?;
     }
     let rules = queue.rules_state().await?;
+    let read_only = probe(queue.pool()).await?;
     pools.close().await;
     if args.json {
-        show::line(&serde_json::to_string_pretty(&status).context("status as JSON")?)?;
+        let mut document = serde_json::to_value(&status).context("status as JSON")?;
+        document["read_only"] = read_only.map(|server| server.to_string()).into();
+        show::line(&serde_json::to_string_pretty(&document).context("status as JSON")?)?;
     } else {
+        if let Some(server) = read_only {
+            show::line(&server.to_string())?;
+        }
         show::line(&text(config, &status, &rules))?;
     }
     Ok(Verdict::Good)

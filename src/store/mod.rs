@@ -12,6 +12,7 @@ mod client;
 mod clock;
 mod connect;
 mod connection;
+mod credentials;
 mod dates;
 mod document;
 mod error;

@@ -70,7 +70,7 @@ impl Changes {
         let key = &lease.key;
         match self.queue.begin_generation(lease, &with).await {
             Ok(Answer::Recorded) => {}
-            Ok(Answer::Busy | Answer::Changed) => {
+            Ok(Answer::Busy | Answer::Changed | Answer::Refused) => {
                 info!(object.key = %key, "{key} was changed at {from}; meanwhile it was registered, or is in somebody's hands, or its lease is lost");
                 return false;
             }

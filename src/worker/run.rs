@@ -1,12 +1,13 @@
 use std::{
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt as _, stream::FuturesUnordered};
+use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     allowance::Allowance,
@@ -76,7 +77,17 @@ impl Runner {
     ///
     /// `slot` is given back as soon as it only waits for a slow target. `trial`: how it ends at this target is told to
     /// all daemons.
-    pub async fn run(&self, lease: Lease, mut job: Job, mut permits: Permits, slot: Slot, trial: Option<Trial>) {
+    pub async fn run(&self, lease: Lease, job: Job, permits: Permits, slot: Slot, trial: Option<Trial>) {
+        let (key, fence) = (lease.key.clone(), lease.fence);
+        let attempt = AssertUnwindSafe(self.attempt(lease, job, permits, slot, trial)).catch_unwind();
+        if attempt.await.is_err() {
+            // As if its holder had died: requests may be under way. Renewed for ever, it would be nobody's.
+            self.held.strike(&key, fence);
+            error!(object.key = %key, "The work on {key} panicked; it is done again when its lease has run out");
+        }
+    }
+
+    async fn attempt(&self, lease: Lease, mut job: Job, mut permits: Permits, slot: Slot, trial: Option<Trial>) {
         let begun = Instant::now();
         let lost = self.held.enter(&lease, &self.stop);
         let mut notes = self.begin(&lease, &mut job).await;
@@ -289,7 +300,10 @@ impl Runner {
             Some(until) => self.completer.write(report, until).await,
             None => Answer::Changed,
         };
-        if answer == Answer::Recorded {
+        if answer == Answer::Refused {
+            // Told by the completer, with the reason.
+            self.waker.wake();
+        } else if answer == Answer::Recorded {
             tell(lease, &told);
             if told.outcomes.iter().any(|(_, outcome)| !matches!(outcome, Outcome::Recorded { .. })) {
                 self.waker.wake();
