@@ -5,6 +5,7 @@
 
 mod admission;
 mod allowance;
+mod canary;
 mod changed;
 mod claimer;
 mod completer;
@@ -22,6 +23,7 @@ mod run;
 mod slots;
 mod straggler;
 mod suspects;
+mod trial;
 mod unanswered;
 mod walk;
 
@@ -30,12 +32,13 @@ pub use allowance::Allowance;
 pub use claimer::{Calls, Claimer};
 pub use completer::{Completer, Writer, completer};
 pub use floor::{Floor, Question};
-pub use health::{Diagnosis, Health};
+pub use health::{Diagnosis, Failed, Health};
 pub use heartbeat::Heartbeat;
 pub use held::Held;
 pub use journal::{Journals, Recorder, journals};
-pub use lanes::{Lanes, Permits, Replica, Standing, Trial, View};
+pub use lanes::{Lanes, Permits, Reading, Replica, Standing, View};
 pub use recheck::Rechecker;
-pub use run::Runner;
+pub use run::{Claim, Runner};
 pub use slots::{Room, Slots};
 pub use straggler::Stragglers;
+pub use trial::Trial;
