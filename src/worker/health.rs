@@ -37,10 +37,12 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const TRIAL_WITHIN: Duration = Duration::from_secs(8);
 /// How long a failure waits for others of its kind, or for a success, before its object is charged with it.
 const WATCHED_FOR: Duration = Duration::from_secs(1);
-/// Rows that rest for a store come back at least this often. Those that have no source: not before its probe is likely
-/// to be over. Those that have no target: before that, so that they can be tried.
+/// Rows without a source come back at least this often, and not before its probe is likely to be over.
 const LONGEST_REST: Duration = Duration::from_secs(30);
 const AFTER_THE_PROBE: Duration = Duration::from_secs(1);
+/// Rows whose target is left alone are due again before its probe, which needs some to try; nothing claims them until it
+/// is over. By this time all daemons know of the breaker.
+const LONGEST_REST_OF_TARGET: Duration = Duration::from_secs(5);
 
 /// What this process knows of the stores.
 #[derive(Debug, Clone)]
@@ -404,11 +406,10 @@ impl Patient {
         let open = lock(&self.open);
         let open = open.as_ref().filter(|open| open.blocks.forbids(role))?;
         let until = open.probe_at.saturating_duration_since(Instant::now());
-        let rest = match role {
-            Role::Source => until + AFTER_THE_PROBE,
-            Role::Target => until / 2,
-        };
-        Some(rest.min(LONGEST_REST))
+        Some(match role {
+            Role::Source => (until + AFTER_THE_PROBE).min(LONGEST_REST),
+            Role::Target => (until / 2).min(LONGEST_REST_OF_TARGET),
+        })
     }
 }
 
