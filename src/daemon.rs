@@ -97,8 +97,8 @@ async fn work(
     let Base { queue, memory, heartbeat, listen_target, events } = base;
     let (waker, wake) = wake::channel();
     let (replicas_waker, replicas_wake) = wake::channel();
-    let lanes = Lanes::new(replicas, Stragglers::new(&memory));
-    let health = Health::new(queue.clone(), lanes.clone(), replicas_waker.clone());
+    let lanes = Lanes::new(replicas, Stragglers::new(&memory, config.workers.count));
+    let health = Health::new(queue.clone(), lanes.clone(), replicas_waker.clone(), waker.clone());
     let held = Held::default();
     let (completer, writer) = worker::completer(queue.clone());
     let (journals, recorder) = worker::journals(queue.clone());

@@ -132,6 +132,11 @@ fn describe_gauges() {
         "1 while the replica is left alone because its store is not well, 0 else; by replica, the same from every daemon."
     );
     describe_gauge!(
+        "copyhold_replica_in_doubt",
+        Unit::Count,
+        "1 while this process does not know whether failures are the store's or its objects', and has few of these under way, 0 else; by replica."
+    );
+    describe_gauge!(
         "copyhold_daemons_differ",
         Unit::Count,
         "1 if the living daemons are not configured alike; by what: replicas, primary, bucket, lease."
@@ -278,6 +283,10 @@ pub(crate) fn replica_served(replica: &ReplicaName, served: bool) {
 
 pub(crate) fn breaker_open(replica: &ReplicaName, open: bool) {
     gauge!("copyhold_breaker_open", "replica" => replica.to_string()).set(f64::from(u8::from(open)));
+}
+
+pub(crate) fn in_doubt(replica: &ReplicaName, doubted: bool) {
+    gauge!("copyhold_replica_in_doubt", "replica" => replica.to_string()).set(f64::from(u8::from(doubted)));
 }
 
 pub(crate) fn plan_wrong(lane: &str, wrong: bool) {

@@ -19,7 +19,7 @@ pub(super) fn of_target(store: &Store, error: StoreError) -> Failure {
     match failure.class {
         // These classes speak of a source. A target that lacks what it has just
         // taken, or has something else by now, is simply tried again.
-        Class::Gone | Class::Changed => Failure { class: Class::Transient, ..failure },
+        Class::Gone | Class::Changed => Failure { class: Class::Transient, scope: Class::Transient.scope(), ..failure },
         _ => failure,
     }
 }

@@ -57,20 +57,28 @@ const MINUTE: Duration = Duration::from_mins(1);
 
 /// How long a store rests after a breaker of this class was opened, or after that many probes of it have failed.
 ///
-/// What an operator must mend is looked at less often than what may pass by itself.
+/// Room is made by hand, and each look for it sends a whole object.
 #[must_use]
 pub fn next_probe(class: Class, probes_failed: u32) -> Duration {
     match class {
         Class::Full => 5 * MINUTE,
-        Class::Misconfigured | Class::Gone => MINUTE,
         Class::Transient
         | Class::Throttled
         | Class::Denied
+        | Class::Misconfigured
+        | Class::Gone
         | Class::Changed
         | Class::Corrupt
         | Class::Refused
         | Class::Archived => (SECOND * 2u32.pow(probes_failed.min(5))).min(30 * SECOND),
     }
+}
+
+/// Whether the objects that a probe tries in vain are charged with it, where the store answers something simple. Not in
+/// the first minute, which a short outage takes; later, so that objects at fault come to be known.
+#[must_use]
+pub const fn charges_probed(probes_failed: u32) -> bool {
+    probes_failed >= 5
 }
 
 #[cfg(test)]
@@ -81,6 +89,21 @@ mod tests {
     fn a_store_that_is_away_is_probed_twice_as_seldom_each_time_up_to_half_a_minute() {
         let seconds: Vec<_> = (0..8).map(|n| next_probe(Class::Transient, n).as_secs()).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 30, 30, 30]);
+    }
+
+    #[test]
+    fn what_an_operator_mends_is_noticed_within_half_a_minute_and_a_full_store_is_tried_every_five() {
+        for class in Class::ALL {
+            let longest = (0..100).map(|n| next_probe(class, n)).max().unwrap();
+            assert_eq!(longest, if class == Class::Full { 5 * MINUTE } else { 30 * SECOND }, "{class}");
+        }
+    }
+
+    #[test]
+    fn an_outage_of_a_minute_charges_no_object_that_a_probe_tries() {
+        let until_charged: Duration =
+            (0..).take_while(|n| !charges_probed(*n)).map(|n| next_probe(Class::Denied, n)).sum();
+        assert!(until_charged + next_probe(Class::Denied, 5) >= MINUTE, "{until_charged:?}");
     }
 
     #[test]

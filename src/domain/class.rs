@@ -25,6 +25,17 @@ pub enum Class {
     Archived,
 }
 
+/// How much one failure says of the store where it happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Nothing: it is the object's.
+    Object,
+    /// The object or the store: several objects tell.
+    Either,
+    /// Hardly ever one object alone: credentials, the bucket, room, no answer at all. One is enough to ask the store.
+    Store,
+}
+
 impl Class {
     pub const ALL: [Self; 10] = [
         Self::Transient,
@@ -53,6 +64,16 @@ impl Class {
             Self::Corrupt => "corrupt",
             Self::Refused => "refused",
             Self::Archived => "archived",
+        }
+    }
+
+    /// How much a failure of this class says of its store, unless more is known of it.
+    #[must_use]
+    pub const fn scope(self) -> Scope {
+        match self {
+            Self::Full => Scope::Store,
+            Self::Transient | Self::Throttled | Self::Denied | Self::Misconfigured => Scope::Either,
+            Self::Gone | Self::Changed | Self::Corrupt | Self::Refused | Self::Archived => Scope::Object,
         }
     }
 

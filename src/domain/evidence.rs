@@ -1,172 +1,220 @@
+//! What one process has seen of one store in one role since that last succeeded.
+//! It decides when to doubt the store; what comes of a doubt is ruled elsewhere.
+
 use std::{
     collections::HashSet,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     time::{Duration, Instant},
 };
 
-use super::{Blocks, Class, ObjectKey, Role};
+use super::{Class, Failure, ObjectKey, Ruling, Scope};
 
-/// So many objects in a row must fail, with not one success between, ...
+/// So many objects must fail, with not one success between, before a store is doubted.
 const OBJECTS: usize = 10;
-/// ... over at least this time, before a store that answers probes is not used any more.
-const FOR_AT_LEAST: Duration = Duration::from_secs(5);
-/// A throttling store is slowed down. Only one that lets nothing at all through for this long is left alone.
+/// A throttling store is slowed down. Only one that lets nothing at all through for this long is doubted.
 const THROTTLED_FOR: Duration = Duration::from_secs(30);
+/// For how long a ruling holds for further failures of the same class.
+const RULING_HOLDS_FOR: Duration = Duration::from_secs(1);
 
-/// What one process has seen of one store since it last did what it should.
+/// The failures of one store in one role.
+///
+/// Only the first failure of an object counts: what failed before is known to be at fault, or waits for its turn.
 #[derive(Debug, Default)]
 pub struct Evidence {
-    reading: Failures,
-    writing: Failures,
-    /// Since when all that was asked for was refused as too much.
-    throttled_since: Option<Instant>,
-}
-
-#[derive(Debug, Default)]
-struct Failures {
     /// Hashes of different keys, no more than decide.
     objects: HashSet<u64>,
-    since: Option<Instant>,
+    /// Since when all that was asked for was refused as too much.
+    throttled_since: Option<Instant>,
+    doubted: bool,
+    /// The last ruling by which objects were charged: when, and with what.
+    ruled: Option<(Instant, Class)>,
 }
 
-/// What a failure speaks of.
+/// What a failure makes of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The object, or nothing that anybody else need know.
-    Object,
-    /// Perhaps the whole store: ask it something simple. If it does not answer, it is away; if it does, it is left alone
-    /// as far as `answering` says.
-    Ask { answering: Option<Blocks> },
-    /// The whole store, as far as it is to be blocked.
-    Store(Blocks),
+pub enum Suspicion {
+    /// Nothing: the object is charged.
+    None,
+    /// Too little yet. The object is charged when another one succeeds, or when some time has passed.
+    Watched,
+    /// The store is in doubt: it is asked.
+    Doubt,
 }
-
-const ASK: Verdict = Verdict::Ask { answering: None };
 
 impl Evidence {
-    /// An object was read from the store, or written to it.
-    pub fn worked(&mut self, role: Role) {
+    /// Notes that an object was read from the store, or written to it. Returns whether that ends a doubt.
+    pub fn worked(&mut self) -> bool {
+        self.objects.clear();
         self.throttled_since = None;
-        *self.of(role) = Failures::default();
+        std::mem::take(&mut self.doubted)
     }
 
-    /// It failed for this object at `now`.
-    pub fn failed(&mut self, role: Role, class: Class, key: &ObjectKey, now: Instant) -> Verdict {
-        match class {
-            Class::Transient | Class::Denied => {
-                self.throttled_since = None;
-                if self.of(role).add(key, now) { Verdict::Store(Blocks::for_role(role)) } else { ASK }
+    /// Notes that it failed for this object at `now`. `first`: the object has no failure on record there.
+    pub fn failed(&mut self, why: &Failure, key: &ObjectKey, first: bool, now: Instant) -> Suspicion {
+        if why.class == Class::Throttled {
+            let since = *self.throttled_since.get_or_insert(now);
+            self.doubted |= now.saturating_duration_since(since) >= THROTTLED_FOR;
+            return if self.doubted { Suspicion::Doubt } else { Suspicion::None };
+        }
+        self.throttled_since = None;
+        let lately = |at: Instant| now.saturating_duration_since(at) < RULING_HOLDS_FOR;
+        if why.scope == Scope::Object || self.ruled.is_some_and(|(at, class)| class == why.class && lately(at)) {
+            return Suspicion::None;
+        }
+        if first {
+            if self.objects.len() < OBJECTS {
+                self.objects.insert(hash(key));
             }
-            Class::Throttled => {
-                let since = *self.throttled_since.get_or_insert(now);
-                if now.saturating_duration_since(since) >= THROTTLED_FOR {
-                    Verdict::Store(Blocks::for_role(role))
-                } else {
-                    Verdict::Object
-                }
-            }
-            // A cap on what is read is one too.
-            Class::Full => Verdict::Store(Blocks::for_role(role)),
-            // A storage class that it does not know keeps nobody from reading; the answer to a probe tells.
-            Class::Misconfigured if role == Role::Target => Verdict::Ask { answering: Some(Blocks::Writing) },
-            Class::Misconfigured => Verdict::Store(Blocks::All),
-            Class::Gone | Class::Changed | Class::Corrupt | Class::Refused | Class::Archived => Verdict::Object,
+            self.doubted |= why.scope == Scope::Store || self.objects.len() >= OBJECTS;
+        }
+        match (self.doubted, first) {
+            (true, _) => Suspicion::Doubt,
+            (false, true) => Suspicion::Watched,
+            (false, false) => Suspicion::None,
         }
     }
 
-    fn of(&mut self, role: Role) -> &mut Failures {
-        match role {
-            Role::Source => &mut self.reading,
-            Role::Target => &mut self.writing,
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.doubted
+    }
+
+    /// Takes over what was ruled on failures of this class.
+    pub fn ruled(&mut self, ruling: Ruling, class: Class, now: Instant) {
+        match ruling {
+            Ruling::Open(_) => *self = Self::default(),
+            Ruling::Objects => {
+                self.worked();
+                self.ruled = Some((now, class));
+            }
+            Ruling::Undecided => self.ruled = Some((now, class)),
         }
     }
 }
 
-impl Failures {
-    /// Whether it is enough.
-    fn add(&mut self, key: &ObjectKey, now: Instant) -> bool {
-        let since = *self.since.get_or_insert(now);
-        if self.objects.len() < OBJECTS {
-            let mut hasher = DefaultHasher::new();
-            key.hash(&mut hasher);
-            self.objects.insert(hasher.finish());
-        }
-        self.objects.len() >= OBJECTS && now.saturating_duration_since(since) >= FOR_AT_LEAST
-    }
+fn hash(key: &ObjectKey) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Blocks;
+
+    const MS: Duration = Duration::from_millis(1);
 
     fn key(i: usize) -> ObjectKey {
         ObjectKey::new(format!("k{i}")).unwrap()
     }
 
-    /// The verdict on the last of `n` failures of different objects, a second apart.
-    fn after(evidence: &mut Evidence, n: usize, class: Class) -> Verdict {
-        let start = Instant::now();
-        let at = |i: usize| start + Duration::from_secs(i as u64);
-        (0..n).map(|i| evidence.failed(Role::Target, class, &key(i), at(i))).last().unwrap()
+    fn of(class: Class) -> Failure {
+        Failure::new(class, "")
+    }
+
+    fn of_scope(class: Class, scope: Scope) -> Failure {
+        Failure { scope, ..of(class) }
+    }
+
+    /// The suspicion after the first failures of `n` different objects.
+    fn after(evidence: &mut Evidence, n: usize, class: Class) -> Suspicion {
+        let now = Instant::now();
+        (0..n).map(|i| evidence.failed(&of(class), &key(i), true, now)).last().unwrap()
     }
 
     #[test]
-    fn a_store_that_answers_but_takes_nothing_is_not_written_to_after_ten_objects() {
-        assert_eq!(after(&mut Evidence::default(), 9, Class::Transient), ASK);
-        assert_eq!(after(&mut Evidence::default(), 10, Class::Denied), Verdict::Store(Blocks::Writing));
-    }
-
-    #[test]
-    fn one_object_that_fails_again_and_again_says_nothing_of_the_store() {
-        let (mut evidence, start) = (Evidence::default(), Instant::now());
-        for i in 0..100 {
-            let now = start + Duration::from_secs(i);
-            assert_eq!(evidence.failed(Role::Target, Class::Transient, &key(0), now), ASK);
+    fn ten_objects_without_a_success_put_a_store_in_doubt_and_nine_do_not() {
+        for class in [Class::Transient, Class::Denied, Class::Misconfigured] {
+            assert_eq!(after(&mut Evidence::default(), 9, class), Suspicion::Watched);
+            assert_eq!(after(&mut Evidence::default(), 10, class), Suspicion::Doubt);
         }
     }
 
     #[test]
-    fn many_failures_within_a_moment_are_one_event() {
+    fn a_success_between_begins_the_count_anew() {
+        let mut evidence = Evidence::default();
+        for i in 0..100 {
+            assert_eq!(evidence.failed(&of(Class::Denied), &key(i), true, Instant::now()), Suspicion::Watched, "{i}");
+            assert!(!evidence.worked());
+        }
+    }
+
+    #[test]
+    fn one_object_counts_once_however_often_it_fails() {
+        let (mut evidence, now) = (Evidence::default(), Instant::now());
+        for _ in 0..100 {
+            assert_eq!(evidence.failed(&of(Class::Transient), &key(0), true, now), Suspicion::Watched);
+        }
+    }
+
+    #[test]
+    fn objects_with_a_failure_on_record_say_nothing_of_the_store() {
         let (mut evidence, now) = (Evidence::default(), Instant::now());
         for i in 0..100 {
-            assert_eq!(evidence.failed(Role::Target, Class::Transient, &key(i), now), ASK);
+            assert_eq!(evidence.failed(&of_scope(Class::Full, Scope::Store), &key(i), false, now), Suspicion::None);
         }
     }
 
     #[test]
-    fn a_success_clears_what_was_held_against_that_role_alone() {
-        let mut evidence = Evidence::default();
-        after(&mut evidence, 9, Class::Transient);
-        evidence.worked(Role::Target);
-        assert_eq!(after(&mut evidence, 9, Class::Transient), ASK);
-        evidence.worked(Role::Source);
-        let later = Instant::now() + Duration::from_secs(20);
-        assert_eq!(
-            evidence.failed(Role::Target, Class::Transient, &key(9), later),
-            Verdict::Store(Blocks::Writing),
-            "reading says nothing of writing"
-        );
-    }
-
-    #[test]
-    fn a_throttling_store_is_left_alone_only_when_nothing_at_all_succeeds_for_half_a_minute() {
-        let mut evidence = Evidence::default();
-        assert_eq!(after(&mut evidence, 30, Class::Throttled), Verdict::Object);
-        evidence.worked(Role::Source);
-        assert_eq!(after(&mut evidence, 30, Class::Throttled), Verdict::Object);
-        assert_eq!(after(&mut Evidence::default(), 31, Class::Throttled), Verdict::Store(Blocks::Writing));
-    }
-
-    #[test]
-    fn what_speaks_of_the_store_needs_no_second_failure() {
-        let now = Instant::now();
-        let verdict = |role, class| Evidence::default().failed(role, class, &key(0), now);
-        assert_eq!(verdict(Role::Target, Class::Full), Verdict::Store(Blocks::Writing));
-        assert_eq!(verdict(Role::Source, Class::Full), Verdict::Store(Blocks::All));
-        assert_eq!(verdict(Role::Source, Class::Misconfigured), Verdict::Store(Blocks::All));
-        assert_eq!(verdict(Role::Target, Class::Misconfigured), Verdict::Ask { answering: Some(Blocks::Writing) });
+    fn what_is_hardly_ever_one_object_alone_needs_no_second() {
+        for class in [Class::Misconfigured, Class::Full, Class::Transient, Class::Denied] {
+            let why = of_scope(class, Scope::Store);
+            assert_eq!(Evidence::default().failed(&why, &key(0), true, Instant::now()), Suspicion::Doubt, "{class}");
+        }
         for class in [Class::Gone, Class::Changed, Class::Corrupt, Class::Refused, Class::Archived] {
-            assert_eq!(verdict(Role::Target, class), Verdict::Object, "{class}");
+            assert_eq!(after(&mut Evidence::default(), 100, class), Suspicion::None, "{class}");
         }
+    }
+
+    #[test]
+    fn in_doubt_every_failure_waits_for_the_ruling_and_a_success_ends_it() {
+        let (mut evidence, now) = (Evidence::default(), Instant::now());
+        after(&mut evidence, 10, Class::Denied);
+        assert_eq!(evidence.failed(&of(Class::Transient), &key(50), false, now), Suspicion::Doubt);
+        assert!(evidence.worked() && !evidence.is_doubted());
+        assert_eq!(evidence.failed(&of(Class::Denied), &key(51), true, now), Suspicion::Watched);
+    }
+
+    #[test]
+    fn a_ruling_holds_for_a_second_for_failures_of_its_class() {
+        for ruling in [Ruling::Objects, Ruling::Undecided] {
+            let mut evidence = Evidence::default();
+            after(&mut evidence, 10, Class::Denied);
+            let now = Instant::now();
+            evidence.ruled(ruling, Class::Denied, now);
+            let full = of_scope(Class::Full, Scope::Store);
+            assert_eq!(evidence.failed(&of(Class::Denied), &key(20), true, now + 999 * MS), Suspicion::None);
+            assert_ne!(evidence.failed(&of(Class::Denied), &key(21), true, now + 1000 * MS), Suspicion::None);
+            assert_eq!(evidence.failed(&full, &key(22), true, now), Suspicion::Doubt, "another class");
+        }
+    }
+
+    #[test]
+    fn without_anything_to_try_the_doubt_stays_and_a_ruling_on_objects_ends_it() {
+        let mut evidence = Evidence::default();
+        after(&mut evidence, 10, Class::Denied);
+        evidence.ruled(Ruling::Undecided, Class::Denied, Instant::now());
+        assert!(evidence.is_doubted());
+        evidence.ruled(Ruling::Objects, Class::Denied, Instant::now());
+        assert!(!evidence.is_doubted());
+        after(&mut evidence, 10, Class::Full);
+        evidence.ruled(Ruling::Open(Blocks::All), Class::Full, Instant::now());
+        assert!(!evidence.is_doubted(), "its breaker says the rest");
+    }
+
+    #[test]
+    fn a_throttling_store_is_doubted_only_when_nothing_at_all_succeeds_for_half_a_minute() {
+        let (mut evidence, start) = (Evidence::default(), Instant::now());
+        let at = |i: usize| start + 1000 * MS * u32::try_from(i).unwrap();
+        let throttled = |evidence: &mut Evidence, i| evidence.failed(&of(Class::Throttled), &key(i), i == 0, at(i));
+        for i in 0..30 {
+            assert_eq!(throttled(&mut evidence, i), Suspicion::None);
+        }
+        evidence.worked();
+        for i in 30..60 {
+            assert_eq!(throttled(&mut evidence, i), Suspicion::None);
+        }
+        assert_eq!(throttled(&mut evidence, 60), Suspicion::Doubt);
     }
 }

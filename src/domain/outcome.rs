@@ -1,6 +1,9 @@
 use std::time::{Duration, Instant};
 
-use super::{Class, Next, ReplicaName};
+use super::{Class, Next, ObjectKey, ReplicaName, Scope, escape};
+
+/// How much of a key a message shows.
+const KEY_CHARS: usize = 100;
 
 /// Proof that a copy is where it should be, and how that was seen.
 /// Only `copy` makes one; a timestamp is written for nothing else.
@@ -28,13 +31,33 @@ pub struct Failure {
     /// The replica that could not be read, where that was the reason; `None`: it was the replica's own failure, or
     /// the object's.
     pub source: Option<ReplicaName>,
+    /// How much it says of the store.
+    pub scope: Scope,
+    /// What the message advises at its end, in parentheses. It is for a store that fails, not for one of its objects.
+    pub advice: Option<&'static str>,
 }
 
 impl Failure {
     /// One that we found ourselves: nobody said how long to wait, and no source is to blame.
     #[must_use]
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), retry_after: None, source: None }
+        Self { class, message: message.into(), retry_after: None, source: None, scope: class.scope(), advice: None }
+    }
+
+    /// The same, of which it is known that other objects do not share it.
+    #[must_use]
+    pub fn of_the_object(mut self, key: &ObjectKey) -> Self {
+        if let Some(kept) = self.advice.take().and_then(|advice| self.message.strip_suffix(&format!(" ({advice})"))) {
+            self.message = kept.to_owned();
+        }
+        // A key may be a thousand bytes long.
+        let mut shown = String::new();
+        let cut: String = key.as_str().chars().take(KEY_CHARS).collect();
+        // Cannot fail: a String takes all that is written to it.
+        let _ = escape(&cut, &mut shown);
+        let dots = if cut.len() < key.as_str().len() { "…" } else { "" };
+        self.message = format!("{} (only object \"{shown}{dots}\": others succeed there)", self.message);
+        self
     }
 }
 
@@ -57,5 +80,24 @@ impl Outcome {
     #[must_use]
     pub fn recorded(proof: Verified) -> Self {
         Self::Recorded { proof, proven: Instant::now() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_of_one_object_names_it_and_drops_the_advice_for_the_store() {
+        let advice = "check this replica's region";
+        let failure = Failure {
+            advice: Some(advice),
+            ..Failure::new(Class::Misconfigured, format!("target b2: PutObject: 301 ({advice})"))
+        };
+        let named = failure.of_the_object(&ObjectKey::new("a\u{1b}b").unwrap());
+        let expected = "target b2: PutObject: 301 (only object \"a\\u{1b}b\": others succeed there)";
+        assert_eq!(named.message, expected);
+        let long = Failure::new(Class::Denied, "no").of_the_object(&ObjectKey::new("x".repeat(1000)).unwrap());
+        assert!(long.message.len() < 200, "{}", long.message);
     }
 }

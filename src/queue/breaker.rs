@@ -27,6 +27,12 @@ pub enum Probed {
 }
 
 impl Breaker {
+    /// Whether it was opened because objects could not be read. What is said of a failed read begins with its source.
+    #[must_use]
+    pub fn is_of_reading(&self) -> bool {
+        self.message.starts_with("source ")
+    }
+
     /// For people: since when, and because of what.
     #[must_use]
     pub fn why(&self) -> String {

@@ -51,7 +51,10 @@ impl Store {
         let at_once = replica.facts.max_connections.map_or(at_once, |connections| connections / 2).max(1);
         // Nothing waits for a connection below, where it would look like a store that stands still: who asks is counted
         // before.
-        let connections = at_once.saturating_mul(2).saturating_add(SPARE_CONNECTIONS).min(Semaphore::MAX_PERMITS);
+        // Requests that are stuck keep theirs, and others come in their place, unless the number is given.
+        let aside = if replica.facts.max_connections.is_some() { 0 } else { at_once };
+        let connections = at_once.saturating_add(aside).saturating_mul(2).saturating_add(SPARE_CONNECTIONS);
+        let connections = connections.min(Semaphore::MAX_PERMITS);
         let http = Http::new(replica.endpoint.scheme() == "https", connections);
         let credentials = CurrentCredentials::of(replica);
         // As text: a Url writes a slash after the host, to which the SDK would add another.
@@ -89,8 +92,9 @@ impl Store {
             endpoint,
             storage_class: replica.storage_class.as_deref().map(Into::into),
             profile: Profile::of(replica),
-            pace: Pace::new(replica.name.clone(), at_once),
+            pace: Pace::new(replica.name.clone(), at_once, aside),
             readers: Arc::new(Semaphore::new(at_once)),
+            stuck_readers: Arc::new(Semaphore::new(aside)),
             speed: Speed::default(),
             versioned: OnceCell::new(),
             etag_history: EtagHistory::default(),

@@ -1,14 +1,21 @@
-use std::{error::Error, fmt, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use aws_sdk_s3::{
     config::http::HttpResponse,
     error::{BuildError, ProvideErrorMetadata, SdkError},
     operation::RequestId,
+    primitives::{DateTime, DateTimeFormat as Format},
 };
 
 use super::{connection, document::InvalidDocument, operation::Operation, reason::Reason, scheme::OtherScheme};
-use crate::domain::{Class, Failure, escape};
+use crate::domain::{Class, Failure, Scope, escape};
 
+/// Stores refuse signatures that are 15 minutes old, some sooner.
+const CLOCKS_MAY_DIFFER_BY: Duration = Duration::from_mins(4);
 /// How much of a store's message is kept.
 const MESSAGE_CHARS: usize = 300;
 /// How a compressed answer begins.
@@ -32,6 +39,8 @@ pub struct StoreError {
     message: String,
     retry_after: Option<Duration>,
     outcome_unknown: bool,
+    /// Nothing of an answer has come.
+    unanswered: bool,
 }
 
 impl StoreError {
@@ -47,7 +56,13 @@ impl StoreError {
             request_id: None,
             message: bounded(message.as_ref(), MESSAGE_CHARS),
             retry_after: None,
+            unanswered: false,
         }
+    }
+
+    /// The same, where nothing of an answer has come.
+    pub(super) fn without_answer(self) -> Self {
+        Self { unanswered: true, ..self }
     }
 
     /// What the SDK says, reduced to what may be kept. `endpoint` is shown when no answer came.
@@ -84,7 +99,7 @@ impl StoreError {
                 }
             }
             SdkError::TimeoutError(_) => {
-                Self::found(operation, Reason::Stalled, format!("no answer from {endpoint} in time"))
+                Self::found(operation, Reason::Stalled, format!("no answer from {endpoint} in time")).without_answer()
             }
             SdkError::ConstructionFailure(_) => {
                 let reason = connection::reason(error);
@@ -96,6 +111,7 @@ impl StoreError {
             }
             _ => Self {
                 outcome_unknown: !connection::is_unsent(error),
+                unanswered: true,
                 ..Self::found(operation, connection::reason(error), connection::explain(endpoint, error))
             },
         }
@@ -127,8 +143,20 @@ impl StoreError {
         if raw.headers().get("x-amz-delete-marker") == Some("true") {
             message = format!("it was deleted there, and older versions of it may still exist. {message}");
         }
+        if reason == Reason::Refused && code.is_none() && (400..500).contains(&status)
+            || reason == Reason::BadCredentials && code.is_none() && !body.is_empty()
+        {
+            reason = Reason::RefusedOnTheWay;
+        }
+        // Where the clocks differ, stores call it a wrong signature too.
+        if reason == Reason::BadCredentials
+            && let Some(apart) = clocks_apart(raw, SystemTime::now())
+        {
+            reason = Reason::Clock;
+            message = format!("the clocks are {} s apart. {message}", apart.as_secs());
+        }
         if let Some(region) = region_named(raw, body) {
-            if reason == Reason::BadCredentials && code.is_none() {
+            if matches!(reason, Reason::BadCredentials | Reason::RefusedOnTheWay) && code.is_none() {
                 reason = Reason::WrongRegion;
             }
             if reason == Reason::WrongRegion {
@@ -154,6 +182,23 @@ impl StoreError {
     #[must_use]
     pub const fn reason(&self) -> Reason {
         self.reason
+    }
+
+    /// How much it says of the store. A store that breaks off or keeps silent before its answer is like one that cannot be
+    /// reached; one that refuses with a code of S3's may not know our credentials any more.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        match self.reason {
+            Reason::Broken | Reason::Stalled if self.unanswered => Scope::Store,
+            Reason::Denied if self.code.is_some() || self.status == Some(401) => Scope::Store,
+            reason => reason.scope(),
+        }
+    }
+
+    /// Whether nothing of an answer has come.
+    #[must_use]
+    pub const fn is_unanswered(&self) -> bool {
+        self.unanswered
     }
 
     /// How long the store asked us to wait, if it did.
@@ -235,7 +280,9 @@ impl StoreError {
     /// As a failure that may be kept, beginning with `whose` (`source b2`).
     #[must_use]
     pub fn into_failure(self, whose: impl fmt::Display) -> Failure {
-        Failure { retry_after: self.retry_after, ..Failure::new(self.class(), format!("{whose}: {self}")) }
+        let message = format!("{whose}: {self}");
+        let (scope, advice) = (self.scope(), self.reason.advice());
+        Failure { retry_after: self.retry_after, scope, advice, ..Failure::new(self.class(), message) }
     }
 }
 
@@ -292,6 +339,14 @@ fn request_id(raw: &HttpResponse) -> Option<&str> {
 /// Seconds only: the date form would need a clock that agrees with the store's.
 fn retry_after(raw: &HttpResponse) -> Option<Duration> {
     raw.headers().get("retry-after")?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// By how much the answer's Date and `now` differ, if that is more than any store lets pass.
+fn clocks_apart(raw: &HttpResponse, now: SystemTime) -> Option<Duration> {
+    let date = DateTime::from_str(raw.headers().get("date")?, Format::HttpDate).ok()?;
+    let date = SystemTime::try_from(date).ok()?;
+    let apart = now.duration_since(date).unwrap_or_else(|behind| behind.duration());
+    (apart > CLOCKS_MAY_DIFFER_BY).then_some(apart)
 }
 
 /// The region that the store says the bucket is in.
@@ -412,6 +467,46 @@ mod tests {
     fn a_region_is_believed_only_if_it_looks_like_one() {
         let error = answered(301, &[("x-amz-bucket-region", "eu west\"")], "");
         assert!(!error.to_string().contains("west"), "{error}");
+    }
+
+    #[test]
+    fn a_page_that_refuses_is_that_of_a_proxy_and_says_little_of_the_store() {
+        for status in [400, 405, 411, 413, 414, 431] {
+            let failure =
+                answered(status, &[], "<html>Request Header Or Cookie Too Large</html>").into_failure("target b2");
+            assert_eq!((failure.class, failure.scope), (Class::Refused, Scope::Either), "{status}");
+            assert!(failure.message.contains("a proxy or firewall"), "{}", failure.message);
+        }
+        let by_the_store = answered(400, &[], "<Error><Code>KeyTooLongError</Code></Error>").into_failure("target b2");
+        assert_eq!((by_the_store.class, by_the_store.scope), (Class::Refused, Scope::Object));
+    }
+
+    #[test]
+    fn credentials_that_are_refused_speak_of_the_store_and_a_firewalls_page_does_not() {
+        for (status, body, scope) in [
+            (403, "<Error><Code>InvalidAccessKeyId</Code></Error>", Scope::Store),
+            (403, "<Error><Code>SignatureDoesNotMatch</Code></Error>", Scope::Store),
+            (403, "<Error><Code>AccessDenied</Code></Error>", Scope::Store),
+            (403, "<html>Attention Required!</html>", Scope::Either),
+            (404, "<Error><Code>NoSuchBucket</Code></Error>", Scope::Store),
+            (507, "", Scope::Store),
+            (500, "<Error><Code>InternalError</Code></Error>", Scope::Either),
+            (501, "<Error><Code>NotImplemented</Code></Error>", Scope::Either),
+            (404, "<Error><Code>NoSuchKey</Code></Error>", Scope::Object),
+        ] {
+            assert_eq!(answered(status, &[], body).scope(), scope, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_signature_beside_a_wrong_clock_is_the_clocks() {
+        let body = "<Error><Code>SignatureDoesNotMatch</Code><Message>no</Message></Error>";
+        let error = answered(403, &[("date", "Wed, 21 Oct 2015 07:28:00 GMT")], body);
+        assert_eq!(error.reason(), Reason::Clock);
+        assert!(error.to_string().contains("s apart. no (the clock of this machine"), "{error}");
+        let now = DateTime::from(SystemTime::now()).fmt(Format::HttpDate).unwrap();
+        let now: &'static str = Box::leak(now.into_boxed_str());
+        assert_eq!(answered(403, &[("date", now)], body).reason(), Reason::BadCredentials);
     }
 
     #[test]

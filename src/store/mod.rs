@@ -6,6 +6,7 @@
 //! than the frame being passed on.
 
 mod access;
+mod activity;
 mod answer;
 mod blank;
 mod client;
@@ -65,6 +66,7 @@ use aws_sdk_s3::{
 use tokio::sync::{Mutex, OnceCell, Semaphore};
 
 pub use access::FirstLook;
+pub use activity::{Activity, STUCK_AFTER, within_current};
 pub use clock::CLOCK_TOLERANCE;
 pub use error::StoreError;
 pub use etag::{ETag, Md5};
@@ -81,6 +83,7 @@ pub use uploads::ListedUpload;
 pub use write::UploadId;
 
 use crate::domain::{Class, ReplicaName};
+use activity::Request;
 use pace::Pace;
 use progress::{Progress, watched};
 use speed::Speed;
@@ -103,6 +106,8 @@ pub struct Store {
     pace: Pace,
     /// A body that is being read keeps its connection after its call has ended.
     readers: Arc<Semaphore>,
+    /// For bodies that move nothing: their places among the readers are for others.
+    stuck_readers: Arc<Semaphore>,
     speed: Speed,
     /// Whether its bucket keeps versions, once it was asked.
     versioned: OnceCell<bool>,
@@ -160,42 +165,70 @@ impl Store {
     where
         E: ProvideErrorMetadata + Error + Send + 'static,
     {
+        self.call_and(operation, progress, call, || ())
+    }
+
+    /// The same; `stuck` is told when it moves nothing for a while.
+    fn call_and<'a, T: Send + 'a, E>(
+        &'a self,
+        operation: Operation,
+        progress: &'a Progress,
+        call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send + 'a,
+        mut stuck: impl FnMut() + Send + 'a,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + 'a
+    where
+        E: ProvideErrorMetadata + Error + Send + 'static,
+    {
         let call = Box::pin(call);
         async move {
-            let pass = if operation.is_paced() { Some(self.pace.enter().await) } else { None };
+            let mut pass = if operation.is_paced() { Some(self.pace.enter().await) } else { None };
             // From here on, and not before: that we spare the store is not its slowness.
             let began = Instant::now();
+            let request = Request::of(progress.activity());
             let sends = matches!(operation, Operation::PutObject | Operation::UploadPart);
             let _watch = sends.then(|| self.speed.watch(progress));
             let idle = if operation == Operation::CompleteMultipartUpload { COMPLETE_IDLE } else { IDLE };
-            let answer = watched(call, progress, idle).await;
+            let set_aside = || {
+                if let Some(pass) = &mut pass {
+                    pass.set_aside();
+                }
+                stuck();
+            };
+            let answer = watched(call, progress, idle, set_aside).await;
+            drop(request);
             metrics::histogram!(
                 "copyhold_store_request_seconds",
                 "replica" => self.replica.to_string(),
                 "operation" => operation.as_str(),
             )
             .record(began.elapsed());
-            let error = match answer {
-                Ok(Ok(answer)) => {
-                    self.answered.store(true, Ordering::Relaxed);
-                    if pass.is_some() {
-                        self.pace.succeeded();
-                    }
-                    return Ok(answer);
+            let answer = match answer {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(error)) => Err(StoreError::of_sdk(operation, &self.endpoint, &error)),
+                Err(progress::Stalled) => {
+                    let what = format!("nothing moved to or from {} for {} s", self.endpoint, idle.as_secs());
+                    Err(StoreError::found(operation, Reason::Stalled, what).without_answer())
                 }
-                Ok(Err(error)) => StoreError::of_sdk(operation, &self.endpoint, &error),
-                Err(progress::Stalled) => StoreError::found(
-                    operation,
-                    Reason::Stalled,
-                    format!("nothing moved to or from {} for {} s", self.endpoint, idle.as_secs()),
-                ),
             };
-            if pass.is_some() && error.class() == Class::Throttled {
-                self.pace.throttled(error.retry_after());
+            if pass.is_some() {
+                match &answer {
+                    Ok(_) => self.pace.succeeded(),
+                    Err(error) if error.class() == Class::Throttled => {
+                        // The parts of an object are as different as objects are.
+                        let whole = operation != Operation::UploadPart;
+                        let object = progress.activity().filter(|_| whole).map(Activity::object);
+                        self.pace.throttled(object, error.retry_after());
+                    }
+                    Err(_) => {}
+                }
             }
-            if error.has_status() {
+            if answer.as_ref().map_or_else(StoreError::has_status, |_| true) {
                 self.answered.store(true, Ordering::Relaxed);
             }
+            let error = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
             if error.is_silent()
                 && !self.answered.load(Ordering::Relaxed)
                 && let Some(other) = Box::pin(self.other_scheme()).await

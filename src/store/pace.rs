@@ -1,4 +1,4 @@
-//! A store that says "slow down" is slowed down, not stopped.
+//! A store that says "slow down" is slowed down, not stopped. One object that it refuses so slows nothing down.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -15,6 +15,10 @@ const HALVES_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 const SHORTEST_SPACING: Duration = Duration::from_millis(50);
 /// ... and this far at most: further apart, nobody would see that the store has recovered.
 const LONGEST_SPACING: Duration = Duration::from_secs(10);
+/// Throttling speaks of the store where so many different objects meet with it ...
+const OBJECTS: usize = 3;
+/// ... within this time.
+const WITHIN: Duration = Duration::from_secs(1);
 /// A store may ask for more patience than makes sense.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -40,11 +44,23 @@ struct State {
     spacing: Duration,
     not_before: Option<Instant>,
     slowed_at: Option<Instant>,
+    /// Requests under way that have moved nothing for a while: others are sent in their place, ...
+    aside: usize,
+    /// ... but no more than for so many.
+    most_aside: usize,
+    /// The last different objects that were throttled, no more than decide. `None`: a request of no object's, unlike any
+    /// other.
+    throttled: Vec<(Instant, Option<u64>)>,
+    /// A request has succeeded since one was throttled.
+    succeeded: bool,
 }
 
 /// The right to send one request; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Pass<'a>(&'a Pace);
+pub(super) struct Pass<'a> {
+    pace: &'a Pace,
+    is_aside: bool,
+}
 
 /// What must happen first.
 enum Wait {
@@ -53,8 +69,8 @@ enum Wait {
 }
 
 impl Pace {
-    /// `most`: requests at once, as long as the store takes them.
-    pub(super) fn new(replica: ReplicaName, most: usize) -> Self {
+    /// `most`: requests at once, as long as the store takes them; beside them, `most_aside` may be stuck.
+    pub(super) fn new(replica: ReplicaName, most: usize, most_aside: usize) -> Self {
         let most = most.max(1);
         let state = State {
             limit: most,
@@ -64,6 +80,10 @@ impl Pace {
             spacing: Duration::ZERO,
             not_before: None,
             slowed_at: None,
+            aside: 0,
+            most_aside,
+            throttled: Vec::new(),
+            succeeded: false,
         };
         let pace =
             Self { replica, state: Mutex::new(state), turnstile: tokio::sync::Mutex::default(), left: Notify::new() };
@@ -77,7 +97,7 @@ impl Pace {
         loop {
             let wait = self.lock().enter(Instant::now());
             match wait {
-                Ok(()) => return Pass(self),
+                Ok(()) => return Pass { pace: self, is_aside: false },
                 Err(Wait::Until(at)) => tokio::time::sleep_until(at).await,
                 Err(Wait::ForOneToLeave) => self.left.notified().await,
             }
@@ -93,11 +113,14 @@ impl Pace {
         }
     }
 
-    /// It asked to be spared; for so long, if it said so.
-    pub(super) fn throttled(&self, retry_after: Option<Duration>) {
+    /// It asked to be spared, on a request for this object; for so long, if it said so. The object rests in any case.
+    pub(super) fn throttled(&self, object: Option<u64>, retry_after: Option<Duration>) {
         let mut state = self.lock();
-        state.throttled(retry_after, Instant::now());
-        self.show(&state);
+        let now = Instant::now();
+        if state.speaks_of_the_store(object, now) {
+            state.slow_down(retry_after, now);
+            self.show(&state);
+        }
     }
 
     fn show(&self, state: &State) {
@@ -112,10 +135,27 @@ impl Pace {
     }
 }
 
+impl Pass<'_> {
+    /// The request moves nothing: another one may be sent in its place.
+    pub(super) fn set_aside(&mut self) {
+        let mut state = self.pace.lock();
+        if !self.is_aside && state.aside < state.most_aside {
+            (state.under_way, state.aside) = (state.under_way - 1, state.aside + 1);
+            self.is_aside = true;
+            self.pace.left.notify_one();
+        }
+    }
+}
+
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        self.0.lock().under_way -= 1;
-        self.0.left.notify_one();
+        let mut state = self.pace.lock();
+        if self.is_aside {
+            state.aside -= 1;
+        } else {
+            state.under_way -= 1;
+            self.pace.left.notify_one();
+        }
     }
 }
 
@@ -132,8 +172,24 @@ impl State {
         Ok(())
     }
 
+    /// Whether what was said to this object's request is meant for all: others heard it in the same moment, or nothing
+    /// has succeeded since another one did.
+    fn speaks_of_the_store(&mut self, object: Option<u64>, now: Instant) -> bool {
+        let other = |(_, before): &(Instant, Option<u64>)| before.is_none() || *before != object;
+        let nothing_since = !self.succeeded && self.throttled.iter().any(other);
+        self.throttled.retain(other);
+        if self.throttled.len() >= OBJECTS {
+            self.throttled.remove(0);
+        }
+        self.throttled.push((now, object));
+        self.succeeded = false;
+        let lately = |(at, _): &&(Instant, _)| now.saturating_duration_since(*at) < WITHIN;
+        nothing_since || self.throttled.iter().filter(lately).count() >= OBJECTS
+    }
+
     /// Whether more may be under way now.
     fn succeeded(&mut self) -> bool {
+        self.succeeded = true;
         if !self.spacing.is_zero() {
             let closer = self.spacing * 7 / 8;
             self.spacing = if closer < SHORTEST_SPACING / 2 { Duration::ZERO } else { closer };
@@ -148,7 +204,7 @@ impl State {
         grows
     }
 
-    fn throttled(&mut self, retry_after: Option<Duration>, now: Instant) {
+    fn slow_down(&mut self, retry_after: Option<Duration>, now: Instant) {
         if let Some(told) = retry_after {
             let until = now + told.min(LONGEST_PAUSE);
             self.not_before = Some(self.not_before.map_or(until, |at| at.max(until)));
@@ -178,7 +234,12 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn pace(most: usize) -> Pace {
-        Pace::new(ReplicaName::new("b2").unwrap(), most)
+        Pace::new(ReplicaName::new("b2").unwrap(), most, most)
+    }
+
+    /// Three objects hear it in one moment.
+    fn by_three(pace: &Pace, retry_after: Option<Duration>) {
+        (0..3).for_each(|object| pace.throttled(Some(object), retry_after));
     }
 
     fn limit(pace: &Pace) -> usize {
@@ -189,15 +250,15 @@ mod tests {
     async fn throttling_halves_what_is_under_way_at_most_once_a_second() {
         let pace = pace(64);
         let passes = futures::future::join_all((0..16).map(|_| pace.enter())).await;
-        for _ in 0..16 {
-            pace.throttled(None);
+        for object in 0..16 {
+            pace.throttled(Some(object), None);
         }
         assert_eq!(limit(&pace), 8, "half of the 16, however many answers said so");
         assert!(pace.enter().now_or_never().is_none(), "16 are under way");
         drop(passes);
         let passes = futures::future::join_all((0..8).map(|_| pace.enter())).await;
         tokio::time::advance(SECOND).await;
-        pace.throttled(None);
+        pace.throttled(Some(17), None);
         assert_eq!(limit(&pace), 4);
         drop(passes);
     }
@@ -206,7 +267,7 @@ mod tests {
     async fn each_round_that_goes_well_allows_one_more_up_to_what_the_connections_are() {
         let pace = pace(4);
         let passes = [pace.enter().await, pace.enter().await];
-        pace.throttled(None);
+        by_three(&pace, None);
         drop(passes);
         let mut limits = Vec::new();
         for _ in 0..12 {
@@ -220,7 +281,7 @@ mod tests {
     async fn where_one_at_a_time_is_too_much_they_are_sent_apart_until_it_goes_well() {
         let pace = pace(8);
         let begun = Instant::now();
-        let mut sent = 0;
+        let mut sent = 0_u64;
         // A store that takes one request per second and refuses all others.
         let mut taken_at = begun - SECOND;
         let mut taken = 0;
@@ -232,7 +293,7 @@ mod tests {
                 (taken_at, taken) = (Instant::now(), taken + 1);
                 pace.succeeded();
             } else {
-                pace.throttled(None);
+                pace.throttled(Some(sent), None);
             }
         }
         assert!(taken > 150, "{taken} of 300 that it would have taken");
@@ -242,11 +303,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_store_that_says_how_long_is_left_alone_for_that_time_within_reason() {
         let pace = pace(8);
-        pace.throttled(Some(7 * SECOND));
+        by_three(&pace, Some(7 * SECOND));
         let asked = Instant::now();
         drop(pace.enter().await);
         assert_eq!(asked.elapsed(), 7 * SECOND);
-        pace.throttled(Some(Duration::from_hours(5)));
+        pace.throttled(Some(4), Some(Duration::from_hours(5)));
         let asked = Instant::now();
         drop(pace.enter().await);
         assert_eq!(asked.elapsed(), LONGEST_PAUSE);
@@ -262,5 +323,57 @@ mod tests {
         drop(first);
         drop(pass);
         assert!(second.now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_object_that_is_refused_as_too_much_rests_alone() {
+        let pace = pace(8);
+        for round in 0..100 {
+            pace.throttled(Some(7), Some(20 * SECOND));
+            assert!(pace.enter().now_or_never().is_some(), "round {round}");
+            if round > 50 {
+                pace.succeeded();
+            }
+        }
+        assert_eq!(limit(&pace), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_objects_among_others_that_succeed_slow_nothing_down() {
+        let pace = pace(8);
+        for _ in 0..10 {
+            for object in 0..20 {
+                pace.throttled(Some(object), Some(20 * SECOND));
+                pace.succeeded();
+                tokio::time::advance(SECOND / 2).await;
+            }
+        }
+        assert!(pace.enter().now_or_never().is_some());
+        assert_eq!(limit(&pace), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_lets_nothing_through_is_slowed_down_by_the_second_object() {
+        let pace = pace(8);
+        pace.throttled(Some(1), Some(20 * SECOND));
+        tokio::time::advance(10 * SECOND).await;
+        pace.throttled(Some(2), Some(20 * SECOND));
+        let asked = Instant::now();
+        drop(pace.enter().await);
+        assert_eq!(asked.elapsed(), 20 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_are_stuck_leave_their_places_to_as_many_others() {
+        let pace = pace(2);
+        let mut stuck = [pace.enter().await, pace.enter().await];
+        assert!(pace.enter().now_or_never().is_none());
+        stuck.iter_mut().for_each(Pass::set_aside);
+        let mut more = [pace.enter().await, pace.enter().await];
+        more.iter_mut().for_each(Pass::set_aside);
+        assert!(pace.enter().now_or_never().is_none(), "two are stuck already");
+        drop(stuck);
+        more.iter_mut().for_each(Pass::set_aside);
+        assert!(pace.enter().now_or_never().is_some());
     }
 }

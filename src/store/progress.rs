@@ -16,21 +16,41 @@ use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::activity::{Activity, STUCK_AFTER};
+
 /// Bytes that the connection took at once: small against what a slow line moves in
 /// the idle time, large against the cost of asking.
 const FRAME_BYTES: usize = 128 * 1024;
 
 /// Bytes that a request's connection has taken so far.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Progress(Arc<AtomicU64>);
+#[derive(Clone, Debug)]
+pub(super) struct Progress {
+    bytes: Arc<AtomicU64>,
+    /// Of the copy that the request is part of.
+    activity: Option<Activity>,
+}
+
+impl Default for Progress {
+    /// Of a request of the copy that the running task works on.
+    fn default() -> Self {
+        Self { bytes: Arc::default(), activity: Activity::current() }
+    }
+}
 
 impl Progress {
     pub(super) fn moved(&self, bytes: usize) {
-        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some(activity) = &self.activity {
+            activity.moved();
+        }
     }
 
     pub(super) fn so_far(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn activity(&self) -> Option<&Activity> {
+        self.activity.as_ref()
     }
 }
 
@@ -38,20 +58,28 @@ impl Progress {
 #[derive(Debug)]
 pub(super) struct Stalled;
 
-/// Waits for `call` for as long as `progress` goes on. Gives up between one and
-/// two idle times after the last byte.
+/// Waits for `call` for as long as `progress` goes on. Gives up soon after an idle time without a byte. `stuck` is told
+/// before that, whenever it has moved nothing for [`STUCK_AFTER`].
 pub(super) async fn watched<T>(
     call: impl Future<Output = T>,
     progress: &Progress,
     idle: Duration,
+    mut stuck: impl FnMut(),
 ) -> Result<T, Stalled> {
     let mut call = std::pin::pin!(call);
+    let (step, mut still) = (idle.min(STUCK_AFTER), Duration::ZERO);
     loop {
         let before = progress.so_far();
-        match tokio::time::timeout(idle, &mut call).await {
+        match tokio::time::timeout(step, &mut call).await {
             Ok(answer) => return Ok(answer),
-            Err(_) if progress.so_far() != before => {}
-            Err(_) => return Err(Stalled),
+            Err(_) if progress.so_far() != before => still = Duration::ZERO,
+            Err(_) => {
+                still += step;
+                if still >= idle {
+                    return Err(Stalled);
+                }
+                stuck();
+            }
         }
     }
 }
@@ -127,8 +155,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_moves_nothing_is_given_up() {
-        let answer = watched(std::future::pending::<()>(), &Progress::default(), IDLE).await;
+        let (begun, mut times) = (tokio::time::Instant::now(), 0);
+        let answer = watched(std::future::pending::<()>(), &Progress::default(), IDLE, || times += 1).await;
         assert!(matches!(answer, Err(Stalled)));
+        assert_eq!((begun.elapsed(), times), (IDLE, 11), "and whoever could use its place is told");
     }
 
     #[tokio::test(start_paused = true)]
@@ -140,7 +170,7 @@ mod tests {
                 progress.moved(1);
             }
         };
-        assert!(watched(slow, &progress, IDLE).await.is_ok());
+        assert!(watched(slow, &progress, IDLE, || ()).await.is_ok());
     }
 
     #[tokio::test]

@@ -6,11 +6,16 @@ use aws_sdk_s3::{
     types::{ObjectLockLegalHoldStatus, ServerSideEncryption},
 };
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    ETag, Md5, Metadata, Operation, Store, StoreError, blank::to_sdk, clock::AnswerDate, connection,
-    progress::Progress, reason::Reason,
+    ETag, Md5, Metadata, Operation, Store, StoreError,
+    activity::{Activity, Request},
+    blank::to_sdk,
+    clock::AnswerDate,
+    connection,
+    progress::{Progress, Stalled, watched},
+    reason::Reason,
 };
 use crate::domain::{EtagMatch, NotCarried, ObjectKey};
 
@@ -76,7 +81,27 @@ pub struct Body {
     stream: ByteStream,
     announced: u64,
     read: u64,
-    _reader: OwnedSemaphorePermit,
+    reader: Reader,
+    activity: Option<Activity>,
+}
+
+/// The right to read one body.
+#[derive(Debug)]
+struct Reader {
+    permit: OwnedSemaphorePermit,
+    stuck: Arc<Semaphore>,
+    is_aside: bool,
+}
+
+impl Reader {
+    /// It moves nothing: its place is for others, as long as there are not too many of its like.
+    fn set_aside(&mut self) {
+        if !self.is_aside
+            && let Ok(permit) = Arc::clone(&self.stuck).try_acquire_owned()
+        {
+            (self.permit, self.is_aside) = (permit, true);
+        }
+    }
 }
 
 impl Store {
@@ -97,8 +122,10 @@ impl Store {
             .set_range(range.as_ref().map(|r| format!("bytes={}-{}", r.start, r.end.saturating_sub(1))))
             .set_if_match(if_match.and_then(ETag::for_if_match).map(str::to_owned));
         // Cannot fail: the semaphore is never closed.
-        let reader = Arc::clone(&self.readers).acquire_owned().await.expect("an open semaphore");
-        let answer = self.call(Operation::GetObject, &Progress::default(), call.send()).await;
+        let permit = Arc::clone(&self.readers).acquire_owned().await.expect("an open semaphore");
+        let mut reader = Reader { permit, stuck: Arc::clone(&self.stuck_readers), is_aside: false };
+        let progress = Progress::default();
+        let answer = self.call_and(Operation::GetObject, &progress, call.send(), || reader.set_aside()).await;
         let answer = match answer {
             Err(error) => return Err(Box::pin(self.look_again(key, error)).await),
             Ok(answer) => answer,
@@ -118,7 +145,8 @@ impl Store {
         if head.etag.is_none() && head.last_modified.is_none() {
             return Err(lie(Operation::GetObject, "an answer with neither ETag nor Last-Modified is no object"));
         }
-        Ok(Get { head, body: Body { stream: answer.body, announced, read: 0, _reader: reader } })
+        let activity = progress.activity().cloned();
+        Ok(Get { head, body: Body { stream: answer.body, announced, read: 0, reader, activity } })
     }
 
     /// What the store says of `key`.
@@ -174,8 +202,15 @@ impl Body {
     /// The next bytes; `None` after exactly as many as were announced.
     pub async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
         let found = |reason, message: &str| Err(StoreError::found(Operation::GetObject, reason, message));
-        match tokio::time::timeout(super::IDLE, self.stream.next()).await {
-            Err(_) => found(Reason::Stalled, &format!("no byte of the body came for {} s", super::IDLE.as_secs())),
+        let progress = Progress::default();
+        let request = Request::of(self.activity.as_ref());
+        let (stream, reader) = (&mut self.stream, &mut self.reader);
+        let next = watched(stream.next(), &progress, super::IDLE, || reader.set_aside()).await;
+        drop(request);
+        match next {
+            Err(Stalled) => {
+                found(Reason::Stalled, &format!("no byte of the body came for {} s", super::IDLE.as_secs()))
+            }
             Ok(Some(Err(error))) => {
                 let told = format!(
                     "the body broke off after {} of {} bytes: {}",

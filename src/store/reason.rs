@@ -1,4 +1,4 @@
-use crate::domain::Class;
+use crate::domain::{Class, Scope};
 
 /// What went wrong, told apart as far as anybody acts on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +45,8 @@ pub enum Reason {
     Damaged,
     /// This store cannot hold this key, size or metadata.
     Refused,
+    /// Something before the store refused the request, in words that are none of S3's.
+    RefusedOnTheWay,
 }
 
 impl Reason {
@@ -182,7 +184,22 @@ impl Reason {
             Self::Replaced | Self::OutsideRange => Class::Changed,
             Self::Archived => Class::Archived,
             Self::Damaged => Class::Corrupt,
-            Self::OwnersKey | Self::Refused => Class::Refused,
+            Self::OwnersKey | Self::Refused | Self::RefusedOnTheWay => Class::Refused,
+        }
+    }
+
+    /// How much it says of the store.
+    #[must_use]
+    pub const fn scope(self) -> Scope {
+        match self {
+            Self::Unreachable
+            | Self::Tls
+            | Self::NoCredentials
+            | Self::BadCredentials
+            | Self::Clock
+            | Self::NoSuchBucket => Scope::Store,
+            Self::RefusedOnTheWay => Scope::Either,
+            other => other.class().scope(),
         }
     }
 
@@ -201,6 +218,7 @@ impl Reason {
             Self::NoSuchBucket => Some("check this replica's bucket, endpoint and path_style"),
             Self::NotUnderstood => Some("does the endpoint speak S3?"),
             Self::Full => Some("make room there, or raise the account's or the bucket's limit"),
+            Self::RefusedOnTheWay => Some("a proxy or firewall before the store refuses it; see what limits it sets"),
             Self::Archived => Some("restore it there, then retry"),
             Self::OwnersKey => Some(
                 "it is encrypted with a key of its owner's, SSE-C, which Copyhold is never given; have its owner copy it",

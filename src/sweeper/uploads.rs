@@ -255,5 +255,5 @@ impl OrphanedUploads {
 
 /// It is no passing trouble of the store: it does not know the call, or these credentials may not make it.
 fn cannot_list(reason: Reason) -> bool {
-    matches!(reason, Reason::Denied | Reason::Unsupported | Reason::Refused)
+    matches!(reason, Reason::Denied | Reason::Unsupported | Reason::Refused | Reason::RefusedOnTheWay)
 }

@@ -47,7 +47,7 @@ impl Doorkeeper {
     /// Keeps the view of the lanes up to date until `drain`.
     pub async fn run(mut self, drain: CancellationToken) {
         let mut last = View::default();
-        let mut probing = Probing::new(self.queue.clone(), self.lanes.clone(), self.health.clone(), self.waker.clone());
+        let mut probing = Probing::new(self.queue.clone(), self.health.clone());
         loop {
             self.wake.arm();
             let all_open = |view: &View| {

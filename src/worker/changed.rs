@@ -3,7 +3,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::UnregisteredChanges,
-    domain::{Class, Content, Failure, Kept, Lease, Next, ReplicaName, SourceReading, next_try},
+    domain::{Attempt, Class, Content, Failure, Kept, Lease, Next, ReplicaName, SourceReading, next_try},
     metrics,
     queue::{Answer, ChangeAdmission, Queue, Unregistered, changes_are_parked, too_many_changes},
     wake::Waker,
@@ -113,6 +113,7 @@ fn unregistered(lease: &Lease, from: &ReplicaName, content: Content, said: Sourc
     let why = Failure::new(Class::Changed, message.clone());
     let priors = lease.replicas.iter().filter_map(|r| r.prior);
     let before = priors.filter(|p| p.class == Some(Class::Changed)).map(|p| p.attempts).max().unwrap_or(0);
-    let park = next_try(&why, before, lease.age, rand::rng().random()) == Next::Parked;
+    let attempt = Attempt { before, age: lease.age, others_succeed: false, jitter: rand::rng().random() };
+    let park = next_try(&why, attempt) == Next::Parked;
     Unregistered { from: from.clone(), content, said, in_a_row: before + 1, park, message }
 }

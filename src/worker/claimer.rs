@@ -9,17 +9,18 @@ use tracing::{info, warn};
 
 use super::{
     floor::Floor,
-    lanes::{Choice, Lanes, Trial},
-    run::Runner,
+    lanes::{Choice, Lanes},
+    run::{Claim, Runner},
     slots::{Room, Slot, Slots},
     suspects::{Admitted, Suspects},
+    trial::Trial,
     unanswered::Unanswered,
     walk::Walk,
 };
 use crate::{
-    domain::{Lease, ReplicaName},
+    domain::{Lease, ReplicaName, TRIAL_OBJECTS},
     metrics,
-    queue::{ClaimError, Daemon, Position, Probed, Queue, QueueError},
+    queue::{ClaimError, Daemon, Pick, Position, Queue, QueueError},
     sleeper::{AWAY, POLL, Rest, Sleeper},
     wake::Wake,
 };
@@ -203,7 +204,7 @@ impl Claimer {
     async fn pass(&mut self, turn: usize, look: Look, drain: &CancellationToken) -> Result<Pass, QueueError> {
         self.free_unanswered().await?;
         let sourceless = !self.lanes.primary_is_readable();
-        let tried = if sourceless { 0 } else { self.pass_trial().await? };
+        let tried = if sourceless { 0 } else { self.pass_trials().await? };
         if tried > 0 {
             return Ok(Pass::Found(tried));
         }
@@ -294,21 +295,25 @@ impl Claimer {
         })
     }
 
-    /// Takes one object to be tried on a replica that is not well; returns how many were found. A lane with nothing due
-    /// does no harm when it is open.
-    async fn pass_trial(&mut self) -> Result<usize, QueueError> {
-        let Some(slot) = self.slots.take(Room::Any, 1).pop() else { return Ok(0) };
-        let Some(trial) = self.lanes.take_trial() else { return Ok(0) };
-        let asked = Instant::now();
-        let claimed = self.queue.claim(&self.daemon, &trial.replica, 1, Position::BEGINNING).await;
-        let claimed = Self::answered(&mut self.unanswered, claimed)?;
-        let found = claimed.leases.len();
-        metrics::claimed(found, asked.elapsed());
-        if found == 0 {
-            self.runner.health.end_probe(&trial.replica, &trial.breaker, Probed::Well).await;
-        }
-        if let Some(lease) = claimed.leases.into_iter().next() {
-            self.start_one(lease, slot, Room::Any, Some(trial));
+    /// Takes the objects that are to be tried at replicas whose stores may be at fault; returns how many were found. They
+    /// need no slots: those may all be taken by objects whose failures wait for this.
+    async fn pass_trials(&mut self) -> Result<usize, QueueError> {
+        let mut found = 0;
+        while let Some(order) = self.lanes.take_trial() {
+            let most = if order.pick == Pick::Smallest { 1 } else { TRIAL_OBJECTS };
+            let keys = self.queue.trial_keys(&order.replica, order.pick, most, None).await?;
+            if keys.is_empty() {
+                order.nothing_due();
+                continue;
+            }
+            let asked = Instant::now();
+            let leases = self.queue.claim_these(&self.daemon, &keys).await;
+            let leases = Self::answered(&mut self.unanswered, leases)?;
+            metrics::claimed(leases.len(), asked.elapsed());
+            found += leases.len();
+            for lease in leases {
+                self.start_one(lease, None, Room::Any, Some(order.of_one()));
+            }
         }
         Ok(found)
     }
@@ -363,12 +368,12 @@ impl Claimer {
 
     fn start(&self, leases: Vec<Lease>, slots: Vec<Slot>, room: Room) {
         for (lease, slot) in leases.into_iter().zip(slots) {
-            self.start_one(lease, slot, room, None);
+            self.start_one(lease, Some(slot), room, None);
         }
     }
 
     /// The object keeps its slot until its result is written, or it only waits for a slow target.
-    fn start_one(&self, lease: Lease, slot: Slot, room: Room, trial: Option<Trial>) {
+    fn start_one(&self, lease: Lease, slot: Option<Slot>, room: Room, trial: Option<Trial>) {
         let runner = Arc::clone(&self.runner);
         let alone = match self.suspects.admit(&lease) {
             Admitted::Yes(alone) => alone,
@@ -376,19 +381,19 @@ impl Claimer {
         };
         // Here and not in the task: what is asked for next must see which permits are taken.
         let journal = runner.journals.of(&lease);
-        let (mut job, permits) = self.lanes.job(&lease, room, trial.as_ref(), journal);
+        let (mut job, permits, reading) = self.lanes.job(&lease, room, trial.as_ref(), journal);
         if job.sources.is_empty() {
             return self.put_off(lease, slot, self.runner.health.without_source());
         }
         self.running.spawn(async move {
             runner.recall(&lease, &mut job).await;
-            Box::pin(runner.run(lease, job, permits, slot, trial)).await;
+            Box::pin(runner.run(lease, job, permits, Claim { slot, reading, trial })).await;
             drop(alone);
             runner.freed.notify_one();
         });
     }
 
-    fn put_off(&self, lease: Lease, slot: Slot, rest: Duration) {
+    fn put_off(&self, lease: Lease, slot: Option<Slot>, rest: Duration) {
         let runner = Arc::clone(&self.runner);
         self.running.spawn(async move {
             runner.put_off(&lease, rest).await;

@@ -1,5 +1,9 @@
+//! Tells a store that is at fault from an object that is, and opens the breakers.
+//!
+//! A failure is judged before its outcome is written, so that no copy is charged with what is its store's.
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -7,28 +11,40 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::{debug, warn};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
 
-use super::lanes::{Lanes, Trial};
+use super::{
+    canary,
+    lanes::Lanes,
+    trial::{TrialOrder, TrialOutcome, TrialResults},
+};
 use crate::{
-    domain::{Blocks, Class, Evidence, Failure, ObjectKey, ReplicaName, Role, Verdict, Verified, next_probe},
+    copy::OnExisting,
+    domain::{
+        Blocks, Canary, Evidence, Failure, ObjectKey, ReplicaName, Role, Ruling, Scope, Suspicion, TRIAL_OBJECTS,
+        TrialCount, next_probe, rule,
+    },
     metrics,
-    queue::{Breaker, Probed, Queue},
+    queue::{Breaker, Pick, Probed, Queue},
     store::Store,
     wake::Waker,
 };
 
 /// How long a store may take to say that it is there.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// Failures that come close together share one question.
-const ANSWER_HOLDS_FOR: Duration = Duration::from_secs(1);
-/// Rows that rest for a store come back at least this often, and not before its probe is likely to be over.
+/// How long a trial is waited for: somewhat longer than it takes to see that its objects are stuck.
+const TRIAL_WITHIN: Duration = Duration::from_secs(8);
+/// How long a failure waits for others of its kind, or for a success, before its object is charged with it.
+const WATCHED_FOR: Duration = Duration::from_secs(1);
+/// Rows without a source come back at least this often, and not before its probe is likely to be over.
 const LONGEST_REST: Duration = Duration::from_secs(30);
 const AFTER_THE_PROBE: Duration = Duration::from_secs(1);
+/// Rows whose target is left alone are due again before its probe, which needs some to try; nothing claims them until it
+/// is over. By this time all daemons know of the breaker.
+const LONGEST_REST_OF_TARGET: Duration = Duration::from_secs(5);
 
-/// Tells a store that is away from an object that fails, and opens the breakers.
-///
-/// A failure is judged before its outcome is written, so that no copy is charged with what is its store's.
+/// What this process knows of the stores.
 #[derive(Debug, Clone)]
 pub struct Health(Arc<Inner>);
 
@@ -38,21 +54,45 @@ struct Inner {
     lanes: Lanes,
     /// Told when a breaker was opened here.
     doorkeeper: Waker,
+    /// Told when there is something to try.
+    claimer: Waker,
     patients: BTreeMap<ReplicaName, Patient>,
 }
 
 #[derive(Debug)]
 struct Patient {
     store: Arc<Store>,
-    evidence: Mutex<Evidence>,
+    reading: InRole,
+    writing: InRole,
     open: Mutex<Option<Open>>,
     /// Its bucket was listed before. Without the right to list, which reading alone does not need, a refused listing says
     /// nothing of the store.
     lists: AtomicBool,
     /// It was asked once, before there was any doubt, to learn that.
     met: AtomicBool,
-    /// What the store last said when it was asked, and when. Locked while it is being asked.
-    answer: tokio::sync::Mutex<Option<(Instant, Result<(), Sick>)>>,
+}
+
+/// What is known of a store in one role.
+#[derive(Debug)]
+struct InRole {
+    evidence: Mutex<Evidence>,
+    /// The last two objects that succeeded, the later one last.
+    succeeded: Mutex<VecDeque<(ObjectKey, Instant)>>,
+    /// Told of each success, and when a doubt begins.
+    news: watch::Sender<()>,
+    /// The last ruling, and when. Locked while one is sought.
+    ruling: tokio::sync::Mutex<Option<(Instant, Ruling)>>,
+}
+
+impl Default for InRole {
+    fn default() -> Self {
+        Self {
+            evidence: Mutex::default(),
+            succeeded: Mutex::default(),
+            news: watch::Sender::new(()),
+            ruling: tokio::sync::Mutex::default(),
+        }
+    }
 }
 
 /// A breaker as this process knows it.
@@ -64,77 +104,158 @@ pub(super) struct Open {
     noted: Instant,
 }
 
-/// A store that could not do something simple.
-#[derive(Debug, Clone)]
-pub(super) struct Sick {
-    class: Class,
-    pub message: String,
-}
-
 /// Whose fault a failure is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Diagnosis {
     /// This object's, or nobody's in particular.
-    Object,
+    Object {
+        /// How long ago another object succeeded there, in the same role; `None`: none did since this process began.
+        others: Option<Duration>,
+        /// How long ago this one failed first, as far as it was asked.
+        failing_for: Duration,
+    },
     /// The store's, which is not to be asked for so long.
     Store { rest: Duration },
 }
 
+impl Diagnosis {
+    /// Nobody's in particular.
+    pub const NOBODY: Self = Self::Object { others: None, failing_for: Duration::ZERO };
+}
+
+/// One object that failed.
+#[derive(Debug, Clone, Copy)]
+pub struct Failed<'a> {
+    pub key: &'a ObjectKey,
+    /// It has no failure on record there in this generation.
+    pub first: bool,
+    pub why: &'a Failure,
+}
+
 impl Health {
-    /// `doorkeeper`: woken when a breaker was opened.
+    /// `doorkeeper`: woken when a breaker was opened. `claimer`: woken when objects are to be tried.
     #[must_use]
-    pub fn new(queue: Queue, lanes: Lanes, doorkeeper: Waker) -> Self {
+    pub fn new(queue: Queue, lanes: Lanes, doorkeeper: Waker, claimer: Waker) -> Self {
         let patient = |store: &Arc<Store>| Patient {
             store: Arc::clone(store),
-            evidence: Mutex::default(),
+            reading: InRole::default(),
+            writing: InRole::default(),
             open: Mutex::default(),
             lists: AtomicBool::default(),
             met: AtomicBool::default(),
-            answer: tokio::sync::Mutex::default(),
         };
         let patients = lanes.replicas().iter().map(|r| (r.name.clone(), patient(&r.store))).collect();
-        Self(Arc::new(Inner { queue, lanes, doorkeeper, patients }))
+        Self(Arc::new(Inner { queue, lanes, doorkeeper, claimer, patients }))
     }
 
     /// An object was read from the replica, or written to it.
-    pub fn worked(&self, replica: &ReplicaName, role: Role) {
-        if let Some(patient) = self.0.patients.get(replica) {
-            lock(&patient.evidence).worked(role);
+    pub fn worked(&self, replica: &ReplicaName, role: Role, key: &ObjectKey) {
+        let Some(patient) = self.0.patients.get(replica) else { return };
+        let known = patient.of(role);
+        {
+            let mut last = lock(&known.succeeded);
+            last.retain(|(other, _)| other != key);
+            last.push_back((key.clone(), Instant::now()));
+            if last.len() > 2 {
+                last.pop_front();
+            }
         }
+        if lock(&known.evidence).worked() {
+            self.end_doubt(replica, role);
+        }
+        known.news.send_replace(());
     }
 
     /// Judges a failure; opens the replica's breaker where that is the finding.
-    pub async fn diagnose(&self, replica: &ReplicaName, role: Role, key: &ObjectKey, why: &Failure) -> Diagnosis {
-        let Some(patient) = self.0.patients.get(replica) else { return Diagnosis::Object };
-        let verdict = lock(&patient.evidence).failed(role, why.class, key, Instant::now());
-        let answering = match verdict {
-            Verdict::Object => return Diagnosis::Object,
-            _ if patient.rest(role).is_some() => None,
-            Verdict::Store(blocks) => Some((blocks, why.class, why.message.clone())),
-            Verdict::Ask { answering } => match patient.ask_once().await {
-                Ok(()) if answering.is_none() => return Diagnosis::Object,
-                Ok(()) => answering.map(|blocks| (blocks, why.class, why.message.clone())),
-                Err(sick) => {
-                    Some((Blocks::All, sick.class, format!("{}; and its bucket: {}", why.message, sick.message)))
-                }
-            },
-        };
-        // Whoever asked together with us may have opened it already.
-        if patient.rest(role).is_none()
-            && let Some((blocks, class, message)) = answering
-        {
-            self.open(replica, patient, blocks, class, &message).await;
+    pub async fn diagnose(&self, replica: &ReplicaName, role: Role, failed: Failed<'_>) -> Diagnosis {
+        let Some(patient) = self.0.patients.get(replica) else { return Diagnosis::NOBODY };
+        let may_be_the_stores = failed.why.scope != Scope::Object;
+        if may_be_the_stores && let Some(rest) = patient.rest(role) {
+            return Diagnosis::Store { rest };
         }
-        Diagnosis::Store { rest: patient.rest(role).unwrap_or(AFTER_THE_PROBE) }
+        let known = patient.of(role);
+        // Before the failure is noted, or a success right after it were missed.
+        let mut news = known.news.subscribe();
+        let (suspicion, began) = {
+            let mut evidence = lock(&known.evidence);
+            let before = evidence.is_doubted();
+            let suspicion = evidence.failed(failed.why, failed.key, failed.first, Instant::now());
+            (suspicion, !before && evidence.is_doubted())
+        };
+        if began {
+            debug!(replica.id = %replica, ?role, "Whether {replica} is at fault or its objects is in doubt: {}", failed.why.message);
+            self.0.lanes.doubt(replica, role, true);
+            known.news.send_replace(());
+        }
+        let is_doubted = match suspicion {
+            Suspicion::None => false,
+            Suspicion::Doubt => true,
+            Suspicion::Watched => {
+                let _ = tokio::time::timeout(WATCHED_FOR, news.changed()).await;
+                lock(&known.evidence).is_doubted()
+            }
+        };
+        if is_doubted {
+            self.resolve(replica, patient, role, failed.why).await;
+        }
+        match patient.rest(role) {
+            Some(rest) if may_be_the_stores => Diagnosis::Store { rest },
+            _ => Diagnosis::Object { others: known.others(failed.key), failing_for: Duration::ZERO },
+        }
     }
 
-    async fn open(&self, replica: &ReplicaName, patient: &Patient, blocks: Blocks, class: Class, message: &str) {
+    /// Has it found out whose fault it is, once for all that fail meanwhile.
+    async fn resolve(&self, replica: &ReplicaName, patient: &Patient, role: Role, why: &Failure) {
+        let (came, known) = (Instant::now(), patient.of(role));
+        let mut last = known.ruling.lock().await;
+        let settled = last.is_some_and(|(at, _)| at >= came)
+            || patient.rest(role).is_some()
+            || !lock(&known.evidence).is_doubted();
+        if settled {
+            return;
+        }
+        let canary = self.canary(replica, patient).await;
+        let mut trial = TrialCount::default();
+        if !canary.condemns(why.class) {
+            if lock(&known.evidence).is_doubted() {
+                trial = match role {
+                    Role::Target => self.try_writing(replica, Pick::Untried, None, false, TRIAL_WITHIN).await.count,
+                    Role::Source => self.try_reading(replica).await,
+                };
+            }
+            // A success, be it of another object than those of the trial.
+            if !lock(&known.evidence).is_doubted() {
+                trial.succeeded = trial.succeeded.max(1);
+            }
+        }
+        let ruling = rule(role, why.class, canary, trial);
+        info!(replica.id = %replica, ?role, ?canary, ?trial, ?ruling, "Whose fault it is that objects fail at {replica}: {ruling:?}; the last one: {}", why.message);
+        if let Ruling::Open(blocks) = ruling {
+            self.open(replica, patient, blocks, why).await;
+        }
+        let ended = {
+            let mut evidence = lock(&known.evidence);
+            evidence.ruled(ruling, why.class, Instant::now());
+            !evidence.is_doubted()
+        };
+        if ended {
+            self.end_doubt(replica, role);
+        }
+        *last = Some((Instant::now(), ruling));
+    }
+
+    fn end_doubt(&self, replica: &ReplicaName, role: Role) {
+        self.0.lanes.doubt(replica, role, false);
+        self.0.claimer.wake();
+    }
+
+    async fn open(&self, replica: &ReplicaName, patient: &Patient, blocks: Blocks, why: &Failure) {
         // Here at once, so that nothing more is begun; then for all.
         let now = Instant::now();
-        let why = format!("{class}: {message}");
-        self.0.lanes.sicken(replica, blocks, &why);
-        *lock(&patient.open) = Some(Open { blocks, why, probe_at: now + next_probe(class, 0), noted: now });
-        if let Err(error) = self.0.queue.open_breaker(replica, blocks, class, message).await {
+        let told = format!("{}: {}", why.class, why.message);
+        self.0.lanes.sicken(replica, blocks, &told);
+        *lock(&patient.open) = Some(Open { blocks, why: told, probe_at: now + next_probe(why.class, 0), noted: now });
+        if let Err(error) = self.0.queue.open_breaker(replica, blocks, why.class, &why.message).await {
             metrics::database_error("queue::open_breaker");
             warn!(replica.id = %replica, error = %error, "The other daemons could not be told that {replica} is not well");
         }
@@ -165,7 +286,10 @@ impl Health {
             None if open.as_ref().is_some_and(|open| open.noted > asked) => {}
             None => {
                 if open.take().is_some() {
-                    *lock(&patient.evidence) = Evidence::default();
+                    for role in [Role::Source, Role::Target] {
+                        *lock(&patient.of(role).evidence) = Evidence::default();
+                        self.0.lanes.doubt(replica, role, false);
+                    }
                 }
             }
         }
@@ -185,28 +309,74 @@ impl Health {
         if let Some(patient) = self.0.patients.get(replica)
             && !patient.met.swap(true, Ordering::Relaxed)
         {
-            // Whatever it says: a store that is sick already is found out by what fails there.
-            let _ = patient.ask().await;
+            // Whatever it says: a store that is at fault already is found out by what fails there.
+            let _ = canary::list(&patient.store, &patient.lists).await;
         }
     }
 
     /// Asks the store something simple, now.
-    pub(super) async fn ask(&self, replica: &ReplicaName) -> Result<(), Sick> {
+    pub(super) async fn ask(&self, replica: &ReplicaName) -> Canary {
         match self.0.patients.get(replica) {
-            Some(patient) => patient.ask().await,
-            None => Ok(()),
+            Some(patient) => self.canary(replica, patient).await,
+            None => Canary::Answers,
         }
     }
 
-    /// One real object was tried on a replica that is not written to.
-    pub async fn tried(&self, trial: &Trial, result: &Result<Verified, Failure>) {
-        let ended = match result {
-            Ok(_) => Probed::Well,
-            Err(why) if why.source.is_none() && why.class.may_be_of_the_store() => Probed::Sick,
-            // It says nothing of the store: another object will be tried.
-            Err(_) => return,
-        };
-        self.end_probe(&trial.replica, &trial.breaker, ended).await;
+    async fn canary(&self, replica: &ReplicaName, patient: &Patient) -> Canary {
+        canary::ask(&self.0.queue, replica, &patient.store, &patient.lists).await
+    }
+
+    /// Has due objects tried at the replica.
+    pub(super) async fn try_writing(
+        &self,
+        replica: &ReplicaName,
+        pick: Pick,
+        existing: Option<OnExisting>,
+        charges: bool,
+        within: Duration,
+    ) -> TrialOutcome {
+        let (order, results): (_, TrialResults) = TrialOrder::new(replica.clone(), pick, existing, charges);
+        self.0.lanes.offer(order);
+        self.0.claimer.wake();
+        results.outcome(within).await
+    }
+
+    /// Reads the beginnings of a few objects that others wait for. Nobody is charged with that.
+    pub(super) async fn try_reading(&self, replica: &ReplicaName) -> TrialCount {
+        let Some(patient) = self.0.patients.get(replica) else { return TrialCount::default() };
+        let keys = self.readable_keys(replica).await;
+        let store = &patient.store;
+        let read = keys.iter().map(|key| async move { (key, canary::read(store, key).await) });
+        let mut count = TrialCount::default();
+        for (key, was_read) in futures::future::join_all(read).await {
+            match was_read {
+                Some(true) => {
+                    count.succeeded += 1;
+                    self.worked(replica, Role::Source, key);
+                }
+                Some(false) => count.failed += 1,
+                None => {}
+            }
+        }
+        count
+    }
+
+    /// Due objects that the replica should have, and that have not failed.
+    async fn readable_keys(&self, replica: &ReplicaName) -> Vec<ObjectKey> {
+        let open = self.0.lanes.open();
+        let others = || self.0.lanes.replicas().iter().map(|r| r.name.clone()).filter(|name| !open.contains(name));
+        for lane in open.iter().cloned().chain(others()).filter(|lane| lane != replica) {
+            match self.0.queue.trial_keys(&lane, Pick::Untried, TRIAL_OBJECTS, Some(replica)).await {
+                Ok(keys) if !keys.is_empty() => return keys,
+                Ok(_) => {}
+                Err(error) => {
+                    metrics::database_error("queue::trial_keys");
+                    warn!(replica.id = %replica, error = %error, "Could not look for objects to try at {replica}");
+                    break;
+                }
+            }
+        }
+        Vec::new()
     }
 
     /// Tells all daemons how a probe ended.
@@ -222,41 +392,29 @@ impl Health {
 }
 
 impl Patient {
+    fn of(&self, role: Role) -> &InRole {
+        match role {
+            Role::Source => &self.reading,
+            Role::Target => &self.writing,
+        }
+    }
+
+    /// How long an object rests while its breaker forbids this; `None`: it does not.
     fn rest(&self, role: Role) -> Option<Duration> {
         let open = lock(&self.open);
         let open = open.as_ref().filter(|open| open.blocks.forbids(role))?;
         let until = open.probe_at.saturating_duration_since(Instant::now());
-        Some((until + AFTER_THE_PROBE).min(LONGEST_REST))
+        Some(match role {
+            Role::Source => (until + AFTER_THE_PROBE).min(LONGEST_REST),
+            Role::Target => (until / 2).min(LONGEST_REST_OF_TARGET),
+        })
     }
+}
 
-    /// The same for all who ask at about the same time.
-    async fn ask_once(&self) -> Result<(), Sick> {
-        let mut last = self.answer.lock().await;
-        if let Some((at, answer)) = &*last
-            && at.elapsed() < ANSWER_HOLDS_FOR
-        {
-            return answer.clone();
-        }
-        let answer = self.ask().await;
-        *last = Some((Instant::now(), answer.clone()));
-        answer
-    }
-
-    async fn ask(&self) -> Result<(), Sick> {
-        match tokio::time::timeout(ANSWER_WITHIN, self.store.check_list()).await {
-            Err(_) => Err(Sick { class: Class::Transient, message: format!("no answer within {ANSWER_WITHIN:?}") }),
-            // It is there, and has too much to do.
-            Ok(Err(error)) if error.class() == Class::Throttled => Ok(()),
-            Ok(Err(error)) if error.class() == Class::Denied && !self.lists.load(Ordering::Relaxed) => Ok(()),
-            Ok(Err(error)) if error.class().may_be_of_the_store() => {
-                Err(Sick { class: error.class(), message: error.to_string() })
-            }
-            Ok(Err(_)) => Ok(()),
-            Ok(Ok(())) => {
-                self.lists.store(true, Ordering::Relaxed);
-                Ok(())
-            }
-        }
+impl InRole {
+    /// How long ago another object succeeded.
+    fn others(&self, key: &ObjectKey) -> Option<Duration> {
+        lock(&self.succeeded).iter().rev().find(|(other, _)| other != key).map(|(_, at)| at.elapsed())
     }
 }
 

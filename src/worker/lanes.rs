@@ -1,6 +1,9 @@
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -8,12 +11,13 @@ use super::{
     pulse::{Pulse, takes_bytes_slowly},
     slots::{Room, Slot, Slots},
     straggler::Stragglers,
+    trial::{Trial, TrialOrder},
 };
 use crate::{
     copy::{Job, Journal, OnExisting, Source, Target},
-    domain::{Arrival, Blocks, Class, Kept, Lease, ReplicaName},
+    domain::{Arrival, Blocks, Class, Kept, Lease, MAX_IN_DOUBT, ReplicaName, Role},
     metrics,
-    queue::{Breaker, Former},
+    queue::Former,
     store::Store,
 };
 
@@ -25,7 +29,7 @@ pub struct Lanes(Arc<Inner>);
 struct Inner {
     replicas: Vec<Replica>,
     view: RwLock<View>,
-    trials: Mutex<Vec<Trial>>,
+    trials: Mutex<Vec<TrialOrder>>,
     stragglers: Stragglers,
 }
 
@@ -39,7 +43,51 @@ pub struct Replica {
     /// Copies that may be under way to it: fewer than there are workers, so that a slow one leaves some to the others.
     permits: Slots,
     pulse: Arc<Pulse>,
+    doubts: Arc<Doubts>,
+    /// Objects that are about to be read there.
+    reading: Arc<AtomicUsize>,
 }
+
+/// Since when a replica is in doubt, in each role.
+#[derive(Debug, Default)]
+struct Doubts {
+    reading: Mutex<Option<Instant>>,
+    writing: Mutex<Option<Instant>>,
+}
+
+impl Doubts {
+    fn of(&self, role: Role) -> Option<Instant> {
+        *self.lock(role)
+    }
+
+    fn lock(&self, role: Role) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        let of = match role {
+            Role::Source => &self.reading,
+            Role::Target => &self.writing,
+        };
+        of.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An object that is about to be read somewhere.
+#[derive(Debug)]
+pub struct Reading(Arc<AtomicUsize>);
+
+impl Reading {
+    fn begin(replica: &Replica) -> Self {
+        replica.reading.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&replica.reading))
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A target in doubt is waited for this long, since most doubts end sooner; then the others go on without it.
+const DOUBTED_FOR: Duration = Duration::from_secs(1);
 
 /// How far a target may fall behind the first that has the object.
 const LAG: Duration = Duration::from_mins(1);
@@ -69,7 +117,8 @@ impl Replica {
         let permits =
             Slots::new(three_quarters(workers - reserved) + three_quarters(reserved), three_quarters(reserved));
         let pulse = Arc::new(Pulse::new(Instant::now()));
-        Self { name: store.name().clone(), store: Arc::new(store), read, permits, pulse }
+        let (doubts, reading) = (Arc::default(), Arc::default());
+        Self { name: store.name().clone(), store: Arc::new(store), read, permits, pulse, doubts, reading }
     }
 }
 
@@ -79,7 +128,8 @@ pub type Permits = HashMap<ReplicaName, Permit>;
 /// The right to write one object to one target.
 #[derive(Debug)]
 pub struct Permit {
-    _slot: Slot,
+    /// `None`: the object is tried beside those that have one.
+    _slot: Option<Slot>,
     taken: Instant,
 }
 
@@ -106,18 +156,8 @@ pub enum Standing {
     Open(OnExisting),
 }
 
-/// One object may be written to a replica that is otherwise not written to, to see whether its store is well again.
-#[derive(Debug, Clone)]
-pub struct Trial {
-    pub replica: ReplicaName,
-    pub breaker: Breaker,
-    pub existing: OnExisting,
-    /// Past it somebody else may be trying.
-    pub until: Instant,
-}
-
 impl Permit {
-    fn new(slot: Slot) -> Self {
+    fn new(slot: Option<Slot>) -> Self {
         Self { _slot: slot, taken: Instant::now() }
     }
 }
@@ -168,9 +208,33 @@ impl Inner {
             || takes_bytes_slowly(replica.store.bytes_per_second(), speeds)
     }
 
-    /// Permits that may be taken for it. A slow target gets none while its objects hold much of the memory already.
+    /// Permits that may be taken for it. A slow target gets none while its objects hold much of the memory already, and one
+    /// in doubt few.
     fn free(&self, replica: &Replica, room: Room) -> usize {
-        if self.stragglers.are_full() && self.is_slow(replica) { 0 } else { replica.permits.free(room) }
+        if self.stragglers.are_full() && self.is_slow(replica) {
+            return 0;
+        }
+        let free = replica.permits.free(room);
+        if replica.doubts.of(Role::Target).is_some() {
+            free.min(MAX_IN_DOUBT.saturating_sub(replica.permits.taken()))
+        } else {
+            free
+        }
+    }
+
+    /// Whether the others go on without it when it has no permit: they would be as slow.
+    fn holds_up_no_other(&self, replica: &Replica) -> bool {
+        let now = Instant::now();
+        let doubted = |since: Instant| now.saturating_duration_since(since) >= DOUBTED_FOR;
+        replica.pulse.hangs(now) || replica.doubts.of(Role::Target).is_some_and(doubted) || self.is_slow(replica)
+    }
+
+    /// Objects that may be begun while their source is in doubt; `None`: it is not.
+    fn readable_in_doubt(&self) -> Option<usize> {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let primary = self.replicas.iter().find(|r| view.primary.as_ref() == Some(&r.name))?;
+        primary.doubts.of(Role::Source)?;
+        Some(MAX_IN_DOUBT.saturating_sub(primary.reading.load(Ordering::Relaxed)))
     }
 }
 
@@ -207,18 +271,30 @@ impl Lanes {
         }
     }
 
-    /// Lets one object be tried.
-    pub(super) fn offer(&self, trial: Trial) {
+    /// Lets some objects be tried.
+    pub(super) fn offer(&self, trial: TrialOrder) {
         let mut trials = self.0.trials.lock().unwrap_or_else(PoisonError::into_inner);
         trials.retain(|t| t.replica != trial.replica);
         trials.push(trial);
     }
 
     /// What is to be tried, once.
-    pub(super) fn take_trial(&self) -> Option<Trial> {
+    pub(super) fn take_trial(&self) -> Option<TrialOrder> {
         let mut trials = self.0.trials.lock().unwrap_or_else(PoisonError::into_inner);
-        trials.retain(|trial| trial.until > Instant::now());
+        trials.retain(|trial| !trial.is_over());
         trials.pop()
+    }
+
+    /// Puts a replica in doubt, or ends that.
+    pub(super) fn doubt(&self, replica: &ReplicaName, role: Role, is_doubted: bool) {
+        if let Some(replica) = self.0.replicas.iter().find(|r| r.name == *replica) {
+            let mut since = replica.doubts.lock(role);
+            *since = is_doubted.then(|| since.unwrap_or_else(Instant::now));
+            let either = since.is_some();
+            drop(since);
+            let other = if role == Role::Source { Role::Target } else { Role::Source };
+            metrics::in_doubt(&replica.name, either || replica.doubts.of(other).is_some());
+        }
     }
 
     #[must_use]
@@ -250,11 +326,13 @@ impl Lanes {
     /// Which of them to ask, and for how much.
     #[must_use]
     pub fn choose(&self, room: Room) -> Choice {
-        let (mut lanes, mut rows) = (Vec::new(), usize::MAX);
+        let (mut lanes, mut rows) = (Vec::new(), self.0.readable_in_doubt().unwrap_or(usize::MAX));
+        if rows == 0 {
+            return Choice::Wait;
+        }
         for replica in self.0.replicas_open() {
             match self.0.free(replica, room) {
-                // Not for one that is slow: the others would be as slow.
-                0 if !replica.pulse.hangs(Instant::now()) && !self.0.is_slow(replica) => return Choice::Wait,
+                0 if !self.0.holds_up_no_other(replica) => return Choice::Wait,
                 0 => {}
                 free => {
                     rows = rows.min(free);
@@ -290,9 +368,15 @@ impl Lanes {
     /// it is its proof. So are those that were the primary when it was registered. While the only ones on record are
     /// away, there is no source.
     ///
-    /// `trial`: a target besides those that are well.
+    /// `trial`: a target besides those that are well, or in spite of a doubt.
     #[must_use]
-    pub fn job(&self, lease: &Lease, room: Room, trial: Option<&Trial>, journal: Arc<dyn Journal>) -> (Job, Permits) {
+    pub fn job(
+        &self,
+        lease: &Lease,
+        room: Room,
+        trial: Option<&Trial>,
+        journal: Arc<dyn Journal>,
+    ) -> (Job, Permits, Option<Reading>) {
         let view = self.view();
         let is_primary = |r: &Replica| view.primary.as_ref() == Some(&r.name);
         let readable = |r: &Replica| r.read && view.standings.get(&r.name).is_some_and(Standing::is_readable);
@@ -317,22 +401,32 @@ impl Lanes {
                     // What was read there and is not the object may be a content that nobody has registered.
                     (Standing::Open(existing), _) if damaged => *existing,
                     (Standing::Open(existing), _) => view.on_existing(*existing, &r.name, lease.arrival),
-                    (Standing::ReadOnly { .. }, Some(trial)) if trial.replica == r.name => trial.existing,
+                    (Standing::ReadOnly { .. }, Some(trial)) if trial.replica == r.name => trial.existing?,
                     (Standing::ReadOnly { .. } | Standing::Away { .. } | Standing::Barred { .. }, _) => return None,
                 };
                 let existing = if is_primary(r) { leave_alone() } else { existing };
-                let most = self.0.free(r, room).min(1);
-                permits.insert(r.name.clone(), Permit::new(r.permits.take(room, most).pop()?));
+                let slot = if trial.is_some_and(|trial| trial.replica == r.name) {
+                    None
+                } else {
+                    Some(r.permits.take(room, self.0.free(r, room).min(1)).pop()?)
+                };
+                permits.insert(r.name.clone(), Permit::new(slot));
                 let again = lease.swept.is_some() || state.prior.is_some();
-                let (store, slow) = (Arc::clone(&r.store), self.0.is_slow(r));
-                let folds = store.folds();
-                Some(Target { store, existing, slow, again, damaged, folds })
+                Some(Target {
+                    store: Arc::clone(&r.store),
+                    existing,
+                    slow: self.0.is_slow(r),
+                    again,
+                    damaged,
+                    folds: r.store.folds(),
+                })
             })
             .collect();
         let recorded = |r: &Replica| lease.replicas.iter().any(|state| state.replica == r.name && state.recorded);
         // While there is none, no replica's content may be judged by another's.
         let primary = |r: &Replica| view.primary.is_none() || is_primary(r);
         let source = |r: &Replica| Source { store: Arc::clone(&r.store), recorded: recorded(r), primary: primary(r) };
+        let reading = sources.first().map(|source| Reading::begin(source));
         let job = Job {
             key: lease.key.clone(),
             content: lease.content,
@@ -343,6 +437,6 @@ impl Lanes {
             lag: LAG,
             journal,
         };
-        (job, permits)
+        (job, permits, reading)
     }
 }

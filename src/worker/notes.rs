@@ -6,8 +6,8 @@ use super::health::Diagnosis;
 use crate::{
     copy::{Job, Step},
     domain::{
-        Class, Content, Failure, Lease, MetadataHash, Next, NotCarried, Outcome, PriorFailure, ReplicaName,
-        SourceReading, Verified, next_try,
+        Attempt, Class, Content, Failure, Lease, MetadataHash, Next, NotCarried, ObjectKey, Outcome, PriorFailure,
+        ReplicaName, Scope, SourceReading, Verified, next_try,
     },
     metrics,
     queue::{Report, UnsettledWrite},
@@ -16,9 +16,13 @@ use crate::{
 /// How long a copy rests that was broken off because slow ones held too much.
 const CROWDED_OUT_FOR: Duration = Duration::from_secs(30);
 
+/// An object that fails where another one succeeded so lately is at fault itself.
+const OTHERS_SUCCEED_WITHIN: Duration = Duration::from_mins(1);
+
 /// What the copy has said so far and is not written yet.
 #[derive(Debug)]
 pub(super) struct Notes {
+    key: ObjectKey,
     age: Duration,
     priors: HashMap<ReplicaName, PriorFailure>,
     recorded: Vec<ReplicaName>,
@@ -68,6 +72,7 @@ const COMPLETE_MAY_TAKE: Duration = Duration::from_mins(10);
 impl Notes {
     pub(super) fn new(lease: &Lease) -> Self {
         Self {
+            key: lease.key.clone(),
             age: lease.age,
             priors: lease.replicas.iter().filter_map(|r| Some((r.replica.clone(), r.prior?))).collect(),
             recorded: lease.replicas.iter().filter(|r| r.recorded).map(|r| r.replica.clone()).collect(),
@@ -118,7 +123,7 @@ impl Notes {
         let message = format!("stopped after {limit:.0?}, which is all that {size} may take");
         let why = Failure::new(Class::Transient, message);
         for replica in std::mem::take(&mut self.unanswered) {
-            let outcome = Outcome::Failed { next: self.next(&replica, &why), why: why.clone() };
+            let outcome = Outcome::Failed { next: self.next(&replica, &why, false), why: why.clone() };
             self.outcomes.push((replica, outcome));
         }
     }
@@ -181,7 +186,7 @@ impl Notes {
                     self.missing.push((replica, why, false));
                 } else if self.due.contains(&replica) {
                     // It was to be proven by reading it, and is no target.
-                    let outcome = self.failed(&replica, why, diagnosis, true);
+                    let outcome = self.failed(&replica, why, diagnosis);
                     self.outcomes.push((replica, outcome));
                 }
             }
@@ -194,10 +199,7 @@ impl Notes {
                         }
                         Outcome::recorded(proof)
                     }
-                    Err(why) => {
-                        let of_source = why.source.is_some();
-                        self.failed(&replica, why, diagnosis, of_source)
-                    }
+                    Err(why) => self.failed(&replica, why, diagnosis),
                 };
                 self.outcomes.push((replica, outcome));
             }
@@ -210,13 +212,22 @@ impl Notes {
         self.outcomes.extend(std::mem::take(&mut self.unanswered).into_iter().map(rests));
     }
 
-    /// What a store did is charged to no copy; and a target that was never asked has nothing to explain.
-    fn failed(&self, replica: &ReplicaName, why: Failure, diagnosis: Diagnosis, of_source: bool) -> Outcome {
-        match diagnosis {
-            Diagnosis::Object => Outcome::Failed { next: self.next(replica, &why), why },
-            Diagnosis::Store { rest } if of_source => Outcome::Rests { delay: rest },
-            Diagnosis::Store { rest } => Outcome::Failed { next: Next::After { delay: rest, counted: false }, why },
-        }
+    /// What a store did is charged to no copy, nor explained by it: its breaker says why.
+    fn failed(&self, replica: &ReplicaName, why: Failure, diagnosis: Diagnosis) -> Outcome {
+        let (others, failing_for) = match diagnosis {
+            Diagnosis::Store { rest } => return Outcome::Rests { delay: rest },
+            Diagnosis::Object { others, failing_for } => (others, failing_for),
+        };
+        let succeed = others.is_some_and(|ago| ago < OTHERS_SUCCEED_WITHIN + failing_for);
+        let next = self.next(replica, &why, succeed);
+        // One that fails in passing may do so beside others that succeed.
+        let passing = match why.class {
+            Class::Throttled => true,
+            Class::Transient => !self.priors.contains_key(replica),
+            _ => false,
+        };
+        let named = succeed && !passing && why.scope != Scope::Object;
+        Outcome::Failed { next, why: if named { why.of_the_object(&self.key) } else { why } }
     }
 
     /// A recorded time that is known to be false is taken back. If another source had the object, the gap is to be
@@ -236,7 +247,7 @@ impl Notes {
             let next = if self.was_read && why.class == Class::Gone {
                 Next::After { delay: Duration::ZERO, counted: true }
             } else {
-                self.next(&replica, &why)
+                self.next(&replica, &why, false)
             };
             self.outcomes.push((replica, Outcome::Cleared { next, why }));
         }
@@ -248,10 +259,12 @@ impl Notes {
     }
 
     /// An attempt that has brought a large object on is no failed one.
-    fn next(&self, replica: &ReplicaName, why: &Failure) -> Next {
+    fn next(&self, replica: &ReplicaName, why: &Failure, others_succeed: bool) -> Next {
         let advanced = why.class == Class::Transient && self.advanced.contains(replica);
         let prior = self.priors.get(replica).filter(|p| p.class == Some(why.class) && !advanced);
-        match next_try(why, prior.map_or(0, |p| p.attempts), self.age, rand::rng().random()) {
+        let before = prior.map_or(0, |p| p.attempts);
+        let attempt = Attempt { before, age: self.age, others_succeed, jitter: rand::rng().random() };
+        match next_try(why, attempt) {
             Next::After { delay, .. } if advanced => Next::After { delay, counted: false },
             next => next,
         }

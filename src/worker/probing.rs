@@ -1,26 +1,23 @@
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+//! Probes the stores whose breakers are open, each at its time and one daemon at a time.
+
+use std::{collections::HashSet, time::Duration};
 
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tracing::warn;
 
-use super::{
-    health::Health,
-    lanes::{Lanes, Trial},
-};
+use super::health::Health;
 use crate::{
     copy::OnExisting,
-    domain::{Blocks, ReplicaName},
+    domain::{Blocks, Canary, Class, ReplicaName, TrialCount, charges_probed},
     metrics,
-    queue::{Breaker, Probed, Queue, QueueError},
-    wake::Waker,
+    queue::{Breaker, Pick, Probed, Queue, QueueError},
 };
 
-/// How long nobody else probes a store that we probe: longer than its answer may take; or one object, on a slow line.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+/// How long nobody else probes a store that we probe: longer than its answers may take; or an object, on a slow line.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 const OBJECT_WITHIN: Duration = Duration::from_secs(90);
+/// How long that object is waited for.
+const TRIAL_WITHIN: Duration = Duration::from_secs(80);
 
 /// A breaker that is open, and what its replica's first write was admitted on.
 #[derive(Debug, Clone)]
@@ -30,33 +27,29 @@ pub(super) struct Sick {
     pub existing: Option<OnExisting>,
 }
 
-/// Tries the stores whose breakers are open, each at its time and one daemon at a time.
+/// The probes that are under way.
 ///
-/// A store that is blocked altogether is asked for a listing. One that is only not written to would answer that: it
-/// is tried with one object that it lacks, since nothing else is ever written to a bucket.
+/// A store that is blocked altogether is asked something simple. One that is only not written to would answer that: it
+/// is tried with objects that it lacks, since nothing else is ever written to a bucket.
 pub(super) struct Probing {
     queue: Queue,
-    lanes: Lanes,
     health: Health,
-    waker: Waker,
     under_way: FuturesUnordered<BoxFuture<'static, ReplicaName>>,
     replicas: HashSet<ReplicaName>,
 }
 
 impl Probing {
-    /// `waker`: told when an object may be tried.
-    pub(super) fn new(queue: Queue, lanes: Lanes, health: Health, waker: Waker) -> Self {
-        Self { queue, lanes, health, waker, under_way: FuturesUnordered::new(), replicas: HashSet::new() }
+    pub(super) fn new(queue: Queue, health: Health) -> Self {
+        Self { queue, health, under_way: FuturesUnordered::new(), replicas: HashSet::new() }
     }
 
     /// Begins what is due.
     pub(super) fn begin(&mut self, sick: Vec<Sick>) {
         for sick in sick.into_iter().filter(|sick| sick.breaker.probe_in.is_zero()) {
             if self.replicas.insert(sick.replica.clone()) {
-                let (queue, lanes, health) = (self.queue.clone(), self.lanes.clone(), self.health.clone());
-                let waker = self.waker.clone();
+                let (queue, health) = (self.queue.clone(), self.health.clone());
                 let probe = async move {
-                    if let Err(error) = probe(&queue, &lanes, &health, &waker, &sick).await {
+                    if let Err(error) = probe(&queue, &health, &sick).await {
                         metrics::database_error("queue::take_probe");
                         warn!(replica.id = %sick.replica, error = %error, "Could not ask whether {} may be probed", sick.replica);
                     }
@@ -78,32 +71,44 @@ impl Probing {
     }
 }
 
-async fn probe(
-    queue: &Queue,
-    lanes: &Lanes,
-    health: &Health,
-    waker: &Waker,
-    Sick { replica, breaker, existing }: &Sick,
-) -> Result<(), QueueError> {
+async fn probe(queue: &Queue, health: &Health, sick: &Sick) -> Result<(), QueueError> {
+    let Sick { replica, breaker, existing } = sick;
     let within = match breaker.blocks {
         Blocks::All => ANSWERS_WITHIN,
         Blocks::Writing => OBJECT_WITHIN,
     };
-    let until = Instant::now() + within;
     if !queue.take_probe(replica, breaker.opened_at, within).await? {
         return Ok(());
     }
-    match (breaker.blocks, existing) {
-        (Blocks::All, _) => {
-            let ended = if health.ask(replica).await.is_ok() { Probed::Well } else { Probed::Sick };
-            health.end_probe(replica, breaker, ended).await;
-        }
-        (Blocks::Writing, Some(existing)) => {
-            lanes.offer(Trial { replica: replica.clone(), breaker: breaker.clone(), existing: *existing, until });
-            waker.wake();
-        }
+    let is_well = match (breaker.blocks, existing) {
+        _ if !answers(health.ask(replica).await, breaker) => false,
+        (Blocks::All, _) => !breaker.is_of_reading() || reads(health, replica).await,
+        (Blocks::Writing, Some(existing)) => takes_objects(health, sick, *existing).await,
         // Nothing may be written to it in any case.
-        (Blocks::Writing, None) => health.end_probe(replica, breaker, Probed::Well).await,
-    }
+        (Blocks::Writing, None) => true,
+    };
+    health.end_probe(replica, breaker, if is_well { Probed::Well } else { Probed::Sick }).await;
     Ok(())
+}
+
+/// One that has too much to do is there, unless that was the reason.
+fn answers(canary: Canary, breaker: &Breaker) -> bool {
+    match canary {
+        Canary::Answers => true,
+        Canary::Fails(class) => class == Class::Throttled && breaker.class != Some(Class::Throttled),
+        Canary::Unreachable => false,
+    }
+}
+
+async fn reads(health: &Health, replica: &ReplicaName) -> bool {
+    let TrialCount { succeeded, failed } = health.try_reading(replica).await;
+    succeeded > 0 || failed == 0
+}
+
+/// The first object that is taken shows it. Where there is none to try, an open lane does no harm.
+async fn takes_objects(health: &Health, Sick { replica, breaker, .. }: &Sick, existing: OnExisting) -> bool {
+    let pick = if breaker.class == Some(Class::Full) { Pick::Smallest } else { Pick::Any };
+    let charges = charges_probed(breaker.probes_failed);
+    let outcome = health.try_writing(replica, pick, Some(existing), charges, TRIAL_WITHIN).await;
+    outcome.count.succeeded > 0 || !outcome.any_due
 }

@@ -13,19 +13,21 @@ use super::{
     allowance::Allowance,
     changed::{ChangeDecision, Changes},
     completer::Completer,
-    health::{Diagnosis, Health},
+    health::{Diagnosis, Failed, Health},
     held::Held,
     journal::Journals,
-    lanes::{Lanes, Permits, Trial},
+    lanes::{Lanes, Permits, Reading},
     notes::Notes,
     slots::Slot,
     straggler::{Left, Place},
+    trial::{Trial, TrialResult},
 };
 use crate::{
     copy::{self, Ended, Job, Memory, Step},
-    domain::{Failure, Lease, Next, Outcome, ReplicaName, Role},
+    domain::{Class, Failure, Lease, Next, Outcome, ReplicaName, Role, Scope, TRIES},
     metrics,
     queue::{Answer, Queue, Report, UnsettledWrite},
+    store::Activity,
     timer::until,
     wake::Waker,
 };
@@ -47,6 +49,17 @@ enum BrokenOff {
     Overdue,
     /// There were too many that wait for slow targets.
     CrowdedOut,
+}
+
+/// What was given to an object when it was claimed, beside its permits.
+#[derive(Debug)]
+pub struct Claim {
+    /// Its worker. It is given back as soon as the object only waits for a slow target, or is stuck. `None`: it is tried
+    /// beside those that have one.
+    pub slot: Option<Slot>,
+    pub reading: Option<Reading>,
+    /// How it ends at this target says something of the store.
+    pub trial: Option<Trial>,
 }
 
 /// What the work on one object needs.
@@ -74,26 +87,25 @@ pub struct Runner {
 
 impl Runner {
     /// Copies one leased object to all replicas that lack it, and gives the lease back.
-    ///
-    /// `slot` is given back as soon as it only waits for a slow target. `trial`: how it ends at this target is told to
-    /// all daemons.
-    pub async fn run(&self, lease: Lease, job: Job, permits: Permits, slot: Slot, trial: Option<Trial>) {
+    pub async fn run(&self, lease: Lease, job: Job, permits: Permits, claim: Claim) {
         let (key, fence) = (lease.key.clone(), lease.fence);
-        let attempt = AssertUnwindSafe(self.attempt(lease, job, permits, slot, trial)).catch_unwind();
-        if attempt.await.is_err() {
+        if AssertUnwindSafe(self.attempt(lease, job, permits, claim)).catch_unwind().await.is_err() {
             // As if its holder had died: requests may be under way. Renewed for ever, it would be nobody's.
             self.held.strike(&key, fence);
             error!(object.key = %key, "The work on {key} panicked; it is done again when its lease has run out");
         }
     }
 
-    async fn attempt(&self, lease: Lease, mut job: Job, mut permits: Permits, slot: Slot, trial: Option<Trial>) {
+    async fn attempt(&self, lease: Lease, mut job: Job, mut permits: Permits, claim: Claim) {
         let begun = Instant::now();
+        let Claim { slot, mut reading, trial } = claim;
         let lost = self.held.enter(&lease, &self.stop);
         let mut notes = self.begin(&lease, &mut job).await;
         let (steps, mut taken) = mpsc::unbounded_channel();
         let is_done = notes.is_done();
-        let copying = async { if is_done { Ended::Done } else { copy::copy(&job, &self.memory, &lost, &steps).await } };
+        let activity = Activity::of(&job.key);
+        let copying = activity
+            .watch(async { if is_done { Ended::Done } else { copy::copy(&job, &self.memory, &lost, &steps).await } });
         tokio::pin!(copying);
 
         let mut size_bytes = lease.size_bytes;
@@ -102,7 +114,7 @@ impl Runner {
         // Steps whose meaning is still being found out.
         let mut judging = FuturesUnordered::new();
         let trial = trial.as_ref();
-        let mut place = Place::new(slot, self.lanes.stragglers().clone());
+        let mut place = Place::new(slot, self.lanes.stragglers().clone(), activity.clone());
         let mut write_at: Option<Instant> = None;
         let ended = loop {
             tokio::select! {
@@ -111,9 +123,13 @@ impl Runner {
                     self.give_back(&mut permits, &step);
                     notes.note_fact(&step);
                     place.note(&step, self.lanes.are_slow(permits.keys()), Instant::now());
-                    if let Step::Opened { size_bytes: found } = step {
-                        size_bytes = Some(found);
-                        limit = limit.max(self.allowance.of(found));
+                    match &step {
+                        Step::Opened { size_bytes: found } => {
+                            size_bytes = Some(*found);
+                            limit = limit.max(self.allowance.of(*found));
+                        }
+                        Step::Read { .. } => reading = None,
+                        _ => {}
                     }
                     judging.push(self.judge(&lease, trial, step));
                 }
@@ -131,6 +147,15 @@ impl Runner {
                         broken_off = Some(BrokenOff::CrowdedOut);
                         lost.cancel();
                     }
+                    Left::Stuck => {
+                        debug!(object.key = %lease.key, "No request of {} has moved anything for a while; others have its worker", lease.key);
+                        if let Some(trial) = trial.filter(|trial| permits.contains_key(&trial.replica)) {
+                            trial.ended(TrialResult::Failed);
+                        }
+                        permits.clear();
+                        reading = None;
+                        self.freed.notify_one();
+                    }
                 },
                 () = tokio::time::sleep_until((begun + limit).into()), if broken_off.is_none() => {
                     // As for a lost lease: when the copy has ended, no request of it is under way any more.
@@ -145,6 +170,7 @@ impl Runner {
                 }
             }
         };
+        drop(reading);
         let stopped = ended == Ended::Cancelled && broken_off.is_none();
         // The last target's step comes together with the end.
         while let Ok(step) = taken.try_recv() {
@@ -153,13 +179,31 @@ impl Runner {
             match step {
                 // What a failure means takes time to find out, and whoever comes next finds it out as well.
                 step if !stopped => judging.push(self.judge(&lease, trial, step)),
-                Step::Read { .. } | Step::Target { result: Ok(_), .. } => notes.take(step, Diagnosis::Object),
+                Step::Read { .. } | Step::Target { result: Ok(_), .. } => notes.take(step, Diagnosis::NOBODY),
                 _ => {}
             }
         }
         if !stopped {
-            while let Some((step, diagnosis)) = judging.next().await {
-                notes.take(step, diagnosis);
+            let mut waits = None;
+            loop {
+                tokio::select! {
+                    biased;
+                    judged = judging.next() => match judged {
+                        Some((step, diagnosis)) => notes.take(step, diagnosis),
+                        None => break,
+                    },
+                    // Whose fault it is takes time to find out: neither a worker nor what is proven waits for that.
+                    () = until(Some(*waits.get_or_insert_with(|| Instant::now() + TOGETHER))) => {
+                        waits = Some(Instant::now() + self.allowance.at_least);
+                        if place.await_ruling() == Left::Yes {
+                            self.freed.notify_one();
+                        }
+                        if notes.has_proof() {
+                            // If the lease is lost, so it is when the rest is written.
+                            let _ = self.write(&lease, notes.report(&lease, false, self.settle)).await;
+                        }
+                    }
+                }
             }
         }
         self.held.end(&lease.key, lease.fence);
@@ -222,37 +266,77 @@ impl Runner {
         }
     }
 
-    /// Finds out what a step means, which takes a moment only where a store may be away.
+    /// Finds out what a step means, which takes a moment only where a store may be at fault.
     async fn judge(&self, lease: &Lease, trial: Option<&Trial>, step: Step) -> (Step, Diagnosis) {
         let diagnosis = match &step {
             Step::Opened { .. }
             | Step::Described { .. }
             | Step::Kept { .. }
             | Step::WriteBegun { .. }
-            | Step::WriteEnded { .. } => Diagnosis::Object,
+            | Step::WriteEnded { .. } => Diagnosis::NOBODY,
             // Whatever it was, it could be read.
             Step::Read { from, .. } | Step::Changed { from, .. } | Step::Stale { replica: from, .. } => {
-                self.health.worked(from, Role::Source);
-                Diagnosis::Object
+                self.health.worked(from, Role::Source, &lease.key);
+                Diagnosis::NOBODY
             }
-            Step::SourceFailed { replica, why } => self.health.diagnose(replica, Role::Source, &lease.key, why).await,
+            Step::SourceFailed { replica, why } => self.diagnose(lease, replica, Role::Source, replica, why).await,
             Step::Target { replica, result } => {
-                if let Some(trial) = trial.filter(|trial| trial.replica == *replica) {
-                    self.health.tried(trial, result).await;
-                }
+                let trial = trial.filter(|trial| trial.replica == *replica);
                 match result {
                     Ok(_) => {
-                        self.health.worked(replica, Role::Target);
-                        Diagnosis::Object
+                        self.health.worked(replica, Role::Target, &lease.key);
+                        if let Some(trial) = trial {
+                            trial.ended(TrialResult::Succeeded);
+                        }
+                        Diagnosis::NOBODY
                     }
-                    Err(why) => match &why.source {
-                        Some(source) => self.health.diagnose(source, Role::Source, &lease.key, why).await,
-                        None => self.health.diagnose(replica, Role::Target, &lease.key, why).await,
+                    Err(why) => match (&why.source, trial) {
+                        (Some(source), _) => self.diagnose(lease, source, Role::Source, replica, why).await,
+                        (None, Some(trial)) => {
+                            if why.scope != Scope::Object {
+                                trial.ended(TrialResult::Failed);
+                            }
+                            if trial.charges {
+                                Diagnosis::NOBODY
+                            } else {
+                                self.diagnose(lease, replica, Role::Target, replica, why).await
+                            }
+                        }
+                        (None, None) => self.diagnose(lease, replica, Role::Target, replica, why).await,
                     },
                 }
             }
         };
         (step, diagnosis)
+    }
+
+    /// Whose fault it is that `at` failed in this role, which keeps the copy to `target` from being made.
+    async fn diagnose(
+        &self,
+        lease: &Lease,
+        at: &ReplicaName,
+        role: Role,
+        target: &ReplicaName,
+        why: &Failure,
+    ) -> Diagnosis {
+        let prior = |name: &ReplicaName| lease.replicas.iter().find(|r| r.replica == *name).and_then(|r| r.prior);
+        // What fails at a source is on record at each target that was due.
+        let first = match role {
+            Role::Target => prior(at).is_none(),
+            Role::Source => lease.targets().any(|r| r.prior.is_none()),
+        };
+        let diagnosis = self.health.diagnose(at, role, Failed { key: &lease.key, first, why }).await;
+        match (diagnosis, prior(target)) {
+            // It may be parked: then it matters since when it fails.
+            (Diagnosis::Object { others: Some(ago), .. }, Some(prior))
+                if prior.class == Some(why.class) && prior.attempts + 1 >= TRIES && parks_beside_others(why) =>
+            {
+                let failing_for = self.queue.failing_for(&lease.key, target, lease.generation).await;
+                let failing_for = failing_for.ok().flatten().unwrap_or_default();
+                Diagnosis::Object { others: Some(ago), failing_for }
+            }
+            (diagnosis, _) => diagnosis,
+        }
     }
 
     /// Gives a lease back untried; the copies that are due rest for so long.
@@ -341,6 +425,11 @@ impl Runner {
             warn!(object.key = %lease.key, error = %error, "The lease of {} could not be given back and will be swept", lease.key);
         }
     }
+}
+
+/// Whether it parks an object only where others succeed.
+fn parks_beside_others(why: &Failure) -> bool {
+    matches!(why.class, Class::Denied | Class::Misconfigured | Class::Full | Class::Refused)
 }
 
 /// Logs and counts what is now on record.

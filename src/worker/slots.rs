@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub struct Slots {
     any: Arc<Semaphore>,
     fresh: Arc<Semaphore>,
+    count: usize,
 }
 
 /// Which room is asked for.
@@ -27,13 +28,20 @@ impl Slots {
     #[must_use]
     pub fn new(count: usize, reserved: usize) -> Self {
         let of = |n| Arc::new(Semaphore::new(n));
-        Self { any: of(count.saturating_sub(reserved).max(1)), fresh: of(reserved) }
+        let any = count.saturating_sub(reserved).max(1);
+        Self { any: of(any), fresh: of(reserved), count: any + reserved }
     }
 
     /// How many there are.
     #[must_use]
     pub fn free(&self, room: Room) -> usize {
         self.of(room).available_permits()
+    }
+
+    /// How many are taken, for whichever objects.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.count.saturating_sub(self.free(Room::Any) + self.free(Room::Fresh))
     }
 
     /// Up to `most` slots; none if there are none.
@@ -67,8 +75,10 @@ mod tests {
         let any = slots.take(Room::Any, 100);
         assert_eq!(any.len(), 6);
         assert!(slots.take(Room::Any, 1).is_empty());
-        assert_eq!(slots.take(Room::Fresh, 100).len(), 2);
-        drop(any);
+        let fresh = slots.take(Room::Fresh, 100);
+        assert_eq!((fresh.len(), slots.taken()), (2, 8));
+        drop((any, fresh));
+        assert_eq!(slots.taken(), 0);
         assert_eq!(slots.take(Room::Any, 4).len(), 4);
     }
 }

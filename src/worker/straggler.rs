@@ -1,7 +1,17 @@
-use std::time::{Duration, Instant};
+//! Objects that keep no worker: those that only wait for a slow target, and those that move nothing.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::slots::Slot;
-use crate::copy::{Lingering, Memory, Step, WHOLE_UP_TO};
+use crate::{
+    copy::{Lingering, Memory, Step, WHOLE_UP_TO},
+    store::{Activity, STUCK_AFTER},
+};
 
 /// How long an object keeps its worker after the first of its targets has it: small objects end everywhere within
 /// moments, and only then is all of them written at once.
@@ -9,17 +19,27 @@ const TOGETHER: Duration = Duration::from_secs(1);
 /// An object that is this far behind and finds no room among the stragglers is let go.
 const CROWDED_OUT_AFTER: Duration = Duration::from_secs(10);
 
-/// Objects that only wait for a slow target. Their workers are free for others; the memory they hold is bounded by half
-/// of all, so that others find some.
+/// How often it is looked whether a stuck object may give its worker back.
+const STUCK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Objects that only wait for a slow target, or for a store that does not answer. Their workers are free for others; the
+/// memory they hold is bounded by half of all, so that others find some, and no more are stuck than there are workers.
 #[derive(Debug, Clone)]
-pub struct Stragglers(Memory);
+pub struct Stragglers {
+    memory: Memory,
+    stuck: Arc<Semaphore>,
+}
 
 /// An object's worker, which is free for others as soon as the object only waits for a slow target.
 #[derive(Debug)]
 pub(super) struct Place {
     slot: Option<Slot>,
     stragglers: Stragglers,
+    activity: Activity,
     straggling: Option<Lingering>,
+    stuck: Option<OwnedSemaphorePermit>,
+    /// When to look whether it is stuck.
+    look_at: Instant,
     /// Bytes of it that stay in memory; `None`: it is not read yet.
     bytes: Option<u64>,
     behind_since: Option<Instant>,
@@ -35,23 +55,38 @@ pub(super) enum Left {
     NotYet,
     /// Nor will it be waited for any longer.
     CrowdedOut,
+    /// The worker is free, and nobody waits for its targets: none of its requests has moved anything for a while.
+    Stuck,
 }
 
 impl Stragglers {
+    /// `workers`: so many may be stuck.
     #[must_use]
-    pub fn new(memory: &Memory) -> Self {
-        Self(memory.clone())
+    pub fn new(memory: &Memory, workers: usize) -> Self {
+        Self { memory: memory.clone(), stuck: Arc::new(Semaphore::new(workers)) }
     }
 
     /// Whether another object might find no room.
     pub(super) fn are_full(&self) -> bool {
-        !self.0.may_linger(WHOLE_UP_TO)
+        !self.memory.may_linger(WHOLE_UP_TO)
     }
 }
 
 impl Place {
-    pub(super) fn new(slot: Slot, stragglers: Stragglers) -> Self {
-        Self { slot: Some(slot), stragglers, straggling: None, bytes: None, behind_since: None, leave_at: None }
+    /// `slot`: `None` for an object that is tried beside those that have a worker. `activity`: of its requests.
+    pub(super) fn new(slot: Option<Slot>, stragglers: Stragglers, activity: Activity) -> Self {
+        let look_at = Instant::now() + STUCK_AFTER;
+        Self {
+            slot,
+            stragglers,
+            activity,
+            straggling: None,
+            stuck: None,
+            look_at,
+            bytes: None,
+            behind_since: None,
+            leave_at: None,
+        }
     }
 
     /// Takes note of a step of the copy at `now`. `waits_for_slow`: of the targets that are left, all are known to be
@@ -84,13 +119,33 @@ impl Place {
         }
     }
 
-    /// When it is to leave its worker.
+    /// When it is to leave its worker, or may have to.
     pub(super) fn leaves_at(&self) -> Option<Instant> {
-        self.leave_at.filter(|_| self.slot.is_some())
+        let leave_at = self.leave_at.filter(|_| self.slot.is_some());
+        let look_at = self.stuck.is_none().then_some(self.look_at);
+        leave_at.into_iter().chain(look_at).min()
     }
 
     pub(super) fn leave(&mut self, now: Instant) -> Left {
-        self.straggling = self.stragglers.0.linger(self.bytes.unwrap_or_default());
+        match self.leave_at.filter(|at| self.slot.is_some() && *at <= now) {
+            Some(_) => self.straggle(now),
+            None => self.look(now),
+        }
+    }
+
+    /// It waits for nothing but a ruling on its failures.
+    pub(super) fn await_ruling(&mut self) -> Left {
+        match Arc::clone(&self.stragglers.stuck).try_acquire_owned() {
+            Ok(permit) if self.slot.is_some() && self.stuck.is_none() => {
+                (self.stuck, self.slot) = (Some(permit), None);
+                Left::Yes
+            }
+            _ => Left::NotYet,
+        }
+    }
+
+    fn straggle(&mut self, now: Instant) -> Left {
+        self.straggling = self.stragglers.memory.linger(self.bytes.unwrap_or_default());
         if self.straggling.is_some() {
             self.slot = None;
             return Left::Yes;
@@ -99,22 +154,36 @@ impl Place {
         let behind = self.behind_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         if behind < CROWDED_OUT_AFTER { Left::NotYet } else { Left::CrowdedOut }
     }
+
+    fn look(&mut self, now: Instant) -> Left {
+        let still_since = self.activity.still_since();
+        self.look_at = still_since.map_or(now, |since| since.min(now)) + STUCK_AFTER;
+        if self.look_at > now {
+            return Left::NotYet;
+        }
+        self.look_at = now + STUCK_AGAIN;
+        let Ok(stuck) = Arc::clone(&self.stragglers.stuck).try_acquire_owned() else { return Left::NotYet };
+        if self.slot.is_some() {
+            let Some(straggling) = self.stragglers.memory.linger(self.bytes.unwrap_or_default()) else {
+                return Left::NotYet;
+            };
+            (self.straggling, self.slot) = (Some(straggling), None);
+        }
+        self.stuck = Some(stuck);
+        Left::Stuck
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use tokio::sync::Semaphore;
-
     use super::*;
-    use crate::domain::{Content, ContentHash, ReplicaName, Verified};
+    use crate::domain::{Content, ContentHash, ObjectKey, ReplicaName, Verified};
 
     const MIB: u64 = 1 << 20;
 
     fn place(stragglers: &Stragglers) -> Place {
         let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        Place::new(slot, stragglers.clone())
+        Place::new(Some(slot), stragglers.clone(), Activity::of(&ObjectKey::new("k").unwrap()))
     }
 
     fn read(size_bytes: u64) -> Step {
@@ -128,19 +197,19 @@ mod tests {
 
     #[test]
     fn an_object_leaves_its_worker_a_second_after_the_first_target_has_it() {
-        let (stragglers, now) = (Stragglers::new(&Memory::new(64 * MIB)), Instant::now());
+        let (stragglers, now) = (Stragglers::new(&Memory::new(64 * MIB), 2), Instant::now());
         let mut place = place(&stragglers);
         place.note(&read(MIB), Some(false), now);
-        assert_eq!(place.leaves_at(), None, "all targets are at it");
+        assert!(place.leaves_at().unwrap() >= now + STUCK_AFTER, "all targets are at it");
         place.note(&written(), Some(false), now);
         assert_eq!(place.leaves_at(), Some(now + TOGETHER));
         assert_eq!(place.leave(now + TOGETHER), Left::Yes);
-        assert_eq!(place.leaves_at(), None);
+        assert!(place.leaves_at().unwrap() >= now + STUCK_AFTER, "it may still turn out to be stuck");
     }
 
     #[test]
     fn an_object_that_waits_for_targets_known_to_be_slow_leaves_at_once() {
-        let (stragglers, now) = (Stragglers::new(&Memory::new(64 * MIB)), Instant::now());
+        let (stragglers, now) = (Stragglers::new(&Memory::new(64 * MIB), 2), Instant::now());
         let mut place = place(&stragglers);
         place.note(&read(MIB), Some(true), now);
         assert_eq!(place.leaves_at(), Some(now));
@@ -148,7 +217,7 @@ mod tests {
 
     #[test]
     fn stragglers_hold_half_of_the_memory_at_most_and_the_rest_is_let_go() {
-        let (stragglers, now) = (Stragglers::new(&Memory::new(64 * MIB)), Instant::now());
+        let (stragglers, now) = (Stragglers::new(&Memory::new(64 * MIB), 2), Instant::now());
         let mut places: Vec<_> = (0..3).map(|_| place(&stragglers)).collect();
         for place in &mut places {
             place.note(&read(16 * MIB), Some(true), now);
@@ -160,6 +229,23 @@ mod tests {
         assert_eq!(places[2].leave(now), Left::NotYet);
         assert_eq!(places[2].leave(now + CROWDED_OUT_AFTER), Left::CrowdedOut);
         drop(places.remove(0));
-        assert_eq!(places[1].leave(now + CROWDED_OUT_AFTER), Left::Yes);
+        assert_eq!(places[1].leave(now + CROWDED_OUT_AFTER + TOGETHER), Left::Yes);
+    }
+
+    #[test]
+    fn an_object_whose_requests_move_nothing_leaves_its_worker_as_long_as_few_are_stuck() {
+        let (stragglers, now) = (Stragglers::new(&Memory::new(64 * MIB), 2), Instant::now());
+        let mut places: Vec<_> = (0..3).map(|_| place(&stragglers)).collect();
+        let later = now + 2 * STUCK_AFTER;
+        assert_eq!(places[0].leave(later), Left::NotYet, "it waits for no store");
+        let _requests: Vec<_> = places.iter().map(|place| place.activity.begin_request()).collect();
+        let later = Instant::now() + STUCK_AFTER;
+        assert_eq!(places[0].leave(later - STUCK_AFTER), Left::NotYet);
+        assert_eq!(places[0].leave(later), Left::Stuck);
+        assert!(places[0].slot.is_none() && places[0].leaves_at().is_none());
+        assert_eq!(places[1].leave(later), Left::Stuck);
+        assert_eq!(places[2].leave(later), Left::NotYet, "two are stuck already");
+        drop(places.remove(0));
+        assert_eq!(places[1].leave(later), Left::Stuck);
     }
 }

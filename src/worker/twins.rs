@@ -74,7 +74,7 @@ impl Runner {
                 Ok(true)
             }
             // Registered or taken back meanwhile, it is looked at again.
-            Answer::Busy | Answer::Changed => {
+            Answer::Busy | Answer::Changed | Answer::Refused => {
                 info!(object.key = %twin.key, replica.id = %replica, "The record of {} at {replica} is to be taken back, and its row is in somebody's hands", twin.key);
                 Ok(false)
             }

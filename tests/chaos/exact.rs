@@ -69,14 +69,15 @@ impl Scene<'_> {
         let target = *targets(primary.name).choose(rng).context("there are two")?;
         let act = *ACTS.choose(rng).context("there are some")?;
         let (gate, order) = self.stage.carry_out_late(target, key);
-        {
+        let uploaded_to = {
             // No promotion before it is registered where it was uploaded.
             let now = self.application.primary().await;
             if now.name == target {
                 return Ok(());
             }
             self.application.add(self.stage, rng, key, *now).await?;
-        }
+            now.name
+        };
         if timeout(SENT_WITHIN, gate.came(1)).await.is_err() {
             gate.open();
             order.clear();
@@ -88,6 +89,11 @@ impl Scene<'_> {
             let now = self.application.primary().await;
             if now.name != target {
                 match act {
+                    // What stands at a former primary is left alone if its row was deleted since.
+                    Act::Replace(_) if now.name != uploaded_to => {
+                        self.application.replace(self.stage, rng, key, Again::Registered, *now).await?;
+                        exact.registered += 1;
+                    }
                     Act::Replace(how) => {
                         self.application.replace(self.stage, rng, key, how, *now).await?;
                         match how {

@@ -33,6 +33,7 @@ mod health;
 mod http;
 mod import;
 mod inbox;
+mod isolation;
 mod journal;
 mod late_writes;
 mod leases;

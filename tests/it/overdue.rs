@@ -8,7 +8,7 @@ use copyhold::{
     sandbox::s3::{Fault, Op, When},
     store::Store,
     wake,
-    worker::{self, Allowance, Health, Held, Lanes, Room, Runner, Slots, Stragglers},
+    worker::{self, Allowance, Claim, Health, Held, Lanes, Room, Runner, Slots, Stragglers},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -21,13 +21,13 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
     let (journals, recorder) = worker::journals(world.queue());
     let recorder = tokio::spawn(recorder.run());
     let memory = Memory::new(64 << 20);
-    let lanes = Lanes::new(Vec::new(), Stragglers::new(&memory));
+    let lanes = Lanes::new(Vec::new(), Stragglers::new(&memory, 16));
     let runner = Runner {
         queue: world.queue(),
         held: Held::default(),
         completer,
         journals,
-        health: Health::new(world.queue(), lanes.clone(), wake::channel().0),
+        health: Health::new(world.queue(), lanes.clone(), wake::channel().0, wake::channel().0),
         lanes,
         memory,
         allowance,
@@ -63,8 +63,8 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
         lag: Duration::from_mins(1),
         journal: runner.journals.of(&lease),
     };
-    let slot = Slots::new(1, 0).take(Room::Any, 1).remove(0);
-    soon("the copy ends", Box::pin(runner.run(lease, job, worker::Permits::default(), slot, None))).await;
+    let claim = Claim { slot: Slots::new(1, 0).take(Room::Any, 1).pop(), reading: None, trial: None };
+    soon("the copy ends", Box::pin(runner.run(lease, job, worker::Permits::default(), claim))).await;
     drop(runner);
     writer.await.unwrap();
     recorder.await.unwrap();

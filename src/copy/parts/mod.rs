@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     domain::{Class, Content, ContentHash, Failure, Verified},
-    store::Head,
+    store::{Head, within_current},
 };
 use carry::{Carrier, Event, Lane, NotSent};
 use in_order::InOrder;
@@ -173,7 +173,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
     async fn read(&mut self, first: Option<Piece>, has_targets: bool) -> Result<Result<bool, Failure>, Cancelled> {
         if let Some(piece) = first {
             let (carrier, lanes) = (Arc::clone(&self.carrier), self.lanes(1));
-            self.carrying.spawn(async move { carrier.send(1, piece, lanes).await });
+            self.carrying.spawn(within_current(async move { carrier.send(1, piece, lanes).await }));
             self.next = 2;
         }
         let mut taking: Option<(u32, BoxFuture<'static, Buffer>)> = None;
@@ -237,8 +237,8 @@ impl<'c, 't: 'c> Work<'c, 't> {
         let (carrier, lanes) = (Arc::clone(&self.carrier), self.lanes(number));
         let range = self.parts.range(number);
         match self.parts.way() {
-            Way::Held => self.carrying.spawn(carrier.read_and_send(number, range, buffer, lanes)),
-            Way::Streamed => self.carrying.spawn(carrier.stream(number, range, buffer, lanes)),
+            Way::Held => self.carrying.spawn(within_current(carrier.read_and_send(number, range, buffer, lanes))),
+            Way::Streamed => self.carrying.spawn(within_current(carrier.stream(number, range, buffer, lanes))),
         };
     }
 
@@ -336,5 +336,6 @@ impl<'c, 't: 'c> Work<'c, 't> {
 /// What a source's failure in the middle of an object means for the targets: that it is
 /// gone by now is no word about the other sources, which the next attempt asks.
 fn half_way(why: Failure) -> Failure {
-    if why.class == Class::Gone { Failure { class: Class::Transient, ..why } } else { why }
+    let (class, scope) = (Class::Transient, Class::Transient.scope());
+    if why.class == Class::Gone { Failure { class, scope, ..why } } else { why }
 }

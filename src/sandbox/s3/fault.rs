@@ -15,6 +15,8 @@ pub enum Fault {
     Answer(ErrorAnswer),
     /// The store is not asked; this comes instead, with status 200: a page that asks to sign in, half a document, nothing.
     Page(String),
+    /// The store is not asked; a proxy or firewall answers with this status and a page of its own.
+    ProxyPage { status: u16, page: String },
     /// The connection is reset before anything is done.
     Reset,
     /// The connection is reset when so many bytes of the request's body have come, or a little more.
@@ -51,6 +53,8 @@ pub enum Fault {
     NoEtag,
     /// The answer has these headers besides: the first of a name takes the place of what was there, others are added.
     Headers(Vec<(&'static str, String)>),
+    /// The answer has a metadata header whose bytes are no text.
+    UnreadableHeader,
     /// A proxy on the way compresses what is read: other bytes with a `Content-Encoding` of its own, under the object's ETag.
     Compress,
     /// One bit of an uploaded body is wrong when it arrives, before it is checked.
@@ -77,6 +81,12 @@ impl Fault {
             message: format!("This {code} was ordered."),
             retry_after: None,
         })
+    }
+
+    /// A proxy's page, as nginx words it.
+    pub fn proxy_page(status: u16) -> Self {
+        let page = format!("<html><head><title>{status}</title></head><body>{status} ordered</body></html>");
+        Self::ProxyPage { status, page }
     }
 
     pub fn internal_error() -> Self {

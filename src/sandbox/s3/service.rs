@@ -59,6 +59,10 @@ async fn answer_without_id(
             drain(body).await;
             return Ok(Response::new(AnswerBody::sound(page.clone().into())));
         }
+        Some(Fault::ProxyPage { status, page }) => {
+            drain(body).await;
+            return Ok(proxy_page(*status, page));
+        }
         Some(Fault::Reset) => return Err(hang_up(fate)),
         Some(Fault::ResetUpload { after }) => {
             read_some(body, *after).await;
@@ -118,6 +122,7 @@ async fn answer_without_id(
         Some(Fault::NoEtag) => no_etag(&mut response),
         Some(Fault::Headers(lines)) => add_headers(&mut response, lines),
         Some(Fault::Compress) => compress(&mut response),
+        Some(Fault::UnreadableHeader) => unreadable_header(&mut response),
         _ => {}
     }
     let sent = response.status().is_success().then_some(Sent { ledger, op: call.op });
@@ -160,6 +165,7 @@ fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<Fate>) -> AnswerBody 
         Fault::Drip { bytes_per_second } => AnswerBody::dripping(body, bytes_per_second),
         Fault::Answer(_)
         | Fault::Page(_)
+        | Fault::ProxyPage { .. }
         | Fault::Reset
         | Fault::ResetUpload { .. }
         | Fault::LoseAnswer
@@ -173,6 +179,7 @@ fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<Fate>) -> AnswerBody 
         | Fault::NoEtag
         | Fault::Headers(_)
         | Fault::Compress
+        | Fault::UnreadableHeader
         | Fault::DripUpload { .. }
         | Fault::FlipArriving { .. }
         | Fault::StoreDamaged { .. } => AnswerBody::sound(body),
@@ -200,6 +207,22 @@ fn add_headers(response: &mut Response<s3s::Body>, lines: &[(&'static str, Strin
         let value = HeaderValue::from_bytes(value.as_bytes()).expect("a value of a header");
         response.headers_mut().append(*name, value);
     }
+}
+
+fn proxy_page(status: u16, page: &str) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::sound(page.to_owned().into()));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
+    if response.status().is_redirection() {
+        response.headers_mut().insert(header::LOCATION, HeaderValue::from_static("/elsewhere"));
+    }
+    response
+}
+
+fn unreadable_header(response: &mut Response<s3s::Body>) {
+    // Cannot fail: a header may hold these bytes, though no text does.
+    let value = HeaderValue::from_bytes(b"caf\xe9").expect("a header's value");
+    response.headers_mut().insert(HeaderName::from_static("x-amz-meta-odd"), value);
 }
 
 /// The whole body as some proxies send it; nobody looks whether it can be read again.

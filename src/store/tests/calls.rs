@@ -174,13 +174,16 @@ async fn a_request_that_was_refused_as_too_much_is_not_sent_again_at_once() {
 async fn a_throttling_store_is_asked_for_less_at_once_and_a_probe_waits_for_nobody() {
     let (_server, bucket, store) = setup().await;
     bucket.put("k", "x");
-    bucket.order(Fault::slow_down_for(std::time::Duration::from_secs(20)), When::op(Op::HeadObject).next(1));
-    assert_eq!(store.head(&key("k")).await.unwrap_err().class(), Class::Throttled);
+    bucket.order(Fault::slow_down_for(std::time::Duration::from_secs(20)), When::op(Op::HeadObject).next(2));
+    // One answer may be meant for one object.
+    for _ in 0..2 {
+        assert_eq!(store.head(&key("k")).await.unwrap_err().class(), Class::Throttled);
+    }
     let key = key("k");
     let mut waits = Box::pin(store.head(&key));
     assert!(futures::poll!(&mut waits).is_pending());
     assert_eq!(store.first_key().await.unwrap().as_deref(), Some("k"));
-    assert_eq!(bucket.calls(Op::HeadObject), 1, "it asked to be spared");
+    assert_eq!(bucket.calls(Op::HeadObject), 2, "it asked to be spared");
 }
 
 #[tokio::test]

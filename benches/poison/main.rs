@@ -1,0 +1,55 @@
+//! P1: one object never stops a replica, and a replica at fault charges no object.
+//!
+//! `ARGS='--objects 600'` plays with fewer objects; `ARGS='--kind 501 --kind quota'` plays some of the kinds.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod kinds;
+mod outages;
+mod poisoned;
+
+use std::env;
+
+use anyhow::Context as _;
+use common::play;
+
+/// As the daemon's: what allocating costs is to be alike.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const OBJECTS: u32 = 12_000;
+/// A baseline is measured anew after so many kinds: the machine may not be the same by then.
+const BASELINE_EVERY: usize = 4;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let words: Vec<_> = env::args().skip(1).collect();
+    let values = |name: &str| {
+        let name = name.to_owned();
+        words.windows(2).filter(move |pair| pair[0] == name).map(|pair| pair[1].clone()).collect::<Vec<_>>()
+    };
+    let objects = match values("--objects").first() {
+        Some(objects) => objects.parse().context("--objects is a number")?,
+        None => OBJECTS,
+    };
+    let wanted = values("--kind");
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|kind| kind == name);
+    let known = || kinds::all().into_iter().map(|kind| kind.name).chain(outages::all().into_iter().map(|o| o.name));
+    if let Some(unknown) = wanted.iter().find(|kind| !known().any(|name| name == **kind)) {
+        anyhow::bail!("there is no kind {unknown}, but {}", known().collect::<Vec<_>>().join(", "));
+    }
+    play(async || {
+        let mut baseline = 0.0;
+        for (i, kind) in kinds::all().into_iter().filter(|kind| is_wanted(kind.name)).enumerate() {
+            if i % BASELINE_EVERY == 0 {
+                baseline = poisoned::without(objects).await?;
+            }
+            poisoned::play(&kind, objects, baseline).await?;
+        }
+        for outage in outages::all().into_iter().filter(|outage| is_wanted(outage.name)) {
+            outages::play(&outage, objects).await?;
+        }
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,137 @@
+//! What the requests of one copy move: its holder sees here when nothing does.
+//! It decides nothing.
+
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::domain::ObjectKey;
+
+/// A request that has moved nothing for this long is stuck, as far as others are concerned that could use its place.
+pub const STUCK_AFTER: Duration = Duration::from_secs(5);
+
+tokio::task_local! {
+    /// Of the copy that the running task works on.
+    static CURRENT: Activity;
+}
+
+/// The requests of one copy. All clones are one.
+#[derive(Clone, Debug)]
+pub struct Activity(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    object: u64,
+    /// Requests that wait for their store.
+    waiting: AtomicUsize,
+    moved_at: Mutex<Instant>,
+}
+
+/// A request that waits for its store.
+#[derive(Debug)]
+pub struct Request(Option<Activity>);
+
+impl Activity {
+    #[must_use]
+    pub fn of(key: &ObjectKey) -> Self {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let moved_at = Mutex::new(Instant::now());
+        Self(Arc::new(Inner { object: hasher.finish(), waiting: AtomicUsize::new(0), moved_at }))
+    }
+
+    /// Does `work`, whose requests are this copy's. Tasks that it spawns must be [`within_current`].
+    pub async fn watch<T>(&self, work: impl Future<Output = T>) -> T {
+        CURRENT.scope(self.clone(), work).await
+    }
+
+    /// Since when all requests under way have moved nothing; `None`: there is none.
+    #[must_use]
+    pub fn still_since(&self) -> Option<Instant> {
+        (self.0.waiting.load(Ordering::Relaxed) > 0).then(|| *self.moved_at())
+    }
+
+    /// A request that waits for its store until it is dropped.
+    #[must_use]
+    pub fn begin_request(&self) -> Request {
+        Request::of(Some(self))
+    }
+
+    pub(super) fn current() -> Option<Self> {
+        CURRENT.try_with(Clone::clone).ok()
+    }
+
+    /// Tells objects apart.
+    pub(super) fn object(&self) -> u64 {
+        self.0.object
+    }
+
+    pub(super) fn moved(&self) {
+        *self.moved_at() = Instant::now();
+    }
+
+    /// A poisoned lock only means that somebody panicked between two of these short steps.
+    fn moved_at(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.0.moved_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Request {
+    /// Begins, and ends when it is dropped.
+    pub(super) fn of(activity: Option<&Activity>) -> Self {
+        if let Some(activity) = activity {
+            activity.moved();
+            activity.0.waiting.fetch_add(1, Ordering::Relaxed);
+        }
+        Self(activity.cloned())
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        if let Some(activity) = &self.0 {
+            activity.0.waiting.fetch_sub(1, Ordering::Relaxed);
+            activity.moved();
+        }
+    }
+}
+
+/// The same work, as part of the copy that the caller works on, wherever it is spawned.
+pub fn within_current<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    let current = Activity::current();
+    async move {
+        match current {
+            Some(current) => current.watch(work).await,
+            None => work.await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_copy_stands_still_only_while_a_request_waits_for_its_store() {
+        let activity = Activity::of(&ObjectKey::new("k").unwrap());
+        assert_eq!(activity.still_since(), None, "it waits for nothing but us");
+        activity
+            .watch(async {
+                let request = Request::of(Activity::current().as_ref());
+                let since = activity.still_since().unwrap();
+                activity.moved();
+                assert!(activity.still_since().unwrap() >= since);
+                drop(request);
+                assert_eq!(activity.still_since(), None);
+                let spawned = tokio::spawn(within_current(async { Activity::current().map(|a| a.object()) }));
+                assert_eq!(spawned.await.unwrap(), Some(activity.object()));
+            })
+            .await;
+        assert!(Activity::current().is_none());
+    }
+}

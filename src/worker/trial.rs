@@ -1,0 +1,151 @@
+//! Trials: due objects that are tried at a replica whose store may be at fault. Nothing else is ever written to a bucket.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::{copy::OnExisting, domain::ReplicaName, domain::TrialCount, queue::Pick};
+
+/// How long a trial that begins now may take to begin.
+const BEGINS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Some due objects of a replica are to be tried there.
+#[derive(Debug)]
+pub(super) struct TrialOrder {
+    pub replica: ReplicaName,
+    /// Which.
+    pub pick: Pick,
+    /// What is done with what stands there, where the replica is open for trials alone.
+    pub existing: Option<OnExisting>,
+    /// Objects that fail are charged with it.
+    pub charges: bool,
+    until: Instant,
+    results: mpsc::UnboundedSender<TrialResult>,
+}
+
+/// One of these objects.
+#[derive(Debug)]
+pub struct Trial {
+    pub replica: ReplicaName,
+    pub(super) existing: Option<OnExisting>,
+    pub(super) charges: bool,
+    results: mpsc::UnboundedSender<TrialResult>,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TrialResult {
+    Succeeded,
+    /// In a way that may be the store's.
+    Failed,
+    /// There is nothing to try.
+    NothingDue,
+}
+
+/// How all of them ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TrialOutcome {
+    pub count: TrialCount,
+    /// There was something to try.
+    pub any_due: bool,
+}
+
+/// Receives how they end.
+#[derive(Debug)]
+pub(super) struct TrialResults(mpsc::UnboundedReceiver<TrialResult>);
+
+impl TrialOrder {
+    pub(super) fn new(
+        replica: ReplicaName,
+        pick: Pick,
+        existing: Option<OnExisting>,
+        charges: bool,
+    ) -> (Self, TrialResults) {
+        let (results, receiver) = mpsc::unbounded_channel();
+        let until = Instant::now() + BEGINS_WITHIN;
+        (Self { replica, pick, existing, charges, until, results }, TrialResults(receiver))
+    }
+
+    /// Whether it is too late, or its results are not waited for any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.until <= Instant::now() || self.results.is_closed()
+    }
+
+    pub(super) fn of_one(&self) -> Trial {
+        let Self { replica, existing, charges, results, .. } = self;
+        Trial { replica: replica.clone(), existing: *existing, charges: *charges, results: results.clone() }
+    }
+
+    pub(super) fn nothing_due(&self) {
+        let _ = self.results.send(TrialResult::NothingDue);
+    }
+}
+
+impl Trial {
+    /// Tells how it ended. Without that it says nothing of the store.
+    pub(super) fn ended(&self, result: TrialResult) {
+        // Nobody waits any more: then it is decided.
+        let _ = self.results.send(result);
+    }
+}
+
+impl TrialResults {
+    /// Waits until one has succeeded, or all have ended, or no longer.
+    pub(super) async fn outcome(mut self, within: Duration) -> TrialOutcome {
+        let mut outcome = TrialOutcome { count: TrialCount::default(), any_due: true };
+        let all = async {
+            while let Some(result) = self.0.recv().await {
+                match result {
+                    TrialResult::Succeeded => {
+                        outcome.count.succeeded += 1;
+                        return;
+                    }
+                    TrialResult::Failed => outcome.count.failed += 1,
+                    TrialResult::NothingDue => outcome.any_due = false,
+                }
+            }
+        };
+        // What has not ended by then moves on, or has never begun.
+        let _ = tokio::time::timeout(within, all).await;
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order() -> (TrialOrder, TrialResults) {
+        TrialOrder::new(ReplicaName::new("b2").unwrap(), Pick::Untried, None, false)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trial_ends_with_the_first_success_or_when_all_have_ended() {
+        let (order, results) = order();
+        let objects = [order.of_one(), order.of_one(), order.of_one()];
+        objects[0].ended(TrialResult::Failed);
+        objects[1].ended(TrialResult::Succeeded);
+        let outcome = results.outcome(Duration::from_secs(5)).await;
+        assert_eq!(outcome.count, TrialCount { succeeded: 1, failed: 1 });
+        assert!(order.is_over(), "nobody waits for the third");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_is_dropped_counts_for_nothing() {
+        let (order, results) = order();
+        let object = order.of_one();
+        order.of_one().ended(TrialResult::Failed);
+        drop((order, object));
+        let outcome = results.outcome(Duration::from_secs(5)).await;
+        assert_eq!(outcome, TrialOutcome { count: TrialCount { succeeded: 0, failed: 1 }, any_due: true });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_takes_long_is_waited_for_no_longer_than_it_may() {
+        let (order, results) = order();
+        let began = tokio::time::Instant::now();
+        order.nothing_due();
+        assert!(!results.outcome(Duration::from_secs(5)).await.any_due);
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
+    }
+}

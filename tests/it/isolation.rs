@@ -1,0 +1,304 @@
+//! One object never stops a replica, whatever a store answers to it; and a store that is at fault charges no object.
+
+use std::time::Duration;
+
+use copyhold::sandbox::s3::{Fault, Op, When};
+
+use crate::world::{Begin, World, soon};
+
+const PARKED: i64 = 9_000_000_000_000_000_000;
+const NEVER_OPEN: &str = "SELECT count(*) FROM copyhold.log WHERE event_data->>'kind' = 'replica.breaker_opened'";
+const FAILURES: &str = "SELECT count(*) FROM copyhold.copy_failures";
+
+impl World {
+    /// Puts objects into the primary's bucket and registers them in one statement, in this order.
+    async fn upload_all(&self, keys: &[String]) {
+        for key in keys {
+            self.bucket("b2").put(key, format!("bytes of {key}"));
+        }
+        let listed = keys.iter().map(|key| format!("'{key}'")).collect::<Vec<_>>().join(",");
+        let insert = format!(
+            "INSERT INTO copyhold.object_copies (object_key, b2)
+             SELECT k, copyhold.now_utc_micro_seconds() FROM unnest(ARRAY[{listed}]) WITH ORDINALITY AS x(k, i) ORDER BY i"
+        );
+        self.execute(&insert).await;
+    }
+
+    /// Waits until so many objects with this prefix are everywhere.
+    async fn until_everywhere(&self, prefix: &str, count: usize) {
+        let copied = format!(
+            "SELECT count(*) = {count} FROM copyhold.object_copies
+             WHERE object_key LIKE '{prefix}%' AND wasabi IS NOT NULL AND scw IS NOT NULL"
+        );
+        self.until(&copied).await;
+    }
+
+    async fn is_zero(&self, count: &str) -> bool {
+        self.value(count).await.as_deref() == Some("0")
+    }
+
+    /// The bucket of `scw` is in use: whatever comes later is judged beside what succeeded.
+    async fn warmed_up(&self) {
+        self.upload("warm", "x").await;
+        self.until_copied("warm").await;
+    }
+}
+
+fn named(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|i| format!("{prefix} {i}")).collect()
+}
+
+/// Each of `poison` far from the next, among so many others.
+fn scattered(poison: &[String], others: usize) -> Vec<String> {
+    let every = others / poison.len();
+    let mut keys = Vec::new();
+    for (i, other) in named("good", others).into_iter().enumerate() {
+        if i % every == 0 && i / every < poison.len() {
+            keys.push(poison[i / every].clone());
+        }
+        keys.push(other);
+    }
+    keys
+}
+
+/// Answers that proxies, firewalls and signing bugs give to one object, with the class of each.
+fn strange_answers() -> Vec<(Fault, &'static str)> {
+    vec![
+        (Fault::forbidden("SignatureDoesNotMatch"), "misconfigured"),
+        (Fault::access_denied(), "denied"),
+        (Fault::proxy_page(400), "refused"),
+        (Fault::proxy_page(301), "misconfigured"),
+        (Fault::proxy_page(403), "denied"),
+        (Fault::proxy_page(413), "refused"),
+        (Fault::answer(411, "MissingContentLength"), "misconfigured"),
+        (Fault::answer(400, "InvalidTag"), "refused"),
+        (Fault::answer(501, "NotImplemented"), "misconfigured"),
+        (Fault::slow_down(), "throttled"),
+        (Fault::slow_down_for(Duration::from_secs(20)), "throttled"),
+        (Fault::answer(507, "InsufficientStorage"), "full"),
+        (Fault::internal_error(), "transient"),
+    ]
+}
+
+#[tokio::test]
+async fn objects_that_a_target_answers_strangely_leave_the_others_unharmed_and_wait_with_their_reasons() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    world.warmed_up().await;
+    let mut kinds = strange_answers();
+    kinds.push((Fault::proxy_page(404), "misconfigured"));
+    kinds.push((Fault::ResetUpload { after: 10 }, "transient"));
+    let poison = named("poison", kinds.len());
+    for (key, (fault, _)) in poison.iter().zip(&kinds) {
+        world.bucket("scw").order(fault.clone(), When::op(Op::PutObject).key(key));
+    }
+    world.upload_all(&scattered(&poison, 300)).await;
+    world.until_everywhere("good", 300).await;
+    for (key, (_, class)) in poison.iter().zip(&kinds) {
+        let waits = format!(
+            "SELECT EXISTS (SELECT FROM copyhold.copy_failures
+                             WHERE object_key = '{key}' AND replica = 'scw' AND class = '{class}')"
+        );
+        world.until(&waits).await;
+    }
+    assert!(world.is_zero(NEVER_OPEN).await, "{}", daemon.log());
+    let message = "SELECT message FROM copyhold.copy_failures WHERE object_key = 'poison 0'";
+    let message = world.value(message).await.unwrap();
+    assert!(message.contains("only object \"poison 0\": others succeed there"), "{message}");
+    assert!(!message.contains("access_key_id"), "advice for a store that fails: {message}");
+    // To the other target they went all the same.
+    world.until("SELECT count(*) = count(wasabi) FROM copyhold.object_copies").await;
+}
+
+#[tokio::test]
+async fn objects_that_the_primary_answers_strangely_never_close_the_reading() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    world.warmed_up().await;
+    let mut kinds = strange_answers();
+    kinds.push((Fault::proxy_page(404), "gone"));
+    kinds.push((Fault::ResetBody { after: 3 }, "transient"));
+    kinds.push((Fault::UnreadableHeader, "refused"));
+    let poison = named("poison", kinds.len());
+    for (key, (fault, _)) in poison.iter().zip(&kinds) {
+        world.bucket("b2").order(fault.clone(), When::op(Op::GetObject).key(key));
+    }
+    world.upload_all(&scattered(&poison, 320)).await;
+    world.until_everywhere("good", 320).await;
+    for (key, (_, class)) in poison.iter().zip(&kinds) {
+        let waits = format!(
+            "SELECT count(*) >= 2 FROM copyhold.copy_failures WHERE object_key = '{key}' AND class = '{class}'"
+        );
+        world.until(&waits).await;
+    }
+    assert!(world.is_zero(NEVER_OPEN).await, "{}", daemon.log());
+}
+
+#[tokio::test]
+async fn one_strange_object_alone_is_charged_and_those_that_come_later_are_copied() {
+    for (role, op) in [("scw", Op::PutObject), ("b2", Op::GetObject)] {
+        let world = World::new().await;
+        let daemon = world.daemon().await;
+        daemon.until_logged("Copying to scw").await;
+        world.bucket(role).order(Fault::forbidden("SignatureDoesNotMatch"), When::op(op).key("poison"));
+        world.upload("poison", "bytes").await;
+        world.until("SELECT count(*) > 0 FROM copyhold.copy_failures WHERE attempts = 1").await;
+        world.upload_all(&named("good", 40)).await;
+        world.until_everywhere("good", 40).await;
+        assert!(world.is_zero(NEVER_OPEN).await, "{role}: {}", daemon.log());
+    }
+}
+
+#[tokio::test]
+async fn a_denied_prefix_at_the_head_of_a_lane_is_charged_and_holds_up_no_other() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    let denied = world.bucket("scw").order(Fault::access_denied(), When::op(Op::PutObject).prefix("denied"));
+    let mut keys = named("denied", 400);
+    keys.extend(named("good", 100));
+    world.upload_all(&keys).await;
+    world.until_everywhere("good", 100).await;
+    world.until("SELECT count(*) = 400 FROM copyhold.copy_failures WHERE class = 'denied' AND attempts > 0").await;
+    assert!(world.is_zero(NEVER_OPEN).await, "{}", daemon.log());
+    denied.clear();
+}
+
+#[tokio::test]
+async fn a_denied_object_is_parked_only_where_another_one_succeeds() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    world.bucket("scw").order(Fault::access_denied(), When::op(Op::PutObject).key("alone"));
+    world.bucket("scw").order(Fault::access_denied(), When::op(Op::PutObject).key("beside others"));
+    let fails_five_times = async |key: &str, others: bool| {
+        world.upload(key, "bytes").await;
+        for attempt in 1..=5 {
+            let failed = format!(
+                "SELECT attempts >= {attempt} FROM copyhold.copy_failures WHERE object_key = '{key}' AND replica = 'scw'"
+            );
+            world.until(&failed).await;
+            if others {
+                let other = format!("other {attempt}");
+                world.upload(&other, "bytes").await;
+                world.until_copied(&other).await;
+            }
+            world.sql("UPDATE copyhold.object_copies SET due_scw = 0 WHERE object_key = $1 AND due_scw < 9000000000000000000", key).await;
+            world.execute("SELECT pg_notify('copyhold_work', '')").await;
+        }
+    };
+    fails_five_times("alone", false).await;
+    world.until("SELECT attempts >= 6 FROM copyhold.copy_failures WHERE object_key = 'alone'").await;
+    let waits = format!("SELECT due_scw < {PARKED} FROM copyhold.object_copies WHERE object_key = 'alone'");
+    world.until(&waits).await;
+    fails_five_times("beside others", true).await;
+    world
+        .until(&format!("SELECT due_scw = {PARKED} FROM copyhold.object_copies WHERE object_key = 'beside others'"))
+        .await;
+}
+
+#[tokio::test]
+async fn revoked_keys_close_a_replica_at_once_and_charge_nobody() {
+    for objects in [1, 60] {
+        let world = World::new().await;
+        let daemon = world.daemon().await;
+        daemon.until_logged("Copying to scw").await;
+        let revoked = world.bucket("scw").order(Fault::forbidden("InvalidAccessKeyId"), When::always());
+        world.upload_all(&named("good", objects)).await;
+        world.until("SELECT breaker_blocks = 'all' FROM copyhold.replicas WHERE name = 'scw'").await;
+        world.until(&format!("SELECT count(wasabi) = {objects} FROM copyhold.object_copies")).await;
+        world.until("SELECT count(*) = 0 FROM copyhold.object_copies WHERE lock IS NOT NULL").await;
+        assert!(world.is_zero(FAILURES).await, "{}", daemon.log());
+        revoked.clear();
+        world.until_everywhere("good", objects).await;
+        world.until("SELECT count(breaker_opened_at) = 0 FROM copyhold.replicas").await;
+        assert!(world.is_zero(FAILURES).await, "{}", daemon.log());
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_lists_but_fails_every_put_is_not_written_to_until_the_first_success_and_charges_nobody() {
+    for fault in [Fault::internal_error(), Fault::access_denied(), Fault::answer(507, "InsufficientStorage")] {
+        let world = World::new().await;
+        let daemon = world.daemon().await;
+        daemon.until_logged("Copying to scw").await;
+        let broken = world.bucket("scw").order(fault, When::op(Op::PutObject));
+        world.upload_all(&named("good", 100)).await;
+        world.until("SELECT breaker_blocks = 'writing' FROM copyhold.replicas WHERE name = 'scw'").await;
+        world.until("SELECT count(wasabi) = 100 FROM copyhold.object_copies").await;
+        world.until("SELECT count(*) = 0 FROM copyhold.object_copies WHERE lock IS NOT NULL").await;
+        assert!(world.is_zero(FAILURES).await, "{}", daemon.log());
+        broken.clear();
+        world.execute("UPDATE copyhold.replicas SET probe_at = 1 WHERE probe_at IS NOT NULL").await;
+        world.execute("SELECT pg_notify('copyhold_work', 'replicas')").await;
+        world.until_everywhere("good", 100).await;
+        world.until("SELECT count(breaker_opened_at) = 0 FROM copyhold.replicas").await;
+    }
+}
+
+#[tokio::test]
+async fn a_primary_that_lists_but_fails_every_get_is_not_read_until_one_object_can_be() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    let broken = world.bucket("b2").order(Fault::internal_error(), When::op(Op::GetObject));
+    world.upload_all(&named("good", 100)).await;
+    world.until("SELECT breaker_blocks = 'all' FROM copyhold.replicas WHERE name = 'b2'").await;
+    world.until("SELECT probes_failed >= 2 FROM copyhold.replicas WHERE name = 'b2'").await;
+    assert!(world.is_zero(FAILURES).await, "{}", daemon.log());
+    broken.clear();
+    world.until_everywhere("good", 100).await;
+    let opened = "SELECT count(*) - 1 FROM copyhold.log WHERE event_data->>'kind' = 'replica.breaker_opened'";
+    assert!(world.is_zero(opened).await, "it was opened once");
+}
+
+#[tokio::test]
+async fn one_key_that_is_throttled_with_a_long_wait_slows_no_other_down() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    let wait = Duration::from_secs(20);
+    let throttled = world.bucket("scw").order(Fault::slow_down_for(wait), When::op(Op::PutObject).key("poison"));
+    let mut keys = vec!["poison".to_owned()];
+    keys.extend(named("good", 300));
+    world.upload_all(&keys).await;
+    world.until_everywhere("good", 300).await;
+    assert_eq!(throttled.strikes(), 1, "it rests for as long as it was told, and the others were done before that");
+    let rests =
+        "SELECT due_scw > copyhold.now_utc_micro_seconds() FROM copyhold.object_copies WHERE object_key = 'poison'";
+    world.until(rests).await;
+}
+
+#[tokio::test]
+async fn writes_that_are_never_answered_hold_no_workers() {
+    let world = World::with(Begin::Migrated, "[workers]\ncount = 8\nmemory = \"64MiB\"\n").await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    daemon.until_logged("Copying to wasabi").await;
+    let hanging: Vec<_> = ["wasabi", "scw"]
+        .map(|replica| world.bucket(replica).order(Fault::Stall, When::op(Op::PutObject).prefix("stuck")))
+        .into();
+    world.upload_all(&named("stuck", 8)).await;
+    soon("six are stuck", hanging[1].struck(6)).await;
+    world.upload_all(&named("good", 100)).await;
+    world.until_everywhere("good", 100).await;
+    for order in &hanging {
+        assert!(order.strikes() <= 8, "none of them was given up before: {}", order.strikes());
+    }
+    assert!(world.is_zero(NEVER_OPEN).await, "{}", daemon.log());
+}
+
+#[tokio::test]
+async fn reads_that_stand_still_hold_no_workers() {
+    let world = World::with(Begin::Migrated, "[workers]\ncount = 8\nmemory = \"64MiB\"\n").await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    let hanging = world.bucket("b2").order(Fault::StallBody { after: 5 }, When::op(Op::GetObject).prefix("stuck"));
+    world.upload_all(&named("stuck", 8)).await;
+    soon("eight stand still", hanging.struck(6)).await;
+    world.upload_all(&named("good", 100)).await;
+    world.until_everywhere("good", 100).await;
+    assert!(hanging.strikes() <= 8, "none of them was given up before: {}", hanging.strikes());
+}
