@@ -23,7 +23,7 @@ use crate::{
     sweeper::{self, LogSweeper, Mover, OrphanedUploads, Reach, Sweeper},
     wake::{self, Waker},
     worker::{
-        self, Allowance, Calls, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Runner, Slots,
+        self, Allowance, Calls, Changes, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Runner, Slots,
         Standing, Stragglers, View,
     },
 };
@@ -133,7 +133,7 @@ async fn work(
     lifecycle.spawn("backlog", drain, sweeper::count_backlog(queue.clone(), drain.clone()));
     lifecycle.spawn("differences", drain, sweeper::watch_differences(queue.clone(), drain.clone()));
     let (count, reserved, grace) = (config.workers.count, config.workers.reserved, config.shutdown.grace);
-    let unregistered_changes = config.guard.changed;
+    let changes = Changes { queue: queue.clone(), policy: config.guard.changed, waker: waker.clone() };
     let doorkeeper = Doorkeeper {
         config,
         queue: queue.clone(),
@@ -153,6 +153,7 @@ async fn work(
         lanes: lanes.clone(),
         slots: slots.clone(),
         allowance: Allowance::default(),
+        changes: changes.clone(),
         settle,
         stop: lifecycle.stop.clone(),
         waker: waker.clone(),
@@ -170,7 +171,7 @@ async fn work(
         memory,
         allowance: Allowance::default(),
         settle,
-        unregistered_changes,
+        changes,
         stop: lifecycle.stop.clone(),
         freed: Arc::default(),
         waker,

@@ -71,6 +71,7 @@ fn text(config: &Config, status: &Status, in_force: &RulesState) -> String {
     parts.extend(status.replicas.iter().filter_map(|r| Some(resetting(&r.replica, r.reset.as_ref()?))));
     parts.extend(status.replicas.iter().filter_map(|r| r.breaker.as_ref().map(|breaker| sick(&r.replica, breaker))));
     parts.extend(status.replicas.iter().filter_map(changes_parked));
+    parts.extend(metadata(status));
     if let Some(other) = status.replicas.iter().find(|r| r.primary && r.replica != config.primary.as_str()) {
         parts.push(format!(
             "the primary in force is {}, this configuration says {}: the database's word counts",
@@ -121,6 +122,23 @@ fn changes_parked(r: &ReplicaStatus) -> Option<String> {
          minutes, as if its bucket had been restored; `copyhold explain KEY` says what to do",
         r.replica
     ))
+}
+
+/// `metadata not compared: 1200 copies at scw, 3 copies at wasabi; …`
+fn metadata(status: &Status) -> Option<String> {
+    let about = if status.estimated { "about " } else { "" };
+    let of = |r: &ReplicaStatus| {
+        let copies = r.metadata_not_compared.filter(|n| *n > 0)?.unsigned_abs();
+        Some(format!("{about}{} at {}", show::count(copies, "copy", "copies"), r.replica))
+    };
+    let each: Vec<_> = status.replicas.iter().filter_map(of).collect();
+    (!each.is_empty()).then(|| {
+        format!(
+            "metadata not compared: {}, taken from a listing or recorded by an earlier version; `copyhold verify --metadata` \
+             compares it",
+            each.join(", ")
+        )
+    })
 }
 
 /// `the reset of scw, begun 3m 2s ago, is not done: …`

@@ -252,7 +252,6 @@ impl Queue {
             .flat_map(|r| r.outcomes.iter().map(move |(replica, outcome)| (&r.key, replica, outcome)))
             .filter(|(.., outcome)| matches!(outcome, Outcome::Recorded { .. }))
             .collect();
-        let unsettled: Vec<_> = reports.iter().flat_map(|r| &r.unsettled).collect();
         let sent = Instant::now();
         let mut query = sqlx::query_as(self.statements.complete.clone())
             .bind(reports.iter().map(|r| r.key.as_str()).collect::<Vec<_>>())
@@ -274,13 +273,8 @@ impl Queue {
             .bind(failures.iter().map(|f| f.kind.map(EventKind::as_str)).collect::<Vec<_>>())
             .bind(failures.iter().map(|f| f.delay).collect::<Vec<_>>())
             .bind(mended.iter().map(|(key, ..)| key.as_str()).collect::<Vec<_>>())
-            .bind(mended.iter().map(|(_, replica, _)| replica.as_str()).collect::<Vec<_>>())
-            .bind(unsettled.iter().map(|w| w.key.as_str()).collect::<Vec<_>>())
-            .bind(unsettled.iter().map(|w| w.replica.as_str()).collect::<Vec<_>>())
-            .bind(unsettled.iter().map(|w| w.content.size_bytes.cast_signed()).collect::<Vec<_>>())
-            .bind(unsettled.iter().map(|w| w.content.hash.to_bigint()).collect::<Vec<_>>())
-            .bind(unsettled.iter().map(|w| w.metadata.map(MetadataHash::to_bigint)).collect::<Vec<_>>())
-            .bind(unsettled.iter().map(|w| micros(w.settle)).collect::<Vec<_>>())
+            .bind(mended.iter().map(|(_, replica, _)| replica.as_str()).collect::<Vec<_>>());
+        query = unsettled::bind_writes(query, reports.iter().flat_map(|r| &r.unsettled))
             .bind(reports.iter().map(|r| r.not_carried.as_deref().map(words)).collect::<Vec<_>>());
         for replica in &self.replicas {
             let (times, dues): (Vec<Option<i64>>, Vec<Option<i64>>) =

@@ -17,7 +17,8 @@ use tokio::sync::{Mutex, OnceCell, Semaphore};
 
 use super::{
     Profile, Store, StoreError, answer::BoundedAnswer, blank::BlankKeys, client::Http, etag_history::EtagHistory,
-    identity::AsStored, once::WritesOnce, pace::Pace, speed::Speed, unthrottled::NotWhenThrottled,
+    identity::AsStored, once::WritesOnce, pace::Pace, speed::Speed, spellings::SeenSpellings,
+    unthrottled::NotWhenThrottled,
 };
 use crate::config;
 
@@ -78,6 +79,7 @@ impl Store {
             speed: Speed::default(),
             versioned: OnceCell::new(),
             etag_history: EtagHistory::default(),
+            spellings: SeenSpellings::default(),
             clock_fits: OnceCell::new(),
             opaque: AtomicBool::new(false),
             answered: AtomicBool::new(false),

@@ -38,10 +38,11 @@ impl Metadata {
     pub(super) fn content_encoding(as_kept: Option<String>) -> Option<String> {
         let kept = as_kept?;
         let is_framing = |coding: &str| coding.eq_ignore_ascii_case("aws-chunked");
-        if !kept.split(',').any(|coding| is_framing(coding.trim())) {
+        let codings = || kept.split(',').map(str::trim).filter(|coding| !coding.is_empty());
+        if !codings().any(is_framing) {
             return Some(kept);
         }
-        let rest: Vec<&str> = kept.split(',').map(str::trim).filter(|e| !e.is_empty() && !is_framing(e)).collect();
+        let rest: Vec<&str> = codings().filter(|coding| !is_framing(coding)).collect();
         if rest.is_empty() { None } else { Some(rest.join(",")) }
     }
 
@@ -218,5 +219,6 @@ mod tests {
         assert_eq!(encoding("gzip, aws-chunked").as_deref(), Some("gzip"));
         assert_eq!(encoding("AWS-Chunked, GZip").as_deref(), Some("GZip"));
         assert_eq!(encoding("AWS-CHUNKED"), None);
+        assert_eq!(encoding("x-aws-chunked").as_deref(), Some("x-aws-chunked"));
     }
 }

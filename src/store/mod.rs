@@ -37,6 +37,7 @@ mod scheme;
 mod socket;
 mod speed;
 mod spelling;
+mod spellings;
 mod stated;
 #[cfg(test)]
 mod tests;
@@ -105,6 +106,7 @@ pub struct Store {
     /// Whether its bucket keeps versions, once it was asked.
     versioned: OnceCell<bool>,
     etag_history: etag_history::EtagHistory,
+    spellings: spellings::SeenSpellings,
     /// Whether a copy that was just written is told from older objects by the store's clock, once that was seen.
     pub(crate) clock_fits: OnceCell<bool>,
     /// It has answered a write with an ETag that says nothing of the bytes.

@@ -143,6 +143,12 @@ impl Store {
         self.look_at_the_path(key, error).await
     }
 
+    /// The same, where the bucket is known to be there: a 404 is the object's.
+    pub(super) async fn head_alone(&self, key: &ObjectKey) -> Result<Head, StoreError> {
+        let call = self.client.head_object().bucket(&self.bucket).key(to_sdk(key));
+        head_of_head(&self.call(Operation::HeadObject, &Progress::default(), call.send()).await?)
+    }
+
     /// A 404 without a code says that something is missing, not what: a dropped bucket
     /// answers as a missing object does. Other errors are returned as they are.
     async fn look_at_the_bucket(&self, error: StoreError) -> StoreError {
@@ -263,7 +269,7 @@ head_of!(head_of_whole, HeadObjectOutput, Operation::HeadObject, |a: &HeadObject
     .tag_count
     .is_some_and(|n| n > 0));
 
-fn head_of_head(answer: &HeadObjectOutput) -> Result<Head, StoreError> {
+pub(super) fn head_of_head(answer: &HeadObjectOutput) -> Result<Head, StoreError> {
     head_of_whole(answer, length(answer.content_length, Operation::HeadObject)?)
 }
 

@@ -3,8 +3,13 @@
 use aws_sdk_s3::types::{ChecksumMode, ChecksumType};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{Known, Operation, Store, StoreError, blank::to_sdk, progress::Progress, read::length};
-use crate::domain::{ContentHash, ObjectKey};
+use super::{
+    Known, Operation, Store, StoreError,
+    blank::to_sdk,
+    progress::Progress,
+    read::{head_of_head, length},
+};
+use crate::domain::{ContentHash, MetadataHash, ObjectKey};
 
 /// The store's word, which is worth what the store is worth: damage that it has not noticed is not in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +17,8 @@ pub struct Stated {
     pub size_bytes: u64,
     /// CRC-64/NVME of the whole object; `None`: the store keeps none, or does not tell.
     pub hash: Option<ContentHash>,
+    /// The hash of its metadata.
+    pub metadata: MetadataHash,
 }
 
 impl Store {
@@ -32,6 +39,7 @@ impl Store {
         let whole = answer.checksum_type.as_ref().is_none_or(|kind| *kind == ChecksumType::FullObject);
         Ok(Stated {
             size_bytes: length(answer.content_length, Operation::HeadObject)?,
+            metadata: head_of_head(&answer)?.metadata.hash(),
             hash: answer.checksum_crc64_nvme.as_deref().filter(|_| whole).and_then(parse),
         })
     }

@@ -324,7 +324,9 @@ impl Lanes {
                 let most = self.0.free(r, room).min(1);
                 permits.insert(r.name.clone(), Permit::new(r.permits.take(room, most).pop()?));
                 let again = lease.swept.is_some() || state.prior.is_some();
-                Some(Target { store: Arc::clone(&r.store), existing, slow: self.0.is_slow(r), again, damaged })
+                let (store, slow) = (Arc::clone(&r.store), self.0.is_slow(r));
+                let folds = store.folds();
+                Some(Target { store, existing, slow, again, damaged, folds })
             })
             .collect();
         let recorded = |r: &Replica| lease.replicas.iter().any(|state| state.replica == r.name && state.recorded);

@@ -22,11 +22,13 @@ mod run;
 mod slots;
 mod straggler;
 mod suspects;
+mod twins;
 mod unanswered;
 mod walk;
 
 pub use admission::Doorkeeper;
 pub use allowance::Allowance;
+pub use changed::Changes;
 pub use claimer::{Calls, Claimer};
 pub use completer::{Completer, Writer, completer};
 pub use floor::{Floor, Question};

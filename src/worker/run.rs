@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     allowance::Allowance,
-    changed::ChangeDecision,
+    changed::{ChangeDecision, Changes},
     completer::Completer,
     health::{Diagnosis, Health},
     held::Held,
@@ -21,7 +21,6 @@ use super::{
     straggler::{Left, Place},
 };
 use crate::{
-    config::UnregisteredChanges,
     copy::{self, Ended, Job, Memory, Step},
     domain::{Failure, Lease, Next, Outcome, ReplicaName, Role},
     metrics,
@@ -63,7 +62,7 @@ pub struct Runner {
     /// After this time nothing that a dead holder has sent still arrives at a store.
     pub settle: Duration,
     /// What becomes of a content at the primary that nobody registered.
-    pub unregistered_changes: UnregisteredChanges,
+    pub changes: Changes,
     /// Cancelled when everything under way is to be let go.
     pub stop: CancellationToken,
     /// Told whenever a slot or a permit is given back.
@@ -77,15 +76,15 @@ impl Runner {
     ///
     /// `slot` is given back as soon as it only waits for a slow target. `trial`: how it ends at this target is told to
     /// all daemons.
-    pub async fn run(&self, lease: Lease, job: Job, mut permits: Permits, slot: Slot, trial: Option<Trial>) {
+    pub async fn run(&self, lease: Lease, mut job: Job, mut permits: Permits, slot: Slot, trial: Option<Trial>) {
         let begun = Instant::now();
         let lost = self.held.enter(&lease, &self.stop);
+        let mut notes = self.begin(&lease, &mut job).await;
         let (steps, mut taken) = mpsc::unbounded_channel();
-        let copying = copy::copy(&job, &self.memory, &lost, &steps);
+        let is_done = notes.is_done();
+        let copying = async { if is_done { Ended::Done } else { copy::copy(&job, &self.memory, &lost, &steps).await } };
         tokio::pin!(copying);
 
-        let mut notes = Notes::new(&lease);
-        notes.expect(&job);
         let mut size_bytes = lease.size_bytes;
         let mut limit = self.allowance.of(size_bytes.unwrap_or(0));
         let mut broken_off = None;
@@ -164,10 +163,10 @@ impl Runner {
             // If the lease is lost, the proof is not written either.
             notes.has_proof() && self.write(&lease, notes.report(&lease, true, self.settle)).await != Answer::Changed
         } else if let Some((from, content, said)) = notes.changed.take() {
-            match self.decide_change(&lease, &from).await {
+            match self.changes.decide(&lease, &from).await {
                 ChangeDecision::Begin => {
                     self.note_unsettled(&lease, notes.unsettled(&lease, false, self.settle)).await;
-                    self.begin_generation(&lease, &from, content, said).await
+                    self.changes.begin_generation(&lease, &from, content, said).await
                 }
                 ChangeDecision::Park(why) => self.conclude_parked(&lease, &mut notes, from, why).await,
                 ChangeDecision::Unknown => false,
@@ -182,6 +181,14 @@ impl Runner {
         }
         self.held.strike(&lease.key, lease.fence);
         metrics::object_done(begun.elapsed());
+    }
+
+    /// What is known before anything is read. Targets that would hold another object's copy are off the job.
+    async fn begin(&self, lease: &Lease, job: &mut Job) -> Notes {
+        let mut notes = Notes::new(lease);
+        notes.refuse(self.keep_apart(lease, job).await);
+        notes.expect(job);
+        notes
     }
 
     /// Writes how it ended. `true`: the lease is given back.
@@ -199,13 +206,8 @@ impl Runner {
     /// Asks when the primary's copy was recorded, where nothing is kept of the reading that fixed the content: rows from
     /// before that was kept.
     pub(super) async fn recall(&self, lease: &Lease, job: &mut Job) {
-        let primary = job.sources.iter().find(|source| source.primary && source.recorded);
-        let Some(primary) = primary.filter(|_| lease.content.is_some() && lease.source.is_none()) else { return };
-        // Without an answer another content there is parked.
-        if let Ok(rows) = self.queue.recorded_of(std::slice::from_ref(&lease.key)).await {
-            let recorded = rows.iter().flat_map(|row| &row.recorded);
-            let at = recorded.into_iter().find(|(replica, _)| replica == primary.store.name()).map(|(_, at)| *at);
-            job.kept.recorded_us = at;
+        if let Some(primary) = job.sources.iter().find(|source| source.primary && source.recorded) {
+            job.kept = self.changes.kept(lease, primary.store.name()).await;
         }
     }
 

@@ -109,8 +109,10 @@ FROM copyhold.object_copies";
 
 /// These stores carry out nothing after [`SETTLED`], once nobody is stopped any more: what waits for slower ones need not.
 pub(super) async fn settle_what_cannot_arrive(stage: &Stage) -> anyhow::Result<()> {
-    let sql = "UPDATE copyhold.unsettled SET verify_at = least(verify_at, 1), settled_at = 1
-WHERE settled_at > 1 AND noted_at < copyhold.now_utc_micro_seconds() - $1";
+    // Also those that a daemon had in hand which was killed: others would wait for as long as it might have lived.
+    let sql = "UPDATE copyhold.unsettled SET verify_at = 1, settled_at = 1
+WHERE noted_at < copyhold.now_utc_micro_seconds() - $1
+  AND (settled_at > 1 OR verify_at BETWEEN copyhold.now_utc_micro_seconds() AND copyhold.now_utc_micro_seconds() + 50000000)";
     let settled = i64::try_from(SETTLED.as_micros())?;
     patiently(|| sqlx::query(sql).bind(settled).execute(&stage.pool)).await?;
     if stage.recovered.lock().await.is_some_and(|at| at.elapsed() > SETTLED) {

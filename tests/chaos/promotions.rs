@@ -14,6 +14,7 @@ use super::{
 /// While accidents happen.
 const PROMOTIONS: u32 = 2;
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+const SETTLE_EVERY: Duration = Duration::from_secs(5);
 
 impl Scene<'_> {
     /// The primary changes, at even distances, as operators are told to do it: the application stops, the replica is
@@ -59,7 +60,7 @@ impl Scene<'_> {
 async fn keep_settling(stage: &Stage) -> anyhow::Result<()> {
     loop {
         settle_what_cannot_arrive(stage).await?;
-        sleep(AGAIN_AFTER).await;
+        sleep(SETTLE_EVERY).await;
     }
 }
 

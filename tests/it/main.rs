@@ -25,6 +25,7 @@ mod events_faults;
 mod events_follow;
 mod events_http;
 mod failover;
+mod folded_keys;
 mod gap_detector;
 mod health;
 mod http;

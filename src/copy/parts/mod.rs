@@ -16,7 +16,8 @@ use futures::future::{BoxFuture, join_all};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    Came, Cancelled, Copy, Step, Target, Unfinished, Unfit,
+    Came, Cancelled, Copy, Step, Target, Unfinished,
+    examine::Unfit,
     hash::joined,
     lag::{FellBehind, Patience, Race},
     memory::Buffer,

@@ -32,6 +32,8 @@ pub(super) struct Upload<'t> {
     pub target: &'t Target,
     pub id: UploadId,
     pub entry: Entry,
+    /// It was begun in this attempt.
+    pub is_new: bool,
     /// What the store has taken, by number.
     pub parts: BTreeMap<u32, Part>,
     /// Parts that it has taken in this attempt.
@@ -69,7 +71,8 @@ impl<'t> Upload<'t> {
     fn new(target: &'t Target, id: UploadId, entry: Entry, parts: Vec<Part>) -> Self {
         let parts = parts.into_iter().map(|part| (part.number, part)).collect();
         let (gained, under_way, state) = (0, 0, State::Sending);
-        Self { target, id, entry, parts, gained, under_way, state, cut: CancellationToken::new() }
+        let (is_new, cut) = (false, CancellationToken::new());
+        Self { target, id, entry, is_new, parts, gained, under_way, state, cut }
     }
 
     /// It gets no more parts.
@@ -223,7 +226,7 @@ impl Copy<'_> {
             }
             why
         })?;
-        let upload = Upload::new(target, id, entry, Vec::new());
+        let upload = Upload { is_new: true, ..Upload::new(target, id, entry, Vec::new()) };
         if self.or_stop(journal.began(entry, &upload.id)).await.is_err() {
             throw_away(Arc::clone(journal), key.clone(), &upload).await;
             return Err(None);

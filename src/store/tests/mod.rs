@@ -8,6 +8,7 @@ mod endless;
 mod odd;
 mod once;
 mod outcome;
+mod repeated;
 mod requests;
 mod schemes;
 mod sockets;
