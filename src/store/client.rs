@@ -57,7 +57,7 @@ impl Http {
     /// A client that keeps at most `connections` open, and connects to nothing yet.
     pub(super) fn new(tls: bool, connections: usize) -> Self {
         // Without TLS no CA certificates are looked for: a bare container has none.
-        let tls = if tls { Arc::clone(&TLS) } else { Arc::new(tls_config(Trust::Nobody)) };
+        let tls = if tls { Arc::clone(&TLS) } else { trusting_nobody() };
         let mut builder = legacy::Client::builder(TokioExecutor::new());
         // Without a timer no warm connection would ever be closed.
         builder.pool_timer(TokioTimer::new()).pool_idle_timeout(KEEP_WARM_FOR).http1_max_headers(MOST_HEADERS);
@@ -197,13 +197,18 @@ impl Kind {
 }
 
 /// Read once: it takes milliseconds, and is the same for all stores.
-pub(super) static TLS: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| Arc::new(tls_config(Trust::Machine)));
+static TLS: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| Arc::new(tls_config(Trust::Machine)));
 
 #[derive(Clone, Copy)]
 enum Trust {
     /// The CA certificates of this machine, or those of SSL_CERT_FILE and SSL_CERT_DIR.
     Machine,
     Nobody,
+}
+
+/// With it a handshake shows only whether TLS is spoken.
+pub(super) fn trusting_nobody() -> Arc<ClientConfig> {
+    Arc::new(tls_config(Trust::Nobody))
 }
 
 fn tls_config(trust: Trust) -> ClientConfig {

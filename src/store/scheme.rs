@@ -16,7 +16,7 @@ use tower_service::Service as _;
 
 use super::{
     Store,
-    client::TLS,
+    client::trusting_nobody,
     connection::find,
     socket::{BoxError, Connector},
 };
@@ -90,7 +90,7 @@ async fn other_of(endpoint: &str) -> Option<OtherScheme> {
         Scheme::Http => {
             let port = uri.port_u16().unwrap_or(80);
             let secure = format!("https://{host}:{port}/").parse().ok()?;
-            let answer = Connector::new(TLS.clone(), 1).call(secure).await;
+            let answer = Connector::new(trusting_nobody(), 1).call(secure).await;
             (answer.is_ok() || answer.is_err_and(|error| is_of_tls(&error))).then_some(OtherScheme::Https)
         }
         Scheme::Https => {

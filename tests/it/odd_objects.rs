@@ -67,20 +67,6 @@ async fn keys_that_urls_and_proxies_mistreat_are_copied_under_exactly_their_own_
 }
 
 #[tokio::test]
-async fn an_object_that_is_registered_before_it_can_be_seen_is_copied_a_moment_later() {
-    let world = World::new().await;
-    let _daemon = world.daemon().await;
-    world.insert("early").await;
-    world.until("SELECT count(*) > 0 FROM copyhold.copy_failures WHERE class = 'gone'").await;
-    // Not a minute: it is there in a moment.
-    world
-        .until("SELECT bool_and(due_wasabi - copyhold.now_utc_micro_seconds() < 3000000) FROM copyhold.object_copies")
-        .await;
-    world.bucket("b2").put("early", "x");
-    world.until_copied("early").await;
-}
-
-#[tokio::test]
 async fn a_path_that_a_proxy_changes_parks_its_object_and_is_named_by_the_check() {
     let world = World::new().await;
     world.bucket("wasabi").order(Fault::forbidden("SignatureDoesNotMatch"), When::op(Op::PutObject).key("a//b"));
