@@ -382,7 +382,7 @@ impl Claimer {
         }
         self.running.spawn(async move {
             runner.recall(&lease, &mut job).await;
-            Box::pin(runner.run(lease, job, permits, slot, trial)).await;
+            runner.run(lease, job, permits, slot, trial).await;
             drop(alone);
             runner.freed.notify_one();
         });

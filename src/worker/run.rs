@@ -80,7 +80,7 @@ impl Runner {
     /// all daemons.
     pub async fn run(&self, lease: Lease, job: Job, permits: Permits, slot: Slot, trial: Option<Trial>) {
         let (key, fence) = (lease.key.clone(), lease.fence);
-        let attempt = AssertUnwindSafe(self.attempt(lease, job, permits, slot, trial)).catch_unwind();
+        let attempt = AssertUnwindSafe(Box::pin(self.attempt(lease, job, permits, slot, trial))).catch_unwind();
         if attempt.await.is_err() {
             // As if its holder had died: requests may be under way. Renewed for ever, it would be nobody's.
             self.held.strike(&key, fence);
