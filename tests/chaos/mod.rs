@@ -96,7 +96,7 @@ impl fmt::Display for Told {
 /// Plays for so long with this program, then waits until everything is copied, and compares.
 pub async fn play(program: &Path, keys: Keys, seed: u64, lasts: Duration) -> anyhow::Result<Told> {
     let (stage, mut cluster) = Stage::set().await?;
-    let played = play_on(&stage, &mut cluster, program, keys, seed, lasts).await;
+    let played = Box::pin(play_on(&stage, &mut cluster, program, keys, seed, lasts)).await;
     stage.strike().await;
     cluster.stop().await?;
     played.with_context(|| format!("with the seed {seed}"))
