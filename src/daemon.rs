@@ -39,6 +39,7 @@ pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> an
     })?;
     let (lifecycle, mut endings) = Lifecycle::new().context("cannot listen for signals")?;
     let pools = Pools::new(&config.database);
+    pools.check().context("database.url")?;
     let names: Vec<_> = config.replicas.iter().map(|r| r.name.clone()).collect();
     let kinds = config.events.kinds.clone();
     let queue = Queue::telling(pools.work.clone(), config.database.schema.clone(), names.clone(), kinds);

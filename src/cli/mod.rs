@@ -36,6 +36,7 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use crate::{
@@ -209,6 +210,7 @@ fn chain(error: &anyhow::Error) -> String {
 /// A queue for a command that comes and goes.
 fn queue(config: &Config) -> anyhow::Result<(Queue, Pools)> {
     let pools = Pools::with(&config.database, Access::Any);
+    pools.check().context("database.url")?;
     let names = config.replicas.iter().map(|r| r.name.clone()).collect();
     let kinds = config.events.kinds.clone();
     Ok((Queue::telling(pools.work.clone(), config.database.schema.clone(), names, kinds), pools))

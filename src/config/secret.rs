@@ -33,10 +33,12 @@ pub struct Secret {
     file: Option<Arc<SecretFile>>,
 }
 
+type Check = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
 struct SecretFile {
     path: PathBuf,
     /// What the configuration would refuse is not used either when it comes later.
-    check: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    check: Check,
     latest: Mutex<Latest>,
 }
 

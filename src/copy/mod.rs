@@ -73,7 +73,7 @@ pub async fn copy(job: &Job, memory: &Memory, stop: &CancellationToken, steps: &
     if targets.is_empty() && !job.targets.is_empty() {
         return Ended::Done;
     }
-    match copy.run(targets).await {
+    match Box::pin(copy.run(targets)).await {
         Ok(()) => Ended::Done,
         Err(Cancelled) => Ended::Cancelled,
     }
@@ -131,7 +131,7 @@ impl Copy<'_> {
     async fn run(&self, mut left: Vec<&Target>) -> Result<(), Cancelled> {
         let mut failures = Vec::new();
         for source in &self.job.sources {
-            let came = match self.or_stop(self.open(source, &left)).await? {
+            let came = match self.or_stop(Box::pin(self.open(source, &left))).await? {
                 Ok((reader, Next::Whole { piece, targets })) => self.write_whole(&reader, piece, targets).await?,
                 Ok((reader, Next::Parts { parts, unfinished, first, targets })) => {
                     self.write_parts(&reader, parts, unfinished, first, &targets).await?

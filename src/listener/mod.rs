@@ -130,7 +130,9 @@ impl Listener {
         }
         let mut pause = FIRST_PAUSE;
         loop {
-            let Some(ended) = drain.run_until_cancelled(self.listen(&mut pause, &mut told)).await else { return };
+            let Some(ended) = drain.run_until_cancelled(Box::pin(self.listen(&mut pause, &mut told))).await else {
+                return;
+            };
             self.hearing.close();
             metrics::listener_connected(false);
             // Whatever happened meanwhile was not heard.

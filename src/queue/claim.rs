@@ -99,7 +99,9 @@ impl Queue {
     ) -> Result<Claimed, ClaimError> {
         let statement = &self.statements.claims[self.lane(lane)?];
         match self.take(daemon, rows(limit), statement, |query| query.bind(from.due).bind(from.id)).await {
-            Err(error) if error.cause.may_be_of_a_row() => self.claim_apart(daemon, lane, limit, from, error).await,
+            Err(error) if error.cause.may_be_of_a_row() => {
+                Box::pin(self.claim_apart(daemon, lane, limit, from, error)).await
+            }
             answer => answer,
         }
     }
@@ -149,7 +151,7 @@ impl Queue {
 
     /// The same for those of `keys` that nobody holds, due or not.
     pub async fn claim_these(&self, daemon: &Daemon, keys: &[ObjectKey]) -> Result<Vec<Lease>, ClaimError> {
-        self.claim_each(daemon, keys.to_vec(), &mut Patience::default()).await
+        Box::pin(self.claim_each(daemon, keys.to_vec(), &mut Patience::default())).await
     }
 
     /// Rows that PostgreSQL refuses to lease are passed over.

@@ -43,6 +43,11 @@ impl Pools {
         Self { work: pool(WORK_CONNECTIONS), heartbeat: pool(1), era }
     }
 
+    /// Whether the servers' names and the files beside them can be understood. Nothing is connected to.
+    pub fn check(&self) -> Result<(), sqlx::Error> {
+        self.work.target().servers().map(drop)
+    }
+
     /// Where the connection that listens leads: it ends when those of the pools do, because their server is read-only.
     #[must_use]
     pub fn listen_target(&self, database: &Database) -> Target {

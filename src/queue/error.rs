@@ -46,9 +46,11 @@ impl QueueError {
             Self::Silent { .. } => true,
             Self::Inconsistent { .. } => false,
             Self::Database { cause, .. } => match cause {
-                sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
-                // What came is not PostgreSQL's protocol; the next connection may be better.
-                sqlx::Error::Protocol(_) => true,
+                // The last: what came is not PostgreSQL's protocol, and the next connection may be better.
+                sqlx::Error::Io(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::WorkerCrashed
+                | sqlx::Error::Protocol(_) => true,
                 // 08: connection; 53: out of resources; 57P: shutting down or starting; 25006: it can only be read, and
                 // the next connection leads elsewhere, or waits until that is over.
                 sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| {

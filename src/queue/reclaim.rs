@@ -133,7 +133,7 @@ impl Queue {
                 let expired = self.expired().await?;
                 let reclaim = |keys: Vec<_>| async move { self.reclaim_of(settle, Some(&keys)).await }.boxed();
                 let refused = |key: ObjectKey, why: &QueueError| self.refused.pass_over(&key, "is freed", why);
-                let apart = apart(expired, &mut Patience::default(), reclaim, refused).await;
+                let apart = Box::pin(apart(expired, &mut Patience::default(), reclaim, refused)).await;
                 // What was freed is to be told of.
                 apart.error.filter(|_| apart.answers.is_empty()).map_or(Ok(apart.answers), Err)
             }

@@ -89,7 +89,8 @@ impl Runner {
     /// Copies one leased object to all replicas that lack it, and gives the lease back.
     pub async fn run(&self, lease: Lease, job: Job, permits: Permits, claim: Claim) {
         let (key, fence) = (lease.key.clone(), lease.fence);
-        if AssertUnwindSafe(self.attempt(lease, job, permits, claim)).catch_unwind().await.is_err() {
+        let attempt = AssertUnwindSafe(Box::pin(self.attempt(lease, job, permits, claim))).catch_unwind();
+        if attempt.await.is_err() {
             // As if its holder had died: requests may be under way. Renewed for ever, it would be nobody's.
             self.held.strike(&key, fence);
             error!(object.key = %key, "The work on {key} panicked; it is done again when its lease has run out");

@@ -91,7 +91,7 @@ async fn every_kind_of_time_in_the_future_is_pulled_in_once() {
     assert!(queue.refresh_backlog().await.unwrap());
     // A holder that lives goes on.
     let held: Vec<_> = leases.iter().map(|l| (l.key.clone(), l.fence, l.generation)).collect();
-    assert_eq!(queue.renew(&held, Duration::from_secs(60)).await.unwrap().len(), 5);
+    assert_eq!(queue.renew(&held, Duration::from_mins(1)).await.unwrap().len(), 5);
 }
 
 #[tokio::test]

@@ -72,7 +72,7 @@ impl Garbled {
                         }
                         row.drain(12..11 + value as usize);
                         row[7..11].copy_from_slice(&1_u32.to_be_bytes());
-                        row[1..5].copy_from_slice(&(length as u32 - value + 1).to_be_bytes());
+                        row[1..5].copy_from_slice(&(u32::try_from(length).unwrap() - value + 1).to_be_bytes());
                     }
                     Self::Kind => row[0] = 0x01,
                     Self::Length => row[1..5].copy_from_slice(&2_u32.to_be_bytes()),
@@ -106,7 +106,7 @@ impl Proxy {
         let (way, resets) = (watch::Sender::new(Way::Pass), watch::Sender::new(0));
         let (ways, all_resets) = (way.subscribe(), resets.subscribe());
         let garbles = Garbles::default();
-        let garbled = Arc::clone(&garbles);
+        let orders = Arc::clone(&garbles);
         tokio::spawn(async move {
             let mut gone = ways.clone();
             loop {
@@ -115,7 +115,7 @@ impl Proxy {
                     () = until_dropped(&mut gone) => return,
                 };
                 let Ok((client, _)) = accepted else { return };
-                tokio::spawn(carry(client, port, ways.clone(), all_resets.clone(), Arc::clone(&garbled)));
+                tokio::spawn(carry(client, port, ways.clone(), all_resets.clone(), Arc::clone(&orders)));
             }
         });
         Self { address, way, resets, garbles }
@@ -199,15 +199,15 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut way: watch::R
                 }
             }
         }
-        let garbled = {
+        let broken = {
             let mut how = garbles.lock().unwrap();
-            let garbled = how.and_then(|how| how.garble(&buffer[..bytes]));
-            if garbled.is_some() {
+            let broken = how.and_then(|how| how.garble(&buffer[..bytes]));
+            if broken.is_some() {
                 *how = None;
             }
-            garbled
+            broken
         };
-        if to.write_all(garbled.as_deref().unwrap_or(&buffer[..bytes])).await.is_err() {
+        if to.write_all(broken.as_deref().unwrap_or(&buffer[..bytes])).await.is_err() {
             return;
         }
     }

@@ -124,7 +124,7 @@ async fn leases_are_renewed_and_given_back_beside_one_that_a_trigger_refuses() {
     refuse(&world, "k20", "TG_OP = 'UPDATE'").await;
     let queue = world.queue();
     let held: Vec<_> = leases.iter().map(|l| (l.key.clone(), l.fence, l.generation)).collect();
-    assert_eq!(queue.renew(&held, Duration::from_secs(60)).await.unwrap().len(), 39);
+    assert_eq!(queue.renew(&held, Duration::from_mins(1)).await.unwrap().len(), 39);
     let held: Vec<_> = leases.iter().map(|l| (l.key.clone(), l.fence)).collect();
     assert_eq!(queue.release(&held).await.unwrap().len(), 39);
 }

@@ -21,7 +21,7 @@ impl Target {
         let mut last = None;
         for (at, options) in self.servers()? {
             let name = name(&options);
-            match guarded(one(&options, &name, within)).await {
+            match guarded(Box::pin(one(&options, &name, within))).await {
                 Ok((listener, None)) => {
                     self.prefer(at);
                     return Ok(listener);

@@ -87,7 +87,14 @@ impl Connections {
                 return Ok(connected(live));
             }
         }
-        self.0.connect(deadline).await.map(connected)
+        // Large, and seldom needed.
+        Box::pin(self.0.connect(deadline)).await.map(connected)
+    }
+
+    /// Where its connections lead.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.0.target
     }
 
     /// The server that could only be read when a connection was made last.

@@ -145,7 +145,7 @@ impl Target {
             let left = deadline.saturating_duration_since(Instant::now());
             let within = if several { left.min(EACH_OF_SEVERAL) } else { left };
             let name = name(&options);
-            match tokio::time::timeout(within, guarded(self.connect_to(&options, &name))).await {
+            match tokio::time::timeout(within, guarded(Box::pin(self.connect_to(&options, &name)))).await {
                 Ok(Ok((connection, None))) => {
                     self.prefer(at);
                     self.note(None);
