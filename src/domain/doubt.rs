@@ -77,7 +77,14 @@ mod tests {
         let all = Ruling::Open(Blocks::All);
         let writing = Ruling::Open(Blocks::Writing);
         let cases = [
-            ("all keys revoked, or the account's signatures fail", Target, Misconfigured, Fails(Misconfigured), NONE, all),
+            (
+                "all keys revoked, or the account's signatures fail",
+                Target,
+                Misconfigured,
+                Fails(Misconfigured),
+                NONE,
+                all,
+            ),
             ("a policy that denies everything", Target, Denied, Fails(Denied), NONE, all),
             ("the store is down", Target, Transient, Unreachable, NONE, all),
             ("the store is down while it was full", Target, Full, Unreachable, NONE, all),
@@ -91,8 +98,22 @@ mod tests {
             ("lists but fails every PUT", Target, Transient, Answers, ALL_FAILED, writing),
             ("lists but denies every PUT", Target, Denied, Answers, ALL_FAILED, writing),
             ("lists but fails every GET", Source, Transient, Answers, ALL_FAILED, all),
-            ("the listing fails otherwise, and no object fares better", Target, Denied, Fails(Transient), ALL_FAILED, writing),
-            ("the listing fails otherwise, and an object fares better", Target, Denied, Fails(Transient), ONE_OF_FOUR, Ruling::Objects),
+            (
+                "the listing fails otherwise, and no object fares better",
+                Target,
+                Denied,
+                Fails(Transient),
+                ALL_FAILED,
+                writing,
+            ),
+            (
+                "the listing fails otherwise, and an object fares better",
+                Target,
+                Denied,
+                Fails(Transient),
+                ONE_OF_FOUR,
+                Ruling::Objects,
+            ),
             ("nothing else to try", Target, Denied, Answers, NONE, Ruling::Undecided),
             ("throttles everything, the listing too", Target, Throttled, Fails(Throttled), NONE, all),
             ("throttles every object", Target, Throttled, Answers, NONE, writing),

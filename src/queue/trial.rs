@@ -68,8 +68,7 @@ impl Queue {
             )
         };
         let sql = built(format!("-- queue::recorded_keys\n{}\nUNION\n{}", end("ASC"), end("DESC")));
-        let keys: Vec<String> =
-            limited("queue::recorded_keys", sqlx::query_scalar(sql).fetch_all(&self.pool)).await?;
+        let keys: Vec<String> = limited("queue::recorded_keys", sqlx::query_scalar(sql).fetch_all(&self.pool)).await?;
         keys.into_iter().map(|key| key_of("queue::recorded_keys", key)).collect()
     }
 
@@ -119,7 +118,9 @@ SELECT greatest({schema}.now_utc_micro_seconds() - first_at, 0) FROM {schema}.co
         let (place, order, from) = match place {
             // True: both forms take the same parameters.
             Place::NewestEnd => ("$3::bigint = $4::bigint".to_owned(), "DESC", (0, 0)),
-            Place::Behind { due: after, id } => (format!("({due}, id) >= ($3::bigint, $4::bigint)"), "ASC", (after, id)),
+            Place::Behind { due: after, id } => {
+                (format!("({due}, id) >= ($3::bigint, $4::bigint)"), "ASC", (after, id))
+            }
         };
         let sql = built(format!(
             "-- {NAME}
@@ -201,7 +202,8 @@ mod tests {
     #[test]
     fn a_trial_takes_two_of_the_newest_and_one_of_each_random_place_that_have_not_failed() {
         let newest = vec![candidate(9, Some(1)), candidate(8, None), candidate(7, None), candidate(6, None)];
-        let random = vec![vec![candidate(3, Some(2)), candidate(4, None)], vec![candidate(8, None), candidate(5, None)]];
+        let random =
+            vec![vec![candidate(3, Some(2)), candidate(4, None)], vec![candidate(8, None), candidate(5, None)]];
         assert_eq!(chosen(Pick::Untried, 4, newest.clone(), random), keys(&[8, 7, 4, 5]));
         assert_eq!(chosen(Pick::Untried, 4, newest, Vec::new()), keys(&[8, 7, 6]));
         assert!(chosen(Pick::Untried, 4, vec![candidate(9, Some(1))], Vec::new()).is_empty());

@@ -195,7 +195,9 @@ impl Body {
         let next = watched(stream.next(), &progress, super::IDLE, || reader.set_aside()).await;
         drop(request);
         match next {
-            Err(Stalled) => found(Reason::Stalled, &format!("no byte of the body came for {} s", super::IDLE.as_secs())),
+            Err(Stalled) => {
+                found(Reason::Stalled, &format!("no byte of the body came for {} s", super::IDLE.as_secs()))
+            }
             Ok(Some(Err(error))) => {
                 let told = format!(
                     "the body broke off after {} of {} bytes: {}",

@@ -6,8 +6,8 @@ use super::health::Diagnosis;
 use crate::{
     copy::{Job, Step},
     domain::{
-        Attempt, Class, Content, Failure, Lease, MetadataHash, Next, NotCarried, Outcome, PriorFailure, ReplicaName,
-        ObjectKey, Scope, SourceReading, Verified, next_try,
+        Attempt, Class, Content, Failure, Lease, MetadataHash, Next, NotCarried, ObjectKey, Outcome, PriorFailure,
+        ReplicaName, Scope, SourceReading, Verified, next_try,
     },
     metrics,
     queue::{Report, UnsettledWrite},

@@ -194,7 +194,9 @@ async fn a_denied_object_is_parked_only_where_another_one_succeeds() {
     let waits = format!("SELECT due_scw < {PARKED} FROM copyhold.object_copies WHERE object_key = 'alone'");
     world.until(&waits).await;
     fails_five_times("beside others", true).await;
-    world.until(&format!("SELECT due_scw = {PARKED} FROM copyhold.object_copies WHERE object_key = 'beside others'")).await;
+    world
+        .until(&format!("SELECT due_scw = {PARKED} FROM copyhold.object_copies WHERE object_key = 'beside others'"))
+        .await;
 }
 
 #[tokio::test]
@@ -264,7 +266,8 @@ async fn one_key_that_is_throttled_with_a_long_wait_slows_no_other_down() {
     world.upload_all(&keys).await;
     world.until_everywhere("good", 300).await;
     assert_eq!(throttled.strikes(), 1, "it rests for as long as it was told, and the others were done before that");
-    let rests = "SELECT due_scw > copyhold.now_utc_micro_seconds() FROM copyhold.object_copies WHERE object_key = 'poison'";
+    let rests =
+        "SELECT due_scw > copyhold.now_utc_micro_seconds() FROM copyhold.object_copies WHERE object_key = 'poison'";
     world.until(rests).await;
 }
 
