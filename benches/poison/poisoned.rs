@@ -14,7 +14,8 @@ use super::{
 };
 
 const BYTES: u64 = 10 << 10;
-const POISON: u32 = 20;
+/// As many as there are in 12,000 with 20: closer together they would be another story.
+const ONE_IN: u32 = 600;
 /// What is left of the poison has its reason by then: requests that are never answered are given up after a minute.
 const REASONS_WITHIN: Duration = Duration::from_mins(3);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -61,7 +62,7 @@ pub(super) async fn play(kind: &Kind, count: u32, baseline: f64) -> anyhow::Resu
             scw.order(fault.clone(), When::op(Op::PutObject).prefix("denied/"));
             at_target.extend((0..objects.first).map(|i| objects.key(i)));
         } else {
-            let poison = POISON.min(count / 20);
+            let poison = (count / ONE_IN).max(1);
             at_target.extend((0..poison).map(|i| objects.key(i * (count / poison) + count / poison / 2)));
             for key in &at_target {
                 scw.order(fault.clone(), When::op(Op::PutObject).key(key));

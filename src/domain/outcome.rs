@@ -47,8 +47,9 @@ impl Failure {
     /// The same, of which it is known that other objects do not share it.
     #[must_use]
     pub fn of_the_object(mut self, key: &ObjectKey) -> Self {
-        if let Some(kept) = self.advice.take().and_then(|advice| self.message.strip_suffix(&format!(" ({advice})"))) {
-            self.message = kept.to_owned();
+        let advice = self.advice.take().map(|advice| format!(" ({advice})")).unwrap_or_default();
+        if self.message.ends_with(&advice) {
+            self.message.truncate(self.message.len() - advice.len());
         }
         // A key may be a thousand bytes long.
         let mut shown = String::new();

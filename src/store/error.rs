@@ -150,7 +150,7 @@ impl StoreError {
         }
         // Where the clocks differ, stores call it a wrong signature too.
         if reason == Reason::BadCredentials
-            && let Some(apart) = clocks_apart(raw, SystemTime::now())
+            && let Some(apart) = clocks_apart(raw)
         {
             reason = Reason::Clock;
             message = format!("the clocks are {} s apart. {message}", apart.as_secs());
@@ -341,8 +341,13 @@ fn retry_after(raw: &HttpResponse) -> Option<Duration> {
     raw.headers().get("retry-after")?.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// By how much the answer's Date and `now` differ, if that is more than any store lets pass.
-fn clocks_apart(raw: &HttpResponse, now: SystemTime) -> Option<Duration> {
+/// By how much the answer's Date and this machine's clock differ, if that is more than any store lets pass.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the host's clock is what signatures are dated by, and what is judged here"
+)]
+fn clocks_apart(raw: &HttpResponse) -> Option<Duration> {
+    let now = SystemTime::now();
     let date = DateTime::from_str(raw.headers().get("date")?, Format::HttpDate).ok()?;
     let date = SystemTime::try_from(date).ok()?;
     let apart = now.duration_since(date).unwrap_or_else(|behind| behind.duration());
@@ -499,6 +504,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a store whose clock agrees with this machine's")]
     fn a_wrong_signature_beside_a_wrong_clock_is_the_clocks() {
         let body = "<Error><Code>SignatureDoesNotMatch</Code><Message>no</Message></Error>";
         let error = answered(403, &[("date", "Wed, 21 Oct 2015 07:28:00 GMT")], body);

@@ -17,8 +17,10 @@ const SHORTEST_SPACING: Duration = Duration::from_millis(50);
 const LONGEST_SPACING: Duration = Duration::from_secs(10);
 /// Throttling speaks of the store where so many different objects meet with it ...
 const OBJECTS: usize = 3;
-/// ... within this time.
+/// ... within this time, ...
 const WITHIN: Duration = Duration::from_secs(1);
+/// ... and at least one answer of so many says so: a few objects that are always refused do not.
+const ONE_IN: u64 = 20;
 /// A store may ask for more patience than makes sense.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -53,6 +55,36 @@ struct State {
     throttled: Vec<(Instant, Option<u64>)>,
     /// A request has succeeded since one was throttled.
     succeeded: bool,
+    lately: Lately,
+}
+
+/// The answers of the running second and of the one before it.
+#[derive(Debug)]
+struct Lately {
+    began: Instant,
+    throttled: [u64; 2],
+    succeeded: [u64; 2],
+}
+
+impl Lately {
+    fn new(now: Instant) -> Self {
+        Self { began: now, throttled: [0; 2], succeeded: [0; 2] }
+    }
+
+    /// Makes the running second the one at `now`.
+    fn at(&mut self, now: Instant) -> &mut Self {
+        let since = now.saturating_duration_since(self.began);
+        if since >= WITHIN {
+            let before = |[_, last]: [u64; 2]| [if since < 2 * WITHIN { last } else { 0 }, 0];
+            *self = Self { began: now, throttled: before(self.throttled), succeeded: before(self.succeeded) };
+        }
+        self
+    }
+
+    fn is_throttled(&self) -> bool {
+        let sum = |of: [u64; 2]| of.iter().sum::<u64>();
+        sum(self.throttled) * ONE_IN >= sum(self.succeeded)
+    }
 }
 
 /// The right to send one request; given back when dropped.
@@ -84,6 +116,7 @@ impl Pace {
             most_aside,
             throttled: Vec::new(),
             succeeded: false,
+            lately: Lately::new(Instant::now()),
         };
         let pace =
             Self { replica, state: Mutex::new(state), turnstile: tokio::sync::Mutex::default(), left: Notify::new() };
@@ -107,7 +140,7 @@ impl Pace {
     /// The store did what it was asked to.
     pub(super) fn succeeded(&self) {
         let mut state = self.lock();
-        if state.succeeded() {
+        if state.succeeded(Instant::now()) {
             self.show(&state);
             self.left.notify_one();
         }
@@ -183,13 +216,15 @@ impl State {
         }
         self.throttled.push((now, object));
         self.succeeded = false;
+        self.lately.at(now).throttled[1] += 1;
         let lately = |(at, _): &&(Instant, _)| now.saturating_duration_since(*at) < WITHIN;
-        nothing_since || self.throttled.iter().filter(lately).count() >= OBJECTS
+        nothing_since || self.throttled.iter().filter(lately).count() >= OBJECTS && self.lately.is_throttled()
     }
 
     /// Whether more may be under way now.
-    fn succeeded(&mut self) -> bool {
+    fn succeeded(&mut self, now: Instant) -> bool {
         self.succeeded = true;
+        self.lately.at(now).succeeded[1] += 1;
         if !self.spacing.is_zero() {
             let closer = self.spacing * 7 / 8;
             self.spacing = if closer < SHORTEST_SPACING / 2 { Duration::ZERO } else { closer };
@@ -375,5 +410,26 @@ mod tests {
         drop(stuck);
         more.iter_mut().for_each(Pass::set_aside);
         assert!(pace.enter().now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn objects_that_are_always_refused_slow_nothing_down_beside_many_that_succeed() {
+        let pace = pace(8);
+        for _ in 0..10 {
+            for object in 0..20 {
+                pace.throttled(Some(object), None);
+                (0..35).for_each(|_| pace.succeeded());
+            }
+            tokio::time::advance(SECOND).await;
+        }
+        assert_eq!(limit(&pace), 8);
+        // One answer in ten is another matter.
+        let mut least = 8;
+        for object in 0..20 {
+            pace.throttled(Some(object), None);
+            least = least.min(limit(&pace));
+            (0..9).for_each(|_| pace.succeeded());
+        }
+        assert_eq!(least, 1);
     }
 }

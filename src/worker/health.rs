@@ -36,7 +36,7 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long a trial is waited for: somewhat longer than it takes to see that its objects are stuck.
 const TRIAL_WITHIN: Duration = Duration::from_secs(8);
 /// How long a failure waits for others of its kind, or for a success, before its object is charged with it.
-const WATCHED_FOR: Duration = Duration::from_secs(1);
+const WATCHED_FOR: Duration = Duration::from_secs(3);
 /// Rows without a source come back at least this often, and not before its probe is likely to be over.
 const LONGEST_REST: Duration = Duration::from_secs(30);
 const AFTER_THE_PROBE: Duration = Duration::from_secs(1);

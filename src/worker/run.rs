@@ -97,6 +97,7 @@ impl Runner {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one loop over all that may happen while an object is copied")]
     async fn attempt(&self, lease: Lease, mut job: Job, mut permits: Permits, claim: Claim) {
         let begun = Instant::now();
         let Claim { slot, mut reading, trial } = claim;
@@ -151,7 +152,7 @@ impl Runner {
                     Left::Stuck => {
                         debug!(object.key = %lease.key, "No request of {} has moved anything for a while; others have its worker", lease.key);
                         if let Some(trial) = trial.filter(|trial| permits.contains_key(&trial.replica)) {
-                            trial.ended(TrialResult::Failed);
+                            trial.ended(Some(TrialResult::Failed));
                         }
                         permits.clear();
                         reading = None;
@@ -185,27 +186,7 @@ impl Runner {
             }
         }
         if !stopped {
-            let mut waits = None;
-            loop {
-                tokio::select! {
-                    biased;
-                    judged = judging.next() => match judged {
-                        Some((step, diagnosis)) => notes.take(step, diagnosis),
-                        None => break,
-                    },
-                    // Whose fault it is takes time to find out: neither a worker nor what is proven waits for that.
-                    () = until(Some(*waits.get_or_insert_with(|| Instant::now() + TOGETHER))) => {
-                        waits = Some(Instant::now() + self.allowance.at_least);
-                        if place.await_ruling() == Left::Yes {
-                            self.freed.notify_one();
-                        }
-                        if notes.has_proof() {
-                            // If the lease is lost, so it is when the rest is written.
-                            let _ = self.write(&lease, notes.report(&lease, false, self.settle)).await;
-                        }
-                    }
-                }
-            }
+            self.await_rulings(&lease, judging, &mut place, &mut notes).await;
         }
         self.held.end(&lease.key, lease.fence);
         if ended == Ended::Cancelled {
@@ -247,6 +228,37 @@ impl Runner {
         notes
     }
 
+    /// Waits until the rest is judged. Whose fault it is takes time to find out: neither a worker nor what is proven waits
+    /// for that.
+    async fn await_rulings(
+        &self,
+        lease: &Lease,
+        mut judging: FuturesUnordered<impl Future<Output = (Step, Diagnosis)>>,
+        place: &mut Place,
+        notes: &mut Notes,
+    ) {
+        let mut write_at = Some(Instant::now() + TOGETHER);
+        loop {
+            tokio::select! {
+                biased;
+                judged = judging.next() => match judged {
+                    Some((step, diagnosis)) => notes.take(step, diagnosis),
+                    None => return,
+                },
+                () = until(write_at) => {
+                    write_at = None;
+                    if place.await_ruling() == Left::Yes {
+                        self.freed.notify_one();
+                    }
+                    if notes.has_proof() {
+                        // If the lease is lost, so it is when the rest is written.
+                        let _ = self.write(lease, notes.report(lease, false, self.settle)).await;
+                    }
+                }
+            }
+        }
+    }
+
     /// Writes how it ended. `true`: the lease is given back.
     async fn conclude(&self, lease: &Lease, notes: &mut Notes) -> bool {
         notes.conclude();
@@ -283,27 +295,21 @@ impl Runner {
             Step::SourceFailed { replica, why } => self.diagnose(lease, replica, Role::Source, replica, why).await,
             Step::Target { replica, result } => {
                 let trial = trial.filter(|trial| trial.replica == *replica);
+                if let Some(trial) = trial {
+                    trial.ended(match result {
+                        Ok(_) => Some(TrialResult::Succeeded),
+                        Err(why) => (why.source.is_none() && why.scope != Scope::Object).then_some(TrialResult::Failed),
+                    });
+                }
                 match result {
                     Ok(_) => {
                         self.health.worked(replica, Role::Target, &lease.key);
-                        if let Some(trial) = trial {
-                            trial.ended(TrialResult::Succeeded);
-                        }
                         Diagnosis::NOBODY
                     }
-                    Err(why) => match (&why.source, trial) {
-                        (Some(source), _) => self.diagnose(lease, source, Role::Source, replica, why).await,
-                        (None, Some(trial)) => {
-                            if why.scope != Scope::Object {
-                                trial.ended(TrialResult::Failed);
-                            }
-                            if trial.charges {
-                                Diagnosis::NOBODY
-                            } else {
-                                self.diagnose(lease, replica, Role::Target, replica, why).await
-                            }
-                        }
-                        (None, None) => self.diagnose(lease, replica, Role::Target, replica, why).await,
+                    Err(why) => match &why.source {
+                        Some(source) => self.diagnose(lease, source, Role::Source, replica, why).await,
+                        None if trial.is_some_and(|trial| trial.charges) => Diagnosis::NOBODY,
+                        None => self.diagnose(lease, replica, Role::Target, replica, why).await,
                     },
                 }
             }

@@ -1,10 +1,17 @@
 //! Trials: due objects that are tried at a replica whose store may be at fault. Nothing else is ever written to a bucket.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tokio::sync::mpsc;
 
-use crate::{copy::OnExisting, domain::ReplicaName, domain::TrialCount, queue::Pick};
+use crate::{
+    copy::OnExisting,
+    domain::{ReplicaName, TrialCount},
+    queue::Pick,
+};
 
 /// How long a trial that begins now may take to begin.
 const BEGINS_WITHIN: Duration = Duration::from_secs(10);
@@ -29,7 +36,8 @@ pub struct Trial {
     pub replica: ReplicaName,
     pub(super) existing: Option<OnExisting>,
     pub(super) charges: bool,
-    results: mpsc::UnboundedSender<TrialResult>,
+    /// `None`: it has told how it ended.
+    results: Mutex<Option<mpsc::UnboundedSender<TrialResult>>>,
 }
 
 /// How it ended.
@@ -73,7 +81,8 @@ impl TrialOrder {
 
     pub(super) fn of_one(&self) -> Trial {
         let Self { replica, existing, charges, results, .. } = self;
-        Trial { replica: replica.clone(), existing: *existing, charges: *charges, results: results.clone() }
+        let results = Mutex::new(Some(results.clone()));
+        Trial { replica: replica.clone(), existing: *existing, charges: *charges, results }
     }
 
     pub(super) fn nothing_due(&self) {
@@ -82,10 +91,15 @@ impl TrialOrder {
 }
 
 impl Trial {
-    /// Tells how it ended. Without that it says nothing of the store.
-    pub(super) fn ended(&self, result: TrialResult) {
-        // Nobody waits any more: then it is decided.
-        let _ = self.results.send(result);
+    /// Tells how it ended, once. `None`: in a way that says nothing of the store.
+    ///
+    /// From then on nobody waits for it: the object itself may have to wait for what comes of the trial.
+    pub(super) fn ended(&self, result: Option<TrialResult>) {
+        let results = self.results.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(results), Some(result)) = (results, result) {
+            // Nobody waits any more: then it is decided.
+            let _ = results.send(result);
+        }
     }
 }
 
@@ -123,8 +137,8 @@ mod tests {
     async fn a_trial_ends_with_the_first_success_or_when_all_have_ended() {
         let (order, results) = order();
         let objects = [order.of_one(), order.of_one(), order.of_one()];
-        objects[0].ended(TrialResult::Failed);
-        objects[1].ended(TrialResult::Succeeded);
+        objects[0].ended(Some(TrialResult::Failed));
+        objects[1].ended(Some(TrialResult::Succeeded));
         let outcome = results.outcome(Duration::from_secs(5)).await;
         assert_eq!(outcome.count, TrialCount { succeeded: 1, failed: 1 });
         assert!(order.is_over(), "nobody waits for the third");
@@ -133,11 +147,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_object_that_is_dropped_counts_for_nothing() {
         let (order, results) = order();
-        let object = order.of_one();
-        order.of_one().ended(TrialResult::Failed);
+        let (object, failed, other) = (order.of_one(), order.of_one(), order.of_one());
+        failed.ended(Some(TrialResult::Failed));
+        other.ended(None);
         drop((order, object));
         let outcome = results.outcome(Duration::from_secs(5)).await;
         assert_eq!(outcome, TrialOutcome { count: TrialCount { succeeded: 0, failed: 1 }, any_due: true });
+        // They are waited for no longer, though they live on.
+        drop((failed, other));
     }
 
     #[tokio::test(start_paused = true)]
