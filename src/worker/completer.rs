@@ -23,8 +23,10 @@ const BATCH: usize = 128;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often a batch loses against other transactions before it is halved: appenders of events wait for one another.
 const CONFLICTS: u32 = 5;
-/// How often a result that loses alone is tried again, each time after twice the pause.
+/// How often a result that PostgreSQL does not answer in time is tried again alone, each time after twice the pause.
 const TRIES_ALONE: u32 = 5;
+/// Results that are written alone between two batches of the others, at most.
+const ALONE_AT_ONCE: usize = 8;
 /// Statements that may fail in a row of halves; what is left then is written one by one.
 const FAILURES: usize = 24;
 /// A part of a batch that PostgreSQL did not answer in time gets so long.
@@ -121,8 +123,10 @@ impl Writer {
         let now = Instant::now();
         let (alone, together): (Batch, Batch) = batch.into_iter().partition(|(_, waiting)| waiting.alone.is_some());
         let mut again = if together.is_empty() { Batch::new() } else { self.write_together(together).await };
+        let mut written = 0;
         for (of, waiting) in alone {
-            let is_due = waiting.alone.is_none_or(|alone| alone.next <= now);
+            let is_due = written < ALONE_AT_ONCE && waiting.alone.is_none_or(|alone| alone.next <= now);
+            written += usize::from(is_due);
             let one = Batch::from([(of, waiting)]);
             again.extend(if is_due { self.write_apart(one, PART_WITHIN).await } else { one });
         }
@@ -189,9 +193,11 @@ impl Writer {
     async fn refused(&mut self, (of, mut waiting): (Of, Waiting), error: &QueueError) -> Batch {
         let tries = waiting.alone.map_or(0, |alone| alone.tries);
         let timed_out = error.is_silent() || error.sqlstate().as_deref() == Some("57014");
-        if (error.is_conflict() || timed_out) && tries < TRIES_ALONE {
-            let next = Instant::now() + PAUSE * 2_u32.pow(tries);
-            waiting.alone = Some(Alone { tries: tries + 1, next });
+        // A lock that somebody holds is no refusal, however long it is held: it is proven, and its lease lasts.
+        if error.is_conflict() || (timed_out && tries < TRIES_ALONE) {
+            self.complain(error, 1);
+            let next = Instant::now() + PAUSE * 2_u32.pow(tries.min(TRIES_ALONE));
+            waiting.alone = Some(Alone { tries: tries.saturating_add(1), next });
             return keep(Batch::from([(of, waiting)]));
         }
         let (key, said) = (&of.0, message(error));
@@ -211,7 +217,9 @@ impl Writer {
                 tell(waiting, Answer::Changed);
                 Batch::new()
             }
-            Err(second) if second.is_away() && !second.is_silent() => keep(Batch::from([(of, waiting)])),
+            Err(second) if second.is_conflict() || (second.is_away() && !second.is_silent()) => {
+                keep(Batch::from([(of, waiting)]))
+            }
             Err(_) => {
                 error!(object.key = %key, error = %said, "PostgreSQL refuses the result for {key}, and also that its copies failed; its lease runs out: {said}");
                 tell(waiting, Answer::Changed);
