@@ -6,7 +6,6 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
-use sqlx::PgPool;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
@@ -18,12 +17,12 @@ use crate::{
     events, http,
     lifecycle::{Endings, ExitReason, Lifecycle},
     listener::{Listener, Pace, Wakers},
-    queue::{self, Daemon, DaemonId, Pools, Queue, Retention, SleepsFor},
+    queue::{Connections, Daemon, DaemonId, Pools, Queue, Retention, SleepsFor, Target},
     sleeper::Sleeper,
     sweeper::{self, LogSweeper, Mover, OrphanedUploads, Reach, Sweeper},
     wake::{self, Waker},
     worker::{
-        self, Allowance, Calls, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Runner, Slots,
+        self, Allowance, Calls, Changes, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Runner, Slots,
         Standing, Stragglers, View,
     },
 };
@@ -39,7 +38,8 @@ pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> an
         format!("cannot listen on {}, http.listen of the configuration: is another daemon running?", config.http.listen)
     })?;
     let (lifecycle, mut endings) = Lifecycle::new().context("cannot listen for signals")?;
-    let pools = Pools::new(&config.database).context("database.url")?;
+    let pools = Pools::new(&config.database);
+    pools.check().context("database.url")?;
     let names: Vec<_> = config.replicas.iter().map(|r| r.name.clone()).collect();
     let kinds = config.events.kinds.clone();
     let queue = Queue::telling(pools.work.clone(), config.database.schema.clone(), names.clone(), kinds);
@@ -66,7 +66,8 @@ pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> an
             return Ok(reason);
         }
     };
-    let base = Base { queue, memory, heartbeat: pools.heartbeat.clone(), events: events_waker };
+    let listen_target = pools.listen_target(&config.database);
+    let base = Base { queue, memory, heartbeat: pools.heartbeat.clone(), listen_target, events: events_waker };
     let reason = work(config, prepared, base, &lifecycle, &mut endings).await?;
     if tokio::time::timeout(LAST_WORDS, pools.close()).await.is_err() {
         warn!("PostgreSQL's connections did not close in time");
@@ -79,7 +80,9 @@ struct Base {
     queue: Queue,
     memory: Memory,
     /// Heartbeats have a connection of their own.
-    heartbeat: PgPool,
+    heartbeat: Connections,
+    /// Where notices come from.
+    listen_target: Target,
     /// For whoever follows the log.
     events: Waker,
 }
@@ -91,7 +94,8 @@ async fn work(
     lifecycle: &Lifecycle,
     endings: &mut Endings,
 ) -> anyhow::Result<ExitReason> {
-    let (Prepared { daemon, replicas }, Base { queue, memory, heartbeat, events }) = (prepared, base);
+    let Prepared { daemon, replicas } = prepared;
+    let Base { queue, memory, heartbeat, listen_target, events } = base;
     let (waker, wake) = wake::channel();
     let (replicas_waker, replicas_wake) = wake::channel();
     let lanes = Lanes::new(replicas, Stragglers::new(&memory, config.workers.count));
@@ -115,7 +119,7 @@ async fn work(
     let (inbox_waker, inbox) = wake::channel();
     let grows = events.clone();
     let wakers = Wakers { work: notices_waker, replicas: replicas_waker, inbox: inbox_waker, events };
-    listen(&config, &queue, daemon.id, hearing, wakers, lifecycle)?;
+    listen(&config, (listen_target, &queue, daemon.id), hearing, wakers, lifecycle);
     let sleeps = |of| Sleeper::new(queue.clone(), daemon.id, of, ears.clone());
     let mover = Mover { queue: queue.clone(), wake: inbox, sleeper: sleeps(SleepsFor::Inbox), grows };
     look_after_the_log(&config, mover, lifecycle);
@@ -133,7 +137,7 @@ async fn work(
     lifecycle.spawn("backlog", drain, sweeper::count_backlog(queue.clone(), drain.clone()));
     lifecycle.spawn("differences", drain, sweeper::watch_differences(queue.clone(), drain.clone()));
     let (count, reserved, grace) = (config.workers.count, config.workers.reserved, config.shutdown.grace);
-    let unregistered_changes = config.guard.changed;
+    let changes = Changes { queue: queue.clone(), policy: config.guard.changed, waker: waker.clone() };
     let doorkeeper = Doorkeeper {
         config,
         queue: queue.clone(),
@@ -153,6 +157,7 @@ async fn work(
         lanes: lanes.clone(),
         slots: slots.clone(),
         allowance: Allowance::default(),
+        changes: changes.clone(),
         settle,
         stop: lifecycle.stop.clone(),
         waker: waker.clone(),
@@ -170,7 +175,7 @@ async fn work(
         memory,
         allowance: Allowance::default(),
         settle,
-        unregistered_changes,
+        changes,
         stop: lifecycle.stop.clone(),
         freed: Arc::default(),
         waker,
@@ -199,15 +204,14 @@ async fn work(
 /// Starts to listen, and to wake those that wait for notices.
 fn listen(
     config: &Config,
-    queue: &Queue,
-    daemon: DaemonId,
+    (target, queue, daemon): (Target, &Queue, DaemonId),
     hearing: Hearing,
     wakers: Wakers,
     lifecycle: &Lifecycle,
-) -> anyhow::Result<()> {
+) {
     let listener = Listener {
         wakeup: config.database.wakeup,
-        options: queue::direct_options(&config.database).context("database.listen_url")?,
+        target,
         setting: if config.database.listen_url.is_some() { "database.listen_url" } else { "database.url" },
         queue: queue.clone(),
         daemon,
@@ -216,7 +220,6 @@ fn listen(
         pace: Pace::default(),
     };
     lifecycle.spawn("listener", &lifecycle.drain, listener.run(lifecycle.drain.clone()));
-    Ok(())
 }
 
 /// Starts what looks after the log: what others have put before it, and what is to go.

@@ -37,8 +37,13 @@ impl Grounds {
     }
 
     pub async fn begin_on(disk: Disk) -> anyhow::Result<Self> {
+        Self::begin_with(disk, &[]).await
+    }
+
+    /// With further settings as in postgresql.conf.
+    pub async fn begin_with(disk: Disk, further: &[(&str, &str)]) -> anyhow::Result<Self> {
         // Memory for the tables that are measured, and no checkpoint in the middle of half a minute.
-        let settings = [("shared_buffers", "1GB"), ("max_wal_size", "4GB")];
+        let settings = [&[("shared_buffers", "1GB"), ("max_wal_size", "4GB")], further].concat();
         let options = settings.iter().fold(disk.options(), |options, (name, value)| options.with(name, value));
         let cluster = Cluster::start(options).await?;
         let folder = cluster.folder().parent().context("a folder for temporary files")?.to_owned();

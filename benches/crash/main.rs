@@ -1,4 +1,4 @@
-//! Q5 and Q6: daemons that die all the time, and stores that are away. `ARGS='q5 --seed 7'` plays one of them.
+//! Q5 and Q6: daemons that die all the time, stores that are away, and PUTs that are not answered. `ARGS='q5 --seed 7 --seconds 90'` plays one of them.
 
 #[path = "../../tests/chaos/mod.rs"]
 mod chaos;
@@ -6,6 +6,7 @@ mod chaos;
 mod common;
 mod load;
 mod q6;
+mod unanswered;
 
 use std::{env, path::Path, time::Duration};
 
@@ -17,27 +18,34 @@ const ACCIDENTS_FOR: Duration = Duration::from_mins(5);
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let words: Vec<_> = env::args().skip(1).collect();
-    let seed = words.iter().skip_while(|word| *word != "--seed").nth(1).map_or(Ok(1), |seed| seed.parse())?;
-    let bars = ["q5", "q6"].map(|bar| words.iter().any(|word| word.eq_ignore_ascii_case(bar)));
+    let number = |name: &str, default: u64| {
+        words.iter().skip_while(|word| *word != name).nth(1).map_or(Ok(default), |n| n.parse())
+    };
+    let (seed, seconds) = (number("--seed", 1)?, number("--seconds", ACCIDENTS_FOR.as_secs())?);
+    let bars = ["q5", "q6", "unanswered"].map(|bar| words.iter().any(|word| word.eq_ignore_ascii_case(bar)));
     let all = !bars.contains(&true);
     play(async || {
         if all || bars[0] {
             // Whoever wants to know what their changes have to do with a finding.
             let never = words.iter().any(|word| word == "--keys-never-change");
-            crash_proof(seed, if never { Keys::NeverChange } else { Keys::MayChange }).await?;
+            let lasts = Duration::from_secs(seconds);
+            crash_proof(seed, lasts, if never { Keys::NeverChange } else { Keys::MayChange }).await?;
         }
         if all || bars[1] {
             q6::play().await?;
+        }
+        if all || bars[2] {
+            unanswered::play(seed).await?;
         }
         Ok(())
     })
     .await
 }
 
-async fn crash_proof(seed: u64, keys: Keys) -> anyhow::Result<()> {
+async fn crash_proof(seed: u64, lasts: Duration, keys: Keys) -> anyhow::Result<()> {
     println!("-- seed {seed}; {}", machine::in_short().await?);
     let program = Path::new(env!("CARGO_BIN_EXE_copyhold"));
-    let played = chaos::play(program, keys, seed, ACCIDENTS_FOR).await;
+    let played = chaos::play(program, keys, seed, lasts).await;
     match &played {
         Ok(told) => println!("{told}"),
         Err(error) => println!("{error:#}"),

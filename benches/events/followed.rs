@@ -24,7 +24,7 @@ pub struct Followed {
 impl Followed {
     pub async fn begin(ground: &Ground, config: &Config, buffer_bytes: usize) -> anyhow::Result<Self> {
         let settings = Settings { buffer_bytes, readers: 2000, poll: Duration::from_secs(5) };
-        let pools = Pools::new(&config.database)?;
+        let pools = Pools::new(&config.database);
         let names = config.replicas.iter().map(|r| r.name.clone()).collect();
         let queue = Queue::new(pools.work.clone(), config.database.schema.clone(), names);
         let (waker, wake) = wake::channel();

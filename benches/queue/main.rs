@@ -1,10 +1,12 @@
-//! Q1 to Q4: the queue at the sizes where others break. `ARGS='q1 q3'` plays some of them.
+//! Q1 to Q4: the queue at the sizes where others break; and what a claim and a completion cost PostgreSQL.
+//! `ARGS='q1 q3'` plays some of them.
 //!
 //! Ratios in one run, against named baselines: the table, the indexes and the statement of the essay that the queue
 //! comes from, and ourselves on a small backlog.
 
 #[path = "../common/mod.rs"]
 mod common;
+mod cost;
 mod essay;
 mod ours;
 mod q1;
@@ -39,6 +41,9 @@ async fn main() -> anyhow::Result<()> {
             q4::play(&grounds).await?;
         }
         grounds.end().await?;
+        if wanted("cost") {
+            cost::play().await?;
+        }
         println!("-- it took {:.0} s", begun.elapsed().as_secs_f64());
         Ok(())
     })

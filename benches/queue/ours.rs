@@ -5,7 +5,7 @@ use std::{
 
 use anyhow::bail;
 use copyhold::{
-    domain::{Content, ContentHash, Lease, Outcome, ReplicaName, Verified},
+    domain::{Content, ContentHash, Lease, MetadataHash, Outcome, ReplicaName, SourceReading, Verified},
     queue::{Answer, Claimed, Daemon, Queue, Report},
     worker::Floor,
 };
@@ -75,6 +75,7 @@ impl Claimer {
     /// Records all of them at both targets; returns how many.
     pub(super) async fn complete(&self, leases: Vec<Lease>) -> anyhow::Result<u64> {
         let targets = || self.queue.replicas().iter().filter(|r| r.as_str() != "b2");
+        let source = ReplicaName::new("b2")?;
         let report = |lease: Lease| Report {
             key: lease.key,
             generation: lease.generation,
@@ -82,8 +83,12 @@ impl Claimer {
             content: Some(Content { size_bytes: 10_240, hash: ContentHash(1) }),
             outcomes: targets().map(|r| (r.clone(), Outcome::recorded(Verified::Compared))).collect(),
             release: true,
-            metadata: None,
-            source: None,
+            metadata: Some(MetadataHash(2)),
+            source: Some(SourceReading {
+                replica: source.clone(),
+                modified_us: Some(1_700_000_000_000_000),
+                tag: Some(3),
+            }),
             not_carried: None,
             survived: false,
             unsettled: Vec::new(),

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
 
-use super::{subject::Subject, tally::Grade};
+use super::{metadata::Metadata, subject::Subject, tally::Grade};
 use crate::{
     copy::{self, Reading},
     domain::{
@@ -31,9 +31,23 @@ pub(super) struct Look<'a> {
     pub recorded_at: i64,
     /// What is kept of the reading that fixed the content.
     pub source: Option<&'a SourceReading>,
+    /// What is on record of its metadata.
+    pub metadata: Metadata<'a>,
     /// It is the primary in force: what stands there may be the application's.
     pub primary: bool,
-    pub quick: bool,
+    pub depth: Depth,
+}
+
+/// How much of a copy is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Depth {
+    /// All its bytes, and its metadata.
+    #[default]
+    Bytes,
+    /// What the store says of it.
+    Quick,
+    /// Its metadata, at a stated rate.
+    Metadata,
 }
 
 /// What it has shown.
@@ -47,6 +61,13 @@ pub(super) enum Seen {
         why: Failure,
         origin: Origin,
     },
+    /// It has the size on record, and other metadata in two answers.
+    OtherMetadata {
+        why: Failure,
+        origin: Origin,
+    },
+    /// It has the size on record, and nothing is on record of its metadata.
+    NotCompared,
     /// Nothing: it could not be read.
     Unknown(Failure),
 }
@@ -69,10 +90,19 @@ impl Look<'_> {
         if let Some(why) = self.subject.gave_up() {
             return Seen::Unknown(Failure::new(Class::Transient, why));
         }
-        let seen = if self.quick { self.ask().await } else { self.read().await };
+        let seen = match self.depth {
+            Depth::Bytes => self.read().await,
+            Depth::Quick => self.ask().await,
+            Depth::Metadata => self.compare_metadata().await,
+        };
         match &seen {
             Seen::Unknown(why) if why.class.may_be_of_the_store() => self.subject.failed(why),
-            Seen::Right(_) | Seen::Missing(_) | Seen::Wrong { .. } | Seen::Unknown(_) => self.subject.answered(),
+            Seen::Right(_)
+            | Seen::Missing(_)
+            | Seen::Wrong { .. }
+            | Seen::OtherMetadata { .. }
+            | Seen::NotCompared
+            | Seen::Unknown(_) => self.subject.answered(),
         }
         seen
     }
@@ -88,8 +118,8 @@ impl Look<'_> {
             .await;
         match stated {
             Ok(stated) if stated.size_bytes == self.content.size_bytes => match stated.hash {
-                Some(hash) if hash == self.content.hash => Seen::Right(Grade::Checksum),
-                None => Seen::Right(Grade::Size),
+                Some(hash) if hash == self.content.hash => self.with_metadata(stated.metadata, Grade::Checksum).await,
+                None => self.with_metadata(stated.metadata, Grade::Size).await,
                 Some(_) => self.read().await,
             },
             Ok(_) => self.read().await,
@@ -99,7 +129,7 @@ impl Look<'_> {
     }
 
     /// Reads it until two readings say the same: what comes wrong once may have been damaged on the way.
-    async fn read(&self) -> Seen {
+    pub(super) async fn read(&self) -> Seen {
         let (mut others, mut gone) = (Vec::new(), false);
         for _ in 0..READINGS {
             match self.patiently(|| self.read_once()).await {
@@ -107,7 +137,7 @@ impl Look<'_> {
                     if !others.is_empty() {
                         self.subject.count(|tally| tally.damaged_on_the_way += 1);
                     }
-                    return Seen::Right(Grade::Read);
+                    return self.with_metadata(reading.metadata, Grade::Read).await;
                 }
                 Ok(reading) => {
                     if let Some(before) = others.iter().find(|other: &&Reading| other.content == reading.content) {
@@ -138,10 +168,19 @@ impl Look<'_> {
     }
 
     /// Tries again what may pass by itself.
-    async fn patiently<T>(&self, attempt: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
+    pub(super) async fn patiently<T>(&self, attempt: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
         let counted = || async {
+            if let Some(rate) = self.subject.rate() {
+                rate.turn().await;
+            }
             self.subject.count(|tally| tally.requests += 1);
-            attempt().await
+            let answer = attempt().await;
+            match (self.subject.rate(), &answer) {
+                (Some(rate), Err(why)) if why.class == Class::Throttled => rate.throttled(why.retry_after),
+                (Some(rate), _) => rate.succeeded(),
+                (None, _) => {}
+            }
+            answer
         };
         counted
             .retry(ExponentialBuilder::default().with_min_delay(PAUSE).with_max_times(TRIES - 1))
@@ -198,6 +237,6 @@ fn words(content: &Content) -> String {
 }
 
 /// Says who has seen it.
-fn found(why: Failure) -> Failure {
+pub(super) fn found(why: Failure) -> Failure {
     Failure { message: format!("{}; found by `copyhold verify`", why.message), ..why }
 }

@@ -6,12 +6,14 @@
 
 mod in_order;
 mod look;
+mod metadata;
 mod run;
 mod subject;
 mod tally;
 mod verdict;
 mod written;
 
+pub use look::Depth;
 pub use run::{Audit, Ended, Objects};
 pub use subject::Subject;
 pub use tally::{Finding, Findings, Grade, Tally, Then, Unread, What};

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     in_order::InOrder,
-    look::{Look, Seen},
+    look::{Depth, Look, Seen},
+    metadata::Metadata,
     subject::Subject,
     tally::{Finding, Findings, Then, Unread},
     verdict::{Verdict, judge, what},
@@ -40,10 +41,10 @@ pub enum Objects {
 pub struct Audit {
     pub(super) queue: Queue,
     /// The one in force.
-    primary: ReplicaName,
+    pub(super) primary: ReplicaName,
     subjects: Vec<Subject>,
-    /// Takes the stores' word where they have one.
-    quick: bool,
+    /// How much of each copy is looked at.
+    pub(super) depth: Depth,
     /// Nothing is written.
     pub(super) dry_run: bool,
     workers: usize,
@@ -84,7 +85,7 @@ impl Audit {
             queue,
             primary,
             subjects,
-            quick: false,
+            depth: Depth::Bytes,
             dry_run: false,
             unregistered_changes: UnregisteredChanges::Copy,
             workers,
@@ -94,10 +95,10 @@ impl Audit {
         }
     }
 
-    /// Takes the stores' word where they have one.
+    /// How much of each copy is looked at.
     #[must_use]
-    pub fn quick(self, quick: bool) -> Self {
-        Self { quick, ..self }
+    pub fn depth(self, depth: Depth) -> Self {
+        Self { depth, ..self }
     }
 
     /// What becomes of a content at the primary that nobody registered.
@@ -227,6 +228,8 @@ impl Audit {
             }
             return Some(self.concluded(object.key));
         };
+        let recorded = stop.run_until_cancelled(self.reference(&object)).await?;
+        let metadata = Metadata { recorded, primary: self.primary_subject() };
         let looks = subjects.iter().map(async |(subject, recorded_at)| {
             // Cannot fail: it is never closed.
             let _permit = self.reading.acquire().await.expect("an open semaphore");
@@ -236,8 +239,9 @@ impl Audit {
                 content,
                 recorded_at: *recorded_at,
                 source: object.source.as_ref(),
+                metadata,
                 primary: self.primary == *subject.name(),
-                quick: self.quick,
+                depth: self.depth,
             };
             (subject.name().clone(), *recorded_at, look.look().await)
         });
@@ -274,6 +278,12 @@ impl Audit {
         };
         for ((subject, _), (replica, _, seen)) in subjects.iter().zip(seen) {
             let then = then.iter().find(|(of, ..)| *of == replica).map(|(_, then, why)| (then, why.as_str()));
+            if recorded.is_none()
+                && self.primary != *subject.name()
+                && matches!(seen, Seen::Right(_) | Seen::NotCompared)
+            {
+                subject.count(|tally| tally.metadata_not_compared += 1);
+            }
             self.note(subject, &object.key, &seen, then);
         }
         Some(self.concluded(object.key))
@@ -305,6 +315,7 @@ impl Audit {
         let is_primary = self.primary == *subject.name();
         match (seen, what(seen, is_primary)) {
             (Seen::Right(grade), _) => subject.count(|tally| tally.right(*grade)),
+            (Seen::NotCompared, _) => {}
             (Seen::Unknown(why), _) => {
                 subject.count(|tally| tally.unreadable += 1);
                 // After that it would be the same for every copy.
@@ -313,7 +324,7 @@ impl Audit {
                     self.lock().unread(Unread { key: key.clone(), replica: subject.name().clone(), why });
                 }
             }
-            (Seen::Missing(_) | Seen::Wrong { .. }, found) => match (found, then) {
+            (Seen::Missing(_) | Seen::Wrong { .. } | Seen::OtherMetadata { .. }, found) => match (found, then) {
                 (Some((what, _)), Some((then, why))) => {
                     subject.count(|tally| tally.found(what, then));
                     let (key, replica) = (key.clone(), subject.name().clone());

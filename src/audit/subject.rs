@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::tally::Tally;
 use crate::{
     domain::{Failure, ReplicaName},
+    scan::Rate,
     store::Store,
 };
 
@@ -15,6 +16,8 @@ const DOUBTFUL_FROM: u32 = 3;
 #[derive(Debug, Clone)]
 pub struct Subject {
     store: Arc<Store>,
+    /// How far apart requests are; `None`: as many at once as there are readings.
+    rate: Option<Arc<Rate>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -29,7 +32,13 @@ struct State {
 impl Subject {
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store: Arc::new(store), state: Arc::default() }
+        Self { store: Arc::new(store), rate: None, state: Arc::default() }
+    }
+
+    /// No more requests than this, and fewer while the store throttles.
+    #[must_use]
+    pub fn at_most_per_second(self, requests: f64) -> Self {
+        Self { rate: Some(Arc::new(Rate::new(requests))), ..self }
     }
 
     #[must_use]
@@ -51,6 +60,10 @@ impl Subject {
 
     pub(super) fn store(&self) -> &Store {
         &self.store
+    }
+
+    pub(super) fn rate(&self) -> Option<&Rate> {
+        self.rate.as_deref()
     }
 
     pub(super) fn count(&self, change: impl FnOnce(&mut Tally)) {

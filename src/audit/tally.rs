@@ -14,6 +14,8 @@ pub enum Grade {
     Checksum,
     /// It is there, and the store says that it has the size on record. Damage is not seen by this.
     Size,
+    /// The same, and it has the metadata on record.
+    Metadata,
 }
 
 /// What is wrong with a copy on record.
@@ -24,6 +26,8 @@ pub enum What {
     Missing,
     /// It has other bytes than are on record.
     Damaged,
+    /// It has other metadata than is on record.
+    Metadata,
     /// The object itself is another one: it was written over at the primary and not registered.
     Changed,
 }
@@ -52,11 +56,15 @@ pub struct Tally {
     pub identical: u64,
     pub same_checksum: u64,
     pub same_size: u64,
+    pub same_metadata: u64,
     pub missing: u64,
     pub damaged: u64,
+    pub other_metadata: u64,
     pub changed: u64,
     /// No complete read has ever found out what the object is: there is nothing to compare with.
     pub not_known_yet: u64,
+    /// Nothing is on record of its metadata, with which that of the copy could be compared.
+    pub metadata_not_compared: u64,
     /// The store did not let it be read.
     pub unreadable: u64,
     /// Registered again, copied again or deleted while it was looked at.
@@ -75,7 +83,14 @@ impl Tally {
     /// Copies of which it is now known how they stand.
     #[must_use]
     pub fn checked(&self) -> u64 {
-        self.identical + self.same_checksum + self.same_size + self.missing + self.damaged + self.changed
+        let right = self.identical + self.same_checksum + self.same_size + self.same_metadata;
+        right + self.wrong()
+    }
+
+    /// Copies that are not what their records say.
+    #[must_use]
+    pub fn wrong(&self) -> u64 {
+        self.missing + self.damaged + self.other_metadata + self.changed
     }
 
     pub(super) fn right(&mut self, grade: Grade) {
@@ -83,6 +98,7 @@ impl Tally {
             Grade::Read => self.identical += 1,
             Grade::Checksum => self.same_checksum += 1,
             Grade::Size => self.same_size += 1,
+            Grade::Metadata => self.same_metadata += 1,
         }
     }
 
@@ -90,6 +106,7 @@ impl Tally {
         match what {
             What::Missing => self.missing += 1,
             What::Damaged => self.damaged += 1,
+            What::Metadata => self.other_metadata += 1,
             What::Changed => self.changed += 1,
         }
         match then {

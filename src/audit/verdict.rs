@@ -23,10 +23,15 @@ pub(super) enum Verdict {
 /// What is wrong with a copy, if anything.
 pub(super) fn what(seen: &Seen, is_primary: bool) -> Option<(What, &Failure)> {
     match seen {
-        Seen::Right(_) | Seen::Unknown(_) => None,
+        Seen::Right(_) | Seen::NotCompared | Seen::Unknown(_) => None,
         Seen::Missing(why) => Some((What::Missing, why)),
         // What stands at the primary is the application's.
-        Seen::Wrong { why, origin: Origin::Written } if is_primary => Some((What::Changed, why)),
+        Seen::Wrong { why, origin: Origin::Written } | Seen::OtherMetadata { why, origin: Origin::Written }
+            if is_primary =>
+        {
+            Some((What::Changed, why))
+        }
+        Seen::OtherMetadata { why, .. } => Some((What::Metadata, why)),
         Seen::Wrong { why, .. } => Some((What::Damaged, why)),
     }
 }
@@ -37,7 +42,7 @@ pub(super) fn what(seen: &Seen, is_primary: bool) -> Option<(What, &Failure)> {
 /// against the hash on record.
 pub(super) fn judge(object: &RecordedObject, primary: &ReplicaName, seen: &[(ReplicaName, i64, Seen)]) -> Verdict {
     let is_primary = |replica: &ReplicaName| primary == replica;
-    let mut refuted = Vec::new();
+    let (mut refuted, mut has_bytes) = (Vec::new(), false);
     for (replica, recorded_at, seen) in seen {
         match what(seen, is_primary(replica)) {
             None => {}
@@ -51,11 +56,12 @@ pub(super) fn judge(object: &RecordedObject, primary: &ReplicaName, seen: &[(Rep
                     why: Failure { class: Class::Changed, ..why.clone() },
                 });
             }
-            Some((What::Missing | What::Damaged, why)) => {
+            Some((what @ (What::Missing | What::Damaged | What::Metadata), why)) => {
+                has_bytes |= what == What::Metadata;
                 // Written over with a copy, what may be a new content of the application's would be lost.
-                let park = is_primary(replica) && matches!(seen, Seen::Wrong { .. });
+                let park = is_primary(replica) && matches!(seen, Seen::Wrong { .. } | Seen::OtherMetadata { .. });
                 let mut why = why.clone();
-                if let (true, Seen::Wrong { origin, .. }) = (park, seen) {
+                if let (true, Seen::Wrong { origin, .. } | Seen::OtherMetadata { origin, .. }) = (park, seen) {
                     let unclear = *origin == Origin::Unclear;
                     why.message += if unclear { ". It may be damaged or a new content" } else { "" };
                     why.message += ". What stands at the primary is not written over: delete it there and `copyhold retry` has \
@@ -72,17 +78,19 @@ pub(super) fn judge(object: &RecordedObject, primary: &ReplicaName, seen: &[(Rep
     if none_left {
         for refuted in &mut refuted {
             refuted.park = true;
-            refuted.why.message = format!(
-                "no good copy is left: put the object back at the primary, then `copyhold retry`. {}",
-                refuted.why.message
-            );
+            let what = if has_bytes {
+                "no copy has the metadata on record: give the primary's object the right one, then `copyhold enqueue`"
+            } else {
+                "no good copy is left: put the object back at the primary, then `copyhold retry`"
+            };
+            refuted.why.message = format!("{what}. {}", refuted.why.message);
         }
     }
     Verdict::TakeBack(TakeBack {
         key: object.key.clone(),
         generation: object.generation,
         refuted,
-        park_the_rest: none_left,
+        park_the_rest: none_left && !has_bytes,
     })
 }
 
@@ -119,6 +127,7 @@ mod tests {
             content: Some(Content { size_bytes: 1, hash: ContentHash(1) }),
             recorded: replicas.iter().map(|r| (r.clone(), 5)).collect(),
             source: None,
+            metadata: None,
         };
         let seen: Vec<_> = replicas.into_iter().zip(seen).filter_map(|(r, seen)| Some((r, 5, seen?))).collect();
         judge(&object, &name("b2"), &seen)
@@ -162,6 +171,22 @@ mod tests {
     #[test]
     fn at_a_replica_what_somebody_wrote_there_is_damage() {
         assert_eq!(taken_back([Some(right()), Some(wrong(Origin::Written)), None]), ("wasabi".into(), false));
+    }
+
+    #[test]
+    fn other_metadata_is_made_right_from_what_is_left_and_left_alone_at_the_primary() {
+        let other = |origin| Some(Seen::OtherMetadata { why: why(), origin });
+        assert_eq!(
+            taken_back([Some(right()), other(Origin::Unclear), Some(Seen::NotCompared)]),
+            ("wasabi".into(), false)
+        );
+        for origin in [Origin::Unclear, Origin::Restored] {
+            assert_eq!(taken_back([other(origin), Some(right()), None]), ("b2!".into(), false), "{origin:?}");
+        }
+        assert!(matches!(judged([other(Origin::Written), other(Origin::Unclear), None]), Verdict::Again(_)));
+        // The bytes are there: nothing is lost.
+        let seen = [other(Origin::Unclear), other(Origin::Unclear), other(Origin::Unclear)];
+        assert_eq!(taken_back(seen), ("b2! wasabi! scw!".into(), false));
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl Written {
     pub(super) fn of(&self, done: Then) -> Option<Then> {
         match self {
             Self::Answered(Answer::Recorded) => Some(done),
-            Self::Answered(Answer::Changed) => None,
+            Self::Answered(Answer::Changed | Answer::Refused) => None,
             Self::Answered(Answer::Busy) => {
                 Some(Then::NotWritten("a daemon holds the object at this moment: verify it again later".into()))
             }

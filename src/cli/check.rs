@@ -90,13 +90,29 @@ fn finding(of: &str, what: &'static str, result: Result<String, String>) -> Find
 
 async fn database(config: &Config, queue: &Queue) -> Vec<Finding> {
     let of = "postgresql";
-    if let Err(error) = crate::queue::probe(queue.pool()).await {
-        return vec![finding(of, "connect", Err(error.to_string()))];
-    }
+    let read_only = match crate::queue::probe(queue.pool()).await {
+        Ok(read_only) => read_only,
+        Err(error) => return vec![finding(of, "connect", Err(error.to_string()))],
+    };
     let at = crate::config::masked_url(config.database.url.expose_secret());
     let mut findings = vec![finding(of, "connect", Ok(at))];
+    if let Some(server) = read_only {
+        findings.push(finding(of, "write", Err(server.to_string())));
+    }
+    if config.database.listen_url.is_some() {
+        findings.push(finding(of, "settings", settings(queue).await));
+    }
     findings.push(finding(of, "schema", schema(queue).await));
     findings
+}
+
+/// Behind a pooler the role has to carry what statements rely on.
+async fn settings(queue: &Queue) -> Result<String, String> {
+    let flaws = crate::queue::session_flaws(queue.pool()).await.map_err(|e| e.to_string())?;
+    if flaws.is_empty() {
+        return Ok("the role's sessions are as they should be".into());
+    }
+    Err(format!("{}; give the role other settings, as docs/postgresql.md says of poolers", flaws.join(", ")))
 }
 
 async fn schema(queue: &Queue) -> Result<String, String> {
@@ -138,6 +154,10 @@ async fn bucket(replica: &Replica, primary: bool, row: Option<&ReplicaRow>) -> V
         if primary { Ok(fine()) } else { Err(error.to_string()) }
     });
     let mut findings = vec![finding(of, HOLDS, holds), finding(of, "write", written)];
+    if let Err(error) = store.check_paths().await {
+        // Nothing is wrong with other keys, and many applications have no such.
+        findings.push(finding(of, "paths", Ok(format!("objects with odd keys will be parked: {error}"))));
+    }
     findings.extend(hint(replica, &store).map(|hint| finding(of, "class", Ok(hint))));
     findings
 }

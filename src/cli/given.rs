@@ -79,3 +79,9 @@ pub(super) fn not_registered(key: &ObjectKey) -> anyhow::Error {
         "\"{key}\" is not registered; is it spelt right? `copyhold enqueue KEY` registers what is at the primary"
     )
 }
+
+/// Requests per second.
+pub(super) fn per_second(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|n| (0.01..=10_000.0).contains(n));
+    number.ok_or_else(|| "a number from 0.01 to 10000".to_owned())
+}

@@ -41,7 +41,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     config::{Config, ConfigErrors, load},
-    queue::{Pools, Queue},
+    queue::{Access, Pools, Queue},
 };
 
 /// Keeps a verified copy of every object of a primary S3-compatible bucket in every other bucket, on any cloud.
@@ -209,7 +209,8 @@ fn chain(error: &anyhow::Error) -> String {
 
 /// A queue for a command that comes and goes.
 fn queue(config: &Config) -> anyhow::Result<(Queue, Pools)> {
-    let pools = Pools::new(&config.database).context("database.url")?;
+    let pools = Pools::with(&config.database, Access::Any);
+    pools.check().context("database.url")?;
     let names = config.replicas.iter().map(|r| r.name.clone()).collect();
     let kinds = config.events.kinds.clone();
     Ok((Queue::telling(pools.work.clone(), config.database.schema.clone(), names, kinds), pools))

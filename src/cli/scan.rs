@@ -49,7 +49,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value = "4", value_parser = given::up_to::<PARALLEL_AT_MOST>)]
     parallel: NonZeroUsize,
     /// Requests to one store at most; fewer while it throttles
-    #[arg(long, value_name = "N", default_value = "50", value_parser = rate)]
+    #[arg(long, value_name = "N", default_value = "50", value_parser = given::per_second)]
     requests_per_second: f64,
     /// Print one JSON document instead of text
     #[arg(long)]
@@ -58,11 +58,6 @@ pub(super) struct Args {
 
 /// More than that at once does no store good.
 const PARALLEL_AT_MOST: usize = 64;
-
-fn rate(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|n| (0.01..=10_000.0).contains(n));
-    number.ok_or_else(|| "a number from 0.01 to 10000".to_owned())
-}
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let prefixes = prefixes(&args.prefixes)?;

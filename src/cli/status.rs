@@ -9,7 +9,7 @@ use crate::{
     domain::Blocks,
     queue::{
         BreakerStatus, CHANGES_AT_MOST, CHANGES_WITHIN, DaemonStatus, Difference, LogStatus, ReplicaStatus,
-        ResetStatus, RulesState, Status,
+        ResetStatus, RulesState, Status, probe,
     },
 };
 
@@ -37,10 +37,16 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         status = queue.status(true).await?;
     }
     let rules = queue.rules_state().await?;
+    let read_only = probe(queue.pool()).await?;
     pools.close().await;
     if args.json {
-        show::line(&serde_json::to_string_pretty(&status).context("status as JSON")?)?;
+        let mut document = serde_json::to_value(&status).context("status as JSON")?;
+        document["read_only"] = read_only.map(|server| server.to_string()).into();
+        show::line(&serde_json::to_string_pretty(&document).context("status as JSON")?)?;
     } else {
+        if let Some(server) = read_only {
+            show::line(&server.to_string())?;
+        }
         show::line(&text(config, &status, &rules))?;
     }
     Ok(Verdict::Good)
@@ -71,6 +77,7 @@ fn text(config: &Config, status: &Status, in_force: &RulesState) -> String {
     parts.extend(status.replicas.iter().filter_map(|r| Some(resetting(&r.replica, r.reset.as_ref()?))));
     parts.extend(status.replicas.iter().filter_map(|r| r.breaker.as_ref().map(|breaker| sick(&r.replica, breaker))));
     parts.extend(status.replicas.iter().filter_map(changes_parked));
+    parts.extend(metadata(status));
     if let Some(other) = status.replicas.iter().find(|r| r.primary && r.replica != config.primary.as_str()) {
         parts.push(format!(
             "the primary in force is {}, this configuration says {}: the database's word counts",
@@ -121,6 +128,23 @@ fn changes_parked(r: &ReplicaStatus) -> Option<String> {
          minutes, as if its bucket had been restored; `copyhold explain KEY` says what to do",
         r.replica
     ))
+}
+
+/// `metadata not compared: 1200 copies at scw, 3 copies at wasabi; …`
+fn metadata(status: &Status) -> Option<String> {
+    let about = if status.estimated { "about " } else { "" };
+    let of = |r: &ReplicaStatus| {
+        let copies = r.metadata_not_compared.filter(|n| *n > 0)?.unsigned_abs();
+        Some(format!("{about}{} at {}", show::count(copies, "copy", "copies"), r.replica))
+    };
+    let each: Vec<_> = status.replicas.iter().filter_map(of).collect();
+    (!each.is_empty()).then(|| {
+        format!(
+            "metadata not compared: {}, taken from a listing or recorded by an earlier version; `copyhold verify --metadata` \
+             compares it",
+            each.join(", ")
+        )
+    })
 }
 
 /// `the reset of scw, begun 3m 2s ago, is not done: …`

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Verdict, bar::Bar, given, queue, show};
 use crate::{
-    audit::{Audit, Objects, Subject},
+    audit::{Audit, Depth, Objects, Subject},
     config::Config,
     domain::{ObjectKey, ReplicaName},
     queue::{Pin, Range, Sample},
@@ -21,8 +21,8 @@ use share::Share;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each copy on record is read to its end and held against size and hash of the object (CRC-64/NVME). What is missing or has \
-other bytes, in two readings, loses its record and is copied again by the daemons; what a store does not let be read is \
+Each copy on record is read to its end and held against size, hash (CRC-64/NVME) and metadata of the object. What is missing, or \
+has other bytes or metadata in two readings, loses its record and is copied again by the daemons; what a store does not let be read is \
 unknown and stays as it is. What was written over at the primary is registered again. Of an object without a good copy \
 nothing is copied until somebody says so (`copyhold explain KEY`, `copyhold retry KEY`).
 
@@ -31,6 +31,7 @@ Exit codes: 0 all that was looked into is as recorded; 1 something is missing or
 
 It needs no daemon and holds no row: daemons may run. Ctrl-C ends it with a report of what was done, and says how to go on.")]
 #[command(group = clap::ArgGroup::new("which").required(true).multiple(true))]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct Args {
     /// Keys, byte for byte
     #[arg(value_name = "KEY", group = "which", conflicts_with_all = ["prefix", "sample", "seed", "after"])]
@@ -53,6 +54,12 @@ pub(super) struct Args {
     /// Read nothing where the store says that it has the size, and if it knows that the hash, on record
     #[arg(long)]
     quick: bool,
+    /// Compare metadata alone, by one HEAD per copy: with what is on record, else with the primary's
+    #[arg(long, conflicts_with = "quick")]
+    metadata: bool,
+    /// With --metadata, requests to one store at most; fewer while it throttles [default: 50]
+    #[arg(long, value_name = "N", requires = "metadata", value_parser = given::per_second)]
+    requests_per_second: Option<f64>,
     /// Look, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -64,6 +71,8 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// With --metadata, to one store.
+const REQUESTS_PER_SECOND: f64 = 50.0;
 /// More connections than that to one store do nobody good.
 const WORKERS_AT_MOST: usize = 256;
 
@@ -88,13 +97,15 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     for replica in &replicas {
         // Cannot fail: the names are the configuration's.
         let replica = config.replica(replica).expect("a replica of the configuration");
-        subjects.push(Subject::new(Store::connect(replica, args.workers.get()).await?));
+        let subject = Subject::new(Store::connect(replica, args.workers.get()).await?);
+        let rate = args.requests_per_second.unwrap_or(REQUESTS_PER_SECOND);
+        subjects.push(if args.metadata { subject.at_most_per_second(rate) } else { subject });
     }
     let Some(primary) = rows.into_iter().find(|row| row.primary).map(|row| row.name) else {
         bail!("the database knows no primary; run `copyhold migrate`");
     };
     let audit =
-        Audit::new(queue, primary.clone(), subjects, args.workers.get()).quick(args.quick).dry_run(args.dry_run);
+        Audit::new(queue, primary.clone(), subjects, args.workers.get()).depth(args.depth()).dry_run(args.dry_run);
     let audit = audit.unregistered_changes(config.guard.changed);
 
     // Listened to before anything is looked at.
@@ -116,7 +127,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     bar.clear();
     pools.close().await;
     let report = Report::new(&audit, ended, &primary, left_out, begun.elapsed()).asked(
-        args.quick,
+        args.depth(),
         args.dry_run,
         sample,
         stop.is_cancelled(),
@@ -127,6 +138,16 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         show::line(&report.text())?;
     }
     Ok(report.verdict())
+}
+
+impl Args {
+    fn depth(&self) -> Depth {
+        match (self.quick, self.metadata) {
+            (_, true) => Depth::Metadata,
+            (true, false) => Depth::Quick,
+            (false, false) => Depth::Bytes,
+        }
+    }
 }
 
 fn objects(args: &Args, sample: Option<Sample>) -> anyhow::Result<Objects> {

@@ -1,10 +1,11 @@
-use secrecy::{ExposeSecret as _, SecretString};
+use std::sync::Arc;
+
+use secrecy::ExposeSecret as _;
 
 use super::{
-    Database, Wakeup, database_url,
+    Database, Secret, Wakeup, database_url,
     place::Placed,
     reader::{Flaw, Section},
-    secret,
     setting::choice,
 };
 use crate::domain::{InvalidName, SchemaName};
@@ -15,13 +16,15 @@ const EXAMPLE: &str = r#""postgres://copyhold@db.internal/app?sslmode=verify-ful
 pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
     let reader = section.reader();
     let insecure = section.get::<bool>("insecure").is_some_and(|insecure| insecure.value);
-    let check = |url: SecretString| {
-        database_url::check(url.expose_secret(), insecure, reader)?;
-        Ok(url)
+    let rules = Arc::new(database_url::Rules::of(reader, insecure));
+    let check = |url: Secret| {
+        database_url::check(url.expose_secret(), &rules)?;
+        let rules = Arc::clone(&rules);
+        Ok(url.checked(move |text| database_url::check(text, &rules).map_err(|flaw| flaw.what)))
     };
     let url = section.need_with("url", EXAMPLE, check);
     let listen_url = section.get_with("listen_url", check);
-    let password = section.get_with("password_file", |path: String| secret::from_file(&reader.resolve(&path)));
+    let password = section.get_with("password_file", |path: String| Secret::of_file(reader.resolve(&path)));
     let schema = section.get_with("schema", |name: String| schema_name(&name));
     let ways = [("notify", Wakeup::Notify), ("poll", Wakeup::Poll)];
     let wakeup = section.get_with("wakeup", |word: String| choice(&ways, &word));
@@ -45,12 +48,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
     })
 }
 
-fn refuse_second_password(
-    section: &Section<'_>,
-    name: &str,
-    url: Option<&Placed<SecretString>>,
-    password: &Placed<SecretString>,
-) {
+fn refuse_second_password(section: &Section<'_>, name: &str, url: Option<&Placed<Secret>>, password: &Placed<Secret>) {
     if url.is_some_and(|url| database_url::has_password(url.value.expose_secret())) {
         let what = format!("and the password in {} exclude each other", section.path_of(name));
         section.note_at(&password.place, "password_file", &what, "remove one of them, better the one in the URL");

@@ -1,7 +1,7 @@
 //! The configuration: read ([`load()`]), then checked, then trusted ([`Config`]).
 //!
 //! Whoever holds a [`Config`] need not check anything again. Secrets are
-//! [`SecretString`]s; the configuration prints them as `***`.
+//! [`Secret`]s; the configuration prints them as `***`.
 
 mod database;
 mod database_url;
@@ -27,15 +27,15 @@ mod tests;
 
 use std::{net::SocketAddr, time::Duration};
 
-pub use database_url::masked as masked_url;
+pub use database_url::{each_server, masked as masked_url};
 pub use load::load;
 pub use place::Place;
 pub use problem::{ConfigErrors, Problem};
 pub use provider::Provider;
 pub use rules::Rule;
+pub use secret::Secret;
 pub use suggest::among as did_you_mean;
 
-use secrecy::SecretString;
 use url::Url;
 
 use crate::domain::{EventKinds, ReplicaName, SchemaName};
@@ -70,12 +70,12 @@ impl Config {
 
 #[derive(Clone)]
 pub struct Database {
-    /// `postgres://…`; may be a transaction pooler. Carries the password if there is one.
-    pub url: SecretString,
+    /// `postgres://…`, of one server or several; may be a transaction pooler. Carries the password if there is one.
+    pub url: Secret,
     /// A direct connection for LISTEN, where a pooler stands in front.
-    pub listen_url: Option<SecretString>,
+    pub listen_url: Option<Secret>,
     /// From `password_file`; used instead of a password in the URLs.
-    pub password: Option<SecretString>,
+    pub password: Option<Secret>,
     pub schema: SchemaName,
     pub wakeup: Wakeup,
 }
@@ -138,8 +138,8 @@ pub enum Credentials {
     /// The AWS chain: environment, profile, container or instance role.
     Ambient,
     Keys {
-        access_key_id: SecretString,
-        secret_access_key: SecretString,
+        access_key_id: Secret,
+        secret_access_key: Secret,
     },
 }
 
@@ -238,7 +238,7 @@ pub struct Shutdown {
 pub struct Http {
     pub listen: SocketAddr,
     /// Whoever sends it may append events, and read them from another machine. `None`: nobody may do either.
-    pub token: Option<SecretString>,
+    pub token: Option<Secret>,
 }
 
 #[derive(Debug, Clone)]

@@ -4,11 +4,11 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bytesize::ByteSize;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Guard, Http, Lease, Log, LogFormat, Shutdown, Sweeper, UnregisteredChanges, Workers,
+    Guard, Http, Lease, Log, LogFormat, Secret, Shutdown, Sweeper, UnregisteredChanges, Workers,
     place::Placed,
     reader::{Flaw, Section},
     setting::{choice, duration_text, size_text, within},
@@ -112,9 +112,13 @@ pub(super) fn http(mut section: Section<'_>) -> Http {
 }
 
 /// Long enough that nobody finds it by trying, and of characters that a header can carry.
-fn token_text(token: SecretString) -> Result<SecretString, Flaw> {
+fn token_text(token: Secret) -> Result<Secret, Flaw> {
+    check_token(token.expose_secret())?;
+    Ok(token.checked(|text| check_token(text).map_err(|flaw| flaw.what)))
+}
+
+fn check_token(text: &str) -> Result<(), Flaw> {
     const LEAST: usize = 16;
-    let text = token.expose_secret();
     if !text.bytes().all(|b| b.is_ascii_graphic()) {
         let what = "contains blanks, line breaks or other characters that no token has";
         return Err(Flaw::new(what, "give it the token alone"));
@@ -123,7 +127,7 @@ fn token_text(token: SecretString) -> Result<SecretString, Flaw> {
         let what = format!("is shorter than {LEAST} characters, and could be guessed");
         return Err(Flaw::new(what, "make one with `openssl rand -hex 32`"));
     }
-    Ok(token)
+    Ok(())
 }
 
 /// Reads `[log]`.

@@ -1,9 +1,9 @@
 use bytesize::ByteSize;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use url::Url;
 
 use super::{
-    Credentials, Existing, Facts, Provider, Replica, endpoint,
+    Credentials, Existing, Facts, Provider, Replica, Secret, endpoint,
     place::{Place, Placed},
     reader::{Flaw, Section},
     setting::{choice, size_text, within},
@@ -129,7 +129,7 @@ fn credentials(section: &mut Section<'_>) -> Option<Credentials> {
             section.note("has no credentials", todo);
         }
         // Asked for all the same, so that the report can suggest them.
-        let _: [Option<Placed<SecretString>>; 2] = KEYS.map(|key| section.get(key));
+        let _: [Option<Placed<Secret>>; 2] = KEYS.map(|key| section.get(key));
         return wants_ambient.then_some(Credentials::Ambient);
     }
     let [id, secret] = KEYS.map(|key| section.need_with(key, r#"{ env = "NAME" }"#, key_text));
@@ -137,11 +137,13 @@ fn credentials(section: &mut Section<'_>) -> Option<Credentials> {
 }
 
 /// A stray blank or a second line would only show as a refused signature.
-fn key_text(key: SecretString) -> Result<SecretString, Flaw> {
-    if key.expose_secret().chars().all(|c| c.is_ascii_graphic()) {
-        return Ok(key);
+fn key_text(key: Secret) -> Result<Secret, Flaw> {
+    const WHAT: &str = "contains blanks, line breaks or other characters that no key has";
+    let is_key = |text: &str| text.chars().all(|c| c.is_ascii_graphic());
+    if is_key(key.expose_secret()) {
+        return Ok(key.checked(move |text| if is_key(text) { Ok(()) } else { Err(WHAT.to_owned()) }));
     }
-    Err(Flaw::new("contains blanks, line breaks or other characters that no key has", "give it the key alone"))
+    Err(Flaw::new(WHAT, "give it the key alone"))
 }
 
 fn printable(text: String, what: &str) -> Result<String, Flaw> {

@@ -1,14 +1,18 @@
-//! Secrets that the configuration names instead of holding. No message here
-//! contains anything of a secret.
+//! Secrets that the configuration names instead of holding, and reading them again when they were rotated.
+//! No message here contains anything of a secret.
 
 use std::{
     ffi::OsStr,
+    fmt,
     fs::File,
     io::{self, Read as _},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+use tracing::{info, warn};
 
 use super::{
     document::{Entries, Node},
@@ -20,18 +24,143 @@ pub(super) const FORMS: &str = r#"write "the secret", { env = "NAME" } or { file
 /// More than any key or password has; a wrong path may lead to something endless.
 const AT_MOST_BYTES: u64 = 64 * 1024;
 
+/// A secret, and the file that has the one that replaces it.
+#[derive(Clone)]
+pub struct Secret {
+    /// As it was when the configuration was read.
+    first: SecretString,
+    /// `None`: it stands in the configuration or in the environment, where nothing changes.
+    file: Option<Arc<SecretFile>>,
+}
+
+type Check = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+struct SecretFile {
+    path: PathBuf,
+    /// What the configuration would refuse is not used either when it comes later.
+    check: Check,
+    latest: Mutex<Latest>,
+}
+
+struct Latest {
+    secret: SecretString,
+    read_at: Instant,
+    /// Why the file could not be used last; logged once.
+    complaint: Option<String>,
+}
+
+impl Latest {
+    fn of(secret: &SecretString) -> Self {
+        Self { secret: secret.clone(), read_at: Instant::now(), complaint: None }
+    }
+}
+
+impl Secret {
+    /// From the file at `path`.
+    pub(super) fn of_file(path: PathBuf) -> Result<Self, Flaw> {
+        let first = from_file(&path)?;
+        // A pipe gives its content once.
+        let can_be_read_again = path.metadata().is_ok_and(|found| found.is_file());
+        let latest = Mutex::new(Latest::of(&first));
+        let file = SecretFile { path, check: Box::new(|_| Ok(())), latest };
+        Ok(Self { first, file: can_be_read_again.then(|| Arc::new(file)) })
+    }
+
+    /// The same, and what `check` refuses later is not used.
+    #[must_use]
+    pub(super) fn checked(self, check: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static) -> Self {
+        let file = self.file.map(|file| {
+            let latest = Mutex::new(Latest::of(&self.first));
+            Arc::new(SecretFile { path: file.path.clone(), check: Box::new(check), latest })
+        });
+        Self { first: self.first, file }
+    }
+
+    /// Whether it may be another one some day.
+    #[must_use]
+    pub fn may_change(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// What the file says now. While that cannot be used, for it is half written: what it said before.
+    #[must_use]
+    pub fn latest(&self) -> SecretString {
+        self.latest_within(Duration::ZERO)
+    }
+
+    /// The same, or what it said so long ago at most.
+    #[must_use]
+    pub fn latest_within(&self, age: Duration) -> SecretString {
+        let Some(file) = &self.file else { return self.first.clone() };
+        let mut latest = file.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if latest.read_at.elapsed() < age {
+            return latest.secret.clone();
+        }
+        let found = from_file(&file.path).map_err(|flaw| flaw.what);
+        let found = found.and_then(|secret| (file.check)(secret.expose_secret()).map(|()| secret));
+        latest.read_at = Instant::now();
+        match found {
+            Ok(secret) => {
+                if latest.secret.expose_secret() != secret.expose_secret() {
+                    info!("Read a new secret from {}", file.path.display());
+                }
+                latest.secret = secret;
+                latest.complaint = None;
+            }
+            Err(what) => {
+                if latest.complaint.as_ref() != Some(&what) {
+                    warn!("A secret cannot be read again, the one read before is used: it {what}");
+                    latest.complaint = Some(what);
+                }
+            }
+        }
+        latest.secret.clone()
+    }
+}
+
+/// The one that was read with the configuration.
+impl ExposeSecret<str> for Secret {
+    fn expose_secret(&self) -> &str {
+        self.first.expose_secret()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+impl From<SecretString> for Secret {
+    fn from(first: SecretString) -> Self {
+        Self { first, file: None }
+    }
+}
+
+impl From<String> for Secret {
+    fn from(first: String) -> Self {
+        SecretString::from(first).into()
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(first: &str) -> Self {
+        SecretString::from(first).into()
+    }
+}
+
 /// The secret that `{ env = "…" }` or `{ file = "…" }` names.
-pub(super) fn referred_to(mut entries: Entries, reader: &Reader) -> Result<SecretString, Flaw> {
+pub(super) fn referred_to(mut entries: Entries, reader: &Reader) -> Result<Secret, Flaw> {
     let (env, file) = (entries.remove("env"), entries.remove("file"));
     if !entries.is_empty() {
         return Err(Flaw::new("has something other than env or file in its braces", FORMS));
     }
     match (env, file) {
-        (Some(env), None) => from_variable(env, reader),
+        (Some(env), None) => from_variable(env, reader).map(Secret::from),
         (None, Some(file)) => {
             let place = file.place.clone();
             let path = String::read(file, reader)?;
-            from_file(&reader.resolve(&path)).map_err(|flaw| Flaw { place: Some(place), ..flaw })
+            Secret::of_file(reader.resolve(&path)).map_err(|flaw| Flaw { place: Some(place), ..flaw })
         }
         (Some(_), Some(_)) => Err(Flaw::new("names both a variable and a file", "leave one of them out")),
         (None, None) => Err(Flaw::new("names neither a variable nor a file", FORMS)),
@@ -51,7 +180,7 @@ fn from_variable(node: Node, reader: &Reader) -> Result<SecretString, Flaw> {
 }
 
 /// The content of a file without the line break at its end.
-pub(super) fn from_file(path: &Path) -> Result<SecretString, Flaw> {
+fn from_file(path: &Path) -> Result<SecretString, Flaw> {
     let flaw = |what: &str, todo: &str| {
         Err(Flaw::new(format!("names the file {}, which {what}", path.display()), todo.to_owned()))
     };

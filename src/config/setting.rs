@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use secrecy::SecretString;
 
 use super::{
     document::{Node, Value, parse_value},
     place::{Place, Placed},
     reader::{Flaw, Reader},
-    secret,
+    secret::{self, Secret},
 };
 
 /// A kind of value.
@@ -99,7 +98,7 @@ impl Setting for ByteSize {
 }
 
 /// A secret: in place, or named by `{ env = "…" }` or `{ file = "…" }`.
-impl Setting for SecretString {
+impl Setting for Secret {
     fn read(node: Node, reader: &Reader) -> Result<Self, Flaw> {
         match settled(node.value, &node.place, |value| matches!(value, Value::Text(_) | Value::Section(_))) {
             Value::Text(text) if text.is_empty() => Err(Flaw::new("is empty", "give it a value")),

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use bytesize::ByteSize;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 
 use super::{
-    Config, Credentials, Database, Existing, Facts, LogFormat, Replica, Wakeup, database_url, net,
+    Config, Credentials, Database, Existing, Facts, LogFormat, Replica, Secret, Wakeup, database_url, net,
     setting::{duration_text, size_text},
 };
 
@@ -50,7 +50,7 @@ impl fmt::Display for Config {
 
 impl fmt::Display for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let masked = |url: &SecretString| database_url::masked(url.expose_secret());
+        let masked = |url: &Secret| database_url::masked(url.expose_secret());
         writeln!(f, "[database]\nurl = {:?}", masked(&self.url))?;
         if let Some(url) = &self.listen_url {
             writeln!(f, "listen_url = {:?}", masked(url))?;
@@ -130,7 +130,7 @@ impl fmt::Display for Facts {
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let masked = |url: &SecretString| database_url::masked(url.expose_secret());
+        let masked = |url: &Secret| database_url::masked(url.expose_secret());
         f.debug_struct("Database")
             .field("url", &masked(&self.url))
             .field("listen_url", &self.listen_url.as_ref().map(masked))

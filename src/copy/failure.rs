@@ -1,7 +1,7 @@
 //! Whose failure it was, in front of what it was.
 
 use crate::{
-    domain::{Class, Failure},
+    domain::{Class, Content, Failure, SourceVerdict},
     store::{Store, StoreError},
 };
 
@@ -36,6 +36,40 @@ pub(super) fn most_telling(failures: Vec<(bool, Failure)>) -> Failure {
         if gone { counts(*recorded) && why.class == Class::Gone } else { why.class != Class::Gone }
     });
     told.map_or_else(|| Failure::new(Class::Transient, "no replica may be read from at the moment"), |(_, why)| why)
+}
+
+pub(super) fn stale(store: &Store, known: &Content, found: &str) -> Failure {
+    let what = format!("its copy is not what this generation's first read found ({found} instead of {known:?})");
+    Failure::new(Class::Corrupt, format!("source {}: {what}", store.name()))
+}
+
+/// What stands at the primary is not written over, and nothing is copied from it.
+pub(super) fn at_primary(store: &Store, known: &Content, found: &Content, verdict: SourceVerdict) -> Failure {
+    let name = store.name();
+    let what = format!(
+        "its object is not what this generation's first read found ({found:?} instead of {known:?}), in two readings: {}. It is \
+         not written over, and the others are copied from each other. Put the right object there, or delete it, and retry; or \
+         register the key again (`copyhold enqueue`), if this is the content that is wanted",
+        verdict.words()
+    );
+    Failure::new(Class::Corrupt, format!("source {name}: {what}"))
+}
+
+pub(super) fn changed(store: &Store, known: &Content, found: &Content) -> Failure {
+    let what =
+        format!("the object is no longer what this generation's first read found ({found:?} instead of {known:?})");
+    Failure::new(Class::Changed, format!("source {}: {what}", store.name()))
+}
+
+pub(super) fn other_size(store: &Store, stated: u64, found: u64) -> Failure {
+    let what = format!(
+        "it holds {found} bytes under this key and {stated} were registered: another content, or its upload has not ended"
+    );
+    Failure::new(Class::Gone, format!("source {}: {what}", store.name()))
+}
+
+pub(super) fn refused(store: &Store, what: &str) -> Failure {
+    Failure::new(Class::Refused, format!("target {}: {what}", store.name()))
 }
 
 #[cfg(test)]

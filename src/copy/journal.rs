@@ -17,6 +17,9 @@ pub trait Journal: fmt::Debug + Send + Sync {
     /// The uploads of this generation that were begun and are not over, whoever began them. At most one per replica.
     fn unfinished(&self) -> BoxFuture<'_, Vec<Unfinished>>;
 
+    /// The uploads of earlier generations of this object that are not known to be over, whoever began them.
+    fn older(&self) -> BoxFuture<'_, Vec<Older>>;
+
     /// An upload is about to be begun. Written down before the store is asked: what it began for somebody who died
     /// before he heard its name can be found again.
     fn intend<'a>(&'a self, replica: &'a ReplicaName, shape: &'a Shape) -> BoxFuture<'a, Entry>;
@@ -61,6 +64,14 @@ pub struct Part {
     pub md5: Md5,
     /// CRC-64/NVME of its bytes.
     pub crc: u64,
+}
+
+/// An upload of an older content, which must not be completed any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Older {
+    pub entry: Entry,
+    pub replica: ReplicaName,
+    pub upload: UploadId,
 }
 
 /// An upload to go on with.

@@ -8,7 +8,8 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Reading, Source, Unfit,
+    Reading, Source,
+    examine::Unfit,
     failure::{at_source, of_source},
     hash::Both,
     memory::{Buffer, Memory},
@@ -69,8 +70,7 @@ impl<'a> Reader<'a> {
         };
         let get = get.map_err(|error| of_source(store, error))?;
         let head = get.head.clone();
-        if let Some(name) = head.metadata.unfit() {
-            let what = format!("{name} is not plain ASCII, which not every store keeps as it is");
+        if let Some(what) = head.metadata.unfit() {
             return Err(Failure::new(Class::Refused, format!("source {}: {what}", store.name())));
         }
         let first = Some((0..get.body.announced(), get));
@@ -257,64 +257,30 @@ impl Opened {
     }
 
     /// Reads the object once more, to the end: the first reading is believed if this one gives the same.
-    ///
-    /// An ETag that is another one by now though the bytes are the same says nothing of them.
     pub(super) async fn read_again(&self, read: &Content) -> Result<Reading, Failure> {
-        let store = self.store();
-        let mut again = verify::read(store, &self.key, |bytes| self.has_read(bytes)).await?;
-        let said = self.said();
-        if again.content != *read {
-            let what = if again.said == said {
-                "bytes arrived damaged: they do not match the source's ETag, nor a second reading"
-            } else {
-                "a second reading gave other bytes, with another ETag or Last-Modified"
-            };
-            return Err(self.corrupt(what));
-        }
-        if again.said.modified_us != said.modified_us {
-            let what = "the object was written between two readings";
-            return Err(Failure::new(Class::Changed, format!("source {}: {what}", store.name())));
-        }
-        if again.said.tag != said.tag {
-            if again.etag == EtagMatch::Contradicts {
-                store.etag_was_no_md5();
-                again.etag = EtagMatch::SaysNothing;
-            }
-            again.said.tag = None;
-        }
-        Ok(again)
+        // Its ETag says of the bytes what the caller knows already.
+        let first = self.reading(read, EtagMatch::SaysNothing);
+        verify::read_alike_counted(self.store(), &self.key, &first, |bytes| self.has_read(bytes)).await
     }
 
     /// Two readings that agree, or one that the ETag confirms. For bytes that are not the object's.
     pub(super) async fn make_sure(&self, read: &Content, md5: Option<&Md5>) -> Result<Reading, Failure> {
         if md5.is_some_and(|md5| self.head.etag_match(md5) == EtagMatch::Confirms) {
-            return Ok(Reading { content: *read, etag: EtagMatch::Confirms, said: self.said() });
+            return Ok(self.reading(read, EtagMatch::Confirms));
         }
         self.read_again(read).await
     }
 
+    fn reading(&self, read: &Content, etag: EtagMatch) -> Reading {
+        Reading { content: *read, etag, said: self.said(), metadata: self.head.metadata.hash() }
+    }
+
     /// A proxy may have compressed the bytes, which their encoding shows: the store's own word is asked for without them.
     pub(super) async fn is_as_stored(&self) -> Result<(), Failure> {
-        if self.head.metadata.content_encoding.is_none() {
-            return Ok(());
-        }
-        let (store, came) = (self.store(), &self.head);
-        let stored = store.head(&self.key).await.map_err(|error| of_source(store, error))?;
-        if stored.metadata.content_encoding == came.metadata.content_encoding && stored.size_bytes == came.size_bytes {
-            return Ok(());
-        }
-        let encoding = |head: &Head| head.metadata.content_encoding.clone().unwrap_or_else(|| "none".into());
-        Err(self.corrupt(&format!(
-            "its bytes are changed on the way: {} bytes came with the encoding {}, {} bytes are stored with {}. A proxy in \
-             front of the store must send them as they are",
-            came.size_bytes,
-            encoding(came),
-            stored.size_bytes,
-            encoding(&stored),
-        )))
+        verify::is_as_stored(self.store(), &self.key, &self.head).await
     }
 
     fn corrupt(&self, what: &str) -> Failure {
-        Failure::new(Class::Corrupt, format!("source {}: {what}", self.store().name()))
+        verify::corrupt_source(self.store(), what)
     }
 }

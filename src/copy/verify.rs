@@ -45,16 +45,27 @@ pub struct Reading {
     pub etag: EtagMatch,
     /// What the store said of the object.
     pub said: SourceReading,
+    /// The hash of the metadata that came with it.
+    pub metadata: MetadataHash,
 }
 
 /// What the answer to a reading says of the object, in the form in which it is kept.
-pub(super) fn said(store: &Store, head: &Head) -> SourceReading {
+#[must_use]
+pub fn said(store: &Store, head: &Head) -> SourceReading {
     let modified_us = head.last_modified.map(micros_since_epoch);
     SourceReading { replica: store.name().clone(), modified_us, tag: head.tag() }
 }
 
 /// Reads a copy to its end. `came`: told of each piece's bytes. The failure speaks of the replica as a source.
 pub async fn read(store: &Store, key: &ObjectKey, came: impl Fn(u64)) -> Result<Reading, Failure> {
+    Ok(read_with_head(store, key, came).await?.1)
+}
+
+pub(super) async fn read_with_head(
+    store: &Store,
+    key: &ObjectKey,
+    came: impl Fn(u64),
+) -> Result<(Head, Reading), Failure> {
     let failed = |error| of_source(store, error);
     let Get { head, mut body } = store.get(key, None, None).await.map_err(failed)?;
     let mut hash = Both::new();
@@ -67,7 +78,69 @@ pub async fn read(store: &Store, key: &ObjectKey, came: impl Fn(u64)) -> Result<
     if etag == EtagMatch::Confirms {
         store.etag_was_md5(key);
     }
-    Ok(Reading { content, etag, said: said(store, &head) })
+    let (said, metadata) = (said(store, &head), head.metadata.hash());
+    Ok((head, Reading { content, etag, said, metadata }))
+}
+
+pub(super) async fn read_alike(store: &Store, key: &ObjectKey, first: &Reading) -> Result<Reading, Failure> {
+    read_alike_counted(store, key, first, |_| {}).await
+}
+
+/// Reads an object once more, to its end: the first reading is believed if this one gives the same.
+///
+/// An ETag that is another one by now though the bytes are the same says nothing of them.
+pub(super) async fn read_alike_counted(
+    store: &Store,
+    key: &ObjectKey,
+    first: &Reading,
+    came: impl Fn(u64),
+) -> Result<Reading, Failure> {
+    let mut again = read(store, key, came).await?;
+    if again.content != first.content {
+        let what = if again.said == first.said {
+            "bytes arrived damaged: they do not match the source's ETag, nor a second reading"
+        } else {
+            "a second reading gave other bytes, with another ETag or Last-Modified"
+        };
+        return Err(corrupt_source(store, what));
+    }
+    if again.said.modified_us != first.said.modified_us {
+        let what = "the object was written between two readings";
+        return Err(Failure::new(Class::Changed, format!("source {}: {what}", store.name())));
+    }
+    if again.said.tag != first.said.tag {
+        if again.etag == EtagMatch::Contradicts {
+            store.etag_was_no_md5();
+            again.etag = EtagMatch::SaysNothing;
+        }
+        again.said.tag = None;
+    }
+    Ok(again)
+}
+
+/// A proxy may have compressed the bytes, which their encoding shows: the store's own word is asked for without them.
+pub(super) async fn is_as_stored(store: &Store, key: &ObjectKey, came: &Head) -> Result<(), Failure> {
+    if came.metadata.content_encoding.is_none() {
+        return Ok(());
+    }
+    let stored = store.head(key).await.map_err(|error| of_source(store, error))?;
+    if stored.metadata.content_encoding == came.metadata.content_encoding && stored.size_bytes == came.size_bytes {
+        return Ok(());
+    }
+    let encoding = |head: &Head| head.metadata.content_encoding.clone().unwrap_or_else(|| "none".into());
+    let what = format!(
+        "its bytes are changed on the way: {} bytes came with the encoding {}, {} bytes are stored with {}. A proxy in \
+         front of the store must send them as they are",
+        came.size_bytes,
+        encoding(came),
+        stored.size_bytes,
+        encoding(&stored),
+    );
+    Err(corrupt_source(store, &what))
+}
+
+pub(super) fn corrupt_source(store: &Store, what: &str) -> Failure {
+    Failure::new(Class::Corrupt, format!("source {}: {what}", store.name()))
 }
 
 /// Reads what stands at a replica to its end: its content, and the hash of its metadata. The failure speaks of the

@@ -3,11 +3,12 @@
 use futures::future::join_all;
 
 use super::{
-    Came, Cancelled, Copy, OnExisting, Target, Unfit,
+    Came, Cancelled, Copy, OnExisting, Target,
+    examine::Unfit,
     failure::of_target,
     lag::{FellBehind, Patience, Race},
     source::{Piece, Reader},
-    verify, write,
+    spelling, verify, write,
 };
 use crate::{
     domain::{Content, Failure, Verified},
@@ -68,6 +69,7 @@ impl Copy<'_> {
             .await
             .map_err(|e| of_target(store, e))?;
         let proof = verify::prove(store, key, content, &[piece.md5], etag.as_ref(), true).await?;
+        spelling::is_its_own(target, key).await?;
         verify::see_clock(target, key).await?;
         verify::keeps_names(store, key, metadata).await?;
         Ok(proof)

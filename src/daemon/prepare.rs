@@ -11,6 +11,8 @@ use crate::{
     worker::Replica,
 };
 
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 /// What the daemon needs before it can do anything.
 pub(super) struct Prepared {
     pub(super) daemon: Daemon,
@@ -105,11 +107,12 @@ enum Trouble {
 
 impl From<QueueError> for Trouble {
     fn from(error: QueueError) -> Self {
-        if error.is_away() { Self::Passing(error.into()) } else { Self::Lasting(error.into()) }
+        let passes = error.is_away() || error.is_conflict();
+        if passes { Self::Passing(error.into()) } else { Self::Lasting(error.into()) }
     }
 }
 
-/// Waits out a PostgreSQL that is away: longer and longer, up to ten seconds.
+/// Waits out a PostgreSQL that is away: longer and longer, up to two seconds, so that work begins soon after it is back.
 async fn patiently<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = Result<T, Trouble>>,
@@ -122,7 +125,7 @@ where
             Err(Trouble::Passing(error)) => {
                 warn!("Could not {what}, next try in {pause:?}: {error}");
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(10));
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }

@@ -58,7 +58,8 @@ pub fn next_try(why: &Failure, attempt: Attempt) -> Next {
         Class::Refused if why.scope != Scope::Object => unless_alone(4 * SECOND),
         Class::Transient => counted(wait(SECOND, 15 * MINUTE)),
         Class::Gone if attempt.age > UPLOAD_MAY_TAKE => Next::Parked,
-        Class::Gone => counted(wait(MINUTE, 60 * MINUTE)),
+        // Mostly it is registered a moment before its upload can be seen.
+        Class::Gone => counted(wait(2 * SECOND, 60 * MINUTE)),
         Class::Changed | Class::Corrupt if attempts + 1 >= 3 => Next::Parked,
         Class::Changed | Class::Corrupt => counted(Duration::ZERO),
         Class::Refused | Class::Archived => Next::Parked,
@@ -113,6 +114,12 @@ mod tests {
         let next = |s| next_try(&told(s), attempt(0));
         assert_eq!(next(7), Next::After { delay: 7 * SECOND, counted: false });
         assert_eq!(next(86_400), Next::After { delay: 15 * MINUTE, counted: false });
+    }
+
+    #[test]
+    fn an_object_that_is_not_there_yet_is_looked_for_after_two_seconds_and_then_doubling() {
+        let waits = [0, 1, 2, 10, 11, 40].map(|attempts| delay(Class::Gone, attempts).as_secs());
+        assert_eq!(waits, [2, 4, 8, 2048, 3600, 3600]);
     }
 
     #[test]

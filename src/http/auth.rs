@@ -1,17 +1,23 @@
 //! Who may: reading and registering is for this machine and for the holders of the token, writing to the log for these alone.
 
+use std::time::Duration;
+
 use axum::http::{HeaderMap, StatusCode, header};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use subtle::ConstantTimeEq as _;
 
 use super::{connections::Connection, refusal::Refusal};
+use crate::config::Secret;
+
+/// A token that was rotated is read so soon.
+const READ_EVERY: Duration = Duration::from_secs(1);
 
 /// Headers that a proxy adds. What came through one is not from this machine, whatever the connection says.
 const FORWARDED: [&str; 5] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
 
 /// The token of the configuration, if there is one.
 #[derive(Clone, Debug)]
-pub struct Auth(Option<SecretString>);
+pub struct Auth(Option<Secret>);
 
 enum Bearer {
     None,
@@ -21,7 +27,7 @@ enum Bearer {
 
 impl Auth {
     #[must_use]
-    pub fn new(token: Option<SecretString>) -> Self {
+    pub fn new(token: Option<Secret>) -> Self {
         Self(token)
     }
 
@@ -88,7 +94,8 @@ impl Auth {
         };
         let token = first.as_bytes().split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
         let is_right = |(_, token): (_, &[u8])| {
-            self.0.as_ref().is_some_and(|right| right.expose_secret().as_bytes().ct_eq(token.trim_ascii()).into())
+            let right = self.0.as_ref().map(|right| right.latest_within(READ_EVERY));
+            right.is_some_and(|right| right.expose_secret().as_bytes().ct_eq(token.trim_ascii()).into())
         };
         if token.is_some_and(is_right) { Bearer::Right } else { Bearer::Wrong }
     }

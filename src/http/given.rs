@@ -1,12 +1,12 @@
 //! What is sent to be written: taken in whole, within limits that hold for all who send at the same time.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{
-    body::{Body, Bytes, to_bytes},
+    body::Body,
     http::{HeaderMap, StatusCode, header},
 };
-use http_body_util::LengthLimitError;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::refusal::Refusal;
@@ -26,14 +26,14 @@ pub struct Writes {
 
 impl Default for Writes {
     fn default() -> Self {
-        Self { bodies: Arc::new(Semaphore::new(32)), statements: Arc::new(Semaphore::new(2)) }
+        Self { bodies: Arc::new(Semaphore::new(16)), statements: Arc::new(Semaphore::new(2)) }
     }
 }
 
 /// A body as it was sent, and its room.
 #[derive(Debug)]
 pub(super) struct Given<'w> {
-    body: Bytes,
+    body: Vec<u8>,
     _room: SemaphorePermit<'w>,
 }
 
@@ -62,7 +62,7 @@ impl Writes {
     }
 }
 
-async fn whole(headers: &HeaderMap, body: Body, things: &str) -> Result<Bytes, Refusal> {
+async fn whole(headers: &HeaderMap, body: Body, things: &str) -> Result<Vec<u8>, Refusal> {
     let too_large = || {
         Refusal::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -74,9 +74,20 @@ async fn whole(headers: &HeaderMap, body: Body, things: &str) -> Result<Bytes, R
     if announced.is_some_and(|bytes| bytes > BODY as u64) {
         return Err(too_large());
     }
-    match tokio::time::timeout(BODY_WITHIN, to_bytes(body, BODY)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_too_large(&error) => Err(too_large()),
+    // Gathered in one place: in pieces that are joined at the end, it would take twice the room.
+    let mut bytes = Vec::with_capacity(announced.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or_default());
+    let reading = async {
+        let mut body = Limited::new(body, BODY);
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                bytes.extend_from_slice(&data);
+            }
+        }
+        Ok::<_, Box<dyn Error + Send + Sync>>(())
+    };
+    match tokio::time::timeout(BODY_WITHIN, reading).await {
+        Ok(Ok(())) => Ok(bytes),
+        Ok(Err(error)) if is_too_large(&*error) => Err(too_large()),
         Ok(Err(_)) => Err(Refusal::bad("the body did not come to its end: send it again")),
         Err(_) => Err(Refusal::new(
             StatusCode::REQUEST_TIMEOUT,
@@ -85,8 +96,8 @@ async fn whole(headers: &HeaderMap, body: Body, things: &str) -> Result<Bytes, R
     }
 }
 
-fn is_too_large(error: &axum::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
+fn is_too_large(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
     while let Some(error) = cause {
         if error.is::<LengthLimitError>() {
             return true;

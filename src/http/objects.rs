@@ -26,8 +26,10 @@ pub(super) async fn register(
 ) -> Result<Response, Refusal> {
     pages.auth.may_register(&connection, &headers)?;
     let given = pages.writes.take(&headers, body, "objects").await?;
-    let objects = body::objects(given.text()?, pages.queue.replicas())?;
+    let counted = body::count(given.text()?)?;
+    // Objects take several times the room of their text, so they are made of few texts at a time.
     let _turn = pages.writes.turn().await;
+    let objects = counted.objects(pages.queue.replicas())?;
     let generations = pages.queue.register_objects(&objects).await.map_err(|error| refused(&error))?;
     let generations: Vec<_> = generations.into_iter().map(|Generation(number)| number).collect();
     Ok(axum::Json(json!({ "registered": generations.len(), "generations": generations })).into_response())

@@ -1,13 +1,15 @@
+//! A connection that listens to all channels of a schema. It decides nothing about the next one.
+
 use sqlx::{
     Row as _,
-    postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions},
+    postgres::{PgListener, PgNotification},
 };
 use tokio::time::timeout;
 
 use super::Pace;
 use crate::{
     domain::SchemaName,
-    queue::{Channels, Heard},
+    queue::{Channels, Heard, Target, guarded},
 };
 
 /// A connection that listens to all channels of a schema, and is never believed for long.
@@ -15,35 +17,35 @@ use crate::{
 pub(super) struct Connection {
     listener: PgListener,
     channels: Channels,
+    target: Target,
+    era: u64,
     pub pace: Pace,
 }
 
 impl Connection {
     /// Connects and listens.
-    pub async fn open(options: &PgConnectOptions, schema: &SchemaName, pace: Pace) -> Result<Self, sqlx::Error> {
-        // A pool of its own for each: one that has died without a word is given back only when the kernel gives it up,
-        // which takes a quarter of an hour, and until then no other could be had from the same pool.
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(pace.probe_within)
-            .connect_lazy_with(options.clone());
-        let mut listener = PgListener::connect_with(&pool).await?;
-        // What is lost is to be seen as lost.
-        listener.eager_reconnect(false);
+    pub async fn open(target: &Target, schema: &SchemaName, pace: Pace) -> Result<Self, sqlx::Error> {
+        let (target, era) = (target.clone(), target.era.now());
+        let mut listener = target.listener(pace.probe_within).await?;
         let channels = Channels::of(schema);
-        let listen = timeout(pace.probe_within, listener.listen_all(channels.all()));
+        let listen = timeout(pace.probe_within, guarded(listener.listen_all(channels.all())));
         listen.await.map_err(|_| silent())??;
-        Ok(Self { listener, channels, pace })
+        Ok(Self { listener, channels, target, era, pace })
     }
 
     /// The next notice; `None`: there was none for so long that the connection must prove that it is alive.
     pub async fn next(&mut self) -> Result<Option<PgNotification>, sqlx::Error> {
+        let target = self.target.clone();
         // `try_recv` and not `recv`, which hides that notices may have been lost.
-        match timeout(self.pace.probe_every, self.listener.try_recv()).await {
-            Ok(Ok(Some(notice))) => Ok(Some(notice)),
-            Ok(Ok(None)) => Err(closed()),
-            Ok(Err(error)) => Err(error),
-            Err(_silence) => Ok(None),
+        let received = timeout(self.pace.probe_every, guarded(self.listener.try_recv()));
+        tokio::select! {
+            received = received => match received {
+                Ok(Ok(Some(notice))) => Ok(Some(notice)),
+                Ok(Ok(None)) => Err(closed("the connection was closed")),
+                Ok(Err(error)) => Err(error),
+                Err(_silence) => Ok(None),
+            },
+            () = target.era.ended(self.era) => Err(closed("the server can only be read, another may be the primary now")),
         }
     }
 
@@ -52,9 +54,12 @@ impl Connection {
     }
 
     /// A round trip, which nobody but the server itself can answer; returns how full the server's queue of notices is, 0 to 1:
-    /// somebody who listens in a transaction that does not end keeps it from being emptied.
+    /// somebody who listens in a transaction that does not end keeps it from being emptied. A server in recovery, of which a
+    /// pooler may have made this connection's, hears nothing.
     pub async fn probe(&mut self) -> Result<f64, sqlx::Error> {
-        self.ask("SELECT pg_notification_queue_usage() -- listener::probe").await
+        let sql = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_notification_queue_usage() END -- listener::probe";
+        let usage: Option<f64> = self.ask(sql).await?;
+        usage.ok_or_else(|| closed("the server is in recovery"))
     }
 
     /// Which database this is, of which server.
@@ -73,7 +78,7 @@ impl Connection {
         T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
     {
         // Not prepared: a pooler may stand in between.
-        let row = sqlx::Executor::fetch_one(&mut self.listener, sqlx::raw_sql(sql));
+        let row = guarded(sqlx::Executor::fetch_one(&mut self.listener, sqlx::raw_sql(sql)));
         timeout(self.pace.probe_within, row).await.map_err(|_| silent())??.try_get(0)
     }
 }
@@ -82,8 +87,8 @@ impl Connection {
 pub(super) const PLACE: &str =
     "SELECT current_database() || ' of the server that runs since ' || pg_postmaster_start_time() -- listener::place";
 
-fn closed() -> sqlx::Error {
-    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "the connection was closed"))
+fn closed(why: &'static str) -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, why))
 }
 
 fn silent() -> sqlx::Error {

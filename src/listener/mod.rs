@@ -9,7 +9,6 @@ mod trial;
 
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -17,7 +16,7 @@ use crate::{
     config::Wakeup,
     ears::Hearing,
     metrics,
-    queue::{DaemonId, Heard, Notice, Queue},
+    queue::{DaemonId, Heard, Notice, Queue, Target},
     wake::Waker,
 };
 use connection::Connection;
@@ -83,7 +82,7 @@ impl Wakers {
 pub struct Listener {
     pub wakeup: Wakeup,
     /// To the database itself: LISTEN does not survive a transaction pooler.
-    pub options: PgConnectOptions,
+    pub target: Target,
     /// Where they come from: the setting that has to be changed if they are wrong.
     pub setting: &'static str,
     /// For the other connections.
@@ -131,7 +130,9 @@ impl Listener {
         }
         let mut pause = FIRST_PAUSE;
         loop {
-            let Some(ended) = drain.run_until_cancelled(self.listen(&mut pause, &mut told)).await else { return };
+            let Some(ended) = drain.run_until_cancelled(Box::pin(self.listen(&mut pause, &mut told))).await else {
+                return;
+            };
             self.hearing.close();
             metrics::listener_connected(false);
             // Whatever happened meanwhile was not heard.
@@ -159,7 +160,8 @@ impl Listener {
                         );
                     }
                     pause = FIRST_PAUSE;
-                    self.pace.retry_every
+                    // A server is promoted in seconds, a configuration is changed in minutes.
+                    if why == Deafness::ReadReplica { LONGEST_PAUSE } else { self.pace.retry_every }
                 }
             };
             if drain.run_until_cancelled(tokio::time::sleep(rest)).await.is_none() {
@@ -179,7 +181,7 @@ impl Listener {
 
     async fn hear(&self, pause: &mut Duration, told: &mut Told) -> Result<std::convert::Infallible, Ended> {
         let mut connection =
-            Connection::open(&self.options, self.queue.schema(), self.pace).await.map_err(trial::refusal)?;
+            Connection::open(&self.target, self.queue.schema(), self.pace).await.map_err(trial::refusal)?;
         trial::passes(&mut connection, &self.queue, &self.wakers).await?;
         info!("Listening for new objects");
         metrics::listener_connected(true);

@@ -10,6 +10,8 @@ pub enum Answer {
     Busy,
     /// The lease or the generation is not ours any more: stop.
     Changed,
+    /// PostgreSQL refuses it; that the copies failed for this was written in its place. No statement answers so.
+    Refused,
 }
 
 impl Answer {

@@ -2,9 +2,11 @@ pub(super) mod statements;
 
 use std::{
     collections::HashMap,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use futures::FutureExt as _;
 use rand::RngExt as _;
 use sqlx::{
     Encode, Postgres, Row as _, SqlStr, Type,
@@ -12,13 +14,21 @@ use sqlx::{
     query::Query,
 };
 
-use super::{Queue, QueueError, daemons::Daemon, error::limited, micros};
+use super::{
+    Queue, QueueError,
+    apart::{Apart, Patience, apart},
+    daemons::Daemon,
+    error::{limited, read},
+    micros,
+};
 use crate::domain::{
     Arrival, Class, Content, ContentHash, Fence, Generation, Lease, MetadataHash, ObjectKey, PriorFailure, ReplicaName,
     ReplicaState, SourceReading,
 };
 
 const NAME: &str = "queue::claim";
+/// Pages of a lane that are looked at behind a row that is refused, at most.
+const PAGES_APART: usize = 4;
 
 type Sent = Query<'static, Postgres, PgArguments>;
 
@@ -88,19 +98,93 @@ impl Queue {
         from: Position,
     ) -> Result<Claimed, ClaimError> {
         let statement = &self.statements.claims[self.lane(lane)?];
-        self.take(daemon, rows(limit), statement, |query| query.bind(from.due).bind(from.id)).await
+        match self.take(daemon, rows(limit), statement, |query| query.bind(from.due).bind(from.id)).await {
+            Err(error) if error.cause.may_be_of_a_row() => {
+                Box::pin(self.claim_apart(daemon, lane, limit, from, error)).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// The same where one of the rows is refused, `error` says why: by their keys, as they lie in the lane.
+    async fn claim_apart(
+        &self,
+        daemon: &Daemon,
+        lane: &ReplicaName,
+        limit: usize,
+        mut from: Position,
+        error: ClaimError,
+    ) -> Result<Claimed, ClaimError> {
+        let mut claimed = Claimed { leases: Vec::new(), last: None };
+        let mut patience = Patience::default();
+        for _ in 0..PAGES_APART {
+            let peeked = self.peek(lane, from).await;
+            let page = peeked.map_err(|cause| ClaimError { cause, unanswered: None })?;
+            let mut rest = page.as_slice();
+            while !rest.is_empty() && claimed.leases.len() < limit && !patience.is_over() {
+                let (some, more) = rest.split_at(rest.len().min(limit - claimed.leases.len()));
+                let keys = some.iter().map(|(key, _)| key.clone()).collect();
+                match self.claim_each(daemon, keys, &mut patience).await {
+                    Ok(leases) => claimed.leases.extend(leases),
+                    Err(error) if claimed.leases.is_empty() => return Err(error),
+                    Err(_) => return Ok(claimed),
+                }
+                claimed.last = some.last().map(|(_, place)| *place).max(claimed.last);
+                rest = more;
+            }
+            let Some((_, last)) = page.last().filter(|_| rest.is_empty()) else { break };
+            from = *last;
+        }
+        let in_vain = patience.is_over() && claimed.leases.is_empty();
+        if in_vain { Err(error) } else { Ok(claimed) }
     }
 
     /// The same for objects that were registered within the last ten minutes, the last first.
     pub async fn claim_fresh(&self, daemon: &Daemon, lane: &ReplicaName, limit: usize) -> Result<Claimed, ClaimError> {
         let statement = &self.statements.fresh_claims[self.lane(lane)?];
-        self.take(daemon, rows(limit), statement, |query| query).await
+        match self.take(daemon, rows(limit), statement, |query| query).await {
+            // In their turn they are claimed apart from the row that is refused.
+            Err(error) if error.cause.may_be_of_a_row() => Ok(Claimed { leases: Vec::new(), last: None }),
+            answer => answer,
+        }
     }
 
     /// The same for those of `keys` that nobody holds, due or not.
     pub async fn claim_these(&self, daemon: &Daemon, keys: &[ObjectKey]) -> Result<Vec<Lease>, ClaimError> {
-        let keys: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
-        Ok(self.take(daemon, keys, &self.statements.claim_these, |query| query).await?.leases)
+        Box::pin(self.claim_each(daemon, keys.to_vec(), &mut Patience::default())).await
+    }
+
+    /// Rows that PostgreSQL refuses to lease are passed over.
+    async fn claim_each(
+        &self,
+        daemon: &Daemon,
+        keys: Vec<ObjectKey>,
+        patience: &mut Patience,
+    ) -> Result<Vec<Lease>, ClaimError> {
+        let unanswered = Mutex::new(None);
+        let unanswered_by = &unanswered;
+        let claim = |keys: Vec<ObjectKey>| {
+            async move {
+                let keys: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
+                let claimed = self.take(daemon, keys, &self.statements.claim_these, |query| query).await;
+                claimed.map(|claimed| claimed.leases).map_err(|error| {
+                    *unanswered_by.lock().unwrap_or_else(PoisonError::into_inner) = error.unanswered;
+                    error.cause
+                })
+            }
+            .boxed()
+        };
+        let Apart { answers, error } =
+            apart(keys, patience, claim, |key, why| self.refused.pass_over(&key, "is leased", why)).await;
+        match error {
+            // The leases are ours; of the rest the next claim learns.
+            Some(_) if !answers.is_empty() => Ok(answers),
+            None => Ok(answers),
+            Some(cause) => {
+                let unanswered = unanswered.into_inner().unwrap_or_else(PoisonError::into_inner);
+                Err(ClaimError { cause, unanswered })
+            }
+        }
     }
 
     pub(super) fn lane(&self, lane: &ReplicaName) -> Result<usize, ClaimError> {
@@ -130,12 +214,12 @@ impl Queue {
             let id = row.try_get("id")?;
             Ok(due.map(|due| Position { due, id }))
         };
-        let read = || {
+        let claimed = || {
             let last = rows.iter().map(position).collect::<Result<Vec<_>, sqlx::Error>>()?.into_iter().max().flatten();
             let leases = rows.iter().map(|row| self.lease(row, fence, sent, daemon.lease_timeout));
             Ok(Claimed { leases: leases.collect::<Result<_, _>>()?, last })
         };
-        read().map_err(QueueError::database(NAME)).map_err(ClaimError::of(fence))
+        read(NAME, claimed).map_err(ClaimError::of(fence))
     }
 
     fn lease(&self, row: &PgRow, fence: Fence, sent: Instant, timeout: Duration) -> Result<Lease, sqlx::Error> {

@@ -1,4 +1,4 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sqlx::SqlStr;
 
@@ -7,7 +7,7 @@ use super::{
     answer::{Answered, answers, held, parse_all},
     append::{event, logged},
     built,
-    error::limited,
+    error::{LIMIT, within},
     micros,
     unsettled::{self, UnsettledWrite},
 };
@@ -241,6 +241,11 @@ pub(super) fn keep_failures(schema: &str, whence: &str) -> String {
 impl Queue {
     /// Writes what was found out about leased rows, fenced by lease and generation. At most one report per key.
     pub async fn complete(&self, reports: &[Report]) -> Result<Vec<Answered>, QueueError> {
+        self.complete_within(LIMIT, reports).await
+    }
+
+    /// The same, if it takes no longer than this.
+    pub async fn complete_within(&self, limit: Duration, reports: &[Report]) -> Result<Vec<Answered>, QueueError> {
         if reports.is_empty() {
             return Ok(Vec::new());
         }
@@ -252,7 +257,6 @@ impl Queue {
             .flat_map(|r| r.outcomes.iter().map(move |(replica, outcome)| (&r.key, replica, outcome)))
             .filter(|(.., outcome)| matches!(outcome, Outcome::Recorded { .. }))
             .collect();
-        let unsettled: Vec<_> = reports.iter().flat_map(|r| &r.unsettled).collect();
         let sent = Instant::now();
         let mut query = sqlx::query_as(self.statements.complete.clone())
             .bind(reports.iter().map(|r| r.key.as_str()).collect::<Vec<_>>())
@@ -269,25 +273,21 @@ impl Queue {
             .bind(failures.iter().map(|f| f.key.as_str()).collect::<Vec<_>>())
             .bind(failures.iter().map(|f| f.replica.as_str()).collect::<Vec<_>>())
             .bind(failures.iter().map(|f| f.why.class.as_str()).collect::<Vec<_>>())
-            .bind(failures.iter().map(|f| f.why.message.as_str()).collect::<Vec<_>>())
+            // PostgreSQL keeps no NUL, which a store may have put into its answer.
+            .bind(failures.iter().map(|f| f.why.message.replace('\0', "\u{fffd}")).collect::<Vec<_>>())
             .bind(failures.iter().map(|f| f.counted).collect::<Vec<_>>())
             .bind(failures.iter().map(|f| f.kind.map(EventKind::as_str)).collect::<Vec<_>>())
             .bind(failures.iter().map(|f| f.delay).collect::<Vec<_>>())
             .bind(mended.iter().map(|(key, ..)| key.as_str()).collect::<Vec<_>>())
-            .bind(mended.iter().map(|(_, replica, _)| replica.as_str()).collect::<Vec<_>>())
-            .bind(unsettled.iter().map(|w| w.key.as_str()).collect::<Vec<_>>())
-            .bind(unsettled.iter().map(|w| w.replica.as_str()).collect::<Vec<_>>())
-            .bind(unsettled.iter().map(|w| w.content.size_bytes.cast_signed()).collect::<Vec<_>>())
-            .bind(unsettled.iter().map(|w| w.content.hash.to_bigint()).collect::<Vec<_>>())
-            .bind(unsettled.iter().map(|w| w.metadata.map(MetadataHash::to_bigint)).collect::<Vec<_>>())
-            .bind(unsettled.iter().map(|w| micros(w.settle)).collect::<Vec<_>>())
+            .bind(mended.iter().map(|(_, replica, _)| replica.as_str()).collect::<Vec<_>>());
+        query = unsettled::bind_writes(query, reports.iter().flat_map(|r| &r.unsettled))
             .bind(reports.iter().map(|r| r.not_carried.as_deref().map(words)).collect::<Vec<_>>());
         for replica in &self.replicas {
             let (times, dues): (Vec<Option<i64>>, Vec<Option<i64>>) =
                 reports.iter().map(|r| change(r, replica, sent)).unzip();
             query = query.bind(times).bind(dues);
         }
-        let rows: Vec<(String, i64, String)> = limited(NAME, query.fetch_all(&self.pool)).await?;
+        let rows: Vec<(String, i64, String)> = within(limit, NAME, query.fetch_all(&self.pool)).await?;
         parse_all(NAME, rows)
     }
 }

@@ -1,10 +1,15 @@
 use std::{future::Future, time::Duration};
 
+use futures::FutureExt as _;
 use sqlx::postgres::PgDatabaseError;
+
+use super::connections::{ConnectError, ReadOnlyCause, ReadOnlyServer, guarded};
 
 /// How long a statement of ours may take before we stop waiting for it: a dead
 /// connection is silent, and nothing we send takes near as long.
-const LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
+/// SQLSTATE `read_only_sql_transaction`.
+const READ_ONLY: &str = "25006";
 
 /// What can go wrong between us and PostgreSQL.
 #[derive(Debug, thiserror::Error)]
@@ -41,11 +46,16 @@ impl QueueError {
             Self::Silent { .. } => true,
             Self::Inconsistent { .. } => false,
             Self::Database { cause, .. } => match cause {
-                sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
-                // 08: connection; 53: out of resources; 57P: shutting down or starting.
-                sqlx::Error::Database(refusal) => refusal
-                    .code()
-                    .is_some_and(|code| code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")),
+                // The last: what came is not PostgreSQL's protocol, and the next connection may be better.
+                sqlx::Error::Io(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::WorkerCrashed
+                | sqlx::Error::Protocol(_) => true,
+                // 08: connection; 53: out of resources; 57P: shutting down or starting; 25006: it can only be read, and
+                // the next connection leads elsewhere, or waits until that is over.
+                sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| {
+                    ["08", "53", "57P"].iter().any(|class| code.starts_with(class)) || code == READ_ONLY
+                }),
                 _ => false,
             },
         }
@@ -63,10 +73,50 @@ impl QueueError {
                     refusal.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P"))
                 }
                 // It was never sent.
+                error if ConnectError::of(error).is_some() => false,
                 sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => false,
                 _ => true,
             },
         }
+    }
+
+    /// The server that answers and can only be read, if that is what is wrong.
+    #[must_use]
+    pub fn read_only_server(&self) -> Option<&ReadOnlyServer> {
+        let Self::Database { cause, .. } = self else { return None };
+        ConnectError::of(cause)?.read_only.as_ref()
+    }
+
+    /// The server can only be read, and why, where that is known.
+    #[must_use]
+    pub fn read_only_cause(&self) -> Option<ReadOnlyCause> {
+        self.read_only_server().map(|server| server.cause)
+    }
+
+    /// It lost against another transaction (SQLSTATE 40001, 40P01) or gave up waiting for it (55P03): the same again may
+    /// do. Nothing was written.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.sqlstate().is_some_and(|code| ["40001", "40P01", "55P03"].contains(&code.as_str()))
+    }
+
+    /// PostgreSQL refuses something that one row of the statement may be the reason of: a value, a constraint, a trigger, a
+    /// lock that a trigger waits for.
+    #[must_use]
+    pub fn may_be_of_a_row(&self) -> bool {
+        match self {
+            Self::Silent { .. } => false,
+            Self::Inconsistent { .. } => true,
+            Self::Database { cause, .. } => {
+                !self.is_away() && matches!(cause, sqlx::Error::Database(_) | sqlx::Error::Encode(_))
+            }
+        }
+    }
+
+    /// No answer came in time.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        matches!(self, Self::Silent { .. })
     }
 
     /// PostgreSQL understood the statement and refuses a value in it (SQLSTATE classes 22 and 23): the same again helps
@@ -74,6 +124,12 @@ impl QueueError {
     #[must_use]
     pub fn refuses_data(&self) -> bool {
         self.sqlstate().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+    }
+
+    /// The same, or code of somebody else's raises an exception for it (class P0): a trigger.
+    #[must_use]
+    pub fn refuses_row(&self) -> bool {
+        self.refuses_data() || self.sqlstate().is_some_and(|code| code.starts_with("P0"))
     }
 
     /// It gave up waiting for a lock, as every statement of ours does: the log's, as a rule. Nothing was written.
@@ -114,16 +170,26 @@ pub(super) async fn within<T>(
     statement: &'static str,
     sent: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, QueueError> {
-    match tokio::time::timeout(limit, sent).await {
+    match tokio::time::timeout(limit, guarded(sent)).await {
         Ok(answer) => answer.map_err(QueueError::database(statement)),
         Err(_) => Err(QueueError::Silent { statement, limit }),
     }
 }
 
+/// Reads an answer that came. A value that is not what PostgreSQL sends panics in the client library when it is read.
+pub(super) fn read<T>(statement: &'static str, read: impl FnOnce() -> Result<T, sqlx::Error>) -> Result<T, QueueError> {
+    let answer = guarded(async { read() }).now_or_never();
+    // Cannot fail: it awaits nothing.
+    answer.expect("an answer that is there").map_err(QueueError::database(statement))
+}
+
 /// sqlx's own words, put so that an operator knows what to do about the usual causes.
 fn sentence(error: &sqlx::Error) -> String {
     match error {
-        sqlx::Error::Io(io) => format!("cannot reach PostgreSQL: {io}"),
+        sqlx::Error::Io(io) => match ConnectError::of(error) {
+            Some(none) => none.to_string(),
+            None => format!("cannot reach PostgreSQL: {io}"),
+        },
         sqlx::Error::PoolTimedOut => "cannot reach PostgreSQL: no connection could be made in time".into(),
         sqlx::Error::Tls(tls) => format!("TLS to PostgreSQL failed: {tls}"),
         sqlx::Error::Database(refusal) => match refusal.code().as_deref() {
@@ -132,6 +198,9 @@ fn sentence(error: &sqlx::Error) -> String {
             Some("42501") => format!("{}; docs/postgresql.md lists what the daemon's role needs", refusal.message()),
             Some("42P01" | "42703" | "3F000" | "42883") => {
                 format!("{}; run `copyhold migrate` with this configuration", refusal.message())
+            }
+            Some(READ_ONLY) => {
+                format!("{}; the server is in recovery, or default_transaction_read_only is on", refusal.message())
             }
             // From a pooler: refused start-up options, and a prepared statement that another session made or lacks.
             Some("08P01") if refusal.message().contains("startup parameter") => {

@@ -14,6 +14,25 @@ pub enum Moved {
 }
 
 impl Queue {
+    /// Puts the first event of the inbox behind the others, unless another session moves events. Its number there; the
+    /// log is not touched.
+    pub async fn put_off_first_of_inbox(&self) -> Result<Option<i64>, QueueError> {
+        const NAME: &str = "queue::put_off_first_of_inbox";
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- {NAME}
+WITH duty AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)) AS mine
+)
+UPDATE {schema}.log_inbox SET id = DEFAULT
+ WHERE (SELECT mine FROM duty)
+   AND id = (SELECT id FROM {schema}.log_inbox ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
+RETURNING id"
+        ));
+        let query = sqlx::query_scalar(sql).bind(format!("{}:log_inbox", self.schema));
+        limited(NAME, query.fetch_optional(&self.pool)).await
+    }
+
     /// Moves up to `most` events that other programs have appended into the log, in their order, and tells whoever
     /// follows it.
     pub async fn move_inbox(&self, most: usize) -> Result<Moved, QueueError> {

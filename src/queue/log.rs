@@ -5,7 +5,10 @@ use serde::Serialize;
 use sqlx::{Row as _, SqlStr, postgres::PgRow};
 use tracing::warn;
 
-use super::{Channels, Hot, Queue, QueueError, built, error::limited};
+use super::{
+    Channels, Hot, Queue, QueueError, built,
+    error::{limited, read},
+};
 use crate::domain::{Epoch, SchemaName};
 
 const HEAD: &str = "queue::log_head";
@@ -168,7 +171,7 @@ FROM {schema}.log_state s",
             let sees_failover = row.try_get("sees_failover")?;
             Ok(LogHead { epoch: epoch(names, mark.incarnation), sure, sees_failover, mark })
         };
-        parse().map_err(QueueError::database(HEAD))
+        read(HEAD, parse)
     }
 
     /// How much there is of the log.
@@ -200,7 +203,7 @@ LEFT JOIN (SELECT id, date_created FROM {schema}.log ORDER BY id LIMIT 1) f ON t
                 inbox_oldest_age_seconds: row.try_get("inbox_oldest")?,
             })
         };
-        parse().map_err(QueueError::database(STATUS))
+        read(STATUS, parse)
     }
 
     /// What comes after `after`, about `most_bytes` of it, but at least one event.
@@ -232,7 +235,7 @@ LEFT JOIN (SELECT id, date_created FROM {schema}.log ORDER BY id LIMIT 1) f ON t
     ) -> Result<LogPart, QueueError> {
         let query = sqlx::query(sql.clone()).bind(from).bind(end).bind(most_bytes);
         let rows = limited(name, query.fetch_all(&self.pool)).await?;
-        part(&rows, most).map_err(QueueError::database(name))
+        read(name, || part(&rows, most))
     }
 
     /// Makes readers of this log understand that it is another one than before, unless somebody has done so already:

@@ -7,6 +7,7 @@
 
 mod anew;
 mod answer;
+mod apart;
 mod append;
 mod append_events;
 mod away;
@@ -14,8 +15,10 @@ mod backlog;
 mod breaker;
 mod change_guard;
 mod claim;
+mod clock;
 mod complete;
 mod connect;
+mod connections;
 mod daemons;
 mod ddl;
 mod differences;
@@ -56,13 +59,14 @@ mod swept;
 mod take_back;
 mod trial;
 mod turn;
+mod twins;
 mod unclaim;
 mod unsettled;
 mod uploads;
 mod verify;
 mod version;
 
-use sqlx::{AssertSqlSafe, PgPool, Postgres, SqlSafeStr as _, SqlStr, Transaction};
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 pub use anew::Unregistered;
 pub use answer::{Answer, Answered};
@@ -71,8 +75,13 @@ pub use backlog::Missing;
 pub use breaker::{Breaker, Probed};
 pub use change_guard::{CHANGES_AT_MOST, CHANGES_WITHIN, ChangeAdmission, changes_are_parked, too_many_changes};
 pub use claim::{ClaimError, Claimed, Position};
+pub use clock::PulledIn;
 pub use complete::Report;
-pub use connect::{Pools, STATEMENT_TIMEOUT, direct_options, probe};
+pub use connect::{Pools, STATEMENT_TIMEOUT, direct_target, probe, session_flaws};
+pub use connections::{
+    Access, ConnectError, Connected, Connections, Era, OpenTransaction, ReadOnlyCause, ReadOnlyServer,
+    SESSION_SETTINGS, Target, guarded,
+};
 pub use daemons::{Daemon, DaemonId};
 pub use differences::{Difference, Ids, Peer, Shared, list};
 pub use drain::Drained;
@@ -115,12 +124,14 @@ pub use status::{BreakerStatus, DaemonStatus, FailingCopy, ReplicaStatus, ResetS
 pub use take_back::{Again, Refuted, TakeBack};
 pub use trial::Pick;
 pub use turn::{PARKED_BY_HAND, Turned};
+pub use twins::Twin;
 pub use unsettled::{TakenUnsettled, UnsettledAt, UnsettledWrite, Unverified};
 pub use uploads::{Intent, TakenPart, UnfinishedUpload};
 pub use verify::{Range, RecordedObject, RecordedPage, Sample};
 pub use version::{SCHEMA_VERSION, SchemaFit};
 
 use crate::domain::{EventKinds, ReplicaName, SchemaName, micros};
+use apart::RefusedRows;
 
 /// A copy with this time in its `due` column is parked.
 pub const PARKED: i64 = 9_000_000_000_000_000_000;
@@ -129,12 +140,13 @@ pub const PARKED: i64 = 9_000_000_000_000_000_000;
 /// built once from checked and quoted identifiers.
 #[derive(Debug, Clone)]
 pub struct Queue {
-    pool: PgPool,
+    pool: Connections,
     schema: SchemaName,
     replicas: Vec<ReplicaName>,
     /// The events that it writes.
     kinds: EventKinds,
     statements: Statements,
+    refused: RefusedRows,
 }
 
 #[derive(Debug, Clone)]
@@ -176,13 +188,18 @@ impl Hot {
 impl Queue {
     /// Builds the statements for `replicas`; nothing is sent yet. Events of all kinds are written.
     #[must_use]
-    pub fn new(pool: PgPool, schema: SchemaName, replicas: Vec<ReplicaName>) -> Self {
+    pub fn new(pool: impl Into<Connections>, schema: SchemaName, replicas: Vec<ReplicaName>) -> Self {
         Self::telling(pool, schema, replicas, EventKinds::all())
     }
 
     /// The same, with events of these kinds.
     #[must_use]
-    pub fn telling(pool: PgPool, schema: SchemaName, replicas: Vec<ReplicaName>, kinds: EventKinds) -> Self {
+    pub fn telling(
+        pool: impl Into<Connections>,
+        schema: SchemaName,
+        replicas: Vec<ReplicaName>,
+        kinds: EventKinds,
+    ) -> Self {
         let statements = Statements {
             claims: replicas.iter().map(|lane| functions::call_claim(&schema, lane)).collect(),
             fresh_claims: replicas.iter().map(|lane| functions::call_fresh_claim(&schema, lane)).collect(),
@@ -200,12 +217,12 @@ impl Queue {
             log_tail: log::tail_statement(&schema),
             log_page: log::page_statement(&schema),
         };
-        Self { pool, schema, replicas, kinds, statements }
+        Self { pool: pool.into(), schema, replicas, kinds, statements, refused: RefusedRows::default() }
     }
 
     /// The same over other connections.
     #[must_use]
-    pub fn over(&self, pool: PgPool) -> Self {
+    pub fn over(&self, pool: Connections) -> Self {
         Self { pool, ..self.clone() }
     }
 
@@ -239,7 +256,7 @@ impl Queue {
     }
 
     /// A transaction for one statement that no function runs, with the planner settings of those, and with `also`.
-    async fn begin_planned(&self, also: &[(&str, &str)]) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    async fn begin_planned(&self, also: &[(&str, &str)]) -> Result<OpenTransaction, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         let settings =
             FUNCTION_SETTINGS.iter().chain(also).map(|(name, value)| format!("SET LOCAL {name} = '{value}'"));
@@ -249,7 +266,7 @@ impl Queue {
     }
 
     #[must_use]
-    pub fn pool(&self) -> &PgPool {
+    pub fn pool(&self) -> &Connections {
         &self.pool
     }
 

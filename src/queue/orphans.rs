@@ -38,9 +38,7 @@ pub struct Condemned {
     pub key: ObjectKey,
     /// The store's own text; `None`: nobody has ever heard it.
     pub upload_id: Option<String>,
-    /// µs at which it was about to be begun.
-    pub begun_at: i64,
-    /// How long ago that was.
+    /// How long ago it was about to be begun.
     pub age: Duration,
     /// For how long it has been condemned.
     pub for_long: Duration,
@@ -54,7 +52,7 @@ pub struct Looked {
     pub more: bool,
 }
 
-type LookedRow = (i64, String, Option<String>, i64, bool, i64, i64);
+type LookedRow = (i64, String, Option<String>, bool, i64, i64);
 
 /// `$1` the replica, `$2` µs after whose silence nothing of a dead holder still arrives.
 pub(super) fn statement(schema: &SchemaName, replica: &ReplicaName) -> SqlStr {
@@ -104,7 +102,7 @@ UPDATE {schema}.multipart_uploads u
    SET condemned_at = CASE WHEN j.condemned THEN coalesce(u.condemned_at, {now}) END,
        look_at = {now} + greatest({every}, least({now} - coalesce(u.condemned_at, {now}), {at_most}))
   FROM judged j WHERE u.id = j.id
-RETURNING u.id, u.object_key, u.upload_id, u.begun_at, j.condemned, {now} - u.begun_at,
+RETURNING u.id, u.object_key, u.upload_id, j.condemned, {now} - u.begun_at,
           {now} - coalesce(u.condemned_at, {now})"
     ))
 }
@@ -124,10 +122,10 @@ impl Queue {
         let rows: Vec<LookedRow> = limited(LOOK, query.fetch_all(&self.pool)).await?;
         let more = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= PAGE;
         let past = |micros: i64| Duration::from_micros(micros.max(0).unsigned_abs());
-        let condemned = rows.into_iter().filter(|row| row.4).map(|(id, key, upload_id, begun_at, _, age, for_long)| {
+        let condemned = rows.into_iter().filter(|row| row.3).map(|(id, key, upload_id, _, age, for_long)| {
             let key = ObjectKey::new(key)
                 .map_err(|e| QueueError::Inconsistent { statement: LOOK, what: format!("a key of an upload: {e}") })?;
-            Ok(Condemned { id, key, upload_id, begun_at, age: past(age), for_long: past(for_long) })
+            Ok(Condemned { id, key, upload_id, age: past(age), for_long: past(for_long) })
         });
         Ok(Looked { condemned: condemned.collect::<Result<_, QueueError>>()?, more })
     }

@@ -1,5 +1,6 @@
-use std::collections::HashMap;
+use std::{collections::HashMap, panic::AssertUnwindSafe};
 
+use futures::FutureExt as _;
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection, Row as _};
@@ -90,6 +91,15 @@ impl Queue {
     /// Looks whether the lanes of this configuration are as `migrate` makes them, and how PostgreSQL would go about
     /// the statements that find work. First what all lanes share, then lane by lane.
     pub async fn plans(&self) -> Result<Vec<Planned>, QueueError> {
+        // An answer that is broken on its way ends this look, not the daemon.
+        let looked = AssertUnwindSafe(self.look_at_plans()).catch_unwind().await;
+        looked.unwrap_or_else(|_| {
+            let broken = sqlx::Error::Protocol("a message from PostgreSQL is broken".to_owned());
+            Err(QueueError::database(NAME)(broken))
+        })
+    }
+
+    async fn look_at_plans(&self) -> Result<Vec<Planned>, QueueError> {
         let mut connection = self.pool.acquire().await.map_err(QueueError::database(NAME))?;
         let known: Vec<_> = self.replica_rows().await?.into_iter().map(|row| row.name).collect();
         let found = self.found_functions(&mut connection).await?;
@@ -115,6 +125,7 @@ impl Queue {
             }
             all.push(planned);
         }
+        connection.give_back();
         Ok(all)
     }
 

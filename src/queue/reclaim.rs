@@ -1,10 +1,12 @@
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use sqlx::SqlStr;
 
 use super::{
     PARKED, Queue, QueueError,
     answer::key_of,
+    apart::{Patience, apart},
     append::{event, logged},
     built,
     daemons::DaemonId,
@@ -37,7 +39,8 @@ pub struct Reclaimed {
     pub times: u32,
 }
 
-/// `$1` the key of the duty's advisory lock, `$2` µs after which a dead holder's last request has arrived.
+/// `$1` the key of the duty's advisory lock, `$2` µs after which a dead holder's last request has arrived, `$3` the keys that
+/// come into question; NULL: all.
 ///
 /// The lock is the transaction's own, so it cannot outlive a dead sweeper, not even behind a pooler. FOR UPDATE
 /// re-reads each row that was just renewed, so a lease that its owner saved is not taken from it.
@@ -85,6 +88,7 @@ dead AS MATERIALIZED (
       FROM {schema}.object_copies o
     WHERE (SELECT mine FROM duty)
       AND o.lock IS NOT NULL AND o.lock < {now}
+      AND ($3::text[] IS NULL OR o.object_key = ANY ($3::text[]))
     ORDER BY o.lock
     LIMIT {BATCH}
     FOR NO KEY UPDATE SKIP LOCKED
@@ -124,11 +128,26 @@ impl Queue {
     /// time on the object's missing copies wait. `settle`: after this time nothing that a dead holder has sent can
     /// still arrive at a store.
     pub async fn reclaim(&self, settle: Duration) -> Result<Vec<Reclaimed>, QueueError> {
+        match self.reclaim_of(settle, None).await {
+            Err(error) if error.may_be_of_a_row() => {
+                let expired = self.expired().await?;
+                let reclaim = |keys: Vec<_>| async move { self.reclaim_of(settle, Some(&keys)).await }.boxed();
+                let refused = |key: ObjectKey, why: &QueueError| self.refused.pass_over(&key, "is freed", why);
+                let apart = Box::pin(apart(expired, &mut Patience::default(), reclaim, refused)).await;
+                // What was freed is to be told of.
+                apart.error.filter(|_| apart.answers.is_empty()).map_or(Ok(apart.answers), Err)
+            }
+            answer => answer,
+        }
+    }
+
+    async fn reclaim_of(&self, settle: Duration, keys: Option<&[ObjectKey]>) -> Result<Vec<Reclaimed>, QueueError> {
         let rows: Vec<(String, i64, i32)> = limited(
             NAME,
             sqlx::query_as(self.statements.reclaim.clone())
                 .bind(format!("{}:{NAME}", self.schema))
                 .bind(micros(settle))
+                .bind(keys.map(|keys| keys.iter().map(|key| key.as_str().to_owned()).collect::<Vec<_>>()))
                 .fetch_all(&self.pool),
         )
         .await?;
@@ -137,6 +156,20 @@ impl Queue {
             Ok(Reclaimed { key, holder: DaemonId::of(Fence(lease)), times: times.unsigned_abs() })
         };
         rows.into_iter().map(parse).collect()
+    }
+
+    /// Keys of rows whose lease has run out, one batch.
+    async fn expired(&self) -> Result<Vec<ObjectKey>, QueueError> {
+        const NAME: &str = "queue::expired";
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- {NAME}
+SELECT object_key FROM {schema}.object_copies
+ WHERE lock IS NOT NULL AND lock < {schema}.now_utc_micro_seconds()
+ ORDER BY lock LIMIT {BATCH}"
+        ));
+        let keys: Vec<String> = limited(NAME, sqlx::query_scalar(sql).fetch_all(&self.pool)).await?;
+        keys.into_iter().map(|key| key_of(NAME, key)).collect()
     }
 
     /// The database's clock, µs since the epoch.

@@ -1,8 +1,10 @@
+use futures::FutureExt as _;
 use sqlx::SqlStr;
 
 use super::{
     Queue, QueueError,
     answer::{Answered, answers, held, parse_all},
+    apart::{Apart, Patience, apart},
     built,
     error::limited,
     functions::ASYNCHRONOUS,
@@ -37,9 +39,14 @@ done AS (
 impl Queue {
     /// Gives rows back as they are: no attempt counted, due at the same time as before.
     pub async fn release(&self, held: &[(ObjectKey, Fence)]) -> Result<Vec<Answered>, QueueError> {
-        if held.is_empty() {
-            return Ok(Vec::new());
-        }
+        let release = |held: Vec<_>| async move { self.release_together(&held).await }.boxed();
+        let refused =
+            |(key, _): (ObjectKey, Fence), why: &QueueError| self.refused.pass_over(&key, "is given back", why);
+        let Apart { answers, error } = apart(held.to_vec(), &mut Patience::default(), release, refused).await;
+        error.map_or(Ok(answers), Err)
+    }
+
+    async fn release_together(&self, held: &[(ObjectKey, Fence)]) -> Result<Vec<Answered>, QueueError> {
         let rows: Vec<(String, i64, String)> = limited(
             NAME,
             sqlx::query_as(self.statements.release.clone())

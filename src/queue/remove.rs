@@ -102,7 +102,9 @@ impl Queue {
     /// What is in the way of removing the replica, but for what it alone holds.
     pub async fn removal_obstacles(&self, replica: &ReplicaName) -> Result<Vec<Obstacle>, QueueError> {
         let mut connection = self.pool.acquire().await.map_err(QueueError::database(NAME))?;
-        obstacles(&mut connection, &self.schema, replica).await
+        let obstacles = obstacles(&mut connection, &self.schema, replica).await?;
+        connection.give_back();
+        Ok(obstacles)
     }
 }
 

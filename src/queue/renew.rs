@@ -1,10 +1,12 @@
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use sqlx::SqlStr;
 
 use super::{
     Queue, QueueError,
     answer::{Answered, answers, held, parse_all},
+    apart::{Apart, Patience, apart},
     built,
     error::limited,
     functions::ASYNCHRONOUS,
@@ -39,17 +41,19 @@ done AS (
     ))
 }
 
+type Held = (ObjectKey, Fence, Generation);
+
 impl Queue {
     /// Moves the leases on to `timeout` from now, all in one statement. *Changed* means that the lease is lost or
     /// that the key was registered again: either way the copy is to be stopped and released.
-    pub async fn renew(
-        &self,
-        held: &[(ObjectKey, Fence, Generation)],
-        timeout: Duration,
-    ) -> Result<Vec<Answered>, QueueError> {
-        if held.is_empty() {
-            return Ok(Vec::new());
-        }
+    pub async fn renew(&self, held: &[Held], timeout: Duration) -> Result<Vec<Answered>, QueueError> {
+        let renew = |held: Vec<_>| async move { self.renew_together(&held, timeout).await }.boxed();
+        let refused = |(key, ..): Held, why: &QueueError| self.refused.pass_over(&key, "keeps its lease", why);
+        let Apart { answers, error } = apart(held.to_vec(), &mut Patience::default(), renew, refused).await;
+        error.map_or(Ok(answers), Err)
+    }
+
+    async fn renew_together(&self, held: &[Held], timeout: Duration) -> Result<Vec<Answered>, QueueError> {
         let rows: Vec<(String, i64, String)> = limited(
             NAME,
             sqlx::query_as(self.statements.renew.clone())

@@ -6,7 +6,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sqlx::{Row as _, postgres::PgRow};
 
-use super::{Breaker, PARKED, Pause, Queue, QueueError, built, error::limited, micros};
+use super::{
+    Breaker, PARKED, Pause, Queue, QueueError, built,
+    error::{limited, read},
+    micros,
+};
 use crate::{
     config,
     domain::{Arrival, Blocks, Class, Generation, ReplicaName},
@@ -138,7 +142,7 @@ FROM {schema}.replicas ORDER BY name",
             schema = self.schema.quoted()
         ));
         let rows = limited(ROWS, sqlx::query(sql).fetch_all(&self.pool)).await?;
-        rows.iter().map(parse).collect::<Result<_, _>>().map_err(QueueError::database(ROWS))
+        read(ROWS, || rows.iter().map(parse).collect())
     }
 
     /// Whether any object that the replica lacks is on record elsewhere, so that it could be copied there.

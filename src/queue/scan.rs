@@ -116,7 +116,8 @@ pub struct ListedKeys {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedKey {
     pub key: ObjectKey,
-    pub size_bytes: u64,
+    /// `None`: the listing does not say.
+    pub size_bytes: Option<u64>,
     /// Other replicas whose listings show the same content.
     pub same_at: Vec<ReplicaName>,
 }
@@ -280,7 +281,7 @@ SELECT part, prefix, after_key, through_key, reached, done, listed, registered, 
             .bind(signed(listed.unusable))
             .bind(listed.unusable_example.as_deref())
             .bind(listed.keys.iter().map(|listed| listed.key.as_str()).collect::<Vec<_>>())
-            .bind(listed.keys.iter().map(|listed| signed(listed.size_bytes)).collect::<Vec<_>>())
+            .bind(listed.keys.iter().map(|listed| listed.size_bytes.map(signed)).collect::<Vec<_>>())
             .bind(adopts.then(|| listed.keys.iter().map(ListedKey::same_at).collect::<Vec<_>>()))
             .bind(listed.holder.as_str())
             .bind(micros(listed.age))

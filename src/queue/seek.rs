@@ -3,7 +3,7 @@ use sqlx::{Row as _, postgres::PgRow};
 use super::{
     Position, Queue, QueueError,
     claim::statements::{claimable, names_of},
-    error::limited,
+    error::{limited, read},
 };
 use crate::domain::{ObjectKey, ReplicaName, SchemaName};
 
@@ -39,6 +39,23 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], lane: &Re
 }
 
 impl Queue {
+    /// The next rows of a lane behind a place, whose time has come.
+    pub(super) async fn peek(
+        &self,
+        lane: &ReplicaName,
+        from: Position,
+    ) -> Result<Vec<(ObjectKey, Position)>, QueueError> {
+        let query = sqlx::query(self.statements.seeks[self.lane(lane)?].clone());
+        let query = query.bind(LOOKED_AT).bind(from.due).bind(from.id);
+        let rows = limited(NAME, query.fetch_all(&self.pool)).await?;
+        let place = |row: &PgRow| {
+            let key =
+                ObjectKey::new(row.try_get::<String, _>("object_key")?).map_err(|e| sqlx::Error::Decode(e.into()))?;
+            Ok((key, Position { due: row.try_get("lane_due")?, id: row.try_get("id")? }))
+        };
+        read(NAME, || rows.iter().map(place).collect())
+    }
+
     /// Looks for up to `limit` objects that `lane` lacks, whose time has come, and that one of `holders` has on record.
     ///
     /// For when the primary cannot be read: claiming rows only to find that they have no source would write each of
@@ -60,7 +77,7 @@ impl Queue {
                 sought.more = true;
                 break;
             }
-            let (key, at) = held_by(row, holders).map_err(QueueError::database(NAME))?;
+            let (key, at) = read(NAME, || held_by(row, holders))?;
             sought.keys.extend(key);
             sought.last = Some(at);
         }

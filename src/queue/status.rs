@@ -69,6 +69,10 @@ pub struct ReplicaStatus {
     /// Copies on record.
     #[serde(default)]
     pub recorded: i64,
+    /// Of these, copies whose metadata was never compared, because none is on record of their objects. Of the primary
+    /// none; `None`: of a table too large to be counted PostgreSQL has no estimate yet.
+    #[serde(default)]
+    pub metadata_not_compared: Option<i64>,
     pub backlog_objects: i64,
     pub backlog_bytes: i64,
     pub backlog_objects_of_unknown_size: i64,
@@ -145,9 +149,15 @@ impl Queue {
         }
         let failing = self.failing().await?;
         let recorded = if counted { self.count_recorded().await? } else { HashMap::new() };
+        let share = if counted { None } else { self.share_without_metadata().await? };
         for replica in &mut replicas {
-            replica.recorded =
-                recorded.get(&replica.replica).copied().unwrap_or_else(|| (objects - replica.backlog_objects).max(0));
+            let counted = recorded.get(&replica.replica).copied();
+            let estimate = (objects - replica.backlog_objects).max(0);
+            replica.recorded = counted.map_or(estimate, |(recorded, _)| recorded);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "an estimate")]
+            let estimate = share.map(|share| (estimate as f64 * share) as i64);
+            let not_compared = counted.map(|(_, not_compared)| not_compared).or(estimate);
+            replica.metadata_not_compared = not_compared.map(|n| if replica.primary { 0 } else { n });
             replica.failing = failing.iter().filter(|f| f.replica == replica.replica).map(|f| f.copies).sum();
         }
         let differences = self.differences().await?.into_iter().map(Differing::from).collect();
@@ -187,18 +197,33 @@ WHERE c.oid = to_regclass($1)"
         Ok(())
     }
 
-    async fn count_recorded(&self) -> Result<HashMap<String, i64>, QueueError> {
-        let counts: Vec<String> = self.replicas.iter().map(|r| format!("count({})", r.column())).collect();
+    /// By replica: recorded copies, and those of objects without metadata on record.
+    async fn count_recorded(&self) -> Result<HashMap<String, (i64, i64)>, QueueError> {
+        let each =
+            |what: &dyn Fn(&ReplicaName) -> String| self.replicas.iter().map(what).collect::<Vec<_>>().join(", ");
         let sql = built(format!(
             "-- queue::status
-SELECT v.* FROM (SELECT ARRAY[{}] AS n FROM {}.object_copies) c, unnest($1::text[], c.n) v",
-            counts.join(", "),
+SELECT v.* FROM (SELECT ARRAY[{}]::bigint[] AS n, ARRAY[{}]::bigint[] AS m FROM {}.object_copies) c, unnest($1::text[], c.n, c.m) v",
+            each(&|r| format!("count({})", r.column())),
+            each(&|r| format!("count({}) FILTER (WHERE metadata_hash IS NULL)", r.column())),
             self.schema.quoted()
         ));
         let names: Vec<_> = self.replicas.iter().map(ReplicaName::as_str).collect();
-        let rows: Vec<(String, i64)> =
+        let rows: Vec<(String, i64, i64)> =
             limited("queue::status", sqlx::query_as(sql).bind(names).fetch_all(&self.pool)).await?;
-        Ok(rows.into_iter().collect())
+        Ok(rows.into_iter().map(|(replica, recorded, not_compared)| (replica, (recorded, not_compared))).collect())
+    }
+
+    /// PostgreSQL's estimate of the objects without metadata on record, of all; `None`: it has none.
+    async fn share_without_metadata(&self) -> Result<Option<f64>, QueueError> {
+        let sql = built(
+            "-- queue::status
+SELECT s.null_frac::double precision FROM pg_stats s
+ WHERE s.schemaname = $1 AND s.tablename = 'object_copies' AND s.attname = 'metadata_hash'"
+                .to_owned(),
+        );
+        let query = sqlx::query_scalar(sql).bind(self.schema.to_string());
+        limited("queue::status", query.fetch_optional(&self.pool)).await
     }
 
     async fn replica_statuses(&self, exact: bool) -> Result<Vec<ReplicaStatus>, QueueError> {

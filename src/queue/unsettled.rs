@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sqlx::SqlStr;
+use sqlx::{Postgres, SqlStr, postgres::PgArguments, query::QueryAs};
 
 use super::{Queue, QueueError, answer::key_of, built, claim::statements::names_of, error::limited, micros};
 use crate::domain::{Content, ContentHash, MetadataHash, ObjectKey, ReplicaName, SchemaName};
@@ -24,6 +24,8 @@ const FIRST_LOOK: Duration = Duration::from_secs(10);
 pub(super) const LISTED_WITHIN: i64 = 60_000_000;
 /// µs between two looks at least.
 const NEXT_LOOK: i64 = 5_000_000;
+
+type Bound<'q, O> = QueryAs<'q, Postgres, O, PgArguments>;
 
 /// A write that was sent to a replica and whose end was not seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,17 +210,25 @@ SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, (SELECT count(*) FROM chosen) >
     ))
 }
 
+/// Binds the next six parameters: one entry per write, as in [`note`].
+pub(super) fn bind_writes<'q, O>(
+    query: Bound<'q, O>,
+    writes: impl Iterator<Item = &'q UnsettledWrite> + Clone,
+) -> Bound<'q, O> {
+    query
+        .bind(writes.clone().map(|w| w.key.as_str()).collect::<Vec<_>>())
+        .bind(writes.clone().map(|w| w.replica.as_str()).collect::<Vec<_>>())
+        .bind(writes.clone().map(|w| w.content.size_bytes.cast_signed()).collect::<Vec<_>>())
+        .bind(writes.clone().map(|w| w.content.hash.to_bigint()).collect::<Vec<_>>())
+        .bind(writes.clone().map(|w| w.metadata.map(MetadataHash::to_bigint)).collect::<Vec<_>>())
+        .bind(writes.map(|w| micros(w.settle)).collect::<Vec<_>>())
+}
+
 impl Queue {
     /// Notes writes whose end was not seen. Guarded by no lease: such a write is a fact whoever holds the row.
     pub async fn note_unsettled(&self, writes: &[UnsettledWrite]) -> Result<(), QueueError> {
-        let query = sqlx::query(note(&self.schema))
-            .bind(writes.iter().map(|w| w.key.as_str()).collect::<Vec<_>>())
-            .bind(writes.iter().map(|w| w.replica.as_str()).collect::<Vec<_>>())
-            .bind(writes.iter().map(|w| w.content.size_bytes.cast_signed()).collect::<Vec<_>>())
-            .bind(writes.iter().map(|w| w.content.hash.to_bigint()).collect::<Vec<_>>())
-            .bind(writes.iter().map(|w| w.metadata.map(MetadataHash::to_bigint)).collect::<Vec<_>>())
-            .bind(writes.iter().map(|w| micros(w.settle)).collect::<Vec<_>>());
-        limited(NOTE, query.execute(&self.pool)).await?;
+        let query = bind_writes(sqlx::query_as::<_, (i32,)>(note(&self.schema)), writes.iter());
+        limited(NOTE, query.fetch_all(&self.pool)).await?;
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use super::{Queue, QueueError, built, error::limited};
 use crate::domain::{Generation, ObjectKey, ReplicaName};
 
 const UNFINISHED: &str = "queue::unfinished_uploads";
+const OLDER: &str = "queue::older_uploads";
 const INTEND: &str = "queue::intend_upload";
 const BEGAN: &str = "queue::upload_began";
 const RECORD: &str = "queue::record_parts";
@@ -79,6 +80,28 @@ ORDER BY u.id"
         let query = sqlx::query_as(sql).bind(key.as_str()).bind(generation.0);
         let rows: Vec<UnfinishedRow> = limited(UNFINISHED, query.fetch_all(&self.pool)).await?;
         rows.into_iter().map(unfinished).collect()
+    }
+
+    /// The uploads of earlier generations of this key that are not known to be over, condemned ones included: the row's id,
+    /// the replica, and the store's name for it.
+    pub async fn older_uploads(
+        &self,
+        key: &ObjectKey,
+        generation: Generation,
+    ) -> Result<Vec<(i64, ReplicaName, String)>, QueueError> {
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- {OLDER}
+SELECT id, replica, upload_id FROM {schema}.multipart_uploads
+ WHERE object_key = $1 AND generation < $2 AND upload_id IS NOT NULL
+ ORDER BY id"
+        ));
+        let query = sqlx::query_as(sql).bind(key.as_str()).bind(generation.0);
+        let rows: Vec<(i64, String, String)> = limited(OLDER, query.fetch_all(&self.pool)).await?;
+        let odd = |e| QueueError::Inconsistent { statement: OLDER, what: format!("a replica of an upload: {e}") };
+        rows.into_iter()
+            .map(|(id, replica, upload)| Ok((id, ReplicaName::new(replica).map_err(odd)?, upload)))
+            .collect()
     }
 
     /// Writes down that an upload is about to be begun; the row's id.

@@ -3,10 +3,11 @@
 use sqlx::{Row as _, postgres::PgRow};
 
 use super::{Hot, Queue, QueueError, built, error::limited};
-use crate::domain::{Content, ContentHash, Generation, ObjectKey, ReplicaName, SourceReading};
+use crate::domain::{Content, ContentHash, Generation, MetadataHash, ObjectKey, ReplicaName, SourceReading};
 
 const PAGE: &str = "queue::recorded_page";
 const KEYS: &str = "queue::recorded_of";
+const NOTE: &str = "queue::note_metadata";
 const COUNT: &str = "queue::count_range";
 
 /// Objects of one answer, about.
@@ -74,6 +75,8 @@ pub struct RecordedObject {
     pub recorded: Vec<(ReplicaName, i64)>,
     /// What the source said of the object in that read; `None`: nothing is kept of it.
     pub source: Option<SourceReading>,
+    /// The metadata that came with that read; `None`: it was not compared.
+    pub metadata: Option<MetadataHash>,
 }
 
 /// Some of them.
@@ -172,6 +175,29 @@ SELECT {columns} FROM {schema}.object_copies o WHERE o.object_key = ANY ($1::tex
         rows.iter().map(|row| self.recorded_object(row)).collect::<Result<_, _>>().map_err(QueueError::database(KEYS))
     }
 
+    /// Keeps the metadata of an object of which nothing is on record, unless it is another generation by now or somebody
+    /// holds the row.
+    pub async fn note_metadata(
+        &self,
+        key: &ObjectKey,
+        generation: Generation,
+        metadata: MetadataHash,
+    ) -> Result<(), QueueError> {
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- {NOTE}
+WITH held AS MATERIALIZED (
+    SELECT o.object_key FROM {schema}.object_copies o
+     WHERE o.object_key = $1 AND o.generation = $2 AND o.metadata_hash IS NULL AND o.lock IS NULL
+       FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE {schema}.object_copies o SET metadata_hash = $3 FROM held WHERE o.object_key = held.object_key"
+        ));
+        let query = sqlx::query(sql).bind(key.as_str()).bind(generation.0).bind(metadata.to_bigint());
+        limited(NOTE, query.execute(&self.pool)).await?;
+        Ok(())
+    }
+
     /// About how many objects the range has from there on, for whoever shows progress; `None`: too many to be counted.
     pub async fn count_range(&self, range: &Range, after: Option<&ObjectKey>) -> Result<Option<u64>, QueueError> {
         let schema = self.schema.quoted();
@@ -207,7 +233,7 @@ FROM (SELECT count(*) AS n FROM (
     fn recorded_columns(&self) -> String {
         let times: Vec<_> = self.replicas.iter().map(|r| format!("o.{}", r.column())).collect();
         format!(
-            "o.object_key, o.generation, o.size_bytes, o.content_hash, o.source_replica, o.source_modified, o.source_tag,
+            "o.object_key, o.generation, o.size_bytes, o.content_hash, o.metadata_hash, o.source_replica, o.source_modified, o.source_tag,
        ARRAY[{}]::bigint[] AS recorded",
             times.join(", ")
         )
@@ -231,6 +257,7 @@ FROM (SELECT count(*) AS n FROM (
             content: size_bytes.zip(hash).map(|(size_bytes, hash)| Content { size_bytes, hash }),
             recorded: recorded.collect(),
             source: source.transpose()?,
+            metadata: row.try_get::<Option<i64>, _>("metadata_hash")?.map(MetadataHash::from_bigint),
         })
     }
 }

@@ -1,6 +1,4 @@
-use sqlx::PgPool;
-
-use super::{QueueError, built, error::limited};
+use super::{Connections, QueueError, built, error::limited};
 use crate::domain::SchemaName;
 
 /// The newest migration that this program was built with.
@@ -26,7 +24,7 @@ pub enum SchemaFit {
 
 impl SchemaFit {
     /// Asks the database.
-    pub async fn of(pool: &PgPool, schema: &SchemaName) -> Result<Self, QueueError> {
+    pub async fn of(pool: &Connections, schema: &SchemaName) -> Result<Self, QueueError> {
         let name = format!("{}.schema_version", schema.quoted());
         let known: bool = limited(
             "queue::version",

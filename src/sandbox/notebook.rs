@@ -6,7 +6,7 @@ use std::sync::{
 use futures::future::BoxFuture;
 
 use crate::{
-    copy::{Entry, Journal, Part, Shape, Unfinished},
+    copy::{Entry, Journal, Older, Part, Shape, Unfinished},
     domain::ReplicaName,
     store::UploadId,
 };
@@ -98,6 +98,11 @@ impl Journal for Notebook {
             });
             unfinished.collect()
         })
+    }
+
+    /// It holds one generation.
+    fn older(&self) -> BoxFuture<'_, Vec<Older>> {
+        Box::pin(async { Vec::new() })
     }
 
     fn intend<'a>(&'a self, replica: &'a ReplicaName, shape: &'a Shape) -> BoxFuture<'a, Entry> {

@@ -55,7 +55,8 @@ impl<'a> Beside<'a> {
 
 fn is_same(one: &Listed, of: &Profile, other: &Listed, of_other: &Profile) -> bool {
     let (Some(etag), Some(other_etag)) = (&one.etag, &other.etag) else { return false };
-    one.size_bytes == other.size_bytes
+    one.size_bytes.is_some()
+        && one.size_bytes == other.size_bytes
         && etag.equals(other_etag)
         && of.etag_speaks_of_content(etag)
         && of_other.etag_speaks_of_content(other_etag)

@@ -18,5 +18,6 @@ mod write;
 pub use lister::{Lister, Notes};
 pub use parts::fold;
 pub use progress::{Progress, Shown};
+pub(crate) use rate::Rate;
 pub use run::{Begin, Ended, Halt, Scan};
 pub use trouble::{PageAt, Trouble};

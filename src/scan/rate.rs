@@ -16,7 +16,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// How far apart requests are sent: as far as was asked for, and further while the store throttles.
 #[derive(Debug)]
-pub(super) struct Rate {
+pub(crate) struct Rate {
     usual: Duration,
     state: Mutex<State>,
 }
@@ -30,13 +30,13 @@ struct State {
 
 impl Rate {
     /// `per_second`: more than zero.
-    pub(super) fn new(per_second: f64) -> Self {
+    pub(crate) fn new(per_second: f64) -> Self {
         let usual = Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(LONGEST);
         Self { usual, state: Mutex::new(State { spacing: usual, next: Instant::now(), slowed_at: None }) }
     }
 
     /// Waits for the turn of one request.
-    pub(super) async fn turn(&self) {
+    pub(crate) async fn turn(&self) {
         let at = {
             let mut state = self.lock();
             let at = state.next.max(Instant::now());
@@ -47,7 +47,7 @@ impl Rate {
     }
 
     /// The store answered.
-    pub(super) fn succeeded(&self) {
+    pub(crate) fn succeeded(&self) {
         let mut state = self.lock();
         state.spacing = (state.spacing * 7 / 8).max(self.usual);
         if state.spacing < SHORTEST / 2 {
@@ -56,7 +56,7 @@ impl Rate {
     }
 
     /// It asked to be spared; for so long, if it said so.
-    pub(super) fn throttled(&self, retry_after: Option<Duration>) {
+    pub(crate) fn throttled(&self, retry_after: Option<Duration>) {
         let now = Instant::now();
         let mut state = self.lock();
         if let Some(told) = retry_after {

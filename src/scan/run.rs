@@ -289,7 +289,7 @@ impl Scan {
             }
             entries.push(match object.key {
                 Ok(key) => Entry::Key(ListedKey { key, size_bytes: object.size_bytes, same_at }),
-                Err(no_key) => Entry::Unusable(no_key),
+                Err(no_key) => Entry::Unusable(no_key.to_string()),
             });
         }
         entries

@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::{
     progress::Progress,
@@ -11,7 +12,6 @@ use crate::{
     queue::{
         AWAY_FOR, AWAY_PAUSE, ListedKey, ListedKeys, PageAnswer, QueueError, ScanCounts, ScanPage, ScanPart, while_away,
     },
-    store::NoKey,
 };
 
 /// A key that somebody else's transaction is about to register is asked for again after these pauses.
@@ -19,12 +19,24 @@ const BUSY_PAUSE: Duration = Duration::from_millis(50);
 const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(2);
 /// After so long it is said what one waits for.
 const SAID_AFTER: Duration = Duration::from_secs(5);
+/// So many keys in a row that PostgreSQL refuses are no fault of theirs.
+const REFUSED_AT_MOST: u32 = 10;
 
 /// One key of a page.
 #[derive(Debug)]
 pub(super) enum Entry {
     Key(ListedKey),
-    Unusable(NoKey),
+    /// The key, and why.
+    Unusable(String),
+}
+
+/// What came of writing some entries.
+enum Attempt {
+    Written(ScanCounts),
+    /// Somebody else has locked one of the keys.
+    Locked,
+    /// PostgreSQL refuses one of them.
+    Refused(QueueError),
 }
 
 /// A part of the scan while it is listed, and what is written of it.
@@ -55,6 +67,7 @@ impl<'a> Place<'a> {
         stop: &CancellationToken,
     ) -> Result<(), Halt> {
         let (mut most, mut pause, begun) = (entries.len(), BUSY_PAUSE, Instant::now());
+        let mut refused = 0;
         loop {
             let some = most.min(entries.len());
             let (listed, last) = self.listed(registrar.holder(), &entries[..some], done && some == entries.len(), age);
@@ -65,16 +78,30 @@ impl<'a> Place<'a> {
                 entries.drain(..some);
             } else {
                 match self.attempt(registrar, &listed, last.as_ref(), ends).await? {
-                    Some(counts) => {
-                        (pause, most) = (BUSY_PAUSE, entries.len());
+                    Attempt::Written(counts) => {
+                        (pause, most, refused) = (BUSY_PAUSE, entries.len(), 0);
                         self.advance(&listed, last, ends, counts, &entries[..some]);
                         entries.drain(..some);
                     }
-                    None if some > 1 => {
+                    Attempt::Locked | Attempt::Refused(_) if some > 1 => {
                         most = some / 2;
                         continue;
                     }
-                    None => {
+                    Attempt::Refused(error) => {
+                        refused += 1;
+                        match entries.first() {
+                            // It is left out, and counted as what cannot be registered.
+                            Some(Entry::Key(one)) if refused < REFUSED_AT_MOST => {
+                                let why = format!("\"{}\" (PostgreSQL refuses it: {error})", one.key);
+                                warn!(object.key = %one.key, error = %error, "{} is not registered, PostgreSQL refuses it", one.key);
+                                entries[0] = Entry::Unusable(why);
+                                most = entries.len();
+                            }
+                            _ => return Err(Halt::Queue(error)),
+                        }
+                        continue;
+                    }
+                    Attempt::Locked => {
                         if begun.elapsed() > SAID_AFTER
                             && let Some(Entry::Key(waited)) = entries.first()
                         {
@@ -117,7 +144,7 @@ impl<'a> Place<'a> {
                 Entry::Key(key) => listed.keys.push(key.clone()),
                 Entry::Unusable(no_key) => {
                     listed.unusable += 1;
-                    listed.unusable_example.get_or_insert_with(|| no_key.to_string());
+                    listed.unusable_example.get_or_insert_with(|| no_key.clone());
                 }
             }
         }
@@ -143,25 +170,24 @@ impl<'a> Place<'a> {
                 Entry::Key(_) => None,
             });
             for no_key in behind {
-                self.carried = (self.carried.0 + 1, Some(no_key.to_string()));
+                self.carried = (self.carried.0 + 1, Some(no_key.clone()));
             }
         }
     }
 
-    /// `None`: somebody else has one of the keys in hand.
     async fn attempt(
         &self,
         registrar: &Registrar<'_>,
         listed: &ListedKeys,
         last: Option<&ObjectKey>,
         ends: bool,
-    ) -> Result<Option<ScanCounts>, Halt> {
+    ) -> Result<Attempt, Halt> {
         let (queue, scan) = match registrar {
             Registrar::Writes { queue, scan, .. } => (queue, scan),
             Registrar::Looks { queue, .. } => {
                 let mut counts = self.part.counts;
                 counts += while_away(async || queue.look_at_page(listed).await).await.map_err(Halt::Queue)?;
-                return Ok(Some(counts));
+                return Ok(Attempt::Written(counts));
             }
         };
         let (from, reached) = (self.part.reached.as_deref(), last.map(ObjectKey::as_str));
@@ -169,16 +195,17 @@ impl<'a> Place<'a> {
         let (begun, mut perhaps) = (Instant::now(), false);
         loop {
             match queue.register_page(&page, listed).await {
-                Ok(PageAnswer::Registered(counts)) => return Ok(Some(counts)),
+                Ok(PageAnswer::Registered(counts)) => return Ok(Attempt::Written(counts)),
                 // It may have been carried out and its answer lost.
                 Ok(PageAnswer::Elsewhere) if perhaps => {
                     let parts = while_away(async || queue.scan_parts(*scan).await).await.map_err(Halt::Queue)?;
                     let now = parts.into_iter().find(|part| part.number == page.part).ok_or(Halt::Elsewhere)?;
                     let as_written = now.done == ends && now.reached.as_deref() == reached.or(from);
-                    return if as_written { Ok(Some(now.counts)) } else { Err(Halt::Elsewhere) };
+                    return if as_written { Ok(Attempt::Written(now.counts)) } else { Err(Halt::Elsewhere) };
                 }
                 Ok(PageAnswer::Elsewhere) => return Err(Halt::Elsewhere),
-                Err(error) if error.is_contended() => return Ok(None),
+                Err(error) if error.is_conflict() => return Ok(Attempt::Locked),
+                Err(error) if error.refuses_row() => return Ok(Attempt::Refused(error)),
                 Err(error) if error.is_away() && begun.elapsed() < AWAY_FOR => {
                     perhaps |= QueueError::leaves_open(&error);
                     tokio::time::sleep(AWAY_PAUSE).await;

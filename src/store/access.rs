@@ -6,6 +6,9 @@ use crate::domain::ObjectKey;
 /// The key of an upload that is never completed, so no object of this name ever appears.
 const WRITE_CHECK_KEY: &str = ".copyhold-write-check";
 
+/// The key of nothing. A proxy that tidies paths merges its slashes, takes out its dot or decodes its escape.
+const PATH_CHECK_KEY: &str = ".copyhold-path-check//a/./b%2Fc d";
+
 /// Pages at most until an object is seen. Where many delete markers lie, a page may be empty and not the last.
 const PAGES: usize = 100;
 
@@ -60,6 +63,16 @@ impl Store {
             }
         }
         Err(unseen("what listings hide (delete markers, say) fills its first 100 pages"))
+    }
+
+    /// Whether the paths of odd keys arrive as they are sent; the failure, if they are changed on the way. Nothing is written.
+    pub async fn check_paths(&self) -> Result<(), StoreError> {
+        let key = ObjectKey::new(PATH_CHECK_KEY).expect("a key"); // Cannot fail: it is short.
+        match self.get(&key, Some(0..1), None).await {
+            Err(error) if error.is_of_the_path() => Err(error),
+            // There is no such object, or the store cannot hold such a key, and says so.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Shows that we may write: an upload is begun and aborted, which leaves nothing behind.

@@ -18,7 +18,12 @@ use aws_smithy_runtime_api::client::{
     runtime_components::RuntimeComponents,
 };
 use aws_smithy_types::{body::SdkBody, retry::ErrorKind};
-use hyper::http::Extensions;
+use http_body::Body as _;
+use hyper::{
+    Method, Request,
+    header::{CONTENT_LENGTH, HeaderValue},
+    http::Extensions,
+};
 use hyper_rustls::ConfigBuilderExt as _;
 use hyper_util::{
     client::legacy::{
@@ -31,12 +36,16 @@ use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use tracing::warn;
 
 use super::{
-    connection,
+    connection, headers,
+    heard::LeftOut,
     socket::{Abort, Connector},
 };
 
 /// Longer than a worker waits between two objects, shorter than most load balancers do.
 const KEEP_WARM_FOR: Duration = Duration::from_secs(50);
+
+/// Headers of one answer at most. An object may have some hundred of metadata; hyper takes 100 unless told.
+pub(super) const MOST_HEADERS: usize = 1_000;
 
 /// The HTTP client of one store, with connections of its own.
 #[derive(Clone, Debug)]
@@ -48,10 +57,12 @@ impl Http {
     /// A client that keeps at most `connections` open, and connects to nothing yet.
     pub(super) fn new(tls: bool, connections: usize) -> Self {
         // Without TLS no CA certificates are looked for: a bare container has none.
-        let tls = if tls { Arc::clone(&TLS) } else { Arc::new(tls_config(Trust::Nobody)) };
+        let tls = if tls { Arc::clone(&TLS) } else { trusting_nobody() };
         let mut builder = legacy::Client::builder(TokioExecutor::new());
         // Without a timer no warm connection would ever be closed.
-        builder.pool_timer(TokioTimer::new()).pool_idle_timeout(KEEP_WARM_FOR);
+        builder.pool_timer(TokioTimer::new()).pool_idle_timeout(KEEP_WARM_FOR).http1_max_headers(MOST_HEADERS);
+        // Those that travel with an object are marked below.
+        builder.http1_ignore_invalid_headers_in_responses(true);
         Self { client: builder.build(Connector::new(tls, connections)) }
     }
 }
@@ -73,6 +84,7 @@ impl HttpConnector for Http {
             Ok(request) => request,
             Err(error) => return HttpConnectorFuture::ready(Err(ConnectorError::user(error.into()))),
         };
+        say_length(&mut request);
         let used = capture_connection(&mut request);
         if let Some(told) = request.extensions().get::<CaptureSmithyConnection>() {
             let used = used.clone();
@@ -80,12 +92,24 @@ impl HttpConnector for Http {
         }
         let answer = self.client.request(request);
         HttpConnectorFuture::new(async move {
-            let unanswered = Unanswered(Some(used));
+            let unanswered = Unanswered(Some(used.clone()));
             let answer = answer.await;
             unanswered.end();
-            let answer = answer.map_err(error)?.map(SdkBody::from_body_1_x);
+            let mut answer = answer.map_err(error)?.map(SdkBody::from_body_1_x);
+            if let Some(left_out) = extras(&used).get::<LeftOut>() {
+                headers::mark(answer.headers_mut(), &left_out.take());
+            }
+            headers::repair(answer.headers_mut());
             HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))
         })
+    }
+}
+
+/// Says of a PUT or POST without a body that it has none: gateways answer 411 where no length is given.
+fn say_length(request: &mut Request<SdkBody>) {
+    let may_have_body = matches!(*request.method(), Method::PUT | Method::POST);
+    if may_have_body && request.body().size_hint().exact() == Some(0) {
+        request.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
     }
 }
 
@@ -180,6 +204,11 @@ enum Trust {
     /// The CA certificates of this machine, or those of SSL_CERT_FILE and SSL_CERT_DIR.
     Machine,
     Nobody,
+}
+
+/// With it a handshake shows only whether TLS is spoken.
+pub(super) fn trusting_nobody() -> Arc<ClientConfig> {
+    Arc::new(tls_config(Trust::Nobody))
 }
 
 fn tls_config(trust: Trust) -> ClientConfig {

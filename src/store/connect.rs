@@ -3,21 +3,29 @@ use std::{
     time::Duration,
 };
 
-use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_sdk_s3::{
     Client,
     config::{
-        BehaviorVersion, Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-        SharedCredentialsProvider, StalledStreamProtectionConfig,
+        BehaviorVersion, Builder, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+        StalledStreamProtectionConfig,
         retry::{RetryConfig, RetryPartition},
     },
 };
-use secrecy::ExposeSecret;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{Mutex, OnceCell, Semaphore};
 
 use super::{
-    Profile, Store, StoreError, client::Http, etag_history::EtagHistory, identity::AsStored, once::WritesOnce,
-    pace::Pace, readable::ReadableExpires, speed::Speed, unthrottled::NotWhenThrottled,
+    Profile, Store, StoreError,
+    answer::BoundedAnswer,
+    blank::BlankKeys,
+    client::Http,
+    credentials::{CurrentCredentials, RetriedWhenRefused},
+    etag_history::EtagHistory,
+    identity::AsStored,
+    once::WritesOnce,
+    pace::Pace,
+    speed::Speed,
+    spellings::SeenSpellings,
+    unthrottled::NotWhenThrottled,
 };
 use crate::config;
 
@@ -35,6 +43,10 @@ impl Store {
     ///
     /// `at_once`: how many objects or parts of objects may be read from it at once, and how many written to it, unless
     /// the configuration says so.
+    #[expect(
+        clippy::unused_async,
+        reason = "clients that ask something first are to come without changing every caller"
+    )]
     pub async fn connect(replica: &config::Replica, at_once: usize) -> Result<Self, StoreError> {
         let at_once = replica.facts.max_connections.map_or(at_once, |connections| connections / 2).max(1);
         // Nothing waits for a connection below, where it would look like a store that stands still: who asks is counted
@@ -44,6 +56,7 @@ impl Store {
         let connections = at_once.saturating_add(aside).saturating_mul(2).saturating_add(SPARE_CONNECTIONS);
         let connections = connections.min(Semaphore::MAX_PERMITS);
         let http = Http::new(replica.endpoint.scheme() == "https", connections);
+        let credentials = CurrentCredentials::of(replica);
         // As text: a Url writes a slash after the host, to which the SDK would add another.
         let endpoint = replica.endpoint.as_str().trim_end_matches('/').to_owned();
         let config = Builder::new()
@@ -53,7 +66,9 @@ impl Store {
             .endpoint_url(&endpoint)
             .force_path_style(replica.path_style)
             .region(Region::new(replica.region.clone()))
-            .credentials_provider(credentials(replica).await)
+            .credentials_provider(credentials.clone())
+            // The credentials themselves know when they are to be read again.
+            .identity_cache(IdentityCache::no_cache())
             // The default adds CRC32 trailers, which B2, OVH, Garage and others refuse or store.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
@@ -64,7 +79,9 @@ impl Store {
             // the SDK's watch would blame the target for a source that stands still.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .retry_classifier(NotWhenThrottled)
-            .interceptor(ReadableExpires)
+            .retry_classifier(RetriedWhenRefused(credentials))
+            .interceptor(BlankKeys)
+            .interceptor(BoundedAnswer)
             .interceptor(AsStored)
             .interceptor(WritesOnce)
             .build();
@@ -81,20 +98,11 @@ impl Store {
             speed: Speed::default(),
             versioned: OnceCell::new(),
             etag_history: EtagHistory::default(),
+            spellings: SeenSpellings::default(),
             clock_fits: OnceCell::new(),
             opaque: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
+            scheme: Mutex::new(None),
         })
-    }
-}
-
-async fn credentials(replica: &config::Replica) -> SharedCredentialsProvider {
-    match &replica.credentials {
-        config::Credentials::Ambient => {
-            let region = Region::new(replica.region.clone());
-            SharedCredentialsProvider::new(DefaultCredentialsChain::builder().region(region).build().await)
-        }
-        config::Credentials::Keys { access_key_id, secret_access_key } => SharedCredentialsProvider::new(
-            Credentials::new(access_key_id.expose_secret(), secret_access_key.expose_secret(), None, None, "copyhold"),
-        ),
     }
 }

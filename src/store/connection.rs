@@ -5,12 +5,14 @@ use std::{error::Error, io};
 use aws_smithy_runtime_api::client::dns::ResolveDnsError;
 use hyper_util::client::legacy;
 
-use super::reason::Reason;
+use super::{client::MOST_HEADERS, reason::Reason, scheme::OtherScheme};
 
 /// Which kind of failure it was, by the first error in the chain that says so.
 pub(super) fn reason(error: &(dyn Error + 'static)) -> Reason {
-    if find::<rustls::Error>(error).is_some() {
+    if find::<OtherScheme>(error).is_some() || find::<rustls::Error>(error).is_some() {
         Reason::Tls
+    } else if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) {
+        Reason::NotUnderstood
     } else if is_of_dns(error) {
         Reason::Unreachable
     } else if says(error, "redential") {
@@ -36,7 +38,7 @@ pub(super) fn reason(error: &(dyn Error + 'static)) -> Reason {
 /// The reason alone does not tell: a route may be lost, and TLS may fail, in the middle of a request.
 pub(super) fn is_unsent(error: &(dyn Error + 'static)) -> bool {
     let no_connection = find::<legacy::Error>(error).is_some_and(legacy::Error::is_connect);
-    no_connection || reason(error) == Reason::NoCredentials
+    no_connection || find::<OtherScheme>(error).is_some() || reason(error) == Reason::NoCredentials
 }
 
 /// The failure to reach `endpoint`, in words.
@@ -48,11 +50,33 @@ pub(super) fn explain(endpoint: &str, error: &(dyn Error + 'static)) -> String {
         }
         Reason::Unreachable => format!("cannot reach {endpoint}: {}", plain_io(error).unwrap_or(root)),
         Reason::Stalled => format!("cannot reach {endpoint}: it does not answer in time"),
-        Reason::Tls => format!("no secure connection to {endpoint}: {root}"),
+        Reason::Tls => match find::<OtherScheme>(error) {
+            Some(OtherScheme::Https) => format!("no connection without TLS to {endpoint}: {}", OtherScheme::Https),
+            Some(OtherScheme::Http) => format!("no secure connection to {endpoint}: {}", OtherScheme::Http),
+            None => format!("no secure connection to {endpoint}: {root}"),
+        },
+        Reason::NotUnderstood => format!("the answer of {endpoint} cannot be read: {}", unreadable(error)),
         // In our own words: what a helper program printed may hold a secret.
         Reason::NoCredentials => "the AWS credential chain has no credentials".into(),
         _ => format!("the connection to {endpoint} broke: {}", plain_io(error).unwrap_or(root)),
     }
+}
+
+/// What hyper cannot read of an answer.
+fn unreadable(error: &(dyn Error + 'static)) -> String {
+    match find::<hyper::Error>(error) {
+        Some(error) if error.is_parse_too_large() => {
+            format!("it has more than {MOST_HEADERS} headers, or 400 KiB of them")
+        }
+        Some(error) => error.to_string(),
+        None => root(error),
+    }
+}
+
+/// Whether a header of an answer cannot be read, or there are too many.
+pub(super) fn is_of_a_header(error: &(dyn Error + 'static)) -> bool {
+    find::<hyper::Error>(error)
+        .is_some_and(|error| error.is_parse_too_large() || error.is_parse() && error.to_string().contains("header"))
 }
 
 /// The errors of the chain in one line, outermost first.

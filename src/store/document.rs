@@ -4,20 +4,13 @@
 //! Decides nothing about what the document says.
 
 use aws_sdk_s3::{
-    config::{
-        ConfigBag, Intercept, RuntimeComponents,
-        interceptors::{AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextMut},
-    },
+    config::{ConfigBag, Intercept, RuntimeComponents, interceptors::AfterDeserializationInterceptorContextRef},
     error::BoxError,
-    primitives::SdkBody,
 };
-use http_body_util::Limited;
 use xmlparser::{ElementEnd, Token, Tokenizer};
 
 use crate::domain::escape;
 
-/// A page of a thousand keys, each of 1,024 bytes written as `%XX`, has 4 MiB with all that S3 says of an object.
-const MOST_BYTES: usize = 16 << 20;
 /// Elements within one another; a listing of S3 has four.
 const MOST_DEPTH: usize = 32;
 /// Of a name that a stranger chose.
@@ -44,8 +37,8 @@ pub(super) enum InvalidDocument {
     NotXml(String),
     #[error("the answer says neither {0}: nobody can tell whether it is all there is")]
     NoEnd(String),
-    #[error("the answer has more than {} MiB", MOST_BYTES >> 20)]
-    TooLong,
+    #[error("the answer has more than {mebibytes} MiB")]
+    TooLong { mebibytes: usize },
 }
 
 impl WholeDocument {
@@ -135,18 +128,6 @@ impl Intercept for WholeDocument {
         "WholeDocument"
     }
 
-    /// A store that goes on for ever is not read for ever.
-    fn modify_before_deserialization(
-        &self,
-        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let body = std::mem::replace(context.response_mut().body_mut(), SdkBody::taken());
-        *context.response_mut().body_mut() = SdkBody::from_body_1_x(Limited::new(body, MOST_BYTES));
-        Ok(())
-    }
-
     fn read_after_deserialization(
         &self,
         context: &AfterDeserializationInterceptorContextRef<'_>,
@@ -165,9 +146,6 @@ impl Intercept for WholeDocument {
 impl InvalidDocument {
     /// Why a call failed that was intercepted here; `None`: for another reason.
     pub(super) fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
-        if super::connection::find::<http_body_util::LengthLimitError>(error).is_some() {
-            return Some(Self::TooLong);
-        }
         super::connection::find::<Self>(error).cloned()
     }
 }

@@ -11,13 +11,17 @@ use aws_sdk_s3::{
     primitives::{DateTime, DateTimeFormat as Format},
 };
 
-use super::{connection, document::InvalidDocument, operation::Operation, reason::Reason};
+use super::{connection, document::InvalidDocument, operation::Operation, reason::Reason, scheme::OtherScheme};
 use crate::domain::{Class, Failure, Scope, escape};
 
 /// Stores refuse signatures that are 15 minutes old, some sooner.
 const CLOCKS_MAY_DIFFER_BY: Duration = Duration::from_mins(4);
 /// How much of a store's message is kept.
 const MESSAGE_CHARS: usize = 300;
+/// How a compressed answer begins.
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const TOO_LARGE: &str = "The store, or a proxy in front of it, takes no request of this size: set max_put in this replica's \
+                         section to what it takes, 5MiB at least, or raise its limit (nginx: client_max_body_size)";
 /// Codes and request ids are short; what is longer is not one.
 const WORD_CHARS: usize = 64;
 
@@ -66,7 +70,21 @@ impl StoreError {
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
+        // Where we ask for what cannot be sent, the SDK says so with a BuildError: a metadata value or a key that no
+        // header or path can carry.
+        if connection::find::<BuildError>(error).is_some() {
+            let message = connection::chain(error);
+            return Self { outcome_unknown: false, ..Self::found(operation, Reason::Refused, message) };
+        }
         match error {
+            SdkError::ServiceError(answer) if endpoint.starts_with("http://") && sends_to_tls(answer.raw()) => {
+                let message = format!("no connection without TLS to {endpoint}: {}", OtherScheme::Https);
+                Self {
+                    status: Some(answer.raw().status().as_u16()),
+                    outcome_unknown: false,
+                    ..Self::found(operation, Reason::Tls, message)
+                }
+            }
             SdkError::ServiceError(answer) => Self::of_answer(operation, answer.err(), answer.raw()),
             SdkError::ResponseError(answer) => {
                 let reason = if answer.raw().status().is_success() { Reason::NotUnderstood } else { Reason::Broken };
@@ -84,14 +102,12 @@ impl StoreError {
                 Self::found(operation, Reason::Stalled, format!("no answer from {endpoint} in time")).without_answer()
             }
             SdkError::ConstructionFailure(_) => {
-                // Where we ask for what cannot be sent, the SDK says so with a BuildError:
-                // a metadata value or a key that no header or path can carry.
-                let reason = if connection::find::<BuildError>(error).is_some() {
-                    Reason::Refused
-                } else {
-                    connection::reason(error)
-                };
+                let reason = connection::reason(error);
                 Self { outcome_unknown: false, ..Self::found(operation, reason, connection::explain(endpoint, error)) }
+            }
+            // It is the object's: what others of its headers say comes through.
+            _ if operation.reads_an_object() && connection::is_of_a_header(error) => {
+                Self::found(operation, Reason::Refused, connection::explain(endpoint, error))
             }
             _ => Self {
                 outcome_unknown: !connection::is_unsent(error),
@@ -112,6 +128,7 @@ impl StoreError {
         let mut reason = Reason::of_answer(status, code, said.message().unwrap_or_default());
         let mut message = match said.message() {
             Some(message) => bounded(message, MESSAGE_CHARS),
+            None if body.starts_with(GZIP) => "a compressed answer, which is not read".into(),
             None if looks_like_html(body) => "an HTML page instead of an answer of S3".into(),
             None if code.is_none() && !body.is_empty() => "an answer that is none of S3's".into(),
             None => String::new(),
@@ -119,10 +136,9 @@ impl StoreError {
         if status / 100 == 2 && code.is_none() {
             // The request succeeded; what the SDK could not read is a header.
             message = bounded(&connection::chain(said), MESSAGE_CHARS);
-            if let Some(name) = unreadable_header(raw) {
-                reason = Reason::Refused;
-                message = format!("header {name} of the object is not text and cannot be carried over");
-            }
+        }
+        if operation.sends_bytes() && (status == 413 || code == Some("EntityTooLarge")) {
+            message = format!("{message}{}{TOO_LARGE}", if message.is_empty() { "" } else { " " });
         }
         if raw.headers().get("x-amz-delete-marker") == Some("true") {
             message = format!("it was deleted there, and older versions of it may still exist. {message}");
@@ -222,6 +238,40 @@ impl StoreError {
         self.status == Some(404) && self.code.as_deref().is_none_or(|code| code == "NotFound")
     }
 
+    /// An answer came.
+    pub(super) fn has_status(&self) -> bool {
+        self.status.is_some()
+    }
+
+    /// The store has said nothing, as if it did not understand.
+    pub(super) fn is_silent(&self) -> bool {
+        self.status.is_none() && matches!(self.reason, Reason::Broken | Reason::Stalled)
+    }
+
+    /// It has said nothing because it speaks something else.
+    pub(super) fn of_the_scheme(self, endpoint: &str, other: OtherScheme) -> Self {
+        self.because(Reason::Tls, &format!("no answer from {endpoint}: {other}"))
+    }
+
+    /// Its path may not have arrived as it was signed: a refused signature, or a refusal without a word.
+    pub(super) fn may_be_of_the_path(&self) -> bool {
+        match self.code.as_deref() {
+            Some(code) => code == "SignatureDoesNotMatch",
+            None => self.status == Some(400),
+        }
+    }
+
+    /// It was found that its path is changed on the way.
+    pub(super) fn is_of_the_path(&self) -> bool {
+        self.may_be_of_the_path() && self.reason == Reason::Refused
+    }
+
+    /// The same answer, which by another look means something else, and why.
+    pub(super) fn because(self, reason: Reason, why: &str) -> Self {
+        let message = if self.message.is_empty() { why.to_owned() } else { format!("{} ({why})", self.message) };
+        Self { reason, message, ..self }
+    }
+
     /// The same answer, which by another look means something else.
     pub(super) fn meaning(self, reason: Reason) -> Self {
         Self { reason, ..self }
@@ -317,10 +367,25 @@ fn region_named<'a>(raw: &'a HttpResponse, body: &'a [u8]) -> Option<&'a str> {
     raw.headers().get("x-amz-bucket-region").filter(plain).or_else(|| in_body().filter(plain))
 }
 
-/// A header whose value is no UTF-8, which the SDK refuses to read.
-fn unreadable_header(raw: &HttpResponse) -> Option<String> {
-    let (name, _) = raw.headers().iter_bytes().find(|(_, value)| std::str::from_utf8(value).is_err())?;
-    Some(bounded(name, WORD_CHARS))
+/// Says that the endpoint speaks TLS: a redirect there, or the page with which servers meet whoever does not.
+fn sends_to_tls(raw: &HttpResponse) -> bool {
+    let redirects = || raw.headers().get("location").is_some_and(|to| to.starts_with("https://"));
+    match raw.status().as_u16() {
+        301 | 302 | 303 | 307 | 308 => redirects(),
+        400 => {
+            let body = raw.body().bytes().unwrap_or_default();
+            let said = String::from_utf8_lossy(&body[..body.len().min(2_000)]);
+            // nginx, Go, Apache.
+            [
+                "HTTP request was sent to HTTPS port",
+                "HTTP request to an HTTPS server",
+                "HTTP to an SSL-enabled server port",
+            ]
+            .iter()
+            .any(|words| said.contains(words))
+        }
+        _ => false,
+    }
 }
 
 fn looks_like_html(body: &[u8]) -> bool {

@@ -48,7 +48,8 @@ pub struct Page {
 #[derive(Clone, Debug)]
 pub struct Listed {
     pub key: Result<ObjectKey, NoKey>,
-    pub size_bytes: u64,
+    /// `None`: the store does not say, or not in a form that can be read.
+    pub size_bytes: Option<u64>,
     pub etag: Option<ETag>,
     pub last_modified: Option<SystemTime>,
 }
@@ -73,7 +74,7 @@ impl Listed {
     fn of(object: Object, spelling: Spelling) -> Option<Self> {
         Some(Self {
             key: key(spelling.bytes(object.key?)),
-            size_bytes: object.size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default(),
+            size_bytes: object.size.and_then(|size| u64::try_from(size).ok()),
             etag: object.e_tag.map(ETag::new),
             last_modified: object.last_modified.and_then(|at| SystemTime::try_from(at).ok()),
         })

@@ -5,7 +5,8 @@ use std::{
 
 use crc_fast::{CrcAlgorithm, checksum};
 
-use crate::domain::MetadataHash;
+use super::headers::UNREADABLE;
+use crate::domain::{MetadataHash, escape};
 
 /// Of the canonical form. Rows keep hashes of it: whoever changes the form raises this, and all of them differ.
 const CANONICAL_FORM: &str = "1";
@@ -36,10 +37,12 @@ impl Metadata {
     /// keep it would have us announce a framing that we do not use.
     pub(super) fn content_encoding(as_kept: Option<String>) -> Option<String> {
         let kept = as_kept?;
-        if !kept.contains("aws-chunked") {
+        let is_framing = |coding: &str| coding.eq_ignore_ascii_case("aws-chunked");
+        let codings = || kept.split(',').map(str::trim).filter(|coding| !coding.is_empty());
+        if !codings().any(is_framing) {
             return Some(kept);
         }
-        let rest: Vec<&str> = kept.split(',').map(str::trim).filter(|e| !e.is_empty() && *e != "aws-chunked").collect();
+        let rest: Vec<&str> = codings().filter(|coding| !is_framing(coding)).collect();
         if rest.is_empty() { None } else { Some(rest.join(",")) }
     }
 
@@ -100,11 +103,19 @@ impl Metadata {
         system.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.as_ref()?)))
     }
 
-    /// The header that cannot be carried over faithfully, if there is one.
+    /// The header that cannot be carried over faithfully, and why; `None`: all can.
     #[must_use]
     pub fn unfit(&self) -> Option<String> {
         let user = self.user.iter().map(|(name, value)| (format!("x-amz-meta-{name}"), value));
-        self.system().chain(user).find(|(_, value)| !is_plain(value)).map(|(name, _)| name)
+        let (name, value) = self.system().chain(user).find(|(name, value)| !is_plain(name) || !is_plain(value))?;
+        let mut shown = String::new();
+        // Cannot fail: a String takes all that is written to it.
+        let _ = escape(&name, &mut shown);
+        Some(if value.contains(UNREADABLE) {
+            format!("{shown} is no text, or is given several times with different values")
+        } else {
+            format!("{shown} is not plain ASCII, which not every store keeps as it is")
+        })
     }
 }
 
@@ -123,9 +134,12 @@ mod tests {
         metadata.user.insert("name".into(), "=?UTF-8?Q?caf=C3=A9?= \"quoted\" ~".into());
         assert_eq!(metadata.unfit(), None);
         metadata.user.insert("city".into(), "Z\u{fc}rich".into());
-        assert_eq!(metadata.unfit().as_deref(), Some("x-amz-meta-city"));
+        let told = |metadata: &Metadata| metadata.unfit().unwrap();
+        assert_eq!(told(&metadata), "x-amz-meta-city is not plain ASCII, which not every store keeps as it is");
         metadata.content_disposition = Some("attachment; filename=\"\u{1f600}\"".into());
-        assert_eq!(metadata.unfit().as_deref(), Some("content-disposition"));
+        assert!(told(&metadata).starts_with("content-disposition is not plain ASCII"));
+        metadata.content_type = Some("text/css \u{fffd} text/html".into());
+        assert!(told(&metadata).starts_with("content-type is no text, or is given several times"));
     }
 
     fn of(pairs: &[(&str, &str)]) -> Metadata {
@@ -203,5 +217,8 @@ mod tests {
         assert_eq!(encoding("aws-chunked"), None);
         assert_eq!(encoding("aws-chunked,gzip").as_deref(), Some("gzip"));
         assert_eq!(encoding("gzip, aws-chunked").as_deref(), Some("gzip"));
+        assert_eq!(encoding("AWS-Chunked, GZip").as_deref(), Some("GZip"));
+        assert_eq!(encoding("x-aws-chunked").as_deref(), Some("x-aws-chunked"));
+        assert_eq!(encoding("AWS-CHUNKED"), None);
     }
 }

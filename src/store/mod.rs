@@ -7,30 +7,39 @@
 
 mod access;
 mod activity;
+mod answer;
+mod blank;
 mod client;
 mod clock;
 mod connect;
 mod connection;
+mod credentials;
+mod dates;
 mod document;
 mod error;
 mod etag;
 mod etag_history;
 mod feed;
+mod headers;
+mod heard;
 mod identity;
+mod lenient;
 mod list;
 mod metadata;
 mod once;
 mod operation;
 mod pace;
+mod path;
 mod probe;
 mod profile;
 mod progress;
 mod read;
-mod readable;
 mod reason;
+mod scheme;
 mod socket;
 mod speed;
 mod spelling;
+mod spellings;
 mod stated;
 #[cfg(test)]
 mod tests;
@@ -54,7 +63,7 @@ use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
     types::StorageClass,
 };
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{Mutex, OnceCell, Semaphore};
 
 pub use access::FirstLook;
 pub use activity::{Activity, STUCK_AFTER, within_current};
@@ -103,10 +112,14 @@ pub struct Store {
     /// Whether its bucket keeps versions, once it was asked.
     versioned: OnceCell<bool>,
     etag_history: etag_history::EtagHistory,
+    spellings: spellings::SeenSpellings,
     /// Whether a copy that was just written is told from older objects by the store's clock, once that was seen.
     pub(crate) clock_fits: OnceCell<bool>,
     /// It has answered a write with an ETag that says nothing of the bytes.
     opaque: AtomicBool,
+    /// It has answered something, so that the endpoint's scheme is right.
+    answered: AtomicBool,
+    scheme: Mutex<Option<scheme::Asked>>,
 }
 
 impl Store {
@@ -143,20 +156,20 @@ impl Store {
     ///
     /// No `async fn`, so that the SDK's futures, of several KiB each, are boxed before any
     /// of ours holds one.
-    fn call<'a, T: 'a, E>(
+    fn call<'a, T: Send + 'a, E>(
         &'a self,
         operation: Operation,
         progress: &'a Progress,
         call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send + 'a,
     ) -> impl Future<Output = Result<T, StoreError>> + Send + 'a
     where
-        E: ProvideErrorMetadata + Error + 'static,
+        E: ProvideErrorMetadata + Error + Send + 'static,
     {
         self.call_and(operation, progress, call, || ())
     }
 
     /// The same; `stuck` is told when it moves nothing for a while.
-    fn call_and<'a, T: 'a, E>(
+    fn call_and<'a, T: Send + 'a, E>(
         &'a self,
         operation: Operation,
         progress: &'a Progress,
@@ -164,7 +177,7 @@ impl Store {
         mut stuck: impl FnMut() + Send + 'a,
     ) -> impl Future<Output = Result<T, StoreError>> + Send + 'a
     where
-        E: ProvideErrorMetadata + Error + 'static,
+        E: ProvideErrorMetadata + Error + Send + 'static,
     {
         let call = Box::pin(call);
         async move {
@@ -209,7 +222,20 @@ impl Store {
                     Err(_) => {}
                 }
             }
-            answer
+            if answer.as_ref().map_or_else(StoreError::has_status, |_| true) {
+                self.answered.store(true, Ordering::Relaxed);
+            }
+            let error = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if error.is_silent()
+                && !self.answered.load(Ordering::Relaxed)
+                && let Some(other) = Box::pin(self.other_scheme()).await
+            {
+                return Err(error.of_the_scheme(&self.endpoint, other));
+            }
+            Err(error)
         }
     }
 }

@@ -43,6 +43,16 @@ impl Operation {
         }
     }
 
+    /// Its answer describes one object.
+    pub(super) const fn reads_an_object(self) -> bool {
+        matches!(self, Self::GetObject | Self::HeadObject)
+    }
+
+    /// Its request has an object's bytes.
+    pub(super) const fn sends_bytes(self) -> bool {
+        matches!(self, Self::PutObject | Self::UploadPart)
+    }
+
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

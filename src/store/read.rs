@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     ETag, Md5, Metadata, Operation, Store, StoreError,
     activity::{Activity, Request},
+    blank::to_sdk,
     clock::AnswerDate,
     connection,
     progress::{Progress, Stalled, watched},
@@ -117,7 +118,7 @@ impl Store {
             .client
             .get_object()
             .bucket(&self.bucket)
-            .key(key.as_str())
+            .key(to_sdk(key))
             .set_range(range.as_ref().map(|r| format!("bytes={}-{}", r.start, r.end.saturating_sub(1))))
             .set_if_match(if_match.and_then(ETag::for_if_match).map(str::to_owned));
         // Cannot fail: the semaphore is never closed.
@@ -126,7 +127,7 @@ impl Store {
         let progress = Progress::default();
         let answer = self.call_and(Operation::GetObject, &progress, call.send(), || reader.set_aside()).await;
         let answer = match answer {
-            Err(error) => return Err(self.look_at_the_bucket(error).await),
+            Err(error) => return Err(Box::pin(self.look_again(key, error)).await),
             Ok(answer) => answer,
         };
         let announced = length(answer.content_length, Operation::GetObject)?;
@@ -156,17 +157,29 @@ impl Store {
     /// The same, and when the store answered by its own clock, if it says so.
     pub async fn head_and_date(&self, key: &ObjectKey) -> Result<(Head, Option<SystemTime>), StoreError> {
         let date = AnswerDate::default();
-        let call = self.client.head_object().bucket(&self.bucket).key(key.as_str());
+        let call = self.client.head_object().bucket(&self.bucket).key(to_sdk(key));
         let call = call.customize().interceptor(date.clone());
         match self.call(Operation::HeadObject, &Progress::default(), call.send()).await {
             Ok(answer) => Ok((head_of_head(&answer)?, date.get())),
-            Err(error) => Err(self.look_at_the_bucket(error).await),
+            Err(error) => Err(Box::pin(self.look_again(key, error)).await),
         }
+    }
+
+    /// The same, where the bucket is known to be there: a 404 is the object's.
+    pub(super) async fn head_alone(&self, key: &ObjectKey) -> Result<Head, StoreError> {
+        let call = self.client.head_object().bucket(&self.bucket).key(to_sdk(key));
+        head_of_head(&self.call(Operation::HeadObject, &Progress::default(), call.send()).await?)
+    }
+
+    /// What a failure to read an object means, where its answer alone does not tell.
+    pub(super) async fn look_again(&self, key: &ObjectKey, error: StoreError) -> StoreError {
+        let error = self.look_at_the_bucket(error).await;
+        self.look_at_the_path(key, error).await
     }
 
     /// A 404 without a code says that something is missing, not what: a dropped bucket
     /// answers as a missing object does. Other errors are returned as they are.
-    pub(super) async fn look_at_the_bucket(&self, error: StoreError) -> StoreError {
+    async fn look_at_the_bucket(&self, error: StoreError) -> StoreError {
         if !error.is_bare_404() {
             return error;
         }
@@ -291,7 +304,7 @@ head_of!(head_of_whole, HeadObjectOutput, Operation::HeadObject, |a: &HeadObject
     .tag_count
     .is_some_and(|n| n > 0));
 
-fn head_of_head(answer: &HeadObjectOutput) -> Result<Head, StoreError> {
+pub(super) fn head_of_head(answer: &HeadObjectOutput) -> Result<Head, StoreError> {
     head_of_whole(answer, length(answer.content_length, Operation::HeadObject)?)
 }
 

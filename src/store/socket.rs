@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -26,18 +26,19 @@ use hyper_util::{
 };
 use rustls::ClientConfig;
 use tokio::{
+    io::ReadBuf,
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tower_service::Service;
 
-use super::IDLE;
+use super::{IDLE, heard::Heard, scheme::Scheme};
 
 /// TCP and TLS together.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 
-type BoxError = Box<dyn Error + Send + Sync>;
+pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Opens connections, and keeps their number within the limit.
 #[derive(Clone, Debug)]
@@ -51,6 +52,7 @@ pub(super) struct Connector {
 struct Tcp {
     http: HttpConnector,
     place: Option<OwnedSemaphorePermit>,
+    scheme: Scheme,
 }
 
 /// A TCP connection whose unsent bytes die with it.
@@ -64,6 +66,8 @@ struct Tcp {
 pub(super) struct Socket {
     tcp: TokioIo<TcpStream>,
     abort: Abort,
+    /// What the first byte that comes should be of; `None`: it has come.
+    expected: Option<Scheme>,
     /// Counted for as long as it is open.
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -107,7 +111,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<Socket>;
+    type Response = Heard<MaybeHttpsStream<Socket>>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
@@ -120,9 +124,10 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             // Outside of the time limit: to wait for a place is not the store's slowness.
             let place = Some(places.acquire_owned().await?);
-            let mut https = HttpsConnector::from((Tcp { http, place }, tls));
+            let tcp = Tcp { http, place, scheme: Scheme::of(&to) };
+            let mut https = HttpsConnector::from((tcp, tls));
             match tokio::time::timeout(CONNECT_WITHIN, https.call(to)).await {
-                Ok(connected) => connected,
+                Ok(connected) => connected.map(Heard::new),
                 Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
             }
         })
@@ -139,12 +144,27 @@ impl Service<Uri> for Tcp {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let (connecting, place) = (self.http.call(to), self.place.take());
+        let (connecting, place, scheme) = (self.http.call(to), self.place.take(), self.scheme);
         Box::pin(async move {
             let tcp = connecting.await?;
             tcp.inner().set_zero_linger()?;
-            Ok(Socket { tcp, abort: Abort::default(), _place: place })
+            Ok(Socket { tcp, abort: Abort::default(), expected: Some(scheme), _place: place })
         })
+    }
+}
+
+impl Socket {
+    /// Looks at the first byte before anybody reads it.
+    fn look(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(scheme) = self.expected {
+            let mut first = [0; 1];
+            let seen = ready!(self.tcp.inner().poll_peek(cx, &mut ReadBuf::new(&mut first)))?;
+            self.expected = None;
+            if seen > 0 {
+                scheme.check(first[0])?;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -157,6 +177,7 @@ impl Connection for Socket {
 impl Read for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         self.abort.check(cx)?;
+        ready!(self.look(cx))?;
         Pin::new(&mut self.tcp).poll_read(cx, buffer)
     }
 }
@@ -214,7 +235,7 @@ mod tests {
     #[tokio::test]
     async fn every_connection_has_its_socket_options() {
         let (_listener, to) = listening().await;
-        let MaybeHttpsStream::Http(socket) = connector(1).call(to).await.unwrap() else {
+        let MaybeHttpsStream::Http(socket) = connector(1).call(to).await.unwrap().into_inner() else {
             panic!("no TLS was asked for")
         };
         let options = socket2::SockRef::from(socket.tcp.inner());
@@ -237,7 +258,7 @@ mod tests {
     #[tokio::test]
     async fn an_aborted_connection_fails_whoever_waits_for_it() {
         let (_listener, to) = listening().await;
-        let MaybeHttpsStream::Http(socket) = connector(1).call(to).await.unwrap() else {
+        let MaybeHttpsStream::Http(socket) = connector(1).call(to).await.unwrap().into_inner() else {
             panic!("no TLS was asked for")
         };
         let abort = socket.abort.clone();

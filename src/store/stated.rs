@@ -3,8 +3,13 @@
 use aws_sdk_s3::types::{ChecksumMode, ChecksumType};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{Known, Operation, Store, StoreError, progress::Progress, read::length};
-use crate::domain::{ContentHash, ObjectKey};
+use super::{
+    Known, Operation, Store, StoreError,
+    blank::to_sdk,
+    progress::Progress,
+    read::{head_of_head, length},
+};
+use crate::domain::{ContentHash, MetadataHash, ObjectKey};
 
 /// The store's word, which is worth what the store is worth: damage that it has not noticed is not in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +17,8 @@ pub struct Stated {
     pub size_bytes: u64,
     /// CRC-64/NVME of the whole object; `None`: the store keeps none, or does not tell.
     pub hash: Option<ContentHash>,
+    /// The hash of its metadata.
+    pub metadata: MetadataHash,
 }
 
 impl Store {
@@ -22,16 +29,17 @@ impl Store {
             .client
             .head_object()
             .bucket(&self.bucket)
-            .key(key.as_str())
+            .key(to_sdk(key))
             .set_checksum_mode(knows.then_some(ChecksumMode::Enabled));
         let answer = match self.call(Operation::HeadObject, &Progress::default(), call.send()).await {
             Ok(answer) => answer,
-            Err(error) => return Err(self.look_at_the_bucket(error).await),
+            Err(error) => return Err(Box::pin(self.look_again(key, error)).await),
         };
         // Of an object in parts it may be one of the parts' checksums.
         let whole = answer.checksum_type.as_ref().is_none_or(|kind| *kind == ChecksumType::FullObject);
         Ok(Stated {
             size_bytes: length(answer.content_length, Operation::HeadObject)?,
+            metadata: head_of_head(&answer)?.metadata.hash(),
             hash: answer.checksum_crc64_nvme.as_deref().filter(|_| whole).and_then(parse),
         })
     }

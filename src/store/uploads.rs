@@ -1,8 +1,10 @@
+use std::time::SystemTime;
+
 use aws_sdk_s3::types::EncodingType;
 
 use super::{
-    Operation, Reason, Store, StoreError, UploadId, document::WholeDocument, list::nameless, progress::Progress,
-    spelling::Spelling,
+    Operation, Reason, Store, StoreError, UploadId, clock::AnswerDate, document::WholeDocument, list::nameless,
+    progress::Progress, spelling::Spelling,
 };
 
 /// Pages at most, of 1,000 uploads each: stores list by key, and whoever asks for one key finds it on the first.
@@ -18,11 +20,28 @@ pub struct ListedUpload {
     pub initiated: Option<i64>,
 }
 
+/// Whether keys are encoded though the answer does not say so, as Ceph's gateway writes those of uploads. All of them begin with the
+/// prefix then, and as they stand, none does.
+fn is_written_as_url(keys: &[&str], prefix: &str) -> bool {
+    let decoded = |key: &str| Spelling::Url.text(key.to_owned());
+    !keys.is_empty()
+        && keys.iter().all(|key| !key.starts_with(prefix))
+        && keys.iter().all(|key| decoded(key).starts_with(prefix))
+}
+
 impl Store {
     /// The unfinished uploads, whoever began them, of keys that begin with `prefix`; where it has many thousands, the
     /// first of them. Some stores list others besides, whatever prefix is asked for.
     pub async fn list_uploads(&self, prefix: &str) -> Result<Vec<ListedUpload>, StoreError> {
-        let mut all = Vec::new();
+        Ok(self.list_uploads_and_date(prefix).await?.0)
+    }
+
+    /// The same, and when the store began to answer by its own clock, if it says so.
+    pub async fn list_uploads_and_date(
+        &self,
+        prefix: &str,
+    ) -> Result<(Vec<ListedUpload>, Option<SystemTime>), StoreError> {
+        let (mut all, mut first) = (Vec::new(), None);
         let (mut key_marker, mut id_marker) = (None, None);
         for _ in 0..PAGES {
             let call = self
@@ -33,20 +52,25 @@ impl Store {
                 .set_key_marker(key_marker.clone())
                 .set_upload_id_marker(id_marker.clone())
                 .encoding_type(EncodingType::Url);
-            let call = call.customize().interceptor(WholeDocument::UPLOADS);
+            let date = AnswerDate::default();
+            let call = call.customize().interceptor(WholeDocument::UPLOADS).interceptor(date.clone());
             let answer = self.call(Operation::ListMultipartUploads, &Progress::default(), call.send()).await?;
-            let spelling = Spelling::of(answer.encoding_type.as_ref());
-            let plain = |key: String| spelling.text(key);
-            for upload in answer.uploads.unwrap_or_default() {
+            first = first.or_else(|| date.get());
+            let stated = Spelling::of(answer.encoding_type.as_ref());
+            let uploads = answer.uploads.unwrap_or_default();
+            let keys: Vec<_> = uploads.iter().filter_map(|upload| upload.key.as_deref()).collect();
+            let spelling =
+                if answer.encoding_type.is_none() && is_written_as_url(&keys, prefix) { Spelling::Url } else { stated };
+            for upload in uploads {
                 let initiated = upload.initiated.and_then(|at| i64::try_from(at.as_nanos() / 1000).ok());
                 let named = upload.key.zip(upload.upload_id);
                 let (key, id) = named.ok_or_else(|| nameless(Operation::ListMultipartUploads))?;
-                all.push(ListedUpload { key: plain(key), id: UploadId::new(id), initiated });
+                all.push(ListedUpload { key: spelling.text(key), id: UploadId::new(id), initiated });
             }
             if answer.is_truncated != Some(true) {
                 break;
             }
-            let next = (answer.next_key_marker.map(plain), answer.next_upload_id_marker);
+            let next = (answer.next_key_marker.map(|key| stated.text(key)), answer.next_upload_id_marker);
             // It would be asked for ever; and what it has not shown is not known to be gone.
             if next.0.is_none() || next == (key_marker, id_marker) {
                 let what = "the store says that there is more to list and not where";
@@ -54,6 +78,6 @@ impl Store {
             }
             (key_marker, id_marker) = next;
         }
-        Ok(all)
+        Ok((all, first))
     }
 }

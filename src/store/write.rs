@@ -5,8 +5,8 @@ use aws_sdk_s3::{
 use bytes::Bytes;
 
 use super::{
-    ETag, Feed, Md5, Metadata, Operation, Store, StoreError, document::WholeDocument, progress::Progress,
-    progress::lent, reason::Reason,
+    ETag, Feed, Md5, Metadata, Operation, Store, StoreError, blank::to_sdk, document::WholeDocument,
+    progress::Progress, progress::lent, reason::Reason,
 };
 use crate::domain::ObjectKey;
 
@@ -45,7 +45,7 @@ impl Store {
             .client
             .put_object()
             .bucket(&self.bucket)
-            .key(key.as_str())
+            .key(to_sdk(key))
             .body(body)
             .content_length(signed_length(bytes))
             .content_md5(md5.base64())
@@ -64,9 +64,13 @@ impl Store {
                     let _ = request.headers_mut().try_insert("expires", expires);
                 }
             });
-        let answer = self.call(Operation::PutObject, &progress, call.send()).await?;
-        self.sent(bytes.len() as u64);
-        Ok(ETag::of_answer(answer.e_tag))
+        match self.call(Operation::PutObject, &progress, call.send()).await {
+            Ok(answer) => {
+                self.sent(bytes.len() as u64);
+                Ok(ETag::of_answer(answer.e_tag))
+            }
+            Err(error) => Err(Box::pin(self.look_at_the_path(key, error)).await),
+        }
     }
 
     /// Begins an upload in parts, which costs until it is completed or aborted.
@@ -76,7 +80,7 @@ impl Store {
             .client
             .create_multipart_upload()
             .bucket(&self.bucket)
-            .key(key.as_str())
+            .key(to_sdk(key))
             .set_storage_class(self.storage_class.clone())
             .set_content_type(metadata.content_type.clone())
             .set_content_encoding(metadata.content_encoding.clone())
@@ -90,7 +94,10 @@ impl Store {
                     let _ = request.headers_mut().try_insert("expires", expires);
                 }
             });
-        let answer = self.call(Operation::CreateMultipartUpload, &Progress::default(), call.send()).await?;
+        let answer = match self.call(Operation::CreateMultipartUpload, &Progress::default(), call.send()).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(Box::pin(self.look_at_the_path(key, error)).await),
+        };
         answer.upload_id.filter(|id| !id.is_empty()).map(UploadId).ok_or_else(|| {
             StoreError::found(Operation::CreateMultipartUpload, Reason::NotUnderstood, "the answer names no upload")
         })
@@ -138,7 +145,7 @@ impl Store {
         self.client
             .upload_part()
             .bucket(&self.bucket)
-            .key(key.as_str())
+            .key(to_sdk(key))
             .upload_id(upload.as_str())
             .part_number(number.cast_signed())
     }
@@ -167,7 +174,7 @@ impl Store {
             .client
             .list_parts()
             .bucket(&self.bucket)
-            .key(key.as_str())
+            .key(to_sdk(key))
             .upload_id(upload.as_str())
             .part_number_marker((number - 1).to_string())
             .max_parts(1);
@@ -199,7 +206,7 @@ impl Store {
             .client
             .complete_multipart_upload()
             .bucket(&self.bucket)
-            .key(key.as_str())
+            .key(to_sdk(key))
             .upload_id(upload.as_str())
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build());
         let answer = self.call(Operation::CompleteMultipartUpload, &Progress::default(), call.send()).await?;
@@ -209,11 +216,12 @@ impl Store {
     /// Whether the store still knows an upload that it began.
     pub async fn knows_upload(&self, key: &ObjectKey, upload: &UploadId) -> Result<bool, StoreError> {
         let call =
-            self.client.list_parts().bucket(&self.bucket).key(key.as_str()).upload_id(upload.as_str()).max_parts(1);
+            self.client.list_parts().bucket(&self.bucket).key(to_sdk(key)).upload_id(upload.as_str()).max_parts(1);
         let call = call.customize().interceptor(WholeDocument::PARTS);
         match self.call(Operation::ListParts, &Progress::default(), call.send()).await {
             Ok(_) => Ok(true),
-            Err(error) if error.reason() == Reason::NoSuchUpload => Ok(false),
+            // Ceph's gateway says of an upload that is gone that there is no such key.
+            Err(error) if matches!(error.reason(), Reason::NoSuchUpload | Reason::NoSuchKey) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -221,7 +229,7 @@ impl Store {
     /// Throws the parts away. An upload that the store no longer knows is one that is aborted.
     pub async fn abort_multipart(&self, key: &ObjectKey, upload: &UploadId) -> Result<(), StoreError> {
         let call =
-            self.client.abort_multipart_upload().bucket(&self.bucket).key(key.as_str()).upload_id(upload.as_str());
+            self.client.abort_multipart_upload().bucket(&self.bucket).key(to_sdk(key)).upload_id(upload.as_str());
         match self.call(Operation::AbortMultipartUpload, &Progress::default(), call.send()).await {
             Err(error) if error.reason() != Reason::NoSuchUpload => Err(error),
             _ => Ok(()),

@@ -2,12 +2,12 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::{
     metrics,
     queue::{Moved, Queue, QueueError},
-    sleeper::{AWAY, Sleeper},
+    sleeper::{AWAY, POLL, Sleeper},
     wake::{Wake, Waker},
 };
 
@@ -15,6 +15,8 @@ use crate::{
 const BATCH: usize = 200;
 /// While another daemon moves some, or holds the log. What it has not seen may be what this one was woken for.
 const NOT_NOW: Duration = Duration::from_millis(5);
+/// After an event that PostgreSQL refuses; twice as long after each that follows.
+const REFUSED: Duration = Duration::from_millis(50);
 
 /// Moves the events of other programs into the log, as soon as they are committed. Every daemon runs it; one moves at a
 /// time.
@@ -32,12 +34,19 @@ impl Mover {
     /// Moves until `drain`.
     pub async fn run(mut self, drain: CancellationToken) {
         let mut failing = false;
+        // How many more are moved one by one, because one of them is refused.
+        let mut singly = 0_usize;
+        // Events in a row that were refused.
+        let mut refused = 0_u32;
         while !drain.is_cancelled() {
             self.wake.arm();
-            let moved = self.queue.move_inbox(BATCH).await;
+            let most = if singly > 0 { 1 } else { BATCH };
+            singly = singly.saturating_sub(1);
+            let moved = self.queue.move_inbox(most).await;
             let pause = match moved {
                 Ok(Moved::Some) => {
-                    metrics::inbox_moved(BATCH);
+                    refused = 0;
+                    metrics::inbox_moved(most);
                     self.grows.wake();
                     failing = false;
                     self.sleeper.rouse().await;
@@ -54,7 +63,16 @@ impl Mover {
                 }
                 Ok(Moved::NotNow) => jittered(NOT_NOW),
                 // Somebody else appends at the moment.
-                Err(error) if error.is_contended() => jittered(NOT_NOW),
+                Err(error) if error.is_conflict() => jittered(NOT_NOW),
+                Err(error) if error.may_be_of_a_row() && most > 1 => {
+                    singly = BATCH;
+                    NOT_NOW
+                }
+                Err(error) if error.may_be_of_a_row() => {
+                    self.put_off(&error, std::mem::replace(&mut failing, true)).await;
+                    refused += 1;
+                    jittered((REFUSED * 2_u32.pow(refused.min(16))).min(POLL))
+                }
                 Err(error) => {
                     failed(&error, std::mem::replace(&mut failing, true));
                     self.sleeper.forget();
@@ -65,6 +83,20 @@ impl Mover {
             if called && self.sleeper.is_asleep() {
                 drain.run_until_cancelled(tokio::time::sleep(self.sleeper.turn.wait())).await;
             }
+        }
+    }
+}
+
+impl Mover {
+    /// The first event is refused: it goes behind the others, and is tried again when they are moved.
+    async fn put_off(&self, why: &QueueError, said: bool) {
+        metrics::database_error("queue::move_inbox");
+        match self.queue.put_off_first_of_inbox().await {
+            Ok(Some(id)) if !said => {
+                error!(id, error = %why, "PostgreSQL refuses to put an event of another program into the log; it waits in log_inbox as {id} behind the others");
+            }
+            Ok(_) => {}
+            Err(error) => failed(&error, said),
         }
     }
 }

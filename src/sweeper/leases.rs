@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     metrics,
-    queue::{Queue, QueueError, Reclaimed},
+    queue::{PulledIn, Queue, QueueError, Reclaimed},
     wake::Waker,
 };
 
@@ -46,6 +46,27 @@ impl Sweeper {
         }
     }
 
+    /// What a clock that was ahead has put off is pulled in, also when no daemon has seen it set back.
+    async fn pull_in(&self, trust: Trust) {
+        let set_back = matches!(trust, Trust::Stepped(seconds) if seconds < 0);
+        match self.queue.pull_in(set_back, self.lease_time).await {
+            Ok(None) => {}
+            Ok(Some(PulledIn { ahead, copies })) => {
+                warn!(
+                    ahead_s = ahead.as_secs(),
+                    copies,
+                    "The database's clock was set back, by {ahead:.0?} or so: {copies} copies that waited are due now, and so are \
+                     probes and figures"
+                );
+                self.waker.wake();
+            }
+            Err(error) => {
+                metrics::database_error("queue::pull_in");
+                warn!(error = %error, "What lies in the future could not be pulled in, trying again");
+            }
+        }
+    }
+
     async fn sweep(&self, watch: &mut ClockWatch) -> Result<(), QueueError> {
         if self.queue.note_crash().await? {
             warn!(
@@ -54,7 +75,9 @@ impl Sweeper {
             );
         }
         let database_us = self.queue.database_now().await?;
-        match watch.look(Instant::now(), database_us) {
+        let trust = watch.look(Instant::now(), database_us);
+        self.pull_in(trust).await;
+        match trust {
             Trust::Yes => {}
             Trust::NotYet => return Ok(()),
             Trust::Stepped(seconds) => {

@@ -7,18 +7,18 @@ use tracing::{debug, info, warn};
 
 use super::about;
 use crate::{
-    domain::{ReplicaName, micros},
+    domain::{ReplicaName, micros, micros_since_epoch},
     metrics,
     queue::{Condemned, LOOK_EVERY, Looked, Queue, QueueError},
     store::{Reason, Store, StoreError, UploadId},
 };
 
 /// What was begun for somebody who never heard its name is looked for from this long before its intent was written
-/// down, because the store's clock may be behind PostgreSQL's, ...
+/// down, because the machines of a store differ, and whole seconds round, ...
 const WINDOW_BEFORE: Duration = Duration::from_mins(1);
 /// ... to this long after. The call that begins an upload is given up after a minute, its retry included; before it,
-/// while the store throttles, it may have waited for its turn, some minutes at most where there is any progress; and
-/// clocks differ. Longer would be no safer: what is found in it is aborted, and it might be somebody else's.
+/// while the store throttles, it may have waited for its turn, some minutes at most where there is any progress.
+/// Longer would be no safer: what is found in it is aborted, and it might be somebody else's.
 const WINDOW_AFTER: Duration = Duration::from_mins(5);
 /// An upload whose name can never be found out, because its store does not let us list, is forgotten.
 const NAMELESS_FOR: Duration = Duration::from_hours(3 * 24);
@@ -146,7 +146,8 @@ impl OrphanedUploads {
             if failures >= FAILURES || began.elapsed() > ROUND {
                 break;
             }
-            match self.abort(store, reach, &one).await? {
+            let age = one.age + began.elapsed();
+            match self.abort(store, reach, &one, age).await? {
                 Came::Over(uploads) => {
                     debug!(object.key = %one.key, replica.id = %replica, uploads, "The unfinished upload of {} at {replica} is thrown away", one.key);
                     over.push(one.id);
@@ -186,10 +187,11 @@ impl OrphanedUploads {
         Ok(failures < FAILURES)
     }
 
-    async fn abort(&self, store: &Store, reach: Reach, one: &Condemned) -> Result<Came, QueueError> {
+    /// `age`: since its intent was written down.
+    async fn abort(&self, store: &Store, reach: Reach, one: &Condemned, age: Duration) -> Result<Came, QueueError> {
         let uploads = match (&one.upload_id, reach) {
             (Some(id), _) => vec![UploadId::new(id)],
-            (None, Reach::All) => match self.find(store, one).await? {
+            (None, Reach::All) => match self.find(store, one, age).await? {
                 Ok(found) => found,
                 Err(error) if cannot_list(error.reason()) => return Ok(Came::Unseen(error)),
                 Err(error) => return Ok(Came::Failed(error)),
@@ -206,14 +208,22 @@ impl OrphanedUploads {
     }
 
     /// The uploads of exactly this key that were begun when this one must have been, and that are in no row of ours.
-    async fn find(&self, store: &Store, one: &Condemned) -> Result<Result<Vec<UploadId>, StoreError>, QueueError> {
-        let listed = match store.list_uploads(one.key.as_str()).await {
+    async fn find(
+        &self,
+        store: &Store,
+        one: &Condemned,
+        age: Duration,
+    ) -> Result<Result<Vec<UploadId>, StoreError>, QueueError> {
+        let (listed, answered) = match store.list_uploads_and_date(one.key.as_str()).await {
             Ok(listed) => listed,
             Err(error) => return Ok(Err(error)),
         };
+        // By another clock than the store's own, the upload of somebody else may be the one that is looked for.
+        let Some(answered) = answered else { return Ok(Ok(Vec::new())) };
         // Asked after the listing: what is begun in the meantime is not in it.
         let known = self.queue.known_uploads(&one.key, store.name()).await?;
-        let window = one.begun_at - micros(WINDOW_BEFORE)..=one.begun_at + micros(WINDOW_AFTER);
+        let begun = micros_since_epoch(answered) - micros(age);
+        let window = begun - micros(WINDOW_BEFORE)..=begun + micros(WINDOW_AFTER);
         let ours = listed.into_iter().filter(|upload| {
             upload.key == one.key.as_str()
                 && upload.initiated.is_some_and(|at| window.contains(&at))

@@ -1,12 +1,12 @@
 use rand::RngExt as _;
 use tracing::{info, warn};
 
-use super::run::Runner;
 use crate::{
     config::UnregisteredChanges,
-    domain::{Attempt, Class, Content, Failure, Lease, Next, ReplicaName, SourceReading, next_try},
+    domain::{Attempt, Class, Content, Failure, Kept, Lease, Next, ReplicaName, SourceReading, next_try},
     metrics,
-    queue::{Answer, ChangeAdmission, Unregistered, changes_are_parked, too_many_changes},
+    queue::{Answer, ChangeAdmission, Queue, Unregistered, changes_are_parked, too_many_changes},
+    wake::Waker,
 };
 
 /// What is to become of a change that nobody registered.
@@ -19,10 +19,20 @@ pub(super) enum ChangeDecision {
     Unknown,
 }
 
-impl Runner {
+/// Decides about contents at the primary that nobody registered, whoever finds them.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    pub queue: Queue,
+    /// What the operator says about them.
+    pub policy: UnregisteredChanges,
+    /// Told when a generation begins.
+    pub waker: Waker,
+}
+
+impl Changes {
     /// Whether a change at a replica may begin a generation.
-    pub(super) async fn decide_change(&self, lease: &Lease, from: &ReplicaName) -> ChangeDecision {
-        match self.unregistered_changes {
+    pub(super) async fn decide(&self, lease: &Lease, from: &ReplicaName) -> ChangeDecision {
+        match self.policy {
             UnregisteredChanges::CopyAll => ChangeDecision::Begin,
             UnregisteredChanges::Park => {
                 metrics::change_parked(from);
@@ -60,7 +70,7 @@ impl Runner {
         let key = &lease.key;
         match self.queue.begin_generation(lease, &with).await {
             Ok(Answer::Recorded) => {}
-            Ok(Answer::Busy | Answer::Changed) => {
+            Ok(Answer::Busy | Answer::Changed | Answer::Refused) => {
                 info!(object.key = %key, "{key} was changed at {from}; meanwhile it was registered, or is in somebody's hands, or its lease is lost");
                 return false;
             }
@@ -78,6 +88,22 @@ impl Runner {
         }
         self.waker.wake();
         true
+    }
+
+    /// What is on record of the reading that fixed the object's content, for one that has its copy at the primary.
+    ///
+    /// Where nothing is kept of that reading, in rows from before that was kept, the time of the record is asked for.
+    /// Without an answer another content there is judged as if nobody knew.
+    pub(super) async fn kept(&self, lease: &Lease, primary: &ReplicaName) -> Kept {
+        let mut kept = Kept { reading: lease.source.clone(), recorded_us: None };
+        if lease.content.is_some()
+            && kept.reading.is_none()
+            && let Ok(rows) = self.queue.recorded_of(std::slice::from_ref(&lease.key)).await
+        {
+            let mut recorded = rows.iter().flat_map(|row| &row.recorded);
+            kept.recorded_us = recorded.find(|(replica, _)| replica == primary).map(|(_, at)| *at);
+        }
+        kept
     }
 }
 

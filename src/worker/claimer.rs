@@ -387,7 +387,7 @@ impl Claimer {
         }
         self.running.spawn(async move {
             runner.recall(&lease, &mut job).await;
-            Box::pin(runner.run(lease, job, permits, Claim { slot, reading, trial })).await;
+            runner.run(lease, job, permits, Claim { slot, reading, trial }).await;
             drop(alone);
             runner.freed.notify_one();
         });

@@ -1,3 +1,8 @@
+//! Writes what the workers found out, many results in one statement. It decides nothing about the results.
+//!
+//! A result that PostgreSQL refuses does not hold up the others: halves are tried, and in place of a result that is
+//! refused alone it is written that its copies failed.
+
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
@@ -7,15 +12,27 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, warn};
 
 use crate::{
-    domain::{Fence, ObjectKey, Outcome, ReplicaName},
+    domain::{Class, Failure, Fence, Next, ObjectKey, Outcome, ReplicaName, escape},
     metrics,
-    queue::{Answer, Queue, QueueError, Report},
+    queue::{Answer, Queue, QueueError, Report, probe},
 };
 
 /// Reports of one statement at most.
 const BATCH: usize = 128;
 /// How long the next try waits when PostgreSQL is away or a row is in somebody's hands.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often a batch loses against other transactions before it is halved: appenders of events wait for one another.
+const CONFLICTS: u32 = 5;
+/// How often a result that loses alone is tried again, each time after twice the pause.
+const TRIES_ALONE: u32 = 5;
+/// Statements that may fail in a row of halves; what is left then is written one by one.
+const FAILURES: usize = 24;
+/// A part of a batch that PostgreSQL did not answer in time gets so long.
+const PART_WITHIN: Duration = Duration::from_secs(3);
+/// A copy that PostgreSQL refuses to record is made again after this time. Somebody has to see to the database.
+const REFUSED_FOR: Duration = Duration::from_mins(5);
+/// Of what PostgreSQL says.
+const MESSAGE_CHARS: usize = 300;
 /// How often it is said that nothing can be written.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -30,6 +47,8 @@ pub struct Writer {
     said: mpsc::Receiver<Said>,
     /// When it was last said that nothing can be written.
     complained: Option<Instant>,
+    /// Batches in a row that have lost against other transactions.
+    conflicts: u32,
 }
 
 #[derive(Debug)]
@@ -45,15 +64,24 @@ struct Waiting {
     report: Report,
     until: Instant,
     answers: Vec<oneshot::Sender<Answer>>,
+    /// It was refused, and is written alone.
+    alone: Option<Alone>,
 }
 
-type Batch = HashMap<(ObjectKey, Fence), Waiting>;
+#[derive(Debug, Clone, Copy)]
+struct Alone {
+    tries: u32,
+    next: Instant,
+}
+
+type Of = (ObjectKey, Fence);
+type Batch = HashMap<Of, Waiting>;
 
 /// The two ends. The writer ends when all completers are gone and everything is written.
 #[must_use]
 pub fn completer(queue: Queue) -> (Completer, Writer) {
     let (sender, said) = mpsc::channel(BATCH);
-    (Completer(sender), Writer { queue, said, complained: None })
+    (Completer(sender), Writer { queue, said, complained: None, conflicts: 0 })
 }
 
 impl Completer {
@@ -88,69 +116,202 @@ impl Writer {
         }
     }
 
-    /// Writes a batch; returns what is to be tried again.
+    /// Writes what waits; returns what is to be tried again.
     async fn write(&mut self, batch: Batch) -> Batch {
-        let reports: Vec<Report> = batch.values().map(|w| w.report.clone()).collect();
-        let answers = match self.queue.complete(&reports).await {
+        let now = Instant::now();
+        let (alone, together): (Batch, Batch) = batch.into_iter().partition(|(_, waiting)| waiting.alone.is_some());
+        let mut again = if together.is_empty() { Batch::new() } else { self.write_together(together).await };
+        for (of, waiting) in alone {
+            let is_due = waiting.alone.is_none_or(|alone| alone.next <= now);
+            let one = Batch::from([(of, waiting)]);
+            again.extend(if is_due { self.write_apart(one, PART_WITHIN).await } else { one });
+        }
+        again
+    }
+
+    async fn write_together(&mut self, batch: Batch) -> Batch {
+        let error = match self.queue.complete(&reports(&batch)).await {
             Ok(answers) => {
-                self.complained = None;
-                answers
+                (self.complained, self.conflicts) = (None, 0);
+                return settle(batch, answers);
             }
-            Err(error) => return self.write_apart(batch, error).await,
+            Err(error) => error,
         };
-        let answers: HashMap<_, _> = answers.into_iter().map(|(key, fence, answer)| ((key, fence), answer)).collect();
-        let mut again = Batch::new();
-        for (of, waiting) in batch {
-            match answers.get(&of).copied().unwrap_or(Answer::Changed) {
-                Answer::Busy if waiting.until > Instant::now() => {
-                    again.insert(of, waiting);
+        metrics::database_error("queue::complete");
+        self.conflicts = if error.is_conflict() { self.conflicts + 1 } else { 0 };
+        let is_of_a_row = if error.is_silent() {
+            // It answers others: one of these may be what takes so long, or waits.
+            probe(self.queue.pool()).await.is_ok()
+        } else {
+            error.may_be_of_a_row() && (!error.is_conflict() || self.conflicts > CONFLICTS)
+        };
+        if is_of_a_row {
+            return self.write_apart(batch, PART_WITHIN).await;
+        }
+        self.complain(&error, batch.len());
+        keep(batch)
+    }
+
+    /// Writes halves of what is refused, down to single results.
+    async fn write_apart(&mut self, batch: Batch, within: Duration) -> Batch {
+        let (mut again, mut failures) = (Batch::new(), 0);
+        let mut left = halves(batch);
+        while let Some(part) = left.pop() {
+            let error = match self.queue.complete_within(within, &reports(&part)).await {
+                Ok(answers) => {
+                    again.extend(settle(part, answers));
+                    continue;
                 }
-                Answer::Busy | Answer::Changed => tell(waiting, Answer::Changed),
-                Answer::Recorded => tell(waiting, Answer::Recorded),
+                Err(error) => error,
+            };
+            metrics::database_error("queue::complete");
+            failures += 1;
+            if !error.may_be_of_a_row() && !error.is_silent() {
+                self.complain(&error, part.len());
+                again.extend(keep(part));
+                again.extend(left.drain(..).flat_map(keep));
+            } else if part.len() == 1 {
+                for one in part {
+                    again.extend(self.refused(one, &error).await);
+                }
+            } else if failures < FAILURES {
+                left.extend(halves(part));
+            } else {
+                // No single row's fault, as it seems.
+                self.complain(&error, part.len());
+                again.extend(keep(part).into_iter().map(apart));
             }
         }
         again
     }
 
-    /// After an error: while PostgreSQL is away all of it waits; a row that PostgreSQL refuses must not keep others.
-    async fn write_apart(&mut self, batch: Batch, error: QueueError) -> Batch {
-        metrics::database_error("queue::complete");
-        if error.refuses_data() {
-            if batch.len() == 1 {
-                for ((key, _), waiting) in batch {
-                    error!(object.key = %key, error = %error, "The result for {key} cannot be recorded");
-                    tell(waiting, Answer::Changed);
-                }
-                return Batch::new();
-            }
-            let mut again = Batch::new();
-            for one in batch {
-                again.extend(Box::pin(self.write(Batch::from([one]))).await);
-            }
-            return again;
+    /// What lost against another transaction may do later; what is refused for what it says is not tried again.
+    async fn refused(&mut self, (of, mut waiting): (Of, Waiting), error: &QueueError) -> Batch {
+        let tries = waiting.alone.map_or(0, |alone| alone.tries);
+        let timed_out = error.is_silent() || error.sqlstate().as_deref() == Some("57014");
+        if (error.is_conflict() || timed_out) && tries < TRIES_ALONE {
+            let next = Instant::now() + PAUSE * 2_u32.pow(tries);
+            waiting.alone = Some(Alone { tries: tries + 1, next });
+            return keep(Batch::from([(of, waiting)]));
         }
+        let (key, said) = (&of.0, message(error));
+        let instead = failed(&waiting.report, &said);
+        match self.queue.complete_within(PART_WITHIN, &[instead]).await.map(|answers| answers.first().map(|a| a.2)) {
+            Ok(Some(Answer::Recorded)) => {
+                error!(object.key = %key, error = %said, "PostgreSQL refuses the result for {key}, whose copies are made again in {REFUSED_FOR:?}: {said}");
+                tell(waiting, Answer::Refused);
+                Batch::new()
+            }
+            Ok(Some(Answer::Busy)) => {
+                let next = Instant::now() + PAUSE;
+                waiting.alone = Some(Alone { tries: TRIES_ALONE, next });
+                keep(Batch::from([(of, waiting)]))
+            }
+            Ok(_) => {
+                tell(waiting, Answer::Changed);
+                Batch::new()
+            }
+            Err(second) if second.is_away() && !second.is_silent() => keep(Batch::from([(of, waiting)])),
+            Err(_) => {
+                error!(object.key = %key, error = %said, "PostgreSQL refuses the result for {key}, and also that its copies failed; its lease runs out: {said}");
+                tell(waiting, Answer::Changed);
+                Batch::new()
+            }
+        }
+    }
+
+    /// Says that nothing can be written; it is tried ten times a second.
+    fn complain(&mut self, error: &QueueError, results: usize) {
         let now = Instant::now();
         if self.complained.is_none_or(|last| now - last > COMPLAIN_EVERY) {
             let is_news = self.complained.replace(now).is_none();
-            // It is tried ten times a second. Appenders of events wait for one another for moments only.
-            if is_news && error.is_contended() {
-                debug!(results = batch.len(), "The log was held by others for too long, trying again");
+            // Appenders of events wait for one another for moments only.
+            if is_news && error.is_conflict() {
+                debug!(results, "The log was held by others for too long, trying again");
             } else {
-                warn!(error = %error, results = batch.len(), "Results could not be recorded, trying again");
+                warn!(error = %error, results, "Results could not be recorded, trying again");
             }
         }
-        let (live, late): (Batch, Batch) = batch.into_iter().partition(|(_, w)| w.until > now);
-        for write in late.into_values() {
-            tell(write, Answer::Changed);
-        }
-        live
     }
+}
+
+fn reports(batch: &Batch) -> Vec<Report> {
+    batch.values().map(|waiting| waiting.report.clone()).collect()
+}
+
+/// Tells those who wait for these results; returns those of rows that somebody else has locked.
+fn settle(batch: Batch, answers: Vec<(ObjectKey, Fence, Answer)>) -> Batch {
+    let answers: HashMap<_, _> = answers.into_iter().map(|(key, fence, answer)| ((key, fence), answer)).collect();
+    let mut again = Batch::new();
+    for (of, waiting) in batch {
+        match answers.get(&of).copied().unwrap_or(Answer::Changed) {
+            Answer::Busy if waiting.until > Instant::now() => {
+                again.insert(of, waiting);
+            }
+            Answer::Busy | Answer::Changed => tell(waiting, Answer::Changed),
+            answer @ (Answer::Recorded | Answer::Refused) => tell(waiting, answer),
+        }
+    }
+    again
+}
+
+/// Those whose lease lasts; of the others nothing can be written any more.
+fn keep(batch: Batch) -> Batch {
+    let now = Instant::now();
+    let (live, late): (Batch, Batch) = batch.into_iter().partition(|(_, waiting)| waiting.until > now);
+    for waiting in late.into_values() {
+        tell(waiting, Answer::Changed);
+    }
+    live
+}
+
+/// Of one result that result.
+fn halves(batch: Batch) -> Vec<Batch> {
+    if batch.len() < 2 {
+        return vec![batch];
+    }
+    let half = batch.len() / 2;
+    let mut first = Vec::from_iter(batch);
+    let second = first.split_off(half);
+    vec![second.into_iter().collect(), first.into_iter().collect()]
+}
+
+fn apart((of, mut waiting): (Of, Waiting)) -> (Of, Waiting) {
+    let next = Instant::now() + PAUSE;
+    waiting.alone.get_or_insert(Alone { tries: 0, next });
+    (of, waiting)
+}
+
+/// That all of it failed, because PostgreSQL refuses what it says. Writes whose end was not seen are noted all the same.
+fn failed(report: &Report, said: &str) -> Report {
+    let failed = |(replica, _): &(ReplicaName, Outcome)| {
+        let why = Failure::new(Class::Misconfigured, format!("PostgreSQL refuses to record the result: {said}"));
+        (replica.clone(), Outcome::Failed { next: Next::After { delay: REFUSED_FOR, counted: true }, why })
+    };
+    Report {
+        outcomes: report.outcomes.iter().map(failed).collect(),
+        content: None,
+        metadata: None,
+        not_carried: None,
+        source: None,
+        survived: false,
+        ..report.clone()
+    }
+}
+
+/// Kept and shown: without line breaks, and not too long.
+fn message(error: &QueueError) -> String {
+    let text: String = error.to_string().chars().take(MESSAGE_CHARS).collect();
+    let mut shown = String::new();
+    // Cannot fail: a String takes all that is written to it.
+    let _ = escape(&text, &mut shown);
+    shown
 }
 
 fn merge(batch: &mut Batch, Said { report, until, answer }: Said) {
     match batch.entry((report.key.clone(), report.fence)) {
         std::collections::hash_map::Entry::Vacant(entry) => {
-            entry.insert(Waiting { report, until, answers: vec![answer] });
+            entry.insert(Waiting { report, until, answers: vec![answer], alone: None });
         }
         std::collections::hash_map::Entry::Occupied(mut entry) => {
             let waiting = entry.get_mut();

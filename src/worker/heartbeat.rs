@@ -63,7 +63,7 @@ impl Heartbeat {
                     warn!(object.key = %key, "The lease of {key} is lost, or the key was registered again; its copy stops");
                 }
                 // It is asked again; or its copy ended while we asked.
-                Answer::Busy | Answer::Changed => {}
+                Answer::Busy | Answer::Changed | Answer::Refused => {}
             }
         }
         match self.queue.stay(&self.daemon).await {

@@ -15,7 +15,7 @@ use tokio::{
 use tracing::{error, warn};
 
 use crate::{
-    copy::{Entry, Journal, Part, Shape, Unfinished},
+    copy::{Entry, Journal, Older, Part, Shape, Unfinished},
     domain::{Generation, Lease, ObjectKey, ReplicaName},
     metrics,
     queue::{Intent, Queue, QueueError, TakenPart, UnfinishedUpload},
@@ -129,6 +129,24 @@ impl Journal for OfObject {
                 Ok(found) => found.into_iter().map(unfinished).collect(),
                 Err(Hopeless(error)) => {
                     warn!(object.key = %self.key, error = %error, "The unfinished uploads of {} cannot be gone on with", self.key);
+                    Vec::new()
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn older(&self) -> BoxFuture<'_, Vec<Older>> {
+        async {
+            let ask = || self.journals.queue.older_uploads(&self.key, self.generation);
+            let asked = self.journals.keep_trying("look for older uploads", "queue::older_uploads", ask);
+            match asked.await {
+                Ok(found) => {
+                    let older = |(id, replica, upload)| Older { entry: Entry(id), replica, upload: UploadId::new(upload) };
+                    found.into_iter().map(older).collect()
+                }
+                Err(Hopeless(error)) => {
+                    warn!(object.key = %self.key, error = %error, "The older uploads of {} cannot be thrown away before a newer", self.key);
                     Vec::new()
                 }
             }

@@ -412,7 +412,14 @@ impl Lanes {
                 };
                 permits.insert(r.name.clone(), Permit::new(slot));
                 let again = lease.swept.is_some() || state.prior.is_some();
-                Some(Target { store: Arc::clone(&r.store), existing, slow: self.0.is_slow(r), again, damaged })
+                Some(Target {
+                    store: Arc::clone(&r.store),
+                    existing,
+                    slow: self.0.is_slow(r),
+                    again,
+                    damaged,
+                    folds: r.store.folds(),
+                })
             })
             .collect();
         let recorded = |r: &Replica| lease.replicas.iter().any(|state| state.replica == r.name && state.recorded);

@@ -24,11 +24,13 @@ mod slots;
 mod straggler;
 mod suspects;
 mod trial;
+mod twins;
 mod unanswered;
 mod walk;
 
 pub use admission::Doorkeeper;
 pub use allowance::Allowance;
+pub use changed::Changes;
 pub use claimer::{Calls, Claimer};
 pub use completer::{Completer, Writer, completer};
 pub use floor::{Floor, Question};

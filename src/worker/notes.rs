@@ -101,6 +101,16 @@ impl Notes {
         self.unanswered = targets.chain(sources).cloned().collect();
     }
 
+    /// What becomes of targets that the copy is not told of.
+    pub(super) fn refuse(&mut self, outcomes: Vec<(ReplicaName, Outcome)>) {
+        self.outcomes.extend(outcomes);
+    }
+
+    /// Whether nothing is left to be tried.
+    pub(super) fn is_done(&self) -> bool {
+        self.unanswered.is_empty() && !self.outcomes.is_empty()
+    }
+
     /// Nothing was tried; what is due rests for so long.
     pub(super) fn put_off(&mut self, delay: Duration) {
         self.outcomes = self.due.iter().map(|replica| (replica.clone(), Outcome::Rests { delay })).collect();

@@ -9,6 +9,7 @@ use tracing::{debug, warn};
 
 use super::{
     allowance::Allowance,
+    changed::{ChangeDecision, Changes},
     completer::Completer,
     held::Held,
     lanes::{Lanes, Replica, Standing},
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     copy,
-    domain::{Class, Content, Failure, Lease, Next, ObjectKey, Outcome, ReplicaName},
+    domain::{Class, Content, Failure, Lease, Next, ObjectKey, Outcome, ReplicaName, SourceReading, SourceVerdict},
     metrics,
     queue::{Answer, Daemon, Queue, QueueError, Report, Unverified},
     wake::Waker,
@@ -40,6 +41,7 @@ pub struct Rechecker {
     pub lanes: Lanes,
     pub slots: Slots,
     pub allowance: Allowance,
+    pub changes: Changes,
     /// After this time what could not be read is tried again.
     pub settle: Duration,
     /// Cancelled when everything under way is to be let go.
@@ -52,6 +54,11 @@ enum ReadResult {
     Equal,
     /// The recorded time is false.
     Different(Failure),
+    /// It is the primary, and the application has written another content there.
+    Changed {
+        content: Content,
+        said: SourceReading,
+    },
     /// Nothing: it could not be read.
     Unread(UnreadReason),
 }
@@ -151,8 +158,6 @@ impl Rechecker {
         join_all(all).await
     }
 
-    /// At the primary, a content that is neither the recorded one nor the one that was sent is the application's, which
-    /// may be about to register it.
     async fn read_one(
         &self,
         lease: &Lease,
@@ -161,25 +166,57 @@ impl Rechecker {
         content: &Content,
         is_primary: bool,
     ) -> ReadResult {
-        let limit = self.allowance.of(content.size_bytes);
-        match tokio::time::timeout(limit, copy::state_of(&replica.store, &lease.key)).await {
-            // The bytes are the object's; what was sent with them may have been an earlier state of its metadata.
-            Ok(Ok((found, metadata))) if found == *content => {
-                let is_late = copy.sent_metadata == Some(metadata) && lease.metadata.is_some_and(|m| m != metadata);
-                if !is_late {
-                    return ReadResult::Equal;
+        // Other bytes at the primary are read three times.
+        let limit = self.allowance.of(content.size_bytes) * if is_primary { 3 } else { 1 };
+        let read = async {
+            match copy::state_of(&replica.store, &lease.key).await {
+                // The bytes are the object's; what was sent with them may have been an earlier state of its metadata.
+                Ok((found, metadata)) if found == *content => {
+                    let is_late = copy.sent_metadata == Some(metadata) && lease.metadata.is_some_and(|m| m != metadata);
+                    if !is_late {
+                        return ReadResult::Equal;
+                    }
+                    let what = "its copy has the metadata of an earlier write";
+                    ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
                 }
-                let what = "its copy has the metadata of an earlier write";
+                Ok((found, _)) if is_primary && copy.sent != Some(found) => {
+                    self.judge_primary(lease, replica, copy, content).await
+                }
+                Ok((found, _)) => {
+                    let what =
+                        format!("its copy has other bytes than were recorded ({found:?} instead of {content:?})");
+                    ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
+                }
+                Err(why) if why.class == Class::Gone => ReadResult::Different(why),
+                Err(why) => ReadResult::Unread(UnreadReason::Failed(why)),
+            }
+        };
+        tokio::time::timeout(limit, read).await.unwrap_or(ReadResult::Unread(UnreadReason::TooSlow(limit)))
+    }
+
+    /// What stands at the primary is judged as a copy from there would judge it. Where it is not known what was sent, a
+    /// newer content may be a late write of ours just as well, and is not taken for the application's.
+    async fn judge_primary(
+        &self,
+        lease: &Lease,
+        replica: &Replica,
+        copy: &Unverified,
+        content: &Content,
+    ) -> ReadResult {
+        let kept = self.changes.kept(lease, &replica.name).await;
+        match copy::judge_primary(&replica.store, &lease.key, content, &kept).await {
+            Ok(None) => ReadResult::Equal,
+            Ok(Some(other)) if other.verdict != SourceVerdict::Changed => ReadResult::Different(other.why),
+            Ok(Some(other)) if copy.sent.is_some() => ReadResult::Changed { content: other.content, said: other.said },
+            Ok(Some(other)) => {
+                let what = format!(
+                    "its object has other bytes than were recorded ({:?} instead of {content:?}): a new content, or an earlier \
+                     one that a write of which the end was not seen has brought back",
+                    other.content
+                );
                 ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
             }
-            Ok(Ok((found, _))) if is_primary && copy.sent.is_some_and(|sent| sent != found) => ReadResult::Equal,
-            Ok(Ok((found, _))) => {
-                let what = format!("its copy has other bytes than were recorded ({found:?} instead of {content:?})");
-                ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
-            }
-            Ok(Err(why)) if why.class == Class::Gone => ReadResult::Different(why),
-            Ok(Err(why)) => ReadResult::Unread(UnreadReason::Failed(why)),
-            Err(_) => ReadResult::Unread(UnreadReason::TooSlow(limit)),
+            Err(why) => ReadResult::Unread(UnreadReason::Failed(why)),
         }
     }
 
@@ -189,12 +226,14 @@ impl Rechecker {
         let key = &lease.key;
         let primary = self.lanes.view().primary;
         let (mut wrong, mut settled) = (Vec::new(), Vec::new());
+        let mut changed = None;
         for (copy, result) in results {
             let replica = &copy.replica;
             metrics::rechecked(replica, result.word());
             match result {
                 ReadResult::Equal if copy.settled => settled.push(copy),
                 ReadResult::Equal => {}
+                ReadResult::Changed { content, said } => changed = Some((replica, content, said)),
                 ReadResult::Different(why) => {
                     let next = if primary.as_ref() == Some(replica) && why.class != Class::Gone {
                         Next::Parked
@@ -206,6 +245,18 @@ impl Rechecker {
                 }
                 ReadResult::Unread(why) => {
                     debug!(object.key = %key, replica.id = %replica, "{key} at {replica} is to be read again and cannot be: {why}");
+                }
+            }
+        }
+        if let Some((from, content, said)) = changed {
+            match self.changes.decide(lease, from).await {
+                // Whatever was found to be wrong elsewhere is a copy of the old content.
+                ChangeDecision::Begin if self.changes.begin_generation(lease, from, content, said).await => {
+                    return Ok(Answer::Recorded);
+                }
+                ChangeDecision::Begin | ChangeDecision::Unknown => return Ok(Answer::Changed),
+                ChangeDecision::Park(why) => {
+                    wrong.push((from.clone(), Outcome::Cleared { next: Next::Parked, why }));
                 }
             }
         }
@@ -259,7 +310,7 @@ fn of_next(next: Next) -> &'static str {
 
 /// At the primary somebody has to decide which content is the object's.
 fn explained(mut why: Failure, next: Next) -> Failure {
-    if next == Next::Parked {
+    if next == Next::Parked && !why.message.contains("register the key again") {
         why.message.push_str(
             ". It is the primary, which is never written over. If this is the content that is wanted, register the key \
              again; if not, put the right object there and retry",
@@ -274,6 +325,7 @@ impl ReadResult {
         match self {
             Self::Equal => "equal",
             Self::Different(_) => "wrong",
+            Self::Changed { .. } => "changed",
             Self::Unread(_) => "unknown",
         }
     }

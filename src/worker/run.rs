@@ -1,16 +1,17 @@
 use std::{
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt as _, stream::FuturesUnordered};
+use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     allowance::Allowance,
-    changed::ChangeDecision,
+    changed::{ChangeDecision, Changes},
     completer::Completer,
     health::{Diagnosis, Failed, Health},
     held::Held,
@@ -22,7 +23,6 @@ use super::{
     trial::{Trial, TrialResult},
 };
 use crate::{
-    config::UnregisteredChanges,
     copy::{self, Ended, Job, Memory, Step},
     domain::{Class, Failure, Lease, Next, Outcome, ReplicaName, Role, Scope, TRIES},
     metrics,
@@ -76,7 +76,7 @@ pub struct Runner {
     /// After this time nothing that a dead holder has sent still arrives at a store.
     pub settle: Duration,
     /// What becomes of a content at the primary that nobody registered.
-    pub unregistered_changes: UnregisteredChanges,
+    pub changes: Changes,
     /// Cancelled when everything under way is to be let go.
     pub stop: CancellationToken,
     /// Told whenever a slot or a permit is given back.
@@ -87,18 +87,29 @@ pub struct Runner {
 
 impl Runner {
     /// Copies one leased object to all replicas that lack it, and gives the lease back.
+    pub async fn run(&self, lease: Lease, job: Job, permits: Permits, claim: Claim) {
+        let (key, fence) = (lease.key.clone(), lease.fence);
+        let attempt = AssertUnwindSafe(Box::pin(self.attempt(lease, job, permits, claim))).catch_unwind();
+        if attempt.await.is_err() {
+            // As if its holder had died: requests may be under way. Renewed for ever, it would be nobody's.
+            self.held.strike(&key, fence);
+            error!(object.key = %key, "The work on {key} panicked; it is done again when its lease has run out");
+        }
+    }
+
     #[expect(clippy::too_many_lines, reason = "one loop over all that may happen while an object is copied")]
-    pub async fn run(&self, lease: Lease, job: Job, mut permits: Permits, claim: Claim) {
+    async fn attempt(&self, lease: Lease, mut job: Job, mut permits: Permits, claim: Claim) {
         let begun = Instant::now();
         let Claim { slot, mut reading, trial } = claim;
         let lost = self.held.enter(&lease, &self.stop);
+        let mut notes = self.begin(&lease, &mut job).await;
         let (steps, mut taken) = mpsc::unbounded_channel();
+        let is_done = notes.is_done();
         let activity = Activity::of(&job.key);
-        let copying = activity.watch(copy::copy(&job, &self.memory, &lost, &steps));
+        let copying = activity
+            .watch(async { if is_done { Ended::Done } else { copy::copy(&job, &self.memory, &lost, &steps).await } });
         tokio::pin!(copying);
 
-        let mut notes = Notes::new(&lease);
-        notes.expect(&job);
         let mut size_bytes = lease.size_bytes;
         let mut limit = self.allowance.of(size_bytes.unwrap_or(0));
         let mut broken_off = None;
@@ -189,10 +200,10 @@ impl Runner {
             // If the lease is lost, the proof is not written either.
             notes.has_proof() && self.write(&lease, notes.report(&lease, true, self.settle)).await != Answer::Changed
         } else if let Some((from, content, said)) = notes.changed.take() {
-            match self.decide_change(&lease, &from).await {
+            match self.changes.decide(&lease, &from).await {
                 ChangeDecision::Begin => {
                     self.note_unsettled(&lease, notes.unsettled(&lease, false, self.settle)).await;
-                    self.begin_generation(&lease, &from, content, said).await
+                    self.changes.begin_generation(&lease, &from, content, said).await
                 }
                 ChangeDecision::Park(why) => self.conclude_parked(&lease, &mut notes, from, why).await,
                 ChangeDecision::Unknown => false,
@@ -240,6 +251,14 @@ impl Runner {
         }
     }
 
+    /// What is known before anything is read. Targets that would hold another object's copy are off the job.
+    async fn begin(&self, lease: &Lease, job: &mut Job) -> Notes {
+        let mut notes = Notes::new(lease);
+        notes.refuse(self.keep_apart(lease, job).await);
+        notes.expect(job);
+        notes
+    }
+
     /// Writes how it ended. `true`: the lease is given back.
     async fn conclude(&self, lease: &Lease, notes: &mut Notes) -> bool {
         notes.conclude();
@@ -255,13 +274,8 @@ impl Runner {
     /// Asks when the primary's copy was recorded, where nothing is kept of the reading that fixed the content: rows from
     /// before that was kept.
     pub(super) async fn recall(&self, lease: &Lease, job: &mut Job) {
-        let primary = job.sources.iter().find(|source| source.primary && source.recorded);
-        let Some(primary) = primary.filter(|_| lease.content.is_some() && lease.source.is_none()) else { return };
-        // Without an answer another content there is parked.
-        if let Ok(rows) = self.queue.recorded_of(std::slice::from_ref(&lease.key)).await {
-            let recorded = rows.iter().flat_map(|row| &row.recorded);
-            let at = recorded.into_iter().find(|(replica, _)| replica == primary.store.name()).map(|(_, at)| *at);
-            job.kept.recorded_us = at;
+        if let Some(primary) = job.sources.iter().find(|source| source.primary && source.recorded) {
+            job.kept = self.changes.kept(lease, primary.store.name()).await;
         }
     }
 
@@ -377,7 +391,10 @@ impl Runner {
             Some(until) => self.completer.write(report, until).await,
             None => Answer::Changed,
         };
-        if answer == Answer::Recorded {
+        if answer == Answer::Refused {
+            // Told by the completer, with the reason.
+            self.waker.wake();
+        } else if answer == Answer::Recorded {
             tell(lease, &told);
             if told.outcomes.iter().any(|(_, outcome)| !matches!(outcome, Outcome::Recorded { .. })) {
                 self.waker.wake();

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use copyhold::sandbox::postgres::Cluster;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -10,7 +10,7 @@ use tokio::{
 use super::{
     DAEMONS, LEASE,
     fleet::{Fleet, Next},
-    objects::{Catalogue, Keys},
+    objects::{Application, Keys},
     patiently,
     stage::{Stage, role},
 };
@@ -19,7 +19,8 @@ use super::{
 pub(super) struct Scene<'a> {
     pub(super) stage: &'a Stage,
     pub(super) fleet: &'a Fleet,
-    pub(super) catalogue: &'a Catalogue,
+    pub(super) application: &'a Application,
+    pub(super) program: &'a Path,
     pub(super) keys: Keys,
     pub(super) end: Instant,
     /// Held for reading by whoever needs PostgreSQL to stay up.
@@ -65,7 +66,9 @@ impl Scene<'_> {
         let _alone = self.up.write().await;
         cluster.kill_server().await?;
         sleep(Duration::from_secs(1)).await;
-        Ok(cluster.restart().await?)
+        cluster.restart().await?;
+        *self.stage.recovered.lock().await = Some(Instant::now());
+        Ok(())
     }
 
     /// Somebody's transaction holds ten leased rows for twice the lease time, twice. Whoever holds the leases must

@@ -2,15 +2,18 @@
 //!
 //! Four daemons copy what an application uploads and registers. Random ones are killed every second, others are
 //! stopped for longer than their leases and go on as zombies; connections break, PostgreSQL crashes and comes back,
-//! somebody's transaction sits on leased rows, and one store call in ten fails. All the while an observer compares
+//! somebody's transaction sits on leased rows, and one store call in ten fails. Where keys may change, rows are deleted and
+//! inserted again, other replicas become the primary, and writes land long after their connections have ended. All the while an observer compares
 //! rows with stores, and triggers hold each write of a daemon against whose lease it was made under. The rule: only
 //! what is wrong is an error, never what is slow. Accidents are drawn from a seed; what the processes make of them
 //! is their own affair.
 
 mod accidents;
+mod exact;
 mod fleet;
 mod objects;
 mod observer;
+mod promotions;
 mod stage;
 mod zombies;
 
@@ -24,8 +27,9 @@ use std::{
 use accidents::Scene;
 use anyhow::Context as _;
 use copyhold::sandbox::postgres::Cluster;
+use exact::Exact;
 use fleet::Fleet;
-use objects::Catalogue;
+use objects::Application;
 pub use objects::Keys;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use stage::Stage;
@@ -45,6 +49,10 @@ const PATIENCE: Duration = Duration::from_mins(2);
 #[derive(Debug)]
 pub struct Told {
     objects: usize,
+    /// Rows that were deleted and inserted again.
+    deleted: usize,
+    promoted: u32,
+    exact: Exact,
     launched: usize,
     killed: usize,
     zombies: Zombies,
@@ -60,6 +68,14 @@ pub struct Told {
 impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Zombies { stopped, taken, noticed } = self.zombies;
+        let Exact { registered, deleted, killed, refused, recorded_before } = self.exact;
+        write!(
+            f,
+            "{} rows deleted and inserted again, {} promotions; while a PUT was taken and not carried out yet: {registered} \
+             objects registered again, {deleted} deleted and inserted again, {killed} times all daemons killed, {refused} promotions \
+             refused, {recorded_before} times another content recorded before it landed; ",
+            self.deleted, self.promoted
+        )?;
         write!(
             f,
             "{} objects; {} daemons launched, {} killed, {stopped} stopped for longer than their leases: these lost {taken} leases \
@@ -80,7 +96,7 @@ impl fmt::Display for Told {
 /// Plays for so long with this program, then waits until everything is copied, and compares.
 pub async fn play(program: &Path, keys: Keys, seed: u64, lasts: Duration) -> anyhow::Result<Told> {
     let (stage, mut cluster) = Stage::set().await?;
-    let played = play_on(&stage, &mut cluster, program, keys, seed, lasts).await;
+    let played = Box::pin(play_on(&stage, &mut cluster, program, keys, seed, lasts)).await;
     stage.strike().await;
     cluster.stop().await?;
     played.with_context(|| format!("with the seed {seed}"))
@@ -95,12 +111,12 @@ async fn play_on(
     lasts: Duration,
 ) -> anyhow::Result<Told> {
     let mut rng = StdRng::seed_from_u64(seed);
-    stage.fail_at_random(&mut rng);
-    let (catalogue, over, up) = (Catalogue::default(), AtomicBool::new(false), RwLock::new(()));
+    stage.fail_at_random(keys, &mut rng);
+    let (application, over, up) = (Application::new(), AtomicBool::new(false), RwLock::new(()));
     let fleet = Fleet::launch(program, stage)?;
     let begun = Instant::now();
-    let scene = Scene { stage, fleet: &fleet, catalogue: &catalogue, keys, end: begun + lasts, up: &up };
-    let seeds: [u64; 4] = rng.random();
+    let scene = Scene { stage, fleet: &fleet, application: &application, program, keys, end: begun + lasts, up: &up };
+    let seeds: [u64; 6] = rng.random();
     let accidents = async {
         let happened = tokio::try_join!(
             scene.kill(seeds[0]),
@@ -108,14 +124,16 @@ async fn play_on(
             scene.haunt(seeds[2]),
             scene.hold_rows(),
             scene.restart(cluster),
+            scene.promote(seeds[4]),
+            scene.play_exactly(seeds[5]),
         );
         over.store(true, Ordering::Relaxed);
         happened
     };
-    let ((killed, broken_connections, zombies, (), ()), (), looked_for) = tokio::try_join!(
+    let ((killed, broken_connections, zombies, (), (), promoted, exact), (), looked_for) = tokio::try_join!(
         accidents,
-        objects::register(stage, &catalogue, keys, seeds[3], &over),
-        observer::observe(stage, &catalogue, &over)
+        application.run(stage, keys, seeds[3], &over),
+        observer::observe(stage, &application, &over)
     )?;
     let accidents = begun.elapsed();
     stage.heal();
@@ -123,12 +141,25 @@ async fn play_on(
     observer::until_all_is_copied(stage, keys).await?;
     let afterwards = quiet.elapsed();
     fleet.check().await?;
-    observer::compare(stage, &catalogue).await?;
+    observer::compare(stage, &application).await?;
     let taken = patiently(|| sqlx::query_scalar("SELECT count(*) FROM chaos.taken").fetch_one(&stage.pool)).await?;
     let launched = fleet.launched();
     fleet.end().await?;
-    let objects = catalogue.latest().len();
-    Ok(Told { objects, launched, killed, zombies, broken_connections, taken, looked_for, accidents, afterwards })
+    let (objects, deleted) = (application.latest().len(), application.deleted());
+    Ok(Told {
+        objects,
+        deleted,
+        promoted,
+        exact,
+        launched,
+        killed,
+        zombies,
+        broken_connections,
+        taken,
+        looked_for,
+        accidents,
+        afterwards,
+    })
 }
 
 /// Asks again while PostgreSQL is away.

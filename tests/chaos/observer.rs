@@ -4,28 +4,31 @@ use std::{
 };
 
 use anyhow::bail;
+use sqlx::AssertSqlSafe;
 use tokio::time::{Instant, sleep};
 
 use super::{
     PATIENCE,
-    objects::{Catalogue, Keys},
+    objects::{Application, Keys},
     patiently,
-    stage::{Stage, TARGETS},
+    stage::{REPLICAS, Stage},
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(30);
+/// Far longer than a write may take that a store carries out late, or that a daemon sends which goes on.
+const SETTLED: Duration = Duration::from_secs(20);
 
 /// What must hold at any moment: no time stands without its object being in the bucket, and no copy that is wanted is
 /// forgotten. Returns how many recorded copies were looked at.
 ///
 /// The row is read before the store, and nobody deletes an object here: what a row says was true when it was read is
 /// still so when the store is asked. Of an object that gets new contents it may meanwhile be another one of them.
-pub(super) async fn observe(stage: &Stage, catalogue: &Catalogue, over: &AtomicBool) -> anyhow::Result<u64> {
+pub(super) async fn observe(stage: &Stage, application: &Application, over: &AtomicBool) -> anyhow::Result<u64> {
     let mut looked_at = 0;
     while !over.load(Ordering::Relaxed) {
-        for (key, wasabi, scw) in recorded(stage).await? {
-            for replica in TARGETS.iter().zip([wasabi, scw]).filter_map(|(replica, is)| is.then_some(*replica)) {
-                check(stage, catalogue, &key, replica)?;
+        for (key, b2, wasabi, scw) in recorded(stage).await? {
+            for replica in REPLICAS.iter().zip([b2, wasabi, scw]).filter_map(|(replica, is)| is.then_some(*replica)) {
+                check(stage, application, &key, replica)?;
                 looked_at += 1;
             }
         }
@@ -37,17 +40,17 @@ pub(super) async fn observe(stage: &Stage, catalogue: &Catalogue, over: &AtomicB
 }
 
 /// The latest records, in which a lie would be fresh, and some others.
-async fn recorded(stage: &Stage) -> anyhow::Result<Vec<(String, bool, bool)>> {
-    let sql = "(SELECT object_key, wasabi IS NOT NULL, scw IS NOT NULL FROM copyhold.object_copies
- ORDER BY greatest(wasabi, scw) DESC NULLS LAST LIMIT 40)
+async fn recorded(stage: &Stage) -> anyhow::Result<Vec<(String, bool, bool, bool)>> {
+    let sql = "(SELECT object_key, b2 IS NOT NULL, wasabi IS NOT NULL, scw IS NOT NULL FROM copyhold.object_copies
+ ORDER BY greatest(b2, wasabi, scw) DESC NULLS LAST LIMIT 40)
 UNION ALL
-(SELECT object_key, wasabi IS NOT NULL, scw IS NOT NULL FROM copyhold.object_copies ORDER BY random() LIMIT 20)";
+(SELECT object_key, b2 IS NOT NULL, wasabi IS NOT NULL, scw IS NOT NULL FROM copyhold.object_copies ORDER BY random() LIMIT 20)";
     patiently(|| sqlx::query_as(sql).fetch_all(&stage.pool)).await
 }
 
-fn check(stage: &Stage, catalogue: &Catalogue, key: &str, replica: &str) -> anyhow::Result<()> {
+fn check(stage: &Stage, application: &Application, key: &str, replica: &str) -> anyhow::Result<()> {
     match stage.bucket(replica).inspect(key) {
-        Some(object) if catalogue.has_had(key, object.content) => Ok(()),
+        Some(object) if application.has_had(key, object.content) => Ok(()),
         Some(object) => bail!("{key} is on record at {replica}, where it is what it never was: {:?}", object.content),
         None => bail!("{key} is on record at {replica}, where it is not"),
     }
@@ -55,13 +58,15 @@ fn check(stage: &Stage, catalogue: &Catalogue, key: &str, replica: &str) -> anyh
 
 /// A copy is claimable, leased, waiting, or parked with a reason.
 async fn nothing_is_dropped(stage: &Stage) -> anyhow::Result<()> {
-    let sql = "SELECT object_key FROM copyhold.object_copies o
-WHERE wasabi IS NULL AND due_wasabi IS NULL OR scw IS NULL AND due_scw IS NULL
-   OR wasabi IS NULL AND due_wasabi = 9000000000000000000
-      AND NOT EXISTS (SELECT FROM copyhold.copy_failures f WHERE (f.object_key, f.replica) = (o.object_key, 'wasabi'))
-   OR scw IS NULL AND due_scw = 9000000000000000000
-      AND NOT EXISTS (SELECT FROM copyhold.copy_failures f WHERE (f.object_key, f.replica) = (o.object_key, 'scw'))";
-    let dropped: Vec<String> = patiently(|| sqlx::query_scalar(sql).fetch_all(&stage.pool)).await?;
+    let dropped = |r: &str| {
+        format!(
+            "{r} IS NULL AND due_{r} IS NULL OR {r} IS NULL AND due_{r} = 9000000000000000000
+             AND NOT EXISTS (SELECT FROM copyhold.copy_failures f WHERE (f.object_key, f.replica) = (o.object_key, '{r}'))"
+        )
+    };
+    let sql = format!("SELECT object_key FROM copyhold.object_copies o WHERE {}", REPLICAS.map(dropped).join(" OR "));
+    let dropped: Vec<String> =
+        patiently(|| sqlx::query_scalar(AssertSqlSafe(sql.clone())).fetch_all(&stage.pool)).await?;
     if !dropped.is_empty() {
         bail!("nobody will ever copy {dropped:?}");
     }
@@ -80,15 +85,13 @@ pub(super) async fn nobody_broke_a_rule(stage: &Stage) -> anyhow::Result<()> {
 /// Waits until every copy is on record, every row free, and, where contents change, everything that was recorded after
 /// a write whose end was not seen read again. Patience begins anew with each step forward.
 pub(super) async fn until_all_is_copied(stage: &Stage, keys: Keys) -> anyhow::Result<()> {
-    let sql = "SELECT count(*) FILTER (WHERE wasabi IS NULL) + count(*) FILTER (WHERE scw IS NULL) + count(lock)
+    let sql = "SELECT count(*) FILTER (WHERE b2 IS NULL) + count(*) FILTER (WHERE wasabi IS NULL)
+       + count(*) FILTER (WHERE scw IS NULL) + count(lock)
        + CASE WHEN $1 THEN (SELECT count(*) FROM copyhold.unsettled) ELSE 0 END
 FROM copyhold.object_copies";
-    // These stores carry out nothing after a minute: what waits for a slower one need not.
-    let sooner =
-        "UPDATE copyhold.unsettled SET settled_at = noted_at + 60000000 WHERE settled_at > noted_at + 60000000";
     let (mut least, mut deadline) = (i64::MAX, Instant::now() + PATIENCE);
     loop {
-        patiently(|| sqlx::query(sooner).execute(&stage.pool)).await?;
+        settle_what_cannot_arrive(stage).await?;
         let missing: i64 =
             patiently(|| sqlx::query_scalar(sql).bind(keys == Keys::MayChange).fetch_one(&stage.pool)).await?;
         if missing == 0 {
@@ -104,35 +107,49 @@ FROM copyhold.object_copies";
     }
 }
 
+/// These stores carry out nothing after [`SETTLED`], once nobody is stopped any more: what waits for slower ones need not.
+pub(super) async fn settle_what_cannot_arrive(stage: &Stage) -> anyhow::Result<()> {
+    // Also those that a daemon had in hand which was killed: others would wait for as long as it might have lived.
+    let sql = "UPDATE copyhold.unsettled SET verify_at = 1, settled_at = 1
+WHERE noted_at < copyhold.now_utc_micro_seconds() - $1
+  AND (settled_at > 1 OR verify_at BETWEEN copyhold.now_utc_micro_seconds() AND copyhold.now_utc_micro_seconds() + 50000000)";
+    let settled = i64::try_from(SETTLED.as_micros())?;
+    patiently(|| sqlx::query(sql).bind(settled).execute(&stage.pool)).await?;
+    if stage.recovered.lock().await.is_some_and(|at| at.elapsed() > SETTLED) {
+        let sql = "UPDATE copyhold.claims_intact SET unsettled_until = copyhold.now_utc_micro_seconds()
+WHERE unsettled_until > copyhold.now_utc_micro_seconds()";
+        patiently(|| sqlx::query(sql).execute(&stage.pool)).await?;
+    }
+    Ok(())
+}
+
 async fn why(stage: &Stage) -> anyhow::Result<String> {
-    let sql = "SELECT format('%s lock %s wasabi %s due %s scw %s due %s: %s', o.object_key, lock, wasabi, due_wasabi, scw, due_scw,
+    let sql = "SELECT format('%s lock %s b2 %s due %s wasabi %s due %s scw %s due %s: %s', o.object_key, lock, b2, due_b2, wasabi, due_wasabi, scw, due_scw,
        (SELECT string_agg(format('%s %s × %s: %s', f.replica, f.class, f.attempts, f.message), '; ')
           FROM copyhold.copy_failures f WHERE f.object_key = o.object_key))
-FROM copyhold.object_copies o WHERE wasabi IS NULL OR scw IS NULL OR lock IS NOT NULL LIMIT 10";
+FROM copyhold.object_copies o WHERE b2 IS NULL OR wasabi IS NULL OR scw IS NULL OR lock IS NOT NULL LIMIT 10";
     let rows: Vec<String> = patiently(|| sqlx::query_scalar(sql).fetch_all(&stage.pool)).await?;
     Ok(rows.join("\n"))
 }
 
 /// Every object that was uploaded has its row and is byte-identical everywhere, and there is nothing else.
-pub(super) async fn compare(stage: &Stage, catalogue: &Catalogue) -> anyhow::Result<()> {
-    let all = catalogue.latest();
+pub(super) async fn compare(stage: &Stage, application: &Application) -> anyhow::Result<()> {
+    let all = application.latest();
     let rows: i64 =
         patiently(|| sqlx::query_scalar("SELECT count(*) FROM copyhold.object_copies").fetch_one(&stage.pool)).await?;
     if usize::try_from(rows)? != all.len() {
         bail!("{} objects were registered, and there are {rows} rows", all.len());
     }
-    for replica in TARGETS {
+    let primary = application.primary().await.name;
+    for replica in REPLICAS {
         let there = stage.bucket(replica).keys().len();
         if there != all.len() {
             bail!("{} objects were uploaded, and {there} are at {replica}", all.len());
         }
         for (key, wanted) in &all {
-            check(stage, catalogue, key, replica)?;
-            let bytes = stage.bucket(replica).get(key);
-            if bytes.as_ref().is_none_or(|b| b.len() as u64 != wanted.size_bytes)
-                || bytes != stage.bucket("b2").get(key)
-            {
-                bail!("{key} at {replica} is another than at b2");
+            let is = stage.bucket(replica).inspect(key).map(|object| object.content);
+            if is != Some(*wanted) || stage.bucket(replica).get(key) != stage.bucket(primary).get(key) {
+                bail!("{key} at {replica} is {is:?} and should be {wanted:?}, as at {primary}");
             }
         }
     }

@@ -11,17 +11,17 @@ use copyhold::{
     queue::migrate,
     sandbox::{
         postgres::{Cluster, Options},
-        s3::{BucketHandle, BucketOptions, Fault, S3Server, When},
+        s3::{BucketHandle, BucketOptions, Fault, Gate, Op, Order, S3Server, When},
     },
 };
 use rand::{RngExt as _, rngs::StdRng};
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use tempfile::TempDir;
+use tokio::{sync::Mutex, time::Instant};
 
-use super::{DAEMONS, LEASE};
+use super::{DAEMONS, LEASE, objects::Keys};
 
-pub(super) const TARGETS: [&str; 2] = ["wasabi", "scw"];
-const REPLICAS: [&str; 3] = ["b2", "wasabi", "scw"];
+pub(super) const REPLICAS: [&str; 3] = ["b2", "wasabi", "scw"];
 /// One call in ten comes to grief, in one of these ways; some of them after the store did as it was asked.
 const FAULTS: [(f64, fn() -> Fault); 6] = [
     (0.03, Fault::internal_error),
@@ -31,6 +31,9 @@ const FAULTS: [(f64, fn() -> Fault); 6] = [
     (0.01, || Fault::ResetUpload { after: 100 }),
     (0.01, || Fault::CutBody { after: 100 }),
 ];
+/// So many PUTs are not answered, and carried out so much later: within what is settled, by the stated assumption.
+const LATE_CHANCE: f64 = 0.01;
+pub(super) const LATE: Duration = Duration::from_millis(2500);
 /// How far away the stores are: at any moment some copies are under way.
 const DISTANCE: Duration = Duration::from_millis(200);
 
@@ -39,6 +42,8 @@ pub(super) struct Stage {
     pub(super) pool: PgPool,
     stores: S3Server,
     folder: TempDir,
+    /// When PostgreSQL came back from a crash.
+    pub(super) recovered: Mutex<Option<Instant>>,
 }
 
 impl Stage {
@@ -66,7 +71,7 @@ impl Stage {
             fs::write(folder.path().join(format!("{role}.toml")), configuration(&url, &stores)?)?;
         }
         sqlx::raw_sql(include_str!("audit.sql")).execute(&pool).await?;
-        Ok((Self { pool, stores, folder }, cluster))
+        Ok((Self { pool, stores, folder, recovered: Mutex::default() }, cluster))
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -77,13 +82,30 @@ impl Stage {
         self.folder.path().join(format!("{}.toml", role(slot)))
     }
 
+    /// As the owner of the tables: an operator's.
+    pub(super) fn owner(&self) -> PathBuf {
+        self.folder.path().join("owner.toml")
+    }
+
     pub(super) fn bucket(&self, replica: &str) -> BucketHandle {
         self.stores.bucket(&bucket(replica))
     }
 
+    /// The first PUT of this key there is taken, not answered, and carried out when the gate opens.
+    pub(super) fn carry_out_late(&self, replica: &str, key: &str) -> (Gate, Order) {
+        let gate = Gate::new();
+        let when = When::op(Op::PutObject).bucket(&bucket(replica)).key(key).next(1);
+        let order = self.stores.order(Fault::CarryOutLate(gate.clone()), when);
+        (gate, order)
+    }
+
     /// From now on calls fail at random.
-    pub(super) fn fail_at_random(&self, rng: &mut StdRng) {
+    pub(super) fn fail_at_random(&self, keys: Keys, rng: &mut StdRng) {
         self.stores.order(Fault::Delay(DISTANCE), When::always());
+        if keys == Keys::MayChange {
+            let late = When::op(Op::PutObject).chance(LATE_CHANCE, rng.random());
+            self.stores.order(Fault::CarryOutAfter(LATE), late);
+        }
         for (chance, fault) in FAULTS {
             self.stores.order(fault(), When::always().chance(chance, rng.random()));
         }

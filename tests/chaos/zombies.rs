@@ -9,7 +9,7 @@ use super::{
     DAEMONS, LEASE, PATIENCE,
     accidents::Scene,
     fleet::Next,
-    objects::{self, Keys},
+    objects::{Again, Keys},
     patiently,
     stage::{Stage, role},
 };
@@ -63,7 +63,10 @@ impl Scene<'_> {
         if self.keys == Keys::MayChange {
             // What it sends when it goes on is what the object was before.
             let held = held(self.stage, daemon).await?;
-            objects::replace(self.stage, self.catalogue, rng, held).await?;
+            let primary = self.application.primary().await;
+            for key in held {
+                self.application.replace(self.stage, rng, &key, Again::Registered, *primary).await?;
+            }
         }
         sleep(LEASE).await;
         until("others take its work", async || Ok((leases(self.stage, daemon).await? == 0).then_some(()))).await?;

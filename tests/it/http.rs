@@ -13,6 +13,11 @@ use crate::world::{DaemonProcess, World, eventually, soon};
 
 pub const TOKEN: &str = "a-token-of-more-than-16";
 
+/// Of a port that nobody listens on.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// Settings with a token and a port that stays the same when the daemon is started again.
 pub fn settings(more: &str) -> String {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

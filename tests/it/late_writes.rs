@@ -66,6 +66,31 @@ async fn a_completion_that_was_not_answered_and_lands_over_a_newer_content_is_fo
 }
 
 #[tokio::test]
+async fn an_upload_of_an_older_content_is_gone_before_a_newer_is_sent() {
+    let world = World::new().await;
+    let gate = Gate::new();
+    let wasabi = world.bucket("wasabi");
+    let [older, newer] = [11, 12].map(|seed| synthetic::bytes(seed, 0..40 << 20).to_vec());
+    wasabi.order(Fault::CarryOutLate(gate.clone()), When::op(Op::CompleteMultipartUpload).next(1));
+    // Nobody goes on with the older one in the meantime.
+    wasabi.order(Fault::internal_error(), When::op(Op::CompleteMultipartUpload).skip(1).next(2));
+    let _daemon = world.daemon().await;
+    world.upload("photo", older).await;
+    soon("its completion is taken", gate.holds(1)).await;
+    world.bucket("b2").put("photo", newer.clone());
+    world.value("SELECT copyhold.register('photo')").await;
+    eventually("the newer one is there", async || wasabi.get("photo").is_some_and(|bytes| bytes == newer)).await;
+    world.until_copied("photo").await;
+    assert_eq!(wasabi.calls(Op::AbortMultipartUpload), 1);
+    assert!(wasabi.uploads().is_empty(), "{:?}", wasabi.uploads());
+    // What was sent before lands on nothing.
+    gate.open();
+    world.execute(TIME_PASSES).await;
+    world.until(NOTHING_LEFT).await;
+    assert!(wasabi.get("photo").unwrap() == newer);
+}
+
+#[tokio::test]
 async fn a_put_of_a_row_that_was_deleted_and_inserted_again_is_found() {
     let world = World::new().await;
     let (gate, hold) = (Gate::new(), Gate::new());

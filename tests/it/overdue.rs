@@ -31,7 +31,11 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
         lanes,
         memory,
         allowance,
-        unregistered_changes: copyhold::config::UnregisteredChanges::Copy,
+        changes: worker::Changes {
+            queue: world.queue(),
+            policy: copyhold::config::UnregisteredChanges::Copy,
+            waker: wake::channel().0,
+        },
         settle: Duration::from_mins(1),
         stop: CancellationToken::new(),
         freed: Arc::default(),
@@ -47,6 +51,7 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
         slow: false,
         again: false,
         damaged: false,
+        folds: copyhold::domain::Folds::NONE,
     };
     let job = Job {
         key: lease.key.clone(),

@@ -4,6 +4,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -26,12 +27,76 @@ pub enum Way {
     Slow(Duration),
 }
 
+/// How a message from PostgreSQL is broken, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Garbled {
+    /// A row's first value claims to be longer than its message.
+    ValueLength,
+    /// A row claims more columns than it has.
+    Columns,
+    /// A row ends in the middle, as its length says.
+    Cut,
+    /// A row's first value has one byte, whatever its type.
+    ShortValue,
+    /// A message that no version of the protocol knows.
+    Kind,
+    /// A message claims a length that none can have.
+    Length,
+}
+
+impl Garbled {
+    pub const ALL: [Self; 6] =
+        [Self::ValueLength, Self::Columns, Self::Cut, Self::ShortValue, Self::Kind, Self::Length];
+
+    /// Breaks the first row in these whole messages; `None`: there is none.
+    fn garble(self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut at = 0;
+        while let Some(head) = bytes.get(at..at + 5) {
+            let length = u32::from_be_bytes(head[1..].try_into().unwrap()) as usize;
+            let end = at + 1 + length;
+            // Of a row with at least one value.
+            if head[0] == b'D' && length > 10 && end <= bytes.len() {
+                let (mut before, mut row) = (bytes[..at].to_vec(), bytes[at..end].to_vec());
+                match self {
+                    Self::ValueLength => row[7..11].copy_from_slice(&0x00ff_ffff_u32.to_be_bytes()),
+                    Self::Columns => row[5..7].copy_from_slice(&99_u16.to_be_bytes()),
+                    Self::Cut => {
+                        row.truncate(8);
+                        row[1..5].copy_from_slice(&7_u32.to_be_bytes());
+                    }
+                    Self::ShortValue => {
+                        let value = u32::from_be_bytes(row[7..11].try_into().unwrap());
+                        if value == u32::MAX || value < 2 {
+                            at = end;
+                            continue;
+                        }
+                        row.drain(12..11 + value as usize);
+                        row[7..11].copy_from_slice(&1_u32.to_be_bytes());
+                        row[1..5].copy_from_slice(&(u32::try_from(length).unwrap() - value + 1).to_be_bytes());
+                    }
+                    Self::Kind => row[0] = 0x01,
+                    Self::Length => row[1..5].copy_from_slice(&2_u32.to_be_bytes()),
+                }
+                before.append(&mut row);
+                before.extend_from_slice(&bytes[end..]);
+                return Some(before);
+            }
+            at = end;
+        }
+        None
+    }
+}
+
 /// Stands before a server on this machine. Its connections end with it.
 pub struct Proxy {
     address: SocketAddr,
     way: watch::Sender<Way>,
     resets: watch::Sender<u64>,
+    /// The next message that is broken.
+    garbles: Garbles,
 }
+
+type Garbles = Arc<Mutex<Option<Garbled>>>;
 
 impl Proxy {
     /// Before whatever listens on that port.
@@ -40,6 +105,8 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let (way, resets) = (watch::Sender::new(Way::Pass), watch::Sender::new(0));
         let (ways, all_resets) = (way.subscribe(), resets.subscribe());
+        let garbles = Garbles::default();
+        let orders = Arc::clone(&garbles);
         tokio::spawn(async move {
             let mut gone = ways.clone();
             loop {
@@ -48,10 +115,10 @@ impl Proxy {
                     () = until_dropped(&mut gone) => return,
                 };
                 let Ok((client, _)) = accepted else { return };
-                tokio::spawn(carry(client, port, ways.clone(), all_resets.clone()));
+                tokio::spawn(carry(client, port, ways.clone(), all_resets.clone(), Arc::clone(&orders)));
             }
         });
-        Self { address, way, resets }
+        Self { address, way, resets, garbles }
     }
 
     /// A database's address with this proxy on the way.
@@ -65,6 +132,16 @@ impl Proxy {
         self.way.send_replace(way);
     }
 
+    /// Breaks the next row that a server sends.
+    pub fn garble(&self, how: Garbled) {
+        *self.garbles.lock().unwrap() = Some(how);
+    }
+
+    /// It has.
+    pub fn has_garbled(&self) -> bool {
+        self.garbles.lock().unwrap().is_none()
+    }
+
     /// Resets all connections that are open.
     pub fn reset(&self) {
         self.resets.send_modify(|resets| *resets += 1);
@@ -75,13 +152,19 @@ async fn until_dropped(way: &mut watch::Receiver<Way>) {
     while way.changed().await.is_ok() {}
 }
 
-async fn carry(client: TcpStream, port: u16, way: watch::Receiver<Way>, mut resets: watch::Receiver<u64>) {
+async fn carry(
+    client: TcpStream,
+    port: u16,
+    way: watch::Receiver<Way>,
+    mut resets: watch::Receiver<u64>,
+    garbles: Garbles,
+) {
     resets.mark_unchanged();
     let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let mut up = tokio::spawn(pump(from_client, to_server, way.clone()));
-    let mut down = tokio::spawn(pump(from_server, to_client, way));
+    let mut up = tokio::spawn(pump(from_client, to_server, way.clone(), Garbles::default()));
+    let mut down = tokio::spawn(pump(from_server, to_client, way, garbles));
     tokio::select! {
         _ = &mut up => down.abort(),
         _ = &mut down => up.abort(),
@@ -95,7 +178,7 @@ async fn carry(client: TcpStream, port: u16, way: watch::Receiver<Way>, mut rese
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut way: watch::Receiver<Way>) {
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut way: watch::Receiver<Way>, garbles: Garbles) {
     // However the connection ends here, whoever is on the other side learns it by a reset.
     let _ = from.as_ref().set_zero_linger();
     let mut buffer = vec![0; 16 << 10];
@@ -116,7 +199,15 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut way: watch::R
                 }
             }
         }
-        if to.write_all(&buffer[..bytes]).await.is_err() {
+        let broken = {
+            let mut how = garbles.lock().unwrap();
+            let broken = how.and_then(|how| how.garble(&buffer[..bytes]));
+            if broken.is_some() {
+                *how = None;
+            }
+            broken
+        };
+        if to.write_all(broken.as_deref().unwrap_or(&buffer[..bytes])).await.is_err() {
             return;
         }
     }

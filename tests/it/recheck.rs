@@ -1,7 +1,7 @@
 //! A write whose end was not seen may arrive after another one has recorded the copy: what is recorded under it is read
 //! again until nothing can arrive any more.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use copyhold::{
     domain::{Content, ContentHash, MetadataHash},
@@ -10,7 +10,7 @@ use copyhold::{
 };
 use rustix::process::Signal;
 
-use crate::world::{DaemonProcess, World, key, replica};
+use crate::world::{DaemonProcess, World, key, printed, replica};
 
 /// An object, copied everywhere, under which writes of another content may still arrive at the two secondaries.
 async fn copied_and_unsettled(world: &World) -> DaemonProcess {
@@ -178,22 +178,69 @@ async fn a_reader_that_ends_or_dies_leaves_it_to_the_next() {
     world.until(NOTHING_LEFT).await;
 }
 
+/// A write to the primary whose end was not seen, of a content that is known.
+async fn unsettled_at_the_primary(world: &World) {
+    let known = "UPDATE copyhold.unsettled SET size_bytes = 5, content_hash = 5 WHERE replica = 'b2'";
+    world.execute(&format!("{}; {known}", unsettled("photo", "'b2'"))).await;
+}
+
+const PARKED_AT_THE_PRIMARY: &str = "SELECT b2 IS NULL AND due_b2 = 9000000000000000000 AND lock IS NULL
+    AND wasabi IS NOT NULL AND scw IS NOT NULL FROM copyhold.object_copies WHERE object_key = 'photo'";
+
 #[tokio::test]
-async fn a_change_at_the_primary_is_no_damage() {
+async fn a_new_content_at_the_primary_that_is_not_what_was_sent_there_is_copied_everywhere() {
     let world = World::new().await;
-    let _daemon = copied_and_unsettled(&world).await;
-    // What was sent there is known, and this is another content.
-    world
-        .execute(&format!(
-            "{}; UPDATE copyhold.unsettled SET size_bytes = 5, content_hash = 5",
-            unsettled("photo", "'b2'")
-        ))
-        .await;
+    let daemon = copied_and_unsettled(&world).await;
+    let generation = world.value("SELECT generation FROM copyhold.object_copies").await.unwrap();
+    unsettled_at_the_primary(&world).await;
     world.bucket("b2").put("photo", "the application's");
     time_passes(&world).await;
+    daemon.until_logged("photo was changed at b2 without being registered").await;
+    world.until(&format!("SELECT generation > {generation} FROM copyhold.object_copies")).await;
+    world.until_copied("photo").await;
+    for replica in ["b2", "wasabi", "scw"] {
+        assert_eq!(world.bucket(replica).get("photo").unwrap(), "the application's", "{replica}");
+    }
+    time_passes(&world).await;
     world.until(NOTHING_LEFT).await;
-    assert_eq!(world.value("SELECT b2 IS NOT NULL FROM copyhold.object_copies").await.unwrap(), "true");
-    assert_eq!(world.bucket("b2").get("photo").unwrap(), "the application's");
+}
+
+#[tokio::test]
+async fn an_earlier_state_or_rot_at_the_primary_is_called_so_by_a_recheck_and_copied_nowhere() {
+    for (old, words) in [(true, "it is older than what was copied"), (false, "it is damaged")] {
+        let world = World::new().await;
+        let _daemon = copied_and_unsettled(&world).await;
+        unsettled_at_the_primary(&world).await;
+        let b2 = world.bucket("b2");
+        if old {
+            b2.put("photo", "what it was a year ago");
+            b2.set_modified("photo", SystemTime::UNIX_EPOCH + Duration::from_hours(24));
+        } else {
+            b2.damage("photo", 3);
+        }
+        time_passes(&world).await;
+        world.until(PARKED_AT_THE_PRIMARY).await;
+        let explained = printed(&world.run(&["explain", "photo"]).await);
+        assert!(explained.contains(words) && explained.contains("register the key again"), "{explained}");
+        for replica in ["wasabi", "scw"] {
+            assert_eq!(world.bucket(replica).get("photo").unwrap(), "bytes", "{words}: {replica}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_recheck_asks_the_guard_before_it_believes_a_new_content() {
+    let mut world = World::new().await;
+    world.rewrite(|text| text + "[guard]\nchanged = \"park\"\n");
+    let _daemon = copied_and_unsettled(&world).await;
+    unsettled_at_the_primary(&world).await;
+    world.bucket("b2").put("photo", "the application's");
+    time_passes(&world).await;
+    world.until(PARKED_AT_THE_PRIMARY).await;
+    let why = "SELECT class || ': ' || message FROM copyhold.copy_failures WHERE replica = 'b2'";
+    let why = world.value(why).await.unwrap();
+    assert!(why.starts_with("changed: ") && why.contains("[guard] changed = \"park\""), "{why}");
+    assert_eq!(world.bucket("wasabi").get("photo").unwrap(), "bytes");
 }
 
 #[tokio::test]

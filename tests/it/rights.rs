@@ -86,6 +86,9 @@ async fn the_daemons_role_is_all_that_a_daemon_needs() {
     queue.known_uploads(&photo, replica).await.unwrap();
     queue.forget_unserved_uploads().await.unwrap();
     assert_eq!(queue.end_uploads(&[upload]).await.unwrap(), [0_i64; 0]);
+    // What a clock that was set back, and an event that is refused, have it write.
+    assert!(queue.pull_in(true, Duration::from_secs(3)).await.unwrap().is_some());
+    queue.put_off_first_of_inbox().await.unwrap();
     // How it reads the log, and finds that it is another one.
     let head = queue.log_head().await.unwrap();
     assert!(head.sure);

@@ -198,6 +198,32 @@ async fn one_whose_name_was_lost_is_found_by_key_and_time_and_no_other_is_touche
     assert_eq!(bucket.calls(Op::AbortMultipartUpload), 1);
 }
 
+/// By so much the store's clock is behind; less than what would make it refuse a signature.
+const BEHIND: u64 = 10 * MINUTE;
+
+/// As such a store says it.
+fn behind() -> Fault {
+    let date = aws_sdk_s3::primitives::DateTime::from(ago(BEHIND));
+    let date = date.fmt(aws_sdk_s3::primitives::DateTimeFormat::HttpDate).unwrap();
+    Fault::Headers(vec![("date", date)])
+}
+
+#[tokio::test]
+async fn one_whose_name_was_lost_is_found_by_the_stores_own_clock() {
+    let world = World::new().await;
+    let bucket = world.bucket("wasabi");
+    bucket.order(behind(), When::op(Op::ListMultipartUploads));
+    registered(&world, "film").await;
+    remembered(&world, "film", None, HOUR).await;
+    let lost = bucket.begin_upload("film", ago(HOUR + BEHIND - 2));
+    // By the database's clock it would be the one.
+    let others = bucket.begin_upload("film", ago(HOUR - 2));
+    let _sweeper = Sweeper::start(&world).await;
+    world.until("SELECT count(*) = 0 FROM copyhold.multipart_uploads").await;
+    let left: Vec<_> = bucket.uploads().into_iter().map(|upload| upload.id).collect();
+    assert_eq!(left, [others], "{lost} is the lost one");
+}
+
 #[tokio::test]
 async fn a_name_that_may_still_be_heard_is_not_looked_for() {
     let world = World::new().await;

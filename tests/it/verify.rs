@@ -1,6 +1,7 @@
 //! `copyhold verify`: what is on record is held against what the stores have, and what is false is taken back.
 
 mod command;
+mod metadata;
 
 use copyhold::{
     domain::{Class, Failure, Generation},

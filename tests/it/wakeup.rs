@@ -2,7 +2,7 @@
 
 use copyhold::{
     listener::{Listener, Pace, Wakers},
-    queue::{SleepsFor, direct_options},
+    queue::{SleepsFor, direct_target},
     wake::{self, Wake},
 };
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,7 @@ impl Listening {
         let stop = CancellationToken::new();
         let listener = Listener {
             wakeup: world.config.database.wakeup,
-            options: direct_options(&world.config.database).unwrap(),
+            target: direct_target(&world.config.database),
             setting: "database.listen_url",
             queue: world.queue(),
             daemon: daemon.id,

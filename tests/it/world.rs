@@ -15,7 +15,7 @@ use std::{
 use copyhold::{
     config::{self, Config},
     domain::{Lease, ObjectKey, ReplicaName},
-    queue::{self, Daemon, Pools, Position, Queue},
+    queue::{self, Access, Daemon, Pools, Position, Queue},
     sandbox::{
         postgres::{Cluster, Options},
         s3::{BucketHandle, BucketOptions, S3Server},
@@ -124,7 +124,14 @@ impl World {
     }
 
     pub fn queue(&self) -> Queue {
-        let pools = Pools::new(&self.config.database).unwrap();
+        let pools = Pools::new(&self.config.database);
+        let names = self.config.replicas.iter().map(|r| r.name.clone()).collect();
+        Queue::new(pools.work, self.config.database.schema.clone(), names)
+    }
+
+    /// As commands that only look have it: also of a server that can only be read.
+    pub fn looking_queue(&self) -> Queue {
+        let pools = Pools::with(&self.config.database, Access::Any);
         let names = self.config.replicas.iter().map(|r| r.name.clone()).collect();
         Queue::new(pools.work, self.config.database.schema.clone(), names)
     }
@@ -210,11 +217,17 @@ impl World {
     }
 
     pub fn daemon_unawaited(&self) -> DaemonProcess {
+        self.daemon_with(&[])
+    }
+
+    /// With these variables in its environment.
+    pub fn daemon_with(&self, environment: &[(&str, &str)]) -> DaemonProcess {
         static LOGS: AtomicUsize = AtomicUsize::new(0);
         let log = self.folder.path().join(format!("daemon-{}.log", LOGS.fetch_add(1, Ordering::Relaxed)));
         let stderr = std::fs::File::create(&log).unwrap();
         let mut command = self.program(&["run"]);
         command.env("COPYHOLD_LOG__FORMAT", "text").env("COPYHOLD_LOG__LEVEL", "info,copyhold=debug").stderr(stderr);
+        command.envs(environment.iter().copied());
         DaemonProcess { child: command.spawn().unwrap(), log }
     }
 }

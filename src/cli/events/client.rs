@@ -63,7 +63,7 @@ impl Client {
             return Self::new(url.clone(), env::var(TOKEN).ok().map(SecretString::from).as_ref());
         }
         let config = config()?;
-        Self::new(here(&config)?, config.http.token.as_ref())
+        Self::new(here(&config)?, config.http.token.map(|token| token.latest()).as_ref())
     }
 
     fn new(mut url: Url, token: Option<&SecretString>) -> anyhow::Result<Self> {

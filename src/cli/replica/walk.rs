@@ -41,7 +41,7 @@ pub(in crate::cli) async fn holdings(
     loop {
         let page = async || {
             let mut more = seen.clone();
-            let last = queue.look_at_holdings(replica, others, after.as_ref(), &mut more).await?;
+            let last = Box::pin(queue.look_at_holdings(replica, others, after.as_ref(), &mut more)).await?;
             Ok((more, last))
         };
         let (more, last) = while_away(page).await?;

@@ -11,6 +11,7 @@ pub(super) fn message(audit: &Audit) -> String {
     let bad = [
         (sum(|t| t.missing), "missing"),
         (sum(|t| t.damaged), "damaged"),
+        (sum(|t| t.other_metadata), "with other metadata"),
         (sum(|t| t.changed), "changed"),
         (sum(|t| t.unreadable), "unreadable"),
     ];

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::{
-    audit::{Audit, Ended, Finding, Findings, Tally, Then, What},
+    audit::{Audit, Depth, Ended, Finding, Findings, Tally, Then, What},
     cli::{Verdict, show::Untrusted},
     domain::ReplicaName,
     queue::Sample,
@@ -13,9 +13,12 @@ use crate::{
 
 /// What a run came to, as one document. Keys are as they are; a message is escaped and bounded.
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "members of a document, each of which says what was asked for")]
 pub(super) struct Report {
     outcome: Outcome,
     quick: bool,
+    /// Metadata alone was compared.
+    metadata: bool,
     dry_run: bool,
     sample: Option<Sampled>,
     /// Objects that were looked into.
@@ -117,7 +120,7 @@ impl Report {
             })
             .collect();
         let sum = |of: fn(&Tally) -> u64| replicas.iter().map(|r| of(&r.tally)).sum::<u64>();
-        let wrong = sum(|t| t.missing + t.damaged + t.changed);
+        let wrong = sum(Tally::wrong);
         let incomplete = !ended.complete
             || !ended.unregistered.is_empty()
             || sum(|t| t.unreadable) > 0
@@ -133,6 +136,7 @@ impl Report {
         Self {
             outcome,
             quick: false,
+            metadata: false,
             dry_run: false,
             sample: None,
             objects: audit.objects(),
@@ -161,9 +165,10 @@ impl Report {
     }
 
     /// What was asked for.
-    pub(super) fn asked(self, quick: bool, dry_run: bool, sample: Option<Sample>, stopped: bool) -> Self {
+    pub(super) fn asked(self, depth: Depth, dry_run: bool, sample: Option<Sample>, stopped: bool) -> Self {
         let sample = sample.map(|sample| Sampled { percent: sample.share * 100.0, seed: sample.seed });
-        Self { quick, dry_run, sample, stopped, ..self }
+        let (quick, metadata) = (depth == Depth::Quick, depth == Depth::Metadata);
+        Self { quick, metadata, dry_run, sample, stopped, ..self }
     }
 
     pub(super) fn verdict(&self) -> Verdict {
@@ -181,6 +186,7 @@ impl Found {
         let word = match what {
             What::Missing => "missing",
             What::Damaged => "damaged",
+            What::Metadata => "other metadata",
             What::Changed => "changed",
         };
         let done = match &then {

@@ -67,8 +67,26 @@ fn what_sqlx_would_ignore_or_misread_is_refused() {
     );
     refuses("postgres://u@localhost/app?sslmode=verify", "cannot be understood as a database URL", FORM);
     refuses("postgres://u@localhost/app?hostaddr=localhost", "cannot be understood as a database URL", FORM);
-    let todo = "name one; a host name may lead to whichever server is primary";
-    refuses("postgres://u@a,b/app", "names several hosts", todo);
+}
+
+#[test]
+fn several_servers_obey_the_rules_one_by_one() {
+    for good in [
+        "postgres://u@a.internal,b.internal:6432/app?sslmode=verify-full&target_session_attrs=read-write",
+        "postgres://u@localhost:5432,127.0.0.1:5433/app",
+        "postgres:///app?host=/run/a,/run/b",
+    ] {
+        with_url(good).config();
+    }
+    refuses("postgres://u@localhost,db.internal/app", UNPROVEN, PROVE_IT);
+    let todo = "write postgres://USER@HOST1:PORT1,HOST2:PORT2/DATABASE";
+    refuses("postgres:///app?host=/run/a,/run/b&port=1,2,3", "does not name as many hosts as ports", todo);
+    let todo = "remove target_session_attrs, or say read-write: Copyhold writes";
+    let asks = "postgres://u@localhost/app?target_session_attrs=prefer-standby";
+    refuses(asks, "asks for a server that is only read", todo);
+    let todo = "name them in the URL";
+    let case = with_url("postgres:///app").env("PGHOST", "a,b");
+    case.is_refused(&[("copyhold.toml:3:7: database.url leaves it to PGHOST, which names several hosts", todo)]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::{
-    super::{Entry, Journal, Step, failure::of_target, plan::Way, source::Opened, verify, write},
+    super::{Entry, Journal, Step, Target, failure::of_target, plan::Way, source::Opened, spelling, verify, write},
     upload::{Leaves, Upload},
 };
 use crate::{
@@ -15,7 +15,10 @@ use crate::{
 
 /// What is needed to complete an upload.
 pub(super) struct Complete {
+    target: Target,
     store: Arc<Store>,
+    /// It was begun in this attempt.
+    is_new: bool,
     journal: Arc<dyn Journal>,
     key: ObjectKey,
     id: UploadId,
@@ -38,7 +41,9 @@ impl Complete {
         steps: &mpsc::UnboundedSender<Step>,
     ) -> Self {
         Self {
+            target: upload.target.clone(),
             store: Arc::clone(&upload.target.store),
+            is_new: upload.is_new,
             journal: Arc::clone(journal),
             key: opened.key().clone(),
             id: upload.id.clone(),
@@ -64,8 +69,17 @@ impl Complete {
         }
         let Ok(proof) = result else { return (result, leaves) };
         // The upload is over, whatever the store has made of the metadata.
-        let kept = verify::keeps_names(&self.store, &self.key, &self.metadata).await;
-        (kept.map(|()| proof), leaves)
+        (self.inspect().await.map(|()| proof), leaves)
+    }
+
+    /// What else is seen of the first copies there, as for one that was sent whole.
+    async fn inspect(&self) -> Result<(), Failure> {
+        spelling::is_its_own(&self.target, &self.key).await?;
+        // Some stores date an object by the beginning of its upload.
+        if self.is_new {
+            verify::see_clock(&self.target, &self.key).await?;
+        }
+        verify::keeps_names(&self.store, &self.key, &self.metadata).await
     }
 
     /// An answer may be lost though the object is there, and whoever completes again then finds no upload: so a failure

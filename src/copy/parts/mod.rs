@@ -16,7 +16,8 @@ use futures::future::{BoxFuture, join_all};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    Came, Cancelled, Copy, Step, Target, Unfinished, Unfit,
+    Came, Cancelled, Copy, Step, Target, Unfinished,
+    examine::Unfit,
     hash::joined,
     lag::{FellBehind, Patience, Race},
     memory::Buffer,
@@ -98,13 +99,14 @@ impl<'c, 't: 'c> Work<'c, 't> {
     /// Begins at every target, all at the same time.
     async fn begin(&mut self, targets: &[&'t Target], unfinished: Vec<Unfinished>) -> Result<(), Cancelled> {
         let (copy, opened, parts) = (self.copy, &*self.carrier.opened, self.parts);
+        let older = copy.or_stop(copy.job.journal.older()).await?;
         let (race, patience) = (Race::new(), self.patience);
         let begun = join_all(targets.iter().map(|target| {
             let theirs = unfinished.iter().find(|one| one.replica == *target.store.name()).cloned();
-            let race = &race;
+            let (race, older) = (&race, &older);
             async move {
                 // Of one that is let go we never hear its upload's name: that is found by the journal's intent.
-                match race.run(copy.job.lag, Box::pin(copy.begin(target, opened, parts, theirs))).await {
+                match race.run(copy.job.lag, Box::pin(copy.begin(target, opened, parts, theirs, older))).await {
                     Ok((begun, _)) => (*target, begun),
                     Err(FellBehind) => (*target, Err(Some(patience.is_over(&target.store)))),
                 }

@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::super::{
-    Cancelled, Copy, Entry, Journal, OnExisting, Part, Shape, Target, Unfinished, failure::of_target, plan::Parts,
-    refused, source::Opened, verify,
+    Cancelled, Copy, Entry, Journal, Older, OnExisting, Part, Shape, Target, Unfinished, failure::of_target,
+    plan::Parts, refused, source::Opened, verify,
 };
 use crate::{
     domain::{Class, Failure, ObjectKey, Verified},
@@ -32,6 +32,8 @@ pub(super) struct Upload<'t> {
     pub target: &'t Target,
     pub id: UploadId,
     pub entry: Entry,
+    /// It was begun in this attempt.
+    pub is_new: bool,
     /// What the store has taken, by number.
     pub parts: BTreeMap<u32, Part>,
     /// Parts that it has taken in this attempt.
@@ -69,7 +71,8 @@ impl<'t> Upload<'t> {
     fn new(target: &'t Target, id: UploadId, entry: Entry, parts: Vec<Part>) -> Self {
         let parts = parts.into_iter().map(|part| (part.number, part)).collect();
         let (gained, under_way, state) = (0, 0, State::Sending);
-        Self { target, id, entry, parts, gained, under_way, state, cut: CancellationToken::new() }
+        let (is_new, cut) = (false, CancellationToken::new());
+        Self { target, id, entry, is_new, parts, gained, under_way, state, cut }
     }
 
     /// It gets no more parts.
@@ -107,6 +110,7 @@ impl Copy<'_> {
         opened: &Opened,
         parts: Parts,
         unfinished: Option<Unfinished>,
+        older: &[Older],
     ) -> Result<Begun<'t>, Option<Failure>> {
         let (store, key) = (&*target.store, &self.job.key);
         if let OnExisting::Adopt { older_than } = target.existing
@@ -115,6 +119,9 @@ impl Copy<'_> {
         {
             let same_size = there.size_bytes == opened.head().size_bytes;
             return if same_size { Ok(Begun::Taken(there)) } else { Err(Some(verify::in_the_way(store))) };
+        }
+        for one in older.iter().filter(|one| one.replica == *store.name()) {
+            self.or_stop(self.end_older(target, one)).await.map_err(|Cancelled| None)?;
         }
         if let Some(unfinished) = unfinished
             && let Some(upload) = self.go_on(target, parts, unfinished).await.map_err(|Cancelled| None)?
@@ -130,6 +137,26 @@ impl Copy<'_> {
             return Ok(Begun::There(proof));
         }
         self.create(target, opened, parts).await.map(Begun::Upload)
+    }
+
+    /// Has an upload of an older content thrown away before a newer is sent: completed late, it would replace that.
+    ///
+    /// The store's word that it was aborted is not enough, because a completion may have been under way. Where it is not
+    /// seen to be gone, the entry in `unsettled` that its completion left has the copy read later.
+    async fn end_older(&self, target: &Target, older: &Older) {
+        let (store, key) = (&target.store, &self.job.key);
+        let gone = async {
+            store.abort_multipart(key, &older.upload).await?;
+            store.knows_upload(key, &older.upload).await.map(|known| !known)
+        };
+        let why = match tokio::time::timeout(CLEAN_UP_WITHIN, gone).await {
+            Ok(Ok(true)) => return self.job.journal.over(older.entry),
+            Ok(Ok(false)) => "the store still knows it".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} s", CLEAN_UP_WITHIN.as_secs()),
+        };
+        self.job.journal.spoil(older.entry);
+        warn!(object.key = %key, replica.id = %store.name(), why, "An unfinished upload of an older content of {key} is not seen to be gone, and may still be completed");
     }
 
     /// What is left of an earlier attempt, if it can be gone on with.
@@ -199,7 +226,7 @@ impl Copy<'_> {
             }
             why
         })?;
-        let upload = Upload::new(target, id, entry, Vec::new());
+        let upload = Upload { is_new: true, ..Upload::new(target, id, entry, Vec::new()) };
         if self.or_stop(journal.began(entry, &upload.id)).await.is_err() {
             throw_away(Arc::clone(journal), key.clone(), &upload).await;
             return Err(None);

@@ -53,9 +53,51 @@ async fn a_copy_whose_metadata_the_store_alters_is_refused_and_ordinary_names_co
     let why = s.copy(&s.job("odd").await).await.of("wasabi").unwrap_err();
     assert_eq!(why.class, Class::Refused);
     assert!(why.message.contains("it keeps other metadata than was sent: x-amz-meta-a-b differs"), "{why:?}");
+    s.b2.put("first", "hello");
+    // Which shows what its targets make of other spellings of keys.
+    let first = s.job("first").await;
+    assert!(s.copy(&first).await.is_proven());
     let looks = s.wasabi.calls(Op::HeadObject);
-    assert!(s.copy(&s.job("plain").await).await.is_proven());
+    assert!(s.copy(&Job { key: ObjectKey::new("plain").unwrap(), ..first }).await.is_proven());
     assert_eq!(s.wasabi.calls(Op::HeadObject), looks);
+}
+
+#[tokio::test]
+async fn an_object_in_parts_whose_metadata_the_store_alters_or_drops_is_refused_and_what_it_lower_cases_is_not() {
+    for quirk in [Quirk::AltersMetadataNames, Quirk::DropsOddMetadata] {
+        let s = Setup::with(BucketOptions::default().with(quirk)).await;
+        let with = |name: &str| Metadata::none().with(name, "1");
+        s.b2.put_with("odd", synthetic::bytes(1, 0..BIG), with("x-amz-meta-a_b"));
+        s.b2.put_with("plain", synthetic::bytes(1, 0..BIG), with("x-amz-meta-A-B"));
+        let why = s.copy(&s.job("odd").await).await.of("wasabi").unwrap_err();
+        assert_eq!(why.class, Class::Refused, "{quirk:?}");
+        assert!(why.message.contains("it keeps other metadata than was sent: x-amz-meta-a"), "{why:?}");
+        assert!(s.leaves_no_upload(), "{quirk:?}: the upload itself is over");
+        let told = s.copy(&s.job("plain").await).await;
+        assert!(told.is_proven(), "{quirk:?} {told:?}");
+        // The operator says that copies may differ in that.
+        let facts = config::Facts { accepts_altered_metadata: Some(true), ..config::Facts::default() };
+        let told = s.copy(&s.job_knowing("odd", config::Provider::Generic, facts).await).await;
+        assert!(told.of("wasabi").is_ok(), "{quirk:?} {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_copy_shows_whether_the_stores_clock_allows_adoption_however_it_was_sent() {
+    for bytes in [MIB, BIG] {
+        let s = Setup::new().await;
+        s.b2.put_synthetic("k", Synthetic::new(1, bytes));
+        let mut job = s.job("k").await;
+        // By its own clock the bucket was opened later than what was just written to it.
+        let later = s.b2.inspect("k").unwrap().modified + Duration::from_hours(1);
+        job.targets[0].existing = OnExisting::Adopt { older_than: Some(later) };
+        job.targets[1].existing = OnExisting::Adopt { older_than: Some(SystemTime::UNIX_EPOCH) };
+        let told = s.copy(&job).await;
+        let why = told.of("wasabi").unwrap_err();
+        assert_eq!(why.class, Class::Misconfigured, "{bytes}");
+        assert!(why.message.contains("this store's clock does not allow existing"), "{why:?}");
+        assert_eq!(told.of("scw"), Ok(Verified::Compared), "{bytes}");
+    }
 }
 
 #[tokio::test]
@@ -85,6 +127,21 @@ async fn an_equal_big_object_is_known_by_its_bytes() {
     for target in [&s.wasabi, &s.scw] {
         assert_eq!(target.calls(Op::CreateMultipartUpload), 0);
     }
+}
+
+#[tokio::test]
+async fn an_equal_object_in_parts_with_other_metadata_is_left_alone_and_the_header_named() {
+    let s = Setup::new().await;
+    let with = |value: &str| Metadata::none().with("x-amz-meta-colour", value);
+    s.b2.put_with("big", synthetic::bytes(1, 0..BIG), with("red"));
+    s.wasabi.put_with("big", synthetic::bytes(1, 0..BIG), with("blue"));
+    s.scw.put_with("big", synthetic::bytes(1, 0..BIG), with("red"));
+    let told = s.copy(&adopting(&s, "big").await).await;
+    let why = told.of("wasabi").unwrap_err();
+    assert_eq!(why.class, Class::Refused);
+    assert!(why.message.contains("x-amz-meta-colour differs"), "{why:?}");
+    assert!(told.of("scw").is_ok(), "{told:?}");
+    assert_eq!((s.wasabi.calls(Op::CreateMultipartUpload), s.scw.calls(Op::CreateMultipartUpload)), (0, 0));
 }
 
 #[tokio::test]

@@ -50,7 +50,6 @@ async fn what_a_target_will_not_take_is_told_in_its_own_words() {
         (400, "MetadataTooLarge", "Your metadata headers exceed the maximum allowed metadata size", Class::Refused, ""),
         (400, "KeyTooLongError", "Your key is too long", Class::Refused, ""),
         (400, "XMinioInvalidObjectName", "Object name contains unsupported characters.", Class::Refused, ""),
-        (400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size", Class::Refused, ""),
         (
             403,
             "QuotaExceeded",

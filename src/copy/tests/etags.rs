@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     sandbox::s3::{Gate, Op, Quirk, When},
-    store::ETag,
+    store::{ETag, Md5},
 };
 
 async fn opaque() -> Setup {

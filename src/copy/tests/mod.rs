@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     config,
+    domain::{Folds, Kept, ObjectKey, SourceReading},
     sandbox::{
         Notebook,
         s3::{BucketHandle, BucketOptions, Fault, S3Server},
@@ -94,6 +95,7 @@ impl Setup {
             slow: false,
             again: false,
             damaged: false,
+            folds: Folds::NONE,
         }
     }
 

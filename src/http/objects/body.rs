@@ -1,8 +1,12 @@
 //! What a request says of the objects that are to be registered.
 
+use std::fmt;
+
 use axum::http::StatusCode;
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use super::super::refusal::{Refusal, quoted};
 use crate::{
@@ -13,48 +17,220 @@ use crate::{
 
 /// Objects of one request.
 const MOST: usize = 10_000;
+/// Replicas of one object. There are never so many.
+const MOST_NAMES: usize = 100;
+/// Of a sentence that names what a client has sent.
+const SHOWN_CHARS: usize = 300;
+
+/// A text that holds objects, each of which may still be wrong. Of 1 MiB of text may be made hundreds, so nothing is.
+#[derive(Debug)]
+pub(super) struct Counted<'t> {
+    text: &'t str,
+    objects: usize,
+}
+
+/// The text is JSON, and has some objects, and not too many.
+pub(super) fn count(text: &str) -> Result<Counted<'_>, Refusal> {
+    let mut objects = 0;
+    for value in serde_json::Deserializer::from_str(text).into_iter::<Count>() {
+        objects += value.map_err(|why| Refusal::bad(format!("this is not JSON: {why}")))?.0;
+    }
+    if objects == 0 {
+        return Err(Refusal::bad(
+            "there is no object: give {\"key\": \"cats/tom.jpg\"}, or several in an array or by lines",
+        ));
+    }
+    if objects > MOST {
+        let text =
+            format!("there are {MOST} objects at most in one request, and these are {objects}: send them in several");
+        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+    }
+    Ok(Counted { text, objects })
+}
+
+impl Counted<'_> {
+    /// The objects in the order in which they were sent, checked. The first that is wrong is told with its number, from 0.
+    pub(super) fn objects(self, replicas: &[ReplicaName]) -> Result<Vec<NewObject>, Refusal> {
+        let mut read = Read { replicas, objects: Vec::with_capacity(self.objects), wrong: None };
+        let mut text = serde_json::Deserializer::from_str(self.text);
+        while text.end().is_err() {
+            if let Err(error) = (&mut read).deserialize(&mut text) {
+                let index = read.objects.len();
+                let why: String = read.wrong.unwrap_or_else(|| error.to_string()).chars().take(SHOWN_CHARS).collect();
+                let text = format!("nothing was registered: object {index} (from 0): {why}");
+                return Err(Refusal::bad(text).with("index", index));
+            }
+        }
+        Ok(read.objects)
+    }
+}
+
+/// How many objects a value holds: as many as an array has elements.
+struct Count(usize);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self(0))
+    }
+}
+
+impl<'de> Visitor<'de> for Count {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self, A::Error> {
+        let mut count = 0;
+        while elements.next_element::<IgnoredAny>()?.is_some() {
+            count += 1;
+        }
+        Ok(Self(count))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
+        while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Self(1))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(Self(1))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(Self(1))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(Self(1))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(Self(1))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(Self(1))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(Self(1))
+    }
+}
+
+/// Objects that were read, and what was wrong with the next.
+struct Read<'r> {
+    replicas: &'r [ReplicaName],
+    objects: Vec<NewObject>,
+    wrong: Option<String>,
+}
+
+impl Read<'_> {
+    fn take<E: serde::de::Error>(&mut self, given: Given) -> Result<(), E> {
+        match object(given, self.replicas) {
+            Ok(object) => self.objects.push(object),
+            Err(why) => {
+                self.wrong = Some(why);
+                return Err(E::custom("an object is wrong"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Read<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Read<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(OBJECT)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        while let Some(Member(given)) = elements.next_element()? {
+            self.take(given)?;
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<(), A::Error> {
+        let given = Given::deserialize(MapAccessDeserializer::new(members))?;
+        self.take(given)
+    }
+}
+
+const OBJECT: &str = "a JSON object, such as {\"key\": \"cats/tom.jpg\"}";
+
+/// An element of an array. By itself, a struct may also be given as an array of its fields.
+struct Member(Given);
+
+impl<'de> Deserialize<'de> for Member {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfMap;
+
+        impl<'de> Visitor<'de> for OfMap {
+            type Value = Member;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(OBJECT)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Member, A::Error> {
+                Given::deserialize(MapAccessDeserializer::new(members)).map(Member)
+            }
+        }
+
+        deserializer.deserialize_any(OfMap)
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Given {
     key: String,
     size: Option<u64>,
-    replicas: Option<Vec<String>>,
+    replicas: Option<Names>,
 }
 
-/// Objects in the order in which they were sent, checked. The first that is wrong is told with its number, from 0.
-pub(super) fn objects(text: &str, replicas: &[ReplicaName]) -> Result<Vec<NewObject>, Refusal> {
-    let mut values = Vec::new();
-    for value in serde_json::Deserializer::from_str(text).into_iter::<Value>() {
-        match value.map_err(|why| Refusal::bad(format!("this is not JSON: {why}")))? {
-            Value::Array(several) => values.extend(several),
-            one => values.push(one),
+struct Names(Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfSeq;
+
+        impl<'de> Visitor<'de> for OfSeq {
+            type Value = Names;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of names of replicas")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Names, A::Error> {
+                let mut names = Vec::new();
+                while let Some(name) = elements.next_element()? {
+                    if names.len() == MOST_NAMES {
+                        return Err(A::Error::custom(format_args!("more than {MOST_NAMES} names of replicas")));
+                    }
+                    names.push(name);
+                }
+                Ok(Names(names))
+            }
         }
+
+        deserializer.deserialize_seq(OfSeq)
     }
-    if values.is_empty() {
-        return Err(Refusal::bad(
-            "there is no object: give {\"key\": \"cats/tom.jpg\"}, or several in an array or by lines",
-        ));
-    }
-    if values.len() > MOST {
-        let text = format!(
-            "there are {MOST} objects at most in one request, and these are {}: send them in several",
-            values.len()
-        );
-        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text));
-    }
-    let wrong = |index: usize, why: &str| {
-        Refusal::bad(format!("nothing was registered: object {index} (from 0): {why}")).with("index", index)
-    };
-    let object = |(index, value)| object(value, replicas).map_err(|why| wrong(index, &why));
-    values.into_iter().enumerate().map(object).collect()
 }
 
-fn object(value: Value, replicas: &[ReplicaName]) -> Result<NewObject, String> {
-    if !value.is_object() {
-        return Err("it is no JSON object, such as {\"key\": \"cats/tom.jpg\"}".into());
-    }
-    let Given { key, size, replicas: wanted } = serde_json::from_value(value).map_err(|why| why.to_string())?;
+fn object(given: Given, replicas: &[ReplicaName]) -> Result<NewObject, String> {
+    let Given { key, size, replicas: wanted } = given;
     let key = ObjectKey::new(key).map_err(|why| format!("key: {why}"))?;
     if size.is_some_and(|size| i64::try_from(size).is_err()) {
         return Err("size: no object is so large".into());
@@ -70,15 +246,20 @@ fn object(value: Value, replicas: &[ReplicaName]) -> Result<NewObject, String> {
             format!("replicas: there is no {}; {todo}", quoted(&name))
         })
     };
-    let wanted = wanted.map(|names| names.into_iter().map(known).collect::<Result<Vec<_>, _>>()).transpose()?;
+    let wanted = wanted.map(|Names(names)| names.into_iter().map(known).collect::<Result<Vec<_>, _>>()).transpose()?;
     Ok(NewObject { key, size_bytes: size, wanted })
 }
 
 #[cfg(test)]
 mod tests {
     use axum::response::IntoResponse as _;
+    use serde_json::Value;
 
     use super::*;
+
+    fn objects(text: &str, replicas: &[ReplicaName]) -> Result<Vec<NewObject>, Refusal> {
+        count(text)?.objects(replicas)
+    }
 
     fn replicas() -> [ReplicaName; 2] {
         ["b2", "wasabi"].map(|name| ReplicaName::new(name).unwrap())
@@ -103,13 +284,16 @@ mod tests {
     #[tokio::test]
     async fn what_is_wrong_is_told_with_the_number_of_the_object() {
         let long = format!(r#"{{"key": "{}"}}"#, "x".repeat(1025));
+        let names = format!(r#"{{"key": "a", "replicas": [{}"b2"]}}"#, r#""b2","#.repeat(MOST_NAMES));
         let many = "{\"key\": \"a\"}\n".repeat(MOST + 1);
         for (text, status, index, says) in [
             ("", 400, None, "there is no object"),
             ("[]", 400, None, "there is no object"),
             ("{", 400, None, "this is not JSON"),
             ("{} x", 400, None, "this is not JSON"),
-            (r#"{"key": "a"} 17"#, 400, Some(1), "it is no JSON object"),
+            (r#"{"key": "a"} 17"#, 400, Some(1), "invalid type: integer `17`, expected a JSON object"),
+            (r#"[{"key": "a"}, ["b"]]"#, 400, Some(1), "expected a JSON object"),
+            (names.as_str(), 400, Some(0), "more than 100 names"),
             (r#"[{"key": "a"}, {"ky": "a"}]"#, 400, Some(1), "unknown field `ky`"),
             (r#"{"size": 1}"#, 400, Some(0), "missing field `key`"),
             (r#"{"key": ""}"#, 400, Some(0), "a key cannot be empty"),

@@ -60,9 +60,12 @@ impl Queue {
         let sql = built(format!(
             "-- {ROW}
 SELECT arguments::text, table_is::text, reached, tally::text, examples::text, ended_at IS NOT NULL AS ended, held_by, holder,
-       alive_until - {schema}.now_utc_micro_seconds() AS alive_us
+       CASE WHEN alive_until <= {schema}.now_utc_micro_seconds() + {longest}
+            THEN alive_until - {schema}.now_utc_micro_seconds() END AS alive_us
 FROM {schema}.imports WHERE source = $1",
-            schema = self.schema().quoted()
+            schema = self.schema().quoted(),
+            // Later than anybody writes, it is the time of a clock that was ahead.
+            longest = 2 * micros(HELD_FOR),
         ));
         let row = limited(ROW, sqlx::query(sql).bind(&plan.table.name).fetch_optional(self.pool())).await?;
         row.as_ref().map(parse).transpose().map_err(QueueError::database(ROW))
@@ -92,7 +95,8 @@ ON CONFLICT (source) DO UPDATE
        started_at = CASE WHEN $8 THEN excluded.started_at ELSE i.started_at END,
        ended_at = CASE WHEN $8 THEN NULL ELSE i.ended_at END
  WHERE i.held_by IS NOT DISTINCT FROM $7
-   AND (i.alive_until IS NULL OR i.alive_until <= {schema}.now_utc_micro_seconds())"
+   AND (i.alive_until IS NULL OR i.alive_until <= {schema}.now_utc_micro_seconds()
+        OR i.alive_until > {schema}.now_utc_micro_seconds() + 2 * $6)"
         ));
         let query = sqlx::query(sql)
             .bind(&plan.table.name)

@@ -41,11 +41,11 @@ SELECT o.object_key, o.size_bytes,
             let adopted = match known.get(key.as_str()) {
                 None => {
                     counts.registered += 1;
-                    counts.bytes += size_bytes;
+                    counts.bytes += size_bytes.unwrap_or_default();
                     counts.due = counts.due.saturating_sub(same_at.len() as u64);
                     same_at.len()
                 }
-                Some((size, _)) if size.is_some_and(|size| size != signed(*size_bytes)) => 0,
+                Some((Some(size), _)) if size_bytes.map(signed) != Some(*size) => 0,
                 Some((_, missing)) => same_at.iter().filter(|r| missing.iter().any(|m| m == r.as_str())).count(),
             };
             counts.adopted += adopted as u64;
@@ -70,7 +70,7 @@ SELECT coalesce(sum((
         ));
         let query = sqlx::query_scalar(sql)
             .bind(listed.iter().map(|listed| listed.key.as_str()).collect::<Vec<_>>())
-            .bind(listed.iter().map(|listed| signed(listed.size_bytes)).collect::<Vec<_>>());
+            .bind(listed.iter().map(|listed| listed.size_bytes.map(signed)).collect::<Vec<_>>());
         let wanted: i64 = limited(NAME, query.fetch_one(&self.pool)).await?;
         Ok(wanted.unsigned_abs())
     }

@@ -33,6 +33,8 @@ pub enum Fault {
     HoldAnswer(Gate),
     /// The whole request is taken and the connection is reset; the store does what it was asked to when the gate opens.
     CarryOutLate(Gate),
+    /// The same, and the store does it so much later.
+    CarryOutAfter(Duration),
     /// The answer's body ends after so many bytes, with an orderly close of the connection.
     CutBody { after: u64 },
     /// The connection is reset after so many bytes of the answer's body.
@@ -49,6 +51,8 @@ pub enum Fault {
     WrongEtag,
     /// The answer names no ETag.
     NoEtag,
+    /// The answer has these headers besides: the first of a name takes the place of what was there, others are added.
+    Headers(Vec<(&'static str, String)>),
     /// The answer has a metadata header whose bytes are no text.
     UnreadableHeader,
     /// A proxy on the way compresses what is read: other bytes with a `Content-Encoding` of its own, under the object's ETag.

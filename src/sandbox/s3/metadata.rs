@@ -3,6 +3,8 @@
 use hyper::HeaderMap;
 use hyper::header::{self, HeaderName, HeaderValue};
 
+use super::quirks::{BucketOptions, Quirk};
+
 const KEPT: [HeaderName; 6] = [
     header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
@@ -77,8 +79,32 @@ impl Metadata {
         Self(kept)
     }
 
+    /// What a bucket of such habits keeps of it.
+    pub(super) fn kept_by(self, options: &BucketOptions) -> Self {
+        if options.has(Quirk::ForgetsMetadata) {
+            Self::none()
+        } else if options.has(Quirk::DropsOddMetadata) {
+            self.without_odd_names()
+        } else if options.has(Quirk::AltersMetadataNames) {
+            self.with_altered_names()
+        } else {
+            self
+        }
+    }
+
+    /// Without user metadata whose names have more than letters, digits and dashes.
+    fn without_odd_names(self) -> Self {
+        let is_plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        Self(
+            self.0
+                .into_iter()
+                .filter_map(|(name, value)| Some((name.filter(|n| is_plain(n.as_str()))?, value)))
+                .collect(),
+        )
+    }
+
     /// With `-` for each `_` in the names of user metadata.
-    pub(super) fn with_altered_names(self) -> Self {
+    fn with_altered_names(self) -> Self {
         let altered = |name: HeaderName| match name.as_str().strip_prefix("x-amz-meta-") {
             // Cannot fail: it was a name, and a dash may stand in one.
             Some(own) => format!("x-amz-meta-{}", own.replace('_', "-")).parse().expect("a header name"),

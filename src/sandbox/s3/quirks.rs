@@ -54,6 +54,8 @@ pub enum Quirk {
     ForgetsMetadata,
     /// `_` in the names of user metadata becomes `-`, without a word (Ceph).
     AltersMetadataNames,
+    /// User metadata whose names have more than letters, digits and dashes is dropped, without a word.
+    DropsOddMetadata,
     /// A key that begins with a slash, or has `//`, `.` or `..` in it, is refused (MinIO).
     RefusesUntidyKeys,
     /// Listings, of objects, versions and uploads, show everything whatever prefix is asked for.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -48,6 +48,7 @@ pub struct S3Server {
     options: ServerOptions,
     address: SocketAddr,
     shared: Arc<Shared>,
+    user: OneUser,
     s3: S3Service,
     listening: Mutex<Option<Listening>>,
 }
@@ -68,14 +69,13 @@ impl S3Server {
         let listener = TcpListener::bind(options.listen).await?;
         let shared = Arc::new(Shared::default());
         let mut builder = S3ServiceBuilder::new(Api(Arc::clone(&shared)));
-        builder.set_auth(OneUser {
-            access_key_id: options.access_key_id.clone(),
-            secret_access_key: options.secret_access_key.clone(),
-        });
+        let keys = (options.access_key_id.clone(), options.secret_access_key.clone());
+        let user = OneUser(Arc::new(RwLock::new(keys)));
+        builder.set_auth(user.clone());
         builder.set_host(ByHost);
         builder.set_validation(AnyName);
-        let server =
-            Self { address: listener.local_addr()?, options, shared, s3: builder.build(), listening: Mutex::new(None) };
+        let (address, s3) = (listener.local_addr()?, builder.build());
+        let server = Self { address, options, shared, user, s3, listening: Mutex::new(None) };
         server.listen(listener);
         Ok(server)
     }
@@ -95,6 +95,12 @@ impl S3Server {
         format!("http://{}", self.address)
     }
 
+    /// From now on only these keys are let in.
+    pub fn rotate_keys(&self, access_key_id: &str, secret_access_key: &str) {
+        *self.user.0.write().expect("no holder panics") = (access_key_id.to_owned(), secret_access_key.to_owned());
+    }
+
+    /// With which it was started.
     pub fn access_key_id(&self) -> &str {
         &self.options.access_key_id
     }

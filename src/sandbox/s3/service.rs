@@ -78,11 +78,15 @@ async fn answer_without_id(
     }
 
     merge_encodings(&mut head.headers);
-    if let Some(Fault::CarryOutLate(gate)) = fault {
+    if let Some(fault @ (Fault::CarryOutLate(_) | Fault::CarryOutAfter(_))) = fault {
         let bytes = body.collect().await?.to_bytes();
-        let (s3, gate) = (s3.clone(), gate.clone());
+        let (s3, fault) = (s3.clone(), fault.clone());
         tokio::spawn(async move {
-            gate.pass().await;
+            match fault {
+                Fault::CarryOutLate(gate) => gate.pass().await,
+                Fault::CarryOutAfter(time) => tokio::time::sleep(time).await,
+                _ => {}
+            }
             // Whether it succeeds is for nobody to hear.
             let _ = s3.call(Request::from_parts(head, bytes.into())).await;
         });
@@ -116,6 +120,7 @@ async fn answer_without_id(
         Some(Fault::HoldAnswer(gate)) => gate.pass().await,
         Some(Fault::WrongEtag) => wrong_etag(&mut response),
         Some(Fault::NoEtag) => no_etag(&mut response),
+        Some(Fault::Headers(lines)) => add_headers(&mut response, lines),
         Some(Fault::Compress) => compress(&mut response),
         Some(Fault::UnreadableHeader) => unreadable_header(&mut response),
         _ => {}
@@ -169,8 +174,10 @@ fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<Fate>) -> AnswerBody 
         | Fault::Hold(_)
         | Fault::HoldAnswer(_)
         | Fault::CarryOutLate(_)
+        | Fault::CarryOutAfter(_)
         | Fault::WrongEtag
         | Fault::NoEtag
+        | Fault::Headers(_)
         | Fault::Compress
         | Fault::UnreadableHeader
         | Fault::DripUpload { .. }
@@ -189,6 +196,17 @@ fn error_answer(answer: &ErrorAnswer) -> Response<AnswerBody> {
     let mut response = answer.to_error().to_http_response().expect("an error is serialisable");
     response.headers_mut().extend(answer.headers());
     response.map(AnswerBody::sound)
+}
+
+fn add_headers(response: &mut Response<s3s::Body>, lines: &[(&'static str, String)]) {
+    for (name, _) in lines {
+        response.headers_mut().remove(*name);
+    }
+    for (name, value) in lines {
+        // Cannot fail: a test chose the value.
+        let value = HeaderValue::from_bytes(value.as_bytes()).expect("a value of a header");
+        response.headers_mut().append(*name, value);
+    }
 }
 
 fn proxy_page(status: u16, page: &str) -> Response<AnswerBody> {

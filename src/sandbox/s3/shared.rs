@@ -51,11 +51,9 @@ impl Shared {
     }
 }
 
-/// The one pair of keys that is let in.
-pub(super) struct OneUser {
-    pub access_key_id: String,
-    pub secret_access_key: String,
-}
+/// The one pair of keys that is let in: id and secret.
+#[derive(Clone)]
+pub(super) struct OneUser(pub Arc<RwLock<(String, String)>>);
 
 impl S3Auth for OneUser {
     fn get_secret_key<'a, 'k, 'f>(&'a self, access_key: &'k str) -> futures::future::BoxFuture<'f, S3Result<SecretKey>>
@@ -65,8 +63,9 @@ impl S3Auth for OneUser {
         Self: 'f,
     {
         Box::pin(async move {
-            if access_key == self.access_key_id {
-                Ok(SecretKey::from(self.secret_access_key.as_str()))
+            let keys = self.0.read().expect("no holder panics");
+            if access_key == keys.0 {
+                Ok(SecretKey::from(keys.1.as_str()))
             } else {
                 Err(s3_error!(InvalidAccessKeyId, "The AWS Access Key Id you provided does not exist in our records."))
             }

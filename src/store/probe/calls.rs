@@ -11,6 +11,7 @@ use crate::{
     domain::ObjectKey,
     store::{
         ETag, Md5, Metadata, Operation, Reason, UploadId,
+        blank::to_sdk,
         document::WholeDocument,
         progress::{Progress, lent},
         spelling::Spelling,
@@ -80,7 +81,7 @@ impl Probe<'_> {
         let call = client
             .put_object()
             .bucket(bucket)
-            .key(key.as_str())
+            .key(to_sdk(key))
             .body(body)
             .content_length(i64::try_from(bytes.len()).unwrap_or(i64::MAX))
             .set_content_md5(md5)
@@ -99,7 +100,10 @@ impl Probe<'_> {
                     let _ = request.headers_mut().try_insert("expires", expires);
                 }
             });
-        let answer = self.store.call(Operation::PutObject, &progress, call.send()).await?;
+        let answer = match self.store.call(Operation::PutObject, &progress, call.send()).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(Box::pin(self.store.look_at_the_path(key, error)).await),
+        };
         self.trail.wrote(key, answer.version_id.as_ref());
         Ok(Sent { etag: ETag::new(answer.e_tag.unwrap_or_default()), version: answer.version_id })
     }
@@ -136,7 +140,7 @@ impl Probe<'_> {
         let call = client
             .create_multipart_upload()
             .bucket(bucket)
-            .key(key.as_str())
+            .key(to_sdk(key))
             .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
             .checksum_type(ChecksumType::FullObject);
         let answer = self.store.call(Operation::CreateMultipartUpload, &Progress::default(), call.send()).await?;
@@ -168,7 +172,7 @@ impl Probe<'_> {
         let call = client
             .upload_part()
             .bucket(bucket)
-            .key(key.as_str())
+            .key(to_sdk(key))
             .upload_id(upload.as_str())
             .part_number(number)
             .body(body)
@@ -195,7 +199,7 @@ impl Probe<'_> {
         let call = client
             .complete_multipart_upload()
             .bucket(bucket)
-            .key(key.as_str())
+            .key(to_sdk(key))
             .upload_id(upload.as_str())
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build());
         let answer = self.store.call(Operation::CompleteMultipartUpload, &Progress::default(), call.send()).await?;
@@ -205,7 +209,7 @@ impl Probe<'_> {
 
     pub(super) async fn delete(&self, key: &ObjectKey, version: Option<&str>) -> Result<(), StoreError> {
         let Store { client, bucket, .. } = self.store;
-        let call = client.delete_object().bucket(bucket).key(key.as_str()).set_version_id(version.map(str::to_owned));
+        let call = client.delete_object().bucket(bucket).key(to_sdk(key)).set_version_id(version.map(str::to_owned));
         self.store.call(Operation::DeleteObject, &Progress::default(), call.send()).await.map(drop)
     }
 

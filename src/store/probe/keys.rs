@@ -86,6 +86,12 @@ impl Probe<'_> {
     async fn holds(&mut self, key: &ObjectKey, twin: Option<&ObjectKey>) -> Result<Found, Found> {
         match self.put(key, BYTES, Sending::default()).await {
             Ok(_) => {}
+            Err(error) if error.is_of_the_path() => {
+                return Ok(Found::no(format!(
+                    "a proxy in front of the store, or the store, changes the path ({})",
+                    error.brief()
+                )));
+            }
             Err(error) if is_refusal(&error) => return Ok(Found::no(format!("refused: {}", error.brief()))),
             Err(error) => return Ok(Found::no(format!("it fails, and would be tried again: {}", error.brief()))),
         }

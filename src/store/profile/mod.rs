@@ -70,6 +70,8 @@ pub struct Keys {
     pub untidy: bool,
     /// With a `/` in front, and not as the key without it, which may be another object's.
     pub leading_slash: bool,
+    /// Two keys are never one: it folds neither capitals nor anything else.
+    pub exact: Known,
 }
 
 /// What a store makes of control characters in keys.

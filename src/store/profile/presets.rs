@@ -29,7 +29,13 @@ const GENERIC: Profile = Profile {
     equal_parts: false,
     max_put_bytes: 5 * GIB,
     max_object_bytes: 10_000 * 5 * GIB,
-    keys: Keys { max_bytes: MAX_KEY_BYTES, control: Control::Held, untidy: true, leading_slash: true },
+    keys: Keys {
+        max_bytes: MAX_KEY_BYTES,
+        control: Control::Held,
+        untidy: true,
+        leading_slash: true,
+        exact: Known::Unknown,
+    },
     max_metadata_bytes: None,
     hashes: Hashes { checks_md5: false, takes_crc64: Known::Unknown, takes_crc64_on_parts: Known::Unknown },
     etags: Etags { of_put_is_md5: Known::Unknown, of_parts_is_md5s: Known::Unknown },
@@ -42,6 +48,7 @@ const GENERIC: Profile = Profile {
 
 const AWS: Profile = Profile {
     provider: Provider::Aws,
+    keys: Keys { exact: Known::Yes, ..GENERIC.keys },
     max_metadata_bytes: Some(2 * 1024),
     hashes: Hashes { takes_crc64: Known::Yes, takes_crc64_on_parts: Known::Yes, ..GENERIC.hashes },
     conditions: Conditions { on_get: Known::Yes, on_put: Known::Yes },
@@ -90,7 +97,7 @@ const MINIO: Profile = Profile {
 /// Measured with Garage 2.5.0.
 const GARAGE: Profile = Profile {
     provider: Provider::Garage,
-    keys: Keys { control: Control::HeldWhole, leading_slash: false, ..GENERIC.keys },
+    keys: Keys { control: Control::HeldWhole, leading_slash: false, exact: Known::Yes, ..GENERIC.keys },
     hashes: Hashes { checks_md5: true, takes_crc64: Known::Yes, takes_crc64_on_parts: Known::Yes },
     etags: Etags { of_put_is_md5: Known::Yes, of_parts_is_md5s: Known::Yes },
     conditions: Conditions { on_get: Known::Yes, on_put: Known::No },

@@ -1,9 +1,6 @@
-use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use tokio::{
@@ -19,7 +16,7 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const CLOSE: &[u8] = b"Connection: close";
 
 /// A server that says what it was told to, one answer per request, and remembers
-/// what it was asked. The last answer is repeated.
+/// what it was asked, handshakes of TLS excepted. The last answer is repeated.
 pub(super) struct Canned {
     pub endpoint: String,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -61,12 +58,13 @@ impl Canned {
         let is_open = Arc::clone(&open);
         serving.spawn(async move {
             let mut serving = JoinSet::new();
-            while let Ok((socket, _)) = listener.accept().await {
+            while let Ok((mut socket, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::Relaxed);
                 is_open.send_modify(|open| *open += 1);
                 let (answers, told, is_open) = (answers.clone(), told.clone(), Arc::clone(&is_open));
                 serving.spawn(async move {
-                    serve(socket, answers, told, closes).await;
+                    serve(&mut socket, answers, told, closes).await;
+                    until_client_closes(socket).await;
                     is_open.send_modify(|open| *open -= 1);
                 });
             }
@@ -91,8 +89,6 @@ impl Canned {
     /// Ends when no connection is open, at either end.
     pub(super) async fn all_closed(&self) {
         self.open.subscribe().wait_for(|open| *open == 0).await.unwrap();
-        // The client's tasks run in this thread, too, once they hear of it.
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
     /// Closes the port and all connections.
@@ -107,9 +103,18 @@ impl Canned {
     }
 }
 
-async fn serve(mut socket: TcpStream, answers: Vec<Vec<u8>>, told: Arc<Mutex<Vec<Request>>>, closes: bool) {
-    while let Some(request) = read(&mut socket).await {
-        let answer = {
+/// Closes this end, and ends when the client has closed the other.
+async fn until_client_closes(mut socket: TcpStream) {
+    let _ = socket.shutdown().await;
+    let mut unread = [0; 1024];
+    while matches!(socket.read(&mut unread).await, Ok(1..)) {}
+}
+
+async fn serve(socket: &mut TcpStream, answers: Vec<Vec<u8>>, told: Arc<Mutex<Vec<Request>>>, closes: bool) {
+    while let Some(request) = read(socket).await {
+        let answer = if request.line.is_empty() {
+            answers[0].clone()
+        } else {
             let mut told = told.lock().unwrap();
             told.push(request);
             answers[(told.len() - 1).min(answers.len() - 1)].clone()

@@ -4,9 +4,13 @@ mod answers;
 #[cfg(feature = "sandbox")]
 mod calls;
 mod canned;
+mod endless;
+mod odd;
 mod once;
 mod outcome;
+mod repeated;
 mod requests;
+mod schemes;
 mod sockets;
 
 use super::*;

@@ -252,6 +252,7 @@ impl Stage {
                 slow: false,
                 again,
                 damaged: false,
+                folds: copyhold::domain::Folds::NONE,
             }],
             lag: Duration::from_mins(1),
             journal: Arc::new(journal.clone()),

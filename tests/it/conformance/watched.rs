@@ -1,5 +1,5 @@
 use copyhold::{
-    copy::{Entry, Journal, Part, Shape, Unfinished},
+    copy::{Entry, Journal, Older, Part, Shape, Unfinished},
     domain::ReplicaName,
     sandbox::Notebook,
     store::UploadId,
@@ -63,6 +63,10 @@ impl Watched {
 impl Journal for Watched {
     fn unfinished(&self) -> BoxFuture<'_, Vec<Unfinished>> {
         self.notebook.unfinished()
+    }
+
+    fn older(&self) -> BoxFuture<'_, Vec<Older>> {
+        self.notebook.older()
     }
 
     fn intend<'a>(&'a self, replica: &'a ReplicaName, shape: &'a Shape) -> BoxFuture<'a, Entry> {

@@ -113,10 +113,10 @@ async fn the_document_names_everything_and_has_no_surprises() {
     assert_eq!(
         found,
         json!({
-            "outcome": "incomplete", "quick": false, "dry_run": false, "sample": null, "objects": 1, "seconds": null,
+            "outcome": "incomplete", "quick": false, "metadata": false, "dry_run": false, "sample": null, "objects": 1, "seconds": null,
             "replicas": [{
-                "replica": "scw", "primary": false, "copies": 1, "identical": 0, "same_checksum": 0, "same_size": 0,
-                "missing": 0, "damaged": 1, "changed": 0, "not_known_yet": 0, "unreadable": 0, "changed_meanwhile": 0,
+                "replica": "scw", "primary": false, "copies": 1, "identical": 0, "same_checksum": 0, "same_size": 0, "same_metadata": 0,
+                "missing": 0, "damaged": 1, "other_metadata": 0, "metadata_not_compared": 0, "changed": 0, "not_known_yet": 0, "unreadable": 0, "changed_meanwhile": 0,
                 "damaged_on_the_way": 0, "taken_back": 1, "not_written": 0, "bytes_read": 30, "requests": 2, "gave_up": null
             }],
             "not_verified": [],

@@ -51,14 +51,17 @@ impl Report {
     fn table(&self) -> String {
         type Column = (&'static str, fn(&Tally) -> u64);
         let always: [Column; 1] = [("copies", |t| t.copies)];
-        let columns: [Column; 11] = [
+        let columns: [Column; 14] = [
             ("identical", |t| t.identical),
             ("same checksum", |t| t.same_checksum),
             ("same size", |t| t.same_size),
+            ("same metadata", |t| t.same_metadata),
             ("missing", |t| t.missing),
             ("damaged", |t| t.damaged),
+            ("other metadata", |t| t.other_metadata),
             ("changed", |t| t.changed),
             ("not known yet", |t| t.not_known_yet),
+            ("metadata not compared", |t| t.metadata_not_compared),
             ("unreadable", |t| t.unreadable),
             ("in motion", |t| t.changed_meanwhile),
             ("taken back", |t| t.taken_back),
@@ -102,6 +105,13 @@ impl Report {
                     .into(),
             );
         }
+        if sum(|t| t.metadata_not_compared) > 0 {
+            remarks.push(
+                "metadata not compared: nothing is on record of it, as for what was taken from a listing; --metadata compares it \
+                 with the primary's"
+                    .into(),
+            );
+        }
         if sum(|t| t.same_size) > 0 {
             remarks.push("same size: it is there and no more is known; without --quick its bytes are read".into());
         }
@@ -129,7 +139,7 @@ impl Report {
     fn conclusion(&self) -> String {
         let sum = |of: fn(&Tally) -> u64| self.replicas.iter().map(|r| of(&r.tally)).sum::<u64>();
         let (checked, copies) = (sum(Tally::checked), sum(|t| t.copies));
-        let wrong = sum(|t| t.missing + t.damaged + t.changed);
+        let wrong = sum(Tally::wrong);
         let mut text = format!(
             "{} of {} on record of {} checked in {}",
             checked,

@@ -26,7 +26,7 @@ pub(super) async fn create(
     let bucket = shared.bucket(&req.input.bucket)?;
     let id = shared.next_upload_id();
     let upload = Upload {
-        metadata: Metadata::of_request(&req.headers),
+        metadata: Metadata::of_request(&req.headers).kept_by(&bucket.options),
         initiated: SystemTime::now(),
         checksum_algorithm: req.input.checksum_algorithm.clone(),
         checksum_type: req.input.checksum_type.clone(),

@@ -31,13 +31,7 @@ pub(super) async fn object(
         content: received.content,
         etag: of_one(received.md5, &bucket.options),
         modified: SystemTime::now(),
-        metadata: if bucket.options.has(Quirk::ForgetsMetadata) {
-            Metadata::none()
-        } else if bucket.options.has(Quirk::AltersMetadataNames) {
-            Metadata::of_request(&req.headers).with_altered_names()
-        } else {
-            Metadata::of_request(&req.headers)
-        },
+        metadata: Metadata::of_request(&req.headers).kept_by(&bucket.options),
         checksums: received.checksums.clone(),
     };
     let e_tag = Some(strong(&object.etag));

@@ -1,0 +1,181 @@
+//! Compares the metadata of a copy with what is on record of the object's.
+
+use super::{
+    look::{Depth, Look, Origin, Seen, found},
+    run::Audit,
+    subject::Subject,
+    tally::Grade,
+};
+use crate::{
+    copy,
+    domain::{Class, Failure, MetadataHash, SourceReading},
+    queue::{RecordedObject, while_away},
+    store::{Head, shown},
+};
+
+/// What a copy's metadata is held against.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Metadata<'a> {
+    /// What is on record of it; `None`: nothing.
+    pub recorded: Option<MetadataHash>,
+    /// Where the names of headers that differ are found out.
+    pub primary: Option<&'a Subject>,
+}
+
+/// Last-Modified travels in whole seconds.
+const SECOND_US: i64 = 1_000_000;
+
+impl Look<'_> {
+    /// Asks the store for the copy's metadata alone. Another size is looked into.
+    pub(super) async fn compare_metadata(&self) -> Seen {
+        match self.head(self.subject).await {
+            Ok(head) if head.size_bytes == self.content.size_bytes => match self.metadata.recorded {
+                Some(_) => self.with_metadata(head.metadata.hash(), Grade::Metadata).await,
+                None => Seen::NotCompared,
+            },
+            Ok(_) => self.read().await,
+            Err(why) if why.class == Class::Gone => self.read().await,
+            Err(why) => Seen::Unknown(why),
+        }
+    }
+
+    /// The copy is right so far, and came with this metadata. Another than is on record counts if the store says so twice.
+    pub(super) async fn with_metadata(&self, came: MetadataHash, grade: Grade) -> Seen {
+        let accepted = self.subject.store().profile().accepts_altered_metadata && !self.primary;
+        let Some(recorded) = self.metadata.recorded.filter(|recorded| *recorded != came && !accepted) else {
+            return Seen::Right(grade);
+        };
+        let head = match self.head(self.subject).await {
+            Ok(head) if head.metadata.hash() == recorded => return Seen::Right(grade),
+            Ok(head) if head.metadata.hash() == came => head,
+            Ok(_) => {
+                let what = "two answers gave different metadata";
+                let message = format!("replica {}: {what}", self.subject.name());
+                return Seen::Unknown(Failure::new(Class::Changed, message));
+            }
+            Err(why) => return Seen::Unknown(why),
+        };
+        let (origin, words) = if self.primary {
+            let origin = origin(self.source, &copy::said(self.subject.store(), &head));
+            (origin, origin.words_at_the_primary())
+        } else {
+            (Origin::Unclear, "")
+        };
+        let header = self.differing_header(recorded, &head).await;
+        let message = format!(
+            "replica {}: its copy has other metadata than is on record, in two answers{}{words}",
+            self.subject.name(),
+            header.map(|header| format!(": {} differs", shown(header.as_bytes()))).unwrap_or_default(),
+        );
+        Seen::OtherMetadata { why: found(Failure::new(Class::Corrupt, message)), origin }
+    }
+
+    /// The first header in which the copy differs from the primary's object, if that has the metadata on record.
+    async fn differing_header(&self, recorded: MetadataHash, copy: &Head) -> Option<String> {
+        let primary = self.metadata.primary.filter(|_| !self.primary)?;
+        let there = self.head(primary).await.ok().filter(|there| there.metadata.hash() == recorded)?;
+        there.metadata.differs_in(&copy.metadata)
+    }
+
+    async fn head(&self, subject: &Subject) -> Result<Head, Failure> {
+        let store = subject.store();
+        self.patiently(async || {
+            let head = store.head(self.key).await;
+            head.map_err(|error| error.into_failure(format_args!("replica {}", store.name())))
+        })
+        .await
+    }
+}
+
+impl Audit {
+    /// What the metadata of an object is held against. Where nothing is on record of it, the primary's is, as long as the
+    /// size there is the object's; that is written down, so that from then on something is on record.
+    pub(super) async fn reference(&self, object: &RecordedObject) -> Option<MetadataHash> {
+        if object.metadata.is_some() || self.depth != Depth::Metadata {
+            return object.metadata;
+        }
+        let content = object.content?;
+        let (_, recorded_at) = object.recorded.iter().find(|(replica, _)| *replica == self.primary)?;
+        let subject = self.primary_subject()?;
+        let nothing = Metadata { recorded: None, primary: None };
+        let look = Look {
+            subject,
+            key: &object.key,
+            content,
+            recorded_at: *recorded_at,
+            source: object.source.as_ref(),
+            metadata: nothing,
+            primary: true,
+            depth: Depth::Metadata,
+        };
+        let head = look.head(subject).await.ok().filter(|head| head.size_bytes == content.size_bytes)?;
+        let said = copy::said(subject.store(), &head);
+        // What was written there since may be another content.
+        if object
+            .source
+            .as_ref()
+            .is_some_and(|kept| kept.replica == said.replica && kept.tag != said.tag && kept.tag.is_some())
+        {
+            return None;
+        }
+        let hash = head.metadata.hash();
+        if !self.dry_run {
+            let noted = async || self.queue.note_metadata(&object.key, object.generation, hash).await;
+            // Without it, it is compared all the same, and the next run finds nothing on record.
+            let _ = while_away(noted).await;
+        }
+        Some(hash)
+    }
+
+    pub(super) fn primary_subject(&self) -> Option<&Subject> {
+        self.subjects().iter().find(|subject| *subject.name() == self.primary)
+    }
+}
+
+/// How other metadata came to stand at the primary, by the store's own words from two moments.
+fn origin(kept: Option<&SourceReading>, now: &SourceReading) -> Origin {
+    let second = |at: Option<i64>| at.map(|at| at.div_euclid(SECOND_US));
+    let Some(kept) = kept.filter(|kept| kept.replica == now.replica) else { return Origin::Unclear };
+    match second(kept.modified_us).zip(second(now.modified_us)) {
+        Some((kept, now)) if now > kept => Origin::Written,
+        Some((kept, now)) if now < kept => Origin::Restored,
+        // Written over within the same second it has another ETag, unless its bytes are the same.
+        _ if kept.tag.zip(now.tag).is_some_and(|(kept, now)| kept != now) => Origin::Written,
+        _ => Origin::Unclear,
+    }
+}
+
+impl Origin {
+    const fn words_at_the_primary(self) -> &'static str {
+        match self {
+            Self::Written => "; it was written over there",
+            Self::Restored => "; it is older than what was copied: an earlier state has come back",
+            Self::Rotted | Self::Unclear => "; nothing there says when it was given",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ReplicaName;
+
+    fn said(replica: &str, second: Option<i64>, tag: Option<i64>) -> SourceReading {
+        let replica = ReplicaName::new(replica).unwrap();
+        SourceReading { replica, modified_us: second.map(|s| s * SECOND_US), tag }
+    }
+
+    #[test]
+    fn metadata_at_the_primary_is_the_applications_if_the_store_says_that_it_was_written_since() {
+        let kept = said("b2", Some(5), Some(1));
+        let judged = |second, tag| origin(Some(&kept), &said("b2", second, tag));
+        // The same bytes written anew have the same ETag.
+        assert_eq!(judged(Some(6), Some(1)), Origin::Written);
+        assert_eq!(judged(Some(4), Some(2)), Origin::Restored);
+        assert_eq!(judged(Some(5), Some(2)), Origin::Written);
+        assert_eq!(judged(Some(5), Some(1)), Origin::Unclear);
+        assert_eq!(judged(None, None), Origin::Unclear);
+        assert_eq!(origin(Some(&kept), &said("wasabi", Some(6), Some(2))), Origin::Unclear);
+        assert_eq!(origin(None, &kept), Origin::Unclear);
+    }
+}

@@ -1,0 +1,144 @@
+//! One row that PostgreSQL refuses must not hold up the others of its statement: halves are tried, down to that row.
+//!
+//! Tests: `tests/it/refused_rows.rs`.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures::future::BoxFuture;
+use tracing::error;
+
+use super::QueueError;
+use crate::domain::ObjectKey;
+
+/// Statements that may fail before the rest is given up for this time: what is wrong is then no single row's fault.
+/// One row of 128 takes eight.
+const FAILURES: usize = 24;
+/// The same row is named no more often than this.
+const SAY_EVERY: Duration = Duration::from_mins(10);
+/// Rows that are remembered for that.
+const REMEMBERED: usize = 1000;
+
+/// How often a statement may still fail.
+#[derive(Debug)]
+pub(super) struct Patience(usize);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(FAILURES)
+    }
+}
+
+impl Patience {
+    pub(super) fn is_over(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// What came of rows that were written together where possible.
+#[derive(Debug)]
+pub(super) struct Apart<T> {
+    pub answers: Vec<T>,
+    /// Why the rest was not tried.
+    pub error: Option<QueueError>,
+}
+
+/// Runs `statement` for all of `rows`, then for halves of those that PostgreSQL refuses. A row that it refuses alone is
+/// handed to `refused`.
+pub(super) async fn apart<'a, R: Clone, T>(
+    rows: Vec<R>,
+    patience: &mut Patience,
+    // Boxed: the compiler does not see that the future of an `AsyncFn` may cross threads.
+    statement: impl Fn(Vec<R>) -> BoxFuture<'a, Result<Vec<T>, QueueError>>,
+    mut refused: impl FnMut(R, &QueueError),
+) -> Apart<T> {
+    let mut answers = Vec::new();
+    let mut left = vec![rows];
+    while let Some(mut rows) = left.pop() {
+        if rows.is_empty() {
+            continue;
+        }
+        match statement(rows.clone()).await {
+            Ok(more) => answers.extend(more),
+            Err(error) if error.may_be_of_a_row() && !patience.is_over() => {
+                patience.0 -= 1;
+                if rows.len() == 1 {
+                    refused(rows.swap_remove(0), &error);
+                } else {
+                    let second = rows.split_off(rows.len() / 2);
+                    left.extend([second, rows]);
+                }
+            }
+            Err(error) => return Apart { answers, error: Some(error) },
+        }
+    }
+    Apart { answers, error: None }
+}
+
+/// Which refused rows were named lately.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RefusedRows(Arc<Mutex<HashMap<ObjectKey, Instant>>>);
+
+impl RefusedRows {
+    /// Says that a row is passed over. `what` was to be done to it.
+    pub(super) fn pass_over(&self, key: &ObjectKey, what: &str, why: &QueueError) {
+        let mut named = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if named.get(key).is_some_and(|last| last.elapsed() < SAY_EVERY) {
+            return;
+        }
+        if named.len() >= REMEMBERED {
+            named.retain(|_, last| last.elapsed() < SAY_EVERY);
+        }
+        if named.len() < REMEMBERED {
+            named.insert(key.clone(), Instant::now());
+        }
+        drop(named);
+        error!(
+            object.key = %key,
+            error = %why,
+            "PostgreSQL refuses that {key} {what}, so it is passed over: is there a trigger or a constraint of somebody else's?"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    /// Refused as a trigger refuses a row.
+    fn refusal() -> QueueError {
+        QueueError::Inconsistent { statement: "test", what: "refused".into() }
+    }
+
+    async fn run(rows: u32, bad: &[u32]) -> (Apart<u32>, Vec<u32>) {
+        let mut refused = Vec::new();
+        let statement = |rows: Vec<u32>| {
+            let is_bad = rows.iter().any(|row| bad.contains(row));
+            async move { if is_bad { Err(refusal()) } else { Ok(rows) } }.boxed()
+        };
+        let apart = apart((0..rows).collect(), &mut Patience::default(), statement, |row, _| refused.push(row)).await;
+        (apart, refused)
+    }
+
+    #[tokio::test]
+    async fn all_rows_but_the_refused_ones_are_written() {
+        for bad in [vec![], vec![0], vec![127], vec![3, 77]] {
+            let (apart, refused) = run(128, &bad).await;
+            let expected: Vec<u32> = (0..128).filter(|row| !bad.contains(row)).collect();
+            assert!(apart.error.is_none());
+            assert_eq!((apart.answers, refused), (expected, bad));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_fails_for_all_rows_is_given_up_soon() {
+        let all: Vec<u32> = (0..128).collect();
+        let (apart, refused) = run(128, &all).await;
+        assert!(apart.error.is_some() && refused.len() < FAILURES);
+    }
+}

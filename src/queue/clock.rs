@@ -1,0 +1,200 @@
+//! Pulls in what lies in the future after the database's clock was set back: a due time of a clock that was two hours
+//! ahead would wait for two hours.
+//!
+//! It decides nothing about leases that have ended. Tests: `tests/it/clock_back.rs`.
+
+use std::time::Duration;
+
+use super::{
+    PARKED, Queue, QueueError, STATEMENT_TIMEOUT, built,
+    error::{limited, within},
+    micros,
+    orphans::LOOK_EVERY,
+};
+use crate::domain::ReplicaName;
+
+const NAME: &str = "queue::pull_in";
+/// Times that lie less in the future are noise, or those of a heartbeat at this moment.
+const TOLERATED: Duration = Duration::from_secs(5);
+/// What waits is due within this time, and spread over it.
+const WITHIN: Duration = Duration::from_secs(30);
+/// No failure of any class makes a copy wait for so long: the longest is an hour, more or less.
+const LONGEST_WAIT: Duration = Duration::from_mins(90);
+/// Nor a store for its next probe.
+const LONGEST_PROBE: Duration = Duration::from_mins(10);
+/// Rows of one statement.
+const BATCH: i64 = 1000;
+
+/// What was pulled in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PulledIn {
+    /// By how much the clock was ahead, as far as that can be seen.
+    pub ahead: Duration,
+    /// Copies that waited and are due soon.
+    pub copies: u64,
+}
+
+/// How far in the future lies what cannot lie there.
+#[derive(Debug, Clone, Copy)]
+struct Future {
+    /// The latest time that was written as the present.
+    clock: Duration,
+    /// A copy that waits for longer than any does; zero: none.
+    wait: Duration,
+}
+
+impl Queue {
+    /// Looks whether times were written by a clock that was ahead of the present one, and pulls them in. `stepped`: it is
+    /// known that the clock was set back. `lease_time`: of this daemon.
+    ///
+    /// It can die at any point and is then done again: what it goes by is written last.
+    pub async fn pull_in(&self, stepped: bool, lease_time: Duration) -> Result<Option<PulledIn>, QueueError> {
+        let Future { clock, wait } = self.future().await?;
+        let was_ahead = stepped || clock >= TOLERATED;
+        if !was_ahead && wait.is_zero() {
+            return Ok(None);
+        }
+        // Without another sign, only what waits for longer than anything does.
+        let beyond = if was_ahead { WITHIN } else { LONGEST_WAIT };
+        let mut copies = 0;
+        for replica in &self.replicas {
+            loop {
+                let moved = self.pull_in_due(replica, beyond).await?;
+                copies += moved;
+                if moved == 0 {
+                    break;
+                }
+            }
+        }
+        if was_ahead {
+            self.pull_in_leases(lease_time).await?;
+            self.pull_in_rest(lease_time).await?;
+        }
+        Ok(Some(PulledIn { ahead: clock.max(wait), copies }))
+    }
+
+    /// What lies in the future and cannot.
+    async fn future(&self) -> Result<Future, QueueError> {
+        let schema = self.schema.quoted();
+        let now = format!("{schema}.now_utc_micro_seconds()");
+        let waits = |r: &ReplicaName| {
+            let (copy, due) = (r.column(), r.due_column());
+            format!(
+                "(SELECT {due} - {now} FROM {schema}.object_copies
+      WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NULL AND {due} > {now} + {longest}
+      ORDER BY {due} DESC, id DESC LIMIT 1)",
+                longest = micros(LONGEST_WAIT)
+            )
+        };
+        let waits = self.replicas.iter().map(waits).collect::<Vec<_>>().join(",\n    ");
+        // Each but the probe's was written as the present.
+        let sql = built(format!(
+            "-- queue::future
+SELECT greatest(
+    (SELECT (extract(epoch FROM max(as_of) - statement_timestamp()) * 1000000)::bigint FROM {schema}.backlog),
+    (SELECT max(alive_until - lease_timeout_us) - {now} FROM {schema}.daemons),
+    (SELECT max(breaker_opened_at) - {now} FROM {schema}.replicas),
+    (SELECT max(probe_at) - {now} - {probe} FROM {schema}.replicas),
+    (SELECT max(noted_at) - {now} FROM {schema}.unsettled),
+    (SELECT max(greatest(begun_at, last_at)) - {now} FROM {schema}.multipart_uploads), 0),
+  greatest({waits}, 0)",
+            probe = micros(LONGEST_PROBE),
+        ));
+        let query = sqlx::query_as(sql).fetch_one(&self.pool);
+        let (clock, wait): (i64, i64) = limited("queue::future", query).await?;
+        let us = |us: i64| Duration::from_micros(us.max(0).unsigned_abs());
+        Ok(Future { clock: us(clock), wait: us(wait) })
+    }
+
+    /// One batch of one lane, and of what is leased: its other copies wait in the same row.
+    async fn pull_in_due(&self, replica: &ReplicaName, beyond: Duration) -> Result<u64, QueueError> {
+        let schema = self.schema.quoted();
+        let now = format!("{schema}.now_utc_micro_seconds()");
+        let (copy, due) = (replica.column(), replica.due_column());
+        let (within, beyond) = (micros(WITHIN), micros(beyond));
+        let chosen = |lock: &str, order: &str| {
+            format!(
+                "SELECT object_key FROM {schema}.object_copies
+          WHERE {copy} IS NULL AND {due} < {PARKED} AND {lock} AND {due} > {now} + {beyond}
+          ORDER BY {order} LIMIT {BATCH} FOR NO KEY UPDATE SKIP LOCKED"
+            )
+        };
+        let sql = built(format!(
+            "-- {NAME}
+UPDATE {schema}.object_copies o SET {due} = {now} + (random() * {within})::bigint
+ WHERE o.object_key = ANY (ARRAY(
+         {free}) || ARRAY(
+         {leased}))
+   AND o.{copy} IS NULL AND o.{due} > {now} + {beyond} AND o.{due} < {PARKED}",
+            free = chosen("lock IS NULL", &format!("{due} DESC, id DESC")),
+            leased = chosen("lock IS NOT NULL", "lock DESC"),
+        ));
+        Ok(limited(NAME, sqlx::query(sql).execute(&self.pool)).await?.rows_affected())
+    }
+
+    /// Leases of holders that are dead would last for as long as the clock was ahead. One that lives renews its own.
+    async fn pull_in_leases(&self, lease_time: Duration) -> Result<(), QueueError> {
+        let schema = self.schema.quoted();
+        let now = format!("{schema}.now_utc_micro_seconds()");
+        let sql = built(format!(
+            "-- queue::pull_in_leases
+WITH longest AS MATERIALIZED (
+    SELECT greatest($1::bigint, (SELECT max(lease_timeout_us) FROM {schema}.daemons)) AS us
+)
+UPDATE {schema}.object_copies o SET lock = {now} + longest.us
+  FROM longest
+ WHERE o.object_key = ANY (ARRAY(
+         SELECT object_key FROM {schema}.object_copies
+          WHERE lock IS NOT NULL AND lock > {now} + (SELECT us FROM longest)
+          ORDER BY lock DESC LIMIT 10 * {BATCH} FOR NO KEY UPDATE SKIP LOCKED))
+   AND o.lock > {now} + longest.us"
+        ));
+        let query = sqlx::query(sql).bind(micros(lease_time)).execute(&self.pool);
+        within(STATEMENT_TIMEOUT, "queue::pull_in_leases", query).await?;
+        Ok(())
+    }
+
+    /// Probes, writes whose end was not seen, uploads, holders and figures; what the next look goes by is among them.
+    async fn pull_in_rest(&self, lease_time: Duration) -> Result<(), QueueError> {
+        let schema = self.schema.quoted();
+        let now = format!("{schema}.now_utc_micro_seconds()");
+        let minute = micros(Duration::from_mins(1));
+        let longest = format!(
+            "greatest(600000000, {}, (SELECT max(2 * d.lease_timeout_us) FROM {schema}.daemons d))",
+            micros(2 * lease_time)
+        );
+        let statements = [
+            format!("UPDATE {schema}.replicas SET probe_at = {now} WHERE probe_at > {now}"),
+            format!("UPDATE {schema}.replicas SET breaker_opened_at = {now} WHERE breaker_opened_at > {now}"),
+            // As long as they were to be looked at after they were noted, and not shorter.
+            format!(
+                "UPDATE {schema}.unsettled SET noted_at = {now}, verify_at = {now} + greatest(verify_at - noted_at, 0),
+       settled_at = {now} + greatest(settled_at - noted_at, 0)
+ WHERE noted_at > {now}"
+            ),
+            format!(
+                "UPDATE {schema}.claims_intact SET unsettled_until = {now} + {longest}
+ WHERE unsettled_until > {now} + {longest}"
+            ),
+            format!(
+                "UPDATE {schema}.multipart_uploads
+   SET begun_at = least(begun_at, {now}), last_at = least(last_at, {now}), condemned_at = least(condemned_at, {now}),
+       look_at = least(look_at, {now} + {})
+ WHERE greatest(begun_at, last_at, condemned_at) > {now} OR look_at > {now} + {}",
+                micros(LOOK_EVERY),
+                micros(6 * 6 * LOOK_EVERY)
+            ),
+            format!("UPDATE {schema}.scans SET held_until = {now} + {minute} WHERE held_until > {now} + {minute}"),
+            format!(
+                "UPDATE {schema}.daemons SET alive_until = {now} + lease_timeout_us, started_at = least(started_at, {now})
+ WHERE alive_until > {now} + lease_timeout_us"
+            ),
+            format!("UPDATE {schema}.backlog SET as_of = 'epoch' WHERE as_of > statement_timestamp()"),
+        ];
+        for statement in statements {
+            let sql = built(format!("-- queue::pull_in_rest\n{statement}"));
+            limited("queue::pull_in_rest", sqlx::query(sql).execute(&self.pool)).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! Why no connection came about, where the client library's own error does not say it.
+
+use std::{fmt, io};
+
+/// A server that answers, and can only be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadOnlyServer {
+    /// Host and port.
+    pub at: String,
+    pub cause: ReadOnlyCause,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadOnlyCause {
+    /// `pg_is_in_recovery()`: a standby, or a primary that was demoted.
+    Recovery,
+    /// `default_transaction_read_only` of the role, the database or the server.
+    Setting,
+}
+
+impl ReadOnlyCause {
+    /// What is the matter, in a clause that follows the server's name.
+    #[must_use]
+    pub fn clause(self) -> &'static str {
+        match self {
+            Self::Recovery => "is in recovery and so read-only: it is a standby, or was demoted",
+            Self::Setting => {
+                "is read-only: default_transaction_read_only is on for this role, this database or all of it"
+            }
+        }
+    }
+}
+
+impl fmt::Display for ReadOnlyServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let consequence = match self.cause {
+            ReadOnlyCause::Recovery => "nothing is copied until it is promoted, or database.url leads to the primary",
+            ReadOnlyCause::Setting => "nothing is copied until that is off",
+        };
+        write!(f, "the server at {} {}; {consequence}", self.at, self.cause.clause())
+    }
+}
+
+/// No server came into question. It travels as the inner error of an [`io::Error`]: nothing was sent.
+#[derive(Debug, Clone)]
+pub struct ConnectError {
+    /// The first that answered and can only be read.
+    pub read_only: Option<ReadOnlyServer>,
+    /// Those that did not answer, each in a sentence.
+    pub unreachable: Vec<String>,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let read_only = self.read_only.iter().map(ToString::to_string);
+        let all: Vec<_> = read_only.chain(self.unreachable.iter().cloned()).collect();
+        f.write_str(&all.join("; "))
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+impl ConnectError {
+    /// If that is what this error is.
+    #[must_use]
+    pub fn of(error: &sqlx::Error) -> Option<&Self> {
+        let sqlx::Error::Io(io) = error else { return None };
+        io.get_ref()?.downcast_ref()
+    }
+}
+
+impl From<ConnectError> for sqlx::Error {
+    fn from(error: ConnectError) -> Self {
+        Self::Io(io::Error::new(io::ErrorKind::NotConnected, error))
+    }
+}
+
+impl From<ReadOnlyServer> for sqlx::Error {
+    fn from(server: ReadOnlyServer) -> Self {
+        ConnectError { read_only: Some(server), unreachable: Vec::new() }.into()
+    }
+}

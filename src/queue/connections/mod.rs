@@ -1,0 +1,20 @@
+//! Owns the connections to PostgreSQL: how many there are, where they lead, and when one is not used again.
+//!
+//! A connection is closed when its server cannot be written to, when its protocol broke, or when its transaction did
+//! not end. Tests: `tests/it/read_only.rs`, `tests/it/secrets.rs` and `tests/it/broken_protocol.rs`.
+
+mod error;
+mod executor;
+mod guarded;
+mod listening;
+mod pool;
+mod session;
+mod target;
+mod transaction;
+
+pub use error::{ConnectError, ReadOnlyCause, ReadOnlyServer};
+pub use guarded::guarded;
+pub use pool::{Connected, Connections};
+pub use session::SESSION_SETTINGS;
+pub use target::{Access, Era, Target};
+pub use transaction::OpenTransaction;

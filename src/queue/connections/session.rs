@@ -1,0 +1,63 @@
+//! What a session must be like: the settings that the statements rely on, and a server that can be written to.
+
+use sqlx::{PgConnection, Row as _};
+
+use super::{
+    error::{ReadOnlyCause, ReadOnlyServer},
+    guarded::guarded,
+};
+
+/// Sent with the start of each session that no pooler stands before, where they win over ALTER ROLE and ALTER DATABASE.
+/// Behind a pooler the role has to carry them: docs/postgresql.md. The client library sends DateStyle, TimeZone and
+/// client_encoding itself.
+///
+/// Left alone: `default_transaction_read_only`, by which an operator stops all writing, and `search_path`, which triggers
+/// of the application may rely on; no statement does.
+pub const SESSION_SETTINGS: [(&str, &str); 13] = [
+    // In any conflict it is we who give up, well before PostgreSQL looks for deadlocks (1 s).
+    ("lock_timeout", "200ms"),
+    ("statement_timeout", "30000ms"),
+    ("idle_in_transaction_session_timeout", "30s"),
+    // With millions of rows missing, the count of the backlog is so dear in the planner's eyes that it is
+    // compiled first, and by every daemon every two seconds, also where then nothing is to be counted:
+    // half a second of a core each time.
+    ("jit", "off"),
+    // A row that somebody else has just changed is read again, not refused with 40001.
+    ("default_transaction_isolation", "read committed"),
+    ("default_transaction_deferrable", "off"),
+    // Statements and definitions are compared as text, and literals stand in them.
+    ("standard_conforming_strings", "on"),
+    ("quote_all_identifiers", "off"),
+    ("IntervalStyle", "postgres"),
+    ("bytea_output", "hex"),
+    ("array_nulls", "on"),
+    ("transform_null_equals", "off"),
+    // Notices of each statement, for a role that asks for them, are nothing but traffic.
+    ("client_min_messages", "warning"),
+];
+
+/// Limits that some versions of PostgreSQL lack: no start-up option may name what a server does not know.
+const UNLIMITED: &str = "SELECT count(set_config(name, '0', false)) FROM pg_settings
+   WHERE name IN ('transaction_timeout', 'idle_session_timeout') AND setting <> '0'";
+
+/// Whether the server of this new session can be written to. `owned`: nobody else gets the session.
+pub(super) async fn look(
+    connection: &mut PgConnection,
+    at: &str,
+    owned: bool,
+) -> Result<Option<ReadOnlyServer>, sqlx::Error> {
+    let unlimited = if owned { format!(", ({UNLIMITED})") } else { String::new() };
+    let sql = format!(
+        "-- queue::connected
+SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'{unlimited}"
+    );
+    // Not prepared: a pooler may stand in between.
+    let asked = guarded(sqlx::Executor::fetch_one(connection, sqlx::raw_sql(crate::queue::built(sql))));
+    let row = asked.await?;
+    let cause = match (row.try_get(0)?, row.try_get(1)?) {
+        (true, _) => Some(ReadOnlyCause::Recovery),
+        (false, true) => Some(ReadOnlyCause::Setting),
+        (false, false) => None,
+    };
+    Ok(cause.map(|cause| ReadOnlyServer { at: at.to_owned(), cause }))
+}

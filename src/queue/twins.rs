@@ -1,0 +1,73 @@
+//! Finds registered objects whose keys a store takes for one. Asked only where a store was seen to do so.
+//!
+//! Must not read more of the table than the spellings of one key: it goes down the key's index piece by piece.
+
+use super::{Queue, QueueError, answer::key_of, built, error::limited};
+use crate::domain::{Folds, Generation, ObjectKey, ReplicaName};
+
+const NAME: &str = "queue::twins";
+/// Told of one key at most.
+const AT_MOST: usize = 16;
+
+/// Another object that is wanted at a replica whose store takes its key for the object's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Twin {
+    pub key: ObjectKey,
+    pub generation: Generation,
+    /// µs; `None`: its copy is not on record there.
+    pub recorded_at: Option<i64>,
+}
+
+impl Queue {
+    /// The registered objects that are wanted or recorded at this replica under another spelling of `key`.
+    ///
+    /// Each step takes a beginning that some registered key has, and keeps those continuations that one has as well: for
+    /// a key of 30 letters about 60 looks into the index, and no more where no twin is.
+    pub async fn twins(&self, key: &ObjectKey, replica: &ReplicaName, folds: Folds) -> Result<Vec<Twin>, QueueError> {
+        let pieces = folds.spellings(key.as_str());
+        let number = |i: usize| i32::try_from(i).unwrap_or(i32::MAX);
+        let each = pieces.iter().enumerate().flat_map(|(i, texts)| texts.iter().map(move |text| (number(i + 1), text)));
+        let (places, texts): (Vec<i32>, Vec<&str>) = each.map(|(place, text)| (place, text.as_str())).unzip();
+        let query = sqlx::query_as(built(self.twins_statement(replica)))
+            .bind(key.as_str())
+            .bind(places)
+            .bind(texts)
+            .bind(number(pieces.len()));
+        let read = async {
+            let mut transaction = self.begin_planned(&[]).await?;
+            let rows: Vec<(String, i64, Option<i64>)> = query.fetch_all(&mut *transaction).await?;
+            transaction.rollback().await?;
+            Ok(rows)
+        };
+        let rows = limited(NAME, Box::pin(read)).await?;
+        let twin = |(key, generation, recorded_at)| {
+            Ok(Twin { key: key_of(NAME, key)?, generation: Generation(generation), recorded_at })
+        };
+        rows.into_iter().map(twin).collect()
+    }
+
+    /// `$1` the key; `$2` and `$3` the pieces: the place of each, from 1, and its text; `$4` how many places there are.
+    pub(super) fn twins_statement(&self, replica: &ReplicaName) -> String {
+        let (schema, copy, due) = (self.schema.quoted(), replica.column(), replica.due_column());
+        format!(
+            "-- {NAME}
+WITH RECURSIVE begins(prefix, place) AS (
+    SELECT ''::text, 0
+    UNION
+    SELECT b.prefix || p.text, p.place
+      FROM begins b
+      JOIN unnest($2::int[], $3::text[]) AS p(place, text) ON p.place = b.place + 1
+     CROSS JOIN LATERAL (
+         SELECT o.object_key FROM {schema}.object_copies o
+          WHERE o.object_key >= b.prefix || p.text
+          ORDER BY o.object_key LIMIT 1) AS next
+     WHERE starts_with(next.object_key, b.prefix || p.text)
+)
+SELECT o.object_key, o.generation, o.{copy}
+  FROM begins b JOIN {schema}.object_copies o ON o.object_key = b.prefix
+ WHERE b.place = $4 AND o.object_key <> $1 AND (o.{copy} IS NOT NULL OR o.{due} IS NOT NULL)
+ ORDER BY o.object_key
+ LIMIT {AT_MOST}"
+        )
+    }
+}

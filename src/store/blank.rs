@@ -1,0 +1,44 @@
+//! Keys of white space only, which the SDK takes for none and refuses to send.
+//!
+//! It gets them with a mark in front, which is taken off the path before the request is signed.
+
+use aws_sdk_s3::{
+    config::{ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeTransmitInterceptorContextMut},
+    error::BoxError,
+};
+
+use crate::domain::ObjectKey;
+
+/// No key has a NUL in it.
+const MARK: &str = "\0blank\0";
+const MARK_IN_PATH: &str = "%00blank%00";
+
+/// The key as the SDK takes it.
+pub(super) fn to_sdk(key: &ObjectKey) -> String {
+    let key = key.as_str();
+    if key.trim().is_empty() { format!("{MARK}{key}") } else { key.to_owned() }
+}
+
+/// Sends a key that was marked as it is.
+#[derive(Debug)]
+pub(super) struct BlankKeys;
+
+impl Intercept for BlankKeys {
+    fn name(&self) -> &'static str {
+        "BlankKeys"
+    }
+
+    fn modify_before_signing(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let request = context.request_mut();
+        if request.uri().contains(MARK_IN_PATH) {
+            let uri = request.uri().replacen(MARK_IN_PATH, "", 1);
+            request.set_uri(uri)?;
+        }
+        Ok(())
+    }
+}

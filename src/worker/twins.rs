@@ -1,0 +1,108 @@
+//! Keeps objects apart whose keys a store takes for one: none of them is copied there.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::run::Runner;
+use crate::{
+    copy::{Job, Target},
+    domain::{Class, Failure, Folds, Lease, Next, ObjectKey, Outcome, ReplicaName},
+    metrics,
+    queue::{Answer, QueueError, Refuted, TakeBack, Twin},
+};
+
+/// How long a copy rests whose twin's record could not be taken back yet.
+const REST: Duration = Duration::from_secs(5);
+/// Of a key in a message.
+const SHOWN_CHARS: usize = 100;
+
+impl Runner {
+    /// Takes those targets off the job where another registered object has the key, and says what becomes of them. What
+    /// is on record of the others there may be this object's bytes: it is taken back first.
+    pub(super) async fn keep_apart(&self, lease: &Lease, job: &mut Job) -> Vec<(ReplicaName, Outcome)> {
+        let mut outcomes = Vec::new();
+        for target in std::mem::take(&mut job.targets) {
+            let outcome = if target.folds == Folds::NONE { None } else { self.judge_twins(lease, &target).await };
+            match outcome {
+                None => job.targets.push(target),
+                Some(outcome) => outcomes.push((target.store.name().clone(), outcome)),
+            }
+        }
+        outcomes
+    }
+
+    /// `None`: no twin is registered.
+    async fn judge_twins(&self, lease: &Lease, target: &Target) -> Option<Outcome> {
+        let (key, replica) = (&lease.key, target.store.name());
+        let parted = async {
+            let twins = self.queue.twins(key, replica, target.folds).await?;
+            let mut all_parted = true;
+            for twin in &twins {
+                all_parted &= self.take_back_twin(key, replica, twin).await?;
+            }
+            Ok::<_, QueueError>((twins, all_parted))
+        };
+        match parted.await {
+            Ok((twins, _)) if twins.is_empty() => None,
+            Ok((twins, true)) => {
+                let others: Vec<_> = twins.iter().map(|twin| &twin.key).collect();
+                Some(Outcome::Failed { next: Next::Parked, why: is_one(replica, key, &others) })
+            }
+            Ok((_, false)) => Some(Outcome::Rests { delay: REST }),
+            Err(error) => {
+                metrics::database_error("queue::twins");
+                warn!(object.key = %key, error = %error, "Whether {key} is another object's at {replica}, which folds keys, could not be asked; it is not copied there for now");
+                Some(Outcome::Rests { delay: REST })
+            }
+        }
+    }
+
+    /// `true`: its record is gone.
+    async fn take_back_twin(&self, key: &ObjectKey, replica: &ReplicaName, twin: &Twin) -> Result<bool, QueueError> {
+        let Some(recorded_at) = twin.recorded_at else { return Ok(true) };
+        let why = is_one(replica, &twin.key, &[key]);
+        let what = TakeBack {
+            key: twin.key.clone(),
+            generation: twin.generation,
+            refuted: vec![Refuted { replica: replica.clone(), recorded_at, park: true, why }],
+            park_the_rest: false,
+        };
+        match self.queue.take_back(&what).await? {
+            Answer::Recorded => {
+                warn!(object.key = %twin.key, replica.id = %replica, "{replica} takes {} and {key} for one: the record of {} there was taken back, and neither is copied there", twin.key, twin.key);
+                Ok(true)
+            }
+            // Registered or taken back meanwhile, it is looked at again.
+            Answer::Busy | Answer::Changed | Answer::Refused => {
+                info!(object.key = %twin.key, replica.id = %replica, "The record of {} at {replica} is to be taken back, and its row is in somebody's hands", twin.key);
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// Why neither is copied.
+fn is_one(replica: &ReplicaName, key: &ObjectKey, others: &[&ObjectKey]) -> Failure {
+    let first = others.first().map(|other| shown(other)).unwrap_or_default();
+    let more = match others.len() {
+        0 | 1 => String::new(),
+        n => format!(" (and {} more)", n - 1),
+    };
+    let what = format!(
+        "this store takes the keys {} and {first}{more} for one: each copy would overwrite the other, so none of them is made \
+         there. Forget one of the objects (`copyhold forget`) or give it another key, and retry the other; or use a store that \
+         keeps such keys apart",
+        shown(key)
+    );
+    Failure::new(Class::Refused, format!("target {replica}: {what}"))
+}
+
+/// In ASCII, or twins would look alike.
+fn shown(key: &ObjectKey) -> String {
+    let mut shown: String = key.as_str().escape_default().take(SHOWN_CHARS).collect();
+    if key.as_str().escape_default().count() > SHOWN_CHARS {
+        shown.push_str("...");
+    }
+    format!("\"{shown}\"")
+}

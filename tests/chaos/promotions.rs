@@ -1,0 +1,73 @@
+use std::{path::Path, process::Stdio, time::Duration};
+
+use anyhow::{Context as _, bail};
+use rand::{SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use tokio::{
+    process::Command,
+    time::{Instant, sleep},
+};
+
+use super::{
+    PATIENCE, accidents::Scene, exact::targets, objects::Keys, observer::settle_what_cannot_arrive, stage::Stage,
+};
+
+/// While accidents happen.
+const PROMOTIONS: u32 = 2;
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+const SETTLE_EVERY: Duration = Duration::from_secs(5);
+
+impl Scene<'_> {
+    /// The primary changes, at even distances, as operators are told to do it: the application stops, the replica is
+    /// promoted when it lacks nothing, and the application goes on there. Daemons are killed meanwhile. How often.
+    pub(super) async fn promote(&self, seed: u64) -> anyhow::Result<u32> {
+        if self.keys == Keys::NeverChange {
+            return Ok(0);
+        }
+        let mut rng = StdRng::seed_from_u64(seed);
+        let distance = self.end.saturating_duration_since(Instant::now()) / (PROMOTIONS + 1);
+        for _ in 0..PROMOTIONS {
+            sleep(distance).await;
+            // Nobody is stopped for longer than a lease meanwhile, and PostgreSQL stays up.
+            let _alone = self.up.write().await;
+            let mut primary = self.application.stop().await;
+            let next = *targets(primary.name).choose(&mut rng).context("there are two")?;
+            tokio::select! {
+                promoted = self.until_promoted(next) => promoted?,
+                failed = keep_settling(self.stage) => failed?,
+            }
+            primary.promoted(next);
+        }
+        Ok(PROMOTIONS)
+    }
+
+    async fn until_promoted(&self, replica: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + 2 * PATIENCE;
+        loop {
+            // Its breaker may be open, a call of the command itself may fail.
+            let output = command(self.program, self.stage, &["promote", replica, "--wait", "1m"]).output().await?;
+            if output.status.success() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let said = String::from_utf8_lossy(&output.stderr);
+                bail!("{replica} is not promoted for {:?}: {said}", 2 * PATIENCE);
+            }
+            sleep(AGAIN_AFTER).await;
+        }
+    }
+}
+
+async fn keep_settling(stage: &Stage) -> anyhow::Result<()> {
+    loop {
+        settle_what_cannot_arrive(stage).await?;
+        sleep(SETTLE_EVERY).await;
+    }
+}
+
+/// The program as an operator runs it.
+pub(super) fn command(program: &Path, stage: &Stage, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.arg("--config").arg(stage.owner()).args(arguments);
+    command.env_remove("COPYHOLD_CONFIG").stdin(Stdio::null()).kill_on_drop(true);
+    command
+}

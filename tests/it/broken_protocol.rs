@@ -1,0 +1,24 @@
+//! Messages from PostgreSQL that were broken on their way end a connection, and no daemon.
+
+use crate::{
+    proxy::{Garbled, Proxy},
+    world::{World, cluster, eventually},
+};
+
+#[tokio::test]
+async fn a_daemon_lives_through_broken_messages_of_every_kind() {
+    let proxy = Proxy::before(cluster().await.port()).await;
+    let mut world = World::new().await;
+    let before = world.database_url();
+    world.rewrite(|text| text.replace(&before, &proxy.url(&before)));
+    let daemon = world.daemon().await;
+    daemon.until_logged("Listening for new objects").await;
+    for how in Garbled::ALL {
+        proxy.garble(how);
+        world.upload(&format!("{how:?}"), "bytes").await;
+        eventually(&format!("{how:?} came"), async || proxy.has_garbled()).await;
+        world.until_copied(&format!("{how:?}")).await;
+    }
+    assert!(daemon.log().contains("The PostgreSQL client panicked"), "{}", daemon.log());
+    assert!(!daemon.log().contains("which it must not"), "{}", daemon.log());
+}

@@ -1,0 +1,114 @@
+//! Of objects whose keys a store takes for one, none is on record there that is not there, and each is told of the other.
+
+use copyhold::{
+    domain::{Fold, Folds},
+    sandbox::s3::{BucketOptions, Op, Quirk},
+};
+
+use crate::world::{DaemonProcess, World, key, printed, replica};
+
+/// A store of these habits, which nobody has probed, in the place of scw.
+async fn folding(habit: Quirk) -> (World, DaemonProcess) {
+    let world = World::new().await;
+    world.s3.create_bucket("photos-scw", BucketOptions::default().with(habit));
+    let daemon = world.daemon().await;
+    (world, daemon)
+}
+
+async fn register(world: &World, keys: &[&str]) {
+    for key in keys {
+        world.bucket("b2").put(key, format!("the object {key}"));
+        world.sql("SELECT copyhold.register($1)", key).await;
+    }
+}
+
+/// Parked at scw alone, all of them.
+const ALL_PARKED: &str =
+    "SELECT bool_and(scw IS NULL AND due_scw = 9000000000000000000 AND wasabi IS NOT NULL AND lock IS NULL)
+    FROM copyhold.object_copies";
+
+#[tokio::test]
+async fn objects_whose_keys_a_store_takes_for_one_are_parked_there_by_name_and_copied_elsewhere() {
+    for (habit, keys, kept) in [
+        (Quirk::FoldsCapitals, ["PHOTOS/Photo.jpg", "photos/pHoto.JPG"], "photos/photo.jpg"),
+        (Quirk::ComposesKeys, ["cafe\u{301}", "caf\u{e9}"], "caf\u{e9}"),
+        (Quirk::TrimsKeys, ["a ", "a."], "a"),
+        (Quirk::TidiesKeys, ["x//y", "/x/./y"], "x/y"),
+        (Quirk::DecodesTwice, ["%41", "A"], "A"),
+    ] {
+        let (world, _daemon) = folding(habit).await;
+        register(&world, &keys).await;
+        world.until(ALL_PARKED).await;
+        for (one, other) in [(keys[0], keys[1]), (keys[1], keys[0])] {
+            let text = printed(&world.run(&["explain", one]).await);
+            for words in [format!("\"{}\"", other.escape_default()), "for one".into(), "copyhold forget".into()] {
+                assert!(text.replace("\\\\", "\\").contains(&words), "{habit:?}, {words}: {text}");
+            }
+            assert_eq!(world.bucket("wasabi").get(one).unwrap(), format!("the object {one}"), "{habit:?}");
+        }
+        // One of them alone is copied.
+        world.sql("DELETE FROM copyhold.object_copies WHERE object_key = $1", keys[1]).await;
+        assert!(world.run(&["retry", keys[0]]).await.status.success());
+        world.until("SELECT scw IS NOT NULL FROM copyhold.object_copies").await;
+        assert_eq!(world.bucket("scw").get(kept).unwrap(), format!("the object {}", keys[0]), "{habit:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_before_that_another_object_overwrites_loses_its_record_and_others_keep_theirs() {
+    let (world, mut daemon) = folding(Quirk::FoldsCapitals).await;
+    register(&world, &["pHoto.jpg", "Other.jpg"]).await;
+    world.until("SELECT count(scw) = 2 FROM copyhold.object_copies").await;
+    // A process that knows nothing of it.
+    daemon.kill().await;
+    let daemon = world.daemon().await;
+    register(&world, &["Photo.jpg"]).await;
+    daemon.until_logged("the record of pHoto.jpg there was taken back").await;
+    world.until("SELECT bool_and((scw IS NULL) = (object_key ILIKE '%hoto.jpg')) FROM copyhold.object_copies").await;
+    let events = "SELECT count(*) FROM copyhold.log WHERE event_data->>'kind' = 'copy.lost' AND event_data->>'object_key' = 'pHoto.jpg'";
+    assert_eq!(world.value(events).await.unwrap(), "1");
+    // Registered again, it finds the other as well.
+    register(&world, &["pHoto.jpg"]).await;
+    world
+        .until("SELECT due_scw = 9000000000000000000 FROM copyhold.object_copies WHERE object_key = 'pHoto.jpg'")
+        .await;
+    assert_eq!(world.value("SELECT count(scw) FROM copyhold.object_copies").await.unwrap(), "1");
+}
+
+#[tokio::test]
+async fn a_store_that_keeps_keys_apart_is_asked_for_other_spellings_once() {
+    let world = World::new().await;
+    let _daemon = world.daemon().await;
+    let keys = ["Photos/a+b 1.jpg", "photos/a+b 2.jpg", "PHOTOS/c+d 3.JPG", "Photos/a b 1.jpg"];
+    register(&world, &keys[..1]).await;
+    world.until("SELECT count(scw) = 1 FROM copyhold.object_copies").await;
+    let asked = world.bucket("scw").calls(Op::HeadObject);
+    assert!(asked > 0);
+    register(&world, &keys[1..]).await;
+    world.until("SELECT count(scw) = 4 FROM copyhold.object_copies").await;
+    assert_eq!(world.bucket("scw").calls(Op::HeadObject), asked);
+}
+
+#[tokio::test]
+async fn registered_twins_are_found_by_the_keys_index_whatever_else_is_registered() {
+    let world = World::new().await;
+    world
+        .execute(
+            "INSERT INTO copyhold.object_copies (object_key)
+             SELECT 'Photos/IMG_' || lpad(n::text, 5, '0') || '.JPG' FROM generate_series(1, 20000) n;
+             INSERT INTO copyhold.object_copies (object_key, due_scw)
+             VALUES ('photos/img_00007.jpg', 0), ('PHOTOS/Img_00007.jpg', NULL), ('photos/img_00007.jpg2', 0);
+             ANALYZE copyhold.object_copies",
+        )
+        .await;
+    let folds = Folds::NONE.with(Fold::Case);
+    let twins = async |name: &str, folds| {
+        let twins = world.queue().twins(&key(name), &replica("scw"), folds).await.unwrap();
+        twins.into_iter().map(|twin| twin.key.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    // One that is not wanted there does no harm.
+    assert_eq!(twins("Photos/IMG_00007.JPG", folds).await, ["photos/img_00007.jpg"]);
+    assert_eq!(twins("PHOTOS/Img_00007.jpg", folds).await, ["Photos/IMG_00007.JPG", "photos/img_00007.jpg"]);
+    assert_eq!(twins("Photos/IMG_00008.JPG", folds).await, Vec::<String>::new());
+    assert_eq!(twins("photos/img_00007.jpg", Folds::NONE).await, Vec::<String>::new());
+}

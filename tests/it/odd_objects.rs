@@ -1,0 +1,95 @@
+//! Objects whose keys or headers are odd are copied as they are, or parked by name, and delay no others.
+
+use copyhold::sandbox::s3::{Fault, Op, When};
+
+use crate::world::{World, eventually, printed};
+
+/// Of the copy at wasabi: its class, and what is said of it.
+const WHY: &str = "SELECT class || ': ' || message FROM copyhold.copy_failures WHERE replica = 'wasabi'";
+const PARKED: &str = "SELECT count(*) = 1 FROM copyhold.object_copies WHERE due_wasabi = 9000000000000000000";
+
+/// What a gateway may say of `key` at the source.
+fn says(world: &World, key: &str, lines: &[(&'static str, &str)]) {
+    let lines = lines.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    world.bucket("b2").order(Fault::Headers(lines), When::op(Op::GetObject).key(key));
+}
+
+#[tokio::test]
+async fn an_object_is_copied_whatever_is_said_of_it_that_nobody_needs() {
+    let world = World::new().await;
+    let odd: [(&str, &[(&str, &str)]); 5] = [
+        ("dated", &[("last-modified", "Mon, 1 Jan 2024 00:00:00 UTC")]),
+        ("undated", &[("last-modified", "never"), ("date", "now")]),
+        ("flagged", &[("x-amz-delete-marker", "False"), ("x-amz-server-side-encryption-bucket-key-enabled", "True")]),
+        ("counted", &[("x-amz-mp-parts-count", ""), ("x-amz-missing-meta", "")]),
+        ("twice", &[("x-amz-meta-a", "1"), ("x-amz-meta-a", "2")]),
+    ];
+    let _daemon = world.daemon().await;
+    for (key, lines) in odd {
+        says(&world, key, lines);
+        world.upload(key, key).await;
+    }
+    for (key, _) in odd {
+        world.until_copied(key).await;
+    }
+    let copied = world.bucket("wasabi").inspect("twice").unwrap().metadata;
+    assert_eq!(copied.get("x-amz-meta-a"), Some("1,2"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_carried_over_parks_its_object_by_name_and_no_other() {
+    let world = World::new().await;
+    says(&world, "styled", &[("content-type", "text/css"), ("content-type", "text/html")]);
+    let _daemon = world.daemon().await;
+    world.upload("styled", "a").await;
+    world.until(PARKED).await;
+    let why = world.value(WHY).await.unwrap();
+    assert!(why.starts_with("refused: source b2: content-type is no text, or is given several times"), "{why}");
+    world.upload("plain", "b").await;
+    world.until_copied("plain").await;
+}
+
+#[tokio::test]
+async fn keys_that_urls_and_proxies_mistreat_are_copied_under_exactly_their_own_bytes() {
+    let world = World::new().await;
+    let long = "k".repeat(1024);
+    let odd =
+        [" ", "  ", "\t", "\n", "\u{2028}", ".", "..", "/", "//", "/a", "a//b", "a/../b", "\u{1}", "a%2Fb", &long];
+    let _daemon = world.daemon().await;
+    for (i, key) in odd.iter().enumerate() {
+        world.upload(key, format!("content {i}")).await;
+    }
+    for (i, key) in odd.iter().enumerate() {
+        world.until_copied(key).await;
+        assert_eq!(world.bucket("wasabi").get(key).unwrap(), format!("content {i}"), "{key:?}");
+    }
+    assert_eq!(world.bucket("wasabi").keys().len(), odd.len());
+}
+
+#[tokio::test]
+async fn a_path_that_a_proxy_changes_parks_its_object_and_is_named_by_the_check() {
+    let world = World::new().await;
+    world.bucket("wasabi").order(Fault::forbidden("SignatureDoesNotMatch"), When::op(Op::PutObject).key("a//b"));
+    world.bucket("wasabi").order(Fault::forbidden("SignatureDoesNotMatch"), When::op(Op::GetObject));
+    let _daemon = world.daemon().await;
+    world.upload("a//b", "odd").await;
+    world.until(PARKED).await;
+    let why = world.value(WHY).await.unwrap();
+    assert!(why.starts_with("refused: target wasabi:") && why.contains("a proxy in front of the store"), "{why}");
+    world.upload("a/b", "plain").await;
+    world.until_copied("a/b").await;
+    let check = world.run(&["check"]).await;
+    assert!(printed(&check).contains("objects with odd keys will be parked"), "{}", printed(&check));
+}
+
+#[tokio::test]
+async fn a_request_that_a_proxy_finds_too_large_parks_its_object_and_names_the_setting() {
+    let world = World::new().await;
+    world.bucket("wasabi").order(Fault::answer(413, "EntityTooLarge"), When::op(Op::PutObject).key("large"));
+    let _daemon = world.daemon().await;
+    world.upload("large", "x").await;
+    world.until(PARKED).await;
+    let why = world.value(WHY).await.unwrap();
+    assert!(why.contains("set max_put in this replica's section"), "{why}");
+    eventually("scw has it", async || world.bucket("scw").get("large").is_some()).await;
+}
