@@ -1,6 +1,7 @@
 //! A store that says "slow down" is slowed down, not stopped. One object that it refuses so slows nothing down.
 
 use std::{
+    collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -21,6 +22,10 @@ const OBJECTS: usize = 3;
 const WITHIN: Duration = Duration::from_secs(1);
 /// ... and at least one answer of so many says so: a few objects that are always refused do not.
 const ONE_IN: u64 = 20;
+/// An object that is throttled again within this time says nothing new of the store.
+const KNOWN_FOR: Duration = Duration::from_mins(15);
+/// So many of them are remembered.
+const KNOWN: usize = 256;
 /// A store may ask for more patience than makes sense.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -56,6 +61,8 @@ struct State {
     /// A request has succeeded since one was throttled.
     succeeded: bool,
     lately: Lately,
+    /// Objects that were throttled, and when, the latest last.
+    known: VecDeque<(Instant, u64)>,
 }
 
 /// The answers of the running second and of the one before it.
@@ -117,6 +124,7 @@ impl Pace {
             throttled: Vec::new(),
             succeeded: false,
             lately: Lately::new(Instant::now()),
+            known: VecDeque::new(),
         };
         let pace =
             Self { replica, state: Mutex::new(state), turnstile: tokio::sync::Mutex::default(), left: Notify::new() };
@@ -208,6 +216,10 @@ impl State {
     /// Whether what was said to this object's request is meant for all: others heard it in the same moment, or nothing
     /// has succeeded since another one did.
     fn speaks_of_the_store(&mut self, object: Option<u64>, now: Instant) -> bool {
+        self.lately.at(now).throttled[1] += 1;
+        if object.is_some_and(|object| self.is_known(object, now)) {
+            return false;
+        }
         let other = |(_, before): &(Instant, Option<u64>)| before.is_none() || *before != object;
         let nothing_since = !self.succeeded && self.throttled.iter().any(other);
         self.throttled.retain(other);
@@ -216,9 +228,21 @@ impl State {
         }
         self.throttled.push((now, object));
         self.succeeded = false;
-        self.lately.at(now).throttled[1] += 1;
         let lately = |(at, _): &&(Instant, _)| now.saturating_duration_since(*at) < WITHIN;
         nothing_since || self.throttled.iter().filter(lately).count() >= OBJECTS && self.lately.is_throttled()
+    }
+
+    /// Whether the object was throttled before. From now on it was.
+    fn is_known(&mut self, object: u64, now: Instant) -> bool {
+        let before = self.known.len();
+        self.known.retain(|(_, known)| *known != object);
+        let is_known = self.known.len() < before;
+        self.known.retain(|(at, _)| now.saturating_duration_since(*at) < KNOWN_FOR);
+        if self.known.len() >= KNOWN {
+            self.known.pop_front();
+        }
+        self.known.push_back((now, object));
+        is_known
     }
 
     /// Whether more may be under way now.
@@ -423,14 +447,29 @@ mod tests {
             tokio::time::advance(SECOND).await;
         }
         assert_eq!(limit(&pace), 8);
-        // One answer in ten is another matter, once the good seconds are past.
-        tokio::time::advance(SECOND).await;
+        // One answer in ten is another matter.
+        tokio::time::advance(3 * SECOND).await;
         let mut least = 8;
-        for object in 0..20 {
+        for object in 100..120 {
             pace.throttled(Some(object), None);
             least = least.min(limit(&pace));
             (0..9).for_each(|_| pace.succeeded());
         }
         assert_eq!(least, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn objects_that_are_refused_again_and_again_slow_down_nothing_that_comes_later() {
+        let pace = pace(8);
+        pace.throttled(Some(1), None);
+        pace.succeeded();
+        pace.throttled(Some(2), None);
+        for _ in 0..100 {
+            tokio::time::advance(SECOND).await;
+            pace.throttled(Some(1), None);
+            pace.throttled(Some(2), None);
+        }
+        assert_eq!(limit(&pace), 8);
+        assert!(pace.enter().now_or_never().is_some());
     }
 }

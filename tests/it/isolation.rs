@@ -44,8 +44,9 @@ impl World {
     }
 }
 
+/// Keys that every path holds as they are: others may be refused for that.
 fn named(prefix: &str, count: usize) -> Vec<String> {
-    (0..count).map(|i| format!("{prefix} {i}")).collect()
+    (0..count).map(|i| format!("{prefix}-{i}")).collect()
 }
 
 /// Each of `poison` far from the next, among so many others.
@@ -103,9 +104,9 @@ async fn objects_that_a_target_answers_strangely_leave_the_others_unharmed_and_w
         world.until(&waits).await;
     }
     assert!(world.is_zero(NEVER_OPEN).await, "{}", daemon.log());
-    let message = "SELECT message FROM copyhold.copy_failures WHERE object_key = 'poison 0'";
+    let message = "SELECT message FROM copyhold.copy_failures WHERE object_key = 'poison-0'";
     let message = world.value(message).await.unwrap();
-    assert!(message.contains("only object \"poison 0\": others succeed there"), "{message}");
+    assert!(message.contains("only object \"poison-0\": others succeed there"), "{message}");
     assert!(!message.contains("access_key_id"), "advice for a store that fails: {message}");
     // To the other target they went all the same.
     world.until("SELECT count(*) = count(wasabi) FROM copyhold.object_copies").await;
@@ -172,7 +173,7 @@ async fn a_denied_object_is_parked_only_where_another_one_succeeds() {
     let daemon = world.daemon().await;
     daemon.until_logged("Copying to scw").await;
     world.bucket("scw").order(Fault::access_denied(), When::op(Op::PutObject).key("alone"));
-    world.bucket("scw").order(Fault::access_denied(), When::op(Op::PutObject).key("beside others"));
+    world.bucket("scw").order(Fault::access_denied(), When::op(Op::PutObject).key("beside-others"));
     let fails_five_times = async |key: &str, others: bool| {
         world.upload(key, "bytes").await;
         for attempt in 1..=5 {
@@ -181,7 +182,7 @@ async fn a_denied_object_is_parked_only_where_another_one_succeeds() {
             );
             world.until(&failed).await;
             if others {
-                let other = format!("other {attempt}");
+                let other = format!("other-{attempt}");
                 world.upload(&other, "bytes").await;
                 world.until_copied(&other).await;
             }
@@ -193,9 +194,9 @@ async fn a_denied_object_is_parked_only_where_another_one_succeeds() {
     world.until("SELECT attempts >= 6 FROM copyhold.copy_failures WHERE object_key = 'alone'").await;
     let waits = format!("SELECT due_scw < {PARKED} FROM copyhold.object_copies WHERE object_key = 'alone'");
     world.until(&waits).await;
-    fails_five_times("beside others", true).await;
+    fails_five_times("beside-others", true).await;
     world
-        .until(&format!("SELECT due_scw = {PARKED} FROM copyhold.object_copies WHERE object_key = 'beside others'"))
+        .until(&format!("SELECT due_scw = {PARKED} FROM copyhold.object_copies WHERE object_key = 'beside-others'"))
         .await;
 }
 
