@@ -126,7 +126,13 @@ impl QueueError {
         self.sqlstate().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
     }
 
-    /// The same, or code of somebody else's raises an exception for it (class P0): a trigger.
+    /// A table, a column, a function or a right is missing (SQLSTATE class 42).
+    #[must_use]
+    pub fn lacks_schema(&self) -> bool {
+        self.sqlstate().is_some_and(|code| code.starts_with("42"))
+    }
+
+    /// It refuses a value, or code of somebody else's raises an exception for it (class P0): a trigger.
     #[must_use]
     pub fn refuses_row(&self) -> bool {
         self.refuses_data() || self.sqlstate().is_some_and(|code| code.starts_with("P0"))

@@ -220,6 +220,13 @@ impl Writer {
             Err(second) if second.is_conflict() || (second.is_away() && !second.is_silent()) => {
                 keep(Batch::from([(of, waiting)]))
             }
+            // A column or a right is missing, to all rows as it seems: what is proven waits for the repair.
+            Err(second) if second.lacks_schema() => {
+                self.complain(error, 1);
+                let next = Instant::now() + PAUSE * 2_u32.pow(tries.min(TRIES_ALONE));
+                waiting.alone = Some(Alone { tries: tries.saturating_add(1), next });
+                keep(Batch::from([(of, waiting)]))
+            }
             Err(_) => {
                 error!(object.key = %key, error = %said, "PostgreSQL refuses the result for {key}, and also that its copies failed; its lease runs out: {said}");
                 tell(waiting, Answer::Changed);

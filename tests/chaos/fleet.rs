@@ -121,17 +121,17 @@ impl Process {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// The sum of a metric's series, 0 if there is none.
-    pub(super) async fn metric(&self, name: &str) -> anyhow::Result<u64> {
+    /// The sum of a metric's series, 0 if there is none; `None`: it has not said yet where its pages are.
+    pub(super) async fn metric(&self, name: &str) -> anyhow::Result<Option<u64>> {
         let said = self.said();
-        let address = said.split_once("on http://").context("it does not say where its pages are")?.1;
+        let Some((_, address)) = said.split_once("on http://") else { return Ok(None) };
         let address = address.split_whitespace().next().context("an address")?;
         let page = page(address).await?;
         let values = page.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
             rest.starts_with([' ', '{']).then(|| rest.rsplit(' ').next()?.parse::<u64>().ok())?
         });
-        Ok(values.sum())
+        Ok(Some(values.sum()))
     }
 }
 

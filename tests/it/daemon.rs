@@ -109,7 +109,7 @@ async fn a_retry_is_made_when_it_is_due_and_not_when_the_poll_comes_round() {
     let daemon = world.daemon().await;
     daemon.until_logged("Copying to scw").await;
     // Four failures with pauses of about 1, 2 and 4 s between them.
-    let outage = world.bucket("scw").order(Fault::access_denied(), When::op(Op::PutObject));
+    let outage = world.bucket("scw").order(Fault::internal_error(), When::op(Op::PutObject).key("photo"));
     world.upload("photo", "bytes").await;
     world.until("SELECT attempts = 4 FROM copyhold.copy_failures WHERE replica = 'scw'").await;
     outage.clear();
