@@ -39,12 +39,19 @@ pub struct Reclaimed {
     pub times: u32,
 }
 
-/// `$1` the key of the duty's advisory lock, `$2` µs after which a dead holder's last request has arrived, `$3` the keys that
-/// come into question; NULL: all.
+/// Which rows come into question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    All,
+    /// `$3`, by their keys.
+    These,
+}
+
+/// `$1` the key of the duty's advisory lock, `$2` µs after which a dead holder's last request has arrived.
 ///
 /// The lock is the transaction's own, so it cannot outlive a dead sweeper, not even behind a pooler. FOR UPDATE
 /// re-reads each row that was just renewed, so a lease that its owner saved is not taken from it.
-pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &EventKinds) -> SqlStr {
+pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &EventKinds, of: Of) -> SqlStr {
     let schema = schema.quoted();
     let members = "'object_key', object_key, 'generation', generation, 'daemon', lease >> 40, 'times', times";
     let events = if kinds.contains(EventKind::LeaseSwept) {
@@ -77,6 +84,10 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
         complete = micros(COMPLETE_MAY_TAKE),
     );
     let unsettled = unsettled::insert(&schema, &entries);
+    let these = match of {
+        Of::All => "",
+        Of::These => "AND o.object_key = ANY ($3::text[])",
+    };
     let (first_wait, longest) = (micros(SECOND_TIME), micros(AT_MOST));
     built(format!(
         "-- queue::reclaim
@@ -88,7 +99,7 @@ dead AS MATERIALIZED (
       FROM {schema}.object_copies o
     WHERE (SELECT mine FROM duty)
       AND o.lock IS NOT NULL AND o.lock < {now}
-      AND ($3::text[] IS NULL OR o.object_key = ANY ($3::text[]))
+      {these}
     ORDER BY o.lock
     LIMIT {BATCH}
     FOR NO KEY UPDATE SKIP LOCKED
@@ -142,15 +153,17 @@ impl Queue {
     }
 
     async fn reclaim_of(&self, settle: Duration, keys: Option<&[ObjectKey]>) -> Result<Vec<Reclaimed>, QueueError> {
-        let rows: Vec<(String, i64, i32)> = limited(
-            NAME,
-            sqlx::query_as(self.statements.reclaim.clone())
-                .bind(format!("{}:{NAME}", self.schema))
-                .bind(micros(settle))
-                .bind(keys.map(|keys| keys.iter().map(|key| key.as_str().to_owned()).collect::<Vec<_>>()))
-                .fetch_all(&self.pool),
-        )
-        .await?;
+        let of = |statement: &SqlStr| {
+            sqlx::query_as(statement.clone()).bind(format!("{}:{NAME}", self.schema)).bind(micros(settle))
+        };
+        let query = match keys {
+            None => of(&self.statements.reclaim),
+            Some(keys) => {
+                let keys: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
+                of(&self.statements.reclaim_these).bind(keys)
+            }
+        };
+        let rows: Vec<(String, i64, i32)> = limited(NAME, query.fetch_all(&self.pool)).await?;
         let parse = |(key, lease, times): (_, _, i32)| {
             let key = key_of(NAME, key)?;
             Ok(Reclaimed { key, holder: DaemonId::of(Fence(lease)), times: times.unsigned_abs() })

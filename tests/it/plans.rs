@@ -81,7 +81,7 @@ fn arguments(name: &str) -> String {
         "renew" => format!("{keys}, {}, {}, 1000000", same("77::bigint"), same("1::bigint")),
         "release" => format!("{keys}, {}", same("77::bigint")),
         "claim_these" => format!("{keys}, 1000000, 5"),
-        "reclaim" => "'lock of this test', 1000000, NULL".to_owned(),
+        "reclaim" => "'lock of this test', 1000000".to_owned(),
         "take_unsettled" => "16, 1000000, '{b2,wasabi,scw}'".to_owned(),
         seek if seek.starts_with("seek_") => "256, -9223372036854775808, 0".to_owned(),
         "begin_generation" => {
