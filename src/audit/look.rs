@@ -1,8 +1,8 @@
-use std::time::Duration;
-
-use backon::{ExponentialBuilder, Retryable as _};
-
-use super::{metadata::Metadata, subject::Subject, tally::Grade};
+use super::{
+    metadata::Metadata,
+    subject::{PAUSE, Subject},
+    tally::Grade,
+};
 use crate::{
     copy::{self, Reading},
     domain::{
@@ -15,10 +15,6 @@ use crate::{
 
 /// Complete readings until it is concluded that none of them is to be relied on.
 const READINGS: usize = 3;
-/// How long until a store is asked once more for what it does not have, or did not answer.
-const PAUSE: Duration = Duration::from_secs(1);
-/// Tries of one reading.
-const TRIES: usize = 3;
 
 /// One copy on record that is looked into.
 #[derive(Debug)]
@@ -111,6 +107,7 @@ impl Look<'_> {
     async fn ask(&self) -> Seen {
         let store = self.subject.store();
         let stated = self
+            .subject
             .patiently(async || {
                 let stated = store.stated(self.key).await;
                 stated.map_err(|error| error.into_failure(format_args!("replica {}", store.name())))
@@ -132,7 +129,7 @@ impl Look<'_> {
     pub(super) async fn read(&self) -> Seen {
         let (mut others, mut gone) = (Vec::new(), false);
         for _ in 0..READINGS {
-            match self.patiently(|| self.read_once()).await {
+            match self.subject.patiently(|| self.read_once()).await {
                 Ok(reading) if reading.content == self.content => {
                     if !others.is_empty() {
                         self.subject.count(|tally| tally.damaged_on_the_way += 1);
@@ -165,27 +162,6 @@ impl Look<'_> {
             let what = format!("not read to the end within {limit:?}");
             Err(Failure::new(Class::Transient, format!("replica {}: {what}", subject.name())))
         })
-    }
-
-    /// Tries again what may pass by itself.
-    pub(super) async fn patiently<T>(&self, attempt: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
-        let counted = || async {
-            if let Some(rate) = self.subject.rate() {
-                rate.turn().await;
-            }
-            self.subject.count(|tally| tally.requests += 1);
-            let answer = attempt().await;
-            match (self.subject.rate(), &answer) {
-                (Some(rate), Err(why)) if why.class == Class::Throttled => rate.throttled(why.retry_after),
-                (Some(rate), _) => rate.succeeded(),
-                (None, _) => {}
-            }
-            answer
-        };
-        counted
-            .retry(ExponentialBuilder::default().with_min_delay(PAUSE).with_max_times(TRIES - 1))
-            .when(|why| matches!(why.class, Class::Transient | Class::Throttled) && !self.subject.is_doubtful())
-            .await
     }
 
     /// Two readings agree on other bytes.

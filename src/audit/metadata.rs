@@ -28,7 +28,7 @@ const SECOND_US: i64 = 1_000_000;
 impl Look<'_> {
     /// Asks the store for the copy's metadata alone. Another size is looked into.
     pub(super) async fn compare_metadata(&self) -> Seen {
-        match self.head(self.subject).await {
+        match self.subject.head(self.key).await {
             Ok(head) if head.size_bytes == self.content.size_bytes => match self.metadata.recorded {
                 Some(_) => self.with_metadata(head.metadata.hash(), Grade::Metadata).await,
                 None => Seen::NotCompared,
@@ -45,7 +45,7 @@ impl Look<'_> {
         let Some(recorded) = self.metadata.recorded.filter(|recorded| *recorded != came && !accepted) else {
             return Seen::Right(grade);
         };
-        let head = match self.head(self.subject).await {
+        let head = match self.subject.head(self.key).await {
             Ok(head) if head.metadata.hash() == recorded => return Seen::Right(grade),
             Ok(head) if head.metadata.hash() == came => head,
             Ok(_) => {
@@ -73,17 +73,8 @@ impl Look<'_> {
     /// The first header in which the copy differs from the primary's object, if that has the metadata on record.
     async fn differing_header(&self, recorded: MetadataHash, copy: &Head) -> Option<String> {
         let primary = self.metadata.primary.filter(|_| !self.primary)?;
-        let there = self.head(primary).await.ok().filter(|there| there.metadata.hash() == recorded)?;
+        let there = primary.head(self.key).await.ok().filter(|there| there.metadata.hash() == recorded)?;
         there.metadata.differs_in(&copy.metadata)
-    }
-
-    async fn head(&self, subject: &Subject) -> Result<Head, Failure> {
-        let store = subject.store();
-        self.patiently(async || {
-            let head = store.head(self.key).await;
-            head.map_err(|error| error.into_failure(format_args!("replica {}", store.name())))
-        })
-        .await
     }
 }
 
@@ -95,20 +86,9 @@ impl Audit {
             return object.metadata;
         }
         let content = object.content?;
-        let (_, recorded_at) = object.recorded.iter().find(|(replica, _)| *replica == self.primary)?;
+        object.recorded.iter().find(|(replica, _)| *replica == self.primary)?;
         let subject = self.primary_subject()?;
-        let nothing = Metadata { recorded: None, primary: None };
-        let look = Look {
-            subject,
-            key: &object.key,
-            content,
-            recorded_at: *recorded_at,
-            source: object.source.as_ref(),
-            metadata: nothing,
-            primary: true,
-            depth: Depth::Metadata,
-        };
-        let head = look.head(subject).await.ok().filter(|head| head.size_bytes == content.size_bytes)?;
+        let head = subject.head(&object.key).await.ok().filter(|head| head.size_bytes == content.size_bytes)?;
         let said = copy::said(subject.store(), &head);
         // What was written there since may be another content.
         if object

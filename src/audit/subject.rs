@@ -1,11 +1,21 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use backon::{ExponentialBuilder, Retryable as _};
 
 use super::tally::Tally;
 use crate::{
-    domain::{Failure, ReplicaName},
+    domain::{Class, Failure, ObjectKey, ReplicaName},
     scan::Rate,
-    store::Store,
+    store::{Head, Store},
 };
+
+/// How long until a store is asked once more for what it does not have, or did not answer.
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
+/// Tries of one request.
+const TRIES: usize = 3;
 
 /// So many copies in a row that could not be read, and the replica is given up: each may take a minute of silence.
 const GIVE_UP_AFTER: u32 = 20;
@@ -62,8 +72,34 @@ impl Subject {
         &self.store
     }
 
-    pub(super) fn rate(&self) -> Option<&Rate> {
-        self.rate.as_deref()
+    /// Asks it at its rate, and again for what may pass by itself.
+    pub(super) async fn patiently<T>(&self, attempt: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
+        let counted = || async {
+            if let Some(rate) = &self.rate {
+                rate.turn().await;
+            }
+            self.count(|tally| tally.requests += 1);
+            let answer = attempt().await;
+            match (&self.rate, &answer) {
+                (Some(rate), Err(why)) if why.class == Class::Throttled => rate.throttled(why.retry_after),
+                (Some(rate), _) => rate.succeeded(),
+                (None, _) => {}
+            }
+            answer
+        };
+        counted
+            .retry(ExponentialBuilder::default().with_min_delay(PAUSE).with_max_times(TRIES - 1))
+            .when(|why| matches!(why.class, Class::Transient | Class::Throttled) && !self.is_doubtful())
+            .await
+    }
+
+    /// What its store says of an object.
+    pub(super) async fn head(&self, key: &ObjectKey) -> Result<Head, Failure> {
+        self.patiently(async || {
+            let head = self.store.head(key).await;
+            head.map_err(|error| error.into_failure(format_args!("replica {}", self.name())))
+        })
+        .await
     }
 
     pub(super) fn count(&self, change: impl FnOnce(&mut Tally)) {

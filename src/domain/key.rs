@@ -67,6 +67,26 @@ pub fn escape(text: &str, f: &mut impl fmt::Write) -> fmt::Result {
     Ok(())
 }
 
+/// The first `chars` characters of untrusted text, escaped.
+#[must_use]
+pub fn escaped(text: &str, chars: usize) -> String {
+    let end = text.char_indices().nth(chars).map_or(text.len(), |(end, _)| end);
+    let mut shown = String::new();
+    // Cannot fail: a String takes all that is written to it.
+    let _ = escape(&text[..end], &mut shown);
+    shown
+}
+
+/// The same, with a sign that something is left out, where it is.
+#[must_use]
+pub fn excerpt(text: &str, chars: usize) -> String {
+    let mut shown = escaped(text, chars);
+    if text.chars().nth(chars).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// Zero-width and direction-changing characters, and line separators that some terminals obey.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{00ad}' | '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -76,6 +96,14 @@ fn is_invisible(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_excerpt_is_cut_between_characters_and_says_so() {
+        assert_eq!(excerpt("käse\n", 2), "kä…");
+        assert_eq!(excerpt("käse\n", 5), "käse\\n");
+        assert_eq!(escaped("käse\n", 4), "käse");
+        assert_eq!(escaped("", 0), "");
+    }
 
     #[test]
     fn a_key_is_kept_byte_for_byte() {

@@ -28,7 +28,7 @@ pub use doubt::{Canary, MAX_IN_DOUBT, Ruling, TRIAL_OBJECTS, TrialCount, rule};
 pub use event::{EventKind, EventKinds, UnknownKind};
 pub use evidence::{Evidence, Suspicion};
 pub use fold::{Fold, Folds};
-pub use key::{InvalidKey, MAX_KEY_BYTES, ObjectKey, escape};
+pub use key::{InvalidKey, MAX_KEY_BYTES, ObjectKey, escape, escaped, excerpt};
 pub use lease::{Arrival, Fence, Generation, Lease, PriorFailure, ReplicaState};
 pub use not_carried::NotCarried;
 pub use outcome::{Failure, Outcome, Verified};

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use super::{Class, Next, ObjectKey, ReplicaName, Scope, escape};
+use super::{Class, Next, ObjectKey, ReplicaName, Scope, excerpt};
 
 /// How much of a key a message shows.
 const KEY_CHARS: usize = 100;
@@ -52,12 +52,8 @@ impl Failure {
             self.message.truncate(self.message.len() - advice.len());
         }
         // A key may be a thousand bytes long.
-        let mut shown = String::new();
-        let cut: String = key.as_str().chars().take(KEY_CHARS).collect();
-        // Cannot fail: a String takes all that is written to it.
-        let _ = escape(&cut, &mut shown);
-        let dots = if cut.len() < key.as_str().len() { "…" } else { "" };
-        self.message = format!("{} (only object \"{shown}{dots}\": others succeed there)", self.message);
+        let shown = excerpt(key.as_str(), KEY_CHARS);
+        self.message = format!("{} (only object \"{shown}\": others succeed there)", self.message);
         self
     }
 }

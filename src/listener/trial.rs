@@ -6,7 +6,7 @@ use super::{
     Ended, Wakers,
     connection::{Connection, PLACE},
 };
-use crate::queue::{ConnectError, Heard, Queue};
+use crate::queue::{ConnectError, Heard, Queue, READ_ONLY};
 
 /// How long a word may take from one connection to the other.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -50,7 +50,7 @@ impl Deafness {
 
 /// LISTEN itself was refused, or nobody could be reached.
 pub(super) fn refusal(error: sqlx::Error) -> Ended {
-    let recovering = error.as_database_error().is_some_and(|refused| refused.code().as_deref() == Some("25006"));
+    let recovering = error.as_database_error().is_some_and(|refused| refused.code().as_deref() == Some(READ_ONLY));
     let recovering = recovering || ConnectError::of(&error).is_some_and(|none| none.read_only.is_some());
     if recovering { Ended::Deaf(Deafness::ReadReplica) } else { Ended::Lost(error) }
 }

@@ -3,13 +3,11 @@ use std::{future::Future, time::Duration};
 use futures::FutureExt as _;
 use sqlx::postgres::PgDatabaseError;
 
-use super::connections::{ConnectError, ReadOnlyCause, ReadOnlyServer, guarded};
+use super::connections::{ConnectError, READ_ONLY, ReadOnlyCause, ReadOnlyServer, guarded};
 
 /// How long a statement of ours may take before we stop waiting for it: a dead
 /// connection is silent, and nothing we send takes near as long.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
-/// SQLSTATE `read_only_sql_transaction`.
-const READ_ONLY: &str = "25006";
 
 /// What can go wrong between us and PostgreSQL.
 #[derive(Debug, thiserror::Error)]

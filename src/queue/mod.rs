@@ -79,7 +79,7 @@ pub use clock::PulledIn;
 pub use complete::Report;
 pub use connect::{Pools, STATEMENT_TIMEOUT, direct_target, probe, session_flaws};
 pub use connections::{
-    Access, ConnectError, Connected, Connections, Era, OpenTransaction, ReadOnlyCause, ReadOnlyServer,
+    Access, ConnectError, Connected, Connections, Era, OpenTransaction, READ_ONLY, ReadOnlyCause, ReadOnlyServer,
     SESSION_SETTINGS, Target, guarded,
 };
 pub use daemons::{Daemon, DaemonId};

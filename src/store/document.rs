@@ -9,7 +9,7 @@ use aws_sdk_s3::{
 };
 use xmlparser::{ElementEnd, Token, Tokenizer};
 
-use crate::domain::escape;
+use crate::domain::escaped;
 
 /// Elements within one another; a listing of S3 has four.
 const MOST_DEPTH: usize = 32;
@@ -59,7 +59,7 @@ impl WholeDocument {
                 Token::ElementStart { local, .. } => {
                     let found = local.as_str();
                     if open.is_empty() && found != self.root {
-                        return Err(InvalidDocument::OtherRoot { root: self.root, found: shown(found) });
+                        return Err(InvalidDocument::OtherRoot { root: self.root, found: escaped(found, SHOWN) });
                     }
                     if open.len() == MOST_DEPTH {
                         return Err(InvalidDocument::NotXml(format!(
@@ -71,7 +71,7 @@ impl WholeDocument {
                 Token::ElementEnd { end: ElementEnd::Empty, .. } => closed = pop(&mut open),
                 Token::ElementEnd { end: ElementEnd::Close(_, local), .. } => {
                     if open.last().is_none_or(|last| *last != local.as_str()) {
-                        let what = format!("</{}> closes what is not open", shown(local.as_str()));
+                        let what = format!("</{}> closes what is not open", escaped(local.as_str(), SHOWN));
                         return Err(InvalidDocument::NotXml(what));
                     }
                     closed = pop(&mut open);
@@ -91,7 +91,7 @@ impl WholeDocument {
             }
         }
         match open.first() {
-            Some(unclosed) => Err(InvalidDocument::Cut(shown(unclosed))),
+            Some(unclosed) => Err(InvalidDocument::Cut(escaped(unclosed, SHOWN))),
             None if !closed => Err(InvalidDocument::Empty(self.root)),
             None if !said && !self.ends.is_empty() => Err(InvalidDocument::NoEnd(self.ends.join(" nor "))),
             None => Ok(()),
@@ -102,9 +102,9 @@ impl WholeDocument {
     fn broken(self, text: &str, open: &[&str], error: &xmlparser::Error) -> InvalidDocument {
         let end = format!("{}>", self.root);
         match open.first() {
-            Some(unclosed) if !text.trim_end().ends_with(&end) => InvalidDocument::Cut(shown(unclosed)),
+            Some(unclosed) if !text.trim_end().ends_with(&end) => InvalidDocument::Cut(escaped(unclosed, SHOWN)),
             _ if text.trim().is_empty() => InvalidDocument::Empty(self.root),
-            _ => InvalidDocument::NotXml(shown(&error.to_string())),
+            _ => InvalidDocument::NotXml(escaped(&error.to_string(), SHOWN)),
         }
     }
 }
@@ -113,14 +113,6 @@ impl WholeDocument {
 fn pop(open: &mut Vec<&str>) -> bool {
     open.pop();
     open.is_empty()
-}
-
-fn shown(text: &str) -> String {
-    let start: String = text.chars().take(SHOWN).collect();
-    let mut shown = String::new();
-    // Cannot fail: a String takes all that is written to it.
-    let _ = escape(&start, &mut shown);
-    shown
 }
 
 impl Intercept for WholeDocument {

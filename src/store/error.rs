@@ -12,7 +12,7 @@ use aws_sdk_s3::{
 };
 
 use super::{connection, document::InvalidDocument, operation::Operation, reason::Reason, scheme::OtherScheme};
-use crate::domain::{Class, Failure, Scope, escape};
+use crate::domain::{Class, Failure, Scope, excerpt};
 
 /// Stores refuse signatures that are 15 minutes old, some sooner.
 const CLOCKS_MAY_DIFFER_BY: Duration = Duration::from_mins(4);
@@ -321,14 +321,7 @@ fn leaves_open(status: u16) -> bool {
 
 /// Untrusted text, escaped and cut.
 fn bounded(text: &str, chars: usize) -> String {
-    let mut shown = String::new();
-    let cut: String = text.trim().chars().take(chars).collect();
-    // Cannot fail: writing to a String does not.
-    let _ = escape(&cut, &mut shown);
-    if cut.len() < text.trim().len() {
-        shown.push('…');
-    }
-    shown
+    excerpt(text.trim(), chars)
 }
 
 fn request_id(raw: &HttpResponse) -> Option<&str> {

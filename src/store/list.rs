@@ -9,7 +9,7 @@ use super::{
     ETag, Operation, Reason, Store, StoreError, clock::AnswerDate, document::WholeDocument, progress::Progress,
     spelling::Spelling,
 };
-use crate::domain::{ObjectKey, escape};
+use crate::domain::{ObjectKey, excerpt};
 
 /// Where a page of a listing begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,15 +116,7 @@ impl fmt::Display for NoKey {
 /// The bytes of what may be a key, escaped and not longer than a line.
 pub fn shown(bytes: &[u8]) -> String {
     const SHOWN: usize = 60;
-    let text = String::from_utf8_lossy(bytes);
-    let start: String = text.chars().take(SHOWN).collect();
-    let mut shown = String::new();
-    // Cannot fail: a String takes all that is written to it.
-    let _ = escape(&start, &mut shown);
-    if start.len() < text.len() {
-        shown.push('…');
-    }
-    shown
+    excerpt(&String::from_utf8_lossy(bytes), SHOWN)
 }
 
 fn key(bytes: Vec<u8>) -> Result<ObjectKey, NoKey> {

@@ -6,7 +6,7 @@ use std::{
 use crc_fast::{CrcAlgorithm, checksum};
 
 use super::headers::UNREADABLE;
-use crate::domain::{MetadataHash, escape};
+use crate::domain::{MetadataHash, escaped};
 
 /// Of the canonical form. Rows keep hashes of it: whoever changes the form raises this, and all of them differ.
 const CANONICAL_FORM: &str = "1";
@@ -108,9 +108,7 @@ impl Metadata {
     pub fn unfit(&self) -> Option<String> {
         let user = self.user.iter().map(|(name, value)| (format!("x-amz-meta-{name}"), value));
         let (name, value) = self.system().chain(user).find(|(name, value)| !is_plain(name) || !is_plain(value))?;
-        let mut shown = String::new();
-        // Cannot fail: a String takes all that is written to it.
-        let _ = escape(&name, &mut shown);
+        let shown = escaped(&name, usize::MAX);
         Some(if value.contains(UNREADABLE) {
             format!("{shown} is no text, or is given several times with different values")
         } else {

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, warn};
 
 use crate::{
-    domain::{Class, Failure, Fence, Next, ObjectKey, Outcome, ReplicaName, escape},
+    domain::{Class, Failure, Fence, Next, ObjectKey, Outcome, ReplicaName, escaped},
     metrics,
     queue::{Answer, Queue, QueueError, Report, probe},
 };
@@ -128,7 +128,7 @@ impl Writer {
             let is_due = written < ALONE_AT_ONCE && waiting.alone.is_none_or(|alone| alone.next <= now);
             written += usize::from(is_due);
             let one = Batch::from([(of, waiting)]);
-            again.extend(if is_due { self.write_apart(one, PART_WITHIN).await } else { one });
+            again.extend(if is_due { self.write_apart(one).await } else { one });
         }
         again
     }
@@ -150,18 +150,18 @@ impl Writer {
             error.may_be_of_a_row() && (!error.is_conflict() || self.conflicts > CONFLICTS)
         };
         if is_of_a_row {
-            return self.write_apart(batch, PART_WITHIN).await;
+            return self.write_apart(batch).await;
         }
         self.complain(&error, batch.len());
         keep(batch)
     }
 
     /// Writes halves of what is refused, down to single results.
-    async fn write_apart(&mut self, batch: Batch, within: Duration) -> Batch {
+    async fn write_apart(&mut self, batch: Batch) -> Batch {
         let (mut again, mut failures) = (Batch::new(), 0);
         let mut left = halves(batch);
         while let Some(part) = left.pop() {
-            let error = match self.queue.complete_within(within, &reports(&part)).await {
+            let error = match self.queue.complete_within(PART_WITHIN, &reports(&part)).await {
                 Ok(answers) => {
                     again.extend(settle(part, answers));
                     continue;
@@ -195,10 +195,7 @@ impl Writer {
         let timed_out = error.is_silent() || error.sqlstate().as_deref() == Some("57014");
         // A lock that somebody holds is no refusal, however long it is held: it is proven, and its lease lasts.
         if error.is_conflict() || (timed_out && tries < TRIES_ALONE) {
-            self.complain(error, 1);
-            let next = Instant::now() + PAUSE * 2_u32.pow(tries.min(TRIES_ALONE));
-            waiting.alone = Some(Alone { tries: tries.saturating_add(1), next });
-            return keep(Batch::from([(of, waiting)]));
+            return self.later((of, waiting), error);
         }
         let (key, said) = (&of.0, message(error));
         let instead = failed(&waiting.report, &said);
@@ -221,18 +218,22 @@ impl Writer {
                 keep(Batch::from([(of, waiting)]))
             }
             // A column or a right is missing, to all rows as it seems: what is proven waits for the repair.
-            Err(second) if second.lacks_schema() => {
-                self.complain(error, 1);
-                let next = Instant::now() + PAUSE * 2_u32.pow(tries.min(TRIES_ALONE));
-                waiting.alone = Some(Alone { tries: tries.saturating_add(1), next });
-                keep(Batch::from([(of, waiting)]))
-            }
+            Err(second) if second.lacks_schema() => self.later((of, waiting), error),
             Err(_) => {
                 error!(object.key = %key, error = %said, "PostgreSQL refuses the result for {key}, and also that its copies failed; its lease runs out: {said}");
                 tell(waiting, Answer::Changed);
                 Batch::new()
             }
         }
+    }
+
+    /// It is tried again alone, each time after twice the pause.
+    fn later(&mut self, (of, mut waiting): (Of, Waiting), error: &QueueError) -> Batch {
+        self.complain(error, 1);
+        let tries = waiting.alone.map_or(0, |alone| alone.tries);
+        let next = Instant::now() + PAUSE * 2_u32.pow(tries.min(TRIES_ALONE));
+        waiting.alone = Some(Alone { tries: tries.saturating_add(1), next });
+        keep(Batch::from([(of, waiting)]))
     }
 
     /// Says that nothing can be written; it is tried ten times a second.
@@ -316,11 +317,7 @@ fn failed(report: &Report, said: &str) -> Report {
 
 /// Kept and shown: without line breaks, and not too long.
 fn message(error: &QueueError) -> String {
-    let text: String = error.to_string().chars().take(MESSAGE_CHARS).collect();
-    let mut shown = String::new();
-    // Cannot fail: a String takes all that is written to it.
-    let _ = escape(&text, &mut shown);
-    shown
+    escaped(&error.to_string(), MESSAGE_CHARS)
 }
 
 fn merge(batch: &mut Batch, Said { report, until, answer }: Said) {

@@ -7,8 +7,8 @@ mod chaos;
 
 use chaos::Keys;
 
-/// CHAOS_SEED plays another minute than the one that is played every day. With CHAOS_CHANGES objects
-/// get new contents as well, which takes longer: what dead holders have sent must have settled.
+/// CHAOS_SEED plays another minute than the one that is played every day. With CHAOS_CHANGES objects get new contents as
+/// well, rows are deleted, the primary changes and PUTs land late, which takes longer: what was sent must have settled.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_minute_of_accidents_loses_nothing_and_records_nothing_that_is_not_there() {
     let seed = env::var("CHAOS_SEED").map_or(3, |seed| seed.parse().unwrap());

@@ -2,6 +2,9 @@
 
 use std::{fmt, io};
 
+/// SQLSTATE `read_only_sql_transaction`.
+pub const READ_ONLY: &str = "25006";
+
 /// A server that answers, and can only be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadOnlyServer {

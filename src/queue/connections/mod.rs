@@ -12,7 +12,7 @@ mod session;
 mod target;
 mod transaction;
 
-pub use error::{ConnectError, ReadOnlyCause, ReadOnlyServer};
+pub use error::{ConnectError, READ_ONLY, ReadOnlyCause, ReadOnlyServer};
 pub use guarded::guarded;
 pub use pool::{Connected, Connections};
 pub use session::SESSION_SETTINGS;

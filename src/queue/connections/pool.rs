@@ -11,7 +11,7 @@ use sqlx::{Connection as _, PgConnection, PgPool, postgres::PgDatabaseError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    error::ReadOnlyServer,
+    error::{READ_ONLY, ReadOnlyServer},
     guarded::guarded,
     target::{Access, Target},
 };
@@ -215,9 +215,6 @@ impl Connected {
         };
     }
 }
-
-/// SQLSTATE `read_only_sql_transaction`.
-const READ_ONLY: &str = "25006";
 
 impl Deref for Connected {
     type Target = PgConnection;
