@@ -55,6 +55,16 @@ async fn objects_whose_keys_a_store_takes_for_one_are_parked_there_by_name_and_c
 }
 
 #[tokio::test]
+async fn a_key_that_shows_no_folding_by_itself_does_not_hide_it_from_the_next() {
+    let (world, _daemon) = folding(Quirk::DecodesTwice).await;
+    for key in ["%41", "A"] {
+        register(&world, &[key]).await;
+        world.until("SELECT bool_and(wasabi IS NOT NULL AND lock IS NULL) FROM copyhold.object_copies").await;
+    }
+    world.until(ALL_PARKED).await;
+}
+
+#[tokio::test]
 async fn a_copy_of_before_that_another_object_overwrites_loses_its_record_and_others_keep_theirs() {
     let (world, mut daemon) = folding(Quirk::FoldsCapitals).await;
     register(&world, &["pHoto.jpg", "Other.jpg"]).await;
