@@ -3,7 +3,7 @@
 //!
 //! Modules in reading order; each may use those below it, none those above:
 //!
-//! `cli → {daemon, audit, scan, import} → {http, worker, sweeper, listener} → {queue, copy, store, events} → domain`
+//! `cli → {daemon, audit, scan, import} → {http, worker, sweeper, listener, figures} → {queue, copy, store, events} → domain`
 //!
 //! `copy` uses `store`, `events` uses `queue`. `copy` does not know `queue`, `queue` does not know `store`.
 
@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod domain;
 pub mod ears;
 pub mod events;
+pub mod figures;
 pub mod herd;
 pub mod http;
 pub mod import;

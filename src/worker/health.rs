@@ -293,7 +293,6 @@ impl Health {
                 }
             }
         }
-        metrics::breaker_open(replica, open.is_some());
         open.clone()
     }
 
