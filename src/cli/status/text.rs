@@ -2,8 +2,8 @@
 
 use super::{
     super::{
-        rules, show,
-        show::{Untrusted, age, bytes},
+        rules,
+        show::{self, Untrusted, age, bytes},
     },
     tables,
 };
