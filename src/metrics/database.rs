@@ -20,7 +20,11 @@ const REPLICA: Option<&str> = Some("replica");
 
 static DATABASE_UP: Gauge = Gauge {
     when_old: WhenOld::Zero,
-    ..gauge("copyhold_database_up", None, "1 if this process could read its figures from PostgreSQL lately, and could write, 0 else.")
+    ..gauge(
+        "copyhold_database_up",
+        None,
+        "1 if this process could read its figures from PostgreSQL lately, and could write, 0 else.",
+    )
 };
 static COUNTED_AT: Gauge = Gauge {
     when_old: WhenOld::Kept,
@@ -70,8 +74,11 @@ static BREAKER_OPEN: Gauge = gauge(
     REPLICA,
     "1 while the replica is left alone because its store is not well, 0 else; by replica.",
 );
-static REPLICA_UNSERVED: Gauge =
-    gauge("copyhold_replica_unserved", REPLICA, "1 if no living daemon copies to a replica that the schema has; by replica.");
+static REPLICA_UNSERVED: Gauge = gauge(
+    "copyhold_replica_unserved",
+    REPLICA,
+    "1 if no living daemon copies to a replica that the schema has; by replica.",
+);
 static DAEMONS_DIFFER: Gauge = gauge(
     "copyhold_daemons_differ",
     Some("what"),

@@ -116,7 +116,10 @@ mod tests {
         figures.replace(&COUNTED, HOLDS, [("scw".to_owned(), 1_700_000_000.5)]);
         figures.replace(&UP, HOLDS, [(String::new(), 1.0)]);
         let now = Instant::now();
-        assert_eq!(samples(&figures, now), ["backlog{replica=\"scw\"} 3", "counted{replica=\"scw\"} 1700000000.5", "up 1"]);
+        assert_eq!(
+            samples(&figures, now),
+            ["backlog{replica=\"scw\"} 3", "counted{replica=\"scw\"} 1700000000.5", "up 1"]
+        );
         let late = now + HOLDS + Duration::from_secs(1);
         assert_eq!(samples(&figures, late), ["counted{replica=\"scw\"} 1700000000.5", "up 0"]);
     }

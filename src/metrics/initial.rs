@@ -29,12 +29,8 @@ const REPLICA_COUNTERS: [&str; 6] = [
     "copyhold_uploads_orphaned_total",
     "copyhold_unregistered_changes_parked_total",
 ];
-const GAUGES: [&str; 4] = [
-    "copyhold_leases_held",
-    "copyhold_listener_connected",
-    "copyhold_event_readers",
-    "copyhold_event_ring_bytes",
-];
+const GAUGES: [&str; 4] =
+    ["copyhold_leases_held", "copyhold_listener_connected", "copyhold_event_readers", "copyhold_event_ring_bytes"];
 const REPLICA_GAUGES: [&str; 2] = ["copyhold_replica_served", "copyhold_replica_in_doubt"];
 const HISTOGRAMS: [&str; 2] = ["copyhold_object_seconds", "copyhold_claim_seconds"];
 

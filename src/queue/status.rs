@@ -229,7 +229,8 @@ impl Queue {
     pub async fn status(&self, exact: bool) -> Result<Status, QueueError> {
         let replicas = self.fetch(self.replica_rows_as(&Counted::Before)).await?;
         let mut parts = Parts { until: Instant::now() + ALL_WITHIN, not_known: Vec::new() };
-        let read_only = parts.read("whether the server can be written to", PART_WITHIN, async |_| probe(self.pool()).await);
+        let read_only =
+            parts.read("whether the server can be written to", PART_WITHIN, async |_| probe(self.pool()).await);
         let read_only = read_only.await.flatten();
         let size = parts.read("the size of the table", PART_WITHIN, async |limit| self.table_size(limit).await).await;
         let small = size.as_ref().is_some_and(|size| size.percent >= 100.0);
@@ -270,7 +271,8 @@ impl Queue {
         let differences = parts.read("in what daemons differ", PART_WITHIN, async |_| self.differences().await).await;
         status.differences = differences.map(|all| all.into_iter().map(Differing::from).collect());
         // Last: of millions it takes all the time that it may.
-        if let Some(failing) = parts.read("what fails", 2 * PART_WITHIN, async |limit| self.failing(limit / 2).await).await
+        if let Some(failing) =
+            parts.read("what fails", 2 * PART_WITHIN, async |limit| self.failing(limit / 2).await).await
         {
             let mut sums: HashMap<&str, i64> = HashMap::new();
             for class in &failing.copies {

@@ -140,7 +140,8 @@ async fn more_failures_than_can_be_compared_are_counted_all_the_same() {
     let status = document(&world, &[]).await;
     assert_eq!(status["failing_count"], "with_earlier_contents");
     let failing: Vec<_> = status["failing"].as_array().unwrap().iter().map(|f| (&f["class"], &f["copies"])).collect();
-    let told = [("denied", 20_000), ("refused", 1), ("denied", 1)].map(|(class, n)| (Value::from(class), Value::from(n)));
+    let told =
+        [("denied", 20_000), ("refused", 1), ("denied", 1)].map(|(class, n)| (Value::from(class), Value::from(n)));
     assert_eq!(failing, told.each_ref().map(|(class, n)| (class, n)), "{status}");
     assert_eq!(status["failing"][1]["example_key"], "k20001");
     let text = text(&world, &[]).await;

@@ -239,7 +239,9 @@ fn failing(status: &Status) -> Option<String> {
     match count {
         FailingCount::Exact => {}
         FailingCount::WithEarlierContents => {
-            lines.push(" ~: copies of objects that were registered again, and not tried since, are among them".to_owned());
+            lines.push(
+                " ~: copies of objects that were registered again, and not tried since, are among them".to_owned(),
+            );
         }
         FailingCount::AtLeast => lines.push(" +: there are more, which could not be counted in time".to_owned()),
     }
