@@ -158,6 +158,7 @@ pub(crate) fn database_read(replicas: &[ReplicaFigures]) {
     flag(&REPLICA_DRAINING, &|r| r.draining);
     flag(&REPLICA_PAUSED, &|r| r.paused);
     flag(&BREAKER_OPEN, &|r| r.breaker_open);
+    #[expect(clippy::disallowed_methods, reason = "Prometheus compares it with its own clock, and knows no database's")]
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let counted = |gauge, never: Option<f64>, of: &dyn Fn(&BacklogFigures) -> Option<f64>| {
         let value = |r: &ReplicaFigures| match &r.backlog {

@@ -100,7 +100,7 @@ mod tests {
     const BACKLOG: Gauge = gauge("backlog", Some("replica"), WhenOld::LeftOut);
     const COUNTED: Gauge = gauge("counted", Some("replica"), WhenOld::Kept);
     const UP: Gauge = gauge("up", None, WhenOld::Zero);
-    const HOLDS: Duration = Duration::from_secs(60);
+    const HOLDS: Duration = Duration::from_mins(1);
 
     fn samples(figures: &Figures, now: Instant) -> Vec<String> {
         let mut text = String::new();

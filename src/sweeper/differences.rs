@@ -13,11 +13,11 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Shows them in the metrics.
-fn publish<'a>(queue: &Queue, now: impl Iterator<Item = &'a Difference> + Clone) {
-    let differ = |kind| now.clone().any(|difference| difference.what() == kind);
+fn publish(queue: &Queue, now: &BTreeMap<(&'static str, Option<String>), Difference>) {
+    let differ = |kind| now.keys().any(|(what, _)| *what == kind);
     metrics::daemons_differ(Difference::KINDS.map(|kind| (kind, differ(kind))));
     let served = queue.replicas().iter().map(|replica| (replica.to_string(), false));
-    let unserved = now.clone().filter_map(|difference| match difference {
+    let unserved = now.values().filter_map(|difference| match difference {
         Difference::Unserved { replica } => Some((replica.clone(), true)),
         _ => None,
     });
@@ -40,7 +40,7 @@ pub async fn watch_differences(queue: Queue, drain: CancellationToken) {
                 for (_, past) in said.iter().filter(|(key, _)| !now.contains_key(key)) {
                     info!("No longer so: {past}");
                 }
-                publish(&queue, now.values());
+                publish(&queue, &now);
                 said = now;
             }
             // The claims will say that PostgreSQL is away.
