@@ -71,4 +71,5 @@ mod surface;
 mod uploads;
 mod verify;
 mod wakeup;
+mod walls;
 mod world;
