@@ -73,4 +73,5 @@ mod surface;
 mod uploads;
 mod verify;
 mod wakeup;
+mod walls;
 mod world;
