@@ -6,8 +6,10 @@
 //! `cli → {daemon, audit, scan, import} → {http, worker, sweeper, listener} → {queue, copy, store, events} → domain`
 //!
 //! `copy` uses `store`, `events` uses `queue`. `copy` does not know `queue`, `queue` does not know `store`.
+//! `certificates` and `regular_file` know none of them, and all may use them.
 
 pub mod audit;
+pub mod certificates;
 pub mod cli;
 pub mod config;
 pub mod copy;
@@ -22,6 +24,7 @@ pub mod lifecycle;
 pub mod listener;
 pub mod metrics;
 pub mod queue;
+pub mod regular_file;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod scan;

@@ -53,6 +53,7 @@ mod retry;
 mod rules;
 mod scan;
 mod seek;
+mod server_time;
 mod sleep;
 mod status;
 mod swept;
@@ -119,6 +120,7 @@ pub use scan::{
     UnfinishedScan,
 };
 pub use seek::Sought;
+pub use server_time::server_time;
 pub use sleep::SleepsFor;
 pub use status::{BreakerStatus, DaemonStatus, FailingCopy, ReplicaStatus, ResetStatus, Status};
 pub use take_back::{Again, Refuted, TakeBack};

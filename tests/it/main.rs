@@ -2,10 +2,12 @@
 //! and the real binary where a process is to die. One module a promise.
 
 mod abandoned;
+mod authorities;
 mod backlog;
 mod bad_input;
 mod broken_protocol;
 mod changed;
+mod check;
 mod claims;
 mod clock_back;
 mod commands;
@@ -31,6 +33,7 @@ mod folded_keys;
 mod gap_detector;
 mod health;
 mod http;
+mod http_proxy;
 mod import;
 mod inbox;
 mod isolation;
@@ -52,6 +55,7 @@ mod plans;
 mod pooler;
 mod probe;
 mod promote;
+mod proxied;
 mod proxy;
 mod read_only;
 mod recheck;
@@ -68,6 +72,7 @@ mod secrets;
 mod shutdown;
 mod sources;
 mod surface;
+mod tls_relay;
 mod uploads;
 mod verify;
 mod wakeup;
