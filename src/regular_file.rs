@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(read(&path, 1024).unwrap().len(), 1024);
         // Without a block on the disk, and a terabyte long.
         File::options().append(true).open(&path).unwrap().set_len(1 << 40).unwrap();
-        assert_eq!(refused(&path), "is larger than 1 KiB");
+        assert_eq!(refused(&path), "is larger than 1.0 KiB");
         assert_eq!(read(&folder.path().join("none"), 1).unwrap_err().io_kind(), Some(io::ErrorKind::NotFound));
     }
 
