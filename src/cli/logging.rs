@@ -36,12 +36,12 @@ pub(super) fn start(log: &Log) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
 }
 
-/// Whether an event can be written whatever the level is: the SDK's own may show access key ids, those of the AWS chain
-/// from INFO on and the others at TRACE. Of the chain's only warnings are written, and of the others none at TRACE.
+/// Whether an event can be written whatever the level is: the SDK's own show access key ids, those of the AWS chain from INFO
+/// on and the others from DEBUG on.
 fn shows_no_keys(event: &Metadata<'_>) -> bool {
     let most = match event.target().split("::").next() {
         Some("aws_config" | "aws_credential_types") => Level::WARN,
-        Some(name) if name.starts_with("aws_") => Level::DEBUG,
+        Some(name) if name.starts_with("aws_") => Level::INFO,
         _ => return true,
     };
     *event.level() <= most

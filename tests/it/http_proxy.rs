@@ -3,8 +3,10 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
 };
 
+use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{
@@ -29,8 +31,8 @@ pub struct Rules {
     pub wants: Option<&'static str>,
     /// What it answers to everybody, where it lets nobody through.
     pub refuses: Option<StatusCode>,
-    /// The Date of all answers, instead of the store's.
-    pub date: Option<&'static str>,
+    /// How far the Date of all answers is behind.
+    pub behind: Option<Duration>,
 }
 
 /// A running proxy; it ends with the test's runtime.
@@ -66,7 +68,7 @@ impl HttpProxy {
 
     /// To everything behind `upstream`.
     pub async fn to(upstream: SocketAddr) -> Self {
-        Self::start(Rules { upstream: Some(upstream), wants: None, refuses: None, date: None }).await
+        Self::start(Rules { upstream: Some(upstream), wants: None, refuses: None, behind: None }).await
     }
 
     pub fn url(&self) -> String {
@@ -107,10 +109,16 @@ async fn answer(
         Ok(answer) => answer.map(BodyExt::boxed),
         Err(_) => page(StatusCode::BAD_GATEWAY),
     };
-    if let Some(date) = rules.date {
-        answer.headers_mut().insert(DATE, HeaderValue::from_static(date));
+    if let Some(behind) = rules.behind {
+        answer.headers_mut().insert(DATE, date(behind));
     }
     Ok(answer)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a store whose clock is behind this machine's")]
+fn date(behind: Duration) -> HeaderValue {
+    let date = DateTime::from(SystemTime::now() - behind).fmt(DateTimeFormat::HttpDate).unwrap();
+    date.parse().unwrap()
 }
 
 async fn tunnel(upstream: SocketAddr, request: Request<Incoming>) {
