@@ -36,13 +36,14 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     findings.extend(database(&config, &queue).await);
     findings.extend(clock::of_database(&queue).await);
     let rows = rows(&queue).await;
-    let row = |replica: &Replica| rows.as_ref().map(|rows| rows.iter().find(|row| row.name == replica.name));
+    let known = |replica: &Replica, primary| Known {
+        database: rows.is_some(),
+        row: rows.iter().flatten().find(|row| row.name == replica.name),
+        primary,
+    };
     // The one in force, which the configuration only names while the database does not.
     let primary = rows.iter().flatten().find(|row| row.primary).map_or(&config.primary, |row| &row.name);
-    let buckets = config
-        .replicas
-        .iter()
-        .map(|replica| bucket::check(replica, Known { row: row(replica), primary: *primary == replica.name }));
+    let buckets = config.replicas.iter().map(|r| bucket::check(r, known(r, *primary == r.name)));
     findings.extend(futures::future::join_all(buckets).await.into_iter().flatten());
     pools.close().await;
 

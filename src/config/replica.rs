@@ -41,7 +41,7 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
     let provider = section.get_with("provider", |word: String| choice(&Provider::ALL.map(|p| (p.as_str(), p)), &word));
     let facts = facts(&mut section);
     let reader = section.reader();
-    let ca_file = section.get_with("ca_file", |path: String| Trust::of_file(reader.resolve(&path)));
+    let ca_file = section.get_with("ca_file", |path: String| Trust::of_file(&reader.resolve(&path)));
 
     let place = section.place().clone();
     let both = endpoint.zip(bucket);

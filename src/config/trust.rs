@@ -80,8 +80,8 @@ impl Trust {
     }
 
     /// Those of the PEM file that `ca_file` names.
-    pub(super) fn of_file(path: PathBuf) -> Result<Self, Flaw> {
-        let certificates = pem_file(&path).map_err(|(what, todo)| {
+    pub(super) fn of_file(path: &Path) -> Result<Self, Flaw> {
+        let certificates = pem_file(path).map_err(|(what, todo)| {
             Flaw::new(format!("names the file {}, which {what}", path.display()), todo.to_owned())
         })?;
         Ok(Self::named(CA_FILE, path.display().to_string(), certificates))

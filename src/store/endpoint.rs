@@ -36,9 +36,9 @@ impl Endpoint {
     /// What is wrong with TLS there, and which setting decides about it.
     pub(super) fn tls_failure(&self, failure: &TlsFailure) -> String {
         let Self { replica, trust, .. } = self;
-        let private = format!("a private one's PEM file belongs into ca_file of [replicas.{replica}]");
+        let private = format!("for a private one, name its PEM file as ca_file in [replicas.{replica}]");
         let trusted = match (trust.ca_file(), trust) {
-            (Some(path), _) => format!("an authority in {path}, the ca_file of [replicas.{replica}]"),
+            (Some(path), _) => format!("an authority in {path}, the ca_file in [replicas.{replica}]"),
             (None, config::Trust::Named(authorities)) => format!("an authority in {authorities}; {private}"),
             (None, config::Trust::Machine) => format!("an authority that this machine trusts; {private}"),
         };

@@ -213,7 +213,6 @@ impl Reason {
     #[must_use]
     pub const fn advice(self) -> Option<&'static str> {
         match self {
-            Self::Tls => Some("check the endpoint's name and scheme, and which authorities are trusted: ca_file"),
             Self::Proxy => Some("HTTP_PROXY and HTTPS_PROXY name the proxy and its user, NO_PROXY what needs none"),
             Self::NoCredentials => Some(
                 "looked for in the environment, the profile and the instance role; set them there, or \
@@ -230,7 +229,9 @@ impl Reason {
             Self::OwnersKey => Some(
                 "it is encrypted with a key of its owner's, SSE-C, which Copyhold is never given; have its owner copy it",
             ),
-            Self::Unreachable
+            // What is wrong with TLS is told with what to do.
+            Self::Tls
+            | Self::Unreachable
             | Self::Broken
             | Self::Stalled
             | Self::Unsupported

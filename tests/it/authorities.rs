@@ -61,11 +61,11 @@ async fn a_certificate_that_is_not_trusted_is_told_with_the_cause_and_the_settin
     let foreign = pem("other.pem").display().to_string();
     for environment in [&[][..], &[("SSL_CERT_FILE", foreign.as_str())]] {
         let line = fails("server.pem", "", environment).await;
-        assert!(line.contains("unknown issuer") && line.contains("ca_file of [replicas.scw]"), "{line}");
+        assert!(line.contains("unknown issuer") && line.contains("ca_file in [replicas.scw]"), "{line}");
         assert_eq!(line.contains("other.pem (from SSL_CERT_FILE)"), !environment.is_empty(), "{line}");
     }
     let line = fails("server.pem", &format!("ca_file = {foreign:?}"), &[]).await;
-    assert!(line.contains("unknown issuer") && line.contains("other.pem, the ca_file of [replicas.scw]"), "{line}");
+    assert!(line.contains("unknown issuer") && line.contains("other.pem, the ca_file in [replicas.scw]"), "{line}");
     let line = fails("expired.pem", &ca_file(), &[]).await;
     assert!(line.contains("expired on 2021-01-01T00:00:00Z"), "{line}");
     let line = fails("other.pem", &ca_file(), &[]).await;

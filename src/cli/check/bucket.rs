@@ -19,8 +19,9 @@ const NOT_KNOWN: &str = "cannot be said while PostgreSQL does not answer";
 /// What the database says of a replica.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known<'a> {
-    /// `None`: the database does not answer, and nothing is known.
-    pub(super) row: Option<Option<&'a ReplicaRow>>,
+    /// The database answers; else nothing is known.
+    pub(super) database: bool,
+    pub(super) row: Option<&'a ReplicaRow>,
     /// It is the primary in force, or by the configuration while the database says nothing.
     pub(super) primary: bool,
 }
@@ -28,8 +29,7 @@ pub(super) struct Known<'a> {
 /// Read access by a listing of one key, write access by a multipart upload that is begun and aborted.
 pub(super) async fn check(replica: &Replica, known: Known<'_>) -> Vec<Finding> {
     let of = replica.name.as_str();
-    let row = known.row.flatten();
-    let pin = row.and_then(|row| row.pin.as_ref());
+    let pin = known.row.and_then(|row| row.pin.as_ref());
     if let Some(why) = pin.and_then(|pin| pin.forbids(&Pin::of(replica), &replica.name)) {
         return vec![finding(of, "bucket", Err(why))];
     }
@@ -62,7 +62,7 @@ async fn write(replica: &Replica, store: &Store, known: Known<'_>) -> Finding {
     let of = replica.name.as_str();
     match store.check_write().await {
         Ok(()) => finding(of, "write", Ok("a multipart upload was begun and aborted".into())),
-        Err(error) if known.primary && known.row.is_none() => {
+        Err(error) if known.primary && !known.database => {
             let says = format!("not allowed; whether something is to be written there {NOT_KNOWN} ({error})");
             Finding::new(of, "write", Outcome::Unknown, says)
         }
@@ -82,10 +82,10 @@ fn hint(replica: &Replica, store: &Store) -> Option<String> {
 
 fn holds(replica: &Replica, something: bool, known: Known<'_>) -> Finding {
     let of = replica.name.as_str();
-    let in_use = known.row.flatten().is_some_and(|row| row.admission.is_some());
-    let result = match (something, known.row, replica.existing) {
+    let in_use = known.row.is_some_and(|row| row.admission.is_some());
+    let result = match (something, known.database, replica.existing) {
         (false, _, _) => Ok("the bucket is empty".into()),
-        (true, None, _) => {
+        (true, false, _) => {
             let says = format!("the bucket holds data; whether it may {NOT_KNOWN}");
             return Finding::new(of, HOLDS, Outcome::Unknown, says);
         }

@@ -1,6 +1,10 @@
 //! Files with secrets that every user of this machine may read or write.
 
-use std::{env, fs, os::unix::fs::MetadataExt as _, path::PathBuf};
+use std::{
+    env, fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use super::finding::{Finding, Outcome};
 use crate::{
@@ -17,11 +21,11 @@ const PATH_CHARS: usize = 4096;
 pub(super) fn warnings(config: &Config) -> Vec<Finding> {
     let of_chain = config.replicas.iter().any(|replica| matches!(replica.credentials, Credentials::Ambient));
     let files = config.secret_files().into_iter().chain(credentials_file().filter(|_| of_chain));
-    files.filter_map(warning).collect()
+    files.filter_map(|path| warning(&path)).collect()
 }
 
-fn warning(path: PathBuf) -> Option<Finding> {
-    let mode = fs::metadata(&path).ok()?.mode() & 0o7777;
+fn warning(path: &Path) -> Option<Finding> {
+    let mode = fs::metadata(path).ok()?.mode() & 0o7777;
     let verb = match mode & BY_OTHERS {
         0 => return None,
         0o002 => "write",

@@ -11,6 +11,7 @@ use crate::{domain::Cursor, regular_file};
 
 /// An event's id has a tenth of it.
 const AT_MOST_BYTES: u64 = 1024;
+const NO_ID: &str = "it holds no event's id: correct it, or remove it";
 
 /// Where an agent keeps how far it has come, for as long as it runs its own.
 pub(super) struct CursorFile {
@@ -32,7 +33,6 @@ impl CursorFile {
                 return Err(error).with_context(|| format!("cannot lock {}", lock_path.display()));
             }
         }
-        const NO_ID: &str = "it holds no event's id: correct it, or remove it";
         let cursor = match regular_file::read(path, AT_MOST_BYTES) {
             Ok(bytes) => Some(String::from_utf8(bytes).context(NO_ID)?.trim_end().parse().context(NO_ID)?),
             Err(error) if error.io_kind() == Some(io::ErrorKind::NotFound) => None,
@@ -89,5 +89,9 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "12@1a2b3c4d\n");
         fs::write(&path, "nonsense").unwrap();
         assert!(CursorFile::open(&path).is_err());
+        // As long as a disk, and not read.
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let refused = CursorFile::open(&path).err().unwrap().to_string();
+        assert!(refused.contains("is larger than"), "{refused}");
     }
 }
