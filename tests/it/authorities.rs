@@ -31,7 +31,7 @@ async fn checked(certificate: &str, more: &str, environment: &[(&str, &str)]) ->
 }
 
 fn ca_file() -> String {
-    format!("ca_file = {:?}", pem("ca.pem"))
+    format!("ca_file = \"{}\"", pem("ca.pem").display())
 }
 
 #[tokio::test]

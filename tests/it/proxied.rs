@@ -66,7 +66,7 @@ async fn a_store_without_tls_is_reached_through_its_proxy_and_the_proxys_passwor
 async fn a_store_with_tls_is_reached_through_a_tunnel() {
     let mut world = World::new().await;
     let proxy = HttpProxy::to(relay("server.pem", world.s3_address()).await).await;
-    world.scw_at("https://store.internal:9443", &format!("ca_file = {:?}", pem("ca.pem")));
+    world.scw_at("https://store.internal:9443", &format!("ca_file = \"{}\"", pem("ca.pem").display()));
     let _daemon = world.daemon_with(&[("HTTPS_PROXY", &proxy.url()), ("HTTP_PROXY", "http://127.0.0.1:1")]);
     world.upload("photo", "bytes").await;
     world.until_copied("photo").await;
@@ -78,7 +78,7 @@ async fn a_proxy_that_speaks_tls_itself_is_spoken_to_over_tls() {
     let mut world = World::new().await;
     let proxy = HttpProxy::to(relay("server.pem", world.s3_address()).await).await;
     let secure = format!("https://localhost:{}", relay("server.pem", proxy.address).await.port());
-    world.scw_at("https://store.internal:9443", &format!("ca_file = {:?}", pem("ca.pem")));
+    world.scw_at("https://store.internal:9443", &format!("ca_file = \"{}\"", pem("ca.pem").display()));
     let bundle = pem("ca.pem");
     let (code, text) = world.checked(&[("HTTPS_PROXY", &secure), ("AWS_CA_BUNDLE", bundle.to_str().unwrap())]).await;
     assert_eq!(code, Some(0), "{text}");
@@ -128,7 +128,7 @@ async fn a_proxy_that_cannot_be_used_is_refused_at_the_start_where_a_store_needs
     let mut world = World::new().await;
     let socks = [("HTTPS_PROXY", "socks5://me:geheim@127.0.0.1:1080")];
     assert_eq!(world.checked(&socks).await.0, Some(0), "no store needs it");
-    world.scw_at("https://store.internal:9443", &format!("ca_file = {:?}", pem("ca.pem")));
+    world.scw_at("https://store.internal:9443", &format!("ca_file = \"{}\"", pem("ca.pem").display()));
     let (code, text) = world.checked(&socks).await;
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("HTTPS_PROXY: names a SOCKS proxy") && !text.contains("geheim"), "{text}");
