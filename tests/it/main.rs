@@ -76,4 +76,5 @@ mod tls_relay;
 mod uploads;
 mod verify;
 mod wakeup;
+mod walls;
 mod world;
