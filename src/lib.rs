@@ -5,10 +5,11 @@
 //!
 //! `cli → {daemon, audit, scan, import} → {http, worker, sweeper, listener, figures} → {queue, copy, store, events} → domain`
 //!
-//! `copy` uses `store`, `events` uses `queue`. `copy` does not know `queue`, `queue` does not know `store`. The list below
-//! is alphabetical.
+//! `copy` uses `store`, `events` uses `queue`. `copy` does not know `queue`, `queue` does not know `store`. `certificates` and
+//! `regular_file` know none of them, and all may use them. The list below is alphabetical.
 
 pub mod audit;
+pub mod certificates;
 pub mod cli;
 pub mod config;
 pub mod copy;
@@ -24,6 +25,7 @@ pub mod lifecycle;
 pub mod listener;
 pub mod metrics;
 pub mod queue;
+pub mod regular_file;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod scan;

@@ -1,12 +1,17 @@
+mod bucket;
+mod clock;
+mod finding;
+mod secret_files;
+
 use secrecy::ExposeSecret as _;
-use serde::Serialize;
 
 use super::{Verdict, given, probe, queue, show};
 use crate::{
     config::{Config, Replica},
-    queue::{Pin, Queue, ReplicaRow, SchemaFit},
-    store::Store,
+    queue::{Queue, QueueError, ReplicaRow, SchemaFit},
 };
+use bucket::{HOLDS, Known};
+use finding::{Finding, finding};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -20,40 +25,32 @@ pub(super) struct Args {
     probe: probe::Args,
 }
 
-/// Whether what the bucket holds has a place in the configuration.
-const HOLDS: &str = "holds";
-
-/// One thing that was tried.
-#[derive(Debug, Serialize)]
-struct Finding {
-    of: String,
-    what: &'static str,
-    works: bool,
-    says: String,
-}
-
 pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     let to_probe = given::replica_or_all(&config, args.probe.replica.as_deref())?;
     if args.show_config {
         show::line(&config.to_string())?;
     }
     let mut findings = vec![finding("configuration", "read", Ok(format!("{} replicas", config.replicas.len())))];
+    findings.extend(secret_files::warnings(&config));
     let (queue, pools) = queue(&config)?;
     findings.extend(database(&config, &queue).await);
-    // Without them, because the database does not answer, the buckets are still looked at.
-    let known = queue.replica_rows().await.unwrap_or_default();
-    let row = |replica: &Replica| known.iter().find(|row| row.name == replica.name);
+    findings.extend(clock::of_database(&queue).await);
+    let rows = rows(&queue).await;
+    let known = |replica: &Replica, primary| Known {
+        database: rows.is_some(),
+        row: rows.iter().flatten().find(|row| row.name == replica.name),
+        primary,
+    };
     // The one in force, which the configuration only names while the database does not.
-    let primary = known.iter().find(|row| row.primary).map_or(&config.primary, |row| &row.name);
-    let buckets = config.replicas.iter().map(|replica| bucket(replica, *primary == replica.name, row(replica)));
+    let primary = rows.iter().flatten().find(|row| row.primary).map_or(&config.primary, |row| &row.name);
+    let buckets = config.replicas.iter().map(|r| bucket::check(r, known(r, *primary == r.name)));
     findings.extend(futures::future::join_all(buckets).await.into_iter().flatten());
     pools.close().await;
 
     let all_work = findings.iter().all(|f| f.works);
     if !args.json {
         for f in &findings {
-            let mark = if f.works { "ok  " } else { "FAIL" };
-            show::line(&format!("{mark}  {:<14} {:<9} {}", f.of, f.what, f.says))?;
+            show::line(&f.line())?;
         }
     }
     let mut verdict = if all_work { Verdict::Good } else { Verdict::Bad };
@@ -83,9 +80,14 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     Ok(verdict)
 }
 
-fn finding(of: &str, what: &'static str, result: Result<String, String>) -> Finding {
-    let works = result.is_ok();
-    Finding { of: of.into(), what, works, says: result.unwrap_or_else(|why| why) }
+/// What the database has on record of the replicas; `None`: it does not answer. Before the first `migrate` that is nothing,
+/// which is an answer.
+async fn rows(queue: &Queue) -> Option<Vec<ReplicaRow>> {
+    let is_absent = |error: &QueueError| error.sqlstate().is_some_and(|code| ["42P01", "3F000"].contains(&&*code));
+    match queue.replica_rows().await {
+        Ok(rows) => Some(rows),
+        Err(error) => is_absent(&error).then(Vec::new),
+    }
 }
 
 async fn database(config: &Config, queue: &Queue) -> Vec<Finding> {
@@ -127,56 +129,5 @@ async fn schema(queue: &Queue) -> Result<String, String> {
         Ok(format!("{} fits", queue.schema()))
     } else {
         Err(format!("no columns for {}; run `copyhold migrate`", without.join(", ")))
-    }
-}
-
-/// Read access by a listing of one key, write access by a multipart upload that is begun and aborted.
-async fn bucket(replica: &Replica, primary: bool, row: Option<&ReplicaRow>) -> Vec<Finding> {
-    let of = replica.name.as_str();
-    let pin = row.and_then(|row| row.pin.as_ref());
-    if let Some(why) = pin.and_then(|pin| pin.forbids(&Pin::of(replica))) {
-        return vec![finding(of, "bucket", Err(why))];
-    }
-    let store = match Store::connect(replica, 1).await {
-        Ok(store) => store,
-        Err(error) => return vec![finding(of, "connect", Err(error.to_string()))],
-    };
-    let first = match store.first_key().await {
-        Ok(first) => first,
-        Err(error) => return vec![finding(of, "list", Err(error.to_string()))],
-    };
-    let in_use = row.is_some_and(|row| row.admission.is_some());
-    let holds = holds(replica, first.is_some(), in_use, primary);
-    let written = store.check_write().await.map(|()| "a multipart upload was begun and aborted".to_owned());
-    let written = written.or_else(|error| {
-        // Nothing needs to be written to a primary that lacks nothing.
-        let fine = || format!("not allowed, which a primary that lacks nothing does not need ({error})");
-        if primary { Ok(fine()) } else { Err(error.to_string()) }
-    });
-    let mut findings = vec![finding(of, HOLDS, holds), finding(of, "write", written)];
-    if let Err(error) = store.check_paths().await {
-        // Nothing is wrong with other keys, and many applications have no such.
-        findings.push(finding(of, "paths", Ok(format!("objects with odd keys will be parked: {error}"))));
-    }
-    findings.extend(hint(replica, &store).map(|hint| finding(of, "class", Ok(hint))));
-    findings
-}
-
-/// Nothing is wrong with such a replica, but each attempt to read from it is in vain.
-fn hint(replica: &Replica, store: &Store) -> Option<String> {
-    let class = replica.storage_class.as_deref().filter(|class| replica.read && store.profile().is_cold(class))?;
-    Some(format!("{class} must be restored before it can be read: say read = false in [replicas.{}]", replica.name))
-}
-
-fn holds(replica: &Replica, something: bool, in_use: bool, primary: bool) -> Result<String, String> {
-    match (something, replica.existing) {
-        (false, _) => Ok("the bucket is empty".into()),
-        (true, _) if in_use => Ok("the bucket is in use by Copyhold".into()),
-        (true, _) if primary => Ok("the bucket holds data".into()),
-        (true, Some(existing)) => Ok(format!("the bucket holds data, existing = {existing:?} says what to do with it")),
-        (true, None) => Err(format!(
-            "the bucket already holds data: say existing = \"adopt\" or \"overwrite\" in [replicas.{}]",
-            replica.name
-        )),
     }
 }

@@ -1,7 +1,8 @@
 use std::io::{self, IsTerminal as _};
 
 use anyhow::Context as _;
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::{EnvFilter, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::config::{Log, LogFormat};
 
@@ -19,10 +20,29 @@ pub(super) fn start(log: &Log) -> anyhow::Result<()> {
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
+    let no_keys = filter_fn(shows_no_keys);
     let started = if json {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+        builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .finish()
+            .with(no_keys)
+            .try_init()
     } else {
-        builder.with_target(false).try_init()
+        builder.with_target(false).finish().with(no_keys).try_init()
     };
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
+}
+
+/// Whether an event can be written whatever the level is: the SDK's own show access key ids, those of the AWS chain from INFO
+/// on and the others from DEBUG on.
+fn shows_no_keys(event: &Metadata<'_>) -> bool {
+    let most = match event.target().split("::").next() {
+        Some("aws_config" | "aws_credential_types") => Level::WARN,
+        Some(name) if name.starts_with("aws_") => Level::INFO,
+        _ => return true,
+    };
+    *event.level() <= most
 }

@@ -143,7 +143,7 @@ fn listed<'a>(config: &'a Config, rows: &[ReplicaRow], asked: Option<&str>) -> a
 }
 
 fn forbidden(row: &ReplicaRow, replica: &config::Replica) -> Option<String> {
-    row.pin.as_ref()?.forbids(&Pin::of(replica))
+    row.pin.as_ref()?.forbids(&Pin::of(replica), &replica.name)
 }
 
 /// The other replicas whose copies may be adopted, and why not those of the rest.

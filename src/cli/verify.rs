@@ -187,7 +187,7 @@ fn replicas(
     for replica in config.replicas.iter().filter(|r| wanted.is_empty() || wanted.contains(&r.name)) {
         let name = replica.name.clone();
         let row = rows.iter().find(|row| row.name == name);
-        let other_bucket = || row?.pin.as_ref()?.forbids(&Pin::of(replica));
+        let other_bucket = || row?.pin.as_ref()?.forbids(&Pin::of(replica), &replica.name);
         let why = if row.is_none() {
             (given::not_migrated(&name), true)
         } else if let Some(why) = other_bucket() {

@@ -1,7 +1,10 @@
 //! The rules for a database URL. It may hold a password, and a slip may put that anywhere,
 //! into the name of a parameter for one: no message shows any of it.
 
-use std::{path::PathBuf, str::FromStr as _};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr as _,
+};
 
 use sqlx::postgres::PgConnectOptions;
 use url::Url;
@@ -9,8 +12,9 @@ use url::Url;
 use super::{
     net::is_loopback,
     reader::{Flaw, Reader},
-    suggest,
+    suggest, trust,
 };
+use crate::regular_file::{self, ReadError};
 
 const FORM: &str = "write postgres://USER@HOST/DATABASE?sslmode=verify-full, special characters of a password as %XX";
 /// What sqlx understands. It ignores everything else, logging it with its value.
@@ -34,6 +38,11 @@ const PARAMETERS: &[&str] = &[
     "statement-cache-capacity",
     "user",
 ];
+
+/// Those that name the authorities to trust.
+const ROOT_CERTIFICATES: &[&str] = &["sslrootcert", "ssl-root-cert", "ssl-ca"];
+/// How a certificate begins that stands in the URL itself.
+const PEM: &str = "-----BEGIN";
 
 /// Stands for the hosts of a URL that names several, which is no URL to a parser.
 const STAND_IN: &str = "several-hosts.invalid";
@@ -182,6 +191,25 @@ pub(super) fn has_password(text: &str) -> bool {
     })
 }
 
+/// The files with private keys that the URL names.
+pub(super) fn key_files(text: &str) -> Vec<PathBuf> {
+    files(text, &["sslkey", "ssl-key"])
+}
+
+/// The file of authorities that the URL names, if any: without one, public ones are trusted.
+pub fn root_certificates(text: &str) -> Option<PathBuf> {
+    files(text, ROOT_CERTIFICATES).pop()
+}
+
+/// What the parameters of these names lead to, the one that counts last. The certificate itself may stand there as well.
+fn files(text: &str, names: &[&str]) -> Vec<PathBuf> {
+    let first = each_server(text).ok().and_then(|all| all.into_iter().next());
+    let Some(url) = first.and_then(|one| Url::parse(&one).ok()) else { return Vec::new() };
+    let is_path = |name: &str, value: &str| names.contains(&name) && !value.starts_with(PEM);
+    let pairs = url.query_pairs().filter(|(name, value)| is_path(name, value));
+    pairs.map(|(_, value)| PathBuf::from(value.into_owned())).collect()
+}
+
 /// The URL with `***` for each password in it.
 pub fn masked(text: &str) -> String {
     if let Some(parts) = Parts::of(text).filter(|parts| parts.hosts.contains(',')) {
@@ -217,19 +245,27 @@ fn parameter(name: &str, value: &str, rules: &Rules) -> Result<(), Flaw> {
     }
     let names_a_file = ["sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
     // sqlx takes the certificate itself as well as its path.
-    if names_a_file.contains(&name) && !value.starts_with("-----BEGIN") {
+    if names_a_file.contains(&name) && !value.starts_with(PEM) {
         let path = rules.folder.join(value);
-        let problem = match std::fs::metadata(&path) {
-            Ok(found) if !found.is_file() => "is no file",
-            Ok(found) if found.len() == 0 => "is empty",
-            Ok(_) if path != std::path::Path::new(value) => "is relative",
+        let is_certificate = !["sslkey", "ssl-key"].contains(&name);
+        let problem = match regular_file::read(&path, trust::AT_MOST_BYTES) {
+            Ok(bytes) if bytes.is_empty() => "is empty",
+            Ok(_) if path != Path::new(value) => "is relative",
+            Ok(bytes) if is_certificate && !holds_certificate(&bytes) => "holds no certificate in PEM form",
             Ok(_) => return Ok(()),
-            Err(_) => "cannot be found",
+            Err(ReadError::Io(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => "we may not read",
+            Err(ReadError::Io(_)) => "cannot be found",
+            Err(ReadError::TooLarge(_)) => "is too large",
+            Err(ReadError::NotRegular(_) | ReadError::NeverEnds) => "is no file",
         };
         let what = format!("names a file as {name}, which {problem}");
         return Err(Flaw::new(what, "give the full path of a PEM file"));
     }
     Ok(())
+}
+
+fn holds_certificate(bytes: &[u8]) -> bool {
+    String::from_utf8_lossy(bytes).contains("-----BEGIN CERTIFICATE-----")
 }
 
 fn is_remote(host: &str) -> bool {

@@ -87,6 +87,14 @@ pub(super) fn no_host_name(endpoint: &Url, bucket: &str) -> Option<&'static str>
     }
 }
 
+/// Where requests to a bucket are sent whose name stands in front of the host.
+pub(super) fn of_bucket(endpoint: &Url, bucket: &str) -> Url {
+    let mut url = endpoint.clone();
+    // Where it cannot stand there, that is refused elsewhere.
+    let _ = url.set_host(Some(&format!("{bucket}.{}", endpoint.host_str().unwrap_or_default())));
+    url
+}
+
 /// The region that the endpoint's name says, else the usual one.
 pub(super) fn region_of(endpoint: &Url) -> String {
     let host = endpoint.host_str().unwrap_or_default();

@@ -1,4 +1,4 @@
-use std::{collections::HashMap, ffi::OsString, fs, io, path::Path};
+use std::{collections::HashMap, ffi::OsString, io, path::Path};
 
 use url::Url;
 
@@ -10,7 +10,10 @@ use super::{
     reader::{Reader, Section},
     replica, rules, suggest,
 };
-use crate::domain::ReplicaName;
+use crate::{domain::ReplicaName, regular_file};
+
+/// A thousand sections have a tenth of it; a wrong path may lead to anything.
+const AT_MOST_BYTES: u64 = 4 << 20;
 
 /// Reads the file, lays the environment's `COPYHOLD_SECTION__KEY` over it and checks everything.
 ///
@@ -38,12 +41,12 @@ pub fn load(
 fn read_file(path: &Path) -> Result<String, Problem> {
     const ANOTHER: &str = "name another with --config PATH or COPYHOLD_CONFIG";
     let problem = |place, what: String, todo: String| Problem { place, what, todo };
-    let bytes = fs::read(path).map_err(|error| {
-        let (what, first) = match error.kind() {
-            io::ErrorKind::NotFound => ("there is no such file".to_owned(), "create it"),
-            io::ErrorKind::PermissionDenied => ("we may not read it".to_owned(), "let the daemon's user read it"),
-            io::ErrorKind::IsADirectory => ("it is a folder".to_owned(), "name the file in it"),
-            _ => (format!("it cannot be read: {error}"), "make it readable"),
+    let bytes = regular_file::read(path, AT_MOST_BYTES).map_err(|error| {
+        let (what, first) = match error.io_kind() {
+            Some(io::ErrorKind::NotFound) => ("there is no such file".to_owned(), "create it"),
+            Some(io::ErrorKind::PermissionDenied) => ("we may not read it".to_owned(), error.remedy()),
+            Some(_) => (format!("it {error}"), "make it readable"),
+            None => (format!("it {error}"), error.remedy()),
         };
         problem(Place::File, what, format!("{first}, or {ANOTHER}"))
     })?;

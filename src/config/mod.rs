@@ -3,6 +3,7 @@
 //! Whoever holds a [`Config`] need not check anything again. Secrets are
 //! [`Secret`]s; the configuration prints them as `***`.
 
+mod chain;
 mod database;
 mod database_url;
 mod document;
@@ -15,6 +16,7 @@ mod place;
 mod problem;
 mod process;
 mod provider;
+mod proxy;
 mod reader;
 mod replica;
 mod rules;
@@ -24,18 +26,22 @@ mod show;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod trust;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use database_url::{each_server, masked as masked_url};
+pub use database_url::{each_server, masked as masked_url, root_certificates};
 pub use load::load;
 pub use place::Place;
 pub use problem::{ConfigErrors, Problem};
 pub use provider::Provider;
+pub use proxy::{Proxies, Proxy};
 pub use rules::Rule;
 pub use secret::Secret;
 pub use suggest::among as did_you_mean;
+pub use trust::{Authorities, Trust};
 
+use secrecy::ExposeSecret as _;
 use url::Url;
 
 use crate::domain::{EventKinds, ReplicaName, SchemaName};
@@ -65,6 +71,25 @@ impl Config {
     #[must_use]
     pub fn replica(&self, name: &ReplicaName) -> Option<&Replica> {
         self.replicas.iter().find(|r| r.name == *name)
+    }
+
+    /// Returns the files that secrets are in, the configuration's own included, each once.
+    #[must_use]
+    pub fn secret_files(&self) -> Vec<PathBuf> {
+        let keys = self.replicas.iter().flat_map(|replica| match &replica.credentials {
+            Credentials::Keys { access_key_id, secret_access_key } => vec![access_key_id, secret_access_key],
+            Credentials::Ambient => Vec::new(),
+        });
+        let secrets = keys.chain(self.http.token.as_ref()).chain(self.database.password.as_ref());
+        let mut files: Vec<PathBuf> = secrets.filter_map(Secret::kept_in).map(PathBuf::from).collect();
+        for url in [Some(&self.database.url), self.database.listen_url.as_ref()].into_iter().flatten() {
+            let has_password = database_url::has_password(url.expose_secret());
+            files.extend(url.kept_in().filter(|_| has_password).map(PathBuf::from));
+            files.extend(database_url::key_files(url.expose_secret()));
+        }
+        files.sort();
+        files.dedup();
+        files
     }
 }
 
@@ -107,6 +132,19 @@ pub struct Replica {
     /// As configured, else by the endpoint.
     pub provider: Provider,
     pub facts: Facts,
+    /// Which authorities may have issued its certificate.
+    pub trust: Trust,
+    /// The proxy that its requests go through.
+    pub proxy: Option<Proxy>,
+    pub surroundings: Surroundings,
+}
+
+/// What the environment says of the way to other hosts.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    pub proxies: Proxies,
+    /// The authorities for whatever has no `ca_file`.
+    pub trust: Trust,
 }
 
 /// What the operator knows of this store and its provider's preset does not; `None`: the preset counts.

@@ -3,7 +3,7 @@
 //! is absent: its problem is noted, and no [`super::Config`] comes of it.
 
 use std::{
-    cell::RefCell,
+    cell::{OnceCell, RefCell},
     path::{Path, PathBuf},
 };
 
@@ -12,15 +12,23 @@ use super::{
     overrides::{Environment, variable_for},
     place::{Place, Placed},
     problem::Problem,
+    proxy::Proxies,
     setting::Setting,
     suggest,
+    trust::Trust,
 };
 
 /// What is read from, and what came of it so far.
 pub(super) struct Reader {
     pub(super) environment: Environment,
+    /// The configuration's own.
+    pub(super) file: PathBuf,
     /// Of the configuration; relative paths begin there.
     pub(super) folder: PathBuf,
+    /// What the environment says of proxies.
+    pub(super) proxies: Proxies,
+    /// The authorities that the environment names; read when they are first needed.
+    trust: OnceCell<Result<Trust, Problem>>,
     problems: RefCell<Vec<Problem>>,
     /// Paths of all settings that were asked for: these are the ones that exist.
     asked: RefCell<Vec<String>>,
@@ -45,7 +53,10 @@ impl Flaw {
 impl Reader {
     pub(super) fn new(environment: Environment, config: &Path) -> Self {
         Self {
+            proxies: Proxies::of(&environment),
             environment,
+            file: config.to_path_buf(),
+            trust: OnceCell::new(),
             folder: config.parent().map(Path::to_path_buf).unwrap_or_default(),
             problems: RefCell::default(),
             asked: RefCell::default(),
@@ -56,6 +67,11 @@ impl Reader {
     /// A path as the configuration means it: relative to its own folder.
     pub(super) fn resolve(&self, path: &str) -> PathBuf {
         self.folder.join(path)
+    }
+
+    /// The authorities that the environment names, else the machine's. Error: they cannot be read.
+    pub(super) fn trust(&self) -> Result<Trust, Problem> {
+        self.trust.get_or_init(|| Trust::of_environment(&self.environment)).clone()
     }
 
     pub(super) fn note(&self, place: Place, what: impl Into<String>, todo: impl Into<String>) {

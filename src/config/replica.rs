@@ -3,9 +3,10 @@ use secrecy::ExposeSecret as _;
 use url::Url;
 
 use super::{
-    Credentials, Existing, Facts, Provider, Replica, Secret, endpoint,
+    Credentials, Existing, Facts, Provider, Proxy, Replica, Secret, Surroundings, Trust, chain, endpoint,
     place::{Place, Placed},
-    reader::{Flaw, Section},
+    problem::Problem,
+    reader::{Flaw, Reader, Section},
     setting::{choice, size_text, within},
 };
 use crate::domain::{InvalidName, ReplicaName};
@@ -39,6 +40,8 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
     let storage_class = section.get_with("storage_class", |text: String| printable(text, "a storage class"));
     let provider = section.get_with("provider", |word: String| choice(&Provider::ALL.map(|p| (p.as_str(), p)), &word));
     let facts = facts(&mut section);
+    let reader = section.reader();
+    let ca_file = section.get_with("ca_file", |path: String| Trust::of_file(&reader.resolve(&path)));
 
     let place = section.place().clone();
     let both = endpoint.zip(bucket);
@@ -49,9 +52,18 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
         section.note_at(place, "path_style", &format!("is false, but {why}"), "set it to true");
     }
     section.finish();
+    let path_style = path_style.is_none_or(|path_style| path_style.value);
+    let location_of = location.as_ref().map(|location| &location.value);
+    let way = location_of.map(|(endpoint, bucket)| {
+        Way::to(reader, &if path_style { endpoint.clone() } else { endpoint::of_bucket(endpoint, bucket) }, ca_file)
+    });
+    if matches!(credentials, Some(Credentials::Ambient)) {
+        reader.note_all(chain::problems(&reader.environment));
+    }
 
     let replica = (|| {
         let (endpoint, bucket) = location.clone()?.value;
+        let Way { proxy, trust, surroundings } = way?;
         Some(Replica {
             name: valid_name?,
             region: region.map_or_else(|| endpoint::region_of(&endpoint), |region| region.value),
@@ -59,14 +71,46 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
             facts,
             endpoint,
             bucket,
-            path_style: path_style.is_none_or(|path_style| path_style.value),
+            path_style,
             credentials: credentials?,
             existing: existing.map(|existing| existing.value),
             read: readable.as_ref().is_none_or(|read| read.value),
             storage_class: storage_class.map(|class| class.value),
+            trust,
+            proxy,
+            surroundings,
         })
     })();
     Found { name, place, location, readable, replica }
+}
+
+/// How requests get to a store.
+struct Way {
+    proxy: Option<Proxy>,
+    trust: Trust,
+    surroundings: Surroundings,
+}
+
+impl Way {
+    /// `to`: where requests are sent. Notes what is wrong with the environment only if this store needs it.
+    fn to(reader: &Reader, to: &Url, ca_file: Option<Placed<Trust>>) -> Self {
+        fn noted<T: Default>(reader: &Reader, found: Result<T, Problem>) -> T {
+            found.unwrap_or_else(|problem| {
+                reader.note_all(vec![problem]);
+                T::default()
+            })
+        }
+        let proxy = noted(reader, reader.proxies.before(to));
+        let trusts_others = to.scheme() == "https" && ca_file.is_none() || proxy.as_ref().is_some_and(Proxy::is_https);
+        let of_environment = reader.trust();
+        let of_environment =
+            if trusts_others { noted(reader, of_environment) } else { of_environment.unwrap_or_default() };
+        Self {
+            proxy,
+            trust: ca_file.map_or_else(|| of_environment.clone(), |ca_file| ca_file.value),
+            surroundings: Surroundings { proxies: reader.proxies.clone(), trust: of_environment },
+        }
+    }
 }
 
 /// What is known of this store alone.

@@ -3,9 +3,7 @@
 
 use std::{
     ffi::OsStr,
-    fmt,
-    fs::File,
-    io::{self, Read as _},
+    fmt, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -19,6 +17,7 @@ use super::{
     reader::{Flaw, Reader},
     setting::Setting as _,
 };
+use crate::regular_file::{self, ReadError};
 
 pub(super) const FORMS: &str = r#"write "the secret", { env = "NAME" } or { file = "/path" }"#;
 /// More than any key or password has; a wrong path may lead to something endless.
@@ -31,6 +30,8 @@ pub struct Secret {
     first: SecretString,
     /// `None`: it stands in the configuration or in the environment, where nothing changes.
     file: Option<Arc<SecretFile>>,
+    /// The file that it was read from, the configuration's own or another.
+    kept_in: Option<Arc<Path>>,
 }
 
 type Check = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
@@ -62,8 +63,9 @@ impl Secret {
         // A pipe gives its content once.
         let can_be_read_again = path.metadata().is_ok_and(|found| found.is_file());
         let latest = Mutex::new(Latest::of(&first));
+        let kept_in = can_be_read_again.then(|| path.clone().into());
         let file = SecretFile { path, check: Box::new(|_| Ok(())), latest };
-        Ok(Self { first, file: can_be_read_again.then(|| Arc::new(file)) })
+        Ok(Self { first, file: can_be_read_again.then(|| Arc::new(file)), kept_in })
     }
 
     /// The same, and what `check` refuses later is not used.
@@ -73,7 +75,19 @@ impl Secret {
             let latest = Mutex::new(Latest::of(&self.first));
             Arc::new(SecretFile { path: file.path.clone(), check: Box::new(check), latest })
         });
-        Self { first: self.first, file }
+        Self { first: self.first, file, kept_in: self.kept_in }
+    }
+
+    /// The same, written in the file at `path` itself.
+    #[must_use]
+    pub(super) fn written_in(self, path: &Path) -> Self {
+        Self { kept_in: Some(path.into()), ..self }
+    }
+
+    /// The file that it was read from; `None`: it came from the environment, or through a pipe.
+    #[must_use]
+    pub fn kept_in(&self) -> Option<&Path> {
+        self.kept_in.as_deref()
     }
 
     /// Whether it may be another one some day.
@@ -133,7 +147,7 @@ impl fmt::Debug for Secret {
 
 impl From<SecretString> for Secret {
     fn from(first: SecretString) -> Self {
-        Self { first, file: None }
+        Self { first, file: None, kept_in: None }
     }
 }
 
@@ -184,20 +198,23 @@ fn from_file(path: &Path) -> Result<SecretString, Flaw> {
     let flaw = |what: &str, todo: &str| {
         Err(Flaw::new(format!("names the file {}, which {what}", path.display()), todo.to_owned()))
     };
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(AT_MOST_BYTES + 1).read_to_string(&mut text));
-    match read {
-        Ok(length) if length as u64 > AT_MOST_BYTES => flaw("is too long for a secret", "correct the path"),
-        Ok(_) => match text.trim_end_matches(['\r', '\n']) {
+    let bytes = match regular_file::read(path, AT_MOST_BYTES) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let what = match (error.io_kind(), &error) {
+                (Some(io::ErrorKind::NotFound), _) => "does not exist".to_owned(),
+                (Some(io::ErrorKind::PermissionDenied), _) => "we may not read".to_owned(),
+                (_, ReadError::TooLarge(_)) => "is too long for a secret".to_owned(),
+                (_, error) => error.to_string(),
+            };
+            return flaw(&what, error.remedy());
+        }
+    };
+    match String::from_utf8(bytes) {
+        Ok(text) => match text.trim_end_matches(['\r', '\n']) {
             "" => flaw("is empty", "write the secret into it"),
             secret => Ok(secret.into()),
         },
-        Err(error) => match error.kind() {
-            io::ErrorKind::NotFound => flaw("does not exist", "create it, or correct the path"),
-            io::ErrorKind::PermissionDenied => flaw("we may not read", "let the daemon's user read it"),
-            io::ErrorKind::InvalidData => flaw("is not UTF-8", "correct the path; a secret is text"),
-            io::ErrorKind::IsADirectory => flaw("is a folder", "name the file in it"),
-            _ => flaw(&format!("cannot be read: {error}"), "correct the path"),
-        },
+        Err(_) => flaw("is not UTF-8", "correct the path; a secret is text"),
     }
 }

@@ -100,8 +100,12 @@ impl Setting for ByteSize {
 /// A secret: in place, or named by `{ env = "…" }` or `{ file = "…" }`.
 impl Setting for Secret {
     fn read(node: Node, reader: &Reader) -> Result<Self, Flaw> {
+        let place = node.place.clone();
         match settled(node.value, &node.place, |value| matches!(value, Value::Text(_) | Value::Section(_))) {
             Value::Text(text) if text.is_empty() => Err(Flaw::new("is empty", "give it a value")),
+            Value::Text(text) if matches!(place, Place::Position { .. }) => {
+                Ok(Secret::from(text).written_in(&reader.file))
+            }
             Value::Text(text) => Ok(text.into()),
             Value::Section(entries) => secret::referred_to(entries, reader),
             other => Err(wrong_kind(&other, "text in quotes", secret::FORMS)),

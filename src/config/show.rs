@@ -90,6 +90,9 @@ impl fmt::Display for Replica {
         if let Some(class) = &self.storage_class {
             writeln!(f, "storage_class = {class:?}")?;
         }
+        if let Some(path) = self.trust.ca_file() {
+            writeln!(f, "ca_file = {path:?}")?;
+        }
         write!(f, "provider = {:?}\n{}", self.provider.as_str(), self.facts)
     }
 }

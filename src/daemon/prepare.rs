@@ -36,6 +36,9 @@ pub(super) async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> an
         let store = Store::connect(replica, config.workers.count.saturating_add(parts))
             .await
             .with_context(|| format!("the client of replica {}", replica.name))?;
+        if let Some(proxy) = store.proxy() {
+            info!(replica = %replica.name, "Requests to {} go through the proxy {proxy}", replica.name);
+        }
         replicas.push(Replica::new(store, replica.read, config.workers.count, config.workers.reserved));
     }
     info!(

@@ -55,6 +55,7 @@ mod retry;
 mod rules;
 mod scan;
 mod seek;
+mod server_time;
 mod sleep;
 mod status;
 mod swept;
@@ -122,6 +123,7 @@ pub use scan::{
     UnfinishedScan,
 };
 pub use seek::Sought;
+pub use server_time::server_time;
 pub use sleep::SleepsFor;
 pub use status::{BreakerStatus, DaemonStatus, Figures, NotKnown, ReplicaStatus, ResetStatus, Status};
 pub use take_back::{Again, Refuted, TakeBack};

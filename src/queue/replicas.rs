@@ -48,11 +48,12 @@ impl Pin {
 
     /// Why a daemon with `configured` must leave the replica alone; `None`: it need not.
     #[must_use]
-    pub fn forbids(&self, configured: &Self) -> Option<String> {
+    pub fn forbids(&self, configured: &Self, replica: &ReplicaName) -> Option<String> {
         (self != configured).then(|| {
             format!(
-                "its recorded copies are in {self}, the configuration names {configured}: restore the setting, or \
-                 give the other bucket a replica name of its own"
+                "its recorded copies are in {self}, the configuration names {configured}: restore the setting, give the \
+                 other bucket a replica name of its own, or, if the replica has moved there, run \
+                 `copyhold replica move {replica}`"
             )
         })
     }

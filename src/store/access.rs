@@ -36,6 +36,12 @@ impl Store {
         Ok(self.first_page(Some(1)).await?.objects.first().map(key_of))
     }
 
+    /// The same, and when the store answered, by its own clock.
+    pub async fn first_key_and_date(&self) -> Result<(Option<String>, Option<SystemTime>), StoreError> {
+        let page = self.first_page(Some(1)).await?;
+        Ok((page.objects.first().map(key_of), page.date))
+    }
+
     /// What the bucket holds before anything is written to it.
     pub async fn first_look(&self) -> Result<FirstLook, StoreError> {
         let page = self.first_page(None).await?;

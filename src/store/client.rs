@@ -1,13 +1,9 @@
 //! The HTTP client below the SDK: hyper-util's, over connections of our own.
 //!
-//! It speaks HTTP/1.1 only, and uses no proxy, whatever the environment says. It repeats nothing itself, except what
+//! It speaks HTTP/1.1 only. It repeats nothing itself, except what
 //! hyper-util does: a request of which nothing was sent, because its warm connection turned out to be closed.
 
-use std::{
-    borrow::Cow,
-    sync::{Arc, LazyLock},
-    time::Duration,
-};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use aws_smithy_runtime_api::client::{
     connection::{CaptureSmithyConnection, ConnectionMetadata},
@@ -21,10 +17,9 @@ use aws_smithy_types::{body::SdkBody, retry::ErrorKind};
 use http_body::Body as _;
 use hyper::{
     Method, Request,
-    header::{CONTENT_LENGTH, HeaderValue},
+    header::{CONTENT_LENGTH, HeaderValue, PROXY_AUTHORIZATION},
     http::Extensions,
 };
-use hyper_rustls::ConfigBuilderExt as _;
 use hyper_util::{
     client::legacy::{
         self,
@@ -32,12 +27,12 @@ use hyper_util::{
     },
     rt::{TokioExecutor, TokioTimer},
 };
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
-use tracing::warn;
+use rustls::ClientConfig;
 
 use super::{
     connection, headers,
     heard::LeftOut,
+    proxy::Via,
     socket::{Abort, Connector},
 };
 
@@ -51,19 +46,20 @@ pub(super) const MOST_HEADERS: usize = 1_000;
 #[derive(Clone, Debug)]
 pub(super) struct Http {
     client: legacy::Client<Connector, SdkBody>,
+    /// What a request that is sent to a proxy, and not through a tunnel, shows to it.
+    authorization: Option<HeaderValue>,
 }
 
 impl Http {
     /// A client that keeps at most `connections` open, and connects to nothing yet.
-    pub(super) fn new(tls: bool, connections: usize) -> Self {
-        // Without TLS no CA certificates are looked for: a bare container has none.
-        let tls = if tls { Arc::clone(&TLS) } else { trusting_nobody() };
+    pub(super) fn new(tls: Arc<ClientConfig>, via: Option<Via>, connections: usize) -> Self {
+        let authorization = via.as_ref().and_then(|via| via.proxy.authorization().cloned());
         let mut builder = legacy::Client::builder(TokioExecutor::new());
         // Without a timer no warm connection would ever be closed.
         builder.pool_timer(TokioTimer::new()).pool_idle_timeout(KEEP_WARM_FOR).http1_max_headers(MOST_HEADERS);
         // Those that travel with an object are marked below.
         builder.http1_ignore_invalid_headers_in_responses(true);
-        Self { client: builder.build(Connector::new(tls, connections)) }
+        Self { client: builder.build(Connector::new(tls, connections).through(via)), authorization }
     }
 }
 
@@ -85,6 +81,11 @@ impl HttpConnector for Http {
             Err(error) => return HttpConnectorFuture::ready(Err(ConnectorError::user(error.into()))),
         };
         say_length(&mut request);
+        if let Some(authorization) = &self.authorization
+            && request.uri().scheme_str() == Some("http")
+        {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
+        }
         let used = capture_connection(&mut request);
         if let Some(told) = request.extensions().get::<CaptureSmithyConnection>() {
             let used = used.clone();
@@ -145,11 +146,11 @@ fn extras(used: &CaptureConnection) -> Extensions {
 /// What the SDK wants of the connection: above all a way to have it used no more, which it does after errors that may be
 /// this connection's.
 fn metadata(used: &CaptureConnection) -> Option<ConnectionMetadata> {
-    used.connection_metadata().as_ref()?;
+    let proxied = used.connection_metadata().as_ref()?.is_proxied();
     let extras = extras(used);
     let info = extras.get::<HttpInfo>();
     let poisoned = used.clone();
-    let mut metadata = ConnectionMetadata::builder().proxied(false).poison_fn(move || {
+    let mut metadata = ConnectionMetadata::builder().proxied(proxied).poison_fn(move || {
         if let Some(connected) = poisoned.connection_metadata().as_ref() {
             connected.poison();
         }
@@ -194,38 +195,4 @@ impl Kind {
             Self::Other
         }
     }
-}
-
-/// Read once: it takes milliseconds, and is the same for all stores.
-static TLS: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| Arc::new(tls_config(Trust::Machine)));
-
-#[derive(Clone, Copy)]
-enum Trust {
-    /// The CA certificates of this machine, or those of SSL_CERT_FILE and SSL_CERT_DIR.
-    Machine,
-    Nobody,
-}
-
-/// With it a handshake shows only whether TLS is spoken.
-pub(super) fn trusting_nobody() -> Arc<ClientConfig> {
-    Arc::new(tls_config(Trust::Nobody))
-}
-
-fn tls_config(trust: Trust) -> ClientConfig {
-    let versions = || {
-        ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("TLS 1.2 and 1.3") // Cannot fail: the provider has both.
-    };
-    let trusting = match trust {
-        Trust::Machine => versions()
-            .with_native_roots()
-            .inspect_err(|error| warn!(%error, "Found no CA certificates; no store can be reached over TLS"))
-            .ok(),
-        Trust::Nobody => None,
-    };
-    let trusting = trusting.unwrap_or_else(|| versions().with_root_certificates(RootCertStore::empty()));
-    let mut config = trusting.with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config
 }

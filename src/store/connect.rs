@@ -14,17 +14,20 @@ use aws_sdk_s3::{
 use tokio::sync::{Mutex, OnceCell, Semaphore};
 
 use super::{
-    Profile, Store, StoreError,
+    Operation, Profile, Reason, Store, StoreError,
     answer::BoundedAnswer,
     blank::BlankKeys,
     client::Http,
     credentials::{CurrentCredentials, RetriedWhenRefused},
+    endpoint::Endpoint,
     etag_history::EtagHistory,
     identity::AsStored,
     once::WritesOnce,
     pace::Pace,
+    proxy::Via,
     speed::Speed,
     spellings::SeenSpellings,
+    tls::{trusting, trusting_nobody},
     unthrottled::NotWhenThrottled,
 };
 use crate::config;
@@ -55,15 +58,15 @@ impl Store {
         let aside = if replica.facts.max_connections.is_some() { 0 } else { at_once };
         let connections = at_once.saturating_add(aside).saturating_mul(2).saturating_add(SPARE_CONNECTIONS);
         let connections = connections.min(Semaphore::MAX_PERMITS);
-        let http = Http::new(replica.endpoint.scheme() == "https", connections);
+        let http =
+            http(replica, connections).map_err(|why| StoreError::found(Operation::ListObjects, Reason::Tls, why))?;
         let credentials = CurrentCredentials::of(replica);
-        // As text: a Url writes a slash after the host, to which the SDK would add another.
-        let endpoint = replica.endpoint.as_str().trim_end_matches('/').to_owned();
+        let endpoint = Endpoint::of(replica);
         let config = Builder::new()
             // Pinned: a later one would change time-outs, retries and checksums under us.
             .behavior_version(BehaviorVersion::v2026_01_12())
             .http_client(http)
-            .endpoint_url(&endpoint)
+            .endpoint_url(endpoint.url())
             .force_path_style(replica.path_style)
             .region(Region::new(replica.region.clone()))
             .credentials_provider(credentials.clone())
@@ -79,7 +82,7 @@ impl Store {
             // the SDK's watch would blame the target for a source that stands still.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .retry_classifier(NotWhenThrottled)
-            .retry_classifier(RetriedWhenRefused(credentials))
+            .retry_classifier(RetriedWhenRefused(credentials.clone()))
             .interceptor(BlankKeys)
             .interceptor(BoundedAnswer)
             .interceptor(AsStored)
@@ -90,6 +93,7 @@ impl Store {
             client: Client::from_conf(config),
             bucket: replica.bucket.clone(),
             endpoint,
+            credentials,
             storage_class: replica.storage_class.as_deref().map(Into::into),
             profile: Profile::of(replica),
             pace: Pace::new(replica.name.clone(), at_once, aside),
@@ -106,4 +110,15 @@ impl Store {
             scheme: Mutex::new(None),
         })
     }
+}
+
+/// The HTTP client of a store. Error: TLS is needed, and this machine trusts no authority.
+fn http(replica: &config::Replica, connections: usize) -> Result<Http, String> {
+    // Without TLS no CA certificates are looked for: a bare container has none.
+    let tls = |needed: bool, trust: &config::Trust| if needed { trusting(trust) } else { Ok(trusting_nobody()) };
+    let via = match &replica.proxy {
+        None => None,
+        Some(proxy) => Some(Via { proxy: proxy.clone(), tls: tls(proxy.is_https(), &replica.surroundings.trust)? }),
+    };
+    Ok(Http::new(tls(replica.endpoint.scheme() == "https", &replica.trust)?, via, connections))
 }

@@ -3,13 +3,17 @@
 use std::{error::Error, io};
 
 use aws_smithy_runtime_api::client::dns::ResolveDnsError;
+use hyper::StatusCode;
 use hyper_util::client::legacy;
 
-use super::{client::MOST_HEADERS, reason::Reason, scheme::OtherScheme};
+use super::{client::MOST_HEADERS, endpoint::Endpoint, proxy::ProxyError, reason::Reason, scheme::OtherScheme};
+use crate::{certificates::TlsFailure, config::Proxy};
 
 /// Which kind of failure it was, by the first error in the chain that says so.
 pub(super) fn reason(error: &(dyn Error + 'static)) -> Reason {
-    if find::<OtherScheme>(error).is_some() || find::<rustls::Error>(error).is_some() {
+    if let Some(error) = find::<ProxyError>(error) {
+        reason_of_proxy(error)
+    } else if find::<OtherScheme>(error).is_some() || find::<rustls::Error>(error).is_some() {
         Reason::Tls
     } else if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) {
         Reason::NotUnderstood
@@ -33,6 +37,16 @@ pub(super) fn reason(error: &(dyn Error + 'static)) -> Reason {
     }
 }
 
+fn reason_of_proxy(error: &ProxyError) -> Reason {
+    match error {
+        ProxyError::Unreachable(_) => Reason::Unreachable,
+        // It cannot reach the store, by its own words.
+        ProxyError::Refused(status) if status.is_server_error() => Reason::Unreachable,
+        ProxyError::Refused(_) => Reason::Proxy,
+        ProxyError::Broken(_) => Reason::Broken,
+    }
+}
+
 /// Whether no byte of the request went out: no connection came about, or nobody could sign it.
 ///
 /// The reason alone does not tell: a route may be lost, and TLS may fail, in the middle of a request.
@@ -42,8 +56,11 @@ pub(super) fn is_unsent(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// The failure to reach `endpoint`, in words.
-pub(super) fn explain(endpoint: &str, error: &(dyn Error + 'static)) -> String {
+pub(super) fn explain(endpoint: &Endpoint, error: &(dyn Error + 'static)) -> String {
     let root = root(error);
+    if let (Some(failed), Some(proxy)) = (find::<ProxyError>(error), endpoint.proxy()) {
+        return format!("cannot reach {endpoint}: {}", explain_proxy(proxy, failed));
+    }
     match reason(error) {
         Reason::Unreachable if is_of_dns(error) => {
             format!("cannot reach {endpoint}: its name does not resolve ({root})")
@@ -53,12 +70,44 @@ pub(super) fn explain(endpoint: &str, error: &(dyn Error + 'static)) -> String {
         Reason::Tls => match find::<OtherScheme>(error) {
             Some(OtherScheme::Https) => format!("no connection without TLS to {endpoint}: {}", OtherScheme::Https),
             Some(OtherScheme::Http) => format!("no secure connection to {endpoint}: {}", OtherScheme::Http),
-            None => format!("no secure connection to {endpoint}: {root}"),
+            None => match TlsFailure::of(error) {
+                Some(failure) => endpoint.tls_failure(&failure),
+                None => format!("no secure connection to {endpoint}: {root}"),
+            },
         },
         Reason::NotUnderstood => format!("the answer of {endpoint} cannot be read: {}", unreadable(error)),
         // In our own words: what a helper program printed may hold a secret.
         Reason::NoCredentials => "the AWS credential chain has no credentials".into(),
         _ => format!("the connection to {endpoint} broke: {}", plain_io(error).unwrap_or(root)),
+    }
+}
+
+/// What the proxy has done or not, in a clause.
+fn explain_proxy(proxy: &Proxy, error: &ProxyError) -> String {
+    let variable = proxy.variable();
+    match error {
+        ProxyError::Unreachable(cause) => {
+            let cause = &**cause;
+            let why = match TlsFailure::of(cause) {
+                Some(failure) => format!("it {}", failure.clause("an authority that is trusted here")),
+                None if is_of_dns(cause) => "its name does not resolve".to_owned(),
+                None => plain_io(cause).unwrap_or_else(|| root(cause)),
+            };
+            format!("no connection to the proxy, which {variable} names: {why}")
+        }
+        ProxyError::Refused(StatusCode::PROXY_AUTHENTICATION_REQUIRED) if proxy.authorization().is_some() => {
+            format!("the proxy does not accept the user name and the password in {variable} (407)")
+        }
+        ProxyError::Refused(StatusCode::PROXY_AUTHENTICATION_REQUIRED) => format!(
+            "the proxy asks for a user name and a password (407); write them into {variable}, as \
+             http://USER:PASSWORD@HOST:PORT"
+        ),
+        ProxyError::Refused(status) if status.is_server_error() => format!("the proxy cannot connect there ({status})"),
+        ProxyError::Refused(status) => format!("the proxy refuses to connect there ({status})"),
+        ProxyError::Broken(cause) => {
+            let why = cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
+            format!("the proxy, which {variable} names, gives no answer of an HTTP proxy{why}")
+        }
     }
 }
 
@@ -137,7 +186,10 @@ mod tests {
     fn a_refused_connection_is_told_without_numbers() {
         let error = Wrapped(io::Error::from(io::ErrorKind::ConnectionRefused));
         assert_eq!(reason(&error), Reason::Unreachable);
-        assert_eq!(explain("http://127.0.0.1:1", &error), "cannot reach http://127.0.0.1:1: connection refused");
+        assert_eq!(
+            explain(&Endpoint::at("http://127.0.0.1:1"), &error),
+            "cannot reach http://127.0.0.1:1: connection refused"
+        );
     }
 
     #[test]
@@ -146,28 +198,28 @@ mod tests {
         // As deep as the connector hides it.
         let error = Wrapped(io::Error::other(io::Error::new(io::ErrorKind::InvalidData, tls)));
         assert_eq!(reason(&error), Reason::Tls);
-        let told = explain("https://store.example", &error);
-        assert!(told.starts_with("no secure connection to https://store.example: invalid peer certificate"), "{told}");
+        let told = explain(&Endpoint::at("https://store.example"), &error);
+        assert!(told.starts_with("no secure connection to https://store.example: it shows a certificate"), "{told}");
     }
 
     #[test]
     fn a_name_that_does_not_resolve_is_told_as_such() {
         let error = ResolveDnsError::new(io::Error::other("failed to lookup address information"));
         assert_eq!(reason(&error), Reason::Unreachable);
-        assert!(explain("https://nowhere.invalid", &error).contains("its name does not resolve"));
+        assert!(explain(&Endpoint::at("https://nowhere.invalid"), &error).contains("its name does not resolve"));
     }
 
     #[test]
     fn missing_credentials_are_told_without_a_word_of_whoever_was_asked_for_them() {
         let error = Wrapped(io::Error::other("the credential process printed s3cr3t"));
         assert_eq!(reason(&error), Reason::NoCredentials);
-        assert!(!explain("https://a.b", &error).contains("s3cr3t"));
+        assert!(!explain(&Endpoint::at("https://a.b"), &error).contains("s3cr3t"));
     }
 
     #[test]
     fn a_connection_that_breaks_may_be_tried_again() {
         let error = Wrapped(io::Error::from(io::ErrorKind::ConnectionReset));
         assert_eq!(reason(&error), Reason::Broken);
-        assert!(explain("https://a.b", &error).ends_with("broke: connection reset"));
+        assert!(explain(&Endpoint::at("https://a.b"), &error).ends_with("broke: connection reset"));
     }
 }

@@ -12,16 +12,19 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::{default_provider::credentials::DefaultCredentialsChain, provider_config::ProviderConfig};
 use aws_credential_types::provider::{self, ProvideCredentials, error::CredentialsError};
 use aws_sdk_s3::config::{Credentials, Region};
+use aws_smithy_http_client::{Builder, ConnectorBuilder, proxy::ProxyConfig, tls};
 use aws_smithy_runtime_api::client::{
+    http::SharedHttpClient,
     interceptors::context::InterceptorContext,
     retries::classifiers::{ClassifyRetry, RetryAction, RetryClassifierPriority},
+    runtime_components::RuntimeComponents,
 };
 use secrecy::ExposeSecret as _;
 
-use crate::config::{self, Secret};
+use crate::config::{self, Secret, Surroundings, Trust};
 
 /// A file that was written anew is read so soon.
 const READ_EVERY: Duration = Duration::from_secs(1);
@@ -49,7 +52,7 @@ struct Shared {
 #[derive(Debug)]
 enum Source {
     Keys { access_key_id: Secret, secret_access_key: Secret },
-    Chain { region: Region },
+    Chain { region: Region, http: SharedHttpClient },
 }
 
 #[derive(Debug, Default)]
@@ -76,7 +79,9 @@ type Stamp = (i64, i64, u64, u64);
 impl CurrentCredentials {
     pub(super) fn of(replica: &config::Replica) -> Self {
         let source = match &replica.credentials {
-            config::Credentials::Ambient => Source::Chain { region: Region::new(replica.region.clone()) },
+            config::Credentials::Ambient => {
+                Source::Chain { region: Region::new(replica.region.clone()), http: chain_client(&replica.surroundings) }
+            }
             config::Credentials::Keys { access_key_id, secret_access_key } => {
                 Source::Keys { access_key_id: access_key_id.clone(), secret_access_key: secret_access_key.clone() }
             }
@@ -84,10 +89,15 @@ impl CurrentCredentials {
         Self(Arc::new(Shared { source, state: Mutex::default(), loading: tokio::sync::Mutex::default() }))
     }
 
+    /// The access key id that was used last.
+    pub(super) fn key_id(&self) -> Option<String> {
+        Some(self.state().known.as_ref()?.credentials.access_key_id().to_owned())
+    }
+
     async fn current(&self) -> provider::Result {
         match &self.0.source {
             Source::Keys { access_key_id, secret_access_key } => Ok(self.keys(access_key_id, secret_access_key)),
-            Source::Chain { region } => self.of_chain(region).await,
+            Source::Chain { region, http } => self.of_chain(region, http).await,
         }
     }
 
@@ -99,7 +109,7 @@ impl CurrentCredentials {
         state.read(credentials, Vec::new())
     }
 
-    async fn of_chain(&self, region: &Region) -> provider::Result {
+    async fn of_chain(&self, region: &Region, http: &SharedHttpClient) -> provider::Result {
         if let Some(known) = self.fresh() {
             return Ok(known);
         }
@@ -115,7 +125,8 @@ impl CurrentCredentials {
         let files = stamps();
         // A chain of its own each time: it reads profile files once.
         let load = async {
-            let chain = DefaultCredentialsChain::builder().region(region.clone()).build().await;
+            let config = ProviderConfig::default().with_http_client(http.clone());
+            let chain = DefaultCredentialsChain::builder().configure(config).region(region.clone()).build().await;
             chain.provide_credentials().await
         };
         let loaded = tokio::time::timeout(LOAD_WITHIN, load).await;
@@ -198,6 +209,28 @@ impl ProvideCredentials for CurrentCredentials {
     {
         provider::future::ProvideCredentials::new(self.current())
     }
+}
+
+/// The HTTP client of the chain. It asks metadata services, over plain HTTP, without a proxy, and others as stores are asked.
+fn chain_client(surroundings: &Surroundings) -> SharedHttpClient {
+    let proxy =
+        surroundings.proxies.of_https().and_then(|(url, exempt)| Some(ProxyConfig::https(url).ok()?.no_proxy(exempt)));
+    let proxy = proxy.unwrap_or_else(ProxyConfig::disabled);
+    let trust = match &surroundings.trust {
+        Trust::Machine => tls::TrustStore::default(),
+        Trust::Named(authorities) => tls::TrustStore::empty().with_pem_certificate(authorities.to_pem()),
+    };
+    let context = tls::TlsContext::builder().with_trust_store(trust).build();
+    Builder::new().build_with_connector_fn(move |settings, components| {
+        let crypto = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
+        let mut connector = ConnectorBuilder::default().tls_provider(crypto).proxy_config(proxy.clone());
+        if let Ok(context) = &context {
+            connector.set_tls_context(context.clone());
+        }
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
+        connector.build()
+    })
 }
 
 /// Where it is wrong, the chain is asked too often, or a refusal has it asked.

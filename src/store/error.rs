@@ -11,13 +11,16 @@ use aws_sdk_s3::{
     primitives::{DateTime, DateTimeFormat as Format},
 };
 
-use super::{connection, document::InvalidDocument, operation::Operation, reason::Reason, scheme::OtherScheme};
+use super::{
+    connection, document::InvalidDocument, endpoint::Endpoint, operation::Operation, reason::Reason,
+    scheme::OtherScheme,
+};
 use crate::domain::{Class, Failure, Scope, excerpt};
 
 /// Stores refuse signatures that are 15 minutes old, some sooner.
 const CLOCKS_MAY_DIFFER_BY: Duration = Duration::from_mins(4);
 /// How much of a store's message is kept.
-const MESSAGE_CHARS: usize = 300;
+const MESSAGE_CHARS: usize = 400;
 /// How a compressed answer begins.
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const TOO_LARGE: &str = "The store, or a proxy in front of it, takes no request of this size: set max_put in this replica's \
@@ -60,13 +63,38 @@ impl StoreError {
         }
     }
 
+    /// Names the proxy where an answer that is none of S3's may be its own: without TLS it can be.
+    fn through(self, endpoint: &Endpoint) -> Self {
+        let proxy = endpoint.proxy().filter(|_| endpoint.url().starts_with("http://"));
+        match proxy {
+            Some(proxy) if self.code.is_none() && !self.message.is_empty() => {
+                Self { message: format!("through the proxy {proxy}: {}", self.message), ..self }
+            }
+            _ => self,
+        }
+    }
+
+    /// The same; of our access key id, which some stores repeat in what they say, the end is shown.
+    pub(super) fn without(self, key_id: Option<&str>) -> Self {
+        const SHOWN: usize = 4;
+        match key_id {
+            // A shorter one may be a word of the message, and hides nothing when it is cut.
+            Some(id) if id.len() > 2 * SHOWN && self.message.contains(id) => {
+                let end = id.len() - SHOWN;
+                let cut = format!("…{}", id.get(end..).unwrap_or_default());
+                Self { message: self.message.replace(id, &cut), ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// The same, where nothing of an answer has come.
     pub(super) fn without_answer(self) -> Self {
         Self { unanswered: true, ..self }
     }
 
     /// What the SDK says, reduced to what may be kept. `endpoint` is shown when no answer came.
-    pub(super) fn of_sdk<E>(operation: Operation, endpoint: &str, error: &SdkError<E, HttpResponse>) -> Self
+    pub(super) fn of_sdk<E>(operation: Operation, endpoint: &Endpoint, error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
@@ -77,7 +105,7 @@ impl StoreError {
             return Self { outcome_unknown: false, ..Self::found(operation, Reason::Refused, message) };
         }
         match error {
-            SdkError::ServiceError(answer) if endpoint.starts_with("http://") && sends_to_tls(answer.raw()) => {
+            SdkError::ServiceError(answer) if endpoint.url().starts_with("http://") && sends_to_tls(answer.raw()) => {
                 let message = format!("no connection without TLS to {endpoint}: {}", OtherScheme::Https);
                 Self {
                     status: Some(answer.raw().status().as_u16()),
@@ -85,7 +113,7 @@ impl StoreError {
                     ..Self::found(operation, Reason::Tls, message)
                 }
             }
-            SdkError::ServiceError(answer) => Self::of_answer(operation, answer.err(), answer.raw()),
+            SdkError::ServiceError(answer) => Self::of_answer(operation, answer.err(), answer.raw()).through(endpoint),
             SdkError::ResponseError(answer) => {
                 let reason = if answer.raw().status().is_success() { Reason::NotUnderstood } else { Reason::Broken };
                 let message = match InvalidDocument::of(error) {
@@ -414,7 +442,7 @@ mod tests {
             said = said.message(message);
         }
         let error = SdkError::service_error(GetObjectError::generic(said.build()), raw);
-        StoreError::of_sdk(Operation::GetObject, "https://store.example", &error)
+        StoreError::of_sdk(Operation::GetObject, &Endpoint::at("https://store.example"), &error)
     }
 
     #[test]
@@ -451,6 +479,15 @@ mod tests {
         );
         let everything = format!("{error:?} {error}");
         assert!(!everything.contains("AKIA") && !everything.contains("5ec2e7"), "{everything}");
+    }
+
+    #[test]
+    fn an_access_key_id_that_a_store_repeats_is_cut() {
+        let body = "<Error><Code>InvalidAccessKeyId</Code><Message>Key AKIDEXAMPLE1234 is unknown</Message></Error>";
+        let shown = |id| answered(403, &[], body).without(id).to_string();
+        assert!(shown(Some("AKIDEXAMPLE1234")).contains("Key …1234 is unknown"));
+        // One that is a word.
+        assert!(shown(Some("unknown")).contains("AKIDEXAMPLE1234 is unknown") && shown(None).contains("AKID"));
     }
 
     #[test]

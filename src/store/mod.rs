@@ -17,6 +17,7 @@ mod connection;
 mod credentials;
 mod dates;
 mod document;
+mod endpoint;
 mod error;
 mod etag;
 mod etag_history;
@@ -34,6 +35,7 @@ mod path;
 mod probe;
 mod profile;
 mod progress;
+mod proxy;
 mod read;
 mod reason;
 mod scheme;
@@ -44,6 +46,7 @@ mod spellings;
 mod stated;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod unthrottled;
 mod uploads;
 mod versions;
@@ -85,6 +88,8 @@ pub use write::UploadId;
 
 use crate::domain::{Class, ReplicaName};
 use activity::Request;
+use credentials::CurrentCredentials;
+use endpoint::Endpoint;
 use pace::Pace;
 use progress::{Progress, watched};
 use speed::Speed;
@@ -100,8 +105,8 @@ pub struct Store {
     replica: ReplicaName,
     client: Client,
     bucket: String,
-    /// For messages; the client has its own.
-    endpoint: String,
+    endpoint: Endpoint,
+    credentials: CurrentCredentials,
     storage_class: Option<StorageClass>,
     profile: Profile,
     pace: Pace,
@@ -130,6 +135,12 @@ impl Store {
     #[must_use]
     pub fn name(&self) -> &ReplicaName {
         &self.replica
+    }
+
+    /// The proxy that its requests go through: host and port, and the variable that names it.
+    #[must_use]
+    pub fn proxy(&self) -> Option<String> {
+        self.endpoint.proxy().map(|proxy| format!("{proxy}, which {} names", proxy.variable()))
     }
 
     /// What the store can hold.
@@ -207,7 +218,10 @@ impl Store {
             .record(began.elapsed());
             let answer = match answer {
                 Ok(Ok(answer)) => Ok(answer),
-                Ok(Err(error)) => Err(StoreError::of_sdk(operation, &self.endpoint, &error)),
+                Ok(Err(error)) => {
+                    let error = StoreError::of_sdk(operation, &self.endpoint, &error);
+                    Err(error.without(self.credentials.key_id().as_deref()))
+                }
                 Err(progress::Stalled) => {
                     let what = format!("nothing moved to or from {} for {} s", self.endpoint, idle.as_secs());
                     Err(StoreError::found(operation, Reason::Stalled, what).without_answer())
@@ -236,7 +250,7 @@ impl Store {
                 && !self.answered.load(Ordering::Relaxed)
                 && let Some(other) = Box::pin(self.other_scheme()).await
             {
-                return Err(error.of_the_scheme(&self.endpoint, other));
+                return Err(error.of_the_scheme(self.endpoint.url(), other));
             }
             Err(error)
         }

@@ -47,6 +47,8 @@ pub enum Reason {
     Refused,
     /// Something before the store refused the request, in words that are none of S3's.
     RefusedOnTheWay,
+    /// The proxy that we were told to use lets no request pass.
+    Proxy,
 }
 
 impl Reason {
@@ -144,6 +146,8 @@ impl Reason {
             // said of 400 is nearly always the region or an expired token.
             400 if !has_code => Self::BadCredentials,
             401 | 403 => Self::Denied,
+            // No store says so.
+            407 => Self::Proxy,
             // Only what was asked for can tell whether object or bucket is missing.
             404 => Self::NoSuchBucket,
             412 => Self::Replaced,
@@ -173,6 +177,7 @@ impl Reason {
             Self::Full => Class::Full,
             Self::Denied => Class::Denied,
             Self::Tls
+            | Self::Proxy
             | Self::NoCredentials
             | Self::BadCredentials
             | Self::Clock
@@ -194,6 +199,7 @@ impl Reason {
         match self {
             Self::Unreachable
             | Self::Tls
+            | Self::Proxy
             | Self::NoCredentials
             | Self::BadCredentials
             | Self::Clock
@@ -207,7 +213,7 @@ impl Reason {
     #[must_use]
     pub const fn advice(self) -> Option<&'static str> {
         match self {
-            Self::Tls => Some("check the endpoint's name and scheme, and this machine's CA certificates"),
+            Self::Proxy => Some("HTTP_PROXY and HTTPS_PROXY name the proxy and its user, NO_PROXY what needs none"),
             Self::NoCredentials => Some(
                 "looked for in the environment, the profile and the instance role; set them there, or \
                  give access_key_id and secret_access_key",
@@ -223,7 +229,9 @@ impl Reason {
             Self::OwnersKey => Some(
                 "it is encrypted with a key of its owner's, SSE-C, which Copyhold is never given; have its owner copy it",
             ),
-            Self::Unreachable
+            // What is wrong with TLS is told with what to do.
+            Self::Tls
+            | Self::Unreachable
             | Self::Broken
             | Self::Stalled
             | Self::Unsupported
@@ -291,6 +299,7 @@ mod tests {
         (400, Some("InvalidURI"), Class::Refused),
         (400, Some("SomethingNew"), Class::Refused),
         (413, None, Class::Refused),
+        (407, None, Class::Misconfigured),
         (405, Some("MethodNotAllowed"), Class::Refused),
         (403, Some("InvalidObjectState"), Class::Archived),
         (400, Some("InvalidRequest"), Class::Refused),

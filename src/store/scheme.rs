@@ -16,9 +16,9 @@ use tower_service::Service as _;
 
 use super::{
     Store,
-    client::trusting_nobody,
     connection::find,
     socket::{BoxError, Connector},
+    tls::trusting_nobody,
 };
 
 /// For the question, connecting included.
@@ -71,11 +71,15 @@ impl Scheme {
 impl Store {
     /// The other scheme, if the endpoint speaks that. To be asked of one that has never answered.
     pub(super) async fn other_scheme(&self) -> Option<OtherScheme> {
+        // There may be no other way than through the proxy.
+        if self.endpoint.proxy().is_some() {
+            return None;
+        }
         let mut asked = self.scheme.lock().await;
         let known = asked.filter(|asked| asked.at.elapsed() < ASK_EVERY);
         let other = match known {
             Some(known) => known.other,
-            None => tokio::time::timeout(ASK_WITHIN, other_of(&self.endpoint)).await.ok().flatten(),
+            None => tokio::time::timeout(ASK_WITHIN, other_of(self.endpoint.url())).await.ok().flatten(),
         };
         *asked = known.or_else(|| Some(Asked { at: Instant::now(), other }));
         other

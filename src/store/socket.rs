@@ -32,7 +32,12 @@ use tokio::{
 };
 use tower_service::Service;
 
-use super::{IDLE, heard::Heard, scheme::Scheme};
+use super::{
+    IDLE,
+    heard::Heard,
+    proxy::{Hop, Via},
+    scheme::Scheme,
+};
 
 /// TCP and TLS together.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -45,14 +50,26 @@ pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 pub(super) struct Connector {
     http: HttpConnector,
     tls: Arc<ClientConfig>,
+    /// The proxy that all connections go through.
+    via: Option<Via>,
     places: Arc<Semaphore>,
 }
 
 /// Opens one TCP connection with the options of [`Socket`].
-struct Tcp {
+pub(super) struct Tcp {
     http: HttpConnector,
     place: Option<OwnedSemaphorePermit>,
-    scheme: Scheme,
+    /// What the first byte that comes should be of; `None`: a proxy's, which speaks before the store does.
+    expected: Option<Scheme>,
+    /// The other end is a proxy that requests are sent to, and no tunnel.
+    forwards: bool,
+}
+
+impl Tcp {
+    /// Moves out what connects once.
+    pub(super) fn take(&mut self) -> Self {
+        Self { http: self.http.clone(), place: self.place.take(), ..*self }
+    }
 }
 
 /// A TCP connection whose unsent bytes die with it.
@@ -68,6 +85,8 @@ pub(super) struct Socket {
     abort: Abort,
     /// What the first byte that comes should be of; `None`: it has come.
     expected: Option<Scheme>,
+    /// Requests name the whole URL.
+    forwards: bool,
     /// Counted for as long as it is open.
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -106,12 +125,17 @@ impl Connector {
         http.set_keepalive(Some(KEEPALIVE_EVERY));
         #[cfg(target_os = "linux")]
         http.set_tcp_user_timeout(Some(IDLE));
-        Self { http, tls, places: Arc::new(Semaphore::new(connections)) }
+        Self { http, tls, via: None, places: Arc::new(Semaphore::new(connections)) }
+    }
+
+    /// The same, through a proxy.
+    pub(super) fn through(self, via: Option<Via>) -> Self {
+        Self { via, ..self }
     }
 }
 
 impl Service<Uri> for Connector {
-    type Response = Heard<MaybeHttpsStream<Socket>>;
+    type Response = Heard<MaybeHttpsStream<MaybeHttpsStream<Socket>>>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
@@ -120,12 +144,15 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let Self { http, tls, places } = self.clone();
+        let Self { http, tls, via, places } = self.clone();
         Box::pin(async move {
             // Outside of the time limit: to wait for a place is not the store's slowness.
             let place = Some(places.acquire_owned().await?);
-            let tcp = Tcp { http, place, scheme: Scheme::of(&to) };
-            let mut https = HttpsConnector::from((tcp, tls));
+            let scheme = Scheme::of(&to);
+            let expected = via.is_none().then_some(scheme);
+            let forwards = via.is_some() && scheme == Scheme::Http;
+            let tcp = Tcp { http, place, expected, forwards };
+            let mut https = HttpsConnector::from((Hop { tcp, via }, tls));
             match tokio::time::timeout(CONNECT_WITHIN, https.call(to)).await {
                 Ok(connected) => connected.map(Heard::new),
                 Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
@@ -144,11 +171,12 @@ impl Service<Uri> for Tcp {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let (connecting, place, scheme) = (self.http.call(to), self.place.take(), self.scheme);
+        let (connecting, place) = (self.http.call(to), self.place.take());
+        let (expected, forwards) = (self.expected, self.forwards);
         Box::pin(async move {
             let tcp = connecting.await?;
             tcp.inner().set_zero_linger()?;
-            Ok(Socket { tcp, abort: Abort::default(), expected: Some(scheme), _place: place })
+            Ok(Socket { tcp, abort: Abort::default(), expected, forwards, _place: place })
         })
     }
 }
@@ -170,7 +198,7 @@ impl Socket {
 
 impl Connection for Socket {
     fn connected(&self) -> Connected {
-        self.tcp.connected().extra(self.abort.clone())
+        self.tcp.connected().proxy(self.forwards).extra(self.abort.clone())
     }
 }
 
@@ -235,7 +263,8 @@ mod tests {
     #[tokio::test]
     async fn every_connection_has_its_socket_options() {
         let (_listener, to) = listening().await;
-        let MaybeHttpsStream::Http(socket) = connector(1).call(to).await.unwrap().into_inner() else {
+        let MaybeHttpsStream::Http(MaybeHttpsStream::Http(socket)) = connector(1).call(to).await.unwrap().into_inner()
+        else {
             panic!("no TLS was asked for")
         };
         let options = socket2::SockRef::from(socket.tcp.inner());
@@ -258,7 +287,8 @@ mod tests {
     #[tokio::test]
     async fn an_aborted_connection_fails_whoever_waits_for_it() {
         let (_listener, to) = listening().await;
-        let MaybeHttpsStream::Http(socket) = connector(1).call(to).await.unwrap().into_inner() else {
+        let MaybeHttpsStream::Http(MaybeHttpsStream::Http(socket)) = connector(1).call(to).await.unwrap().into_inner()
+        else {
             panic!("no TLS was asked for")
         };
         let abort = socket.abort.clone();

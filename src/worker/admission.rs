@@ -189,7 +189,7 @@ impl Doorkeeper {
     /// Why the replica is not this daemon's to use.
     fn forbidden(&self, replica: &Replica, row: &ReplicaRow) -> Option<String> {
         let ours = self.pin_of(&replica.name);
-        row.pin.as_ref().and_then(|pin| pin.forbids(&ours))
+        row.pin.as_ref().and_then(|pin| pin.forbids(&ours, &replica.name))
     }
 
     /// What this daemon may probe. Nothing is written to a replica that is paused or about to leave, not even to try it.

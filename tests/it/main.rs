@@ -2,10 +2,12 @@
 //! and the real binary where a process is to die. One module a promise.
 
 mod abandoned;
+mod authorities;
 mod backlog;
 mod bad_input;
 mod broken_protocol;
 mod changed;
+mod check;
 mod claims;
 mod clock_back;
 mod commands;
@@ -32,6 +34,7 @@ mod folded_keys;
 mod gap_detector;
 mod health;
 mod http;
+mod http_proxy;
 mod import;
 mod inbox;
 mod isolation;
@@ -53,6 +56,7 @@ mod plans;
 mod pooler;
 mod probe;
 mod promote;
+mod proxied;
 mod proxy;
 mod read_only;
 mod recheck;
@@ -70,6 +74,7 @@ mod shutdown;
 mod sources;
 mod status;
 mod surface;
+mod tls_relay;
 mod uploads;
 mod verify;
 mod wakeup;

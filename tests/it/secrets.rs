@@ -133,3 +133,31 @@ async fn a_database_url_that_is_rotated_in_its_file_is_read_for_the_next_connect
     copies(&world, "after").await;
     says_nothing(&daemon, &["first-password", "second-password"]);
 }
+
+#[tokio::test]
+async fn access_key_ids_are_in_no_log_whatever_its_level() {
+    const ID: &str = "AKIDOFTHETEST0001";
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("credentials");
+    replace(&file, &format!("[default]\naws_access_key_id = {ID}\naws_secret_access_key = sandbox-secret\n"));
+    let mut world = World::new().await;
+    world.s3.rotate_keys(ID, "sandbox-secret");
+    // Two of the replicas have it from the chain, and the last from the configuration.
+    world.rewrite(|text| {
+        let keys = "access_key_id = \"sandbox\"\nsecret_access_key = \"sandbox-secret\"";
+        let text = text.replacen(keys, "credentials = \"ambient\"", 2);
+        text.replace("access_key_id = \"sandbox\"", &format!("access_key_id = \"{ID}\""))
+    });
+    let daemon = world.daemon_with(&[
+        ("AWS_SHARED_CREDENTIALS_FILE", file.to_str().unwrap()),
+        ("AWS_CONFIG_FILE", "/dev/null"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        (
+            "COPYHOLD_LOG__LEVEL",
+            "debug,aws=trace,aws_config=trace,aws_smithy_runtime=trace,aws_sigv4=trace,hyper=trace",
+        ),
+    ]);
+    copies(&world, "photo").await;
+    assert!(daemon.log().contains("DEBUG"), "the level is in force");
+    says_nothing(&daemon, &[ID, "sandbox-secret"]);
+}

@@ -7,7 +7,11 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::domain::Cursor;
+use crate::{domain::Cursor, regular_file};
+
+/// An event's id has a tenth of it.
+const AT_MOST_BYTES: u64 = 1024;
+const NO_ID: &str = "it holds no event's id: correct it, or remove it";
 
 /// Where an agent keeps how far it has come, for as long as it runs its own.
 pub(super) struct CursorFile {
@@ -29,10 +33,10 @@ impl CursorFile {
                 return Err(error).with_context(|| format!("cannot lock {}", lock_path.display()));
             }
         }
-        let cursor = match fs::read_to_string(path) {
-            Ok(text) => Some(text.trim_end().parse().context("it holds no event's id: correct it, or remove it")?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error).context("cannot be read"),
+        let cursor = match regular_file::read(path, AT_MOST_BYTES) {
+            Ok(bytes) => Some(String::from_utf8(bytes).context(NO_ID)?.trim_end().parse().context(NO_ID)?),
+            Err(error) if error.io_kind() == Some(io::ErrorKind::NotFound) => None,
+            Err(error) => bail!("it {error}; {}", error.remedy()),
         };
         Ok(Self { path: path.to_owned(), cursor, _lock: lock })
     }
@@ -85,5 +89,9 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "12@1a2b3c4d\n");
         fs::write(&path, "nonsense").unwrap();
         assert!(CursorFile::open(&path).is_err());
+        // As long as a disk, and not read.
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let refused = CursorFile::open(&path).err().unwrap().to_string();
+        assert!(refused.contains("is larger than"), "{refused}");
     }
 }

@@ -68,6 +68,15 @@ fn a_provider_is_known_by_its_endpoint_and_what_the_operator_says_of_it_counts_m
 }
 
 #[test]
+fn a_private_authority_beside_the_configuration_is_trusted_and_shown() {
+    let text = LEAST.replacen("bucket = \"photos\"", "bucket = \"photos\"\nca_file = \"ca.pem\"", 1);
+    let config = Case::of(text).file("ca.pem", include_str!("../../../tests/it/tls/ca.pem")).config();
+    assert!(config.replicas[0].trust.ca_file().is_some_and(|path| path.ends_with("/ca.pem")));
+    assert!(config.to_string().contains("/ca.pem\""), "{config}");
+    assert_eq!(config.replicas[1].trust.ca_file(), None);
+}
+
+#[test]
 fn what_becomes_of_unregistered_changes_is_copy_unless_it_is_said() {
     assert_eq!(Case::of(LEAST).config().guard.changed, UnregisteredChanges::Copy);
     for (word, changed) in UnregisteredChanges::ALL {
@@ -87,8 +96,8 @@ fn the_commented_example_names_every_setting_and_only_these() {
             Some(section) if section.starts_with("[[") => section,
             _ => line,
         })
-        // Alternatives that exclude what the example sets.
-        .filter(|line| !line.starts_with("credentials") && !line.starts_with("password_file"))
+        // Alternatives that exclude what the example sets, and a file that must be there.
+        .filter(|line| !["credentials", "password_file", "ca_file"].iter().any(|name| line.starts_with(name)))
         .collect();
     let mut case = Case::of(uncommented.join("\n"));
     for name in text.split("env = \"").skip(1).filter_map(|rest| rest.split('"').next()) {
@@ -123,6 +132,7 @@ fn the_commented_example_names_every_setting_and_only_these() {
         "md5_etags",
         "altered_metadata",
         "max_connections",
+        "ca_file",
         "prefix",
         "min_size",
         "max_size",

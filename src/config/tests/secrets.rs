@@ -52,6 +52,23 @@ fn a_named_variable_or_file_that_gives_nothing_is_reported_where_it_is_named() {
 }
 
 #[test]
+fn files_that_never_end_are_refused_wherever_they_are_named() {
+    Case::least_with("\"secret\"", "{ file = \"/dev/zero\" }").is_refused(&[(
+        "copyhold.toml:8:30: replicas.b2.secret_access_key names the file /dev/zero, which is a device",
+        "name a regular file",
+    )]);
+    let ambient = Case::of(LEAST).env("AWS_SHARED_CREDENTIALS_FILE", "/dev/zero").env("AWS_CONFIG_FILE", "/dev/null");
+    ambient.is_refused(&[(
+        "AWS_SHARED_CREDENTIALS_FILE: names /dev/zero, which is no regular file",
+        "name a file, or unset it",
+    )]);
+    let todo = "give the full path of a PEM file";
+    let url = "postgres://u@localhost/app?sslmode=verify-full&sslrootcert=/dev/zero";
+    Case::least_with("postgres:///app?host=/run/pg", url)
+        .is_refused(&[("copyhold.toml:3:7: database.url names a file as sslrootcert, which is no file", todo)]);
+}
+
+#[test]
 fn a_reference_names_one_thing_and_nothing_else() {
     let forms = "write \"the secret\", { env = \"NAME\" } or { file = \"/path\" }";
     for (reference, what, todo) in [

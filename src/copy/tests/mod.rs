@@ -84,6 +84,9 @@ impl Setup {
             storage_class: None,
             provider,
             facts,
+            trust: config::Trust::default(),
+            proxy: None,
+            surroundings: config::Surroundings::default(),
         };
         Arc::new(Store::connect(&replica, 4).await.unwrap())
     }

@@ -19,7 +19,10 @@ use super::{
     guarded::guarded,
     session::{self, SESSION_SETTINGS},
 };
-use crate::config::{Secret, each_server};
+use crate::{
+    certificates::TlsFailure,
+    config::{Secret, each_server, root_certificates},
+};
 
 /// Of several servers each gets so long: one that swallows packets must not keep the others from being asked.
 const EACH_OF_SEVERAL: Duration = Duration::from_secs(2);
@@ -167,7 +170,21 @@ impl Target {
         self.note(read_only.clone());
         match readable {
             Some(connection) => Ok(connection),
-            None => Err(none_of(read_only, failed)),
+            None => Err(none_of(read_only, failed, &self.trusted())),
+        }
+    }
+
+    /// Which authorities a server's certificate may come from, after "signed by".
+    fn trusted(&self) -> String {
+        let url = match &*self.whither {
+            Whither::Configured { url, .. } => url.latest(),
+            Whither::Fixed(_) => return "an authority that the connection's options name".to_owned(),
+        };
+        match root_certificates(url.expose_secret()) {
+            Some(path) => format!("an authority in {}, which sslrootcert names, or a public one", path.display()),
+            None => {
+                "one of the public authorities; name the PEM file of a private one as sslrootcert in the URL".to_owned()
+            }
         }
     }
 
@@ -208,13 +225,16 @@ pub(super) fn name(options: &PgConnectOptions) -> String {
 }
 
 /// What PostgreSQL itself said of a login stays in its own words, where nothing else is known.
-fn none_of(read_only: Option<ReadOnlyServer>, mut failed: Vec<(String, sqlx::Error)>) -> sqlx::Error {
+fn none_of(read_only: Option<ReadOnlyServer>, mut failed: Vec<(String, sqlx::Error)>, trusted: &str) -> sqlx::Error {
     let is_refused = |(_, error): &(String, sqlx::Error)| !matches!(error, sqlx::Error::Io(_));
     if read_only.is_none() && failed.iter().all(is_refused) && !failed.is_empty() {
         return failed.swap_remove(0).1;
     }
     let sentence = |(name, error): &(String, sqlx::Error)| match error {
-        sqlx::Error::Io(io) => format!("cannot reach PostgreSQL at {name}: {io}"),
+        sqlx::Error::Io(io) => match TlsFailure::of(io) {
+            Some(failure) => format!("no secure connection to PostgreSQL at {name}: it {}", failure.clause(trusted)),
+            None => format!("cannot reach PostgreSQL at {name}: {io}"),
+        },
         other => format!("PostgreSQL at {name} refused: {other}"),
     };
     ConnectError { read_only, unreachable: failed.iter().map(sentence).collect() }.into()

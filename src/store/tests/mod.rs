@@ -34,6 +34,9 @@ fn replica(endpoint: &str) -> config::Replica {
         storage_class: None,
         provider: config::Provider::Generic,
         facts: config::Facts::default(),
+        trust: config::Trust::default(),
+        proxy: None,
+        surroundings: config::Surroundings::default(),
     }
 }
 

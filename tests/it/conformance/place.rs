@@ -112,6 +112,9 @@ impl Place {
                 Kind::Of(provider) => provider,
             },
             facts: config::Facts { max_put_bytes: Some(PART_BYTES), ..config::Facts::default() },
+            trust: config::Trust::default(),
+            proxy: None,
+            surroundings: config::Surroundings::default(),
         };
         Store::connect(&replica, 4).await.unwrap()
     }

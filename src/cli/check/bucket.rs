@@ -1,0 +1,103 @@
+//! What works of one replica's store: access, what the bucket holds, paths, clock.
+//!
+//! It draws no conclusion from what only the database can tell while that does not answer.
+
+use super::{
+    clock::Exchange,
+    finding::{Finding, Outcome, finding},
+};
+use crate::{
+    config::Replica,
+    queue::{Pin, ReplicaRow},
+    store::Store,
+};
+
+/// Whether what the bucket holds has a place in the configuration.
+pub(super) const HOLDS: &str = "holds";
+const NOT_KNOWN: &str = "cannot be said while PostgreSQL does not answer";
+
+/// What the database says of a replica.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// The database answers; else nothing is known.
+    pub(super) database: bool,
+    pub(super) row: Option<&'a ReplicaRow>,
+    /// It is the primary in force, or by the configuration while the database says nothing.
+    pub(super) primary: bool,
+}
+
+/// Read access by a listing of one key, write access by a multipart upload that is begun and aborted.
+pub(super) async fn check(replica: &Replica, known: Known<'_>) -> Vec<Finding> {
+    let of = replica.name.as_str();
+    let pin = known.row.and_then(|row| row.pin.as_ref());
+    if let Some(why) = pin.and_then(|pin| pin.forbids(&Pin::of(replica), &replica.name)) {
+        return vec![finding(of, "bucket", Err(why))];
+    }
+    let store = match Store::connect(replica, 1).await {
+        Ok(store) => store,
+        Err(error) => return vec![finding(of, "connect", Err(error.to_string()))],
+    };
+    let through = |proxy| finding(of, "proxy", Ok(format!("requests go through the proxy {proxy}")));
+    let mut findings: Vec<_> = store.proxy().map(through).into_iter().collect();
+    let (first, exchange) = Exchange::of(store.first_key_and_date()).await;
+    let (first, date) = match first {
+        Ok(first) => first,
+        Err(error) => {
+            findings.push(finding(of, "list", Err(error.to_string())));
+            return findings;
+        }
+    };
+    findings.push(holds(replica, first.is_some(), known));
+    findings.push(write(replica, &store, known).await);
+    if let Err(error) = store.check_paths().await {
+        // Nothing is wrong with other keys, and many applications have no such.
+        findings.push(finding(of, "paths", Ok(format!("objects with odd keys will be parked: {error}"))));
+    }
+    findings.extend(date.and_then(|date| exchange.warning(of, date)));
+    findings.extend(hint(replica, &store).map(|hint| finding(of, "class", Ok(hint))));
+    findings
+}
+
+async fn write(replica: &Replica, store: &Store, known: Known<'_>) -> Finding {
+    let of = replica.name.as_str();
+    match store.check_write().await {
+        Ok(()) => finding(of, "write", Ok("a multipart upload was begun and aborted".into())),
+        Err(error) if known.primary && !known.database => {
+            let says = format!("not allowed; whether something is to be written there {NOT_KNOWN} ({error})");
+            Finding::new(of, "write", Outcome::Unknown, says)
+        }
+        // Nothing needs to be written to a primary that lacks nothing.
+        Err(error) if known.primary => {
+            finding(of, "write", Ok(format!("not allowed, which a primary that lacks nothing does not need ({error})")))
+        }
+        Err(error) => finding(of, "write", Err(error.to_string())),
+    }
+}
+
+/// Nothing is wrong with such a replica, but each attempt to read from it is in vain.
+fn hint(replica: &Replica, store: &Store) -> Option<String> {
+    let class = replica.storage_class.as_deref().filter(|class| replica.read && store.profile().is_cold(class))?;
+    Some(format!("{class} must be restored before it can be read: say read = false in [replicas.{}]", replica.name))
+}
+
+fn holds(replica: &Replica, something: bool, known: Known<'_>) -> Finding {
+    let of = replica.name.as_str();
+    let in_use = known.row.is_some_and(|row| row.admission.is_some());
+    let result = match (something, known.database, replica.existing) {
+        (false, _, _) => Ok("the bucket is empty".into()),
+        (true, false, _) => {
+            let says = format!("the bucket holds data; whether it may {NOT_KNOWN}");
+            return Finding::new(of, HOLDS, Outcome::Unknown, says);
+        }
+        (true, _, _) if in_use => Ok("the bucket is in use by Copyhold".into()),
+        (true, _, _) if known.primary => Ok("the bucket holds data".into()),
+        (true, _, Some(existing)) => {
+            Ok(format!("the bucket holds data, existing = {existing:?} says what to do with it"))
+        }
+        (true, _, None) => Err(format!(
+            "the bucket already holds data: say existing = \"adopt\" or \"overwrite\" in [replicas.{}]",
+            replica.name
+        )),
+    };
+    finding(of, HOLDS, result)
+}

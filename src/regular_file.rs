@@ -1,0 +1,159 @@
+//! Reads a small regular file as a whole: configuration, secrets, certificates.
+//!
+//! It must not hang or fill memory, whatever the path leads to: a FIFO, a device, a folder, a file without end.
+
+use std::{
+    fs::{self, File, FileType},
+    io::{self, Read as _},
+    os::unix::fs::FileTypeExt as _,
+    path::Path,
+    sync::mpsc,
+    time::Duration,
+};
+
+use bytesize::ByteSize;
+
+const FOLDER: &str = "a folder";
+/// A pipe that the shell has opened for us, `<(command)`, must end within this time.
+const PIPE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Why a file was not read, as the end of a sentence that names it.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("is {0}")]
+    NotRegular(&'static str),
+    #[error("is larger than {}", ByteSize::b(*.0).display().iec())]
+    TooLarge(u64),
+    #[error("is a pipe that does not end within {} s", PIPE_WITHIN.as_secs())]
+    NeverEnds,
+    #[error("cannot be read: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl ReadError {
+    /// What an operator can do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::NotRegular(FOLDER) => "name the file in it",
+            Self::NotRegular(_) | Self::NeverEnds => "name a regular file",
+            Self::TooLarge(_) => "correct the path",
+            Self::Io(error) => match error.kind() {
+                io::ErrorKind::NotFound => "create it, or correct the path",
+                io::ErrorKind::PermissionDenied => "let the daemon's user read it",
+                _ => "correct the path",
+            },
+        }
+    }
+
+    /// The kind of the system's error; `None`: it is none.
+    #[must_use]
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Io(error) => Some(error.kind()),
+            Self::NotRegular(_) | Self::TooLarge(_) | Self::NeverEnds => None,
+        }
+    }
+}
+
+/// Returns the bytes of the file, which may have `at_most` of them.
+pub fn read(path: &Path, at_most: u64) -> Result<Vec<u8>, ReadError> {
+    // Looked at before it is opened: opening a FIFO waits for its writer, and opening a device may do anything.
+    let found = fs::metadata(path)?.file_type();
+    if found.is_fifo() && is_inherited(path) {
+        return read_pipe(path, at_most);
+    }
+    refuse_special(found)?;
+    let file = File::open(path)?;
+    // It may have been replaced meanwhile.
+    refuse_special(file.metadata()?.file_type())?;
+    limited(file, at_most)
+}
+
+fn limited(file: File, at_most: u64) -> Result<Vec<u8>, ReadError> {
+    let mut bytes = Vec::new();
+    file.take(at_most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > at_most { Err(ReadError::TooLarge(at_most)) } else { Ok(bytes) }
+}
+
+fn refuse_special(found: FileType) -> Result<(), ReadError> {
+    let kind = match found {
+        found if found.is_file() => return Ok(()),
+        found if found.is_dir() => FOLDER,
+        found if found.is_fifo() => "a FIFO",
+        found if found.is_socket() => "a socket",
+        found if found.is_char_device() || found.is_block_device() => "a device",
+        _ => "something else",
+    };
+    Err(ReadError::NotRegular(kind))
+}
+
+/// Whether the path names an open file of this process, as a shell's `<(command)` does.
+fn is_inherited(path: &Path) -> bool {
+    path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd") || path == Path::new("/dev/stdin")
+}
+
+/// Reads in a thread of its own, which is left behind if the pipe does not end.
+fn read_pipe(path: &Path, at_most: u64) -> Result<Vec<u8>, ReadError> {
+    let (sender, receiver) = mpsc::channel();
+    let path = path.to_owned();
+    std::thread::spawn(move || {
+        let bytes = File::open(path).map_err(ReadError::from).and_then(|file| limited(file, at_most));
+        // Nobody waits for it any more if this fails.
+        let _ = sender.send(bytes);
+    });
+    receiver.recv_timeout(PIPE_WITHIN).unwrap_or(Err(ReadError::NeverEnds))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write as _,
+        os::{fd::AsRawFd as _, unix::net::UnixListener},
+        process::Command,
+    };
+
+    use super::*;
+
+    fn refused(path: &Path) -> String {
+        read(path, 1024).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_named_and_never_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        // Opened, it would wait for a writer for ever.
+        assert_eq!(refused(&fifo), "is a FIFO");
+        assert_eq!(refused(folder.path()), "is a folder");
+        assert_eq!(refused(Path::new("/dev/zero")), "is a device");
+        let socket = folder.path().join("socket");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        assert_eq!(refused(&socket), "is a socket");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&fifo, &link).unwrap();
+        assert_eq!(refused(&link), "is a FIFO");
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_its_limit_and_no_further() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, [b'x'; 1024]).unwrap();
+        assert_eq!(read(&path, 1024).unwrap().len(), 1024);
+        // Without a block on the disk, and a terabyte long.
+        File::options().append(true).open(&path).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(refused(&path), "is larger than 1.0 KiB");
+        assert_eq!(read(&folder.path().join("none"), 1).unwrap_err().io_kind(), Some(io::ErrorKind::NotFound));
+    }
+
+    #[test]
+    fn a_pipe_that_the_shell_has_opened_is_read() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"of sops").unwrap();
+        drop(writer);
+        let path = format!("/dev/fd/{}", reader.as_raw_fd());
+        assert_eq!(read(Path::new(&path), 1024).unwrap(), b"of sops");
+    }
+}
