@@ -70,7 +70,7 @@ use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 pub use anew::Unregistered;
 pub use answer::{Answer, Answered};
-pub use away::{AWAY_FOR, AWAY_PAUSE, while_away};
+pub use away::{AWAY_FOR, AWAY_PAUSE, say_with, still_away, while_away};
 pub use backlog::Missing;
 pub use breaker::{Breaker, Probed};
 pub use change_guard::{CHANGES_AT_MOST, CHANGES_WITHIN, ChangeAdmission, changes_are_parked, too_many_changes};
@@ -79,8 +79,8 @@ pub use clock::PulledIn;
 pub use complete::Report;
 pub use connect::{Pools, STATEMENT_TIMEOUT, direct_target, probe, session_flaws};
 pub use connections::{
-    Access, ConnectError, Connected, Connections, Era, OpenTransaction, READ_ONLY, ReadOnlyCause, ReadOnlyServer,
-    SESSION_SETTINGS, Target, guarded,
+    Access, ConnectCause, ConnectError, Connected, Connections, Era, OpenTransaction, Outage, READ_ONLY, ReadOnlyCause,
+    ReadOnlyServer, SESSION_SETTINGS, Target, guarded,
 };
 pub use daemons::{Daemon, DaemonId};
 pub use differences::{Difference, Ids, Peer, Shared, list};
