@@ -134,6 +134,7 @@ async fn work(
     let uploads = orphaned_uploads(&config, queue.clone(), lanes.clone());
     lifecycle.spawn("orphaned uploads", drain, uploads.run(drain.clone()));
     lifecycle.spawn("backlog", drain, sweeper::count_backlog(queue.clone(), drain.clone()));
+    lifecycle.spawn("sequences", drain, sweeper::watch_sequences(queue.clone(), drain.clone()));
     lifecycle.spawn("differences", drain, sweeper::watch_differences(queue.clone(), drain.clone()));
     let (count, reserved, grace) = (config.workers.count, config.workers.reserved, config.shutdown.grace);
     let changes = Changes { queue: queue.clone(), policy: config.guard.changed, waker: waker.clone() };

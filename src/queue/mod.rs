@@ -10,6 +10,7 @@ mod answer;
 mod apart;
 mod append;
 mod append_events;
+mod append_functions;
 mod away;
 mod backlog;
 mod breaker;
@@ -30,6 +31,7 @@ mod forget;
 mod functions;
 mod import;
 mod inbox;
+mod inspect;
 mod lanes;
 mod listed;
 mod log;
@@ -53,6 +55,7 @@ mod retry;
 mod rules;
 mod scan;
 mod seek;
+mod sequences;
 mod sleep;
 mod status;
 mod swept;
@@ -95,6 +98,7 @@ pub use import::{
     MayImport, Odd, OfReplica, Sampled, SourceColumn, SourceTable, TableKind, TimeKind, TimesSeen, Unit,
 };
 pub use inbox::Moved;
+pub use inspect::inspect;
 pub use lanes::{Derived, lane_index};
 pub use log::{LOG_PAGE, LogHead, LogMark, LogPart, LogStatus, LoggedEvent};
 pub use look::Holdings;
@@ -119,6 +123,7 @@ pub use scan::{
     UnfinishedScan,
 };
 pub use seek::Sought;
+pub use sequences::BehindSequence;
 pub use sleep::SleepsFor;
 pub use status::{BreakerStatus, DaemonStatus, FailingCopy, ReplicaStatus, ResetStatus, Status};
 pub use take_back::{Again, Refuted, TakeBack};
