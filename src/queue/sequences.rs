@@ -12,9 +12,8 @@ const MENDED_WITHIN: Duration = Duration::from_mins(30);
 const LOOKED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A sequence that would give numbers again.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BehindSequence {
-    #[sqlx(rename = "sequence_name")]
     pub name: String,
     /// The last number that it gave; 0: none.
     pub stands_at: i64,
@@ -25,6 +24,12 @@ pub struct BehindSequence {
 impl fmt::Display for BehindSequence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} stands at {}, and {} is in use", self.name, self.stands_at, self.used)
+    }
+}
+
+impl From<(String, i64, i64)> for BehindSequence {
+    fn from((name, stands_at, used): (String, i64, i64)) -> Self {
+        Self { name, stands_at, used }
     }
 }
 
@@ -41,8 +46,10 @@ pub(super) async fn mend_on(
     connection: &mut PgConnection,
     schema: &SchemaName,
 ) -> Result<Vec<BehindSequence>, QueueError> {
-    let sql = format!("-- queue::migrate\nSELECT * FROM {}.{SEQUENCES_BEHIND}(true)", schema.quoted());
-    sqlx::query_as(built(sql)).fetch_all(connection).await.map_err(QueueError::database("queue::migrate"))
+    let sql = format!("-- queue::migrate\nSELECT sequence_name, stands_at, used FROM {}.{SEQUENCES_BEHIND}(true)", schema.quoted());
+    let mended: Vec<(String, i64, i64)> =
+        sqlx::query_as(built(sql)).fetch_all(connection).await.map_err(QueueError::database("queue::migrate"))?;
+    Ok(mended.into_iter().map(BehindSequence::from).collect())
 }
 
 impl Queue {
@@ -50,8 +57,10 @@ impl Queue {
     /// is looked at.
     pub async fn sequences_behind(&self) -> Result<Vec<BehindSequence>, QueueError> {
         const NAME: &str = "queue::sequences_behind";
-        let sql = format!("-- {NAME}\nSELECT * FROM {}.{SEQUENCES_BEHIND}(false)", self.schema.quoted());
-        within(LOOKED_WITHIN, NAME, sqlx::query_as(built(sql)).fetch_all(&self.pool)).await
+        let sql = format!("-- {NAME}\nSELECT sequence_name, stands_at, used FROM {}.{SEQUENCES_BEHIND}(false)", self.schema.quoted());
+        let behind: Vec<(String, i64, i64)> =
+            within(LOOKED_WITHIN, NAME, sqlx::query_as(built(sql)).fetch_all(&self.pool)).await?;
+        Ok(behind.into_iter().map(BehindSequence::from).collect())
     }
 
     /// Sets them behind the greatest number in use; returns those that were not.
@@ -62,10 +71,10 @@ impl Queue {
             // For this transaction alone: it may have to read the whole table.
             let limits = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'";
             sqlx::raw_sql(limits).execute(&mut *transaction).await?;
-            let sql = format!("-- {NAME}\nSELECT * FROM {}.{SEQUENCES_BEHIND}(true)", self.schema.quoted());
-            let mended = sqlx::query_as(built(sql)).fetch_all(&mut *transaction).await?;
+            let sql = format!("-- {NAME}\nSELECT sequence_name, stands_at, used FROM {}.{SEQUENCES_BEHIND}(true)", self.schema.quoted());
+            let mended: Vec<(String, i64, i64)> = sqlx::query_as(built(sql)).fetch_all(&mut *transaction).await?;
             transaction.commit().await?;
-            Ok(mended)
+            Ok(mended.into_iter().map(BehindSequence::from).collect())
         };
         within(MENDED_WITHIN, NAME, mend).await
     }

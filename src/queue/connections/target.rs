@@ -266,7 +266,7 @@ async fn resolve(options: &PgConnectOptions) -> io::Result<()> {
     let host = options.get_host();
     let is_folder = options.get_socket().is_some() || host.starts_with('/');
     if !is_folder && host.parse::<IpAddr>().is_err() {
-        tokio::net::lookup_host((host, options.get_port())).await?;
+        drop(tokio::net::lookup_host((host, options.get_port())).await?);
     }
     Ok(())
 }
