@@ -45,7 +45,7 @@ async fn a_command_names_the_cause_of_a_refused_connection() {
     assert!(said.contains("database \"no_such_database\" does not exist"), "{said}");
     let said = refusal(&format!("{}?sslmode=require", cluster.url("postgres"))).await;
     assert!(said.contains("TLS"), "{said}");
-    let said = refusal("postgres://u@/d?host=/no/such/folder").await;
+    let said = refusal("postgres:///d?user=u&host=/no/such/folder").await;
     assert!(said.contains("its socket does not exist"), "{said}");
     let said = refusal(&cluster.socket_url_as("no_such_role", "postgres")).await;
     assert!(said.contains("role \"no_such_role\" does not exist"), "{said}");
