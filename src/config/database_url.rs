@@ -76,9 +76,7 @@ impl From<InvalidUrl> for Flaw {
         let todo = match &invalid {
             InvalidUrl::NoUrl | InvalidUrl::Scheme => FORM.to_owned(),
             InvalidUrl::Hosts => "write postgres://USER@HOST1:PORT1,HOST2:PORT2/DATABASE".to_owned(),
-            InvalidUrl::ReadOnlyServer => {
-                "remove target_session_attrs, or say read-write: Copyhold writes".to_owned()
-            }
+            InvalidUrl::ReadOnlyServer => "remove target_session_attrs, or say read-write: Copyhold writes".to_owned(),
             InvalidUrl::Parameter { todo, .. } | InvalidUrl::Unknown { todo, .. } => todo.clone(),
         };
         Self::new(invalid.to_string(), todo)

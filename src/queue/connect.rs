@@ -6,9 +6,7 @@ use sqlx::PgConnection;
 
 use super::{
     QueueError,
-    connections::{
-        Access, Connections, Era, Outage, ReadOnlyCause, ReadOnlyServer, SESSION_SETTINGS, Target,
-    },
+    connections::{Access, Connections, Era, Outage, ReadOnlyCause, ReadOnlyServer, SESSION_SETTINGS, Target},
     error::limited,
 };
 use crate::config::Database;

@@ -33,7 +33,8 @@ pub async fn inspect(queue: &Queue) -> Vec<Inspected> {
     if !matches!(SchemaFit::of(queue.pool(), queue.schema()).await, Ok(SchemaFit::Fits)) {
         return Vec::new();
     }
-    let said = |result: Result<Result<String, String>, QueueError>| result.unwrap_or_else(|error| Err(error.to_string()));
+    let said =
+        |result: Result<Result<String, String>, QueueError>| result.unwrap_or_else(|error| Err(error.to_string()));
     vec![
         ("write", said(queue.try_write().await)),
         ("rights", said(queue.missing_rights().await)),

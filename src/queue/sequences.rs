@@ -46,7 +46,10 @@ pub(super) async fn mend_on(
     connection: &mut PgConnection,
     schema: &SchemaName,
 ) -> Result<Vec<BehindSequence>, QueueError> {
-    let sql = format!("-- queue::migrate\nSELECT sequence_name, stands_at, used FROM {}.{SEQUENCES_BEHIND}(true)", schema.quoted());
+    let sql = format!(
+        "-- queue::migrate\nSELECT sequence_name, stands_at, used FROM {}.{SEQUENCES_BEHIND}(true)",
+        schema.quoted()
+    );
     let mended: Vec<(String, i64, i64)> =
         sqlx::query_as(built(sql)).fetch_all(connection).await.map_err(QueueError::database("queue::migrate"))?;
     Ok(mended.into_iter().map(BehindSequence::from).collect())
@@ -57,7 +60,10 @@ impl Queue {
     /// is looked at.
     pub async fn sequences_behind(&self) -> Result<Vec<BehindSequence>, QueueError> {
         const NAME: &str = "queue::sequences_behind";
-        let sql = format!("-- {NAME}\nSELECT sequence_name, stands_at, used FROM {}.{SEQUENCES_BEHIND}(false)", self.schema.quoted());
+        let sql = format!(
+            "-- {NAME}\nSELECT sequence_name, stands_at, used FROM {}.{SEQUENCES_BEHIND}(false)",
+            self.schema.quoted()
+        );
         let behind: Vec<(String, i64, i64)> =
             within(LOOKED_WITHIN, NAME, sqlx::query_as(built(sql)).fetch_all(&self.pool)).await?;
         Ok(behind.into_iter().map(BehindSequence::from).collect())
@@ -71,7 +77,10 @@ impl Queue {
             // For this transaction alone: it may have to read the whole table.
             let limits = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'";
             sqlx::raw_sql(limits).execute(&mut *transaction).await?;
-            let sql = format!("-- {NAME}\nSELECT sequence_name, stands_at, used FROM {}.{SEQUENCES_BEHIND}(true)", self.schema.quoted());
+            let sql = format!(
+                "-- {NAME}\nSELECT sequence_name, stands_at, used FROM {}.{SEQUENCES_BEHIND}(true)",
+                self.schema.quoted()
+            );
             let mended: Vec<(String, i64, i64)> = sqlx::query_as(built(sql)).fetch_all(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(mended.into_iter().map(BehindSequence::from).collect())

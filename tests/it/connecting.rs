@@ -73,7 +73,9 @@ async fn a_daemon_says_at_its_start_and_in_readyz_that_connections_are_refused()
     let mut world = World::at("postgres://postgres@127.0.0.1:1/app".into(), "").await;
     with_port(&mut world);
     let daemon = world.daemon_unawaited();
-    daemon.until_logged("No connection to PostgreSQL: cannot reach PostgreSQL at 127.0.0.1:1: connection refused").await;
+    daemon
+        .until_logged("No connection to PostgreSQL: cannot reach PostgreSQL at 127.0.0.1:1: connection refused")
+        .await;
     // Before the statement that waits for it is given up.
     let log = daemon.log();
     let (cause, gave_up) = (log.find("connection refused").unwrap(), log.find("Could not look at the schema"));
@@ -102,7 +104,9 @@ async fn too_many_connections_of_the_role_are_named_by_commands_the_log_and_read
     let daemon = world.daemon().await;
     eventually("it is ready", async || readiness(&world).await == "ready").await;
     world.execute("ALTER ROLE connections_of_role_daemon CONNECTION LIMIT 0").await;
-    world.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'connections_of_role_daemon'").await;
+    world
+        .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'connections_of_role_daemon'")
+        .await;
     daemon.until_logged("too many connections for role").await;
     eventually("/readyz says so", async || readiness(&world).await.contains("too many connections for role")).await;
     let said = printed(&soon("the command ends", world.run(&["status"])).await);

@@ -188,7 +188,8 @@ async fn roles_work_where_public_has_no_rights() {
     let text = printed(&check);
     assert!(text.contains("this role may do all that a daemon does") && text.contains("taken back"), "{text}");
     let running = world.daemon().await;
-    let mut application = PgConnection::connect(&cluster.socket_url_as("hardened_app", "rights_hardened")).await.unwrap();
+    let mut application =
+        PgConnection::connect(&cluster.socket_url_as("hardened_app", "rights_hardened")).await.unwrap();
     for key in ["inserted", "registered", "many"] {
         world.bucket("b2").put(key, "bytes");
     }
@@ -209,5 +210,9 @@ async fn roles_work_where_public_has_no_rights() {
     // What is missing is named.
     sqlx::raw_sql("REVOKE UPDATE ON copyhold.object_copies FROM hardened_daemon").execute(&mut as_owner).await.unwrap();
     let check = world.run(&["check"]).await;
-    assert!(printed(&check).contains("this role lacks UPDATE on object_copies: run deploy/roles.sql"), "{}", printed(&check));
+    assert!(
+        printed(&check).contains("this role lacks UPDATE on object_copies: run deploy/roles.sql"),
+        "{}",
+        printed(&check)
+    );
 }

@@ -39,7 +39,9 @@ async fn a_daemon_mends_sequences_that_began_again_before_it_works_and_check_nam
     let check = world.run(&["check"]).await;
     let text = printed(&check);
     assert!(!check.status.success(), "{text}");
-    for said in ["sequences are behind their tables", "log_ids stands at 0", "generations stands at 0", "copyhold migrate"] {
+    for said in
+        ["sequences are behind their tables", "log_ids stands at 0", "generations stands at 0", "copyhold migrate"]
+    {
         assert!(text.contains(said), "{said} in {text}");
     }
     let daemon = world.daemon().await;

@@ -84,5 +84,9 @@ async fn a_database_that_hangs_keeps_no_daemon_from_ending() {
     proxy.set(Way::Hole);
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.exit_code().await, Some(0));
-    assert!(daemon.log().contains("did not stop in time") || daemon.log().contains("did not close in time"), "{}", daemon.log());
+    assert!(
+        daemon.log().contains("did not stop in time") || daemon.log().contains("did not close in time"),
+        "{}",
+        daemon.log()
+    );
 }

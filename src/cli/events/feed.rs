@@ -145,7 +145,9 @@ impl Feed {
                 Ok(Frame { id, date_created }) => Line {
                     id: Some(id),
                     date_created: Some(date_created),
-                    event_data: Some(Value::String("(cannot be shown: its JSON is too deep or has too great a number)".into())),
+                    event_data: Some(Value::String(
+                        "(cannot be shown: its JSON is too deep or has too great a number)".into(),
+                    )),
                     bookmark: None,
                     caught_up: false,
                 },

@@ -128,7 +128,13 @@ impl<'a> Parameters<'a> {
                 "sslmode" | "ssl-mode" => all.kept.push(("sslmode", mode(&lower)?)),
                 // libpq takes this of JDBC's.
                 "ssl" if lower == "true" => all.kept.push(("sslmode", "require")),
-                "ssl" => return Err(refused("ssl", "whose value means nothing here", "write sslmode=require or verify-full")),
+                "ssl" => {
+                    return Err(refused(
+                        "ssl",
+                        "whose value means nothing here",
+                        "write sslmode=require or verify-full",
+                    ));
+                }
                 "sslrootcert" if lower == "system" => {}
                 "target_session_attrs" => match lower.as_str() {
                     "any" | "read-write" | "primary" => {}
@@ -184,7 +190,11 @@ impl<'a> Parameters<'a> {
             None => self.kept.push(("sslmode", "verify-full")),
             Some("verify-full") => {}
             Some(_) => {
-                return Err(refused("sslrootcert", "whose value system goes with sslmode=verify-full alone", "say verify-full"));
+                return Err(refused(
+                    "sslrootcert",
+                    "whose value system goes with sslmode=verify-full alone",
+                    "say verify-full",
+                ));
             }
         }
         self.kept.retain(|(name, _)| *name != "sslrootcert");
@@ -208,7 +218,9 @@ fn mode(lower: &str) -> Result<&'static str, InvalidUrl> {
     match MODES.iter().find(|mode| **mode == lower) {
         Some(&"allow") => Ok("prefer"),
         Some(mode) => Ok(mode),
-        None => Err(refused("sslmode", "whose value is none of its own", &format!("write one of {}", MODES.join(", ")))),
+        None => {
+            Err(refused("sslmode", "whose value is none of its own", &format!("write one of {}", MODES.join(", "))))
+        }
     }
 }
 
@@ -238,7 +250,8 @@ fn other(at: usize, name: &str, lower: &str) -> Result<(), InvalidUrl> {
 }
 
 /// Those that have an arm of their own.
-const OWN: &[&str] = &["channel_binding", "connect_timeout", "ssl", "target_session_attrs", "fallback_application_name"];
+const OWN: &[&str] =
+    &["channel_binding", "connect_timeout", "ssl", "target_session_attrs", "fallback_application_name"];
 
 #[cfg(test)]
 mod tests {

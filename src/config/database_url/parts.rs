@@ -184,7 +184,8 @@ mod tests {
         let parts = Parts::of("postgresql://We%20ird%40Corp:p%2540:/?x@a:1,[::1]:2/My%20App?options=-c+a%3Db").err();
         // A slash in a password ends the hosts, and `p%2540:` is no port.
         assert_eq!(parts, Some(InvalidUrl::NoUrl));
-        let parts = Parts::of("POSTGRESQL://We%20ird:p%2540#x@a:1,[::1]:2,%2Frun%2Fpg/My%20App?options=-c+a%3Db").unwrap();
+        let parts =
+            Parts::of("POSTGRESQL://We%20ird:p%2540#x@a:1,[::1]:2,%2Frun%2Fpg/My%20App?options=-c+a%3Db").unwrap();
         assert_eq!((parts.user.as_deref(), parts.password.as_deref()), (Some("We ird"), Some("p%40#x")));
         let hosts: Vec<_> = parts.hosts.iter().map(|host| (host.name.as_str(), host.port.as_deref())).collect();
         assert_eq!(hosts, [("a", Some("1")), ("::1", Some("2")), ("/run/pg", None)]);
@@ -195,7 +196,9 @@ mod tests {
         assert_eq!((parts.user.as_deref(), parts.password.as_deref()), (Some("me"), Some("a+b")));
         assert!(parts.hosts.is_empty());
         assert_eq!(parts.parameter("password"), Some("c+d"));
-        for broken in ["db.internal/app", "postgres://u@h:x/d", "postgres://u@h/d?x", "postgres://%zz@h", "postgres://[::1"] {
+        for broken in
+            ["db.internal/app", "postgres://u@h:x/d", "postgres://u@h/d?x", "postgres://%zz@h", "postgres://[::1"]
+        {
             assert!(Parts::of(broken).is_err(), "{broken}");
         }
         assert_eq!(Parts::of("jdbc:postgresql://h/d").err(), Some(InvalidUrl::Scheme));

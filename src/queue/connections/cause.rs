@@ -175,8 +175,7 @@ impl ConnectCause {
     }
 }
 
-const POOLER: &str =
-    "; database.url leads to a pooler: set database.listen_url, as docs/postgresql.md says";
+const POOLER: &str = "; database.url leads to a pooler: set database.listen_url, as docs/postgresql.md says";
 
 impl fmt::Display for ConnectCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

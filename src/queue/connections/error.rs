@@ -75,7 +75,13 @@ impl ConnectError {
     /// The server answers, and can only be read.
     #[must_use]
     pub fn read_only(server: ReadOnlyServer) -> Self {
-        Self { read_only: Some(server), unreachable: Vec::new(), cause: None, is_lasting: false, is_first_contact: false }
+        Self {
+            read_only: Some(server),
+            unreachable: Vec::new(),
+            cause: None,
+            is_lasting: false,
+            is_first_contact: false,
+        }
     }
 
     /// If that is what this error is.
