@@ -133,9 +133,7 @@ async fn work(
     lifecycle.spawn("sweeper", drain, sweeper.run(drain.clone()));
     let uploads = orphaned_uploads(&config, queue.clone(), lanes.clone());
     lifecycle.spawn("orphaned uploads", drain, uploads.run(drain.clone()));
-    lifecycle.spawn("backlog", drain, sweeper::count_backlog(queue.clone(), drain.clone()));
-    lifecycle.spawn("sequences", drain, sweeper::watch_sequences(queue.clone(), drain.clone()));
-    lifecycle.spawn("differences", drain, sweeper::watch_differences(queue.clone(), drain.clone()));
+    watch(&queue, lifecycle);
     let (count, reserved, grace) = (config.workers.count, config.workers.reserved, config.shutdown.grace);
     let changes = Changes { queue: queue.clone(), policy: config.guard.changed, waker: waker.clone() };
     let doorkeeper = Doorkeeper {
@@ -232,6 +230,14 @@ fn look_after_the_log(config: &Config, mover: Mover, lifecycle: &Lifecycle) {
     };
     lifecycle.spawn("inbox", &lifecycle.drain, mover.run(lifecycle.drain.clone()));
     lifecycle.spawn("log", &lifecycle.drain, sweeper.run(lifecycle.drain.clone()));
+}
+
+/// Starts what looks at the tables again and again.
+fn watch(queue: &Queue, lifecycle: &Lifecycle) {
+    let drain = &lifecycle.drain;
+    lifecycle.spawn("backlog", drain, sweeper::count_backlog(queue.clone(), drain.clone()));
+    lifecycle.spawn("sequences", drain, sweeper::watch_sequences(queue.clone(), drain.clone()));
+    lifecycle.spawn("differences", drain, sweeper::watch_differences(queue.clone(), drain.clone()));
 }
 
 fn orphaned_uploads(config: &Config, queue: Queue, lanes: Lanes) -> OrphanedUploads {

@@ -30,15 +30,17 @@ pub struct ServerUrl {
 /// The URL of each server that this one names, in their order: hosts with commas between them, as libpq takes them.
 /// Without what says what Copyhold does in any case, `target_session_attrs` for one.
 pub fn each_server(text: &str) -> Result<Vec<ServerUrl>, InvalidUrl> {
-    let parts = Parts::of(text)?;
-    let parameters = Parameters::of(&parts)?;
-    let list = |name: &str| parts.parameter(name).map(|value| value.split(',').collect::<Vec<_>>());
-    let (named, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
-    let several_in_front = parts.hosts.len() > 1;
-    if several_in_front && (named.is_some() || addresses.is_some() || ports.as_ref().is_some_and(|all| all.len() > 1)) {
+    let url = Parts::of(text)?;
+    let parameters = Parameters::of(&url)?;
+    let list = |name: &str| url.parameter(name).map(|value| value.split(',').collect::<Vec<_>>());
+    let (of_parameter, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
+    let several_in_front = url.hosts.len() > 1;
+    if several_in_front
+        && (of_parameter.is_some() || addresses.is_some() || ports.as_ref().is_some_and(|all| all.len() > 1))
+    {
         return Err(InvalidUrl::Hosts);
     }
-    let names = named.unwrap_or_else(|| parts.hosts.iter().map(|host| host.name.as_str()).collect());
+    let names = of_parameter.unwrap_or_else(|| url.hosts.iter().map(|host| host.name.as_str()).collect());
     let servers = names.len().max(addresses.as_ref().map_or(1, Vec::len)).max(1);
     let fits = |count: usize, may_be_one: bool| count == servers || (may_be_one && count == 1);
     if !(names.is_empty() || fits(names.len(), false))
@@ -49,12 +51,12 @@ pub fn each_server(text: &str) -> Result<Vec<ServerUrl>, InvalidUrl> {
         return Err(InvalidUrl::Hosts);
     }
     let one = |at: usize| {
-        let front = [("user", &parts.user), ("password", &parts.password), ("dbname", &parts.database)];
+        let front = [("user", &url.user), ("password", &url.password), ("dbname", &url.database)];
         let mut pairs: Vec<_> = front.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
         let address = addresses.as_ref().map(|all| all[at]);
         let port = match &ports {
             Some(all) => Some(all[at.min(all.len() - 1)]),
-            None => parts.hosts.get(at).and_then(|host| host.port.as_deref()),
+            None => url.hosts.get(at).and_then(|host| host.port.as_deref()),
         };
         let name = names.get(at).copied().filter(|name| !name.is_empty());
         let places = [("host", name), ("hostaddr", address), ("port", port)];

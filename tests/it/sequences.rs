@@ -49,8 +49,8 @@ async fn a_daemon_mends_sequences_that_began_again_before_it_works_and_check_nam
     world.upload("after", "bytes").await;
     world.until_copied("after").await;
     assert!(number(&world, "SELECT copyhold.register('before-0')").await > generation);
-    let least = "SELECT min(id) FROM copyhold.log WHERE event_data ->> 'object_key' = 'after'";
-    assert!(number(&world, least).await > last);
+    let first_since = "SELECT min(id) FROM copyhold.log WHERE event_data ->> 'object_key' = 'after'";
+    assert!(number(&world, first_since).await > last);
     assert!(number(&world, "SELECT id FROM copyhold.object_copies WHERE object_key = 'after'").await > arrival);
     let again = "SELECT count(*) FROM (SELECT FROM copyhold.object_copies GROUP BY generation HAVING count(*) > 1) g";
     assert_eq!(number(&world, again).await, 0);
@@ -66,8 +66,8 @@ async fn a_daemon_that_runs_through_a_switch_over_loses_no_event_and_refuses_no_
     world.execute(BEGIN_AGAIN).await;
     world.upload("after", "bytes").await;
     world.until_copied("after").await;
-    let least = "SELECT min(id) FROM copyhold.log WHERE event_data ->> 'object_key' = 'after'";
-    assert!(number(&world, least).await > last);
+    let first_since = "SELECT min(id) FROM copyhold.log WHERE event_data ->> 'object_key' = 'after'";
+    assert!(number(&world, first_since).await > last);
     assert!(!daemon.log().contains("refuses the result"), "{}", daemon.log());
 }
 

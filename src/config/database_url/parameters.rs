@@ -124,7 +124,8 @@ impl<'a> Parameters<'a> {
         for (at, (name, value)) in parts.parameters.iter().enumerate() {
             let lower = value.to_ascii_lowercase();
             match name.as_str() {
-                "host" | "hostaddr" | "port" => {}
+                // Of the places each server gets its own; the name that Copyhold gives itself goes first.
+                "host" | "hostaddr" | "port" | "fallback_application_name" => {}
                 "sslmode" | "ssl-mode" => all.kept.push(("sslmode", mode(&lower)?)),
                 // libpq takes this of JDBC's.
                 "ssl" if lower == "true" => all.kept.push(("sslmode", "require")),
@@ -145,8 +146,6 @@ impl<'a> Parameters<'a> {
                     _ => return Err(refused("channel_binding", "which Copyhold does not have", CHANNEL_BINDING)),
                 },
                 "connect_timeout" => all.within = within(value)?,
-                // The name that Copyhold gives itself goes first.
-                "fallback_application_name" => {}
                 known => {
                     let understood = UNDERSTOOD.contains(&known) || known.starts_with("options[");
                     if understood {

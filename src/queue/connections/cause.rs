@@ -64,7 +64,7 @@ impl ConnectCause {
 
     fn of_io(io: &io::Error) -> Self {
         use io::ErrorKind;
-        if io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+        if io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some() {
             return Self::Tls;
         }
         match io.kind() {
@@ -125,7 +125,7 @@ impl ConnectCause {
     pub(super) fn is_lasting(self, error: &sqlx::Error) -> bool {
         match self {
             Self::Tls | Self::Password | Self::Login | Self::NoDatabase | Self::NoRight => true,
-            Self::Other => error.as_database_error().and_then(|refused| refused.code()).is_some_and(|code| {
+            Self::Other => error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| {
                 // Connection, resources, state of an object, intervention, system, internal.
                 !["08", "53", "55", "57", "58", "XX"].iter().any(|class| code.starts_with(class))
             }),
@@ -156,19 +156,23 @@ impl ConnectCause {
                 let own = refused.message();
                 let is_plain = own.contains(clause) || matches!(self, Self::Other | Self::Login | Self::NoDatabase);
                 let own = if is_plain { own.to_owned() } else { format!("{clause} ({own})") };
-                let refuses = match self {
+                let verb = match self {
                     Self::Password | Self::Login => "refused the login",
                     _ => "refuses the connection",
                 };
                 // Of a pooler that refuses start-up options.
                 let remedy = if own.contains("startup parameter") { POOLER } else { remedy };
-                format!("PostgreSQL at {server} {refuses}: {own}{remedy}")
+                format!("PostgreSQL at {server} {verb}: {own}{remedy}")
             }
             sqlx::Error::Tls(why) => format!("TLS to PostgreSQL at {server} failed: {why}"),
             sqlx::Error::Io(why) if self == Self::Tls => format!("TLS to PostgreSQL at {server} failed: {why}"),
             sqlx::Error::Io(why) if self == Self::NoAnswer => format!("cannot reach PostgreSQL at {server}: {why}"),
             sqlx::Error::Io(why) => {
-                format!("cannot reach PostgreSQL at {server}: {clause} ({why}){remedy}")
+                let why = why.to_string();
+                // The system says it in the same words.
+                let why =
+                    if why.to_ascii_lowercase().starts_with(clause) { String::new() } else { format!(" ({why})") };
+                format!("cannot reach PostgreSQL at {server}: {clause}{why}{remedy}")
             }
             other => format!("cannot reach PostgreSQL at {server}: {clause} ({other}){remedy}"),
         }
