@@ -74,4 +74,5 @@ mod two_phase;
 mod uploads;
 mod verify;
 mod wakeup;
+mod walls;
 mod world;

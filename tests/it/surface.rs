@@ -2,7 +2,7 @@
 
 use copyhold::sandbox::{
     postgres::{Cluster, Options},
-    s3::Metadata,
+    s3::{BucketOptions, Metadata, Quirk},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -78,6 +78,7 @@ async fn a_daemon_without_its_database_is_alive_and_not_ready() {
 #[tokio::test]
 async fn what_a_copy_lacks_of_its_object_is_told_in_metrics_events_and_explain() {
     let world = World::new().await;
+    world.s3.create_bucket("photos-wasabi", BucketOptions::default().with(Quirk::RefusesRedirects));
     let daemon = world.daemon().await;
     let address = address(&daemon).await;
     let redirect = Metadata::none().with("x-amz-website-redirect-location", "/new/place");
@@ -87,11 +88,16 @@ async fn what_a_copy_lacks_of_its_object_is_told_in_metrics_events_and_explain()
     world.until_copied("page").await;
     world.until_copied("photo").await;
     let explained = printed(&world.run(&["explain", "page"]).await);
-    assert!(explained.contains("  not copied  redirect: no copy of it gets these\n"), "{explained}");
+    assert!(explained.contains("  not copied  redirect: not every copy of it has these\n"), "{explained}");
     assert!(!printed(&world.run(&["explain", "photo"]).await).contains("not copied"));
     let (_, body) = get(&address, "/metrics").await;
     let line = "copyhold_not_carried_total{replica=\"wasabi\",property=\"redirect\"} 1";
     assert!(body.lines().any(|found| found == line), "{body}");
+    assert!(!body.contains("replica=\"scw\",property=\"redirect\"} 1"), "scw has got it: {body}");
+    assert_eq!(
+        world.bucket("scw").inspect("page").unwrap().metadata.get("x-amz-website-redirect-location"),
+        Some("/new/place")
+    );
     let told = "SELECT string_agg(event_data ->> 'object_key' || ' ' || (event_data ->> 'not_carried'), ',')
                   FROM (SELECT DISTINCT event_data FROM copyhold.log WHERE event_data ->> 'kind' = 'object.copied') AS l";
     assert_eq!(world.value(told).await.unwrap(), "page [\"redirect\"]");
