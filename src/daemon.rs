@@ -1,8 +1,9 @@
 //! The composition root of `copyhold run`: configuration → pools, stores, tasks; and the order in which they end.
 
+mod last_words;
 mod prepare;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -26,10 +27,8 @@ use crate::{
         Standing, Stragglers, View,
     },
 };
+use last_words::LastWords;
 use prepare::{Prepared, prepare};
-
-/// How long the last words, releases and farewells, may take after everything else has ended.
-const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Runs the daemon until it is asked to end.
 pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> anyhow::Result<ExitReason> {
@@ -71,8 +70,8 @@ pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> an
     };
     let listen_target = pools.listen_target(&config.database);
     let base = Base { queue, memory, heartbeat: pools.heartbeat.clone(), listen_target, events: events_waker };
-    let reason = work(config, prepared, base, &lifecycle, &mut endings).await?;
-    if tokio::time::timeout(LAST_WORDS, pools.close()).await.is_err() {
+    let (reason, words) = work(config, prepared, base, &lifecycle, &mut endings).await?;
+    if !words.step(pools.close()).await {
         warn!("PostgreSQL's connections did not close in time");
     }
     Ok(reason)
@@ -96,7 +95,7 @@ async fn work(
     base: Base,
     lifecycle: &Lifecycle,
     endings: &mut Endings,
-) -> anyhow::Result<ExitReason> {
+) -> anyhow::Result<(ExitReason, LastWords)> {
     let Prepared { daemon, replicas } = prepared;
     let Base { queue, memory, heartbeat, listen_target, events } = base;
     let (waker, wake) = wake::channel();
@@ -137,8 +136,7 @@ async fn work(
     lifecycle.spawn("sweeper", drain, sweeper.run(drain.clone()));
     let uploads = orphaned_uploads(&config, queue.clone(), lanes.clone());
     lifecycle.spawn("orphaned uploads", drain, uploads.run(drain.clone()));
-    lifecycle.spawn("backlog", drain, sweeper::count_backlog(queue.clone(), drain.clone()));
-    lifecycle.spawn("differences", drain, sweeper::watch_differences(queue.clone(), drain.clone()));
+    watch(&queue, lifecycle);
     let (count, reserved, grace) = (config.workers.count, config.workers.reserved, config.shutdown.grace);
     let changes = Changes { queue: queue.clone(), policy: config.guard.changed, waker: waker.clone() };
     let doorkeeper = Doorkeeper {
@@ -200,8 +198,9 @@ async fn work(
     }
     running.close();
     endings.drain(lifecycle, grace, running.wait()).await;
-    finish(&queue, &daemon, lifecycle, &running).await;
-    Ok(reason)
+    let words = LastWords::begin();
+    finish(&queue, &daemon, lifecycle, &running, words).await;
+    Ok((reason, words))
 }
 
 /// Starts to listen, and to wake those that wait for notices.
@@ -236,6 +235,14 @@ fn look_after_the_log(config: &Config, mover: Mover, lifecycle: &Lifecycle) {
     lifecycle.spawn("log", &lifecycle.drain, sweeper.run(lifecycle.drain.clone()));
 }
 
+/// Starts what looks at the tables again and again.
+fn watch(queue: &Queue, lifecycle: &Lifecycle) {
+    let drain = &lifecycle.drain;
+    lifecycle.spawn("backlog", drain, sweeper::count_backlog(queue.clone(), drain.clone()));
+    lifecycle.spawn("sequences", drain, sweeper::watch_sequences(queue.clone(), drain.clone()));
+    lifecycle.spawn("differences", drain, sweeper::watch_differences(queue.clone(), drain.clone()));
+}
+
 fn orphaned_uploads(config: &Config, queue: Queue, lanes: Lanes) -> OrphanedUploads {
     OrphanedUploads {
         queue,
@@ -257,8 +264,8 @@ fn reach(view: &View, replica: &ReplicaName) -> Reach {
 }
 
 /// Copies have been told to stop: they abort their uploads and give their rows back, then the rest ends.
-async fn finish(queue: &Queue, daemon: &Daemon, lifecycle: &Lifecycle, running: &TaskTracker) {
-    let last_words = async {
+async fn finish(queue: &Queue, daemon: &Daemon, lifecycle: &Lifecycle, running: &TaskTracker, words: LastWords) {
+    let farewell = async {
         running.wait().await;
         lifecycle.end.cancel();
         lifecycle.all_ended().await;
@@ -267,7 +274,7 @@ async fn finish(queue: &Queue, daemon: &Daemon, lifecycle: &Lifecycle, running: 
             warn!(error = %error, "Could not leave the list of daemons; the others will notice");
         }
     };
-    if tokio::time::timeout(LAST_WORDS, last_words).await.is_err() {
+    if !words.step(farewell).await {
         warn!("Some work did not stop in time; its leases will be swept");
         lifecycle.end.cancel();
     }

@@ -9,6 +9,8 @@ import http.client, json, os, random, sys, time, urllib.error, urllib.parse, url
 
 url, cursor_file, kinds = (sys.argv + [""])[1:4]
 token = os.environ.get("COPYHOLD_HTTP__TOKEN")
+# An event of another program may hold a number of any length.
+getattr(sys, "set_int_max_str_digits", lambda digits: None)(0)
 
 
 def handle(event):

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use super::{look::Seen, run::Audit, tally::Then};
 use crate::{
     domain::ReplicaName,
-    queue::{AWAY_FOR, AWAY_PAUSE, Answer, Notice, QueueError, RecordedObject, while_away},
+    queue::{AWAY_PAUSE, Answer, Notice, QueueError, RecordedObject, still_away, while_away},
 };
 
 /// A row that somebody holds is tried again for so long, after these pauses.
@@ -63,7 +63,7 @@ impl Audit {
         loop {
             match write().await {
                 // It was not sent; of one that may have been carried out nobody could tell whose work it is.
-                Err(error) if error.is_away() && !error.leaves_open() && begun.elapsed() < AWAY_FOR => {
+                Err(error) if !error.leaves_open() && still_away(&error, begun) => {
                     tokio::time::sleep(AWAY_PAUSE).await;
                 }
                 Ok(Answer::Busy) if begun.elapsed() < BUSY_FOR => {

@@ -98,6 +98,7 @@ async fn database(config: &Config, queue: &Queue) -> Vec<Finding> {
     };
     let at = crate::config::masked_url(config.database.url.expose_secret());
     let mut findings = vec![finding(of, "connect", Ok(at))];
+    let writable = read_only.is_none();
     if let Some(server) = read_only {
         findings.push(finding(of, "write", Err(server.to_string())));
     }
@@ -105,6 +106,9 @@ async fn database(config: &Config, queue: &Queue) -> Vec<Finding> {
         findings.push(finding(of, "settings", settings(queue).await));
     }
     findings.push(finding(of, "schema", schema(queue).await));
+    if writable {
+        findings.extend(crate::queue::inspect(queue).await.into_iter().map(|(what, found)| finding(of, what, found)));
+    }
     findings
 }
 

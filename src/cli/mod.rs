@@ -41,7 +41,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     config::{Config, ConfigErrors, load},
-    queue::{Access, Pools, Queue},
+    queue::{AWAY_FOR, Access, Pools, Queue},
 };
 
 /// Keeps a verified copy of every object of a primary S3-compatible bucket in every other bucket, on any cloud.
@@ -209,6 +209,10 @@ fn chain(error: &anyhow::Error) -> String {
 
 /// A queue for a command that comes and goes.
 fn queue(config: &Config) -> anyhow::Result<(Queue, Pools)> {
+    crate::queue::say_with(|error| {
+        // Nobody is left to tell if stderr is gone.
+        let _ = writeln!(io::stderr(), "copyhold: {error}; trying again for up to {} s", AWAY_FOR.as_secs());
+    });
     let pools = Pools::with(&config.database, Access::Any);
     pools.check().context("database.url")?;
     let names = config.replicas.iter().map(|r| r.name.clone()).collect();

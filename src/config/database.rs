@@ -26,7 +26,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
     let listen_url = section.get_with("listen_url", check);
     let password = section.get_with("password_file", |path: String| Secret::of_file(reader.resolve(&path)));
     let schema = section.get_with("schema", |name: String| schema_name(&name));
-    let ways = [("notify", Wakeup::Notify), ("poll", Wakeup::Poll)];
+    let ways = [("auto", Wakeup::Auto), ("notify", Wakeup::Notify), ("poll", Wakeup::Poll)];
     let wakeup = section.get_with("wakeup", |word: String| choice(&ways, &word));
 
     if let Some(password) = &password {
@@ -44,7 +44,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
             // Cannot fail: the default is spelt as a name.
             None => SchemaName::new("copyhold").expect("a valid name"),
         },
-        wakeup: wakeup.map_or(Wakeup::Notify, |wakeup| wakeup.value),
+        wakeup: wakeup.map_or(Wakeup::Auto, |wakeup| wakeup.value),
     })
 }
 

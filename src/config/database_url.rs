@@ -1,129 +1,97 @@
 //! The rules for a database URL. It may hold a password, and a slip may put that anywhere,
 //! into the name of a parameter for one: no message shows any of it.
 
+mod parameters;
+mod parts;
+
 use std::{
+    net::IpAddr,
     path::{Path, PathBuf},
     str::FromStr as _,
+    time::Duration,
 };
 
 use sqlx::postgres::PgConnectOptions;
-use url::Url;
 
 use super::{
     net::is_loopback,
     reader::{Flaw, Reader},
-    suggest, trust,
+    trust,
 };
 use crate::regular_file::{self, ReadError};
+use parameters::Parameters;
+pub use parts::InvalidUrl;
+use parts::{Parts, url_of};
 
 const FORM: &str = "write postgres://USER@HOST/DATABASE?sslmode=verify-full, special characters of a password as %XX";
-/// What sqlx understands. It ignores everything else, logging it with its value.
-const PARAMETERS: &[&str] = &[
-    "application_name",
-    "dbname",
-    "host",
-    "hostaddr",
-    "options",
-    "password",
-    "port",
-    "ssl-ca",
-    "ssl-cert",
-    "ssl-key",
-    "ssl-mode",
-    "ssl-root-cert",
-    "sslcert",
-    "sslkey",
-    "sslmode",
-    "sslrootcert",
-    "statement-cache-capacity",
-    "user",
-];
 
 /// Those that name the authorities to trust.
 const ROOT_CERTIFICATES: &[&str] = &["sslrootcert", "ssl-root-cert", "ssl-ca"];
 /// How a certificate begins that stands in the URL itself.
 const PEM: &str = "-----BEGIN";
 
-/// Stands for the hosts of a URL that names several, which is no URL to a parser.
-const STAND_IN: &str = "several-hosts.invalid";
-
-/// A URL around its hosts.
-struct Parts<'a> {
-    /// Scheme, user and password.
-    before: &'a str,
-    hosts: &'a str,
-    after: &'a str,
-}
-
-impl<'a> Parts<'a> {
-    fn of(text: &'a str) -> Option<Self> {
-        let begin = text.find("://")? + 3;
-        let end = text[begin..].find(['/', '?', '#']).map_or(text.len(), |length| begin + length);
-        let begin = text[begin..end].rfind('@').map_or(begin, |at| begin + at + 1);
-        Some(Self { before: &text[..begin], hosts: &text[begin..end], after: &text[end..] })
-    }
-
-    fn with(&self, host: &str) -> String {
-        format!("{}{host}{}", self.before, self.after)
-    }
+/// One server of a database URL, as the client library reads it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServerUrl {
+    /// May hold a password.
+    pub url: String,
+    /// How long a connection may take, by `connect_timeout`.
+    pub within: Option<Duration>,
 }
 
 /// The URL of each server that this one names, in their order: hosts with commas between them, as libpq takes them.
-/// Without `target_session_attrs`, which says what Copyhold does in any case.
-pub fn each_server(text: &str) -> Result<Vec<String>, InvalidUrl> {
-    let Some(parts) = Parts::of(text) else { return Ok(vec![text.to_owned()]) };
-    let several = parts.hosts.contains(',');
-    let stand_in = if several { parts.with(STAND_IN) } else { text.to_owned() };
-    let Ok(mut url) = Url::parse(&stand_in) else { return Ok(vec![text.to_owned()]) };
-    let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
-    let lists = |name: &str| pairs.iter().any(|(key, value)| key == name && value.contains(','));
-    let asks = pairs.iter().find(|(name, _)| name == "target_session_attrs");
-    if asks.is_some_and(|(_, value)| !["read-write", "primary"].contains(&value.as_str())) {
-        return Err(InvalidUrl::ReadOnlyServer);
+/// Without what says what Copyhold does in any case, `target_session_attrs` for one.
+pub fn each_server(text: &str) -> Result<Vec<ServerUrl>, InvalidUrl> {
+    let url = Parts::of(text)?;
+    let parameters = Parameters::of(&url)?;
+    let list = |name: &str| url.parameter(name).map(|value| value.split(',').collect::<Vec<_>>());
+    let (of_parameter, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
+    let several_in_front = url.hosts.len() > 1;
+    if several_in_front
+        && (of_parameter.is_some() || addresses.is_some() || ports.as_ref().is_some_and(|all| all.len() > 1))
+    {
+        return Err(InvalidUrl::Hosts);
     }
-    if !several && asks.is_none() && !["host", "hostaddr", "port"].into_iter().any(lists) {
-        return Ok(vec![text.to_owned()]);
-    }
-    let count =
-        |name: &str| pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.split(',').count()).max();
-    let of_parameters = ["host", "hostaddr"].into_iter().filter_map(count).max().unwrap_or(1);
-    let servers = if several { parts.hosts.split(',').count() } else { of_parameters };
-    let fits = |name: &str| count(name).is_none_or(|count| count == 1 || (count == servers && !several));
-    if !["host", "hostaddr", "port"].into_iter().all(fits)
-        || parts.hosts.split(',').any(|host| several && host.is_empty())
+    let names = of_parameter.unwrap_or_else(|| url.hosts.iter().map(|host| host.name.as_str()).collect());
+    let servers = names.len().max(addresses.as_ref().map_or(1, Vec::len)).max(1);
+    let fits = |count: usize, may_be_one: bool| count == servers || (may_be_one && count == 1);
+    if !(names.is_empty() || fits(names.len(), false))
+        || !addresses.as_ref().is_none_or(|all| fits(all.len(), false))
+        || !ports.as_ref().is_none_or(|all| fits(all.len(), true))
+        || (servers > 1 && names.iter().any(|name| name.is_empty()))
     {
         return Err(InvalidUrl::Hosts);
     }
     let one = |at: usize| {
-        let kept = pairs.iter().filter(|(name, _)| name != "target_session_attrs").map(|(name, value)| {
-            let is_list = ["host", "hostaddr", "port"].contains(&name.as_str());
-            let value = if is_list { value.split(',').nth(at).unwrap_or(value) } else { value };
-            (name.as_str(), value)
-        });
-        url.query_pairs_mut().clear().extend_pairs(kept);
-        let text = url.as_str().trim_end_matches('?');
-        match parts.hosts.split(',').nth(at) {
-            Some(host) if several => text.replacen(STAND_IN, host, 1),
-            _ => text.to_owned(),
-        }
+        let front = [("user", &url.user), ("password", &url.password), ("dbname", &url.database)];
+        let mut pairs: Vec<_> = front.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
+        let address = addresses.as_ref().map(|all| all[at]);
+        let port = match &ports {
+            Some(all) => Some(all[at.min(all.len() - 1)]),
+            None => url.hosts.get(at).and_then(|host| host.port.as_deref()),
+        };
+        let name = names.get(at).copied().filter(|name| !name.is_empty());
+        let places = [("host", name), ("hostaddr", address), ("port", port)];
+        pairs.extend(places.iter().filter_map(|(name, value)| Some((*name, (*value)?))));
+        pairs.extend(parameters.kept.iter().copied());
+        ServerUrl { url: url_of(pairs), within: parameters.within }
     };
     Ok((0..servers).map(one).collect())
 }
 
-/// Why a URL names no servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidUrl {
-    #[error("does not name as many hosts as ports")]
-    Hosts,
-    #[error("asks for a server that is only read")]
-    ReadOnlyServer,
+impl std::fmt::Debug for ServerUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerUrl").field("within", &self.within).finish_non_exhaustive()
+    }
 }
 
 impl From<InvalidUrl> for Flaw {
     fn from(invalid: InvalidUrl) -> Self {
-        let todo = match invalid {
-            InvalidUrl::Hosts => "write postgres://USER@HOST1:PORT1,HOST2:PORT2/DATABASE",
-            InvalidUrl::ReadOnlyServer => "remove target_session_attrs, or say read-write: Copyhold writes",
+        let todo = match &invalid {
+            InvalidUrl::NoUrl | InvalidUrl::Scheme => FORM.to_owned(),
+            InvalidUrl::Hosts => "write postgres://USER@HOST1:PORT1,HOST2:PORT2/DATABASE".to_owned(),
+            InvalidUrl::ReadOnlyServer => "remove target_session_attrs, or say read-write: Copyhold writes".to_owned(),
+            InvalidUrl::Parameter { todo, .. } | InvalidUrl::Unknown { todo, .. } => todo.clone(),
         };
         Self::new(invalid.to_string(), todo)
     }
@@ -148,29 +116,32 @@ impl Rules {
 /// Refuses a URL that sqlx would refuse or only half understand, or whose connection
 /// could be read or answered by somebody else.
 pub(super) fn check(text: &str, rules: &Rules) -> Result<(), Flaw> {
-    each_server(text)?.iter().try_for_each(|one| check_one(one, rules))
-}
-
-fn check_one(text: &str, rules: &Rules) -> Result<(), Flaw> {
-    let url = Url::parse(text).map_err(|_| Flaw::new("is not a URL", FORM))?;
-    if !["postgres", "postgresql"].contains(&url.scheme()) {
-        return Err(Flaw::new("does not begin with postgres://", FORM));
+    let servers = each_server(text)?;
+    let parts = Parts::of(text)?;
+    let parameters = Parameters::of(&parts)?;
+    for (name, value) in &parameters.kept {
+        certificate(name, value, rules)?;
     }
-    for (name, value) in url.query_pairs() {
-        parameter(&name, &value, rules)?;
-    }
-    let hosts = hosts(&url, rules.host_of_environment.as_deref());
-    if hosts.iter().any(|host| host.contains(',')) {
+    let hosts = hosts(&parts, rules.host_of_environment.as_deref());
+    if parts.hosts.is_empty() && hosts.iter().any(|host| host.contains(',')) {
         return Err(Flaw::new("leaves it to PGHOST, which names several hosts", "name them in the URL"));
     }
-    if PgConnectOptions::from_str(text).is_err() {
+    if servers.iter().any(|server| PgConnectOptions::from_str(&server.url).is_err()) {
         return Err(Flaw::new("cannot be understood as a database URL", FORM));
     }
-    if !rules.insecure && !is_verified(&url) && hosts.iter().any(|host| is_remote(host)) {
+    if !rules.insecure && !is_verified(parameters.mode()) && hosts.iter().any(|host| is_remote(host)) {
         return Err(Flaw::new(
             "leads to another host without proof that it is the right one",
             "append ?sslmode=verify-full (and &sslrootcert=/path/to/ca.pem for an authority of your own), \
              or set database.insecure = true if nobody else is on that network",
+        ));
+    }
+    let named = parts.parameter("host").is_some_and(|host| host.parse::<IpAddr>().is_err())
+        || parts.hosts.iter().any(|host| host.name.parse::<IpAddr>().is_err());
+    if parameters.mode() == Some("verify-full") && parts.parameter("hostaddr").is_some() && named {
+        return Err(Flaw::new(
+            "has the parameter hostaddr beside a name that sslmode=verify-full is to prove",
+            "remove hostaddr: the certificate would be compared with the address",
         ));
     }
     Ok(())
@@ -178,17 +149,13 @@ fn check_one(text: &str, rules: &Rules) -> Result<(), Flaw> {
 
 /// True where only `insecure = true` let the URL pass, as far as the URL alone says.
 pub(super) fn is_insecure(text: &str) -> bool {
-    let remote = |url: &Url| hosts(url, None).iter().any(|host| is_remote(host));
-    let insecure = |text: &String| Url::parse(text).is_ok_and(|url| !is_verified(&url) && remote(&url));
-    each_server(text).is_ok_and(|all| all.iter().any(insecure))
+    let Ok(parts) = Parts::of(text) else { return false };
+    let verified = Parameters::of(&parts).is_ok_and(|parameters| is_verified(parameters.mode()));
+    !verified && hosts(&parts, None).iter().any(|host| is_remote(host))
 }
 
 pub(super) fn has_password(text: &str) -> bool {
-    let first = each_server(text).ok().and_then(|all| all.into_iter().next());
-    first.and_then(|one| Url::parse(&one).ok()).is_some_and(|url| {
-        url.password().is_some_and(|password| !password.is_empty())
-            || url.query_pairs().any(|(name, _)| name == "password")
-    })
+    Parts::of(text).is_ok_and(|parts| parts.has_password())
 }
 
 /// The files with private keys that the URL names.
@@ -203,46 +170,19 @@ pub fn root_certificates(text: &str) -> Option<PathBuf> {
 
 /// What the parameters of these names lead to, the one that counts last. The certificate itself may stand there as well.
 fn files(text: &str, names: &[&str]) -> Vec<PathBuf> {
-    let first = each_server(text).ok().and_then(|all| all.into_iter().next());
-    let Some(url) = first.and_then(|one| Url::parse(&one).ok()) else { return Vec::new() };
+    let Ok(parts) = Parts::of(text) else { return Vec::new() };
+    let Ok(parameters) = Parameters::of(&parts) else { return Vec::new() };
     let is_path = |name: &str, value: &str| names.contains(&name) && !value.starts_with(PEM);
-    let pairs = url.query_pairs().filter(|(name, value)| is_path(name, value));
-    pairs.map(|(_, value)| PathBuf::from(value.into_owned())).collect()
+    let kept = parameters.kept.iter().filter(|(name, value)| is_path(name, value));
+    kept.map(|(_, value)| PathBuf::from(value)).collect()
 }
 
 /// The URL with `***` for each password in it.
 pub fn masked(text: &str) -> String {
-    if let Some(parts) = Parts::of(text).filter(|parts| parts.hosts.contains(',')) {
-        return masked_one(&parts.with(STAND_IN)).replacen(STAND_IN, parts.hosts, 1);
-    }
-    masked_one(text)
+    Parts::of(text).map_or_else(|_| "***".to_owned(), |parts| parts.masked(text))
 }
 
-fn masked_one(text: &str) -> String {
-    let Ok(mut url) = Url::parse(text) else { return "***".to_owned() };
-    // Setting a password fails for URLs without a host, which have none.
-    if url.password().is_some() && url.set_password(Some("***")).is_err() {
-        return "***".to_owned();
-    }
-    if url.query_pairs().any(|(name, _)| name == "password") {
-        let mask = |(name, value): (std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)| {
-            let value = if name == "password" { "***".to_owned() } else { value.into_owned() };
-            (name.into_owned(), value)
-        };
-        let pairs: Vec<_> = url.query_pairs().map(mask).collect();
-        url.query_pairs_mut().clear().extend_pairs(pairs);
-    }
-    url.to_string()
-}
-
-fn parameter(name: &str, value: &str, rules: &Rules) -> Result<(), Flaw> {
-    if !PARAMETERS.contains(&name) && !name.starts_with("options[") {
-        let todo = match suggest::among(name, PARAMETERS.iter().copied()) {
-            Some(meant) => format!("did you mean {meant}?"),
-            None => format!("remove it; known are {}", PARAMETERS.join(", ")),
-        };
-        return Err(Flaw::new("has a parameter that would be ignored", todo));
-    }
+fn certificate(name: &str, value: &str, rules: &Rules) -> Result<(), Flaw> {
     let names_a_file = ["sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
     // sqlx takes the certificate itself as well as its path.
     if names_a_file.contains(&name) && !value.starts_with(PEM) {
@@ -273,19 +213,17 @@ fn is_remote(host: &str) -> bool {
     !host.starts_with('/') && !is_loopback(host)
 }
 
-fn is_verified(url: &Url) -> bool {
-    // sqlx takes the last one.
-    let mode = url.query_pairs().filter(|(name, _)| name == "sslmode" || name == "ssl-mode").last();
-    mode.is_some_and(|(_, mode)| ["verify-full", "verify-ca"].contains(&mode.to_ascii_lowercase().as_str()))
+fn is_verified(mode: Option<&str>) -> bool {
+    mode.is_some_and(|mode| ["verify-full", "verify-ca"].contains(&mode))
 }
 
 /// Every host that the URL names in one way or another. One that names none leads to what libpq's
 /// variables say, else to the local server.
-fn hosts(url: &Url, of_environment: Option<&str>) -> Vec<String> {
-    let in_front =
-        url.host_str().filter(|host| !host.is_empty()).map(|host| host.replace("%2F", "/").replace("%2f", "/"));
-    let as_parameters = url.query_pairs().filter(|(name, _)| name == "host" || name == "hostaddr");
-    let mut hosts: Vec<String> = in_front.into_iter().chain(as_parameters.map(|(_, host)| host.into_owned())).collect();
+fn hosts(parts: &Parts, of_environment: Option<&str>) -> Vec<String> {
+    let in_front = parts.hosts.iter().map(|host| host.name.as_str()).filter(|host| !host.is_empty());
+    let as_parameters = ["host", "hostaddr"].into_iter().filter_map(|name| parts.parameter(name));
+    let as_parameters = as_parameters.flat_map(|list| list.split(','));
+    let mut hosts: Vec<String> = in_front.chain(as_parameters).map(str::to_owned).collect();
     if hosts.is_empty() {
         hosts.extend(of_environment.map(str::to_owned));
     }
@@ -298,20 +236,27 @@ mod tests {
 
     #[test]
     fn a_url_of_several_servers_is_one_url_for_each() {
-        let split = |text: &str| each_server(text).unwrap();
-        assert_eq!(split("postgres://u@h/d?sslmode=require"), ["postgres://u@h/d?sslmode=require"]);
+        let split = |text: &str| {
+            let servers = each_server(text).unwrap().into_iter();
+            let options = servers.map(|server| PgConnectOptions::from_str(&server.url).unwrap());
+            let place = |options: PgConnectOptions| match options.get_socket() {
+                Some(folder) => format!("{}:{}", folder.display(), options.get_port()),
+                None => format!("{}:{}", options.get_host(), options.get_port()),
+            };
+            options.map(place).collect::<Vec<_>>()
+        };
+        assert_eq!(split("postgres://u@h:7/d?sslmode=require"), ["h:7"]);
         assert_eq!(
-            split("postgres://u:p,q@a:1,[::1]:2,c/d?target_session_attrs=read-write&sslmode=require"),
-            ["a:1", "[::1]:2", "c"].map(|host| format!("postgres://u:p,q@{host}/d?sslmode=require"))
+            split("postgres://u:p,q@a:1,[::1]:2,c:3/d?target_session_attrs=read-write&sslmode=require"),
+            ["a:1", "::1:2", "c:3"]
         );
-        assert_eq!(
-            split("postgres:///d?host=/run/a,/run/b&port=5432,5433"),
-            ["postgres:///d?host=%2Frun%2Fa&port=5432", "postgres:///d?host=%2Frun%2Fb&port=5433"]
-        );
-        assert_eq!(
-            split("postgres:///d?host=a%2Cb&port=5432"),
-            ["postgres:///d?host=a&port=5432", "postgres:///d?host=b&port=5432"]
-        );
+        assert_eq!(split("postgres://a,b/d?port=5"), ["a:5", "b:5"]);
+        assert_eq!(split("postgres:///d?host=/run/a,/run/b&port=5432,5433"), ["/run/a:5432", "/run/b:5433"]);
+        assert_eq!(split("postgres:///d?host=a%2Cb&port=5432"), ["a:5432", "b:5432"]);
+        // As libpq has it, what a parameter says comes before what stands in front.
+        assert_eq!(split("postgres://u@%2Frun%2Fa:1/d?host=b&port=2"), ["b:2"]);
+        assert_eq!(split("postgres://u@/d?host=/cloudsql/p:r:i&port=1"), ["/cloudsql/p:r:i:1"]);
+        assert_eq!(split("postgres://u@%2Fcloudsql%2Fp%3Ar%3Ai:1/d"), ["/cloudsql/p:r:i:1"]);
         for refused in [
             "postgres://a,/d",
             "postgres://a,b/d?host=c,d",
@@ -323,12 +268,32 @@ mod tests {
     }
 
     #[test]
+    fn user_password_and_database_may_hold_any_characters() {
+        let url = "postgres://We%20ird%40Corp:p%2540%3A%2F%3F%23%5B%5D%40+%20%C3%A9@127.0.0.1:1/My%20App-DB%25";
+        let options = PgConnectOptions::from_str(&each_server(url).unwrap()[0].url).unwrap();
+        assert_eq!((options.get_username(), options.get_database()), ("We ird@Corp", Some("My App-DB%")));
+    }
+
+    #[test]
+    fn a_connection_may_take_as_long_as_the_url_says() {
+        let within = |query: &str| each_server(&format!("postgres://h/d?{query}")).unwrap()[0].within;
+        assert_eq!(within("connect_timeout=10"), Some(Duration::from_secs(10)));
+        assert_eq!(within("connect_timeout=1"), Some(Duration::from_secs(2)));
+        assert_eq!(within("connect_timeout=0"), None);
+        assert_eq!(within(""), None);
+    }
+
+    #[test]
     fn passwords_in_urls_are_masked_wherever_they_stand() {
         assert_eq!(masked("postgres://u:geheim@h/d"), "postgres://u:***@h/d");
-        assert_eq!(masked("postgres:///d?host=/run/pg&password=geheim"), "postgres:///d?host=%2Frun%2Fpg&password=***");
+        assert_eq!(masked("postgres:///d?host=/run/pg&password=geheim"), "postgres:///d?host=/run/pg&password=***");
         assert_eq!(masked("postgres://u@h/d?sslmode=verify-full"), "postgres://u@h/d?sslmode=verify-full");
-        assert_eq!(masked("u:geheim"), "u:geheim");
+        assert_eq!(masked("u:geheim"), "***");
         assert_eq!(masked("postgres://u:geheim@a:1,b:2/d"), "postgres://u:***@a:1,b:2/d");
         assert_eq!(masked("postgres://a,b/d?password=geheim"), "postgres://a,b/d?password=***");
+        assert_eq!(masked("postgres://a,b/d?%70assword=geheim&x=y"), "postgres://a,b/d?%70assword=***&x=y");
+        for odd in ["postgres://u:12#geheim@h/d", "postgres://u:a@geheim@h/d", "postgres://u:12?geheim@h/d"] {
+            assert!(!masked(odd).contains("geheim"), "{odd}: {}", masked(odd));
+        }
     }
 }

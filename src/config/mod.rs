@@ -108,6 +108,8 @@ pub struct Database {
 /// How daemons learn that there is something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wakeup {
+    /// As `Notify`; but as `Poll` where the server allows prepared transactions, which may not have notified.
+    Auto,
     /// They listen to PostgreSQL's notices, and look by themselves besides.
     Notify,
     /// They only look, once a second; nobody ever sends a notice for them.

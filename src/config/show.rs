@@ -63,6 +63,7 @@ impl fmt::Display for Database {
             writeln!(f, "# password_file gave a password: ***")?;
         }
         let wakeup = match self.wakeup {
+            Wakeup::Auto => "auto",
             Wakeup::Notify => "notify",
             Wakeup::Poll => "poll",
         };

@@ -8,6 +8,7 @@ use crate::{
     copy, metrics,
     queue::{self, Daemon, Queue, QueueError, SchemaFit, Shared},
     store::Store,
+    sweeper,
     worker::Replica,
 };
 
@@ -23,6 +24,7 @@ pub(super) struct Prepared {
 pub(super) async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> anyhow::Result<Prepared> {
     patiently("look at the schema", || fit(config, queue, migrate)).await?;
     patiently("look at the plans", || look_at_plans(queue)).await?;
+    patiently("look at the sequences", || look_at_sequences(queue)).await?;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let timeout = config.lease.timeout;
     let daemon = patiently("enter the list of daemons", || async {
@@ -99,6 +101,18 @@ async fn look_at_plans(queue: &Queue) -> Result<(), Trouble> {
     match all.iter().flat_map(|planned| &planned.flaws).find(|flaw| flaw.is_fatal()) {
         Some(flaw) => Err(Trouble::Lasting(anyhow::anyhow!("{flaw}; {}", flaw.remedy()))),
         None => Ok(()),
+    }
+}
+
+/// Before anything is registered or written: what is drawn from a sequence that began again was drawn before.
+async fn look_at_sequences(queue: &Queue) -> Result<(), Trouble> {
+    match sweeper::mend_sequences(queue).await {
+        Ok(()) => Ok(()),
+        Err(error) if error.is_away() || error.is_conflict() => Err(error.into()),
+        Err(error) => {
+            warn!(error = %error, "Could not look whether sequences are behind their tables");
+            Ok(())
+        }
     }
 }
 

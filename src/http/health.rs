@@ -1,7 +1,16 @@
+//! What probes of an orchestrator ask: whether the process lives, and whether it takes on work.
+
+use std::time::Duration;
+
 use axum::{extract::State, http::StatusCode};
 
 use super::Pages;
-use crate::queue::{ReadOnlyCause, SchemaFit, probe};
+use crate::queue::{ConnectCause, QueueError, ReadOnlyCause, SchemaFit, probe};
+
+/// A probe does not wait for ever, and is told before that.
+const WITHIN: Duration = Duration::from_secs(3);
+/// How long an attempt to connect that failed leaves the others time to succeed.
+const OTHERS: Duration = Duration::from_millis(300);
 
 /// The process runs and answers. Nothing else is asked, or an outage of PostgreSQL would have daemons restarted.
 pub(super) async fn live() -> &'static str {
@@ -13,21 +22,44 @@ pub(super) async fn ready(State(pages): State<Pages>) -> (StatusCode, String) {
     if pages.drain.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".into());
     }
-    // A server's message may name hosts and roles, which are nobody's business here.
+    let outage = &pages.queue.pool().target().outage;
+    let refused = async {
+        let failed = outage.fails().await;
+        tokio::time::sleep(OTHERS).await;
+        failed.error.cause
+    };
+    tokio::select! {
+        answer = asked(&pages) => answer,
+        Some(cause) = refused => unready(cause.clause()),
+        () = tokio::time::sleep(WITHIN) => {
+            let known = outage.now().and_then(|failed| failed.error.cause).unwrap_or(ConnectCause::NoAnswer);
+            unready(known.clause())
+        }
+    }
+}
+
+async fn asked(pages: &Pages) -> (StatusCode, String) {
     let read_only =
         |cause: ReadOnlyCause| (StatusCode::SERVICE_UNAVAILABLE, format!("PostgreSQL {}\n", cause.clause()));
     match probe(pages.queue.pool()).await {
         Ok(None) => {}
         Ok(Some(server)) => return read_only(server.cause),
-        Err(error) => {
-            let away = (StatusCode::SERVICE_UNAVAILABLE, "PostgreSQL does not answer\n".to_owned());
-            return error.read_only_cause().map_or(away, read_only);
-        }
+        Err(error) => return error.read_only_cause().map_or_else(|| failed(&error), read_only),
     }
     match SchemaFit::of(pages.queue.pool(), pages.queue.schema()).await {
         Ok(SchemaFit::Fits) => (StatusCode::OK, "ready\n".into()),
         Ok(unfit) => (StatusCode::SERVICE_UNAVAILABLE, format!("{unfit}\n")),
-        // The log has the reason.
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "PostgreSQL does not answer\n".into()),
+        Err(error) => failed(&error),
     }
+}
+
+/// A server's message may name hosts and roles, which are nobody's business here. The log has them.
+fn failed(error: &QueueError) -> (StatusCode, String) {
+    let cause = error.connect_cause().map(ConnectCause::clause);
+    let cause = cause.or_else(|| error.is_silent().then(|| ConnectCause::NoAnswer.clause()));
+    unready(cause.unwrap_or("it was asked in vain, and the log says why"))
+}
+
+fn unready(cause: &str) -> (StatusCode, String) {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("PostgreSQL does not answer: {cause}\n"))
 }

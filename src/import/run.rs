@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{Fence, escape},
-    queue::{AWAY_FOR, AWAY_PAUSE, Bound, ImportPlan, ImportRow, ImportTally, Queue, QueueError, while_away},
+    queue::{AWAY_PAUSE, Bound, ImportPlan, ImportRow, ImportTally, Queue, QueueError, still_away, while_away},
 };
 
 /// How often it says that it lives.
@@ -217,8 +217,7 @@ impl Import {
                     let pause = (BUSY_PAUSE + since.elapsed() / 4).min(BUSY_PAUSE_AT_MOST);
                     stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                 }
-                Err(error) if error.is_away() && away.is_none_or(|since| since.elapsed() < AWAY_FOR) => {
-                    away.get_or_insert_with(Instant::now);
+                Err(error) if error.is_away() && still_away(&error, *away.get_or_insert_with(Instant::now)) => {
                     self.say(Some(format!("{error}; waiting for it")));
                     stop.run_until_cancelled(tokio::time::sleep(AWAY_PAUSE)).await;
                 }

@@ -60,6 +60,11 @@ impl Connection {
         if is_in_recovery { Err(closed("the server is in recovery")) } else { Ok(()) }
     }
 
+    /// How many prepared transactions the server allows, which it refuses to those that have notified.
+    pub async fn prepared_transactions(&mut self) -> Result<i32, sqlx::Error> {
+        self.ask("SELECT current_setting('max_prepared_transactions')::int -- listener::prepared_transactions").await
+    }
+
     /// Which database this is, of which server.
     pub async fn place(&mut self) -> Result<String, sqlx::Error> {
         self.ask(PLACE).await

@@ -183,15 +183,29 @@ impl Listener {
         let mut connection =
             Connection::open(&self.target, self.queue.schema(), self.pace).await.map_err(trial::refusal)?;
         trial::passes(&mut connection, &self.queue, &self.wakers).await?;
-        info!("Listening for new objects");
+        let allowed = if self.wakeup == Wakeup::Auto { connection.prepared_transactions().await? } else { 0 };
+        let how = if allowed > 0 {
+            // Notices of our own programs are heard; the application is to send none.
+            info!(
+                "Looking for new objects every second: the server allows prepared transactions (max_prepared_transactions is \
+                 {allowed}), and PREPARE TRANSACTION refuses those that notify. Where none is used, set database.wakeup to \
+                 \"notify\""
+            );
+            format!("poll, since the server allows PREPARE TRANSACTION (max_prepared_transactions is {allowed})")
+        } else {
+            info!("Listening for new objects");
+            "notify".to_owned()
+        };
         metrics::listener_connected(true);
         *pause = FIRST_PAUSE;
         told.deafness = None;
-        self.hearing.open();
+        if allowed == 0 {
+            self.hearing.open();
+        }
         // What was announced before LISTEN took hold was not announced to us.
         self.wakers.all();
         loop {
-            self.tell(told, "notify").await;
+            self.tell(told, &how).await;
             // Not before a silence, in which it is told again if it could not be.
             while let Some(notice) = connection.next().await? {
                 metrics::notice_heard();

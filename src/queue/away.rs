@@ -1,11 +1,45 @@
-use std::time::{Duration, Instant};
+//! Waits out a PostgreSQL that is away in the middle of a command. It says at once that it does.
+
+use std::{
+    sync::{Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
 
 use super::QueueError;
 
-/// How long PostgreSQL may be away before somebody who waits for a command is told so.
+/// How long PostgreSQL may be away before a command gives up.
 pub const AWAY_FOR: Duration = Duration::from_secs(30);
 /// Between two questions whether it is back.
 pub const AWAY_PAUSE: Duration = Duration::from_secs(1);
+/// How often it is said.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+type Say = fn(&QueueError);
+
+/// How a command says what it waits for.
+static SAY: OnceLock<Say> = OnceLock::new();
+static SAID: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// Decides how it is said that PostgreSQL is away; until then it is not.
+pub fn say_with(say: Say) {
+    // The first one stands.
+    let _ = SAY.set(say);
+}
+
+/// Whether it is worth waiting: PostgreSQL is away for less than [`AWAY_FOR`], and was there before. Says so.
+pub fn still_away(error: &QueueError, since: Instant) -> bool {
+    if !error.is_away() || error.is_first_contact() || since.elapsed() >= AWAY_FOR {
+        return false;
+    }
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if said.is_none_or(|at| at.elapsed() > SAY_EVERY) {
+        *said = Some(Instant::now());
+        if let Some(say) = SAY.get() {
+            say(error);
+        }
+    }
+    true
+}
 
 /// Asks PostgreSQL again while it is away, for so long. Only for what may be asked twice: an answer that is lost is no
 /// sign that nothing was done.
@@ -13,7 +47,7 @@ pub async fn while_away<T>(ask: impl AsyncFn() -> Result<T, QueueError>) -> Resu
     let begun = Instant::now();
     loop {
         match ask().await {
-            Err(error) if error.is_away() && begun.elapsed() < AWAY_FOR => tokio::time::sleep(AWAY_PAUSE).await,
+            Err(error) if still_away(&error, begun) => tokio::time::sleep(AWAY_PAUSE).await,
             answer => return answer,
         }
     }

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::{
     QueueError,
-    connections::{Access, Connections, Era, ReadOnlyCause, ReadOnlyServer, SESSION_SETTINGS, Target},
+    connections::{Access, Connections, Era, Outage, ReadOnlyCause, ReadOnlyServer, SESSION_SETTINGS, Target},
     error::limited,
 };
 use crate::config::Database;
@@ -19,6 +19,7 @@ pub struct Pools {
     /// Heartbeats alone, so that leases live on while everything else waits for a connection.
     pub heartbeat: Connections,
     era: Era,
+    outage: Outage,
 }
 
 const WORK_CONNECTIONS: u32 = 4;
@@ -38,9 +39,9 @@ impl Pools {
     /// The same for a command that also looks at a server that can only be read.
     #[must_use]
     pub fn with(database: &Database, access: Access) -> Self {
-        let era = Era::default();
-        let pool = |most| Connections::new(target(database, &era), access, most);
-        Self { work: pool(WORK_CONNECTIONS), heartbeat: pool(1), era }
+        let (era, outage) = (Era::default(), Outage::default());
+        let pool = |most| Connections::new(target(database, &era, &outage), access, most);
+        Self { work: pool(WORK_CONNECTIONS), heartbeat: pool(1), era, outage }
     }
 
     /// Whether the servers' names and the files beside them can be understood. Nothing is connected to.
@@ -51,7 +52,13 @@ impl Pools {
     /// Where the connection that listens leads: it ends when those of the pools do, because their server is read-only.
     #[must_use]
     pub fn listen_target(&self, database: &Database) -> Target {
-        direct_in(database, self.era.clone())
+        direct_in(database, self.era.clone(), self.outage.clone())
+    }
+
+    /// What the process knows of an outage.
+    #[must_use]
+    pub fn outage(&self) -> &Outage {
+        &self.outage
     }
 
     /// Ends all connections.
@@ -60,8 +67,9 @@ impl Pools {
     }
 }
 
-fn target(database: &Database, era: &Era) -> Target {
-    Target::new(database.url.clone(), database.password.clone(), database.listen_url.is_some(), era.clone())
+fn target(database: &Database, era: &Era, outage: &Outage) -> Target {
+    let pooled = database.listen_url.is_some();
+    Target::new(database.url.clone(), database.password.clone(), pooled, era.clone(), outage.clone())
 }
 
 /// A connection of its own to the database itself, not to a pooler: for LISTEN and for migrations.
@@ -72,14 +80,14 @@ pub async fn direct(database: &Database) -> Result<PgConnection, sqlx::Error> {
 /// How to reach the database itself, not a pooler, with one connection: for LISTEN and for migrations.
 #[must_use]
 pub fn direct_target(database: &Database) -> Target {
-    direct_in(database, Era::default())
+    direct_in(database, Era::default(), Outage::default())
 }
 
-fn direct_in(database: &Database, era: Era) -> Target {
+fn direct_in(database: &Database, era: Era, outage: Outage) -> Target {
     let (url, listen_url) = (&database.url, &database.listen_url);
     // Behind a pooler, which may refuse start-up options, the role has to carry them: docs/postgresql.md has the ALTER ROLE.
     let pooled = listen_url.is_some();
-    Target::new(listen_url.as_ref().unwrap_or(url).clone(), database.password.clone(), pooled, era)
+    Target::new(listen_url.as_ref().unwrap_or(url).clone(), database.password.clone(), pooled, era, outage)
 }
 
 /// Settings of this role's sessions on which statements rely and that are others, each in a clause: behind a pooler nobody

@@ -64,7 +64,13 @@ impl Queue {
         lease_timeout: Duration,
         config: Option<Shared>,
     ) -> Result<Daemon, QueueError> {
-        let sql = built(format!("-- queue::enlist\nSELECT nextval('{}.daemon_ids')::int", self.schema.quoted()));
+        // After a switch-over by logical replication the sequence begins again: another daemon may have that number.
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- queue::enlist
+SELECT drawn.id FROM (SELECT nextval('{schema}.daemon_ids')::int AS id FROM generate_series(1, 100000) OFFSET 0) AS drawn
+WHERE NOT EXISTS (SELECT FROM {schema}.daemons d WHERE d.id = drawn.id) LIMIT 1"
+        ));
         let id = limited("queue::enlist", sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
         let daemon = Daemon { id: DaemonId(id), host, lease_timeout, config };
         self.stay(&daemon).await?;

@@ -3,7 +3,7 @@ use std::{future::Future, time::Duration};
 use futures::FutureExt as _;
 use sqlx::postgres::PgDatabaseError;
 
-use super::connections::{ConnectError, READ_ONLY, ReadOnlyCause, ReadOnlyServer, guarded};
+use super::connections::{ConnectCause, ConnectError, READ_ONLY, ReadOnlyCause, ReadOnlyServer, guarded};
 
 /// How long a statement of ours may take before we stop waiting for it: a dead
 /// connection is silent, and nothing we send takes near as long.
@@ -44,6 +44,7 @@ impl QueueError {
             Self::Silent { .. } => true,
             Self::Inconsistent { .. } => false,
             Self::Database { cause, .. } => match cause {
+                sqlx::Error::Io(_) if ConnectError::of(cause).is_some_and(|none| none.is_lasting) => false,
                 // The last: what came is not PostgreSQL's protocol, and the next connection may be better.
                 sqlx::Error::Io(_)
                 | sqlx::Error::PoolTimedOut
@@ -76,6 +77,20 @@ impl QueueError {
                 _ => true,
             },
         }
+    }
+
+    /// Why no connection came about, if that is what is wrong.
+    #[must_use]
+    pub fn connect_cause(&self) -> Option<ConnectCause> {
+        let Self::Database { cause, .. } = self else { return None };
+        ConnectError::of(cause)?.cause
+    }
+
+    /// This process has never had a connection: nothing was begun that is worth waiting for.
+    #[must_use]
+    pub fn is_first_contact(&self) -> bool {
+        let Self::Database { cause, .. } = self else { return false };
+        ConnectError::of(cause).is_some_and(|none| none.is_first_contact)
     }
 
     /// The server that answers and can only be read, if that is what is wrong.
@@ -194,7 +209,7 @@ fn sentence(error: &sqlx::Error) -> String {
             Some(none) => none.to_string(),
             None => format!("cannot reach PostgreSQL: {io}"),
         },
-        sqlx::Error::PoolTimedOut => "cannot reach PostgreSQL: no connection could be made in time".into(),
+        sqlx::Error::PoolTimedOut => "all of this process's connections to PostgreSQL are in use".into(),
         sqlx::Error::Tls(tls) => format!("TLS to PostgreSQL failed: {tls}"),
         sqlx::Error::Database(refusal) => match refusal.code().as_deref() {
             Some("28P01" | "28000") => format!("PostgreSQL refused the login: {}", refusal.message()),

@@ -14,7 +14,7 @@
 //! may call them at the same time: columns are only ever added, arguments too and with a default, and whoever adds one
 //! raises the schema's version.
 
-use super::{anew, built, claim, listed, log, seek, unclaim};
+use super::{anew, append_functions, built, claim, listed, log, seek, unclaim};
 use crate::domain::{ReplicaName, SchemaName};
 use sqlx::SqlStr;
 
@@ -277,12 +277,18 @@ COMMENT ON FUNCTION {schema}.\"{name}\" IS '{about} {}';
 /// that had to be dropped, or belongs to a new replica, leaves no daemon without the right to claim.
 pub(super) fn create_all(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let functions = all(schema, replicas);
-    let names = functions.iter().map(|f| f.name.as_str()).chain([IS_COMPLETE, listed::NAME, log::SERVER_TIMELINE]);
+    let names = functions.iter().map(|f| f.name.as_str()).chain([
+        IS_COMPLETE,
+        listed::NAME,
+        log::SERVER_TIMELINE,
+        append_functions::SEQUENCES_BEHIND,
+    ]);
     let names: Vec<_> = names.map(|name| format!("'{name}'")).collect();
     let created: String = functions.iter().map(|f| f.create(schema)).collect();
     let is_complete = is_complete(schema, replicas);
+    let append = append_functions::all(schema);
     format!(
-        "{created}{is_complete}
+        "{created}{is_complete}{append};
 DO $grant$
 DECLARE
     allowed record;

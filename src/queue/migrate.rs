@@ -10,7 +10,7 @@ use sqlx::{
     Connection as _, PgConnection, SqlSafeStr as _,
     migrate::{Migration, MigrationType, Migrator},
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     QueueError, SCHEMA_VERSION, built,
@@ -18,6 +18,7 @@ use super::{
     ddl::{execute, jittered},
     lanes::{self, Derived},
     rules::{self, RulesChanged},
+    sequences::{self, BehindSequence},
     version::SchemaFit,
 };
 use crate::{config::Config, domain::SchemaName};
@@ -94,6 +95,16 @@ async fn migrate_alone(connection: &mut PgConnection, config: &Config) -> Result
     let settled = rules::all_applied(connection, schema).await?;
     let changed = rules::put_in_force(connection, schema, &config.rules).await?;
     let derived = lanes::derive(connection, config, from_version > SCHEMA_VERSION).await?;
+    if from_version <= SCHEMA_VERSION {
+        let mended = sequences::mend_on(connection, schema).await?;
+        if !mended.is_empty() {
+            warn!(
+                "Sequences were behind their tables, as after a switch-over by logical replication, and are set behind the \
+                 numbers in use: {}",
+                BehindSequence::list(&mended)
+            );
+        }
+    }
     let filling_settles = settled && changed.is_none_or(|changed| !changed.unapplied);
     Ok(Migrated { from_version, derived, rules: changed, filling_settles })
 }

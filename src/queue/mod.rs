@@ -11,6 +11,7 @@ mod answer;
 mod apart;
 mod append;
 mod append_events;
+mod append_functions;
 mod away;
 mod backlog;
 mod breaker;
@@ -32,6 +33,7 @@ mod forget;
 mod functions;
 mod import;
 mod inbox;
+mod inspect;
 mod lanes;
 mod listed;
 mod log;
@@ -55,6 +57,7 @@ mod retry;
 mod rules;
 mod scan;
 mod seek;
+mod sequences;
 mod server_time;
 mod sleep;
 mod status;
@@ -73,7 +76,7 @@ use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 pub use anew::Unregistered;
 pub use answer::{Answer, Answered};
-pub use away::{AWAY_FOR, AWAY_PAUSE, while_away};
+pub use away::{AWAY_FOR, AWAY_PAUSE, say_with, still_away, while_away};
 pub use backlog::{Missing, count_interval};
 pub use breaker::{Breaker, Probed};
 pub use change_guard::{CHANGES_AT_MOST, CHANGES_WITHIN, ChangeAdmission, changes_are_parked, too_many_changes};
@@ -82,8 +85,8 @@ pub use clock::PulledIn;
 pub use complete::Report;
 pub use connect::{Pools, STATEMENT_TIMEOUT, direct_target, probe, session_flaws};
 pub use connections::{
-    Access, ConnectError, Connected, Connections, Era, OpenTransaction, READ_ONLY, ReadOnlyCause, ReadOnlyServer,
-    SESSION_SETTINGS, Target, guarded,
+    Access, ConnectCause, ConnectError, Connected, Connections, Era, OpenTransaction, Outage, READ_ONLY, ReadOnlyCause,
+    ReadOnlyServer, SESSION_SETTINGS, Target, guarded,
 };
 pub use daemons::{Daemon, DaemonId};
 pub use differences::{Difference, Ids, Peer, Shared, list};
@@ -99,6 +102,7 @@ pub use import::{
     MayImport, Odd, OfReplica, Sampled, SourceColumn, SourceTable, TableKind, TimeKind, TimesSeen, Unit,
 };
 pub use inbox::Moved;
+pub use inspect::inspect;
 pub use lanes::{Derived, lane_index};
 pub use log::{LOG_PAGE, LogHead, LogMark, LogPart, LogStatus, LoggedEvent};
 pub use look::Holdings;
@@ -123,6 +127,7 @@ pub use scan::{
     UnfinishedScan,
 };
 pub use seek::Sought;
+pub use sequences::BehindSequence;
 pub use server_time::server_time;
 pub use sleep::SleepsFor;
 pub use status::{BreakerStatus, DaemonStatus, Figures, NotKnown, ReplicaStatus, ResetStatus, Status};

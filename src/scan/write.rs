@@ -10,7 +10,8 @@ use super::{
 use crate::{
     domain::{ObjectKey, ReplicaName},
     queue::{
-        AWAY_FOR, AWAY_PAUSE, ListedKey, ListedKeys, PageAnswer, QueueError, ScanCounts, ScanPage, ScanPart, while_away,
+        AWAY_PAUSE, ListedKey, ListedKeys, PageAnswer, QueueError, ScanCounts, ScanPage, ScanPart, still_away,
+        while_away,
     },
 };
 
@@ -206,7 +207,7 @@ impl<'a> Place<'a> {
                 Ok(PageAnswer::Elsewhere) => return Err(Halt::Elsewhere),
                 Err(error) if error.is_conflict() => return Ok(Attempt::Locked),
                 Err(error) if error.refuses_row() => return Ok(Attempt::Refused(error)),
-                Err(error) if error.is_away() && begun.elapsed() < AWAY_FOR => {
+                Err(error) if still_away(&error, begun) => {
                     perhaps |= QueueError::leaves_open(&error);
                     tokio::time::sleep(AWAY_PAUSE).await;
                 }

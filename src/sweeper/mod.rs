@@ -6,6 +6,7 @@ mod differences;
 mod inbox;
 mod leases;
 mod log;
+mod sequences;
 mod uploads;
 
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ pub use differences::watch_differences;
 pub use inbox::Mover;
 pub use leases::Sweeper;
 pub use log::LogSweeper;
+pub use sequences::{mend_sequences, watch_sequences};
 pub use uploads::{OrphanedUploads, Reach, Reaches};
 
 use crate::{metrics, queue::Queue};

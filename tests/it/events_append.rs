@@ -117,3 +117,24 @@ async fn the_command_appends_by_sql_or_over_http() {
         assert!(printed(&output).contains(says), "{}", printed(&output));
     }
 }
+
+/// JSON that readers choke on: none is let in that is too deep, and what is in the log all the same holds nobody up.
+#[tokio::test]
+async fn an_event_that_is_too_deep_is_refused_and_one_that_a_parser_cannot_read_is_passed() {
+    let (world, _daemon, http) = world().await;
+    let deep = |levels: usize| format!("{{\"kind\": \"deep\", \"v\": {}{}}}", "[".repeat(levels), "]".repeat(levels));
+    assert_eq!(http.post(deep(59), &[("authorization", &bearer())]).await.status, 202);
+    let refused = http.post(deep(60), &[("authorization", &bearer())]).await;
+    assert_eq!(refused.status, 422);
+    // Of an earlier version, or by an operator's hand.
+    let digits = "9".repeat(5000);
+    for event in [deep(3000), format!("{{\"kind\": \"big\", \"v\": 1{digits}}}")] {
+        world.sql("INSERT INTO copyhold.log_inbox (event_data) VALUES ($1::jsonb)", &event).await;
+    }
+    assert_eq!(http.post("{\"kind\": \"last\"}", &[("authorization", &bearer())]).await.status, 202);
+    world.until("SELECT EXISTS (SELECT FROM copyhold.log WHERE event_data ->> 'kind' = 'last')").await;
+    for arguments in [["events", "--json"].as_slice(), &["events"]] {
+        let output = world.run(arguments).await;
+        assert!(output.status.success() && printed(&output).contains("last"), "{}", printed(&output));
+    }
+}

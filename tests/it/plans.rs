@@ -211,7 +211,9 @@ async fn buffers(connection: &mut PgConnection, settings: &str, call: &str) -> (
     let root = &explained[0]["Plan"];
     let count = |what: &str| root[what].as_u64().unwrap();
     let temporary = count("Temp Read Blocks") + count("Temp Written Blocks");
-    (count("Shared Hit Blocks") + count("Shared Read Blocks") + temporary, count("Actual Rows"))
+    // With decimals from PostgreSQL 18 on.
+    let rows = format!("{:.0}", root["Actual Rows"].as_f64().unwrap()).parse().unwrap();
+    (count("Shared Hit Blocks") + count("Shared Read Blocks") + temporary, rows)
 }
 
 /// Each of these made today's statement read the whole backlog, or the whole table, for 64 rows.

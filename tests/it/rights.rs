@@ -156,3 +156,63 @@ async fn the_applications_role_registers_and_cannot_forge() {
     }
     assert_eq!(world.value("SELECT count(*) FROM copyhold.object_copies").await.unwrap(), "2");
 }
+
+/// What hardening guides take from PUBLIC, before anything of Copyhold's is made.
+#[tokio::test]
+async fn roles_work_where_public_has_no_rights() {
+    let cluster = cluster().await;
+    cluster.create_database("rights_hardened", None).await.unwrap();
+    let mut world = World::at(cluster.url("rights_hardened"), "").await;
+    world
+        .execute(
+            "CREATE ROLE hardened_owner LOGIN; CREATE ROLE hardened_daemon LOGIN; CREATE ROLE hardened_app LOGIN;
+             REVOKE ALL ON SCHEMA public FROM PUBLIC; REVOKE ALL ON DATABASE rights_hardened FROM PUBLIC;
+             GRANT CONNECT ON DATABASE rights_hardened TO hardened_owner, hardened_daemon, hardened_app;
+             CREATE SCHEMA copyhold AUTHORIZATION hardened_owner;
+             ALTER DEFAULT PRIVILEGES FOR ROLE hardened_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+             ALTER DEFAULT PRIVILEGES FOR ROLE hardened_owner REVOKE USAGE ON TYPES FROM PUBLIC",
+        )
+        .await;
+    let before = world.database_url();
+    let (owner, daemon) = ("hardened_owner", "hardened_daemon");
+    world.rewrite(|text| text.replace(&before, &cluster.socket_url_as(owner, "rights_hardened")));
+    migrate(&world.config).await.unwrap();
+    let mut as_owner = PgConnection::connect(&cluster.socket_url_as(owner, "rights_hardened")).await.unwrap();
+    let roles = ROLES.replace("copyhold_daemon", daemon).replace("copyhold_app", "hardened_app");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(roles)).execute(&mut as_owner).await.unwrap();
+    // Functions that are made anew keep the rights on them.
+    migrate(&world.config).await.unwrap();
+    let owners = world.database_url();
+    world.rewrite(|text| text.replace(&owners, &cluster.socket_url_as(daemon, "rights_hardened")));
+    let check = world.run(&["check"]).await;
+    let text = printed(&check);
+    assert!(text.contains("this role may do all that a daemon does") && text.contains("taken back"), "{text}");
+    let running = world.daemon().await;
+    let mut application =
+        PgConnection::connect(&cluster.socket_url_as("hardened_app", "rights_hardened")).await.unwrap();
+    for key in ["inserted", "registered", "many"] {
+        world.bucket("b2").put(key, "bytes");
+    }
+    for statement in [
+        "INSERT INTO copyhold.object_copies (object_key, b2) VALUES ('inserted', copyhold.now_utc_micro_seconds())",
+        "SELECT copyhold.register('registered')",
+        "SELECT copyhold.register_many(ARRAY['many'])",
+        "SELECT copyhold.want('many', ARRAY['scw'])",
+        "SELECT copyhold.append_event('{\"kind\": \"door.opened\"}')",
+    ] {
+        sqlx::raw_sql(statement).execute(&mut application).await.unwrap();
+    }
+    for key in ["inserted", "registered", "many"] {
+        world.until_copied(key).await;
+    }
+    world.until("SELECT EXISTS (SELECT FROM copyhold.log WHERE event_data ->> 'kind' = 'door.opened')").await;
+    assert!(!running.log().contains("permission denied"), "{}", running.log());
+    // What is missing is named.
+    sqlx::raw_sql("REVOKE UPDATE ON copyhold.object_copies FROM hardened_daemon").execute(&mut as_owner).await.unwrap();
+    let check = world.run(&["check"]).await;
+    assert!(
+        printed(&check).contains("this role lacks UPDATE on object_copies: run deploy/roles.sql"),
+        "{}",
+        printed(&check)
+    );
+}

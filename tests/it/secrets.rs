@@ -102,7 +102,7 @@ async fn a_rotated_password_of_postgresql_is_read_for_the_next_connection() {
     copies(&world, "before").await;
     world.execute("ALTER ROLE rotating PASSWORD 'second-password'").await;
     world.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotating'").await;
-    daemon.until_logged("PostgreSQL refused the login").await;
+    daemon.until_logged("refused the login").await;
     replace(&file, "second-password\n");
     copies(&world, "after").await;
     says_nothing(&daemon, &["first-password", "second-password"]);

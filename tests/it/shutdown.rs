@@ -3,7 +3,10 @@
 use copyhold::sandbox::s3::{Fault, Gate, Op, When};
 use rustix::process::Signal;
 
-use crate::world::{World, soon};
+use crate::{
+    proxy::{Proxy, Way},
+    world::{World, cluster, soon},
+};
 
 #[tokio::test]
 async fn the_first_signal_lets_copies_finish_and_claims_no_more() {
@@ -63,4 +66,27 @@ async fn it_ends_while_postgresql_has_never_been_there() {
     daemon.until_logged("Could not look at the schema").await;
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.exit_code().await, Some(0));
+}
+
+/// How long it may take, its parts together, is a test of `daemon::last_words`.
+#[tokio::test]
+async fn a_database_that_hangs_keeps_no_daemon_from_ending() {
+    let mut world = World::with(crate::world::Begin::Migrated, "[shutdown]\ngrace = \"1s\"\n").await;
+    let proxy = Proxy::before(cluster().await.port()).await;
+    let (before, through) = (world.database_url(), proxy.url(&world.database_url()));
+    world.rewrite(|text| text.replace(&before, &through));
+    let gate = Gate::new();
+    world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject));
+    let mut daemon = world.daemon().await;
+    daemon.until_logged("Copying to scw").await;
+    world.upload("photo", "bytes").await;
+    soon("the copy is under way", gate.holds(1)).await;
+    proxy.set(Way::Hole);
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.exit_code().await, Some(0));
+    assert!(
+        daemon.log().contains("did not stop in time") || daemon.log().contains("did not close in time"),
+        "{}",
+        daemon.log()
+    );
 }

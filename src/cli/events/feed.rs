@@ -41,6 +41,13 @@ impl Event {
     }
 }
 
+/// A line of which only the frame can be read: JSON that is deeper, or has greater numbers, than this program's parser takes.
+#[derive(Deserialize)]
+struct Frame {
+    id: i64,
+    date_created: String,
+}
+
 #[derive(Deserialize)]
 struct Line {
     id: Option<i64>,
@@ -131,7 +138,22 @@ impl Feed {
         if line.is_empty() {
             return Ok(None);
         }
-        let parsed: Line = serde_json::from_str(&line).context("the daemon says something that is no event")?;
+        let parsed: Line = match serde_json::from_str(&line) {
+            Ok(parsed) => parsed,
+            // Whatever an event holds, those behind it are reached.
+            Err(error) => match serde_json::from_str(&line) {
+                Ok(Frame { id, date_created }) => Line {
+                    id: Some(id),
+                    date_created: Some(date_created),
+                    event_data: Some(Value::String(
+                        "(cannot be shown: its JSON is too deep or has too great a number)".into(),
+                    )),
+                    bookmark: None,
+                    caught_up: false,
+                },
+                Err(_) => return Err(anyhow::Error::new(error).context("the daemon says something that is no event")),
+            },
+        };
         self.caught_up = parsed.caught_up;
         match parsed {
             Line { bookmark: Some(cursor), .. } => {

@@ -43,6 +43,13 @@ fn a_verified_or_local_connection_is_accepted() {
         "postgres:///app",
         "postgres:///app?host=/var/run/postgresql&user=u",
         "postgres://u@localhost/app?options[search_path]=x",
+        "postgres://u@/app?host=/var/run/postgresql",
+        "postgresql://u:p@/app?host=/cloudsql/project:region:instance",
+        "postgres://u@%2Fcloudsql%2Fproject%3Aregion%3Ainstance/app",
+        "postgres://u@db.internal/app?sslmode=verify-full&sslrootcert=system&channel_binding=prefer",
+        "postgres://u@db.internal/app?sslrootcert=system",
+        "postgres://u@localhost/app?gssencmode=disable&connect_timeout=10&target_session_attrs=any",
+        "postgres://u@localhost/app?options=endpoint%3Dep-cool-123&sslmode=allow",
     ] {
         with_url(good).config();
     }
@@ -62,11 +69,24 @@ fn what_sqlx_would_ignore_or_misread_is_refused() {
     refuses("mysql://u@localhost/app", "does not begin with postgres://", FORM);
     refuses(
         "postgres://u@localhost/app?sslmod=verify-full",
-        "has a parameter that would be ignored",
+        "has a parameter that would be ignored, number 1 of them",
         "did you mean sslmode?",
     );
-    refuses("postgres://u@localhost/app?sslmode=verify", "cannot be understood as a database URL", FORM);
-    refuses("postgres://u@localhost/app?hostaddr=localhost", "cannot be understood as a database URL", FORM);
+    refuses(
+        "postgres://u@localhost/app?sslmode=verify",
+        "has the parameter sslmode, whose value is none of its own",
+        "write one of disable, allow, prefer, require, verify-ca, verify-full",
+    );
+    refuses(
+        "postgres://u@localhost/app?hostaddr=localhost",
+        "has the parameter hostaddr, which is no address",
+        "write an IP address, or the name as host",
+    );
+    refuses(
+        "postgres://u@localhost/app?channel_binding=require",
+        "has the parameter channel_binding, which Copyhold does not have",
+        "remove it, and say sslmode=verify-full, which proves the server",
+    );
 }
 
 #[test]

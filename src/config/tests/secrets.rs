@@ -138,7 +138,7 @@ fn the_configuration_shows_its_secrets_as_asterisks() {
     [database]
     url = "postgres://me:***@localhost/app"
     schema = "copyhold"
-    wakeup = "notify"
+    wakeup = "auto"
 
     [replicas.b2]
     endpoint = "https://s3.example.com"

@@ -2,6 +2,8 @@
 
 use std::{fmt, io};
 
+use super::cause::ConnectCause;
+
 /// SQLSTATE `read_only_sql_transaction`.
 pub const READ_ONLY: &str = "25006";
 
@@ -51,6 +53,12 @@ pub struct ConnectError {
     pub read_only: Option<ReadOnlyServer>,
     /// Those that did not answer, each in a sentence.
     pub unreachable: Vec<String>,
+    /// Why the first of those did not; `None`: there is none, or it says nothing.
+    pub cause: Option<ConnectCause>,
+    /// Waiting does not help: somebody has to change something.
+    pub is_lasting: bool,
+    /// This process has never had a connection.
+    pub is_first_contact: bool,
 }
 
 impl fmt::Display for ConnectError {
@@ -64,6 +72,18 @@ impl fmt::Display for ConnectError {
 impl std::error::Error for ConnectError {}
 
 impl ConnectError {
+    /// The server answers, and can only be read.
+    #[must_use]
+    pub fn read_only(server: ReadOnlyServer) -> Self {
+        Self {
+            read_only: Some(server),
+            unreachable: Vec::new(),
+            cause: None,
+            is_lasting: false,
+            is_first_contact: false,
+        }
+    }
+
     /// If that is what this error is.
     #[must_use]
     pub fn of(error: &sqlx::Error) -> Option<&Self> {
@@ -80,6 +100,6 @@ impl From<ConnectError> for sqlx::Error {
 
 impl From<ReadOnlyServer> for sqlx::Error {
     fn from(server: ReadOnlyServer) -> Self {
-        ConnectError { read_only: Some(server), unreachable: Vec::new() }.into()
+        Self::from(ConnectError::read_only(server))
     }
 }

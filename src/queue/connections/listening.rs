@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::{
-    Acquire as _,
+    Acquire as _, Connection as _, PgConnection,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 
@@ -14,28 +14,47 @@ use super::{
     target::{Target, name},
 };
 
+/// The client library tries again for as long as it may where a connection is refused, and then says nothing but that.
+/// After this time it is asked why.
+const ASKED_WHY: Duration = Duration::from_millis(300);
+
 impl Target {
     /// Connects in order to LISTEN, which a server in recovery does not allow. One that is read-only by a setting does.
     pub async fn listener(&self, within: Duration) -> Result<PgListener, sqlx::Error> {
         let mut read_only = None;
-        let mut last = None;
-        for (at, options) in self.servers()? {
-            let name = name(&options);
-            match guarded(Box::pin(one(&options, &name, within))).await {
+        let mut failed = Vec::new();
+        for server in self.servers()? {
+            let name = name(&server.options);
+            let connected = guarded(Box::pin(one(&server.options, &name, within)));
+            let outcome = tokio::select! {
+                outcome = connected => outcome,
+                error = why_not(&server.options) => Err(error),
+            };
+            match outcome {
                 Ok((listener, None)) => {
-                    self.prefer(at);
+                    self.prefer(server.at);
                     return Ok(listener);
                 }
                 Ok((_, Some(server))) => read_only = read_only.or(Some(server)),
-                Err(error) => last = Some(error),
+                Err(error) => failed.push((name, error)),
             }
         }
-        Err(match (read_only, last) {
-            (read_only @ Some(_), _) => ConnectError { read_only, unreachable: Vec::new() }.into(),
-            (None, Some(error)) => error,
-            (None, None) => sqlx::Error::PoolTimedOut,
+        Err(match read_only {
+            Some(server) => ConnectError::read_only(server).into(),
+            None => self.none_of(None, &failed),
         })
     }
+}
+
+/// Ends when a connection of its own is refused, with the reason.
+async fn why_not(options: &PgConnectOptions) -> sqlx::Error {
+    tokio::time::sleep(ASKED_WHY).await;
+    match guarded(Box::pin(PgConnection::connect_with(options))).await {
+        Ok(connection) => drop(connection.close().await),
+        Err(error) => return error,
+    }
+    // The way is open: the other attempt will see.
+    std::future::pending().await
 }
 
 async fn one(

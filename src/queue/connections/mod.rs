@@ -1,19 +1,23 @@
 //! Owns the connections to PostgreSQL: how many there are, where they lead, and when one is not used again.
 //!
 //! A connection is closed when its server cannot be written to, when its protocol broke, or when its transaction did
-//! not end. Tests: `tests/it/read_only.rs`, `tests/it/secrets.rs` and `tests/it/broken_protocol.rs`.
+//! not end. Tests: `tests/it/read_only.rs`, `tests/it/secrets.rs`, `tests/it/connecting.rs` and `tests/it/broken_protocol.rs`.
 
+mod cause;
 mod error;
 mod executor;
 mod guarded;
 mod listening;
+mod outage;
 mod pool;
 mod session;
 mod target;
 mod transaction;
 
+pub use cause::ConnectCause;
 pub use error::{ConnectError, READ_ONLY, ReadOnlyCause, ReadOnlyServer};
 pub use guarded::guarded;
+pub use outage::Outage;
 pub use pool::{Connected, Connections};
 pub use session::SESSION_SETTINGS;
 pub use target::{Access, Era, Target};

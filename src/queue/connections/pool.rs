@@ -3,7 +3,10 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -11,6 +14,7 @@ use sqlx::{Connection as _, PgConnection, PgPool, postgres::PgDatabaseError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
+    cause::ConnectCause,
     error::{READ_ONLY, ReadOnlyServer},
     guarded::guarded,
     target::{Access, Target},
@@ -22,6 +26,10 @@ const ACQUIRE: Duration = Duration::from_secs(5);
 const LIFETIME: Duration = Duration::from_mins(5);
 /// How long the answer to a statement that nobody waits for any more may take.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long a command waits for a server that is starting, or for one that has no room: sessions end in moments.
+const BRIEFLY: Duration = Duration::from_millis(500);
+/// How long a connection that was not used for a while may take to show that it lives.
+const LIVES_WITHIN: Duration = Duration::from_millis(2500);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -35,6 +43,8 @@ pub(super) struct Shared {
     most: u32,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Live>>,
+    /// How many are in use.
+    lent: AtomicUsize,
 }
 
 struct Live {
@@ -67,7 +77,7 @@ impl Connections {
     #[must_use]
     pub fn new(target: Target, access: Access, most: u32) -> Self {
         let permits = Arc::new(Semaphore::new(most as usize));
-        Self(Arc::new(Shared { target, access, most, permits, idle: Mutex::default() }))
+        Self(Arc::new(Shared { target, access, most, permits, idle: Mutex::default(), lent: AtomicUsize::new(0) }))
     }
 
     /// Lends a connection to a server that comes into question. It is closed when it is dropped, unless it is given back.
@@ -77,18 +87,24 @@ impl Connections {
         let permit = match tokio::time::timeout(ACQUIRE, permits.acquire_owned()).await {
             Ok(Ok(permit)) => permit,
             Ok(Err(_closed)) => return Err(sqlx::Error::PoolClosed),
-            Err(_) => return Err(sqlx::Error::PoolTimedOut),
+            // Those who have the permits cannot connect: their reason is this one's as well.
+            Err(_) => return Err(self.0.target.outage.now().map_or(sqlx::Error::PoolTimedOut, |f| f.error.into())),
         };
-        let connected =
-            |live| Connected { live: Some(live), home: Arc::clone(&self.0), permit: Some(permit), fate: Fate::Closed };
         while let Some(mut live) = self.0.pop() {
-            let answers = tokio::time::timeout(DRAIN, guarded(live.connection.ping())).await;
-            if matches!(answers, Ok(Ok(()))) {
-                return Ok(connected(live));
+            match tokio::time::timeout(LIVES_WITHIN, guarded(live.connection.ping())).await {
+                Ok(Ok(())) => return Ok(self.lend(live, permit)),
+                Ok(Err(_broken)) => {}
+                // The others lead to the same place, and would be as silent.
+                Err(_silent) => self.0.idle().clear(),
             }
         }
         // Large, and seldom needed.
-        Box::pin(self.0.connect(deadline)).await.map(connected)
+        Box::pin(self.0.connect(deadline)).await.map(|live| self.lend(live, permit))
+    }
+
+    fn lend(&self, live: Live, permit: OwnedSemaphorePermit) -> Connected {
+        self.0.lent.fetch_add(1, Ordering::Relaxed);
+        Connected { live: Some(live), home: Arc::clone(&self.0), permit: Some(permit), fate: Fate::Closed }
     }
 
     /// Where its connections lead.
@@ -140,8 +156,10 @@ impl Shared {
         live
     }
 
-    /// Makes one, and tries again until `deadline` while PostgreSQL is starting, or full.
+    /// Makes one. A daemon tries again until `deadline` while PostgreSQL is starting, or full; the outage is known meanwhile.
+    /// A command is told at once.
     async fn connect(&self, deadline: Instant) -> Result<Live, sqlx::Error> {
+        let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
         let mut login_refused = false;
         loop {
@@ -150,35 +168,35 @@ impl Shared {
                 Ok(connection) => return Ok(Live { connection, born: Instant::now(), era }),
                 Err(error) => error,
             };
-            // Secrets are read for each try: the first may have come just before they were rotated.
-            let may_pass = is_starting(&error) || (is_login_refused(&error) && !login_refused);
-            login_refused |= is_login_refused(&error);
-            if !may_pass || Instant::now() + pause >= deadline {
+            let patient = self.access == Access::Write;
+            let until = match ConnectCause::of(&error) {
+                // One that is in use now may come back.
+                Some(ConnectCause::TooManyOfRole | ConnectCause::TooMany)
+                    if patient || self.lent.load(Ordering::Relaxed) > 0 =>
+                {
+                    deadline
+                }
+                Some(ConnectCause::TooManyOfRole | ConnectCause::TooMany | ConnectCause::Starting) if !patient => {
+                    deadline.min(begun + BRIEFLY)
+                }
+                Some(ConnectCause::Starting | ConnectCause::Refused) if patient => deadline,
+                // Secrets are read for each try: the first may have come just before they were rotated.
+                Some(ConnectCause::Password | ConnectCause::Login) if !login_refused => {
+                    login_refused = true;
+                    deadline
+                }
+                _ => return Err(error),
+            };
+            if Instant::now() + pause >= until {
                 return Err(error);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+            if let Some(live) = self.pop() {
+                return Ok(live);
+            }
         }
     }
-}
-
-/// It will be there in a moment: nobody listens on its port yet, it starts, or has no room for a connection.
-fn is_starting(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(io) => match super::ConnectError::of(error) {
-            None => io.kind() == std::io::ErrorKind::ConnectionRefused,
-            Some(none) => none.read_only.is_none() && none.unreachable.iter().all(|why| why.contains("refused")),
-        },
-        sqlx::Error::Database(refused) => {
-            refused.code().is_some_and(|code| ["57P03", "53300"].contains(&code.as_ref()))
-        }
-        _ => false,
-    }
-}
-
-fn is_login_refused(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| ["28P01", "28000"].contains(&code.as_ref()))
 }
 
 impl Connected {
@@ -235,6 +253,7 @@ impl DerefMut for Connected {
 impl Drop for Connected {
     fn drop(&mut self) {
         let Some(mut live) = self.live.take() else { return };
+        self.home.lent.fetch_sub(1, Ordering::Relaxed);
         match self.fate {
             Fate::Reused => self.home.idle().push(live),
             Fate::Closed => {}

@@ -2,10 +2,11 @@
 
 use std::{
     io,
+    net::IpAddr,
     str::FromStr as _,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -15,12 +16,13 @@ use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
 
 use super::{
+    cause::ConnectCause,
     error::{ConnectError, ReadOnlyServer},
     guarded::guarded,
+    outage::Outage,
     session::{self, SESSION_SETTINGS},
 };
 use crate::{
-    certificates::TlsFailure,
     config::{Secret, each_server, root_certificates},
 };
 
@@ -79,6 +81,18 @@ pub struct Target {
     preferred: Arc<AtomicUsize>,
     /// Who was read-only last, and when.
     refused: Arc<Mutex<Option<(Instant, ReadOnlyServer)>>>,
+    /// What the process knows of an outage.
+    pub outage: Outage,
+}
+
+/// One server of several, or the only one.
+#[derive(Debug)]
+pub struct Server {
+    /// Its place in the URL.
+    pub at: usize,
+    pub options: PgConnectOptions,
+    /// How long a connection may take, if the URL says so.
+    pub within: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -90,41 +104,44 @@ enum Whither {
 impl Target {
     /// `pooled`: a pooler may stand in front, which lends sessions and may refuse start-up options.
     #[must_use]
-    pub fn new(url: Secret, password: Option<Secret>, pooled: bool, era: Era) -> Self {
-        Self::to(Whither::Configured { url, password, pooled }, era)
+    pub fn new(url: Secret, password: Option<Secret>, pooled: bool, era: Era, outage: Outage) -> Self {
+        Self::to(Whither::Configured { url, password, pooled }, era, outage)
     }
 
     /// To one server, as these options say.
     #[must_use]
     pub fn fixed(options: PgConnectOptions) -> Self {
-        Self::to(Whither::Fixed(Box::new(options)), Era::default())
+        Self::to(Whither::Fixed(Box::new(options)), Era::default(), Outage::default())
     }
 
-    fn to(whither: Whither, era: Era) -> Self {
-        Self { whither: Arc::new(whither), era, preferred: Arc::default(), refused: Arc::default() }
+    fn to(whither: Whither, era: Era, outage: Outage) -> Self {
+        Self { whither: Arc::new(whither), era, preferred: Arc::default(), refused: Arc::default(), outage }
     }
 
     /// Each server, the one that was right last first, with the secrets that are valid now.
-    pub fn servers(&self) -> Result<Vec<(usize, PgConnectOptions)>, sqlx::Error> {
+    pub fn servers(&self) -> Result<Vec<Server>, sqlx::Error> {
         let (url, password, pooled) = match &*self.whither {
-            Whither::Fixed(options) => return Ok(vec![(0, options.as_ref().clone())]),
+            Whither::Fixed(options) => {
+                return Ok(vec![Server { at: 0, options: options.as_ref().clone(), within: None }]);
+            }
             Whither::Configured { url, password, pooled } => (url.latest(), password, *pooled),
         };
         let password = password.as_ref().map(Secret::latest);
         let each = each_server(url.expose_secret()).map_err(|invalid| sqlx::Error::Configuration(invalid.into()))?;
         let mut servers = Vec::new();
         for (at, one) in each.iter().enumerate() {
-            let mut options = PgConnectOptions::from_str(one)?
-                .application_name("copyhold")
-                // Of no use to us, who read floats in binary, and refused by poolers unless told otherwise.
-                .extra_float_digits(None);
+            // Of no use to us, who read floats in binary, and refused by poolers unless told otherwise.
+            let mut options = PgConnectOptions::from_str(&one.url)?.extra_float_digits(None);
+            if options.get_application_name().is_none() {
+                options = options.application_name("copyhold");
+            }
             if let Some(password) = &password {
                 options = options.password(password.expose_secret());
             }
             if !pooled {
                 options = options.options(SESSION_SETTINGS);
             }
-            servers.push((at, options));
+            servers.push(Server { at, options, within: one.within });
         }
         let first = self.preferred.load(Ordering::Relaxed) % servers.len().max(1);
         servers.rotate_left(first);
@@ -144,34 +161,36 @@ impl Target {
         let servers = self.servers()?;
         let several = servers.len() > 1;
         let (mut readable, mut read_only, mut failed) = (None, None, Vec::new());
-        for (at, options) in servers {
+        for server in servers {
             let left = deadline.saturating_duration_since(Instant::now());
             let within = if several { left.min(EACH_OF_SEVERAL) } else { left };
-            let name = name(&options);
-            match tokio::time::timeout(within, guarded(Box::pin(self.connect_to(&options, &name)))).await {
-                Ok(Ok((connection, None))) => {
-                    self.prefer(at);
+            let within = server.within.map_or(within, |asked| within.min(asked));
+            let name = name(&server.options);
+            match self.connect_to(&server.options, &name, within).await {
+                Ok((connection, None)) => {
+                    self.prefer(server.at);
                     self.note(None);
+                    self.outage.ends();
                     return Ok(connection);
                 }
-                Ok(Ok((connection, Some(server)))) => {
+                Ok((connection, Some(of))) => {
                     if access == Access::Any {
                         readable.get_or_insert(connection);
                     } else {
                         // A failure changes nothing: it is given up in any case.
                         let _ = connection.close().await;
                     }
-                    read_only.get_or_insert(server);
+                    read_only.get_or_insert(of);
                 }
-                Ok(Err(error)) => failed.push((name, error)),
-                Err(_) => failed.push((name, io::Error::new(io::ErrorKind::TimedOut, "no answer in time").into())),
+                Err(error) => failed.push((name, error)),
             }
         }
         self.note(read_only.clone());
-        match readable {
-            Some(connection) => Ok(connection),
-            None => Err(none_of(read_only, failed, &self.trusted())),
+        if let Some(connection) = readable {
+            self.outage.ends();
+            return Ok(connection);
         }
+        Err(self.none_of(read_only, &failed))
     }
 
     /// Which authorities a server's certificate may come from, after "signed by".
@@ -192,11 +211,46 @@ impl Target {
         &self,
         options: &PgConnectOptions,
         name: &str,
+        within: Duration,
     ) -> Result<(PgConnection, Option<ReadOnlyServer>), sqlx::Error> {
-        let mut connection = PgConnection::connect_with(options).await?;
         let owned = matches!(&*self.whither, Whither::Configured { pooled: false, .. });
-        let read_only = session::look(&mut connection, name, owned).await?;
-        Ok((connection, read_only))
+        let resolved = AtomicBool::new(false);
+        let connected = guarded(Box::pin(async {
+            resolve(options).await?;
+            resolved.store(true, Ordering::Relaxed);
+            let mut connection = PgConnection::connect_with(options).await?;
+            let read_only = session::look(&mut connection, name, owned).await?;
+            Ok((connection, read_only))
+        }));
+        let in_time = tokio::time::timeout(within, connected).await;
+        in_time.unwrap_or_else(|_| {
+            let what = if resolved.load(Ordering::Relaxed) { "no answer" } else { "its host name was not resolved" };
+            let what = format!("{what} within {:.0} s", within.as_secs_f64().max(1.0));
+            Err(io::Error::new(io::ErrorKind::TimedOut, what).into())
+        })
+    }
+
+    /// Says in one error why no server came into question.
+    pub(super) fn none_of(&self, read_only: Option<ReadOnlyServer>, failed: &[(String, sqlx::Error)]) -> sqlx::Error {
+        let causes: Vec<_> = failed.iter().map(|(_, error)| ConnectCause::of(error)).collect();
+        let trusted = self.trusted();
+        let sentences = failed.iter().zip(&causes).map(|((name, error), cause)| match cause {
+            Some(cause) => cause.sentence(name, error, &trusted),
+            None => format!("PostgreSQL at {name} refused: {error}"),
+        });
+        let lasts = |(cause, (_, error)): (&Option<ConnectCause>, &(String, sqlx::Error))| match cause {
+            Some(cause) => cause.is_lasting(error),
+            None => !matches!(error, sqlx::Error::Database(_) | sqlx::Error::PoolTimedOut),
+        };
+        let error = ConnectError {
+            unreachable: sentences.collect(),
+            cause: causes.first().copied().flatten().filter(|_| read_only.is_none()),
+            is_lasting: read_only.is_none() && !failed.is_empty() && causes.iter().zip(failed).all(lasts),
+            is_first_contact: self.outage.is_first_contact(),
+            read_only,
+        };
+        self.outage.goes_on(&error);
+        error.into()
     }
 
     /// The server that could only be read when a connection was made last.
@@ -224,20 +278,14 @@ pub(super) fn name(options: &PgConnectOptions) -> String {
     if brackets { format!("[{host}]:{}", options.get_port()) } else { format!("{host}:{}", options.get_port()) }
 }
 
-/// What PostgreSQL itself said of a login stays in its own words, where nothing else is known.
-fn none_of(read_only: Option<ReadOnlyServer>, mut failed: Vec<(String, sqlx::Error)>, trusted: &str) -> sqlx::Error {
-    let is_refused = |(_, error): &(String, sqlx::Error)| !matches!(error, sqlx::Error::Io(_));
-    if read_only.is_none() && failed.iter().all(is_refused) && !failed.is_empty() {
-        return failed.swap_remove(0).1;
+/// Finds out whether the host's name has an address: the resolver's errors and silences are told apart from the server's.
+async fn resolve(options: &PgConnectOptions) -> io::Result<()> {
+    let host = options.get_host();
+    let is_folder = options.get_socket().is_some() || host.starts_with('/');
+    if !is_folder && host.parse::<IpAddr>().is_err() {
+        drop(tokio::net::lookup_host((host, options.get_port())).await?);
     }
-    let sentence = |(name, error): &(String, sqlx::Error)| match error {
-        sqlx::Error::Io(io) => match TlsFailure::of(io) {
-            Some(failure) => format!("no secure connection to PostgreSQL at {name}: it {}", failure.clause(trusted)),
-            None => format!("cannot reach PostgreSQL at {name}: {io}"),
-        },
-        other => format!("PostgreSQL at {name} refused: {other}"),
-    };
-    ConnectError { read_only, unreachable: failed.iter().map(sentence).collect() }.into()
+    Ok(())
 }
 
 #[cfg(test)]
@@ -245,13 +293,13 @@ mod tests {
     use super::*;
 
     fn several(url: &str) -> Target {
-        Target::new(url.into(), None, false, Era::default())
+        Target::new(url.into(), None, false, Era::default(), Outage::default())
     }
 
     #[test]
     fn the_server_that_was_right_last_is_asked_first() {
         let target = several("postgres://u@127.0.0.1:1,127.0.0.1:2,127.0.0.1:3/d");
-        let ports = || target.servers().unwrap().iter().map(|(_, o)| o.get_port()).collect::<Vec<_>>();
+        let ports = || target.servers().unwrap().iter().map(|server| server.options.get_port()).collect::<Vec<_>>();
         assert_eq!(ports(), [1, 2, 3]);
         target.prefer(1);
         assert_eq!(ports(), [2, 3, 1]);
@@ -262,7 +310,10 @@ mod tests {
         let target = several("postgres://u@127.0.0.1:1,127.0.0.1:2/d");
         let deadline = Instant::now() + Duration::from_secs(5);
         let error = target.connect(Access::Write, deadline).await.unwrap_err();
-        let error = ConnectError::of(&error).expect("no server").to_string();
+        let error = ConnectError::of(&error).expect("no server");
+        assert_eq!(error.cause, Some(ConnectCause::Refused));
+        assert!(error.is_first_contact && !error.is_lasting);
+        let error = error.to_string();
         assert!(error.contains("127.0.0.1:1: ") && error.contains("127.0.0.1:2: "), "{error}");
     }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     domain::{ObjectKey, ReplicaName},
-    queue::{AWAY_FOR, AWAY_PAUSE, Notice, Queue, QueueError, built, error::limited, while_away},
+    queue::{AWAY_PAUSE, Notice, Queue, QueueError, built, error::limited, still_away, while_away},
 };
 
 /// Objects that somebody held are tried again for so long, after these pauses.
@@ -220,7 +220,7 @@ impl Walk<'_> {
                 () => Place::Stays,
             };
             match queue.judge_page(version, Which::After(after.as_ref()), place, self.scope).await {
-                Err(error) if error.is_away() && away.get_or_insert_with(Instant::now).elapsed() < AWAY_FOR => {
+                Err(error) if error.is_away() && still_away(&error, *away.get_or_insert_with(Instant::now)) => {
                     tokio::time::sleep(AWAY_PAUSE).await;
                     continue;
                 }

@@ -1,0 +1,90 @@
+//! Sequences that stand before numbers that were drawn from them: found, said and mended.
+
+use std::{fmt, time::Duration};
+
+use sqlx::PgConnection;
+
+use super::{Queue, QueueError, append_functions::SEQUENCES_BEHIND, built, error::within};
+use crate::domain::SchemaName;
+
+/// Counting the whole of a large table takes long; it is done only where something was found.
+const MENDED_WITHIN: Duration = Duration::from_mins(30);
+const LOOKED_WITHIN: Duration = Duration::from_secs(10);
+
+/// A sequence that would give numbers again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BehindSequence {
+    pub name: String,
+    /// The last number that it gave; 0: none.
+    pub stands_at: i64,
+    /// The greatest that a row has.
+    pub used: i64,
+}
+
+impl fmt::Display for BehindSequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} stands at {}, and {} is in use", self.name, self.stands_at, self.used)
+    }
+}
+
+impl From<(String, i64, i64)> for BehindSequence {
+    fn from((name, stands_at, used): (String, i64, i64)) -> Self {
+        Self { name, stands_at, used }
+    }
+}
+
+impl BehindSequence {
+    /// All of them, in one clause.
+    #[must_use]
+    pub fn list(all: &[Self]) -> String {
+        all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// The same as [`Queue::mend_sequences`] on this connection, whose statements may take as long as they do.
+pub(super) async fn mend_on(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+) -> Result<Vec<BehindSequence>, QueueError> {
+    let sql = format!(
+        "-- queue::migrate\nSELECT sequence_name, stands_at, used FROM {}.{SEQUENCES_BEHIND}(true)",
+        schema.quoted()
+    );
+    let mended: Vec<(String, i64, i64)> =
+        sqlx::query_as(built(sql)).fetch_all(connection).await.map_err(QueueError::database("queue::migrate"))?;
+    Ok(mended.into_iter().map(BehindSequence::from).collect())
+}
+
+impl Queue {
+    /// The sequences that are behind their tables, as after a switch-over by logical replication. Of the objects a sample
+    /// is looked at.
+    pub async fn sequences_behind(&self) -> Result<Vec<BehindSequence>, QueueError> {
+        const NAME: &str = "queue::sequences_behind";
+        let sql = format!(
+            "-- {NAME}\nSELECT sequence_name, stands_at, used FROM {}.{SEQUENCES_BEHIND}(false)",
+            self.schema.quoted()
+        );
+        let behind: Vec<(String, i64, i64)> =
+            within(LOOKED_WITHIN, NAME, sqlx::query_as(built(sql)).fetch_all(&self.pool)).await?;
+        Ok(behind.into_iter().map(BehindSequence::from).collect())
+    }
+
+    /// Sets them behind the greatest number in use; returns those that were not.
+    pub async fn mend_sequences(&self) -> Result<Vec<BehindSequence>, QueueError> {
+        const NAME: &str = "queue::mend_sequences";
+        let mend = async {
+            let mut transaction = self.pool.begin().await?;
+            // For this transaction alone: it may have to read the whole table.
+            let limits = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'";
+            sqlx::raw_sql(limits).execute(&mut *transaction).await?;
+            let sql = format!(
+                "-- {NAME}\nSELECT sequence_name, stands_at, used FROM {}.{SEQUENCES_BEHIND}(true)",
+                self.schema.quoted()
+            );
+            let mended: Vec<(String, i64, i64)> = sqlx::query_as(built(sql)).fetch_all(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(mended.into_iter().map(BehindSequence::from).collect())
+        };
+        within(MENDED_WITHIN, NAME, mend).await
+    }
+}

@@ -1,0 +1,41 @@
+//! Looks after the sequences: a switch-over by logical replication lets them begin again, at the start of a daemon or
+//! while it runs.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::{
+    metrics,
+    queue::{BehindSequence, Queue, QueueError},
+};
+
+const EVERY: Duration = Duration::from_secs(30);
+
+/// Finds and mends sequences that are behind their tables; says so.
+pub async fn mend_sequences(queue: &Queue) -> Result<(), QueueError> {
+    let behind = queue.sequences_behind().await?;
+    if behind.is_empty() {
+        return Ok(());
+    }
+    warn!(
+        "Sequences are behind their tables, as after a switch-over by logical replication: {}. They are set behind the \
+         numbers in use, for which the tables are read once",
+        BehindSequence::list(&behind)
+    );
+    queue.mend_sequences().await.map(drop)
+}
+
+/// The same again and again until `drain`.
+pub async fn watch_sequences(queue: Queue, drain: CancellationToken) {
+    while drain.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
+        let Some(looked) = drain.run_until_cancelled(mend_sequences(&queue)).await else { return };
+        if let Err(error) = looked {
+            metrics::database_error("queue::sequences_behind");
+            if !error.is_away() && !error.is_conflict() {
+                error!(error = %error, "Could not look whether sequences are behind their tables");
+            }
+        }
+    }
+}

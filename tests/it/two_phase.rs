@@ -1,0 +1,53 @@
+//! Transactions of the application that are committed in two phases: PREPARE TRANSACTION refuses those that have notified.
+
+use copyhold::{
+    queue::migrate,
+    sandbox::postgres::{Cluster, Options},
+};
+
+use crate::world::World;
+
+async fn prepared(world: &World, statement: &str, name: &str) -> Result<(), String> {
+    let prepare = format!("BEGIN; {statement}; PREPARE TRANSACTION '{name}'");
+    let mut connection = world.pool.acquire().await.unwrap();
+    let sql = |text: String| sqlx::raw_sql(sqlx::AssertSqlSafe(text));
+    let outcome = sql(prepare).execute(&mut *connection).await.map_err(|error| error.to_string());
+    let end = if outcome.is_ok() { format!("COMMIT PREPARED '{name}'") } else { "ROLLBACK".to_owned() };
+    sql(end).execute(&mut *connection).await.unwrap();
+    outcome.map(drop)
+}
+
+const INSERT: &str =
+    "INSERT INTO copyhold.object_copies (object_key, b2) VALUES ('one', copyhold.now_utc_micro_seconds())";
+
+#[tokio::test]
+async fn what_is_registered_in_two_phases_is_copied_and_never_refused_while_daemons_sleep() {
+    let cluster = Cluster::start(Options::for_tests().with("max_prepared_transactions", "5")).await.unwrap();
+    cluster.create_database("app", None).await.unwrap();
+    let mut world = World::at(cluster.url("app"), "").await;
+    migrate(&world.config).await.unwrap();
+    for key in ["one", "two"] {
+        world.bucket("b2").put(key, "bytes");
+    }
+    let daemon = world.daemon().await;
+    daemon.until_logged("Looking for new objects every second: the server allows prepared transactions").await;
+    daemon.until_logged("Copying to scw").await;
+    world.until("SELECT bool_and(wakeup LIKE 'poll%PREPARE TRANSACTION%') FROM copyhold.daemons").await;
+    prepared(&world, INSERT, "x1").await.unwrap();
+    world.until_copied("one").await;
+    prepared(&world, "SELECT copyhold.register('two')", "x2").await.unwrap();
+    world.until_copied("two").await;
+    prepared(&world, "SELECT copyhold.append_event('{\"kind\": \"mine\"}')", "x3").await.unwrap();
+    world.until("SELECT EXISTS (SELECT FROM copyhold.log WHERE event_data ->> 'kind' = 'mine')").await;
+    assert_eq!(world.value("SELECT bool_or(sleeping OR inbox_sleeping) FROM copyhold.daemons").await.unwrap(), "false");
+    // Who wants to be notified all the same says so, and gets PostgreSQL's refusal.
+    drop(daemon);
+    world.rewrite(|text| text.replace("[database]\n", "[database]\nwakeup = \"notify\"\n"));
+    world.execute("DELETE FROM copyhold.daemons").await;
+    let daemon = world.daemon().await;
+    daemon.until_logged("Listening for new objects").await;
+    world.until("SELECT bool_or(sleeping) FROM copyhold.daemons").await;
+    let refused = prepared(&world, "SELECT copyhold.register('two')", "x4").await.unwrap_err();
+    assert!(refused.contains("cannot PREPARE"), "{refused}");
+    cluster.stop().await.unwrap();
+}
