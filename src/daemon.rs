@@ -15,14 +15,14 @@ use crate::{
     domain::ReplicaName,
     ears::{self, Hearing},
     events, http,
-    lifecycle::{Endings, ExitReason, Lifecycle},
+    lifecycle::{Endings, ExitReason, Hangups, Lifecycle},
     listener::{Listener, Pace, Wakers},
     queue::{Connections, Daemon, DaemonId, Pools, Queue, Retention, SleepsFor, Target},
     sleeper::Sleeper,
     sweeper::{self, LogSweeper, Mover, OrphanedUploads, Reach, Sweeper},
     wake::{self, Waker},
     worker::{
-        self, Allowance, Calls, Changes, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Runner, Slots,
+        self, Allowance, Calls, Changes, Claimer, Completer, Doorkeeper, Health, Heartbeat, Held, Journals, Lanes, Rechecker, Runner, Slots,
         Standing, Stragglers, View,
     },
 };
@@ -32,12 +32,18 @@ use prepare::{Prepared, prepare};
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Runs the daemon until it is asked to end.
-pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> anyhow::Result<ExitReason> {
+pub async fn run(
+    config: Config,
+    migrate: bool,
+    metrics: PrometheusHandle,
+    hangups: Hangups,
+) -> anyhow::Result<ExitReason> {
     // First of all, so that a port in use is told at once and nothing has to be undone.
     let door = http::bind(config.http.listen).with_context(|| {
         format!("cannot listen on {}, http.listen of the configuration: is another daemon running?", config.http.listen)
     })?;
     let (lifecycle, mut endings) = Lifecycle::new().context("cannot listen for signals")?;
+    lifecycle.spawn("hangups", &lifecycle.end, hangups.log(lifecycle.end.clone()));
     let pools = Pools::new(&config.database);
     pools.check().context("database.url")?;
     let names: Vec<_> = config.replicas.iter().map(|r| r.name.clone()).collect();
@@ -103,6 +109,9 @@ async fn work(
     let held = Held::default();
     let (completer, writer) = worker::completer(queue.clone());
     let (journals, recorder) = worker::journals(queue.clone());
+    // The writers end when nobody can tell them anything more. That is at the end, not when the last copy is finished:
+    // a task that ends earlier is an accident.
+    let to_the_end = (completer.clone(), journals.clone());
     let heartbeat_queue = queue.over(heartbeat);
 
     // These live to the end: what is under way needs them.
@@ -197,7 +206,7 @@ async fn work(
     }
     running.close();
     endings.drain(lifecycle, grace, running.wait()).await;
-    finish(&queue, &daemon, lifecycle, &running).await;
+    finish(&queue, &daemon, lifecycle, &running, to_the_end).await;
     Ok(reason)
 }
 
@@ -254,10 +263,17 @@ fn reach(view: &View, replica: &ReplicaName) -> Reach {
 }
 
 /// Copies have been told to stop: they abort their uploads and give their rows back, then the rest ends.
-async fn finish(queue: &Queue, daemon: &Daemon, lifecycle: &Lifecycle, running: &TaskTracker) {
+async fn finish(
+    queue: &Queue,
+    daemon: &Daemon,
+    lifecycle: &Lifecycle,
+    running: &TaskTracker,
+    to_the_end: (Completer, Journals),
+) {
     let last_words = async {
         running.wait().await;
         lifecycle.end.cancel();
+        drop(to_the_end);
         lifecycle.all_ended().await;
         // Not before the last heartbeat: that would enter it again, as one that lives.
         if let Err(error) = queue.leave(daemon.id).await {

@@ -42,7 +42,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     if args.json {
         let mut document = serde_json::to_value(&status).context("status as JSON")?;
         document["read_only"] = read_only.map(|server| server.to_string()).into();
-        show::line(&serde_json::to_string_pretty(&document).context("status as JSON")?)?;
+        show::json(&document)?;
     } else {
         if let Some(server) = read_only {
             show::line(&server.to_string())?;

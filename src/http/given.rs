@@ -63,16 +63,17 @@ impl Writes {
 }
 
 async fn whole(headers: &HeaderMap, body: Body, things: &str) -> Result<Vec<u8>, Refusal> {
-    let too_large = || {
+    // `at`: where the limit is, if that was seen.
+    let too_large = |at: &str| {
         Refusal::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("a request has {BODY} bytes at most: send the {things} in several"),
+            format!("a request has {BODY} bytes at most{at}: send the {things} in several"),
         )
     };
     // Said before the client has sent all of it.
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > BODY as u64) {
-        return Err(too_large());
+        return Err(too_large(""));
     }
     // Gathered in one place: in pieces that are joined at the end, it would take twice the room.
     let mut bytes = Vec::with_capacity(announced.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or_default());
@@ -87,7 +88,10 @@ async fn whole(headers: &HeaderMap, body: Body, things: &str) -> Result<Vec<u8>,
     };
     match tokio::time::timeout(BODY_WITHIN, reading).await {
         Ok(Ok(())) => Ok(bytes),
-        Ok(Err(error)) if is_too_large(&*error) => Err(too_large()),
+        Ok(Err(error)) if is_too_large(&*error) => {
+            let line = bytes.iter().filter(|byte| **byte == b'\n').count() + 1;
+            Err(too_large(&format!(", and line {line} goes beyond them")))
+        }
         Ok(Err(_)) => Err(Refusal::bad("the body did not come to its end: send it again")),
         Err(_) => Err(Refusal::new(
             StatusCode::REQUEST_TIMEOUT,

@@ -1,13 +1,16 @@
 use std::{
     ffi::OsString,
     fs::{self, File, TryLockError},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
 
 use crate::domain::Cursor;
+
+/// Far more than a cursor has.
+const CURSOR_BYTES: u64 = 1_000;
 
 /// Where an agent keeps how far it has come, for as long as it runs its own.
 pub(super) struct CursorFile {
@@ -29,7 +32,7 @@ impl CursorFile {
                 return Err(error).with_context(|| format!("cannot lock {}", lock_path.display()));
             }
         }
-        let cursor = match fs::read_to_string(path) {
+        let cursor = match read(path) {
             Ok(text) => Some(text.trim_end().parse().context("it holds no event's id: correct it, or remove it")?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).context("cannot be read"),
@@ -61,6 +64,17 @@ impl CursorFile {
     }
 }
 
+/// The file's text, or as much of it as shows that it is no cursor.
+fn read(path: &Path) -> io::Result<String> {
+    // A pipe would be waited for.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    let mut text = String::new();
+    File::open(path)?.take(CURSOR_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 fn beside(path: &Path, ending: &str) -> anyhow::Result<PathBuf> {
     let mut name = OsString::from(path.file_name().context("it names no file")?);
     name.push(ending);
@@ -85,5 +99,8 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "12@1a2b3c4d\n");
         fs::write(&path, "nonsense").unwrap();
         assert!(CursorFile::open(&path).is_err());
+        let device = folder.path().join("device");
+        std::os::unix::fs::symlink("/dev/zero", &device).unwrap();
+        assert!(CursorFile::open(&device).is_err(), "what has no end is not read to its end");
     }
 }
