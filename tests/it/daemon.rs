@@ -8,7 +8,7 @@ use crate::world::{World, soon};
 
 #[tokio::test]
 async fn a_registered_object_is_read_once_and_written_to_every_other_replica() {
-    let world = World::new().await;
+    let world = World::unhurried().await;
     let _daemon = world.daemon().await;
     // The first one shows what the replicas make of other spellings of keys.
     world.upload("first", "bytes").await;
@@ -84,7 +84,7 @@ async fn a_failing_target_holds_up_no_other_and_catches_up_by_itself() {
 
 #[tokio::test]
 async fn a_store_that_breaks_down_later_is_retried_by_the_databases_clock() {
-    let world = World::new().await;
+    let world = World::unhurried().await;
     let daemon = world.daemon().await;
     daemon.until_logged("Copying to scw").await;
     let outage = world.bucket("scw").order(Fault::internal_error(), When::op(Op::PutObject));
@@ -183,14 +183,7 @@ async fn an_insert_wakes_a_sleeping_daemon_before_it_would_have_looked() {
     world.until("SELECT sleeping FROM copyhold.daemons").await;
     daemon.until_logged("Listening").await;
     daemon.until_logged("Copying to wasabi").await;
-    // Without a notice it looks every five seconds. Twenty objects, one after the other, each waited for.
-    let begun = std::time::Instant::now();
-    for i in 0..20 {
-        let key = format!("photo {i}");
-        world.upload(&key, "bytes").await;
-        world.until_copied(&key).await;
-    }
-    assert!(begun.elapsed().as_secs() < 50, "twenty objects took {:?}: the poll found them", begun.elapsed());
+    world.copied_by_notice(&daemon, "photo", 20).await;
 }
 
 #[tokio::test]
@@ -212,7 +205,7 @@ async fn registering_an_object_again_while_it_is_copied_ends_with_the_new_conten
 
 #[tokio::test]
 async fn several_daemons_write_each_object_exactly_once() {
-    let world = World::new().await;
+    let world = World::unhurried().await;
     world
         .execute(
             "INSERT INTO copyhold.object_copies (object_key, b2)

@@ -54,6 +54,7 @@ mod probe;
 mod promote;
 mod proxy;
 mod read_only;
+mod readme;
 mod recheck;
 mod refused_rows;
 mod registering;
