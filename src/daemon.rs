@@ -22,8 +22,8 @@ use crate::{
     sweeper::{self, LogSweeper, Mover, OrphanedUploads, Reach, Sweeper},
     wake::{self, Waker},
     worker::{
-        self, Allowance, Calls, Changes, Claimer, Completer, Doorkeeper, Health, Heartbeat, Held, Journals, Lanes, Rechecker, Runner, Slots,
-        Standing, Stragglers, View,
+        self, Allowance, Calls, Changes, Claimer, Completer, Doorkeeper, Health, Heartbeat, Held, Journals, Lanes,
+        Rechecker, Runner, Slots, Standing, Stragglers, View,
     },
 };
 use prepare::{Prepared, prepare};

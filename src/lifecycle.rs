@@ -140,7 +140,12 @@ impl Endings {
     }
 
     /// Waits for `drained` for as long as `grace`, or until a second signal; then cancels `stop`.
-    pub async fn drain(&mut self, lifecycle: &Lifecycle, grace: Duration, drained: impl Future<Output = ()>) -> Drained {
+    pub async fn drain(
+        &mut self,
+        lifecycle: &Lifecycle,
+        grace: Duration,
+        drained: impl Future<Output = ()>,
+    ) -> Drained {
         lifecycle.drain.cancel();
         let how = tokio::select! {
             // In this order: what is finished needs no other reason to end.

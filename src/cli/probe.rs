@@ -1,10 +1,6 @@
 //! How a probe is announced, ended early, and told.
 
-use std::{
-    fmt::Write as _,
-    io,
-    pin::pin,
-};
+use std::{fmt::Write as _, io, pin::pin};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;

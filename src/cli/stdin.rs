@@ -52,7 +52,10 @@ fn keys_up_to(input: impl BufRead, end: KeyEnd, most: u64) -> anyhow::Result<Vec
         // The longest key, and its end.
         let longest = MAX_KEY_BYTES as u64 + 1;
         let read = (&mut input).take(longest).read_until(end.byte(), &mut key).context("cannot read standard input")?;
-        ensure!(input.limit() > 0, "standard input has more than {most} bytes, at {of} {number}: give the keys in several");
+        ensure!(
+            input.limit() > 0,
+            "standard input has more than {most} bytes, at {of} {number}: give the keys in several"
+        );
         if read == 0 {
             break;
         }
@@ -121,7 +124,10 @@ mod tests {
         let text = wrong((&b"a\n\n"[..]).chain(endless), KeyEnd::Line);
         assert_eq!(text, "standard input, line 3: longer than 1024 bytes, which no key is; give one key a line");
         let text = wrong((&b"a\0"[..]).chain(io::repeat(b'\n')), KeyEnd::Nul);
-        assert_eq!(text, "standard input, key 2: longer than 1024 bytes, which no key is; end each key with a NUL byte");
+        assert_eq!(
+            text,
+            "standard input, key 2: longer than 1024 bytes, which no key is; end each key with a NUL byte"
+        );
         let text = wrong(io::repeat(b'\n'), KeyEnd::Line);
         assert_eq!(text, "standard input has more than 10000 bytes, at line 10001: give the keys in several");
         assert_eq!(wrong(&b"a\n\xff\n"[..], KeyEnd::Line), "standard input, line 2: not UTF-8");

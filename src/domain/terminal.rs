@@ -115,7 +115,10 @@ mod tests {
         for text in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
             let shown = visible_json(&text);
             assert!(!shown.chars().any(|c| c != '\n' && is_unsafe(c)), "{shown}");
-            assert!(shown.contains("\\u009b") && shown.contains("\\u202e") && shown.contains("\\udb40\\udc01"), "{shown}");
+            assert!(
+                shown.contains("\\u009b") && shown.contains("\\u202e") && shown.contains("\\udb40\\udc01"),
+                "{shown}"
+            );
             assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
         }
         assert_eq!(visible_json("{\t\"a\":\r1}"), "{ \"a\": 1}");

@@ -126,7 +126,10 @@ mod tests {
         assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
         let said = to_bytes(refused.into_body(), 10_000).await.unwrap();
         let said = str::from_utf8(&said).unwrap();
-        assert!(said.contains("1048576 bytes at most, and line 3 goes beyond them: send the events in several"), "{said}");
+        assert!(
+            said.contains("1048576 bytes at most, and line 3 goes beyond them: send the events in several"),
+            "{said}"
+        );
     }
 
     #[tokio::test]

@@ -27,7 +27,8 @@ fn flaw(version: Version, headers: &HeaderMap) -> Option<&'static str> {
             let host = host.to_str().unwrap_or("?@");
             // An empty one is allowed, and names nobody.
             let names_one = host.is_empty() || !host.contains('@') && host.parse::<Authority>().is_ok();
-            (!names_one).then_some("the Host header names no host: send the name or address, and the port if it is not 80")
+            (!names_one)
+                .then_some("the Host header names no host: send the name or address, and the port if it is not 80")
         }
     }
 }

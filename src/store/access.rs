@@ -1,6 +1,8 @@
 use std::time::SystemTime;
 
-use super::{is_of_a_probe, Asked, CLOCK_TOLERANCE, Listed, Metadata, Operation, Page, Place, Reason, Store, StoreError};
+use super::{
+    Asked, CLOCK_TOLERANCE, Listed, Metadata, Operation, Page, Place, Reason, Store, StoreError, is_of_a_probe,
+};
 use crate::domain::ObjectKey;
 
 /// The key of an upload that is never completed, so no object of this name ever appears.

@@ -82,7 +82,8 @@ async fn a_request_with_no_host_or_with_two_is_refused_by_every_page() {
     let (_world, _daemon, http) = world().await;
     for page in ["/livez", "/readyz", "/metrics", "/v1/events?after=0&wait=0s", "/v1/objects", "/nowhere"] {
         for hosts in ["", "Host: localhost\r\nHost: evil.example\r\n", "Host: localhost\r\nHost: localhost\r\n"] {
-            let request = format!("GET {page} HTTP/1.1\r\n{hosts}Authorization: {}\r\nConnection: close\r\n\r\n", bearer());
+            let request =
+                format!("GET {page} HTTP/1.1\r\n{hosts}Authorization: {}\r\nConnection: close\r\n\r\n", bearer());
             let mut socket = TcpStream::connect(http.0).await.unwrap();
             socket.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();

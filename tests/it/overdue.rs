@@ -90,8 +90,7 @@ async fn a_target_that_hangs_fails_when_the_objects_time_is_over_and_the_others_
         world.value(failure).await.unwrap(),
         "scw transient 1 stopped after 20s, which is all that 5 bytes may take"
     );
-    let row =
-        "SELECT (wasabi IS NOT NULL, scw IS NULL, due_scw > created_at, lock IS NULL)
+    let row = "SELECT (wasabi IS NOT NULL, scw IS NULL, due_scw > created_at, lock IS NULL)
                FROM copyhold.object_copies";
     assert_eq!(world.value(row).await.unwrap(), "(t,t,t,t)");
 }

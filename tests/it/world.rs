@@ -309,6 +309,16 @@ pub async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
     assert!(tokio::time::timeout(PATIENCE, look).await.is_ok(), "never came true: {what}");
 }
 
+/// Plays it anew until it shows what it is to show: for what a slow machine may hide, and a wrong program never shows.
+pub async fn at_least_once(what: &str, shows: impl AsyncFn() -> bool) {
+    for _ in 0..5 {
+        if shows().await {
+            return;
+        }
+    }
+    panic!("not once in five plays: {what}");
+}
+
 /// Awaits something that must happen.
 pub async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
     let ended = tokio::time::timeout(PATIENCE, happens).await;

@@ -57,7 +57,10 @@ impl Agent {
 }
 
 /// Waits for a command to its end, unless somebody asks twice.
-async fn patiently(command: impl Future<Output = anyhow::Result<u8>>, asked: &mut StopSignals) -> anyhow::Result<Ended> {
+async fn patiently(
+    command: impl Future<Output = anyhow::Result<u8>>,
+    asked: &mut StopSignals,
+) -> anyhow::Result<Ended> {
     let mut command = pin!(command);
     tokio::select! {
         code = &mut command => return code.map(Ended::Code),

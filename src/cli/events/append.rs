@@ -28,11 +28,8 @@ struct Appended {
 }
 
 pub(super) async fn run(config: impl Fn() -> Result<Config, ConfigErrors>, args: Args) -> anyhow::Result<Verdict> {
-    let text = if args.json == "-" {
-        stdin::events(io::stdin().lock()).context("nothing was appended")?
-    } else {
-        args.json
-    };
+    let text =
+        if args.json == "-" { stdin::events(io::stdin().lock()).context("nothing was appended")? } else { args.json };
     let appended = if args.daemon.url.is_some() {
         let client = Client::of(config, args.daemon.url.as_ref())?;
         let answer = client.append(text.into()).await?;

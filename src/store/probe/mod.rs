@@ -242,9 +242,18 @@ mod tests {
             assert!(is_of_a_probe(ours.as_bytes()), "{ours}");
         }
         for foreign in [
-            "", "a", FOLDER, ".copyhold-probe/", ".copyhold-probe/another/first", "/.copyhold-probe/x", "//.copyhold-probe/",
-            ".copyhold-probe/0000000000001A2B/first", ".copyhold-probe/0000000000001a2b", ".copyhold-probe/00000000000001a2b/x",
-            "photos/.copyhold-probe/0000000000001a2b/first", ".copyhold-probes/0000000000001a2b/first",
+            "",
+            "a",
+            FOLDER,
+            ".copyhold-probe/",
+            ".copyhold-probe/another/first",
+            "/.copyhold-probe/x",
+            "//.copyhold-probe/",
+            ".copyhold-probe/0000000000001A2B/first",
+            ".copyhold-probe/0000000000001a2b",
+            ".copyhold-probe/00000000000001a2b/x",
+            "photos/.copyhold-probe/0000000000001a2b/first",
+            ".copyhold-probes/0000000000001a2b/first",
         ] {
             assert!(!is_of_a_probe(foreign.as_bytes()), "{foreign}");
         }
