@@ -87,10 +87,7 @@ impl<W: io::Write> io::Write for VisibleJson<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::Write as _,
-        sync::{Arc, Mutex},
-    };
+    use std::sync::{Arc, Mutex};
 
     use tracing::{dispatcher, warn};
 
