@@ -59,7 +59,7 @@ async fn daemons_whose_leases_last_for_different_times_share_the_work() {
     world.rewrite(|text| text.replace("timeout = \"1h\"", "timeout = \"30m\""));
     let short = world.daemon().await;
     for daemon in [&long, &short] {
-        daemon.until_logged("lease.timeout is 3600s for daemon 1, 1800s for daemon 2").await;
+        daemon.until_logged("lease.timeout is 1800s for daemon 2, 3600s for daemon 1").await;
     }
     upload(&world).await;
     assert_all_copied(&world).await;
