@@ -7,6 +7,7 @@ mod error;
 mod executor;
 mod guarded;
 mod listening;
+mod os_user;
 mod pool;
 mod session;
 mod target;

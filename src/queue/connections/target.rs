@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::{
     error::{ConnectError, ReadOnlyServer},
     guarded::guarded,
+    os_user::with_role,
     session::{self, SESSION_SETTINGS},
 };
 use crate::config::{Secret, each_server};
@@ -111,7 +112,7 @@ impl Target {
         let each = each_server(url.expose_secret()).map_err(|invalid| sqlx::Error::Configuration(invalid.into()))?;
         let mut servers = Vec::new();
         for (at, one) in each.iter().enumerate() {
-            let mut options = PgConnectOptions::from_str(one)?
+            let mut options = PgConnectOptions::from_str(&with_role(one))?
                 .application_name("copyhold")
                 // Of no use to us, who read floats in binary, and refused by poolers unless told otherwise.
                 .extra_float_digits(None);
