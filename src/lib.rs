@@ -1,11 +1,12 @@
 //! Copyhold keeps a verified copy of every object of a primary bucket in every
 //! other bucket. PostgreSQL is its only coordinator.
 //!
-//! Modules in reading order; each may use those below it, none those above:
+//! The order of modules; each may use those to the right of it, none those to the left:
 //!
 //! `cli → {daemon, audit, scan, import} → {http, worker, sweeper, listener} → {queue, copy, store, events} → domain`
 //!
-//! `copy` uses `store`, `events` uses `queue`. `copy` does not know `queue`, `queue` does not know `store`.
+//! `copy` uses `store`, `events` uses `queue`. `copy` does not know `queue`, `queue` does not know `store`. The list below
+//! is alphabetical.
 
 pub mod audit;
 pub mod cli;

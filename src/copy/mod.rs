@@ -57,9 +57,9 @@ pub enum Ended {
 
 /// Copies one object. When it returns, no request of it is under way any more.
 ///
-/// Cancelling `stop` drops its requests, but leaves those that make an object appear a moment to end, and has begun
-/// uploads thrown away that are of no use to the next attempt (for at most 5 s). Of what is dropped nothing is told.
-/// Dropping the future instead leaves uploads behind.
+/// Cancelling `stop` drops its requests, but leaves those that make an object appear a moment to end. It aborts uploads
+/// of which no part has arrived or that the next attempt cannot use (for at most 5 s); the others stay for that attempt.
+/// Of what is dropped nothing is told. Dropping the future instead leaves all uploads behind.
 pub async fn copy(job: &Job, memory: &Memory, stop: &CancellationToken, steps: &mpsc::UnboundedSender<Step>) -> Ended {
     let copy = Copy { job, memory, stop, steps };
     let mut targets = Vec::new();

@@ -13,7 +13,7 @@ pub enum Class {
     Denied,
     /// No such bucket, a redirect, a bad signature, a TLS name that does not fit.
     Misconfigured,
-    /// No replica that should have the object has it.
+    /// The store says that it has no such object.
     Gone,
     /// Another ETag, size or hash than this generation's first read.
     Changed,

@@ -6,7 +6,8 @@ use super::{Class, Next, ObjectKey, ReplicaName, Scope, excerpt};
 const KEY_CHARS: usize = 100;
 
 /// Proof that a copy is where it should be, and how that was seen.
-/// Only `copy` makes one; a timestamp is written for nothing else.
+/// `copy` makes one for each copy that it has verified, `worker` one for a source that was read whole. Daemons record a
+/// time for nothing else. Registration, import and an application's own INSERT record a time on the application's word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verified {
     /// The store took a request that carried our hash, and was measured to refuse a wrong one and keep nothing.

@@ -42,7 +42,7 @@ pub(super) struct Pages {
     source: Arc<dyn Source>,
     /// Locked for a look only, never across an await.
     kept: Mutex<Kept>,
-    /// Two: half of a daemon's connections. The others are for the work, however many readers are behind.
+    /// Two: half of the four connections of a daemon's pool. The others are for the work, however many readers are behind.
     turns: Turns,
     queries: AtomicU64,
 }

@@ -1,9 +1,10 @@
 //! Every statement that changes a copy, one verb a file.
 //!
 //! Owns the table `object_copies` and its side tables; never calls a store.
-//! The rule: a statement that touches several rows takes them with SKIP LOCKED
-//! before it writes, so that it never waits for a row while it holds another,
-//! and a fenced write finds its row by key alone and then compares the fence.
+//! A statement that changes several rows takes them with SKIP LOCKED before it writes, so that it
+//! never waits for a row while it holds another. Those that register many objects wait, in the
+//! order of keys, so that two of them cannot deadlock. A fenced write finds its row by key alone
+//! and then compares the fence.
 
 mod anew;
 mod answer;

@@ -1,7 +1,9 @@
-//! The only place where queue and copy meet: claims objects, has them copied, has the results written.
+//! Claims objects, has them copied, has the results written: where queue and copy meet under a lease. `audit` uses both
+//! without one.
 //!
-//! The rule: a slot is taken before a row is claimed and given back when its result is written, so that
-//! no more is leased than can be worked on; and no transaction is open while bytes move.
+//! A slot is taken before a row is claimed, so that no more is leased than can be worked on. It is given back when the
+//! result is written, or earlier by an object that only waits for a slow target or moves nothing. Rows of a trial need
+//! none. No transaction is open while bytes move.
 
 mod admission;
 mod allowance;
