@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn a_url_without_a_role_gets_that_of_the_account_and_one_with_a_role_keeps_it() {
-        for named in ["postgres://me@/app", "postgres://me:secret@h/app", "postgres:///app?host=/run&user=me"] {
+        for named in ["postgres://me@h/app", "postgres://me:secret@h/app", "postgres:///app?host=/run&user=me"] {
             assert!(names_role(&Url::parse(named).unwrap()), "{named}");
             assert_eq!(with_role(named), named);
         }
