@@ -87,7 +87,7 @@ pub(super) fn events(input: impl Read) -> anyhow::Result<String> {
 fn events_up_to(input: impl Read, most: u64) -> anyhow::Result<String> {
     let mut text = Vec::new();
     input.take(most + 1).read_to_end(&mut text).context("cannot read standard input")?;
-    let line = |of: &[u8]| of.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let line = |of: &[u8]| of.split(|byte| *byte == b'\n').count();
     if text.len() as u64 > most {
         bail!("standard input has more than {most} bytes, at line {}: append the events in several", line(&text));
     }

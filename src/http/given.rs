@@ -100,7 +100,7 @@ async fn whole(headers: &HeaderMap, body: Body, things: &str) -> Result<Vec<u8>,
     match tokio::time::timeout(BODY_WITHIN, reading).await {
         Ok(Ok(())) => Ok(bytes),
         Ok(Err(Broken::TooLarge)) => {
-            let line = bytes.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let line = bytes.split(|byte| *byte == b'\n').count();
             Err(too_large(&format!(", and line {line} goes beyond them")))
         }
         Ok(Err(Broken::Cut)) => Err(Refusal::bad("the body did not come to its end: send it again")),
