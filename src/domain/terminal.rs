@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(visible("a\u{1b}[31m\nb\u{9b}2J"), "a\\u{1b}[31m\nb\\u{9b}2J");
         assert_eq!(visible_line("a\nb"), "a\\nb");
         let mut written = VisibleLine(String::new());
-        write!(written, "a{}b", "\u{202e}\n").unwrap();
+        written.write_str("a\u{202e}\nb").unwrap();
         assert_eq!(written.0, "a\\u{202e}\\nb");
     }
 

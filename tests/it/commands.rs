@@ -136,7 +136,8 @@ async fn no_command_and_no_log_passes_on_what_a_terminal_obeys() {
         assert!(!text.is_empty() && !text.contains("panicked"), "{arguments:?}: {text}");
         if arguments.contains(&"--json") {
             let values = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<serde_json::Value>();
-            assert!(values.map(|value| value.unwrap()).count() > 0, "{arguments:?}: {text}");
+            let values: Vec<_> = values.map(Result::unwrap).collect();
+            assert!(!values.is_empty(), "{arguments:?}: {text}");
         }
     }
     assert_eq!(visible(&daemon.log()), daemon.log());
