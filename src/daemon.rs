@@ -14,7 +14,7 @@ use crate::{
     copy::Memory,
     domain::ReplicaName,
     ears::{self, Hearing},
-    events, http,
+    events, figures, http,
     lifecycle::{Endings, ExitReason, Hangups, Lifecycle},
     listener::{Listener, Pace, Wakers},
     queue::{Connections, Daemon, DaemonId, Pools, Queue, Retention, SleepsFor, Target},
@@ -47,6 +47,7 @@ pub async fn run(
     let pools = Pools::new(&config.database);
     pools.check().context("database.url")?;
     let names: Vec<_> = config.replicas.iter().map(|r| r.name.clone()).collect();
+    crate::metrics::initialise(&names);
     let kinds = config.events.kinds.clone();
     let queue = Queue::telling(pools.work.clone(), config.database.schema.clone(), names.clone(), kinds);
     let memory = Memory::new(config.workers.memory_bytes);
@@ -63,6 +64,8 @@ pub async fn run(
         drain: lifecycle.drain.clone(),
     };
     lifecycle.spawn("http", &lifecycle.end, http::serve(door, pages, config.events.readers, lifecycle.end.clone()));
+
+    lifecycle.spawn("figures", &lifecycle.end, figures::watch(queue.clone(), lifecycle.end.clone()));
 
     // Everything up to here works while PostgreSQL is away; from here on it is waited for.
     let prepared = tokio::select! {

@@ -3,7 +3,7 @@
 //!
 //! The order of modules; each may use those to the right of it, none those to the left:
 //!
-//! `cli → {daemon, audit, scan, import} → {http, worker, sweeper, listener} → {queue, copy, store, events} → domain`
+//! `cli → {daemon, audit, scan, import} → {http, worker, sweeper, listener, figures} → {queue, copy, store, events} → domain`
 //!
 //! `copy` uses `store`, `events` uses `queue`. `copy` does not know `queue`, `queue` does not know `store`. The list below
 //! is alphabetical.
@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod domain;
 pub mod ears;
 pub mod events;
+pub mod figures;
 pub mod herd;
 pub mod http;
 pub mod import;

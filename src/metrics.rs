@@ -1,9 +1,23 @@
-//! Every metric's name, unit and labels, in one list. Labels never hold a key or a task's id.
+//! The metrics of this process: names, units and labels. Labels never hold a key or a task's id.
+//!
+//! What PostgreSQL says is in [`database`]: the recorder here keeps every value, and every label, for ever.
+
+mod database;
+mod exposition;
+mod figures;
+mod initial;
+mod process;
 
 use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+pub(crate) use database::{
+    BacklogFigures, ReplicaFigures, daemons_differ, database_away, database_read, log_bytes, notification_queue,
+    replicas_unserved, uploads_unfinished,
+};
+pub(crate) use initial::initialise;
 
 use crate::domain::{Class, NotCarried, ReplicaName};
 
@@ -20,6 +34,16 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
+/// What `/metrics` answers, from memory alone. `held`: bytes of objects in memory.
+#[expect(clippy::cast_precision_loss, reason = "gauges are doubles; bytes stay exact up to 2^53")]
+pub(crate) fn render(recorder: &PrometheusHandle, held: u64) -> String {
+    gauge!("copyhold_memory_bytes").set(held as f64);
+    let mut text = recorder.render();
+    database::render(&mut text);
+    process::render(&mut text);
+    text
+}
+
 fn describe() {
     describe_counters();
     describe_gauges();
@@ -34,6 +58,11 @@ fn describe_counters() {
         "copyhold_target_bytes_total",
         Unit::Bytes,
         "Bytes written to replicas, of copies that failed too; by replica."
+    );
+    describe_counter!(
+        "copyhold_not_carried_total",
+        Unit::Count,
+        "Copies that lack something that their object has; by replica and property."
     );
     describe_counter!("copyhold_failures_total", Unit::Count, "Attempts that failed; by replica and class.");
     describe_counter!("copyhold_claims_total", Unit::Count, "Rows leased by this process.");
@@ -62,7 +91,7 @@ fn describe_counters() {
     describe_counter!(
         "copyhold_rechecks_total",
         Unit::Count,
-        "Copies read once more because a holder of their object had died; by replica and result: equal, wrong, unknown."
+        "Copies read once more because a holder of their object had died; by replica and result: equal, wrong, changed, unknown."
     );
     describe_counter!(
         "copyhold_unregistered_changes_parked_total",
@@ -117,34 +146,14 @@ fn describe_gauges() {
     describe_gauge!("copyhold_leases_held", Unit::Count, "Rows that this process holds.");
     describe_gauge!("copyhold_memory_bytes", Unit::Bytes, "Object bytes held in memory.");
     describe_gauge!(
-        "copyhold_uploads_unfinished",
-        Unit::Count,
-        "Uploads in parts that are remembered, under way and left behind; by replica, the same from every daemon."
-    );
-    describe_gauge!(
         "copyhold_replica_served",
         Unit::Count,
         "1 if this process copies to the replica, 0 if not; by replica."
     );
     describe_gauge!(
-        "copyhold_breaker_open",
-        Unit::Count,
-        "1 while the replica is left alone because its store is not well, 0 else; by replica, the same from every daemon."
-    );
-    describe_gauge!(
         "copyhold_replica_in_doubt",
         Unit::Count,
         "1 while this process does not know whether failures are the store's or its objects', and has few of these under way, 0 else; by replica."
-    );
-    describe_gauge!(
-        "copyhold_daemons_differ",
-        Unit::Count,
-        "1 if the living daemons are not configured alike; by what: replicas, primary, bucket, lease."
-    );
-    describe_gauge!(
-        "copyhold_replica_unserved",
-        Unit::Count,
-        "1 if no living daemon copies to a replica that the schema has; by replica."
     );
     describe_gauge!(
         "copyhold_plan_wrong",
@@ -156,34 +165,8 @@ fn describe_gauges() {
         Unit::Count,
         "1 if LISTEN is in place, 0 while only the poll works."
     );
-    describe_gauge!(
-        "copyhold_notification_queue_usage",
-        Unit::Count,
-        "Share of PostgreSQL's queue of notices that is taken, 0 to 1, as the listener saw it last."
-    );
-    describe_gauge!("copyhold_log_bytes", Unit::Bytes, "Size of the event log, its indexes included.");
     describe_gauge!("copyhold_event_readers", Unit::Count, "Readers of the event log.");
     describe_gauge!("copyhold_event_ring_bytes", Unit::Bytes, "The latest events, held in memory for readers.");
-    describe_gauge!(
-        "copyhold_replica_draining",
-        Unit::Count,
-        "1 while the replica is about to leave: nothing is copied to it, and its backlog says 0; by replica."
-    );
-    describe_gauge!("copyhold_backlog_objects", Unit::Count, "Copies wanted and not recorded; by replica.");
-    describe_gauge!(
-        "copyhold_backlog_bytes",
-        Unit::Bytes,
-        "Bytes of the backlog as far as sizes are known; by replica."
-    );
-    describe_gauge!("copyhold_backlog_in_flight", Unit::Count, "Backlog that some daemon holds; by replica.");
-    describe_gauge!("copyhold_backlog_waiting", Unit::Count, "Backlog whose next attempt is later; by replica.");
-    describe_gauge!("copyhold_backlog_parked", Unit::Count, "Backlog that waits for somebody's word; by replica.");
-    describe_gauge!(
-        "copyhold_backlog_oldest_age_seconds",
-        Unit::Seconds,
-        "Age of the backlog's oldest registration, 0 if empty; by replica."
-    );
-    describe_gauge!("copyhold_backlog_counted_ago_seconds", Unit::Seconds, "Age of the backlog's figures.");
     describe_gauge!(
         "copyhold_store_pace",
         Unit::Count,
@@ -256,11 +239,6 @@ pub(crate) fn uploads_orphaned(replica: &ReplicaName, uploads: usize) {
     counter!("copyhold_uploads_orphaned_total", "replica" => replica.to_string()).increment(uploads as u64);
 }
 
-pub(crate) fn uploads_unfinished(replica: &ReplicaName, uploads: i64) {
-    #[expect(clippy::cast_precision_loss, reason = "counted to 100,000 at most")]
-    gauge!("copyhold_uploads_unfinished", "replica" => replica.to_string()).set(uploads as f64);
-}
-
 pub(crate) fn abandoned_again(rows: usize) {
     counter!("copyhold_leases_abandoned_again_total").increment(rows as u64);
 }
@@ -281,24 +259,12 @@ pub(crate) fn replica_served(replica: &ReplicaName, served: bool) {
     gauge!("copyhold_replica_served", "replica" => replica.to_string()).set(f64::from(u8::from(served)));
 }
 
-pub(crate) fn breaker_open(replica: &ReplicaName, open: bool) {
-    gauge!("copyhold_breaker_open", "replica" => replica.to_string()).set(f64::from(u8::from(open)));
-}
-
 pub(crate) fn in_doubt(replica: &ReplicaName, doubted: bool) {
     gauge!("copyhold_replica_in_doubt", "replica" => replica.to_string()).set(f64::from(u8::from(doubted)));
 }
 
 pub(crate) fn plan_wrong(lane: &str, wrong: bool) {
     gauge!("copyhold_plan_wrong", "lane" => lane.to_owned()).set(f64::from(u8::from(wrong)));
-}
-
-pub(crate) fn daemons_differ(what: &'static str, differ: bool) {
-    gauge!("copyhold_daemons_differ", "what" => what).set(f64::from(u8::from(differ)));
-}
-
-pub(crate) fn replica_unserved(replica: &str, unserved: bool) {
-    gauge!("copyhold_replica_unserved", "replica" => replica.to_owned()).set(f64::from(u8::from(unserved)));
 }
 
 pub(crate) fn listener_connected(connected: bool) {
@@ -317,21 +283,12 @@ pub(crate) fn notice_heard() {
     counter!("copyhold_notices_total").increment(1);
 }
 
-pub(crate) fn notification_queue(usage: f64) {
-    gauge!("copyhold_notification_queue_usage").set(usage);
-}
-
 pub(crate) fn inbox_moved(events: usize) {
     counter!("copyhold_inbox_moved_total").increment(events as u64);
 }
 
 pub(crate) fn log_partition_dropped() {
     counter!("copyhold_log_partitions_dropped_total").increment(1);
-}
-
-#[expect(clippy::cast_precision_loss, reason = "gauges are doubles; bytes stay exact up to 2^53")]
-pub(crate) fn log_bytes(bytes: u64) {
-    gauge!("copyhold_log_bytes").set(bytes as f64);
 }
 
 pub(crate) fn event_readers(readers: usize) {

@@ -98,7 +98,7 @@ fn object(key: &ObjectKey, told: &Told<'_>) -> String {
 
 /// What its copies lack.
 fn of_not_carried(what: &[String]) -> String {
-    format!("  not copied  {}: no copy of it gets these\n", Untrusted(&what.join(", ")))
+    format!("  not copied  {}: not every copy of it has these\n", Untrusted(&what.join(", ")))
 }
 
 /// Why it waits though nothing has failed.

@@ -69,6 +69,11 @@ pub(super) fn table(heads: &[&str], text: usize, rows: Vec<Vec<String>>) -> Tabl
     table
 }
 
+/// How wide the terminal is; `None`: the result goes elsewhere.
+pub(super) fn width() -> Option<usize> {
+    io::stdout().is_terminal().then(|| Table::new().width()).flatten().map(usize::from)
+}
+
 /// `1.5 GiB`
 pub(super) fn bytes(bytes: i64) -> String {
     ByteSize::b(u64::try_from(bytes).unwrap_or_default()).display().iec().to_string()

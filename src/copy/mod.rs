@@ -10,6 +10,7 @@ mod failure;
 mod hash;
 mod job;
 mod journal;
+mod lacks;
 mod lag;
 mod memory;
 mod parts;

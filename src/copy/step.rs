@@ -15,6 +15,8 @@ pub enum Step {
         /// What the primary said of the object; `None`: another source was read.
         said: Option<SourceReading>,
     },
+    /// A copy lacks this, which was sent with it or which its store was seen to refuse. Sent before the target's end.
+    Lacks { replica: ReplicaName, property: NotCarried },
     /// What was read has this metadata, and this besides, which no copy of it gets. Sent just before `Read`.
     Described { metadata: MetadataHash, not_carried: Vec<NotCarried> },
     /// A source could not be read; another one may still do.

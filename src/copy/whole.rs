@@ -6,6 +6,7 @@ use super::{
     Came, Cancelled, Copy, OnExisting, Target,
     examine::Unfit,
     failure::of_target,
+    lacks,
     lag::{FellBehind, Patience, Race},
     source::{Piece, Reader},
     spelling, verify, write,
@@ -39,7 +40,12 @@ impl Copy<'_> {
         let all = join_all(targets.iter().map(|target| async {
             let put = self.put(target, &piece, &content, metadata);
             let result = match race.run(self.job.lag, put).await {
-                Ok((result, _)) => result,
+                Ok((result, _)) => {
+                    if result.is_ok() {
+                        lacks::tell(self.steps, &target.store, &self.job.key, metadata).await;
+                    }
+                    result
+                }
                 Err(FellBehind) => Err(patience.is_over(&target.store)),
             };
             self.ended(target, result);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A property of an object that is not carried over to its copies.
+/// A property of an object that a copy of it lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NotCarried {
     /// It has tags.
@@ -12,7 +12,7 @@ pub enum NotCarried {
     LegalHold,
     /// It is encrypted by a key that the store's key service keeps (SSE-KMS): the copy is encrypted as its bucket says.
     KmsEncryption,
-    /// It redirects the readers of a website.
+    /// It redirects the readers of a website. The only one that is sent along, so that only some copies may lack it.
     Redirect,
     /// It is in another storage class than the standard one: the copy is in the class of its replica's settings.
     StorageClass,
@@ -21,6 +21,12 @@ pub enum NotCarried {
 impl NotCarried {
     pub const ALL: [Self; 6] =
         [Self::Tags, Self::ObjectLock, Self::LegalHold, Self::KmsEncryption, Self::Redirect, Self::StorageClass];
+
+    /// Whether copies get it where their stores take it.
+    #[must_use]
+    pub const fn is_tried(self) -> bool {
+        matches!(self, Self::Redirect)
+    }
 
     /// The word for it in tables, events and metrics.
     #[must_use]

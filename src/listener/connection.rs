@@ -53,13 +53,11 @@ impl Connection {
         self.channels.parse(notice.channel(), notice.payload())
     }
 
-    /// A round trip, which nobody but the server itself can answer; returns how full the server's queue of notices is, 0 to 1:
-    /// somebody who listens in a transaction that does not end keeps it from being emptied. A server in recovery, of which a
-    /// pooler may have made this connection's, hears nothing.
-    pub async fn probe(&mut self) -> Result<f64, sqlx::Error> {
-        let sql = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_notification_queue_usage() END -- listener::probe";
-        let usage: Option<f64> = self.ask(sql).await?;
-        usage.ok_or_else(|| closed("the server is in recovery"))
+    /// A round trip, which nobody but the server itself can answer. A server in recovery, of which a pooler may have made
+    /// this connection's, hears nothing.
+    pub async fn probe(&mut self) -> Result<(), sqlx::Error> {
+        let is_in_recovery: bool = self.ask("SELECT pg_is_in_recovery() -- listener::probe").await?;
+        if is_in_recovery { Err(closed("the server is in recovery")) } else { Ok(()) }
     }
 
     /// Which database this is, of which server.

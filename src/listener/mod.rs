@@ -197,7 +197,7 @@ impl Listener {
                 metrics::notice_heard();
                 self.wakers.pass_on(connection.parse(&notice));
             }
-            metrics::notification_queue(connection.probe().await?);
+            connection.probe().await?;
         }
     }
 

@@ -14,6 +14,16 @@ const REST: u32 = 50;
 /// And is not worth doing more often than this.
 const AT_MOST_EVERY: Duration = Duration::from_secs(2);
 
+/// The table's pages are all read below this size, else a sample of them: about [`SAMPLED_BYTES`].
+const READ_BELOW_BYTES: i64 = 64 << 20;
+const SAMPLED_BYTES: i64 = 32 << 20;
+
+/// How long after a count that took so long the next one may begin.
+#[must_use]
+pub fn count_interval(took: Duration) -> Duration {
+    AT_MOST_EVERY.max(took * REST)
+}
+
 /// Which replicas have a row in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Counted {
@@ -82,6 +92,64 @@ COMMENT ON VIEW {view} IS
     )
 }
 
+/// An expression: how many of the table's pages a sample reads, in percent.
+pub(super) fn sampled_percent(schema: &SchemaName) -> String {
+    let size = format!("pg_catalog.pg_relation_size(pg_catalog.to_regclass('{}.object_copies'))", schema.quoted());
+    format!("(CASE WHEN {size} < {READ_BELOW_BYTES} THEN 100 ELSE 100.0 * {SAMPLED_BYTES} / {size} END)::float8")
+}
+
+/// CTEs that end in `recorded`, with a row for each of `replicas`, and `total`, with the number of objects: counted if
+/// `percent`, an expression, is 100, else estimated from a sample of the pages. In a statement that counts the backlog all
+/// of it is of one moment. `among`: what goes before the sample in its FROM, and the condition on which it is taken.
+pub(super) fn recorded_ctes(
+    schema: &SchemaName,
+    replicas: &[ReplicaName],
+    percent: &str,
+    (among, condition): (&str, &str),
+) -> String {
+    let table = format!("{}.object_copies", schema.quoted());
+    let each = |what: &dyn Fn(&ReplicaName) -> String| replicas.iter().map(what).collect::<Vec<_>>().join(", ");
+    let names = each(&|r| format!("'{r}'"));
+    let recorded = each(&|r| format!("count({})", r.column()));
+    let not_wanted =
+        each(&|r| format!("count(*) FILTER (WHERE {} IS NULL AND {} IS NULL)", r.column(), r.due_column()));
+    let not_compared = each(&|r| format!("count({}) FILTER (WHERE metadata_hash IS NULL)", r.column()));
+    // By the share among the sampled rows, not by the share of the pages: what all rows have is then the total.
+    let whole = |figure: &str| {
+        format!(
+            "CASE WHEN {percent} >= 100 THEN v.{figure}
+            ELSE round(v.{figure}::float8 / greatest(s.rows, 1) * t.objects)::bigint END AS {figure}"
+        )
+    };
+    format!(
+        "sample AS MATERIALIZED (
+    SELECT s.* FROM {among} LATERAL (
+        SELECT count(*) AS rows, ARRAY[{recorded}]::bigint[] AS recorded, ARRAY[{not_wanted}]::bigint[] AS not_wanted,
+               ARRAY[{not_compared}]::bigint[] AS not_compared
+          FROM {table} TABLESAMPLE SYSTEM (({percent})::real) WHERE {condition}) s
+),
+total AS MATERIALIZED (
+    SELECT CASE WHEN {percent} >= 100 THEN s.rows
+                -- As the planner estimates it.
+                WHEN c.relpages > 0 AND c.reltuples >= 0
+                THEN (c.reltuples / c.relpages * (pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::bigint))::bigint
+                ELSE (s.rows * 100 / {percent})::bigint END AS objects
+      FROM sample s, pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass('{table}')
+),
+recorded AS (
+    SELECT v.replica, {percent} < 100 AS estimated, {recorded_of},
+           {not_wanted_of},
+           {not_compared_of}
+      FROM sample s, total t,
+           unnest(ARRAY[{names}]::text[], s.recorded, s.not_wanted, s.not_compared)
+               AS v(replica, recorded, not_wanted, metadata_not_compared)
+)",
+        recorded_of = whole("recorded"),
+        not_wanted_of = whole("not_wanted"),
+        not_compared_of = whole("metadata_not_compared"),
+    )
+}
+
 type MissingRow = (i64, i64, i64, Option<i64>, i64, i64, i64);
 
 impl Queue {
@@ -116,13 +184,14 @@ FROM ({}) AS c ORDER BY array_position($1::text[], c.replica)",
         // Asked apart: where sessions compile what is dear, not counting would cost half a second too.
         let due = built(format!(
             "-- queue::backlog_is_due
-SELECT NOT EXISTS (SELECT FROM {schema}.backlog
-                   WHERE as_of + greatest($1 * interval '1 microsecond', took * {REST}) > statement_timestamp())"
+SELECT CASE WHEN NOT EXISTS (SELECT FROM {schema}.backlog
+                              WHERE as_of + greatest($1 * interval '1 microsecond', took * {REST}) > statement_timestamp())
+            THEN {percent} END",
+            percent = sampled_percent(&self.schema),
         ));
         let due = sqlx::query_scalar(due).bind(micros(AT_MOST_EVERY));
-        if !limited("queue::backlog_is_due", due.fetch_one(&self.pool)).await? {
-            return Ok(false);
-        }
+        let percent: Option<f64> = limited("queue::backlog_is_due", due.fetch_one(&self.pool)).await?;
+        let Some(percent) = percent else { return Ok(false) };
         let sql = built(format!(
             "-- queue::refresh_backlog
 WITH duty AS MATERIALIZED (
@@ -134,26 +203,38 @@ WITH duty AS MATERIALIZED (
 counted AS MATERIALIZED (
     SELECT c.* FROM duty, LATERAL (SELECT * FROM {schema}.backlog_exact WHERE duty.mine) c
 ),
+{recorded},
 -- of replicas that are draining, or gone
 uncounted AS (
     DELETE FROM {schema}.backlog b USING duty
      WHERE duty.mine AND NOT EXISTS (SELECT FROM counted c WHERE c.replica = b.replica)
 )
 INSERT INTO {schema}.backlog AS b
+       (replica, objects, bytes, objects_of_unknown_size, oldest_registration, in_flight, waiting, parked, as_of, took,
+        recorded, not_wanted, metadata_not_compared, estimated, recorded_as_of)
 SELECT c.replica, c.objects, c.bytes, c.objects_of_unknown_size, c.oldest_registration,
-       c.in_flight, c.waiting, c.parked, statement_timestamp(), clock_timestamp() - statement_timestamp()
-FROM counted c
+       c.in_flight, c.waiting, c.parked, statement_timestamp(), clock_timestamp() - statement_timestamp(),
+       r.recorded, r.not_wanted, r.metadata_not_compared, r.estimated, statement_timestamp()
+FROM counted c LEFT JOIN recorded r USING (replica)
 ON CONFLICT (replica) DO UPDATE
    SET objects = excluded.objects, bytes = excluded.bytes,
        objects_of_unknown_size = excluded.objects_of_unknown_size,
        oldest_registration = excluded.oldest_registration, in_flight = excluded.in_flight,
-       waiting = excluded.waiting, parked = excluded.parked, as_of = excluded.as_of, took = excluded.took"
+       waiting = excluded.waiting, parked = excluded.parked, as_of = excluded.as_of, took = excluded.took,
+       recorded = excluded.recorded, not_wanted = excluded.not_wanted,
+       metadata_not_compared = excluded.metadata_not_compared, estimated = excluded.estimated,
+       recorded_as_of = excluded.recorded_as_of",
+            recorded = recorded_ctes(&self.schema, &self.replicas, "$3::float8", ("duty,", "duty.mine")),
         ));
         // The server's own limit comes first: given up here alone, it would go on counting there.
         let written = within(
             STATEMENT_TIMEOUT + Duration::from_secs(5),
             "queue::refresh_backlog",
-            sqlx::query(sql).bind(format!("{}:backlog", self.schema)).bind(micros(AT_MOST_EVERY)).execute(&self.pool),
+            sqlx::query(sql)
+                .bind(format!("{}:backlog", self.schema))
+                .bind(micros(AT_MOST_EVERY))
+                .bind(percent)
+                .execute(&self.pool),
         )
         .await?;
         Ok(written.rows_affected() > 0)

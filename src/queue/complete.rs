@@ -89,6 +89,8 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
         format!(", ${}::bigint[], ${}::bigint[]", FIRST_OF_REPLICAS + 2 * i, FIRST_OF_REPLICAS + 1 + 2 * i)
     });
     let names = columns(&|i, _| format!(", t{i}, d{i}"));
+    // Copies made earlier may lack what this attempt's have got.
+    let tried = NotCarried::Redirect.as_str();
     // A copy that somebody has ceased to want while it was tried is recorded if it was made, and not tried again.
     let sets = columns(&|i, r| {
         let (copy, due) = (r.column(), r.due_column());
@@ -118,7 +120,10 @@ lost AS MATERIALIZED ({until}),
            content_hash = coalesce(a.hash, o.content_hash),
            metadata_hash = coalesce(a.metadata, o.metadata_hash),
            not_carried = CASE WHEN a.not_carried IS NULL THEN o.not_carried
-                              ELSE nullif(string_to_array(a.not_carried, ','), '{{}}') END,
+                              ELSE nullif(string_to_array(a.not_carried, ',')
+                                       || CASE WHEN '{tried}' = ANY (o.not_carried)
+                                                AND '{tried}' <> ALL (string_to_array(a.not_carried, ','))
+                                               THEN '{{{tried}}}'::text[] ELSE '{{}}' END, '{{}}') END,
            source_replica = coalesce(a.source, o.source_replica),
            source_modified = CASE WHEN a.source IS NULL THEN o.source_modified ELSE a.modified END,
            source_tag = CASE WHEN a.source IS NULL THEN o.source_tag ELSE a.tag END{sets}

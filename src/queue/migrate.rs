@@ -22,13 +22,14 @@ use super::{
 };
 use crate::{config::Config, domain::SchemaName};
 
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "objects and coordination", include_str!("../../migrations/0001_objects_and_coordination.sql")),
     (2, "health, swept leases, configs", include_str!("../../migrations/0002_health_swept_leases_configs.sql")),
     (3, "multipart uploads", include_str!("../../migrations/0003_multipart_uploads.sql")),
     (4, "event log", include_str!("../../migrations/0004_event_log.sql")),
     (5, "lifecycle", include_str!("../../migrations/0005_lifecycle.sql")),
     (6, "proof", include_str!("../../migrations/0006_proof.sql")),
+    (7, "truth", include_str!("../../migrations/0007_truth.sql")),
 ];
 
 /// Why the schema could not be brought up to date.

@@ -1,26 +1,59 @@
-use std::collections::HashMap;
+//! What `copyhold status` shows: each part is read in bounded time, and one that cannot be read hides no other.
+//!
+//! No figure is a difference of two others, nor are figures of several moments put together.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{CHANGES_WITHIN, Difference, LogStatus, PARKED, Queue, QueueError, built, error::limited, micros};
+use super::{
+    CHANGES_WITHIN, Difference, LogStatus, PARKED, Queue, QueueError, ReadOnlyServer, RulesState, STATEMENT_TIMEOUT,
+    backlog::{recorded_ctes, sampled_percent},
+    built,
+    error::{limited, within},
+    failing::{FailingCopy, FailingCount},
+    micros, probe,
+};
 use crate::domain::ReplicaName;
 
-/// Below this size of the table its rows are counted, else estimated.
-const COUNTED_BELOW_BYTES: i64 = 64 << 20;
+/// What one part may take, and all of them together.
+const PART_WITHIN: Duration = Duration::from_secs(2);
+const ALL_WITHIN: Duration = Duration::from_secs(8);
+/// The server ends a statement that takes too long; this much later nobody waits for that any more.
+const SLACK: Duration = Duration::from_millis(500);
 
-/// What `copyhold status` shows.
+/// What `copyhold status` shows. `None`, which is null in the document, is what is not known.
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
     /// Rows of `object_copies`.
-    pub objects: i64,
-    /// `objects`, and `recorded` of each replica, are PostgreSQL's estimate.
+    pub objects: Option<i64>,
+    /// `objects` is an estimate.
     pub estimated: bool,
     pub replicas: Vec<ReplicaStatus>,
-    pub daemons: Vec<DaemonStatus>,
-    pub failing: Vec<FailingCopy>,
-    pub log: LogStatus,
+    pub daemons: Option<Vec<DaemonStatus>>,
+    pub failing: Option<Vec<FailingCopy>>,
+    /// What the figures of `failing` are.
+    pub failing_count: Option<FailingCount>,
+    pub log: Option<LogStatus>,
     /// In what the living daemons differ.
-    pub differences: Vec<Differing>,
+    pub differences: Option<Vec<Differing>>,
+    /// What could not be read, and why.
+    pub not_known: Vec<NotKnown>,
+    #[serde(skip)]
+    pub rules: Option<RulesState>,
+    /// The server, if it can only be read.
+    #[serde(skip)]
+    pub read_only: Option<ReadOnlyServer>,
+}
+
+/// A part of the status that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NotKnown {
+    pub what: &'static str,
+    pub why: String,
 }
 
 /// One difference, in words.
@@ -66,26 +99,31 @@ pub struct ReplicaStatus {
     pub changes_parked_seconds: Option<f64>,
     /// `None`: nothing is known to be wrong with its store.
     pub breaker: Option<BreakerStatus>,
-    /// Copies on record.
-    #[serde(default)]
-    pub recorded: i64,
-    /// Of these, copies whose metadata was never compared, because none is on record of their objects. Of the primary
-    /// none; `None`: of a table too large to be counted PostgreSQL has no estimate yet.
-    #[serde(default)]
+    /// Copies on record, counted at the moment of the backlog's figures; `None`: not counted.
+    pub recorded: Option<i64>,
+    /// Objects that are not wanted there and not on record there; of the same moment.
+    pub not_wanted: Option<i64>,
+    /// Of those on record, copies whose metadata was never compared, because none is on record of their objects. Of the
+    /// primary none.
     pub metadata_not_compared: Option<i64>,
-    pub backlog_objects: i64,
-    pub backlog_bytes: i64,
-    pub backlog_objects_of_unknown_size: i64,
-    pub in_flight: i64,
-    pub waiting: i64,
-    pub parked: i64,
-    /// Seconds since the oldest object of the backlog was registered.
+    /// The last three are estimates from a sample of the table.
+    pub recorded_estimated: Option<bool>,
+    /// Copies that are wanted and not on record; `None`, as in what follows: not counted.
+    pub backlog_objects: Option<i64>,
+    pub backlog_bytes: Option<i64>,
+    pub backlog_objects_of_unknown_size: Option<i64>,
+    pub in_flight: Option<i64>,
+    pub waiting: Option<i64>,
+    pub parked: Option<i64>,
+    /// Seconds since the oldest object of the backlog was registered; `None`: not counted, or there is none.
     pub oldest_age_seconds: Option<f64>,
-    /// Seconds since the backlog's figures were counted; `None`: never.
+    /// Seconds since these figures were counted; `None`: they were not.
     pub counted_seconds_ago: Option<f64>,
-    /// Copies whose last attempt failed.
+    /// What counting took; `None`: they were counted for this answer, or not at all.
+    pub count_took_seconds: Option<f64>,
+    /// Copies whose last attempt failed; what kind of figure it is `failing_count` tells.
     #[serde(default)]
-    pub failing: i64,
+    pub failing: Option<i64>,
 }
 
 /// How far a reset, or a move, has come.
@@ -127,61 +165,165 @@ pub struct DaemonStatus {
     pub leases: i64,
 }
 
-/// Copies that fail alike, with the latest one as the example.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct FailingCopy {
-    pub replica: String,
-    pub class: String,
-    pub copies: i64,
-    pub example_key: String,
-    pub message: String,
-    pub last_seconds_ago: f64,
+/// What a daemon shows in its metrics, from one statement.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Figures {
+    /// `false`: the server is in recovery, or read-only.
+    pub writable: bool,
+    /// Share of PostgreSQL's queue of notices that is taken, 0 to 1.
+    pub notification_queue: Option<f64>,
+    pub replicas: Vec<ReplicaStatus>,
+}
+
+/// Where the figures of a replica's row come from.
+enum Counted {
+    /// The table `backlog`, as old as it says.
+    Before,
+    /// This very statement.
+    Now,
+}
+
+/// The table `object_copies` as a whole.
+#[derive(Deserialize)]
+struct Size {
+    /// Of its pages, those that a sample reads, in percent.
+    percent: f64,
+    /// PostgreSQL's estimate; `None`: it has none.
+    objects: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct CountedNow {
+    objects: i64,
+    replicas: Vec<ReplicaStatus>,
+}
+
+/// Reads the parts one after the other, over one connection, and notes which could not be read.
+struct Parts {
+    until: Instant,
+    not_known: Vec<NotKnown>,
+}
+
+impl Parts {
+    async fn read<T>(
+        &mut self,
+        what: &'static str,
+        most: Duration,
+        part: impl AsyncFnOnce(Duration) -> Result<T, QueueError>,
+    ) -> Option<T> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        let limit = most.min(left.max(Duration::from_millis(100)));
+        let why = match tokio::time::timeout(limit + 2 * SLACK, part(limit)).await {
+            Ok(Ok(read)) => return Some(read),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("PostgreSQL gave no answer within {limit:?}"),
+        };
+        self.not_known.push(NotKnown { what, why });
+        None
+    }
 }
 
 impl Queue {
-    /// One look at everything. The backlog's figures are those of the table, as old as they say,
-    /// unless `exact` asks to count at once.
+    /// One look at everything. A small table is counted at once, as any is if `exact`; else the figures are those of the
+    /// table `backlog`, as old as they say. An error: PostgreSQL says nothing at all.
     pub async fn status(&self, exact: bool) -> Result<Status, QueueError> {
-        let (counted, objects) = self.count_objects().await?;
-        let mut replicas = self.replica_statuses(exact).await?;
-        if exact {
-            self.count_draining(&mut replicas).await?;
+        let replicas = self.fetch(self.replica_rows_as(&Counted::Before)).await?;
+        let mut parts = Parts { until: Instant::now() + ALL_WITHIN, not_known: Vec::new() };
+        let read_only =
+            parts.read("whether the server can be written to", PART_WITHIN, async |_| probe(self.pool()).await);
+        let read_only = read_only.await.flatten();
+        let size = parts.read("the size of the table", PART_WITHIN, async |limit| self.table_size(limit).await).await;
+        let small = size.as_ref().is_some_and(|size| size.percent >= 100.0);
+        let mut status = Status {
+            objects: size.as_ref().and_then(|size| size.objects),
+            estimated: true,
+            replicas,
+            daemons: None,
+            failing: None,
+            failing_count: None,
+            log: None,
+            differences: None,
+            not_known: Vec::new(),
+            rules: None,
+            read_only,
+        };
+        if let Some(Size { percent, .. }) = size.filter(|_| small || exact) {
+            let (what, most) = if exact { ("the exact count", STATEMENT_TIMEOUT) } else { ("a count", PART_WITHIN) };
+            if exact {
+                parts.until += most;
+            }
+            if let Some(counted) = parts.read(what, most, async |limit| self.count_now(percent, limit).await).await {
+                (status.objects, status.estimated) = (Some(counted.objects), !small);
+                status.replicas = counted.replicas;
+            }
+            if exact {
+                let replicas = &mut status.replicas;
+                parts.read("what draining replicas lack", most, async |_| self.count_draining(replicas).await).await;
+                parts.until = parts.until.max(Instant::now() + ALL_WITHIN);
+            }
         }
-        let failing = self.failing().await?;
-        let recorded = if counted { self.count_recorded().await? } else { HashMap::new() };
-        let share = if counted { None } else { self.share_without_metadata().await? };
-        for replica in &mut replicas {
-            let counted = recorded.get(&replica.replica).copied();
-            let estimate = (objects - replica.backlog_objects).max(0);
-            replica.recorded = counted.map_or(estimate, |(recorded, _)| recorded);
-            #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "an estimate")]
-            let estimate = share.map(|share| (estimate as f64 * share) as i64);
-            let not_compared = counted.map(|(_, not_compared)| not_compared).or(estimate);
-            replica.metadata_not_compared = not_compared.map(|n| if replica.primary { 0 } else { n });
-            replica.failing = failing.iter().filter(|f| f.replica == replica.replica).map(|f| f.copies).sum();
+        for replica in status.replicas.iter_mut().filter(|replica| replica.primary) {
+            replica.metadata_not_compared = replica.metadata_not_compared.map(|_| 0);
         }
-        let differences = self.differences().await?.into_iter().map(Differing::from).collect();
-        let daemons = self.daemon_statuses().await?;
-        let log = self.log_status().await?;
-        Ok(Status { objects, estimated: !counted, replicas, daemons, failing, log, differences })
+        status.daemons = parts.read("daemons", PART_WITHIN, async |limit| self.daemon_statuses(limit).await).await;
+        status.log = parts.read("the log", PART_WITHIN, async |_| self.log_status().await).await;
+        status.rules = parts.read("the rules in force", PART_WITHIN, async |_| self.rules_state().await).await;
+        let differences = parts.read("in what daemons differ", PART_WITHIN, async |_| self.differences().await).await;
+        status.differences = differences.map(|all| all.into_iter().map(Differing::from).collect());
+        // Last: of millions it takes all the time that it may.
+        if let Some(failing) =
+            parts.read("what fails", 2 * PART_WITHIN, async |limit| self.failing(limit / 2).await).await
+        {
+            let mut sums: HashMap<&str, i64> = HashMap::new();
+            for class in &failing.copies {
+                *sums.entry(&class.replica).or_default() += class.copies;
+            }
+            for replica in status.replicas.iter_mut().filter(|replica| replica.draining_seconds.is_none()) {
+                replica.failing = Some(sums.get(replica.replica.as_str()).copied().unwrap_or_default());
+            }
+            (status.failing, status.failing_count) = (Some(failing.copies), Some(failing.count));
+        }
+        status.not_known = parts.not_known;
+        Ok(status)
     }
 
-    /// The backlog as the table has it, per replica.
-    pub async fn backlog(&self) -> Result<Vec<ReplicaStatus>, QueueError> {
-        self.replica_statuses(false).await
-    }
-
-    /// Whether the table is small enough to be counted, and its rows.
-    async fn count_objects(&self) -> Result<(bool, i64), QueueError> {
-        let table = format!("{}.object_copies", self.schema.quoted());
+    /// What a daemon shows in its metrics. It sends one statement, which counts nothing.
+    pub async fn figures(&self) -> Result<Figures, QueueError> {
+        let statement = "queue::figures";
         let sql = built(format!(
-            "-- queue::status
-SELECT s.small, CASE WHEN s.small THEN (SELECT count(*) FROM {table}) ELSE greatest(c.reltuples, 0)::bigint END
-FROM pg_class c, LATERAL (SELECT pg_relation_size(c.oid) < $2 AS small) s
-WHERE c.oid = to_regclass($1)"
+            "-- {statement}
+SELECT json_build_object(
+    'writable', NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off',
+    'notification_queue', CASE WHEN NOT pg_is_in_recovery() THEN pg_notification_queue_usage() END,
+    'replicas', (SELECT coalesce(json_agg(t), '[]') FROM ({rows}) t))::text",
+            rows = self.replica_rows_as(&Counted::Before),
         ));
-        let query = sqlx::query_as(sql).bind(&table).bind(COUNTED_BELOW_BYTES);
-        limited("queue::status", query.fetch_one(&self.pool)).await
+        let json: String = limited(statement, sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
+        serde_json::from_str(&json).map_err(|e| QueueError::Inconsistent { statement, what: e.to_string() })
+    }
+
+    async fn table_size(&self, limit: Duration) -> Result<Size, QueueError> {
+        let sql = format!(
+            "SELECT json_build_object('percent', {percent}, 'objects', (
+    SELECT CASE WHEN c.relpages > 0 AND c.reltuples >= 0
+                THEN (c.reltuples / c.relpages * (pg_relation_size(c.oid) / current_setting('block_size')::bigint))::bigint END
+      FROM pg_class c WHERE c.oid = to_regclass('{schema}.object_copies')))::text",
+            percent = sampled_percent(&self.schema),
+            schema = self.schema.quoted(),
+        );
+        self.json_within(limit, sql).await
+    }
+
+    /// All figures of all replicas at this moment: the backlog is counted, the rest as `percent` of the table's pages say.
+    async fn count_now(&self, percent: f64, limit: Duration) -> Result<CountedNow, QueueError> {
+        let sql = format!(
+            "WITH {recorded}
+SELECT json_build_object('objects', (SELECT objects FROM total),
+                         'replicas', (SELECT coalesce(json_agg(t), '[]') FROM ({rows}) t))::text",
+            recorded = recorded_ctes(&self.schema, &self.replicas, &format!("{percent}::float8"), ("", "true")),
+            rows = self.replica_rows_as(&Counted::Now),
+        );
+        self.json_within(limit, sql).await
     }
 
     /// What the figures leave out.
@@ -197,40 +339,24 @@ WHERE c.oid = to_regclass($1)"
         Ok(())
     }
 
-    /// By replica: recorded copies, and those of objects without metadata on record.
-    async fn count_recorded(&self) -> Result<HashMap<String, (i64, i64)>, QueueError> {
-        let each =
-            |what: &dyn Fn(&ReplicaName) -> String| self.replicas.iter().map(what).collect::<Vec<_>>().join(", ");
-        let sql = built(format!(
-            "-- queue::status
-SELECT v.* FROM (SELECT ARRAY[{}]::bigint[] AS n, ARRAY[{}]::bigint[] AS m FROM {}.object_copies) c, unnest($1::text[], c.n, c.m) v",
-            each(&|r| format!("count({})", r.column())),
-            each(&|r| format!("count({}) FILTER (WHERE metadata_hash IS NULL)", r.column())),
-            self.schema.quoted()
-        ));
-        let names: Vec<_> = self.replicas.iter().map(ReplicaName::as_str).collect();
-        let rows: Vec<(String, i64, i64)> =
-            limited("queue::status", sqlx::query_as(sql).bind(names).fetch_all(&self.pool)).await?;
-        Ok(rows.into_iter().map(|(replica, recorded, not_compared)| (replica, (recorded, not_compared))).collect())
-    }
-
-    /// PostgreSQL's estimate of the objects without metadata on record, of all; `None`: it has none.
-    async fn share_without_metadata(&self) -> Result<Option<f64>, QueueError> {
-        let sql = built(
-            "-- queue::status
-SELECT s.null_frac::double precision FROM pg_stats s
- WHERE s.schemaname = $1 AND s.tablename = 'object_copies' AND s.attname = 'metadata_hash'"
-                .to_owned(),
-        );
-        let query = sqlx::query_scalar(sql).bind(self.schema.to_string());
-        limited("queue::status", query.fetch_optional(&self.pool)).await
-    }
-
-    async fn replica_statuses(&self, exact: bool) -> Result<Vec<ReplicaStatus>, QueueError> {
+    /// A query for what there is to say of each replica. [`Counted::Now`] needs the CTE `recorded`.
+    fn replica_rows_as(&self, counted: &Counted) -> String {
         let schema = self.schema.quoted();
         let within = micros(CHANGES_WITHIN);
-        let (backlog, as_of) = if exact { ("backlog_exact", "statement_timestamp()") } else { ("backlog", "b.as_of") };
-        let sql = format!(
+        let backlog = match counted {
+            // What was recorded is only good together with the backlog that it was counted with.
+            Counted::Before => format!(
+                "(SELECT b.*, c.recorded AS recorded_then, c.not_wanted AS not_wanted_then,
+               c.metadata_not_compared AS not_compared_then, c.estimated AS estimated_then
+          FROM {schema}.backlog b LEFT JOIN {schema}.backlog c ON c.replica = b.replica AND c.recorded_as_of = b.as_of)"
+            ),
+            Counted::Now => format!(
+                "(SELECT e.*, statement_timestamp() AS as_of, NULL::interval AS took, c.recorded AS recorded_then,
+               c.not_wanted AS not_wanted_then, c.metadata_not_compared AS not_compared_then, c.estimated AS estimated_then
+          FROM {schema}.backlog_exact e LEFT JOIN recorded c ON c.replica = e.replica)"
+            ),
+        };
+        format!(
             "SELECT r.name AS replica, r.primary_since IS NOT NULL AS \"primary\", r.endpoint || '/' || r.bucket AS bucket, r.existing,
        coalesce(r.paused_until > {schema}.now_utc_micro_seconds(), false) AS paused,
        CASE WHEN r.paused_until < {PARKED} AND r.paused_until > {schema}.now_utc_micro_seconds()
@@ -248,18 +374,19 @@ SELECT s.null_frac::double precision FROM pg_stats s
            'blocks', r.breaker_blocks, 'class', r.breaker_class, 'message', r.breaker_message,
            'next_probe_seconds', (r.probe_at - {schema}.now_utc_micro_seconds()) / 1e6,
            'probes_failed', r.probes_failed) END AS breaker,
-       coalesce(b.objects, 0) AS backlog_objects, coalesce(b.bytes, 0) AS backlog_bytes,
-       coalesce(b.objects_of_unknown_size, 0) AS backlog_objects_of_unknown_size,
-       coalesce(b.in_flight, 0) AS in_flight, coalesce(b.waiting, 0) AS waiting, coalesce(b.parked, 0) AS parked,
+       b.recorded_then AS recorded, b.not_wanted_then AS not_wanted, b.not_compared_then AS metadata_not_compared,
+       b.estimated_then AS recorded_estimated,
+       b.objects AS backlog_objects, b.bytes AS backlog_bytes, b.objects_of_unknown_size AS backlog_objects_of_unknown_size,
+       b.in_flight, b.waiting, b.parked,
        extract(epoch FROM statement_timestamp() - b.oldest_registration)::double precision AS oldest_age_seconds,
-       extract(epoch FROM statement_timestamp() - {as_of})::double precision AS counted_seconds_ago
-FROM {schema}.replicas r LEFT JOIN {schema}.{backlog} b ON b.replica = r.name AND r.draining_since IS NULL
+       extract(epoch FROM statement_timestamp() - b.as_of)::double precision AS counted_seconds_ago,
+       extract(epoch FROM b.took)::double precision AS count_took_seconds
+FROM {schema}.replicas r LEFT JOIN {backlog} b ON b.replica = r.name AND r.draining_since IS NULL
 ORDER BY r.primary_since IS NULL, r.name"
-        );
-        self.fetch(sql).await
+        )
     }
 
-    async fn daemon_statuses(&self) -> Result<Vec<DaemonStatus>, QueueError> {
+    async fn daemon_statuses(&self, limit: Duration) -> Result<Vec<DaemonStatus>, QueueError> {
         let schema = self.schema.quoted();
         let sql = format!(
             "SELECT d.id, d.host, d.process_id, d.version,
@@ -270,23 +397,7 @@ LEFT JOIN (SELECT (lease >> 40)::int AS id, count(*) AS leases
            FROM {schema}.object_copies WHERE lock IS NOT NULL GROUP BY 1) l USING (id)
 ORDER BY d.id"
         );
-        self.fetch(sql).await
-    }
-
-    /// What fails, by replica and class.
-    async fn failing(&self) -> Result<Vec<FailingCopy>, QueueError> {
-        let schema = self.schema.quoted();
-        let sql = format!(
-            "SELECT f.replica, f.class, count(*) AS copies,
-       (array_agg(f.object_key ORDER BY f.last_at DESC))[1] AS example_key,
-       (array_agg(f.message ORDER BY f.last_at DESC))[1] AS message,
-       (({schema}.now_utc_micro_seconds() - max(f.last_at)) / 1e6)::double precision AS last_seconds_ago
-FROM {schema}.copy_failures f JOIN {schema}.object_copies o USING (object_key)
-WHERE f.generation = o.generation
-  AND NOT EXISTS (SELECT FROM {schema}.replicas r WHERE r.name = f.replica AND r.draining_since IS NOT NULL)
-GROUP BY f.replica, f.class ORDER BY f.replica, copies DESC"
-        );
-        self.fetch(sql).await
+        self.json_within(limit, format!("SELECT coalesce(json_agg(t), '[]')::text FROM ({sql}) t")).await
     }
 
     /// Rows as JSON, which serde takes apart by the columns' names.
@@ -294,6 +405,21 @@ GROUP BY f.replica, f.class ORDER BY f.replica, copies DESC"
         let statement = "queue::status";
         let sql = built(format!("-- {statement}\nSELECT coalesce(json_agg(t), '[]')::text FROM ({rows}) t"));
         let json: String = limited(statement, sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
+        serde_json::from_str(&json).map_err(|e| QueueError::Inconsistent { statement, what: e.to_string() })
+    }
+    /// One document, which the server gives up making after `limit`.
+    pub(super) async fn json_within<T: DeserializeOwned>(&self, limit: Duration, sql: String) -> Result<T, QueueError> {
+        let statement = "queue::status";
+        let sql = built(format!("-- {statement}\n{sql}"));
+        let asked = async {
+            let mut transaction = self.pool.begin().await?;
+            let set = format!("SET LOCAL statement_timeout = '{}ms'", limit.as_millis().max(1));
+            sqlx::raw_sql(built(set)).execute(&mut *transaction).await?;
+            let json: String = sqlx::query_scalar(sql).fetch_one(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(json)
+        };
+        let json = within(limit + SLACK, statement, asked).await?;
         serde_json::from_str(&json).map_err(|e| QueueError::Inconsistent { statement, what: e.to_string() })
     }
 }

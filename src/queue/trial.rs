@@ -15,9 +15,10 @@ const LOOKED_AT: i64 = 64;
 /// Which of a lane's due objects are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pick {
-    /// Those without a failure on record there: half from the lane's newest end, half from random places.
+    /// Those without a failure on record there that were not tried before: one from the lane's newest end, the others from
+    /// random places.
     Untried,
-    /// The same first, then those whose last failure is the longest ago.
+    /// The same first, then those that were tried before, and those whose last failure is the longest ago.
     Any,
     /// The smallest one.
     Smallest,
@@ -39,23 +40,34 @@ enum Place {
     Behind { due: i64, id: i64 },
 }
 
+/// Between which places a lane's due rows are.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    first_due: i64,
+    first_id: i64,
+    /// Of those that are due at the same time as the first.
+    last_id: i64,
+    last_due: i64,
+}
+
 impl Queue {
     /// Up to `most` due objects that `lane` lacks, to be tried there. `held_by`: only those that are on record there.
+    /// `tried`: they were tried before.
     pub async fn trial_keys(
         &self,
         lane: &ReplicaName,
         pick: Pick,
         most: usize,
         held_by: Option<&ReplicaName>,
+        tried: &HashSet<ObjectKey>,
     ) -> Result<Vec<ObjectKey>, QueueError> {
-        let Some([first, last]) = self.ends_of(lane).await? else { return Ok(Vec::new()) };
+        let Some(ends) = self.ends_of(lane).await? else { return Ok(Vec::new()) };
         let newest = self.candidates(lane, Place::NewestEnd, held_by).await?;
         let mut random = Vec::new();
-        for _ in 0..most.div_ceil(2) {
-            let place = somewhere(first, last);
-            random.push(self.candidates(lane, place, held_by).await?);
+        for i in 1..most {
+            random.push(self.candidates(lane, ends.somewhere(i), held_by).await?);
         }
-        Ok(chosen(pick, most, newest, random))
+        Ok(chosen(pick, most, newest, random, tried))
     }
 
     /// Up to four keys that are on record at the replica, by which its store can be asked something simple.
@@ -90,19 +102,23 @@ SELECT greatest({schema}.now_utc_micro_seconds() - first_at, 0) FROM {schema}.co
         Ok(us.map(|us| Duration::from_micros(us.unsigned_abs())))
     }
 
-    /// The first and the last due place of a lane; `None`: nothing is due.
-    async fn ends_of(&self, lane: &ReplicaName) -> Result<Option<[(i64, i64); 2]>, QueueError> {
+    /// Between which places its due rows are; `None`: nothing is due.
+    async fn ends_of(&self, lane: &ReplicaName) -> Result<Option<Ends>, QueueError> {
         let (schema, due) = (self.schema.quoted(), lane.due_column());
-        let end = |order: &str| {
-            format!(
-                "(SELECT {due}, id FROM {schema}.object_copies WHERE {}
-   ORDER BY {due} {order}, id {order} LIMIT 1)",
-                claimable(&self.schema, lane)
-            )
-        };
-        let sql = built(format!("-- queue::trial_ends\n{}\nUNION ALL\n{}", end("ASC"), end("DESC")));
-        let ends: Vec<(i64, i64)> = limited("queue::trial_ends", sqlx::query_as(sql).fetch_all(&self.pool)).await?;
-        Ok(ends.try_into().ok())
+        let claimable = claimable(&self.schema, lane);
+        let sql = built(format!(
+            "-- queue::trial_ends
+SELECT first.due AS first_due, first.id AS first_id, same.id AS last_id, last.due AS last_due
+  FROM (SELECT {due} AS due, id FROM {schema}.object_copies WHERE {claimable}
+         ORDER BY {due}, id LIMIT 1) AS first,
+       LATERAL (SELECT id FROM {schema}.object_copies WHERE {claimable} AND {due} = first.due
+                 ORDER BY {due} DESC, id DESC LIMIT 1) AS same,
+       (SELECT {due} AS due FROM {schema}.object_copies WHERE {claimable}
+         ORDER BY {due} DESC, id DESC LIMIT 1) AS last"
+        ));
+        let ends: Option<(i64, i64, i64, i64)> =
+            limited("queue::trial_ends", sqlx::query_as(sql).fetch_optional(&self.pool)).await?;
+        Ok(ends.map(|(first_due, first_id, last_id, last_due)| Ends { first_due, first_id, last_id, last_due }))
     }
 
     async fn candidates(
@@ -145,43 +161,49 @@ SELECT o.object_key, o.size_bytes, (
     }
 }
 
-/// A random place between two of a lane. Rows that never waited share one due time, or come in the order of their ids.
-fn somewhere((first_due, first_id): (i64, i64), (last_due, last_id): (i64, i64)) -> Place {
-    let mut rng = rand::rng();
-    if first_due == last_due || rng.random() {
-        let id = rng.random_range(first_id.min(last_id)..=first_id.max(last_id));
-        Place::Behind { due: first_due, id }
-    } else {
-        Place::Behind { due: rng.random_range(first_due.min(last_due)..=first_due.max(last_due)), id: i64::MIN }
+impl Ends {
+    /// The `i`th random place.
+    ///
+    /// Objects that were registered together are due at the same time, and are tried in the order of their ids. What was
+    /// tried since is due later. Of the rest nobody knows how it is spread over the time between: an hour of work may be
+    /// followed by days of retries. So each length of time from the first is as likely as its double.
+    fn somewhere(self, i: usize) -> Place {
+        let mut rng = rand::rng();
+        if self.last_id > self.first_id && i % 3 != 0 {
+            return Place::Behind { due: self.first_due, id: rng.random_range(self.first_id..=self.last_id) };
+        }
+        let span = self.last_due.saturating_sub(self.first_due).max(0) >> rng.random_range(0..32);
+        Place::Behind { due: self.first_due + rng.random_range(0..=span), id: i64::MIN }
     }
 }
 
 /// Chooses among those that were seen; `random`: one list for each place.
-fn chosen(pick: Pick, most: usize, newest: Vec<Candidate>, random: Vec<Vec<Candidate>>) -> Vec<ObjectKey> {
+fn chosen(
+    pick: Pick,
+    most: usize,
+    newest: Vec<Candidate>,
+    random: Vec<Vec<Candidate>>,
+    tried: &HashSet<ObjectKey>,
+) -> Vec<ObjectKey> {
     let mut all: Vec<Candidate> = Vec::new();
-    let mut take = |from: Vec<Candidate>| {
-        for candidate in from {
-            if !all.iter().any(|known| known.key == candidate.key) {
-                all.push(candidate);
+    let is_fresh = |candidate: &Candidate| candidate.failed_at.is_none() && !tried.contains(&candidate.key);
+    let mut take = |from: &[Candidate], most: usize, of: &dyn Fn(&Candidate) -> bool| {
+        let mut taken = 0;
+        for candidate in from.iter().filter(|candidate| of(candidate)) {
+            if taken < most && !all.iter().any(|known| known.key == candidate.key) {
+                all.push(candidate.clone());
+                taken += 1;
             }
         }
     };
-    // In the order of preference: half of the newest, then one of each random place, then whatever else was seen.
-    let untried = |from: &[Candidate], n: usize| -> Vec<Candidate> {
-        from.iter().filter(|candidate| candidate.failed_at.is_none()).take(n).cloned().collect()
-    };
-    take(untried(&newest, most / 2));
-    let seen: HashSet<_> = newest.iter().take(most / 2).map(|candidate| candidate.key.clone()).collect();
-    for place in &random {
-        let others: Vec<_> = place.iter().filter(|candidate| !seen.contains(&candidate.key)).cloned().collect();
-        take(untried(&others, 1));
-    }
-    take(newest);
-    random.into_iter().for_each(take);
+    // In the order of preference: one of each place, then whatever else was seen.
+    let places = || std::iter::once(&newest).chain(&random);
+    places().for_each(|place| take(place, 1, &is_fresh));
+    places().for_each(|place| take(place, usize::MAX, &|_| true));
     match pick {
-        Pick::Untried => all.retain(|candidate| candidate.failed_at.is_none()),
+        Pick::Untried => all.retain(is_fresh),
         // Stable: those without a failure stay in their order.
-        Pick::Any => all.sort_by_key(|candidate| candidate.failed_at),
+        Pick::Any => all.sort_by_key(|candidate| (tried.contains(&candidate.key), candidate.failed_at)),
         Pick::Smallest => all.sort_by_key(|candidate| candidate.size_bytes.unwrap_or(i64::MAX)),
     }
     all.into_iter().take(most).map(|candidate| candidate.key).collect()
@@ -200,19 +222,48 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_takes_two_of_the_newest_and_one_of_each_random_place_that_have_not_failed() {
+    fn a_trial_takes_one_of_each_place_that_has_neither_failed_nor_been_tried() {
         let newest = vec![candidate(9, Some(1)), candidate(8, None), candidate(7, None), candidate(6, None)];
         let random =
             vec![vec![candidate(3, Some(2)), candidate(4, None)], vec![candidate(8, None), candidate(5, None)]];
-        assert_eq!(chosen(Pick::Untried, 4, newest.clone(), random), keys(&[8, 7, 4, 5]));
-        assert_eq!(chosen(Pick::Untried, 4, newest, Vec::new()), keys(&[8, 7, 6]));
-        assert!(chosen(Pick::Untried, 4, vec![candidate(9, Some(1))], Vec::new()).is_empty());
+        let none = HashSet::new();
+        let fresh = |most, newest: &[Candidate], random: &[Vec<Candidate>], tried: &HashSet<ObjectKey>| {
+            chosen(Pick::Untried, most, newest.to_vec(), random.to_vec(), tried)
+        };
+        assert_eq!(fresh(4, &newest, &random, &none), keys(&[8, 4, 5, 7]));
+        assert_eq!(fresh(4, &newest, &random, &keys(&[8, 4]).into_iter().collect()), keys(&[7, 5, 6]));
+        assert_eq!(fresh(4, &newest, &[], &none), keys(&[8, 7, 6]));
+        assert!(fresh(4, &newest[..1], &[], &none).is_empty());
     }
 
     #[test]
     fn a_probe_takes_the_untried_first_and_then_those_that_failed_the_longest_ago() {
-        let newest = vec![candidate(9, Some(5)), candidate(8, None), candidate(7, Some(3))];
-        assert_eq!(chosen(Pick::Any, 4, newest.clone(), Vec::new()), keys(&[8, 7, 9]));
-        assert_eq!(chosen(Pick::Smallest, 1, newest, Vec::new()), keys(&[9]));
+        let newest = vec![candidate(9, Some(5)), candidate(8, None), candidate(7, Some(3)), candidate(6, None)];
+        let none = HashSet::new();
+        assert_eq!(chosen(Pick::Any, 4, newest.clone(), Vec::new(), &none), keys(&[8, 6, 7, 9]));
+        let tried = keys(&[8, 7]).into_iter().collect();
+        assert_eq!(chosen(Pick::Any, 4, newest.clone(), Vec::new(), &tried), keys(&[6, 9, 8, 7]));
+        assert_eq!(chosen(Pick::Smallest, 1, newest, Vec::new(), &none), keys(&[9]));
+    }
+
+    #[test]
+    fn random_places_are_all_over_what_is_due_at_once_and_near_the_first_as_well_as_far_from_it() {
+        let hour = 3_600_000_000;
+        let ends = Ends { first_due: 1000, first_id: 10, last_id: 10_000, last_due: 1000 + 24 * hour };
+        let places: Vec<_> = (0..3000).map(|i| ends.somewhere(i)).collect();
+        let ids =
+            || places.iter().filter_map(|p| if let Place::Behind { due: 1000, id } = p { Some(*id) } else { None });
+        for quarter in 0..4 {
+            let part = 10 + quarter * 2500..10 + (quarter + 1) * 2500;
+            assert!(ids().filter(|id| part.contains(id)).count() > 300, "{quarter}");
+        }
+        let later = |than: i64| {
+            places.iter().filter(|p| matches!(p, Place::Behind { due, id: i64::MIN } if *due > 1000 + than)).count()
+        };
+        // Behind an hour, and in its first second.
+        assert!(later(hour) > 30);
+        assert!(1000 - later(1_000_000) > 100);
+        let one = Ends { last_id: 10, ..ends };
+        assert!((0..100).all(|i| matches!(one.somewhere(i), Place::Behind { id: i64::MIN, .. })));
     }
 }

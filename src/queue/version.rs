@@ -2,9 +2,9 @@ use super::{Connections, QueueError, built, error::limited};
 use crate::domain::SchemaName;
 
 /// The newest migration that this program was built with.
-pub const SCHEMA_VERSION: i32 = 6;
+pub const SCHEMA_VERSION: i32 = 7;
 /// The oldest schema that this program can work with.
-const OLDEST_SCHEMA: i32 = 6;
+const OLDEST_SCHEMA: i32 = 7;
 
 /// Whether this program and the schema in the database go together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

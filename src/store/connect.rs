@@ -101,6 +101,7 @@ impl Store {
             spellings: SeenSpellings::default(),
             clock_fits: OnceCell::new(),
             opaque: AtomicBool::new(false),
+            refuses_redirects: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             scheme: Mutex::new(None),
         })

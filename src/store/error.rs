@@ -238,6 +238,11 @@ impl StoreError {
         self.status == Some(404) && self.code.as_deref().is_none_or(|code| code == "NotFound")
     }
 
+    /// A complete answer that may speak of one optional header: nothing of the request was carried out.
+    pub(super) fn may_refuse_a_header(&self) -> bool {
+        !self.outcome_unknown && matches!(self.status, Some(400 | 403 | 405 | 501))
+    }
+
     /// An answer came.
     pub(super) fn has_status(&self) -> bool {
         self.status.is_some()

@@ -28,6 +28,8 @@ pub struct Metadata {
     pub expires: Option<String>,
     /// Without the `x-amz-meta-` of their names.
     pub user: BTreeMap<String, String>,
+    /// Where a website sends who asks for the object. No part of the hash, since many stores keep none.
+    pub website_redirect: Option<String>,
 }
 
 impl Metadata {
@@ -89,6 +91,11 @@ impl Metadata {
     #[must_use]
     pub fn has_names_that_stores_alter(&self) -> bool {
         self.user.keys().any(|name| !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'))
+    }
+
+    /// The website redirect, if it can travel in a header.
+    pub(super) fn plain_redirect(&self) -> Option<&str> {
+        self.website_redirect.as_deref().filter(|to| is_plain(to))
     }
 
     fn system(&self) -> impl Iterator<Item = (String, &String)> {

@@ -118,6 +118,8 @@ pub struct Store {
     pub(crate) clock_fits: OnceCell<bool>,
     /// It has answered a write with an ETag that says nothing of the bytes.
     opaque: AtomicBool,
+    /// It has refused a write for its website redirect, and taken it without.
+    refuses_redirects: AtomicBool,
     /// It has answered something, so that the endpoint's scheme is right.
     answered: AtomicBool,
     scheme: Mutex<Option<scheme::Asked>>,

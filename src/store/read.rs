@@ -270,6 +270,7 @@ macro_rules! head_of {
                 cache_control: answer.cache_control.clone(),
                 expires: answer.expires_string.clone(),
                 user: Metadata::user(answer.metadata.clone()),
+                website_redirect: answer.website_redirect_location.clone().filter(|to| !to.is_empty()),
             };
             if answer.missing_meta.is_some_and(|n| n > 0) {
                 let told = "the store withholds metadata that no header can carry";
@@ -283,7 +284,6 @@ macro_rules! head_of {
                 (NotCarried::ObjectLock, answer.object_lock_mode.is_some()),
                 (NotCarried::LegalHold, answer.object_lock_legal_hold_status == Some(ObjectLockLegalHoldStatus::On)),
                 (NotCarried::KmsEncryption, answer.server_side_encryption.as_ref().is_some_and(kms)),
-                (NotCarried::Redirect, answer.website_redirect_location.as_ref().is_some_and(|to| !to.is_empty())),
                 (NotCarried::StorageClass, answer.storage_class.as_ref().is_some_and(|class| !is_standard(class.as_str()))),
             ];
             Ok(Head {

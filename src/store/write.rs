@@ -1,8 +1,11 @@
+use std::sync::atomic::Ordering;
+
 use aws_sdk_s3::{
     operation::upload_part::builders::UploadPartFluentBuilder,
     types::{CompletedMultipartUpload, CompletedPart},
 };
 use bytes::Bytes;
+use tracing::info;
 
 use super::{
     ETag, Feed, Md5, Metadata, Operation, Store, StoreError, blank::to_sdk, document::WholeDocument,
@@ -27,7 +30,8 @@ impl UploadId {
 }
 
 impl Store {
-    /// Stores `bytes` as `key`; the answer's ETag, if it has one. The request goes out once.
+    /// Stores `bytes` as `key`; the answer's ETag, if it has one. The request goes out once, or again without the website
+    /// redirect where that was refused.
     ///
     /// `md5` travels along, so that the store refuses what arrives damaged. Not every
     /// store looks at it: compare the ETag.
@@ -37,6 +41,25 @@ impl Store {
         bytes: &Bytes,
         md5: &Md5,
         metadata: &Metadata,
+    ) -> Result<Option<ETag>, StoreError> {
+        let redirect = self.redirect_to_send(metadata);
+        match self.put_once(key, bytes, md5, metadata, redirect).await {
+            Err(error) if redirect.is_some() && error.may_refuse_a_header() => {
+                let answer = self.put_once(key, bytes, md5, metadata, None).await;
+                self.note_redirect_refused(answer.is_ok());
+                answer
+            }
+            answer => answer,
+        }
+    }
+
+    async fn put_once(
+        &self,
+        key: &ObjectKey,
+        bytes: &Bytes,
+        md5: &Md5,
+        metadata: &Metadata,
+        redirect: Option<&str>,
     ) -> Result<Option<ETag>, StoreError> {
         let progress = Progress::default();
         let (body, _loan) = lent(bytes, &progress);
@@ -56,6 +79,7 @@ impl Store {
             .set_content_language(metadata.content_language.clone())
             .set_cache_control(metadata.cache_control.clone())
             .set_metadata(Some(metadata.user.clone().into_iter().collect()))
+            .set_website_redirect_location(redirect.map(str::to_owned))
             .customize()
             .disable_payload_signing()
             // The SDK takes a date only; kept are whatever words the source had.
@@ -75,6 +99,23 @@ impl Store {
 
     /// Begins an upload in parts, which costs until it is completed or aborted.
     pub async fn create_multipart(&self, key: &ObjectKey, metadata: &Metadata) -> Result<UploadId, StoreError> {
+        let redirect = self.redirect_to_send(metadata);
+        match self.create_multipart_once(key, metadata, redirect).await {
+            Err(error) if redirect.is_some() && error.may_refuse_a_header() => {
+                let answer = self.create_multipart_once(key, metadata, None).await;
+                self.note_redirect_refused(answer.is_ok());
+                answer
+            }
+            answer => answer,
+        }
+    }
+
+    async fn create_multipart_once(
+        &self,
+        key: &ObjectKey,
+        metadata: &Metadata,
+        redirect: Option<&str>,
+    ) -> Result<UploadId, StoreError> {
         let expires = metadata.expires.clone();
         let call = self
             .client
@@ -88,6 +129,7 @@ impl Store {
             .set_content_language(metadata.content_language.clone())
             .set_cache_control(metadata.cache_control.clone())
             .set_metadata(Some(metadata.user.clone().into_iter().collect()))
+            .set_website_redirect_location(redirect.map(str::to_owned))
             .customize()
             .mutate_request(move |request| {
                 if let Some(expires) = expires.clone() {
@@ -101,6 +143,18 @@ impl Store {
         answer.upload_id.filter(|id| !id.is_empty()).map(UploadId).ok_or_else(|| {
             StoreError::found(Operation::CreateMultipartUpload, Reason::NotUnderstood, "the answer names no upload")
         })
+    }
+
+    /// The object's website redirect, unless this store was seen to refuse any.
+    fn redirect_to_send<'m>(&self, metadata: &'m Metadata) -> Option<&'m str> {
+        metadata.plain_redirect().filter(|_| !self.refuses_redirects.load(Ordering::Relaxed))
+    }
+
+    /// A write was refused with a website redirect. `taken_without`: and taken without one.
+    fn note_redirect_refused(&self, taken_without: bool) {
+        if taken_without && !self.refuses_redirects.swap(true, Ordering::Relaxed) {
+            info!(replica.id = %self.replica, "{} refuses website redirects: its copies lack them", self.replica);
+        }
     }
 
     /// Uploads part `number`, counted from 1.

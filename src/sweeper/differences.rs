@@ -12,6 +12,19 @@ use crate::{
 /// How often the daemons' descriptions of themselves are compared.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// Shows them in the metrics.
+fn publish(queue: &Queue, now: &BTreeMap<(&'static str, Option<String>), Difference>) {
+    let differ = |kind| now.keys().any(|(what, _)| *what == kind);
+    metrics::daemons_differ(Difference::KINDS.map(|kind| (kind, differ(kind))));
+    let served = queue.replicas().iter().map(|replica| (replica.to_string(), false));
+    let unserved = now.values().filter_map(|difference| match difference {
+        Difference::Unserved { replica } => Some((replica.clone(), true)),
+        _ => None,
+    });
+    // Of a replica that is in both, the latter counts.
+    metrics::replicas_unserved(served.chain(unserved));
+}
+
 /// Says when the daemons are not configured alike, once for each difference, until `drain`.
 pub async fn watch_differences(queue: Queue, drain: CancellationToken) {
     // By kind and replica, and not by who differs: in a rolling deployment that changes with each daemon.
@@ -26,16 +39,8 @@ pub async fn watch_differences(queue: Queue, drain: CancellationToken) {
                 }
                 for (_, past) in said.iter().filter(|(key, _)| !now.contains_key(key)) {
                     info!("No longer so: {past}");
-                    if let (Difference::Unserved { .. }, Some(replica)) = (past, past.replica()) {
-                        metrics::replica_unserved(replica, false);
-                    }
                 }
-                for kind in Difference::KINDS {
-                    metrics::daemons_differ(kind, now.keys().any(|(what, _)| *what == kind));
-                }
-                for unserved in now.values().filter(|d| matches!(d, Difference::Unserved { .. })) {
-                    metrics::replica_unserved(unserved.replica().unwrap_or_default(), true);
-                }
+                publish(&queue, &now);
                 said = now;
             }
             // The claims will say that PostgreSQL is away.

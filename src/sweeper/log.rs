@@ -39,7 +39,7 @@ impl LogSweeper {
                 record.took_place(duty, self.perform(duty).await);
             }
             match self.queue.log_bytes().await {
-                Ok(bytes) => metrics::log_bytes(bytes),
+                Ok(bytes) => metrics::log_bytes(bytes, self.every),
                 Err(_) => metrics::database_error("queue::log_bytes"),
             }
             if drain.run_until_cancelled(tokio::time::sleep(about(self.every))).await.is_none() {

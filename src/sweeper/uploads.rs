@@ -96,7 +96,7 @@ impl OrphanedUploads {
                 return;
             }
             match self.queue.count_uploads(store.name()).await {
-                Ok(uploads) => metrics::uploads_unfinished(store.name(), uploads),
+                Ok(uploads) => metrics::uploads_unfinished(store.name(), uploads, self.every),
                 Err(_) => metrics::database_error("queue::count_uploads"),
             }
             let reach = (self.reach)(store.name());

@@ -13,7 +13,7 @@ use super::{
     run::{Claim, Runner},
     slots::{Room, Slot, Slots},
     suspects::{Admitted, Suspects},
-    trial::Trial,
+    trial::{Trial, Wanted},
     unanswered::Unanswered,
     walk::Walk,
 };
@@ -303,8 +303,10 @@ impl Claimer {
     async fn pass_trials(&mut self) -> Result<usize, QueueError> {
         let mut found = 0;
         while let Some(order) = self.lanes.take_trial() {
-            let most = if order.pick == Pick::Smallest { 1 } else { TRIAL_OBJECTS };
-            let keys = self.queue.trial_keys(&order.replica, order.pick, most, None).await?;
+            let Wanted { pick, tried, .. } = &order.wanted;
+            let most = if *pick == Pick::Smallest { 1 } else { TRIAL_OBJECTS };
+            let keys = self.queue.trial_keys(&order.replica, *pick, most, None, &tried.keys()).await?;
+            tried.add(&keys);
             if keys.is_empty() {
                 order.nothing_due();
                 continue;

@@ -29,7 +29,7 @@ pub(super) struct Notes {
     due: Vec<ReplicaName>,
     content: Option<Content>,
     metadata: Option<MetadataHash>,
-    /// What the object has besides, which no copy gets; `None`: it was not read yet.
+    /// What the object has besides, and some copy of it lacks; `None`: it was not read yet.
     not_carried: Option<Vec<NotCarried>>,
     /// The primary has another content by now.
     pub(super) changed: Option<(ReplicaName, Content, SourceReading)>,
@@ -139,6 +139,13 @@ impl Notes {
                 self.metadata = Some(*metadata);
                 self.not_carried = Some(not_carried.clone());
             }
+            Step::Lacks { replica, property } => {
+                metrics::not_carried(replica, *property);
+                let lacking = self.not_carried.get_or_insert_default();
+                if !lacking.contains(property) {
+                    lacking.push(*property);
+                }
+            }
             Step::WriteEnded { replica } => {
                 if let Some(write) = self.writes.get_mut(replica) {
                     write.ended = true;
@@ -169,7 +176,11 @@ impl Notes {
             self.unanswered.retain(|replica| replica != of);
         }
         match step {
-            Step::Opened { .. } | Step::Described { .. } | Step::WriteBegun { .. } | Step::WriteEnded { .. } => {}
+            Step::Opened { .. }
+            | Step::Described { .. }
+            | Step::Lacks { .. }
+            | Step::WriteBegun { .. }
+            | Step::WriteEnded { .. } => {}
             Step::Kept { replica, .. } => self.advanced.push(replica),
             Step::Read { from, content, said } => {
                 self.content = Some(content);

@@ -1,11 +1,17 @@
 //! Probes the stores whose breakers are open, each at its time and one daemon at a time.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tracing::warn;
 
-use super::health::Health;
+use super::{
+    health::Health,
+    trial::{Tried, Wanted},
+};
 use crate::{
     copy::OnExisting,
     domain::{Blocks, Canary, Class, ReplicaName, TrialCount, charges_probed},
@@ -36,20 +42,24 @@ pub(super) struct Probing {
     health: Health,
     under_way: FuturesUnordered<BoxFuture<'static, ReplicaName>>,
     replicas: HashSet<ReplicaName>,
+    /// What was tried in vain at each since its breaker is open.
+    tried: HashMap<ReplicaName, Tried>,
 }
 
 impl Probing {
     pub(super) fn new(queue: Queue, health: Health) -> Self {
-        Self { queue, health, under_way: FuturesUnordered::new(), replicas: HashSet::new() }
+        Self { queue, health, under_way: FuturesUnordered::new(), replicas: HashSet::new(), tried: HashMap::new() }
     }
 
     /// Begins what is due.
     pub(super) fn begin(&mut self, sick: Vec<Sick>) {
+        self.tried.retain(|replica, _| sick.iter().any(|sick| sick.replica == *replica));
         for sick in sick.into_iter().filter(|sick| sick.breaker.probe_in.is_zero()) {
             if self.replicas.insert(sick.replica.clone()) {
                 let (queue, health) = (self.queue.clone(), self.health.clone());
+                let tried = self.tried.entry(sick.replica.clone()).or_default().clone();
                 let probe = async move {
-                    if let Err(error) = probe(&queue, &health, &sick).await {
+                    if let Err(error) = probe(&queue, &health, &sick, &tried).await {
                         metrics::database_error("queue::take_probe");
                         warn!(replica.id = %sick.replica, error = %error, "Could not ask whether {} may be probed", sick.replica);
                     }
@@ -71,7 +81,7 @@ impl Probing {
     }
 }
 
-async fn probe(queue: &Queue, health: &Health, sick: &Sick) -> Result<(), QueueError> {
+async fn probe(queue: &Queue, health: &Health, sick: &Sick, tried: &Tried) -> Result<(), QueueError> {
     let Sick { replica, breaker, existing } = sick;
     let within = match breaker.blocks {
         Blocks::All => ANSWERS_WITHIN,
@@ -82,8 +92,8 @@ async fn probe(queue: &Queue, health: &Health, sick: &Sick) -> Result<(), QueueE
     }
     let is_well = match (breaker.blocks, existing) {
         _ if !answers(health.ask(replica).await, breaker) => false,
-        (Blocks::All, _) => !breaker.is_of_reading() || reads(health, replica).await,
-        (Blocks::Writing, Some(existing)) => takes_objects(health, sick, *existing).await,
+        (Blocks::All, _) => !breaker.is_of_reading() || reads(health, replica, tried).await,
+        (Blocks::Writing, Some(existing)) => takes_objects(health, sick, *existing, tried).await,
         // Nothing may be written to it in any case.
         (Blocks::Writing, None) => true,
     };
@@ -100,15 +110,21 @@ fn answers(canary: Canary, breaker: &Breaker) -> bool {
     }
 }
 
-async fn reads(health: &Health, replica: &ReplicaName) -> bool {
-    let TrialCount { succeeded, failed } = health.try_reading(replica).await;
+async fn reads(health: &Health, replica: &ReplicaName, tried: &Tried) -> bool {
+    let TrialCount { succeeded, failed } = health.try_reading(replica, Pick::Any, tried).await;
     succeeded > 0 || failed == 0
 }
 
 /// The first object that is taken shows it. Where there is none to try, an open lane does no harm.
-async fn takes_objects(health: &Health, Sick { replica, breaker, .. }: &Sick, existing: OnExisting) -> bool {
+async fn takes_objects(
+    health: &Health,
+    Sick { replica, breaker, .. }: &Sick,
+    existing: OnExisting,
+    tried: &Tried,
+) -> bool {
     let pick = if breaker.class == Some(Class::Full) { Pick::Smallest } else { Pick::Any };
     let charges = charges_probed(breaker.probes_failed);
-    let outcome = health.try_writing(replica, pick, Some(existing), charges, TRIAL_WITHIN).await;
+    let wanted = Wanted { pick, existing: Some(existing), charges, tried: tried.clone() };
+    let outcome = health.try_writing(replica, wanted, TRIAL_WITHIN).await;
     outcome.count.succeeded > 0 || !outcome.any_due
 }

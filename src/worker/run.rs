@@ -284,6 +284,7 @@ impl Runner {
         let diagnosis = match &step {
             Step::Opened { .. }
             | Step::Described { .. }
+            | Step::Lacks { .. }
             | Step::Kept { .. }
             | Step::WriteBegun { .. }
             | Step::WriteEnded { .. } => Diagnosis::NOBODY,
@@ -447,7 +448,7 @@ fn tell(lease: &Lease, report: &Report) {
             Outcome::Recorded { proof, .. } => {
                 let bytes = report.content.map_or(0, |c| c.size_bytes);
                 metrics::copied(replica, bytes, lease.age + lease.claimed.elapsed());
-                for property in report.not_carried.iter().flatten() {
+                for property in report.not_carried.iter().flatten().filter(|property| !property.is_tried()) {
                     metrics::not_carried(replica, *property);
                 }
                 debug!(object.key = %key, replica.id = %replica, bytes, proof = ?proof, "Copy of {key} at {replica} is recorded");

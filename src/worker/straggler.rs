@@ -104,6 +104,7 @@ impl Place {
             | Step::Kept { .. }
             | Step::Target { .. }
             | Step::Described { .. }
+            | Step::Lacks { .. }
             | Step::WriteBegun { .. }
             | Step::WriteEnded { .. }
             | Step::SourceFailed { .. }

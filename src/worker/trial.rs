@@ -1,7 +1,8 @@
 //! Trials: due objects that are tried at a replica whose store may be at fault. Nothing else is ever written to a bucket.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -9,23 +10,52 @@ use tokio::sync::mpsc;
 
 use crate::{
     copy::OnExisting,
-    domain::{ReplicaName, TrialCount},
+    domain::{ObjectKey, ReplicaName, TrialCount},
     queue::Pick,
 };
 
 /// How long a trial that begins now may take to begin.
 const BEGINS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Some due objects of a replica are to be tried there.
-#[derive(Debug)]
-pub(super) struct TrialOrder {
-    pub replica: ReplicaName,
-    /// Which.
+/// Keys that are remembered as tried, at most: a store may be away for days.
+const REMEMBERED: usize = 4096;
+
+/// Which objects are to be tried, and how.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
     pub pick: Pick,
     /// What is done with what stands there, where the replica is open for trials alone.
     pub existing: Option<OnExisting>,
     /// Objects that fail are charged with it.
     pub charges: bool,
+    /// Those that were tried before while the same question was open.
+    pub tried: Tried,
+}
+
+/// The objects that were tried in vain while one question is open. Nobody is charged with that at first, so no row says
+/// it, and without this the same few would be tried again and again.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tried(Arc<Mutex<HashSet<ObjectKey>>>);
+
+impl Tried {
+    pub(super) fn add(&self, keys: &[ObjectKey]) {
+        let mut tried = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if tried.len() >= REMEMBERED {
+            tried.clear();
+        }
+        tried.extend(keys.iter().cloned());
+    }
+
+    pub(super) fn keys(&self) -> HashSet<ObjectKey> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Some due objects of a replica are to be tried there.
+#[derive(Debug)]
+pub(super) struct TrialOrder {
+    pub replica: ReplicaName,
+    pub wanted: Wanted,
     until: Instant,
     results: mpsc::UnboundedSender<TrialResult>,
 }
@@ -63,15 +93,10 @@ pub(super) struct TrialOutcome {
 pub(super) struct TrialResults(mpsc::UnboundedReceiver<TrialResult>);
 
 impl TrialOrder {
-    pub(super) fn new(
-        replica: ReplicaName,
-        pick: Pick,
-        existing: Option<OnExisting>,
-        charges: bool,
-    ) -> (Self, TrialResults) {
+    pub(super) fn new(replica: ReplicaName, wanted: Wanted) -> (Self, TrialResults) {
         let (results, receiver) = mpsc::unbounded_channel();
         let until = Instant::now() + BEGINS_WITHIN;
-        (Self { replica, pick, existing, charges, until, results }, TrialResults(receiver))
+        (Self { replica, wanted, until, results }, TrialResults(receiver))
     }
 
     /// Whether it is too late, or its results are not waited for any more.
@@ -80,7 +105,7 @@ impl TrialOrder {
     }
 
     pub(super) fn of_one(&self) -> Trial {
-        let Self { replica, existing, charges, results, .. } = self;
+        let Self { replica, wanted: Wanted { existing, charges, .. }, results, .. } = self;
         let results = Mutex::new(Some(results.clone()));
         Trial { replica: replica.clone(), existing: *existing, charges: *charges, results }
     }
@@ -130,7 +155,8 @@ mod tests {
     use super::*;
 
     fn order() -> (TrialOrder, TrialResults) {
-        TrialOrder::new(ReplicaName::new("b2").unwrap(), Pick::Untried, None, false)
+        let wanted = Wanted { pick: Pick::Untried, existing: None, charges: false, tried: Tried::default() };
+        TrialOrder::new(ReplicaName::new("b2").unwrap(), wanted)
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,10 +1,13 @@
 //! One object never stops a replica, whatever a store answers to it; and a store that is at fault charges no object.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
-use copyhold::sandbox::s3::{Fault, Op, When};
+use copyhold::{
+    queue::Pick,
+    sandbox::s3::{Fault, Op, When},
+};
 
-use crate::world::{Begin, World, at_least_once, soon};
+use crate::world::{Begin, World, at_least_once, key, replica, soon};
 
 const PARKED: i64 = 9_000_000_000_000_000_000;
 const NEVER_OPEN: &str = "SELECT count(*) FROM copyhold.log WHERE event_data->>'kind' = 'replica.breaker_opened'";
@@ -165,6 +168,31 @@ async fn a_denied_prefix_at_the_head_of_a_lane_is_charged_and_holds_up_no_other(
     world.until("SELECT count(*) = 400 FROM copyhold.copy_failures WHERE class = 'denied' AND attempts > 0").await;
     assert!(world.is_zero(NEVER_OPEN).await, "{}", daemon.log());
     denied.clear();
+}
+
+#[tokio::test]
+async fn behind_objects_that_rest_again_and_again_others_are_found_by_a_few_trials() {
+    let world = World::new().await;
+    let mut keys = named("denied", 300);
+    keys.extend(named("good", 700));
+    world.upload_all(&keys).await;
+    // The first of them were tried, one after the other, and nobody is charged with that: no failure is on record.
+    world.execute("UPDATE copyhold.object_copies SET due_scw = due_scw + id WHERE object_key LIKE 'denied-1%'").await;
+    let mut tried = HashSet::new();
+    let mut found = false;
+    for _ in 0..10 {
+        let keys = world.queue().trial_keys(&replica("scw"), Pick::Any, 4, None, &tried).await.unwrap();
+        assert_eq!(keys.len(), 4);
+        assert!(keys.iter().all(|key| !tried.contains(key)), "{keys:?} of {tried:?}");
+        found |= keys.iter().any(|key| key.as_str().starts_with("good"));
+        tried.extend(keys);
+    }
+    assert!(found, "{tried:?}");
+    // What was tried comes back when nothing else is left.
+    world.execute("DELETE FROM copyhold.object_copies WHERE object_key NOT IN ('denied-1', 'denied-2')").await;
+    let tried = keys.iter().map(|name| key(name)).collect();
+    assert_eq!(world.queue().trial_keys(&replica("scw"), Pick::Any, 4, None, &tried).await.unwrap().len(), 2);
+    assert!(world.queue().trial_keys(&replica("scw"), Pick::Untried, 4, None, &tried).await.unwrap().is_empty());
 }
 
 #[tokio::test]

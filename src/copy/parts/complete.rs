@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::{
-    super::{Entry, Journal, Step, Target, failure::of_target, plan::Way, source::Opened, spelling, verify, write},
+    super::{
+        Entry, Journal, Step, Target, failure::of_target, lacks, plan::Way, source::Opened, spelling, verify, write,
+    },
     upload::{Leaves, Upload},
 };
 use crate::{
@@ -69,7 +71,11 @@ impl Complete {
         }
         let Ok(proof) = result else { return (result, leaves) };
         // The upload is over, whatever the store has made of the metadata.
-        (self.inspect().await.map(|()| proof), leaves)
+        let result = self.inspect().await.map(|()| proof);
+        if result.is_ok() {
+            lacks::tell(&self.steps, &self.store, &self.key, &self.metadata).await;
+        }
+        (result, leaves)
     }
 
     /// What else is seen of the first copies there, as for one that was sent whole.

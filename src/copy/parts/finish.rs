@@ -10,7 +10,7 @@ use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::task::JoinSet;
 
 use super::{
-    super::{Cancelled, LAST_REQUEST_MAY_TAKE, Target, verify},
+    super::{Cancelled, LAST_REQUEST_MAY_TAKE, Target, lacks, verify},
     Work,
     carry::Event,
     complete::Complete,
@@ -48,6 +48,9 @@ impl<'c, 't: 'c> Work<'c, 't> {
                 let metadata = &opened.head().metadata;
                 let result = verify::adopt(target, &copy.job.key, &there, &content, md5.as_ref(), metadata).await;
                 let is_there = result.is_ok();
+                if is_there {
+                    lacks::tell(copy.steps, &target.store, &copy.job.key, metadata).await;
+                }
                 copy.ended(target, result);
                 Finished::Taken { is_there }
             });

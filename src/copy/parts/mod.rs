@@ -19,6 +19,7 @@ use super::{
     Came, Cancelled, Copy, Step, Target, Unfinished,
     examine::Unfit,
     hash::joined,
+    lacks,
     lag::{FellBehind, Patience, Race},
     memory::Buffer,
     plan::{Parts, Way},
@@ -116,7 +117,11 @@ impl<'c, 't: 'c> Work<'c, 't> {
             match begun {
                 Ok(Begun::Upload(upload)) => self.enter(upload),
                 Ok(Begun::Taken(there)) => self.taken.push((target, there)),
-                Ok(Begun::There(proof)) => copy.ended(target, Ok(proof)),
+                Ok(Begun::There(proof)) => {
+                    let metadata = &self.carrier.opened.head().metadata;
+                    lacks::tell(copy.steps, &target.store, &copy.job.key, metadata).await;
+                    copy.ended(target, Ok(proof));
+                }
                 Err(Some(why)) => copy.ended(target, Err(why)),
                 Err(None) => {}
             }

@@ -1,7 +1,7 @@
 //! Objects that go in one request.
 
 use super::*;
-use crate::sandbox::s3::{Metadata, Op, When};
+use crate::sandbox::s3::{BucketOptions, Metadata, Op, Quirk, When};
 
 #[tokio::test]
 async fn an_object_is_read_once_and_written_to_all_targets() {
@@ -209,5 +209,40 @@ async fn a_write_whose_end_was_not_seen_is_told_and_not_sent_again() {
             told.steps.iter().any(|step| matches!(step, Step::WriteEnded { replica } if replica.as_str() == of))
         };
         assert_eq!((ended("wasabi"), ended("scw")), (false, true), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_website_redirect_is_copied_where_its_store_takes_it_and_missed_by_name_where_not() {
+    for (habit, requests) in [(Quirk::RefusesRedirects, 2), (Quirk::DropsRedirects, 1)] {
+        for bytes in [3, 20 << 20] {
+            let s = Setup::new().await;
+            s.server.create_bucket("wasabi", BucketOptions::default().with(habit));
+            let wasabi = s.server.bucket("wasabi");
+            let redirect = Metadata::none().with("x-amz-website-redirect-location", "/new/place");
+            for key in ["k", "l"] {
+                s.b2.put_with(key, vec![7; bytes], redirect.clone());
+            }
+            let job = s.job("k").await;
+            let told = s.copy(&job).await;
+            assert!(told.is_proven(), "{habit:?}, {bytes}: {told:?}");
+            let lacks: Vec<_> = told.steps.iter().filter(|step| matches!(step, Step::Lacks { .. })).collect();
+            let property = crate::domain::NotCarried::Redirect;
+            assert_eq!(
+                lacks,
+                [&Step::Lacks { replica: ReplicaName::new("wasabi").unwrap(), property }],
+                "{habit:?}, {bytes}"
+            );
+            let kept = |bucket: &BucketHandle| {
+                let there = bucket.inspect("k").unwrap();
+                there.metadata.get("x-amz-website-redirect-location").map(str::to_owned)
+            };
+            assert_eq!((kept(&s.scw).as_deref(), kept(&wasabi)), (Some("/new/place"), None), "{habit:?}, {bytes}");
+            let op = if bytes == 3 { Op::PutObject } else { Op::CreateMultipartUpload };
+            assert_eq!(wasabi.calls(op), requests, "{habit:?}, {bytes}");
+            // What it refuses is not tried again.
+            assert!(s.copy(&Job { key: ObjectKey::new("l").unwrap(), ..job }).await.is_proven());
+            assert_eq!(wasabi.calls(op), requests + 1, "{habit:?}, {bytes}");
+        }
     }
 }

@@ -83,6 +83,10 @@ impl Metadata {
     pub(super) fn kept_by(self, options: &BucketOptions) -> Self {
         if options.has(Quirk::ForgetsMetadata) {
             Self::none()
+        } else if options.has(Quirk::DropsRedirects) {
+            let mut kept = self;
+            kept.0.remove(REDIRECT);
+            kept
         } else if options.has(Quirk::DropsOddMetadata) {
             self.without_odd_names()
         } else if options.has(Quirk::AltersMetadataNames) {

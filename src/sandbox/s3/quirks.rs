@@ -56,6 +56,10 @@ pub enum Quirk {
     AltersMetadataNames,
     /// User metadata whose names have more than letters, digits and dashes is dropped, without a word.
     DropsOddMetadata,
+    /// A website redirect is refused with `NotImplemented` (R2, B2).
+    RefusesRedirects,
+    /// A website redirect is dropped, without a word (Garage).
+    DropsRedirects,
     /// A key that begins with a slash, or has `//`, `.` or `..` in it, is refused (MinIO).
     RefusesUntidyKeys,
     /// Listings, of objects, versions and uploads, show everything whatever prefix is asked for.
@@ -150,6 +154,13 @@ impl BucketOptions {
         let untidy = |segment: &str| matches!(segment, "" | "." | "..");
         if self.has(Quirk::RefusesUntidyKeys) && key.trim_end_matches('/').split('/').any(untidy) {
             return Err(custom("XMinioInvalidObjectName", "Object name contains unsupported characters.".into()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn allow_headers(&self, headers: &hyper::HeaderMap) -> S3Result<()> {
+        if self.has(Quirk::RefusesRedirects) && headers.contains_key("x-amz-website-redirect-location") {
+            return Err(s3_error!(NotImplemented, "Header 'x-amz-website-redirect-location' not implemented"));
         }
         Ok(())
     }

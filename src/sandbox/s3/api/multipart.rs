@@ -24,6 +24,7 @@ pub(super) async fn create(
     req: S3Request<CreateMultipartUploadInput>,
 ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
     let bucket = shared.bucket(&req.input.bucket)?;
+    bucket.options.allow_headers(&req.headers)?;
     let id = shared.next_upload_id();
     let upload = Upload {
         metadata: Metadata::of_request(&req.headers).kept_by(&bucket.options),

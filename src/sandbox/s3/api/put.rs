@@ -22,6 +22,7 @@ pub(super) async fn object(
     let unless = conditions::of_write(&bucket.options, req.input.if_match.as_ref(), req.input.if_none_match.as_ref())?;
     let body = req.input.body.take();
     bucket.options.allow_key(&req.input.key)?;
+    bucket.options.allow_headers(&req.headers)?;
     let (received, judgement) = receive(&mut req, body, &bucket.options, &shared.known).await?;
     let judged_late = bucket.options.has(Quirk::KeepsWhatItRefuses);
     let judgement = if judged_late { judgement } else { Ok(judgement?) };
