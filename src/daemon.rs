@@ -16,27 +16,33 @@ use crate::{
     domain::ReplicaName,
     ears::{self, Hearing},
     events, figures, http,
-    lifecycle::{Endings, ExitReason, Lifecycle},
+    lifecycle::{Endings, ExitReason, Hangups, Lifecycle},
     listener::{Listener, Pace, Wakers},
     queue::{Connections, Daemon, DaemonId, Pools, Queue, Retention, SleepsFor, Target},
     sleeper::Sleeper,
     sweeper::{self, LogSweeper, Mover, OrphanedUploads, Reach, Sweeper},
     wake::{self, Waker},
     worker::{
-        self, Allowance, Calls, Changes, Claimer, Doorkeeper, Health, Heartbeat, Held, Lanes, Rechecker, Runner, Slots,
-        Standing, Stragglers, View,
+        self, Allowance, Calls, Changes, Claimer, Completer, Doorkeeper, Health, Heartbeat, Held, Journals, Lanes,
+        Rechecker, Runner, Slots, Standing, Stragglers, View,
     },
 };
 use last_words::LastWords;
 use prepare::{Prepared, prepare};
 
 /// Runs the daemon until it is asked to end.
-pub async fn run(config: Config, migrate: bool, metrics: PrometheusHandle) -> anyhow::Result<ExitReason> {
+pub async fn run(
+    config: Config,
+    migrate: bool,
+    metrics: PrometheusHandle,
+    hangups: Hangups,
+) -> anyhow::Result<ExitReason> {
     // First of all, so that a port in use is told at once and nothing has to be undone.
     let door = http::bind(config.http.listen).with_context(|| {
         format!("cannot listen on {}, http.listen of the configuration: is another daemon running?", config.http.listen)
     })?;
     let (lifecycle, mut endings) = Lifecycle::new().context("cannot listen for signals")?;
+    lifecycle.spawn("hangups", &lifecycle.end, hangups.log(lifecycle.end.clone()));
     let pools = Pools::new(&config.database);
     pools.check().context("database.url")?;
     let names: Vec<_> = config.replicas.iter().map(|r| r.name.clone()).collect();
@@ -105,6 +111,9 @@ async fn work(
     let held = Held::default();
     let (completer, writer) = worker::completer(queue.clone());
     let (journals, recorder) = worker::journals(queue.clone());
+    // The writers end when nobody can tell them anything more. That is at the end, not when the last copy is finished:
+    // a task that ends earlier is an accident.
+    let to_the_end = (completer.clone(), journals.clone());
     let heartbeat_queue = queue.over(heartbeat);
 
     // These live to the end: what is under way needs them.
@@ -199,7 +208,7 @@ async fn work(
     running.close();
     endings.drain(lifecycle, grace, running.wait()).await;
     let words = LastWords::begin();
-    finish(&queue, &daemon, lifecycle, &running, words).await;
+    finish(&queue, &daemon, lifecycle, &running, to_the_end, words).await;
     Ok((reason, words))
 }
 
@@ -264,10 +273,18 @@ fn reach(view: &View, replica: &ReplicaName) -> Reach {
 }
 
 /// Copies have been told to stop: they abort their uploads and give their rows back, then the rest ends.
-async fn finish(queue: &Queue, daemon: &Daemon, lifecycle: &Lifecycle, running: &TaskTracker, words: LastWords) {
+async fn finish(
+    queue: &Queue,
+    daemon: &Daemon,
+    lifecycle: &Lifecycle,
+    running: &TaskTracker,
+    to_the_end: (Completer, Journals),
+    words: LastWords,
+) {
     let farewell = async {
         running.wait().await;
         lifecycle.end.cancel();
+        drop(to_the_end);
         lifecycle.all_ended().await;
         // Not before the last heartbeat: that would enter it again, as one that lives.
         if let Err(error) = queue.leave(daemon.id).await {

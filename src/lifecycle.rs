@@ -1,5 +1,5 @@
 //! How the process ends: first signal drains, second or the deadline stops hard, and a task that ends uninvited ends
-//! the daemon.
+//! the daemon. SIGHUP ends nothing.
 
 use std::{future::Future, io, time::Duration};
 
@@ -10,12 +10,57 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
+/// SIGHUP, which the system would end the process with.
+///
+/// From [`Hangups::listen`] on it never does, not even after this value is dropped.
+#[derive(Debug)]
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Call it first of all: before it, SIGHUP ends the process.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// Waits for the next one; never ends if no more can come.
+    pub async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Logs each until `end`, and does nothing else: there is no reload yet.
+    pub async fn log(mut self, end: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = end.cancelled() => return,
+                () = self.next() => info!(
+                    "Received SIGHUP and ignored it: the configuration is read at start only; restart the daemon to apply a change"
+                ),
+            }
+        }
+    }
+}
+
 /// Why the daemon ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExitReason {
     /// It was asked to.
     Signal,
     /// A task that runs for ever has ended.
+    TaskEnded(&'static str),
+}
+
+/// How the wait for the work under way ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// All of it is finished.
+    Finished,
+    /// The grace period was over first.
+    OutOfTime,
+    /// A second signal came first.
+    AskedAgain,
+    /// A task that the work needs ended first.
     TaskEnded(&'static str),
 }
 
@@ -44,9 +89,13 @@ pub struct Endings {
 impl Lifecycle {
     /// From now on SIGTERM and SIGINT do not end the process by themselves.
     pub fn new() -> io::Result<(Self, Endings)> {
+        Self::heeding(SignalKind::terminate(), SignalKind::interrupt())
+    }
+
+    fn heeding(terminate: SignalKind, interrupt: SignalKind) -> io::Result<(Self, Endings)> {
         let (sender, ended) = mpsc::unbounded_channel();
-        let terminate = signal(SignalKind::terminate())?;
-        let interrupt = signal(SignalKind::interrupt())?;
+        let terminate = signal(terminate)?;
+        let interrupt = signal(interrupt)?;
         let token = CancellationToken::new;
         let lifecycle = Self { drain: token(), stop: token(), end: token(), tasks: TaskTracker::new(), ended: sender };
         Ok((lifecycle, Endings { ended, terminate, interrupt }))
@@ -91,13 +140,83 @@ impl Endings {
     }
 
     /// Waits for `drained` for as long as `grace`, or until a second signal; then cancels `stop`.
-    pub async fn drain(&mut self, lifecycle: &Lifecycle, grace: Duration, drained: impl Future<Output = ()>) {
+    pub async fn drain(
+        &mut self,
+        lifecycle: &Lifecycle,
+        grace: Duration,
+        drained: impl Future<Output = ()>,
+    ) -> Drained {
         lifecycle.drain.cancel();
-        tokio::select! {
-            () = drained => info!("Everything under way is finished"),
-            () = tokio::time::sleep(grace) => warn!("Not finished within {grace:?}, releasing what is left"),
-            _ = self.first() => warn!("Asked again, releasing what is under way at once"),
+        let how = tokio::select! {
+            // In this order: what is finished needs no other reason to end.
+            biased;
+            () = drained => Drained::Finished,
+            reason = self.first() => match reason {
+                ExitReason::Signal => Drained::AskedAgain,
+                ExitReason::TaskEnded(name) => Drained::TaskEnded(name),
+            },
+            () = tokio::time::sleep(grace) => Drained::OutOfTime,
+        };
+        match how {
+            Drained::Finished => info!("Everything under way is finished"),
+            Drained::OutOfTime => warn!("Not finished within {grace:?}, releasing what is left"),
+            Drained::AskedAgain => warn!("Asked again, releasing what is under way at once"),
+            Drained::TaskEnded(name) => {
+                error!(task = name, "Task {name} exited unexpectedly; releasing what is under way at once");
+            }
         }
         lifecycle.stop.cancel();
+        how
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+
+    /// Far more than anything here takes.
+    const GRACE: Duration = Duration::from_hours(1);
+
+    /// Heeds signals that nobody sends to a test.
+    fn lifecycle() -> (Lifecycle, Endings) {
+        Lifecycle::heeding(SignalKind::user_defined1(), SignalKind::user_defined2()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn work_that_is_finished_is_not_taken_for_a_second_signal_though_its_tasks_end_with_it() {
+        // Each time it could go either way, if it could.
+        for _ in 0..50 {
+            let (lifecycle, mut endings) = lifecycle();
+            lifecycle.spawn("completer", &lifecycle.end, async {});
+            lifecycle.all_ended().await;
+            assert_eq!(endings.drain(&lifecycle, GRACE, async {}).await, Drained::Finished);
+            assert!(lifecycle.stop.is_cancelled());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_while_work_is_under_way_is_named_and_is_no_second_signal() {
+        let (lifecycle, mut endings) = lifecycle();
+        lifecycle.spawn("heartbeat", &lifecycle.end, async {});
+        let how = endings.drain(&lifecycle, GRACE, std::future::pending()).await;
+        assert_eq!(how, Drained::TaskEnded("heartbeat"));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_was_told_to_end_is_no_reason_to_end() {
+        let (lifecycle, mut endings) = lifecycle();
+        let told = lifecycle.drain.clone();
+        lifecycle.spawn("claimer", &lifecycle.drain, async move { told.cancelled().await });
+        assert_eq!(endings.drain(&lifecycle, GRACE, lifecycle.all_ended()).await, Drained::Finished);
+    }
+
+    #[tokio::test]
+    async fn a_signal_while_work_is_under_way_is_the_second_one() {
+        let (lifecycle, mut endings) = lifecycle();
+        kill_process(getpid(), Signal::USR1).unwrap();
+        let how = endings.drain(&lifecycle, GRACE, std::future::pending()).await;
+        assert_eq!(how, Drained::AskedAgain);
     }
 }

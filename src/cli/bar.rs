@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::domain::visible_line;
+
 const EVERY: Duration = Duration::from_millis(200);
 
 /// What is done so far, on stderr if that is a terminal.
@@ -38,13 +40,13 @@ impl Bar {
         tokio::time::sleep(EVERY).await;
     }
 
-    pub(super) fn show(&self, done: u64, message: String) {
+    pub(super) fn show(&self, done: u64, message: &str) {
         // It was an estimate, or there are more by now.
         if self.0.length().is_some_and(|total| total < done) {
             self.0.set_length(done);
         }
         self.0.set_position(done);
-        self.0.set_message(message);
+        self.0.set_message(visible_line(message).into_owned());
         self.0.tick();
     }
 

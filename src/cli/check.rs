@@ -56,7 +56,7 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     let mut verdict = if all_work { Verdict::Good } else { Verdict::Bad };
     if !args.probe.probe {
         if args.json {
-            show::line(&serde_json::to_string_pretty(&findings)?)?;
+            show::json(&findings)?;
         }
         return Ok(verdict);
     }
@@ -71,7 +71,7 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
         verdict = Verdict::Bad;
     }
     if args.json {
-        show::line(&serde_json::to_string_pretty(&serde_json::json!({ "findings": findings, "probes": measured }))?)?;
+        show::json(&serde_json::json!({ "findings": findings, "probes": measured }))?;
     } else {
         for probed in &measured {
             show::line(&probed.text())?;

@@ -2,11 +2,14 @@
 //!
 //! Must not ask where nobody can answer: there, the command wants `--yes`.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 
 use anyhow::bail;
 
 use super::show;
+
+/// Of an answer that may be a yes.
+const ANSWER_BYTES: u64 = 100;
 
 /// The flag of each command that asks.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -32,7 +35,7 @@ impl Confirmation {
         write!(stderr, "Proceed? [y/N] ")?;
         stderr.flush()?;
         let mut answer = String::new();
-        io::stdin().read_line(&mut answer)?;
+        io::stdin().lock().take(ANSWER_BYTES).read_line(&mut answer)?;
         if agrees(&answer) {
             return Ok(true);
         }

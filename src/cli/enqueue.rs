@@ -1,8 +1,11 @@
-use std::io::{self, Read as _};
+use std::io;
 
 use anyhow::Context as _;
 
-use super::{Verdict, given, queue, show};
+use super::{
+    Verdict, given, queue, show,
+    stdin::{self, KeyEnd},
+};
 use crate::{
     config::Config,
     domain::{ObjectKey, ReplicaName},
@@ -11,6 +14,7 @@ use crate::{
 
 /// Keys of one statement.
 const BATCH: usize = 1000;
+const UNDONE: &str = "nothing was registered";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -34,8 +38,13 @@ pub(super) struct Args {
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let wanted = args.replicas.map(|names| wanted(config, &names)).transpose()?;
-    let keys = if args.stdin { read(args.null)? } else { args.keys };
-    let keys = given::keys(keys, "nothing was registered")?;
+    let keys = if args.stdin {
+        let end = if args.null { KeyEnd::Nul } else { KeyEnd::Line };
+        let given = stdin::keys(io::stdin().lock(), end).context(UNDONE)?;
+        given::numbered_keys(given, end.counts(), UNDONE)?
+    } else {
+        given::keys(args.keys, UNDONE)?
+    };
     let (queue, pools) = queue(config)?;
     let mut objects = 0;
     for batch in keys.chunks(BATCH) {
@@ -50,17 +59,4 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
 
 fn wanted(config: &Config, names: &[String]) -> anyhow::Result<Vec<ReplicaName>> {
     names.iter().map(|name| given::replica(config, "--replicas: ", name)).collect()
-}
-
-fn read(null: bool) -> anyhow::Result<Vec<String>> {
-    let mut text = Vec::new();
-    io::stdin().read_to_end(&mut text).context("cannot read standard input")?;
-    let end = if null { 0 } else { b'\n' };
-    let lines = text.split(|b| *b == end).filter(|line| !line.is_empty());
-    lines
-        .enumerate()
-        .map(|(i, line)| {
-            String::from_utf8(line.to_vec()).with_context(|| format!("standard input, key {}: not UTF-8", i + 1))
-        })
-        .collect()
 }

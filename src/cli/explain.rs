@@ -68,7 +68,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let hash = story.hash().map(|hash| format!("{hash:?}"));
     let told = Told { key: key.as_str(), hash, story: &story, copies: story.copies.iter().map(told).collect() };
     if args.json {
-        show::line(&serde_json::to_string_pretty(&told)?)?;
+        show::json(&told)?;
         return Ok(Verdict::Good);
     }
     show::line(&object(&key, &told))?;

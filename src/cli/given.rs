@@ -44,12 +44,21 @@ pub(super) fn replica_or_all(config: &Config, name: Option<&str>) -> anyhow::Res
 
 /// All that are no keys are told at once, and then nothing is done: `undone` says what.
 pub(super) fn keys(keys: Vec<String>, undone: &str) -> anyhow::Result<Vec<ObjectKey>> {
-    let mut good = Vec::with_capacity(keys.len());
+    numbered_keys((1..).zip(keys), "key", undone)
+}
+
+/// The same of keys that have numbers, of `what`.
+pub(super) fn numbered_keys(
+    keys: impl IntoIterator<Item = (u64, String)>,
+    what: &str,
+    undone: &str,
+) -> anyhow::Result<Vec<ObjectKey>> {
+    let mut good = Vec::new();
     let mut bad = Vec::new();
-    for (i, key) in keys.into_iter().enumerate() {
+    for (number, key) in keys {
         match ObjectKey::new(key) {
             Ok(key) => good.push(key),
-            Err(why) => bad.push(format!("key {}: {why}", i + 1)),
+            Err(why) => bad.push(format!("{what} {number}: {why}")),
         }
     }
     if bad.is_empty() {

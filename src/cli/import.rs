@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Verdict, bar::Bar, queue, show};
+use super::{Verdict, bar::Bar, queue, show, stop::StopSignals};
 use crate::{
     config::{Config, did_you_mean},
     domain::ReplicaName,
@@ -97,7 +96,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let total = plan.table.rows;
     let import = Import::new(queue.clone(), plan, args.batch, holder);
     // Listened to before anything is written.
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut signals = StopSignals::listen()?;
     let stop = CancellationToken::new();
     let bar = Bar::new(total, "rows");
     let begun = Instant::now();
@@ -109,8 +108,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
             tokio::select! {
                 ended = &mut running => break ended,
                 () = tokio::time::sleep(EVERY) => show_progress(&bar, &import, &mut said),
-                _ = terminate.recv() => stop.cancel(),
-                _ = interrupt.recv() => stop.cancel(),
+                () = signals.next() => stop.cancel(),
             }
         }
     };
@@ -121,7 +119,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let took = begun.elapsed();
     let report = Report::new(import.plan(), &ended, config, &rows, &primary, alive).took(took).dry_run(args.dry_run);
     if args.json {
-        show::line(&serde_json::to_string_pretty(&report)?)?;
+        show::json(&report)?;
     } else {
         show::line(&report.text())?;
     }
@@ -203,10 +201,10 @@ fn show_progress(bar: &Bar, import: &Import, said: &mut Option<String>) {
     if bar.is_hidden() {
         // Once for each thing that it waits for.
         if waits.is_some() && waits != *said {
-            eprintln!("{}", waits.clone().unwrap_or_default());
+            show::aside(waits.as_deref().unwrap_or_default());
         }
         *said = waits;
     } else {
-        bar.show(import.read(), waits.unwrap_or_default());
+        bar.show(import.read(), waits.as_deref().unwrap_or_default());
     }
 }

@@ -1,10 +1,27 @@
-use std::io::{self, IsTerminal as _};
+//! How the daemon logs: to stderr, as text on a terminal and as JSON elsewhere.
+//!
+//! Whatever words of others a record holds, it stays one line, and none of them reaches a terminal as an order to it.
+
+use std::{
+    fmt::{self, Write as _},
+    io::{self, IsTerminal as _},
+};
 
 use anyhow::Context as _;
-use tracing::{Level, Metadata};
-use tracing_subscriber::{EnvFilter, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing::{Dispatch, Level, Metadata, field::Field};
+use tracing_subscriber::{
+    EnvFilter,
+    field::MakeExt as _,
+    filter::filter_fn,
+    fmt::{MakeWriter, format},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
-use crate::config::{Log, LogFormat};
+use crate::{
+    config::{Log, LogFormat},
+    domain::{VisibleLine, visible_json},
+};
 
 /// Logs go to stderr: text on a terminal, JSON elsewhere, unless the configuration says otherwise.
 pub(super) fn start(log: &Log) -> anyhow::Result<()> {
@@ -14,26 +31,26 @@ pub(super) fn start(log: &Log) -> anyhow::Result<()> {
     let [sqlx, notices] = quiet;
     let filter = if log.level.contains("sqlx") { filter } else { filter.add_directive(sqlx?).add_directive(notices?) };
     let terminal = io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal);
     let json = match log.format {
         LogFormat::Auto => !terminal,
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let no_keys = filter_fn(shows_no_keys);
-    let started = if json {
-        builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .finish()
-            .with(no_keys)
-            .try_init()
-    } else {
-        builder.with_target(false).finish().with(no_keys).try_init()
-    };
+    let started = dispatch(filter, json, terminal, io::stderr).try_init();
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
+}
+
+fn dispatch<W>(filter: EnvFilter, json: bool, colours: bool, to: W) -> Dispatch
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
+    if json {
+        let builder = builder.json().flatten_event(true).with_current_span(false).with_span_list(false);
+        return builder.with_writer(VisibleJson(to)).finish().with(filter_fn(shows_no_keys)).into();
+    }
+    let fields = format::debug_fn(write_field).delimited(" ");
+    builder.with_target(false).fmt_fields(fields).with_writer(to).finish().with(filter_fn(shows_no_keys)).into()
 }
 
 /// Whether an event can be written whatever the level is: the SDK's own show access key ids, those of the AWS chain from INFO
@@ -45,4 +62,93 @@ fn shows_no_keys(event: &Metadata<'_>) -> bool {
         _ => return true,
     };
     *event.level() <= most
+}
+
+/// The message as it is, any other field with its name.
+fn write_field(to: &mut format::Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let mut to = VisibleLine(to);
+    match field.name() {
+        "message" => write!(to, "{value:?}"),
+        // What the crate `log` adds to the records of its users, for machines.
+        name if name.starts_with("log.") => Ok(()),
+        name => write!(to, "{}={value:?}", name.strip_prefix("r#").unwrap_or(name)),
+    }
+}
+
+/// Writes JSON, each record as one piece, so that a terminal shows all of it.
+struct VisibleJson<W>(W);
+
+impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for VisibleJson<W> {
+    type Writer = VisibleJson<W::Writer>;
+
+    fn make_writer(&'w self) -> Self::Writer {
+        VisibleJson(self.0.make_writer())
+    }
+}
+
+impl<W: io::Write> io::Write for VisibleJson<W> {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(record);
+        self.0.write_all(visible_json(&text).as_bytes())?;
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{dispatcher, warn};
+
+    use super::*;
+    use crate::domain::visible_line;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What the log has of words that erase the screen, forge a line and turn one around.
+    fn logged(json: bool) -> String {
+        let written = Written::default();
+        let to = written.clone();
+        let dispatch = dispatch(EnvFilter::new("info"), json, false, move || to.clone());
+        dispatcher::with_default(&dispatch, || {
+            let evil = "\u{1b}[2J\u{9b}31m\u{202e}\u{2028}\nforged \u{7f}\u{200b}";
+            warn!(error = %evil, objects = 3, host = evil, "Could not: {evil}");
+        });
+        let bytes = written.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_text_record_is_one_line_and_orders_a_terminal_nothing() {
+        let text = logged(false);
+        let line = text.strip_suffix('\n').unwrap();
+        assert_eq!(visible_line(line), line);
+        let evil = r"\u{1b}[2J\u{9b}31m\u{202e}\u{2028}\nforged \u{7f}\u{200b}";
+        assert!(line.contains(&format!("WARN Could not: {evil} error={evil} objects=3 host=\"")), "{line}");
+    }
+
+    #[test]
+    fn a_json_record_is_one_line_and_orders_a_terminal_nothing_and_says_the_same() {
+        let text = logged(true);
+        let line = text.strip_suffix('\n').unwrap();
+        assert_eq!(visible_line(line), line);
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(record["error"], "\u{1b}[2J\u{9b}31m\u{202e}\u{2028}\nforged \u{7f}\u{200b}");
+        assert!(line.contains(r"\u009b31m\u202e\u2028\nforged \u007f\u200b"), "{line}");
+    }
 }

@@ -27,20 +27,20 @@ mod sandbox;
 mod scan;
 mod show;
 mod status;
+mod stdin;
+mod stop;
 mod turned;
 mod verify;
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use crate::{
     config::{Config, ConfigErrors, load},
+    domain::visible,
+    lifecycle::Hangups,
     queue::{AWAY_FOR, Access, Pools, Queue},
 };
 
@@ -103,10 +103,21 @@ enum Command {
     /// See it work: PostgreSQL and three stores in a box, two daemons, one killed half-way
     #[cfg(feature = "sandbox")]
     Demo(demo::Args),
-    /// A store of the sandbox as a process of its own
+    /// Serve S3 from memory on this machine, to try things on; everything is gone when it ends
     #[cfg(feature = "sandbox")]
-    #[command(hide = true)]
     SandboxS3(sandbox::Args),
+}
+
+impl Command {
+    /// Whether it looks after SIGHUP as commands do. A daemon has its own way, and what plays in a box ends with its owner.
+    fn outlives_hangups(&self) -> bool {
+        match self {
+            Self::Run(_) => false,
+            #[cfg(feature = "sandbox")]
+            Self::Demo(_) | Self::SandboxS3(_) => false,
+            _ => true,
+        }
+    }
 }
 
 /// What a command has to say with its exit code when nothing went wrong on the way.
@@ -124,7 +135,10 @@ enum Verdict {
 /// Runs the program's command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
     // Cannot fail: nothing else has installed one. Done here so that a second provider in the tree cannot panic later.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -146,8 +160,14 @@ pub fn main() -> ExitCode {
 impl Cli {
     async fn dispatch(self) -> anyhow::Result<Verdict> {
         let config = || -> Result<Config, ConfigErrors> { load(&self.config, std::env::vars_os()) };
+        if self.command.outlives_hangups() {
+            stop::outlive_hangups().context("cannot listen for signals")?;
+        }
         match self.command {
-            Command::Run(args) => run::run(config()?, args).await,
+            Command::Run(args) => {
+                let hangups = Hangups::listen().context("cannot listen for signals")?;
+                run::run(config()?, args, hangups).await
+            }
             Command::Migrate(args) => migrate::run(&config()?, args).await,
             Command::Rules(args) => rules::run(&config()?, args).await,
             Command::Check(args) => check::run(config()?, args).await,
@@ -177,6 +197,17 @@ impl Cli {
     }
 }
 
+/// Help, the version, or what is wrong with the command line: scripts put in it what others chose.
+fn misused(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    let visible = visible(&text);
+    if visible == text {
+        error.exit();
+    }
+    show::aside(visible.trim_end());
+    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
 /// One sentence, then its causes, none of them twice.
 fn fail(error: &anyhow::Error) -> ExitCode {
     let (text, code) = match error.downcast_ref::<ConfigErrors>() {
@@ -192,8 +223,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         }
         None => (format!("error: {}", chain(error)), 1),
     };
-    // Nobody is left to tell if stderr is gone.
-    let _ = writeln!(io::stderr(), "{text}");
+    show::aside(&text);
     ExitCode::from(code)
 }
 
@@ -210,8 +240,7 @@ fn chain(error: &anyhow::Error) -> String {
 /// A queue for a command that comes and goes.
 fn queue(config: &Config) -> anyhow::Result<(Queue, Pools)> {
     crate::queue::say_with(|error| {
-        // Nobody is left to tell if stderr is gone.
-        let _ = writeln!(io::stderr(), "copyhold: {error}; trying again for up to {} s", AWAY_FOR.as_secs());
+        show::aside(&format!("copyhold: {error}; trying again for up to {} s", AWAY_FOR.as_secs()));
     });
     let pools = Pools::with(&config.database, Access::Any);
     pools.check().context("database.url")?;
@@ -223,6 +252,26 @@ fn queue(config: &Config) -> anyhow::Result<(Queue, Pools)> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
+
+    /// What is printed otherwise would reach terminals as it came.
+    #[test]
+    fn commands_print_through_show_alone() {
+        let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if entry.is_dir() {
+                    folders.push(entry);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&entry).unwrap();
+                let code = text.split("#[cfg(test)]").next().unwrap();
+                let own = entry.file_name().unwrap() == "show.rs";
+                for way in ["println!(", "print!(", "writeln!(io::", "writeln!(std::io::", "to_string_pretty"] {
+                    assert!(own || !code.contains(way), "{} prints with {way}: use cli::show", entry.display());
+                }
+            }
+        }
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -1,16 +1,11 @@
 //! How a probe is announced, ended early, and told.
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write as _},
-    pin::pin,
-};
+use std::{fmt::Write as _, io, pin::pin};
 
 use serde::Serialize;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{show, show::table};
+use super::{show, show::table, stop::StopSignals};
 use crate::{
     config::Replica,
     domain::ReplicaName,
@@ -49,7 +44,7 @@ pub(super) struct Probed {
 /// Measures all at the same time. `json`: standard output is for one document alone.
 pub(super) async fn run(replicas: &[&Replica], args: &Args, json: bool) -> anyhow::Result<Vec<Probed>> {
     // Listened to before anything is written: from now on a signal cannot end us in the middle.
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut signals = StopSignals::listen()?;
     let stop = CancellationToken::new();
     let mut probes = Vec::new();
     for replica in replicas {
@@ -69,7 +64,7 @@ pub(super) async fn run(replicas: &[&Replica], args: &Args, json: bool) -> anyho
     loop {
         tokio::select! {
             all = &mut probing => return all.into_iter().collect(),
-            () = told_to_stop(&mut terminate, &mut interrupt) => {
+            () = signals.next() => {
                 if stop.is_cancelled() {
                     anyhow::bail!("told to stop again: what was written below the folders named above may stay");
                 }
@@ -93,15 +88,12 @@ async fn probe(replica: &Replica, number: u64, locked: bool, stop: &Cancellation
     })
 }
 
-async fn told_to_stop(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-}
-
 fn tell(beside: bool, text: &str) -> io::Result<()> {
-    if beside { writeln!(io::stderr(), "{text}") } else { show::line(text) }
+    if beside {
+        show::aside(text);
+        return Ok(());
+    }
+    show::line(text)
 }
 
 impl Probed {

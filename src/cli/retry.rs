@@ -17,9 +17,9 @@ pub(super) struct Args {
     #[arg(value_name = "KEY", required_unless_present_any = ["parked", "failing"])]
     keys: Vec<String>,
     /// All parked copies
-    #[arg(long, conflicts_with_all = ["keys", "failing"])]
+    #[arg(long, conflicts_with = "keys")]
     parked: bool,
-    /// All parked copies, and all that wait for a later attempt
+    /// All parked copies, and all that wait for a later attempt; with or without --parked
     #[arg(long, conflicts_with = "keys")]
     failing: bool,
     /// Copies at this replica only
@@ -37,12 +37,10 @@ fn classes() -> PossibleValuesParser {
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let keys = given::distinct_keys(args.keys, "nothing was changed")?;
     let replicas = given::replica_or_all(config, args.replica.as_deref())?;
-    let (which, none) = if args.parked {
-        (Which::Parked, "no such copy is parked")
-    } else if args.failing {
-        (Which::Failing, "no such copy is parked or waits for a later attempt")
-    } else {
-        (Which::Of(&keys), "nothing to retry: no such copy is parked or waits for a later attempt")
+    let (which, none) = match (args.parked, args.failing) {
+        (_, true) => (Which::Failing, "no such copy is parked or waits for a later attempt"),
+        (true, false) => (Which::Parked, "no such copy is parked"),
+        (false, false) => (Which::Of(&keys), "nothing to retry: no such copy is parked or waits for a later attempt"),
     };
     let (queue, pools) = queue(config)?;
     let mut outcome = Outcome::default();

@@ -2,7 +2,12 @@ use anyhow::Context as _;
 use tracing::info;
 
 use super::{Verdict, logging};
-use crate::{config::Config, daemon, lifecycle::ExitReason, metrics};
+use crate::{
+    config::Config,
+    daemon,
+    lifecycle::{ExitReason, Hangups},
+    metrics,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -11,11 +16,12 @@ pub(super) struct Args {
     migrate: bool,
 }
 
-pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
+/// `hangups`: listened to since before the configuration was read.
+pub(super) async fn run(config: Config, args: Args, hangups: Hangups) -> anyhow::Result<Verdict> {
     logging::start(&config.log)?;
     let metrics = metrics::install().context("cannot start metrics")?;
     info!("Copyhold {} starts", env!("CARGO_PKG_VERSION"));
-    match daemon::run(config, args.migrate, metrics).await? {
+    match daemon::run(config, args.migrate, metrics, hangups).await? {
         ExitReason::Signal => {
             info!("Copyhold has ended");
             Ok(Verdict::Good)

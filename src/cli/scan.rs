@@ -4,10 +4,9 @@ mod report;
 use std::num::NonZeroUsize;
 
 use anyhow::bail;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Verdict, given, queue, show};
+use super::{Verdict, given, queue, show, stop::StopSignals};
 use crate::{
     config::{self, Config, Existing},
     domain::{ObjectKey, ReplicaName},
@@ -80,7 +79,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let scan = Scan::new(queue, lister(replica).await?, beside, arguments, args.parallel.get());
 
     // Listened to before anything is listed.
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut signals = StopSignals::listen()?;
     let stop = CancellationToken::new();
     let begin = match (args.dry_run, args.from_start) {
         (true, _) => Begin::DryRun,
@@ -95,8 +94,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
             tokio::select! {
                 ended = &mut running => break ended,
                 () = bar.due() => bar.show(&scan),
-                _ = terminate.recv() => stop.cancel(),
-                _ = interrupt.recv() => stop.cancel(),
+                () = signals.next() => stop.cancel(),
             }
         }
     };
@@ -104,7 +102,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     pools.close().await;
     let report = Report::new(&scan, ended, left_out, started.elapsed()).asked(args.adopt, args.dry_run, args.prefixes);
     if args.json {
-        show::line(&serde_json::to_string_pretty(&report)?)?;
+        show::json(&report)?;
     } else {
         show::line(&report.text())?;
     }

@@ -1,4 +1,7 @@
 //! How results look on a terminal, and in a pipe.
+//!
+//! All that a command prints goes through here: whatever words of others it holds, none of them reaches a terminal as an
+//! order to it.
 
 use std::{
     fmt,
@@ -6,21 +9,41 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use bytesize::ByteSize;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
 
-use crate::domain::ObjectKey;
+use crate::domain::{ObjectKey, visible, visible_json, visible_line};
 
-/// One line of a result. A reader that has gone, as in `| head`, is no error.
+/// One line of a result, or several. A reader that has gone, as in `| head`, is no error.
 pub(super) fn line(text: &str) -> io::Result<()> {
-    match writeln!(io::stdout(), "{text}") {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
-    }
+    goes_on(text).map(drop)
 }
 
 /// As [`line()`], for one of many: false if nobody reads them any more.
 pub(super) fn goes_on(text: &str) -> io::Result<bool> {
+    print(&visible(text))
+}
+
+/// A result as one JSON document.
+pub(super) fn json(result: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(result).context("the result as JSON")?;
+    print(&visible_json(&text))?;
+    Ok(())
+}
+
+/// A line that is JSON already, one of many: false if nobody reads them any more.
+pub(super) fn json_goes_on(line: &str) -> io::Result<bool> {
+    print(&visible_json(line))
+}
+
+/// A word beside the result, on stderr. Nobody is left to tell if that is gone.
+pub(super) fn aside(text: &str) {
+    let _ = writeln!(io::stderr(), "{}", visible(text));
+}
+
+fn print(text: &str) -> io::Result<bool> {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         written => written.map(|()| true),
@@ -36,7 +59,7 @@ pub(super) fn table(heads: &[&str], text: usize, rows: Vec<Vec<String>>) -> Tabl
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
     let aligned = |(i, text_of): (usize, String)| {
-        let cell = Cell::new(text_of);
+        let cell = Cell::new(visible_line(&text_of));
         if i < text { cell } else { cell.set_alignment(CellAlignment::Right) }
     };
     table.set_header(heads.iter().map(ToString::to_string).enumerate().map(aligned));

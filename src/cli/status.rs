@@ -25,7 +25,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     if args.json {
         let mut document = serde_json::to_value(&status).context("status as JSON")?;
         document["read_only"] = status.read_only.as_ref().map(ToString::to_string).into();
-        show::line(&serde_json::to_string_pretty(&document).context("status as JSON")?)?;
+        show::json(&document)?;
     } else {
         show::line(&text::of(config, &status))?;
     }

@@ -5,10 +5,9 @@ mod share;
 use std::num::NonZeroUsize;
 
 use anyhow::{Context as _, bail};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Verdict, bar::Bar, given, queue, show};
+use super::{Verdict, bar::Bar, given, queue, show, stop::StopSignals};
 use crate::{
     audit::{Audit, Depth, Objects, Subject},
     config::Config,
@@ -109,7 +108,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let audit = audit.unregistered_changes(config.guard.changed);
 
     // Listened to before anything is looked at.
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut signals = StopSignals::listen()?;
     let stop = CancellationToken::new();
     let bar = Bar::new(total, "objects");
     let begun = std::time::Instant::now();
@@ -118,9 +117,8 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         loop {
             tokio::select! {
                 ended = &mut running => break ended,
-                () = bar.due() => bar.show(audit.objects(), bar::message(&audit)),
-                _ = terminate.recv() => stop.cancel(),
-                _ = interrupt.recv() => stop.cancel(),
+                () = bar.due() => bar.show(audit.objects(), &bar::message(&audit)),
+                () = signals.next() => stop.cancel(),
             }
         }
     };
@@ -133,7 +131,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         stop.is_cancelled(),
     );
     if args.json {
-        show::line(&serde_json::to_string_pretty(&report)?)?;
+        show::json(&report)?;
     } else {
         show::line(&report.text())?;
     }

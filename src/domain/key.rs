@@ -1,5 +1,7 @@
 use std::fmt;
 
+use super::terminal::is_unsafe;
+
 /// The longest key that S3 knows, in bytes of UTF-8.
 pub const MAX_KEY_BYTES: usize = 1024;
 
@@ -58,7 +60,7 @@ impl fmt::Debug for ObjectKey {
 /// the rest of a line around; what is left readable stays as it is.
 pub fn escape(text: &str, f: &mut impl fmt::Write) -> fmt::Result {
     for c in text.chars() {
-        if c.is_control() || is_invisible(c) || c == '\\' {
+        if is_unsafe(c) || c == '\\' {
             write!(f, "{}", c.escape_default())?;
         } else {
             f.write_char(c)?;
@@ -85,12 +87,6 @@ pub fn excerpt(text: &str, chars: usize) -> String {
         shown.push('…');
     }
     shown
-}
-
-/// Zero-width and direction-changing characters, and line separators that some terminals obey.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{00ad}' | '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod not_carried;
 mod outcome;
 mod replica;
 mod source_verdict;
+mod terminal;
 mod time;
 
 pub use backoff::{Attempt, Next, TRIES, next_try};
@@ -34,4 +35,5 @@ pub use not_carried::NotCarried;
 pub use outcome::{Failure, Outcome, Verified};
 pub use replica::{InvalidName, ReplicaName, SchemaName};
 pub use source_verdict::{EtagMatch, FoundThere, Kept, SourceVerdict, judge_source};
+pub use terminal::{VisibleLine, visible, visible_json, visible_line};
 pub use time::{micros, micros_since_epoch, utc};

@@ -3,7 +3,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::filter::{Facts, Filter};
-use crate::{domain::Epoch, queue::LoggedEvent};
+use crate::{
+    domain::{Epoch, visible_json},
+    queue::LoggedEvent,
+};
 
 /// Consecutive events of the log as they are sent, built once for all readers.
 #[derive(Debug)]
@@ -38,7 +41,8 @@ impl Chunk {
             let json = at(&frames);
             frames
                 .extend_from_slice(format!(r#"{{"id":{id},"date_created":"{date_created}","event_data":"#).as_bytes());
-            frames.extend_from_slice(data.as_bytes());
+            // Followed with curl, it comes to a terminal as it is.
+            frames.extend_from_slice(visible_json(data).as_bytes());
             frames.extend_from_slice(b"}\n\n");
             places.push(Place { id, json, end: at(&frames) });
             facts.push(Facts::of(&mut event));
@@ -145,6 +149,16 @@ pub(super) mod tests {
         assert_eq!(chunk.frames_from(0), first.clone() + &second);
         assert_eq!(chunk.frames_from(1), second);
         assert_eq!((chunk.behind(6), chunk.behind(7), chunk.behind(8), chunk.behind(9)), (0, 1, 1, 2));
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_and_says_the_same() {
+        let data = "{\"object_key\": \"a\u{9b}2J\u{202e}b\"}";
+        let chunks = Chunk::build(vec![event(1, data)], Epoch(0), 1 << 16);
+        let line = str::from_utf8(chunks[0].line(0)).unwrap();
+        assert!(line.ends_with("{\"object_key\": \"a\\u009b2J\\u202eb\"}}\n"), "{line}");
+        let told: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(told["event_data"]["object_key"], "a\u{9b}2J\u{202e}b");
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! Who may: reading and registering is for this machine and for the holders of the token, writing to the log for these alone.
+//! Who may read events, register objects and append events.
+//!
+//! With `http.token` set: whoever sends it, wherever from. Without: this machine reads and registers, and nobody appends.
 
 use std::time::Duration;
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 use secrecy::ExposeSecret as _;
 use subtle::ConstantTimeEq as _;
 
@@ -12,8 +14,21 @@ use crate::config::Secret;
 /// A token that was rotated is read so soon.
 const READ_EVERY: Duration = Duration::from_secs(1);
 
-/// Headers that a proxy adds. What came through one is not from this machine, whatever the connection says.
-const FORWARDED: [&str; 5] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
+/// Headers that a proxy adds, besides those that begin with `x-forwarded`.
+const PROXIES: [&str; 12] = [
+    "forwarded",
+    "via",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "x-original-host",
+    "x-envoy-external-address",
+    "x-envoy-original-path",
+    "cf-connecting-ip",
+    "true-client-ip",
+    "fastly-client-ip",
+];
 
 /// The token of the configuration, if there is one.
 #[derive(Clone, Debug)]
@@ -31,58 +46,55 @@ impl Auth {
         Self(token)
     }
 
-    pub(super) fn may_read(&self, connection: &Connection, headers: &HeaderMap) -> Result<(), Refusal> {
-        self.may_here("events are read", connection, headers)
+    /// The events, which name every object.
+    pub(super) fn may_read(&self, connection: &Connection, request: &Parts) -> Result<(), Refusal> {
+        self.may("reading events", connection, request)
     }
 
-    /// As reading, but not for a page that a browser on this machine shows.
-    pub(super) fn may_register(&self, connection: &Connection, headers: &HeaderMap) -> Result<(), Refusal> {
-        self.may_here("objects are registered", connection, headers)?;
-        if headers.contains_key(header::ORIGIN) && !matches!(self.bearer(headers), Bearer::Right) {
+    /// As reading, but without a token not for a page that a browser on this machine shows.
+    pub(super) fn may_register(&self, connection: &Connection, request: &Parts) -> Result<(), Refusal> {
+        self.may("registering objects", connection, request)?;
+        if self.0.is_none() && request.headers.contains_key(header::ORIGIN) {
             return Err(Refusal::new(
                 StatusCode::FORBIDDEN,
-                "a page in a browser registers no objects without the token",
+                "a page in a browser registers no objects: set http.token in the daemon's configuration and send it",
             ));
         }
         Ok(())
     }
 
-    /// From this machine, or with the token.
-    fn may_here(&self, what: &str, connection: &Connection, headers: &HeaderMap) -> Result<(), Refusal> {
-        match (self.bearer(headers), &self.0) {
-            (Bearer::Right, _) => Ok(()),
-            (Bearer::Wrong, Some(_)) => Err(wrong()),
-            (Bearer::None, _) | (Bearer::Wrong, None) => {
-                let Err(why) = local(what, connection, headers) else { return Ok(()) };
-                Err(match &self.0 {
-                    Some(_) => Refusal::new(
-                        StatusCode::UNAUTHORIZED,
-                        format!("{why}: send the token, as \"Authorization: Bearer TOKEN\""),
-                    ),
-                    None => Refusal::new(
-                        StatusCode::FORBIDDEN,
-                        format!(
-                            "{why}: set http.token in the daemon's configuration and send it, as \"Authorization: Bearer TOKEN\""
-                        ),
-                    ),
-                })
-            }
-        }
-    }
-
-    pub(super) fn may_write(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub(super) fn may_append(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         if self.0.is_none() {
             return Err(Refusal::new(
                 StatusCode::FORBIDDEN,
                 "nobody may append events over HTTP until http.token is set in the daemon's configuration",
             ));
         }
+        self.has_token("appending events", headers)
+    }
+
+    /// With a token in the configuration, whoever sends it: where a connection comes from says nothing of who is behind it,
+    /// since a proxy on this machine makes every request a local one. Without, this machine.
+    fn may(&self, what: &str, connection: &Connection, request: &Parts) -> Result<(), Refusal> {
+        if self.0.is_some() {
+            return self.has_token(what, &request.headers);
+        }
+        local(what, connection, request).map_err(|why| {
+            let todo = "set http.token in the daemon's configuration and send it, as \"Authorization: Bearer TOKEN\"";
+            Refusal::new(StatusCode::FORBIDDEN, format!("{why}: {todo}"))
+        })
+    }
+
+    fn has_token(&self, what: &str, headers: &HeaderMap) -> Result<(), Refusal> {
         match self.bearer(headers) {
             Bearer::Right => Ok(()),
-            Bearer::Wrong => Err(wrong()),
+            Bearer::Wrong => Err(Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                "this is not the token: send http.token of the daemon's configuration",
+            )),
             Bearer::None => Err(Refusal::new(
                 StatusCode::UNAUTHORIZED,
-                "appending events needs the token: send \"Authorization: Bearer TOKEN\"",
+                format!("{what} needs the token, from this machine too: send \"Authorization: Bearer TOKEN\""),
             )),
         }
     }
@@ -101,21 +113,29 @@ impl Auth {
     }
 }
 
-fn wrong() -> Refusal {
-    Refusal::new(StatusCode::UNAUTHORIZED, "this is not the token: send http.token of the daemon's configuration")
-}
-
 /// Why not.
-fn local(what: &str, connection: &Connection, headers: &HeaderMap) -> Result<(), String> {
-    if !connection.peer.ip().to_canonical().is_loopback() || FORWARDED.iter().any(|name| headers.contains_key(*name)) {
-        return Err(format!("from another machine {what} with the token alone"));
+fn local(what: &str, connection: &Connection, request: &Parts) -> Result<(), String> {
+    if !connection.peer.ip().to_canonical().is_loopback() || request.headers.keys().any(is_of_a_proxy) {
+        return Err(format!("{what} is for this machine alone until there is a token"));
     }
     // A page on some site can have its name lead to this machine, and its visitors' browsers would read for it.
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    if !is_local_name(host) {
-        return Err(format!("without the token {what} from localhost, 127.0.0.1 or [::1] by this name alone"));
+    if !host(request).is_some_and(is_local_name) {
+        return Err(format!("without a token, {what} works by the names localhost, 127.0.0.1 and [::1] alone"));
     }
     Ok(())
+}
+
+/// What came through a proxy is not from this machine, whatever the connection says.
+fn is_of_a_proxy(name: &HeaderName) -> bool {
+    name.as_str().starts_with("x-forwarded") || PROXIES.contains(&name.as_str())
+}
+
+/// Whom the request is for. A target that names a host is obeyed before the header.
+fn host(request: &Parts) -> Option<&str> {
+    match request.uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => request.headers.get(header::HOST)?.to_str().ok(),
+    }
 }
 
 fn is_local_name(host: &str) -> bool {
@@ -128,7 +148,7 @@ fn is_local_name(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
+    use axum::http::{HeaderValue, Request};
 
     use super::{super::connections::Pace, *};
 
@@ -146,36 +166,59 @@ mod tests {
         given.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_str(value).unwrap())).collect()
     }
 
+    fn request(target: &str, given: &[(&'static str, &str)]) -> Parts {
+        let (mut parts, ()) = Request::builder().uri(target).body(()).unwrap().into_parts();
+        parts.headers = headers(given);
+        parts
+    }
+
     fn status(answer: Result<(), Refusal>) -> u16 {
         use axum::response::IntoResponse as _;
         answer.map_or_else(|refusal| refusal.into_response().status().as_u16(), |()| 200)
     }
 
     #[test]
-    fn this_machine_reads_by_a_local_name_and_nobody_else_without_the_token() {
+    fn without_a_token_in_the_configuration_this_machine_reads_by_a_local_name_and_nobody_else() {
         for (peer, host, answer) in [
             ("127.0.0.1:5", "localhost:9180", 200),
             ("127.0.0.1:5", "LOCALHOST", 200),
             ("127.0.0.9:5", "127.0.0.1:9180", 200),
             ("[::1]:5", "[::1]:9180", 200),
             ("[::ffff:127.0.0.1]:5", "[::1]", 200),
-            ("127.0.0.1:5", "evil.example:9180", 401),
-            ("127.0.0.1:5", "localhost.evil.example", 401),
-            ("127.0.0.1:5", "", 401),
-            ("10.0.0.7:5", "localhost", 401),
+            ("127.0.0.1:5", "evil.example:9180", 403),
+            ("127.0.0.1:5", "localhost.evil.example", 403),
+            ("127.0.0.1:5", "", 403),
+            ("10.0.0.7:5", "localhost", 403),
         ] {
-            let host = headers(&[("host", host)]);
-            assert_eq!(status(with(Some(TOKEN)).may_read(&from(peer), &host)), answer, "{peer} {host:?}");
-            let untold = if answer == 401 { 403 } else { answer };
-            assert_eq!(status(with(None).may_read(&from(peer), &host)), untold, "{peer} {host:?}");
+            let asked = request("/v1/events", &[("host", host)]);
+            assert_eq!(status(with(None).may_read(&from(peer), &asked)), answer, "{peer} {host:?}");
+            assert_eq!(status(with(None).may_register(&from(peer), &asked)), answer, "{peer} {host:?}");
         }
-        let through_a_proxy = headers(&[("host", "localhost"), ("x-forwarded-for", "10.0.0.7")]);
-        assert_eq!(status(with(Some(TOKEN)).may_read(&from("127.0.0.1:5"), &through_a_proxy)), 401);
+        let near = from("127.0.0.1:5");
+        for proxy in ["x-forwarded-for", "X-Forwarded-Proto", "forwarded", "via", "x-real-ip", "cf-connecting-ip"] {
+            let asked = request("/v1/events", &[("host", "localhost"), (proxy, "10.0.0.7")]);
+            assert_eq!(status(with(None).may_read(&near, &asked)), 403, "{proxy}");
+        }
+        let other = request("http://evil.example/v1/events", &[("host", "localhost")]);
+        assert_eq!(status(with(None).may_read(&near, &other)), 403, "the target counts, not the header");
+        let same = request("http://localhost/v1/events", &[("host", "localhost")]);
+        assert_eq!(status(with(None).may_read(&near, &same)), 200);
     }
 
     #[test]
-    fn the_token_and_nothing_like_it_opens_both_ways() {
-        let far = from("10.0.0.7:5");
+    fn with_a_token_in_the_configuration_nobody_reads_registers_or_appends_without_it() {
+        let plain_proxy = [("host", "127.0.0.1:9180")];
+        for peer in ["127.0.0.1:5", "[::1]:5", "10.0.0.7:5"] {
+            let asked = request("/v1/events", &plain_proxy);
+            let auth = with(Some(TOKEN));
+            assert_eq!(status(auth.may_read(&from(peer), &asked)), 401, "{peer}");
+            assert_eq!(status(auth.may_register(&from(peer), &asked)), 401, "{peer}");
+            assert_eq!(status(auth.may_append(&asked.headers)), 401, "{peer}");
+        }
+    }
+
+    #[test]
+    fn the_token_and_nothing_like_it_opens_all_ways() {
         for (given, answer) in [
             (format!("Bearer {TOKEN}"), 200),
             (format!("bearer  {TOKEN} "), 200),
@@ -187,33 +230,35 @@ mod tests {
             ("Bearer".to_owned(), 401),
             (String::new(), 401),
         ] {
-            let sent = headers(&[("authorization", &given)]);
-            assert_eq!(status(with(Some(TOKEN)).may_read(&far, &sent)), answer, "{given:?}");
-            assert_eq!(status(with(Some(TOKEN)).may_write(&sent)), answer, "{given:?}");
-            assert_eq!(status(with(None).may_write(&sent)), 403, "{given:?}");
+            let sent = request("/v1/events", &[("host", "copyhold.example"), ("authorization", &given)]);
+            for peer in ["10.0.0.7:5", "127.0.0.1:5"] {
+                assert_eq!(status(with(Some(TOKEN)).may_read(&from(peer), &sent)), answer, "{given:?}");
+                assert_eq!(status(with(Some(TOKEN)).may_register(&from(peer), &sent)), answer, "{given:?}");
+            }
+            assert_eq!(status(with(Some(TOKEN)).may_append(&sent.headers)), answer, "{given:?}");
+            assert_eq!(status(with(None).may_append(&sent.headers)), 403, "{given:?}");
         }
         let mut twice = headers(&[("authorization", &format!("Bearer {TOKEN}"))]);
         twice.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer x"));
-        assert_eq!(status(with(Some(TOKEN)).may_write(&twice)), 401);
+        assert_eq!(status(with(Some(TOKEN)).may_append(&twice)), 401);
     }
 
     #[test]
-    fn a_wrong_token_is_refused_even_where_none_is_needed() {
-        let near = from("127.0.0.1:5");
-        let sent = headers(&[("host", "localhost"), ("authorization", "Bearer wrong")]);
-        assert_eq!(status(with(Some(TOKEN)).may_read(&near, &sent)), 401);
-        assert_eq!(status(with(None).may_read(&near, &sent)), 200);
+    fn a_token_that_nobody_asks_for_does_no_harm() {
+        let sent = request("/v1/events", &[("host", "localhost"), ("authorization", "Bearer whatever")]);
+        assert_eq!(status(with(None).may_read(&from("127.0.0.1:5"), &sent)), 200);
+        assert_eq!(status(with(None).may_read(&from("10.0.0.7:5"), &sent)), 403);
     }
 
     #[test]
     fn a_page_in_a_browser_registers_nothing_without_the_token() {
         let near = from("127.0.0.1:5");
         let page = [("host", "localhost:9180"), ("origin", "https://evil.example")];
-        assert_eq!(status(with(None).may_register(&near, &headers(&page[..1]))), 200);
-        assert_eq!(status(with(None).may_register(&near, &headers(&page))), 403);
+        assert_eq!(status(with(None).may_register(&near, &request("/v1/objects", &page[..1]))), 200);
+        assert_eq!(status(with(None).may_register(&near, &request("/v1/objects", &page))), 403);
         let token = format!("Bearer {TOKEN}");
-        let knows = headers(&[page[0], page[1], ("authorization", &token)]);
+        let knows = request("/v1/objects", &[page[0], page[1], ("authorization", &token)]);
         assert_eq!(status(with(Some(TOKEN)).may_register(&near, &knows)), 200);
-        assert_eq!(status(with(Some(TOKEN)).may_register(&from("10.0.0.7:5"), &headers(&page[..1]))), 401);
+        assert_eq!(status(with(Some(TOKEN)).may_register(&near, &request("/v1/objects", &page))), 401);
     }
 }

@@ -1,12 +1,12 @@
 //! What is sent to be written: taken in whole, within limits that hold for all who send at the same time.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
     http::{HeaderMap, StatusCode, header},
 };
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::refusal::Refusal;
@@ -62,33 +62,48 @@ impl Writes {
     }
 }
 
+/// Why there is no whole body.
+enum Broken {
+    /// What was taken of it is as much as may be taken.
+    TooLarge,
+    Cut,
+}
+
 async fn whole(headers: &HeaderMap, body: Body, things: &str) -> Result<Vec<u8>, Refusal> {
-    let too_large = || {
+    // `at`: where the limit is, if that was seen.
+    let too_large = |at: &str| {
         Refusal::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("a request has {BODY} bytes at most: send the {things} in several"),
+            format!("a request has {BODY} bytes at most{at}: send the {things} in several"),
         )
     };
     // Said before the client has sent all of it.
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > BODY as u64) {
-        return Err(too_large());
+        return Err(too_large(""));
     }
     // Gathered in one place: in pieces that are joined at the end, it would take twice the room.
     let mut bytes = Vec::with_capacity(announced.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or_default());
     let reading = async {
-        let mut body = Limited::new(body, BODY);
+        let mut body = body;
         while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame?.into_data() {
-                bytes.extend_from_slice(&data);
+            let frame = frame.map_err(|_| Broken::Cut)?;
+            let Ok(data) = frame.into_data() else { continue };
+            let room = BODY - bytes.len();
+            bytes.extend_from_slice(&data[..data.len().min(room)]);
+            if data.len() > room {
+                return Err(Broken::TooLarge);
             }
         }
-        Ok::<_, Box<dyn Error + Send + Sync>>(())
+        Ok(())
     };
     match tokio::time::timeout(BODY_WITHIN, reading).await {
         Ok(Ok(())) => Ok(bytes),
-        Ok(Err(error)) if is_too_large(&*error) => Err(too_large()),
-        Ok(Err(_)) => Err(Refusal::bad("the body did not come to its end: send it again")),
+        Ok(Err(Broken::TooLarge)) => {
+            let line = bytes.split(|byte| *byte == b'\n').count();
+            Err(too_large(&format!(", and line {line} goes beyond them")))
+        }
+        Ok(Err(Broken::Cut)) => Err(Refusal::bad("the body did not come to its end: send it again")),
         Err(_) => Err(Refusal::new(
             StatusCode::REQUEST_TIMEOUT,
             format!("the body did not come within {} seconds: send it again", BODY_WITHIN.as_secs()),
@@ -96,13 +111,30 @@ async fn whole(headers: &HeaderMap, body: Body, things: &str) -> Result<Vec<u8>,
     }
 }
 
-fn is_too_large(error: &(dyn Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if error.is::<LengthLimitError>() {
-            return true;
-        }
-        cause = error.source();
+#[cfg(test)]
+mod tests {
+    use axum::{body::to_bytes, response::IntoResponse as _};
+    use futures::{StreamExt as _, stream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_without_end_is_refused_at_the_line_at_which_it_is_too_large() {
+        let pieces = stream::iter(["{}\n{}\n".to_owned()]).chain(stream::repeat(" ".repeat(10_000)));
+        let body = Body::from_stream(pieces.map(Ok::<_, std::io::Error>));
+        let refused = Writes::default().take(&HeaderMap::new(), body, "events").await.unwrap_err().into_response();
+        assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        let said = to_bytes(refused.into_body(), 10_000).await.unwrap();
+        let said = str::from_utf8(&said).unwrap();
+        assert!(
+            said.contains("1048576 bytes at most, and line 3 goes beyond them: send the events in several"),
+            "{said}"
+        );
     }
-    false
+
+    #[tokio::test]
+    async fn a_body_of_just_the_size_is_taken() {
+        let body = Body::from(" ".repeat(BODY));
+        assert_eq!(Writes::default().take(&HeaderMap::new(), body, "events").await.unwrap().body.len(), BODY);
+    }
 }

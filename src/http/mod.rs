@@ -7,6 +7,7 @@ mod events;
 mod files;
 mod given;
 mod health;
+mod host;
 mod metrics;
 mod objects;
 mod places;
@@ -17,6 +18,7 @@ use std::{io, net::SocketAddr, time::Duration};
 use axum::{
     Router,
     http::StatusCode,
+    middleware,
     routing::{get, post},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -70,6 +72,7 @@ pub async fn serve(listener: TcpListener, pages: Pages, readers: usize, end: Can
         .route("/v1/events", get(events::read).post(events::append).fallback(wrong_method))
         .route("/v1/objects", post(objects::register).fallback(only_post))
         .fallback(nothing_here)
+        .layer(middleware::from_fn(host::checked))
         .with_state(pages);
     let most = files::connections_for(readers);
     let fold = async {

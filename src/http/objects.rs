@@ -8,7 +8,7 @@ use axum::{
     Extension,
     body::Body,
     extract::State,
-    http::{HeaderMap, StatusCode},
+    http::{Request, StatusCode},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
@@ -21,11 +21,11 @@ use crate::{domain::Generation, queue::QueueError};
 pub(super) async fn register(
     State(pages): State<Pages>,
     Extension(connection): Extension<Connection>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request<Body>,
 ) -> Result<Response, Refusal> {
-    pages.auth.may_register(&connection, &headers)?;
-    let given = pages.writes.take(&headers, body, "objects").await?;
+    let (head, body) = request.into_parts();
+    pages.auth.may_register(&connection, &head)?;
+    let given = pages.writes.take(&head.headers, body, "objects").await?;
     let counted = body::count(given.text()?)?;
     // Objects take several times the room of their text, so they are made of few texts at a time.
     let _turn = pages.writes.turn().await;

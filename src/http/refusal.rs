@@ -8,6 +8,8 @@ use axum::{
 };
 use serde_json::{Map, Value};
 
+use crate::domain::visible_json;
+
 /// An answer that is not what was asked for.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -42,7 +44,8 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let text = Value::Object(self.members).to_string() + "\n";
+        let text = Value::Object(self.members).to_string();
+        let text = visible_json(&text).into_owned() + "\n";
         let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
         let mut response = (self.status, headers, text).into_response();
         if let Some(pause) = self.retry_after {

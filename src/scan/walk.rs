@@ -3,7 +3,7 @@ use tokio::time::Instant;
 use super::{lister::Lister, trouble::Trouble};
 use crate::{
     queue::KeyRange,
-    store::{Asked, Listed, Page, Place, shown},
+    store::{Asked, Listed, Page, Place, is_of_a_probe, shown},
 };
 
 /// Goes through the keys of one range of a bucket, page by page, and sees that they rise.
@@ -93,7 +93,7 @@ impl<'a> Walk<'a> {
 
     /// Those of the range, and whether the page has gone beyond it. Not every store heeds prefixes, or where it was to begin.
     ///
-    /// Also what lies beyond the range must be in order: or else keys of the range may lie behind it.
+    /// What a probe had to leave is left out: nobody wants it copied. Also what lies beyond the range must be in order: or else keys of the range may lie behind it.
     fn pick(&mut self, listed: Vec<Listed>) -> Result<(Vec<Listed>, bool), Trouble> {
         let (prefix, after) = (self.range.prefix.as_bytes(), self.range.after.as_deref().map(str::as_bytes));
         let through = self.range.through.as_deref().map(str::as_bytes);
@@ -113,7 +113,7 @@ impl<'a> Walk<'a> {
                 beyond |= key > prefix;
             } else if through.is_some_and(|through| key > through) {
                 beyond = true;
-            } else {
+            } else if !is_of_a_probe(key) {
                 objects.push(object);
             }
         }

@@ -1,6 +1,8 @@
 use std::time::SystemTime;
 
-use super::{Asked, CLOCK_TOLERANCE, Listed, Metadata, Operation, Page, Place, Reason, Store, StoreError};
+use super::{
+    Asked, CLOCK_TOLERANCE, Listed, Metadata, Operation, Page, Place, Reason, Store, StoreError, is_of_a_probe,
+};
 use crate::domain::ObjectKey;
 
 /// The key of an upload that is never completed, so no object of this name ever appears.
@@ -31,7 +33,7 @@ impl Store {
     }
 
     /// The first key of the bucket; `None`: the bucket is empty, or holds only what a listing hides (older versions, delete
-    /// markers).
+    /// markers) or a probe has left.
     pub async fn first_key(&self) -> Result<Option<String>, StoreError> {
         Ok(self.first_page(Some(1)).await?.objects.first().map(key_of))
     }
@@ -54,16 +56,19 @@ impl Store {
         })
     }
 
-    /// The first page that has an object; the last, of none, if there is none.
+    /// The first page that has an object; the last, of none, if there is none. What a probe had to leave is no object of
+    /// anybody.
     async fn first_page(&self, mut most: Option<i32>) -> Result<Page, StoreError> {
         let asked = Asked { prefix: "", delimiter: None };
         let mut from = Place::First;
         for _ in 0..PAGES {
-            let page = self.list_some(asked, &from, most).await?;
+            let mut page = self.list_some(asked, &from, most).await?;
+            let last = page.objects.last().and_then(|last| String::from_utf8(last.bytes().to_vec()).ok());
+            page.objects.retain(|object| !is_of_a_probe(object.bytes()));
             if !page.objects.is_empty() || !page.truncated {
                 return Ok(page);
             }
-            match page.next.map(Place::Token) {
+            match page.next.map(Place::Token).or(last.map(Place::After)) {
                 Some(next) if next != from => (from, most) = (next, None),
                 _ => return Err(unseen("an empty page is not the last, and says not where the next one is")),
             }

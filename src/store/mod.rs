@@ -78,7 +78,7 @@ pub use feed::{Feed, Feeder};
 pub use list::{Asked, Listed, NoKey, Page, Place, shown};
 pub use metadata::Metadata;
 pub use operation::Operation;
-pub use probe::{Ended as ProbeEnded, EndedBy as ProbeEndedBy, Fact, Left, Report as ProbeReport};
+pub use probe::{Ended as ProbeEnded, EndedBy as ProbeEndedBy, Fact, Left, Report as ProbeReport, is_of_a_probe};
 pub use profile::{Known, Profile};
 pub use read::{Body, Get, Head};
 pub use reason::Reason;

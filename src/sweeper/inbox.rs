@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use crate::{
     metrics,
@@ -80,6 +80,9 @@ impl Mover {
                 }
             };
             let Some(called) = drain.run_until_cancelled(self.wake.wait(pause)).await else { return };
+            if called {
+                debug!("Woken by a notification for the inbox");
+            }
             if called && self.sleeper.is_asleep() {
                 drain.run_until_cancelled(tokio::time::sleep(self.sleeper.turn.wait())).await;
             }

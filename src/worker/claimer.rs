@@ -5,7 +5,7 @@ use std::{
 };
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     floor::Floor,
@@ -188,6 +188,9 @@ impl Claimer {
             };
             rest_until = Instant::now() + pause;
             let Some(woken) = drain.run_until_cancelled(self.calls.wait(pause)).await else { return };
+            if woken == Woken::ByNotice {
+                debug!("Woken by a notification");
+            }
             if woken == Woken::ByNotice && self.sleeper.is_asleep() && !self.sleeper.turn.is_first() {
                 let rest = self.calls.own.wait(self.sleeper.turn.wait());
                 // What this process knows itself is not waited for, and is asked for everywhere.

@@ -43,7 +43,7 @@ const DAEMONS: usize = 4;
 /// Of every daemon: the shortest there is, so that many deaths fit into a minute.
 const LEASE: Duration = Duration::from_secs(3);
 /// Without any step forward. Far more than anything takes that goes well.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// What happened. That nothing went wrong needs no figure: anything that did is an error.
 #[derive(Debug)]

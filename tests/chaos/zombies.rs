@@ -78,7 +78,9 @@ impl Scene<'_> {
             let mut process = self.fleet.slot(slot).lock().await;
             let said = process.said();
             let late = u64::try_from(said.matches("came too late").count())?;
-            let noticed = process.metric("copyhold_leases_lost_total").await?.unwrap_or(0) + late;
+            // A daemon that is slow to serve its pages is asked again.
+            let lost = process.metric("copyhold_leases_lost_total").await.ok().flatten();
+            let noticed = lost.unwrap_or(0) + late;
             if noticed >= taken || NOT_ANSWERED.iter().any(|words| said.contains(words)) {
                 process.spared = false;
                 break noticed;

@@ -1,8 +1,14 @@
 //! What people see: results, clear errors, exit codes.
 
-use copyhold::sandbox::s3::{Fault, Op, When};
+use copyhold::{
+    domain::visible,
+    sandbox::s3::{Fault, Op, When},
+};
 
-use crate::world::{Begin, World, printed};
+use crate::{
+    http::{Http, settings},
+    world::{Begin, World, printed, soon},
+};
 
 #[tokio::test]
 async fn check_says_per_replica_what_works_and_leaves_nothing_behind() {
@@ -88,6 +94,76 @@ async fn status_tells_what_fails_and_escapes_what_others_chose() {
     assert_eq!(json["replicas"][0]["replica"], "b2");
     assert_eq!(json["failing"][0]["class"], "gone");
     assert_eq!(json["daemons"][0]["alive"], true);
+}
+
+#[tokio::test]
+async fn no_command_and_no_log_passes_on_what_a_terminal_obeys() {
+    let world = World::with(Begin::Migrated, &settings("")).await;
+    let evil = "evil\u{1b}[2J\u{9b}31m\u{202e}\u{2028}\u{200b}\rkey";
+    world.insert(evil).await;
+    let daemon = world.daemon().await;
+    Http::of(&world, &daemon).await;
+    world.until("SELECT count(*) = 3 FROM copyhold.copy_failures").await;
+    let event = serde_json::json!([{ "kind": "door.opened", "object_key": evil, "e\u{9b}": evil }]).to_string();
+    let commands: [&[&str]; 22] = [
+        &["status", "--exact"],
+        &["status", "--json"],
+        &["explain", evil],
+        &["explain", evil, "--json"],
+        &["pause", "scw", "--because", evil],
+        &["events", "append", &event],
+        &["events", "append", evil],
+        &["events"],
+        &["events", "--json"],
+        &["status"],
+        &["explain", evil],
+        &["resume", "scw"],
+        &["retry", evil],
+        &["park", evil, "--because", evil],
+        &["verify", evil, "--json"],
+        &["scan", "--prefix", evil, "--dry-run"],
+        &["scan", "--prefix", evil, "--dry-run", "--json"],
+        &["import", "--table", evil],
+        &["enqueue", "x", "--replicas", evil],
+        &[evil],
+        &["retry", "--class", evil],
+        &["forget", evil, "not there \u{9b}31m"],
+    ];
+    for arguments in commands {
+        let output = world.run(arguments).await;
+        let text = printed(&output);
+        assert_eq!(visible(&text), text, "{arguments:?}");
+        assert!(!text.is_empty() && !text.contains("panicked"), "{arguments:?}: {text}");
+        if arguments.contains(&"--json") {
+            let values = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<serde_json::Value>();
+            let values: Vec<_> = values.map(Result::unwrap).collect();
+            assert!(!values.is_empty(), "{arguments:?}: {text}");
+        }
+    }
+    assert_eq!(visible(&daemon.log()), daemon.log());
+}
+
+#[tokio::test]
+async fn a_list_of_keys_without_end_is_refused_at_its_first_line() {
+    let world = World::new().await;
+    let zeros = || std::fs::File::open("/dev/zero").unwrap();
+    let output = soon("it ends", world.program(&["enqueue", "--stdin"]).stdin(zeros()).output()).await.unwrap();
+    let text = printed(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("nothing was registered: standard input, line 1: longer than 1024 bytes"), "{text}");
+    let output = soon("it ends", world.program(&["events", "append", "-"]).stdin(zeros()).output()).await.unwrap();
+    let text = printed(&output);
+    assert!(text.contains("nothing was appended: standard input has more than 67108864 bytes, at line 1"), "{text}");
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("keys");
+    std::fs::write(&list, "first\n\na\0b\nlast\n").unwrap();
+    let with_list = || std::fs::File::open(&list).unwrap();
+    let output = world.program(&["enqueue", "--stdin"]).stdin(with_list()).output().await.unwrap();
+    assert!(printed(&output).contains("nothing was registered: line 3: a key with a NUL byte"), "{}", printed(&output));
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.object_copies").await.unwrap(), "0");
+    std::fs::write(&list, "first\n\n b \nlast").unwrap();
+    let output = world.program(&["enqueue", "--stdin"]).stdin(with_list()).output().await.unwrap();
+    assert_eq!(printed(&output), "registered 3 objects\n");
 }
 
 #[tokio::test]

@@ -54,12 +54,13 @@ async fn a_daemon_that_knows_fewer_replicas_leaves_their_copies_to_one_that_know
 
 #[tokio::test]
 async fn daemons_whose_leases_last_for_different_times_share_the_work() {
-    let mut world = World::new().await;
-    let short = world.daemon().await;
-    world.rewrite(|text| text.replace("timeout = \"3s\"", "timeout = \"1m\""));
+    let mut world = World::unhurried().await;
     let long = world.daemon().await;
-    short.until_logged("lease.timeout is 3s for daemon 1, 60s for daemon 2").await;
-    long.until_logged("lease.timeout is 3s for daemon 1, 60s for daemon 2").await;
+    world.rewrite(|text| text.replace("timeout = \"1h\"", "timeout = \"30m\""));
+    let short = world.daemon().await;
+    for daemon in [&long, &short] {
+        daemon.until_logged("lease.timeout is 1800s for daemon 2, 3600s for daemon 1").await;
+    }
     upload(&world).await;
     assert_all_copied(&world).await;
     assert_eq!(world.value("SELECT count(*) FROM copyhold.swept_leases").await.unwrap(), "0");

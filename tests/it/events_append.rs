@@ -1,8 +1,13 @@
 //! Other programs append over HTTP: with the token, all events of a request or none, as they were sent.
 
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
 use crate::{
-    http::{Http, TOKEN, settings},
-    world::{Begin, DaemonProcess, World, printed},
+    http::{Http, TOKEN, WITHOUT_TOKEN, bearer, settings},
+    world::{Begin, DaemonProcess, World, printed, soon},
 };
 
 async fn world() -> (World, DaemonProcess, Http) {
@@ -10,10 +15,6 @@ async fn world() -> (World, DaemonProcess, Http) {
     let daemon = world.daemon().await;
     let http = Http::of(&world, &daemon).await;
     (world, daemon, http)
-}
-
-fn bearer() -> String {
-    format!("Bearer {TOKEN}")
 }
 
 /// How many events of others there are, in the inbox or in the log.
@@ -40,15 +41,23 @@ async fn an_object_an_array_and_lines_are_appended_in_their_order_and_as_they_we
 }
 
 #[tokio::test]
-async fn without_the_token_nobody_writes_and_nobody_elsewhere_reads() {
+async fn where_there_is_a_token_nobody_appends_or_reads_without_it_from_this_machine_either() {
     let (world, daemon, http) = world().await;
-    for (given, status) in [(None, 401), (Some("Bearer wrong"), 401), (Some("Basic x"), 401)] {
-        let headers: Vec<_> = given.map(|given| ("authorization", given)).into_iter().collect();
-        let answer = http.post(r#"{"kind": "door.opened"}"#, &headers).await;
-        assert_eq!((answer.status, answer.header("www-authenticate")), (status, "Bearer"));
-        assert!(answer.json().await["error"].as_str().unwrap().contains("token"));
+    for given in [WITHOUT_TOKEN, ("authorization", "Bearer wrong"), ("authorization", "Basic x")] {
+        for answer in [
+            http.post(r#"{"kind": "door.opened"}"#, &[given]).await,
+            http.get("/v1/events?after=0&wait=0s", &[given]).await.unwrap(),
+            // As a proxy on this machine passes it on that was told nothing but where to.
+            http.get("/v1/events?after=0&wait=0s", &[given, ("host", "127.0.0.1:9180")]).await.unwrap(),
+            http.get("/v1/events?after=0&wait=0s", &[given, ("host", "evil.example")]).await.unwrap(),
+        ] {
+            assert_eq!((answer.status, answer.header("www-authenticate")), (401, "Bearer"));
+            assert!(answer.json().await["error"].as_str().unwrap().contains("token"));
+        }
     }
-    assert_eq!(http.get("/v1/events?wait=0s", &[("host", "evil.example")]).await.unwrap().status, 401);
+    for open in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(http.get(open, &[WITHOUT_TOKEN]).await.unwrap().status, 200, "{open}");
+    }
     let token = bearer();
     let with_token = [("host", "evil.example"), ("authorization", token.as_str())];
     assert_eq!(http.get("/v1/events?wait=0s", &with_token).await.unwrap().status, 200);
@@ -64,7 +73,24 @@ async fn without_a_token_in_the_configuration_writing_is_off_and_this_machine_re
     let answer = http.post(r#"{"kind": "door.opened"}"#, &[("authorization", &bearer())]).await;
     assert_eq!(answer.status, 403);
     assert!(answer.json().await["error"].as_str().unwrap().contains("http.token"));
+    assert_eq!(http.get("/v1/events?wait=0s", &[WITHOUT_TOKEN]).await.unwrap().status, 200);
     assert_eq!(http.get("/v1/events?wait=0s", &[("host", "evil.example")]).await.unwrap().status, 403);
+}
+
+#[tokio::test]
+async fn a_request_with_no_host_or_with_two_is_refused_by_every_page() {
+    let (_world, _daemon, http) = world().await;
+    for page in ["/livez", "/readyz", "/metrics", "/v1/events?after=0&wait=0s", "/v1/objects", "/nowhere"] {
+        for hosts in ["", "Host: localhost\r\nHost: evil.example\r\n", "Host: localhost\r\nHost: localhost\r\n"] {
+            let request =
+                format!("GET {page} HTTP/1.1\r\n{hosts}Authorization: {}\r\nConnection: close\r\n\r\n", bearer());
+            let mut socket = TcpStream::connect(http.0).await.unwrap();
+            socket.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            soon("an answer", socket.read_to_string(&mut answer)).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{page} {hosts:?}: {answer}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use crate::{
-    http::{Http, append, settings},
+    http::{Http, TOKEN, append, settings},
     world::{Begin, World, eventually, printed, soon},
 };
 
@@ -82,6 +82,10 @@ async fn it_prints_what_there_is_and_ends() {
     let url = format!("http://{}", world.config.http.listen);
     let mut command = Command::new(env!("CARGO_BIN_EXE_copyhold"));
     command.args(["--config", "/nowhere.toml", "events", "--kinds", "test.key", "--url", &url]);
+    let output = command.output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(printed(&output).contains("needs the token"), "{}", printed(&output));
+    command.env("COPYHOLD_HTTP__TOKEN", TOKEN);
     assert_eq!(printed(&command.output().await.unwrap()), text);
 }
 
@@ -209,6 +213,7 @@ async fn the_agents_of_the_documentation_follow_through_a_restart() {
     let start = |name: &str, out: &str| {
         let mut command = Command::new(agents.join(name));
         command.arg(&url).arg(folder.path().join(format!("{name}.cursor"))).arg("test.tick").process_group(0);
+        command.env("COPYHOLD_HTTP__TOKEN", TOKEN);
         Follower::start(command, &folder.path().join(out))
     };
     let names = ["follow.sh", "follow.py"];

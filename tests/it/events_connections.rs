@@ -7,7 +7,7 @@ use tokio::{
 };
 
 use crate::{
-    http::{Http, append, settings},
+    http::{Http, append, bearer, settings},
     world::{Begin, DaemonProcess, World, eventually, soon},
 };
 
@@ -65,7 +65,7 @@ async fn deaf(http: Http) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(http.0).await.unwrap();
-    let request = format!("GET {LINES}&after=0 HTTP/1.1\r\nHost: {}\r\n\r\n", http.0);
+    let request = format!("GET {LINES}&after=0 HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\n\r\n", http.0, bearer());
     stream.write_all(request.as_bytes()).await.unwrap();
     stream
 }

@@ -87,7 +87,7 @@ async fn a_copy_of_before_that_another_object_overwrites_loses_its_record_and_ot
 
 #[tokio::test]
 async fn a_store_that_keeps_keys_apart_is_asked_for_other_spellings_once() {
-    let world = World::new().await;
+    let world = World::unhurried().await;
     let _daemon = world.daemon().await;
     let keys = ["Photos/a+b 1.jpg", "photos/a+b 2.jpg", "PHOTOS/c+d 3.JPG", "Photos/a b 1.jpg"];
     register(&world, &keys[..1]).await;

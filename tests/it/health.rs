@@ -52,6 +52,7 @@ async fn a_dead_target_is_asked_for_nothing_but_probes_and_no_copy_is_charged_wi
     world.until_recorded("wasabi", 200).await;
     world.until(OPEN).await;
     // What was under way when it died: no more than there are workers, each with the one retry of the connection.
+    world.until("SELECT count(*) = 0 FROM copyhold.object_copies WHERE lock IS NOT NULL").await;
     let struck = world.bucket("scw").calls(Op::PutObject);
     assert!(struck <= 2 * 16, "{struck} requests to a dead store");
     world.until("SELECT probes_failed >= 2 FROM copyhold.replicas WHERE name = 'scw'").await;
@@ -82,8 +83,8 @@ async fn all_daemons_share_a_breaker_and_one_at_a_time_probes() {
     let before = world.number(failed).await;
     world.bucket("scw").forget_counts();
     world.until("SELECT probes_failed >= 4 FROM copyhold.replicas WHERE name = 'scw'").await;
-    let probes = world.number(failed).await - before;
     let asked = world.bucket("scw").calls(Op::ListObjectsV2);
+    let probes = world.number(failed).await - before;
     assert!(asked <= probes + 1, "{asked} listings for {probes} probes");
     assert_eq!(world.bucket("scw").calls(Op::PutObject), 0);
     outage.clear();

@@ -4,7 +4,13 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Request, body::Incoming, client::conn::http1, header::HOST, http::HeaderMap};
+use hyper::{
+    Request,
+    body::Incoming,
+    client::conn::http1,
+    header::{AUTHORIZATION, HOST},
+    http::HeaderMap,
+};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -12,6 +18,12 @@ use tokio::net::TcpStream;
 use crate::world::{DaemonProcess, World, eventually, soon};
 
 pub const TOKEN: &str = "a-token-of-more-than-16";
+/// Among the headers of a request: it is sent without the token.
+pub const WITHOUT_TOKEN: (&str, &str) = ("authorization", "");
+
+pub fn bearer() -> String {
+    format!("Bearer {TOKEN}")
+}
 
 /// Of a port that nobody listens on.
 pub fn free_port() -> u16 {
@@ -58,6 +70,7 @@ impl Http {
         self.ask("POST", "/v1/events", headers, body).await.unwrap()
     }
 
+    /// Sends the token, unless the headers say otherwise.
     pub async fn ask(
         self,
         method: &str,
@@ -72,7 +85,10 @@ impl Http {
         if !headers.iter().any(|(name, _)| *name == "host") {
             request = request.header(HOST, self.0.to_string());
         }
-        for (name, value) in headers {
+        if !headers.iter().any(|(name, _)| *name == "authorization") {
+            request = request.header(AUTHORIZATION, bearer());
+        }
+        for (name, value) in headers.iter().filter(|header| **header != WITHOUT_TOKEN) {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body.into())).unwrap();

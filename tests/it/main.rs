@@ -60,6 +60,7 @@ mod promote;
 mod proxied;
 mod proxy;
 mod read_only;
+mod readme;
 mod recheck;
 mod refused_rows;
 mod registering;

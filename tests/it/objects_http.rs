@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    http::{Answer, Http, TOKEN, settings},
+    http::{Answer, Http, TOKEN, WITHOUT_TOKEN, settings},
     rules::wanted,
     world::{Begin, DaemonProcess, World, eventually},
 };
@@ -62,16 +62,30 @@ async fn a_request_with_one_bad_object_registers_none() {
 }
 
 #[tokio::test]
-async fn only_this_machine_and_holders_of_the_token_register() {
-    let (_world, _daemon, http) = world().await;
+async fn where_there_is_a_token_its_holders_alone_register() {
+    let (world, _daemon, http) = world().await;
     let ask = async |headers: &[(&str, &str)]| http.ask("POST", PATH, headers, r#"{"key": "a"}"#).await.unwrap().status;
     let bearer = format!("Bearer {TOKEN}");
-    assert_eq!(ask(&[]).await, 200);
-    assert_eq!(ask(&[("host", "evil.example")]).await, 401);
-    assert_eq!(ask(&[("x-forwarded-for", "10.0.0.7")]).await, 401);
-    assert_eq!(ask(&[("origin", "https://evil.example")]).await, 403);
-    assert_eq!(ask(&[("host", "evil.example"), ("authorization", &bearer)]).await, 200);
+    assert_eq!(ask(&[WITHOUT_TOKEN]).await, 401);
+    assert_eq!(ask(&[WITHOUT_TOKEN, ("host", "localhost")]).await, 401);
+    assert_eq!(ask(&[WITHOUT_TOKEN, ("host", "evil.example")]).await, 401);
+    assert_eq!(ask(&[WITHOUT_TOKEN, ("x-forwarded-for", "10.0.0.7")]).await, 401);
+    assert_eq!(ask(&[WITHOUT_TOKEN, ("origin", "https://evil.example")]).await, 401);
     assert_eq!(ask(&[("authorization", "Bearer wrong")]).await, 401);
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.object_copies").await.unwrap(), "0");
+    assert_eq!(ask(&[("host", "evil.example"), ("authorization", &bearer)]).await, 200);
+}
+
+#[tokio::test]
+async fn where_there_is_no_token_this_machine_registers() {
+    let world = World::with(Begin::Migrated, &settings("").replace("token", "# token")).await;
+    let daemon = world.daemon().await;
+    let http = Http::of(&world, &daemon).await;
+    let ask = async |headers: &[(&str, &str)]| http.ask("POST", PATH, headers, r#"{"key": "a"}"#).await.unwrap().status;
+    assert_eq!(ask(&[WITHOUT_TOKEN]).await, 200);
+    assert_eq!(ask(&[WITHOUT_TOKEN, ("host", "evil.example")]).await, 403);
+    assert_eq!(ask(&[WITHOUT_TOKEN, ("x-forwarded-for", "10.0.0.7")]).await, 403);
+    assert_eq!(ask(&[WITHOUT_TOKEN, ("origin", "https://evil.example")]).await, 403);
 }
 
 #[tokio::test]

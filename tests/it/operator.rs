@@ -74,6 +74,13 @@ async fn a_retry_forgets_the_attempts_and_keeps_the_story() {
     let told = "SELECT bool_and(attempts = 0 AND class = 'denied' AND message = 'no' AND first_at = 1 AND last_at = 2)
                 FROM copyhold.copy_failures";
     assert_eq!(world.value(told).await.unwrap(), "true");
+    // Both may be said: that is all of them.
+    for arguments in [["--parked", "--failing"], ["--failing", "--parked"]] {
+        let due = "due_scw = 9000000000000000000, due_wasabi = copyhold.now_utc_micro_seconds() + 600000000";
+        world.execute(&format!("UPDATE copyhold.object_copies SET {due}")).await;
+        let (code, text) = said(&world, &[&["retry"][..], &arguments].concat()).await;
+        assert_eq!((code, text.as_str()), (0, "2 copies are due now (scw 1, wasabi 1)\n"));
+    }
 }
 
 #[tokio::test]

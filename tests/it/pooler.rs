@@ -58,7 +58,7 @@ impl Pooler {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        let in_time = tokio::time::timeout(Duration::from_secs(30), answers).await;
+        let in_time = tokio::time::timeout(Duration::from_mins(5), answers).await;
         in_time.map_err(|_| "it does not answer".to_owned())?;
         Ok(Self { port, process, folder })
     }

@@ -255,6 +255,30 @@ async fn a_bucket_with_a_default_retention_is_not_written_to_unless_told() {
 }
 
 #[tokio::test]
+async fn what_a_probe_left_in_a_locked_bucket_is_nobodys_data() {
+    let world = with(BucketOptions::locked(7)).await;
+    probe(&world, &["--probe-locked"]).await;
+    let left = world.bucket("scw").keys().len();
+    assert!(left > 10, "{left}");
+    let text = printed(&world.run(&["check"]).await);
+    assert!(text.lines().any(|line| line.starts_with("ok    scw") && line.contains("is empty")), "{text}");
+    // Nobody has said what is to be done with data that is there, and none is.
+    world.upload("photo", "bytes").await;
+    let _daemon = world.daemon().await;
+    world.until_copied("photo").await;
+    let output = world.run(&["scan", "--replica", "scw", "--json"]).await;
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", printed(&output)));
+    assert_eq!((output.status.code(), &report["listed"]), (Some(0), &Value::from(1)), "{report:#}");
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.object_copies").await.unwrap(), "1");
+    // What is beside it still counts.
+    world.s3.create_bucket("photos-wasabi", BucketOptions::default());
+    world.bucket("wasabi").put(".copyhold-probe/another/first", "theirs");
+    world.execute("UPDATE copyhold.replicas SET existing = NULL, writable_at = NULL WHERE name = 'wasabi'").await;
+    let text = printed(&world.run(&["check"]).await);
+    assert!(text.lines().any(|line| line.starts_with("FAIL  wasabi") && line.contains("already holds data")), "{text}");
+}
+
+#[tokio::test]
 async fn a_bucket_that_hides_whether_it_is_locked_is_not_written_to() {
     let world = with(BucketOptions::default()).await;
     world.bucket("scw").order(Fault::access_denied(), When::op(Op::GetObjectLockConfiguration));

@@ -28,7 +28,7 @@ async fn upload_to(world: &World, replica: &str, key: &str, bytes: &str) {
 
 #[tokio::test]
 async fn a_promoted_replica_is_the_source_of_all_daemons_at_once_and_back_again() {
-    let world = World::new().await;
+    let world = World::unhurried().await;
     let daemon = world.daemon().await;
     upload_to(&world, "b2", "first", "bytes of first").await;
     world.until_copied("first").await;

@@ -1,11 +1,11 @@
 //! The log is kept for as long and as large as is said, and its partitions are there when they are needed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use copyhold::queue::{LogDuty, Queue, Retention};
 use sqlx::Connection as _;
 
-use crate::world::World;
+use crate::world::{World, soon};
 
 const SPAN: i64 = 1 << 20;
 const DAY: Duration = Duration::from_hours(24);
@@ -172,27 +172,23 @@ async fn an_open_reader_delays_the_drop_and_appends_for_moments_only() {
         sqlx::query_scalar::<_, i64>("SELECT count(*) FROM copyhold.log").fetch_one(&mut *reading).await.unwrap(),
         10
     );
-    let (mut longest, mut gave_way) = (Duration::ZERO, 0);
+    let mut gave_way = 0;
     for _ in 0..20 {
         let dropping = queue.tidy_log(LogDuty::Drop, keep);
         let appending = async {
             // While it waits for the reader.
             let mut connection = world.pool.acquire().await.unwrap();
-            let begun = Instant::now();
             sqlx::raw_sql("SELECT copyhold.append_log(ARRAY['{}'::jsonb])").execute(&mut *connection).await.unwrap();
-            begun.elapsed()
         };
-        let (dropped, took) = tokio::join!(dropping, appending);
+        // Behind a drop that waits for its reader it would never end.
+        let (dropped, ()) = tokio::join!(dropping, soon("an append", appending));
         match dropped {
             Err(error) => gave_way += usize::from(error.sqlstate().as_deref() == Some("55P03")),
             // The one before has told that it gave way, and has not quite ended.
             Ok(done) => assert!(!done, "it was dropped under its reader"),
         }
-        longest = longest.max(took);
     }
-    assert!(gave_way > 10, "{gave_way}");
-    // 30 ms, and what a busy machine adds: far from the reader's own time.
-    assert!(longest < Duration::from_secs(2), "an append took {longest:?}");
+    assert!(gave_way > 0, "it never met the reader");
     // It is still all there for the reader; when that is gone, it goes.
     assert_eq!(
         sqlx::query_scalar::<_, i64>("SELECT count(*) FROM copyhold.log WHERE id <= 10")

@@ -1,11 +1,13 @@
 //! A daemon that is asked to end leaves nothing half-done and nothing leased.
 
+use std::process::Stdio;
+
 use copyhold::sandbox::s3::{Fault, Gate, Op, When};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     proxy::{Proxy, Way},
-    world::{World, cluster, soon},
+    world::{World, cluster, eventually, printed, soon},
 };
 
 #[tokio::test]
@@ -21,6 +23,8 @@ async fn the_first_signal_lets_copies_finish_and_claims_no_more() {
     world.upload("too late", "bytes").await;
     gate.open();
     assert_eq!(daemon.exit_code().await, Some(0));
+    let log = daemon.log();
+    assert!(log.contains("Everything under way is finished") && !log.contains("Asked again"), "{log}");
     world.until_copied("under way").await;
     assert_eq!(world.bucket("wasabi").keys(), ["under way"]);
     assert_eq!(world.value("SELECT count(*) FROM copyhold.daemons").await.unwrap(), "0");
@@ -41,6 +45,49 @@ async fn the_second_signal_releases_at_once_and_counts_no_attempt() {
     let row = "SELECT lock IS NULL AND scw IS NULL AND due_scw <= copyhold.now_utc_micro_seconds() FROM copyhold.object_copies";
     assert_eq!(world.value(row).await.unwrap(), "true");
     assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
+}
+
+#[tokio::test]
+async fn a_hangup_is_logged_and_changes_nothing() {
+    let world = World::new().await;
+    let mut daemon = world.daemon_unawaited();
+    // At its very beginning too: whatever has been logged by then, it listens.
+    daemon.until_logged("Copyhold").await;
+    daemon.signal(Signal::HUP);
+    daemon.until_logged("Received SIGHUP and ignored it").await;
+    daemon.until_logged("Copying to scw").await;
+    daemon.signal(Signal::HUP);
+    eventually("the second is logged", async || daemon.logged("Received SIGHUP and ignored it") == 2).await;
+    world.upload("photo", "bytes").await;
+    world.until_copied("photo").await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.exit_code().await, Some(0));
+    assert!(!daemon.log().contains("Asked again"), "{}", daemon.log());
+}
+
+#[tokio::test]
+async fn a_hangup_ends_no_command_that_has_no_terminal() {
+    let world = World::new().await;
+    let gate = Gate::new();
+    for key in ["a", "b"] {
+        world.bucket("b2").put(key, "bytes");
+    }
+    world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::ListObjectsV2).next(1));
+    // A session of its own has no terminal.
+    let program = world.program(&["scan"]);
+    let mut command = tokio::process::Command::new("setsid");
+    command.arg("--wait").arg(program.as_std().get_program()).args(program.as_std().get_args());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let scan = command.spawn().unwrap();
+    soon("it lists", gate.holds(1)).await;
+    let listing = Pid::from_raw(i32::try_from(scan.id().unwrap()).unwrap()).unwrap();
+    kill_process(listing, Signal::HUP).unwrap();
+    gate.open();
+    let output = soon("it ends", scan.wait_with_output()).await.unwrap();
+    let text = printed(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("received SIGHUP and ignored it"), "{text}");
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.object_copies").await.unwrap(), "2");
 }
 
 #[tokio::test]

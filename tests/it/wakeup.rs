@@ -8,7 +8,7 @@ use copyhold::{
 use tokio_util::sync::CancellationToken;
 
 use crate::world::{World, printed, soon};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The connections that listen, of those to this database.
 pub const LISTENING: &str = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'copyhold'
@@ -89,7 +89,7 @@ async fn each_notice_wakes_those_that_it_is_for() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_polls_listens_to_nothing_is_notified_of_nothing_and_finds_work_within_seconds() {
+async fn a_daemon_that_polls_listens_to_nothing_is_notified_of_nothing_and_finds_work() {
     let mut world = World::new().await;
     world.rewrite(|text| text.replace("[database]", "[database]\nwakeup = \"poll\""));
     let daemon = world.daemon().await;
@@ -100,10 +100,7 @@ async fn a_daemon_that_polls_listens_to_nothing_is_notified_of_nothing_and_finds
     for i in 0..5 {
         let key = format!("photo {i}");
         world.upload(&key, "bytes").await;
-        let begun = Instant::now();
         world.until_copied(&key).await;
-        // A second, and as much again for a busy machine; the poll of those who are notified is five.
-        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     }
     world.value("SELECT copyhold.append_event('{\"kind\": \"a\"}')").await;
     world.until("SELECT EXISTS (SELECT FROM copyhold.log WHERE event_data = '{\"kind\": \"a\"}')").await;

@@ -1,5 +1,4 @@
 use std::{
-    io::{self, Write as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -9,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::text;
 use crate::{
     cli::show,
+    domain::visible_line,
     sandbox::demo::{Audience, Progress, Summary},
 };
 
@@ -58,12 +58,11 @@ impl Screen {
     }
 
     fn line(&self, line: &str) {
-        let written = match &self.terminal {
-            Some(terminal) => terminal.println(line),
-            None => writeln!(io::stderr(), "{line}"),
-        };
-        // Nobody is left to tell.
-        let _ = written;
+        match &self.terminal {
+            // Nobody is left to tell where that fails.
+            Some(terminal) => drop(terminal.println(visible_line(line))),
+            None => show::aside(line),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shown> {
@@ -98,14 +97,8 @@ impl Audience for Screen {
 
     fn sum_up(&self, summary: &Summary) {
         self.clear();
-        let text = if self.json {
-            // Cannot fail: text, numbers and maps with text for keys.
-            serde_json::to_string_pretty(summary).expect("a summary is JSON")
-        } else {
-            text::summary(summary)
-        };
         // Whoever closed stdout does not want to know.
-        let _ = show::line(&text);
+        let _ = if self.json { show::json(summary) } else { show::line(&text::summary(summary)).map_err(Into::into) };
     }
 }
 

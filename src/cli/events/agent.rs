@@ -4,14 +4,10 @@
 use std::{os::unix::process::ExitStatusExt as _, pin::pin, process::Stdio};
 
 use anyhow::Context as _;
-use tokio::{
-    io::AsyncWriteExt as _,
-    process::Command,
-    signal::unix::{Signal, SignalKind, signal},
-};
+use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use super::{
-    super::Verdict,
+    super::{Verdict, stop::StopSignals},
     cursor_file::CursorFile,
     feed::{Event, Feed, News},
 };
@@ -33,11 +29,11 @@ enum Ended {
 
 impl Agent {
     pub(super) async fn run(mut self) -> anyhow::Result<Verdict> {
-        let mut asked = Asked::listen()?;
+        let mut asked = StopSignals::listen().context("cannot listen for signals")?;
         loop {
             let news = tokio::select! {
                 news = self.feed.next() => news?,
-                () = asked.again() => return Ok(Verdict::Good),
+                () = asked.next() => return Ok(Verdict::Good),
             };
             let event = match news {
                 None => return Ok(Verdict::Good),
@@ -61,15 +57,18 @@ impl Agent {
 }
 
 /// Waits for a command to its end, unless somebody asks twice.
-async fn patiently(command: impl Future<Output = anyhow::Result<u8>>, asked: &mut Asked) -> anyhow::Result<Ended> {
+async fn patiently(
+    command: impl Future<Output = anyhow::Result<u8>>,
+    asked: &mut StopSignals,
+) -> anyhow::Result<Ended> {
     let mut command = pin!(command);
     tokio::select! {
         code = &mut command => return code.map(Ended::Code),
-        () = asked.again() => {}
+        () = asked.next() => {}
     }
     tokio::select! {
         code = &mut command => code.map(Ended::CodeAndAsked),
-        () = asked.again() => Ok(Ended::Killed),
+        () = asked.next() => Ok(Ended::Killed),
     }
 }
 
@@ -98,24 +97,4 @@ async fn execute(command: &str, event: &Event) -> anyhow::Result<u8> {
     let ended = ended.context("cannot wait for the command")?;
     let code = ended.code().unwrap_or_else(|| 128 + ended.signal().unwrap_or_default());
     Ok(u8::try_from(code).unwrap_or(1))
-}
-
-/// SIGTERM and SIGINT.
-struct Asked {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Asked {
-    fn listen() -> anyhow::Result<Self> {
-        let to = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self { terminate: to(SignalKind::terminate())?, interrupt: to(SignalKind::interrupt())? })
-    }
-
-    async fn again(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

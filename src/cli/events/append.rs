@@ -1,10 +1,10 @@
-use std::io::{self, Read as _};
+use std::io;
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
 use super::{
-    super::{Verdict, queue, show},
+    super::{Verdict, queue, show, stdin},
     Daemon,
     client::Client,
 };
@@ -28,13 +28,8 @@ struct Appended {
 }
 
 pub(super) async fn run(config: impl Fn() -> Result<Config, ConfigErrors>, args: Args) -> anyhow::Result<Verdict> {
-    let text = if args.json == "-" {
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-        text
-    } else {
-        args.json
-    };
+    let text =
+        if args.json == "-" { stdin::events(io::stdin().lock()).context("nothing was appended")? } else { args.json };
     let appended = if args.daemon.url.is_some() {
         let client = Client::of(config, args.daemon.url.as_ref())?;
         let answer = client.append(text.into()).await?;

@@ -1,9 +1,6 @@
 //! The log as it comes from a daemon, each event once and in order, whatever happens to the daemon or the line.
 
-use std::{
-    io::{self, Write as _},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
@@ -14,7 +11,10 @@ use super::{
     client::{Client, Trouble},
     lines::Lines,
 };
-use crate::domain::{Cursor, Epoch};
+use crate::{
+    cli::show,
+    domain::{Cursor, Epoch},
+};
 
 /// Attempts in a row, where nobody asked to wait for a daemon that is away.
 const PATIENCE: usize = 5;
@@ -187,8 +187,7 @@ impl Feed {
         });
         let Some(pause) = pauses.next() else { return Err(error) };
         if first {
-            // Nobody is left to tell if stderr is gone.
-            let _ = writeln!(io::stderr(), "copyhold: {}; trying again", crate::cli::chain(&error));
+            show::aside(&format!("copyhold: {}; trying again", crate::cli::chain(&error)));
         }
         tokio::time::sleep(pause.max(least.unwrap_or_default())).await;
         Ok(())

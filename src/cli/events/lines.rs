@@ -16,11 +16,13 @@ pub(super) struct Lines {
     /// So much of what is held has been given out, and so much was searched for a line's end.
     given: usize,
     searched: usize,
+    /// The number of the line that comes next, from 1.
+    number: u64,
 }
 
 impl Lines {
     pub(super) fn of(body: Incoming) -> Self {
-        Self { body, held: Vec::new(), given: 0, searched: 0 }
+        Self { body, held: Vec::new(), given: 0, searched: 0, number: 1 }
     }
 
     /// The next line without its end; `None` when the daemon has ended the answer.
@@ -28,15 +30,18 @@ impl Lines {
         loop {
             if let Some(length) = self.held[self.searched..].iter().position(|b| *b == b'\n') {
                 let end = self.searched + length;
-                let line = str::from_utf8(&self.held[self.given..end]).context("the daemon's answer is not UTF-8")?;
+                let number = self.number;
+                let line = str::from_utf8(&self.held[self.given..end])
+                    .with_context(|| format!("line {number} of the daemon's answer is not UTF-8"))?;
                 let line = line.to_owned();
+                self.number += 1;
                 (self.given, self.searched) = (end + 1, end + 1);
                 return Ok(Some(line));
             }
             self.held.drain(..self.given);
             (self.given, self.searched) = (0, self.held.len());
             if self.held.len() > LONGEST {
-                bail!("the daemon's answer has a line without end");
+                bail!("line {} of the daemon's answer is longer than {LONGEST} bytes, which no event is", self.number);
             }
             match tokio::time::timeout(SILENT_FOR, self.body.frame()).await {
                 Ok(Some(Ok(frame))) => self.held.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),

@@ -123,7 +123,7 @@ async fn read(config: impl Fn() -> Result<Config, ConfigErrors>, args: Args) -> 
 async fn print(mut feed: Feed, json: bool) -> anyhow::Result<Verdict> {
     while let Some(news) = feed.next().await? {
         let News::Event(event) = news else { continue };
-        let said = if json { show::goes_on(&event.line)? } else { show::goes_on(&text::of(&event))? };
+        let said = if json { show::json_goes_on(&event.line)? } else { show::goes_on(&text::of(&event))? };
         if !said {
             break;
         }

@@ -1,5 +1,3 @@
-use anyhow::Context as _;
-
 use crate::{
     cli::{Verdict, queue, show},
     config::Config,
@@ -17,7 +15,7 @@ pub(super) async fn run(config: &Config, lane: Option<&str>, json: bool) -> anyh
     pools.close().await;
     all.retain(|planned| lane.is_none() || planned.lane.as_deref() == lane);
     if json {
-        show::line(&serde_json::to_string_pretty(&all).context("plans as JSON")?)?;
+        show::json(&all)?;
     } else {
         let texts: Vec<_> = all.iter().map(text).collect();
         show::line(&texts.join("\n\n"))?;

@@ -1,13 +1,9 @@
 //! Walks through the whole table, which may take minutes: it survives PostgreSQL's short absence, and shows on a terminal how
 //! far it has come.
 
-use std::{
-    collections::BTreeSet,
-    io::{self, Write as _},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
-use super::super::bar::Bar;
+use super::super::{bar::Bar, show};
 use crate::{
     domain::{ObjectKey, ReplicaName},
     queue::{Holdings, Notice, Queue, QueueError, Reset, ResetOf, while_away},
@@ -46,7 +42,7 @@ pub(in crate::cli) async fn holdings(
         };
         let (more, last) = while_away(page).await?;
         seen = more;
-        bar.show(seen.objects.unsigned_abs(), String::new());
+        bar.show(seen.objects.unsigned_abs(), "");
         match last {
             Some(last) => after = Some(last),
             None => break,
@@ -76,11 +72,9 @@ pub(super) async fn take_back(
     if !reset.sure {
         if !open.is_empty() {
             bar.clear();
-            // Nobody is left to tell if stderr is gone.
-            let _ = writeln!(
-                io::stderr(),
+            show::aside(
                 "waiting for transactions that were open when it began: they may still register objects of before. It can be \
-                 broken off, and goes on when the command is given again"
+                 broken off, and goes on when the command is given again",
             );
         }
         while !open.is_empty() {
@@ -164,6 +158,6 @@ impl TakenBack {
         if self.alone_example.is_none() {
             self.alone_example.clone_from(&page.alone_example);
         }
-        bar.show(self.cleared, String::new());
+        bar.show(self.cleared, "");
     }
 }

@@ -1,10 +1,9 @@
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::bar::Bar,
+    cli::{bar::Bar, stop::StopSignals},
     copy::{PART_AT_LEAST, WHOLE_UP_TO},
     queue::{Applied, Progress, Queue, Scope, Sizes},
 };
@@ -16,7 +15,7 @@ pub(in crate::cli) fn sizes() -> Sizes {
 
 /// Judges objects until all are, or a signal ends it; shows how far it is. How long it took.
 pub(in crate::cli) async fn judge(queue: &Queue, scope: &Scope) -> anyhow::Result<(Applied, Duration)> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut signals = StopSignals::listen()?;
     let (stop, progress) = (CancellationToken::new(), Progress::default());
     // For the bar alone. One that goes on amid them does not know how many are left.
     let amid = queue.rules_state().await?.applying.is_some_and(|(_, through)| through.is_some());
@@ -31,10 +30,9 @@ pub(in crate::cli) async fn judge(queue: &Queue, scope: &Scope) -> anyhow::Resul
                     let looked = progress.looked();
                     #[expect(clippy::cast_precision_loss, reason = "a rate to look at")]
                     let rate = looked as f64 / begun.elapsed().as_secs_f64();
-                    bar.show(looked, format!("{rate:.0}/s"));
+                    bar.show(looked, &format!("{rate:.0}/s"));
                 }
-                _ = terminate.recv() => stop.cancel(),
-                _ = interrupt.recv() => stop.cancel(),
+                () = signals.next() => stop.cancel(),
             }
         }
     };

@@ -1,8 +1,8 @@
 mod judge;
 mod report;
 
-use anyhow::{Context as _, bail};
-use serde_json::json;
+use anyhow::bail;
+use serde_json::{Value, json};
 
 use super::{Verdict, queue, show, show::Untrusted};
 use crate::{
@@ -52,7 +52,11 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     match args.command {
         Command::Show { json } => {
             pools.close().await;
-            show::line(&if json { document(config, &state)? } else { text(config, &state) })?;
+            if json {
+                show::json(&document(config, &state))?;
+            } else {
+                show::line(&text(config, &state))?;
+            }
             Ok(Verdict::Good)
         }
         Command::Apply { dry_run, json } => {
@@ -63,8 +67,11 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
             let (applied, took) = judge(&queue, &scope).await?;
             pools.close().await;
             let report = Report::new(&queue, &applied, state.rules.len(), dry_run, took);
-            let text = if json { serde_json::to_string_pretty(&report)? } else { report.text() };
-            show::line(&text)?;
+            if json {
+                show::json(&report)?;
+            } else {
+                show::line(&report.text())?;
+            }
             Ok(if applied.complete { Verdict::Good } else { Verdict::Incomplete })
         }
     }
@@ -116,17 +123,16 @@ fn text(config: &Config, state: &RulesState) -> String {
     parts.join("\n")
 }
 
-fn document(config: &Config, state: &RulesState) -> anyhow::Result<String> {
+fn document(config: &Config, state: &RulesState) -> Value {
     let rule = |rule: &Rule| {
         let replicas: Vec<_> = rule.replicas.iter().map(ToString::to_string).collect();
         json!({ "prefix": rule.prefix, "min_bytes": rule.min_bytes, "max_bytes": rule.max_bytes, "replicas": replicas })
     };
-    let document = json!({
+    json!({
         "version": state.version,
         "applied": state.applied,
         "applied_through": state.applying.as_ref().and_then(|(_, through)| through.as_ref()).map(ObjectKey::as_str),
         "rules": state.rules.iter().map(rule).collect::<Vec<_>>(),
         "same_as_configuration": state.rules == config.rules,
-    });
-    serde_json::to_string_pretty(&document).context("rules as JSON")
+    })
 }

@@ -1,12 +1,10 @@
-use std::{
-    io::Write as _,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
     cli::{show, show::Untrusted},
+    domain::visible_line,
     scan::Scan,
 };
 
@@ -41,10 +39,9 @@ impl Bar {
     pub(super) fn show(&mut self, scan: &Scan) {
         let text = self.text(scan);
         if self.bar.is_hidden() {
-            // Nobody is left to tell if stderr is gone.
-            let _ = writeln!(std::io::stderr(), "scan: {text}");
+            show::aside(&format!("scan: {text}"));
         } else {
-            self.bar.set_message(text);
+            self.bar.set_message(visible_line(&text).into_owned());
             self.bar.tick();
         }
     }

@@ -21,7 +21,7 @@ pub(in crate::http) async fn append(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    pages.auth.may_write(&headers)?;
+    pages.auth.may_append(&headers)?;
     let given = pages.writes.take(&headers, body, "events").await?;
     let documents = documents(given.text()?).map_err(|why| {
         let status = match why {

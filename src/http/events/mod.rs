@@ -12,7 +12,7 @@ use axum::{
     Extension,
     body::{Body, HttpBody as _},
     extract::State,
-    http::{HeaderMap, HeaderValue, Request, StatusCode, header},
+    http::{HeaderValue, Request, StatusCode, header},
     response::Response,
 };
 
@@ -25,14 +25,14 @@ use asked::{Asked, Shape};
 pub(super) async fn read(
     State(pages): State<Pages>,
     Extension(connection): Extension<Connection>,
-    headers: HeaderMap,
     request: Request<Body>,
 ) -> Result<Response, Refusal> {
-    pages.auth.may_read(&connection, &headers)?;
-    if !request.body().is_end_stream() {
+    let (head, body) = request.into_parts();
+    pages.auth.may_read(&connection, &head)?;
+    if !body.is_end_stream() {
         return Err(Refusal::bad("a GET has no body here: append events with POST"));
     }
-    let asked = Asked::of(request.uri().query().unwrap_or_default(), &headers)?;
+    let asked = Asked::of(head.uri.query().unwrap_or_default(), &head.headers)?;
     let mut reader = pages.log.reader(asked.start, asked.filter).map_err(refused::full)?;
     let began = tokio::select! {
         began = reader.begin() => began.map_err(refused::ended)?,

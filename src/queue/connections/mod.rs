@@ -8,6 +8,7 @@ mod error;
 mod executor;
 mod guarded;
 mod listening;
+mod os_user;
 mod outage;
 mod pool;
 mod session;

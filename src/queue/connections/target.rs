@@ -19,12 +19,11 @@ use super::{
     cause::ConnectCause,
     error::{ConnectError, ReadOnlyServer},
     guarded::guarded,
+    os_user::with_role,
     outage::Outage,
     session::{self, SESSION_SETTINGS},
 };
-use crate::{
-    config::{Secret, each_server, root_certificates},
-};
+use crate::config::{Secret, each_server, root_certificates};
 
 /// Of several servers each gets so long: one that swallows packets must not keep the others from being asked.
 const EACH_OF_SEVERAL: Duration = Duration::from_secs(2);
@@ -131,7 +130,7 @@ impl Target {
         let mut servers = Vec::new();
         for (at, one) in each.iter().enumerate() {
             // Of no use to us, who read floats in binary, and refused by poolers unless told otherwise.
-            let mut options = PgConnectOptions::from_str(&one.url)?.extra_float_digits(None);
+            let mut options = PgConnectOptions::from_str(&with_role(&one.url))?.extra_float_digits(None);
             if options.get_application_name().is_none() {
                 options = options.application_name("copyhold");
             }

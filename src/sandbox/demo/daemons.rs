@@ -22,7 +22,7 @@ use super::{
 };
 
 /// Until a daemon is on the list of daemons.
-const START_MAY_TAKE: Duration = Duration::from_secs(30);
+const START_MAY_TAKE: Duration = Duration::from_mins(2);
 /// A free port may be taken by somebody else before the daemon does.
 const PORTS_TO_TRY: usize = 5;
 /// The grace of their configuration, and a little for the farewells.

@@ -19,7 +19,7 @@ use super::{
     trickle,
 };
 /// Nothing moves for so long only if something is broken: a lease and a back-off are far shorter.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_mins(5);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// See [`super::run`].

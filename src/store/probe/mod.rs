@@ -34,6 +34,16 @@ const FOLDER: &str = ".copyhold-probe";
 /// What was sent when we were told to stop may still be carried out: it is left so long to end.
 const LAST_REQUEST_MAY_TAKE: Duration = Duration::from_secs(5);
 
+/// Whether this is a key as probes write them. What one had to leave where a lock keeps it is nobody's data.
+#[must_use]
+pub fn is_of_a_probe(key: &[u8]) -> bool {
+    let below = |key: &[u8]| Some(key.strip_prefix(FOLDER.as_bytes())?.strip_prefix(b"/")?.get(..17)?.to_vec());
+    below(key.strip_prefix(b"/").unwrap_or(key)).is_some_and(|number| {
+        let (digits, end) = number.split_at(16);
+        end == b"/" && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
 /// What was found out about a store.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -218,5 +228,34 @@ fn is_refusal(error: &StoreError) -> bool {
         | Class::Misconfigured
         | Class::Gone
         | Class::Archived => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_probe_writes_is_told_from_what_others_have() {
+        let prefix = Store::probe_prefix(0x1a2b);
+        for ours in [format!("{prefix}first"), format!("/{prefix}led"), prefix.clone(), format!("{prefix}a//b")] {
+            assert!(is_of_a_probe(ours.as_bytes()), "{ours}");
+        }
+        for foreign in [
+            "",
+            "a",
+            FOLDER,
+            ".copyhold-probe/",
+            ".copyhold-probe/another/first",
+            "/.copyhold-probe/x",
+            "//.copyhold-probe/",
+            ".copyhold-probe/0000000000001A2B/first",
+            ".copyhold-probe/0000000000001a2b",
+            ".copyhold-probe/00000000000001a2b/x",
+            "photos/.copyhold-probe/0000000000001a2b/first",
+            ".copyhold-probes/0000000000001a2b/first",
+        ] {
+            assert!(!is_of_a_probe(foreign.as_bytes()), "{foreign}");
+        }
     }
 }

@@ -1,0 +1,79 @@
+//! Whose role it is where a database URL names none: the user of the operating system, as libpq has it.
+//!
+//! The driver asks a library that knows no user without a feature which the driver does not ask for, and says "anonymous".
+
+use std::{borrow::Cow, env, fs};
+
+use rustix::process::getuid;
+use url::Url;
+
+/// The URL with a role. It stays as it is if it or PGUSER names one, or nobody knows who we are.
+pub(super) fn with_role(text: &str) -> Cow<'_, str> {
+    match Url::parse(text) {
+        Ok(url) if !names_role(&url) && env::var_os("PGUSER").is_none() => match user() {
+            Some(user) => with(url, &user).into(),
+            None => text.into(),
+        },
+        _ => text.into(),
+    }
+}
+
+fn names_role(url: &Url) -> bool {
+    !url.username().is_empty() || url.query_pairs().any(|(name, _)| name == "user")
+}
+
+/// In the URL, so that a file of passwords is asked for this role's.
+fn with(mut url: Url, role: &str) -> String {
+    url.query_pairs_mut().append_pair("user", role);
+    url.into()
+}
+
+fn user() -> Option<String> {
+    let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    // Accounts of a directory service are in no file.
+    account(&accounts, getuid().as_raw()).or_else(|| env::var("USER").ok()).or_else(|| env::var("LOGNAME").ok())
+}
+
+/// The name of the account with this number, of lines as in /etc/passwd.
+fn account(accounts: &str, number: u32) -> Option<String> {
+    let number = number.to_string();
+    let of_line = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?.to_owned();
+        (fields.nth(1)? == number).then_some(name)
+    };
+    accounts.lines().find_map(of_line)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr as _;
+
+    use sqlx::postgres::PgConnectOptions;
+
+    use super::*;
+
+    #[test]
+    fn a_url_without_a_role_gets_that_of_the_account_and_one_with_a_role_keeps_it() {
+        for named in ["postgres://me@h/app", "postgres://me:secret@h/app", "postgres:///app?host=/run&user=me"] {
+            assert!(names_role(&Url::parse(named).unwrap()), "{named}");
+            assert_eq!(with_role(named), named);
+        }
+        for bare in ["postgres:///app?host=/var/run/postgresql", "postgres://h:5433/app", "postgresql://h"] {
+            let url = Url::parse(bare).unwrap();
+            assert!(!names_role(&url), "{bare}");
+            assert_eq!(PgConnectOptions::from_str(&with(url, "a me")).unwrap().get_username(), "a me");
+        }
+        let accounts = "root:x:0:0:root:/root:/bin/bash\nbroken\n:x:7:\nme:x:1000:1000::/home/me:/bin/sh\n";
+        assert_eq!(account(accounts, 1000).as_deref(), Some("me"));
+        assert_eq!(account(accounts, 0).as_deref(), Some("root"));
+        assert_eq!(account(accounts, 1), None);
+        assert_eq!(account(accounts, 7), None);
+    }
+
+    #[test]
+    fn whoever_runs_this_is_somebody() {
+        let options = PgConnectOptions::from_str(&with_role("postgres:///app")).unwrap();
+        assert_ne!(options.get_username(), "anonymous");
+    }
+}
