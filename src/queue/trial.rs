@@ -67,7 +67,7 @@ impl Queue {
         for i in 1..most {
             random.push(self.candidates(lane, ends.somewhere(i), held_by).await?);
         }
-        Ok(chosen(pick, most, newest, random, tried))
+        Ok(chosen(pick, most, &newest, &random, tried))
     }
 
     /// Up to four keys that are on record at the replica, by which its store can be asked something simple.
@@ -169,7 +169,7 @@ impl Ends {
     /// followed by days of retries. So each length of time from the first is as likely as its double.
     fn somewhere(self, i: usize) -> Place {
         let mut rng = rand::rng();
-        if self.last_id > self.first_id && i % 3 != 0 {
+        if self.last_id > self.first_id && !i.is_multiple_of(3) {
             return Place::Behind { due: self.first_due, id: rng.random_range(self.first_id..=self.last_id) };
         }
         let span = self.last_due.saturating_sub(self.first_due).max(0) >> rng.random_range(0..32);
@@ -181,8 +181,8 @@ impl Ends {
 fn chosen(
     pick: Pick,
     most: usize,
-    newest: Vec<Candidate>,
-    random: Vec<Vec<Candidate>>,
+    newest: &[Candidate],
+    random: &[Vec<Candidate>],
     tried: &HashSet<ObjectKey>,
 ) -> Vec<ObjectKey> {
     let mut all: Vec<Candidate> = Vec::new();
@@ -197,7 +197,7 @@ fn chosen(
         }
     };
     // In the order of preference: one of each place, then whatever else was seen.
-    let places = || std::iter::once(&newest).chain(&random);
+    let places = || std::iter::once(newest).chain(random.iter().map(Vec::as_slice));
     places().for_each(|place| take(place, 1, &is_fresh));
     places().for_each(|place| take(place, usize::MAX, &|_| true));
     match pick {
@@ -228,7 +228,7 @@ mod tests {
             vec![vec![candidate(3, Some(2)), candidate(4, None)], vec![candidate(8, None), candidate(5, None)]];
         let none = HashSet::new();
         let fresh = |most, newest: &[Candidate], random: &[Vec<Candidate>], tried: &HashSet<ObjectKey>| {
-            chosen(Pick::Untried, most, newest.to_vec(), random.to_vec(), tried)
+            chosen(Pick::Untried, most, newest, random, tried)
         };
         assert_eq!(fresh(4, &newest, &random, &none), keys(&[8, 4, 5, 7]));
         assert_eq!(fresh(4, &newest, &random, &keys(&[8, 4]).into_iter().collect()), keys(&[7, 5, 6]));
@@ -240,10 +240,10 @@ mod tests {
     fn a_probe_takes_the_untried_first_and_then_those_that_failed_the_longest_ago() {
         let newest = vec![candidate(9, Some(5)), candidate(8, None), candidate(7, Some(3)), candidate(6, None)];
         let none = HashSet::new();
-        assert_eq!(chosen(Pick::Any, 4, newest.clone(), Vec::new(), &none), keys(&[8, 6, 7, 9]));
+        assert_eq!(chosen(Pick::Any, 4, &newest, &[], &none), keys(&[8, 6, 7, 9]));
         let tried = keys(&[8, 7]).into_iter().collect();
-        assert_eq!(chosen(Pick::Any, 4, newest.clone(), Vec::new(), &tried), keys(&[6, 9, 8, 7]));
-        assert_eq!(chosen(Pick::Smallest, 1, newest, Vec::new(), &none), keys(&[9]));
+        assert_eq!(chosen(Pick::Any, 4, &newest, &[], &tried), keys(&[6, 9, 8, 7]));
+        assert_eq!(chosen(Pick::Smallest, 1, &newest, &[], &none), keys(&[9]));
     }
 
     #[test]

@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "lifecycle",
             "metrics",
             "queue",
+            "regular_file",
             "sandbox",
             "scan",
             "store",
@@ -35,6 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "domain",
             "ears",
             "events",
+            "figures",
             "http",
             "lifecycle",
             "listener",
@@ -57,9 +59,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sleeper", &["ears", "herd", "metrics", "queue"]),
     ("events", &["config", "domain", "metrics", "queue", "wake"]),
     ("copy", &["domain", "store", "timer"]),
-    ("store", &["config", "domain"]),
-    ("queue", &["config", "domain"]),
-    ("config", &["domain"]),
+    ("store", &["certificates", "config", "domain"]),
+    ("queue", &["certificates", "config", "domain"]),
+    ("config", &["domain", "regular_file"]),
+    ("figures", &["metrics", "queue"]),
+    ("certificates", &["domain"]),
+    ("regular_file", &[]),
     ("metrics", &["domain"]),
     ("sandbox", &["copy", "domain", "store"]),
     ("domain", &[]),
@@ -108,7 +113,7 @@ fn nothing_leads_back_to_where_it_came_from() {
 
 /// By module, the other modules that its code uses, each with a file that does.
 fn uses(src: &Path) -> BTreeMap<String, BTreeMap<String, PathBuf>> {
-    let mut uses: BTreeMap<String, BTreeMap<String, PathBuf>> = BTreeMap::new();
+    let mut by_module: BTreeMap<String, BTreeMap<String, PathBuf>> = BTreeMap::new();
     for file in rust_files(src) {
         let within = file.strip_prefix(src).unwrap();
         let module = within.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs");
@@ -121,7 +126,7 @@ fn uses(src: &Path) -> BTreeMap<String, BTreeMap<String, PathBuf>> {
         let text = fs::read_to_string(&file).unwrap();
         let code: String = text.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n");
         let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap();
-        let used = uses.entry(module.to_owned()).or_default();
+        let used = by_module.entry(module.to_owned()).or_default();
         for (at, start) in code.match_indices("crate::") {
             if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
                 continue;
@@ -133,7 +138,7 @@ fn uses(src: &Path) -> BTreeMap<String, BTreeMap<String, PathBuf>> {
             }
         }
     }
-    uses
+    by_module
 }
 
 /// The first names of a path, or of each path in a group.
