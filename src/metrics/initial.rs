@@ -39,7 +39,7 @@ const RECHECK_RESULTS: [&str; 4] = ["equal", "wrong", "changed", "unknown"];
 /// Why a reader of events ended.
 const READER_ENDS: [&str; 5] = ["gone", "ahead", "other_log", "away", "slow"];
 /// The statements whose failures are counted.
-const STATEMENTS: [&str; 37] = [
+const STATEMENTS: [&str; 38] = [
     "log_page",
     "log_tail",
     "queue::admit_change",
@@ -68,6 +68,7 @@ const STATEMENTS: [&str; 37] = [
     "queue::recorded_keys",
     "queue::refresh_backlog",
     "queue::renew",
+    "queue::sequences_behind",
     "queue::set_sleeping",
     "queue::set_wakeup",
     "queue::take_probe",
