@@ -46,14 +46,16 @@ impl Canary {
     }
 }
 
-/// Rules on objects that failed with `class` in this role.
+/// Rules on objects that failed with `class` in this role. `mixed`: until lately they failed among others that succeeded.
 #[must_use]
-pub fn rule(role: Role, class: Class, canary: Canary, trial: TrialCount) -> Ruling {
+pub fn rule(role: Role, class: Class, canary: Canary, trial: TrialCount, mixed: bool) -> Ruling {
     if canary.condemns(class) {
         return Ruling::Open(Blocks::All);
     }
     match trial {
         TrialCount { succeeded: 1.., .. } => Ruling::Objects,
+        // Only those may be left.
+        TrialCount { failed: 1.., .. } if mixed && canary == Canary::Answers => Ruling::Undecided,
         TrialCount { failed: 1.., .. } => Ruling::Open(Blocks::for_role(role)),
         // It has refused everything for half a minute.
         _ if class == Class::Throttled => Ruling::Open(Blocks::for_role(role)),
@@ -119,7 +121,13 @@ mod tests {
             ("throttles every object", Target, Throttled, Answers, NONE, writing),
         ];
         for (name, role, class, canary, trial, expected) in cases {
-            assert_eq!(rule(role, class, canary, trial), expected, "{name}");
+            assert_eq!(rule(role, class, canary, trial, false), expected, "{name}");
+            // What only some objects have failed with does not hide that the store fails altogether.
+            if canary != Answers || trial != ALL_FAILED {
+                assert_eq!(rule(role, class, canary, trial, true), expected, "{name}, after some that failed");
+            }
         }
+        let left = rule(Target, Denied, Answers, ALL_FAILED, true);
+        assert_eq!(left, Ruling::Undecided, "only objects at fault are left");
     }
 }

@@ -13,6 +13,9 @@ use super::{Class, Failure, ObjectKey, Ruling, Scope};
 const OBJECTS: usize = 10;
 /// A throttling store is slowed down. Only one that lets nothing at all through for this long is doubted.
 const THROTTLED_FOR: Duration = Duration::from_secs(30);
+/// So long after a success that came between failures of objects, further failures like those are objects' faults. A
+/// store that is at fault from then on charges its objects for so long.
+const MIXED_FOR: Duration = Duration::from_mins(1);
 /// For how long a ruling holds for further failures of the same class.
 const RULING_HOLDS_FOR: Duration = Duration::from_secs(1);
 
@@ -26,8 +29,21 @@ pub struct Evidence {
     /// Since when all that was asked for was refused as too much.
     throttled_since: Option<Instant>,
     doubted: bool,
+    /// With what objects failed since the last success.
+    failing: Option<Class>,
+    mixed: Option<Mixed>,
     /// The last ruling by which objects were charged: when, and with what.
     ruled: Option<(Instant, Class)>,
+}
+
+/// Failures between which other objects succeeded.
+#[derive(Debug, Clone, Copy)]
+struct Mixed {
+    class: Class,
+    /// So many objects, each within a minute of the next success.
+    objects: usize,
+    /// The last of those successes.
+    at: Instant,
 }
 
 /// What a failure makes of a store.
@@ -42,8 +58,13 @@ pub enum Suspicion {
 }
 
 impl Evidence {
-    /// Notes that an object was read from the store, or written to it. Returns whether that ends a doubt.
-    pub fn worked(&mut self) -> bool {
+    /// Notes that an object was read from the store at `now`, or written to it. Returns whether that ends a doubt.
+    pub fn worked(&mut self, now: Instant) -> bool {
+        if let Some(class) = self.failing.take() {
+            let before = self.mixed.filter(|mixed| mixed.class == class && is_lately(mixed.at, now, MIXED_FOR));
+            let objects = before.map_or(0, |mixed| mixed.objects).saturating_add(self.objects.len());
+            self.mixed = Some(Mixed { class, objects, at: now });
+        }
         self.objects.clear();
         self.throttled_since = None;
         std::mem::take(&mut self.doubted)
@@ -57,10 +78,11 @@ impl Evidence {
             return if self.doubted { Suspicion::Doubt } else { Suspicion::None };
         }
         self.throttled_since = None;
-        let lately = |at: Instant| now.saturating_duration_since(at) < RULING_HOLDS_FOR;
-        if why.scope == Scope::Object || self.ruled.is_some_and(|(at, class)| class == why.class && lately(at)) {
+        let is_ruled = |(at, class): (Instant, Class)| class == why.class && is_lately(at, now, RULING_HOLDS_FOR);
+        if why.scope == Scope::Object || self.ruled.is_some_and(is_ruled) {
             return Suspicion::None;
         }
+        self.failing = Some(why.class);
         if first {
             if self.objects.len() < OBJECTS {
                 self.objects.insert(hash(key));
@@ -74,6 +96,15 @@ impl Evidence {
         }
     }
 
+    /// Whether objects that fail with `class` at `now` fail among others that succeed: ten of them did within the last minute
+    /// or, as long as that went on, before. When only they are left, none succeeds any more, and the store is the same.
+    #[must_use]
+    pub fn is_mixed(&self, class: Class, now: Instant) -> bool {
+        let tells =
+            |mixed: Mixed| mixed.class == class && mixed.objects >= OBJECTS && is_lately(mixed.at, now, MIXED_FOR);
+        self.mixed.is_some_and(tells)
+    }
+
     #[must_use]
     pub fn is_doubted(&self) -> bool {
         self.doubted
@@ -84,12 +115,16 @@ impl Evidence {
         match ruling {
             Ruling::Open(_) => *self = Self::default(),
             Ruling::Objects => {
-                self.worked();
+                self.worked(now);
                 self.ruled = Some((now, class));
             }
             Ruling::Undecided => self.ruled = Some((now, class)),
         }
     }
+}
+
+fn is_lately(at: Instant, now: Instant, within: Duration) -> bool {
+    now.saturating_duration_since(at) < within
 }
 
 fn hash(key: &ObjectKey) -> u64 {
@@ -136,7 +171,7 @@ mod tests {
         let mut evidence = Evidence::default();
         for i in 0..100 {
             assert_eq!(evidence.failed(&of(Class::Denied), &key(i), true, Instant::now()), Suspicion::Watched, "{i}");
-            assert!(!evidence.worked());
+            assert!(!evidence.worked(Instant::now()));
         }
     }
 
@@ -172,7 +207,7 @@ mod tests {
         let (mut evidence, now) = (Evidence::default(), Instant::now());
         after(&mut evidence, 10, Class::Denied);
         assert_eq!(evidence.failed(&of(Class::Transient), &key(50), false, now), Suspicion::Doubt);
-        assert!(evidence.worked() && !evidence.is_doubted());
+        assert!(evidence.worked(Instant::now()) && !evidence.is_doubted());
         assert_eq!(evidence.failed(&of(Class::Denied), &key(51), true, now), Suspicion::Watched);
     }
 
@@ -211,10 +246,30 @@ mod tests {
         for i in 0..30 {
             assert_eq!(throttled(&mut evidence, i), Suspicion::None);
         }
-        evidence.worked();
+        evidence.worked(Instant::now());
         for i in 30..60 {
             assert_eq!(throttled(&mut evidence, i), Suspicion::None);
         }
         assert_eq!(throttled(&mut evidence, 60), Suspicion::Doubt);
+    }
+
+    #[test]
+    fn objects_that_failed_among_others_are_known_for_a_minute_and_only_by_their_class() {
+        let now = Instant::now();
+        let mut evidence = Evidence::default();
+        evidence.worked(now);
+        assert!(!evidence.is_mixed(Class::Denied, now), "nothing has failed");
+        after(&mut evidence, 9, Class::Denied);
+        assert!(!evidence.is_mixed(Class::Denied, now), "nothing has succeeded since");
+        evidence.worked(now);
+        assert!(!evidence.is_mixed(Class::Denied, now), "they are too few");
+        after(&mut evidence, 1, Class::Denied);
+        evidence.worked(now);
+        assert!(evidence.is_mixed(Class::Denied, now + 59_000 * MS));
+        assert!(!evidence.is_mixed(Class::Denied, now + 60_000 * MS));
+        assert!(!evidence.is_mixed(Class::Full, now));
+        // A breaker was open in between: that store is another one now.
+        evidence.ruled(Ruling::Open(Blocks::Writing), Class::Denied, now);
+        assert!(!evidence.is_mixed(Class::Denied, now));
     }
 }

@@ -163,7 +163,7 @@ impl Health {
                 last.pop_front();
             }
         }
-        if lock(&known.evidence).worked() {
+        if lock(&known.evidence).worked(Instant::now()) {
             self.end_doubt(replica, role);
         }
         known.news.send_replace(());
@@ -228,7 +228,8 @@ impl Health {
                 trial.succeeded = trial.succeeded.max(1);
             }
         }
-        let ruling = rule(role, why.class, canary, trial);
+        let mixed = lock(&known.evidence).is_mixed(why.class, Instant::now());
+        let ruling = rule(role, why.class, canary, trial, mixed);
         info!(replica.id = %replica, ?role, ?canary, ?trial, ?ruling, "Whose fault it is that objects fail at {replica}: {ruling:?}; the last one: {}", why.message);
         if let Ruling::Open(blocks) = ruling {
             self.open(replica, patient, blocks, why).await;
