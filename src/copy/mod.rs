@@ -39,7 +39,7 @@ pub use verify::{Reading, read, said, state_of};
 
 use crate::{
     domain::{Class, Content, Failure, MetadataHash, ReplicaName, Verified},
-    store::{Head, Store, StoreError},
+    store::{Store, StoreError},
 };
 use failure::{most_telling, other_size, refused, stale};
 use plan::{Limits, Parts, Plan, Way, is_whole, plan};
@@ -251,8 +251,13 @@ impl Copy<'_> {
         self.tell(Step::Read { from: opened.store().name().clone(), content, said });
     }
 
-    /// Tells of what the object has beside its bytes.
-    fn describe(&self, head: &Head) {
+    /// Tells of what the object has beside its bytes. Once that is known only the primary says it: a copy elsewhere may have
+    /// lost some of it.
+    fn describe(&self, opened: &Opened) {
+        if self.job.content.is_some() && !opened.is_primary() {
+            return;
+        }
+        let head = opened.head();
         self.tell(Step::Described { metadata: head.metadata.hash(), not_carried: head.not_carried.clone() });
     }
 

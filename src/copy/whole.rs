@@ -33,7 +33,7 @@ impl Copy<'_> {
             }
             Err(Unfit::Stale(why)) => return Ok(Came::ToNothing { why, left: targets }),
         }
-        self.describe(reader.head());
+        self.describe(reader.opened());
         self.has_read(reader.opened(), content);
         let metadata = &reader.head().metadata;
         let (race, patience) = (Race::new(), Patience::new(self.job.lag));

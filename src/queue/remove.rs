@@ -46,6 +46,13 @@ pub enum Obstacle {
         objects: i64,
         example: ObjectKey,
     },
+    /// So many copies are still to be read again: a write whose end was not seen may arrive at them, or at this replica,
+    /// which then is nobody's any more.
+    Unsettled {
+        copies: i64,
+        /// The last of them; 0 or less: they wait to be read.
+        settled_in_us: i64,
+    },
 }
 
 /// What is gone.
@@ -93,6 +100,14 @@ impl Obstacle {
             Self::OnlyHolder { objects, example } => format!(
                 "it is the only holder of {objects} objects, \"{example}\" for one: `copyhold explain` tells why there is no \
                  other copy"
+            ),
+            Self::Unsettled { copies, settled_in_us } => format!(
+                "{copies} copies elsewhere, or writes to it, are not settled: a write whose end was not seen may still arrive \
+                 there. Try again {}",
+                match settled_in_us.div_euclid(1_000_000) {
+                    ..=0 => "when a daemon has read them".to_owned(),
+                    seconds => format!("in {} s", seconds + 1),
+                }
             ),
         }
     }
@@ -175,10 +190,10 @@ fn only_index(replica: &ReplicaName) -> String {
 
 async fn obstacles(
     connection: &mut PgConnection,
-    schema: &SchemaName,
+    of_schema: &SchemaName,
     replica: &ReplicaName,
 ) -> Result<Vec<Obstacle>, QueueError> {
-    let schema = schema.quoted();
+    let schema = of_schema.quoted();
     let sql = built(format!(
         "-- {NAME}
 SELECT r.primary_since IS NOT NULL, r.draining_since IS NOT NULL,
@@ -189,7 +204,7 @@ FROM {schema}.replicas r WHERE r.name = $1"
     ));
     let query = sqlx::query_as(sql).bind(replica.as_str());
     let row: Option<(bool, bool, Vec<i32>, Vec<i32>)> =
-        query.fetch_optional(connection).await.map_err(QueueError::database(NAME))?;
+        query.fetch_optional(&mut *connection).await.map_err(QueueError::database(NAME))?;
     let Some((is_primary, is_draining, daemons, rules)) = row else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     if is_primary {
@@ -203,7 +218,37 @@ FROM {schema}.replicas r WHERE r.name = $1"
     if !rules.is_empty() {
         found.push(Obstacle::Ruled(rules));
     }
+    found.extend(unsettled(connection, of_schema, replica).await?);
     Ok(found)
+}
+
+/// Copies that count for nothing yet: of objects that this replica has, and that no other has for certain. And writes that
+/// may still arrive at this one, where a later replica of the same bucket would find them.
+async fn unsettled(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    replica: &ReplicaName,
+) -> Result<Option<Obstacle>, QueueError> {
+    let all = lanes::known_replicas(connection, schema).await?;
+    let (schema, column) = (schema.quoted(), replica.column());
+    let certain = all.iter().filter(|other| *other != replica).map(|other| {
+        format!(
+            " OR (o.{} IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.unsettled v
+                   WHERE v.object_key = o.object_key AND v.replica = '{other}'))",
+            other.column()
+        )
+    });
+    let certain = certain.collect::<String>();
+    let sql = built(format!(
+        "-- {NAME}
+SELECT count(*), coalesce(max(u.settled_at) - {schema}.now_utc_micro_seconds(), 0)
+  FROM {schema}.unsettled u LEFT JOIN {schema}.object_copies o ON o.object_key = u.object_key
+ WHERE CASE WHEN u.replica = $1 THEN u.settled_at > {schema}.now_utc_micro_seconds()
+            ELSE o.{column} IS NOT NULL AND NOT (false{certain}) END"
+    ));
+    let query = sqlx::query_as(sql).bind(replica.as_str());
+    let (copies, settled_in_us): (i64, i64) = query.fetch_one(connection).await.map_err(QueueError::database(NAME))?;
+    Ok((copies > 0).then_some(Obstacle::Unsettled { copies, settled_in_us }))
 }
 
 async fn only_holder(

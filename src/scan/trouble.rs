@@ -18,6 +18,11 @@ pub enum Trouble {
     Repeats { key: String },
     #[error("the store says that there is more to list and not where: {0}")]
     NoNext(&'static str),
+    #[error(
+        "the store lists the folder \"{prefix}\" in place of the keys in it, though no delimiter was given: what lies in it \
+         cannot be seen; register what the bucket has in another way (`copyhold enqueue`, SQL)"
+    )]
+    Folders { prefix: String },
     #[error("the store leads round and round: from an empty page to others, and back to it")]
     Circle,
     #[error("the store asks to be spared, and has answered no listing for {minutes} minutes: {last}")]

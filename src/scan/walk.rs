@@ -49,6 +49,9 @@ impl<'a> Walk<'a> {
         let asked = Asked { prefix: &self.range.prefix, delimiter: None };
         let behind = self.previous.as_deref().or(self.range.after.as_deref().map(str::as_bytes));
         let (page, asked_at) = self.lister.page(asked, &self.place, behind).await?;
+        if let Some(prefix) = page.prefixes.first() {
+            return Err(Trouble::Folders { prefix: shown(prefix.as_bytes()) });
+        }
         let next = self.next_place(&page).and_then(|next| self.never_met(next, page.objects.is_empty()));
         // A store that repeats itself may well name the same place again: that it repeats itself says more.
         let (objects, beyond) = self.pick(page.objects)?;

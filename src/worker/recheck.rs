@@ -172,7 +172,13 @@ impl Rechecker {
             match copy::state_of(&replica.store, &lease.key).await {
                 // The bytes are the object's; what was sent with them may have been an earlier state of its metadata.
                 Ok((found, metadata)) if found == *content => {
-                    let is_late = copy.sent_metadata == Some(metadata) && lease.metadata.is_some_and(|m| m != metadata);
+                    // Where it is not known what was sent, any other metadata may be. The primary's is the application's, and
+                    // a store that alters it always shows another.
+                    let may_be_late = match copy.sent_metadata {
+                        Some(sent) => sent == metadata,
+                        None => !is_primary && !replica.store.profile().accepts_altered_metadata,
+                    };
+                    let is_late = may_be_late && lease.metadata.is_some_and(|m| m != metadata);
                     if !is_late {
                         return ReadResult::Equal;
                     }

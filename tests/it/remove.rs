@@ -175,6 +175,35 @@ async fn what_is_in_the_way_of_a_removal_is_said_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_copy_that_a_late_write_may_still_reach_does_not_count_as_one_elsewhere() {
+    let world = about_to_leave().await;
+    let unsettled = |replica: &str, settled: &str| {
+        format!(
+            "INSERT INTO copyhold.unsettled (object_key, replica, verify_at, settled_at)
+             SELECT object_key, '{replica}', n, n + {settled} FROM copyhold.object_copies, copyhold.now_utc_micro_seconds() n
+              ORDER BY object_key LIMIT 1"
+        )
+    };
+    // Two others have it, and one of them for certain.
+    world.execute(&unsettled("b2", "3600000000")).await;
+    let (_, text) = said(&world, &["replica", "remove", "scw", "--check"]).await;
+    assert!(!text.contains("not settled"), "{text}");
+    world.execute(&unsettled("wasabi", "3600000000")).await;
+    for arguments in [&["replica", "remove", "scw", "--check"][..], &["replica", "remove", "scw", "--yes"]] {
+        let (code, text) = said(&world, arguments).await;
+        assert!(code != 0 && text.contains("are not settled") && text.contains("Try again in 3"), "{text}");
+    }
+    // What may still arrive at itself.
+    world.execute("DELETE FROM copyhold.unsettled").await;
+    world.execute(&unsettled("scw", "3600000000")).await;
+    let (code, text) = said(&world, &["replica", "remove", "scw", "--check"]).await;
+    assert!(code != 0 && text.contains("1 copies elsewhere, or writes to it, are not settled"), "{text}");
+    world.execute("UPDATE copyhold.unsettled SET settled_at = 0").await;
+    let (_, text) = said(&world, &["replica", "remove", "scw", "--check"]).await;
+    assert!(!text.contains("not settled"), "{text}");
+}
+
+#[tokio::test]
 async fn what_becomes_the_only_copy_at_the_last_moment_is_kept() {
     let world = about_to_leave().await;
     // The application holds the table, so that the removal is about to begin.

@@ -4,6 +4,7 @@ use std::process::Stdio;
 
 use copyhold::sandbox::s3::{Fault, Gate, Op, When};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::{
     proxy::{Proxy, Way},
@@ -78,15 +79,23 @@ async fn a_hangup_ends_no_command_that_has_no_terminal() {
     let mut command = tokio::process::Command::new("setsid");
     command.arg("--wait").arg(program.as_std().get_program()).args(program.as_std().get_args());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let scan = command.spawn().unwrap();
+    let mut scan = command.spawn().unwrap();
+    let mut words = BufReader::new(scan.stderr.take().unwrap()).lines();
     soon("it lists", gate.holds(1)).await;
     let listing = Pid::from_raw(i32::try_from(scan.id().unwrap()).unwrap()).unwrap();
     kill_process(listing, Signal::HUP).unwrap();
+    let is_said = async {
+        while let Some(line) = words.next_line().await.unwrap() {
+            if line.contains("received SIGHUP and ignored it") {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(soon("it says that it goes on", is_said).await);
     gate.open();
     let output = soon("it ends", scan.wait_with_output()).await.unwrap();
-    let text = printed(&output);
-    assert_eq!(output.status.code(), Some(0), "{text}");
-    assert!(text.contains("received SIGHUP and ignored it"), "{text}");
+    assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
     assert_eq!(world.value("SELECT count(*) FROM copyhold.object_copies").await.unwrap(), "2");
 }
 

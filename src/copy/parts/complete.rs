@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::{Content, Failure, ObjectKey, Verified},
-    store::{ETag, Md5, Metadata, Reason, Store, StoreError, UploadId},
+    store::{ETag, Head, Md5, Metadata, Reason, Store, StoreError, UploadId},
 };
 
 /// What is needed to complete an upload.
@@ -107,7 +107,12 @@ impl Complete {
             reason if reason.class().may_be_of_the_store() && reason != Reason::InvalidPart => Leaves::Parts,
             _ => Leaves::Waste,
         };
-        let there = store.head(key).await.ok().filter(|there| there.size_bytes == content.size_bytes);
+        // The same bytes may have stood there before, with the metadata of an earlier state.
+        let is_ours = |there: &Head| {
+            there.size_bytes == content.size_bytes
+                && (store.profile().accepts_altered_metadata || there.metadata.hash() == self.metadata.hash())
+        };
+        let there = store.head(key).await.ok().filter(is_ours);
         let result = match there.and_then(|there| there.etag) {
             Some(etag) if etag.is_of_parts(&self.md5s) => Ok(Verified::Compared),
             // An ETag that follows no formula: the bytes tell. Only where the upload is

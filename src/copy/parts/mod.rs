@@ -168,7 +168,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
             }
             Err(Unfit::Stale(why)) => return Ok(Came::ToNothing { why, left: self.take_back() }),
         }
-        copy.describe(opened.head());
+        copy.describe(&opened);
         copy.has_read(&opened, content);
         self.finish(Some((content, md5))).await?;
         Ok(Came::Through)
