@@ -28,6 +28,8 @@ pub struct Sleeper {
     ears: Ears,
     /// `None`: it works, and need not be woken; or nobody knows any more that it sleeps.
     said: Option<Said>,
+    /// The database may still have it that it sleeps, from before an outage.
+    may_stand: bool,
     /// How many others look first when all are notified.
     pub turn: Turn,
 }
@@ -61,7 +63,7 @@ impl Sleeper {
     /// Awake.
     #[must_use]
     pub fn new(queue: Queue, daemon: DaemonId, of: SleepsFor, ears: Ears) -> Self {
-        Self { queue, daemon, of, ears, said: None, turn: Turn::default() }
+        Self { queue, daemon, of, ears, said: None, may_stand: false, turn: Turn::default() }
     }
 
     /// It has said so, and not taken it back.
@@ -70,16 +72,16 @@ impl Sleeper {
         self.said.is_some()
     }
 
-    /// Says that it is awake, if it has said otherwise.
+    /// Says that it is awake, if it has said otherwise, or that may still stand there.
     pub async fn rouse(&mut self) {
-        if self.is_asleep() && self.say(false).await {
-            self.said = None;
+        if (self.is_asleep() || self.may_stand) && self.say(false).await {
+            (self.said, self.may_stand) = (None, false);
         }
     }
 
     /// What it said before an outage may be forgotten there: it is to be said again.
     pub fn forget(&mut self) {
-        self.said = None;
+        self.may_stand |= self.said.take().is_some();
     }
 
     /// It has looked and found nothing. Says that it sleeps, once that makes sense.
@@ -93,7 +95,7 @@ impl Sleeper {
             if !self.say(true).await {
                 return Rest::For(AWAY);
             }
-            self.said = Some(Said { looks: 1, at: Instant::now() });
+            (self.said, self.may_stand) = (Some(Said { looks: 1, at: Instant::now() }), false);
             return Rest::For(AFTER_SAYING_SO[0]);
         };
         let mut said = Said { looks: looks + 1, at };

@@ -73,7 +73,9 @@ pub fn each_server(text: &str) -> Result<Vec<ServerUrl>, InvalidUrl> {
         let name = names.get(at).copied().filter(|name| !name.is_empty());
         let places = [("host", name), ("hostaddr", address), ("port", port)];
         pairs.extend(places.iter().filter_map(|(name, value)| Some((*name, (*value)?))));
-        pairs.extend(parameters.kept.iter().copied());
+        // Nothing is encrypted on a socket of this machine, whatever is asked for: as libpq has it.
+        let is_socket = address.is_none() && name.is_some_and(|name| name.starts_with('/'));
+        pairs.extend(parameters.kept.iter().copied().filter(|(name, _)| !(is_socket && name.starts_with("ssl"))));
         ServerUrl { url: url_of(pairs), within: parameters.within }
     };
     Ok((0..servers).map(one).collect())

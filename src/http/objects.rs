@@ -50,7 +50,7 @@ fn refused(error: &QueueError) -> Refusal {
         );
     }
     if error.is_away() {
-        return away("nothing was registered: PostgreSQL cannot be reached");
+        return away(&format!("nothing was registered: PostgreSQL {}", error.why_away()));
     }
     if error.is_contended() {
         return away("nothing was registered: another transaction holds one of these objects");

@@ -106,6 +106,12 @@ impl QueueError {
         self.read_only_server().map(|server| server.cause)
     }
 
+    /// In a clause whose subject is PostgreSQL, for anybody: names no host and no role.
+    #[must_use]
+    pub fn why_away(&self) -> &'static str {
+        self.read_only_cause().map_or("cannot be reached", ReadOnlyCause::clause)
+    }
+
     /// It lost against another transaction (SQLSTATE 40001, 40P01) or gave up waiting for it (55P03): the same again may
     /// do. Nothing was written.
     #[must_use]

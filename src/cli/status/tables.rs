@@ -13,7 +13,7 @@ pub(super) fn replicas(status: &Status) -> String {
         let unknown = r.backlog_objects_of_unknown_size.filter(|n| *n > 0).map_or("", |_| "+");
         vec![
             format!("{}{}", r.replica, if r.primary { " (primary)" } else { "" }),
-            figure(r.recorded, r.recorded_estimated),
+            of_backlog(r, r.recorded.map(|recorded| figure(Some(recorded), r.recorded_estimated))),
             of_backlog(r, r.backlog_objects.map(|n| n.to_string())),
             of_backlog(r, r.backlog_bytes.map(|n| format!("{}{unknown}", bytes(n)))),
             of_backlog(r, r.failing.map(|n| failing(Some(n), status.failing_count))),

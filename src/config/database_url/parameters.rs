@@ -1,6 +1,6 @@
 //! What becomes of each parameter of a database URL: libpq's, and those that clouds and other clients write.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use super::parts::{InvalidUrl, Parts};
 use crate::config::suggest;
@@ -240,10 +240,11 @@ fn other(at: usize, name: &str, lower: &str) -> Result<(), InvalidUrl> {
     if let Some((name, todo)) = REFUSED.iter().find(|(known, _)| *known == name) {
         return Err(refused(name, "which would be ignored", todo));
     }
-    let known = UNDERSTOOD.iter().chain(OWN).copied().chain(HELD_ANYWAY.iter().map(|(name, _)| *name));
-    let todo = match suggest::among(name, known) {
+    let known: BTreeSet<_> =
+        UNDERSTOOD.iter().chain(OWN).copied().chain(HELD_ANYWAY.iter().map(|(name, _)| *name)).collect();
+    let todo = match suggest::among(name, known.iter().copied()) {
         Some(meant) => format!("did you mean {meant}?"),
-        None => format!("remove it; known are {}", UNDERSTOOD.join(", ")),
+        None => format!("remove it; known are {}", known.into_iter().collect::<Vec<_>>().join(", ")),
     };
     Err(InvalidUrl::Unknown { number: at + 1, todo })
 }

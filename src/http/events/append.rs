@@ -58,8 +58,8 @@ fn refused(error: &QueueError) -> Refusal {
         .again_after(Duration::from_secs(2));
     }
     if error.is_away() {
-        return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "nothing was appended: PostgreSQL cannot be reached")
-            .again_after(Duration::from_secs(2));
+        let text = format!("nothing was appended: PostgreSQL {}", error.why_away());
+        return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text).again_after(Duration::from_secs(2));
     }
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "nothing was appended: the daemon's log says why")
 }
