@@ -20,7 +20,7 @@ pub struct FailingCopy {
     pub last_seconds_ago: f64,
 }
 
-/// What the figures of [`Failing`] are.
+/// What the figures of `Failing` are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailingCount {
