@@ -76,8 +76,12 @@ async fn a_hangup_ends_no_command_that_has_no_terminal() {
     world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::ListObjectsV2).next(1));
     // A session of its own has no terminal.
     let program = world.program(&["scan"]);
-    let mut command = tokio::process::Command::new("setsid");
-    command.arg("--wait").arg(program.as_std().get_program()).args(program.as_std().get_args());
+    // Nor is it to inherit from whoever runs the tests that hangups are ignored, as under nohup.
+    let mut command = tokio::process::Command::new("env");
+    command
+        .args(["--default-signal=HUP", "setsid", "--wait"])
+        .arg(program.as_std().get_program())
+        .args(program.as_std().get_args());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut scan = command.spawn().unwrap();
     let mut words = BufReader::new(scan.stderr.take().unwrap()).lines();

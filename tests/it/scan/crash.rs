@@ -28,8 +28,10 @@ async fn killed_ten_times_it_registers_everything_once() {
         soon("a page is waited for", gate.holds(1)).await;
         // At any instant: while the pages before are written, or after that.
         tokio::time::sleep(Duration::from_millis(rand::random_range(0..120))).await;
-        assert_eq!(scan.try_wait().unwrap(), None, "it ended though a page was held");
-        scan.kill().await.unwrap();
+        // What the one before had sent last may have said after its death that it is at work: then this one has ended.
+        if scan.try_wait().unwrap().is_none() {
+            scan.kill().await.unwrap();
+        }
         held.clear();
         gate.open();
         // Or else the next waits until this one is taken for dead.
