@@ -26,19 +26,20 @@ pub struct Sleeper {
     daemon: DaemonId,
     of: SleepsFor,
     ears: Ears,
-    /// `None`: it works, and need not be woken; or nobody knows any more that it sleeps.
-    said: Option<Said>,
-    /// The database may still have it that it sleeps, from before an outage.
-    may_stand: bool,
+    said: Said,
     /// How many others look first when all are notified.
     pub turn: Turn,
 }
 
-/// That it sleeps: last at this time, and it has looked this many times since.
+/// What the database has of it.
 #[derive(Debug, Clone, Copy)]
-struct Said {
-    looks: usize,
-    at: Instant,
+enum Said {
+    /// It works, and need not be woken.
+    Awake,
+    /// Last at this time, and it has looked this many times since.
+    Asleep { looks: usize, at: Instant },
+    /// That it sleeps, from before an outage; or that was forgotten with it.
+    Unknown,
 }
 
 /// How long to wait for a notice before the next look.
@@ -63,25 +64,27 @@ impl Sleeper {
     /// Awake.
     #[must_use]
     pub fn new(queue: Queue, daemon: DaemonId, of: SleepsFor, ears: Ears) -> Self {
-        Self { queue, daemon, of, ears, said: None, may_stand: false, turn: Turn::default() }
+        Self { queue, daemon, of, ears, said: Said::Awake, turn: Turn::default() }
     }
 
     /// It has said so, and not taken it back.
     #[must_use]
     pub fn is_asleep(&self) -> bool {
-        self.said.is_some()
+        matches!(self.said, Said::Asleep { .. })
     }
 
-    /// Says that it is awake, if it has said otherwise, or that may still stand there.
+    /// Says that it is awake, if it has said otherwise, or may have.
     pub async fn rouse(&mut self) {
-        if (self.is_asleep() || self.may_stand) && self.say(false).await {
-            (self.said, self.may_stand) = (None, false);
+        if !matches!(self.said, Said::Awake) && self.say(false).await {
+            self.said = Said::Awake;
         }
     }
 
     /// What it said before an outage may be forgotten there: it is to be said again.
     pub fn forget(&mut self) {
-        self.may_stand |= self.said.take().is_some();
+        if self.is_asleep() {
+            self.said = Said::Unknown;
+        }
     }
 
     /// It has looked and found nothing. Says that it sleeps, once that makes sense.
@@ -91,20 +94,19 @@ impl Sleeper {
             self.rouse().await;
             return Rest::AtMost(self.ears.poll(POLL));
         }
-        let Some(Said { looks, at }) = self.said else {
+        let Said::Asleep { looks, mut at } = self.said else {
             if !self.say(true).await {
                 return Rest::For(AWAY);
             }
-            (self.said, self.may_stand) = (Some(Said { looks: 1, at: Instant::now() }), false);
+            self.said = Said::Asleep { looks: 1, at: Instant::now() };
             return Rest::For(AFTER_SAYING_SO[0]);
         };
-        let mut said = Said { looks: looks + 1, at };
         let pause = AFTER_SAYING_SO.get(looks).copied();
         // It may have been forgotten, and other daemons come and go.
         if pause.is_none() && at.elapsed() > POLL && self.say(true).await {
-            said.at = Instant::now();
+            at = Instant::now();
         }
-        self.said = Some(said);
+        self.said = Said::Asleep { looks: looks + 1, at };
         pause.map_or(Rest::AtMost(POLL), Rest::For)
     }
 

@@ -17,7 +17,8 @@ pub enum Step {
     },
     /// A copy lacks this, which was sent with it or which its store was seen to refuse. Sent before the target's end.
     Lacks { replica: ReplicaName, property: NotCarried },
-    /// What was read has this metadata, and this besides, which no copy of it gets. Sent just before `Read`.
+    /// What was read has this metadata, and this besides, which no copy of it gets. Sent just before `Read`, unless a copy
+    /// was read of an object whose content is known: it may have lost some of that.
     Described { metadata: MetadataHash, not_carried: Vec<NotCarried> },
     /// A source could not be read; another one may still do.
     SourceFailed { replica: ReplicaName, why: Failure },

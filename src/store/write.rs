@@ -147,7 +147,13 @@ impl Store {
 
     /// The object's website redirect, unless this store was seen to refuse any.
     fn redirect_to_send<'m>(&self, metadata: &'m Metadata) -> Option<&'m str> {
-        metadata.plain_redirect().filter(|_| !self.refuses_redirects.load(Ordering::Relaxed))
+        metadata.plain_redirect().filter(|_| !self.refuses_redirects())
+    }
+
+    /// Whether it has refused a write for its website redirect, and taken it without.
+    #[must_use]
+    pub fn refuses_redirects(&self) -> bool {
+        self.refuses_redirects.load(Ordering::Relaxed)
     }
 
     /// A write was refused with a website redirect. `taken_without`: and taken without one.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use copyhold::{
     domain::{Content, ContentHash, MetadataHash},
     queue::{UnsettledWrite, Unverified},
-    sandbox::s3::{Fault, Op, When},
+    sandbox::s3::{Fault, Metadata, Op, When},
 };
 use rustix::process::Signal;
 
@@ -65,6 +65,18 @@ async fn what_a_late_write_overwrites_is_found_and_mended() {
     time_passes(&world).await;
     world.until(NOTHING_LEFT).await;
     world.until(FREE).await;
+}
+
+#[tokio::test]
+async fn other_metadata_over_the_same_bytes_are_a_late_write_where_nobody_knows_what_was_sent() {
+    let world = World::new().await;
+    let daemon = copied_and_unsettled(&world).await;
+    world.bucket("wasabi").put_with("photo", "bytes", Metadata::none().with("cache-control", "max-age=1"));
+    time_passes(&world).await;
+    daemon.until_logged("What wasabi has of photo is not what was recorded").await;
+    world.until_copied("photo").await;
+    assert_eq!(world.bucket("wasabi").inspect("photo").unwrap().metadata.get("cache-control"), None);
+    assert_eq!((world.bucket("scw").writes("photo"), world.bucket("b2").writes("photo")), (1, 0));
 }
 
 #[tokio::test]

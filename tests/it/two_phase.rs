@@ -51,3 +51,20 @@ async fn what_is_registered_in_two_phases_is_copied_and_never_refused_while_daem
     assert!(refused.contains("cannot PREPARE"), "{refused}");
     cluster.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_daemon_that_sleeps_through_the_restart_that_allows_it_wants_no_notices_any_more() {
+    let mut cluster = Cluster::start(Options::for_tests()).await.unwrap();
+    cluster.create_database("app", None).await.unwrap();
+    let world = World::at(cluster.url("app"), "").await;
+    migrate(&world.config).await.unwrap();
+    let daemon = world.daemon().await;
+    daemon.until_logged("Listening for new objects").await;
+    world.until("SELECT bool_and(sleeping AND inbox_sleeping) FROM copyhold.daemons").await;
+    world.execute("ALTER SYSTEM SET max_prepared_transactions = 5").await;
+    cluster.restart().await.unwrap();
+    world.until("SELECT bool_and(wakeup LIKE 'poll%PREPARE TRANSACTION%') FROM copyhold.daemons").await;
+    world.until("SELECT NOT bool_or(sleeping OR inbox_sleeping) FROM copyhold.daemons").await;
+    prepared(&world, INSERT, "x1").await.unwrap();
+    cluster.stop().await.unwrap();
+}

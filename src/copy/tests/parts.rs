@@ -1,7 +1,7 @@
 //! Objects that go in parts.
 
 use super::*;
-use crate::sandbox::s3::{Op, Synthetic, When, synthetic};
+use crate::sandbox::s3::{Metadata, Op, Synthetic, When, synthetic};
 
 /// Three parts: 16 MiB, 16 MiB and a bit.
 const THREE_PARTS: u64 = 32 * MIB + 1;
@@ -192,6 +192,20 @@ async fn an_object_from_before_does_not_stand_in_for_an_upload_that_failed() {
     let told = s.copy(&s.job("big").await).await;
     assert_eq!(told.class("wasabi"), Class::Transient);
     assert!(s.notebook.is_settled());
+}
+
+#[tokio::test]
+async fn the_same_bytes_with_earlier_metadata_do_not_stand_in_for_an_upload_that_failed() {
+    let s = Setup::new().await;
+    let is = |words: &str| Metadata::none().with("cache-control", words);
+    let bytes = vec![7; usize::try_from(TWO_PARTS).unwrap()];
+    s.b2.put_with("big", bytes.clone(), is("max-age=1"));
+    assert!(s.copy(&s.job("big").await).await.is_proven());
+    s.b2.put_with("big", bytes, is("max-age=2"));
+    s.wasabi.order(Fault::internal_error(), When::op(Op::CompleteMultipartUpload));
+    let told = s.copy(&s.job("big").await).await;
+    assert_eq!((told.class("wasabi"), told.of("scw")), (Class::Transient, Ok(Verified::Compared)), "{told:?}");
+    assert_eq!(s.wasabi.inspect("big").unwrap().metadata.get("cache-control"), Some("max-age=1"));
 }
 
 #[tokio::test]

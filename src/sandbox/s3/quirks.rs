@@ -72,6 +72,8 @@ pub enum Quirk {
     ListsPlain,
     /// Listings go folder by folder, as in a file system: what is in `a/` comes before `a-`.
     ListsByFolder,
+    /// A listing has folders in it, and not what is in them, though no delimiter was given.
+    ListsFolders,
     /// What a listing hides takes up room on its pages, which may be empty then and not the last; only with versions.
     HiddenTakesRoom,
 }

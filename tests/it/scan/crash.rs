@@ -28,12 +28,17 @@ async fn killed_ten_times_it_registers_everything_once() {
         soon("a page is waited for", gate.holds(1)).await;
         // At any instant: while the pages before are written, or after that.
         tokio::time::sleep(Duration::from_millis(rand::random_range(0..120))).await;
-        // What the one before had sent last may have said after its death that it is at work: then this one has ended.
-        if scan.try_wait().unwrap().is_none() {
-            scan.kill().await.unwrap();
-        }
+        assert_eq!(scan.try_wait().unwrap(), None, "it ended though a page was held");
+        scan.kill().await.unwrap();
         held.clear();
         gate.open();
+        // A statement that it has sent is carried out after its death, and may say that it is at work.
+        world
+            .until(
+                "SELECT count(*) = 0 FROM pg_stat_activity
+                  WHERE datname = current_database() AND application_name = 'copyhold'",
+            )
+            .await;
         // Or else the next waits until this one is taken for dead.
         world.execute("UPDATE copyhold.scans SET held_until = NULL").await;
     }

@@ -55,6 +55,19 @@ async fn a_scan_that_is_denied_half_way_concludes_nothing_and_the_same_command_g
 }
 
 #[tokio::test]
+async fn a_listing_that_has_folders_in_place_of_keys_is_not_taken_for_the_whole() {
+    let world = World::new().await;
+    let b2 = world.s3.create_bucket(&bucket("b2"), BucketOptions::default().with(Quirk::ListsFolders));
+    for key in ["a/1", "a/2", "b"] {
+        b2.put(key, "bytes");
+    }
+    for arguments in [&["--parallel", "1"][..], &["--parallel", "4"]] {
+        let (code, text) = told(&world, arguments).await;
+        assert!(code == 1 && text.contains("lists the folder \"a/\" in place of the keys in it"), "{code} {text}");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_breaks_off_is_asked_for_again_and_given_up_after_a_while() {
     let world = listing(2_500, BucketOptions::default()).await;
     let cut = Fault::CutBody { after: 20_000 };

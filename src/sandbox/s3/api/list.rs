@@ -30,7 +30,8 @@ pub(super) async fn v2(
         _ if bucket.options.has(Quirk::IgnoresStartAfter) => After::Key(String::new()),
         _ => After::Key(input.start_after.clone().unwrap_or_default()),
     };
-    let mut page = page_of(&bucket, &prefix, input.delimiter.as_deref(), &after, most);
+    let of_itself = bucket.options.has(Quirk::ListsFolders).then_some("/");
+    let mut page = page_of(&bucket, &prefix, input.delimiter.as_deref().or(of_itself), &after, most);
     if bucket.options.has(Quirk::ListsByFolder) {
         page.entries.sort_by_cached_key(|(key, _)| key.split('/').map(str::to_owned).collect::<Vec<_>>());
     }
