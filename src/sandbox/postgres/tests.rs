@@ -72,7 +72,12 @@ async fn stop_removes_everything_even_if_the_guardian_was_killed() {
 
 #[tokio::test]
 async fn a_killed_server_comes_back_on_its_port_with_what_was_committed() {
-    let mut cluster = Cluster::start(Options::default()).await.unwrap();
+    comes_back(Options::default()).await;
+    comes_back(Options::for_tests()).await;
+}
+
+async fn comes_back(options: Options) {
+    let mut cluster = Cluster::start(options).await.unwrap();
     let url = cluster.url("postgres");
     run(&url, "create table kept as select generate_series(1, 1000)").await;
     let mut held = PgConnection::connect(&url).await.unwrap();
@@ -108,7 +113,7 @@ async fn options_reach_the_server_and_it_is_durable_unless_told_otherwise() {
     assert_eq!(count(&cluster.url("postgres"), SETTINGS).await, 5);
     cluster.stop().await.unwrap();
     let cluster = Cluster::start(Options { durable: false, ..options }).await.unwrap();
-    assert_eq!(count(&cluster.url("postgres"), SETTINGS).await, 2);
+    assert_eq!(count(&cluster.url("postgres"), SETTINGS).await, 3, "commits stay synchronous");
     cluster.stop().await.unwrap();
 }
 
