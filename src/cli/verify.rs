@@ -96,7 +96,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     for replica in &replicas {
         // Cannot fail: the names are the configuration's.
         let replica = config.replica(replica).expect("a replica of the configuration");
-        let subject = Subject::new(Store::connect(replica, args.workers.get()).await?);
+        let subject = Subject::new(Store::connect(&replica.into(), args.workers.get()).await?);
         let rate = args.requests_per_second.unwrap_or(REQUESTS_PER_SECOND);
         subjects.push(if args.metadata { subject.at_most_per_second(rate) } else { subject });
     }
@@ -185,7 +185,7 @@ fn replicas(
     for replica in config.replicas.iter().filter(|r| wanted.is_empty() || wanted.contains(&r.name)) {
         let name = replica.name.clone();
         let row = rows.iter().find(|row| row.name == name);
-        let other_bucket = || row?.pin.as_ref()?.forbids(&Pin::of(replica), &replica.name);
+        let other_bucket = || row?.pin.as_ref()?.forbids(&Pin::from(replica), &replica.name);
         let why = if row.is_none() {
             (given::not_migrated(&name), true)
         } else if let Some(why) = other_bucket() {

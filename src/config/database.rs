@@ -1,11 +1,13 @@
 use std::sync::Arc;
 
+use copyhold_db::database_url::has_password;
 use secrecy::ExposeSecret as _;
 
 use super::{
     Database, Secret, Wakeup, database_url,
     place::Placed,
     reader::{Flaw, Section},
+    secret,
     setting::choice,
 };
 use crate::domain::{InvalidName, SchemaName};
@@ -24,7 +26,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
     };
     let url = section.need_with("url", EXAMPLE, check);
     let listen_url = section.get_with("listen_url", check);
-    let password = section.get_with("password_file", |path: String| Secret::of_file(reader.resolve(&path)));
+    let password = section.get_with("password_file", |path: String| secret::of_file(reader.resolve(&path)));
     let schema = section.get_with("schema", |name: String| schema_name(&name));
     let ways = [("auto", Wakeup::Auto), ("notify", Wakeup::Notify), ("poll", Wakeup::Poll)];
     let wakeup = section.get_with("wakeup", |word: String| choice(&ways, &word));
@@ -49,7 +51,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
 }
 
 fn refuse_second_password(section: &Section<'_>, name: &str, url: Option<&Placed<Secret>>, password: &Placed<Secret>) {
-    if url.is_some_and(|url| database_url::has_password(url.value.expose_secret())) {
+    if url.is_some_and(|url| has_password(url.value.expose_secret())) {
         let what = format!("and the password in {} exclude each other", section.path_of(name));
         section.note_at(&password.place, "password_file", &what, "remove one of them, better the one in the URL");
     }

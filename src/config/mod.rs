@@ -15,8 +15,6 @@ mod overrides;
 mod place;
 mod problem;
 mod process;
-mod provider;
-mod proxy;
 mod reader;
 mod replica;
 mod rules;
@@ -30,21 +28,26 @@ mod trust;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use database_url::{each_server, masked as masked_url, root_certificates};
+pub use copyhold_core::{did_you_mean::among as did_you_mean, domain::Rule, secret::Secret};
+pub use copyhold_db::{
+    database_url::masked as masked_url,
+    settings::{Database, Wakeup},
+};
+pub use copyhold_s3::settings::{Authorities, Credentials, Facts, Provider, Proxies, Proxy, Surroundings, Trust};
 pub use load::load;
 pub use place::Place;
 pub use problem::{ConfigErrors, Problem};
-pub use provider::Provider;
-pub use proxy::{Proxies, Proxy};
-pub use rules::Rule;
-pub use secret::Secret;
-pub use suggest::among as did_you_mean;
-pub use trust::{Authorities, Trust};
 
+use copyhold_db::{
+    database_url::{has_password, key_files},
+    queue::Pin,
+    settings::SchemaPlan,
+};
+use copyhold_s3::settings::StoreSettings;
 use secrecy::ExposeSecret as _;
 use url::Url;
 
-use crate::domain::{EventKinds, ReplicaName, SchemaName};
+use crate::domain::{EventKinds, ReplicaName};
 
 /// Everything that the operator decided, checked.
 #[derive(Debug, Clone)]
@@ -83,37 +86,14 @@ impl Config {
         let secrets = keys.chain(self.http.token.as_ref()).chain(self.database.password.as_ref());
         let mut files: Vec<PathBuf> = secrets.filter_map(Secret::kept_in).map(PathBuf::from).collect();
         for url in [Some(&self.database.url), self.database.listen_url.as_ref()].into_iter().flatten() {
-            let has_password = database_url::has_password(url.expose_secret());
-            files.extend(url.kept_in().filter(|_| has_password).map(PathBuf::from));
-            files.extend(database_url::key_files(url.expose_secret()));
+            let holds_password = has_password(url.expose_secret());
+            files.extend(url.kept_in().filter(|_| holds_password).map(PathBuf::from));
+            files.extend(key_files(url.expose_secret()));
         }
         files.sort();
         files.dedup();
         files
     }
-}
-
-#[derive(Clone)]
-pub struct Database {
-    /// `postgres://…`, of one server or several; may be a transaction pooler. Carries the password if there is one.
-    pub url: Secret,
-    /// A direct connection for LISTEN, where a pooler stands in front.
-    pub listen_url: Option<Secret>,
-    /// From `password_file`; used instead of a password in the URLs.
-    pub password: Option<Secret>,
-    pub schema: SchemaName,
-    pub wakeup: Wakeup,
-}
-
-/// How daemons learn that there is something to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wakeup {
-    /// As `Notify`; but as `Poll` where the server allows prepared transactions, which may not have notified.
-    Auto,
-    /// They listen to PostgreSQL's notices, and look by themselves besides.
-    Notify,
-    /// They only look, once a second; nobody ever sends a notice for them.
-    Poll,
 }
 
 #[derive(Debug, Clone)]
@@ -139,48 +119,6 @@ pub struct Replica {
     /// The proxy that its requests go through.
     pub proxy: Option<Proxy>,
     pub surroundings: Surroundings,
-}
-
-/// What the environment says of the way to other hosts.
-#[derive(Debug, Clone, Default)]
-pub struct Surroundings {
-    pub proxies: Proxies,
-    /// The authorities for whatever has no `ca_file`.
-    pub trust: Trust,
-}
-
-/// What the operator knows of this store and its provider's preset does not; `None`: the preset counts.
-///
-/// Each exists because without it some store fails in a way that looks like something else.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// A gateway that keeps fewer parts refuses a big object only with its last part.
-    pub max_parts: Option<u32>,
-    /// Bytes of one request. A proxy in front of the store cuts off what is larger, which looks like a broken connection.
-    pub max_put_bytes: Option<u64>,
-    /// A store that has room for less says so when everything has been sent.
-    pub max_object_bytes: Option<u64>,
-    /// Stores that keep keys as file names or in small pages answer longer ones with 500 or 503, as if they were sick.
-    pub max_key_bytes: Option<usize>,
-    /// It was seen to refuse a wrong Content-MD5 and to keep nothing: a copy whose ETag is no MD5 need not be read back.
-    pub checks_md5: Option<bool>,
-    /// Its ETags were seen to be MD5s, of a PUT and of the parts' MD5s: else every copy that a scan finds there is read to
-    /// be adopted.
-    pub md5_etags: Option<bool>,
-    /// It stores other metadata than it is sent, `a-b` for `a_b`: whether its copies count all the same.
-    pub accepts_altered_metadata: Option<bool>,
-    /// A store or a line that takes fewer connections lets the others wait, which looks like a store that hangs.
-    pub max_connections: Option<usize>,
-}
-
-#[derive(Clone)]
-pub enum Credentials {
-    /// The AWS chain: environment, profile, container or instance role.
-    Ambient,
-    Keys {
-        access_key_id: Secret,
-        secret_access_key: Secret,
-    },
 }
 
 /// What to do with objects that a replica's bucket held before Copyhold came.
@@ -294,4 +232,42 @@ pub enum LogFormat {
     Auto,
     Text,
     Json,
+}
+
+impl From<&Replica> for StoreSettings {
+    fn from(replica: &Replica) -> Self {
+        Self {
+            name: replica.name.clone(),
+            endpoint: replica.endpoint.clone(),
+            region: replica.region.clone(),
+            bucket: replica.bucket.clone(),
+            path_style: replica.path_style,
+            credentials: replica.credentials.clone(),
+            storage_class: replica.storage_class.clone(),
+            provider: replica.provider,
+            facts: replica.facts,
+            trust: replica.trust.clone(),
+            proxy: replica.proxy.clone(),
+            surroundings: replica.surroundings.clone(),
+        }
+    }
+}
+
+/// The bucket that the configuration names.
+impl From<&Replica> for Pin {
+    fn from(replica: &Replica) -> Self {
+        Self { endpoint: replica.endpoint.as_str().trim_end_matches('/').to_owned(), bucket: replica.bucket.clone() }
+    }
+}
+
+impl From<&Config> for SchemaPlan {
+    fn from(config: &Config) -> Self {
+        Self {
+            database: config.database.clone(),
+            primary: config.primary.clone(),
+            replicas: config.replicas.iter().map(|replica| (replica.name.clone(), replica.into())).collect(),
+            rules: config.rules.clone(),
+            event_kinds: config.events.kinds.clone(),
+        }
+    }
 }

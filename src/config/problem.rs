@@ -1,5 +1,7 @@
 use std::{fmt, path::PathBuf};
 
+use copyhold_s3::settings::InvalidProxy;
+
 use super::place::Place;
 
 /// One thing that is wrong with the configuration, and its remedy. Holds no secret.
@@ -10,6 +12,12 @@ pub struct Problem {
     pub what: String,
     /// `set it to a third of the timeout or less: 30s`
     pub todo: String,
+}
+
+impl From<InvalidProxy> for Problem {
+    fn from(InvalidProxy { variable, what, todo }: InvalidProxy) -> Self {
+        Self { place: Place::Variable(variable), what: what.to_owned(), todo: todo.to_owned() }
+    }
 }
 
 /// Everything that is wrong with the configuration, in reading order; never empty.

@@ -7,15 +7,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use copyhold_s3::settings::{Proxies, Trust};
+
 use super::{
     document::{Entries, Node, Value},
     overrides::{Environment, variable_for},
     place::{Place, Placed},
     problem::Problem,
-    proxy::Proxies,
     setting::Setting,
-    suggest,
-    trust::Trust,
+    suggest, trust,
 };
 
 /// What is read from, and what came of it so far.
@@ -53,7 +53,7 @@ impl Flaw {
 impl Reader {
     pub(super) fn new(environment: Environment, config: &Path) -> Self {
         Self {
-            proxies: Proxies::of(&environment),
+            proxies: Proxies::of(|name| environment.get(name)),
             environment,
             file: config.to_path_buf(),
             trust: OnceCell::new(),
@@ -71,7 +71,7 @@ impl Reader {
 
     /// The authorities that the environment names, else the machine's. Error: they cannot be read.
     pub(super) fn trust(&self) -> Result<Trust, Problem> {
-        self.trust.get_or_init(|| Trust::of_environment(&self.environment)).clone()
+        self.trust.get_or_init(|| trust::of_environment(&self.environment)).clone()
     }
 
     pub(super) fn note(&self, place: Place, what: impl Into<String>, todo: impl Into<String>) {

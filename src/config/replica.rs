@@ -8,6 +8,7 @@ use super::{
     problem::Problem,
     reader::{Flaw, Reader, Section},
     setting::{choice, size_text, within},
+    trust,
 };
 use crate::domain::{InvalidName, ReplicaName};
 
@@ -41,7 +42,7 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
     let provider = section.get_with("provider", |word: String| choice(&Provider::ALL.map(|p| (p.as_str(), p)), &word));
     let facts = facts(&mut section);
     let reader = section.reader();
-    let ca_file = section.get_with("ca_file", |path: String| Trust::of_file(&reader.resolve(&path)));
+    let ca_file = section.get_with("ca_file", |path: String| trust::of_file(&reader.resolve(&path)));
 
     let place = section.place().clone();
     let both = endpoint.zip(bucket);
@@ -100,7 +101,7 @@ impl Way {
                 T::default()
             })
         }
-        let proxy = noted(reader, reader.proxies.before(to));
+        let proxy = noted(reader, reader.proxies.before(to).map_err(Problem::from));
         let trusts_others = to.scheme() == "https" && ca_file.is_none() || proxy.as_ref().is_some_and(Proxy::is_https);
         let of_environment = reader.trust();
         let of_environment =

@@ -1,30 +1,15 @@
 //! Reads `[[rules]]`.
 
-use std::fmt;
-
 use bytesize::ByteSize;
 
 use super::{
     place::{Place, Placed},
     reader::{Flaw, Section},
     replica,
-    setting::{Text, size_text},
+    setting::Text,
     suggest,
 };
-use crate::domain::{ObjectKey, ReplicaName};
-
-/// Where objects of some keys and sizes are wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
-    /// What the key begins with, byte for byte.
-    pub prefix: String,
-    /// The object has at least so many bytes. A rule with either bound fits no object of unknown size.
-    pub min_bytes: Option<u64>,
-    /// And at most so many.
-    pub max_bytes: Option<u64>,
-    /// Each once, in the order in which they stand there. The primary has all objects anyway.
-    pub replicas: Vec<ReplicaName>,
-}
+use crate::domain::{ObjectKey, ReplicaName, Rule, size_text};
 
 /// More would have to be gone through for each object that is registered.
 const MOST: usize = 100;
@@ -55,7 +40,7 @@ fn one(mut section: Section<'_>, replicas: &[replica::Found], before: &[(Place, 
     if let (Some(min), Some(max)) = (&min, &max)
         && min.value > max.value
     {
-        let [least, most] = [min, max].map(|size| size_text(ByteSize::b(size.value)));
+        let [least, most] = [min, max].map(|size| size_text(size.value));
         let what = format!("is {least}, more than max_size of {most}: no object has such a size");
         section.note_at(&min.place, "min_size", &what, "exchange the two, or correct one of them");
         good = false;
@@ -167,22 +152,5 @@ fn covering<'r>(rule: &Rule, wider: &[Earlier<'r>]) -> Option<Vec<Earlier<'r>>> 
             Some(max) => from = max + 1,
             None => return Some(covering),
         }
-    }
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "[[rules]]")?;
-        if !self.prefix.is_empty() {
-            // The escapes of JSON are those of TOML.
-            writeln!(f, "prefix = {}", serde_json::Value::from(self.prefix.as_str()))?;
-        }
-        for (name, bytes) in [("min_size", self.min_bytes), ("max_size", self.max_bytes)] {
-            if let Some(bytes) = bytes {
-                writeln!(f, "{name} = {:?}", size_text(ByteSize::b(bytes)))?;
-            }
-        }
-        let names: Vec<_> = self.replicas.iter().map(ReplicaName::as_str).collect();
-        writeln!(f, "replicas = {names:?}")
     }
 }

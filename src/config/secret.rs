@@ -1,16 +1,14 @@
-//! Secrets that the configuration names instead of holding, and reading them again when they were rotated.
+//! Reads secrets that the configuration names instead of holding.
 //! No message here contains anything of a secret.
 
 use std::{
     ffi::OsStr,
-    fmt, io,
+    io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
 };
 
-use secrecy::{ExposeSecret, SecretString};
-use tracing::{info, warn};
+use copyhold_core::secret::Secret;
+use secrecy::SecretString;
 
 use super::{
     document::{Entries, Node},
@@ -23,144 +21,16 @@ pub(super) const FORMS: &str = r#"write "the secret", { env = "NAME" } or { file
 /// More than any key or password has; a wrong path may lead to something endless.
 const AT_MOST_BYTES: u64 = 64 * 1024;
 
-/// A secret, and the file that has the one that replaces it.
-#[derive(Clone)]
-pub struct Secret {
-    /// As it was when the configuration was read.
-    first: SecretString,
-    /// `None`: it stands in the configuration or in the environment, where nothing changes.
-    file: Option<Arc<SecretFile>>,
-    /// The file that it was read from, the configuration's own or another.
-    kept_in: Option<Arc<Path>>,
-}
-
-type Check = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
-
-struct SecretFile {
-    path: PathBuf,
-    /// What the configuration would refuse is not used either when it comes later.
-    check: Check,
-    latest: Mutex<Latest>,
-}
-
-struct Latest {
-    secret: SecretString,
-    read_at: Instant,
-    /// Why the file could not be used last; logged once.
-    complaint: Option<String>,
-}
-
-impl Latest {
-    fn of(secret: &SecretString) -> Self {
-        Self { secret: secret.clone(), read_at: Instant::now(), complaint: None }
+/// The secret in the file at `path`, which is read again.
+pub(super) fn of_file(path: PathBuf) -> Result<Secret, Flaw> {
+    let first = from_file(&path)?;
+    // A pipe gives its content once.
+    if !path.metadata().is_ok_and(|found| found.is_file()) {
+        return Ok(first.into());
     }
-}
-
-impl Secret {
-    /// From the file at `path`.
-    pub(super) fn of_file(path: PathBuf) -> Result<Self, Flaw> {
-        let first = from_file(&path)?;
-        // A pipe gives its content once.
-        let can_be_read_again = path.metadata().is_ok_and(|found| found.is_file());
-        let latest = Mutex::new(Latest::of(&first));
-        let kept_in = can_be_read_again.then(|| path.clone().into());
-        let file = SecretFile { path, check: Box::new(|_| Ok(())), latest };
-        Ok(Self { first, file: can_be_read_again.then(|| Arc::new(file)), kept_in })
-    }
-
-    /// The same, and what `check` refuses later is not used.
-    #[must_use]
-    pub(super) fn checked(self, check: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static) -> Self {
-        let file = self.file.map(|file| {
-            let latest = Mutex::new(Latest::of(&self.first));
-            Arc::new(SecretFile { path: file.path.clone(), check: Box::new(check), latest })
-        });
-        Self { first: self.first, file, kept_in: self.kept_in }
-    }
-
-    /// The same, written in the file at `path` itself.
-    #[must_use]
-    pub(super) fn written_in(self, path: &Path) -> Self {
-        Self { kept_in: Some(path.into()), ..self }
-    }
-
-    /// The file that it was read from; `None`: it came from the environment, or through a pipe.
-    #[must_use]
-    pub fn kept_in(&self) -> Option<&Path> {
-        self.kept_in.as_deref()
-    }
-
-    /// Whether it may be another one some day.
-    #[must_use]
-    pub fn may_change(&self) -> bool {
-        self.file.is_some()
-    }
-
-    /// What the file says now. While that cannot be used, for it is half written: what it said before.
-    #[must_use]
-    pub fn latest(&self) -> SecretString {
-        self.latest_within(Duration::ZERO)
-    }
-
-    /// The same, or what it said so long ago at most.
-    #[must_use]
-    pub fn latest_within(&self, age: Duration) -> SecretString {
-        let Some(file) = &self.file else { return self.first.clone() };
-        let mut latest = file.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        if latest.read_at.elapsed() < age {
-            return latest.secret.clone();
-        }
-        let found = from_file(&file.path).map_err(|flaw| flaw.what);
-        let found = found.and_then(|secret| (file.check)(secret.expose_secret()).map(|()| secret));
-        latest.read_at = Instant::now();
-        match found {
-            Ok(secret) => {
-                if latest.secret.expose_secret() != secret.expose_secret() {
-                    info!("Read a new secret from {}", file.path.display());
-                }
-                latest.secret = secret;
-                latest.complaint = None;
-            }
-            Err(what) => {
-                if latest.complaint.as_ref() != Some(&what) {
-                    warn!("A secret cannot be read again, the one read before is used: it {what}");
-                    latest.complaint = Some(what);
-                }
-            }
-        }
-        latest.secret.clone()
-    }
-}
-
-/// The one that was read with the configuration.
-impl ExposeSecret<str> for Secret {
-    fn expose_secret(&self) -> &str {
-        self.first.expose_secret()
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(***)")
-    }
-}
-
-impl From<SecretString> for Secret {
-    fn from(first: SecretString) -> Self {
-        Self { first, file: None, kept_in: None }
-    }
-}
-
-impl From<String> for Secret {
-    fn from(first: String) -> Self {
-        SecretString::from(first).into()
-    }
-}
-
-impl From<&str> for Secret {
-    fn from(first: &str) -> Self {
-        SecretString::from(first).into()
-    }
+    let (place, kept_in) = (path.display().to_string(), path.clone());
+    let read = move || from_file(&path).map_err(|flaw| flaw.what);
+    Ok(Secret::rereadable(first, place, read).written_in(&kept_in))
 }
 
 /// The secret that `{ env = "…" }` or `{ file = "…" }` names.
@@ -174,7 +44,7 @@ pub(super) fn referred_to(mut entries: Entries, reader: &Reader) -> Result<Secre
         (None, Some(file)) => {
             let place = file.place.clone();
             let path = String::read(file, reader)?;
-            Secret::of_file(reader.resolve(&path)).map_err(|flaw| Flaw { place: Some(place), ..flaw })
+            of_file(reader.resolve(&path)).map_err(|flaw| Flaw { place: Some(place), ..flaw })
         }
         (Some(_), Some(_)) => Err(Flaw::new("names both a variable and a file", "leave one of them out")),
         (None, None) => Err(Flaw::new("names neither a variable nor a file", FORMS)),

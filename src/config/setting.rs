@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use copyhold_core::secret::Secret;
+
 use super::{
     document::{Node, Value, parse_value},
     place::{Place, Placed},
     reader::{Flaw, Reader},
-    secret::{self, Secret},
+    secret,
 };
+use crate::domain;
 
 /// A kind of value.
 pub(super) trait Setting: Sized {
@@ -170,12 +173,9 @@ pub(super) fn duration_text(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
 }
 
-/// A size as the file would have it, exact: `256MiB`, or bytes where no unit divides it.
+/// As [`domain::size_text`].
 pub(super) fn size_text(size: ByteSize) -> String {
-    let ByteSize(bytes) = size;
-    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let exact = units.into_iter().find(|(shift, _)| bytes != 0 && bytes % (1 << shift) == 0);
-    exact.map_or_else(|| format!("{bytes}B"), |(shift, unit)| format!("{}{unit}", bytes >> shift))
+    domain::size_text(size.as_u64())
 }
 
 #[cfg(test)]

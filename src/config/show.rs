@@ -6,14 +6,14 @@ use bytesize::ByteSize;
 use secrecy::ExposeSecret as _;
 
 use super::{
-    Config, Credentials, Database, Existing, Facts, LogFormat, Replica, Secret, Wakeup, database_url, net,
+    Config, Credentials, Database, Existing, Facts, LogFormat, Replica, Secret, Wakeup, database_url, masked_url, net,
     setting::{duration_text, size_text},
 };
 
 /// What a file would have to say to be read as this configuration, but for the secrets.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "primary = {:?}\n\n{}", self.primary.as_str(), self.database)?;
+        writeln!(f, "primary = {:?}\n\n{}", self.primary.as_str(), DatabaseSection(&self.database))?;
         for replica in &self.replicas {
             writeln!(f, "{replica}")?;
         }
@@ -48,26 +48,30 @@ impl fmt::Display for Config {
     }
 }
 
-impl fmt::Display for Database {
+/// The section `[database]`.
+struct DatabaseSection<'a>(&'a Database);
+
+impl fmt::Display for DatabaseSection<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let masked = |url: &Secret| database_url::masked(url.expose_secret());
-        writeln!(f, "[database]\nurl = {:?}", masked(&self.url))?;
-        if let Some(url) = &self.listen_url {
+        let Self(database) = self;
+        let masked = |url: &Secret| masked_url(url.expose_secret());
+        writeln!(f, "[database]\nurl = {:?}", masked(&database.url))?;
+        if let Some(url) = &database.listen_url {
             writeln!(f, "listen_url = {:?}", masked(url))?;
         }
-        let urls = [Some(&self.url), self.listen_url.as_ref()];
+        let urls = [Some(&database.url), database.listen_url.as_ref()];
         if urls.into_iter().flatten().any(|url| database_url::is_insecure(url.expose_secret())) {
             writeln!(f, "insecure = true")?;
         }
-        if self.password.is_some() {
+        if database.password.is_some() {
             writeln!(f, "# password_file gave a password: ***")?;
         }
-        let wakeup = match self.wakeup {
+        let wakeup = match database.wakeup {
             Wakeup::Auto => "auto",
             Wakeup::Notify => "notify",
             Wakeup::Poll => "poll",
         };
-        writeln!(f, "schema = {:?}\nwakeup = {wakeup:?}", self.schema.as_str())
+        writeln!(f, "schema = {:?}\nwakeup = {wakeup:?}", database.schema.as_str())
     }
 }
 
@@ -94,14 +98,16 @@ impl fmt::Display for Replica {
         if let Some(path) = self.trust.ca_file() {
             writeln!(f, "ca_file = {path:?}")?;
         }
-        write!(f, "provider = {:?}\n{}", self.provider.as_str(), self.facts)
+        write!(f, "provider = {:?}\n{}", self.provider.as_str(), StoreFacts(&self.facts))
     }
 }
 
 /// Those that were set; the others are the preset's.
-impl fmt::Display for Facts {
+struct StoreFacts<'a>(&'a Facts);
+
+impl fmt::Display for StoreFacts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
+        let Self(Facts {
             max_parts,
             max_put_bytes,
             max_object_bytes,
@@ -110,7 +116,7 @@ impl fmt::Display for Facts {
             md5_etags,
             accepts_altered_metadata,
             max_connections,
-        } = self;
+        }) = self;
         let altered = |accepts: bool| if accepts { "\"accept\"" } else { "\"refuse\"" };
         let size = |bytes: &Option<u64>| bytes.map(|bytes| format!("{:?}", size_text(ByteSize::b(bytes))));
         let set = [
@@ -129,27 +135,5 @@ impl fmt::Display for Facts {
             }
         }
         Ok(())
-    }
-}
-
-impl fmt::Debug for Database {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let masked = |url: &Secret| database_url::masked(url.expose_secret());
-        f.debug_struct("Database")
-            .field("url", &masked(&self.url))
-            .field("listen_url", &self.listen_url.as_ref().map(masked))
-            .field("password", &self.password.as_ref().map(|_| "***"))
-            .field("schema", &self.schema)
-            .field("wakeup", &self.wakeup)
-            .finish()
-    }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ambient => f.write_str("Ambient"),
-            Self::Keys { .. } => f.write_str("Keys(***)"),
-        }
     }
 }

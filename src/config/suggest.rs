@@ -1,5 +1,8 @@
 //! "Did you mean": what somebody who wrote an unknown name probably wanted.
 
+pub(super) use copyhold_core::did_you_mean::among;
+use copyhold_core::did_you_mean::closest;
+
 use super::overrides::variable_for;
 
 /// For a path in the file: a similar name in the same section, else the same or a similar one elsewhere.
@@ -30,11 +33,6 @@ pub(super) fn for_variable(variable: &str, known: &[String]) -> String {
     }
 }
 
-/// For a word out of a few.
-pub fn among<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    closest(word, known.into_iter().map(|known| (known, known)))
-}
-
 /// The last dot divides: `replicas.b2.bucket` is `bucket` in `replicas.b2`.
 fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('.').unwrap_or(("", path))
@@ -42,17 +40,6 @@ fn split(path: &str) -> (&str, &str) {
 
 fn in_a_replica(path: &str) -> bool {
     path.starts_with("replicas.")
-}
-
-/// At most a third of the word may differ, and no more than four letters.
-fn closest<'k, T>(word: &str, known: impl Iterator<Item = (&'k str, T)>) -> Option<T> {
-    let word = word.to_lowercase();
-    let allowed = (word.chars().count() / 3).clamp(1, 4);
-    known
-        .map(|(name, found)| (strsim::damerau_levenshtein(&word, &name.to_lowercase()), found))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, found)| found)
 }
 
 #[cfg(test)]

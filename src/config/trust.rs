@@ -1,14 +1,14 @@
-//! Which authorities may have issued the certificate of a store: those of this machine, or those in a PEM file.
+//! Reads which authorities may have issued the certificate of a store: those of this machine, or those in a PEM file.
 //!
 //! It connects to nothing. A file that is named and cannot be used is a problem, never an empty set of authorities.
 
 use std::{
-    fmt, fs, io,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use base64::prelude::{BASE64_STANDARD, Engine as _};
+use copyhold_s3::settings::{Authorities, CA_FILE, Trust};
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
@@ -17,128 +17,67 @@ use rustls::{
 use super::{overrides::Environment, place::Place, problem::Problem, reader::Flaw};
 use crate::regular_file::{self, ReadError};
 
-const CA_FILE: &str = "ca_file";
 /// A bundle of all public authorities has some 200 KiB.
 pub(super) const AT_MOST_BYTES: u64 = 4 << 20;
 
-/// Which authorities are trusted.
-#[derive(Debug, Clone, Default)]
-pub enum Trust {
-    /// Those that this machine trusts.
-    #[default]
-    Machine,
-    Named(Arc<Authorities>),
+/// Those of the PEM file that `ca_file` names.
+pub(super) fn of_file(path: &Path) -> Result<Trust, Flaw> {
+    let certificates = pem_file(path).map_err(|(what, todo)| {
+        Flaw::new(format!("names the file {}, which {what}", path.display()), todo.to_owned())
+    })?;
+    Ok(named(CA_FILE, path.display().to_string(), certificates))
 }
 
-/// The authorities of a file, or of several, that a setting or a variable names.
-pub struct Authorities {
-    /// `ca_file`, or the variable's name.
-    named_by: String,
-    /// As an operator finds it: a path, or several.
-    place: String,
-    certificates: Vec<CertificateDer<'static>>,
-}
-
-impl Authorities {
-    #[must_use]
-    pub fn certificates(&self) -> &[CertificateDer<'static>] {
-        &self.certificates
+/// Those that `AWS_CA_BUNDLE` names, else those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, else the machine's.
+pub(super) fn of_environment(environment: &Environment) -> Result<Trust, Problem> {
+    let set = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let problem = |name: &str, path: &Path, what: &str, todo: &str| Problem {
+        place: Place::Variable(name.to_owned()),
+        what: format!("names {}, which {what}", path.display()),
+        todo: format!("{todo}, or unset {name}"),
+    };
+    let file = |name: &str, path: &Path| pem_file(path).map_err(|(what, todo)| problem(name, path, &what, todo));
+    if let Some(path) = set("AWS_CA_BUNDLE") {
+        let certificates = file("AWS_CA_BUNDLE", &path)?;
+        return Ok(named("AWS_CA_BUNDLE", path.display().to_string(), certificates));
     }
-
-    /// Returns them in PEM form.
-    #[must_use]
-    pub fn to_pem(&self) -> String {
-        let pem = |certificate: &CertificateDer<'_>| {
-            let text = BASE64_STANDARD.encode(certificate);
-            format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+    let (mut certificates, mut names, mut places) = (Vec::new(), Vec::new(), Vec::new());
+    if let Some(path) = set("SSL_CERT_FILE") {
+        certificates.extend(file("SSL_CERT_FILE", &path)?);
+        names.push("SSL_CERT_FILE");
+        places.push(path.display().to_string());
+    }
+    if let Some(folders) = set("SSL_CERT_DIR") {
+        for folder in std::env::split_paths(&folders).filter(|folder| !folder.as_os_str().is_empty()) {
+            let found = pem_folder(&folder)
+                .map_err(|error| problem("SSL_CERT_DIR", &folder, &unreadable(&error), "name a folder of PEM files"))?;
+            certificates.extend(found);
+            places.push(folder.display().to_string());
+        }
+        names.push("SSL_CERT_DIR");
+        if certificates.is_empty() {
+            let todo = "put PEM files of authorities into it";
+            return Err(problem("SSL_CERT_DIR", &folders, "holds no certificate in PEM form", todo));
+        }
+    }
+    if names.is_empty() {
+        // The library that looks for the machine's own would take the empty name for a file.
+        return match environment.get("SSL_CERT_FILE") {
+            Some(_) => Err(Problem {
+                place: Place::Variable("SSL_CERT_FILE".to_owned()),
+                what: "is empty".to_owned(),
+                todo: "unset it, or name the PEM file of the authorities to trust".to_owned(),
+            }),
+            None => Ok(Trust::Machine),
         };
-        self.certificates.iter().map(pem).collect()
     }
+    certificates.sort_by(|one, other| one.as_ref().cmp(other.as_ref()));
+    certificates.dedup();
+    Ok(named(&names.join(" and "), places.join(" and "), certificates))
 }
 
-/// `/etc/ssl/ca.pem (from SSL_CERT_FILE)`
-impl fmt::Display for Authorities {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (from {})", self.place, self.named_by)
-    }
-}
-
-impl fmt::Debug for Authorities {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Authorities({} of {self})", self.certificates.len())
-    }
-}
-
-impl Trust {
-    /// The path of `ca_file`, where they are from there.
-    #[must_use]
-    pub fn ca_file(&self) -> Option<&str> {
-        match self {
-            Self::Named(authorities) if authorities.named_by == CA_FILE => Some(&authorities.place),
-            Self::Named(_) | Self::Machine => None,
-        }
-    }
-
-    /// Those of the PEM file that `ca_file` names.
-    pub(super) fn of_file(path: &Path) -> Result<Self, Flaw> {
-        let certificates = pem_file(path).map_err(|(what, todo)| {
-            Flaw::new(format!("names the file {}, which {what}", path.display()), todo.to_owned())
-        })?;
-        Ok(Self::named(CA_FILE, path.display().to_string(), certificates))
-    }
-
-    /// Those that `AWS_CA_BUNDLE` names, else those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, else the machine's.
-    pub(super) fn of_environment(environment: &Environment) -> Result<Self, Problem> {
-        let set = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let problem = |name: &str, path: &Path, what: &str, todo: &str| Problem {
-            place: Place::Variable(name.to_owned()),
-            what: format!("names {}, which {what}", path.display()),
-            todo: format!("{todo}, or unset {name}"),
-        };
-        let file = |name: &str, path: &Path| pem_file(path).map_err(|(what, todo)| problem(name, path, &what, todo));
-        if let Some(path) = set("AWS_CA_BUNDLE") {
-            let certificates = file("AWS_CA_BUNDLE", &path)?;
-            return Ok(Self::named("AWS_CA_BUNDLE", path.display().to_string(), certificates));
-        }
-        let (mut certificates, mut names, mut places) = (Vec::new(), Vec::new(), Vec::new());
-        if let Some(path) = set("SSL_CERT_FILE") {
-            certificates.extend(file("SSL_CERT_FILE", &path)?);
-            names.push("SSL_CERT_FILE");
-            places.push(path.display().to_string());
-        }
-        if let Some(folders) = set("SSL_CERT_DIR") {
-            for folder in std::env::split_paths(&folders).filter(|folder| !folder.as_os_str().is_empty()) {
-                let found = pem_folder(&folder).map_err(|error| {
-                    problem("SSL_CERT_DIR", &folder, &unreadable(&error), "name a folder of PEM files")
-                })?;
-                certificates.extend(found);
-                places.push(folder.display().to_string());
-            }
-            names.push("SSL_CERT_DIR");
-            if certificates.is_empty() {
-                let todo = "put PEM files of authorities into it";
-                return Err(problem("SSL_CERT_DIR", &folders, "holds no certificate in PEM form", todo));
-            }
-        }
-        if names.is_empty() {
-            // The library that looks for the machine's own would take the empty name for a file.
-            return match environment.get("SSL_CERT_FILE") {
-                Some(_) => Err(Problem {
-                    place: Place::Variable("SSL_CERT_FILE".to_owned()),
-                    what: "is empty".to_owned(),
-                    todo: "unset it, or name the PEM file of the authorities to trust".to_owned(),
-                }),
-                None => Ok(Self::Machine),
-            };
-        }
-        certificates.sort_by(|one, other| one.as_ref().cmp(other.as_ref()));
-        certificates.dedup();
-        Ok(Self::named(&names.join(" and "), places.join(" and "), certificates))
-    }
-
-    fn named(by: &str, place: String, certificates: Vec<CertificateDer<'static>>) -> Self {
-        Self::Named(Arc::new(Authorities { named_by: by.to_owned(), place, certificates }))
-    }
+fn named(by: &str, place: String, certificates: Vec<CertificateDer<'static>>) -> Trust {
+    Trust::Named(Arc::new(Authorities::new(by.to_owned(), place, certificates)))
 }
 
 /// The authorities in a PEM file. Error: what is wrong with the file, and what to do.

@@ -35,7 +35,7 @@ pub(super) async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> an
     for replica in &config.replicas {
         // Each object has one request under way at a store, a large one as many as there is memory for its parts.
         let parts = usize::try_from(config.workers.memory_bytes / copy::WHOLE_UP_TO).unwrap_or(usize::MAX);
-        let store = Store::connect(replica, config.workers.count.saturating_add(parts))
+        let store = Store::connect(&replica.into(), config.workers.count.saturating_add(parts))
             .await
             .with_context(|| format!("the client of replica {}", replica.name))?;
         if let Some(proxy) = store.proxy() {
@@ -61,7 +61,7 @@ async fn fit(config: &Config, queue: &Queue, migrate: bool) -> Result<(), Troubl
             Err(error) => return Err(Trouble::Lasting(error.into())),
         }
     }
-    match SchemaFit::of(queue.pool(), queue.schema()).await? {
+    match queue.schema_fit().await? {
         SchemaFit::Fits => {}
         unfit => return Err(Trouble::Lasting(unfit.into())),
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::{extract::State, http::StatusCode};
 
 use super::Pages;
-use crate::queue::{ConnectCause, QueueError, ReadOnlyCause, SchemaFit, probe};
+use crate::queue::{ConnectCause, QueueError, ReadOnlyCause, SchemaFit};
 
 /// A probe does not wait for ever, and is told before that.
 const WITHIN: Duration = Duration::from_secs(3);
@@ -22,7 +22,7 @@ pub(super) async fn ready(State(pages): State<Pages>) -> (StatusCode, String) {
     if pages.drain.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".into());
     }
-    let outage = &pages.queue.pool().target().outage;
+    let outage = pages.queue.outage();
     let refused = async {
         let failed = outage.fails().await;
         tokio::time::sleep(OTHERS).await;
@@ -41,12 +41,12 @@ pub(super) async fn ready(State(pages): State<Pages>) -> (StatusCode, String) {
 async fn asked(pages: &Pages) -> (StatusCode, String) {
     let read_only =
         |cause: ReadOnlyCause| (StatusCode::SERVICE_UNAVAILABLE, format!("PostgreSQL {}\n", cause.clause()));
-    match probe(pages.queue.pool()).await {
+    match pages.queue.probe().await {
         Ok(None) => {}
         Ok(Some(server)) => return read_only(server.cause),
         Err(error) => return error.read_only_cause().map_or_else(|| failed(&error), read_only),
     }
-    match SchemaFit::of(pages.queue.pool(), pages.queue.schema()).await {
+    match pages.queue.schema_fit().await {
         Ok(SchemaFit::Fits) => (StatusCode::OK, "ready\n".into()),
         Ok(unfit) => (StatusCode::SERVICE_UNAVAILABLE, format!("{unfit}\n")),
         Err(error) => failed(&error),

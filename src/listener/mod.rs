@@ -4,7 +4,6 @@
 //! Owns the one connection that listens. While it is not known to be in order, the daemon's ears are closed: it then looks
 //! every second by itself, and asks nobody to be notified.
 
-mod connection;
 mod trial;
 
 use std::time::Duration;
@@ -16,10 +15,9 @@ use crate::{
     config::Wakeup,
     ears::Hearing,
     metrics,
-    queue::{DaemonId, Heard, Notice, Queue, Target},
+    queue::{DaemonId, Heard, ListenConnection, ListenError, Notice, Probing, Queue, Target},
     wake::Waker,
 };
-use connection::Connection;
 use trial::Deafness;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -28,10 +26,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long it takes to find out that something is wrong.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// A connection that was silent for so long must prove that it is alive.
-    pub probe_every: Duration,
-    /// And has so long for that, and for anything else that is asked of it.
-    pub probe_within: Duration,
+    pub probing: Probing,
     /// When it is looked again whether a way on which no notice came is open now.
     pub retry_every: Duration,
 }
@@ -39,8 +34,7 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            probe_every: Duration::from_secs(10),
-            probe_within: Duration::from_secs(5),
+            probing: Probing { every: Duration::from_secs(10), within: Duration::from_secs(5) },
             retry_every: Duration::from_mins(1),
         }
     }
@@ -66,7 +60,7 @@ impl Wakers {
         }
     }
 
-    fn pass_on(&self, heard: Heard<'_>) {
+    fn pass_on(&self, heard: Heard) {
         match heard {
             Heard::Notice(Notice::Work) => self.work.wake(),
             Heard::Notice(Notice::Replicas) => self.replicas.wake(),
@@ -97,13 +91,13 @@ pub struct Listener {
 #[derive(Debug)]
 enum Ended {
     /// Perhaps the next connection lives longer.
-    Lost(sqlx::Error),
+    Lost(ListenError),
     /// It is not the connection's fault.
     Deaf(Deafness),
 }
 
-impl From<sqlx::Error> for Ended {
-    fn from(error: sqlx::Error) -> Self {
+impl From<ListenError> for Ended {
+    fn from(error: ListenError) -> Self {
         Self::Lost(error)
     }
 }
@@ -124,7 +118,7 @@ impl Listener {
             info!("Looking for new objects every second, as database.wakeup says");
             while told.wakeup.is_none() && !drain.is_cancelled() {
                 self.tell(&mut told, "poll").await;
-                drain.run_until_cancelled(tokio::time::sleep(self.pace.probe_within)).await;
+                drain.run_until_cancelled(tokio::time::sleep(self.pace.probing.within)).await;
             }
             return drain.cancelled().await;
         }
@@ -180,8 +174,9 @@ impl Listener {
     }
 
     async fn hear(&self, pause: &mut Duration, told: &mut Told) -> Result<std::convert::Infallible, Ended> {
-        let mut connection =
-            Connection::open(&self.target, self.queue.schema(), self.pace).await.map_err(trial::refusal)?;
+        let mut connection = ListenConnection::open(&self.target, self.queue.schema(), self.pace.probing)
+            .await
+            .map_err(trial::refusal)?;
         trial::passes(&mut connection, &self.queue, &self.wakers).await?;
         let allowed = if self.wakeup == Wakeup::Auto { connection.prepared_transactions().await? } else { 0 };
         let how = if allowed > 0 {
@@ -207,9 +202,9 @@ impl Listener {
         loop {
             self.tell(told, &how).await;
             // Not before a silence, in which it is told again if it could not be.
-            while let Some(notice) = connection.next().await? {
+            while let Some(heard) = connection.next().await? {
                 metrics::notice_heard();
-                self.wakers.pass_on(connection.parse(&notice));
+                self.wakers.pass_on(heard);
             }
             connection.probe().await?;
         }

@@ -2,11 +2,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{
-    Ended, Wakers,
-    connection::{Connection, PLACE},
-};
-use crate::queue::{ConnectError, Heard, Queue, READ_ONLY};
+use super::{Ended, Wakers};
+use crate::queue::{Heard, ListenConnection, ListenError, Queue};
 
 /// How long a word may take from one connection to the other.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -49,25 +46,24 @@ impl Deafness {
 }
 
 /// LISTEN itself was refused, or nobody could be reached.
-pub(super) fn refusal(error: sqlx::Error) -> Ended {
-    let recovering = error.as_database_error().is_some_and(|refused| refused.code().as_deref() == Some(READ_ONLY));
-    let recovering = recovering || ConnectError::of(&error).is_some_and(|none| none.read_only.is_some());
-    if recovering { Ended::Deaf(Deafness::ReadReplica) } else { Ended::Lost(error) }
+pub(super) fn refusal(error: ListenError) -> Ended {
+    match error {
+        ListenError::Recovery => Ended::Deaf(Deafness::ReadReplica),
+        error => Ended::Lost(error),
+    }
 }
 
 /// Says a word on another connection and waits until it is heard on this one. On the same connection it would come back
 /// even through a pooler.
-pub(super) async fn passes(connection: &mut Connection, queue: &Queue, wakers: &Wakers) -> Result<(), Ended> {
+pub(super) async fn passes(connection: &mut ListenConnection, queue: &Queue, wakers: &Wakers) -> Result<(), Ended> {
     let word = format!("{:016x}", rand::random::<u64>());
     // That this cannot be said proves nothing: PostgreSQL may be starting.
-    queue.call(&word).await.map_err(|error| sqlx::Error::Protocol(error.to_string()))?;
+    queue.call(&word).await.map_err(ListenError::from)?;
     let deadline = Instant::now() + WITHIN;
     loop {
         match timeout_at(deadline, connection.next()).await {
-            Ok(Ok(Some(notice))) => match connection.parse(&notice) {
-                Heard::Echo(heard) if heard == word => break,
-                heard => wakers.pass_on(heard),
-            },
+            Ok(Ok(Some(Heard::Echo(heard)))) if heard == word => break,
+            Ok(Ok(Some(heard))) => wakers.pass_on(heard),
             // A probe shorter than this, in a test.
             Ok(Ok(None)) => {}
             Ok(Err(error)) => return Err(error.into()),
@@ -77,8 +73,7 @@ pub(super) async fn passes(connection: &mut Connection, queue: &Queue, wakers: &
     Ok(connection.end_trial().await?)
 }
 
-async fn why(connection: &mut Connection, queue: &Queue) -> Result<Deafness, sqlx::Error> {
-    let there = connection.place().await?;
-    let here: String = sqlx::query_scalar(PLACE).fetch_one(queue.pool()).await?;
-    Ok(if there == here { Deafness::Pooler } else { Deafness::Elsewhere })
+async fn why(connection: &mut ListenConnection, queue: &Queue) -> Result<Deafness, ListenError> {
+    let same = connection.reaches_database_of(queue).await?;
+    Ok(if same { Deafness::Pooler } else { Deafness::Elsewhere })
 }

@@ -112,7 +112,7 @@ impl Doorkeeper {
     fn pin_of(&self, name: &ReplicaName) -> Pin {
         // Cannot fail: the lanes are made from this configuration.
         let replica = self.config.replica(name).expect("a lane's replica is in the configuration");
-        Pin::of(replica)
+        Pin::from(replica)
     }
 
     /// Takes over at once what needs no answer of a store: a pause must not wait for some other replica's silence.

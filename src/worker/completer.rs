@@ -14,7 +14,7 @@ use tracing::{debug, error, warn};
 use crate::{
     domain::{Class, Failure, Fence, Next, ObjectKey, Outcome, ReplicaName, escaped},
     metrics,
-    queue::{Answer, Queue, QueueError, Report, probe},
+    queue::{Answer, Queue, QueueError, Report},
 };
 
 /// Reports of one statement at most.
@@ -145,7 +145,7 @@ impl Writer {
         self.conflicts = if error.is_conflict() { self.conflicts + 1 } else { 0 };
         let is_of_a_row = if error.is_silent() {
             // It answers others: one of these may be what takes so long, or waits.
-            probe(self.queue.pool()).await.is_ok()
+            self.queue.probe().await.is_ok()
         } else {
             error.may_be_of_a_row() && (!error.is_conflict() || self.conflicts > CONFLICTS)
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use copyhold::{
     listener::Pace,
-    queue::migrate,
+    queue::{Probing, migrate},
     sandbox::postgres::{Cluster, Options},
 };
 use sqlx::Connection as _;
@@ -19,8 +19,7 @@ use crate::{
 
 /// As a daemon's, but impatient.
 const SHORT: Pace = Pace {
-    probe_every: Duration::from_millis(300),
-    probe_within: Duration::from_secs(3),
+    probing: Probing { every: Duration::from_millis(300), within: Duration::from_secs(3) },
     retry_every: Duration::from_millis(500),
 };
 /// That the last copy of an object is recorded: on a busy machine its copies may be told of one by one.
@@ -135,7 +134,11 @@ async fn a_slow_way_is_no_broken_one() {
     let (world, proxy) = behind_proxy().await;
     proxy.set(Way::Slow(Duration::from_millis(40)));
     // As patient as a daemon, and more: the machine may be slow as well.
-    let mut listening = Listening::begin(&world, Pace { probe_within: Duration::from_mins(1), ..SHORT }).await;
+    let mut listening = Listening::begin(
+        &world,
+        Pace { probing: Probing { within: Duration::from_mins(1), ..SHORT.probing }, ..SHORT },
+    )
+    .await;
     listening.until_open().await;
     for probe in 1..=4 {
         let probed = format!("SELECT pid || ' ' || query_start {LISTENING} AND query ~ 'listener::probe'");

@@ -43,7 +43,7 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
     };
     let store = async |name: &str| {
         let replica = world.config.replicas.iter().find(|r| r.name.as_str() == name).unwrap();
-        Arc::new(Store::connect(replica, 4).await.unwrap())
+        Arc::new(Store::connect(&replica.into(), 4).await.unwrap())
     };
     let target = async |name| Target {
         store: store(name).await,

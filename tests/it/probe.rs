@@ -335,7 +335,7 @@ async fn foreign_objects_and_uploads_are_not_touched_whatever_a_listing_says() {
         for key in foreign {
             scw.put(key, "foreign");
         }
-        let store = Store::connect(world.config.replica(&replica("scw")).unwrap(), 1).await.unwrap();
+        let store = Store::connect(&world.config.replica(&replica("scw")).unwrap().into(), 1).await.unwrap();
         let upload = store.create_multipart(&key(".copyhold-probe/another/big"), &Metadata::default()).await.unwrap();
         let (objects, versions) = (scw.list(), scw.versions());
         let (measured, _) = probe(&world, &[]).await;

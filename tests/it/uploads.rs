@@ -34,7 +34,7 @@ impl Sweeper {
     async fn reaching(world: &World, reach: Reach) -> Self {
         let mut stores = Vec::new();
         for replica in &world.config.replicas {
-            stores.push(Arc::new(Store::connect(replica, 4).await.unwrap()));
+            stores.push(Arc::new(Store::connect(&replica.into(), 4).await.unwrap()));
         }
         let sweeper = OrphanedUploads {
             queue: world.queue(),

@@ -1,12 +1,16 @@
-//! Which module may use which: the order that `src/lib.rs` states, held against the imports in the code.
+//! Which crate and which module may use which: what `Cargo.toml` and each `lib.rs` state, held against the imports in the
+//! code and against what Cargo resolves.
 //!
-//! The table is a ratchet: an entry that nothing needs any more fails too, so that it is deleted and does not come back.
+//! The tables are ratchets: an entry that nothing needs any more fails too, so that it is deleted and does not come back.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
+
+use serde_json::Value;
 
 /// Each module of the library, and those that it may use. Tests inside a module may use any.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -55,31 +59,65 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("http", &["config", "copy", "domain", "events", "metrics", "queue"]),
     ("worker", &["config", "copy", "domain", "metrics", "queue", "sleeper", "store", "timer", "wake"]),
     ("sweeper", &["domain", "metrics", "queue", "sleeper", "store", "wake"]),
-    ("listener", &["config", "domain", "ears", "metrics", "queue", "wake"]),
+    ("listener", &["config", "ears", "metrics", "queue", "wake"]),
     ("sleeper", &["ears", "herd", "metrics", "queue"]),
     ("events", &["config", "domain", "metrics", "queue", "wake"]),
-    ("copy", &["domain", "store", "timer"]),
-    ("store", &["certificates", "config", "domain"]),
-    ("queue", &["certificates", "config", "domain"]),
     ("config", &["domain", "regular_file"]),
     ("figures", &["metrics", "queue"]),
-    ("certificates", &["domain"]),
     ("regular_file", &[]),
     ("metrics", &["domain"]),
-    ("sandbox", &["copy", "domain", "store"]),
-    ("domain", &[]),
     ("ears", &[]),
     ("herd", &[]),
     ("lifecycle", &[]),
-    ("timer", &[]),
     ("wake", &[]),
+];
+
+/// The same of the other crates of ours that have more than one module.
+const MAY_USE_IN: &[(&str, &[(&str, &[&str])])] = &[
+    ("crates/core", &[("did_you_mean", &[]), ("domain", &[]), ("loopback", &[]), ("secret", &[]), ("timer", &[])]),
+    ("crates/s3", &[("copy", &["domain", "store", "timer"]), ("store", &["domain", "settings"]), ("settings", &[])]),
+    (
+        "crates/db",
+        &[
+            ("queue", &["database_url", "domain", "pin", "settings"]),
+            ("settings", &["database_url", "pin"]),
+            ("database_url", &[]),
+            ("pin", &["domain"]),
+        ],
+    ),
 ];
 
 #[test]
 fn no_module_uses_one_that_it_must_not_know() {
-    let used = uses(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    hold(&root.join("src"), MAY_USE);
+    for (folder, table) in MAY_USE_IN {
+        hold(&root.join(folder).join("src"), table);
+    }
+}
+
+#[test]
+fn nothing_leads_back_to_where_it_came_from() {
+    for table in MAY_USE_IN.iter().map(|(_, table)| *table).chain([MAY_USE]) {
+        let mut left: BTreeMap<&str, &[&str]> = table.iter().copied().collect();
+        // A module goes when all that it may use has gone; on a circle none ever does.
+        while !left.is_empty() {
+            let before = left.len();
+            let gone: Vec<&str> = left
+                .iter()
+                .filter(|(_, uses)| uses.iter().all(|used| !left.contains_key(used)))
+                .map(|(module, _)| *module)
+                .collect();
+            left.retain(|module, _| !gone.contains(module));
+            assert!(left.len() < before, "of these modules some use each other: {:?}", left.keys());
+        }
+    }
+}
+
+fn hold(src: &Path, table: &[(&str, &[&str])]) {
+    let used = uses(src);
     let allowed: BTreeMap<&str, BTreeSet<&str>> =
-        MAY_USE.iter().map(|(module, uses)| (*module, uses.iter().copied().collect())).collect();
+        table.iter().map(|(module, uses)| (*module, uses.iter().copied().collect())).collect();
     for (module, used) in &used {
         let allowed = allowed.get(module.as_str()).unwrap_or_else(|| panic!("{module} is missing in the table"));
         for (other, file) in used {
@@ -98,17 +136,105 @@ fn no_module_uses_one_that_it_must_not_know() {
     }
 }
 
+/// Each crate of ours, the crates of ours that it may use, and what it must not reach in any way.
+const CRATES: &[(&str, &[&str], &[&str])] = &[
+    ("copyhold-core", &[], &["sqlx", "aws-", "hyper", "axum", "tracing-subscriber", "metrics"]),
+    ("copyhold-tls", &["copyhold-core"], &["sqlx", "aws-sdk", "aws-config", "aws-smithy", "hyper", "tokio-rustls"]),
+    ("copyhold-s3", &["copyhold-core", "copyhold-tls"], &["sqlx", "axum", "tracing-subscriber"]),
+    (
+        "copyhold-db",
+        &["copyhold-core", "copyhold-tls"],
+        &["aws-sdk", "aws-config", "aws-smithy", "hyper", "axum", "tracing-subscriber"],
+    ),
+    ("copyhold-sandbox", &["copyhold-core"], &["tracing-subscriber"]),
+];
+
 #[test]
-fn nothing_leads_back_to_where_it_came_from() {
-    let below: BTreeMap<&str, &[&str]> = MAY_USE.iter().copied().collect();
-    let mut done = BTreeSet::new();
-    // A module is done when all that it may use is done; on a circle none ever is.
-    while done.len() < below.len() {
-        let next =
-            below.iter().find(|(module, uses)| !done.contains(*module) && uses.iter().all(|used| done.contains(used)));
-        let Some((module, _)) = next else { panic!("of these modules some use each other: {:?}", below.keys()) };
-        done.insert(*module);
+fn each_crate_reaches_what_it_may_and_nothing_else() {
+    let metadata = metadata();
+    for (name, ours, never) in CRATES {
+        let reached = reached(&metadata, name);
+        for other in reached.iter().filter(|other| other.starts_with("copyhold")) {
+            assert!(ours.contains(&other.as_str()), "{name} reaches {other}");
+        }
+        for other in *ours {
+            assert!(reached.contains(*other), "{name} does not use {other} any more: delete that from the table");
+        }
+        for unwanted in *never {
+            let found: Vec<_> = reached.iter().filter(|found| found.starts_with(unwanted)).collect();
+            assert!(found.is_empty(), "{name} reaches {found:?}");
+        }
     }
+}
+
+#[test]
+fn the_program_speaks_to_stores_and_to_postgresql_through_its_crates_alone() {
+    let metadata = metadata();
+    let direct = direct(&metadata, "copyhold");
+    for unwanted in ["sqlx", "aws-", "s3s"] {
+        let found: Vec<_> = direct.iter().filter(|found| found.starts_with(unwanted)).collect();
+        assert!(found.is_empty(), "copyhold uses {found:?} itself");
+    }
+}
+
+#[test]
+fn what_the_core_uses_of_tokio_reaches_neither_network_nor_files() {
+    let metadata = metadata();
+    let core = package(&metadata, "copyhold-core");
+    let tokio = core["dependencies"].as_array().unwrap().iter();
+    let tokio: Vec<_> = tokio.filter(|of| of["name"] == "tokio" && of["kind"].is_null()).collect();
+    assert_eq!(tokio.len(), 1);
+    assert_eq!(tokio[0]["features"], serde_json::json!(["time"]));
+}
+
+/// What Cargo has resolved, with all features.
+fn metadata() -> Value {
+    let arguments = ["metadata", "--format-version", "1", "--locked", "--all-features"];
+    let output = Command::new(env!("CARGO")).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn package<'a>(metadata: &'a Value, name: &str) -> &'a Value {
+    let mut packages = metadata["packages"].as_array().unwrap().iter();
+    packages.find(|package| package["name"] == name).unwrap_or_else(|| panic!("there is no crate {name}"))
+}
+
+/// By id, the ids of what each package is built with. Neither tests nor build scripts count.
+fn edges(metadata: &Value) -> BTreeMap<&str, Vec<&str>> {
+    let is_normal = |of: &&Value| of["dep_kinds"].as_array().unwrap().iter().any(|kind| kind["kind"].is_null());
+    let nodes = metadata["resolve"]["nodes"].as_array().unwrap().iter();
+    nodes
+        .map(|node| {
+            let deps = node["deps"].as_array().unwrap().iter().filter(is_normal);
+            (node["id"].as_str().unwrap(), deps.map(|of| of["pkg"].as_str().unwrap()).collect())
+        })
+        .collect()
+}
+
+fn name_of<'a>(metadata: &'a Value, id: &str) -> &'a str {
+    let mut packages = metadata["packages"].as_array().unwrap().iter();
+    packages.find(|package| package["id"] == id).unwrap()["name"].as_str().unwrap()
+}
+
+fn direct(metadata: &Value, name: &str) -> BTreeSet<String> {
+    let id = package(metadata, name)["id"].as_str().unwrap();
+    edges(metadata)[id].iter().map(|id| name_of(metadata, id).to_owned()).collect()
+}
+
+/// The names of all that a crate of ours is built with, in the end.
+fn reached(metadata: &Value, name: &str) -> BTreeSet<String> {
+    let edges = edges(metadata);
+    let mut open = vec![package(metadata, name)["id"].as_str().unwrap()];
+    let mut found = BTreeSet::new();
+    while let Some(id) = open.pop() {
+        for below in &edges[id] {
+            if found.insert(*below) {
+                open.push(below);
+            }
+        }
+    }
+    found.into_iter().map(|id| name_of(metadata, id).to_owned()).collect()
 }
 
 /// By module, the other modules that its code uses, each with a file that does.

@@ -10,9 +10,9 @@ if ! said=$(tests/postgres18/install.sh); then
 fi
 printf '%s\n' "$said"
 programs=$(printf '%s\n' "$said" | tail -n 1)
-# The first server in PATH is taken: src/sandbox/postgres/binaries.rs.
+# The first server in PATH is taken: crates/sandbox/src/postgres/binaries.rs.
 PATH="$programs:$PATH"
 export PATH
-exec "${CARGO:-cargo}" test --locked --no-fail-fast --test it -- \
+exec "${CARGO:-cargo}" test --locked --workspace --features testing --no-fail-fast --test it -- \
     migrations:: plan_gate:: plans::a_claim plans::objects claims:: completion:: inbox:: registering:: rights:: \
     sequences:: two_phase:: reset:: verify::command:: "$@"

@@ -30,10 +30,10 @@ pub(super) struct Known<'a> {
 pub(super) async fn check(replica: &Replica, known: Known<'_>) -> Vec<Finding> {
     let of = replica.name.as_str();
     let pin = known.row.and_then(|row| row.pin.as_ref());
-    if let Some(why) = pin.and_then(|pin| pin.forbids(&Pin::of(replica), &replica.name)) {
+    if let Some(why) = pin.and_then(|pin| pin.forbids(&Pin::from(replica), &replica.name)) {
         return vec![finding(of, "bucket", Err(why))];
     }
-    let store = match Store::connect(replica, 1).await {
+    let store = match Store::connect(&replica.into(), 1).await {
         Ok(store) => store,
         Err(error) => return vec![finding(of, "connect", Err(error.to_string()))],
     };

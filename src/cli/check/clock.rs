@@ -5,7 +5,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::finding::{Finding, Outcome};
-use crate::queue::{Queue, server_time};
+use crate::queue::Queue;
 
 /// Below this nobody is misled, and no request is refused.
 const TOLERATED: Duration = Duration::from_mins(1);
@@ -43,7 +43,7 @@ impl Exchange {
 
 /// A warning if the database's clock is far from this machine's. That it does not answer is found elsewhere.
 pub(super) async fn of_database(queue: &Queue) -> Option<Finding> {
-    let (theirs, exchange) = Exchange::of(server_time(queue.pool())).await;
+    let (theirs, exchange) = Exchange::of(queue.server_time()).await;
     exchange.warning("postgresql", theirs.ok()?)
 }
 

@@ -26,7 +26,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let rows = queue.replica_rows().await?;
     let row = given::row(&rows, &args.replica)?;
     let (replica, others) = (row.name.clone(), names(config, &rows));
-    let to = config.replica(&replica).map(Pin::of);
+    let to = config.replica(&replica).map(Pin::from);
     let to = to.with_context(|| {
         format!("this configuration has no replica {replica}: its endpoint and bucket there are where it moves to")
     })?;

@@ -27,7 +27,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let rows = queue.replica_rows().await?;
     let row = given::row(&rows, &args.replica)?;
     let (replica, others) = (row.name.clone(), names(config, &rows));
-    if let Some((pin, place)) = row.pin.as_ref().zip(config.replica(&replica).map(Pin::of))
+    if let Some((pin, place)) = row.pin.as_ref().zip(config.replica(&replica).map(Pin::from))
         && *pin != place
     {
         bail!(

@@ -116,7 +116,7 @@ impl Place {
             proxy: None,
             surroundings: config::Surroundings::default(),
         };
-        Store::connect(&replica, 4).await.unwrap()
+        Store::connect(&(&replica).into(), 4).await.unwrap()
     }
 }
 

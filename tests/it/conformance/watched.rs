@@ -1,7 +1,6 @@
 use copyhold::{
-    copy::{Entry, Journal, Older, Part, Shape, Unfinished},
+    copy::{Entry, Journal, MemoryJournal, Older, Part, Shape, Unfinished},
     domain::ReplicaName,
-    sandbox::Notebook,
     store::UploadId,
 };
 use futures::future::BoxFuture;
@@ -11,7 +10,7 @@ use tokio::sync::watch;
 /// part was read.
 #[derive(Clone, Debug)]
 pub struct Watched {
-    pub notebook: Notebook,
+    pub notebook: MemoryJournal,
     progress: watch::Sender<Progress>,
 }
 
@@ -25,7 +24,7 @@ struct Progress {
 
 impl Watched {
     pub fn new() -> Self {
-        Self { notebook: Notebook::default(), progress: watch::Sender::default() }
+        Self { notebook: MemoryJournal::default(), progress: watch::Sender::default() }
     }
 
     pub fn parts(&self) -> Vec<u32> {

@@ -1,0 +1,7 @@
+//! The words of Copyhold as types, for all other crates. No I/O, no clock; `async` only for sleeping.
+
+pub mod did_you_mean;
+pub mod domain;
+pub mod loopback;
+pub mod secret;
+pub mod timer;

@@ -1,0 +1,77 @@
+//! What `copyhold migrate` would do. It only looks.
+
+use sqlx::{Connection as _, PgConnection};
+
+use super::{
+    MigrateError, Queue, QueueError, RulesState, SCHEMA_VERSION, SchemaFit, built,
+    connect::direct,
+    lanes::{Standing, has_columns, standing},
+};
+use crate::{domain::ReplicaName, settings::SchemaPlan};
+
+const NAME: &str = "queue::foresee";
+/// The tables of the rules came with it.
+const WITH_RULES: i32 = 5;
+
+/// What a migration would find to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreseen {
+    /// 0: there is no schema.
+    pub from_version: i32,
+    pub columns: Vec<ReplicaName>,
+    pub indexes: Vec<String>,
+    /// The rules in force, where the configuration has others.
+    pub rules: Option<RulesState>,
+}
+
+impl Foreseen {
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.from_version >= SCHEMA_VERSION
+            && self.columns.is_empty()
+            && self.indexes.is_empty()
+            && self.rules.is_none()
+    }
+}
+
+/// Looks at what `migrate` would do with this configuration.
+pub async fn foresee(plan: impl Into<SchemaPlan>, queue: &Queue) -> Result<Foreseen, MigrateError> {
+    let config = &plan.into();
+    let from_version = match queue.schema_fit().await? {
+        SchemaFit::Absent(_) => 0,
+        SchemaFit::TooOld { found } => found,
+        unfit @ SchemaFit::TooNew { .. } => return Err(MigrateError::Fit(unfit)),
+        SchemaFit::Fits => {
+            let sql = format!("-- {NAME}\nSELECT version FROM {}.schema_version", queue.schema().quoted());
+            let version = sqlx::query_scalar(built(sql)).fetch_one(&queue.pool);
+            version.await.map_err(QueueError::database(NAME))?
+        }
+    };
+    let mut foreseen = Foreseen { from_version, columns: Vec::new(), indexes: Vec::new(), rules: None };
+    let mut connection = direct(&config.database).await.map_err(QueueError::database(NAME))?;
+    look_at_replicas(&mut connection, config, &mut foreseen).await?;
+    // A failure here changes nothing.
+    let _ = connection.close().await;
+    let in_force = if from_version >= WITH_RULES { Some(queue.rules_state().await?) } else { None };
+    let in_force = in_force.unwrap_or_else(RulesState::none);
+    if in_force.rules != config.rules {
+        foreseen.rules = Some(in_force);
+    }
+    Ok(foreseen)
+}
+
+async fn look_at_replicas(
+    connection: &mut PgConnection,
+    config: &SchemaPlan,
+    foreseen: &mut Foreseen,
+) -> Result<(), QueueError> {
+    let schema = &config.database.schema;
+    for replica in config.names() {
+        if !has_columns(connection, schema, replica).await? {
+            foreseen.columns.push(replica.clone());
+        }
+        let wrong = standing(connection, schema, replica).await?.into_iter().filter(|(_, how)| *how != Standing::Good);
+        foreseen.indexes.extend(wrong.map(|(name, _)| name));
+    }
+    Ok(())
+}

@@ -1,0 +1,271 @@
+use sqlx::{Row as _, postgres::PgRow};
+
+use crate::queue::{Queue, QueueError, built, error::limited};
+
+const TABLE: &str = "queue::import_source";
+const COLUMNS: &str = "queue::import_columns";
+const INDEXES: &str = "queue::import_indexes";
+const MAY: &str = "queue::may_import";
+const SIMILAR: &str = "queue::tables_with_keys";
+
+/// What a name in the database stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableKind {
+    Table,
+    Partitioned,
+    View,
+    MaterializedView,
+    ForeignTable,
+    /// An index, a sequence, a type.
+    Other,
+}
+
+/// A table of another program, as the catalogue describes it.
+#[derive(Debug, Clone)]
+pub struct SourceTable {
+    pub oid: i64,
+    /// With its schema, quoted where that is needed.
+    pub name: String,
+    /// Of its schema, as it is.
+    pub schema: String,
+    pub kind: TableKind,
+    /// Others inherit from it, whose rows its indexes do not know.
+    pub has_heirs: bool,
+    /// Which rows this role sees is decided by a policy.
+    pub row_security: bool,
+    /// This role may look into its schema.
+    pub may_use_schema: bool,
+    /// About how many rows it has.
+    pub rows: Option<u64>,
+    /// Its size on the disk, of all partitions, without indexes.
+    pub bytes: i64,
+    pub columns: Vec<SourceColumn>,
+    /// B-trees that begin with `object_key`, of whatever use they are.
+    pub indexes: Vec<KeyIndex>,
+}
+
+#[derive(Debug, Clone)]
+pub struct SourceColumn {
+    pub name: String,
+    /// Quoted where that is needed.
+    pub quoted: String,
+    /// As PostgreSQL calls it.
+    pub of: String,
+    pub nullable: bool,
+    pub may_read: bool,
+}
+
+/// An index that begins with `object_key`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyIndex {
+    /// Quoted where that is needed.
+    pub name: String,
+    /// No two rows have the same key.
+    pub unique: bool,
+    /// It is complete and has all rows.
+    pub usable: bool,
+    pub compares: Compares,
+    /// With its schema, quoted.
+    pub collation: String,
+    /// Read from the smallest key on, it begins with NULLs.
+    pub nulls_first: bool,
+}
+
+/// How an index compares keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Compares {
+    /// As its collation says.
+    AsText,
+    /// By bytes, whatever the collation (`text_pattern_ops`).
+    AsPattern,
+}
+
+impl Compares {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::AsText => "text",
+            Self::AsPattern => "pattern",
+        }
+    }
+}
+
+/// What the role may not do that an import has to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MayImport {
+    pub role: String,
+    pub may: bool,
+}
+
+impl SourceTable {
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<&SourceColumn> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// The index in whose order it is read: a unique one, if there is one.
+    #[must_use]
+    pub fn key_index(&self) -> Option<&KeyIndex> {
+        let usable = self.indexes.iter().filter(|index| index.usable);
+        usable.min_by_key(|index| (!index.unique, index.compares))
+    }
+}
+
+impl Queue {
+    /// The table of this name, as it is or as in SQL; `None`: there is none.
+    pub async fn source_table(&self, name: &str) -> Result<Option<SourceTable>, QueueError> {
+        let Some(oid) = self.find_table(name).await? else { return Ok(None) };
+        // Partitions have the rows of a table that is divided into them.
+        let sql = built(format!(
+            "-- {TABLE}
+WITH leaves AS (
+    SELECT p.oid, p.reltuples
+      FROM pg_partition_tree($1::oid::regclass) t JOIN pg_class p ON p.oid = t.relid
+     WHERE t.isleaf AND p.relkind IN ('r', 'm')
+)
+SELECT format('%I.%I', n.nspname, c.relname) AS name, n.nspname::text AS schema, c.relkind::text AS kind,
+       c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid) AS has_heirs,
+       row_security_active(c.oid) AS row_security, has_schema_privilege(n.oid, 'USAGE') AS may_use_schema,
+       (SELECT CASE WHEN bool_and(l.reltuples >= 0) THEN sum(l.reltuples)::bigint END FROM leaves l) AS rows,
+       (SELECT coalesce(sum(pg_relation_size(l.oid)), 0)::bigint FROM leaves l) AS bytes
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = $1::oid"
+        ));
+        let row = limited(TABLE, sqlx::query(sql).bind(oid).fetch_optional(&self.pool)).await?;
+        let Some(row) = row else { return Ok(None) };
+        let (columns, indexes) = (self.source_columns(oid).await?, self.key_indexes(oid).await?);
+        table(&row, oid, columns, indexes).map(Some).map_err(QueueError::database(TABLE))
+    }
+
+    /// As it is first, so that `Photos` need not be quoted twice. Ours only if no other is called so: of a role that is called as our
+    /// schema, that is the first in the search path.
+    async fn find_table(&self, name: &str) -> Result<Option<i64>, QueueError> {
+        let sql = built(format!(
+            "-- {TABLE}
+SELECT c.oid::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE (c.relname = $1 AND n.nspname = ANY (current_schemas(false))) OR n.nspname || '.' || c.relname = $1
+ORDER BY n.nspname = $2, array_position(current_schemas(false), n.nspname) LIMIT 1"
+        ));
+        let query = sqlx::query_scalar(sql).bind(name).bind(self.schema().as_str());
+        let found = limited(TABLE, query.fetch_optional(&self.pool)).await?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        let sql = built(format!("-- {TABLE}\nSELECT to_regclass($1)::oid::bigint"));
+        match limited(TABLE, sqlx::query_scalar(sql).bind(name).fetch_one(&self.pool)).await {
+            // It is no name in SQL, or one in another database.
+            Err(error) if error.sqlstate().is_some_and(|code| ["42602", "42601", "0A000"].contains(&&*code)) => {
+                Ok(None)
+            }
+            found => found,
+        }
+    }
+
+    async fn source_columns(&self, oid: i64) -> Result<Vec<SourceColumn>, QueueError> {
+        let sql = built(format!(
+            "-- {COLUMNS}
+SELECT attname::text AS name, quote_ident(attname) AS quoted, format_type(atttypid, NULL) AS of,
+       NOT attnotnull AS nullable, has_column_privilege(attrelid, attnum, 'SELECT') AS may_read
+FROM pg_attribute WHERE attrelid = $1::oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+        ));
+        let rows = limited(COLUMNS, sqlx::query(sql).bind(oid).fetch_all(&self.pool)).await?;
+        rows.iter().map(column).collect::<Result<_, _>>().map_err(QueueError::database(COLUMNS))
+    }
+
+    async fn key_indexes(&self, oid: i64) -> Result<Vec<KeyIndex>, QueueError> {
+        // Bit 0 of indoption: the index goes down; bit 1: it begins with NULLs.
+        let sql = built(format!(
+            "-- {INDEXES}
+SELECT quote_ident(c.relname) AS name, i.indisunique AND i.indimmediate AND i.indnkeyatts = 1 AS is_unique,
+       i.indisvalid AND i.indpred IS NULL AS usable, f.opfname = 'text_pattern_ops' AS by_pattern,
+       format('%I.%I', n.nspname, l.collname) AS collation,
+       ((i.indoption[0] & 1) = 0) = ((i.indoption[0] & 2) <> 0) AS nulls_first
+FROM pg_index i
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] AND a.attname = 'object_key'
+JOIN pg_class c ON c.oid = i.indexrelid
+JOIN pg_am m ON m.oid = c.relam AND m.amname = 'btree'
+JOIN pg_opclass o ON o.oid = i.indclass[0]
+JOIN pg_opfamily f ON f.oid = o.opcfamily AND f.opfname IN ('text_ops', 'text_pattern_ops')
+JOIN pg_collation l ON l.oid = i.indcollation[0]
+JOIN pg_namespace n ON n.oid = l.collnamespace
+WHERE i.indrelid = $1::oid ORDER BY c.relname"
+        ));
+        let rows = limited(INDEXES, sqlx::query(sql).bind(oid).fetch_all(&self.pool)).await?;
+        rows.iter().map(index).collect::<Result<_, _>>().map_err(QueueError::database(INDEXES))
+    }
+
+    /// Whether this role may do what an import does to our own tables.
+    pub async fn may_import(&self) -> Result<MayImport, QueueError> {
+        let schema = self.schema().quoted();
+        let sql = built(format!(
+            "-- {MAY}
+SELECT current_user::text, has_table_privilege('{schema}.object_copies', 'INSERT')
+   AND has_table_privilege('{schema}.imports', 'SELECT') AND has_table_privilege('{schema}.imports', 'INSERT')
+   AND has_table_privilege('{schema}.imports', 'UPDATE') AND has_sequence_privilege('{schema}.generations', 'USAGE')"
+        ));
+        let (role, may) = limited(MAY, sqlx::query_as(sql).fetch_one(&self.pool)).await?;
+        Ok(MayImport { role, may })
+    }
+
+    /// Tables of others that have a column `object_key`, with their schemas, for whoever has misspelt one.
+    pub async fn tables_with_keys(&self) -> Result<Vec<String>, QueueError> {
+        let sql = built(format!(
+            "-- {SIMILAR}
+SELECT n.nspname || '.' || c.relname FROM pg_attribute a
+JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname <> $1
+WHERE a.attname = 'object_key' AND NOT a.attisdropped ORDER BY 1 LIMIT 100"
+        ));
+        limited(SIMILAR, sqlx::query_scalar(sql).bind(self.schema().as_str()).fetch_all(&self.pool)).await
+    }
+}
+
+fn table(
+    row: &PgRow,
+    oid: i64,
+    columns: Vec<SourceColumn>,
+    indexes: Vec<KeyIndex>,
+) -> Result<SourceTable, sqlx::Error> {
+    let kind = match row.try_get::<&str, _>("kind")? {
+        "r" => TableKind::Table,
+        "p" => TableKind::Partitioned,
+        "v" => TableKind::View,
+        "m" => TableKind::MaterializedView,
+        "f" => TableKind::ForeignTable,
+        _ => TableKind::Other,
+    };
+    let rows: Option<i64> = row.try_get("rows")?;
+    Ok(SourceTable {
+        oid,
+        name: row.try_get("name")?,
+        schema: row.try_get("schema")?,
+        kind,
+        has_heirs: row.try_get("has_heirs")?,
+        row_security: row.try_get("row_security")?,
+        may_use_schema: row.try_get("may_use_schema")?,
+        rows: rows.and_then(|rows| u64::try_from(rows).ok()),
+        bytes: row.try_get("bytes")?,
+        columns,
+        indexes,
+    })
+}
+
+fn column(row: &PgRow) -> Result<SourceColumn, sqlx::Error> {
+    Ok(SourceColumn {
+        name: row.try_get("name")?,
+        quoted: row.try_get("quoted")?,
+        of: row.try_get("of")?,
+        nullable: row.try_get("nullable")?,
+        may_read: row.try_get("may_read")?,
+    })
+}
+
+fn index(row: &PgRow) -> Result<KeyIndex, sqlx::Error> {
+    Ok(KeyIndex {
+        name: row.try_get("name")?,
+        unique: row.try_get("is_unique")?,
+        usable: row.try_get("usable")?,
+        compares: if row.try_get("by_pattern")? { Compares::AsPattern } else { Compares::AsText },
+        collation: row.try_get("collation")?,
+        nulls_first: row.try_get("nulls_first")?,
+    })
+}

@@ -1,0 +1,285 @@
+//! What the configuration adds to the fixed tables: two columns and two indexes per replica, and the functions and
+//! views that name them. It only ever adds; a replica that the configuration no longer names keeps its columns.
+
+use std::fmt::Write as _;
+
+use sqlx::PgConnection;
+use tracing::{info, warn};
+
+use super::{
+    PARKED, QueueError, append, built,
+    ddl::{execute, execute_politely},
+    functions, register,
+};
+use crate::{
+    domain::{EventKind, ReplicaName, SchemaName},
+    settings::SchemaPlan,
+};
+
+/// What had to be made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Derived {
+    pub columns_added: Vec<ReplicaName>,
+    pub indexes_built: Vec<String>,
+    /// Those of the added, at which nothing that was there before is wanted yet: rules are in force.
+    pub unfilled: Vec<ReplicaName>,
+}
+
+/// Columns, lanes and functions for the replicas of the configuration and for every one that was ever there. `newer`: so
+/// is the schema than this program.
+pub(super) async fn derive(
+    connection: &mut PgConnection,
+    config: &SchemaPlan,
+    newer: bool,
+) -> Result<Derived, QueueError> {
+    let schema = &config.database.schema;
+    let wanted: Vec<ReplicaName> = config.names().cloned().collect();
+    let mut derived = Derived::default();
+    for replica in &wanted {
+        if !has_columns(connection, schema, replica).await? {
+            derived.columns_added.push(replica.clone());
+        }
+    }
+    if !derived.columns_added.is_empty() {
+        // Where there are rules they speak of it too: they name it, or leave it out.
+        if !config.rules.is_empty() {
+            derived.unfilled.clone_from(&derived.columns_added);
+        }
+        let mut known = known_replicas(connection, schema).await?;
+        known.extend(derived.columns_added.iter().filter(|r| !known.contains(r)).cloned().collect::<Vec<_>>());
+        let functions = if newer { String::new() } else { register::functions::all(schema, &known) };
+        add_columns(connection, config, &derived.columns_added, &functions).await?;
+    }
+    enter_replicas(connection, schema, &wanted, &config.primary).await?;
+    let all = known_replicas(connection, schema).await?;
+    // Before the lanes are built, which may take hours: what is registered meanwhile goes by the rules too.
+    if !newer {
+        execute(connection, register::functions::all(schema, &all)).await?;
+    }
+    for replica in &all {
+        for (name, definition) in indexes(replica) {
+            if build_index(connection, schema, &name, &definition).await? {
+                derived.indexes_built.push(name);
+            }
+        }
+    }
+    // What a newer program has made, only such a one can make anew.
+    if newer {
+        warn!("The schema was made by a newer copyhold: run its `copyhold migrate` as well if a replica was added");
+        return Ok(derived);
+    }
+    // Replacing a function that is in use needs no pause of anything; a view must be had alone, and whoever counts would
+    // stand in the queue behind somebody's open look at it.
+    let view = format!("{}.backlog_exact", schema.quoted());
+    execute_politely(connection, &view, &super::backlog::exact_view(schema, &all)).await?;
+    // The lanes are there: without them, no setting would keep a claim from reading the whole table.
+    execute(connection, functions::create_all(schema, &all)).await?;
+    Ok(derived)
+}
+
+/// The name of the lane's index: what a good claim plan scans.
+#[must_use]
+pub fn lane_index(replica: &ReplicaName) -> String {
+    format!("object_copies_{replica}_lane")
+}
+
+/// It ends in id and not in the key: a quarter of the size, and a claim reads neighbouring rows.
+pub(super) fn lane_definition(replica: &ReplicaName) -> String {
+    let (copy, due) = (replica.column(), replica.due_column());
+    format!("({due}, id) WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NULL")
+}
+
+pub(super) async fn has_columns(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    replica: &ReplicaName,
+) -> Result<bool, QueueError> {
+    sqlx::query_scalar(
+        "-- queue::lanes
+SELECT count(*) = 2 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = ANY ($2) AND NOT attisdropped",
+    )
+    .bind(format!("{}.object_copies", schema.quoted()))
+    .bind(vec![replica.to_string(), format!("due_{replica}")])
+    .fetch_one(connection)
+    .await
+    .map_err(QueueError::database("queue::lanes"))
+}
+
+/// Instant on any size: the default 0 of old rows lives in the catalogue, and makes all of them due in order of arrival.
+/// Where there are rules it is NULL, and nothing is wanted until they are applied.
+///
+/// In the same transaction the functions that register objects learn of the replicas: those that do not know a column
+/// would leave it to the default, which wants everything.
+async fn add_columns(
+    connection: &mut PgConnection,
+    config: &SchemaPlan,
+    replicas: &[ReplicaName],
+    functions: &str,
+) -> Result<(), QueueError> {
+    let schema = config.database.schema.quoted();
+    let table = format!("{schema}.object_copies");
+    let by_rule = !config.rules.is_empty();
+    let old_rows = if by_rule { "" } else { " DEFAULT 0" };
+    let add = |replica: &ReplicaName| {
+        let (copy, due) = (replica.column(), replica.due_column());
+        // One of them may be there: somebody has dropped the other.
+        format!(
+            "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {copy} bigint, ADD COLUMN IF NOT EXISTS {due} bigint{old_rows};
+         ALTER TABLE {table} ALTER COLUMN {due} SET DEFAULT {schema}.now_utc_micro_seconds();
+         COMMENT ON COLUMN {table}.{copy} IS
+             'µs since the epoch at which the copy of this generation was verified at {replica}; NULL: not recorded.';
+         COMMENT ON COLUMN {table}.{due} IS
+             'NULL: no copy is wanted at {replica}; {PARKED}: parked; else µs before which it is not tried.';
+         "
+        )
+    };
+    let mut sql: String = replicas.iter().map(add).collect();
+    if by_rule {
+        let unnamed = replicas.iter().filter(|r| !config.rules.iter().any(|rule| rule.replicas.contains(r)));
+        let unnamed: Vec<_> = unnamed.map(|r| format!("'{r}'")).collect();
+        write!(
+            sql,
+            "UPDATE {schema}.rules_state
+            SET version = version + 1, changed_at = {schema}.now_utc_micro_seconds(),
+                newcomers = newcomers || ARRAY[{}]::text[],
+                applied = CASE WHEN EXISTS (SELECT FROM {table}) THEN applied ELSE version + 1 END;
+         ",
+            unnamed.join(", ")
+        )
+        .expect("writing to a String cannot fail");
+    }
+    execute_politely(connection, &table, &format!("{sql}{functions}")).await?;
+    for replica in replicas {
+        info!("Added the columns of replica {replica}");
+    }
+    Ok(())
+}
+
+async fn enter_replicas(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    wanted: &[ReplicaName],
+    primary: &ReplicaName,
+) -> Result<(), QueueError> {
+    let table = format!("{}.replicas", schema.quoted());
+    let added = format!("{} FROM entered", append::event(EventKind::ReplicaAdded, "'replica', name"));
+    let insert = built(format!(
+        "-- queue::lanes
+WITH entered AS (
+    INSERT INTO {table} (name) SELECT unnest($1::text[]) ON CONFLICT (name) DO NOTHING RETURNING name
+),
+{}
+SELECT FROM entered CROSS JOIN logged",
+        append::logged(&schema.quoted(), &added, &[])
+    ));
+    let names: Vec<_> = wanted.iter().map(ReplicaName::as_str).collect();
+    sqlx::query(insert).bind(names).execute(&mut *connection).await.map_err(QueueError::database("queue::lanes"))?;
+    let fill = built(format!(
+        "-- queue::lanes
+UPDATE {table} SET primary_since = {}.now_utc_micro_seconds()
+WHERE name = $1 AND NOT EXISTS (SELECT FROM {table} WHERE primary_since IS NOT NULL)",
+        schema.quoted()
+    ));
+    sqlx::query(fill).bind(primary.as_str()).execute(connection).await.map_err(QueueError::database("queue::lanes"))?;
+    Ok(())
+}
+
+pub(super) async fn known_replicas(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+) -> Result<Vec<ReplicaName>, QueueError> {
+    let sql = built(format!("-- queue::lanes\nSELECT name FROM {}.replicas ORDER BY name", schema.quoted()));
+    let names: Vec<String> =
+        sqlx::query_scalar(sql).fetch_all(connection).await.map_err(QueueError::database("queue::lanes"))?;
+    let name = |n: String| {
+        ReplicaName::new(&n)
+            .map_err(|e| QueueError::Inconsistent { statement: "queue::lanes", what: format!("replica \"{n}\": {e}") })
+    };
+    names.into_iter().map(name).collect()
+}
+
+fn indexes(replica: &ReplicaName) -> [(String, String); 2] {
+    let (copy, due) = (replica.column(), replica.due_column());
+    let parked = format!("(id) WHERE {copy} IS NULL AND {due} = {PARKED}");
+    [(lane_index(replica), lane_definition(replica)), (format!("object_copies_{replica}_parked"), parked)]
+}
+
+/// Whether an index is what it should be, by its definition as PostgreSQL writes it: with parentheses, quotes and casts
+/// of its own.
+pub(super) fn is_defined_as(found: &str, wanted: &str) -> bool {
+    let bare = |text: &str| text.replace("::bigint", "").replace(['(', ')', '"', '\'', ' '], "");
+    bare(found).ends_with(&bare(wanted))
+}
+
+/// How an index stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Good,
+    Absent,
+    /// An interrupted build left it.
+    HalfBuilt,
+    /// It is another one.
+    Other,
+}
+
+/// What a replica's indexes are, and how they stand.
+pub(super) async fn standing(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    replica: &ReplicaName,
+) -> Result<Vec<(String, Standing)>, QueueError> {
+    let mut all = Vec::new();
+    for (name, definition) in indexes(replica) {
+        let standing = index_standing(connection, schema, &name, &definition).await?;
+        all.push((name, standing));
+    }
+    Ok(all)
+}
+
+async fn index_standing(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    name: &str,
+    definition: &str,
+) -> Result<Standing, QueueError> {
+    let sql = "-- queue::lanes
+SELECT indisvalid, pg_get_indexdef(indexrelid) FROM pg_index WHERE indexrelid = to_regclass($1)";
+    let found: Option<(bool, String)> = sqlx::query_as(sql)
+        .bind(format!("{}.\"{name}\"", schema.quoted()))
+        .fetch_optional(connection)
+        .await
+        .map_err(QueueError::database("queue::lanes"))?;
+    Ok(match found {
+        Some((true, found)) if is_defined_as(&found, definition) => Standing::Good,
+        Some((true, _)) => Standing::Other,
+        Some((false, _)) => Standing::HalfBuilt,
+        None => Standing::Absent,
+    })
+}
+
+/// Builds the index beside running work. One that an interrupted build left invalid, or that is another, is dropped
+/// first: IF NOT EXISTS would skip it and leave it so for ever.
+pub(super) async fn build_index(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    name: &str,
+    definition: &str,
+) -> Result<bool, QueueError> {
+    let index = format!("{}.\"{name}\"", schema.quoted());
+    let why = match index_standing(connection, schema, name, definition).await? {
+        Standing::Good => return Ok(false),
+        Standing::Absent => None,
+        Standing::HalfBuilt => Some("was left half-built by an earlier migration"),
+        Standing::Other => Some("is not what it should be"),
+    };
+    // lock_timeout would also end the build's wait for old snapshots, and leave it invalid.
+    execute(connection, "SET lock_timeout = 0".into()).await?;
+    if let Some(why) = why {
+        info!("Index {name} {why}, building it again");
+        execute(connection, format!("DROP INDEX CONCURRENTLY {index}")).await?;
+    }
+    let table = format!("{}.object_copies", schema.quoted());
+    execute(connection, format!("CREATE INDEX CONCURRENTLY \"{name}\" ON {table} {definition}")).await?;
+    info!("Built index {name}");
+    Ok(true)
+}

@@ -1,0 +1,132 @@
+//! A connection that listens to all channels of a schema. It decides nothing about the next one.
+
+use std::time::Duration;
+
+use sqlx::{Row as _, postgres::PgListener};
+use tokio::time::timeout;
+
+use super::{
+    Channels, Heard, Queue, QueueError, READ_ONLY, Target,
+    connections::{ConnectError, guarded},
+    error::limited,
+};
+use crate::domain::SchemaName;
+
+/// Why a connection does not listen, or does so no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// It is in recovery: it follows another one, and does not allow LISTEN.
+    #[error("the server is in recovery, and cannot LISTEN")]
+    Recovery,
+    #[error("{0}")]
+    Connection(sqlx::Error),
+    /// Another connection could not do its part.
+    #[error("{0}")]
+    Query(#[from] QueueError),
+}
+
+impl From<sqlx::Error> for ListenError {
+    fn from(error: sqlx::Error) -> Self {
+        let recovers = error.as_database_error().is_some_and(|refused| refused.code().as_deref() == Some(READ_ONLY))
+            || ConnectError::of(&error).is_some_and(|none| none.read_only.is_some());
+        if recovers { Self::Recovery } else { Self::Connection(error) }
+    }
+}
+
+/// How long a connection that listens is believed without proof.
+#[derive(Debug, Clone, Copy)]
+pub struct Probing {
+    /// After so long without a notification it must prove that it is alive.
+    pub every: Duration,
+    /// It has so long for that, and for anything else that it is asked.
+    pub within: Duration,
+}
+
+/// A connection that listens to all channels of a schema, and is never believed for long.
+#[derive(Debug)]
+pub struct ListenConnection {
+    listener: PgListener,
+    channels: Channels,
+    target: Target,
+    era: u64,
+    probing: Probing,
+}
+
+impl ListenConnection {
+    /// Connects and listens.
+    pub async fn open(target: &Target, schema: &SchemaName, probing: Probing) -> Result<Self, ListenError> {
+        let (target, era) = (target.clone(), target.era.now());
+        let mut listener = target.listener(probing.within).await?;
+        let channels = Channels::of(schema);
+        let listen = timeout(probing.within, guarded(listener.listen_all(channels.all())));
+        listen.await.map_err(|_| silent())??;
+        Ok(Self { listener, channels, target, era, probing })
+    }
+
+    /// The next notice; `None`: there was none for so long that the connection must prove that it is alive.
+    pub async fn next(&mut self) -> Result<Option<Heard>, ListenError> {
+        let target = self.target.clone();
+        // `try_recv` and not `recv`, which hides that notices may have been lost.
+        let received = timeout(self.probing.every, guarded(self.listener.try_recv()));
+        tokio::select! {
+            received = received => match received {
+                Ok(Ok(Some(notice))) => Ok(Some(self.channels.parse(notice.channel(), notice.payload()))),
+                Ok(Ok(None)) => Err(closed("the connection was closed").into()),
+                Ok(Err(error)) => Err(error.into()),
+                Err(_silence) => Ok(None),
+            },
+            () = target.era.ended(self.era) => {
+                Err(closed("the server can only be read, another may be the primary now").into())
+            }
+        }
+    }
+
+    /// A round trip, which nobody but the server itself can answer. A server in recovery, of which a pooler may have made
+    /// this connection's, hears nothing.
+    pub async fn probe(&mut self) -> Result<(), ListenError> {
+        let is_in_recovery: bool = self.ask("SELECT pg_is_in_recovery() -- listener::probe").await?;
+        if is_in_recovery { Err(closed("the server is in recovery").into()) } else { Ok(()) }
+    }
+
+    /// How many prepared transactions the server allows, which it refuses to those that have notified.
+    pub async fn prepared_transactions(&mut self) -> Result<i32, ListenError> {
+        Ok(self
+            .ask("SELECT current_setting('max_prepared_transactions')::int -- listener::prepared_transactions")
+            .await?)
+    }
+
+    /// Whether it leads to the database, of the server, that the connections of `queue` lead to.
+    pub async fn reaches_database_of(&mut self, queue: &Queue) -> Result<bool, ListenError> {
+        let there: String = self.ask(PLACE).await?;
+        let here: String = limited("listener::place", sqlx::query_scalar(PLACE).fetch_one(&queue.pool)).await?;
+        Ok(there == here)
+    }
+
+    /// Hears no more of the word that it was tried with; other daemons are tried as well.
+    pub async fn end_trial(&mut self) -> Result<(), ListenError> {
+        let echo = self.channels.echo.clone();
+        timeout(self.probing.within, self.listener.unlisten(&echo)).await.map_err(|_| silent())??;
+        Ok(())
+    }
+
+    async fn ask<T>(&mut self, sql: &'static str) -> Result<T, sqlx::Error>
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        // Not prepared: a pooler may stand in between.
+        let row = guarded(sqlx::Executor::fetch_one(&mut self.listener, sqlx::raw_sql(sql)));
+        timeout(self.probing.within, row).await.map_err(|_| silent())??.try_get(0)
+    }
+}
+
+/// One answer on each connection to the same database.
+const PLACE: &str =
+    "SELECT current_database() || ' of the server that runs since ' || pg_postmaster_start_time() -- listener::place";
+
+fn closed(why: &'static str) -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, why))
+}
+
+fn silent() -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer on a connection that is open"))
+}

@@ -1,0 +1,199 @@
+//! `copyhold migrate`: the fixed tables, then what the configuration adds to them.
+//!
+//! Safe while daemons and the application run and while two migrate at once. Nothing here waits in PostgreSQL for
+//! a lock that others queue behind: locks are tried for 30 ms and tried again, and the migration's own advisory lock
+//! is polled from here, because a waiting statement holds a snapshot that CREATE INDEX CONCURRENTLY waits for.
+
+use std::{borrow::Cow, time::Duration};
+
+use sqlx::{
+    Connection as _, PgConnection, SqlSafeStr as _,
+    migrate::{Migration, MigrationType, Migrator},
+};
+use tracing::{info, warn};
+
+use super::{
+    QueueError, SCHEMA_VERSION, built,
+    connect::direct,
+    ddl::{execute, jittered},
+    lanes::{self, Derived},
+    rules::{self, RulesChanged},
+    sequences::{self, BehindSequence},
+    version::SchemaFit,
+};
+use crate::{domain::SchemaName, settings::SchemaPlan};
+
+const MIGRATIONS: [(i64, &str, &str); 7] = [
+    (1, "objects and coordination", include_str!("../../../../migrations/0001_objects_and_coordination.sql")),
+    (2, "health, swept leases, configs", include_str!("../../../../migrations/0002_health_swept_leases_configs.sql")),
+    (3, "multipart uploads", include_str!("../../../../migrations/0003_multipart_uploads.sql")),
+    (4, "event log", include_str!("../../../../migrations/0004_event_log.sql")),
+    (5, "lifecycle", include_str!("../../../../migrations/0005_lifecycle.sql")),
+    (6, "proof", include_str!("../../../../migrations/0006_proof.sql")),
+    (7, "truth", include_str!("../../../../migrations/0007_truth.sql")),
+];
+
+/// Why the schema could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error("{0}")]
+    Fit(SchemaFit),
+    #[error("the database's encoding is {0}; keys are byte-exact UTF-8, so it must be UTF8: create another database")]
+    Encoding(String),
+    #[error(
+        "the role \"{role}\" may not create in database \"{database}\": GRANT CREATE ON DATABASE \"{database}\" TO \"{role}\", or create the schema \"{schema}\" for it"
+    )]
+    MayNotCreate { role: String, database: String, schema: SchemaName },
+    #[error("{0}")]
+    Fixed(sqlx::migrate::MigrateError),
+}
+
+impl From<sqlx::migrate::MigrateError> for MigrateError {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        match error {
+            // What PostgreSQL refuses is said as everywhere, with what to do.
+            sqlx::migrate::MigrateError::Execute(cause) | sqlx::migrate::MigrateError::ExecuteMigration(cause, _) => {
+                Self::Queue(QueueError::database("queue::migrate")(cause))
+            }
+            other => Self::Fixed(other),
+        }
+    }
+}
+
+/// What a migration found to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Migrated {
+    /// 0: there was no schema.
+    pub from_version: i32,
+    pub derived: Derived,
+    /// The configuration's rules were others than those in force, and are in force now.
+    pub rules: Option<RulesChanged>,
+    /// When [`Derived::unfilled`] are filled, all objects are where the rules want them.
+    pub filling_settles: bool,
+}
+
+/// Brings the schema to this program's version and the configuration's replicas. Idempotent.
+pub async fn migrate(plan: impl Into<SchemaPlan>) -> Result<Migrated, MigrateError> {
+    let config = &plan.into();
+    let mut connection = direct(&config.database).await.map_err(QueueError::database("queue::migrate"))?;
+    let schema = &config.database.schema;
+    alone(&mut connection, schema).await?;
+    let migrated = migrate_alone(&mut connection, config).await;
+    // The session's end would free the lock as well; a failure here changes nothing that was done.
+    let _ = connection.close().await;
+    migrated
+}
+
+async fn migrate_alone(connection: &mut PgConnection, config: &SchemaPlan) -> Result<Migrated, MigrateError> {
+    let schema = &config.database.schema;
+    // CREATE INDEX CONCURRENTLY runs for as long as the table is large and as others' snapshots are old.
+    execute(connection, "SET statement_timeout = 0".into()).await?;
+    check_encoding(connection).await?;
+    create_schema(connection, schema).await?;
+    let from_version = fixed_tables(connection, schema).await?;
+    let settled = rules::all_applied(connection, schema).await?;
+    let changed = rules::put_in_force(connection, schema, &config.rules).await?;
+    let derived = lanes::derive(connection, config, from_version > SCHEMA_VERSION).await?;
+    if from_version <= SCHEMA_VERSION {
+        let mended = sequences::mend_on(connection, schema).await?;
+        if !mended.is_empty() {
+            warn!(
+                "Sequences were behind their tables, as after a switch-over by logical replication, and are set behind the \
+                 numbers in use: {}",
+                BehindSequence::list(&mended)
+            );
+        }
+    }
+    let filling_settles = settled && changed.is_none_or(|changed| !changed.unapplied);
+    Ok(Migrated { from_version, derived, rules: changed, filling_settles })
+}
+
+/// Waits, without a statement that waits, until no other migration is at work.
+pub(super) async fn alone(connection: &mut PgConnection, schema: &SchemaName) -> Result<(), QueueError> {
+    let mut said = false;
+    loop {
+        let mine: bool = sqlx::query_scalar("-- queue::migrate\nSELECT pg_try_advisory_lock(hashtextextended($1, 0))")
+            .bind(format!("{schema}:migrate"))
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(QueueError::database("queue::migrate"))?;
+        if mine {
+            return Ok(());
+        }
+        if !std::mem::replace(&mut said, true) {
+            info!("Another migration of this schema is at work, waiting for it to end");
+        }
+        tokio::time::sleep(jittered(Duration::from_millis(200))).await;
+    }
+}
+
+async fn check_encoding(connection: &mut PgConnection) -> Result<(), MigrateError> {
+    let encoding: String = sqlx::query_scalar("-- queue::migrate\nSELECT current_setting('server_encoding')")
+        .fetch_one(connection)
+        .await
+        .map_err(QueueError::database("queue::migrate"))?;
+    if encoding == "UTF8" { Ok(()) } else { Err(MigrateError::Encoding(encoding)) }
+}
+
+/// CREATE SCHEMA asks for a right on the database even where the schema exists, so look first.
+async fn create_schema(connection: &mut PgConnection, schema: &SchemaName) -> Result<(), MigrateError> {
+    let (there, may, role, database): (bool, bool, String, String) = sqlx::query_as(
+        "-- queue::migrate
+SELECT to_regnamespace($1) IS NOT NULL, has_database_privilege(current_database(), 'CREATE'),
+       current_user::text, current_database()::text",
+    )
+    .bind(schema.quoted())
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(QueueError::database("queue::migrate"))?;
+    if there {
+        return Ok(());
+    }
+    if !may {
+        return Err(MigrateError::MayNotCreate { role, database, schema: schema.clone() });
+    }
+    Ok(execute(connection, format!("CREATE SCHEMA IF NOT EXISTS {}", schema.quoted())).await?)
+}
+
+/// Applies the migrations in `migrations/`; returns the version before.
+async fn fixed_tables(connection: &mut PgConnection, schema: &SchemaName) -> Result<i32, MigrateError> {
+    let before = version_before(connection, schema).await?;
+    let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().map(|m| migration(schema, *m)).collect());
+    migrator.dangerous_set_table_name(format!("{}._sqlx_migrations", schema.quoted()));
+    // Ours is held; sqlx's waits inside PostgreSQL, which deadlocks with an index build of another migration.
+    migrator.set_locking(false);
+    // A newer program may have applied more; `version_before` has judged whether that is one too many.
+    migrator.set_ignore_missing(true);
+    migrator.run_direct(None, connection, false).await?;
+    Ok(before)
+}
+
+async fn version_before(connection: &mut PgConnection, schema: &SchemaName) -> Result<i32, MigrateError> {
+    let table = format!("{}.schema_version", schema.quoted());
+    let query = |sql: String| sqlx::query_as(built(sql));
+    let known: (bool,) = query("-- queue::migrate\nSELECT to_regclass($1) IS NOT NULL".into())
+        .bind(&table)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(QueueError::database("queue::migrate"))?;
+    if !known.0 {
+        return Ok(0);
+    }
+    let (found, oldest): (i32, i32) =
+        sqlx::query_as(built(format!("-- queue::migrate\nSELECT version, oldest FROM {table}")))
+            .fetch_one(connection)
+            .await
+            .map_err(QueueError::database("queue::migrate"))?;
+    if oldest > SCHEMA_VERSION { Err(MigrateError::Fit(SchemaFit::TooNew { found, oldest })) } else { Ok(found) }
+}
+
+/// The checksum is the template's, so that it does not depend on what the schema is called.
+fn migration(schema: &SchemaName, (version, description, template): (i64, &'static str, &'static str)) -> Migration {
+    let sql = template.replace("{schema}", &schema.quoted()).replace("{channel}", schema.as_str());
+    let mut migration =
+        Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, template.into_sql_str(), false);
+    migration.sql = built(sql);
+    migration
+}

@@ -1,0 +1,382 @@
+//! Takes a replica out of the schema: its columns, its indexes, the functions that find its work, all that is remembered of it.
+//!
+//! A later replica of the same name begins with nothing. The exact question, whether it is the only holder of something, can
+//! be answered only while nobody writes; so an index is built beforehand that has just these rows, and looked into in the
+//! transaction that drops the columns, which holds the table for some milliseconds.
+
+use std::fmt;
+
+use sqlx::{Connection as _, PgConnection};
+use tracing::info;
+
+use super::{
+    Ids, MigrateError, Queue, QueueError, SCHEMA_VERSION,
+    answer::key_of,
+    append, backlog, built,
+    connect::direct,
+    ddl::{execute, execute_politely},
+    functions, lanes, list,
+    look::alone,
+    migrate, register,
+    version::SchemaFit,
+};
+use crate::{
+    domain::{EventKind, ObjectKey, ReplicaName, SchemaName},
+    settings::SchemaPlan,
+};
+
+const NAME: &str = "queue::remove";
+/// What the transaction raises when something has come in the way since it was looked.
+const OBSTACLE: &str = "CPY01";
+/// Rows of a side table that one statement deletes.
+const PAGE: i64 = 1_000;
+
+/// Why a replica cannot be removed yet, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It is the primary in force.
+    Primary,
+    NotDraining,
+    /// These daemons live, and their configuration names it.
+    Served(Ids),
+    /// The rules at these positions name it.
+    Ruled(Vec<i32>),
+    /// Of so many objects there is no other copy.
+    OnlyHolder {
+        objects: i64,
+        example: ObjectKey,
+    },
+    /// So many copies are still to be read again: a write whose end was not seen may arrive at them, or at this replica,
+    /// which then is nobody's any more.
+    Unsettled {
+        copies: i64,
+        /// The last of them; 0 or less: they wait to be read.
+        settled_in_us: i64,
+    },
+}
+
+/// What is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removed {
+    /// Uploads in parts that were not finished, as far as is known: what is left of them is still in the bucket.
+    pub uploads: u64,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub enum Removal {
+    Done(Removed),
+    Prevented(Vec<Obstacle>),
+    /// The database has no such replica.
+    Unknown,
+}
+
+impl Obstacle {
+    /// For whoever wants to remove `replica`.
+    #[must_use]
+    pub fn says(&self, replica: &ReplicaName) -> String {
+        struct Positions<'a>(&'a [i32]);
+        impl fmt::Display for Positions<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+            }
+        }
+        match self {
+            Self::Primary => {
+                format!("{replica} is the primary in force: `copyhold promote` another replica, then drain {replica}")
+            }
+            Self::NotDraining => format!("{replica} is not draining: `copyhold replica drain {replica}` first"),
+            Self::Served(ids) => format!(
+                "{} would go on using it: take [replicas.{replica}] out of the configuration of every daemon and restart them",
+                list(ids)
+            ),
+            Self::Ruled(positions) => format!(
+                "rule {} in force names it: take it out of [[rules]], then `copyhold migrate`",
+                Positions(positions)
+            ),
+            Self::OnlyHolder { objects: 1, example } => format!(
+                "it is the only holder of 1 object, \"{example}\": `copyhold explain` tells why there is no other copy"
+            ),
+            Self::OnlyHolder { objects, example } => format!(
+                "it is the only holder of {objects} objects, \"{example}\" for one: `copyhold explain` tells why there is no \
+                 other copy"
+            ),
+            Self::Unsettled { copies, settled_in_us } => format!(
+                "{copies} copies elsewhere, or writes to it, are not settled: a write whose end was not seen may still arrive \
+                 there. Try again {}",
+                match settled_in_us.div_euclid(1_000_000) {
+                    ..=0 => "when a daemon has read them".to_owned(),
+                    seconds => format!("in {} s", seconds + 1),
+                }
+            ),
+        }
+    }
+}
+
+impl Queue {
+    /// What is in the way of removing the replica, but for what it alone holds.
+    pub async fn removal_obstacles(&self, replica: &ReplicaName) -> Result<Vec<Obstacle>, QueueError> {
+        let mut connection = self.pool.acquire().await.map_err(QueueError::database(NAME))?;
+        let obstacles = obstacles(&mut connection, &self.schema, replica).await?;
+        connection.give_back();
+        Ok(obstacles)
+    }
+}
+
+/// Removes a replica that the configuration does not name any more. It can die at any point and be run again, beside
+/// another one and beside migrations: one is at work at a time.
+pub async fn remove(plan: impl Into<SchemaPlan>, replica: &ReplicaName) -> Result<Removal, MigrateError> {
+    let config = &plan.into();
+    let mut connection = direct(&config.database).await.map_err(QueueError::database(NAME))?;
+    migrate::alone(&mut connection, &config.database.schema).await?;
+    let removed = remove_alone(&mut connection, config, replica).await;
+    // The session's end would free the lock as well; a failure here changes nothing that was done.
+    let _ = connection.close().await;
+    removed
+}
+
+async fn remove_alone(
+    connection: &mut PgConnection,
+    config: &SchemaPlan,
+    replica: &ReplicaName,
+) -> Result<Removal, MigrateError> {
+    let schema = &config.database.schema;
+    let (version, oldest): (i32, i32) =
+        sqlx::query_as(built(format!("-- {NAME}\nSELECT version, oldest FROM {}.schema_version", schema.quoted())))
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(QueueError::database(NAME))?;
+    if version > SCHEMA_VERSION {
+        // Its functions can only be made anew by the program that has made them.
+        return Err(MigrateError::Fit(SchemaFit::TooNew { found: version, oldest }));
+    }
+    // The index takes as long as the table is large and as others' snapshots are old.
+    execute(connection, "SET statement_timeout = 0; SET lock_timeout = 0".into()).await?;
+    let all = lanes::known_replicas(connection, schema).await?;
+    if !all.contains(replica) {
+        return Ok(Removal::Unknown);
+    }
+    let mut found = obstacles(connection, schema, replica).await?;
+    if !found.is_empty() {
+        return Ok(Removal::Prevented(found));
+    }
+    let others: Vec<_> = all.into_iter().filter(|r| r != replica).collect();
+    let index = only_index(replica);
+    let definition = format!("(id) WHERE {}", alone(replica, &others));
+    lanes::build_index(connection, schema, &index, &definition).await?;
+    found.extend(only_holder(connection, schema, replica, &others).await?);
+    if found.is_empty() {
+        forget_failures(connection, schema, replica).await?;
+        let uploads = forget_uploads(connection, schema, replica).await?;
+        match drop_all(connection, config, replica, &others).await {
+            Ok(()) => {
+                info!("Removed replica {replica}");
+                return Ok(Removal::Done(Removed { uploads }));
+            }
+            Err(error) if error.sqlstate().as_deref() == Some(OBSTACLE) => {
+                found = obstacles(connection, schema, replica).await?;
+                found.extend(only_holder(connection, schema, replica, &others).await?);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    execute(connection, format!("DROP INDEX CONCURRENTLY IF EXISTS {}.\"{index}\"", schema.quoted())).await?;
+    Ok(Removal::Prevented(found))
+}
+
+/// It has the rows that no other replica has. One that is left over, of a removal that died, goes with the columns.
+fn only_index(replica: &ReplicaName) -> String {
+    format!("object_copies_{replica}_only")
+}
+
+async fn obstacles(
+    connection: &mut PgConnection,
+    of_schema: &SchemaName,
+    replica: &ReplicaName,
+) -> Result<Vec<Obstacle>, QueueError> {
+    let schema = of_schema.quoted();
+    let sql = built(format!(
+        "-- {NAME}
+SELECT r.primary_since IS NOT NULL, r.draining_since IS NOT NULL,
+       ARRAY(SELECT d.id FROM {schema}.daemons d
+              WHERE d.alive_until > {schema}.now_utc_micro_seconds() AND d.config -> 'replicas' ? $1 ORDER BY 1),
+       ARRAY(SELECT position FROM {schema}.rules WHERE $1 = ANY (replicas) ORDER BY 1)
+FROM {schema}.replicas r WHERE r.name = $1"
+    ));
+    let query = sqlx::query_as(sql).bind(replica.as_str());
+    let row: Option<(bool, bool, Vec<i32>, Vec<i32>)> =
+        query.fetch_optional(&mut *connection).await.map_err(QueueError::database(NAME))?;
+    let Some((is_primary, is_draining, daemons, rules)) = row else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    if is_primary {
+        found.push(Obstacle::Primary);
+    } else if !is_draining {
+        found.push(Obstacle::NotDraining);
+    }
+    if !daemons.is_empty() {
+        found.push(Obstacle::Served(daemons.into_iter().collect()));
+    }
+    if !rules.is_empty() {
+        found.push(Obstacle::Ruled(rules));
+    }
+    found.extend(unsettled(connection, of_schema, replica).await?);
+    Ok(found)
+}
+
+/// Copies that count for nothing yet: of objects that this replica has, and that no other has for certain. And writes that
+/// may still arrive at this one, where a later replica of the same bucket would find them.
+async fn unsettled(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    replica: &ReplicaName,
+) -> Result<Option<Obstacle>, QueueError> {
+    let all = lanes::known_replicas(connection, schema).await?;
+    let (schema, column) = (schema.quoted(), replica.column());
+    let certain = all.iter().filter(|other| *other != replica).map(|other| {
+        format!(
+            " OR (o.{} IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.unsettled v
+                   WHERE v.object_key = o.object_key AND v.replica = '{other}'))",
+            other.column()
+        )
+    });
+    let certain = certain.collect::<String>();
+    let sql = built(format!(
+        "-- {NAME}
+SELECT count(*), coalesce(max(u.settled_at) - {schema}.now_utc_micro_seconds(), 0)
+  FROM {schema}.unsettled u LEFT JOIN {schema}.object_copies o ON o.object_key = u.object_key
+ WHERE CASE WHEN u.replica = $1 THEN u.settled_at > {schema}.now_utc_micro_seconds()
+            ELSE o.{column} IS NOT NULL AND NOT (false{certain}) END"
+    ));
+    let query = sqlx::query_as(sql).bind(replica.as_str());
+    let (copies, settled_in_us): (i64, i64) = query.fetch_one(connection).await.map_err(QueueError::database(NAME))?;
+    Ok((copies > 0).then_some(Obstacle::Unsettled { copies, settled_in_us }))
+}
+
+async fn only_holder(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    replica: &ReplicaName,
+    others: &[ReplicaName],
+) -> Result<Option<Obstacle>, QueueError> {
+    let sql = built(format!(
+        "-- {NAME}\nSELECT count(*), min(object_key) FROM {}.object_copies WHERE {}",
+        schema.quoted(),
+        alone(replica, others)
+    ));
+    let (objects, example): (i64, Option<String>) =
+        sqlx::query_as(sql).fetch_one(connection).await.map_err(QueueError::database(NAME))?;
+    let example = example.map(|key| key_of(NAME, key)).transpose()?;
+    Ok(example.map(|example| Obstacle::OnlyHolder { objects, example }))
+}
+
+/// Page by page through the whole table, which is found by objects and not by replicas.
+async fn forget_failures(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    replica: &ReplicaName,
+) -> Result<(), QueueError> {
+    let mut after = Some(String::new());
+    while let Some(key) = after {
+        let sql = built(format!(
+            "-- {NAME}
+WITH page AS MATERIALIZED (
+    SELECT object_key, replica FROM {schema}.copy_failures WHERE object_key > $1 ORDER BY object_key, replica LIMIT {PAGE}
+),
+gone AS (
+    DELETE FROM {schema}.copy_failures f
+     WHERE f.replica = $2 AND f.object_key = ANY (ARRAY(SELECT object_key FROM page WHERE page.replica = $2))
+)
+-- An object that is cut in two by the page's end is looked at again with the next.
+SELECT CASE WHEN count(*) = {PAGE} THEN coalesce(
+           (SELECT max(object_key) FROM page WHERE object_key < (SELECT max(object_key) FROM page)), max(object_key)) END
+FROM page",
+            schema = schema.quoted()
+        ));
+        let query = sqlx::query_scalar(sql).bind(key).bind(replica.as_str());
+        after = query.fetch_one(&mut *connection).await.map_err(QueueError::database(NAME))?;
+    }
+    Ok(())
+}
+
+/// How many there were.
+async fn forget_uploads(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    replica: &ReplicaName,
+) -> Result<u64, QueueError> {
+    let mut forgotten = 0;
+    loop {
+        let sql = built(format!(
+            "-- {NAME}
+DELETE FROM {schema}.multipart_uploads WHERE id = ANY (ARRAY(
+    SELECT id FROM {schema}.multipart_uploads WHERE replica = $1 LIMIT {PAGE}))",
+            schema = schema.quoted()
+        ));
+        let query = sqlx::query(sql).bind(replica.as_str());
+        let rows = query.execute(&mut *connection).await.map_err(QueueError::database(NAME))?.rows_affected();
+        forgotten += rows;
+        if rows == 0 {
+            return Ok(forgotten);
+        }
+    }
+}
+
+/// All of it or nothing. What names the columns is made anew first: then they can go, and the table is needed alone for no
+/// longer than that takes.
+async fn drop_all(
+    connection: &mut PgConnection,
+    config: &SchemaPlan,
+    replica: &ReplicaName,
+    others: &[ReplicaName],
+) -> Result<(), QueueError> {
+    let name = &config.database.schema;
+    let (schema, table) = (name.quoted(), format!("{}.object_copies", name.quoted()));
+    let lane = functions::of_lane(name, others, replica);
+    let drops: Vec<_> = lane.iter().map(|f| format!("DROP FUNCTION IF EXISTS {schema}.\"{}\";", f.name)).collect();
+    let drops = drops.join("\n");
+    let told = if config.event_kinds.contains(EventKind::ReplicaRemoved) {
+        let event = append::event(EventKind::ReplicaRemoved, &format!("'replica', '{replica}'"));
+        format!("SELECT {schema}.append_log(array_agg(e)) FROM ({event}) AS e(e);")
+    } else {
+        String::new()
+    };
+    let sql = format!(
+        "SET LOCAL enable_seqscan = off;
+DO $check$
+BEGIN
+    PERFORM FROM {schema}.replicas
+      WHERE name = '{replica}' AND primary_since IS NULL AND draining_since IS NOT NULL FOR UPDATE;
+    IF NOT FOUND
+       OR EXISTS (SELECT FROM {schema}.daemons d
+                   WHERE d.alive_until > {schema}.now_utc_micro_seconds() AND d.config -> 'replicas' ? '{replica}')
+       OR EXISTS (SELECT FROM {schema}.rules WHERE '{replica}' = ANY (replicas)) THEN
+        RAISE EXCEPTION 'something has come in the way' USING ERRCODE = '{OBSTACLE}';
+    END IF;
+END $check$;
+{register};
+{view};
+{functions}
+{drops}
+LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE;
+DO $only$
+BEGIN
+    IF EXISTS (SELECT FROM {table} WHERE {alone}) THEN
+        RAISE EXCEPTION 'it is the only holder of something' USING ERRCODE = '{OBSTACLE}';
+    END IF;
+END $only$;
+ALTER TABLE {table} DROP COLUMN {copy}, DROP COLUMN {due};
+DELETE FROM {schema}.resets WHERE replica = '{replica}';
+DELETE FROM {schema}.unsettled WHERE replica = '{replica}';
+UPDATE {schema}.rules_state SET newcomers = array_remove(newcomers, '{replica}') WHERE '{replica}' = ANY (newcomers);
+DELETE FROM {schema}.backlog WHERE replica = '{replica}';
+DELETE FROM {schema}.replicas WHERE name = '{replica}';
+{told}",
+        register = register::functions::all(name, others),
+        view = backlog::exact_view(name, others),
+        functions = functions::create_all(name, others),
+        alone = alone(replica, others),
+        copy = replica.column(),
+        due = replica.due_column(),
+    );
+    execute_politely(connection, &table, &sql).await
+}

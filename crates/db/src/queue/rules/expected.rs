@@ -1,0 +1,162 @@
+//! What a new replica is going to cost, before it does.
+
+use std::time::Duration;
+
+use super::{RULES_COLUMNS, bound, first_that_fits};
+use crate::{
+    domain::{EventKind, ReplicaName, Rule},
+    queue::{Queue, QueueError, STATEMENT_TIMEOUT, built, error::within},
+};
+
+const NAME: &str = "queue::expected";
+const PACE: &str = "queue::pace";
+/// Of a table with more rows than this, about so many are looked at.
+const SAMPLED_ABOVE: u64 = 100_000;
+/// Of the latest events.
+const EVENTS_AT_MOST: i64 = 100_000;
+
+/// How objects are sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// In one request up to here.
+    pub whole_up_to: u64,
+    /// Above that in parts of this size, or larger where they would be too many.
+    pub part_bytes: u64,
+    pub max_parts: u32,
+}
+
+impl Sizes {
+    /// The number of parts of an object whose size is in this column; NULL if it goes in one request, or the size is unknown.
+    pub(super) fn parts(&self, column: &str) -> String {
+        let Self { whole_up_to, part_bytes, max_parts } = self;
+        format!(
+            "CASE WHEN {column} > {whole_up_to}
+                  THEN ceil({column} / greatest({part_bytes}::numeric, ceil({column} / {max_parts}::numeric)))::bigint END"
+        )
+    }
+}
+
+/// The copies that would be made at one replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    pub objects: u64,
+    /// As far as sizes are known.
+    pub bytes: u64,
+    pub of_unknown_size: u64,
+    /// Objects that no rule fits, and that are therefore not wanted there.
+    pub undecided: u64,
+    /// Requests at the source.
+    pub gets: u64,
+    /// And at the replica: an object whole, or each of its parts, its beginning and its end.
+    pub puts: u64,
+    /// They were counted; else they were reckoned from a sample.
+    pub exact: bool,
+}
+
+/// How fast copies were made in the busiest minute of the last hour.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    pub copies_per_second: f64,
+    pub bytes_per_second: f64,
+}
+
+impl Pace {
+    /// How long these would take.
+    #[must_use]
+    pub fn takes(self, expected: &Expected) -> Option<Duration> {
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let (objects, bytes) = (expected.objects as f64, expected.bytes as f64);
+        let by_bytes = if bytes > 0.0 { bytes / self.bytes_per_second } else { 0.0 };
+        Duration::try_from_secs_f64(by_bytes.max(objects / self.copies_per_second)).ok()
+    }
+}
+
+impl Queue {
+    /// What is to be copied to replicas that have just come, or are about to, by these rules.
+    pub async fn expected(
+        &self,
+        rules: &[Rule],
+        newcomers: &[ReplicaName],
+        sizes: &Sizes,
+    ) -> Result<Vec<Expected>, QueueError> {
+        let about = self.about_how_many().await?;
+        let exact = about <= SAMPLED_ABOVE;
+        #[expect(clippy::cast_precision_loss, reason = "a share")]
+        let percent = if exact { 100.0 } else { 100.0 * SAMPLED_ABOVE as f64 / about as f64 };
+        // A replica that none of them names is wanted for what none of them fits: `rules_state.newcomers`.
+        let named = newcomers.iter().map(|r| rules.iter().any(|rule| rule.replicas.contains(r))).collect::<Vec<_>>();
+        // Whole pages of the table: its rows lie there as they arrived.
+        let sql = format!(
+            "-- {NAME}
+WITH {RULES_COLUMNS},
+sampled AS (
+    SELECT o.size_bytes AS size, {wanted} AS wanted
+      FROM {schema}.object_copies o TABLESAMPLE SYSTEM ($6::double precision)
+),
+requests AS (
+    SELECT s.size, s.wanted, {parts} AS parts FROM sampled s
+),
+found AS (
+    SELECT n.place, count(*) FILTER (WHERE v.wanted) AS objects, sum(q.size) FILTER (WHERE v.wanted) AS bytes,
+           count(*) FILTER (WHERE v.wanted AND q.size IS NULL) AS unknown, count(*) FILTER (WHERE v.wanted IS NULL) AS undecided,
+           sum(coalesce(q.parts, 1)) FILTER (WHERE v.wanted) AS gets,
+           sum(coalesce(q.parts + 2, 1)) FILTER (WHERE v.wanted) AS puts
+      FROM unnest($7::text[], $8::bool[]) WITH ORDINALITY AS n(name, named, place)
+      CROSS JOIN requests q
+      CROSS JOIN LATERAL (SELECT CASE WHEN q.wanted IS NOT NULL THEN n.name = ANY (q.wanted)
+                                      WHEN n.named THEN NULL ELSE true END AS wanted) AS v
+     GROUP BY n.place
+)
+SELECT coalesce(f.objects, 0) * 100 / $6, coalesce(f.bytes, 0)::double precision * 100 / $6, coalesce(f.unknown, 0) * 100 / $6,
+       coalesce(f.undecided, 0) * 100 / $6, coalesce(f.gets, 0)::double precision * 100 / $6,
+       coalesce(f.puts, 0)::double precision * 100 / $6
+  FROM generate_series(1, cardinality($7::text[])) AS g(place) LEFT JOIN found f USING (place)
+ ORDER BY g.place",
+            schema = self.schema.quoted(),
+            wanted = first_that_fits("said", "o.object_key", "o.size_bytes"),
+            parts = sizes.parts("s.size")
+        );
+        let query = bound(sqlx::query_as(built(sql)), rules)
+            .bind(percent)
+            .bind(newcomers.iter().map(ToString::to_string).collect::<Vec<_>>())
+            .bind(named);
+        let rows: Vec<(f64, f64, f64, f64, f64, f64)> =
+            within(STATEMENT_TIMEOUT, NAME, query.fetch_all(&self.pool)).await?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "figures of an estimate")]
+        let expected = |(objects, bytes, unknown, undecided, gets, puts): (f64, f64, f64, f64, f64, f64)| Expected {
+            objects: objects.round() as u64,
+            bytes: bytes.round() as u64,
+            of_unknown_size: unknown.round() as u64,
+            undecided: undecided.round() as u64,
+            gets: gets.round() as u64,
+            puts: puts.round() as u64,
+            exact,
+        };
+        Ok(rows.into_iter().map(expected).collect())
+    }
+
+    /// How fast copies were made lately, by the log; `None`: none was made in the last hour, or the log does not say.
+    pub async fn pace(&self) -> Result<Option<Pace>, QueueError> {
+        let schema = self.schema.quoted();
+        let kind = EventKind::ObjectCopied;
+        let sql = format!(
+            "-- {PACE}
+WITH copied AS (
+    SELECT l.date_created, jsonb_array_length(l.event_data -> 'replicas') AS copies,
+           coalesce((l.event_data ->> 'size_bytes')::bigint, 0) AS bytes
+      FROM {schema}.log l
+     WHERE l.id > (SELECT max(id) FROM {schema}.log) - {EVENTS_AT_MOST}
+       AND l.date_created > statement_timestamp() - interval '1 hour' AND l.event_data ->> 'kind' = '{kind}'
+),
+minutes AS (
+    SELECT sum(copies) AS copies, sum(copies * bytes) AS bytes FROM copied GROUP BY date_trunc('minute', date_created)
+)
+SELECT max(copies)::double precision / 60, max(bytes)::double precision / 60 FROM minutes"
+        );
+        let query = sqlx::query_as(built(sql));
+        let (copies, bytes): (Option<f64>, Option<f64>) =
+            within(STATEMENT_TIMEOUT, PACE, query.fetch_one(&self.pool)).await?;
+        let pace = copies.zip(bytes).filter(|(copies, _)| *copies > 0.0);
+        Ok(pace.map(|(copies_per_second, bytes_per_second)| Pace { copies_per_second, bytes_per_second }))
+    }
+}

@@ -1,0 +1,140 @@
+//! A journal of one object in memory, for tests and for copies that nobody goes on with.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, Ordering},
+};
+
+use futures::future::BoxFuture;
+
+use super::{Entry, Journal, Older, Part, Shape, Unfinished};
+use crate::{domain::ReplicaName, store::UploadId};
+
+/// A journal of one object that lives as long as somebody holds it, and tells what is in it.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryJournal {
+    pages: Arc<Mutex<Vec<RecordedUpload>>>,
+    /// It is not writing at the moment: who waits for it waits.
+    closed: Arc<AtomicBool>,
+}
+
+/// One upload, as far as it was told.
+#[derive(Debug, Clone)]
+pub struct RecordedUpload {
+    pub replica: ReplicaName,
+    pub shape: Shape,
+    /// `None`: nobody heard how the store calls it, if it was begun at all.
+    pub upload: Option<UploadId>,
+    /// In the order in which they were told.
+    pub parts: Vec<Part>,
+    pub spoiled: bool,
+    pub over: bool,
+}
+
+impl MemoryJournal {
+    /// What is neither over nor spoiled, of one replica.
+    #[must_use]
+    pub fn open(&self, replica: &str) -> Vec<RecordedUpload> {
+        let pages = self.pages().clone();
+        pages.into_iter().filter(|page| page.replica.as_str() == replica && !page.over && !page.spoiled).collect()
+    }
+
+    /// The parts that are written down for it, by number.
+    #[must_use]
+    pub fn parts(&self, replica: &str) -> Vec<u32> {
+        self.open(replica).iter().flat_map(|page| &page.parts).map(|part| part.number).collect()
+    }
+
+    /// Everything that was begun is over.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.pages().iter().all(|page| page.over)
+    }
+
+    /// Everything that was ever written down, in its order.
+    #[must_use]
+    pub fn all(&self) -> Vec<RecordedUpload> {
+        self.pages().clone()
+    }
+
+    /// Changes what is written down.
+    pub fn forge(&self, change: impl Fn(&mut RecordedUpload)) {
+        self.pages().iter_mut().for_each(change);
+    }
+
+    /// Writes nothing more, and lets wait who waits for it.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    async fn is_open(&self) {
+        if self.closed.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Vec<RecordedUpload>> {
+        self.pages.lock().expect("no holder panics")
+    }
+
+    fn page(&self, entry: Entry, change: impl FnOnce(&mut RecordedUpload)) {
+        // Cannot fail: the number was ours.
+        change(&mut self.pages()[usize::try_from(entry.0).expect("an entry of this journal")]);
+    }
+}
+
+impl Journal for MemoryJournal {
+    fn unfinished(&self) -> BoxFuture<'_, Vec<Unfinished>> {
+        Box::pin(async {
+            self.is_open().await;
+            let all = self.pages();
+            let open = (0..).zip(all.iter()).filter(|(_, page)| !page.over && !page.spoiled);
+            let unfinished = open.filter_map(|(n, page)| {
+                let mut parts = page.parts.clone();
+                parts.sort_by_key(|part| part.number);
+                let (replica, shape) = (page.replica.clone(), page.shape.clone());
+                Some(Unfinished { entry: Entry(n), replica, shape, upload: page.upload.clone()?, parts })
+            });
+            unfinished.collect()
+        })
+    }
+
+    /// It holds one generation.
+    fn older(&self) -> BoxFuture<'_, Vec<Older>> {
+        Box::pin(async { Vec::new() })
+    }
+
+    fn intend<'a>(&'a self, replica: &'a ReplicaName, shape: &'a Shape) -> BoxFuture<'a, Entry> {
+        Box::pin(async {
+            self.is_open().await;
+            let mut pages = self.pages();
+            let (replica, shape) = (replica.clone(), shape.clone());
+            pages.push(RecordedUpload { replica, shape, upload: None, parts: Vec::new(), spoiled: false, over: false });
+            // Cannot fail: no test fills as many.
+            Entry(i64::try_from(pages.len()).expect("a number of pages") - 1)
+        })
+    }
+
+    fn began<'a>(&'a self, entry: Entry, upload: &'a UploadId) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            self.is_open().await;
+            self.page(entry, |page| page.upload = Some(upload.clone()));
+        })
+    }
+
+    fn part(&self, entry: Entry, part: Part) {
+        self.page(entry, |page| page.parts.push(part));
+    }
+
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.is_open())
+    }
+
+    fn spoil(&self, entry: Entry) {
+        self.page(entry, |page| page.spoiled = true);
+    }
+
+    fn over(&self, entry: Entry) {
+        self.page(entry, |page| page.over = true);
+    }
+}

@@ -1,0 +1,11 @@
+//! S3 stores, and the copy of one object from one of them to others. It has never heard of PostgreSQL.
+//!
+//! The order of modules; each may use those to the right of it, none those to the left: `copy → store → settings`.
+
+pub mod copy;
+pub mod settings;
+pub mod store;
+
+pub(crate) use copyhold_core::{domain, timer};
+#[cfg(test)]
+pub(crate) use copyhold_sandbox as sandbox;

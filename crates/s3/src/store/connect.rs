@@ -1,0 +1,124 @@
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use aws_sdk_s3::{
+    Client,
+    config::{
+        BehaviorVersion, Builder, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+        StalledStreamProtectionConfig,
+        retry::{RetryConfig, RetryPartition},
+    },
+};
+use tokio::sync::{Mutex, OnceCell, Semaphore};
+
+use super::{
+    Operation, Profile, Reason, Store, StoreError,
+    answer::BoundedAnswer,
+    blank::BlankKeys,
+    client::Http,
+    credentials::{CurrentCredentials, RetriedWhenRefused},
+    endpoint::Endpoint,
+    etag_history::EtagHistory,
+    identity::AsStored,
+    once::WritesOnce,
+    pace::Pace,
+    proxy::Via,
+    speed::Speed,
+    spellings::SeenSpellings,
+    tls::{trusting, trusting_nobody},
+    unthrottled::NotWhenThrottled,
+};
+use crate::settings;
+
+/// One retry, soon: for the warm connection that the store had just closed, a 500, a corrected clock.
+/// A write gets it only for a corrected clock, see [`WritesOnce`]. Never when the store throttles: its pace must hear of
+/// that. All other patience is the queue's, which all daemons share.
+const ATTEMPTS: u32 = 2;
+const RETRY_WITHIN: Duration = Duration::from_millis(100);
+/// For what is asked beside the objects: listings, aborts, a look at the bucket.
+const SPARE_CONNECTIONS: usize = 2;
+
+impl Store {
+    /// A client for one replica with a connection pool, retry budget and credentials of
+    /// its own, so that a sick store takes nothing from the others. Connects to nothing yet.
+    ///
+    /// `at_once`: how many objects or parts of objects may be read from it at once, and how many written to it, unless
+    /// the configuration says so.
+    #[expect(
+        clippy::unused_async,
+        reason = "clients that ask something first are to come without changing every caller"
+    )]
+    pub async fn connect(replica: &settings::StoreSettings, at_once: usize) -> Result<Self, StoreError> {
+        let at_once = replica.facts.max_connections.map_or(at_once, |connections| connections / 2).max(1);
+        // Nothing waits for a connection below, where it would look like a store that stands still: who asks is counted
+        // before.
+        // Requests that are stuck keep theirs, and others come in their place, unless the number is given.
+        let aside = if replica.facts.max_connections.is_some() { 0 } else { at_once };
+        let connections = at_once.saturating_add(aside).saturating_mul(2).saturating_add(SPARE_CONNECTIONS);
+        let connections = connections.min(Semaphore::MAX_PERMITS);
+        let http =
+            http(replica, connections).map_err(|why| StoreError::found(Operation::ListObjects, Reason::Tls, why))?;
+        let credentials = CurrentCredentials::of(replica);
+        let endpoint = Endpoint::of(replica);
+        let config = Builder::new()
+            // Pinned: a later one would change time-outs, retries and checksums under us.
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .http_client(http)
+            .endpoint_url(endpoint.url())
+            .force_path_style(replica.path_style)
+            .region(Region::new(replica.region.clone()))
+            .credentials_provider(credentials.clone())
+            // The credentials themselves know when they are to be read again.
+            .identity_cache(IdentityCache::no_cache())
+            // The default adds CRC32 trailers, which B2, OVH, Garage and others refuse or store.
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(RETRY_WITHIN))
+            // All clients of one region share a budget unless told otherwise.
+            .retry_partition(RetryPartition::custom(format!("copyhold-{}", replica.name)).build())
+            // We watch progress ourselves, in both directions and while waiting for an answer;
+            // the SDK's watch would blame the target for a source that stands still.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .retry_classifier(NotWhenThrottled)
+            .retry_classifier(RetriedWhenRefused(credentials.clone()))
+            .interceptor(BlankKeys)
+            .interceptor(BoundedAnswer)
+            .interceptor(AsStored)
+            .interceptor(WritesOnce)
+            .build();
+        Ok(Self {
+            replica: replica.name.clone(),
+            client: Client::from_conf(config),
+            bucket: replica.bucket.clone(),
+            endpoint,
+            credentials,
+            storage_class: replica.storage_class.as_deref().map(Into::into),
+            profile: Profile::of(replica),
+            pace: Pace::new(replica.name.clone(), at_once, aside),
+            readers: Arc::new(Semaphore::new(at_once)),
+            stuck_readers: Arc::new(Semaphore::new(aside)),
+            speed: Speed::default(),
+            versioned: OnceCell::new(),
+            etag_history: EtagHistory::default(),
+            spellings: SeenSpellings::default(),
+            clock_fits: OnceCell::new(),
+            opaque: AtomicBool::new(false),
+            refuses_redirects: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
+            scheme: Mutex::new(None),
+        })
+    }
+}
+
+/// The HTTP client of a store. Error: TLS is needed, and this machine trusts no authority.
+fn http(replica: &settings::StoreSettings, connections: usize) -> Result<Http, String> {
+    // Without TLS no CA certificates are looked for: a bare container has none.
+    let tls = |needed: bool, trust: &settings::Trust| if needed { trusting(trust) } else { Ok(trusting_nobody()) };
+    let via = match &replica.proxy {
+        None => None,
+        Some(proxy) => Some(Via { proxy: proxy.clone(), tls: tls(proxy.is_https(), &replica.surroundings.trust)? }),
+    };
+    Ok(Http::new(tls(replica.endpoint.scheme() == "https", &replica.trust)?, via, connections))
+}

@@ -1,0 +1,317 @@
+//! Gives the SDK a replica's credentials as they are now, so that rotated keys and short-lived tokens need no restart.
+//!
+//! Files are read again every second in which the store is used, and once more when the store refuses what they said.
+//! It replaces the SDK's identity cache, which keeps credentials for 15 minutes and reads profile files once.
+//! Tests: `tests/rotated.rs`.
+
+use std::{
+    env,
+    os::unix::fs::MetadataExt as _,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use aws_config::{default_provider::credentials::DefaultCredentialsChain, provider_config::ProviderConfig};
+use aws_credential_types::provider::{self, ProvideCredentials, error::CredentialsError};
+use aws_sdk_s3::config::{Credentials, Region};
+use aws_smithy_http_client::{Builder, ConnectorBuilder, proxy::ProxyConfig, tls};
+use aws_smithy_runtime_api::client::{
+    http::SharedHttpClient,
+    interceptors::context::InterceptorContext,
+    retries::classifiers::{ClassifyRetry, RetryAction, RetryClassifierPriority},
+    runtime_components::RuntimeComponents,
+};
+use secrecy::ExposeSecret as _;
+
+use copyhold_core::secret::Secret;
+
+use crate::settings::{self, Surroundings, Trust};
+
+/// A file that was written anew is read so soon.
+const READ_EVERY: Duration = Duration::from_secs(1);
+/// Credentials of the chain that name no end are asked for again after this time.
+const KEEP_FOR: Duration = Duration::from_mins(15);
+/// And those that name one, so long before it.
+const BEFORE_EXPIRY: Duration = Duration::from_secs(20);
+/// The chain may ask a metadata service.
+const LOAD_WITHIN: Duration = Duration::from_secs(10);
+/// The same credentials, read again after a refusal, are refused with good reason: nobody asks again so soon.
+const FINAL_FOR: Duration = Duration::from_secs(10);
+
+/// The credentials of one replica.
+#[derive(Clone, Debug)]
+pub(super) struct CurrentCredentials(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    source: Source,
+    state: Mutex<State>,
+    /// One asks the chain at a time.
+    loading: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Keys { access_key_id: Secret, secret_access_key: Secret },
+    Chain { region: Region, http: SharedHttpClient },
+}
+
+#[derive(Debug, Default)]
+struct State {
+    known: Option<Known>,
+    /// The store has refused them: they are read again before the next request.
+    refused: bool,
+    /// Until then a refusal changes nothing.
+    final_until: Option<Instant>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    credentials: Credentials,
+    loaded: Instant,
+    /// When the files were looked at last, and what they looked like.
+    looked: Instant,
+    files: Vec<Option<Stamp>>,
+}
+
+/// Time, size and inode of a file: one that replaces it differs in one of them.
+type Stamp = (i64, i64, u64, u64);
+
+impl CurrentCredentials {
+    pub(super) fn of(replica: &settings::StoreSettings) -> Self {
+        let source = match &replica.credentials {
+            settings::Credentials::Ambient => {
+                Source::Chain { region: Region::new(replica.region.clone()), http: chain_client(&replica.surroundings) }
+            }
+            settings::Credentials::Keys { access_key_id, secret_access_key } => {
+                Source::Keys { access_key_id: access_key_id.clone(), secret_access_key: secret_access_key.clone() }
+            }
+        };
+        Self(Arc::new(Shared { source, state: Mutex::default(), loading: tokio::sync::Mutex::default() }))
+    }
+
+    /// The access key id that was used last.
+    pub(super) fn key_id(&self) -> Option<String> {
+        Some(self.state().known.as_ref()?.credentials.access_key_id().to_owned())
+    }
+
+    async fn current(&self) -> provider::Result {
+        match &self.0.source {
+            Source::Keys { access_key_id, secret_access_key } => Ok(self.keys(access_key_id, secret_access_key)),
+            Source::Chain { region, http } => self.of_chain(region, http).await,
+        }
+    }
+
+    fn keys(&self, id: &Secret, secret: &Secret) -> Credentials {
+        let mut state = self.state();
+        let age = if state.refused { Duration::ZERO } else { READ_EVERY };
+        let (id, secret) = (id.latest_within(age), secret.latest_within(age));
+        let credentials = Credentials::new(id.expose_secret(), secret.expose_secret(), None, None, "copyhold");
+        state.read(credentials, Vec::new())
+    }
+
+    async fn of_chain(&self, region: &Region, http: &SharedHttpClient) -> provider::Result {
+        if let Some(known) = self.fresh() {
+            return Ok(known);
+        }
+        // While one asks, the others go on with what they have.
+        let _one = match (self.0.loading.try_lock(), self.usable()) {
+            (Ok(one), _) => one,
+            (Err(_), Some(known)) => return Ok(known),
+            (Err(_), None) => self.0.loading.lock().await,
+        };
+        if let Some(known) = self.fresh() {
+            return Ok(known);
+        }
+        let files = stamps();
+        // A chain of its own each time: it reads profile files once.
+        let load = async {
+            let config = ProviderConfig::default().with_http_client(http.clone());
+            let chain = DefaultCredentialsChain::builder().configure(config).region(region.clone()).build().await;
+            chain.provide_credentials().await
+        };
+        let loaded = tokio::time::timeout(LOAD_WITHIN, load).await;
+        match loaded.unwrap_or_else(|_| Err(CredentialsError::provider_timed_out(LOAD_WITHIN))) {
+            Ok(credentials) => Ok(self.state().read(credentials, files)),
+            Err(error) => {
+                let mut state = self.state();
+                // A file that is half written says more in a second.
+                if let Some(known) = &mut state.known {
+                    known.looked = Instant::now();
+                }
+                drop(state);
+                self.usable().ok_or(error)
+            }
+        }
+    }
+
+    /// What is known, unless it is to be read again.
+    fn fresh(&self) -> Option<Credentials> {
+        let mut state = self.state();
+        let refused = state.refused;
+        let known = state.known.as_mut()?;
+        let expires_in = known.credentials.expiry().map(|at| at.duration_since(now()).unwrap_or_default());
+        let is_old = match expires_in {
+            Some(left) => left < BEFORE_EXPIRY,
+            None => known.loaded.elapsed() > KEEP_FOR,
+        };
+        if known.looked.elapsed() >= READ_EVERY {
+            if is_old || known.files != stamps() {
+                return None;
+            }
+            known.looked = Instant::now();
+        }
+        (!refused).then(|| known.credentials.clone())
+    }
+
+    /// What is known, if its time is not over.
+    fn usable(&self) -> Option<Credentials> {
+        let known = self.state().known.clone()?.credentials;
+        known.expiry().is_none_or(|at| at > now()).then_some(known)
+    }
+
+    /// The store has refused them. Whether they are read again for another try.
+    fn were_refused(&self) -> bool {
+        if let Source::Keys { access_key_id, secret_access_key } = &self.0.source
+            && !access_key_id.may_change()
+            && !secret_access_key.may_change()
+        {
+            return false;
+        }
+        let mut state = self.state();
+        let again = state.final_until.is_none_or(|until| until <= Instant::now());
+        state.refused |= again;
+        again
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn read(&mut self, credentials: Credentials, files: Vec<Option<Stamp>>) -> Credentials {
+        let same = self.known.as_ref().is_some_and(|known| known.credentials == credentials);
+        let now = Instant::now();
+        if std::mem::take(&mut self.refused) {
+            self.final_until = same.then(|| now + FINAL_FOR);
+        } else if !same {
+            self.final_until = None;
+        }
+        self.known = Some(Known { credentials: credentials.clone(), loaded: now, looked: now, files });
+        credentials
+    }
+}
+
+impl ProvideCredentials for CurrentCredentials {
+    fn provide_credentials<'a>(&'a self) -> provider::future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        provider::future::ProvideCredentials::new(self.current())
+    }
+}
+
+/// The HTTP client of the chain. It asks metadata services, over plain HTTP, without a proxy, and others as stores are asked.
+fn chain_client(surroundings: &Surroundings) -> SharedHttpClient {
+    let proxy =
+        surroundings.proxies.of_https().and_then(|(url, exempt)| Some(ProxyConfig::https(url).ok()?.no_proxy(exempt)));
+    let proxy = proxy.unwrap_or_else(ProxyConfig::disabled);
+    let trust = match &surroundings.trust {
+        Trust::Machine => tls::TrustStore::default(),
+        Trust::Named(authorities) => tls::TrustStore::empty().with_pem_certificate(authorities.to_pem()),
+    };
+    let context = tls::TlsContext::builder().with_trust_store(trust).build();
+    Builder::new().build_with_connector_fn(move |settings, components| {
+        let crypto = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
+        let mut connector = ConnectorBuilder::default().tls_provider(crypto).proxy_config(proxy.clone());
+        if let Ok(context) = &context {
+            connector.set_tls_context(context.clone());
+        }
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
+        connector.build()
+    })
+}
+
+/// Where it is wrong, the chain is asked too often, or a refusal has it asked.
+#[expect(clippy::disallowed_methods, reason = "credentials name their end by the clock of those who gave them")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The files that the chain reads.
+fn stamps() -> Vec<Option<Stamp>> {
+    let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let or_home = |name: &str, file: &str| env::var_os(name).map_or_else(|| home.join(file), PathBuf::from);
+    let profiles =
+        [or_home("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials"), or_home("AWS_CONFIG_FILE", ".aws/config")];
+    let tokens = ["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"];
+    let tokens = tokens.into_iter().filter_map(env::var_os).map(PathBuf::from);
+    let stamp = |path: PathBuf| path.metadata().ok().map(|f| (f.mtime(), f.mtime_nsec(), f.size(), f.ino()));
+    profiles.into_iter().chain(tokens).map(stamp).collect()
+}
+
+/// Has a request that was refused for its credentials sent once more, with what is read then.
+#[derive(Debug)]
+pub(super) struct RetriedWhenRefused(pub(super) CurrentCredentials);
+
+impl ClassifyRetry for RetriedWhenRefused {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let refused = context.response().is_some_and(|response| {
+            let (status, body) = (response.status().as_u16(), response.body().bytes().unwrap_or_default());
+            refuses_credentials(status, body)
+        });
+        if refused && self.0.were_refused() { RetryAction::client_error() } else { RetryAction::NoActionIndicated }
+    }
+
+    fn name(&self) -> &'static str {
+        "RetriedWhenRefused"
+    }
+
+    fn priority(&self) -> RetryClassifierPriority {
+        RetryClassifierPriority::run_after(RetryClassifierPriority::transient_error_classifier())
+    }
+}
+
+/// Codes of S3, and of the services that stand in for it.
+const CODES: [&str; 9] = [
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+    "InvalidSecurity",
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+    "Unauthorized",
+];
+/// The code stands at the beginning of an error's document.
+const LOOKED_AT: usize = 4096;
+
+/// The answer to a HEAD has no body and so no code.
+fn refuses_credentials(status: u16, body: &[u8]) -> bool {
+    if ![400, 401, 403].contains(&status) {
+        return false;
+    }
+    let text = String::from_utf8_lossy(&body[..body.len().min(LOOKED_AT)]);
+    body.is_empty() || status == 401 || CODES.iter().any(|code| text.contains(&format!("<Code>{code}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_credentials_is_told_from_others() {
+        let answer = |code: &str| format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code></Error>");
+        for code in ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"] {
+            assert!(refuses_credentials(403, answer(code).as_bytes()), "{code}");
+        }
+        assert!(refuses_credentials(400, b"") && refuses_credentials(401, b"<html>"));
+        assert!(!refuses_credentials(403, answer("AccessDenied").as_bytes()));
+        assert!(!refuses_credentials(400, answer("InvalidArgument").as_bytes()));
+        assert!(!refuses_credentials(404, b"") && !refuses_credentials(500, answer("ExpiredToken").as_bytes()));
+    }
+}

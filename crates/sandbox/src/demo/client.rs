@@ -1,0 +1,28 @@
+use anyhow::Context as _;
+use aws_sdk_s3::{
+    Client, Config,
+    config::{BehaviorVersion, Credentials, Region, RequestChecksumCalculation},
+};
+use aws_smithy_http_client::pool::{self, ConnectionPool};
+
+use crate::s3::S3Server;
+
+/// Requests of one purpose under way at the same time.
+pub(super) const AT_ONCE: usize = 8;
+
+/// A client of the SDK as an application would make one, sharing nothing with the daemons'.
+pub(super) fn connect(server: &S3Server) -> anyhow::Result<Client> {
+    // Without TLS, and so without looking for CA certificates, which a bare machine may lack.
+    let pool = ConnectionPool::builder().max_connections_per_host(2 * AT_ONCE).tcp_nodelay(true).build_http();
+    let http = pool::Client::new(&pool.context("cannot make an HTTP client")?).context("cannot make an HTTP client")?;
+    let keys = Credentials::new(server.access_key_id(), server.secret_access_key(), None, None, "copyhold demo");
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .http_client(http)
+        .endpoint_url(server.endpoint())
+        .force_path_style(true)
+        .region(Region::new("sandbox"))
+        .credentials_provider(keys)
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
+    Ok(Client::from_conf(config.build()))
+}
