@@ -1,25 +1,20 @@
 //! C8: a thousand flipped bits on the way from the source, a thousand on the way to a target, a thousand in what a
 //! target keeps. `ARGS='--seed 7'` flips others.
 
-mod common;
-#[path = "../tests/damage/mod.rs"]
-mod damage;
+use std::path::Path;
 
-use std::{env, path::Path};
+use copyhold_testkit::damage::{self, Ground, careless};
 
-use common::{
+use crate::common::{
     play,
     report::at_most,
     stage::{Disk, Stage},
     stores::Stores,
 };
-use damage::{Ground, careless};
 
 const TRIALS: usize = 1000;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let words: Vec<_> = env::args().skip(1).collect();
+pub async fn run(words: &[String]) -> anyhow::Result<()> {
     let seed = words.iter().skip_while(|word| *word != "--seed").nth(1).map_or(Ok(1), |seed| seed.parse())?;
     play(async || {
         let stores = Stores::here().await?;

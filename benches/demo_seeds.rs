@@ -3,15 +3,13 @@
 //!
 //! The play brings its own PostgreSQL and stores, and its own independent reader.
 
-mod common;
-
 use std::process::Stdio;
 
-use anyhow::Context as _;
-use common::{
+use crate::common::{
     machine, play,
     report::{at_least, at_most},
 };
+use anyhow::Context as _;
 use serde::Deserialize;
 use tokio::process::Command;
 
@@ -37,8 +35,7 @@ struct Killed {
     rescued_leases: usize,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+pub async fn run(_words: &[String]) -> anyhow::Result<()> {
     play(async || {
         println!("-- {}", machine::in_short().await?);
         let (mut good, mut wrong, mut missing) = (0, 0, 0);

@@ -3,8 +3,6 @@
 //! The stores count what they accepted. How fast it went is told beside it, and what a bare client makes of the same
 //! requests on the same machine: all of it shares the cores with the stores and with PostgreSQL.
 
-mod common;
-
 use std::{
     sync::{
         Arc,
@@ -13,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     bare::Bare,
     daemon::Daemon,
     play,
@@ -30,8 +28,7 @@ const OBJECTS: u32 = 10_000;
 const BYTES: u64 = 10 * 1024;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+pub async fn run(_words: &[String]) -> anyhow::Result<()> {
     play(async || {
         for disk in Disk::BOTH {
             exactly_once(disk).await?;

@@ -5,18 +5,16 @@
 //! (1 ms and a round trip). The times in the row are those at which the statements began: they leave out the commits,
 //! and are told beside it.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
-use common::{
+use crate::common::{
     bare::Bare,
     play,
     report::{at_most, percentile},
     stage::{Disk, Stage},
     stores::Stores,
 };
+use anyhow::Context as _;
 use copyhold::{
     domain::{ObjectKey, Outcome, ReplicaName, Verified},
     queue::{Position, Report},
@@ -33,8 +31,7 @@ const P99_MS: f64 = 100.0;
 /// Long enough to miss no bar by patience.
 const AT_MOST: Duration = Duration::from_secs(30);
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+pub async fn run(_words: &[String]) -> anyhow::Result<()> {
     play(async || {
         for disk in Disk::BOTH {
             latency(disk).await?;

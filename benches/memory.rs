@@ -3,18 +3,16 @@
 //! Measured is the real program in a process of its own; the stores are another, whose source makes its bytes from
 //! seeds and whose targets keep hashes alone. Resident memory does not depend on the disk, so it is played once.
 
-mod common;
-
 use std::time::Duration;
 
-use anyhow::bail;
-use common::{
+use crate::common::{
     daemon::Daemon,
     machine, play,
     report::at_most,
     stage::{Disk, Stage},
     stores::Stores,
 };
+use anyhow::bail;
 use copyhold::sandbox::s3::Synthetic;
 use crc_fast::{CrcAlgorithm, Digest as Crc};
 use md5::{Digest as _, Md5};
@@ -26,8 +24,7 @@ const PEAK_MIB: f64 = 150.0;
 /// Often enough to see that all are under way at once; a GiB takes seconds.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+pub async fn run(_words: &[String]) -> anyhow::Result<()> {
     play(memory).await
 }
 

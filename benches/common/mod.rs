@@ -3,8 +3,6 @@
 //! Each sets up and tears down all it needs. One that found a bar missed ends with 0 all the same: it has told so.
 //! Any other exit code means that nothing was measured.
 
-#![allow(dead_code, reason = "each benchmark is a crate of its own and takes of this what it needs")]
-
 pub mod bare;
 pub mod contest;
 pub mod daemon;
@@ -16,10 +14,7 @@ pub mod report;
 pub mod stage;
 pub mod stores;
 
-use std::{
-    env,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use stores::Stores;
@@ -28,13 +23,12 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Far more than any of them takes: something that waits in vain is to be told.
 const AT_MOST: Duration = Duration::from_mins(40);
 
-/// Plays those of the bars, in their order, that the command line names by their labels; all if it names none.
+/// Plays those of the bars, in their order, whose labels are asked for; all if none is.
 pub async fn play_bars(
+    asked: &[String],
     bars: &[&'static str],
     play_one: impl AsyncFn(&'static str, &Stores) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    // Cargo adds a word of its own, which begins with a dash.
-    let asked: Vec<_> = env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     if let Some(unknown) = asked.iter().find(|word| !bars.iter().any(|bar| bar.eq_ignore_ascii_case(word))) {
         bail!("there is no {unknown}, but {}", bars.join(", "));
     }

@@ -6,13 +6,13 @@ use copyhold::sandbox::s3::Synthetic;
 use md5::{Digest as _, Md5};
 
 use super::{
-    common::{
-        report::{at_least, at_most},
-        stores::Stores,
-    },
     floor::{self, Cost, Hashing, Large, PART_BYTES, Small, TARGETS},
     ours::{Ours, Spent},
     signed::Signer,
+};
+use crate::common::{
+    report::{at_least, at_most},
+    stores::Stores,
 };
 
 const TURNS: u32 = 3;

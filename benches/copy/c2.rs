@@ -7,18 +7,18 @@ use copyhold::sandbox::s3::synthetic;
 use tempfile::TempDir;
 
 use super::{
-    common::{
-        machine,
-        report::{at_least, at_most},
-        stage::{Disk, Stage},
-        stores::Stores,
-    },
     floor::{Cost, PART_BYTES},
     garage::{self, Garage},
     ours::Ours,
     rclone::{self, Place},
     signed::Signer,
     wire::Wire,
+};
+use crate::common::{
+    machine,
+    report::{at_least, at_most},
+    stage::{Disk, Stage},
+    stores::Stores,
 };
 
 const TURNS: usize = 3;

@@ -2,10 +2,8 @@
 
 use copyhold::sandbox::s3::{BucketOptions, Op, Synthetic};
 
-use super::{
-    common::{report::at_most, stores::Stores},
-    ours::Ours,
-};
+use super::ours::Ours;
+use crate::common::{report::at_most, stores::Stores};
 
 const REPLICAS: [&str; 5] = ["b2", "wasabi", "scw", "r2", "garage"];
 const MIB: u64 = 1 << 20;

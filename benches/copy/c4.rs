@@ -2,10 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{
-    common::{machine, report::at_most, stores::Stores},
-    ours::Ours,
-};
+use super::ours::Ours;
+use crate::common::{machine, report::at_most, stores::Stores};
 
 /// Objects under way. One target may keep three quarters of the workers, and all of these want the same targets.
 const OBJECTS: u32 = 64;

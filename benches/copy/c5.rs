@@ -9,10 +9,10 @@ use copyhold::sandbox::s3::{BucketHandle, BucketOptions, Op, Synthetic};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
-    common::{report::at_most, stage::Stage, stores::Stores},
     floor::{PART_BYTES, TARGETS},
     ours::Ours,
 };
+use crate::common::{report::at_most, stage::Stage, stores::Stores};
 
 const BYTES: u64 = 2 << 30;
 const KILLS: u32 = 20;

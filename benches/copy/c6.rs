@@ -7,13 +7,10 @@ use copyhold::{
     sandbox::s3::{BucketOptions, Fault, Op, Synthetic, When},
 };
 
-use super::{
-    common::{
-        report::{at_least, percentile},
-        stores::Stores,
-    },
-    floor::PART_BYTES,
-    ours::Ours,
+use super::{floor::PART_BYTES, ours::Ours};
+use crate::common::{
+    report::{at_least, percentile},
+    stores::Stores,
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);

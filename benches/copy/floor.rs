@@ -17,10 +17,10 @@ use md5::{Digest as _, Md5};
 use tokio::task::JoinSet;
 
 use super::{
-    common::{process, report::percentile},
     signed::{Begun, Signer},
     wire::{Frames, Wire},
 };
+use crate::common::{process, report::percentile};
 
 pub(super) const TARGETS: [&str; 2] = ["wasabi", "scw"];
 /// As the engine's.

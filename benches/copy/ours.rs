@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use super::{
-    common::{
-        daemon::Daemon,
-        stage::{Disk, Stage},
-        stores::Stores,
-    },
-    floor::Cost,
+use super::floor::Cost;
+use crate::common::{
+    daemon::Daemon,
+    stage::{Disk, Stage},
+    stores::Stores,
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);

@@ -5,7 +5,8 @@ use std::{fs::File, path::Path, process::Stdio, time::Instant};
 use anyhow::bail;
 use tokio::process::Command;
 
-use super::{common::process, floor::Cost};
+use super::floor::Cost;
+use crate::common::process;
 
 /// One store and bucket, as rclone and we are told of it.
 #[derive(Debug, Clone)]

@@ -23,11 +23,8 @@ use hyper::Uri;
 use md5::{Digest as _, Md5};
 use tokio::task::JoinSet;
 
-use super::{
-    common::{machine, process, stores::Stores},
-    signed::Signer,
-    wire::Wire,
-};
+use super::{signed::Signer, wire::Wire};
+use crate::common::{machine, process, stores::Stores};
 
 const FOR: Duration = Duration::from_secs(4);
 const TURNS: usize = 3;

@@ -15,11 +15,11 @@ use md5::{Digest as _, Md5};
 use tokio::task::JoinSet;
 
 use super::{
-    common::{machine, process, report::at_least, stores::Stores},
     floor::PART_BYTES,
     signed::Signer,
     wire::{Frames, Wire},
 };
+use crate::common::{machine, process, report::at_least, stores::Stores};
 
 const FOR: Duration = Duration::from_secs(4);
 const AT_ONCE: usize = 32;

@@ -9,7 +9,8 @@ use aws_sdk_s3::{
 };
 use hyper::Uri;
 
-use super::{common::stores::Stores, rclone::Place};
+use super::rclone::Place;
+use crate::common::stores::Stores;
 
 /// Longer than any measurement.
 const GOOD_FOR: Duration = Duration::from_hours(2);

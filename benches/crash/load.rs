@@ -6,7 +6,7 @@ use std::{
 use anyhow::Context as _;
 use tokio::time::{Instant, sleep};
 
-use super::common::{daemon::Daemon, stage::Stage};
+use crate::common::{daemon::Daemon, stage::Stage};
 
 /// An application that registers objects at a steady rate, those of the stage in their order.
 #[derive(Default)]

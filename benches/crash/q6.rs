@@ -5,14 +5,12 @@ use std::time::Duration;
 use copyhold::sandbox::s3::{Fault, Op, When};
 use tokio::time::Instant;
 
-use super::{
-    common::{
-        daemon::Daemon,
-        report::{at_least, at_most, percentile},
-        stage::{Disk, Stage},
-        stores::Stores,
-    },
-    load::{Application, until_none},
+use super::load::{Application, until_none};
+use crate::common::{
+    daemon::Daemon,
+    report::{at_least, at_most, percentile},
+    stage::{Disk, Stage},
+    stores::Stores,
 };
 
 const BYTES: u64 = 1024;

@@ -8,13 +8,11 @@ use copyhold::sandbox::s3::{Fault, Op, When};
 use sqlx::Executor as _;
 use tokio::time::{sleep, timeout};
 
-use super::{
-    common::{
-        report::{at_least, at_most},
-        stage::{Disk, Stage},
-        stores::Stores,
-    },
-    load::until_none,
+use super::load::until_none;
+use crate::common::{
+    report::{at_least, at_most},
+    stage::{Disk, Stage},
+    stores::Stores,
 };
 
 const OBJECTS: u32 = 12_000;

@@ -3,16 +3,14 @@
 use std::time::{Duration, Instant};
 
 use copyhold::queue;
+use copyhold_testkit::gap_detector::{self, Found, Play};
 use sqlx::postgres::PgPoolOptions;
 
-use super::{
-    common::{
-        grounds::Grounds,
-        report::{at_least, at_most},
-        stores::Stores,
-    },
-    detector::{self, Found, Play},
-    followed::Followed,
+use super::followed::Followed;
+use crate::common::{
+    grounds::Grounds,
+    report::{at_least, at_most},
+    stores::Stores,
 };
 
 const EVENTS: i64 = 1_000_000;
@@ -39,7 +37,7 @@ pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
     let followed = Followed::begin(&ground, &config, BUFFER).await?;
     let begun = Instant::now();
     let Found { events, missed, twice_or_out_of_order, wrong, reconnections } =
-        detector::play(&writers, &followed.log, &PLAY).await?;
+        gap_detector::play(&writers, &followed.log, &PLAY).await?;
     println!(
         "{events} events in {:.0} s; {} readers came back {reconnections} times, and {} pages were read for them",
         begun.elapsed().as_secs_f64(),

@@ -17,7 +17,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::common::{
+use crate::common::{
     daemon::Daemon,
     report::{at_least, at_most},
     stage::{Disk, Stage},

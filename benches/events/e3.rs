@@ -12,13 +12,11 @@ use copyhold::{
 use rand::RngExt as _;
 use tokio::task::JoinSet;
 
-use super::{
-    common::{
-        grounds::{Ground, Grounds},
-        report::{at_least, at_most},
-        stores::Stores,
-    },
-    followed::Followed,
+use super::followed::Followed;
+use crate::common::{
+    grounds::{Ground, Grounds},
+    report::{at_least, at_most},
+    stores::Stores,
 };
 
 const EVENTS: i64 = 200_000;

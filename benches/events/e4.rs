@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use rand::RngExt as _;
 
-use super::common::{
+use crate::common::{
     report::{at_most, percentile},
     stage::{Disk, Stage},
     stores::Stores,

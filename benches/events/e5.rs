@@ -6,7 +6,7 @@ use copyhold::queue::{DaemonId, SleepsFor};
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::task::JoinSet;
 
-use super::common::{
+use crate::common::{
     report::at_least,
     stage::{Disk, Stage},
     stores::Stores,

@@ -10,7 +10,7 @@ use copyhold::{
 use sqlx::postgres::PgPoolOptions;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
-use super::common::{
+use crate::common::{
     contest::{Goal, Rates, Run, Score},
     grounds::{Ground, Grounds},
     report::at_least,

@@ -10,6 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use copyhold_testkit::{
+    pooler::{Pooler, skipped},
+    proxy::{Proxy, Way},
+};
 use secrecy::ExposeSecret as _;
 use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::{
@@ -20,14 +24,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    common::{
-        report::{at_most, percentile},
-        stage::{Disk, Stage},
-        stores::Stores,
-    },
-    pooler::{Pooler, skipped},
-    proxy::{Proxy, Way},
+use crate::common::{
+    report::{at_most, percentile},
+    stage::{Disk, Stage},
+    stores::Stores,
 };
 
 const OBJECTS: u32 = 4_000;

@@ -10,7 +10,7 @@ use sqlx::postgres::PgListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::common::grounds::Ground;
+use crate::common::grounds::Ground;
 
 /// A log that is followed in this process, with the connections of a daemon and one that listens.
 pub struct Followed {

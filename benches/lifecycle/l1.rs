@@ -19,7 +19,7 @@ use copyhold::{
 use sqlx::Connection as _;
 use tokio::{task::JoinSet, time::Instant};
 
-use super::common::{
+use crate::common::{
     grounds::{Ground, Grounds},
     report::{at_most, percentile},
     stores::Stores,

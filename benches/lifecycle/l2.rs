@@ -15,16 +15,14 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::{
-    common::{
-        contest::{Goal, Rates},
-        grounds::{Ground, Grounds},
-        process,
-        report::{at_least, at_most},
-        stores::Stores,
-    },
-    ours,
+use crate::common::{
+    contest::{Goal, Rates},
+    grounds::{Ground, Grounds},
+    process,
+    report::{at_least, at_most},
+    stores::Stores,
 };
+use crate::queue::ours;
 
 /// Keys of the listing; `L2_OBJECTS` names another number, for a smaller machine.
 const OBJECTS: u64 = 5_000_000;
@@ -237,11 +235,11 @@ fn burner() -> anyhow::Result<Child> {
 }
 
 /// What the queue did, and the CPU that it and its sessions took for it.
-async fn turn(ground: &Ground, stores: &Stores) -> anyhow::Result<(super::common::contest::Score, f64)> {
+async fn turn(ground: &Ground, stores: &Stores) -> anyhow::Result<(crate::common::contest::Score, f64)> {
     let pids: Vec<i32> = {
         // All of the pool's, which stay.
         let mut connections = Vec::new();
-        for _ in 0..super::common::grounds::CONNECTIONS {
+        for _ in 0..crate::common::grounds::CONNECTIONS {
             connections.push(ground.pool.acquire().await?);
         }
         let mut pids = Vec::new();

@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::common::{
+use crate::common::{
     process,
     report::{at_least, at_most, percentile},
     stage::{Disk, Stage},

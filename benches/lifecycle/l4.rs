@@ -2,13 +2,11 @@
 
 use tokio::time::Instant;
 
-use super::{
-    common::{
-        report::at_least,
-        stage::{Disk, Stage},
-        stores::Stores,
-    },
-    l3::{run, until_everywhere},
+use super::l3::{run, until_everywhere};
+use crate::common::{
+    report::at_least,
+    stage::{Disk, Stage},
+    stores::Stores,
 };
 
 const OBJECTS: u32 = 10_000;

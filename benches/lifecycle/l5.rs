@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use copyhold::queue;
 use tokio::{process::Command, time::Instant};
 
-use super::common::{
+use crate::common::{
     grounds::{Ground, Grounds},
     process,
     report::at_most,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use copyhold::sandbox::s3::{Fault, Op, When};
 
-use super::common::{
+use crate::common::{
     report::at_most,
     stage::{Disk, Stage},
     stores::Stores,

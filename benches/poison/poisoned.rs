@@ -4,13 +4,11 @@ use std::time::{Duration, Instant};
 
 use copyhold::sandbox::s3::{Op, When, synthetic};
 
-use super::{
-    common::{
-        report::at_most,
-        stage::{Disk, Stage},
-        stores::Stores,
-    },
-    kinds::Kind,
+use super::kinds::Kind;
+use crate::common::{
+    report::at_most,
+    stage::{Disk, Stage},
+    stores::Stores,
 };
 
 const BYTES: u64 = 10 << 10;

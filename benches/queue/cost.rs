@@ -3,10 +3,8 @@
 
 use std::time::Duration;
 
-use super::{
-    common::{grounds::Grounds, stage::Disk, stores::Stores},
-    ours::Claimer,
-};
+use super::ours::Claimer;
+use crate::common::{grounds::Grounds, stage::Disk, stores::Stores};
 
 const OBJECTS: u32 = 12_800;
 /// Rows of one claim, and of one completion: as many as small objects bring together, and few.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::{AssertSqlSafe, Row as _};
 use tokio::task::JoinSet;
 
-use super::common::{
+use crate::common::{
     contest::{Goal, Score},
     grounds::{CONNECTIONS, Ground},
 };

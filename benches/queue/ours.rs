@@ -11,7 +11,7 @@ use copyhold::{
 };
 use tokio::task::JoinSet;
 
-use super::common::{
+use crate::common::{
     contest::{Goal, Score},
     grounds::{CONNECTIONS, Ground},
     stores::Stores,
@@ -21,7 +21,7 @@ use super::common::{
 const BATCH: usize = 128;
 
 /// Claims and completes with our own library, as a daemon does it but for the copies, with several claimers at once.
-pub(super) async fn play(ground: &Ground, stores: &Stores, goal: &Goal) -> anyhow::Result<Score> {
+pub(crate) async fn play(ground: &Ground, stores: &Stores, goal: &Goal) -> anyhow::Result<Score> {
     let (_folder, config) = ground.configured(stores)?;
     let (queue, lane) = ground.queue(&config)?;
     let daemon = queue.enlist("bench".to_owned(), Duration::from_mins(10)).await?;

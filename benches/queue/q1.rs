@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::{
-    common::{
-        contest::{Goal, Rates},
-        grounds::Grounds,
-        report::{at_least, at_most},
-        stores::Stores,
-    },
     essay::{self, Scans},
     ours,
+};
+use crate::common::{
+    contest::{Goal, Rates},
+    grounds::Grounds,
+    report::{at_least, at_most},
+    stores::Stores,
 };
 
 const ROWS: u32 = 2_000_000;

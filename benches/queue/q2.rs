@@ -5,15 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use sqlx::{Connection as _, PgConnection};
 
-use super::{
-    common::{
-        contest::{Goal, Rates},
-        daemon::Daemon,
-        grounds::{Ground, Grounds},
-        report::{at_least, percentile},
-        stores::Stores,
-    },
-    ours::{self, Claimer},
+use super::ours::{self, Claimer};
+use crate::common::{
+    contest::{Goal, Rates},
+    daemon::Daemon,
+    grounds::{Ground, Grounds},
+    report::{at_least, percentile},
+    stores::Stores,
 };
 
 /// All of them missing, so that they last for a minute.
@@ -121,7 +119,7 @@ async fn after_the_drain(ground: &Ground, stores: &Stores) -> anyhow::Result<f64
     let after = daemon.metrics().await?;
     daemon.end().await?;
     let claims = |label| {
-        let sum = |m: &super::common::metrics::Metrics| m.sum("copyhold_claim_seconds_bucket", label);
+        let sum = |m: &crate::common::metrics::Metrics| m.sum("copyhold_claim_seconds_bucket", label);
         sum(&after) - sum(&before)
     };
     let (all, quick) = (claims("le=\"+Inf\""), claims("le=\"0.01\""));

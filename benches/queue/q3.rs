@@ -10,14 +10,12 @@ use copyhold::sandbox::s3::{Fault, Op, When};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::{
-    common::{
-        daemon::Daemon,
-        grounds::{Ground, Grounds},
-        report::{at_most, percentile},
-        stores::Stores,
-    },
-    ours::Claimer,
+use super::ours::Claimer;
+use crate::common::{
+    daemon::Daemon,
+    grounds::{Ground, Grounds},
+    report::{at_most, percentile},
+    stores::Stores,
 };
 
 const FEW: u32 = 10_000;

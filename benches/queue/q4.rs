@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use copyhold::sandbox::s3::{Fault, Op, When};
 
-use super::common::{
+use crate::common::{
     daemon::Daemon,
     grounds::Grounds,
     report::{at_most, percentile},

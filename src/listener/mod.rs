@@ -60,7 +60,7 @@ impl Wakers {
         }
     }
 
-    fn pass_on(&self, heard: Heard) {
+    fn pass_on(&self, heard: &Heard) {
         match heard {
             Heard::Notice(Notice::Work) => self.work.wake(),
             Heard::Notice(Notice::Replicas) => self.replicas.wake(),
@@ -204,7 +204,7 @@ impl Listener {
             // Not before a silence, in which it is told again if it could not be.
             while let Some(heard) = connection.next().await? {
                 metrics::notice_heard();
-                self.wakers.pass_on(heard);
+                self.wakers.pass_on(&heard);
             }
             connection.probe().await?;
         }

@@ -63,7 +63,7 @@ pub(super) async fn passes(connection: &mut ListenConnection, queue: &Queue, wak
     loop {
         match timeout_at(deadline, connection.next()).await {
             Ok(Ok(Some(Heard::Echo(heard)))) if heard == word => break,
-            Ok(Ok(Some(heard))) => wakers.pass_on(heard),
+            Ok(Ok(Some(heard))) => wakers.pass_on(&heard),
             // A probe shorter than this, in a test.
             Ok(Ok(None)) => {}
             Ok(Err(error)) => return Err(error.into()),

@@ -1,9 +1,8 @@
 //! Messages from PostgreSQL that were broken on their way end a connection, and no daemon.
 
-use crate::{
-    proxy::{Garbled, Proxy},
-    world::{World, cluster, eventually},
-};
+use copyhold_testkit::proxy::{Garbled, Proxy};
+
+use crate::world::{World, cluster, eventually};
 
 #[tokio::test]
 async fn a_daemon_lives_through_broken_messages_of_every_kind() {

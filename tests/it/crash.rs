@@ -2,10 +2,7 @@
 
 use std::{env, path::Path, time::Duration};
 
-#[path = "../chaos/mod.rs"]
-mod chaos;
-
-use chaos::Keys;
+use copyhold_testkit::chaos::{self, Keys};
 
 /// CHAOS_SEED plays another minute than the one that is played every day. With CHAOS_CHANGES objects get new contents as
 /// well, rows are deleted, the primary changes and PUTs land late, which takes longer: what was sent must have settled.

@@ -2,11 +2,9 @@
 
 use std::{env, path::Path};
 
-#[path = "../damage/mod.rs"]
-mod trials;
+use copyhold_testkit::damage::{Ground, careless, play};
 
 use crate::world::{World, bucket};
-use trials::{Ground, careless, play};
 
 const TRIALS: usize = 50;
 

@@ -7,12 +7,14 @@ use copyhold::{
     queue::{Probing, migrate},
     sandbox::postgres::{Cluster, Options},
 };
+use copyhold_testkit::{
+    pooler::{Pooler, skipped},
+    proxy::{Proxy, Way},
+};
 use sqlx::Connection as _;
 use tokio::task::JoinHandle;
 
 use crate::{
-    pooler::{Pooler, skipped},
-    proxy::{Proxy, Way},
     wakeup::{LISTENING, Listening},
     world::{Begin, DaemonProcess, World, cluster, eventually, printed, soon},
 };

@@ -1,18 +1,15 @@
 //! Ids are drawn before they are seen: what makes reading by them safe is the log's trigger, and nothing else.
 
-#[path = "../../benches/events/detector.rs"]
-mod detector;
-
 use std::time::Duration;
 
 use copyhold::events::Settings;
+use copyhold_testkit::gap_detector::{Found, Play, play};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::{
     events_follow::Followed,
     world::{World, soon},
 };
-use detector::{Found, Play, play};
 
 /// So small that whoever pauses falls out of it.
 const SETTINGS: Settings = Settings { buffer_bytes: 100_000, readers: 100, poll: Duration::from_millis(20) };

@@ -3,13 +3,11 @@
 use std::process::Stdio;
 
 use copyhold::sandbox::s3::{Fault, Gate, Op, When};
+use copyhold_testkit::proxy::{Proxy, Way};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::{
-    proxy::{Proxy, Way},
-    world::{World, cluster, eventually, printed, soon},
-};
+use crate::world::{World, cluster, eventually, printed, soon};
 
 #[tokio::test]
 async fn the_first_signal_lets_copies_finish_and_claims_no_more() {

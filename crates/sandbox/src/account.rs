@@ -2,7 +2,7 @@ use std::{ffi::OsStr, fs, path::Path};
 
 use tokio::process::Command;
 
-use super::postgres::SandboxError;
+use super::error::SandboxError;
 
 /// The system's user that a PostgreSQL cluster runs as when we are root, whom PostgreSQL refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]

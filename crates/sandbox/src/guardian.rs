@@ -1,7 +1,7 @@
 //! A temporary folder and the processes that work in it, none of which outlives us.
 
 use std::{
-    env, fmt, fs, io,
+    env, fs, io,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -11,7 +11,10 @@ use tokio::{
     process::{Child, ChildStdin, Command},
 };
 
-use super::account::{Account, command};
+use super::{
+    account::{Account, command},
+    error::NoFolder,
+};
 
 /// A shell that outlives us by the moment it takes to end those processes and remove the folder.
 /// It runs as the user that they run as, and made the folder as that user: so it can do both.
@@ -29,15 +32,6 @@ pub(super) enum End {
     /// What PostgreSQL calls an immediate shutdown.
     Quit,
     Kill,
-}
-
-/// No place for a folder, with what was tried.
-#[derive(Debug, thiserror::Error)]
-#[error("no folder for temporary files{}\nset TMPDIR to a folder with a short path that everybody may write to", as_list(.0))]
-pub struct NoFolder(Vec<(PathBuf, String)>);
-
-fn as_list(tried: &[(PathBuf, String)]) -> impl fmt::Display + '_ {
-    fmt::from_fn(move |f| tried.iter().try_for_each(|(folder, why)| write!(f, "\n  {}: {why}", folder.display())))
 }
 
 impl Guardian {

@@ -3,6 +3,7 @@
 
 mod account;
 pub mod demo;
+mod error;
 mod guardian;
 pub mod postgres;
 #[expect(clippy::disallowed_methods, reason = "a store has a clock of its own")]

@@ -5,7 +5,6 @@
 //! It never touches a cluster that is on the machine already.
 
 mod binaries;
-mod error;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +25,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-pub use error::SandboxError;
+pub use super::error::SandboxError;
 
 use super::{
     account::Account,

@@ -13,9 +13,8 @@ use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use super::{
     REPLICAS,
-    client::AT_ONCE,
+    client::{AT_ONCE, options},
     objects::Object,
-    rows::options,
     stage::{APPLICATION, Stage, bucket},
 };
 

@@ -1,9 +1,14 @@
+//! Clients of the stores and of the database, as an application would make them.
+
+use std::str::FromStr as _;
+
 use anyhow::Context as _;
 use aws_sdk_s3::{
     Client, Config,
     config::{BehaviorVersion, Credentials, Region, RequestChecksumCalculation},
 };
 use aws_smithy_http_client::pool::{self, ConnectionPool};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::s3::S3Server;
 
@@ -25,4 +30,9 @@ pub(super) fn connect(server: &S3Server) -> anyhow::Result<Client> {
         .credentials_provider(keys)
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
     Ok(Client::from_conf(config.build()))
+}
+
+/// For a URL of the sandbox, whatever libpq's variables say about TLS.
+pub(super) fn options(url: &str) -> sqlx::Result<PgConnectOptions> {
+    Ok(PgConnectOptions::from_str(url)?.ssl_mode(PgSslMode::Disable).application_name("copyhold demo"))
 }

@@ -14,6 +14,7 @@ mod objects;
 mod play;
 mod reader;
 mod rows;
+mod script;
 mod stage;
 mod summary;
 mod trickle;
@@ -85,5 +86,5 @@ pub async fn run(
     audience: &dyn Audience,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<Summary>> {
-    play::run(request, audience, stop).await
+    script::run(request, audience, stop).await
 }

@@ -1,84 +1,31 @@
+//! The main act of a demo: everything is copied while accidents happen, then read back and compared.
+
 use std::{cell::Cell, time::Duration};
 
 use anyhow::bail;
-use bytesize::ByteSize;
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Audience, Progress, REPLICAS, Request, Summary, Waits,
     accidents::Accidents,
     application::Application,
     daemons::Daemons,
-    memory,
-    objects::{Object, objects},
+    objects::Object,
     reader::Reader,
     rows::{Counts, Rows},
     stage::Stage,
     summary::{self, Comparison, FailingStore, Killed},
-    trickle,
 };
+
 /// Nothing moves for so long only if something is broken: a lease and a back-off are far shorter.
 const PATIENCE: Duration = Duration::from_mins(5);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// See [`super::run`].
-pub(super) async fn run(
-    request: Request,
-    audience: &dyn Audience,
-    stop: &CancellationToken,
-) -> anyhow::Result<Option<Summary>> {
-    let objects = objects(request.objects, request.largest_bytes, request.seed);
-    let bytes = |bytes: u64| ByteSize::b(bytes).display().iec().to_string();
-    let own: u64 = objects.iter().map(Object::size_bytes).sum();
-    audience.say(&format!(
-        "{} objects, {}, three times in memory: {} (seed {})",
-        objects.len(),
-        bytes(own),
-        bytes(memory::of(&objects)),
-        request.seed
-    ));
-    memory::check(&objects)?;
-
-    let stage = Stage::set(request.program.clone()).await?;
-    let played = on(&stage, &request, &objects, audience, stop).await.map_err(|error| stage.or_full(error));
-    // Also after an error: what was begun is to end before we do.
-    let struck = stage.strike().await;
-    let summary = played?;
-    struck?;
-    Ok(summary)
-}
-
-async fn on(
-    stage: &Stage,
-    request: &Request,
-    objects: &[Object],
-    audience: &dyn Audience,
-    stop: &CancellationToken,
-) -> anyhow::Result<Option<Summary>> {
-    let play = Play {
-        stage,
-        request,
-        objects,
-        audience,
-        daemons: Daemons::default(),
-        application: Application::new(stage)?,
-        rows: Rows::new(stage)?,
-        reader: Reader::new(stage)?,
-    };
-    let played = play.until(stop).await;
-    stage.server().clear_faults();
-    play.daemons.stop(stage).await;
-    play.application.close().await;
-    play.rows.close().await;
-    played
-}
-
 /// All who take part.
 pub(super) struct Play<'a> {
     pub(super) stage: &'a Stage,
-    request: &'a Request,
-    objects: &'a [Object],
+    pub(super) request: &'a Request,
+    pub(super) objects: &'a [Object],
     pub(super) audience: &'a dyn Audience,
     pub(super) daemons: Daemons,
     pub(super) application: Application,
@@ -87,18 +34,8 @@ pub(super) struct Play<'a> {
 }
 
 impl Play<'_> {
-    async fn until(&self, stop: &CancellationToken) -> anyhow::Result<Option<Summary>> {
-        let Some(summary) = stop.run_until_cancelled(Box::pin(self.main_act())).await.transpose()? else {
-            return Ok(None);
-        };
-        self.audience.sum_up(&summary);
-        if !self.request.once {
-            stop.run_until_cancelled(Box::pin(trickle::run(self))).await.transpose()?;
-        }
-        Ok(Some(summary))
-    }
-
-    async fn main_act(&self) -> anyhow::Result<Summary> {
+    /// Copies everything with both accidents on the way, then compares it.
+    pub(super) async fn main_act(&self) -> anyhow::Result<Summary> {
         self.audience.say("PostgreSQL and the stores b2, wasabi and scw have started");
         self.stage.migrate().await?;
         let accidents = Accidents::prepare(self.stage, self.objects, self.request.seed);

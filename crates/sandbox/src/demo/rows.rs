@@ -1,13 +1,11 @@
 //! A play's view of the tables, from outside: it only reads.
 
-use std::str::FromStr as _;
+use sqlx::{PgPool, postgres::PgPoolOptions};
 
-use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
+use super::{
+    client::options,
+    stage::{OWNER, Stage},
 };
-
-use super::stage::{OWNER, Stage};
 
 #[derive(Debug)]
 pub(super) struct Rows(PgPool);
@@ -89,9 +87,4 @@ FROM copyhold.copy_failures GROUP BY replica, class ORDER BY count(*) DESC LIMIT
     pub(super) async fn close(&self) {
         self.0.close().await;
     }
-}
-
-/// For a URL of the sandbox, whatever libpq's variables say about TLS.
-pub(super) fn options(url: &str) -> sqlx::Result<PgConnectOptions> {
-    Ok(PgConnectOptions::from_str(url)?.ssl_mode(PgSslMode::Disable).application_name("copyhold demo"))
 }

@@ -10,7 +10,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::process::Child;
 
-use super::{REPLICAS, client, rows::options};
+use super::{
+    REPLICAS,
+    client::{self, options},
+};
 use crate::{
     guardian::{End, Guardian},
     postgres::{self, Cluster},

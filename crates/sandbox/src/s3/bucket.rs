@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use hyper::header::{HeaderName, HeaderValue};
-use s3s::dto::{Checksum, ChecksumAlgorithm, ChecksumType};
+use s3s::dto::{ChecksumAlgorithm, ChecksumType};
 use s3s::{S3Result, s3_error};
 
 use super::metadata::Metadata;
-use super::object::{Body, Object};
+use super::object::Object;
+use super::part::Part;
 use super::quirks::BucketOptions;
-use crate::domain::Content;
 
 /// Says of a 404 that a delete marker hides the object.
 const DELETE_MARKER: HeaderName = HeaderName::from_static("x-amz-delete-marker");
@@ -60,15 +60,6 @@ pub(super) struct Upload {
     pub checksum_algorithm: Option<ChecksumAlgorithm>,
     pub checksum_type: Option<ChecksumType>,
     pub parts: BTreeMap<i32, Part>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Part {
-    pub body: Body,
-    pub content: Content,
-    pub md5: [u8; 16],
-    pub modified: SystemTime,
-    pub checksums: Checksum,
 }
 
 /// What must hold for a write to take place.

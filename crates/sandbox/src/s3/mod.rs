@@ -35,6 +35,7 @@ mod loan;
 mod metadata;
 mod object;
 mod order;
+mod part;
 mod parts;
 mod quirks;
 mod receive;

@@ -8,8 +8,9 @@ use s3s::crypto::{Checksum as _, Crc32, Crc32c, Sha1, Sha256};
 use s3s::dto::{Checksum, ChecksumAlgorithm, ChecksumType};
 use s3s::{S3Result, s3_error};
 
-use super::bucket::{Part, Upload};
+use super::bucket::Upload;
 use super::object::Body;
+use super::part::Part;
 use crate::domain::{Content, ContentHash};
 
 pub(super) struct Joined {

@@ -7,9 +7,9 @@ use s3s::S3Result;
 use s3s::s3_error;
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::bucket::Part;
 use super::declared::custom;
 use super::generated::Generated;
+use super::part::Part;
 
 /// What becomes of the bytes that are uploaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -10,9 +10,10 @@ use s3s::dto::{
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use super::super::bucket::{Part, Unless};
+use super::super::bucket::Unless;
 use super::super::metadata::Metadata;
 use super::super::object::{Body, Object};
+use super::super::part::Part;
 use super::super::quirks::Keep;
 use super::Shared;
 use super::conditions::{Conditions, Verdict};

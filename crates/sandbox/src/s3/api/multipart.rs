@@ -10,10 +10,11 @@ use s3s::dto::{
 };
 use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
 
-use super::super::bucket::{Part, Upload, no_such_upload};
+use super::super::bucket::{Upload, no_such_upload};
 use super::super::checksums;
 use super::super::metadata::Metadata;
 use super::super::object::Object;
+use super::super::part::Part;
 use super::super::quirks::{BucketOptions, Quirk};
 use super::super::receive::receive;
 use super::etag::{of_one, of_parts, part_of_etag, strong};

@@ -2,28 +2,18 @@
 //!
 //! `ARGS='--objects 600'` plays with fewer objects; `ARGS='--kind 501 --kind quota'` plays some of the kinds.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod kinds;
 mod outages;
 mod poisoned;
 
-use std::env;
-
+use crate::common::play;
 use anyhow::Context as _;
-use common::play;
-
-/// As the daemon's: what allocating costs is to be alike.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const OBJECTS: u32 = 12_000;
 /// A baseline is measured anew after so many kinds: the machine may not be the same by then.
 const BASELINE_EVERY: usize = 4;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let words: Vec<_> = env::args().skip(1).collect();
+pub async fn run(words: &[String]) -> anyhow::Result<()> {
     let values = |name: &str| {
         let name = name.to_owned();
         words.windows(2).filter(move |pair| pair[0] == name).map(|pair| pair[1].clone()).collect::<Vec<_>>()

@@ -1,9 +1,9 @@
+//! Why there is no PostgreSQL of our own.
+
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
 };
-
-use crate::guardian::NoFolder;
 
 /// Why there is no cluster.
 #[derive(Debug, thiserror::Error)]
@@ -36,12 +36,12 @@ pub enum SandboxError {
 
 impl SandboxError {
     /// For `map_err`.
-    pub(super) fn process(program: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn process(program: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Process { program, source }
     }
 
     /// What the log of a server, or of initdb, says about its end.
-    pub(super) fn of_log(log: String, folder: &Path, port: u16, what: &'static str) -> Self {
+    pub(crate) fn of_log(log: String, folder: &Path, port: u16, what: &'static str) -> Self {
         if log.contains("No space left on device") {
             Self::DiskFull { folder: folder.to_path_buf() }
         } else if log.contains("could not create any TCP/IP sockets") {
@@ -50,4 +50,13 @@ impl SandboxError {
             Self::Server { what, log }
         }
     }
+}
+
+/// No place for a folder, with what was tried.
+#[derive(Debug, thiserror::Error)]
+#[error("no folder for temporary files{}\nset TMPDIR to a folder with a short path that everybody may write to", as_list(.0))]
+pub struct NoFolder(pub(crate) Vec<(PathBuf, String)>);
+
+fn as_list(tried: &[(PathBuf, String)]) -> impl fmt::Display + '_ {
+    fmt::from_fn(move |f| tried.iter().try_for_each(|(folder, why)| write!(f, "\n  {}: {why}", folder.display())))
 }

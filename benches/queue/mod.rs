@@ -4,25 +4,20 @@
 //! Ratios in one run, against named baselines: the table, the indexes and the statement of the essay that the queue
 //! comes from, and ourselves on a small backlog.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod cost;
 mod essay;
-mod ours;
+pub mod ours;
 mod q1;
 mod q2;
 mod q3;
 mod q4;
 
-use std::{env, time::Instant};
+use std::time::Instant;
 
-use common::{grounds::Grounds, play, stores::Stores};
+use crate::common::{grounds::Grounds, play, stores::Stores};
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    // Cargo adds a word of its own, which begins with a dash.
-    let asked: Vec<_> = env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let wanted = |bar: &str| asked.is_empty() || asked.iter().any(|word| word.eq_ignore_ascii_case(bar));
+pub async fn run(words: &[String]) -> anyhow::Result<()> {
+    let wanted = |bar: &str| words.is_empty() || words.iter().any(|word| word.eq_ignore_ascii_case(bar));
     play(async || {
         let begun = Instant::now();
         let grounds = Grounds::begin().await?;

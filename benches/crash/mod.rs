@@ -1,23 +1,17 @@
 //! Q5 and Q6: daemons that die all the time, stores that are away, and PUTs that are not answered. `ARGS='q5 --seed 7 --seconds 90'` plays one of them.
 
-#[path = "../../tests/chaos/mod.rs"]
-mod chaos;
-#[path = "../common/mod.rs"]
-mod common;
 mod load;
 mod q6;
 mod unanswered;
 
-use std::{env, path::Path, time::Duration};
+use copyhold_testkit::chaos::{self, Keys};
+use std::{path::Path, time::Duration};
 
-use chaos::Keys;
-use common::{machine, play, report::at_most};
+use crate::common::{machine, play, report::at_most};
 
 const ACCIDENTS_FOR: Duration = Duration::from_mins(5);
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let words: Vec<_> = env::args().skip(1).collect();
+pub async fn run(words: &[String]) -> anyhow::Result<()> {
     let number = |name: &str, default: u64| {
         words.iter().skip_while(|word| *word != name).nth(1).map_or(Ok(default), |n| n.parse())
     };

@@ -1,25 +1,20 @@
 //! L1 to L5: objects come in, replicas come and go. `ARGS='l5'` plays one of them.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod l1;
 mod l2;
 mod l3;
 mod l4;
 mod l5;
-#[path = "../queue/ours.rs"]
-mod ours;
 
 use anyhow::bail;
 
-use common::play_bars;
+use crate::common::play_bars;
 
 /// By label, in the order in which they are played.
 const BARS: [&str; 5] = ["l1", "l2", "l3", "l4", "l5"];
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    play_bars(&BARS, async |bar, stores| match bar {
+pub async fn run(words: &[String]) -> anyhow::Result<()> {
+    play_bars(words, &BARS, async |bar, stores| match bar {
         "l1" => l1::play(stores).await,
         "l2" => l2::play().await,
         "l3" => l3::play().await,

@@ -81,7 +81,7 @@ impl Pooler {
 }
 
 fn program() -> Option<PathBuf> {
-    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/pgbouncer/usr/sbin/pgbouncer");
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/pgbouncer/usr/sbin/pgbouncer");
     [ours, "/usr/sbin/pgbouncer".into(), "/usr/bin/pgbouncer".into()].into_iter().find(|program| program.exists())
 }
 

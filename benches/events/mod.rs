@@ -1,8 +1,5 @@
 //! E1 to E7: the event log, from the commit to the readers. `ARGS='e1 e3'` plays some of them.
 
-#[path = "../common/mod.rs"]
-mod common;
-mod detector;
 mod e1;
 mod e2;
 mod e3;
@@ -11,21 +8,16 @@ mod e5;
 mod e6;
 mod e7;
 mod followed;
-#[path = "../../tests/it/pooler.rs"]
-mod pooler;
-#[path = "../../tests/it/proxy.rs"]
-mod proxy;
 
 use anyhow::bail;
 
-use common::play_bars;
+use crate::common::play_bars;
 
 /// By label, in the order in which they are played.
 const BARS: [&str; 8] = ["e1", "e2", "e3", "e4", "herd", "e5", "e6", "e7"];
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    play_bars(&BARS, async |bar, stores| match bar {
+pub async fn run(words: &[String]) -> anyhow::Result<()> {
+    play_bars(words, &BARS, async |bar, stores| match bar {
         "e1" => e1::play(stores).await,
         "e2" => e2::play(stores).await,
         "e3" => e3::play(stores).await,

@@ -6,8 +6,6 @@ mod c3;
 mod c4;
 mod c5;
 mod c6;
-#[path = "../common/mod.rs"]
-mod common;
 mod floor;
 mod garage;
 mod ours;
@@ -17,17 +15,9 @@ mod server;
 mod signed;
 mod wire;
 
-use std::env;
+use crate::common::play;
 
-use common::play;
-
-/// As the daemon's: what allocating costs is to be alike.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let words: Vec<_> = env::args().skip(1).collect();
+pub async fn run(words: &[String]) -> anyhow::Result<()> {
     let seed = words.iter().skip_while(|word| *word != "--seed").nth(1).map_or(Ok(1), |seed| seed.parse())?;
     // `c2` is both of its parts.
     let is = |word: &str, bar: &str| word.eq_ignore_ascii_case(bar) || bar.split('-').next() == Some(word);

@@ -1,0 +1,80 @@
+//! The order of a demo: a sandbox is made, everything is copied and compared, a trickle goes on until it is stopped.
+
+use bytesize::ByteSize;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Audience, Request, Summary,
+    application::Application,
+    daemons::Daemons,
+    memory,
+    objects::{Object, objects},
+    play::Play,
+    reader::Reader,
+    rows::Rows,
+    stage::Stage,
+    trickle,
+};
+
+/// Plays everything in a sandbox of its own, which is gone afterwards.
+pub(super) async fn run(
+    request: Request,
+    audience: &dyn Audience,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Summary>> {
+    let objects = objects(request.objects, request.largest_bytes, request.seed);
+    let bytes = |bytes: u64| ByteSize::b(bytes).display().iec().to_string();
+    let own: u64 = objects.iter().map(Object::size_bytes).sum();
+    audience.say(&format!(
+        "{} objects, {}, three times in memory: {} (seed {})",
+        objects.len(),
+        bytes(own),
+        bytes(memory::of(&objects)),
+        request.seed
+    ));
+    memory::check(&objects)?;
+
+    let stage = Stage::set(request.program.clone()).await?;
+    let played = on(&stage, &request, &objects, audience, stop).await.map_err(|error| stage.or_full(error));
+    // Also after an error: what was begun is to end before we do.
+    let struck = stage.strike().await;
+    let summary = played?;
+    struck?;
+    Ok(summary)
+}
+
+async fn on(
+    stage: &Stage,
+    request: &Request,
+    objects: &[Object],
+    audience: &dyn Audience,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Summary>> {
+    let play = Play {
+        stage,
+        request,
+        objects,
+        audience,
+        daemons: Daemons::default(),
+        application: Application::new(stage)?,
+        rows: Rows::new(stage)?,
+        reader: Reader::new(stage)?,
+    };
+    let played = until(&play, stop).await;
+    stage.server().clear_faults();
+    play.daemons.stop(stage).await;
+    play.application.close().await;
+    play.rows.close().await;
+    played
+}
+
+async fn until(play: &Play<'_>, stop: &CancellationToken) -> anyhow::Result<Option<Summary>> {
+    let Some(summary) = stop.run_until_cancelled(Box::pin(play.main_act())).await.transpose()? else {
+        return Ok(None);
+    };
+    play.audience.sum_up(&summary);
+    if !play.request.once {
+        stop.run_until_cancelled(Box::pin(trickle::run(play))).await.transpose()?;
+    }
+    Ok(Some(summary))
+}
