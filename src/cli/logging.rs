@@ -151,4 +151,52 @@ mod tests {
         assert_eq!(record["error"], "\u{1b}[2J\u{9b}31m\u{202e}\u{2028}\nforged \u{7f}\u{200b}");
         assert!(line.contains(r"\u009b31m\u202e\u2028\nforged \u007f\u200b"), "{line}");
     }
+
+    /// Those in documents and messages, each once.
+    fn documented_filters() -> Vec<String> {
+        let texts = [
+            include_str!("../../docs/operations.md"),
+            include_str!("../../config/copyhold.toml"),
+            include_str!("../config/process.rs"),
+        ];
+        let is_of_a_target = |c: char| c.is_ascii_alphanumeric() || "_:".contains(c);
+        let mut targets: Vec<String> = texts
+            .iter()
+            .flat_map(|text| text.match_indices("=debug").map(|(at, _)| &text[..at]))
+            .map(|before| before.rsplit(|c| !is_of_a_target(c)).next().unwrap().to_owned())
+            .filter(|target| target.starts_with("copyhold"))
+            .collect();
+        targets.sort();
+        targets.dedup();
+        targets
+    }
+
+    #[test]
+    fn each_documented_filter_names_modules_that_there_are() {
+        let filters = documented_filters();
+        for shown in ["copyhold", "copyhold_db", "copyhold_s3", "copyhold_s3::copy"] {
+            assert!(filters.iter().any(|filter| filter == shown), "{shown} in {filters:?}");
+        }
+        for target in &filters {
+            let mut names = target.split("::");
+            let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+            let mut path = match names.next().unwrap().strip_prefix("copyhold_") {
+                Some(of_crate) => root.join("crates").join(of_crate).join("src"),
+                None => root.join("src"),
+            };
+            path.extend(names);
+            assert!(path.is_dir() || path.with_extension("rs").is_file(), "{target} is no module");
+        }
+    }
+
+    #[test]
+    fn the_shortest_filter_is_all_of_copyhold_and_nothing_of_others() {
+        let filter = EnvFilter::new("info,copyhold=debug");
+        dispatcher::with_default(&dispatch(filter, true, false, Written::default), || {
+            assert!(tracing::enabled!(target: "copyhold::worker::run", Level::DEBUG));
+            assert!(tracing::enabled!(target: "copyhold_s3::copy", Level::DEBUG));
+            assert!(tracing::enabled!(target: "copyhold_db::queue", Level::DEBUG));
+            assert!(!tracing::enabled!(target: "hyper::client", Level::DEBUG));
+        });
+    }
 }

@@ -150,8 +150,7 @@ fn log_level(filter: String) -> Result<String, Flaw> {
         if !LEVELS.contains(&word.to_ascii_lowercase().as_str()) {
             let todo = match suggest::among(word, LEVELS) {
                 Some(level) => format!("did you mean {level:?}?"),
-                None => r#"write off, error, warn, info, debug or trace; for a module "info,copyhold_s3::store=debug""#
-                    .into(),
+                None => r#"write off, error, warn, info, debug or trace; for a module "info,copyhold_s3=debug""#.into(),
             };
             return Err(Flaw::new(format!("has {word:?}, which is no level"), todo));
         }
@@ -160,7 +159,7 @@ fn log_level(filter: String) -> Result<String, Flaw> {
         Ok(_) => Ok(filter),
         Err(error) => Err(Flaw::new(
             format!("is {filter:?}, which is no filter: {error}"),
-            r#"write a level, or "info,copyhold_s3::store=debug""#,
+            r#"write a level, or "info,copyhold_s3=debug""#,
         )),
     }
 }

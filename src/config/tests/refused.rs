@@ -260,10 +260,10 @@ fn a_slip_in_a_level_does_not_silence_the_log() {
         .is_refused(&[("copyhold.toml:14:9: log.level has \"inof\", which is no level", "did you mean \"info\"?")]);
     Case::least_and("[log]\nlevel = \"info,copyhold\"\n").is_refused(&[(
         "copyhold.toml:14:9: log.level has \"copyhold\", which is no level",
-        r#"write off, error, warn, info, debug or trace; for a module "info,copyhold_s3::store=debug""#,
+        r#"write off, error, warn, info, debug or trace; for a module "info,copyhold_s3=debug""#,
     )]);
-    assert!(Case::least_and("[log]\nlevel = \"info,copyhold_s3::store=loud\"\n").load().is_err());
-    for good in ["warn", "INFO", "info,copyhold_s3::store=debug", "off"] {
+    assert!(Case::least_and("[log]\nlevel = \"info,copyhold_s3=loud\"\n").load().is_err());
+    for good in ["warn", "INFO", "info,copyhold_s3=debug", "off"] {
         assert!(Case::least_and(&format!("[log]\nlevel = {good:?}\n")).load().is_ok(), "{good}");
     }
 }
