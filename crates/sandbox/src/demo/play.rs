@@ -1,3 +1,5 @@
+//! The course of a demo, from the first upload to the comparison.
+
 use std::{cell::Cell, time::Duration};
 
 use anyhow::bail;
