@@ -3,10 +3,11 @@
 //!
 //! The order of modules; each may use those to the right of it, none those to the left:
 //!
-//! `cli → {daemon, audit, scan, import} → {http, worker, sweeper, listener, figures} → {queue, copy, store, events} → domain`
+//! `cli → {daemon, audit} → {scan, import, http} → {worker, sweeper, listener, events, figures} → {sleeper, config} →
+//! {metrics, wake, ears, herd, lifecycle, regular_file}`
 //!
-//! `copy` uses `store`, `events` uses `queue`. `copy` does not know `queue`, `queue` does not know `store`. `certificates` and
-//! `regular_file` know none of them, and all may use them. The list below is alphabetical.
+//! To the right of all of them are the crates: `copy → store`, `queue`, and below those `domain` and `timer`. `copy` does not
+//! know `queue`, `queue` does not know `store`. The list below is alphabetical; `tests/it/walls.rs` holds the order.
 
 pub mod audit;
 pub mod cli;

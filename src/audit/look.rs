@@ -1,3 +1,5 @@
+//! Reads one recorded copy, or asks its store about it, and says what that shows.
+
 use super::{
     metadata::Metadata,
     subject::{PAUSE, Subject},

@@ -1,3 +1,5 @@
+//! The run of `copyhold verify`: objects in the order of keys, many copies at the same time.
+
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering},

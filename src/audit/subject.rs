@@ -1,3 +1,5 @@
+//! One replica under verification: retries, its counts, and when it is given up.
+
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,

@@ -1,3 +1,5 @@
+//! Counts what was found, and keeps a bounded number of findings.
+
 use serde::Serialize;
 
 use crate::domain::{ObjectKey, ReplicaName};

@@ -1,3 +1,5 @@
+//! Writes what a verification has concluded, if the row is still what was looked at.
+
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;

@@ -1,3 +1,5 @@
+//! `copyhold check`: PostgreSQL, the schema and every bucket.
+
 mod bucket;
 mod clock;
 mod finding;

@@ -1,3 +1,5 @@
+//! `copyhold demo`: its arguments, its signals and its exit code.
+
 use std::process;
 
 use anyhow::Context as _;

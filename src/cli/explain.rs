@@ -1,3 +1,5 @@
+//! `copyhold explain KEY`: all that is known of one object, as text or JSON.
+
 mod plan;
 
 use anyhow::Context as _;

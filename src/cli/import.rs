@@ -1,3 +1,5 @@
+//! `copyhold import`: checks the table, then runs the import.
+
 mod report;
 
 use std::time::{Duration, Instant};

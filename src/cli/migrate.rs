@@ -1,3 +1,5 @@
+//! `copyhold migrate`: what it did, and what a new replica will cost.
+
 use super::{Verdict, logging, queue, rules, show};
 use crate::{
     cli::show::{age, bytes, count},

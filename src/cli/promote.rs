@@ -1,3 +1,5 @@
+//! `copyhold promote`: says what would be missing, may wait for it, and changes the primary.
+
 mod outlook;
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+//! `copyhold sandbox`: serves S3 in memory for trials.
+
 use std::{collections::HashMap, net::SocketAddr, str::FromStr};
 
 use anyhow::{Context as _, bail};

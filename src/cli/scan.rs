@@ -1,3 +1,5 @@
+//! `copyhold scan`: which buckets are listed, and with what limits.
+
 mod bar;
 mod report;
 

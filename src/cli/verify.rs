@@ -1,3 +1,5 @@
+//! `copyhold verify`: which objects and replicas are verified, and how thoroughly.
+
 mod bar;
 mod report;
 mod share;

@@ -1,3 +1,5 @@
+//! Loads a configuration: file, environment, and the checks across sections.
+
 use std::{collections::HashMap, ffi::OsString, io, path::Path};
 
 use url::Url;

@@ -1,3 +1,5 @@
+//! Reads `[replicas.NAME]`.
+
 use bytesize::ByteSize;
 use secrecy::ExposeSecret as _;
 use url::Url;

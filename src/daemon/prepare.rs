@@ -1,3 +1,5 @@
+//! What a daemon needs before it works: a fitting schema, its entry, its clients.
+
 use std::time::Duration;
 
 use anyhow::Context as _;

@@ -1,3 +1,5 @@
+//! A batch of events as bytes, ready to be sent to one reader.
+
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;

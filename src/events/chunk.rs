@@ -1,3 +1,5 @@
+//! Consecutive events, framed once for all readers.
+
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! Which events a reader wants.
+
 use serde_json::Value;
 
 use crate::{domain::ReplicaName, queue::LoggedEvent};

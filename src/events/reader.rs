@@ -1,3 +1,5 @@
+//! One reader's position in the log, and what it is given next.
+
 use std::{sync::Arc, time::Duration};
 
 use tokio::{

@@ -1,3 +1,5 @@
+//! The latest events in memory, bounded by bytes and by age.
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::time::Instant;

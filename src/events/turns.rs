@@ -1,3 +1,5 @@
+//! Which of the waiting readers' pages is read next.
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},

@@ -1,3 +1,5 @@
+//! Runs an import batch by batch, while no other process runs it.
+
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},

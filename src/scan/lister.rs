@@ -1,3 +1,5 @@
+//! Lists the pages of one bucket, retries them, and slows down where the store throttles.
+
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,

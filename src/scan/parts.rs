@@ -1,3 +1,5 @@
+//! Divides the keys of a prefix into ranges that are listed at the same time.
+
 use std::collections::BTreeSet;
 
 use super::{lister::Lister, trouble::Trouble};

@@ -1,3 +1,5 @@
+//! How far a scan has come, for display.
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::queue::{ScanCounts, ScanPart};

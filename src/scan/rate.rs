@@ -1,3 +1,5 @@
+//! How far apart the requests of a listing are sent.
+
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,

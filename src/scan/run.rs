@@ -1,3 +1,5 @@
+//! Runs a scan: its ranges at the same time, each from where an earlier run ended.
+
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};

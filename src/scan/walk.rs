@@ -1,3 +1,5 @@
+//! Goes through the keys of one range, and checks that they rise.
+
 use tokio::time::Instant;
 
 use super::{lister::Lister, trouble::Trouble};

@@ -1,3 +1,5 @@
+//! Registers the keys of a page, together with the position of its range.
+
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;

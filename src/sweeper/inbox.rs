@@ -1,3 +1,5 @@
+//! Moves events of other programs from the inbox into the log.
+
 use std::time::Duration;
 
 use rand::RngExt as _;

@@ -1,3 +1,5 @@
+//! Frees rows whose lease has expired, unless the database's clock has jumped.
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},

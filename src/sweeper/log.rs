@@ -1,3 +1,5 @@
+//! Keeps the log within its retention: new partitions ahead of need, old ones dropped.
+
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;

@@ -1,5 +1,6 @@
 //! What dead workers left behind, here and at the stores, the figures of the backlog, the log's size and what other programs
-//! put into it: duties that one daemon at a time performs. And one that each performs: it warns where daemons differ.
+//! put into it: duties that one daemon at a time performs. And two that each performs: it warns where daemons differ, and
+//! looks after sequences.
 
 mod clock;
 mod differences;

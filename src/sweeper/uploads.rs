@@ -1,3 +1,5 @@
+//! Aborts multipart uploads that no holder will continue.
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use futures::future::join_all;

@@ -1,3 +1,5 @@
+//! Decides for each replica whether this daemon may read it and write to it.
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant, SystemTime},

@@ -1,3 +1,5 @@
+//! Decides what becomes of a content at the primary that no program registered.
+
 use rand::RngExt as _;
 use tracing::{info, warn};
 

@@ -1,3 +1,5 @@
+//! Claims as many rows as there are free slots, and waits when there are none.
+
 use std::{
     collections::HashMap,
     sync::Arc,

@@ -1,3 +1,5 @@
+//! The position from which a lane is asked, and when it is asked from its beginning. Pure.
+
 use std::time::{Duration, Instant};
 
 use crate::queue::Position;

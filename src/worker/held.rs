@@ -1,3 +1,5 @@
+//! The leases that this process holds, and the tokens that stop their copies.
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -1,3 +1,5 @@
+//! Writes the multipart journal to PostgreSQL, for the objects that this process holds.
+
 use std::{
     collections::{BTreeMap, btree_map},
     sync::{

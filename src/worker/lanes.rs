@@ -1,3 +1,5 @@
+//! What this daemon may do with each replica, and with how many copies at the same time.
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{

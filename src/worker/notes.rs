@@ -1,3 +1,5 @@
+//! Collects what an attempt has found out, and turns it into outcomes. It writes nothing.
+
 use std::{collections::HashMap, time::Duration};
 
 use rand::RngExt as _;

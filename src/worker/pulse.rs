@@ -1,3 +1,5 @@
+//! Whether a target is slow beside the others, or hangs. It decides nothing about its copies.
+
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},

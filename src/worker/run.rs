@@ -1,3 +1,5 @@
+//! One attempt at one object, from its lease to the last report.
+
 use std::{
     panic::AssertUnwindSafe,
     sync::Arc,

@@ -1,3 +1,5 @@
+//! Permits for objects under way, some reserved for what was registered lately.
+
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};

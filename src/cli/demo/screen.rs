@@ -1,3 +1,5 @@
+//! Shows the progress of a demo: bars on a terminal, lines elsewhere.
+
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},

@@ -1,3 +1,5 @@
+//! Asks a daemon for events over HTTP.
+
 use std::{
     env,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},

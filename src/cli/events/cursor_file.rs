@@ -1,3 +1,5 @@
+//! The file in which `copyhold events --exec` keeps its cursor.
+
 use std::{
     ffi::OsString,
     fs::{self, File, TryLockError},

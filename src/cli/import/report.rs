@@ -1,3 +1,5 @@
+//! What an import came to, as one document.
+
 mod text;
 
 use std::{collections::BTreeMap, time::Duration};

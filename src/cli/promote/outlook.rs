@@ -1,3 +1,5 @@
+//! What would be missing if a replica were the primary now.
+
 use std::fmt::Write as _;
 
 use super::{super::replica::walk, show};

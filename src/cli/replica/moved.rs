@@ -1,3 +1,5 @@
+//! `copyhold replica move`: the replica is another bucket from now on.
+
 use anyhow::{Context as _, bail};
 
 use super::{Confirmation, Verdict, cost, given, names, queue, reset, show, walk};

@@ -1,3 +1,5 @@
+//! `copyhold replica remove`: asks first, then drops the replica from the schema.
+
 use anyhow::bail;
 
 use super::{super::logging, Confirmation, Verdict, given, names, queue, show, walk};

@@ -1,3 +1,5 @@
+//! `copyhold replica reset`: takes back what is recorded at a bucket that was lost.
+
 use anyhow::{Context as _, bail};
 
 use super::{Confirmation, Verdict, cost, given, names, queue, show, walk};

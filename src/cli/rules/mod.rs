@@ -1,3 +1,5 @@
+//! `copyhold rules`: shows the rules in force, and applies them.
+
 mod judge;
 mod report;
 

@@ -1,3 +1,5 @@
+//! What applying the rules came to, as text or JSON.
+
 use std::time::Duration;
 
 use serde::Serialize;

@@ -1,3 +1,5 @@
+//! Shows how far a scan has come: a bar on a terminal, lines elsewhere.
+
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};

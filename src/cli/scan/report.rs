@@ -1,3 +1,5 @@
+//! What a scan came to, as text or JSON.
+
 use std::time::Duration;
 
 use serde::Serialize;

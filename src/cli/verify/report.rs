@@ -1,3 +1,5 @@
+//! What a verification came to, as one document.
+
 mod text;
 
 use std::time::Duration;

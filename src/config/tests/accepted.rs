@@ -1,3 +1,5 @@
+//! Tests: what a valid configuration means, and that the example has every setting.
+
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests: where a database URL leads.
+
 use super::*;
 
 const UNPROVEN: &str = "leads to another host without proof that it is the right one";

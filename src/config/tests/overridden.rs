@@ -1,3 +1,5 @@
+//! Tests: environment variables over the file.
+
 use super::*;
 
 #[test]

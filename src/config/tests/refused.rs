@@ -1,3 +1,5 @@
+//! Tests: every fault is reported with its place and a remedy.
+
 use std::path::Path;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests: rules that are accepted and refused.
+
 use super::*;
 
 #[test]

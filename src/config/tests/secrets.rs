@@ -1,3 +1,5 @@
+//! Tests: no message shows any part of a secret.
+
 use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
 

@@ -1,3 +1,5 @@
+//! A log in memory that answers as the database does, for tests.
+
 use std::{
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,

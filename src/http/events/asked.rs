@@ -1,3 +1,5 @@
+//! Parses what a reader of `/v1/events` asks for.
+
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use axum::http::{HeaderMap, header};

@@ -1,3 +1,5 @@
+//! When a copy is tried again, by the class of its failure. Pure.
+
 use std::time::Duration;
 
 use super::{Class, Failure, Scope};

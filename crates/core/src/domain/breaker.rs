@@ -1,3 +1,5 @@
+//! What an open breaker forbids, and when its replica is probed next. Pure.
+
 use std::time::Duration;
 
 use super::Class;

@@ -1,3 +1,5 @@
+//! The classes of failures, and how much a failure says of its store.
+
 use std::fmt;
 
 /// What kind of failure it was. Everything about when to try again follows from it.

@@ -1,3 +1,5 @@
+//! A reader's position in the event log: an id, and the epoch of its log.
+
 use std::{fmt, str::FromStr};
 
 /// Names one log: ids of another one mean something else. Eight hexadecimal digits.

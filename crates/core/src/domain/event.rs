@@ -1,3 +1,5 @@
+//! The kinds of events that Copyhold writes, and which of them are kept.
+
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 /// What an event of ours tells: the member `kind` of its data. docs/events.md has the other members of each.

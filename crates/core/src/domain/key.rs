@@ -1,3 +1,5 @@
+//! Object keys, byte for byte, and how untrusted text is shown.
+
 use std::fmt;
 
 use super::terminal::is_unsafe;

@@ -1,4 +1,4 @@
-//! The words of the system as types. Pure: no I/O, no clock, no `async`.
+//! The words of the system as types. Pure: no I/O, no wall clock, no `async`.
 
 mod backoff;
 mod breaker;

@@ -1,3 +1,5 @@
+//! How an attempt at one replica ended: proof, failure, outcome.
+
 use std::time::{Duration, Instant};
 
 use super::{Class, Next, ObjectKey, ReplicaName, Scope, excerpt};

@@ -1,3 +1,5 @@
+//! The names of replicas and schemas, which become identifiers in SQL.
+
 use std::fmt;
 
 /// One bucket on one store, by the name that the operator gave it.

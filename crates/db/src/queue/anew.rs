@@ -1,3 +1,5 @@
+//! Begins a generation with a content that was read and that no program registered.
+
 use sqlx::SqlStr;
 
 use super::{

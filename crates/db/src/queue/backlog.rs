@@ -1,3 +1,5 @@
+//! Counts the copies that are missing and recorded, per replica: the table and the view of the backlog.
+
 use std::time::Duration;
 
 use super::{

@@ -1,3 +1,5 @@
+//! The breaker of a replica in the table `replicas`: opened, probed by one daemon at a time, closed.
+
 use std::time::Duration;
 
 use super::{Notice, Queue, QueueError, append::logged, built, error::limited, micros};

@@ -1,3 +1,5 @@
+//! Leases rows: of a lane, of lately registered objects, or by their keys.
+
 pub(super) mod statements;
 
 use std::{

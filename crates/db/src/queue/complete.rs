@@ -1,3 +1,5 @@
+//! Writes the outcomes of leased rows, many reports in one statement.
+
 use std::time::{Duration, Instant};
 
 use sqlx::SqlStr;

@@ -1,3 +1,5 @@
+//! The table `daemons`: ids, heartbeats, and the daemon's part of a fence.
+
 use std::{fmt, time::Duration};
 
 use super::{

@@ -1,3 +1,5 @@
+//! Where the configurations of daemons and the database differ. It compares, and mends nothing.
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,

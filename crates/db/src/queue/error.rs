@@ -1,3 +1,5 @@
+//! The errors of statements, and what a caller may conclude from each.
+
 use std::{future::Future, time::Duration};
 
 use futures::FutureExt as _;

@@ -1,3 +1,5 @@
+//! All that the tables know of one object, for `copyhold explain`.
+
 use serde::{Deserialize, Serialize};
 
 use super::{PARKED, Queue, QueueError, built, error::limited};

@@ -1,5 +1,5 @@
-//! The SQL functions whose plan cannot go wrong: the statements that find rows by their place in a lane. And one that must
-//! name every replica of the schema, whatever the daemon's configuration knows.
+//! The SQL functions whose plan cannot go wrong: the statements that find rows by their place in a lane, or by the claim
+//! that leased them. And one that must name every replica of the schema, whatever the daemon's configuration knows.
 //!
 //! What PostgreSQL believes of the table can be false: an ANALYZE that ran while a bulk load was still uncommitted
 //! saw pages without rows, and from the commit on each claim sorted the whole backlog, 240 ms and 12 MB of temporary

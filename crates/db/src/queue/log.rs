@@ -1,4 +1,4 @@
-//! Reads the event log. What is appended to it, and dropped, is the business of others.
+//! Reads the event log, and draws the incarnation that names it. It neither appends nor drops events.
 
 use crc_fast::{CrcAlgorithm, checksum};
 use serde::Serialize;

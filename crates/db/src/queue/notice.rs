@@ -1,3 +1,5 @@
+//! The channels of NOTIFY, and what their payloads mean.
+
 use super::{Queue, QueueError, error::limited};
 use crate::domain::SchemaName;
 

@@ -1,3 +1,5 @@
+//! Pauses and resumes copies to a replica, for all daemons.
+
 use std::time::Duration;
 
 use super::{Notice, PARKED, Queue, QueueError, built, error::limited, micros};

@@ -1,3 +1,5 @@
+//! Checks that the statements which find work use their indexes. It changes nothing.
+
 use std::{collections::HashMap, panic::AssertUnwindSafe};
 
 use futures::FutureExt as _;

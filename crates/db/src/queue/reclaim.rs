@@ -1,3 +1,5 @@
+//! Frees rows whose lease has expired, and counts how often in a row that happened.
+
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -49,8 +51,8 @@ pub(super) enum Of {
 
 /// `$1` the key of the duty's advisory lock, `$2` µs after which a dead holder's last request has arrived.
 ///
-/// The lock is the transaction's own, so it cannot outlive a dead sweeper, not even behind a pooler. FOR UPDATE
-/// re-reads each row that was just renewed, so a lease that its owner saved is not taken from it.
+/// The lock is the transaction's own, so it cannot outlive a dead sweeper, not even behind a pooler. FOR NO KEY
+/// UPDATE re-reads each row that was just renewed, so a lease that its owner saved is not taken from it.
 pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &EventKinds, of: Of) -> SqlStr {
     let schema = schema.quoted();
     let members = "'object_key', object_key, 'generation', generation, 'daemon', lease >> 40, 'times', times";

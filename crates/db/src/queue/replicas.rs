@@ -1,3 +1,5 @@
+//! The table `replicas`: pins, admission, the primary, and what was the primary before.
+
 use std::time::{Duration, SystemTime};
 
 use sqlx::{Row as _, postgres::PgRow};

@@ -1,3 +1,5 @@
+//! Looks at a lane without leasing anything.
+
 use sqlx::{Row as _, postgres::PgRow};
 
 use super::{

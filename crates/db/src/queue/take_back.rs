@@ -1,5 +1,6 @@
 //! Takes back what was recorded and is known to be false, without a lease: whoever has looked at the stores holds no
 //! row meanwhile, so what it concluded counts only if the row still says what it said then.
+//! And registers again an object whose content at the primary has changed.
 
 use super::{Answer, PARKED, Queue, QueueError, append, built, complete::keep_failures, error::limited};
 use crate::domain::{EventKind, Failure, Generation, ObjectKey, ReplicaName};

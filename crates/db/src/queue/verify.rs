@@ -1,4 +1,5 @@
-//! What is on record, gone through in the order of keys, for whoever holds it against what the stores have.
+//! What is on record, gone through in the order of keys, for whoever holds it against what the stores have. And the hash of
+//! the metadata that was read there, which it notes.
 
 use sqlx::{Row as _, postgres::PgRow};
 

@@ -1,3 +1,5 @@
+//! CRC-64/NVME and MD5 of bytes as they come, and of parts put together.
+
 use crc_fast::{CrcAlgorithm, Digest as Crc, checksum_combine};
 use md5::{Digest, Md5 as Hasher};
 

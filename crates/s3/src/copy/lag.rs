@@ -18,7 +18,7 @@ pub(super) struct Patience {
     begun: Instant,
 }
 
-/// What all targets do at the same time; begun anew for each part.
+/// What all targets do at the same time: they take a whole object, or begin an upload in parts.
 #[derive(Debug)]
 pub(super) struct Race {
     first_done: watch::Sender<Option<Instant>>,

@@ -1,3 +1,5 @@
+//! The budget of bytes that the process holds, and how much of it slow targets may fill.
+
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},

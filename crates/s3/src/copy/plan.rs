@@ -1,3 +1,5 @@
+//! Whether an object is sent whole or in parts, how large the parts are, and whether they are held. Pure.
+
 use std::ops::Range;
 
 use bytesize::ByteSize;

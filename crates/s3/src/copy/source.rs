@@ -1,3 +1,5 @@
+//! Reads one object at one source; every answer must speak of the same content.
+
 use std::{
     ops::Range,
     pin::pin,

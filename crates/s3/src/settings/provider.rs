@@ -1,3 +1,5 @@
+//! Which provider a store belongs to, by name or by its endpoint.
+
 use url::Url;
 
 /// Whose store it is, and so which of its habits are known beforehand.

@@ -1,3 +1,5 @@
+//! What may be done in a bucket: whether it can be listed, written to, and what it holds.
+
 use std::time::SystemTime;
 
 use super::{

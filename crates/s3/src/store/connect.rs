@@ -1,3 +1,5 @@
+//! Makes the client of one replica: connections, credentials, retries.
+
 use std::{
     sync::{Arc, atomic::AtomicBool},
     time::Duration,

@@ -2,7 +2,7 @@
 //!
 //! Files are read again every second in which the store is used, and once more when the store refuses what they said.
 //! It replaces the SDK's identity cache, which keeps credentials for 15 minutes and reads profile files once.
-//! Tests: `tests/rotated.rs`.
+//! Tests: `tests/it/secrets.rs` of the program.
 
 use std::{
     env,

@@ -1,3 +1,5 @@
+//! The error of a call to a store: what is kept of the answer, and what it means.
+
 use std::{
     error::Error,
     fmt,

@@ -1,3 +1,5 @@
+//! ETags as stores spell them, and when one is a checksum.
+
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};

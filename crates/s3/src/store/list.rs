@@ -1,3 +1,5 @@
+//! One page of a listing, as the store gave it.
+
 use std::{fmt, time::SystemTime};
 
 use aws_sdk_s3::{

@@ -1,3 +1,5 @@
+//! What travels with an object's bytes: its canonical form, its hash, and what no store keeps.
+
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write as _,

@@ -2,8 +2,8 @@
 //! a retry budget of its own.
 //!
 //! Every failure leaves here as a [`StoreError`], whose [`Reason`] decides alone what
-//! follows. A request that failed in passing is sent once more within 100 ms (`connect`);
-//! when a copy is tried again is not decided here. Never holds more of an object than the
+//! follows. A request that only reads and failed in passing is sent once more within 100 ms,
+//! a write is not (`connect`, `once`); when a copy is tried again is not decided here. Never holds more of an object than the
 //! frame being passed on.
 
 mod access;

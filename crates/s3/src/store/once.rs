@@ -1,7 +1,7 @@
 //! Sends a request that writes at most once per call.
 //!
 //! It decides nothing about the requests that read: those keep the SDK's one retry.
-//! Tests: `a_write_that_a_store_took_without_an_answer_is_sent_once` and its neighbours in `tests/once.rs`.
+//! Tests: `a_write_that_a_store_took_without_an_answer_is_sent_once` and its neighbours in `store/tests/once.rs`.
 
 use aws_sdk_s3::{
     config::{

@@ -1,3 +1,5 @@
+//! Reads objects and their heads. Bytes are passed on frame by frame.
+
 use std::{ops::Range, sync::Arc, time::SystemTime};
 
 use aws_sdk_s3::{

@@ -1,3 +1,5 @@
+//! What went wrong at a store: its answer becomes a reason, and the reason a class. Pure.
+
 use crate::domain::{Class, Scope};
 
 /// What went wrong, told apart as far as anybody acts on it.

@@ -1,3 +1,5 @@
+//! How the keys of a listing are encoded.
+
 use aws_sdk_s3::types::EncodingType;
 
 /// How the keys of a listing are written. We ask for `encoding-type=url`, because no XML can hold every key; a store

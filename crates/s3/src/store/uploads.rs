@@ -1,3 +1,5 @@
+//! Lists the unfinished multipart uploads of the keys that begin with a prefix.
+
 use std::time::SystemTime;
 
 use aws_sdk_s3::types::EncodingType;

@@ -1,3 +1,5 @@
+//! The requests that write: PUT, and the steps of a multipart upload.
+
 use std::sync::atomic::Ordering;
 
 use aws_sdk_s3::{

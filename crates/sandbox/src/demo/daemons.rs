@@ -1,3 +1,5 @@
+//! The daemons of a demo: processes that are started, killed and asked to end.
+
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, TcpListener},

@@ -1,3 +1,5 @@
+//! What a demo runs on: PostgreSQL, three stores, a folder.
+
 use std::{
     fs,
     io::{self, Write as _},

@@ -1,3 +1,5 @@
+//! What a demo has shown, as one document.
+
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;

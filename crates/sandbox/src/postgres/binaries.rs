@@ -1,3 +1,5 @@
+//! Finds PostgreSQL's server programs on this machine.
+
 use std::{
     env, fs,
     path::{Path, PathBuf},

@@ -1,3 +1,5 @@
+//! Tests: nothing of a private cluster outlives the process that started it.
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,

@@ -1,3 +1,5 @@
+//! The report of an import as text.
+
 use super::{Oddity, OfReplica, Outcome, Report};
 use crate::{
     cli::show::{Untrusted, age, count, table},

@@ -1,3 +1,5 @@
+//! The report of a verification as text.
+
 use std::fmt::Write as _;
 
 use super::{OfReplica, Outcome, Report};

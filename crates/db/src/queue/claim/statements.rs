@@ -1,3 +1,5 @@
+//! The SQL of claims. `migrate` turns the statements of a lane into functions.
+
 use sqlx::SqlStr;
 
 use crate::{

@@ -1,3 +1,5 @@
+//! Imports one batch of rows of another program's table, and moves the position on in the same statement.
+
 use std::time::Duration;
 
 use sqlx::{

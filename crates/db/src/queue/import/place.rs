@@ -1,3 +1,5 @@
+//! The table `imports`: how far an import has come, and which process runs it.
+
 use std::time::Duration;
 
 use serde_json::Value;

@@ -1,3 +1,5 @@
+//! What an import makes of a table: its columns, their units, its order.
+
 use serde_json::{Value, json};
 
 use super::source::{Compares, KeyIndex, SourceTable};

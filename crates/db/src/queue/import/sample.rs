@@ -1,3 +1,5 @@
+//! Looks at some rows of a table before an import: do its times look like times?
+
 use sqlx::Row as _;
 
 use super::{ImportPlan, TimeKind, Unit, plan::MappedColumn, statements::more};

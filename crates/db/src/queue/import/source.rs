@@ -1,3 +1,5 @@
+//! Another program's table, as PostgreSQL's catalogue describes it.
+
 use sqlx::{Row as _, postgres::PgRow};
 
 use crate::queue::{Queue, QueueError, built, error::limited};

@@ -1,3 +1,5 @@
+//! What an import has counted, and what it found odd.
+
 use std::collections::BTreeMap;
 
 use sqlx::{Row as _, postgres::PgRow};

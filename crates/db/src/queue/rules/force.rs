@@ -1,3 +1,5 @@
+//! Puts the configuration's rules in force, and says which rule fits an object in SQL.
+
 use std::time::Duration;
 
 use sqlx::{PgConnection, Postgres, postgres::PgArguments, query::QueryAs};

@@ -1,8 +1,8 @@
 //! The rules in force: which replicas objects are wanted at. The configuration says them, `migrate` puts them in force, and
 //! from then on the database's word counts, for applications and daemons alike.
 //!
-//! They decide when an object is registered. Those that were registered before are judged when somebody applies the rules,
-//! and only then: no rule that is changed sends anything by itself.
+//! They decide when an object is registered. Those that were registered before are judged when an operator applies the
+//! rules, or when a new replica is filled: no rule that is changed sends anything by itself.
 
 mod apply;
 mod expected;

@@ -1,3 +1,5 @@
+//! The SQL by which a page of objects is judged by the rules.
+
 use super::{
     Sizes,
     apply::{PAGE, Place, Which},

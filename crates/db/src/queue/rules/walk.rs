@@ -1,3 +1,5 @@
+//! Judges all objects by the rules in force, page by page, from where a run before ended.
+
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},

@@ -1,8 +1,8 @@
 //! Measures a store instead of believing what is said of it.
 //!
 //! Writes small objects of its own under a random prefix, reads them, and removes them again, by version where
-//! there are versions, whatever happens in between. It touches nothing else, and writes nothing at all where a
-//! default retention would keep what it writes. What it finds is told as [`Fact`]s beside the profile's word.
+//! there are versions, whatever happens in between. It touches nothing else. Where a default retention would keep what it
+//! writes it writes nothing, unless it is told to. What it finds is told as [`Fact`]s beside the profile's word.
 
 mod bucket;
 mod calls;

@@ -1,3 +1,5 @@
+//! A server that gives prepared answers, for tests of the client.
+
 use std::sync::{
     Arc, Mutex,
     atomic::{AtomicUsize, Ordering},

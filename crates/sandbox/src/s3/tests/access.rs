@@ -1,3 +1,5 @@
+//! Tests: keys and signatures.
+
 use std::time::SystemTime;
 
 use super::*;

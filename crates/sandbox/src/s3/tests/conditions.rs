@@ -1,3 +1,5 @@
+//! Tests: conditional requests.
+
 use aws_sdk_s3::primitives::DateTime;
 use std::time::SystemTime;
 

@@ -1,3 +1,5 @@
+//! Tests: calls are counted by operation and key.
+
 use super::super::{Moved, Op, Tally};
 use super::*;
 

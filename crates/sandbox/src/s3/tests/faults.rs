@@ -1,3 +1,5 @@
+//! Tests: faults that answer wrongly, late or not at all.
+
 use super::super::{ErrorAnswer, Fault, Gate, Op, When};
 use aws_sdk_s3::operation::RequestId as _;
 

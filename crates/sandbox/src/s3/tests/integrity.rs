@@ -1,3 +1,5 @@
+//! Tests: hashes of requests are checked before anything is stored.
+
 use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextMut;
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;

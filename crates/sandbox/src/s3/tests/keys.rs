@@ -1,3 +1,5 @@
+//! Tests: keys are kept byte for byte.
+
 use aws_sdk_s3::types::EncodingType;
 
 use super::*;

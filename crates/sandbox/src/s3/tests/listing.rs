@@ -1,3 +1,5 @@
+//! Tests: listings and their pages.
+
 use std::collections::BTreeSet;
 
 use aws_sdk_s3::primitives::DateTime;

@@ -1,3 +1,5 @@
+//! Tests: multipart uploads.
+
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use md5::{Digest as _, Md5};
 

@@ -1,3 +1,5 @@
+//! Tests: objects are put, got, copied and deleted.
+
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{
     BucketLocationConstraint, CreateBucketConfiguration, Delete, MetadataDirective, ObjectIdentifier, StorageClass,

@@ -1,3 +1,5 @@
+//! Tests: the ways in which buckets differ from AWS's.
+
 use std::collections::BTreeMap;
 
 use aws_sdk_s3::types::{ChecksumMode, CompletedMultipartUpload, CompletedPart};

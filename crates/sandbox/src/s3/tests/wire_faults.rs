@@ -1,3 +1,5 @@
+//! Tests: faults of the connection itself.
+
 use std::time::Instant;
 
 use super::super::{Fault, Op, When};
