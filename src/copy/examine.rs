@@ -66,11 +66,18 @@ impl Copy<'_> {
     /// the whole, if the source's ETag may be one.
     pub(super) async fn examine(&self, opened: &Opened, read: &Content, md5: Option<&Md5>) -> Result<(), Unfit> {
         let result = match self.job.content {
-            // Its bytes prove it, whatever is said of them. Written anew with the same bytes, it is the same object; where
-            // the metadata that came with them is another, this is the place to see it.
+            // Its bytes prove it, whatever is said of them. Written anew with the same bytes and metadata, it is the same
+            // object.
             Some(known) if known == *read => {
                 opened.learn(md5);
-                Ok(())
+                match opened.metadata_change() {
+                    None => Ok(()),
+                    Some(why) => {
+                        let from = opened.store().name().clone();
+                        self.tell(Step::Changed { from, content: known, said: opened.said() });
+                        Err(Unfit::Changed(why.clone()))
+                    }
+                }
             }
             Some(known) => self.judge(opened, &known, read, md5).await,
             None => opened.confirm(read, md5).await,

@@ -35,7 +35,7 @@ impl Copy<'_> {
         }
         self.describe(reader.opened());
         self.has_read(reader.opened(), content);
-        let metadata = &reader.head().metadata;
+        let metadata = reader.opened().metadata();
         let (race, patience) = (Race::new(), Patience::new(self.job.lag));
         let all = join_all(targets.iter().map(|target| async {
             let put = self.put(target, &piece, &content, metadata);

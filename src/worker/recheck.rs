@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     copy,
-    domain::{Class, Content, Failure, Lease, Next, ObjectKey, Outcome, ReplicaName, SourceReading, SourceVerdict},
+    domain::{Class, Content, Failure, Lease, MetadataHash, Next, ObjectKey, Outcome, ReplicaName, SourceReading, SourceVerdict},
     metrics,
     queue::{Answer, Daemon, Queue, QueueError, Report, Unverified},
     wake::Waker,
@@ -178,9 +178,17 @@ impl Rechecker {
                         Some(sent) => sent == metadata,
                         None => !is_primary && !replica.store.profile().accepts_altered_metadata,
                     };
-                    let is_late = may_be_late && lease.metadata.is_some_and(|m| m != metadata);
-                    if !is_late {
+                    let Some(known) = lease.metadata.filter(|known| *known != metadata) else {
                         return ReadResult::Equal;
+                    };
+                    if !may_be_late {
+                        // Where it is not known what was sent, newer metadata may be a late write of ours.
+                        let may_be_new = is_primary && copy.sent_metadata.is_some();
+                        return if may_be_new {
+                            self.judge_metadata(lease, replica, found, known).await
+                        } else {
+                            ReadResult::Equal
+                        };
                     }
                     let what = "its copy has the metadata of an earlier write";
                     ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
@@ -198,6 +206,22 @@ impl Rechecker {
             }
         };
         tokio::time::timeout(limit, read).await.unwrap_or(ReadResult::Unread(UnreadReason::TooSlow(limit)))
+    }
+
+    /// The primary has the object's bytes with other metadata, which none of our writes had.
+    async fn judge_metadata(
+        &self,
+        lease: &Lease,
+        replica: &Replica,
+        content: Content,
+        known: MetadataHash,
+    ) -> ReadResult {
+        let kept = self.changes.kept(lease, &replica.name).await;
+        match copy::metadata_change(&replica.store, &lease.key, known, &kept).await {
+            Ok(Some(said)) => ReadResult::Changed { content, said },
+            Ok(None) => ReadResult::Equal,
+            Err(why) => ReadResult::Unread(UnreadReason::Failed(why)),
+        }
     }
 
     /// What stands at the primary is judged as a copy from there would judge it. Where it is not known what was sent, a

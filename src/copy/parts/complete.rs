@@ -54,7 +54,7 @@ impl Complete {
             etags: upload.parts.values().map(|part| part.etag.for_complete(&part.md5)).collect(),
             md5s: upload.parts.values().map(|part| part.md5).collect(),
             sent_hashes: way == Way::Held,
-            metadata: opened.head().metadata.clone(),
+            metadata: opened.metadata().clone(),
             steps: steps.clone(),
         }
     }

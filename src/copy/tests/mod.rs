@@ -114,6 +114,8 @@ impl Setup {
         Job {
             key: ObjectKey::new(key).unwrap(),
             content: None,
+            metadata: None,
+            primary: None,
             kept: Kept::default(),
             stated_bytes: None,
             sources: vec![Source { store: self.store("b2").await, recorded: true, primary: true }],
