@@ -89,7 +89,9 @@ impl Copy<'_> {
         head: &Head,
         last_resort: bool,
     ) -> Result<MetadataToWrite, Useless> {
-        let Job { content: Some(_), metadata: Some(known), .. } = *self.job else { return Ok(MetadataToWrite::OfSource) };
+        let Job { content: Some(_), metadata: Some(known), .. } = *self.job else {
+            return Ok(MetadataToWrite::OfSource);
+        };
         if head.metadata.hash() == known {
             return Ok(MetadataToWrite::OfSource);
         }

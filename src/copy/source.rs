@@ -76,12 +76,8 @@ impl<'a> Reader<'a> {
             return Err(Failure::new(Class::Refused, format!("source {}: {what}", store.name())));
         }
         let first = Some((0..get.body.announced(), get));
-        let opened = Arc::new(Opened {
-            source: source.clone(),
-            key: key.clone(),
-            head,
-            to_write: MetadataToWrite::OfSource,
-        });
+        let opened =
+            Arc::new(Opened { source: source.clone(), key: key.clone(), head, to_write: MetadataToWrite::OfSource });
         Ok(Self { opened, memory, first })
     }
 

@@ -11,7 +11,7 @@ use crate::{
     domain::{
         Class, Content, EtagMatch, Failure, MetadataHash, ObjectKey, SourceReading, Verified, micros_since_epoch,
     },
-    store::{CLOCK_TOLERANCE, ETag, Get, Head, Md5, Metadata, Reason, Store, StoreError, shown},
+    store::{CLOCK_TOLERANCE, ETag, Get, Head, Md5, Metadata, Reason, SentBy, Store, StoreError, shown},
 };
 
 /// How long a store is waited for that does not show yet what it has taken: 15 s, in steps.
@@ -384,24 +384,59 @@ pub(super) async fn adopt(
     }
 }
 
-/// Whether a store keeps the names of the metadata that was just written. Only asked where a name is one that stores were
-/// seen to alter.
-pub(super) async fn keeps_names(store: &Store, key: &ObjectKey, metadata: &Metadata) -> Result<(), Failure> {
-    if !metadata.has_names_that_stores_alter() || store.profile().accepts_altered_metadata {
+/// Whether a store keeps the metadata that was just written, as far as this process has not seen that yet.
+///
+/// What cannot be seen is passed over: the look is at the store's habits, and the bytes are proven already. `written`: the
+/// MD5s of what was sent, one per part, and the ETag that the store answered.
+pub(super) async fn keeps_metadata(
+    store: &Store,
+    key: &ObjectKey,
+    metadata: &Metadata,
+    sent_by: SentBy,
+    written: (&[Md5], Option<&ETag>),
+) -> Result<(), Failure> {
+    if store.profile().accepts_altered_metadata {
         return Ok(());
     }
-    let there = store.head(key).await.map_err(|error| of_target(store, error))?;
-    match metadata.differs_in(&there.metadata) {
-        None => Ok(()),
-        Some(header) => {
-            let what = format!(
-                "it keeps other metadata than was sent: {} differs. Set altered_metadata = \"accept\" for this replica if its \
-                 copies may differ in that, and retry",
-                shown(header.as_bytes())
-            );
-            Err(Failure::new(Class::Refused, format!("target {}: {what}", store.name())))
-        }
+    let Some(look) = store.look_at_metadata(metadata, sent_by).await else { return Ok(()) };
+    let (md5s, answered) = written;
+    let is_ours = |there: &Head| {
+        let by_etag = |etag: &ETag| is_of(etag, md5s) || answered.is_some_and(|answered| answered.names_the_same(etag));
+        store.has_opaque_etags() || there.etag.as_ref().is_none_or(by_etag)
+    };
+    let mut pauses = SHOWS_WITHIN.into_iter();
+    loop {
+        let why = match store.head(key).await {
+            Ok(there) => match metadata.differs_in(&there.metadata) {
+                None => {
+                    look.kept();
+                    return Ok(());
+                }
+                Some(header) if is_ours(&there) => return Err(keeps_other_metadata(store, &header)),
+                // An older object may still be shown.
+                Some(header) => keeps_other_metadata(store, &header),
+            },
+            Err(error) if error.reason() == Reason::NoSuchKey => no_object(store),
+            Err(error) if metadata.has_names_that_stores_alter() => return Err(of_target(store, error)),
+            Err(error) => {
+                if !matches!(error.class(), Class::Transient | Class::Throttled) {
+                    look.refused();
+                }
+                return Ok(());
+            }
+        };
+        let Some(pause) = pauses.next() else { return Err(why) };
+        tokio::time::sleep(pause).await;
     }
+}
+
+fn keeps_other_metadata(store: &Store, header: &str) -> Failure {
+    let what = format!(
+        "it keeps other metadata than was sent: {} differs. Set altered_metadata = \"accept\" for this replica if its copies \
+         may differ in that, and retry",
+        shown(header.as_bytes())
+    );
+    Failure::new(Class::Refused, format!("target {}: {what}", store.name()))
 }
 
 fn other_metadata(store: &Store, header: &str) -> Failure {

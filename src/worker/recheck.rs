@@ -17,7 +17,10 @@ use super::{
 };
 use crate::{
     copy,
-    domain::{Class, Content, Failure, Lease, MetadataHash, Next, ObjectKey, Outcome, ReplicaName, SourceReading, SourceVerdict},
+    domain::{
+        Class, Content, Failure, Lease, MetadataHash, Next, ObjectKey, Outcome, ReplicaName, SourceReading,
+        SourceVerdict,
+    },
     metrics,
     queue::{Answer, Daemon, Queue, QueueError, Report, Unverified},
     wake::Waker,

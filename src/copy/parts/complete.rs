@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::{Content, Failure, ObjectKey, Verified},
-    store::{ETag, Head, Md5, Metadata, Reason, Store, StoreError, UploadId},
+    store::{ETag, Head, Md5, Metadata, Reason, SentBy, Store, StoreError, UploadId},
 };
 
 /// What is needed to complete an upload.
@@ -85,7 +85,8 @@ impl Complete {
         if self.is_new {
             verify::see_clock(&self.target, &self.key).await?;
         }
-        verify::keeps_names(&self.store, &self.key, &self.metadata).await
+        let written = (&*self.md5s, None);
+        verify::keeps_metadata(&self.store, &self.key, &self.metadata, SentBy::MultipartUpload, written).await
     }
 
     /// An answer may be lost though the object is there, and whoever completes again then finds no upload: so a failure

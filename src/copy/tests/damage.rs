@@ -116,7 +116,9 @@ async fn bytes_that_a_proxy_has_compressed_on_the_way_are_not_the_object() {
 async fn bytes_that_a_proxy_has_decompressed_on_the_way_are_not_the_object() {
     let s = Setup::new().await;
     let gzip = || Metadata::none().with("content-encoding", "gzip");
-    for (key, etag) in [("md5", None), ("parts", Some("0f343b0931126a20f133d67c2b018a3b-2")), ("opaque", Some("opaque-1"))] {
+    for (key, etag) in
+        [("md5", None), ("parts", Some("0f343b0931126a20f133d67c2b018a3b-2")), ("opaque", Some("opaque-1"))]
+    {
         for ranges in [false, true] {
             s.b2.put_with(key, "compressed", gzip());
             if let Some(etag) = etag {

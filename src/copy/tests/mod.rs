@@ -8,6 +8,7 @@ mod damage;
 mod etags;
 mod lag;
 mod memory;
+mod metadata;
 mod parts;
 mod refused;
 mod resume;
