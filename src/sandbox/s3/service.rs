@@ -240,11 +240,11 @@ fn compress(response: &mut Response<s3s::Body>) {
 /// The whole body as it was before it was encoded.
 fn decompress(response: &mut Response<s3s::Body>, ranges: bool) {
     let plain = hyper::body::Bytes::from_static(b"the bytes as they were before they were compressed");
-    response.headers_mut().remove(header::CONTENT_RANGE);
+    let asked_for_range = response.headers_mut().remove(header::CONTENT_RANGE).is_some();
     response.headers_mut().remove(header::CONTENT_ENCODING);
     response.headers_mut().insert(header::CONTENT_LENGTH, plain.len().into());
     *response.status_mut() = StatusCode::OK;
-    if ranges {
+    if ranges && asked_for_range {
         let last = plain.len() - 1;
         // Cannot fail: it is made of digits.
         let range = format!("bytes 0-{last}/{}", plain.len()).parse().expect("a header's value");
