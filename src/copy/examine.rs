@@ -29,13 +29,13 @@ pub async fn judge_primary(
     known: &Content,
     kept: &Kept,
 ) -> Result<Option<OtherContent>, Failure> {
-    let (head, first) = verify::read_with_head(store, key, |_| {}).await?;
+    let first = verify::read(store, key, |_| {}).await?;
     if first.content == *known {
         return Ok(None);
     }
     let found = if first.etag == EtagMatch::Confirms { first } else { verify::read_alike(store, key, &first).await? };
     if found.etag != EtagMatch::Confirms {
-        verify::is_as_stored(store, key, &head).await?;
+        verify::is_as_stored(store, key, &found).await?;
     }
     Ok(Some(judged(store, known, kept, found)))
 }
@@ -92,7 +92,7 @@ impl Copy<'_> {
     async fn judge(&self, opened: &Opened, known: &Content, read: &Content, md5: Option<&Md5>) -> Result<(), Unfit> {
         let found = opened.make_sure(read, md5).await.map_err(Unfit::Failed)?;
         if found.etag != EtagMatch::Confirms {
-            opened.is_as_stored().await.map_err(Unfit::Failed)?;
+            verify::is_as_stored(opened.store(), opened.key(), &found).await.map_err(Unfit::Failed)?;
         }
         let store = opened.store();
         if !opened.is_primary() {

@@ -37,7 +37,7 @@ pub use memory::{Lingering, Memory};
 pub use metadata::metadata_change;
 pub use plan::{PART_AT_LEAST, WHOLE_UP_TO};
 pub use step::Step;
-pub use verify::{Reading, read, said, state_of};
+pub use verify::{Reading, is_as_stored, read, said};
 
 use crate::{
     domain::{Class, Content, Failure, MetadataHash, ReplicaName, Verified},

@@ -261,8 +261,8 @@ impl Opened {
                 store.etag_was_md5(&self.key);
                 return Ok(());
             }
-            EtagMatch::SaysNothing => return self.is_as_stored().await.map_err(Unfit::Failed),
-            EtagMatch::Contradicts => self.is_as_stored().await.map_err(Unfit::Failed)?,
+            EtagMatch::SaysNothing => return self.is_as_stored(read).await.map_err(Unfit::Failed),
+            EtagMatch::Contradicts => self.is_as_stored(read).await.map_err(Unfit::Failed)?,
         }
         let again = self.read_again(read).await.map_err(Unfit::Failed)?;
         if again.etag != EtagMatch::Contradicts {
@@ -297,12 +297,13 @@ impl Opened {
     }
 
     fn reading(&self, read: &Content, etag: EtagMatch) -> Reading {
-        Reading { content: *read, etag, said: self.said(), metadata: self.head.metadata.hash() }
+        let (metadata, encoding) = (self.head.metadata.hash(), verify::encoding(&self.head));
+        Reading { content: *read, etag, said: self.said(), metadata, encoding }
     }
 
     /// Whether the bytes are those that are stored, by the store's own word.
-    pub(super) async fn is_as_stored(&self) -> Result<(), Failure> {
-        verify::is_as_stored(self.store(), &self.key, &self.head).await
+    async fn is_as_stored(&self, read: &Content) -> Result<(), Failure> {
+        verify::is_as_stored(self.store(), &self.key, &self.reading(read, EtagMatch::SaysNothing)).await
     }
 
     fn corrupt(&self, what: &str) -> Failure {

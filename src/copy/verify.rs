@@ -47,6 +47,8 @@ pub struct Reading {
     pub said: SourceReading,
     /// The hash of the metadata that came with it.
     pub metadata: MetadataHash,
+    /// The encoding that came with it.
+    pub encoding: Option<String>,
 }
 
 /// What the answer to a reading says of the object, in the form in which it is kept.
@@ -58,14 +60,6 @@ pub fn said(store: &Store, head: &Head) -> SourceReading {
 
 /// Reads a copy to its end. `came`: told of each piece's bytes. The failure speaks of the replica as a source.
 pub async fn read(store: &Store, key: &ObjectKey, came: impl Fn(u64)) -> Result<Reading, Failure> {
-    Ok(read_with_head(store, key, came).await?.1)
-}
-
-pub(super) async fn read_with_head(
-    store: &Store,
-    key: &ObjectKey,
-    came: impl Fn(u64),
-) -> Result<(Head, Reading), Failure> {
     let failed = |error| of_source(store, error);
     let Get { head, mut body } = store.get(key, None, None).await.map_err(failed)?;
     let mut hash = Both::new();
@@ -78,8 +72,7 @@ pub(super) async fn read_with_head(
     if etag == EtagMatch::Confirms {
         store.etag_was_md5(key);
     }
-    let (said, metadata) = (said(store, &head), head.metadata.hash());
-    Ok((head, Reading { content, etag, said, metadata }))
+    Ok(Reading { content, etag, said: said(store, &head), metadata: head.metadata.hash(), encoding: encoding(&head) })
 }
 
 pub(super) async fn read_alike(store: &Store, key: &ObjectKey, first: &Reading) -> Result<Reading, Failure> {
@@ -118,49 +111,44 @@ pub(super) async fn read_alike_counted(
     Ok(again)
 }
 
-/// Asks for the size and encoding of what is stored, because a proxy may have compressed or decompressed the bytes.
+/// Asks for the size and encoding of what is stored, because a proxy may have compressed or decompressed what came.
 ///
-/// Only for bytes that no ETag proves. A proxy that changes the answer to HEAD in the same way is not seen by this.
-pub(super) async fn is_as_stored(store: &Store, key: &ObjectKey, came: &Head) -> Result<(), Failure> {
+/// Only for bytes that no ETag proves. A proxy that changes the answer to HEAD in the same way is not seen by this. The
+/// failure speaks of the replica as a source.
+pub async fn is_as_stored(store: &Store, key: &ObjectKey, came: &Reading) -> Result<(), Failure> {
     let stored = store.head(key).await.map_err(|error| of_source(store, error))?;
-    let encoding = |head: &Head| head.metadata.content_encoding.clone().filter(|encoding| !encoding.is_empty());
-    if encoding(&stored) == encoding(came) && stored.size_bytes == came.size_bytes {
+    let (size_bytes, encoding) = (came.content.size_bytes, encoding(&stored));
+    if encoding == came.encoding && stored.size_bytes == size_bytes {
         return Ok(());
     }
-    if is_written_since(came, &stored) {
+    // The ETag tells only where a time is missing, because proxies that change bytes change it as well.
+    let now = said(store, &stored);
+    let is_written_since = match came.said.modified_us.zip(now.modified_us) {
+        Some((then, now)) => then != now,
+        None => came.said.tag != now.tag,
+    };
+    if is_written_since {
         let what = "the object changed while it was being read";
         return Err(Failure::new(Class::Changed, format!("source {}: {what}", store.name())));
     }
-    let encoding = |head: &Head| encoding(head).unwrap_or_else(|| "none".into());
+    let words = |encoding: &Option<String>| encoding.as_ref().map_or("none".into(), |name| shown(name.as_bytes()));
     let what = format!(
-        "its bytes are changed on the way: {} bytes came with the encoding {}, {} bytes are stored with {}. A proxy in \
-         front of the store must send them as they are",
-        came.size_bytes,
-        shown(encoding(came).as_bytes()),
+        "its bytes are changed on the way: {size_bytes} bytes came with the encoding {}, {} bytes are stored with {}. A proxy \
+         in front of the store must send them as they are",
+        words(&came.encoding),
         stored.size_bytes,
-        shown(encoding(&stored).as_bytes()),
+        words(&encoding),
     );
     Err(corrupt_source(store, &what))
 }
 
-/// Whether the second of two answers speaks of another write. The ETag tells only where a time is missing, because
-/// proxies that change bytes change it as well.
-fn is_written_since(first: &Head, second: &Head) -> bool {
-    match first.last_modified.zip(second.last_modified) {
-        Some((first, second)) => first != second,
-        None => first.tag() != second.tag(),
-    }
+/// Its Content-Encoding, of which an empty one is none.
+pub(super) fn encoding(head: &Head) -> Option<String> {
+    head.metadata.content_encoding.clone().filter(|encoding| !encoding.is_empty())
 }
 
 pub(super) fn corrupt_source(store: &Store, what: &str) -> Failure {
     Failure::new(Class::Corrupt, format!("source {}: {what}", store.name()))
-}
-
-/// Reads what stands at a replica to its end: its content, and the hash of its metadata. The failure speaks of the
-/// replica as a source.
-pub async fn state_of(store: &Store, key: &ObjectKey) -> Result<(Content, MetadataHash), Failure> {
-    let (head, content) = head_and_hash_of(store, key).await.map_err(|error| of_source(store, error))?;
-    Ok((content, head.metadata.hash()))
 }
 
 /// Proves a copy by the ETag that the store answered; where that is no checksum of ours, or none, by

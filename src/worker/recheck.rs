@@ -16,9 +16,9 @@ use super::{
     slots::{Room, Slots},
 };
 use crate::{
-    copy,
+    copy::{self, Reading},
     domain::{
-        Class, Content, Failure, Lease, MetadataHash, Next, ObjectKey, Outcome, ReplicaName, SourceReading,
+        Class, Content, EtagMatch, Failure, Lease, MetadataHash, Next, ObjectKey, Outcome, ReplicaName, SourceReading,
         SourceVerdict,
     },
     metrics,
@@ -172,9 +172,9 @@ impl Rechecker {
         // Other bytes at the primary are read three times.
         let limit = self.allowance.of(content.size_bytes) * if is_primary { 3 } else { 1 };
         let read = async {
-            match copy::state_of(&replica.store, &lease.key).await {
+            match copy::read(&replica.store, &lease.key, |_| {}).await {
                 // The bytes are the object's; what was sent with them may have been an earlier state of its metadata.
-                Ok((found, metadata)) if found == *content => {
+                Ok(Reading { content: found, metadata, .. }) if found == *content => {
                     // Where it is not known what was sent, any other metadata may be. The primary's is the application's, and
                     // a store that alters it always shows another.
                     let may_be_late = match copy.sent_metadata {
@@ -196,10 +196,16 @@ impl Rechecker {
                     let what = "its copy has the metadata of an earlier write";
                     ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
                 }
-                Ok((found, _)) if is_primary && copy.sent != Some(found) => {
+                Ok(reading) if is_primary && copy.sent != Some(reading.content) => {
                     self.judge_primary(lease, replica, copy, content).await
                 }
-                Ok((found, _)) => {
+                Ok(reading) => {
+                    if reading.etag != EtagMatch::Confirms
+                        && let Err(why) = copy::is_as_stored(&replica.store, &lease.key, &reading).await
+                    {
+                        return ReadResult::Unread(UnreadReason::Failed(why));
+                    }
+                    let found = reading.content;
                     let what =
                         format!("its copy has other bytes than were recorded ({found:?} instead of {content:?})");
                     ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
