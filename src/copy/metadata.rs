@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use super::{
-    Copy, Job, Source, Useless, failure::at_source, failure::metadata_changed, failure::other_metadata, verify,
+    Copy, Job, Source, Useless,
+    failure::{at_source, metadata_changed, of_source, other_metadata},
+    verify,
 };
 use crate::{
     domain::{Class, Failure, Kept, MetadataHash, ObjectKey, Scope, SourceReading, SourceVerdict, judge_metadata},
@@ -49,7 +51,7 @@ pub(super) async fn ask_again(
     if judge_metadata(kept, said) == SourceVerdict::Changed {
         tokio::time::sleep(SECOND_ANSWER_AFTER).await;
     }
-    let again = store.head(key).await.map_err(|error| super::failure::of_source(store, error))?;
+    let again = store.head(key).await.map_err(|error| of_source(store, error))?;
     if again.metadata.hash() == known {
         return Ok(MetadataAnswer::Recorded(Box::new(again.metadata)));
     }
@@ -69,7 +71,7 @@ pub async fn metadata_change(
     known: MetadataHash,
     kept: &Kept,
 ) -> Result<Option<SourceReading>, Failure> {
-    let head = store.head(key).await.map_err(|error| super::failure::of_source(store, error))?;
+    let head = store.head(key).await.map_err(|error| of_source(store, error))?;
     let (metadata, said) = (head.metadata.hash(), verify::said(store, &head));
     if metadata == known || judge_metadata(kept, &said) != SourceVerdict::Changed {
         return Ok(None);
@@ -89,10 +91,11 @@ impl Copy<'_> {
         head: &Head,
         last_resort: bool,
     ) -> Result<MetadataToWrite, Useless> {
-        let Job { content: Some(_), metadata: Some(known), .. } = *self.job else {
+        let Job { content: Some(content), metadata: Some(known), .. } = *self.job else {
             return Ok(MetadataToWrite::OfSource);
         };
-        if head.metadata.hash() == known {
+        // Another content is judged by its bytes.
+        if head.metadata.hash() == known || head.size_bytes != content.size_bytes {
             return Ok(MetadataToWrite::OfSource);
         }
         if source.primary {

@@ -204,7 +204,8 @@ async fn metadata_that_the_application_has_written_since_is_found_where_the_prim
     world.execute("UPDATE copyhold.unsettled SET metadata_hash = 5 WHERE replica = 'b2'").await;
     let private = Metadata::none().with("cache-control", "private");
     world.bucket("b2").put_with("photo", "bytes", private);
-    world.bucket("b2").set_modified("photo", SystemTime::now() + Duration::from_secs(5));
+    let modified = world.bucket("b2").inspect("photo").unwrap().modified;
+    world.bucket("b2").set_modified("photo", modified + Duration::from_secs(5));
     a_look_is_due(&world).await;
     daemon.until_logged("photo was changed at b2 without being registered: a new generation begins").await;
     world.until_copied("photo").await;

@@ -1,7 +1,5 @@
 //! Which metadata copies get, and whether their stores keep it.
 
-use std::time::SystemTime;
-
 use super::*;
 use crate::{
     domain::MetadataHash,
@@ -62,7 +60,8 @@ fn type_at(bucket: &BucketHandle, key: &str) -> String {
 
 fn write_again(s: &Setup, key: &str, size: usize, metadata: Metadata, seconds: u64) {
     s.b2.put_with(key, vec![7; size], metadata);
-    s.b2.set_modified(key, SystemTime::now() + Duration::from_secs(seconds));
+    let modified = s.b2.inspect(key).unwrap().modified;
+    s.b2.set_modified(key, modified + Duration::from_secs(seconds));
 }
 
 #[tokio::test]
@@ -157,6 +156,19 @@ async fn other_metadata_that_nothing_shows_to_be_written_is_not_spread() {
     s.b2.set_modified("k", modified - Duration::from_secs(10));
     let told = s.copy(&job(&s, "k", &known, &["other"]).await).await;
     assert_eq!((told.stale(), told.of("wasabi")), (vec!["b2"], Ok(Verified::Compared)), "{told:?}");
+}
+
+#[tokio::test]
+async fn another_content_with_other_metadata_is_judged_by_its_bytes() {
+    let s = Setup::new().await;
+    let known = recorded(&s, "k", 10).await;
+    s.b2.put_with("k", vec![7; 11], css());
+    // We have written it there ourselves since it was read.
+    let reading = known.kept.reading.clone().map(|said| SourceReading { modified_us: None, tag: None, ..said });
+    let known = Recorded { kept: Kept { reading, recorded_us: None }, ..known };
+    let told = s.copy(&job(&s, "k", &known, &["other"]).await).await;
+    assert_eq!((told.stale(), told.of("wasabi")), (vec!["b2"], Ok(Verified::Compared)), "{told:?}");
+    assert_eq!(type_at(&s.wasabi, "k"), "text/plain");
 }
 
 #[tokio::test]
