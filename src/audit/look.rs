@@ -140,6 +140,9 @@ impl Look<'_> {
                 }
                 Ok(reading) => {
                     if let Some(before) = others.iter().find(|other: &&Reading| other.content == reading.content) {
+                        if let Err(why) = self.is_as_stored(&reading).await {
+                            return Seen::Unknown(why);
+                        }
                         return self.wrong(before, &reading);
                     }
                     others.push(reading);
@@ -154,6 +157,14 @@ impl Look<'_> {
         }
         let what = "each reading gives something else, so bytes are damaged on the way";
         Seen::Unknown(Failure::new(Class::Corrupt, format!("replica {}: {what}", self.subject.name())))
+    }
+
+    /// Whether a proxy has compressed or decompressed what came, which mostly shows by another size.
+    async fn is_as_stored(&self, reading: &Reading) -> Result<(), Failure> {
+        if reading.etag == EtagMatch::Confirms || reading.content.size_bytes == self.content.size_bytes {
+            return Ok(());
+        }
+        self.subject.patiently(|| copy::is_as_stored(self.subject.store(), self.key, reading)).await
     }
 
     async fn read_once(&self) -> Result<Reading, Failure> {

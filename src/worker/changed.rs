@@ -94,12 +94,14 @@ impl Changes {
 
     /// What is on record of the reading that fixed the object's content, for one that has its copy at the primary.
     ///
-    /// Where nothing is kept of that reading, in rows from before that was kept, the time of the record is asked for.
+    /// Where nothing is kept of that reading, in rows from before that was kept, or because a daemon has written the object
+    /// there, the time of the record is asked for.
     /// Without an answer another content there is judged as if nobody knew.
     pub(super) async fn kept(&self, lease: &Lease, primary: &ReplicaName) -> Kept {
         let mut kept = Kept { reading: lease.source.clone(), recorded_us: None };
+        let is_dated = |reading: &SourceReading| reading.replica != *primary || reading.modified_us.is_some();
         if lease.content.is_some()
-            && kept.reading.is_none()
+            && !kept.reading.as_ref().is_some_and(is_dated)
             && let Ok(rows) = self.queue.recorded_of(std::slice::from_ref(&lease.key)).await
         {
             let mut recorded = rows.iter().flat_map(|row| &row.recorded);

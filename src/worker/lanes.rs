@@ -429,9 +429,12 @@ impl Lanes {
         let primary = |r: &Replica| view.primary.is_none() || is_primary(r);
         let source = |r: &Replica| Source { store: Arc::clone(&r.store), recorded: recorded(r), primary: primary(r) };
         let reading = sources.first().map(|source| Reading::begin(source));
+        let primary_now = self.0.replicas.iter().find(|r| is_primary(r) && readable(r));
         let job = Job {
             key: lease.key.clone(),
             content: lease.content,
+            metadata: lease.metadata,
+            primary: primary_now.map(|r| Arc::clone(&r.store)),
             kept: Kept { reading: lease.source.clone(), recorded_us: None },
             stated_bytes: lease.size_bytes,
             sources: sources.into_iter().map(source).collect(),

@@ -16,8 +16,11 @@ use super::{
     slots::{Room, Slots},
 };
 use crate::{
-    copy,
-    domain::{Class, Content, Failure, Lease, Next, ObjectKey, Outcome, ReplicaName, SourceReading, SourceVerdict},
+    copy::{self, Reading},
+    domain::{
+        Class, Content, EtagMatch, Failure, Lease, MetadataHash, Next, ObjectKey, Outcome, ReplicaName, SourceReading,
+        SourceVerdict,
+    },
     metrics,
     queue::{Answer, Daemon, Queue, QueueError, Report, Unverified},
     wake::Waker,
@@ -169,26 +172,40 @@ impl Rechecker {
         // Other bytes at the primary are read three times.
         let limit = self.allowance.of(content.size_bytes) * if is_primary { 3 } else { 1 };
         let read = async {
-            match copy::state_of(&replica.store, &lease.key).await {
+            match copy::read(&replica.store, &lease.key, |_| {}).await {
                 // The bytes are the object's; what was sent with them may have been an earlier state of its metadata.
-                Ok((found, metadata)) if found == *content => {
+                Ok(Reading { content: found, metadata, .. }) if found == *content => {
                     // Where it is not known what was sent, any other metadata may be. The primary's is the application's, and
                     // a store that alters it always shows another.
                     let may_be_late = match copy.sent_metadata {
                         Some(sent) => sent == metadata,
                         None => !is_primary && !replica.store.profile().accepts_altered_metadata,
                     };
-                    let is_late = may_be_late && lease.metadata.is_some_and(|m| m != metadata);
-                    if !is_late {
+                    let Some(known) = lease.metadata.filter(|known| *known != metadata) else {
                         return ReadResult::Equal;
+                    };
+                    if !may_be_late {
+                        // Where it is not known what was sent, newer metadata may be a late write of ours.
+                        let may_be_new = is_primary && copy.sent_metadata.is_some();
+                        return if may_be_new {
+                            self.judge_metadata(lease, replica, found, known).await
+                        } else {
+                            ReadResult::Equal
+                        };
                     }
                     let what = "its copy has the metadata of an earlier write";
                     ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
                 }
-                Ok((found, _)) if is_primary && copy.sent != Some(found) => {
+                Ok(reading) if is_primary && copy.sent != Some(reading.content) => {
                     self.judge_primary(lease, replica, copy, content).await
                 }
-                Ok((found, _)) => {
+                Ok(reading) => {
+                    if reading.etag != EtagMatch::Confirms
+                        && let Err(why) = copy::is_as_stored(&replica.store, &lease.key, &reading).await
+                    {
+                        return ReadResult::Unread(UnreadReason::Failed(why));
+                    }
+                    let found = reading.content;
                     let what =
                         format!("its copy has other bytes than were recorded ({found:?} instead of {content:?})");
                     ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
@@ -198,6 +215,22 @@ impl Rechecker {
             }
         };
         tokio::time::timeout(limit, read).await.unwrap_or(ReadResult::Unread(UnreadReason::TooSlow(limit)))
+    }
+
+    /// The primary has the object's bytes with other metadata, which none of our writes had.
+    async fn judge_metadata(
+        &self,
+        lease: &Lease,
+        replica: &Replica,
+        content: Content,
+        known: MetadataHash,
+    ) -> ReadResult {
+        let kept = self.changes.kept(lease, &replica.name).await;
+        match copy::metadata_change(&replica.store, &lease.key, known, &kept).await {
+            Ok(Some(said)) => ReadResult::Changed { content, said },
+            Ok(None) => ReadResult::Equal,
+            Err(why) => ReadResult::Unread(UnreadReason::Failed(why)),
+        }
     }
 
     /// What stands at the primary is judged as a copy from there would judge it. Where it is not known what was sent, a

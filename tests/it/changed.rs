@@ -5,7 +5,7 @@ use std::time::Duration;
 use copyhold::{
     domain::{Content, ContentHash, Lease, Outcome, SourceReading, Verified},
     queue::{Answer, Report, Unregistered},
-    sandbox::s3::{Fault, Op, When},
+    sandbox::s3::{Fault, Metadata, Op, When},
 };
 
 use crate::world::{World, replica};
@@ -37,6 +37,27 @@ async fn a_change_that_nobody_registered_is_found_by_reading_and_copied_everywhe
     assert_eq!(world.value("SELECT size_bytes FROM copyhold.object_copies").await.unwrap(), "11");
     assert_ne!(world.value("SELECT generation FROM copyhold.object_copies").await, first);
     assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
+}
+
+#[tokio::test]
+async fn other_metadata_that_was_written_later_with_the_same_bytes_is_copied_everywhere() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    let refusal = half_copied(&world, "photo").await;
+    let private = Metadata::none().with("cache-control", "private");
+    world.bucket("b2").put_with("photo", "first", private);
+    let modified = world.bucket("b2").inspect("photo").unwrap().modified;
+    world.bucket("b2").set_modified("photo", modified + Duration::from_secs(5));
+    refusal.clear();
+    daemon.until_logged("photo was changed at b2 without being registered: a new generation begins").await;
+    world.until_copied("photo").await;
+    for replica in ["wasabi", "scw"] {
+        let there = world.bucket(replica).inspect("photo").unwrap().metadata;
+        assert_eq!(there.get("cache-control"), Some("private"), "{replica}");
+    }
+    // What is on record fits all of them.
+    assert!(world.run(&["verify", "photo", "--metadata"]).await.status.success());
+    assert_eq!(daemon.logged("a new generation begins"), 1);
 }
 
 #[tokio::test]

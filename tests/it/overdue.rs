@@ -56,6 +56,8 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
     let job = Job {
         key: lease.key.clone(),
         content: lease.content,
+        metadata: None,
+        primary: None,
         kept: copyhold::domain::Kept::default(),
         stated_bytes: lease.size_bytes,
         sources: vec![Source { store: store("b2").await, recorded: true, primary: true }],

@@ -196,6 +196,25 @@ async fn unsettled_at_the_primary(world: &World) {
     world.execute(&format!("{}; {known}", unsettled("photo", "'b2'"))).await;
 }
 
+#[tokio::test]
+async fn metadata_that_the_application_has_written_since_is_found_where_the_primary_is_read_again() {
+    let world = World::new().await;
+    let daemon = copied_and_unsettled(&world).await;
+    unsettled_at_the_primary(&world).await;
+    world.execute("UPDATE copyhold.unsettled SET metadata_hash = 5 WHERE replica = 'b2'").await;
+    let private = Metadata::none().with("cache-control", "private");
+    world.bucket("b2").put_with("photo", "bytes", private);
+    let modified = world.bucket("b2").inspect("photo").unwrap().modified;
+    world.bucket("b2").set_modified("photo", modified + Duration::from_secs(5));
+    a_look_is_due(&world).await;
+    daemon.until_logged("photo was changed at b2 without being registered: a new generation begins").await;
+    world.until_copied("photo").await;
+    for replica in ["wasabi", "scw"] {
+        let there = world.bucket(replica).inspect("photo").unwrap().metadata;
+        assert_eq!(there.get("cache-control"), Some("private"), "{replica}");
+    }
+}
+
 const PARKED_AT_THE_PRIMARY: &str = "SELECT b2 IS NULL AND due_b2 = 9000000000000000000 AND lock IS NULL
     AND wasabi IS NOT NULL AND scw IS NOT NULL FROM copyhold.object_copies WHERE object_key = 'photo'";
 

@@ -317,6 +317,15 @@ async fn bytes_that_are_damaged_on_the_way_are_no_damage_of_the_copy() {
 }
 
 #[tokio::test]
+async fn bytes_that_a_proxy_decompresses_on_the_way_are_no_damage_of_the_copy() {
+    let world = copied(&["photo"]).await;
+    world.bucket("wasabi").order(Fault::Decompress { ranges: false }, When::op(Op::GetObject));
+    let (code, found) = report(&world, &["photo"]).await;
+    assert_eq!((code, row(&world, "photo").await.as_str()), (2, "ok ok ok"), "{found}");
+    assert_eq!(of(&found, "wasabi")["unreadable"], 1, "{found}");
+}
+
+#[tokio::test]
 async fn a_quick_look_believes_the_store_as_far_as_it_says_something_and_says_so() {
     let mut world = copied(&["photo", "gone", "short"]).await;
     // A store that keeps checksums; of the other nobody knows.

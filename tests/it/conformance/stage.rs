@@ -243,6 +243,8 @@ impl Stage {
         let job = Job {
             key: key(&object.key),
             content: None,
+            metadata: None,
+            primary: None,
             kept: copyhold::domain::Kept::default(),
             stated_bytes: None,
             sources: vec![Source { store: Arc::clone(&self.source), recorded: true, primary: true }],

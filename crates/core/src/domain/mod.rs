@@ -38,6 +38,6 @@ pub use outcome::{Failure, Outcome, Verified};
 pub use replica::{InvalidName, ReplicaName, SchemaName};
 pub use rule::Rule;
 pub use size::size_text;
-pub use source_verdict::{EtagMatch, FoundThere, Kept, SourceVerdict, judge_source};
+pub use source_verdict::{EtagMatch, FoundThere, Kept, SourceVerdict, judge_metadata, judge_source};
 pub use terminal::{VisibleLine, visible, visible_json, visible_line};
 pub use time::{micros, micros_since_epoch, utc};

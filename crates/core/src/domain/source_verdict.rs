@@ -74,9 +74,7 @@ pub fn judge_source(kept: &Kept, found: &FoundThere) -> SourceVerdict {
     }
     let now = &found.reading;
     let Some(seen) = kept.reading.as_ref().filter(|seen| seen.replica == now.replica) else {
-        let margin = i64::try_from(CLOCKS_DIFFER_AT_MOST.as_micros()).unwrap_or(i64::MAX);
-        let later = now.modified_us.zip(kept.recorded_us).is_some_and(|(at, since)| at > since.saturating_add(margin));
-        return if found.etag == EtagMatch::Confirms && later { Changed } else { Undecided };
+        return if found.etag == EtagMatch::Confirms && is_after(kept, now) { Changed } else { Undecided };
     };
     let same_tag = seen.tag.zip(now.tag).map(|(seen, now)| seen == now);
     match (modified(seen.modified_us, now.modified_us), same_tag) {
@@ -86,6 +84,32 @@ pub fn judge_source(kept: &Kept, found: &FoundThere) -> SourceVerdict {
         (Modified::SameSecond { .. }, Some(false)) if found.etag == EtagMatch::Confirms => Changed,
         (Modified::SameSecond { .. } | Modified::Newer, _) => Undecided,
     }
+}
+
+/// Judges other metadata at a source whose bytes are the object's. Two answers agree in it.
+///
+/// A write with the same bytes may have the same ETag, so the time counts alone where it is another one. Within one
+/// second another ETag or version shows a write.
+#[must_use]
+pub fn judge_metadata(kept: &Kept, now: &SourceReading) -> SourceVerdict {
+    use SourceVerdict::{Changed, Stale, Undecided};
+    let seen = kept.reading.as_ref().filter(|seen| seen.replica == now.replica && seen.modified_us.is_some());
+    let Some(seen) = seen else {
+        return if is_after(kept, now) { Changed } else { Undecided };
+    };
+    let other_tag = seen.tag.zip(now.tag).is_some_and(|(seen, now)| seen != now);
+    match modified(seen.modified_us, now.modified_us) {
+        Modified::Older => Stale,
+        Modified::Newer => Changed,
+        Modified::SameSecond { known: true } if other_tag => Changed,
+        Modified::SameSecond { .. } => Undecided,
+    }
+}
+
+/// Whether it was surely written after the copy was recorded, where nothing is kept of the reading.
+fn is_after(kept: &Kept, now: &SourceReading) -> bool {
+    let margin = i64::try_from(CLOCKS_DIFFER_AT_MOST.as_micros()).unwrap_or(i64::MAX);
+    now.modified_us.zip(kept.recorded_us).is_some_and(|(at, since)| at > since.saturating_add(margin))
 }
 
 fn modified(seen: Option<i64>, now: Option<i64>) -> Modified {
@@ -200,5 +224,26 @@ mod tests {
         }
         let found = FoundThere { reading: reading("b2", Some(i64::MAX), Some(2)), etag: Confirms, known_for_md5: true };
         assert_eq!(judge_source(&Kept::default(), &found), Undecided);
+    }
+
+    #[test]
+    fn other_metadata_was_written_if_the_stores_clock_or_within_a_second_its_etag_says_so() {
+        let kept = Kept { reading: Some(reading("b2", Some(SEEN), Some(1))), recorded_us: Some(0) };
+        let judged = |modified, tag| judge_metadata(&kept, &reading("b2", modified, tag));
+        // The same bytes written anew have the same ETag.
+        assert_eq!(judged(Some(SEEN + SECOND_US), Some(1)), Changed);
+        assert_eq!(judged(Some(SEEN + SECOND_US - 1), Some(2)), Changed);
+        assert_eq!(judged(Some(SEEN - SECOND_US), Some(2)), Stale);
+        for tag in [None, Some(1)] {
+            assert_eq!(judged(Some(SEEN), tag), Undecided, "{tag:?}");
+        }
+        assert_eq!(judged(None, Some(2)), Undecided);
+        // Nothing is kept of this replica, or only that we wrote there.
+        for reading_kept in [None, Some(reading("wasabi", Some(0), Some(1))), Some(reading("b2", None, None))] {
+            let kept = Kept { reading: reading_kept, recorded_us: Some(SEEN) };
+            let judged = |modified| judge_metadata(&kept, &reading("b2", Some(modified), Some(2)));
+            assert_eq!(judged(SEEN + 900 * SECOND_US), Undecided, "{kept:?}");
+            assert_eq!(judged(SEEN + 900 * SECOND_US + 1), Changed, "{kept:?}");
+        }
     }
 }

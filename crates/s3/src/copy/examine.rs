@@ -29,13 +29,13 @@ pub async fn judge_primary(
     known: &Content,
     kept: &Kept,
 ) -> Result<Option<OtherContent>, Failure> {
-    let (head, first) = verify::read_with_head(store, key, |_| {}).await?;
+    let first = verify::read(store, key, |_| {}).await?;
     if first.content == *known {
         return Ok(None);
     }
     let found = if first.etag == EtagMatch::Confirms { first } else { verify::read_alike(store, key, &first).await? };
     if found.etag != EtagMatch::Confirms {
-        verify::is_as_stored(store, key, &head).await?;
+        verify::is_as_stored(store, key, &found).await?;
     }
     Ok(Some(judged(store, known, kept, found)))
 }
@@ -66,11 +66,18 @@ impl Copy<'_> {
     /// the whole, if the source's ETag may be one.
     pub(super) async fn examine(&self, opened: &Opened, read: &Content, md5: Option<&Md5>) -> Result<(), Unfit> {
         let result = match self.job.content {
-            // Its bytes prove it, whatever is said of them. Written anew with the same bytes, it is the same object; where
-            // the metadata that came with them is another, this is the place to see it.
+            // Its bytes prove it, whatever is said of them. Written anew with the same bytes and metadata, it is the same
+            // object.
             Some(known) if known == *read => {
                 opened.learn(md5);
-                Ok(())
+                match opened.metadata_change() {
+                    None => Ok(()),
+                    Some(why) => {
+                        let from = opened.store().name().clone();
+                        self.tell(Step::Changed { from, content: known, said: opened.said() });
+                        Err(Unfit::Changed(why.clone()))
+                    }
+                }
             }
             Some(known) => self.judge(opened, &known, read, md5).await,
             None => opened.confirm(read, md5).await,
@@ -85,7 +92,7 @@ impl Copy<'_> {
     async fn judge(&self, opened: &Opened, known: &Content, read: &Content, md5: Option<&Md5>) -> Result<(), Unfit> {
         let found = opened.make_sure(read, md5).await.map_err(Unfit::Failed)?;
         if found.etag != EtagMatch::Confirms {
-            opened.is_as_stored().await.map_err(Unfit::Failed)?;
+            verify::is_as_stored(opened.store(), opened.key(), &found).await.map_err(Unfit::Failed)?;
         }
         let store = opened.store();
         if !opened.is_primary() {

@@ -61,6 +61,26 @@ pub(super) fn changed(store: &Store, known: &Content, found: &Content) -> Failur
     Failure::new(Class::Changed, format!("source {}: {what}", store.name()))
 }
 
+/// The bytes at the primary are the object's, and its metadata is not.
+pub(super) fn other_metadata(store: &Store, verdict: SourceVerdict) -> Failure {
+    let name = store.name();
+    let how = match verdict {
+        SourceVerdict::Stale => "; it is older than what was copied: an earlier state has come back",
+        SourceVerdict::Changed => "; it was written over there",
+        SourceVerdict::Corrupt | SourceVerdict::Undecided => "; nothing there says that it was written",
+    };
+    let what = format!(
+        "its object has other metadata than is on record, in two answers{how}. No copy is made with that: give it the right \
+         metadata and retry; or register the key again (`copyhold enqueue`), if this is the metadata that is wanted"
+    );
+    Failure::new(Class::Corrupt, format!("source {name}: {what}"))
+}
+
+pub(super) fn metadata_changed(store: &Store) -> Failure {
+    let what = "the object was written over there with the same bytes and other metadata";
+    Failure::new(Class::Changed, format!("source {}: {what}", store.name()))
+}
+
 pub(super) fn other_size(store: &Store, stated: u64, found: u64) -> Failure {
     let what = format!(
         "it holds {found} bytes under this key and {stated} were registered: another content, or its upload has not ended"

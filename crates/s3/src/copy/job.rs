@@ -7,7 +7,7 @@ use std::{
 
 use super::Journal;
 use crate::{
-    domain::{Content, Folds, Kept, ObjectKey},
+    domain::{Content, Folds, Kept, MetadataHash, ObjectKey},
     store::Store,
 };
 
@@ -17,6 +17,10 @@ pub struct Job {
     pub key: ObjectKey,
     /// What the first complete read of this generation found: another content is not recorded.
     pub content: Option<Content>,
+    /// The hash of the metadata on record; `None`: not known.
+    pub metadata: Option<MetadataHash>,
+    /// The primary, if it may be asked, whether it is a source or not.
+    pub primary: Option<Arc<Store>>,
     /// What is on record of that reading: by it the primary is judged if it has another content.
     pub kept: Kept,
     /// Its size as the registrar stated it, or as it was found. A source that has another is not where the object

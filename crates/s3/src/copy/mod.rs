@@ -14,6 +14,7 @@ mod lacks;
 mod lag;
 mod memory;
 mod memory_journal;
+mod metadata;
 mod parts;
 mod plan;
 mod repeat;
@@ -25,7 +26,7 @@ mod tests;
 mod verify;
 mod whole;
 
-use std::{pin::pin, time::Duration};
+use std::{collections::VecDeque, pin::pin, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -35,9 +36,10 @@ pub use job::{Job, OnExisting, Source, Target};
 pub use journal::{Entry, Journal, Older, Part, Shape, Unfinished};
 pub use memory::{Lingering, Memory};
 pub use memory_journal::{MemoryJournal, RecordedUpload};
+pub use metadata::metadata_change;
 pub use plan::{PART_AT_LEAST, WHOLE_UP_TO};
 pub use step::Step;
-pub use verify::{Reading, read, said, state_of};
+pub use verify::{Reading, is_as_stored, read, said};
 
 use crate::{
     domain::{Class, Content, Failure, MetadataHash, ReplicaName, Verified},
@@ -118,6 +120,8 @@ enum Useless {
     Failed(Failure),
     /// It holds another content than is known.
     Stale(Failure),
+    /// Its metadata is not what is on record, and nothing says whose fault that is: other sources are tried first.
+    LastResort,
 }
 
 /// How far one source has brought it.
@@ -133,14 +137,19 @@ impl Copy<'_> {
     /// then on the attempt stands or falls with it, unless it turns out to hold another content.
     async fn run(&self, mut left: Vec<&Target>) -> Result<(), Cancelled> {
         let mut failures = Vec::new();
-        for source in &self.job.sources {
-            let came = match self.or_stop(Box::pin(self.open(source, &left))).await? {
+        let mut sources: VecDeque<_> = self.job.sources.iter().map(|source| (source, false)).collect();
+        while let Some((source, last_resort)) = sources.pop_front() {
+            let came = match self.or_stop(Box::pin(self.open(source, &left, last_resort))).await? {
                 Ok((reader, Next::Whole { piece, targets })) => self.write_whole(&reader, piece, targets).await?,
                 Ok((reader, Next::Parts { parts, unfinished, first, targets })) => {
                     self.write_parts(&reader, parts, unfinished, first, &targets).await?
                 }
                 Ok((_, Next::Nothing)) => Came::Through,
                 Err(Useless::Stale(why)) => Came::ToNothing { why, left: left.clone() },
+                Err(Useless::LastResort) => {
+                    sources.push_back((source, true));
+                    continue;
+                }
                 Err(Useless::Failed(why)) => {
                     self.source_failed(&source.store, &why);
                     failures.push((source.recorded, why));
@@ -162,7 +171,12 @@ impl Copy<'_> {
     }
 
     /// Opens the object at one source, plans, and reads the first piece.
-    async fn open<'s>(&'s self, source: &'s Source, waiting: &[&'s Target]) -> Result<(Reader<'s>, Next<'s>), Useless> {
+    async fn open<'s>(
+        &'s self,
+        source: &'s Source,
+        waiting: &[&'s Target],
+        last_resort: bool,
+    ) -> Result<(Reader<'s>, Next<'s>), Useless> {
         let job = self.job;
         let mut reader = Reader::open(source, &job.key, self.memory, job.stated_bytes).await?;
         let size_bytes = reader.head().size_bytes;
@@ -176,10 +190,15 @@ impl Copy<'_> {
         if let Some(stated) = job.stated_bytes.filter(|stated| job.content.is_none() && *stated != size_bytes) {
             return Err(other_size(&source.store, stated, size_bytes).into());
         }
+        // What is read only to prove its own copy is written nowhere.
+        if source.primary || !waiting.is_empty() {
+            let metadata = self.metadata_to_write(source, reader.head(), last_resort).await?;
+            reader.write_metadata(metadata);
+        }
         let (mut targets, mut unable) = (Vec::new(), Vec::new());
         for target in waiting {
             let profile = target.store.profile();
-            match profile.refuses_size(size_bytes).or_else(|| profile.refuses_metadata(&reader.head().metadata)) {
+            match profile.refuses_size(size_bytes).or_else(|| profile.refuses_metadata(reader.opened().metadata())) {
                 None => targets.push(*target),
                 Some(why) => unable.push((*target, why)),
             }
@@ -259,8 +278,8 @@ impl Copy<'_> {
         if self.job.content.is_some() && !opened.is_primary() {
             return;
         }
-        let head = opened.head();
-        self.tell(Step::Described { metadata: head.metadata.hash(), not_carried: head.not_carried.clone() });
+        let not_carried = opened.head().not_carried.clone();
+        self.tell(Step::Described { metadata: opened.metadata().hash(), not_carried });
     }
 
     fn source_failed(&self, store: &Store, why: &Failure) {

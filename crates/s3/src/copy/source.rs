@@ -15,13 +15,14 @@ use super::{
     failure::{at_source, of_source},
     hash::Both,
     memory::{Buffer, Memory},
+    metadata::MetadataToWrite,
     plan::{Parts, WHOLE_UP_TO, Way},
     repeat::repeated,
     verify,
 };
 use crate::{
     domain::{Class, Content, EtagMatch, Failure, ObjectKey, SourceReading},
-    store::{ETag, Get, Head, Known, Md5, Reason, Store},
+    store::{ETag, Get, Head, Known, Md5, Metadata, Reason, Store},
 };
 
 /// How long an answer may wait unread for memory. Stores close what is not read;
@@ -42,6 +43,7 @@ pub(super) struct Opened {
     source: Source,
     key: ObjectKey,
     head: Head,
+    to_write: MetadataToWrite,
 }
 
 /// Bytes of the object in memory, hashed.
@@ -76,7 +78,8 @@ impl<'a> Reader<'a> {
             return Err(Failure::new(Class::Refused, format!("source {}: {what}", store.name())));
         }
         let first = Some((0..get.body.announced(), get));
-        let opened = Arc::new(Opened { source: source.clone(), key: key.clone(), head });
+        let opened =
+            Arc::new(Opened { source: source.clone(), key: key.clone(), head, to_write: MetadataToWrite::OfSource });
         Ok(Self { opened, memory, first })
     }
 
@@ -86,6 +89,12 @@ impl<'a> Reader<'a> {
 
     pub(super) fn head(&self) -> &Head {
         &self.opened.head
+    }
+
+    /// Sets the metadata that copies get, before anything is written.
+    pub(super) fn write_metadata(&mut self, to_write: MetadataToWrite) {
+        // Cannot fail: it was shared with nobody yet.
+        Arc::get_mut(&mut self.opened).expect("the only one").to_write = to_write;
     }
 
     /// Reads `range` into memory.
@@ -124,6 +133,22 @@ impl Opened {
 
     pub(super) fn is_primary(&self) -> bool {
         self.source.primary
+    }
+
+    /// The metadata that copies get.
+    pub(super) fn metadata(&self) -> &Metadata {
+        match &self.to_write {
+            MetadataToWrite::Recorded(metadata) => metadata,
+            MetadataToWrite::OfSource | MetadataToWrite::Changed(_) => &self.head.metadata,
+        }
+    }
+
+    /// Why copies need a new generation, though the bytes are the known ones; `None`: they need none.
+    pub(super) fn metadata_change(&self) -> Option<&Failure> {
+        match &self.to_write {
+            MetadataToWrite::Changed(why) => Some(why),
+            MetadataToWrite::OfSource | MetadataToWrite::Recorded(_) => None,
+        }
     }
 
     /// What tells this content, and how it was sent, from any other that a source might hold; `None`: nothing does.
@@ -238,8 +263,8 @@ impl Opened {
                 store.etag_was_md5(&self.key);
                 return Ok(());
             }
-            EtagMatch::SaysNothing => return self.is_as_stored().await.map_err(Unfit::Failed),
-            EtagMatch::Contradicts => self.is_as_stored().await.map_err(Unfit::Failed)?,
+            EtagMatch::SaysNothing => return self.is_as_stored(read).await.map_err(Unfit::Failed),
+            EtagMatch::Contradicts => self.is_as_stored(read).await.map_err(Unfit::Failed)?,
         }
         let again = self.read_again(read).await.map_err(Unfit::Failed)?;
         if again.etag != EtagMatch::Contradicts {
@@ -274,12 +299,13 @@ impl Opened {
     }
 
     fn reading(&self, read: &Content, etag: EtagMatch) -> Reading {
-        Reading { content: *read, etag, said: self.said(), metadata: self.head.metadata.hash() }
+        let (metadata, encoding) = (self.head.metadata.hash(), verify::encoding(&self.head));
+        Reading { content: *read, etag, said: self.said(), metadata, encoding }
     }
 
-    /// A proxy may have compressed the bytes, which their encoding shows: the store's own word is asked for without them.
-    pub(super) async fn is_as_stored(&self) -> Result<(), Failure> {
-        verify::is_as_stored(self.store(), &self.key, &self.head).await
+    /// Whether the bytes are those that are stored, by the store's own word.
+    async fn is_as_stored(&self, read: &Content) -> Result<(), Failure> {
+        verify::is_as_stored(self.store(), &self.key, &self.reading(read, EtagMatch::SaysNothing)).await
     }
 
     fn corrupt(&self, what: &str) -> Failure {

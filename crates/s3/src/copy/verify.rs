@@ -11,7 +11,7 @@ use crate::{
     domain::{
         Class, Content, EtagMatch, Failure, MetadataHash, ObjectKey, SourceReading, Verified, micros_since_epoch,
     },
-    store::{CLOCK_TOLERANCE, ETag, Get, Head, Md5, Metadata, Reason, Store, StoreError, shown},
+    store::{CLOCK_TOLERANCE, ETag, Get, Head, Md5, Metadata, Reason, SentBy, Store, StoreError, shown},
 };
 
 /// How long a store is waited for that does not show yet what it has taken: 15 s, in steps.
@@ -47,6 +47,8 @@ pub struct Reading {
     pub said: SourceReading,
     /// The hash of the metadata that came with it.
     pub metadata: MetadataHash,
+    /// The encoding that came with it.
+    pub encoding: Option<String>,
 }
 
 /// What the answer to a reading says of the object, in the form in which it is kept.
@@ -58,14 +60,6 @@ pub fn said(store: &Store, head: &Head) -> SourceReading {
 
 /// Reads a copy to its end. `came`: told of each piece's bytes. The failure speaks of the replica as a source.
 pub async fn read(store: &Store, key: &ObjectKey, came: impl Fn(u64)) -> Result<Reading, Failure> {
-    Ok(read_with_head(store, key, came).await?.1)
-}
-
-pub(super) async fn read_with_head(
-    store: &Store,
-    key: &ObjectKey,
-    came: impl Fn(u64),
-) -> Result<(Head, Reading), Failure> {
     let failed = |error| of_source(store, error);
     let Get { head, mut body } = store.get(key, None, None).await.map_err(failed)?;
     let mut hash = Both::new();
@@ -78,8 +72,7 @@ pub(super) async fn read_with_head(
     if etag == EtagMatch::Confirms {
         store.etag_was_md5(key);
     }
-    let (said, metadata) = (said(store, &head), head.metadata.hash());
-    Ok((head, Reading { content, etag, said, metadata }))
+    Ok(Reading { content, etag, said: said(store, &head), metadata: head.metadata.hash(), encoding: encoding(&head) })
 }
 
 pub(super) async fn read_alike(store: &Store, key: &ObjectKey, first: &Reading) -> Result<Reading, Failure> {
@@ -118,36 +111,44 @@ pub(super) async fn read_alike_counted(
     Ok(again)
 }
 
-/// A proxy may have compressed the bytes, which their encoding shows: the store's own word is asked for without them.
-pub(super) async fn is_as_stored(store: &Store, key: &ObjectKey, came: &Head) -> Result<(), Failure> {
-    if came.metadata.content_encoding.is_none() {
-        return Ok(());
-    }
+/// Asks for the size and encoding of what is stored, because a proxy may have compressed or decompressed what came.
+///
+/// Only for bytes that no ETag proves. A proxy that changes the answer to HEAD in the same way is not seen by this. The
+/// failure speaks of the replica as a source.
+pub async fn is_as_stored(store: &Store, key: &ObjectKey, came: &Reading) -> Result<(), Failure> {
     let stored = store.head(key).await.map_err(|error| of_source(store, error))?;
-    if stored.metadata.content_encoding == came.metadata.content_encoding && stored.size_bytes == came.size_bytes {
+    let (size_bytes, encoding) = (came.content.size_bytes, encoding(&stored));
+    if encoding == came.encoding && stored.size_bytes == size_bytes {
         return Ok(());
     }
-    let encoding = |head: &Head| head.metadata.content_encoding.clone().unwrap_or_else(|| "none".into());
+    // The ETag tells only where a time is missing, because proxies that change bytes change it as well.
+    let now = said(store, &stored);
+    let is_written_since = match came.said.modified_us.zip(now.modified_us) {
+        Some((then, now)) => then != now,
+        None => came.said.tag != now.tag,
+    };
+    if is_written_since {
+        let what = "the object changed while it was being read";
+        return Err(Failure::new(Class::Changed, format!("source {}: {what}", store.name())));
+    }
+    let words = |encoding: &Option<String>| encoding.as_ref().map_or("none".into(), |name| shown(name.as_bytes()));
     let what = format!(
-        "its bytes are changed on the way: {} bytes came with the encoding {}, {} bytes are stored with {}. A proxy in \
-         front of the store must send them as they are",
-        came.size_bytes,
-        encoding(came),
+        "its bytes are changed on the way: {size_bytes} bytes came with the encoding {}, {} bytes are stored with {}. A proxy \
+         in front of the store must send them as they are",
+        words(&came.encoding),
         stored.size_bytes,
-        encoding(&stored),
+        words(&encoding),
     );
     Err(corrupt_source(store, &what))
 }
 
-pub(super) fn corrupt_source(store: &Store, what: &str) -> Failure {
-    Failure::new(Class::Corrupt, format!("source {}: {what}", store.name()))
+/// Its Content-Encoding, of which an empty one is none.
+pub(super) fn encoding(head: &Head) -> Option<String> {
+    head.metadata.content_encoding.clone().filter(|encoding| !encoding.is_empty())
 }
 
-/// Reads what stands at a replica to its end: its content, and the hash of its metadata. The failure speaks of the
-/// replica as a source.
-pub async fn state_of(store: &Store, key: &ObjectKey) -> Result<(Content, MetadataHash), Failure> {
-    let (head, content) = head_and_hash_of(store, key).await.map_err(|error| of_source(store, error))?;
-    Ok((content, head.metadata.hash()))
+pub(super) fn corrupt_source(store: &Store, what: &str) -> Failure {
+    Failure::new(Class::Corrupt, format!("source {}: {what}", store.name()))
 }
 
 /// Proves a copy by the ETag that the store answered; where that is no checksum of ours, or none, by
@@ -371,24 +372,59 @@ pub(super) async fn adopt(
     }
 }
 
-/// Whether a store keeps the names of the metadata that was just written. Only asked where a name is one that stores were
-/// seen to alter.
-pub(super) async fn keeps_names(store: &Store, key: &ObjectKey, metadata: &Metadata) -> Result<(), Failure> {
-    if !metadata.has_names_that_stores_alter() || store.profile().accepts_altered_metadata {
+/// Whether a store keeps the metadata that was just written, as far as this process has not seen that yet.
+///
+/// What cannot be seen is passed over: the look is at the store's habits, and the bytes are proven already. `written`: the
+/// MD5s of what was sent, one per part, and the ETag that the store answered.
+pub(super) async fn keeps_metadata(
+    store: &Store,
+    key: &ObjectKey,
+    metadata: &Metadata,
+    sent_by: SentBy,
+    written: (&[Md5], Option<&ETag>),
+) -> Result<(), Failure> {
+    if store.profile().accepts_altered_metadata {
         return Ok(());
     }
-    let there = store.head(key).await.map_err(|error| of_target(store, error))?;
-    match metadata.differs_in(&there.metadata) {
-        None => Ok(()),
-        Some(header) => {
-            let what = format!(
-                "it keeps other metadata than was sent: {} differs. Set altered_metadata = \"accept\" for this replica if its \
-                 copies may differ in that, and retry",
-                shown(header.as_bytes())
-            );
-            Err(Failure::new(Class::Refused, format!("target {}: {what}", store.name())))
-        }
+    let Some(look) = store.look_at_metadata(metadata, sent_by).await else { return Ok(()) };
+    let (md5s, answered) = written;
+    let is_ours = |there: &Head| {
+        let by_etag = |etag: &ETag| is_of(etag, md5s) || answered.is_some_and(|answered| answered.names_the_same(etag));
+        store.has_opaque_etags() || there.etag.as_ref().is_none_or(by_etag)
+    };
+    let mut pauses = SHOWS_WITHIN.into_iter();
+    loop {
+        let why = match store.head(key).await {
+            Ok(there) => match metadata.differs_in(&there.metadata) {
+                None => {
+                    look.kept();
+                    return Ok(());
+                }
+                Some(header) if is_ours(&there) => return Err(keeps_other_metadata(store, &header)),
+                // An older object may still be shown.
+                Some(header) => keeps_other_metadata(store, &header),
+            },
+            Err(error) if error.reason() == Reason::NoSuchKey => no_object(store),
+            Err(error) if metadata.has_names_that_stores_alter() => return Err(of_target(store, error)),
+            Err(error) => {
+                if !matches!(error.class(), Class::Transient | Class::Throttled) {
+                    look.refused();
+                }
+                return Ok(());
+            }
+        };
+        let Some(pause) = pauses.next() else { return Err(why) };
+        tokio::time::sleep(pause).await;
     }
+}
+
+fn keeps_other_metadata(store: &Store, header: &str) -> Failure {
+    let what = format!(
+        "it keeps other metadata than was sent: {} differs. Set altered_metadata = \"accept\" for this replica if its copies \
+         may differ in that, and retry",
+        shown(header.as_bytes())
+    );
+    Failure::new(Class::Refused, format!("target {}: {what}", store.name()))
 }
 
 fn other_metadata(store: &Store, header: &str) -> Failure {

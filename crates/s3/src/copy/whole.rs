@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::{Content, Failure, Verified},
-    store::Metadata,
+    store::{Metadata, SentBy},
 };
 
 impl Copy<'_> {
@@ -35,7 +35,7 @@ impl Copy<'_> {
         }
         self.describe(reader.opened());
         self.has_read(reader.opened(), content);
-        let metadata = &reader.head().metadata;
+        let metadata = reader.opened().metadata();
         let (race, patience) = (Race::new(), Patience::new(self.job.lag));
         let all = join_all(targets.iter().map(|target| async {
             let put = self.put(target, &piece, &content, metadata);
@@ -77,7 +77,7 @@ impl Copy<'_> {
         let proof = verify::prove(store, key, content, &[piece.md5], etag.as_ref(), true).await?;
         spelling::is_its_own(target, key).await?;
         verify::see_clock(target, key).await?;
-        verify::keeps_names(store, key, metadata).await?;
+        verify::keeps_metadata(store, key, metadata, SentBy::Put, (&[piece.md5], etag.as_ref())).await?;
         Ok(proof)
     }
 }

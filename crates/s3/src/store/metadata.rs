@@ -61,7 +61,7 @@ impl Metadata {
     }
 
     /// In canonical form: names in lower case and in order, without what every store answers for nothing.
-    fn canonical(&self) -> BTreeMap<String, &str> {
+    pub(super) fn canonical(&self) -> BTreeMap<String, &str> {
         let user = self.user.iter().map(|(name, value)| (format!("x-amz-meta-{}", name.to_ascii_lowercase()), value));
         let all = self.system().chain(user).map(|(name, value)| (name, value.as_str()));
         let is_default =

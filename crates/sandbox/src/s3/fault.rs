@@ -57,6 +57,9 @@ pub enum Fault {
     UnreadableHeader,
     /// A proxy on the way compresses what is read: other bytes with a `Content-Encoding` of its own, under the object's ETag.
     Compress,
+    /// A proxy on the way decompresses what is read: other bytes without the `Content-Encoding` of the object, under its
+    /// ETag. `ranges`: it answers ranges of them, as a cache does; else it sends all of them with 200.
+    Decompress { ranges: bool },
     /// One bit of an uploaded body is wrong when it arrives, before it is checked.
     FlipArriving { at: u64 },
     /// One bit is stored wrongly after all checks, and nobody is told.

@@ -122,6 +122,7 @@ async fn answer_without_id(
         Some(Fault::NoEtag) => no_etag(&mut response),
         Some(Fault::Headers(lines)) => add_headers(&mut response, lines),
         Some(Fault::Compress) => compress(&mut response),
+        Some(Fault::Decompress { ranges }) => decompress(&mut response, *ranges),
         Some(Fault::UnreadableHeader) => unreadable_header(&mut response),
         _ => {}
     }
@@ -179,6 +180,7 @@ fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<Fate>) -> AnswerBody 
         | Fault::NoEtag
         | Fault::Headers(_)
         | Fault::Compress
+        | Fault::Decompress { .. }
         | Fault::UnreadableHeader
         | Fault::DripUpload { .. }
         | Fault::FlipArriving { .. }
@@ -233,6 +235,23 @@ fn compress(response: &mut Response<s3s::Body>) {
     response.headers_mut().insert(header::CONTENT_LENGTH, compressed.len().into());
     *response.status_mut() = StatusCode::OK;
     *response.body_mut() = compressed.into();
+}
+
+/// The whole body as it was before it was encoded.
+fn decompress(response: &mut Response<s3s::Body>, ranges: bool) {
+    let plain = hyper::body::Bytes::from_static(b"the bytes as they were before they were compressed");
+    let asked_for_range = response.headers_mut().remove(header::CONTENT_RANGE).is_some();
+    response.headers_mut().remove(header::CONTENT_ENCODING);
+    response.headers_mut().insert(header::CONTENT_LENGTH, plain.len().into());
+    *response.status_mut() = StatusCode::OK;
+    if ranges && asked_for_range {
+        let last = plain.len() - 1;
+        // Cannot fail: it is made of digits.
+        let range = format!("bytes 0-{last}/{}", plain.len()).parse().expect("a header's value");
+        response.headers_mut().insert(header::CONTENT_RANGE, range);
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
+    *response.body_mut() = plain.into();
 }
 
 /// Another ETag of the same shape, wherever the answer names it: in its head, or in a small XML body.

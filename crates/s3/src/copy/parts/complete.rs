@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::{Content, Failure, ObjectKey, Verified},
-    store::{ETag, Head, Md5, Metadata, Reason, Store, StoreError, UploadId},
+    store::{ETag, Head, Md5, Metadata, Reason, SentBy, Store, StoreError, UploadId},
 };
 
 /// What is needed to complete an upload.
@@ -54,7 +54,7 @@ impl Complete {
             etags: upload.parts.values().map(|part| part.etag.for_complete(&part.md5)).collect(),
             md5s: upload.parts.values().map(|part| part.md5).collect(),
             sent_hashes: way == Way::Held,
-            metadata: opened.head().metadata.clone(),
+            metadata: opened.metadata().clone(),
             steps: steps.clone(),
         }
     }
@@ -85,7 +85,8 @@ impl Complete {
         if self.is_new {
             verify::see_clock(&self.target, &self.key).await?;
         }
-        verify::keeps_names(&self.store, &self.key, &self.metadata).await
+        let written = (&*self.md5s, None);
+        verify::keeps_metadata(&self.store, &self.key, &self.metadata, SentBy::MultipartUpload, written).await
     }
 
     /// An answer may be lost though the object is there, and whoever completes again then finds no upload: so a failure

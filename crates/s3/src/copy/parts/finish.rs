@@ -45,7 +45,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
             let Some((content, md5)) = read else { continue };
             let opened = Arc::clone(&self.carrier.opened);
             let compared: BoxFuture<'c, Finished> = Box::pin(async move {
-                let metadata = &opened.head().metadata;
+                let metadata = opened.metadata();
                 let result = verify::adopt(target, &copy.job.key, &there, &content, md5.as_ref(), metadata).await;
                 let is_there = result.is_ok();
                 if is_there {

@@ -118,7 +118,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
                 Ok(Begun::Upload(upload)) => self.enter(upload),
                 Ok(Begun::Taken(there)) => self.taken.push((target, there)),
                 Ok(Begun::There(proof)) => {
-                    let metadata = &self.carrier.opened.head().metadata;
+                    let metadata = self.carrier.opened.metadata();
                     lacks::tell(copy.steps, &target.store, &copy.job.key, metadata).await;
                     copy.ended(target, Ok(proof));
                 }

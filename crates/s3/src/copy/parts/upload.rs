@@ -130,7 +130,7 @@ impl Copy<'_> {
         }
         if let Some(content) = self.job.content
             && let Some(proof) = self
-                .or_stop(verify::left_by_us(target, key, &content, &opened.head().metadata))
+                .or_stop(verify::left_by_us(target, key, &content, opened.metadata()))
                 .await
                 .map_err(|Cancelled| None)??
         {
@@ -212,7 +212,7 @@ impl Copy<'_> {
         };
         let entry = self.or_stop(journal.intend(store.name(), &shape)).await.map_err(|Cancelled| None)?;
         // Not dropped when we are stopped: an upload of which we never hear the name costs until somebody finds it.
-        let mut creating = pin!(store.create_multipart(key, &opened.head().metadata));
+        let mut creating = pin!(store.create_multipart(key, opened.metadata()));
         let created = tokio::select! {
             biased;
             created = &mut creating => Some(created),

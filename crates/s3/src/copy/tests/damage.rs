@@ -1,7 +1,7 @@
 //! Damage, and answers that prove nothing.
 
-use super::*;
-use crate::sandbox::s3::{Op, When};
+use super::{changed::long_ago, *};
+use crate::sandbox::s3::{Metadata, Op, When};
 
 #[tokio::test]
 async fn a_byte_flipped_on_the_way_from_the_source_is_caught() {
@@ -110,6 +110,48 @@ async fn bytes_that_a_proxy_has_compressed_on_the_way_are_not_the_object() {
         assert_eq!((told.class("wasabi"), told.changed()), (Class::Corrupt, None), "{key}");
     }
     assert!(s.wasabi.keys().is_empty() && s.scw.keys().is_empty());
+}
+
+#[tokio::test]
+async fn bytes_that_a_proxy_has_decompressed_on_the_way_are_not_the_object() {
+    let s = Setup::new().await;
+    let gzip = || Metadata::none().with("content-encoding", "gzip");
+    for (key, etag) in
+        [("md5", None), ("parts", Some("0f343b0931126a20f133d67c2b018a3b-2")), ("opaque", Some("opaque-1"))]
+    {
+        for ranges in [false, true] {
+            s.b2.put_with(key, "compressed", gzip());
+            if let Some(etag) = etag {
+                s.b2.set_etag(key, etag);
+            }
+            s.b2.order(Fault::Decompress { ranges }, When::op(Op::GetObject));
+            let told = s.copy(&s.job(key).await).await;
+            assert_eq!((told.class("wasabi"), told.read()), (Class::Corrupt, None), "{key} {ranges}");
+            assert!(told.of("wasabi").unwrap_err().message.contains("its bytes are changed on the way"), "{told:?}");
+            // Nor when they are held against what was known.
+            let content = Content { size_bytes: 4, hash: crate::domain::ContentHash(1) };
+            let told = s.copy(&Job { content: Some(content), kept: long_ago(), ..s.job(key).await }).await;
+            assert_eq!((told.class("wasabi"), told.changed()), (Class::Corrupt, None), "{key} {ranges}");
+            s.b2.clear_faults();
+            assert!(s.copy(&s.job(key).await).await.is_proven(), "{key} {ranges}");
+            s.wasabi.delete(key);
+            s.scw.delete(key);
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_bytes_that_no_etag_proves_cost_a_look_at_what_the_source_has_stored() {
+    let s = Setup::new().await;
+    for (key, etag, looks) in [("md5", None, 0), ("opaque", Some("opaque-1"), 1)] {
+        s.b2.put(key, "hello");
+        if let Some(etag) = etag {
+            s.b2.set_etag(key, etag);
+        }
+        let before = s.b2.calls(Op::HeadObject);
+        assert!(s.copy(&s.job(key).await).await.is_proven(), "{key}");
+        assert_eq!(s.b2.calls(Op::HeadObject) - before, looks, "{key}");
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod damage;
 mod etags;
 mod lag;
 mod memory;
+mod metadata;
 mod parts;
 mod refused;
 mod resume;
@@ -109,6 +110,8 @@ impl Setup {
         Job {
             key: ObjectKey::new(key).unwrap(),
             content: None,
+            metadata: None,
+            primary: None,
             kept: Kept::default(),
             stated_bytes: None,
             sources: vec![Source { store: self.store("b2").await, recorded: true, primary: true }],

@@ -1,0 +1,167 @@
+//! Decides which metadata copies get where a source has other metadata than is on record of the object.
+//! It reads no bytes, and believes no single answer.
+
+use std::time::Duration;
+
+use super::{
+    Copy, Job, Source, Useless,
+    failure::{at_source, metadata_changed, of_source, other_metadata},
+    verify,
+};
+use crate::{
+    domain::{Class, Failure, Kept, MetadataHash, ObjectKey, Scope, SourceReading, SourceVerdict, judge_metadata},
+    store::{Head, Metadata, Store},
+};
+
+/// Between two answers that are to agree, before a change is believed. A header that a proxy makes up from the clock is
+/// another one by then.
+const SECOND_ANSWER_AFTER: Duration = Duration::from_millis(1_100);
+
+/// The metadata that copies get.
+#[derive(Debug)]
+pub(super) enum MetadataToWrite {
+    /// What came with the bytes.
+    OfSource,
+    /// This, which is on record of the object.
+    Recorded(Box<Metadata>),
+    /// None of it yet: the application has written other metadata at the primary, which begins a new generation.
+    Changed(Failure),
+}
+
+/// What two answers of a store say of an object that has other metadata than is on record.
+#[derive(Debug)]
+pub(super) enum MetadataAnswer {
+    /// The second answer has the metadata on record.
+    Recorded(Box<Metadata>),
+    /// Both have the same other metadata.
+    Other(SourceVerdict),
+    /// They differ.
+    Unstable,
+}
+
+/// Asks a second time for metadata that differs from what is on record, and judges it if both answers agree.
+pub(super) async fn ask_again(
+    store: &Store,
+    key: &ObjectKey,
+    known: MetadataHash,
+    kept: &Kept,
+    first: (MetadataHash, &SourceReading),
+) -> Result<MetadataAnswer, Failure> {
+    let (metadata, said) = first;
+    if judge_metadata(kept, said) == SourceVerdict::Changed {
+        tokio::time::sleep(SECOND_ANSWER_AFTER).await;
+    }
+    let again = store.head(key).await.map_err(|error| of_source(store, error))?;
+    if again.metadata.hash() == known {
+        return Ok(MetadataAnswer::Recorded(Box::new(again.metadata)));
+    }
+    let mut now = verify::said(store, &again);
+    if again.metadata.hash() != metadata || now.modified_us != said.modified_us {
+        return Ok(MetadataAnswer::Unstable);
+    }
+    now.tag = now.tag.filter(|tag| Some(*tag) == said.tag);
+    Ok(MetadataAnswer::Other(judge_metadata(kept, &now)))
+}
+
+/// Whether the application has written other metadata with the object's bytes at the primary: what the store said of that
+/// write, if two answers and its own clock say so. `None`: no.
+pub async fn metadata_change(
+    store: &Store,
+    key: &ObjectKey,
+    known: MetadataHash,
+    kept: &Kept,
+) -> Result<Option<SourceReading>, Failure> {
+    let head = store.head(key).await.map_err(|error| of_source(store, error))?;
+    let (metadata, said) = (head.metadata.hash(), verify::said(store, &head));
+    if metadata == known || judge_metadata(kept, &said) != SourceVerdict::Changed {
+        return Ok(None);
+    }
+    match ask_again(store, key, known, kept, (metadata, &said)).await? {
+        MetadataAnswer::Other(SourceVerdict::Changed) => Ok(Some(said)),
+        MetadataAnswer::Other(_) | MetadataAnswer::Recorded(_) | MetadataAnswer::Unstable => Ok(None),
+    }
+}
+
+impl Copy<'_> {
+    /// Which metadata the copies get that are made from `source`. `last_resort`: no other source has the metadata on
+    /// record.
+    pub(super) async fn metadata_to_write(
+        &self,
+        source: &Source,
+        head: &Head,
+        last_resort: bool,
+    ) -> Result<MetadataToWrite, Useless> {
+        let Job { content: Some(content), metadata: Some(known), .. } = *self.job else {
+            return Ok(MetadataToWrite::OfSource);
+        };
+        // Another content is judged by its bytes.
+        if head.metadata.hash() == known || head.size_bytes != content.size_bytes {
+            return Ok(MetadataToWrite::OfSource);
+        }
+        if source.primary {
+            self.of_primary(source, head, known, last_resort).await
+        } else {
+            self.of_secondary(source, known).await
+        }
+    }
+
+    async fn of_primary(
+        &self,
+        source: &Source,
+        head: &Head,
+        known: MetadataHash,
+        last_resort: bool,
+    ) -> Result<MetadataToWrite, Useless> {
+        let (store, kept) = (&*source.store, &self.job.kept);
+        let said = verify::said(store, head);
+        let verdict = match ask_again(store, &self.job.key, known, kept, (head.metadata.hash(), &said)).await? {
+            MetadataAnswer::Recorded(metadata) => return Ok(MetadataToWrite::Recorded(metadata)),
+            MetadataAnswer::Unstable => {
+                let what = "two answers have different metadata, and neither has what is on record of the object";
+                return Err(Useless::Failed(of_the_object(store, Class::Transient, what)));
+            }
+            MetadataAnswer::Other(verdict) => verdict,
+        };
+        match verdict {
+            SourceVerdict::Changed => Ok(MetadataToWrite::Changed(metadata_changed(store))),
+            SourceVerdict::Stale => Err(Useless::Stale(other_metadata(store, verdict))),
+            SourceVerdict::Corrupt | SourceVerdict::Undecided => {
+                // Of a replica that became the primary since, nothing is kept, and what it has is the object.
+                let was_read_here = kept.reading.as_ref().is_some_and(|reading| reading.replica == *store.name());
+                if was_read_here && !store.profile().accepts_altered_metadata {
+                    Err(Useless::Failed(other_metadata(store, verdict)))
+                } else if last_resort {
+                    Ok(MetadataToWrite::OfSource)
+                } else {
+                    Err(Useless::LastResort)
+                }
+            }
+        }
+    }
+
+    /// A copy elsewhere may have lost some of the metadata. What is on record is only a hash, so the primary is asked.
+    async fn of_secondary(&self, source: &Source, known: MetadataHash) -> Result<MetadataToWrite, Useless> {
+        let store = &*source.store;
+        let there = match &self.job.primary {
+            None => "the primary cannot be asked at the moment".to_owned(),
+            Some(primary) => match primary.head(&self.job.key).await {
+                Ok(head) if head.metadata.hash() == known => {
+                    return Ok(MetadataToWrite::Recorded(Box::new(head.metadata)));
+                }
+                Ok(_) => format!("the primary {} has other metadata, too", primary.name()),
+                Err(error) => error.into_failure(format_args!("primary {}", primary.name())).message,
+            },
+        };
+        let what = format!(
+            "its copy has other metadata than is on record of the object, so no copy is made from it before the primary \
+             tells the right metadata; {there}"
+        );
+        Err(Useless::Failed(of_the_object(store, Class::Transient, &what)))
+    }
+}
+
+/// A failure that says nothing of the store.
+fn of_the_object(store: &Store, class: Class, what: &str) -> Failure {
+    let failure = Failure::new(class, format!("source {}: {what}", store.name()));
+    at_source(store, Failure { scope: Scope::Object, ..failure })
+}
