@@ -192,6 +192,12 @@ impl Folds {
         self.0 & 1 << fold as u16 != 0
     }
 
+    /// Whether a store of such habits takes these keys for one.
+    #[must_use]
+    pub fn are_one(self, one: &str, other: &str) -> bool {
+        self.folded(one) == self.folded(other)
+    }
+
     /// All spellings that a store of such habits takes for `key`, as far as anybody is likely to have used one: pieces
     /// that follow each other, each with its alternatives.
     #[must_use]

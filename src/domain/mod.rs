@@ -18,6 +18,7 @@ mod replica;
 mod source_verdict;
 mod terminal;
 mod time;
+mod unusual;
 
 pub use backoff::{Attempt, Next, TRIES, next_try};
 pub use breaker::{Blocks, Role, charges_probed, next_probe};
@@ -37,3 +38,4 @@ pub use replica::{InvalidName, ReplicaName, SchemaName};
 pub use source_verdict::{EtagMatch, FoundThere, Kept, SourceVerdict, judge_source};
 pub use terminal::{VisibleLine, visible, visible_json, visible_line};
 pub use time::{micros, micros_since_epoch, utc};
+pub use unusual::{KeyTrait, Unusual, is_kept, lookalikes, may_be_made_of, simplified};

@@ -26,6 +26,7 @@ mod headers;
 mod heard;
 mod identity;
 mod lenient;
+mod kept_names;
 mod list;
 mod metadata;
 mod once;
@@ -75,6 +76,7 @@ pub use clock::CLOCK_TOLERANCE;
 pub use error::StoreError;
 pub use etag::{ETag, Md5};
 pub use feed::{Feed, Feeder};
+pub use kept_names::KeptAs;
 pub use list::{Asked, Listed, NoKey, Page, Place, shown};
 pub use metadata::Metadata;
 pub use operation::Operation;
@@ -119,6 +121,7 @@ pub struct Store {
     versioned: OnceCell<bool>,
     etag_history: etag_history::EtagHistory,
     spellings: spellings::SeenSpellings,
+    kept_names: kept_names::KeptNames,
     /// Whether a copy that was just written is told from older objects by the store's clock, once that was seen.
     pub(crate) clock_fits: OnceCell<bool>,
     /// It has answered a write with an ETag that says nothing of the bytes.

@@ -21,6 +21,7 @@ use super::{
     slots::Slot,
     straggler::{Left, Place},
     trial::{Trial, TrialResult},
+    twins,
 };
 use crate::{
     copy::{self, Ended, Job, Memory, Step},
@@ -307,6 +308,7 @@ impl Runner {
                         self.health.worked(replica, Role::Target, &lease.key);
                         Diagnosis::NOBODY
                     }
+                    Err(_) if !self.part_from_other(lease, replica).await => Diagnosis::Store { rest: twins::REST },
                     Err(why) => match &why.source {
                         Some(source) => self.diagnose(lease, source, Role::Source, replica, why).await,
                         None if trial.is_some_and(|trial| trial.charges) => Diagnosis::NOBODY,
