@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::pace::Folders;
 use crate::domain::ObjectKey;
 
 /// A request that has moved nothing for this long is stuck, as far as others are concerned that could use its place.
@@ -20,6 +21,20 @@ tokio::task_local! {
     static CURRENT: Activity;
 }
 
+/// Of a key's folders, so many levels are told apart.
+const LEVELS: usize = 8;
+
+/// The folders that an object is in, the outermost first.
+pub(super) fn folders_of(key: &ObjectKey) -> Folders {
+    let ends = key.as_str().match_indices('/').map(|(at, _)| at).take(LEVELS);
+    let folder = |end: usize| {
+        let mut hasher = DefaultHasher::new();
+        key.as_str()[..end].hash(&mut hasher);
+        hasher.finish()
+    };
+    ends.map(folder).collect()
+}
+
 /// The requests of one copy. All clones are one.
 #[derive(Clone, Debug)]
 pub struct Activity(Arc<Inner>);
@@ -27,6 +42,7 @@ pub struct Activity(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     object: u64,
+    folders: Folders,
     /// Requests that wait for their store.
     waiting: AtomicUsize,
     moved_at: Mutex<Instant>,
@@ -42,7 +58,7 @@ impl Activity {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let moved_at = Mutex::new(Instant::now());
-        Self(Arc::new(Inner { object: hasher.finish(), waiting: AtomicUsize::new(0), moved_at }))
+        Self(Arc::new(Inner { object: hasher.finish(), folders: folders_of(key), waiting: AtomicUsize::new(0), moved_at }))
     }
 
     /// Does `work`, whose requests are this copy's. Tasks that it spawns must be [`within_current`].
@@ -69,6 +85,11 @@ impl Activity {
     /// Tells objects apart.
     pub(super) fn object(&self) -> u64 {
         self.0.object
+    }
+
+    /// The folders that it is in.
+    pub(super) fn folders(&self) -> &Folders {
+        &self.0.folders
     }
 
     pub(super) fn moved(&self) {

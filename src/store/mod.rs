@@ -88,11 +88,11 @@ pub use stated::Stated;
 pub use uploads::ListedUpload;
 pub use write::UploadId;
 
-use crate::domain::{Class, ReplicaName};
+use crate::domain::{Class, ObjectKey, ReplicaName};
 use activity::Request;
 use credentials::CurrentCredentials;
 use endpoint::Endpoint;
-use pace::Pace;
+use pace::{Folders, Pace};
 use progress::{Progress, watched};
 use speed::Speed;
 
@@ -163,6 +163,13 @@ impl Store {
         self.profile.etags.of_put_is_md5 == Known::No || self.opaque.load(Ordering::Relaxed)
     }
 
+    /// How long nothing is to be asked for in the folder of this object, because the store has said so; `None`: nothing
+    /// forbids it.
+    #[must_use]
+    pub fn spares(&self, key: &ObjectKey) -> Option<Duration> {
+        self.pace.spares(&activity::folders_of(key))
+    }
+
     /// How fast it has lately taken what was sent to it, per request; `None`: nothing of size was yet.
     #[must_use]
     pub fn bytes_per_second(&self) -> Option<f64> {
@@ -198,7 +205,12 @@ impl Store {
     {
         let call = Box::pin(call);
         async move {
+            let folders = progress.activity().map_or_else(Folders::default, |activity| Arc::clone(activity.folders()));
             let mut pass = if operation.is_paced() { Some(self.pace.enter().await) } else { None };
+            // It may have asked for that while this waited.
+            if let Some(rest) = self.pace.spares(&folders).filter(|_| pass.is_some()) {
+                return Err(StoreError::spared(operation, rest));
+            }
             // From here on, and not before: that we spare the store is not its slowness.
             let began = Instant::now();
             let request = Request::of(progress.activity());
@@ -232,12 +244,12 @@ impl Store {
             };
             if pass.is_some() {
                 match &answer {
-                    Ok(_) => self.pace.succeeded(),
+                    Ok(_) => self.pace.succeeded(&folders),
                     Err(error) if error.class() == Class::Throttled => {
                         // The parts of an object are as different as objects are.
                         let whole = operation != Operation::UploadPart;
                         let object = progress.activity().filter(|_| whole).map(Activity::object);
-                        self.pace.throttled(object, error.retry_after());
+                        self.pace.throttled(object, &folders, error.retry_after());
                     }
                     Err(_) => {}
                 }

@@ -86,9 +86,35 @@ pub struct Runner {
     pub waker: Waker,
 }
 
+/// How long it rests because no source may be asked for it; `None`: one may.
+fn sources_rest(job: &Job) -> Option<Duration> {
+    let rests = job.sources.iter().map(|source| source.store.spares(&job.key)).collect::<Option<Vec<_>>>()?;
+    rests.into_iter().min()
+}
+
+/// Takes those targets off the job whose stores have asked to be left alone where the object is: it is not read in vain.
+fn leave_alone(lease: &Lease, job: &mut Job) -> Vec<(ReplicaName, Outcome)> {
+    let mut outcomes = Vec::new();
+    job.targets.retain(|target| match target.store.spares(&lease.key) {
+        None => true,
+        Some(delay) => {
+            outcomes.push((target.store.name().clone(), Outcome::Rests { delay }));
+            false
+        }
+    });
+    outcomes
+}
+
 impl Runner {
     /// Copies one leased object to all replicas that lack it, and gives the lease back.
     pub async fn run(&self, lease: Lease, job: Job, permits: Permits, claim: Claim) {
+        if let Some(rest) = sources_rest(&job) {
+            if let Some(trial) = &claim.trial {
+                trial.ended(None);
+            }
+            drop((permits, claim));
+            return self.put_off(&lease, rest).await;
+        }
         let (key, fence) = (lease.key.clone(), lease.fence);
         let attempt = AssertUnwindSafe(Box::pin(self.attempt(lease, job, permits, claim))).catch_unwind();
         if attempt.await.is_err() {
@@ -224,6 +250,7 @@ impl Runner {
     /// What is known before anything is read. Targets that would hold another object's copy are off the job.
     async fn begin(&self, lease: &Lease, job: &mut Job) -> Notes {
         let mut notes = Notes::new(lease);
+        notes.refuse(leave_alone(lease, job));
         notes.refuse(self.keep_apart(lease, job).await);
         notes.expect(job);
         notes
