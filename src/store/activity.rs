@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::pace::Folders;
+use super::pace::Prefixes;
 use crate::domain::ObjectKey;
 
 /// A request that has moved nothing for this long is stuck, as far as others are concerned that could use its place.
@@ -21,18 +21,20 @@ tokio::task_local! {
     static CURRENT: Activity;
 }
 
-/// Of a key's folders, so many levels are told apart.
+/// Of a key's prefixes, so many are told apart.
 const LEVELS: usize = 8;
+/// They end in front of these.
+const DELIMITERS: [char; 3] = ['/', '-', '_'];
 
-/// The folders that an object is in, the outermost first.
-pub(super) fn folders_of(key: &ObjectKey) -> Folders {
-    let ends = key.as_str().match_indices('/').map(|(at, _)| at).take(LEVELS);
-    let folder = |end: usize| {
+/// The prefixes of an object's key, the shortest first: what stores throttle.
+pub(super) fn prefixes_of(key: &ObjectKey) -> Prefixes {
+    let ends = key.as_str().match_indices(DELIMITERS).map(|(at, _)| at).take(LEVELS);
+    let prefix = |end: usize| {
         let mut hasher = DefaultHasher::new();
         key.as_str()[..end].hash(&mut hasher);
         hasher.finish()
     };
-    ends.map(folder).collect()
+    ends.map(prefix).collect()
 }
 
 /// The requests of one copy. All clones are one.
@@ -42,7 +44,7 @@ pub struct Activity(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     object: u64,
-    folders: Folders,
+    prefixes: Prefixes,
     /// Requests that wait for their store.
     waiting: AtomicUsize,
     moved_at: Mutex<Instant>,
@@ -58,7 +60,7 @@ impl Activity {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let moved_at = Mutex::new(Instant::now());
-        Self(Arc::new(Inner { object: hasher.finish(), folders: folders_of(key), waiting: AtomicUsize::new(0), moved_at }))
+        Self(Arc::new(Inner { object: hasher.finish(), prefixes: prefixes_of(key), waiting: AtomicUsize::new(0), moved_at }))
     }
 
     /// Does `work`, whose requests are this copy's. Tasks that it spawns must be [`within_current`].
@@ -87,9 +89,9 @@ impl Activity {
         self.0.object
     }
 
-    /// The folders that it is in.
-    pub(super) fn folders(&self) -> &Folders {
-        &self.0.folders
+    /// The prefixes that it is in.
+    pub(super) fn prefixes(&self) -> &Prefixes {
+        &self.0.prefixes
     }
 
     pub(super) fn moved(&self) {

@@ -92,7 +92,7 @@ use crate::domain::{Class, ObjectKey, ReplicaName};
 use activity::Request;
 use credentials::CurrentCredentials;
 use endpoint::Endpoint;
-use pace::{Folders, Pace};
+use pace::{Prefixes, Pace};
 use progress::{Progress, watched};
 use speed::Speed;
 
@@ -163,11 +163,11 @@ impl Store {
         self.profile.etags.of_put_is_md5 == Known::No || self.opaque.load(Ordering::Relaxed)
     }
 
-    /// How long nothing is to be asked for in the folder of this object, because the store has said so; `None`: nothing
+    /// How long nothing is to be asked for under a prefix of this object, because the store has said so; `None`: nothing
     /// forbids it.
     #[must_use]
     pub fn spares(&self, key: &ObjectKey) -> Option<Duration> {
-        self.pace.spares(&activity::folders_of(key))
+        self.pace.spares(&activity::prefixes_of(key))
     }
 
     /// How fast it has lately taken what was sent to it, per request; `None`: nothing of size was yet.
@@ -205,10 +205,10 @@ impl Store {
     {
         let call = Box::pin(call);
         async move {
-            let folders = progress.activity().map_or_else(Folders::default, |activity| Arc::clone(activity.folders()));
+            let prefixes = progress.activity().map_or_else(Prefixes::default, |activity| Arc::clone(activity.prefixes()));
             let mut pass = if operation.is_paced() { Some(self.pace.enter().await) } else { None };
             // It may have asked for that while this waited.
-            if let Some(rest) = self.pace.spares(&folders).filter(|_| pass.is_some()) {
+            if let Some(rest) = self.pace.spares(&prefixes).filter(|_| pass.is_some()) {
                 return Err(StoreError::spared(operation, rest));
             }
             // From here on, and not before: that we spare the store is not its slowness.
@@ -244,12 +244,12 @@ impl Store {
             };
             if pass.is_some() {
                 match &answer {
-                    Ok(_) => self.pace.succeeded(&folders),
+                    Ok(_) => self.pace.succeeded(&prefixes),
                     Err(error) if error.class() == Class::Throttled => {
                         // The parts of an object are as different as objects are.
                         let whole = operation != Operation::UploadPart;
                         let object = progress.activity().filter(|_| whole).map(Activity::object);
-                        self.pace.throttled(object, &folders, error.retry_after());
+                        self.pace.throttled(object, &prefixes, error.retry_after());
                     }
                     Err(_) => {}
                 }

@@ -1,5 +1,5 @@
 //! A store that says "slow down" is slowed down, not stopped. One object that it refuses so slows nothing down, and one
-//! folder holds nothing up but itself: stores throttle by prefix.
+//! prefix of keys holds nothing up but itself: stores throttle by prefix.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -27,8 +27,8 @@ const ONE_IN: u64 = 20;
 const KNOWN_FOR: Duration = Duration::from_mins(15);
 /// So many of them are remembered.
 const KNOWN: usize = 256;
-/// So many folders that asked to be spared are remembered, ...
-const FOLDERS: usize = 256;
+/// So many prefixes that asked to be spared are remembered, ...
+const PREFIXES: usize = 256;
 /// ... and so many of the last successes, each for so long.
 const SUCCESSES: usize = 8;
 const SUCCEEDED_WITHIN: Duration = Duration::from_secs(10);
@@ -64,10 +64,10 @@ struct State {
     /// The last different objects that were throttled, no more than decide. `None`: a request of no object's, unlike any
     /// other.
     throttled: Vec<Refusal>,
-    /// Folders that asked to be spared: until when, and when that was. Nothing has succeeded in them since.
-    folders: HashMap<u64, Spared>,
-    /// In which folders requests succeeded last.
-    successes: VecDeque<(Instant, Folders)>,
+    /// Prefixes that asked to be spared: until when, and when that was. Nothing has succeeded in them since.
+    prefixes: HashMap<u64, Spared>,
+    /// In which prefixes requests succeeded last.
+    successes: VecDeque<(Instant, Prefixes)>,
     /// A request has succeeded since one was throttled.
     succeeded: bool,
     lately: Lately,
@@ -75,18 +75,18 @@ struct State {
     known: VecDeque<(Instant, u64)>,
 }
 
-/// The folders that an object is in, the outermost first. A bucket's own is none.
-pub(super) type Folders = Arc<[u64]>;
+/// The prefixes of an object's key, the shortest first, each a hash: its folders, and words in its name.
+pub(super) type Prefixes = Arc<[u64]>;
 
 /// A request that was refused as too much.
 #[derive(Debug)]
 struct Refusal {
     at: Instant,
     object: Option<u64>,
-    folders: Folders,
+    prefixes: Prefixes,
 }
 
-/// A folder in which nothing is asked for.
+/// A prefix under which nothing is asked for.
 #[derive(Debug, Clone, Copy)]
 struct Spared {
     until: Instant,
@@ -97,8 +97,8 @@ struct Spared {
 #[derive(Debug, PartialEq, Eq)]
 enum About {
     Object,
-    /// All that was refused lately is in this folder, though in nothing smaller. `alone`: nothing else has succeeded lately.
-    Folder { alone: bool },
+    /// All that was refused lately is in this prefix, though in nothing smaller. `alone`: nothing else has succeeded lately.
+    Prefix { alone: bool },
     Store,
 }
 
@@ -159,7 +159,7 @@ impl Pace {
             aside: 0,
             most_aside,
             throttled: Vec::new(),
-            folders: HashMap::new(),
+            prefixes: HashMap::new(),
             successes: VecDeque::new(),
             succeeded: false,
             lately: Lately::new(Instant::now()),
@@ -184,31 +184,31 @@ impl Pace {
         }
     }
 
-    /// How long nothing is to be asked for in these folders; `None`: nothing forbids it.
-    pub(super) fn spares(&self, folders: &[u64]) -> Option<Duration> {
+    /// How long nothing is to be asked for in these prefixes; `None`: nothing forbids it.
+    pub(super) fn spares(&self, prefixes: &[u64]) -> Option<Duration> {
         let state = self.lock();
         let now = Instant::now();
-        let until = folders.iter().filter_map(|folder| state.folders.get(folder)).map(|spared| spared.until).max();
+        let until = prefixes.iter().filter_map(|prefix| state.prefixes.get(prefix)).map(|spared| spared.until).max();
         until.filter(|until| *until > now).map(|until| until - now)
     }
 
     /// The store did what it was asked to.
-    pub(super) fn succeeded(&self, folders: &Folders) {
+    pub(super) fn succeeded(&self, prefixes: &Prefixes) {
         let mut state = self.lock();
-        if state.succeeded(folders, Instant::now()) {
+        if state.succeeded(prefixes, Instant::now()) {
             self.show(&state);
             self.left.notify_one();
         }
     }
 
     /// It asked to be spared, on a request for this object; for so long, if it said so. The object rests in any case.
-    pub(super) fn throttled(&self, object: Option<u64>, folders: &Folders, retry_after: Option<Duration>) {
+    pub(super) fn throttled(&self, object: Option<u64>, prefixes: &Prefixes, retry_after: Option<Duration>) {
         let mut state = self.lock();
         let now = Instant::now();
-        match state.judge(object, folders, retry_after, now) {
-            About::Object | About::Folder { alone: false } => return,
+        match state.judge(object, prefixes, retry_after, now) {
+            About::Object | About::Prefix { alone: false } => return,
             // It is spared for as long as it was told; if there is nothing else, it is the store all the same.
-            About::Folder { alone: true } => state.slow_down(None, now),
+            About::Prefix { alone: true } => state.slow_down(None, now),
             About::Store => state.slow_down(retry_after, now),
         }
         self.show(&state);
@@ -263,73 +263,73 @@ impl State {
         Ok(())
     }
 
-    /// What a refusal speaks of. If it says how long, folders of which it speaks are spared for so long.
+    /// What a refusal speaks of. If it says how long, prefixes of which it speaks are spared for so long.
     fn judge(
         &mut self,
         object: Option<u64>,
-        folders: &Folders,
+        prefixes: &Prefixes,
         retry_after: Option<Duration>,
         now: Instant,
     ) -> About {
         let until = retry_after.map(|told| now + told.min(LONGEST_PAUSE));
         // It was spared before, and nothing has succeeded in it since: that says nothing new.
-        let known = folders.iter().copied().find(|folder| self.folders.contains_key(folder));
+        let known = prefixes.iter().copied().find(|prefix| self.prefixes.contains_key(prefix));
         if let Some((known, until)) = known.zip(until) {
             self.lately.at(now).throttled[1] += 1;
             self.spare(known, until, now);
-            return About::Folder { alone: self.is_alone(known, now) };
+            return About::Prefix { alone: self.is_alone(known, now) };
         }
-        if !self.speaks_of_more(object, folders, now) {
+        if !self.speaks_of_more(object, prefixes, now) {
             return About::Object;
         }
-        let common = self.common_folders(now);
+        let common = self.common_prefixes(now);
         match common.last() {
-            Some(&folder) => {
+            Some(&prefix) => {
                 if let Some(until) = until {
-                    self.spare(folder, until, now);
+                    self.spare(prefix, until, now);
                 }
-                About::Folder { alone: self.is_alone(folder, now) }
+                About::Prefix { alone: self.is_alone(prefix, now) }
             }
             None => {
-                // Where some folders are at fault and not the store, those are known from now on.
-                let firsts: Vec<u64> = self.throttled.iter().filter_map(|refusal| refusal.folders.first().copied()).collect();
+                // Where some prefixes are at fault and not the store, those are known from now on.
+                let firsts: Vec<u64> = self.throttled.iter().filter_map(|refusal| refusal.prefixes.first().copied()).collect();
                 if let Some(until) = until {
-                    firsts.into_iter().for_each(|folder| self.spare(folder, until, now));
+                    firsts.into_iter().for_each(|prefix| self.spare(prefix, until, now));
                 }
                 About::Store
             }
         }
     }
 
-    fn spare(&mut self, folder: u64, until: Instant, now: Instant) {
-        self.folders.retain(|_, spared| now.saturating_duration_since(spared.at) < KNOWN_FOR);
-        if self.folders.len() >= FOLDERS
-            && let Some(oldest) = self.folders.iter().min_by_key(|(_, spared)| spared.at).map(|(folder, _)| *folder)
+    fn spare(&mut self, prefix: u64, until: Instant, now: Instant) {
+        self.prefixes.retain(|_, spared| now.saturating_duration_since(spared.at) < KNOWN_FOR);
+        if self.prefixes.len() >= PREFIXES
+            && let Some(oldest) = self.prefixes.iter().min_by_key(|(_, spared)| spared.at).map(|(prefix, _)| *prefix)
         {
-            self.folders.remove(&oldest);
+            self.prefixes.remove(&oldest);
         }
-        let spared = self.folders.entry(folder).or_insert(Spared { until, at: now });
+        let spared = self.prefixes.entry(prefix).or_insert(Spared { until, at: now });
         *spared = Spared { until: spared.until.max(until), at: now };
     }
 
-    /// Whether nothing has succeeded lately outside of this folder.
-    fn is_alone(&self, folder: u64, now: Instant) -> bool {
-        let outside = |(at, inside): &(Instant, Folders)| {
-            now.saturating_duration_since(*at) < SUCCEEDED_WITHIN && !inside.contains(&folder)
+    /// Whether nothing has succeeded lately outside of this prefix.
+    fn is_alone(&self, prefix: u64, now: Instant) -> bool {
+        let outside = |(at, inside): &(Instant, Prefixes)| {
+            now.saturating_duration_since(*at) < SUCCEEDED_WITHIN && !inside.contains(&prefix)
         };
         !self.successes.iter().any(outside)
     }
 
-    /// The folders that all have in common that were refused since the last success, or in this moment.
-    fn common_folders(&self, now: Instant) -> Vec<u64> {
+    /// The prefixes that all have in common that were refused since the last success, or in this moment.
+    fn common_prefixes(&self, now: Instant) -> Vec<u64> {
         let last_success = self.successes.back().map(|(at, _)| *at);
         let counts = |refusal: &&Refusal| {
             last_success.is_none_or(|at| refusal.at >= at) || now.saturating_duration_since(refusal.at) < WITHIN
         };
         let mut refusals = self.throttled.iter().filter(counts);
-        let mut common = refusals.next().map(|refusal| refusal.folders.to_vec()).unwrap_or_default();
+        let mut common = refusals.next().map(|refusal| refusal.prefixes.to_vec()).unwrap_or_default();
         for refusal in refusals {
-            let same = common.iter().zip(&*refusal.folders).take_while(|(one, other)| one == other).count();
+            let same = common.iter().zip(&*refusal.prefixes).take_while(|(one, other)| one == other).count();
             common.truncate(same);
         }
         common
@@ -337,7 +337,7 @@ impl State {
 
     /// Whether what was said to this object's request is meant for others as well: they heard it in the same moment, or
     /// nothing has succeeded since another one did.
-    fn speaks_of_more(&mut self, object: Option<u64>, folders: &Folders, now: Instant) -> bool {
+    fn speaks_of_more(&mut self, object: Option<u64>, prefixes: &Prefixes, now: Instant) -> bool {
         self.lately.at(now).throttled[1] += 1;
         if object.is_some_and(|object| self.is_known(object, now)) {
             return false;
@@ -348,7 +348,7 @@ impl State {
         if self.throttled.len() >= OBJECTS {
             self.throttled.remove(0);
         }
-        self.throttled.push(Refusal { at: now, object, folders: Arc::clone(folders) });
+        self.throttled.push(Refusal { at: now, object, prefixes: Arc::clone(prefixes) });
         self.succeeded = false;
         let lately = |refusal: &&Refusal| now.saturating_duration_since(refusal.at) < WITHIN;
         nothing_since || self.throttled.iter().filter(lately).count() >= OBJECTS && self.lately.is_throttled()
@@ -368,15 +368,15 @@ impl State {
     }
 
     /// Whether more may be under way now.
-    fn succeeded(&mut self, folders: &Folders, now: Instant) -> bool {
+    fn succeeded(&mut self, prefixes: &Prefixes, now: Instant) -> bool {
         self.succeeded = true;
-        if !self.folders.is_empty() {
-            self.folders.retain(|folder, _| !folders.contains(folder));
+        if !self.prefixes.is_empty() {
+            self.prefixes.retain(|prefix, _| !prefixes.contains(prefix));
         }
         if self.successes.len() >= SUCCESSES {
             self.successes.pop_front();
         }
-        self.successes.push_back((now, Arc::clone(folders)));
+        self.successes.push_back((now, Arc::clone(prefixes)));
         self.lately.at(now).succeeded[1] += 1;
         if !self.spacing.is_zero() {
             let closer = self.spacing * 7 / 8;
@@ -425,12 +425,12 @@ mod tests {
         Pace::new(ReplicaName::new("b2").unwrap(), most, most)
     }
 
-    fn none() -> Folders {
+    fn none() -> Prefixes {
         Arc::new([])
     }
 
-    fn folders<const N: usize>(folders: [u64; N]) -> Folders {
-        Arc::new(folders)
+    fn prefixes<const N: usize>(prefixes: [u64; N]) -> Prefixes {
+        Arc::new(prefixes)
     }
 
     /// Three objects hear it in one moment.
@@ -613,45 +613,45 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_folder_that_is_throttled_is_spared_and_nothing_else_waits() {
         let pace = pace(8);
-        (0..64).for_each(|object| pace.throttled(Some(object), &folders([1]), Some(20 * SECOND)));
+        (0..64).for_each(|object| pace.throttled(Some(object), &prefixes([1]), Some(20 * SECOND)));
         assert_eq!(pace.spares(&[1, 7]), Some(20 * SECOND));
         assert_eq!(pace.spares(&[2]), None);
         assert!(pace.enter().now_or_never().is_some());
         // It holds for subfolders alike.
         tokio::time::advance(20 * SECOND).await;
-        pace.succeeded(&folders([2]));
+        pace.succeeded(&prefixes([2]));
         let before = limit(&pace);
         for object in 100..500 {
-            pace.throttled(Some(object), &folders([1, object]), Some(20 * SECOND));
-            pace.succeeded(&folders([2]));
+            pace.throttled(Some(object), &prefixes([1, object]), Some(20 * SECOND));
+            pace.succeeded(&prefixes([2]));
         }
         assert_eq!(pace.spares(&[1]), Some(20 * SECOND));
         assert!(pace.enter().now_or_never().is_some() && limit(&pace) >= before);
         tokio::time::advance(20 * SECOND).await;
-        pace.succeeded(&folders([1, 3]));
+        pace.succeeded(&prefixes([1, 3]));
         assert_eq!(pace.spares(&[1]), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn folders_that_are_throttled_together_are_the_store_and_each_says_so_once() {
         let pace = pace(8);
-        (0..3).for_each(|object| pace.throttled(Some(object), &folders([object]), Some(20 * SECOND)));
+        (0..3).for_each(|object| pace.throttled(Some(object), &prefixes([object]), Some(20 * SECOND)));
         let asked = Instant::now();
         drop(pace.enter().await);
         assert_eq!(asked.elapsed(), 20 * SECOND);
         // The same ones again, in other objects, while others succeed.
-        pace.succeeded(&folders([9]));
+        pace.succeeded(&prefixes([9]));
         tokio::time::advance(SECOND).await;
-        (10..13).for_each(|object| pace.throttled(Some(object), &folders([object - 10]), Some(20 * SECOND)));
+        (10..13).for_each(|object| pace.throttled(Some(object), &prefixes([object - 10]), Some(20 * SECOND)));
         assert!(pace.enter().now_or_never().is_some());
-        assert_eq!((0..4).map(|folder| pace.spares(&[folder]).is_some()).collect::<Vec<_>>(), [true, true, true, false]);
+        assert_eq!((0..4).map(|prefix| pace.spares(&[prefix]).is_some()).collect::<Vec<_>>(), [true, true, true, false]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn where_there_is_only_one_folder_it_is_the_store_that_is_slowed_down() {
         let pace = pace(8);
         let passes = futures::future::join_all((0..8).map(|_| pace.enter())).await;
-        (0..3).for_each(|object| pace.throttled(Some(object), &folders([1]), None));
+        (0..3).for_each(|object| pace.throttled(Some(object), &prefixes([1]), None));
         drop(passes);
         assert_eq!(limit(&pace), 4);
     }

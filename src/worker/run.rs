@@ -480,7 +480,7 @@ fn tell(lease: &Lease, report: &Report) {
                 for property in report.not_carried.iter().flatten().filter(|property| !property.is_tried()) {
                     metrics::not_carried(replica, *property);
                 }
-                debug!(object.key = %key, replica.id = %replica, bytes, proof = ?proof, "Copy of {key} at {replica} is recorded");
+                debug!(object.key = %key, replica.id = %replica, bytes, proof = proof.as_str(), "Copy of {key} at {replica} is recorded");
             }
             Outcome::Failed { next, why } => {
                 metrics::failed(replica, why.class);

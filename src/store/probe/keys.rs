@@ -52,15 +52,11 @@ impl Probe<'_> {
             let found = self.holds(&key, Some(&twin)).await;
             self.key_fact(odd.name, odd.says, key, found, &mut held);
         }
-        let number = self.prefix.trim_start_matches(FOLDER).to_owned();
+        let number = self.prefix.trim_start_matches(FOLDER);
         // Cannot fail: it is short.
         let led = ObjectKey::new(format!("/{FOLDER}{number}led")).expect("a key of a probe");
         let found = self.holds(&led, Some(&self.key("led"))).await;
         self.key_fact("key_leading_slash", "a key with / in front is held", led, found, &mut held);
-        // Cannot fail: it is short.
-        let blank = ObjectKey::new(format!(" {FOLDER}{number}blank")).expect("a key of a probe");
-        let found = self.holds(&blank, Some(&self.key("blank"))).await;
-        self.key_fact("key_leading_blank", "a key with a blank in front is held", blank, found, &mut held);
         self.longest_key(&mut held).await?;
         self.listing(&held).await;
         Ok(())
