@@ -207,7 +207,6 @@ impl Look<'_> {
     }
 }
 
-
 /// Says who has seen it.
 pub(super) fn found(why: Failure) -> Failure {
     Failure { message: format!("{}; found by `copyhold verify`", why.message), ..why }

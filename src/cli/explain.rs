@@ -7,7 +7,10 @@ use super::{Verdict, given, queue, show, show::Untrusted};
 use crate::{
     config::Config,
     domain::{ObjectKey, Role, micros, utc},
-    queue::{Abandoned, Breaker, CopyStory, FailureStory, Holder, PARKED_BY_HAND, Pin, ReplicaRow, State, Story, UnsettledStory},
+    queue::{
+        Abandoned, Breaker, CopyStory, FailureStory, Holder, PARKED_BY_HAND, Pin, ReplicaRow, State, Story,
+        UnsettledStory,
+    },
 };
 
 #[derive(Debug, clap::Args)]
@@ -167,15 +170,20 @@ fn of_unsettled(unsettled: &UnsettledStory, state: State, now: i64) -> String {
     let over = unsettled.settled_at_us <= now;
     match (unsettled.after_crash, state) {
         (true, State::Recorded { .. }) if over => {
-            "    proven after PostgreSQL had crashed, and to be read once more; no write that is not over is known of".to_owned()
+            "    proven after PostgreSQL had crashed, and to be read once more; no write that is not over is known of"
+                .to_owned()
         }
         (true, State::Recorded { .. }) => format!(
             "    proven after PostgreSQL had crashed, which may have lost claims; no write that is not over is known of, and it is \
              read once more {settled}"
         ),
-        (true, _) => format!("    PostgreSQL had crashed {noted}, which may have lost claims; no write that is not over is known of"),
+        (true, _) => format!(
+            "    PostgreSQL had crashed {noted}, which may have lost claims; no write that is not over is known of"
+        ),
         (false, _) if over => {
-            format!("    a write was sent {noted} whose end was not seen; it can arrive no more, and what is recorded is read once more")
+            format!(
+                "    a write was sent {noted} whose end was not seen; it can arrive no more, and what is recorded is read once more"
+            )
         }
         (false, _) => format!(
             "    a write was sent {noted} whose end was not seen; what is recorded is read again until it can arrive no more, {settled}"

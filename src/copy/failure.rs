@@ -56,8 +56,7 @@ pub(super) fn at_primary(store: &Store, known: &Content, found: &Content, verdic
 }
 
 pub(super) fn changed(store: &Store, known: &Content, found: &Content) -> Failure {
-    let what =
-        format!("the object is no longer what this generation's first read found ({found} instead of {known})");
+    let what = format!("the object is no longer what this generation's first read found ({found} instead of {known})");
     Failure::new(Class::Changed, format!("source {}: {what}", store.name()))
 }
 

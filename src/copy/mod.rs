@@ -33,8 +33,8 @@ pub use examine::{OtherContent, judge_primary};
 pub use job::{Job, OnExisting, Source, Target};
 pub use journal::{Entry, Journal, Older, Part, Shape, Unfinished};
 pub use memory::{Lingering, Memory};
-pub use spelling::kept_as_another;
 pub use plan::{PART_AT_LEAST, WHOLE_UP_TO};
+pub use spelling::kept_as_another;
 pub use step::Step;
 pub use verify::{Reading, read, said, state_of};
 

@@ -106,7 +106,9 @@ pub fn lookalikes(key: &str) -> Vec<String> {
             key.chars().flat_map(|c| if c.is_ascii() { vec![c] } else { lowered(c).collect() }).collect(),
             key.chars().filter(|c| !is_unseen(*c)).collect(),
             // To some databases all characters outside the basic plane are one.
-            key.chars().map(|c| if c > '\u{ffff}' { char::from_u32(u32::from(c) ^ 1).unwrap_or(c) } else { c }).collect(),
+            key.chars()
+                .map(|c| if c > '\u{ffff}' { char::from_u32(u32::from(c) ^ 1).unwrap_or(c) } else { c })
+                .collect(),
         ],
     )
 }
@@ -168,7 +170,9 @@ mod tests {
 
     #[test]
     fn a_plain_key_has_nothing_unusual_and_costs_nothing() {
-        for plain in ["photos/2026/IMG_0001.JPG", "a-b_c.tar.gz", "x", &"k/".repeat(60).trim_end_matches('/').to_owned()] {
+        for plain in
+            ["photos/2026/IMG_0001.JPG", "a-b_c.tar.gz", "x", &"k/".repeat(60).trim_end_matches('/').to_owned()]
+        {
             assert_eq!(Unusual::of(plain), None, "{plain}");
         }
     }
@@ -177,8 +181,27 @@ mod tests {
     fn each_kind_of_key_that_stores_were_seen_to_alter_is_unusual() {
         let long = "x".repeat(129);
         for odd in [
-            "file\u{ff11}.txt", "a\u{1f600}.txt", "caf\u{e9}", "a:b", "a?1", "a#1", "a;v=1", "stra\u{df}e", "k\t", "k\u{1}z",
-            "k\u{200b}z", "a b", " k", "k ", "a//b", "/a", "a/", "a/./b", ".a", "a.", &long,
+            "file\u{ff11}.txt",
+            "a\u{1f600}.txt",
+            "caf\u{e9}",
+            "a:b",
+            "a?1",
+            "a#1",
+            "a;v=1",
+            "stra\u{df}e",
+            "k\t",
+            "k\u{1}z",
+            "k\u{200b}z",
+            "a b",
+            " k",
+            "k ",
+            "a//b",
+            "/a",
+            "a/",
+            "a/./b",
+            ".a",
+            "a.",
+            &long,
         ] {
             assert!(Unusual::of(odd).is_some(), "{odd}");
         }
@@ -198,12 +221,20 @@ mod tests {
     #[test]
     fn names_that_stores_make_of_a_key_are_known_from_those_of_other_objects() {
         for (key, name) in [
-            ("a\u{1f600}.txt", "a?.txt"), ("caf\u{e9}", "caf"), ("caf\u{e9}", "cafe"), ("na\u{ef}ve", "nave"),
-            ("file\u{ff11}", "file1"), ("a:b", "a/b"), ("a#1", "a"), ("stra\u{df}e", "strasse"), ("a b", "a%20b"),
+            ("a\u{1f600}.txt", "a?.txt"),
+            ("caf\u{e9}", "caf"),
+            ("caf\u{e9}", "cafe"),
+            ("na\u{ef}ve", "nave"),
+            ("file\u{ff11}", "file1"),
+            ("a:b", "a/b"),
+            ("a#1", "a"),
+            ("stra\u{df}e", "strasse"),
+            ("a b", "a%20b"),
         ] {
             assert!(may_be_made_of(key, name), "{key} {name}");
         }
-        for (key, name) in [("d/\u{fc}1", "d/\u{fc}2"), ("\u{65e5}.txt", "\u{4e2d}.txt"), ("\u{f6}.txt", "\u{fc}.txt")] {
+        for (key, name) in [("d/\u{fc}1", "d/\u{fc}2"), ("\u{65e5}.txt", "\u{4e2d}.txt"), ("\u{f6}.txt", "\u{fc}.txt")]
+        {
             assert!(!may_be_made_of(key, name), "{key} {name}");
         }
     }

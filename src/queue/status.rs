@@ -224,9 +224,13 @@ impl Parts {
     }
 }
 
-/// So many objects are registered, as far as figures tell that were counted: an estimate of PostgreSQL's may be older.
+/// So many objects are registered at least, as far as figures tell that were counted: PostgreSQL's estimate may be older.
 fn most_known(replicas: &[ReplicaStatus]) -> i64 {
-    let of = |r: &ReplicaStatus| [r.recorded, r.not_wanted, r.backlog_objects].into_iter().flatten().sum::<i64>();
+    let of = |r: &ReplicaStatus| {
+        let is_counted = r.recorded_estimated != Some(true);
+        let others = [r.recorded, r.not_wanted].into_iter().flatten().filter(|_| is_counted);
+        others.chain(r.backlog_objects).sum::<i64>()
+    };
     replicas.iter().map(of).max().unwrap_or(0)
 }
 
@@ -422,10 +426,8 @@ ORDER BY d.id"
         let statement = "queue::status";
         // One message, which the server carries out as one transaction: three round trips less than one that is begun, told
         // its limit, and ended.
-        let sql = built(format!(
-            "-- {statement}\nSET LOCAL statement_timeout = '{}ms';\n{sql}",
-            limit.as_millis().max(1)
-        ));
+        let sql =
+            built(format!("-- {statement}\nSET LOCAL statement_timeout = '{}ms';\n{sql}", limit.as_millis().max(1)));
         let asked = async { sqlx::raw_sql(sql).fetch_one(&self.pool).await?.try_get::<String, _>(0) };
         let json = within(limit + SLACK, statement, asked).await?;
         serde_json::from_str(&json).map_err(|e| QueueError::Inconsistent { statement, what: e.to_string() })
@@ -446,7 +448,11 @@ mod tests {
             .unwrap()
         };
         assert_eq!(most_known(&[]), 0);
-        let figures = [replica(Some(10), Some(0), Some(0)), replica(Some(3), Some(1), Some(7)), replica(None, None, Some(4))];
+        let figures =
+            [replica(Some(10), Some(0), Some(0)), replica(Some(3), Some(1), Some(7)), replica(None, None, Some(4))];
         assert_eq!(most_known(&figures), 11);
+        // Estimated from a sample, they are no counts.
+        let estimated = ReplicaStatus { recorded_estimated: Some(true), ..replica(Some(100), Some(0), Some(2)) };
+        assert_eq!(most_known(&[estimated]), 2);
     }
 }

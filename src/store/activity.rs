@@ -60,7 +60,12 @@ impl Activity {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let moved_at = Mutex::new(Instant::now());
-        Self(Arc::new(Inner { object: hasher.finish(), prefixes: prefixes_of(key), waiting: AtomicUsize::new(0), moved_at }))
+        Self(Arc::new(Inner {
+            object: hasher.finish(),
+            prefixes: prefixes_of(key),
+            waiting: AtomicUsize::new(0),
+            moved_at,
+        }))
     }
 
     /// Does `work`, whose requests are this copy's. Tasks that it spawns must be [`within_current`].

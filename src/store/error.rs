@@ -65,7 +65,10 @@ impl StoreError {
 
     /// Nothing was sent: the store has asked not to be asked for anything under this prefix for so long.
     pub(super) fn spared(operation: Operation, rest: Duration) -> Self {
-        let what = format!("not sent: the store has asked to be left alone under this prefix for {} s more", rest.as_secs() + 1);
+        let what = format!(
+            "not sent: the store has asked to be left alone under this prefix for {} s more",
+            rest.as_secs() + 1
+        );
         Self { outcome_unknown: false, retry_after: Some(rest), ..Self::found(operation, Reason::Throttled, what) }
     }
 

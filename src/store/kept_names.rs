@@ -168,12 +168,8 @@ fn has(page: &Page, key: &ObjectKey) -> bool {
     page.objects.iter().any(|listed| listed.key.as_ref() == Ok(key))
 }
 
-/// Whether a listing shows what a HEAD of the copy has shown. Listings show a time to the millisecond, HEADs to the second.
+/// Whether a listing may show what a HEAD of the copy has shown. Its time is not compared: another HEAD decides.
 fn looks_like(listed: &Listed, own: &Head) -> bool {
-    let seconds = |at: Option<std::time::SystemTime>| {
-        at.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok()).map(|since| since.as_secs())
-    };
     listed.size_bytes.is_none_or(|size| size == own.size_bytes)
         && (listed.etag.is_none() || own.etag.is_none() || listed.etag == own.etag)
-        && seconds(listed.last_modified).zip(seconds(own.last_modified)).is_none_or(|(one, other)| one.abs_diff(other) <= 1)
 }

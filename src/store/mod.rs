@@ -25,8 +25,8 @@ mod feed;
 mod headers;
 mod heard;
 mod identity;
-mod lenient;
 mod kept_names;
+mod lenient;
 mod list;
 mod metadata;
 mod once;
@@ -92,7 +92,7 @@ use crate::domain::{Class, ObjectKey, ReplicaName};
 use activity::Request;
 use credentials::CurrentCredentials;
 use endpoint::Endpoint;
-use pace::{Prefixes, Pace};
+use pace::{Pace, Prefixes};
 use progress::{Progress, watched};
 use speed::Speed;
 
@@ -205,7 +205,8 @@ impl Store {
     {
         let call = Box::pin(call);
         async move {
-            let prefixes = progress.activity().map_or_else(Prefixes::default, |activity| Arc::clone(activity.prefixes()));
+            let prefixes =
+                progress.activity().map_or_else(Prefixes::default, |activity| Arc::clone(activity.prefixes()));
             let mut pass = if operation.is_paced() { Some(self.pace.enter().await) } else { None };
             // It may have asked for that while this waited.
             if let Some(rest) = self.pace.spares(&prefixes).filter(|_| pass.is_some()) {

@@ -98,7 +98,9 @@ struct Spared {
 enum About {
     Object,
     /// All that was refused lately is in this prefix, though in nothing smaller. `alone`: nothing else has succeeded lately.
-    Prefix { alone: bool },
+    Prefix {
+        alone: bool,
+    },
     Store,
 }
 
@@ -292,7 +294,8 @@ impl State {
             }
             None => {
                 // Where some prefixes are at fault and not the store, those are known from now on.
-                let firsts: Vec<u64> = self.throttled.iter().filter_map(|refusal| refusal.prefixes.first().copied()).collect();
+                let firsts: Vec<u64> =
+                    self.throttled.iter().filter_map(|refusal| refusal.prefixes.first().copied()).collect();
                 if let Some(until) = until {
                     firsts.into_iter().for_each(|prefix| self.spare(prefix, until, now));
                 }
@@ -644,7 +647,10 @@ mod tests {
         tokio::time::advance(SECOND).await;
         (10..13).for_each(|object| pace.throttled(Some(object), &prefixes([object - 10]), Some(20 * SECOND)));
         assert!(pace.enter().now_or_never().is_some());
-        assert_eq!((0..4).map(|prefix| pace.spares(&[prefix]).is_some()).collect::<Vec<_>>(), [true, true, true, false]);
+        assert_eq!(
+            (0..4).map(|prefix| pace.spares(&[prefix]).is_some()).collect::<Vec<_>>(),
+            [true, true, true, false]
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -189,8 +189,7 @@ impl Rechecker {
                     self.judge_primary(lease, replica, copy, content).await
                 }
                 Ok((found, _)) => {
-                    let what =
-                        format!("its copy has other bytes than were recorded ({found} instead of {content})");
+                    let what = format!("its copy has other bytes than were recorded ({found} instead of {content})");
                     ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
                 }
                 Err(why) if why.class == Class::Gone => ReadResult::Different(why),

@@ -112,7 +112,8 @@ async fn the_record_of_an_object_that_such_a_copy_was_written_over_is_taken_back
     world.until(&of("d/x_y")).await;
     assert_eq!(world.bucket("scw").get("d/x_y").unwrap(), "the object d/x_y");
     assert!(world.run(&["retry", "d/x:y"]).await.status.success());
-    let parked = "SELECT due_scw = 9000000000000000000 AND lock IS NULL FROM copyhold.object_copies WHERE object_key = 'd/x:y'";
+    let parked =
+        "SELECT due_scw = 9000000000000000000 AND lock IS NULL FROM copyhold.object_copies WHERE object_key = 'd/x:y'";
     world.until(parked).await;
     assert_eq!(world.bucket("scw").get("d/x_y").unwrap(), "the object d/x_y");
     assert_eq!(world.value(&of("d/x_y")).await.unwrap(), "true");

@@ -287,7 +287,10 @@ async fn nothing_is_removed_while_a_write_may_be_under_way_that_a_crash_or_a_dea
     world.execute("TRUNCATE copyhold.claims_intact").await;
     for command in [["replica", "remove", "scw", "--yes"], ["replica", "remove", "scw", "--check"]] {
         let (code, text) = said(&world, &command).await;
-        assert!(code != 0 && text.contains("PostgreSQL has crashed lately") && text.contains("Try again in "), "{text}");
+        assert!(
+            code != 0 && text.contains("PostgreSQL has crashed lately") && text.contains("Try again in "),
+            "{text}"
+        );
     }
     world.execute("UPDATE copyhold.claims_intact SET unsettled_until = copyhold.now_utc_micro_seconds() - 1").await;
     world.execute("UPDATE copyhold.object_copies SET lock = 1, lease = 1 WHERE object_key = 'a'").await;
