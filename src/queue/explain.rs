@@ -72,7 +72,6 @@ pub struct CopyStory {
 
 /// A write whose end was not seen.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[expect(clippy::struct_field_names, reason = "times are named as everywhere in the story")]
 pub struct UnsettledStory {
     pub noted_at_us: i64,
     /// The recorded copy is read again from then on.

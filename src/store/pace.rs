@@ -285,23 +285,20 @@ impl State {
             return About::Object;
         }
         let common = self.common_prefixes(now);
-        match common.last() {
-            Some(&prefix) => {
-                if let Some(until) = until {
-                    self.spare(prefix, until, now);
-                }
-                About::Prefix { alone: self.is_alone(prefix, now) }
+        if let Some(&prefix) = common.last() {
+            if let Some(until) = until {
+                self.spare(prefix, until, now);
             }
-            None => {
-                // Where some prefixes are at fault and not the store, those are known from now on.
-                let firsts: Vec<u64> =
-                    self.throttled.iter().filter_map(|refusal| refusal.prefixes.first().copied()).collect();
-                if let Some(until) = until {
-                    firsts.into_iter().for_each(|prefix| self.spare(prefix, until, now));
-                }
-                About::Store
+            return About::Prefix { alone: self.is_alone(prefix, now) };
+        }
+        // Where some prefixes are at fault and not the store, those are known from now on.
+        let firsts: Vec<u64> = self.throttled.iter().filter_map(|refusal| refusal.prefixes.first().copied()).collect();
+        if let Some(until) = until {
+            for prefix in firsts {
+                self.spare(prefix, until, now);
             }
         }
+        About::Store
     }
 
     fn spare(&mut self, prefix: u64, until: Instant, now: Instant) {
