@@ -212,17 +212,12 @@ impl Look<'_> {
             "replica {}: its copy has other bytes than were recorded {}, the same in two readings ({} instead of {}{}): {tag}",
             self.subject.name(),
             utc(self.recorded_at),
-            words(&reading.content),
-            words(&self.content),
+            reading.content,
+            self.content,
             modified.unwrap_or_default(),
         );
         Seen::Wrong { why: found(Failure::new(Class::Corrupt, message)), origin }
     }
-}
-
-/// `48213 bytes, crc64nvme:c352d31f41d51723`
-fn words(content: &Content) -> String {
-    format!("{} bytes, {:?}", content.size_bytes, content.hash)
 }
 
 /// Says who has seen it.

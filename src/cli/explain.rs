@@ -8,8 +8,11 @@ use serde::{Serialize, Serializer};
 use super::{Verdict, given, queue, show, show::Untrusted};
 use crate::{
     config::Config,
-    domain::{ObjectKey, Role, utc},
-    queue::{Abandoned, CopyStory, FailureStory, Holder, PARKED_BY_HAND, Pin, ReplicaRow, State, Story},
+    domain::{ObjectKey, Role, micros, utc},
+    queue::{
+        Abandoned, Breaker, CopyStory, FailureStory, Holder, PARKED_BY_HAND, Pin, ReplicaRow, State, Story,
+        UnsettledStory,
+    },
 };
 
 #[derive(Debug, clap::Args)]
@@ -67,7 +70,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         let state = CopyStory::state(copy, story.now_us);
         ToldCopy { copy, state, hindrance: hindrance(config, &rows, &story, copy, state) }
     };
-    let hash = story.hash().map(|hash| format!("{hash:?}"));
+    let hash = story.hash().map(|hash| hash.to_string());
     let told = Told { key: key.as_str(), hash, story: &story, copies: story.copies.iter().map(told).collect() };
     if args.json {
         show::json(&told)?;
@@ -150,11 +153,7 @@ fn of_copy(story: &Story, told: &ToldCopy<'_>) -> String {
     let copy = told.copy;
     let mut lines = vec![format!("{}{}: {said}", copy.replica, if copy.primary { " (primary)" } else { "" })];
     if let Some(unsettled) = &copy.unsettled {
-        lines.push(format!(
-            "    a write was sent {} whose end was not seen; what is recorded is read again until it can arrive no more, {}",
-            when(unsettled.noted_at_us, now),
-            when(unsettled.settled_at_us, now)
-        ));
+        lines.push(of_unsettled(unsettled, told.state, now));
     }
     if let Some(failure) = &copy.failure {
         lines.extend(of_failure(failure, told.state, now));
@@ -165,6 +164,33 @@ fn of_copy(story: &Story, told: &ToldCopy<'_>) -> String {
     }
     lines.extend(told.hindrance.as_ref().map(|why| format!("    {why}")));
     lines.join("\n")
+}
+
+/// What may still arrive there, and what is known of it.
+fn of_unsettled(unsettled: &UnsettledStory, state: State, now: i64) -> String {
+    let (noted, settled) = (when(unsettled.noted_at_us, now), when(unsettled.settled_at_us, now));
+    let over = unsettled.settled_at_us <= now;
+    match (unsettled.after_crash, state) {
+        (true, State::Recorded { .. }) if over => {
+            "    proven after PostgreSQL had crashed, and to be read once more; no write that is not over is known of"
+                .to_owned()
+        }
+        (true, State::Recorded { .. }) => format!(
+            "    proven after PostgreSQL had crashed, which may have lost claims; no write that is not over is known of, and it is \
+             read once more {settled}"
+        ),
+        (true, _) => format!(
+            "    PostgreSQL had crashed {noted}, which may have lost claims; no write that is not over is known of"
+        ),
+        (false, _) if over => {
+            format!(
+                "    a write was sent {noted} whose end was not seen; it can arrive no more, and what is recorded is read once more"
+            )
+        }
+        (false, _) => format!(
+            "    a write was sent {noted} whose end was not seen; what is recorded is read again until it can arrive no more, {settled}"
+        ),
+    }
 }
 
 fn of_failure(failure: &FailureStory, state: State, now: i64) -> [String; 2] {
@@ -208,7 +234,7 @@ fn hindrance(config: &Config, rows: &[ReplicaRow], story: &Story, copy: &CopySto
         return Some(format!("not copied to by a daemon of this configuration: {why}"));
     }
     if let Some(breaker) = &row.breaker {
-        return Some(Untrusted(&breaker.why()).to_string());
+        return Some(of_breaker(breaker, story.now_us));
     }
     if let Some(why) = no_source(rows, story) {
         return Some(why);
@@ -222,6 +248,16 @@ fn hindrance(config: &Config, rows: &[ReplicaRow], story: &Story, copy: &CopySto
     None
 }
 
+/// Since when its store is left alone, why, and when it is tried again.
+fn of_breaker(breaker: &Breaker, now: i64) -> String {
+    let next = if breaker.probe_in.is_zero() {
+        "it is being tried, or about to be".to_owned()
+    } else {
+        format!("tried again {}", when(now.saturating_add(micros(breaker.probe_in)), now))
+    };
+    format!("{}; {next}", Untrusted(&breaker.why()))
+}
+
 /// Why the object cannot be read anywhere for now. Where no copy is on record, the primary is asked.
 fn no_source(rows: &[ReplicaRow], story: &Story) -> Option<String> {
     let recorded = |row: &&ReplicaRow| {
@@ -231,7 +267,7 @@ fn no_source(rows: &[ReplicaRow], story: &Story) -> Option<String> {
     let asked = if holders.is_empty() { rows.iter().filter(|row| row.primary).collect() } else { holders };
     let away = |row: &ReplicaRow| {
         let breaker = row.breaker.as_ref().filter(|breaker| breaker.blocks.forbids(Role::Source))?;
-        Some(format!("{} cannot be read: {}", row.name, Untrusted(&breaker.why())))
+        Some(format!("{} cannot be read: {}", row.name, of_breaker(breaker, story.now_us)))
     };
     let away: Vec<_> = asked.into_iter().map(away).collect::<Option<_>>()?;
     (!away.is_empty()).then(|| away.join("; "))

@@ -44,6 +44,8 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let row = given::row(&rows, &args.replica)?;
     let replica = &row.name;
     let from = queue.primary().await?.context("the database knows no primary; run `copyhold migrate`")?;
+    // Where no daemon runs, nobody else does, and the time to wait for would never begin.
+    queue.note_crash().await?;
     let mut blockers = blockers(config, row, &from);
     if !queue.has_any_copy(replica).await? {
         blockers.push("it has no copy of any object: it was never used, or its bucket was lost".to_owned());

@@ -130,6 +130,17 @@ pub enum Existing {
     Overwrite,
 }
 
+impl Existing {
+    /// The word for it in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Adopt => "adopt",
+            Self::Overwrite => "overwrite",
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Workers {
     /// Objects in flight at most.

@@ -58,7 +58,7 @@ pub(super) async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> an
 async fn fit(config: &Config, queue: &Queue, migrate: bool) -> Result<(), Trouble> {
     if migrate {
         match queue::migrate(config).await {
-            Ok(done) => info!(?done, "The schema is up to date"),
+            Ok(done) => info!(from_version = done.from_version, "The schema is up to date"),
             Err(queue::MigrateError::Queue(error)) => return Err(error.into()),
             Err(error) => return Err(Trouble::Lasting(error.into())),
         }

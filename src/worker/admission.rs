@@ -214,7 +214,7 @@ impl Doorkeeper {
         match self.decide(replica, row).await? {
             Ok((admission, looked_at)) => {
                 self.queue.admit(&replica.name, admission, looked_at).await?;
-                info!(replica.id = %replica.name, "Replica {} is open for writing ({admission:?})", replica.name);
+                info!(replica.id = %replica.name, "Replica {} is open for writing: {}", replica.name, admission.words());
                 // The next look reads what was decided; another daemon may have been first.
                 Box::pin(self.standing_again(replica, asked)).await
             }

@@ -186,7 +186,7 @@ impl Health {
             (suspicion, !before && evidence.is_doubted())
         };
         if began {
-            debug!(replica.id = %replica, ?role, "Whether {replica} is at fault or its objects is in doubt: {}", failed.why.message);
+            debug!(replica.id = %replica, role = role.as_str(), "Whether {replica} is at fault or its objects is in doubt: {}", failed.why.message);
             self.0.lanes.doubt(replica, role, true);
             known.news.send_replace(());
         }
@@ -230,7 +230,11 @@ impl Health {
         }
         let mixed = lock(&known.evidence).is_mixed(why.class, Instant::now());
         let ruling = rule(role, why.class, canary, trial, mixed);
-        info!(replica.id = %replica, ?role, ?canary, ?trial, ?ruling, "Whose fault it is that objects fail at {replica}: {ruling:?}; the last one: {}", why.message);
+        info!(
+            replica.id = %replica, role = role.as_str(),
+            "Whose fault it is that objects fail at {replica}: {ruling}. A simple request was {canary}; of other objects that were tried: {trial}; \
+             the last that failed: {}", why.message
+        );
         if let Ruling::Open(blocks) = ruling {
             self.open(replica, patient, blocks, why).await;
         }
@@ -397,7 +401,7 @@ impl Health {
 
     /// Tells all daemons how a probe ended.
     pub(super) async fn end_probe(&self, replica: &ReplicaName, breaker: &Breaker, ended: Probed) {
-        debug!(replica.id = %replica, ?ended, "{replica} was probed");
+        debug!(replica.id = %replica, "{replica} was probed: {}", ended.words());
         if let Err(error) = self.0.queue.end_probe(replica, breaker, ended).await {
             metrics::database_error("queue::end_probe");
             // Our hold on the probe runs out, and somebody tries again.

@@ -207,7 +207,7 @@ impl Rechecker {
                     }
                     let found = reading.content;
                     let what =
-                        format!("its copy has other bytes than were recorded ({found:?} instead of {content:?})");
+                        format!("its copy has other bytes than were recorded ({found} instead of {content})");
                     ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
                 }
                 Err(why) if why.class == Class::Gone => ReadResult::Different(why),
@@ -249,7 +249,7 @@ impl Rechecker {
             Ok(Some(other)) if copy.sent.is_some() => ReadResult::Changed { content: other.content, said: other.said },
             Ok(Some(other)) => {
                 let what = format!(
-                    "its object has other bytes than were recorded ({:?} instead of {content:?}): a new content, or an earlier \
+                    "its object has other bytes than were recorded ({} instead of {content}): a new content, or an earlier \
                      one that a write of which the end was not seen has brought back",
                     other.content
                 );

@@ -23,6 +23,7 @@ use super::{
     slots::Slot,
     straggler::{Left, Place},
     trial::{Trial, TrialResult},
+    twins,
 };
 use crate::{
     copy::{self, Ended, Job, Memory, Step},
@@ -87,9 +88,35 @@ pub struct Runner {
     pub waker: Waker,
 }
 
+/// How long it rests because no source may be asked for it; `None`: one may.
+fn sources_rest(job: &Job) -> Option<Duration> {
+    let rests = job.sources.iter().map(|source| source.store.spares(&job.key)).collect::<Option<Vec<_>>>()?;
+    rests.into_iter().min()
+}
+
+/// Takes those targets off the job whose stores have asked to be left alone where the object is: it is not read in vain.
+fn leave_alone(lease: &Lease, job: &mut Job) -> Vec<(ReplicaName, Outcome)> {
+    let mut outcomes = Vec::new();
+    job.targets.retain(|target| match target.store.spares(&lease.key) {
+        None => true,
+        Some(delay) => {
+            outcomes.push((target.store.name().clone(), Outcome::Rests { delay }));
+            false
+        }
+    });
+    outcomes
+}
+
 impl Runner {
     /// Copies one leased object to all replicas that lack it, and gives the lease back.
     pub async fn run(&self, lease: Lease, job: Job, permits: Permits, claim: Claim) {
+        if let Some(rest) = sources_rest(&job) {
+            if let Some(trial) = &claim.trial {
+                trial.ended(None);
+            }
+            drop((permits, claim));
+            return self.put_off(&lease, rest).await;
+        }
         let (key, fence) = (lease.key.clone(), lease.fence);
         let attempt = AssertUnwindSafe(Box::pin(self.attempt(lease, job, permits, claim))).catch_unwind();
         if attempt.await.is_err() {
@@ -225,6 +252,7 @@ impl Runner {
     /// What is known before anything is read. Targets that would hold another object's copy are off the job.
     async fn begin(&self, lease: &Lease, job: &mut Job) -> Notes {
         let mut notes = Notes::new(lease);
+        notes.refuse(leave_alone(lease, job));
         notes.refuse(self.keep_apart(lease, job).await);
         notes.expect(job);
         notes
@@ -309,6 +337,7 @@ impl Runner {
                         self.health.worked(replica, Role::Target, &lease.key);
                         Diagnosis::NOBODY
                     }
+                    Err(_) if !self.part_from_other(lease, replica).await => Diagnosis::Store { rest: twins::REST },
                     Err(why) => match &why.source {
                         Some(source) => self.diagnose(lease, source, Role::Source, replica, why).await,
                         None if trial.is_some_and(|trial| trial.charges) => Diagnosis::NOBODY,
@@ -453,7 +482,7 @@ fn tell(lease: &Lease, report: &Report) {
                 for property in report.not_carried.iter().flatten().filter(|property| !property.is_tried()) {
                     metrics::not_carried(replica, *property);
                 }
-                debug!(object.key = %key, replica.id = %replica, bytes, proof = ?proof, "Copy of {key} at {replica} is recorded");
+                debug!(object.key = %key, replica.id = %replica, bytes, proof = proof.as_str(), "Copy of {key} at {replica} is recorded");
             }
             Outcome::Failed { next, why } => {
                 metrics::failed(replica, why.class);

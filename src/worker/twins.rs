@@ -6,14 +6,15 @@ use tracing::{info, warn};
 
 use super::run::Runner;
 use crate::{
-    copy::{Job, Target},
+    copy::{Job, Target, kept_as_another},
     domain::{Class, Failure, Folds, Lease, Next, ObjectKey, Outcome, ReplicaName},
     metrics,
     queue::{Answer, QueueError, Refuted, TakeBack, Twin},
+    store::{KeptAs, Store},
 };
 
 /// How long a copy rests whose twin's record could not be taken back yet.
-const REST: Duration = Duration::from_secs(5);
+pub(super) const REST: Duration = Duration::from_secs(5);
 /// Of a key in a message.
 const SHOWN_CHARS: usize = 100;
 
@@ -23,7 +24,11 @@ impl Runner {
     pub(super) async fn keep_apart(&self, lease: &Lease, job: &mut Job) -> Vec<(ReplicaName, Outcome)> {
         let mut outcomes = Vec::new();
         for target in std::mem::take(&mut job.targets) {
-            let outcome = if target.folds == Folds::NONE { None } else { self.judge_twins(lease, &target).await };
+            let outcome = match target.store.kept_as(&lease.key) {
+                Some(kept_as) => Some(self.judge_kept_as(lease, &target.store, &kept_as).await),
+                None if target.folds == Folds::NONE => None,
+                None => self.judge_twins(lease, &target).await,
+            };
             match outcome {
                 None => job.targets.push(target),
                 Some(outcome) => outcomes.push((target.store.name().clone(), outcome)),
@@ -56,6 +61,49 @@ impl Runner {
                 Some(Outcome::Rests { delay: REST })
             }
         }
+    }
+
+    /// The store keeps this object under another name: what is on record of the object of that name, if there is one, may
+    /// be this object's bytes.
+    async fn judge_kept_as(&self, lease: &Lease, store: &Store, kept_as: &KeptAs) -> Outcome {
+        if self.is_parted(&lease.key, store, kept_as).await {
+            Outcome::Failed { next: Next::Parked, why: kept_as_another(store, &lease.key, &kept_as.other) }
+        } else {
+            Outcome::Rests { delay: REST }
+        }
+    }
+
+    /// Takes back what is on record there of the object that a copy of this one was just written over, if it was. `false`:
+    /// that could not be done yet.
+    pub(super) async fn part_from_other(&self, lease: &Lease, replica: &ReplicaName) -> bool {
+        let replicas = self.lanes.replicas();
+        let Some(store) = replicas.iter().find(|r| r.name == *replica).map(|r| &r.store) else { return true };
+        match store.kept_as(&lease.key) {
+            Some(kept_as) => self.is_parted(&lease.key, store, &kept_as).await,
+            None => true,
+        }
+    }
+
+    async fn is_parted(&self, key: &ObjectKey, store: &Store, kept_as: &KeptAs) -> bool {
+        if kept_as.is_taken_back {
+            return true;
+        }
+        let (replica, other) = (store.name(), &kept_as.other);
+        let parted = async {
+            match self.queue.twin(key, replica, other).await? {
+                Some(twin) => self.take_back_twin(key, replica, &twin).await,
+                None => Ok(true),
+            }
+        };
+        let is_parted = parted.await.unwrap_or_else(|error: QueueError| {
+            metrics::database_error("queue::twins");
+            warn!(object.key = %key, error = %error, "What is on record of {other} at {replica}, under whose name {key} is kept there, could not be taken back; trying again");
+            false
+        });
+        if is_parted {
+            store.note_taken_back(key);
+        }
+        is_parted
     }
 
     /// `true`: its record is gone.

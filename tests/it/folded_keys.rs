@@ -86,6 +86,59 @@ async fn a_copy_of_before_that_another_object_overwrites_loses_its_record_and_ot
 }
 
 #[tokio::test]
+async fn a_copy_that_a_store_lists_under_another_name_is_parked_by_name_and_never_recorded() {
+    let (world, _daemon) = folding(Quirk::SimplifiesKeys).await;
+    let long = ["x".repeat(201), "x".repeat(202)];
+    let odd = ["file\u{ff11}", "a\u{1f600}", "a\u{1f601}", "d/x:y", "k\t", " k", &long[0], &long[1]];
+    register(&world, &odd).await;
+    world.until(ALL_PARKED).await;
+    let text = printed(&world.run(&["explain", "d/x:y"]).await).replace("\\\\", "\\");
+    for words in ["under the name \"d/x_y\"", "another object's"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn the_record_of_an_object_that_such_a_copy_was_written_over_is_taken_back_once() {
+    let (world, daemon) = folding(Quirk::SimplifiesKeys).await;
+    let of = |key: &str| format!("SELECT scw IS NOT NULL FROM copyhold.object_copies WHERE object_key = '{key}'");
+    register(&world, &["d/x_y", "other"]).await;
+    world.until("SELECT count(scw) = 2 FROM copyhold.object_copies").await;
+    register(&world, &["d/x:y"]).await;
+    daemon.until_logged("the record of d/x_y there was taken back").await;
+    world.until("SELECT bool_and((scw IS NULL) = (object_key <> 'other')) FROM copyhold.object_copies").await;
+    // Copied again it is right, and the other object writes nothing over it any more.
+    assert!(world.run(&["retry", "d/x_y"]).await.status.success());
+    world.until(&of("d/x_y")).await;
+    assert_eq!(world.bucket("scw").get("d/x_y").unwrap(), "the object d/x_y");
+    assert!(world.run(&["retry", "d/x:y"]).await.status.success());
+    let parked =
+        "SELECT due_scw = 9000000000000000000 AND lock IS NULL FROM copyhold.object_copies WHERE object_key = 'd/x:y'";
+    world.until(parked).await;
+    assert_eq!(world.bucket("scw").get("d/x_y").unwrap(), "the object d/x_y");
+    assert_eq!(world.value(&of("d/x_y")).await.unwrap(), "true");
+}
+
+#[tokio::test]
+async fn a_plain_key_asks_for_no_listing_and_an_unusual_one_for_one_listing_per_trait() {
+    let world = World::unhurried().await;
+    let _daemon = world.daemon().await;
+    let listings = || world.bucket("scw").calls(Op::ListObjectsV2);
+    register(&world, &["photos/a_b-1.jpg"]).await;
+    world.until("SELECT count(scw) = 1 FROM copyhold.object_copies").await;
+    let before = listings();
+    register(&world, &["photos/a_b-2.jpg"]).await;
+    world.until("SELECT count(scw) = 2 FROM copyhold.object_copies").await;
+    assert_eq!(listings(), before);
+    register(&world, &["photos/caf\u{e9}.jpg"]).await;
+    world.until("SELECT count(scw) = 3 FROM copyhold.object_copies").await;
+    assert_eq!(listings(), before + 1);
+    register(&world, &["photos/\u{e9}t\u{e9}/\u{e9}.jpg", "photos/caf\u{e9} 2.jpg"]).await;
+    world.until("SELECT count(scw) = 5 FROM copyhold.object_copies").await;
+    assert!(listings() <= before + 3, "{} and {before}", listings());
+}
+
+#[tokio::test]
 async fn a_store_that_keeps_keys_apart_is_asked_for_other_spellings_once() {
     let world = World::unhurried().await;
     let _daemon = world.daemon().await;

@@ -313,5 +313,7 @@ async fn status_and_explain_say_which_store_is_not_well_and_why() {
     assert_eq!(json["replicas"][0]["breaker"]["probes_failed"], 0);
     let story = printed(&world.run(&["explain", "photo"]).await);
     assert!(story.contains("its breaker is open since 2"), "{story}");
+    let scw = story.split_once("507").unwrap().1;
+    assert!(scw.contains("; tried again in ") || scw.contains("; it is being tried"), "{story}");
     assert!(story.contains("b2 cannot be read: its breaker is open since 2"), "wasabi has no source: {story}");
 }

@@ -336,3 +336,20 @@ async fn reads_that_stand_still_hold_no_workers() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_prefix_that_is_throttled_with_a_long_wait_at_the_head_of_the_lane_holds_up_no_other_object() {
+    for role in [Op::PutObject, Op::GetObject] {
+        let world = World::unhurried().await;
+        let daemon = world.daemon().await;
+        daemon.until_logged("Copying to scw").await;
+        let bucket = world.bucket(if role == Op::PutObject { "scw" } else { "b2" });
+        // Longer than the others take on any machine.
+        let wait = Duration::from_mins(30);
+        bucket.order(Fault::slow_down_for(wait), When::op(role).prefix("bad/"));
+        let mut keys: Vec<_> = (0..300).map(|i| format!("bad/{}/{i}", i % 7)).collect();
+        keys.extend((0..30).map(|i| format!("good/{i}")));
+        world.upload_all(&keys).await;
+        world.until_everywhere("good", 30).await;
+    }
+}

@@ -387,6 +387,8 @@ async fn what_is_recorded_after_a_crash_of_postgresql_is_read_again() {
     daemon.until_logged("PostgreSQL has crashed, and claims may be lost with it").await;
     world.until_copied("photo").await;
     world.until("SELECT count(*) = 2 AND bool_and(content_hash IS NULL) FROM copyhold.unsettled").await;
+    let story = crate::world::printed(&world.run(&["explain", "photo"]).await);
+    assert!(story.contains("no write that is not over is known of") && !story.contains("a write was sent"), "{story}");
     world.bucket("wasabi").put("photo", "older");
     time_passes(&world).await;
     daemon.until_logged("What wasabi has of photo is not what was recorded").await;

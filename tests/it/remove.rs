@@ -279,3 +279,25 @@ async fn of_two_removals_at_once_one_does_it_and_the_other_says_so() {
     assert!(said.iter().any(|(done, text)| *done && text.contains("scw is removed, and all")), "{said:?}");
     assert_gone(&world).await;
 }
+
+#[tokio::test]
+async fn nothing_is_removed_while_a_write_may_be_under_way_that_a_crash_or_a_death_has_hidden() {
+    let world = about_to_leave().await;
+    // As crash recovery leaves it. No daemon runs, so nobody has taken note.
+    world.execute("TRUNCATE copyhold.claims_intact").await;
+    for command in [["replica", "remove", "scw", "--yes"], ["replica", "remove", "scw", "--check"]] {
+        let (code, text) = said(&world, &command).await;
+        assert!(
+            code != 0 && text.contains("PostgreSQL has crashed lately") && text.contains("Try again in "),
+            "{text}"
+        );
+    }
+    world.execute("UPDATE copyhold.claims_intact SET unsettled_until = copyhold.now_utc_micro_seconds() - 1").await;
+    world.execute("UPDATE copyhold.object_copies SET lock = 1, lease = 1 WHERE object_key = 'a'").await;
+    let (code, text) = said(&world, &["replica", "remove", "scw", "--yes"]).await;
+    assert!(code != 0 && text.contains("1 leases have run out"), "{text}");
+    world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
+    let (code, text) = said(&world, &["replica", "remove", "scw", "--yes"]).await;
+    assert_eq!(code, 0, "{text}");
+    assert_gone(&world).await;
+}

@@ -92,7 +92,7 @@ fn holds(replica: &Replica, something: bool, known: Known<'_>) -> Finding {
         (true, _, _) if in_use => Ok("the bucket is in use by Copyhold".into()),
         (true, _, _) if known.primary => Ok("the bucket holds data".into()),
         (true, _, Some(existing)) => {
-            Ok(format!("the bucket holds data, existing = {existing:?} says what to do with it"))
+            Ok(format!("the bucket holds data, existing = \"{}\" says what to do with it", existing.as_str()))
         }
         (true, _, None) => Err(format!(
             "the bucket already holds data: say existing = \"adopt\" or \"overwrite\" in [replicas.{}]",

@@ -22,6 +22,17 @@ pub enum Blocks {
     All,
 }
 
+impl Role {
+    /// The word for it in messages.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Target => "target",
+        }
+    }
+}
+
 impl Blocks {
     pub const ALL: [Self; 2] = [Self::Writing, Self::All];
 

@@ -1,5 +1,7 @@
 //! What becomes of a replica that is in doubt: the store's fault, or its objects'.
 
+use std::fmt;
+
 use super::{Blocks, Class, Role};
 
 /// Objects that may be on their way to or from a replica in doubt, at most.
@@ -32,6 +34,39 @@ pub enum Ruling {
     Objects,
     /// Nobody knows: the objects are charged, and the doubt stays.
     Undecided,
+}
+
+/// For people.
+impl fmt::Display for Canary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answers => f.write_str("answered"),
+            Self::Fails(class) => write!(f, "failed ({class})"),
+            Self::Unreachable => f.write_str("not answered"),
+        }
+    }
+}
+
+/// For people.
+impl fmt::Display for TrialCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.succeeded, self.failed) {
+            (0, 0) => f.write_str("none"),
+            (succeeded, failed) => write!(f, "{succeeded} succeeded and {failed} failed"),
+        }
+    }
+}
+
+/// For people: whose fault it is.
+impl fmt::Display for Ruling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open(Blocks::Writing) => "the store's, and nothing more is written to it",
+            Self::Open(Blocks::All) => "the store's, and it is not used any more",
+            Self::Objects => "the objects'",
+            Self::Undecided => "nobody knows",
+        })
+    }
 }
 
 impl Canary {

@@ -192,6 +192,14 @@ impl Folds {
         self.0 & 1 << fold as u16 != 0
     }
 
+    /// Whether a store of such habits takes these keys for one, and each is among the other's spellings.
+    #[must_use]
+    pub fn are_one(self, one: &str, other: &str) -> bool {
+        self.folded(one) == self.folded(other)
+            && is_spelled(&self.spellings(one), other)
+            && is_spelled(&self.spellings(other), one)
+    }
+
     /// All spellings that a store of such habits takes for `key`, as far as anybody is likely to have used one: pieces
     /// that follow each other, each with its alternatives.
     #[must_use]
@@ -236,7 +244,7 @@ impl Folds {
             fronts.extend(["/", "//"]);
         }
         if self.has(Fold::Blanks) {
-            fronts.extend([" ", "  "]);
+            fronts.extend([" ", "  ", "\t"]);
         }
         if self.has(Fold::Paths) {
             fronts.push("./");
@@ -248,7 +256,7 @@ impl Folds {
     fn tails(self) -> Vec<&'static str> {
         let mut tails = vec![""];
         if self.has(Fold::Blanks) {
-            tails.extend([" ", "  ", "   "]);
+            tails.extend([" ", "  ", "   ", "\t"]);
         }
         if self.has(Fold::Dots) {
             tails.extend([".", "..", "..."]);
@@ -304,6 +312,16 @@ impl Folds {
     }
 }
 
+/// Whether `other` is one of the spellings.
+fn is_spelled(pieces: &[Vec<String>], other: &str) -> bool {
+    match pieces.split_first() {
+        None => other.is_empty(),
+        Some((piece, rest)) => {
+            piece.iter().any(|text| other.strip_prefix(text.as_str()).is_some_and(|other| is_spelled(rest, other)))
+        }
+    }
+}
+
 /// Adds a piece; pieces without a choice become one.
 fn add(pieces: &mut Vec<Vec<String>>, mut alternatives: Vec<String>) {
     alternatives.sort_unstable();
@@ -326,16 +344,6 @@ impl fmt::Display for Folds {
 mod tests {
     use super::*;
 
-    /// Whether `other` is one of the spellings.
-    fn is_spelled(pieces: &[Vec<String>], other: &str) -> bool {
-        match pieces.split_first() {
-            None => other.is_empty(),
-            Some((piece, rest)) => {
-                piece.iter().any(|text| other.strip_prefix(text.as_str()).is_some_and(|other| is_spelled(rest, other)))
-            }
-        }
-    }
-
     #[test]
     fn each_of_two_keys_that_a_store_takes_for_one_is_a_spelling_of_the_other() {
         for (fold, one, other) in [
@@ -344,6 +352,7 @@ mod tests {
             (Fold::Case, "\u{c4}", "\u{e4}"),
             (Fold::Unicode, "cafe\u{301}", "caf\u{e9}"),
             (Fold::Blanks, "a ", "a"),
+            (Fold::Blanks, "a\t", " a"),
             (Fold::Blanks, "a /b", "a/b"),
             (Fold::Dots, "a.", "a"),
             (Fold::Dots, "a./b..", "a/b"),

@@ -20,6 +20,7 @@ mod size;
 mod source_verdict;
 mod terminal;
 mod time;
+mod unusual;
 
 pub use backoff::{Attempt, Next, TRIES, next_try};
 pub use breaker::{Blocks, Role, charges_probed, next_probe};
@@ -41,3 +42,4 @@ pub use size::size_text;
 pub use source_verdict::{EtagMatch, FoundThere, Kept, SourceVerdict, judge_metadata, judge_source};
 pub use terminal::{VisibleLine, visible, visible_json, visible_line};
 pub use time::{micros, micros_since_epoch, utc};
+pub use unusual::{KeyTrait, Unusual, is_kept, lookalikes, may_be_made_of, simplified};

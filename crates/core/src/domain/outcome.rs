@@ -22,6 +22,19 @@ pub enum Verified {
     Source,
 }
 
+impl Verified {
+    /// The word for it in logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Checked => "checked by the store",
+            Self::Compared => "compared",
+            Self::ReadBack => "read back",
+            Self::Source => "read as the source",
+        }
+    }
+}
+
 /// A failure in words that may be kept and shown: no secrets, no markup, bounded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {

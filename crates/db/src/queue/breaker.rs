@@ -28,6 +28,17 @@ pub enum Probed {
     Sick,
 }
 
+impl Probed {
+    /// For people.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Well => "it is well",
+            Self::Sick => "it is not well",
+        }
+    }
+}
+
 impl Breaker {
     /// Whether it was opened because objects could not be read. What is said of a failed read begins with its source.
     #[must_use]

@@ -16,12 +16,12 @@ pub(super) const LIMIT: Duration = Duration::from_secs(10);
 pub enum QueueError {
     /// The server, or the way to it, failed. Not called `source`: all of it is in the sentence, and an error chain
     /// would say it twice.
-    #[error("{} (in {statement})", sentence(cause))]
+    #[error("{}", sentence(cause))]
     Database { statement: &'static str, cause: sqlx::Error },
-    #[error("PostgreSQL gave no answer within {limit:?} (in {statement})")]
+    #[error("PostgreSQL gave no answer within {limit:?}")]
     Silent { statement: &'static str, limit: Duration },
     /// A row says something that no version of this program writes.
-    #[error("the database says something unexpected: {what} (in {statement})")]
+    #[error("the database says something unexpected: {what}")]
     Inconsistent { statement: &'static str, what: String },
 }
 
@@ -243,5 +243,22 @@ fn sentence(error: &sqlx::Error) -> String {
             _ => refusal.message().to_owned(),
         },
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_went_wrong_is_said_without_the_name_of_a_statement() {
+        let errors = [
+            QueueError::Silent { statement: "queue::status", limit: LIMIT },
+            QueueError::Inconsistent { statement: "queue::status", what: "no".into() },
+            QueueError::database("queue::status")(sqlx::Error::PoolTimedOut),
+        ];
+        for error in errors {
+            assert!(!error.to_string().contains("queue::"), "{error}");
+        }
     }
 }

@@ -74,13 +74,15 @@ pub struct CopyStory {
 
 /// A write whose end was not seen.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[expect(clippy::struct_field_names, reason = "times are named as everywhere in the story")]
 pub struct UnsettledStory {
     pub noted_at_us: i64,
     /// The recorded copy is read again from then on.
     pub verify_at_us: i64,
     /// The store carries it out no later.
     pub settled_at_us: i64,
+    /// No such write is known: the copy was proven while claims may have been lost in a crash of PostgreSQL.
+    #[serde(default)]
+    pub after_crash: bool,
 }
 
 /// An upload in parts of the present generation that is not over.
@@ -185,7 +187,10 @@ SELECT json_build_object(
                        'last_at_us', f.last_at, 'current', f.generation = o.generation) END,
                    'unsettled', (
                        SELECT json_build_object('noted_at_us', u.noted_at, 'verify_at_us', u.verify_at,
-                                                'settled_at_us', u.settled_at)
+                                                'settled_at_us', u.settled_at, 'after_crash',
+                                                u.content_hash IS NULL AND u.verify_at >= u.settled_at
+                                                  AND EXISTS (SELECT FROM {schema}.claims_intact c
+                                                               WHERE abs(c.unsettled_until - u.settled_at) < 1000000))
                        FROM {schema}.unsettled u WHERE u.object_key = o.object_key AND u.replica = r.name),
                    'upload', (
                        SELECT json_build_object(

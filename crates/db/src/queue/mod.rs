@@ -93,7 +93,7 @@ pub use daemons::{Daemon, DaemonId};
 pub use differences::{Difference, Ids, Peer, Shared, list};
 pub use drain::Drained;
 pub use error::{QueueError, Refusal};
-pub use explain::{Abandoned, CopyStory, FailureStory, Holder, State, Story};
+pub use explain::{Abandoned, CopyStory, FailureStory, Holder, State, Story, UnsettledStory};
 pub use failing::{FailingCopy, FailingCount};
 pub use foresee::{Foreseen, foresee};
 pub use forget::Forgotten;

@@ -17,7 +17,7 @@ use super::{
     ddl::{execute, execute_politely},
     functions, lanes, list,
     look::alone,
-    migrate, register,
+    migrate, register, unsettled,
     version::SchemaFit,
 };
 use crate::{
@@ -52,6 +52,15 @@ pub enum Obstacle {
         copies: i64,
         /// The last of them; 0 or less: they wait to be read.
         settled_in_us: i64,
+    },
+    /// PostgreSQL has crashed lately, and claims may be lost with it: a holder that nobody knows of may still write to the
+    /// replica, and to a later one of the same bucket.
+    AfterCrash {
+        settled_in_us: i64,
+    },
+    /// So many leases have run out and are not swept yet: what their holders have sent is noted when they are.
+    NotSwept {
+        leases: i64,
     },
 }
 
@@ -108,6 +117,14 @@ impl Obstacle {
                     ..=0 => "when a daemon has read them".to_owned(),
                     seconds => format!("in {} s", seconds + 1),
                 }
+            ),
+            Self::AfterCrash { settled_in_us } => format!(
+                "PostgreSQL has crashed lately, and a write to {replica} may be under way that nobody knows of. Try again in {} s",
+                settled_in_us.div_euclid(1_000_000) + 1
+            ),
+            Self::NotSwept { leases } => format!(
+                "{leases} leases have run out whose holders may have written to it; a running daemon notes that within seconds, \
+                 try again then"
             ),
         }
     }
@@ -219,20 +236,36 @@ FROM {schema}.replicas r WHERE r.name = $1"
     if !rules.is_empty() {
         found.push(Obstacle::Ruled(rules));
     }
-    found.extend(unsettled(connection, of_schema, replica).await?);
+    found.extend(not_settled(connection, of_schema, replica).await?);
+    found.extend(of_lost_holders(connection, of_schema).await?);
     Ok(found)
 }
 
 /// Copies that count for nothing yet: of objects that this replica has, and that no other has for certain. And writes that
 /// may still arrive at this one, where a later replica of the same bucket would find them.
-async fn unsettled(
+async fn not_settled(
     connection: &mut PgConnection,
     schema: &SchemaName,
     replica: &ReplicaName,
 ) -> Result<Option<Obstacle>, QueueError> {
-    let all = lanes::known_replicas(connection, schema).await?;
+    let mut others = lanes::known_replicas(connection, schema).await?;
+    others.retain(|other| other != replica);
+    let sql = built(format!(
+        "-- {NAME}
+SELECT count(*), coalesce(max(u.settled_at) - {schema}.now_utc_micro_seconds(), 0)
+  FROM {from}",
+        from = unsettled_copies(schema, replica, &others),
+        schema = schema.quoted(),
+    ));
+    let (copies, settled_in_us): (i64, i64) =
+        sqlx::query_as(sql).fetch_one(connection).await.map_err(QueueError::database(NAME))?;
+    Ok((copies > 0).then_some(Obstacle::Unsettled { copies, settled_in_us }))
+}
+
+/// What stands behind FROM, for the entries `u` that are in the way.
+fn unsettled_copies(schema: &SchemaName, replica: &ReplicaName, others: &[ReplicaName]) -> String {
     let (schema, column) = (schema.quoted(), replica.column());
-    let certain = all.iter().filter(|other| *other != replica).map(|other| {
+    let certain = others.iter().map(|other| {
         format!(
             " OR (o.{} IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.unsettled v
                    WHERE v.object_key = o.object_key AND v.replica = '{other}'))",
@@ -240,16 +273,28 @@ async fn unsettled(
         )
     });
     let certain = certain.collect::<String>();
+    format!(
+        "{schema}.unsettled u LEFT JOIN {schema}.object_copies o ON o.object_key = u.object_key
+ WHERE CASE WHEN u.replica = '{replica}' THEN u.settled_at > {schema}.now_utc_micro_seconds()
+            ELSE o.{column} IS NOT NULL AND NOT (false{certain}) END"
+    )
+}
+
+/// What holders may have sent of which nobody has taken note: those whose claims a crash has lost, and those that have died.
+async fn of_lost_holders(connection: &mut PgConnection, schema: &SchemaName) -> Result<Vec<Obstacle>, QueueError> {
     let sql = built(format!(
         "-- {NAME}
-SELECT count(*), coalesce(max(u.settled_at) - {schema}.now_utc_micro_seconds(), 0)
-  FROM {schema}.unsettled u LEFT JOIN {schema}.object_copies o ON o.object_key = u.object_key
- WHERE CASE WHEN u.replica = $1 THEN u.settled_at > {schema}.now_utc_micro_seconds()
-            ELSE o.{column} IS NOT NULL AND NOT (false{certain}) END"
+SELECT lost.until - {schema}.now_utc_micro_seconds(),
+       (SELECT count(*) FROM {schema}.object_copies WHERE lock <= {schema}.now_utc_micro_seconds())
+  FROM ({until}) AS lost",
+        until = unsettled::until(&schema.quoted()),
+        schema = schema.quoted()
     ));
-    let query = sqlx::query_as(sql).bind(replica.as_str());
-    let (copies, settled_in_us): (i64, i64) = query.fetch_one(connection).await.map_err(QueueError::database(NAME))?;
-    Ok((copies > 0).then_some(Obstacle::Unsettled { copies, settled_in_us }))
+    let (settled_in_us, leases): (i64, i64) =
+        sqlx::query_as(sql).fetch_one(connection).await.map_err(QueueError::database(NAME))?;
+    let after_crash = (settled_in_us > 0).then_some(Obstacle::AfterCrash { settled_in_us });
+    let not_swept = (leases > 0).then_some(Obstacle::NotSwept { leases });
+    Ok(after_crash.into_iter().chain(not_swept).collect())
 }
 
 async fn only_holder(
@@ -349,7 +394,10 @@ BEGIN
     IF NOT FOUND
        OR EXISTS (SELECT FROM {schema}.daemons d
                    WHERE d.alive_until > {schema}.now_utc_micro_seconds() AND d.config -> 'replicas' ? '{replica}')
-       OR EXISTS (SELECT FROM {schema}.rules WHERE '{replica}' = ANY (replicas)) THEN
+       OR EXISTS (SELECT FROM {schema}.rules WHERE '{replica}' = ANY (replicas))
+       OR (SELECT lost.until > {schema}.now_utc_micro_seconds() FROM ({until}) AS lost)
+       OR EXISTS (SELECT FROM {table} WHERE lock <= {schema}.now_utc_micro_seconds())
+       OR EXISTS (SELECT FROM {unsettled}) THEN
         RAISE EXCEPTION 'something has come in the way' USING ERRCODE = '{OBSTACLE}';
     END IF;
 END $check$;
@@ -371,6 +419,8 @@ UPDATE {schema}.rules_state SET newcomers = array_remove(newcomers, '{replica}')
 DELETE FROM {schema}.backlog WHERE replica = '{replica}';
 DELETE FROM {schema}.replicas WHERE name = '{replica}';
 {told}",
+        until = unsettled::until(&schema),
+        unsettled = unsettled_copies(name, replica, others),
         register = register::functions::all(name, others),
         view = backlog::exact_view(name, others),
         functions = functions::create_all(name, others),

@@ -38,6 +38,16 @@ pub enum Admission {
 impl Admission {
     const ALL: [Self; 3] = [Self::Empty, Self::Adopt, Self::Overwrite];
 
+    /// For people: why it may be written to.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Empty => "its bucket is empty",
+            Self::Adopt => "what its bucket holds is taken over where it is equal",
+            Self::Overwrite => "what its bucket holds is replaced",
+        }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Empty => "empty",

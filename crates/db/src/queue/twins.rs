@@ -24,7 +24,26 @@ impl Queue {
     /// Each step takes a beginning that some registered key has, and keeps those continuations that one has as well: for
     /// a key of 30 letters about 60 looks into the index, and no more where no twin is.
     pub async fn twins(&self, key: &ObjectKey, replica: &ReplicaName, folds: Folds) -> Result<Vec<Twin>, QueueError> {
-        let pieces = folds.spellings(key.as_str());
+        self.twins_spelled(key, replica, &folds.spellings(key.as_str())).await
+    }
+
+    /// The object of this key, if it is registered and wanted or recorded at this replica.
+    pub async fn twin(
+        &self,
+        key: &ObjectKey,
+        replica: &ReplicaName,
+        other: &ObjectKey,
+    ) -> Result<Option<Twin>, QueueError> {
+        let twins = self.twins_spelled(key, replica, &[vec![other.as_str().to_owned()]]).await?;
+        Ok(twins.into_iter().next())
+    }
+
+    async fn twins_spelled(
+        &self,
+        key: &ObjectKey,
+        replica: &ReplicaName,
+        pieces: &[Vec<String>],
+    ) -> Result<Vec<Twin>, QueueError> {
         let number = |i: usize| i32::try_from(i).unwrap_or(i32::MAX);
         let each = pieces.iter().enumerate().flat_map(|(i, texts)| texts.iter().map(move |text| (number(i + 1), text)));
         let (places, texts): (Vec<i32>, Vec<&str>) = each.map(|(place, text)| (place, text.as_str())).unzip();

@@ -96,7 +96,7 @@ impl Copy<'_> {
         }
         let store = opened.store();
         if !opened.is_primary() {
-            return Err(Unfit::Stale(stale(store, known, &format!("{read:?}"))));
+            return Err(Unfit::Stale(stale(store, known, &read.to_string())));
         }
         let OtherContent { content, said, verdict, why } = judged(store, known, &self.job.kept, found);
         if verdict != SourceVerdict::Changed {

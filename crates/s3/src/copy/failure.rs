@@ -39,7 +39,7 @@ pub(super) fn most_telling(failures: Vec<(bool, Failure)>) -> Failure {
 }
 
 pub(super) fn stale(store: &Store, known: &Content, found: &str) -> Failure {
-    let what = format!("its copy is not what this generation's first read found ({found} instead of {known:?})");
+    let what = format!("its copy is not what this generation's first read found ({found} instead of {known})");
     Failure::new(Class::Corrupt, format!("source {}: {what}", store.name()))
 }
 
@@ -47,7 +47,7 @@ pub(super) fn stale(store: &Store, known: &Content, found: &str) -> Failure {
 pub(super) fn at_primary(store: &Store, known: &Content, found: &Content, verdict: SourceVerdict) -> Failure {
     let name = store.name();
     let what = format!(
-        "its object is not what this generation's first read found ({found:?} instead of {known:?}), in two readings: {}. It is \
+        "its object is not what this generation's first read found ({found} instead of {known}), in two readings: {}. It is \
          not written over, and the others are copied from each other. Put the right object there, or delete it, and retry; or \
          register the key again (`copyhold enqueue`), if this is the content that is wanted",
         verdict.words()
@@ -56,8 +56,7 @@ pub(super) fn at_primary(store: &Store, known: &Content, found: &Content, verdic
 }
 
 pub(super) fn changed(store: &Store, known: &Content, found: &Content) -> Failure {
-    let what =
-        format!("the object is no longer what this generation's first read found ({found:?} instead of {known:?})");
+    let what = format!("the object is no longer what this generation's first read found ({found} instead of {known})");
     Failure::new(Class::Changed, format!("source {}: {what}", store.name()))
 }
 

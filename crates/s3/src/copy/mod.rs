@@ -38,6 +38,7 @@ pub use memory::{Lingering, Memory};
 pub use memory_journal::{MemoryJournal, RecordedUpload};
 pub use metadata::metadata_change;
 pub use plan::{PART_AT_LEAST, WHOLE_UP_TO};
+pub use spelling::kept_as_another;
 pub use step::Step;
 pub use verify::{Reading, is_as_stored, read, said};
 

@@ -253,7 +253,7 @@ pub(super) async fn read_back(store: &Store, key: &ObjectKey, content: &Content)
 }
 
 fn other_bytes(store: &Store, there: &Content, content: &Content) -> Failure {
-    let what = format!("it keeps other bytes than were sent ({there:?} instead of {content:?})");
+    let what = format!("it keeps other bytes than were sent ({there} instead of {content})");
     Failure::new(Class::Corrupt, format!("target {}: {what}", store.name()))
 }
 

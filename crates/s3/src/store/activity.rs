@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::pace::Prefixes;
 use crate::domain::ObjectKey;
 
 /// A request that has moved nothing for this long is stuck, as far as others are concerned that could use its place.
@@ -20,6 +21,22 @@ tokio::task_local! {
     static CURRENT: Activity;
 }
 
+/// Of a key's prefixes, so many are told apart.
+const LEVELS: usize = 8;
+/// They end in front of these.
+const DELIMITERS: [char; 3] = ['/', '-', '_'];
+
+/// The prefixes of an object's key, the shortest first: what stores throttle.
+pub(super) fn prefixes_of(key: &ObjectKey) -> Prefixes {
+    let ends = key.as_str().match_indices(DELIMITERS).map(|(at, _)| at).take(LEVELS);
+    let prefix = |end: usize| {
+        let mut hasher = DefaultHasher::new();
+        key.as_str()[..end].hash(&mut hasher);
+        hasher.finish()
+    };
+    ends.map(prefix).collect()
+}
+
 /// The requests of one copy. All clones are one.
 #[derive(Clone, Debug)]
 pub struct Activity(Arc<Inner>);
@@ -27,6 +44,7 @@ pub struct Activity(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     object: u64,
+    prefixes: Prefixes,
     /// Requests that wait for their store.
     waiting: AtomicUsize,
     moved_at: Mutex<Instant>,
@@ -42,7 +60,12 @@ impl Activity {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let moved_at = Mutex::new(Instant::now());
-        Self(Arc::new(Inner { object: hasher.finish(), waiting: AtomicUsize::new(0), moved_at }))
+        Self(Arc::new(Inner {
+            object: hasher.finish(),
+            prefixes: prefixes_of(key),
+            waiting: AtomicUsize::new(0),
+            moved_at,
+        }))
     }
 
     /// Does `work`, whose requests are this copy's. Tasks that it spawns must be [`within_current`].
@@ -69,6 +92,11 @@ impl Activity {
     /// Tells objects apart.
     pub(super) fn object(&self) -> u64 {
         self.0.object
+    }
+
+    /// The prefixes that it is in.
+    pub(super) fn prefixes(&self) -> &Prefixes {
+        &self.0.prefixes
     }
 
     pub(super) fn moved(&self) {

@@ -65,6 +65,15 @@ impl StoreError {
         }
     }
 
+    /// Nothing was sent: the store has asked not to be asked for anything under this prefix for so long.
+    pub(super) fn spared(operation: Operation, rest: Duration) -> Self {
+        let what = format!(
+            "not sent: the store has asked to be left alone under this prefix for {} s more",
+            rest.as_secs() + 1
+        );
+        Self { outcome_unknown: false, retry_after: Some(rest), ..Self::found(operation, Reason::Throttled, what) }
+    }
+
     /// Names the proxy where an answer that is none of S3's may be its own: without TLS it can be.
     fn through(self, endpoint: &Endpoint) -> Self {
         let proxy = endpoint.proxy().filter(|_| endpoint.url().starts_with("http://"));

@@ -26,6 +26,7 @@ mod headers;
 mod heard;
 mod identity;
 mod kept_metadata;
+mod kept_names;
 mod lenient;
 mod list;
 mod metadata;
@@ -77,6 +78,7 @@ pub use error::StoreError;
 pub use etag::{ETag, Md5};
 pub use feed::{Feed, Feeder};
 pub use kept_metadata::{MetadataLook, SentBy};
+pub use kept_names::KeptAs;
 pub use list::{Asked, Listed, NoKey, Page, Place, shown};
 pub use metadata::Metadata;
 pub use operation::Operation;
@@ -88,11 +90,11 @@ pub use stated::Stated;
 pub use uploads::ListedUpload;
 pub use write::UploadId;
 
-use crate::domain::{Class, ReplicaName};
+use crate::domain::{Class, ObjectKey, ReplicaName};
 use activity::Request;
 use credentials::CurrentCredentials;
 use endpoint::Endpoint;
-use pace::Pace;
+use pace::{Pace, Prefixes};
 use progress::{Progress, watched};
 use speed::Speed;
 
@@ -122,6 +124,7 @@ pub struct Store {
     etag_history: etag_history::EtagHistory,
     spellings: spellings::SeenSpellings,
     kept_metadata: kept_metadata::KeptMetadata,
+    kept_names: kept_names::KeptNames,
     /// Whether a copy that was just written is told from older objects by the store's clock, once that was seen.
     pub(crate) clock_fits: OnceCell<bool>,
     /// It has answered a write with an ETag that says nothing of the bytes.
@@ -163,6 +166,13 @@ impl Store {
         self.profile.etags.of_put_is_md5 == Known::No || self.opaque.load(Ordering::Relaxed)
     }
 
+    /// How long nothing is to be asked for under a prefix of this object, because the store has said so; `None`: nothing
+    /// forbids it.
+    #[must_use]
+    pub fn spares(&self, key: &ObjectKey) -> Option<Duration> {
+        self.pace.spares(&activity::prefixes_of(key))
+    }
+
     /// How fast it has lately taken what was sent to it, per request; `None`: nothing of size was yet.
     #[must_use]
     pub fn bytes_per_second(&self) -> Option<f64> {
@@ -198,7 +208,13 @@ impl Store {
     {
         let call = Box::pin(call);
         async move {
+            let prefixes =
+                progress.activity().map_or_else(Prefixes::default, |activity| Arc::clone(activity.prefixes()));
             let mut pass = if operation.is_paced() { Some(self.pace.enter().await) } else { None };
+            // It may have asked for that while this waited.
+            if let Some(rest) = self.pace.spares(&prefixes).filter(|_| pass.is_some()) {
+                return Err(StoreError::spared(operation, rest));
+            }
             // From here on, and not before: that we spare the store is not its slowness.
             let began = Instant::now();
             let request = Request::of(progress.activity());
@@ -232,12 +248,12 @@ impl Store {
             };
             if pass.is_some() {
                 match &answer {
-                    Ok(_) => self.pace.succeeded(),
+                    Ok(_) => self.pace.succeeded(&prefixes),
                     Err(error) if error.class() == Class::Throttled => {
                         // The parts of an object are as different as objects are.
                         let whole = operation != Operation::UploadPart;
                         let object = progress.activity().filter(|_| whole).map(Activity::object);
-                        self.pace.throttled(object, error.retry_after());
+                        self.pace.throttled(object, &prefixes, error.retry_after());
                     }
                     Err(_) => {}
                 }

@@ -1,8 +1,9 @@
-//! A store that says "slow down" is slowed down, not stopped. One object that it refuses so slows nothing down.
+//! A store that says "slow down" is slowed down, not stopped. One object that it refuses so slows nothing down, and one
+//! prefix of keys holds nothing up but itself: stores throttle by prefix.
 
 use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -26,6 +27,11 @@ const ONE_IN: u64 = 20;
 const KNOWN_FOR: Duration = Duration::from_mins(15);
 /// So many of them are remembered.
 const KNOWN: usize = 256;
+/// So many prefixes that asked to be spared are remembered, ...
+const PREFIXES: usize = 256;
+/// ... and so many of the last successes, each for so long.
+const SUCCESSES: usize = 8;
+const SUCCEEDED_WITHIN: Duration = Duration::from_secs(10);
 /// A store may ask for more patience than makes sense.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -57,12 +63,45 @@ struct State {
     most_aside: usize,
     /// The last different objects that were throttled, no more than decide. `None`: a request of no object's, unlike any
     /// other.
-    throttled: Vec<(Instant, Option<u64>)>,
+    throttled: Vec<Refusal>,
+    /// Prefixes that asked to be spared: until when, and when that was. Nothing has succeeded in them since.
+    prefixes: HashMap<u64, Spared>,
+    /// In which prefixes requests succeeded last.
+    successes: VecDeque<(Instant, Prefixes)>,
     /// A request has succeeded since one was throttled.
     succeeded: bool,
     lately: Lately,
     /// Objects that were throttled, and when, the latest last.
     known: VecDeque<(Instant, u64)>,
+}
+
+/// The prefixes of an object's key, the shortest first, each a hash: its folders, and words in its name.
+pub(super) type Prefixes = Arc<[u64]>;
+
+/// A request that was refused as too much.
+#[derive(Debug)]
+struct Refusal {
+    at: Instant,
+    object: Option<u64>,
+    prefixes: Prefixes,
+}
+
+/// A prefix under which nothing is asked for.
+#[derive(Debug, Clone, Copy)]
+struct Spared {
+    until: Instant,
+    at: Instant,
+}
+
+/// Of what a refusal speaks.
+#[derive(Debug, PartialEq, Eq)]
+enum About {
+    Object,
+    /// All that was refused lately is in this prefix, though in nothing smaller. `alone`: nothing else has succeeded lately.
+    Prefix {
+        alone: bool,
+    },
+    Store,
 }
 
 /// The answers of the running second and of the one before it.
@@ -122,6 +161,8 @@ impl Pace {
             aside: 0,
             most_aside,
             throttled: Vec::new(),
+            prefixes: HashMap::new(),
+            successes: VecDeque::new(),
             succeeded: false,
             lately: Lately::new(Instant::now()),
             known: VecDeque::new(),
@@ -145,23 +186,34 @@ impl Pace {
         }
     }
 
+    /// How long nothing is to be asked for in these prefixes; `None`: nothing forbids it.
+    pub(super) fn spares(&self, prefixes: &[u64]) -> Option<Duration> {
+        let state = self.lock();
+        let now = Instant::now();
+        let until = prefixes.iter().filter_map(|prefix| state.prefixes.get(prefix)).map(|spared| spared.until).max();
+        until.filter(|until| *until > now).map(|until| until - now)
+    }
+
     /// The store did what it was asked to.
-    pub(super) fn succeeded(&self) {
+    pub(super) fn succeeded(&self, prefixes: &Prefixes) {
         let mut state = self.lock();
-        if state.succeeded(Instant::now()) {
+        if state.succeeded(prefixes, Instant::now()) {
             self.show(&state);
             self.left.notify_one();
         }
     }
 
     /// It asked to be spared, on a request for this object; for so long, if it said so. The object rests in any case.
-    pub(super) fn throttled(&self, object: Option<u64>, retry_after: Option<Duration>) {
+    pub(super) fn throttled(&self, object: Option<u64>, prefixes: &Prefixes, retry_after: Option<Duration>) {
         let mut state = self.lock();
         let now = Instant::now();
-        if state.speaks_of_the_store(object, now) {
-            state.slow_down(retry_after, now);
-            self.show(&state);
+        match state.judge(object, prefixes, retry_after, now) {
+            About::Object | About::Prefix { alone: false } => return,
+            // It is spared for as long as it was told; if there is nothing else, it is the store all the same.
+            About::Prefix { alone: true } => state.slow_down(None, now),
+            About::Store => state.slow_down(retry_after, now),
         }
+        self.show(&state);
     }
 
     fn show(&self, state: &State) {
@@ -213,22 +265,92 @@ impl State {
         Ok(())
     }
 
-    /// Whether what was said to this object's request is meant for all: others heard it in the same moment, or nothing
-    /// has succeeded since another one did.
-    fn speaks_of_the_store(&mut self, object: Option<u64>, now: Instant) -> bool {
+    /// What a refusal speaks of. If it says how long, prefixes of which it speaks are spared for so long.
+    fn judge(
+        &mut self,
+        object: Option<u64>,
+        prefixes: &Prefixes,
+        retry_after: Option<Duration>,
+        now: Instant,
+    ) -> About {
+        let until = retry_after.map(|told| now + told.min(LONGEST_PAUSE));
+        // It was spared before, and nothing has succeeded in it since: that says nothing new.
+        let known = prefixes.iter().copied().find(|prefix| self.prefixes.contains_key(prefix));
+        if let Some((known, until)) = known.zip(until) {
+            self.lately.at(now).throttled[1] += 1;
+            self.spare(known, until, now);
+            return About::Prefix { alone: self.is_alone(known, now) };
+        }
+        if !self.speaks_of_more(object, prefixes, now) {
+            return About::Object;
+        }
+        let common = self.common_prefixes(now);
+        if let Some(&prefix) = common.last() {
+            if let Some(until) = until {
+                self.spare(prefix, until, now);
+            }
+            return About::Prefix { alone: self.is_alone(prefix, now) };
+        }
+        // Where some prefixes are at fault and not the store, those are known from now on.
+        let firsts: Vec<u64> = self.throttled.iter().filter_map(|refusal| refusal.prefixes.first().copied()).collect();
+        if let Some(until) = until {
+            for prefix in firsts {
+                self.spare(prefix, until, now);
+            }
+        }
+        About::Store
+    }
+
+    fn spare(&mut self, prefix: u64, until: Instant, now: Instant) {
+        self.prefixes.retain(|_, spared| now.saturating_duration_since(spared.at) < KNOWN_FOR);
+        if self.prefixes.len() >= PREFIXES
+            && let Some(oldest) = self.prefixes.iter().min_by_key(|(_, spared)| spared.at).map(|(prefix, _)| *prefix)
+        {
+            self.prefixes.remove(&oldest);
+        }
+        let spared = self.prefixes.entry(prefix).or_insert(Spared { until, at: now });
+        *spared = Spared { until: spared.until.max(until), at: now };
+    }
+
+    /// Whether nothing has succeeded lately outside of this prefix.
+    fn is_alone(&self, prefix: u64, now: Instant) -> bool {
+        let outside = |(at, inside): &(Instant, Prefixes)| {
+            now.saturating_duration_since(*at) < SUCCEEDED_WITHIN && !inside.contains(&prefix)
+        };
+        !self.successes.iter().any(outside)
+    }
+
+    /// The prefixes that all have in common that were refused since the last success, or in this moment.
+    fn common_prefixes(&self, now: Instant) -> Vec<u64> {
+        let last_success = self.successes.back().map(|(at, _)| *at);
+        let counts = |refusal: &&Refusal| {
+            last_success.is_none_or(|at| refusal.at >= at) || now.saturating_duration_since(refusal.at) < WITHIN
+        };
+        let mut refusals = self.throttled.iter().filter(counts);
+        let mut common = refusals.next().map(|refusal| refusal.prefixes.to_vec()).unwrap_or_default();
+        for refusal in refusals {
+            let same = common.iter().zip(&*refusal.prefixes).take_while(|(one, other)| one == other).count();
+            common.truncate(same);
+        }
+        common
+    }
+
+    /// Whether what was said to this object's request is meant for others as well: they heard it in the same moment, or
+    /// nothing has succeeded since another one did.
+    fn speaks_of_more(&mut self, object: Option<u64>, prefixes: &Prefixes, now: Instant) -> bool {
         self.lately.at(now).throttled[1] += 1;
         if object.is_some_and(|object| self.is_known(object, now)) {
             return false;
         }
-        let other = |(_, before): &(Instant, Option<u64>)| before.is_none() || *before != object;
+        let other = |before: &Refusal| before.object.is_none() || before.object != object;
         let nothing_since = !self.succeeded && self.throttled.iter().any(other);
         self.throttled.retain(other);
         if self.throttled.len() >= OBJECTS {
             self.throttled.remove(0);
         }
-        self.throttled.push((now, object));
+        self.throttled.push(Refusal { at: now, object, prefixes: Arc::clone(prefixes) });
         self.succeeded = false;
-        let lately = |(at, _): &&(Instant, _)| now.saturating_duration_since(*at) < WITHIN;
+        let lately = |refusal: &&Refusal| now.saturating_duration_since(refusal.at) < WITHIN;
         nothing_since || self.throttled.iter().filter(lately).count() >= OBJECTS && self.lately.is_throttled()
     }
 
@@ -246,8 +368,15 @@ impl State {
     }
 
     /// Whether more may be under way now.
-    fn succeeded(&mut self, now: Instant) -> bool {
+    fn succeeded(&mut self, prefixes: &Prefixes, now: Instant) -> bool {
         self.succeeded = true;
+        if !self.prefixes.is_empty() {
+            self.prefixes.retain(|prefix, _| !prefixes.contains(prefix));
+        }
+        if self.successes.len() >= SUCCESSES {
+            self.successes.pop_front();
+        }
+        self.successes.push_back((now, Arc::clone(prefixes)));
         self.lately.at(now).succeeded[1] += 1;
         if !self.spacing.is_zero() {
             let closer = self.spacing * 7 / 8;
@@ -296,9 +425,17 @@ mod tests {
         Pace::new(ReplicaName::new("b2").unwrap(), most, most)
     }
 
+    fn none() -> Prefixes {
+        Arc::new([])
+    }
+
+    fn prefixes<const N: usize>(prefixes: [u64; N]) -> Prefixes {
+        Arc::new(prefixes)
+    }
+
     /// Three objects hear it in one moment.
     fn by_three(pace: &Pace, retry_after: Option<Duration>) {
-        (0..3).for_each(|object| pace.throttled(Some(object), retry_after));
+        (0..3).for_each(|object| pace.throttled(Some(object), &none(), retry_after));
     }
 
     fn limit(pace: &Pace) -> usize {
@@ -310,14 +447,14 @@ mod tests {
         let pace = pace(64);
         let passes = futures::future::join_all((0..16).map(|_| pace.enter())).await;
         for object in 0..16 {
-            pace.throttled(Some(object), None);
+            pace.throttled(Some(object), &none(), None);
         }
         assert_eq!(limit(&pace), 8, "half of the 16, however many answers said so");
         assert!(pace.enter().now_or_never().is_none(), "16 are under way");
         drop(passes);
         let passes = futures::future::join_all((0..8).map(|_| pace.enter())).await;
         tokio::time::advance(SECOND).await;
-        pace.throttled(Some(17), None);
+        pace.throttled(Some(17), &none(), None);
         assert_eq!(limit(&pace), 4);
         drop(passes);
     }
@@ -330,7 +467,7 @@ mod tests {
         drop(passes);
         let mut limits = Vec::new();
         for _ in 0..12 {
-            pace.succeeded();
+            pace.succeeded(&none());
             limits.push(limit(&pace));
         }
         assert_eq!(limits, [2, 2, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4]);
@@ -350,9 +487,9 @@ mod tests {
             tokio::time::advance(Duration::from_millis(10)).await;
             if taken_at.elapsed() >= SECOND {
                 (taken_at, taken) = (Instant::now(), taken + 1);
-                pace.succeeded();
+                pace.succeeded(&none());
             } else {
-                pace.throttled(Some(sent), None);
+                pace.throttled(Some(sent), &none(), None);
             }
         }
         assert!(taken > 150, "{taken} of 300 that it would have taken");
@@ -366,7 +503,7 @@ mod tests {
         let asked = Instant::now();
         drop(pace.enter().await);
         assert_eq!(asked.elapsed(), 7 * SECOND);
-        pace.throttled(Some(4), Some(Duration::from_hours(5)));
+        pace.throttled(Some(4), &none(), Some(Duration::from_hours(5)));
         let asked = Instant::now();
         drop(pace.enter().await);
         assert_eq!(asked.elapsed(), LONGEST_PAUSE);
@@ -388,10 +525,10 @@ mod tests {
     async fn one_object_that_is_refused_as_too_much_rests_alone() {
         let pace = pace(8);
         for round in 0..100 {
-            pace.throttled(Some(7), Some(20 * SECOND));
+            pace.throttled(Some(7), &none(), Some(20 * SECOND));
             assert!(pace.enter().now_or_never().is_some(), "round {round}");
             if round > 50 {
-                pace.succeeded();
+                pace.succeeded(&none());
             }
         }
         assert_eq!(limit(&pace), 8);
@@ -402,8 +539,8 @@ mod tests {
         let pace = pace(8);
         for _ in 0..10 {
             for object in 0..20 {
-                pace.throttled(Some(object), Some(20 * SECOND));
-                pace.succeeded();
+                pace.throttled(Some(object), &none(), Some(20 * SECOND));
+                pace.succeeded(&none());
                 tokio::time::advance(SECOND / 2).await;
             }
         }
@@ -414,9 +551,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_store_that_lets_nothing_through_is_slowed_down_by_the_second_object() {
         let pace = pace(8);
-        pace.throttled(Some(1), Some(20 * SECOND));
+        pace.throttled(Some(1), &none(), Some(20 * SECOND));
         tokio::time::advance(10 * SECOND).await;
-        pace.throttled(Some(2), Some(20 * SECOND));
+        pace.throttled(Some(2), &none(), Some(20 * SECOND));
         let asked = Instant::now();
         drop(pace.enter().await);
         assert_eq!(asked.elapsed(), 20 * SECOND);
@@ -441,8 +578,8 @@ mod tests {
         let pace = pace(8);
         for _ in 0..10 {
             for object in 0..20 {
-                pace.throttled(Some(object), None);
-                (0..35).for_each(|_| pace.succeeded());
+                pace.throttled(Some(object), &none(), None);
+                (0..35).for_each(|_| pace.succeeded(&none()));
             }
             tokio::time::advance(SECOND).await;
         }
@@ -451,9 +588,9 @@ mod tests {
         tokio::time::advance(3 * SECOND).await;
         let mut least = 8;
         for object in 100..120 {
-            pace.throttled(Some(object), None);
+            pace.throttled(Some(object), &none(), None);
             least = least.min(limit(&pace));
-            (0..9).for_each(|_| pace.succeeded());
+            (0..9).for_each(|_| pace.succeeded(&none()));
         }
         assert_eq!(least, 1);
     }
@@ -461,15 +598,64 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn objects_that_are_refused_again_and_again_slow_down_nothing_that_comes_later() {
         let pace = pace(8);
-        pace.throttled(Some(1), None);
-        pace.succeeded();
-        pace.throttled(Some(2), None);
+        pace.throttled(Some(1), &none(), None);
+        pace.succeeded(&none());
+        pace.throttled(Some(2), &none(), None);
         for _ in 0..100 {
             tokio::time::advance(SECOND).await;
-            pace.throttled(Some(1), None);
-            pace.throttled(Some(2), None);
+            pace.throttled(Some(1), &none(), None);
+            pace.throttled(Some(2), &none(), None);
         }
         assert_eq!(limit(&pace), 8);
         assert!(pace.enter().now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_folder_that_is_throttled_is_spared_and_nothing_else_waits() {
+        let pace = pace(8);
+        (0..64).for_each(|object| pace.throttled(Some(object), &prefixes([1]), Some(20 * SECOND)));
+        assert_eq!(pace.spares(&[1, 7]), Some(20 * SECOND));
+        assert_eq!(pace.spares(&[2]), None);
+        assert!(pace.enter().now_or_never().is_some());
+        // It holds for subfolders alike.
+        tokio::time::advance(20 * SECOND).await;
+        pace.succeeded(&prefixes([2]));
+        let before = limit(&pace);
+        for object in 100..500 {
+            pace.throttled(Some(object), &prefixes([1, object]), Some(20 * SECOND));
+            pace.succeeded(&prefixes([2]));
+        }
+        assert_eq!(pace.spares(&[1]), Some(20 * SECOND));
+        assert!(pace.enter().now_or_never().is_some() && limit(&pace) >= before);
+        tokio::time::advance(20 * SECOND).await;
+        pace.succeeded(&prefixes([1, 3]));
+        assert_eq!(pace.spares(&[1]), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn folders_that_are_throttled_together_are_the_store_and_each_says_so_once() {
+        let pace = pace(8);
+        (0..3).for_each(|object| pace.throttled(Some(object), &prefixes([object]), Some(20 * SECOND)));
+        let asked = Instant::now();
+        drop(pace.enter().await);
+        assert_eq!(asked.elapsed(), 20 * SECOND);
+        // The same ones again, in other objects, while others succeed.
+        pace.succeeded(&prefixes([9]));
+        tokio::time::advance(SECOND).await;
+        (10..13).for_each(|object| pace.throttled(Some(object), &prefixes([object - 10]), Some(20 * SECOND)));
+        assert!(pace.enter().now_or_never().is_some());
+        assert_eq!(
+            (0..4).map(|prefix| pace.spares(&[prefix]).is_some()).collect::<Vec<_>>(),
+            [true, true, true, false]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_there_is_only_one_folder_it_is_the_store_that_is_slowed_down() {
+        let pace = pace(8);
+        let passes = futures::future::join_all((0..8).map(|_| pace.enter())).await;
+        (0..3).for_each(|object| pace.throttled(Some(object), &prefixes([1]), None));
+        drop(passes);
+        assert_eq!(limit(&pace), 4);
     }
 }

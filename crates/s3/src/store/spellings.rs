@@ -55,7 +55,7 @@ impl State {
 
 /// What the answer to another spelling says of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Says {
+pub(super) enum Says {
     Apart,
     Merged,
     Nothing,
@@ -112,7 +112,7 @@ impl Store {
     }
 
     /// What the answer to another spelling says. `own`: the object as it was shown before.
-    async fn compare(&self, key: &ObjectKey, other: &ObjectKey, own: &Head) -> Says {
+    pub(super) async fn compare(&self, key: &ObjectKey, other: &ObjectKey, own: &Head) -> Says {
         let first = match self.head_alone(other).await {
             Ok(first) => first,
             Err(error) if is_missing(&error) => return Says::Apart,

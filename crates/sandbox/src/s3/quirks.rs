@@ -48,6 +48,9 @@ pub enum Quirk {
     TrimsKeys,
     /// Keys are decoded once more than they were encoded.
     DecodesTwice,
+    /// Keys are kept under names that a poor file system takes: composed for compatibility, `?` for what is outside the
+    /// basic plane, `_` for `:`, no white space at an end of the key, and 200 characters.
+    SimplifiesKeys,
     /// The answer of CompleteMultipartUpload has an empty ETag; HEAD and listings show it (Ceph).
     CompletesWithoutEtag,
     /// Nothing but the bytes is kept.
@@ -172,6 +175,10 @@ impl BucketOptions {
         let mut kept = key.to_owned();
         if self.has(Quirk::DecodesTwice) {
             kept = decoded(&kept);
+        }
+        if self.has(Quirk::SimplifiesKeys) {
+            kept = kept.trim().nfkc().map(|c| if c > '\u{ffff}' { '?' } else { c }).take(200).collect();
+            kept = kept.replace(':', "_");
         }
         if self.has(Quirk::TidiesKeys) {
             let segments: Vec<_> = kept.split('/').filter(|segment| !matches!(*segment, "" | ".")).collect();
