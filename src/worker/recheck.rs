@@ -206,8 +206,7 @@ impl Rechecker {
                         return ReadResult::Unread(UnreadReason::Failed(why));
                     }
                     let found = reading.content;
-                    let what =
-                        format!("its copy has other bytes than were recorded ({found} instead of {content})");
+                    let what = format!("its copy has other bytes than were recorded ({found} instead of {content})");
                     ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
                 }
                 Err(why) if why.class == Class::Gone => ReadResult::Different(why),

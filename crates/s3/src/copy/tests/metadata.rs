@@ -188,7 +188,7 @@ async fn a_new_primary_with_other_metadata_is_the_last_that_is_read() {
 
 /// To wasabi, which is known to keep keys apart, so that nothing else is looked at.
 async fn to_garage(s: &Setup, key: &str) -> Job {
-    let mut job = s.job_knowing(key, config::Provider::Garage, config::Facts::default()).await;
+    let mut job = s.job_knowing(key, settings::Provider::Garage, settings::Facts::default()).await;
     job.targets.truncate(1);
     job
 }
