@@ -1,14 +1,20 @@
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use secrecy::ExposeSecret as _;
 
 use super::{
     Database, Secret, Wakeup, database_url,
-    place::Placed,
+    overrides::Environment,
+    place::{Place, Placed},
+    problem::Problem,
     reader::{Flaw, Section},
     setting::choice,
+    trust,
 };
-use crate::domain::{InvalidName, SchemaName};
+use crate::{
+    domain::{InvalidName, SchemaName},
+    regular_file,
+};
 
 const EXAMPLE: &str = r#""postgres://copyhold@db.internal/app?sslmode=verify-full""#;
 
@@ -24,7 +30,9 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
     };
     let url = section.need_with("url", EXAMPLE, check);
     let listen_url = section.get_with("listen_url", check);
-    let password = section.get_with("password_file", |path: String| Secret::of_file(reader.resolve(&path)));
+    let password = section.get_with("password_file", |path: String| {
+        Ok(Secret::of_file(reader.resolve(&path))?.named("database.password_file"))
+    });
     let schema = section.get_with("schema", |name: String| schema_name(&name));
     let ways = [("auto", Wakeup::Auto), ("notify", Wakeup::Notify), ("poll", Wakeup::Poll)];
     let wakeup = section.get_with("wakeup", |word: String| choice(&ways, &word));
@@ -34,6 +42,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
             refuse_second_password(&section, name, url.as_ref(), password);
         }
     }
+    reader.note_all(files_of_variables(&reader.environment));
     section.finish();
     Some(Database {
         url: url?.value,
@@ -46,6 +55,26 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
         },
         wakeup: wakeup.map_or(Wakeup::Auto, |wakeup| wakeup.value),
     })
+}
+
+/// Returns a problem for each file that the client library would wait for or read without end, because a variable of libpq's
+/// names it or it is where passwords are by default.
+fn files_of_variables(environment: &Environment) -> Vec<Problem> {
+    const VARIABLES: [&str; 4] = ["PGPASSFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"];
+    let check = |place: Place, path: PathBuf, or: &str| {
+        let error = regular_file::check(&path, trust::AT_MOST_BYTES).err()?;
+        let named = if place == Place::File { "the file of passwords is" } else { "names" };
+        let what = format!("{named} {}, which {error}", path.display());
+        Some(Problem { place, what, todo: format!("{}, or {or}", error.remedy()) })
+    };
+    let of_variable = |name: &str| {
+        // The certificate itself may stand there.
+        let path = environment.get(name).filter(|value| !value.to_string_lossy().contains("-----BEGIN"))?;
+        check(Place::Variable(name.to_owned()), PathBuf::from(path), &format!("unset {name}"))
+    };
+    let by_default = environment.get("HOME").map(|home| PathBuf::from(home).join(".pgpass"));
+    let by_default = by_default.and_then(|path| check(Place::File, path, "move it away"));
+    VARIABLES.into_iter().filter_map(of_variable).chain(by_default).collect()
 }
 
 fn refuse_second_password(section: &Section<'_>, name: &str, url: Option<&Placed<Secret>>, password: &Placed<Secret>) {

@@ -21,7 +21,7 @@ use super::{
 use crate::regular_file::{self, ReadError};
 use parameters::Parameters;
 pub use parts::InvalidUrl;
-use parts::{Parts, url_of};
+use parts::{Parts, query_of, url_of};
 
 const FORM: &str = "write postgres://USER@HOST/DATABASE?sslmode=verify-full, special characters of a password as %XX";
 
@@ -35,6 +35,8 @@ const PEM: &str = "-----BEGIN";
 pub struct ServerUrl {
     /// May hold a password.
     pub url: String,
+    /// Whether it says whose role it is.
+    pub names_role: bool,
     /// How long a connection may take, by `connect_timeout`.
     pub within: Option<Duration>,
 }
@@ -62,6 +64,7 @@ pub fn each_server(text: &str) -> Result<Vec<ServerUrl>, InvalidUrl> {
     {
         return Err(InvalidUrl::Hosts);
     }
+    let names_role = url.user.is_some() || url.parameter("user").is_some_and(|user| !user.is_empty());
     let one = |at: usize| {
         let front = [("user", &url.user), ("password", &url.password), ("dbname", &url.database)];
         let mut pairs: Vec<_> = front.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
@@ -76,9 +79,18 @@ pub fn each_server(text: &str) -> Result<Vec<ServerUrl>, InvalidUrl> {
         // Nothing is encrypted on a socket of this machine, whatever is asked for: as libpq has it.
         let is_socket = address.is_none() && name.is_some_and(|name| name.starts_with('/'));
         pairs.extend(parameters.kept.iter().copied().filter(|(name, _)| !(is_socket && name.starts_with("ssl"))));
-        ServerUrl { url: url_of(pairs), within: parameters.within }
+        ServerUrl { url: url_of(pairs), names_role, within: parameters.within }
     };
     Ok((0..servers).map(one).collect())
+}
+
+impl ServerUrl {
+    /// Returns the URL with this role in place of the one that it names, if any.
+    #[must_use]
+    pub fn of_role(&self, role: &str) -> String {
+        // Of several parameters of a name the last counts.
+        format!("{}&{}", self.url, query_of([("user", role)]))
+    }
 }
 
 impl std::fmt::Debug for ServerUrl {

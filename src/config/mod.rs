@@ -30,7 +30,8 @@ mod trust;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use database_url::{each_server, masked as masked_url, root_certificates};
+pub use chain::{ChainFile, chain_files};
+pub use database_url::{ServerUrl, each_server, masked as masked_url, root_certificates};
 pub use load::load;
 pub use place::Place;
 pub use problem::{ConfigErrors, Problem};
@@ -39,7 +40,7 @@ pub use proxy::{Proxies, Proxy};
 pub use rules::Rule;
 pub use secret::Secret;
 pub use suggest::among as did_you_mean;
-pub use trust::{Authorities, Trust};
+pub use trust::{Authorities, Stamps, Trust};
 
 use secrecy::ExposeSecret as _;
 use url::Url;

@@ -12,6 +12,13 @@ pub struct Problem {
     pub todo: String,
 }
 
+/// `SSL_CERT_FILE: names ca.pem, which does not exist; create it`, for what no file of settings is about.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.place.within("the configuration"), self.what, self.todo)
+    }
+}
+
 /// Everything that is wrong with the configuration, in reading order; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors {

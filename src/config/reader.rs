@@ -183,7 +183,7 @@ impl<'r> Section<'r> {
         self.reader.asked.borrow_mut().push(path.clone());
         let node = self.entries.remove(name)?;
         let place = node.place.clone();
-        match T::read(node, self.reader).and_then(check) {
+        match T::read(node, self.reader).map(|value| value.of_setting(&path)).and_then(check) {
             Ok(value) => Some(Placed { value, place }),
             Err(flaw) => {
                 self.reader.note(flaw.place.unwrap_or(place), format!("{path} {}", flaw.what), flaw.todo);

@@ -58,6 +58,8 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
         Way::to(reader, &if path_style { endpoint.clone() } else { endpoint::of_bucket(endpoint, bucket) }, ca_file)
     });
     if matches!(credentials, Some(Credentials::Ambient)) {
+        // The services that the chain asks have no ca_file.
+        reader.note_all(reader.trust().err().into_iter().collect());
         reader.note_all(chain::problems(&reader.environment));
     }
 

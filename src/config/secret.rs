@@ -38,6 +38,8 @@ type Check = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 struct SecretFile {
     path: PathBuf,
+    /// Of the setting that names it, for messages.
+    setting: String,
     /// What the configuration would refuse is not used either when it comes later.
     check: Check,
     latest: Mutex<Latest>,
@@ -59,12 +61,14 @@ impl Latest {
 impl Secret {
     /// From the file at `path`.
     pub(super) fn of_file(path: PathBuf) -> Result<Self, Flaw> {
-        let first = from_file(&path)?;
+        let first = from_file(&path).map_err(|(what, todo)| {
+            Flaw::new(format!("names the file {}, which {what}", path.display()), todo)
+        })?;
         // A pipe gives its content once.
         let can_be_read_again = path.metadata().is_ok_and(|found| found.is_file());
         let latest = Mutex::new(Latest::of(&first));
         let kept_in = can_be_read_again.then(|| path.clone().into());
-        let file = SecretFile { path, check: Box::new(|_| Ok(())), latest };
+        let file = SecretFile { path, setting: String::new(), check: Box::new(|_| Ok(())), latest };
         Ok(Self { first, file: can_be_read_again.then(|| Arc::new(file)), kept_in })
     }
 
@@ -73,9 +77,20 @@ impl Secret {
     pub(super) fn checked(self, check: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static) -> Self {
         let file = self.file.map(|file| {
             let latest = Mutex::new(Latest::of(&self.first));
-            Arc::new(SecretFile { path: file.path.clone(), check: Box::new(check), latest })
+            let (path, setting) = (file.path.clone(), file.setting.clone());
+            Arc::new(SecretFile { path, setting, check: Box::new(check), latest })
         });
         Self { first: self.first, file, kept_in: self.kept_in }
+    }
+
+    /// The same, and messages about its file name this setting.
+    #[must_use]
+    pub(super) fn named(mut self, setting: &str) -> Self {
+        // Cannot fail: while the configuration is read, nobody else holds it.
+        if let Some(file) = self.file.as_mut().and_then(Arc::get_mut) {
+            setting.clone_into(&mut file.setting);
+        }
+        self
     }
 
     /// The same, written in the file at `path` itself.
@@ -110,21 +125,23 @@ impl Secret {
         if latest.read_at.elapsed() < age {
             return latest.secret.clone();
         }
-        let found = from_file(&file.path).map_err(|flaw| flaw.what);
+        let found = from_file(&file.path).map_err(|(what, _)| what);
         let found = found.and_then(|secret| (file.check)(secret.expose_secret()).map(|()| secret));
         latest.read_at = Instant::now();
         match found {
             Ok(secret) => {
                 if latest.secret.expose_secret() != secret.expose_secret() {
-                    info!("Read a new secret from {}", file.path.display());
+                    info!("Read a new {} from {}", file.setting, file.path.display());
                 }
                 latest.secret = secret;
                 latest.complaint = None;
             }
             Err(what) => {
-                if latest.complaint.as_ref() != Some(&what) {
-                    warn!("A secret cannot be read again, the one read before is used: it {what}");
-                    latest.complaint = Some(what);
+                let (setting, path) = (&file.setting, file.path.display());
+                let complaint = format!("{setting} names the file {path}, which now {what}; the value read before stays in use");
+                if latest.complaint.as_ref() != Some(&complaint) {
+                    warn!("{complaint}");
+                    latest.complaint = Some(complaint);
                 }
             }
         }
@@ -193,11 +210,9 @@ fn from_variable(node: Node, reader: &Reader) -> Result<SecretString, Flaw> {
     Err(Flaw { place, what: format!("names the variable {name}, which {problem}"), todo })
 }
 
-/// The content of a file without the line break at its end.
-fn from_file(path: &Path) -> Result<SecretString, Flaw> {
-    let flaw = |what: &str, todo: &str| {
-        Err(Flaw::new(format!("names the file {}, which {what}", path.display()), todo.to_owned()))
-    };
+/// The content of a file without the line break at its end. Error: what is wrong with the file, after "which", and what to do.
+fn from_file(path: &Path) -> Result<SecretString, (String, String)> {
+    let flaw = |what: &str, todo: &str| Err((what.to_owned(), todo.to_owned()));
     let bytes = match regular_file::read(path, AT_MOST_BYTES) {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -216,5 +231,32 @@ fn from_file(path: &Path) -> Result<SecretString, Flaw> {
             secret => Ok(secret.into()),
         },
         Err(_) => flaw("is not UTF-8", "correct the path; a secret is text"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_that_cannot_be_read_again_is_told_with_its_setting_and_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(&path, "first").unwrap();
+        let secret = Secret::of_file(path.clone()).unwrap().named("replicas.b2.secret_access_key");
+        let secret = secret.checked(|text| if text.contains(' ') { Err("contains blanks".into()) } else { Ok(()) });
+        let complaint = |content: &str| {
+            std::fs::write(&path, content).unwrap();
+            let latest = secret.latest().expose_secret().to_owned();
+            let file = secret.file.as_ref().unwrap().latest.lock().unwrap();
+            (latest, file.complaint.clone().unwrap_or_default().replace(&path.display().to_string(), "KEY"))
+        };
+        let told = |what: &str| {
+            format!("replicas.b2.secret_access_key names the file KEY, which now {what}; the value read before stays in use")
+        };
+        assert_eq!(complaint(""), ("first".to_owned(), told("is empty")));
+        assert_eq!(complaint("half a"), ("first".to_owned(), told("contains blanks")));
+        assert_eq!(complaint("second"), ("second".to_owned(), String::new()));
+        assert_eq!(complaint(&"x".repeat(70_000)), ("second".to_owned(), told("is too long for a secret")));
     }
 }

@@ -4,6 +4,7 @@
 
 use std::{
     fmt, fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -36,10 +37,72 @@ pub struct Authorities {
     named_by: String,
     /// As an operator finds it: a path, or several.
     place: String,
+    sources: Vec<Source>,
     certificates: Vec<CertificateDer<'static>>,
 }
 
+/// Where authorities are read from.
+enum Source {
+    File(PathBuf),
+    Folder(PathBuf),
+}
+
+/// Time, size and inode of a file or of each in a folder: what replaces it differs in one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stamps(Vec<Option<(i64, i64, u64, u64)>>);
+
+impl Source {
+    fn read(&self) -> Result<Vec<CertificateDer<'static>>, (String, &'static str)> {
+        match self {
+            Self::File(path) => pem_file(path),
+            Self::Folder(path) => {
+                pem_folder(path).map_err(|error| (unreadable(&error), "name a folder of PEM files"))
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        let (Self::File(path) | Self::Folder(path)) = self;
+        path
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::File(path) => vec![path.clone()],
+            Self::Folder(path) => {
+                let entries = fs::read_dir(path).into_iter().flatten().flatten();
+                let mut files: Vec<_> = entries.map(|entry| entry.path()).collect();
+                files.sort();
+                files
+            }
+        }
+    }
+}
+
 impl Authorities {
+    /// What the files look like now.
+    #[must_use]
+    pub fn stamps(&self) -> Stamps {
+        let stamp = |path: PathBuf| {
+            let found = path.metadata().ok()?;
+            Some((found.mtime(), found.mtime_nsec(), found.size(), found.ino()))
+        };
+        Stamps(self.sources.iter().flat_map(Source::files).map(stamp).collect())
+    }
+
+    /// Returns those that the files hold now. Error: what is wrong with a file, in a clause that begins with its path.
+    pub fn read_again(&self) -> Result<Vec<CertificateDer<'static>>, String> {
+        let mut certificates = Vec::new();
+        for source in &self.sources {
+            let path = source.path().display();
+            certificates.extend(source.read().map_err(|(what, _)| format!("{path}, which {what}"))?);
+        }
+        if certificates.is_empty() {
+            return Err(format!("{}, which holds no certificate in PEM form", self.place));
+        }
+        Ok(certificates)
+    }
+
     #[must_use]
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.certificates
@@ -81,10 +144,16 @@ impl Trust {
 
     /// Those of the PEM file that `ca_file` names.
     pub(super) fn of_file(path: &Path) -> Result<Self, Flaw> {
-        let certificates = pem_file(path).map_err(|(what, todo)| {
+        Self::of_ca_file(path).map_err(|(what, todo)| {
             Flaw::new(format!("names the file {}, which {what}", path.display()), todo.to_owned())
-        })?;
-        Ok(Self::named(CA_FILE, path.display().to_string(), certificates))
+        })
+    }
+
+    /// The same. Error: what is wrong with the file, and what to do.
+    pub fn of_ca_file(path: &Path) -> Result<Self, (String, &'static str)> {
+        let source = Source::File(path.to_path_buf());
+        let certificates = source.read()?;
+        Ok(Self::named(CA_FILE, path.display().to_string(), vec![source], certificates))
     }
 
     /// Those that `AWS_CA_BUNDLE` names, else those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, else the machine's.
@@ -95,24 +164,28 @@ impl Trust {
             what: format!("names {}, which {what}", path.display()),
             todo: format!("{todo}, or unset {name}"),
         };
-        let file = |name: &str, path: &Path| pem_file(path).map_err(|(what, todo)| problem(name, path, &what, todo));
+        let read = |name: &str, source: &Source| {
+            source.read().map_err(|(what, todo)| problem(name, source.path(), &what, todo))
+        };
         if let Some(path) = set("AWS_CA_BUNDLE") {
-            let certificates = file("AWS_CA_BUNDLE", &path)?;
-            return Ok(Self::named("AWS_CA_BUNDLE", path.display().to_string(), certificates));
+            let (place, source) = (path.display().to_string(), Source::File(path));
+            let certificates = read("AWS_CA_BUNDLE", &source)?;
+            return Ok(Self::named("AWS_CA_BUNDLE", place, vec![source], certificates));
         }
-        let (mut certificates, mut names, mut places) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut certificates, mut names, mut places, mut sources) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         if let Some(path) = set("SSL_CERT_FILE") {
-            certificates.extend(file("SSL_CERT_FILE", &path)?);
-            names.push("SSL_CERT_FILE");
             places.push(path.display().to_string());
+            let source = Source::File(path);
+            certificates.extend(read("SSL_CERT_FILE", &source)?);
+            names.push("SSL_CERT_FILE");
+            sources.push(source);
         }
         if let Some(folders) = set("SSL_CERT_DIR") {
             for folder in std::env::split_paths(&folders).filter(|folder| !folder.as_os_str().is_empty()) {
-                let found = pem_folder(&folder).map_err(|error| {
-                    problem("SSL_CERT_DIR", &folder, &unreadable(&error), "name a folder of PEM files")
-                })?;
-                certificates.extend(found);
                 places.push(folder.display().to_string());
+                let source = Source::Folder(folder);
+                certificates.extend(read("SSL_CERT_DIR", &source)?);
+                sources.push(source);
             }
             names.push("SSL_CERT_DIR");
             if certificates.is_empty() {
@@ -121,23 +194,29 @@ impl Trust {
             }
         }
         if names.is_empty() {
-            // The library that looks for the machine's own would take the empty name for a file.
-            return match environment.get("SSL_CERT_FILE") {
-                Some(_) => Err(Problem {
-                    place: Place::Variable("SSL_CERT_FILE".to_owned()),
+            // The library that looks for the machine's own would take the empty name for a file, or for no folder.
+            let empty = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().find(|name| environment.get(name).is_some());
+            return match empty {
+                Some(name) => Err(Problem {
+                    place: Place::Variable(name.to_owned()),
                     what: "is empty".to_owned(),
-                    todo: "unset it, or name the PEM file of the authorities to trust".to_owned(),
+                    todo: "unset it, or let it lead to the authorities to trust, in PEM form".to_owned(),
                 }),
                 None => Ok(Self::Machine),
             };
         }
         certificates.sort_by(|one, other| one.as_ref().cmp(other.as_ref()));
         certificates.dedup();
-        Ok(Self::named(&names.join(" and "), places.join(" and "), certificates))
+        Ok(Self::named(&names.join(" and "), places.join(" and "), sources, certificates))
     }
 
-    fn named(by: &str, place: String, certificates: Vec<CertificateDer<'static>>) -> Self {
-        Self::Named(Arc::new(Authorities { named_by: by.to_owned(), place, certificates }))
+    /// The same as this process's environment is.
+    pub fn of_process() -> Result<Self, Problem> {
+        Self::of_environment(&Environment::of(std::env::vars_os()))
+    }
+
+    fn named(by: &str, place: String, sources: Vec<Source>, certificates: Vec<CertificateDer<'static>>) -> Self {
+        Self::Named(Arc::new(Authorities { named_by: by.to_owned(), place, sources, certificates }))
     }
 }
 

@@ -18,6 +18,7 @@ mod breaker;
 mod change_guard;
 mod claim;
 mod clock;
+mod complaint;
 mod complete;
 mod connect;
 mod connections;
@@ -82,6 +83,7 @@ pub use breaker::{Breaker, Probed};
 pub use change_guard::{CHANGES_AT_MOST, CHANGES_WITHIN, ChangeAdmission, changes_are_parked, too_many_changes};
 pub use claim::{ClaimError, Claimed, Position};
 pub use clock::PulledIn;
+pub use complaint::Complaint;
 pub use complete::Report;
 pub use connect::{Pools, STATEMENT_TIMEOUT, direct_target, probe, session_flaws};
 pub use connections::{

@@ -22,7 +22,7 @@ use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-use crate::config::{Config, ConfigErrors};
+use crate::config::{Config, ConfigErrors, Trust};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// A daemon that waits for its database says so within a few seconds.
@@ -129,12 +129,15 @@ impl Client {
                 return Err(Trouble::Passing(error, None));
             }
         };
-        if answer.status().is_success() { Ok(answer) } else { Err(refused(answer, address).await) }
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        Err(refused(answer, address, self.authorization.is_some()).await)
     }
 }
 
 /// The daemon's own sentence, if it is one of ours that answers.
-async fn refused(answer: Response<Incoming>, address: &str) -> Trouble {
+async fn refused(answer: Response<Incoming>, address: &str, has_token: bool) -> Trouble {
     let status = answer.status();
     let after = answer.headers().get("retry-after").and_then(|after| after.to_str().ok()?.parse().ok());
     let said = whole(answer).await.ok().and_then(|body| {
@@ -144,6 +147,17 @@ async fn refused(answer: Response<Incoming>, address: &str) -> Trouble {
     let error = match said {
         Some(said) => anyhow::anyhow!(said),
         None => anyhow::anyhow!("{address} answers {status}: is it Copyhold's address?"),
+    };
+    // The daemon's sentence is for whoever writes the request.
+    let error = match status {
+        StatusCode::UNAUTHORIZED if has_token => error.context(format!(
+            "the daemon at {address} does not accept the token that was sent; give http.token of its configuration as {TOKEN}, or \
+             in the configuration here"
+        )),
+        StatusCode::UNAUTHORIZED => error.context(format!(
+            "the daemon at {address} needs a token; give http.token of its configuration as {TOKEN}, or in the configuration here"
+        )),
+        _ => error,
     };
     match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
@@ -176,7 +190,7 @@ fn here(config: &Config) -> anyhow::Result<Url> {
     Url::parse(&format!("http://{address}")).context("http.listen")
 }
 
-/// Trusts whom this machine trusts; for plain HTTP that is not looked up.
+/// Trusts whom this machine trusts, or its variables name; for plain HTTP that is not looked up.
 fn connector(tls: bool) -> anyhow::Result<HttpsConnector<HttpConnector>> {
     let mut connect = HttpConnector::new();
     connect.enforce_http(false);
@@ -185,9 +199,17 @@ fn connector(tls: bool) -> anyhow::Result<HttpsConnector<HttpConnector>> {
     let builder = HttpsConnectorBuilder::new();
     let builder = if tls {
         let provider = aws_lc_rs::default_provider();
-        builder
-            .with_provider_and_native_roots(provider)
-            .context("cannot read this machine's certificate authorities")?
+        match Trust::of_process().map_err(|problem| anyhow::anyhow!("{problem}"))? {
+            Trust::Machine => builder
+                .with_provider_and_native_roots(provider)
+                .context("cannot read this machine's certificate authorities")?,
+            Trust::Named(authorities) => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(authorities.certificates().iter().cloned());
+                let config = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions()?;
+                builder.with_tls_config(config.with_root_certificates(roots).with_no_client_auth())
+            }
+        }
     } else {
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let config = config.with_safe_default_protocol_versions()?.with_root_certificates(RootCertStore::empty());

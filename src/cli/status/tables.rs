@@ -44,7 +44,9 @@ pub(super) fn buckets(status: &Status) -> String {
 /// Who is at work, under a line that tells the versions.
 pub(super) fn daemons(daemons: &[DaemonStatus]) -> String {
     let row = |d: &DaemonStatus| {
-        let state = match (d.alive, d.sleeping) {
+        // One that listens says that it sleeps; one that looks by itself is idle while it holds nothing.
+        let polls = d.wakeup.as_deref().is_some_and(|wakeup| wakeup != "notify");
+        let state = match (d.alive, d.sleeping || polls && d.leases == 0) {
             (false, _) => "silent",
             (true, true) => "idle",
             (true, false) => "working",

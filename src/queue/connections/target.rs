@@ -130,7 +130,7 @@ impl Target {
         let mut servers = Vec::new();
         for (at, one) in each.iter().enumerate() {
             // Of no use to us, who read floats in binary, and refused by poolers unless told otherwise.
-            let mut options = PgConnectOptions::from_str(&with_role(&one.url))?.extra_float_digits(None);
+            let mut options = PgConnectOptions::from_str(&with_role(one))?.extra_float_digits(None);
             if options.get_application_name().is_none() {
                 options = options.application_name("copyhold");
             }
