@@ -168,7 +168,8 @@ pub(super) fn is_insecure(text: &str) -> bool {
     !verified && hosts(&parts, None).iter().any(|host| is_remote(host))
 }
 
-pub(super) fn has_password(text: &str) -> bool {
+/// Whether the URL holds a password.
+pub fn has_password(text: &str) -> bool {
     Parts::of(text).is_ok_and(|parts| parts.has_password())
 }
 

@@ -31,7 +31,9 @@ mod trust;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use chain::{ChainFile, chain_files};
-pub use database_url::{ServerUrl, each_server, masked as masked_url, root_certificates};
+pub use database_url::{
+    ServerUrl, each_server, has_password as url_has_password, masked as masked_url, root_certificates,
+};
 pub use load::load;
 pub use place::Place;
 pub use problem::{ConfigErrors, Problem};

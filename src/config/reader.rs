@@ -17,6 +17,7 @@ use super::{
     suggest,
     trust::Trust,
 };
+use crate::domain::ReplicaName;
 
 /// What is read from, and what came of it so far.
 pub(super) struct Reader {
@@ -137,6 +138,12 @@ impl<'r> Section<'r> {
                 absent(true)
             }
         }
+    }
+
+    /// The names of the replicas in a section of sections, as far as they can be such, in their order.
+    pub(super) fn names_in(&self, section: &str) -> Vec<ReplicaName> {
+        let Some(Node { value: Value::Section(inner), .. }) = self.entries.get(section) else { return Vec::new() };
+        inner.keys().filter_map(|name| ReplicaName::new(name.clone()).ok()).collect()
     }
 
     /// All its sections, each with its name, for a section of sections.

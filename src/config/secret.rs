@@ -61,9 +61,8 @@ impl Latest {
 impl Secret {
     /// From the file at `path`.
     pub(super) fn of_file(path: PathBuf) -> Result<Self, Flaw> {
-        let first = from_file(&path).map_err(|(what, todo)| {
-            Flaw::new(format!("names the file {}, which {what}", path.display()), todo)
-        })?;
+        let first = from_file(&path)
+            .map_err(|(what, todo)| Flaw::new(format!("names the file {}, which {what}", path.display()), todo))?;
         // A pipe gives its content once.
         let can_be_read_again = path.metadata().is_ok_and(|found| found.is_file());
         let latest = Mutex::new(Latest::of(&first));
@@ -138,7 +137,8 @@ impl Secret {
             }
             Err(what) => {
                 let (setting, path) = (&file.setting, file.path.display());
-                let complaint = format!("{setting} names the file {path}, which now {what}; the value read before stays in use");
+                let complaint =
+                    format!("{setting} names the file {path}, which now {what}; the value read before stays in use");
                 if latest.complaint.as_ref() != Some(&complaint) {
                     warn!("{complaint}");
                     latest.complaint = Some(complaint);
@@ -252,7 +252,9 @@ mod tests {
             (latest, file.complaint.clone().unwrap_or_default().replace(&path.display().to_string(), "KEY"))
         };
         let told = |what: &str| {
-            format!("replicas.b2.secret_access_key names the file KEY, which now {what}; the value read before stays in use")
+            format!(
+                "replicas.b2.secret_access_key names the file KEY, which now {what}; the value read before stays in use"
+            )
         };
         assert_eq!(complaint(""), ("first".to_owned(), told("is empty")));
         assert_eq!(complaint("half a"), ("first".to_owned(), told("contains blanks")));

@@ -55,9 +55,7 @@ impl Source {
     fn read(&self) -> Result<Vec<CertificateDer<'static>>, (String, &'static str)> {
         match self {
             Self::File(path) => pem_file(path),
-            Self::Folder(path) => {
-                pem_folder(path).map_err(|error| (unreadable(&error), "name a folder of PEM files"))
-            }
+            Self::Folder(path) => pem_folder(path).map_err(|error| (unreadable(&error), "name a folder of PEM files")),
         }
     }
 

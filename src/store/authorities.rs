@@ -80,7 +80,9 @@ impl State {
             }
             Err(what) => {
                 if self.complaint.as_ref() != Some(&what) {
-                    warn!("Could not read the authorities from {authorities} again, those read before stay trusted: {what}");
+                    warn!(
+                        "Could not read the authorities from {authorities} again, those read before stay trusted: {what}"
+                    );
                     self.complaint = Some(what);
                 }
             }

@@ -206,7 +206,8 @@ fn connector(tls: bool) -> anyhow::Result<HttpsConnector<HttpConnector>> {
             Trust::Named(authorities) => {
                 let mut roots = RootCertStore::empty();
                 roots.add_parsable_certificates(authorities.certificates().iter().cloned());
-                let config = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions()?;
+                let config =
+                    ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions()?;
                 builder.with_tls_config(config.with_root_certificates(roots).with_no_client_auth())
             }
         }
