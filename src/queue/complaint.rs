@@ -29,8 +29,8 @@ impl Complaint {
     }
 
     /// It has failed. Calls `tell` if that is to be told now, with how often it failed since it was told last, this time
-    /// included.
-    pub fn fails(&self, tell: impl FnOnce(u64)) {
+    /// included; `None`: this is the first failure.
+    pub fn fails(&self, tell: impl FnOnce(Option<u64>)) {
         if let Some(times) = self.fails_at(Instant::now()) {
             tell(times);
         }
@@ -41,13 +41,13 @@ impl Complaint {
         *self.state() = Repeated::default();
     }
 
-    fn fails_at(&self, now: Instant) -> Option<u64> {
+    fn fails_at(&self, now: Instant) -> Option<Option<u64>> {
         let mut state = self.state();
         state.untold += 1;
         let is_due = state.told_at.is_none_or(|at| now.saturating_duration_since(at) >= TELL_EVERY);
         is_due.then(|| {
-            state.told_at = Some(now);
-            std::mem::take(&mut state.untold)
+            let times = std::mem::take(&mut state.untold);
+            state.told_at.replace(now).map(|_| times)
         })
     }
 
@@ -67,8 +67,8 @@ mod tests {
         let begun = Instant::now();
         let told: Vec<_> = (0..150).map(|second| complaint.fails_at(begun + Duration::from_secs(second))).collect();
         let when: Vec<_> = (0..).zip(&told).filter_map(|(second, told)| Some((second, (*told)?))).collect();
-        assert_eq!(when, [(0, 1), (60, 60), (120, 60)]);
+        assert_eq!(when, [(0, None), (60, Some(60)), (120, Some(60))]);
         complaint.is_over();
-        assert_eq!(complaint.fails_at(begun + Duration::from_secs(151)), Some(1));
+        assert_eq!(complaint.fails_at(begun + Duration::from_secs(151)), Some(None));
     }
 }

@@ -39,8 +39,8 @@ impl Agent {
         let about = about.map(|key| format!(", object \"{}\"", Untrusted(key))).unwrap_or_default();
         let cursor = self.file.path().display();
         show::aside(&format!(
-            "error: the command {how} at event {} ({kind}{about}). {cursor} stays before it: mend the command and run this \
-             again, which begins with that event; or, to pass over it, write {} into {cursor} first",
+            "error: the command {how} at event {} ({kind}{about}). {cursor} stays before it: once the command is \
+             mended, the same again goes on with that event; to pass over it, first write {} into {cursor}",
             event.cursor, event.cursor
         ));
     }
@@ -83,8 +83,8 @@ impl Agent {
 fn how_it_failed(code: u8) -> String {
     match code.checked_sub(128).filter(|signal| (1..=64).contains(signal)) {
         Some(signal) => format!("failed with exit code {code} (as for signal {signal})"),
-        None if code == 127 => "failed with exit code 127: the shell found no such command".to_owned(),
-        None if code == 126 => "failed with exit code 126: the shell could not run it".to_owned(),
+        None if code == 127 => "failed with exit code 127 (there is no such command)".to_owned(),
+        None if code == 126 => "failed with exit code 126 (it cannot be run)".to_owned(),
         None => format!("failed with exit code {code}"),
     }
 }

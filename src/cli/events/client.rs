@@ -148,15 +148,13 @@ async fn refused(answer: Response<Incoming>, address: &str, has_token: bool) -> 
         Some(said) => anyhow::anyhow!(said),
         None => anyhow::anyhow!("{address} answers {status}: is it Copyhold's address?"),
     };
-    // The daemon's sentence is for whoever writes the request.
     let error = match status {
-        StatusCode::UNAUTHORIZED if has_token => error.context(format!(
-            "the daemon at {address} does not accept the token that was sent; give http.token of its configuration as {TOKEN}, or \
-             in the configuration here"
-        )),
-        StatusCode::UNAUTHORIZED => error.context(format!(
-            "the daemon at {address} needs a token; give http.token of its configuration as {TOKEN}, or in the configuration here"
-        )),
+        // The daemon's sentence is for whoever writes the request.
+        StatusCode::UNAUTHORIZED => {
+            let what = if has_token { "does not accept the token that was sent" } else { "needs a token" };
+            let todo = format!("give http.token of its configuration as {TOKEN}, or in the configuration here");
+            anyhow::anyhow!("the daemon at {address} {what}; {todo}")
+        }
         _ => error,
     };
     match status {
