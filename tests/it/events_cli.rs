@@ -84,7 +84,7 @@ async fn it_prints_what_there_is_and_ends() {
     command.args(["--config", "/nowhere.toml", "events", "--kinds", "test.key", "--url", &url]);
     let output = command.output().await.unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(printed(&output).contains("needs the token"), "{}", printed(&output));
+    assert!(printed(&output).contains("needs a token; set COPYHOLD_HTTP__TOKEN"), "{}", printed(&output));
     command.env("COPYHOLD_HTTP__TOKEN", TOKEN);
     assert_eq!(printed(&command.output().await.unwrap()), text);
 }
@@ -199,7 +199,8 @@ async fn whoever_cannot_go_on_is_told_what_to_do() {
     let output = world.run(&["events", "--after", "-1"]).await;
     assert!(printed(&output).contains("negative"), "{}", printed(&output));
     let url = format!("http://{}", world.config.http.listen);
-    for (token, says) in [("", "needs a token; give http.token"), ("another-token-it-is", "does not accept the token")]
+    for (token, says) in
+        [("", "needs a token; set COPYHOLD_HTTP__TOKEN"), ("another-token-it-is", "does not accept the token")]
     {
         let mut command = world.program(&["events", "--url", &url]);
         command.env_remove("COPYHOLD_HTTP__TOKEN");

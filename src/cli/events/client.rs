@@ -152,7 +152,7 @@ async fn refused(answer: Response<Incoming>, address: &str, has_token: bool) -> 
         // The daemon's sentence is for whoever writes the request.
         StatusCode::UNAUTHORIZED => {
             let what = if has_token { "does not accept the token that was sent" } else { "needs a token" };
-            let todo = format!("give http.token of its configuration as {TOKEN}, or in the configuration here");
+            let todo = format!("set {TOKEN} to http.token of its configuration");
             anyhow::anyhow!("the daemon at {address} {what}; {todo}")
         }
         _ => error,

@@ -70,6 +70,11 @@ fn files_that_never_end_are_refused_wherever_they_are_named() {
         )]);
         Case::of(LEAST).env(name, "/does/not/exist").config();
     }
+    let fifo = Case::of(LEAST);
+    let path = fifo.folder.path().join("pgpass");
+    assert!(std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&path).status().unwrap().success());
+    fifo.env("PGPASSFILE", path.to_str().unwrap())
+        .is_refused(&[("PGPASSFILE: names pgpass, which is a FIFO", "name a regular file, or unset PGPASSFILE")]);
     let home = Case::of(LEAST);
     let folder = home.folder.path().display().to_string();
     let home = home.env("HOME", &folder);
