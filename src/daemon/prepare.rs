@@ -142,7 +142,7 @@ where
             Err(Trouble::Lasting(error)) => return Err(error),
             Err(Trouble::Passing(error)) => {
                 complaint.fails(|times| {
-                    warn!(times, "Could not {what}, trying again every {LONGEST_PAUSE:?} at most: {error}")
+                    warn!(times, "Could not {what}, trying again every {LONGEST_PAUSE:?} at most: {error}");
                 });
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);

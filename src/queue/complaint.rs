@@ -32,7 +32,7 @@ impl Complaint {
     /// included; `None`: this is the first failure.
     pub fn fails(&self, tell: impl FnOnce(Option<u64>)) {
         if let Some(times) = self.fails_at(Instant::now()) {
-            tell(times);
+            tell((times > 0).then_some(times));
         }
     }
 
@@ -41,13 +41,14 @@ impl Complaint {
         *self.state() = Repeated::default();
     }
 
-    fn fails_at(&self, now: Instant) -> Option<Option<u64>> {
+    /// `Some`: it is to be told; 0: for the first time.
+    fn fails_at(&self, now: Instant) -> Option<u64> {
         let mut state = self.state();
         state.untold += 1;
         let is_due = state.told_at.is_none_or(|at| now.saturating_duration_since(at) >= TELL_EVERY);
         is_due.then(|| {
             let times = std::mem::take(&mut state.untold);
-            state.told_at.replace(now).map(|_| times)
+            state.told_at.replace(now).map_or(0, |_| times)
         })
     }
 
@@ -67,8 +68,8 @@ mod tests {
         let begun = Instant::now();
         let told: Vec<_> = (0..150).map(|second| complaint.fails_at(begun + Duration::from_secs(second))).collect();
         let when: Vec<_> = (0..).zip(&told).filter_map(|(second, told)| Some((second, (*told)?))).collect();
-        assert_eq!(when, [(0, None), (60, Some(60)), (120, Some(60))]);
+        assert_eq!(when, [(0, 0), (60, 60), (120, 60)]);
         complaint.is_over();
-        assert_eq!(complaint.fails_at(begun + Duration::from_secs(151)), Some(None));
+        assert_eq!(complaint.fails_at(begun + Duration::from_secs(151)), Some(0));
     }
 }
