@@ -22,14 +22,13 @@ pub mod import;
 pub mod lifecycle;
 pub mod listener;
 pub mod metrics;
-pub mod regular_file;
 pub mod scan;
 pub mod sleeper;
 pub mod sweeper;
 pub mod wake;
 pub mod worker;
 
-pub use copyhold_core::{domain, timer};
+pub use copyhold_core::{domain, regular_file, timer};
 pub use copyhold_db::queue;
 pub use copyhold_s3::{copy, store};
 #[cfg(feature = "sandbox")]

@@ -15,6 +15,9 @@ use crate::{
 use bucket::{HOLDS, Known};
 use finding::{Finding, finding};
 
+const POSTGRESQL: &str = "postgresql";
+const CONNECT: &str = "connect";
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Also print the configuration in force, defaults and overrides included, secrets as ***
@@ -36,8 +39,14 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     findings.extend(secret_files::warnings(&config));
     let (queue, pools) = queue(&config)?;
     findings.extend(database(&config, &queue).await);
-    findings.extend(clock::of_database(&queue).await);
-    let rows = rows(&queue).await;
+    // What gives no connection is not waited for once more.
+    let answers = findings.iter().all(|f| f.works || f.of != POSTGRESQL || f.what != CONNECT);
+    let rows = if answers {
+        findings.extend(clock::of_database(&queue).await);
+        rows(&queue).await
+    } else {
+        None
+    };
     let known = |replica: &Replica, primary| Known {
         database: rows.is_some(),
         row: rows.iter().flatten().find(|row| row.name == replica.name),
@@ -93,13 +102,13 @@ async fn rows(queue: &Queue) -> Option<Vec<ReplicaRow>> {
 }
 
 async fn database(config: &Config, queue: &Queue) -> Vec<Finding> {
-    let of = "postgresql";
+    let of = POSTGRESQL;
     let read_only = match queue.probe().await {
         Ok(read_only) => read_only,
-        Err(error) => return vec![finding(of, "connect", Err(error.to_string()))],
+        Err(error) => return vec![finding(of, CONNECT, Err(error.to_string()))],
     };
     let at = crate::config::masked_url(config.database.url.expose_secret());
-    let mut findings = vec![finding(of, "connect", Ok(at))];
+    let mut findings = vec![finding(of, CONNECT, Ok(at))];
     let writable = read_only.is_none();
     if let Some(server) = read_only {
         findings.push(finding(of, "write", Err(server.to_string())));

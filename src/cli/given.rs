@@ -1,6 +1,6 @@
 //! What people type: checked, with all that is wrong told at once.
 
-use std::{collections::BTreeSet, num::NonZeroUsize};
+use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
 
 use anyhow::bail;
 
@@ -14,6 +14,11 @@ use crate::{
 pub(super) fn up_to<const MOST: usize>(text: &str) -> Result<NonZeroUsize, String> {
     let number = text.parse().ok().filter(|number: &NonZeroUsize| number.get() <= MOST);
     number.ok_or_else(|| format!("a number from 1 to {MOST}"))
+}
+
+/// A length of time.
+pub(super) fn time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "write a number with its unit, like 90s, 5m or 2h 15m".to_owned())
 }
 
 /// The replica of that name in the configuration; `place` says where the name stood.

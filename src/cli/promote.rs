@@ -31,7 +31,7 @@ pub(super) struct Args {
     #[arg(long)]
     accept_missing: bool,
     /// Wait for so long, as 5m, until it lacks nothing and no write to it can arrive any more
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "accept_missing")]
+    #[arg(long, value_name = "TIME", value_parser = given::time, conflicts_with = "accept_missing")]
     wait: Option<Duration>,
 }
 

@@ -8,13 +8,18 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "\
+copyhold retry [OPTIONS] <KEY>...
+       copyhold retry [OPTIONS] --parked
+       copyhold retry [OPTIONS] --failing")]
+#[command(group = clap::ArgGroup::new("which").args(["parked", "failing", "keys"]).required(true).multiple(true))]
 #[command(after_help = "\
 It takes copies that are wanted and not on record: parked ones are parked no more, waiting ones wait no longer, and their \
 attempts are counted from 0. What failed before stays to be read until they are on record. To have a copy made again \
 that is on record, register its key again with `copyhold enqueue`.")]
 pub(super) struct Args {
     /// Keys, byte for byte
-    #[arg(value_name = "KEY", required_unless_present_any = ["parked", "failing"])]
+    #[arg(value_name = "KEY")]
     keys: Vec<String>,
     /// All parked copies
     #[arg(long, conflicts_with = "keys")]

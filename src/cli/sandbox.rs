@@ -114,8 +114,13 @@ impl FromStr for Made {
 
 /// Prints endpoint and keys, then serves until told to end.
 pub(super) async fn run(args: Args) -> anyhow::Result<Verdict> {
-    let server = S3Server::start_with(ServerOptions { listen: args.listen, ..ServerOptions::default() }).await?;
-    for bucket in &args.buckets {
+    let buckets = bucket_names(&args.buckets)?;
+    let listen = args.listen;
+    let server = S3Server::start_with(ServerOptions { listen, ..ServerOptions::default() }).await;
+    let server = server.with_context(|| {
+        format!("cannot listen on {listen}; name another address with --listen, port 0 for any that is free")
+    })?;
+    for bucket in buckets {
         let options = if args.digest_only { BucketOptions::digest_only() } else { BucketOptions::default() };
         server.create_bucket(bucket, options);
     }
@@ -135,6 +140,19 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Verdict> {
     tokio::signal::ctrl_c().await?;
     stop.cancel();
     Ok(Verdict::Good)
+}
+
+/// Refuses what no request could name.
+fn bucket_names(given: &[String]) -> anyhow::Result<&[String]> {
+    for name in given {
+        if name.is_empty() {
+            bail!("--buckets: a name is empty; write the names with a comma between, like --buckets first,second");
+        }
+        if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+            bail!("--buckets: \"{}\" is no name for a bucket; use letters, digits, - and .", name.escape_default());
+        }
+    }
+    Ok(given)
 }
 
 /// Reads each object once to hash it, which takes seconds per GiB: so large ones all at the same time, and those that
@@ -175,6 +193,15 @@ async fn make(server: &S3Server, objects: impl Iterator<Item = Made>) -> anyhow:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bucket_whose_name_no_request_could_have_is_refused() {
+        let names = |list: &str| bucket_names(&list.split(',').map(str::to_owned).collect::<Vec<_>>()).map(<[_]>::len);
+        assert_eq!(names("first,second.a-b").unwrap(), 2);
+        for wrong in ["", "first,,second", "first,", "first, second", "a/b", "a?b"] {
+            assert!(names(wrong).unwrap_err().to_string().starts_with("--buckets: "), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_synthetic_object_is_read_from_the_end_because_its_key_may_hold_anything() {

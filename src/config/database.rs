@@ -1,16 +1,22 @@
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use copyhold_db::database_url::has_password;
+use copyhold_s3::settings::AUTHORITIES_AT_MOST_BYTES;
 use secrecy::ExposeSecret as _;
 
 use super::{
     Database, Secret, Wakeup, database_url,
-    place::Placed,
+    overrides::Environment,
+    place::{Place, Placed},
+    problem::Problem,
     reader::{Flaw, Section},
     secret,
     setting::choice,
 };
-use crate::domain::{InvalidName, SchemaName};
+use crate::{
+    domain::{InvalidName, SchemaName},
+    regular_file,
+};
 
 const EXAMPLE: &str = r#""postgres://copyhold@db.internal/app?sslmode=verify-full""#;
 
@@ -19,14 +25,23 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
     let reader = section.reader();
     let insecure = section.get::<bool>("insecure").is_some_and(|insecure| insecure.value);
     let rules = Arc::new(database_url::Rules::of(reader, insecure));
+    let unreadable = files_of_variables(&reader.environment);
+    let would_hang = !unreadable.is_empty();
+    reader.note_all(unreadable);
     let check = |url: Secret| {
+        // To check a URL, the client library reads these files.
+        if would_hang {
+            return Ok(url);
+        }
         database_url::check(url.expose_secret(), &rules)?;
         let rules = Arc::clone(&rules);
         Ok(url.checked(move |text| database_url::check(text, &rules).map_err(|flaw| flaw.what)))
     };
     let url = section.need_with("url", EXAMPLE, check);
     let listen_url = section.get_with("listen_url", check);
-    let password = section.get_with("password_file", |path: String| secret::of_file(reader.resolve(&path)));
+    let password = section.get_with("password_file", |path: String| {
+        Ok(secret::of_file(reader.resolve(&path))?.named("database.password_file"))
+    });
     let schema = section.get_with("schema", |name: String| schema_name(&name));
     let ways = [("auto", Wakeup::Auto), ("notify", Wakeup::Notify), ("poll", Wakeup::Poll)];
     let wakeup = section.get_with("wakeup", |word: String| choice(&ways, &word));
@@ -48,6 +63,26 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
         },
         wakeup: wakeup.map_or(Wakeup::Auto, |wakeup| wakeup.value),
     })
+}
+
+/// Returns a problem for each file that the client library would wait for or read without end, because a variable of libpq's
+/// names it or it is where passwords are by default.
+fn files_of_variables(environment: &Environment) -> Vec<Problem> {
+    const VARIABLES: [&str; 4] = ["PGPASSFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"];
+    let check = |place: Place, path: PathBuf, or: &str| {
+        let error = regular_file::check(&path, AUTHORITIES_AT_MOST_BYTES).err()?;
+        let named = if place == Place::File { "the file of passwords is" } else { "names" };
+        let what = format!("{named} {}, which {error}", path.display());
+        Some(Problem { place, what, todo: format!("{}, or {or}", error.remedy()) })
+    };
+    let of_variable = |name: &str| {
+        // The certificate itself may stand there.
+        let path = environment.get(name).filter(|value| !value.to_string_lossy().contains("-----BEGIN"))?;
+        check(Place::Variable(name.to_owned()), PathBuf::from(path), &format!("unset {name}"))
+    };
+    let by_default = environment.get("HOME").map(|home| PathBuf::from(home).join(".pgpass"));
+    let by_default = by_default.and_then(|path| check(Place::File, path, "move it away"));
+    VARIABLES.into_iter().filter_map(of_variable).chain(by_default).collect()
 }
 
 fn refuse_second_password(section: &Section<'_>, name: &str, url: Option<&Placed<Secret>>, password: &Placed<Secret>) {

@@ -8,11 +8,9 @@ use std::{
 
 use copyhold_core::loopback::is_loopback;
 use copyhold_db::database_url::{InvalidUrl, PEM, Parameters, Parts, ServerUrl, each_server};
+use copyhold_s3::settings::AUTHORITIES_AT_MOST_BYTES;
 
-use super::{
-    reader::{Flaw, Reader},
-    trust,
-};
+use super::reader::{Flaw, Reader};
 use crate::regular_file::{self, ReadError};
 
 const FORM: &str = "write postgres://USER@HOST/DATABASE?sslmode=verify-full, special characters of a password as %XX";
@@ -92,7 +90,7 @@ fn certificate(name: &str, value: &str, rules: &Rules) -> Result<(), Flaw> {
     if names_a_file.contains(&name) && !value.starts_with(PEM) {
         let path = rules.folder.join(value);
         let is_certificate = !["sslkey", "ssl-key"].contains(&name);
-        let problem = match regular_file::read(&path, trust::AT_MOST_BYTES) {
+        let problem = match regular_file::read(&path, AUTHORITIES_AT_MOST_BYTES) {
             Ok(bytes) if bytes.is_empty() => "is empty",
             Ok(_) if path != Path::new(value) => "is relative",
             Ok(bytes) if is_certificate && !holds_certificate(&bytes) => "holds no certificate in PEM form",

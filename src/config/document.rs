@@ -46,10 +46,17 @@ pub(super) fn parse(text: &str) -> Result<Entries, Vec<Problem>> {
     }
     let mut problems: Vec<_> = errors
         .iter()
-        .map(|error| Problem {
-            place: error.span().map_or(Place::File, |span| lines.place(span.start)),
-            what: format!("not TOML: {}", error.message()),
-            todo: "correct the syntax; the settings are checked once the file can be read".to_owned(),
+        .map(|error| {
+            let place = error.span().map_or(Place::File, |span| lines.place(span.start));
+            let line = match &place {
+                Place::Position { line, .. } => text.lines().nth(line - 1),
+                Place::File | Place::Variable(_) => None,
+            };
+            let (what, todo) = line.and_then(slip).unwrap_or_else(|| {
+                let todo = "correct the syntax; the settings are checked once the file can be read";
+                (error.message().to_owned(), todo.to_owned())
+            });
+            Problem { place, what: format!("not TOML: {what}"), todo }
         })
         .collect();
     problems.sort();
@@ -58,6 +65,46 @@ pub(super) fn parse(text: &str) -> Result<Entries, Vec<Problem>> {
         Place::File | Place::Variable(_) => 0,
     });
     Err(problems)
+}
+
+/// What is wrong with a line `name = value` that is not TOML, and what to write, for the usual slips. Of the value nothing is
+/// shown but the name of a replica: it may be a secret.
+fn slip(line: &str) -> Option<(String, String)> {
+    let line = line.trim();
+    let name_ends = line.find(|c: char| !(c.is_ascii_alphanumeric() || "_-.".contains(c)))?;
+    let (name, rest) = line.split_at(name_ends);
+    let rest = rest.trim_start();
+    if name.is_empty() {
+        return None;
+    }
+    let shown = |value: &str| {
+        let is_name =
+            !value.is_empty() && value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        if name == "primary" && is_name { value.to_owned() } else { "…".to_owned() }
+    };
+    let quoted = |value: &str| format!("write {name} = \"{}\"", shown(value));
+    if rest.starts_with(':') {
+        return Some((format!("a colon follows {name}"), format!("write = between {name} and its value")));
+    }
+    let value = rest.strip_prefix('=')?.split('#').next()?.trim();
+    let first = value.chars().next();
+    match first {
+        None => Some((format!("{name} has no value"), quoted(""))),
+        Some('“' | '”' | '„' | '‘' | '’' | '«' | '`') => {
+            let inner = value.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+            Some((
+                format!("the value of {name} is in quotes of another kind"),
+                format!("{}, with straight quotes", quoted(inner)),
+            ))
+        }
+        Some(quote @ ('"' | '\'')) if value.matches(quote).count() == 1 => {
+            Some((format!("the quote in front of the value of {name} is not closed"), quoted(&value[1..])))
+        }
+        Some(c) if c.is_ascii_alphabetic() || c == '/' => {
+            Some((format!("the value of {name} is not in quotes"), quoted(value)))
+        }
+        Some(_) => None,
+    }
 }
 
 /// The text of a variable as a TOML value, if it is one.

@@ -60,7 +60,9 @@ fn read_file(path: &Path) -> Result<String, Problem> {
 }
 
 fn read(mut top: Section<'_>) -> Option<Config> {
-    let primary = top.need_with("primary", r#""b2""#, Ok::<String, _>);
+    let known = top.names_in("replicas");
+    let example = known.first().map_or_else(|| r#""b2""#.to_owned(), |first| format!("\"{first}\""));
+    let primary = top.need_with("primary", &example, Ok::<String, _>);
     let database = database::read(top.section("database"));
     let mut all = top.section("replicas");
     let replicas: Vec<_> = all.sections().into_iter().map(|(name, section)| replica::read(name, section)).collect();

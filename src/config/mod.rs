@@ -24,7 +24,6 @@ mod show;
 mod suggest;
 #[cfg(test)]
 mod tests;
-mod trust;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 

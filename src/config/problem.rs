@@ -1,6 +1,6 @@
 use std::{fmt, path::PathBuf};
 
-use copyhold_s3::settings::InvalidProxy;
+use copyhold_s3::settings::InvalidVariable;
 
 use super::place::Place;
 
@@ -14,9 +14,16 @@ pub struct Problem {
     pub todo: String,
 }
 
-impl From<InvalidProxy> for Problem {
-    fn from(InvalidProxy { variable, what, todo }: InvalidProxy) -> Self {
-        Self { place: Place::Variable(variable), what: what.to_owned(), todo: todo.to_owned() }
+impl From<InvalidVariable> for Problem {
+    fn from(InvalidVariable { variable, what, todo }: InvalidVariable) -> Self {
+        Self { place: Place::Variable(variable), what, todo }
+    }
+}
+
+/// `SSL_CERT_FILE: names ca.pem, which does not exist; create it`, for what no file of settings is about.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.place.within("the configuration"), self.what, self.todo)
     }
 }
 

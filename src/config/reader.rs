@@ -4,6 +4,7 @@
 
 use std::{
     cell::{OnceCell, RefCell},
+    ffi::OsString,
     path::{Path, PathBuf},
 };
 
@@ -15,8 +16,9 @@ use super::{
     place::{Place, Placed},
     problem::Problem,
     setting::Setting,
-    suggest, trust,
+    suggest,
 };
+use crate::domain::ReplicaName;
 
 /// What is read from, and what came of it so far.
 pub(super) struct Reader {
@@ -71,7 +73,11 @@ impl Reader {
 
     /// The authorities that the environment names, else the machine's. Error: they cannot be read.
     pub(super) fn trust(&self) -> Result<Trust, Problem> {
-        self.trust.get_or_init(|| trust::of_environment(&self.environment)).clone()
+        self.trust
+            .get_or_init(|| {
+                Trust::of_environment(|name| self.environment.get(name).map(OsString::from)).map_err(Problem::from)
+            })
+            .clone()
     }
 
     pub(super) fn note(&self, place: Place, what: impl Into<String>, todo: impl Into<String>) {
@@ -139,6 +145,12 @@ impl<'r> Section<'r> {
         }
     }
 
+    /// The names of the replicas in a section of sections, as far as they can be such, in their order.
+    pub(super) fn names_in(&self, section: &str) -> Vec<ReplicaName> {
+        let Some(Node { value: Value::Section(inner), .. }) = self.entries.get(section) else { return Vec::new() };
+        inner.keys().filter_map(|name| ReplicaName::new(name.clone()).ok()).collect()
+    }
+
     /// All its sections, each with its name, for a section of sections.
     pub(super) fn sections(&mut self) -> Vec<(String, Section<'r>)> {
         let names: Vec<String> = self.entries.keys().cloned().collect();
@@ -183,7 +195,7 @@ impl<'r> Section<'r> {
         self.reader.asked.borrow_mut().push(path.clone());
         let node = self.entries.remove(name)?;
         let place = node.place.clone();
-        match T::read(node, self.reader).and_then(check) {
+        match T::read(node, self.reader).map(|value| value.of_setting(&path)).and_then(check) {
             Ok(value) => Some(Placed { value, place }),
             Err(flaw) => {
                 self.reader.note(flaw.place.unwrap_or(place), format!("{path} {}", flaw.what), flaw.todo);

@@ -10,7 +10,6 @@ use super::{
     problem::Problem,
     reader::{Flaw, Reader, Section},
     setting::{choice, size_text, within},
-    trust,
 };
 use crate::domain::{InvalidName, ReplicaName};
 
@@ -44,7 +43,11 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
     let provider = section.get_with("provider", |word: String| choice(&Provider::ALL.map(|p| (p.as_str(), p)), &word));
     let facts = facts(&mut section);
     let reader = section.reader();
-    let ca_file = section.get_with("ca_file", |path: String| trust::of_file(&reader.resolve(&path)));
+    let ca_file = section.get_with("ca_file", |path: String| {
+        let path = reader.resolve(&path);
+        Trust::of_ca_file(&path)
+            .map_err(|(what, todo)| Flaw::new(format!("names the file {}, which {what}", path.display()), todo))
+    });
 
     let place = section.place().clone();
     let both = endpoint.zip(bucket);
@@ -61,6 +64,8 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
         Way::to(reader, &if path_style { endpoint.clone() } else { endpoint::of_bucket(endpoint, bucket) }, ca_file)
     });
     if matches!(credentials, Some(Credentials::Ambient)) {
+        // The services that the chain asks have no ca_file.
+        reader.note_all(reader.trust().err().into_iter().collect());
         reader.note_all(chain::problems(&reader.environment));
     }
 

@@ -23,13 +23,14 @@ const AT_MOST_BYTES: u64 = 64 * 1024;
 
 /// The secret in the file at `path`, which is read again.
 pub(super) fn of_file(path: PathBuf) -> Result<Secret, Flaw> {
-    let first = from_file(&path)?;
+    let first = from_file(&path)
+        .map_err(|(what, todo)| Flaw::new(format!("names the file {}, which {what}", path.display()), todo))?;
     // A pipe gives its content once.
     if !path.metadata().is_ok_and(|found| found.is_file()) {
         return Ok(first.into());
     }
     let (place, kept_in) = (path.display().to_string(), path.clone());
-    let read = move || from_file(&path).map_err(|flaw| flaw.what);
+    let read = move || from_file(&path).map_err(|(what, _)| what);
     Ok(Secret::rereadable(first, place, read).written_in(&kept_in))
 }
 
@@ -63,11 +64,9 @@ fn from_variable(node: Node, reader: &Reader) -> Result<SecretString, Flaw> {
     Err(Flaw { place, what: format!("names the variable {name}, which {problem}"), todo })
 }
 
-/// The content of a file without the line break at its end.
-fn from_file(path: &Path) -> Result<SecretString, Flaw> {
-    let flaw = |what: &str, todo: &str| {
-        Err(Flaw::new(format!("names the file {}, which {what}", path.display()), todo.to_owned()))
-    };
+/// The content of a file without the line break at its end. Error: what is wrong with the file, after "which", and what to do.
+fn from_file(path: &Path) -> Result<SecretString, (String, String)> {
+    let flaw = |what: &str, todo: &str| Err((what.to_owned(), todo.to_owned()));
     let bytes = match regular_file::read(path, AT_MOST_BYTES) {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -86,5 +85,35 @@ fn from_file(path: &Path) -> Result<SecretString, Flaw> {
             secret => Ok(secret.into()),
         },
         Err(_) => flaw("is not UTF-8", "correct the path; a secret is text"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_that_cannot_be_read_again_is_told_with_its_setting_and_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(&path, "first").unwrap();
+        let secret = of_file(path.clone()).unwrap().named("replicas.b2.secret_access_key");
+        let secret = secret.checked(|text| if text.contains(' ') { Err("contains blanks".into()) } else { Ok(()) });
+        let complaint = |content: &str| {
+            std::fs::write(&path, content).unwrap();
+            let latest = secret.latest().expose_secret().to_owned();
+            (latest, secret.complaint().unwrap_or_default().replace(&path.display().to_string(), "KEY"))
+        };
+        let told = |what: &str| {
+            format!(
+                "replicas.b2.secret_access_key names the file KEY, which now {what}; the value read before stays in use"
+            )
+        };
+        assert_eq!(complaint(""), ("first".to_owned(), told("is empty")));
+        assert_eq!(complaint("half a"), ("first".to_owned(), told("contains blanks")));
+        assert_eq!(complaint("second"), ("second".to_owned(), String::new()));
+        assert_eq!(complaint(&"x".repeat(70_000)), ("second".to_owned(), told("is too long for a secret")));
     }
 }

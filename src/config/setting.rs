@@ -17,6 +17,12 @@ use crate::domain;
 /// A kind of value.
 pub(super) trait Setting: Sized {
     fn read(node: Node, reader: &Reader) -> Result<Self, Flaw>;
+
+    /// The same, told the path of its setting, which messages that come later name.
+    #[must_use]
+    fn of_setting(self, _path: &str) -> Self {
+        self
+    }
 }
 
 /// Text that is not empty.
@@ -113,6 +119,10 @@ impl Setting for Secret {
             Value::Section(entries) => secret::referred_to(entries, reader),
             other => Err(wrong_kind(&other, "text in quotes", secret::FORMS)),
         }
+    }
+
+    fn of_setting(self, path: &str) -> Self {
+        self.named(path)
     }
 }
 

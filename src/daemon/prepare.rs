@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 use crate::{
     config::Config,
     copy, metrics,
-    queue::{self, Daemon, Queue, QueueError, SchemaFit, Shared},
+    queue::{self, Complaint, Daemon, Queue, QueueError, SchemaFit, Shared},
     store::Store,
     sweeper,
     worker::Replica,
@@ -137,12 +137,15 @@ where
     F: Future<Output = Result<T, Trouble>>,
 {
     let mut pause = Duration::from_millis(200);
+    let complaint = Complaint::new();
     loop {
         match attempt().await {
             Ok(done) => return Ok(done),
             Err(Trouble::Lasting(error)) => return Err(error),
             Err(Trouble::Passing(error)) => {
-                warn!("Could not {what}, next try in {pause:?}: {error}");
+                complaint.fails(|times| {
+                    warn!(times, "Could not {what}, trying again every {LONGEST_PAUSE:?} at most: {error}");
+                });
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }

@@ -15,7 +15,10 @@ use serde_json::json;
 use tracing::warn;
 
 use super::{Pages, connections::Connection, refusal::Refusal};
-use crate::{domain::Generation, queue::QueueError};
+use crate::{
+    domain::Generation,
+    queue::{Complaint, QueueError},
+};
 
 /// `POST /v1/objects`: an object, an array of objects, or objects one after another; all are registered, or none.
 pub(super) async fn register(
@@ -31,9 +34,13 @@ pub(super) async fn register(
     let _turn = pages.writes.turn().await;
     let objects = counted.objects(pages.queue.replicas())?;
     let generations = pages.queue.register_objects(&objects).await.map_err(|error| refused(&error))?;
+    AWAY.is_over();
     let generations: Vec<_> = generations.into_iter().map(|Generation(number)| number).collect();
     Ok(axum::Json(json!({ "registered": generations.len(), "generations": generations })).into_response())
 }
+
+/// PostgreSQL is away, and everybody asks.
+static AWAY: Complaint = Complaint::new();
 
 fn refused(error: &QueueError) -> Refusal {
     if let Some(refusal) = error.refusal().filter(|_| error.refuses_data()) {
@@ -41,7 +48,11 @@ fn refused(error: &QueueError) -> Refusal {
         let text = format!("nothing was registered: {}{hint}", refusal.message);
         return Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, text);
     }
-    warn!(error = %error, "Could not register objects");
+    if error.is_away() {
+        AWAY.fails(|times| warn!(error = %error, times, "Could not register objects"));
+    } else {
+        warn!(error = %error, "Could not register objects");
+    }
     let away = |text: &str| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text).again_after(Duration::from_secs(2));
     if error.leaves_open() {
         return away(

@@ -25,6 +25,12 @@ pub enum Trouble {
     Folders { prefix: String },
     #[error("the store leads round and round: from an empty page to others, and back to it")]
     Circle,
+    #[error(
+        "the store gives {pages} empty pages in a row and says each time that there is more: its listing has no end, or is full of \
+         what it hides; let a lifecycle rule of the bucket remove expired delete markers, or register what the bucket has in \
+         another way (`copyhold enqueue`, SQL)"
+    )]
+    Empty { pages: u64 },
     #[error("the store asks to be spared, and has answered no listing for {minutes} minutes: {last}")]
     Throttled { minutes: u64, last: StoreError },
 }

@@ -8,6 +8,10 @@ use crate::{
     store::{Asked, Listed, Page, Place, is_of_a_probe, shown},
 };
 
+/// Pages without a key that may follow one another. A page passes over a thousand hidden entries or more (delete markers, say),
+/// so that a million in a row are still passed over; at the usual pace these pages take 20 s.
+pub(super) const EMPTY_PAGES: u64 = 1_000;
+
 /// Goes through the keys of one range of a bucket, page by page, and sees that they rise.
 #[derive(Debug)]
 pub(super) struct Walk<'a> {
@@ -80,13 +84,15 @@ impl<'a> Walk<'a> {
         Ok(Some(next))
     }
 
-    /// Of pages without keys, which show no order, sees that they do not lead back to one of them. One place is held, and
+    /// Of pages without keys, which show no order, sees that they do not lead back to one of them, nor on for ever. One place is held, and
     /// replaced after 1, 2, 4, … pages: a circle of any length comes to it while it is.
     fn never_met(&mut self, next: Option<Place>, empty: bool) -> Result<Option<Place>, Trouble> {
         if !empty {
             (self.empty, self.met) = (0, None);
         } else if next.is_some() && next == self.met {
             return Err(Trouble::Circle);
+        } else if next.is_some() && self.empty + 1 >= EMPTY_PAGES {
+            return Err(Trouble::Empty { pages: EMPTY_PAGES });
         } else {
             self.empty += 1;
             if self.empty.is_power_of_two() {

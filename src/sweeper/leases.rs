@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     metrics,
-    queue::{PulledIn, Queue, QueueError, Reclaimed},
+    queue::{Complaint, PulledIn, Queue, QueueError, Reclaimed},
     wake::Waker,
 };
 
@@ -36,10 +36,16 @@ impl Sweeper {
     /// Sweeps until `drain`.
     pub async fn run(self, drain: CancellationToken) {
         let mut watch = ClockWatch::new(self.lease_time);
+        let complaint = Complaint::new();
         loop {
-            if let Err(error) = self.sweep(&mut watch).await {
-                metrics::database_error("queue::reclaim");
-                warn!(error = %error, "Could not look for leases that have ended, trying again");
+            match self.sweep(&mut watch).await {
+                Ok(()) => complaint.is_over(),
+                Err(error) => {
+                    metrics::database_error("queue::reclaim");
+                    complaint.fails(|times| {
+                        warn!(error = %error, times, "Could not look for leases that have ended, trying again");
+                    });
+                }
             }
             tokio::select! {
                 () = drain.cancelled() => return,
@@ -64,7 +70,10 @@ impl Sweeper {
             }
             Err(error) => {
                 metrics::database_error("queue::pull_in");
-                warn!(error = %error, "What lies in the future could not be pulled in, trying again");
+                // The sweep says that PostgreSQL is away.
+                if !error.is_away() {
+                    warn!(error = %error, "What lies in the future could not be pulled in, trying again");
+                }
             }
         }
     }

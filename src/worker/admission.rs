@@ -18,7 +18,7 @@ use crate::{
     config::{Config, Existing},
     copy::OnExisting,
     domain::{self, Blocks, ReplicaName},
-    queue::{Admission, CLEAR, Draining, Former, LOOK_HOLDS, Pause, Pin, Queue, QueueError, ReplicaRow},
+    queue::{Admission, CLEAR, Complaint, Draining, Former, LOOK_HOLDS, Pause, Pin, Queue, QueueError, ReplicaRow},
     store::{FirstLook, shown},
     wake::{Wake, Waker},
 };
@@ -50,6 +50,7 @@ impl Doorkeeper {
     pub async fn run(mut self, drain: CancellationToken) {
         let mut last = View::default();
         let mut probing = Probing::new(self.queue.clone(), self.health.clone());
+        let complaint = Complaint::new();
         loop {
             self.wake.arm();
             let all_open = |view: &View| {
@@ -58,6 +59,7 @@ impl Doorkeeper {
             let mut pause = if all_open(&last) { LOOK_EVERY } else { HOPE_EVERY };
             match self.look().await {
                 Ok((view, sick)) => {
+                    complaint.is_over();
                     self.say(&last, &view);
                     // Not with `last`: a failure may have taken a replica out of use since.
                     if view != self.lanes.view() {
@@ -69,7 +71,9 @@ impl Doorkeeper {
                     pause = until_a_probe.map_or(pause, |wait| wait.min(pause));
                     probing.begin(sick);
                 }
-                Err(error) => warn!(error = %error, "Could not look which replicas may be used, trying again"),
+                Err(error) => complaint.fails(|times| {
+                    warn!(error = %error, times, "Could not look which replicas may be used, trying again");
+                }),
             }
             tokio::select! {
                 () = drain.cancelled() => return,

@@ -14,7 +14,7 @@ use tracing::{debug, error, warn};
 use crate::{
     domain::{Class, Failure, Fence, Next, ObjectKey, Outcome, ReplicaName, escaped},
     metrics,
-    queue::{Answer, Queue, QueueError, Report},
+    queue::{Answer, Complaint, Queue, QueueError, Report},
 };
 
 /// Reports of one statement at most.
@@ -35,8 +35,6 @@ const PART_WITHIN: Duration = Duration::from_secs(3);
 const REFUSED_FOR: Duration = Duration::from_mins(5);
 /// Of what PostgreSQL says.
 const MESSAGE_CHARS: usize = 300;
-/// How often it is said that nothing can be written.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// Takes reports from the workers.
 #[derive(Debug, Clone)]
@@ -47,8 +45,10 @@ pub struct Completer(mpsc::Sender<Said>);
 pub struct Writer {
     queue: Queue,
     said: mpsc::Receiver<Said>,
-    /// When it was last said that nothing can be written.
-    complained: Option<Instant>,
+    /// That nothing can be written.
+    complaint: Complaint,
+    /// Batches in a row that could not be written.
+    failures: u64,
     /// Batches in a row that have lost against other transactions.
     conflicts: u32,
 }
@@ -83,7 +83,7 @@ type Batch = HashMap<Of, Waiting>;
 #[must_use]
 pub fn completer(queue: Queue) -> (Completer, Writer) {
     let (sender, said) = mpsc::channel(BATCH);
-    (Completer(sender), Writer { queue, said, complained: None, conflicts: 0 })
+    (Completer(sender), Writer { queue, said, complaint: Complaint::new(), failures: 0, conflicts: 0 })
 }
 
 impl Completer {
@@ -136,7 +136,8 @@ impl Writer {
     async fn write_together(&mut self, batch: Batch) -> Batch {
         let error = match self.queue.complete(&reports(&batch)).await {
             Ok(answers) => {
-                (self.complained, self.conflicts) = (None, 0);
+                self.complaint.is_over();
+                (self.failures, self.conflicts) = (0, 0);
                 return settle(batch, answers);
             }
             Err(error) => error,
@@ -238,15 +239,14 @@ impl Writer {
 
     /// Says that nothing can be written; it is tried ten times a second.
     fn complain(&mut self, error: &QueueError, results: usize) {
-        let now = Instant::now();
-        if self.complained.is_none_or(|last| now - last > COMPLAIN_EVERY) {
-            let is_news = self.complained.replace(now).is_none();
-            // Appenders of events wait for one another for moments only.
-            if is_news && error.is_conflict() {
-                debug!(results, "The log was held by others for too long, trying again");
-            } else {
-                warn!(error = %error, results, "Results could not be recorded, trying again");
-            }
+        self.failures += 1;
+        // Appenders of events wait for one another for moments only.
+        if self.failures == 1 && error.is_conflict() {
+            debug!(results, "The log was held by others for too long, trying again");
+        } else {
+            self.complaint.fails(|times| {
+                warn!(error = %error, results, times, "Results could not be recorded, trying again");
+            });
         }
     }
 }

@@ -6,7 +6,7 @@ use tracing::warn;
 use super::held::Held;
 use crate::{
     metrics,
-    queue::{Answer, Daemon, Queue},
+    queue::{Answer, Complaint, Daemon, Queue},
 };
 
 /// Keeps the leases of this process alive, and stops copies whose lease cannot be kept.
@@ -28,6 +28,7 @@ impl Heartbeat {
         let margin = self.daemon.lease_timeout / 10;
         let look = (self.every / 3).min(Duration::from_secs(1));
         let mut next_beat = Instant::now() + self.every;
+        let complaint = Complaint::new();
         loop {
             tokio::select! {
                 () = end.cancelled() => return,
@@ -35,7 +36,8 @@ impl Heartbeat {
             }
             if Instant::now() >= next_beat {
                 // After a failure the next look tries again at once.
-                if self.beat().await {
+                if self.beat(&complaint).await {
+                    complaint.is_over();
                     next_beat = Instant::now() + self.every;
                 }
             }
@@ -48,12 +50,12 @@ impl Heartbeat {
     }
 
     /// Whether the database answered.
-    async fn beat(&self) -> bool {
+    async fn beat(&self, complaint: &Complaint) -> bool {
         let asked = self.held.all();
         let sent = Instant::now();
         let answers = match self.queue.renew(&asked, self.daemon.lease_timeout).await {
             Ok(answers) => answers,
-            Err(error) => return failed(&error),
+            Err(error) => return failed(&error, complaint),
         };
         for (key, fence, answer) in answers {
             match answer {
@@ -68,13 +70,13 @@ impl Heartbeat {
         }
         match self.queue.stay(&self.daemon).await {
             Ok(()) => true,
-            Err(error) => failed(&error),
+            Err(error) => failed(&error, complaint),
         }
     }
 }
 
-fn failed(error: &crate::queue::QueueError) -> bool {
+fn failed(error: &crate::queue::QueueError, complaint: &Complaint) -> bool {
     metrics::database_error("queue::renew");
-    warn!(error = %error, "The heartbeat failed, trying again");
+    complaint.fails(|times| warn!(error = %error, times, "The heartbeat failed, trying again"));
     false
 }

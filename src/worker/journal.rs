@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, btree_map},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -20,7 +20,7 @@ use crate::{
     copy::{Entry, Journal, Older, Part, Shape, Unfinished},
     domain::{Generation, Lease, ObjectKey, ReplicaName},
     metrics,
-    queue::{Intent, Queue, QueueError, TakenPart, UnfinishedUpload},
+    queue::{Complaint, Intent, Queue, QueueError, TakenPart, UnfinishedUpload},
     store::{ETag, Md5, UploadId},
 };
 
@@ -30,8 +30,6 @@ const BATCH: usize = 1000;
 const EVERY: Duration = Duration::from_millis(50);
 /// How long the next try waits when PostgreSQL is away.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How often it is said that nothing can be written.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// What is kept at most for a PostgreSQL that is away: some 300 bytes each, 20 MiB. Less than that comes together, since
 /// copies stop when their lease runs out. What is not kept is sent again, or found by the sweeper.
 const UNWRITTEN: usize = 65_536;
@@ -101,7 +99,7 @@ impl Journals {
                     if error.refuses_data() || matches!(error, QueueError::Inconsistent { .. }) {
                         return Err(Hopeless(error));
                     }
-                    self.complaint.say(|| warn!(error = %error, "Could not {what}, trying again"));
+                    self.complaint.fails(|times| warn!(error = %error, times, "Could not {what}, trying again"));
                 }
             }
             tokio::time::sleep(PAUSE).await;
@@ -169,8 +167,8 @@ impl Journal for OfObject {
                     Ok(id) => return Entry(id),
                     // Nothing in it depends on anybody but us; if the table was altered by hand, it may be mended.
                     Err(Hopeless(error)) => {
-                        self.journals.complaint.say(|| {
-                            error!(object.key = %key, error = %error, "An upload of {key} cannot be written down, and is not begun");
+                        self.journals.complaint.fails(|times| {
+                            error!(object.key = %key, error = %error, times, "An upload of {key} cannot be written down, and is not begun");
                         });
                         tokio::time::sleep(PAUSE).await;
                     }
@@ -336,8 +334,8 @@ impl Recorder {
                     );
                     return;
                 }
-                self.complaint.say(|| {
-                    warn!(error = %error, parts = pending.parts.len(), "Finished parts could not be written down, trying again");
+                self.complaint.fails(|times| {
+                    warn!(error = %error, times, parts = pending.parts.len(), "Finished parts could not be written down, trying again");
                 });
                 next = Instant::now() + PAUSE;
             }
@@ -395,24 +393,5 @@ impl Recorder {
             pending.parts.remove(&(part.upload, part.number));
         }
         Ok(())
-    }
-}
-
-/// Says the same only every now and then: it is tried several times a second, by many at once.
-#[derive(Debug, Default)]
-struct Complaint(Mutex<Option<Instant>>);
-
-impl Complaint {
-    fn say(&self, what: impl FnOnce()) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_none_or(|last| last.elapsed() > COMPLAIN_EVERY) {
-            *last = Some(Instant::now());
-            drop(last);
-            what();
-        }
-    }
-
-    fn is_over(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

@@ -22,7 +22,7 @@ use crate::{
         SourceVerdict,
     },
     metrics,
-    queue::{Answer, Daemon, Queue, QueueError, Report, Unverified},
+    queue::{Answer, Complaint, Daemon, Queue, QueueError, Report, Unverified},
     wake::Waker,
 };
 
@@ -76,6 +76,7 @@ impl Rechecker {
     /// Looks until `drain`.
     pub async fn run(self, drain: CancellationToken) {
         let mut tidied = None;
+        let complaint = Complaint::new();
         loop {
             let ended =
                 drain.run_until_cancelled(tokio::time::sleep(EVERY.mul_f64(rand::rng().random_range(0.8..1.2))));
@@ -86,9 +87,14 @@ impl Rechecker {
             if self.lanes.view().primary.is_none() {
                 continue;
             }
-            if let Err(error) = self.look(&mut tidied, &drain).await {
-                metrics::database_error("queue::take_unsettled");
-                warn!(error = %error, "Could not look for copies that are to be read again, trying again");
+            match self.look(&mut tidied, &drain).await {
+                Ok(()) => complaint.is_over(),
+                Err(error) => {
+                    metrics::database_error("queue::take_unsettled");
+                    complaint.fails(|times| {
+                        warn!(error = %error, times, "Could not look for copies that are to be read again, trying again");
+                    });
+                }
             }
         }
     }

@@ -30,6 +30,27 @@ async fn nothing_is_concluded_about_buckets_while_the_database_does_not_answer()
 }
 
 #[tokio::test]
+async fn a_store_and_a_database_that_never_answer_keep_no_other_finding() {
+    // The system accepts connections for it, and nobody ever reads from them.
+    let hole = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = hole.local_addr().unwrap();
+    let mut world = World::at(format!("postgres://postgres@{at}/app"), "").await;
+    let here = world.s3.endpoint();
+    world.rewrite(|text| {
+        let (before, scw) = text.split_once("[replicas.scw]\n").unwrap();
+        let scw = scw.replacen(&format!("endpoint = \"{here}\""), &format!("endpoint = \"http://{at}\""), 1);
+        format!("{before}[replicas.scw]\n{scw}")
+    });
+    let output = world.run(&["check"]).await;
+    let text = printed(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let has = |begin: &str, words: &str| text.lines().any(|line| line.starts_with(begin) && line.contains(words));
+    assert!(has("FAIL  postgresql", "no answer within 5 s"), "{text}");
+    assert!(has("FAIL  scw", &format!("no answer from http://{at}/ within 10 s")), "{text}");
+    assert!(has("ok    wasabi", "a multipart upload was begun and aborted"), "{text}");
+}
+
+#[tokio::test]
 async fn a_replica_whose_copies_are_elsewhere_is_told_how_it_moves() {
     let mut world = World::new().await;
     let daemon = world.daemon().await;

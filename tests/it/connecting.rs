@@ -123,6 +123,9 @@ async fn a_daemon_whose_login_is_refused_at_its_start_ends_with_the_cause() {
     assert_eq!(soon("it ends", daemon.exit_code()).await, Some(1));
     assert!(daemon.log().contains("password authentication failed"), "{}", daemon.log());
     assert!(!daemon.log().contains("wrong-password"));
+    assert!(!daemon.log().contains("no password is given"), "{}", daemon.log());
+    let said = refusal(&format!("postgres://postgres@127.0.0.1:{port}/postgres")).await;
+    assert!(said.contains("no password is given: name a file that holds it as database.password_file"), "{said}");
 }
 
 /// Forms of URLs as platforms hand them out.

@@ -84,7 +84,7 @@ async fn it_prints_what_there_is_and_ends() {
     command.args(["--config", "/nowhere.toml", "events", "--kinds", "test.key", "--url", &url]);
     let output = command.output().await.unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(printed(&output).contains("needs the token"), "{}", printed(&output));
+    assert!(printed(&output).contains("needs a token; set COPYHOLD_HTTP__TOKEN"), "{}", printed(&output));
     command.env("COPYHOLD_HTTP__TOKEN", TOKEN);
     assert_eq!(printed(&command.output().await.unwrap()), text);
 }
@@ -128,6 +128,9 @@ async fn a_command_that_fails_stops_the_agent_with_its_code_and_the_next_one_goe
         case $event in "{\"id\":$COPYHOLD_EVENT_ID,"*) printf '%s\n' "$event" >>"$DONE" ;; *) exit 10 ;; esac"#;
     let output = agent(stop_at_3).output().await.unwrap();
     assert_eq!(output.status.code(), Some(7), "{}", printed(&output));
+    for words in ["error: the command failed with exit code 7 at event ", "(test.tick)", "stays before it"] {
+        assert!(printed(&output).contains(words), "{words}: {}", printed(&output));
+    }
     let numbers = || {
         let text = fs::read_to_string(&done).unwrap();
         let number = |line: &str| serde_json::from_str::<Value>(line).unwrap()["event_data"]["n"].as_i64().unwrap();
@@ -195,6 +198,19 @@ async fn whoever_cannot_go_on_is_told_what_to_do() {
     assert!(printed(&output).contains("did you mean object.copied?"), "{}", printed(&output));
     let output = world.run(&["events", "--after", "-1"]).await;
     assert!(printed(&output).contains("negative"), "{}", printed(&output));
+    let url = format!("http://{}", world.config.http.listen);
+    for (token, says) in
+        [("", "needs a token; set COPYHOLD_HTTP__TOKEN"), ("another-token-it-is", "does not accept the token")]
+    {
+        let mut command = world.program(&["events", "--url", &url]);
+        command.env_remove("COPYHOLD_HTTP__TOKEN");
+        if !token.is_empty() {
+            command.env("COPYHOLD_HTTP__TOKEN", token);
+        }
+        let output = command.output().await.unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
+        assert!(printed(&output).contains(says), "{}", printed(&output));
+    }
     drop(daemon);
     let output = world.run(&["events", "--url", "http://127.0.0.1:1"]).await;
     assert_eq!(output.status.code(), Some(1));

@@ -62,11 +62,22 @@ async fn a_read_only_database_is_named_and_work_goes_on_when_it_can_be_written_t
 
 #[tokio::test]
 async fn a_daemon_that_was_started_on_a_standby_begins_when_that_is_promoted() {
-    let (mut cluster, world) = with_own_cluster().await;
+    let (mut cluster, mut world) = with_own_cluster().await;
+    world.rewrite(|text| {
+        text.replace("listen = \"127.0.0.1:0\"", &format!("listen = \"127.0.0.1:{}\"", http::free_port()))
+    });
     world.upload("photo", "bytes").await;
     demote(&mut cluster).await;
     let daemon = world.daemon_unawaited();
     daemon.until_logged("is in recovery and so read-only").await;
+    let said = async || match Http(world.config.http.listen).get("/v1/events?after=0", &[]).await {
+        Some(mut answer) => answer.line().await.unwrap_or_default(),
+        None => String::new(),
+    };
+    eventually("readers of events hear so", async || {
+        said().await.contains("PostgreSQL is in recovery and so read-only")
+    })
+    .await;
     let promoted = async || {
         let promoted = sqlx::query_scalar("SELECT pg_promote()").fetch_one(&world.pool).await;
         matches!(promoted, Ok(true))

@@ -3,5 +3,6 @@
 pub mod did_you_mean;
 pub mod domain;
 pub mod loopback;
+pub mod regular_file;
 pub mod secret;
 pub mod timer;

@@ -21,11 +21,13 @@ pub struct Secret {
     kept_in: Option<Arc<Path>>,
 }
 
-/// Reads a secret again. Error: a clause without anything of the secret, whose subject is the secret.
+/// Reads a secret again. Error: a clause without anything of the secret, whose subject is its file.
 type Read = Arc<dyn Fn() -> Result<SecretString, String> + Send + Sync>;
 
 struct Source {
-    /// As an operator finds it.
+    /// Of the setting that names it, for messages.
+    setting: String,
+    /// Of the file that it is read from.
     place: String,
     read: Read,
     latest: Mutex<Latest>,
@@ -39,21 +41,21 @@ struct Latest {
 }
 
 impl Source {
-    fn of(first: &SecretString, place: String, read: Read) -> Arc<Self> {
+    fn of(first: &SecretString, setting: String, place: String, read: Read) -> Arc<Self> {
         let latest = Latest { secret: first.clone(), read_at: Instant::now(), complaint: None };
-        Arc::new(Self { place, read, latest: Mutex::new(latest) })
+        Arc::new(Self { setting, place, read, latest: Mutex::new(latest) })
     }
 }
 
 impl Secret {
-    /// A secret that `read` reads again, from `place`.
+    /// A secret that `read` reads again, from the file at `place`. Its error continues a sentence that the file begins.
     #[must_use]
     pub fn rereadable(
         first: SecretString,
         place: String,
         read: impl Fn() -> Result<SecretString, String> + Send + Sync + 'static,
     ) -> Self {
-        let source = Source::of(&first, place, Arc::new(read));
+        let source = Source::of(&first, String::new(), place, Arc::new(read));
         Self { first, source: Some(source), kept_in: None }
     }
 
@@ -63,9 +65,19 @@ impl Secret {
         let source = self.source.map(|source| {
             let read = Arc::clone(&source.read);
             let checked = move || read().and_then(|secret| check(secret.expose_secret()).map(|()| secret));
-            Source::of(&self.first, source.place.clone(), Arc::new(checked))
+            Source::of(&self.first, source.setting.clone(), source.place.clone(), Arc::new(checked))
         });
         Self { first: self.first, source, kept_in: self.kept_in }
+    }
+
+    /// The same, and messages about its file name this setting.
+    #[must_use]
+    pub fn named(mut self, setting: &str) -> Self {
+        // Cannot fail: while the configuration is read, nobody else holds it.
+        if let Some(source) = self.source.as_mut().and_then(Arc::get_mut) {
+            setting.clone_into(&mut source.setting);
+        }
+        self
     }
 
     /// The same, written in the file at `path` itself.
@@ -105,19 +117,28 @@ impl Secret {
         match found {
             Ok(secret) => {
                 if latest.secret.expose_secret() != secret.expose_secret() {
-                    info!("Read a new secret from {}", source.place);
+                    info!("Read a new {} from {}", source.setting, source.place);
                 }
                 latest.secret = secret;
                 latest.complaint = None;
             }
             Err(what) => {
-                if latest.complaint.as_ref() != Some(&what) {
-                    warn!("A secret cannot be read again, the one read before is used: it {what}");
-                    latest.complaint = Some(what);
+                let (setting, place) = (&source.setting, &source.place);
+                let complaint =
+                    format!("{setting} names the file {place}, which now {what}; the value read before stays in use");
+                if latest.complaint.as_ref() != Some(&complaint) {
+                    warn!("{complaint}");
+                    latest.complaint = Some(complaint);
                 }
             }
         }
         latest.secret.clone()
+    }
+
+    /// Why it could not be read again last, with setting and file; `None`: it could.
+    #[must_use]
+    pub fn complaint(&self) -> Option<String> {
+        self.source.as_ref()?.latest.lock().unwrap_or_else(PoisonError::into_inner).complaint.clone()
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! It draws no conclusion from what only the database can tell while that does not answer.
 
+use std::time::Duration;
+
 use super::{
     clock::Exchange,
     finding::{Finding, Outcome, finding},
@@ -26,6 +28,9 @@ pub(super) struct Known<'a> {
     pub(super) primary: bool,
 }
 
+/// How long a store may take with each answer: one that hangs must not keep the other findings.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
 /// Read access by a listing of one key, write access by a multipart upload that is begun and aborted.
 pub(super) async fn check(replica: &Replica, known: Known<'_>) -> Vec<Finding> {
     let of = replica.name.as_str();
@@ -37,25 +42,50 @@ pub(super) async fn check(replica: &Replica, known: Known<'_>) -> Vec<Finding> {
         Ok(store) => store,
         Err(error) => return vec![finding(of, "connect", Err(error.to_string()))],
     };
+    let mut findings = Vec::new();
     let through = |proxy| finding(of, "proxy", Ok(format!("requests go through the proxy {proxy}")));
-    let mut findings: Vec<_> = store.proxy().map(through).into_iter().collect();
-    let (first, exchange) = Exchange::of(store.first_key_and_date()).await;
+    findings.extend(store.proxy().map(through));
+    if let Err(Silent { what }) = look(replica, &store, known, &mut findings).await {
+        let says = format!(
+            "no answer from {} within {} s: is endpoint right, and does something on the way swallow requests?",
+            replica.endpoint,
+            ANSWER_WITHIN.as_secs()
+        );
+        findings.push(finding(of, what, Err(says)));
+    }
+    findings.extend(hint(replica, &store).map(|hint| finding(of, "class", Ok(hint))));
+    findings
+}
+
+/// What was asked of a store that does not answer.
+#[derive(Debug)]
+struct Silent {
+    what: &'static str,
+}
+
+async fn within<T>(what: &'static str, answer: impl Future<Output = T>) -> Result<T, Silent> {
+    tokio::time::timeout(ANSWER_WITHIN, answer).await.map_err(|_| Silent { what })
+}
+
+/// Asks one thing after the other, until one is not answered.
+async fn look(replica: &Replica, store: &Store, known: Known<'_>, findings: &mut Vec<Finding>) -> Result<(), Silent> {
+    let of = replica.name.as_str();
+    let (first, exchange) = within("list", Exchange::of(store.first_key_and_date())).await?;
     let (first, date) = match first {
         Ok(first) => first,
         Err(error) => {
             findings.push(finding(of, "list", Err(error.to_string())));
-            return findings;
+            return Ok(());
         }
     };
     findings.push(holds(replica, first.is_some(), known));
-    findings.push(write(replica, &store, known).await);
-    if let Err(error) = store.check_paths().await {
+    findings.extend(date.and_then(|date| exchange.warning(of, date)));
+    findings.push(within("write", write(replica, store, known)).await?);
+    if let Err(error) = within("paths", store.check_paths()).await? {
         // Nothing is wrong with other keys, and many applications have no such.
         findings.push(finding(of, "paths", Ok(format!("objects with odd keys will be parked: {error}"))));
     }
-    findings.extend(date.and_then(|date| exchange.warning(of, date)));
-    findings.extend(hint(replica, &store).map(|hint| finding(of, "class", Ok(hint))));
-    findings
+    Ok(())
 }
 
 async fn write(replica: &Replica, store: &Store, known: Known<'_>) -> Finding {

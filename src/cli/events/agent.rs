@@ -7,7 +7,11 @@ use anyhow::Context as _;
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use super::{
-    super::{Verdict, stop::StopSignals},
+    super::{
+        Verdict,
+        show::{self, Untrusted},
+        stop::StopSignals,
+    },
     cursor_file::CursorFile,
     feed::{Event, Feed, News},
 };
@@ -28,6 +32,19 @@ enum Ended {
 }
 
 impl Agent {
+    /// Says at which event it ends, and how to go on.
+    fn tell(&self, event: &Event, how: &str) {
+        let kind = Untrusted(event.kind().unwrap_or("no kind"));
+        let about = event.data["object_key"].as_str();
+        let about = about.map(|key| format!(", object \"{}\"", Untrusted(key))).unwrap_or_default();
+        let cursor = self.file.path().display();
+        show::aside(&format!(
+            "error: the command {how} at event {} ({kind}{about}). {cursor} stays before it: once the command is \
+             mended, the same again goes on with that event; to pass over it, first write {} into {cursor}",
+            event.cursor, event.cursor
+        ));
+    }
+
     pub(super) async fn run(mut self) -> anyhow::Result<Verdict> {
         let mut asked = StopSignals::listen().context("cannot listen for signals")?;
         loop {
@@ -49,10 +66,26 @@ impl Agent {
                     self.file.store(event.cursor)?;
                     return Ok(Verdict::Good);
                 }
-                Ended::Code(code) | Ended::CodeAndAsked(code) => return Ok(Verdict::Code(code)),
-                Ended::Killed => return Ok(Verdict::Bad),
+                Ended::Code(code) | Ended::CodeAndAsked(code) => {
+                    self.tell(&event, &how_it_failed(code));
+                    return Ok(Verdict::Code(code));
+                }
+                Ended::Killed => {
+                    self.tell(&event, "was killed, because a second signal asked to end at once");
+                    return Ok(Verdict::Bad);
+                }
             }
         }
+    }
+}
+
+/// As a shell tells it: what is above 128 stands for a signal, or is a code of the command's own.
+fn how_it_failed(code: u8) -> String {
+    match code.checked_sub(128).filter(|signal| (1..=64).contains(signal)) {
+        Some(signal) => format!("failed with exit code {code} (as for signal {signal})"),
+        None if code == 127 => "failed with exit code 127 (there is no such command)".to_owned(),
+        None if code == 126 => "failed with exit code 126 (it cannot be run)".to_owned(),
+        None => format!("failed with exit code {code}"),
     }
 }
 

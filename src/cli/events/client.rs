@@ -24,7 +24,7 @@ use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-use crate::config::{Config, ConfigErrors};
+use crate::config::{Config, ConfigErrors, Trust};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// A daemon that waits for its database says so within a few seconds.
@@ -131,12 +131,15 @@ impl Client {
                 return Err(Trouble::Passing(error, None));
             }
         };
-        if answer.status().is_success() { Ok(answer) } else { Err(refused(answer, address).await) }
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        Err(refused(answer, address, self.authorization.is_some()).await)
     }
 }
 
 /// The daemon's own sentence, if it is one of ours that answers.
-async fn refused(answer: Response<Incoming>, address: &str) -> Trouble {
+async fn refused(answer: Response<Incoming>, address: &str, has_token: bool) -> Trouble {
     let status = answer.status();
     let after = answer.headers().get("retry-after").and_then(|after| after.to_str().ok()?.parse().ok());
     let said = whole(answer).await.ok().and_then(|body| {
@@ -146,6 +149,15 @@ async fn refused(answer: Response<Incoming>, address: &str) -> Trouble {
     let error = match said {
         Some(said) => anyhow::anyhow!(said),
         None => anyhow::anyhow!("{address} answers {status}: is it Copyhold's address?"),
+    };
+    let error = match status {
+        // The daemon's sentence is for whoever writes the request.
+        StatusCode::UNAUTHORIZED => {
+            let what = if has_token { "does not accept the token that was sent" } else { "needs a token" };
+            let todo = format!("set {TOKEN} to http.token of its configuration");
+            anyhow::anyhow!("the daemon at {address} {what}; {todo}")
+        }
+        _ => error,
     };
     match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
@@ -178,7 +190,7 @@ fn here(config: &Config) -> anyhow::Result<Url> {
     Url::parse(&format!("http://{address}")).context("http.listen")
 }
 
-/// Trusts whom this machine trusts; for plain HTTP that is not looked up.
+/// Trusts whom this machine trusts, or its variables name; for plain HTTP that is not looked up.
 fn connector(tls: bool) -> anyhow::Result<HttpsConnector<HttpConnector>> {
     let mut connect = HttpConnector::new();
     connect.enforce_http(false);
@@ -187,9 +199,18 @@ fn connector(tls: bool) -> anyhow::Result<HttpsConnector<HttpConnector>> {
     let builder = HttpsConnectorBuilder::new();
     let builder = if tls {
         let provider = aws_lc_rs::default_provider();
-        builder
-            .with_provider_and_native_roots(provider)
-            .context("cannot read this machine's certificate authorities")?
+        match Trust::of_process().map_err(|problem| anyhow::anyhow!("{problem}"))? {
+            Trust::Machine => builder
+                .with_provider_and_native_roots(provider)
+                .context("cannot read this machine's certificate authorities")?,
+            Trust::Named(authorities) => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(authorities.certificates().iter().cloned());
+                let config =
+                    ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions()?;
+                builder.with_tls_config(config.with_root_certificates(roots).with_no_client_auth())
+            }
+        }
     } else {
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let config = config.with_safe_default_protocol_versions()?.with_root_certificates(RootCertStore::empty());

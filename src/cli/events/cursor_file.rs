@@ -43,6 +43,10 @@ impl CursorFile {
         Ok(Self { path: path.to_owned(), cursor, _lock: lock })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn cursor(&self) -> Option<Cursor> {
         self.cursor
     }

@@ -54,7 +54,8 @@ pub(super) struct Args {
 const AFTER_HELP: &str = "\
 --exec sets COPYHOLD_EVENT_ID and COPYHOLD_EVENT_KIND for the command. SIGTERM and SIGINT end it when the command that runs \
 has ended; without a cursor in the file it begins at --after, or with the first event that there is.
-A daemon on another machine wants http.token of its configuration: as COPYHOLD_HTTP__TOKEN, or in the configuration here.";
+A daemon that has http.token in its configuration wants it: --url sends what COPYHOLD_HTTP__TOKEN says, else the configuration \
+here counts.";
 
 /// Which events.
 #[derive(Debug, clap::Args)]

@@ -44,7 +44,9 @@ pub(super) fn buckets(status: &Status) -> String {
 /// Who is at work, under a line that tells the versions.
 pub(super) fn daemons(daemons: &[DaemonStatus]) -> String {
     let row = |d: &DaemonStatus| {
-        let state = match (d.alive, d.sleeping) {
+        // One that listens says that it sleeps; one that looks by itself is idle while it holds nothing.
+        let polls = d.wakeup.as_deref().is_some_and(|wakeup| wakeup != "notify");
+        let state = match (d.alive, d.sleeping || polls && d.leases == 0) {
             (false, _) => "silent",
             (true, true) => "idle",
             (true, false) => "working",
@@ -149,6 +151,34 @@ mod tests {
     fn a_long_host_keeps_its_end() {
         assert_eq!(shortened("vm", HOST), "vm");
         assert_eq!(shortened("copyhold-production-7d9f8b6c5d-x2x4z", HOST), "copyhold…c5d-x2x4z");
+    }
+
+    fn daemon(wakeup: &str, sleeping: bool, leases: i64) -> DaemonStatus {
+        DaemonStatus {
+            id: 1,
+            host: "vm".into(),
+            process_id: 7,
+            version: "0.1.0".into(),
+            up_seconds: 9.0,
+            alive: true,
+            sleeping,
+            wakeup: Some(wakeup.into()),
+            leases,
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_looks_by_itself_is_idle_while_it_holds_nothing() {
+        for (wakeup, sleeping, leases, state) in [
+            ("notify", true, 0, "idle"),
+            ("notify", false, 0, "working"),
+            ("poll", false, 0, "idle"),
+            ("poll", false, 2, "working"),
+            ("database.url cannot be reached: x", false, 0, "idle"),
+        ] {
+            let text = daemons(&[daemon(wakeup, sleeping, leases)]);
+            assert!(text.contains(&format!(" {state} ")), "{wakeup} {leases}: {text}");
+        }
     }
 
     #[test]

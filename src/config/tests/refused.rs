@@ -96,6 +96,37 @@ fn all_errors_of_syntax_are_reported_one_a_line_and_no_setting_is_called_missing
 }
 
 #[test]
+fn a_line_that_is_not_toml_is_told_with_what_to_write() {
+    let told = |line: &str| {
+        let report = Case::least_with("primary = \"b2\"", line).report();
+        report.lines().take(2).map(str::trim).collect::<Vec<_>>().join(" | ")
+    };
+    for (line, what) in [
+        ("primary = first", "11: not TOML: the value of primary is not in quotes | write primary = \"first\""),
+        (
+            "primary = “first”",
+            "11: not TOML: the value of primary is in quotes of another kind | write primary = \"first\", with straight quotes",
+        ),
+        (
+            "primary = \"first",
+            "17: not TOML: the quote in front of the value of primary is not closed | write primary = \"first\"",
+        ),
+        ("primary: \"first\"", "8: not TOML: a colon follows primary | write = between primary and its value"),
+        ("primary = # b2", "11: not TOML: primary has no value | write primary = \"…\""),
+        // Any other value may be a secret.
+        ("secret = geheim", "10: not TOML: the value of secret is not in quotes | write secret = \"…\""),
+    ] {
+        assert_eq!(told(line), format!("copyhold.toml:1:{what}"));
+    }
+}
+
+#[test]
+fn a_primary_that_is_missing_is_one_of_the_replicas_that_there_are() {
+    Case::of(LEAST.replace("primary = \"b2\"\n", "").replace("replicas.b2", "replicas.first"))
+        .is_refused(&[("copyhold.toml: primary is missing", "write primary = \"first\" above the first section")]);
+}
+
+#[test]
 fn an_empty_file_lacks_everything_that_has_no_default() {
     insta::assert_snapshot!(Case::of("").report(), @r#"
     copyhold.toml: database.url is missing

@@ -61,8 +61,29 @@ fn files_that_never_end_are_refused_wherever_they_are_named() {
     )]);
     let ambient = Case::of(LEAST).env("AWS_SHARED_CREDENTIALS_FILE", "/dev/zero").env("AWS_CONFIG_FILE", "/dev/null");
     ambient.is_refused(&[(
-        "AWS_SHARED_CREDENTIALS_FILE: names /dev/zero, which is no regular file",
-        "name a file, or unset it",
+        "AWS_SHARED_CREDENTIALS_FILE: names /dev/zero, which is a device",
+        "name a regular file, or unset AWS_SHARED_CREDENTIALS_FILE",
+    )]);
+    // The client library reads these: those that variables name, and that of passwords.
+    for name in ["PGPASSFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"] {
+        Case::of(LEAST).env(name, "/dev/zero").is_refused(&[(
+            &format!("{name}: names /dev/zero, which is a device"),
+            &format!("name a regular file, or unset {name}"),
+        )]);
+        Case::of(LEAST).env(name, "/does/not/exist").config();
+    }
+    let fifo = Case::of(LEAST);
+    let path = fifo.folder.path().join("pgpass");
+    assert!(std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&path).status().unwrap().success());
+    fifo.env("PGPASSFILE", path.to_str().unwrap())
+        .is_refused(&[("PGPASSFILE: names pgpass, which is a FIFO", "name a regular file, or unset PGPASSFILE")]);
+    let home = Case::of(LEAST);
+    let folder = home.folder.path().display().to_string();
+    let home = home.env("HOME", &folder);
+    fs::File::create(home.folder.path().join(".pgpass")).unwrap().set_len(1 << 40).unwrap();
+    home.is_refused(&[(
+        "copyhold.toml: the file of passwords is .pgpass, which is larger than 4.0 MiB",
+        "correct the path, or move it away",
     )]);
     let todo = "give the full path of a PEM file";
     let url = "postgres://u@localhost/app?sslmode=verify-full&sslrootcert=/dev/zero";

@@ -12,7 +12,7 @@ use tracing::warn;
 use super::super::{Pages, refusal::Refusal};
 use crate::{
     domain::{NoEvents, documents},
-    queue::QueueError,
+    queue::{Complaint, QueueError},
 };
 
 /// `POST /v1/events`: an object, an array of objects, or objects one after another; all are appended, or none.
@@ -32,8 +32,12 @@ pub(in crate::http) async fn append(
     })?;
     let _turn = pages.writes.turn().await;
     let appended = pages.queue.append_events(&documents).await.map_err(|error| refused(&error))?;
+    AWAY.is_over();
     Ok((StatusCode::ACCEPTED, axum::Json(json!({ "appended": appended }))).into_response())
 }
+
+/// PostgreSQL is away, and everybody asks.
+static AWAY: Complaint = Complaint::new();
 
 fn refused(error: &QueueError) -> Refusal {
     if let Some(refusal) = error.refusal() {
@@ -49,7 +53,11 @@ fn refused(error: &QueueError) -> Refusal {
             return Refusal::new(status, format!("nothing was appended: {}{hint}", refusal.message));
         }
     }
-    warn!(error = %error, "Could not append events");
+    if error.is_away() {
+        AWAY.fails(|times| warn!(error = %error, times, "Could not append events"));
+    } else {
+        warn!(error = %error, "Could not append events");
+    }
     if error.leaves_open() {
         return Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,

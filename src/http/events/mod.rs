@@ -35,13 +35,13 @@ pub(super) async fn read(
     let asked = Asked::of(head.uri.query().unwrap_or_default(), &head.headers)?;
     let mut reader = pages.log.reader(asked.start, asked.filter).map_err(refused::full)?;
     let began = tokio::select! {
-        began = reader.begin() => began.map_err(refused::ended)?,
+        began = reader.begin() => began.map_err(|end| refused::ended(end, &pages.queue))?,
         () = pages.drain.cancelled() => return Err(ending()),
     };
     let mut response = match asked.shape {
         Shape::Sse => body::stream(reader, body::Sse, None, connection.pace, pages.drain),
         Shape::Lines(wait) => body::stream(reader, body::Lines, wait, connection.pace, pages.drain),
-        Shape::Poll(wait) => poll::answer(reader, wait, &pages.drain).await?,
+        Shape::Poll(wait) => poll::answer(reader, wait, &pages).await?,
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -5,9 +5,8 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use super::super::refusal::Refusal;
+use super::super::{Pages, refusal::Refusal};
 use super::{ending, refused};
 use crate::{
     domain::Cursor,
@@ -18,18 +17,18 @@ use crate::{
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
 /// The first events that there are, or none if none have come within `wait`; and where to go on.
-pub(super) async fn answer(mut reader: Reader, wait: Duration, drain: &CancellationToken) -> Result<Response, Refusal> {
+pub(super) async fn answer(mut reader: Reader, wait: Duration, pages: &Pages) -> Result<Response, Refusal> {
     let until = Instant::now() + wait;
     loop {
         let next = tokio::select! {
             next = reader.next_until(until) => next,
-            () = drain.cancelled() => None,
+            () = pages.drain.cancelled() => None,
         };
         match next {
             Some(Next::Events(batch)) => return Ok(document(Some(&batch), batch.last())),
             Some(Next::Bookmark(cursor)) if until.elapsed() > LONGEST_LOOK => return Ok(document(None, cursor)),
             Some(Next::Bookmark(_) | Next::Quiet) => {}
-            Some(Next::End(end)) => return Err(refused::ended(end)),
+            Some(Next::End(end)) => return Err(refused::ended(end, &pages.queue)),
             None => break,
         }
     }

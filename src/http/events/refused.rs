@@ -3,7 +3,10 @@ use std::time::Duration;
 use axum::http::StatusCode;
 
 use super::super::refusal::Refusal;
-use crate::events::{End, TooMany};
+use crate::{
+    events::{End, TooMany},
+    queue::Queue,
+};
 
 /// Somebody may leave.
 pub(super) fn full(TooMany: TooMany) -> Refusal {
@@ -15,7 +18,9 @@ pub(super) fn full(TooMany: TooMany) -> Refusal {
 }
 
 /// Why there is nothing for this reader, and what it does now.
-pub(super) fn ended(end: End) -> Refusal {
+///
+/// `queue`: where the log is.
+pub(super) fn ended(end: End, queue: &Queue) -> Refusal {
     match end {
         End::Gone { earliest } => Refusal::new(
             StatusCode::GONE,
@@ -47,7 +52,9 @@ pub(super) fn ended(end: End) -> Refusal {
         )
         .with("epoch", epoch.to_string()),
         End::Away => {
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "PostgreSQL cannot be reached: ask again in a moment")
+            // In a clause for anybody: it names no host.
+            let why = queue.read_only_server().map_or("cannot be reached", |server| server.cause.clause());
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("PostgreSQL {why}: ask again in a moment"))
                 .again_after(Duration::from_secs(rand::random_range(1..=5)))
         }
     }

@@ -127,6 +127,19 @@ async fn empty_pages_that_lead_round_and_round_are_left() {
 }
 
 #[tokio::test]
+async fn a_listing_of_empty_pages_without_end_is_given_up() {
+    let world = listing(10, BucketOptions::default()).await;
+    for number in 0..1_010 {
+        let token = format!("<NextContinuationToken>fresh-{number}</NextContinuationToken>");
+        let page = format!("<ListBucketResult><IsTruncated>true</IsTruncated>{token}</ListBucketResult>");
+        world.bucket("b2").order(Fault::Page(page), When::op(LIST).next(1));
+    }
+    let (code, text) = told(&world, &["--requests-per-second", "10000"]).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("gives 1000 empty pages in a row") && text.contains("NOT COMPLETE"), "{text}");
+}
+
+#[tokio::test]
 async fn pages_of_delete_markers_alone_end_nothing() {
     let world = World::new().await;
     let options = BucketOptions::versioned().with(Quirk::HiddenTakesRoom);

@@ -11,7 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 pub use parameters::Parameters;
 pub use parts::{InvalidUrl, Parts};
 
-use parts::url_of;
+use parts::{query_of, url_of};
 
 /// Those that name the authorities to trust.
 const ROOT_CERTIFICATES: &[&str] = &["sslrootcert", "ssl-root-cert", "ssl-ca"];
@@ -23,6 +23,8 @@ pub const PEM: &str = "-----BEGIN";
 pub struct ServerUrl {
     /// May hold a password.
     pub url: String,
+    /// Whether it says whose role it is.
+    pub names_role: bool,
     /// How long a connection may take, by `connect_timeout`.
     pub within: Option<Duration>,
 }
@@ -50,6 +52,7 @@ pub fn each_server(text: &str) -> Result<Vec<ServerUrl>, InvalidUrl> {
     {
         return Err(InvalidUrl::Hosts);
     }
+    let names_role = url.user.is_some() || url.parameter("user").is_some_and(|user| !user.is_empty());
     let one = |at: usize| {
         let front = [("user", &url.user), ("password", &url.password), ("dbname", &url.database)];
         let mut pairs: Vec<_> = front.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
@@ -64,12 +67,19 @@ pub fn each_server(text: &str) -> Result<Vec<ServerUrl>, InvalidUrl> {
         // Nothing is encrypted on a socket of this machine, whatever is asked for: as libpq has it.
         let is_socket = address.is_none() && name.is_some_and(|name| name.starts_with('/'));
         pairs.extend(parameters.kept.iter().copied().filter(|(name, _)| !(is_socket && name.starts_with("ssl"))));
-        ServerUrl { url: url_of(pairs), within: parameters.within }
+        ServerUrl { url: url_of(pairs), names_role, within: parameters.within }
     };
     Ok((0..servers).map(one).collect())
 }
 
 impl ServerUrl {
+    /// Returns the URL with this role in place of the one that it names, if any.
+    #[must_use]
+    pub fn of_role(&self, role: &str) -> String {
+        // Of several parameters of a name the last counts.
+        format!("{}&{}", self.url, query_of([("user", role)]))
+    }
+
     /// Whether the client library can read it.
     #[must_use]
     pub fn is_understood(&self) -> bool {

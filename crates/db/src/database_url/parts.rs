@@ -177,9 +177,14 @@ fn decoded(text: &str) -> Result<String, InvalidUrl> {
 
 /// A URL that the client library reads as this module has: everything is a parameter.
 pub fn url_of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    format!("postgres:///?{}", query_of(pairs))
+}
+
+/// Parameters, as they stand in a URL.
+pub fn query_of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(pairs);
-    format!("postgres:///?{}", query.finish())
+    query.finish()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod breaker;
 mod change_guard;
 mod claim;
 mod clock;
+mod complaint;
 mod complete;
 mod connect;
 mod connections;
@@ -83,6 +84,7 @@ pub use breaker::{Breaker, Probed};
 pub use change_guard::{CHANGES_AT_MOST, CHANGES_WITHIN, ChangeAdmission, changes_are_parked, too_many_changes};
 pub use claim::{ClaimError, Claimed, Position};
 pub use clock::PulledIn;
+pub use complaint::Complaint;
 pub use complete::Report;
 pub use connect::{Pools, STATEMENT_TIMEOUT, direct_target, probe};
 pub use connections::{
@@ -287,6 +289,12 @@ impl Queue {
     /// Whether this program can work with the schema that is there.
     pub async fn schema_fit(&self) -> Result<SchemaFit, QueueError> {
         SchemaFit::of(&self.pool, &self.schema).await
+    }
+
+    /// The server that was found to be read-only last, if the last one that was asked was.
+    #[must_use]
+    pub fn read_only_server(&self) -> Option<ReadOnlyServer> {
+        self.pool.target().read_only()
     }
 
     /// What the process knows of an outage of PostgreSQL.

@@ -1,5 +1,8 @@
-//! What a store is configured with. It reads no file and no environment: the program does.
+//! What a store is configured with, and the files beside the configuration that are read again while the process runs.
+//!
+//! It reads no configuration: the program does.
 
+mod chain;
 mod provider;
 mod proxy;
 mod trust;
@@ -9,9 +12,20 @@ use std::fmt;
 use copyhold_core::{domain::ReplicaName, secret::Secret};
 use url::Url;
 
+pub use chain::{ChainFile, RefusedFile, chain_files, refused_chain_files};
 pub use provider::Provider;
-pub use proxy::{InvalidProxy, Proxies, Proxy};
-pub use trust::{Authorities, CA_FILE, Trust};
+pub use proxy::{Proxies, Proxy};
+pub use trust::{AT_MOST_BYTES as AUTHORITIES_AT_MOST_BYTES, Authorities, Stamps, Trust};
+
+/// A variable of the environment that cannot be used. Shows nothing of a proxy's credentials.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{variable} {what}; {todo}")]
+pub struct InvalidVariable {
+    pub variable: String,
+    /// Continues a sentence that the variable begins.
+    pub what: String,
+    pub todo: String,
+}
 
 /// How one store is reached, and what is known of it.
 #[derive(Debug, Clone)]

@@ -10,6 +10,8 @@ use url::Url;
 
 use copyhold_core::loopback::is_loopback;
 
+use super::InvalidVariable;
+
 /// A proxy, and the variable that names it.
 #[derive(Clone)]
 pub struct Proxy {
@@ -70,16 +72,7 @@ pub struct Proxies {
 #[derive(Clone)]
 struct Variable {
     name: String,
-    url: Result<String, InvalidProxy>,
-}
-
-/// A variable that names no proxy. Shows nothing of its value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InvalidProxy {
-    pub variable: String,
-    /// Continues a sentence that the variable begins.
-    pub what: &'static str,
-    pub todo: &'static str,
+    url: Result<String, InvalidVariable>,
 }
 
 /// The URL may hold a password.
@@ -99,7 +92,7 @@ impl Proxies {
     }
 
     /// Returns the proxy through which `to` is reached. Error: a variable decides that, and is wrong.
-    pub fn before(&self, to: &Url) -> Result<Option<Proxy>, InvalidProxy> {
+    pub fn before(&self, to: &Url) -> Result<Option<Proxy>, InvalidVariable> {
         let variable = if to.scheme() == "https" { &self.https } else { &self.http };
         let (Some(variable), Some(host)) = (variable, to.host_str()) else { return Ok(None) };
         // As Go has it: whatever the proxy would reach by such a name is another machine's.
@@ -158,7 +151,11 @@ impl Variable {
     /// An empty one is none.
     fn of<'e>(variable: &impl Fn(&str) -> Option<&'e OsStr>, name: &str) -> Option<Self> {
         let (name, value) = set(variable, name)?;
-        let url = url(value).map_err(|(what, todo)| InvalidProxy { variable: name.clone(), what, todo });
+        let url = url(value).map_err(|(what, todo)| InvalidVariable {
+            variable: name.clone(),
+            what: what.to_owned(),
+            todo: todo.to_owned(),
+        });
         Some(Self { name, url })
     }
 }
@@ -238,7 +235,7 @@ mod tests {
         ] {
             let proxies = proxies(&[("HTTPS_PROXY", value), ("NO_PROXY", "minio.internal")]);
             let problem = proxies.before(&Url::parse("https://s3.example.com").unwrap()).unwrap_err();
-            assert_eq!((problem.what, problem.variable.as_str()), (what, "HTTPS_PROXY"));
+            assert_eq!((problem.what.as_str(), problem.variable.as_str()), (what, "HTTPS_PROXY"));
             assert!(!problem.todo.contains("geheim"), "{}", problem.todo);
             // Where no proxy is needed, it does not matter.
             assert!(proxies.before(&Url::parse("https://minio.internal").unwrap()).unwrap().is_none());

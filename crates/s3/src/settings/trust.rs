@@ -1,12 +1,28 @@
-//! Which authorities may have issued the certificate of a store: those of this machine, or named ones.
+//! Which authorities may have issued the certificate of a store: those of this machine, or those in a PEM file.
+//!
+//! It connects to nothing. A file that is named and cannot be used is a problem, never an empty set of authorities.
 
-use std::{fmt, sync::Arc};
+use std::{
+    ffi::OsString,
+    fmt, fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use rustls::pki_types::CertificateDer;
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 
-/// The setting that names a file of authorities.
-pub const CA_FILE: &str = "ca_file";
+use copyhold_core::regular_file::{self, ReadError};
+
+use super::InvalidVariable;
+
+const CA_FILE: &str = "ca_file";
+/// A bundle of all public authorities has some 200 KiB.
+pub const AT_MOST_BYTES: u64 = 4 << 20;
 
 /// Which authorities are trusted.
 #[derive(Debug, Clone, Default)]
@@ -23,13 +39,68 @@ pub struct Authorities {
     named_by: String,
     /// As an operator finds it: a path, or several.
     place: String,
+    sources: Vec<Source>,
     certificates: Vec<CertificateDer<'static>>,
 }
 
+/// Where authorities are read from.
+enum Source {
+    File(PathBuf),
+    Folder(PathBuf),
+}
+
+/// Time, size and inode of a file or of each in a folder: what replaces it differs in one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stamps(Vec<Option<(i64, i64, u64, u64)>>);
+
+impl Source {
+    fn read(&self) -> Result<Vec<CertificateDer<'static>>, (String, &'static str)> {
+        match self {
+            Self::File(path) => pem_file(path),
+            Self::Folder(path) => pem_folder(path).map_err(|error| (unreadable(&error), "name a folder of PEM files")),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        let (Self::File(path) | Self::Folder(path)) = self;
+        path
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::File(path) => vec![path.clone()],
+            Self::Folder(path) => {
+                let entries = fs::read_dir(path).into_iter().flatten().flatten();
+                let mut files: Vec<_> = entries.map(|entry| entry.path()).collect();
+                files.sort();
+                files
+            }
+        }
+    }
+}
+
 impl Authorities {
+    /// What the files look like now.
     #[must_use]
-    pub fn new(named_by: String, place: String, certificates: Vec<CertificateDer<'static>>) -> Self {
-        Self { named_by, place, certificates }
+    pub fn stamps(&self) -> Stamps {
+        let stamp = |path: PathBuf| {
+            let found = path.metadata().ok()?;
+            Some((found.mtime(), found.mtime_nsec(), found.size(), found.ino()))
+        };
+        Stamps(self.sources.iter().flat_map(Source::files).map(stamp).collect())
+    }
+
+    /// Returns those that the files hold now. Error: what is wrong with a file, in a clause that begins with its path.
+    pub fn read_again(&self) -> Result<Vec<CertificateDer<'static>>, String> {
+        let mut certificates = Vec::new();
+        for source in &self.sources {
+            let path = source.path().display();
+            certificates.extend(source.read().map_err(|(what, _)| format!("{path}, which {what}"))?);
+        }
+        if certificates.is_empty() {
+            return Err(format!("{}, which holds no certificate in PEM form", self.place));
+        }
+        Ok(certificates)
     }
 
     #[must_use]
@@ -70,4 +141,128 @@ impl Trust {
             Self::Named(_) | Self::Machine => None,
         }
     }
+
+    /// Those of the PEM file that `ca_file` names. Error: what is wrong with the file, and what to do.
+    pub fn of_ca_file(path: &Path) -> Result<Self, (String, &'static str)> {
+        let source = Source::File(path.to_path_buf());
+        let certificates = source.read()?;
+        Ok(Self::named(CA_FILE, path.display().to_string(), vec![source], certificates))
+    }
+
+    /// Those that `AWS_CA_BUNDLE` names, else those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, else the machine's.
+    ///
+    /// `variable` returns the value of a variable of the environment.
+    pub fn of_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, InvalidVariable> {
+        let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let problem = |name: &str, path: &Path, what: &str, todo: &str| InvalidVariable {
+            variable: name.to_owned(),
+            what: format!("names {}, which {what}", path.display()),
+            todo: format!("{todo}, or unset {name}"),
+        };
+        let read = |name: &str, source: &Source| {
+            source.read().map_err(|(what, todo)| problem(name, source.path(), &what, todo))
+        };
+        if let Some(path) = set("AWS_CA_BUNDLE") {
+            let (place, source) = (path.display().to_string(), Source::File(path));
+            let certificates = read("AWS_CA_BUNDLE", &source)?;
+            return Ok(Self::named("AWS_CA_BUNDLE", place, vec![source], certificates));
+        }
+        let (mut certificates, mut names, mut places, mut sources) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        if let Some(path) = set("SSL_CERT_FILE") {
+            places.push(path.display().to_string());
+            let source = Source::File(path);
+            certificates.extend(read("SSL_CERT_FILE", &source)?);
+            names.push("SSL_CERT_FILE");
+            sources.push(source);
+        }
+        if let Some(folders) = set("SSL_CERT_DIR") {
+            for folder in std::env::split_paths(&folders).filter(|folder| !folder.as_os_str().is_empty()) {
+                places.push(folder.display().to_string());
+                let source = Source::Folder(folder);
+                certificates.extend(read("SSL_CERT_DIR", &source)?);
+                sources.push(source);
+            }
+            names.push("SSL_CERT_DIR");
+            if certificates.is_empty() {
+                let todo = "put PEM files of authorities into it";
+                return Err(problem("SSL_CERT_DIR", Path::new(&folders), "holds no certificate in PEM form", todo));
+            }
+        }
+        if names.is_empty() {
+            // The library that looks for the machine's own would take the empty name for a file, or for no folder.
+            let empty = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().find(|name| variable(name).is_some());
+            return match empty {
+                Some(name) => Err(InvalidVariable {
+                    variable: name.to_owned(),
+                    what: "is empty".to_owned(),
+                    todo: "unset it, or let it lead to the authorities to trust, in PEM form".to_owned(),
+                }),
+                None => Ok(Self::Machine),
+            };
+        }
+        certificates.sort_by(|one, other| one.as_ref().cmp(other.as_ref()));
+        certificates.dedup();
+        Ok(Self::named(&names.join(" and "), places.join(" and "), sources, certificates))
+    }
+
+    /// The same as this process's environment is.
+    pub fn of_process() -> Result<Self, InvalidVariable> {
+        Self::of_environment(|name| std::env::var_os(name))
+    }
+
+    fn named(by: &str, place: String, sources: Vec<Source>, certificates: Vec<CertificateDer<'static>>) -> Self {
+        Self::Named(Arc::new(Authorities { named_by: by.to_owned(), place, sources, certificates }))
+    }
+}
+
+/// The authorities in a PEM file. Error: what is wrong with the file, and what to do.
+fn pem_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, (String, &'static str)> {
+    let bytes = match regular_file::read(path, AT_MOST_BYTES) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let what = match &error {
+                ReadError::Io(error) => unreadable(error),
+                special => special.to_string(),
+            };
+            return Err((what, error.remedy()));
+        }
+    };
+    let certificates = certificates_in(&bytes);
+    if !certificates.is_empty() {
+        return Ok(certificates);
+    }
+    // The tag of a sequence, with which every certificate in DER begins.
+    let what = match bytes.first() {
+        None => "is empty",
+        Some(0x30) => "holds no certificate in PEM form; it looks like DER, which `openssl x509 -inform der` converts",
+        Some(_) => "holds no certificate in PEM form",
+    };
+    Err((what.to_owned(), "name a PEM file of certificates"))
+}
+
+fn unreadable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "does not exist".to_owned(),
+        io::ErrorKind::PermissionDenied => "we may not read".to_owned(),
+        io::ErrorKind::NotADirectory => "is no folder".to_owned(),
+        _ => format!("cannot be read: {error}"),
+    }
+}
+
+/// Those in the regular files of a folder. Files that cannot be read, or hold something else, are passed over, as every
+/// program does there.
+fn pem_folder(folder: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        if let Ok(bytes) = regular_file::read(&entry?.path(), AT_MOST_BYTES) {
+            found.extend(certificates_in(&bytes));
+        }
+    }
+    Ok(found)
+}
+
+/// Those that can be the root of a chain; what else the file holds does not matter.
+fn certificates_in(pem: &[u8]) -> Vec<CertificateDer<'static>> {
+    let is_usable = |certificate: &CertificateDer<'_>| RootCertStore::empty().add(certificate.clone()).is_ok();
+    CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).filter(is_usable).collect()
 }

@@ -5,9 +5,7 @@
 //! Tests: `tests/it/secrets.rs` of the program.
 
 use std::{
-    env,
     os::unix::fs::MetadataExt as _,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -23,10 +21,15 @@ use aws_smithy_runtime_api::client::{
     runtime_components::RuntimeComponents,
 };
 use secrecy::ExposeSecret as _;
+use tracing::warn;
 
 use copyhold_core::secret::Secret;
 
-use crate::settings::{self, Surroundings, Trust};
+use super::connection;
+use crate::{
+    domain::excerpt,
+    settings::{self, ChainFile, Surroundings, Trust, chain_files},
+};
 
 /// A file that was written anew is read so soon.
 const READ_EVERY: Duration = Duration::from_secs(1);
@@ -38,6 +41,8 @@ const BEFORE_EXPIRY: Duration = Duration::from_secs(20);
 const LOAD_WITHIN: Duration = Duration::from_secs(10);
 /// The same credentials, read again after a refusal, are refused with good reason: nobody asks again so soon.
 const FINAL_FOR: Duration = Duration::from_secs(10);
+/// Of a message about files that cannot be read.
+const COMPLAINT_CHARS: usize = 500;
 
 /// The credentials of one replica.
 #[derive(Clone, Debug)]
@@ -64,6 +69,8 @@ struct State {
     refused: bool,
     /// Until then a refusal changes nothing.
     final_until: Option<Instant>,
+    /// Why they could not be read last; logged once.
+    complaint: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -125,8 +132,12 @@ impl CurrentCredentials {
             return Ok(known);
         }
         let files = stamps();
+        let files_of_chain = chain_files();
         // A chain of its own each time: it reads profile files once.
         let load = async {
+            if let Some(refused) = files_of_chain.iter().find_map(|file| file.check().err()) {
+                return Err(CredentialsError::invalid_configuration(refused));
+            }
             let config = ProviderConfig::default().with_http_client(http.clone());
             let chain = DefaultCredentialsChain::builder().configure(config).region(region.clone()).build().await;
             chain.provide_credentials().await
@@ -141,7 +152,9 @@ impl CurrentCredentials {
                     known.looked = Instant::now();
                 }
                 drop(state);
-                self.usable().ok_or(error)
+                let Some(known) = self.usable() else { return Err(error) };
+                self.complain(&error);
+                Ok(known)
             }
         }
     }
@@ -169,6 +182,16 @@ impl CurrentCredentials {
     fn usable(&self) -> Option<Credentials> {
         let known = self.state().known.clone()?.credentials;
         known.expiry().is_none_or(|at| at > now()).then_some(known)
+    }
+
+    /// Says once that what was read before stays in use.
+    fn complain(&self, error: &CredentialsError) {
+        let complaint = excerpt(&connection::chain(error), COMPLAINT_CHARS);
+        let mut state = self.state();
+        if state.complaint.as_ref() != Some(&complaint) {
+            warn!("Could not read the AWS credentials again, those read before stay in use: {complaint}");
+            state.complaint = Some(complaint);
+        }
     }
 
     /// The store has refused them. Whether they are read again for another try.
@@ -199,6 +222,7 @@ impl State {
         } else if !same {
             self.final_until = None;
         }
+        self.complaint = None;
         self.known = Some(Known { credentials: credentials.clone(), loaded: now, looked: now, files });
         credentials
     }
@@ -243,14 +267,11 @@ fn now() -> SystemTime {
 
 /// The files that the chain reads.
 fn stamps() -> Vec<Option<Stamp>> {
-    let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let or_home = |name: &str, file: &str| env::var_os(name).map_or_else(|| home.join(file), PathBuf::from);
-    let profiles =
-        [or_home("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials"), or_home("AWS_CONFIG_FILE", ".aws/config")];
-    let tokens = ["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"];
-    let tokens = tokens.into_iter().filter_map(env::var_os).map(PathBuf::from);
-    let stamp = |path: PathBuf| path.metadata().ok().map(|f| (f.mtime(), f.mtime_nsec(), f.size(), f.ino()));
-    profiles.into_iter().chain(tokens).map(stamp).collect()
+    let stamp = |file: &ChainFile| {
+        let found = file.path().metadata().ok()?;
+        Some((found.mtime(), found.mtime_nsec(), found.size(), found.ino()))
+    };
+    chain_files().iter().map(stamp).collect()
 }
 
 /// Has a request that was refused for its credentials sent once more, with what is read then.

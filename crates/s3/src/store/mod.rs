@@ -9,6 +9,7 @@
 mod access;
 mod activity;
 mod answer;
+mod authorities;
 mod blank;
 mod client;
 mod clock;

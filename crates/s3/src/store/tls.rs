@@ -8,6 +8,7 @@ use std::{
 use hyper_rustls::ConfigBuilderExt as _;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier, crypto::aws_lc_rs};
 
+use super::authorities::CurrentAuthorities;
 use crate::settings::Trust;
 
 /// Read once: it takes milliseconds, and is the same for all stores.
@@ -26,10 +27,9 @@ pub(super) fn trusting(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
     match trust {
         Trust::Machine => OF_MACHINE.clone(),
         Trust::Named(authorities) => {
-            let mut roots = RootCertStore::empty();
-            // They were seen to be usable when the configuration was read.
-            roots.add_parsable_certificates(authorities.certificates().iter().cloned());
-            Ok(with_alpn(versions().with_root_certificates(roots).with_no_client_auth()))
+            let verifier = Arc::new(CurrentAuthorities::new(Arc::clone(authorities))?);
+            // It verifies, by files that may be replaced.
+            Ok(with_alpn(versions().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
         }
     }
 }

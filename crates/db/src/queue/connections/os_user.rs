@@ -5,27 +5,17 @@
 use std::{borrow::Cow, env, fs};
 
 use rustix::process::getuid;
-use url::Url;
 
-/// The URL with a role. It stays as it is if it or PGUSER names one, or nobody knows who we are.
-pub(super) fn with_role(text: &str) -> Cow<'_, str> {
-    match Url::parse(text) {
-        Ok(url) if !names_role(&url) && env::var_os("PGUSER").is_none() => match user() {
-            Some(user) => with(url, &user).into(),
-            None => text.into(),
-        },
-        _ => text.into(),
-    }
-}
+use crate::database_url::ServerUrl;
 
-fn names_role(url: &Url) -> bool {
-    !url.username().is_empty() || url.query_pairs().any(|(name, _)| name == "user")
-}
-
+/// Returns the server's URL with a role. It stays as it is if it or PGUSER names one, or nobody knows who we are.
+///
 /// In the URL, so that a file of passwords is asked for this role's.
-fn with(mut url: Url, role: &str) -> String {
-    url.query_pairs_mut().append_pair("user", role);
-    url.into()
+pub(super) fn with_role(server: &ServerUrl) -> Cow<'_, str> {
+    if server.names_role || env::var_os("PGUSER").is_some() {
+        return server.url.as_str().into();
+    }
+    user().map_or_else(|| server.url.as_str().into(), |user| server.of_role(&user).into())
 }
 
 fn user() -> Option<String> {
@@ -52,17 +42,37 @@ mod tests {
     use sqlx::postgres::PgConnectOptions;
 
     use super::*;
+    use crate::database_url::each_server;
+
+    fn server(url: &str) -> ServerUrl {
+        each_server(url).unwrap().remove(0)
+    }
 
     #[test]
     fn a_url_without_a_role_gets_that_of_the_account_and_one_with_a_role_keeps_it() {
-        for named in ["postgres://me@h/app", "postgres://me:secret@h/app", "postgres:///app?host=/run&user=me"] {
-            assert!(names_role(&Url::parse(named).unwrap()), "{named}");
-            assert_eq!(with_role(named), named);
+        for named in [
+            "postgres://me@h/app",
+            "postgres://me:secret@h/app",
+            "postgres:///app?host=/run&user=me",
+            // Of several servers, and of one on a socket.
+            "postgres://me@a,b/app",
+            "postgres://me@%2Frun%2Fpg/app",
+        ] {
+            let server = server(named);
+            assert!(server.names_role, "{named}");
+            assert_eq!(PgConnectOptions::from_str(&with_role(&server)).unwrap().get_username(), "me", "{named}");
         }
-        for bare in ["postgres:///app?host=/var/run/postgresql", "postgres://h:5433/app", "postgresql://h"] {
-            let url = Url::parse(bare).unwrap();
-            assert!(!names_role(&url), "{bare}");
-            assert_eq!(PgConnectOptions::from_str(&with(url, "a me")).unwrap().get_username(), "a me");
+        for bare in [
+            "postgres:///app?host=/var/run/postgresql",
+            "postgres://h:5433/app",
+            "postgresql://h",
+            "postgres://",
+            "postgres:///app?user=",
+            "postgres://a,b/app",
+        ] {
+            let server = server(bare);
+            assert!(!server.names_role, "{bare}");
+            assert_eq!(PgConnectOptions::from_str(&server.of_role("a me")).unwrap().get_username(), "a me", "{bare}");
         }
         let accounts = "root:x:0:0:root:/root:/bin/bash\nbroken\n:x:7:\nme:x:1000:1000::/home/me:/bin/sh\n";
         assert_eq!(account(accounts, 1000).as_deref(), Some("me"));
@@ -73,7 +83,7 @@ mod tests {
 
     #[test]
     fn whoever_runs_this_is_somebody() {
-        let options = PgConnectOptions::from_str(&with_role("postgres:///app")).unwrap();
+        let options = PgConnectOptions::from_str(&with_role(&server("postgres:///app"))).unwrap();
         assert_ne!(options.get_username(), "anonymous");
     }
 }

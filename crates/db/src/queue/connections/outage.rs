@@ -1,17 +1,14 @@
 //! What is known of an outage by all connections of a process: said once in the log, at once, and again when it changes.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::{cause::ConnectCause, error::ConnectError};
-
-/// How often the same is said.
-const SAY_EVERY: Duration = Duration::from_secs(10);
+use super::{super::complaint::Complaint, cause::ConnectCause, error::ConnectError};
 
 /// Shared by the pools of a process.
 #[derive(Debug, Clone)]
@@ -21,7 +18,8 @@ pub struct Outage(Arc<Inner>);
 struct Inner {
     /// The last attempt to connect, if it failed.
     now: watch::Sender<Option<Failed>>,
-    said: Mutex<Option<(Instant, Option<ConnectCause>)>>,
+    /// What was told of each cause since the outage began: a server that ends goes through several.
+    complaints: Mutex<Vec<(Option<ConnectCause>, Complaint)>>,
     /// Whether there was ever a connection.
     had: std::sync::atomic::AtomicBool,
 }
@@ -35,7 +33,7 @@ pub struct Failed {
 
 impl Default for Outage {
     fn default() -> Self {
-        let inner = Inner { now: watch::Sender::new(None), said: Mutex::default(), had: false.into() };
+        let inner = Inner { now: watch::Sender::new(None), complaints: Mutex::default(), had: false.into() };
         Self(Arc::new(inner))
     }
 }
@@ -44,21 +42,30 @@ impl Outage {
     /// A connection was made.
     pub(super) fn ends(&self) {
         self.0.had.store(true, std::sync::atomic::Ordering::Relaxed);
-        self.0.now.send_if_modified(|now| now.take().is_some());
+        if self.0.now.send_if_modified(|now| now.take().is_some()) {
+            self.complaints().clear();
+        }
     }
 
     /// None was made.
     pub(super) fn goes_on(&self, error: &ConnectError) {
-        let mut said = self.0.said.lock().unwrap_or_else(PoisonError::into_inner);
         // What can only be read is said by those who would write.
-        let is_news = error.read_only.is_none()
-            && said.is_none_or(|(at, cause)| cause != error.cause || at.elapsed() > SAY_EVERY);
-        if is_news {
-            *said = Some((Instant::now(), error.cause));
-            warn!("No connection to PostgreSQL: {error}");
+        if error.read_only.is_none() {
+            let mut complaints = self.complaints();
+            if !complaints.iter().any(|(cause, _)| *cause == error.cause) {
+                complaints.push((error.cause, Complaint::new()));
+            }
+            let complaint = complaints.iter().find(|(cause, _)| *cause == error.cause).map(|(_, complaint)| complaint);
+            // Cannot be `None`: it was just added.
+            complaint.inspect(|complaint| {
+                complaint.fails(|times| warn!(times, "No connection to PostgreSQL: {error}"));
+            });
         }
-        drop(said);
         self.0.now.send_replace(Some(Failed { at: Instant::now(), error: error.clone() }));
+    }
+
+    fn complaints(&self) -> MutexGuard<'_, Vec<(Option<ConnectCause>, Complaint)>> {
+        self.0.complaints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The attempt that failed last, if none has succeeded since.

@@ -1,8 +1,9 @@
 //! Where connections lead: the servers of a database URL, with the secrets as they are when a connection is made.
 
 use std::{
-    io,
+    env, io,
     net::IpAddr,
+    path::PathBuf,
     str::FromStr as _,
     sync::{
         Arc, Mutex, PoisonError,
@@ -25,10 +26,13 @@ use super::{
 };
 use copyhold_core::secret::Secret;
 
-use crate::database_url::{each_server, root_certificates};
+use crate::database_url::{each_server, has_password, root_certificates};
 
 /// Of several servers each gets so long: one that swallows packets must not keep the others from being asked.
 const EACH_OF_SEVERAL: Duration = Duration::from_secs(2);
+/// Follows the server's refusal.
+const NO_PASSWORD: &str =
+    "; no password is given: name a file that holds it as database.password_file, or write it into the URL";
 /// A server that can only be read is not asked again before this: completions alone are tried ten times a second.
 const REST_OF_READ_ONLY: Duration = Duration::from_millis(300);
 
@@ -132,7 +136,7 @@ impl Target {
         let mut servers = Vec::new();
         for (at, one) in each.iter().enumerate() {
             // Of no use to us, who read floats in binary, and refused by poolers unless told otherwise.
-            let mut options = PgConnectOptions::from_str(&with_role(&one.url))?.extra_float_digits(None);
+            let mut options = PgConnectOptions::from_str(&with_role(one))?.extra_float_digits(None);
             if options.get_application_name().is_none() {
                 options = options.application_name("copyhold");
             }
@@ -208,6 +212,15 @@ impl Target {
         }
     }
 
+    /// Whether nothing gives a password.
+    fn lacks_password(&self) -> bool {
+        let Whither::Configured { url, password: None, .. } = &*self.whither else { return false };
+        let file = env::var_os("PGPASSFILE").map(PathBuf::from);
+        let by_default = env::var_os("HOME").map(|home| PathBuf::from(home).join(".pgpass"));
+        let has_file = file.into_iter().chain(by_default).any(|path| path.exists());
+        !has_file && !has_password(url.latest().expose_secret()) && env::var_os("PGPASSWORD").is_none()
+    }
+
     async fn connect_to(
         &self,
         options: &PgConnectOptions,
@@ -236,6 +249,9 @@ impl Target {
         let causes: Vec<_> = failed.iter().map(|(_, error)| ConnectCause::of(error)).collect();
         let trusted = self.trusted();
         let sentences = failed.iter().zip(&causes).map(|((name, error), cause)| match cause {
+            Some(cause @ ConnectCause::Password) if self.lacks_password() => {
+                format!("{}{NO_PASSWORD}", cause.sentence(name, error, &trusted))
+            }
             Some(cause) => cause.sentence(name, error, &trusted),
             None => format!("PostgreSQL at {name} refused: {error}"),
         });

@@ -70,6 +70,14 @@ pub fn read(path: &Path, at_most: u64) -> Result<Vec<u8>, ReadError> {
     limited(file, at_most)
 }
 
+/// Sees that a library that reads the file as a whole neither hangs nor fills memory. It opens nothing, so that a pipe keeps
+/// its content; what it cannot look at is for the library to tell.
+pub fn check(path: &Path, at_most: u64) -> Result<(), ReadError> {
+    let Ok(found) = fs::metadata(path) else { return Ok(()) };
+    refuse_special(found.file_type())?;
+    if found.len() > at_most { Err(ReadError::TooLarge(at_most)) } else { Ok(()) }
+}
+
 fn limited(file: File, at_most: u64) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
     file.take(at_most.saturating_add(1)).read_to_end(&mut bytes)?;
@@ -146,6 +154,24 @@ mod tests {
         File::options().append(true).open(&path).unwrap().set_len(1 << 40).unwrap();
         assert_eq!(refused(&path), "is larger than 1.0 KiB");
         assert_eq!(read(&folder.path().join("none"), 1).unwrap_err().io_kind(), Some(io::ErrorKind::NotFound));
+    }
+
+    #[test]
+    fn a_file_for_a_library_is_checked_without_being_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        assert!(check(&path, 1024).is_ok(), "there is none");
+        File::create(&path).unwrap().set_len(1024).unwrap();
+        assert!(check(&path, 1024).is_ok());
+        File::options().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(check(&path, 1024).unwrap_err().to_string(), "is larger than 1.0 KiB");
+        assert_eq!(check(Path::new("/dev/zero"), 1024).unwrap_err().to_string(), "is a device");
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"kept").unwrap();
+        drop(writer);
+        let path = format!("/dev/fd/{}", reader.as_raw_fd());
+        assert_eq!(check(Path::new(&path), 1024).unwrap_err().to_string(), "is a FIFO");
+        assert_eq!(io::read_to_string(reader).unwrap(), "kept");
     }
 
     #[test]
