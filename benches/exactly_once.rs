@@ -11,6 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copyhold_core::domain::ObjectKey;
+use copyhold_sandbox::s3::Op;
+
 use crate::common::{
     bare::Bare,
     daemon::Daemon,
@@ -19,7 +22,6 @@ use crate::common::{
     stage::{Disk, Stage},
     stores::Stores,
 };
-use copyhold::{domain::ObjectKey, sandbox::s3::Op};
 use tokio::task::JoinSet;
 
 const DAEMONS: u32 = 4;
@@ -76,7 +78,7 @@ async fn exactly_once(disk: Disk) -> anyhow::Result<()> {
 fn not_once(stores: &Stores) -> anyhow::Result<usize> {
     let mut wrong = 0;
     for target in ["wasabi", "scw"] {
-        let uploads = stores.bucket(target)?.counts(copyhold::sandbox::s3::Counts::writes_by_key);
+        let uploads = stores.bucket(target)?.counts(copyhold_sandbox::s3::Counts::writes_by_key);
         wrong += (1..=OBJECTS).filter(|i| uploads.get(&format!("object-{i}")) != Some(&1)).count();
     }
     Ok(wrong)

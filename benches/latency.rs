@@ -7,6 +7,9 @@
 
 use std::time::{Duration, Instant};
 
+use copyhold_core::domain::{ObjectKey, Outcome, ReplicaName, Verified};
+use copyhold_db::queue::{Position, Report};
+
 use crate::common::{
     bare::Bare,
     play,
@@ -15,10 +18,6 @@ use crate::common::{
     stores::Stores,
 };
 use anyhow::Context as _;
-use copyhold::{
-    domain::{ObjectKey, Outcome, ReplicaName, Verified},
-    queue::{Position, Report},
-};
 use sqlx::{PgPool, Row as _};
 use tokio::task::JoinSet;
 

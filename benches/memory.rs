@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use copyhold_sandbox::s3::Synthetic;
+
 use crate::common::{
     daemon::Daemon,
     machine, play,
@@ -13,7 +15,6 @@ use crate::common::{
     stores::Stores,
 };
 use anyhow::bail;
-use copyhold::sandbox::s3::Synthetic;
 use crc_fast::{CrcAlgorithm, Digest as Crc};
 use md5::{Digest as _, Md5};
 

@@ -6,19 +6,19 @@ mod prepare;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use copyhold_core::domain::ReplicaName;
+use copyhold_db::queue::{Connections, Daemon, DaemonId, Pools, Queue, Retention, SleepsFor, Target};
+use copyhold_s3::copy::Memory;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::{
     config::Config,
-    copy::Memory,
-    domain::ReplicaName,
     ears::{self, Hearing},
     events, figures, http,
     lifecycle::{Endings, ExitReason, Hangups, Lifecycle},
     listener::{Listener, Pace, Wakers},
-    queue::{Connections, Daemon, DaemonId, Pools, Queue, Retention, SleepsFor, Target},
     sleeper::Sleeper,
     sweeper::{self, LogSweeper, Mover, OrphanedUploads, Reach, Sweeper},
     wake::{self, Waker},

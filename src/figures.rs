@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
+use copyhold_db::queue::{Queue, ReplicaStatus, count_interval};
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    metrics::{self, BacklogFigures, ReplicaFigures},
-    queue::{Queue, ReplicaStatus, count_interval},
-};
+use crate::metrics::{self, BacklogFigures, ReplicaFigures};
 
 /// How often they are read.
 const READ_EVERY: Duration = Duration::from_secs(5);

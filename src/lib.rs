@@ -4,10 +4,10 @@
 //! The order of modules; each may use those to the right of it, none those to the left:
 //!
 //! `cli → {daemon, audit} → {scan, import, http} → {worker, sweeper, listener, events, figures} → {sleeper, config} →
-//! {metrics, wake, ears, herd, lifecycle, regular_file}`
+//! {metrics, wake, ears, herd, lifecycle}`
 //!
-//! To the right of all of them are the crates: `copy → store`, `queue`, and below those `domain` and `timer`. `copy` does not
-//! know `queue`, `queue` does not know `store`. The list below is alphabetical; `tests/it/walls.rs` holds the order.
+//! To the right of all of them are the crates: `copyhold_s3` and `copyhold_db`, which do not know each other, and below those
+//! `copyhold_core`. The list below is alphabetical; `tests/it/walls.rs` holds the order.
 
 pub mod audit;
 pub mod cli;
@@ -27,9 +27,3 @@ pub mod sleeper;
 pub mod sweeper;
 pub mod wake;
 pub mod worker;
-
-pub use copyhold_core::{domain, regular_file, timer};
-pub use copyhold_db::queue;
-pub use copyhold_s3::{copy, store};
-#[cfg(feature = "sandbox")]
-pub use copyhold_sandbox as sandbox;

@@ -19,7 +19,7 @@ pub(crate) use database::{
 };
 pub(crate) use initial::initialise;
 
-use crate::domain::{Class, NotCarried, ReplicaName};
+use copyhold_core::domain::{Class, NotCarried, ReplicaName};
 
 /// Seconds; from a local round trip to a large object on a slow line.
 const LATENCY_BUCKETS: [f64; 14] =

@@ -2,15 +2,11 @@
 
 use std::time::Duration;
 
+use copyhold_db::queue::{DaemonId, Queue, SleepsFor};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::{
-    ears::Ears,
-    herd::Turn,
-    metrics,
-    queue::{DaemonId, Queue, SleepsFor},
-};
+use crate::{ears::Ears, herd::Turn, metrics};
 
 /// The promise: without any notice, what there is is found after this long.
 pub const POLL: Duration = Duration::from_secs(5);

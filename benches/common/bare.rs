@@ -1,10 +1,8 @@
 use anyhow::Context as _;
 use bytes::BytesMut;
-use copyhold::{
-    config::Config,
-    domain::{Content, ContentHash, ObjectKey, ReplicaName},
-    store::{Md5, Store},
-};
+use copyhold::config::Config;
+use copyhold_core::domain::{Content, ContentHash, ObjectKey, ReplicaName};
+use copyhold_s3::store::{Md5, Store};
 use md5::{Digest as _, Md5 as Hasher};
 
 /// The least that a copy can cost: the same client making the same requests with the same hashes, and nothing around it.

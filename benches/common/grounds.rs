@@ -4,12 +4,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use copyhold::{
-    config::{self, Config},
-    domain::ReplicaName,
-    queue::{self, Queue},
-    sandbox::postgres::Cluster,
-};
+use copyhold::config::{self, Config};
+use copyhold_core::domain::ReplicaName;
+use copyhold_db::queue::{self, Queue};
+use copyhold_sandbox::postgres::Cluster;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
 use tempfile::TempDir;
 

@@ -1,12 +1,10 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
-use copyhold::{
-    config::{self, Config},
-    domain::ReplicaName,
-    queue::{self, Queue},
-    sandbox::postgres::{Cluster, Options},
-};
+use copyhold::config::{self, Config};
+use copyhold_core::domain::ReplicaName;
+use copyhold_db::queue::{self, Queue};
+use copyhold_sandbox::postgres::{Cluster, Options};
 use sqlx::PgPool;
 use tempfile::TempDir;
 

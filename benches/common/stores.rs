@@ -1,7 +1,7 @@
 use std::{fmt::Write as _, process::Stdio};
 
 use anyhow::{Context as _, bail};
-use copyhold::sandbox::s3::{BucketHandle, BucketOptions, S3Server};
+use copyhold_sandbox::s3::{BucketHandle, BucketOptions, S3Server};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
@@ -124,7 +124,7 @@ impl Stores {
     pub fn fill(&self, objects: u32, bytes: u64) -> anyhow::Result<()> {
         let bucket = self.bucket("b2")?;
         for i in 1..=objects {
-            bucket.put(&format!("object-{i}"), copyhold::sandbox::s3::synthetic::bytes(u64::from(i), 0..bytes));
+            bucket.put(&format!("object-{i}"), copyhold_sandbox::s3::synthetic::bytes(u64::from(i), 0..bytes));
         }
         Ok(())
     }

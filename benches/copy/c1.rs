@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use copyhold::sandbox::s3::Synthetic;
+use copyhold_sandbox::s3::Synthetic;
 use md5::{Digest as _, Md5};
 
 use super::{

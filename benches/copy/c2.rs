@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use copyhold::sandbox::s3::synthetic;
+use copyhold_sandbox::s3::synthetic;
 use tempfile::TempDir;
 
 use super::{

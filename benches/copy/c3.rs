@@ -1,6 +1,6 @@
 //! Bytes that the source sends by bytes of the objects, counted by the source.
 
-use copyhold::sandbox::s3::{BucketOptions, Op, Synthetic};
+use copyhold_sandbox::s3::{BucketOptions, Op, Synthetic};
 
 use super::ours::Ours;
 use crate::common::{report::at_most, stores::Stores};

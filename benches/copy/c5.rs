@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use copyhold::sandbox::s3::{BucketHandle, BucketOptions, Op, Synthetic};
+use copyhold_sandbox::s3::{BucketHandle, BucketOptions, Op, Synthetic};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::{

@@ -2,10 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use copyhold::{
-    domain::ReplicaName,
-    sandbox::s3::{BucketOptions, Fault, Op, Synthetic, When},
-};
+use copyhold_core::domain::ReplicaName;
+use copyhold_sandbox::s3::{BucketOptions, Fault, Op, Synthetic, When};
 
 use super::{floor::PART_BYTES, ours::Ours};
 use crate::common::{
@@ -77,7 +75,7 @@ async fn turn(alone: bool) -> anyhow::Result<f64> {
     Ok(fast)
 }
 
-fn taken(bucket: &copyhold::sandbox::s3::BucketHandle) -> u64 {
+fn taken(bucket: &copyhold_sandbox::s3::BucketHandle) -> u64 {
     bucket.moved(Op::UploadPart).received
 }
 

@@ -18,7 +18,7 @@ use aws_sigv4::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use copyhold::sandbox::s3::synthetic;
+use copyhold_sandbox::s3::synthetic;
 use hyper::Uri;
 use md5::{Digest as _, Md5};
 use tokio::task::JoinSet;

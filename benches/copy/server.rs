@@ -9,7 +9,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use copyhold::sandbox::s3::{Synthetic, synthetic};
+use copyhold_sandbox::s3::{Synthetic, synthetic};
 use hyper::Uri;
 use md5::{Digest as _, Md5};
 use tokio::task::JoinSet;

@@ -4,8 +4,9 @@ mod load;
 mod q6;
 mod unanswered;
 
-use copyhold_testkit::chaos::{self, Keys};
 use std::{path::Path, time::Duration};
+
+use copyhold_testkit::chaos::{self, Keys};
 
 use crate::common::{machine, play, report::at_most};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold::sandbox::s3::{Fault, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, When};
 use tokio::time::Instant;
 
 use super::load::{Application, until_none};
@@ -141,7 +141,7 @@ async fn slow_target() -> anyhow::Result<()> {
     stores.fill(OBJECTS, BYTES)?;
     let stage = Stage::begin(Disk::Plain, &stores, "").await?;
     let queue = stage.queue();
-    let wasabi = copyhold::domain::ReplicaName::new("wasabi")?;
+    let wasabi = copyhold_core::domain::ReplicaName::new("wasabi")?;
     stores.bucket("wasabi")?.order(Fault::Delay(Duration::from_secs(30)), When::op(Op::PutObject));
     stores.bucket("scw")?.order(Fault::Delay(Duration::from_millis(100)), When::op(Op::PutObject));
     let mut daemon = stage.daemon().await?;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use copyhold::queue;
+use copyhold_db::queue;
 use copyhold_testkit::gap_detector::{self, Found, Play};
 use sqlx::postgres::PgPoolOptions;
 

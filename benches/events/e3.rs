@@ -5,10 +5,10 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use copyhold::{
     config::Config,
-    domain::Cursor,
     events::{Filter, Log, Next, Start},
-    queue,
 };
+use copyhold_core::domain::Cursor;
+use copyhold_db::queue;
 use rand::RngExt as _;
 use tokio::task::JoinSet;
 

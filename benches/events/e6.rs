@@ -2,11 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use copyhold::{
-    domain::{Content, ContentHash, EventKinds, Lease, Outcome, ReplicaName, Verified},
-    queue::{Answer, Queue, Report},
-    worker::Floor,
-};
+use copyhold::worker::Floor;
+use copyhold_core::domain::{Content, ContentHash, EventKinds, Lease, Outcome, ReplicaName, Verified};
+use copyhold_db::queue::{Answer, Queue, Report};
 use sqlx::postgres::PgPoolOptions;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 

@@ -3,9 +3,9 @@ use std::time::Duration;
 use copyhold::{
     config::Config,
     events::{self, Log, Settings},
-    queue::{Pools, Queue},
     wake,
 };
+use copyhold_db::queue::{Pools, Queue};
 use sqlx::postgres::PgListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

@@ -11,11 +11,9 @@ use std::{
 };
 
 use anyhow::Context as _;
-use copyhold::{
-    config::{self, Config},
-    domain::{Content, ContentHash, Lease, Outcome, ReplicaName, Verified},
-    queue::{self, Position, Queue, Report},
-};
+use copyhold::config::{self, Config};
+use copyhold_core::domain::{Content, ContentHash, Lease, Outcome, ReplicaName, Verified};
+use copyhold_db::queue::{self, Position, Queue, Report};
 use sqlx::Connection as _;
 use tokio::{task::JoinSet, time::Instant};
 
@@ -88,7 +86,7 @@ fn with_cold(folder: &tempfile::TempDir, stores: &Stores) -> anyhow::Result<Conf
     let from = text.find("[replicas.scw]").context("a replica to take as a model")?;
     let to = text[from..].find("[http]").context("what follows it")? + from;
     let section = text[from..to].replace("[replicas.scw]", "[replicas.cold]").replace("-scw", "-cold");
-    stores.anew("cold", copyhold::sandbox::s3::BucketOptions::default())?;
+    stores.anew("cold", copyhold_sandbox::s3::BucketOptions::default())?;
     std::fs::write(&path, format!("{}{section}{}", &text[..to], &text[to..]))?;
     Ok(config::load(&path, Vec::<(String, String)>::new())?)
 }

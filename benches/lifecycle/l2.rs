@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use copyhold::queue;
+use copyhold_db::queue;
 use serde_json::Value;
 use tokio::{
     io::AsyncReadExt as _,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use copyhold::sandbox::s3::synthetic;
+use copyhold_sandbox::s3::synthetic;
 use sqlx::AssertSqlSafe;
 use tokio::{
     process::Command,

@@ -49,7 +49,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
 fn identical(stores: &Stores) -> anyhow::Result<u64> {
     let mut identical = 0;
     for i in 1..=OBJECTS {
-        let truth = copyhold::sandbox::s3::synthetic::bytes(u64::from(i), 0..BYTES);
+        let truth = copyhold_sandbox::s3::synthetic::bytes(u64::from(i), 0..BYTES);
         let mut everywhere = true;
         for replica in Stores::REPLICAS {
             everywhere &= stores.bucket(replica)?.get(&format!("object-{i}")).is_some_and(|bytes| bytes == truth);

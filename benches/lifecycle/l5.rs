@@ -3,7 +3,7 @@
 use std::{env, time::Duration};
 
 use anyhow::{Context as _, bail};
-use copyhold::queue;
+use copyhold_db::queue;
 use tokio::{process::Command, time::Instant};
 
 use crate::common::{

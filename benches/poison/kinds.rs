@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold::sandbox::s3::Fault;
+use copyhold_sandbox::s3::Fault;
 
 /// One way.
 pub(super) struct Kind {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use copyhold::sandbox::s3::{Fault, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, When};
 
 use crate::common::{
     report::at_most,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use copyhold::sandbox::s3::{Op, When, synthetic};
+use copyhold_sandbox::s3::{Op, When, synthetic};
 
 use super::kinds::Kind;
 use crate::common::{

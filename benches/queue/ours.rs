@@ -4,11 +4,9 @@ use std::{
 };
 
 use anyhow::bail;
-use copyhold::{
-    domain::{Content, ContentHash, Lease, MetadataHash, Outcome, ReplicaName, SourceReading, Verified},
-    queue::{Answer, Claimed, Daemon, Queue, Report},
-    worker::Floor,
-};
+use copyhold::worker::Floor;
+use copyhold_core::domain::{Content, ContentHash, Lease, MetadataHash, Outcome, ReplicaName, SourceReading, Verified};
+use copyhold_db::queue::{Answer, Claimed, Daemon, Queue, Report};
 use tokio::task::JoinSet;
 
 use crate::common::{

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::bail;
-use copyhold::sandbox::s3::{Fault, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, When};
 use tempfile::TempDir;
 use tokio::process::Command;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use copyhold::sandbox::s3::{Fault, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, When};
 
 use crate::common::{
     daemon::Daemon,

@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 
-use crate::domain::ObjectKey;
+use copyhold_core::domain::ObjectKey;
 
 /// Objects may be concluded before ones that came earlier, whose keys keep theirs waiting, but not more than that.
 const AHEAD_AT_MOST: usize = 10_000;

@@ -1,19 +1,19 @@
 //! Reads one recorded copy, or asks its store about it, and says what that shows.
 
+use copyhold_core::domain::{
+    Class, Content, EtagMatch, Failure, FoundThere, Kept, ObjectKey, SourceReading, SourceVerdict, judge_source, utc,
+};
+use copyhold_s3::{
+    copy::{self, Reading},
+    store::Known,
+};
+
 use super::{
     metadata::Metadata,
     subject::{PAUSE, Subject},
     tally::Grade,
 };
-use crate::{
-    copy::{self, Reading},
-    domain::{
-        Class, Content, EtagMatch, Failure, FoundThere, Kept, ObjectKey, SourceReading, SourceVerdict, judge_source,
-        utc,
-    },
-    store::Known,
-    worker::Allowance,
-};
+use crate::worker::Allowance;
 
 /// Complete readings until it is concluded that none of them is to be relied on.
 const READINGS: usize = 3;

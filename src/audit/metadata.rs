@@ -1,16 +1,17 @@
 //! Compares the metadata of a copy with what is on record of the object's.
 
+use copyhold_core::domain::{Class, Failure, MetadataHash, SourceReading};
+use copyhold_db::queue::{RecordedObject, while_away};
+use copyhold_s3::{
+    copy,
+    store::{Head, shown},
+};
+
 use super::{
     look::{Depth, Look, Origin, Seen, found},
     run::Audit,
     subject::Subject,
     tally::Grade,
-};
-use crate::{
-    copy,
-    domain::{Class, Failure, MetadataHash, SourceReading},
-    queue::{RecordedObject, while_away},
-    store::{Head, shown},
 };
 
 /// What a copy's metadata is held against.
@@ -138,7 +139,7 @@ impl Origin {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::ReplicaName;
+    use copyhold_core::domain::ReplicaName;
 
     fn said(replica: &str, second: Option<i64>, tag: Option<i64>) -> SourceReading {
         let replica = ReplicaName::new(replica).unwrap();

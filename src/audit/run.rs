@@ -5,6 +5,11 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use copyhold_core::domain::{ObjectKey, ReplicaName};
+use copyhold_db::queue::{
+    Again, ChangeAdmission, Queue, QueueError, Range, RecordedObject, Refuted, TakeBack, changes_are_parked,
+    too_many_changes, while_away,
+};
 use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -17,14 +22,7 @@ use super::{
     tally::{Finding, Findings, Then, Unread},
     verdict::{Verdict, judge, what},
 };
-use crate::{
-    config::UnregisteredChanges,
-    domain::{ObjectKey, ReplicaName},
-    queue::{
-        Again, ChangeAdmission, Queue, QueueError, Range, RecordedObject, Refuted, TakeBack, changes_are_parked,
-        too_many_changes, while_away,
-    },
-};
+use crate::config::UnregisteredChanges;
 
 /// Keys of one statement.
 const KEYS: usize = 256;

@@ -6,13 +6,11 @@ use std::{
 };
 
 use backon::{ExponentialBuilder, Retryable as _};
+use copyhold_core::domain::{Class, Failure, ObjectKey, ReplicaName};
+use copyhold_s3::store::{Head, Store};
 
 use super::tally::Tally;
-use crate::{
-    domain::{Class, Failure, ObjectKey, ReplicaName},
-    scan::Rate,
-    store::{Head, Store},
-};
+use crate::scan::Rate;
 
 /// How long until a store is asked once more for what it does not have, or did not answer.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);

@@ -1,8 +1,7 @@
 //! Counts what was found, and keeps a bounded number of findings.
 
+use copyhold_core::domain::{ObjectKey, ReplicaName};
 use serde::Serialize;
-
-use crate::domain::{ObjectKey, ReplicaName};
 
 /// Of each kind, so many are told one by one.
 const LISTED: usize = 1000;

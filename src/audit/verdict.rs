@@ -1,12 +1,11 @@
 //! What follows from what was seen of one object. Pure.
 
+use copyhold_core::domain::{Class, Failure, ReplicaName};
+use copyhold_db::queue::{Again, RecordedObject, Refuted, TakeBack};
+
 use super::{
     look::{Origin, Seen},
     tally::What,
-};
-use crate::{
-    domain::{Class, Failure, ReplicaName},
-    queue::{Again, RecordedObject, Refuted, TakeBack},
 };
 
 /// What is to be written.
@@ -97,10 +96,9 @@ pub(super) fn judge(object: &RecordedObject, primary: &ReplicaName, seen: &[(Rep
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        audit::Grade,
-        domain::{Content, ContentHash, Generation, ObjectKey},
-    };
+    use copyhold_core::domain::{Content, ContentHash, Generation, ObjectKey};
+
+    use crate::audit::Grade;
 
     fn name(name: &str) -> ReplicaName {
         ReplicaName::new(name).unwrap()

@@ -1,8 +1,7 @@
 use std::time::Duration;
 
+use copyhold_core::domain::visible_line;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
-use crate::domain::visible_line;
 
 const EVERY: Duration = Duration::from_millis(200);
 

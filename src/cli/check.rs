@@ -5,13 +5,11 @@ mod clock;
 mod finding;
 mod secret_files;
 
+use copyhold_db::queue::{Queue, QueueError, ReplicaRow, SchemaFit};
 use secrecy::ExposeSecret as _;
 
 use super::{Verdict, given, probe, queue, show};
-use crate::{
-    config::{Config, Replica},
-    queue::{Queue, QueueError, ReplicaRow, SchemaFit},
-};
+use crate::config::{Config, Replica};
 use bucket::{HOLDS, Known};
 use finding::{Finding, finding};
 
@@ -118,7 +116,8 @@ async fn database(config: &Config, queue: &Queue) -> Vec<Finding> {
     }
     findings.push(finding(of, "schema", schema(queue).await));
     if writable {
-        findings.extend(crate::queue::inspect(queue).await.into_iter().map(|(what, found)| finding(of, what, found)));
+        findings
+            .extend(copyhold_db::queue::inspect(queue).await.into_iter().map(|(what, found)| finding(of, what, found)));
     }
     findings
 }

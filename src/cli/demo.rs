@@ -4,11 +4,11 @@ use std::process;
 
 use anyhow::Context as _;
 use bytesize::ByteSize;
+use copyhold_sandbox::demo;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Verdict;
-use crate::sandbox::demo;
 
 mod screen;
 mod text;

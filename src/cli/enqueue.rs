@@ -1,16 +1,14 @@
 use std::io;
 
 use anyhow::Context as _;
+use copyhold_core::domain::{ObjectKey, ReplicaName};
+use copyhold_db::queue::NewObject;
 
 use super::{
     Verdict, given, queue, show,
     stdin::{self, KeyEnd},
 };
-use crate::{
-    config::Config,
-    domain::{ObjectKey, ReplicaName},
-    queue::NewObject,
-};
+use crate::config::Config;
 
 /// Keys of one statement.
 const BATCH: usize = 1000;

@@ -3,17 +3,14 @@
 mod plan;
 
 use anyhow::Context as _;
+use copyhold_core::domain::{ObjectKey, Role, micros, utc};
+use copyhold_db::queue::{
+    Abandoned, Breaker, CopyStory, FailureStory, Holder, PARKED_BY_HAND, Pin, ReplicaRow, State, Story, UnsettledStory,
+};
 use serde::{Serialize, Serializer};
 
 use super::{Verdict, given, queue, show, show::Untrusted};
-use crate::{
-    config::Config,
-    domain::{ObjectKey, Role, micros, utc},
-    queue::{
-        Abandoned, Breaker, CopyStory, FailureStory, Holder, PARKED_BY_HAND, Pin, ReplicaRow, State, Story,
-        UnsettledStory,
-    },
-};
+use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

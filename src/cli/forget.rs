@@ -1,10 +1,8 @@
 use anyhow::Context as _;
+use copyhold_db::queue::{Forgotten, QueueError};
 
 use super::{Verdict, given, queue, show, show::some_keys};
-use crate::{
-    config::Config,
-    queue::{Forgotten, QueueError},
-};
+use crate::config::Config;
 
 /// Keys of one statement.
 const BATCH: usize = 1000;

@@ -3,12 +3,10 @@
 use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
 
 use anyhow::bail;
+use copyhold_core::domain::{ObjectKey, ReplicaName};
+use copyhold_db::queue::ReplicaRow;
 
-use crate::{
-    config::Config,
-    domain::{ObjectKey, ReplicaName},
-    queue::ReplicaRow,
-};
+use crate::config::Config;
 
 /// A number from 1 to `MOST`.
 pub(super) fn up_to<const MOST: usize>(text: &str) -> Result<NonZeroUsize, String> {

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
+use copyhold_core::domain::ReplicaName;
+use copyhold_db::queue::{ImportPlan, MayImport, Queue, QueueError, ReplicaRow, Unit};
 use tokio_util::sync::CancellationToken;
 
 use super::{Verdict, bar::Bar, queue, show, stop::StopSignals};
 use crate::{
     config::{Config, did_you_mean},
-    domain::ReplicaName,
     import::{Asked, Ground, Import, ImportEnded, ImportError, check, look_at_times},
-    queue::{ImportPlan, MayImport, Queue, QueueError, ReplicaRow, Unit},
 };
 use report::Report;
 

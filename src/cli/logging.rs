@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use copyhold_core::domain::{VisibleLine, visible_json};
 use tracing::{Dispatch, Level, Metadata, field::Field};
 use tracing_subscriber::{
     EnvFilter,
@@ -18,10 +19,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use crate::{
-    config::{Log, LogFormat},
-    domain::{VisibleLine, visible_json},
-};
+use crate::config::{Log, LogFormat};
 
 /// Logs go to stderr: text on a terminal, JSON elsewhere, unless the configuration says otherwise.
 pub(super) fn start(log: &Log) -> anyhow::Result<()> {
@@ -105,7 +103,7 @@ mod tests {
     use tracing::{dispatcher, warn};
 
     use super::*;
-    use crate::domain::visible_line;
+    use copyhold_core::domain::visible_line;
 
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);

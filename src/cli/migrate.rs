@@ -1,11 +1,12 @@
 //! `copyhold migrate`: what it did, and what a new replica will cost.
 
+use copyhold_core::domain::ReplicaName;
+use copyhold_db::queue::{self as schema, Expected, Foreseen, Migrated, Pace, Queue, SCHEMA_VERSION, Scope};
+
 use super::{Verdict, logging, queue, rules, show};
 use crate::{
     cli::show::{age, bytes, count},
     config::Config,
-    domain::ReplicaName,
-    queue::{self as schema, Expected, Foreseen, Migrated, Pace, Queue, SCHEMA_VERSION, Scope},
 };
 
 /// The schema's version that came with the event log.

@@ -36,12 +36,12 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use copyhold_core::domain::visible;
+use copyhold_db::queue::{AWAY_FOR, Access, Pools, Queue};
 
 use crate::{
     config::{Config, ConfigErrors, load},
-    domain::visible,
     lifecycle::Hangups,
-    queue::{AWAY_FOR, Access, Pools, Queue},
 };
 
 /// Keeps a verified copy of every object of a primary S3-compatible bucket in every other bucket, on any cloud.
@@ -239,7 +239,7 @@ fn chain(error: &anyhow::Error) -> String {
 
 /// A queue for a command that comes and goes.
 fn queue(config: &Config) -> anyhow::Result<(Queue, Pools)> {
-    crate::queue::say_with(|error| {
+    copyhold_db::queue::say_with(|error| {
         show::aside(&format!("copyhold: {error}; trying again for up to {} s", AWAY_FOR.as_secs()));
     });
     let pools = Pools::with(&config.database, Access::Any);

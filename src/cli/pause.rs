@@ -1,9 +1,10 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use copyhold_core::domain::utc;
 
 use super::{Verdict, given, queue, show, show::Untrusted};
-use crate::{config::Config, domain::utc};
+use crate::config::Config;
 
 const SHORTEST: Duration = Duration::from_secs(1);
 /// Longer is until it is resumed.

@@ -2,15 +2,13 @@
 
 use std::{fmt::Write as _, io, pin::pin};
 
+use copyhold_core::domain::ReplicaName;
+use copyhold_s3::store::{Fact, Known, ProbeEnded, ProbeEndedBy, ProbeReport, Store};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{show, show::table, stop::StopSignals};
-use crate::{
-    config::Replica,
-    domain::ReplicaName,
-    store::{Fact, Known, ProbeEnded, ProbeEndedBy, ProbeReport, Store},
-};
+use crate::config::Replica;
 
 // Named, because the command's own arguments are a group of this name already.
 #[derive(Debug, clap::Args)]

@@ -5,13 +5,11 @@ mod outlook;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use copyhold_core::domain::{ReplicaName, utc};
+use copyhold_db::queue::{Missing, Pin, Primary, Promoted, Queue, ReplicaRow, UnsettledAt, while_away};
 
 use super::{Verdict, given, queue, replica::walk, show};
-use crate::{
-    config::Config,
-    domain::{ReplicaName, utc},
-    queue::{Missing, Pin, Primary, Promoted, Queue, ReplicaRow, UnsettledAt, while_away},
-};
+use crate::config::Config;
 use outlook::Outlook;
 
 #[derive(Debug, clap::Args)]

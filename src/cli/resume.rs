@@ -1,7 +1,8 @@
 use anyhow::Context as _;
+use copyhold_db::queue::Resumed;
 
 use super::{Verdict, given, queue, show};
-use crate::{config::Config, queue::Resumed};
+use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -4,11 +4,11 @@ use std::{collections::HashMap, net::SocketAddr, str::FromStr};
 
 use anyhow::{Context as _, bail};
 use bytesize::ByteSize;
+use copyhold_sandbox::s3::{BucketOptions, Generated, S3Server, ServerOptions, Synthetic};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Verdict, show};
-use crate::sandbox::s3::{BucketOptions, Generated, S3Server, ServerOptions, Synthetic};
 
 /// Larger synthetic objects are as if uploaded in parts of this size.
 const PART_BYTES: u64 = 16 << 20;

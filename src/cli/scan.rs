@@ -6,15 +6,15 @@ mod report;
 use std::num::NonZeroUsize;
 
 use anyhow::bail;
+use copyhold_core::domain::{ObjectKey, ReplicaName};
+use copyhold_db::queue::{Admission, Pin, Queue, ReplicaRow, ScanArguments};
+use copyhold_s3::store::Store;
 use tokio_util::sync::CancellationToken;
 
 use super::{Verdict, given, queue, show, stop::StopSignals};
 use crate::{
     config::{self, Config, Existing},
-    domain::{ObjectKey, ReplicaName},
-    queue::{Admission, Pin, Queue, ReplicaRow, ScanArguments},
     scan::{Begin, Lister, Scan, fold},
-    store::Store,
 };
 use bar::Bar;
 use report::{LeftOut, Report};

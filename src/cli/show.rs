@@ -12,9 +12,8 @@ use std::{
 use anyhow::Context as _;
 use bytesize::ByteSize;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use copyhold_core::domain::{ObjectKey, visible, visible_json, visible_line};
 use serde::Serialize;
-
-use crate::domain::{ObjectKey, visible, visible_json, visible_line};
 
 /// One line of a result, or several. A reader that has gone, as in `| head`, is no error.
 pub(super) fn line(text: &str) -> io::Result<()> {
@@ -108,6 +107,6 @@ pub(super) struct Untrusted<'a>(pub &'a str);
 
 impl fmt::Display for Untrusted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        crate::domain::escape(self.0, f)
+        copyhold_core::domain::escape(self.0, f)
     }
 }

@@ -5,8 +5,7 @@
 use std::io::{BufRead, Read};
 
 use anyhow::{Context as _, bail, ensure};
-
-use crate::domain::MAX_KEY_BYTES;
+use copyhold_core::domain::MAX_KEY_BYTES;
 
 /// Keys at once, in bytes: some ten million of them.
 const KEYS_BYTES: u64 = 1 << 30;

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use copyhold_core::domain::{ObjectKey, ReplicaName};
+use copyhold_db::queue::Turned;
+
 use super::{Verdict, show, show::some_keys};
-use crate::{
-    domain::{ObjectKey, ReplicaName},
-    queue::Turned,
-};
 
 /// What was done at all replicas.
 #[derive(Debug, Default)]

@@ -7,15 +7,15 @@ mod share;
 use std::num::NonZeroUsize;
 
 use anyhow::{Context as _, bail};
+use copyhold_core::domain::{ObjectKey, ReplicaName};
+use copyhold_db::queue::{Pin, Range, Sample};
+use copyhold_s3::store::Store;
 use tokio_util::sync::CancellationToken;
 
 use super::{Verdict, bar::Bar, given, queue, show, stop::StopSignals};
 use crate::{
     audit::{Audit, Depth, Objects, Subject},
     config::Config,
-    domain::{ObjectKey, ReplicaName},
-    queue::{Pin, Range, Sample},
-    store::Store,
 };
 use report::{LeftOut, Report};
 use share::Share;
@@ -173,7 +173,7 @@ fn nothing_there(range: &Range, after: Option<&ObjectKey>) -> String {
 /// Those that are looked into, and those that cannot be.
 fn replicas(
     config: &Config,
-    rows: &[crate::queue::ReplicaRow],
+    rows: &[copyhold_db::queue::ReplicaRow],
     asked: &[String],
 ) -> anyhow::Result<(Vec<ReplicaName>, Vec<LeftOut>)> {
     let mut wanted = Vec::new();

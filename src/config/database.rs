@@ -1,5 +1,9 @@
 use std::{path::PathBuf, sync::Arc};
 
+use copyhold_core::{
+    domain::{InvalidName, SchemaName},
+    regular_file,
+};
 use copyhold_db::database_url::has_password;
 use copyhold_s3::settings::AUTHORITIES_AT_MOST_BYTES;
 use secrecy::ExposeSecret as _;
@@ -12,10 +16,6 @@ use super::{
     reader::{Flaw, Section},
     secret,
     setting::choice,
-};
-use crate::{
-    domain::{InvalidName, SchemaName},
-    regular_file,
 };
 
 const EXAMPLE: &str = r#""postgres://copyhold@db.internal/app?sslmode=verify-full""#;

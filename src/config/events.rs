@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use copyhold_core::domain::{EventKind, EventKinds, UnknownKind};
 
 use super::{
     Events,
@@ -10,7 +11,6 @@ use super::{
     setting::{duration_text, size_text, within},
     suggest,
 };
-use crate::domain::{EventKind, EventKinds, UnknownKind};
 
 const DAY: Duration = Duration::from_hours(24);
 /// As durations are written: with a quarter of a day more than 365.

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, ffi::OsString, io, path::Path};
 
+use copyhold_core::{domain::ReplicaName, regular_file};
 use url::Url;
 
 use super::{
@@ -12,7 +13,6 @@ use super::{
     reader::{Reader, Section},
     replica, rules, suggest,
 };
-use crate::{domain::ReplicaName, regular_file};
 
 /// A thousand sections have a tenth of it; a wrong path may lead to anything.
 const AT_MOST_BYTES: u64 = 4 << 20;

@@ -37,16 +37,15 @@ pub use load::load;
 pub use place::Place;
 pub use problem::{ConfigErrors, Problem};
 
+use copyhold_core::domain::{EventKinds, ReplicaName};
 use copyhold_db::{
     database_url::{has_password, key_files},
-    queue::Pin,
+    pin::Pin,
     settings::SchemaPlan,
 };
 use copyhold_s3::settings::StoreSettings;
 use secrecy::ExposeSecret as _;
 use url::Url;
-
-use crate::domain::{EventKinds, ReplicaName};
 
 /// Everything that the operator decided, checked.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use copyhold_core::domain::ReplicaName;
 use copyhold_s3::settings::{Proxies, Trust};
 
 use super::{
@@ -18,7 +19,6 @@ use super::{
     setting::Setting,
     suggest,
 };
-use crate::domain::ReplicaName;
 
 /// What is read from, and what came of it so far.
 pub(super) struct Reader {

@@ -1,6 +1,7 @@
 //! Reads `[replicas.NAME]`.
 
 use bytesize::ByteSize;
+use copyhold_core::domain::{InvalidName, ReplicaName};
 use secrecy::ExposeSecret as _;
 use url::Url;
 
@@ -11,7 +12,6 @@ use super::{
     reader::{Flaw, Reader, Section},
     setting::{choice, size_text, within},
 };
-use crate::domain::{InvalidName, ReplicaName};
 
 /// A replica as far as it could be read, for the checks across all of them.
 pub(super) struct Found {

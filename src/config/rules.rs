@@ -1,6 +1,7 @@
 //! Reads `[[rules]]`.
 
 use bytesize::ByteSize;
+use copyhold_core::domain::{ObjectKey, ReplicaName, Rule, size_text};
 
 use super::{
     place::{Place, Placed},
@@ -9,7 +10,6 @@ use super::{
     setting::Text,
     suggest,
 };
-use crate::domain::{ObjectKey, ReplicaName, Rule, size_text};
 
 /// More would have to be gone through for each object that is registered.
 const MOST: usize = 100;

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use copyhold_core::regular_file::{self, ReadError};
 use copyhold_core::secret::Secret;
 use secrecy::SecretString;
 
@@ -15,7 +16,6 @@ use super::{
     reader::{Flaw, Reader},
     setting::Setting as _,
 };
-use crate::regular_file::{self, ReadError};
 
 pub(super) const FORMS: &str = r#"write "the secret", { env = "NAME" } or { file = "/path" }"#;
 /// More than any key or password has; a wrong path may lead to something endless.

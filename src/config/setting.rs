@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-
+use copyhold_core::domain;
 use copyhold_core::secret::Secret;
 
 use super::{
@@ -12,7 +12,6 @@ use super::{
     reader::{Flaw, Reader},
     secret,
 };
-use crate::domain;
 
 /// A kind of value.
 pub(super) trait Setting: Sized {

@@ -1,6 +1,7 @@
 //! "Did you mean": what somebody who wrote an unknown name probably wanted.
 
 pub(super) use copyhold_core::did_you_mean::among;
+
 use copyhold_core::did_you_mean::closest;
 
 use super::overrides::variable_for;

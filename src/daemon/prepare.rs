@@ -3,16 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use copyhold_db::queue::{self, Complaint, Daemon, Queue, QueueError, SchemaFit, Shared};
+use copyhold_s3::{copy, store::Store};
 use tracing::{error, info, warn};
 
-use crate::{
-    config::Config,
-    copy, metrics,
-    queue::{self, Complaint, Daemon, Queue, QueueError, SchemaFit, Shared},
-    store::Store,
-    sweeper,
-    worker::Replica,
-};
+use crate::{config::Config, metrics, sweeper, worker::Replica};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 

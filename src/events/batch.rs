@@ -3,9 +3,9 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
+use copyhold_core::domain::Cursor;
 
 use super::{chunk::Chunk, filter::Filter};
-use crate::domain::Cursor;
 
 /// Some events, at least one, in order, as bytes to be sent.
 pub struct Batch {

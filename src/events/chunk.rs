@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use copyhold_core::domain::{Epoch, visible_json};
+use copyhold_db::queue::LoggedEvent;
 
 use super::filter::{Facts, Filter};
-use crate::{
-    domain::{Epoch, visible_json},
-    queue::LoggedEvent,
-};
 
 /// Consecutive events of the log as they are sent, built once for all readers.
 #[derive(Debug)]

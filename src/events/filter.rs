@@ -1,8 +1,8 @@
 //! Which events a reader wants.
 
+use copyhold_core::domain::ReplicaName;
+use copyhold_db::queue::LoggedEvent;
 use serde_json::Value;
-
-use crate::{domain::ReplicaName, queue::LoggedEvent};
 
 /// Which events a reader wants; the default: all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -29,13 +29,15 @@ use std::{
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
-pub use crate::domain::{Cursor, Epoch, InvalidCursor};
 pub use batch::Batch;
+pub use copyhold_core::domain::{Cursor, Epoch, InvalidCursor};
 pub use filter::Filter;
 pub use reader::{End, Next, Reader, Start};
 pub use tailer::Tailer;
 
-use crate::{config::Config, metrics, queue::Queue, wake::Wake};
+use copyhold_db::queue::Queue;
+
+use crate::{config::Config, metrics, wake::Wake};
 use looks::Looks;
 use pages::Pages;
 use ring::Ring;

@@ -8,15 +8,13 @@ use std::{
     },
 };
 
+use copyhold_core::domain::Epoch;
+use copyhold_db::queue::{LOG_PAGE, LogPart};
 use tokio::sync::OnceCell;
 use tracing::debug;
 
 use super::{chunk::Chunk, sight::Sight, source::Source, turns::Turns};
-use crate::{
-    domain::Epoch,
-    metrics,
-    queue::{LOG_PAGE, LogPart},
-};
+use crate::metrics;
 
 /// One page is one batch for a reader; where events are large, it ends earlier.
 const PAGE_BYTES: usize = 256 << 10;

@@ -2,16 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use copyhold_core::domain::{Cursor, Epoch};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
 
 use super::{Place, batch::Batch, chunk::Chunk, filter::Filter, ring::Look, sight::Sight};
-use crate::{
-    domain::{Cursor, Epoch},
-    metrics,
-};
+use crate::metrics;
 
 /// About what is handed out at once.
 const BATCH_BYTES: usize = 256 << 10;

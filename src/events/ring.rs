@@ -2,10 +2,10 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use copyhold_core::domain::Epoch;
 use tokio::time::Instant;
 
 use super::chunk::Chunk;
-use crate::domain::Epoch;
 
 /// What is older has been read by everybody who keeps up; the rest comes in pages.
 const KEPT_FOR: Duration = Duration::from_secs(75);

@@ -1,4 +1,4 @@
-use crate::domain::{Cursor, Epoch};
+use copyhold_core::domain::{Cursor, Epoch};
 
 /// Where the tailer saw the log stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,7 @@
 use std::fmt;
 
+use copyhold_db::queue::{LogHead, LogPart, Queue, QueueError};
 use futures::future::{BoxFuture, FutureExt as _};
-
-use crate::queue::{LogHead, LogPart, Queue, QueueError};
 
 /// Where events are read from: the log in the database, or a test's idea of it.
 pub(super) trait Source: fmt::Debug + Send + Sync {

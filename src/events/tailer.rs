@@ -2,16 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use copyhold_db::queue::{LogHead, QueueError};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{Shared, chunk::Chunk, sight::Sight};
-use crate::{
-    metrics,
-    queue::{LogHead, QueueError},
-    wake::Wake,
-};
+use crate::{metrics, wake::Wake};
 
 /// Of one query.
 const BYTES: i64 = 1 << 20;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use axum::{extract::State, http::StatusCode};
+use copyhold_db::queue::{ConnectCause, QueueError, ReadOnlyCause, SchemaFit};
 
 use super::Pages;
-use crate::queue::{ConnectCause, QueueError, ReadOnlyCause, SchemaFit};
 
 /// A probe does not wait for ever, and is told before that.
 const WITHIN: Duration = Duration::from_secs(3);

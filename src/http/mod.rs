@@ -29,7 +29,10 @@ use tracing::info;
 pub use auth::Auth;
 pub use given::Writes;
 
-use crate::{copy::Memory, events::Log, queue::Queue};
+use copyhold_db::queue::Queue;
+use copyhold_s3::copy::Memory;
+
+use crate::events::Log;
 use refusal::Refusal;
 
 /// How often old samples are folded away, whether or not somebody scrapes.

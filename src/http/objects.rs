@@ -11,14 +11,12 @@ use axum::{
     http::{Request, StatusCode},
     response::{IntoResponse, Response},
 };
+use copyhold_core::domain::Generation;
+use copyhold_db::queue::{Complaint, QueueError};
 use serde_json::json;
 use tracing::warn;
 
 use super::{Pages, connections::Connection, refusal::Refusal};
-use crate::{
-    domain::Generation,
-    queue::{Complaint, QueueError},
-};
 
 /// `POST /v1/objects`: an object, an array of objects, or objects one after another; all are registered, or none.
 pub(super) async fn register(

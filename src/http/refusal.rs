@@ -6,9 +6,8 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use copyhold_core::domain::visible_json;
 use serde_json::{Map, Value};
-
-use crate::domain::visible_json;
 
 /// An answer that is not what was asked for.
 #[derive(Debug)]

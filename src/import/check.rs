@@ -1,12 +1,11 @@
 //! What can be known of a table before its first row is taken. Pure; all that is wrong is told at once.
 
-use crate::{
-    config::did_you_mean,
-    domain::ReplicaName,
-    queue::{
-        ImportPlan, MappedColumn, MayImport, ReplicaRow, Sampled, SourceColumn, SourceTable, TableKind, TimeKind, Unit,
-    },
+use copyhold_core::domain::ReplicaName;
+use copyhold_db::queue::{
+    ImportPlan, MappedColumn, MayImport, ReplicaRow, Sampled, SourceColumn, SourceTable, TableKind, TimeKind, Unit,
 };
+
+use crate::config::did_you_mean;
 
 /// What the operator says of the table.
 #[derive(Debug, Clone)]

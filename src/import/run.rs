@@ -5,12 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_util::sync::CancellationToken;
-
-use crate::{
-    domain::{Fence, escape},
-    queue::{AWAY_PAUSE, Bound, ImportPlan, ImportRow, ImportTally, Queue, QueueError, still_away, while_away},
+use copyhold_core::domain::{Fence, escape};
+use copyhold_db::queue::{
+    AWAY_PAUSE, Bound, ImportPlan, ImportRow, ImportTally, Queue, QueueError, still_away, while_away,
 };
+use tokio_util::sync::CancellationToken;
 
 /// How often it says that it lives.
 const KEEP_EVERY: Duration = Duration::from_secs(2);

@@ -8,16 +8,11 @@ mod trial;
 
 use std::time::Duration;
 
+use copyhold_db::queue::{DaemonId, Heard, ListenConnection, ListenError, Notice, Probing, Queue, Target};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{
-    config::Wakeup,
-    ears::Hearing,
-    metrics,
-    queue::{DaemonId, Heard, ListenConnection, ListenError, Notice, Probing, Queue, Target},
-    wake::Waker,
-};
+use crate::{config::Wakeup, ears::Hearing, metrics, wake::Waker};
 use trial::Deafness;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);

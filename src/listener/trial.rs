@@ -1,9 +1,9 @@
 use std::time::Duration;
 
+use copyhold_db::queue::{Heard, ListenConnection, ListenError, Queue};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Ended, Wakers};
-use crate::queue::{Heard, ListenConnection, ListenError, Queue};
 
 /// How long a word may take from one connection to the other.
 const WITHIN: Duration = Duration::from_secs(2);

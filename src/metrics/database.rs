@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use copyhold_core::domain::ReplicaName;
+
 use super::figures::{Figures, Gauge, WhenOld};
-use crate::domain::ReplicaName;
 
 /// What was read longer ago is not shown any more.
 const HOLDS: Duration = Duration::from_mins(1);

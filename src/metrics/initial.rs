@@ -1,9 +1,8 @@
 //! Makes each series whose labels are known at the start, with 0: `increase()` does not see the first step of a series
 //! that begins with it.
 
+use copyhold_core::domain::{Class, NotCarried, ReplicaName};
 use metrics::{counter, gauge, histogram};
-
-use crate::domain::{Class, NotCarried, ReplicaName};
 
 const COUNTERS: [&str; 14] = [
     "copyhold_claims_total",
@@ -157,7 +156,7 @@ mod tests {
             }
         }
         assert!(counted >= STATEMENTS.len() - 3, "{counted}");
-        for duty in crate::queue::LogDuty::ALL {
+        for duty in copyhold_db::queue::LogDuty::ALL {
             assert!(STATEMENTS.contains(&duty.name()), "{}", duty.name());
         }
     }

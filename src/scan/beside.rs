@@ -1,13 +1,11 @@
 use std::collections::VecDeque;
 
+use copyhold_core::domain::ReplicaName;
+use copyhold_db::queue::KeyRange;
+use copyhold_s3::store::{Listed, Profile};
 use tokio::time::Instant;
 
 use super::{lister::Lister, trouble::Trouble, walk::Walk};
-use crate::{
-    domain::ReplicaName,
-    queue::KeyRange,
-    store::{Listed, Profile},
-};
 
 /// The listing of another replica, gone through beside that of the scanned one. It holds one page.
 #[derive(Debug)]

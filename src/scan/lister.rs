@@ -5,15 +5,13 @@ use std::{
     time::Duration,
 };
 
+use copyhold_core::domain::{Class, ReplicaName};
+use copyhold_s3::store::{Asked, Page, Place, Profile, Store};
 use tokio::time::Instant;
 
 use super::{
     rate::Rate,
     trouble::{PageAt, Trouble},
-};
-use crate::{
-    domain::{Class, ReplicaName},
-    store::{Asked, Page, Place, Profile, Store},
 };
 
 /// Tries of one page that fails in a way that may pass by itself, ...

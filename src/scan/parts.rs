@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use copyhold_core::domain::ObjectKey;
+use copyhold_db::queue::KeyRange;
+use copyhold_s3::store::{Asked, Page, Place};
+
 use super::{lister::Lister, trouble::Trouble};
-use crate::{
-    domain::ObjectKey,
-    queue::KeyRange,
-    store::{Asked, Page, Place},
-};
 
 /// What keys are divided by, as a rule.
 const DELIMITER: &str = "/";

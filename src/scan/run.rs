@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use copyhold_core::domain::ReplicaName;
+use copyhold_db::queue::{
+    KeyRange, ListedKey, Queue, QueueError, ScanArguments, ScanHolder, ScanId, ScanPart, UnfinishedScan, while_away,
+};
+use copyhold_s3::store::Listed;
 use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -14,13 +19,6 @@ use super::{
     trouble::Trouble,
     walk::Walk,
     write::{Entry, Place},
-};
-use crate::{
-    domain::ReplicaName,
-    queue::{
-        KeyRange, ListedKey, Queue, QueueError, ScanArguments, ScanHolder, ScanId, ScanPart, UnfinishedScan, while_away,
-    },
-    store::Listed,
 };
 
 /// A process that has not said for so long that it is at a scan is taken for dead.
@@ -124,7 +122,7 @@ impl Scan {
             range,
             reached: None,
             done: false,
-            counts: crate::queue::ScanCounts::default(),
+            counts: copyhold_db::queue::ScanCounts::default(),
             unusable_example: None,
         });
         let registrar = Registrar::Looks { queue: &self.queue, holder: self.lister.name() };

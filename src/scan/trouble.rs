@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::store::{StoreError, shown};
+use copyhold_s3::store::{StoreError, shown};
 
 /// Why a listing cannot be gone on with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,19 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use copyhold_core::domain::{ObjectKey, ReplicaName};
+use copyhold_db::queue::{
+    AWAY_PAUSE, ListedKey, ListedKeys, PageAnswer, QueueError, ScanCounts, ScanPage, ScanPart, still_away, while_away,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
     progress::Progress,
     run::{Halt, Registrar},
-};
-use crate::{
-    domain::{ObjectKey, ReplicaName},
-    queue::{
-        AWAY_PAUSE, ListedKey, ListedKeys, PageAnswer, QueueError, ScanCounts, ScanPage, ScanPart, still_away,
-        while_away,
-    },
 };
 
 /// A key that somebody else's transaction is about to register is asked for again after these pauses.

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use crate::domain::micros;
+use copyhold_core::domain::micros;
 
 /// More than this between two looks at both clocks is a step and not noise.
 const TOLERATED: Duration = Duration::from_secs(5);

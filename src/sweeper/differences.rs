@@ -1,13 +1,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
+use copyhold_db::queue::{Difference, Queue};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::about;
-use crate::{
-    metrics,
-    queue::{Difference, Queue},
-};
+use crate::metrics;
 
 /// How often the daemons' descriptions of themselves are compared.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

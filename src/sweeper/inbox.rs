@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use copyhold_db::queue::{Moved, Queue, QueueError};
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::{
     metrics,
-    queue::{Moved, Queue, QueueError},
     sleeper::{AWAY, POLL, Sleeper},
     wake::{Wake, Waker},
 };

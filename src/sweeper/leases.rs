@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copyhold_db::queue::{Complaint, PulledIn, Queue, QueueError, Reclaimed};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -12,11 +13,7 @@ use super::{
     about,
     clock::{ClockWatch, Trust},
 };
-use crate::{
-    metrics,
-    queue::{Complaint, PulledIn, Queue, QueueError, Reclaimed},
-    wake::Waker,
-};
+use crate::{metrics, wake::Waker};
 
 /// Of objects that were abandoned again, those that are named: the ones it happened to most often.
 const SUSPECTS_NAMED: usize = 5;

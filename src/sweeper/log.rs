@@ -2,14 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use copyhold_db::queue::{LogDuty, Queue, QueueError, Retention};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::about;
-use crate::{
-    metrics,
-    queue::{LogDuty, Queue, QueueError, Retention},
-};
+use crate::metrics;
 
 /// What has not come about for so long is said: somebody's transaction stands in the way.
 const PATIENCE: Duration = Duration::from_hours(1);

@@ -23,7 +23,9 @@ pub use log::LogSweeper;
 pub use sequences::{mend_sequences, watch_sequences};
 pub use uploads::{OrphanedUploads, Reach, Reaches};
 
-use crate::{metrics, queue::Queue};
+use copyhold_db::queue::Queue;
+
+use crate::metrics;
 
 /// How often it is asked whether the backlog is to be counted; the statement itself decides.
 const BACKLOG_EVERY: Duration = Duration::from_secs(2);

@@ -3,13 +3,11 @@
 
 use std::time::Duration;
 
+use copyhold_db::queue::{BehindSequence, Queue, QueueError};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use crate::{
-    metrics,
-    queue::{BehindSequence, Queue, QueueError},
-};
+use crate::metrics;
 
 const EVERY: Duration = Duration::from_secs(30);
 

@@ -2,18 +2,16 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use copyhold_core::domain::{ReplicaName, micros, micros_since_epoch};
+use copyhold_db::queue::{Condemned, LOOK_EVERY, Looked, Queue, QueueError};
+use copyhold_s3::store::{Reason, Store, StoreError, UploadId};
 use futures::future::join_all;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::about;
-use crate::{
-    domain::{ReplicaName, micros, micros_since_epoch},
-    metrics,
-    queue::{Condemned, LOOK_EVERY, Looked, Queue, QueueError},
-    store::{Reason, Store, StoreError, UploadId},
-};
+use crate::metrics;
 
 /// What was begun for somebody who never heard its name is looked for from this long before its intent was written
 /// down, because the machines of a store differ, and whole seconds round, ...

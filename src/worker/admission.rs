@@ -5,6 +5,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use copyhold_core::domain::{self, Blocks, ReplicaName};
+use copyhold_db::queue::{
+    Admission, CLEAR, Complaint, Draining, Former, LOOK_HOLDS, Pause, Pin, Queue, QueueError, ReplicaRow,
+};
+use copyhold_s3::{
+    copy::OnExisting,
+    store::{FirstLook, shown},
+};
 use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -16,10 +24,6 @@ use super::{
 };
 use crate::{
     config::{Config, Existing},
-    copy::OnExisting,
-    domain::{self, Blocks, ReplicaName},
-    queue::{Admission, CLEAR, Complaint, Draining, Former, LOOK_HOLDS, Pause, Pin, Queue, QueueError, ReplicaRow},
-    store::{FirstLook, shown},
     wake::{Wake, Waker},
 };
 

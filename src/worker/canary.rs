@@ -6,15 +6,13 @@ use std::{
     time::Duration,
 };
 
+use copyhold_core::domain::{Canary, Class, ObjectKey, ReplicaName, Scope};
+use copyhold_db::queue::Queue;
+use copyhold_s3::store::{Reason, Store, StoreError};
 use tracing::warn;
 
 use super::health::ANSWER_WITHIN;
-use crate::{
-    domain::{Canary, Class, ObjectKey, ReplicaName, Scope},
-    metrics,
-    queue::Queue,
-    store::{Reason, Store, StoreError},
-};
+use crate::metrics;
 
 /// How much of an object is read to see whether it can be.
 const READS_BYTES: u64 = 64 << 10;

@@ -1,15 +1,13 @@
 //! Decides what becomes of a content at the primary that no program registered.
 
+use copyhold_core::domain::{
+    Attempt, Class, Content, Failure, Kept, Lease, Next, ReplicaName, SourceReading, next_try,
+};
+use copyhold_db::queue::{Answer, ChangeAdmission, Queue, Unregistered, changes_are_parked, too_many_changes};
 use rand::RngExt as _;
 use tracing::{info, warn};
 
-use crate::{
-    config::UnregisteredChanges,
-    domain::{Attempt, Class, Content, Failure, Kept, Lease, Next, ReplicaName, SourceReading, next_try},
-    metrics,
-    queue::{Answer, ChangeAdmission, Queue, Unregistered, changes_are_parked, too_many_changes},
-    wake::Waker,
-};
+use crate::{config::UnregisteredChanges, metrics, wake::Waker};
 
 /// What is to become of a change that nobody registered.
 pub(super) enum ChangeDecision {

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copyhold_core::domain::{Lease, ReplicaName, TRIAL_OBJECTS};
+use copyhold_db::queue::{ClaimError, Daemon, Pick, Position, Queue, QueueError};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
@@ -20,9 +22,7 @@ use super::{
     walk::Walk,
 };
 use crate::{
-    domain::{Lease, ReplicaName, TRIAL_OBJECTS},
     metrics,
-    queue::{ClaimError, Daemon, Pick, Position, Queue, QueueError},
     sleeper::{AWAY, POLL, Rest, Sleeper},
     wake::Wake,
 };

@@ -8,14 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copyhold_core::domain::{Class, Failure, Fence, Next, ObjectKey, Outcome, ReplicaName, escaped};
+use copyhold_db::queue::{Answer, Complaint, Queue, QueueError, Report};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, warn};
 
-use crate::{
-    domain::{Class, Failure, Fence, Next, ObjectKey, Outcome, ReplicaName, escaped},
-    metrics,
-    queue::{Answer, Complaint, Queue, QueueError, Report},
-};
+use crate::metrics;
 
 /// Reports of one statement at most.
 const BATCH: usize = 128;

@@ -11,6 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copyhold_core::domain::{
+    Blocks, Canary, Evidence, Failure, ObjectKey, ReplicaName, Role, Ruling, Scope, Suspicion, TRIAL_OBJECTS,
+    TrialCount, next_probe, rule,
+};
+use copyhold_db::queue::{Breaker, Pick, Probed, Queue};
+use copyhold_s3::store::Store;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -19,16 +25,7 @@ use super::{
     lanes::Lanes,
     trial::{TrialOrder, TrialOutcome, TrialResults, Tried, Wanted},
 };
-use crate::{
-    domain::{
-        Blocks, Canary, Evidence, Failure, ObjectKey, ReplicaName, Role, Ruling, Scope, Suspicion, TRIAL_OBJECTS,
-        TrialCount, next_probe, rule,
-    },
-    metrics,
-    queue::{Breaker, Pick, Probed, Queue},
-    store::Store,
-    wake::Waker,
-};
+use crate::{metrics, wake::Waker};
 
 /// How long a store may take to say that it is there.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);

@@ -1,13 +1,11 @@
 use std::time::{Duration, Instant};
 
+use copyhold_db::queue::{Answer, Complaint, Daemon, Queue};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::held::Held;
-use crate::{
-    metrics,
-    queue::{Answer, Complaint, Daemon, Queue},
-};
+use crate::metrics;
 
 /// Keeps the leases of this process alive, and stops copies whose lease cannot be kept.
 ///
@@ -75,7 +73,7 @@ impl Heartbeat {
     }
 }
 
-fn failed(error: &crate::queue::QueueError, complaint: &Complaint) -> bool {
+fn failed(error: &copyhold_db::queue::QueueError, complaint: &Complaint) -> bool {
     metrics::database_error("queue::renew");
     complaint.fails(|times| warn!(error = %error, times, "The heartbeat failed, trying again"));
     false

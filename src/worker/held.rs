@@ -6,12 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copyhold_core::domain::{Fence, Generation, Lease, ObjectKey};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    domain::{Fence, Generation, Lease, ObjectKey},
-    metrics,
-};
+use crate::metrics;
 
 /// The leases that this process holds: what the heartbeat renews, and how a copy learns that it must stop.
 #[derive(Debug, Clone, Default)]
@@ -113,7 +111,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Arrival;
+    use copyhold_core::domain::Arrival;
 
     const FENCE: Fence = Fence(7);
 

@@ -9,6 +9,12 @@ use std::{
     time::Duration,
 };
 
+use copyhold_core::domain::{Generation, Lease, ObjectKey, ReplicaName};
+use copyhold_db::queue::{Complaint, Intent, Queue, QueueError, TakenPart, UnfinishedUpload};
+use copyhold_s3::{
+    copy::{Entry, Journal, Older, Part, Shape, Unfinished},
+    store::{ETag, Md5, UploadId},
+};
 use futures::{FutureExt as _, future::BoxFuture};
 use tokio::{
     sync::{mpsc, watch},
@@ -16,13 +22,7 @@ use tokio::{
 };
 use tracing::{error, warn};
 
-use crate::{
-    copy::{Entry, Journal, Older, Part, Shape, Unfinished},
-    domain::{Generation, Lease, ObjectKey, ReplicaName},
-    metrics,
-    queue::{Complaint, Intent, Queue, QueueError, TakenPart, UnfinishedUpload},
-    store::{ETag, Md5, UploadId},
-};
+use crate::metrics;
 
 /// Parts, and uploads that are over, of one statement at most.
 const BATCH: usize = 1000;

@@ -9,19 +9,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copyhold_core::domain::{Arrival, Blocks, Class, Kept, Lease, MAX_IN_DOUBT, ReplicaName, Role};
+use copyhold_db::queue::Former;
+use copyhold_s3::{
+    copy::{Job, Journal, OnExisting, Source, Target},
+    store::Store,
+};
+
 use super::{
     pulse::{Pulse, takes_bytes_slowly},
     slots::{Room, Slot, Slots},
     straggler::Stragglers,
     trial::{Trial, TrialOrder},
 };
-use crate::{
-    copy::{Job, Journal, OnExisting, Source, Target},
-    domain::{Arrival, Blocks, Class, Kept, Lease, MAX_IN_DOUBT, ReplicaName, Role},
-    metrics,
-    queue::Former,
-    store::Store,
-};
+use crate::metrics;
 
 /// The replicas of this daemon: which may be read, which may be written to and how, and why not.
 #[derive(Debug, Clone)]

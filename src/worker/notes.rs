@@ -2,18 +2,16 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use copyhold_core::domain::{
+    Attempt, Class, Content, Failure, Lease, MetadataHash, Next, NotCarried, ObjectKey, Outcome, PriorFailure,
+    ReplicaName, Scope, SourceReading, Verified, next_try,
+};
+use copyhold_db::queue::{Report, UnsettledWrite};
+use copyhold_s3::copy::{Job, Step};
 use rand::RngExt as _;
 
 use super::health::Diagnosis;
-use crate::{
-    copy::{Job, Step},
-    domain::{
-        Attempt, Class, Content, Failure, Lease, MetadataHash, Next, NotCarried, ObjectKey, Outcome, PriorFailure,
-        ReplicaName, Scope, SourceReading, Verified, next_try,
-    },
-    metrics,
-    queue::{Report, UnsettledWrite},
-};
+use crate::metrics;
 
 /// How long a copy rests that was broken off because slow ones held too much.
 const CROWDED_OUT_FOR: Duration = Duration::from_secs(30);

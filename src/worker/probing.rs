@@ -5,6 +5,9 @@ use std::{
     time::Duration,
 };
 
+use copyhold_core::domain::{Blocks, Canary, Class, ReplicaName, TrialCount, charges_probed};
+use copyhold_db::queue::{Breaker, Pick, Probed, Queue, QueueError};
+use copyhold_s3::copy::OnExisting;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tracing::warn;
 
@@ -12,12 +15,7 @@ use super::{
     health::Health,
     trial::{Tried, Wanted},
 };
-use crate::{
-    copy::OnExisting,
-    domain::{Blocks, Canary, Class, ReplicaName, TrialCount, charges_probed},
-    metrics,
-    queue::{Breaker, Pick, Probed, Queue, QueueError},
-};
+use crate::metrics;
 
 /// How long nobody else probes a store that we probe: longer than its answers may take; or an object, on a slow line.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(15);

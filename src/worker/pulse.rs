@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::copy::WHOLE_UP_TO;
+use copyhold_s3::copy::WHOLE_UP_TO;
 
 /// A target none of whose permits has come back for so long hangs, and the others go on without it.
 const HANGS_AFTER: Duration = Duration::from_secs(1);

@@ -2,6 +2,12 @@
 
 use std::{fmt, time::Duration};
 
+use copyhold_core::domain::{
+    Class, Content, EtagMatch, Failure, Lease, MetadataHash, Next, ObjectKey, Outcome, ReplicaName, SourceReading,
+    SourceVerdict,
+};
+use copyhold_db::queue::{Answer, Complaint, Daemon, Queue, QueueError, Report, Unverified};
+use copyhold_s3::copy::{self, Reading};
 use futures::future::join_all;
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
@@ -15,16 +21,7 @@ use super::{
     lanes::{Lanes, Replica, Standing},
     slots::{Room, Slots},
 };
-use crate::{
-    copy::{self, Reading},
-    domain::{
-        Class, Content, EtagMatch, Failure, Lease, MetadataHash, Next, ObjectKey, Outcome, ReplicaName, SourceReading,
-        SourceVerdict,
-    },
-    metrics,
-    queue::{Answer, Complaint, Daemon, Queue, QueueError, Report, Unverified},
-    wake::Waker,
-};
+use crate::{metrics, wake::Waker};
 
 /// How often it looks whether something is to be read again, ± 20 %.
 const EVERY: Duration = Duration::from_secs(5);

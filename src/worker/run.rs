@@ -6,6 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copyhold_core::{
+    domain::{Class, Failure, Lease, Next, Outcome, ReplicaName, Role, Scope, TRIES},
+    timer::until,
+};
+use copyhold_db::queue::{Answer, Queue, Report, UnsettledWrite};
+use copyhold_s3::{
+    copy::{self, Ended, Job, Memory, Step},
+    store::Activity,
+};
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -25,15 +34,7 @@ use super::{
     trial::{Trial, TrialResult},
     twins,
 };
-use crate::{
-    copy::{self, Ended, Job, Memory, Step},
-    domain::{Class, Failure, Lease, Next, Outcome, ReplicaName, Role, Scope, TRIES},
-    metrics,
-    queue::{Answer, Queue, Report, UnsettledWrite},
-    store::Activity,
-    timer::until,
-    wake::Waker,
-};
+use crate::{metrics, wake::Waker};
 
 /// How long a proof waits for those of the other targets, so that they are written together:
 /// small objects end on all targets within milliseconds.

@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use super::slots::Slot;
-use crate::{
+use copyhold_s3::{
     copy::{Lingering, Memory, Step, WHOLE_UP_TO},
     store::{Activity, STUCK_AFTER},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::slots::Slot;
 
 /// How long an object keeps its worker after the first of its targets has it: small objects end everywhere within
 /// moments, and only then is all of them written at once.
@@ -178,7 +178,7 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Content, ContentHash, ObjectKey, ReplicaName, Verified};
+    use copyhold_core::domain::{Content, ContentHash, ObjectKey, ReplicaName, Verified};
 
     const MIB: u64 = 1 << 20;
 

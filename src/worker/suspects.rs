@@ -1,9 +1,8 @@
 use std::{sync::Arc, time::Duration};
 
+use copyhold_core::domain::Lease;
 use rand::RngExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use crate::domain::Lease;
 
 /// Holders in a row that died with an object before it is suspected to be the cause.
 const SUSPECTED_FROM: u32 = 2;

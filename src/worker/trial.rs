@@ -6,13 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copyhold_core::domain::{ObjectKey, ReplicaName, TrialCount};
+use copyhold_db::queue::Pick;
+use copyhold_s3::copy::OnExisting;
 use tokio::sync::mpsc;
-
-use crate::{
-    copy::OnExisting,
-    domain::{ObjectKey, ReplicaName, TrialCount},
-    queue::Pick,
-};
 
 /// How long a trial that begins now may take to begin.
 const BEGINS_WITHIN: Duration = Duration::from_secs(10);

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use copyhold_core::domain::{Class, Failure, Folds, Lease, Next, ObjectKey, Outcome, ReplicaName};
+use copyhold_db::queue::{Answer, QueueError, Refuted, TakeBack, Twin};
+use copyhold_s3::{
+    copy::{Job, Target, kept_as_another},
+    store::{KeptAs, Store},
+};
 use tracing::{info, warn};
 
 use super::run::Runner;
-use crate::{
-    copy::{Job, Target, kept_as_another},
-    domain::{Class, Failure, Folds, Lease, Next, ObjectKey, Outcome, ReplicaName},
-    metrics,
-    queue::{Answer, QueueError, Refuted, TakeBack, Twin},
-    store::{KeptAs, Store},
-};
+use crate::metrics;
 
 /// How long a copy rests whose twin's record could not be taken back yet.
 pub(super) const REST: Duration = Duration::from_secs(5);

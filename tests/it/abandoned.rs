@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use copyhold::{
-    domain::{Content, ContentHash, Lease, Outcome, Verified},
-    queue::{Answer, Report},
-    sandbox::s3::{Fault, Gate, Op, When},
-};
+use copyhold_core::domain::{Content, ContentHash, Lease, Outcome, Verified};
+use copyhold_db::queue::{Answer, Report};
+use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
 use crate::world::{World, eventually, replica, soon};
 

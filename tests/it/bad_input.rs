@@ -1,9 +1,7 @@
 //! Rows, tables and rights that somebody changes under a running daemon.
 
-use copyhold::{
-    queue::migrate,
-    sandbox::s3::{Fault, Gate, Op, When},
-};
+use copyhold_db::queue::migrate;
+use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
 use crate::{
     rights::with_roles,

@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use copyhold::{
-    domain::{Content, ContentHash, Lease, Outcome, SourceReading, Verified},
-    queue::{Answer, Report, Unregistered},
-    sandbox::s3::{Fault, Metadata, Op, When},
-};
+use copyhold_core::domain::{Content, ContentHash, Lease, Outcome, SourceReading, Verified};
+use copyhold_db::queue::{Answer, Report, Unregistered};
+use copyhold_sandbox::s3::{Fault, Metadata, Op, When};
 
 use crate::world::{World, replica};
 
 /// An object of which wasabi has its copy and scw, which refuses, not yet. Returns the refusal.
-async fn half_copied(world: &World, key: &str) -> copyhold::sandbox::s3::Order {
+async fn half_copied(world: &World, key: &str) -> copyhold_sandbox::s3::Order {
     let refusal = world.bucket("scw").order(Fault::internal_error(), When::op(Op::PutObject));
     world.upload(key, "first").await;
     // The attempt that read the first content is over, and can write no more.

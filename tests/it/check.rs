@@ -2,7 +2,7 @@
 
 use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
-use copyhold::sandbox::s3::{Fault, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, When};
 
 use crate::world::{World, printed, soon};
 
@@ -57,7 +57,7 @@ async fn a_replica_whose_copies_are_elsewhere_is_told_how_it_moves() {
     world.upload("photo", "bytes").await;
     world.until_copied("photo").await;
     drop(daemon);
-    world.s3.create_bucket("photos-elsewhere", copyhold::sandbox::s3::BucketOptions::default());
+    world.s3.create_bucket("photos-elsewhere", copyhold_sandbox::s3::BucketOptions::default());
     world.rewrite(|text| text.replace("photos-scw", "photos-elsewhere"));
     let output = world.run(&["check"]).await;
     let text = printed(&output);

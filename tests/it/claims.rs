@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use copyhold::queue::Position;
+use copyhold_db::queue::Position;
 
 use crate::world::{World, key, replica};
 

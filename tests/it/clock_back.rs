@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use copyhold::{
-    domain::{Blocks, Class},
-    sandbox::s3::{Fault, Op, When},
-};
+use copyhold_core::domain::{Blocks, Class};
+use copyhold_sandbox::s3::{Fault, Op, When};
 
 use crate::world::{World, replica};
 

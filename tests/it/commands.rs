@@ -1,9 +1,7 @@
 //! What people see: results, clear errors, exit codes.
 
-use copyhold::{
-    domain::visible,
-    sandbox::s3::{Fault, Op, When},
-};
+use copyhold_core::domain::visible;
+use copyhold_sandbox::s3::{Fault, Op, When};
 
 use crate::{
     http::{Http, settings},

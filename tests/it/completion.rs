@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use copyhold::{
-    domain::{Class, Content, ContentHash, Failure, Lease, Next, Outcome, ReplicaName, Verified},
-    queue::{Answer, Report},
-};
+use copyhold_core::domain::{Class, Content, ContentHash, Failure, Lease, Next, Outcome, ReplicaName, Verified};
+use copyhold_db::queue::{Answer, Report};
 
 use crate::world::{World, replica};
 

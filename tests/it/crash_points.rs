@@ -1,6 +1,6 @@
 //! A daemon may die at any instant. One test per instant: it dies there, and another one ends the work.
 
-use copyhold::sandbox::s3::{Fault, Gate, Op, When, synthetic};
+use copyhold_sandbox::s3::{Fault, Gate, Op, When, synthetic};
 use rustix::process::Signal;
 
 use crate::world::{DaemonProcess, World, printed, soon};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold::sandbox::s3::{Fault, Gate, Metadata, Op, When, synthetic};
+use copyhold_sandbox::s3::{Fault, Gate, Metadata, Op, When, synthetic};
 
 use crate::world::{World, at_least_once, soon};
 

@@ -1,7 +1,8 @@
 //! Daemons that are not configured alike are found out, and do no harm.
 
+use copyhold_sandbox::s3::BucketOptions;
+
 use crate::world::{World, bucket, printed};
-use copyhold::sandbox::s3::BucketOptions;
 
 const OBJECTS: usize = 24;
 

@@ -1,6 +1,6 @@
 //! A replica that is to leave gets nothing more and is missed nowhere, and loses nothing by coming back.
 
-use copyhold::sandbox::s3::{Fault, Gate, Op, When};
+use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
 use crate::world::{World, printed, replica, soon};
 

@@ -2,11 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use copyhold::{
-    domain::{Content, ContentHash, Outcome, Verified},
-    queue::{Position, Report, migrate},
-    sandbox::postgres::{Cluster, Options},
-};
+use copyhold_core::domain::{Content, ContentHash, Outcome, Verified};
+use copyhold_db::queue::{Position, Report, migrate};
+use copyhold_sandbox::postgres::{Cluster, Options};
 
 use crate::world::{World, key, replica};
 

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use copyhold::{
-    domain::{
-        Blocks, Class, Content, ContentHash, EventKind, EventKinds, Failure, Lease, Next, Outcome, ReplicaName,
-        SourceReading, Verified,
-    },
-    queue::{Answer, Probed, Queue, Refuted, Report, TakeBack, Unregistered},
+use copyhold_core::domain::{
+    Blocks, Class, Content, ContentHash, EventKind, EventKinds, Failure, Lease, Next, Outcome, ReplicaName,
+    SourceReading, Verified,
 };
+use copyhold_db::queue::{Answer, Probed, Queue, Refuted, Report, TakeBack, Unregistered};
 use serde_json::{Value, json};
 
 use crate::world::{Begin, World, key, replica};

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use copyhold::{
-    listener::Pace,
-    queue::{Probing, migrate},
-    sandbox::postgres::{Cluster, Options},
-};
+use copyhold::listener::Pace;
+use copyhold_db::queue::{Probing, migrate};
+use copyhold_sandbox::postgres::{Cluster, Options};
 use copyhold_testkit::{
     pooler::{Pooler, skipped},
     proxy::{Proxy, Way},

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use copyhold::{
-    domain::{Cursor, Epoch},
     events::{self, Batch, End, Filter, Log, Next, Reader, Settings, Start},
-    queue::migrate,
-    sandbox::postgres::{Cluster, Options},
     wake::{self, Waker},
 };
+use copyhold_core::domain::{Cursor, Epoch};
+use copyhold_db::queue::migrate;
+use copyhold_sandbox::postgres::{Cluster, Options};
 use futures::future::join_all;
 use sqlx::{AssertSqlSafe, Row as _};
 use tokio::task::JoinHandle;

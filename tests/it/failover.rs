@@ -2,12 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
-use copyhold::{
-    domain::Epoch,
-    events::{End, Start},
-    queue::migrate,
-    sandbox::postgres::{Cluster, Options},
-};
+use copyhold::events::{End, Start};
+use copyhold_core::domain::Epoch;
+use copyhold_db::queue::migrate;
+use copyhold_sandbox::postgres::{Cluster, Options};
 use tokio::process::Command;
 
 use crate::{

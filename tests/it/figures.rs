@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use copyhold::sandbox::postgres::Cluster;
+use copyhold_sandbox::postgres::Cluster;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{

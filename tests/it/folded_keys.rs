@@ -1,9 +1,7 @@
 //! Of objects whose keys a store takes for one, none is on record there that is not there, and each is told of the other.
 
-use copyhold::{
-    domain::{Fold, Folds},
-    sandbox::s3::{BucketOptions, Op, Quirk},
-};
+use copyhold_core::domain::{Fold, Folds};
+use copyhold_sandbox::s3::{BucketOptions, Op, Quirk};
 
 use crate::world::{DaemonProcess, World, key, printed, replica};
 

@@ -1,10 +1,8 @@
 //! A sick replica is alone: it delays no other, is probed by one daemon at a time, and catches up when it is well.
 
-use copyhold::{
-    domain::{Blocks, Class},
-    queue::Probed,
-    sandbox::s3::{Fault, Gate, Op, When},
-};
+use copyhold_core::domain::{Blocks, Class};
+use copyhold_db::queue::Probed;
+use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
 use crate::world::{World, printed, replica, soon};
 

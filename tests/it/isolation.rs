@@ -2,10 +2,8 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use copyhold::{
-    queue::Pick,
-    sandbox::s3::{Fault, Op, When},
-};
+use copyhold_db::queue::Pick;
+use copyhold_sandbox::s3::{Fault, Op, When};
 
 use crate::world::{Begin, World, at_least_once, key, replica, soon};
 

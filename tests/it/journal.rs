@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use copyhold::{
+use copyhold::worker::{self, Journals};
+use copyhold_core::domain::Lease;
+use copyhold_s3::{
     copy::{Journal, Part, Shape, Unfinished},
-    domain::Lease,
-    sandbox::postgres::{Cluster, Options},
     store::{ETag, Md5, UploadId},
-    worker::{self, Journals},
 };
+use copyhold_sandbox::postgres::{Cluster, Options};
 use tokio::task::JoinHandle;
 
 use crate::world::{World, replica, soon};
@@ -46,7 +46,7 @@ async fn leased(world: &World, name: &str) -> Lease {
 }
 
 /// An upload of these parts, all written down.
-async fn remembered(journal: &Arc<dyn Journal>, to: &str, name: &str, parts: &[u32]) -> copyhold::copy::Entry {
+async fn remembered(journal: &Arc<dyn Journal>, to: &str, name: &str, parts: &[u32]) -> copyhold_s3::copy::Entry {
     let entry = journal.intend(&replica(to), &shape()).await;
     journal.began(entry, &upload(name)).await;
     for number in parts {
@@ -193,7 +193,7 @@ async fn what_was_told_while_the_database_was_away_is_written_when_it_is_back() 
     let mut cluster = Cluster::start(Options::default()).await.unwrap();
     cluster.create_database("app", None).await.unwrap();
     let world = World::at(cluster.url("app"), "").await;
-    copyhold::queue::migrate(&world.config).await.unwrap();
+    copyhold_db::queue::migrate(&world.config).await.unwrap();
     let lease = leased(&world, "film").await;
     let (all, _recorder) = journals(&world);
     let journal = all.of(&lease);

@@ -1,7 +1,7 @@
 //! A store may carry out a write long after its connection is gone: what is recorded meanwhile becomes true again by
 //! itself, and what cannot be hurt by it costs no reading.
 
-use copyhold::sandbox::s3::{Fault, Gate, Op, When, synthetic};
+use copyhold_sandbox::s3::{Fault, Gate, Op, When, synthetic};
 
 use crate::world::{World, eventually, printed, soon};
 

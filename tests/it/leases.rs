@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use copyhold::queue::Answer;
+use copyhold_db::queue::Answer;
+use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use rustix::process::Signal;
 
 use crate::world::{World, key, soon};
-use copyhold::sandbox::s3::{Fault, Gate, Op, When};
 
 const SETTLE: Duration = Duration::from_mins(3);
 

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use copyhold::sandbox::s3::{BucketOptions, Op};
+use copyhold_sandbox::s3::{BucketOptions, Op};
 
 use crate::world::{World, printed};
 

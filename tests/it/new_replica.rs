@@ -1,7 +1,7 @@
 //! A replica that is added to a table of any size: at once, and with what it will cost told before.
 
-use copyhold::queue::migrate;
-use copyhold::sandbox::s3::BucketOptions;
+use copyhold_db::queue::migrate;
+use copyhold_sandbox::s3::BucketOptions;
 
 use crate::world::{World, bucket, printed, replica};
 

@@ -1,6 +1,6 @@
 //! Objects whose keys or headers are odd are copied as they are, or parked by name, and delay no others.
 
-use copyhold::sandbox::s3::{Fault, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, When};
 
 use crate::world::{World, eventually, printed};
 

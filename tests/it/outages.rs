@@ -1,14 +1,12 @@
 //! PostgreSQL and stores may be away, at the start or later: that is waited out.
 
-use copyhold::sandbox::postgres::{Cluster, Options};
+use copyhold_db::queue::migrate;
+use copyhold_sandbox::postgres::{Cluster, Options};
+use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
 use crate::{
     wakeup::LISTENING,
     world::{World, at_least_once, soon},
-};
-use copyhold::{
-    queue::migrate,
-    sandbox::s3::{Fault, Gate, Op, When},
 };
 
 /// A cluster of its own, because it is to be stopped; durable, because what was committed must still be there.

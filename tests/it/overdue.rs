@@ -3,13 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use copyhold::{
-    copy::{Job, Memory, OnExisting, Source, Target},
-    domain::Lease,
-    sandbox::s3::{Fault, Op, When},
-    store::Store,
     wake,
     worker::{self, Allowance, Claim, Health, Held, Lanes, Room, Runner, Slots, Stragglers},
 };
+use copyhold_core::domain::Lease;
+use copyhold_s3::{
+    copy::{Job, Memory, OnExisting, Source, Target},
+    store::Store,
+};
+use copyhold_sandbox::s3::{Fault, Op, When};
 use tokio_util::sync::CancellationToken;
 
 use crate::world::{World, key, soon};
@@ -51,14 +53,14 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
         slow: false,
         again: false,
         damaged: false,
-        folds: copyhold::domain::Folds::NONE,
+        folds: copyhold_core::domain::Folds::NONE,
     };
     let job = Job {
         key: lease.key.clone(),
         content: lease.content,
         metadata: None,
         primary: None,
-        kept: copyhold::domain::Kept::default(),
+        kept: copyhold_core::domain::Kept::default(),
         stated_bytes: lease.size_bytes,
         sources: vec![Source { store: store("b2").await, recorded: true, primary: true }],
         targets: vec![target("wasabi").await, target("scw").await],

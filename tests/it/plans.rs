@@ -1,6 +1,6 @@
 //! The statements of the hot paths cost what they touch, whatever the table's size, backlog or statistics.
 
-use copyhold::queue::{FUNCTION_SETTINGS, Hot, lane_index};
+use copyhold_db::queue::{FUNCTION_SETTINGS, Hot, lane_index};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 

@@ -2,10 +2,8 @@
 
 use std::process::Stdio;
 
-use copyhold::{
-    sandbox::s3::{BucketOptions, Fault, Gate, Op, Quirk, When},
-    store::{Metadata, Store},
-};
+use copyhold_s3::store::{Metadata, Store};
+use copyhold_sandbox::s3::{BucketOptions, Fault, Gate, Op, Quirk, When};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, process::Stdio};
 
-use copyhold::sandbox::s3::{Fault, Gate, Op, When};
+use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use tokio::sync::Mutex;
 
 use crate::world::{World, eventually, printed, soon};

@@ -3,11 +3,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use copyhold::{
-    domain::{Content, ContentHash, MetadataHash},
-    queue::{UnsettledWrite, Unverified},
-    sandbox::s3::{Fault, Metadata, Op, When},
-};
+use copyhold_core::domain::{Content, ContentHash, MetadataHash};
+use copyhold_db::queue::{UnsettledWrite, Unverified};
+use copyhold_sandbox::s3::{Fault, Metadata, Op, When};
 use rustix::process::Signal;
 
 use crate::world::{DaemonProcess, World, key, printed, replica};

@@ -2,11 +2,9 @@
 
 use std::process::Stdio;
 
-use copyhold::{
-    domain::Generation,
-    queue::{Intent, migrate},
-    sandbox::s3::BucketOptions,
-};
+use copyhold_core::domain::Generation;
+use copyhold_db::queue::{Intent, migrate};
+use copyhold_sandbox::s3::BucketOptions;
 use rustix::process::Signal;
 use tokio::process::Child;
 

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use copyhold::sandbox::s3::{BucketHandle, Fault, Gate, Op, Synthetic, When};
+use copyhold_sandbox::s3::{BucketHandle, Fault, Gate, Op, Synthetic, When};
 
 use crate::world::{World, eventually, printed, soon};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold::queue::{LogDuty, Queue, Retention};
+use copyhold_db::queue::{LogDuty, Queue, Retention};
 use sqlx::Connection as _;
 
 use crate::world::{World, soon};

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use copyhold::{
-    domain::Generation,
-    queue::{Intent, TakenPart, migrate},
-};
+use copyhold_core::domain::Generation;
+use copyhold_db::queue::{Intent, TakenPart, migrate};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::world::{World, cluster, eventually, key, printed, replica, soon};

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use copyhold::{
-    domain::{Class, Failure, Next, Outcome, ReplicaName, Verified},
-    queue::{Applied, Change, PARKED, Position, Progress, Queue, Report, Scope, Sizes, migrate},
-};
+use copyhold_core::domain::{Class, Failure, Next, Outcome, ReplicaName, Verified};
+use copyhold_db::queue::{Applied, Change, PARKED, Position, Progress, Queue, Report, Scope, Sizes, migrate};
 use serde_json::Value;
 use sqlx::Connection as _;
 use tokio_util::sync::CancellationToken;

@@ -6,7 +6,7 @@ mod faults;
 
 use std::collections::BTreeSet;
 
-use copyhold::sandbox::s3::{BucketOptions, Generated, Op};
+use copyhold_sandbox::s3::{BucketOptions, Generated, Op};
 use serde_json::Value;
 
 use crate::world::{World, bucket, printed, replica};

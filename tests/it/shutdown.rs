@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use copyhold::sandbox::s3::{Fault, Gate, Op, When};
+use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use copyhold_testkit::proxy::{Proxy, Way};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};

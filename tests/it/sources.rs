@@ -1,6 +1,6 @@
 //! Where an object is read, and what is made of one that is not there, not yet there, or another one.
 
-use copyhold::sandbox::s3::{Fault, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, When};
 
 use crate::world::{Begin, World};
 
@@ -133,7 +133,7 @@ async fn another_bucket_under_the_same_name_is_not_used() {
     let mut daemon = world.daemon().await;
     world.until_copied("photo").await;
     daemon.kill().await;
-    world.s3.create_bucket("another", copyhold::sandbox::s3::BucketOptions::default());
+    world.s3.create_bucket("another", copyhold_sandbox::s3::BucketOptions::default());
     world.rewrite(|text| text.replace("photos-wasabi", "another"));
     world.upload("second", "bytes").await;
     let daemon = world.daemon().await;

@@ -1,6 +1,6 @@
 //! What probes and dashboards see over HTTP.
 
-use copyhold::sandbox::{
+use copyhold_sandbox::{
     postgres::{Cluster, Options},
     s3::{BucketOptions, Metadata, Quirk},
 };
@@ -63,7 +63,7 @@ async fn a_daemon_without_its_database_is_alive_and_not_ready() {
     let mut cluster = Cluster::start(Options::default()).await.unwrap();
     cluster.create_database("app", None).await.unwrap();
     let world = World::at(cluster.url("app"), "").await;
-    copyhold::queue::migrate(&world.config).await.unwrap();
+    copyhold_db::queue::migrate(&world.config).await.unwrap();
     let daemon = world.daemon().await;
     let address = address(&daemon).await;
     assert_eq!(get(&address, "/readyz").await, ("HTTP/1.1 200 OK".into(), "ready\n".into()));

@@ -1,9 +1,7 @@
 //! Transactions of the application that are committed in two phases: PREPARE TRANSACTION refuses those that have notified.
 
-use copyhold::{
-    queue::migrate,
-    sandbox::postgres::{Cluster, Options},
-};
+use copyhold_db::queue::migrate;
+use copyhold_sandbox::postgres::{Cluster, Options};
 
 use crate::world::World;
 

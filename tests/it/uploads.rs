@@ -6,11 +6,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use copyhold::{
-    sandbox::s3::{Fault, Gate, Op, When},
-    store::Store,
-    sweeper::{OrphanedUploads, Reach},
-};
+use copyhold::sweeper::{OrphanedUploads, Reach};
+use copyhold_s3::store::Store;
+use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 

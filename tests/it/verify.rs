@@ -3,11 +3,9 @@
 mod command;
 mod metadata;
 
-use copyhold::{
-    domain::{Class, Failure, Generation},
-    queue::{Answer, Refuted, TakeBack},
-    sandbox::s3::{BucketOptions, Fault, Gate, Op, Synthetic, When},
-};
+use copyhold_core::domain::{Class, Failure, Generation};
+use copyhold_db::queue::{Answer, Refuted, TakeBack};
+use copyhold_sandbox::s3::{BucketOptions, Fault, Gate, Op, Synthetic, When};
 use rustix::process::Signal;
 use serde_json::Value;
 

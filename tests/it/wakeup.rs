@@ -2,9 +2,9 @@
 
 use copyhold::{
     listener::{Listener, Pace, Wakers},
-    queue::{SleepsFor, direct_target},
     wake::{self, Wake},
 };
+use copyhold_db::queue::{SleepsFor, direct_target};
 use tokio_util::sync::CancellationToken;
 
 use crate::world::{World, printed, soon};
@@ -21,7 +21,7 @@ pub struct Listening {
     pub inbox: Wake,
     pub events: Wake,
     pub ears: copyhold::ears::Ears,
-    pub id: copyhold::queue::DaemonId,
+    pub id: copyhold_db::queue::DaemonId,
     stop: CancellationToken,
 }
 

@@ -12,14 +12,12 @@ use std::{
     time::Duration,
 };
 
-use copyhold::{
-    config::{self, Config},
-    domain::{Lease, ObjectKey, ReplicaName},
-    queue::{self, Access, Daemon, Pools, Position, Queue},
-    sandbox::{
-        postgres::{Cluster, Options},
-        s3::{BucketHandle, BucketOptions, S3Server},
-    },
+use copyhold::config::{self, Config};
+use copyhold_core::domain::{Lease, ObjectKey, ReplicaName};
+use copyhold_db::queue::{self, Access, Daemon, Pools, Position, Queue};
+use copyhold_sandbox::{
+    postgres::{Cluster, Options},
+    s3::{BucketHandle, BucketOptions, S3Server},
 };
 use rustix::process::{Pid, Signal, kill_process};
 use secrecy::ExposeSecret as _;

@@ -6,5 +6,3 @@ pub mod database_url;
 pub mod pin;
 pub mod queue;
 pub mod settings;
-
-pub(crate) use copyhold_core::domain;

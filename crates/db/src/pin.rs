@@ -2,9 +2,8 @@
 
 use std::fmt;
 
+use copyhold_core::domain::ReplicaName;
 use serde::{Deserialize, Serialize};
-
-use crate::domain::ReplicaName;
 
 /// Where the copies of a replica are: another bucket must not inherit its proofs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

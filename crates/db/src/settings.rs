@@ -6,7 +6,6 @@ use copyhold_core::{
     domain::{EventKinds, ReplicaName, Rule, SchemaName},
     secret::Secret,
 };
-
 use secrecy::ExposeSecret as _;
 
 use crate::{database_url::masked, pin::Pin};

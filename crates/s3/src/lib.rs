@@ -5,7 +5,3 @@
 pub mod copy;
 pub mod settings;
 pub mod store;
-
-pub(crate) use copyhold_core::{domain, timer};
-#[cfg(test)]
-pub(crate) use copyhold_sandbox as sandbox;

@@ -8,5 +8,3 @@ mod guardian;
 pub mod postgres;
 #[expect(clippy::disallowed_methods, reason = "a store has a clock of its own")]
 pub mod s3;
-
-pub(crate) use copyhold_core::domain;

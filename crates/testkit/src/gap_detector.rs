@@ -11,10 +11,8 @@ use std::{
 };
 
 use anyhow::bail;
-use copyhold::{
-    domain::Cursor,
-    events::{Filter, Log, Next, Reader, Start},
-};
+use copyhold::events::{Filter, Log, Next, Reader, Start};
+use copyhold_core::domain::Cursor;
 use rand::RngExt as _;
 use sqlx::PgPool;
 use tokio::{

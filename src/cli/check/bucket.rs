@@ -4,15 +4,14 @@
 
 use std::time::Duration;
 
+use copyhold_db::queue::{Pin, ReplicaRow};
+use copyhold_s3::store::Store;
+
 use super::{
     clock::Exchange,
     finding::{Finding, Outcome, finding},
 };
-use crate::{
-    config::Replica,
-    queue::{Pin, ReplicaRow},
-    store::Store,
-};
+use crate::config::Replica;
 
 /// Whether what the bucket holds has a place in the configuration.
 pub(super) const HOLDS: &str = "holds";

@@ -4,8 +4,9 @@
 
 use std::time::{Duration, SystemTime};
 
+use copyhold_db::queue::Queue;
+
 use super::finding::{Finding, Outcome};
-use crate::queue::Queue;
 
 /// Below this nobody is misled, and no request is refused.
 const TOLERATED: Duration = Duration::from_mins(1);

@@ -6,11 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use copyhold_core::domain::escaped;
+
 use super::finding::{Finding, Outcome};
-use crate::{
-    config::{Config, Credentials},
-    domain::escaped,
-};
+use crate::config::{Config, Credentials};
 
 /// Read or written by those who are neither the owner nor of the group.
 const BY_OTHERS: u32 = 0o006;

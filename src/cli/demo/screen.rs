@@ -5,14 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copyhold_core::domain::visible_line;
+use copyhold_sandbox::demo::{Audience, Progress, Summary};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::text;
-use crate::{
-    cli::show,
-    domain::visible_line,
-    sandbox::demo::{Audience, Progress, Summary},
-};
+use crate::cli::show;
 
 /// How often a line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(1);

@@ -1,11 +1,9 @@
 //! What a play looks like in words.
 
 use bytesize::ByteSize;
+use copyhold_sandbox::demo::{Progress, Summary, Waits};
 
-use crate::{
-    cli::show::Untrusted,
-    sandbox::demo::{Progress, Summary, Waits},
-};
+use crate::cli::show::Untrusted;
 
 /// What goes on at the moment, beside the bars.
 pub(super) fn now(progress: &Progress) -> String {
@@ -107,7 +105,7 @@ fn size_of(bytes: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::demo::{Comparison, Finding};
+    use copyhold_sandbox::demo::{Comparison, Finding};
 
     #[test]
     fn a_key_in_a_finding_cannot_touch_the_terminal() {

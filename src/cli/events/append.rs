@@ -1,6 +1,7 @@
 use std::io;
 
 use anyhow::{Context as _, bail};
+use copyhold_core::domain::documents;
 use serde::Deserialize;
 
 use super::{
@@ -8,10 +9,7 @@ use super::{
     Daemon,
     client::Client,
 };
-use crate::{
-    config::{Config, ConfigErrors},
-    domain::documents,
-};
+use crate::config::{Config, ConfigErrors};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

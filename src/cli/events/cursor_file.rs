@@ -8,8 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-
-use crate::{domain::Cursor, regular_file};
+use copyhold_core::{domain::Cursor, regular_file};
 
 /// An event's id has a tenth of it.
 const AT_MOST_BYTES: u64 = 1024;

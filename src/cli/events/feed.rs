@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use copyhold_core::domain::{Cursor, Epoch};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -11,10 +12,7 @@ use super::{
     client::{Client, Trouble},
     lines::Lines,
 };
-use crate::{
-    cli::show,
-    domain::{Cursor, Epoch},
-};
+use crate::cli::show;
 
 /// Attempts in a row, where nobody asked to wait for a daemon that is away.
 const PATIENCE: usize = 5;

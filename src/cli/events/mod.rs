@@ -13,13 +13,11 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Subcommand;
+use copyhold_core::domain::Cursor;
 use url::{Url, form_urlencoded};
 
 use super::{Verdict, show};
-use crate::{
-    config::{Config, ConfigErrors},
-    domain::Cursor,
-};
+use crate::config::{Config, ConfigErrors};
 use agent::Agent;
 use client::Client;
 use cursor_file::CursorFile;

@@ -34,7 +34,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::domain::Cursor;
+    use copyhold_core::domain::Cursor;
 
     #[test]
     fn an_event_is_one_line_and_nothing_in_it_reaches_the_terminal_as_it_is() {

@@ -1,7 +1,8 @@
+use copyhold_db::queue::Planned;
+
 use crate::{
     cli::{Verdict, queue, show},
     config::Config,
-    queue::Planned,
 };
 
 /// How PostgreSQL would go about the statements that find work, with a verdict per lane.

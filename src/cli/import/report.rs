@@ -4,14 +4,11 @@ mod text;
 
 use std::{collections::BTreeMap, time::Duration};
 
+use copyhold_core::domain::ReplicaName;
+use copyhold_db::queue::{ImportPlan, ImportTally, Odd, ReplicaRow};
 use serde::Serialize;
 
-use crate::{
-    config::Config,
-    domain::ReplicaName,
-    import::ImportEnded,
-    queue::{ImportPlan, ImportTally, Odd, ReplicaRow},
-};
+use crate::{config::Config, import::ImportEnded};
 
 /// What a run came to, as one document. Keys are as they are.
 #[derive(Debug, Serialize)]

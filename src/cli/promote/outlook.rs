@@ -2,11 +2,10 @@
 
 use std::fmt::Write as _;
 
+use copyhold_core::domain::ReplicaName;
+use copyhold_db::queue::{Holdings, Missing, Queue, QueueError, UnsettledAt};
+
 use super::{super::replica::walk, show};
-use crate::{
-    domain::ReplicaName,
-    queue::{Holdings, Missing, Queue, QueueError, UnsettledAt},
-};
 
 /// What would be missing, or late, if a replica were the primary now.
 pub(super) struct Outlook {

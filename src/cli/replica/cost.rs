@@ -1,7 +1,9 @@
 //! What it costs to take back all copies of a replica, in words.
 
+use copyhold_core::domain::ReplicaName;
+use copyhold_db::queue::Holdings;
+
 use super::show;
-use crate::{domain::ReplicaName, queue::Holdings};
 
 /// One line for what is taken back, one for where it comes from, one for what is lost; none if nothing is on record.
 /// `is`: `is` or `would be`.

@@ -1,7 +1,9 @@
 use anyhow::bail;
+use copyhold_core::domain::utc;
+use copyhold_db::queue::Drained;
 
 use super::{Verdict, given, queue, show};
-use crate::{config::Config, domain::utc, queue::Drained};
+use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {

@@ -8,8 +8,11 @@ mod reset;
 mod undrain;
 pub(super) mod walk;
 
+use copyhold_core::domain::ReplicaName;
+use copyhold_db::queue::ReplicaRow;
+
 use super::{Verdict, confirm::Confirmation, given, queue, show};
-use crate::{config::Config, domain::ReplicaName, queue::ReplicaRow};
+use crate::config::Config;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {

@@ -1,12 +1,10 @@
 //! `copyhold replica move`: the replica is another bucket from now on.
 
 use anyhow::{Context as _, bail};
+use copyhold_db::queue::{Ids, Move, Pin, Queue, list};
 
 use super::{Confirmation, Verdict, cost, given, names, queue, reset, show, walk};
-use crate::{
-    config::Config,
-    queue::{Ids, Move, Pin, Queue, list},
-};
+use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -1,13 +1,11 @@
 //! `copyhold replica remove`: asks first, then drops the replica from the schema.
 
 use anyhow::bail;
+use copyhold_core::domain::ReplicaName;
+use copyhold_db::queue::{self, Obstacle, Removal};
 
 use super::{super::logging, Confirmation, Verdict, given, names, queue, show, walk};
-use crate::{
-    config::Config,
-    domain::ReplicaName,
-    queue::{self, Obstacle, Removal},
-};
+use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

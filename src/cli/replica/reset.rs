@@ -1,13 +1,11 @@
 //! `copyhold replica reset`: takes back what is recorded at a bucket that was lost.
 
 use anyhow::{Context as _, bail};
+use copyhold_core::domain::{ReplicaName, utc};
+use copyhold_db::queue::{Pin, Queue, Reset};
 
 use super::{Confirmation, Verdict, cost, given, names, queue, show, walk};
-use crate::{
-    config::Config,
-    domain::{ReplicaName, utc},
-    queue::{Pin, Queue, Reset},
-};
+use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -3,11 +3,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use copyhold_core::domain::{ObjectKey, ReplicaName};
+use copyhold_db::queue::{Holdings, Notice, Queue, QueueError, Reset, ResetOf, while_away};
+
 use super::super::{bar::Bar, show};
-use crate::{
-    domain::{ObjectKey, ReplicaName},
-    queue::{Holdings, Notice, Queue, QueueError, Reset, ResetOf, while_away},
-};
 
 /// Rows that somebody has in hand are tried again after this time, and before more is looked at once they are so many.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
@@ -151,7 +150,7 @@ async fn tell(queue: &Queue, cleared: i64) {
 }
 
 impl TakenBack {
-    fn note(&mut self, page: &crate::queue::ResetPage, bar: &Bar) {
+    fn note(&mut self, page: &copyhold_db::queue::ResetPage, bar: &Bar) {
         if let Some((cleared, alone)) = page.total {
             (self.cleared, self.alone) = (cleared.unsigned_abs(), alone.unsigned_abs());
         }

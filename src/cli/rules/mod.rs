@@ -4,14 +4,12 @@ mod judge;
 mod report;
 
 use anyhow::bail;
+use copyhold_core::domain::ObjectKey;
+use copyhold_db::queue::{RulesState, Scope};
 use serde_json::{Value, json};
 
 use super::{Verdict, queue, show, show::Untrusted};
-use crate::{
-    config::{Config, Rule},
-    domain::ObjectKey,
-    queue::{RulesState, Scope},
-};
+use crate::config::{Config, Rule};
 pub(super) use judge::{judge, sizes};
 use report::Report;
 

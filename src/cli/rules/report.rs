@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
+use copyhold_core::domain::ObjectKey;
+use copyhold_db::queue::{Applied, Change, Queue};
 use serde::Serialize;
 
-use crate::{
-    cli::{
-        show,
-        show::{age, bytes, count, some_keys, table},
-    },
-    domain::ObjectKey,
-    queue::{Applied, Change, Queue},
+use crate::cli::{
+    show,
+    show::{age, bytes, count, some_keys, table},
 };
 
 /// What applying the rules came to, or would come to.
@@ -53,7 +51,7 @@ struct OfReplica {
 impl Report {
     pub(super) fn new(queue: &Queue, applied: &Applied, rules: usize, dry_run: bool, took: Duration) -> Self {
         let changes = applied.judged.changes.iter().copied().chain(std::iter::repeat(Change::default()));
-        let of = |(replica, change): (&crate::domain::ReplicaName, Change)| OfReplica {
+        let of = |(replica, change): (&copyhold_core::domain::ReplicaName, Change)| OfReplica {
             replica: replica.to_string(),
             becomes_wanted: change.wanted,
             becomes_wanted_bytes: change.wanted_bytes,

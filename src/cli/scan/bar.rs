@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use copyhold_core::domain::visible_line;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
     cli::{show, show::Untrusted},
-    domain::visible_line,
     scan::Scan,
 };
 

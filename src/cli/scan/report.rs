@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use copyhold_core::domain::utc;
+use copyhold_db::queue::ScanCounts;
 use serde::Serialize;
 
 use crate::{
@@ -9,8 +11,6 @@ use crate::{
         Verdict, show,
         show::{Untrusted, count},
     },
-    domain::utc,
-    queue::ScanCounts,
     scan::{Ended, Halt, Scan},
 };
 

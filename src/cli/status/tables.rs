@@ -1,7 +1,8 @@
 //! The tables of `status`: none is wider than 80 columns but for long names and addresses.
 
+use copyhold_db::queue::{DaemonStatus, FailingCount, ReplicaStatus, Status};
+
 use super::super::show::{Untrusted, age, bytes, table};
-use crate::queue::{DaemonStatus, FailingCount, ReplicaStatus, Status};
 
 /// A host's name is cut in its middle: what tells hosts apart is often at the end.
 const HOST: usize = 18;

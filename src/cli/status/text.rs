@@ -1,5 +1,11 @@
 //! `status` as text: one sentence a line, and the tables between them.
 
+use copyhold_core::domain::Blocks;
+use copyhold_db::queue::{
+    BreakerStatus, CHANGES_AT_MOST, CHANGES_WITHIN, DaemonStatus, Difference, FailingCopy, FailingCount, LogStatus,
+    NotKnown, ReplicaStatus, ResetStatus, Status,
+};
+
 use super::{
     super::{
         rules,
@@ -7,14 +13,7 @@ use super::{
     },
     tables,
 };
-use crate::{
-    config::Config,
-    domain::Blocks,
-    queue::{
-        BreakerStatus, CHANGES_AT_MOST, CHANGES_WITHIN, DaemonStatus, Difference, FailingCopy, FailingCount, LogStatus,
-        NotKnown, ReplicaStatus, ResetStatus, Status,
-    },
-};
+use crate::config::Config;
 
 /// The whole of it.
 pub(super) fn of(config: &Config, status: &Status) -> String {

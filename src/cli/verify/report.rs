@@ -4,13 +4,13 @@ mod text;
 
 use std::time::Duration;
 
+use copyhold_core::domain::ReplicaName;
+use copyhold_db::queue::Sample;
 use serde::Serialize;
 
 use crate::{
     audit::{Audit, Depth, Ended, Finding, Findings, Tally, Then, What},
     cli::{Verdict, show::Untrusted},
-    domain::ReplicaName,
-    queue::Sample,
 };
 
 /// What a run came to, as one document. Keys are as they are; a message is escaped and bounded.
@@ -134,7 +134,7 @@ impl Report {
             (false, 1..) => Outcome::Found,
             (false, 0) => Outcome::Fine,
         };
-        let text = |key: &crate::domain::ObjectKey| key.as_str().to_owned();
+        let text = |key: &copyhold_core::domain::ObjectKey| key.as_str().to_owned();
         Self {
             outcome,
             quick: false,

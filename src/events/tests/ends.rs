@@ -1,7 +1,8 @@
 //! What a reader is told that cannot go on: it never skips an event, and never waits for ever.
 
+use copyhold_core::domain::Epoch;
+
 use super::*;
-use crate::domain::Epoch;
 
 #[tokio::test(start_paused = true)]
 async fn whoever_comes_for_what_was_dropped_is_told_where_to_go_on() {

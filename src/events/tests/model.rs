@@ -5,14 +5,12 @@ use std::{
     time::Duration,
 };
 
+use copyhold_core::domain::Epoch;
+use copyhold_db::queue::{LogHead, LogMark, LogPart, LoggedEvent, QueueError};
 use futures::future::{BoxFuture, FutureExt as _};
 use tokio::time::sleep;
 
 use super::super::{chunk::tests::event, source::Source};
-use crate::{
-    domain::Epoch,
-    queue::{LogHead, LogMark, LogPart, LoggedEvent, QueueError},
-};
 
 /// A log in memory, which answers as the database does.
 #[derive(Debug, Clone, Default)]

@@ -1,10 +1,11 @@
 //! What readers that wait are told, and what they cost.
 
+use copyhold_db::queue::LoggedEvent;
 use futures::{FutureExt as _, future::join_all};
 use rand::RngExt as _;
 
 use super::*;
-use crate::{events::chunk::tests::event, queue::LoggedEvent};
+use crate::events::chunk::tests::event;
 
 fn of_kind(kind: &str) -> LoggedEvent {
     LoggedEvent { kind: Some(kind.into()), ..event(0, "{}") }

@@ -6,14 +6,12 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
+use copyhold_core::domain::{NoEvents, documents};
+use copyhold_db::queue::{Complaint, QueueError};
 use serde_json::json;
 use tracing::warn;
 
 use super::super::{Pages, refusal::Refusal};
-use crate::{
-    domain::{NoEvents, documents},
-    queue::{Complaint, QueueError},
-};
 
 /// `POST /v1/events`: an object, an array of objects, or objects one after another; all are appended, or none.
 pub(in crate::http) async fn append(

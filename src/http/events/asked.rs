@@ -3,12 +3,12 @@
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use axum::http::{HeaderMap, header};
+use copyhold_core::domain::{Cursor, EventKind, ReplicaName};
 use url::form_urlencoded;
 
 use super::super::refusal::{Refusal, quoted};
 use crate::{
     config::did_you_mean,
-    domain::{Cursor, EventKind, ReplicaName},
     events::{Filter, Start},
 };
 

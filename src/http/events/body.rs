@@ -7,15 +7,13 @@ use axum::{
     http::{HeaderValue, header},
     response::Response,
 };
+use copyhold_core::domain::Cursor;
 use futures::stream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::super::connections::Pace;
-use crate::{
-    domain::Cursor,
-    events::{Batch, Next, Reader},
-};
+use crate::events::{Batch, Next, Reader};
 
 /// How events are written.
 pub(super) trait Framing: Send + 'static {

@@ -4,14 +4,12 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse as _, Response},
 };
+use copyhold_core::domain::Cursor;
 use tokio::time::Instant;
 
 use super::super::{Pages, refusal::Refusal};
 use super::{ending, refused};
-use crate::{
-    domain::Cursor,
-    events::{Batch, Next, Reader},
-};
+use crate::events::{Batch, Next, Reader};
 
 /// However long it takes to find something that passes the filter, the client hears of us after this time.
 const LONGEST_LOOK: Duration = Duration::from_secs(5);

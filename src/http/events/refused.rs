@@ -1,12 +1,10 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use copyhold_db::queue::Queue;
 
 use super::super::refusal::Refusal;
-use crate::{
-    events::{End, TooMany},
-    queue::Queue,
-};
+use crate::events::{End, TooMany};
 
 /// Somebody may leave.
 pub(super) fn full(TooMany: TooMany) -> Refusal {

@@ -3,17 +3,15 @@
 use std::fmt;
 
 use axum::http::StatusCode;
+use copyhold_core::domain::{ObjectKey, ReplicaName};
+use copyhold_db::queue::NewObject;
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
 use super::super::refusal::{Refusal, quoted};
-use crate::{
-    config::did_you_mean,
-    domain::{ObjectKey, ReplicaName},
-    queue::NewObject,
-};
+use crate::config::did_you_mean;
 
 /// Objects of one request.
 const MOST: usize = 10_000;

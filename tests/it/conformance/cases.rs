@@ -1,4 +1,4 @@
-use copyhold::sandbox::s3::Synthetic;
+use copyhold_sandbox::s3::Synthetic;
 
 use super::{
     MANY, PART_BYTES,

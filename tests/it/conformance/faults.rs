@@ -5,11 +5,9 @@
 
 use std::time::Duration;
 
-use copyhold::{
-    copy::{Memory, read},
-    domain::{Class, Failure, Verified},
-    sandbox::s3::{BucketHandle, Fault, Op, Order, S3Server, Synthetic, When},
-};
+use copyhold_core::domain::{Class, Failure, Verified};
+use copyhold_s3::copy::{Memory, read};
+use copyhold_sandbox::s3::{BucketHandle, Fault, Op, Order, S3Server, Synthetic, When};
 use futures::{StreamExt as _, stream};
 
 use super::{PART_BYTES, object::Object, place::Place, stage::Stage, watched::Watched};

@@ -14,7 +14,7 @@ mod report;
 mod stage;
 mod watched;
 
-use copyhold::sandbox::s3::S3Server;
+use copyhold_sandbox::s3::S3Server;
 
 use moto::Moto;
 use place::Place;

@@ -10,10 +10,8 @@ use aws_sdk_s3::{
     primitives::ByteStream,
     types::{CompletedMultipartUpload, CompletedPart},
 };
-use copyhold::{
-    domain::{Content, ContentHash},
-    sandbox::s3::{Synthetic, synthetic},
-};
+use copyhold_core::domain::{Content, ContentHash};
+use copyhold_sandbox::s3::{Synthetic, synthetic};
 
 use super::PART_BYTES;
 

@@ -4,11 +4,9 @@ use aws_sdk_s3::{
     Client,
     config::{BehaviorVersion, Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation},
 };
-use copyhold::{
-    config::{self, Provider},
-    sandbox::s3::{BucketOptions, S3Server},
-    store::Store,
-};
+use copyhold::config::{self, Provider};
+use copyhold_s3::store::Store;
+use copyhold_sandbox::s3::{BucketOptions, S3Server};
 
 use super::PART_BYTES;
 use crate::world::replica;

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use copyhold::store::Known;
+use copyhold_s3::store::Known;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 

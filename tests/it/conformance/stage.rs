@@ -1,8 +1,8 @@
 use std::{sync::Arc, time::Duration};
 
-use copyhold::{
+use copyhold_core::domain::{Class, Failure, Verified};
+use copyhold_s3::{
     copy::{Ended, Job, Journal, Memory, OnExisting, Source, Step, Target, copy},
-    domain::{Class, Failure, Verified},
     store::Store,
 };
 use futures::future::BoxFuture;
@@ -181,7 +181,7 @@ impl Stage {
     /// An upload whose name was lost is found by key and time.
     async fn found(&self, object: &Object) -> Outcome {
         let key = key(&object.key);
-        let metadata = copyhold::store::Metadata::default();
+        let metadata = copyhold_s3::store::Metadata::default();
         let id = self.target.create_multipart(&key, &metadata).await.map_err(|error| error.to_string())?;
         let listed = self.target.list_uploads(&object.key).await;
         let aborted = self.target.abort_multipart(&key, &id).await.map_err(|error| error.to_string());
@@ -245,7 +245,7 @@ impl Stage {
             content: None,
             metadata: None,
             primary: None,
-            kept: copyhold::domain::Kept::default(),
+            kept: copyhold_core::domain::Kept::default(),
             stated_bytes: None,
             sources: vec![Source { store: Arc::clone(&self.source), recorded: true, primary: true }],
             targets: vec![Target {
@@ -254,7 +254,7 @@ impl Stage {
                 slow: false,
                 again,
                 damaged: false,
-                folds: copyhold::domain::Folds::NONE,
+                folds: copyhold_core::domain::Folds::NONE,
             }],
             lag: Duration::from_mins(1),
             journal: Arc::new(journal.clone()),
@@ -275,7 +275,7 @@ impl Stage {
 
 /// Another content of the same size.
 pub fn other(object: &Object) -> Object {
-    let bytes = copyhold::sandbox::s3::Synthetic { seed: object.bytes.seed + 1_000_000, ..object.bytes };
+    let bytes = copyhold_sandbox::s3::Synthetic { seed: object.bytes.seed + 1_000_000, ..object.bytes };
     Object { bytes, ..object.clone() }
 }
 

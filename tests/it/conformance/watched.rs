@@ -1,6 +1,6 @@
-use copyhold::{
+use copyhold_core::domain::ReplicaName;
+use copyhold_s3::{
     copy::{Entry, Journal, MemoryJournal, Older, Part, Shape, Unfinished},
-    domain::ReplicaName,
     store::UploadId,
 };
 use futures::future::BoxFuture;

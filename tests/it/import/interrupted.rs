@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use copyhold::{
-    domain::Fence,
-    import::{Asked, Ground, check},
-    queue::{Bound, ImportPlan, Unit},
-};
+use copyhold::import::{Asked, Ground, check};
+use copyhold_core::domain::Fence;
+use copyhold_db::queue::{Bound, ImportPlan, Unit};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::process::Child;

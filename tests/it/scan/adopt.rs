@@ -1,6 +1,6 @@
 //! Copies that listings show at other replicas too.
 
-use copyhold::sandbox::s3::{Fault, Op, Synthetic, When};
+use copyhold_sandbox::s3::{Fault, Op, Synthetic, When};
 
 use super::{figures, scanned, told};
 use crate::world::World;

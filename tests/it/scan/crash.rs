@@ -2,7 +2,7 @@
 
 use std::{process::Stdio, time::Duration};
 
-use copyhold::sandbox::s3::{BucketOptions, Fault, Gate, Generated, Op, When};
+use copyhold_sandbox::s3::{BucketOptions, Fault, Gate, Generated, Op, When};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{count, figures, scanned, told};

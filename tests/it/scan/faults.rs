@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold::sandbox::s3::{BucketOptions, Fault, Generated, Op, Quirk, When};
+use copyhold_sandbox::s3::{BucketOptions, Fault, Generated, Op, Quirk, When};
 
 use super::{count, figures, registered, scanned, told};
 use crate::world::{World, bucket, soon};

@@ -2,10 +2,8 @@
 
 use std::process::Stdio;
 
-use copyhold::{
-    queue::{Range, Sample},
-    sandbox::s3::{Fault, Gate, Op, When},
-};
+use copyhold_db::queue::{Range, Sample};
+use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! `copyhold verify` and the metadata of copies.
 
-use copyhold::sandbox::s3::{Metadata, Op};
+use copyhold_sandbox::s3::{Metadata, Op};
 
 use super::{of, report, row, verified};
 use crate::world::{World, printed};

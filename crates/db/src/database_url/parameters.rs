@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeSet, fmt, net::IpAddr, time::Duration};
 
-use super::parts::{InvalidUrl, Parts};
 use copyhold_core::did_you_mean::among;
+
+use super::parts::{InvalidUrl, Parts};
 
 /// What the client library understands.
 const UNDERSTOOD: &[&str] = &[

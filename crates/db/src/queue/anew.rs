@@ -1,5 +1,6 @@
 //! Begins a generation with a content that was read and that no program registered.
 
+use copyhold_core::domain::{Class, Content, EventKind, EventKinds, Lease, ReplicaName, SchemaName, SourceReading};
 use sqlx::SqlStr;
 
 use super::{
@@ -10,7 +11,6 @@ use super::{
     error::limited,
     functions,
 };
-use crate::domain::{Class, Content, EventKind, EventKinds, Lease, ReplicaName, SchemaName, SourceReading};
 
 const NAME: &str = "queue::begin_generation";
 

@@ -1,5 +1,6 @@
+use copyhold_core::domain::{Fence, ObjectKey};
+
 use super::QueueError;
-use crate::domain::{Fence, ObjectKey};
 
 /// What became of a fenced write, per key. None of them is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

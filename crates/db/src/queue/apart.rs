@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copyhold_core::domain::ObjectKey;
 use futures::future::BoxFuture;
 use tracing::error;
 
 use super::QueueError;
-use crate::domain::ObjectKey;
 
 /// Statements that may fail before the rest is given up for this time: what is wrong is then no single row's fault.
 /// One row of 128 takes eight.

@@ -5,8 +5,9 @@
 //! INSERT among the statement's own, whose trigger would take the lock first: two orders of the same locks
 //! are a deadlock. A function whose argument is all that was written cannot be called earlier.
 
+use copyhold_core::domain::{EventKind, EventKinds, Fence, ObjectKey};
+
 use super::{Queue, QueueError, built, error::limited};
-use crate::domain::{EventKind, EventKinds, Fence, ObjectKey};
 
 /// The beginning of a query that gives one event for each of its rows.
 pub(super) fn event(kind: EventKind, members: &str) -> String {

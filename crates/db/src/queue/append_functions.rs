@@ -3,7 +3,7 @@
 //! A switch-over by logical replication brings the rows and leaves the sequences where they began: ids and generations
 //! would be given again. Tests: `tests/it/sequences.rs`, `tests/it/events_append.rs`.
 
-use crate::domain::SchemaName;
+use copyhold_core::domain::SchemaName;
 
 /// Which sequences are behind what was drawn from them, and the way to mend them.
 pub(super) const SEQUENCES_BEHIND: &str = "sequences_behind";

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use copyhold_core::domain::{ReplicaName, SchemaName};
+
 use super::{
     PARKED, Queue, QueueError, STATEMENT_TIMEOUT, built,
     error::{limited, within},
     micros,
 };
-use crate::domain::{ReplicaName, SchemaName};
 
 const MISSING: &str = "queue::missing_at";
 

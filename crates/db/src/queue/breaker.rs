@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use copyhold_core::domain::{Blocks, Class, EventKind, ReplicaName, next_probe, utc};
+
 use super::{Notice, Queue, QueueError, append::logged, built, error::limited, micros};
-use crate::domain::{Blocks, Class, EventKind, ReplicaName, next_probe, utc};
 
 /// An open breaker, as all daemons share it: why a replica is left alone.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use copyhold_core::domain::{Class, EventKind, Failure, ReplicaName};
+
 use super::{Queue, QueueError, built, error::limited, micros};
-use crate::domain::{Class, EventKind, Failure, ReplicaName};
 
 const NAME: &str = "queue::admit_change";
 /// So many changes that nobody registered are taken over at one replica within this time, and no more.

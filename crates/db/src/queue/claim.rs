@@ -8,6 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copyhold_core::domain::{
+    Arrival, Class, Content, ContentHash, Fence, Generation, Lease, MetadataHash, ObjectKey, PriorFailure, ReplicaName,
+    ReplicaState, SourceReading,
+};
 use futures::FutureExt as _;
 use rand::RngExt as _;
 use sqlx::{
@@ -22,10 +26,6 @@ use super::{
     daemons::Daemon,
     error::{limited, read},
     micros,
-};
-use crate::domain::{
-    Arrival, Class, Content, ContentHash, Fence, Generation, Lease, MetadataHash, ObjectKey, PriorFailure, ReplicaName,
-    ReplicaState, SourceReading,
 };
 
 const NAME: &str = "queue::claim";

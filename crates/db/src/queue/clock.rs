@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
+use copyhold_core::domain::ReplicaName;
+
 use super::{
     PARKED, Queue, QueueError, STATEMENT_TIMEOUT, built,
     error::{limited, within},
     micros,
     orphans::LOOK_EVERY,
 };
-use crate::domain::ReplicaName;
 
 const NAME: &str = "queue::pull_in";
 /// Times that lie less in the future are noise, or those of a heartbeat at this moment.

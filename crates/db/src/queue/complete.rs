@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use copyhold_core::domain::{
+    Content, EventKind, EventKinds, Failure, Fence, Generation, MetadataHash, Next, NotCarried, ObjectKey, Outcome,
+    ReplicaName, SchemaName, SourceReading,
+};
 use sqlx::SqlStr;
 
 use super::{
@@ -12,10 +16,6 @@ use super::{
     error::{LIMIT, within},
     micros,
     unsettled::{self, UnsettledWrite},
-};
-use crate::domain::{
-    Content, EventKind, EventKinds, Failure, Fence, Generation, MetadataHash, Next, NotCarried, ObjectKey, Outcome,
-    ReplicaName, SchemaName, SourceReading,
 };
 
 const NAME: &str = "queue::complete";

@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use copyhold_core::domain::{EventKind, Fence};
+
 use super::{
     Queue, QueueError, Shared,
     append::{event, logged},
@@ -9,7 +11,6 @@ use super::{
     error::limited,
     micros,
 };
-use crate::domain::{EventKind, Fence};
 
 /// Bits of a fence below the daemon's id.
 const RANDOM_BITS: u32 = 40;

@@ -249,7 +249,7 @@ WHERE alive_until > {schema}.now_utc_micro_seconds() AND config IS NOT NULL ORDE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::ReplicaName;
+    use copyhold_core::domain::ReplicaName;
 
     fn place(bucket: &str) -> Pin {
         Pin { endpoint: "https://s3.example".into(), bucket: bucket.into() }
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn rules_that_are_not_in_force_or_not_applied_are_told() {
         let rows = [row("b2", true, Some("x"))];
-        let rule = crate::domain::Rule {
+        let rule = copyhold_core::domain::Rule {
             prefix: "a".into(),
             min_bytes: None,
             max_bytes: None,

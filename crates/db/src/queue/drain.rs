@@ -1,5 +1,6 @@
+use copyhold_core::domain::{EventKind, ReplicaName};
+
 use super::{Draining, Notice, Queue, QueueError, built, error::limited};
-use crate::domain::{EventKind, ReplicaName};
 
 /// What became of a replica that was to be drained.
 #[derive(Debug, Clone, PartialEq, Eq)]

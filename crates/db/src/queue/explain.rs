@@ -1,9 +1,9 @@
 //! All that the tables know of one object, for `copyhold explain`.
 
+use copyhold_core::domain::{ContentHash, ObjectKey};
 use serde::{Deserialize, Serialize};
 
 use super::{PARKED, Queue, QueueError, built, error::limited};
-use crate::domain::{ContentHash, ObjectKey};
 
 const NAME: &str = "queue::explain";
 

@@ -1,5 +1,6 @@
 //! What `copyhold migrate` would do. It only looks.
 
+use copyhold_core::domain::ReplicaName;
 use sqlx::{Connection as _, PgConnection};
 
 use super::{
@@ -7,7 +8,7 @@ use super::{
     connect::direct,
     lanes::{Standing, has_columns, standing},
 };
-use crate::{domain::ReplicaName, settings::SchemaPlan};
+use crate::settings::SchemaPlan;
 
 const NAME: &str = "queue::foresee";
 /// The tables of the rules came with it.

@@ -1,5 +1,6 @@
+use copyhold_core::domain::ObjectKey;
+
 use super::{Queue, QueueError, answer::key_of, built, error::limited};
-use crate::domain::ObjectKey;
 
 const NAME: &str = "queue::forget";
 

@@ -14,8 +14,9 @@
 //! may call them at the same time: columns are only ever added, arguments too and with a default, and whoever adds one
 //! raises the schema's version.
 
+use copyhold_core::domain::{ReplicaName, SchemaName};
+
 use super::{anew, append_functions, built, claim, listed, log, seek, unclaim};
-use crate::domain::{ReplicaName, SchemaName};
 use sqlx::SqlStr;
 
 /// True, and from here to its end the transaction does not wait for the disk. For what a crash may take back: a claim

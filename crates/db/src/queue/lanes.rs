@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use copyhold_core::domain::{EventKind, ReplicaName, SchemaName};
 use sqlx::PgConnection;
 use tracing::{info, warn};
 
@@ -11,10 +12,7 @@ use super::{
     ddl::{execute, execute_politely},
     functions, register,
 };
-use crate::{
-    domain::{EventKind, ReplicaName, SchemaName},
-    settings::SchemaPlan,
-};
+use crate::settings::SchemaPlan;
 
 /// What had to be made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,12 +1,13 @@
 //! The SQL function that registers what a listing has shown.
 
+use copyhold_core::domain::{EventKind, ReplicaName, SchemaName};
+
 use super::{
     PARKED,
     claim::{FRESH, statements::names_of},
     micros,
     unsettled::LISTED_WITHIN,
 };
-use crate::domain::{EventKind, ReplicaName, SchemaName};
 
 /// As it is called; `migrate` lets every role call it that may change copies.
 pub(in crate::queue) const NAME: &str = "register_listed";

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use copyhold_core::domain::SchemaName;
 use sqlx::{Row as _, postgres::PgListener};
 use tokio::time::timeout;
 
@@ -10,7 +11,6 @@ use super::{
     connections::{ConnectError, guarded},
     error::limited,
 };
-use crate::domain::SchemaName;
 
 /// Why a connection does not listen, or does so no longer.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,6 @@
 //! Reads the event log, and draws the incarnation that names it. It neither appends nor drops events.
 
+use copyhold_core::domain::{Epoch, SchemaName};
 use crc_fast::{CrcAlgorithm, checksum};
 use serde::Serialize;
 use sqlx::{Row as _, SqlStr, postgres::PgRow};
@@ -9,7 +10,6 @@ use super::{
     Channels, Hot, Queue, QueueError, built,
     error::{limited, read},
 };
-use crate::domain::{Epoch, SchemaName};
 
 const HEAD: &str = "queue::log_head";
 const TAIL: &str = "queue::log_tail";

@@ -1,7 +1,8 @@
 //! What a replica has and what it alone has, gone through in the order of keys: no index knows it.
 
+use copyhold_core::domain::{ObjectKey, ReplicaName};
+
 use super::{Queue, QueueError, answer::key_of, built, error::limited};
-use crate::domain::{ObjectKey, ReplicaName};
 
 const NAME: &str = "queue::look";
 /// Keys of one statement.

@@ -6,6 +6,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
+use copyhold_core::domain::SchemaName;
 use sqlx::{
     Connection as _, PgConnection, SqlSafeStr as _,
     migrate::{Migration, MigrationType, Migrator},
@@ -21,7 +22,7 @@ use super::{
     sequences::{self, BehindSequence},
     version::SchemaFit,
 };
-use crate::{domain::SchemaName, settings::SchemaPlan};
+use crate::settings::SchemaPlan;
 
 const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "objects and coordination", include_str!("../../../../migrations/0001_objects_and_coordination.sql")),

@@ -143,9 +143,9 @@ pub use uploads::{Intent, TakenPart, UnfinishedUpload};
 pub use verify::{Range, RecordedObject, RecordedPage, Sample};
 pub use version::{SCHEMA_VERSION, SchemaFit};
 
-use crate::domain::{EventKinds, ReplicaName, SchemaName, micros};
 pub use crate::pin::Pin;
 use apart::RefusedRows;
+use copyhold_core::domain::{EventKinds, ReplicaName, SchemaName, micros};
 
 /// A copy with this time in its `due` column is parked.
 pub const PARKED: i64 = 9_000_000_000_000_000_000;

@@ -1,7 +1,8 @@
 //! The channels of NOTIFY, and what their payloads mean.
 
+use copyhold_core::domain::SchemaName;
+
 use super::{Queue, QueueError, error::limited};
-use crate::domain::SchemaName;
 
 /// What daemons are told on the channel of their work. A hint: whoever misses it looks by itself within seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
+use copyhold_core::domain::{ObjectKey, ReplicaName, SchemaName};
 use sqlx::SqlStr;
 
 use super::{PARKED, Queue, QueueError, built, error::limited, micros};
-use crate::domain::{ObjectKey, ReplicaName, SchemaName};
 
 const LOOK: &str = "queue::look_at_uploads";
 const KNOWN: &str = "queue::known_uploads";

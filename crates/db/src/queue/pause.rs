@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use copyhold_core::domain::{EventKind, ReplicaName};
+
 use super::{Notice, PARKED, Queue, QueueError, built, error::limited, micros};
-use crate::domain::{EventKind, ReplicaName};
 
 /// Nothing is copied to a replica for a while, by all daemons. It may still be read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, panic::AssertUnwindSafe};
 
+use copyhold_core::domain::ReplicaName;
 use futures::FutureExt as _;
 use serde::Serialize;
 use serde_json::Value;
@@ -12,7 +13,6 @@ use super::{
     functions::{self, Function, SETTINGS},
     lanes,
 };
-use crate::domain::ReplicaName;
 
 const NAME: &str = "queue::plan";
 /// Below it, reading the whole table is a good way of finding rows by their keys.

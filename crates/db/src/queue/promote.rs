@@ -1,7 +1,8 @@
 //! Another replica becomes the primary, for all daemons and for `register`, at once.
 
+use copyhold_core::domain::{EventKind, ReplicaName};
+
 use super::{Notice, PARKED, Queue, QueueError, append, built, error::limited, replicas::FOREIGN_US};
-use crate::domain::{EventKind, ReplicaName};
 
 const DEMOTE: &str = "queue::demote";
 const PROMOTE: &str = "queue::promote";

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use copyhold_core::domain::{EventKind, EventKinds, Fence, ObjectKey, ReplicaName, SchemaName};
 use futures::FutureExt as _;
 use sqlx::SqlStr;
 
@@ -15,7 +16,6 @@ use super::{
     error::limited,
     micros, unsettled,
 };
-use crate::domain::{EventKind, EventKinds, Fence, ObjectKey, ReplicaName, SchemaName};
 
 const NAME: &str = "queue::reclaim";
 /// Rows that one statement frees at most, so that it stays short.

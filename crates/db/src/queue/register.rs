@@ -1,7 +1,8 @@
 pub(super) mod functions;
 
+use copyhold_core::domain::{Generation, ObjectKey, ReplicaName};
+
 use super::{Queue, QueueError, built, error::limited};
-use crate::domain::{Generation, ObjectKey, ReplicaName};
 
 const NAME: &str = "queue::register";
 

@@ -1,3 +1,4 @@
+use copyhold_core::domain::{Fence, ObjectKey, SchemaName};
 use futures::FutureExt as _;
 use sqlx::SqlStr;
 
@@ -9,7 +10,6 @@ use super::{
     error::limited,
     functions::ASYNCHRONOUS,
 };
-use crate::domain::{Fence, ObjectKey, SchemaName};
 
 const NAME: &str = "queue::release";
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use copyhold_core::domain::{EventKind, ObjectKey, ReplicaName, SchemaName};
 use sqlx::{Connection as _, PgConnection};
 use tracing::info;
 
@@ -20,10 +21,7 @@ use super::{
     migrate, register, unsettled,
     version::SchemaFit,
 };
-use crate::{
-    domain::{EventKind, ObjectKey, ReplicaName, SchemaName},
-    settings::SchemaPlan,
-};
+use crate::settings::SchemaPlan;
 
 const NAME: &str = "queue::remove";
 /// What the transaction raises when something has come in the way since it was looked.

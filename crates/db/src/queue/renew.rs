@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use copyhold_core::domain::{Fence, Generation, ObjectKey, SchemaName};
 use futures::FutureExt as _;
 use sqlx::SqlStr;
 
@@ -12,7 +13,6 @@ use super::{
     functions::ASYNCHRONOUS,
     micros,
 };
-use crate::domain::{Fence, Generation, ObjectKey, SchemaName};
 
 const NAME: &str = "queue::renew";
 

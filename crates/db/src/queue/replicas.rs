@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use copyhold_core::domain::{Arrival, Blocks, Class, Generation, ReplicaName};
 use sqlx::{Row as _, postgres::PgRow};
 
 use super::{
@@ -9,10 +10,7 @@ use super::{
     error::{limited, read},
     micros,
 };
-use crate::{
-    domain::{Arrival, Blocks, Class, Generation, ReplicaName},
-    pin::Pin,
-};
+use crate::pin::Pin;
 
 const ROWS: &str = "queue::replica_rows";
 

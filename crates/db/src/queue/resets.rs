@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use copyhold_core::domain::{EventKind, ObjectKey, ReplicaName};
+
 use super::{
     Notice, Pin, Queue, QueueError,
     answer::key_of,
@@ -13,7 +15,6 @@ use super::{
     error::limited,
     micros, unsettled,
 };
-use crate::domain::{EventKind, ObjectKey, ReplicaName};
 
 const BEGIN: &str = "queue::begin_reset";
 const MOVE: &str = "queue::begin_move";

@@ -1,8 +1,9 @@
+use copyhold_core::domain::{ObjectKey, ReplicaName};
+
 use super::{
     Queue, QueueError,
     turn::{Page, Turn, Turned},
 };
-use crate::domain::{ObjectKey, ReplicaName};
 
 const NAME: &str = "queue::retry";
 

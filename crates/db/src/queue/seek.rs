@@ -1,5 +1,6 @@
 //! Looks at a lane without leasing anything.
 
+use copyhold_core::domain::{ObjectKey, ReplicaName, SchemaName};
 use sqlx::{Row as _, postgres::PgRow};
 
 use super::{
@@ -7,7 +8,6 @@ use super::{
     claim::statements::{claimable, names_of},
     error::{limited, read},
 };
-use crate::domain::{ObjectKey, ReplicaName, SchemaName};
 
 const NAME: &str = "queue::seek";
 /// Rows that one question looks at, at most.

@@ -2,10 +2,10 @@
 
 use std::{fmt, time::Duration};
 
+use copyhold_core::domain::SchemaName;
 use sqlx::PgConnection;
 
 use super::{Queue, QueueError, append_functions::SEQUENCES_BEHIND, built, error::within};
-use crate::domain::SchemaName;
 
 /// Counting the whole of a large table takes long; it is done only where something was found.
 const MENDED_WITHIN: Duration = Duration::from_mins(30);

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copyhold_core::domain::ReplicaName;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sqlx::Row as _;
 
@@ -18,7 +19,6 @@ use super::{
     failing::{FailingCopy, FailingCount},
     micros,
 };
-use crate::domain::ReplicaName;
 
 /// What one part may take, and all of them together.
 const PART_WITHIN: Duration = Duration::from_secs(2);

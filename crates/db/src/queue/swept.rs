@@ -1,7 +1,8 @@
 //! The table `swept_leases`: how often in a row an object has lost its holder.
 
+use copyhold_core::domain::ObjectKey;
+
 use super::{PARKED, Queue, QueueError, answer::key_of, built, error::limited};
-use crate::domain::ObjectKey;
 
 const TIDY: &str = "queue::tidy_swept";
 /// Rows that one statement looks at to tidy up.

@@ -2,8 +2,9 @@
 //! row meanwhile, so what it concluded counts only if the row still says what it said then.
 //! And registers again an object whose content at the primary has changed.
 
+use copyhold_core::domain::{EventKind, Failure, Generation, ObjectKey, ReplicaName};
+
 use super::{Answer, PARKED, Queue, QueueError, append, built, complete::keep_failures, error::limited};
-use crate::domain::{EventKind, Failure, Generation, ObjectKey, ReplicaName};
 
 const NAME: &str = "queue::take_back";
 const AGAIN: &str = "queue::register_changed";

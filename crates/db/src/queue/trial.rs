@@ -2,11 +2,11 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use copyhold_core::domain::{Generation, ObjectKey, ReplicaName};
 use rand::RngExt as _;
 use sqlx::Row as _;
 
 use super::{Queue, QueueError, answer::key_of, built, claim::statements::claimable, error::limited};
-use crate::domain::{Generation, ObjectKey, ReplicaName};
 
 /// Rows that are looked at in each place. Newest first this takes 0.09 ms, oldest first 19.7 ms behind 10,000 rows that
 /// have failed.

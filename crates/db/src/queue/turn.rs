@@ -4,8 +4,9 @@
 //! would undo what was changed meanwhile: the change would be a promise that nobody keeps. So it is *busy*, and
 //! whoever asked is told.
 
+use copyhold_core::domain::{EventKind, ObjectKey, ReplicaName};
+
 use super::{PARKED, Queue, QueueError, answer::key_of, append, built, error::limited};
-use crate::domain::{EventKind, ObjectKey, ReplicaName};
 
 /// The class of what an operator parked: it stands in `copy_failures`, but is no failure of a store.
 pub const PARKED_BY_HAND: &str = "parked";

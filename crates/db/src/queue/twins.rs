@@ -2,8 +2,9 @@
 //!
 //! Must not read more of the table than the spellings of one key: it goes down the key's index piece by piece.
 
+use copyhold_core::domain::{Folds, Generation, ObjectKey, ReplicaName};
+
 use super::{Queue, QueueError, answer::key_of, built, error::limited};
-use crate::domain::{Folds, Generation, ObjectKey, ReplicaName};
 
 const NAME: &str = "queue::twins";
 /// Told of one key at most.

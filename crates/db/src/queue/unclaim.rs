@@ -1,5 +1,6 @@
+use copyhold_core::domain::{Fence, SchemaName};
+
 use super::{Queue, QueueError, error::limited};
-use crate::domain::{Fence, SchemaName};
 
 /// More than any claim takes.
 const BATCH: usize = 1000;

@@ -1,7 +1,8 @@
 //! What is remembered of uploads in parts, by whoever holds their object's lease.
 
+use copyhold_core::domain::{Generation, ObjectKey, ReplicaName};
+
 use super::{Queue, QueueError, built, error::limited};
-use crate::domain::{Generation, ObjectKey, ReplicaName};
 
 const UNFINISHED: &str = "queue::unfinished_uploads";
 const OLDER: &str = "queue::older_uploads";

@@ -1,10 +1,10 @@
 //! What is on record, gone through in the order of keys, for whoever holds it against what the stores have. And the hash of
 //! the metadata that was read there, which it notes.
 
+use copyhold_core::domain::{Content, ContentHash, Generation, MetadataHash, ObjectKey, ReplicaName, SourceReading};
 use sqlx::{Row as _, postgres::PgRow};
 
 use super::{Hot, Queue, QueueError, built, error::limited};
-use crate::domain::{Content, ContentHash, Generation, MetadataHash, ObjectKey, ReplicaName, SourceReading};
 
 const PAGE: &str = "queue::recorded_page";
 const KEYS: &str = "queue::recorded_of";

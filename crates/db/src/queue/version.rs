@@ -1,5 +1,6 @@
+use copyhold_core::domain::SchemaName;
+
 use super::{Connections, QueueError, built, error::limited};
-use crate::domain::SchemaName;
 
 /// The newest migration that this program was built with.
 pub const SCHEMA_VERSION: i32 = 7;

@@ -1,15 +1,16 @@
 //! Whether what a source gave is the object, and what it means if it is not.
 
+use copyhold_core::domain::{
+    Content, EtagMatch, Failure, FoundThere, Kept, ObjectKey, SourceReading, SourceVerdict, judge_source,
+};
+
 use super::{
     Copy, Reading, Step,
     failure::{at_primary, changed, stale},
     source::Opened,
     verify,
 };
-use crate::{
-    domain::{Content, EtagMatch, Failure, FoundThere, Kept, ObjectKey, SourceReading, SourceVerdict, judge_source},
-    store::{Known, Md5, Store},
-};
+use crate::store::{Known, Md5, Store};
 
 /// What stands at the primary instead of the object.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,9 +1,8 @@
 //! Whose failure it was, in front of what it was.
 
-use crate::{
-    domain::{Class, Content, Failure, SourceVerdict},
-    store::{Store, StoreError},
-};
+use copyhold_core::domain::{Class, Content, Failure, SourceVerdict};
+
+use crate::store::{Store, StoreError};
 
 pub(super) fn of_source(store: &Store, error: StoreError) -> Failure {
     at_source(store, error.into_failure(format_args!("source {}", store.name())))

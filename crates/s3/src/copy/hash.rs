@@ -1,12 +1,10 @@
 //! CRC-64/NVME and MD5 of bytes as they come, and of parts put together.
 
+use copyhold_core::domain::{Content, ContentHash};
 use crc_fast::{CrcAlgorithm, Digest as Crc, checksum_combine};
 use md5::{Digest, Md5 as Hasher};
 
-use crate::{
-    domain::{Content, ContentHash},
-    store::Md5,
-};
+use crate::store::Md5;
 
 /// Hashes bytes once, as they come: CRC-64/NVME, which is kept with the object, and
 /// MD5, which stores know.

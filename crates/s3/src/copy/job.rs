@@ -5,11 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use copyhold_core::domain::{Content, Folds, Kept, MetadataHash, ObjectKey};
+
 use super::Journal;
-use crate::{
-    domain::{Content, Folds, Kept, MetadataHash, ObjectKey},
-    store::Store,
-};
+use crate::store::Store;
 
 /// One object to be copied.
 #[derive(Debug)]

@@ -2,12 +2,10 @@
 
 use std::fmt;
 
+use copyhold_core::domain::ReplicaName;
 use futures::future::BoxFuture;
 
-use crate::{
-    domain::ReplicaName,
-    store::{ETag, Md5, UploadId},
-};
+use crate::store::{ETag, Md5, UploadId};
 
 /// The memory of one object's unfinished uploads.
 ///

@@ -1,12 +1,10 @@
 //! What a copy lacks that was sent with it: a store may take it and keep nothing of it, without a word.
 
+use copyhold_core::domain::{NotCarried, ObjectKey};
 use tokio::sync::mpsc;
 
 use super::Step;
-use crate::{
-    domain::{NotCarried, ObjectKey},
-    store::{Metadata, Store},
-};
+use crate::store::{Metadata, Store};
 
 /// Looks at a copy that was just made for what its store need not keep, and tells what is missing. It costs a HEAD, and
 /// only where the object has such a thing and the store is not known to refuse it. What cannot be seen counts as missing.

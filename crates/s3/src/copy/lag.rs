@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::{sync::watch, time::Instant};
-
-use crate::{
+use copyhold_core::{
     domain::{Class, Failure},
-    store::Store,
     timer::until,
 };
+use tokio::{sync::watch, time::Instant};
+
+use crate::store::Store;
 
 /// How far a target may fall behind: by so much, or by half of the time that the copy has taken so far, if that is
 /// more. One that is a little slower is not let go of a large object for having added up a minute.

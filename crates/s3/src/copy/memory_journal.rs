@@ -5,10 +5,11 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use copyhold_core::domain::ReplicaName;
 use futures::future::BoxFuture;
 
 use super::{Entry, Journal, Older, Part, Shape, Unfinished};
-use crate::{domain::ReplicaName, store::UploadId};
+use crate::store::UploadId;
 
 /// A journal of one object that lives as long as somebody holds it, and tells what is in it.
 #[derive(Debug, Clone, Default)]

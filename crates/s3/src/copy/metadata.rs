@@ -3,15 +3,16 @@
 
 use std::time::Duration;
 
+use copyhold_core::domain::{
+    Class, Failure, Kept, MetadataHash, ObjectKey, Scope, SourceReading, SourceVerdict, judge_metadata,
+};
+
 use super::{
     Copy, Job, Source, Useless,
     failure::{at_source, metadata_changed, of_source, other_metadata},
     verify,
 };
-use crate::{
-    domain::{Class, Failure, Kept, MetadataHash, ObjectKey, Scope, SourceReading, SourceVerdict, judge_metadata},
-    store::{Head, Metadata, Store},
-};
+use crate::store::{Head, Metadata, Store};
 
 /// Between two answers that are to agree, before a change is believed. A header that a proxy makes up from the clock is
 /// another one by then.

@@ -42,10 +42,9 @@ pub use spelling::kept_as_another;
 pub use step::Step;
 pub use verify::{Reading, is_as_stored, read, said};
 
-use crate::{
-    domain::{Class, Content, Failure, MetadataHash, ReplicaName, Verified},
-    store::{Store, StoreError},
-};
+use copyhold_core::domain::{Class, Content, Failure, MetadataHash, ReplicaName, Verified};
+
+use crate::store::{Store, StoreError};
 use failure::{most_telling, other_size, refused, stale};
 use plan::{Limits, Parts, Plan, Way, is_whole, plan};
 use source::{Opened, Piece, Reader};

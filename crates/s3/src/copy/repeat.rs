@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable};
-
-use crate::domain::{Class, Failure};
+use copyhold_core::domain::{Class, Failure};
 
 /// Enough for a connection that broke or a server that was restarted; all other patience is the queue's.
 const AGAIN: usize = 2;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use copyhold_core::domain::{Class, Content, EtagMatch, Failure, ObjectKey, SourceReading};
 
 use super::{
     Reading, Source,
@@ -20,10 +21,7 @@ use super::{
     repeat::repeated,
     verify,
 };
-use crate::{
-    domain::{Class, Content, EtagMatch, Failure, ObjectKey, SourceReading},
-    store::{ETag, Get, Head, Known, Md5, Metadata, Reason, Store},
-};
+use crate::store::{ETag, Get, Head, Known, Md5, Metadata, Reason, Store};
 
 /// How long an answer may wait unread for memory. Stores close what is not read;
 /// after this time it is asked for again, with the memory in hand.

@@ -1,10 +1,9 @@
 //! Whether a target takes the object's key for another one's: looked at after a copy was written, before it counts.
 
+use copyhold_core::domain::{Class, Failure, ObjectKey};
+
 use super::Target;
-use crate::{
-    domain::{Class, Failure, ObjectKey},
-    store::Store,
-};
+use crate::store::Store;
 
 /// Of a key in a message.
 const SHOWN_CHARS: usize = 100;

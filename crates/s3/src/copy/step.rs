@@ -1,6 +1,6 @@
 //! What a copy tells of itself, fact by fact.
 
-use crate::domain::{Content, Failure, MetadataHash, NotCarried, ReplicaName, SourceReading, Verified};
+use copyhold_core::domain::{Content, Failure, MetadataHash, NotCarried, ReplicaName, SourceReading, Verified};
 
 /// One fact about a copy, sent as soon as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,17 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
+use copyhold_core::domain::{
+    Class, Content, EtagMatch, Failure, MetadataHash, ObjectKey, SourceReading, Verified, micros_since_epoch,
+};
+
 use super::{
     OnExisting, Target,
     failure::{of_source, of_target},
     hash::{Both, Plain},
 };
-use crate::{
-    domain::{
-        Class, Content, EtagMatch, Failure, MetadataHash, ObjectKey, SourceReading, Verified, micros_since_epoch,
-    },
-    store::{CLOCK_TOLERANCE, ETag, Get, Head, Md5, Metadata, Reason, SentBy, Store, StoreError, shown},
-};
+use crate::store::{CLOCK_TOLERANCE, ETag, Get, Head, Md5, Metadata, Reason, SentBy, Store, StoreError, shown};
 
 /// How long a store is waited for that does not show yet what it has taken: 15 s, in steps.
 const SHOWS_WITHIN: [Duration; 5] = [

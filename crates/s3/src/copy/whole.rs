@@ -1,5 +1,6 @@
 //! Small objects: read into memory once, one PUT per target, all at the same time.
 
+use copyhold_core::domain::{Content, Failure, Verified};
 use futures::future::join_all;
 
 use super::{
@@ -11,10 +12,7 @@ use super::{
     source::{Piece, Reader},
     spelling, verify, write,
 };
-use crate::{
-    domain::{Content, Failure, Verified},
-    store::{Metadata, SentBy},
-};
+use crate::store::{Metadata, SentBy};
 
 impl Copy<'_> {
     /// Sends what `piece` holds to `targets`; each says how it went as soon as it knows.

@@ -4,11 +4,10 @@
 
 use std::{ffi::OsStr, fmt};
 
+use copyhold_core::loopback::is_loopback;
 use hyper::{Uri, header::HeaderValue};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use url::Url;
-
-use copyhold_core::loopback::is_loopback;
 
 use super::InvalidVariable;
 

@@ -11,12 +11,11 @@ use std::{
 };
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use copyhold_core::regular_file::{self, ReadError};
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
-
-use copyhold_core::regular_file::{self, ReadError};
 
 use super::InvalidVariable;
 

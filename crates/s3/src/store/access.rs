@@ -2,10 +2,11 @@
 
 use std::time::SystemTime;
 
+use copyhold_core::domain::ObjectKey;
+
 use super::{
     Asked, CLOCK_TOLERANCE, Listed, Metadata, Operation, Page, Place, Reason, Store, StoreError, is_of_a_probe,
 };
-use crate::domain::ObjectKey;
 
 /// The key of an upload that is never completed, so no object of this name ever appears.
 const WRITE_CHECK_KEY: &str = ".copyhold-write-check";

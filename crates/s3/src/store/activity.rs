@@ -10,8 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copyhold_core::domain::ObjectKey;
+
 use super::pace::Prefixes;
-use crate::domain::ObjectKey;
 
 /// A request that has moved nothing for this long is stuck, as far as others are concerned that could use its place.
 pub const STUCK_AFTER: Duration = Duration::from_secs(5);

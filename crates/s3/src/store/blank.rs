@@ -6,8 +6,7 @@ use aws_sdk_s3::{
     config::{ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeTransmitInterceptorContextMut},
     error::BoxError,
 };
-
-use crate::domain::ObjectKey;
+use copyhold_core::domain::ObjectKey;
 
 /// No key has a NUL in it.
 const MARK: &str = "\0blank\0";

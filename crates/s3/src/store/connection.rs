@@ -3,12 +3,11 @@
 use std::{error::Error, io};
 
 use aws_smithy_runtime_api::client::dns::ResolveDnsError;
+use copyhold_tls::TlsFailure;
 use hyper::StatusCode;
 use hyper_util::client::legacy;
 
 use super::{client::MOST_HEADERS, endpoint::Endpoint, proxy::ProxyError, reason::Reason, scheme::OtherScheme};
-use copyhold_tls::TlsFailure;
-
 use crate::settings::Proxy;
 
 /// Which kind of failure it was, by the first error in the chain that says so.

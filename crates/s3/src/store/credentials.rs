@@ -20,16 +20,13 @@ use aws_smithy_runtime_api::client::{
     retries::classifiers::{ClassifyRetry, RetryAction, RetryClassifierPriority},
     runtime_components::RuntimeComponents,
 };
+use copyhold_core::domain::excerpt;
+use copyhold_core::secret::Secret;
 use secrecy::ExposeSecret as _;
 use tracing::warn;
 
-use copyhold_core::secret::Secret;
-
 use super::connection;
-use crate::{
-    domain::excerpt,
-    settings::{self, ChainFile, Surroundings, Trust, chain_files},
-};
+use crate::settings::{self, ChainFile, Surroundings, Trust, chain_files};
 
 /// A file that was written anew is read so soon.
 const READ_EVERY: Duration = Duration::from_secs(1);

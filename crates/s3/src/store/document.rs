@@ -7,9 +7,8 @@ use aws_sdk_s3::{
     config::{ConfigBag, Intercept, RuntimeComponents, interceptors::AfterDeserializationInterceptorContextRef},
     error::BoxError,
 };
+use copyhold_core::domain::escaped;
 use xmlparser::{ElementEnd, Token, Tokenizer};
-
-use crate::domain::escaped;
 
 /// Elements within one another; a listing of S3 has four.
 const MOST_DEPTH: usize = 32;

@@ -12,12 +12,12 @@ use aws_sdk_s3::{
     operation::RequestId,
     primitives::{DateTime, DateTimeFormat as Format},
 };
+use copyhold_core::domain::{Class, Failure, Scope, excerpt};
 
 use super::{
     connection, document::InvalidDocument, endpoint::Endpoint, operation::Operation, reason::Reason,
     scheme::OtherScheme,
 };
-use crate::domain::{Class, Failure, Scope, excerpt};
 
 /// Stores refuse signatures that are 15 minutes old, some sooner.
 const CLOCKS_MAY_DIFFER_BY: Duration = Duration::from_mins(4);

@@ -132,7 +132,7 @@ impl Md5 {
 
 impl fmt::Debug for ETag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        crate::domain::escape(&self.0, f)
+        copyhold_core::domain::escape(&self.0, f)
     }
 }
 

@@ -10,8 +10,9 @@ use std::{
     },
 };
 
+use copyhold_core::domain::ObjectKey;
+
 use super::{Known, Store};
-use crate::domain::ObjectKey;
 
 /// So many different objects, and no contradiction, make a store known.
 const ENOUGH: usize = 8;

@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
+use copyhold_core::domain::{KeyTrait, ObjectKey, Unusual, is_kept, lookalikes, may_be_made_of, simplified};
 use tracing::error;
 
 use super::{Asked, Head, Known, Listed, Page, Place, Store, spellings::Says};
-use crate::domain::{KeyTrait, ObjectKey, Unusual, is_kept, lookalikes, may_be_made_of, simplified};
 
 /// Looks in a row that say nothing, after which this store is asked no more.
 const IN_VAIN: u8 = 8;

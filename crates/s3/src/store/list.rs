@@ -6,12 +6,12 @@ use aws_sdk_s3::{
     operation::list_objects_v2::ListObjectsV2Output,
     types::{EncodingType, Object},
 };
+use copyhold_core::domain::{ObjectKey, excerpt};
 
 use super::{
     ETag, Operation, Reason, Store, StoreError, clock::AnswerDate, document::WholeDocument, progress::Progress,
     spelling::Spelling,
 };
-use crate::domain::{ObjectKey, excerpt};
 
 /// Where a page of a listing begins.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,10 +5,10 @@ use std::{
     fmt::Write as _,
 };
 
+use copyhold_core::domain::{MetadataHash, escaped};
 use crc_fast::{CrcAlgorithm, checksum};
 
 use super::headers::UNREADABLE;
-use crate::domain::{MetadataHash, escaped};
 
 /// Of the canonical form. Rows keep hashes of it: whoever changes the form raises this, and all of them differ.
 const CANONICAL_FORM: &str = "1";

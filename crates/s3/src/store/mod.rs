@@ -91,8 +91,8 @@ pub use stated::Stated;
 pub use uploads::ListedUpload;
 pub use write::UploadId;
 
-use crate::domain::{Class, ObjectKey, ReplicaName};
 use activity::Request;
+use copyhold_core::domain::{Class, ObjectKey, ReplicaName};
 use credentials::CurrentCredentials;
 use endpoint::Endpoint;
 use pace::{Pace, Prefixes};

@@ -7,9 +7,8 @@ use std::{
     time::Duration,
 };
 
+use copyhold_core::domain::ReplicaName;
 use tokio::{sync::Notify, time::Instant};
-
-use crate::domain::ReplicaName;
 
 /// Answers of one moment speak of the same excess.
 const HALVES_AT_MOST_EVERY: Duration = Duration::from_secs(1);

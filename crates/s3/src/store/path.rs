@@ -2,8 +2,9 @@
 //!
 //! The signature covers the path as it was sent, so the store refuses such requests as wrongly signed, and others not.
 
+use copyhold_core::domain::ObjectKey;
+
 use super::{Asked, Place, Reason, Store, StoreError};
-use crate::domain::ObjectKey;
 
 impl Store {
     /// The failure, or the object's own: where others are not refused so, this one's path is changed on the way.

@@ -8,6 +8,7 @@ use aws_sdk_s3::{
     types::{ObjectLockLegalHoldStatus, ServerSideEncryption},
 };
 use bytes::Bytes;
+use copyhold_core::domain::{EtagMatch, NotCarried, ObjectKey};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
@@ -19,7 +20,6 @@ use super::{
     progress::{Progress, Stalled, watched},
     reason::Reason,
 };
-use crate::domain::{EtagMatch, NotCarried, ObjectKey};
 
 /// What a store says of an object beside its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What went wrong at a store: its answer becomes a reason, and the reason a class. Pure.
 
-use crate::domain::{Class, Scope};
+use copyhold_core::domain::{Class, Scope};
 
 /// What went wrong, told apart as far as anybody acts on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

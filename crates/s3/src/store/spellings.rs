@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
+use copyhold_core::domain::{Class, Fold, Folds, ObjectKey};
 use futures::future::join_all;
 use tracing::error;
 
 use super::{Head, Known, Reason, Store, StoreError};
-use crate::domain::{Class, Fold, Folds, ObjectKey};
 
 /// Answers that say nothing, after which a habit is not asked for any more.
 const IN_VAIN: u8 = 8;

@@ -2,6 +2,7 @@
 
 use aws_sdk_s3::types::{ChecksumMode, ChecksumType};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use copyhold_core::domain::{ContentHash, MetadataHash, ObjectKey};
 
 use super::{
     Known, Operation, Store, StoreError,
@@ -9,7 +10,6 @@ use super::{
     progress::Progress,
     read::{head_of_head, length},
 };
-use crate::domain::{ContentHash, MetadataHash, ObjectKey};
 
 /// The store's word, which is worth what the store is worth: damage that it has not noticed is not in it.
 #[derive(Clone, Debug, PartialEq, Eq)]

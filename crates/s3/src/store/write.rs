@@ -7,13 +7,13 @@ use aws_sdk_s3::{
     types::{CompletedMultipartUpload, CompletedPart},
 };
 use bytes::Bytes;
+use copyhold_core::domain::ObjectKey;
 use tracing::info;
 
 use super::{
     ETag, Feed, Md5, Metadata, Operation, Store, StoreError, blank::to_sdk, document::WholeDocument,
     progress::Progress, progress::lent, reason::Reason,
 };
-use crate::domain::ObjectKey;
 
 /// A multipart upload that was begun, by the store's own name for it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,7 @@
 //! Keys as applications really make them, and as nobody should.
 
+use copyhold_core::domain::MAX_KEY_BYTES;
 use rand::{RngExt as _, rngs::StdRng, seq::IndexedRandom as _};
-
-use crate::domain::MAX_KEY_BYTES;
 
 /// Each is a trap that some store, client or proxy is known to fall into.
 const ODD: [&str; 30] = [
@@ -107,7 +106,7 @@ mod tests {
     use rand::SeedableRng as _;
 
     use super::*;
-    use crate::domain::ObjectKey;
+    use copyhold_core::domain::ObjectKey;
 
     #[test]
     fn every_key_is_valid_and_there_are_no_two_alike() {

@@ -4,11 +4,11 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use copyhold_core::domain::{Content, ContentHash};
 use s3s::dto::Checksum;
 
 use super::metadata::Metadata;
 use super::object::{Body, Object};
-use crate::domain::{Content, ContentHash};
 
 /// So many objects, in folders of so many, which rise with their numbers: `0000012/000000012345`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

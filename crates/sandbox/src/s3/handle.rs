@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use copyhold_core::domain::{Content, ContentHash};
 use md5::{Digest as _, Md5};
 use s3s::dto::Checksum;
 
@@ -21,7 +22,6 @@ use super::object::{Body, Object, Pieces};
 use super::order::{Order, When};
 use super::shared::Shared;
 use super::synthetic::Synthetic;
-use crate::domain::{Content, ContentHash};
 
 /// One bucket by name. Reading or writing objects panics if the bucket does not
 /// exist; counting and ordering faults works even then.

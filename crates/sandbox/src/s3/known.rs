@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::sync::RwLock;
 
+use copyhold_core::domain::Content;
 use md5::{Digest as _, Md5};
-
-use crate::domain::Content;
 
 /// What comes back to the server and is declared with the MD5 of something that it made need only be recognised, by
 /// its length and CRC, which takes a tenth of the time: else hashing for two targets would be most of what a benchmark

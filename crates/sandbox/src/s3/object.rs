@@ -7,13 +7,13 @@ use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
+use copyhold_core::domain::Content;
 use futures::Stream;
 use s3s::dto::Checksum;
 use s3s::stream::{ByteStream, RemainingLength};
 
 use super::metadata::Metadata;
 use super::synthetic::Synthetic;
-use crate::domain::Content;
 
 #[derive(Debug, Clone)]
 pub(super) struct Object {

@@ -2,10 +2,10 @@
 
 use std::time::SystemTime;
 
+use copyhold_core::domain::Content;
 use s3s::dto::Checksum;
 
 use super::object::Body;
-use crate::domain::Content;
 
 #[derive(Debug, Clone)]
 pub(super) struct Part {

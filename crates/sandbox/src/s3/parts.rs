@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use copyhold_core::domain::{Content, ContentHash};
 use crc_fast::CrcAlgorithm::{Crc32Iscsi, Crc32IsoHdlc, Crc64Nvme};
 use crc_fast::{CrcAlgorithm, checksum_combine};
 use s3s::crypto::{Checksum as _, Crc32, Crc32c, Sha1, Sha256};
@@ -11,7 +12,6 @@ use s3s::{S3Result, s3_error};
 use super::bucket::Upload;
 use super::object::Body;
 use super::part::Part;
-use crate::domain::{Content, ContentHash};
 
 pub(super) struct Joined {
     pub body: Body,

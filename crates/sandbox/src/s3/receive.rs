@@ -4,6 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
+use copyhold_core::domain::{Content, ContentHash};
 use crc_fast::CrcAlgorithm::Crc64Nvme;
 use futures::StreamExt as _;
 use s3s::checksum::ChecksumHasher;
@@ -15,7 +16,6 @@ use super::declared::{Declared, MOST_BYTES, custom, too_large};
 use super::known::{Known, Recognised};
 use super::object::Body;
 use super::quirks::{BucketOptions, Keep, Quirk};
-use crate::domain::{Content, ContentHash};
 
 /// A buffer is made so large at once, if the request says that so much will come.
 const MOST_RESERVED: u64 = 64 * 1024 * 1024;

@@ -11,11 +11,10 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use bytes::{Bytes, BytesMut};
+use copyhold_core::domain::ContentHash;
 use crc_fast::CrcAlgorithm::Crc64Nvme;
 use crc_fast::{checksum, checksum_combine};
 use md5::{Digest as _, Md5};
-
-use crate::domain::ContentHash;
 
 const PAGE: u64 = 256 * 1024;
 /// Length of the stamp at the beginning of each page.

@@ -1,6 +1,6 @@
 use std::{path::Path, time::Duration};
 
-use copyhold::sandbox::postgres::Cluster;
+use copyhold_sandbox::postgres::Cluster;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::{
     sync::RwLock,

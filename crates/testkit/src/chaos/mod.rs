@@ -26,7 +26,7 @@ use std::{
 
 use accidents::Scene;
 use anyhow::Context as _;
-use copyhold::sandbox::postgres::Cluster;
+use copyhold_sandbox::postgres::Cluster;
 use exact::Exact;
 use fleet::Fleet;
 use objects::Application;

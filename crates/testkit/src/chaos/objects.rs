@@ -7,10 +7,8 @@ use std::{
     time::Duration,
 };
 
-use copyhold::{
-    domain::{Content, ContentHash},
-    sandbox::s3::synthetic,
-};
+use copyhold_core::domain::{Content, ContentHash};
+use copyhold_sandbox::s3::synthetic;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use sqlx::AssertSqlSafe;
 use tokio::{

@@ -6,13 +6,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-use copyhold::{
-    config,
-    queue::migrate,
-    sandbox::{
-        postgres::{Cluster, Options},
-        s3::{BucketHandle, BucketOptions, Fault, Gate, Op, Order, S3Server, When},
-    },
+use copyhold::config;
+use copyhold_db::queue::migrate;
+use copyhold_sandbox::{
+    postgres::{Cluster, Options},
+    s3::{BucketHandle, BucketOptions, Fault, Gate, Op, Order, S3Server, When},
 };
 use rand::{RngExt as _, rngs::StdRng};
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};

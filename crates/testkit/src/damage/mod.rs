@@ -8,10 +8,8 @@
 use std::{collections::BTreeMap, fmt, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
-use copyhold::{
-    copy::WHOLE_UP_TO,
-    sandbox::s3::{BucketHandle, BucketOptions, Fault, Op, Order, Quirk, When, synthetic},
-};
+use copyhold_s3::copy::WHOLE_UP_TO;
+use copyhold_sandbox::s3::{BucketHandle, BucketOptions, Fault, Op, Order, Quirk, When, synthetic};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
 use sqlx::PgPool;

@@ -1,10 +1,9 @@
 //! The report of an import as text.
 
+use copyhold_db::queue::Odd;
+
 use super::{Oddity, OfReplica, Outcome, Report};
-use crate::{
-    cli::show::{Untrusted, age, count, table},
-    queue::Odd,
-};
+use crate::cli::show::{Untrusted, age, count, table};
 
 impl Report {
     /// For people.

@@ -1,11 +1,9 @@
 //! The SQL of claims. `migrate` turns the statements of a lane into functions.
 
+use copyhold_core::domain::{ReplicaName, SchemaName};
 use sqlx::SqlStr;
 
-use crate::{
-    domain::{ReplicaName, SchemaName},
-    queue::{PARKED, built, functions::ASYNCHRONOUS, micros},
-};
+use crate::queue::{PARKED, built, functions::ASYNCHRONOUS, micros};
 
 use super::FRESH;
 

@@ -2,10 +2,10 @@
 
 use std::{fmt, io};
 
+use copyhold_tls::TlsFailure;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use super::error::ConnectError;
-use copyhold_tls::TlsFailure;
 
 /// Why a connection did not come about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copyhold_core::secret::Secret;
 use secrecy::ExposeSecret as _;
 use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
@@ -24,8 +25,6 @@ use super::{
     outage::Outage,
     session::{self, SESSION_SETTINGS},
 };
-use copyhold_core::secret::Secret;
-
 use crate::database_url::{each_server, has_password, root_certificates};
 
 /// Of several servers each gets so long: one that swallows packets must not keep the others from being asked.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use copyhold_core::domain::Fence;
 use sqlx::{
     Postgres, Row as _,
     postgres::{PgArguments, PgRow},
@@ -9,10 +10,7 @@ use sqlx::{
 };
 
 use super::{ImportPlan, ImportTally, statements};
-use crate::{
-    domain::Fence,
-    queue::{Queue, QueueError, STATEMENT_TIMEOUT, built, error::within},
-};
+use crate::queue::{Queue, QueueError, STATEMENT_TIMEOUT, built, error::within};
 
 /// Where a batch ends.
 #[derive(Debug, Clone, PartialEq, Eq)]

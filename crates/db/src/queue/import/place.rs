@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
+use copyhold_core::domain::{Fence, micros};
 use serde_json::Value;
 use sqlx::{Row as _, postgres::PgRow};
 
 use super::{ImportPlan, ImportTally};
-use crate::{
-    domain::{Fence, micros},
-    queue::{Queue, QueueError, built, error::limited},
-};
+use crate::queue::{Queue, QueueError, built, error::limited};
 
 const ROW: &str = "queue::import_row";
 const TAKE: &str = "queue::take_import";

@@ -1,9 +1,9 @@
 //! What an import makes of a table: its columns, their units, its order.
 
+use copyhold_core::domain::ReplicaName;
 use serde_json::{Value, json};
 
 use super::source::{Compares, KeyIndex, SourceTable};
-use crate::domain::ReplicaName;
 
 /// What the other program's whole numbers count since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

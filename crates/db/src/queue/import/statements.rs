@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use copyhold_core::domain::{MAX_KEY_BYTES, ReplicaName, SchemaName, micros};
+
 use super::{
     Bound, HELD_FOR, Odd,
     plan::{ImportPlan, TimeKind},
     tally::{IMPORTED, READ, REGISTERED, names_of},
 };
-use crate::domain::{MAX_KEY_BYTES, ReplicaName, SchemaName, micros};
 
 pub(super) const BOUND: &str = "queue::import_bound";
 pub(super) const BATCH: &str = "queue::import_batch";

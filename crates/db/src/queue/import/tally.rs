@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use copyhold_core::domain::ReplicaName;
 use sqlx::{Row as _, postgres::PgRow};
-
-use crate::domain::ReplicaName;
 
 /// What was counted of a table, up to some place in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -2,10 +2,9 @@
 //! replica's columns, so they are made anew by each migration. SECURITY DEFINER: their caller needs no right on the
 //! tables, and cannot forge a proof or a lease through them.
 
-use crate::{
-    domain::{ReplicaName, SchemaName},
-    queue::{listed, notice::Channels},
-};
+use copyhold_core::domain::{ReplicaName, SchemaName};
+
+use crate::queue::{listed, notice::Channels};
 
 /// All of them, for every replica of the schema.
 pub(in crate::queue) fn all(schema: &SchemaName, replicas: &[ReplicaName]) -> String {

@@ -5,16 +5,14 @@
 //! is no longer wanted is recorded if it was made, and stays unwanted if not (`queue::complete`). To wait for the
 //! lease would mean to wait for the largest objects.
 
+use copyhold_core::domain::{ObjectKey, ReplicaName};
 use sqlx::{Row as _, postgres::PgRow};
 
 use super::{
     statement::{FIGURES, NAME, Statement},
     walk::Scope,
 };
-use crate::{
-    domain::{ObjectKey, ReplicaName},
-    queue::{Queue, QueueError, built, error::limited},
-};
+use crate::queue::{Queue, QueueError, built, error::limited};
 
 /// Objects of one statement. Most of them are only looked at.
 pub(super) const PAGE: usize = 2_000;

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
+use copyhold_core::domain::{EventKind, ReplicaName, Rule};
+
 use super::{RULES_COLUMNS, bound, first_that_fits};
-use crate::{
-    domain::{EventKind, ReplicaName, Rule},
-    queue::{Queue, QueueError, STATEMENT_TIMEOUT, built, error::within},
-};
+use crate::queue::{Queue, QueueError, STATEMENT_TIMEOUT, built, error::within};
 
 const NAME: &str = "queue::expected";
 const PACE: &str = "queue::pace";

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
+use copyhold_core::domain::{EventKind, ReplicaName, Rule, SchemaName};
 use sqlx::{PgConnection, Postgres, postgres::PgArguments, query::QueryAs};
 
-use crate::{
-    domain::{EventKind, ReplicaName, Rule, SchemaName},
-    queue::{QueueError, append, built, ddl::jittered},
-};
+use crate::queue::{QueueError, append, built, ddl::jittered};
 
 const NAME: &str = "queue::put_rules_in_force";
 

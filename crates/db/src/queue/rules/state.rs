@@ -1,7 +1,6 @@
-use crate::{
-    domain::{ObjectKey, ReplicaName, Rule},
-    queue::{Queue, QueueError, built, error::limited},
-};
+use copyhold_core::domain::{ObjectKey, ReplicaName, Rule};
+
+use crate::queue::{Queue, QueueError, built, error::limited};
 
 const NAME: &str = "queue::rules_state";
 

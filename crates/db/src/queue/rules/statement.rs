@@ -1,12 +1,14 @@
 //! The SQL by which a page of objects is judged by the rules.
 
+use copyhold_core::domain::ReplicaName;
+
 use super::{
     Sizes,
     apply::{PAGE, Place, Which},
     first_that_fits,
     walk::Scope,
 };
-use crate::{domain::ReplicaName, queue::Queue};
+use crate::queue::Queue;
 
 pub(super) const NAME: &str = "queue::apply_rules";
 /// Of each replica, in the answer.

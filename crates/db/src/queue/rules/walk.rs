@@ -5,16 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copyhold_core::domain::{ObjectKey, ReplicaName};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Sizes,
     apply::{Judged, Page, Place, Which},
 };
-use crate::{
-    domain::{ObjectKey, ReplicaName},
-    queue::{AWAY_PAUSE, Notice, Queue, QueueError, built, error::limited, still_away, while_away},
-};
+use crate::queue::{AWAY_PAUSE, Notice, Queue, QueueError, built, error::limited, still_away, while_away};
 
 /// Objects that somebody held are tried again for so long, after these pauses.
 const BUSY_FOR: Duration = Duration::from_secs(30);

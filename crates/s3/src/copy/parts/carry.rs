@@ -6,6 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copyhold_core::{
+    domain::{Content, Failure},
+    timer::until,
+};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -20,11 +24,7 @@ use super::{
     },
     in_order::Put,
 };
-use crate::{
-    domain::{Content, Failure},
-    store::{ETag, Md5, Reason, Store, StoreError, UploadId},
-    timer::until,
-};
+use crate::store::{ETag, Md5, Reason, Store, StoreError, UploadId};
 
 /// A part that another target has already keeps its memory for so long at least, or for as long as it took that one:
 /// targets that are alike are never done at the same moment.

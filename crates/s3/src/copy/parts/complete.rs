@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use copyhold_core::domain::{Content, Failure, ObjectKey, Verified};
 use tokio::sync::mpsc;
 
 use super::{
@@ -10,10 +11,7 @@ use super::{
     },
     upload::{Leaves, Upload},
 };
-use crate::{
-    domain::{Content, Failure, ObjectKey, Verified},
-    store::{ETag, Head, Md5, Metadata, Reason, SentBy, Store, StoreError, UploadId},
-};
+use crate::store::{ETag, Head, Md5, Metadata, Reason, SentBy, Store, StoreError, UploadId};
 
 /// What is needed to complete an upload.
 pub(super) struct Complete {

@@ -6,6 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copyhold_core::{
+    domain::{Content, Failure, Verified},
+    timer::until,
+};
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::task::JoinSet;
 
@@ -16,11 +20,7 @@ use super::{
     complete::Complete,
     upload::{Leaves, State, Upload, throw_away},
 };
-use crate::{
-    domain::{Content, Failure, Verified},
-    store::Md5,
-    timer::until,
-};
+use crate::store::Md5;
 
 /// How it ended at one target.
 enum Finished {

@@ -12,6 +12,7 @@ mod upload;
 
 use std::sync::Arc;
 
+use copyhold_core::domain::{Class, Content, ContentHash, Failure, Verified};
 use futures::future::{BoxFuture, join_all};
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -25,10 +26,7 @@ use super::{
     plan::{Parts, Way},
     source::{Piece, Reader},
 };
-use crate::{
-    domain::{Class, Content, ContentHash, Failure, Verified},
-    store::{Head, within_current},
-};
+use crate::store::{Head, within_current};
 use carry::{Carrier, Event, Lane, NotSent};
 use in_order::InOrder;
 use stream::WINDOW_BYTES;

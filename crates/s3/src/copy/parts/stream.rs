@@ -8,6 +8,10 @@ use std::{
 
 use backon::BackoffBuilder;
 use bytes::{Bytes, BytesMut};
+use copyhold_core::{
+    domain::{Class, Content, Failure},
+    timer::until,
+};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio_util::sync::CancellationToken;
 
@@ -20,11 +24,7 @@ use super::{
     },
     carry::{Carrier, Event, Lane, NotSent},
 };
-use crate::{
-    domain::{Class, Content, Failure},
-    store::{ETag, Feed, Feeder, Get, Md5},
-    timer::until,
-};
+use crate::store::{ETag, Feed, Feeder, Get, Md5};
 
 /// Small against any part, large against the cost of handing it on.
 const PIECE_BYTES: usize = 1 << 20;

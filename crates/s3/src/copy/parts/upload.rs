@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
+use copyhold_core::domain::{Class, Failure, ObjectKey, Verified};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -9,10 +10,7 @@ use super::super::{
     Cancelled, Copy, Entry, Journal, Older, OnExisting, Part, Shape, Target, Unfinished, failure::of_target,
     plan::Parts, refused, source::Opened, verify,
 };
-use crate::{
-    domain::{Class, Failure, ObjectKey, Verified},
-    store::{Head, UploadId},
-};
+use crate::store::{Head, UploadId};
 
 /// How long a store is given to throw parts away, or to say that it began an upload
 /// that nobody wants any more.

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
+use copyhold_sandbox::s3::{BucketOptions, Metadata, Op, Quirk, Synthetic, synthetic};
+
 use super::*;
-use crate::sandbox::s3::{BucketOptions, Metadata, Op, Quirk, Synthetic, synthetic};
 
 const BIG: u64 = 17 * MIB;
 

@@ -1,7 +1,8 @@
 //! What a person reads of an object that cannot be copied: what is wrong, where, and what to do.
 
+use copyhold_sandbox::s3::{ErrorAnswer, Metadata, Op, When};
+
 use super::*;
-use crate::sandbox::s3::{ErrorAnswer, Metadata, Op, When};
 
 fn said(status: u16, code: &str, message: &str) -> Fault {
     Fault::Answer(ErrorAnswer { status, code: code.into(), message: message.into(), retry_after: None })

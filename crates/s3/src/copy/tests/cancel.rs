@@ -1,7 +1,8 @@
 //! A copy that nobody wants any more.
 
+use copyhold_sandbox::s3::{Gate, Op, Synthetic, When};
+
 use super::*;
-use crate::sandbox::s3::{Gate, Op, Synthetic, When};
 
 /// Stops a copy at the moment when a call of `op` at `bucket` waits, after `skip` that did not.
 async fn stopped_at(s: &Setup, key: &str, bucket: &BucketHandle, op: Op, skip: u64, fault: fn(Gate) -> Fault) -> Told {

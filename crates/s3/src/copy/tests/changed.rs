@@ -1,7 +1,8 @@
 //! What is read is not what this generation's first read found.
 
+use copyhold_sandbox::s3::{Op, Synthetic, When};
+
 use super::*;
-use crate::sandbox::s3::{Op, Synthetic, When};
 
 const SMALL: u64 = 1_000;
 /// More than one part of 16 MiB.

@@ -1,7 +1,8 @@
 //! Damage, and answers that prove nothing.
 
+use copyhold_sandbox::s3::{Metadata, Op, When};
+
 use super::{changed::long_ago, *};
-use crate::sandbox::s3::{Metadata, Op, When};
 
 #[tokio::test]
 async fn a_byte_flipped_on_the_way_from_the_source_is_caught() {
@@ -105,7 +106,7 @@ async fn bytes_that_a_proxy_has_compressed_on_the_way_are_not_the_object() {
         assert_eq!((told.class("wasabi"), told.read()), (Class::Corrupt, None), "{key}");
         assert!(told.of("wasabi").unwrap_err().message.contains("its bytes are changed on the way"), "{told:?}");
         // Nor when they are held against what was known.
-        let content = Content { size_bytes: 4, hash: crate::domain::ContentHash(1) };
+        let content = Content { size_bytes: 4, hash: copyhold_core::domain::ContentHash(1) };
         let told = s.copy(&Job { content: Some(content), ..s.job(key).await }).await;
         assert_eq!((told.class("wasabi"), told.changed()), (Class::Corrupt, None), "{key}");
     }
@@ -129,7 +130,7 @@ async fn bytes_that_a_proxy_has_decompressed_on_the_way_are_not_the_object() {
             assert_eq!((told.class("wasabi"), told.read()), (Class::Corrupt, None), "{key} {ranges}");
             assert!(told.of("wasabi").unwrap_err().message.contains("its bytes are changed on the way"), "{told:?}");
             // Nor when they are held against what was known.
-            let content = Content { size_bytes: 4, hash: crate::domain::ContentHash(1) };
+            let content = Content { size_bytes: 4, hash: copyhold_core::domain::ContentHash(1) };
             let told = s.copy(&Job { content: Some(content), kept: long_ago(), ..s.job(key).await }).await;
             assert_eq!((told.class("wasabi"), told.changed()), (Class::Corrupt, None), "{key} {ranges}");
             s.b2.clear_faults();

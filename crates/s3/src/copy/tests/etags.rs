@@ -1,10 +1,9 @@
 //! Stores that answer writes with no ETag, or with one that proves nothing, and show an object late.
 
+use copyhold_sandbox::s3::{Gate, Op, Quirk, When};
+
 use super::*;
-use crate::{
-    sandbox::s3::{Gate, Op, Quirk, When},
-    store::{ETag, Md5},
-};
+use crate::store::{ETag, Md5};
 
 async fn opaque() -> Setup {
     Setup::with(BucketOptions::default().with(Quirk::OpaqueEtags)).await
@@ -96,7 +95,7 @@ async fn a_later_attempt_looks_before_it_sends_again_where_etags_prove_nothing()
 #[tokio::test]
 async fn a_source_that_makes_up_etags_is_told_as_such() {
     let s = Setup::new().await;
-    s.b2.put_synthetic_in_parts("big", crate::sandbox::s3::Synthetic::new(1, 17 * MIB), 8 * MIB);
+    s.b2.put_synthetic_in_parts("big", copyhold_sandbox::s3::Synthetic::new(1, 17 * MIB), 8 * MIB);
     s.b2.order(Fault::WrongEtag, When::op(Op::GetObject).skip(1));
     let told = s.copy(&job(&s, "big").await).await;
     let why = told.of("wasabi").unwrap_err();

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
+use copyhold_sandbox::s3::{Op, Synthetic, When};
+
 use super::*;
-use crate::sandbox::s3::{Op, Synthetic, When};
 
 const LAG: Duration = Duration::from_millis(200);
 

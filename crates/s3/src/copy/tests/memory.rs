@@ -1,9 +1,9 @@
 //! The budget holds, whatever is copied.
 
+use copyhold_sandbox::s3::{Fault, Op, Synthetic, When};
 use futures::future::join_all;
 
 use super::*;
-use crate::sandbox::s3::{Fault, Op, Synthetic, When};
 
 #[tokio::test]
 async fn many_copies_at_once_never_hold_more_than_the_budget() {

@@ -1,10 +1,9 @@
 //! Which metadata copies get, and whether their stores keep it.
 
+use copyhold_core::domain::MetadataHash;
+use copyhold_sandbox::s3::{Metadata, Op, Order, When};
+
 use super::*;
-use crate::{
-    domain::MetadataHash,
-    sandbox::s3::{Metadata, Op, Order, When},
-};
 
 const SIZES: [(&str, usize); 2] = [("small", 1_000), ("big", 17 << 20)];
 

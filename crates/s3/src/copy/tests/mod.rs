@@ -19,15 +19,13 @@ mod whole;
 
 use std::sync::Arc;
 
+use copyhold_core::domain::{Folds, Kept, ObjectKey, SourceReading};
+use copyhold_sandbox::s3::{BucketHandle, BucketOptions, Fault, S3Server};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{
-    domain::{Folds, Kept, ObjectKey, SourceReading},
-    sandbox::s3::{BucketHandle, BucketOptions, Fault, S3Server},
-    settings,
-};
+use crate::settings;
 
 const MIB: u64 = 1 << 20;
 

@@ -1,7 +1,8 @@
 //! Objects that go in parts.
 
+use copyhold_sandbox::s3::{Metadata, Op, Synthetic, When, synthetic};
+
 use super::*;
-use crate::sandbox::s3::{Metadata, Op, Synthetic, When, synthetic};
 
 /// Three parts: 16 MiB, 16 MiB and a bit.
 const THREE_PARTS: u64 = 32 * MIB + 1;
@@ -76,7 +77,7 @@ async fn a_part_that_fails_in_passing_is_repeated_alone() {
 async fn parts_are_under_way_together_as_far_as_there_is_memory() {
     let s = Setup::new().await;
     s.b2.put_synthetic_in_parts("big", Synthetic::new(1, 8 * 16 * MIB), 8 * MIB);
-    let gate = crate::sandbox::s3::Gate::new();
+    let gate = copyhold_sandbox::s3::Gate::new();
     for target in [&s.wasabi, &s.scw] {
         target.order(Fault::Hold(gate.clone()), When::op(Op::UploadPart));
     }
@@ -100,7 +101,7 @@ async fn an_object_that_changes_while_it_is_read_is_not_recorded() {
     let longer = synthetic::bytes(1, 0..TWO_PARTS + 1);
     for replacement in [after, longer] {
         s.b2.put("big", before.clone());
-        let gate = crate::sandbox::s3::Gate::new();
+        let gate = copyhold_sandbox::s3::Gate::new();
         let held = s.b2.order(Fault::Hold(gate.clone()), When::op(Op::GetObject).skip(1).next(1));
         let job = s.job("big").await;
         let change = async {
@@ -213,7 +214,7 @@ async fn the_same_bytes_with_earlier_metadata_do_not_stand_in_for_an_upload_that
 async fn an_upload_that_the_store_forgets_in_the_middle_is_begun_anew_next_time() {
     let s = Setup::new().await;
     s.b2.put_synthetic("big", Synthetic::new(1, TWO_PARTS));
-    let gate = crate::sandbox::s3::Gate::new();
+    let gate = copyhold_sandbox::s3::Gate::new();
     let held = s.wasabi.order(Fault::Hold(gate.clone()), When::op(Op::UploadPart).skip(1).next(1));
     let job = s.job("big").await;
     let forget = async {

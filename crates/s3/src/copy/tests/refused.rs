@@ -1,10 +1,9 @@
 //! What a target is known not to hold, and what its answers are known to prove.
 
+use copyhold_sandbox::s3::{Metadata, Op, Synthetic, When};
+
 use super::*;
-use crate::{
-    sandbox::s3::{Metadata, Op, Synthetic, When},
-    settings::{Facts, Provider},
-};
+use crate::settings::{Facts, Provider};
 
 #[tokio::test]
 async fn a_key_that_a_target_cannot_hold_is_refused_before_a_byte_is_read() {

@@ -1,7 +1,8 @@
 //! Whoever comes next goes on with what was begun.
 
+use copyhold_sandbox::s3::{Op, Synthetic, When};
+
 use super::*;
-use crate::sandbox::s3::{Op, Synthetic, When};
 
 const PART: u64 = 16 * MIB;
 const FIVE_PARTS: u64 = 4 * PART + 1;

@@ -2,8 +2,9 @@
 
 use std::time::SystemTime;
 
+use copyhold_sandbox::s3::Synthetic;
+
 use super::*;
-use crate::sandbox::s3::Synthetic;
 
 const BIG: u64 = 17 * MIB;
 const PARTS: &str = "0f343b0931126a20f133d67c2b018a3b-2";

@@ -1,7 +1,8 @@
 //! Which source is read, and what its failures mean.
 
+use copyhold_sandbox::s3::{Op, When};
+
 use super::*;
-use crate::sandbox::s3::{Op, When};
 
 /// From b2, else from scw, to wasabi.
 async fn two_sources(s: &Setup, key: &str) -> Job {

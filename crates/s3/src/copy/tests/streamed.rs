@@ -1,7 +1,8 @@
 //! Parts that are too large to be held.
 
+use copyhold_sandbox::s3::{Op, Synthetic, When};
+
 use super::*;
-use crate::sandbox::s3::{Op, Synthetic, When};
 
 /// Three parts of 16 MiB and a bit, each more than a quarter of the memory.
 const OBJECT: u64 = 48 * MIB + 5;

@@ -1,7 +1,8 @@
 //! Objects that go in one request.
 
+use copyhold_sandbox::s3::{BucketOptions, Metadata, Op, Quirk, When};
+
 use super::*;
-use crate::sandbox::s3::{BucketOptions, Metadata, Op, Quirk, When};
 
 #[tokio::test]
 async fn an_object_is_read_once_and_written_to_all_targets() {
@@ -87,7 +88,7 @@ async fn sizes_around_the_edge_of_one_request_arrive_whole() {
     let s = Setup::new().await;
     for size in [1, plan::WHOLE_UP_TO - 1, plan::WHOLE_UP_TO, plan::WHOLE_UP_TO + 1] {
         let key = format!("{size}");
-        s.b2.put(&key, crate::sandbox::s3::synthetic::bytes(size, 0..size));
+        s.b2.put(&key, copyhold_sandbox::s3::synthetic::bytes(size, 0..size));
         for stated_bytes in [None, Some(size)] {
             let told = s.copy(&Job { stated_bytes, ..s.job(&key).await }).await;
             assert!(told.is_proven() && s.is_everywhere(&key), "{size} {stated_bytes:?}: {told:?}");
@@ -227,7 +228,7 @@ async fn a_website_redirect_is_copied_where_its_store_takes_it_and_missed_by_nam
             let told = s.copy(&job).await;
             assert!(told.is_proven(), "{habit:?}, {bytes}: {told:?}");
             let lacks: Vec<_> = told.steps.iter().filter(|step| matches!(step, Step::Lacks { .. })).collect();
-            let property = crate::domain::NotCarried::Redirect;
+            let property = copyhold_core::domain::NotCarried::Redirect;
             assert_eq!(
                 lacks,
                 [&Step::Lacks { replica: ReplicaName::new("wasabi").unwrap(), property }],

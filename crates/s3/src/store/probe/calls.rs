@@ -3,19 +3,17 @@
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart, EncodingType};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use copyhold_core::domain::ObjectKey;
 use crc_fast::CrcAlgorithm::Crc64Nvme;
 use md5::{Digest, Md5 as Hasher};
 
 use super::{Probe, Store, StoreError};
-use crate::{
-    domain::ObjectKey,
-    store::{
-        ETag, Md5, Metadata, Operation, Reason, UploadId,
-        blank::to_sdk,
-        document::WholeDocument,
-        progress::{Progress, lent},
-        spelling::Spelling,
-    },
+use crate::store::{
+    ETag, Md5, Metadata, Operation, Reason, UploadId,
+    blank::to_sdk,
+    document::WholeDocument,
+    progress::{Progress, lent},
+    spelling::Spelling,
 };
 
 /// What goes with an object; nothing stated: the right Content-MD5.

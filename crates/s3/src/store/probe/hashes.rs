@@ -1,6 +1,7 @@
 //! Whether a store looks at the hashes that it is sent, and what it does with what arrived wrong.
 
 use bytes::Bytes;
+use copyhold_core::domain::ObjectKey;
 
 use super::{
     Known, Probe, StoreError,
@@ -8,7 +9,7 @@ use super::{
     fact::{Fact, Found},
     is_refusal,
 };
-use crate::{domain::ObjectKey, store::UploadId};
+use crate::store::UploadId;
 
 const BYTES: &[u8] = b"what a probe writes";
 pub(super) const CHECKS_MD5: &str = "a wrong Content-MD5 is refused, and nothing kept";

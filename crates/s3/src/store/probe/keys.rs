@@ -3,13 +3,14 @@
 //! One that it refuses is no harm: the copy is parked, and says so. One that it tidies, decodes or folds is: two
 //! objects of the source would become one, each overwriting the other.
 
+use copyhold_core::domain::{MAX_KEY_BYTES, ObjectKey};
+
 use super::{
     Ended, FOLDER, Known, Probe,
     calls::Sending,
     fact::{Fact, Found},
     is_refusal,
 };
-use crate::domain::{MAX_KEY_BYTES, ObjectKey};
 
 const BYTES: &[u8] = b"under an odd key";
 /// Tried one after the other where the longest is not held.

@@ -23,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 pub use fact::Fact;
 pub use trail::Left;
 
+use copyhold_core::domain::Class;
+
 use super::{Known, Profile, Store, StoreError};
-use crate::domain::Class;
 use bucket::Lock;
 use calls::Sending;
 use trail::Trail;

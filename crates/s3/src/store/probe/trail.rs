@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 
 use aws_sdk_s3::types::EncodingType;
+use copyhold_core::domain::ObjectKey;
 use serde::Serialize;
 
 use super::{FOLDER, Known, Probe, Store, StoreError};
-use crate::{
-    domain::ObjectKey,
-    store::{Operation, Reason, UploadId, document::WholeDocument, progress::Progress, spelling::Spelling},
-};
+use crate::store::{Operation, Reason, UploadId, document::WholeDocument, progress::Progress, spelling::Spelling};
 
 /// Pages of a listing of what we wrote at most: it is far less than one.
 const PAGES: usize = 10;

@@ -4,12 +4,13 @@
 //! store refuses is no harm. One that shows another twin's content is: the later copy replaced the earlier, whose
 //! recorded time would be false from then on.
 
+use copyhold_core::domain::{MAX_KEY_BYTES, ObjectKey};
+
 use super::{
     Ended, Probe,
     calls::Sending,
     fact::{Fact, Found},
 };
-use crate::domain::{MAX_KEY_BYTES, ObjectKey};
 
 /// Pairs that a message names at most.
 const PAIRS_TOLD: usize = 3;

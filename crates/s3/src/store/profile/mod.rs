@@ -7,13 +7,11 @@
 mod presets;
 
 use bytesize::ByteSize;
+use copyhold_core::domain::ObjectKey;
 use serde::Serialize;
 
 use super::{ETag, Metadata};
-use crate::{
-    domain::ObjectKey,
-    settings::{self, Provider},
-};
+use crate::settings::{self, Provider};
 
 /// What is known of one store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

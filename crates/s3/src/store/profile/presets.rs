@@ -1,8 +1,10 @@
 //! What each provider documents, or was measured to do. `docs/stores.md` says from where; what stands in no
 //! preset is unknown, and unknown is what no copy relies on.
 
+use copyhold_core::domain::MAX_KEY_BYTES;
+
 use super::{Conditions, Control, Etags, Hashes, Keys, Known, Listing, Profile};
-use crate::{domain::MAX_KEY_BYTES, settings::Provider};
+use crate::settings::Provider;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;

@@ -1,7 +1,8 @@
 //! What answers lead to, from servers that are none of S3's best.
 
+use copyhold_core::domain::Class;
+
 use super::{canned::Canned, *};
-use crate::domain::Class;
 
 async fn head_of(answer: impl Into<Vec<u8>>) -> Result<Head, StoreError> {
     let server = Canned::new([answer]).await;

@@ -1,5 +1,6 @@
 //! Stores that never stop talking: what is read of them is bounded, and the connection is closed.
 
+use copyhold_core::domain::Class;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
@@ -7,7 +8,6 @@ use tokio::{
 };
 
 use super::*;
-use crate::domain::Class;
 
 /// More than is read of an answer, with what the sockets hold.
 const BOUND: usize = 32 << 20;

@@ -41,8 +41,8 @@ async fn store(endpoint: &str) -> Store {
     Store::connect(&replica(endpoint), 4).await.unwrap()
 }
 
-fn key(key: &str) -> crate::domain::ObjectKey {
-    crate::domain::ObjectKey::new(key).unwrap()
+fn key(key: &str) -> copyhold_core::domain::ObjectKey {
+    copyhold_core::domain::ObjectKey::new(key).unwrap()
 }
 
 fn md5(bytes: &[u8]) -> Md5 {

@@ -1,7 +1,8 @@
 //! Answers that hold something odd: what does not matter fails no call, and what does refuses the object by name.
 
+use copyhold_core::domain::{Class, NotCarried};
+
 use super::{canned::Canned, *};
-use crate::domain::{Class, NotCarried};
 
 /// The head of an object whose answer has these header lines besides.
 async fn head_with(lines: impl AsRef<[u8]>) -> Result<Head, StoreError> {

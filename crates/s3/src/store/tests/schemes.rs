@@ -1,12 +1,12 @@
 //! Endpoints whose scheme is the wrong one say so.
 
+use copyhold_core::domain::Class;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
 };
 
 use super::{canned::Canned, *};
-use crate::domain::Class;
 
 const HANDSHAKE: u8 = 0x16;
 /// Of TLS: a fatal failure of the handshake.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use copyhold_core::domain::{Content, ContentHash};
 use md5::{Digest as _, Md5};
 use s3s::dto::{
     Checksum, ChecksumType, CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopyPartResult, CopySource,
@@ -19,7 +20,6 @@ use super::Shared;
 use super::conditions::{Conditions, Verdict};
 use super::etag::{of_one, strong};
 use super::get::{bytes_not_kept, within};
-use crate::domain::{Content, ContentHash};
 
 pub(super) async fn object(shared: &Shared, req: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
     let headers = req.headers;
