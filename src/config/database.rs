@@ -10,10 +10,11 @@ use secrecy::ExposeSecret as _;
 
 use super::{
     Database, Secret, Wakeup, database_url,
+    flaw::Flaw,
     overrides::Environment,
     place::{Place, Placed},
     problem::Problem,
-    reader::{Flaw, Section},
+    reader::Section,
     secret,
     setting::choice,
 };
@@ -24,8 +25,8 @@ const EXAMPLE: &str = r#""postgres://copyhold@db.internal/app?sslmode=verify-ful
 pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
     let reader = section.reader();
     let insecure = section.get::<bool>("insecure").is_some_and(|insecure| insecure.value);
-    let rules = Arc::new(database_url::Rules::of(reader, insecure));
-    let unreadable = files_of_variables(&reader.environment);
+    let rules = Arc::new(database_url::Rules::of(&reader.sources, insecure));
+    let unreadable = files_of_variables(&reader.sources.environment);
     let would_hang = !unreadable.is_empty();
     reader.note_all(unreadable);
     let check = |url: Secret| {
@@ -40,7 +41,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
     let url = section.need_with("url", EXAMPLE, check);
     let listen_url = section.get_with("listen_url", check);
     let password = section.get_with("password_file", |path: String| {
-        Ok(secret::of_file(reader.resolve(&path))?.named("database.password_file"))
+        Ok(secret::of_file(reader.sources.resolve(&path))?.named("database.password_file"))
     });
     let schema = section.get_with("schema", |name: String| schema_name(&name));
     let ways = [("auto", Wakeup::Auto), ("notify", Wakeup::Notify), ("poll", Wakeup::Poll)];

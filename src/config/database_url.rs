@@ -11,7 +11,7 @@ use copyhold_core::regular_file::{self, ReadError};
 use copyhold_db::database_url::{InvalidUrl, PEM, Parameters, Parts, ServerUrl, each_server};
 use copyhold_s3::settings::AUTHORITIES_AT_MOST_BYTES;
 
-use super::reader::{Flaw, Reader};
+use super::{flaw::Flaw, sources::Sources};
 
 const FORM: &str = "write postgres://USER@HOST/DATABASE?sslmode=verify-full, special characters of a password as %XX";
 
@@ -37,9 +37,9 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    pub(super) fn of(reader: &Reader, insecure: bool) -> Self {
-        let host = ["PGHOSTADDR", "PGHOST"].iter().find_map(|name| reader.environment.get(name)?.to_str());
-        Self { insecure, host_of_environment: host.map(str::to_owned), folder: reader.folder.clone() }
+    pub(super) fn of(sources: &Sources, insecure: bool) -> Self {
+        let host = ["PGHOSTADDR", "PGHOST"].iter().find_map(|name| sources.environment.get(name)?.to_str());
+        Self { insecure, host_of_environment: host.map(str::to_owned), folder: sources.folder.clone() }
     }
 }
 

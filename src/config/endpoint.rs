@@ -3,8 +3,8 @@
 use url::Url;
 
 use super::{
+    flaw::Flaw,
     net::{is_address, is_plain_to_another_host},
-    reader::Flaw,
 };
 
 /// Stores whose endpoints say their region: what stands before and after it.

@@ -7,7 +7,8 @@ use copyhold_core::domain::{EventKind, EventKinds, UnknownKind};
 
 use super::{
     Events,
-    reader::{Flaw, Section},
+    flaw::Flaw,
+    reader::Section,
     setting::{duration_text, size_text, within},
     suggest,
 };

@@ -9,6 +9,7 @@ mod database_url;
 mod document;
 mod endpoint;
 mod events;
+mod flaw;
 mod load;
 mod net;
 mod overrides;
@@ -21,6 +22,7 @@ mod rules;
 mod secret;
 mod setting;
 mod show;
+mod sources;
 mod suggest;
 #[cfg(test)]
 mod tests;

@@ -9,8 +9,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     Guard, Http, Lease, Log, LogFormat, Secret, Shutdown, Sweeper, UnregisteredChanges, Workers,
+    flaw::Flaw,
     place::Placed,
-    reader::{Flaw, Section},
+    reader::Section,
     setting::{choice, duration_text, size_text, within},
     suggest,
 };

@@ -5,7 +5,7 @@
 use std::{
     cell::{OnceCell, RefCell},
     ffi::OsString,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use copyhold_core::domain::ReplicaName;
@@ -13,20 +13,18 @@ use copyhold_s3::settings::{Proxies, Trust};
 
 use super::{
     document::{Entries, Node, Value},
+    flaw::Flaw,
     overrides::{Environment, variable_for},
     place::{Place, Placed},
     problem::Problem,
     setting::Setting,
+    sources::Sources,
     suggest,
 };
 
 /// What is read from, and what came of it so far.
 pub(super) struct Reader {
-    pub(super) environment: Environment,
-    /// The configuration's own.
-    pub(super) file: PathBuf,
-    /// Of the configuration; relative paths begin there.
-    pub(super) folder: PathBuf,
+    pub(super) sources: Sources,
     /// What the environment says of proxies.
     pub(super) proxies: Proxies,
     /// The authorities that the environment names; read when they are first needed.
@@ -37,45 +35,24 @@ pub(super) struct Reader {
     unknown: RefCell<Vec<Placed<String>>>,
 }
 
-/// Why a value was refused: `what` continues a sentence that the setting's path begins.
-#[derive(Debug)]
-pub(super) struct Flaw {
-    /// Of the flaw, where it is not that of the value.
-    pub(super) place: Option<Place>,
-    pub(super) what: String,
-    pub(super) todo: String,
-}
-
-impl Flaw {
-    pub(super) fn new(what: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self { place: None, what: what.into(), todo: todo.into() }
-    }
-}
-
 impl Reader {
     pub(super) fn new(environment: Environment, config: &Path) -> Self {
         Self {
             proxies: Proxies::of(|name| environment.get(name)),
-            environment,
-            file: config.to_path_buf(),
+            sources: Sources::new(environment, config),
             trust: OnceCell::new(),
-            folder: config.parent().map(Path::to_path_buf).unwrap_or_default(),
             problems: RefCell::default(),
             asked: RefCell::default(),
             unknown: RefCell::default(),
         }
     }
 
-    /// A path as the configuration means it: relative to its own folder.
-    pub(super) fn resolve(&self, path: &str) -> PathBuf {
-        self.folder.join(path)
-    }
-
     /// The authorities that the environment names, else the machine's. Error: they cannot be read.
     pub(super) fn trust(&self) -> Result<Trust, Problem> {
         self.trust
             .get_or_init(|| {
-                Trust::of_environment(|name| self.environment.get(name).map(OsString::from)).map_err(Problem::from)
+                Trust::of_environment(|name| self.sources.environment.get(name).map(OsString::from))
+                    .map_err(Problem::from)
             })
             .clone()
     }
@@ -195,7 +172,7 @@ impl<'r> Section<'r> {
         self.reader.asked.borrow_mut().push(path.clone());
         let node = self.entries.remove(name)?;
         let place = node.place.clone();
-        match T::read(node, self.reader).map(|value| value.of_setting(&path)).and_then(check) {
+        match T::read(node, &self.reader.sources).map(|value| value.of_setting(&path)).and_then(check) {
             Ok(value) => Some(Placed { value, place }),
             Err(flaw) => {
                 self.reader.note(flaw.place.unwrap_or(place), format!("{path} {}", flaw.what), flaw.todo);

@@ -7,9 +7,10 @@ use url::Url;
 
 use super::{
     Credentials, Existing, Facts, Provider, Proxy, Replica, Secret, Surroundings, Trust, chain, endpoint,
+    flaw::Flaw,
     place::{Place, Placed},
     problem::Problem,
-    reader::{Flaw, Reader, Section},
+    reader::{Reader, Section},
     setting::{choice, size_text, within},
 };
 
@@ -44,7 +45,7 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
     let facts = facts(&mut section);
     let reader = section.reader();
     let ca_file = section.get_with("ca_file", |path: String| {
-        let path = reader.resolve(&path);
+        let path = reader.sources.resolve(&path);
         Trust::of_ca_file(&path)
             .map_err(|(what, todo)| Flaw::new(format!("names the file {}, which {what}", path.display()), todo))
     });
@@ -66,7 +67,7 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
     if matches!(credentials, Some(Credentials::Ambient)) {
         // The services that the chain asks have no ca_file.
         reader.note_all(reader.trust().err().into_iter().collect());
-        reader.note_all(chain::problems(&reader.environment));
+        reader.note_all(chain::problems(&reader.sources.environment));
     }
 
     let replica = (|| {

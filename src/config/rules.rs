@@ -4,8 +4,9 @@ use bytesize::ByteSize;
 use copyhold_core::domain::{ObjectKey, ReplicaName, Rule, size_text};
 
 use super::{
+    flaw::Flaw,
     place::{Place, Placed},
-    reader::{Flaw, Section},
+    reader::Section,
     replica,
     setting::Text,
     suggest,

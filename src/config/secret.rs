@@ -12,12 +12,14 @@ use copyhold_core::secret::Secret;
 use secrecy::SecretString;
 
 use super::{
-    document::{Entries, Node},
-    reader::{Flaw, Reader},
-    setting::Setting as _,
+    document::{Entries, Node, Value},
+    flaw::Flaw,
+    place::Place,
+    setting::{Setting, settled, wrong_kind},
+    sources::Sources,
 };
 
-pub(super) const FORMS: &str = r#"write "the secret", { env = "NAME" } or { file = "/path" }"#;
+const FORMS: &str = r#"write "the secret", { env = "NAME" } or { file = "/path" }"#;
 /// More than any key or password has; a wrong path may lead to something endless.
 const AT_MOST_BYTES: u64 = 64 * 1024;
 
@@ -34,28 +36,48 @@ pub(super) fn of_file(path: PathBuf) -> Result<Secret, Flaw> {
     Ok(Secret::rereadable(first, place, read).written_in(&kept_in))
 }
 
+/// A secret: in place, or named by `{ env = "…" }` or `{ file = "…" }`.
+impl Setting for Secret {
+    fn read(node: Node, sources: &Sources) -> Result<Self, Flaw> {
+        let place = node.place.clone();
+        match settled(node.value, &node.place, |value| matches!(value, Value::Text(_) | Value::Section(_))) {
+            Value::Text(text) if text.is_empty() => Err(Flaw::new("is empty", "give it a value")),
+            Value::Text(text) if matches!(place, Place::Position { .. }) => {
+                Ok(Secret::from(text).written_in(&sources.file))
+            }
+            Value::Text(text) => Ok(text.into()),
+            Value::Section(entries) => referred_to(entries, sources),
+            other => Err(wrong_kind(&other, "text in quotes", FORMS)),
+        }
+    }
+
+    fn of_setting(self, path: &str) -> Self {
+        self.named(path)
+    }
+}
+
 /// The secret that `{ env = "…" }` or `{ file = "…" }` names.
-pub(super) fn referred_to(mut entries: Entries, reader: &Reader) -> Result<Secret, Flaw> {
+fn referred_to(mut entries: Entries, sources: &Sources) -> Result<Secret, Flaw> {
     let (env, file) = (entries.remove("env"), entries.remove("file"));
     if !entries.is_empty() {
         return Err(Flaw::new("has something other than env or file in its braces", FORMS));
     }
     match (env, file) {
-        (Some(env), None) => from_variable(env, reader).map(Secret::from),
+        (Some(env), None) => from_variable(env, sources).map(Secret::from),
         (None, Some(file)) => {
             let place = file.place.clone();
-            let path = String::read(file, reader)?;
-            of_file(reader.resolve(&path)).map_err(|flaw| Flaw { place: Some(place), ..flaw })
+            let path = String::read(file, sources)?;
+            of_file(sources.resolve(&path)).map_err(|flaw| Flaw { place: Some(place), ..flaw })
         }
         (Some(_), Some(_)) => Err(Flaw::new("names both a variable and a file", "leave one of them out")),
         (None, None) => Err(Flaw::new("names neither a variable nor a file", FORMS)),
     }
 }
 
-fn from_variable(node: Node, reader: &Reader) -> Result<SecretString, Flaw> {
+fn from_variable(node: Node, sources: &Sources) -> Result<SecretString, Flaw> {
     let place = Some(node.place.clone());
-    let name = String::read(node, reader)?;
-    let (problem, todo) = match reader.environment.get(&name).map(OsStr::to_str) {
+    let name = String::read(node, sources)?;
+    let (problem, todo) = match sources.environment.get(&name).map(OsStr::to_str) {
         Some(Some("")) => ("is empty", format!("give {name} a value in the daemon's environment")),
         Some(Some(secret)) => return Ok(secret.into()),
         Some(None) => ("is not UTF-8", format!("give {name} a value that is text")),

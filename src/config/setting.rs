@@ -4,18 +4,17 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use copyhold_core::domain;
-use copyhold_core::secret::Secret;
 
 use super::{
     document::{Node, Value, parse_value},
+    flaw::Flaw,
     place::{Place, Placed},
-    reader::{Flaw, Reader},
-    secret,
+    sources::Sources,
 };
 
 /// A kind of value.
 pub(super) trait Setting: Sized {
-    fn read(node: Node, reader: &Reader) -> Result<Self, Flaw>;
+    fn read(node: Node, sources: &Sources) -> Result<Self, Flaw>;
 
     /// The same, told the path of its setting, which messages that come later name.
     #[must_use]
@@ -26,7 +25,7 @@ pub(super) trait Setting: Sized {
 
 /// Text that is not empty.
 impl Setting for String {
-    fn read(node: Node, _: &Reader) -> Result<Self, Flaw> {
+    fn read(node: Node, _: &Sources) -> Result<Self, Flaw> {
         match settled(node.value, &node.place, |value| matches!(value, Value::Text(_))) {
             Value::Text(text) if text.is_empty() => Err(Flaw::new("is empty", "give it a value, or remove it")),
             Value::Text(text) => Ok(text),
@@ -39,7 +38,7 @@ impl Setting for String {
 pub(super) struct Text(pub(super) String);
 
 impl Setting for Text {
-    fn read(node: Node, _: &Reader) -> Result<Self, Flaw> {
+    fn read(node: Node, _: &Sources) -> Result<Self, Flaw> {
         match settled(node.value, &node.place, |value| matches!(value, Value::Text(_))) {
             Value::Text(text) => Ok(Self(text)),
             other => Err(wrong_kind(&other, "text in quotes", "write it in quotes")),
@@ -49,14 +48,14 @@ impl Setting for Text {
 
 /// A list of texts, none of which is empty.
 impl Setting for Vec<Placed<String>> {
-    fn read(node: Node, reader: &Reader) -> Result<Self, Flaw> {
+    fn read(node: Node, sources: &Sources) -> Result<Self, Flaw> {
         const TODO: &str = r#"write the words in quotes with commas between, in brackets: ["b2", "wasabi"]"#;
         let Value::List(items) = settled(node.value, &node.place, |value| matches!(value, Value::List(_))) else {
             return Err(Flaw::new("is no list", TODO));
         };
         let text = |item: Node| {
             let place = item.place.clone();
-            let read = String::read(item, reader);
+            let read = String::read(item, sources);
             let value = read.map_err(|flaw| Flaw { place: flaw.place.or(Some(place.clone())), ..flaw })?;
             Ok(Placed { value, place })
         };
@@ -65,7 +64,7 @@ impl Setting for Vec<Placed<String>> {
 }
 
 impl Setting for bool {
-    fn read(node: Node, _: &Reader) -> Result<Self, Flaw> {
+    fn read(node: Node, _: &Sources) -> Result<Self, Flaw> {
         match settled(node.value, &node.place, |value| matches!(value, Value::Boolean(_))) {
             Value::Boolean(yes) => Ok(yes),
             other => Err(wrong_kind(&other, "true or false", "write true or false, without quotes")),
@@ -74,7 +73,7 @@ impl Setting for bool {
 }
 
 impl Setting for i64 {
-    fn read(node: Node, _: &Reader) -> Result<Self, Flaw> {
+    fn read(node: Node, _: &Sources) -> Result<Self, Flaw> {
         match settled(node.value, &node.place, |value| matches!(value, Value::Integer(_))) {
             Value::Integer(Some(number)) => Ok(number),
             Value::Integer(None) => Err(Flaw::new("is beyond all bounds", "write a smaller number")),
@@ -84,49 +83,29 @@ impl Setting for i64 {
 }
 
 impl Setting for Duration {
-    fn read(node: Node, reader: &Reader) -> Result<Self, Flaw> {
+    fn read(node: Node, sources: &Sources) -> Result<Self, Flaw> {
         const TODO: &str = r#"write a number with its unit in quotes: "500ms", "90s", "5m" or "1h 30m""#;
         if let Value::Integer(_) | Value::List(_) | Value::Other(_) = node.value {
             return Err(wrong_kind(&node.value, "a duration", TODO));
         }
-        let text = String::read(node, reader)?;
+        let text = String::read(node, sources)?;
         humantime::parse_duration(&text).map_err(|_| Flaw::new(format!("is {text:?}, which is no duration"), TODO))
     }
 }
 
 impl Setting for ByteSize {
-    fn read(node: Node, reader: &Reader) -> Result<Self, Flaw> {
+    fn read(node: Node, sources: &Sources) -> Result<Self, Flaw> {
         const TODO: &str = r#"write a number with its unit in quotes: "256MiB" or "1GiB""#;
         if let Value::Integer(_) | Value::List(_) | Value::Other(_) = node.value {
             return Err(wrong_kind(&node.value, "a size", TODO));
         }
-        let text = String::read(node, reader)?;
+        let text = String::read(node, sources)?;
         text.parse().map_err(|_| Flaw::new(format!("is {text:?}, which is no size"), TODO))
     }
 }
 
-/// A secret: in place, or named by `{ env = "…" }` or `{ file = "…" }`.
-impl Setting for Secret {
-    fn read(node: Node, reader: &Reader) -> Result<Self, Flaw> {
-        let place = node.place.clone();
-        match settled(node.value, &node.place, |value| matches!(value, Value::Text(_) | Value::Section(_))) {
-            Value::Text(text) if text.is_empty() => Err(Flaw::new("is empty", "give it a value")),
-            Value::Text(text) if matches!(place, Place::Position { .. }) => {
-                Ok(Secret::from(text).written_in(&reader.file))
-            }
-            Value::Text(text) => Ok(text.into()),
-            Value::Section(entries) => secret::referred_to(entries, reader),
-            other => Err(wrong_kind(&other, "text in quotes", secret::FORMS)),
-        }
-    }
-
-    fn of_setting(self, path: &str) -> Self {
-        self.named(path)
-    }
-}
-
 /// A variable's text as the TOML value that it spells if that is of the wanted kind, else as text.
-fn settled(value: Value, place: &Place, wanted: impl Fn(&Value) -> bool) -> Value {
+pub(super) fn settled(value: Value, place: &Place, wanted: impl Fn(&Value) -> bool) -> Value {
     match value {
         Value::Variable(text) => match parse_value(&text, place).filter(wanted) {
             Some(value) => value,
@@ -136,7 +115,7 @@ fn settled(value: Value, place: &Place, wanted: impl Fn(&Value) -> bool) -> Valu
     }
 }
 
-fn wrong_kind(value: &Value, wanted: &str, todo: &str) -> Flaw {
+pub(super) fn wrong_kind(value: &Value, wanted: &str, todo: &str) -> Flaw {
     Flaw::new(format!("is {}, where {wanted} is needed", value.kind()), todo)
 }
 
