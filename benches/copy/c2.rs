@@ -10,7 +10,8 @@ use super::{
     floor::{Cost, PART_BYTES},
     garage::{self, Garage},
     ours::Ours,
-    rclone::{self, Place},
+    place::Place,
+    rclone,
     signed::Signer,
     wire::Wire,
 };

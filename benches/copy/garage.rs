@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::{rclone::Place, signed::Signer};
+use super::{place::Place, signed::Signer};
 use crate::common::process;
 
 const START_MAY_TAKE: Duration = Duration::from_secs(20);

@@ -9,6 +9,7 @@ mod c6;
 mod floor;
 mod garage;
 mod ours;
+mod place;
 mod rclone;
 mod requests;
 mod server;

@@ -5,19 +5,8 @@ use std::{fs::File, path::Path, process::Stdio, time::Instant};
 use anyhow::bail;
 use tokio::process::Command;
 
-use super::floor::Cost;
+use super::{floor::Cost, place::Place};
 use crate::common::process;
-
-/// One store and bucket, as rclone and we are told of it.
-#[derive(Debug, Clone)]
-pub(super) struct Place {
-    pub(super) name: &'static str,
-    pub(super) endpoint: String,
-    pub(super) region: &'static str,
-    pub(super) bucket: String,
-    pub(super) access_key_id: String,
-    pub(super) secret_access_key: String,
-}
 
 /// Its version, if it is installed.
 pub(super) async fn version() -> Option<String> {

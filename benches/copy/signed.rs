@@ -9,7 +9,7 @@ use aws_sdk_s3::{
 };
 use hyper::Uri;
 
-use super::rclone::Place;
+use super::place::Place;
 use crate::common::stores::Stores;
 
 /// Longer than any measurement.

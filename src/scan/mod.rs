@@ -6,6 +6,7 @@
 //! out of order ends the scan, and what was registered until then stays.
 
 mod beside;
+mod halt;
 mod lister;
 mod parts;
 mod progress;
@@ -15,9 +16,10 @@ mod trouble;
 mod walk;
 mod write;
 
+pub use halt::Halt;
 pub use lister::{Lister, Notes};
 pub use parts::fold;
 pub use progress::{Progress, Shown};
 pub(crate) use rate::Rate;
-pub use run::{Begin, Ended, Halt, Scan};
+pub use run::{Begin, Ended, Scan};
 pub use trouble::{PageAt, Trouble};

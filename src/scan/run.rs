@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use copyhold_core::domain::ReplicaName;
 use copyhold_db::queue::{
-    KeyRange, ListedKey, Queue, QueueError, ScanArguments, ScanHolder, ScanId, ScanPart, UnfinishedScan, while_away,
+    KeyRange, ListedKey, Queue, ScanArguments, ScanHolder, ScanId, ScanPart, UnfinishedScan, while_away,
 };
 use copyhold_s3::store::Listed;
 use futures::{StreamExt as _, stream};
@@ -13,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     beside::Beside,
+    halt::Halt,
     lister::Lister,
     parts,
     progress::Progress,
     trouble::Trouble,
     walk::Walk,
-    write::{Entry, Place},
+    write::{Entry, Place, Registrar},
 };
 
 /// A process that has not said for so long that it is at a scan is taken for dead.
@@ -49,21 +49,6 @@ pub enum Begin {
     DryRun,
 }
 
-/// Why it ended before its end.
-#[derive(Debug, thiserror::Error)]
-pub enum Halt {
-    #[error("told to stop")]
-    Stopped,
-    #[error("replica {0}: {1}")]
-    Trouble(ReplicaName, Trouble),
-    #[error("{0}")]
-    Queue(QueueError),
-    #[error("another process is at this scan, and goes on with it: there is nothing to do here")]
-    AtWork,
-    #[error("another process has taken this scan over, and goes on with it")]
-    Elsewhere,
-}
-
 /// What a run of it was.
 #[derive(Debug)]
 pub struct Ended {
@@ -71,21 +56,6 @@ pub struct Ended {
     pub resumed: Option<i64>,
     /// `None`: all of it is listed.
     pub halt: Option<Halt>,
-}
-
-/// What becomes of what is listed.
-#[derive(Debug)]
-pub(super) enum Registrar<'a> {
-    Writes { queue: &'a Queue, scan: ScanId, holder: &'a ReplicaName },
-    Looks { queue: &'a Queue, holder: &'a ReplicaName },
-}
-
-impl Registrar<'_> {
-    pub(super) fn holder(&self) -> &ReplicaName {
-        match self {
-            Self::Writes { holder, .. } | Self::Looks { holder, .. } => holder,
-        }
-    }
 }
 
 impl Scan {

@@ -4,15 +4,13 @@ use std::time::{Duration, Instant};
 
 use copyhold_core::domain::{ObjectKey, ReplicaName};
 use copyhold_db::queue::{
-    AWAY_PAUSE, ListedKey, ListedKeys, PageAnswer, QueueError, ScanCounts, ScanPage, ScanPart, still_away, while_away,
+    AWAY_PAUSE, ListedKey, ListedKeys, PageAnswer, Queue, QueueError, ScanCounts, ScanId, ScanPage, ScanPart,
+    still_away, while_away,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{
-    progress::Progress,
-    run::{Halt, Registrar},
-};
+use super::{halt::Halt, progress::Progress};
 
 /// A key that somebody else's transaction is about to register is asked for again after these pauses.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
@@ -21,6 +19,21 @@ const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(2);
 const SAID_AFTER: Duration = Duration::from_secs(5);
 /// So many keys in a row that PostgreSQL refuses are no fault of theirs.
 const REFUSED_AT_MOST: u32 = 10;
+
+/// What becomes of what is listed.
+#[derive(Debug)]
+pub(super) enum Registrar<'a> {
+    Writes { queue: &'a Queue, scan: ScanId, holder: &'a ReplicaName },
+    Looks { queue: &'a Queue, holder: &'a ReplicaName },
+}
+
+impl Registrar<'_> {
+    pub(super) fn holder(&self) -> &ReplicaName {
+        match self {
+            Self::Writes { holder, .. } | Self::Looks { holder, .. } => holder,
+        }
+    }
+}
 
 /// One key of a page.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use super::{
     append::logged_one,
     built,
     error::limited,
-    functions,
+    function_calls,
 };
 
 const NAME: &str = "queue::begin_generation";
@@ -91,7 +91,7 @@ pub(super) fn call(schema: &SchemaName, kinds: &EventKinds) -> SqlStr {
         'replaces', ($3::bigint[])[1], 'in_a_row', $7, 'parked', $8, 'message', $9";
     let begun = "begun WHERE answer = 'recorded'";
     let logged = logged_one(&schema.quoted(), kinds, EventKind::ObjectChanged, members, begun);
-    let call = functions::call_begin_generation(schema);
+    let call = function_calls::call_begin_generation(schema);
     let call = call.as_str();
     built(format!(
         "-- {NAME}\nWITH begun AS MATERIALIZED (\n{call}\n),\n{logged}\nSELECT key, under, answer FROM begun CROSS JOIN logged"

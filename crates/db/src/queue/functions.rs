@@ -16,14 +16,11 @@
 
 use copyhold_core::domain::{ReplicaName, SchemaName};
 
-use super::{anew, append_functions, built, claim, listed, log, seek, unclaim};
-use sqlx::SqlStr;
-
-/// True, and from here to its end the transaction does not wait for the disk. For what a crash may take back: a claim
-/// is then a number that nobody has, and whatever its holder writes is refused.
-///
-/// Not a SET clause of a function, whose effect would end before the commit.
-pub(super) const ASYNCHRONOUS: &str = "(SELECT set_config('synchronous_commit', 'off', true)) = 'off'";
+use super::{
+    anew, append_functions, claim,
+    function_calls::{BEGIN_GENERATION, IS_COMPLETE, NEXT_DUE, UNCLAIM, claim_name, fresh_claim_name, seek_name},
+    listed, log, seek, unclaim,
+};
 
 /// Under these, an index in the wanted order is the only plan that is not forbidden, and it is kept for the session.
 /// Costs are named because what is forbidden is only made dear.
@@ -174,66 +171,9 @@ pub(super) fn all(schema: &SchemaName, replicas: &[ReplicaName]) -> Vec<Function
     replicas.iter().flat_map(|lane| of_lane(schema, replicas, lane)).chain(of_all_lanes(schema, replicas)).collect()
 }
 
-const IS_COMPLETE: &str = "is_complete";
-const NEXT_DUE: &str = "next_due";
-const UNCLAIM: &str = "unclaim";
-const BEGIN_GENERATION: &str = "begin_generation";
-
-fn claim_name(lane: &ReplicaName) -> String {
-    format!("claim_{lane}")
-}
-
-/// Not `claim_fresh_…`: that is what the claim of a replica called `fresh_…` is called.
-fn fresh_claim_name(lane: &ReplicaName) -> String {
-    format!("fresh_claim_{lane}")
-}
-
-fn seek_name(lane: &ReplicaName) -> String {
-    format!("seek_{lane}")
-}
-
 fn claimed() -> String {
     let columns = claim::statements::COLUMNS.map(|(name, of)| format!("{name} {of}"));
     format!("TABLE({})", columns.join(", "))
-}
-
-/// How a daemon calls them. The columns are named, so that a function that has more disturbs nobody.
-pub(super) fn call_claim(schema: &SchemaName, lane: &ReplicaName) -> SqlStr {
-    call(schema, "queue::claim", &claim_columns(), &claim_name(lane), "$1, $2, $3, $4, $5")
-}
-
-pub(super) fn call_fresh_claim(schema: &SchemaName, lane: &ReplicaName) -> SqlStr {
-    call(schema, "queue::claim_fresh", &claim_columns(), &fresh_claim_name(lane), "$1, $2, $3")
-}
-
-pub(super) fn call_seek(schema: &SchemaName, lane: &ReplicaName) -> SqlStr {
-    call(schema, "queue::seek", "object_key, lane_due, id, recorded", &seek_name(lane), "$1, $2, $3")
-}
-
-pub(super) fn call_next_due(schema: &SchemaName) -> SqlStr {
-    call(schema, "queue::next_due", "replica, wait_us", NEXT_DUE, "")
-}
-
-pub(super) fn call_unclaim(schema: &SchemaName) -> SqlStr {
-    call(schema, "queue::unclaim", "object_key", UNCLAIM, "$1")
-}
-
-pub(super) fn call_begin_generation(schema: &SchemaName) -> SqlStr {
-    call(
-        schema,
-        "queue::begin_generation",
-        "key, under, answer",
-        BEGIN_GENERATION,
-        "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11",
-    )
-}
-
-fn claim_columns() -> String {
-    claim::statements::COLUMNS.map(|(name, _)| name).join(", ")
-}
-
-fn call(schema: &SchemaName, statement: &str, columns: &str, name: &str, arguments: &str) -> SqlStr {
-    built(format!("-- {statement}\nSELECT {columns} FROM {}.\"{name}\"({arguments})", schema.quoted()))
 }
 
 impl Function {

@@ -2,12 +2,7 @@
 
 use copyhold_core::domain::{EventKind, ReplicaName, SchemaName};
 
-use super::{
-    PARKED,
-    claim::{FRESH, statements::names_of},
-    micros,
-    unsettled::LISTED_WITHIN,
-};
+use super::{PARKED, claim::FRESH, micros, sql::names_of, unsettled::LISTED_WITHIN};
 
 /// As it is called; `migrate` lets every role call it that may change copies.
 pub(in crate::queue) const NAME: &str = "register_listed";

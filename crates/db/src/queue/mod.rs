@@ -31,6 +31,7 @@ mod explain;
 mod failing;
 mod foresee;
 mod forget;
+mod function_calls;
 mod functions;
 mod import;
 mod inbox;
@@ -62,6 +63,7 @@ mod seek;
 mod sequences;
 mod server_time;
 mod sleep;
+mod sql;
 mod status;
 mod swept;
 mod take_back;
@@ -216,17 +218,17 @@ impl Queue {
         kinds: EventKinds,
     ) -> Self {
         let statements = Statements {
-            claims: replicas.iter().map(|lane| functions::call_claim(&schema, lane)).collect(),
-            fresh_claims: replicas.iter().map(|lane| functions::call_fresh_claim(&schema, lane)).collect(),
+            claims: replicas.iter().map(|lane| function_calls::call_claim(&schema, lane)).collect(),
+            fresh_claims: replicas.iter().map(|lane| function_calls::call_fresh_claim(&schema, lane)).collect(),
             claim_these: claim::statements::these(&schema, &replicas),
-            next_due: functions::call_next_due(&schema),
-            seeks: replicas.iter().map(|lane| functions::call_seek(&schema, lane)).collect(),
+            next_due: function_calls::call_next_due(&schema),
+            seeks: replicas.iter().map(|lane| function_calls::call_seek(&schema, lane)).collect(),
             renew: renew::statement(&schema),
             complete: complete::statement(&schema, &replicas, &kinds),
             release: release::statement(&schema),
             reclaim: reclaim::statement(&schema, &replicas, &kinds, reclaim::Of::All),
             reclaim_these: reclaim::statement(&schema, &replicas, &kinds, reclaim::Of::These),
-            unclaim: functions::call_unclaim(&schema),
+            unclaim: function_calls::call_unclaim(&schema),
             take_unsettled: unsettled::take(&schema, &replicas),
             begin_generation: anew::call(&schema, &kinds),
             look_at_uploads: replicas.iter().map(|replica| orphans::statement(&schema, replica)).collect(),

@@ -8,7 +8,7 @@ use super::{
     apart::{Apart, Patience, apart},
     built,
     error::limited,
-    functions::ASYNCHRONOUS,
+    sql::ASYNCHRONOUS,
 };
 
 const NAME: &str = "queue::release";

@@ -10,8 +10,8 @@ use super::{
     apart::{Apart, Patience, apart},
     built,
     error::limited,
-    functions::ASYNCHRONOUS,
     micros,
+    sql::ASYNCHRONOUS,
 };
 
 const NAME: &str = "queue::renew";

@@ -11,7 +11,7 @@ use copyhold_core::domain::{EventKind, ObjectKey, ReplicaName};
 use serde::Serialize;
 use sqlx::{Row as _, SqlStr, postgres::PgRow};
 
-use super::{Pin, Queue, QueueError, append, built, error::limited, functions::ASYNCHRONOUS, listed, micros};
+use super::{Pin, Queue, QueueError, append, built, error::limited, listed, micros, sql::ASYNCHRONOUS};
 
 const FIND: &str = "queue::find_scan";
 const PARTS: &str = "queue::scan_parts";

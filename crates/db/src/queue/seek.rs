@@ -5,8 +5,8 @@ use sqlx::{Row as _, postgres::PgRow};
 
 use super::{
     Position, Queue, QueueError,
-    claim::statements::{claimable, names_of},
     error::{limited, read},
+    sql::{claimable, names_of},
 };
 
 const NAME: &str = "queue::seek";

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use copyhold_core::domain::{Content, ContentHash, MetadataHash, ObjectKey, ReplicaName, SchemaName};
 use sqlx::{Postgres, SqlStr, postgres::PgArguments, query::QueryAs};
 
-use super::{Queue, QueueError, answer::key_of, built, claim::statements::names_of, error::limited, micros};
+use super::{Queue, QueueError, answer::key_of, built, error::limited, micros, sql::names_of};
 
 const TAKE: &str = "queue::take_unsettled";
 const NOTE: &str = "queue::note_unsettled";

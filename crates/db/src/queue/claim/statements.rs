@@ -3,7 +3,10 @@
 use copyhold_core::domain::{ReplicaName, SchemaName};
 use sqlx::SqlStr;
 
-use crate::queue::{PARKED, built, functions::ASYNCHRONOUS, micros};
+use crate::queue::{
+    PARKED, built, micros,
+    sql::{ASYNCHRONOUS, claimable, names_of},
+};
 
 use super::FRESH;
 
@@ -80,16 +83,6 @@ pub(in crate::queue) fn these(schema: &SchemaName, replicas: &[ReplicaName]) -> 
     built(format!("-- queue::claim_these\n{}", statement(schema, replicas, None, &chosen)))
 }
 
-/// The lane's own predicate, word for word, and that the time has come: anything else may become a Seq Scan.
-pub(in crate::queue) fn claimable(schema: &SchemaName, lane: &ReplicaName) -> String {
-    let (copy, due) = (lane.column(), lane.due_column());
-    format!(
-        "{copy} IS NULL AND {due} < {PARKED} AND lock IS NULL
-            AND {due} <= {}.now_utc_micro_seconds()",
-        schema.quoted()
-    )
-}
-
 /// Leases what `chosen` chooses.
 ///
 /// `= ANY(ARRAY(…))` and not a CTE, which at 10M rows took 2.3 s under a generic plan instead of 0.8 ms.
@@ -117,12 +110,6 @@ RETURNING o.object_key, o.generation, o.size_bytes, o.content_hash, o.metadata_h
        (SELECT CASE WHEN s.generation = o.generation THEN s.times ELSE 0 END
           FROM {schema}.swept_leases s WHERE s.object_key = o.object_key) AS swept"
     )
-}
-
-/// An array of the names of those replicas of which a condition holds.
-pub(in crate::queue) fn names_of(replicas: &[ReplicaName], holds: impl Fn(&ReplicaName) -> String) -> String {
-    let each = replicas.iter().map(|r| format!("CASE WHEN {} THEN '{r}' END", holds(r)));
-    format!("array_remove(ARRAY[{}]::text[], NULL)", each.collect::<Vec<_>>().join(", "))
 }
 
 /// For each replica, µs until the first copy of its lane that waits is due; NULL: none waits.

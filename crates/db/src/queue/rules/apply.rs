@@ -9,96 +9,10 @@ use copyhold_core::domain::{ObjectKey, ReplicaName};
 use sqlx::{Row as _, postgres::PgRow};
 
 use super::{
-    statement::{FIGURES, NAME, Statement},
-    walk::Scope,
+    statement::{NAME, Statement},
+    types::{Change, FIGURES, Judged, Page, Place, Scope, Which},
 };
 use crate::queue::{Queue, QueueError, built, error::limited};
-
-/// Objects of one statement. Most of them are only looked at.
-pub(super) const PAGE: usize = 2_000;
-
-/// Which objects are judged.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Which<'a> {
-    /// The next ones after this key, in the order of keys.
-    After(Option<&'a ObjectKey>),
-    /// Those that somebody held when they were to be written.
-    These(&'a [ObjectKey]),
-}
-
-/// What a page writes of how far the walk has come.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Place<'a> {
-    /// Nothing: it is not the whole judgement, or it only looks.
-    Unkept,
-    /// It must still stand there, and is moved on, up to the first object that could not be written.
-    MovedFrom(Option<&'a ObjectKey>),
-    /// It stays, because of an object before that could not be written.
-    Stays,
-}
-
-/// What changes at one replica.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Change {
-    /// Copies that become wanted and are to be made, and their bytes as far as they are known.
-    pub wanted: u64,
-    pub wanted_bytes: u64,
-    /// Requests that making them takes, at their source and at the replica.
-    pub gets: u64,
-    pub puts: u64,
-    /// Copies that become wanted and are on record already.
-    pub wanted_there: u64,
-    /// Copies that were to be made, and are not any more.
-    pub unwanted: u64,
-    pub unwanted_bytes: u64,
-    /// Copies on record that are no longer wanted. They stay.
-    pub unwanted_there: u64,
-}
-
-/// What came of some objects.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Judged {
-    pub looked: u64,
-    /// Of these, how many no rule fits: they stay as they are.
-    pub undecided: u64,
-    /// By replica, in the queue's order.
-    pub changes: Vec<Change>,
-}
-
-/// What came of a page.
-#[derive(Debug)]
-pub(super) enum Page {
-    Done {
-        judged: Judged,
-        /// `None`: there was nothing more.
-        last: Option<ObjectKey>,
-        /// What the place is now.
-        through: Option<ObjectKey>,
-        skipped: Vec<ObjectKey>,
-    },
-    /// The rules, or the place, are others by now, or somebody is about to change them.
-    Elsewhere,
-}
-
-impl Judged {
-    pub(super) fn add(&mut self, other: &Self) {
-        self.looked += other.looked;
-        self.undecided += other.undecided;
-        self.changes.resize(self.changes.len().max(other.changes.len()), Change::default());
-        for (sum, one) in self.changes.iter_mut().zip(&other.changes) {
-            let Change { wanted, wanted_bytes, gets, puts, wanted_there, unwanted, unwanted_bytes, unwanted_there } =
-                one;
-            sum.wanted += wanted;
-            sum.wanted_bytes += wanted_bytes;
-            sum.gets += gets;
-            sum.puts += puts;
-            sum.wanted_there += wanted_there;
-            sum.unwanted += unwanted;
-            sum.unwanted_bytes += unwanted_bytes;
-            sum.unwanted_there += unwanted_there;
-        }
-    }
-}
 
 impl Queue {
     /// Judges some objects by the rules of this version, in one transaction of one statement. A place that is kept is

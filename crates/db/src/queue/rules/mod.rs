@@ -9,12 +9,13 @@ mod expected;
 mod force;
 mod state;
 mod statement;
+mod types;
 mod walk;
 
-pub use apply::{Change, Judged};
 pub use expected::{Expected, Pace, Sizes};
 pub use force::RulesChanged;
 use force::{RULES_COLUMNS, bound, first_that_fits};
 pub(super) use force::{all_applied, put_in_force};
 pub use state::{RulesState, fingerprint};
-pub use walk::{Applied, Progress, Scope};
+pub use types::{Change, Judged, Scope};
+pub use walk::{Applied, Progress};

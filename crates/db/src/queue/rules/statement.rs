@@ -3,17 +3,12 @@
 use copyhold_core::domain::ReplicaName;
 
 use super::{
-    Sizes,
-    apply::{PAGE, Place, Which},
-    first_that_fits,
-    walk::Scope,
+    Sizes, first_that_fits,
+    types::{PAGE, Place, Scope, Which},
 };
 use crate::queue::Queue;
 
 pub(super) const NAME: &str = "queue::apply_rules";
-/// Of each replica, in the answer.
-pub(super) const FIGURES: usize = 8;
-
 /// `$1` the version, `$2` the key before the page, `$3` keys, `$4` where the place must stand, `$5` and `$6` the replicas at
 /// which copies may become wanted, and unwanted.
 ///

@@ -5,13 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use copyhold_core::domain::{ObjectKey, ReplicaName};
+use copyhold_core::domain::ObjectKey;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Sizes,
-    apply::{Judged, Page, Place, Which},
-};
+use super::types::{Judged, PAGE, Page, Place, Scope, Which};
 use crate::queue::{AWAY_PAUSE, Notice, Queue, QueueError, built, error::limited, still_away, while_away};
 
 /// Objects that somebody held are tried again for so long, after these pauses.
@@ -20,42 +17,6 @@ const BUSY_PAUSE: Duration = Duration::from_millis(50);
 const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(2);
 /// More of them are not kept in mind before they are.
 const BUSY_AT_MOST: usize = 10_000;
-
-/// What may become of the objects that are judged.
-#[derive(Debug, Clone)]
-pub struct Scope {
-    /// Replicas at which copies may become wanted.
-    pub(super) adding: Vec<ReplicaName>,
-    /// And those at which they may become unwanted.
-    pub(super) dropping: Vec<ReplicaName>,
-    /// It judges all there is, so that whoever comes after it can go on where it ended.
-    whole: bool,
-    /// When it has come to its end, all objects are judged.
-    settles: bool,
-    pub(super) dry_run: bool,
-    pub(super) sizes: Sizes,
-}
-
-impl Scope {
-    /// All replicas, both ways.
-    #[must_use]
-    pub fn everything(queue: &Queue, sizes: Sizes) -> Self {
-        let all = queue.replicas().to_vec();
-        Self { adding: all.clone(), dropping: all, whole: true, settles: true, dry_run: false, sizes }
-    }
-
-    /// Only adds, at replicas that have just come. `settles`: nothing else is to be judged.
-    #[must_use]
-    pub fn filling(replicas: &[ReplicaName], settles: bool, sizes: Sizes) -> Self {
-        Self { adding: replicas.to_vec(), dropping: Vec::new(), whole: false, settles, dry_run: false, sizes }
-    }
-
-    /// Only looks.
-    #[must_use]
-    pub fn dry_run(self, dry_run: bool) -> Self {
-        Self { dry_run, ..self }
-    }
-}
 
 /// Objects that were looked at so far, for whoever watches.
 #[derive(Debug, Default)]
@@ -278,7 +239,7 @@ impl Walk<'_> {
             }
             pause = (pause * 2).min(BUSY_PAUSE_AT_MOST);
             let mut still = Vec::new();
-            for some in self.skipped.clone().chunks(super::apply::PAGE) {
+            for some in self.skipped.clone().chunks(PAGE) {
                 let judge = async || {
                     self.queue.judge_page(self.applied.version, Which::These(some), Place::Unkept, self.scope).await
                 };

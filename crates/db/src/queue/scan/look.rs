@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{ListedKey, ListedKeys, ScanCounts, signed};
-use crate::queue::{PARKED, Queue, QueueError, built, claim::statements::names_of, error::limited, micros};
+use crate::queue::{PARKED, Queue, QueueError, built, error::limited, micros, sql::names_of};
 
 const LOOK: &str = "queue::look_at_page";
 

@@ -1,0 +1,21 @@
+//! Why a scan ends before its end.
+
+use copyhold_core::domain::ReplicaName;
+use copyhold_db::queue::QueueError;
+
+use super::trouble::Trouble;
+
+/// Why it ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Halt {
+    #[error("told to stop")]
+    Stopped,
+    #[error("replica {0}: {1}")]
+    Trouble(ReplicaName, Trouble),
+    #[error("{0}")]
+    Queue(QueueError),
+    #[error("another process is at this scan, and goes on with it: there is nothing to do here")]
+    AtWork,
+    #[error("another process has taken this scan over, and goes on with it")]
+    Elsewhere,
+}
