@@ -131,7 +131,7 @@ async fn the_command_appends_by_sql_or_over_http() {
         ["events", "append", r#"[{"kind": "door.opened", "n": 2}, {"kind": "door.shut", "n": 3}]"#, "--url", &url];
     let output = world.run(&by_http).await;
     assert_eq!(output.status.code(), Some(1));
-    assert!(printed(&output).contains("needs the token"), "{}", printed(&output));
+    assert!(printed(&output).contains("needs a token"), "{}", printed(&output));
     let output = world.program(&by_http).env("COPYHOLD_HTTP__TOKEN", TOKEN).output().await.unwrap();
     assert_eq!(printed(&output), "appended 2 events\n");
     world.until("SELECT count(*) = 3 FROM copyhold.log WHERE event_data->>'kind' LIKE 'door.%'").await;

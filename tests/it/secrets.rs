@@ -49,7 +49,8 @@ async fn keys_of_a_store_that_are_rotated_in_their_files_are_used_at_once() {
     let copied_on = async || {
         copies(&world, "between").await;
         world.execute("DELETE FROM copyhold.object_copies WHERE object_key = 'between'").await;
-        daemon.log().contains("the one read before is used")
+        daemon.log().contains(".access_key_id names the file ")
+            && daemon.log().contains("the value read before stays in use")
     };
     eventually("the file is read again", copied_on).await;
     world.s3.rotate_keys("ROTATED", "rotated-secret");
