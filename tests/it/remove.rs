@@ -294,6 +294,15 @@ async fn nothing_is_removed_while_a_write_may_be_under_way_that_a_crash_or_a_dea
     world.execute("UPDATE copyhold.object_copies SET lock = 1, lease = 1 WHERE object_key = 'a'").await;
     let (code, text) = said(&world, &["replica", "remove", "scw", "--yes"]).await;
     assert!(code != 0 && text.contains("1 leases have run out"), "{text}");
+    // A claim outlives its daemon's entry by up to a heartbeat.
+    world
+        .execute(
+            "UPDATE copyhold.object_copies SET lock = copyhold.now_utc_micro_seconds() + 20000000, lease = 7::bigint << 40
+             WHERE object_key = 'a'",
+        )
+        .await;
+    let (code, text) = said(&world, &["replica", "remove", "scw", "--yes"]).await;
+    assert!(code != 0 && text.contains("or their daemons are gone"), "{text}");
     world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
     let (code, text) = said(&world, &["replica", "remove", "scw", "--yes"]).await;
     assert_eq!(code, 0, "{text}");

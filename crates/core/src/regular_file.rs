@@ -3,17 +3,19 @@
 //! It must not hang or fill memory, whatever the path leads to: a FIFO, a device, a folder, a file without end.
 
 use std::{
-    fs::{self, File, FileType},
+    fs::{self, File, FileType, OpenOptions},
     io::{self, Read as _},
-    os::unix::fs::FileTypeExt as _,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::Path,
     sync::mpsc,
     time::Duration,
 };
 
 use bytesize::ByteSize;
+use rustix::fs::OFlags;
 
 const FOLDER: &str = "a folder";
+const WAITING: &str = "no file that can be read without waiting";
 /// A pipe that the shell has opened for us, `<(command)`, must end within this time.
 const PIPE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -64,7 +66,8 @@ pub fn read(path: &Path, at_most: u64) -> Result<Vec<u8>, ReadError> {
         return read_pipe(path, at_most);
     }
     refuse_special(found)?;
-    let file = File::open(path)?;
+    // What is in /proc may look like a regular file, and have nothing to read yet: /proc/kmsg for one.
+    let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
     // It may have been replaced meanwhile.
     refuse_special(file.metadata()?.file_type())?;
     limited(file, at_most)
@@ -74,13 +77,21 @@ pub fn read(path: &Path, at_most: u64) -> Result<Vec<u8>, ReadError> {
 /// its content; what it cannot look at is for the library to tell.
 pub fn check(path: &Path, at_most: u64) -> Result<(), ReadError> {
     let Ok(found) = fs::metadata(path) else { return Ok(()) };
+    // Neither waits nor fills memory: /dev/null, by which one says that there is no file, and a folder, which is an error.
+    let is_null = || fs::metadata("/dev/null").is_ok_and(|null| null.rdev() == found.rdev());
+    if found.is_dir() || (found.file_type().is_char_device() && is_null()) {
+        return Ok(());
+    }
     refuse_special(found.file_type())?;
     if found.len() > at_most { Err(ReadError::TooLarge(at_most)) } else { Ok(()) }
 }
 
 fn limited(file: File, at_most: u64) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
-    file.take(at_most.saturating_add(1)).read_to_end(&mut bytes)?;
+    file.take(at_most.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => ReadError::NotRegular(WAITING),
+        _ => error.into(),
+    })?;
     if bytes.len() as u64 > at_most { Err(ReadError::TooLarge(at_most)) } else { Ok(bytes) }
 }
 
@@ -145,6 +156,16 @@ mod tests {
     }
 
     #[test]
+    fn what_looks_like_a_regular_file_and_has_nothing_to_read_yet_keeps_nobody_waiting() {
+        // A pipe whose writer is there and silent, opened as `read` opens files.
+        let (reader, _writer) = io::pipe().unwrap();
+        let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).unwrap();
+        assert_eq!(limited(file, 1024).unwrap_err().to_string(), format!("is {WAITING}"));
+    }
+
+    #[test]
     fn a_file_is_read_up_to_its_limit_and_no_further() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
@@ -166,6 +187,9 @@ mod tests {
         File::options().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
         assert_eq!(check(&path, 1024).unwrap_err().to_string(), "is larger than 1.0 KiB");
         assert_eq!(check(Path::new("/dev/zero"), 1024).unwrap_err().to_string(), "is a device");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        assert!(check(&link, 1024).is_ok() && check(folder.path(), 1024).is_ok());
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(b"kept").unwrap();
         drop(writer);

@@ -65,6 +65,7 @@ fn files_that_never_end_are_refused_wherever_they_are_named() {
         "name a regular file, or unset AWS_SHARED_CREDENTIALS_FILE",
     )]);
     // The client library reads these: those that variables name, and that of passwords.
+    Case::of(LEAST).env("PGPASSFILE", "/dev/null").config();
     for name in ["PGPASSFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"] {
         Case::of(LEAST).env(name, "/dev/zero").is_refused(&[(
             &format!("{name}: names /dev/zero, which is a device"),

@@ -121,7 +121,7 @@ impl Obstacle {
                 settled_in_us.div_euclid(1_000_000) + 1
             ),
             Self::NotSwept { leases } => format!(
-                "{leases} leases have run out whose holders may have written to it; a running daemon notes that within seconds, \
+                "{leases} leases have run out, or their daemons are gone, which may have written to it; a running daemon notes that within seconds, \
                  try again then"
             ),
         }
@@ -278,14 +278,27 @@ fn unsettled_copies(schema: &SchemaName, replica: &ReplicaName, others: &[Replic
     )
 }
 
+/// Rows whose holders may have sent something that nobody takes note of before they are swept: their leases have run out, or
+/// their daemons are gone. A claim sets the end of a lease anew, a heartbeat alone that of the daemon's entry.
+fn leased_by_the_dead(schema: &str) -> String {
+    format!(
+        "{schema}.object_copies o
+        WHERE o.lock IS NOT NULL
+          AND (o.lock <= {schema}.now_utc_micro_seconds()
+               OR NOT EXISTS (SELECT FROM {schema}.daemons d
+                               WHERE d.id = o.lease >> 40 AND d.alive_until > {schema}.now_utc_micro_seconds()))"
+    )
+}
+
 /// What holders may have sent of which nobody has taken note: those whose claims a crash has lost, and those that have died.
 async fn of_lost_holders(connection: &mut PgConnection, schema: &SchemaName) -> Result<Vec<Obstacle>, QueueError> {
     let sql = built(format!(
         "-- {NAME}
 SELECT lost.until - {schema}.now_utc_micro_seconds(),
-       (SELECT count(*) FROM {schema}.object_copies WHERE lock <= {schema}.now_utc_micro_seconds())
+       (SELECT count(*) FROM {leased})
   FROM ({until}) AS lost",
         until = unsettled::until(&schema.quoted()),
+        leased = leased_by_the_dead(&schema.quoted()),
         schema = schema.quoted()
     ));
     let (settled_in_us, leases): (i64, i64) =
@@ -394,7 +407,7 @@ BEGIN
                    WHERE d.alive_until > {schema}.now_utc_micro_seconds() AND d.config -> 'replicas' ? '{replica}')
        OR EXISTS (SELECT FROM {schema}.rules WHERE '{replica}' = ANY (replicas))
        OR (SELECT lost.until > {schema}.now_utc_micro_seconds() FROM ({until}) AS lost)
-       OR EXISTS (SELECT FROM {table} WHERE lock <= {schema}.now_utc_micro_seconds())
+       OR EXISTS (SELECT FROM {leased})
        OR EXISTS (SELECT FROM {unsettled}) THEN
         RAISE EXCEPTION 'something has come in the way' USING ERRCODE = '{OBSTACLE}';
     END IF;
@@ -418,6 +431,7 @@ DELETE FROM {schema}.backlog WHERE replica = '{replica}';
 DELETE FROM {schema}.replicas WHERE name = '{replica}';
 {told}",
         until = unsettled::until(&schema),
+        leased = leased_by_the_dead(&schema),
         unsettled = unsettled_copies(name, replica, others),
         register = register::functions::all(name, others),
         view = backlog::exact_view(name, others),

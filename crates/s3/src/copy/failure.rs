@@ -69,7 +69,8 @@ pub(super) fn other_metadata(store: &Store, verdict: SourceVerdict) -> Failure {
     };
     let what = format!(
         "its object has other metadata than is on record, in two answers{how}. No copy is made with that: give it the right \
-         metadata and retry; or register the key again (`copyhold enqueue`), if this is the metadata that is wanted"
+         metadata and retry; or register the key again (`copyhold enqueue`), if this is the metadata that is wanted; or set \
+         altered_metadata = \"accept\" for it, if it or a proxy before it makes up headers"
     );
     Failure::new(Class::Corrupt, format!("source {name}: {what}"))
 }

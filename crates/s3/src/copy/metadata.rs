@@ -12,7 +12,7 @@ use super::{
     failure::{at_source, metadata_changed, of_source, other_metadata},
     verify,
 };
-use crate::store::{Head, Metadata, Store};
+use crate::store::{Head, Metadata, Reason, Store};
 
 /// Between two answers that are to agree, before a change is believed. A header that a proxy makes up from the clock is
 /// another one by then.
@@ -49,9 +49,7 @@ pub(super) async fn ask_again(
     first: (MetadataHash, &SourceReading),
 ) -> Result<MetadataAnswer, Failure> {
     let (metadata, said) = first;
-    if judge_metadata(kept, said) == SourceVerdict::Changed {
-        tokio::time::sleep(SECOND_ANSWER_AFTER).await;
-    }
+    tokio::time::sleep(SECOND_ANSWER_AFTER).await;
     let again = store.head(key).await.map_err(|error| of_source(store, error))?;
     if again.metadata.hash() == known {
         return Ok(MetadataAnswer::Recorded(Box::new(again.metadata)));
@@ -102,7 +100,7 @@ impl Copy<'_> {
         if source.primary {
             self.of_primary(source, head, known, last_resort).await
         } else {
-            self.of_secondary(source, known).await
+            self.of_secondary(source, known, last_resort).await
         }
     }
 
@@ -117,8 +115,10 @@ impl Copy<'_> {
         let said = verify::said(store, head);
         let verdict = match ask_again(store, &self.job.key, known, kept, (head.metadata.hash(), &said)).await? {
             MetadataAnswer::Recorded(metadata) => return Ok(MetadataToWrite::Recorded(metadata)),
+            MetadataAnswer::Unstable if store.profile().accepts_altered_metadata => SourceVerdict::Undecided,
             MetadataAnswer::Unstable => {
-                let what = "two answers have different metadata, and neither has what is on record of the object";
+                let what = "two answers have different metadata, and neither has what is on record of the object; if the store, \
+                            or a proxy before it, makes up headers, set altered_metadata = \"accept\" for it";
                 return Err(Useless::Failed(of_the_object(store, Class::Transient, what)));
             }
             MetadataAnswer::Other(verdict) => verdict,
@@ -141,7 +141,15 @@ impl Copy<'_> {
     }
 
     /// A copy elsewhere may have lost some of the metadata. What is on record is only a hash, so the primary is asked.
-    async fn of_secondary(&self, source: &Source, known: MetadataHash) -> Result<MetadataToWrite, Useless> {
+    ///
+    /// Where the primary has lost the object, nobody tells it any more: a source of which the operator accepts altered
+    /// metadata is then good enough, if no other has what is on record.
+    async fn of_secondary(
+        &self,
+        source: &Source,
+        known: MetadataHash,
+        last_resort: bool,
+    ) -> Result<MetadataToWrite, Useless> {
         let store = &*source.store;
         let there = match &self.job.primary {
             None => "the primary cannot be asked at the moment".to_owned(),
@@ -150,6 +158,17 @@ impl Copy<'_> {
                     return Ok(MetadataToWrite::Recorded(Box::new(head.metadata)));
                 }
                 Ok(_) => format!("the primary {} has other metadata, too", primary.name()),
+                Err(error) if error.reason() == Reason::NoSuchKey => {
+                    if store.profile().accepts_altered_metadata {
+                        return if last_resort { Ok(MetadataToWrite::OfSource) } else { Err(Useless::LastResort) };
+                    }
+                    format!(
+                        "the primary {} has lost the object; set altered_metadata = \"accept\" for replica {} if its copy is good \
+                         enough to restore it",
+                        primary.name(),
+                        store.name()
+                    )
+                }
                 Err(error) => error.into_failure(format_args!("primary {}", primary.name())).message,
             },
         };

@@ -273,9 +273,10 @@ impl Copy<'_> {
     }
 
     /// Tells of what the object has beside its bytes. Once that is known only the primary says it: a copy elsewhere may have
-    /// lost some of it.
+    /// lost some of it. Where nobody tells what is on record any more, what is written instead is.
     fn describe(&self, opened: &Opened) {
-        if self.job.content.is_some() && !opened.is_primary() {
+        let is_on_record = self.job.metadata.is_none_or(|known| known == opened.metadata().hash());
+        if self.job.content.is_some() && !opened.is_primary() && is_on_record {
             return;
         }
         let not_carried = opened.head().not_carried.clone();

@@ -162,7 +162,8 @@ impl Opened {
             Way::Held => "",
             Way::Streamed => "streamed ",
         };
-        Some(format!("{way}{name} {changed} {etag}"))
+        // An upload has the metadata that it was begun with.
+        Some(format!("{way}{name} {changed} {etag} {:016x}", self.metadata().hash().0))
     }
 
     /// Reads `range` into a buffer that was taken for it; an attempt that fails in passing is repeated.

@@ -392,16 +392,24 @@ pub(super) async fn keeps_metadata(
         store.has_opaque_etags() || there.etag.as_ref().is_none_or(by_etag)
     };
     let mut pauses = SHOWS_WITHIN.into_iter();
+    let mut answers = 0;
     loop {
         let why = match store.head(key).await {
-            Ok(there) => match metadata.differs_in(&there.metadata) {
+            Ok(there) => match metadata.lost_in(&there.metadata) {
                 None => {
                     look.kept();
                     return Ok(());
                 }
-                Some(header) if is_ours(&there) => return Err(keeps_other_metadata(store, &header)),
-                // An older object may still be shown.
-                Some(header) => keeps_other_metadata(store, &header),
+                Some(header) if is_ours(&there) => {
+                    // The same bytes may have stood there with other metadata, and may still be shown.
+                    if answers > 0 {
+                        return Err(keeps_other_metadata(store, &header));
+                    }
+                    answers += 1;
+                    keeps_other_metadata(store, &header)
+                }
+                // What it shows is another object, which says nothing of its habits.
+                Some(_) => shows_another(store),
             },
             Err(error) if error.reason() == Reason::NoSuchKey => no_object(store),
             Err(error) if metadata.has_names_that_stores_alter() => return Err(of_target(store, error)),
@@ -415,6 +423,13 @@ pub(super) async fn keeps_metadata(
         let Some(pause) = pauses.next() else { return Err(why) };
         tokio::time::sleep(pause).await;
     }
+}
+
+fn shows_another(store: &Store) -> Failure {
+    let within: Duration = SHOWS_WITHIN.iter().sum();
+    let what =
+        format!("it says that it has taken the object, and still shows another one {} s later", within.as_secs());
+    Failure::new(Class::Transient, format!("target {}: {what}", store.name()))
 }
 
 fn keeps_other_metadata(store: &Store, header: &str) -> Failure {

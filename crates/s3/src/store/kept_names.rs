@@ -152,11 +152,18 @@ impl Store {
                 }
             } else if self.profile.refuses_key(&other).is_none()
                 && self.compare(key, &other, &own).await == Says::Merged
+                && !self.lists_both(key, &other).await
             {
                 return Some(Seen::As(other));
             }
         }
         Some(if is_listed { Seen::Kept } else { Seen::Nothing })
+    }
+
+    /// Whether the listing has both names: then they are two objects, that look alike and came within the same second.
+    async fn lists_both(&self, key: &ObjectKey, other: &ObjectKey) -> bool {
+        let lists = async |key: &ObjectKey| self.list_by(key.as_str()).await.is_some_and(|page| has(&page, key));
+        lists(key).await && lists(other).await
     }
 
     async fn list_by(&self, prefix: &str) -> Option<Page> {

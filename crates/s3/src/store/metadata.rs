@@ -89,6 +89,14 @@ impl Metadata {
         names.into_iter().find(|name| ours.get(*name) != theirs.get(*name)).cloned()
     }
 
+    /// The first header, by name, that another object's metadata has otherwise or not at all; `None`: it has all of them.
+    /// What it has besides is a store's or a proxy's own.
+    #[must_use]
+    pub fn lost_in(&self, other: &Self) -> Option<String> {
+        let theirs = other.canonical();
+        self.canonical().into_iter().find(|(name, value)| theirs.get(name) != Some(value)).map(|(name, _)| name)
+    }
+
     /// Whether a name of its user metadata is one that a store was seen to alter without a word: Ceph makes `a-b` of `a_b`.
     #[must_use]
     pub fn has_names_that_stores_alter(&self) -> bool {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use hyper_rustls::ConfigBuilderExt as _;
-use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier, crypto::aws_lc_rs};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier, client::Resumption, crypto::aws_lc_rs};
 
 use super::authorities::CurrentAuthorities;
 use crate::settings::Trust;
@@ -29,7 +29,10 @@ pub(super) fn trusting(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
         Trust::Named(authorities) => {
             let verifier = Arc::new(CurrentAuthorities::new(Arc::clone(authorities))?);
             // It verifies, by files that may be replaced.
-            Ok(with_alpn(versions().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
+            let mut config = versions().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+            // A session that is resumed is not verified again.
+            config.resumption = Resumption::disabled();
+            Ok(with_alpn(config))
         }
     }
 }

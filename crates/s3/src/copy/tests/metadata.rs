@@ -217,6 +217,48 @@ async fn a_header_that_a_target_alters_is_named_at_the_first_copy_that_has_it() 
 }
 
 #[tokio::test]
+async fn headers_that_a_target_or_a_proxy_before_it_adds_are_no_alteration() {
+    for (key, size) in SIZES {
+        let s = Setup::new().await;
+        s.b2.put_with(key, vec![7; size], css());
+        let added = [("cache-control", "private, max-age=0"), ("expires", "0")];
+        let added = added.map(|(name, value)| (name, value.to_owned())).to_vec();
+        s.wasabi.order(Fault::Headers(added), When::op(Op::HeadObject));
+        assert_eq!(s.copy(&to_garage(&s, key).await).await.of("wasabi"), Ok(Verified::Compared), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn one_answer_that_still_shows_the_same_bytes_with_earlier_metadata_parks_nothing() {
+    let s = Setup::new().await;
+    s.b2.put_with("k", vec![7; 10], css());
+    let earlier = Fault::Headers(vec![("content-type", "text/plain".to_owned())]);
+    s.wasabi.order(earlier, When::op(Op::HeadObject).next(1));
+    assert_eq!(s.copy(&to_garage(&s, "k").await).await.of("wasabi"), Ok(Verified::Compared));
+}
+
+#[tokio::test]
+async fn an_object_that_the_primary_has_lost_is_restored_from_one_whose_altered_metadata_the_operator_accepts() {
+    let s = Setup::new().await;
+    for (key, size) in SIZES {
+        let known = recorded(&s, key, size).await;
+        s.scw.put_with(key, vec![7; size], css());
+        s.b2.delete(key);
+        let mut job = job(&s, key, &known, &["scw"]).await;
+        let told = s.copy(&job).await;
+        assert_eq!(told.sources_failed()[1], ("scw", Class::Transient), "{key} {told:?}");
+        assert!(told.of("wasabi").unwrap_err().message.contains("altered_metadata"), "{key} {told:?}");
+        let accepts = settings::Facts { accepts_altered_metadata: Some(true), ..settings::Facts::default() };
+        job.sources[1].store = s.store_of("scw", settings::Provider::Generic, accepts).await;
+        let told = s.copy(&job).await;
+        assert_eq!(told.of("wasabi"), Ok(Verified::Compared), "{key} {told:?}");
+        assert_eq!(type_at(&s.wasabi, key), "text/css");
+        assert_ne!(told.described(), Some(known.metadata), "what is written instead is on record then");
+        assert!(told.described().is_some(), "{key}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_target_has_kept_once_is_not_looked_at_again() {
     let s = Setup::new().await;
     let first = to_garage(&s, "0").await;
