@@ -131,12 +131,14 @@ impl Rechecker {
             Some(results) => self.conclude(lease, results).await,
             None => Ok(Answer::Changed),
         };
-        if !matches!(concluded, Ok(Answer::Recorded)) {
+        let freed = match concluded {
+            Ok(Answer::Recorded) => Ok(()),
             // Ours or not any more: what is not ours is not freed by this.
-            self.queue.release(&[(lease.key.clone(), lease.fence)]).await?;
-        }
+            _ => self.queue.release(&[(lease.key.clone(), lease.fence)]).await.map(|_| ()),
+        };
+        // Also where it could not be freed: a lease that nobody works under must run out, and not be renewed for ever.
         self.held.strike(&lease.key, lease.fence);
-        concluded.map(|_| ())
+        concluded.and(freed)
     }
 
     /// Those of them that are recorded, all at once.

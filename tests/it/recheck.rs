@@ -403,3 +403,31 @@ async fn what_is_recorded_after_a_truncation_is_read_again() {
     world.until_copied("photo").await;
     world.until("SELECT count(*) = 2 FROM copyhold.unsettled").await;
 }
+
+#[tokio::test]
+async fn a_lease_that_could_not_be_given_back_after_a_reading_is_not_renewed_for_ever() {
+    let world = World::new().await;
+    let daemon = copied_and_unsettled(&world).await;
+    // As a full disk does it: neither what was read can be written, nor can the row be freed.
+    world
+        .execute(
+            "CREATE FUNCTION copyhold.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF NEW.lock IS NULL AND OLD.lock IS NOT NULL THEN
+                     RAISE EXCEPTION 'not now' USING ERRCODE = 'disk_full';
+                 END IF;
+                 RETURN NEW;
+             END $$",
+        )
+        .await;
+    world
+        .execute(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON copyhold.object_copies
+             FOR EACH ROW EXECUTE FUNCTION copyhold.refuse()",
+        )
+        .await;
+    time_passes(&world).await;
+    daemon.until_logged("Could not look for copies that are to be read again").await;
+    world.execute("DROP TRIGGER refuse ON copyhold.object_copies").await;
+    world.until(FREE).await;
+    world.until(NOTHING_LEFT).await;
+}
