@@ -108,6 +108,8 @@ impl Scene<'_> {
                         self.application.replace(self.stage, rng, key, Again::Registered, *now).await?;
                         exact.killed += 1;
                     }
+                    // It has waited for a promotion: the command could come when nothing may arrive any more.
+                    Act::Promote if Instant::now() + LATE / 2 > lands => {}
                     Act::Promote => {
                         // The time from the taken PUT to the command is far shorter than that until it is settled.
                         let output = command(self.program, self.stage, &["promote", target]).output().await?;
