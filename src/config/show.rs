@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use bytesize::ByteSize;
+use copyhold_core::domain::size_text;
 use secrecy::ExposeSecret as _;
 
 use super::{
     Config, Credentials, Database, Existing, Facts, LogFormat, Replica, Secret, Wakeup, database_url, masked_url, net,
-    setting::{duration_text, size_text},
+    setting::duration_text,
 };
 
 /// What a file would have to say to be read as this configuration, but for the secrets.
@@ -22,7 +22,7 @@ impl fmt::Display for Config {
         }
         writeln!(f, "[workers]\ncount = {}", self.workers.count)?;
         writeln!(f, "reserved = {}", self.workers.reserved)?;
-        writeln!(f, "memory = {:?}\n", size_text(ByteSize::b(self.workers.memory_bytes)))?;
+        writeln!(f, "memory = {:?}\n", size_text(self.workers.memory_bytes))?;
         writeln!(f, "[lease]\ntimeout = {:?}", duration_text(self.lease.timeout))?;
         writeln!(f, "heartbeat = {:?}\n", duration_text(self.lease.heartbeat))?;
         writeln!(f, "[guard]\nchanged = {:?}\n", self.guard.changed.as_str())?;
@@ -30,8 +30,8 @@ impl fmt::Display for Config {
         let events = &self.events;
         writeln!(f, "[events]\nkinds = {:?}", events.kinds.to_string())?;
         writeln!(f, "keep_for = {:?}", duration_text(events.keep_for))?;
-        writeln!(f, "keep_bytes = {:?}", size_text(ByteSize::b(events.keep_bytes)))?;
-        writeln!(f, "buffer = {:?}", size_text(ByteSize::b(events.buffer_bytes)))?;
+        writeln!(f, "keep_bytes = {:?}", size_text(events.keep_bytes))?;
+        writeln!(f, "buffer = {:?}", size_text(events.buffer_bytes))?;
         writeln!(f, "readers = {}\n", events.readers)?;
         writeln!(f, "[shutdown]\ngrace = {:?}\n", duration_text(self.shutdown.grace))?;
         writeln!(f, "[http]\nlisten = {:?}", self.http.listen.to_string())?;
@@ -118,7 +118,7 @@ impl fmt::Display for StoreFacts<'_> {
             max_connections,
         }) = self;
         let altered = |accepts: bool| if accepts { "\"accept\"" } else { "\"refuse\"" };
-        let size = |bytes: &Option<u64>| bytes.map(|bytes| format!("{:?}", size_text(ByteSize::b(bytes))));
+        let size = |bytes: &Option<u64>| bytes.map(|bytes| format!("{:?}", size_text(bytes)));
         let set = [
             ("max_parts", max_parts.map(|parts| parts.to_string())),
             ("max_put", size(max_put_bytes)),

@@ -1,7 +1,5 @@
 //! PgBouncer in transaction mode, as Debian has it.
 
-#![allow(dead_code, reason = "the benchmarks need less of it")]
-
 use std::{
     io::Write as _,
     net::{Ipv4Addr, TcpListener},

@@ -1,7 +1,5 @@
 //! A TCP proxy that can do to a connection what networks do.
 
-#![allow(dead_code, reason = "the benchmarks need less of it")]
-
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},

@@ -6,7 +6,7 @@ use copyhold_s3::{
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-/// A notebook at which it can be seen how far a copy has come, and be held where an upload was begun and only the first
+/// A journal at which it can be seen how far a copy has come, and be held where an upload was begun and only the first
 /// part was read.
 #[derive(Clone, Debug)]
 pub struct Watched {

@@ -1,3 +1,5 @@
+//! The accidents that befall daemons and PostgreSQL while objects are copied.
+
 use std::{path::Path, time::Duration};
 
 use copyhold_sandbox::postgres::Cluster;

@@ -1,3 +1,5 @@
+//! Accidents at an exact point: a PUT that a store has taken lands after its object was replaced, deleted or promoted.
+
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};

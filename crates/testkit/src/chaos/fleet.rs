@@ -1,3 +1,5 @@
+//! The daemons, each a process in a slot, and what replaces one that was killed.
+
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},

@@ -1,3 +1,5 @@
+//! The application: it uploads objects, replaces some, and knows what each must be.
+
 use std::{
     collections::BTreeMap,
     sync::{

@@ -1,3 +1,5 @@
+//! Looks for every recorded copy while accidents happen, and compares everything afterwards.
+
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,

@@ -1,3 +1,5 @@
+//! Promotes replicas while accidents happen, as operators are told to.
+
 use std::{path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, bail};

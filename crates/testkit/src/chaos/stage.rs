@@ -1,3 +1,5 @@
+//! PostgreSQL, stores and roles that the accidents happen on.
+
 use std::{
     fmt::Write as _,
     fs,

@@ -1,3 +1,5 @@
+//! Daemons that are stopped for longer than their leases, and go on afterwards.
+
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
