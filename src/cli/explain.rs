@@ -4,8 +4,9 @@ mod plan;
 
 use anyhow::Context as _;
 use copyhold_core::domain::{ObjectKey, Role, micros, utc};
+use copyhold_db::pin::Pin;
 use copyhold_db::queue::{
-    Abandoned, Breaker, CopyStory, FailureStory, Holder, PARKED_BY_HAND, Pin, ReplicaRow, State, Story, UnsettledStory,
+    Abandoned, Breaker, CopyStory, FailureStory, Holder, PARKED_BY_HAND, ReplicaRow, State, Story, UnsettledStory,
 };
 use serde::{Serialize, Serializer};
 

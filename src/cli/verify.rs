@@ -8,7 +8,8 @@ use std::num::NonZeroUsize;
 
 use anyhow::{Context as _, bail};
 use copyhold_core::domain::{ObjectKey, ReplicaName};
-use copyhold_db::queue::{Pin, Range, Sample};
+use copyhold_db::pin::Pin;
+use copyhold_db::queue::{Range, Sample};
 use copyhold_s3::store::Store;
 use tokio_util::sync::CancellationToken;
 

@@ -6,8 +6,9 @@ use std::{
 };
 
 use copyhold_core::domain::{self, Blocks, ReplicaName};
+use copyhold_db::pin::Pin;
 use copyhold_db::queue::{
-    Admission, CLEAR, Complaint, Draining, Former, LOOK_HOLDS, Pause, Pin, Queue, QueueError, ReplicaRow,
+    Admission, CLEAR, Complaint, Draining, Former, LOOK_HOLDS, Pause, Queue, QueueError, ReplicaRow,
 };
 use copyhold_s3::{
     copy::OnExisting,

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use copyhold_db::queue::{Pin, ReplicaRow};
+use copyhold_db::pin::Pin;
+use copyhold_db::queue::ReplicaRow;
 use copyhold_s3::store::Store;
 
 use super::{

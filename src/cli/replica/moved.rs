@@ -1,7 +1,8 @@
 //! `copyhold replica move`: the replica is another bucket from now on.
 
 use anyhow::{Context as _, bail};
-use copyhold_db::queue::{Ids, Move, Pin, Queue, list};
+use copyhold_db::pin::Pin;
+use copyhold_db::queue::{Ids, Move, Queue, list};
 
 use super::{Confirmation, Verdict, cost, given, names, queue, reset, show, walk};
 use crate::config::Config;

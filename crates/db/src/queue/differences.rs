@@ -8,8 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Pin, Queue, QueueError, ReplicaRow, RulesState, built, error::limited, fingerprint};
-use crate::settings::SchemaPlan;
+use super::{Queue, QueueError, ReplicaRow, RulesState, built, error::limited, fingerprint};
+use crate::{pin::Pin, settings::SchemaPlan};
 
 /// What a daemon tells the others of its configuration: what they would have to agree on. No secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -37,7 +37,7 @@ impl Foreseen {
 
 /// Looks at what `migrate` would do with this configuration.
 pub async fn foresee(plan: impl Into<SchemaPlan>, queue: &Queue) -> Result<Foreseen, MigrateError> {
-    let config = &plan.into();
+    let plan = &plan.into();
     let from_version = match queue.schema_fit().await? {
         SchemaFit::Absent(_) => 0,
         SchemaFit::TooOld { found } => found,
@@ -49,13 +49,13 @@ pub async fn foresee(plan: impl Into<SchemaPlan>, queue: &Queue) -> Result<Fores
         }
     };
     let mut foreseen = Foreseen { from_version, columns: Vec::new(), indexes: Vec::new(), rules: None };
-    let mut connection = direct(&config.database).await.map_err(QueueError::database(NAME))?;
-    look_at_replicas(&mut connection, config, &mut foreseen).await?;
+    let mut connection = direct(&plan.database).await.map_err(QueueError::database(NAME))?;
+    look_at_replicas(&mut connection, plan, &mut foreseen).await?;
     // A failure here changes nothing.
     let _ = connection.close().await;
     let in_force = if from_version >= WITH_RULES { Some(queue.rules_state().await?) } else { None };
     let in_force = in_force.unwrap_or_else(RulesState::none);
-    if in_force.rules != config.rules {
+    if in_force.rules != plan.rules {
         foreseen.rules = Some(in_force);
     }
     Ok(foreseen)
@@ -63,11 +63,11 @@ pub async fn foresee(plan: impl Into<SchemaPlan>, queue: &Queue) -> Result<Fores
 
 async fn look_at_replicas(
     connection: &mut PgConnection,
-    config: &SchemaPlan,
+    plan: &SchemaPlan,
     foreseen: &mut Foreseen,
 ) -> Result<(), QueueError> {
-    let schema = &config.database.schema;
-    for replica in config.names() {
+    let schema = &plan.database.schema;
+    for replica in plan.names() {
         if !has_columns(connection, schema, replica).await? {
             foreseen.columns.push(replica.clone());
         }

@@ -27,11 +27,11 @@ pub struct Derived {
 /// is the schema than this program.
 pub(super) async fn derive(
     connection: &mut PgConnection,
-    config: &SchemaPlan,
+    plan: &SchemaPlan,
     newer: bool,
 ) -> Result<Derived, QueueError> {
-    let schema = &config.database.schema;
-    let wanted: Vec<ReplicaName> = config.names().cloned().collect();
+    let schema = &plan.database.schema;
+    let wanted: Vec<ReplicaName> = plan.names().cloned().collect();
     let mut derived = Derived::default();
     for replica in &wanted {
         if !has_columns(connection, schema, replica).await? {
@@ -40,15 +40,15 @@ pub(super) async fn derive(
     }
     if !derived.columns_added.is_empty() {
         // Where there are rules they speak of it too: they name it, or leave it out.
-        if !config.rules.is_empty() {
+        if !plan.rules.is_empty() {
             derived.unfilled.clone_from(&derived.columns_added);
         }
         let mut known = known_replicas(connection, schema).await?;
         known.extend(derived.columns_added.iter().filter(|r| !known.contains(r)).cloned().collect::<Vec<_>>());
         let functions = if newer { String::new() } else { register::functions::all(schema, &known) };
-        add_columns(connection, config, &derived.columns_added, &functions).await?;
+        add_columns(connection, plan, &derived.columns_added, &functions).await?;
     }
-    enter_replicas(connection, schema, &wanted, &config.primary).await?;
+    enter_replicas(connection, schema, &wanted, &plan.primary).await?;
     let all = known_replicas(connection, schema).await?;
     // Before the lanes are built, which may take hours: what is registered meanwhile goes by the rules too.
     if !newer {
@@ -110,13 +110,13 @@ SELECT count(*) = 2 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attna
 /// would leave it to the default, which wants everything.
 async fn add_columns(
     connection: &mut PgConnection,
-    config: &SchemaPlan,
+    plan: &SchemaPlan,
     replicas: &[ReplicaName],
     functions: &str,
 ) -> Result<(), QueueError> {
-    let schema = config.database.schema.quoted();
+    let schema = plan.database.schema.quoted();
     let table = format!("{schema}.object_copies");
-    let by_rule = !config.rules.is_empty();
+    let by_rule = !plan.rules.is_empty();
     let old_rows = if by_rule { "" } else { " DEFAULT 0" };
     let add = |replica: &ReplicaName| {
         let (copy, due) = (replica.column(), replica.due_column());
@@ -133,7 +133,7 @@ async fn add_columns(
     };
     let mut sql: String = replicas.iter().map(add).collect();
     if by_rule {
-        let unnamed = replicas.iter().filter(|r| !config.rules.iter().any(|rule| rule.replicas.contains(r)));
+        let unnamed = replicas.iter().filter(|r| !plan.rules.iter().any(|rule| rule.replicas.contains(r)));
         let unnamed: Vec<_> = unnamed.map(|r| format!("'{r}'")).collect();
         write!(
             sql,

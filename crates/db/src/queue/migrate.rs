@@ -77,26 +77,26 @@ pub struct Migrated {
 
 /// Brings the schema to this program's version and the configuration's replicas. Idempotent.
 pub async fn migrate(plan: impl Into<SchemaPlan>) -> Result<Migrated, MigrateError> {
-    let config = &plan.into();
-    let mut connection = direct(&config.database).await.map_err(QueueError::database("queue::migrate"))?;
-    let schema = &config.database.schema;
+    let plan = &plan.into();
+    let mut connection = direct(&plan.database).await.map_err(QueueError::database("queue::migrate"))?;
+    let schema = &plan.database.schema;
     alone(&mut connection, schema).await?;
-    let migrated = migrate_alone(&mut connection, config).await;
+    let migrated = migrate_alone(&mut connection, plan).await;
     // The session's end would free the lock as well; a failure here changes nothing that was done.
     let _ = connection.close().await;
     migrated
 }
 
-async fn migrate_alone(connection: &mut PgConnection, config: &SchemaPlan) -> Result<Migrated, MigrateError> {
-    let schema = &config.database.schema;
+async fn migrate_alone(connection: &mut PgConnection, plan: &SchemaPlan) -> Result<Migrated, MigrateError> {
+    let schema = &plan.database.schema;
     // CREATE INDEX CONCURRENTLY runs for as long as the table is large and as others' snapshots are old.
     execute(connection, "SET statement_timeout = 0".into()).await?;
     check_encoding(connection).await?;
     create_schema(connection, schema).await?;
     let from_version = fixed_tables(connection, schema).await?;
     let settled = rules::all_applied(connection, schema).await?;
-    let changed = rules::put_in_force(connection, schema, &config.rules).await?;
-    let derived = lanes::derive(connection, config, from_version > SCHEMA_VERSION).await?;
+    let changed = rules::put_in_force(connection, schema, &plan.rules).await?;
+    let derived = lanes::derive(connection, plan, from_version > SCHEMA_VERSION).await?;
     if from_version <= SCHEMA_VERSION {
         let mended = sequences::mend_on(connection, schema).await?;
         if !mended.is_empty() {

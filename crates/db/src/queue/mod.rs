@@ -145,7 +145,6 @@ pub use uploads::{Intent, TakenPart, UnfinishedUpload};
 pub use verify::{Range, RecordedObject, RecordedPage, Sample};
 pub use version::{SCHEMA_VERSION, SchemaFit};
 
-pub use crate::pin::Pin;
 use apart::RefusedRows;
 use copyhold_core::domain::{EventKinds, ReplicaName, SchemaName, micros};
 

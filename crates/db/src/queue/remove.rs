@@ -141,10 +141,10 @@ impl Queue {
 /// Removes a replica that the configuration does not name any more. It can die at any point and be run again, beside
 /// another one and beside migrations: one is at work at a time.
 pub async fn remove(plan: impl Into<SchemaPlan>, replica: &ReplicaName) -> Result<Removal, MigrateError> {
-    let config = &plan.into();
-    let mut connection = direct(&config.database).await.map_err(QueueError::database(NAME))?;
-    migrate::alone(&mut connection, &config.database.schema).await?;
-    let removed = remove_alone(&mut connection, config, replica).await;
+    let plan = &plan.into();
+    let mut connection = direct(&plan.database).await.map_err(QueueError::database(NAME))?;
+    migrate::alone(&mut connection, &plan.database.schema).await?;
+    let removed = remove_alone(&mut connection, plan, replica).await;
     // The session's end would free the lock as well; a failure here changes nothing that was done.
     let _ = connection.close().await;
     removed
@@ -152,10 +152,10 @@ pub async fn remove(plan: impl Into<SchemaPlan>, replica: &ReplicaName) -> Resul
 
 async fn remove_alone(
     connection: &mut PgConnection,
-    config: &SchemaPlan,
+    plan: &SchemaPlan,
     replica: &ReplicaName,
 ) -> Result<Removal, MigrateError> {
-    let schema = &config.database.schema;
+    let schema = &plan.database.schema;
     let (version, oldest): (i32, i32) =
         sqlx::query_as(built(format!("-- {NAME}\nSELECT version, oldest FROM {}.schema_version", schema.quoted())))
             .fetch_one(&mut *connection)
@@ -183,7 +183,7 @@ async fn remove_alone(
     if found.is_empty() {
         forget_failures(connection, schema, replica).await?;
         let uploads = forget_uploads(connection, schema, replica).await?;
-        match drop_all(connection, config, replica, &others).await {
+        match drop_all(connection, plan, replica, &others).await {
             Ok(()) => {
                 info!("Removed replica {replica}");
                 return Ok(Removal::Done(Removed { uploads }));
@@ -381,16 +381,16 @@ DELETE FROM {schema}.multipart_uploads WHERE id = ANY (ARRAY(
 /// longer than that takes.
 async fn drop_all(
     connection: &mut PgConnection,
-    config: &SchemaPlan,
+    plan: &SchemaPlan,
     replica: &ReplicaName,
     others: &[ReplicaName],
 ) -> Result<(), QueueError> {
-    let name = &config.database.schema;
+    let name = &plan.database.schema;
     let (schema, table) = (name.quoted(), format!("{}.object_copies", name.quoted()));
     let lane = functions::of_lane(name, others, replica);
     let drops: Vec<_> = lane.iter().map(|f| format!("DROP FUNCTION IF EXISTS {schema}.\"{}\";", f.name)).collect();
     let drops = drops.join("\n");
-    let told = if config.event_kinds.contains(EventKind::ReplicaRemoved) {
+    let told = if plan.event_kinds.contains(EventKind::ReplicaRemoved) {
         let event = append::event(EventKind::ReplicaRemoved, &format!("'replica', '{replica}'"));
         format!("SELECT {schema}.append_log(array_agg(e)) FROM ({event}) AS e(e);")
     } else {

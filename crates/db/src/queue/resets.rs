@@ -8,13 +8,14 @@ use std::{collections::BTreeSet, time::Duration};
 use copyhold_core::domain::{EventKind, ObjectKey, ReplicaName};
 
 use super::{
-    Notice, Pin, Queue, QueueError,
+    Notice, Queue, QueueError,
     answer::key_of,
     append::{event, logged},
     built,
     error::limited,
     micros, unsettled,
 };
+use crate::pin::Pin;
 
 const BEGIN: &str = "queue::begin_reset";
 const MOVE: &str = "queue::begin_move";

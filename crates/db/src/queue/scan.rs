@@ -11,7 +11,8 @@ use copyhold_core::domain::{EventKind, ObjectKey, ReplicaName};
 use serde::Serialize;
 use sqlx::{Row as _, SqlStr, postgres::PgRow};
 
-use super::{Pin, Queue, QueueError, append, built, error::limited, listed, micros, sql::ASYNCHRONOUS};
+use super::{Queue, QueueError, append, built, error::limited, listed, micros, sql::ASYNCHRONOUS};
+use crate::pin::Pin;
 
 const FIND: &str = "queue::find_scan";
 const PARTS: &str = "queue::scan_parts";
