@@ -191,8 +191,9 @@ async fn work(
         waker,
     };
     let calls = Calls { own: wake, notices };
-    let claimer = Claimer::new(daemon.clone(), runner, slots, running.clone(), calls, sleeps(SleepsFor::Work));
-    lifecycle.spawn("claimer", drain, claimer.run(drain.clone()));
+    let sleeper = sleeps(SleepsFor::Work);
+    let claimer = Claimer::new(daemon.clone(), runner, slots, running.clone(), calls, sleeper, drain.clone());
+    lifecycle.spawn("claimer", drain, claimer.run());
 
     let reason = endings.first().await;
     // Before it is said.

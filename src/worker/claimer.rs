@@ -8,6 +8,7 @@ use std::{
 
 use copyhold_core::domain::{Lease, ReplicaName, TRIAL_OBJECTS};
 use copyhold_db::queue::{ClaimError, Daemon, Pick, Position, Queue, QueueError};
+use futures::future::join_all;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
@@ -53,6 +54,10 @@ pub struct Claimer {
     walks: HashMap<ReplicaName, Walk>,
     /// When it may look for fresh objects again.
     fresh_at: Instant,
+    /// Take on nothing new.
+    drain: CancellationToken,
+    /// The leases of claims whose answers came after that.
+    late: Vec<Lease>,
 }
 
 /// What ends a claimer's rest before its time.
@@ -107,6 +112,7 @@ impl Claimer {
         running: TaskTracker,
         calls: Calls,
         sleeper: Sleeper,
+        drain: CancellationToken,
     ) -> Self {
         let (queue, lanes) = (runner.queue.clone(), runner.lanes.clone());
         let (floors, walks) = (HashMap::new(), HashMap::new());
@@ -126,17 +132,22 @@ impl Claimer {
             unanswered,
             walks,
             fresh_at,
+            drain,
+            late: Vec::new(),
         }
     }
 
-    /// Claims until `drain`.
-    pub async fn run(mut self, drain: CancellationToken) {
-        self.claim_until(drain).await;
+    /// Claims until `drain`. A claim that is under way then is not cut off, and what it leases is released at once: the
+    /// daemon has logged that it claims no more, and an object of hours would hold up its end.
+    pub async fn run(mut self) {
+        self.claim_until_drained().await;
+        join_all(self.late.iter().map(|lease| self.runner.release(lease))).await;
         // What this cannot free any more is swept.
         let _ = self.free_unanswered().await;
     }
 
-    async fn claim_until(&mut self, drain: CancellationToken) {
+    async fn claim_until_drained(&mut self) {
+        let drain = self.drain.clone();
         let mut passes = 0;
         let mut away = false;
         let mut look = Look::AllLanes;
@@ -146,7 +157,7 @@ impl Claimer {
             self.calls.own.arm();
             self.calls.notices.arm();
             // Not in a `select!`: a claim that is cut off has leased rows to nobody.
-            let pass = self.pass(passes, look, &drain).await;
+            let pass = self.pass(passes, look).await;
             passes += 1;
             if pass.is_ok() && std::mem::take(&mut away) {
                 info!("PostgreSQL is back");
@@ -206,7 +217,7 @@ impl Claimer {
     }
 
     /// Asks each lane once, beginning with another one each time; none that comes after `drain`.
-    async fn pass(&mut self, turn: usize, look: Look, drain: &CancellationToken) -> Result<Pass, QueueError> {
+    async fn pass(&mut self, turn: usize, look: Look) -> Result<Pass, QueueError> {
         self.free_unanswered().await?;
         let sourceless = !self.lanes.primary_is_readable();
         let tried = if sourceless { 0 } else { self.pass_trials().await? };
@@ -236,7 +247,7 @@ impl Claimer {
         let asked_for = if look == Look::OneLane { 1 } else { lanes.len() };
         for i in 0..asked_for {
             let lane = &lanes[(turn + i) % lanes.len()];
-            if drain.is_cancelled() {
+            if self.drain.is_cancelled() {
                 return Ok(Pass::Found(found));
             }
             // The lanes before this one have taken permits.
@@ -373,14 +384,17 @@ impl Claimer {
         Ok(())
     }
 
-    fn start(&self, leases: Vec<Lease>, slots: Vec<Slot>, room: Room) {
+    fn start(&mut self, leases: Vec<Lease>, slots: Vec<Slot>, room: Room) {
         for (lease, slot) in leases.into_iter().zip(slots) {
             self.start_one(lease, Some(slot), room, None);
         }
     }
 
     /// The object keeps its slot until its result is written, or it only waits for a slow target.
-    fn start_one(&self, lease: Lease, slot: Option<Slot>, room: Room, trial: Option<Trial>) {
+    fn start_one(&mut self, lease: Lease, slot: Option<Slot>, room: Room, trial: Option<Trial>) {
+        if self.drain.is_cancelled() {
+            return self.late.push(lease);
+        }
         let runner = Arc::clone(&self.runner);
         let alone = match self.suspects.admit(&lease) {
             Admitted::Yes(alone) => alone,

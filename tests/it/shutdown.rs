@@ -7,7 +7,10 @@ use copyhold_testkit::proxy::{Proxy, Way};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::world::{World, cluster, eventually, printed, soon};
+use crate::{
+    surface::{address, get},
+    world::{World, cluster, eventually, printed, soon},
+};
 
 #[tokio::test]
 async fn the_first_signal_lets_copies_finish_and_claims_no_more() {
@@ -27,6 +30,37 @@ async fn the_first_signal_lets_copies_finish_and_claims_no_more() {
     world.until_copied("under way").await;
     assert_eq!(world.bucket("wasabi").keys(), ["under way"]);
     assert_eq!(world.value("SELECT count(*) FROM copyhold.daemons").await.unwrap(), "0");
+}
+
+#[tokio::test]
+async fn what_a_claim_leases_after_the_signal_is_released_at_once_and_not_copied() {
+    let world = World::new().await;
+    let gate = Gate::new();
+    world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
+    world.upload("under way", "bytes").await;
+    let mut daemon = world.daemon().await;
+    let address = address(&daemon).await;
+    soon("the copy is under way", gate.holds(1)).await;
+    world.bucket("b2").put("late", "bytes");
+    // The next claim waits for the table, and finds the row when it has it.
+    let mut application = world.pool.begin().await.unwrap();
+    let held = "LOCK TABLE copyhold.object_copies IN ACCESS EXCLUSIVE MODE; SELECT copyhold.register('late')";
+    sqlx::raw_sql(held).execute(&mut *application).await.unwrap();
+    let waits =
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '-- %::claim%'";
+    world.until(waits).await;
+    daemon.signal(Signal::TERM);
+    daemon.until_logged("no more is claimed").await;
+    application.commit().await.unwrap();
+    let claimed = "copyhold_claims_total 2";
+    eventually(claimed, async || get(&address, "/metrics").await.1.contains(claimed)).await;
+    gate.open();
+    assert_eq!(daemon.exit_code().await, Some(0));
+    assert_eq!(world.bucket("wasabi").keys(), ["under way"]);
+    let row = "SELECT lock IS NULL AND due_scw <= copyhold.now_utc_micro_seconds() FROM copyhold.object_copies
+               WHERE object_key = 'late'";
+    assert_eq!(world.value(row).await.unwrap(), "true", "{}", daemon.log());
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
 }
 
 #[tokio::test]
