@@ -1,14 +1,14 @@
 #!/bin/sh
-# Sees to it that PostgreSQL's server programs are on this machine, for the sandbox of `make demo`
-# and `make test`. Does nothing if they are. Never creates, starts or touches a cluster of the system's.
+# Installs PostgreSQL's server programs, for the sandbox of `make demo` and `make test`. Does nothing if they are
+# installed. Never creates, starts or touches one of the system's clusters.
 #
 #   deploy/install-postgresql.sh            finds them, or installs them with apt as root or through sudo
-#   deploy/install-postgresql.sh --check    finds them, or says what would be installed and fails
+#   deploy/install-postgresql.sh --check    finds them, or prints what it would install and fails
 #
-# Exit code: 0 they are there, 1 they are not, with the reason on standard error.
+# Exit code: 0 if they are installed, 1 if not, with the reason on standard error.
 set -eu
 
-# Where the sandbox looks for them too (crates/sandbox/src/postgres/binaries.rs).
+# Searches the same folders as the sandbox (crates/sandbox/src/postgres/binaries.rs).
 find_server() {
     old_ifs=$IFS
     IFS=:
@@ -37,7 +37,7 @@ refuse() {
     exit 1
 }
 
-# What to type on this system.
+# Prints the command that installs them on this system.
 advice() {
     for manager in apt-get dnf yum zypper apk pacman brew; do
         command -v "$manager" >/dev/null 2>&1 || continue
@@ -54,17 +54,16 @@ advice() {
 }
 
 apt() {
-    # Waits for another apt to end, and keeps configuration that is there.
+    # Waits for another apt to end, and keeps existing configuration files.
     DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 \
         -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 }
 
-# Debian's package creates and starts a cluster unless told otherwise. The file that tells it comes
-# with postgresql-common, and is as it was when this ends: whoever installs another version later
-# gets what Debian does.
+# Debian's package creates and starts a cluster unless createcluster.conf of postgresql-common forbids it. The file is
+# restored at the end, so that a later installation of another version behaves as Debian intends.
 install_as_root() {
     settings=/etc/postgresql-common/createcluster.conf
-    apt update || echo "apt-get update failed; trying with the lists that are there" >&2
+    apt update || echo "apt-get update failed; trying with the existing package lists" >&2
     apt install -y --no-install-recommends postgresql-common
     trap 'if [ -e "$settings.copyhold" ]; then mv -f "$settings.copyhold" "$settings"; fi' EXIT
     trap 'exit 1' HUP INT TERM
@@ -85,24 +84,24 @@ if find_server; then
     exit 0
 fi
 
-echo "Needed: PostgreSQL's server programs initdb and postgres, which are not on this machine."
+echo "Missing: PostgreSQL's server programs initdb and postgres."
 if [ "${1-}" = --check ]; then
-    refuse "To install them, without creating a cluster, run this without --check. By hand: $(advice)"
+    refuse "To install them without creating a cluster, run this without --check. By hand: $(advice)"
 fi
 if ! command -v apt-get >/dev/null 2>&1; then
-    refuse "This installs them by itself only where there is apt. Please install them: $(advice)"
+    refuse "This script installs them only where there is apt. Please install them: $(advice)"
 fi
-echo "Installing: Debian's package postgresql with what it depends on, without creating a cluster."
+echo "Installing Debian's package postgresql and its dependencies, without creating a cluster."
 if [ "$(id -u)" = 0 ]; then
     sh "$0" --as-root
 elif ! command -v sudo >/dev/null 2>&1; then
-    refuse "That takes root, and there is no sudo. Please run as root: $(advice)"
+    refuse "This needs root, and there is no sudo. Please run as root: $(advice)"
 elif [ -t 0 ]; then
     sudo -- sh "$0" --as-root
 else
-    # Nobody is there to type a password.
-    sudo -n -- sh "$0" --as-root || refuse "sudo did not let us. Please run as root: $(advice)"
+    # There is no terminal to type a password on.
+    sudo -n -- sh "$0" --as-root || refuse "sudo refused. Please run as root: $(advice)"
 fi
 
-find_server || refuse "The package was installed, but initdb and postgres are not where they are looked for."
+find_server || refuse "The package was installed, but initdb and postgres are in none of the expected folders."
 echo "PostgreSQL's server programs: $server"

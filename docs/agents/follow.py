@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
-"""Follows Copyhold's event log with Python alone: each event once and in order, from where it stopped the last time.
+"""Follows Copyhold's event log with Python alone: each event once and in order, resuming where it stopped.
 
     docs/agents/follow.py http://127.0.0.1:9180 cursor [KIND,…]
 
-The file `cursor` keeps how far it has come. A token, if one is needed, is in COPYHOLD_HTTP__TOKEN.
+The file `cursor` stores the position. Set COPYHOLD_HTTP__TOKEN if the daemon requires a token.
 """
 import http.client, json, os, random, sys, time, urllib.error, urllib.parse, urllib.request
 
 url, cursor_file, kinds = (sys.argv + [""])[1:4]
 token = os.environ.get("COPYHOLD_HTTP__TOKEN")
-# An event of another program may hold a number of any length.
+# Another program's event may contain a number of any length.
 getattr(sys, "set_int_max_str_digits", lambda digits: None)(0)
 
 
 def handle(event):
-    """Your work goes here. What it raises ends the agent, which begins with this event again."""
+    """Your code goes here. An exception ends the agent; started again, it begins with this event."""
     print(json.dumps(event), flush=True)
 
 
@@ -32,15 +32,15 @@ while True:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/events?{query}", headers=headers), timeout=60) as answer:
-            told, epoch = json.load(answer), answer.headers["Copyhold-Epoch"]
+            page, epoch = json.load(answer), answer.headers["Copyhold-Epoch"]
     except (OSError, ValueError, http.client.HTTPException) as error:
-        # 410 and 409 mean: take stock of what you follow, then write another id into the file.
+        # After 410 or 409, read the current state of what you follow, then write another id into the file.
         if isinstance(error, urllib.error.HTTPError) and error.code < 500:
             sys.exit(json.load(error)["error"])
         time.sleep(random.uniform(0.5, 1.5))
         continue
-    for event in told["events"]:
+    for event in page["events"]:
         handle(event)
         store(f"{event['id']}@{epoch}")
-    if told["next"] != cursor:
-        store(cursor := told["next"])
+    if page["next"] != cursor:
+        store(cursor := page["next"])
