@@ -4,8 +4,8 @@
 use tempfile::TempDir;
 
 use crate::{
+    harness::{World, printed},
     tls_relay::{pem, postgres, relay},
-    world::{World, printed},
 };
 
 /// Variables that this machine may have set.

@@ -1,6 +1,6 @@
 //! The figures of the backlog are counted by one daemon at a time, and only when that is due.
 
-use crate::world::World;
+use crate::harness::World;
 
 #[tokio::test]
 async fn a_daemon_that_is_not_to_count_the_backlog_counts_nothing() {

@@ -4,8 +4,8 @@ use copyhold_db::queue::migrate;
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
 use crate::{
+    harness::{Begin, World, eventually, soon},
     rights::with_roles,
-    world::{Begin, World, eventually, soon},
 };
 
 /// An object whose copy to wasabi is held at the store, and scw's is recorded.

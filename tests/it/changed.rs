@@ -6,7 +6,7 @@ use copyhold_core::domain::{Content, ContentHash, Lease, Outcome, SourceReading,
 use copyhold_db::queue::{Answer, Report, Unregistered};
 use copyhold_sandbox::s3::{Fault, Metadata, Op, When};
 
-use crate::world::{World, replica};
+use crate::harness::{World, replica};
 
 /// An object of which wasabi has its copy and scw, which refuses, not yet. Returns the refusal.
 async fn half_copied(world: &World, key: &str) -> copyhold_sandbox::s3::Order {

@@ -4,7 +4,7 @@ use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::Path, proces
 
 use copyhold_sandbox::s3::{Fault, Op, When};
 
-use crate::world::{World, printed, soon};
+use crate::harness::{World, printed, soon};
 
 #[tokio::test]
 async fn nothing_is_concluded_about_buckets_while_the_database_does_not_answer() {

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use copyhold_db::queue::Position;
 
-use crate::world::{World, key, replica};
+use crate::harness::{World, key, replica};
 
 #[tokio::test]
 async fn what_was_registered_first_is_claimed_first() {

@@ -4,8 +4,8 @@ use copyhold_core::domain::visible;
 use copyhold_sandbox::s3::{Fault, Op, When};
 
 use crate::{
+    harness::{Begin, World, printed, soon},
     http::{Http, settings},
-    world::{Begin, World, printed, soon},
 };
 
 #[tokio::test]

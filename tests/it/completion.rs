@@ -5,7 +5,7 @@ use std::time::Duration;
 use copyhold_core::domain::{Class, Content, ContentHash, Failure, Lease, Next, Outcome, ReplicaName, Verified};
 use copyhold_db::queue::{Answer, Report};
 
-use crate::world::{World, replica};
+use crate::harness::{World, replica};
 
 fn proven() -> Outcome {
     Outcome::recorded(Verified::Compared)

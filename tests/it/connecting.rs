@@ -1,10 +1,10 @@
 //! Why PostgreSQL cannot be connected to is said at once, in words that name the cause: by commands, in the log, by `/readyz`.
 
 use crate::{
+    harness::{Begin, World, cluster, eventually, printed, soon},
     http::{self, Http},
     outages::with_own_cluster,
     rights::with_roles,
-    world::{Begin, World, cluster, eventually, printed, soon},
 };
 
 /// What `/readyz` of a daemon with a known port says.

@@ -3,7 +3,7 @@
 use copyhold_sandbox::s3::{Fault, Gate, Op, When, synthetic};
 use rustix::process::Signal;
 
-use crate::world::{DaemonProcess, World, printed, soon};
+use crate::harness::{DaemonProcess, World, printed, soon};
 
 /// Has a daemon die while the store holds `call` to wasabi, `fault` deciding on which side of it, and another one
 /// take over. Returns the heir when `key` is copied everywhere.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use copyhold_sandbox::s3::{Fault, Gate, Metadata, Op, When, synthetic};
 
-use crate::world::{World, at_least_once, soon};
+use crate::harness::{World, at_least_once, soon};
 
 #[tokio::test]
 async fn a_registered_object_is_read_once_and_written_to_every_other_replica() {

@@ -4,7 +4,7 @@ use std::{env, path::Path};
 
 use copyhold_testkit::damage::{Ground, careless, play};
 
-use crate::world::{World, bucket};
+use crate::harness::{World, bucket};
 
 const TRIALS: usize = 50;
 

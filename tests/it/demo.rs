@@ -10,7 +10,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::world::{eventually, printed};
+use crate::harness::{eventually, printed};
 
 /// A play whose files are made where nobody else makes any.
 struct Theatre(TempDir);

@@ -2,7 +2,7 @@
 
 use copyhold_sandbox::s3::BucketOptions;
 
-use crate::world::{World, bucket, printed};
+use crate::harness::{World, bucket, printed};
 
 const OBJECTS: usize = 24;
 

@@ -2,7 +2,7 @@
 
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
-use crate::world::{World, printed, replica, soon};
+use crate::harness::{World, printed, replica, soon};
 
 async fn said(world: &World, arguments: &[&str]) -> (i32, String) {
     let output = world.run(arguments).await;

@@ -9,7 +9,7 @@ use copyhold_core::domain::{
 use copyhold_db::queue::{Answer, Probed, Queue, Refuted, Report, TakeBack, Unregistered};
 use serde_json::{Value, json};
 
-use crate::world::{Begin, World, key, replica};
+use crate::harness::{Begin, World, key, replica};
 
 fn proven() -> Outcome {
     Outcome::recorded(Verified::Compared)

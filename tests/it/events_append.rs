@@ -6,8 +6,8 @@ use tokio::{
 };
 
 use crate::{
+    harness::{Begin, DaemonProcess, World, printed, soon},
     http::{Http, TOKEN, WITHOUT_TOKEN, bearer, settings},
-    world::{Begin, DaemonProcess, World, printed, soon},
 };
 
 async fn world() -> (World, DaemonProcess, Http) {

@@ -11,8 +11,8 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use crate::{
+    harness::{Begin, World, eventually, printed, soon},
     http::{Http, TOKEN, append, settings},
-    world::{Begin, World, eventually, printed, soon},
 };
 
 /// A process whose output goes to a file; killed when dropped.

@@ -7,8 +7,8 @@ use tokio::{
 };
 
 use crate::{
+    harness::{Begin, DaemonProcess, World, eventually, soon},
     http::{Http, append, bearer, settings},
-    world::{Begin, DaemonProcess, World, eventually, soon},
 };
 
 const LINES: &str = "/v1/events?kinds=test.tick&format=ndjson";

@@ -13,8 +13,8 @@ use sqlx::Connection as _;
 use tokio::task::JoinHandle;
 
 use crate::{
+    harness::{Begin, DaemonProcess, World, cluster, eventually, printed, soon},
     wakeup::{LISTENING, Listening},
-    world::{Begin, DaemonProcess, World, cluster, eventually, printed, soon},
 };
 
 /// As a daemon's, but impatient.

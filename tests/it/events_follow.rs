@@ -16,8 +16,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    harness::{World, printed, soon},
     rights::with_roles,
-    world::{World, printed, soon},
 };
 
 pub const SETTINGS: Settings = Settings { buffer_bytes: 16 << 20, readers: 2000, poll: Duration::from_millis(50) };

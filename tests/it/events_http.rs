@@ -4,8 +4,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::{
+    harness::{Begin, DaemonProcess, World},
     http::{Answer, Http, append, settings},
-    world::{Begin, DaemonProcess, World},
 };
 
 async fn world() -> (World, DaemonProcess, Http) {
@@ -159,7 +159,7 @@ async fn after_a_new_epoch_streams_end_and_those_who_come_back_are_told() {
     let epoch = answer.header("copyhold-epoch").to_owned();
     let id = answer.event().await.unwrap()["id"].to_string();
     let output = world.run(&["events", "new-epoch"]).await;
-    assert_eq!(output.status.code(), Some(0), "{}", crate::world::printed(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", crate::harness::printed(&output));
     assert!(answer.event().await.is_none());
     let answer = http.read(&format!("{LINES}&after={id}%40{epoch}")).await;
     assert_eq!(answer.status, 409);

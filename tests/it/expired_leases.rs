@@ -6,7 +6,7 @@ use copyhold_core::domain::{Content, ContentHash, Lease, Outcome, Verified};
 use copyhold_db::queue::{Answer, Report};
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
-use crate::world::{World, eventually, replica, soon};
+use crate::harness::{World, eventually, replica, soon};
 
 const SETTLE: Duration = Duration::from_mins(3);
 

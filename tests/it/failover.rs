@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::{
     events_follow::{Followed, SETTINGS, append, end, read_through},
-    world::{World, soon},
+    harness::{World, soon},
 };
 
 /// What the server has on disk at this moment becomes a standby that hears nothing more.

@@ -10,9 +10,9 @@ use copyhold_sandbox::postgres::Cluster;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
+    harness::{DaemonProcess, World, eventually, printed, soon},
     outages::with_own_cluster,
     surface::{address, get},
-    world::{DaemonProcess, World, eventually, printed, soon},
 };
 
 async fn scrape(address: &str) -> String {

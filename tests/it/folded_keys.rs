@@ -3,7 +3,7 @@
 use copyhold_core::domain::{Fold, Folds};
 use copyhold_sandbox::s3::{BucketOptions, Op, Quirk};
 
-use crate::world::{DaemonProcess, World, key, printed, replica};
+use crate::harness::{DaemonProcess, World, key, printed, replica};
 
 /// A store of these habits, which nobody has probed, in the place of scw.
 async fn folding(habit: Quirk) -> (World, DaemonProcess) {

@@ -4,7 +4,7 @@ use copyhold_core::domain::{Blocks, Class};
 use copyhold_db::queue::Probed;
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
-use crate::world::{World, printed, replica, soon};
+use crate::harness::{World, printed, replica, soon};
 
 const OPEN: &str = "SELECT breaker_opened_at IS NOT NULL FROM copyhold.replicas WHERE name = 'scw'";
 const CLOSED: &str = "SELECT count(breaker_opened_at) = 0 FROM copyhold.replicas";

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::world::{DaemonProcess, World, eventually, soon};
+use crate::harness::{DaemonProcess, World, eventually, soon};
 
 pub const TOKEN: &str = "a-token-of-more-than-16";
 /// Among the headers of a request: it is sent without the token.

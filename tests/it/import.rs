@@ -6,7 +6,7 @@ mod refused;
 
 use serde_json::Value;
 
-use crate::world::{World, printed};
+use crate::harness::{World, printed};
 
 /// As the first essay has it.
 const ESSAY: &str =

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::Connection as _;
 
-use crate::world::{World, soon};
+use crate::harness::{World, soon};
 
 /// Everything that other programs have appended, as the log has it.
 const FOREIGN: &str = "SELECT coalesce(string_agg(event_data ->> 'n', ' ' ORDER BY id), '') FROM copyhold.log

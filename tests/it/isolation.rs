@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use copyhold_db::queue::Pick;
 use copyhold_sandbox::s3::{Fault, Op, When};
 
-use crate::world::{Begin, World, at_least_once, key, replica, soon};
+use crate::harness::{Begin, World, at_least_once, key, replica, soon};
 
 const PARKED: i64 = 9_000_000_000_000_000_000;
 const NEVER_OPEN: &str = "SELECT count(*) FROM copyhold.log WHERE event_data->>'kind' = 'replica.breaker_opened'";

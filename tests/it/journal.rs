@@ -11,7 +11,7 @@ use copyhold_s3::{
 use copyhold_sandbox::postgres::{Cluster, Options};
 use tokio::task::JoinHandle;
 
-use crate::world::{World, replica, soon};
+use crate::harness::{World, replica, soon};
 
 const PART_BYTES: u64 = 16 << 20;
 

@@ -3,7 +3,7 @@
 
 use copyhold_sandbox::s3::{Fault, Gate, Op, When, synthetic};
 
-use crate::world::{World, eventually, printed, soon};
+use crate::harness::{World, eventually, printed, soon};
 
 /// Nothing can arrive any more.
 const TIME_PASSES: &str = "UPDATE copyhold.unsettled SET verify_at = 1, settled_at = 1";

@@ -6,7 +6,7 @@ use copyhold_db::queue::Answer;
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use rustix::process::Signal;
 
-use crate::world::{World, key, soon};
+use crate::harness::{World, key, soon};
 
 const SETTLE: Duration = Duration::from_mins(3);
 

@@ -8,7 +8,7 @@ use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::{
     events_follow::Followed,
-    world::{World, soon},
+    harness::{World, soon},
 };
 
 /// So small that whoever pauses falls out of it.

@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::world::{DaemonProcess, World, eventually, printed};
+use crate::harness::{DaemonProcess, World, eventually, printed};
 
 /// The address that the daemon says it serves.
 pub async fn address(daemon: &DaemonProcess) -> String {

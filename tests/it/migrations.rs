@@ -3,7 +3,7 @@
 use copyhold_db::queue::{MigrateError, Position, SCHEMA_VERSION, migrate};
 use sqlx::Connection as _;
 
-use crate::world::{Begin, World, cluster, printed, replica, soon};
+use crate::harness::{Begin, World, cluster, printed, replica, soon};
 
 const GLACIER: &str = "[replicas.glacier]\nendpoint = \"http://127.0.0.1:1\"\nregion = \"x\"\nbucket = \"vault\"\n\
                        access_key_id = \"a\"\nsecret_access_key = \"b\"\n";

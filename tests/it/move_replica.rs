@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use copyhold_sandbox::s3::{BucketOptions, Op};
 
-use crate::world::{World, printed};
+use crate::harness::{World, printed};
 
 async fn said(world: &World, arguments: &[&str]) -> (i32, String) {
     let output = world.run(arguments).await;

@@ -3,7 +3,7 @@
 use copyhold_db::queue::migrate;
 use copyhold_sandbox::s3::BucketOptions;
 
-use crate::world::{World, bucket, printed, replica};
+use crate::harness::{World, bucket, printed, replica};
 
 /// The configuration gets a replica `cold`, and these rules.
 fn add_cold(world: &mut World, rules: &str) {
@@ -140,7 +140,7 @@ async fn a_daemon_that_migrates_says_that_the_rules_are_still_to_be_applied() {
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut daemon = command.stderr(log.reopen().unwrap()).spawn().unwrap();
     let said = "registered before the rules changed are not judged by them yet";
-    crate::world::eventually(said, async || std::fs::read_to_string(log.path()).unwrap().contains(said)).await;
+    crate::harness::eventually(said, async || std::fs::read_to_string(log.path()).unwrap().contains(said)).await;
     assert_eq!(due(&world).await, "-");
     daemon.kill().await.unwrap();
 }

@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use crate::{
+    harness::{Begin, DaemonProcess, World, eventually},
     http::{Answer, Http, TOKEN, WITHOUT_TOKEN, settings},
     rules::wanted,
-    world::{Begin, DaemonProcess, World, eventually},
 };
 
 const PATH: &str = "/v1/objects";
@@ -92,7 +92,7 @@ async fn where_there_is_no_token_this_machine_registers() {
 async fn while_postgresql_is_away_nothing_is_registered_and_that_is_said() {
     let (world, _daemon, http) = world().await;
     let database = world.value("SELECT current_database()").await.unwrap();
-    let admin = sqlx::PgPool::connect(&crate::world::cluster().await.url("postgres")).await.unwrap();
+    let admin = sqlx::PgPool::connect(&crate::harness::cluster().await.url("postgres")).await.unwrap();
     let run = async |sql: String| {
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&admin).await.unwrap();
     };

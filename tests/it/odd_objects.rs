@@ -2,7 +2,7 @@
 
 use copyhold_sandbox::s3::{Fault, Op, When};
 
-use crate::world::{World, eventually, printed};
+use crate::harness::{World, eventually, printed};
 
 /// Of the copy at wasabi: its class, and what is said of it.
 const WHY: &str = "SELECT class || ': ' || message FROM copyhold.copy_failures WHERE replica = 'wasabi'";

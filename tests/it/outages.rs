@@ -5,8 +5,8 @@ use copyhold_sandbox::postgres::{Cluster, Options};
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
 use crate::{
+    harness::{World, at_least_once, soon},
     wakeup::LISTENING,
-    world::{World, at_least_once, soon},
 };
 
 /// A cluster of its own, because it is to be stopped; durable, because what was committed must still be there.

@@ -4,7 +4,7 @@ use copyhold_db::queue::{FUNCTION_SETTINGS, Hot, lane_index};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
-use crate::world::{World, replica};
+use crate::harness::{World, replica};
 
 const ROWS: u64 = 1_000_000;
 /// Fewer than one sweep takes.

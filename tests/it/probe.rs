@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::world::{World, key, printed, replica, soon};
+use crate::harness::{World, key, printed, replica, soon};
 
 /// A world in which the bucket of scw is like this.
 async fn with(options: BucketOptions) -> World {

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, process::Stdio};
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use tokio::sync::Mutex;
 
-use crate::world::{World, eventually, printed, soon};
+use crate::harness::{World, eventually, printed, soon};
 
 const PARKED: &str = "9000000000000000000";
 

@@ -5,9 +5,9 @@ use std::{net::SocketAddr, time::Duration};
 use hyper::StatusCode;
 
 use crate::{
+    harness::{World, printed},
     http_proxy::{HttpProxy, Rules},
     tls_relay::{pem, relay},
-    world::{World, printed},
 };
 
 const TO_NOBODY: Rules = Rules { upstream: None, wants: None, refuses: None, behind: None };

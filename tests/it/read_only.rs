@@ -5,9 +5,9 @@ use copyhold_sandbox::postgres::{Cluster, Options};
 use tokio::process::Command;
 
 use crate::{
+    harness::{World, eventually, printed, replica},
     http::{self, Http},
     outages::with_own_cluster,
-    world::{World, eventually, printed, replica},
 };
 
 /// From its next start on the server follows one that does not exist, until it is promoted.

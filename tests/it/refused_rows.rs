@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::world::{World, eventually, key, printed};
+use crate::harness::{World, eventually, key, printed};
 
 /// Refuses, in the application's own words, each update of these rows for which `condition` holds.
 async fn refuse(world: &World, key: &str, condition: &str) {

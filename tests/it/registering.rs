@@ -3,8 +3,8 @@
 use sqlx::Row as _;
 
 use crate::{
+    harness::{World, printed},
     rules::{in_force, wanted},
-    world::{World, printed},
 };
 
 const RULES: &str = "[[rules]]\nprefix = \"big/\"\nmin_size = \"100B\"\nreplicas = [\"wasabi\"]\n\

@@ -8,7 +8,7 @@ use copyhold_sandbox::s3::BucketOptions;
 use rustix::process::Signal;
 use tokio::process::Child;
 
-use crate::world::{World, key, printed, replica, soon};
+use crate::harness::{World, key, printed, replica, soon};
 
 /// The lock of migrations and removals is free.
 const NOBODY_AT_WORK: &str = "SELECT count(*) = 0 FROM pg_locks l JOIN pg_database d ON d.oid = l.database

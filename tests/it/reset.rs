@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use copyhold_sandbox::s3::{BucketHandle, Fault, Gate, Op, Synthetic, When};
 
-use crate::world::{World, eventually, printed, soon};
+use crate::harness::{World, eventually, printed, soon};
 
 const PARKED: &str = "9000000000000000000";
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use copyhold_db::queue::{LogDuty, Queue, Retention};
 use sqlx::Connection as _;
 
-use crate::world::{World, soon};
+use crate::harness::{World, soon};
 
 const SPAN: i64 = 1 << 20;
 const DAY: Duration = Duration::from_hours(24);

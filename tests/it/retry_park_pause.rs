@@ -4,7 +4,7 @@ use copyhold_db::queue::{Daemon, Queue};
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use serde_json::Value;
 
-use crate::world::{World, key, printed, soon};
+use crate::harness::{World, key, printed, soon};
 
 const PARKED: &str = "9000000000000000000";
 

@@ -6,7 +6,7 @@ use copyhold_core::domain::Generation;
 use copyhold_db::queue::{Intent, TakenPart, migrate};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::world::{World, cluster, eventually, key, printed, replica, soon};
+use crate::harness::{World, cluster, eventually, key, printed, replica, soon};
 
 const ROLES: &str = include_str!("../../deploy/roles.sql");
 

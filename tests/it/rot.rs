@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::world::{World, printed};
+use crate::harness::{World, printed};
 
 const GOOD: &str = "the good content of photo";
 const PARKED: &str = "9000000000000000000";
@@ -11,7 +11,7 @@ const B2_IS_PARKED: &str =
        AND lock IS NULL FROM copyhold.object_copies WHERE object_key = 'photo'";
 
 /// A world in which `photo` is everywhere, but for scw, which has lost it; the primary's ETag is this one.
-async fn lost_at_scw(etag: Option<&str>) -> (World, crate::world::DaemonProcess) {
+async fn lost_at_scw(etag: Option<&str>) -> (World, crate::harness::DaemonProcess) {
     let world = World::new().await;
     world.bucket("b2").put("photo", GOOD);
     if let Some(etag) = etag {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sqlx::Connection as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{World, key, printed, replica, soon};
+use crate::harness::{World, key, printed, replica, soon};
 
 const SIZES: Sizes = Sizes { whole_up_to: 16, part_bytes: 16, max_parts: 10_000 };
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use copyhold_sandbox::s3::{BucketOptions, Generated, Op};
 use serde_json::Value;
 
-use crate::world::{World, bucket, printed, replica};
+use crate::harness::{World, bucket, printed, replica};
 
 /// Runs a scan to its end; its exit code and what it reports.
 async fn scanned(world: &World, arguments: &[&str]) -> (i32, Value) {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::world::{DaemonProcess, World, cluster, eventually};
+use crate::harness::{DaemonProcess, World, cluster, eventually};
 
 /// A role that owns everything and needs this password.
 async fn role(world: &World, name: &str, password: &str) {

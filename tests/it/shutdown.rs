@@ -7,7 +7,7 @@ use copyhold_testkit::proxy::{Proxy, Way};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::world::{World, cluster, eventually, printed, soon};
+use crate::harness::{World, cluster, eventually, printed, soon};
 
 #[tokio::test]
 async fn the_first_signal_lets_copies_finish_and_claims_no_more() {
@@ -103,7 +103,7 @@ async fn a_hangup_ends_no_command_that_has_no_terminal() {
 
 #[tokio::test]
 async fn what_is_not_finished_within_the_grace_period_is_released() {
-    let world = World::with(crate::world::Begin::Migrated, "[shutdown]\ngrace = \"1s\"\n").await;
+    let world = World::with(crate::harness::Begin::Migrated, "[shutdown]\ngrace = \"1s\"\n").await;
     let gate = Gate::new();
     world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::UploadPart));
     world.upload("large", vec![7; 20 << 20]).await;
@@ -129,7 +129,7 @@ async fn it_ends_while_postgresql_has_never_been_there() {
 /// How long it may take, its parts together, is a test of `daemon::last_words`.
 #[tokio::test]
 async fn a_database_that_hangs_keeps_no_daemon_from_ending() {
-    let mut world = World::with(crate::world::Begin::Migrated, "[shutdown]\ngrace = \"1s\"\n").await;
+    let mut world = World::with(crate::harness::Begin::Migrated, "[shutdown]\ngrace = \"1s\"\n").await;
     let proxy = Proxy::before(cluster().await.port()).await;
     let (before, through) = (world.database_url(), proxy.url(&world.database_url()));
     world.rewrite(|text| text.replace(&before, &through));

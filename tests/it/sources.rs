@@ -2,7 +2,7 @@
 
 use copyhold_sandbox::s3::{Fault, Op, When};
 
-use crate::world::{Begin, World};
+use crate::harness::{Begin, World};
 
 #[tokio::test]
 async fn if_the_primary_fails_another_holder_is_read() {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::world::{World, printed};
+use crate::harness::{World, printed};
 
 async fn document(world: &World, more: &[&str]) -> Value {
     let arguments: Vec<_> = ["status", "--json"].iter().chain(more).copied().collect();

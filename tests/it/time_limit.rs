@@ -14,7 +14,7 @@ use copyhold_s3::{
 use copyhold_sandbox::s3::{Fault, Op, When};
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{World, key, soon};
+use crate::harness::{World, key, soon};
 
 /// Copies the leased object as a worker does that gives it so long.
 async fn copy(world: &World, lease: Lease, allowance: Allowance) {

@@ -3,7 +3,7 @@
 use copyhold_db::queue::migrate;
 use copyhold_sandbox::postgres::{Cluster, Options};
 
-use crate::world::World;
+use crate::harness::World;
 
 async fn prepared(world: &World, statement: &str, name: &str) -> Result<(), String> {
     let prepare = format!("BEGIN; {statement}; PREPARE TRANSACTION '{name}'");

@@ -12,7 +12,7 @@ use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::world::{World, replica, soon};
+use crate::harness::{World, replica, soon};
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;

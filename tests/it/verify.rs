@@ -9,7 +9,7 @@ use copyhold_sandbox::s3::{BucketOptions, Fault, Gate, Op, Synthetic, When};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::world::{World, key, printed, replica, soon};
+use crate::harness::{World, key, printed, replica, soon};
 
 const PARKED: &str = "9000000000000000000";
 

@@ -8,7 +8,7 @@ use copyhold_db::queue::{UnsettledWrite, Unverified};
 use copyhold_sandbox::s3::{Fault, Metadata, Op, When};
 use rustix::process::Signal;
 
-use crate::world::{DaemonProcess, World, key, printed, replica};
+use crate::harness::{DaemonProcess, World, key, printed, replica};
 
 /// An object, copied everywhere, under which writes of another content may still arrive at the two secondaries.
 async fn copied_and_unsettled(world: &World) -> DaemonProcess {
@@ -385,7 +385,7 @@ async fn what_is_recorded_after_a_crash_of_postgresql_is_read_again() {
     daemon.until_logged("PostgreSQL has crashed, and claims may be lost with it").await;
     world.until_copied("photo").await;
     world.until("SELECT count(*) = 2 AND bool_and(content_hash IS NULL) FROM copyhold.unsettled").await;
-    let story = crate::world::printed(&world.run(&["explain", "photo"]).await);
+    let story = crate::harness::printed(&world.run(&["explain", "photo"]).await);
     assert!(story.contains("no write that is not over is known of") && !story.contains("a write was sent"), "{story}");
     world.bucket("wasabi").put("photo", "older");
     time_passes(&world).await;

@@ -7,7 +7,7 @@ use copyhold::{
 use copyhold_db::queue::{SleepsFor, direct_target};
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{World, printed, soon};
+use crate::harness::{World, printed, soon};
 use std::time::Duration;
 
 /// The connections that listen, of those to this database.
@@ -57,7 +57,7 @@ impl Listening {
 
     /// Waits until it hears, and forgets that everybody was woken for that.
     pub async fn until_open(&mut self) {
-        crate::world::eventually("it listens", async || self.ears.are_open()).await;
+        crate::harness::eventually("it listens", async || self.ears.are_open()).await;
         // It wakes everybody after it has opened its ears.
         for wake in [&mut self.work, &mut self.replicas, &mut self.inbox, &mut self.events] {
             soon("all are woken", wake.heard()).await;

@@ -11,7 +11,7 @@ use copyhold_sandbox::s3::{BucketHandle, Fault, Op, Order, S3Server, Synthetic, 
 use futures::{StreamExt as _, stream};
 
 use super::{PART_BYTES, object::Object, place::Place, stage::Stage, watched::Watched};
-use crate::world::{key, soon};
+use crate::harness::{key, soon};
 
 /// Copies at the same time: most of their time they wait.
 const TOGETHER: usize = 24;

@@ -6,7 +6,7 @@ use tokio::{
 };
 
 use super::place::{Kind, Place};
-use crate::world::soon;
+use crate::harness::soon;
 
 /// A moto server of its own. It ends when its standard input does, however this process ends.
 pub struct Moto {

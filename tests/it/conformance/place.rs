@@ -9,7 +9,7 @@ use copyhold_s3::store::Store;
 use copyhold_sandbox::s3::{BucketOptions, S3Server};
 
 use super::PART_BYTES;
-use crate::world::replica;
+use crate::harness::replica;
 
 /// Where the suite plays: two buckets of one store.
 #[derive(Clone, Debug)]

@@ -16,7 +16,7 @@ use super::{
     place::Place,
     watched::Watched,
 };
-use crate::world::{key, soon};
+use crate::harness::{key, soon};
 
 /// A place with the engine's two stores, and two views of their buckets that are none of the engine's.
 pub struct Stage {

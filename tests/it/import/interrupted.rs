@@ -11,8 +11,8 @@ use tokio::process::Child;
 
 use super::{AS_IN_THE_ESSAY, assert_equal, imported, report, with_rows};
 use crate::{
+    harness::{World, printed, replica, soon},
     outages::with_own_cluster,
-    world::{World, printed, replica, soon},
 };
 
 fn begin(world: &World, arguments: &[&str]) -> Child {

@@ -3,7 +3,7 @@
 use copyhold_sandbox::s3::{Fault, Op, Synthetic, When};
 
 use super::{figures, scanned, told};
-use crate::world::World;
+use crate::harness::World;
 
 /// The first two replicas are of stores whose ETags are known to follow S3's formula, one by its provider and one because the operator
 /// says so; copies at wasabi may be adopted.

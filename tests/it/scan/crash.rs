@@ -6,7 +6,7 @@ use copyhold_sandbox::s3::{BucketOptions, Fault, Gate, Generated, Op, When};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{count, figures, scanned, told};
-use crate::world::{World, bucket, soon};
+use crate::harness::{World, bucket, soon};
 
 const OBJECTS: u64 = 40_000;
 

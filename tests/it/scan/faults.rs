@@ -5,7 +5,7 @@ use std::time::Duration;
 use copyhold_sandbox::s3::{BucketOptions, Fault, Generated, Op, Quirk, When};
 
 use super::{count, figures, registered, scanned, told};
-use crate::world::{World, bucket, soon};
+use crate::harness::{World, bucket, soon};
 
 const LIST: Op = Op::ListObjectsV2;
 

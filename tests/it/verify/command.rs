@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::{copied, of, report, verified};
-use crate::world::{World, soon};
+use crate::harness::{World, soon};
 
 #[tokio::test]
 async fn a_sample_is_about_as_large_as_was_asked_for_and_the_same_with_the_same_seed() {
