@@ -11,8 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     harness::{DaemonProcess, World, eventually, printed, soon},
+    metrics_http::{address, get},
     outages::with_own_cluster,
-    surface::{address, get},
 };
 
 async fn scrape(address: &str) -> String {
