@@ -41,6 +41,7 @@ check: ## Format, lints and dependencies, as the gate wants them, without runnin
 	$(CARGO) clippy --locked --workspace --all-targets --features testing -- -D warnings
 	$(CARGO) clippy --locked -p copyhold --no-default-features --features testing -- -D warnings
 	.ci/one-stack
+	.ci/deny
 
 format: ## Format the code
 	$(CARGO) fmt --all

@@ -32,6 +32,7 @@ mod expired_leases;
 mod failover;
 mod figures;
 mod folded_keys;
+mod fuzz_corpus;
 mod harness;
 mod health;
 mod http;
