@@ -1,4 +1,4 @@
-//! What people see: results, clear errors, exit codes.
+//! The command line: results, clear errors, exit codes.
 
 use copyhold_core::domain::visible;
 use copyhold_sandbox::s3::{Fault, Op, When};

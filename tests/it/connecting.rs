@@ -84,7 +84,7 @@ async fn a_daemon_says_at_its_start_and_in_readyz_that_connections_are_refused()
 }
 
 #[tokio::test]
-async fn a_daemon_whose_database_goes_away_says_why_and_so_does_readyz() {
+async fn a_daemon_whose_database_becomes_unavailable_reports_why_and_so_does_readyz() {
     let (mut cluster, mut world) = with_own_cluster().await;
     with_port(&mut world);
     let daemon = world.daemon().await;

@@ -65,7 +65,7 @@ async fn it_may_die_before_it_knows_the_name_of_its_upload() {
 const IN_THE_MIDDLE: &str = "SELECT scw IS NOT NULL AND (SELECT count(*) = 2 FROM copyhold.multipart_parts)
     FROM copyhold.object_copies";
 
-/// Nothing is remembered of uploads any more, once whoever cleans up has looked.
+/// No upload is in the journal any more once the clean-up has looked.
 async fn until_uploads_are_over(world: &World) {
     // What the dead one had completed and could not write down any more is looked at after ten minutes.
     world.execute("UPDATE copyhold.multipart_uploads SET look_at = 0, last_at = 0").await;

@@ -1,4 +1,4 @@
-//! A bit that flips anywhere is noticed, and nothing damaged is ever on record.
+//! A bit that flips anywhere is detected, and no damaged copy is ever recorded.
 
 use std::{env, path::Path};
 

@@ -1,4 +1,4 @@
-//! Daemons that are not configured alike are found out, and do no harm.
+//! Daemons that are not configured alike are reported, and do no harm.
 
 use copyhold_sandbox::s3::BucketOptions;
 

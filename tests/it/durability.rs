@@ -1,4 +1,4 @@
-//! What a crash may take back is not waited for; what it must not take back is.
+//! Commits that a crash may undo are asynchronous; those that it must not undo are waited for.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Other programs append over HTTP: with the token, all events of a request or none, as they were sent.
+//! Other programs append over HTTP: with the token, all events of a request or none, unchanged.
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -41,7 +41,7 @@ async fn an_object_an_array_and_lines_are_appended_in_their_order_and_as_they_we
 }
 
 #[tokio::test]
-async fn where_there_is_a_token_nobody_appends_or_reads_without_it_from_this_machine_either() {
+async fn where_there_is_a_token_no_client_appends_or_reads_without_it_from_this_machine_either() {
     let (world, daemon, http) = world().await;
     for given in [WITHOUT_TOKEN, ("authorization", "Bearer wrong"), ("authorization", "Basic x")] {
         for answer in [
@@ -144,7 +144,7 @@ async fn the_command_appends_by_sql_or_over_http() {
     }
 }
 
-/// JSON that readers choke on: none is let in that is too deep, and what is in the log all the same holds nobody up.
+/// JSON that readers choke on: none is let in that is too deep, and one that is in the log all the same holds no reader up.
 #[tokio::test]
 async fn an_event_that_is_too_deep_is_refused_and_one_that_a_parser_cannot_read_is_passed() {
     let (world, _daemon, http) = world().await;

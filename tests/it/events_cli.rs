@@ -181,7 +181,7 @@ async fn an_agent_that_is_asked_to_end_lets_its_command_end_and_shares_its_curso
 }
 
 #[tokio::test]
-async fn whoever_cannot_go_on_is_told_what_to_do() {
+async fn a_reader_that_cannot_go_on_is_told_what_to_do() {
     let world = world().await;
     append(&world, 1, 10).await;
     world.execute("DELETE FROM copyhold.log WHERE id <= 5; UPDATE copyhold.log_state SET dropped_through = 5").await;

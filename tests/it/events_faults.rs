@@ -89,7 +89,7 @@ async fn assert_hears(world: &World, listening: &mut Listening) {
 }
 
 #[tokio::test]
-async fn a_listener_whose_backend_is_terminated_wakes_everybody_and_listens_again() {
+async fn a_listener_whose_backend_is_terminated_wakes_all_waiters_and_listens_again() {
     let world = World::new().await;
     let mut listening = Listening::begin(&world, SHORT).await;
     listening.until_open().await;
@@ -99,7 +99,7 @@ async fn a_listener_whose_backend_is_terminated_wakes_everybody_and_listens_agai
 }
 
 #[tokio::test]
-async fn a_connection_that_is_reset_wakes_everybody_and_is_made_anew() {
+async fn a_connection_that_is_reset_wakes_all_waiters_and_is_made_anew() {
     let (world, proxy) = behind_proxy().await;
     let mut listening = Listening::begin(&world, SHORT).await;
     for _ in 0..3 {
@@ -121,7 +121,7 @@ async fn silence_is_noticed_and_lasts_no_longer_than_its_cause() {
     proxy.set(Way::Hole);
     append(&world).await;
     soon("all are woken", listening.events.heard()).await;
-    assert!(!listening.ears.are_open(), "whoever hears nothing must not be believed to hear");
+    assert!(!listening.ears.are_open(), "a listener without a connection must not count as listening");
     let told = format!("SELECT wakeup LIKE '%cannot be reached%' FROM copyhold.daemons WHERE id = {}", listening.id);
     world.until(&told).await;
     proxy.set(Way::Pass);
@@ -220,7 +220,7 @@ async fn after_a_restart_of_postgresql_wake_ups_and_events_resume_and_none_is_lo
     cluster.stop().await.unwrap();
 }
 
-/// It says once what is wrong and what to do, says to nobody that it sleeps, and works all the same.
+/// It logs once what is wrong and what to do, does not register as sleeping, and works all the same.
 async fn assert_polls(world: &World, wrong: &str, remedy: &str) {
     let daemon = world.daemon().await;
     daemon.until_logged(wrong).await;
@@ -297,7 +297,7 @@ async fn a_program_whose_append_never_commits_delays_neither_copies_nor_events()
     world.until(all).await;
 }
 
-/// Which nobody is told to do, nor may with the application's role.
+/// No document tells an application to do this, and its role has no right to.
 #[tokio::test]
 async fn a_program_that_holds_the_log_itself_holds_up_records_until_it_ends_and_none_is_lost() {
     let world = World::with(Begin::Migrated, "[lease]\ntimeout = \"1m\"\n").await;

@@ -1,5 +1,5 @@
-//! Each reader of the log gets each event once and in order, wherever it begins and however it falls behind; or is told
-//! why it cannot.
+//! Each reader of the log gets each event once and in order, wherever it begins and however it falls behind; or gets
+//! an error that says why not.
 
 use std::time::Duration;
 
@@ -99,7 +99,7 @@ fn after(id: i64) -> Start {
 }
 
 #[tokio::test]
-async fn whoever_waits_on_an_empty_log_gets_its_first_event_on_a_notice() {
+async fn a_reader_that_waits_on_an_empty_log_gets_its_first_event_on_a_notification() {
     let world = World::new().await;
     world.execute("DELETE FROM copyhold.log").await;
     let followed = Followed::of(&world, UNPOLLED);

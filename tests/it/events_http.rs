@@ -1,4 +1,4 @@
-//! The log over HTTP: whoever asks gets each event once and in order from where they left off, or is told that they cannot.
+//! The log over HTTP: a reader gets each event once and in order from where it left off, or an error that says why not.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -152,7 +152,7 @@ async fn what_the_log_has_not_reached_is_409_with_its_head() {
 }
 
 #[tokio::test]
-async fn after_a_new_epoch_streams_end_and_those_who_come_back_are_told() {
+async fn after_a_new_epoch_streams_end_and_readers_that_come_back_are_told() {
     let (world, _daemon, http) = world().await;
     append(&world, 1, 1).await;
     let mut answer = http.read(&format!("{LINES}&after=0")).await;

@@ -1,4 +1,4 @@
-//! Objects whose holders died: counted, put off and copied alone; what they may have written is not settled.
+//! Objects whose holders died are counted, deferred and copied alone; what the dead may have written is unsettled.
 
 use std::time::Duration;
 
@@ -144,7 +144,7 @@ async fn what_a_dead_holder_may_have_written_is_not_settled_anywhere() {
     let world = World::new().await;
     world.insert("photo").await;
     dies_with(&world).await;
-    // Nobody knows of what content, nor whether it was an upload in parts.
+    // It is unknown which content it was, and whether it was a multipart upload.
     assert_eq!(world.value(UNSETTLED).await.unwrap(), "b2 false 10 600, scw false 10 600, wasabi false 10 600");
     world
         .execute("DELETE FROM copyhold.unsettled; UPDATE copyhold.object_copies SET size_bytes = 3, content_hash = 1")
@@ -169,7 +169,7 @@ async fn a_holder_that_lives_to_give_the_lease_back_clears_the_count() {
     assert_eq!(dies_again(&world).await, 1);
 }
 
-/// As [`dies_with`], of a row that lacks nothing and is looked at by somebody.
+/// As [`dies_with`], of a row that lacks no copy and is only read again.
 async fn dies_again(world: &World) -> u32 {
     world.execute("UPDATE copyhold.object_copies SET lock = 1, lease = 7").await;
     world.queue().reclaim(SETTLE).await.unwrap()[0].times
@@ -253,7 +253,7 @@ async fn a_process_works_on_one_suspect_at_a_time() {
 }
 
 #[tokio::test]
-async fn an_object_that_kills_whoever_reads_it_is_found_out_and_the_others_are_copied() {
+async fn an_object_that_kills_its_reader_is_found_out_and_the_others_are_copied() {
     let world = World::new().await;
     let gate = Gate::new();
     // The four objects that are under way at once die together, again and again.
@@ -269,7 +269,7 @@ async fn an_object_that_kills_whoever_reads_it_is_found_out_and_the_others_are_c
     gate.open();
     let gate = Gate::new();
     world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::GetObject).key("poison"));
-    // From now on whoever reads the poison dies, and only that.
+    // From now on a daemon that reads the poison dies, and no other.
     let mut doomed = world.daemon().await;
     doomed.until_logged("has lost its holder 2 times in a row").await;
     world.execute("UPDATE copyhold.object_copies SET due_wasabi = 0, due_scw = 0").await;

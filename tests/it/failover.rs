@@ -1,4 +1,4 @@
-//! PostgreSQL fails over to a standby that lacked the last commits. Whoever has read the events that are lost is told.
+//! PostgreSQL fails over to a standby that lacked the last commits. A reader of the lost events is told.
 
 use std::{path::Path, time::Duration};
 
@@ -60,7 +60,7 @@ async fn a_reader_is_told_when_postgresql_fails_over_to_a_standby_that_lacks_eve
     copy(&cluster.folder().join("first"), &cluster.folder().join("second")).await;
 
     fail_over(&mut cluster, &world, "first").await;
-    // The daemon lives on, and the ids are given again before anybody looks.
+    // The daemon lives on, and the ids are given again before any reader asks.
     let again = append(&world, 21, 100).await;
     assert!(again > lost);
     let epoch = other_log(end(&mut reader).await);

@@ -1,4 +1,4 @@
-//! What `/metrics` shows while PostgreSQL hangs, of replicas that are gone, and before anything has happened.
+//! What `/metrics` shows while PostgreSQL hangs, of removed replicas, and before the first event.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! The parts that tests play with.
+//! What every test starts from: a database of its own, buckets, a configuration, and daemons as processes.
 
 use std::{
     fmt::Write as _,
@@ -96,7 +96,7 @@ impl World {
         Self::at(cluster.url(&database), more).await
     }
 
-    /// In a database that somebody else looks after.
+    /// In a database that the caller provides.
     pub async fn at(database_url: String, more: &str) -> Self {
         let s3 = S3Server::start().await.unwrap();
         for replica in ["b2", "wasabi", "scw"] {

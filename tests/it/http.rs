@@ -1,4 +1,4 @@
-//! HTTP as the tests of the event log speak it: one connection a request, and answers that are read as they come.
+//! The HTTP client of the event log's tests: one connection per request, and answers that are read as they come.
 
 use std::net::SocketAddr;
 
@@ -25,7 +25,7 @@ pub fn bearer() -> String {
     format!("Bearer {TOKEN}")
 }
 
-/// Of a port that nobody listens on.
+/// Of a port without a listener.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -1,4 +1,4 @@
-//! `copyhold import`: the objects of another program's table are taken over, each as it stands there.
+//! `copyhold import`: the objects of another program's table are registered, each as it stands there.
 
 mod interrupted;
 mod orders;
@@ -128,7 +128,7 @@ async fn a_dry_run_counts_the_same_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn columns_are_told_which_replica_they_stand_for_and_others_are_wanted_everywhere() {
+async fn columns_are_given_the_replica_they_stand_for_and_others_are_wanted_everywhere() {
     let mut world = World::new().await;
     world
         .execute(&format!(
@@ -153,7 +153,7 @@ async fn columns_are_told_which_replica_they_stand_for_and_others_are_wanted_eve
 }
 
 #[tokio::test]
-async fn the_primary_that_is_not_in_the_table_has_everything_if_somebody_says_so() {
+async fn the_primary_that_is_not_in_the_table_has_everything_if_an_argument_says_so() {
     let world = World::new().await;
     world
         .execute(
@@ -273,7 +273,7 @@ async fn a_time_that_proves_nothing_is_none_and_is_told() {
 }
 
 #[tokio::test]
-async fn times_in_seconds_or_milliseconds_are_recognised_and_taken_over_when_somebody_says_so() {
+async fn times_in_seconds_or_milliseconds_are_recognised_and_taken_over_when_an_argument_says_so() {
     for (unit, divisor) in [("s", 1_000_000), ("ms", 1_000)] {
         let world = with_rows(40).await;
         world

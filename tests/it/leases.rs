@@ -1,4 +1,4 @@
-//! One owner at a time: leases are renewed, run out, are swept, and a swept one is worth nothing.
+//! One owner at a time: leases are renewed, expire and are reclaimed, and a reclaimed one allows no write.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn a_heartbeat_moves_the_lease_on_and_says_which_are_lost() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_waits_for_nobody() {
+async fn a_heartbeat_waits_for_no_lock() {
     let world = World::new().await;
     for name in ["held", "free"] {
         world.insert(name).await;

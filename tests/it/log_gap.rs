@@ -11,7 +11,7 @@ use crate::{
     harness::{World, soon},
 };
 
-/// So small that whoever pauses falls out of it.
+/// So small that a reader that pauses falls out of it.
 const SETTINGS: Settings = Settings { buffer_bytes: 100_000, readers: 100, poll: Duration::from_millis(20) };
 const PLAY: Play = Play {
     writers: 12,
@@ -46,7 +46,7 @@ async fn without_the_trigger_events_are_lost_and_it_is_noticed() {
     let world = World::new().await;
     world.execute("DROP TRIGGER log_in_order ON copyhold.log").await;
     let followed = Followed::of(&world, SETTINGS);
-    // Nobody waits for anybody's commit now, so that each look at the log comes amid some.
+    // No commit waits for another now, so that each read of the log comes amid some.
     let longer = Play { events: 20_000, sleep: 0..=50, ..PLAY };
     let found = soon("all is read", play(&writers(&world).await, &followed.log, &longer)).await.unwrap();
     assert!(found.missed > 0, "{found:?}");

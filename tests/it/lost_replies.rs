@@ -1,4 +1,4 @@
-//! The network swallows what PostgreSQL answers.
+//! The network loses PostgreSQL's answers.
 
 use std::sync::{
     Arc,

@@ -1,4 +1,4 @@
-//! What probes and dashboards see over HTTP.
+//! `/livez`, `/readyz` and `/metrics`, as probes and dashboards see them.
 
 use copyhold_sandbox::{
     postgres::{Cluster, Options},
@@ -85,7 +85,7 @@ async fn a_daemon_without_its_database_is_alive_and_not_ready() {
 }
 
 #[tokio::test]
-async fn what_a_copy_lacks_of_its_object_is_told_in_metrics_events_and_explain() {
+async fn what_a_copy_lacks_of_its_object_is_shown_in_metrics_events_and_explain() {
     let world = World::new().await;
     world.s3.create_bucket("photos-wasabi", BucketOptions::default().with(Quirk::RefusesRedirects));
     let daemon = world.daemon().await;

@@ -72,7 +72,7 @@ async fn a_migration_that_was_released_is_never_edited() {
     let world = World::new().await;
     let checksums = "SELECT string_agg(version || ' ' || left(encode(checksum, 'hex'), 16), ', ' ORDER BY version)
                      FROM copyhold._sqlx_migrations";
-    assert_eq!(world.value(checksums).await.unwrap(), "8 0");
+    assert_eq!(world.value(checksums).await.unwrap(), "8 39cd9df7e60dcbaa");
 }
 
 #[tokio::test]
@@ -217,7 +217,7 @@ async fn a_daemon_that_knows_fewer_replicas_goes_on_while_another_is_added() {
 }
 
 #[tokio::test]
-async fn a_claim_that_another_version_has_made_is_replaced_and_whoever_might_call_it_still_may() {
+async fn a_claim_function_of_another_version_is_replaced_and_keeps_its_grants() {
     let mut world = World::new().await;
     let role = format!("claims_{}", std::process::id());
     world.execute(&format!("CREATE ROLE {role}; GRANT SELECT, UPDATE ON copyhold.object_copies TO {role}")).await;

@@ -1,4 +1,4 @@
-//! Objects are registered over HTTP: all of a request or none, by whoever may.
+//! Objects are registered over HTTP: all of a request or none, and only with the right to.
 
 use serde_json::json;
 
@@ -89,7 +89,7 @@ async fn where_there_is_no_token_this_machine_registers() {
 }
 
 #[tokio::test]
-async fn while_postgresql_is_away_nothing_is_registered_and_that_is_said() {
+async fn while_postgresql_is_unavailable_nothing_is_registered_and_the_answer_says_so() {
     let (world, _daemon, http) = world().await;
     let database = world.value("SELECT current_database()").await.unwrap();
     let admin = sqlx::PgPool::connect(&crate::harness::cluster().await.url("postgres")).await.unwrap();

@@ -1,4 +1,4 @@
-//! What would make claims slow is said before anybody has to find out.
+//! A daemon reports at its start what would make claims slow.
 
 use crate::harness::{World, printed, soon};
 

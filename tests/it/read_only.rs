@@ -1,4 +1,4 @@
-//! A server that can only be read is named and left alone, and work goes on as soon as one can be written to.
+//! A read-only PostgreSQL is reported and not used, and work resumes as soon as a server can be written to.
 
 use copyhold_db::queue::{Access, Pools, migrate, probe};
 use copyhold_sandbox::postgres::{Cluster, Options};

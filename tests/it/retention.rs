@@ -1,4 +1,4 @@
-//! The log is kept for as long and as large as is said, and its partitions are there when they are needed.
+//! The log is kept as long and as large as configured, and its partitions are there when they are needed.
 
 use std::time::Duration;
 
@@ -99,7 +99,7 @@ async fn what_is_more_than_is_kept_goes_oldest_first() {
 }
 
 #[tokio::test]
-async fn after_a_month_without_a_sweeper_whoever_appends_makes_the_partition_that_is_missing() {
+async fn after_a_month_without_a_sweeper_an_append_makes_the_partition_that_is_missing() {
     let world = world().await;
     append(&world, 1).await;
     // All that were made ahead are used up, in one jump. The id that found no partition is lost.

@@ -1,4 +1,4 @@
-//! What an operator can do at 3 a.m.: ask why, try again, put aside, forget, pause.
+//! The operator's commands `explain`, `retry`, `park`, `forget`, `pause` and `resume`.
 
 use copyhold_db::queue::{Daemon, Queue};
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
@@ -117,9 +117,9 @@ async fn a_retry_skips_what_a_daemon_holds_and_says_so() {
     let (code, _) = said(&world, &["park", "held"]).await;
     assert_eq!(code, 1);
     queue.release(&[(lease.key.clone(), lease.fence)]).await.unwrap();
-    let (code, text) = said(&world, &["retry", "held", "nobody"]).await;
+    let (code, text) = said(&world, &["retry", "held", "absent"]).await;
     assert_eq!(code, 1);
-    assert_eq!(text, "1 copy is due now (wasabi 1)\nnot registered: \"nobody\" (`copyhold enqueue` registers)\n");
+    assert_eq!(text, "1 copy is due now (wasabi 1)\nnot registered: \"absent\" (`copyhold enqueue` registers)\n");
 }
 
 #[tokio::test]
@@ -169,9 +169,9 @@ async fn an_object_that_is_forgotten_stays_in_the_buckets() {
     world.until_copied("photo").await;
     world.until("SELECT count(*) = 3 FROM copyhold.copy_failures").await;
     world.until("SELECT count(*) = 0 FROM copyhold.object_copies WHERE lock IS NOT NULL").await;
-    let (code, text) = said(&world, &["forget", "photo", "missing", "nobody"]).await;
+    let (code, text) = said(&world, &["forget", "photo", "missing", "absent"]).await;
     assert_eq!(code, 1);
-    assert_eq!(text, "forgot 2 objects; what is in the buckets stays there\nnot registered: \"nobody\"\n");
+    assert_eq!(text, "forgot 2 objects; what is in the buckets stays there\nnot registered: \"absent\"\n");
     for table in ["object_copies", "copy_failures"] {
         assert_eq!(world.value(&format!("SELECT count(*) FROM copyhold.{table}")).await.unwrap(), "0");
     }
@@ -305,7 +305,7 @@ async fn explain_tells_each_state_a_copy_can_be_in() {
     assert_eq!(json["copies"][1]["state"], "due");
     assert_eq!(json["copies"][2]["state"], "not_wanted");
     assert_eq!(json["held"]["host"], "test");
-    // Whatever number somebody wrote into a time's column, it is shown.
+    // Any number that was written into a time's column is shown.
     world.execute("UPDATE copyhold.object_copies SET lock = 1, b2 = -1, wasabi = 9223372036854775807").await;
     let (code, text) = said(&world, &["explain", name]).await;
     assert_eq!(code, 0, "{text}");

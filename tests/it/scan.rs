@@ -1,4 +1,4 @@
-//! What is in a bucket is registered from its listing: all of it, once, and nothing else is touched.
+//! `copyhold scan` registers all objects of a bucket from its listing, once, and touches nothing else.
 
 mod adopt;
 mod crash;
@@ -253,9 +253,9 @@ async fn what_cannot_be_meant_is_refused_in_words() {
     let mut world = World::new().await;
     for (arguments, code, words) in [
         (
-            ["--replica", "nobody"].as_slice(),
+            ["--replica", "absent"].as_slice(),
             1,
-            "there is no replica \"nobody\"; the configuration has b2, scw, wasabi",
+            "there is no replica \"absent\"; the configuration has b2, scw, wasabi",
         ),
         (&["--prefix", ""], 1, "--prefix is empty; leave it away if all objects are meant"),
         (&["--prefix", &"x".repeat(1025)], 1, "a key has at most 1024 bytes"),

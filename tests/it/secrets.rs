@@ -1,4 +1,4 @@
-//! Secrets that are rotated while a daemon runs are read again: no restart.
+//! A running daemon reads rotated secrets again, without a restart.
 
 use std::path::Path;
 

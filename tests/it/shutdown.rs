@@ -1,4 +1,4 @@
-//! A daemon that is asked to end leaves nothing half-done and nothing leased.
+//! A daemon that shuts down leaves nothing half-done and nothing leased.
 
 use std::process::Stdio;
 
@@ -74,7 +74,7 @@ async fn a_hangup_ends_no_command_that_has_no_terminal() {
     world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::ListObjectsV2).next(1));
     // A session of its own has no terminal.
     let program = world.program(&["scan"]);
-    // Nor is it to inherit from whoever runs the tests that hangups are ignored, as under nohup.
+    // Nor is it to inherit from the test run that hangups are ignored, as under nohup.
     let mut command = tokio::process::Command::new("env");
     command
         .args(["--default-signal=HUP", "setsid", "--wait"])
@@ -119,7 +119,7 @@ async fn what_is_not_finished_within_the_grace_period_is_released() {
 
 #[tokio::test]
 async fn it_ends_while_postgresql_has_never_been_there() {
-    let world = World::at("postgres://nobody@127.0.0.1:1/nowhere".into(), "").await;
+    let world = World::at("postgres://absent@127.0.0.1:1/nowhere".into(), "").await;
     let mut daemon = world.daemon_unawaited();
     daemon.until_logged("Could not look at the schema").await;
     daemon.signal(Signal::TERM);

@@ -1,4 +1,4 @@
-//! `status` never fails, and no figure of it is a guess from others.
+//! `status` never fails, and derives no figure from others.
 
 use serde_json::Value;
 

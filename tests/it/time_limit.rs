@@ -1,4 +1,4 @@
-//! No copy is under way for ever: past the time that its size explains it is stopped, though its holder lives.
+//! No copy runs for ever: past the time that its size allows it is stopped, although its daemon lives.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What the stores were seen not to do, with words of how it shows.
+//! The known limits of stores, and the message by which each shows.
 
 use copyhold::config::Provider;
 

@@ -1,3 +1,5 @@
+//! Starts moto, an S3 server that is not ours, for the suite.
+
 use std::{io::Write as _, path::Path, process::Stdio};
 
 use tokio::{

@@ -1,3 +1,5 @@
+//! The store that the suite runs on: endpoint, credentials and two buckets.
+
 use std::env;
 
 use aws_sdk_s3::{

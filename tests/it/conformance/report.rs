@@ -1,3 +1,5 @@
+//! Runs all cases and compares the outcomes with the store's known limits.
+
 use std::fmt;
 
 use copyhold_s3::store::Known;

@@ -1,3 +1,5 @@
+//! Plays one case: writes the object, copies it, and checks what stands at the target.
+
 use std::{sync::Arc, time::Duration};
 
 use copyhold_core::domain::{Class, Failure, Verified};
@@ -150,7 +152,7 @@ impl Stage {
         if watched.begun() != 2 {
             return Err("an upload was gone on with that was begun with another content".into());
         }
-        // What is left of the first is in the journal, where whoever cleans up finds it.
+        // What is left of the first is in the journal, where the clean-up finds it.
         for page in watched.notebook.all().into_iter().filter(|page| !page.over) {
             let upload = page.upload.ok_or("an upload without a name")?;
             match self.b.abort(&object.key, upload.as_str()).await {
@@ -194,7 +196,7 @@ impl Stage {
         if still.is_empty() { Ok(None) } else { Err("it is listed after it was aborted".into()) }
     }
 
-    /// An upload of which some parts are there, and nobody who goes on.
+    /// An upload of which some parts are there, and which no copy resumes.
     async fn half_done(&self, object: &Object) -> Result<Watched, String> {
         self.written(object).await?;
         let (watched, memory) = (Watched::new(), small());

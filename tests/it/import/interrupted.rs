@@ -1,4 +1,4 @@
-//! Whatever ends it, the same command goes on, and the result is the same.
+//! Whatever ends an import, the same command resumes it, with the same result.
 
 use std::time::Duration;
 
@@ -151,10 +151,10 @@ async fn a_batch_whose_answer_was_lost_is_not_done_twice() {
     assert!(queue.take_import(&plan, Fence(1), "test", None, true).await.unwrap());
     let bound = queue.import_bound(&plan, None, 100).await.unwrap();
     assert_eq!(queue.import_batch(&plan, Fence(1), None, &bound).await.unwrap().unwrap().imported(), 100);
-    // The same again, and by somebody who does not hold it.
+    // The same again, and by a run that does not hold it.
     assert!(queue.import_batch(&plan, Fence(1), None, &bound).await.unwrap().is_none());
     assert!(queue.import_batch(&plan, Fence(2), bound.key(), &Bound::End).await.unwrap().is_none());
-    // Nobody takes it while it lives, and whoever has lost it learns that.
+    // No other run takes it while its holder lives, and a holder that has lost it learns that.
     assert!(!queue.take_import(&plan, Fence(2), "other", Some(Fence(1)), false).await.unwrap());
     world.execute("UPDATE copyhold.imports SET alive_until = 0").await;
     assert!(!queue.take_import(&plan, Fence(2), "other", None, false).await.unwrap());
@@ -167,7 +167,7 @@ async fn a_batch_whose_answer_was_lost_is_not_done_twice() {
 }
 
 #[tokio::test]
-async fn a_database_that_goes_away_for_a_moment_is_waited_out() {
+async fn an_import_waits_for_a_database_that_is_unavailable_for_a_moment() {
     let (mut cluster, world) = with_own_cluster().await;
     world.execute(super::ESSAY).await;
     world

@@ -1,4 +1,4 @@
-//! What cannot be imported is refused before the first row, with all that is in the way.
+//! A table that cannot be imported is refused before the first row, with all obstacles named.
 
 use super::{ESSAY, imported, with_rows};
 use crate::harness::{World, printed};
@@ -140,7 +140,7 @@ async fn a_primary_that_never_has_a_time_is_asked_about() {
 }
 
 #[tokio::test]
-async fn a_role_without_the_rights_is_told_which() {
+async fn a_role_without_the_rights_gets_an_error_that_names_them() {
     let (world, _) = crate::rights::with_roles("import_rights").await;
     let owner = World::at(crate::harness::cluster().await.url("import_rights"), "").await;
     owner.execute(ESSAY).await;

@@ -46,7 +46,7 @@ async fn only_the_same_size_and_the_same_etag_of_the_content_make_a_copy() {
     wasabi.put_synthetic_as("parts/equal", big, &format!("{md5}-2"));
     b2.put_synthetic_as("parts/otherwise", big, &format!("{md5}-2"));
     wasabi.put_synthetic_as("parts/otherwise", big, &format!("{md5}-3"));
-    // No formula of anybody's: the same words say nothing.
+    // ETags by no known formula: equal ones prove nothing.
     b2.put_synthetic_as("odd", big, "abc");
     wasabi.put_synthetic_as("odd", big, "abc");
 
@@ -71,7 +71,7 @@ async fn only_the_same_size_and_the_same_etag_of_the_content_make_a_copy() {
 }
 
 #[tokio::test]
-async fn an_etag_of_a_store_of_which_nobody_knows_how_it_forms_them_proves_nothing() {
+async fn an_etag_of_a_store_whose_formula_is_unknown_proves_nothing() {
     let mut world = world().await;
     world.rewrite(|text| text.replacen("provider = \"garage\"", "provider = \"generic\"", 1));
     world.bucket("b2").put("equal", "bytes");
