@@ -158,7 +158,7 @@ async fn a_generation_begun_by_reading_is_as_one_that_was_registered() {
     assert_eq!(world.value("SELECT created_at > 5 FROM copyhold.object_copies").await.unwrap(), "true");
     let failures = "SELECT string_agg(replica || ' ' || class || ' ' || attempts, ',') FROM copyhold.copy_failures";
     assert_eq!(world.value(failures).await.unwrap(), "wasabi changed 1");
-    // The count goes on with the next claim, though that is of another generation.
+    // The count continues with the next claim, although that is of another generation.
     let daemon = world.enlist(60).await;
     let again = world.claim(&daemon, "wasabi", 1).await.remove(0);
     assert_ne!(again.generation, lease.generation);

@@ -1,4 +1,4 @@
-//! Why PostgreSQL cannot be connected to is said at once, in words that name the cause: by commands, in the log, by `/readyz`.
+//! Commands, the log and `/readyz` name at once the reason why PostgreSQL cannot be connected to.
 
 use crate::{
     harness::{Begin, World, cluster, eventually, printed, soon},
@@ -7,7 +7,7 @@ use crate::{
     rights::with_roles,
 };
 
-/// What `/readyz` of a daemon with a known port says.
+/// The answer of `/readyz` of a daemon with a known port.
 async fn readiness(world: &World) -> String {
     match Http(world.config.http.listen).get("/readyz", &[]).await {
         Some(mut answer) => answer.line().await.unwrap_or_default(),
@@ -20,7 +20,7 @@ fn with_port(world: &mut World) {
     world.rewrite(|text| text.replace("listen = \"127.0.0.1:0\"", &listen));
 }
 
-/// What a command says that cannot connect with this URL.
+/// The output of a command that cannot connect with this URL.
 async fn refusal(url: &str) -> String {
     let world = World::at(url.to_owned(), "").await;
     let output = soon("the command ends", world.run(&["status"])).await;

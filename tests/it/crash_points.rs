@@ -1,4 +1,4 @@
-//! A daemon may die at any instant. One test per instant: it dies there, and another one ends the work.
+//! A daemon may die at any instant. One test per instant: a daemon dies there, and another one finishes the work.
 
 use copyhold_sandbox::s3::{Fault, Gate, Op, When, synthetic};
 use rustix::process::Signal;

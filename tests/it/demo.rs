@@ -48,7 +48,7 @@ async fn daemons_until(demo: &mut Child, until: &str) -> Vec<Pid> {
             daemons.push(Pid::from_raw(number).unwrap());
         }
         if line.contains(until) {
-            // Whatever comes later is read away, so that the play is not held up by it.
+            // Later output is read and dropped, so that the demo does not block on the pipe.
             tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
             return daemons;
         }

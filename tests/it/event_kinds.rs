@@ -81,7 +81,7 @@ async fn copies_recorded_together_are_one_event_that_says_whether_the_object_is_
         "complete": false, "size_bytes": 3, "content_hash": "00000000000000ab", "registered_at": row["at"],
     });
     let mut both = vec![first.clone()];
-    // When it was registered is told once.
+    // The time of registration is in one event only.
     first.as_object_mut().unwrap().remove("registered_at");
     first["replicas"] = json!(["scw"]);
     first["complete"] = json!(true);

@@ -47,7 +47,7 @@ async fn where_there_is_a_token_no_client_appends_or_reads_without_it_from_this_
         for answer in [
             http.post(r#"{"kind": "door.opened"}"#, &[given]).await,
             http.get("/v1/events?after=0&wait=0s", &[given]).await.unwrap(),
-            // As a proxy on this machine passes it on that was told nothing but where to.
+            // As a proxy on this machine passes it on that is configured with the address alone.
             http.get("/v1/events?after=0&wait=0s", &[given, ("host", "127.0.0.1:9180")]).await.unwrap(),
             http.get("/v1/events?after=0&wait=0s", &[given, ("host", "evil.example")]).await.unwrap(),
         ] {

@@ -171,7 +171,7 @@ async fn an_agent_that_is_asked_to_end_lets_its_command_end_and_shares_its_curso
     assert_eq!(output.status.code(), Some(1));
     assert!(printed(&output).contains("another agent uses it"), "{}", printed(&output));
     agent.signal(Signal::TERM);
-    // Nothing shows that it has heard: if it had not waited, it would have ended by now and the command with it.
+    // Nothing shows that the signal reached it: if it had not waited, it would have ended by now, and the command with it.
     fs::write(file("go"), "").unwrap();
     assert_eq!(agent.exit_code().await, Some(0));
     assert!(folder.path().join("ended").exists());

@@ -22,7 +22,7 @@ const SHORT: Pace = Pace {
     probing: Probing { every: Duration::from_millis(300), within: Duration::from_secs(3) },
     retry_every: Duration::from_millis(500),
 };
-/// That the last copy of an object is recorded: on a busy machine its copies may be told of one by one.
+/// The event of an object's last copy: on a busy machine each copy may have an event of its own.
 const COMPLETE: &str =
     "FROM copyhold.log WHERE event_data ->> 'kind' = 'object.copied' AND (event_data ->> 'complete')::bool";
 
@@ -39,7 +39,7 @@ async fn behind_proxy() -> (World, Proxy) {
     (world, proxy)
 }
 
-/// The same with a pooler in transaction mode; `None`: this machine has none, which is told.
+/// The same with a pooler in transaction mode; `None`: this machine has none, which is printed.
 async fn behind_pooler() -> Option<(World, Pooler)> {
     let mut world = World::new().await;
     match Pooler::before(&world.database_url()).await {
@@ -81,7 +81,7 @@ fn follow(world: &World, mut listening: Listening, until: i64) -> JoinHandle<Vec
     })
 }
 
-/// Everything that is said after this is heard at once.
+/// Each notification after this arrives at once.
 async fn assert_hears(world: &World, listening: &mut Listening) {
     listening.until_open().await;
     append(world).await;

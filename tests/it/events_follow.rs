@@ -58,7 +58,7 @@ pub async fn append(world: &World, first: i64, count: i64) -> i64 {
     sqlx::query_scalar(append).bind(first).bind(count).fetch_one(&world.pool).await.unwrap()
 }
 
-/// The next events, whatever is said before they come.
+/// The next events, without the comments that come before them.
 async fn batch(reader: &mut Reader) -> Batch {
     let next = async {
         loop {
@@ -244,7 +244,7 @@ async fn a_turned_page_is_crossed_with_few_queries_and_a_dropped_one_is_told() {
     for start in [after(old), after(old + 1000), Start::Earliest] {
         assert_eq!(read_through(&mut fresh.reader(start), last).await, behind, "{start:?}");
     }
-    // What is still in memory may be read on, what is not is told: never is it skipped.
+    // Events that are still in memory may be read on; for others the reader gets an error. None is skipped.
     let rest: Vec<_> = (512..=old).chain(behind).collect();
     let mut ids = Vec::new();
     let next = async {

@@ -96,7 +96,7 @@ async fn a_long_poll_answers_with_the_first_events_or_empty_when_its_time_is_ove
 #[tokio::test]
 async fn lines_with_a_time_end_with_the_log_and_say_so() {
     let world = World::with(Begin::Migrated, &settings("")).await;
-    // Before the daemon looks: what is committed in the last moment may be missing.
+    // Before the daemon asks PostgreSQL: commits of the last moment may be missing.
     append(&world, 1, 600).await;
     let daemon = world.daemon().await;
     let http = Http::of(&world, &daemon).await;

@@ -10,7 +10,7 @@ use crate::harness::{World, eventually, replica, soon};
 
 const SETTLE: Duration = Duration::from_mins(3);
 
-/// Claims the one row of the world for a daemon that dies, and has it swept. How often in a row that was.
+/// Claims the one row for a daemon that dies, and has it reclaimed. Returns how often in a row that was.
 async fn dies_with(world: &World) -> u32 {
     world.execute("UPDATE copyhold.object_copies SET due_wasabi = 0, due_scw = 0").await;
     let daemon = world.enlist(60).await;

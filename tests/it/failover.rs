@@ -1,4 +1,4 @@
-//! PostgreSQL fails over to a standby that lacked the last commits. A reader of the lost events is told.
+//! PostgreSQL fails over to a standby that lacked the last commits. A reader of the lost events gets an error.
 
 use std::{path::Path, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     harness::{World, soon},
 };
 
-/// What the server has on disk at this moment becomes a standby that hears nothing more.
+/// What the server has on disk at this moment becomes a standby that receives nothing more.
 async fn take_standby(cluster: &mut Cluster, name: &str) {
     cluster.kill_server().await.unwrap();
     copy(&cluster.folder().join("data"), &cluster.folder().join(name)).await;
@@ -83,7 +83,7 @@ async fn a_reader_is_told_when_postgresql_fails_over_to_a_standby_that_lacks_eve
     cluster.stop().await.unwrap();
 }
 
-/// The epoch of the log that a reader of another one is told.
+/// The epoch that a reader with another log's cursor gets.
 fn other_log(end: End) -> Epoch {
     match end {
         End::OtherLog { epoch } => epoch,

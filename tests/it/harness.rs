@@ -183,14 +183,14 @@ impl World {
         sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&self.pool).await.unwrap()
     }
 
-    /// Waits until the query says `true`.
+    /// Waits until the query returns `true`.
     pub async fn until(&self, query: &str) {
         let holds = async || self.value(query).await.as_deref() == Some("true");
         eventually(query, holds).await;
     }
 
     /// Has so many objects copied, one after another, each while the daemon sleeps, and sees that a notice has woken it for
-    /// some of them. How long that took says nothing: without notices the poll finds them too.
+    /// some of them. The time it takes proves nothing: without notifications the poll finds them too.
     pub async fn copied_by_notice(&self, daemon: &DaemonProcess, prefix: &str, objects: usize) {
         const WOKEN: &str = "Woken by a notification\n";
         let before = daemon.logged(WOKEN);
@@ -278,7 +278,7 @@ impl DaemonProcess {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// How often the log says so.
+    /// How often these words are in the log.
     pub fn logged(&self, words: &str) -> usize {
         self.log().matches(words).count()
     }

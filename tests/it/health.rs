@@ -32,7 +32,7 @@ impl World {
         self.value(query).await.unwrap().parse().unwrap()
     }
 
-    /// The next probe of `scw` is due now, and all daemons are told.
+    /// The next probe of `scw` is due now, and all daemons are notified.
     async fn probe_now(&self) {
         self.execute("UPDATE copyhold.replicas SET probe_at = 1 WHERE name = 'scw' AND probe_at IS NOT NULL").await;
         self.execute("SELECT pg_notify('copyhold_work', 'replicas')").await;

@@ -117,7 +117,7 @@ impl Answer {
         }
     }
 
-    /// The next line that says something.
+    /// The next line that is not empty.
     pub async fn telling(&mut self) -> Option<String> {
         loop {
             let line = self.line().await?;

@@ -51,7 +51,7 @@ async fn with_rows(rows: u32) -> World {
     world
 }
 
-/// What the table says, and what ours says, are the same: compared both ways, row by row.
+/// The imported table and ours have the same contents: compared both ways, row by row.
 async fn assert_equal(world: &World, theirs: &str) {
     let ours = "SELECT object_key, b2, due_b2 IS NOT NULL, wasabi, due_wasabi IS NOT NULL, scw, due_scw IS NOT NULL
                 FROM copyhold.object_copies";

@@ -65,7 +65,7 @@ async fn the_next_holder_finds_what_the_store_answered_the_one_before() {
     let lease = leased(&world, "film").await;
     let (before, recorder) = journals(&world);
     let journal = before.of(&lease);
-    // As told, in any order, and one of them again with another answer.
+    // As recorded, in any order, and one of them again with another answer.
     let entry = remembered(&journal, "wasabi", "a/b+c==", &[3, 1, 7]).await;
     let again = Part { etag: ETag::new("\"again\""), ..part(1) };
     journal.part(entry, again.clone());
@@ -136,7 +136,7 @@ async fn of_two_uploads_to_one_replica_the_later_is_gone_on_with() {
     let journal = all.of(&lease);
     remembered(&journal, "wasabi", "first", &[1, 2]).await;
     let second = remembered(&journal, "wasabi", "second", &[1]).await;
-    // One whose name was never heard takes no other's place.
+    // An upload whose name no answer brought takes no other's place.
     journal.intend(&replica("wasabi"), &shape()).await;
     let found = journal.unfinished().await;
     assert_eq!(found.iter().map(|u| u.entry).collect::<Vec<_>>(), [second]);
@@ -254,7 +254,7 @@ async fn a_holder_that_is_stopped_in_the_middle_loses_no_part_that_was_settled()
     let (all, recorder) = journals(&world);
     let journal = all.of(&lease);
     let entry = remembered(&journal, "wasabi", "one", &[1, 2]).await;
-    // As kill -9 does: what is told now may be lost.
+    // As kill -9 does: parts recorded from now on may be lost.
     journal.part(entry, part(3));
     recorder.abort();
     let (after, _recorder) = journals(&world);

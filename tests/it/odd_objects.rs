@@ -4,7 +4,7 @@ use copyhold_sandbox::s3::{Fault, Op, When};
 
 use crate::harness::{World, eventually, printed};
 
-/// Of the copy at wasabi: its class, and what is said of it.
+/// The class and message of the failure of the copy at wasabi.
 const WHY: &str = "SELECT class || ': ' || message FROM copyhold.copy_failures WHERE replica = 'wasabi'";
 const PARKED: &str = "SELECT count(*) = 1 FROM copyhold.object_copies WHERE due_wasabi = 9000000000000000000";
 

@@ -27,7 +27,7 @@ async fn daemons_wait_for_a_database_that_becomes_unavailable_and_lose_nothing()
     world.upload("before", "bytes").await;
     world.until_copied("before").await;
     cluster.kill_server().await.unwrap();
-    // The claimer may have been asleep when PostgreSQL went away.
+    // The claimer may have been asleep when PostgreSQL became unavailable.
     daemon.until_logged("Could not look for work").await;
     cluster.restart().await.unwrap();
     world.upload("after", "bytes").await;

@@ -197,7 +197,7 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
     }
 }
 
-/// Calls a function under `settings`, takes back what it did, and tells how many buffers that took.
+/// Calls a function under `settings`, rolls it back, and returns how many buffers it took.
 async fn buffers(connection: &mut PgConnection, settings: &str, call: &str) -> (u64, u64) {
     let mut transaction = connection.begin().await.unwrap();
     let run = |sql: String| sqlx::raw_sql(AssertSqlSafe(sql));

@@ -84,7 +84,7 @@ async fn a_store_that_accepts_a_wrong_md5_is_found_out() {
     says(&measured, "checks_md5_on_parts", "no");
     // Nothing relied upon it: copies are proven by ETags.
     assert_eq!((code, fails(&measured)), (0, vec![]), "{measured:#}");
-    // Where the operator says that it checks, copies would be recorded unproven.
+    // Where the configuration claims that the store checks, copies would be recorded unproven.
     world.rewrite(|text| text.replace("bucket = \"photos-scw\"", "bucket = \"photos-scw\"\nchecks_md5 = true"));
     let (measured, code) = probe(&world, &[]).await;
     assert_eq!((code, fails(&measured)), (1, vec!["checks_md5", "checks_md5_on_parts"]), "{measured:#}");
@@ -110,7 +110,7 @@ async fn where_etags_prove_nothing_the_setting_that_spares_reading_back_is_named
     says(&measured, "etag_is_md5_of_md5s", "no");
     assert_eq!(fact(&measured, "checks_md5")["advice"], "checks_md5 = true");
     assert_eq!(code, 0);
-    // Once it is said, there is nothing more to say.
+    // Once it is configured, nothing more is reported.
     world.rewrite(|text| text.replace("bucket = \"photos-scw\"", "bucket = \"photos-scw\"\nchecks_md5 = true"));
     let (measured, code) = probe(&world, &[]).await;
     assert_eq!((&fact(&measured, "checks_md5")["advice"], code), (&Value::Null, 0));

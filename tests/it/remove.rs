@@ -232,7 +232,7 @@ async fn a_removal_that_dies_at_any_point_is_safe_to_run_again() {
     let mut dying = removing(&world);
     world.until("SELECT to_regclass('copyhold.object_copies_scw_only') IS NOT NULL").await;
     dying.kill().await.unwrap();
-    // PostgreSQL learns of it when it next says something; here, at once.
+    // PostgreSQL notices it at its next write to the connection; here, at once.
     world.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' AND datname = current_database()").await;
     writer.rollback().await.unwrap();
     world.until(MIGRATION_LOCK_IS_FREE).await;

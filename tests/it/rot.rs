@@ -10,7 +10,7 @@ const B2_IS_PARKED: &str =
     "SELECT b2 IS NULL AND due_b2 = 9000000000000000000 AND wasabi IS NOT NULL AND scw IS NOT NULL
        AND lock IS NULL FROM copyhold.object_copies WHERE object_key = 'photo'";
 
-/// A world in which `photo` is everywhere, but for scw, which has lost it; the primary's ETag is this one.
+/// A harness in which `photo` is everywhere, but for scw, which has lost it; the primary's ETag is this one.
 async fn lost_at_scw(etag: Option<&str>) -> (World, crate::harness::DaemonProcess) {
     let world = World::new().await;
     world.bucket("b2").put("photo", GOOD);
@@ -57,7 +57,7 @@ async fn rot_at_the_primary_in_any_form_spoils_no_copy_and_the_missing_one_is_ma
             // Bytes that contradict their own MD5 are believed of no store.
             continue;
         }
-        // It is wanted after all: then that is said.
+        // It is wanted after all: then that is reported.
         assert!(world.run(&["enqueue", "photo"]).await.status.success());
         world.until_copied("photo").await;
         assert_eq!(world.bucket("wasabi").get("photo"), b2.get("photo"), "{mode}");

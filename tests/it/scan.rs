@@ -70,7 +70,7 @@ async fn what_a_bucket_holds_is_registered_byte_for_byte_and_its_copies_are_made
     assert_eq!((code, &report["outcome"]), (0, &"complete".into()));
     assert_eq!(figures(&report), [19, 19, 0, 0, 0]);
     assert_eq!(registered(&world).await, keys.iter().map(|&key| key.to_owned()).collect());
-    // As an application would have said it: nothing is proven, and the size is what the listing says.
+    // As an application would have registered it: nothing is proven, and the size is the listing's.
     world
         .until(
             "SELECT bool_and(b2 IS NOT NULL AND content_hash IS NULL AND size_bytes IS NOT NULL AND due_wasabi IS NOT NULL)
@@ -80,7 +80,7 @@ async fn what_a_bucket_holds_is_registered_byte_for_byte_and_its_copies_are_made
     let size: u64 = world.bucket("b2").list().iter().map(|object| object.content.size_bytes).sum();
     assert_eq!((report["registered_bytes"].as_u64(), report["copies_due"].as_u64()), (Some(size), Some(38)));
     let _daemon = world.daemon().await;
-    // The SDK takes a key of nothing but blanks for none: those are parked, and told.
+    // The SDK takes a key of nothing but blanks for none: those are parked, and reported.
     for key in keys.into_iter().filter(|key| !key.trim().is_empty()) {
         world.until_copied(key).await;
         assert_eq!(world.bucket("scw").get(key), world.bucket("b2").get(key), "{key:?}");

@@ -199,7 +199,7 @@ async fn one_whose_name_was_lost_is_found_by_key_and_time_and_no_other_is_touche
 /// By so much the store's clock is behind; less than what would make it refuse a signature.
 const BEHIND: u64 = 10 * MINUTE;
 
-/// As such a store says it.
+/// As such a store answers.
 fn behind() -> Fault {
     let date = aws_sdk_s3::primitives::DateTime::from(ago(BEHIND));
     let date = date.fmt(aws_sdk_s3::primitives::DateTimeFormat::HttpDate).unwrap();

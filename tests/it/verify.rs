@@ -49,7 +49,7 @@ async fn copy_to_all(world: &World, keys: &[&str]) {
     assert_eq!(daemon.exit_code().await, Some(0));
 }
 
-/// What the row says: for each replica, `ok` if recorded, `due`, `parked`, or `-`.
+/// The row's state: for each replica, `ok` if recorded, `due`, `parked`, or `-`.
 async fn row(world: &World, key: &str) -> String {
     let state = |r: &str| {
         format!(
@@ -163,7 +163,7 @@ async fn what_was_written_over_at_the_primary_is_no_damage_and_is_registered_aga
 #[tokio::test]
 async fn what_may_be_damage_or_a_new_content_at_the_primary_waits_for_an_operators_decision() {
     let world = copied(&["photo"]).await;
-    // As after an upload in parts within the second of the first: the ETag says nothing.
+    // As after an upload in parts within the second of the first: the ETag proves nothing.
     let modified = world.bucket("b2").inspect("photo").unwrap().modified;
     world.bucket("b2").put_synthetic_in_parts("photo", Synthetic::new(7, 100), 50);
     world.bucket("b2").set_modified("photo", modified);

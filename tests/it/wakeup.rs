@@ -32,7 +32,7 @@ impl Drop for Listening {
 }
 
 impl Listening {
-    /// As this world's configuration says, with as much patience.
+    /// By this harness's configuration, with as much patience.
     pub async fn begin(world: &World, pace: Pace) -> Self {
         let daemon = world.enlist(60).await;
         let (work_waker, work) = wake::channel();

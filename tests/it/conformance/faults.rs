@@ -46,7 +46,7 @@ const TWO_PARTS: u64 = PART_BYTES + 1_000;
 const READ_WHOLE: At = At { side: Side::Source, op: Op::GetObject, skip: 0, size_bytes: SMALL };
 const WRITE_WHOLE: At = At { side: Side::Target, op: Op::PutObject, skip: 0, size_bytes: SMALL };
 const READ_FIRST: At = At { size_bytes: TWO_PARTS, ..READ_WHOLE };
-/// The first answer tells how long the object is, and is not read where the parts are smaller than it.
+/// The first answer states the object's length; its body is not read where the parts are smaller than it.
 const READ_NEXT: At = At { skip: 2, ..READ_FIRST };
 const BEGIN: At = At { op: Op::CreateMultipartUpload, size_bytes: TWO_PARTS, ..WRITE_WHOLE };
 const WRITE_FIRST: At = At { op: Op::UploadPart, ..BEGIN };
@@ -162,7 +162,7 @@ async fn whatever_happens_when_an_upload_is_completed_no_wrong_copy_is_proven() 
     let more = [
         (Fault::answer(404, "NoSuchUpload"), Fails(Class::Transient)),
         (Fault::answer(400, "InvalidPart"), Fails(Class::Transient)),
-        // The object is there, and a look tells.
+        // The object is there, and a HEAD shows it.
         (Fault::LoseAnswer, Copied),
         (Fault::CutBody { after: 3 }, Copied),
         (Fault::ResetBody { after: 3 }, Copied),
@@ -293,7 +293,7 @@ impl Play {
             Side::Target => self.target.clone(),
         };
         let when = When::op(self.at.op).skip(self.at.skip);
-        // A source that answers the same wrong bytes each time cannot be told from one whose ETags are no MD5s.
+        // A source that answers the same wrong bytes each time cannot be distinguished from one whose ETags are no MD5s.
         let once = matches!(fault, Fault::FlipBody { .. }) && self.at.size_bytes == SMALL;
         bucket.order(fault, if once { when.next(1) } else { when })
     }

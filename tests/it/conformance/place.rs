@@ -56,7 +56,7 @@ impl Place {
         }
     }
 
-    /// As `make conformance` says it.
+    /// From the variables of `make conformance`.
     pub fn from_env() -> Self {
         let given = |name: &str| env::var(format!("CONFORMANCE_{name}")).ok().filter(|value| !value.is_empty());
         let or = |name: &str, otherwise: &str| given(name).unwrap_or_else(|| otherwise.to_owned());

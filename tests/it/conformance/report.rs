@@ -73,7 +73,7 @@ async fn measured(stage: &Stage) -> Vec<(String, Outcome)> {
 }
 
 impl Line {
-    /// It went as the list says, which by default is well.
+    /// The outcome is the listed one; by default, success.
     fn is_as_known(&self) -> bool {
         match (&self.outcome, self.known) {
             (Ok(_), None) => true,

@@ -125,7 +125,7 @@ impl Stage {
         Ok(Some(proof))
     }
 
-    /// Its process dies when two parts were sent; the next one sends the others.
+    /// The process dies after two parts; the next one sends the others.
     async fn gone_on_with(&self, object: &Object) -> Outcome {
         let watched = self.half_done(object).await?;
         let before = watched.parts();
@@ -156,7 +156,7 @@ impl Stage {
         for page in watched.notebook.all().into_iter().filter(|page| !page.over) {
             let upload = page.upload.ok_or("an upload without a name")?;
             match self.b.abort(&object.key, upload.as_str()).await {
-                // Garage has thrown it away by itself when the object appeared.
+                // Garage has aborted it by itself when the object appeared.
                 Err(why) if !why.ends_with("404 NoSuchUpload") => return Err(why),
                 _ => {}
             }

@@ -18,7 +18,7 @@ pub struct Watched {
 
 #[derive(Clone, Debug, Default)]
 struct Progress {
-    /// Numbers of the parts that were told, in their order.
+    /// Numbers of the recorded parts, in the order of recording.
     parts: Vec<u32>,
     begun: usize,
     held: bool,

@@ -82,7 +82,7 @@ async fn of_two_at_once_one_is_refused_and_a_dead_one_is_waited_for() {
     assert!(text.contains("is at work on an import of this table") && text.contains(", process "), "{text}");
     child.kill().await.unwrap();
     other.close().await.unwrap();
-    // Within the ten seconds for which it had said that it lives.
+    // Within the ten seconds until which it counts as alive.
     let (code, found) = report(&world, &[]).await;
     assert_eq!((code, &found["imported"]), (0, &1_000.into()), "{found}");
     assert!(found["read_before"].as_u64().unwrap() >= 400, "{found}");
@@ -96,7 +96,7 @@ async fn what_another_transaction_is_registering_is_waited_for_without_holding_a
     let mut other = registering(&world, &key).await;
     let child = begin(&world, &["--batch", "100"]);
     world.until(&format!("SELECT {READ} >= 149")).await;
-    // The application goes on with keys around it, in the same transaction even: none of them waits.
+    // The application continues with keys around it, in the same transaction even: none of them waits.
     let next = key_at(&world, 151).await;
     let sql = format!(
         "SET statement_timeout = '5s'; INSERT INTO copyhold.object_copies (object_key, b2) VALUES ('{next}', 1)"

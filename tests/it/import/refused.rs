@@ -3,7 +3,7 @@
 use super::{ESSAY, imported, with_rows};
 use crate::harness::{World, printed};
 
-/// A table made so cannot be imported, and all of this is said.
+/// A table made so cannot be imported, and the error names all of this.
 async fn assert_refused(table: &str, arguments: &[&str], said: &[&str]) {
     let world = World::new().await;
     world.execute(table).await;

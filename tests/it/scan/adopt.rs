@@ -57,7 +57,7 @@ async fn only_the_same_size_and_the_same_etag_of_the_content_make_a_copy() {
     assert_eq!(adopted(&world).await, "empty equal parts/equal");
     assert_eq!(report["copies_due"], 2 * 8 - 3);
     assert_eq!(report["not_adopted"][0]["why"], "say existing = \"adopt\" in [replicas.scw]");
-    // Recorded as of the listing, told once each, and wanted elsewhere still.
+    // Recorded as of the listing, with one event each, and still wanted elsewhere.
     world.until("SELECT bool_and(wasabi <= created_at) FROM copyhold.object_copies").await;
     let told = "SELECT count(*) = 3 AND bool_and(event_data -> 'replicas' = '[\"wasabi\"]'
                     AND event_data ->> 'complete' = 'false' AND event_data ->> 'content_hash' IS NULL)

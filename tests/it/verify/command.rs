@@ -153,7 +153,7 @@ async fn what_cannot_be_meant_is_refused_in_words() {
         assert_eq!(code, 2, "{arguments:?}: {text}");
         assert!(text.contains(words), "{arguments:?}: {text}");
     }
-    // What the configuration says is told, and is no fault.
+    // What the configuration excludes is reported, and is no fault.
     let (code, text) = verified(&world, &["photo"]).await;
     assert_eq!(code, 0);
     assert!(text.contains("scw was not verified: read = false"), "{text}");
