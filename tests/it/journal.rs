@@ -174,16 +174,16 @@ async fn a_locked_row_delays_no_other() {
     let held = remembered(&journal, "wasabi", "held", &[]).await;
     let free = remembered(&other, "scw", "free", &[]).await;
     let gone = remembered(&other, "b2", "gone", &[1]).await;
-    let mut other = world.pool.begin().await.unwrap();
+    let mut locking = world.pool.begin().await.unwrap();
     let lock = sqlx::query("SELECT * FROM copyhold.multipart_uploads WHERE upload_id = 'held' FOR UPDATE");
-    lock.execute(&mut *other).await.unwrap();
+    lock.execute(&mut *locking).await.unwrap();
     journal.part(held, part(1));
     other.part(free, part(1));
     other.over(gone);
     soon("the other's part is written", other.settle()).await;
     world.until("SELECT count(*) = 2 FROM copyhold.multipart_uploads").await;
     assert_eq!(world.value(ROWS).await.unwrap(), "(2,1)");
-    other.commit().await.unwrap();
+    locking.commit().await.unwrap();
     soon("then this one's", journal.settle()).await;
     assert_eq!(world.value(ROWS).await.unwrap(), "(2,2)");
 }
