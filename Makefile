@@ -41,6 +41,7 @@ check: ## Check format, lints and dependencies as CI does, without running a tes
 	$(CARGO) clippy --locked --workspace --all-targets --features testing -- -D warnings
 	$(CARGO) clippy --locked -p copyhold --no-default-features --features testing -- -D warnings
 	.ci/one-stack
+	.ci/deny
 
 format: ## Format the code
 	$(CARGO) fmt --all

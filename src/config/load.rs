@@ -26,8 +26,17 @@ pub fn load(
     environment: impl IntoIterator<Item = (impl Into<OsString>, impl Into<OsString>)>,
 ) -> Result<Config, ConfigErrors> {
     let text = read_file(path).map_err(|problem| ConfigErrors::new(path, vec![problem]))?;
+    parse(path, &text, environment)
+}
+
+/// The same of a text that was read already; `path` only names it.
+pub fn parse(
+    path: &Path,
+    text: &str,
+    environment: impl IntoIterator<Item = (impl Into<OsString>, impl Into<OsString>)>,
+) -> Result<Config, ConfigErrors> {
     let environment = Environment::of(environment);
-    let mut entries = document::parse(&text).map_err(|problems| ConfigErrors::new(path, problems))?;
+    let mut entries = document::parse(text).map_err(|problems| ConfigErrors::new(path, problems))?;
     let misplaced = overrides::lay_over(&mut entries, &environment);
 
     let reader = Reader::new(environment, path);

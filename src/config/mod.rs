@@ -35,7 +35,7 @@ pub use copyhold_db::{
     settings::{Database, Wakeup},
 };
 pub use copyhold_s3::settings::{Authorities, Credentials, Facts, Provider, Proxies, Proxy, Surroundings, Trust};
-pub use load::load;
+pub use load::{load, parse};
 pub use place::Place;
 pub use problem::{ConfigErrors, Problem};
 

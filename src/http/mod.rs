@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use auth::Auth;
+pub use events::check_events_query;
 pub use given::Writes;
 
 use copyhold_db::queue::Queue;

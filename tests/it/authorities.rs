@@ -4,8 +4,8 @@
 use tempfile::TempDir;
 
 use crate::{
+    harness::{World, printed},
     tls_relay::{pem, postgres, relay},
-    world::{World, printed},
 };
 
 /// Variables that this machine may have set.
@@ -52,7 +52,7 @@ async fn a_private_authority_is_trusted_where_a_setting_or_a_variable_names_it()
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_trusted_is_told_with_the_cause_and_the_setting() {
+async fn a_certificate_that_is_not_trusted_is_reported_with_the_cause_and_the_setting() {
     let fails = async |certificate: &str, more: &str, environment: &[(&str, &str)]| {
         let (code, text) = checked(certificate, more, environment).await;
         assert_eq!(code, Some(1), "{text}");

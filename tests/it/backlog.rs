@@ -1,6 +1,6 @@
 //! The figures of the backlog are counted by one daemon at a time, and only when that is due.
 
-use crate::world::World;
+use crate::harness::World;
 
 #[tokio::test]
 async fn a_daemon_that_is_not_to_count_the_backlog_counts_nothing() {
@@ -11,7 +11,7 @@ async fn a_daemon_that_is_not_to_count_the_backlog_counts_nothing() {
     world
         .execute(
             "CREATE FUNCTION counted(text) RETURNS boolean LANGUAGE plpgsql AS
-                 $$ BEGIN RAISE EXCEPTION 'somebody counts'; END $$;
+                 $$ BEGIN RAISE EXCEPTION 'a count is running'; END $$;
              CREATE OR REPLACE VIEW copyhold.backlog_exact AS
              SELECT r AS replica, b.* FROM unnest(ARRAY['scw', 'wasabi']) r,
                     LATERAL (SELECT count(*) AS objects, 0::bigint AS bytes, 0::bigint AS objects_of_unknown_size,
@@ -29,5 +29,5 @@ async fn a_daemon_that_is_not_to_count_the_backlog_counts_nothing() {
     other.commit().await.unwrap();
     world.execute("DELETE FROM copyhold.backlog").await;
     let error = world.queue().refresh_backlog().await.unwrap_err();
-    assert!(error.to_string().contains("somebody counts"), "{error}");
+    assert!(error.to_string().contains("a count is running"), "{error}");
 }

@@ -1,11 +1,11 @@
-//! Rows, tables and rights that somebody changes under a running daemon.
+//! Rows, tables and rights that are changed by hand under a running daemon.
 
 use copyhold_db::queue::migrate;
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
 use crate::{
+    harness::{Begin, World, eventually, soon},
     rights::with_roles,
-    world::{Begin, World, eventually, soon},
 };
 
 /// An object whose copy to wasabi is held at the store, and scw's is recorded.
@@ -38,7 +38,7 @@ async fn a_row_that_is_deleted_under_a_copy_stops_it_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_row_that_the_application_locks_for_longer_than_the_lease_is_let_go_and_copied_later() {
+async fn a_row_that_the_application_locks_for_longer_than_the_lease_is_given_up_and_copied_later() {
     let world = World::new().await;
     let daemon = world.daemon().await;
     let gate = under_way(&world, "locked").await;
@@ -124,7 +124,7 @@ async fn a_column_dropped_by_hand_is_named_with_what_to_do_and_migrate_restores_
 }
 
 #[tokio::test]
-async fn a_role_that_loses_its_rights_is_told_which_and_goes_on_when_it_has_them_again() {
+async fn the_rights_that_a_role_has_lost_are_reported_and_work_resumes_when_it_has_them_again() {
     let (world, _application) = with_roles("rights_lost").await;
     let daemon = world.daemon().await;
     world.upload("before", "bytes").await;

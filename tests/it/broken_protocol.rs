@@ -2,7 +2,7 @@
 
 use copyhold_testkit::proxy::{Garbled, Proxy};
 
-use crate::world::{World, cluster, eventually};
+use crate::harness::{World, cluster, eventually};
 
 #[tokio::test]
 async fn a_daemon_lives_through_broken_messages_of_every_kind() {

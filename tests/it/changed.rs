@@ -6,7 +6,7 @@ use copyhold_core::domain::{Content, ContentHash, Lease, Outcome, SourceReading,
 use copyhold_db::queue::{Answer, Report, Unregistered};
 use copyhold_sandbox::s3::{Fault, Metadata, Op, When};
 
-use crate::world::{World, replica};
+use crate::harness::{World, replica};
 
 /// An object of which wasabi has its copy and scw, which refuses, not yet. Returns the refusal.
 async fn half_copied(world: &World, key: &str) -> copyhold_sandbox::s3::Order {
@@ -20,7 +20,7 @@ async fn half_copied(world: &World, key: &str) -> copyhold_sandbox::s3::Order {
 }
 
 #[tokio::test]
-async fn a_change_that_nobody_registered_is_found_by_reading_and_copied_everywhere() {
+async fn an_unregistered_change_is_found_by_reading_and_copied_everywhere() {
     let world = World::new().await;
     let daemon = world.daemon().await;
     let refusal = half_copied(&world, "photo").await;
@@ -89,7 +89,7 @@ async fn an_object_that_changes_all_the_time_is_parked_and_does_not_turn_for_eve
     let failures = "SELECT string_agg(DISTINCT class || ' ' || attempts, ',') FROM copyhold.copy_failures";
     assert_eq!(world.value(failures).await.unwrap(), "changed 3");
     assert_eq!(world.value("SELECT b2 IS NOT NULL FROM copyhold.object_copies").await.unwrap(), "true");
-    // Somebody looks at it, and it holds still.
+    // It is read and does not change meanwhile.
     assert!(world.run(&["retry", "photo"]).await.status.success());
     world.until_copied("photo").await;
     assert_eq!(world.bucket("scw").get("photo"), world.bucket("b2").get("photo"));
@@ -158,7 +158,7 @@ async fn a_generation_begun_by_reading_is_as_one_that_was_registered() {
     assert_eq!(world.value("SELECT created_at > 5 FROM copyhold.object_copies").await.unwrap(), "true");
     let failures = "SELECT string_agg(replica || ' ' || class || ' ' || attempts, ',') FROM copyhold.copy_failures";
     assert_eq!(world.value(failures).await.unwrap(), "wasabi changed 1");
-    // The count goes on with the next claim, though that is of another generation.
+    // The count continues with the next claim, although that is of another generation.
     let daemon = world.enlist(60).await;
     let again = world.claim(&daemon, "wasabi", 1).await.remove(0);
     assert_ne!(again.generation, lease.generation);
@@ -166,7 +166,7 @@ async fn a_generation_begun_by_reading_is_as_one_that_was_registered() {
 }
 
 #[tokio::test]
-async fn whoever_has_lost_the_lease_or_the_generation_begins_none() {
+async fn a_holder_that_has_lost_the_lease_or_the_generation_begins_none() {
     let world = World::new().await;
     let lease = leased(&world).await;
     world.value("SELECT copyhold.register('photo', 9)").await;

@@ -1,10 +1,10 @@
-//! What `check` concludes, and what it leaves open.
+//! What `copyhold check` reports, and what it marks as unknown.
 
 use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use copyhold_sandbox::s3::{Fault, Op, When};
 
-use crate::world::{World, printed, soon};
+use crate::harness::{World, printed, soon};
 
 #[tokio::test]
 async fn nothing_is_concluded_about_buckets_while_the_database_does_not_answer() {
@@ -31,7 +31,7 @@ async fn nothing_is_concluded_about_buckets_while_the_database_does_not_answer()
 
 #[tokio::test]
 async fn a_store_and_a_database_that_never_answer_keep_no_other_finding() {
-    // The system accepts connections for it, and nobody ever reads from them.
+    // The system accepts connections for it, and no program ever reads from them.
     let hole = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let at = hole.local_addr().unwrap();
     let mut world = World::at(format!("postgres://postgres@{at}/app"), "").await;
@@ -84,7 +84,7 @@ async fn files_with_secrets_that_every_user_may_read_are_named_with_the_remedy()
     let own = world.config_path();
     std::fs::set_permissions(&own, Permissions::from_mode(0o600)).unwrap();
     let output = world.run(&["check"]).await;
-    assert!(!printed(&output).contains("warn"), "nobody else may read them: {}", printed(&output));
+    assert!(!printed(&output).contains("warn"), "no other user may read them: {}", printed(&output));
     write(&secret, "sandbox-secret\n", 0o644);
     let output = world.run(&["check"]).await;
     let text = printed(&output);

@@ -1,10 +1,10 @@
-//! A claim takes what is due, oldest first, and nothing that somebody else has.
+//! A claim takes the rows that are due, oldest first, and none that another claim holds.
 
 use std::{collections::HashSet, time::Duration};
 
 use copyhold_db::queue::Position;
 
-use crate::world::{World, key, replica};
+use crate::harness::{World, key, replica};
 
 #[tokio::test]
 async fn what_was_registered_first_is_claimed_first() {
@@ -204,7 +204,7 @@ async fn a_fresh_claim_takes_the_newest_and_nothing_old() {
 }
 
 #[tokio::test]
-async fn rows_are_claimed_by_their_keys_whatever_they_lack_but_never_out_of_somebodys_hands() {
+async fn rows_are_claimed_by_their_keys_whatever_they_lack_but_never_while_they_are_locked() {
     let world = World::new().await;
     for name in ["complete", "lacking", "held", "unasked"] {
         world.insert(name).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use copyhold_core::domain::{Blocks, Class};
 use copyhold_sandbox::s3::{Fault, Op, When};
 
-use crate::world::{World, replica};
+use crate::harness::{World, replica};
 
 /// The clock of the schema, and of its figures, from now on: so many seconds ahead of the server's.
 async fn set_clock(world: &World, ahead_s: i64) {

@@ -1,11 +1,11 @@
-//! What people see: results, clear errors, exit codes.
+//! The command line: results, clear errors, exit codes.
 
 use copyhold_core::domain::visible;
 use copyhold_sandbox::s3::{Fault, Op, When};
 
 use crate::{
+    harness::{Begin, World, printed, soon},
     http::{Http, settings},
-    world::{Begin, World, printed, soon},
 };
 
 #[tokio::test]

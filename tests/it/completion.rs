@@ -1,11 +1,11 @@
-//! What was proven is written, fenced by lease and generation, and nothing else is.
+//! Only proven copies are recorded, fenced by lease and generation.
 
 use std::time::Duration;
 
 use copyhold_core::domain::{Class, Content, ContentHash, Failure, Lease, Next, Outcome, ReplicaName, Verified};
 use copyhold_db::queue::{Answer, Report};
 
-use crate::world::{World, replica};
+use crate::harness::{World, replica};
 
 fn proven() -> Outcome {
     Outcome::recorded(Verified::Compared)
@@ -112,7 +112,7 @@ async fn an_object_deleted_and_inserted_again_does_not_inherit_a_proof() {
 }
 
 #[tokio::test]
-async fn a_row_in_somebodys_hands_is_busy_and_holds_up_no_other() {
+async fn a_locked_row_is_busy_and_holds_up_no_other() {
     let world = World::new().await;
     let (held, free) = (leased(&world, "held").await, leased(&world, "free").await);
     let mut application = world.pool.begin().await.unwrap();

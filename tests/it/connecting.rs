@@ -1,13 +1,13 @@
-//! Why PostgreSQL cannot be connected to is said at once, in words that name the cause: by commands, in the log, by `/readyz`.
+//! Commands, the log and `/readyz` name at once the reason why PostgreSQL cannot be connected to.
 
 use crate::{
+    harness::{Begin, World, cluster, eventually, printed, soon},
     http::{self, Http},
     outages::with_own_cluster,
     rights::with_roles,
-    world::{Begin, World, cluster, eventually, printed, soon},
 };
 
-/// What `/readyz` of a daemon with a known port says.
+/// The answer of `/readyz` of a daemon with a known port.
 async fn readiness(world: &World) -> String {
     match Http(world.config.http.listen).get("/readyz", &[]).await {
         Some(mut answer) => answer.line().await.unwrap_or_default(),
@@ -20,7 +20,7 @@ fn with_port(world: &mut World) {
     world.rewrite(|text| text.replace("listen = \"127.0.0.1:0\"", &listen));
 }
 
-/// What a command says that cannot connect with this URL.
+/// The output of a command that cannot connect with this URL.
 async fn refusal(url: &str) -> String {
     let world = World::at(url.to_owned(), "").await;
     let output = soon("the command ends", world.run(&["status"])).await;
@@ -84,7 +84,7 @@ async fn a_daemon_says_at_its_start_and_in_readyz_that_connections_are_refused()
 }
 
 #[tokio::test]
-async fn a_daemon_whose_database_goes_away_says_why_and_so_does_readyz() {
+async fn a_daemon_whose_database_becomes_unavailable_reports_why_and_so_does_readyz() {
     let (mut cluster, mut world) = with_own_cluster().await;
     with_port(&mut world);
     let daemon = world.daemon().await;

@@ -1,9 +1,9 @@
-//! A daemon may die at any instant. One test per instant: it dies there, and another one ends the work.
+//! A daemon may die at any instant. One test per instant: a daemon dies there, and another one finishes the work.
 
 use copyhold_sandbox::s3::{Fault, Gate, Op, When, synthetic};
 use rustix::process::Signal;
 
-use crate::world::{DaemonProcess, World, printed, soon};
+use crate::harness::{DaemonProcess, World, printed, soon};
 
 /// Has a daemon die while the store holds `call` to wasabi, `fault` deciding on which side of it, and another one
 /// take over. Returns the heir when `key` is copied everywhere.
@@ -65,7 +65,7 @@ async fn it_may_die_before_it_knows_the_name_of_its_upload() {
 const IN_THE_MIDDLE: &str = "SELECT scw IS NOT NULL AND (SELECT count(*) = 2 FROM copyhold.multipart_parts)
     FROM copyhold.object_copies";
 
-/// Nothing is remembered of uploads any more, once whoever cleans up has looked.
+/// No upload is in the journal any more once the clean-up has looked.
 async fn until_uploads_are_over(world: &World) {
     // What the dead one had completed and could not write down any more is looked at after ten minutes.
     world.execute("UPDATE copyhold.multipart_uploads SET look_at = 0, last_at = 0").await;

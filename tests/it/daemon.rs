@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use copyhold_sandbox::s3::{Fault, Gate, Metadata, Op, When, synthetic};
 
-use crate::world::{World, at_least_once, soon};
+use crate::harness::{World, at_least_once, soon};
 
 #[tokio::test]
 async fn a_registered_object_is_read_once_and_written_to_every_other_replica() {
@@ -36,7 +36,7 @@ async fn odd_keys_sizes_and_metadata_arrive_as_they_were() {
         .with("content-disposition", "attachment; filename=\"a.jpg\"")
         .with("content-language", "de")
         .with("cache-control", "max-age=3600")
-        .with("x-amz-meta-owner", "somebody");
+        .with("x-amz-meta-owner", "a person");
     let long = "k".repeat(1024);
     let objects: [(&str, u64); 8] = [
         ("empty", 0),
@@ -72,7 +72,7 @@ async fn a_failing_target_holds_up_no_other_and_catches_up_by_itself() {
     let world = World::new().await;
     let outage = world.bucket("scw").order(Fault::internal_error(), When::always());
     let _daemon = world.daemon().await;
-    // The doorkeeper could not look into scw's bucket; it is admitted once the store is well.
+    // The gate could not list scw's bucket; the replica is admitted once the store is healthy.
     for i in 0..20 {
         world.upload(&format!("photo {i}"), "bytes").await;
     }

@@ -1,10 +1,10 @@
-//! A bit that flips anywhere is noticed, and nothing damaged is ever on record.
+//! A bit that flips anywhere is detected, and no damaged copy is ever recorded.
 
 use std::{env, path::Path};
 
 use copyhold_testkit::damage::{Ground, careless, play};
 
-use crate::world::{World, bucket};
+use crate::harness::{World, bucket};
 
 const TRIALS: usize = 50;
 

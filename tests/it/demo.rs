@@ -1,4 +1,4 @@
-//! The play is what newcomers see first: it ends well, and leaves nothing behind however it ends.
+//! The demo is what newcomers see first: it succeeds, and leaves nothing behind however it ends.
 
 use std::{os::unix::fs::PermissionsExt as _, process::Stdio};
 
@@ -10,14 +10,14 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::world::{eventually, printed};
+use crate::harness::{eventually, printed};
 
-/// A play whose files are made where nobody else makes any.
+/// A demo whose files are made where no other test makes any.
 struct Theatre(TempDir);
 
 impl Theatre {
     fn new() -> Self {
-        // In /tmp, because the path of a socket must be short; for everybody, because PostgreSQL is not run by root.
+        // In /tmp, because the path of a socket must be short; for all users, because root does not run PostgreSQL.
         let folder = TempDir::new_in("/tmp").unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o1777)).unwrap();
         Self(folder)
@@ -48,7 +48,7 @@ async fn daemons_until(demo: &mut Child, until: &str) -> Vec<Pid> {
             daemons.push(Pid::from_raw(number).unwrap());
         }
         if line.contains(until) {
-            // Whatever comes later is read away, so that the play is not held up by it.
+            // Later output is read and dropped, so that the demo does not block on the pipe.
             tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
             return daemons;
         }
@@ -90,7 +90,7 @@ async fn a_play_ends_with_nothing_wrong_or_missing_though_a_daemon_is_killed_and
     assert!(store["answered_503"].as_u64().unwrap() >= 1, "{summary:#}");
     let waits = &summary["waits"]["wasabi"];
     assert!(waits["p50_seconds"].as_f64().unwrap() <= waits["p99_seconds"].as_f64().unwrap(), "{summary:#}");
-    // A lease lasts six seconds: whoever was rescued has waited for it.
+    // A lease lasts six seconds: an object whose daemon died has waited for it.
     assert!(waits["longest_seconds"].as_f64().unwrap() > 3.0, "{summary:#}");
     assert!(theatre.is_empty(), "files are left behind");
 }

@@ -1,8 +1,8 @@
-//! Daemons that are not configured alike are found out, and do no harm.
+//! Daemons that are not configured alike are reported, and do no harm.
 
 use copyhold_sandbox::s3::BucketOptions;
 
-use crate::world::{World, bucket, printed};
+use crate::harness::{World, bucket, printed};
 
 const OBJECTS: usize = 24;
 

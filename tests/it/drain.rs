@@ -1,8 +1,8 @@
-//! A replica that is to leave gets nothing more and is missed nowhere, and loses nothing by coming back.
+//! A draining replica gets no more copies and counts as missing nowhere, and loses nothing when the drain is undone.
 
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
-use crate::world::{World, printed, replica, soon};
+use crate::harness::{World, printed, replica, soon};
 
 async fn said(world: &World, arguments: &[&str]) -> (i32, String) {
     let output = world.run(arguments).await;
@@ -53,7 +53,7 @@ async fn a_draining_replica_gets_no_copies_and_undraining_loses_none() {
 }
 
 #[tokio::test]
-async fn what_a_draining_replica_lacks_is_counted_only_when_somebody_asks() {
+async fn what_a_draining_replica_lacks_is_counted_only_on_request() {
     let world = World::new().await;
     for key in ["a", "b"] {
         world.insert(key).await;

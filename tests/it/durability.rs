@@ -1,4 +1,4 @@
-//! What a crash may take back is not waited for; what it must not take back is.
+//! Commits that a crash may undo are asynchronous; those that it must not undo are waited for.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use copyhold_core::domain::{Content, ContentHash, Outcome, Verified};
 use copyhold_db::queue::{Position, Report, migrate};
 use copyhold_sandbox::postgres::{Cluster, Options};
 
-use crate::world::{World, key, replica};
+use crate::harness::{World, key, replica};
 
 /// A commit that waits for the disk takes so long at least, on any machine.
 const COMMIT: Duration = Duration::from_millis(100);

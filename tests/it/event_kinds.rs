@@ -1,4 +1,4 @@
-//! What is written to the log, by which change, and what stands in it.
+//! Which change writes which event to the log, with which members.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use copyhold_core::domain::{
 use copyhold_db::queue::{Answer, Probed, Queue, Refuted, Report, TakeBack, Unregistered};
 use serde_json::{Value, json};
 
-use crate::world::{Begin, World, key, replica};
+use crate::harness::{Begin, World, key, replica};
 
 fn proven() -> Outcome {
     Outcome::recorded(Verified::Compared)
@@ -81,7 +81,7 @@ async fn copies_recorded_together_are_one_event_that_says_whether_the_object_is_
         "complete": false, "size_bytes": 3, "content_hash": "00000000000000ab", "registered_at": row["at"],
     });
     let mut both = vec![first.clone()];
-    // When it was registered is told once.
+    // The time of registration is in one event only.
     first.as_object_mut().unwrap().remove("registered_at");
     first["replicas"] = json!(["scw"]);
     first["complete"] = json!(true);
@@ -186,7 +186,7 @@ async fn a_copy_on_record_that_is_not_there_is_told() {
 }
 
 #[tokio::test]
-async fn a_content_that_nobody_registered_is_told_with_what_it_replaces() {
+async fn an_unregistered_content_is_an_event_with_what_it_replaces() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
     let with = Unregistered {
@@ -207,7 +207,7 @@ async fn a_content_that_nobody_registered_is_told_with_what_it_replaces() {
 }
 
 #[tokio::test]
-async fn leases_that_are_swept_and_those_that_are_lost_are_told_by_who_finds_out() {
+async fn leases_that_are_swept_and_those_that_are_lost_are_events_of_the_daemon_that_finds_out() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
     let (queue, holder) = (world.queue(), lease.fence.0 >> 40);
@@ -225,7 +225,7 @@ async fn leases_that_are_swept_and_those_that_are_lost_are_told_by_who_finds_out
 }
 
 #[tokio::test]
-async fn what_happens_to_a_replica_is_told_once() {
+async fn what_happens_to_a_replica_is_one_event() {
     let world = World::with(Begin::Empty, "").await;
     assert!(world.run(&["migrate"]).await.status.success());
     assert!(world.run(&["migrate"]).await.status.success());
@@ -284,7 +284,7 @@ async fn daemons_tell_that_they_come_and_go_and_the_others_tell_who_went_without
 }
 
 #[tokio::test]
-async fn what_an_operator_parks_is_told_with_the_reason() {
+async fn what_an_operator_parks_is_an_event_with_the_reason() {
     let world = World::new().await;
     world.insert("photo").await;
     assert!(world.run(&["park", "photo", "--because", "too big"]).await.status.success());
@@ -309,7 +309,7 @@ async fn a_daemon_tells_of_an_object_once_when_all_its_copies_are_made_together(
     assert_eq!(replicas, [&json!("scw"), &json!("wasabi")], "{copied:?}");
 }
 
-/// Whoever holds the log's lock for long, which no program of ours does, must not hold up the application's rows.
+/// A session that holds the log's lock for long, as no program of ours does, must not hold up the application's rows.
 #[tokio::test]
 async fn a_completion_that_cannot_append_lets_go_of_its_rows_and_is_written_later() {
     let world = World::new().await;
@@ -331,7 +331,7 @@ async fn a_completion_that_cannot_append_lets_go_of_its_rows_and_is_written_late
     };
     let refused = world.queue().complete(std::slice::from_ref(&report)).await.unwrap_err();
     assert!(refused.is_contended(), "{refused}");
-    // Nothing was written, and nobody holds the row.
+    // Nothing was written, and no daemon holds the row.
     let free = "SELECT wasabi IS NULL FROM copyhold.object_copies FOR UPDATE NOWAIT";
     assert_eq!(world.value(&format!("WITH free AS ({free}) SELECT * FROM free")).await.as_deref(), Some("true"));
     stuck.rollback().await.unwrap();
@@ -341,7 +341,7 @@ async fn a_completion_that_cannot_append_lets_go_of_its_rows_and_is_written_late
 
 /// The month in which no sweeper ran.
 #[tokio::test]
-async fn whoever_appends_makes_the_partition_that_is_missing() {
+async fn an_append_makes_the_partition_that_is_missing() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
     world

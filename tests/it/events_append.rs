@@ -1,4 +1,4 @@
-//! Other programs append over HTTP: with the token, all events of a request or none, as they were sent.
+//! Other programs append over HTTP: with the token, all events of a request or none, unchanged.
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -6,8 +6,8 @@ use tokio::{
 };
 
 use crate::{
+    harness::{Begin, DaemonProcess, World, printed, soon},
     http::{Http, TOKEN, WITHOUT_TOKEN, bearer, settings},
-    world::{Begin, DaemonProcess, World, printed, soon},
 };
 
 async fn world() -> (World, DaemonProcess, Http) {
@@ -41,13 +41,13 @@ async fn an_object_an_array_and_lines_are_appended_in_their_order_and_as_they_we
 }
 
 #[tokio::test]
-async fn where_there_is_a_token_nobody_appends_or_reads_without_it_from_this_machine_either() {
+async fn where_there_is_a_token_no_client_appends_or_reads_without_it_from_this_machine_either() {
     let (world, daemon, http) = world().await;
     for given in [WITHOUT_TOKEN, ("authorization", "Bearer wrong"), ("authorization", "Basic x")] {
         for answer in [
             http.post(r#"{"kind": "door.opened"}"#, &[given]).await,
             http.get("/v1/events?after=0&wait=0s", &[given]).await.unwrap(),
-            // As a proxy on this machine passes it on that was told nothing but where to.
+            // As a proxy on this machine passes it on that is configured with the address alone.
             http.get("/v1/events?after=0&wait=0s", &[given, ("host", "127.0.0.1:9180")]).await.unwrap(),
             http.get("/v1/events?after=0&wait=0s", &[given, ("host", "evil.example")]).await.unwrap(),
         ] {
@@ -144,7 +144,7 @@ async fn the_command_appends_by_sql_or_over_http() {
     }
 }
 
-/// JSON that readers choke on: none is let in that is too deep, and what is in the log all the same holds nobody up.
+/// JSON that readers choke on: none is let in that is too deep, and one that is in the log all the same holds no reader up.
 #[tokio::test]
 async fn an_event_that_is_too_deep_is_refused_and_one_that_a_parser_cannot_read_is_passed() {
     let (world, _daemon, http) = world().await;

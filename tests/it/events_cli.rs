@@ -11,8 +11,8 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use crate::{
+    harness::{Begin, World, eventually, printed, soon},
     http::{Http, TOKEN, append, settings},
-    world::{Begin, World, eventually, printed, soon},
 };
 
 /// A process whose output goes to a file; killed when dropped.
@@ -171,7 +171,7 @@ async fn an_agent_that_is_asked_to_end_lets_its_command_end_and_shares_its_curso
     assert_eq!(output.status.code(), Some(1));
     assert!(printed(&output).contains("another agent uses it"), "{}", printed(&output));
     agent.signal(Signal::TERM);
-    // Nothing shows that it has heard: if it had not waited, it would have ended by now and the command with it.
+    // Nothing shows that the signal reached it: if it had not waited, it would have ended by now, and the command with it.
     fs::write(file("go"), "").unwrap();
     assert_eq!(agent.exit_code().await, Some(0));
     assert!(folder.path().join("ended").exists());
@@ -181,7 +181,7 @@ async fn an_agent_that_is_asked_to_end_lets_its_command_end_and_shares_its_curso
 }
 
 #[tokio::test]
-async fn whoever_cannot_go_on_is_told_what_to_do() {
+async fn a_reader_that_cannot_go_on_is_told_what_to_do() {
     let world = world().await;
     append(&world, 1, 10).await;
     world.execute("DELETE FROM copyhold.log WHERE id <= 5; UPDATE copyhold.log_state SET dropped_through = 5").await;

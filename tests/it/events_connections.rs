@@ -1,4 +1,4 @@
-//! However many ask, and however they behave, a daemon answers whether it is alive, and ends when it is told to.
+//! However many clients connect, and however they behave, a daemon answers health checks and shuts down on request.
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tokio::{
@@ -7,8 +7,8 @@ use tokio::{
 };
 
 use crate::{
+    harness::{Begin, DaemonProcess, World, eventually, soon},
     http::{Http, append, bearer, settings},
-    world::{Begin, DaemonProcess, World, eventually, soon},
 };
 
 const LINES: &str = "/v1/events?kinds=test.tick&format=ndjson";
@@ -29,7 +29,7 @@ async fn readers_above_the_limit_are_told_to_come_back_later() {
     assert_eq!(refused.status, 503);
     let pause: u64 = refused.header("retry-after").parse().unwrap();
     assert!((5..=15).contains(&pause));
-    // Its connection makes room at once for somebody who can be served.
+    // Its connection makes room at once for a client that can be served.
     assert_eq!(refused.header("connection"), "close");
     assert!(refused.json().await["error"].as_str().unwrap().contains("events.readers"));
     drop(first);
@@ -37,7 +37,7 @@ async fn readers_above_the_limit_are_told_to_come_back_later() {
 }
 
 #[tokio::test]
-async fn silent_connections_lock_nobody_out_and_are_closed() {
+async fn silent_connections_lock_no_client_out_and_are_closed() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
     // Up to 1025 connections, then.
@@ -55,7 +55,7 @@ async fn silent_connections_lock_nobody_out_and_are_closed() {
         let read = soon("a silent connection is closed", connection.read(&mut [0; 16])).await;
         assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
     }
-    // Whoever has asked something keeps its place.
+    // A client that has sent a request keeps its connection.
     append(&world, 1, 1).await;
     assert_eq!(reader.numbers(1).await, [1]);
 }

@@ -13,8 +13,8 @@ use sqlx::Connection as _;
 use tokio::task::JoinHandle;
 
 use crate::{
+    harness::{Begin, DaemonProcess, World, cluster, eventually, printed, soon},
     wakeup::{LISTENING, Listening},
-    world::{Begin, DaemonProcess, World, cluster, eventually, printed, soon},
 };
 
 /// As a daemon's, but impatient.
@@ -22,7 +22,7 @@ const SHORT: Pace = Pace {
     probing: Probing { every: Duration::from_millis(300), within: Duration::from_secs(3) },
     retry_every: Duration::from_millis(500),
 };
-/// That the last copy of an object is recorded: on a busy machine its copies may be told of one by one.
+/// The event of an object's last copy: on a busy machine each copy may have an event of its own.
 const COMPLETE: &str =
     "FROM copyhold.log WHERE event_data ->> 'kind' = 'object.copied' AND (event_data ->> 'complete')::bool";
 
@@ -39,7 +39,7 @@ async fn behind_proxy() -> (World, Proxy) {
     (world, proxy)
 }
 
-/// The same with a pooler in transaction mode; `None`: this machine has none, which is told.
+/// The same with a pooler in transaction mode; `None`: this machine has none, which is printed.
 async fn behind_pooler() -> Option<(World, Pooler)> {
     let mut world = World::new().await;
     match Pooler::before(&world.database_url()).await {
@@ -81,7 +81,7 @@ fn follow(world: &World, mut listening: Listening, until: i64) -> JoinHandle<Vec
     })
 }
 
-/// Everything that is said after this is heard at once.
+/// Each notification after this arrives at once.
 async fn assert_hears(world: &World, listening: &mut Listening) {
     listening.until_open().await;
     append(world).await;
@@ -89,7 +89,7 @@ async fn assert_hears(world: &World, listening: &mut Listening) {
 }
 
 #[tokio::test]
-async fn a_listener_whose_backend_is_terminated_wakes_everybody_and_listens_again() {
+async fn a_listener_whose_backend_is_terminated_wakes_all_waiters_and_listens_again() {
     let world = World::new().await;
     let mut listening = Listening::begin(&world, SHORT).await;
     listening.until_open().await;
@@ -99,7 +99,7 @@ async fn a_listener_whose_backend_is_terminated_wakes_everybody_and_listens_agai
 }
 
 #[tokio::test]
-async fn a_connection_that_is_reset_wakes_everybody_and_is_made_anew() {
+async fn a_connection_that_is_reset_wakes_all_waiters_and_is_made_anew() {
     let (world, proxy) = behind_proxy().await;
     let mut listening = Listening::begin(&world, SHORT).await;
     for _ in 0..3 {
@@ -121,7 +121,7 @@ async fn silence_is_noticed_and_lasts_no_longer_than_its_cause() {
     proxy.set(Way::Hole);
     append(&world).await;
     soon("all are woken", listening.events.heard()).await;
-    assert!(!listening.ears.are_open(), "whoever hears nothing must not be believed to hear");
+    assert!(!listening.ears.are_open(), "a listener without a connection must not count as listening");
     let told = format!("SELECT wakeup LIKE '%cannot be reached%' FROM copyhold.daemons WHERE id = {}", listening.id);
     world.until(&told).await;
     proxy.set(Way::Pass);
@@ -220,7 +220,7 @@ async fn after_a_restart_of_postgresql_wake_ups_and_events_resume_and_none_is_lo
     cluster.stop().await.unwrap();
 }
 
-/// It says once what is wrong and what to do, says to nobody that it sleeps, and works all the same.
+/// It logs once what is wrong and what to do, does not register as sleeping, and works all the same.
 async fn assert_polls(world: &World, wrong: &str, remedy: &str) {
     let daemon = world.daemon().await;
     daemon.until_logged(wrong).await;
@@ -297,7 +297,7 @@ async fn a_program_whose_append_never_commits_delays_neither_copies_nor_events()
     world.until(all).await;
 }
 
-/// Which nobody is told to do, nor may with the application's role.
+/// No document tells an application to do this, and its role has no right to.
 #[tokio::test]
 async fn a_program_that_holds_the_log_itself_holds_up_records_until_it_ends_and_none_is_lost() {
     let world = World::with(Begin::Migrated, "[lease]\ntimeout = \"1m\"\n").await;

@@ -1,5 +1,5 @@
-//! Each reader of the log gets each event once and in order, wherever it begins and however it falls behind; or is told
-//! why it cannot.
+//! Each reader of the log gets each event once and in order, wherever it begins and however it falls behind; or gets
+//! an error that says why not.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    harness::{World, printed, soon},
     rights::with_roles,
-    world::{World, printed, soon},
 };
 
 pub const SETTINGS: Settings = Settings { buffer_bytes: 16 << 20, readers: 2000, poll: Duration::from_millis(50) };
@@ -58,7 +58,7 @@ pub async fn append(world: &World, first: i64, count: i64) -> i64 {
     sqlx::query_scalar(append).bind(first).bind(count).fetch_one(&world.pool).await.unwrap()
 }
 
-/// The next events, whatever is said before they come.
+/// The next events, without the comments that come before them.
 async fn batch(reader: &mut Reader) -> Batch {
     let next = async {
         loop {
@@ -99,7 +99,7 @@ fn after(id: i64) -> Start {
 }
 
 #[tokio::test]
-async fn whoever_waits_on_an_empty_log_gets_its_first_event_on_a_notice() {
+async fn a_reader_that_waits_on_an_empty_log_gets_its_first_event_on_a_notification() {
     let world = World::new().await;
     world.execute("DELETE FROM copyhold.log").await;
     let followed = Followed::of(&world, UNPOLLED);
@@ -244,7 +244,7 @@ async fn a_turned_page_is_crossed_with_few_queries_and_a_dropped_one_is_told() {
     for start in [after(old), after(old + 1000), Start::Earliest] {
         assert_eq!(read_through(&mut fresh.reader(start), last).await, behind, "{start:?}");
     }
-    // What is still in memory may be read on, what is not is told: never is it skipped.
+    // Events that are still in memory may be read on; for others the reader gets an error. None is skipped.
     let rest: Vec<_> = (512..=old).chain(behind).collect();
     let mut ids = Vec::new();
     let next = async {

@@ -1,11 +1,11 @@
-//! The log over HTTP: whoever asks gets each event once and in order from where they left off, or is told that they cannot.
+//! The log over HTTP: a reader gets each event once and in order from where it left off, or an error that says why not.
 
 use rustix::process::Signal;
 use serde_json::json;
 
 use crate::{
+    harness::{Begin, DaemonProcess, World},
     http::{Answer, Http, append, settings},
-    world::{Begin, DaemonProcess, World},
 };
 
 async fn world() -> (World, DaemonProcess, Http) {
@@ -96,7 +96,7 @@ async fn a_long_poll_answers_with_the_first_events_or_empty_when_its_time_is_ove
 #[tokio::test]
 async fn lines_with_a_time_end_with_the_log_and_say_so() {
     let world = World::with(Begin::Migrated, &settings("")).await;
-    // Before the daemon looks: what is committed in the last moment may be missing.
+    // Before the daemon asks PostgreSQL: commits of the last moment may be missing.
     append(&world, 1, 600).await;
     let daemon = world.daemon().await;
     let http = Http::of(&world, &daemon).await;
@@ -152,14 +152,14 @@ async fn what_the_log_has_not_reached_is_409_with_its_head() {
 }
 
 #[tokio::test]
-async fn after_a_new_epoch_streams_end_and_those_who_come_back_are_told() {
+async fn after_a_new_epoch_streams_end_and_readers_that_come_back_are_told() {
     let (world, _daemon, http) = world().await;
     append(&world, 1, 1).await;
     let mut answer = http.read(&format!("{LINES}&after=0")).await;
     let epoch = answer.header("copyhold-epoch").to_owned();
     let id = answer.event().await.unwrap()["id"].to_string();
     let output = world.run(&["events", "new-epoch"]).await;
-    assert_eq!(output.status.code(), Some(0), "{}", crate::world::printed(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", crate::harness::printed(&output));
     assert!(answer.event().await.is_none());
     let answer = http.read(&format!("{LINES}&after={id}%40{epoch}")).await;
     assert_eq!(answer.status, 409);

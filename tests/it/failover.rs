@@ -1,4 +1,4 @@
-//! PostgreSQL fails over to a standby that lacked the last commits. Whoever has read the events that are lost is told.
+//! PostgreSQL fails over to a standby that lacked the last commits. A reader of the lost events gets an error.
 
 use std::{path::Path, time::Duration};
 
@@ -10,10 +10,10 @@ use tokio::process::Command;
 
 use crate::{
     events_follow::{Followed, SETTINGS, append, end, read_through},
-    world::{World, soon},
+    harness::{World, soon},
 };
 
-/// What the server has on disk at this moment becomes a standby that hears nothing more.
+/// What the server has on disk at this moment becomes a standby that receives nothing more.
 async fn take_standby(cluster: &mut Cluster, name: &str) {
     cluster.kill_server().await.unwrap();
     copy(&cluster.folder().join("data"), &cluster.folder().join(name)).await;
@@ -60,7 +60,7 @@ async fn a_reader_is_told_when_postgresql_fails_over_to_a_standby_that_lacks_eve
     copy(&cluster.folder().join("first"), &cluster.folder().join("second")).await;
 
     fail_over(&mut cluster, &world, "first").await;
-    // The daemon lives on, and the ids are given again before anybody looks.
+    // The daemon lives on, and the ids are given again before any reader asks.
     let again = append(&world, 21, 100).await;
     assert!(again > lost);
     let epoch = other_log(end(&mut reader).await);
@@ -83,7 +83,7 @@ async fn a_reader_is_told_when_postgresql_fails_over_to_a_standby_that_lacks_eve
     cluster.stop().await.unwrap();
 }
 
-/// The epoch of the log that a reader of another one is told.
+/// The epoch that a reader with another log's cursor gets.
 fn other_log(end: End) -> Epoch {
     match end {
         End::OtherLog { epoch } => epoch,

@@ -1,4 +1,4 @@
-//! What `/metrics` shows while PostgreSQL hangs, of replicas that are gone, and before anything has happened.
+//! What `/metrics` shows while PostgreSQL hangs, of removed replicas, and before the first event.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,9 +10,9 @@ use copyhold_sandbox::postgres::Cluster;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
+    harness::{DaemonProcess, World, eventually, printed, soon},
+    metrics_http::{address, get},
     outages::with_own_cluster,
-    surface::{address, get},
-    world::{DaemonProcess, World, eventually, printed, soon},
 };
 
 async fn scrape(address: &str) -> String {

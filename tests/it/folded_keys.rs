@@ -1,11 +1,11 @@
-//! Of objects whose keys a store takes for one, none is on record there that is not there, and each is told of the other.
+//! A store that treats two keys as one: no copy is recorded there that is not there, and each object's failure names the other.
 
 use copyhold_core::domain::{Fold, Folds};
 use copyhold_sandbox::s3::{BucketOptions, Op, Quirk};
 
-use crate::world::{DaemonProcess, World, key, printed, replica};
+use crate::harness::{DaemonProcess, World, key, printed, replica};
 
-/// A store of these habits, which nobody has probed, in the place of scw.
+/// A store of these habits, which was never probed, in the place of scw.
 async fn folding(habit: Quirk) -> (World, DaemonProcess) {
     let world = World::new().await;
     world.s3.create_bucket("photos-scw", BucketOptions::default().with(habit));

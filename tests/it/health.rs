@@ -1,10 +1,10 @@
-//! A sick replica is alone: it delays no other, is probed by one daemon at a time, and catches up when it is well.
+//! An unhealthy replica is isolated: it delays no other, one daemon at a time probes it, and it catches up when it is healthy.
 
 use copyhold_core::domain::{Blocks, Class};
 use copyhold_db::queue::Probed;
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
-use crate::world::{World, printed, replica, soon};
+use crate::harness::{World, printed, replica, soon};
 
 const OPEN: &str = "SELECT breaker_opened_at IS NOT NULL FROM copyhold.replicas WHERE name = 'scw'";
 const CLOSED: &str = "SELECT count(breaker_opened_at) = 0 FROM copyhold.replicas";
@@ -32,7 +32,7 @@ impl World {
         self.value(query).await.unwrap().parse().unwrap()
     }
 
-    /// The next probe of `scw` is due now, and all daemons are told.
+    /// The next probe of `scw` is due now, and all daemons are notified.
     async fn probe_now(&self) {
         self.execute("UPDATE copyhold.replicas SET probe_at = 1 WHERE name = 'scw' AND probe_at IS NOT NULL").await;
         self.execute("SELECT pg_notify('copyhold_work', 'replicas')").await;
@@ -105,7 +105,7 @@ async fn an_object_that_its_store_cannot_take_opens_no_breaker_and_holds_up_no_o
 }
 
 #[tokio::test]
-async fn a_source_whose_bucket_may_not_be_listed_is_no_sick_one() {
+async fn a_source_whose_bucket_may_not_be_listed_is_not_unhealthy() {
     let world = World::new().await;
     world.bucket("b2").order(Fault::access_denied(), When::op(Op::ListObjectsV2));
     world.bucket("b2").order(Fault::internal_error(), When::op(Op::GetObject).key("photo 7"));
@@ -181,13 +181,13 @@ async fn what_was_found_out_about_one_opening_changes_no_other() {
     let minute = std::time::Duration::from_mins(1);
     assert!(!queue.take_probe(&scw, first.opened_at, minute).await.unwrap());
     assert!(queue.take_probe(&scw, second.opened_at, minute).await.unwrap());
-    assert!(!queue.take_probe(&scw, second.opened_at, minute).await.unwrap(), "somebody is at it");
+    assert!(!queue.take_probe(&scw, second.opened_at, minute).await.unwrap(), "another daemon is probing");
     assert!(queue.end_probe(&scw, &second, Probed::Well).await.unwrap());
     assert_eq!(breaker().await, None);
 }
 
 #[tokio::test]
-async fn while_the_primary_is_away_only_what_another_replica_holds_is_touched() {
+async fn while_the_primary_is_unavailable_only_what_another_replica_holds_is_touched() {
     let world = World::new().await;
     world.execute("UPDATE copyhold.replicas SET existing = 'empty', writable_at = 1 WHERE name <> 'b2'").await;
     world

@@ -1,4 +1,4 @@
-//! HTTP as the tests of the event log speak it: one connection a request, and answers that are read as they come.
+//! The HTTP client of the event log's tests: one connection per request, and answers that are read as they come.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::world::{DaemonProcess, World, eventually, soon};
+use crate::harness::{DaemonProcess, World, eventually, soon};
 
 pub const TOKEN: &str = "a-token-of-more-than-16";
 /// Among the headers of a request: it is sent without the token.
@@ -25,7 +25,7 @@ pub fn bearer() -> String {
     format!("Bearer {TOKEN}")
 }
 
-/// Of a port that nobody listens on.
+/// Of a port without a listener.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -117,7 +117,7 @@ impl Answer {
         }
     }
 
-    /// The next line that says something.
+    /// The next line that is not empty.
     pub async fn telling(&mut self) -> Option<String> {
         loop {
             let line = self.line().await?;

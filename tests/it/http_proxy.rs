@@ -29,7 +29,7 @@ pub struct Rules {
     pub upstream: Option<SocketAddr>,
     /// The Proxy-Authorization that it wants.
     pub wants: Option<&'static str>,
-    /// What it answers to everybody, where it lets nobody through.
+    /// What it answers to every request; `None`: it lets them through.
     pub refuses: Option<StatusCode>,
     /// How far the Date of all answers is behind.
     pub behind: Option<Duration>,
@@ -100,7 +100,7 @@ async fn answer(
         tokio::spawn(tunnel(upstream, request));
         return Ok(Response::new(empty()));
     }
-    // A whole URL, as to a proxy; to anybody else it would be a path.
+    // A whole URL, as to a proxy; to another server it would be a path.
     assert!(request.uri().scheme().is_some(), "{}", request.uri());
     let path = request.uri().path_and_query().unwrap().clone();
     *request.uri_mut() =

@@ -1,4 +1,4 @@
-//! `copyhold import`: the objects of another program's table are taken over, each as it stands there.
+//! `copyhold import`: the objects of another program's table are registered, each as it stands there.
 
 mod interrupted;
 mod orders;
@@ -6,7 +6,7 @@ mod refused;
 
 use serde_json::Value;
 
-use crate::world::{World, printed};
+use crate::harness::{World, printed};
 
 /// As the first essay has it.
 const ESSAY: &str =
@@ -51,7 +51,7 @@ async fn with_rows(rows: u32) -> World {
     world
 }
 
-/// What the table says, and what ours says, are the same: compared both ways, row by row.
+/// The imported table and ours have the same contents: compared both ways, row by row.
 async fn assert_equal(world: &World, theirs: &str) {
     let ours = "SELECT object_key, b2, due_b2 IS NOT NULL, wasabi, due_wasabi IS NOT NULL, scw, due_scw IS NOT NULL
                 FROM copyhold.object_copies";
@@ -128,7 +128,7 @@ async fn a_dry_run_counts_the_same_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn columns_are_told_which_replica_they_stand_for_and_others_are_wanted_everywhere() {
+async fn columns_are_given_the_replica_they_stand_for_and_others_are_wanted_everywhere() {
     let mut world = World::new().await;
     world
         .execute(&format!(
@@ -153,7 +153,7 @@ async fn columns_are_told_which_replica_they_stand_for_and_others_are_wanted_eve
 }
 
 #[tokio::test]
-async fn the_primary_that_is_not_in_the_table_has_everything_if_somebody_says_so() {
+async fn the_primary_that_is_not_in_the_table_has_everything_if_an_argument_says_so() {
     let world = World::new().await;
     world
         .execute(
@@ -273,7 +273,7 @@ async fn a_time_that_proves_nothing_is_none_and_is_told() {
 }
 
 #[tokio::test]
-async fn times_in_seconds_or_milliseconds_are_recognised_and_taken_over_when_somebody_says_so() {
+async fn times_in_seconds_or_milliseconds_are_recognised_and_taken_over_when_an_argument_says_so() {
     for (unit, divisor) in [("s", 1_000_000), ("ms", 1_000)] {
         let world = with_rows(40).await;
         world

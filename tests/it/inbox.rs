@@ -1,10 +1,10 @@
-//! What other programs append comes into the log, in their order, soon, and once.
+//! Events of other programs come into the log in their order, soon, and once.
 
 use std::time::Duration;
 
 use sqlx::Connection as _;
 
-use crate::world::{World, soon};
+use crate::harness::{World, soon};
 
 /// Everything that other programs have appended, as the log has it.
 const FOREIGN: &str = "SELECT coalesce(string_agg(event_data ->> 'n', ' ' ORDER BY id), '') FROM copyhold.log
@@ -72,7 +72,7 @@ async fn an_event_is_seen_when_its_transaction_has_committed_and_one_that_is_rol
 }
 
 #[tokio::test]
-async fn while_somebody_holds_the_log_events_wait_and_then_come_in_order() {
+async fn while_a_session_holds_the_log_events_wait_and_then_come_in_order() {
     let world = World::new().await;
     let _daemon = world.daemon().await;
     world.until("SELECT inbox_sleeping FROM copyhold.daemons").await;

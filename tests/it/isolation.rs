@@ -1,11 +1,11 @@
-//! One object never stops a replica, whatever a store answers to it; and a store that is at fault charges no object.
+//! One object never stops a replica, whatever a store answers to it; and a failing store counts against no object.
 
 use std::{collections::HashSet, time::Duration};
 
 use copyhold_db::queue::Pick;
 use copyhold_sandbox::s3::{Fault, Op, When};
 
-use crate::world::{Begin, World, at_least_once, key, replica, soon};
+use crate::harness::{Begin, World, at_least_once, key, replica, soon};
 
 const PARKED: i64 = 9_000_000_000_000_000_000;
 const NEVER_OPEN: &str = "SELECT count(*) FROM copyhold.log WHERE event_data->>'kind' = 'replica.breaker_opened'";
@@ -83,7 +83,7 @@ fn strange_answers() -> Vec<(Fault, &'static str)> {
 }
 
 #[tokio::test]
-async fn objects_that_a_target_answers_strangely_leave_the_others_unharmed_and_wait_with_their_reasons() {
+async fn objects_with_odd_answers_from_a_target_leave_the_others_unharmed_and_wait_with_their_reasons() {
     let world = World::new().await;
     let daemon = world.daemon().await;
     daemon.until_logged("Copying to scw").await;
@@ -114,7 +114,7 @@ async fn objects_that_a_target_answers_strangely_leave_the_others_unharmed_and_w
 }
 
 #[tokio::test]
-async fn objects_that_the_primary_answers_strangely_never_close_the_reading() {
+async fn objects_with_odd_answers_from_the_primary_never_close_the_reading() {
     let world = World::new().await;
     let daemon = world.daemon().await;
     daemon.until_logged("Copying to scw").await;
@@ -139,7 +139,7 @@ async fn objects_that_the_primary_answers_strangely_never_close_the_reading() {
 }
 
 #[tokio::test]
-async fn one_strange_object_alone_is_charged_and_those_that_come_later_are_copied() {
+async fn one_odd_object_alone_is_charged_and_later_ones_are_copied() {
     for (role, op) in [("scw", Op::PutObject), ("b2", Op::GetObject)] {
         let world = World::new().await;
         let daemon = world.daemon().await;
@@ -174,7 +174,7 @@ async fn behind_objects_that_rest_again_and_again_others_are_found_by_a_few_tria
     let mut keys = named("denied", 300);
     keys.extend(named("good", 700));
     world.upload_all(&keys).await;
-    // The first of them were tried, one after the other, and nobody is charged with that: no failure is on record.
+    // The first of them were tried, one after the other, and no object is charged with that: no failure is on record.
     world.execute("UPDATE copyhold.object_copies SET due_scw = due_scw + id WHERE object_key LIKE 'denied-1%'").await;
     let mut tried = HashSet::new();
     let mut found = false;
@@ -227,7 +227,7 @@ async fn a_denied_object_is_parked_only_where_another_one_succeeds() {
 }
 
 #[tokio::test]
-async fn revoked_keys_close_a_replica_at_once_and_charge_nobody() {
+async fn revoked_keys_close_a_replica_at_once_and_charge_no_object() {
     for objects in [1, 60] {
         let world = World::new().await;
         let daemon = world.daemon().await;
@@ -246,7 +246,7 @@ async fn revoked_keys_close_a_replica_at_once_and_charge_nobody() {
 }
 
 #[tokio::test]
-async fn a_store_that_lists_but_fails_every_put_is_not_written_to_until_the_first_success_and_charges_nobody() {
+async fn a_store_that_lists_but_fails_every_put_is_not_written_to_until_the_first_success_and_charges_no_object() {
     for fault in [Fault::internal_error(), Fault::access_denied(), Fault::answer(507, "InsufficientStorage")] {
         let world = World::new().await;
         let daemon = world.daemon().await;

@@ -1,4 +1,4 @@
-//! What one holder of an object has uploaded in parts, the next goes on with.
+//! The next holder of an object resumes the multipart upload of the one before.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use copyhold_s3::{
 use copyhold_sandbox::postgres::{Cluster, Options};
 use tokio::task::JoinHandle;
 
-use crate::world::{World, replica, soon};
+use crate::harness::{World, replica, soon};
 
 const PART_BYTES: u64 = 16 << 20;
 
@@ -60,12 +60,12 @@ const ROWS: &str =
     "SELECT ((SELECT count(*) FROM copyhold.multipart_uploads), (SELECT count(*) FROM copyhold.multipart_parts))";
 
 #[tokio::test]
-async fn the_next_holder_finds_what_the_one_before_was_told_by_the_store() {
+async fn the_next_holder_finds_what_the_store_answered_the_one_before() {
     let world = World::new().await;
     let lease = leased(&world, "film").await;
     let (before, recorder) = journals(&world);
     let journal = before.of(&lease);
-    // As told, in any order, and one of them again with another answer.
+    // As recorded, in any order, and one of them again with another answer.
     let entry = remembered(&journal, "wasabi", "a/b+c==", &[3, 1, 7]).await;
     let again = Part { etag: ETag::new("\"again\""), ..part(1) };
     journal.part(entry, again.clone());
@@ -92,7 +92,7 @@ async fn the_next_holder_finds_what_the_one_before_was_told_by_the_store() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_over_is_forgotten_and_its_late_parts_harm_nobody() {
+async fn an_upload_that_is_over_is_forgotten_and_its_late_parts_do_no_harm() {
     let world = World::new().await;
     let lease = leased(&world, "film").await;
     let (all, recorder) = journals(&world);
@@ -105,7 +105,7 @@ async fn an_upload_that_is_over_is_forgotten_and_its_late_parts_harm_nobody() {
     journal.part(goes_on, part(2));
     soon("nothing is left to be written", journal.settle()).await;
     world.until("SELECT count(*) = 1 FROM copyhold.multipart_uploads").await;
-    // And when nobody remembers that it was over.
+    // And when the journal has no row of it any more.
     journal.part(over, part(5));
     journal.part(goes_on, part(3));
     drop((journal, all));
@@ -114,7 +114,7 @@ async fn an_upload_that_is_over_is_forgotten_and_its_late_parts_harm_nobody() {
 }
 
 #[tokio::test]
-async fn nobody_goes_on_with_an_upload_of_another_content_or_without_a_name() {
+async fn no_copy_resumes_an_upload_of_another_content_or_without_a_name() {
     let world = World::new().await;
     let lease = leased(&world, "film").await;
     let (all, _recorder) = journals(&world);
@@ -136,7 +136,7 @@ async fn of_two_uploads_to_one_replica_the_later_is_gone_on_with() {
     let journal = all.of(&lease);
     remembered(&journal, "wasabi", "first", &[1, 2]).await;
     let second = remembered(&journal, "wasabi", "second", &[1]).await;
-    // One whose name was never heard takes no other's place.
+    // An upload whose name no answer brought takes no other's place.
     journal.intend(&replica("wasabi"), &shape()).await;
     let found = journal.unfinished().await;
     assert_eq!(found.iter().map(|u| u.entry).collect::<Vec<_>>(), [second]);
@@ -166,7 +166,7 @@ async fn what_a_store_says_that_cannot_be_kept_keeps_nothing_else_from_being_wri
 }
 
 #[tokio::test]
-async fn a_row_in_somebodys_hands_delays_no_other() {
+async fn a_locked_row_delays_no_other() {
     let world = World::new().await;
     let lease = leased(&world, "film").await;
     let (all, _recorder) = journals(&world);
@@ -174,22 +174,22 @@ async fn a_row_in_somebodys_hands_delays_no_other() {
     let held = remembered(&journal, "wasabi", "held", &[]).await;
     let free = remembered(&other, "scw", "free", &[]).await;
     let gone = remembered(&other, "b2", "gone", &[1]).await;
-    let mut somebody = world.pool.begin().await.unwrap();
+    let mut locking = world.pool.begin().await.unwrap();
     let lock = sqlx::query("SELECT * FROM copyhold.multipart_uploads WHERE upload_id = 'held' FOR UPDATE");
-    lock.execute(&mut *somebody).await.unwrap();
+    lock.execute(&mut *locking).await.unwrap();
     journal.part(held, part(1));
     other.part(free, part(1));
     other.over(gone);
     soon("the other's part is written", other.settle()).await;
     world.until("SELECT count(*) = 2 FROM copyhold.multipart_uploads").await;
     assert_eq!(world.value(ROWS).await.unwrap(), "(2,1)");
-    somebody.commit().await.unwrap();
+    locking.commit().await.unwrap();
     soon("then this one's", journal.settle()).await;
     assert_eq!(world.value(ROWS).await.unwrap(), "(2,2)");
 }
 
 #[tokio::test]
-async fn what_was_told_while_the_database_was_away_is_written_when_it_is_back() {
+async fn parts_that_were_reported_while_the_database_was_unavailable_are_written_when_it_is_back() {
     let mut cluster = Cluster::start(Options::default()).await.unwrap();
     cluster.create_database("app", None).await.unwrap();
     let world = World::at(cluster.url("app"), "").await;
@@ -202,7 +202,7 @@ async fn what_was_told_while_the_database_was_away_is_written_when_it_is_back() 
     cluster.kill_server().await.unwrap();
     journal.part(entry, part(2));
     journal.over(over);
-    // Nobody is told that it is written, and nobody gets a number for what is not.
+    // No caller is told that it is written, and none gets a number for an upload that is not.
     let (to, shape) = (replica("scw"), shape());
     let asks = async {
         tokio::select! {
@@ -242,7 +242,7 @@ async fn the_largest_upload_there_is_can_be_remembered() {
     recorder.await.unwrap();
     assert_eq!(world.value(ROWS).await.unwrap(), "(0,0)");
     took.push(std::time::Instant::now());
-    // For whoever runs it with --nocapture.
+    // Shown with --nocapture.
     let [wrote, read, forgot] = [0, 1, 2].map(|i| took[i + 1].duration_since(took[i]));
     println!("{PARTS} parts: written in {wrote:?}, read in {read:?}, forgotten in {forgot:?}");
 }
@@ -254,13 +254,13 @@ async fn a_holder_that_is_stopped_in_the_middle_loses_no_part_that_was_settled()
     let (all, recorder) = journals(&world);
     let journal = all.of(&lease);
     let entry = remembered(&journal, "wasabi", "one", &[1, 2]).await;
-    // As kill -9 does: what is told now may be lost.
+    // As kill -9 does: parts recorded from now on may be lost.
     journal.part(entry, part(3));
     recorder.abort();
     let (after, _recorder) = journals(&world);
     let found = after.of(&lease).unfinished().await;
     assert_eq!(found[0].parts[..2], [part(1), part(2)]);
-    // Nobody waits for ever for a recorder that is gone.
+    // No caller waits for ever for a recorder that is gone.
     let _ = recorder.await;
     journal.part(entry, part(4));
     soon("what cannot be written is not waited for", journal.settle()).await;

@@ -3,7 +3,7 @@
 
 use copyhold_sandbox::s3::{Fault, Gate, Op, When, synthetic};
 
-use crate::world::{World, eventually, printed, soon};
+use crate::harness::{World, eventually, printed, soon};
 
 /// Nothing can arrive any more.
 const TIME_PASSES: &str = "UPDATE copyhold.unsettled SET verify_at = 1, settled_at = 1";
@@ -72,7 +72,7 @@ async fn an_upload_of_an_older_content_is_gone_before_a_newer_is_sent() {
     let wasabi = world.bucket("wasabi");
     let [older, newer] = [11, 12].map(|seed| synthetic::bytes(seed, 0..40 << 20).to_vec());
     wasabi.order(Fault::CarryOutLate(gate.clone()), When::op(Op::CompleteMultipartUpload).next(1));
-    // Nobody goes on with the older one in the meantime.
+    // No daemon resumes the older one in the meantime.
     wasabi.order(Fault::internal_error(), When::op(Op::CompleteMultipartUpload).skip(1).next(2));
     let _daemon = world.daemon().await;
     world.upload("photo", older).await;
@@ -126,7 +126,7 @@ async fn a_put_whose_lease_was_lost_is_noted_though_it_was_answered() {
     world.bucket("wasabi").order(Fault::HoldAnswer(gate.clone()), When::op(Op::PutObject).next(1));
     let daemon = world.daemon().await;
     world.upload("photo", "older").await;
-    soon("it is there, and nobody knows", gate.holds(1)).await;
+    soon("it is there, and no answer has come", gate.holds(1)).await;
     world.until("SELECT scw IS NOT NULL FROM copyhold.object_copies").await;
     // Another daemon's.
     world.execute("UPDATE copyhold.object_copies SET lease = 7, lock = 8000000000000000000").await;

@@ -1,4 +1,4 @@
-//! One owner at a time: leases are renewed, run out, are swept, and a swept one is worth nothing.
+//! One owner at a time: leases are renewed, expire and are reclaimed, and a reclaimed one allows no write.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use copyhold_db::queue::Answer;
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use rustix::process::Signal;
 
-use crate::world::{World, key, soon};
+use crate::harness::{World, key, soon};
 
 const SETTLE: Duration = Duration::from_mins(3);
 
@@ -32,7 +32,7 @@ async fn a_heartbeat_moves_the_lease_on_and_says_which_are_lost() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_waits_for_nobody() {
+async fn a_heartbeat_waits_for_no_lock() {
     let world = World::new().await;
     for name in ["held", "free"] {
         world.insert(name).await;

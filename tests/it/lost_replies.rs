@@ -1,4 +1,4 @@
-//! The network swallows what PostgreSQL answers.
+//! The network loses PostgreSQL's answers.
 
 use std::sync::{
     Arc,
@@ -10,7 +10,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::world::{Begin, World, cluster};
+use crate::harness::{Begin, World, cluster};
 
 /// Passes everything on, but once: the first answer that contains `word` is swallowed, and its connection cut.
 struct Proxy {

@@ -3,7 +3,7 @@
 use copyhold_db::queue::{MigrateError, Position, SCHEMA_VERSION, migrate};
 use sqlx::Connection as _;
 
-use crate::world::{Begin, World, cluster, printed, replica, soon};
+use crate::harness::{Begin, World, cluster, printed, replica, soon};
 
 const GLACIER: &str = "[replicas.glacier]\nendpoint = \"http://127.0.0.1:1\"\nregion = \"x\"\nbucket = \"vault\"\n\
                        access_key_id = \"a\"\nsecret_access_key = \"b\"\n";
@@ -18,6 +18,75 @@ async fn migrating_again_changes_nothing() {
         (again.from_version, again.derived.columns_added.len(), again.derived.indexes_built.len()),
         (SCHEMA_VERSION, 0, 0)
     );
+}
+
+#[tokio::test]
+async fn a_schema_of_the_last_development_version_is_taken_over_as_it_is() {
+    let world = World::new().await;
+    world.insert("kept").await;
+    let columns = "SELECT md5(string_agg(attrelid::regclass || attname || atttypid, ',' ORDER BY attrelid, attnum))
+                   FROM pg_attribute JOIN pg_class c ON c.oid = attrelid WHERE relnamespace = 'copyhold'::regnamespace";
+    let before = world.value(columns).await;
+    world
+        .execute(
+            "UPDATE copyhold.schema_version SET version = 7, oldest = 6;
+             UPDATE copyhold._sqlx_migrations SET version = 7, checksum = 'of a file that is no more'",
+        )
+        .await;
+    let output = world.run(&["status"]).await;
+    assert!(printed(&output).contains("run `copyhold migrate`"), "{}", printed(&output));
+    let output = world.run(&["migrate", "--dry-run"]).await;
+    assert!(printed(&output).contains("version 7 would become 8"), "{}", printed(&output));
+    assert_eq!(migrate(&world.config).await.unwrap().from_version, 7);
+    assert_eq!(migrate(&world.config).await.unwrap().from_version, SCHEMA_VERSION);
+    assert_eq!(world.value(columns).await, before);
+    assert_eq!(world.value("SELECT (version, oldest) FROM copyhold.schema_version").await.unwrap(), "(8,6)");
+    assert_eq!(world.value("SELECT count(*) FROM copyhold.object_copies").await.unwrap(), "1");
+}
+
+#[tokio::test]
+async fn a_take_over_that_died_half_way_is_finished_by_the_next() {
+    let world = World::new().await;
+    world.execute("UPDATE copyhold.schema_version SET version = 7").await;
+    assert_eq!(migrate(&world.config).await.unwrap().from_version, 7);
+    assert_eq!(world.value("SELECT version FROM copyhold.schema_version").await.unwrap(), "8");
+}
+
+#[tokio::test]
+async fn a_schema_of_an_older_development_version_is_refused_with_what_to_do() {
+    let world = World::new().await;
+    world.execute("UPDATE copyhold.schema_version SET version = 6, oldest = 6").await;
+    for arguments in [&["migrate"][..], &["migrate", "--dry-run"], &["run", "--migrate"]] {
+        let output = world.run(arguments).await;
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let text = printed(&output);
+        assert!(text.contains("the schema \"copyhold\" is at version 6, of a development version"), "{text}");
+        assert!(text.contains("first run `copyhold migrate` of the last build with schema version 7"), "{text}");
+    }
+    assert_eq!(world.value("SELECT version FROM copyhold.schema_version").await.unwrap(), "6");
+}
+
+/// `migrations/README.md`: databases have recorded this text, and `migrate` refuses another one. Add a file instead.
+#[tokio::test]
+async fn a_migration_that_was_released_is_never_edited() {
+    let world = World::new().await;
+    let checksums = "SELECT string_agg(version || ' ' || left(encode(checksum, 'hex'), 16), ', ' ORDER BY version)
+                     FROM copyhold._sqlx_migrations";
+    assert_eq!(world.value(checksums).await.unwrap(), "8 39cd9df7e60dcbaa");
+}
+
+#[tokio::test]
+async fn every_fixed_table_and_column_is_explained_by_a_comment() {
+    let world = World::with(Begin::Empty, "").await;
+    migrate(&world.config).await.unwrap();
+    let unexplained = "SELECT string_agg(format('%s.%s', c.relname, a.attname), ', ' ORDER BY c.relname, a.attnum)
+                       FROM pg_class c
+                       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                       WHERE c.relnamespace = 'copyhold'::regnamespace AND c.relkind IN ('r', 'p')
+                         AND c.relname <> '_sqlx_migrations' AND a.attname !~ '^(due_)?(b2|scw|wasabi)$'
+                         AND (col_description(c.oid, a.attnum) IS NULL OR obj_description(c.oid) IS NULL)
+                         AND NOT c.relispartition";
+    assert_eq!(world.value(unexplained).await, None);
 }
 
 #[tokio::test]
@@ -148,7 +217,7 @@ async fn a_daemon_that_knows_fewer_replicas_goes_on_while_another_is_added() {
 }
 
 #[tokio::test]
-async fn a_claim_that_another_version_has_made_is_replaced_and_whoever_might_call_it_still_may() {
+async fn a_claim_function_of_another_version_is_replaced_and_keeps_its_grants() {
     let mut world = World::new().await;
     let role = format!("claims_{}", std::process::id());
     world.execute(&format!("CREATE ROLE {role}; GRANT SELECT, UPDATE ON copyhold.object_copies TO {role}")).await;

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use copyhold_sandbox::s3::{BucketOptions, Op};
 
-use crate::world::{World, printed};
+use crate::harness::{World, printed};
 
 async fn said(world: &World, arguments: &[&str]) -> (i32, String) {
     let output = world.run(arguments).await;
@@ -35,7 +35,7 @@ async fn about_to_move(keys: &[&str]) -> World {
 #[tokio::test]
 async fn a_replica_that_moved_is_filled_anew() {
     let world = about_to_move(&["a", "b"]).await;
-    // What is there is a stranger's as long as nobody has said what to do with it.
+    // What is there counts as foreign as long as the configuration does not say what to do with it.
     let daemon = world.daemon().await;
     daemon.until_logged("Not using scw: its recorded copies are in bucket photos-scw").await;
     let (code, text) = said(&world, &["replica", "move", "scw", "--yes"]).await;

@@ -1,9 +1,9 @@
-//! A replica that is added to a table of any size: at once, and with what it will cost told before.
+//! A replica is added to a table of any size at once, and `migrate` states its cost before.
 
 use copyhold_db::queue::migrate;
 use copyhold_sandbox::s3::BucketOptions;
 
-use crate::world::{World, bucket, printed, replica};
+use crate::harness::{World, bucket, printed, replica};
 
 /// The configuration gets a replica `cold`, and these rules.
 fn add_cold(world: &mut World, rules: &str) {
@@ -82,10 +82,10 @@ async fn where_a_rule_names_a_new_replica_it_gets_what_that_rule_fits() {
     assert!(told.contains("3 objects fit no rule and are not copied there"), "{told}");
     assert!(told.contains("replica cold: the rules want 3 objects of 6 there"), "{told}");
     assert_eq!(due(&world).await, "docs/1 docs/2 docs/3");
-    // The rules are new too: what they take away elsewhere is for somebody to decide.
+    // The rules are new too: what they take away elsewhere is the operator's decision.
     assert_eq!(world.value("SELECT count(due_wasabi) FROM copyhold.object_copies").await.unwrap(), "6");
     assert_eq!(world.value(STATE).await.unwrap(), "2/0{}");
-    // Whoever names no replica in an INSERT wants all of them, whatever the rules are.
+    // An INSERT that names no replica wants all of them, whatever the rules are.
     world.insert("pics/new").await;
     world.execute("SELECT copyhold.register('docs/new')").await;
     assert_eq!(due(&world).await, "docs/1 docs/2 docs/3 docs/new pics/new");
@@ -140,7 +140,7 @@ async fn a_daemon_that_migrates_says_that_the_rules_are_still_to_be_applied() {
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut daemon = command.stderr(log.reopen().unwrap()).spawn().unwrap();
     let said = "registered before the rules changed are not judged by them yet";
-    crate::world::eventually(said, async || std::fs::read_to_string(log.path()).unwrap().contains(said)).await;
+    crate::harness::eventually(said, async || std::fs::read_to_string(log.path()).unwrap().contains(said)).await;
     assert_eq!(due(&world).await, "-");
     daemon.kill().await.unwrap();
 }

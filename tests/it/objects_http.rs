@@ -1,11 +1,11 @@
-//! Objects are registered over HTTP: all of a request or none, by whoever may.
+//! Objects are registered over HTTP: all of a request or none, and only with the right to.
 
 use serde_json::json;
 
 use crate::{
+    harness::{Begin, DaemonProcess, World, eventually},
     http::{Answer, Http, TOKEN, WITHOUT_TOKEN, settings},
     rules::wanted,
-    world::{Begin, DaemonProcess, World, eventually},
 };
 
 const PATH: &str = "/v1/objects";
@@ -89,10 +89,10 @@ async fn where_there_is_no_token_this_machine_registers() {
 }
 
 #[tokio::test]
-async fn while_postgresql_is_away_nothing_is_registered_and_that_is_said() {
+async fn while_postgresql_is_unavailable_nothing_is_registered_and_the_answer_says_so() {
     let (world, _daemon, http) = world().await;
     let database = world.value("SELECT current_database()").await.unwrap();
-    let admin = sqlx::PgPool::connect(&crate::world::cluster().await.url("postgres")).await.unwrap();
+    let admin = sqlx::PgPool::connect(&crate::harness::cluster().await.url("postgres")).await.unwrap();
     let run = async |sql: String| {
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&admin).await.unwrap();
     };

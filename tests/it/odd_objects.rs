@@ -1,10 +1,10 @@
-//! Objects whose keys or headers are odd are copied as they are, or parked by name, and delay no others.
+//! Objects whose keys or headers are odd are copied as they are, or parked with the reason, and delay no others.
 
 use copyhold_sandbox::s3::{Fault, Op, When};
 
-use crate::world::{World, eventually, printed};
+use crate::harness::{World, eventually, printed};
 
-/// Of the copy at wasabi: its class, and what is said of it.
+/// The class and message of the failure of the copy at wasabi.
 const WHY: &str = "SELECT class || ': ' || message FROM copyhold.copy_failures WHERE replica = 'wasabi'";
 const PARKED: &str = "SELECT count(*) = 1 FROM copyhold.object_copies WHERE due_wasabi = 9000000000000000000";
 
@@ -15,7 +15,7 @@ fn says(world: &World, key: &str, lines: &[(&'static str, &str)]) {
 }
 
 #[tokio::test]
-async fn an_object_is_copied_whatever_is_said_of_it_that_nobody_needs() {
+async fn an_object_is_copied_whatever_a_store_says_of_it_that_no_copy_needs() {
     let world = World::new().await;
     let odd: [(&str, &[(&str, &str)]); 5] = [
         ("dated", &[("last-modified", "Mon, 1 Jan 2024 00:00:00 UTC")]),

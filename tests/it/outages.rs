@@ -1,12 +1,12 @@
-//! PostgreSQL and stores may be away, at the start or later: that is waited out.
+//! PostgreSQL and stores may be unavailable, at the start or later: daemons wait and resume.
 
 use copyhold_db::queue::migrate;
 use copyhold_sandbox::postgres::{Cluster, Options};
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
 use crate::{
+    harness::{World, at_least_once, soon},
     wakeup::LISTENING,
-    world::{World, at_least_once, soon},
 };
 
 /// A cluster of its own, because it is to be stopped; durable, because what was committed must still be there.
@@ -20,14 +20,14 @@ pub async fn with_own_cluster() -> (Cluster, World) {
 }
 
 #[tokio::test]
-async fn a_database_that_goes_away_is_waited_out_and_nothing_is_lost() {
+async fn daemons_wait_for_a_database_that_becomes_unavailable_and_lose_nothing() {
     let (mut cluster, world) = with_own_cluster().await;
     let daemon = world.daemon().await;
     daemon.until_logged("Copying to scw").await;
     world.upload("before", "bytes").await;
     world.until_copied("before").await;
     cluster.kill_server().await.unwrap();
-    // Whoever looks for work may have been asleep when it went.
+    // The claimer may have been asleep when PostgreSQL became unavailable.
     daemon.until_logged("Could not look for work").await;
     cluster.restart().await.unwrap();
     world.upload("after", "bytes").await;
@@ -37,7 +37,7 @@ async fn a_database_that_goes_away_is_waited_out_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn a_result_that_was_proven_while_the_database_was_away_is_recorded_when_it_is_back() {
+async fn a_result_that_was_proven_while_the_database_was_unavailable_is_recorded_when_it_is_back() {
     let (mut cluster, world) = with_own_cluster().await;
     let gate = Gate::new();
     world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
@@ -66,7 +66,7 @@ async fn a_daemon_started_before_its_database_begins_when_that_comes() {
 }
 
 #[tokio::test]
-async fn stores_that_are_away_at_the_start_are_waited_out() {
+async fn daemons_wait_for_stores_that_are_unavailable_at_the_start() {
     let world = World::new().await;
     world.upload("photo", "bytes").await;
     world.s3.close().await;

@@ -1,6 +1,6 @@
-//! What would make claims slow is said before anybody has to find out.
+//! A daemon reports at its start what would make claims slow.
 
-use crate::world::{World, printed, soon};
+use crate::harness::{World, printed, soon};
 
 #[tokio::test]
 async fn explain_plan_shows_how_work_is_found_and_finds_nothing_wrong_with_what_migrate_has_made() {

@@ -4,7 +4,7 @@ use copyhold_db::queue::{FUNCTION_SETTINGS, Hot, lane_index};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
-use crate::world::{World, replica};
+use crate::harness::{World, replica};
 
 const ROWS: u64 = 1_000_000;
 /// Fewer than one sweep takes.
@@ -140,7 +140,7 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
     let mut connection = world.pool.acquire().await.unwrap();
     let generic = "SET LOCAL plan_cache_mode = force_generic_plan";
     let all = queue.statements();
-    // A sweep, or freeing what nobody has heard of, leaves entries at the front of the lanes when taken back: it comes last.
+    // A sweep, or freeing a claim whose answer was lost, leaves entries at the front of the lanes when taken back: it comes last.
     let (last, first): (Vec<_>, Vec<_>) = all.into_iter().partition(|hot| hot.name.ends_with("claim"));
     for (analysed, settings, statements) in [
         (false, "SELECT 1", &first),
@@ -197,7 +197,7 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
     }
 }
 
-/// Calls a function under `settings`, takes back what it did, and tells how many buffers that took.
+/// Calls a function under `settings`, rolls it back, and returns how many buffers it took.
 async fn buffers(connection: &mut PgConnection, settings: &str, call: &str) -> (u64, u64) {
     let mut transaction = connection.begin().await.unwrap();
     let run = |sql: String| sqlx::raw_sql(AssertSqlSafe(sql));
@@ -218,7 +218,7 @@ async fn buffers(connection: &mut PgConnection, settings: &str, call: &str) -> (
 
 /// Each of these made today's statement read the whole backlog, or the whole table, for 64 rows.
 #[tokio::test]
-async fn a_claim_reads_what_it_takes_whatever_postgresql_believes_of_the_table_or_was_told_for_the_session() {
+async fn a_claim_reads_what_it_takes_whatever_the_statistics_or_the_settings_of_the_session_say() {
     const BACKLOG: u64 = 100_000;
     let world = World::new().await;
     world

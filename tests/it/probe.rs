@@ -1,4 +1,4 @@
-//! `check --probe`: what is wrong with a store is found out, and what it holds is left as it was.
+//! `check --probe` finds out what a store does differently, and leaves its objects as they were.
 
 use std::process::Stdio;
 
@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::world::{World, key, printed, replica, soon};
+use crate::harness::{World, key, printed, replica, soon};
 
 /// A world in which the bucket of scw is like this.
 async fn with(options: BucketOptions) -> World {
@@ -84,7 +84,7 @@ async fn a_store_that_accepts_a_wrong_md5_is_found_out() {
     says(&measured, "checks_md5_on_parts", "no");
     // Nothing relied upon it: copies are proven by ETags.
     assert_eq!((code, fails(&measured)), (0, vec![]), "{measured:#}");
-    // Where the operator says that it checks, copies would be recorded unproven.
+    // Where the configuration claims that the store checks, copies would be recorded unproven.
     world.rewrite(|text| text.replace("bucket = \"photos-scw\"", "bucket = \"photos-scw\"\nchecks_md5 = true"));
     let (measured, code) = probe(&world, &[]).await;
     assert_eq!((code, fails(&measured)), (1, vec!["checks_md5", "checks_md5_on_parts"]), "{measured:#}");
@@ -110,7 +110,7 @@ async fn where_etags_prove_nothing_the_setting_that_spares_reading_back_is_named
     says(&measured, "etag_is_md5_of_md5s", "no");
     assert_eq!(fact(&measured, "checks_md5")["advice"], "checks_md5 = true");
     assert_eq!(code, 0);
-    // Once it is said, there is nothing more to say.
+    // Once it is configured, nothing more is reported.
     world.rewrite(|text| text.replace("bucket = \"photos-scw\"", "bucket = \"photos-scw\"\nchecks_md5 = true"));
     let (measured, code) = probe(&world, &[]).await;
     assert_eq!((&fact(&measured, "checks_md5")["advice"], code), (&Value::Null, 0));
@@ -187,7 +187,7 @@ async fn an_empty_etag_at_the_end_of_an_upload_is_no_other_etag_where_a_look_sho
 }
 
 #[tokio::test]
-async fn keys_that_are_refused_are_no_failure_and_those_that_seem_to_be_a_sick_store_name_their_setting() {
+async fn keys_that_are_refused_are_no_failure_and_those_that_look_like_an_unhealthy_store_name_their_setting() {
     let options = BucketOptions { max_key_bytes: 950, ..BucketOptions::default() };
     let world = with(options.with(Quirk::RefusesUntidyKeys)).await;
     let (probe, code) = probe(&world, &[]).await;
@@ -211,7 +211,7 @@ async fn lost_metadata_and_ignored_conditions_are_seen() {
 }
 
 #[tokio::test]
-async fn crc64_is_told_apart_from_a_store_that_does_not_know_it() {
+async fn crc64_is_distinguished_from_a_store_that_does_not_know_it() {
     let world = with(BucketOptions::default().with(Quirk::RefusesCrc64)).await;
     let (probe, code) = probe(&world, &[]).await;
     says(&probe, "takes_crc64", "no");
@@ -253,14 +253,14 @@ async fn a_bucket_with_a_default_retention_is_not_written_to_unless_told() {
 }
 
 #[tokio::test]
-async fn what_a_probe_left_in_a_locked_bucket_is_nobodys_data() {
+async fn what_a_probe_left_in_a_locked_bucket_does_not_count_as_data() {
     let world = with(BucketOptions::locked(7)).await;
     probe(&world, &["--probe-locked"]).await;
     let left = world.bucket("scw").keys().len();
     assert!(left > 10, "{left}");
     let text = printed(&world.run(&["check"]).await);
     assert!(text.lines().any(|line| line.starts_with("ok    scw") && line.contains("is empty")), "{text}");
-    // Nobody has said what is to be done with data that is there, and none is.
+    // The configuration does not say what to do with existing data, and there is none.
     world.upload("photo", "bytes").await;
     let _daemon = world.daemon().await;
     world.until_copied("photo").await;
@@ -285,7 +285,7 @@ async fn a_bucket_that_hides_whether_it_is_locked_is_not_written_to() {
         measured["unmeasured"]["why"].as_str().unwrap().contains("GetBucketObjectLockConfiguration"),
         "{measured:#}"
     );
-    // Nothing was measured, and nobody said that this is right.
+    // Nothing was measured, and the configuration does not say that this is right.
     assert_eq!(code, 1);
     assert_eq!(world.bucket("scw").calls(Op::PutObject), 0);
 }

@@ -1,11 +1,11 @@
-//! Another replica becomes the primary, and back, and nothing is lost or made twice.
+//! Another replica becomes the primary, and back; no object is lost or copied twice.
 
 use std::{collections::BTreeSet, process::Stdio};
 
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use tokio::sync::Mutex;
 
-use crate::world::{World, eventually, printed, soon};
+use crate::harness::{World, eventually, printed, soon};
 
 const PARKED: &str = "9000000000000000000";
 
@@ -82,7 +82,7 @@ async fn what_the_old_primary_holds_that_was_never_registered_is_not_written_ove
 }
 
 #[tokio::test]
-async fn a_content_that_nobody_registered_at_the_old_primary_is_not_written_over() {
+async fn an_unregistered_content_at_the_old_primary_is_not_written_over() {
     let world = World::new().await;
     let daemon = world.daemon().await;
     upload_to(&world, "b2", "photo", "bytes").await;
@@ -97,27 +97,27 @@ async fn a_content_that_nobody_registered_at_the_old_primary_is_not_written_over
 }
 
 #[tokio::test]
-async fn an_object_that_was_registered_before_and_read_by_nobody_is_found_at_the_old_primary() {
+async fn an_object_that_was_registered_before_and_never_read_is_found_at_the_old_primary() {
     let world = World::new().await;
-    for key in ["known", "vouched for by nobody"] {
+    for key in ["known", "not vouched for"] {
         world.bucket("b2").put(key, "bytes");
     }
     world.insert("known").await;
     world.bucket("wasabi").put("known", "bytes");
     world.execute("UPDATE copyhold.object_copies SET wasabi = 5, scw = 5").await;
     world.execute("UPDATE copyhold.replicas SET existing = 'empty', writable_at = 1 WHERE name <> 'b2'").await;
-    world.sql("INSERT INTO copyhold.object_copies (object_key) VALUES ($1)", "vouched for by nobody").await;
+    world.sql("INSERT INTO copyhold.object_copies (object_key) VALUES ($1)", "not vouched for").await;
     assert_eq!(said(&world, &["promote", "wasabi"]).await.0, 1);
     assert_eq!(said(&world, &["promote", "wasabi", "--accept-missing"]).await.0, 0);
     let daemon = world.daemon().await;
     daemon.until_logged("The primary in force is wasabi").await;
     world.until("SELECT b2 IS NOT NULL AND scw IS NOT NULL FROM copyhold.object_copies WHERE b2 > 5 AND object_key LIKE 'v%'").await;
     world.execute("UPDATE copyhold.object_copies SET due_wasabi = 0 WHERE wasabi IS NULL").await;
-    world.until_copied("vouched for by nobody").await;
+    world.until_copied("not vouched for").await;
 }
 
 #[tokio::test]
-async fn what_would_be_missing_is_told_by_its_state_and_refused_unless_it_is_accepted() {
+async fn what_would_be_missing_is_listed_by_its_state_and_refused_unless_it_is_accepted() {
     let world = World::new().await;
     for key in ["due", "waiting", "parked", "held", "unwanted", "there", "only there"] {
         world.insert(key).await;
@@ -242,12 +242,12 @@ async fn what_cannot_be_the_primary_is_refused_whatever_is_accepted() {
 }
 
 #[tokio::test]
-async fn of_two_operators_at_once_one_promotes_and_the_other_is_told_who_is_the_primary_now() {
+async fn of_two_operators_at_once_one_promotes_and_the_other_learns_which_is_the_primary_now() {
     let world = World::new().await;
     world.insert("photo").await;
     world.execute("UPDATE copyhold.object_copies SET scw = 5, wasabi = 5").await;
-    let mut somebody = world.pool.begin().await.unwrap();
-    sqlx::query("SELECT FROM copyhold.replicas FOR UPDATE").execute(&mut *somebody).await.unwrap();
+    let mut other = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM copyhold.replicas FOR UPDATE").execute(&mut *other).await.unwrap();
     let operator = async |replica: &str| world.run(&["promote", replica]).await;
     let go = async {
         // Both have read who is the primary, and want to change that.
@@ -260,7 +260,7 @@ async fn of_two_operators_at_once_one_promotes_and_the_other_is_told_who_is_the_
             seen.lock().await.len() > 1
         };
         eventually("both want to change who is the primary", both).await;
-        somebody.rollback().await.unwrap();
+        other.rollback().await.unwrap();
     };
     let (one, other, ()) = soon("both end", async { tokio::join!(operator("scw"), operator("wasabi"), go) }).await;
     let (won, lost) = if one.status.success() { (one, other) } else { (other, one) };

@@ -5,12 +5,12 @@ use std::{net::SocketAddr, time::Duration};
 use hyper::StatusCode;
 
 use crate::{
+    harness::{World, printed},
     http_proxy::{HttpProxy, Rules},
     tls_relay::{pem, relay},
-    world::{World, printed},
 };
 
-const TO_NOBODY: Rules = Rules { upstream: None, wants: None, refuses: None, behind: None };
+const NO_UPSTREAM: Rules = Rules { upstream: None, wants: None, refuses: None, behind: None };
 
 impl World {
     fn s3_address(&self) -> SocketAddr {
@@ -40,7 +40,7 @@ async fn a_store_without_tls_is_reached_through_its_proxy_and_the_proxys_passwor
     let mut world = World::new().await;
     // me:geheim
     let wants = Some("Basic bWU6Z2VoZWlt");
-    let proxy = HttpProxy::start(Rules { upstream: Some(world.s3_address()), wants, ..TO_NOBODY }).await;
+    let proxy = HttpProxy::start(Rules { upstream: Some(world.s3_address()), wants, ..NO_UPSTREAM }).await;
     world.scw_at("http://store.internal:9000", "insecure = true");
     let url = format!("http://me:geheim@{}", proxy.address);
     let daemon = world.daemon_with(&[("http_proxy", &url)]);
@@ -99,15 +99,15 @@ async fn a_proxy_that_is_of_no_use_is_named_with_what_to_do() {
         assert!(!text.contains("geheim"), "{text}");
         text.lines().find(|line| line.starts_with("FAIL  scw")).expect(&text).to_owned()
     };
-    let wants = Rules { wants: Some("Basic of another"), ..TO_NOBODY };
-    let refuses = Rules { refuses: Some(StatusCode::FORBIDDEN), ..TO_NOBODY };
+    let wants = Rules { wants: Some("Basic of another"), ..NO_UPSTREAM };
+    let refuses = Rules { refuses: Some(StatusCode::FORBIDDEN), ..NO_UPSTREAM };
     world.scw_at("https://store.internal:9443", "");
     for (rules, user, words) in [
         (None, "", "no connection to the proxy, which ALL_PROXY names: connection refused"),
         (Some(wants.clone()), "", "asks for a user name and a password (407); write them into ALL_PROXY"),
         (Some(wants.clone()), "me:geheim@", "does not accept the user name and the password in ALL_PROXY (407)"),
         (Some(refuses.clone()), "", "the proxy refuses to connect there (403 Forbidden)"),
-        (Some(TO_NOBODY), "", "the proxy cannot connect there (502 Bad Gateway)"),
+        (Some(NO_UPSTREAM), "", "the proxy cannot connect there (502 Bad Gateway)"),
     ] {
         let line = told(&world, rules, user).await;
         assert!(line.contains(words) && line.contains("cannot reach https://store.internal:9443"), "{line}");
@@ -139,7 +139,7 @@ async fn check_warns_of_a_store_whose_clock_is_far_off() {
     let mut world = World::new().await;
     // Within what stores let pass.
     let behind = Some(Duration::from_mins(10));
-    let proxy = HttpProxy::start(Rules { upstream: Some(world.s3_address()), behind, ..TO_NOBODY }).await;
+    let proxy = HttpProxy::start(Rules { upstream: Some(world.s3_address()), behind, ..NO_UPSTREAM }).await;
     world.scw_at("http://store.internal:9000", "insecure = true");
     let (code, text) = world.checked(&[("HTTP_PROXY", &proxy.url())]).await;
     assert_eq!(code, Some(0), "a warning fails nothing: {text}");

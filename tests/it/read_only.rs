@@ -1,13 +1,13 @@
-//! A server that can only be read is named and left alone, and work goes on as soon as one can be written to.
+//! A read-only PostgreSQL is reported and not used, and work resumes as soon as a server can be written to.
 
 use copyhold_db::queue::{Access, Pools, migrate, probe};
 use copyhold_sandbox::postgres::{Cluster, Options};
 use tokio::process::Command;
 
 use crate::{
+    harness::{World, eventually, printed, replica},
     http::{self, Http},
     outages::with_own_cluster,
-    world::{World, eventually, printed, replica},
 };
 
 /// From its next start on the server follows one that does not exist, until it is promoted.

@@ -6,8 +6,8 @@ use tokio::process::Command;
 use url::Url;
 
 use crate::{
+    harness::{cluster, printed, soon},
     http::free_port,
-    world::{cluster, printed, soon},
 };
 
 /// The first block for a shell below this heading.

@@ -1,8 +1,8 @@
-//! One row that PostgreSQL refuses, for a trigger or a lock of somebody else's, never holds up the others.
+//! One row that PostgreSQL refuses, for a foreign trigger or lock, never holds up the others.
 
 use std::time::Duration;
 
-use crate::world::{World, eventually, key, printed};
+use crate::harness::{World, eventually, key, printed};
 
 /// Refuses, in the application's own words, each update of these rows for which `condition` holds.
 async fn refuse(world: &World, key: &str, condition: &str) {
@@ -99,7 +99,7 @@ async fn a_lock_that_a_trigger_waits_for_holds_up_one_row_alone() {
 }
 
 #[tokio::test]
-async fn an_expired_lease_that_a_trigger_does_not_let_go_holds_up_no_other() {
+async fn an_expired_lease_whose_release_a_trigger_refuses_holds_up_no_other() {
     let world = World::new().await;
     upload_forty(&world).await;
     let daemon = world.enlist(60).await;

@@ -1,10 +1,10 @@
-//! Objects come in by SQL: one by one or many at once, where the rules want them or where the caller does.
+//! Registering objects by SQL: one by one or many at once, where the rules want them or where the caller does.
 
 use sqlx::Row as _;
 
 use crate::{
+    harness::{World, printed},
     rules::{in_force, wanted},
-    world::{World, printed},
 };
 
 const RULES: &str = "[[rules]]\nprefix = \"big/\"\nmin_size = \"100B\"\nreplicas = [\"wasabi\"]\n\
@@ -25,7 +25,7 @@ async fn refusal(world: &World, statement: &'static str) -> String {
 }
 
 #[tokio::test]
-async fn register_goes_by_the_rules_unless_it_is_told_where() {
+async fn register_follows_the_rules_unless_the_call_names_replicas() {
     let world = world().await;
     for (call, key, at) in [
         ("'big/1', 100", "big/1", "b2,wasabi"),

@@ -1,4 +1,4 @@
-//! A replica leaves for good, and nothing of it is left; not while it is needed, and whenever its removal dies.
+//! `replica remove` leaves nothing of a replica, is refused while it is needed, and can die at any point.
 
 use std::process::Stdio;
 
@@ -8,10 +8,10 @@ use copyhold_sandbox::s3::BucketOptions;
 use rustix::process::Signal;
 use tokio::process::Child;
 
-use crate::world::{World, key, printed, replica, soon};
+use crate::harness::{World, key, printed, replica, soon};
 
 /// The lock of migrations and removals is free.
-const NOBODY_AT_WORK: &str = "SELECT count(*) = 0 FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+const MIGRATION_LOCK_IS_FREE: &str = "SELECT count(*) = 0 FROM pg_locks l JOIN pg_database d ON d.oid = l.database
                                WHERE l.locktype = 'advisory' AND d.datname = current_database()";
 
 async fn said(world: &World, arguments: &[&str]) -> (i32, String) {
@@ -226,34 +226,34 @@ async fn what_becomes_the_only_copy_at_the_last_moment_is_kept() {
 #[tokio::test]
 async fn a_removal_that_dies_at_any_point_is_safe_to_run_again() {
     let world = about_to_leave().await;
-    // While the index is built: it waits for whoever writes, and is left invalid.
+    // While the index is built: it waits for open writers, and is left invalid.
     let mut writer = world.pool.begin().await.unwrap();
     sqlx::query("UPDATE copyhold.object_copies SET size_bytes = size_bytes").execute(&mut *writer).await.unwrap();
     let mut dying = removing(&world);
     world.until("SELECT to_regclass('copyhold.object_copies_scw_only') IS NOT NULL").await;
     dying.kill().await.unwrap();
-    // PostgreSQL learns of it when it next says something; here, at once.
+    // PostgreSQL notices it at its next write to the connection; here, at once.
     world.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' AND datname = current_database()").await;
     writer.rollback().await.unwrap();
-    world.until(NOBODY_AT_WORK).await;
+    world.until(MIGRATION_LOCK_IS_FREE).await;
     let valid =
         "SELECT bool_and(indisvalid) FROM pg_index WHERE indexrelid = to_regclass('copyhold.object_copies_scw_only')";
     assert_eq!(world.value(valid).await.unwrap(), "false");
 
-    // When all is prepared, before the columns go: somebody reads the table.
+    // When all is prepared, before the columns go: a transaction reads the table.
     world.execute("INSERT INTO copyhold.copy_failures VALUES ('a', 'scw', 1, 1, 'denied', 'no', 1, 1)").await;
     let mut holder = world.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM copyhold.copy_failures FOR UPDATE").execute(&mut *holder).await.unwrap();
     let mut dying = removing(&world);
     world.until(&format!("SELECT coalesce(({valid}), false)")).await;
-    // Not earlier: whoever builds an index anew waits for those who read the table.
+    // Not earlier: an index that is built anew waits for readers of the table.
     let mut reader = world.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE copyhold.object_copies IN ACCESS SHARE MODE").execute(&mut *reader).await.unwrap();
     holder.rollback().await.unwrap();
     world.until("SELECT NOT EXISTS (SELECT FROM copyhold.copy_failures)").await;
     dying.kill().await.unwrap();
     reader.rollback().await.unwrap();
-    world.until(NOBODY_AT_WORK).await;
+    world.until(MIGRATION_LOCK_IS_FREE).await;
     // PostgreSQL may have gone through with what it was sent: then all of it is done.
     let (code, text) = said(&world, &["replica", "remove", "scw", "--yes"]).await;
     assert!(code == 0 || text.contains("the database has b2, wasabi"), "{text}");
@@ -281,7 +281,7 @@ async fn of_two_removals_at_once_one_does_it_and_the_other_says_so() {
 #[tokio::test]
 async fn nothing_is_removed_while_a_write_may_be_under_way_that_a_crash_or_a_death_has_hidden() {
     let world = about_to_leave().await;
-    // As crash recovery leaves it. No daemon runs, so nobody has taken note.
+    // As crash recovery leaves it. No daemon runs, so none has noted it.
     world.execute("TRUNCATE copyhold.claims_intact").await;
     for command in [["replica", "remove", "scw", "--yes"], ["replica", "remove", "scw", "--check"]] {
         let (code, text) = said(&world, &command).await;

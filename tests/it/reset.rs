@@ -1,10 +1,10 @@
-//! A bucket that was lost is filled again from the others, and nothing that was recorded of it is believed any more.
+//! A bucket that was lost is filled again from the others, and no earlier record of it is relied on.
 
 use std::process::Stdio;
 
 use copyhold_sandbox::s3::{BucketHandle, Fault, Gate, Op, Synthetic, When};
 
-use crate::world::{World, eventually, printed, soon};
+use crate::harness::{World, eventually, printed, soon};
 
 const PARKED: &str = "9000000000000000000";
 
@@ -69,7 +69,7 @@ async fn a_secondary_that_lost_its_bucket_is_filled_again_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn what_it_costs_is_told_first_and_without_a_terminal_nothing_is_done_unless_it_is_said() {
+async fn what_it_costs_is_printed_first_and_without_a_terminal_nothing_is_done_unless_an_argument_says_so() {
     let world = World::new().await;
     world
         .execute(
@@ -141,7 +141,7 @@ async fn a_reset_that_was_killed_goes_on_where_it_was() {
     let hold = "SELECT FROM copyhold.object_copies WHERE object_key = 'k02500' FOR UPDATE";
     sqlx::query(hold).execute(&mut *application).await.unwrap();
     let mut reset = world.program(&["replica", "reset", "scw", "--yes"]).stdout(Stdio::null()).spawn().unwrap();
-    // All but the row that somebody has in hand.
+    // All but the row that a daemon has leased.
     world.until("SELECT count(*) = 1 FROM copyhold.object_copies WHERE scw IS NOT NULL").await;
     reset.kill().await.unwrap();
     let reached = "SELECT reached || ' ' || cleared FROM copyhold.resets";
@@ -195,7 +195,7 @@ async fn a_copy_that_was_under_way_to_the_lost_bucket_is_read_once_more() {
     let gate = Gate::new();
     world.bucket("scw").order(Fault::HoldAnswer(gate.clone()), When::op(Op::PutObject).next(1));
     world.upload("photo", "bytes").await;
-    soon("it is in the bucket, and nobody knows", gate.holds(1)).await;
+    soon("it is in the bucket, and no answer has come", gate.holds(1)).await;
     wipe(&world.bucket("scw"));
     assert_eq!(said(&world, &["replica", "reset", "scw", "--yes"]).await.0, 0);
     let held = "SELECT lock IS NOT NULL AND scw IS NULL FROM copyhold.object_copies";

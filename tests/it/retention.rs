@@ -1,17 +1,17 @@
-//! The log is kept for as long and as large as is said, and its partitions are there when they are needed.
+//! The log is kept as long and as large as configured, and its partitions are there when they are needed.
 
 use std::time::Duration;
 
 use copyhold_db::queue::{LogDuty, Queue, Retention};
 use sqlx::Connection as _;
 
-use crate::world::{World, soon};
+use crate::harness::{World, soon};
 
 const SPAN: i64 = 1 << 20;
 const DAY: Duration = Duration::from_hours(24);
 const KEEP_ALL: Retention = Retention { keep_for: DAY, keep_bytes: 1 << 40 };
 
-/// A migrated world in whose log nothing was ever said.
+/// A migrated database whose log never had an event.
 async fn world() -> World {
     let world = World::new().await;
     world.execute("TRUNCATE copyhold.log; ALTER SEQUENCE copyhold.log_ids RESTART").await;
@@ -99,7 +99,7 @@ async fn what_is_more_than_is_kept_goes_oldest_first() {
 }
 
 #[tokio::test]
-async fn after_a_month_without_a_sweeper_whoever_appends_makes_the_partition_that_is_missing() {
+async fn after_a_month_without_a_sweeper_an_append_makes_the_partition_that_is_missing() {
     let world = world().await;
     append(&world, 1).await;
     // All that were made ahead are used up, in one jump. The id that found no partition is lost.
@@ -184,7 +184,7 @@ async fn an_open_reader_delays_the_drop_and_appends_for_moments_only() {
         let (dropped, ()) = tokio::join!(dropping, soon("an append", appending));
         match dropped {
             Err(error) => gave_way += usize::from(error.sqlstate().as_deref() == Some("55P03")),
-            // The one before has told that it gave way, and has not quite ended.
+            // The one before has reported that it gave up, and has not quite ended.
             Ok(done) => assert!(!done, "it was dropped under its reader"),
         }
     }
@@ -242,7 +242,7 @@ async fn a_daemon_keeps_the_log_within_its_retention() {
     world.rewrite(|text| text + "[events]\nkeep_for = \"1h\"\n");
     append(&world, 10).await;
     world.execute("UPDATE copyhold.log SET date_created = now() - interval '2 hours'").await;
-    // Before the daemon says that it has started, in the same partition.
+    // Before the event of the daemon's start, in the same partition.
     let keep = Retention { keep_for: Duration::from_hours(1), ..KEEP_ALL };
     assert!(world.queue().tidy_log(LogDuty::Turn, keep).await.unwrap());
     let _daemon = world.daemon().await;

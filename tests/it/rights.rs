@@ -6,11 +6,11 @@ use copyhold_core::domain::Generation;
 use copyhold_db::queue::{Intent, TakenPart, migrate};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::world::{World, cluster, eventually, key, printed, replica, soon};
+use crate::harness::{World, cluster, eventually, key, printed, replica, soon};
 
 const ROLES: &str = include_str!("../../deploy/roles.sql");
 
-/// A migrated world in which the daemon connects as its own role, and the application's connection.
+/// A migrated database in which the daemon connects as its own role, and the application's connection.
 pub async fn with_roles(database: &str) -> (World, PgConnection) {
     let cluster = cluster().await;
     cluster.create_database(database, None).await.unwrap();
@@ -68,7 +68,7 @@ async fn the_daemons_role_is_all_that_a_daemon_needs() {
     world.until("SELECT EXISTS (SELECT FROM copyhold.log WHERE event_data ->> 'kind' = 'door.opened')").await;
     world.execute("DROP TABLE copyhold.log_1048576, copyhold.log_2097152").await;
     world.until("SELECT count(*) = 3 FROM pg_inherits WHERE inhparent = 'copyhold.log'::regclass").await;
-    // What fails meanwhile is told in the log as well, and must not keep its first page for a week.
+    // What fails meanwhile is in the event log as well, and must not keep its first page for a week.
     let dropped = async || {
         world.execute("UPDATE copyhold.log SET date_created = now() - interval '8 days' WHERE id < 1048576").await;
         world.value("SELECT dropped_through > 0 FROM copyhold.log_state").await.as_deref() == Some("true")

@@ -1,8 +1,8 @@
-//! Damage and earlier states at the primary: nothing good is written over, and what is missing comes from elsewhere.
+//! Damage and earlier states at the primary: no good copy is overwritten, and missing objects come from other replicas.
 
 use std::time::{Duration, SystemTime};
 
-use crate::world::{World, printed};
+use crate::harness::{World, printed};
 
 const GOOD: &str = "the good content of photo";
 const PARKED: &str = "9000000000000000000";
@@ -10,8 +10,8 @@ const B2_IS_PARKED: &str =
     "SELECT b2 IS NULL AND due_b2 = 9000000000000000000 AND wasabi IS NOT NULL AND scw IS NOT NULL
        AND lock IS NULL FROM copyhold.object_copies WHERE object_key = 'photo'";
 
-/// A world in which `photo` is everywhere, but for scw, which has lost it; the primary's ETag is this one.
-async fn lost_at_scw(etag: Option<&str>) -> (World, crate::world::DaemonProcess) {
+/// A harness in which `photo` is everywhere, but for scw, which has lost it; the primary's ETag is this one.
+async fn lost_at_scw(etag: Option<&str>) -> (World, crate::harness::DaemonProcess) {
     let world = World::new().await;
     world.bucket("b2").put("photo", GOOD);
     if let Some(etag) = etag {
@@ -54,10 +54,10 @@ async fn rot_at_the_primary_in_any_form_spoils_no_copy_and_the_missing_one_is_ma
         let why = if mode == "old" { "it is older than what was copied" } else { "it is damaged" };
         assert!(explained.contains(why) && explained.contains("copyhold enqueue"), "{mode}: {explained}");
         if mode == "md5" {
-            // Bytes that are not their own MD5 are not believed of anybody.
+            // Bytes that contradict their own MD5 are believed of no store.
             continue;
         }
-        // It is wanted after all: then that is said.
+        // It is wanted after all: then that is reported.
         assert!(world.run(&["enqueue", "photo"]).await.status.success());
         world.until_copied("photo").await;
         assert_eq!(world.bucket("wasabi").get("photo"), b2.get("photo"), "{mode}");
@@ -71,7 +71,7 @@ async fn what_a_row_keeps_of_the_first_reading_is_what_the_primary_said() {
                    AND source_modified / 1000000 BETWEEN created_at / 1000000 - 5 AND created_at / 1000000
                   FROM copyhold.object_copies";
     assert_eq!(world.value(kept).await.unwrap(), "true");
-    // Copied back to the primary, it has another date there, which nobody has read.
+    // Copied back to the primary, it has another date there, which no daemon has read.
     world.bucket("b2").delete("photo");
     assert_eq!(world.run(&["verify", "photo"]).await.status.code(), Some(1));
     world.until_copied("photo").await;

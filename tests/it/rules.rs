@@ -1,4 +1,4 @@
-//! Rules decide which replicas objects are wanted at, and are applied to what is there without holding anybody up.
+//! Rules decide which replicas objects are wanted at, and are applied to the objects that are there without holding others up.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use sqlx::Connection as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{World, key, printed, replica, soon};
+use crate::harness::{World, key, printed, replica, soon};
 
 const SIZES: Sizes = Sizes { whole_up_to: 16, part_bytes: 16, max_parts: 10_000 };
 
@@ -208,7 +208,7 @@ async fn what_a_holder_writes_after_the_rules_were_applied_undoes_nothing_of_it(
 }
 
 #[tokio::test]
-async fn an_object_that_somebody_holds_is_waited_for_and_nothing_else_is() {
+async fn an_object_that_a_daemon_holds_is_waited_for_and_nothing_else_is() {
     let world = world(ONLY_B2).await;
     fill(&world, 4500).await;
     world.execute("UPDATE copyhold.rules_state SET applied = 0").await;
@@ -218,7 +218,7 @@ async fn an_object_that_somebody_holds_is_waited_for_and_nothing_else_is() {
     sqlx::raw_sql(hold).execute(&mut *transaction).await.unwrap();
     let (applying, _stop) = running(&world.queue());
     world.until("SELECT count(*) = 1 FROM copyhold.object_copies WHERE due_wasabi IS NOT NULL").await;
-    // Whoever goes on after a kill begins before it.
+    // A run that resumes after a kill begins before it.
     let through = "SELECT applied_through FROM copyhold.rules_state";
     assert_eq!(world.value(through).await.unwrap(), "p/02499");
     transaction.commit().await.unwrap();
@@ -287,13 +287,13 @@ async fn of_two_runs_at_once_one_gives_way() {
     let applied = soon("it ends", applying).await.unwrap();
     assert!(applied.overtaken && !applied.complete, "{applied:?}");
     assert_eq!(applied.judged.looked, 0);
-    // Whoever comes later goes on where that one was.
+    // A later run resumes where that one was.
     let applied = apply(&world).await;
     assert_eq!((applied.resumed_after, applied.judged.looked), (Some(key("p/00007")), 3));
 }
 
 #[tokio::test]
-async fn rules_that_are_not_those_of_the_configuration_are_told_and_not_applied() {
+async fn rules_that_are_not_those_of_the_configuration_are_reported_and_not_applied() {
     let mut world = World::new().await;
     world.insert("old").await;
     world.rewrite(|text| format!("{text}\n{NOT_SCW}"));

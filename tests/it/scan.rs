@@ -1,4 +1,4 @@
-//! What is in a bucket is registered from its listing: all of it, once, and nothing else is touched.
+//! `copyhold scan` registers all objects of a bucket from its listing, once, and touches nothing else.
 
 mod adopt;
 mod crash;
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use copyhold_sandbox::s3::{BucketOptions, Generated, Op};
 use serde_json::Value;
 
-use crate::world::{World, bucket, printed, replica};
+use crate::harness::{World, bucket, printed, replica};
 
 /// Runs a scan to its end; its exit code and what it reports.
 async fn scanned(world: &World, arguments: &[&str]) -> (i32, Value) {
@@ -70,7 +70,7 @@ async fn what_a_bucket_holds_is_registered_byte_for_byte_and_its_copies_are_made
     assert_eq!((code, &report["outcome"]), (0, &"complete".into()));
     assert_eq!(figures(&report), [19, 19, 0, 0, 0]);
     assert_eq!(registered(&world).await, keys.iter().map(|&key| key.to_owned()).collect());
-    // As an application would have said it: nothing is proven, and the size is what the listing says.
+    // As an application would have registered it: nothing is proven, and the size is the listing's.
     world
         .until(
             "SELECT bool_and(b2 IS NOT NULL AND content_hash IS NULL AND size_bytes IS NOT NULL AND due_wasabi IS NOT NULL)
@@ -80,7 +80,7 @@ async fn what_a_bucket_holds_is_registered_byte_for_byte_and_its_copies_are_made
     let size: u64 = world.bucket("b2").list().iter().map(|object| object.content.size_bytes).sum();
     assert_eq!((report["registered_bytes"].as_u64(), report["copies_due"].as_u64()), (Some(size), Some(38)));
     let _daemon = world.daemon().await;
-    // The SDK takes a key of nothing but blanks for none: those are parked, and told.
+    // The SDK takes a key of nothing but blanks for none: those are parked, and reported.
     for key in keys.into_iter().filter(|key| !key.trim().is_empty()) {
         world.until_copied(key).await;
         assert_eq!(world.bucket("scw").get(key), world.bucket("b2").get(key), "{key:?}");
@@ -253,9 +253,9 @@ async fn what_cannot_be_meant_is_refused_in_words() {
     let mut world = World::new().await;
     for (arguments, code, words) in [
         (
-            ["--replica", "nobody"].as_slice(),
+            ["--replica", "absent"].as_slice(),
             1,
-            "there is no replica \"nobody\"; the configuration has b2, scw, wasabi",
+            "there is no replica \"absent\"; the configuration has b2, scw, wasabi",
         ),
         (&["--prefix", ""], 1, "--prefix is empty; leave it away if all objects are meant"),
         (&["--prefix", &"x".repeat(1025)], 1, "a key has at most 1024 bytes"),

@@ -1,10 +1,10 @@
-//! Secrets that are rotated while a daemon runs are read again: no restart.
+//! A running daemon reads rotated secrets again, without a restart.
 
 use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::world::{DaemonProcess, World, cluster, eventually};
+use crate::harness::{DaemonProcess, World, cluster, eventually};
 
 /// A role that owns everything and needs this password.
 async fn role(world: &World, name: &str, password: &str) {

@@ -1,7 +1,7 @@
 //! After a switch-over by logical replication the rows are there and the sequences begin again: nothing gets a number that
 //! was given before.
 
-use crate::world::{World, printed};
+use crate::harness::{World, printed};
 
 /// What such a switch-over leaves.
 const BEGIN_AGAIN: &str = "DO $$ DECLARE s regclass; BEGIN

@@ -1,4 +1,4 @@
-//! A daemon that is asked to end leaves nothing half-done and nothing leased.
+//! A daemon that shuts down leaves nothing half-done and nothing leased.
 
 use std::process::Stdio;
 
@@ -8,8 +8,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::{
-    surface::{address, get},
-    world::{World, cluster, eventually, printed, soon},
+    harness::{World, cluster, eventually, printed, soon},
+    metrics_http::{address, get},
 };
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn a_hangup_ends_no_command_that_has_no_terminal() {
     world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::ListObjectsV2).next(1));
     // A session of its own has no terminal.
     let program = world.program(&["scan"]);
-    // Nor is it to inherit from whoever runs the tests that hangups are ignored, as under nohup.
+    // Nor is it to inherit from the test run that hangups are ignored, as under nohup.
     let mut command = tokio::process::Command::new("env");
     command
         .args(["--default-signal=HUP", "setsid", "--wait"])
@@ -137,7 +137,7 @@ async fn a_hangup_ends_no_command_that_has_no_terminal() {
 
 #[tokio::test]
 async fn what_is_not_finished_within_the_grace_period_is_released() {
-    let world = World::with(crate::world::Begin::Migrated, "[shutdown]\ngrace = \"1s\"\n").await;
+    let world = World::with(crate::harness::Begin::Migrated, "[shutdown]\ngrace = \"1s\"\n").await;
     let gate = Gate::new();
     world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::UploadPart));
     world.upload("large", vec![7; 20 << 20]).await;
@@ -153,7 +153,7 @@ async fn what_is_not_finished_within_the_grace_period_is_released() {
 
 #[tokio::test]
 async fn it_ends_while_postgresql_has_never_been_there() {
-    let world = World::at("postgres://nobody@127.0.0.1:1/nowhere".into(), "").await;
+    let world = World::at("postgres://absent@127.0.0.1:1/nowhere".into(), "").await;
     let mut daemon = world.daemon_unawaited();
     daemon.until_logged("Could not look at the schema").await;
     daemon.signal(Signal::TERM);
@@ -163,7 +163,7 @@ async fn it_ends_while_postgresql_has_never_been_there() {
 /// How long it may take, its parts together, is a test of `daemon::last_words`.
 #[tokio::test]
 async fn a_database_that_hangs_keeps_no_daemon_from_ending() {
-    let mut world = World::with(crate::world::Begin::Migrated, "[shutdown]\ngrace = \"1s\"\n").await;
+    let mut world = World::with(crate::harness::Begin::Migrated, "[shutdown]\ngrace = \"1s\"\n").await;
     let proxy = Proxy::before(cluster().await.port()).await;
     let (before, through) = (world.database_url(), proxy.url(&world.database_url()));
     world.rewrite(|text| text.replace(&before, &through));

@@ -1,8 +1,8 @@
-//! Where an object is read, and what is made of one that is not there, not yet there, or another one.
+//! From which replica an object is read, and what happens if it is missing, late, or another content.
 
 use copyhold_sandbox::s3::{Fault, Op, When};
 
-use crate::world::{Begin, World};
+use crate::harness::{Begin, World};
 
 #[tokio::test]
 async fn if_the_primary_fails_another_holder_is_read() {
@@ -37,7 +37,7 @@ async fn an_object_registered_before_its_upload_ended_waits_and_says_so() {
     world.insert("early").await;
     let _daemon = world.daemon().await;
     world.until("SELECT count(*) = 3 FROM copyhold.copy_failures WHERE class = 'gone'").await;
-    // The word of whoever registered it was found to be false, and is taken back.
+    // The registered time was found to be false, and is cleared.
     assert_eq!(world.value("SELECT b2 IS NULL FROM copyhold.object_copies").await.unwrap(), "true");
     // It is looked for again after seconds, and each time twice as long.
     world.until("SELECT bool_and(attempts > 1) FROM copyhold.copy_failures WHERE class = 'gone'").await;
@@ -147,7 +147,7 @@ async fn another_bucket_under_the_same_name_is_not_used() {
 }
 
 #[tokio::test]
-async fn an_object_nobody_vouched_for_is_proven_at_the_primary_by_reading_it() {
+async fn an_object_without_a_time_at_the_primary_is_proven_there_by_reading_it() {
     let world = World::with(Begin::Migrated, "").await;
     world.bucket("b2").put("photo", "bytes");
     world.sql("INSERT INTO copyhold.object_copies (object_key) VALUES ($1)", "photo").await;

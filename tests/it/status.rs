@@ -1,8 +1,8 @@
-//! `status` never fails, and no figure of it is a guess from others.
+//! `status` never fails, and derives no figure from others.
 
 use serde_json::Value;
 
-use crate::world::{World, printed};
+use crate::harness::{World, printed};
 
 async fn document(world: &World, more: &[&str]) -> Value {
     let arguments: Vec<_> = ["status", "--json"].iter().chain(more).copied().collect();

@@ -3,7 +3,7 @@
 use copyhold_db::queue::migrate;
 use copyhold_sandbox::postgres::{Cluster, Options};
 
-use crate::world::World;
+use crate::harness::World;
 
 async fn prepared(world: &World, statement: &str, name: &str) -> Result<(), String> {
     let prepare = format!("BEGIN; {statement}; PREPARE TRANSACTION '{name}'");
@@ -38,7 +38,7 @@ async fn what_is_registered_in_two_phases_is_copied_and_never_refused_while_daem
     prepared(&world, "SELECT copyhold.append_event('{\"kind\": \"mine\"}')", "x3").await.unwrap();
     world.until("SELECT EXISTS (SELECT FROM copyhold.log WHERE event_data ->> 'kind' = 'mine')").await;
     assert_eq!(world.value("SELECT bool_or(sleeping OR inbox_sleeping) FROM copyhold.daemons").await.unwrap(), "false");
-    // Who wants to be notified all the same says so, and gets PostgreSQL's refusal.
+    // A configuration that asks for notifications all the same gets PostgreSQL's refusal.
     drop(daemon);
     world.rewrite(|text| text.replace("[database]\n", "[database]\nwakeup = \"notify\"\n"));
     world.execute("DELETE FROM copyhold.daemons").await;

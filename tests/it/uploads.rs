@@ -1,4 +1,4 @@
-//! Unfinished uploads that nobody will go on with are aborted, and no others.
+//! Unfinished uploads that no daemon will resume are aborted, and no others.
 
 use std::{
     collections::BTreeSet,
@@ -12,7 +12,7 @@ use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::world::{World, replica, soon};
+use crate::harness::{World, replica, soon};
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -97,7 +97,7 @@ const NOTHING_LEFT: &str =
     "SELECT NOT EXISTS (SELECT FROM copyhold.multipart_uploads) AND NOT EXISTS (SELECT FROM copyhold.multipart_parts)";
 
 #[tokio::test]
-async fn what_nobody_goes_on_with_is_aborted_and_everything_else_stays() {
+async fn uploads_that_no_daemon_resumes_are_aborted_and_all_others_stay() {
     let world = World::new().await;
     let set = async |name: &str, change: &str| {
         world.execute(&format!("UPDATE copyhold.object_copies SET {change} WHERE object_key = '{name}'")).await;
@@ -131,7 +131,7 @@ async fn what_nobody_goes_on_with_is_aborted_and_everything_else_stays() {
     world.value("SELECT copyhold.register('leased, another content')").await;
     set("leased, another content", "lock = 8000000000000000000, lease = 7").await;
     set("recorded lately", "wasabi = 1").await;
-    // Nobody's but the application's.
+    // In no journal: the application's.
     world.bucket("wasabi").begin_upload("recorded", ago(DAY + HOUR));
     world.bucket("wasabi").begin_upload("the application's", ago(9 * DAY));
 
@@ -199,7 +199,7 @@ async fn one_whose_name_was_lost_is_found_by_key_and_time_and_no_other_is_touche
 /// By so much the store's clock is behind; less than what would make it refuse a signature.
 const BEHIND: u64 = 10 * MINUTE;
 
-/// As such a store says it.
+/// As such a store answers.
 fn behind() -> Fault {
     let date = aws_sdk_s3::primitives::DateTime::from(ago(BEHIND));
     let date = date.fmt(aws_sdk_s3::primitives::DateTimeFormat::HttpDate).unwrap();
@@ -279,7 +279,7 @@ async fn where_uploads_cannot_be_listed_a_lost_name_is_forgotten_after_three_day
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_is_asked_again_later_and_one_that_has_forgotten_is_done() {
+async fn an_unavailable_store_is_asked_again_later_and_one_that_has_forgotten_the_upload_is_done() {
     let world = World::new().await;
     for i in 0..10 {
         begun(&world, &format!("film {i}"), HOUR).await;
@@ -354,17 +354,17 @@ async fn two_daemons_abort_an_upload_once_and_one_that_dies_is_replaced() {
 }
 
 #[tokio::test]
-async fn whoever_claims_the_object_goes_on_with_no_upload_that_is_being_aborted() {
+async fn a_claim_of_the_object_resumes_no_upload_that_is_being_aborted() {
     let world = World::new().await;
     registered(&world, "film").await;
     begun(&world, "film", 4 * DAY).await;
     let daemon = world.enlist(60).await;
-    // A row that somebody has in hand may just be claimed.
-    let mut somebody = world.pool.begin().await.unwrap();
-    sqlx::query("SELECT * FROM copyhold.object_copies FOR UPDATE").execute(&mut *somebody).await.unwrap();
+    // A row that another transaction has locked may just be claimed.
+    let mut other = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT * FROM copyhold.object_copies FOR UPDATE").execute(&mut *other).await.unwrap();
     let look = async || world.queue().look_at_uploads(&replica("wasabi"), Duration::from_mins(4)).await.unwrap();
     assert_eq!(look().await.condemned, []);
-    somebody.rollback().await.unwrap();
+    other.rollback().await.unwrap();
     world.execute("UPDATE copyhold.multipart_uploads SET look_at = 1").await;
     assert_eq!(look().await.condemned.len(), 1);
     let lease = world.claim(&daemon, "wasabi", 1).await.remove(0);
@@ -375,7 +375,7 @@ async fn whoever_claims_the_object_goes_on_with_no_upload_that_is_being_aborted(
 }
 
 #[tokio::test]
-async fn what_is_at_a_replica_that_nobody_serves_is_forgotten_after_a_month() {
+async fn uploads_at_a_replica_that_no_daemon_serves_are_forgotten_after_a_month() {
     let world = World::new().await;
     begun(&world, "film", HOUR).await;
     world
@@ -389,7 +389,7 @@ async fn what_is_at_a_replica_that_nobody_serves_is_forgotten_after_a_month() {
         )
         .await;
     assert_eq!(world.queue().forget_unserved_uploads().await.unwrap(), ["glacier"]);
-    // Ours are looked at first, however long nobody was there to do so.
+    // Ours are looked at first, however long no daemon ran.
     assert_eq!(
         world.value("SELECT string_agg(replica, ',' ORDER BY id) FROM copyhold.multipart_uploads").await.unwrap(),
         "wasabi,glacier"

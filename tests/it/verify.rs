@@ -1,4 +1,4 @@
-//! `copyhold verify`: what is on record is held against what the stores have, and what is false is taken back.
+//! `copyhold verify` compares the records with what the stores have, and clears false ones.
 
 mod command;
 mod metadata;
@@ -9,7 +9,7 @@ use copyhold_sandbox::s3::{BucketOptions, Fault, Gate, Op, Synthetic, When};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::world::{World, key, printed, replica, soon};
+use crate::harness::{World, key, printed, replica, soon};
 
 const PARKED: &str = "9000000000000000000";
 
@@ -49,7 +49,7 @@ async fn copy_to_all(world: &World, keys: &[&str]) {
     assert_eq!(daemon.exit_code().await, Some(0));
 }
 
-/// What the row says: for each replica, `ok` if recorded, `due`, `parked`, or `-`.
+/// The row's state: for each replica, `ok` if recorded, `due`, `parked`, or `-`.
 async fn row(world: &World, key: &str) -> String {
     let state = |r: &str| {
         format!(
@@ -117,7 +117,7 @@ async fn damage_at_rest_and_a_missing_copy_are_found_and_healed_by_a_running_dae
 }
 
 #[tokio::test]
-async fn what_rotted_at_the_primary_is_left_there_and_copied_back_when_somebody_has_removed_it() {
+async fn what_rotted_at_the_primary_is_left_there_and_copied_back_once_it_is_removed() {
     let mut world = World::new().await;
     world.rewrite(|text| text.replace("[replicas.b2]", "[replicas.b2]\nexisting = \"overwrite\""));
     copy_to_all(&world, &["photo"]).await;
@@ -161,9 +161,9 @@ async fn what_was_written_over_at_the_primary_is_no_damage_and_is_registered_aga
 }
 
 #[tokio::test]
-async fn what_may_be_damage_or_a_new_content_at_the_primary_waits_for_somebody_to_decide() {
+async fn what_may_be_damage_or_a_new_content_at_the_primary_waits_for_an_operators_decision() {
     let world = copied(&["photo"]).await;
-    // As after an upload in parts within the second of the first: the ETag says nothing.
+    // As after an upload in parts within the second of the first: the ETag proves nothing.
     let modified = world.bucket("b2").inspect("photo").unwrap().modified;
     world.bucket("b2").put_synthetic_in_parts("photo", Synthetic::new(7, 100), 50);
     world.bucket("b2").set_modified("photo", modified);
@@ -176,7 +176,7 @@ async fn what_may_be_damage_or_a_new_content_at_the_primary_waits_for_somebody_t
 }
 
 #[tokio::test]
-async fn the_only_copy_that_is_damaged_is_told_loudly_and_nothing_of_it_is_copied() {
+async fn an_object_without_a_good_copy_is_reported_as_such_and_nothing_of_it_is_copied() {
     let world = copied(&["photo"]).await;
     world.execute("UPDATE copyhold.object_copies SET wasabi = NULL, scw = NULL, due_scw = NULL").await;
     world.bucket("b2").damage("photo", 2);
@@ -195,7 +195,7 @@ async fn the_only_copy_that_is_damaged_is_told_loudly_and_nothing_of_it_is_copie
     world.upload("later", "bytes").await;
     world.until_copied("later").await;
     assert_eq!(row(&world, "photo").await, "parked parked -");
-    // Somebody has it still.
+    // Its owner still has the bytes.
     world.bucket("b2").put("photo", "bytes of photo");
     assert!(world.run(&["retry", "photo"]).await.status.success());
     world
@@ -246,7 +246,7 @@ async fn a_leased_object_is_taken_back_when_its_lease_has_ended() {
 }
 
 #[tokio::test]
-async fn a_record_is_taken_back_only_if_the_row_is_what_was_looked_into_and_in_nobodys_hands() {
+async fn a_record_is_cleared_only_if_the_row_is_the_one_that_was_checked_and_is_not_locked() {
     let world = World::new().await;
     world.insert("photo").await;
     world.execute("UPDATE copyhold.object_copies SET scw = 7, due_wasabi = NULL").await;
@@ -278,7 +278,7 @@ async fn a_record_is_taken_back_only_if_the_row_is_what_was_looked_into_and_in_n
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_is_unknown_and_given_up_and_the_others_are_verified() {
+async fn an_unavailable_store_is_unknown_and_given_up_and_the_others_are_verified() {
     let keys: Vec<_> = (0..40).map(|i| format!("k{i:02}")).collect();
     let world = copied(&keys.iter().map(String::as_str).collect::<Vec<_>>()).await;
     world.bucket("wasabi").order(Fault::forbidden("AccessDenied"), When::op(Op::GetObject));
@@ -326,7 +326,7 @@ async fn bytes_that_a_proxy_decompresses_on_the_way_are_no_damage_of_the_copy() 
 #[tokio::test]
 async fn a_quick_look_believes_the_store_as_far_as_it_says_something_and_says_so() {
     let mut world = copied(&["photo", "gone", "short"]).await;
-    // A store that keeps checksums; of the other nobody knows.
+    // A store that keeps checksums; of the other that is unknown.
     world.rewrite(|text| text.replace("[replicas.scw]", "[replicas.scw]\nprovider = \"aws\""));
     let (wasabi, scw) = (world.bucket("wasabi"), world.bucket("scw"));
     scw.declare_crc64("photo");

@@ -1,4 +1,4 @@
-//! How a daemon learns of what is new: notified, or by looking; and it says which.
+//! How a daemon learns of new work: by notifications, or by polling; and it reports which.
 
 use copyhold::{
     listener::{Listener, Pace, Wakers},
@@ -7,7 +7,7 @@ use copyhold::{
 use copyhold_db::queue::{SleepsFor, direct_target};
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{World, printed, soon};
+use crate::harness::{World, printed, soon};
 use std::time::Duration;
 
 /// The connections that listen, of those to this database.
@@ -32,7 +32,7 @@ impl Drop for Listening {
 }
 
 impl Listening {
-    /// As this world's configuration says, with as much patience.
+    /// By this harness's configuration, with as much patience.
     pub async fn begin(world: &World, pace: Pace) -> Self {
         let daemon = world.enlist(60).await;
         let (work_waker, work) = wake::channel();
@@ -55,10 +55,10 @@ impl Listening {
         Self { work, replicas, inbox, events, ears, id: daemon.id, stop }
     }
 
-    /// Waits until it hears, and forgets that everybody was woken for that.
+    /// Waits until it listens, and drops the wake-ups that this sent to all.
     pub async fn until_open(&mut self) {
-        crate::world::eventually("it listens", async || self.ears.are_open()).await;
-        // It wakes everybody after it has opened its ears.
+        crate::harness::eventually("it listens", async || self.ears.are_open()).await;
+        // It wakes all waiters once it listens.
         for wake in [&mut self.work, &mut self.replicas, &mut self.inbox, &mut self.events] {
             soon("all are woken", wake.heard()).await;
             wake.arm();
@@ -83,7 +83,7 @@ async fn each_notice_wakes_those_that_it_is_for() {
     soon("event", listening.events.heard()).await;
     world.execute("SELECT pg_notify('copyhold_work', 'replicas')").await;
     soon("replicas", listening.replicas.heard()).await;
-    // None of these was anybody else's.
+    // None of these was another waiter's.
     listening.work.arm();
     assert!(!listening.work.wait(Duration::from_millis(100)).await);
 }
@@ -123,7 +123,7 @@ async fn idle_daemons_know_who_looks_first() {
     assert_eq!(queue.set_sleeping(second, SleepsFor::Work, true).await.unwrap(), 1);
     // To be woken for something else is another matter.
     assert_eq!(queue.set_sleeping(second, SleepsFor::Inbox, true).await.unwrap(), 0);
-    // The dead come before nobody.
+    // A dead daemon counts as before no other.
     world.execute(&format!("UPDATE copyhold.daemons SET alive_until = 1 WHERE id = {first}")).await;
     assert_eq!(queue.set_sleeping(second, SleepsFor::Work, true).await.unwrap(), 0);
 }

@@ -5,6 +5,7 @@
 
 pub mod chaos;
 pub mod damage;
+pub mod fuzz;
 pub mod gap_detector;
 pub mod pooler;
 pub mod proxy;

@@ -1,4 +1,4 @@
-//! What the stores were seen not to do, with words of how it shows.
+//! The known limits of stores, and the message by which each shows.
 
 use copyhold::config::Provider;
 
@@ -28,7 +28,7 @@ const fn cannot(case: &'static str, told: &'static str) -> Cannot {
 const IN_MEMORY: &[Cannot] = &[
     // The library that our server is made of reads it as a date.
     cannot("metadata: an expires that is no date", "the store does not take it: PutObject: 400 InvalidArgument"),
-    // As the bucket was made, and as S3 says.
+    // As the bucket was made, and as S3 defines it.
     cannot("probe: keeps_versions", "no: the bucket says so"),
     cannot("probe: small_parts", "no: 400 EntityTooSmall"),
 ];
@@ -43,7 +43,7 @@ const MOTO: &[Cannot] = &[
     cannot("probe: checks_md5_on_parts", "no: it is taken"),
     cannot("probe: checks_crc64", "no: it is taken"),
     cannot("probe: checks_crc64_on_parts", "no: it is taken"),
-    // As the bucket was made, and as S3 says.
+    // As the bucket was made, and as S3 defines it.
     cannot("probe: keeps_versions", "no: "),
     cannot("probe: small_parts", "no: 400 EntityTooSmall"),
 ];
@@ -57,7 +57,7 @@ const GARAGE: &[Cannot] = &[
     cannot("key: of control characters, in parts", "refused: target target: the key has a control character"),
     cannot("probe: key_leading_slash", "no: taken as another key"),
     cannot("probe: if_none_match", "no: ignored"),
-    // It has none, and as S3 says.
+    // It has none, and as S3 defines it.
     cannot("probe: keeps_versions", "no: the bucket says so"),
 ];
 
@@ -66,7 +66,7 @@ const CEPH: &[Cannot] = &[
     // It takes a CRC-64 and does not look at it.
     cannot("probe: checks_crc64", "no: it is taken"),
     cannot("probe: checks_crc64_on_parts", "no: it is taken"),
-    // As the bucket was made, and as S3 says.
+    // As the bucket was made, and as S3 defines it.
     cannot("probe: keeps_versions", "no: the bucket says so"),
     cannot("probe: small_parts", "no: 400 EntityTooSmall"),
 ];

@@ -1,3 +1,5 @@
+//! The cases of the suite: objects by size, key, metadata and course of the upload.
+
 use copyhold_sandbox::s3::Synthetic;
 
 use super::{

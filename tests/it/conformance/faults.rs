@@ -1,6 +1,6 @@
 //! Every fault that the sandbox has, at every step of a copy, for as long as the attempt lasts.
 //!
-//! However it ends, it is one of two: the copy is proven and is the object, or it is not and somebody can read why. What
+//! However it ends, it is one of two: the copy is proven and is the object, or it is not and the failure says why. What
 //! is left at the store is in the journal, and the next attempt, without the fault, always succeeds.
 
 use std::time::Duration;
@@ -11,7 +11,7 @@ use copyhold_sandbox::s3::{BucketHandle, Fault, Op, Order, S3Server, Synthetic, 
 use futures::{StreamExt as _, stream};
 
 use super::{PART_BYTES, object::Object, place::Place, stage::Stage, watched::Watched};
-use crate::world::{key, soon};
+use crate::harness::{key, soon};
 
 /// Copies at the same time: most of their time they wait.
 const TOGETHER: usize = 24;
@@ -46,7 +46,7 @@ const TWO_PARTS: u64 = PART_BYTES + 1_000;
 const READ_WHOLE: At = At { side: Side::Source, op: Op::GetObject, skip: 0, size_bytes: SMALL };
 const WRITE_WHOLE: At = At { side: Side::Target, op: Op::PutObject, skip: 0, size_bytes: SMALL };
 const READ_FIRST: At = At { size_bytes: TWO_PARTS, ..READ_WHOLE };
-/// The first answer tells how long the object is, and is not read where the parts are smaller than it.
+/// The first answer states the object's length; its body is not read where the parts are smaller than it.
 const READ_NEXT: At = At { skip: 2, ..READ_FIRST };
 const BEGIN: At = At { op: Op::CreateMultipartUpload, size_bytes: TWO_PARTS, ..WRITE_WHOLE };
 const WRITE_FIRST: At = At { op: Op::UploadPart, ..BEGIN };
@@ -132,7 +132,7 @@ fn of_reading() -> Vec<(Fault, Ends)> {
         (Fault::CutBody { after: 3 }, Fails(Class::Transient)),
         (Fault::ResetBody { after: 3 }, Fails(Class::Transient)),
         (Fault::FlipBody { at: 7 }, Fails(Class::Corrupt)),
-        // It has the look of an MD5 and contradicts two readings: nobody knows which of them is right.
+        // It has the look of an MD5 and contradicts two readings: it is unknown which of them is right.
         (Fault::WrongEtag, Fails(Class::Corrupt)),
     ]
 }
@@ -162,7 +162,7 @@ async fn whatever_happens_when_an_upload_is_completed_no_wrong_copy_is_proven() 
     let more = [
         (Fault::answer(404, "NoSuchUpload"), Fails(Class::Transient)),
         (Fault::answer(400, "InvalidPart"), Fails(Class::Transient)),
-        // The object is there, and a look tells.
+        // The object is there, and a HEAD shows it.
         (Fault::LoseAnswer, Copied),
         (Fault::CutBody { after: 3 }, Copied),
         (Fault::ResetBody { after: 3 }, Copied),
@@ -191,7 +191,7 @@ fn of_parts() -> Vec<(Fault, Ends)> {
     all
 }
 
-/// Damage after all checks is what no copy can see: whoever reads it again does.
+/// No copy can see damage after all its checks; the next reading does.
 #[tokio::test]
 async fn what_a_target_spoils_in_silence_is_found_by_reading_it() {
     for at in [WRITE_WHOLE, WRITE_NEXT] {
@@ -206,7 +206,7 @@ async fn what_a_target_spoils_in_silence_is_found_by_reading_it() {
 
 /// Of one process alone, since time is made to pass.
 #[tokio::test]
-async fn whoever_stands_still_is_given_up_and_the_next_attempt_copies() {
+async fn a_store_that_stands_still_is_given_up_and_the_next_attempt_copies() {
     let stalls = [READ_WHOLE, READ_NEXT, WRITE_WHOLE, BEGIN, WRITE_NEXT, COMPLETE].map(|at| (at, Fault::Stall));
     let bodies = [READ_WHOLE, READ_NEXT].map(|at| (at, Fault::StallBody { after: 3 }));
     for (at, fault) in stalls.into_iter().chain(bodies) {
@@ -217,7 +217,7 @@ async fn whoever_stands_still_is_given_up_and_the_next_attempt_copies() {
 
 /// The clean-up that fails leaves what the journal knows.
 #[tokio::test]
-async fn an_upload_that_cannot_be_thrown_away_stays_known() {
+async fn an_upload_that_cannot_be_aborted_stays_in_the_journal() {
     for (fault, _) in answers() {
         let play = Play::new(WRITE_NEXT).await;
         let refused = play.order(Fault::answer(400, "InvalidArgument"));
@@ -232,7 +232,7 @@ async fn an_upload_that_cannot_be_thrown_away_stays_known() {
     }
 }
 
-/// Whoever goes on asks first what the store has: if it does not say, the notes count.
+/// A resuming daemon first asks the store for its parts; without an answer it relies on the journal.
 #[tokio::test]
 async fn an_upload_is_gone_on_with_though_the_store_cannot_say_what_it_has() {
     for (fault, _) in answers() {
@@ -293,7 +293,7 @@ impl Play {
             Side::Target => self.target.clone(),
         };
         let when = When::op(self.at.op).skip(self.at.skip);
-        // A source that answers the same wrong bytes each time cannot be told from one whose ETags are no MD5s.
+        // A source that answers the same wrong bytes each time cannot be distinguished from one whose ETags are no MD5s.
         let once = matches!(fault, Fault::FlipBody { .. }) && self.at.size_bytes == SMALL;
         bucket.order(fault, if once { when.next(1) } else { when })
     }
@@ -338,14 +338,14 @@ impl Play {
         if is_clear { Ok(()) } else { Err("the message is not clear".into()) }
     }
 
-    /// Each upload at the target is one of the journal's, or one that it intended and whose name nobody has heard.
+    /// Each upload at the target is one of the journal's, or one that it intended and whose name no answer brought.
     fn leaves_nothing_unknown(&self) -> Result<(), String> {
         let open: Vec<_> = self.watched.notebook.all().into_iter().filter(|page| !page.over).collect();
         let is_intended = open.iter().any(|page| page.upload.is_none());
         for left in self.target.uploads() {
             let is_known = open.iter().any(|page| page.upload.as_ref().is_some_and(|id| id.as_str() == left.id));
             if !is_known && !is_intended {
-                return Err(format!("upload {} is left behind, and nobody knows", left.id));
+                return Err(format!("upload {} is left behind and not in the journal", left.id));
             }
         }
         Ok(())

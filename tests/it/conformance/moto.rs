@@ -1,3 +1,5 @@
+//! Starts moto, an S3 server that is not ours, for the suite.
+
 use std::{io::Write as _, path::Path, process::Stdio};
 
 use tokio::{
@@ -6,7 +8,7 @@ use tokio::{
 };
 
 use super::place::{Kind, Place};
-use crate::world::soon;
+use crate::harness::soon;
 
 /// A moto server of its own. It ends when its standard input does, however this process ends.
 pub struct Moto {

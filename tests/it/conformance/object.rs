@@ -1,3 +1,5 @@
+//! Objects as the suite writes them and a bucket as a plain S3 client sees it.
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
@@ -127,7 +129,7 @@ impl Bucket {
         let _ = self.client.delete_object().bucket(&self.name).key(key).send().await;
     }
 
-    /// Makes the bucket, if it lacks. It must be empty: whatever stands in it is somebody's.
+    /// Makes the bucket, if it lacks. It must be empty: what stands in it belongs to another program.
     pub async fn prepare(&self) {
         let made = self.client.create_bucket().bucket(&self.name).send().await;
         let listed = self.client.list_objects_v2().bucket(&self.name).max_keys(1).send().await;

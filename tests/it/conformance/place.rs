@@ -1,3 +1,5 @@
+//! The store that the suite runs on: endpoint, credentials and two buckets.
+
 use std::env;
 
 use aws_sdk_s3::{
@@ -9,7 +11,7 @@ use copyhold_s3::store::Store;
 use copyhold_sandbox::s3::{BucketOptions, S3Server};
 
 use super::PART_BYTES;
-use crate::world::replica;
+use crate::harness::replica;
 
 /// Where the suite plays: two buckets of one store.
 #[derive(Clone, Debug)]
@@ -54,7 +56,7 @@ impl Place {
         }
     }
 
-    /// As `make conformance` says it.
+    /// From the variables of `make conformance`.
     pub fn from_env() -> Self {
         let given = |name: &str| env::var(format!("CONFORMANCE_{name}")).ok().filter(|value| !value.is_empty());
         let or = |name: &str, otherwise: &str| given(name).unwrap_or_else(|| otherwise.to_owned());

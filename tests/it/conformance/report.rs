@@ -1,3 +1,5 @@
+//! Runs all cases and compares the outcomes with the store's known limits.
+
 use std::fmt;
 
 use copyhold_s3::store::Known;
@@ -71,7 +73,7 @@ async fn measured(stage: &Stage) -> Vec<(String, Outcome)> {
 }
 
 impl Line {
-    /// It went as the list says, which by default is well.
+    /// The outcome is the listed one; by default, success.
     fn is_as_known(&self) -> bool {
         match (&self.outcome, self.known) {
             (Ok(_), None) => true,

@@ -1,3 +1,5 @@
+//! Plays one case: writes the object, copies it, and checks what stands at the target.
+
 use std::{sync::Arc, time::Duration};
 
 use copyhold_core::domain::{Class, Failure, Verified};
@@ -16,7 +18,7 @@ use super::{
     place::Place,
     watched::Watched,
 };
-use crate::world::{key, soon};
+use crate::harness::{key, soon};
 
 /// A place with the engine's two stores, and two views of their buckets that are none of the engine's.
 pub struct Stage {
@@ -123,7 +125,7 @@ impl Stage {
         Ok(Some(proof))
     }
 
-    /// Its process dies when two parts were sent; the next one sends the others.
+    /// The process dies after two parts; the next one sends the others.
     async fn gone_on_with(&self, object: &Object) -> Outcome {
         let watched = self.half_done(object).await?;
         let before = watched.parts();
@@ -150,11 +152,11 @@ impl Stage {
         if watched.begun() != 2 {
             return Err("an upload was gone on with that was begun with another content".into());
         }
-        // What is left of the first is in the journal, where whoever cleans up finds it.
+        // What is left of the first is in the journal, where the clean-up finds it.
         for page in watched.notebook.all().into_iter().filter(|page| !page.over) {
             let upload = page.upload.ok_or("an upload without a name")?;
             match self.b.abort(&object.key, upload.as_str()).await {
-                // Garage has thrown it away by itself when the object appeared.
+                // Garage has aborted it by itself when the object appeared.
                 Err(why) if !why.ends_with("404 NoSuchUpload") => return Err(why),
                 _ => {}
             }
@@ -194,7 +196,7 @@ impl Stage {
         if still.is_empty() { Ok(None) } else { Err("it is listed after it was aborted".into()) }
     }
 
-    /// An upload of which some parts are there, and nobody who goes on.
+    /// An upload of which some parts are there, and which no copy resumes.
     async fn half_done(&self, object: &Object) -> Result<Watched, String> {
         self.written(object).await?;
         let (watched, memory) = (Watched::new(), small());

@@ -1,3 +1,5 @@
+//! A journal that shows how far a copy has come, and can hold it there.
+
 use copyhold_core::domain::ReplicaName;
 use copyhold_s3::{
     copy::{Entry, Journal, MemoryJournal, Older, Part, Shape, Unfinished},
@@ -16,7 +18,7 @@ pub struct Watched {
 
 #[derive(Clone, Debug, Default)]
 struct Progress {
-    /// Numbers of the parts that were told, in their order.
+    /// Numbers of the recorded parts, in the order of recording.
     parts: Vec<u32>,
     begun: usize,
     held: bool,
@@ -44,7 +46,7 @@ impl Watched {
         self.until(|progress| progress.begun > 0).await;
     }
 
-    /// Whoever has begun an upload waits.
+    /// A copy that has begun an upload waits.
     pub fn hold(&self) {
         self.progress.send_modify(|progress| progress.held = true);
     }

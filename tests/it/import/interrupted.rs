@@ -1,4 +1,4 @@
-//! Whatever ends it, the same command goes on, and the result is the same.
+//! Whatever ends an import, the same command resumes it, with the same result.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use tokio::process::Child;
 
 use super::{AS_IN_THE_ESSAY, assert_equal, imported, report, with_rows};
 use crate::{
+    harness::{World, printed, replica, soon},
     outages::with_own_cluster,
-    world::{World, printed, replica, soon},
 };
 
 fn begin(world: &World, arguments: &[&str]) -> Child {
@@ -82,7 +82,7 @@ async fn of_two_at_once_one_is_refused_and_a_dead_one_is_waited_for() {
     assert!(text.contains("is at work on an import of this table") && text.contains(", process "), "{text}");
     child.kill().await.unwrap();
     other.close().await.unwrap();
-    // Within the ten seconds for which it had said that it lives.
+    // Within the ten seconds until which it counts as alive.
     let (code, found) = report(&world, &[]).await;
     assert_eq!((code, &found["imported"]), (0, &1_000.into()), "{found}");
     assert!(found["read_before"].as_u64().unwrap() >= 400, "{found}");
@@ -96,7 +96,7 @@ async fn what_another_transaction_is_registering_is_waited_for_without_holding_a
     let mut other = registering(&world, &key).await;
     let child = begin(&world, &["--batch", "100"]);
     world.until(&format!("SELECT {READ} >= 149")).await;
-    // The application goes on with keys around it, in the same transaction even: none of them waits.
+    // The application continues with keys around it, in the same transaction even: none of them waits.
     let next = key_at(&world, 151).await;
     let sql = format!(
         "SET statement_timeout = '5s'; INSERT INTO copyhold.object_copies (object_key, b2) VALUES ('{next}', 1)"
@@ -151,10 +151,10 @@ async fn a_batch_whose_answer_was_lost_is_not_done_twice() {
     assert!(queue.take_import(&plan, Fence(1), "test", None, true).await.unwrap());
     let bound = queue.import_bound(&plan, None, 100).await.unwrap();
     assert_eq!(queue.import_batch(&plan, Fence(1), None, &bound).await.unwrap().unwrap().imported(), 100);
-    // The same again, and by somebody who does not hold it.
+    // The same again, and by a run that does not hold it.
     assert!(queue.import_batch(&plan, Fence(1), None, &bound).await.unwrap().is_none());
     assert!(queue.import_batch(&plan, Fence(2), bound.key(), &Bound::End).await.unwrap().is_none());
-    // Nobody takes it while it lives, and whoever has lost it learns that.
+    // No other run takes it while its holder lives, and a holder that has lost it learns that.
     assert!(!queue.take_import(&plan, Fence(2), "other", Some(Fence(1)), false).await.unwrap());
     world.execute("UPDATE copyhold.imports SET alive_until = 0").await;
     assert!(!queue.take_import(&plan, Fence(2), "other", None, false).await.unwrap());
@@ -167,7 +167,7 @@ async fn a_batch_whose_answer_was_lost_is_not_done_twice() {
 }
 
 #[tokio::test]
-async fn a_database_that_goes_away_for_a_moment_is_waited_out() {
+async fn an_import_waits_for_a_database_that_is_unavailable_for_a_moment() {
     let (mut cluster, world) = with_own_cluster().await;
     world.execute(super::ESSAY).await;
     world

@@ -1,7 +1,7 @@
 //! The table is read in the order of its own index, whatever that is.
 
 use super::{AS_IN_THE_ESSAY, ESSAY, SINCE, assert_equal, report};
-use crate::world::World;
+use crate::harness::World;
 
 /// Keys that byte order, dictionaries and pattern indexes put in different places.
 fn keys() -> Vec<String> {

@@ -1,9 +1,9 @@
-//! What cannot be imported is refused before the first row, with all that is in the way.
+//! A table that cannot be imported is refused before the first row, with all obstacles named.
 
 use super::{ESSAY, imported, with_rows};
-use crate::world::{World, printed};
+use crate::harness::{World, printed};
 
-/// A table made so cannot be imported, and all of this is said.
+/// A table made so cannot be imported, and the error names all of this.
 async fn assert_refused(table: &str, arguments: &[&str], said: &[&str]) {
     let world = World::new().await;
     world.execute(table).await;
@@ -140,9 +140,9 @@ async fn a_primary_that_never_has_a_time_is_asked_about() {
 }
 
 #[tokio::test]
-async fn a_role_without_the_rights_is_told_which() {
+async fn a_role_without_the_rights_gets_an_error_that_names_them() {
     let (world, _) = crate::rights::with_roles("import_rights").await;
-    let owner = World::at(crate::world::cluster().await.url("import_rights"), "").await;
+    let owner = World::at(crate::harness::cluster().await.url("import_rights"), "").await;
     owner.execute(ESSAY).await;
     owner.execute("INSERT INTO object_copies VALUES ('a', 1704067200000000)").await;
     let (code, text) = imported(&world, &[]).await;
@@ -172,7 +172,7 @@ async fn a_role_without_the_rights_is_told_which() {
              INSERT INTO public.object_copies VALUES ('b', 1704067200000000)",
         )
         .await;
-    let url = crate::world::cluster().await.socket_url_as("import_rights_mover", "import_rights");
+    let url = crate::harness::cluster().await.socket_url_as("import_rights_mover", "import_rights");
     let mover = World::at(url, "").await;
     let (code, text) = imported(&mover, &[]).await;
     assert_eq!(code, 0, "{text}");

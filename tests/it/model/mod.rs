@@ -61,7 +61,7 @@ fn without_a_note_of_an_unanswered_write_a_late_write_stands_under_a_recorded_ti
 }
 
 #[test]
-fn without_a_note_by_whoever_lost_its_lease_a_late_write_stands_under_a_recorded_time() {
+fn without_a_note_by_the_daemon_that_lost_its_lease_a_late_write_stands_under_a_recorded_time() {
     let budget = Budget { kills: 0, expiries: 1, ..ONE_DEATH };
     finds(Rules { note_when_lost: false, ..Rules::IN_FORCE }, budget, Fault::FalseTime);
 }

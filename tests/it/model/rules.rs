@@ -6,7 +6,7 @@
 pub struct Rules {
     /// The statement that completes an attempt notes its writes without an answer.
     pub note_unanswered: bool,
-    /// Whoever finds its lease lost notes its writes without it.
+    /// A daemon that finds its lease lost notes its writes without it.
     pub note_when_lost: bool,
     /// These include the writes that were answered.
     pub note_answered_when_lost: bool,

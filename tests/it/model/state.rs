@@ -46,7 +46,7 @@ pub struct Row {
 pub enum Holder {
     Daemon(usize),
     /// A process that has ended, or has given the row back.
-    Nobody,
+    Gone,
 }
 
 /// A row of `unsettled`.

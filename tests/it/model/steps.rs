@@ -405,7 +405,7 @@ impl World<'_> {
         self.disconnect(daemon);
         self.state.attempts[daemon] = Attempt::default();
         if self.state.holds(daemon) {
-            self.state.row.as_mut()?.holder = Some(Holder::Nobody);
+            self.state.row.as_mut()?.holder = Some(Holder::Gone);
         }
         Some(())
     }
@@ -421,7 +421,7 @@ impl World<'_> {
     fn crash_losing_release(&mut self) -> Option<()> {
         must(self.state.row?.release_is_volatile)?;
         spend(&mut self.state.left.crashes)?;
-        self.state.row.as_mut()?.holder = Some(Holder::Nobody);
+        self.state.row.as_mut()?.holder = Some(Holder::Gone);
         self.crash();
         Some(())
     }

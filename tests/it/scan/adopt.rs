@@ -3,7 +3,7 @@
 use copyhold_sandbox::s3::{Fault, Op, Synthetic, When};
 
 use super::{figures, scanned, told};
-use crate::world::World;
+use crate::harness::World;
 
 /// The first two replicas are of stores whose ETags are known to follow S3's formula, one by its provider and one because the operator
 /// says so; copies at wasabi may be adopted.
@@ -46,7 +46,7 @@ async fn only_the_same_size_and_the_same_etag_of_the_content_make_a_copy() {
     wasabi.put_synthetic_as("parts/equal", big, &format!("{md5}-2"));
     b2.put_synthetic_as("parts/otherwise", big, &format!("{md5}-2"));
     wasabi.put_synthetic_as("parts/otherwise", big, &format!("{md5}-3"));
-    // No formula of anybody's: the same words say nothing.
+    // ETags by no known formula: equal ones prove nothing.
     b2.put_synthetic_as("odd", big, "abc");
     wasabi.put_synthetic_as("odd", big, "abc");
 
@@ -57,7 +57,7 @@ async fn only_the_same_size_and_the_same_etag_of_the_content_make_a_copy() {
     assert_eq!(adopted(&world).await, "empty equal parts/equal");
     assert_eq!(report["copies_due"], 2 * 8 - 3);
     assert_eq!(report["not_adopted"][0]["why"], "say existing = \"adopt\" in [replicas.scw]");
-    // Recorded as of the listing, told once each, and wanted elsewhere still.
+    // Recorded as of the listing, with one event each, and still wanted elsewhere.
     world.until("SELECT bool_and(wasabi <= created_at) FROM copyhold.object_copies").await;
     let told = "SELECT count(*) = 3 AND bool_and(event_data -> 'replicas' = '[\"wasabi\"]'
                     AND event_data ->> 'complete' = 'false' AND event_data ->> 'content_hash' IS NULL)
@@ -71,7 +71,7 @@ async fn only_the_same_size_and_the_same_etag_of_the_content_make_a_copy() {
 }
 
 #[tokio::test]
-async fn an_etag_of_a_store_of_which_nobody_knows_how_it_forms_them_proves_nothing() {
+async fn an_etag_of_a_store_whose_formula_is_unknown_proves_nothing() {
     let mut world = world().await;
     world.rewrite(|text| text.replacen("provider = \"garage\"", "provider = \"generic\"", 1));
     world.bucket("b2").put("equal", "bytes");

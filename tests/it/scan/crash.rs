@@ -6,7 +6,7 @@ use copyhold_sandbox::s3::{BucketOptions, Fault, Gate, Generated, Op, When};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{count, figures, scanned, told};
-use crate::world::{World, bucket, soon};
+use crate::harness::{World, bucket, soon};
 
 const OBJECTS: u64 = 40_000;
 
@@ -71,7 +71,7 @@ async fn told_to_stop_it_ends_after_its_pages_and_says_how_to_go_on() {
         "{text}"
     );
     held.clear();
-    // Nobody has to be taken for dead.
+    // No holder has to expire.
     assert_eq!(count(&world, "scans WHERE held_until IS NOT NULL").await, 0);
     let (code, report) = scanned(&world, &[]).await;
     assert_eq!((code, figures(&report)), (0, [OBJECTS, OBJECTS, 0, 0, 0]));
@@ -107,7 +107,7 @@ async fn a_second_process_leaves_a_scan_to_the_first_and_goes_on_with_it_when_th
 }
 
 #[tokio::test]
-async fn whoever_has_lost_a_scan_to_another_writes_nothing_more() {
+async fn a_process_that_has_lost_its_scan_to_another_writes_nothing_more() {
     let world = listing().await;
     let gate = Gate::new();
     let held = world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::ListObjectsV2).skip(6));

@@ -1,11 +1,11 @@
-//! Listings that fail, lie, or are in nobody's order.
+//! Listings that fail, lie, or are in no known order.
 
 use std::time::Duration;
 
 use copyhold_sandbox::s3::{BucketOptions, Fault, Generated, Op, Quirk, When};
 
 use super::{count, figures, registered, scanned, told};
-use crate::world::{World, bucket, soon};
+use crate::harness::{World, bucket, soon};
 
 const LIST: Op = Op::ListObjectsV2;
 
@@ -87,7 +87,7 @@ async fn an_answer_that_breaks_off_is_asked_for_again_and_given_up_after_a_while
 }
 
 #[tokio::test]
-async fn a_page_that_is_no_listing_is_told_with_its_place_and_ends_nothing() {
+async fn a_page_that_is_no_listing_is_reported_with_its_place_and_ends_nothing() {
     let world = listing(2_500, BucketOptions::default()).await;
     let portal = Fault::Page("<html><body>Please sign in</body></html>".into());
     let portal = world.bucket("b2").order(portal, When::op(LIST).skip(3));
@@ -179,7 +179,7 @@ async fn a_store_that_ignores_where_to_begin_is_listed_whole_and_that_is_said() 
 }
 
 #[tokio::test]
-async fn a_store_that_repeats_itself_is_told_and_never_listed_for_ever() {
+async fn a_store_that_repeats_itself_is_reported_and_never_listed_for_ever() {
     let world = listing(2_500, BucketOptions::default().with(Quirk::IgnoresTokens)).await;
     let (code, text) = told(&world, &[]).await;
     assert_eq!(code, 1, "{text}");

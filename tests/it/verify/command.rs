@@ -1,4 +1,4 @@
-//! What `copyhold verify` can be asked for, and how it tells what it has found.
+//! The arguments of `copyhold verify`, its report and its exit codes.
 
 use std::process::Stdio;
 
@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::{copied, of, report, verified};
-use crate::world::{World, soon};
+use crate::harness::{World, soon};
 
 #[tokio::test]
 async fn a_sample_is_about_as_large_as_was_asked_for_and_the_same_with_the_same_seed() {
@@ -71,7 +71,7 @@ async fn a_prefix_means_its_own_bytes() {
         ("axb", 1),
     ] {
         let (code, report) = report(&world, &["--prefix", prefix]).await;
-        // Nobody has read any of them, so there is nothing to compare.
+        // No daemon has read any of them, so there is nothing to compare.
         assert_eq!((code, report["objects"].as_u64()), (2, Some(found)), "{prefix}");
     }
     let (code, text) = verified(&world, &["--prefix", "A\u{1b}"]).await;
@@ -104,7 +104,7 @@ async fn what_was_stopped_says_how_to_go_on() {
 async fn the_document_names_everything_and_has_no_surprises() {
     let world = copied(&["photo\u{7}"]).await;
     world.bucket("scw").damage("photo\u{7}", 0);
-    let (_, mut found) = report(&world, &["photo\u{7}", "nobody", "--replica", "scw", "--replica", "scw"]).await;
+    let (_, mut found) = report(&world, &["photo\u{7}", "absent", "--replica", "scw", "--replica", "scw"]).await;
     let why = found["findings"][0]["why"].take();
     assert!(why.as_str().unwrap().starts_with("replica scw: its copy has other bytes than were recorded"), "{why}");
     assert!(found["seconds"].take().as_f64().unwrap() > 0.0);
@@ -120,7 +120,7 @@ async fn the_document_names_everything_and_has_no_surprises() {
             "not_verified": [],
             "findings": [{ "key": "photo\u{7}", "replica": "scw", "what": "damaged", "then": "requeued", "why": null }],
             "findings_not_listed": 0, "lost": [], "lost_not_listed": 0, "unreadable": [], "unreadable_not_listed": 0,
-            "not_registered": ["nobody"], "stopped": false, "error": null, "up_to": null
+            "not_registered": ["absent"], "stopped": false, "error": null, "up_to": null
         })
     );
     let (_, text) = verified(&world, &["photo\u{7}", "--dry-run"]).await;
@@ -133,8 +133,8 @@ async fn what_cannot_be_meant_is_refused_in_words() {
     world.rewrite(|text| text.replace("[replicas.scw]", "[replicas.scw]\nread = false"));
     for (arguments, words) in [
         (
-            ["--replica", "nobody", "photo"].as_slice(),
-            "there is no replica \"nobody\"; the configuration has b2, scw, wasabi",
+            ["--replica", "absent", "photo"].as_slice(),
+            "there is no replica \"absent\"; the configuration has b2, scw, wasabi",
         ),
         (&["--replica", "scw", "photo"], "--replica: scw cannot be verified: read = false in [replicas.scw]"),
         (&["--prefix", ""], "--prefix is empty; if all objects are meant, say --sample 100%"),
@@ -147,13 +147,13 @@ async fn what_cannot_be_meant_is_refused_in_words() {
         (&["--workers", "0", "photo"], "a number from 1 to 256"),
         (&[""], "a key cannot be empty"),
         (&[], "required arguments were not provided"),
-        (&["nobody"], "not registered\n  \"nobody\""),
+        (&["absent"], "not registered\n  \"absent\""),
     ] {
         let (code, text) = verified(&world, arguments).await;
         assert_eq!(code, 2, "{arguments:?}: {text}");
         assert!(text.contains(words), "{arguments:?}: {text}");
     }
-    // What the configuration says is told, and is no fault.
+    // What the configuration excludes is reported, and is no fault.
     let (code, text) = verified(&world, &["photo"]).await;
     assert_eq!(code, 0);
     assert!(text.contains("scw was not verified: read = false"), "{text}");

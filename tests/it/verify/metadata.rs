@@ -3,7 +3,7 @@
 use copyhold_sandbox::s3::{Metadata, Op};
 
 use super::{of, report, row, verified};
-use crate::world::{World, printed};
+use crate::harness::{World, printed};
 
 fn colour(colour: &str) -> Metadata {
     Metadata::none().with("x-amz-meta-colour", colour)

@@ -40,7 +40,10 @@ pub async fn foresee(plan: impl Into<SchemaPlan>, queue: &Queue) -> Result<Fores
     let plan = &plan.into();
     let from_version = match queue.schema_fit().await? {
         SchemaFit::Absent(_) => 0,
-        SchemaFit::TooOld { found } => found,
+        SchemaFit::TooOld { found } => {
+            super::migrate::upgradable(&plan.database.schema, found)?;
+            found
+        }
         unfit @ SchemaFit::TooNew { .. } => return Err(MigrateError::Fit(unfit)),
         SchemaFit::Fits => {
             let sql = format!("-- {NAME}\nSELECT version FROM {}.schema_version", queue.schema().quoted());

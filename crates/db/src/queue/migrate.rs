@@ -24,15 +24,10 @@ use super::{
 };
 use crate::settings::SchemaPlan;
 
-const MIGRATIONS: [(i64, &str, &str); 7] = [
-    (1, "objects and coordination", include_str!("../../../../migrations/0001_objects_and_coordination.sql")),
-    (2, "health, swept leases, configs", include_str!("../../../../migrations/0002_health_swept_leases_configs.sql")),
-    (3, "multipart uploads", include_str!("../../../../migrations/0003_multipart_uploads.sql")),
-    (4, "event log", include_str!("../../../../migrations/0004_event_log.sql")),
-    (5, "lifecycle", include_str!("../../../../migrations/0005_lifecycle.sql")),
-    (6, "proof", include_str!("../../../../migrations/0006_proof.sql")),
-    (7, "truth", include_str!("../../../../migrations/0007_truth.sql")),
-];
+/// The version that each file makes of the schema. Versions 1 to 7 were seven files of development versions.
+const MIGRATIONS: [(i64, &str, &str); 1] = [(8, "initial", include_str!("../../../../migrations/0001_initial.sql"))];
+/// A schema of this version was made by the development versions' files, and is the one that the first file makes.
+const SAME_AS_INITIAL: i32 = 7;
 
 /// Why the schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +42,11 @@ pub enum MigrateError {
         "the role \"{role}\" may not create in database \"{database}\": GRANT CREATE ON DATABASE \"{database}\" TO \"{role}\", or create the schema \"{schema}\" for it"
     )]
     MayNotCreate { role: String, database: String, schema: SchemaName },
+    #[error(
+        "the schema \"{schema}\" is at version {found}, of a development version that this copyhold cannot migrate; \
+         first run `copyhold migrate` of the last build with schema version {SAME_AS_INITIAL} (commit 58e441b), then this one"
+    )]
+    TooOld { schema: SchemaName, found: i32 },
     #[error("{0}")]
     Fixed(sqlx::migrate::MigrateError),
 }
@@ -161,14 +161,41 @@ SELECT to_regnamespace($1) IS NOT NULL, has_database_privilege(current_database(
 /// Applies the migrations in `migrations/`; returns the version before.
 async fn fixed_tables(connection: &mut PgConnection, schema: &SchemaName) -> Result<i32, MigrateError> {
     let before = version_before(connection, schema).await?;
-    let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().map(|m| migration(schema, *m)).collect());
+    upgradable(schema, before)?;
+    if before == SAME_AS_INITIAL {
+        take_over(connection, schema).await?;
+    }
+    migrator(schema, &MIGRATIONS).run_direct(None, connection, false).await?;
+    Ok(before)
+}
+
+/// Refuses a schema of a development version that the migrations do not start from. 0: there is no schema.
+pub(super) fn upgradable(schema: &SchemaName, found: i32) -> Result<(), MigrateError> {
+    if (1..SAME_AS_INITIAL).contains(&found) {
+        Err(MigrateError::TooOld { schema: schema.clone(), found })
+    } else {
+        Ok(())
+    }
+}
+
+/// Records the first migration as applied where the development versions' files have made the same schema. Idempotent:
+/// after a crash between the two steps the next `migrate` repeats both. `oldest` stays, so that daemons of the
+/// development version work on.
+async fn take_over(connection: &mut PgConnection, schema: &SchemaName) -> Result<(), MigrateError> {
+    migrator(schema, &MIGRATIONS[..1]).run_direct(None, &mut *connection, true).await?;
+    let (table, first) = (format!("{}.schema_version", schema.quoted()), MIGRATIONS[0].0);
+    let sql = format!("UPDATE {table} SET version = {first} WHERE version = {SAME_AS_INITIAL}");
+    Ok(execute(connection, sql).await?)
+}
+
+fn migrator(schema: &SchemaName, migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
+    let mut migrator = Migrator::with_migrations(migrations.iter().map(|m| migration(schema, *m)).collect());
     migrator.dangerous_set_table_name(format!("{}._sqlx_migrations", schema.quoted()));
     // Ours is held; sqlx's waits inside PostgreSQL, which deadlocks with an index build of another migration.
     migrator.set_locking(false);
     // A newer program may have applied more; `version_before` has judged whether that is one too many.
     migrator.set_ignore_missing(true);
-    migrator.run_direct(None, connection, false).await?;
-    Ok(before)
+    migrator
 }
 
 async fn version_before(connection: &mut PgConnection, schema: &SchemaName) -> Result<i32, MigrateError> {

@@ -3,9 +3,9 @@ use copyhold_core::domain::SchemaName;
 use super::{Connections, QueueError, built, error::limited};
 
 /// The newest migration that this program was built with.
-pub const SCHEMA_VERSION: i32 = 7;
+pub const SCHEMA_VERSION: i32 = 8;
 /// The oldest schema that this program can work with.
-const OLDEST_SCHEMA: i32 = 7;
+const OLDEST_SCHEMA: i32 = 8;
 
 /// Whether this program and the schema in the database go together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -276,3 +276,8 @@ impl Store {
         }
     }
 }
+
+/// Whether a store's listing is the whole document; why not. For the fuzz targets.
+pub fn check_listing(body: &[u8]) -> Result<(), String> {
+    document::WholeDocument::OBJECTS.check(body).map_err(|error| error.to_string())
+}

@@ -1,0 +1,54 @@
+//! What the fuzz targets of the parsers assert: each takes any bytes, and panics only where a parser is wrong.
+//!
+//! `fuzz/` runs these functions on inputs that libFuzzer invents, `tests/it/fuzz_corpus.rs` on the corpus.
+
+use std::path::Path;
+
+use copyhold::{config, http};
+use copyhold_core::domain::Cursor;
+use copyhold_s3::store;
+
+/// A position in the event log: what is read is written again as the same position.
+pub fn cursor(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match text.parse::<Cursor>() {
+        Ok(cursor) => {
+            assert!(cursor.id >= 0, "{text:?}: {cursor:?}");
+            assert_eq!(cursor.to_string().parse(), Ok(cursor), "{text:?}");
+        }
+        Err(error) => assert!(error.to_string().len() < 400, "{text:?}: {error}"),
+    }
+}
+
+/// The query of `GET /v1/events`: it is accepted, or refused with a sentence.
+pub fn events_query(data: &[u8]) {
+    let Ok(query) = std::str::from_utf8(data) else { return };
+    if let Err(refusal) = http::check_events_query(query) {
+        assert!(!refusal.is_empty(), "{query:?}");
+    }
+}
+
+/// A store's listing: no cut of a document that is believed is believed as well.
+pub fn listing_xml(data: &[u8]) {
+    const END: &str = "</ListBucketResult>";
+    if store::check_listing(data).is_err() {
+        return;
+    }
+    let text = std::str::from_utf8(data).expect("a document is UTF-8");
+    // Otherwise the root may end elsewhere, and what stands behind its end says nothing.
+    if text.trim_end().ends_with(END) && text.matches(END).count() == 1 {
+        let end = text.trim_end().len();
+        for cut in [end / 4, end / 2, end - END.len(), end - 1] {
+            assert!(store::check_listing(&data[..cut]).is_err(), "cut at {cut}: {text:?}");
+        }
+    }
+}
+
+/// A configuration: it is accepted, or each problem names what to do. The environment is empty.
+pub fn toml_document(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match config::parse(Path::new("copyhold.toml"), text, Vec::<(String, String)>::new()) {
+        Ok(config) => assert!(config.replicas.iter().any(|replica| replica.name == config.primary)),
+        Err(errors) => assert!(!errors.to_string().is_empty()),
+    }
+}
