@@ -191,9 +191,8 @@ async fn work(
         waker,
     };
     let calls = Calls { own: wake, notices };
-    let sleeper = sleeps(SleepsFor::Work);
-    let claimer = Claimer::new(daemon.clone(), runner, slots, running.clone(), calls, sleeper, drain.clone());
-    lifecycle.spawn("claimer", drain, claimer.run());
+    let claimer = Claimer::new(daemon.clone(), runner, slots, running.clone(), calls, sleeps(SleepsFor::Work));
+    lifecycle.spawn("claimer", drain, claimer.run(drain.clone()));
 
     let reason = endings.first().await;
     // Before it is said.

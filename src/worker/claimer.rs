@@ -112,7 +112,6 @@ impl Claimer {
         running: TaskTracker,
         calls: Calls,
         sleeper: Sleeper,
-        drain: CancellationToken,
     ) -> Self {
         let (queue, lanes) = (runner.queue.clone(), runner.lanes.clone());
         let (floors, walks) = (HashMap::new(), HashMap::new());
@@ -132,14 +131,15 @@ impl Claimer {
             unanswered,
             walks,
             fresh_at,
-            drain,
+            drain: CancellationToken::new(),
             late: Vec::new(),
         }
     }
 
     /// Claims until `drain`. A claim that is under way then is not cut off, and what it leases is released at once: the
     /// daemon has logged that it claims no more, and an object of hours would hold up its end.
-    pub async fn run(mut self) {
+    pub async fn run(mut self, drain: CancellationToken) {
+        self.drain = drain;
         self.claim_until_drained().await;
         join_all(self.late.iter().map(|lease| self.runner.release(lease))).await;
         // What this cannot free any more is swept.
