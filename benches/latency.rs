@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use copyhold_core::domain::{ObjectKey, Outcome, ReplicaName, Verified};
-use copyhold_db::queue::{Position, Report};
+use copyhold_db::lease::{Position, Report};
 
 use crate::common::{
     bare::Bare,

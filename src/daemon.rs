@@ -7,7 +7,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::{Connections, Daemon, DaemonId, Pools, Queue, Retention, SleepsFor, Target};
+use copyhold_db::{
+    Queue,
+    connections::{Connections, Pools, Target},
+    daemon::{Daemon, DaemonId, SleepsFor},
+    log::Retention,
+};
 use copyhold_s3::copy::Memory;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::task::TaskTracker;

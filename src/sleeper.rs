@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use copyhold_db::queue::{DaemonId, Queue, SleepsFor};
+use copyhold_db::{
+    Queue,
+    daemon::{DaemonId, SleepsFor},
+};
 use tokio::time::Instant;
 use tracing::warn;
 

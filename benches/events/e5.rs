@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use copyhold_db::queue::{DaemonId, SleepsFor};
+use copyhold_db::daemon::{DaemonId, SleepsFor};
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::task::JoinSet;
 

@@ -5,7 +5,7 @@ use copyhold::{
     events::{self, Log, Settings},
     wake,
 };
-use copyhold_db::queue::{Pools, Queue};
+use copyhold_db::{Queue, connections::Pools};
 use sqlx::postgres::PgListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

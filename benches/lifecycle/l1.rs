@@ -13,7 +13,10 @@ use std::{
 use anyhow::Context as _;
 use copyhold::config::{self, Config};
 use copyhold_core::domain::{Content, ContentHash, Lease, Outcome, ReplicaName, Verified};
-use copyhold_db::queue::{self, Position, Queue, Report};
+use copyhold_db::{
+    Queue,
+    lease::{Position, Report},
+};
 use sqlx::Connection as _;
 use tokio::{task::JoinSet, time::Instant};
 
@@ -166,7 +169,7 @@ async fn migrate_beside_a_reader(ground: &Ground, config: &Config) -> anyhow::Re
     let mut watcher = ground.connect().await?;
     let (begun, mut statements, mut locks, mut times) = (Instant::now(), Vec::new(), BTreeMap::new(), 0);
     let mut open = Some(transaction);
-    let mut migration = std::pin::pin!(queue::migrate(config));
+    let mut migration = std::pin::pin!(copyhold_db::schema::migrate(config));
     let migrated = loop {
         tokio::select! {
             migrated = &mut migration => break migrated?,

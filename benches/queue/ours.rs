@@ -6,7 +6,11 @@ use std::{
 use anyhow::bail;
 use copyhold::worker::Floor;
 use copyhold_core::domain::{Content, ContentHash, Lease, MetadataHash, Outcome, ReplicaName, SourceReading, Verified};
-use copyhold_db::queue::{Answer, Claimed, Daemon, Queue, Report};
+use copyhold_db::{
+    Queue,
+    daemon::Daemon,
+    lease::{Answer, Claimed, Report},
+};
 use tokio::task::JoinSet;
 
 use crate::common::{

@@ -1,7 +1,7 @@
 //! Compares the metadata of a copy with what is on record of the object's.
 
 use copyhold_core::domain::{Class, Failure, MetadataHash, SourceReading};
-use copyhold_db::queue::{RecordedObject, while_away};
+use copyhold_db::{retry_while_down::while_away, walk::RecordedObject};
 use copyhold_s3::{
     copy,
     store::{Head, shown},

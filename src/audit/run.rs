@@ -6,9 +6,12 @@ use std::sync::{
 };
 
 use copyhold_core::domain::{ObjectKey, ReplicaName};
-use copyhold_db::queue::{
-    Again, ChangeAdmission, Queue, QueueError, Range, RecordedObject, Refuted, TakeBack, changes_are_parked,
-    too_many_changes, while_away,
+use copyhold_db::{
+    Queue, QueueError,
+    object::{Again, Refuted, TakeBack},
+    replica::{ChangeAdmission, changes_are_parked, too_many_changes},
+    retry_while_down::while_away,
+    walk::{Range, RecordedObject},
 };
 use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use tokio::sync::{Semaphore, mpsc};

@@ -1,7 +1,10 @@
 //! What follows from what was seen of one object. Pure.
 
 use copyhold_core::domain::{Class, Failure, ReplicaName};
-use copyhold_db::queue::{Again, RecordedObject, Refuted, TakeBack};
+use copyhold_db::{
+    object::{Again, Refuted, TakeBack},
+    walk::RecordedObject,
+};
 
 use super::{
     look::{Origin, Seen},

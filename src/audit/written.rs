@@ -3,7 +3,13 @@
 use std::time::{Duration, Instant};
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::{AWAY_PAUSE, Answer, Notice, QueueError, RecordedObject, still_away, while_away};
+use copyhold_db::{
+    QueueError,
+    lease::Answer,
+    notify::Notice,
+    retry_while_down::{AWAY_PAUSE, still_away, while_away},
+    walk::RecordedObject,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{look::Seen, run::Audit, tally::Then};

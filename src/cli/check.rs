@@ -5,7 +5,7 @@ mod clock;
 mod finding;
 mod secret_files;
 
-use copyhold_db::queue::{Queue, QueueError, ReplicaRow, SchemaFit};
+use copyhold_db::{Queue, QueueError, replica::ReplicaRow, schema::SchemaFit};
 use secrecy::ExposeSecret as _;
 
 use super::{Verdict, given, probe, queue, show};
@@ -116,8 +116,9 @@ async fn database(config: &Config, queue: &Queue) -> Vec<Finding> {
     }
     findings.push(finding(of, "schema", schema(queue).await));
     if writable {
-        findings
-            .extend(copyhold_db::queue::inspect(queue).await.into_iter().map(|(what, found)| finding(of, what, found)));
+        findings.extend(
+            copyhold_db::schema::inspect(queue).await.into_iter().map(|(what, found)| finding(of, what, found)),
+        );
     }
     findings
 }

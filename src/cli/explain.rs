@@ -5,8 +5,9 @@ mod plan;
 use anyhow::Context as _;
 use copyhold_core::domain::{ObjectKey, Role, micros, utc};
 use copyhold_db::pin::Pin;
-use copyhold_db::queue::{
-    Abandoned, Breaker, CopyStory, FailureStory, Holder, PARKED_BY_HAND, ReplicaRow, State, Story, UnsettledStory,
+use copyhold_db::{
+    object::{Abandoned, CopyStory, FailureStory, Holder, PARKED_BY_HAND, State, Story, UnsettledStory},
+    replica::{Breaker, ReplicaRow},
 };
 use serde::{Serialize, Serializer};
 

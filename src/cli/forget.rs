@@ -1,5 +1,5 @@
 use anyhow::Context as _;
-use copyhold_db::queue::{Forgotten, QueueError};
+use copyhold_db::{QueueError, object::Forgotten};
 
 use super::{Verdict, given, queue, show, show::some_keys};
 use crate::config::Config;

@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::{ImportPlan, MayImport, Queue, QueueError, ReplicaRow, Unit};
+use copyhold_db::{
+    Queue, QueueError,
+    import::{ImportPlan, MayImport, Unit},
+    replica::ReplicaRow,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Verdict, bar::Bar, queue, show, stop::StopSignals};

@@ -1,7 +1,11 @@
 //! `copyhold migrate`: what it did, and what a new replica will cost.
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::{self as schema, Expected, Foreseen, Migrated, Pace, Queue, SCHEMA_VERSION, Scope};
+use copyhold_db::{
+    Queue,
+    rules::{Expected, Pace, Scope},
+    schema::{Foreseen, Migrated, SCHEMA_VERSION},
+};
 
 use super::{Verdict, logging, queue, rules, show};
 use crate::{
@@ -25,7 +29,7 @@ pub(super) struct Args {
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     logging::start(&config.log)?;
     let (queue, pools) = queue(config)?;
-    let foreseen = schema::foresee(config, &queue).await?;
+    let foreseen = copyhold_db::schema::foresee(config, &queue).await?;
     // Nothing is there yet that could be copied to it.
     if foreseen.from_version > 0 && !foreseen.columns.is_empty() {
         let pace = if foreseen.from_version >= WITH_LOG { queue.pace().await? } else { None };
@@ -39,7 +43,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
             show::line(&line)?;
         }
     } else {
-        let done = schema::migrate(config).await?;
+        let done = copyhold_db::schema::migrate(config).await?;
         for line in did(config, &done) {
             show::line(&line)?;
         }

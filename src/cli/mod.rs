@@ -37,7 +37,11 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use copyhold_core::domain::visible;
-use copyhold_db::queue::{AWAY_FOR, Access, Pools, Queue};
+use copyhold_db::{
+    Queue,
+    connections::{Access, Pools},
+    retry_while_down::AWAY_FOR,
+};
 
 use crate::{
     config::{Config, ConfigErrors, load},
@@ -239,7 +243,7 @@ fn chain(error: &anyhow::Error) -> String {
 
 /// A queue for a command that comes and goes.
 fn queue(config: &Config) -> anyhow::Result<(Queue, Pools)> {
-    copyhold_db::queue::say_with(|error| {
+    copyhold_db::retry_while_down::say_with(|error| {
         show::aside(&format!("copyhold: {error}; trying again for up to {} s", AWAY_FOR.as_secs()));
     });
     let pools = Pools::with(&config.database, Access::Any);

@@ -7,7 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use copyhold_core::domain::{ReplicaName, utc};
 use copyhold_db::pin::Pin;
-use copyhold_db::queue::{Missing, Primary, Promoted, Queue, ReplicaRow, UnsettledAt, while_away};
+use copyhold_db::{
+    Queue,
+    lease::UnsettledAt,
+    replica::{Primary, Promoted, ReplicaRow},
+    retry_while_down::while_away,
+    stats::Missing,
+};
 
 use super::{Verdict, given, queue, replica::walk, show};
 use crate::config::Config;

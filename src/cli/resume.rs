@@ -1,5 +1,5 @@
 use anyhow::Context as _;
-use copyhold_db::queue::Resumed;
+use copyhold_db::replica::Resumed;
 
 use super::{Verdict, given, queue, show};
 use crate::config::Config;

@@ -1,6 +1,9 @@
 use clap::builder::PossibleValuesParser;
 use copyhold_core::domain::Class;
-use copyhold_db::queue::{Notice, PARKED_BY_HAND, Which};
+use copyhold_db::{
+    notify::Notice,
+    object::{PARKED_BY_HAND, Which},
+};
 
 use super::{Verdict, given, queue, show, turned::Outcome};
 use crate::config::Config;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use copyhold_core::domain::{ObjectKey, ReplicaName};
-use copyhold_db::queue::Turned;
+use copyhold_db::object::Turned;
 
 use super::{Verdict, show, show::some_keys};
 

@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use anyhow::{Context as _, bail};
 use copyhold_core::domain::{ObjectKey, ReplicaName};
 use copyhold_db::pin::Pin;
-use copyhold_db::queue::{Range, Sample};
+use copyhold_db::walk::{Range, Sample};
 use copyhold_s3::store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -174,7 +174,7 @@ fn nothing_there(range: &Range, after: Option<&ObjectKey>) -> String {
 /// Those that are looked into, and those that cannot be.
 fn replicas(
     config: &Config,
-    rows: &[copyhold_db::queue::ReplicaRow],
+    rows: &[copyhold_db::replica::ReplicaRow],
     asked: &[String],
 ) -> anyhow::Result<(Vec<ReplicaName>, Vec<LeftOut>)> {
     let mut wanted = Vec::new();

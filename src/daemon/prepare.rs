@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use copyhold_db::queue::{self, Complaint, Daemon, Queue, QueueError, SchemaFit, Shared};
+use copyhold_db::{
+    Queue, QueueError,
+    connections::Complaint,
+    daemon::{Daemon, Shared},
+    schema::SchemaFit,
+};
 use copyhold_s3::{copy, store::Store};
 use tracing::{error, info, warn};
 
@@ -52,9 +57,9 @@ pub(super) async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> an
 
 async fn fit(config: &Config, queue: &Queue, migrate: bool) -> Result<(), Trouble> {
     if migrate {
-        match queue::migrate(config).await {
+        match copyhold_db::schema::migrate(config).await {
             Ok(done) => info!(from_version = done.from_version, "The schema is up to date"),
-            Err(queue::MigrateError::Queue(error)) => return Err(error.into()),
+            Err(copyhold_db::schema::MigrateError::Queue(error)) => return Err(error.into()),
             Err(error) => return Err(Trouble::Lasting(error.into())),
         }
     }

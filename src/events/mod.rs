@@ -35,7 +35,7 @@ pub use filter::Filter;
 pub use reader::{End, Next, Reader, Start};
 pub use tailer::Tailer;
 
-use copyhold_db::queue::Queue;
+use copyhold_db::Queue;
 
 use crate::{config::Config, metrics, wake::Wake};
 use looks::Looks;

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use copyhold_db::queue::{LogHead, QueueError};
+use copyhold_db::{QueueError, log::LogHead};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};

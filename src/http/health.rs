@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use axum::{extract::State, http::StatusCode};
-use copyhold_db::queue::{ConnectCause, QueueError, ReadOnlyCause, SchemaFit};
+use copyhold_db::{
+    QueueError,
+    connections::{ConnectCause, ReadOnlyCause},
+    schema::SchemaFit,
+};
 
 use super::Pages;
 

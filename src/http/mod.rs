@@ -29,7 +29,7 @@ use tracing::info;
 pub use auth::Auth;
 pub use given::Writes;
 
-use copyhold_db::queue::Queue;
+use copyhold_db::Queue;
 use copyhold_s3::copy::Memory;
 
 use crate::events::Log;

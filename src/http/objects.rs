@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use copyhold_core::domain::Generation;
-use copyhold_db::queue::{Complaint, QueueError};
+use copyhold_db::{QueueError, connections::Complaint};
 use serde_json::json;
 use tracing::warn;
 

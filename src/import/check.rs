@@ -1,8 +1,9 @@
 //! What can be known of a table before its first row is taken. Pure; all that is wrong is told at once.
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::{
-    ImportPlan, MappedColumn, MayImport, ReplicaRow, Sampled, SourceColumn, SourceTable, TableKind, TimeKind, Unit,
+use copyhold_db::{
+    import::{ImportPlan, MappedColumn, MayImport, Sampled, SourceColumn, SourceTable, TableKind, TimeKind, Unit},
+    replica::ReplicaRow,
 };
 
 use crate::config::did_you_mean;

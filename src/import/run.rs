@@ -6,8 +6,10 @@ use std::{
 };
 
 use copyhold_core::domain::{Fence, escape};
-use copyhold_db::queue::{
-    AWAY_PAUSE, Bound, ImportPlan, ImportRow, ImportTally, Queue, QueueError, still_away, while_away,
+use copyhold_db::{
+    Queue, QueueError,
+    import::{Bound, ImportPlan, ImportRow, ImportTally},
+    retry_while_down::{AWAY_PAUSE, still_away, while_away},
 };
 use tokio_util::sync::CancellationToken;
 

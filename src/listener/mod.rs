@@ -8,7 +8,12 @@ mod trial;
 
 use std::time::Duration;
 
-use copyhold_db::queue::{DaemonId, Heard, ListenConnection, ListenError, Notice, Probing, Queue, Target};
+use copyhold_db::{
+    Queue,
+    connections::Target,
+    daemon::DaemonId,
+    notify::{Heard, ListenConnection, ListenError, Notice, Probing},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 

@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use copyhold_db::queue::{Heard, ListenConnection, ListenError, Queue};
+use copyhold_db::{
+    Queue,
+    notify::{Heard, ListenConnection, ListenError},
+};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Ended, Wakers};

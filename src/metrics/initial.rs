@@ -156,7 +156,7 @@ mod tests {
             }
         }
         assert!(counted >= STATEMENTS.len() - 3, "{counted}");
-        for duty in copyhold_db::queue::LogDuty::ALL {
+        for duty in copyhold_db::log::LogDuty::ALL {
             assert!(STATEMENTS.contains(&duty.name()), "{}", duty.name());
         }
     }

@@ -1,7 +1,7 @@
 //! Why a scan ends before its end.
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::QueueError;
+use copyhold_db::QueueError;
 
 use super::trouble::Trouble;
 

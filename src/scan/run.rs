@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use copyhold_db::queue::{
-    KeyRange, ListedKey, Queue, ScanArguments, ScanHolder, ScanId, ScanPart, UnfinishedScan, while_away,
+use copyhold_db::{
+    Queue,
+    retry_while_down::while_away,
+    walk::{KeyRange, ListedKey, ScanArguments, ScanHolder, ScanId, ScanPart, UnfinishedScan},
 };
 use copyhold_s3::store::Listed;
 use futures::{StreamExt as _, stream};
@@ -92,7 +94,7 @@ impl Scan {
             range,
             reached: None,
             done: false,
-            counts: copyhold_db::queue::ScanCounts::default(),
+            counts: copyhold_db::walk::ScanCounts::default(),
             unusable_example: None,
         });
         let registrar = Registrar::Looks { queue: &self.queue, holder: self.lister.name() };

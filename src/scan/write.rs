@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use copyhold_core::domain::{ObjectKey, ReplicaName};
-use copyhold_db::queue::{
-    AWAY_PAUSE, ListedKey, ListedKeys, PageAnswer, Queue, QueueError, ScanCounts, ScanId, ScanPage, ScanPart,
-    still_away, while_away,
+use copyhold_db::{
+    Queue, QueueError,
+    retry_while_down::{AWAY_PAUSE, still_away, while_away},
+    walk::{ListedKey, ListedKeys, PageAnswer, ScanCounts, ScanId, ScanPage, ScanPart},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::warn;

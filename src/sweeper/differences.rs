@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use copyhold_db::queue::{Difference, Queue};
+use copyhold_db::{Queue, stats::Difference};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 

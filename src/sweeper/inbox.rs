@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold_db::queue::{Moved, Queue, QueueError};
+use copyhold_db::{Queue, QueueError, log::Moved};
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};

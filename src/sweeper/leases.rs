@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use copyhold_db::queue::{Complaint, PulledIn, Queue, QueueError, Reclaimed};
+use copyhold_db::{
+    Queue, QueueError,
+    connections::Complaint,
+    lease::{PulledIn, Reclaimed},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 

@@ -23,7 +23,7 @@ pub use log::LogSweeper;
 pub use sequences::{mend_sequences, watch_sequences};
 pub use uploads::{OrphanedUploads, Reach, Reaches};
 
-use copyhold_db::queue::Queue;
+use copyhold_db::Queue;
 
 use crate::metrics;
 

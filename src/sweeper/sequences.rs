@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use copyhold_db::queue::{BehindSequence, Queue, QueueError};
+use copyhold_db::{Queue, QueueError, schema::BehindSequence};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 

@@ -7,8 +7,10 @@ use std::{
 
 use copyhold_core::domain::{self, Blocks, ReplicaName};
 use copyhold_db::pin::Pin;
-use copyhold_db::queue::{
-    Admission, CLEAR, Complaint, Draining, Former, LOOK_HOLDS, Pause, Queue, QueueError, ReplicaRow,
+use copyhold_db::{
+    Queue, QueueError,
+    connections::Complaint,
+    replica::{Admission, CLEAR, Draining, Former, LOOK_HOLDS, Pause, ReplicaRow},
 };
 use copyhold_s3::{
     copy::OnExisting,

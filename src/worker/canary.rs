@@ -7,7 +7,7 @@ use std::{
 };
 
 use copyhold_core::domain::{Canary, Class, ObjectKey, ReplicaName, Scope};
-use copyhold_db::queue::Queue;
+use copyhold_db::Queue;
 use copyhold_s3::store::{Reason, Store, StoreError};
 use tracing::warn;
 

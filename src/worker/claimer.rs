@@ -7,7 +7,12 @@ use std::{
 };
 
 use copyhold_core::domain::{Lease, ReplicaName, TRIAL_OBJECTS};
-use copyhold_db::queue::{ClaimError, Daemon, Pick, Position, Queue, QueueError};
+use copyhold_db::{
+    Queue, QueueError,
+    daemon::Daemon,
+    lease::{ClaimError, Position},
+    replica::Pick,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 

@@ -9,7 +9,11 @@ use std::{
 };
 
 use copyhold_core::domain::{Class, Failure, Fence, Next, ObjectKey, Outcome, ReplicaName, escaped};
-use copyhold_db::queue::{Answer, Complaint, Queue, QueueError, Report};
+use copyhold_db::{
+    Queue, QueueError,
+    connections::Complaint,
+    lease::{Answer, Report},
+};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, warn};
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use copyhold_db::queue::Position;
+use copyhold_db::lease::Position;
 
 /// Asking from the beginning may take this share of the time: a fiftieth.
 const REST: u32 = 50;

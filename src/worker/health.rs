@@ -15,7 +15,10 @@ use copyhold_core::domain::{
     Blocks, Canary, Evidence, Failure, ObjectKey, ReplicaName, Role, Ruling, Scope, Suspicion, TRIAL_OBJECTS,
     TrialCount, next_probe, rule,
 };
-use copyhold_db::queue::{Breaker, Pick, Probed, Queue};
+use copyhold_db::{
+    Queue,
+    replica::{Breaker, Pick, Probed},
+};
 use copyhold_s3::store::Store;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};

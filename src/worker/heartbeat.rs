@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use copyhold_db::queue::{Answer, Complaint, Daemon, Queue};
+use copyhold_db::{Queue, connections::Complaint, daemon::Daemon, lease::Answer};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -73,7 +73,7 @@ impl Heartbeat {
     }
 }
 
-fn failed(error: &copyhold_db::queue::QueueError, complaint: &Complaint) -> bool {
+fn failed(error: &copyhold_db::QueueError, complaint: &Complaint) -> bool {
     metrics::database_error("queue::renew");
     complaint.fails(|times| warn!(error = %error, times, "The heartbeat failed, trying again"));
     false

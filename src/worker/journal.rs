@@ -10,7 +10,11 @@ use std::{
 };
 
 use copyhold_core::domain::{Generation, Lease, ObjectKey, ReplicaName};
-use copyhold_db::queue::{Complaint, Intent, Queue, QueueError, TakenPart, UnfinishedUpload};
+use copyhold_db::{
+    Queue, QueueError,
+    connections::Complaint,
+    lease::{Intent, TakenPart, UnfinishedUpload},
+};
 use copyhold_s3::{
     copy::{Entry, Journal, Older, Part, Shape, Unfinished},
     store::{ETag, Md5, UploadId},

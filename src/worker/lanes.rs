@@ -10,7 +10,7 @@ use std::{
 };
 
 use copyhold_core::domain::{Arrival, Blocks, Class, Kept, Lease, MAX_IN_DOUBT, ReplicaName, Role};
-use copyhold_db::queue::Former;
+use copyhold_db::replica::Former;
 use copyhold_s3::{
     copy::{Job, Journal, OnExisting, Source, Target},
     store::Store,

@@ -6,7 +6,12 @@ use copyhold_core::domain::{
     Class, Content, EtagMatch, Failure, Lease, MetadataHash, Next, ObjectKey, Outcome, ReplicaName, SourceReading,
     SourceVerdict,
 };
-use copyhold_db::queue::{Answer, Complaint, Daemon, Queue, QueueError, Report, Unverified};
+use copyhold_db::{
+    Queue, QueueError,
+    connections::Complaint,
+    daemon::Daemon,
+    lease::{Answer, Report, Unverified},
+};
 use copyhold_s3::copy::{self, Reading};
 use futures::future::join_all;
 use rand::RngExt as _;

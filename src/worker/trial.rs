@@ -7,7 +7,7 @@ use std::{
 };
 
 use copyhold_core::domain::{ObjectKey, ReplicaName, TrialCount};
-use copyhold_db::queue::Pick;
+use copyhold_db::replica::Pick;
 use copyhold_s3::copy::OnExisting;
 use tokio::sync::mpsc;
 

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use copyhold_db::queue::{Position, Sought};
+use copyhold_db::lease::{Position, Sought};
 
 /// How long after a lane was looked through it is looked through again: rows may have appeared that are not the last.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use copyhold_core::domain::{Content, ContentHash, Lease, Outcome, Verified};
-use copyhold_db::queue::{Answer, Report};
+use copyhold_db::lease::{Answer, Report};
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
 use crate::world::{World, eventually, replica, soon};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use copyhold_core::domain::{Content, ContentHash, Lease, Outcome, SourceReading, Verified};
-use copyhold_db::queue::{Answer, Report, Unregistered};
+use copyhold_db::lease::{Answer, Report, Unregistered};
 use copyhold_sandbox::s3::{Fault, Metadata, Op, When};
 
 use crate::world::{World, replica};

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use copyhold_db::queue::Position;
+use copyhold_db::lease::Position;
 
 use crate::world::{World, key, replica};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use copyhold_core::domain::{Class, Content, ContentHash, Failure, Lease, Next, Outcome, ReplicaName, Verified};
-use copyhold_db::queue::{Answer, Report};
+use copyhold_db::lease::{Answer, Report};
 
 use crate::world::{World, replica};
 

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use copyhold_core::domain::{Content, ContentHash, Outcome, Verified};
-use copyhold_db::queue::{Position, Report, migrate};
+use copyhold_db::{
+    lease::{Position, Report},
+    schema::migrate,
+};
 use copyhold_sandbox::postgres::{Cluster, Options};
 
 use crate::world::{World, key, replica};

@@ -6,7 +6,12 @@ use copyhold_core::domain::{
     Blocks, Class, Content, ContentHash, EventKind, EventKinds, Failure, Lease, Next, Outcome, ReplicaName,
     SourceReading, Verified,
 };
-use copyhold_db::queue::{Answer, Probed, Queue, Refuted, Report, TakeBack, Unregistered};
+use copyhold_db::{
+    Queue,
+    lease::{Answer, Report, Unregistered},
+    object::{Refuted, TakeBack},
+    replica::Probed,
+};
 use serde_json::{Value, json};
 
 use crate::world::{Begin, World, key, replica};

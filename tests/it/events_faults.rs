@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use copyhold::listener::Pace;
-use copyhold_db::queue::{Probing, migrate};
+use copyhold_db::{notify::Probing, schema::migrate};
 use copyhold_sandbox::postgres::{Cluster, Options};
 use copyhold_testkit::{
     pooler::{Pooler, skipped},

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use copyhold::events::{End, Start};
 use copyhold_core::domain::Epoch;
-use copyhold_db::queue::migrate;
+use copyhold_db::schema::migrate;
 use copyhold_sandbox::postgres::{Cluster, Options};
 use tokio::process::Command;
 

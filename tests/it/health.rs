@@ -1,7 +1,7 @@
 //! A sick replica is alone: it delays no other, is probed by one daemon at a time, and catches up when it is well.
 
 use copyhold_core::domain::{Blocks, Class};
-use copyhold_db::queue::Probed;
+use copyhold_db::replica::Probed;
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
 use crate::world::{World, printed, replica, soon};

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use copyhold_db::queue::Pick;
+use copyhold_db::replica::Pick;
 use copyhold_sandbox::s3::{Fault, Op, When};
 
 use crate::world::{Begin, World, at_least_once, key, replica, soon};

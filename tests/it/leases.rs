@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold_db::queue::Answer;
+use copyhold_db::lease::Answer;
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use rustix::process::Signal;
 

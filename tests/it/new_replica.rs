@@ -1,6 +1,6 @@
 //! A replica that is added to a table of any size: at once, and with what it will cost told before.
 
-use copyhold_db::queue::migrate;
+use copyhold_db::schema::migrate;
 use copyhold_sandbox::s3::BucketOptions;
 
 use crate::world::{World, bucket, printed, replica};

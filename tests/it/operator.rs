@@ -1,6 +1,6 @@
 //! What an operator can do at 3 a.m.: ask why, try again, put aside, forget, pause.
 
-use copyhold_db::queue::{Daemon, Queue};
+use copyhold_db::{Queue, daemon::Daemon};
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
 //! The statements of the hot paths cost what they touch, whatever the table's size, backlog or statistics.
 
-use copyhold_db::queue::{FUNCTION_SETTINGS, Hot, lane_index};
+use copyhold_db::{Hot, schema::lane_index, sql::PLANNER_SETTINGS};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
@@ -61,7 +61,7 @@ async fn plan(connection: &mut PgConnection, settings: &str, statement: &str, ar
 }
 
 fn function_settings() -> String {
-    FUNCTION_SETTINGS.map(|(name, value)| format!("SET LOCAL {name} = {value}")).join("; ")
+    PLANNER_SETTINGS.map(|(name, value)| format!("SET LOCAL {name} = {value}")).join("; ")
 }
 
 fn flatten(node: &Value, into: &mut Vec<Value>) {

@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use copyhold_core::domain::{Content, ContentHash, MetadataHash};
-use copyhold_db::queue::{UnsettledWrite, Unverified};
+use copyhold_db::lease::{UnsettledWrite, Unverified};
 use copyhold_sandbox::s3::{Fault, Metadata, Op, When};
 use rustix::process::Signal;
 

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use copyhold_core::domain::Generation;
-use copyhold_db::queue::{Intent, migrate};
+use copyhold_db::{lease::Intent, schema::migrate};
 use copyhold_sandbox::s3::BucketOptions;
 use rustix::process::Signal;
 use tokio::process::Child;

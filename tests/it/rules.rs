@@ -3,7 +3,13 @@
 use std::time::Duration;
 
 use copyhold_core::domain::{Class, Failure, Next, Outcome, ReplicaName, Verified};
-use copyhold_db::queue::{Applied, Change, PARKED, Position, Progress, Queue, Report, Scope, Sizes, migrate};
+use copyhold_db::{
+    Queue,
+    lease::{Position, Report},
+    rules::{Applied, Change, Progress, Scope, Sizes},
+    schema::migrate,
+    sql::PARKED,
+};
 use serde_json::Value;
 use sqlx::Connection as _;
 use tokio_util::sync::CancellationToken;

@@ -4,7 +4,10 @@ mod command;
 mod metadata;
 
 use copyhold_core::domain::{Class, Failure, Generation};
-use copyhold_db::queue::{Answer, Refuted, TakeBack};
+use copyhold_db::{
+    lease::Answer,
+    object::{Refuted, TakeBack},
+};
 use copyhold_sandbox::s3::{BucketOptions, Fault, Gate, Op, Synthetic, When};
 use rustix::process::Signal;
 use serde_json::Value;

@@ -4,7 +4,7 @@ use copyhold::{
     listener::{Listener, Pace, Wakers},
     wake::{self, Wake},
 };
-use copyhold_db::queue::{SleepsFor, direct_target};
+use copyhold_db::{connections::direct_target, daemon::SleepsFor};
 use tokio_util::sync::CancellationToken;
 
 use crate::world::{World, printed, soon};
@@ -21,7 +21,7 @@ pub struct Listening {
     pub inbox: Wake,
     pub events: Wake,
     pub ears: copyhold::ears::Ears,
-    pub id: copyhold_db::queue::DaemonId,
+    pub id: copyhold_db::daemon::DaemonId,
     stop: CancellationToken,
 }
 

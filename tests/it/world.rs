@@ -14,7 +14,12 @@ use std::{
 
 use copyhold::config::{self, Config};
 use copyhold_core::domain::{Lease, ObjectKey, ReplicaName};
-use copyhold_db::queue::{self, Access, Daemon, Pools, Position, Queue};
+use copyhold_db::{
+    Queue,
+    connections::{Access, Pools},
+    daemon::Daemon,
+    lease::Position,
+};
 use copyhold_sandbox::{
     postgres::{Cluster, Options},
     s3::{BucketHandle, BucketOptions, S3Server},
@@ -51,7 +56,7 @@ pub async fn cluster() -> &'static Cluster {
                     let folder = TempDir::new().unwrap();
                     let text = config_text(&cluster.url(TEMPLATE), "http://127.0.0.1:1", "");
                     let config = loaded(&folder.path().join("copyhold.toml"), &text);
-                    queue::migrate(&config).await.unwrap();
+                    copyhold_db::schema::migrate(&config).await.unwrap();
                     cluster
                 })
                 .await

@@ -2,14 +2,15 @@
 
 use std::{future::Future, time::Duration};
 
+use copyhold_core::domain::ObjectKey;
 use futures::FutureExt as _;
 use sqlx::postgres::PgDatabaseError;
 
-use super::connections::{ConnectCause, ConnectError, READ_ONLY, ReadOnlyCause, ReadOnlyServer, guarded};
+use crate::connections::{ConnectCause, ConnectError, READ_ONLY, ReadOnlyCause, ReadOnlyServer, guarded};
 
 /// How long a statement of ours may take before we stop waiting for it: a dead
 /// connection is silent, and nothing we send takes near as long.
-pub(super) const LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
 /// What can go wrong between us and PostgreSQL.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +36,7 @@ pub struct Refusal<'a> {
 }
 
 impl QueueError {
-    pub(super) fn database(statement: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
+    pub(crate) fn database(statement: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |cause| Self::Database { statement, cause }
     }
 
@@ -184,7 +185,7 @@ impl QueueError {
 }
 
 /// Awaits a statement, but not for ever.
-pub(super) async fn limited<T>(
+pub(crate) async fn limited<T>(
     statement: &'static str,
     sent: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, QueueError> {
@@ -192,7 +193,7 @@ pub(super) async fn limited<T>(
 }
 
 /// The same for one that may take longer.
-pub(super) async fn within<T>(
+pub(crate) async fn within<T>(
     limit: Duration,
     statement: &'static str,
     sent: impl Future<Output = Result<T, sqlx::Error>>,
@@ -204,10 +205,15 @@ pub(super) async fn within<T>(
 }
 
 /// Reads an answer that came. A value that is not what PostgreSQL sends panics in the client library when it is read.
-pub(super) fn read<T>(statement: &'static str, read: impl FnOnce() -> Result<T, sqlx::Error>) -> Result<T, QueueError> {
+pub(crate) fn read<T>(statement: &'static str, read: impl FnOnce() -> Result<T, sqlx::Error>) -> Result<T, QueueError> {
     let answer = guarded(async { read() }).now_or_never();
     // Cannot fail: it awaits nothing.
     answer.expect("an answer that is there").map_err(QueueError::database(statement))
+}
+
+/// A key as the statement gave it.
+pub(crate) fn key_of(statement: &'static str, key: String) -> Result<ObjectKey, QueueError> {
+    ObjectKey::new(key).map_err(|e| QueueError::Inconsistent { statement, what: format!("a key in the answer: {e}") })
 }
 
 /// sqlx's own words, put so that an operator knows what to do about the usual causes.

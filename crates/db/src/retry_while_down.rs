@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::QueueError;
+use rand::RngExt as _;
+
+use crate::error::QueueError;
 
 /// How long PostgreSQL may be away before a command gives up.
 pub const AWAY_FOR: Duration = Duration::from_secs(30);
@@ -51,4 +53,9 @@ pub async fn while_away<T>(ask: impl AsyncFn() -> Result<T, QueueError>) -> Resu
             answer => return answer,
         }
     }
+}
+
+/// ± 50 %.
+pub(crate) fn jittered(about: Duration) -> Duration {
+    about.mul_f64(rand::rng().random_range(0.5..1.5))
 }

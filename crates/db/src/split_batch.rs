@@ -12,7 +12,7 @@ use copyhold_core::domain::ObjectKey;
 use futures::future::BoxFuture;
 use tracing::error;
 
-use super::QueueError;
+use crate::error::QueueError;
 
 /// Statements that may fail before the rest is given up for this time: what is wrong is then no single row's fault.
 /// One row of 128 takes eight.
@@ -24,7 +24,7 @@ const REMEMBERED: usize = 1000;
 
 /// How often a statement may still fail.
 #[derive(Debug)]
-pub(super) struct Patience(usize);
+pub(crate) struct Patience(usize);
 
 impl Default for Patience {
     fn default() -> Self {
@@ -33,14 +33,14 @@ impl Default for Patience {
 }
 
 impl Patience {
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.0 == 0
     }
 }
 
 /// What came of rows that were written together where possible.
 #[derive(Debug)]
-pub(super) struct Apart<T> {
+pub(crate) struct Apart<T> {
     pub answers: Vec<T>,
     /// Why the rest was not tried.
     pub error: Option<QueueError>,
@@ -48,7 +48,7 @@ pub(super) struct Apart<T> {
 
 /// Runs `statement` for all of `rows`, then for halves of those that PostgreSQL refuses. A row that it refuses alone is
 /// handed to `refused`.
-pub(super) async fn apart<'a, R: Clone, T>(
+pub(crate) async fn apart<'a, R: Clone, T>(
     rows: Vec<R>,
     patience: &mut Patience,
     // Boxed: the compiler does not see that the future of an `AsyncFn` may cross threads.
@@ -80,11 +80,11 @@ pub(super) async fn apart<'a, R: Clone, T>(
 
 /// Which refused rows were named lately.
 #[derive(Debug, Clone, Default)]
-pub(super) struct RefusedRows(Arc<Mutex<HashMap<ObjectKey, Instant>>>);
+pub(crate) struct RefusedRows(Arc<Mutex<HashMap<ObjectKey, Instant>>>);
 
 impl RefusedRows {
     /// Says that a row is passed over. `what` was to be done to it.
-    pub(super) fn pass_over(&self, key: &ObjectKey, what: &str, why: &QueueError) {
+    pub(crate) fn pass_over(&self, key: &ObjectKey, what: &str, why: &QueueError) {
         let mut named = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if named.get(key).is_some_and(|last| last.elapsed() < SAY_EVERY) {
             return;

@@ -1,17 +1,42 @@
 //! Pieces of SQL that several statements have in common.
 
 use copyhold_core::domain::{ReplicaName, SchemaName};
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
-use super::PARKED;
+/// A copy with this time in its `due` column is parked.
+pub const PARKED: i64 = 9_000_000_000_000_000_000;
+
+/// Under these, an index in the wanted order is the only plan that is not forbidden, and it is kept for the session.
+/// Costs are named because what is forbidden is only made dear.
+pub const PLANNER_SETTINGS: [(&str, &str); 10] = [
+    ("enable_indexscan", "on"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_sort", "off"),
+    ("enable_incremental_sort", "off"),
+    ("seq_page_cost", "1"),
+    ("random_page_cost", "1.1"),
+    ("plan_cache_mode", "force_generic_plan"),
+    // The estimates of a long backlog would ask for it, for a statement that takes a millisecond.
+    ("jit", "off"),
+    // A scan of an index alone is as good.
+    ("enable_indexonlyscan", "on"),
+];
+
+/// Keeps a statement made of identifiers that [`ReplicaName`] and [`SchemaName`] have checked and quoted.
+/// Values are always bound.
+pub(crate) fn built(text: String) -> SqlStr {
+    AssertSqlSafe(text).into_sql_str()
+}
 
 /// True, and from here to its end the transaction does not wait for the disk. For what a crash may take back: a claim
 /// is then a number that nobody has, and whatever its holder writes is refused.
 ///
 /// Not a SET clause of a function, whose effect would end before the commit.
-pub(super) const ASYNCHRONOUS: &str = "(SELECT set_config('synchronous_commit', 'off', true)) = 'off'";
+pub(crate) const ASYNCHRONOUS: &str = "(SELECT set_config('synchronous_commit', 'off', true)) = 'off'";
 
 /// The lane's own predicate, word for word, and that the time has come: anything else may become a Seq Scan.
-pub(super) fn claimable(schema: &SchemaName, lane: &ReplicaName) -> String {
+pub(crate) fn claimable(schema: &SchemaName, lane: &ReplicaName) -> String {
     let (copy, due) = (lane.column(), lane.due_column());
     format!(
         "{copy} IS NULL AND {due} < {PARKED} AND lock IS NULL
@@ -21,7 +46,7 @@ pub(super) fn claimable(schema: &SchemaName, lane: &ReplicaName) -> String {
 }
 
 /// An array of the names of those replicas of which a condition holds.
-pub(super) fn names_of(replicas: &[ReplicaName], holds: impl Fn(&ReplicaName) -> String) -> String {
+pub(crate) fn names_of(replicas: &[ReplicaName], holds: impl Fn(&ReplicaName) -> String) -> String {
     let each = replicas.iter().map(|r| format!("CASE WHEN {} THEN '{r}' END", holds(r)));
     format!("array_remove(ARRAY[{}]::text[], NULL)", each.collect::<Vec<_>>().join(", "))
 }

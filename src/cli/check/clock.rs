@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use copyhold_db::queue::Queue;
+use copyhold_db::Queue;
 
 use super::finding::{Finding, Outcome};
 

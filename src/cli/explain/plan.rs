@@ -1,4 +1,4 @@
-use copyhold_db::queue::Planned;
+use copyhold_db::schema::Planned;
 
 use crate::{
     cli::{Verdict, queue, show},

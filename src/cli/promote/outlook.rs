@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::{Holdings, Missing, Queue, QueueError, UnsettledAt};
+use copyhold_db::{Queue, QueueError, lease::UnsettledAt, stats::Missing, walk::Holdings};
 
 use super::{super::replica::walk, show};
 

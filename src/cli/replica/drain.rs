@@ -1,6 +1,6 @@
 use anyhow::bail;
 use copyhold_core::domain::utc;
-use copyhold_db::queue::Drained;
+use copyhold_db::replica::Drained;
 
 use super::{Verdict, given, queue, show};
 use crate::config::Config;

@@ -2,7 +2,11 @@
 
 use anyhow::{Context as _, bail};
 use copyhold_db::pin::Pin;
-use copyhold_db::queue::{Ids, Move, Queue, list};
+use copyhold_db::{
+    Queue,
+    replica::Move,
+    stats::{Ids, list},
+};
 
 use super::{Confirmation, Verdict, cost, given, names, queue, reset, show, walk};
 use crate::config::Config;

@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::{self, Obstacle, Removal};
+use copyhold_db::schema::{Obstacle, Removal};
 
 use super::{super::logging, Confirmation, Verdict, given, names, queue, show, walk};
 use crate::config::Config;
@@ -74,7 +74,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     }
     // It may have to wait, and says for whom.
     logging::start(&config.log)?;
-    match queue::remove(config, &replica).await? {
+    match copyhold_db::schema::remove(config, &replica).await? {
         Removal::Done(removed) => {
             show::line(&format!("{replica} is removed, and all that was on record of it; its bucket is as it was"))?;
             if removed.uploads > 0 {

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use copyhold_core::domain::{ReplicaName, utc};
 use copyhold_db::pin::Pin;
-use copyhold_db::queue::{Queue, Reset};
+use copyhold_db::{Queue, replica::Reset};
 
 use super::{Confirmation, Verdict, cost, given, names, queue, show, walk};
 use crate::config::Config;

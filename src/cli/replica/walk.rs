@@ -4,7 +4,13 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use copyhold_core::domain::{ObjectKey, ReplicaName};
-use copyhold_db::queue::{Holdings, Notice, Queue, QueueError, Reset, ResetOf, while_away};
+use copyhold_db::{
+    Queue, QueueError,
+    notify::Notice,
+    replica::{Reset, ResetOf},
+    retry_while_down::while_away,
+    walk::Holdings,
+};
 
 use super::super::{bar::Bar, show};
 
@@ -150,7 +156,7 @@ async fn tell(queue: &Queue, cleared: i64) {
 }
 
 impl TakenBack {
-    fn note(&mut self, page: &copyhold_db::queue::ResetPage, bar: &Bar) {
+    fn note(&mut self, page: &copyhold_db::replica::ResetPage, bar: &Bar) {
         if let Some((cleared, alone)) = page.total {
             (self.cleared, self.alone) = (cleared.unsigned_abs(), alone.unsigned_abs());
         }

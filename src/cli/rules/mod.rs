@@ -5,7 +5,7 @@ mod report;
 
 use anyhow::bail;
 use copyhold_core::domain::ObjectKey;
-use copyhold_db::queue::{RulesState, Scope};
+use copyhold_db::rules::{RulesState, Scope};
 use serde_json::{Value, json};
 
 use super::{Verdict, queue, show, show::Untrusted};

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use copyhold_core::domain::ObjectKey;
-use copyhold_db::queue::{Applied, Change, Queue};
+use copyhold_db::{
+    Queue,
+    rules::{Applied, Change},
+};
 use serde::Serialize;
 
 use crate::cli::{

@@ -5,7 +5,7 @@ mod text;
 use std::time::Duration;
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::Sample;
+use copyhold_db::walk::Sample;
 use serde::Serialize;
 
 use crate::{

@@ -6,7 +6,10 @@ use std::{
 };
 
 use copyhold_core::domain::Epoch;
-use copyhold_db::queue::{LogHead, LogMark, LogPart, LoggedEvent, QueueError};
+use copyhold_db::{
+    QueueError,
+    log::{LogHead, LogMark, LogPart, LoggedEvent},
+};
 use futures::future::{BoxFuture, FutureExt as _};
 use tokio::time::sleep;
 

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use copyhold_db::queue::Queue;
+use copyhold_db::Queue;
 
 use super::super::refusal::Refusal;
 use crate::events::{End, TooMany};

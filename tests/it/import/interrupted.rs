@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use copyhold::import::{Asked, Ground, check};
 use copyhold_core::domain::Fence;
-use copyhold_db::queue::{Bound, ImportPlan, Unit};
+use copyhold_db::import::{Bound, ImportPlan, Unit};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::process::Child;

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use copyhold_db::queue::{Range, Sample};
+use copyhold_db::walk::{Range, Sample};
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};

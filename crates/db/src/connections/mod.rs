@@ -4,6 +4,7 @@
 //! not end. Tests: `tests/it/read_only.rs`, `tests/it/secrets.rs`, `tests/it/connecting.rs` and `tests/it/broken_protocol.rs`.
 
 mod cause;
+mod complaint;
 mod error;
 mod executor;
 mod guarded;
@@ -11,15 +12,18 @@ mod listening;
 mod os_user;
 mod outage;
 mod pool;
+pub(crate) mod pools;
 mod session;
 mod target;
 mod transaction;
 
 pub use cause::ConnectCause;
+pub use complaint::Complaint;
 pub use error::{ConnectError, READ_ONLY, ReadOnlyCause, ReadOnlyServer};
 pub use guarded::guarded;
 pub use outage::Outage;
 pub use pool::{Connected, Connections};
+pub use pools::{Pools, STATEMENT_TIMEOUT, direct_target};
 pub use session::SESSION_SETTINGS;
 pub use target::{Access, Era, Target};
 pub use transaction::OpenTransaction;

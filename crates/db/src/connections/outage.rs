@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::{super::complaint::Complaint, cause::ConnectCause, error::ConnectError};
+use super::{cause::ConnectCause, complaint::Complaint, error::ConnectError};
 
 /// Shared by the pools of a process.
 #[derive(Debug, Clone)]

@@ -4,11 +4,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 
-use super::{
-    Queue, QueueError,
-    connections::{Access, Connections, Era, Outage, ReadOnlyCause, ReadOnlyServer, SESSION_SETTINGS, Target},
-    error::limited,
-};
+use super::{Access, Connections, Era, Outage, Target};
 use crate::settings::Database;
 
 /// The connections of one process: six at most, the listener's included.
@@ -90,42 +86,10 @@ fn direct_in(database: &Database, era: Era, outage: Outage) -> Target {
     Target::new(listen_url.as_ref().unwrap_or(url).clone(), database.password.clone(), pooled, era, outage)
 }
 
-impl Queue {
-    /// Settings of this role's sessions on which statements rely and that are others, each in a clause: behind a pooler nobody
-    /// can set them.
-    pub async fn session_flaws(&self) -> Result<Vec<String>, QueueError> {
-        const NAME: &str = "queue::session_flaws";
-        let sql = "-- queue::session_flaws
-SELECT w.name, current_setting(w.name) FROM unnest($1::text[], $2::text[]) AS w(name, value)
- WHERE current_setting(w.name) <> w.value";
-        // Limits are matters of taste, and are shown in other units.
-        let of_taste = |name: &str| name.ends_with("_timeout") || ["jit", "client_min_messages"].contains(&name);
-        let relied_on = SESSION_SETTINGS.iter().filter(|(name, _)| !of_taste(name));
-        let (names, values): (Vec<_>, Vec<_>) = relied_on.copied().unzip();
-        let query = sqlx::query_as(sql).bind(&names).bind(values).fetch_all(&self.pool);
-        let found: Vec<(String, String)> = limited(NAME, query).await?;
-        Ok(found.into_iter().map(|(name, value)| format!("{name} is {value}")).collect())
-    }
-}
-
-/// One round trip, to see whether PostgreSQL answers, and whether it can be written to.
-pub async fn probe(pool: &Connections) -> Result<Option<ReadOnlyServer>, QueueError> {
-    const NAME: &str = "queue::probe";
-    let sql = "-- queue::probe
-SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
-    let (recovers, read_only) = limited(NAME, sqlx::query_as(sql).fetch_one(pool)).await?;
-    let cause = match (recovers, read_only) {
-        (true, _) => ReadOnlyCause::Recovery,
-        (false, true) => ReadOnlyCause::Setting,
-        (false, false) => return Ok(None),
-    };
-    let known = pool.read_only().filter(|known| known.cause == cause);
-    Ok(Some(known.unwrap_or_else(|| ReadOnlyServer { at: "the end of database.url".to_owned(), cause })))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connections::SESSION_SETTINGS;
 
     #[test]
     fn the_limit_of_a_statement_is_what_others_count_with() {

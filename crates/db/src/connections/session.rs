@@ -52,7 +52,7 @@ pub(super) async fn look(
 SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'{unlimited}"
     );
     // Not prepared: a pooler may stand in between.
-    let asked = guarded(sqlx::Executor::fetch_one(connection, sqlx::raw_sql(crate::queue::built(sql))));
+    let asked = guarded(sqlx::Executor::fetch_one(connection, sqlx::raw_sql(crate::sql::built(sql))));
     let row = asked.await?;
     let cause = match (row.try_get(0)?, row.try_get(1)?) {
         (true, _) => Some(ReadOnlyCause::Recovery),

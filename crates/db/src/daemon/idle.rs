@@ -1,4 +1,9 @@
-use super::{DaemonId, Queue, QueueError, built, error::limited};
+use super::registration::DaemonId;
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    sql::built,
+};
 
 /// What a daemon wants to be woken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

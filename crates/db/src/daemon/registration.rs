@@ -2,14 +2,14 @@
 
 use std::{fmt, time::Duration};
 
-use copyhold_core::domain::{EventKind, Fence};
+use copyhold_core::domain::{EventKind, Fence, micros};
 
-use super::{
-    Queue, QueueError, Shared,
-    append::{event, logged},
-    built,
-    error::limited,
-    micros,
+use super::peers::Shared;
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    log::append::{event, logged},
+    sql::built,
 };
 
 /// Bits of a fence below the daemon's id.
@@ -21,7 +21,7 @@ pub struct DaemonId(i32);
 
 impl DaemonId {
     /// A fence of this daemon; `random` decides the rest of it.
-    pub(super) fn fence(self, random: u64) -> Fence {
+    pub(crate) fn fence(self, random: u64) -> Fence {
         Fence(i64::from(self.0) << RANDOM_BITS | (random >> (64 - RANDOM_BITS)).cast_signed())
     }
 

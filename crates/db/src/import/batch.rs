@@ -10,7 +10,12 @@ use sqlx::{
 };
 
 use super::{ImportPlan, ImportTally, statements};
-use crate::queue::{Queue, QueueError, STATEMENT_TIMEOUT, built, error::within};
+use crate::{
+    connections::pools::STATEMENT_TIMEOUT,
+    error::{QueueError, within},
+    handle::Queue,
+    sql::built,
+};
 
 /// Where a batch ends.
 #[derive(Debug, Clone, PartialEq, Eq)]

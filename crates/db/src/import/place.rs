@@ -7,7 +7,11 @@ use serde_json::Value;
 use sqlx::{Row as _, postgres::PgRow};
 
 use super::{ImportPlan, ImportTally};
-use crate::queue::{Queue, QueueError, built, error::limited};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    sql::built,
+};
 
 const ROW: &str = "queue::import_row";
 const TAKE: &str = "queue::take_import";

@@ -149,7 +149,7 @@ impl ImportPlan {
             (TimeKind::Number, 1) => format!("t.{column}"),
             (TimeKind::Number, micros) => format!(
                 "CASE WHEN t.{column} IS NOT NULL THEN least(greatest(t.{column}, -1), {}) * {micros} END",
-                crate::queue::PARKED / micros
+                crate::sql::PARKED / micros
             ),
         }
     }

@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 
 use super::{ImportPlan, TimeKind, Unit, plan::MappedColumn, statements::more};
-use crate::queue::{Queue, QueueError};
+use crate::{error::QueueError, handle::Queue};
 
 const NAME: &str = "queue::import_sample";
 /// Rows of each end of the table's order.

@@ -2,7 +2,11 @@
 
 use sqlx::{Row as _, postgres::PgRow};
 
-use crate::queue::{Queue, QueueError, built, error::limited};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    sql::built,
+};
 
 const TABLE: &str = "queue::import_source";
 const COLUMNS: &str = "queue::import_columns";

@@ -4,12 +4,14 @@ use copyhold_core::domain::{Class, Content, EventKind, EventKinds, Lease, Replic
 use sqlx::SqlStr;
 
 use super::{
-    PARKED, Queue, QueueError,
-    answer::{Answer, answers, held, parse_all},
-    append::logged_one,
-    built,
-    error::limited,
+    fenced_write::{Answer, answers, held, parse_all},
     function_calls,
+};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    log::append::logged_one,
+    sql::{PARKED, built},
 };
 
 const NAME: &str = "queue::begin_generation";
@@ -35,7 +37,7 @@ pub struct Unregistered {
 ///
 /// `$1` key, `$2` fence, `$3` generation: arrays of one. `$4` size, `$5` hash, `$6` the replica that was read,
 /// `$7` how many in a row, `$8` whether to park, `$9` the message, `$10` Last-Modified, `$11` the tag.
-pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
+pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let schema = schema.quoted();
     let now = format!("{schema}.now_utc_micro_seconds()");
     let (held, answers) = (held(&schema), answers(&schema));
@@ -86,7 +88,7 @@ told AS (
 }
 
 /// How a daemon has it run, and tells of it. The parameters are those of [`statement`].
-pub(super) fn call(schema: &SchemaName, kinds: &EventKinds) -> SqlStr {
+pub(crate) fn call(schema: &SchemaName, kinds: &EventKinds) -> SqlStr {
     let members = "'object_key', key, 'replica', $6, 'size_bytes', $4, 'content_hash', lpad(to_hex($5), 16, '0'),
         'replaces', ($3::bigint[])[1], 'in_a_row', $7, 'parked', $8, 'message', $9";
     let begun = "begun WHERE answer = 'recorded'";

@@ -1,6 +1,6 @@
 //! Leases rows: of a lane, of lately registered objects, or by their keys.
 
-pub(super) mod statements;
+pub(crate) mod statements;
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use std::{
 
 use copyhold_core::domain::{
     Arrival, Class, Content, ContentHash, Fence, Generation, Lease, MetadataHash, ObjectKey, PriorFailure, ReplicaName,
-    ReplicaState, SourceReading,
+    ReplicaState, SourceReading, micros,
 };
 use futures::FutureExt as _;
 use rand::RngExt as _;
@@ -20,12 +20,11 @@ use sqlx::{
     query::Query,
 };
 
-use super::{
-    Queue, QueueError,
-    apart::{Apart, Patience, apart},
-    daemons::Daemon,
-    error::{limited, read},
-    micros,
+use crate::{
+    daemon::registration::Daemon,
+    error::{QueueError, limited, read},
+    handle::Queue,
+    split_batch::{Apart, Patience, apart},
 };
 
 const NAME: &str = "queue::claim";
@@ -78,7 +77,7 @@ impl From<ClaimError> for QueueError {
 }
 
 /// Objects registered within this time are fresh.
-pub(super) const FRESH: Duration = Duration::from_mins(10);
+pub(crate) const FRESH: Duration = Duration::from_mins(10);
 
 impl Queue {
     /// How long until some copy of these lanes, which waits now, is due; `None`: none waits.
@@ -189,7 +188,7 @@ impl Queue {
         }
     }
 
-    pub(super) fn lane(&self, lane: &ReplicaName) -> Result<usize, ClaimError> {
+    pub(crate) fn lane(&self, lane: &ReplicaName) -> Result<usize, ClaimError> {
         let at = self.replicas.iter().position(|r| r == lane);
         let unknown = || QueueError::Inconsistent { statement: NAME, what: format!("no replica {lane}") };
         at.ok_or_else(|| ClaimError { cause: unknown(), unanswered: None })

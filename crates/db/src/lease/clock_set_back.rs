@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use copyhold_core::domain::ReplicaName;
+use copyhold_core::domain::{ReplicaName, micros};
 
-use super::{
-    PARKED, Queue, QueueError, STATEMENT_TIMEOUT, built,
-    error::{limited, within},
-    micros,
-    orphans::LOOK_EVERY,
+use super::orphaned_multipart::LOOK_EVERY;
+use crate::{
+    connections::pools::STATEMENT_TIMEOUT,
+    error::{QueueError, limited, within},
+    handle::Queue,
+    sql::{PARKED, built},
 };
 
 const NAME: &str = "queue::pull_in";

@@ -4,18 +4,19 @@ use std::time::{Duration, Instant};
 
 use copyhold_core::domain::{
     Content, EventKind, EventKinds, Failure, Fence, Generation, MetadataHash, Next, NotCarried, ObjectKey, Outcome,
-    ReplicaName, SchemaName, SourceReading,
+    ReplicaName, SchemaName, SourceReading, micros,
 };
 use sqlx::SqlStr;
 
 use super::{
-    PARKED, Queue, QueueError,
-    answer::{Answered, answers, held, parse_all},
-    append::{event, logged},
-    built,
-    error::{LIMIT, within},
-    micros,
+    fenced_write::{Answered, answers, held, parse_all},
     unsettled::{self, UnsettledWrite},
+};
+use crate::{
+    error::{LIMIT, QueueError, within},
+    handle::Queue,
+    log::append::{event, logged},
+    sql::{PARKED, built},
 };
 
 const NAME: &str = "queue::complete";
@@ -59,7 +60,7 @@ const CLEAR: i64 = -1;
 /// (NULL: left alone, the greatest: parked).
 const FIRST_OF_REPLICAS: usize = 28;
 
-pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &EventKinds) -> SqlStr {
+pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &EventKinds) -> SqlStr {
     let schema = schema.quoted();
     let (held, answers) = (held(&schema), answers(&schema));
     let failures = "unnest($12::text[], $13::text[], $14::text[], $15::text[], $16::bool[], $17::text[], $18::bigint[])
@@ -228,7 +229,7 @@ fn told(schema: &str, kinds: &EventKinds, failures: &str) -> Told {
 
 /// The part of a statement that keeps why copies failed. `whence`: a FROM clause with the rows
 /// `x(replica, class, message, counted)`, each beside the object that was written, `done(object_key, generation)`.
-pub(super) fn keep_failures(schema: &str, whence: &str) -> String {
+pub(crate) fn keep_failures(schema: &str, whence: &str) -> String {
     format!(
         "INSERT INTO {schema}.copy_failures AS f
         (object_key, replica, generation, attempts, class, message, first_at, last_at)

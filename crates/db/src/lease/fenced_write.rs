@@ -1,6 +1,6 @@
 use copyhold_core::domain::{Fence, ObjectKey};
 
-use super::QueueError;
+use crate::error::{QueueError, key_of};
 
 /// What became of a fenced write, per key. None of them is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    pub(super) fn parse(statement: &'static str, word: &str) -> Result<Self, QueueError> {
+    pub(crate) fn parse(statement: &'static str, word: &str) -> Result<Self, QueueError> {
         match word {
             "recorded" => Ok(Self::Recorded),
             "busy" => Ok(Self::Busy),
@@ -28,7 +28,7 @@ impl Answer {
 
 /// The middle of each fenced statement: takes the rows of the keys in `$1`, but none that somebody else has in hand,
 /// so that it never waits for one row while it holds another. `hash_before`: RETURNING tells only what is there after.
-pub(super) fn held(schema: &str) -> String {
+pub(crate) fn held(schema: &str) -> String {
     format!(
         "held AS MATERIALIZED (
     SELECT o.object_key, o.content_hash AS hash_before FROM {schema}.object_copies o
@@ -41,7 +41,7 @@ pub(super) fn held(schema: &str) -> String {
 /// The tail of each fenced statement: one answer per key of `asked(k, f, g)`, from what was `held` and what was `done`, both by `object_key`,
 /// the latter with the fence `f`.
 /// A row that was not held but still carries our fence is in somebody's hands; otherwise it is no longer ours.
-pub(super) fn answers(schema: &str) -> String {
+pub(crate) fn answers(schema: &str) -> String {
     format!(
         "SELECT a.k, a.f, CASE
              WHEN done.object_key IS NOT NULL THEN 'recorded'
@@ -59,7 +59,7 @@ pub(super) fn answers(schema: &str) -> String {
 pub type Answered = (ObjectKey, Fence, Answer);
 
 /// The answers as the statement gave them.
-pub(super) fn parse_all(
+pub(crate) fn parse_all(
     statement: &'static str,
     rows: Vec<(String, i64, String)>,
 ) -> Result<Vec<Answered>, QueueError> {
@@ -67,9 +67,4 @@ pub(super) fn parse_all(
         Ok((key_of(statement, key)?, Fence(fence), Answer::parse(statement, &word)?))
     };
     rows.into_iter().map(parse).collect()
-}
-
-/// A key as the statement gave it.
-pub(super) fn key_of(statement: &'static str, key: String) -> Result<ObjectKey, QueueError> {
-    ObjectKey::new(key).map_err(|e| QueueError::Inconsistent { statement, what: format!("a key in the answer: {e}") })
 }

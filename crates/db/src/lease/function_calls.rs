@@ -3,48 +3,49 @@
 use copyhold_core::domain::{ReplicaName, SchemaName};
 use sqlx::SqlStr;
 
-use super::{built, claim};
+use super::claim;
+use crate::sql::built;
 
-pub(super) const IS_COMPLETE: &str = "is_complete";
-pub(super) const NEXT_DUE: &str = "next_due";
-pub(super) const UNCLAIM: &str = "unclaim";
-pub(super) const BEGIN_GENERATION: &str = "begin_generation";
+pub(crate) const IS_COMPLETE: &str = "is_complete";
+pub(crate) const NEXT_DUE: &str = "next_due";
+pub(crate) const UNCLAIM: &str = "unclaim";
+pub(crate) const BEGIN_GENERATION: &str = "begin_generation";
 
-pub(super) fn claim_name(lane: &ReplicaName) -> String {
+pub(crate) fn claim_name(lane: &ReplicaName) -> String {
     format!("claim_{lane}")
 }
 
 /// Not `claim_fresh_…`: that is what the claim of a replica called `fresh_…` is called.
-pub(super) fn fresh_claim_name(lane: &ReplicaName) -> String {
+pub(crate) fn fresh_claim_name(lane: &ReplicaName) -> String {
     format!("fresh_claim_{lane}")
 }
 
-pub(super) fn seek_name(lane: &ReplicaName) -> String {
+pub(crate) fn seek_name(lane: &ReplicaName) -> String {
     format!("seek_{lane}")
 }
 
 /// How a daemon calls them. The columns are named, so that a function that has more disturbs nobody.
-pub(super) fn call_claim(schema: &SchemaName, lane: &ReplicaName) -> SqlStr {
+pub(crate) fn call_claim(schema: &SchemaName, lane: &ReplicaName) -> SqlStr {
     call(schema, "queue::claim", &claim_columns(), &claim_name(lane), "$1, $2, $3, $4, $5")
 }
 
-pub(super) fn call_fresh_claim(schema: &SchemaName, lane: &ReplicaName) -> SqlStr {
+pub(crate) fn call_fresh_claim(schema: &SchemaName, lane: &ReplicaName) -> SqlStr {
     call(schema, "queue::claim_fresh", &claim_columns(), &fresh_claim_name(lane), "$1, $2, $3")
 }
 
-pub(super) fn call_seek(schema: &SchemaName, lane: &ReplicaName) -> SqlStr {
+pub(crate) fn call_seek(schema: &SchemaName, lane: &ReplicaName) -> SqlStr {
     call(schema, "queue::seek", "object_key, lane_due, id, recorded", &seek_name(lane), "$1, $2, $3")
 }
 
-pub(super) fn call_next_due(schema: &SchemaName) -> SqlStr {
+pub(crate) fn call_next_due(schema: &SchemaName) -> SqlStr {
     call(schema, "queue::next_due", "replica, wait_us", NEXT_DUE, "")
 }
 
-pub(super) fn call_unclaim(schema: &SchemaName) -> SqlStr {
+pub(crate) fn call_unclaim(schema: &SchemaName) -> SqlStr {
     call(schema, "queue::unclaim", "object_key", UNCLAIM, "$1")
 }
 
-pub(super) fn call_begin_generation(schema: &SchemaName) -> SqlStr {
+pub(crate) fn call_begin_generation(schema: &SchemaName) -> SqlStr {
     call(
         schema,
         "queue::begin_generation",

@@ -2,7 +2,11 @@
 
 use copyhold_core::domain::{Generation, ObjectKey, ReplicaName};
 
-use super::{Queue, QueueError, built, error::limited};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    sql::built,
+};
 
 const UNFINISHED: &str = "queue::unfinished_uploads";
 const OLDER: &str = "queue::older_uploads";

@@ -6,10 +6,14 @@
 
 use std::time::Duration;
 
-use copyhold_core::domain::{ObjectKey, ReplicaName, SchemaName};
+use copyhold_core::domain::{ObjectKey, ReplicaName, SchemaName, micros};
 use sqlx::SqlStr;
 
-use super::{PARKED, Queue, QueueError, built, error::limited, micros};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    sql::{PARKED, built},
+};
 
 const LOOK: &str = "queue::look_at_uploads";
 const KNOWN: &str = "queue::known_uploads";
@@ -55,7 +59,7 @@ pub struct Looked {
 type LookedRow = (i64, String, Option<String>, bool, i64, i64);
 
 /// `$1` the replica, `$2` µs after whose silence nothing of a dead holder still arrives.
-pub(super) fn statement(schema: &SchemaName, replica: &ReplicaName) -> SqlStr {
+pub(crate) fn statement(schema: &SchemaName, replica: &ReplicaName) -> SqlStr {
     let schema = schema.quoted();
     let now = format!("{schema}.now_utc_micro_seconds()");
     let (copy, due) = (replica.column(), replica.due_column());

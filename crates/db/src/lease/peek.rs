@@ -3,9 +3,10 @@
 use copyhold_core::domain::{ObjectKey, ReplicaName, SchemaName};
 use sqlx::{Row as _, postgres::PgRow};
 
-use super::{
-    Position, Queue, QueueError,
-    error::{limited, read},
+use super::claim::Position;
+use crate::{
+    error::{QueueError, limited, read},
+    handle::Queue,
     sql::{claimable, names_of},
 };
 
@@ -26,7 +27,7 @@ pub struct Sought {
 
 /// Looks at a lane's rows from a place on, oldest due first, without touching them: `$1` rows at most, `$2` and `$3`
 /// the place.
-pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> String {
+pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> String {
     let due = lane.due_column();
     format!(
         "SELECT object_key, {due} AS lane_due, id, {} AS recorded FROM {}.object_copies
@@ -42,7 +43,7 @@ pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], lane: &Re
 
 impl Queue {
     /// The next rows of a lane behind a place, whose time has come.
-    pub(super) async fn peek(
+    pub(crate) async fn peek(
         &self,
         lane: &ReplicaName,
         from: Position,

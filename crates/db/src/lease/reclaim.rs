@@ -2,24 +2,23 @@
 
 use std::time::Duration;
 
-use copyhold_core::domain::{EventKind, EventKinds, Fence, ObjectKey, ReplicaName, SchemaName};
+use copyhold_core::domain::{EventKind, EventKinds, Fence, ObjectKey, ReplicaName, SchemaName, micros};
 use futures::FutureExt as _;
 use sqlx::SqlStr;
 
-use super::{
-    PARKED, Queue, QueueError,
-    answer::key_of,
-    apart::{Patience, apart},
-    append::{event, logged},
-    built,
-    daemons::DaemonId,
-    error::limited,
-    micros, unsettled,
+use super::unsettled;
+use crate::{
+    daemon::registration::DaemonId,
+    error::{QueueError, key_of, limited},
+    handle::Queue,
+    log::append::{event, logged},
+    split_batch::{Patience, apart},
+    sql::{PARKED, built},
 };
 
 const NAME: &str = "queue::reclaim";
 /// Rows that one statement frees at most, so that it stays short.
-pub(super) const BATCH: i64 = 500;
+pub(crate) const BATCH: i64 = 500;
 
 /// How long an object waits after its second holder in a row has died: an object that kills whoever copies it must
 /// not do so all the time. Each further time it is twice as long.
@@ -43,7 +42,7 @@ pub struct Reclaimed {
 
 /// Which rows come into question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Of {
+pub(crate) enum Of {
     All,
     /// `$3`, by their keys.
     These,
@@ -53,7 +52,7 @@ pub(super) enum Of {
 ///
 /// The lock is the transaction's own, so it cannot outlive a dead sweeper, not even behind a pooler. FOR NO KEY
 /// UPDATE re-reads each row that was just renewed, so a lease that its owner saved is not taken from it.
-pub(super) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &EventKinds, of: Of) -> SqlStr {
+pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &EventKinds, of: Of) -> SqlStr {
     let schema = schema.quoted();
     let members = "'object_key', object_key, 'generation', generation, 'daemon', lease >> 40, 'times', times";
     let events = if kinds.contains(EventKind::LeaseSwept) {

@@ -2,20 +2,19 @@ use copyhold_core::domain::{Fence, ObjectKey, SchemaName};
 use futures::FutureExt as _;
 use sqlx::SqlStr;
 
-use super::{
-    Queue, QueueError,
-    answer::{Answered, answers, held, parse_all},
-    apart::{Apart, Patience, apart},
-    built,
-    error::limited,
-    sql::ASYNCHRONOUS,
+use super::fenced_write::{Answered, answers, held, parse_all};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    split_batch::{Apart, Patience, apart},
+    sql::{ASYNCHRONOUS, built},
 };
 
 const NAME: &str = "queue::release";
 
 /// `$1` keys, `$2` fences. The generation is not asked: a row that was registered again under our lease
 /// is ours to free, and nobody else can.
-pub(super) fn statement(schema: &SchemaName) -> SqlStr {
+pub(crate) fn statement(schema: &SchemaName) -> SqlStr {
     let schema = schema.quoted();
     let (held, answers) = (held(&schema), answers(&schema));
     built(format!(

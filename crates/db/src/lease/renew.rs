@@ -1,17 +1,15 @@
 use std::time::Duration;
 
-use copyhold_core::domain::{Fence, Generation, ObjectKey, SchemaName};
+use copyhold_core::domain::{Fence, Generation, ObjectKey, SchemaName, micros};
 use futures::FutureExt as _;
 use sqlx::SqlStr;
 
-use super::{
-    Queue, QueueError,
-    answer::{Answered, answers, held, parse_all},
-    apart::{Apart, Patience, apart},
-    built,
-    error::limited,
-    micros,
-    sql::ASYNCHRONOUS,
+use super::fenced_write::{Answered, answers, held, parse_all};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    split_batch::{Apart, Patience, apart},
+    sql::{ASYNCHRONOUS, built},
 };
 
 const NAME: &str = "queue::renew";
@@ -20,7 +18,7 @@ const NAME: &str = "queue::renew";
 ///
 /// Rows that somebody else holds are passed over: a heartbeat over 64 rows, of which an application held one,
 /// waited 5.5 s, and 36 ms with SKIP LOCKED.
-pub(super) fn statement(schema: &SchemaName) -> SqlStr {
+pub(crate) fn statement(schema: &SchemaName) -> SqlStr {
     let schema = schema.quoted();
     let (held, answers) = (held(&schema), answers(&schema));
     built(format!(

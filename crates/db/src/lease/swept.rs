@@ -2,7 +2,11 @@
 
 use copyhold_core::domain::ObjectKey;
 
-use super::{PARKED, Queue, QueueError, answer::key_of, built, error::limited};
+use crate::{
+    error::{QueueError, key_of, limited},
+    handle::Queue,
+    sql::{PARKED, built},
+};
 
 const TIDY: &str = "queue::tidy_swept";
 /// Rows that one statement looks at to tidy up.

@@ -1,13 +1,16 @@
 use copyhold_core::domain::{Fence, SchemaName};
 
-use super::{Queue, QueueError, error::limited};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+};
 
 /// More than any claim takes.
 const BATCH: usize = 1000;
 
 /// `$1` the fence. Reads what is leased, by all daemons together: it is for the rare case. In the index's order, so
 /// that it is the index that is read.
-pub(super) fn statement(schema: &SchemaName) -> String {
+pub(crate) fn statement(schema: &SchemaName) -> String {
     let schema = schema.quoted();
     format!(
         "UPDATE {schema}.object_copies o

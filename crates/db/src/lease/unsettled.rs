@@ -5,10 +5,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use copyhold_core::domain::{Content, ContentHash, MetadataHash, ObjectKey, ReplicaName, SchemaName};
+use copyhold_core::domain::{Content, ContentHash, MetadataHash, ObjectKey, ReplicaName, SchemaName, micros};
 use sqlx::{Postgres, SqlStr, postgres::PgArguments, query::QueryAs};
 
-use super::{Queue, QueueError, answer::key_of, built, error::limited, micros, sql::names_of};
+use crate::{
+    error::{QueueError, key_of, limited},
+    handle::Queue,
+    sql::{built, names_of},
+};
 
 const TAKE: &str = "queue::take_unsettled";
 const NOTE: &str = "queue::note_unsettled";
@@ -21,7 +25,7 @@ const JUDGED: i64 = 256;
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// A scan writes a page of a listing no later than this after it was listed, or adopts nothing of it: so an entry is kept
 /// for so much longer that nothing is adopted that was listed before the late write. µs.
-pub(super) const LISTED_WITHIN: i64 = 60_000_000;
+pub(crate) const LISTED_WITHIN: i64 = 60_000_000;
 /// µs between two looks at least.
 const NEXT_LOOK: i64 = 5_000_000;
 
@@ -84,7 +88,7 @@ impl UnsettledAt {
 /// `(object_key, replica, size_bytes, content_hash, metadata_hash, verify_in, settle)`, the last two in µs from now.
 ///
 /// What is noted twice of one copy with different contents is of unknown content from then on.
-pub(super) fn insert(schema: &str, entries: &str) -> String {
+pub(crate) fn insert(schema: &str, entries: &str) -> String {
     let now = format!("{schema}.now_utc_micro_seconds()");
     format!(
         "INSERT INTO {schema}.unsettled AS u
@@ -116,7 +120,7 @@ pub(super) fn insert(schema: &str, entries: &str) -> String {
 
 /// A query for the time until which claims of a PostgreSQL that has crashed may still have holders that nobody knows of:
 /// what is recorded before it is not settled. While no daemon has noted the crash yet, that is a whole settling time from now.
-pub(super) fn until(schema: &str) -> String {
+pub(crate) fn until(schema: &str) -> String {
     format!(
         "SELECT coalesce((SELECT c.unsettled_until FROM {schema}.claims_intact c),
                      {schema}.now_utc_micro_seconds() + {}) AS until",
@@ -132,7 +136,7 @@ fn longest_settle(schema: &str) -> String {
 }
 
 /// µs from the note of a write to the first look.
-pub(super) fn first_look() -> i64 {
+pub(crate) fn first_look() -> i64 {
     micros(FIRST_LOOK)
 }
 
@@ -154,7 +158,7 @@ fn note(schema: &SchemaName) -> SqlStr {
 /// recorded there and nobody is making one. Of a leased row without a hash nothing is known yet: its holder may be about
 /// to record what the late write has hit. What comes after this statement's snapshot comes after the late write.
 /// All others are due again later, before anything is read: a reader that dies loses nothing.
-pub(super) fn take(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
+pub(crate) fn take(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
     let schema = schema.quoted();
     let now = format!("{schema}.now_utc_micro_seconds()");
     let recorded = names_of(replicas, |r| format!("o.{} IS NOT NULL", r.column()));
@@ -211,7 +215,7 @@ SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, (SELECT count(*) FROM chosen) >
 }
 
 /// Binds the next six parameters: one entry per write, as in [`note`].
-pub(super) fn bind_writes<'q, O>(
+pub(crate) fn bind_writes<'q, O>(
     query: Bound<'q, O>,
     writes: impl Iterator<Item = &'q UnsettledWrite> + Clone,
 ) -> Bound<'q, O> {

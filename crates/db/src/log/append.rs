@@ -7,16 +7,20 @@
 
 use copyhold_core::domain::{EventKind, EventKinds, Fence, ObjectKey};
 
-use super::{Queue, QueueError, built, error::limited};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    sql::built,
+};
 
 /// The beginning of a query that gives one event for each of its rows.
-pub(super) fn event(kind: EventKind, members: &str) -> String {
+pub(crate) fn event(kind: EventKind, members: &str) -> String {
     format!("SELECT jsonb_build_object('kind', '{kind}', {members})")
 }
 
 /// The part `logged` of a statement, one row, which its last SELECT must join: it appends what `events` gives, if anything
 /// is. `after`: parts that `events` does not read and that must have written all they write; each returns something.
-pub(super) fn logged(schema: &str, events: &str, after: &[&str]) -> String {
+pub(crate) fn logged(schema: &str, events: &str, after: &[&str]) -> String {
     if events.is_empty() {
         return "logged AS MATERIALIZED (SELECT NULL::bigint AS last)".into();
     }
@@ -32,14 +36,14 @@ pub(super) fn logged(schema: &str, events: &str, after: &[&str]) -> String {
 }
 
 /// The same with events of one kind, if that is kept: these members, of each row of `whence`.
-pub(super) fn logged_one(schema: &str, kinds: &EventKinds, kind: EventKind, members: &str, whence: &str) -> String {
+pub(crate) fn logged_one(schema: &str, kinds: &EventKinds, kind: EventKind, members: &str, whence: &str) -> String {
     let events = if kinds.contains(kind) { format!("{} FROM {whence}", event(kind, members)) } else { String::new() };
     logged(schema, &events, &[])
 }
 
 impl Queue {
     /// [`logged_one`] with what this queue keeps.
-    pub(super) fn logged(&self, kind: EventKind, members: &str, whence: &str) -> String {
+    pub(crate) fn logged(&self, kind: EventKind, members: &str, whence: &str) -> String {
         logged_one(&self.schema.quoted(), &self.kinds, kind, members, whence)
     }
 

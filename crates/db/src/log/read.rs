@@ -6,9 +6,11 @@ use serde::Serialize;
 use sqlx::{Row as _, SqlStr, postgres::PgRow};
 use tracing::warn;
 
-use super::{
-    Channels, Hot, Queue, QueueError, built,
-    error::{limited, read},
+use crate::{
+    error::{QueueError, limited, read},
+    handle::{Hot, Queue},
+    notify::notification::Channels,
+    sql::built,
 };
 
 const HEAD: &str = "queue::log_head";
@@ -19,7 +21,7 @@ const RAISE: &str = "queue::log_raise_incarnation";
 const FOLLOW: &str = "queue::log_follow_timeline";
 
 /// The function that says which timeline the server writes; the migrations make it.
-pub(super) const SERVER_TIMELINE: &str = "server_timeline";
+pub(crate) const SERVER_TIMELINE: &str = "server_timeline";
 
 /// An incarnation that no log has had. Not the one before and one more: of a backup that is restored twice, readers of the
 /// first restore would take the second for the same.
@@ -266,12 +268,12 @@ SELECT pg_notify($2, coalesce((SELECT max(id) FROM {schema}.log), 0)::text) FROM
 }
 
 /// What [`Queue::log_tail`] asks.
-pub(super) fn tail_statement(schema: &SchemaName) -> SqlStr {
+pub(crate) fn tail_statement(schema: &SchemaName) -> SqlStr {
     part_statement(schema, TAIL, "id > $1 AND id < $2", LOG_TAIL)
 }
 
 /// What [`Queue::log_page`] asks.
-pub(super) fn page_statement(schema: &SchemaName) -> SqlStr {
+pub(crate) fn page_statement(schema: &SchemaName) -> SqlStr {
     part_statement(schema, PAGE, "id >= $1 AND id < $2", LOG_PAGE)
 }
 
@@ -317,7 +319,7 @@ fn log_mark(schema: &SchemaName) -> String {
 }
 
 /// Bytes of all partitions of the log, indexes included.
-pub(super) fn log_bytes(schema: &SchemaName) -> String {
+pub(crate) fn log_bytes(schema: &SchemaName) -> String {
     format!(
         "(SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint
         FROM pg_catalog.pg_inherits WHERE inhparent = '{}.log'::regclass)",

@@ -1,6 +1,12 @@
+use copyhold_core::domain::micros;
 use std::time::Duration;
 
-use super::{Queue, QueueError, built, error::limited, log::log_bytes, micros};
+use super::read::log_bytes;
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    sql::built,
+};
 
 /// What there is to do about the log's size, one short statement each. One daemon at a time does any of it; whoever comes
 /// while another does has nothing to do.

@@ -6,10 +6,11 @@ use copyhold_core::domain::SchemaName;
 use sqlx::{Row as _, postgres::PgListener};
 use tokio::time::timeout;
 
-use super::{
-    Channels, Heard, Queue, QueueError, READ_ONLY, Target,
-    connections::{ConnectError, guarded},
-    error::limited,
+use super::notification::{Channels, Heard};
+use crate::{
+    connections::{ConnectError, READ_ONLY, Target, guarded},
+    error::{QueueError, limited},
+    handle::Queue,
 };
 
 /// Why a connection does not listen, or does so no longer.

@@ -2,7 +2,10 @@
 
 use copyhold_core::domain::SchemaName;
 
-use super::{Queue, QueueError, error::limited};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+};
 
 /// What daemons are told on the channel of their work. A hint: whoever misses it looks by itself within seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +87,7 @@ impl Queue {
     }
 
     async fn say(&self, name: &'static str, channel: &str, payload: &str) -> Result<(), QueueError> {
-        let sql = super::built(format!("-- {name}\nSELECT pg_notify($1, $2)"));
+        let sql = crate::sql::built(format!("-- {name}\nSELECT pg_notify($1, $2)"));
         limited(name, sqlx::query(sql).bind(channel).bind(payload).execute(&self.pool)).await?;
         Ok(())
     }

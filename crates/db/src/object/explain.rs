@@ -3,7 +3,11 @@
 use copyhold_core::domain::{ContentHash, ObjectKey};
 use serde::{Deserialize, Serialize};
 
-use super::{PARKED, Queue, QueueError, built, error::limited};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    sql::{PARKED, built},
+};
 
 const NAME: &str = "queue::explain";
 

@@ -1,6 +1,10 @@
 use copyhold_core::domain::ObjectKey;
 
-use super::{Queue, QueueError, answer::key_of, built, error::limited};
+use crate::{
+    error::{QueueError, key_of, limited},
+    handle::Queue,
+    sql::built,
+};
 
 const NAME: &str = "queue::forget";
 

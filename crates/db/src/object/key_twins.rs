@@ -4,7 +4,11 @@
 
 use copyhold_core::domain::{Folds, Generation, ObjectKey, ReplicaName};
 
-use super::{Queue, QueueError, answer::key_of, built, error::limited};
+use crate::{
+    error::{QueueError, key_of, limited},
+    handle::Queue,
+    sql::built,
+};
 
 const NAME: &str = "queue::twins";
 /// Told of one key at most.
@@ -67,7 +71,7 @@ impl Queue {
     }
 
     /// `$1` the key; `$2` and `$3` the pieces: the place of each, from 1, and its text; `$4` how many places there are.
-    pub(super) fn twins_statement(&self, replica: &ReplicaName) -> String {
+    pub(crate) fn twins_statement(&self, replica: &ReplicaName) -> String {
         let (schema, copy, due) = (self.schema.quoted(), replica.column(), replica.due_column());
         format!(
             "-- {NAME}

@@ -1,8 +1,10 @@
-pub(super) mod functions;
-
 use copyhold_core::domain::{Generation, ObjectKey, ReplicaName};
 
-use super::{Queue, QueueError, built, error::limited};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    sql::built,
+};
 
 const NAME: &str = "queue::register";
 

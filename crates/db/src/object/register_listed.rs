@@ -1,11 +1,14 @@
 //! The SQL function that registers what a listing has shown.
 
-use copyhold_core::domain::{EventKind, ReplicaName, SchemaName};
+use copyhold_core::domain::{EventKind, ReplicaName, SchemaName, micros};
 
-use super::{PARKED, claim::FRESH, micros, sql::names_of, unsettled::LISTED_WITHIN};
+use crate::{
+    lease::{claim::FRESH, unsettled::LISTED_WITHIN},
+    sql::{PARKED, names_of},
+};
 
 /// As it is called; `migrate` lets every role call it that may change copies.
-pub(in crate::queue) const NAME: &str = "register_listed";
+pub(crate) const NAME: &str = "register_listed";
 
 /// Registers, in one statement for a page of a listing, what is not registered yet, and leaves alone what is. It names
 /// every replica's columns, so it is made anew by each migration, and applies the rules in force. SECURITY DEFINER: a daemon's
@@ -19,7 +22,7 @@ pub(in crate::queue) const NAME: &str = "register_listed";
 ///
 /// `age_us`: how long ago the listing was asked for, by the caller's own clock: copies are recorded as of then.
 /// `tell`: whether events of what was taken over are wanted.
-pub(in crate::queue) fn function(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
+pub(crate) fn function(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let schema = schema.quoted();
     let each =
         |what: &dyn Fn(&ReplicaName) -> String, glue: &str| replicas.iter().map(what).collect::<Vec<_>>().join(glue);

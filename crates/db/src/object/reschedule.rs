@@ -6,7 +6,12 @@
 
 use copyhold_core::domain::{EventKind, ObjectKey, ReplicaName};
 
-use super::{PARKED, Queue, QueueError, answer::key_of, append, built, error::limited};
+use crate::{
+    error::{QueueError, key_of, limited},
+    handle::Queue,
+    log::append,
+    sql::{PARKED, built},
+};
 
 /// The class of what an operator parked: it stands in `copy_failures`, but is no failure of a store.
 pub const PARKED_BY_HAND: &str = "parked";
@@ -14,9 +19,20 @@ pub const PARKED_BY_HAND: &str = "parked";
 /// Rows of one statement, so that it stays short.
 const PAGE: usize = 1000;
 
+/// Which copies of a replica are to be tried now.
+#[derive(Debug, Clone, Copy)]
+pub enum Which<'a> {
+    /// Parked or waiting copies of these objects.
+    Of(&'a [ObjectKey]),
+    /// All that are parked.
+    Parked,
+    /// All that are parked, and all that wait for a later attempt.
+    Failing,
+}
+
 /// Which rows are looked at.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Page<'a> {
+pub(crate) enum Page<'a> {
     Keys(&'a [ObjectKey]),
     /// The parked copies in order of arrival, from their index.
     Parked,
@@ -26,7 +42,7 @@ pub(super) enum Page<'a> {
 
 /// What becomes of a copy, and of what is known of its failure.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Turn<'a> {
+pub(crate) enum Turn<'a> {
     /// Due now. The failure stays as history, without attempts, so that the next one does not park at once.
     Due { class: Option<&'a str> },
     /// Parked, with the reason as the message and the failure before it, if any, behind.
@@ -52,8 +68,38 @@ struct Cursor {
 }
 
 impl Queue {
+    /// Makes copies of one replica due now, those of one class of failure only if `class` says so, and forgets how
+    /// many attempts they have had. The daemons are not told: see [`Queue::notify`].
+    pub async fn retry(
+        &self,
+        replica: &ReplicaName,
+        which: Which<'_>,
+        class: Option<&str>,
+    ) -> Result<Turned, QueueError> {
+        let turn = Turn::Due { class };
+        match which {
+            Which::Of(keys) => self.turn("queue::retry", replica, Page::Keys(keys), turn).await,
+            Which::Parked => self.turn("queue::retry", replica, Page::Parked, turn).await,
+            Which::Failing => {
+                let mut all = self.turn("queue::retry", replica, Page::Parked, turn).await?;
+                let waiting = self.turn("queue::retry", replica, Page::Waiting, turn).await?;
+                all.changed += waiting.changed;
+                all.busy.extend(waiting.busy);
+                Ok(all)
+            }
+        }
+    }
+
+    /// Parks those copies of one replica that are wanted, not recorded and not parked yet. `because` becomes the
+    /// message of their entry in `copy_failures`, whose class is [`PARKED_BY_HAND`](super::reschedule::PARKED_BY_HAND): no failure of a store, so no [`Class`].
+    ///
+    /// [`Class`]: copyhold_core::domain::Class
+    pub async fn park(&self, replica: &ReplicaName, keys: &[ObjectKey], because: &str) -> Result<Turned, QueueError> {
+        self.turn("queue::park", replica, Page::Keys(keys), Turn::Parked { because }).await
+    }
+
     /// Turns all copies that `pages` go through.
-    pub(super) async fn turn(
+    pub(crate) async fn turn(
         &self,
         name: &'static str,
         replica: &ReplicaName,

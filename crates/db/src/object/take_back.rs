@@ -4,7 +4,13 @@
 
 use copyhold_core::domain::{EventKind, Failure, Generation, ObjectKey, ReplicaName};
 
-use super::{Answer, PARKED, Queue, QueueError, append, built, complete::keep_failures, error::limited};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    lease::{complete::keep_failures, fenced_write::Answer},
+    log::append,
+    sql::{PARKED, built},
+};
 
 const NAME: &str = "queue::take_back";
 const AGAIN: &str = "queue::register_changed";
@@ -75,7 +81,7 @@ impl Queue {
     /// `$1` key, `$2` generation, `$3` whether to park what is missing anyway; `$4` to `$8` one entry per copy of which
     /// there is something to tell: replica, class, message, the kind of its event (NULL: it has none), whether it is
     /// parked. Then for each replica its two, as [`Self::each`] says.
-    pub(super) fn take_back_statement(&self) -> String {
+    pub(crate) fn take_back_statement(&self) -> String {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
         let sets = self.each(",\n           ", |time, park, r| {

@@ -2,9 +2,15 @@
 
 use std::time::Duration;
 
-use copyhold_core::domain::{Blocks, Class, EventKind, ReplicaName, next_probe, utc};
+use copyhold_core::domain::{Blocks, Class, EventKind, ReplicaName, micros, next_probe, utc};
 
-use super::{Notice, Queue, QueueError, append::logged, built, error::limited, micros};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    log::append::logged,
+    notify::notification::Notice,
+    sql::built,
+};
 
 /// An open breaker, as all daemons share it: why a replica is left alone.
 #[derive(Debug, Clone, PartialEq, Eq)]

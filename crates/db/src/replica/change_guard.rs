@@ -3,9 +3,13 @@
 
 use std::time::Duration;
 
-use copyhold_core::domain::{Class, EventKind, Failure, ReplicaName};
+use copyhold_core::domain::{Class, EventKind, Failure, ReplicaName, micros};
 
-use super::{Queue, QueueError, built, error::limited, micros};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    sql::built,
+};
 
 const NAME: &str = "queue::admit_change";
 /// So many changes that nobody registered are taken over at one replica within this time, and no more.

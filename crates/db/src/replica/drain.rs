@@ -1,6 +1,12 @@
 use copyhold_core::domain::{EventKind, ReplicaName};
 
-use super::{Draining, Notice, Queue, QueueError, built, error::limited};
+use super::list::Draining;
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    notify::notification::Notice,
+    sql::built,
+};
 
 /// What became of a replica that was to be drained.
 #[derive(Debug, Clone, PartialEq, Eq)]

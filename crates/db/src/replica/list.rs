@@ -2,15 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
-use copyhold_core::domain::{Arrival, Blocks, Class, Generation, ReplicaName};
+use copyhold_core::domain::{Arrival, Blocks, Class, Generation, ReplicaName, micros};
 use sqlx::{Row as _, postgres::PgRow};
 
-use super::{
-    Breaker, PARKED, Pause, Queue, QueueError, built,
-    error::{limited, read},
-    micros,
+use super::{breaker::Breaker, pause::Pause};
+use crate::{
+    error::{QueueError, limited, read},
+    handle::Queue,
+    pin::Pin,
+    sql::{PARKED, built},
 };
-use crate::pin::Pin;
 
 const ROWS: &str = "queue::replica_rows";
 
@@ -18,7 +19,7 @@ const ROWS: &str = "queue::replica_rows";
 pub const CLEAR: Duration = Duration::from_secs(5);
 /// In the middle of that: an object is from before, or ours, on this side of it or the other, though whole seconds and the
 /// clocks of a store's machines differ.
-pub(super) const FOREIGN_US: i64 = 3_000_000;
+pub(crate) const FOREIGN_US: i64 = 3_000_000;
 /// Whoever looked must look anew if it was longer ago: what came meanwhile is not ours.
 pub const LOOK_HOLDS: Duration = Duration::from_secs(30);
 

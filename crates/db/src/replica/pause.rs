@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use copyhold_core::domain::{EventKind, ReplicaName};
+use copyhold_core::domain::{EventKind, ReplicaName, micros};
 
-use super::{Notice, PARKED, Queue, QueueError, built, error::limited, micros};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    notify::notification::Notice,
+    sql::{PARKED, built},
+};
 
 /// Nothing is copied to a replica for a while, by all daemons. It may still be read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,11 @@ use copyhold_core::domain::{Generation, ObjectKey, ReplicaName};
 use rand::RngExt as _;
 use sqlx::Row as _;
 
-use super::{Queue, QueueError, answer::key_of, built, error::limited, sql::claimable};
+use crate::{
+    error::{QueueError, key_of, limited},
+    handle::Queue,
+    sql::{built, claimable},
+};
 
 /// Rows that are looked at in each place. Newest first this takes 0.09 ms, oldest first 19.7 ms behind 10,000 rows that
 /// have failed.

@@ -2,7 +2,14 @@
 
 use copyhold_core::domain::{EventKind, ReplicaName};
 
-use super::{Notice, PARKED, Queue, QueueError, append, built, error::limited, replicas::FOREIGN_US};
+use super::list::FOREIGN_US;
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    log::append,
+    notify::notification::Notice,
+    sql::{PARKED, built},
+};
 
 const DEMOTE: &str = "queue::demote";
 const PROMOTE: &str = "queue::promote";
@@ -89,7 +96,7 @@ UPDATE {schema}.replicas r
        -- What still arrives there would be taken for the application's, or land over what the application uploads.
        OR EXISTS (SELECT FROM {schema}.unsettled u WHERE u.replica = $1)
        OR (SELECT lost.until > {now} FROM ({}) AS lost)",
-            super::unsettled::until(&schema)
+            crate::lease::unsettled::until(&schema)
         );
         let members = "'replica', name, 'in_place_of', $2, 'missing_accepted', $3";
         let logged = append::logged_one(&schema, &self.kinds, EventKind::ReplicaPromoted, members, "promoted");

@@ -5,17 +5,17 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use copyhold_core::domain::{EventKind, ObjectKey, ReplicaName};
+use copyhold_core::domain::{EventKind, ObjectKey, ReplicaName, micros};
 
-use super::{
-    Notice, Queue, QueueError,
-    answer::key_of,
-    append::{event, logged},
-    built,
-    error::limited,
-    micros, unsettled,
+use crate::{
+    error::{QueueError, key_of, limited},
+    handle::Queue,
+    lease::unsettled,
+    log::append::{event, logged},
+    notify::notification::Notice,
+    pin::Pin,
+    sql::built,
 };
-use crate::pin::Pin;
 
 const BEGIN: &str = "queue::begin_reset";
 const MOVE: &str = "queue::begin_move";

@@ -12,7 +12,11 @@ use super::{
     statement::{NAME, Statement},
     types::{Change, FIGURES, Judged, Page, Place, Scope, Which},
 };
-use crate::queue::{Queue, QueueError, built, error::limited};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    sql::built,
+};
 
 impl Queue {
     /// Judges some objects by the rules of this version, in one transaction of one statement. A place that is kept is

@@ -5,7 +5,12 @@ use std::time::Duration;
 use copyhold_core::domain::{EventKind, ReplicaName, Rule};
 
 use super::{RULES_COLUMNS, bound, first_that_fits};
-use crate::queue::{Queue, QueueError, STATEMENT_TIMEOUT, built, error::within};
+use crate::{
+    connections::pools::STATEMENT_TIMEOUT,
+    error::{QueueError, within},
+    handle::Queue,
+    sql::built,
+};
 
 const NAME: &str = "queue::expected";
 const PACE: &str = "queue::pace";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use copyhold_core::domain::{EventKind, ReplicaName, Rule, SchemaName};
 use sqlx::{PgConnection, Postgres, postgres::PgArguments, query::QueryAs};
 
-use crate::queue::{QueueError, append, built, ddl::jittered};
+use crate::{error::QueueError, log::append, retry_while_down::jittered, sql::built};
 
 const NAME: &str = "queue::put_rules_in_force";
 
@@ -72,7 +72,7 @@ fn differs(schema: &str) -> String {
 ///
 /// Where there is nothing yet, or no rule is left to judge by, all that is there is judged. While a batch of objects is
 /// being judged it holds the row of the state, and this gives up and tries again.
-pub(in crate::queue) async fn put_in_force(
+pub(crate) async fn put_in_force(
     connection: &mut PgConnection,
     schema: &SchemaName,
     rules: &[Rule],
@@ -131,10 +131,7 @@ SELECT version, applied < version, before FROM raised CROSS JOIN logged",
 }
 
 /// Whether no objects are left to be judged by the rules in force.
-pub(in crate::queue) async fn all_applied(
-    connection: &mut PgConnection,
-    schema: &SchemaName,
-) -> Result<bool, QueueError> {
+pub(crate) async fn all_applied(connection: &mut PgConnection, schema: &SchemaName) -> Result<bool, QueueError> {
     let sql = built(format!("-- {NAME}\nSELECT applied = version FROM {}.rules_state", schema.quoted()));
     sqlx::query_scalar(sql).fetch_one(connection).await.map_err(QueueError::database(NAME))
 }

@@ -1,6 +1,10 @@
 use copyhold_core::domain::{ObjectKey, ReplicaName, Rule};
 
-use crate::queue::{Queue, QueueError, built, error::limited};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    sql::built,
+};
 
 const NAME: &str = "queue::rules_state";
 
@@ -19,7 +23,7 @@ pub struct RulesState {
 
 impl RulesState {
     /// As in a schema that has none yet.
-    pub(in crate::queue) fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { version: 0, applied: 0, applying: None, newcomers: Vec::new(), rules: Vec::new() }
     }
 

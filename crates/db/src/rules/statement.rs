@@ -6,7 +6,7 @@ use super::{
     Sizes, first_that_fits,
     types::{PAGE, Place, Scope, Which},
 };
-use crate::queue::Queue;
+use crate::handle::Queue;
 
 pub(super) const NAME: &str = "queue::apply_rules";
 /// `$1` the version, `$2` the key before the page, `$3` keys, `$4` where the place must stand, `$5` and `$6` the replicas at

@@ -3,7 +3,7 @@
 use copyhold_core::domain::{ObjectKey, ReplicaName};
 
 use super::Sizes;
-use crate::queue::Queue;
+use crate::handle::Queue;
 
 /// Of each replica, in the answer.
 pub(super) const FIGURES: usize = 8;

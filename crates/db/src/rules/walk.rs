@@ -9,7 +9,13 @@ use copyhold_core::domain::ObjectKey;
 use tokio_util::sync::CancellationToken;
 
 use super::types::{Judged, PAGE, Page, Place, Scope, Which};
-use crate::queue::{AWAY_PAUSE, Notice, Queue, QueueError, built, error::limited, still_away, while_away};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    notify::notification::Notice,
+    retry_while_down::{AWAY_PAUSE, still_away, while_away},
+    sql::built,
+};
 
 /// Objects that somebody held are tried again for so long, after these pauses.
 const BUSY_FOR: Duration = Duration::from_secs(30);

@@ -6,13 +6,13 @@
 use copyhold_core::domain::SchemaName;
 
 /// Which sequences are behind what was drawn from them, and the way to mend them.
-pub(super) const SEQUENCES_BEHIND: &str = "sequences_behind";
+pub(crate) const SEQUENCES_BEHIND: &str = "sequences_behind";
 
 /// Levels of an event at most: parsers of several languages refuse 64, and readers get it in an envelope.
 const LEVELS: u32 = 60;
 
 /// All of them.
-pub(super) fn all(schema: &SchemaName) -> String {
+pub(crate) fn all(schema: &SchemaName) -> String {
     let functions = [sequences_behind(), append_log(), append_event()].join(";\n");
     let functions = functions.replace("{schema}", &schema.quoted()).replace("{channel}", schema.as_str());
     functions.replace("{levels}", &LEVELS.to_string()).replace("{signature}", &super::functions::signature())

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use rand::RngExt as _;
 use sqlx::PgConnection;
 use tracing::warn;
 
-use super::{QueueError, built};
+use crate::{error::QueueError, retry_while_down::jittered, sql::built};
 
 /// One statement by itself.
-pub(super) async fn execute(connection: &mut PgConnection, sql: String) -> Result<(), QueueError> {
+pub(crate) async fn execute(connection: &mut PgConnection, sql: String) -> Result<(), QueueError> {
     sqlx::raw_sql(built(sql)).execute(connection).await.map_err(QueueError::database("queue::migrate"))?;
     Ok(())
 }
@@ -17,7 +16,7 @@ pub(super) async fn execute(connection: &mut PgConnection, sql: String) -> Resul
 /// Runs an ALTER that needs the table for itself, for a moment, without ever standing in a queue in front of the
 /// application: it gives up after 30 ms and tries again for as long as it takes, naming who is in the way.
 /// Behind one open reader a waiting ALTER held up an INSERT for 4.3 s; like this, for 35 ms.
-pub(super) async fn execute_politely(connection: &mut PgConnection, table: &str, sql: &str) -> Result<(), QueueError> {
+pub(crate) async fn execute_politely(connection: &mut PgConnection, table: &str, sql: &str) -> Result<(), QueueError> {
     let mut tries = 0_u32;
     loop {
         let polite = format!("BEGIN; SET LOCAL lock_timeout = '30ms'; {sql}; COMMIT");
@@ -54,9 +53,4 @@ WHERE l.relation = to_regclass($1) AND l.granted AND a.pid <> pg_backend_pid()",
     .await
     .map_err(QueueError::database("queue::migrate"))?;
     Ok(others.unwrap_or_else(|| "sessions that have just ended".into()))
-}
-
-/// ± 50 %.
-pub(super) fn jittered(about: Duration) -> Duration {
-    about.mul_f64(rand::rng().random_range(0.5..1.5))
 }

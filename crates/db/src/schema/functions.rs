@@ -16,32 +16,20 @@
 
 use copyhold_core::domain::{ReplicaName, SchemaName};
 
-use super::{
-    anew, append_functions, claim,
-    function_calls::{BEGIN_GENERATION, IS_COMPLETE, NEXT_DUE, UNCLAIM, claim_name, fresh_claim_name, seek_name},
-    listed, log, seek, unclaim,
+use super::append_functions;
+use crate::{
+    lease::{
+        begin_generation, claim,
+        function_calls::{BEGIN_GENERATION, IS_COMPLETE, NEXT_DUE, UNCLAIM, claim_name, fresh_claim_name, seek_name},
+        peek, unclaim,
+    },
+    log::read,
+    object::register_listed,
 };
-
-/// Under these, an index in the wanted order is the only plan that is not forbidden, and it is kept for the session.
-/// Costs are named because what is forbidden is only made dear.
-pub const SETTINGS: [(&str, &str); 10] = [
-    ("enable_indexscan", "on"),
-    ("enable_seqscan", "off"),
-    ("enable_bitmapscan", "off"),
-    ("enable_sort", "off"),
-    ("enable_incremental_sort", "off"),
-    ("seq_page_cost", "1"),
-    ("random_page_cost", "1.1"),
-    ("plan_cache_mode", "force_generic_plan"),
-    // The estimates of a long backlog would ask for it, for a statement that takes a millisecond.
-    ("jit", "off"),
-    // A scan of an index alone is as good.
-    ("enable_indexonlyscan", "on"),
-];
 
 /// One function, as `migrate` makes it and a daemon expects it.
 #[derive(Debug, Clone)]
-pub(super) struct Function {
+pub(crate) struct Function {
     /// Made of a checked name; fits into PostgreSQL's 63 bytes, since a replica's name has 31 at most.
     pub name: String,
     /// As `pg_get_function_arguments` writes it.
@@ -56,7 +44,7 @@ pub(super) struct Function {
 }
 
 /// The lane's claim, oldest due first.
-pub(super) fn claim(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> Function {
+pub(crate) fn claim(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> Function {
     Function {
         name: claim_name(lane),
         arguments: "most bigint, lease_us bigint, fence bigint, after_due bigint, after_id bigint",
@@ -68,7 +56,7 @@ pub(super) fn claim(schema: &SchemaName, replicas: &[ReplicaName], lane: &Replic
 }
 
 /// The lane's claim of what was registered lately.
-pub(super) fn fresh_claim(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> Function {
+pub(crate) fn fresh_claim(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> Function {
     Function {
         name: fresh_claim_name(lane),
         arguments: "most bigint, lease_us bigint, fence bigint",
@@ -80,19 +68,19 @@ pub(super) fn fresh_claim(schema: &SchemaName, replicas: &[ReplicaName], lane: &
 }
 
 /// A look at the lane, oldest due first.
-pub(super) fn seek(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> Function {
+pub(crate) fn seek(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> Function {
     Function {
         name: seek_name(lane),
         arguments: "most bigint, after_due bigint, after_id bigint",
         returns: "TABLE(object_key text, lane_due bigint, id bigint, recorded text[])".into(),
-        statement: seek::statement(schema, replicas, lane),
+        statement: peek::statement(schema, replicas, lane),
         asynchronous: false,
         about: format!("Objects that lack their copy at {lane}, oldest due first, and who has them."),
     }
 }
 
 /// How long until the next copy of each lane is due.
-pub(super) fn next_due(schema: &SchemaName, replicas: &[ReplicaName]) -> Function {
+pub(crate) fn next_due(schema: &SchemaName, replicas: &[ReplicaName]) -> Function {
     Function {
         name: NEXT_DUE.into(),
         arguments: "",
@@ -104,7 +92,7 @@ pub(super) fn next_due(schema: &SchemaName, replicas: &[ReplicaName]) -> Functio
 }
 
 /// Gives back what a claim has leased whose answer was lost.
-pub(super) fn unclaim(schema: &SchemaName) -> Function {
+pub(crate) fn unclaim(schema: &SchemaName) -> Function {
     Function {
         name: UNCLAIM.into(),
         arguments: "fence bigint",
@@ -116,25 +104,25 @@ pub(super) fn unclaim(schema: &SchemaName) -> Function {
 }
 
 /// Begins a generation with a content that nobody registered.
-pub(super) fn begin_generation(schema: &SchemaName, replicas: &[ReplicaName]) -> Function {
+pub(crate) fn begin_generation(schema: &SchemaName, replicas: &[ReplicaName]) -> Function {
     Function {
         name: BEGIN_GENERATION.into(),
         arguments: "keys text[], fences bigint[], generations bigint[], bytes bigint, hash bigint, was_read text, \
                     in_a_row integer, park boolean, why text, modified bigint, tag bigint",
         returns: "TABLE(key text, under bigint, answer text)".into(),
-        statement: anew::statement(schema, replicas),
+        statement: begin_generation::statement(schema, replicas),
         asynchronous: false,
         about: "What a complete reading of the primary has found begins a new generation of a leased object.".into(),
     }
 }
 
 /// Those that find the work of one lane.
-pub(super) fn of_lane(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> [Function; 3] {
+pub(crate) fn of_lane(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> [Function; 3] {
     [claim(schema, replicas, lane), fresh_claim(schema, replicas, lane), seek(schema, replicas, lane)]
 }
 
 /// What is no single lane's.
-pub(super) fn of_all_lanes(schema: &SchemaName, replicas: &[ReplicaName]) -> [Function; 3] {
+pub(crate) fn of_all_lanes(schema: &SchemaName, replicas: &[ReplicaName]) -> [Function; 3] {
     [next_due(schema, replicas), unclaim(schema), begin_generation(schema, replicas)]
 }
 
@@ -162,12 +150,12 @@ COMMENT ON FUNCTION {schema}.{IS_COMPLETE}({schema}.object_copies, text[]) IS
 }
 
 /// How a function tells which version has made it.
-pub(super) fn signature() -> String {
+pub(crate) fn signature() -> String {
     format!("Made by copyhold {}.", env!("CARGO_PKG_VERSION"))
 }
 
 /// All of them, for every replica of the schema.
-pub(super) fn all(schema: &SchemaName, replicas: &[ReplicaName]) -> Vec<Function> {
+pub(crate) fn all(schema: &SchemaName, replicas: &[ReplicaName]) -> Vec<Function> {
     replicas.iter().flat_map(|lane| of_lane(schema, replicas, lane)).chain(of_all_lanes(schema, replicas)).collect()
 }
 
@@ -187,7 +175,7 @@ impl Function {
     fn create(&self, schema: &SchemaName) -> String {
         let schema = schema.quoted();
         let Self { name, arguments, returns, about, .. } = self;
-        let settings = SETTINGS.map(|(name, value)| format!("SET {name} = {value}")).join(" ");
+        let settings = crate::sql::PLANNER_SETTINGS.map(|(name, value)| format!("SET {name} = {value}")).join(" ");
         let body = self.body();
         format!(
             "DO $drop$
@@ -216,12 +204,12 @@ COMMENT ON FUNCTION {schema}.\"{name}\" IS '{about} {}';
 
 /// Makes all of them, in one transaction if it is sent as one. Whoever may change copies may call them: a function
 /// that had to be dropped, or belongs to a new replica, leaves no daemon without the right to claim.
-pub(super) fn create_all(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
+pub(crate) fn create_all(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let functions = all(schema, replicas);
     let names = functions.iter().map(|f| f.name.as_str()).chain([
         IS_COMPLETE,
-        listed::NAME,
-        log::SERVER_TIMELINE,
+        register_listed::NAME,
+        read::SERVER_TIMELINE,
         append_functions::SEQUENCES_BEHIND,
     ]);
     let names: Vec<_> = names.map(|name| format!("'{name}'")).collect();

@@ -1,7 +1,12 @@
 //! What `copyhold check` tries in PostgreSQL beyond a connection: that rows can be written, that this role may do all that a
 //! daemon does, and that no sequence would give its numbers again. Nothing of it stays.
 
-use super::{BehindSequence, Queue, QueueError, SchemaFit, built, error::limited};
+use super::{sequences::BehindSequence, version::SchemaFit};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    sql::built,
+};
 
 /// What a daemon's role needs on tables; `deploy/roles.sql` grants it.
 const TABLES: [(&str, &str); 17] = [
@@ -43,6 +48,11 @@ pub async fn inspect(queue: &Queue) -> Vec<Inspected> {
 }
 
 impl Queue {
+    /// Whether this program can work with the schema that is there.
+    pub async fn schema_fit(&self) -> Result<SchemaFit, QueueError> {
+        SchemaFit::of(&self.pool, &self.schema).await
+    }
+
     /// Writes a row that is large enough to need room on the disk, and takes it back.
     async fn try_write(&self) -> Result<Result<String, String>, QueueError> {
         const NAME: &str = "queue::try_write";

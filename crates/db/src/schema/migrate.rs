@@ -14,15 +14,19 @@ use sqlx::{
 use tracing::{info, warn};
 
 use super::{
-    QueueError, SCHEMA_VERSION, built,
-    connect::direct,
-    ddl::{execute, jittered},
-    lanes::{self, Derived},
-    rules::{self, RulesChanged},
+    ddl::execute,
+    replica_columns::{self, Derived},
     sequences::{self, BehindSequence},
-    version::SchemaFit,
+    version::{SCHEMA_VERSION, SchemaFit},
 };
-use crate::settings::SchemaPlan;
+use crate::{
+    connections::pools::direct,
+    error::QueueError,
+    retry_while_down::jittered,
+    rules::{self, RulesChanged},
+    settings::SchemaPlan,
+    sql::built,
+};
 
 const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "objects and coordination", include_str!("../../../../migrations/0001_objects_and_coordination.sql")),
@@ -96,7 +100,7 @@ async fn migrate_alone(connection: &mut PgConnection, plan: &SchemaPlan) -> Resu
     let from_version = fixed_tables(connection, schema).await?;
     let settled = rules::all_applied(connection, schema).await?;
     let changed = rules::put_in_force(connection, schema, &plan.rules).await?;
-    let derived = lanes::derive(connection, plan, from_version > SCHEMA_VERSION).await?;
+    let derived = replica_columns::derive(connection, plan, from_version > SCHEMA_VERSION).await?;
     if from_version <= SCHEMA_VERSION {
         let mended = sequences::mend_on(connection, schema).await?;
         if !mended.is_empty() {
@@ -112,7 +116,7 @@ async fn migrate_alone(connection: &mut PgConnection, plan: &SchemaPlan) -> Resu
 }
 
 /// Waits, without a statement that waits, until no other migration is at work.
-pub(super) async fn alone(connection: &mut PgConnection, schema: &SchemaName) -> Result<(), QueueError> {
+pub(crate) async fn alone(connection: &mut PgConnection, schema: &SchemaName) -> Result<(), QueueError> {
     let mut said = false;
     loop {
         let mine: bool = sqlx::query_scalar("-- queue::migrate\nSELECT pg_try_advisory_lock(hashtextextended($1, 0))")

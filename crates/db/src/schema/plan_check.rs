@@ -9,9 +9,13 @@ use serde_json::Value;
 use sqlx::{Connection as _, PgConnection, Row as _};
 
 use super::{
-    Hot, Queue, QueueError, built,
-    functions::{self, Function, SETTINGS},
-    lanes,
+    functions::{self, Function},
+    replica_columns,
+};
+use crate::{
+    error::QueueError,
+    handle::{Hot, Queue},
+    sql::{PLANNER_SETTINGS, built},
 };
 
 const NAME: &str = "queue::plan";
@@ -162,11 +166,11 @@ FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = to_re
 }
 
 fn index_flaw(lane: &ReplicaName, indexes: &[(String, bool, String)]) -> Option<Flaw> {
-    let name = lanes::lane_index(lane);
+    let name = replica_columns::lane_index(lane);
     let Some((_, valid, definition)) = indexes.iter().find(|(found, ..)| *found == name) else {
         return Some(Flaw::NoIndex(name));
     };
-    if !lanes::is_defined_as(definition, &lanes::lane_definition(lane)) {
+    if !replica_columns::is_defined_as(definition, &replica_columns::lane_definition(lane)) {
         return Some(Flaw::OtherIndex { name, found: definition.clone() });
     }
     (!valid).then_some(Flaw::HalfBuilt(name))
@@ -192,7 +196,7 @@ impl Planned {
         if ours && !same {
             self.flaws.push(Flaw::OtherFunction(name.clone()));
         }
-        for (setting, value) in SETTINGS {
+        for (setting, value) in PLANNER_SETTINGS {
             let setting = format!("{setting}={value}");
             if ours && !found.settings.contains(&setting) {
                 self.flaws.push(Flaw::Unset { name: name.clone(), setting });

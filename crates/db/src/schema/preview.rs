@@ -4,11 +4,13 @@ use copyhold_core::domain::ReplicaName;
 use sqlx::{Connection as _, PgConnection};
 
 use super::{
-    MigrateError, Queue, QueueError, RulesState, SCHEMA_VERSION, SchemaFit, built,
-    connect::direct,
-    lanes::{Standing, has_columns, standing},
+    migrate::MigrateError,
+    replica_columns::{Standing, has_columns, standing},
+    version::{SCHEMA_VERSION, SchemaFit},
 };
-use crate::settings::SchemaPlan;
+use crate::{
+    connections::pools::direct, error::QueueError, handle::Queue, rules::RulesState, settings::SchemaPlan, sql::built,
+};
 
 const NAME: &str = "queue::foresee";
 /// The tables of the rules came with it.

@@ -4,17 +4,17 @@
 
 use copyhold_core::domain::{ReplicaName, SchemaName};
 
-use crate::queue::{listed, notice::Channels};
+use crate::{notify::notification::Channels, object::register_listed};
 
 /// All of them, for every replica of the schema.
-pub(in crate::queue) fn all(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
+pub(crate) fn all(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     [
         one(schema, replicas),
         each(schema, replicas),
         many(schema),
         wanted(schema, replicas, true),
         wanted(schema, replicas, false),
-        listed::function(schema, replicas),
+        register_listed::function(schema, replicas),
     ]
     .join(";\n")
 }

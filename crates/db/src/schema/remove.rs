@@ -11,17 +11,26 @@ use sqlx::{Connection as _, PgConnection};
 use tracing::info;
 
 use super::{
-    Ids, MigrateError, Queue, QueueError, SCHEMA_VERSION,
-    answer::key_of,
-    append, backlog, built,
-    connect::direct,
     ddl::{execute, execute_politely},
-    functions, lanes, list,
-    look::alone,
-    migrate, register, unsettled,
-    version::SchemaFit,
+    functions,
+    migrate::{MigrateError, alone as lock_migrations},
+    register_functions, replica_columns,
+    version::{SCHEMA_VERSION, SchemaFit},
 };
-use crate::settings::SchemaPlan;
+use crate::{
+    connections::pools::direct,
+    error::{QueueError, key_of},
+    handle::Queue,
+    lease::unsettled,
+    log::append,
+    settings::SchemaPlan,
+    sql::built,
+    stats::{
+        backlog,
+        differences::{Ids, list},
+    },
+    walk::holdings::alone,
+};
 
 const NAME: &str = "queue::remove";
 /// What the transaction raises when something has come in the way since it was looked.
@@ -143,7 +152,7 @@ impl Queue {
 pub async fn remove(plan: impl Into<SchemaPlan>, replica: &ReplicaName) -> Result<Removal, MigrateError> {
     let plan = &plan.into();
     let mut connection = direct(&plan.database).await.map_err(QueueError::database(NAME))?;
-    migrate::alone(&mut connection, &plan.database.schema).await?;
+    lock_migrations(&mut connection, &plan.database.schema).await?;
     let removed = remove_alone(&mut connection, plan, replica).await;
     // The session's end would free the lock as well; a failure here changes nothing that was done.
     let _ = connection.close().await;
@@ -167,7 +176,7 @@ async fn remove_alone(
     }
     // The index takes as long as the table is large and as others' snapshots are old.
     execute(connection, "SET statement_timeout = 0; SET lock_timeout = 0".into()).await?;
-    let all = lanes::known_replicas(connection, schema).await?;
+    let all = replica_columns::known_replicas(connection, schema).await?;
     if !all.contains(replica) {
         return Ok(Removal::Unknown);
     }
@@ -178,7 +187,7 @@ async fn remove_alone(
     let others: Vec<_> = all.into_iter().filter(|r| r != replica).collect();
     let index = only_index(replica);
     let definition = format!("(id) WHERE {}", alone(replica, &others));
-    lanes::build_index(connection, schema, &index, &definition).await?;
+    replica_columns::build_index(connection, schema, &index, &definition).await?;
     found.extend(only_holder(connection, schema, replica, &others).await?);
     if found.is_empty() {
         forget_failures(connection, schema, replica).await?;
@@ -246,7 +255,7 @@ async fn not_settled(
     schema: &SchemaName,
     replica: &ReplicaName,
 ) -> Result<Option<Obstacle>, QueueError> {
-    let mut others = lanes::known_replicas(connection, schema).await?;
+    let mut others = replica_columns::known_replicas(connection, schema).await?;
     others.retain(|other| other != replica);
     let sql = built(format!(
         "-- {NAME}
@@ -433,7 +442,7 @@ DELETE FROM {schema}.replicas WHERE name = '{replica}';
         until = unsettled::until(&schema),
         leased = leased_by_the_dead(&schema),
         unsettled = unsettled_copies(name, replica, others),
-        register = register::functions::all(name, others),
+        register = register_functions::all(name, others),
         view = backlog::exact_view(name, others),
         functions = functions::create_all(name, others),
         alone = alone(replica, others),

@@ -8,11 +8,15 @@ use sqlx::PgConnection;
 use tracing::{info, warn};
 
 use super::{
-    PARKED, QueueError, append, built,
     ddl::{execute, execute_politely},
-    functions, register,
+    functions, register_functions,
 };
-use crate::settings::SchemaPlan;
+use crate::{
+    error::QueueError,
+    log::append,
+    settings::SchemaPlan,
+    sql::{PARKED, built},
+};
 
 /// What had to be made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,7 +29,7 @@ pub struct Derived {
 
 /// Columns, lanes and functions for the replicas of the configuration and for every one that was ever there. `newer`: so
 /// is the schema than this program.
-pub(super) async fn derive(
+pub(crate) async fn derive(
     connection: &mut PgConnection,
     plan: &SchemaPlan,
     newer: bool,
@@ -45,14 +49,14 @@ pub(super) async fn derive(
         }
         let mut known = known_replicas(connection, schema).await?;
         known.extend(derived.columns_added.iter().filter(|r| !known.contains(r)).cloned().collect::<Vec<_>>());
-        let functions = if newer { String::new() } else { register::functions::all(schema, &known) };
+        let functions = if newer { String::new() } else { register_functions::all(schema, &known) };
         add_columns(connection, plan, &derived.columns_added, &functions).await?;
     }
     enter_replicas(connection, schema, &wanted, &plan.primary).await?;
     let all = known_replicas(connection, schema).await?;
     // Before the lanes are built, which may take hours: what is registered meanwhile goes by the rules too.
     if !newer {
-        execute(connection, register::functions::all(schema, &all)).await?;
+        execute(connection, register_functions::all(schema, &all)).await?;
     }
     for replica in &all {
         for (name, definition) in indexes(replica) {
@@ -69,7 +73,7 @@ pub(super) async fn derive(
     // Replacing a function that is in use needs no pause of anything; a view must be had alone, and whoever counts would
     // stand in the queue behind somebody's open look at it.
     let view = format!("{}.backlog_exact", schema.quoted());
-    execute_politely(connection, &view, &super::backlog::exact_view(schema, &all)).await?;
+    execute_politely(connection, &view, &crate::stats::backlog::exact_view(schema, &all)).await?;
     // The lanes are there: without them, no setting would keep a claim from reading the whole table.
     execute(connection, functions::create_all(schema, &all)).await?;
     Ok(derived)
@@ -82,12 +86,12 @@ pub fn lane_index(replica: &ReplicaName) -> String {
 }
 
 /// It ends in id and not in the key: a quarter of the size, and a claim reads neighbouring rows.
-pub(super) fn lane_definition(replica: &ReplicaName) -> String {
+pub(crate) fn lane_definition(replica: &ReplicaName) -> String {
     let (copy, due) = (replica.column(), replica.due_column());
     format!("({due}, id) WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NULL")
 }
 
-pub(super) async fn has_columns(
+pub(crate) async fn has_columns(
     connection: &mut PgConnection,
     schema: &SchemaName,
     replica: &ReplicaName,
@@ -182,7 +186,7 @@ WHERE name = $1 AND NOT EXISTS (SELECT FROM {table} WHERE primary_since IS NOT N
     Ok(())
 }
 
-pub(super) async fn known_replicas(
+pub(crate) async fn known_replicas(
     connection: &mut PgConnection,
     schema: &SchemaName,
 ) -> Result<Vec<ReplicaName>, QueueError> {
@@ -204,14 +208,14 @@ fn indexes(replica: &ReplicaName) -> [(String, String); 2] {
 
 /// Whether an index is what it should be, by its definition as PostgreSQL writes it: with parentheses, quotes and casts
 /// of its own.
-pub(super) fn is_defined_as(found: &str, wanted: &str) -> bool {
+pub(crate) fn is_defined_as(found: &str, wanted: &str) -> bool {
     let bare = |text: &str| text.replace("::bigint", "").replace(['(', ')', '"', '\'', ' '], "");
     bare(found).ends_with(&bare(wanted))
 }
 
 /// How an index stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(crate) enum Standing {
     Good,
     Absent,
     /// An interrupted build left it.
@@ -221,7 +225,7 @@ pub(super) enum Standing {
 }
 
 /// What a replica's indexes are, and how they stand.
-pub(super) async fn standing(
+pub(crate) async fn standing(
     connection: &mut PgConnection,
     schema: &SchemaName,
     replica: &ReplicaName,
@@ -257,7 +261,7 @@ SELECT indisvalid, pg_get_indexdef(indexrelid) FROM pg_index WHERE indexrelid = 
 
 /// Builds the index beside running work. One that an interrupted build left invalid, or that is another, is dropped
 /// first: IF NOT EXISTS would skip it and leave it so for ever.
-pub(super) async fn build_index(
+pub(crate) async fn build_index(
     connection: &mut PgConnection,
     schema: &SchemaName,
     name: &str,

@@ -5,7 +5,12 @@ use std::{fmt, time::Duration};
 use copyhold_core::domain::SchemaName;
 use sqlx::PgConnection;
 
-use super::{Queue, QueueError, append_functions::SEQUENCES_BEHIND, built, error::within};
+use super::append_functions::SEQUENCES_BEHIND;
+use crate::{
+    error::{QueueError, within},
+    handle::Queue,
+    sql::built,
+};
 
 /// Counting the whole of a large table takes long; it is done only where something was found.
 const MENDED_WITHIN: Duration = Duration::from_mins(30);
@@ -42,7 +47,7 @@ impl BehindSequence {
 }
 
 /// The same as [`Queue::mend_sequences`] on this connection, whose statements may take as long as they do.
-pub(super) async fn mend_on(
+pub(crate) async fn mend_on(
     connection: &mut PgConnection,
     schema: &SchemaName,
 ) -> Result<Vec<BehindSequence>, QueueError> {

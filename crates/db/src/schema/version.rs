@@ -1,6 +1,10 @@
 use copyhold_core::domain::SchemaName;
 
-use super::{Connections, QueueError, built, error::limited};
+use crate::{
+    connections::Connections,
+    error::{QueueError, limited},
+    sql::built,
+};
 
 /// The newest migration that this program was built with.
 pub const SCHEMA_VERSION: i32 = 7;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use copyhold_core::domain::{ReplicaName, SchemaName};
+use copyhold_core::domain::{ReplicaName, SchemaName, micros};
 
-use super::{
-    PARKED, Queue, QueueError, STATEMENT_TIMEOUT, built,
-    error::{limited, within},
-    micros,
+use crate::{
+    connections::pools::STATEMENT_TIMEOUT,
+    error::{QueueError, limited, within},
+    handle::Queue,
+    sql::{PARKED, built},
 };
 
 const MISSING: &str = "queue::missing_at";
@@ -85,7 +86,7 @@ fn counts(schema: &SchemaName, replicas: &[ReplicaName], counted: Counted) -> St
 }
 
 /// The view that counts at once.
-pub(super) fn exact_view(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
+pub(crate) fn exact_view(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let view = format!("{}.backlog_exact", schema.quoted());
     format!(
         "CREATE OR REPLACE VIEW {view} AS\n{};
@@ -96,7 +97,7 @@ COMMENT ON VIEW {view} IS
 }
 
 /// An expression: how many of the table's pages a sample reads, in percent.
-pub(super) fn sampled_percent(schema: &SchemaName) -> String {
+pub(crate) fn sampled_percent(schema: &SchemaName) -> String {
     let size = format!("pg_catalog.pg_relation_size(pg_catalog.to_regclass('{}.object_copies'))", schema.quoted());
     format!("(CASE WHEN {size} < {READ_BELOW_BYTES} THEN 100 ELSE 100.0 * {SAMPLED_BYTES} / {size} END)::float8")
 }
@@ -104,7 +105,7 @@ pub(super) fn sampled_percent(schema: &SchemaName) -> String {
 /// CTEs that end in `recorded`, with a row for each of `replicas`, and `total`, with the number of objects: counted if
 /// `percent`, an expression, is 100, else estimated from a sample of the pages. In a statement that counts the backlog all
 /// of it is of one moment. `among`: what goes before the sample in its FROM, and the condition on which it is taken.
-pub(super) fn recorded_ctes(
+pub(crate) fn recorded_ctes(
     schema: &SchemaName,
     replicas: &[ReplicaName],
     percent: &str,

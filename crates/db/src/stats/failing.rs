@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Queue, QueueError};
+use crate::{error::QueueError, handle::Queue};
 
 /// Failures up to this number are compared with their objects, one by one.
 const COMPARED: usize = 20_000;
@@ -46,7 +46,7 @@ struct Compared {
 
 impl Queue {
     /// What fails. No statement takes longer than `limit`; above [`COMPARED`] failures there are two.
-    pub(super) async fn failing(&self, limit: Duration) -> Result<Failing, QueueError> {
+    pub(crate) async fn failing(&self, limit: Duration) -> Result<Failing, QueueError> {
         let schema = self.schema.quoted();
         let stays = |f: &str| {
             format!(

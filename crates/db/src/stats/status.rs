@@ -7,17 +7,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use copyhold_core::domain::ReplicaName;
+use copyhold_core::domain::{ReplicaName, micros};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sqlx::Row as _;
 
 use super::{
-    CHANGES_WITHIN, Difference, LogStatus, PARKED, Queue, QueueError, ReadOnlyServer, RulesState, STATEMENT_TIMEOUT,
     backlog::{recorded_ctes, sampled_percent},
-    built,
-    error::{limited, within},
+    differences::Difference,
     failing::{FailingCopy, FailingCount},
-    micros,
+};
+use crate::{
+    connections::{ReadOnlyServer, pools::STATEMENT_TIMEOUT},
+    error::{QueueError, limited, within},
+    handle::Queue,
+    log::read::LogStatus,
+    replica::change_guard::CHANGES_WITHIN,
+    rules::RulesState,
+    sql::{PARKED, built},
 };
 
 /// What one part may take, and all of them together.
@@ -421,7 +427,7 @@ ORDER BY d.id"
         serde_json::from_str(&json).map_err(|e| QueueError::Inconsistent { statement, what: e.to_string() })
     }
     /// One document, which the server gives up making after `limit`.
-    pub(super) async fn json_within<T: DeserializeOwned>(&self, limit: Duration, sql: String) -> Result<T, QueueError> {
+    pub(crate) async fn json_within<T: DeserializeOwned>(&self, limit: Duration, sql: String) -> Result<T, QueueError> {
         let statement = "queue::status";
         // One message, which the server carries out as one transaction: three round trips less than one that is begun, told
         // its limit, and ended.

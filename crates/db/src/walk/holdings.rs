@@ -2,7 +2,11 @@
 
 use copyhold_core::domain::{ObjectKey, ReplicaName};
 
-use super::{Queue, QueueError, answer::key_of, built, error::limited};
+use crate::{
+    error::{QueueError, key_of, limited},
+    handle::Queue,
+    sql::built,
+};
 
 const NAME: &str = "queue::look";
 /// Keys of one statement.
@@ -91,7 +95,7 @@ FROM (SELECT object_key, size_bytes, {columns}, {} AS alone, {copy} IS NULL AND 
 }
 
 /// A copy is on record there and nowhere else.
-pub(super) fn alone<'r>(replica: &ReplicaName, others: impl IntoIterator<Item = &'r ReplicaName>) -> String {
+pub(crate) fn alone<'r>(replica: &ReplicaName, others: impl IntoIterator<Item = &'r ReplicaName>) -> String {
     let here = [format!("{} IS NOT NULL", replica.column())];
     let nowhere_else = others.into_iter().filter(|r| *r != replica).map(|r| format!("{} IS NULL", r.column()));
     here.into_iter().chain(nowhere_else).collect::<Vec<_>>().join(" AND ")

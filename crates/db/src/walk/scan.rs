@@ -7,12 +7,18 @@ mod look;
 
 use std::time::Duration;
 
-use copyhold_core::domain::{EventKind, ObjectKey, ReplicaName};
+use copyhold_core::domain::{EventKind, ObjectKey, ReplicaName, micros};
 use serde::Serialize;
 use sqlx::{Row as _, SqlStr, postgres::PgRow};
 
-use super::{Queue, QueueError, append, built, error::limited, listed, micros, sql::ASYNCHRONOUS};
-use crate::pin::Pin;
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    log::append,
+    object::register_listed,
+    pin::Pin,
+    sql::{ASYNCHRONOUS, built},
+};
 
 const FIND: &str = "queue::find_scan";
 const PARTS: &str = "queue::scan_parts";
@@ -325,7 +331,7 @@ moved AS (
 ),
 {logged}
 SELECT listed, registered, registered_bytes, due, adopted, unusable FROM moved CROSS JOIN logged",
-            function = listed::NAME,
+            function = register_listed::NAME,
         ))
     }
 }

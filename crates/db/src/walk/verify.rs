@@ -4,7 +4,11 @@
 use copyhold_core::domain::{Content, ContentHash, Generation, MetadataHash, ObjectKey, ReplicaName, SourceReading};
 use sqlx::{Row as _, postgres::PgRow};
 
-use super::{Hot, Queue, QueueError, built, error::limited};
+use crate::{
+    error::{QueueError, limited},
+    handle::{Hot, Queue},
+    sql::built,
+};
 
 const PAGE: &str = "queue::recorded_page";
 const KEYS: &str = "queue::recorded_of";
@@ -149,7 +153,7 @@ FROM place LEFT JOIN (
     }
 
     /// The statements that go through the table, for whoever wants to see their plans.
-    pub(super) fn page_statements(&self) -> [Hot; 2] {
+    pub(crate) fn page_statements(&self) -> [Hot; 2] {
         let sample = Some(Sample { share: 0.001, seed: 0 });
         let prefix = Some("k".to_owned());
         let hot = |name: &str, range: &Range| Hot {

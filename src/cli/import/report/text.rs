@@ -1,6 +1,6 @@
 //! The report of an import as text.
 
-use copyhold_db::queue::Odd;
+use copyhold_db::import::Odd;
 
 use super::{Oddity, OfReplica, Outcome, Report};
 use crate::cli::show::{Untrusted, age, count, table};

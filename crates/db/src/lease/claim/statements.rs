@@ -1,18 +1,14 @@
 //! The SQL of claims. `migrate` turns the statements of a lane into functions.
 
-use copyhold_core::domain::{ReplicaName, SchemaName};
+use copyhold_core::domain::{ReplicaName, SchemaName, micros};
 use sqlx::SqlStr;
 
-use crate::queue::{
-    PARKED, built, micros,
-    sql::{ASYNCHRONOUS, claimable, names_of},
-};
-
 use super::FRESH;
+use crate::sql::{ASYNCHRONOUS, PARKED, built, claimable, names_of};
 
 /// What a claim tells of each row it takes, as PostgreSQL spells it. Replicas are told by their names: the functions
 /// know all that the schema has, a daemon those of its configuration, in their order.
-pub(in crate::queue) const COLUMNS: [(&str, &str); 15] = [
+pub(crate) const COLUMNS: [(&str, &str); 15] = [
     ("object_key", "text"),
     ("generation", "bigint"),
     ("size_bytes", "bigint"),
@@ -35,7 +31,7 @@ pub(in crate::queue) const COLUMNS: [(&str, &str); 15] = [
 ///
 /// Without the place, a claim walks all the dead entries in front that somebody's long transaction keeps from being
 /// vacuumed: 7 claims/s instead of 1,041.
-pub(in crate::queue) fn oldest_first(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> String {
+pub(crate) fn oldest_first(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> String {
     let due = lane.due_column();
     let chosen = format!(
         "SELECT object_key FROM {0}.object_copies
@@ -54,7 +50,7 @@ pub(in crate::queue) fn oldest_first(schema: &SchemaName, replicas: &[ReplicaNam
 ///
 /// Rows that come back from a back-off lie among them; looking at four times as many as are wanted bounds what
 /// a lane full of those can cost.
-pub(in crate::queue) fn fresh(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> String {
+pub(crate) fn fresh(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> String {
     let due = lane.due_column();
     let chosen = format!(
         "SELECT object_key FROM (
@@ -73,7 +69,7 @@ pub(in crate::queue) fn fresh(schema: &SchemaName, replicas: &[ReplicaName], lan
 }
 
 /// Takes rows by their keys, whatever they lack: `$1` keys, `$2` lease in µs, `$3` fence.
-pub(in crate::queue) fn these(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
+pub(crate) fn these(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
     let chosen = format!(
         "SELECT object_key FROM {}.object_copies
           WHERE object_key = ANY ($1::text[]) AND lock IS NULL AND {ASYNCHRONOUS}
@@ -113,7 +109,7 @@ RETURNING o.object_key, o.generation, o.size_bytes, o.content_hash, o.metadata_h
 }
 
 /// For each replica, µs until the first copy of its lane that waits is due; NULL: none waits.
-pub(in crate::queue) fn next_due(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
+pub(crate) fn next_due(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let schema = schema.quoted();
     let lane = |r: &ReplicaName| {
         let (copy, due) = (r.column(), r.due_column());

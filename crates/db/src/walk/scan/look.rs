@@ -1,9 +1,14 @@
 //! What a scan would come to, for whoever only counts.
 
+use copyhold_core::domain::micros;
 use std::collections::HashMap;
 
 use super::{ListedKey, ListedKeys, ScanCounts, signed};
-use crate::queue::{PARKED, Queue, QueueError, built, error::limited, micros, sql::names_of};
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    sql::{PARKED, built, names_of},
+};
 
 const LOOK: &str = "queue::look_at_page";
 

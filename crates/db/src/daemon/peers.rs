@@ -1,0 +1,72 @@
+//! What each daemon publishes of its configuration, and what the living ones have published. It compares nothing.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{QueueError, limited},
+    handle::Queue,
+    pin::Pin,
+    rules::fingerprint,
+    settings::SchemaPlan,
+    sql::built,
+};
+
+/// What a daemon tells the others of its configuration: what they would have to agree on. No secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    pub primary: String,
+    pub replicas: BTreeMap<String, Pin>,
+    /// The rules' [`fingerprint`]; `None`: it does not know of any.
+    #[serde(default)]
+    pub rules: Option<String>,
+}
+
+impl Shared {
+    #[must_use]
+    pub fn of(plan: impl Into<SchemaPlan>) -> Self {
+        let plan = plan.into();
+        let replicas = plan.replicas.into_iter().map(|(name, pin)| (name.to_string(), pin)).collect();
+        Self { primary: plan.primary.to_string(), replicas, rules: Some(fingerprint(&plan.rules)) }
+    }
+
+    pub(crate) fn json(&self) -> String {
+        // Cannot fail: strings, and maps whose keys are strings.
+        serde_json::to_string(self).expect("a configuration as JSON")
+    }
+
+    /// Equal where these settings and the lease timeout are equal.
+    pub(crate) fn fingerprint(&self, lease_timeout: Duration) -> String {
+        let text = format!("{} {}", self.json(), lease_timeout.as_micros());
+        format!("{:016x}", crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, text.as_bytes()))
+    }
+}
+
+/// A daemon that lives, as it has described itself.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub id: i32,
+    pub lease_timeout: Duration,
+    pub config: Shared,
+}
+
+impl Queue {
+    /// The living daemons as they have described themselves. Those of before they did are passed over.
+    pub async fn peers(&self) -> Result<Vec<Peer>, QueueError> {
+        let statement = "queue::peers";
+        let schema = self.schema.quoted();
+        let sql = built(format!(
+            "-- {statement}
+SELECT id, lease_timeout_us, config::text FROM {schema}.daemons
+WHERE alive_until > {schema}.now_utc_micro_seconds() AND config IS NOT NULL ORDER BY id"
+        ));
+        let rows: Vec<(i32, i64, String)> = limited(statement, sqlx::query_as(sql).fetch_all(&self.pool)).await?;
+        // What a later version says of itself in other words is passed over as well.
+        let peer = |(id, lease, config): (i32, i64, String)| {
+            let config = serde_json::from_str(&config).ok()?;
+            Some(Peer { id, lease_timeout: Duration::from_micros(lease.unsigned_abs()), config })
+        };
+        Ok(rows.into_iter().filter_map(peer).collect())
+    }
+}

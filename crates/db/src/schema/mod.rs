@@ -1,0 +1,23 @@
+//! Makes, checks and removes what the schema is made of: tables, columns of replicas, functions, indexes.
+
+pub(crate) mod append_functions;
+pub(crate) mod ddl;
+pub(crate) mod functions;
+pub(crate) mod inspect;
+pub(crate) mod migrate;
+pub(crate) mod plan_check;
+pub(crate) mod preview;
+pub(crate) mod register_functions;
+pub(crate) mod remove;
+pub(crate) mod replica_columns;
+pub(crate) mod sequences;
+pub(crate) mod version;
+
+pub use inspect::inspect;
+pub use migrate::{MigrateError, Migrated, migrate};
+pub use plan_check::{Flaw, Planned};
+pub use preview::{Foreseen, foresee};
+pub use remove::{Obstacle, Removal, Removed, remove};
+pub use replica_columns::{Derived, lane_index};
+pub use sequences::BehindSequence;
+pub use version::{SCHEMA_VERSION, SchemaFit};
