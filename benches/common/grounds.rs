@@ -6,7 +6,7 @@ use std::{
 use anyhow::Context as _;
 use copyhold::config::{self, Config};
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::Queue;
+use copyhold_db::Database;
 use copyhold_sandbox::postgres::Cluster;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
 use tempfile::TempDir;
@@ -146,8 +146,8 @@ impl Ground {
     }
 
     /// The queue as a daemon sees it.
-    pub fn queue(&self, config: &Config) -> anyhow::Result<(Queue, ReplicaName)> {
+    pub fn queue(&self, config: &Config) -> anyhow::Result<(Database, ReplicaName)> {
         let names = config.replicas.iter().map(|r| r.name.clone()).collect();
-        Ok((Queue::new(self.pool.clone(), config.database.schema.clone(), names), ReplicaName::new("wasabi")?))
+        Ok((Database::new(self.pool.clone(), config.database.schema.clone(), names), ReplicaName::new("wasabi")?))
     }
 }

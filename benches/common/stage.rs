@@ -3,7 +3,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use anyhow::Context as _;
 use copyhold::config::{self, Config};
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::Queue;
+use copyhold_db::Database;
 use copyhold_sandbox::postgres::{Cluster, Options};
 use sqlx::PgPool;
 use tempfile::TempDir;
@@ -161,8 +161,8 @@ impl Stage {
     }
 
     /// The queue as a daemon sees it.
-    pub fn queue(&self) -> Queue {
-        Queue::new(self.pool.clone(), self.config.database.schema.clone(), self.replicas())
+    pub fn queue(&self) -> Database {
+        Database::new(self.pool.clone(), self.config.database.schema.clone(), self.replicas())
     }
 
     fn replicas(&self) -> Vec<ReplicaName> {

@@ -29,7 +29,7 @@ use tracing::info;
 pub use auth::Auth;
 pub use given::Writes;
 
-use copyhold_db::Queue;
+use copyhold_db::Database;
 use copyhold_s3::copy::Memory;
 
 use crate::events::Log;
@@ -41,7 +41,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// What the pages are made from.
 #[derive(Clone)]
 pub struct Pages {
-    pub queue: Queue,
+    pub queue: Database,
     pub memory: Memory,
     pub metrics: PrometheusHandle,
     pub log: Log,

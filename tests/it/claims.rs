@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use copyhold_db::lease::Position;
+use copyhold_db::lease::LanePosition;
 
 use crate::world::{World, key, replica};
 
@@ -46,10 +46,10 @@ async fn many_claimers_at_once_never_get_the_same_row() {
     let claimers = (0..8).map(|i| {
         let (queue, lane) = (world.queue(), replica(["wasabi", "scw"][i % 2]));
         async move {
-            let daemon = queue.enlist("test".into(), Duration::from_mins(1)).await.unwrap();
+            let daemon = queue.register_daemon("test".into(), Duration::from_mins(1)).await.unwrap();
             let mut keys = Vec::new();
             loop {
-                let leases = queue.claim(&daemon, &lane, 37, Position::BEGINNING).await.unwrap().leases;
+                let leases = queue.claim(&daemon, &lane, 37, LanePosition::BEGINNING).await.unwrap().leases;
                 if leases.is_empty() {
                     return keys;
                 }
@@ -172,7 +172,7 @@ async fn a_claim_from_a_floor_on_takes_nothing_before_it() {
     }
     let daemon = world.enlist(60).await;
     let (queue, lane) = (world.queue(), replica("wasabi"));
-    let first = queue.claim(&daemon, &lane, 2, Position::BEGINNING).await.unwrap();
+    let first = queue.claim(&daemon, &lane, 2, LanePosition::BEGINNING).await.unwrap();
     world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
     let rest = queue.claim(&daemon, &lane, 10, first.last.unwrap()).await.unwrap();
     assert_eq!(rest.leases.iter().map(|l| l.key.as_str()).collect::<Vec<_>>(), ["c"]);

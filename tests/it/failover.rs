@@ -106,7 +106,7 @@ async fn a_standby_hands_out_no_events() {
     let refused = soon("it answers", async {
         loop {
             match world.queue().log_head().await {
-                Err(error) if error.read_only_server().is_none() && error.is_away() => {}
+                Err(error) if error.read_only_server().is_none() && error.is_unavailable() => {}
                 answer => break answer,
             }
         }

@@ -1,7 +1,7 @@
 //! `migrate` is safe at any time: with others at work, twice at once, after one that was interrupted.
 
 use copyhold_db::{
-    lease::Position,
+    lease::LanePosition,
     schema::{MigrateError, SCHEMA_VERSION, migrate},
 };
 use sqlx::Connection as _;
@@ -138,7 +138,7 @@ async fn a_daemon_that_knows_fewer_replicas_goes_on_while_another_is_added() {
     }
     let (old_queue, old_daemon) = (world.queue(), world.enlist(60).await);
     let claim = async || {
-        let claimed = old_queue.claim(&old_daemon, &replica("scw"), 1, Position::BEGINNING).await.unwrap();
+        let claimed = old_queue.claim(&old_daemon, &replica("scw"), 1, LanePosition::BEGINNING).await.unwrap();
         let [lease] = &claimed.leases[..] else { panic!("{claimed:?}") };
         lease.replicas.iter().map(|r| (r.replica.to_string(), r.recorded, r.due)).collect::<Vec<_>>()
     };
@@ -164,7 +164,7 @@ async fn a_claim_that_another_version_has_made_is_replaced_and_whoever_might_cal
         world.insert(name).await;
     }
     let (daemon, queue) = (world.enlist(60).await, world.queue());
-    let claim = async || queue.claim(&daemon, &replica("scw"), 1, Position::BEGINNING).await.unwrap().leases.len();
+    let claim = async || queue.claim(&daemon, &replica("scw"), 1, LanePosition::BEGINNING).await.unwrap().leases.len();
     assert_eq!(claim().await, 1);
     world
         .execute(

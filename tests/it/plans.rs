@@ -1,6 +1,6 @@
 //! The statements of the hot paths cost what they touch, whatever the table's size, backlog or statistics.
 
-use copyhold_db::{Hot, schema::lane_index, sql::PLANNER_SETTINGS};
+use copyhold_db::{HotStatement, schema::lane_index, sql::PLANNER_SETTINGS};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
@@ -82,7 +82,7 @@ fn arguments(name: &str) -> String {
         "release" => format!("{keys}, {}", same("77::bigint")),
         "claim_these" => format!("{keys}, 1000000, 5"),
         "reclaim" => "'lock of this test', 1000000".to_owned(),
-        "take_unsettled" => "16, 1000000, '{b2,wasabi,scw}'".to_owned(),
+        "claim_unsettled" => "16, 1000000, '{b2,wasabi,scw}'".to_owned(),
         seek if seek.starts_with("seek_") => "256, -9223372036854775808, 0".to_owned(),
         "begin_generation" => {
             "'{k1}', '{77}'::bigint[], '{1}'::bigint[], 5, 7, 'b2', 1, false, 'changed', 6, 8".to_owned()
@@ -156,7 +156,7 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
             world.execute("VACUUM (ANALYZE, INDEX_CLEANUP ON) copyhold.object_copies").await;
         }
         let what = format!("analysed {analysed}, {settings}");
-        for Hot { name, sql, by_function } in statements {
+        for HotStatement { name, sql, by_function } in statements {
             let arguments = arguments(name);
             let settings = if *by_function { &format!("{settings}; {}", function_settings()) } else { settings };
             let plan = plan(&mut connection, settings, sql, &arguments).await;

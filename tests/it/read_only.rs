@@ -156,7 +156,7 @@ async fn a_transaction_that_does_not_end_ends_with_its_connection() {
     assert!(
         world
             .queue()
-            .claim(&world.enlist(60).await, &replica("scw"), 1, copyhold_db::lease::Position::BEGINNING)
+            .claim(&world.enlist(60).await, &replica("scw"), 1, copyhold_db::lease::LanePosition::BEGINNING)
             .await
             .is_ok()
     );

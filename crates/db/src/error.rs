@@ -6,7 +6,7 @@ use copyhold_core::domain::ObjectKey;
 use futures::FutureExt as _;
 use sqlx::postgres::PgDatabaseError;
 
-use crate::connections::{ConnectCause, ConnectError, READ_ONLY, ReadOnlyCause, ReadOnlyServer, guarded};
+use crate::connections::{ConnectCause, ConnectError, READ_ONLY, ReadOnlyCause, ReadOnlyServer, catch_panics};
 
 /// How long a statement of ours may take before we stop waiting for it: a dead
 /// connection is silent, and nothing we send takes near as long.
@@ -14,13 +14,13 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
 /// What can go wrong between us and PostgreSQL.
 #[derive(Debug, thiserror::Error)]
-pub enum QueueError {
+pub enum DatabaseError {
     /// The server, or the way to it, failed. Not called `source`: all of it is in the sentence, and an error chain
     /// would say it twice.
     #[error("{}", sentence(cause))]
     Database { statement: &'static str, cause: sqlx::Error },
     #[error("PostgreSQL gave no answer within {limit:?}")]
-    Silent { statement: &'static str, limit: Duration },
+    NoAnswer { statement: &'static str, limit: Duration },
     /// A row says something that no version of this program writes.
     #[error("the database says something unexpected: {what}")]
     Inconsistent { statement: &'static str, what: String },
@@ -35,16 +35,16 @@ pub struct Refusal<'a> {
     pub hint: Option<&'a str>,
 }
 
-impl QueueError {
+impl DatabaseError {
     pub(crate) fn database(statement: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |cause| Self::Database { statement, cause }
     }
 
     /// PostgreSQL, or the way to it, is down or is starting: waiting helps.
     #[must_use]
-    pub fn is_away(&self) -> bool {
+    pub fn is_unavailable(&self) -> bool {
         match self {
-            Self::Silent { .. } => true,
+            Self::NoAnswer { .. } => true,
             Self::Inconsistent { .. } => false,
             Self::Database { cause, .. } => match cause {
                 sqlx::Error::Io(_) if ConnectError::of(cause).is_some_and(|none| none.is_lasting) => false,
@@ -65,10 +65,10 @@ impl QueueError {
 
     /// The statement may have done its work all the same: nobody has heard that it did, or that it did not.
     #[must_use]
-    pub fn leaves_open(&self) -> bool {
+    pub fn outcome_unknown(&self) -> bool {
         match self {
             // Silent; or it answered, and the answer could not be read.
-            Self::Silent { .. } | Self::Inconsistent { .. } => true,
+            Self::NoAnswer { .. } | Self::Inconsistent { .. } => true,
             Self::Database { cause, .. } => match cause {
                 // 57P: the session was ended, perhaps between the commit and its answer. All else was rolled back.
                 sqlx::Error::Database(refusal) => {
@@ -111,7 +111,7 @@ impl QueueError {
 
     /// In a clause whose subject is PostgreSQL, for anybody: names no host and no role.
     #[must_use]
-    pub fn why_away(&self) -> &'static str {
+    pub fn unavailable_because(&self) -> &'static str {
         self.read_only_cause().map_or("cannot be reached", ReadOnlyCause::clause)
     }
 
@@ -125,44 +125,44 @@ impl QueueError {
     /// PostgreSQL refuses something that one row of the statement may be the reason of: a value, a constraint, a trigger, a
     /// lock that a trigger waits for.
     #[must_use]
-    pub fn may_be_of_a_row(&self) -> bool {
+    pub fn may_concern_one_row(&self) -> bool {
         match self {
-            Self::Silent { .. } => false,
+            Self::NoAnswer { .. } => false,
             Self::Inconsistent { .. } => true,
             Self::Database { cause, .. } => {
-                !self.is_away() && matches!(cause, sqlx::Error::Database(_) | sqlx::Error::Encode(_))
+                !self.is_unavailable() && matches!(cause, sqlx::Error::Database(_) | sqlx::Error::Encode(_))
             }
         }
     }
 
     /// No answer came in time.
     #[must_use]
-    pub fn is_silent(&self) -> bool {
-        matches!(self, Self::Silent { .. })
+    pub fn is_no_answer(&self) -> bool {
+        matches!(self, Self::NoAnswer { .. })
     }
 
     /// PostgreSQL understood the statement and refuses a value in it (SQLSTATE classes 22 and 23): the same again helps
     /// nobody.
     #[must_use]
-    pub fn refuses_data(&self) -> bool {
+    pub fn is_data_error(&self) -> bool {
         self.sqlstate().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
     }
 
     /// A table, a column, a function or a right is missing (SQLSTATE class 42).
     #[must_use]
-    pub fn lacks_schema(&self) -> bool {
+    pub fn is_schema_error(&self) -> bool {
         self.sqlstate().is_some_and(|code| code.starts_with("42"))
     }
 
     /// It refuses a value, or code of somebody else's raises an exception for it (class P0): a trigger.
     #[must_use]
-    pub fn refuses_row(&self) -> bool {
-        self.refuses_data() || self.sqlstate().is_some_and(|code| code.starts_with("P0"))
+    pub fn is_row_error(&self) -> bool {
+        self.is_data_error() || self.sqlstate().is_some_and(|code| code.starts_with("P0"))
     }
 
     /// It gave up waiting for a lock, as every statement of ours does: the log's, as a rule. Nothing was written.
     #[must_use]
-    pub fn is_contended(&self) -> bool {
+    pub fn is_lock_timeout(&self) -> bool {
         self.sqlstate().as_deref() == Some("55P03")
     }
 
@@ -179,16 +179,16 @@ impl QueueError {
     pub fn sqlstate(&self) -> Option<String> {
         match self {
             Self::Database { cause, .. } => cause.as_database_error()?.code().map(std::borrow::Cow::into_owned),
-            Self::Silent { .. } | Self::Inconsistent { .. } => None,
+            Self::NoAnswer { .. } | Self::Inconsistent { .. } => None,
         }
     }
 }
 
 /// Awaits a statement, but not for ever.
-pub(crate) async fn limited<T>(
+pub(crate) async fn with_timeout<T>(
     statement: &'static str,
     sent: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, QueueError> {
+) -> Result<T, DatabaseError> {
     within(LIMIT, statement, sent).await
 }
 
@@ -197,23 +197,27 @@ pub(crate) async fn within<T>(
     limit: Duration,
     statement: &'static str,
     sent: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, QueueError> {
-    match tokio::time::timeout(limit, guarded(sent)).await {
-        Ok(answer) => answer.map_err(QueueError::database(statement)),
-        Err(_) => Err(QueueError::Silent { statement, limit }),
+) -> Result<T, DatabaseError> {
+    match tokio::time::timeout(limit, catch_panics(sent)).await {
+        Ok(answer) => answer.map_err(DatabaseError::database(statement)),
+        Err(_) => Err(DatabaseError::NoAnswer { statement, limit }),
     }
 }
 
 /// Reads an answer that came. A value that is not what PostgreSQL sends panics in the client library when it is read.
-pub(crate) fn read<T>(statement: &'static str, read: impl FnOnce() -> Result<T, sqlx::Error>) -> Result<T, QueueError> {
-    let answer = guarded(async { read() }).now_or_never();
+pub(crate) fn read<T>(
+    statement: &'static str,
+    read: impl FnOnce() -> Result<T, sqlx::Error>,
+) -> Result<T, DatabaseError> {
+    let answer = catch_panics(async { read() }).now_or_never();
     // Cannot fail: it awaits nothing.
-    answer.expect("an answer that is there").map_err(QueueError::database(statement))
+    answer.expect("an answer that is there").map_err(DatabaseError::database(statement))
 }
 
 /// A key as the statement gave it.
-pub(crate) fn key_of(statement: &'static str, key: String) -> Result<ObjectKey, QueueError> {
-    ObjectKey::new(key).map_err(|e| QueueError::Inconsistent { statement, what: format!("a key in the answer: {e}") })
+pub(crate) fn key_of(statement: &'static str, key: String) -> Result<ObjectKey, DatabaseError> {
+    ObjectKey::new(key)
+        .map_err(|e| DatabaseError::Inconsistent { statement, what: format!("a key in the answer: {e}") })
 }
 
 /// sqlx's own words, put so that an operator knows what to do about the usual causes.
@@ -259,9 +263,9 @@ mod tests {
     #[test]
     fn what_went_wrong_is_said_without_the_name_of_a_statement() {
         let errors = [
-            QueueError::Silent { statement: "queue::status", limit: LIMIT },
-            QueueError::Inconsistent { statement: "queue::status", what: "no".into() },
-            QueueError::database("queue::status")(sqlx::Error::PoolTimedOut),
+            DatabaseError::NoAnswer { statement: "stats::status", limit: LIMIT },
+            DatabaseError::Inconsistent { statement: "stats::status", what: "no".into() },
+            DatabaseError::database("stats::status")(sqlx::Error::PoolTimedOut),
         ];
         for error in errors {
             assert!(!error.to_string().contains("queue::"), "{error}");

@@ -8,13 +8,13 @@ use sqlx::SqlStr;
 use crate::{
     connections::{Connections, OpenTransaction, Outage, ReadOnlyServer},
     split_batch::RefusedRows,
-    sql::{PLANNER_SETTINGS, built},
+    sql::{PLANNER_SETTINGS, trusted_sql},
 };
 
 /// The queue as one daemon sees it: a pool and the statements for its replicas,
 /// built once from checked and quoted identifiers.
 #[derive(Debug, Clone)]
-pub struct Queue {
+pub struct Database {
     pub(crate) pool: Connections,
     pub(crate) schema: SchemaName,
     pub(crate) replicas: Vec<ReplicaName>,
@@ -38,24 +38,24 @@ pub(crate) struct Statements {
     pub(crate) reclaim: SqlStr,
     pub(crate) reclaim_these: SqlStr,
     pub(crate) unclaim: SqlStr,
-    pub(crate) take_unsettled: SqlStr,
+    pub(crate) claim_unsettled: SqlStr,
     pub(crate) begin_generation: SqlStr,
     /// One per replica, in their order.
-    pub(crate) look_at_uploads: Vec<SqlStr>,
+    pub(crate) check_uploads: Vec<SqlStr>,
     pub(crate) log_tail: SqlStr,
     pub(crate) log_page: SqlStr,
 }
 
 /// A statement of the hot paths.
 #[derive(Debug, Clone)]
-pub struct Hot {
+pub struct HotStatement {
     pub name: String,
     pub sql: String,
     /// A function runs it, under [`PLANNER_SETTINGS`]; or a transaction that sets them.
     pub by_function: bool,
 }
 
-impl Queue {
+impl Database {
     /// The same over other connections.
     #[must_use]
     pub fn over(&self, pool: Connections) -> Self {
@@ -73,7 +73,7 @@ impl Queue {
         let mut transaction = self.pool.begin().await?;
         let settings = PLANNER_SETTINGS.iter().chain(also).map(|(name, value)| format!("SET LOCAL {name} = '{value}'"));
         let settings = settings.collect::<Vec<_>>().join("; ");
-        sqlx::raw_sql(built(settings)).execute(&mut *transaction).await?;
+        sqlx::raw_sql(trusted_sql(settings)).execute(&mut *transaction).await?;
         Ok(transaction)
     }
 

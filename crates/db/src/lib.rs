@@ -27,5 +27,5 @@ pub mod sql;
 pub mod stats;
 pub mod walk;
 
-pub use error::{QueueError, Refusal};
-pub use handle::{Hot, Queue};
+pub use error::{DatabaseError, Refusal};
+pub use handle::{Database, HotStatement};

@@ -6,28 +6,28 @@ use copyhold_core::domain::{EventKinds, ReplicaName, SchemaName};
 
 use crate::{
     connections::Connections,
-    handle::{Hot, Queue, Statements},
+    handle::{Database, HotStatement, Statements},
     lease, log,
     schema::functions,
     split_batch::RefusedRows,
 };
 
-impl Hot {
+impl HotStatement {
     fn run_by(function: functions::Function) -> Self {
         Self { name: function.name, sql: function.statement, by_function: true }
     }
 }
 
-impl Queue {
+impl Database {
     /// Builds the statements for `replicas`; nothing is sent yet. Events of all kinds are written.
     #[must_use]
     pub fn new(pool: impl Into<Connections>, schema: SchemaName, replicas: Vec<ReplicaName>) -> Self {
-        Self::telling(pool, schema, replicas, EventKinds::all())
+        Self::with_events(pool, schema, replicas, EventKinds::all())
     }
 
     /// The same, with events of these kinds.
     #[must_use]
-    pub fn telling(
+    pub fn with_events(
         pool: impl Into<Connections>,
         schema: SchemaName,
         replicas: Vec<ReplicaName>,
@@ -42,12 +42,12 @@ impl Queue {
             renew: lease::renew::statement(&schema),
             complete: lease::complete::statement(&schema, &replicas, &kinds),
             release: lease::release::statement(&schema),
-            reclaim: lease::reclaim::statement(&schema, &replicas, &kinds, lease::reclaim::Of::All),
-            reclaim_these: lease::reclaim::statement(&schema, &replicas, &kinds, lease::reclaim::Of::These),
+            reclaim: lease::reclaim::statement(&schema, &replicas, &kinds, lease::reclaim::ReclaimScope::All),
+            reclaim_these: lease::reclaim::statement(&schema, &replicas, &kinds, lease::reclaim::ReclaimScope::These),
             unclaim: lease::function_calls::call_unclaim(&schema),
-            take_unsettled: lease::unsettled::take(&schema, &replicas),
+            claim_unsettled: lease::unsettled::take(&schema, &replicas),
             begin_generation: lease::begin_generation::call(&schema, &kinds),
-            look_at_uploads: replicas
+            check_uploads: replicas
                 .iter()
                 .map(|replica| lease::orphaned_multipart::statement(&schema, replica))
                 .collect(),
@@ -60,23 +60,24 @@ impl Queue {
     /// The statements of the hot paths by name, for whoever wants to see their plans. Those that a function runs are
     /// planned under its [`PLANNER_SETTINGS`](crate::sql::PLANNER_SETTINGS).
     #[must_use]
-    pub fn statements(&self) -> Vec<Hot> {
+    pub fn statements(&self) -> Vec<HotStatement> {
         let s = &self.statements;
         let (schema, replicas) = (&self.schema, &self.replicas);
-        let each = replicas.iter().flat_map(|lane| functions::of_lane(schema, replicas, lane).map(Hot::run_by));
+        let each =
+            replicas.iter().flat_map(|lane| functions::of_lane(schema, replicas, lane).map(HotStatement::run_by));
         let others = [
             ("claim_these", &s.claim_these),
             ("renew", &s.renew),
             ("complete", &s.complete),
             ("release", &s.release),
             ("reclaim", &s.reclaim),
-            ("take_unsettled", &s.take_unsettled),
+            ("claim_unsettled", &s.claim_unsettled),
         ];
-        let looks = replicas.iter().zip(&s.look_at_uploads).map(|(r, sql)| (format!("look_at_uploads_{r}"), sql));
+        let looks = replicas.iter().zip(&s.check_uploads).map(|(r, sql)| (format!("look_at_uploads_{r}"), sql));
         let others = others.map(|(name, sql)| (name.to_owned(), sql)).into_iter().chain(looks);
-        let others = others.map(|(name, sql)| Hot { name, sql: sql.as_str().into(), by_function: false });
-        let without_lane = functions::of_all_lanes(schema, replicas).map(Hot::run_by);
-        let take_back = Hot { name: "take_back".into(), sql: self.take_back_statement(), by_function: false };
-        each.chain(without_lane).chain(others).chain(self.page_statements()).chain([take_back]).collect()
+        let others = others.map(|(name, sql)| HotStatement { name, sql: sql.as_str().into(), by_function: false });
+        let without_lane = functions::of_all_lanes(schema, replicas).map(HotStatement::run_by);
+        let revoke = HotStatement { name: "revoke".into(), sql: self.revoke_statement(), by_function: false };
+        each.chain(without_lane).chain(others).chain(self.page_statements()).chain([revoke]).collect()
     }
 }

@@ -4,30 +4,30 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::{
     connections::{Connections, ReadOnlyCause, ReadOnlyServer, SESSION_SETTINGS},
-    error::{QueueError, limited},
-    handle::Queue,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
 };
 
-impl Queue {
+impl Database {
     /// One round trip, to see whether PostgreSQL answers, and whether it can be written to.
-    pub async fn probe(&self) -> Result<Option<ReadOnlyServer>, QueueError> {
+    pub async fn probe(&self) -> Result<Option<ReadOnlyServer>, DatabaseError> {
         probe(&self.pool).await
     }
 
     /// Returns what the server's clock says.
-    pub async fn server_time(&self) -> Result<SystemTime, QueueError> {
-        const NAME: &str = "queue::server_time";
-        let sql = "-- queue::server_time
+    pub async fn server_time(&self) -> Result<SystemTime, DatabaseError> {
+        const NAME: &str = "server::server_time";
+        let sql = "-- server::server_time
 SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-        let micros: i64 = limited(NAME, sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
+        let micros: i64 = with_timeout(NAME, sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
         Ok(UNIX_EPOCH + Duration::from_micros(u64::try_from(micros).unwrap_or_default()))
     }
 
     /// Settings of this role's sessions on which statements rely and that are others, each in a clause: behind a pooler nobody
     /// can set them.
-    pub async fn session_flaws(&self) -> Result<Vec<String>, QueueError> {
-        const NAME: &str = "queue::session_flaws";
-        let sql = "-- queue::session_flaws
+    pub async fn session_deviations(&self) -> Result<Vec<String>, DatabaseError> {
+        const NAME: &str = "server::session_deviations";
+        let sql = "-- server::session_deviations
 SELECT w.name, current_setting(w.name) FROM unnest($1::text[], $2::text[]) AS w(name, value)
  WHERE current_setting(w.name) <> w.value";
         // Limits are matters of taste, and are shown in other units.
@@ -35,17 +35,17 @@ SELECT w.name, current_setting(w.name) FROM unnest($1::text[], $2::text[]) AS w(
         let relied_on = SESSION_SETTINGS.iter().filter(|(name, _)| !of_taste(name));
         let (names, values): (Vec<_>, Vec<_>) = relied_on.copied().unzip();
         let query = sqlx::query_as(sql).bind(&names).bind(values).fetch_all(&self.pool);
-        let found: Vec<(String, String)> = limited(NAME, query).await?;
+        let found: Vec<(String, String)> = with_timeout(NAME, query).await?;
         Ok(found.into_iter().map(|(name, value)| format!("{name} is {value}")).collect())
     }
 }
 
 /// One round trip, to see whether PostgreSQL answers, and whether it can be written to.
-pub async fn probe(pool: &Connections) -> Result<Option<ReadOnlyServer>, QueueError> {
-    const NAME: &str = "queue::probe";
-    let sql = "-- queue::probe
+pub async fn probe(pool: &Connections) -> Result<Option<ReadOnlyServer>, DatabaseError> {
+    const NAME: &str = "server::probe";
+    let sql = "-- server::probe
 SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
-    let (recovers, read_only) = limited(NAME, sqlx::query_as(sql).fetch_one(pool)).await?;
+    let (recovers, read_only) = with_timeout(NAME, sqlx::query_as(sql).fetch_one(pool)).await?;
     let cause = match (recovers, read_only) {
         (true, _) => ReadOnlyCause::Recovery,
         (false, true) => ReadOnlyCause::Setting,

@@ -11,7 +11,7 @@ use secrecy::ExposeSecret as _;
 use crate::{database_url::masked, pin::Pin};
 
 #[derive(Clone)]
-pub struct Database {
+pub struct ConnectionSettings {
     /// `postgres://…`, of one server or several; may be a transaction pooler. Carries the password if there is one.
     pub url: Secret,
     /// A direct connection for LISTEN, where a pooler stands in front.
@@ -23,7 +23,7 @@ pub struct Database {
 }
 
 /// Shows no password.
-impl fmt::Debug for Database {
+impl fmt::Debug for ConnectionSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |url: &Secret| masked(url.expose_secret());
         f.debug_struct("Database")
@@ -50,7 +50,7 @@ pub enum Wakeup {
 /// What `migrate` makes the schema for, and what a daemon has to agree on with the others.
 #[derive(Debug, Clone)]
 pub struct SchemaPlan {
-    pub database: Database,
+    pub database: ConnectionSettings,
     pub primary: ReplicaName,
     /// In the order of their names.
     pub replicas: Vec<(ReplicaName, Pin)>,

@@ -12,7 +12,7 @@ use copyhold_core::domain::ObjectKey;
 use futures::future::BoxFuture;
 use tracing::error;
 
-use crate::error::QueueError;
+use crate::error::DatabaseError;
 
 /// Statements that may fail before the rest is given up for this time: what is wrong is then no single row's fault.
 /// One row of 128 takes eight.
@@ -24,15 +24,15 @@ const REMEMBERED: usize = 1000;
 
 /// How often a statement may still fail.
 #[derive(Debug)]
-pub(crate) struct Patience(usize);
+pub(crate) struct FailureBudget(usize);
 
-impl Default for Patience {
+impl Default for FailureBudget {
     fn default() -> Self {
         Self(FAILURES)
     }
 }
 
-impl Patience {
+impl FailureBudget {
     pub(crate) fn is_over(&self) -> bool {
         self.0 == 0
     }
@@ -40,21 +40,21 @@ impl Patience {
 
 /// What came of rows that were written together where possible.
 #[derive(Debug)]
-pub(crate) struct Apart<T> {
+pub(crate) struct SplitResult<T> {
     pub answers: Vec<T>,
     /// Why the rest was not tried.
-    pub error: Option<QueueError>,
+    pub error: Option<DatabaseError>,
 }
 
 /// Runs `statement` for all of `rows`, then for halves of those that PostgreSQL refuses. A row that it refuses alone is
 /// handed to `refused`.
-pub(crate) async fn apart<'a, R: Clone, T>(
+pub(crate) async fn run_split<'a, R: Clone, T>(
     rows: Vec<R>,
-    patience: &mut Patience,
+    patience: &mut FailureBudget,
     // Boxed: the compiler does not see that the future of an `AsyncFn` may cross threads.
-    statement: impl Fn(Vec<R>) -> BoxFuture<'a, Result<Vec<T>, QueueError>>,
-    mut refused: impl FnMut(R, &QueueError),
-) -> Apart<T> {
+    statement: impl Fn(Vec<R>) -> BoxFuture<'a, Result<Vec<T>, DatabaseError>>,
+    mut refused: impl FnMut(R, &DatabaseError),
+) -> SplitResult<T> {
     let mut answers = Vec::new();
     let mut left = vec![rows];
     while let Some(mut rows) = left.pop() {
@@ -63,7 +63,7 @@ pub(crate) async fn apart<'a, R: Clone, T>(
         }
         match statement(rows.clone()).await {
             Ok(more) => answers.extend(more),
-            Err(error) if error.may_be_of_a_row() && !patience.is_over() => {
+            Err(error) if error.may_concern_one_row() && !patience.is_over() => {
                 patience.0 -= 1;
                 if rows.len() == 1 {
                     refused(rows.swap_remove(0), &error);
@@ -72,10 +72,10 @@ pub(crate) async fn apart<'a, R: Clone, T>(
                     left.extend([second, rows]);
                 }
             }
-            Err(error) => return Apart { answers, error: Some(error) },
+            Err(error) => return SplitResult { answers, error: Some(error) },
         }
     }
-    Apart { answers, error: None }
+    SplitResult { answers, error: None }
 }
 
 /// Which refused rows were named lately.
@@ -84,7 +84,7 @@ pub(crate) struct RefusedRows(Arc<Mutex<HashMap<ObjectKey, Instant>>>);
 
 impl RefusedRows {
     /// Says that a row is passed over. `what` was to be done to it.
-    pub(crate) fn pass_over(&self, key: &ObjectKey, what: &str, why: &QueueError) {
+    pub(crate) fn pass_over(&self, key: &ObjectKey, what: &str, why: &DatabaseError) {
         let mut named = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if named.get(key).is_some_and(|last| last.elapsed() < SAY_EVERY) {
             return;
@@ -111,34 +111,35 @@ mod tests {
     use super::*;
 
     /// Refused as a trigger refuses a row.
-    fn refusal() -> QueueError {
-        QueueError::Inconsistent { statement: "test", what: "refused".into() }
+    fn refusal() -> DatabaseError {
+        DatabaseError::Inconsistent { statement: "test", what: "refused".into() }
     }
 
-    async fn run(rows: u32, bad: &[u32]) -> (Apart<u32>, Vec<u32>) {
+    async fn run(rows: u32, bad: &[u32]) -> (SplitResult<u32>, Vec<u32>) {
         let mut refused = Vec::new();
         let statement = |rows: Vec<u32>| {
             let is_bad = rows.iter().any(|row| bad.contains(row));
             async move { if is_bad { Err(refusal()) } else { Ok(rows) } }.boxed()
         };
-        let apart = apart((0..rows).collect(), &mut Patience::default(), statement, |row, _| refused.push(row)).await;
-        (apart, refused)
+        let run_split =
+            run_split((0..rows).collect(), &mut FailureBudget::default(), statement, |row, _| refused.push(row)).await;
+        (run_split, refused)
     }
 
     #[tokio::test]
     async fn all_rows_but_the_refused_ones_are_written() {
         for bad in [vec![], vec![0], vec![127], vec![3, 77]] {
-            let (apart, refused) = run(128, &bad).await;
+            let (run_split, refused) = run(128, &bad).await;
             let expected: Vec<u32> = (0..128).filter(|row| !bad.contains(row)).collect();
-            assert!(apart.error.is_none());
-            assert_eq!((apart.answers, refused), (expected, bad));
+            assert!(run_split.error.is_none());
+            assert_eq!((run_split.answers, refused), (expected, bad));
         }
     }
 
     #[tokio::test]
     async fn what_fails_for_all_rows_is_given_up_soon() {
         let all: Vec<u32> = (0..128).collect();
-        let (apart, refused) = run(128, &all).await;
-        assert!(apart.error.is_some() && refused.len() < FAILURES);
+        let (run_split, refused) = run(128, &all).await;
+        assert!(run_split.error.is_some() && refused.len() < FAILURES);
     }
 }

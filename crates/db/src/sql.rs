@@ -25,7 +25,7 @@ pub const PLANNER_SETTINGS: [(&str, &str); 10] = [
 
 /// Keeps a statement made of identifiers that [`ReplicaName`] and [`SchemaName`] have checked and quoted.
 /// Values are always bound.
-pub(crate) fn built(text: String) -> SqlStr {
+pub(crate) fn trusted_sql(text: String) -> SqlStr {
     AssertSqlSafe(text).into_sql_str()
 }
 

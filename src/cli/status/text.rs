@@ -5,8 +5,8 @@ use copyhold_db::{
     log::LogStatus,
     replica::{CHANGES_AT_MOST, CHANGES_WITHIN},
     stats::{
-        BreakerStatus, DaemonStatus, Difference, FailingCopy, FailingCount, NotKnown, ReplicaStatus, ResetStatus,
-        Status,
+        BreakerStatus, DaemonStatus, Difference, FailingCopy, FailingCount, ReplicaStatus, ResetStatus, Status,
+        UnreadPart,
     },
 };
 
@@ -101,7 +101,7 @@ fn as_of(status: &Status) -> Vec<String> {
     lines
 }
 
-fn not_known(part: &NotKnown) -> String {
+fn not_known(part: &UnreadPart) -> String {
     format!("not known: {}: {}", part.what, Untrusted(&part.why))
 }
 

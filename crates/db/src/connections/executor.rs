@@ -11,8 +11,8 @@ use sqlx::{
 };
 
 use super::{
-    guarded::guarded,
-    pool::{Connections, Fate},
+    catch_panics::catch_panics,
+    pool::{Connections, Disposal},
 };
 
 type Step = Either<PgQueryResult, PgRow>;
@@ -30,8 +30,8 @@ impl<'c> Executor<'c> for &'_ Connections {
         let all = async move {
             let mut connected = pool.acquire().await?;
             // Should this be given up from here on.
-            connected.let_it(Fate::Drained);
-            let outcome = guarded(async {
+            connected.set_disposal(Disposal::Drained);
+            let outcome = catch_panics(async {
                 let connection: &mut PgConnection = &mut connected;
                 let steps: Vec<Step> = connection.fetch_many(query).try_collect().await?;
                 steps.iter().filter_map(|step| step.as_ref().right()).try_for_each(look_at)?;
@@ -56,8 +56,8 @@ impl<'c> Executor<'c> for &'_ Connections {
         let pool = self.clone();
         async move {
             let mut connected = pool.acquire().await?;
-            connected.let_it(Fate::Drained);
-            let outcome = guarded(async {
+            connected.set_disposal(Disposal::Drained);
+            let outcome = catch_panics(async {
                 let connection: &mut PgConnection = &mut connected;
                 let row = connection.fetch_optional(query).await?;
                 row.iter().try_for_each(look_at)?;
@@ -81,7 +81,7 @@ impl<'c> Executor<'c> for &'_ Connections {
         let pool = self.clone();
         async move {
             let mut connected = pool.acquire().await?;
-            let outcome = guarded((&mut *connected).prepare_with(sql, parameters)).await;
+            let outcome = catch_panics((&mut *connected).prepare_with(sql, parameters)).await;
             connected.judge(&outcome);
             outcome
         }

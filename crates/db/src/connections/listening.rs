@@ -8,8 +8,8 @@ use sqlx::{
 };
 
 use super::{
+    catch_panics::catch_panics,
     error::{ConnectError, ReadOnlyCause},
-    guarded::guarded,
     session,
     target::{Target, name},
 };
@@ -25,7 +25,7 @@ impl Target {
         let mut failed = Vec::new();
         for server in self.servers()? {
             let name = name(&server.options);
-            let connected = guarded(Box::pin(one(&server.options, &name, within)));
+            let connected = catch_panics(Box::pin(one(&server.options, &name, within)));
             let outcome = tokio::select! {
                 outcome = connected => outcome,
                 error = why_not(&server.options) => Err(error),
@@ -49,7 +49,7 @@ impl Target {
 /// Ends when a connection of its own is refused, with the reason.
 async fn why_not(options: &PgConnectOptions) -> sqlx::Error {
     tokio::time::sleep(ASKED_WHY).await;
-    match guarded(Box::pin(PgConnection::connect_with(options))).await {
+    match catch_panics(Box::pin(PgConnection::connect_with(options))).await {
         Ok(connection) => drop(connection.close().await),
         Err(error) => return error,
     }

@@ -8,32 +8,32 @@ use std::{
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::{cause::ConnectCause, complaint::Complaint, error::ConnectError};
+use super::{cause::ConnectCause, error::ConnectError, log_throttle::LogThrottle};
 
 /// Shared by the pools of a process.
 #[derive(Debug, Clone)]
-pub struct Outage(Arc<Inner>);
+pub struct Outage(Arc<OutageState>);
 
 #[derive(Debug)]
-struct Inner {
+struct OutageState {
     /// The last attempt to connect, if it failed.
-    now: watch::Sender<Option<Failed>>,
+    now: watch::Sender<Option<FailedAttempt>>,
     /// What was told of each cause since the outage began: a server that ends goes through several.
-    complaints: Mutex<Vec<(Option<ConnectCause>, Complaint)>>,
+    complaints: Mutex<Vec<(Option<ConnectCause>, LogThrottle)>>,
     /// Whether there was ever a connection.
     had: std::sync::atomic::AtomicBool,
 }
 
 /// An attempt to connect that failed.
 #[derive(Debug, Clone)]
-pub struct Failed {
+pub struct FailedAttempt {
     pub at: Instant,
     pub error: ConnectError,
 }
 
 impl Default for Outage {
     fn default() -> Self {
-        let inner = Inner { now: watch::Sender::new(None), complaints: Mutex::default(), had: false.into() };
+        let inner = OutageState { now: watch::Sender::new(None), complaints: Mutex::default(), had: false.into() };
         Self(Arc::new(inner))
     }
 }
@@ -53,7 +53,7 @@ impl Outage {
         if error.read_only.is_none() {
             let mut complaints = self.complaints();
             if !complaints.iter().any(|(cause, _)| *cause == error.cause) {
-                complaints.push((error.cause, Complaint::new()));
+                complaints.push((error.cause, LogThrottle::new()));
             }
             let complaint = complaints.iter().find(|(cause, _)| *cause == error.cause).map(|(_, complaint)| complaint);
             // Cannot be `None`: it was just added.
@@ -61,16 +61,16 @@ impl Outage {
                 complaint.fails(|times| warn!(times, "No connection to PostgreSQL: {error}"));
             });
         }
-        self.0.now.send_replace(Some(Failed { at: Instant::now(), error: error.clone() }));
+        self.0.now.send_replace(Some(FailedAttempt { at: Instant::now(), error: error.clone() }));
     }
 
-    fn complaints(&self) -> MutexGuard<'_, Vec<(Option<ConnectCause>, Complaint)>> {
+    fn complaints(&self) -> MutexGuard<'_, Vec<(Option<ConnectCause>, LogThrottle)>> {
         self.0.complaints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The attempt that failed last, if none has succeeded since.
     #[must_use]
-    pub fn now(&self) -> Option<Failed> {
+    pub fn now(&self) -> Option<FailedAttempt> {
         self.0.now.borrow().clone()
     }
 
@@ -81,7 +81,7 @@ impl Outage {
     }
 
     /// Waits for the next attempt that fails.
-    pub async fn fails(&self) -> Failed {
+    pub async fn fails(&self) -> FailedAttempt {
         let mut now = self.0.now.subscribe();
         loop {
             // Cannot fail: we hold the sender.

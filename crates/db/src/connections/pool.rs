@@ -14,9 +14,9 @@ use sqlx::{Connection as _, PgConnection, PgPool, postgres::PgDatabaseError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
+    catch_panics::catch_panics,
     cause::ConnectCause,
     error::{READ_ONLY, ReadOnlyServer},
-    guarded::guarded,
     target::{Access, Target},
 };
 
@@ -35,35 +35,35 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A pool of connections to one database.
 #[derive(Clone)]
-pub struct Connections(pub(super) Arc<Shared>);
+pub struct Connections(pub(super) Arc<PoolState>);
 
-pub(super) struct Shared {
+pub(super) struct PoolState {
     target: Target,
     access: Access,
     most: u32,
     permits: Arc<Semaphore>,
-    idle: Mutex<Vec<Live>>,
+    idle: Mutex<Vec<PooledConnection>>,
     /// How many are in use.
     lent: AtomicUsize,
 }
 
-struct Live {
+struct PooledConnection {
     connection: PgConnection,
     born: Instant,
     era: u64,
 }
 
 /// A connection in use.
-pub struct Connected {
-    live: Option<Live>,
-    home: Arc<Shared>,
+pub struct LentConnection {
+    live: Option<PooledConnection>,
+    home: Arc<PoolState>,
     permit: Option<OwnedSemaphorePermit>,
-    fate: Fate,
+    fate: Disposal,
 }
 
 /// What becomes of a connection that is not used any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum Disposal {
     /// Used again: nothing is under way on it.
     Reused,
     /// Used again as soon as the answer to its last statement has been read, which nobody waits for.
@@ -77,11 +77,11 @@ impl Connections {
     #[must_use]
     pub fn new(target: Target, access: Access, most: u32) -> Self {
         let permits = Arc::new(Semaphore::new(most as usize));
-        Self(Arc::new(Shared { target, access, most, permits, idle: Mutex::default(), lent: AtomicUsize::new(0) }))
+        Self(Arc::new(PoolState { target, access, most, permits, idle: Mutex::default(), lent: AtomicUsize::new(0) }))
     }
 
     /// Lends a connection to a server that comes into question. It is closed when it is dropped, unless it is given back.
-    pub async fn acquire(&self) -> Result<Connected, sqlx::Error> {
+    pub async fn acquire(&self) -> Result<LentConnection, sqlx::Error> {
         let deadline = Instant::now() + ACQUIRE;
         let permits = Arc::clone(&self.0.permits);
         let permit = match tokio::time::timeout(ACQUIRE, permits.acquire_owned()).await {
@@ -91,7 +91,7 @@ impl Connections {
             Err(_) => return Err(self.0.target.outage.now().map_or(sqlx::Error::PoolTimedOut, |f| f.error.into())),
         };
         while let Some(mut live) = self.0.pop() {
-            match tokio::time::timeout(LIVES_WITHIN, guarded(live.connection.ping())).await {
+            match tokio::time::timeout(LIVES_WITHIN, catch_panics(live.connection.ping())).await {
                 Ok(Ok(())) => return Ok(self.lend(live, permit)),
                 Ok(Err(_broken)) => {}
                 // The others lead to the same place, and would be as silent.
@@ -102,9 +102,9 @@ impl Connections {
         Box::pin(self.0.connect(deadline)).await.map(|live| self.lend(live, permit))
     }
 
-    fn lend(&self, live: Live, permit: OwnedSemaphorePermit) -> Connected {
+    fn lend(&self, live: PooledConnection, permit: OwnedSemaphorePermit) -> LentConnection {
         self.0.lent.fetch_add(1, Ordering::Relaxed);
-        Connected { live: Some(live), home: Arc::clone(&self.0), permit: Some(permit), fate: Fate::Closed }
+        LentConnection { live: Some(live), home: Arc::clone(&self.0), permit: Some(permit), fate: Disposal::Closed }
     }
 
     /// Where its connections lead.
@@ -138,15 +138,15 @@ impl From<PgPool> for Connections {
     }
 }
 
-impl Shared {
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Live>> {
+impl PoolState {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<PooledConnection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One that may be used again; the others are closed.
-    fn pop(&self) -> Option<Live> {
+    fn pop(&self) -> Option<PooledConnection> {
         let (era, mut idle) = (self.target.era.now(), self.idle());
-        let is_old = |live: &mut Live| live.era != era || live.born.elapsed() > LIFETIME;
+        let is_old = |live: &mut PooledConnection| live.era != era || live.born.elapsed() > LIFETIME;
         let old: Vec<_> = idle.extract_if(.., is_old).collect();
         let live = idle.pop();
         drop(idle);
@@ -158,14 +158,14 @@ impl Shared {
 
     /// Makes one. A daemon tries again until `deadline` while PostgreSQL is starting, or full; the outage is known meanwhile.
     /// A command is told at once.
-    async fn connect(&self, deadline: Instant) -> Result<Live, sqlx::Error> {
+    async fn connect(&self, deadline: Instant) -> Result<PooledConnection, sqlx::Error> {
         let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
         let mut login_refused = false;
         loop {
             let era = self.target.era.now();
             let error = match self.target.connect(self.access, deadline).await {
-                Ok(connection) => return Ok(Live { connection, born: Instant::now(), era }),
+                Ok(connection) => return Ok(PooledConnection { connection, born: Instant::now(), era }),
                 Err(error) => error,
             };
             let patient = self.access == Access::Write;
@@ -199,20 +199,20 @@ impl Shared {
     }
 }
 
-impl Connected {
+impl LentConnection {
     /// Has it used again: nothing is under way on it, and no transaction is open.
     pub fn give_back(mut self) {
-        self.fate = Fate::Reused;
+        self.fate = Disposal::Reused;
     }
 
-    pub(super) fn let_it(&mut self, fate: Fate) {
+    pub(super) fn set_disposal(&mut self, fate: Disposal) {
         self.fate = fate;
     }
 
     /// What this outcome of a statement means for it.
     pub(super) fn judge<T>(&mut self, outcome: &Result<T, sqlx::Error>) {
         let Err(error) = outcome else {
-            self.fate = Fate::Reused;
+            self.fate = Disposal::Reused;
             return;
         };
         self.fate = match error {
@@ -224,17 +224,17 @@ impl Connected {
                     self.home.target.era.end(live.era);
                 }
                 let goes_on = refused.is_some_and(|refused| refused.severity() == sqlx::postgres::PgSeverity::Error);
-                if goes_on && !is_read_only { Fate::Reused } else { Fate::Closed }
+                if goes_on && !is_read_only { Disposal::Reused } else { Disposal::Closed }
             }
             // It was read in order.
-            sqlx::Error::RowNotFound => Fate::Reused,
+            sqlx::Error::RowNotFound => Disposal::Reused,
             // The way to the server, or what was said on it.
-            _ => Fate::Closed,
+            _ => Disposal::Closed,
         };
     }
 }
 
-impl Deref for Connected {
+impl Deref for LentConnection {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
@@ -243,26 +243,26 @@ impl Deref for Connected {
     }
 }
 
-impl DerefMut for Connected {
+impl DerefMut for LentConnection {
     fn deref_mut(&mut self) -> &mut PgConnection {
         // Cannot fail: it is taken in `drop` alone.
         &mut self.live.as_mut().expect("a connection in use").connection
     }
 }
 
-impl Drop for Connected {
+impl Drop for LentConnection {
     fn drop(&mut self) {
         let Some(mut live) = self.live.take() else { return };
         self.home.lent.fetch_sub(1, Ordering::Relaxed);
         match self.fate {
-            Fate::Reused => self.home.idle().push(live),
-            Fate::Closed => {}
-            Fate::Drained => {
+            Disposal::Reused => self.home.idle().push(live),
+            Disposal::Closed => {}
+            Disposal::Drained => {
                 let (home, permit) = (Arc::clone(&self.home), self.permit.take());
                 // Without a runtime the process is ending.
                 let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
                 runtime.spawn(async move {
-                    if let Ok(Ok(())) = tokio::time::timeout(DRAIN, guarded(live.connection.ping())).await {
+                    if let Ok(Ok(())) = tokio::time::timeout(DRAIN, catch_panics(live.connection.ping())).await {
                         home.idle().push(live);
                     }
                     drop(permit);
@@ -281,7 +281,7 @@ impl fmt::Debug for Connections {
     }
 }
 
-impl fmt::Debug for Connected {
+impl fmt::Debug for LentConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connected").field("fate", &self.fate).finish_non_exhaustive()
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sqlx::PgConnection;
 
 use super::{Access, Connections, Era, Outage, Target};
-use crate::settings::Database;
+use crate::settings::ConnectionSettings;
 
 /// The connections of one process: six at most, the listener's included.
 #[derive(Debug, Clone)]
@@ -28,13 +28,13 @@ impl Pools {
     /// Prepares the pools of a daemon; connections are made when they are first needed, so this works while PostgreSQL is
     /// away.
     #[must_use]
-    pub fn new(database: &Database) -> Self {
+    pub fn new(database: &ConnectionSettings) -> Self {
         Self::with(database, Access::Write)
     }
 
     /// The same for a command that also looks at a server that can only be read.
     #[must_use]
-    pub fn with(database: &Database, access: Access) -> Self {
+    pub fn with(database: &ConnectionSettings, access: Access) -> Self {
         let (era, outage) = (Era::default(), Outage::default());
         let pool = |most| Connections::new(target(database, &era, &outage), access, most);
         Self { work: pool(WORK_CONNECTIONS), heartbeat: pool(1), era, outage }
@@ -47,7 +47,7 @@ impl Pools {
 
     /// Where the connection that listens leads: it ends when those of the pools do, because their server is read-only.
     #[must_use]
-    pub fn listen_target(&self, database: &Database) -> Target {
+    pub fn listen_target(&self, database: &ConnectionSettings) -> Target {
         direct_in(database, self.era.clone(), self.outage.clone())
     }
 
@@ -63,23 +63,23 @@ impl Pools {
     }
 }
 
-fn target(database: &Database, era: &Era, outage: &Outage) -> Target {
+fn target(database: &ConnectionSettings, era: &Era, outage: &Outage) -> Target {
     let pooled = database.listen_url.is_some();
     Target::new(database.url.clone(), database.password.clone(), pooled, era.clone(), outage.clone())
 }
 
 /// A connection of its own to the database itself, not to a pooler: for LISTEN and for migrations.
-pub async fn direct(database: &Database) -> Result<PgConnection, sqlx::Error> {
+pub async fn direct(database: &ConnectionSettings) -> Result<PgConnection, sqlx::Error> {
     direct_target(database).connect(Access::Write, Instant::now() + DIRECT_WITHIN).await
 }
 
 /// How to reach the database itself, not a pooler, with one connection: for LISTEN and for migrations.
 #[must_use]
-pub fn direct_target(database: &Database) -> Target {
+pub fn direct_target(database: &ConnectionSettings) -> Target {
     direct_in(database, Era::default(), Outage::default())
 }
 
-fn direct_in(database: &Database, era: Era, outage: Outage) -> Target {
+fn direct_in(database: &ConnectionSettings, era: Era, outage: Outage) -> Target {
     let (url, listen_url) = (&database.url, &database.listen_url);
     // Behind a pooler, which may refuse start-up options, the role has to carry them: docs/postgresql.md has the ALTER ROLE.
     let pooled = listen_url.is_some();

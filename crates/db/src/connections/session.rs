@@ -3,8 +3,8 @@
 use sqlx::{PgConnection, Row as _};
 
 use super::{
+    catch_panics::catch_panics,
     error::{ReadOnlyCause, ReadOnlyServer},
-    guarded::guarded,
 };
 
 /// Sent with the start of each session that no pooler stands before, where they win over ALTER ROLE and ALTER DATABASE.
@@ -48,11 +48,11 @@ pub(super) async fn look(
 ) -> Result<Option<ReadOnlyServer>, sqlx::Error> {
     let unlimited = if owned { format!(", ({UNLIMITED})") } else { String::new() };
     let sql = format!(
-        "-- queue::connected
+        "-- connections::connected
 SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'{unlimited}"
     );
     // Not prepared: a pooler may stand in between.
-    let asked = guarded(sqlx::Executor::fetch_one(connection, sqlx::raw_sql(crate::sql::built(sql))));
+    let asked = catch_panics(sqlx::Executor::fetch_one(connection, sqlx::raw_sql(crate::sql::trusted_sql(sql))));
     let row = asked.await?;
     let cause = match (row.try_get(0)?, row.try_get(1)?) {
         (true, _) => Some(ReadOnlyCause::Recovery),

@@ -18,9 +18,9 @@ use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
 
 use super::{
+    catch_panics::catch_panics,
     cause::ConnectCause,
     error::{ConnectError, ReadOnlyServer},
-    guarded::guarded,
     os_user::with_role,
     outage::Outage,
     session::{self, SESSION_SETTINGS},
@@ -79,7 +79,7 @@ impl Era {
 /// Where connections lead.
 #[derive(Debug, Clone)]
 pub struct Target {
-    whither: Arc<Whither>,
+    whither: Arc<Destination>,
     pub era: Era,
     /// Among the servers, the one that was right last.
     preferred: Arc<AtomicUsize>,
@@ -100,7 +100,7 @@ pub struct Server {
 }
 
 #[derive(Debug)]
-enum Whither {
+enum Destination {
     Configured { url: Secret, password: Option<Secret>, pooled: bool },
     Fixed(Box<PgConnectOptions>),
 }
@@ -109,26 +109,26 @@ impl Target {
     /// `pooled`: a pooler may stand in front, which lends sessions and may refuse start-up options.
     #[must_use]
     pub fn new(url: Secret, password: Option<Secret>, pooled: bool, era: Era, outage: Outage) -> Self {
-        Self::to(Whither::Configured { url, password, pooled }, era, outage)
+        Self::to(Destination::Configured { url, password, pooled }, era, outage)
     }
 
     /// To one server, as these options say.
     #[must_use]
     pub fn fixed(options: PgConnectOptions) -> Self {
-        Self::to(Whither::Fixed(Box::new(options)), Era::default(), Outage::default())
+        Self::to(Destination::Fixed(Box::new(options)), Era::default(), Outage::default())
     }
 
-    fn to(whither: Whither, era: Era, outage: Outage) -> Self {
+    fn to(whither: Destination, era: Era, outage: Outage) -> Self {
         Self { whither: Arc::new(whither), era, preferred: Arc::default(), refused: Arc::default(), outage }
     }
 
     /// Each server, the one that was right last first, with the secrets that are valid now.
     pub fn servers(&self) -> Result<Vec<Server>, sqlx::Error> {
         let (url, password, pooled) = match &*self.whither {
-            Whither::Fixed(options) => {
+            Destination::Fixed(options) => {
                 return Ok(vec![Server { at: 0, options: options.as_ref().clone(), within: None }]);
             }
-            Whither::Configured { url, password, pooled } => (url.latest(), password, *pooled),
+            Destination::Configured { url, password, pooled } => (url.latest(), password, *pooled),
         };
         let password = password.as_ref().map(Secret::latest);
         let each = each_server(url.expose_secret()).map_err(|invalid| sqlx::Error::Configuration(invalid.into()))?;
@@ -200,8 +200,8 @@ impl Target {
     /// Which authorities a server's certificate may come from, after "signed by".
     fn trusted(&self) -> String {
         let url = match &*self.whither {
-            Whither::Configured { url, .. } => url.latest(),
-            Whither::Fixed(_) => return "an authority that the connection's options name".to_owned(),
+            Destination::Configured { url, .. } => url.latest(),
+            Destination::Fixed(_) => return "an authority that the connection's options name".to_owned(),
         };
         match root_certificates(url.expose_secret()) {
             Some(path) => format!("an authority in {}, which sslrootcert names, or a public one", path.display()),
@@ -213,7 +213,7 @@ impl Target {
 
     /// Whether nothing gives a password.
     fn lacks_password(&self) -> bool {
-        let Whither::Configured { url, password: None, .. } = &*self.whither else { return false };
+        let Destination::Configured { url, password: None, .. } = &*self.whither else { return false };
         let file = env::var_os("PGPASSFILE").map(PathBuf::from);
         let by_default = env::var_os("HOME").map(|home| PathBuf::from(home).join(".pgpass"));
         let has_file = file.into_iter().chain(by_default).any(|path| path.exists());
@@ -226,9 +226,9 @@ impl Target {
         name: &str,
         within: Duration,
     ) -> Result<(PgConnection, Option<ReadOnlyServer>), sqlx::Error> {
-        let owned = matches!(&*self.whither, Whither::Configured { pooled: false, .. });
+        let owned = matches!(&*self.whither, Destination::Configured { pooled: false, .. });
         let resolved = AtomicBool::new(false);
-        let connected = guarded(Box::pin(async {
+        let connected = catch_panics(Box::pin(async {
             resolve(options).await?;
             resolved.store(true, Ordering::Relaxed);
             let mut connection = PgConnection::connect_with(options).await?;

@@ -4,11 +4,11 @@ use std::ops::{Deref, DerefMut};
 
 use sqlx::{Executor as _, PgConnection};
 
-use super::pool::{Connected, Connections, Fate};
+use super::pool::{Connections, Disposal, LentConnection};
 
 /// A transaction that was begun.
 #[derive(Debug)]
-pub struct OpenTransaction(Connected);
+pub struct OpenTransaction(LentConnection);
 
 impl Connections {
     /// Begins a transaction.
@@ -17,7 +17,7 @@ impl Connections {
         let begun = connected.execute(sqlx::raw_sql("BEGIN")).await;
         connected.judge(&begun);
         begun?;
-        connected.let_it(Fate::Closed);
+        connected.set_disposal(Disposal::Closed);
         Ok(OpenTransaction(connected))
     }
 }

@@ -4,6 +4,6 @@ pub(crate) mod idle;
 pub(crate) mod peers;
 pub(crate) mod registration;
 
-pub use idle::SleepsFor;
-pub use peers::{Peer, Shared};
+pub use idle::IdleKind;
+pub use peers::{Peer, PublishedConfig};
 pub use registration::{Daemon, DaemonId};

@@ -5,17 +5,17 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
     pin::Pin,
     rules::fingerprint,
     settings::SchemaPlan,
-    sql::built,
+    sql::trusted_sql,
 };
 
 /// What a daemon tells the others of its configuration: what they would have to agree on. No secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shared {
+pub struct PublishedConfig {
     pub primary: String,
     pub replicas: BTreeMap<String, Pin>,
     /// The rules' [`fingerprint`]; `None`: it does not know of any.
@@ -23,7 +23,7 @@ pub struct Shared {
     pub rules: Option<String>,
 }
 
-impl Shared {
+impl PublishedConfig {
     #[must_use]
     pub fn of(plan: impl Into<SchemaPlan>) -> Self {
         let plan = plan.into();
@@ -48,20 +48,20 @@ impl Shared {
 pub struct Peer {
     pub id: i32,
     pub lease_timeout: Duration,
-    pub config: Shared,
+    pub config: PublishedConfig,
 }
 
-impl Queue {
+impl Database {
     /// The living daemons as they have described themselves. Those of before they did are passed over.
-    pub async fn peers(&self) -> Result<Vec<Peer>, QueueError> {
-        let statement = "queue::peers";
+    pub async fn peers(&self) -> Result<Vec<Peer>, DatabaseError> {
+        let statement = "daemon::peers";
         let schema = self.schema.quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {statement}
 SELECT id, lease_timeout_us, config::text FROM {schema}.daemons
 WHERE alive_until > {schema}.now_utc_micro_seconds() AND config IS NOT NULL ORDER BY id"
         ));
-        let rows: Vec<(i32, i64, String)> = limited(statement, sqlx::query_as(sql).fetch_all(&self.pool)).await?;
+        let rows: Vec<(i32, i64, String)> = with_timeout(statement, sqlx::query_as(sql).fetch_all(&self.pool)).await?;
         // What a later version says of itself in other words is passed over as well.
         let peer = |(id, lease, config): (i32, i64, String)| {
             let config = serde_json::from_str(&config).ok()?;

@@ -4,12 +4,12 @@ use std::{fmt, time::Duration};
 
 use copyhold_core::domain::{EventKind, Fence, micros};
 
-use super::peers::Shared;
+use super::peers::PublishedConfig;
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
     log::append::{event, logged},
-    sql::built,
+    sql::trusted_sql,
 };
 
 /// Bits of a fence below the daemon's id.
@@ -51,48 +51,48 @@ pub struct Daemon {
     pub host: String,
     pub lease_timeout: Duration,
     /// `None`: it tells nobody.
-    pub config: Option<Shared>,
+    pub config: Option<PublishedConfig>,
 }
 
-impl Queue {
+impl Database {
     /// Enters this process in `daemons`, alive for `lease_timeout`.
-    pub async fn enlist(&self, host: String, lease_timeout: Duration) -> Result<Daemon, QueueError> {
-        self.enlist_as(host, lease_timeout, None).await
+    pub async fn register_daemon(&self, host: String, lease_timeout: Duration) -> Result<Daemon, DatabaseError> {
+        self.register_daemon_as(host, lease_timeout, None).await
     }
 
     /// The same, and tells the others how it is configured.
-    pub async fn enlist_as(
+    pub async fn register_daemon_as(
         &self,
         host: String,
         lease_timeout: Duration,
-        config: Option<Shared>,
-    ) -> Result<Daemon, QueueError> {
+        config: Option<PublishedConfig>,
+    ) -> Result<Daemon, DatabaseError> {
         // After a switch-over by logical replication the sequence begins again: another daemon may have that number.
         let schema = self.schema.quoted();
-        let sql = built(format!(
-            "-- queue::enlist
+        let sql = trusted_sql(format!(
+            "-- daemon::register
 SELECT drawn.id FROM (SELECT nextval('{schema}.daemon_ids')::int AS id FROM generate_series(1, 100000) OFFSET 0) AS drawn
 WHERE NOT EXISTS (SELECT FROM {schema}.daemons d WHERE d.id = drawn.id) LIMIT 1"
         ));
-        let id = limited("queue::enlist", sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
+        let id = with_timeout("daemon::register", sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
         let daemon = Daemon { id: DaemonId(id), host, lease_timeout, config };
-        self.stay(&daemon).await?;
+        self.heartbeat(&daemon).await?;
         Ok(daemon)
     }
 
     /// Whether any daemon is at work.
-    pub async fn daemon_is_alive(&self) -> Result<bool, QueueError> {
+    pub async fn daemon_is_alive(&self) -> Result<bool, DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
-            "-- queue::daemon_is_alive
+        let sql = trusted_sql(format!(
+            "-- daemon::daemon_is_alive
 SELECT EXISTS (SELECT FROM {schema}.daemons WHERE alive_until > {schema}.now_utc_micro_seconds())"
         ));
-        limited("queue::daemon_is_alive", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
+        with_timeout("daemon::daemon_is_alive", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
     }
 
     /// Says that this daemon lives, and clears away those that have not said so for ten lease times.
     /// One that was itself cleared away, after a long sleep of its machine, is back on the list.
-    pub async fn stay(&self, daemon: &Daemon) -> Result<(), QueueError> {
+    pub async fn heartbeat(&self, daemon: &Daemon) -> Result<(), DatabaseError> {
         let schema = self.schema.quoted();
         let of = |kind| self.kinds.contains(kind);
         let started = of(EventKind::DaemonStarted).then(|| {
@@ -106,8 +106,8 @@ SELECT EXISTS (SELECT FROM {schema}.daemons WHERE alive_until > {schema}.now_utc
         });
         let events: Vec<_> = [stopped, started].into_iter().flatten().collect();
         let logged = logged(&schema, &events.join(" UNION ALL "), &[]);
-        let sql = built(format!(
-            "-- queue::stay
+        let sql = trusted_sql(format!(
+            "-- daemon::heartbeat
 WITH dead AS (
     DELETE FROM {schema}.daemons d WHERE d.id IN (
         SELECT id FROM {schema}.daemons
@@ -131,17 +131,17 @@ SELECT FROM entered CROSS JOIN logged"
             .bind(env!("CARGO_PKG_VERSION"))
             .bind(micros(daemon.lease_timeout))
             .bind(daemon.config.as_ref().map(|config| config.fingerprint(daemon.lease_timeout)))
-            .bind(daemon.config.as_ref().map(Shared::json));
-        limited("queue::stay", query.execute(&self.pool)).await?;
+            .bind(daemon.config.as_ref().map(PublishedConfig::json));
+        with_timeout("daemon::heartbeat", query.execute(&self.pool)).await?;
         Ok(())
     }
 
     /// Takes this process off the list.
-    pub async fn leave(&self, daemon: DaemonId) -> Result<(), QueueError> {
+    pub async fn deregister_daemon(&self, daemon: DaemonId) -> Result<(), DatabaseError> {
         let members = "'daemon', id, 'host', host, 'process_id', process_id, 'clean', true";
         let logged = self.logged(EventKind::DaemonStopped, members, "gone");
-        let sql = built(format!(
-            "-- queue::leave
+        let sql = trusted_sql(format!(
+            "-- daemon::deregister
 WITH gone AS (
     DELETE FROM {}.daemons WHERE id = $1 RETURNING id, host, process_id
 ),
@@ -149,7 +149,7 @@ WITH gone AS (
 SELECT FROM gone CROSS JOIN logged",
             self.schema.quoted()
         ));
-        limited("queue::leave", sqlx::query(sql).bind(daemon.0).execute(&self.pool)).await?;
+        with_timeout("daemon::deregister", sqlx::query(sql).bind(daemon.0).execute(&self.pool)).await?;
         Ok(())
     }
 }

@@ -12,21 +12,21 @@ use sqlx::{
 use super::{ImportPlan, ImportTally, statements};
 use crate::{
     connections::pools::STATEMENT_TIMEOUT,
-    error::{QueueError, within},
-    handle::Queue,
-    sql::built,
+    error::{DatabaseError, within},
+    handle::Database,
+    sql::trusted_sql,
 };
 
 /// Where a batch ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Bound {
+pub enum BatchEnd {
     /// With this key, in the table's own order; all rows that have it are in the batch.
     Key(String),
     /// With the last row.
     End,
 }
 
-impl Bound {
+impl BatchEnd {
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         match self {
@@ -38,19 +38,24 @@ impl Bound {
 
 type Asked = Query<'static, Postgres, PgArguments>;
 
-impl Queue {
+impl Database {
     /// Where a batch of about `rows` rows ends that begins behind `after`; `None`: with the first row.
     ///
     /// Asked apart, because the batch must have all rows of its last key, however many those are, and in an order in which
     /// keys that differ may be equal.
-    pub async fn import_bound(&self, plan: &ImportPlan, after: Option<&str>, rows: u32) -> Result<Bound, QueueError> {
+    pub async fn import_bound(
+        &self,
+        plan: &ImportPlan,
+        after: Option<&str>,
+        rows: u32,
+    ) -> Result<BatchEnd, DatabaseError> {
         let bind = |query: Asked| match after {
             Some(after) => query.bind(after.to_owned()),
             None => query,
         };
         let row = self.in_order(statements::BOUND, statements::bound(plan, after, rows), bind).await?;
-        let key = row.map(|row| row.try_get(0)).transpose().map_err(QueueError::database(statements::BOUND))?;
-        Ok(key.map_or(Bound::End, Bound::Key))
+        let key = row.map(|row| row.try_get(0)).transpose().map_err(DatabaseError::database(statements::BOUND))?;
+        Ok(key.map_or(BatchEnd::End, BatchEnd::Key))
     }
 
     /// Registers what is behind `after` and up to the bound, and moves the place on, in one statement. What was counted
@@ -60,26 +65,26 @@ impl Queue {
         plan: &ImportPlan,
         fence: Fence,
         after: Option<&str>,
-        until: &Bound,
-    ) -> Result<Option<ImportTally>, QueueError> {
+        until: &BatchEnd,
+    ) -> Result<Option<ImportTally>, DatabaseError> {
         let sql = statements::batch(self.schema(), plan, after, until);
         let bind = |query: Asked| bounds(query, after, until).bind(plan.table.name.clone()).bind(fence.0);
         let row = self.in_order(statements::BATCH, sql, bind).await?;
-        row.as_ref().map(ImportTally::parse).transpose().map_err(QueueError::database(statements::BATCH))
+        row.as_ref().map(ImportTally::parse).transpose().map_err(DatabaseError::database(statements::BATCH))
     }
 
-    /// What [`Queue::import_batch`] would count of this batch alone, with nothing written.
+    /// What [`Database::import_batch`] would count of this batch alone, with nothing written.
     pub async fn import_count(
         &self,
         plan: &ImportPlan,
         after: Option<&str>,
-        until: &Bound,
-    ) -> Result<ImportTally, QueueError> {
+        until: &BatchEnd,
+    ) -> Result<ImportTally, DatabaseError> {
         const NAME: &str = statements::COUNT;
         let sql = statements::count(self.schema(), plan, after, until);
         let row = self.in_order(NAME, sql, |query| bounds(query, after, until)).await?;
-        let row = row.ok_or_else(|| QueueError::Inconsistent { statement: NAME, what: "no answer".into() })?;
-        ImportTally::parse(&row).map_err(QueueError::database(NAME))
+        let row = row.ok_or_else(|| DatabaseError::Inconsistent { statement: NAME, what: "no answer".into() })?;
+        ImportTally::parse(&row).map_err(DatabaseError::database(NAME))
     }
 
     /// Sends what goes through the other program's table by its index, whatever PostgreSQL believes of that, and what gives
@@ -89,8 +94,8 @@ impl Queue {
         name: &'static str,
         sql: String,
         bind: impl FnOnce(Asked) -> Asked,
-    ) -> Result<Option<PgRow>, QueueError> {
-        let query = bind(sqlx::query(built(sql)));
+    ) -> Result<Option<PgRow>, DatabaseError> {
+        let query = bind(sqlx::query(trusted_sql(sql)));
         let timeout = format!("{}ms", STATEMENT_TIMEOUT.as_millis());
         let run = async {
             let limits = [("lock_timeout", "200ms"), ("statement_timeout", timeout.as_str())];
@@ -104,6 +109,6 @@ impl Queue {
     }
 }
 
-fn bounds(query: Asked, after: Option<&str>, until: &Bound) -> Asked {
+fn bounds(query: Asked, after: Option<&str>, until: &BatchEnd) -> Asked {
     query.bind(after.map(str::to_owned)).bind(until.key().map(str::to_owned))
 }

@@ -11,9 +11,9 @@ mod source;
 mod statements;
 mod tally;
 
-pub use batch::Bound;
-pub use place::{HELD_FOR, ImportRow};
-pub use plan::{ImportPlan, MappedColumn, TimeKind, Unit};
-pub use sample::{Sampled, TimesSeen};
-pub use source::{Compares, KeyIndex, MayImport, SourceColumn, SourceTable, TableKind};
-pub use tally::{ImportTally, Odd, OfReplica};
+pub use batch::BatchEnd;
+pub use place::{IMPORT_LEASE, ImportRow};
+pub use plan::{ImportPlan, MappedColumn, TimeKind, TimeUnit};
+pub use sample::{ColumnTimes, TimeSample};
+pub use source::{ImportRights, KeyComparison, KeyIndex, SourceColumn, SourceTable, TableKind};
+pub use tally::{ImportAnomaly, ImportTally, ReplicaTally};

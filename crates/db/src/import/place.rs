@@ -8,18 +8,18 @@ use sqlx::{Row as _, postgres::PgRow};
 
 use super::{ImportPlan, ImportTally};
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
-    sql::built,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
+    sql::trusted_sql,
 };
 
-const ROW: &str = "queue::import_row";
-const TAKE: &str = "queue::take_import";
-const KEEP: &str = "queue::keep_import";
-const LEAVE: &str = "queue::leave_import";
+const ROW: &str = "import::row";
+const TAKE: &str = "import::claim";
+const KEEP: &str = "import::renew";
+const LEAVE: &str = "import::release";
 
 /// Whoever imports says at least this often that it lives, or is taken for dead.
-pub const HELD_FOR: Duration = Duration::from_secs(10);
+pub const IMPORT_LEASE: Duration = Duration::from_secs(10);
 
 /// What is known of the import of a table.
 #[derive(Debug, Clone)]
@@ -58,10 +58,10 @@ impl ImportRow {
     }
 }
 
-impl Queue {
+impl Database {
     /// What is known of the import of this table; `None`: there was none.
-    pub async fn import_row(&self, plan: &ImportPlan) -> Result<Option<ImportRow>, QueueError> {
-        let sql = built(format!(
+    pub async fn import_row(&self, plan: &ImportPlan) -> Result<Option<ImportRow>, DatabaseError> {
+        let sql = trusted_sql(format!(
             "-- {ROW}
 SELECT arguments::text, table_is::text, reached, tally::text, examples::text, ended_at IS NOT NULL AS ended, held_by, holder,
        CASE WHEN alive_until <= {schema}.now_utc_micro_seconds() + {longest}
@@ -69,24 +69,24 @@ SELECT arguments::text, table_is::text, reached, tally::text, examples::text, en
 FROM {schema}.imports WHERE source = $1",
             schema = self.schema().quoted(),
             // Later than anybody writes, it is the time of a clock that was ahead.
-            longest = 2 * micros(HELD_FOR),
+            longest = 2 * micros(IMPORT_LEASE),
         ));
-        let row = limited(ROW, sqlx::query(sql).bind(&plan.table.name).fetch_optional(&self.pool)).await?;
-        row.as_ref().map(parse).transpose().map_err(QueueError::database(ROW))
+        let row = with_timeout(ROW, sqlx::query(sql).bind(&plan.table.name).fetch_optional(&self.pool)).await?;
+        row.as_ref().map(parse).transpose().map_err(DatabaseError::database(ROW))
     }
 
     /// Takes the import for this process: the next to `before`, if nobody was faster, or from the first row on. Whether it
     /// could be taken; while another is at work, it cannot.
-    pub async fn take_import(
+    pub async fn claim_import(
         &self,
         plan: &ImportPlan,
         fence: Fence,
         holder: &str,
         before: Option<Fence>,
         anew: bool,
-    ) -> Result<bool, QueueError> {
+    ) -> Result<bool, DatabaseError> {
         let schema = self.schema().quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {TAKE}
 INSERT INTO {schema}.imports AS i (source, table_is, arguments, held_by, holder, alive_until)
 VALUES ($1, $2::jsonb, $3::jsonb, $4, $5, {schema}.now_utc_micro_seconds() + $6)
@@ -108,21 +108,21 @@ ON CONFLICT (source) DO UPDATE
             .bind(plan.arguments().to_string())
             .bind(fence.0)
             .bind(holder)
-            .bind(micros(HELD_FOR))
+            .bind(micros(IMPORT_LEASE))
             .bind(before.map(|before| before.0))
             .bind(anew);
-        match limited(TAKE, query.execute(&self.pool)).await {
+        match with_timeout(TAKE, query.execute(&self.pool)).await {
             Ok(done) => Ok(done.rows_affected() == 1),
             // Whoever is at work writes to the row.
-            Err(error) if error.is_contended() => Ok(false),
+            Err(error) if error.is_lock_timeout() => Ok(false),
             Err(error) => Err(error),
         }
     }
 
     /// Says that this process lives. Whether the import is still its own; while a batch of its own writes, nothing is said.
-    pub async fn keep_import(&self, plan: &ImportPlan, fence: Fence) -> Result<bool, QueueError> {
+    pub async fn renew_import(&self, plan: &ImportPlan, fence: Fence) -> Result<bool, DatabaseError> {
         let schema = self.schema().quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {KEEP}
 WITH held AS MATERIALIZED (
     SELECT source FROM {schema}.imports WHERE source = $1 AND held_by = $2 FOR NO KEY UPDATE SKIP LOCKED
@@ -132,18 +132,18 @@ kept AS (
 )
 SELECT EXISTS (SELECT FROM {schema}.imports WHERE source = $1 AND held_by = $2)"
         ));
-        let query = sqlx::query_scalar(sql).bind(&plan.table.name).bind(fence.0).bind(micros(HELD_FOR));
-        limited(KEEP, query.fetch_one(&self.pool)).await
+        let query = sqlx::query_scalar(sql).bind(&plan.table.name).bind(fence.0).bind(micros(IMPORT_LEASE));
+        with_timeout(KEEP, query.fetch_one(&self.pool)).await
     }
 
     /// Gives the import back, so that the next need not wait.
-    pub async fn leave_import(&self, plan: &ImportPlan, fence: Fence) -> Result<(), QueueError> {
-        let sql = built(format!(
+    pub async fn release_import(&self, plan: &ImportPlan, fence: Fence) -> Result<(), DatabaseError> {
+        let sql = trusted_sql(format!(
             "-- {LEAVE}
 UPDATE {}.imports SET alive_until = NULL WHERE source = $1 AND held_by = $2",
             self.schema().quoted()
         ));
-        limited(LEAVE, sqlx::query(sql).bind(&plan.table.name).bind(fence.0).execute(&self.pool)).await?;
+        with_timeout(LEAVE, sqlx::query(sql).bind(&plan.table.name).bind(fence.0).execute(&self.pool)).await?;
         Ok(())
     }
 }

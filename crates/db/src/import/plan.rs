@@ -3,11 +3,11 @@
 use copyhold_core::domain::ReplicaName;
 use serde_json::{Value, json};
 
-use super::source::{Compares, KeyIndex, SourceTable};
+use super::source::{KeyComparison, KeyIndex, SourceTable};
 
 /// What the other program's whole numbers count since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
+pub enum TimeUnit {
     Seconds,
     Millis,
     Micros,
@@ -46,12 +46,12 @@ pub struct ImportPlan {
     pub lock: Option<String>,
     /// When it tried to last.
     pub last_attempt: Option<(String, TimeKind)>,
-    pub unit: Unit,
+    pub unit: TimeUnit,
     /// This one, the primary, has every object, whatever the table says.
     pub assume: Option<ReplicaName>,
 }
 
-impl Unit {
+impl TimeUnit {
     pub const ALL: [Self; 3] = [Self::Seconds, Self::Millis, Self::Micros];
 
     #[must_use]
@@ -113,8 +113,8 @@ impl ImportPlan {
     /// An operator of the index: `<`, `>` or `<=`.
     fn operator(&self, of: &str) -> String {
         match self.order.compares {
-            Compares::AsText => of.to_owned(),
-            Compares::AsPattern => format!("~{of}~"),
+            KeyComparison::AsText => of.to_owned(),
+            KeyComparison::AsPattern => format!("~{of}~"),
         }
     }
 

@@ -2,10 +2,10 @@
 
 use sqlx::Row as _;
 
-use super::{ImportPlan, TimeKind, Unit, plan::MappedColumn, statements::more};
-use crate::{error::QueueError, handle::Queue};
+use super::{ImportPlan, TimeKind, TimeUnit, plan::MappedColumn, statements::more};
+use crate::{error::DatabaseError, handle::Database};
 
-const NAME: &str = "queue::import_sample";
+const NAME: &str = "import::sample";
 /// Rows of each end of the table's order.
 const ENDS: u32 = 500;
 /// And pages of it, of 8 kB, from anywhere.
@@ -15,15 +15,15 @@ const YEARS: std::ops::Range<i64> = 946_684_800..4_102_444_800;
 
 /// Some rows of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sampled {
+pub struct TimeSample {
     pub rows: u64,
     /// In the order of the plan's columns.
-    pub columns: Vec<TimesSeen>,
+    pub columns: Vec<ColumnTimes>,
 }
 
 /// What the times of one column look like.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TimesSeen {
+pub struct ColumnTimes {
     /// All that are not NULL.
     pub times: u64,
     pub seconds: u64,
@@ -34,19 +34,20 @@ pub struct TimesSeen {
     pub example: Option<i64>,
 }
 
-impl TimesSeen {
+impl ColumnTimes {
     /// What more than half of them look like, if that is another unit than `unit`.
     #[must_use]
-    pub fn other_than(&self, unit: Unit) -> Option<&'static str> {
-        let seen = [(Unit::Seconds, self.seconds), (Unit::Millis, self.millis), (Unit::Micros, self.micros)];
+    pub fn other_than(&self, unit: TimeUnit) -> Option<&'static str> {
+        let seen =
+            [(TimeUnit::Seconds, self.seconds), (TimeUnit::Millis, self.millis), (TimeUnit::Micros, self.micros)];
         let seen = seen.into_iter().filter(|(of, _)| *of != unit).map(|(of, times)| (of.in_words(), times));
         seen.chain([("nanoseconds", self.nanos)]).find(|(_, times)| times * 2 > self.times).map(|(of, _)| of)
     }
 }
 
-impl Queue {
+impl Database {
     /// Looks at some rows, from both ends of the table's order and from anywhere, before it is believed what they mean.
-    pub async fn import_sample(&self, plan: &ImportPlan) -> Result<Sampled, QueueError> {
+    pub async fn import_sample(&self, plan: &ImportPlan) -> Result<TimeSample, DatabaseError> {
         let of_pages = 100.0 * share(PAGES * 8192, plan.table.bytes);
         let columns: Vec<_> = plan.columns.iter().enumerate().map(|(i, c)| format!("{} AS c{i}", raw(c))).collect();
         let columns = columns.join(", ");
@@ -69,14 +70,14 @@ SELECT count(*){seen} FROM (
 ) AS sampled"
         );
         let row = self.in_order(NAME, sql, |query| query).await?;
-        let row = row.ok_or_else(|| QueueError::Inconsistent { statement: NAME, what: "no answer".into() })?;
+        let row = row.ok_or_else(|| DatabaseError::Inconsistent { statement: NAME, what: "no answer".into() })?;
         let number = |n: i64| u64::try_from(n).unwrap_or_default();
         let parse = || {
             let mut columns = Vec::new();
             for i in 0..plan.columns.len() {
                 let seen: Vec<Option<i64>> = row.try_get(i + 1)?;
                 let of = |at: usize| seen.get(at).copied().flatten().map(number).unwrap_or_default();
-                columns.push(TimesSeen {
+                columns.push(ColumnTimes {
                     times: of(0),
                     seconds: of(1),
                     millis: of(2),
@@ -85,9 +86,9 @@ SELECT count(*){seen} FROM (
                     example: seen.get(5).copied().flatten(),
                 });
             }
-            Ok(Sampled { rows: number(row.try_get(0)?), columns })
+            Ok(TimeSample { rows: number(row.try_get(0)?), columns })
         };
-        parse().map_err(QueueError::database(NAME))
+        parse().map_err(DatabaseError::database(NAME))
     }
 }
 

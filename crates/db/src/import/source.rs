@@ -3,16 +3,16 @@
 use sqlx::{Row as _, postgres::PgRow};
 
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
-    sql::built,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
+    sql::trusted_sql,
 };
 
-const TABLE: &str = "queue::import_source";
-const COLUMNS: &str = "queue::import_columns";
-const INDEXES: &str = "queue::import_indexes";
-const MAY: &str = "queue::may_import";
-const SIMILAR: &str = "queue::tables_with_keys";
+const TABLE: &str = "import::source";
+const COLUMNS: &str = "import::columns";
+const INDEXES: &str = "import::indexes";
+const MAY: &str = "import::rights";
+const SIMILAR: &str = "import::tables_with_keys";
 
 /// What a name in the database stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub struct KeyIndex {
     pub unique: bool,
     /// It is complete and has all rows.
     pub usable: bool,
-    pub compares: Compares,
+    pub compares: KeyComparison,
     /// With its schema, quoted.
     pub collation: String,
     /// Read from the smallest key on, it begins with NULLs.
@@ -79,14 +79,14 @@ pub struct KeyIndex {
 
 /// How an index compares keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Compares {
+pub enum KeyComparison {
     /// As its collation says.
     AsText,
     /// By bytes, whatever the collation (`text_pattern_ops`).
     AsPattern,
 }
 
-impl Compares {
+impl KeyComparison {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::AsText => "text",
@@ -97,7 +97,7 @@ impl Compares {
 
 /// What the role may not do that an import has to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MayImport {
+pub struct ImportRights {
     pub role: String,
     pub may: bool,
 }
@@ -116,12 +116,12 @@ impl SourceTable {
     }
 }
 
-impl Queue {
+impl Database {
     /// The table of this name, as it is or as in SQL; `None`: there is none.
-    pub async fn source_table(&self, name: &str) -> Result<Option<SourceTable>, QueueError> {
+    pub async fn source_table(&self, name: &str) -> Result<Option<SourceTable>, DatabaseError> {
         let Some(oid) = self.find_table(name).await? else { return Ok(None) };
         // Partitions have the rows of a table that is divided into them.
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {TABLE}
 WITH leaves AS (
     SELECT p.oid, p.reltuples
@@ -136,28 +136,28 @@ SELECT format('%I.%I', n.nspname, c.relname) AS name, n.nspname::text AS schema,
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = $1::oid"
         ));
-        let row = limited(TABLE, sqlx::query(sql).bind(oid).fetch_optional(&self.pool)).await?;
+        let row = with_timeout(TABLE, sqlx::query(sql).bind(oid).fetch_optional(&self.pool)).await?;
         let Some(row) = row else { return Ok(None) };
         let (columns, indexes) = (self.source_columns(oid).await?, self.key_indexes(oid).await?);
-        table(&row, oid, columns, indexes).map(Some).map_err(QueueError::database(TABLE))
+        table(&row, oid, columns, indexes).map(Some).map_err(DatabaseError::database(TABLE))
     }
 
     /// As it is first, so that `Photos` need not be quoted twice. Ours only if no other is called so: of a role that is called as our
     /// schema, that is the first in the search path.
-    async fn find_table(&self, name: &str) -> Result<Option<i64>, QueueError> {
-        let sql = built(format!(
+    async fn find_table(&self, name: &str) -> Result<Option<i64>, DatabaseError> {
+        let sql = trusted_sql(format!(
             "-- {TABLE}
 SELECT c.oid::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE (c.relname = $1 AND n.nspname = ANY (current_schemas(false))) OR n.nspname || '.' || c.relname = $1
 ORDER BY n.nspname = $2, array_position(current_schemas(false), n.nspname) LIMIT 1"
         ));
         let query = sqlx::query_scalar(sql).bind(name).bind(self.schema().as_str());
-        let found = limited(TABLE, query.fetch_optional(&self.pool)).await?;
+        let found = with_timeout(TABLE, query.fetch_optional(&self.pool)).await?;
         if found.is_some() {
             return Ok(found);
         }
-        let sql = built(format!("-- {TABLE}\nSELECT to_regclass($1)::oid::bigint"));
-        match limited(TABLE, sqlx::query_scalar(sql).bind(name).fetch_one(&self.pool)).await {
+        let sql = trusted_sql(format!("-- {TABLE}\nSELECT to_regclass($1)::oid::bigint"));
+        match with_timeout(TABLE, sqlx::query_scalar(sql).bind(name).fetch_one(&self.pool)).await {
             // It is no name in SQL, or one in another database.
             Err(error) if error.sqlstate().is_some_and(|code| ["42602", "42601", "0A000"].contains(&&*code)) => {
                 Ok(None)
@@ -166,20 +166,20 @@ ORDER BY n.nspname = $2, array_position(current_schemas(false), n.nspname) LIMIT
         }
     }
 
-    async fn source_columns(&self, oid: i64) -> Result<Vec<SourceColumn>, QueueError> {
-        let sql = built(format!(
+    async fn source_columns(&self, oid: i64) -> Result<Vec<SourceColumn>, DatabaseError> {
+        let sql = trusted_sql(format!(
             "-- {COLUMNS}
 SELECT attname::text AS name, quote_ident(attname) AS quoted, format_type(atttypid, NULL) AS of,
        NOT attnotnull AS nullable, has_column_privilege(attrelid, attnum, 'SELECT') AS may_read
 FROM pg_attribute WHERE attrelid = $1::oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
         ));
-        let rows = limited(COLUMNS, sqlx::query(sql).bind(oid).fetch_all(&self.pool)).await?;
-        rows.iter().map(column).collect::<Result<_, _>>().map_err(QueueError::database(COLUMNS))
+        let rows = with_timeout(COLUMNS, sqlx::query(sql).bind(oid).fetch_all(&self.pool)).await?;
+        rows.iter().map(column).collect::<Result<_, _>>().map_err(DatabaseError::database(COLUMNS))
     }
 
-    async fn key_indexes(&self, oid: i64) -> Result<Vec<KeyIndex>, QueueError> {
+    async fn key_indexes(&self, oid: i64) -> Result<Vec<KeyIndex>, DatabaseError> {
         // Bit 0 of indoption: the index goes down; bit 1: it begins with NULLs.
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {INDEXES}
 SELECT quote_ident(c.relname) AS name, i.indisunique AND i.indimmediate AND i.indnkeyatts = 1 AS is_unique,
        i.indisvalid AND i.indpred IS NULL AS usable, f.opfname = 'text_pattern_ops' AS by_pattern,
@@ -195,33 +195,33 @@ JOIN pg_collation l ON l.oid = i.indcollation[0]
 JOIN pg_namespace n ON n.oid = l.collnamespace
 WHERE i.indrelid = $1::oid ORDER BY c.relname"
         ));
-        let rows = limited(INDEXES, sqlx::query(sql).bind(oid).fetch_all(&self.pool)).await?;
-        rows.iter().map(index).collect::<Result<_, _>>().map_err(QueueError::database(INDEXES))
+        let rows = with_timeout(INDEXES, sqlx::query(sql).bind(oid).fetch_all(&self.pool)).await?;
+        rows.iter().map(index).collect::<Result<_, _>>().map_err(DatabaseError::database(INDEXES))
     }
 
     /// Whether this role may do what an import does to our own tables.
-    pub async fn may_import(&self) -> Result<MayImport, QueueError> {
+    pub async fn import_rights(&self) -> Result<ImportRights, DatabaseError> {
         let schema = self.schema().quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {MAY}
 SELECT current_user::text, has_table_privilege('{schema}.object_copies', 'INSERT')
    AND has_table_privilege('{schema}.imports', 'SELECT') AND has_table_privilege('{schema}.imports', 'INSERT')
    AND has_table_privilege('{schema}.imports', 'UPDATE') AND has_sequence_privilege('{schema}.generations', 'USAGE')"
         ));
-        let (role, may) = limited(MAY, sqlx::query_as(sql).fetch_one(&self.pool)).await?;
-        Ok(MayImport { role, may })
+        let (role, may) = with_timeout(MAY, sqlx::query_as(sql).fetch_one(&self.pool)).await?;
+        Ok(ImportRights { role, may })
     }
 
     /// Tables of others that have a column `object_key`, with their schemas, for whoever has misspelt one.
-    pub async fn tables_with_keys(&self) -> Result<Vec<String>, QueueError> {
-        let sql = built(format!(
+    pub async fn tables_with_keys(&self) -> Result<Vec<String>, DatabaseError> {
+        let sql = trusted_sql(format!(
             "-- {SIMILAR}
 SELECT n.nspname || '.' || c.relname FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') AND NOT c.relispartition
 JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname <> $1
 WHERE a.attname = 'object_key' AND NOT a.attisdropped ORDER BY 1 LIMIT 100"
         ));
-        limited(SIMILAR, sqlx::query_scalar(sql).bind(self.schema().as_str()).fetch_all(&self.pool)).await
+        with_timeout(SIMILAR, sqlx::query_scalar(sql).bind(self.schema().as_str()).fetch_all(&self.pool)).await
     }
 }
 
@@ -270,7 +270,7 @@ fn index(row: &PgRow) -> Result<KeyIndex, sqlx::Error> {
         name: row.try_get("name")?,
         unique: row.try_get("is_unique")?,
         usable: row.try_get("usable")?,
-        compares: if row.try_get("by_pattern")? { Compares::AsPattern } else { Compares::AsText },
+        compares: if row.try_get("by_pattern")? { KeyComparison::AsPattern } else { KeyComparison::AsText },
         collation: row.try_get("collation")?,
         nulls_first: row.try_get("nulls_first")?,
     })

@@ -5,14 +5,14 @@ use std::time::Duration;
 use copyhold_core::domain::{MAX_KEY_BYTES, ReplicaName, SchemaName, micros};
 
 use super::{
-    Bound, HELD_FOR, Odd,
+    BatchEnd, IMPORT_LEASE, ImportAnomaly,
     plan::{ImportPlan, TimeKind},
     tally::{IMPORTED, READ, REGISTERED, names_of},
 };
 
-pub(super) const BOUND: &str = "queue::import_bound";
-pub(super) const BATCH: &str = "queue::import_batch";
-pub(super) const COUNT: &str = "queue::import_count";
+pub(super) const BOUND: &str = "import::bound";
+pub(super) const BATCH: &str = "import::batch";
+pub(super) const COUNT: &str = "import::count";
 
 /// Clocks differ: a time is yet to come if it is further away than this.
 const CLOCKS_DIFFER: Duration = Duration::from_mins(5);
@@ -37,12 +37,12 @@ SELECT t.object_key::text FROM {} WHERE {} {} OFFSET {} LIMIT 1",
 }
 
 /// `$1` the place, `$2` the bound, `$3` the table, `$4` the fence.
-pub(super) fn batch(schema: &SchemaName, plan: &ImportPlan, after: Option<&str>, until: &Bound) -> String {
+pub(super) fn batch(schema: &SchemaName, plan: &ImportPlan, after: Option<&str>, until: &BatchEnd) -> String {
     let targets = targets(plan);
     let names = more(targets.iter().flat_map(|t| [t.replica.column(), t.replica.due_column()]));
     let values = more(targets.iter().flat_map(|t| [t.recorded.clone(), t.due.clone()]));
     let (page, taken, counted) = (page(plan, after, until), taken(plan), counted(schema, plan, &targets, until));
-    let (schema, held_for) = (schema.quoted(), micros(HELD_FOR));
+    let (schema, held_for) = (schema.quoted(), micros(IMPORT_LEASE));
     format!(
         "-- {BATCH}
 WITH mine AS MATERIALIZED (
@@ -77,7 +77,7 @@ SELECT tally, examples FROM moved"
 }
 
 /// What [`batch`] would count, with nothing written: `$1` the place, `$2` the bound.
-pub(super) fn count(schema: &SchemaName, plan: &ImportPlan, after: Option<&str>, until: &Bound) -> String {
+pub(super) fn count(schema: &SchemaName, plan: &ImportPlan, after: Option<&str>, until: &BatchEnd) -> String {
     let targets = targets(plan);
     let selected = more(targets.iter().flat_map(|t| {
         [format!("{} AS {}", t.recorded, t.replica.column()), format!("{} AS {}", t.due, t.replica.due_column())]
@@ -131,7 +131,7 @@ fn targets(plan: &ImportPlan) -> Vec<Target> {
 
 /// The rows of the batch, and what each of them says: `r0` and so on the times that can be proofs, `w0` and so on whether
 /// a copy is wanted.
-fn page(plan: &ImportPlan, after: Option<&str>, until: &Bound) -> String {
+fn page(plan: &ImportPlan, after: Option<&str>, until: &BatchEnd) -> String {
     let columns = plan.columns.iter().enumerate();
     let raw = more(columns.clone().map(|(i, c)| {
         let want = c.want.as_ref().map_or_else(|| "true".into(), |want| format!("t.{want}"));
@@ -203,26 +203,29 @@ fn known(schema: &SchemaName) -> String {
 }
 
 /// What there is to count of the page, by name, each with an example.
-fn counted(schema: &SchemaName, plan: &ImportPlan, targets: &[Target], until: &Bound) -> String {
+fn counted(schema: &SchemaName, plan: &ImportPlan, targets: &[Target], until: &BatchEnd) -> String {
     let of_rows = [
-        (Odd::EmptyKey, "key = ''".to_owned()),
-        (Odd::LongKey, format!("octet_length(key) > {MAX_KEY_BYTES}")),
-        (Odd::NotPositive, "not_positive".into()),
-        (Odd::Future, "future".into()),
-        (Odd::Old, "old".into()),
-        (Odd::WantUnknown, "unknown".into()),
-        (Odd::Held, "held".into()),
+        (ImportAnomaly::EmptyKey, "key = ''".to_owned()),
+        (ImportAnomaly::LongKey, format!("octet_length(key) > {MAX_KEY_BYTES}")),
+        (ImportAnomaly::NotPositive, "not_positive".into()),
+        (ImportAnomaly::Future, "future".into()),
+        (ImportAnomaly::Old, "old".into()),
+        (ImportAnomaly::WantUnknown, "unknown".into()),
+        (ImportAnomaly::Held, "held".into()),
     ];
-    let aggregate = |(odd, condition): &(Odd, String)| {
+    let aggregate = |(odd, condition): &(ImportAnomaly, String)| {
         let name = odd.as_str();
         format!(
             "count(*) FILTER (WHERE {condition}) AS {name}, left(min(key) FILTER (WHERE {condition}), {EXAMPLE}) AS {name}_key"
         )
     };
     let aggregates = more(of_rows.iter().map(aggregate));
-    let told = |odd: Odd| format!("('{0}', {0}, {0}_key)", odd.as_str());
-    let mut told: Vec<_> =
-        of_rows.iter().map(|(odd, _)| told(*odd)).chain([told(Odd::Repeated), told(Odd::Nowhere)]).collect();
+    let told = |odd: ImportAnomaly| format!("('{0}', {0}, {0}_key)", odd.as_str());
+    let mut told: Vec<_> = of_rows
+        .iter()
+        .map(|(odd, _)| told(*odd))
+        .chain([told(ImportAnomaly::Repeated), told(ImportAnomaly::Nowhere)])
+        .collect();
     let mut of_new = Vec::new();
     for (i, target) in targets.iter().enumerate() {
         let (copy, due) = (target.replica.column(), target.replica.due_column());
@@ -238,8 +241,8 @@ fn counted(schema: &SchemaName, plan: &ImportPlan, targets: &[Target], until: &B
     }
     // They have no place in the order, so they are counted once, by the index that has them at one of its ends.
     let nulls = match until {
-        Bound::End => format!("(SELECT count(*) FROM {} WHERE t.object_key IS NULL)", plan.from()),
-        Bound::Key(_) => "0".into(),
+        BatchEnd::End => format!("(SELECT count(*) FROM {} WHERE t.object_key IS NULL)", plan.from()),
+        BatchEnd::Key(_) => "0".into(),
     };
     let (known, of_new) = (known(schema), more(of_new));
     format!(
@@ -260,9 +263,9 @@ counted(name, n, example) AS MATERIALIZED (
         ('{REGISTERED}', objects - imported - {nowhere}, NULL), ('{null_key}', null_key, NULL),
         {told}) AS v(name, n, example)
 )",
-        repeated = Odd::Repeated.as_str(),
-        nowhere = Odd::Nowhere.as_str(),
-        null_key = Odd::NullKey.as_str(),
+        repeated = ImportAnomaly::Repeated.as_str(),
+        nowhere = ImportAnomaly::Nowhere.as_str(),
+        null_key = ImportAnomaly::NullKey.as_str(),
         told = told.join(",\n        "),
     )
 }

@@ -15,7 +15,7 @@ pub struct ImportTally {
 
 /// Of the objects that were registered, how they stand at one replica.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct OfReplica {
+pub struct ReplicaTally {
     pub recorded: u64,
     /// And not recorded: due.
     pub wanted: u64,
@@ -24,7 +24,7 @@ pub struct OfReplica {
 
 /// What is not as it should be, or needs to be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Odd {
+pub enum ImportAnomaly {
     /// Rows without a key. Left out.
     NullKey,
     /// Left out.
@@ -47,7 +47,7 @@ pub enum Odd {
     Held,
 }
 
-impl Odd {
+impl ImportAnomaly {
     pub const ALL: [Self; 10] = [
         Self::NullKey,
         Self::EmptyKey,
@@ -137,21 +137,21 @@ impl ImportTally {
     }
 
     #[must_use]
-    pub fn of(&self, replica: &ReplicaName) -> OfReplica {
+    pub fn of(&self, replica: &ReplicaName) -> ReplicaTally {
         let [recorded, wanted, not_wanted] = names_of(replica).map(|name| self.count(&name));
-        OfReplica { recorded, wanted, not_wanted }
+        ReplicaTally { recorded, wanted, not_wanted }
     }
 
     /// How many, and the first of them.
     #[must_use]
-    pub fn odd(&self, what: Odd) -> (u64, Option<&str>) {
+    pub fn odd(&self, what: ImportAnomaly) -> (u64, Option<&str>) {
         (self.count(what.as_str()), self.examples.get(what.as_str()).map(String::as_str))
     }
 
     /// Rows and objects that were not registered, and should be.
     #[must_use]
     pub fn left_out(&self) -> u64 {
-        Odd::ALL.into_iter().filter(|odd| odd.leaves_out()).map(|odd| self.odd(odd).0).sum()
+        ImportAnomaly::ALL.into_iter().filter(|odd| odd.leaves_out()).map(|odd| self.odd(odd).0).sum()
     }
 
     fn count(&self, name: &str) -> u64 {

@@ -4,21 +4,21 @@ use copyhold_core::domain::{Class, Content, EventKind, EventKinds, Lease, Replic
 use sqlx::SqlStr;
 
 use super::{
-    fenced_write::{Answer, answers, held, parse_all},
+    fenced_write::{FencedWrite, answers, held, parse_all},
     function_calls,
 };
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
     log::append::logged_one,
-    sql::{PARKED, built},
+    sql::{PARKED, trusted_sql},
 };
 
-const NAME: &str = "queue::begin_generation";
+const NAME: &str = "lease::begin_generation";
 
 /// An object that was changed without being registered, as a complete reading of the primary has shown.
 #[derive(Debug, Clone)]
-pub struct Unregistered {
+pub struct UnregisteredChange {
     /// Where it was read: that is the proof of its copy there.
     pub from: ReplicaName,
     pub content: Content,
@@ -95,15 +95,19 @@ pub(crate) fn call(schema: &SchemaName, kinds: &EventKinds) -> SqlStr {
     let logged = logged_one(&schema.quoted(), kinds, EventKind::ObjectChanged, members, begun);
     let call = function_calls::call_begin_generation(schema);
     let call = call.as_str();
-    built(format!(
+    trusted_sql(format!(
         "-- {NAME}\nWITH begun AS MATERIALIZED (\n{call}\n),\n{logged}\nSELECT key, under, answer FROM begun CROSS JOIN logged"
     ))
 }
 
-impl Queue {
+impl Database {
     /// Begins a new generation with the content that was read, as registering the key would: nothing else is on record
     /// any more, and all that is wanted is due. Gives the lease back.
-    pub async fn begin_generation(&self, lease: &Lease, with: &Unregistered) -> Result<Answer, QueueError> {
+    pub async fn begin_generation(
+        &self,
+        lease: &Lease,
+        with: &UnregisteredChange,
+    ) -> Result<FencedWrite, DatabaseError> {
         let query = sqlx::query_as(self.statements.begin_generation.clone())
             .bind(vec![lease.key.as_str()])
             .bind(vec![lease.fence.0])
@@ -116,7 +120,7 @@ impl Queue {
             .bind(with.message.as_str())
             .bind(with.said.modified_us)
             .bind(with.said.tag);
-        let rows: Vec<(String, i64, String)> = limited(NAME, query.fetch_all(&self.pool)).await?;
-        Ok(parse_all(NAME, rows)?.first().map_or(Answer::Changed, |(.., answer)| *answer))
+        let rows: Vec<(String, i64, String)> = with_timeout(NAME, query.fetch_all(&self.pool)).await?;
+        Ok(parse_all(NAME, rows)?.first().map_or(FencedWrite::Superseded, |(.., answer)| *answer))
     }
 }

@@ -22,12 +22,12 @@ use sqlx::{
 
 use crate::{
     daemon::registration::Daemon,
-    error::{QueueError, limited, read},
-    handle::Queue,
-    split_batch::{Apart, Patience, apart},
+    error::{DatabaseError, read, with_timeout},
+    handle::Database,
+    split_batch::{FailureBudget, SplitResult, run_split},
 };
 
-const NAME: &str = "queue::claim";
+const NAME: &str = "lease::claim";
 /// Pages of a lane that are looked at behind a row that is refused, at most.
 const PAGES_APART: usize = 4;
 
@@ -35,13 +35,13 @@ type Sent = Query<'static, Postgres, PgArguments>;
 
 /// A place in a lane: due time and order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position {
+pub struct LanePosition {
     /// µs since the epoch.
     pub due: i64,
     pub id: i64,
 }
 
-impl Position {
+impl LanePosition {
     /// Before every row.
     pub const BEGINNING: Self = Self { due: i64::MIN, id: i64::MIN };
 }
@@ -51,26 +51,26 @@ impl Position {
 pub struct Claimed {
     pub leases: Vec<Lease>,
     /// The farthest place in the lane that was taken; `None`: nothing was.
-    pub last: Option<Position>,
+    pub last: Option<LanePosition>,
 }
 
 /// A claim that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{cause}")]
 pub struct ClaimError {
-    pub cause: QueueError,
-    /// Rows may be leased under this number all the same, to nobody: see [`Queue::unclaim`].
+    pub cause: DatabaseError,
+    /// Rows may be leased under this number all the same, to nobody: see [`Database::unclaim`].
     pub unanswered: Option<Fence>,
 }
 
 impl ClaimError {
-    fn of(fence: Fence) -> impl FnOnce(QueueError) -> Self {
-        move |cause| Self { unanswered: cause.leaves_open().then_some(fence), cause }
+    fn of(fence: Fence) -> impl FnOnce(DatabaseError) -> Self {
+        move |cause| Self { unanswered: cause.outcome_unknown().then_some(fence), cause }
     }
 }
 
 /// For those who leave such rows to the sweeper.
-impl From<ClaimError> for QueueError {
+impl From<ClaimError> for DatabaseError {
     fn from(error: ClaimError) -> Self {
         error.cause
     }
@@ -79,12 +79,12 @@ impl From<ClaimError> for QueueError {
 /// Objects registered within this time are fresh.
 pub(crate) const FRESH: Duration = Duration::from_mins(10);
 
-impl Queue {
+impl Database {
     /// How long until some copy of these lanes, which waits now, is due; `None`: none waits.
-    pub async fn next_due(&self, lanes: &[ReplicaName]) -> Result<Option<Duration>, QueueError> {
+    pub async fn next_due(&self, lanes: &[ReplicaName]) -> Result<Option<Duration>, DatabaseError> {
         let statement = self.statements.next_due.clone();
         let waits: Vec<(String, Option<i64>)> =
-            limited("queue::next_due", sqlx::query_as(statement).fetch_all(&self.pool)).await?;
+            with_timeout("lease::next_due", sqlx::query_as(statement).fetch_all(&self.pool)).await?;
         let asked = waits.into_iter().filter(|(name, _)| lanes.iter().any(|lane| lane.as_str() == name));
         Ok(asked.filter_map(|(_, wait)| wait).min().map(|wait| Duration::from_micros(wait.unsigned_abs())))
     }
@@ -96,11 +96,11 @@ impl Queue {
         daemon: &Daemon,
         lane: &ReplicaName,
         limit: usize,
-        from: Position,
+        from: LanePosition,
     ) -> Result<Claimed, ClaimError> {
         let statement = &self.statements.claims[self.lane(lane)?];
         match self.take(daemon, rows(limit), statement, |query| query.bind(from.due).bind(from.id)).await {
-            Err(error) if error.cause.may_be_of_a_row() => {
+            Err(error) if error.cause.may_concern_one_row() => {
                 Box::pin(self.claim_apart(daemon, lane, limit, from, error)).await
             }
             answer => answer,
@@ -113,13 +113,13 @@ impl Queue {
         daemon: &Daemon,
         lane: &ReplicaName,
         limit: usize,
-        mut from: Position,
+        mut from: LanePosition,
         error: ClaimError,
     ) -> Result<Claimed, ClaimError> {
         let mut claimed = Claimed { leases: Vec::new(), last: None };
-        let mut patience = Patience::default();
+        let mut patience = FailureBudget::default();
         for _ in 0..PAGES_APART {
-            let peeked = self.peek(lane, from).await;
+            let peeked = self.peek_page(lane, from).await;
             let page = peeked.map_err(|cause| ClaimError { cause, unanswered: None })?;
             let mut rest = page.as_slice();
             while !rest.is_empty() && claimed.leases.len() < limit && !patience.is_over() {
@@ -145,14 +145,14 @@ impl Queue {
         let statement = &self.statements.fresh_claims[self.lane(lane)?];
         match self.take(daemon, rows(limit), statement, |query| query).await {
             // In their turn they are claimed apart from the row that is refused.
-            Err(error) if error.cause.may_be_of_a_row() => Ok(Claimed { leases: Vec::new(), last: None }),
+            Err(error) if error.cause.may_concern_one_row() => Ok(Claimed { leases: Vec::new(), last: None }),
             answer => answer,
         }
     }
 
     /// The same for those of `keys` that nobody holds, due or not.
     pub async fn claim_these(&self, daemon: &Daemon, keys: &[ObjectKey]) -> Result<Vec<Lease>, ClaimError> {
-        Box::pin(self.claim_each(daemon, keys.to_vec(), &mut Patience::default())).await
+        Box::pin(self.claim_each(daemon, keys.to_vec(), &mut FailureBudget::default())).await
     }
 
     /// Rows that PostgreSQL refuses to lease are passed over.
@@ -160,7 +160,7 @@ impl Queue {
         &self,
         daemon: &Daemon,
         keys: Vec<ObjectKey>,
-        patience: &mut Patience,
+        patience: &mut FailureBudget,
     ) -> Result<Vec<Lease>, ClaimError> {
         let unanswered = Mutex::new(None);
         let unanswered_by = &unanswered;
@@ -175,8 +175,8 @@ impl Queue {
             }
             .boxed()
         };
-        let Apart { answers, error } =
-            apart(keys, patience, claim, |key, why| self.refused.pass_over(&key, "is leased", why)).await;
+        let SplitResult { answers, error } =
+            run_split(keys, patience, claim, |key, why| self.refused.pass_over(&key, "is leased", why)).await;
         match error {
             // The leases are ours; of the rest the next claim learns.
             Some(_) if !answers.is_empty() => Ok(answers),
@@ -190,7 +190,7 @@ impl Queue {
 
     pub(crate) fn lane(&self, lane: &ReplicaName) -> Result<usize, ClaimError> {
         let at = self.replicas.iter().position(|r| r == lane);
-        let unknown = || QueueError::Inconsistent { statement: NAME, what: format!("no replica {lane}") };
+        let unknown = || DatabaseError::Inconsistent { statement: NAME, what: format!("no replica {lane}") };
         at.ok_or_else(|| ClaimError { cause: unknown(), unanswered: None })
     }
 
@@ -209,11 +209,11 @@ impl Queue {
         // Before the claim is sent: the database gives us the lease time from a later moment.
         let sent = Instant::now();
         let query = sqlx::query(statement.clone()).bind(what).bind(micros(daemon.lease_timeout)).bind(fence.0);
-        let rows = limited(NAME, place(query).fetch_all(&self.pool)).await.map_err(ClaimError::of(fence))?;
+        let rows = with_timeout(NAME, place(query).fetch_all(&self.pool)).await.map_err(ClaimError::of(fence))?;
         let position = |row: &PgRow| {
             let due: Option<i64> = row.try_get("lane_due")?;
             let id = row.try_get("id")?;
-            Ok(due.map(|due| Position { due, id }))
+            Ok(due.map(|due| LanePosition { due, id }))
         };
         let claimed = || {
             let last = rows.iter().map(position).collect::<Result<Vec<_>, sqlx::Error>>()?.into_iter().max().flatten();

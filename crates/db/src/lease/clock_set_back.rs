@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use copyhold_core::domain::{ReplicaName, micros};
 
-use super::orphaned_multipart::LOOK_EVERY;
+use super::orphaned_multipart::UPLOAD_CHECK_INTERVAL;
 use crate::{
     connections::pools::STATEMENT_TIMEOUT,
-    error::{QueueError, limited, within},
-    handle::Queue,
-    sql::{PARKED, built},
+    error::{DatabaseError, with_timeout, within},
+    handle::Database,
+    sql::{PARKED, trusted_sql},
 };
 
-const NAME: &str = "queue::pull_in";
+const NAME: &str = "lease::pull_in";
 /// Times that lie less in the future are noise, or those of a heartbeat at this moment.
 const TOLERATED: Duration = Duration::from_secs(5);
 /// What waits is due within this time, and spread over it.
@@ -29,7 +29,7 @@ const BATCH: i64 = 1000;
 
 /// What was pulled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PulledIn {
+pub struct ClockCorrection {
     /// By how much the clock was ahead, as far as that can be seen.
     pub ahead: Duration,
     /// Copies that waited and are due soon.
@@ -38,20 +38,20 @@ pub struct PulledIn {
 
 /// How far in the future lies what cannot lie there.
 #[derive(Debug, Clone, Copy)]
-struct Future {
+struct FutureTimes {
     /// The latest time that was written as the present.
     clock: Duration,
     /// A copy that waits for longer than any does; zero: none.
     wait: Duration,
 }
 
-impl Queue {
+impl Database {
     /// Looks whether times were written by a clock that was ahead of the present one, and pulls them in. `stepped`: it is
     /// known that the clock was set back. `lease_time`: of this daemon.
     ///
     /// It can die at any point and is then done again: what it goes by is written last.
-    pub async fn pull_in(&self, stepped: bool, lease_time: Duration) -> Result<Option<PulledIn>, QueueError> {
-        let Future { clock, wait } = self.future().await?;
+    pub async fn pull_in(&self, stepped: bool, lease_time: Duration) -> Result<Option<ClockCorrection>, DatabaseError> {
+        let FutureTimes { clock, wait } = self.future().await?;
         let was_ahead = stepped || clock >= TOLERATED;
         if !was_ahead && wait.is_zero() {
             return Ok(None);
@@ -72,11 +72,11 @@ impl Queue {
             self.pull_in_leases(lease_time).await?;
             self.pull_in_rest(lease_time).await?;
         }
-        Ok(Some(PulledIn { ahead: clock.max(wait), copies }))
+        Ok(Some(ClockCorrection { ahead: clock.max(wait), copies }))
     }
 
     /// What lies in the future and cannot.
-    async fn future(&self) -> Result<Future, QueueError> {
+    async fn future(&self) -> Result<FutureTimes, DatabaseError> {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
         let waits = |r: &ReplicaName| {
@@ -90,8 +90,8 @@ impl Queue {
         };
         let waits = self.replicas.iter().map(waits).collect::<Vec<_>>().join(",\n    ");
         // Each but the probe's was written as the present.
-        let sql = built(format!(
-            "-- queue::future
+        let sql = trusted_sql(format!(
+            "-- lease::future_times
 SELECT greatest(
     (SELECT (extract(epoch FROM max(as_of) - statement_timestamp()) * 1000000)::bigint FROM {schema}.backlog),
     (SELECT max(alive_until - lease_timeout_us) - {now} FROM {schema}.daemons),
@@ -103,13 +103,13 @@ SELECT greatest(
             probe = micros(LONGEST_PROBE),
         ));
         let query = sqlx::query_as(sql).fetch_one(&self.pool);
-        let (clock, wait): (i64, i64) = limited("queue::future", query).await?;
+        let (clock, wait): (i64, i64) = with_timeout("lease::future_times", query).await?;
         let us = |us: i64| Duration::from_micros(us.max(0).unsigned_abs());
-        Ok(Future { clock: us(clock), wait: us(wait) })
+        Ok(FutureTimes { clock: us(clock), wait: us(wait) })
     }
 
     /// One batch of one lane, and of what is leased: its other copies wait in the same row.
-    async fn pull_in_due(&self, replica: &ReplicaName, beyond: Duration) -> Result<u64, QueueError> {
+    async fn pull_in_due(&self, replica: &ReplicaName, beyond: Duration) -> Result<u64, DatabaseError> {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
         let (copy, due) = (replica.column(), replica.due_column());
@@ -121,7 +121,7 @@ SELECT greatest(
           ORDER BY {order} LIMIT {BATCH} FOR NO KEY UPDATE SKIP LOCKED"
             )
         };
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {NAME}
 UPDATE {schema}.object_copies o SET {due} = {now} + (random() * {within})::bigint
  WHERE o.object_key = ANY (ARRAY(
@@ -131,15 +131,15 @@ UPDATE {schema}.object_copies o SET {due} = {now} + (random() * {within})::bigin
             free = chosen("lock IS NULL", &format!("{due} DESC, id DESC")),
             leased = chosen("lock IS NOT NULL", "lock DESC"),
         ));
-        Ok(limited(NAME, sqlx::query(sql).execute(&self.pool)).await?.rows_affected())
+        Ok(with_timeout(NAME, sqlx::query(sql).execute(&self.pool)).await?.rows_affected())
     }
 
     /// Leases of holders that are dead would last for as long as the clock was ahead. One that lives renews its own.
-    async fn pull_in_leases(&self, lease_time: Duration) -> Result<(), QueueError> {
+    async fn pull_in_leases(&self, lease_time: Duration) -> Result<(), DatabaseError> {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
-        let sql = built(format!(
-            "-- queue::pull_in_leases
+        let sql = trusted_sql(format!(
+            "-- lease::pull_in_leases
 WITH longest AS MATERIALIZED (
     SELECT greatest($1::bigint, (SELECT max(lease_timeout_us) FROM {schema}.daemons)) AS us
 )
@@ -152,12 +152,12 @@ UPDATE {schema}.object_copies o SET lock = {now} + longest.us
    AND o.lock > {now} + longest.us"
         ));
         let query = sqlx::query(sql).bind(micros(lease_time)).execute(&self.pool);
-        within(STATEMENT_TIMEOUT, "queue::pull_in_leases", query).await?;
+        within(STATEMENT_TIMEOUT, "lease::pull_in_leases", query).await?;
         Ok(())
     }
 
     /// Probes, writes whose end was not seen, uploads, holders and figures; what the next look goes by is among them.
-    async fn pull_in_rest(&self, lease_time: Duration) -> Result<(), QueueError> {
+    async fn pull_in_rest(&self, lease_time: Duration) -> Result<(), DatabaseError> {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
         let minute = micros(Duration::from_mins(1));
@@ -183,8 +183,8 @@ UPDATE {schema}.object_copies o SET lock = {now} + longest.us
    SET begun_at = least(begun_at, {now}), last_at = least(last_at, {now}), condemned_at = least(condemned_at, {now}),
        look_at = least(look_at, {now} + {})
  WHERE greatest(begun_at, last_at, condemned_at) > {now} OR look_at > {now} + {}",
-                micros(LOOK_EVERY),
-                micros(6 * 6 * LOOK_EVERY)
+                micros(UPLOAD_CHECK_INTERVAL),
+                micros(6 * 6 * UPLOAD_CHECK_INTERVAL)
             ),
             format!("UPDATE {schema}.scans SET held_until = {now} + {minute} WHERE held_until > {now} + {minute}"),
             format!(
@@ -194,8 +194,8 @@ UPDATE {schema}.object_copies o SET lock = {now} + longest.us
             format!("UPDATE {schema}.backlog SET as_of = 'epoch' WHERE as_of > statement_timestamp()"),
         ];
         for statement in statements {
-            let sql = built(format!("-- queue::pull_in_rest\n{statement}"));
-            limited("queue::pull_in_rest", sqlx::query(sql).execute(&self.pool)).await?;
+            let sql = trusted_sql(format!("-- lease::pull_in_rest\n{statement}"));
+            with_timeout("lease::pull_in_rest", sqlx::query(sql).execute(&self.pool)).await?;
         }
         Ok(())
     }

@@ -9,17 +9,17 @@ use copyhold_core::domain::{
 use sqlx::SqlStr;
 
 use super::{
-    fenced_write::{Answered, answers, held, parse_all},
+    fenced_write::{FencedResult, answers, held, parse_all},
     unsettled::{self, UnsettledWrite},
 };
 use crate::{
-    error::{LIMIT, QueueError, within},
-    handle::Queue,
+    error::{DatabaseError, LIMIT, within},
+    handle::Database,
     log::append::{event, logged},
-    sql::{PARKED, built},
+    sql::{PARKED, trusted_sql},
 };
 
-const NAME: &str = "queue::complete";
+const NAME: &str = "lease::complete";
 
 /// What a worker has to say of one leased row, all at once or piece by piece.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ pub struct Report {
 }
 
 /// What to write of a replica's time, beside µs since the copy was proven, which are not negative. NULL: it is left alone.
-const CLEAR: i64 = -1;
+const WRITE_DELAY: i64 = -1;
 
 /// `$1`–`$10` one entry per report: key, fence, generation, size, hash, release, hash of the metadata, and of the source
 /// its name, Last-Modified and tag; `$11` whether its holder survived.
@@ -67,15 +67,15 @@ pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
         AS x(k, replica, class, message, counted, kind, delay)
     JOIN done ON done.object_key = x.k";
     let failed = keep_failures(&schema, failures);
-    let told = told(&schema, kinds, failures);
+    let completion_events = completion_events(&schema, kinds, failures);
     let now = format!("{schema}.now_utc_micro_seconds()");
     let recorded = recorded_now(replicas, "recorded", |i| format!("a.t{i} >= 0"));
     let doubtful = recorded_now(replicas, "doubtful", |i| format!("a.t{i} >= 0 AND lost.until > {now} - a.t{i}"));
     let until = unsettled::until(&schema);
     let always = format!("o.object_key, a.f, o.generation, {recorded}, lost.until, {doubtful}");
-    let returned: Vec<_> = [always].into_iter().chain(told.columns).collect();
+    let returned: Vec<_> = [always].into_iter().chain(completion_events.columns).collect();
     let returned = returned.join(",\n              ");
-    let logged = logged(&schema, &told.events, &["failed", "mended", "survived", "noted"]);
+    let logged = logged(&schema, &completion_events.events, &["failed", "mended", "survived", "noted"]);
     let noted = noted(&schema);
     let (draining, beside) = if kinds.contains(EventKind::ObjectCopied) {
         let names =
@@ -100,13 +100,13 @@ pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
         format!(
             ",
            {copy} = CASE WHEN a.t{i} >= 0 THEN greatest({schema}.now_utc_micro_seconds() - a.t{i}, o.created_at)
-                         WHEN a.t{i} = {CLEAR} THEN NULL ELSE o.{copy} END,
+                         WHEN a.t{i} = {WRITE_DELAY} THEN NULL ELSE o.{copy} END,
            {due} = CASE WHEN a.d{i} IS NULL OR o.{due} IS NULL THEN o.{due} WHEN a.d{i} = {PARKED} THEN {PARKED}
                         ELSE {schema}.now_utc_micro_seconds() + a.d{i} END"
         )
     });
-    built(format!(
-        "-- queue::complete
+    trusted_sql(format!(
+        "-- lease::complete
 WITH asked AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bool[],
                          $7::bigint[], $8::text[], $9::bigint[], $10::bigint[], $11::bool[], $27::text[]{arrays})
@@ -181,7 +181,7 @@ fn noted(schema: &str) -> String {
 }
 
 /// What a completion tells the log.
-struct Told {
+struct CompletionEvents {
     /// What its events need and `done` has to return. Nothing where nothing is told: it takes a look into another table
     /// for each object.
     columns: Vec<String>,
@@ -190,7 +190,7 @@ struct Told {
 
 /// One event for the copies of an object that are recorded together, and one for each failure. When the object was
 /// registered travels with its first, because an event of its own for that would be one in two.
-fn told(schema: &str, kinds: &EventKinds, failures: &str) -> Told {
+fn completion_events(schema: &str, kinds: &EventKinds, failures: &str) -> CompletionEvents {
     let object = "'object_key', done.object_key, 'generation', done.generation";
     let registered = "CASE WHEN done.first THEN jsonb_build_object('registered_at', done.created_at) ELSE '{}' END";
     let (mut columns, mut events) = (Vec::new(), Vec::new());
@@ -224,7 +224,7 @@ fn told(schema: &str, kinds: &EventKinds, failures: &str) -> Told {
                               WHERE f.object_key = o.object_key AND f.generation = o.generation) AS first"
         ));
     }
-    Told { columns, events: events.join("\n    UNION ALL\n    ") }
+    CompletionEvents { columns, events: events.join("\n    UNION ALL\n    ") }
 }
 
 /// The part of a statement that keeps why copies failed. `whence`: a FROM clause with the rows
@@ -246,14 +246,18 @@ pub(crate) fn keep_failures(schema: &str, whence: &str) -> String {
     )
 }
 
-impl Queue {
+impl Database {
     /// Writes what was found out about leased rows, fenced by lease and generation. At most one report per key.
-    pub async fn complete(&self, reports: &[Report]) -> Result<Vec<Answered>, QueueError> {
+    pub async fn complete(&self, reports: &[Report]) -> Result<Vec<FencedResult>, DatabaseError> {
         self.complete_within(LIMIT, reports).await
     }
 
     /// The same, if it takes no longer than this.
-    pub async fn complete_within(&self, limit: Duration, reports: &[Report]) -> Result<Vec<Answered>, QueueError> {
+    pub async fn complete_within(
+        &self,
+        limit: Duration,
+        reports: &[Report],
+    ) -> Result<Vec<FencedResult>, DatabaseError> {
         if reports.is_empty() {
             return Ok(Vec::new());
         }
@@ -305,7 +309,7 @@ fn change(report: &Report, replica: &ReplicaName, now: Instant) -> (Option<i64>,
     match report.outcomes.iter().find(|(r, _)| r == replica) {
         None => (None, None),
         Some((_, Outcome::Recorded { proven, .. })) => (Some(micros(now.saturating_duration_since(*proven))), None),
-        Some((_, Outcome::Cleared { next, .. })) => (Some(CLEAR), Some(due(*next))),
+        Some((_, Outcome::Cleared { next, .. })) => (Some(WRITE_DELAY), Some(due(*next))),
         Some((_, Outcome::Failed { next, .. })) => (None, Some(due(*next))),
         Some((_, Outcome::Rests { delay })) => (None, Some(micros(*delay))),
     }
@@ -322,7 +326,7 @@ fn due(next: Next) -> i64 {
     }
 }
 
-struct Failed<'a> {
+struct FailedOutcome<'a> {
     key: &'a ObjectKey,
     replica: &'a ReplicaName,
     why: &'a Failure,
@@ -337,7 +341,7 @@ fn failure<'a>(
     key: &'a ObjectKey,
     (replica, outcome): &'a (ReplicaName, Outcome),
     kinds: &EventKinds,
-) -> Option<Failed<'a>> {
+) -> Option<FailedOutcome<'a>> {
     let (kind, next, why) = match outcome {
         Outcome::Recorded { .. } | Outcome::Rests { .. } => return None,
         Outcome::Cleared { next, why } => (EventKind::CopyLost, next, why),
@@ -348,5 +352,5 @@ fn failure<'a>(
         Next::After { delay, counted } => (*counted, Some(micros(*delay))),
         Next::Parked => (true, None),
     };
-    Some(Failed { key, replica, why, counted, kind: Some(kind).filter(|kind| kinds.contains(*kind)), delay })
+    Some(FailedOutcome { key, replica, why, counted, kind: Some(kind).filter(|kind| kinds.contains(*kind)), delay })
 }

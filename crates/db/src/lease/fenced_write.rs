@@ -1,27 +1,27 @@
 use copyhold_core::domain::{Fence, ObjectKey};
 
-use crate::error::{QueueError, key_of};
+use crate::error::{DatabaseError, key_of};
 
 /// What became of a fenced write, per key. None of them is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum FencedWrite {
     /// It was written.
-    Recorded,
+    Applied,
     /// Somebody holds the row at this moment; try again.
-    Busy,
+    RowLocked,
     /// The lease or the generation is not ours any more: stop.
-    Changed,
+    Superseded,
     /// PostgreSQL refuses it; that the copies failed for this was written in its place. No statement answers so.
-    Refused,
+    FailureWritten,
 }
 
-impl Answer {
-    pub(crate) fn parse(statement: &'static str, word: &str) -> Result<Self, QueueError> {
+impl FencedWrite {
+    pub(crate) fn parse(statement: &'static str, word: &str) -> Result<Self, DatabaseError> {
         match word {
-            "recorded" => Ok(Self::Recorded),
-            "busy" => Ok(Self::Busy),
-            "changed" => Ok(Self::Changed),
-            other => Err(QueueError::Inconsistent { statement, what: format!("the answer \"{other}\"") }),
+            "recorded" => Ok(Self::Applied),
+            "busy" => Ok(Self::RowLocked),
+            "changed" => Ok(Self::Superseded),
+            other => Err(DatabaseError::Inconsistent { statement, what: format!("the answer \"{other}\"") }),
         }
     }
 }
@@ -56,15 +56,15 @@ pub(crate) fn answers(schema: &str) -> String {
 }
 
 /// Whose row, under which fence, and what became of it.
-pub type Answered = (ObjectKey, Fence, Answer);
+pub type FencedResult = (ObjectKey, Fence, FencedWrite);
 
 /// The answers as the statement gave them.
 pub(crate) fn parse_all(
     statement: &'static str,
     rows: Vec<(String, i64, String)>,
-) -> Result<Vec<Answered>, QueueError> {
+) -> Result<Vec<FencedResult>, DatabaseError> {
     let parse = |(key, fence, word): (String, i64, String)| {
-        Ok((key_of(statement, key)?, Fence(fence), Answer::parse(statement, &word)?))
+        Ok((key_of(statement, key)?, Fence(fence), FencedWrite::parse(statement, &word)?))
     };
     rows.into_iter().map(parse).collect()
 }

@@ -4,7 +4,7 @@ use copyhold_core::domain::{ReplicaName, SchemaName};
 use sqlx::SqlStr;
 
 use super::claim;
-use crate::sql::built;
+use crate::sql::trusted_sql;
 
 pub(crate) const IS_COMPLETE: &str = "is_complete";
 pub(crate) const NEXT_DUE: &str = "next_due";
@@ -26,29 +26,29 @@ pub(crate) fn seek_name(lane: &ReplicaName) -> String {
 
 /// How a daemon calls them. The columns are named, so that a function that has more disturbs nobody.
 pub(crate) fn call_claim(schema: &SchemaName, lane: &ReplicaName) -> SqlStr {
-    call(schema, "queue::claim", &claim_columns(), &claim_name(lane), "$1, $2, $3, $4, $5")
+    call(schema, "lease::claim", &claim_columns(), &claim_name(lane), "$1, $2, $3, $4, $5")
 }
 
 pub(crate) fn call_fresh_claim(schema: &SchemaName, lane: &ReplicaName) -> SqlStr {
-    call(schema, "queue::claim_fresh", &claim_columns(), &fresh_claim_name(lane), "$1, $2, $3")
+    call(schema, "lease::claim_fresh", &claim_columns(), &fresh_claim_name(lane), "$1, $2, $3")
 }
 
 pub(crate) fn call_seek(schema: &SchemaName, lane: &ReplicaName) -> SqlStr {
-    call(schema, "queue::seek", "object_key, lane_due, id, recorded", &seek_name(lane), "$1, $2, $3")
+    call(schema, "lease::peek", "object_key, lane_due, id, recorded", &seek_name(lane), "$1, $2, $3")
 }
 
 pub(crate) fn call_next_due(schema: &SchemaName) -> SqlStr {
-    call(schema, "queue::next_due", "replica, wait_us", NEXT_DUE, "")
+    call(schema, "lease::next_due", "replica, wait_us", NEXT_DUE, "")
 }
 
 pub(crate) fn call_unclaim(schema: &SchemaName) -> SqlStr {
-    call(schema, "queue::unclaim", "object_key", UNCLAIM, "$1")
+    call(schema, "lease::unclaim", "object_key", UNCLAIM, "$1")
 }
 
 pub(crate) fn call_begin_generation(schema: &SchemaName) -> SqlStr {
     call(
         schema,
-        "queue::begin_generation",
+        "lease::begin_generation",
         "key, under, answer",
         BEGIN_GENERATION,
         "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11",
@@ -60,5 +60,5 @@ fn claim_columns() -> String {
 }
 
 fn call(schema: &SchemaName, statement: &str, columns: &str, name: &str, arguments: &str) -> SqlStr {
-    built(format!("-- {statement}\nSELECT {columns} FROM {}.\"{name}\"({arguments})", schema.quoted()))
+    trusted_sql(format!("-- {statement}\nSELECT {columns} FROM {}.\"{name}\"({arguments})", schema.quoted()))
 }

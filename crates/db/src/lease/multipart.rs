@@ -3,24 +3,24 @@
 use copyhold_core::domain::{Generation, ObjectKey, ReplicaName};
 
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
-    sql::built,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
+    sql::trusted_sql,
 };
 
-const UNFINISHED: &str = "queue::unfinished_uploads";
-const OLDER: &str = "queue::older_uploads";
-const INTEND: &str = "queue::intend_upload";
-const BEGAN: &str = "queue::upload_began";
-const RECORD: &str = "queue::record_parts";
-const CONDEMN: &str = "queue::condemn_uploads";
-const END: &str = "queue::end_uploads";
+const UNFINISHED: &str = "lease::unfinished_uploads";
+const OLDER: &str = "lease::older_uploads";
+const INTEND: &str = "lease::intend_upload";
+const BEGAN: &str = "lease::upload_began";
+const RECORD: &str = "lease::record_parts";
+const CONDEMN: &str = "lease::condemn_uploads";
+const END: &str = "lease::end_uploads";
 /// `last_at` is for those who count in hours. µs; moved on more often, it would only make dead rows.
 const PROGRESS_EVERY: i64 = 10_000_000;
 
 /// An upload that is about to be begun.
 #[derive(Debug, Clone, Copy)]
-pub struct Intent<'a> {
+pub struct UploadIntent<'a> {
     pub key: &'a ObjectKey,
     pub generation: Generation,
     pub replica: &'a ReplicaName,
@@ -42,12 +42,12 @@ pub struct UnfinishedUpload {
     /// The store's own text.
     pub upload_id: String,
     /// In the order of their numbers.
-    pub parts: Vec<TakenPart>,
+    pub parts: Vec<StoredPart>,
 }
 
 /// A part that a store has taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TakenPart {
+pub struct StoredPart {
     /// Whose it is: the row of `multipart_uploads`.
     pub upload: i64,
     pub number: u32,
@@ -59,16 +59,16 @@ pub struct TakenPart {
 
 type UnfinishedRow = (i64, String, i64, i64, String, String, Vec<i32>, Vec<String>, Vec<Vec<u8>>, Vec<i64>);
 
-impl Queue {
+impl Database {
     /// The uploads of this generation that were begun and are not over: of each replica the latest one. Their parts
     /// come as arrays, since 10,000 rows would take as many round trips through the driver's buffers.
     pub async fn unfinished_uploads(
         &self,
         key: &ObjectKey,
         generation: Generation,
-    ) -> Result<Vec<UnfinishedUpload>, QueueError> {
+    ) -> Result<Vec<UnfinishedUpload>, DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {UNFINISHED}
 SELECT u.id, u.replica, u.size_bytes, u.part_bytes, u.origin, u.upload_id, p.numbers, p.etags, p.md5s, p.crcs
 FROM (SELECT DISTINCT ON (replica) * FROM {schema}.multipart_uploads
@@ -83,7 +83,7 @@ CROSS JOIN LATERAL (
 ORDER BY u.id"
         ));
         let query = sqlx::query_as(sql).bind(key.as_str()).bind(generation.0);
-        let rows: Vec<UnfinishedRow> = limited(UNFINISHED, query.fetch_all(&self.pool)).await?;
+        let rows: Vec<UnfinishedRow> = with_timeout(UNFINISHED, query.fetch_all(&self.pool)).await?;
         rows.into_iter().map(unfinished).collect()
     }
 
@@ -93,26 +93,26 @@ ORDER BY u.id"
         &self,
         key: &ObjectKey,
         generation: Generation,
-    ) -> Result<Vec<(i64, ReplicaName, String)>, QueueError> {
+    ) -> Result<Vec<(i64, ReplicaName, String)>, DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {OLDER}
 SELECT id, replica, upload_id FROM {schema}.multipart_uploads
  WHERE object_key = $1 AND generation < $2 AND upload_id IS NOT NULL
  ORDER BY id"
         ));
         let query = sqlx::query_as(sql).bind(key.as_str()).bind(generation.0);
-        let rows: Vec<(i64, String, String)> = limited(OLDER, query.fetch_all(&self.pool)).await?;
-        let odd = |e| QueueError::Inconsistent { statement: OLDER, what: format!("a replica of an upload: {e}") };
+        let rows: Vec<(i64, String, String)> = with_timeout(OLDER, query.fetch_all(&self.pool)).await?;
+        let odd = |e| DatabaseError::Inconsistent { statement: OLDER, what: format!("a replica of an upload: {e}") };
         rows.into_iter()
             .map(|(id, replica, upload)| Ok((id, ReplicaName::new(replica).map_err(odd)?, upload)))
             .collect()
     }
 
     /// Writes down that an upload is about to be begun; the row's id.
-    pub async fn intend_upload(&self, intent: &Intent<'_>) -> Result<i64, QueueError> {
+    pub async fn intend_upload(&self, intent: &UploadIntent<'_>) -> Result<i64, DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {INTEND}
 INSERT INTO {schema}.multipart_uploads (object_key, generation, replica, size_bytes, part_bytes, origin)
 VALUES ($1, $2, $3, $4, $5, $6) RETURNING id"
@@ -124,27 +124,27 @@ VALUES ($1, $2, $3, $4, $5, $6) RETURNING id"
             .bind(intent.size_bytes.cast_signed())
             .bind(intent.part_bytes.cast_signed())
             .bind(intent.origin);
-        limited(INTEND, query.fetch_one(&self.pool)).await
+        with_timeout(INTEND, query.fetch_one(&self.pool)).await
     }
 
     /// The store has begun it under this name. Whether the row was still there.
-    pub async fn upload_began(&self, id: i64, upload_id: &str) -> Result<bool, QueueError> {
+    pub async fn upload_began(&self, id: i64, upload_id: &str) -> Result<bool, DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {BEGAN}
 UPDATE {schema}.multipart_uploads SET upload_id = $2, last_at = {schema}.now_utc_micro_seconds() WHERE id = $1"
         ));
         let query = sqlx::query(sql).bind(id).bind(upload_id);
-        Ok(limited(BEGAN, query.execute(&self.pool)).await?.rows_affected() > 0)
+        Ok(with_timeout(BEGAN, query.execute(&self.pool)).await?.rows_affected() > 0)
     }
 
     /// Writes down parts, each at most once; those of uploads that are over are passed over. Returns the uploads whose
     /// rows somebody has in hand at this moment: of those nothing was written.
     ///
     /// The uploads' rows are taken first, so that none goes while its parts come, and none is waited for.
-    pub async fn record_parts(&self, parts: &[TakenPart]) -> Result<Vec<i64>, QueueError> {
+    pub async fn record_parts(&self, parts: &[StoredPart]) -> Result<Vec<i64>, DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {RECORD}
 WITH told AS MATERIALIZED (
     SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $4::bytea[], $5::bigint[])
@@ -172,14 +172,14 @@ SELECT u.id FROM {schema}.multipart_uploads u
             .bind(parts.iter().map(|p| p.etag.as_str()).collect::<Vec<_>>())
             .bind(parts.iter().map(|p| &p.md5[..]).collect::<Vec<_>>())
             .bind(parts.iter().map(|p| p.crc.cast_signed()).collect::<Vec<_>>());
-        limited(RECORD, query.fetch_all(&self.pool)).await
+        with_timeout(RECORD, query.fetch_all(&self.pool)).await
     }
 
     /// Nobody is to go on with these: their parts are of no use. Whoever has condemned them throws them away at once; if
     /// he cannot, the sweeper does. Returns those that somebody has in hand at this moment.
-    pub async fn condemn_uploads(&self, ids: &[i64]) -> Result<Vec<i64>, QueueError> {
+    pub async fn condemn_uploads(&self, ids: &[i64]) -> Result<Vec<i64>, DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {CONDEMN}
 WITH held AS MATERIALIZED (
     SELECT id FROM {schema}.multipart_uploads WHERE id = ANY ($1::bigint[]) FOR NO KEY UPDATE SKIP LOCKED
@@ -191,13 +191,13 @@ done AS (
 SELECT u.id FROM {schema}.multipart_uploads u
  WHERE u.id = ANY ($1::bigint[]) AND NOT EXISTS (SELECT FROM held WHERE held.id = u.id)"
         ));
-        limited(CONDEMN, sqlx::query_scalar(sql).bind(ids).fetch_all(&self.pool)).await
+        with_timeout(CONDEMN, sqlx::query_scalar(sql).bind(ids).fetch_all(&self.pool)).await
     }
 
     /// Forgets uploads that are over, their parts with them. Returns those that somebody has in hand at this moment.
-    pub async fn end_uploads(&self, ids: &[i64]) -> Result<Vec<i64>, QueueError> {
+    pub async fn end_uploads(&self, ids: &[i64]) -> Result<Vec<i64>, DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {END}
 WITH held AS MATERIALIZED (
     SELECT id FROM {schema}.multipart_uploads WHERE id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED
@@ -208,17 +208,17 @@ done AS (
 SELECT u.id FROM {schema}.multipart_uploads u
  WHERE u.id = ANY ($1::bigint[]) AND NOT EXISTS (SELECT FROM held WHERE held.id = u.id)"
         ));
-        limited(END, sqlx::query_scalar(sql).bind(ids).fetch_all(&self.pool)).await
+        with_timeout(END, sqlx::query_scalar(sql).bind(ids).fetch_all(&self.pool)).await
     }
 }
 
-fn unfinished(row: UnfinishedRow) -> Result<UnfinishedUpload, QueueError> {
-    let odd = |what: String| QueueError::Inconsistent { statement: UNFINISHED, what };
+fn unfinished(row: UnfinishedRow) -> Result<UnfinishedUpload, DatabaseError> {
+    let odd = |what: String| DatabaseError::Inconsistent { statement: UNFINISHED, what };
     let (id, replica, size_bytes, part_bytes, origin, upload_id, numbers, etags, md5s, crcs) = row;
     let replica = ReplicaName::new(replica).map_err(|e| odd(format!("a replica of an upload: {e}")))?;
     let parts = numbers.into_iter().zip(etags).zip(md5s).zip(crcs).map(|(((number, etag), md5), crc)| {
         let md5 = md5.try_into().map_err(|_| odd("an MD5 that is none".into()))?;
-        Ok(TakenPart { upload: id, number: number.cast_unsigned(), etag, md5, crc: crc.cast_unsigned() })
+        Ok(StoredPart { upload: id, number: number.cast_unsigned(), etag, md5, crc: crc.cast_unsigned() })
     });
     Ok(UnfinishedUpload {
         id,
@@ -227,6 +227,6 @@ fn unfinished(row: UnfinishedRow) -> Result<UnfinishedUpload, QueueError> {
         part_bytes: part_bytes.cast_unsigned(),
         origin,
         upload_id,
-        parts: parts.collect::<Result<_, QueueError>>()?,
+        parts: parts.collect::<Result<_, DatabaseError>>()?,
     })
 }

@@ -10,21 +10,21 @@ use copyhold_core::domain::{ObjectKey, ReplicaName, SchemaName, micros};
 use sqlx::SqlStr;
 
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
-    sql::{PARKED, built},
+    error::{DatabaseError, with_timeout},
+    handle::Database,
+    sql::{PARKED, trusted_sql},
 };
 
-const LOOK: &str = "queue::look_at_uploads";
-const KNOWN: &str = "queue::known_uploads";
-const FORGET: &str = "queue::forget_unserved_uploads";
-const COUNT: &str = "queue::count_uploads";
+const LOOK: &str = "lease::check_uploads";
+const KNOWN: &str = "lease::known_uploads";
+const FORGET: &str = "lease::forget_unserved_uploads";
+const COUNT: &str = "lease::count_uploads";
 /// Far more than there should ever be: whoever has so many has been told.
 const COUNTED: i64 = 100_000;
 /// Uploads that one statement looks at.
 const PAGE: i64 = 32;
 /// How long nobody else looks at them; the first look at an upload is as long after its beginning (migration 0003).
-pub const LOOK_EVERY: Duration = Duration::from_mins(10);
+pub const UPLOAD_CHECK_INTERVAL: Duration = Duration::from_mins(10);
 /// What cannot be thrown away is tried again after as long as that has been so, and after this long at most.
 const LOOK_EVERY_AT_MOST: Duration = Duration::from_hours(6);
 /// A copy that was parked, and is tried again within the day, goes on with what it has.
@@ -37,7 +37,7 @@ const UNSERVED_FOR: Duration = Duration::from_hours(30 * 24);
 
 /// An upload that is to be thrown away at its store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Condemned {
+pub struct CondemnedUpload {
     pub id: i64,
     pub key: ObjectKey,
     /// The store's own text; `None`: nobody has ever heard it.
@@ -50,8 +50,8 @@ pub struct Condemned {
 
 /// What one look at the uploads of a replica has shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Looked {
-    pub condemned: Vec<Condemned>,
+pub struct UploadCheck {
+    pub condemned: Vec<CondemnedUpload>,
     /// There may be more to look at.
     pub more: bool,
 }
@@ -64,8 +64,8 @@ pub(crate) fn statement(schema: &SchemaName, replica: &ReplicaName) -> SqlStr {
     let now = format!("{schema}.now_utc_micro_seconds()");
     let (copy, due) = (replica.column(), replica.due_column());
     let (parked_for, stalled_for) = (micros(PARKED_FOR), micros(STALLED_FOR));
-    let (every, at_most) = (micros(LOOK_EVERY), micros(LOOK_EVERY_AT_MOST));
-    built(format!(
+    let (every, at_most) = (micros(UPLOAD_CHECK_INTERVAL), micros(LOOK_EVERY_AT_MOST));
+    trusted_sql(format!(
         "-- {LOOK}
 WITH page AS MATERIALIZED (
     SELECT u.id, u.object_key, u.generation, u.upload_id, u.last_at, u.condemned_at FROM {schema}.multipart_uploads u
@@ -111,57 +111,61 @@ RETURNING u.id, u.object_key, u.upload_id, j.condemned, {now} - u.begun_at,
     ))
 }
 
-impl Queue {
-    /// Looks at uploads of one replica whose time for that has come, and takes them upon us for [`LOOK_EVERY`].
+impl Database {
+    /// Looks at uploads of one replica whose time for that has come, and takes them upon us for [`UPLOAD_CHECK_INTERVAL`].
     ///
     /// Condemned are those whose object is gone, has another content, has this copy on record, does not want it, is
     /// parked for longer than a day, or has not come forward for three; those that a later one has taken the place of;
     /// and those of which nobody has heard the name. But none of an object that somebody holds, and none that has come
     /// forward within `quiet`: after that nothing that a dead holder has sent can still arrive.
-    pub async fn look_at_uploads(&self, replica: &ReplicaName, quiet: Duration) -> Result<Looked, QueueError> {
+    pub async fn check_uploads(&self, replica: &ReplicaName, quiet: Duration) -> Result<UploadCheck, DatabaseError> {
         // Of a replica that is not in the configuration the row's columns may be gone.
         let known = self.replicas.iter().position(|known| known == replica);
-        let Some(sql) = known.map(|i| self.statements.look_at_uploads[i].clone()) else { return Ok(Looked::default()) };
+        let Some(sql) = known.map(|i| self.statements.check_uploads[i].clone()) else {
+            return Ok(UploadCheck::default());
+        };
         let query = sqlx::query_as(sql).bind(replica.as_str()).bind(micros(quiet));
-        let rows: Vec<LookedRow> = limited(LOOK, query.fetch_all(&self.pool)).await?;
+        let rows: Vec<LookedRow> = with_timeout(LOOK, query.fetch_all(&self.pool)).await?;
         let more = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= PAGE;
         let past = |micros: i64| Duration::from_micros(micros.max(0).unsigned_abs());
         let condemned = rows.into_iter().filter(|row| row.3).map(|(id, key, upload_id, _, age, for_long)| {
-            let key = ObjectKey::new(key)
-                .map_err(|e| QueueError::Inconsistent { statement: LOOK, what: format!("a key of an upload: {e}") })?;
-            Ok(Condemned { id, key, upload_id, age: past(age), for_long: past(for_long) })
+            let key = ObjectKey::new(key).map_err(|e| DatabaseError::Inconsistent {
+                statement: LOOK,
+                what: format!("a key of an upload: {e}"),
+            })?;
+            Ok(CondemnedUpload { id, key, upload_id, age: past(age), for_long: past(for_long) })
         });
-        Ok(Looked { condemned: condemned.collect::<Result<_, QueueError>>()?, more })
+        Ok(UploadCheck { condemned: condemned.collect::<Result<_, DatabaseError>>()?, more })
     }
 
     /// How many uploads at a replica are remembered, and up to so many counted.
-    pub async fn count_uploads(&self, replica: &ReplicaName) -> Result<i64, QueueError> {
+    pub async fn count_uploads(&self, replica: &ReplicaName) -> Result<i64, DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {COUNT}
 SELECT count(*) FROM (SELECT FROM {schema}.multipart_uploads WHERE replica = $1 LIMIT {COUNTED}) u"
         ));
-        limited(COUNT, sqlx::query_scalar(sql).bind(replica.as_str()).fetch_one(&self.pool)).await
+        with_timeout(COUNT, sqlx::query_scalar(sql).bind(replica.as_str()).fetch_one(&self.pool)).await
     }
 
     /// The names of all remembered uploads of a key at a replica, whichever content they are of.
-    pub async fn known_uploads(&self, key: &ObjectKey, replica: &ReplicaName) -> Result<Vec<String>, QueueError> {
+    pub async fn known_uploads(&self, key: &ObjectKey, replica: &ReplicaName) -> Result<Vec<String>, DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {KNOWN}
 SELECT upload_id FROM {schema}.multipart_uploads
  WHERE object_key = $1 AND replica = $2 AND upload_id IS NOT NULL"
         ));
         let query = sqlx::query_scalar(sql).bind(key.as_str()).bind(replica.as_str());
-        limited(KNOWN, query.fetch_all(&self.pool)).await
+        with_timeout(KNOWN, query.fetch_all(&self.pool)).await
     }
 
     /// Forgets uploads at replicas that are not in our configuration and that no daemon has looked at for a month, some
     /// of them at a time. Returns one entry each: the replica.
-    pub async fn forget_unserved_uploads(&self) -> Result<Vec<String>, QueueError> {
+    pub async fn forget_unserved_uploads(&self) -> Result<Vec<String>, DatabaseError> {
         let schema = self.schema.quoted();
         let unserved_for = micros(UNSERVED_FOR);
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {FORGET}
 DELETE FROM {schema}.multipart_uploads WHERE id = ANY (ARRAY(
     SELECT u.id FROM {schema}.replicas r CROSS JOIN LATERAL (
@@ -174,6 +178,6 @@ DELETE FROM {schema}.multipart_uploads WHERE id = ANY (ARRAY(
 RETURNING replica"
         ));
         let ours = self.replicas.iter().map(ReplicaName::as_str).collect::<Vec<_>>();
-        limited(FORGET, sqlx::query_scalar(sql).bind(ours).fetch_all(&self.pool)).await
+        with_timeout(FORGET, sqlx::query_scalar(sql).bind(ours).fetch_all(&self.pool)).await
     }
 }

@@ -3,24 +3,24 @@
 use copyhold_core::domain::{ObjectKey, ReplicaName, SchemaName};
 use sqlx::{Row as _, postgres::PgRow};
 
-use super::claim::Position;
+use super::claim::LanePosition;
 use crate::{
-    error::{QueueError, limited, read},
-    handle::Queue,
+    error::{DatabaseError, read, with_timeout},
+    handle::Database,
     sql::{claimable, names_of},
 };
 
-const NAME: &str = "queue::seek";
+const NAME: &str = "lease::peek";
 /// Rows that one question looks at, at most.
 const LOOKED_AT: i64 = 256;
 
 /// What a look at a lane has shown.
 #[derive(Debug)]
-pub struct Sought {
+pub struct Peeked {
     /// Objects that are on record where they were asked for.
     pub keys: Vec<ObjectKey>,
     /// The last place that was looked at; `None`: there is nothing from there on.
-    pub last: Option<Position>,
+    pub last: Option<LanePosition>,
     /// Whether there may be more behind it.
     pub more: bool,
 }
@@ -41,20 +41,20 @@ pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], lane: &Re
     )
 }
 
-impl Queue {
+impl Database {
     /// The next rows of a lane behind a place, whose time has come.
-    pub(crate) async fn peek(
+    pub(crate) async fn peek_page(
         &self,
         lane: &ReplicaName,
-        from: Position,
-    ) -> Result<Vec<(ObjectKey, Position)>, QueueError> {
+        from: LanePosition,
+    ) -> Result<Vec<(ObjectKey, LanePosition)>, DatabaseError> {
         let query = sqlx::query(self.statements.seeks[self.lane(lane)?].clone());
         let query = query.bind(LOOKED_AT).bind(from.due).bind(from.id);
-        let rows = limited(NAME, query.fetch_all(&self.pool)).await?;
+        let rows = with_timeout(NAME, query.fetch_all(&self.pool)).await?;
         let place = |row: &PgRow| {
             let key =
                 ObjectKey::new(row.try_get::<String, _>("object_key")?).map_err(|e| sqlx::Error::Decode(e.into()))?;
-            Ok((key, Position { due: row.try_get("lane_due")?, id: row.try_get("id")? }))
+            Ok((key, LanePosition { due: row.try_get("lane_due")?, id: row.try_get("id")? }))
         };
         read(NAME, || rows.iter().map(place).collect())
     }
@@ -63,34 +63,34 @@ impl Queue {
     ///
     /// For when the primary cannot be read: claiming rows only to find that they have no source would write each of
     /// them again and again.
-    pub async fn seek(
+    pub async fn peek(
         &self,
         lane: &ReplicaName,
-        from: Position,
+        from: LanePosition,
         holders: &[ReplicaName],
         limit: usize,
-    ) -> Result<Sought, QueueError> {
+    ) -> Result<Peeked, DatabaseError> {
         let query = sqlx::query(self.statements.seeks[self.lane(lane)?].clone());
         let query = query.bind(LOOKED_AT).bind(from.due).bind(from.id);
-        let rows = limited(NAME, query.fetch_all(&self.pool)).await?;
+        let rows = with_timeout(NAME, query.fetch_all(&self.pool)).await?;
         let whole = rows.len() >= usize::try_from(LOOKED_AT).unwrap_or_default();
-        let mut sought = Sought { keys: Vec::new(), last: None, more: whole };
+        let mut peeked = Peeked { keys: Vec::new(), last: None, more: whole };
         for row in &rows {
-            if sought.keys.len() == limit {
-                sought.more = true;
+            if peeked.keys.len() == limit {
+                peeked.more = true;
                 break;
             }
             let (key, at) = read(NAME, || held_by(row, holders))?;
-            sought.keys.extend(key);
-            sought.last = Some(at);
+            peeked.keys.extend(key);
+            peeked.last = Some(at);
         }
-        Ok(sought)
+        Ok(peeked)
     }
 }
 
 /// The row's place, and its key if one of `holders` has it.
-fn held_by(row: &PgRow, holders: &[ReplicaName]) -> Result<(Option<ObjectKey>, Position), sqlx::Error> {
-    let at = Position { due: row.try_get("lane_due")?, id: row.try_get("id")? };
+fn held_by(row: &PgRow, holders: &[ReplicaName]) -> Result<(Option<ObjectKey>, LanePosition), sqlx::Error> {
+    let at = LanePosition { due: row.try_get("lane_due")?, id: row.try_get("id")? };
     let recorded: Vec<String> = row.try_get("recorded")?;
     let held = holders.iter().any(|holder| recorded.iter().any(|name| name == holder.as_str()));
     let key = || ObjectKey::new(row.try_get::<String, _>("object_key")?).map_err(|e| sqlx::Error::Decode(e.into()));

@@ -9,14 +9,14 @@ use sqlx::SqlStr;
 use super::unsettled;
 use crate::{
     daemon::registration::DaemonId,
-    error::{QueueError, key_of, limited},
-    handle::Queue,
+    error::{DatabaseError, key_of, with_timeout},
+    handle::Database,
     log::append::{event, logged},
-    split_batch::{Patience, apart},
-    sql::{PARKED, built},
+    split_batch::{FailureBudget, run_split},
+    sql::{PARKED, trusted_sql},
 };
 
-const NAME: &str = "queue::reclaim";
+const NAME: &str = "lease::reclaim";
 /// Rows that one statement frees at most, so that it stays short.
 pub(crate) const BATCH: i64 = 500;
 
@@ -33,7 +33,7 @@ const COMPLETE_MAY_TAKE: Duration = Duration::from_mins(10);
 
 /// A lease that ended without its holder.
 #[derive(Debug, Clone)]
-pub struct Reclaimed {
+pub struct ReclaimedLease {
     pub key: ObjectKey,
     pub holder: DaemonId,
     /// How often in a row this has happened to the object, within its generation; at least 1.
@@ -42,7 +42,7 @@ pub struct Reclaimed {
 
 /// Which rows come into question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Of {
+pub(crate) enum ReclaimScope {
     All,
     /// `$3`, by their keys.
     These,
@@ -52,7 +52,7 @@ pub(crate) enum Of {
 ///
 /// The lock is the transaction's own, so it cannot outlive a dead sweeper, not even behind a pooler. FOR NO KEY
 /// UPDATE re-reads each row that was just renewed, so a lease that its owner saved is not taken from it.
-pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &EventKinds, of: Of) -> SqlStr {
+pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &EventKinds, of: ReclaimScope) -> SqlStr {
     let schema = schema.quoted();
     let members = "'object_key', object_key, 'generation', generation, 'daemon', lease >> 40, 'times', times";
     let events = if kinds.contains(EventKind::LeaseSwept) {
@@ -86,12 +86,12 @@ pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
     );
     let unsettled = unsettled::insert(&schema, &entries);
     let these = match of {
-        Of::All => "",
-        Of::These => "AND o.object_key = ANY ($3::text[])",
+        ReclaimScope::All => "",
+        ReclaimScope::These => "AND o.object_key = ANY ($3::text[])",
     };
     let (first_wait, longest) = (micros(SECOND_TIME), micros(AT_MOST));
-    built(format!(
-        "-- queue::reclaim
+    trusted_sql(format!(
+        "-- lease::reclaim
 WITH duty AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)) AS mine
 ),
@@ -135,25 +135,29 @@ SELECT object_key, lease, times FROM freed CROSS JOIN logged"
     ))
 }
 
-impl Queue {
+impl Database {
     /// Frees rows whose lease has run out, at most one batch; nothing if another daemon is at it. From the second
     /// time on the object's missing copies wait. `settle`: after this time nothing that a dead holder has sent can
     /// still arrive at a store.
-    pub async fn reclaim(&self, settle: Duration) -> Result<Vec<Reclaimed>, QueueError> {
+    pub async fn reclaim(&self, settle: Duration) -> Result<Vec<ReclaimedLease>, DatabaseError> {
         match self.reclaim_of(settle, None).await {
-            Err(error) if error.may_be_of_a_row() => {
+            Err(error) if error.may_concern_one_row() => {
                 let expired = self.expired().await?;
                 let reclaim = |keys: Vec<_>| async move { self.reclaim_of(settle, Some(&keys)).await }.boxed();
-                let refused = |key: ObjectKey, why: &QueueError| self.refused.pass_over(&key, "is freed", why);
-                let apart = Box::pin(apart(expired, &mut Patience::default(), reclaim, refused)).await;
+                let refused = |key: ObjectKey, why: &DatabaseError| self.refused.pass_over(&key, "is freed", why);
+                let run_split = Box::pin(run_split(expired, &mut FailureBudget::default(), reclaim, refused)).await;
                 // What was freed is to be told of.
-                apart.error.filter(|_| apart.answers.is_empty()).map_or(Ok(apart.answers), Err)
+                run_split.error.filter(|_| run_split.answers.is_empty()).map_or(Ok(run_split.answers), Err)
             }
             answer => answer,
         }
     }
 
-    async fn reclaim_of(&self, settle: Duration, keys: Option<&[ObjectKey]>) -> Result<Vec<Reclaimed>, QueueError> {
+    async fn reclaim_of(
+        &self,
+        settle: Duration,
+        keys: Option<&[ObjectKey]>,
+    ) -> Result<Vec<ReclaimedLease>, DatabaseError> {
         let of = |statement: &SqlStr| {
             sqlx::query_as(statement.clone()).bind(format!("{}:{NAME}", self.schema)).bind(micros(settle))
         };
@@ -164,31 +168,32 @@ impl Queue {
                 of(&self.statements.reclaim_these).bind(keys)
             }
         };
-        let rows: Vec<(String, i64, i32)> = limited(NAME, query.fetch_all(&self.pool)).await?;
+        let rows: Vec<(String, i64, i32)> = with_timeout(NAME, query.fetch_all(&self.pool)).await?;
         let parse = |(key, lease, times): (_, _, i32)| {
             let key = key_of(NAME, key)?;
-            Ok(Reclaimed { key, holder: DaemonId::of(Fence(lease)), times: times.unsigned_abs() })
+            Ok(ReclaimedLease { key, holder: DaemonId::of(Fence(lease)), times: times.unsigned_abs() })
         };
         rows.into_iter().map(parse).collect()
     }
 
     /// Keys of rows whose lease has run out, one batch.
-    async fn expired(&self) -> Result<Vec<ObjectKey>, QueueError> {
-        const NAME: &str = "queue::expired";
+    async fn expired(&self) -> Result<Vec<ObjectKey>, DatabaseError> {
+        const NAME: &str = "lease::expired";
         let schema = self.schema.quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {NAME}
 SELECT object_key FROM {schema}.object_copies
  WHERE lock IS NOT NULL AND lock < {schema}.now_utc_micro_seconds()
  ORDER BY lock LIMIT {BATCH}"
         ));
-        let keys: Vec<String> = limited(NAME, sqlx::query_scalar(sql).fetch_all(&self.pool)).await?;
+        let keys: Vec<String> = with_timeout(NAME, sqlx::query_scalar(sql).fetch_all(&self.pool)).await?;
         keys.into_iter().map(|key| key_of(NAME, key)).collect()
     }
 
     /// The database's clock, µs since the epoch.
-    pub async fn database_now(&self) -> Result<i64, QueueError> {
-        let sql = built(format!("-- queue::database_now\nSELECT {}.now_utc_micro_seconds()", self.schema.quoted()));
-        limited("queue::database_now", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
+    pub async fn database_now(&self) -> Result<i64, DatabaseError> {
+        let sql =
+            trusted_sql(format!("-- server::database_now\nSELECT {}.now_utc_micro_seconds()", self.schema.quoted()));
+        with_timeout("server::database_now", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
     }
 }

@@ -2,23 +2,23 @@ use copyhold_core::domain::{Fence, ObjectKey, SchemaName};
 use futures::FutureExt as _;
 use sqlx::SqlStr;
 
-use super::fenced_write::{Answered, answers, held, parse_all};
+use super::fenced_write::{FencedResult, answers, held, parse_all};
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
-    split_batch::{Apart, Patience, apart},
-    sql::{ASYNCHRONOUS, built},
+    error::{DatabaseError, with_timeout},
+    handle::Database,
+    split_batch::{FailureBudget, SplitResult, run_split},
+    sql::{ASYNCHRONOUS, trusted_sql},
 };
 
-const NAME: &str = "queue::release";
+const NAME: &str = "lease::release";
 
 /// `$1` keys, `$2` fences. The generation is not asked: a row that was registered again under our lease
 /// is ours to free, and nobody else can.
 pub(crate) fn statement(schema: &SchemaName) -> SqlStr {
     let schema = schema.quoted();
     let (held, answers) = (held(&schema), answers(&schema));
-    built(format!(
-        "-- queue::release
+    trusted_sql(format!(
+        "-- lease::release
 WITH asked AS MATERIALIZED (
     SELECT k, f, NULL::bigint AS g FROM unnest($1::text[], $2::bigint[]) AS a(k, f)
     WHERE {ASYNCHRONOUS}
@@ -35,18 +35,19 @@ done AS (
     ))
 }
 
-impl Queue {
+impl Database {
     /// Gives rows back as they are: no attempt counted, due at the same time as before.
-    pub async fn release(&self, held: &[(ObjectKey, Fence)]) -> Result<Vec<Answered>, QueueError> {
+    pub async fn release(&self, held: &[(ObjectKey, Fence)]) -> Result<Vec<FencedResult>, DatabaseError> {
         let release = |held: Vec<_>| async move { self.release_together(&held).await }.boxed();
         let refused =
-            |(key, _): (ObjectKey, Fence), why: &QueueError| self.refused.pass_over(&key, "is given back", why);
-        let Apart { answers, error } = apart(held.to_vec(), &mut Patience::default(), release, refused).await;
+            |(key, _): (ObjectKey, Fence), why: &DatabaseError| self.refused.pass_over(&key, "is given back", why);
+        let SplitResult { answers, error } =
+            run_split(held.to_vec(), &mut FailureBudget::default(), release, refused).await;
         error.map_or(Ok(answers), Err)
     }
 
-    async fn release_together(&self, held: &[(ObjectKey, Fence)]) -> Result<Vec<Answered>, QueueError> {
-        let rows: Vec<(String, i64, String)> = limited(
+    async fn release_together(&self, held: &[(ObjectKey, Fence)]) -> Result<Vec<FencedResult>, DatabaseError> {
+        let rows: Vec<(String, i64, String)> = with_timeout(
             NAME,
             sqlx::query_as(self.statements.release.clone())
                 .bind(held.iter().map(|(k, _)| k.as_str()).collect::<Vec<_>>())

@@ -4,15 +4,15 @@ use copyhold_core::domain::{Fence, Generation, ObjectKey, SchemaName, micros};
 use futures::FutureExt as _;
 use sqlx::SqlStr;
 
-use super::fenced_write::{Answered, answers, held, parse_all};
+use super::fenced_write::{FencedResult, answers, held, parse_all};
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
-    split_batch::{Apart, Patience, apart},
-    sql::{ASYNCHRONOUS, built},
+    error::{DatabaseError, with_timeout},
+    handle::Database,
+    split_batch::{FailureBudget, SplitResult, run_split},
+    sql::{ASYNCHRONOUS, trusted_sql},
 };
 
-const NAME: &str = "queue::renew";
+const NAME: &str = "lease::renew";
 
 /// `$1` keys, `$2` fences, `$3` generations, `$4` lease in µs.
 ///
@@ -21,8 +21,8 @@ const NAME: &str = "queue::renew";
 pub(crate) fn statement(schema: &SchemaName) -> SqlStr {
     let schema = schema.quoted();
     let (held, answers) = (held(&schema), answers(&schema));
-    built(format!(
-        "-- queue::renew
+    trusted_sql(format!(
+        "-- lease::renew
 WITH asked AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS a(k, f, g)
     WHERE {ASYNCHRONOUS}
@@ -41,18 +41,19 @@ done AS (
 
 type Held = (ObjectKey, Fence, Generation);
 
-impl Queue {
+impl Database {
     /// Moves the leases on to `timeout` from now, all in one statement. *Changed* means that the lease is lost or
     /// that the key was registered again: either way the copy is to be stopped and released.
-    pub async fn renew(&self, held: &[Held], timeout: Duration) -> Result<Vec<Answered>, QueueError> {
+    pub async fn renew(&self, held: &[Held], timeout: Duration) -> Result<Vec<FencedResult>, DatabaseError> {
         let renew = |held: Vec<_>| async move { self.renew_together(&held, timeout).await }.boxed();
-        let refused = |(key, ..): Held, why: &QueueError| self.refused.pass_over(&key, "keeps its lease", why);
-        let Apart { answers, error } = apart(held.to_vec(), &mut Patience::default(), renew, refused).await;
+        let refused = |(key, ..): Held, why: &DatabaseError| self.refused.pass_over(&key, "keeps its lease", why);
+        let SplitResult { answers, error } =
+            run_split(held.to_vec(), &mut FailureBudget::default(), renew, refused).await;
         error.map_or(Ok(answers), Err)
     }
 
-    async fn renew_together(&self, held: &[Held], timeout: Duration) -> Result<Vec<Answered>, QueueError> {
-        let rows: Vec<(String, i64, String)> = limited(
+    async fn renew_together(&self, held: &[Held], timeout: Duration) -> Result<Vec<FencedResult>, DatabaseError> {
+        let rows: Vec<(String, i64, String)> = with_timeout(
             NAME,
             sqlx::query_as(self.statements.renew.clone())
                 .bind(held.iter().map(|(k, ..)| k.as_str()).collect::<Vec<_>>())

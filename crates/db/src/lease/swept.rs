@@ -3,24 +3,24 @@
 use copyhold_core::domain::ObjectKey;
 
 use crate::{
-    error::{QueueError, key_of, limited},
-    handle::Queue,
-    sql::{PARKED, built},
+    error::{DatabaseError, key_of, with_timeout},
+    handle::Database,
+    sql::{PARKED, trusted_sql},
 };
 
-const TIDY: &str = "queue::tidy_swept";
+const TIDY: &str = "lease::tidy_swept";
 /// Rows that one statement looks at to tidy up.
 const PAGE: i64 = 500;
 
-impl Queue {
+impl Database {
     /// Forgets the sweeps of objects that are gone, or that lack nothing, are free and have nothing unsettled: a page of
     /// them at a time. Returns where the next page begins; `None`: at the beginning.
-    pub async fn tidy_swept(&self, after: Option<&ObjectKey>) -> Result<Option<ObjectKey>, QueueError> {
+    pub async fn tidy_swept(&self, after: Option<&ObjectKey>) -> Result<Option<ObjectKey>, DatabaseError> {
         let schema = self.schema.quoted();
         let missing =
             self.replicas.iter().map(|r| format!("(o.{} IS NULL AND o.{} < {PARKED})", r.column(), r.due_column()));
         let missing = missing.collect::<Vec<_>>().join(" OR ");
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {TIDY}
 WITH page AS MATERIALIZED (
     SELECT object_key FROM {schema}.swept_leases WHERE object_key > $1 ORDER BY object_key LIMIT {PAGE}
@@ -36,7 +36,7 @@ over AS (
 SELECT CASE WHEN count(*) = {PAGE} THEN max(object_key) END FROM page"
         ));
         let query = sqlx::query_scalar(sql).bind(after.map_or("", ObjectKey::as_str));
-        let last: Option<String> = limited(TIDY, query.fetch_one(&self.pool)).await?;
+        let last: Option<String> = with_timeout(TIDY, query.fetch_one(&self.pool)).await?;
         last.map(|key| key_of(TIDY, key)).transpose()
     }
 }

@@ -1,8 +1,8 @@
 use copyhold_core::domain::{Fence, SchemaName};
 
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
 };
 
 /// More than any claim takes.
@@ -26,11 +26,11 @@ RETURNING o.object_key"
     )
 }
 
-impl Queue {
+impl Database {
     /// Frees what was leased by a claim whose answer never came, and tells how many rows that were. Nobody works on
     /// them: a lease begins with the answer.
-    pub async fn unclaim(&self, fence: Fence) -> Result<usize, QueueError> {
+    pub async fn unclaim(&self, fence: Fence) -> Result<usize, DatabaseError> {
         let query = sqlx::query(self.statements.unclaim.clone()).bind(fence.0);
-        Ok(limited("queue::unclaim", query.fetch_all(&self.pool)).await?.len())
+        Ok(with_timeout("lease::unclaim", query.fetch_all(&self.pool)).await?.len())
     }
 }

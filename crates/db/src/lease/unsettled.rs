@@ -9,14 +9,14 @@ use copyhold_core::domain::{Content, ContentHash, MetadataHash, ObjectKey, Repli
 use sqlx::{Postgres, SqlStr, postgres::PgArguments, query::QueryAs};
 
 use crate::{
-    error::{QueueError, key_of, limited},
-    handle::Queue,
-    sql::{built, names_of},
+    error::{DatabaseError, key_of, with_timeout},
+    handle::Database,
+    sql::{names_of, trusted_sql},
 };
 
-const TAKE: &str = "queue::take_unsettled";
-const NOTE: &str = "queue::note_unsettled";
-const SETTLE: &str = "queue::settle";
+const TAKE: &str = "lease::claim_unsettled";
+const NOTE: &str = "lease::note_unsettled";
+const SETTLE: &str = "lease::settle";
 /// Entries that one statement judges at most.
 const JUDGED: i64 = 256;
 
@@ -29,7 +29,7 @@ pub(crate) const LISTED_WITHIN: i64 = 60_000_000;
 /// µs between two looks at least.
 const NEXT_LOOK: i64 = 5_000_000;
 
-type Bound<'q, O> = QueryAs<'q, Postgres, O, PgArguments>;
+type BoundQuery<'q, O> = QueryAs<'q, Postgres, O, PgArguments>;
 
 /// A write that was sent to a replica and whose end was not seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct UnsettledWrite {
 
 /// A recorded copy that is to be read, because a write under it is not settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unverified {
+pub struct UnsettledCopy {
     pub replica: ReplicaName,
     /// µs since the epoch at which the last such write was noted: a later one is another entry.
     pub noted_at: i64,
@@ -59,16 +59,16 @@ pub struct Unverified {
 
 /// What a look at the entries that are due has found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TakenUnsettled {
+pub struct DueUnsettled {
     /// Copies to read, by object.
-    pub to_read: BTreeMap<ObjectKey, Vec<Unverified>>,
+    pub to_read: BTreeMap<ObjectKey, Vec<UnsettledCopy>>,
     /// There may be more that is due now.
     pub more: bool,
 }
 
 /// What may still arrive at a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UnsettledAt {
+pub struct UnsettledState {
     /// Copies under which a write was noted.
     pub copies: i64,
     /// PostgreSQL has crashed lately, and claims may be lost: there may be writes that nobody knows of.
@@ -77,7 +77,7 @@ pub struct UnsettledAt {
     pub settled_in: Duration,
 }
 
-impl UnsettledAt {
+impl UnsettledState {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.copies == 0 && !self.after_crash
@@ -148,7 +148,7 @@ fn note(schema: &SchemaName) -> SqlStr {
       FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]) AS n(k, r, s, h, m, t)",
         first_look()
     );
-    built(format!("-- {NOTE}\n{}", insert(&schema, &entries)))
+    trusted_sql(format!("-- {NOTE}\n{}", insert(&schema, &entries)))
 }
 
 /// `$1` copies to read at most, `$2` µs until one that is read now is taken again, `$3` the replicas that this daemon
@@ -162,7 +162,7 @@ pub(crate) fn take(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
     let schema = schema.quoted();
     let now = format!("{schema}.now_utc_micro_seconds()");
     let recorded = names_of(replicas, |r| format!("o.{} IS NOT NULL", r.column()));
-    built(format!(
+    trusted_sql(format!(
         "-- {TAKE}
 WITH due AS MATERIALIZED (
     SELECT u.object_key, u.replica, u.size_bytes, u.content_hash, u.metadata_hash, u.noted_at,
@@ -216,9 +216,9 @@ SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, (SELECT count(*) FROM chosen) >
 
 /// Binds the next six parameters: one entry per write, as in [`note`].
 pub(crate) fn bind_writes<'q, O>(
-    query: Bound<'q, O>,
+    query: BoundQuery<'q, O>,
     writes: impl Iterator<Item = &'q UnsettledWrite> + Clone,
-) -> Bound<'q, O> {
+) -> BoundQuery<'q, O> {
     query
         .bind(writes.clone().map(|w| w.key.as_str()).collect::<Vec<_>>())
         .bind(writes.clone().map(|w| w.replica.as_str()).collect::<Vec<_>>())
@@ -228,48 +228,50 @@ pub(crate) fn bind_writes<'q, O>(
         .bind(writes.map(|w| micros(w.settle)).collect::<Vec<_>>())
 }
 
-impl Queue {
+impl Database {
     /// Notes writes whose end was not seen. Guarded by no lease: such a write is a fact whoever holds the row.
-    pub async fn note_unsettled(&self, writes: &[UnsettledWrite]) -> Result<(), QueueError> {
+    pub async fn note_unsettled(&self, writes: &[UnsettledWrite]) -> Result<(), DatabaseError> {
         let query = bind_writes(sqlx::query_as::<_, (i32,)>(note(&self.schema)), writes.iter());
-        limited(NOTE, query.fetch_all(&self.pool)).await?;
+        with_timeout(NOTE, query.fetch_all(&self.pool)).await?;
         Ok(())
     }
 
     /// Up to `limit` recorded copies at these replicas that are to be read. Whatever becomes of the reader, they are
-    /// taken again, those that are settled after `again`, until [`Queue::settle`] says that the last reading was right.
-    pub async fn take_unsettled(
+    /// taken again, those that are settled after `again`, until [`Database::settle`] says that the last reading was right.
+    pub async fn claim_unsettled(
         &self,
         readable: &[ReplicaName],
         limit: usize,
         again: Duration,
-    ) -> Result<TakenUnsettled, QueueError> {
+    ) -> Result<DueUnsettled, DatabaseError> {
         type Row =
             (Option<String>, Option<String>, Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<bool>, bool);
-        let query = sqlx::query_as(self.statements.take_unsettled.clone())
+        let query = sqlx::query_as(self.statements.claim_unsettled.clone())
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .bind(micros(again))
             .bind(readable.iter().map(ReplicaName::as_str).collect::<Vec<_>>());
-        let rows: Vec<Row> = limited(TAKE, query.fetch_all(&self.pool)).await?;
-        let mut taken = TakenUnsettled::default();
+        let rows: Vec<Row> = with_timeout(TAKE, query.fetch_all(&self.pool)).await?;
+        let mut taken = DueUnsettled::default();
         for (key, replica, size, hash, metadata, noted_at, settled, more) in rows {
             taken.more |= more;
             let (Some(key), Some(name), Some(noted_at)) = (key, replica, noted_at) else { continue };
-            let replica = ReplicaName::new(&name)
-                .map_err(|e| QueueError::Inconsistent { statement: TAKE, what: format!("replica \"{name}\": {e}") })?;
+            let replica = ReplicaName::new(&name).map_err(|e| DatabaseError::Inconsistent {
+                statement: TAKE,
+                what: format!("replica \"{name}\": {e}"),
+            })?;
             let sent = size
                 .zip(hash)
                 .map(|(size, hash)| Content { size_bytes: size.unsigned_abs(), hash: ContentHash::from_bigint(hash) });
             let sent_metadata = metadata.map(MetadataHash::from_bigint);
-            let copy = Unverified { replica, noted_at, sent, sent_metadata, settled: settled == Some(true) };
+            let copy = UnsettledCopy { replica, noted_at, sent, sent_metadata, settled: settled == Some(true) };
             taken.to_read.entry(key_of(TAKE, key)?).or_default().push(copy);
         }
         Ok(taken)
     }
 
     /// Forgets entries of an object whose last reading was right. An entry that was noted anew meanwhile stays.
-    pub async fn settle(&self, key: &ObjectKey, read: &[&Unverified]) -> Result<(), QueueError> {
-        let sql = built(format!(
+    pub async fn settle(&self, key: &ObjectKey, read: &[&UnsettledCopy]) -> Result<(), DatabaseError> {
+        let sql = trusted_sql(format!(
             "-- {SETTLE}
 DELETE FROM {}.unsettled u USING unnest($2::text[], $3::bigint[]) AS s(replica, noted_at)
  WHERE u.object_key = $1 AND u.replica = s.replica AND u.noted_at = s.noted_at",
@@ -279,30 +281,30 @@ DELETE FROM {}.unsettled u USING unnest($2::text[], $3::bigint[]) AS s(replica, 
             .bind(key.as_str())
             .bind(read.iter().map(|one| one.replica.as_str()).collect::<Vec<_>>())
             .bind(read.iter().map(|one| one.noted_at).collect::<Vec<_>>());
-        limited(SETTLE, query.execute(&self.pool)).await?;
+        with_timeout(SETTLE, query.execute(&self.pool)).await?;
         Ok(())
     }
 
     /// Notes that PostgreSQL has crashed since any daemon has looked last, and claims may be lost with it. `true`: it had.
-    pub async fn note_crash(&self) -> Result<bool, QueueError> {
+    pub async fn note_crash(&self) -> Result<bool, DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
-            "-- queue::note_crash
+        let sql = trusted_sql(format!(
+            "-- lease::note_crash
 INSERT INTO {schema}.claims_intact (unsettled_until)
 SELECT {schema}.now_utc_micro_seconds() + {}
  WHERE NOT EXISTS (SELECT FROM {schema}.claims_intact)
 ON CONFLICT DO NOTHING",
             longest_settle(&schema)
         ));
-        let done = limited("queue::note_crash", sqlx::query(sql).execute(&self.pool)).await?;
+        let done = with_timeout("lease::note_crash", sqlx::query(sql).execute(&self.pool)).await?;
         Ok(done.rows_affected() > 0)
     }
 
     /// What may still arrive at a replica.
-    pub async fn unsettled_at(&self, replica: &ReplicaName) -> Result<UnsettledAt, QueueError> {
+    pub async fn unsettled_at(&self, replica: &ReplicaName) -> Result<UnsettledState, DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
-            "-- queue::unsettled_at
+        let sql = trusted_sql(format!(
+            "-- lease::unsettled_at
 SELECT u.copies, lost.until > {schema}.now_utc_micro_seconds(),
        greatest(u.settled_at + {LISTED_WITHIN}, CASE WHEN lost.until > {schema}.now_utc_micro_seconds() THEN lost.until END,
                 {schema}.now_utc_micro_seconds()) - {schema}.now_utc_micro_seconds()
@@ -312,7 +314,7 @@ SELECT u.copies, lost.until > {schema}.now_utc_micro_seconds(),
         ));
         let query = sqlx::query_as(sql).bind(replica.as_str());
         let (copies, after_crash, wait): (i64, bool, i64) =
-            limited("queue::unsettled_at", query.fetch_one(&self.pool)).await?;
-        Ok(UnsettledAt { copies, after_crash, settled_in: Duration::from_micros(wait.unsigned_abs()) })
+            with_timeout("lease::unsettled_at", query.fetch_one(&self.pool)).await?;
+        Ok(UnsettledState { copies, after_crash, settled_in: Duration::from_micros(wait.unsigned_abs()) })
     }
 }

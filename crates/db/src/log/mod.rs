@@ -5,6 +5,6 @@ pub(crate) mod inbox;
 pub(crate) mod read;
 pub(crate) mod retention;
 
-pub use inbox::Moved;
+pub use inbox::InboxMove;
 pub use read::{LOG_PAGE, LogHead, LogMark, LogPart, LogStatus, LoggedEvent};
 pub use retention::{LogDuty, Retention};

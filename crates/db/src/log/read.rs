@@ -7,18 +7,18 @@ use sqlx::{Row as _, SqlStr, postgres::PgRow};
 use tracing::warn;
 
 use crate::{
-    error::{QueueError, limited, read},
-    handle::{Hot, Queue},
+    error::{DatabaseError, read, with_timeout},
+    handle::{Database, HotStatement},
     notify::notification::Channels,
-    sql::built,
+    sql::trusted_sql,
 };
 
-const HEAD: &str = "queue::log_head";
-const TAIL: &str = "queue::log_tail";
-const PAGE: &str = "queue::log_page";
-const STATUS: &str = "queue::log_status";
-const RAISE: &str = "queue::log_raise_incarnation";
-const FOLLOW: &str = "queue::log_follow_timeline";
+const HEAD: &str = "log::head";
+const TAIL: &str = "log::tail";
+const PAGE: &str = "log::page";
+const STATUS: &str = "log::status";
+const RAISE: &str = "log::raise_incarnation";
+const FOLLOW: &str = "log::follow_timeline";
 
 /// The function that says which timeline the server writes; the migrations make it.
 pub(crate) const SERVER_TIMELINE: &str = "server_timeline";
@@ -102,13 +102,13 @@ pub struct LogStatus {
     pub inbox_oldest_age_seconds: Option<f64>,
 }
 
-impl Queue {
+impl Database {
     /// Where the log stands, and which one it is. If PostgreSQL writes another timeline than when this was asked last, by
     /// whichever daemon, the log is another one from now on.
     ///
     /// Each statement that reads the log compares the timeline in the same look, so there is no moment at which ids of
     /// another history are told under this epoch: neither here nor on a connection that a failover has moved.
-    pub async fn log_head(&self) -> Result<LogHead, QueueError> {
+    pub async fn log_head(&self) -> Result<LogHead, DatabaseError> {
         let head = self.read_log_head().await?;
         if head.mark.is_in_force {
             return Ok(head);
@@ -124,7 +124,7 @@ impl Queue {
         if head.mark.is_in_force {
             return Ok(head);
         }
-        Err(QueueError::Inconsistent {
+        Err(DatabaseError::Inconsistent {
             statement: HEAD,
             what: "a log of a timeline that the server does not write".into(),
         })
@@ -132,7 +132,7 @@ impl Queue {
 
     /// Draws the incarnation for the timeline that PostgreSQL writes, unless somebody has done so; whether it did. Of the
     /// first timeline that is ever known, the incarnation is the one that stands. A standby refuses it: it writes nothing.
-    async fn follow_timeline(&self) -> Result<bool, QueueError> {
+    async fn follow_timeline(&self) -> Result<bool, DatabaseError> {
         let sql = format!(
             "-- {FOLLOW}
 WITH followed AS (
@@ -146,15 +146,15 @@ SELECT pg_notify($1, coalesce((SELECT max(id) FROM {schema}.log), 0)::text)
   FROM followed JOIN {schema}.log_state before ON before.incarnation <> followed.incarnation",
             schema = self.schema.quoted(),
         );
-        let query = sqlx::query(built(sql)).bind(Channels::of(&self.schema).event);
-        Ok(limited(FOLLOW, query.fetch_optional(&self.pool)).await?.is_some())
+        let query = sqlx::query(trusted_sql(sql)).bind(Channels::of(&self.schema).event);
+        Ok(with_timeout(FOLLOW, query.fetch_optional(&self.pool)).await?.is_some())
     }
 
     /// As [`Self::log_head`], and changes nothing: the log may be one that is to become another.
-    async fn read_log_head(&self) -> Result<LogHead, QueueError> {
+    async fn read_log_head(&self) -> Result<LogHead, DatabaseError> {
         // A function that may not be executed fails also where it is never reached.
-        let sure = "-- queue::log_head\nSELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')";
-        let sure: bool = limited(HEAD, sqlx::query_scalar(sure).fetch_one(&self.pool)).await?;
+        let sure = "-- log::head\nSELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')";
+        let sure: bool = with_timeout(HEAD, sqlx::query_scalar(sure).fetch_one(&self.pool)).await?;
         let server = if sure { "(SELECT system_identifier FROM pg_catalog.pg_control_system())" } else { "0::bigint" };
         let sql = format!(
             "-- {HEAD}
@@ -165,8 +165,8 @@ FROM {schema}.log_state s",
             mark = log_mark(&self.schema),
             schema = self.schema.quoted(),
         );
-        let query = sqlx::query(built(sql));
-        let row = limited(HEAD, query.fetch_one(&self.pool)).await?;
+        let query = sqlx::query(trusted_sql(sql));
+        let row = with_timeout(HEAD, query.fetch_one(&self.pool)).await?;
         let parse = || {
             let mark = LogMark::of(&row)?;
             let names = [row.try_get("server")?, row.try_get("database")?, row.try_get("log")?];
@@ -177,7 +177,7 @@ FROM {schema}.log_state s",
     }
 
     /// How much there is of the log.
-    pub async fn log_status(&self) -> Result<LogStatus, QueueError> {
+    pub async fn log_status(&self) -> Result<LogStatus, DatabaseError> {
         let head = self.read_log_head().await?;
         let sql = format!(
             "-- {STATUS}
@@ -191,7 +191,7 @@ LEFT JOIN (SELECT id, date_created FROM {schema}.log ORDER BY id LIMIT 1) f ON t
             bytes = log_bytes(&self.schema),
             schema = self.schema.quoted(),
         );
-        let row = limited(STATUS, sqlx::query(built(sql)).fetch_one(&self.pool)).await?;
+        let row = with_timeout(STATUS, sqlx::query(trusted_sql(sql)).fetch_one(&self.pool)).await?;
         let parse = || {
             Ok(LogStatus {
                 epoch: head.epoch.to_string(),
@@ -209,21 +209,22 @@ LEFT JOIN (SELECT id, date_created FROM {schema}.log ORDER BY id LIMIT 1) f ON t
     }
 
     /// What comes after `after`, about `most_bytes` of it, but at least one event.
-    pub async fn log_tail(&self, after: i64, most_bytes: i64) -> Result<LogPart, QueueError> {
+    pub async fn log_tail(&self, after: i64, most_bytes: i64) -> Result<LogPart, DatabaseError> {
         // Nothing is behind the greatest id of all: `through` is then the last one.
         self.log_part(TAIL, &self.statements.log_tail, LOG_TAIL, (after, i64::MAX), most_bytes).await
     }
 
     /// What is from `from` on and before `end`, of up to [`LOG_PAGE`] ids, about `most_bytes` of it, but at least one
     /// event. It is looked for behind `end` how far there is nothing more: ids have gaps of up to a million.
-    pub async fn log_page(&self, from: i64, end: i64, most_bytes: i64) -> Result<LogPart, QueueError> {
+    pub async fn log_page(&self, from: i64, end: i64, most_bytes: i64) -> Result<LogPart, DatabaseError> {
         self.log_part(PAGE, &self.statements.log_page, LOG_PAGE, (from, end), most_bytes).await
     }
 
     /// The statements by which the log is read, for whoever wants to see their plans.
     #[must_use]
-    pub fn log_statements(&self) -> [Hot; 2] {
-        let hot = |name: &str, sql: &SqlStr| Hot { name: name.into(), sql: sql.as_str().into(), by_function: false };
+    pub fn log_statements(&self) -> [HotStatement; 2] {
+        let hot =
+            |name: &str, sql: &SqlStr| HotStatement { name: name.into(), sql: sql.as_str().into(), by_function: false };
         [hot("log_tail", &self.statements.log_tail), hot("log_page", &self.statements.log_page)]
     }
 
@@ -234,15 +235,15 @@ LEFT JOIN (SELECT id, date_created FROM {schema}.log ORDER BY id LIMIT 1) f ON t
         most: i64,
         (from, end): (i64, i64),
         most_bytes: i64,
-    ) -> Result<LogPart, QueueError> {
+    ) -> Result<LogPart, DatabaseError> {
         let query = sqlx::query(sql.clone()).bind(from).bind(end).bind(most_bytes);
-        let rows = limited(name, query.fetch_all(&self.pool)).await?;
+        let rows = with_timeout(name, query.fetch_all(&self.pool)).await?;
         read(name, || part(&rows, most))
     }
 
     /// Makes readers of this log understand that it is another one than before, unless somebody has done so already:
     /// `seen` is the incarnation that is to end. Whether it was.
-    pub async fn raise_log_incarnation(&self, seen: i32) -> Result<bool, QueueError> {
+    pub async fn raise_log_incarnation(&self, seen: i32) -> Result<bool, DatabaseError> {
         let sql = format!(
             "-- {RAISE}
 WITH raised AS (
@@ -251,13 +252,13 @@ WITH raised AS (
 SELECT pg_notify($2, coalesce((SELECT max(id) FROM {schema}.log), 0)::text) FROM raised",
             schema = self.schema.quoted(),
         );
-        let query = sqlx::query(built(sql));
+        let query = sqlx::query(trusted_sql(sql));
         let query = query.bind(seen).bind(Channels::of(&self.schema).event);
-        Ok(limited(RAISE, query.fetch_optional(&self.pool)).await?.is_some())
+        Ok(with_timeout(RAISE, query.fetch_optional(&self.pool)).await?.is_some())
     }
 
     /// The same whatever the incarnation is, for an operator who has restored the database. Returns the new head.
-    pub async fn new_incarnation(&self) -> Result<LogHead, QueueError> {
+    pub async fn new_incarnation(&self) -> Result<LogHead, DatabaseError> {
         loop {
             let head = self.log_head().await?;
             if self.raise_log_incarnation(head.mark.incarnation).await? {
@@ -267,12 +268,12 @@ SELECT pg_notify($2, coalesce((SELECT max(id) FROM {schema}.log), 0)::text) FROM
     }
 }
 
-/// What [`Queue::log_tail`] asks.
+/// What [`Database::log_tail`] asks.
 pub(crate) fn tail_statement(schema: &SchemaName) -> SqlStr {
     part_statement(schema, TAIL, "id > $1 AND id < $2", LOG_TAIL)
 }
 
-/// What [`Queue::log_page`] asks.
+/// What [`Database::log_page`] asks.
 pub(crate) fn page_statement(schema: &SchemaName) -> SqlStr {
     part_statement(schema, PAGE, "id >= $1 AND id < $2", LOG_PAGE)
 }
@@ -280,7 +281,7 @@ pub(crate) fn page_statement(schema: &SchemaName) -> SqlStr {
 /// `$1` and `$2` the bounds, `$3` the bytes. The limit is written out, because for one that is bound PostgreSQL may
 /// plan to read the whole log; it also keeps the text of an event from being made once for each of its uses.
 fn part_statement(schema: &SchemaName, name: &str, within: &str, most: i64) -> SqlStr {
-    built(format!(
+    trusted_sql(format!(
         "-- {name}
 SELECT {mark}, (SELECT min(id) FROM {schema}.log WHERE id >= $2) AS next, e.*
 FROM {schema}.log_state s LEFT JOIN (

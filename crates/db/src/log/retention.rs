@@ -3,9 +3,9 @@ use std::time::Duration;
 
 use super::read::log_bytes;
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
-    sql::built,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
+    sql::trusted_sql,
 };
 
 /// What there is to do about the log's size, one short statement each. One daemon at a time does any of it; whoever comes
@@ -26,9 +26,9 @@ impl LogDuty {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Make => "queue::make_log_partitions",
-            Self::Turn => "queue::turn_log_page",
-            Self::Drop => "queue::drop_log_partition",
+            Self::Make => "log::make_partitions",
+            Self::Turn => "log::begin_partition",
+            Self::Drop => "log::drop_partition",
         }
     }
 }
@@ -40,16 +40,16 @@ pub struct Retention {
     pub keep_bytes: u64,
 }
 
-impl Queue {
+impl Database {
     /// Does one duty once; whether there was something to do, and perhaps still is.
-    pub async fn tidy_log(&self, duty: LogDuty, retention: Retention) -> Result<bool, QueueError> {
+    pub async fn tidy_log(&self, duty: LogDuty, retention: Retention) -> Result<bool, DatabaseError> {
         let schema = self.schema.quoted();
         let call = match duty {
             LogDuty::Make => format!("{schema}.make_log_partitions() > 0"),
             LogDuty::Turn => format!("{schema}.turn_log_page($2, $3)"),
             LogDuty::Drop => format!("{schema}.drop_log_partition($2, $3) IS NOT NULL"),
         };
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {}\nSELECT CASE WHEN pg_try_advisory_xact_lock(hashtextextended($1, 0)) THEN {call} END",
             duty.name()
         ));
@@ -60,14 +60,14 @@ impl Queue {
             LogDuty::Make => query,
             LogDuty::Turn | LogDuty::Drop => query.bind(keep_us).bind(keep_bytes),
         };
-        let done: Option<bool> = limited(duty.name(), query.fetch_one(&self.pool)).await?;
+        let done: Option<bool> = with_timeout(duty.name(), query.fetch_one(&self.pool)).await?;
         Ok(done.unwrap_or(false))
     }
 
     /// Bytes of the log, its indexes included.
-    pub async fn log_bytes(&self) -> Result<u64, QueueError> {
-        let sql = built(format!("-- queue::log_bytes\nSELECT {}", log_bytes(&self.schema)));
-        let bytes: i64 = limited("queue::log_bytes", sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
+    pub async fn log_bytes(&self) -> Result<u64, DatabaseError> {
+        let sql = trusted_sql(format!("-- log::bytes\nSELECT {}", log_bytes(&self.schema)));
+        let bytes: i64 = with_timeout("log::bytes", sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
         Ok(bytes.unsigned_abs())
     }
 }

@@ -6,11 +6,11 @@ use copyhold_core::domain::SchemaName;
 use sqlx::{Row as _, postgres::PgListener};
 use tokio::time::timeout;
 
-use super::notification::{Channels, Heard};
+use super::notification::{Channels, ListenEvent};
 use crate::{
-    connections::{ConnectError, READ_ONLY, Target, guarded},
-    error::{QueueError, limited},
-    handle::Queue,
+    connections::{ConnectError, READ_ONLY, Target, catch_panics},
+    error::{DatabaseError, with_timeout},
+    handle::Database,
 };
 
 /// Why a connection does not listen, or does so no longer.
@@ -23,7 +23,7 @@ pub enum ListenError {
     Connection(sqlx::Error),
     /// Another connection could not do its part.
     #[error("{0}")]
-    Query(#[from] QueueError),
+    Query(#[from] DatabaseError),
 }
 
 impl From<sqlx::Error> for ListenError {
@@ -36,7 +36,7 @@ impl From<sqlx::Error> for ListenError {
 
 /// How long a connection that listens is believed without proof.
 #[derive(Debug, Clone, Copy)]
-pub struct Probing {
+pub struct ProbeTiming {
     /// After so long without a notification it must prove that it is alive.
     pub every: Duration,
     /// It has so long for that, and for anything else that it is asked.
@@ -50,25 +50,25 @@ pub struct ListenConnection {
     channels: Channels,
     target: Target,
     era: u64,
-    probing: Probing,
+    probing: ProbeTiming,
 }
 
 impl ListenConnection {
     /// Connects and listens.
-    pub async fn open(target: &Target, schema: &SchemaName, probing: Probing) -> Result<Self, ListenError> {
+    pub async fn open(target: &Target, schema: &SchemaName, probing: ProbeTiming) -> Result<Self, ListenError> {
         let (target, era) = (target.clone(), target.era.now());
         let mut listener = target.listener(probing.within).await?;
         let channels = Channels::of(schema);
-        let listen = timeout(probing.within, guarded(listener.listen_all(channels.all())));
+        let listen = timeout(probing.within, catch_panics(listener.listen_all(channels.all())));
         listen.await.map_err(|_| silent())??;
         Ok(Self { listener, channels, target, era, probing })
     }
 
     /// The next notice; `None`: there was none for so long that the connection must prove that it is alive.
-    pub async fn next(&mut self) -> Result<Option<Heard>, ListenError> {
+    pub async fn next(&mut self) -> Result<Option<ListenEvent>, ListenError> {
         let target = self.target.clone();
         // `try_recv` and not `recv`, which hides that notices may have been lost.
-        let received = timeout(self.probing.every, guarded(self.listener.try_recv()));
+        let received = timeout(self.probing.every, catch_panics(self.listener.try_recv()));
         tokio::select! {
             received = received => match received {
                 Ok(Ok(Some(notice))) => Ok(Some(self.channels.parse(notice.channel(), notice.payload()))),
@@ -97,9 +97,9 @@ impl ListenConnection {
     }
 
     /// Whether it leads to the database, of the server, that the connections of `queue` lead to.
-    pub async fn reaches_database_of(&mut self, queue: &Queue) -> Result<bool, ListenError> {
+    pub async fn reaches_database_of(&mut self, queue: &Database) -> Result<bool, ListenError> {
         let there: String = self.ask(PLACE).await?;
-        let here: String = limited("listener::place", sqlx::query_scalar(PLACE).fetch_one(&queue.pool)).await?;
+        let here: String = with_timeout("listener::place", sqlx::query_scalar(PLACE).fetch_one(&queue.pool)).await?;
         Ok(there == here)
     }
 
@@ -115,7 +115,7 @@ impl ListenConnection {
         T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
     {
         // Not prepared: a pooler may stand in between.
-        let row = guarded(sqlx::Executor::fetch_one(&mut self.listener, sqlx::raw_sql(sql)));
+        let row = catch_panics(sqlx::Executor::fetch_one(&mut self.listener, sqlx::raw_sql(sql)));
         timeout(self.probing.within, row).await.map_err(|_| silent())??.try_get(0)
     }
 }

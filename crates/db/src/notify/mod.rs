@@ -5,5 +5,5 @@
 pub(crate) mod listen;
 pub(crate) mod notification;
 
-pub use listen::{ListenConnection, ListenError, Probing};
-pub use notification::{Channels, Heard, Notice};
+pub use listen::{ListenConnection, ListenError, ProbeTiming};
+pub use notification::{Channels, ListenEvent, Notification};

@@ -3,13 +3,13 @@
 use copyhold_core::domain::SchemaName;
 
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
 };
 
 /// What daemons are told on the channel of their work. A hint: whoever misses it looks by itself within seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Notice {
+pub enum Notification {
     /// There may be work.
     Work,
     /// The table `replicas` has changed.
@@ -20,10 +20,10 @@ pub enum Notice {
 
 /// What a listening daemon can hear.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
-    Notice(Notice),
+pub enum ListenEvent {
+    Notification(Notification),
     /// The log has grown. Its last id, as text, is only a hint too.
-    Event,
+    LogGrew,
     /// Somebody looks whether notices come through, with this word.
     Echo(String),
 }
@@ -52,19 +52,20 @@ impl Channels {
 
     /// What was said on a channel; anything unknown is taken for work, which costs one look.
     #[must_use]
-    pub fn parse(&self, channel: &str, payload: &str) -> Heard {
+    pub fn parse(&self, channel: &str, payload: &str) -> ListenEvent {
         if channel == self.event {
-            return Heard::Event;
+            return ListenEvent::LogGrew;
         }
         if channel == self.echo {
-            return Heard::Echo(payload.to_owned());
+            return ListenEvent::Echo(payload.to_owned());
         }
-        let known = [Notice::Replicas, Notice::Inbox].into_iter().find(|notice| notice.payload() == payload);
-        Heard::Notice(known.unwrap_or(Notice::Work))
+        let known =
+            [Notification::Replicas, Notification::Inbox].into_iter().find(|notice| notice.payload() == payload);
+        ListenEvent::Notification(known.unwrap_or(Notification::Work))
     }
 }
 
-impl Notice {
+impl Notification {
     /// Constant, so that the server folds duplicates.
     fn payload(self) -> &'static str {
         match self {
@@ -75,20 +76,20 @@ impl Notice {
     }
 }
 
-impl Queue {
+impl Database {
     /// Wakes all daemons.
-    pub async fn notify(&self, notice: Notice) -> Result<(), QueueError> {
-        self.say("queue::notify", &Channels::of(&self.schema).work, notice.payload()).await
+    pub async fn notify(&self, notice: Notification) -> Result<(), DatabaseError> {
+        self.say("notify::notify", &Channels::of(&self.schema).work, notice.payload()).await
     }
 
     /// Says a word that only whoever listens to the channel [`Channels::echo`] hears.
-    pub async fn call(&self, word: &str) -> Result<(), QueueError> {
-        self.say("queue::call", &Channels::of(&self.schema).echo, word).await
+    pub async fn echo(&self, word: &str) -> Result<(), DatabaseError> {
+        self.say("notify::echo", &Channels::of(&self.schema).echo, word).await
     }
 
-    async fn say(&self, name: &'static str, channel: &str, payload: &str) -> Result<(), QueueError> {
-        let sql = crate::sql::built(format!("-- {name}\nSELECT pg_notify($1, $2)"));
-        limited(name, sqlx::query(sql).bind(channel).bind(payload).execute(&self.pool)).await?;
+    async fn say(&self, name: &'static str, channel: &str, payload: &str) -> Result<(), DatabaseError> {
+        let sql = crate::sql::trusted_sql(format!("-- {name}\nSELECT pg_notify($1, $2)"));
+        with_timeout(name, sqlx::query(sql).bind(channel).bind(payload).execute(&self.pool)).await?;
         Ok(())
     }
 }
@@ -101,12 +102,12 @@ mod tests {
     fn what_is_heard_is_told_apart_by_channel_and_word() {
         let channels = Channels::of(&SchemaName::new("x_event").unwrap());
         let heard = |channel, payload| channels.parse(channel, payload);
-        assert_eq!(heard("x_event_work", ""), Heard::Notice(Notice::Work));
-        assert_eq!(heard("x_event_work", "inbox"), Heard::Notice(Notice::Inbox));
-        assert_eq!(heard("x_event_work", "replicas"), Heard::Notice(Notice::Replicas));
+        assert_eq!(heard("x_event_work", ""), ListenEvent::Notification(Notification::Work));
+        assert_eq!(heard("x_event_work", "inbox"), ListenEvent::Notification(Notification::Inbox));
+        assert_eq!(heard("x_event_work", "replicas"), ListenEvent::Notification(Notification::Replicas));
         // Of a later version, perhaps.
-        assert_eq!(heard("x_event_work", "else"), Heard::Notice(Notice::Work));
-        assert_eq!(heard("x_event_event", "17"), Heard::Event);
-        assert_eq!(heard("x_event_echo", "17"), Heard::Echo("17".to_owned()));
+        assert_eq!(heard("x_event_work", "else"), ListenEvent::Notification(Notification::Work));
+        assert_eq!(heard("x_event_event", "17"), ListenEvent::LogGrew);
+        assert_eq!(heard("x_event_echo", "17"), ListenEvent::Echo("17".to_owned()));
     }
 }

@@ -4,39 +4,39 @@ use copyhold_core::domain::{ContentHash, ObjectKey};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
-    sql::{PARKED, built},
+    error::{DatabaseError, with_timeout},
+    handle::Database,
+    sql::{PARKED, trusted_sql},
 };
 
-const NAME: &str = "queue::explain";
+const NAME: &str = "object::explain";
 
 /// All that is known of one object. Times are µs since the epoch, by the database's clock.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Story {
+pub struct ObjectDetails {
     pub now_us: i64,
     pub size_bytes: Option<i64>,
-    /// As the column has it; see [`Story::hash`].
+    /// As the column has it; see [`ObjectDetails::hash`].
     #[serde(skip_serializing)]
     pub content_hash: Option<i64>,
     pub generation: i64,
     pub registered_at_us: i64,
     /// Who holds the row.
-    pub held: Option<Holder>,
+    pub held: Option<LeaseHolder>,
     /// A holder of it has died.
-    pub abandoned: Option<Abandoned>,
+    pub abandoned: Option<ExpiredLeases>,
     /// Of any daemon in the list.
     pub daemons_alive: i64,
     /// The primary first.
     #[serde(skip_serializing)]
-    pub copies: Vec<CopyStory>,
+    pub copies: Vec<CopyDetails>,
     /// What the object has at its source and no copy gets; `None`: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_carried: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Holder {
+pub struct LeaseHolder {
     pub daemon: i64,
     pub until_us: i64,
     /// When the lease was last renewed; the row does not say when it began. `None`, as all that follows: the daemon
@@ -50,14 +50,14 @@ pub struct Holder {
 
 /// What is remembered of holders that let their lease run out.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Abandoned {
+pub struct ExpiredLeases {
     /// In a row, within the present generation.
     pub times: i64,
     pub last_at_us: i64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CopyStory {
+pub struct CopyDetails {
     pub replica: String,
     pub primary: bool,
     pub recorded_at_us: Option<i64>,
@@ -67,18 +67,18 @@ pub struct CopyStory {
     /// `None`: until it is resumed.
     pub paused_until_us: Option<i64>,
     pub pause_reason: Option<String>,
-    pub failure: Option<FailureStory>,
+    pub failure: Option<FailureDetails>,
     /// A write was sent there whose end was not seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unsettled: Option<UnsettledStory>,
+    pub unsettled: Option<UnsettledDetails>,
     /// What has been sent of it already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub upload: Option<UploadStory>,
+    pub upload: Option<UploadDetails>,
 }
 
 /// A write whose end was not seen.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct UnsettledStory {
+pub struct UnsettledDetails {
     pub noted_at_us: i64,
     /// The recorded copy is read again from then on.
     pub verify_at_us: i64,
@@ -91,7 +91,7 @@ pub struct UnsettledStory {
 
 /// An upload in parts of the present generation that is not over.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct UploadStory {
+pub struct UploadDetails {
     /// That the store has taken.
     pub parts: i64,
     pub of: i64,
@@ -101,7 +101,7 @@ pub struct UploadStory {
 
 /// The last failure, of this generation or of one before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct FailureStory {
+pub struct FailureDetails {
     pub class: String,
     pub message: String,
     pub attempts: i64,
@@ -113,7 +113,7 @@ pub struct FailureStory {
 
 /// How a copy stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum CopyState {
     Recorded { at_us: i64 },
     NotWanted,
     Parked,
@@ -121,21 +121,21 @@ pub enum State {
     Due { since_us: i64 },
 }
 
-impl CopyStory {
+impl CopyDetails {
     /// `now_us`: the story's.
     #[must_use]
-    pub fn state(&self, now_us: i64) -> State {
+    pub fn state(&self, now_us: i64) -> CopyState {
         match (self.recorded_at_us, self.due_us) {
-            (Some(at_us), _) => State::Recorded { at_us },
-            (None, None) => State::NotWanted,
-            (None, Some(PARKED..)) => State::Parked,
-            (None, Some(until_us)) if until_us > now_us => State::Waiting { until_us },
-            (None, Some(since_us)) => State::Due { since_us },
+            (Some(at_us), _) => CopyState::Recorded { at_us },
+            (None, None) => CopyState::NotWanted,
+            (None, Some(PARKED..)) => CopyState::Parked,
+            (None, Some(until_us)) if until_us > now_us => CopyState::Waiting { until_us },
+            (None, Some(since_us)) => CopyState::Due { since_us },
         }
     }
 }
 
-impl State {
+impl CopyState {
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -148,7 +148,7 @@ impl State {
     }
 }
 
-impl Story {
+impl ObjectDetails {
     /// CRC-64/NVME of the whole object.
     #[must_use]
     pub fn hash(&self) -> Option<ContentHash> {
@@ -156,14 +156,14 @@ impl Story {
     }
 }
 
-impl Queue {
+impl Database {
     /// What is known of an object at every replica that was ever there, in this configuration or not. `None`: it is
     /// not registered.
-    pub async fn explain(&self, key: &ObjectKey) -> Result<Option<Story>, QueueError> {
+    pub async fn explain(&self, key: &ObjectKey) -> Result<Option<ObjectDetails>, DatabaseError> {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
         // The row as JSON, so that columns are found by the names in `replicas` and not by the configuration's.
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {NAME}
 SELECT json_build_object(
     'now_us', {now},
@@ -211,9 +211,10 @@ FROM {schema}.object_copies o, LATERAL (SELECT to_jsonb(o) AS columns) row
 WHERE o.object_key = $1"
         ));
         let query = sqlx::query_scalar(sql).bind(key.as_str());
-        let json: Option<String> = limited(NAME, query.fetch_optional(&self.pool)).await?;
+        let json: Option<String> = with_timeout(NAME, query.fetch_optional(&self.pool)).await?;
         let read = |json: String| {
-            serde_json::from_str(&json).map_err(|e| QueueError::Inconsistent { statement: NAME, what: e.to_string() })
+            serde_json::from_str(&json)
+                .map_err(|e| DatabaseError::Inconsistent { statement: NAME, what: e.to_string() })
         };
         json.map(read).transpose()
     }

@@ -1,16 +1,16 @@
 use copyhold_core::domain::ObjectKey;
 
 use crate::{
-    error::{QueueError, key_of, limited},
-    handle::Queue,
-    sql::built,
+    error::{DatabaseError, key_of, with_timeout},
+    handle::Database,
+    sql::trusted_sql,
 };
 
-const NAME: &str = "queue::forget";
+const NAME: &str = "object::forget";
 
 /// What became of keys that were to be forgotten.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Forgotten {
+pub struct ForgetResult {
     pub forgotten: Vec<ObjectKey>,
     /// Somebody holds the row.
     pub busy: Vec<ObjectKey>,
@@ -18,13 +18,13 @@ pub struct Forgotten {
     pub unknown: Vec<ObjectKey>,
 }
 
-impl Queue {
+impl Database {
     /// Deletes the rows of objects, what is known of their failures, and that their holders died; no bucket is touched. A leased row is deleted
     /// only with `leased_too`: its holder finds no row any more, stops, and may leave a copy behind that is on no
     /// record.
-    pub async fn forget(&self, keys: &[ObjectKey], leased_too: bool) -> Result<Forgotten, QueueError> {
+    pub async fn forget(&self, keys: &[ObjectKey], leased_too: bool) -> Result<ForgetResult, DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {NAME}
 WITH asked AS MATERIALIZED (
     SELECT k, EXISTS (SELECT FROM {schema}.object_copies o WHERE o.object_key = k) AS known
@@ -50,8 +50,8 @@ SELECT a.k, a.known, done.object_key IS NOT NULL FROM asked a LEFT JOIN done ON 
         ));
         let asked = keys.iter().map(ObjectKey::as_str).collect::<Vec<_>>();
         let query = sqlx::query_as(sql).bind(asked).bind(leased_too);
-        let rows: Vec<(String, bool, bool)> = limited(NAME, query.fetch_all(&self.pool)).await?;
-        let mut result = Forgotten::default();
+        let rows: Vec<(String, bool, bool)> = with_timeout(NAME, query.fetch_all(&self.pool)).await?;
+        let mut result = ForgetResult::default();
         for (key, known, done) in rows {
             let key = key_of(NAME, key)?;
             match (known, done) {

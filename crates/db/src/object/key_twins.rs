@@ -5,40 +5,45 @@
 use copyhold_core::domain::{Folds, Generation, ObjectKey, ReplicaName};
 
 use crate::{
-    error::{QueueError, key_of, limited},
-    handle::Queue,
-    sql::built,
+    error::{DatabaseError, key_of, with_timeout},
+    handle::Database,
+    sql::trusted_sql,
 };
 
-const NAME: &str = "queue::twins";
+const NAME: &str = "object::key_twins";
 /// Told of one key at most.
 const AT_MOST: usize = 16;
 
 /// Another object that is wanted at a replica whose store takes its key for the object's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Twin {
+pub struct KeyTwin {
     pub key: ObjectKey,
     pub generation: Generation,
     /// µs; `None`: its copy is not on record there.
     pub recorded_at: Option<i64>,
 }
 
-impl Queue {
+impl Database {
     /// The registered objects that are wanted or recorded at this replica under another spelling of `key`.
     ///
     /// Each step takes a beginning that some registered key has, and keeps those continuations that one has as well: for
     /// a key of 30 letters about 60 looks into the index, and no more where no twin is.
-    pub async fn twins(&self, key: &ObjectKey, replica: &ReplicaName, folds: Folds) -> Result<Vec<Twin>, QueueError> {
+    pub async fn key_twins(
+        &self,
+        key: &ObjectKey,
+        replica: &ReplicaName,
+        folds: Folds,
+    ) -> Result<Vec<KeyTwin>, DatabaseError> {
         self.twins_spelled(key, replica, &folds.spellings(key.as_str())).await
     }
 
     /// The object of this key, if it is registered and wanted or recorded at this replica.
-    pub async fn twin(
+    pub async fn key_twin(
         &self,
         key: &ObjectKey,
         replica: &ReplicaName,
         other: &ObjectKey,
-    ) -> Result<Option<Twin>, QueueError> {
+    ) -> Result<Option<KeyTwin>, DatabaseError> {
         let twins = self.twins_spelled(key, replica, &[vec![other.as_str().to_owned()]]).await?;
         Ok(twins.into_iter().next())
     }
@@ -48,11 +53,11 @@ impl Queue {
         key: &ObjectKey,
         replica: &ReplicaName,
         pieces: &[Vec<String>],
-    ) -> Result<Vec<Twin>, QueueError> {
+    ) -> Result<Vec<KeyTwin>, DatabaseError> {
         let number = |i: usize| i32::try_from(i).unwrap_or(i32::MAX);
         let each = pieces.iter().enumerate().flat_map(|(i, texts)| texts.iter().map(move |text| (number(i + 1), text)));
         let (places, texts): (Vec<i32>, Vec<&str>) = each.map(|(place, text)| (place, text.as_str())).unzip();
-        let query = sqlx::query_as(built(self.twins_statement(replica)))
+        let query = sqlx::query_as(trusted_sql(self.twins_statement(replica)))
             .bind(key.as_str())
             .bind(places)
             .bind(texts)
@@ -63,9 +68,9 @@ impl Queue {
             transaction.rollback().await?;
             Ok(rows)
         };
-        let rows = limited(NAME, Box::pin(read)).await?;
+        let rows = with_timeout(NAME, Box::pin(read)).await?;
         let twin = |(key, generation, recorded_at)| {
-            Ok(Twin { key: key_of(NAME, key)?, generation: Generation(generation), recorded_at })
+            Ok(KeyTwin { key: key_of(NAME, key)?, generation: Generation(generation), recorded_at })
         };
         rows.into_iter().map(twin).collect()
     }

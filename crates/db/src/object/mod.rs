@@ -8,11 +8,13 @@ pub(crate) mod key_twins;
 pub(crate) mod register;
 pub(crate) mod register_listed;
 pub(crate) mod reschedule;
-pub(crate) mod take_back;
+pub(crate) mod revoke;
 
-pub use explain::{Abandoned, CopyStory, FailureStory, Holder, State, Story, UnsettledStory};
-pub use forget::Forgotten;
-pub use key_twins::Twin;
-pub use register::{NewObject, Registered};
-pub use reschedule::{PARKED_BY_HAND, Turned, Which};
-pub use take_back::{Again, Refuted, TakeBack};
+pub use explain::{
+    CopyDetails, CopyState, ExpiredLeases, FailureDetails, LeaseHolder, ObjectDetails, UnsettledDetails,
+};
+pub use forget::ForgetResult;
+pub use key_twins::KeyTwin;
+pub use register::{NewObject, RegisterResult};
+pub use reschedule::{PARKED_BY_OPERATOR, Rescheduled, RetryScope};
+pub use revoke::{ChangedObject, FalseRecord, Revocation};

@@ -1,16 +1,16 @@
 use copyhold_core::domain::{Generation, ObjectKey, ReplicaName};
 
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
-    sql::built,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
+    sql::trusted_sql,
 };
 
-const NAME: &str = "queue::register";
+const NAME: &str = "object::register";
 
 /// How many keys were given to the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Registered {
+pub struct RegisterResult {
     pub objects: u64,
 }
 
@@ -25,20 +25,24 @@ pub struct NewObject {
     pub wanted: Option<Vec<ReplicaName>>,
 }
 
-impl Queue {
+impl Database {
     /// Registers keys of unknown size, or registers them again, as an application would; `wanted` as in
     /// [`NewObject::wanted`].
-    pub async fn register(&self, keys: &[ObjectKey], wanted: Option<&[ReplicaName]>) -> Result<Registered, QueueError> {
+    pub async fn register(
+        &self,
+        keys: &[ObjectKey],
+        wanted: Option<&[ReplicaName]>,
+    ) -> Result<RegisterResult, DatabaseError> {
         let wanted = wanted.map(<[_]>::to_vec);
         let object = |key: &ObjectKey| NewObject { key: key.clone(), size_bytes: None, wanted: wanted.clone() };
         let objects: Vec<_> = keys.iter().map(object).collect();
-        Ok(Registered { objects: self.register_objects(&objects).await?.len() as u64 })
+        Ok(RegisterResult { objects: self.register_objects(&objects).await?.len() as u64 })
     }
 
     /// Registers objects, all or none, in one statement. Their generations in their order; of a key that stands there
     /// twice the last counts.
-    pub async fn register_objects(&self, objects: &[NewObject]) -> Result<Vec<Generation>, QueueError> {
-        let sql = built(format!("-- {NAME}\nSELECT {}.register_each($1, $2, $3)", self.schema.quoted()));
+    pub async fn register_objects(&self, objects: &[NewObject]) -> Result<Vec<Generation>, DatabaseError> {
+        let sql = trusted_sql(format!("-- {NAME}\nSELECT {}.register_each($1, $2, $3)", self.schema.quoted()));
         // Names need no quotes in an array's text.
         let wanted = |object: &NewObject| {
             let names: Vec<_> = object.wanted.as_ref()?.iter().map(ReplicaName::as_str).collect();
@@ -48,7 +52,7 @@ impl Queue {
             .bind(objects.iter().map(|o| o.key.as_str()).collect::<Vec<_>>())
             .bind(objects.iter().map(|o| o.size_bytes.map(u64::cast_signed)).collect::<Vec<_>>())
             .bind(objects.iter().map(wanted).collect::<Vec<_>>());
-        let generations: Vec<i64> = limited(NAME, query.fetch_one(&self.pool)).await?;
+        let generations: Vec<i64> = with_timeout(NAME, query.fetch_one(&self.pool)).await?;
         Ok(generations.into_iter().map(Generation).collect())
     }
 }

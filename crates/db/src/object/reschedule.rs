@@ -7,23 +7,23 @@
 use copyhold_core::domain::{EventKind, ObjectKey, ReplicaName};
 
 use crate::{
-    error::{QueueError, key_of, limited},
-    handle::Queue,
+    error::{DatabaseError, key_of, with_timeout},
+    handle::Database,
     log::append,
-    sql::{PARKED, built},
+    sql::{PARKED, trusted_sql},
 };
 
 /// The class of what an operator parked: it stands in `copy_failures`, but is no failure of a store.
-pub const PARKED_BY_HAND: &str = "parked";
+pub const PARKED_BY_OPERATOR: &str = "parked";
 
 /// Rows of one statement, so that it stays short.
 const PAGE: usize = 1000;
 
 /// Which copies of a replica are to be tried now.
 #[derive(Debug, Clone, Copy)]
-pub enum Which<'a> {
+pub enum RetryScope<'a> {
     /// Parked or waiting copies of these objects.
-    Of(&'a [ObjectKey]),
+    Keys(&'a [ObjectKey]),
     /// All that are parked.
     Parked,
     /// All that are parked, and all that wait for a later attempt.
@@ -32,7 +32,7 @@ pub enum Which<'a> {
 
 /// Which rows are looked at.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Page<'a> {
+pub(crate) enum PageSelection<'a> {
     Keys(&'a [ObjectKey]),
     /// The parked copies in order of arrival, from their index.
     Parked,
@@ -42,7 +42,7 @@ pub(crate) enum Page<'a> {
 
 /// What becomes of a copy, and of what is known of its failure.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Turn<'a> {
+pub(crate) enum NewSchedule<'a> {
     /// Due now. The failure stays as history, without attempts, so that the next one does not park at once.
     Due { class: Option<&'a str> },
     /// Parked, with the reason as the message and the failure before it, if any, behind.
@@ -51,7 +51,7 @@ pub(crate) enum Turn<'a> {
 
 /// What was done at one replica.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Turned {
+pub struct Rescheduled {
     /// Keys whose copy was changed; of a walk through all of them only their number.
     pub changed: u64,
     /// Keys whose copy should have been, but somebody holds the row.
@@ -67,22 +67,24 @@ struct Cursor {
     id: i64,
 }
 
-impl Queue {
+impl Database {
     /// Makes copies of one replica due now, those of one class of failure only if `class` says so, and forgets how
-    /// many attempts they have had. The daemons are not told: see [`Queue::notify`].
+    /// many attempts they have had. The daemons are not told: see [`Database::notify`].
     pub async fn retry(
         &self,
         replica: &ReplicaName,
-        which: Which<'_>,
+        which: RetryScope<'_>,
         class: Option<&str>,
-    ) -> Result<Turned, QueueError> {
-        let turn = Turn::Due { class };
+    ) -> Result<Rescheduled, DatabaseError> {
+        let reschedule = NewSchedule::Due { class };
         match which {
-            Which::Of(keys) => self.turn("queue::retry", replica, Page::Keys(keys), turn).await,
-            Which::Parked => self.turn("queue::retry", replica, Page::Parked, turn).await,
-            Which::Failing => {
-                let mut all = self.turn("queue::retry", replica, Page::Parked, turn).await?;
-                let waiting = self.turn("queue::retry", replica, Page::Waiting, turn).await?;
+            RetryScope::Keys(keys) => {
+                self.reschedule("object::retry", replica, PageSelection::Keys(keys), reschedule).await
+            }
+            RetryScope::Parked => self.reschedule("object::retry", replica, PageSelection::Parked, reschedule).await,
+            RetryScope::Failing => {
+                let mut all = self.reschedule("object::retry", replica, PageSelection::Parked, reschedule).await?;
+                let waiting = self.reschedule("object::retry", replica, PageSelection::Waiting, reschedule).await?;
                 all.changed += waiting.changed;
                 all.busy.extend(waiting.busy);
                 Ok(all)
@@ -91,75 +93,83 @@ impl Queue {
     }
 
     /// Parks those copies of one replica that are wanted, not recorded and not parked yet. `because` becomes the
-    /// message of their entry in `copy_failures`, whose class is [`PARKED_BY_HAND`](super::reschedule::PARKED_BY_HAND): no failure of a store, so no [`Class`].
+    /// message of their entry in `copy_failures`, whose class is [`PARKED_BY_OPERATOR`](super::reschedule::PARKED_BY_OPERATOR): no failure of a store, so no [`Class`].
     ///
     /// [`Class`]: copyhold_core::domain::Class
-    pub async fn park(&self, replica: &ReplicaName, keys: &[ObjectKey], because: &str) -> Result<Turned, QueueError> {
-        self.turn("queue::park", replica, Page::Keys(keys), Turn::Parked { because }).await
+    pub async fn park(
+        &self,
+        replica: &ReplicaName,
+        keys: &[ObjectKey],
+        because: &str,
+    ) -> Result<Rescheduled, DatabaseError> {
+        self.reschedule("object::park", replica, PageSelection::Keys(keys), NewSchedule::Parked { because }).await
     }
 
     /// Turns all copies that `pages` go through.
-    pub(crate) async fn turn(
+    pub(crate) async fn reschedule(
         &self,
         name: &'static str,
         replica: &ReplicaName,
-        page: Page<'_>,
-        turn: Turn<'_>,
-    ) -> Result<Turned, QueueError> {
-        let mut turned = Turned::default();
-        if let Page::Keys(keys) = page {
+        page: PageSelection<'_>,
+        reschedule: NewSchedule<'_>,
+    ) -> Result<Rescheduled, DatabaseError> {
+        let mut rescheduled = Rescheduled::default();
+        if let PageSelection::Keys(keys) = page {
             for some in keys.chunks(PAGE) {
-                self.turn_page(name, replica, Page::Keys(some), turn, None, &mut turned).await?;
+                self.reschedule_page(name, replica, PageSelection::Keys(some), reschedule, None, &mut rescheduled)
+                    .await?;
             }
-            return Ok(turned);
+            return Ok(rescheduled);
         }
         let mut after = Cursor { due: i64::MIN, id: i64::MIN };
-        while let Some(end) = self.turn_page(name, replica, page, turn, Some(after), &mut turned).await? {
+        while let Some(end) =
+            self.reschedule_page(name, replica, page, reschedule, Some(after), &mut rescheduled).await?
+        {
             after = end;
         }
-        Ok(turned)
+        Ok(rescheduled)
     }
 
     /// One page; where it ended, if another may follow.
-    async fn turn_page(
+    async fn reschedule_page(
         &self,
         name: &'static str,
         replica: &ReplicaName,
-        page: Page<'_>,
-        turn: Turn<'_>,
+        page: PageSelection<'_>,
+        reschedule: NewSchedule<'_>,
         after: Option<Cursor>,
-        turned: &mut Turned,
-    ) -> Result<Option<Cursor>, QueueError> {
+        rescheduled: &mut Rescheduled,
+    ) -> Result<Option<Cursor>, DatabaseError> {
         let keys = match page {
-            Page::Keys(keys) => keys.iter().map(ObjectKey::as_str).collect(),
-            Page::Parked | Page::Waiting => Vec::new(),
+            PageSelection::Keys(keys) => keys.iter().map(ObjectKey::as_str).collect(),
+            PageSelection::Parked | PageSelection::Waiting => Vec::new(),
         };
-        let words = match turn {
-            Turn::Due { class } => class,
-            Turn::Parked { because } => Some(because),
+        let words = match reschedule {
+            NewSchedule::Due { class } => class,
+            NewSchedule::Parked { because } => Some(because),
         };
-        let query = sqlx::query_as(built(self.turn_statement(name, replica, page, turn)))
+        let query = sqlx::query_as(trusted_sql(self.reschedule_statement(name, replica, page, reschedule)))
             .bind(replica.as_str())
             .bind(words)
             .bind(keys)
             .bind(after.map(|c| c.due))
             .bind(after.map(|c| c.id));
-        let rows: Vec<(String, Option<i64>, i64, bool, bool)> = limited(name, query.fetch_all(&self.pool)).await?;
+        let rows: Vec<(String, Option<i64>, i64, bool, bool)> = with_timeout(name, query.fetch_all(&self.pool)).await?;
         let full = rows.len() == PAGE;
         let mut end = None;
         for (key, due, id, matches, done) in rows {
             end = Some(Cursor { due: due.unwrap_or(PARKED), id });
-            turned.changed += u64::from(done);
-            let by_name = matches!(page, Page::Keys(_));
+            rescheduled.changed += u64::from(done);
+            let by_name = matches!(page, PageSelection::Keys(_));
             if !by_name && (done || !matches) {
                 continue;
             }
             let key = key_of(name, key)?;
             if matches && !done {
-                turned.busy.push(key.clone());
+                rescheduled.busy.push(key.clone());
             }
             if by_name {
-                turned.known.push(key);
+                rescheduled.known.push(key);
             }
         }
         Ok(end.filter(|_| full))
@@ -169,22 +179,28 @@ impl Queue {
     ///
     /// The page is bounded before anything is asked of its rows, so that a rare class costs many short statements
     /// and not one long one. Rows are found by key alone, as in every statement that writes.
-    fn turn_statement(&self, name: &str, replica: &ReplicaName, page: Page<'_>, turn: Turn<'_>) -> String {
+    fn reschedule_statement(
+        &self,
+        name: &str,
+        replica: &ReplicaName,
+        page: PageSelection<'_>,
+        reschedule: NewSchedule<'_>,
+    ) -> String {
         let schema = self.schema.quoted();
         let (copy, due) = (replica.column(), replica.due_column());
         let now = format!("{schema}.now_utc_micro_seconds()");
         let rows = match page {
-            Page::Keys(_) => "o.object_key = ANY ($3::text[]) ORDER BY o.object_key".to_owned(),
-            Page::Parked => {
+            PageSelection::Keys(_) => "o.object_key = ANY ($3::text[]) ORDER BY o.object_key".to_owned(),
+            PageSelection::Parked => {
                 format!("o.{copy} IS NULL AND o.{due} = {PARKED} AND o.id > $5::bigint ORDER BY o.id LIMIT {PAGE}")
             }
-            Page::Waiting => format!(
+            PageSelection::Waiting => format!(
                 "o.{copy} IS NULL AND o.{due} < {PARKED} AND o.lock IS NULL AND o.{due} > {now}
        AND (o.{due}, o.id) > ($4::bigint, $5::bigint) ORDER BY o.{due}, o.id LIMIT {PAGE}"
             ),
         };
-        let (to, changeable, told, logged) = match turn {
-            Turn::Due { .. } => (
+        let (to, changeable, told, logged) = match reschedule {
+            NewSchedule::Due { .. } => (
                 now.clone(),
                 format!(
                     "o.{copy} IS NULL AND o.{due} > {now} AND ($2::text IS NULL OR EXISTS (
@@ -197,13 +213,13 @@ impl Queue {
                 ),
                 append::logged(&schema, "", &[]),
             ),
-            Turn::Parked { .. } => (
+            NewSchedule::Parked { .. } => (
                 PARKED.to_string(),
                 format!("o.{copy} IS NULL AND o.{due} < {PARKED}"),
                 format!(
                     "INSERT INTO {schema}.copy_failures AS f
         (object_key, replica, generation, attempts, class, message, first_at, last_at)
-    SELECT done.object_key, $1, done.generation, 0, '{PARKED_BY_HAND}', $2, {now}, {now} FROM done
+    SELECT done.object_key, $1, done.generation, 0, '{PARKED_BY_OPERATOR}', $2, {now}, {now} FROM done
     ON CONFLICT (object_key, replica) DO UPDATE
        SET attempts = 0, class = excluded.class, generation = excluded.generation, last_at = excluded.last_at,
            first_at = CASE WHEN f.generation = excluded.generation THEN f.first_at ELSE excluded.first_at END,
@@ -214,7 +230,7 @@ impl Queue {
                 self.logged(
                     EventKind::CopyParked,
                     &format!(
-                        "'object_key', object_key, 'generation', generation, 'replica', $1, 'class', '{PARKED_BY_HAND}',
+                        "'object_key', object_key, 'generation', generation, 'replica', $1, 'class', '{PARKED_BY_OPERATOR}',
         'message', $2, 'due_at', NULL"
                     ),
                     "done",
@@ -246,7 +262,7 @@ told AS (
 SELECT page.object_key, page.due, page.id, page.matches, done.object_key IS NOT NULL
 FROM page LEFT JOIN done USING (object_key) CROSS JOIN logged
 ORDER BY {order}",
-            order = if matches!(page, Page::Keys(_)) { "page.object_key" } else { "page.due, page.id" }
+            order = if matches!(page, PageSelection::Keys(_)) { "page.object_key" } else { "page.due, page.id" }
         )
     }
 }

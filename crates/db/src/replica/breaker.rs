@@ -5,11 +5,11 @@ use std::time::Duration;
 use copyhold_core::domain::{Blocks, Class, EventKind, ReplicaName, micros, next_probe, utc};
 
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
     log::append::logged,
-    notify::notification::Notice,
-    sql::built,
+    notify::notification::Notification,
+    sql::trusted_sql,
 };
 
 /// An open breaker, as all daemons share it: why a replica is left alone.
@@ -30,18 +30,18 @@ pub struct Breaker {
 
 /// How a probe ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probed {
-    Well,
-    Sick,
+pub enum ProbeResult {
+    Healthy,
+    Unhealthy,
 }
 
-impl Probed {
+impl ProbeResult {
     /// For people.
     #[must_use]
     pub const fn words(self) -> &'static str {
         match self {
-            Self::Well => "it is well",
-            Self::Sick => "it is not well",
+            Self::Healthy => "it is well",
+            Self::Unhealthy => "it is not well",
         }
     }
 }
@@ -62,7 +62,7 @@ impl Breaker {
     }
 }
 
-impl Queue {
+impl Database {
     /// Opens a replica's breaker, unless it is open already and blocks as much. Whether it was us.
     pub async fn open_breaker(
         &self,
@@ -70,15 +70,15 @@ impl Queue {
         blocks: Blocks,
         class: Class,
         message: &str,
-    ) -> Result<bool, QueueError> {
+    ) -> Result<bool, DatabaseError> {
         let schema = self.schema.quoted();
         let logged = self.logged(
             EventKind::ReplicaBreakerOpened,
             "'replica', name, 'blocks', breaker_blocks, 'class', breaker_class, 'message', breaker_message",
             "opened",
         );
-        let sql = built(format!(
-            "-- queue::open_breaker
+        let sql = trusted_sql(format!(
+            "-- replica::open_breaker
 WITH opened AS (
     UPDATE {schema}.replicas
        SET breaker_opened_at = {schema}.now_utc_micro_seconds(), breaker_blocks = $2, breaker_class = $3,
@@ -97,53 +97,60 @@ SELECT FROM opened CROSS JOIN logged",
             .bind(class.as_str())
             .bind(message)
             .bind(micros(next_probe(class, 0)));
-        let opened = limited("queue::open_breaker", query.execute(&self.pool)).await?.rows_affected() > 0;
+        let opened = with_timeout("replica::open_breaker", query.execute(&self.pool)).await?.rows_affected() > 0;
         if opened {
-            self.notify(Notice::Replicas).await?;
+            self.notify(Notification::Replicas).await?;
         }
         Ok(opened)
     }
 
     /// Takes it upon us to probe a replica whose time for that has come. Nobody else does so for `within`, after which
     /// we are taken for dead.
-    pub async fn take_probe(
+    pub async fn claim_probe(
         &self,
         replica: &ReplicaName,
         opened_at: i64,
         within: Duration,
-    ) -> Result<bool, QueueError> {
+    ) -> Result<bool, DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
-            "-- queue::take_probe
+        let sql = trusted_sql(format!(
+            "-- replica::claim_probe
 UPDATE {schema}.replicas SET probe_at = {schema}.now_utc_micro_seconds() + $3
  WHERE name = $1 AND breaker_opened_at = $2 AND probe_at <= {schema}.now_utc_micro_seconds()"
         ));
         let query = sqlx::query(sql).bind(replica.as_str()).bind(opened_at).bind(micros(within));
-        Ok(limited("queue::take_probe", query.execute(&self.pool)).await?.rows_affected() > 0)
+        Ok(with_timeout("replica::claim_probe", query.execute(&self.pool)).await?.rows_affected() > 0)
     }
 
     /// Says how a probe ended: the breaker closes, or the next probe is later. Whether it is still the opening that
     /// was probed.
-    pub async fn end_probe(&self, replica: &ReplicaName, breaker: &Breaker, ended: Probed) -> Result<bool, QueueError> {
+    pub async fn end_probe(
+        &self,
+        replica: &ReplicaName,
+        breaker: &Breaker,
+        ended: ProbeResult,
+    ) -> Result<bool, DatabaseError> {
         let schema = self.schema.quoted();
         let change = match ended {
-            Probed::Well => {
+            ProbeResult::Healthy => {
                 "breaker_opened_at = NULL, breaker_blocks = NULL, breaker_class = NULL, breaker_message = NULL,
        probe_at = NULL, probes_failed = 0"
                     .to_owned()
             }
-            Probed::Sick => {
+            ProbeResult::Unhealthy => {
                 let failed = breaker.probes_failed.saturating_add(1);
                 let delay = micros(next_probe(breaker.class.unwrap_or(Class::Transient), failed));
                 format!("probes_failed = {failed}, probe_at = {schema}.now_utc_micro_seconds() + {delay}")
             }
         };
         let logged = match ended {
-            Probed::Well => self.logged(EventKind::ReplicaBreakerClosed, "'replica', name, 'opened_at', $2", "ended"),
-            Probed::Sick => logged(&schema, "", &[]),
+            ProbeResult::Healthy => {
+                self.logged(EventKind::ReplicaBreakerClosed, "'replica', name, 'opened_at', $2", "ended")
+            }
+            ProbeResult::Unhealthy => logged(&schema, "", &[]),
         };
-        let sql = built(format!(
-            "-- queue::end_probe
+        let sql = trusted_sql(format!(
+            "-- replica::end_probe
 WITH ended AS (
     UPDATE {schema}.replicas SET {change} WHERE name = $1 AND breaker_opened_at = $2 RETURNING name
 ),
@@ -151,9 +158,9 @@ WITH ended AS (
 SELECT FROM ended CROSS JOIN logged"
         ));
         let query = sqlx::query(sql).bind(replica.as_str()).bind(breaker.opened_at);
-        let ours = limited("queue::end_probe", query.execute(&self.pool)).await?.rows_affected() > 0;
+        let ours = with_timeout("replica::end_probe", query.execute(&self.pool)).await?.rows_affected() > 0;
         if ours {
-            self.notify(Notice::Replicas).await?;
+            self.notify(Notification::Replicas).await?;
         }
         Ok(ours)
     }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use copyhold_core::domain::{Class, EventKind, Failure, ReplicaName, micros};
 
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
-    sql::built,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
+    sql::trusted_sql,
 };
 
-const NAME: &str = "queue::admit_change";
+const NAME: &str = "replica::admit_change";
 /// So many changes that nobody registered are taken over at one replica within this time, and no more.
 pub const CHANGES_AT_MOST: usize = 20;
 pub const CHANGES_WITHIN: Duration = Duration::from_mins(10);
@@ -47,17 +47,17 @@ pub fn changes_are_parked(replica: &ReplicaName) -> Failure {
     Failure::new(Class::Changed, format!("source {replica}: {what}"))
 }
 
-impl Queue {
+impl Database {
     /// Counts a change at a replica that nobody registered, and says whether it may begin a generation. Once one was
     /// refused all are, until none was found for as long as they are counted.
-    pub async fn admit_change(&self, replica: &ReplicaName) -> Result<ChangeAdmission, QueueError> {
+    pub async fn admit_change(&self, replica: &ReplicaName) -> Result<ChangeAdmission, DatabaseError> {
         let schema = self.schema.quoted();
         let logged = self.logged(
             EventKind::ReplicaChangesParked,
             "'replica', name, 'changes', $3::bigint, 'within_us', $2::bigint",
             "done WHERE first",
         );
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {NAME}
 WITH counted AS MATERIALIZED (
     SELECT r.name, now.at, coalesce(r.changes_refused_at > now.at - $2, false) AS refusing,
@@ -86,7 +86,7 @@ SELECT refuse, first FROM done CROSS JOIN logged"
             .bind(replica.as_str())
             .bind(micros(CHANGES_WITHIN))
             .bind(i64::try_from(CHANGES_AT_MOST).unwrap_or(i64::MAX));
-        let row: Option<(bool, bool)> = limited(NAME, query.fetch_optional(&self.pool)).await?;
+        let row: Option<(bool, bool)> = with_timeout(NAME, query.fetch_optional(&self.pool)).await?;
         Ok(match row {
             Some((true, first)) => ChangeAdmission::Refused { first },
             // A replica without a row has no guard, and no lease of ours either.

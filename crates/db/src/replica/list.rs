@@ -7,21 +7,21 @@ use sqlx::{Row as _, postgres::PgRow};
 
 use super::{breaker::Breaker, pause::Pause};
 use crate::{
-    error::{QueueError, limited, read},
-    handle::Queue,
+    error::{DatabaseError, read, with_timeout},
+    handle::Database,
     pin::Pin,
-    sql::{PARKED, built},
+    sql::{PARKED, trusted_sql},
 };
 
-const ROWS: &str = "queue::replica_rows";
+const ROWS: &str = "replica::rows";
 
 /// By the store's clock, after its bucket was seen to hold something: nothing is written there earlier.
-pub const CLEAR: Duration = Duration::from_secs(5);
+pub const WRITE_DELAY: Duration = Duration::from_secs(5);
 /// In the middle of that: an object is from before, or ours, on this side of it or the other, though whole seconds and the
 /// clocks of a store's machines differ.
 pub(crate) const FOREIGN_US: i64 = 3_000_000;
 /// Whoever looked must look anew if it was longer ago: what came meanwhile is not ours.
-pub const LOOK_HOLDS: Duration = Duration::from_secs(30);
+pub const INSPECTION_VALID_FOR: Duration = Duration::from_secs(30);
 
 /// What was decided before the first write to a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,16 +75,16 @@ pub struct ReplicaRow {
     /// `None`: nothing is known to be wrong with it.
     pub breaker: Option<Breaker>,
     /// `None`: it is not about to leave.
-    pub draining: Option<Draining>,
+    pub draining: Option<DrainState>,
     /// `None`: it was never the primary, or never ceased to be.
-    pub former: Option<Former>,
+    pub former: Option<FormerPrimary>,
     /// Its recorded copies are being taken back, or that was broken off.
     pub resetting: bool,
 }
 
 /// Nothing is copied to a replica that is about to leave, and nothing is counted as missing there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draining {
+pub struct DrainState {
     /// µs since the epoch by the database's clock.
     pub since: i64,
     /// What whoever drained it had to say.
@@ -93,7 +93,7 @@ pub struct Draining {
 
 /// What is known of the contents of a replica that was the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Former {
+pub struct FormerPrimary {
     /// Objects up to this arrival were registered before it ceased to be: under their keys it holds what was registered.
     pub through: Arrival,
     /// Generations up to this one were registered before that: what nobody has seen of them yet may stand there.
@@ -102,10 +102,10 @@ pub struct Former {
     pub foreign_before: Option<SystemTime>,
 }
 
-impl Queue {
+impl Database {
     /// Every replica that was ever there, by name.
-    pub async fn replica_rows(&self) -> Result<Vec<ReplicaRow>, QueueError> {
-        let sql = built(format!(
+    pub async fn replica_rows(&self) -> Result<Vec<ReplicaRow>, DatabaseError> {
+        let sql = trusted_sql(format!(
             "-- {ROWS}
 SELECT name, primary_since IS NOT NULL AS is_primary, endpoint, bucket, existing, writable_at, looked_at, adopts,
        CASE WHEN paused_until > {schema}.now_utc_micro_seconds() THEN paused_until END AS paused_until, pause_reason,
@@ -116,50 +116,50 @@ SELECT name, primary_since IS NOT NULL AS is_primary, endpoint, bucket, existing
 FROM {schema}.replicas ORDER BY name",
             schema = self.schema.quoted()
         ));
-        let rows = limited(ROWS, sqlx::query(sql).fetch_all(&self.pool)).await?;
+        let rows = with_timeout(ROWS, sqlx::query(sql).fetch_all(&self.pool)).await?;
         read(ROWS, || rows.iter().map(parse).collect())
     }
 
     /// Whether any object that the replica lacks is on record elsewhere, so that it could be copied there.
-    pub async fn could_be_filled(&self, replica: &ReplicaName) -> Result<bool, QueueError> {
+    pub async fn has_copyable_objects(&self, replica: &ReplicaName) -> Result<bool, DatabaseError> {
         let (copy, due) = (replica.column(), replica.due_column());
         let others = self.replicas.iter().filter(|r| *r != replica).map(ReplicaName::column);
-        let sql = built(format!(
-            "-- queue::could_be_filled
+        let sql = trusted_sql(format!(
+            "-- replica::has_copyable_objects
 SELECT EXISTS (SELECT FROM {}.object_copies
                WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NULL AND coalesce({}) IS NOT NULL)",
             self.schema.quoted(),
             others.collect::<Vec<_>>().join(", ")
         ));
-        limited("queue::could_be_filled", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
+        with_timeout("replica::has_copyable_objects", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
     }
 
     /// Ties the replica to the bucket, unless it is tied already. Read the row again to see to which.
-    pub async fn pin(&self, replica: &ReplicaName, pin: &Pin) -> Result<(), QueueError> {
+    pub async fn pin(&self, replica: &ReplicaName, pin: &Pin) -> Result<(), DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
-            "-- queue::pin
+        let sql = trusted_sql(format!(
+            "-- replica::pin
 UPDATE {schema}.replicas SET endpoint = $2, bucket = $3, pinned_at = {schema}.now_utc_micro_seconds()
 WHERE name = $1 AND pinned_at IS NULL"
         ));
         let query = sqlx::query(sql).bind(replica.as_str()).bind(&pin.endpoint).bind(&pin.bucket);
-        limited("queue::pin", query.execute(&self.pool)).await?;
+        with_timeout("replica::pin", query.execute(&self.pool)).await?;
         Ok(())
     }
 
     /// Notes when a bucket was seen to hold something, by its store's clock; unless that was noted within the last
-    /// [`LOOK_HOLDS`] by it. From then on nothing is written there for [`CLEAR`], so that what is ours and what was there
+    /// [`INSPECTION_VALID_FOR`] by it. From then on nothing is written there for [`WRITE_DELAY`], so that what is ours and what was there
     /// before are seconds apart.
-    pub async fn note_look(&self, replica: &ReplicaName, date: SystemTime) -> Result<(), QueueError> {
-        const NAME: &str = "queue::note_look";
+    pub async fn note_look(&self, replica: &ReplicaName, date: SystemTime) -> Result<(), DatabaseError> {
+        const NAME: &str = "replica::note_look";
         let schema = self.schema.quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {NAME}
 UPDATE {schema}.replicas SET looked_at = $2
 WHERE name = $1 AND writable_at IS NULL AND (looked_at IS NULL OR looked_at NOT BETWEEN $2 - $3 AND $2)"
         ));
-        let query = sqlx::query(sql).bind(replica.as_str()).bind(unix_micros(date)).bind(micros(LOOK_HOLDS));
-        limited(NAME, query.execute(&self.pool)).await?;
+        let query = sqlx::query(sql).bind(replica.as_str()).bind(unix_micros(date)).bind(micros(INSPECTION_VALID_FOR));
+        with_timeout(NAME, query.execute(&self.pool)).await?;
         Ok(())
     }
 
@@ -170,17 +170,17 @@ WHERE name = $1 AND writable_at IS NULL AND (looked_at IS NULL OR looked_at NOT 
         replica: &ReplicaName,
         admission: Admission,
         looked_at: Option<SystemTime>,
-    ) -> Result<(), QueueError> {
+    ) -> Result<(), DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
-            "-- queue::admit
+        let sql = trusted_sql(format!(
+            "-- replica::admit
 UPDATE {schema}.replicas
    SET existing = $2, writable_at = {schema}.now_utc_micro_seconds(), looked_at = CASE WHEN $2 = 'adopt' THEN looked_at END
 WHERE name = $1 AND writable_at IS NULL AND ($2 <> 'adopt' OR looked_at = $3)"
         ));
         let looked_at = looked_at.map(unix_micros);
         let query = sqlx::query(sql).bind(replica.as_str()).bind(admission.as_str()).bind(looked_at);
-        limited("queue::admit", query.execute(&self.pool)).await?;
+        with_timeout("replica::admit", query.execute(&self.pool)).await?;
         Ok(())
     }
 }
@@ -205,16 +205,16 @@ fn parse(row: &PgRow) -> Result<ReplicaRow, sqlx::Error> {
     })
 }
 
-fn draining(row: &PgRow) -> Result<Option<Draining>, sqlx::Error> {
+fn draining(row: &PgRow) -> Result<Option<DrainState>, sqlx::Error> {
     let Some(since) = row.try_get("draining_since")? else { return Ok(None) };
-    Ok(Some(Draining { since, because: row.try_get("drain_reason")? }))
+    Ok(Some(DrainState { since, because: row.try_get("drain_reason")? }))
 }
 
-fn former(row: &PgRow) -> Result<Option<Former>, sqlx::Error> {
+fn former(row: &PgRow) -> Result<Option<FormerPrimary>, sqlx::Error> {
     let Some(through) = row.try_get("registered_through")? else { return Ok(None) };
     let begun: Option<i64> = row.try_get("begun_through")?;
     let foreign_before: Option<i64> = row.try_get("foreign_before")?;
-    Ok(Some(Former {
+    Ok(Some(FormerPrimary {
         through: Arrival(through),
         begun_through: Generation(begun.unwrap_or(i64::MIN)),
         foreign_before: foreign_before.map(system_time),

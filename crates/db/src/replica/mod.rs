@@ -9,11 +9,11 @@ pub(crate) mod probe_keys;
 pub(crate) mod promote;
 pub(crate) mod reset;
 
-pub use breaker::{Breaker, Probed};
+pub use breaker::{Breaker, ProbeResult};
 pub use change_guard::{CHANGES_AT_MOST, CHANGES_WITHIN, ChangeAdmission, changes_are_parked, too_many_changes};
-pub use drain::Drained;
-pub use list::{Admission, CLEAR, Draining, Former, LOOK_HOLDS, ReplicaRow};
-pub use pause::{Pause, Resumed};
-pub use probe_keys::Pick;
-pub use promote::{Primary, Promoted};
-pub use reset::{Move, Reset, ResetOf, ResetPage};
+pub use drain::DrainResult;
+pub use list::{Admission, DrainState, FormerPrimary, INSPECTION_VALID_FOR, ReplicaRow, WRITE_DELAY};
+pub use pause::{Pause, ResumeResult};
+pub use probe_keys::ProbeKeyChoice;
+pub use promote::{Primary, PromoteResult};
+pub use reset::{BucketMove, Reset, ResetKeys, ResetPage};

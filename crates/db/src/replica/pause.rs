@@ -5,10 +5,10 @@ use std::time::Duration;
 use copyhold_core::domain::{EventKind, ReplicaName, micros};
 
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
-    notify::notification::Notice,
-    sql::{PARKED, built},
+    error::{DatabaseError, with_timeout},
+    handle::Database,
+    notify::notification::Notification,
+    sql::{PARKED, trusted_sql},
 };
 
 /// Nothing is copied to a replica for a while, by all daemons. It may still be read.
@@ -22,13 +22,13 @@ pub struct Pause {
 
 /// What resuming a replica has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Resumed {
+pub struct ResumeResult {
     pub was_paused: bool,
     /// Its breaker is open: the next probe, due now, tells more.
     pub is_sick: bool,
 }
 
-impl Queue {
+impl Database {
     /// Pauses a replica for as long, or until it is resumed; a pause that is in force is replaced. `None`: there is
     /// no such replica in the database.
     ///
@@ -38,12 +38,12 @@ impl Queue {
         replica: &ReplicaName,
         length: Option<Duration>,
         because: Option<&str>,
-    ) -> Result<Option<Pause>, QueueError> {
+    ) -> Result<Option<Pause>, DatabaseError> {
         let schema = self.schema.quoted();
         let members = format!("'replica', name, 'until', nullif(paused_until, {PARKED}), 'because', pause_reason");
         let logged = self.logged(EventKind::ReplicaPaused, &members, "paused");
-        let sql = built(format!(
-            "-- queue::pause
+        let sql = trusted_sql(format!(
+            "-- replica::pause
 WITH paused AS (
     UPDATE {schema}.replicas
        SET paused_until = coalesce({schema}.now_utc_micro_seconds() + $2, {PARKED}), pause_reason = $3
@@ -54,19 +54,20 @@ WITH paused AS (
 SELECT paused_until, pause_reason FROM paused CROSS JOIN logged"
         ));
         let query = sqlx::query_as(sql).bind(replica.as_str()).bind(length.map(micros)).bind(because);
-        let paused: Option<(i64, Option<String>)> = limited("queue::pause", query.fetch_optional(&self.pool)).await?;
-        self.notify(Notice::Replicas).await?;
+        let paused: Option<(i64, Option<String>)> =
+            with_timeout("replica::pause", query.fetch_optional(&self.pool)).await?;
+        self.notify(Notification::Replicas).await?;
         Ok(paused.map(|(until, because)| Pause { until: (until != PARKED).then_some(until), because }))
     }
 
     /// Ends a pause, and has a store whose breaker is open tried again at once. `None`: there is no such replica in the
     /// database.
-    pub async fn resume(&self, replica: &ReplicaName) -> Result<Option<Resumed>, QueueError> {
+    pub async fn resume(&self, replica: &ReplicaName) -> Result<Option<ResumeResult>, DatabaseError> {
         let schema = self.schema.quoted();
         let logged = self.logged(EventKind::ReplicaResumed, "'replica', name", "resumed WHERE was_paused");
         // The value before is what RETURNING cannot tell.
-        let sql = built(format!(
-            "-- queue::resume
+        let sql = trusted_sql(format!(
+            "-- replica::resume
 WITH held AS MATERIALIZED (
     SELECT name, paused_until FROM {schema}.replicas WHERE name = $1 FOR NO KEY UPDATE
 ),
@@ -82,8 +83,8 @@ resumed AS (
 SELECT was_paused, is_sick FROM resumed CROSS JOIN logged"
         ));
         let query = sqlx::query_as(sql).bind(replica.as_str());
-        let resumed: Option<(bool, bool)> = limited("queue::resume", query.fetch_optional(&self.pool)).await?;
-        self.notify(Notice::Replicas).await?;
-        Ok(resumed.map(|(was_paused, is_sick)| Resumed { was_paused, is_sick }))
+        let resumed: Option<(bool, bool)> = with_timeout("replica::resume", query.fetch_optional(&self.pool)).await?;
+        self.notify(Notification::Replicas).await?;
+        Ok(resumed.map(|(was_paused, is_sick)| ResumeResult { was_paused, is_sick }))
     }
 }

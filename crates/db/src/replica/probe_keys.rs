@@ -7,9 +7,9 @@ use rand::RngExt as _;
 use sqlx::Row as _;
 
 use crate::{
-    error::{QueueError, key_of, limited},
-    handle::Queue,
-    sql::{built, claimable},
+    error::{DatabaseError, key_of, with_timeout},
+    handle::Database,
+    sql::{claimable, trusted_sql},
 };
 
 /// Rows that are looked at in each place. Newest first this takes 0.09 ms, oldest first 19.7 ms behind 10,000 rows that
@@ -18,7 +18,7 @@ const LOOKED_AT: i64 = 64;
 
 /// Which of a lane's due objects are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pick {
+pub enum ProbeKeyChoice {
     /// Those without a failure on record there that were not tried before: one from the lane's newest end, the others from
     /// random places.
     Untried,
@@ -39,14 +39,14 @@ struct Candidate {
 
 /// Where a lane is looked at.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum LaneEnd {
     NewestEnd,
     Behind { due: i64, id: i64 },
 }
 
 /// Between which places a lane's due rows are.
 #[derive(Debug, Clone, Copy)]
-struct Ends {
+struct DueRange {
     first_due: i64,
     first_id: i64,
     /// Of those that are due at the same time as the first.
@@ -54,19 +54,19 @@ struct Ends {
     last_due: i64,
 }
 
-impl Queue {
+impl Database {
     /// Up to `most` due objects that `lane` lacks, to be tried there. `held_by`: only those that are on record there.
     /// `tried`: they were tried before.
-    pub async fn trial_keys(
+    pub async fn probe_keys(
         &self,
         lane: &ReplicaName,
-        pick: Pick,
+        pick: ProbeKeyChoice,
         most: usize,
         held_by: Option<&ReplicaName>,
         tried: &HashSet<ObjectKey>,
-    ) -> Result<Vec<ObjectKey>, QueueError> {
+    ) -> Result<Vec<ObjectKey>, DatabaseError> {
         let Some(ends) = self.ends_of(lane).await? else { return Ok(Vec::new()) };
-        let newest = self.candidates(lane, Place::NewestEnd, held_by).await?;
+        let newest = self.candidates(lane, LaneEnd::NewestEnd, held_by).await?;
         let mut random = Vec::new();
         for i in 1..most {
             random.push(self.candidates(lane, ends.somewhere(i), held_by).await?);
@@ -75,7 +75,7 @@ impl Queue {
     }
 
     /// Up to four keys that are on record at the replica, by which its store can be asked something simple.
-    pub async fn recorded_keys(&self, replica: &ReplicaName) -> Result<Vec<ObjectKey>, QueueError> {
+    pub async fn recorded_keys(&self, replica: &ReplicaName) -> Result<Vec<ObjectKey>, DatabaseError> {
         let (schema, copy) = (self.schema.quoted(), replica.column());
         let end = |order: &str| {
             format!(
@@ -83,9 +83,10 @@ impl Queue {
           ORDER BY object_key {order} LIMIT 1000) AS looked_at WHERE copy IS NOT NULL LIMIT 2)"
             )
         };
-        let sql = built(format!("-- queue::recorded_keys\n{}\nUNION\n{}", end("ASC"), end("DESC")));
-        let keys: Vec<String> = limited("queue::recorded_keys", sqlx::query_scalar(sql).fetch_all(&self.pool)).await?;
-        keys.into_iter().map(|key| key_of("queue::recorded_keys", key)).collect()
+        let sql = trusted_sql(format!("-- replica::recorded_keys\n{}\nUNION\n{}", end("ASC"), end("DESC")));
+        let keys: Vec<String> =
+            with_timeout("replica::recorded_keys", sqlx::query_scalar(sql).fetch_all(&self.pool)).await?;
+        keys.into_iter().map(|key| key_of("replica::recorded_keys", key)).collect()
     }
 
     /// How long ago this generation's copy first failed; `None`: no failure is on record.
@@ -94,24 +95,24 @@ impl Queue {
         key: &ObjectKey,
         replica: &ReplicaName,
         generation: Generation,
-    ) -> Result<Option<Duration>, QueueError> {
+    ) -> Result<Option<Duration>, DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
-            "-- queue::failing_for
+        let sql = trusted_sql(format!(
+            "-- replica::failing_for
 SELECT greatest({schema}.now_utc_micro_seconds() - first_at, 0) FROM {schema}.copy_failures
  WHERE object_key = $1 AND replica = $2 AND generation = $3"
         ));
         let query = sqlx::query_scalar(sql).bind(key.as_str()).bind(replica.as_str()).bind(generation.0);
-        let us: Option<i64> = limited("queue::failing_for", query.fetch_optional(&self.pool)).await?;
+        let us: Option<i64> = with_timeout("replica::failing_for", query.fetch_optional(&self.pool)).await?;
         Ok(us.map(|us| Duration::from_micros(us.unsigned_abs())))
     }
 
     /// Between which places its due rows are; `None`: nothing is due.
-    async fn ends_of(&self, lane: &ReplicaName) -> Result<Option<Ends>, QueueError> {
+    async fn ends_of(&self, lane: &ReplicaName) -> Result<Option<DueRange>, DatabaseError> {
         let (schema, due) = (self.schema.quoted(), lane.due_column());
         let claimable = claimable(&self.schema, lane);
-        let sql = built(format!(
-            "-- queue::trial_ends
+        let sql = trusted_sql(format!(
+            "-- replica::probe_key_range
 SELECT first.due AS first_due, first.id AS first_id, same.id AS last_id, last.due AS last_due
   FROM (SELECT {due} AS due, id FROM {schema}.object_copies WHERE {claimable}
          ORDER BY {due}, id LIMIT 1) AS first,
@@ -121,28 +122,28 @@ SELECT first.due AS first_due, first.id AS first_id, same.id AS last_id, last.du
          ORDER BY {due} DESC, id DESC LIMIT 1) AS last"
         ));
         let ends: Option<(i64, i64, i64, i64)> =
-            limited("queue::trial_ends", sqlx::query_as(sql).fetch_optional(&self.pool)).await?;
-        Ok(ends.map(|(first_due, first_id, last_id, last_due)| Ends { first_due, first_id, last_id, last_due }))
+            with_timeout("replica::probe_key_range", sqlx::query_as(sql).fetch_optional(&self.pool)).await?;
+        Ok(ends.map(|(first_due, first_id, last_id, last_due)| DueRange { first_due, first_id, last_id, last_due }))
     }
 
     async fn candidates(
         &self,
         lane: &ReplicaName,
-        place: Place,
+        place: LaneEnd,
         held_by: Option<&ReplicaName>,
-    ) -> Result<Vec<Candidate>, QueueError> {
-        const NAME: &str = "queue::trial_candidates";
+    ) -> Result<Vec<Candidate>, DatabaseError> {
+        const NAME: &str = "replica::probe_candidates";
         let (schema, due) = (self.schema.quoted(), lane.due_column());
         let held = held_by.map_or_else(String::new, |replica| format!(" WHERE o.{} IS NOT NULL", replica.column()));
         let claimable = claimable(&self.schema, lane);
         let (place, order, from) = match place {
             // True: both forms take the same parameters.
-            Place::NewestEnd => ("$3::bigint = $4::bigint".to_owned(), "DESC", (0, 0)),
-            Place::Behind { due: after, id } => {
+            LaneEnd::NewestEnd => ("$3::bigint = $4::bigint".to_owned(), "DESC", (0, 0)),
+            LaneEnd::Behind { due: after, id } => {
                 (format!("({due}, id) >= ($3::bigint, $4::bigint)"), "ASC", (after, id))
             }
         };
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {NAME}
 SELECT o.object_key, o.size_bytes, (
            SELECT f.last_at FROM {schema}.copy_failures f
@@ -152,7 +153,7 @@ SELECT o.object_key, o.size_bytes, (
          ORDER BY {due} {order}, id {order} LIMIT $1) AS o{held}"
         ));
         let query = sqlx::query(sql).bind(LOOKED_AT).bind(lane.as_str()).bind(from.0).bind(from.1);
-        let rows = limited(NAME, query.fetch_all(&self.pool)).await?;
+        let rows = with_timeout(NAME, query.fetch_all(&self.pool)).await?;
         let candidate = |row: &sqlx::postgres::PgRow| {
             Ok(Candidate {
                 key: ObjectKey::new(row.try_get::<String, _>("object_key")?)
@@ -161,29 +162,29 @@ SELECT o.object_key, o.size_bytes, (
                 failed_at: row.try_get("failed_at")?,
             })
         };
-        rows.iter().map(candidate).collect::<Result<_, sqlx::Error>>().map_err(QueueError::database(NAME))
+        rows.iter().map(candidate).collect::<Result<_, sqlx::Error>>().map_err(DatabaseError::database(NAME))
     }
 }
 
-impl Ends {
+impl DueRange {
     /// The `i`th random place.
     ///
     /// Objects that were registered together are due at the same time, and are tried in the order of their ids. What was
     /// tried since is due later. Of the rest nobody knows how it is spread over the time between: an hour of work may be
     /// followed by days of retries. So each length of time from the first is as likely as its double.
-    fn somewhere(self, i: usize) -> Place {
+    fn somewhere(self, i: usize) -> LaneEnd {
         let mut rng = rand::rng();
         if self.last_id > self.first_id && !i.is_multiple_of(3) {
-            return Place::Behind { due: self.first_due, id: rng.random_range(self.first_id..=self.last_id) };
+            return LaneEnd::Behind { due: self.first_due, id: rng.random_range(self.first_id..=self.last_id) };
         }
         let span = self.last_due.saturating_sub(self.first_due).max(0) >> rng.random_range(0..32);
-        Place::Behind { due: self.first_due + rng.random_range(0..=span), id: i64::MIN }
+        LaneEnd::Behind { due: self.first_due + rng.random_range(0..=span), id: i64::MIN }
     }
 }
 
 /// Chooses among those that were seen; `random`: one list for each place.
 fn chosen(
-    pick: Pick,
+    pick: ProbeKeyChoice,
     most: usize,
     newest: &[Candidate],
     random: &[Vec<Candidate>],
@@ -205,10 +206,10 @@ fn chosen(
     places().for_each(|place| take(place, 1, &is_fresh));
     places().for_each(|place| take(place, usize::MAX, &|_| true));
     match pick {
-        Pick::Untried => all.retain(is_fresh),
+        ProbeKeyChoice::Untried => all.retain(is_fresh),
         // Stable: those without a failure stay in their order.
-        Pick::Any => all.sort_by_key(|candidate| (tried.contains(&candidate.key), candidate.failed_at)),
-        Pick::Smallest => all.sort_by_key(|candidate| candidate.size_bytes.unwrap_or(i64::MAX)),
+        ProbeKeyChoice::Any => all.sort_by_key(|candidate| (tried.contains(&candidate.key), candidate.failed_at)),
+        ProbeKeyChoice::Smallest => all.sort_by_key(|candidate| candidate.size_bytes.unwrap_or(i64::MAX)),
     }
     all.into_iter().take(most).map(|candidate| candidate.key).collect()
 }
@@ -232,7 +233,7 @@ mod tests {
             vec![vec![candidate(3, Some(2)), candidate(4, None)], vec![candidate(8, None), candidate(5, None)]];
         let none = HashSet::new();
         let fresh = |most, newest: &[Candidate], random: &[Vec<Candidate>], tried: &HashSet<ObjectKey>| {
-            chosen(Pick::Untried, most, newest, random, tried)
+            chosen(ProbeKeyChoice::Untried, most, newest, random, tried)
         };
         assert_eq!(fresh(4, &newest, &random, &none), keys(&[8, 4, 5, 7]));
         assert_eq!(fresh(4, &newest, &random, &keys(&[8, 4]).into_iter().collect()), keys(&[7, 5, 6]));
@@ -244,30 +245,30 @@ mod tests {
     fn a_probe_takes_the_untried_first_and_then_those_that_failed_the_longest_ago() {
         let newest = vec![candidate(9, Some(5)), candidate(8, None), candidate(7, Some(3)), candidate(6, None)];
         let none = HashSet::new();
-        assert_eq!(chosen(Pick::Any, 4, &newest, &[], &none), keys(&[8, 6, 7, 9]));
+        assert_eq!(chosen(ProbeKeyChoice::Any, 4, &newest, &[], &none), keys(&[8, 6, 7, 9]));
         let tried = keys(&[8, 7]).into_iter().collect();
-        assert_eq!(chosen(Pick::Any, 4, &newest, &[], &tried), keys(&[6, 9, 8, 7]));
-        assert_eq!(chosen(Pick::Smallest, 1, &newest, &[], &none), keys(&[9]));
+        assert_eq!(chosen(ProbeKeyChoice::Any, 4, &newest, &[], &tried), keys(&[6, 9, 8, 7]));
+        assert_eq!(chosen(ProbeKeyChoice::Smallest, 1, &newest, &[], &none), keys(&[9]));
     }
 
     #[test]
     fn random_places_are_all_over_what_is_due_at_once_and_near_the_first_as_well_as_far_from_it() {
         let hour = 3_600_000_000;
-        let ends = Ends { first_due: 1000, first_id: 10, last_id: 10_000, last_due: 1000 + 24 * hour };
+        let ends = DueRange { first_due: 1000, first_id: 10, last_id: 10_000, last_due: 1000 + 24 * hour };
         let places: Vec<_> = (0..3000).map(|i| ends.somewhere(i)).collect();
         let ids =
-            || places.iter().filter_map(|p| if let Place::Behind { due: 1000, id } = p { Some(*id) } else { None });
+            || places.iter().filter_map(|p| if let LaneEnd::Behind { due: 1000, id } = p { Some(*id) } else { None });
         for quarter in 0..4 {
             let part = 10 + quarter * 2500..10 + (quarter + 1) * 2500;
             assert!(ids().filter(|id| part.contains(id)).count() > 300, "{quarter}");
         }
         let later = |than: i64| {
-            places.iter().filter(|p| matches!(p, Place::Behind { due, id: i64::MIN } if *due > 1000 + than)).count()
+            places.iter().filter(|p| matches!(p, LaneEnd::Behind { due, id: i64::MIN } if *due > 1000 + than)).count()
         };
         // Behind an hour, and in its first second.
         assert!(later(hour) > 30);
         assert!(1000 - later(1_000_000) > 100);
-        let one = Ends { last_id: 10, ..ends };
-        assert!((0..100).all(|i| matches!(one.somewhere(i), Place::Behind { id: i64::MIN, .. })));
+        let one = DueRange { last_id: 10, ..ends };
+        assert!((0..100).all(|i| matches!(one.somewhere(i), LaneEnd::Behind { id: i64::MIN, .. })));
     }
 }

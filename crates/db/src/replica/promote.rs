@@ -4,18 +4,18 @@ use copyhold_core::domain::{EventKind, ReplicaName};
 
 use super::list::FOREIGN_US;
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
     log::append,
-    notify::notification::Notice,
-    sql::{PARKED, built},
+    notify::notification::Notification,
+    sql::{PARKED, trusted_sql},
 };
 
-const DEMOTE: &str = "queue::demote";
-const PROMOTE: &str = "queue::promote";
-const PRIMARY: &str = "queue::primary";
-const PARKED_BY: &str = "queue::parked_classes";
-const RECENT: &str = "queue::missing_lately";
+const DEMOTE: &str = "replica::demote";
+const PROMOTE: &str = "replica::promote";
+const PRIMARY: &str = "replica::primary";
+const PARKED_BY: &str = "replica::parked_classes";
+const RECENT: &str = "replica::recently_missing";
 /// What was registered within this time is likely to be copied in a moment. µs.
 const LATELY: i64 = 60_000_000;
 
@@ -29,27 +29,27 @@ pub struct Primary {
 
 /// What became of a replica that was to become the primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Promoted {
+pub enum PromoteResult {
     /// It is, since this time.
-    Yes { since: i64 },
+    Promoted { since: i64 },
     /// The one that it was to follow is not the primary any more.
     TooLate,
     /// It lacks copies, or some there are not settled, and that was not accepted.
     Lacks,
     /// It has been paused, drained, reset, or its store has fallen sick meanwhile.
-    NotFit,
+    Unfit,
 }
 
-impl Queue {
+impl Database {
     /// The primary in force; `None`: there is none, which only an unfinished migration leaves behind.
-    pub async fn primary(&self) -> Result<Option<Primary>, QueueError> {
-        let sql = built(format!(
+    pub async fn primary(&self) -> Result<Option<Primary>, DatabaseError> {
+        let sql = trusted_sql(format!(
             "-- {PRIMARY}\nSELECT name, primary_since FROM {}.replicas WHERE primary_since IS NOT NULL",
             self.schema.quoted()
         ));
-        let row: Option<(String, i64)> = limited(PRIMARY, sqlx::query_as(sql).fetch_optional(&self.pool)).await?;
+        let row: Option<(String, i64)> = with_timeout(PRIMARY, sqlx::query_as(sql).fetch_optional(&self.pool)).await?;
         row.map(|(name, since)| {
-            let name = ReplicaName::new(&name).map_err(|e| QueueError::Inconsistent {
+            let name = ReplicaName::new(&name).map_err(|e| DatabaseError::Inconsistent {
                 statement: PRIMARY,
                 what: format!("replica \"{name}\": {e}"),
             })?;
@@ -68,13 +68,13 @@ impl Queue {
         replica: &ReplicaName,
         from: &Primary,
         accept_missing: bool,
-    ) -> Result<Promoted, QueueError> {
+    ) -> Result<PromoteResult, DatabaseError> {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
         // Decided while it was the primary, `adopt` speaks of nothing but the application's own objects. How it is written to
         // is decided anew, by its store's clock, as soon as a daemon has looked at it: this command may be given because
         // that store is lost.
-        let demote = built(format!(
+        let demote = trusted_sql(format!(
             "-- {DEMOTE}
 UPDATE {schema}.replicas r
    SET primary_since = NULL,
@@ -100,7 +100,7 @@ UPDATE {schema}.replicas r
         );
         let members = "'replica', name, 'in_place_of', $2, 'missing_accepted', $3";
         let logged = append::logged_one(&schema, &self.kinds, EventKind::ReplicaPromoted, members, "promoted");
-        let promote = built(format!(
+        let promote = trusted_sql(format!(
             "-- {PROMOTE}
 WITH lacking AS MATERIALIZED (SELECT NOT $3 AND ({lacks}) AS lacks),
 promoted AS (
@@ -113,8 +113,8 @@ promoted AS (
 {logged}
 SELECT lacks, promoted.primary_since FROM lacking LEFT JOIN promoted ON true CROSS JOIN logged"
         ));
-        let rules = built(format!(
-            "-- queue::promote_rules
+        let rules = trusted_sql(format!(
+            "-- replica::promote_rules
 UPDATE {schema}.rules_state SET version = version + 1, changed_at = {now} WHERE EXISTS (SELECT FROM {schema}.rules)"
         ));
         // Two statements, because at no time, not even within one, there are two primaries.
@@ -123,56 +123,56 @@ UPDATE {schema}.rules_state SET version = version + 1, changed_at = {now} WHERE 
             let demoted = sqlx::query(demote).bind(from.name.as_str()).bind(from.since);
             if demoted.execute(&mut *transaction).await?.rows_affected() == 0 {
                 transaction.rollback().await?;
-                return Ok(Promoted::TooLate);
+                return Ok(PromoteResult::TooLate);
             }
             let query = sqlx::query_as(promote).bind(replica.as_str()).bind(from.name.as_str()).bind(accept_missing);
             let (lacks, since): (bool, Option<i64>) = query.fetch_one(&mut *transaction).await?;
             let Some(since) = since else {
                 transaction.rollback().await?;
-                return Ok(if lacks { Promoted::Lacks } else { Promoted::NotFit });
+                return Ok(if lacks { PromoteResult::Lacks } else { PromoteResult::Unfit });
             };
             // Where rules say which replicas have an object, the primary has it all the same: they are to be applied again.
             sqlx::query(rules).execute(&mut *transaction).await?;
             transaction.commit().await?;
-            Ok(Promoted::Yes { since })
+            Ok(PromoteResult::Promoted { since })
         };
-        let promoted = limited(PROMOTE, Box::pin(swap)).await?;
-        if matches!(promoted, Promoted::Yes { .. }) {
-            self.notify(Notice::Replicas).await?;
+        let promoted = with_timeout(PROMOTE, Box::pin(swap)).await?;
+        if matches!(promoted, PromoteResult::Promoted { .. }) {
+            self.notify(Notification::Replicas).await?;
         }
         Ok(promoted)
     }
 
     /// Whether the replica has any copy on record: where it is the first of many, that is seen at once.
-    pub async fn has_any_copy(&self, replica: &ReplicaName) -> Result<bool, QueueError> {
-        let sql = built(format!(
-            "-- queue::has_any_copy\nSELECT EXISTS (SELECT FROM {schema}.object_copies WHERE {copy} IS NOT NULL)
+    pub async fn has_any_copy(&self, replica: &ReplicaName) -> Result<bool, DatabaseError> {
+        let sql = trusted_sql(format!(
+            "-- replica::has_any_copy\nSELECT EXISTS (SELECT FROM {schema}.object_copies WHERE {copy} IS NOT NULL)
        OR NOT EXISTS (SELECT FROM {schema}.object_copies)",
             schema = self.schema.quoted(),
             copy = replica.column()
         ));
-        limited("queue::has_any_copy", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
+        with_timeout("replica::has_any_copy", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
     }
 
     /// Of the copies that the replica lacks and that are not parked, those in a daemon's hands or registered within the
     /// last minute.
-    pub async fn missing_lately(&self, replica: &ReplicaName) -> Result<i64, QueueError> {
+    pub async fn recently_missing(&self, replica: &ReplicaName) -> Result<i64, DatabaseError> {
         let schema = self.schema.quoted();
         let (copy, due) = (replica.column(), replica.due_column());
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {RECENT}
 SELECT (SELECT count(*) FROM {schema}.object_copies WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NOT NULL)
      + (SELECT count(*) FROM {schema}.object_copies WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NULL
            AND created_at > {schema}.now_utc_micro_seconds() - {LATELY})"
         ));
-        limited(RECENT, sqlx::query_scalar(sql).fetch_one(&self.pool)).await
+        with_timeout(RECENT, sqlx::query_scalar(sql).fetch_one(&self.pool)).await
     }
 
     /// The classes of the copies that are parked there, the most frequent first.
-    pub async fn parked_classes(&self, replica: &ReplicaName) -> Result<Vec<(String, i64)>, QueueError> {
+    pub async fn parked_classes(&self, replica: &ReplicaName) -> Result<Vec<(String, i64)>, DatabaseError> {
         let (copy, due) = (replica.column(), replica.due_column());
         let schema = self.schema.quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {PARKED_BY}
 SELECT coalesce(f.class, 'unknown'), count(*)
 FROM {schema}.object_copies o
@@ -180,6 +180,6 @@ LEFT JOIN {schema}.copy_failures f ON f.object_key = o.object_key AND f.replica 
 WHERE o.{copy} IS NULL AND o.{due} = {PARKED}
 GROUP BY 1 ORDER BY 2 DESC, 1"
         ));
-        limited(PARKED_BY, sqlx::query_as(sql).bind(replica.as_str()).fetch_all(&self.pool)).await
+        with_timeout(PARKED_BY, sqlx::query_as(sql).bind(replica.as_str()).fetch_all(&self.pool)).await
     }
 }

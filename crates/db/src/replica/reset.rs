@@ -8,19 +8,19 @@ use std::{collections::BTreeSet, time::Duration};
 use copyhold_core::domain::{EventKind, ObjectKey, ReplicaName, micros};
 
 use crate::{
-    error::{QueueError, key_of, limited},
-    handle::Queue,
+    error::{DatabaseError, key_of, with_timeout},
+    handle::Database,
     lease::unsettled,
     log::append::{event, logged},
-    notify::notification::Notice,
+    notify::notification::Notification,
     pin::Pin,
-    sql::built,
+    sql::trusted_sql,
 };
 
-const BEGIN: &str = "queue::begin_reset";
-const MOVE: &str = "queue::begin_move";
-const PAGE: &str = "queue::reset_page";
-const FIND: &str = "queue::find_reset";
+const BEGIN: &str = "replica::begin_reset";
+const MOVE: &str = "replica::begin_move";
+const PAGE: &str = "replica::reset_page";
+const FIND: &str = "replica::find_reset";
 /// Keys of one page: its rows are held for some tens of milliseconds.
 const KEYS: i64 = 1_000;
 
@@ -58,7 +58,7 @@ pub struct ResetPage {
 
 /// What a page consists of.
 #[derive(Debug, Clone, Copy)]
-pub enum ResetOf<'a> {
+pub enum ResetKeys<'a> {
     /// The next keys behind this one; `None`: the first.
     After(Option<&'a ObjectKey>),
     These(&'a [ObjectKey]),
@@ -66,7 +66,7 @@ pub enum ResetOf<'a> {
 
 /// Where a move begins and leads to, and what is to become of what is there already.
 #[derive(Debug, Clone, Copy)]
-pub struct Move<'a> {
+pub struct BucketMove<'a> {
     pub from: &'a Pin,
     pub to: &'a Pin,
     /// It holds the same objects: they are compared before any is written.
@@ -75,15 +75,15 @@ pub struct Move<'a> {
 
 type ResetRow = (i64, bool, Option<String>, i64, i64, bool);
 
-impl Queue {
+impl Database {
     /// The replica's reset, or move, that is not done.
-    pub async fn find_reset(&self, replica: &ReplicaName) -> Result<Option<Reset>, QueueError> {
-        let sql = built(format!(
+    pub async fn find_reset(&self, replica: &ReplicaName) -> Result<Option<Reset>, DatabaseError> {
+        let sql = trusted_sql(format!(
             "-- {FIND}\nSELECT before, moved, reached, cleared, alone, sure FROM {}.resets WHERE replica = $1",
             self.schema.quoted()
         ));
         let query = sqlx::query_as(sql).bind(replica.as_str());
-        let row: Option<ResetRow> = limited(FIND, query.fetch_optional(&self.pool)).await?;
+        let row: Option<ResetRow> = with_timeout(FIND, query.fetch_optional(&self.pool)).await?;
         row.map(|(before, moved, reached, cleared, alone, sure)| {
             let reached = reached.map(|key| key_of(FIND, key)).transpose()?;
             Ok(Reset { replica: replica.clone(), before, moved, reached, cleared, alone, sure })
@@ -96,7 +96,7 @@ impl Queue {
     ///
     /// The bucket of the primary in force may be written to from now on, with what it lacks: that it was lost is the
     /// operator's word. It is not empty for long, because the application goes on uploading.
-    pub async fn begin_reset(&self, replica: &ReplicaName, settle: Duration) -> Result<(), QueueError> {
+    pub async fn begin_reset(&self, replica: &ReplicaName, settle: Duration) -> Result<(), DatabaseError> {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
         let opened = format!(
@@ -113,9 +113,9 @@ impl Queue {
       FROM opened WHERE r.name = opened.name"
         );
         let sql = self.begin(BEGIN, replica, &opened, &opens, EventKind::ReplicaReset, "'before', before");
-        let query = sqlx::query(built(sql)).bind(replica.as_str()).bind(micros(settle)).bind(false);
-        limited(BEGIN, query.execute(&self.pool)).await?;
-        self.notify(Notice::Replicas).await
+        let query = sqlx::query(trusted_sql(sql)).bind(replica.as_str()).bind(micros(settle)).bind(false);
+        with_timeout(BEGIN, query.execute(&self.pool)).await?;
+        self.notify(Notification::Replicas).await
     }
 
     /// The replica is another bucket from this moment on, and nothing that is on record of the old one counts. Nothing if
@@ -123,7 +123,12 @@ impl Queue {
     ///
     /// How the new bucket is written to is decided as for a new replica: it is looked at first. The primary's is the
     /// application's, as ever.
-    pub async fn begin_move(&self, replica: &ReplicaName, what: Move<'_>, settle: Duration) -> Result<(), QueueError> {
+    pub async fn begin_move(
+        &self,
+        replica: &ReplicaName,
+        what: BucketMove<'_>,
+        settle: Duration,
+    ) -> Result<(), DatabaseError> {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
         let opened = format!(
@@ -144,7 +149,7 @@ impl Queue {
         );
         let members = "'before', before, 'endpoint', $6, 'bucket', $7, 'same_content', $8";
         let sql = self.begin(MOVE, replica, &opened, &opens, EventKind::ReplicaMoved, members);
-        let query = sqlx::query(built(sql))
+        let query = sqlx::query(trusted_sql(sql))
             .bind(replica.as_str())
             .bind(micros(settle))
             .bind(true)
@@ -153,8 +158,8 @@ impl Queue {
             .bind(&what.to.endpoint)
             .bind(&what.to.bucket)
             .bind(what.same_content);
-        limited(MOVE, query.execute(&self.pool)).await?;
-        self.notify(Notice::Replicas).await
+        with_timeout(MOVE, query.execute(&self.pool)).await?;
+        self.notify(Notification::Replicas).await
     }
 
     /// `$1` the replica, `$2` µs to settle, `$3` whether it moves.
@@ -215,20 +220,20 @@ SELECT FROM logged"
         &self,
         reset: &Reset,
         others: &[ReplicaName],
-        of: ResetOf<'_>,
+        of: ResetKeys<'_>,
         may_note: bool,
-    ) -> Result<ResetPage, QueueError> {
+    ) -> Result<ResetPage, DatabaseError> {
         let schema = self.schema.quoted();
         let (copy, due) = (reset.replica.column(), reset.replica.due_column());
         let (after, keys, looked) = match of {
-            ResetOf::After(after) => (
+            ResetKeys::After(after) => (
                 after.map_or("", ObjectKey::as_str),
                 &[][..],
                 format!("object_key > $3 AND $4::text[] IS NOT NULL ORDER BY object_key LIMIT {KEYS}"),
             ),
-            ResetOf::These(keys) => ("", keys, "$3::text IS NOT NULL AND object_key = ANY ($4::text[])".to_owned()),
+            ResetKeys::These(keys) => ("", keys, "$3::text IS NOT NULL AND object_key = ANY ($4::text[])".to_owned()),
         };
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {PAGE}
 WITH looked AS MATERIALIZED (
     SELECT object_key, {copy} < $2 AS is_to_go FROM {schema}.object_copies WHERE {looked}
@@ -270,14 +275,14 @@ FROM told LEFT JOIN noted ON true",
             .bind(reset.before)
             .bind(after)
             .bind(keys.iter().map(ObjectKey::as_str).collect::<Vec<_>>())
-            .bind(may_note && matches!(of, ResetOf::After(_)));
+            .bind(may_note && matches!(of, ResetKeys::After(_)));
         let written = async {
             let mut transaction = self.begin_planned(&[]).await?;
             let row: PageRow = query.fetch_one(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(row)
         };
-        let (last, cleared, busy, example, total_cleared, total_alone) = limited(PAGE, Box::pin(written)).await?;
+        let (last, cleared, busy, example, total_cleared, total_alone) = with_timeout(PAGE, Box::pin(written)).await?;
         Ok(ResetPage {
             last: last.map(|key| key_of(PAGE, key)).transpose()?,
             cleared,
@@ -289,39 +294,39 @@ FROM told LEFT JOIN noted ON true",
 
     /// The transactions that are writing objects at this moment, or want to: what each has recorded comes to light when it
     /// commits.
-    pub async fn writers(&self) -> Result<BTreeSet<String>, QueueError> {
+    pub async fn writers(&self) -> Result<BTreeSet<String>, DatabaseError> {
         // Of other roles' sessions the locks are all that everybody may see.
-        let sql = "-- queue::writers
+        let sql = "-- replica::writers
 SELECT DISTINCT virtualtransaction FROM pg_locks
  WHERE relation = to_regclass($1) AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
    AND mode = 'RowExclusiveLock' AND pid IS DISTINCT FROM pg_backend_pid()";
         let query = sqlx::query_scalar(sql).bind(format!("{}.object_copies", self.schema.quoted()));
-        let writers: Vec<String> = limited("queue::writers", query.fetch_all(&self.pool)).await?;
+        let writers: Vec<String> = with_timeout("replica::writers", query.fetch_all(&self.pool)).await?;
         Ok(writers.into_iter().collect())
     }
 
     /// All transactions have ended that were open when the reset began: a walk that begins now sees all that they have
     /// recorded.
-    pub async fn walk_for_sure(&self, reset: &Reset) -> Result<(), QueueError> {
-        let sql = built(format!(
-            "-- queue::walk_for_sure
+    pub async fn restart_walk(&self, reset: &Reset) -> Result<(), DatabaseError> {
+        let sql = trusted_sql(format!(
+            "-- replica::restart_walk
 UPDATE {}.resets SET sure = true, reached = NULL WHERE replica = $1 AND before = $2 AND NOT sure",
             self.schema.quoted()
         ));
         let query = sqlx::query(sql).bind(reset.replica.as_str()).bind(reset.before);
-        limited("queue::walk_for_sure", query.execute(&self.pool)).await?;
+        with_timeout("replica::restart_walk", query.execute(&self.pool)).await?;
         Ok(())
     }
 
     /// All was taken back.
-    pub async fn end_reset(&self, reset: &Reset) -> Result<(), QueueError> {
-        let sql = built(format!(
-            "-- queue::end_reset\nDELETE FROM {}.resets WHERE replica = $1 AND before = $2",
+    pub async fn end_reset(&self, reset: &Reset) -> Result<(), DatabaseError> {
+        let sql = trusted_sql(format!(
+            "-- replica::end_reset\nDELETE FROM {}.resets WHERE replica = $1 AND before = $2",
             self.schema.quoted()
         ));
         let query = sqlx::query(sql).bind(reset.replica.as_str()).bind(reset.before);
-        limited("queue::end_reset", query.execute(&self.pool)).await?;
-        self.notify(Notice::Replicas).await
+        with_timeout("replica::end_reset", query.execute(&self.pool)).await?;
+        self.notify(Notification::Replicas).await
     }
 }
 

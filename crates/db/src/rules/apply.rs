@@ -2,7 +2,7 @@
 //!
 //! Leased rows are not passed over. Their holder writes, when it ends, about the copies that it tried and about no
 //! others: what becomes wanted meanwhile is in the lane when it gives the row back, and what it has tried of that which
-//! is no longer wanted is recorded if it was made, and stays unwanted if not (`queue::complete`). To wait for the
+//! is no longer wanted is recorded if it was made, and stays unwanted if not (`lease::complete`). To wait for the
 //! lease would mean to wait for the largest objects.
 
 use copyhold_core::domain::{ObjectKey, ReplicaName};
@@ -10,34 +10,34 @@ use sqlx::{Row as _, postgres::PgRow};
 
 use super::{
     statement::{NAME, Statement},
-    types::{Change, FIGURES, Judged, Page, Place, Scope, Which},
+    types::{ApplyScope, FIGURES, ObjectSelection, ReplicaChanges, RuleChanges, RulesPage, WalkPosition},
 };
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
-    sql::built,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
+    sql::trusted_sql,
 };
 
-impl Queue {
+impl Database {
     /// Judges some objects by the rules of this version, in one transaction of one statement. A place that is kept is
     /// moved in it.
     pub(super) async fn judge_page(
         &self,
         version: i64,
-        which: Which<'_>,
-        place: Place<'_>,
-        scope: &Scope,
-    ) -> Result<Page, QueueError> {
+        which: ObjectSelection<'_>,
+        place: WalkPosition<'_>,
+        scope: &ApplyScope,
+    ) -> Result<RulesPage, DatabaseError> {
         let (after, these) = match which {
-            Which::After(after) => (after.map_or("", ObjectKey::as_str), Vec::new()),
-            Which::These(keys) => ("", keys.iter().map(ObjectKey::as_str).collect()),
+            ObjectSelection::After(after) => (after.map_or("", ObjectKey::as_str), Vec::new()),
+            ObjectSelection::These(keys) => ("", keys.iter().map(ObjectKey::as_str).collect()),
         };
         let expected = match place {
-            Place::MovedFrom(from) => from.map(ObjectKey::as_str),
-            Place::Unkept | Place::Stays => None,
+            WalkPosition::MovedFrom(from) => from.map(ObjectKey::as_str),
+            WalkPosition::Unkept | WalkPosition::Stays => None,
         };
         let names = |replicas: &[ReplicaName]| replicas.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let query = sqlx::query(built(Statement::of(self, which, place, scope).text()))
+        let query = sqlx::query(trusted_sql(Statement::of(self, which, place, scope).text()))
             .bind(version)
             .bind(after)
             .bind(these)
@@ -51,15 +51,15 @@ impl Queue {
             transaction.commit().await?;
             Ok(row)
         };
-        let row = limited(NAME, Box::pin(judge)).await?;
-        Page::parse(&row).map_err(QueueError::database(NAME))
+        let row = with_timeout(NAME, Box::pin(judge)).await?;
+        RulesPage::parse(&row).map_err(DatabaseError::database(NAME))
     }
 }
 
-impl Page {
+impl RulesPage {
     fn parse(row: &PgRow) -> Result<Self, sqlx::Error> {
         if !row.try_get::<bool, _>("found")? {
-            return Ok(Page::Elsewhere);
+            return Ok(RulesPage::Elsewhere);
         }
         let key = |key: String| ObjectKey::new(key).map_err(|e| sqlx::Error::Decode(e.into()));
         let number = |name: &str| Ok::<_, sqlx::Error>(row.try_get::<i64, _>(name)?.unsigned_abs());
@@ -67,10 +67,19 @@ impl Page {
         let change = |figures: &[i64]| {
             let [wanted, wanted_bytes, gets, puts, wanted_there, unwanted, unwanted_bytes, unwanted_there] =
                 <[i64; FIGURES]>::try_from(figures).ok()?.map(i64::unsigned_abs);
-            Some(Change { wanted, wanted_bytes, gets, puts, wanted_there, unwanted, unwanted_bytes, unwanted_there })
+            Some(ReplicaChanges {
+                wanted,
+                wanted_bytes,
+                gets,
+                puts,
+                wanted_there,
+                unwanted,
+                unwanted_bytes,
+                unwanted_there,
+            })
         };
-        Ok(Page::Done {
-            judged: Judged {
+        Ok(RulesPage::Done {
+            judged: RuleChanges {
                 looked: number("looked")?,
                 undecided: number("undecided")?,
                 changes: figures.chunks_exact(FIGURES).filter_map(change).collect(),

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use copyhold_core::domain::{EventKind, ReplicaName, Rule};
 
-use super::{RULES_COLUMNS, bound, first_that_fits};
+use super::{RULES_COLUMNS, bind_rules, first_that_fits};
 use crate::{
     connections::pools::STATEMENT_TIMEOUT,
-    error::{QueueError, within},
-    handle::Queue,
-    sql::built,
+    error::{DatabaseError, within},
+    handle::Database,
+    sql::trusted_sql,
 };
 
-const NAME: &str = "queue::expected";
-const PACE: &str = "queue::pace";
+const NAME: &str = "rules::expected_copies";
+const PACE: &str = "rules::copy_rate";
 /// Of a table with more rows than this, about so many are looked at.
 const SAMPLED_ABOVE: u64 = 100_000;
 /// Of the latest events.
@@ -21,7 +21,7 @@ const EVENTS_AT_MOST: i64 = 100_000;
 
 /// How objects are sent.
 #[derive(Debug, Clone, Copy)]
-pub struct Sizes {
+pub struct PartSizes {
     /// In one request up to here.
     pub whole_up_to: u64,
     /// Above that in parts of this size, or larger where they would be too many.
@@ -29,7 +29,7 @@ pub struct Sizes {
     pub max_parts: u32,
 }
 
-impl Sizes {
+impl PartSizes {
     /// The number of parts of an object whose size is in this column; NULL if it goes in one request, or the size is unknown.
     pub(super) fn parts(&self, column: &str) -> String {
         let Self { whole_up_to, part_bytes, max_parts } = self;
@@ -42,7 +42,7 @@ impl Sizes {
 
 /// The copies that would be made at one replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expected {
+pub struct ExpectedCopies {
     pub objects: u64,
     /// As far as sizes are known.
     pub bytes: u64,
@@ -59,15 +59,15 @@ pub struct Expected {
 
 /// How fast copies were made in the busiest minute of the last hour.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Pace {
+pub struct CopyRate {
     pub copies_per_second: f64,
     pub bytes_per_second: f64,
 }
 
-impl Pace {
+impl CopyRate {
     /// How long these would take.
     #[must_use]
-    pub fn takes(self, expected: &Expected) -> Option<Duration> {
+    pub fn takes(self, expected: &ExpectedCopies) -> Option<Duration> {
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let (objects, bytes) = (expected.objects as f64, expected.bytes as f64);
         let by_bytes = if bytes > 0.0 { bytes / self.bytes_per_second } else { 0.0 };
@@ -75,15 +75,15 @@ impl Pace {
     }
 }
 
-impl Queue {
+impl Database {
     /// What is to be copied to replicas that have just come, or are about to, by these rules.
-    pub async fn expected(
+    pub async fn expected_copies(
         &self,
         rules: &[Rule],
         newcomers: &[ReplicaName],
-        sizes: &Sizes,
-    ) -> Result<Vec<Expected>, QueueError> {
-        let about = self.about_how_many().await?;
+        sizes: &PartSizes,
+    ) -> Result<Vec<ExpectedCopies>, DatabaseError> {
+        let about = self.estimate_objects().await?;
         let exact = about <= SAMPLED_ABOVE;
         #[expect(clippy::cast_precision_loss, reason = "a share")]
         let percent = if exact { 100.0 } else { 100.0 * SAMPLED_ABOVE as f64 / about as f64 };
@@ -120,27 +120,28 @@ SELECT coalesce(f.objects, 0) * 100 / $6, coalesce(f.bytes, 0)::double precision
             wanted = first_that_fits("said", "o.object_key", "o.size_bytes"),
             parts = sizes.parts("s.size")
         );
-        let query = bound(sqlx::query_as(built(sql)), rules)
+        let query = bind_rules(sqlx::query_as(trusted_sql(sql)), rules)
             .bind(percent)
             .bind(newcomers.iter().map(ToString::to_string).collect::<Vec<_>>())
             .bind(named);
         let rows: Vec<(f64, f64, f64, f64, f64, f64)> =
             within(STATEMENT_TIMEOUT, NAME, query.fetch_all(&self.pool)).await?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "figures of an estimate")]
-        let expected = |(objects, bytes, unknown, undecided, gets, puts): (f64, f64, f64, f64, f64, f64)| Expected {
-            objects: objects.round() as u64,
-            bytes: bytes.round() as u64,
-            of_unknown_size: unknown.round() as u64,
-            undecided: undecided.round() as u64,
-            gets: gets.round() as u64,
-            puts: puts.round() as u64,
-            exact,
-        };
+        let expected =
+            |(objects, bytes, unknown, undecided, gets, puts): (f64, f64, f64, f64, f64, f64)| ExpectedCopies {
+                objects: objects.round() as u64,
+                bytes: bytes.round() as u64,
+                of_unknown_size: unknown.round() as u64,
+                undecided: undecided.round() as u64,
+                gets: gets.round() as u64,
+                puts: puts.round() as u64,
+                exact,
+            };
         Ok(rows.into_iter().map(expected).collect())
     }
 
     /// How fast copies were made lately, by the log; `None`: none was made in the last hour, or the log does not say.
-    pub async fn pace(&self) -> Result<Option<Pace>, QueueError> {
+    pub async fn copy_rate(&self) -> Result<Option<CopyRate>, DatabaseError> {
         let schema = self.schema.quoted();
         let kind = EventKind::ObjectCopied;
         let sql = format!(
@@ -157,10 +158,10 @@ minutes AS (
 )
 SELECT max(copies)::double precision / 60, max(bytes)::double precision / 60 FROM minutes"
         );
-        let query = sqlx::query_as(built(sql));
+        let query = sqlx::query_as(trusted_sql(sql));
         let (copies, bytes): (Option<f64>, Option<f64>) =
             within(STATEMENT_TIMEOUT, PACE, query.fetch_one(&self.pool)).await?;
         let pace = copies.zip(bytes).filter(|(copies, _)| *copies > 0.0);
-        Ok(pace.map(|(copies_per_second, bytes_per_second)| Pace { copies_per_second, bytes_per_second }))
+        Ok(pace.map(|(copies_per_second, bytes_per_second)| CopyRate { copies_per_second, bytes_per_second }))
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use copyhold_core::domain::{EventKind, ReplicaName, Rule, SchemaName};
 use sqlx::{PgConnection, Postgres, postgres::PgArguments, query::QueryAs};
 
-use crate::{error::QueueError, log::append, retry_while_down::jittered, sql::built};
+use crate::{error::DatabaseError, log::append, retry_while_down::jittered, sql::trusted_sql};
 
-const NAME: &str = "queue::put_rules_in_force";
+const NAME: &str = "rules::put_in_force";
 
 /// The rules of the configuration as rows `said`, from `$1` to `$5`.
 pub(super) const RULES_COLUMNS: &str = "said AS MATERIALIZED (
@@ -38,10 +38,10 @@ pub struct RulesChanged {
     pub unapplied: bool,
 }
 
-type Bound<'q, O> = QueryAs<'q, Postgres, O, PgArguments>;
+type BoundQuery<'q, O> = QueryAs<'q, Postgres, O, PgArguments>;
 
 /// Binds `$1` to `$5`.
-pub(super) fn bound<'q, O>(query: Bound<'q, O>, rules: &[Rule]) -> Bound<'q, O> {
+pub(super) fn bind_rules<'q, O>(query: BoundQuery<'q, O>, rules: &[Rule]) -> BoundQuery<'q, O> {
     let names = |rule: &Rule| rule.replicas.iter().map(ReplicaName::as_str).collect::<Vec<_>>().join(",");
     // Cannot fail: there are a hundred at most.
     let position = |i: usize| i32::try_from(i + 1).expect("a small number");
@@ -76,7 +76,7 @@ pub(crate) async fn put_in_force(
     connection: &mut PgConnection,
     schema: &SchemaName,
     rules: &[Rule],
-) -> Result<Option<RulesChanged>, QueueError> {
+) -> Result<Option<RulesChanged>, DatabaseError> {
     let schema = schema.quoted();
     let members = "'version', version, 'rules', (
         SELECT coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
@@ -114,9 +114,9 @@ SELECT version, applied < version, before FROM raised CROSS JOIN logged",
         differs = differs(&schema)
     );
     loop {
-        let query = bound(sqlx::query_as(built(sql.clone())), rules);
-        match query.fetch_optional(&mut *connection).await.map_err(QueueError::database(NAME)) {
-            Err(error) if error.is_contended() => tokio::time::sleep(jittered(Duration::from_millis(100))).await,
+        let query = bind_rules(sqlx::query_as(trusted_sql(sql.clone())), rules);
+        match query.fetch_optional(&mut *connection).await.map_err(DatabaseError::database(NAME)) {
+            Err(error) if error.is_lock_timeout() => tokio::time::sleep(jittered(Duration::from_millis(100))).await,
             Err(error) => return Err(error),
             Ok(changed) => {
                 return Ok(changed.map(|(version, unapplied, before): (i64, bool, i64)| RulesChanged {
@@ -131,7 +131,7 @@ SELECT version, applied < version, before FROM raised CROSS JOIN logged",
 }
 
 /// Whether no objects are left to be judged by the rules in force.
-pub(crate) async fn all_applied(connection: &mut PgConnection, schema: &SchemaName) -> Result<bool, QueueError> {
-    let sql = built(format!("-- {NAME}\nSELECT applied = version FROM {}.rules_state", schema.quoted()));
-    sqlx::query_scalar(sql).fetch_one(connection).await.map_err(QueueError::database(NAME))
+pub(crate) async fn all_applied(connection: &mut PgConnection, schema: &SchemaName) -> Result<bool, DatabaseError> {
+    let sql = trusted_sql(format!("-- {NAME}\nSELECT applied = version FROM {}.rules_state", schema.quoted()));
+    sqlx::query_scalar(sql).fetch_one(connection).await.map_err(DatabaseError::database(NAME))
 }

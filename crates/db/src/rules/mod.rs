@@ -12,10 +12,10 @@ mod statement;
 mod types;
 mod walk;
 
-pub use expected::{Expected, Pace, Sizes};
+pub use expected::{CopyRate, ExpectedCopies, PartSizes};
 pub use force::RulesChanged;
-use force::{RULES_COLUMNS, bound, first_that_fits};
+use force::{RULES_COLUMNS, bind_rules, first_that_fits};
 pub(super) use force::{all_applied, put_in_force};
 pub use state::{RulesState, fingerprint};
-pub use types::{Change, Judged, Scope};
-pub use walk::{Applied, Progress};
+pub use types::{ApplyScope, ReplicaChanges, RuleChanges};
+pub use walk::{ApplyProgress, ApplyResult};

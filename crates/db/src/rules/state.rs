@@ -1,12 +1,12 @@
 use copyhold_core::domain::{ObjectKey, ReplicaName, Rule};
 
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
-    sql::built,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
+    sql::trusted_sql,
 };
 
-const NAME: &str = "queue::rules_state";
+const NAME: &str = "rules::state";
 
 /// The rules in force, and how far the objects that were there before are judged by them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct RulesState {
     pub applied: i64,
     /// The version that they are being judged by, and up to and with which key they are.
     pub applying: Option<(i64, Option<ObjectKey>)>,
-    /// Replicas that came while rules were in force and that none of them names: see [`Scope`](super::Scope).
+    /// Replicas that came while rules were in force and that none of them names: see [`ApplyScope`](super::Scope).
     pub newcomers: Vec<ReplicaName>,
     pub rules: Vec<Rule>,
 }
@@ -44,20 +44,20 @@ pub fn fingerprint(rules: &[Rule]) -> String {
 type Row = (i64, i64, Option<i64>, Option<String>, Vec<String>);
 type RuleRow = (String, Option<i64>, Option<i64>, Vec<String>);
 
-impl Queue {
+impl Database {
     /// What is in force, in one look.
-    pub async fn rules_state(&self) -> Result<RulesState, QueueError> {
+    pub async fn rules_state(&self) -> Result<RulesState, DatabaseError> {
         let schema = self.schema.quoted();
-        let state = built(format!(
+        let state = trusted_sql(format!(
             "-- {NAME}
 SELECT version, applied, applying, applied_through, newcomers FROM {schema}.rules_state"
         ));
-        let rules = built(format!(
+        let rules = trusted_sql(format!(
             "-- {NAME}\nSELECT prefix, min_bytes, max_bytes, replicas FROM {schema}.rules ORDER BY position"
         ));
-        let state: Row = limited(NAME, sqlx::query_as(state).fetch_one(&self.pool)).await?;
-        let rules: Vec<RuleRow> = limited(NAME, sqlx::query_as(rules).fetch_all(&self.pool)).await?;
-        let wrong = |what: String| QueueError::Inconsistent { statement: NAME, what };
+        let state: Row = with_timeout(NAME, sqlx::query_as(state).fetch_one(&self.pool)).await?;
+        let rules: Vec<RuleRow> = with_timeout(NAME, sqlx::query_as(rules).fetch_all(&self.pool)).await?;
+        let wrong = |what: String| DatabaseError::Inconsistent { statement: NAME, what };
         let names = |names: Vec<String>| {
             let name = |n: String| ReplicaName::new(&n).map_err(|e| wrong(format!("replica \"{n}\": {e}")));
             names.into_iter().map(name).collect::<Result<Vec<_>, _>>()
@@ -66,7 +66,7 @@ SELECT version, applied, applying, applied_through, newcomers FROM {schema}.rule
         let through = through.map(ObjectKey::new).transpose().map_err(|e| wrong(format!("a key: {e}")))?;
         let rule = |(prefix, min, max, replicas): RuleRow| {
             let (min_bytes, max_bytes) = (min.map(i64::cast_unsigned), max.map(i64::cast_unsigned));
-            Ok::<_, QueueError>(Rule { prefix, min_bytes, max_bytes, replicas: names(replicas)? })
+            Ok::<_, DatabaseError>(Rule { prefix, min_bytes, max_bytes, replicas: names(replicas)? })
         };
         Ok(RulesState {
             version,

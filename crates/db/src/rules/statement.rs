@@ -3,12 +3,12 @@
 use copyhold_core::domain::ReplicaName;
 
 use super::{
-    Sizes, first_that_fits,
-    types::{PAGE, Place, Scope, Which},
+    PartSizes, first_that_fits,
+    types::{ApplyScope, ObjectSelection, PAGE, WalkPosition},
 };
-use crate::handle::Queue;
+use crate::handle::Database;
 
-pub(super) const NAME: &str = "queue::apply_rules";
+pub(super) const NAME: &str = "rules::apply";
 /// `$1` the version, `$2` the key before the page, `$3` keys, `$4` where the place must stand, `$5` and `$6` the replicas at
 /// which copies may become wanted, and unwanted.
 ///
@@ -16,14 +16,19 @@ pub(super) const NAME: &str = "queue::apply_rules";
 pub(super) struct Statement<'s> {
     schema: String,
     replicas: &'s [ReplicaName],
-    which: Which<'s>,
-    place: Place<'s>,
+    which: ObjectSelection<'s>,
+    place: WalkPosition<'s>,
     dry_run: bool,
-    sizes: Sizes,
+    sizes: PartSizes,
 }
 
 impl<'s> Statement<'s> {
-    pub(super) fn of(queue: &'s Queue, which: Which<'s>, place: Place<'s>, scope: &Scope) -> Self {
+    pub(super) fn of(
+        queue: &'s Database,
+        which: ObjectSelection<'s>,
+        place: WalkPosition<'s>,
+        scope: &ApplyScope,
+    ) -> Self {
         Self {
             schema: queue.schema().quoted(),
             replicas: queue.replicas(),
@@ -56,8 +61,10 @@ impl<'s> Statement<'s> {
     fn place(&self) -> String {
         let schema = &self.schema;
         let standing = match self.place {
-            Place::Unkept | Place::Stays => "",
-            Place::MovedFrom(_) => " AND s.applying = s.version AND s.applied_through IS NOT DISTINCT FROM $4::text",
+            WalkPosition::Unkept | WalkPosition::Stays => "",
+            WalkPosition::MovedFrom(_) => {
+                " AND s.applying = s.version AND s.applied_through IS NOT DISTINCT FROM $4::text"
+            }
         };
         let hold = if self.dry_run { "" } else { "\n       FOR NO KEY UPDATE OF s SKIP LOCKED" };
         format!(
@@ -72,8 +79,8 @@ impl<'s> Statement<'s> {
     fn page(&self) -> String {
         let schema = &self.schema;
         let rows = match self.which {
-            Which::After(_) => format!("x.object_key > $2::text ORDER BY x.object_key LIMIT {PAGE}"),
-            Which::These(_) => "x.object_key = ANY ($3::text[])".to_owned(),
+            ObjectSelection::After(_) => format!("x.object_key > $2::text ORDER BY x.object_key LIMIT {PAGE}"),
+            ObjectSelection::These(_) => "x.object_key = ANY ($3::text[])".to_owned(),
         };
         let (flags, rule) = (self.flags(), self.rule());
         let changes = self.each(" OR ", |i, _| format!("a{i} OR d{i}"));
@@ -101,11 +108,11 @@ impl<'s> Statement<'s> {
         let dropped = self.each(", ", |i, r| format!("CASE WHEN held.d{i} THEN '{r}' END"));
         let columns = self.each(", ", |i, _| format!("held.a{i}, held.d{i}, held.t{i}"));
         let reached = match self.place {
-            Place::MovedFrom(_) => {
+            WalkPosition::MovedFrom(_) => {
                 "SELECT max(p.object_key) FROM page p
              WHERE p.object_key < ALL (ARRAY(SELECT object_key FROM skipped ORDER BY object_key LIMIT 1))"
             }
-            Place::Unkept | Place::Stays => "SELECT NULL::text",
+            WalkPosition::Unkept | WalkPosition::Stays => "SELECT NULL::text",
         };
         format!(
             "held AS MATERIALIZED (

@@ -2,8 +2,8 @@
 
 use copyhold_core::domain::{ObjectKey, ReplicaName};
 
-use super::Sizes;
-use crate::handle::Queue;
+use super::PartSizes;
+use crate::handle::Database;
 
 /// Of each replica, in the answer.
 pub(super) const FIGURES: usize = 8;
@@ -13,7 +13,7 @@ pub(super) const PAGE: usize = 2_000;
 
 /// Which objects are judged.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Which<'a> {
+pub(super) enum ObjectSelection<'a> {
     /// The next ones after this key, in the order of keys.
     After(Option<&'a ObjectKey>),
     /// Those that somebody held when they were to be written.
@@ -22,7 +22,7 @@ pub(super) enum Which<'a> {
 
 /// What a page writes of how far the walk has come.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Place<'a> {
+pub(super) enum WalkPosition<'a> {
     /// Nothing: it is not the whole judgement, or it only looks.
     Unkept,
     /// It must still stand there, and is moved on, up to the first object that could not be written.
@@ -33,7 +33,7 @@ pub(super) enum Place<'a> {
 
 /// What changes at one replica.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct ReplicaChanges {
     /// Copies that become wanted and are to be made, and their bytes as far as they are known.
     pub wanted: u64,
     pub wanted_bytes: u64,
@@ -51,19 +51,19 @@ pub struct Change {
 
 /// What came of some objects.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Judged {
+pub struct RuleChanges {
     pub looked: u64,
     /// Of these, how many no rule fits: they stay as they are.
     pub undecided: u64,
     /// By replica, in the queue's order.
-    pub changes: Vec<Change>,
+    pub changes: Vec<ReplicaChanges>,
 }
 
 /// What came of a page.
 #[derive(Debug)]
-pub(super) enum Page {
+pub(super) enum RulesPage {
     Done {
-        judged: Judged,
+        judged: RuleChanges,
         /// `None`: there was nothing more.
         last: Option<ObjectKey>,
         /// What the place is now.
@@ -74,14 +74,22 @@ pub(super) enum Page {
     Elsewhere,
 }
 
-impl Judged {
+impl RuleChanges {
     pub(super) fn add(&mut self, other: &Self) {
         self.looked += other.looked;
         self.undecided += other.undecided;
-        self.changes.resize(self.changes.len().max(other.changes.len()), Change::default());
+        self.changes.resize(self.changes.len().max(other.changes.len()), ReplicaChanges::default());
         for (sum, one) in self.changes.iter_mut().zip(&other.changes) {
-            let Change { wanted, wanted_bytes, gets, puts, wanted_there, unwanted, unwanted_bytes, unwanted_there } =
-                one;
+            let ReplicaChanges {
+                wanted,
+                wanted_bytes,
+                gets,
+                puts,
+                wanted_there,
+                unwanted,
+                unwanted_bytes,
+                unwanted_there,
+            } = one;
             sum.wanted += wanted;
             sum.wanted_bytes += wanted_bytes;
             sum.gets += gets;
@@ -96,7 +104,7 @@ impl Judged {
 
 /// What may become of the objects that are judged.
 #[derive(Debug, Clone)]
-pub struct Scope {
+pub struct ApplyScope {
     /// Replicas at which copies may become wanted.
     pub(super) adding: Vec<ReplicaName>,
     /// And those at which they may become unwanted.
@@ -106,20 +114,20 @@ pub struct Scope {
     /// When it has come to its end, all objects are judged.
     pub(super) settles: bool,
     pub(super) dry_run: bool,
-    pub(super) sizes: Sizes,
+    pub(super) sizes: PartSizes,
 }
 
-impl Scope {
+impl ApplyScope {
     /// All replicas, both ways.
     #[must_use]
-    pub fn everything(queue: &Queue, sizes: Sizes) -> Self {
+    pub fn everything(queue: &Database, sizes: PartSizes) -> Self {
         let all = queue.replicas().to_vec();
         Self { adding: all.clone(), dropping: all, whole: true, settles: true, dry_run: false, sizes }
     }
 
     /// Only adds, at replicas that have just come. `settles`: nothing else is to be judged.
     #[must_use]
-    pub fn filling(replicas: &[ReplicaName], settles: bool, sizes: Sizes) -> Self {
+    pub fn filling(replicas: &[ReplicaName], settles: bool, sizes: PartSizes) -> Self {
         Self { adding: replicas.to_vec(), dropping: Vec::new(), whole: false, settles, dry_run: false, sizes }
     }
 

@@ -8,13 +8,13 @@ use std::{
 use copyhold_core::domain::ObjectKey;
 use tokio_util::sync::CancellationToken;
 
-use super::types::{Judged, PAGE, Page, Place, Scope, Which};
+use super::types::{ApplyScope, ObjectSelection, PAGE, RuleChanges, RulesPage, WalkPosition};
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
-    notify::notification::Notice,
-    retry_while_down::{AWAY_PAUSE, still_away, while_away},
-    sql::built,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
+    notify::notification::Notification,
+    retry_while_down::{RETRY_PAUSE, retry_while_down, should_retry},
+    sql::trusted_sql,
 };
 
 /// Objects that somebody held are tried again for so long, after these pauses.
@@ -26,9 +26,9 @@ const BUSY_AT_MOST: usize = 10_000;
 
 /// Objects that were looked at so far, for whoever watches.
 #[derive(Debug, Default)]
-pub struct Progress(AtomicU64);
+pub struct ApplyProgress(AtomicU64);
 
-impl Progress {
+impl ApplyProgress {
     #[must_use]
     pub fn looked(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -37,10 +37,10 @@ impl Progress {
 
 /// What came of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Applied {
+pub struct ApplyResult {
     /// Of the rules.
     pub version: i64,
-    pub judged: Judged,
+    pub judged: RuleChanges,
     /// It went on behind this key, where an earlier run had ended.
     pub resumed_after: Option<ObjectKey>,
     /// The rules changed so many times while it ran, and it began again.
@@ -54,26 +54,26 @@ pub struct Applied {
 }
 
 /// How a walk by one version of the rules ended.
-enum Walked {
+enum WalkEnd {
     ToItsEnd,
     Stopped,
     Overtaken,
     RulesChanged,
 }
 
-impl Queue {
+impl Database {
     /// Judges all objects by the rules in force, in the order of their keys, until `stop`. What it has done stays done:
     /// another run goes on there. When the rules change meanwhile it begins again.
     pub async fn apply_rules(
         &self,
-        scope: &Scope,
-        progress: &Progress,
+        scope: &ApplyScope,
+        progress: &ApplyProgress,
         stop: &CancellationToken,
-    ) -> Result<Applied, QueueError> {
+    ) -> Result<ApplyResult, DatabaseError> {
         let mut begun_again = 0;
         loop {
             progress.0.store(0, Ordering::Relaxed);
-            let version = while_away(async || self.rules_state().await).await?.version;
+            let version = retry_while_down(async || self.rules_state().await).await?.version;
             let mut walk = Walk {
                 queue: self,
                 scope,
@@ -81,18 +81,18 @@ impl Queue {
                 stop,
                 place: None,
                 skipped: Vec::new(),
-                applied: Applied { version, begun_again, ..Applied::default() },
+                applied: ApplyResult { version, begun_again, ..ApplyResult::default() },
             };
             let walked = walk.all().await?;
             let mut applied = walk.applied;
             match walked {
-                Walked::RulesChanged => begun_again += 1,
-                Walked::Stopped => return Ok(applied),
-                Walked::Overtaken => return Ok(Applied { overtaken: true, ..applied }),
-                Walked::ToItsEnd => {
+                WalkEnd::RulesChanged => begun_again += 1,
+                WalkEnd::Stopped => return Ok(applied),
+                WalkEnd::Overtaken => return Ok(ApplyResult { overtaken: true, ..applied }),
+                WalkEnd::ToItsEnd => {
                     applied.complete = applied.held.is_empty();
                     let settles = scope.settles && applied.complete && !scope.dry_run;
-                    if !settles || while_away(async || self.end_judgement(version).await).await? {
+                    if !settles || retry_while_down(async || self.end_judgement(version).await).await? {
                         return Ok(applied);
                     }
                     begun_again += 1;
@@ -102,17 +102,16 @@ impl Queue {
     }
 
     /// About how many objects there are.
-    pub async fn about_how_many(&self) -> Result<u64, QueueError> {
-        let sql =
-            "-- queue::about_how_many\nSELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass($1)";
+    pub async fn estimate_objects(&self) -> Result<u64, DatabaseError> {
+        let sql = "-- rules::estimate_objects\nSELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass($1)";
         let query = sqlx::query_scalar(sql).bind(format!("{}.object_copies", self.schema.quoted()));
-        let objects: i64 = limited("queue::about_how_many", query.fetch_one(&self.pool)).await?;
+        let objects: i64 = with_timeout("rules::estimate_objects", query.fetch_one(&self.pool)).await?;
         Ok(objects.unsigned_abs())
     }
 
     /// From where to go on by this version; `None`: it is not in force any more.
-    async fn begin_judgement(&self, version: i64) -> Result<Option<Option<ObjectKey>>, QueueError> {
-        const NAME: &str = "queue::begin_judgement";
+    async fn begin_judgement(&self, version: i64) -> Result<Option<Option<ObjectKey>>, DatabaseError> {
+        const NAME: &str = "rules::begin_walk";
         let sql = format!(
             "-- {NAME}
 UPDATE {}.rules_state
@@ -122,19 +121,20 @@ RETURNING applied_through",
             self.schema.quoted()
         );
         let place: Option<Option<String>> = unhurried(async || {
-            let query = sqlx::query_scalar(built(sql.clone())).bind(version);
-            limited(NAME, query.fetch_optional(&self.pool)).await
+            let query = sqlx::query_scalar(trusted_sql(sql.clone())).bind(version);
+            with_timeout(NAME, query.fetch_optional(&self.pool)).await
         })
         .await?;
         let key = |key| {
-            ObjectKey::new(key).map_err(|e| QueueError::Inconsistent { statement: NAME, what: format!("a key: {e}") })
+            ObjectKey::new(key)
+                .map_err(|e| DatabaseError::Inconsistent { statement: NAME, what: format!("a key: {e}") })
         };
         place.map(|place| place.map(key).transpose()).transpose()
     }
 
     /// All are judged by this version; whether it is still in force.
-    async fn end_judgement(&self, version: i64) -> Result<bool, QueueError> {
-        const NAME: &str = "queue::end_judgement";
+    async fn end_judgement(&self, version: i64) -> Result<bool, DatabaseError> {
+        const NAME: &str = "rules::end_walk";
         let sql = format!(
             "-- {NAME}
 UPDATE {}.rules_state SET applied = version, applying = NULL, applied_through = NULL, newcomers = '{{}}'
@@ -142,8 +142,8 @@ UPDATE {}.rules_state SET applied = version, applying = NULL, applied_through = 
             self.schema.quoted()
         );
         let ended = unhurried(async || {
-            let query = sqlx::query(built(sql.clone())).bind(version);
-            limited(NAME, query.execute(&self.pool)).await
+            let query = sqlx::query(trusted_sql(sql.clone())).bind(version);
+            with_timeout(NAME, query.execute(&self.pool)).await
         });
         Ok(ended.await?.rows_affected() == 1)
     }
@@ -151,25 +151,25 @@ UPDATE {}.rules_state SET applied = version, applying = NULL, applied_through = 
 
 /// One way through all keys, by one version of the rules.
 struct Walk<'w> {
-    queue: &'w Queue,
-    scope: &'w Scope,
-    progress: &'w Progress,
+    queue: &'w Database,
+    scope: &'w ApplyScope,
+    progress: &'w ApplyProgress,
     stop: &'w CancellationToken,
     /// Where the database says that it stands.
     place: Option<ObjectKey>,
     /// What was held by somebody when it was to be written.
     skipped: Vec<ObjectKey>,
-    applied: Applied,
+    applied: ApplyResult,
 }
 
 impl Walk<'_> {
-    async fn all(&mut self) -> Result<Walked, QueueError> {
+    async fn all(&mut self) -> Result<WalkEnd, DatabaseError> {
         let (version, queue) = (self.applied.version, self.queue);
         let keeps_place = self.scope.whole && !self.scope.dry_run;
         if keeps_place {
-            match while_away(async || queue.begin_judgement(version).await).await? {
+            match retry_while_down(async || queue.begin_judgement(version).await).await? {
                 Some(place) => self.place = place,
-                None => return Ok(Walked::RulesChanged),
+                None => return Ok(WalkEnd::RulesChanged),
             }
             self.applied.resumed_after.clone_from(&self.place);
         }
@@ -178,40 +178,42 @@ impl Walk<'_> {
         let mut away = None;
         loop {
             if self.stop.is_cancelled() {
-                return Ok(Walked::Stopped);
+                return Ok(WalkEnd::Stopped);
             }
             let standing = self.place.clone();
             let place = match () {
-                () if !keeps_place => Place::Unkept,
-                () if self.skipped.is_empty() => Place::MovedFrom(standing.as_ref()),
-                () => Place::Stays,
+                () if !keeps_place => WalkPosition::Unkept,
+                () if self.skipped.is_empty() => WalkPosition::MovedFrom(standing.as_ref()),
+                () => WalkPosition::Stays,
             };
-            match queue.judge_page(version, Which::After(after.as_ref()), place, self.scope).await {
-                Err(error) if error.is_away() && still_away(&error, *away.get_or_insert_with(Instant::now)) => {
-                    tokio::time::sleep(AWAY_PAUSE).await;
+            match queue.judge_page(version, ObjectSelection::After(after.as_ref()), place, self.scope).await {
+                Err(error)
+                    if error.is_unavailable() && should_retry(&error, *away.get_or_insert_with(Instant::now)) =>
+                {
+                    tokio::time::sleep(RETRY_PAUSE).await;
                     continue;
                 }
-                Err(error) if error.is_contended() => {
+                Err(error) if error.is_lock_timeout() => {
                     tokio::time::sleep(BUSY_PAUSE).await;
                     continue;
                 }
                 Err(error) => return Err(error),
-                Ok(Page::Elsewhere) => {
-                    let state = while_away(async || queue.rules_state().await).await?;
+                Ok(RulesPage::Elsewhere) => {
+                    let state = retry_while_down(async || queue.rules_state().await).await?;
                     if state.version != version {
-                        return Ok(Walked::RulesChanged);
+                        return Ok(WalkEnd::RulesChanged);
                     }
                     match state.applying {
                         _ if !keeps_place => {}
                         Some((_, place)) if place == self.place => {}
                         Some((_, place)) if away.is_some() => (self.place, after) = (place.clone(), place),
-                        _ => return Ok(Walked::Overtaken),
+                        _ => return Ok(WalkEnd::Overtaken),
                     }
                     // Somebody is about to write that row.
                     tokio::time::sleep(BUSY_PAUSE).await;
                 }
-                Ok(Page::Done { last: None, .. }) => break,
-                Ok(Page::Done { judged, last, through, skipped }) => {
+                Ok(RulesPage::Done { last: None, .. }) => break,
+                Ok(RulesPage::Done { judged, last, through, skipped }) => {
                     after = last;
                     self.place = through;
                     self.skipped.extend(skipped);
@@ -221,7 +223,7 @@ impl Walk<'_> {
             away = None;
             if self.skipped.len() > BUSY_AT_MOST {
                 if !self.try_again().await? {
-                    return Ok(Walked::RulesChanged);
+                    return Ok(WalkEnd::RulesChanged);
                 }
                 if self.skipped.len() > BUSY_AT_MOST {
                     break;
@@ -229,15 +231,15 @@ impl Walk<'_> {
             }
         }
         if !self.try_again().await? {
-            return Ok(Walked::RulesChanged);
+            return Ok(WalkEnd::RulesChanged);
         }
         self.applied.held = std::mem::take(&mut self.skipped);
-        Ok(if self.stop.is_cancelled() { Walked::Stopped } else { Walked::ToItsEnd })
+        Ok(if self.stop.is_cancelled() { WalkEnd::Stopped } else { WalkEnd::ToItsEnd })
     }
 
     /// What was skipped, until it is written or nobody has let go of any of it for long. False if other rules are in force
     /// by now.
-    async fn try_again(&mut self) -> Result<bool, QueueError> {
+    async fn try_again(&mut self) -> Result<bool, DatabaseError> {
         let (mut since, mut pause) = (Instant::now(), BUSY_PAUSE);
         while !self.skipped.is_empty() && since.elapsed() < BUSY_FOR {
             if self.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
@@ -247,17 +249,24 @@ impl Walk<'_> {
             let mut still = Vec::new();
             for some in self.skipped.clone().chunks(PAGE) {
                 let judge = async || {
-                    self.queue.judge_page(self.applied.version, Which::These(some), Place::Unkept, self.scope).await
+                    self.queue
+                        .judge_page(
+                            self.applied.version,
+                            ObjectSelection::These(some),
+                            WalkPosition::Unkept,
+                            self.scope,
+                        )
+                        .await
                 };
-                match while_away(judge).await? {
-                    Page::Done { judged, skipped, .. } => {
+                match retry_while_down(judge).await? {
+                    RulesPage::Done { judged, skipped, .. } => {
                         still.extend(skipped);
                         // They were looked at before.
-                        self.count(&Judged { looked: 0, undecided: 0, ..judged }).await;
+                        self.count(&RuleChanges { looked: 0, undecided: 0, ..judged }).await;
                     }
-                    Page::Elsewhere => {
+                    RulesPage::Elsewhere => {
                         let queue = self.queue;
-                        if while_away(async || queue.rules_state().await).await?.version != self.applied.version {
+                        if retry_while_down(async || queue.rules_state().await).await?.version != self.applied.version {
                             return Ok(false);
                         }
                         still.extend_from_slice(some);
@@ -272,21 +281,21 @@ impl Walk<'_> {
         Ok(true)
     }
 
-    async fn count(&mut self, judged: &Judged) {
+    async fn count(&mut self, judged: &RuleChanges) {
         self.applied.judged.add(judged);
         self.progress.0.fetch_add(judged.looked, Ordering::Relaxed);
         if !self.scope.dry_run && judged.changes.iter().any(|change| change.wanted > 0) {
             // A hint, which may be lost.
-            let _ = self.queue.notify(Notice::Work).await;
+            let _ = self.queue.notify(Notification::Work).await;
         }
     }
 }
 
 /// Again while somebody holds what it needs: a page that is being judged, as a rule.
-async fn unhurried<T>(write: impl AsyncFn() -> Result<T, QueueError>) -> Result<T, QueueError> {
+async fn unhurried<T>(write: impl AsyncFn() -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
     loop {
         match write().await {
-            Err(error) if error.is_contended() => tokio::time::sleep(BUSY_PAUSE).await,
+            Err(error) if error.is_lock_timeout() => tokio::time::sleep(BUSY_PAUSE).await,
             answer => return answer,
         }
     }

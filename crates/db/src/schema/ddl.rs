@@ -5,18 +5,22 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use tracing::warn;
 
-use crate::{error::QueueError, retry_while_down::jittered, sql::built};
+use crate::{error::DatabaseError, retry_while_down::jittered, sql::trusted_sql};
 
 /// One statement by itself.
-pub(crate) async fn execute(connection: &mut PgConnection, sql: String) -> Result<(), QueueError> {
-    sqlx::raw_sql(built(sql)).execute(connection).await.map_err(QueueError::database("queue::migrate"))?;
+pub(crate) async fn execute(connection: &mut PgConnection, sql: String) -> Result<(), DatabaseError> {
+    sqlx::raw_sql(trusted_sql(sql)).execute(connection).await.map_err(DatabaseError::database("schema::migrate"))?;
     Ok(())
 }
 
 /// Runs an ALTER that needs the table for itself, for a moment, without ever standing in a queue in front of the
 /// application: it gives up after 30 ms and tries again for as long as it takes, naming who is in the way.
 /// Behind one open reader a waiting ALTER held up an INSERT for 4.3 s; like this, for 35 ms.
-pub(crate) async fn execute_politely(connection: &mut PgConnection, table: &str, sql: &str) -> Result<(), QueueError> {
+pub(crate) async fn execute_politely(
+    connection: &mut PgConnection,
+    table: &str,
+    sql: &str,
+) -> Result<(), DatabaseError> {
     let mut tries = 0_u32;
     loop {
         let polite = format!("BEGIN; SET LOCAL lock_timeout = '30ms'; {sql}; COMMIT");
@@ -40,9 +44,9 @@ pub(crate) async fn execute_politely(connection: &mut PgConnection, table: &str,
     }
 }
 
-async fn in_the_way(connection: &mut PgConnection, table: &str) -> Result<String, QueueError> {
+async fn in_the_way(connection: &mut PgConnection, table: &str) -> Result<String, DatabaseError> {
     let others: Option<String> = sqlx::query_scalar(
-        "-- queue::migrate
+        "-- schema::migrate
 SELECT string_agg(DISTINCT format('pid %s (%s, %s since %s)', a.pid, coalesce(nullif(a.application_name, ''), 'no name'),
                          a.state, date_trunc('second', a.xact_start)), ', ')
 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
@@ -51,6 +55,6 @@ WHERE l.relation = to_regclass($1) AND l.granted AND a.pid <> pg_backend_pid()",
     .bind(table)
     .fetch_one(connection)
     .await
-    .map_err(QueueError::database("queue::migrate"))?;
+    .map_err(DatabaseError::database("schema::migrate"))?;
     Ok(others.unwrap_or_else(|| "sessions that have just ended".into()))
 }

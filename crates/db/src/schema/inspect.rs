@@ -3,9 +3,9 @@
 
 use super::{sequences::BehindSequence, version::SchemaFit};
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
-    sql::built,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
+    sql::trusted_sql,
 };
 
 /// What a daemon's role needs on tables; `deploy/roles.sql` grants it.
@@ -34,12 +34,12 @@ const SEQUENCES: [&str; 2] = ["daemon_ids", "log_ids"];
 pub type Inspected = (&'static str, Result<String, String>);
 
 /// Tries all of it; on a schema that this program goes with.
-pub async fn inspect(queue: &Queue) -> Vec<Inspected> {
+pub async fn inspect(queue: &Database) -> Vec<Inspected> {
     if !matches!(queue.schema_fit().await, Ok(SchemaFit::Fits)) {
         return Vec::new();
     }
     let said =
-        |result: Result<Result<String, String>, QueueError>| result.unwrap_or_else(|error| Err(error.to_string()));
+        |result: Result<Result<String, String>, DatabaseError>| result.unwrap_or_else(|error| Err(error.to_string()));
     vec![
         ("write", said(queue.try_write().await)),
         ("rights", said(queue.missing_rights().await)),
@@ -47,15 +47,15 @@ pub async fn inspect(queue: &Queue) -> Vec<Inspected> {
     ]
 }
 
-impl Queue {
+impl Database {
     /// Whether this program can work with the schema that is there.
-    pub async fn schema_fit(&self) -> Result<SchemaFit, QueueError> {
+    pub async fn schema_fit(&self) -> Result<SchemaFit, DatabaseError> {
         SchemaFit::of(&self.pool, &self.schema).await
     }
 
     /// Writes a row that is large enough to need room on the disk, and takes it back.
-    async fn try_write(&self) -> Result<Result<String, String>, QueueError> {
-        const NAME: &str = "queue::try_write";
+    async fn try_write(&self) -> Result<Result<String, String>, DatabaseError> {
+        const NAME: &str = "schema::try_write";
         let sql = format!(
             "-- {NAME}
 INSERT INTO {}.copy_failures (object_key, replica, generation, attempts, class, message, first_at, last_at)
@@ -65,16 +65,16 @@ SELECT 'copyhold check ' || random(), 'copyhold check', 0, 0, 'parked',
         );
         let written = async {
             let mut transaction = self.pool.begin().await?;
-            sqlx::query(built(sql)).execute(&mut *transaction).await?;
+            sqlx::query(trusted_sql(sql)).execute(&mut *transaction).await?;
             transaction.rollback().await
         };
-        limited(NAME, written).await?;
+        with_timeout(NAME, written).await?;
         Ok(Ok("a row was written and taken back".into()))
     }
 
     /// What a daemon's role must be able to do and this one cannot.
-    async fn missing_rights(&self) -> Result<Result<String, String>, QueueError> {
-        const NAME: &str = "queue::missing_rights";
+    async fn missing_rights(&self) -> Result<Result<String, String>, DatabaseError> {
+        const NAME: &str = "schema::missing_rights";
         let sql = format!(
             "-- {NAME}
 SELECT w.privilege || ' on ' || t.name
@@ -90,9 +90,9 @@ SELECT 'EXECUTE on function ' || p.proname FROM pg_proc p
    AND NOT has_function_privilege(p.oid, 'EXECUTE')"
         );
         let (tables, rights): (Vec<_>, Vec<_>) = TABLES.into_iter().unzip();
-        let query = sqlx::query_scalar(built(sql)).bind(self.schema.quoted()).bind(tables).bind(rights);
+        let query = sqlx::query_scalar(trusted_sql(sql)).bind(self.schema.quoted()).bind(tables).bind(rights);
         let query = query.bind(SEQUENCES.to_vec());
-        let missing: Vec<String> = limited(NAME, query.fetch_all(&self.pool)).await?;
+        let missing: Vec<String> = with_timeout(NAME, query.fetch_all(&self.pool)).await?;
         Ok(if missing.is_empty() {
             Ok("this role may do all that a daemon does".into())
         } else {
@@ -101,7 +101,7 @@ SELECT 'EXECUTE on function ' || p.proname FROM pg_proc p
         })
     }
 
-    async fn sequences(&self) -> Result<Result<String, String>, QueueError> {
+    async fn sequences(&self) -> Result<Result<String, String>, DatabaseError> {
         let behind = self.sequences_behind().await?;
         Ok(if behind.is_empty() {
             Ok("no sequence gives a number again".into())

@@ -15,17 +15,17 @@ use tracing::{info, warn};
 
 use super::{
     ddl::execute,
-    replica_columns::{self, Derived},
+    replica_columns::{self, SchemaAdditions},
     sequences::{self, BehindSequence},
     version::{SCHEMA_VERSION, SchemaFit},
 };
 use crate::{
     connections::pools::direct,
-    error::QueueError,
+    error::DatabaseError,
     retry_while_down::jittered,
     rules::{self, RulesChanged},
     settings::SchemaPlan,
-    sql::built,
+    sql::trusted_sql,
 };
 
 const MIGRATIONS: [(i64, &str, &str); 7] = [
@@ -42,7 +42,7 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     #[error(transparent)]
-    Queue(#[from] QueueError),
+    Database(#[from] DatabaseError),
     #[error("{0}")]
     Fit(SchemaFit),
     #[error("the database's encoding is {0}; keys are byte-exact UTF-8, so it must be UTF8: create another database")]
@@ -60,7 +60,7 @@ impl From<sqlx::migrate::MigrateError> for MigrateError {
         match error {
             // What PostgreSQL refuses is said as everywhere, with what to do.
             sqlx::migrate::MigrateError::Execute(cause) | sqlx::migrate::MigrateError::ExecuteMigration(cause, _) => {
-                Self::Queue(QueueError::database("queue::migrate")(cause))
+                Self::Database(DatabaseError::database("schema::migrate")(cause))
             }
             other => Self::Fixed(other),
         }
@@ -69,20 +69,20 @@ impl From<sqlx::migrate::MigrateError> for MigrateError {
 
 /// What a migration found to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Migrated {
+pub struct MigrateResult {
     /// 0: there was no schema.
     pub from_version: i32,
-    pub derived: Derived,
+    pub derived: SchemaAdditions,
     /// The configuration's rules were others than those in force, and are in force now.
     pub rules: Option<RulesChanged>,
-    /// When [`Derived::unfilled`] are filled, all objects are where the rules want them.
+    /// When [`SchemaAdditions::unfilled`] are filled, all objects are where the rules want them.
     pub filling_settles: bool,
 }
 
 /// Brings the schema to this program's version and the configuration's replicas. Idempotent.
-pub async fn migrate(plan: impl Into<SchemaPlan>) -> Result<Migrated, MigrateError> {
+pub async fn migrate(plan: impl Into<SchemaPlan>) -> Result<MigrateResult, MigrateError> {
     let plan = &plan.into();
-    let mut connection = direct(&plan.database).await.map_err(QueueError::database("queue::migrate"))?;
+    let mut connection = direct(&plan.database).await.map_err(DatabaseError::database("schema::migrate"))?;
     let schema = &plan.database.schema;
     alone(&mut connection, schema).await?;
     let migrated = migrate_alone(&mut connection, plan).await;
@@ -91,7 +91,7 @@ pub async fn migrate(plan: impl Into<SchemaPlan>) -> Result<Migrated, MigrateErr
     migrated
 }
 
-async fn migrate_alone(connection: &mut PgConnection, plan: &SchemaPlan) -> Result<Migrated, MigrateError> {
+async fn migrate_alone(connection: &mut PgConnection, plan: &SchemaPlan) -> Result<MigrateResult, MigrateError> {
     let schema = &plan.database.schema;
     // CREATE INDEX CONCURRENTLY runs for as long as the table is large and as others' snapshots are old.
     execute(connection, "SET statement_timeout = 0".into()).await?;
@@ -112,18 +112,18 @@ async fn migrate_alone(connection: &mut PgConnection, plan: &SchemaPlan) -> Resu
         }
     }
     let filling_settles = settled && changed.is_none_or(|changed| !changed.unapplied);
-    Ok(Migrated { from_version, derived, rules: changed, filling_settles })
+    Ok(MigrateResult { from_version, derived, rules: changed, filling_settles })
 }
 
 /// Waits, without a statement that waits, until no other migration is at work.
-pub(crate) async fn alone(connection: &mut PgConnection, schema: &SchemaName) -> Result<(), QueueError> {
+pub(crate) async fn alone(connection: &mut PgConnection, schema: &SchemaName) -> Result<(), DatabaseError> {
     let mut said = false;
     loop {
-        let mine: bool = sqlx::query_scalar("-- queue::migrate\nSELECT pg_try_advisory_lock(hashtextextended($1, 0))")
+        let mine: bool = sqlx::query_scalar("-- schema::migrate\nSELECT pg_try_advisory_lock(hashtextextended($1, 0))")
             .bind(format!("{schema}:migrate"))
             .fetch_one(&mut *connection)
             .await
-            .map_err(QueueError::database("queue::migrate"))?;
+            .map_err(DatabaseError::database("schema::migrate"))?;
         if mine {
             return Ok(());
         }
@@ -135,24 +135,24 @@ pub(crate) async fn alone(connection: &mut PgConnection, schema: &SchemaName) ->
 }
 
 async fn check_encoding(connection: &mut PgConnection) -> Result<(), MigrateError> {
-    let encoding: String = sqlx::query_scalar("-- queue::migrate\nSELECT current_setting('server_encoding')")
+    let encoding: String = sqlx::query_scalar("-- schema::migrate\nSELECT current_setting('server_encoding')")
         .fetch_one(connection)
         .await
-        .map_err(QueueError::database("queue::migrate"))?;
+        .map_err(DatabaseError::database("schema::migrate"))?;
     if encoding == "UTF8" { Ok(()) } else { Err(MigrateError::Encoding(encoding)) }
 }
 
 /// CREATE SCHEMA asks for a right on the database even where the schema exists, so look first.
 async fn create_schema(connection: &mut PgConnection, schema: &SchemaName) -> Result<(), MigrateError> {
     let (there, may, role, database): (bool, bool, String, String) = sqlx::query_as(
-        "-- queue::migrate
+        "-- schema::migrate
 SELECT to_regnamespace($1) IS NOT NULL, has_database_privilege(current_database(), 'CREATE'),
        current_user::text, current_database()::text",
     )
     .bind(schema.quoted())
     .fetch_one(&mut *connection)
     .await
-    .map_err(QueueError::database("queue::migrate"))?;
+    .map_err(DatabaseError::database("schema::migrate"))?;
     if there {
         return Ok(());
     }
@@ -177,20 +177,20 @@ async fn fixed_tables(connection: &mut PgConnection, schema: &SchemaName) -> Res
 
 async fn version_before(connection: &mut PgConnection, schema: &SchemaName) -> Result<i32, MigrateError> {
     let table = format!("{}.schema_version", schema.quoted());
-    let query = |sql: String| sqlx::query_as(built(sql));
-    let known: (bool,) = query("-- queue::migrate\nSELECT to_regclass($1) IS NOT NULL".into())
+    let query = |sql: String| sqlx::query_as(trusted_sql(sql));
+    let known: (bool,) = query("-- schema::migrate\nSELECT to_regclass($1) IS NOT NULL".into())
         .bind(&table)
         .fetch_one(&mut *connection)
         .await
-        .map_err(QueueError::database("queue::migrate"))?;
+        .map_err(DatabaseError::database("schema::migrate"))?;
     if !known.0 {
         return Ok(0);
     }
     let (found, oldest): (i32, i32) =
-        sqlx::query_as(built(format!("-- queue::migrate\nSELECT version, oldest FROM {table}")))
+        sqlx::query_as(trusted_sql(format!("-- schema::migrate\nSELECT version, oldest FROM {table}")))
             .fetch_one(connection)
             .await
-            .map_err(QueueError::database("queue::migrate"))?;
+            .map_err(DatabaseError::database("schema::migrate"))?;
     if oldest > SCHEMA_VERSION { Err(MigrateError::Fit(SchemaFit::TooNew { found, oldest })) } else { Ok(found) }
 }
 
@@ -199,6 +199,6 @@ fn migration(schema: &SchemaName, (version, description, template): (i64, &'stat
     let sql = template.replace("{schema}", &schema.quoted()).replace("{channel}", schema.as_str());
     let mut migration =
         Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, template.into_sql_str(), false);
-    migration.sql = built(sql);
+    migration.sql = trusted_sql(sql);
     migration
 }

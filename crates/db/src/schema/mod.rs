@@ -14,10 +14,10 @@ pub(crate) mod sequences;
 pub(crate) mod version;
 
 pub use inspect::inspect;
-pub use migrate::{MigrateError, Migrated, migrate};
-pub use plan_check::{Flaw, Planned};
-pub use preview::{Foreseen, foresee};
-pub use remove::{Obstacle, Removal, Removed, remove};
-pub use replica_columns::{Derived, lane_index};
+pub use migrate::{MigrateError, MigrateResult, migrate};
+pub use plan_check::{PlanCheck, PlanFlaw};
+pub use preview::{MigrationPreview, preview};
+pub use remove::{RemovalObstacle, RemoveResult, RemovedReplica, remove};
+pub use replica_columns::{SchemaAdditions, lane_index};
 pub use sequences::BehindSequence;
 pub use version::{SCHEMA_VERSION, SchemaFit};

@@ -13,18 +13,18 @@ use super::{
     replica_columns,
 };
 use crate::{
-    error::QueueError,
-    handle::{Hot, Queue},
-    sql::{PLANNER_SETTINGS, built},
+    error::DatabaseError,
+    handle::{Database, HotStatement},
+    sql::{PLANNER_SETTINGS, trusted_sql},
 };
 
-const NAME: &str = "queue::plan";
+const NAME: &str = "schema::plan_check";
 /// Below it, reading the whole table is a good way of finding rows by their keys.
 const SMALL_BYTES: i64 = 8 << 20;
 
 /// What is wrong with the way in which work is found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Flaw {
+pub enum PlanFlaw {
     #[error("the index {0} is missing")]
     NoIndex(String),
     #[error("the index {0} is not valid: an earlier migration was interrupted, or one is at work")]
@@ -40,16 +40,16 @@ pub enum Flaw {
     #[error("this role may not call the function {0}")]
     MayNotCall(String),
     #[error("{name} would {does}")]
-    Planned { name: String, does: String },
+    BadPlan { name: String, does: String },
 }
 
-impl Flaw {
+impl PlanFlaw {
     /// What mends it.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::MayNotCall(_) => "run deploy/roles.sql, as docs/postgresql.md says",
-            Self::Planned { .. } => "run `copyhold migrate`, then ANALYZE the table object_copies",
+            Self::BadPlan { .. } => "run `copyhold migrate`, then ANALYZE the table object_copies",
             Self::NoIndex(_)
             | Self::HalfBuilt(_)
             | Self::OtherIndex { .. }
@@ -68,21 +68,21 @@ impl Flaw {
 
 /// How the work of one lane is found, or what all lanes share.
 #[derive(Debug, Clone, Serialize)]
-pub struct Planned {
+pub struct PlanCheck {
     /// `None`: what is no single lane's.
     pub lane: Option<String>,
     #[serde(serialize_with = "sentences")]
-    pub flaws: Vec<Flaw>,
+    pub flaws: Vec<PlanFlaw>,
     /// Name and plan of each statement, as PostgreSQL writes it.
     pub plans: Vec<(String, Vec<String>)>,
 }
 
-fn sentences<S: serde::Serializer>(flaws: &[Flaw], serializer: S) -> Result<S::Ok, S::Error> {
+fn sentences<S: serde::Serializer>(flaws: &[PlanFlaw], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(flaws.iter().map(ToString::to_string))
 }
 
 /// A function as it is found.
-struct Found {
+struct FoundFunction {
     arguments: String,
     returns: String,
     body: String,
@@ -93,26 +93,26 @@ struct Found {
 
 type FoundRow = (String, String, String, String, Vec<String>, String, bool);
 
-impl Queue {
+impl Database {
     /// Looks whether the lanes of this configuration are as `migrate` makes them, and how PostgreSQL would go about
     /// the statements that find work. First what all lanes share, then lane by lane.
-    pub async fn plans(&self) -> Result<Vec<Planned>, QueueError> {
+    pub async fn plans(&self) -> Result<Vec<PlanCheck>, DatabaseError> {
         // An answer that is broken on its way ends this look, not the daemon.
         let looked = AssertUnwindSafe(self.look_at_plans()).catch_unwind().await;
         looked.unwrap_or_else(|_| {
             let broken = sqlx::Error::Protocol("a message from PostgreSQL is broken".to_owned());
-            Err(QueueError::database(NAME)(broken))
+            Err(DatabaseError::database(NAME)(broken))
         })
     }
 
-    async fn look_at_plans(&self) -> Result<Vec<Planned>, QueueError> {
-        let mut connection = self.pool.acquire().await.map_err(QueueError::database(NAME))?;
+    async fn look_at_plans(&self) -> Result<Vec<PlanCheck>, DatabaseError> {
+        let mut connection = self.pool.acquire().await.map_err(DatabaseError::database(NAME))?;
         let known: Vec<_> = self.replica_rows().await?.into_iter().map(|row| row.name).collect();
         let found = self.found_functions(&mut connection).await?;
         let indexes = self.found_indexes(&mut connection).await?;
         let (schema, mut all) = (&self.schema, Vec::new());
 
-        let mut shared = Planned { lane: None, flaws: Vec::new(), plans: Vec::new() };
+        let mut shared = PlanCheck { lane: None, flaws: Vec::new(), plans: Vec::new() };
         for function in functions::of_all_lanes(schema, &known) {
             shared.look_at(&mut connection, &function, found.get(&function.name)).await?;
         }
@@ -120,11 +120,11 @@ impl Queue {
             shared.explain(&mut connection, &hot, &[]).await?;
         }
         if self.table_bytes(&mut connection).await? < SMALL_BYTES {
-            shared.flaws.retain(|flaw| !matches!(flaw, Flaw::Planned { .. }));
+            shared.flaws.retain(|flaw| !matches!(flaw, PlanFlaw::BadPlan { .. }));
         }
         all.push(shared);
         for lane in &self.replicas {
-            let mut planned = Planned { lane: Some(lane.to_string()), flaws: Vec::new(), plans: Vec::new() };
+            let mut planned = PlanCheck { lane: Some(lane.to_string()), flaws: Vec::new(), plans: Vec::new() };
             planned.flaws.extend(index_flaw(lane, &indexes));
             for function in functions::of_lane(schema, &known, lane) {
                 planned.look_at(&mut connection, &function, found.get(&function.name)).await?;
@@ -135,58 +135,61 @@ impl Queue {
         Ok(all)
     }
 
-    async fn found_functions(&self, connection: &mut PgConnection) -> Result<HashMap<String, Found>, QueueError> {
-        let sql = "-- queue::plan
+    async fn found_functions(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<HashMap<String, FoundFunction>, DatabaseError> {
+        let sql = "-- schema::plan_check
 SELECT p.proname::text, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), p.prosrc,
        coalesce(p.proconfig, '{}'), coalesce(obj_description(p.oid, 'pg_proc'), ''),
        has_function_privilege(p.oid, 'EXECUTE')
 FROM pg_proc p WHERE p.pronamespace = to_regnamespace($1) AND p.prokind = 'f'";
         let query = sqlx::query_as(sql).bind(self.schema.quoted());
-        let rows: Vec<FoundRow> = query.fetch_all(connection).await.map_err(QueueError::database(NAME))?;
+        let rows: Vec<FoundRow> = query.fetch_all(connection).await.map_err(DatabaseError::database(NAME))?;
         let found = |(name, arguments, returns, body, settings, comment, callable)| {
-            (name, Found { arguments, returns, body, settings, comment, callable })
+            (name, FoundFunction { arguments, returns, body, settings, comment, callable })
         };
         Ok(rows.into_iter().map(found).collect())
     }
 
-    async fn table_bytes(&self, connection: &mut PgConnection) -> Result<i64, QueueError> {
-        let query = sqlx::query_scalar("-- queue::plan\nSELECT pg_relation_size(to_regclass($1))");
+    async fn table_bytes(&self, connection: &mut PgConnection) -> Result<i64, DatabaseError> {
+        let query = sqlx::query_scalar("-- schema::plan_check\nSELECT pg_relation_size(to_regclass($1))");
         let query = query.bind(format!("{}.object_copies", self.schema.quoted()));
-        query.fetch_one(connection).await.map_err(QueueError::database(NAME))
+        query.fetch_one(connection).await.map_err(DatabaseError::database(NAME))
     }
 
     /// Name, whether it is valid, definition.
-    async fn found_indexes(&self, connection: &mut PgConnection) -> Result<Vec<(String, bool, String)>, QueueError> {
-        let sql = "-- queue::plan
+    async fn found_indexes(&self, connection: &mut PgConnection) -> Result<Vec<(String, bool, String)>, DatabaseError> {
+        let sql = "-- schema::plan_check
 SELECT c.relname::text, i.indisvalid, pg_get_indexdef(i.indexrelid)
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = to_regclass($1)";
         let query = sqlx::query_as(sql).bind(format!("{}.object_copies", self.schema.quoted()));
-        query.fetch_all(connection).await.map_err(QueueError::database(NAME))
+        query.fetch_all(connection).await.map_err(DatabaseError::database(NAME))
     }
 }
 
-fn index_flaw(lane: &ReplicaName, indexes: &[(String, bool, String)]) -> Option<Flaw> {
+fn index_flaw(lane: &ReplicaName, indexes: &[(String, bool, String)]) -> Option<PlanFlaw> {
     let name = replica_columns::lane_index(lane);
     let Some((_, valid, definition)) = indexes.iter().find(|(found, ..)| *found == name) else {
-        return Some(Flaw::NoIndex(name));
+        return Some(PlanFlaw::NoIndex(name));
     };
     if !replica_columns::is_defined_as(definition, &replica_columns::lane_definition(lane)) {
-        return Some(Flaw::OtherIndex { name, found: definition.clone() });
+        return Some(PlanFlaw::OtherIndex { name, found: definition.clone() });
     }
-    (!valid).then_some(Flaw::HalfBuilt(name))
+    (!valid).then_some(PlanFlaw::HalfBuilt(name))
 }
 
-impl Planned {
+impl PlanCheck {
     /// Compares a function with what this version makes, and explains what it runs under the settings that it has.
     async fn look_at(
         &mut self,
         connection: &mut PgConnection,
         wanted: &Function,
-        found: Option<&Found>,
-    ) -> Result<(), QueueError> {
+        found: Option<&FoundFunction>,
+    ) -> Result<(), DatabaseError> {
         let name = &wanted.name;
         let Some(found) = found else {
-            self.flaws.push(Flaw::NoFunction(name.clone()));
+            self.flaws.push(PlanFlaw::NoFunction(name.clone()));
             return Ok(());
         };
         let ours = found.comment.ends_with(&functions::signature());
@@ -194,18 +197,18 @@ impl Planned {
             found.arguments == wanted.arguments && found.returns == wanted.returns && found.body == wanted.body();
         // Another version, in a rolling upgrade, may have made it anew.
         if ours && !same {
-            self.flaws.push(Flaw::OtherFunction(name.clone()));
+            self.flaws.push(PlanFlaw::OtherFunction(name.clone()));
         }
         for (setting, value) in PLANNER_SETTINGS {
             let setting = format!("{setting}={value}");
             if ours && !found.settings.contains(&setting) {
-                self.flaws.push(Flaw::Unset { name: name.clone(), setting });
+                self.flaws.push(PlanFlaw::Unset { name: name.clone(), setting });
             }
         }
         if !found.callable {
-            self.flaws.push(Flaw::MayNotCall(name.clone()));
+            self.flaws.push(PlanFlaw::MayNotCall(name.clone()));
         }
-        let hot = Hot { name: name.clone(), sql: wanted.statement.clone(), by_function: true };
+        let hot = HotStatement { name: name.clone(), sql: wanted.statement.clone(), by_function: true };
         self.explain(connection, &hot, &found.settings).await
     }
 
@@ -213,16 +216,16 @@ impl Planned {
     async fn explain(
         &mut self,
         connection: &mut PgConnection,
-        hot: &Hot,
+        hot: &HotStatement,
         settings: &[String],
-    ) -> Result<(), QueueError> {
-        let error = QueueError::database(NAME);
+    ) -> Result<(), DatabaseError> {
+        let error = DatabaseError::database(NAME);
         let explained = explained(connection, hot, settings).await.map_err(error)?;
         let (json, text) = explained;
         let plan: Value = serde_json::from_str(&json)
-            .map_err(|e| QueueError::Inconsistent { statement: NAME, what: format!("a plan: {e}") })?;
+            .map_err(|e| DatabaseError::Inconsistent { statement: NAME, what: format!("a plan: {e}") })?;
         for does in wrongs(&plan[0]["Plan"], self.lane.as_deref()) {
-            self.flaws.push(Flaw::Planned { name: hot.name.clone(), does });
+            self.flaws.push(PlanFlaw::BadPlan { name: hot.name.clone(), does });
         }
         self.plans.push((hot.name.clone(), text));
         Ok(())
@@ -231,12 +234,12 @@ impl Planned {
 
 async fn explained(
     connection: &mut PgConnection,
-    hot: &Hot,
+    hot: &HotStatement,
     settings: &[String],
 ) -> Result<(String, Vec<String>), sqlx::Error> {
     let mut transaction = connection.begin().await?;
     for (setting, value) in settings.iter().filter_map(|setting| setting.split_once('=')) {
-        let query = sqlx::query("-- queue::plan\nSELECT set_config($1, $2, true)").bind(setting).bind(value);
+        let query = sqlx::query("-- schema::plan_check\nSELECT set_config($1, $2, true)").bind(setting).bind(value);
         query.execute(&mut *transaction).await?;
     }
     // The plan that is kept, whatever the values are. Prepared statements outlive a transaction: the name is nobody
@@ -245,12 +248,12 @@ async fn explained(
     let values = vec!["NULL"; parameters(&hot.sql)].join(", ");
     let values = if values.is_empty() { values } else { format!("({values})") };
     let prepare = format!("SET LOCAL plan_cache_mode = force_generic_plan; PREPARE {name} AS {}", hot.sql);
-    sqlx::raw_sql(built(prepare)).execute(&mut *transaction).await?;
-    let explain = |options: &str| sqlx::raw_sql(built(format!("EXPLAIN ({options}) EXECUTE {name}{values}")));
+    sqlx::raw_sql(trusted_sql(prepare)).execute(&mut *transaction).await?;
+    let explain = |options: &str| sqlx::raw_sql(trusted_sql(format!("EXPLAIN ({options}) EXECUTE {name}{values}")));
     let json = explain("FORMAT JSON").fetch_one(&mut *transaction).await?.try_get_unchecked(0)?;
     let lines = explain("COSTS OFF").fetch_all(&mut *transaction).await?;
     let text = lines.iter().map(|line| line.try_get_unchecked(0)).collect::<Result<_, _>>()?;
-    sqlx::raw_sql(built(format!("DEALLOCATE {name}"))).execute(&mut *transaction).await?;
+    sqlx::raw_sql(trusted_sql(format!("DEALLOCATE {name}"))).execute(&mut *transaction).await?;
     transaction.rollback().await?;
     Ok((json, text))
 }

@@ -5,20 +5,21 @@ use sqlx::{Connection as _, PgConnection};
 
 use super::{
     migrate::MigrateError,
-    replica_columns::{Standing, has_columns, standing},
+    replica_columns::{IndexState, has_columns, standing},
     version::{SCHEMA_VERSION, SchemaFit},
 };
 use crate::{
-    connections::pools::direct, error::QueueError, handle::Queue, rules::RulesState, settings::SchemaPlan, sql::built,
+    connections::pools::direct, error::DatabaseError, handle::Database, rules::RulesState, settings::SchemaPlan,
+    sql::trusted_sql,
 };
 
-const NAME: &str = "queue::foresee";
+const NAME: &str = "schema::preview";
 /// The tables of the rules came with it.
 const WITH_RULES: i32 = 5;
 
 /// What a migration would find to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Foreseen {
+pub struct MigrationPreview {
     /// 0: there is no schema.
     pub from_version: i32,
     pub columns: Vec<ReplicaName>,
@@ -27,7 +28,7 @@ pub struct Foreseen {
     pub rules: Option<RulesState>,
 }
 
-impl Foreseen {
+impl MigrationPreview {
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         self.from_version >= SCHEMA_VERSION
@@ -38,7 +39,7 @@ impl Foreseen {
 }
 
 /// Looks at what `migrate` would do with this configuration.
-pub async fn foresee(plan: impl Into<SchemaPlan>, queue: &Queue) -> Result<Foreseen, MigrateError> {
+pub async fn preview(plan: impl Into<SchemaPlan>, queue: &Database) -> Result<MigrationPreview, MigrateError> {
     let plan = &plan.into();
     let from_version = match queue.schema_fit().await? {
         SchemaFit::Absent(_) => 0,
@@ -46,12 +47,12 @@ pub async fn foresee(plan: impl Into<SchemaPlan>, queue: &Queue) -> Result<Fores
         unfit @ SchemaFit::TooNew { .. } => return Err(MigrateError::Fit(unfit)),
         SchemaFit::Fits => {
             let sql = format!("-- {NAME}\nSELECT version FROM {}.schema_version", queue.schema().quoted());
-            let version = sqlx::query_scalar(built(sql)).fetch_one(&queue.pool);
-            version.await.map_err(QueueError::database(NAME))?
+            let version = sqlx::query_scalar(trusted_sql(sql)).fetch_one(&queue.pool);
+            version.await.map_err(DatabaseError::database(NAME))?
         }
     };
-    let mut foreseen = Foreseen { from_version, columns: Vec::new(), indexes: Vec::new(), rules: None };
-    let mut connection = direct(&plan.database).await.map_err(QueueError::database(NAME))?;
+    let mut foreseen = MigrationPreview { from_version, columns: Vec::new(), indexes: Vec::new(), rules: None };
+    let mut connection = direct(&plan.database).await.map_err(DatabaseError::database(NAME))?;
     look_at_replicas(&mut connection, plan, &mut foreseen).await?;
     // A failure here changes nothing.
     let _ = connection.close().await;
@@ -66,14 +67,15 @@ pub async fn foresee(plan: impl Into<SchemaPlan>, queue: &Queue) -> Result<Fores
 async fn look_at_replicas(
     connection: &mut PgConnection,
     plan: &SchemaPlan,
-    foreseen: &mut Foreseen,
-) -> Result<(), QueueError> {
+    foreseen: &mut MigrationPreview,
+) -> Result<(), DatabaseError> {
     let schema = &plan.database.schema;
     for replica in plan.names() {
         if !has_columns(connection, schema, replica).await? {
             foreseen.columns.push(replica.clone());
         }
-        let wrong = standing(connection, schema, replica).await?.into_iter().filter(|(_, how)| *how != Standing::Good);
+        let wrong =
+            standing(connection, schema, replica).await?.into_iter().filter(|(_, how)| *how != IndexState::Good);
         foreseen.indexes.extend(wrong.map(|(name, _)| name));
     }
     Ok(())

@@ -19,20 +19,20 @@ use super::{
 };
 use crate::{
     connections::pools::direct,
-    error::{QueueError, key_of},
-    handle::Queue,
+    error::{DatabaseError, key_of},
+    handle::Database,
     lease::unsettled,
     log::append,
     settings::SchemaPlan,
-    sql::built,
+    sql::trusted_sql,
     stats::{
         backlog,
-        differences::{Ids, list},
+        differences::{DaemonIds, list_daemons},
     },
     walk::holdings::alone,
 };
 
-const NAME: &str = "queue::remove";
+const NAME: &str = "schema::remove";
 /// What the transaction raises when something has come in the way since it was looked.
 const OBSTACLE: &str = "CPY01";
 /// Rows of a side table that one statement deletes.
@@ -40,12 +40,12 @@ const PAGE: i64 = 1_000;
 
 /// Why a replica cannot be removed yet, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Obstacle {
+pub enum RemovalObstacle {
     /// It is the primary in force.
     Primary,
     NotDraining,
     /// These daemons live, and their configuration names it.
-    Served(Ids),
+    Served(DaemonIds),
     /// The rules at these positions name it.
     Ruled(Vec<i32>),
     /// Of so many objects there is no other copy.
@@ -73,21 +73,21 @@ pub enum Obstacle {
 
 /// What is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Removed {
+pub struct RemovedReplica {
     /// Uploads in parts that were not finished, as far as is known: what is left of them is still in the bucket.
     pub uploads: u64,
 }
 
 /// How it ended.
 #[derive(Debug)]
-pub enum Removal {
-    Done(Removed),
-    Prevented(Vec<Obstacle>),
+pub enum RemoveResult {
+    Done(RemovedReplica),
+    Prevented(Vec<RemovalObstacle>),
     /// The database has no such replica.
     Unknown,
 }
 
-impl Obstacle {
+impl RemovalObstacle {
     /// For whoever wants to remove `replica`.
     #[must_use]
     pub fn says(&self, replica: &ReplicaName) -> String {
@@ -104,7 +104,7 @@ impl Obstacle {
             Self::NotDraining => format!("{replica} is not draining: `copyhold replica drain {replica}` first"),
             Self::Served(ids) => format!(
                 "{} would go on using it: take [replicas.{replica}] out of the configuration of every daemon and restart them",
-                list(ids)
+                list_daemons(ids)
             ),
             Self::Ruled(positions) => format!(
                 "rule {} in force names it: take it out of [[rules]], then `copyhold migrate`",
@@ -137,10 +137,10 @@ impl Obstacle {
     }
 }
 
-impl Queue {
+impl Database {
     /// What is in the way of removing the replica, but for what it alone holds.
-    pub async fn removal_obstacles(&self, replica: &ReplicaName) -> Result<Vec<Obstacle>, QueueError> {
-        let mut connection = self.pool.acquire().await.map_err(QueueError::database(NAME))?;
+    pub async fn removal_obstacles(&self, replica: &ReplicaName) -> Result<Vec<RemovalObstacle>, DatabaseError> {
+        let mut connection = self.pool.acquire().await.map_err(DatabaseError::database(NAME))?;
         let obstacles = obstacles(&mut connection, &self.schema, replica).await?;
         connection.give_back();
         Ok(obstacles)
@@ -149,9 +149,9 @@ impl Queue {
 
 /// Removes a replica that the configuration does not name any more. It can die at any point and be run again, beside
 /// another one and beside migrations: one is at work at a time.
-pub async fn remove(plan: impl Into<SchemaPlan>, replica: &ReplicaName) -> Result<Removal, MigrateError> {
+pub async fn remove(plan: impl Into<SchemaPlan>, replica: &ReplicaName) -> Result<RemoveResult, MigrateError> {
     let plan = &plan.into();
-    let mut connection = direct(&plan.database).await.map_err(QueueError::database(NAME))?;
+    let mut connection = direct(&plan.database).await.map_err(DatabaseError::database(NAME))?;
     lock_migrations(&mut connection, &plan.database.schema).await?;
     let removed = remove_alone(&mut connection, plan, replica).await;
     // The session's end would free the lock as well; a failure here changes nothing that was done.
@@ -163,13 +163,15 @@ async fn remove_alone(
     connection: &mut PgConnection,
     plan: &SchemaPlan,
     replica: &ReplicaName,
-) -> Result<Removal, MigrateError> {
+) -> Result<RemoveResult, MigrateError> {
     let schema = &plan.database.schema;
-    let (version, oldest): (i32, i32) =
-        sqlx::query_as(built(format!("-- {NAME}\nSELECT version, oldest FROM {}.schema_version", schema.quoted())))
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(QueueError::database(NAME))?;
+    let (version, oldest): (i32, i32) = sqlx::query_as(trusted_sql(format!(
+        "-- {NAME}\nSELECT version, oldest FROM {}.schema_version",
+        schema.quoted()
+    )))
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(DatabaseError::database(NAME))?;
     if version > SCHEMA_VERSION {
         // Its functions can only be made anew by the program that has made them.
         return Err(MigrateError::Fit(SchemaFit::TooNew { found: version, oldest }));
@@ -178,11 +180,11 @@ async fn remove_alone(
     execute(connection, "SET statement_timeout = 0; SET lock_timeout = 0".into()).await?;
     let all = replica_columns::known_replicas(connection, schema).await?;
     if !all.contains(replica) {
-        return Ok(Removal::Unknown);
+        return Ok(RemoveResult::Unknown);
     }
     let mut found = obstacles(connection, schema, replica).await?;
     if !found.is_empty() {
-        return Ok(Removal::Prevented(found));
+        return Ok(RemoveResult::Prevented(found));
     }
     let others: Vec<_> = all.into_iter().filter(|r| r != replica).collect();
     let index = only_index(replica);
@@ -195,7 +197,7 @@ async fn remove_alone(
         match drop_all(connection, plan, replica, &others).await {
             Ok(()) => {
                 info!("Removed replica {replica}");
-                return Ok(Removal::Done(Removed { uploads }));
+                return Ok(RemoveResult::Done(RemovedReplica { uploads }));
             }
             Err(error) if error.sqlstate().as_deref() == Some(OBSTACLE) => {
                 found = obstacles(connection, schema, replica).await?;
@@ -205,7 +207,7 @@ async fn remove_alone(
         }
     }
     execute(connection, format!("DROP INDEX CONCURRENTLY IF EXISTS {}.\"{index}\"", schema.quoted())).await?;
-    Ok(Removal::Prevented(found))
+    Ok(RemoveResult::Prevented(found))
 }
 
 /// It has the rows that no other replica has. One that is left over, of a removal that died, goes with the columns.
@@ -217,9 +219,9 @@ async fn obstacles(
     connection: &mut PgConnection,
     of_schema: &SchemaName,
     replica: &ReplicaName,
-) -> Result<Vec<Obstacle>, QueueError> {
+) -> Result<Vec<RemovalObstacle>, DatabaseError> {
     let schema = of_schema.quoted();
-    let sql = built(format!(
+    let sql = trusted_sql(format!(
         "-- {NAME}
 SELECT r.primary_since IS NOT NULL, r.draining_since IS NOT NULL,
        ARRAY(SELECT d.id FROM {schema}.daemons d
@@ -229,19 +231,19 @@ FROM {schema}.replicas r WHERE r.name = $1"
     ));
     let query = sqlx::query_as(sql).bind(replica.as_str());
     let row: Option<(bool, bool, Vec<i32>, Vec<i32>)> =
-        query.fetch_optional(&mut *connection).await.map_err(QueueError::database(NAME))?;
+        query.fetch_optional(&mut *connection).await.map_err(DatabaseError::database(NAME))?;
     let Some((is_primary, is_draining, daemons, rules)) = row else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     if is_primary {
-        found.push(Obstacle::Primary);
+        found.push(RemovalObstacle::Primary);
     } else if !is_draining {
-        found.push(Obstacle::NotDraining);
+        found.push(RemovalObstacle::NotDraining);
     }
     if !daemons.is_empty() {
-        found.push(Obstacle::Served(daemons.into_iter().collect()));
+        found.push(RemovalObstacle::Served(daemons.into_iter().collect()));
     }
     if !rules.is_empty() {
-        found.push(Obstacle::Ruled(rules));
+        found.push(RemovalObstacle::Ruled(rules));
     }
     found.extend(not_settled(connection, of_schema, replica).await?);
     found.extend(of_lost_holders(connection, of_schema).await?);
@@ -254,10 +256,10 @@ async fn not_settled(
     connection: &mut PgConnection,
     schema: &SchemaName,
     replica: &ReplicaName,
-) -> Result<Option<Obstacle>, QueueError> {
+) -> Result<Option<RemovalObstacle>, DatabaseError> {
     let mut others = replica_columns::known_replicas(connection, schema).await?;
     others.retain(|other| other != replica);
-    let sql = built(format!(
+    let sql = trusted_sql(format!(
         "-- {NAME}
 SELECT count(*), coalesce(max(u.settled_at) - {schema}.now_utc_micro_seconds(), 0)
   FROM {from}",
@@ -265,8 +267,8 @@ SELECT count(*), coalesce(max(u.settled_at) - {schema}.now_utc_micro_seconds(), 
         schema = schema.quoted(),
     ));
     let (copies, settled_in_us): (i64, i64) =
-        sqlx::query_as(sql).fetch_one(connection).await.map_err(QueueError::database(NAME))?;
-    Ok((copies > 0).then_some(Obstacle::Unsettled { copies, settled_in_us }))
+        sqlx::query_as(sql).fetch_one(connection).await.map_err(DatabaseError::database(NAME))?;
+    Ok((copies > 0).then_some(RemovalObstacle::Unsettled { copies, settled_in_us }))
 }
 
 /// What stands behind FROM, for the entries `u` that are in the way.
@@ -300,8 +302,11 @@ fn leased_by_the_dead(schema: &str) -> String {
 }
 
 /// What holders may have sent of which nobody has taken note: those whose claims a crash has lost, and those that have died.
-async fn of_lost_holders(connection: &mut PgConnection, schema: &SchemaName) -> Result<Vec<Obstacle>, QueueError> {
-    let sql = built(format!(
+async fn of_lost_holders(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+) -> Result<Vec<RemovalObstacle>, DatabaseError> {
+    let sql = trusted_sql(format!(
         "-- {NAME}
 SELECT lost.until - {schema}.now_utc_micro_seconds(),
        (SELECT count(*) FROM {leased})
@@ -311,9 +316,9 @@ SELECT lost.until - {schema}.now_utc_micro_seconds(),
         schema = schema.quoted()
     ));
     let (settled_in_us, leases): (i64, i64) =
-        sqlx::query_as(sql).fetch_one(connection).await.map_err(QueueError::database(NAME))?;
-    let after_crash = (settled_in_us > 0).then_some(Obstacle::AfterCrash { settled_in_us });
-    let not_swept = (leases > 0).then_some(Obstacle::NotSwept { leases });
+        sqlx::query_as(sql).fetch_one(connection).await.map_err(DatabaseError::database(NAME))?;
+    let after_crash = (settled_in_us > 0).then_some(RemovalObstacle::AfterCrash { settled_in_us });
+    let not_swept = (leases > 0).then_some(RemovalObstacle::NotSwept { leases });
     Ok(after_crash.into_iter().chain(not_swept).collect())
 }
 
@@ -322,16 +327,16 @@ async fn only_holder(
     schema: &SchemaName,
     replica: &ReplicaName,
     others: &[ReplicaName],
-) -> Result<Option<Obstacle>, QueueError> {
-    let sql = built(format!(
+) -> Result<Option<RemovalObstacle>, DatabaseError> {
+    let sql = trusted_sql(format!(
         "-- {NAME}\nSELECT count(*), min(object_key) FROM {}.object_copies WHERE {}",
         schema.quoted(),
         alone(replica, others)
     ));
     let (objects, example): (i64, Option<String>) =
-        sqlx::query_as(sql).fetch_one(connection).await.map_err(QueueError::database(NAME))?;
+        sqlx::query_as(sql).fetch_one(connection).await.map_err(DatabaseError::database(NAME))?;
     let example = example.map(|key| key_of(NAME, key)).transpose()?;
-    Ok(example.map(|example| Obstacle::OnlyHolder { objects, example }))
+    Ok(example.map(|example| RemovalObstacle::OnlyHolder { objects, example }))
 }
 
 /// Page by page through the whole table, which is found by objects and not by replicas.
@@ -339,10 +344,10 @@ async fn forget_failures(
     connection: &mut PgConnection,
     schema: &SchemaName,
     replica: &ReplicaName,
-) -> Result<(), QueueError> {
+) -> Result<(), DatabaseError> {
     let mut after = Some(String::new());
     while let Some(key) = after {
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {NAME}
 WITH page AS MATERIALIZED (
     SELECT object_key, replica FROM {schema}.copy_failures WHERE object_key > $1 ORDER BY object_key, replica LIMIT {PAGE}
@@ -358,7 +363,7 @@ FROM page",
             schema = schema.quoted()
         ));
         let query = sqlx::query_scalar(sql).bind(key).bind(replica.as_str());
-        after = query.fetch_one(&mut *connection).await.map_err(QueueError::database(NAME))?;
+        after = query.fetch_one(&mut *connection).await.map_err(DatabaseError::database(NAME))?;
     }
     Ok(())
 }
@@ -368,17 +373,17 @@ async fn forget_uploads(
     connection: &mut PgConnection,
     schema: &SchemaName,
     replica: &ReplicaName,
-) -> Result<u64, QueueError> {
+) -> Result<u64, DatabaseError> {
     let mut forgotten = 0;
     loop {
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {NAME}
 DELETE FROM {schema}.multipart_uploads WHERE id = ANY (ARRAY(
     SELECT id FROM {schema}.multipart_uploads WHERE replica = $1 LIMIT {PAGE}))",
             schema = schema.quoted()
         ));
         let query = sqlx::query(sql).bind(replica.as_str());
-        let rows = query.execute(&mut *connection).await.map_err(QueueError::database(NAME))?.rows_affected();
+        let rows = query.execute(&mut *connection).await.map_err(DatabaseError::database(NAME))?.rows_affected();
         forgotten += rows;
         if rows == 0 {
             return Ok(forgotten);
@@ -393,7 +398,7 @@ async fn drop_all(
     plan: &SchemaPlan,
     replica: &ReplicaName,
     others: &[ReplicaName],
-) -> Result<(), QueueError> {
+) -> Result<(), DatabaseError> {
     let name = &plan.database.schema;
     let (schema, table) = (name.quoted(), format!("{}.object_copies", name.quoted()));
     let lane = functions::of_lane(name, others, replica);

@@ -12,15 +12,15 @@ use super::{
     functions, register_functions,
 };
 use crate::{
-    error::QueueError,
+    error::DatabaseError,
     log::append,
     settings::SchemaPlan,
-    sql::{PARKED, built},
+    sql::{PARKED, trusted_sql},
 };
 
 /// What had to be made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Derived {
+pub struct SchemaAdditions {
     pub columns_added: Vec<ReplicaName>,
     pub indexes_built: Vec<String>,
     /// Those of the added, at which nothing that was there before is wanted yet: rules are in force.
@@ -33,10 +33,10 @@ pub(crate) async fn derive(
     connection: &mut PgConnection,
     plan: &SchemaPlan,
     newer: bool,
-) -> Result<Derived, QueueError> {
+) -> Result<SchemaAdditions, DatabaseError> {
     let schema = &plan.database.schema;
     let wanted: Vec<ReplicaName> = plan.names().cloned().collect();
-    let mut derived = Derived::default();
+    let mut derived = SchemaAdditions::default();
     for replica in &wanted {
         if !has_columns(connection, schema, replica).await? {
             derived.columns_added.push(replica.clone());
@@ -95,16 +95,16 @@ pub(crate) async fn has_columns(
     connection: &mut PgConnection,
     schema: &SchemaName,
     replica: &ReplicaName,
-) -> Result<bool, QueueError> {
+) -> Result<bool, DatabaseError> {
     sqlx::query_scalar(
-        "-- queue::lanes
+        "-- schema::replica_columns
 SELECT count(*) = 2 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = ANY ($2) AND NOT attisdropped",
     )
     .bind(format!("{}.object_copies", schema.quoted()))
     .bind(vec![replica.to_string(), format!("due_{replica}")])
     .fetch_one(connection)
     .await
-    .map_err(QueueError::database("queue::lanes"))
+    .map_err(DatabaseError::database("schema::replica_columns"))
 }
 
 /// Instant on any size: the default 0 of old rows lives in the catalogue, and makes all of them due in order of arrival.
@@ -117,7 +117,7 @@ async fn add_columns(
     plan: &SchemaPlan,
     replicas: &[ReplicaName],
     functions: &str,
-) -> Result<(), QueueError> {
+) -> Result<(), DatabaseError> {
     let schema = plan.database.schema.quoted();
     let table = format!("{schema}.object_copies");
     let by_rule = !plan.rules.is_empty();
@@ -162,11 +162,11 @@ async fn enter_replicas(
     schema: &SchemaName,
     wanted: &[ReplicaName],
     primary: &ReplicaName,
-) -> Result<(), QueueError> {
+) -> Result<(), DatabaseError> {
     let table = format!("{}.replicas", schema.quoted());
     let added = format!("{} FROM entered", append::event(EventKind::ReplicaAdded, "'replica', name"));
-    let insert = built(format!(
-        "-- queue::lanes
+    let insert = trusted_sql(format!(
+        "-- schema::replica_columns
 WITH entered AS (
     INSERT INTO {table} (name) SELECT unnest($1::text[]) ON CONFLICT (name) DO NOTHING RETURNING name
 ),
@@ -175,27 +175,40 @@ SELECT FROM entered CROSS JOIN logged",
         append::logged(&schema.quoted(), &added, &[])
     ));
     let names: Vec<_> = wanted.iter().map(ReplicaName::as_str).collect();
-    sqlx::query(insert).bind(names).execute(&mut *connection).await.map_err(QueueError::database("queue::lanes"))?;
-    let fill = built(format!(
-        "-- queue::lanes
+    sqlx::query(insert)
+        .bind(names)
+        .execute(&mut *connection)
+        .await
+        .map_err(DatabaseError::database("schema::replica_columns"))?;
+    let fill = trusted_sql(format!(
+        "-- schema::replica_columns
 UPDATE {table} SET primary_since = {}.now_utc_micro_seconds()
 WHERE name = $1 AND NOT EXISTS (SELECT FROM {table} WHERE primary_since IS NOT NULL)",
         schema.quoted()
     ));
-    sqlx::query(fill).bind(primary.as_str()).execute(connection).await.map_err(QueueError::database("queue::lanes"))?;
+    sqlx::query(fill)
+        .bind(primary.as_str())
+        .execute(connection)
+        .await
+        .map_err(DatabaseError::database("schema::replica_columns"))?;
     Ok(())
 }
 
 pub(crate) async fn known_replicas(
     connection: &mut PgConnection,
     schema: &SchemaName,
-) -> Result<Vec<ReplicaName>, QueueError> {
-    let sql = built(format!("-- queue::lanes\nSELECT name FROM {}.replicas ORDER BY name", schema.quoted()));
-    let names: Vec<String> =
-        sqlx::query_scalar(sql).fetch_all(connection).await.map_err(QueueError::database("queue::lanes"))?;
+) -> Result<Vec<ReplicaName>, DatabaseError> {
+    let sql =
+        trusted_sql(format!("-- schema::replica_columns\nSELECT name FROM {}.replicas ORDER BY name", schema.quoted()));
+    let names: Vec<String> = sqlx::query_scalar(sql)
+        .fetch_all(connection)
+        .await
+        .map_err(DatabaseError::database("schema::replica_columns"))?;
     let name = |n: String| {
-        ReplicaName::new(&n)
-            .map_err(|e| QueueError::Inconsistent { statement: "queue::lanes", what: format!("replica \"{n}\": {e}") })
+        ReplicaName::new(&n).map_err(|e| DatabaseError::Inconsistent {
+            statement: "schema::replica_columns",
+            what: format!("replica \"{n}\": {e}"),
+        })
     };
     names.into_iter().map(name).collect()
 }
@@ -215,7 +228,7 @@ pub(crate) fn is_defined_as(found: &str, wanted: &str) -> bool {
 
 /// How an index stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum IndexState {
     Good,
     Absent,
     /// An interrupted build left it.
@@ -229,7 +242,7 @@ pub(crate) async fn standing(
     connection: &mut PgConnection,
     schema: &SchemaName,
     replica: &ReplicaName,
-) -> Result<Vec<(String, Standing)>, QueueError> {
+) -> Result<Vec<(String, IndexState)>, DatabaseError> {
     let mut all = Vec::new();
     for (name, definition) in indexes(replica) {
         let standing = index_standing(connection, schema, &name, &definition).await?;
@@ -243,19 +256,19 @@ async fn index_standing(
     schema: &SchemaName,
     name: &str,
     definition: &str,
-) -> Result<Standing, QueueError> {
-    let sql = "-- queue::lanes
+) -> Result<IndexState, DatabaseError> {
+    let sql = "-- schema::replica_columns
 SELECT indisvalid, pg_get_indexdef(indexrelid) FROM pg_index WHERE indexrelid = to_regclass($1)";
     let found: Option<(bool, String)> = sqlx::query_as(sql)
         .bind(format!("{}.\"{name}\"", schema.quoted()))
         .fetch_optional(connection)
         .await
-        .map_err(QueueError::database("queue::lanes"))?;
+        .map_err(DatabaseError::database("schema::replica_columns"))?;
     Ok(match found {
-        Some((true, found)) if is_defined_as(&found, definition) => Standing::Good,
-        Some((true, _)) => Standing::Other,
-        Some((false, _)) => Standing::HalfBuilt,
-        None => Standing::Absent,
+        Some((true, found)) if is_defined_as(&found, definition) => IndexState::Good,
+        Some((true, _)) => IndexState::Other,
+        Some((false, _)) => IndexState::HalfBuilt,
+        None => IndexState::Absent,
     })
 }
 
@@ -266,13 +279,13 @@ pub(crate) async fn build_index(
     schema: &SchemaName,
     name: &str,
     definition: &str,
-) -> Result<bool, QueueError> {
+) -> Result<bool, DatabaseError> {
     let index = format!("{}.\"{name}\"", schema.quoted());
     let why = match index_standing(connection, schema, name, definition).await? {
-        Standing::Good => return Ok(false),
-        Standing::Absent => None,
-        Standing::HalfBuilt => Some("was left half-built by an earlier migration"),
-        Standing::Other => Some("is not what it should be"),
+        IndexState::Good => return Ok(false),
+        IndexState::Absent => None,
+        IndexState::HalfBuilt => Some("was left half-built by an earlier migration"),
+        IndexState::Other => Some("is not what it should be"),
     };
     // lock_timeout would also end the build's wait for old snapshots, and leave it invalid.
     execute(connection, "SET lock_timeout = 0".into()).await?;

@@ -7,9 +7,9 @@ use sqlx::PgConnection;
 
 use super::append_functions::SEQUENCES_BEHIND;
 use crate::{
-    error::{QueueError, within},
-    handle::Queue,
-    sql::built,
+    error::{DatabaseError, within},
+    handle::Database,
+    sql::trusted_sql,
 };
 
 /// Counting the whole of a large table takes long; it is done only where something was found.
@@ -46,37 +46,39 @@ impl BehindSequence {
     }
 }
 
-/// The same as [`Queue::mend_sequences`] on this connection, whose statements may take as long as they do.
+/// The same as [`Database::mend_sequences`] on this connection, whose statements may take as long as they do.
 pub(crate) async fn mend_on(
     connection: &mut PgConnection,
     schema: &SchemaName,
-) -> Result<Vec<BehindSequence>, QueueError> {
+) -> Result<Vec<BehindSequence>, DatabaseError> {
     let sql = format!(
-        "-- queue::migrate\nSELECT sequence_name, stands_at, used FROM {}.{SEQUENCES_BEHIND}(true)",
+        "-- schema::migrate\nSELECT sequence_name, stands_at, used FROM {}.{SEQUENCES_BEHIND}(true)",
         schema.quoted()
     );
-    let mended: Vec<(String, i64, i64)> =
-        sqlx::query_as(built(sql)).fetch_all(connection).await.map_err(QueueError::database("queue::migrate"))?;
+    let mended: Vec<(String, i64, i64)> = sqlx::query_as(trusted_sql(sql))
+        .fetch_all(connection)
+        .await
+        .map_err(DatabaseError::database("schema::migrate"))?;
     Ok(mended.into_iter().map(BehindSequence::from).collect())
 }
 
-impl Queue {
+impl Database {
     /// The sequences that are behind their tables, as after a switch-over by logical replication. Of the objects a sample
     /// is looked at.
-    pub async fn sequences_behind(&self) -> Result<Vec<BehindSequence>, QueueError> {
-        const NAME: &str = "queue::sequences_behind";
+    pub async fn sequences_behind(&self) -> Result<Vec<BehindSequence>, DatabaseError> {
+        const NAME: &str = "schema::sequences_behind";
         let sql = format!(
             "-- {NAME}\nSELECT sequence_name, stands_at, used FROM {}.{SEQUENCES_BEHIND}(false)",
             self.schema.quoted()
         );
         let behind: Vec<(String, i64, i64)> =
-            within(LOOKED_WITHIN, NAME, sqlx::query_as(built(sql)).fetch_all(&self.pool)).await?;
+            within(LOOKED_WITHIN, NAME, sqlx::query_as(trusted_sql(sql)).fetch_all(&self.pool)).await?;
         Ok(behind.into_iter().map(BehindSequence::from).collect())
     }
 
     /// Sets them behind the greatest number in use; returns those that were not.
-    pub async fn mend_sequences(&self) -> Result<Vec<BehindSequence>, QueueError> {
-        const NAME: &str = "queue::mend_sequences";
+    pub async fn mend_sequences(&self) -> Result<Vec<BehindSequence>, DatabaseError> {
+        const NAME: &str = "schema::mend_sequences";
         let mend = async {
             let mut transaction = self.pool.begin().await?;
             // For this transaction alone: it may have to read the whole table.
@@ -86,7 +88,7 @@ impl Queue {
                 "-- {NAME}\nSELECT sequence_name, stands_at, used FROM {}.{SEQUENCES_BEHIND}(true)",
                 self.schema.quoted()
             );
-            let mended: Vec<(String, i64, i64)> = sqlx::query_as(built(sql)).fetch_all(&mut *transaction).await?;
+            let mended: Vec<(String, i64, i64)> = sqlx::query_as(trusted_sql(sql)).fetch_all(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(mended.into_iter().map(BehindSequence::from).collect())
         };

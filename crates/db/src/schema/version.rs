@@ -2,8 +2,8 @@ use copyhold_core::domain::SchemaName;
 
 use crate::{
     connections::Connections,
-    error::{QueueError, limited},
-    sql::built,
+    error::{DatabaseError, with_timeout},
+    sql::trusted_sql,
 };
 
 /// The newest migration that this program was built with.
@@ -29,18 +29,18 @@ pub enum SchemaFit {
 
 impl SchemaFit {
     /// Asks the database.
-    pub async fn of(pool: &Connections, schema: &SchemaName) -> Result<Self, QueueError> {
+    pub async fn of(pool: &Connections, schema: &SchemaName) -> Result<Self, DatabaseError> {
         let name = format!("{}.schema_version", schema.quoted());
-        let known: bool = limited(
-            "queue::version",
-            sqlx::query_scalar("-- queue::version\nSELECT to_regclass($1) IS NOT NULL").bind(&name).fetch_one(pool),
+        let known: bool = with_timeout(
+            "schema::version",
+            sqlx::query_scalar("-- schema::version\nSELECT to_regclass($1) IS NOT NULL").bind(&name).fetch_one(pool),
         )
         .await?;
         if !known {
             return Ok(Self::Absent(schema.clone()));
         }
-        let sql = built(format!("-- queue::version\nSELECT version, oldest FROM {name}"));
-        let (version, oldest) = limited("queue::version", sqlx::query_as(sql).fetch_one(pool)).await?;
+        let sql = trusted_sql(format!("-- schema::version\nSELECT version, oldest FROM {name}"));
+        let (version, oldest) = with_timeout("schema::version", sqlx::query_as(sql).fetch_one(pool)).await?;
         Ok(Self::judge(version, oldest))
     }
 

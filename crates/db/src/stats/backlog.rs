@@ -6,12 +6,12 @@ use copyhold_core::domain::{ReplicaName, SchemaName, micros};
 
 use crate::{
     connections::pools::STATEMENT_TIMEOUT,
-    error::{QueueError, limited, within},
-    handle::Queue,
-    sql::{PARKED, built},
+    error::{DatabaseError, with_timeout, within},
+    handle::Database,
+    sql::{PARKED, trusted_sql},
 };
 
-const MISSING: &str = "queue::missing_at";
+const MISSING: &str = "stats::missing_at";
 
 /// Counting may take this share of the time: a fiftieth.
 const REST: u32 = 50;
@@ -30,7 +30,7 @@ pub fn count_interval(took: Duration) -> Duration {
 
 /// Which replicas have a row in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Counted {
+enum CountedReplicas {
     All,
     /// Nothing is missing at one that is about to leave; its rows are not even looked at.
     NotDraining,
@@ -38,7 +38,7 @@ enum Counted {
 
 /// What a replica lacks, at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Missing {
+pub struct MissingCopies {
     /// Wanted copies that are not recorded, all of those that follow among them.
     pub objects: i64,
     /// As far as sizes are known.
@@ -53,14 +53,14 @@ pub struct Missing {
 
 /// One row per replica, counted from its partial indexes: the lane, what is leased, what is parked. Each is read once,
 /// but bytes and times are not in them, so every row of the backlog is visited: about 0.15 s per million in cache.
-fn counts(schema: &SchemaName, replicas: &[ReplicaName], counted: Counted) -> String {
+fn counts(schema: &SchemaName, replicas: &[ReplicaName], counted: CountedReplicas) -> String {
     let schema = schema.quoted();
     let one = |r: &ReplicaName| {
         let (copy, due) = (r.column(), r.due_column());
         let stays = format!("(SELECT draining_since IS NULL FROM {schema}.replicas WHERE name = '{r}')");
         let (only, having) = match counted {
-            Counted::All => (String::new(), String::new()),
-            Counted::NotDraining => (format!(" AND {stays}"), format!("\nHAVING {stays}")),
+            CountedReplicas::All => (String::new(), String::new()),
+            CountedReplicas::NotDraining => (format!(" AND {stays}"), format!("\nHAVING {stays}")),
         };
         let part = |flags: &str, condition: &str| {
             format!(
@@ -92,7 +92,7 @@ pub(crate) fn exact_view(schema: &SchemaName, replicas: &[ReplicaName]) -> Strin
         "CREATE OR REPLACE VIEW {view} AS\n{};
 COMMENT ON VIEW {view} IS
     'The figures of the table backlog, counted at this moment, without replicas that are draining. It visits every row that lacks a copy, about 0.15 s per million and replica when they are in cache: for a look, not for a dashboard.'",
-        counts(schema, replicas, Counted::NotDraining)
+        counts(schema, replicas, CountedReplicas::NotDraining)
     )
 }
 
@@ -156,48 +156,42 @@ recorded AS (
 
 type MissingRow = (i64, i64, i64, Option<i64>, i64, i64, i64);
 
-impl Queue {
+impl Database {
     /// What these replicas lack at this moment, whether they are draining or not, in their order. It visits every row
     /// that lacks such a copy.
-    pub async fn missing_at(&self, replicas: &[ReplicaName]) -> Result<Vec<Missing>, QueueError> {
-        let sql = built(format!(
+    pub async fn missing_at(&self, replicas: &[ReplicaName]) -> Result<Vec<MissingCopies>, DatabaseError> {
+        let sql = trusted_sql(format!(
             "-- {MISSING}
 SELECT c.objects, c.bytes, c.objects_of_unknown_size, (extract(epoch FROM c.oldest_registration) * 1000000)::bigint,
        c.in_flight, c.waiting, c.parked
 FROM ({}) AS c ORDER BY array_position($1::text[], c.replica)",
-            counts(&self.schema, replicas, Counted::All)
+            counts(&self.schema, replicas, CountedReplicas::All)
         ));
         let names = replicas.iter().map(ReplicaName::as_str).collect::<Vec<_>>();
         let query = sqlx::query_as(sql).bind(names).fetch_all(&self.pool);
         let rows: Vec<MissingRow> = within(STATEMENT_TIMEOUT + Duration::from_secs(5), MISSING, query).await?;
-        let missing = |(objects, bytes, objects_of_unknown_size, oldest_at, in_flight, waiting, parked)| Missing {
-            objects,
-            bytes,
-            objects_of_unknown_size,
-            oldest_at,
-            in_flight,
-            waiting,
-            parked,
+        let missing = |(objects, bytes, objects_of_unknown_size, oldest_at, in_flight, waiting, parked)| {
+            MissingCopies { objects, bytes, objects_of_unknown_size, oldest_at, in_flight, waiting, parked }
         };
         Ok(rows.into_iter().map(missing).collect())
     }
 
     /// Counts the backlog anew if that is due and no other daemon is at it. Whether it was.
-    pub async fn refresh_backlog(&self) -> Result<bool, QueueError> {
+    pub async fn refresh_backlog(&self) -> Result<bool, DatabaseError> {
         let schema = self.schema.quoted();
         // Asked apart: where sessions compile what is dear, not counting would cost half a second too.
-        let due = built(format!(
-            "-- queue::backlog_is_due
+        let due = trusted_sql(format!(
+            "-- stats::backlog_is_due
 SELECT CASE WHEN NOT EXISTS (SELECT FROM {schema}.backlog
                               WHERE as_of + greatest($1 * interval '1 microsecond', took * {REST}) > statement_timestamp())
             THEN {percent} END",
             percent = sampled_percent(&self.schema),
         ));
         let due = sqlx::query_scalar(due).bind(micros(AT_MOST_EVERY));
-        let percent: Option<f64> = limited("queue::backlog_is_due", due.fetch_one(&self.pool)).await?;
+        let percent: Option<f64> = with_timeout("stats::backlog_is_due", due.fetch_one(&self.pool)).await?;
         let Some(percent) = percent else { return Ok(false) };
-        let sql = built(format!(
-            "-- queue::refresh_backlog
+        let sql = trusted_sql(format!(
+            "-- stats::refresh_backlog
 WITH duty AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))
            AND NOT EXISTS (SELECT FROM {schema}.backlog
@@ -233,7 +227,7 @@ ON CONFLICT (replica) DO UPDATE
         // The server's own limit comes first: given up here alone, it would go on counting there.
         let written = within(
             STATEMENT_TIMEOUT + Duration::from_secs(5),
-            "queue::refresh_backlog",
+            "stats::refresh_backlog",
             sqlx::query(sql)
                 .bind(format!("{}:backlog", self.schema))
                 .bind(micros(AT_MOST_EVERY))

@@ -8,8 +8,8 @@ use std::{
 
 use crate::{
     daemon::peers::Peer,
-    error::QueueError,
-    handle::Queue,
+    error::DatabaseError,
+    handle::Database,
     pin::Pin,
     replica::list::ReplicaRow,
     rules::{RulesState, fingerprint},
@@ -19,15 +19,15 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
     /// Not all know of a replica.
-    Replicas { replica: String, with: Ids, without: Ids },
+    Replicas { replica: String, with: DaemonIds, without: DaemonIds },
     /// They name several primaries, or another one than is in force.
-    Primary { named: BTreeMap<String, Ids>, in_force: Option<String> },
+    Primary { named: BTreeMap<String, DaemonIds>, in_force: Option<String> },
     /// One name stands for several buckets, or for another one than the recorded copies are in.
-    Bucket { replica: String, places: Vec<(Pin, Ids)>, pinned: Option<Pin> },
+    Bucket { replica: String, places: Vec<(Pin, DaemonIds)>, pinned: Option<Pin> },
     /// Their leases last for different times.
-    Lease { timeouts: BTreeMap<Duration, Ids> },
+    Lease { timeouts: BTreeMap<Duration, DaemonIds> },
     /// Some have other rules in their configuration than are in force.
-    Rules { other: Ids },
+    Rules { other: DaemonIds },
     /// The schema has the replica, and nobody copies to it.
     Unserved { replica: String },
     /// Objects that were registered before the rules changed are not judged by them.
@@ -35,7 +35,7 @@ pub enum Difference {
 }
 
 /// Of daemons.
-pub type Ids = BTreeSet<i32>;
+pub type DaemonIds = BTreeSet<i32>;
 
 impl Difference {
     /// In the metric's label.
@@ -85,8 +85,8 @@ pub fn differences(peers: &[Peer], rows: &[ReplicaRow], rules: &RulesState) -> V
         }
         found.extend(bucket_difference(peers, rows, replica));
     }
-    let mut named: BTreeMap<String, Ids> = BTreeMap::new();
-    let mut timeouts: BTreeMap<Duration, Ids> = BTreeMap::new();
+    let mut named: BTreeMap<String, DaemonIds> = BTreeMap::new();
+    let mut timeouts: BTreeMap<Duration, DaemonIds> = BTreeMap::new();
     for peer in peers {
         named.entry(peer.config.primary.clone()).or_default().insert(peer.id);
         timeouts.entry(peer.lease_timeout).or_default().insert(peer.id);
@@ -100,7 +100,7 @@ pub fn differences(peers: &[Peer], rows: &[ReplicaRow], rules: &RulesState) -> V
     }
     let in_force = fingerprint(&rules.rules);
     let other = |peer: &&Peer| peer.config.rules.as_ref().is_some_and(|rules| *rules != in_force);
-    let other: Ids = peers.iter().filter(other).map(|peer| peer.id).collect();
+    let other: DaemonIds = peers.iter().filter(other).map(|peer| peer.id).collect();
     if !other.is_empty() {
         found.push(Difference::Rules { other });
     }
@@ -118,12 +118,12 @@ pub fn differences(peers: &[Peer], rows: &[ReplicaRow], rules: &RulesState) -> V
 }
 
 fn bucket_difference(peers: &[Peer], rows: &[ReplicaRow], replica: &str) -> Option<Difference> {
-    let mut places: Vec<(Pin, Ids)> = Vec::new();
+    let mut places: Vec<(Pin, DaemonIds)> = Vec::new();
     for peer in peers {
         let Some(place) = peer.config.replicas.get(replica) else { continue };
         match places.iter_mut().find(|(known, _)| known == place) {
             Some((_, ids)) => drop(ids.insert(peer.id)),
-            None => places.push((place.clone(), Ids::from([peer.id]))),
+            None => places.push((place.clone(), DaemonIds::from([peer.id]))),
         }
     }
     let pinned = rows.iter().find(|row| row.name.as_str() == replica).and_then(|row| row.pin.clone());
@@ -137,8 +137,8 @@ impl fmt::Display for Difference {
             Self::Replicas { replica, with, without } => write!(
                 f,
                 "replica {replica} is in the configuration of {}, not of {}: only the former copy to it",
-                list(with),
-                list(without)
+                list_daemons(with),
+                list_daemons(without)
             ),
             Self::Primary { named, in_force } => {
                 let named = each(named.iter().map(|(name, ids)| (name.clone(), ids)));
@@ -163,7 +163,7 @@ impl fmt::Display for Difference {
                 f,
                 "the rules in the configuration of {} are not those in force, as the database says; `copyhold migrate` puts a \
                  configuration's in force",
-                list(other)
+                list_daemons(other)
             ),
             Self::Unapplied => f.write_str(
                 "objects that were registered before the rules changed are not judged by them yet: see `copyhold rules apply \
@@ -176,20 +176,20 @@ impl fmt::Display for Difference {
     }
 }
 
-fn each<'a>(values: impl Iterator<Item = (String, &'a Ids)>) -> String {
-    values.map(|(value, ids)| format!("{value} for {}", list(ids))).collect::<Vec<_>>().join(", ")
+fn each<'a>(values: impl Iterator<Item = (String, &'a DaemonIds)>) -> String {
+    values.map(|(value, ids)| format!("{value} for {}", list_daemons(ids))).collect::<Vec<_>>().join(", ")
 }
 
 /// `daemon 3`, `daemons 1, 2`.
 #[must_use]
-pub fn list(ids: &Ids) -> String {
+pub fn list_daemons(ids: &DaemonIds) -> String {
     let plural = if ids.len() == 1 { "" } else { "s" };
     format!("daemon{plural} {}", ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
 }
 
-impl Queue {
+impl Database {
     /// In what the living daemons differ.
-    pub async fn differences(&self) -> Result<Vec<Difference>, QueueError> {
+    pub async fn differences(&self) -> Result<Vec<Difference>, DatabaseError> {
         Ok(differences(&self.peers().await?, &self.replica_rows().await?, &self.rules_state().await?))
     }
 }
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
     use copyhold_core::domain::ReplicaName;
 
-    use crate::daemon::Shared;
+    use crate::daemon::PublishedConfig;
 
     fn place(bucket: &str) -> Pin {
         Pin { endpoint: "https://s3.example".into(), bucket: bucket.into() }
@@ -207,7 +207,7 @@ mod tests {
 
     fn peer(id: i32, lease: u64, primary: &str, replicas: &[(&str, &str)]) -> Peer {
         let replicas = replicas.iter().map(|(name, bucket)| ((*name).to_owned(), place(bucket))).collect();
-        let config = Shared { primary: primary.into(), replicas, rules: Some(fingerprint(&[])) };
+        let config = PublishedConfig { primary: primary.into(), replicas, rules: Some(fingerprint(&[])) };
         Peer { id, lease_timeout: Duration::from_secs(lease), config }
     }
 
@@ -265,7 +265,7 @@ mod tests {
         let found = differences(&[peer(1, 90, "b2", &[("b2", "moved")])], &rows, &RulesState::none());
         assert_eq!(found.iter().map(Difference::what).collect::<Vec<_>>(), ["bucket", "unserved"]);
         // One that is about to leave is to be served by nobody.
-        let draining = Some(crate::replica::list::Draining { since: 5, because: None });
+        let draining = Some(crate::replica::list::DrainState { since: 5, because: None });
         let rows = [row("b2", true, Some("x")), ReplicaRow { draining, ..row("scw", false, Some("y")) }];
         assert!(differences(&[peer(1, 90, "b2", &[("b2", "x")])], &rows, &RulesState::none()).is_empty());
     }
@@ -285,6 +285,6 @@ mod tests {
         let [mut old] = [3].map(|id| peer(id, 90, "b2", &[("b2", "x")]));
         old.config.rules = None;
         let found = differences(&[knows, other, old], &rows, &rules);
-        assert_eq!(found, [Difference::Unapplied, Difference::Rules { other: Ids::from([2]) }]);
+        assert_eq!(found, [Difference::Unapplied, Difference::Rules { other: DaemonIds::from([2]) }]);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::QueueError, handle::Queue};
+use crate::{error::DatabaseError, handle::Database};
 
 /// Failures up to this number are compared with their objects, one by one.
 const COMPARED: usize = 20_000;
@@ -20,7 +20,7 @@ pub struct FailingCopy {
     pub last_seconds_ago: f64,
 }
 
-/// What the figures of `Failing` are.
+/// What the figures of `FailingCopies` are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailingCount {
@@ -33,20 +33,20 @@ pub enum FailingCount {
 
 /// All that fails.
 #[derive(Debug, Clone)]
-pub struct Failing {
+pub struct FailingCopies {
     pub count: FailingCount,
     pub copies: Vec<FailingCopy>,
 }
 
 #[derive(Deserialize)]
-struct Compared {
+struct ComparedFailures {
     taken: usize,
     copies: Vec<FailingCopy>,
 }
 
-impl Queue {
+impl Database {
     /// What fails. No statement takes longer than `limit`; above [`COMPARED`] failures there are two.
-    pub(crate) async fn failing(&self, limit: Duration) -> Result<Failing, QueueError> {
+    pub(crate) async fn failing(&self, limit: Duration) -> Result<FailingCopies, DatabaseError> {
         let schema = self.schema.quoted();
         let stays = |f: &str| {
             format!(
@@ -71,9 +71,9 @@ SELECT json_build_object('taken', (SELECT count(*) FROM taken),
             ago = ago("max(f.last_at)"),
             stays = stays("f"),
         );
-        let Compared { taken, copies } = self.json_within(limit, compared).await?;
+        let ComparedFailures { taken, copies } = self.json_within(limit, compared).await?;
         if taken <= COMPARED {
-            return Ok(Failing { count: FailingCount::Exact, copies });
+            return Ok(FailingCopies { count: FailingCount::Exact, copies });
         }
         // In one pass and without a sort: half a second per million. Comparing a million with their objects takes twenty.
         let all = format!(
@@ -88,8 +88,8 @@ SELECT json_build_object('taken', (SELECT count(*) FROM taken),
             stays = stays("g"),
         );
         Ok(match self.json_within(limit, all).await {
-            Ok(copies) => Failing { count: FailingCount::WithEarlierContents, copies },
-            Err(_) => Failing { count: FailingCount::AtLeast, copies },
+            Ok(copies) => FailingCopies { count: FailingCount::WithEarlierContents, copies },
+            Err(_) => FailingCopies { count: FailingCount::AtLeast, copies },
         })
     }
 }

@@ -5,7 +5,7 @@ pub(crate) mod differences;
 pub(crate) mod failing;
 pub(crate) mod status;
 
-pub use backlog::{Missing, count_interval};
-pub use differences::{Difference, Ids, list};
+pub use backlog::{MissingCopies, count_interval};
+pub use differences::{DaemonIds, Difference, list_daemons};
 pub use failing::{FailingCopy, FailingCount};
-pub use status::{BreakerStatus, DaemonStatus, Figures, NotKnown, ReplicaStatus, ResetStatus, Status};
+pub use status::{BreakerStatus, DaemonStatus, Figures, ReplicaStatus, ResetStatus, Status, UnreadPart};

@@ -18,12 +18,12 @@ use super::{
 };
 use crate::{
     connections::{ReadOnlyServer, pools::STATEMENT_TIMEOUT},
-    error::{QueueError, limited, within},
-    handle::Queue,
+    error::{DatabaseError, with_timeout, within},
+    handle::Database,
     log::read::LogStatus,
     replica::change_guard::CHANGES_WITHIN,
     rules::RulesState,
-    sql::{PARKED, built},
+    sql::{PARKED, trusted_sql},
 };
 
 /// What one part may take, and all of them together.
@@ -46,9 +46,9 @@ pub struct Status {
     pub failing_count: Option<FailingCount>,
     pub log: Option<LogStatus>,
     /// In what the living daemons differ.
-    pub differences: Option<Vec<Differing>>,
+    pub differences: Option<Vec<DifferenceStatus>>,
     /// What could not be read, and why.
-    pub not_known: Vec<NotKnown>,
+    pub not_known: Vec<UnreadPart>,
     #[serde(skip)]
     pub rules: Option<RulesState>,
     /// The server, if it can only be read.
@@ -58,21 +58,21 @@ pub struct Status {
 
 /// A part of the status that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct NotKnown {
+pub struct UnreadPart {
     pub what: &'static str,
     pub why: String,
 }
 
 /// One difference, in words.
 #[derive(Debug, Clone, Serialize)]
-pub struct Differing {
+pub struct DifferenceStatus {
     /// `replicas`, `primary`, `bucket`, `lease` or `unserved`.
     pub what: &'static str,
     pub replica: Option<String>,
     pub says: String,
 }
 
-impl From<Difference> for Differing {
+impl From<Difference> for DifferenceStatus {
     fn from(difference: Difference) -> Self {
         let replica = difference.replica().map(str::to_owned);
         Self { what: difference.what(), replica, says: difference.to_string() }
@@ -183,7 +183,7 @@ pub struct Figures {
 }
 
 /// Where the figures of a replica's row come from.
-enum Counted {
+enum CountSource {
     /// The table `backlog`, as old as it says.
     Before,
     /// This very statement.
@@ -192,7 +192,7 @@ enum Counted {
 
 /// The table `object_copies` as a whole.
 #[derive(Deserialize)]
-struct Size {
+struct TableSize {
     /// Of its pages, those that a sample reads, in percent.
     percent: f64,
     /// PostgreSQL's estimate; `None`: it has none.
@@ -200,23 +200,23 @@ struct Size {
 }
 
 #[derive(Deserialize)]
-struct CountedNow {
+struct FreshCount {
     objects: i64,
     replicas: Vec<ReplicaStatus>,
 }
 
 /// Reads the parts one after the other, over one connection, and notes which could not be read.
-struct Parts {
+struct StatusParts {
     until: Instant,
-    not_known: Vec<NotKnown>,
+    not_known: Vec<UnreadPart>,
 }
 
-impl Parts {
+impl StatusParts {
     async fn read<T>(
         &mut self,
         what: &'static str,
         most: Duration,
-        part: impl AsyncFnOnce(Duration) -> Result<T, QueueError>,
+        part: impl AsyncFnOnce(Duration) -> Result<T, DatabaseError>,
     ) -> Option<T> {
         let left = self.until.saturating_duration_since(Instant::now());
         let limit = most.min(left.max(Duration::from_millis(100)));
@@ -225,7 +225,7 @@ impl Parts {
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("PostgreSQL gave no answer within {limit:?}"),
         };
-        self.not_known.push(NotKnown { what, why });
+        self.not_known.push(UnreadPart { what, why });
         None
     }
 }
@@ -240,12 +240,12 @@ fn most_known(replicas: &[ReplicaStatus]) -> i64 {
     replicas.iter().map(of).max().unwrap_or(0)
 }
 
-impl Queue {
+impl Database {
     /// One look at everything. A small table is counted at once, as any is if `exact`; else the figures are those of the
     /// table `backlog`, as old as they say. An error: PostgreSQL says nothing at all.
-    pub async fn status(&self, exact: bool) -> Result<Status, QueueError> {
-        let replicas = self.fetch(self.replica_rows_as(&Counted::Before)).await?;
-        let mut parts = Parts { until: Instant::now() + ALL_WITHIN, not_known: Vec::new() };
+    pub async fn status(&self, exact: bool) -> Result<Status, DatabaseError> {
+        let replicas = self.fetch(self.replica_rows_as(&CountSource::Before)).await?;
+        let mut parts = StatusParts { until: Instant::now() + ALL_WITHIN, not_known: Vec::new() };
         let read_only = parts.read("whether the server can be written to", PART_WITHIN, async |_| self.probe().await);
         let read_only = read_only.await.flatten();
         let size = parts.read("the size of the table", PART_WITHIN, async |limit| self.table_size(limit).await).await;
@@ -263,7 +263,7 @@ impl Queue {
             rules: None,
             read_only,
         };
-        if let Some(Size { percent, .. }) = size.filter(|_| small || exact) {
+        if let Some(TableSize { percent, .. }) = size.filter(|_| small || exact) {
             let (what, most) = if exact { ("the exact count", STATEMENT_TIMEOUT) } else { ("a count", PART_WITHIN) };
             if exact {
                 parts.until += most;
@@ -285,7 +285,7 @@ impl Queue {
         status.log = parts.read("the log", PART_WITHIN, async |_| self.log_status().await).await;
         status.rules = parts.read("the rules in force", PART_WITHIN, async |_| self.rules_state().await).await;
         let differences = parts.read("in what daemons differ", PART_WITHIN, async |_| self.differences().await).await;
-        status.differences = differences.map(|all| all.into_iter().map(Differing::from).collect());
+        status.differences = differences.map(|all| all.into_iter().map(DifferenceStatus::from).collect());
         // Last: of millions it takes all the time that it may.
         if let Some(failing) =
             parts.read("what fails", 2 * PART_WITHIN, async |limit| self.failing(limit / 2).await).await
@@ -307,21 +307,21 @@ impl Queue {
     }
 
     /// What a daemon shows in its metrics. It sends one statement, which counts nothing.
-    pub async fn figures(&self) -> Result<Figures, QueueError> {
-        let statement = "queue::figures";
-        let sql = built(format!(
+    pub async fn figures(&self) -> Result<Figures, DatabaseError> {
+        let statement = "stats::figures";
+        let sql = trusted_sql(format!(
             "-- {statement}
 SELECT json_build_object(
     'writable', NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off',
     'notification_queue', CASE WHEN NOT pg_is_in_recovery() THEN pg_notification_queue_usage() END,
     'replicas', (SELECT coalesce(json_agg(t), '[]') FROM ({rows}) t))::text",
-            rows = self.replica_rows_as(&Counted::Before),
+            rows = self.replica_rows_as(&CountSource::Before),
         ));
-        let json: String = limited(statement, sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
-        serde_json::from_str(&json).map_err(|e| QueueError::Inconsistent { statement, what: e.to_string() })
+        let json: String = with_timeout(statement, sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
+        serde_json::from_str(&json).map_err(|e| DatabaseError::Inconsistent { statement, what: e.to_string() })
     }
 
-    async fn table_size(&self, limit: Duration) -> Result<Size, QueueError> {
+    async fn table_size(&self, limit: Duration) -> Result<TableSize, DatabaseError> {
         let sql = format!(
             "SELECT json_build_object('percent', {percent}, 'objects', (
     SELECT CASE WHEN c.relpages > 0 AND c.reltuples >= 0
@@ -334,19 +334,19 @@ SELECT json_build_object(
     }
 
     /// All figures of all replicas at this moment: the backlog is counted, the rest as `percent` of the table's pages say.
-    async fn count_now(&self, percent: f64, limit: Duration) -> Result<CountedNow, QueueError> {
+    async fn count_now(&self, percent: f64, limit: Duration) -> Result<FreshCount, DatabaseError> {
         let sql = format!(
             "WITH {recorded}
 SELECT json_build_object('objects', (SELECT objects FROM total),
                          'replicas', (SELECT coalesce(json_agg(t), '[]') FROM ({rows}) t))::text",
             recorded = recorded_ctes(&self.schema, &self.replicas, &format!("{percent}::float8"), ("", "true")),
-            rows = self.replica_rows_as(&Counted::Now),
+            rows = self.replica_rows_as(&CountSource::Now),
         );
         self.json_within(limit, sql).await
     }
 
     /// What the figures leave out.
-    async fn count_draining(&self, replicas: &mut [ReplicaStatus]) -> Result<(), QueueError> {
+    async fn count_draining(&self, replicas: &mut [ReplicaStatus]) -> Result<(), DatabaseError> {
         let mut draining: Vec<_> = replicas.iter_mut().filter(|r| r.draining_seconds.is_some()).collect();
         let names = draining.iter().filter_map(|r| ReplicaName::new(&r.replica).ok()).collect::<Vec<_>>();
         if names.is_empty() {
@@ -358,18 +358,18 @@ SELECT json_build_object('objects', (SELECT objects FROM total),
         Ok(())
     }
 
-    /// A query for what there is to say of each replica. [`Counted::Now`] needs the CTE `recorded`.
-    fn replica_rows_as(&self, counted: &Counted) -> String {
+    /// A query for what there is to say of each replica. [`CountSource::Now`] needs the CTE `recorded`.
+    fn replica_rows_as(&self, counted: &CountSource) -> String {
         let schema = self.schema.quoted();
         let within = micros(CHANGES_WITHIN);
         let backlog = match counted {
             // What was recorded is only good together with the backlog that it was counted with.
-            Counted::Before => format!(
+            CountSource::Before => format!(
                 "(SELECT b.*, c.recorded AS recorded_then, c.not_wanted AS not_wanted_then,
                c.metadata_not_compared AS not_compared_then, c.estimated AS estimated_then
           FROM {schema}.backlog b LEFT JOIN {schema}.backlog c ON c.replica = b.replica AND c.recorded_as_of = b.as_of)"
             ),
-            Counted::Now => format!(
+            CountSource::Now => format!(
                 "(SELECT e.*, statement_timestamp() AS as_of, NULL::interval AS took, c.recorded AS recorded_then,
                c.not_wanted AS not_wanted_then, c.metadata_not_compared AS not_compared_then, c.estimated AS estimated_then
           FROM {schema}.backlog_exact e LEFT JOIN recorded c ON c.replica = e.replica)"
@@ -405,7 +405,7 @@ ORDER BY r.primary_since IS NULL, r.name"
         )
     }
 
-    async fn daemon_statuses(&self, limit: Duration) -> Result<Vec<DaemonStatus>, QueueError> {
+    async fn daemon_statuses(&self, limit: Duration) -> Result<Vec<DaemonStatus>, DatabaseError> {
         let schema = self.schema.quoted();
         let sql = format!(
             "SELECT d.id, d.host, d.process_id, d.version,
@@ -420,22 +420,28 @@ ORDER BY d.id"
     }
 
     /// Rows as JSON, which serde takes apart by the columns' names.
-    async fn fetch<T: DeserializeOwned>(&self, rows: String) -> Result<Vec<T>, QueueError> {
-        let statement = "queue::status";
-        let sql = built(format!("-- {statement}\nSELECT coalesce(json_agg(t), '[]')::text FROM ({rows}) t"));
-        let json: String = limited(statement, sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
-        serde_json::from_str(&json).map_err(|e| QueueError::Inconsistent { statement, what: e.to_string() })
+    async fn fetch<T: DeserializeOwned>(&self, rows: String) -> Result<Vec<T>, DatabaseError> {
+        let statement = "stats::status";
+        let sql = trusted_sql(format!("-- {statement}\nSELECT coalesce(json_agg(t), '[]')::text FROM ({rows}) t"));
+        let json: String = with_timeout(statement, sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
+        serde_json::from_str(&json).map_err(|e| DatabaseError::Inconsistent { statement, what: e.to_string() })
     }
     /// One document, which the server gives up making after `limit`.
-    pub(crate) async fn json_within<T: DeserializeOwned>(&self, limit: Duration, sql: String) -> Result<T, QueueError> {
-        let statement = "queue::status";
+    pub(crate) async fn json_within<T: DeserializeOwned>(
+        &self,
+        limit: Duration,
+        sql: String,
+    ) -> Result<T, DatabaseError> {
+        let statement = "stats::status";
         // One message, which the server carries out as one transaction: three round trips less than one that is begun, told
         // its limit, and ended.
-        let sql =
-            built(format!("-- {statement}\nSET LOCAL statement_timeout = '{}ms';\n{sql}", limit.as_millis().max(1)));
+        let sql = trusted_sql(format!(
+            "-- {statement}\nSET LOCAL statement_timeout = '{}ms';\n{sql}",
+            limit.as_millis().max(1)
+        ));
         let asked = async { sqlx::raw_sql(sql).fetch_one(&self.pool).await?.try_get::<String, _>(0) };
         let json = within(limit + SLACK, statement, asked).await?;
-        serde_json::from_str(&json).map_err(|e| QueueError::Inconsistent { statement, what: e.to_string() })
+        serde_json::from_str(&json).map_err(|e| DatabaseError::Inconsistent { statement, what: e.to_string() })
     }
 }
 

@@ -3,12 +3,12 @@
 use copyhold_core::domain::{ObjectKey, ReplicaName};
 
 use crate::{
-    error::{QueueError, key_of, limited},
-    handle::Queue,
-    sql::built,
+    error::{DatabaseError, key_of, with_timeout},
+    handle::Database,
+    sql::trusted_sql,
 };
 
-const NAME: &str = "queue::look";
+const NAME: &str = "walk::holdings";
 /// Keys of one statement.
 const PAGE: i64 = 10_000;
 
@@ -37,21 +37,21 @@ pub struct Holdings {
 
 type Row = (Option<String>, i64, i64, i64, i64, Vec<i64>, i64, Option<String>, i64, i64, i64);
 
-impl Queue {
+impl Database {
     /// Goes on with counting what `replica` has, behind `after`. `others`: all others of the database, the best source first. Returns where the next
     /// page begins; `None`: that was all.
     ///
     /// A page of ten thousand rows takes some 10 ms in cache, and no row is held.
-    pub async fn look_at_holdings(
+    pub async fn count_holdings(
         &self,
         replica: &ReplicaName,
         others: &[ReplicaName],
         after: Option<&ObjectKey>,
         seen: &mut Holdings,
-    ) -> Result<Option<ObjectKey>, QueueError> {
+    ) -> Result<Option<ObjectKey>, DatabaseError> {
         let (copy, due) = (replica.column(), replica.due_column());
         let others: Vec<_> = others.iter().filter(|other| *other != replica).collect();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {NAME}
 SELECT CASE WHEN count(*) = {PAGE} THEN max(object_key) END, count(*), count({copy}),
        coalesce(sum(size_bytes) FILTER (WHERE {copy} IS NOT NULL), 0)::bigint,
@@ -74,7 +74,7 @@ FROM (SELECT object_key, size_bytes, {columns}, {} AS alone, {copy} IS NULL AND 
             Ok(row)
         };
         let (last, objects, recorded, bytes, unknown, from, alone, example, unwanted, unwanted_bytes, of_unknown) =
-            limited(NAME, read).await?;
+            with_timeout(NAME, read).await?;
         seen.sources.resize_with(others.len(), || (replica.clone(), 0));
         for (source, (other, more)) in seen.sources.iter_mut().zip(others.into_iter().zip(from)) {
             *source = (other.clone(), source.1 + more);

@@ -6,7 +6,7 @@ pub(crate) mod verify;
 
 pub use holdings::Holdings;
 pub use scan::{
-    KeyRange, ListedKey, ListedKeys, PageAnswer, ScanArguments, ScanCounts, ScanHolder, ScanId, ScanPage, ScanPart,
+    KeyRange, ListedKey, ListedKeys, PageResult, ScanArguments, ScanCounts, ScanHolder, ScanId, ScanPage, ScanPart,
     UnfinishedScan,
 };
-pub use verify::{Range, RecordedObject, RecordedPage, Sample};
+pub use verify::{KeySample, ObjectRange, RecordedObject, RecordedPage};

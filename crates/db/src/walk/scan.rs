@@ -12,17 +12,17 @@ use serde::Serialize;
 use sqlx::{Row as _, SqlStr, postgres::PgRow};
 
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
+    error::{DatabaseError, with_timeout},
+    handle::Database,
     log::append,
     object::register_listed,
     pin::Pin,
-    sql::{ASYNCHRONOUS, built},
+    sql::{ASYNCHRONOUS, trusted_sql},
 };
 
-const FIND: &str = "queue::find_scan";
-const PARTS: &str = "queue::scan_parts";
-const REGISTER: &str = "queue::register_page";
+const FIND: &str = "walk::find_scan";
+const PARTS: &str = "walk::scan_parts";
+const REGISTER: &str = "walk::register_page";
 
 /// What makes it the same scan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -144,28 +144,28 @@ pub struct ScanPage<'a> {
 
 /// What became of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PageAnswer {
+pub enum PageResult {
     /// What the part has come to with it.
     Registered(ScanCounts),
     /// The part is elsewhere by now: somebody else is at it. Nothing was written.
     Elsewhere,
 }
 
-impl Queue {
+impl Database {
     /// The scan with these arguments that has begun and not ended.
     pub async fn unfinished_scan(
         &self,
         replica: &ReplicaName,
         arguments: &ScanArguments,
-    ) -> Result<Option<UnfinishedScan>, QueueError> {
+    ) -> Result<Option<UnfinishedScan>, DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {FIND}
 SELECT id, started_at, held_until - {schema}.now_utc_micro_seconds() AS held_for
   FROM {schema}.scans WHERE replica = $1 AND arguments = $2::jsonb AND ended_at IS NULL"
         ));
         let query = sqlx::query_as(sql).bind(replica.as_str()).bind(json(arguments));
-        let found: Option<(i64, i64, Option<i64>)> = limited(FIND, query.fetch_optional(&self.pool)).await?;
+        let found: Option<(i64, i64, Option<i64>)> = with_timeout(FIND, query.fetch_optional(&self.pool)).await?;
         Ok(found.map(|(id, started_at, held_for)| {
             let held_for = held_for.and_then(|us| u64::try_from(us).ok()).filter(|us| *us > 0);
             UnfinishedScan { id: ScanId(id), started_at, held_for: held_for.map(Duration::from_micros) }
@@ -181,10 +181,10 @@ SELECT id, started_at, held_until - {schema}.now_utc_micro_seconds() AS held_for
         parts: &[KeyRange],
         holder: ScanHolder,
         hold: Duration,
-    ) -> Result<Option<ScanId>, QueueError> {
-        const NAME: &str = "queue::begin_scan";
+    ) -> Result<Option<ScanId>, DatabaseError> {
+        const NAME: &str = "walk::begin_scan";
         let schema = self.schema.quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {NAME}
 WITH begun AS (
     INSERT INTO {schema}.scans (replica, arguments, held_by, held_until)
@@ -211,14 +211,14 @@ SELECT id FROM begun"
             .bind(parts.iter().map(|part| part.prefix.as_str()).collect::<Vec<_>>())
             .bind(parts.iter().map(|part| part.after.as_deref()).collect::<Vec<_>>())
             .bind(parts.iter().map(|part| part.through.as_deref()).collect::<Vec<_>>());
-        let id: Option<i64> = limited(NAME, query.fetch_optional(&self.pool)).await?;
+        let id: Option<i64> = with_timeout(NAME, query.fetch_optional(&self.pool)).await?;
         Ok(id.map(ScanId))
     }
 
     /// Says that this process is at it, and will be for so long. Whether it may be: nobody else is.
-    pub async fn hold_scan(&self, scan: ScanId, holder: ScanHolder, hold: Duration) -> Result<bool, QueueError> {
-        const NAME: &str = "queue::hold_scan";
-        let sql = built(format!(
+    pub async fn claim_scan(&self, scan: ScanId, holder: ScanHolder, hold: Duration) -> Result<bool, DatabaseError> {
+        const NAME: &str = "walk::claim_scan";
+        let sql = trusted_sql(format!(
             "-- {NAME}
 UPDATE {schema}.scans SET held_by = $2, held_until = {schema}.now_utc_micro_seconds() + $3
  WHERE id = $1 AND ended_at IS NULL
@@ -226,57 +226,58 @@ UPDATE {schema}.scans SET held_by = $2, held_until = {schema}.now_utc_micro_seco
             schema = self.schema.quoted()
         ));
         let query = sqlx::query(sql).bind(scan.0).bind(holder.0).bind(micros(hold));
-        Ok(limited(NAME, query.execute(&self.pool)).await?.rows_affected() == 1)
+        Ok(with_timeout(NAME, query.execute(&self.pool)).await?.rows_affected() == 1)
     }
 
     /// This process is not at it any more, so that the next need not wait.
-    pub async fn leave_scan(&self, scan: ScanId, holder: ScanHolder) -> Result<(), QueueError> {
-        const NAME: &str = "queue::leave_scan";
+    pub async fn release_scan(&self, scan: ScanId, holder: ScanHolder) -> Result<(), DatabaseError> {
+        const NAME: &str = "walk::release_scan";
         let schema = self.schema.quoted();
-        let sql =
-            built(format!("-- {NAME}\nUPDATE {schema}.scans SET held_until = NULL WHERE id = $1 AND held_by = $2"));
-        limited(NAME, sqlx::query(sql).bind(scan.0).bind(holder.0).execute(&self.pool)).await?;
+        let sql = trusted_sql(format!(
+            "-- {NAME}\nUPDATE {schema}.scans SET held_until = NULL WHERE id = $1 AND held_by = $2"
+        ));
+        with_timeout(NAME, sqlx::query(sql).bind(scan.0).bind(holder.0).execute(&self.pool)).await?;
         Ok(())
     }
 
     /// Forgets how far it came; what it has registered stays.
-    pub async fn forget_scan(&self, scan: ScanId) -> Result<(), QueueError> {
-        const NAME: &str = "queue::forget_scan";
-        let sql = built(format!("-- {NAME}\nDELETE FROM {}.scans WHERE id = $1", self.schema.quoted()));
-        limited(NAME, sqlx::query(sql).bind(scan.0).execute(&self.pool)).await?;
+    pub async fn forget_scan(&self, scan: ScanId) -> Result<(), DatabaseError> {
+        const NAME: &str = "walk::forget_scan";
+        let sql = trusted_sql(format!("-- {NAME}\nDELETE FROM {}.scans WHERE id = $1", self.schema.quoted()));
+        with_timeout(NAME, sqlx::query(sql).bind(scan.0).execute(&self.pool)).await?;
         Ok(())
     }
 
     /// Ends it, if all its parts are done: with this, all that it has registered is on the disk.
-    pub async fn end_scan(&self, scan: ScanId) -> Result<bool, QueueError> {
-        const NAME: &str = "queue::end_scan";
-        let sql = built(format!(
+    pub async fn end_scan(&self, scan: ScanId) -> Result<bool, DatabaseError> {
+        const NAME: &str = "walk::end_scan";
+        let sql = trusted_sql(format!(
             "-- {NAME}
 UPDATE {schema}.scans SET ended_at = {schema}.now_utc_micro_seconds(), held_until = NULL
  WHERE id = $1 AND NOT EXISTS (SELECT FROM {schema}.scan_parts WHERE scan = $1 AND NOT done)",
             schema = self.schema.quoted()
         ));
-        Ok(limited(NAME, sqlx::query(sql).bind(scan.0).execute(&self.pool)).await?.rows_affected() == 1)
+        Ok(with_timeout(NAME, sqlx::query(sql).bind(scan.0).execute(&self.pool)).await?.rows_affected() == 1)
     }
 
     /// Its parts, in their order.
-    pub async fn scan_parts(&self, scan: ScanId) -> Result<Vec<ScanPart>, QueueError> {
-        let sql = built(format!(
+    pub async fn scan_parts(&self, scan: ScanId) -> Result<Vec<ScanPart>, DatabaseError> {
+        let sql = trusted_sql(format!(
             "-- {PARTS}
 SELECT part, prefix, after_key, through_key, reached, done, listed, registered, registered_bytes, due, adopted, unusable,
        unusable_example
   FROM {}.scan_parts WHERE scan = $1 ORDER BY part",
             self.schema.quoted()
         ));
-        let rows = limited(PARTS, sqlx::query(sql).bind(scan.0).fetch_all(&self.pool)).await?;
-        rows.iter().map(part).collect::<Result<_, _>>().map_err(QueueError::database(PARTS))
+        let rows = with_timeout(PARTS, sqlx::query(sql).bind(scan.0).fetch_all(&self.pool)).await?;
+        rows.iter().map(part).collect::<Result<_, _>>().map_err(DatabaseError::database(PARTS))
     }
 
     /// Registers what is missing and moves the part on, both or neither. What is registered already stays as it is.
     ///
     /// A crash of PostgreSQL may take back the last pages, and with them how far the part was: unless copies are adopted, of which
     /// readers of the log have heard.
-    pub async fn register_page(&self, page: &ScanPage<'_>, listed: &ListedKeys) -> Result<PageAnswer, QueueError> {
+    pub async fn register_page(&self, page: &ScanPage<'_>, listed: &ListedKeys) -> Result<PageResult, DatabaseError> {
         let adopts = listed.keys.iter().any(|key| !key.same_at.is_empty());
         let query = sqlx::query(self.register_statement(!adopts))
             .bind(page.scan.0)
@@ -293,9 +294,9 @@ SELECT part, prefix, after_key, through_key, reached, done, listed, registered, 
             .bind(listed.holder.as_str())
             .bind(micros(listed.age))
             .bind(self.kinds.contains(EventKind::ObjectCopied));
-        let moved = limited(REGISTER, query.fetch_optional(&self.pool)).await?;
-        let counts = moved.as_ref().map(counts).transpose().map_err(QueueError::database(REGISTER))?;
-        Ok(counts.map_or(PageAnswer::Elsewhere, PageAnswer::Registered))
+        let moved = with_timeout(REGISTER, query.fetch_optional(&self.pool)).await?;
+        let counts = moved.as_ref().map(counts).transpose().map_err(DatabaseError::database(REGISTER))?;
+        Ok(counts.map_or(PageResult::Elsewhere, PageResult::Registered))
     }
 
     /// `$1` scan, `$2` part, `$3` where it was, `$4` where it is with this, `$5` whether it is done, `$6` keys listed, `$7`
@@ -308,7 +309,7 @@ SELECT part, prefix, after_key, through_key, reached, done, listed, registered, 
         } else {
             append::logged(&schema, "SELECT e FROM did, unnest(did.events) AS t(e)", &["moved"])
         };
-        built(format!(
+        trusted_sql(format!(
             "-- {REGISTER}
 WITH held AS MATERIALIZED (
     SELECT p.scan, p.part FROM {schema}.scan_parts p

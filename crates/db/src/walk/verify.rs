@@ -5,15 +5,15 @@ use copyhold_core::domain::{Content, ContentHash, Generation, MetadataHash, Obje
 use sqlx::{Row as _, postgres::PgRow};
 
 use crate::{
-    error::{QueueError, limited},
-    handle::{Hot, Queue},
-    sql::built,
+    error::{DatabaseError, with_timeout},
+    handle::{Database, HotStatement},
+    sql::trusted_sql,
 };
 
-const PAGE: &str = "queue::recorded_page";
-const KEYS: &str = "queue::recorded_of";
-const NOTE: &str = "queue::note_metadata";
-const COUNT: &str = "queue::count_range";
+const PAGE: &str = "walk::recorded_page";
+const KEYS: &str = "walk::recorded_of";
+const NOTE: &str = "walk::note_metadata";
+const COUNT: &str = "walk::count_range";
 
 /// Objects of one answer, about.
 const OBJECTS: u32 = 256;
@@ -25,11 +25,11 @@ const COUNT_AT_MOST: i64 = 100_000;
 
 /// Which objects are gone through.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Range {
+pub struct ObjectRange {
     /// Byte for byte: nothing in it is a pattern.
     pub prefix: Option<String>,
     /// `None`: all of them.
-    pub sample: Option<Sample>,
+    pub sample: Option<KeySample>,
 }
 
 /// Chooses objects by a hash of their keys.
@@ -39,20 +39,20 @@ pub struct Range {
 /// together, and others with the same seed as soon as rows have moved. What this costs instead, a look at every key in
 /// the index, 1 µs (two million keys in 1.9 s), is little beside reading one object in a thousand from every store.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sample {
+pub struct KeySample {
     /// Of all objects: more than 0, at most 1.
     pub share: f64,
     pub seed: u32,
 }
 
-impl Range {
+impl ObjectRange {
     /// How many keys to look at for one answer.
     fn look(&self) -> u32 {
         self.sample.map_or(OBJECTS, |sample| sample.look())
     }
 }
 
-impl Sample {
+impl KeySample {
     /// Hashes below it are chosen, of all 64-bit numbers; `None`: every one.
     fn threshold(&self) -> Option<i64> {
         // 53 bits are more than enough of a share; all of them would not fit.
@@ -93,14 +93,18 @@ pub struct RecordedPage {
     pub last: Option<ObjectKey>,
 }
 
-impl Queue {
+impl Database {
     /// The next objects of the range that come after this key; `None`: from its beginning.
     ///
     /// Costs the same wherever it stands, and whatever PostgreSQL believes of the table: where it takes a range for
     /// small, it would read all of it and sort, for each page anew. Its transaction has ended before a store is read.
-    pub async fn recorded_page(&self, range: &Range, after: Option<&ObjectKey>) -> Result<RecordedPage, QueueError> {
+    pub async fn recorded_page(
+        &self,
+        range: &ObjectRange,
+        after: Option<&ObjectKey>,
+    ) -> Result<RecordedPage, DatabaseError> {
         let bounds = Bounds::of(range, after);
-        let (look, sql) = (range.look(), built(self.page_statement(range, &bounds)));
+        let (look, sql) = (range.look(), trusted_sql(self.page_statement(range, &bounds)));
         let query = sqlx::query(sql)
             .bind(bounds.from)
             .bind(bounds.before)
@@ -112,7 +116,7 @@ impl Queue {
             transaction.rollback().await?;
             Ok(rows)
         };
-        let rows = limited(PAGE, Box::pin(read)).await?;
+        let rows = with_timeout(PAGE, Box::pin(read)).await?;
         let parse = || {
             let mut page = RecordedPage { objects: Vec::new(), last: None };
             for row in &rows {
@@ -126,13 +130,13 @@ impl Queue {
             page.objects.sort_by(|a, b| a.key.cmp(&b.key));
             Ok(page)
         };
-        parse().map_err(QueueError::database(PAGE))
+        parse().map_err(DatabaseError::database(PAGE))
     }
 
     /// `$1` and `$2` the bounds, `$3` below which hash a key is chosen, `$4` the hash's seed.
     ///
     /// The limit is written out, because for one that is bound PostgreSQL may plan to read the whole table.
-    fn page_statement(&self, range: &Range, bounds: &Bounds) -> String {
+    fn page_statement(&self, range: &ObjectRange, bounds: &Bounds) -> String {
         let schema = self.schema.quoted();
         format!(
             "-- {PAGE}
@@ -153,31 +157,34 @@ FROM place LEFT JOIN (
     }
 
     /// The statements that go through the table, for whoever wants to see their plans.
-    pub(crate) fn page_statements(&self) -> [Hot; 2] {
-        let sample = Some(Sample { share: 0.001, seed: 0 });
+    pub(crate) fn page_statements(&self) -> [HotStatement; 2] {
+        let sample = Some(KeySample { share: 0.001, seed: 0 });
         let prefix = Some("k".to_owned());
-        let hot = |name: &str, range: &Range| Hot {
+        let hot = |name: &str, range: &ObjectRange| HotStatement {
             name: name.into(),
             sql: self.page_statement(range, &Bounds::of(range, None)),
             by_function: true,
         };
         [
-            hot("recorded_page", &Range { prefix: prefix.clone(), sample: None }),
-            hot("recorded_sample", &Range { prefix, sample }),
+            hot("recorded_page", &ObjectRange { prefix: prefix.clone(), sample: None }),
+            hot("recorded_sample", &ObjectRange { prefix, sample }),
         ]
     }
 
     /// Those of `keys` that are registered, in the order of keys.
-    pub async fn recorded_of(&self, keys: &[ObjectKey]) -> Result<Vec<RecordedObject>, QueueError> {
-        let sql = built(format!(
+    pub async fn recorded_of(&self, keys: &[ObjectKey]) -> Result<Vec<RecordedObject>, DatabaseError> {
+        let sql = trusted_sql(format!(
             "-- {KEYS}
 SELECT {columns} FROM {schema}.object_copies o WHERE o.object_key = ANY ($1::text[]) ORDER BY o.object_key",
             schema = self.schema.quoted(),
             columns = self.recorded_columns(),
         ));
         let query = sqlx::query(sql).bind(keys.iter().map(ObjectKey::as_str).collect::<Vec<_>>());
-        let rows = limited(KEYS, query.fetch_all(&self.pool)).await?;
-        rows.iter().map(|row| self.recorded_object(row)).collect::<Result<_, _>>().map_err(QueueError::database(KEYS))
+        let rows = with_timeout(KEYS, query.fetch_all(&self.pool)).await?;
+        rows.iter()
+            .map(|row| self.recorded_object(row))
+            .collect::<Result<_, _>>()
+            .map_err(DatabaseError::database(KEYS))
     }
 
     /// Keeps the metadata of an object of which nothing is on record, unless it is another generation by now or somebody
@@ -187,9 +194,9 @@ SELECT {columns} FROM {schema}.object_copies o WHERE o.object_key = ANY ($1::tex
         key: &ObjectKey,
         generation: Generation,
         metadata: MetadataHash,
-    ) -> Result<(), QueueError> {
+    ) -> Result<(), DatabaseError> {
         let schema = self.schema.quoted();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {NOTE}
 WITH held AS MATERIALIZED (
     SELECT o.object_key FROM {schema}.object_copies o
@@ -199,12 +206,16 @@ WITH held AS MATERIALIZED (
 UPDATE {schema}.object_copies o SET metadata_hash = $3 FROM held WHERE o.object_key = held.object_key"
         ));
         let query = sqlx::query(sql).bind(key.as_str()).bind(generation.0).bind(metadata.to_bigint());
-        limited(NOTE, query.execute(&self.pool)).await?;
+        with_timeout(NOTE, query.execute(&self.pool)).await?;
         Ok(())
     }
 
     /// About how many objects the range has from there on, for whoever shows progress; `None`: too many to be counted.
-    pub async fn count_range(&self, range: &Range, after: Option<&ObjectKey>) -> Result<Option<u64>, QueueError> {
+    pub async fn count_range(
+        &self,
+        range: &ObjectRange,
+        after: Option<&ObjectKey>,
+    ) -> Result<Option<u64>, DatabaseError> {
         let schema = self.schema.quoted();
         let bounds = Bounds::of(range, after);
         // Of a large table as a whole PostgreSQL knows about how large it is.
@@ -215,7 +226,7 @@ UPDATE {schema}.object_copies o SET metadata_hash = $3 FROM held WHERE o.object_
         } else {
             "NULL".to_owned()
         };
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {COUNT}
 SELECT CASE WHEN n < {COUNT_AT_MOST} THEN n ELSE {estimate} END
 FROM (SELECT count(*) AS n FROM (
@@ -223,7 +234,7 @@ FROM (SELECT count(*) AS n FROM (
             within = bounds.condition(),
         ));
         let query = sqlx::query_scalar(sql).bind(bounds.from).bind(bounds.before);
-        let count: Option<i64> = limited(COUNT, query.fetch_one(&self.pool)).await?;
+        let count: Option<i64> = with_timeout(COUNT, query.fetch_one(&self.pool)).await?;
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -280,7 +291,7 @@ struct Bounds {
 }
 
 impl Bounds {
-    fn of(range: &Range, after: Option<&ObjectKey>) -> Self {
+    fn of(range: &ObjectRange, after: Option<&ObjectKey>) -> Self {
         let prefix = range.prefix.as_deref().unwrap_or_default();
         let before = behind_all_with(prefix);
         match after {
@@ -347,11 +358,11 @@ mod tests {
 
     #[test]
     fn a_share_is_a_threshold_of_all_hashes() {
-        let threshold = |share| Sample { share, seed: 1 }.threshold();
+        let threshold = |share| KeySample { share, seed: 1 }.threshold();
         assert_eq!(threshold(1.0), None);
         assert_eq!(threshold(0.5), Some(0));
         assert_eq!(threshold(f64::MIN_POSITIVE), Some(i64::MIN));
-        assert_eq!(Sample { share: 0.2, seed: 1 }.look(), 1_280);
-        assert_eq!(Sample { share: 1e-9, seed: 1 }.look(), LOOK_AT_MOST);
+        assert_eq!(KeySample { share: 0.2, seed: 1 }.look(), 1_280);
+        assert_eq!(KeySample { share: 1e-9, seed: 1 }.look(), LOOK_AT_MOST);
     }
 }

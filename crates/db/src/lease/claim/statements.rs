@@ -4,7 +4,7 @@ use copyhold_core::domain::{ReplicaName, SchemaName, micros};
 use sqlx::SqlStr;
 
 use super::FRESH;
-use crate::sql::{ASYNCHRONOUS, PARKED, built, claimable, names_of};
+use crate::sql::{ASYNCHRONOUS, PARKED, claimable, names_of, trusted_sql};
 
 /// What a claim tells of each row it takes, as PostgreSQL spells it. Replicas are told by their names: the functions
 /// know all that the schema has, a daemon those of its configuration, in their order.
@@ -76,7 +76,7 @@ pub(crate) fn these(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
           FOR NO KEY UPDATE SKIP LOCKED",
         schema.quoted()
     );
-    built(format!("-- queue::claim_these\n{}", statement(schema, replicas, None, &chosen)))
+    trusted_sql(format!("-- lease::claim_these\n{}", statement(schema, replicas, None, &chosen)))
 }
 
 /// Leases what `chosen` chooses.

@@ -5,21 +5,21 @@ use std::collections::HashMap;
 
 use super::{ListedKey, ListedKeys, ScanCounts, signed};
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
-    sql::{PARKED, built, names_of},
+    error::{DatabaseError, with_timeout},
+    handle::Database,
+    sql::{PARKED, names_of, trusted_sql},
 };
 
-const LOOK: &str = "queue::look_at_page";
+const LOOK: &str = "walk::preview_page";
 
-impl Queue {
+impl Database {
     /// What [`Self::register_page`] would come to, for these keys alone; nothing is written.
-    pub async fn look_at_page(&self, listed: &ListedKeys) -> Result<ScanCounts, QueueError> {
+    pub async fn preview_page(&self, listed: &ListedKeys) -> Result<ScanCounts, DatabaseError> {
         let schema = self.schema.quoted();
         let missing =
             names_of(&self.replicas, |r| format!("o.{} IS NULL AND o.{} < {PARKED}", r.column(), r.due_column()));
         let of_holder = self.replicas.iter().map(|r| format!("WHEN '{r}' THEN o.{}", r.column()));
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {LOOK}
 SELECT o.object_key, o.size_bytes,
        CASE WHEN o.created_at < {schema}.now_utc_micro_seconds() - $3 AND o.lock IS NULL AND o.content_hash IS NULL
@@ -33,7 +33,7 @@ SELECT o.object_key, o.size_bytes,
             .bind(listed.keys.iter().map(|listed| listed.key.as_str()).collect::<Vec<_>>())
             .bind(listed.holder.as_str())
             .bind(micros(listed.age));
-        let known: Vec<(String, Option<i64>, Vec<String>)> = limited(LOOK, query.fetch_all(&self.pool)).await?;
+        let known: Vec<(String, Option<i64>, Vec<String>)> = with_timeout(LOOK, query.fetch_all(&self.pool)).await?;
         let known: HashMap<_, _> = known.into_iter().map(|(key, size, missing)| (key, (size, missing))).collect();
         let mut counts = ScanCounts {
             listed: listed.keys.len() as u64 + listed.unusable,
@@ -59,11 +59,11 @@ SELECT o.object_key, o.size_bytes,
     }
 
     /// How many copies of these are wanted, by the rules in force.
-    async fn wanted_of(&self, listed: &[&ListedKey]) -> Result<u64, QueueError> {
-        const NAME: &str = "queue::wanted_of";
+    async fn wanted_of(&self, listed: &[&ListedKey]) -> Result<u64, DatabaseError> {
+        const NAME: &str = "walk::wanted_of";
         let schema = self.schema.quoted();
         let names: Vec<_> = self.replicas.iter().map(|r| format!("'{r}'")).collect();
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {NAME}
 SELECT coalesce(sum((
     SELECT count(*) FROM unnest(ARRAY[{names}]) AS r(name)
@@ -76,7 +76,7 @@ SELECT coalesce(sum((
         let query = sqlx::query_scalar(sql)
             .bind(listed.iter().map(|listed| listed.key.as_str()).collect::<Vec<_>>())
             .bind(listed.iter().map(|listed| listed.size_bytes.map(signed)).collect::<Vec<_>>());
-        let wanted: i64 = limited(NAME, query.fetch_one(&self.pool)).await?;
+        let wanted: i64 = with_timeout(NAME, query.fetch_one(&self.pool)).await?;
         Ok(wanted.unsigned_abs())
     }
 }

@@ -5,21 +5,21 @@
 use copyhold_core::domain::{EventKind, Failure, Generation, ObjectKey, ReplicaName};
 
 use crate::{
-    error::{QueueError, limited},
-    handle::Queue,
-    lease::{complete::keep_failures, fenced_write::Answer},
+    error::{DatabaseError, with_timeout},
+    handle::Database,
+    lease::{complete::keep_failures, fenced_write::FencedWrite},
     log::append,
-    sql::{PARKED, built},
+    sql::{PARKED, trusted_sql},
 };
 
-const NAME: &str = "queue::take_back";
-const AGAIN: &str = "queue::register_changed";
+const NAME: &str = "object::revoke";
+const AGAIN: &str = "object::register_changed";
 /// Of the statement's parameters.
 const FIRST_OF_REPLICAS: usize = 9;
 
 /// One recorded copy that is not what its record says.
 #[derive(Debug, Clone)]
-pub struct Refuted {
+pub struct FalseRecord {
     pub replica: ReplicaName,
     /// The time on record, in µs, that was looked into.
     pub recorded_at: i64,
@@ -30,10 +30,10 @@ pub struct Refuted {
 
 /// What was found to be false of one object, all of it written or none.
 #[derive(Debug, Clone)]
-pub struct TakeBack {
+pub struct Revocation {
     pub key: ObjectKey,
     pub generation: Generation,
-    pub refuted: Vec<Refuted>,
+    pub refuted: Vec<FalseRecord>,
     /// No good copy is left: nothing else of it is copied either, until somebody says so. Otherwise what the primary
     /// has by now would be taken for the object.
     pub park_the_rest: bool,
@@ -41,7 +41,7 @@ pub struct TakeBack {
 
 /// An object that has another content at the primary than was registered, on purpose.
 #[derive(Debug, Clone)]
-pub struct Again {
+pub struct ChangedObject {
     pub key: ObjectKey,
     pub generation: Generation,
     /// Where it has: nothing is done if that is not the primary in force any more.
@@ -51,17 +51,17 @@ pub struct Again {
     pub why: Failure,
 }
 
-impl Queue {
+impl Database {
     /// Takes back the recorded times, unless one of them, or the generation, is another by now (*changed*) or somebody
     /// holds the row (*busy*). Why is kept with each; it counts as no attempt.
-    pub async fn take_back(&self, what: &TakeBack) -> Result<Answer, QueueError> {
+    pub async fn revoke(&self, what: &Revocation) -> Result<FencedWrite, DatabaseError> {
         let rest = self.replicas.iter().filter(|r| !what.refuted.iter().any(|refuted| refuted.replica == **r));
         let last = what.refuted.first().filter(|_| what.park_the_rest).map(|r| &r.why);
         let refuted = what.refuted.iter().map(|r| (&r.replica, &r.why, EventKind::CopyLost, r.park));
         let parked = rest.filter_map(|r| Some((r, last?, EventKind::CopyParked, true)));
         let told: Vec<_> = refuted.chain(parked).collect();
         let word = |kind: EventKind| Some(kind.as_str()).filter(|_| self.kinds.contains(kind));
-        let mut query = sqlx::query_scalar(built(self.take_back_statement()))
+        let mut query = sqlx::query_scalar(trusted_sql(self.revoke_statement()))
             .bind(what.key.as_str())
             .bind(what.generation.0)
             .bind(what.park_the_rest)
@@ -74,14 +74,14 @@ impl Queue {
             let refuted = what.refuted.iter().find(|r| r.replica == *replica);
             query = query.bind(refuted.map(|r| r.recorded_at)).bind(refuted.map(|r| r.park));
         }
-        let word: String = limited(NAME, query.fetch_one(&self.pool)).await?;
-        Answer::parse(NAME, &word)
+        let word: String = with_timeout(NAME, query.fetch_one(&self.pool)).await?;
+        FencedWrite::parse(NAME, &word)
     }
 
     /// `$1` key, `$2` generation, `$3` whether to park what is missing anyway; `$4` to `$8` one entry per copy of which
     /// there is something to tell: replica, class, message, the kind of its event (NULL: it has none), whether it is
     /// parked. Then for each replica its two, as [`Self::each`] says.
-    pub(crate) fn take_back_statement(&self) -> String {
+    pub(crate) fn revoke_statement(&self) -> String {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
         let sets = self.each(",\n           ", |time, park, r| {
@@ -137,7 +137,7 @@ FROM logged"
 
     /// Registers an object again, as whoever changed it should have, unless it is another generation by now. Registering it once too often
     /// would cost a copy and nothing else, so the two need not be one step.
-    pub async fn register_changed(&self, what: &Again) -> Result<Answer, QueueError> {
+    pub async fn register_changed(&self, what: &ChangedObject) -> Result<FencedWrite, DatabaseError> {
         let schema = self.schema.quoted();
         let failed = keep_failures(
             &schema,
@@ -146,7 +146,7 @@ FROM logged"
         );
         let members = "'object_key', object_key, 'generation', generation, 'replaces', $2, 'message', $5";
         let logged = self.logged(EventKind::ObjectChanged, members, "done");
-        let sql = built(format!(
+        let sql = trusted_sql(format!(
             "-- {AGAIN}
 WITH done AS MATERIALIZED (
     SELECT o.object_key, {schema}.register(o.object_key) AS generation
@@ -167,11 +167,11 @@ SELECT EXISTS (SELECT FROM done) FROM logged"
             .bind(what.why.class.as_str())
             .bind(what.why.message.as_str())
             .bind(what.primary.as_str());
-        match limited(AGAIN, query.fetch_one(&self.pool)).await {
-            Ok(true) => Ok(Answer::Recorded),
-            Ok(false) => Ok(Answer::Changed),
+        match with_timeout(AGAIN, query.fetch_one(&self.pool)).await {
+            Ok(true) => Ok(FencedWrite::Applied),
+            Ok(false) => Ok(FencedWrite::Superseded),
             // It waits for the row, as an application does, but not for long.
-            Err(error) if error.is_contended() => Ok(Answer::Busy),
+            Err(error) if error.is_lock_timeout() => Ok(FencedWrite::RowLocked),
             Err(error) => Err(error),
         }
     }

@@ -7,7 +7,7 @@ use tracing::error;
 
 /// Runs `work`. A panic in it is what a broken message from PostgreSQL comes to, behind a proxy that garbles for one.
 /// It ends this statement and its connection, not the task that asked.
-pub async fn guarded<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+pub async fn catch_panics<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     // Whatever the panic left half done is the connection's, which is closed.
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
         let said = message(panic.as_ref());
@@ -30,8 +30,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_of_the_client_library_is_an_error_of_the_statement() {
-        let broken: Result<(), _> = guarded(async { panic!("advance out of bounds") }).await;
+        let broken: Result<(), _> = catch_panics(async { panic!("advance out of bounds") }).await;
         assert!(matches!(broken, Err(sqlx::Error::Protocol(what)) if what.contains("advance out of bounds")));
-        assert!(matches!(guarded(async { Ok(7) }).await, Ok(7)));
+        assert!(matches!(catch_panics(async { Ok(7) }).await, Ok(7)));
     }
 }

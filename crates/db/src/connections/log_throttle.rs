@@ -12,7 +12,7 @@ const TELL_EVERY: Duration = Duration::from_mins(1);
 
 /// One component's failures of one kind.
 #[derive(Debug, Default)]
-pub struct Complaint(Mutex<Repeated>);
+pub struct LogThrottle(Mutex<Repeated>);
 
 #[derive(Debug, Default)]
 struct Repeated {
@@ -22,7 +22,7 @@ struct Repeated {
     untold: u64,
 }
 
-impl Complaint {
+impl LogThrottle {
     #[must_use]
     pub const fn new() -> Self {
         Self(Mutex::new(Repeated { told_at: None, untold: 0 }))
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_told_at_once_then_once_a_minute_with_how_often_it_came() {
-        let complaint = Complaint::new();
+        let complaint = LogThrottle::new();
         let begun = Instant::now();
         let told: Vec<_> = (0..150).map(|second| complaint.fails_at(begun + Duration::from_secs(second))).collect();
         let when: Vec<_> = (0..).zip(&told).filter_map(|(second, told)| Some((second, (*told)?))).collect();
