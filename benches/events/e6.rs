@@ -76,7 +76,7 @@ async fn claim(queue: Database, run: Arc<Run>, leases: mpsc::Sender<Lease>) -> a
     while run.goes_on() {
         let question = floor.question(Instant::now().into_std());
         let claimed = queue.claim(&daemon, &lane, BATCH, question.from).await?;
-        floor.answered(question, claimed.last, claimed.leases.len() == BATCH, Instant::now().into_std());
+        floor.answered(question, claimed.last_position, claimed.leases.len() == BATCH, Instant::now().into_std());
         if claimed.leases.is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -65,7 +65,7 @@ impl Claimer {
     pub(super) async fn claim(&mut self, rows: usize) -> anyhow::Result<Claimed> {
         let question = self.floor.question(Instant::now());
         let claimed = self.queue.claim(&self.daemon, &self.lane, rows, question.from).await?;
-        self.floor.answered(question, claimed.last, claimed.leases.len() == rows, Instant::now());
+        self.floor.answered(question, claimed.last_position, claimed.leases.len() == rows, Instant::now());
         Ok(claimed)
     }
 

@@ -257,7 +257,7 @@ impl Claimer {
             let claimed = Self::answered(&mut self.unanswered, claimed)?;
             let answered = Instant::now();
             let filled = claimed.leases.len() == slots.len();
-            floor.answered(question, claimed.last, filled, answered);
+            floor.answered(question, claimed.last_position, filled, answered);
             if question.from != LanePosition::BEGINNING {
                 not_wholly = not_wholly.max(Some(floor.until_beginning(answered)));
             }

@@ -89,12 +89,12 @@ fn arguments(name: &str) -> String {
         }
         "next_due" => String::new(),
         "unclaim" => "77".to_owned(),
-        look if look.starts_with("look_at_uploads_") => {
-            format!("'{}', 1000000", look.trim_start_matches("look_at_uploads_"))
+        look if look.starts_with("check_uploads_") => {
+            format!("'{}', 1000000", look.trim_start_matches("check_uploads_"))
         }
         "recorded_page" => "'k', 'l', NULL, 0".to_owned(),
         "recorded_sample" => "'k', 'l', -9200000000000000000, 7".to_owned(),
-        "take_back" => "'k5', 1, false, '{}', '{}', '{}', '{}', '{}', 1, false, NULL, NULL, NULL, NULL".to_owned(),
+        "revoke" => "'k5', 1, false, '{}', '{}', '{}', '{}', '{}', 1, false, NULL, NULL, NULL, NULL".to_owned(),
         "complete" => {
             let (numbers, none) = (same("77::bigint"), "'{}'::text[]");
             let (bytes, change) = ("'{}'::bigint[]", format!("{}, {}", same("1::bigint"), same("1::bigint")));

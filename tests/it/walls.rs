@@ -244,7 +244,7 @@ const MAY_USE_IN: &[(&str, Table)] = &[
                     "walk",
                 ],
             ),
-            ("server", &["connections", "error", "handle"]),
+            ("server", &["connections", "error", "handle", "sql"]),
             ("settings", &["core::domain", "core::secret", "database_url", "pin"]),
             ("split_batch", &["core::domain", "error"]),
             ("sql", &["core::domain"]),

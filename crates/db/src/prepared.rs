@@ -73,7 +73,7 @@ impl Database {
             ("reclaim", &s.reclaim),
             ("claim_unsettled", &s.claim_unsettled),
         ];
-        let looks = replicas.iter().zip(&s.check_uploads).map(|(r, sql)| (format!("look_at_uploads_{r}"), sql));
+        let looks = replicas.iter().zip(&s.check_uploads).map(|(r, sql)| (format!("check_uploads_{r}"), sql));
         let others = others.map(|(name, sql)| (name.to_owned(), sql)).into_iter().chain(looks);
         let others = others.map(|(name, sql)| HotStatement { name, sql: sql.as_str().into(), by_function: false });
         let without_lane = functions::of_all_lanes(schema, replicas).map(HotStatement::run_by);

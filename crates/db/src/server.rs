@@ -6,6 +6,7 @@ use crate::{
     connections::{Connections, ReadOnlyCause, ReadOnlyServer, SESSION_SETTINGS},
     error::{DatabaseError, with_timeout},
     handle::Database,
+    sql::trusted_sql,
 };
 
 impl Database {
@@ -21,6 +22,13 @@ impl Database {
 SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
         let micros: i64 = with_timeout(NAME, sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
         Ok(UNIX_EPOCH + Duration::from_micros(u64::try_from(micros).unwrap_or_default()))
+    }
+
+    /// The database's clock, µs since the epoch.
+    pub async fn database_now(&self) -> Result<i64, DatabaseError> {
+        let sql =
+            trusted_sql(format!("-- server::database_now\nSELECT {}.now_utc_micro_seconds()", self.schema.quoted()));
+        with_timeout("server::database_now", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
     }
 
     /// Settings of this role's sessions on which statements rely and that are others, each in a clause: behind a pooler nobody

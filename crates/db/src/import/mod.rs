@@ -4,16 +4,16 @@
 //! asked of it is asked in the order of an index that it has, so that each statement costs what it takes.
 
 mod batch;
-mod place;
 mod plan;
+mod progress;
 mod sample;
 mod source;
 mod statements;
 mod tally;
 
 pub use batch::BatchEnd;
-pub use place::{IMPORT_LEASE, ImportRow};
 pub use plan::{ImportPlan, MappedColumn, TimeKind, TimeUnit};
+pub use progress::{IMPORT_LEASE, ImportRow};
 pub use sample::{ColumnTimes, TimeSample};
 pub use source::{ImportRights, KeyComparison, KeyIndex, SourceColumn, SourceTable, TableKind};
 pub use tally::{ImportAnomaly, ImportTally, ReplicaTally};

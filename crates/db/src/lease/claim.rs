@@ -51,7 +51,7 @@ impl LanePosition {
 pub struct Claimed {
     pub leases: Vec<Lease>,
     /// The farthest place in the lane that was taken; `None`: nothing was.
-    pub last: Option<LanePosition>,
+    pub last_position: Option<LanePosition>,
 }
 
 /// A claim that failed.
@@ -116,7 +116,7 @@ impl Database {
         mut from: LanePosition,
         error: ClaimError,
     ) -> Result<Claimed, ClaimError> {
-        let mut claimed = Claimed { leases: Vec::new(), last: None };
+        let mut claimed = Claimed { leases: Vec::new(), last_position: None };
         let mut patience = FailureBudget::default();
         for _ in 0..PAGES_APART {
             let peeked = self.peek_page(lane, from).await;
@@ -130,7 +130,7 @@ impl Database {
                     Err(error) if claimed.leases.is_empty() => return Err(error),
                     Err(_) => return Ok(claimed),
                 }
-                claimed.last = some.last().map(|(_, place)| *place).max(claimed.last);
+                claimed.last_position = some.last().map(|(_, place)| *place).max(claimed.last_position);
                 rest = more;
             }
             let Some((_, last)) = page.last().filter(|_| rest.is_empty()) else { break };
@@ -145,7 +145,7 @@ impl Database {
         let statement = &self.statements.fresh_claims[self.lane(lane)?];
         match self.take(daemon, rows(limit), statement, |query| query).await {
             // In their turn they are claimed apart from the row that is refused.
-            Err(error) if error.cause.may_concern_one_row() => Ok(Claimed { leases: Vec::new(), last: None }),
+            Err(error) if error.cause.may_concern_one_row() => Ok(Claimed { leases: Vec::new(), last_position: None }),
             answer => answer,
         }
     }
@@ -218,7 +218,7 @@ impl Database {
         let claimed = || {
             let last = rows.iter().map(position).collect::<Result<Vec<_>, sqlx::Error>>()?.into_iter().max().flatten();
             let leases = rows.iter().map(|row| self.lease(row, fence, sent, daemon.lease_timeout));
-            Ok(Claimed { leases: leases.collect::<Result<_, _>>()?, last })
+            Ok(Claimed { leases: leases.collect::<Result<_, _>>()?, last_position: last })
         };
         read(NAME, claimed).map_err(ClaimError::of(fence))
     }

@@ -9,6 +9,7 @@ pub(crate) mod clock_set_back;
 pub(crate) mod complete;
 pub(crate) mod fenced_write;
 pub(crate) mod function_calls;
+mod lost;
 pub(crate) mod multipart;
 pub(crate) mod orphaned_multipart;
 pub(crate) mod peek;

@@ -17,6 +17,8 @@ use crate::{
 };
 
 const NAME: &str = "lease::reclaim";
+/// After the schema's name and a colon, the key of the advisory lock. Daemons of every version must agree on it.
+const LOCK: &str = "queue::reclaim";
 /// Rows that one statement frees at most, so that it stays short.
 pub(crate) const BATCH: i64 = 500;
 
@@ -159,7 +161,7 @@ impl Database {
         keys: Option<&[ObjectKey]>,
     ) -> Result<Vec<ReclaimedLease>, DatabaseError> {
         let of = |statement: &SqlStr| {
-            sqlx::query_as(statement.clone()).bind(format!("{}:{NAME}", self.schema)).bind(micros(settle))
+            sqlx::query_as(statement.clone()).bind(format!("{}:{LOCK}", self.schema)).bind(micros(settle))
         };
         let query = match keys {
             None => of(&self.statements.reclaim),
@@ -188,12 +190,5 @@ SELECT object_key FROM {schema}.object_copies
         ));
         let keys: Vec<String> = with_timeout(NAME, sqlx::query_scalar(sql).fetch_all(&self.pool)).await?;
         keys.into_iter().map(|key| key_of(NAME, key)).collect()
-    }
-
-    /// The database's clock, µs since the epoch.
-    pub async fn database_now(&self) -> Result<i64, DatabaseError> {
-        let sql =
-            trusted_sql(format!("-- server::database_now\nSELECT {}.now_utc_micro_seconds()", self.schema.quoted()));
-        with_timeout("server::database_now", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
     }
 }

@@ -5,13 +5,9 @@
 //! INSERT among the statement's own, whose trigger would take the lock first: two orders of the same locks
 //! are a deadlock. A function whose argument is all that was written cannot be called earlier.
 
-use copyhold_core::domain::{EventKind, EventKinds, Fence, ObjectKey};
+use copyhold_core::domain::{EventKind, EventKinds};
 
-use crate::{
-    error::{DatabaseError, with_timeout},
-    handle::Database,
-    sql::trusted_sql,
-};
+use crate::handle::Database;
 
 /// The beginning of a query that gives one event for each of its rows.
 pub(crate) fn event(kind: EventKind, members: &str) -> String {
@@ -45,19 +41,5 @@ impl Database {
     /// [`logged_one`] with what this queue keeps.
     pub(crate) fn logged(&self, kind: EventKind, members: &str, whence: &str) -> String {
         logged_one(&self.schema.quoted(), &self.kinds, kind, members, whence)
-    }
-
-    /// A lease of ours turned out to be somebody else's, or nobody's. A row that still carries it was only registered again.
-    pub async fn log_lost_lease(&self, key: &ObjectKey, fence: Fence) -> Result<(), DatabaseError> {
-        const NAME: &str = "lease::log_lost";
-        let whence = format!(
-            "(SELECT $1::text AS k, $2::bigint AS f) AS lost
-    WHERE NOT EXISTS (SELECT FROM {}.object_copies o WHERE o.object_key = k AND o.lease = f)",
-            self.schema.quoted()
-        );
-        let logged = self.logged(EventKind::LeaseLost, "'object_key', k, 'daemon', f >> 40", &whence);
-        let sql = trusted_sql(format!("-- {NAME}\nWITH {logged}\nSELECT last FROM logged"));
-        with_timeout(NAME, sqlx::query(sql).bind(key.as_str()).bind(fence.0).execute(&self.pool)).await?;
-        Ok(())
     }
 }

@@ -25,7 +25,7 @@ pub struct Pause {
 pub struct ResumeResult {
     pub was_paused: bool,
     /// Its breaker is open: the next probe, due now, tells more.
-    pub is_sick: bool,
+    pub breaker_is_open: bool,
 }
 
 impl Database {
@@ -77,14 +77,14 @@ resumed AS (
            probe_at = CASE WHEN r.breaker_opened_at IS NOT NULL THEN {schema}.now_utc_micro_seconds() END
       FROM held WHERE r.name = held.name
     RETURNING r.name, coalesce(held.paused_until > {schema}.now_utc_micro_seconds(), false) AS was_paused,
-              r.breaker_opened_at IS NOT NULL AS is_sick
+              r.breaker_opened_at IS NOT NULL AS breaker_is_open
 ),
 {logged}
-SELECT was_paused, is_sick FROM resumed CROSS JOIN logged"
+SELECT was_paused, breaker_is_open FROM resumed CROSS JOIN logged"
         ));
         let query = sqlx::query_as(sql).bind(replica.as_str());
         let resumed: Option<(bool, bool)> = with_timeout("replica::resume", query.fetch_optional(&self.pool)).await?;
         self.notify(Notification::Replicas).await?;
-        Ok(resumed.map(|(was_paused, is_sick)| ResumeResult { was_paused, is_sick }))
+        Ok(resumed.map(|(was_paused, breaker_is_open)| ResumeResult { was_paused, breaker_is_open }))
     }
 }

@@ -3,7 +3,7 @@
 //! A page moves its part on only from where the page before has left it. So whatever is killed, repeated or done by two
 //! at once, each page counts once, and none is passed over. Who is at it (`held_by`) decides nothing but what a second process is told.
 
-mod look;
+mod preview;
 
 use std::time::Duration;
 

@@ -1,0 +1,25 @@
+//! Logs that a holder has lost its lease. It changes no row.
+
+use copyhold_core::domain::{EventKind, Fence, ObjectKey};
+
+use crate::{
+    error::{DatabaseError, with_timeout},
+    handle::Database,
+    sql::trusted_sql,
+};
+
+impl Database {
+    /// A lease of ours turned out to be somebody else's, or nobody's. A row that still carries it was only registered again.
+    pub async fn log_lost_lease(&self, key: &ObjectKey, fence: Fence) -> Result<(), DatabaseError> {
+        const NAME: &str = "lease::log_lost";
+        let whence = format!(
+            "(SELECT $1::text AS k, $2::bigint AS f) AS lost
+    WHERE NOT EXISTS (SELECT FROM {}.object_copies o WHERE o.object_key = k AND o.lease = f)",
+            self.schema.quoted()
+        );
+        let logged = self.logged(EventKind::LeaseLost, "'object_key', k, 'daemon', f >> 40", &whence);
+        let sql = trusted_sql(format!("-- {NAME}\nWITH {logged}\nSELECT last FROM logged"));
+        with_timeout(NAME, sqlx::query(sql).bind(key.as_str()).bind(fence.0).execute(&self.pool)).await?;
+        Ok(())
+    }
+}
