@@ -174,10 +174,10 @@ async fn a_claim_from_a_floor_on_takes_nothing_before_it() {
     let (queue, lane) = (world.queue(), replica("wasabi"));
     let first = queue.claim(&daemon, &lane, 2, LanePosition::BEGINNING).await.unwrap();
     world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
-    let rest = queue.claim(&daemon, &lane, 10, first.last.unwrap()).await.unwrap();
+    let rest = queue.claim(&daemon, &lane, 10, first.last_position.unwrap()).await.unwrap();
     assert_eq!(rest.leases.iter().map(|l| l.key.as_str()).collect::<Vec<_>>(), ["c"]);
-    let none = queue.claim(&daemon, &lane, 10, rest.last.unwrap()).await.unwrap();
-    assert!(none.leases.is_empty() && none.last.is_none());
+    let none = queue.claim(&daemon, &lane, 10, rest.last_position.unwrap()).await.unwrap();
+    assert!(none.leases.is_empty() && none.last_position.is_none());
     assert_eq!(world.claim(&daemon, "wasabi", 10).await.len(), 2);
 }
 

@@ -1,4 +1,4 @@
-//! Begins a generation with a content that was read and that no program registered.
+//! Begins a generation with a content that was read and that no application registered.
 
 use copyhold_core::domain::{Class, Content, EventKind, EventKinds, Lease, ReplicaName, SchemaName, SourceReading};
 use sqlx::SqlStr;
@@ -16,34 +16,33 @@ use crate::{
 
 const NAME: &str = "lease::begin_generation";
 
-/// An object that was changed without being registered, as a complete reading of the primary has shown.
+/// An object that was changed without being registered, as a complete read of the primary has shown.
 #[derive(Debug, Clone)]
 pub struct UnregisteredChange {
-    /// Where it was read: that is the proof of its copy there.
+    /// The replica that it was read from: that is the proof of its copy there.
     pub from: ReplicaName,
     pub content: Content,
-    /// What the source said of the object then.
+    /// How the source described the object then.
     pub said: SourceReading,
-    /// Generations in a row that were begun like this, with this one.
+    /// Consecutive generations that were begun like this, this one included.
     pub in_a_row: u32,
-    /// It changes all the time: its copies are parked.
+    /// The object changes all the time: its copies are parked.
     pub park: bool,
-    /// For whoever wants to know, kept with every copy that is wanted.
+    /// For operators; stored with every wanted copy.
     pub message: String,
 }
 
-/// A function runs it, because it must name every replica of the schema: a proof of the old content must not stand at one
-/// that this daemon's configuration does not know yet.
-///
-/// `$1` key, `$2` fence, `$3` generation: arrays of one. `$4` size, `$5` hash, `$6` the replica that was read,
-/// `$7` how many in a row, `$8` whether to park, `$9` the message, `$10` Last-Modified, `$11` the tag.
+/// A function runs it, because it must name every replica of the schema: a proof of the old content must not remain at
+/// a replica that this daemon's configuration does not know yet.
+/// `$1` key, `$2` fence, `$3` generation: arrays of one. `$4` size, `$5` hash, `$6` the replica that was read, `$7` how
+/// many in a row, `$8` whether to park, `$9` the message, `$10` Last-Modified, `$11` the tag.
 pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let schema = schema.quoted();
     let now = format!("{schema}.now_utc_micro_seconds()");
     let (held, answers) = (held(&schema), answers(&schema));
     let each =
         |what: &dyn Fn(&ReplicaName) -> String, glue: &str| replicas.iter().map(what).collect::<Vec<_>>().join(glue);
-    // What was not wanted stays so, as in register().
+    // Copies that were not wanted stay so, as in register().
     let columns = each(
         &|r| {
             let (copy, due) = (r.column(), r.due_column());
@@ -72,7 +71,7 @@ done AS (
      WHERE o.object_key = held.object_key AND o.lease = a.f AND o.generation = a.g
     RETURNING o.object_key, a.f, o.generation, array_remove(ARRAY[{wanted}], NULL) AS wanted
 ),
--- why, and how often in a row, which otherwise ends with the generation
+-- why, and how often in a row: that count would otherwise end with the generation
 told AS (
     INSERT INTO {schema}.copy_failures AS f
         (object_key, replica, generation, attempts, class, message, first_at, last_at)
@@ -87,7 +86,7 @@ told AS (
     )
 }
 
-/// How a daemon has it run, and tells of it. The parameters are those of [`statement`].
+/// The call of the function by a daemon, and its event. The parameters are those of [`statement`].
 pub(crate) fn call(schema: &SchemaName, kinds: &EventKinds) -> SqlStr {
     let members = "'object_key', key, 'replica', $6, 'size_bytes', $4, 'content_hash', lpad(to_hex($5), 16, '0'),
         'replaces', ($3::bigint[])[1], 'in_a_row', $7, 'parked', $8, 'message', $9";
@@ -101,8 +100,8 @@ pub(crate) fn call(schema: &SchemaName, kinds: &EventKinds) -> SqlStr {
 }
 
 impl Database {
-    /// Begins a new generation with the content that was read, as registering the key would: nothing else is on record
-    /// any more, and all that is wanted is due. Gives the lease back.
+    /// Begins a new generation with the content that was read, as registering the key would: no other copy is on record
+    /// any more, and all wanted copies are due. Releases the lease.
     pub async fn begin_generation(
         &self,
         lease: &Lease,

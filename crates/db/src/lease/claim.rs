@@ -28,12 +28,12 @@ use crate::{
 };
 
 const NAME: &str = "lease::claim";
-/// Pages of a lane that are looked at behind a row that is refused, at most.
+/// Pages of a lane that are read behind a refused row, at most.
 const PAGES_APART: usize = 4;
 
 type Sent = Query<'static, Postgres, PgArguments>;
 
-/// A place in a lane: due time and order of arrival.
+/// A position in a lane: due time and order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LanePosition {
     /// µs since the epoch.
@@ -46,11 +46,11 @@ impl LanePosition {
     pub const BEGINNING: Self = Self { due: i64::MIN, id: i64::MIN };
 }
 
-/// What a claim has got.
+/// The result of a claim.
 #[derive(Debug)]
 pub struct Claimed {
     pub leases: Vec<Lease>,
-    /// The farthest place in the lane that was taken; `None`: nothing was.
+    /// The farthest position in the lane that was claimed; `None`: none was.
     pub last_position: Option<LanePosition>,
 }
 
@@ -59,7 +59,7 @@ pub struct Claimed {
 #[error("{cause}")]
 pub struct ClaimError {
     pub cause: DatabaseError,
-    /// Rows may be leased under this number all the same, to nobody: see [`Database::unclaim`].
+    /// Rows may still be leased under this fence, without a holder: see [`Database::unclaim`].
     pub unanswered: Option<Fence>,
 }
 
@@ -69,18 +69,18 @@ impl ClaimError {
     }
 }
 
-/// For those who leave such rows to the sweeper.
+/// For callers that leave such rows to the sweeper.
 impl From<ClaimError> for DatabaseError {
     fn from(error: ClaimError) -> Self {
         error.cause
     }
 }
 
-/// Objects registered within this time are fresh.
+/// Objects registered within this time are claimed first, the latest first.
 pub(crate) const FRESH: Duration = Duration::from_mins(10);
 
 impl Database {
-    /// How long until some copy of these lanes, which waits now, is due; `None`: none waits.
+    /// How long until the next waiting copy of these lanes is due; `None`: none waits.
     pub async fn next_due(&self, lanes: &[ReplicaName]) -> Result<Option<Duration>, DatabaseError> {
         let statement = self.statements.next_due.clone();
         let waits: Vec<(String, Option<i64>)> =
@@ -89,8 +89,8 @@ impl Database {
         Ok(asked.filter_map(|(_, wait)| wait).min().map(|wait| Duration::from_micros(wait.unsigned_abs())))
     }
 
-    /// Leases up to `limit` rows that `lane` lacks and whose time has come, oldest due first, from a place in the
-    /// lane on, for the daemon's lease time.
+    /// Leases up to `limit` due rows that lack their copy at `lane`, oldest due first, from a position in the lane on,
+    /// for the daemon's lease time.
     pub async fn claim(
         &self,
         daemon: &Daemon,
@@ -107,7 +107,7 @@ impl Database {
         }
     }
 
-    /// The same where one of the rows is refused, `error` says why: by their keys, as they lie in the lane.
+    /// Claims by key, in the order of the lane, after PostgreSQL refused one of the rows with `error`.
     async fn claim_apart(
         &self,
         daemon: &Daemon,
@@ -140,22 +140,22 @@ impl Database {
         if in_vain { Err(error) } else { Ok(claimed) }
     }
 
-    /// The same for objects that were registered within the last ten minutes, the last first.
+    /// Leases up to `limit` objects that were registered within the last ten minutes, the latest first.
     pub async fn claim_fresh(&self, daemon: &Daemon, lane: &ReplicaName, limit: usize) -> Result<Claimed, ClaimError> {
         let statement = &self.statements.fresh_claims[self.lane(lane)?];
         match self.take(daemon, rows(limit), statement, |query| query).await {
-            // In their turn they are claimed apart from the row that is refused.
+            // The claim by position claims them later, without the refused row.
             Err(error) if error.cause.may_concern_one_row() => Ok(Claimed { leases: Vec::new(), last_position: None }),
             answer => answer,
         }
     }
 
-    /// The same for those of `keys` that nobody holds, due or not.
+    /// Leases those of `keys` that are not leased, due or not.
     pub async fn claim_these(&self, daemon: &Daemon, keys: &[ObjectKey]) -> Result<Vec<Lease>, ClaimError> {
         Box::pin(self.claim_each(daemon, keys.to_vec(), &mut FailureBudget::default())).await
     }
 
-    /// Rows that PostgreSQL refuses to lease are passed over.
+    /// Rows that PostgreSQL refuses to lease are skipped.
     async fn claim_each(
         &self,
         daemon: &Daemon,
@@ -178,7 +178,7 @@ impl Database {
         let SplitResult { answers, error } =
             run_split(keys, patience, claim, |key, why| self.refused.pass_over(&key, "is leased", why)).await;
         match error {
-            // The leases are ours; of the rest the next claim learns.
+            // These rows are leased; the next claim gets the error of the rest.
             Some(_) if !answers.is_empty() => Ok(answers),
             None => Ok(answers),
             Some(cause) => {
@@ -206,7 +206,7 @@ impl Database {
         T: for<'q> Encode<'q, Postgres> + Type<Postgres> + Send + 'static,
     {
         let fence = daemon.id.fence(rand::rng().random());
-        // Before the claim is sent: the database gives us the lease time from a later moment.
+        // Taken before the claim is sent: the database counts the lease time from a later moment.
         let sent = Instant::now();
         let query = sqlx::query(statement.clone()).bind(what).bind(micros(daemon.lease_timeout)).bind(fence.0);
         let rows = with_timeout(NAME, place(query).fetch_all(&self.pool)).await.map_err(ClaimError::of(fence))?;

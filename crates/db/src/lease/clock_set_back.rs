@@ -1,7 +1,6 @@
-//! Pulls in what lies in the future after the database's clock was set back: a due time of a clock that was two hours
-//! ahead would wait for two hours.
-//!
-//! It decides nothing about leases that have ended. Tests: `tests/it/clock_back.rs`.
+//! Corrects times in the future after the database's clock was set back: a due time from a clock that was two hours
+//! ahead would otherwise wait for two hours.
+//! It does not decide whether leases have expired. Tests: `tests/it/clock_back.rs`.
 
 use std::time::Duration;
 
@@ -16,47 +15,46 @@ use crate::{
 };
 
 const NAME: &str = "lease::pull_in";
-/// Times that lie less in the future are noise, or those of a heartbeat at this moment.
+/// Times less far in the future are noise, or come from a heartbeat at this moment.
 const TOLERATED: Duration = Duration::from_secs(5);
-/// What waits is due within this time, and spread over it.
+/// Waiting copies become due within this time, spread over it.
 const WITHIN: Duration = Duration::from_secs(30);
-/// No failure of any class makes a copy wait for so long: the longest is an hour, more or less.
+/// No class of failure makes a copy wait for so long: the longest wait is about an hour.
 const LONGEST_WAIT: Duration = Duration::from_mins(90);
-/// Nor a store for its next probe.
+/// No store waits longer for its next probe.
 const LONGEST_PROBE: Duration = Duration::from_mins(10);
 /// Rows of one statement.
 const BATCH: i64 = 1000;
 
-/// What was pulled in.
+/// The result of a correction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockCorrection {
-    /// By how much the clock was ahead, as far as that can be seen.
+    /// How far the clock was ahead, as far as that is visible.
     pub ahead: Duration,
-    /// Copies that waited and are due soon.
+    /// Copies whose due time was corrected.
     pub copies: u64,
 }
 
-/// How far in the future lies what cannot lie there.
+/// How far in the future impossible times lie.
 #[derive(Debug, Clone, Copy)]
 struct FutureTimes {
     /// The latest time that was written as the present.
     clock: Duration,
-    /// A copy that waits for longer than any does; zero: none.
+    /// Of a copy that waits longer than any back-off; zero: there is none.
     wait: Duration,
 }
 
 impl Database {
-    /// Looks whether times were written by a clock that was ahead of the present one, and pulls them in. `stepped`: it is
-    /// known that the clock was set back. `lease_time`: of this daemon.
-    ///
-    /// It can die at any point and is then done again: what it goes by is written last.
+    /// Checks whether times were written by a clock that was ahead of the present one, and corrects them. `stepped`:
+    /// the clock is known to have been set back. `lease_time`: of this daemon.
+    /// It may die at any point and is then repeated: the times that it decides by are written last.
     pub async fn pull_in(&self, stepped: bool, lease_time: Duration) -> Result<Option<ClockCorrection>, DatabaseError> {
         let FutureTimes { clock, wait } = self.future().await?;
         let was_ahead = stepped || clock >= TOLERATED;
         if !was_ahead && wait.is_zero() {
             return Ok(None);
         }
-        // Without another sign, only what waits for longer than anything does.
+        // Without another sign, only what waits longer than any back-off.
         let beyond = if was_ahead { WITHIN } else { LONGEST_WAIT };
         let mut copies = 0;
         for replica in &self.replicas {
@@ -75,7 +73,7 @@ impl Database {
         Ok(Some(ClockCorrection { ahead: clock.max(wait), copies }))
     }
 
-    /// What lies in the future and cannot.
+    /// Reads the times that lie impossibly far in the future.
     async fn future(&self) -> Result<FutureTimes, DatabaseError> {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
@@ -89,7 +87,7 @@ impl Database {
             )
         };
         let waits = self.replicas.iter().map(waits).collect::<Vec<_>>().join(",\n    ");
-        // Each but the probe's was written as the present.
+        // Each of them but the probe's was written as the present.
         let sql = trusted_sql(format!(
             "-- lease::future_times
 SELECT greatest(
@@ -108,7 +106,7 @@ SELECT greatest(
         Ok(FutureTimes { clock: us(clock), wait: us(wait) })
     }
 
-    /// One batch of one lane, and of what is leased: its other copies wait in the same row.
+    /// Corrects one batch of one lane, and of leased rows: their other copies wait in the same row.
     async fn pull_in_due(&self, replica: &ReplicaName, beyond: Duration) -> Result<u64, DatabaseError> {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
@@ -134,7 +132,7 @@ UPDATE {schema}.object_copies o SET {due} = {now} + (random() * {within})::bigin
         Ok(with_timeout(NAME, sqlx::query(sql).execute(&self.pool)).await?.rows_affected())
     }
 
-    /// Leases of holders that are dead would last for as long as the clock was ahead. One that lives renews its own.
+    /// The leases of dead holders would last for as long as the clock was ahead. A living holder renews its own.
     async fn pull_in_leases(&self, lease_time: Duration) -> Result<(), DatabaseError> {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
@@ -156,7 +154,7 @@ UPDATE {schema}.object_copies o SET lock = {now} + longest.us
         Ok(())
     }
 
-    /// Probes, writes whose end was not seen, uploads, holders and figures; what the next look goes by is among them.
+    /// Corrects probes, unsettled writes, uploads, daemons and figures. The next check decides by some of them.
     async fn pull_in_rest(&self, lease_time: Duration) -> Result<(), DatabaseError> {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
@@ -168,7 +166,7 @@ UPDATE {schema}.object_copies o SET lock = {now} + longest.us
         let statements = [
             format!("UPDATE {schema}.replicas SET probe_at = {now} WHERE probe_at > {now}"),
             format!("UPDATE {schema}.replicas SET breaker_opened_at = {now} WHERE breaker_opened_at > {now}"),
-            // As long as they were to be looked at after they were noted, and not shorter.
+            // For as long after the note as before, and not shorter.
             format!(
                 "UPDATE {schema}.unsettled SET noted_at = {now}, verify_at = {now} + greatest(verify_at - noted_at, 0),
        settled_at = {now} + greatest(settled_at - noted_at, 0)

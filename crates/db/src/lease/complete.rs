@@ -21,43 +21,44 @@ use crate::{
 
 const NAME: &str = "lease::complete";
 
-/// What a worker has to say of one leased row, all at once or piece by piece.
+/// What a worker reports of one leased row, all at once or in parts.
 #[derive(Debug, Clone)]
 pub struct Report {
     pub key: ObjectKey,
     pub generation: Generation,
     pub fence: Fence,
-    /// What a complete read found; kept with the generation's first.
+    /// The content that a complete read found; the generation's first one is stored.
     pub content: Option<Content>,
-    /// The metadata that came with it, where it is to be kept.
+    /// The metadata of that read, where it is to be stored.
     pub metadata: Option<MetadataHash>,
-    /// What the object has besides, which no copy of it gets; `None`: it was not read.
+    /// What the source object has and no copy of it gets; `None`: it was not read.
     pub not_carried: Option<Vec<NotCarried>>,
-    /// What the source said of the object in that read, where it is to be kept.
+    /// How the source described the object in that read, where it is to be stored.
     pub source: Option<SourceReading>,
     /// At most one per replica.
     pub outcomes: Vec<(ReplicaName, Outcome)>,
-    /// Whether the lease ends with it.
+    /// Whether the lease ends with this report.
     pub release: bool,
-    /// Holders of this object have died before, and this one has proven copies: with the end of its lease their deaths
-    /// are forgotten.
+    /// Earlier holders of this object died, and this holder has proven copies: the end of its lease clears the count of
+    /// deaths.
     pub survived: bool,
-    /// Writes whose end was not seen. They are noted whatever becomes of the rest of the report.
+    /// Writes whose outcome is unknown. They are noted even if the rest of the report is rejected.
     pub unsettled: Vec<UnsettledWrite>,
 }
 
-/// What to write of a replica's time, beside µs since the copy was proven, which are not negative. NULL: it is left alone.
+/// The value that clears a replica's time. µs since the copy was proven are not negative; NULL leaves the time
+/// unchanged.
 const WRITE_DELAY: i64 = -1;
 
-/// `$1`–`$10` one entry per report: key, fence, generation, size, hash, release, hash of the metadata, and of the source
-/// its name, Last-Modified and tag; `$11` whether its holder survived.
-/// `$12`–`$18` one entry per failure: key, replica, class, message, whether it counts, the kind of its event (NULL: it has
-/// none), µs until the next try (NULL: parked).
-/// `$19`, `$20` one entry per copy whose failures are forgotten: key, replica.
-/// `$21`–`$26` one entry per write that is not settled: key, replica, size, hash, hash of the metadata, µs to settle.
-/// `$27` one entry per report: what is not carried over, as words with commas between them.
-/// Then two arrays per replica, one entry per report: µs since its copy was proven, as said above, and µs until it is due
-/// (NULL: left alone, the greatest: parked).
+/// `$1`–`$10` one entry per report: key, fence, generation, size, hash, release, hash of the metadata, and of the
+/// source its name, Last-Modified and tag; `$11` whether its holder survived.
+/// `$12`–`$18` one entry per failure: key, replica, class, message, whether it counts, the kind of its event (NULL:
+/// none), µs until the next attempt (NULL: parked).
+/// `$19`, `$20` one entry per copy whose failures are cleared: key, replica.
+/// `$21`–`$26` one entry per unsettled write: key, replica, size, hash, hash of the metadata, µs to settle.
+/// `$27` one entry per report: what is not carried over, as words separated by commas.
+/// Then two arrays per replica, one entry per report: µs since its copy was proven, or [`CLEAR`], and µs until it is
+/// due (NULL: unchanged, the greatest value: parked).
 const FIRST_OF_REPLICAS: usize = 28;
 
 pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &EventKinds) -> SqlStr {
@@ -80,7 +81,7 @@ pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
     let (draining, beside) = if kinds.contains(EventKind::ObjectCopied) {
         let names =
             format!("SELECT ARRAY(SELECT name FROM {schema}.replicas WHERE draining_since IS NOT NULL) AS names");
-        // A row of its own, so that is_complete is no subquery and becomes a part of this statement.
+        // A CTE of its own, so that is_complete contains no subquery and PostgreSQL inlines it into this statement.
         (format!("draining AS MATERIALIZED ({names}),\n"), " CROSS JOIN draining")
     } else {
         (String::new(), "")
@@ -92,9 +93,9 @@ pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
         format!(", ${}::bigint[], ${}::bigint[]", FIRST_OF_REPLICAS + 2 * i, FIRST_OF_REPLICAS + 1 + 2 * i)
     });
     let names = columns(&|i, _| format!(", t{i}, d{i}"));
-    // Copies made earlier may lack what this attempt's have got.
+    // Copies of earlier attempts may lack properties that the copies of this attempt have.
     let tried = NotCarried::Redirect.as_str();
-    // A copy that somebody has ceased to want while it was tried is recorded if it was made, and not tried again.
+    // A copy that ceased to be wanted during the attempt is recorded if it was made, and not tried again.
     let sets = columns(&|i, r| {
         let (copy, due) = (r.column(), r.due_column());
         format!(
@@ -113,7 +114,8 @@ WITH asked AS MATERIALIZED (
         AS a(k, f, g, size, hash, release, metadata, source, modified, tag, survived, not_carried{names})
 ),
 {held},
--- what was proven before this time may have been hit by a write that nobody knows of, however late it is recorded
+-- what was proven before this time may have been overwritten by a write that no daemon knows of, however late it is
+-- recorded
 lost AS MATERIALIZED ({until}),
 {draining}done AS (
     UPDATE {schema}.object_copies o
@@ -134,7 +136,7 @@ lost AS MATERIALIZED ({until}),
      WHERE o.object_key = held.object_key AND o.lease = a.f AND o.generation = a.g
     RETURNING {returned}
 ),
--- why it failed; attempts of one class in a row are added up
+-- why it failed; consecutive attempts of one class are added up
 failed AS (
     {failed}
 ),
@@ -144,14 +146,14 @@ mended AS (
     WHERE f.object_key = x.k AND f.replica = x.replica AND done.object_key = x.k
     RETURNING 1
 ),
--- its last holder but one has died, this one gives it back
+-- the holder before this one died, this one releases the lease
 survived AS (
     DELETE FROM {schema}.swept_leases s
      USING done JOIN asked a ON a.k = done.object_key AND a.f = done.f
      WHERE s.object_key = done.object_key AND a.survived AND a.release
     RETURNING 1
 ),
--- whatever the fence says: a write whose end was not seen is one
+-- regardless of the fence: a write of unknown outcome has to be noted
 noted AS (
     {noted}
 ),
@@ -160,13 +162,14 @@ noted AS (
     ))
 }
 
-/// The names of the replicas whose copies a report has recorded and of which `holds` holds, by their place, as an array.
+/// The names of the replicas whose copies a report has recorded and for which `holds` is true, as an array. `holds`
+/// takes the replica's index.
 fn recorded_now(replicas: &[ReplicaName], name: &str, holds: impl Fn(usize) -> String) -> String {
     let each = replicas.iter().enumerate().map(|(i, r)| format!("CASE WHEN {} THEN '{r}' END", holds(i)));
     format!("array_remove(ARRAY[{}]::text[], NULL) AS {name}", each.collect::<Vec<_>>().join(", "))
 }
 
-/// Notes the writes whose end was not seen, and what was recorded while claims may be lost.
+/// Notes the writes of unknown outcome, and what was recorded while claims may be lost.
 fn noted(schema: &str) -> String {
     let now = format!("{schema}.now_utc_micro_seconds()");
     let entries = format!(
@@ -180,16 +183,16 @@ fn noted(schema: &str) -> String {
     unsettled::insert(schema, &entries)
 }
 
-/// What a completion tells the log.
+/// The events of a completion.
 struct CompletionEvents {
-    /// What its events need and `done` has to return. Nothing where nothing is told: it takes a look into another table
-    /// for each object.
+    /// The columns that the events need and `done` has to return. Empty where no event is written: they cost a lookup
+    /// in another table per object.
     columns: Vec<String>,
     events: String,
 }
 
-/// One event for the copies of an object that are recorded together, and one for each failure. When the object was
-/// registered travels with its first, because an event of its own for that would be one in two.
+/// One event for the copies of an object that are recorded together, and one for each failure. The object's first event
+/// carries its time of registration: a separate event for that would be every second one.
 fn completion_events(schema: &str, kinds: &EventKinds, failures: &str) -> CompletionEvents {
     let object = "'object_key', done.object_key, 'generation', done.generation";
     let registered = "CASE WHEN done.first THEN jsonb_build_object('registered_at', done.created_at) ELSE '{}' END";
@@ -227,8 +230,8 @@ fn completion_events(schema: &str, kinds: &EventKinds, failures: &str) -> Comple
     CompletionEvents { columns, events: events.join("\n    UNION ALL\n    ") }
 }
 
-/// The part of a statement that keeps why copies failed. `whence`: a FROM clause with the rows
-/// `x(replica, class, message, counted)`, each beside the object that was written, `done(object_key, generation)`.
+/// The part of a statement that stores why copies failed. `whence`: a FROM clause with the rows `x(replica, class,
+/// message, counted)`, each joined to the object that was written, `done(object_key, generation)`.
 pub(crate) fn keep_failures(schema: &str, whence: &str) -> String {
     format!(
         "INSERT INTO {schema}.copy_failures AS f
@@ -247,12 +250,12 @@ pub(crate) fn keep_failures(schema: &str, whence: &str) -> String {
 }
 
 impl Database {
-    /// Writes what was found out about leased rows, fenced by lease and generation. At most one report per key.
+    /// Writes the outcomes of leased rows, fenced by lease and generation. At most one report per key.
     pub async fn complete(&self, reports: &[Report]) -> Result<Vec<FencedResult>, DatabaseError> {
         self.complete_within(LIMIT, reports).await
     }
 
-    /// The same, if it takes no longer than this.
+    /// As [`Self::complete`], with another time limit.
     pub async fn complete_within(
         &self,
         limit: Duration,
@@ -285,7 +288,7 @@ impl Database {
             .bind(failures.iter().map(|f| f.key.as_str()).collect::<Vec<_>>())
             .bind(failures.iter().map(|f| f.replica.as_str()).collect::<Vec<_>>())
             .bind(failures.iter().map(|f| f.why.class.as_str()).collect::<Vec<_>>())
-            // PostgreSQL keeps no NUL, which a store may have put into its answer.
+            // PostgreSQL stores no NUL, which a store may have put into its answer.
             .bind(failures.iter().map(|f| f.why.message.replace('\0', "\u{fffd}")).collect::<Vec<_>>())
             .bind(failures.iter().map(|f| f.counted).collect::<Vec<_>>())
             .bind(failures.iter().map(|f| f.kind.map(EventKind::as_str)).collect::<Vec<_>>())
@@ -304,7 +307,7 @@ impl Database {
     }
 }
 
-/// What the report changes of one replica's two columns; `now`: when it is sent.
+/// How the report changes the two columns of one replica; `now`: when it is sent.
 fn change(report: &Report, replica: &ReplicaName, now: Instant) -> (Option<i64>, Option<i64>) {
     match report.outcomes.iter().find(|(r, _)| r == replica) {
         None => (None, None),
@@ -331,9 +334,9 @@ struct FailedOutcome<'a> {
     replica: &'a ReplicaName,
     why: &'a Failure,
     counted: bool,
-    /// Of its event, if that is kept.
+    /// The kind of its event, if events of that kind are written.
     kind: Option<EventKind>,
-    /// µs until the next try; `None`: there is none.
+    /// µs until the next attempt; `None`: there is none.
     delay: Option<i64>,
 }
 

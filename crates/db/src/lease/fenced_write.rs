@@ -2,16 +2,16 @@ use copyhold_core::domain::{Fence, ObjectKey};
 
 use crate::error::{DatabaseError, key_of};
 
-/// What became of a fenced write, per key. None of them is an error.
+/// The result of a fenced write, per key. None of these is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FencedWrite {
     /// It was written.
     Applied,
-    /// Somebody holds the row at this moment; try again.
+    /// Another transaction has locked the row; try again.
     RowLocked,
-    /// The lease or the generation is not ours any more: stop.
+    /// The lease is lost, or the generation is another: stop.
     Superseded,
-    /// PostgreSQL refuses it; that the copies failed for this was written in its place. No statement answers so.
+    /// PostgreSQL refused the write, and the failure of the copies was written in its place. No statement returns this.
     FailureWritten,
 }
 
@@ -26,8 +26,8 @@ impl FencedWrite {
     }
 }
 
-/// The middle of each fenced statement: takes the rows of the keys in `$1`, but none that somebody else has in hand,
-/// so that it never waits for one row while it holds another. `hash_before`: RETURNING tells only what is there after.
+/// The middle of each fenced statement: locks the rows of the keys in `$1` with SKIP LOCKED, so that it never waits for
+/// one row while it holds another. `hash_before`: RETURNING shows only the values after the update.
 pub(crate) fn held(schema: &str) -> String {
     format!(
         "held AS MATERIALIZED (
@@ -38,9 +38,10 @@ pub(crate) fn held(schema: &str) -> String {
     )
 }
 
-/// The tail of each fenced statement: one answer per key of `asked(k, f, g)`, from what was `held` and what was `done`, both by `object_key`,
-/// the latter with the fence `f`.
-/// A row that was not held but still carries our fence is in somebody's hands; otherwise it is no longer ours.
+/// The end of each fenced statement: one answer per key of `asked(k, f, g)`, from what was `held` and what was `done`,
+/// both by `object_key`, the latter with the fence `f`.
+/// A row that was not held but still carries our fence is locked by another transaction; otherwise it is no longer
+/// ours.
 pub(crate) fn answers(schema: &str) -> String {
     format!(
         "SELECT a.k, a.f, CASE
@@ -55,10 +56,10 @@ pub(crate) fn answers(schema: &str) -> String {
     )
 }
 
-/// Whose row, under which fence, and what became of it.
+/// Key and fence of a row, and the result of its write.
 pub type FencedResult = (ObjectKey, Fence, FencedWrite);
 
-/// The answers as the statement gave them.
+/// Parses the answers of a statement.
 pub(crate) fn parse_all(
     statement: &'static str,
     rows: Vec<(String, i64, String)>,

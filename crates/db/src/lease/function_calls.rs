@@ -15,7 +15,7 @@ pub(crate) fn claim_name(lane: &ReplicaName) -> String {
     format!("claim_{lane}")
 }
 
-/// Not `claim_fresh_…`: that is what the claim of a replica called `fresh_…` is called.
+/// Not `claim_fresh_…`: the claim of a replica named `fresh_…` has that name.
 pub(crate) fn fresh_claim_name(lane: &ReplicaName) -> String {
     format!("fresh_claim_{lane}")
 }
@@ -24,7 +24,7 @@ pub(crate) fn seek_name(lane: &ReplicaName) -> String {
     format!("seek_{lane}")
 }
 
-/// How a daemon calls them. The columns are named, so that a function that has more disturbs nobody.
+/// The call of a lane's claim. All calls name their columns, so that a function with more columns still works.
 pub(crate) fn call_claim(schema: &SchemaName, lane: &ReplicaName) -> SqlStr {
     call(schema, "lease::claim", &claim_columns(), &claim_name(lane), "$1, $2, $3, $4, $5")
 }

@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl Database {
-    /// A lease of ours turned out to be somebody else's, or nobody's. A row that still carries it was only registered again.
+    /// Logs that our lease of a row was lost. A row that still carries it was only registered again, and is not logged.
     pub async fn log_lost_lease(&self, key: &ObjectKey, fence: Fence) -> Result<(), DatabaseError> {
         const NAME: &str = "lease::log_lost";
         let whence = format!(

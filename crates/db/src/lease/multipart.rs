@@ -1,4 +1,4 @@
-//! What is remembered of uploads in parts, by whoever holds their object's lease.
+//! The journal of multipart uploads, written by the holder of the object's lease.
 
 use copyhold_core::domain::{Generation, ObjectKey, ReplicaName};
 
@@ -15,23 +15,23 @@ const BEGAN: &str = "lease::upload_began";
 const RECORD: &str = "lease::record_parts";
 const CONDEMN: &str = "lease::condemn_uploads";
 const END: &str = "lease::end_uploads";
-/// `last_at` is for those who count in hours. µs; moved on more often, it would only make dead rows.
+/// `last_at` serves rules that count in hours. µs; updating it more often would only create dead rows.
 const PROGRESS_EVERY: i64 = 10_000_000;
 
-/// An upload that is about to be begun.
+/// An upload that is about to be started.
 #[derive(Debug, Clone, Copy)]
 pub struct UploadIntent<'a> {
     pub key: &'a ObjectKey,
     pub generation: Generation,
     pub replica: &'a ReplicaName,
     pub size_bytes: u64,
-    /// Of each part but the last.
+    /// Size of each part but the last.
     pub part_bytes: u64,
-    /// Which content of which replica it is; compared for equality only.
+    /// Identifies the content and the replica that it comes from; compared for equality only.
     pub origin: &'a str,
 }
 
-/// An upload that may be gone on with.
+/// An upload that an attempt may resume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnfinishedUpload {
     pub id: i64,
@@ -39,19 +39,19 @@ pub struct UnfinishedUpload {
     pub size_bytes: u64,
     pub part_bytes: u64,
     pub origin: String,
-    /// The store's own text.
+    /// The store's own id.
     pub upload_id: String,
     /// In the order of their numbers.
     pub parts: Vec<StoredPart>,
 }
 
-/// A part that a store has taken.
+/// A part that the store has accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPart {
-    /// Whose it is: the row of `multipart_uploads`.
+    /// The id of its row in `multipart_uploads`.
     pub upload: i64,
     pub number: u32,
-    /// The store's own text.
+    /// As the store returned it.
     pub etag: String,
     pub md5: [u8; 16],
     pub crc: u64,
@@ -60,8 +60,8 @@ pub struct StoredPart {
 type UnfinishedRow = (i64, String, i64, i64, String, String, Vec<i32>, Vec<String>, Vec<Vec<u8>>, Vec<i64>);
 
 impl Database {
-    /// The uploads of this generation that were begun and are not over: of each replica the latest one. Their parts
-    /// come as arrays, since 10,000 rows would take as many round trips through the driver's buffers.
+    /// Returns the unfinished uploads of this generation: of each replica the latest one. Their parts come as arrays,
+    /// since 10,000 rows would take as many round trips through the driver's buffers.
     pub async fn unfinished_uploads(
         &self,
         key: &ObjectKey,
@@ -87,8 +87,8 @@ ORDER BY u.id"
         rows.into_iter().map(unfinished).collect()
     }
 
-    /// The uploads of earlier generations of this key that are not known to be over, condemned ones included: the row's id,
-    /// the replica, and the store's name for it.
+    /// Returns the uploads of earlier generations of this key that are not known to be over, condemned ones included:
+    /// the row's id, the replica, and the store's id.
     pub async fn older_uploads(
         &self,
         key: &ObjectKey,
@@ -109,7 +109,7 @@ SELECT id, replica, upload_id FROM {schema}.multipart_uploads
             .collect()
     }
 
-    /// Writes down that an upload is about to be begun; the row's id.
+    /// Journals an upload before it is started; returns the row's id.
     pub async fn intend_upload(&self, intent: &UploadIntent<'_>) -> Result<i64, DatabaseError> {
         let schema = self.schema.quoted();
         let sql = trusted_sql(format!(
@@ -127,7 +127,7 @@ VALUES ($1, $2, $3, $4, $5, $6) RETURNING id"
         with_timeout(INTEND, query.fetch_one(&self.pool)).await
     }
 
-    /// The store has begun it under this name. Whether the row was still there.
+    /// Journals the store's id of a started upload. Returns whether the row still exists.
     pub async fn upload_began(&self, id: i64, upload_id: &str) -> Result<bool, DatabaseError> {
         let schema = self.schema.quoted();
         let sql = trusted_sql(format!(
@@ -138,10 +138,10 @@ UPDATE {schema}.multipart_uploads SET upload_id = $2, last_at = {schema}.now_utc
         Ok(with_timeout(BEGAN, query.execute(&self.pool)).await?.rows_affected() > 0)
     }
 
-    /// Writes down parts, each at most once; those of uploads that are over are passed over. Returns the uploads whose
-    /// rows somebody has in hand at this moment: of those nothing was written.
-    ///
-    /// The uploads' rows are taken first, so that none goes while its parts come, and none is waited for.
+    /// Journals parts, each at most once; parts of finished uploads are skipped. Returns the uploads whose rows another
+    /// transaction has locked: none of their parts was written.
+    /// The uploads' rows are locked first, with SKIP LOCKED: no row disappears while its parts are written, and no row
+    /// is waited for.
     pub async fn record_parts(&self, parts: &[StoredPart]) -> Result<Vec<i64>, DatabaseError> {
         let schema = self.schema.quoted();
         let sql = trusted_sql(format!(
@@ -157,7 +157,7 @@ moved AS (
     UPDATE {schema}.multipart_uploads u SET last_at = {schema}.now_utc_micro_seconds()
       FROM held WHERE u.id = held.id AND u.last_at < {schema}.now_utc_micro_seconds() - {PROGRESS_EVERY}
 ),
--- one that was sent again counts as it was sent last
+-- a part that was sent again replaces the one that was sent before
 taken AS (
     INSERT INTO {schema}.multipart_parts AS p (upload, part_number, etag, md5, crc)
     SELECT told.* FROM told JOIN held ON held.id = told.upload
@@ -175,8 +175,8 @@ SELECT u.id FROM {schema}.multipart_uploads u
         with_timeout(RECORD, query.fetch_all(&self.pool)).await
     }
 
-    /// Nobody is to go on with these: their parts are of no use. Whoever has condemned them throws them away at once; if
-    /// he cannot, the sweeper does. Returns those that somebody has in hand at this moment.
+    /// Condemns uploads: their parts are of no use, and no attempt resumes them. The caller aborts them at the store at
+    /// once; if it cannot, the sweeper does. Returns the uploads whose rows another transaction has locked.
     pub async fn condemn_uploads(&self, ids: &[i64]) -> Result<Vec<i64>, DatabaseError> {
         let schema = self.schema.quoted();
         let sql = trusted_sql(format!(
@@ -194,7 +194,7 @@ SELECT u.id FROM {schema}.multipart_uploads u
         with_timeout(CONDEMN, sqlx::query_scalar(sql).bind(ids).fetch_all(&self.pool)).await
     }
 
-    /// Forgets uploads that are over, their parts with them. Returns those that somebody has in hand at this moment.
+    /// Deletes finished uploads and their parts. Returns the uploads whose rows another transaction has locked.
     pub async fn end_uploads(&self, ids: &[i64]) -> Result<Vec<i64>, DatabaseError> {
         let schema = self.schema.quoted();
         let sql = trusted_sql(format!(

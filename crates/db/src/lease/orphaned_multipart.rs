@@ -1,8 +1,7 @@
-//! Which of the remembered uploads nobody will go on with.
-//!
-//! The rule: an upload is condemned by one statement while its object's row is in our hands and free, so that whoever
-//! claims the object next finds the upload condemned, or we find the object claimed. What is condemned stays so, until
-//! its row goes.
+//! Decides which journaled uploads no attempt will resume.
+//! One statement condemns an upload while it holds the lock of the object's row and the row is not leased. So the next
+//! claim of the object finds the upload condemned, or this statement finds the object leased. A condemned upload stays
+//! condemned until its row is deleted.
 
 use std::time::Duration;
 
@@ -19,46 +18,46 @@ const LOOK: &str = "lease::check_uploads";
 const KNOWN: &str = "lease::known_uploads";
 const FORGET: &str = "lease::forget_unserved_uploads";
 const COUNT: &str = "lease::count_uploads";
-/// Far more than there should ever be: whoever has so many has been told.
+/// Far more than there should ever be: an operator with so many has had warnings.
 const COUNTED: i64 = 100_000;
-/// Uploads that one statement looks at.
+/// Uploads that one statement checks.
 const PAGE: i64 = 32;
-/// How long nobody else looks at them; the first look at an upload is as long after its beginning (migration 0003).
+/// How long no other daemon checks them. The first check of an upload comes as long after its start (migration 0003).
 pub const UPLOAD_CHECK_INTERVAL: Duration = Duration::from_mins(10);
-/// What cannot be thrown away is tried again after as long as that has been so, and after this long at most.
+/// An upload that cannot be aborted is tried again after as long as it has been condemned, and after this long at most.
 const LOOK_EVERY_AT_MOST: Duration = Duration::from_hours(6);
-/// A copy that was parked, and is tried again within the day, goes on with what it has.
+/// A parked copy that is retried within the day resumes its upload.
 const PARKED_FOR: Duration = Duration::from_hours(24);
-/// Without progress. Well under the 7 days after which R2 forgets an upload by itself, and after which it would be
-/// begun anew anyway; much longer than a store, or all daemons, should ever be away.
+/// Without progress. Well under the 7 days after which R2 drops an upload by itself, and an attempt would start anew
+/// anyway; much longer than a store, or all daemons, should ever be unavailable.
 const STALLED_FOR: Duration = Duration::from_hours(3 * 24);
-/// Nobody has looked for so long because no daemon serves the replica any more.
+/// No check for so long means that no daemon serves the replica any more.
 const UNSERVED_FOR: Duration = Duration::from_hours(30 * 24);
 
-/// An upload that is to be thrown away at its store.
+/// An upload that is to be aborted at its store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CondemnedUpload {
     pub id: i64,
     pub key: ObjectKey,
-    /// The store's own text; `None`: nobody has ever heard it.
+    /// The store's own id; `None`: no answer with it ever arrived.
     pub upload_id: Option<String>,
-    /// How long ago it was about to be begun.
+    /// How long ago the upload was journaled.
     pub age: Duration,
-    /// For how long it has been condemned.
+    /// How long ago it was condemned.
     pub for_long: Duration,
 }
 
-/// What one look at the uploads of a replica has shown.
+/// The result of one check of a replica's uploads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UploadCheck {
     pub condemned: Vec<CondemnedUpload>,
-    /// There may be more to look at.
+    /// More uploads may be due for a check.
     pub more: bool,
 }
 
 type LookedRow = (i64, String, Option<String>, bool, i64, i64);
 
-/// `$1` the replica, `$2` µs after whose silence nothing of a dead holder still arrives.
+/// `$1` the replica, `$2` µs after whose silence no request of a dead holder still arrives.
 pub(crate) fn statement(schema: &SchemaName, replica: &ReplicaName) -> SqlStr {
     let schema = schema.quoted();
     let now = format!("{schema}.now_utc_micro_seconds()");
@@ -74,14 +73,14 @@ WITH page AS MATERIALIZED (
      LIMIT {PAGE}
        FOR NO KEY UPDATE SKIP LOCKED
 ),
--- found by key, and not by a join, which would read all objects where PostgreSQL believes that there are few
+-- found by key and not by a join, which would read all objects where PostgreSQL believes that there are few
 asked AS MATERIALIZED (
     SELECT ARRAY(SELECT object_key FROM page WHERE condemned_at IS NULL AND last_at < {now} - $2) AS keys
 ),
 known AS MATERIALIZED (
     SELECT o.object_key FROM {schema}.object_copies o WHERE o.object_key = ANY ((SELECT keys FROM asked)::text[])
 ),
--- A claim passes over what is held here, or has come before and made it no longer free.
+-- A claim skips rows that are locked here, or has leased them before.
 free AS MATERIALIZED (
     SELECT o.object_key, o.generation, o.{copy} AS copied, o.{due} AS due FROM {schema}.object_copies o
      WHERE o.object_key = ANY ((SELECT keys FROM asked)::text[]) AND o.lock IS NULL
@@ -112,14 +111,13 @@ RETURNING u.id, u.object_key, u.upload_id, j.condemned, {now} - u.begun_at,
 }
 
 impl Database {
-    /// Looks at uploads of one replica whose time for that has come, and takes them upon us for [`UPLOAD_CHECK_INTERVAL`].
-    ///
-    /// Condemned are those whose object is gone, has another content, has this copy on record, does not want it, is
-    /// parked for longer than a day, or has not come forward for three; those that a later one has taken the place of;
-    /// and those of which nobody has heard the name. But none of an object that somebody holds, and none that has come
-    /// forward within `quiet`: after that nothing that a dead holder has sent can still arrive.
+    /// Checks due uploads of one replica, and postpones their next check by [`UPLOAD_CHECK_INTERVAL`].
+    /// It condemns uploads whose object is gone, has another content, has this copy on record, does not want it, has
+    /// been parked for longer than a day, or has made no progress for three days; uploads that a later one has
+    /// replaced; and uploads whose id never arrived. It condemns no upload of a leased object, and none with progress
+    /// within `quiet`: after that no request of a dead holder can still arrive.
     pub async fn check_uploads(&self, replica: &ReplicaName, quiet: Duration) -> Result<UploadCheck, DatabaseError> {
-        // Of a replica that is not in the configuration the row's columns may be gone.
+        // The columns of a replica that is not in the configuration may be gone.
         let known = self.replicas.iter().position(|known| known == replica);
         let Some(sql) = known.map(|i| self.statements.check_uploads[i].clone()) else {
             return Ok(UploadCheck::default());
@@ -138,7 +136,7 @@ impl Database {
         Ok(UploadCheck { condemned: condemned.collect::<Result<_, DatabaseError>>()?, more })
     }
 
-    /// How many uploads at a replica are remembered, and up to so many counted.
+    /// Counts the journaled uploads at a replica, up to [`COUNTED`].
     pub async fn count_uploads(&self, replica: &ReplicaName) -> Result<i64, DatabaseError> {
         let schema = self.schema.quoted();
         let sql = trusted_sql(format!(
@@ -148,7 +146,7 @@ SELECT count(*) FROM (SELECT FROM {schema}.multipart_uploads WHERE replica = $1 
         with_timeout(COUNT, sqlx::query_scalar(sql).bind(replica.as_str()).fetch_one(&self.pool)).await
     }
 
-    /// The names of all remembered uploads of a key at a replica, whichever content they are of.
+    /// The store's ids of all journaled uploads of a key at a replica, whichever content they are of.
     pub async fn known_uploads(&self, key: &ObjectKey, replica: &ReplicaName) -> Result<Vec<String>, DatabaseError> {
         let schema = self.schema.quoted();
         let sql = trusted_sql(format!(
@@ -160,8 +158,8 @@ SELECT upload_id FROM {schema}.multipart_uploads
         with_timeout(KNOWN, query.fetch_all(&self.pool)).await
     }
 
-    /// Forgets uploads at replicas that are not in our configuration and that no daemon has looked at for a month, some
-    /// of them at a time. Returns one entry each: the replica.
+    /// Deletes some uploads at replicas that are not in our configuration and that no daemon has checked for a month.
+    /// Returns the replica of each.
     pub async fn forget_unserved_uploads(&self) -> Result<Vec<String>, DatabaseError> {
         let schema = self.schema.quoted();
         let unserved_for = micros(UNSERVED_FOR);

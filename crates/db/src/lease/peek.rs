@@ -1,4 +1,4 @@
-//! Looks at a lane without leasing anything.
+//! Reads a lane without leasing anything.
 
 use copyhold_core::domain::{ObjectKey, ReplicaName, SchemaName};
 use sqlx::{Row as _, postgres::PgRow};
@@ -11,22 +11,22 @@ use crate::{
 };
 
 const NAME: &str = "lease::peek";
-/// Rows that one question looks at, at most.
+/// Rows that one query reads, at most.
 const LOOKED_AT: i64 = 256;
 
-/// What a look at a lane has shown.
+/// The result of reading a part of a lane.
 #[derive(Debug)]
 pub struct Peeked {
-    /// Objects that are on record where they were asked for.
+    /// Objects that one of the given holders has on record.
     pub keys: Vec<ObjectKey>,
-    /// The last place that was looked at; `None`: there is nothing from there on.
+    /// The last position that was read; `None`: there is no row from there on.
     pub last: Option<LanePosition>,
-    /// Whether there may be more behind it.
+    /// Whether there may be more rows behind it.
     pub more: bool,
 }
 
-/// Looks at a lane's rows from a place on, oldest due first, without touching them: `$1` rows at most, `$2` and `$3`
-/// the place.
+/// Reads rows of a lane from a position on, oldest due first, without locking them: `$1` rows at most, `$2` and `$3`
+/// the position.
 pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> String {
     let due = lane.due_column();
     format!(
@@ -42,7 +42,7 @@ pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], lane: &Re
 }
 
 impl Database {
-    /// The next rows of a lane behind a place, whose time has come.
+    /// The next due rows of a lane behind a position.
     pub(crate) async fn peek_page(
         &self,
         lane: &ReplicaName,
@@ -59,10 +59,9 @@ impl Database {
         read(NAME, || rows.iter().map(place).collect())
     }
 
-    /// Looks for up to `limit` objects that `lane` lacks, whose time has come, and that one of `holders` has on record.
-    ///
-    /// For when the primary cannot be read: claiming rows only to find that they have no source would write each of
-    /// them again and again.
+    /// Finds up to `limit` due objects that lack their copy at `lane` and that one of `holders` has on record.
+    /// For use while the primary cannot be read: claiming rows that turn out to have no source would write each of them
+    /// again and again.
     pub async fn peek(
         &self,
         lane: &ReplicaName,
@@ -88,7 +87,7 @@ impl Database {
     }
 }
 
-/// The row's place, and its key if one of `holders` has it.
+/// The row's position, and its key if one of `holders` has it.
 fn held_by(row: &PgRow, holders: &[ReplicaName]) -> Result<(Option<ObjectKey>, LanePosition), sqlx::Error> {
     let at = LanePosition { due: row.try_get("lane_due")?, id: row.try_get("id")? };
     let recorded: Vec<String> = row.try_get("recorded")?;

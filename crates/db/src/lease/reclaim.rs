@@ -22,27 +22,27 @@ const LOCK: &str = "queue::reclaim";
 /// Rows that one statement frees at most, so that it stays short.
 pub(crate) const BATCH: i64 = 500;
 
-/// How long an object waits after its second holder in a row has died: an object that kills whoever copies it must
-/// not do so all the time. Each further time it is twice as long.
+/// How long an object waits after its second holder in a row has died: an object that kills its holders must not do so
+/// all the time. Each further time it waits twice as long.
 const SECOND_TIME: Duration = Duration::from_secs(10);
 const AT_MOST: Duration = Duration::from_mins(15);
-/// An object that is only to be read again waits by so many times as long at most.
+/// The next check of an object that only has to be read is postponed by up to so many times as long.
 const MOST_TIMES: i32 = 10;
-/// Larger objects are uploaded in parts, and the request that completes an upload may be at work for longer than any
-/// other: as long as the daemon waits for its answer.
+/// Larger objects are uploaded in parts. The request that completes an upload may take longer than any other: as long
+/// as the daemon waits for its answer.
 const WHOLE_UP_TO: i64 = 16 << 20;
 const COMPLETE_MAY_TAKE: Duration = Duration::from_mins(10);
 
-/// A lease that ended without its holder.
+/// A lease that expired.
 #[derive(Debug, Clone)]
 pub struct ReclaimedLease {
     pub key: ObjectKey,
     pub holder: DaemonId,
-    /// How often in a row this has happened to the object, within its generation; at least 1.
+    /// How often in a row the object's lease has expired within its generation; at least 1.
     pub times: u32,
 }
 
-/// Which rows come into question.
+/// The rows to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReclaimScope {
     All,
@@ -52,8 +52,8 @@ pub(crate) enum ReclaimScope {
 
 /// `$1` the key of the duty's advisory lock, `$2` µs after which a dead holder's last request has arrived.
 ///
-/// The lock is the transaction's own, so it cannot outlive a dead sweeper, not even behind a pooler. FOR NO KEY
-/// UPDATE re-reads each row that was just renewed, so a lease that its owner saved is not taken from it.
+/// The lock belongs to the transaction, so it cannot outlive a dead sweeper, not even behind a pooler. FOR NO KEY
+/// UPDATE reads each row again that was just renewed, so that a renewed lease is not taken from its holder.
 pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &EventKinds, of: ReclaimScope) -> SqlStr {
     let schema = schema.quoted();
     let members = "'object_key', object_key, 'generation', generation, 'daemon', lease >> 40, 'times', times";
@@ -67,7 +67,7 @@ pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
     let each =
         |what: &dyn Fn(&ReplicaName) -> String, glue: &str| replicas.iter().map(what).collect::<Vec<_>>().join(glue);
     let missing = |r: &ReplicaName| format!("(o.{} IS NULL AND o.{} < {PARKED})", r.column(), r.due_column());
-    // The first time it keeps its place: greatest() passes over NULL.
+    // The first time it keeps its position: greatest() ignores NULL.
     let put_off = each(
         &|r| {
             let due = r.due_column();
@@ -76,7 +76,7 @@ pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
         ",
            ",
     );
-    // Later each time, should reading it be what its holders die of.
+    // Later each time, in case reading it is what kills its holders.
     let entries = format!(
         "SELECT dead.object_key, r.name, dead.size_bytes, dead.content_hash, dead.metadata_hash,
            CASE WHEN swept.times > 1 THEN $2::bigint * least(swept.times, {MOST_TIMES}) ELSE {first_look} END,
@@ -107,7 +107,7 @@ dead AS MATERIALIZED (
     LIMIT {BATCH}
     FOR NO KEY UPDATE SKIP LOCKED
 ),
--- How often in a row, and how long it waits for that.
+-- How often in a row, and how long the object waits for that.
 swept AS (
     INSERT INTO {schema}.swept_leases AS s (object_key, generation, times, last_at)
     SELECT object_key, generation, 1, {now} FROM dead
@@ -119,8 +119,8 @@ swept AS (
                    THEN (least({first_wait} * 2.0 ^ (least(times, 30) - 2), {longest}) * (0.8 + 0.4 * random()))::bigint
               END AS wait
 ),
--- The holder may have been writing to any replica. A hash that is known under its lease is that of what it wrote: if the
--- key is registered again, the hash is NULL until the next holder has read the object.
+-- The holder may have been writing to any replica. A hash that is known under its lease is that of what it wrote: if
+-- the key is registered again, the hash is NULL until the next holder has read the object.
 unsettled AS (
     {unsettled}
 ),
@@ -138,9 +138,9 @@ SELECT object_key, lease, times FROM freed CROSS JOIN logged"
 }
 
 impl Database {
-    /// Frees rows whose lease has run out, at most one batch; nothing if another daemon is at it. From the second
-    /// time on the object's missing copies wait. `settle`: after this time nothing that a dead holder has sent can
-    /// still arrive at a store.
+    /// Frees rows whose lease has expired, at most one batch; none while another daemon does so. From the second time
+    /// on the object's missing copies wait. `settle`: after this time no request of a dead holder can still arrive at a
+    /// store.
     pub async fn reclaim(&self, settle: Duration) -> Result<Vec<ReclaimedLease>, DatabaseError> {
         match self.reclaim_of(settle, None).await {
             Err(error) if error.may_concern_one_row() => {
@@ -148,7 +148,7 @@ impl Database {
                 let reclaim = |keys: Vec<_>| async move { self.reclaim_of(settle, Some(&keys)).await }.boxed();
                 let refused = |key: ObjectKey, why: &DatabaseError| self.refused.pass_over(&key, "is freed", why);
                 let run_split = Box::pin(run_split(expired, &mut FailureBudget::default(), reclaim, refused)).await;
-                // What was freed is to be told of.
+                // The caller has to log the rows that were freed.
                 run_split.error.filter(|_| run_split.answers.is_empty()).map_or(Ok(run_split.answers), Err)
             }
             answer => answer,
@@ -178,7 +178,7 @@ impl Database {
         rows.into_iter().map(parse).collect()
     }
 
-    /// Keys of rows whose lease has run out, one batch.
+    /// Keys of rows whose lease has expired, one batch.
     async fn expired(&self) -> Result<Vec<ObjectKey>, DatabaseError> {
         const NAME: &str = "lease::expired";
         let schema = self.schema.quoted();

@@ -12,8 +12,8 @@ use crate::{
 
 const NAME: &str = "lease::release";
 
-/// `$1` keys, `$2` fences. The generation is not asked: a row that was registered again under our lease
-/// is ours to free, and nobody else can.
+/// `$1` keys, `$2` fences. The generation is not compared: a row that was registered again under our lease is ours to
+/// free, and no other daemon can.
 pub(crate) fn statement(schema: &SchemaName) -> SqlStr {
     let schema = schema.quoted();
     let (held, answers) = (held(&schema), answers(&schema));
@@ -36,7 +36,7 @@ done AS (
 }
 
 impl Database {
-    /// Gives rows back as they are: no attempt counted, due at the same time as before.
+    /// Releases rows unchanged: no attempt is counted, and they are due at the same time as before.
     pub async fn release(&self, held: &[(ObjectKey, Fence)]) -> Result<Vec<FencedResult>, DatabaseError> {
         let release = |held: Vec<_>| async move { self.release_together(&held).await }.boxed();
         let refused =

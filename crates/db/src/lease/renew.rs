@@ -16,7 +16,7 @@ const NAME: &str = "lease::renew";
 
 /// `$1` keys, `$2` fences, `$3` generations, `$4` lease in µs.
 ///
-/// Rows that somebody else holds are passed over: a heartbeat over 64 rows, of which an application held one,
+/// Rows that another transaction has locked are skipped: a heartbeat over 64 rows, of which an application held one,
 /// waited 5.5 s, and 36 ms with SKIP LOCKED.
 pub(crate) fn statement(schema: &SchemaName) -> SqlStr {
     let schema = schema.quoted();
@@ -42,8 +42,9 @@ done AS (
 type Held = (ObjectKey, Fence, Generation);
 
 impl Database {
-    /// Moves the leases on to `timeout` from now, all in one statement. *Changed* means that the lease is lost or
-    /// that the key was registered again: either way the copy is to be stopped and released.
+    /// Extends the leases to `timeout` from now, all in one statement.
+    /// [`FencedWrite::Superseded`](super::FencedWrite::Superseded) means that the lease is lost or that the key was
+    /// registered again: either way the caller stops the copy and releases the row.
     pub async fn renew(&self, held: &[Held], timeout: Duration) -> Result<Vec<FencedResult>, DatabaseError> {
         let renew = |held: Vec<_>| async move { self.renew_together(&held, timeout).await }.boxed();
         let refused = |(key, ..): Held, why: &DatabaseError| self.refused.pass_over(&key, "keeps its lease", why);

@@ -1,4 +1,4 @@
-//! The table `swept_leases`: how often in a row an object has lost its holder.
+//! The table `swept_leases`: how often in a row the lease of an object expired.
 
 use copyhold_core::domain::ObjectKey;
 
@@ -9,12 +9,12 @@ use crate::{
 };
 
 const TIDY: &str = "lease::tidy_swept";
-/// Rows that one statement looks at to tidy up.
+/// Rows that one clean-up statement checks.
 const PAGE: i64 = 500;
 
 impl Database {
-    /// Forgets the sweeps of objects that are gone, or that lack nothing, are free and have nothing unsettled: a page of
-    /// them at a time. Returns where the next page begins; `None`: at the beginning.
+    /// Deletes the counts of objects that no longer exist, or that lack no copy, are not leased and have no unsettled
+    /// write: one page at a time. Returns where the next page begins; `None`: at the beginning.
     pub async fn tidy_swept(&self, after: Option<&ObjectKey>) -> Result<Option<ObjectKey>, DatabaseError> {
         let schema = self.schema.quoted();
         let missing =

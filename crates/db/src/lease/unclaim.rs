@@ -5,11 +5,11 @@ use crate::{
     handle::Database,
 };
 
-/// More than any claim takes.
+/// More rows than any claim leases.
 const BATCH: usize = 1000;
 
-/// `$1` the fence. Reads what is leased, by all daemons together: it is for the rare case. In the index's order, so
-/// that it is the index that is read.
+/// `$1` the fence. Scans all leased rows, those of other daemons too: it is for the rare case. ORDER BY the index's
+/// column makes PostgreSQL use that index.
 pub(crate) fn statement(schema: &SchemaName) -> String {
     let schema = schema.quoted();
     format!(
@@ -27,8 +27,8 @@ RETURNING o.object_key"
 }
 
 impl Database {
-    /// Frees what was leased by a claim whose answer never came, and tells how many rows that were. Nobody works on
-    /// them: a lease begins with the answer.
+    /// Frees the rows of a claim whose answer was lost, and returns how many there were. No worker copies them: a lease
+    /// begins with the answer.
     pub async fn unclaim(&self, fence: Fence) -> Result<usize, DatabaseError> {
         let query = sqlx::query(self.statements.unclaim.clone()).bind(fence.0);
         Ok(with_timeout("lease::unclaim", query.fetch_all(&self.pool)).await?.len())

@@ -1,6 +1,5 @@
-//! The table `unsettled`: writes that were sent and whose end was not seen.
-//!
-//! A store may carry such a write out later, over what was recorded meanwhile. Until it is settled, each recorded copy
+//! The table `unsettled`: writes that were sent and whose outcome is unknown.
+//! A store may carry out such a write later, over what was recorded meanwhile. Until it is settled, each copy recorded
 //! under it is read again, and no entry is deleted before that.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -17,63 +16,63 @@ use crate::{
 const TAKE: &str = "lease::claim_unsettled";
 const NOTE: &str = "lease::note_unsettled";
 const SETTLE: &str = "lease::settle";
-/// Entries that one statement judges at most.
+/// Entries that one statement checks at most.
 const JUDGED: i64 = 256;
 
-/// The first look comes so soon: most late writes arrive within seconds. Each further look comes three times as late,
-/// and the last one, which is the guarantee, when the entry is settled.
+/// The first check comes so soon because most late writes arrive within seconds. Each further check waits three times
+/// as long. The last one, which is the guarantee, comes when the entry is settled.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
-/// A scan writes a page of a listing no later than this after it was listed, or adopts nothing of it: so an entry is kept
-/// for so much longer that nothing is adopted that was listed before the late write. µs.
+/// A scan records a page at most this long after its listing, or adopts nothing of it. Entries are kept for this much
+/// longer, so that nothing is adopted that was listed before the late write. µs.
 pub(crate) const LISTED_WITHIN: i64 = 60_000_000;
-/// µs between two looks at least.
+/// µs between two checks at least.
 const NEXT_LOOK: i64 = 5_000_000;
 
 type BoundQuery<'q, O> = QueryAs<'q, Postgres, O, PgArguments>;
 
-/// A write that was sent to a replica and whose end was not seen.
+/// A write that was sent to a replica and whose outcome is unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnsettledWrite {
     pub key: ObjectKey,
     pub replica: ReplicaName,
-    /// What it carried.
+    /// The content that was sent.
     pub content: Content,
     pub metadata: Option<MetadataHash>,
-    /// After this time the store carries it out no more.
+    /// After this time the store no longer carries it out.
     pub settle: Duration,
 }
 
-/// A recorded copy that is to be read, because a write under it is not settled.
+/// A recorded copy that has to be read again, because a write to it is not settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnsettledCopy {
     pub replica: ReplicaName,
-    /// µs since the epoch at which the last such write was noted: a later one is another entry.
+    /// µs since the epoch at which the last such write was noted: a later one makes another entry.
     pub noted_at: i64,
-    /// What such a write carried; `None`: unknown.
+    /// The content that such a write carried; `None`: unknown.
     pub sent: Option<Content>,
     /// The hash of its metadata; `None`: unknown.
     pub sent_metadata: Option<MetadataHash>,
-    /// Nothing can arrive any more: what this reading shows is final.
+    /// No write can arrive any more: the result of this reading is final.
     pub settled: bool,
 }
 
-/// What a look at the entries that are due has found.
+/// The due entries that a claim has found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DueUnsettled {
     /// Copies to read, by object.
     pub to_read: BTreeMap<ObjectKey, Vec<UnsettledCopy>>,
-    /// There may be more that is due now.
+    /// More entries may be due now.
     pub more: bool,
 }
 
-/// What may still arrive at a replica.
+/// The writes that may still arrive at a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnsettledState {
-    /// Copies under which a write was noted.
+    /// Copies with an unsettled write.
     pub copies: i64,
-    /// PostgreSQL has crashed lately, and claims may be lost: there may be writes that nobody knows of.
+    /// PostgreSQL crashed lately, and claims may be lost: there may be writes that no daemon knows of.
     pub after_crash: bool,
-    /// How long until nothing can arrive any more, if all can be read then.
+    /// How long until no write can arrive any more, if all copies can be read then.
     pub settled_in: Duration,
 }
 
@@ -84,10 +83,9 @@ impl UnsettledState {
     }
 }
 
-/// The part of a statement that writes entries. `entries`: a query with the rows
-/// `(object_key, replica, size_bytes, content_hash, metadata_hash, verify_in, settle)`, the last two in µs from now.
-///
-/// What is noted twice of one copy with different contents is of unknown content from then on.
+/// The part of a statement that writes entries. `entries`: a query with the rows `(object_key, replica, size_bytes,
+/// content_hash, metadata_hash, verify_in, settle)`, the last two in µs from now.
+/// A copy that is noted twice with different contents has an unknown content from then on.
 pub(crate) fn insert(schema: &str, entries: &str) -> String {
     let now = format!("{schema}.now_utc_micro_seconds()");
     format!(
@@ -118,8 +116,8 @@ pub(crate) fn insert(schema: &str, entries: &str) -> String {
     )
 }
 
-/// A query for the time until which claims of a PostgreSQL that has crashed may still have holders that nobody knows of:
-/// what is recorded before it is not settled. While no daemon has noted the crash yet, that is a whole settling time from now.
+/// A query for the time until which claims that a crash of PostgreSQL lost may still have holders: what is recorded
+/// before it is not settled. While no daemon has noted the crash yet, that is a whole settling time from now.
 pub(crate) fn until(schema: &str) -> String {
     format!(
         "SELECT coalesce((SELECT c.unsettled_until FROM {schema}.claims_intact c),
@@ -128,14 +126,13 @@ pub(crate) fn until(schema: &str) -> String {
     )
 }
 
-/// µs after which nothing that any daemon has sent arrives any more, by the longest of their lease times.
-///
+/// µs after which no write of any daemon arrives any more, by the longest of their lease times.
 /// Not less than the completion of an upload may take.
 fn longest_settle(schema: &str) -> String {
     format!("greatest(600000000, (SELECT max(2 * d.lease_timeout_us) FROM {schema}.daemons d))")
 }
 
-/// µs from the note of a write to the first look.
+/// µs from the note of a write to the first check.
 pub(crate) fn first_look() -> i64 {
     micros(FIRST_LOOK)
 }
@@ -151,13 +148,13 @@ fn note(schema: &SchemaName) -> SqlStr {
     trusted_sql(format!("-- {NOTE}\n{}", insert(&schema, &entries)))
 }
 
-/// `$1` copies to read at most, `$2` µs until one that is read now is taken again, `$3` the replicas that this daemon
-/// may read.
-///
-/// Drops what is settled and needs no reading: the object is gone, it has the content that was sent, or no copy of it is
-/// recorded there and nobody is making one. Of a leased row without a hash nothing is known yet: its holder may be about
-/// to record what the late write has hit. What comes after this statement's snapshot comes after the late write.
-/// All others are due again later, before anything is read: a reader that dies loses nothing.
+/// `$1` copies to read at most, `$2` µs until a copy that is read now is claimed again, `$3` the replicas that this
+/// daemon may read.
+/// Deletes settled entries that need no reading: the object is gone, it has the content that was sent, or no copy of it
+/// is recorded there and no worker is making one. Of a leased row without a hash nothing is known yet: its holder may
+/// be about to record what the late write has overwritten. What is recorded after this statement's snapshot is recorded
+/// after the late write.
+/// All other entries are postponed before anything is read: a reader that dies loses nothing.
 pub(crate) fn take(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
     let schema = schema.quoted();
     let now = format!("{schema}.now_utc_micro_seconds()");
@@ -229,15 +226,15 @@ pub(crate) fn bind_writes<'q, O>(
 }
 
 impl Database {
-    /// Notes writes whose end was not seen. Guarded by no lease: such a write is a fact whoever holds the row.
+    /// Notes writes of unknown outcome. No lease guards this: such a write is a fact, whichever daemon holds the row.
     pub async fn note_unsettled(&self, writes: &[UnsettledWrite]) -> Result<(), DatabaseError> {
         let query = bind_writes(sqlx::query_as::<_, (i32,)>(note(&self.schema)), writes.iter());
         with_timeout(NOTE, query.fetch_all(&self.pool)).await?;
         Ok(())
     }
 
-    /// Up to `limit` recorded copies at these replicas that are to be read. Whatever becomes of the reader, they are
-    /// taken again, those that are settled after `again`, until [`Database::settle`] says that the last reading was right.
+    /// Claims up to `limit` recorded copies at these replicas that have to be read. They are claimed again, the settled
+    /// ones after `again`, until [`Database::settle`] confirms the last reading: a reader that dies loses nothing.
     pub async fn claim_unsettled(
         &self,
         readable: &[ReplicaName],
@@ -269,7 +266,7 @@ impl Database {
         Ok(taken)
     }
 
-    /// Forgets entries of an object whose last reading was right. An entry that was noted anew meanwhile stays.
+    /// Deletes entries of an object whose last reading was right. An entry that was noted again meanwhile stays.
     pub async fn settle(&self, key: &ObjectKey, read: &[&UnsettledCopy]) -> Result<(), DatabaseError> {
         let sql = trusted_sql(format!(
             "-- {SETTLE}
@@ -285,7 +282,8 @@ DELETE FROM {}.unsettled u USING unnest($2::text[], $3::bigint[]) AS s(replica, 
         Ok(())
     }
 
-    /// Notes that PostgreSQL has crashed since any daemon has looked last, and claims may be lost with it. `true`: it had.
+    /// Notes a crash of PostgreSQL since the last check of any daemon: claims may be lost with it. Returns whether
+    /// there was one.
     pub async fn note_crash(&self) -> Result<bool, DatabaseError> {
         let schema = self.schema.quoted();
         let sql = trusted_sql(format!(
@@ -300,7 +298,7 @@ ON CONFLICT DO NOTHING",
         Ok(done.rows_affected() > 0)
     }
 
-    /// What may still arrive at a replica.
+    /// Returns which writes may still arrive at a replica.
     pub async fn unsettled_at(&self, replica: &ReplicaName) -> Result<UnsettledState, DatabaseError> {
         let schema = self.schema.quoted();
         let sql = trusted_sql(format!(

@@ -12,23 +12,23 @@ use crate::{
     sql::trusted_sql,
 };
 
-/// An open breaker, as all daemons share it: why a replica is left alone.
+/// An open breaker, as all daemons share it: why no daemon uses a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breaker {
-    /// µs since the epoch by the database's clock. It names this opening: what was found out about an earlier one
-    /// changes nothing.
+    /// µs since the epoch by the database's clock. It identifies this opening: results of probes of an earlier one
+    /// change nothing.
     pub opened_at: i64,
     pub blocks: Blocks,
-    /// Of the failure that opened it; `None`: a class of another version of this program.
+    /// The class of the failure that opened it; `None`: a class of another version of this program.
     pub class: Option<Class>,
-    /// What the store said then.
+    /// The message of that failure.
     pub message: String,
-    /// How long until somebody may try the store again; zero: now.
+    /// How long until a daemon may probe the store again; zero: now.
     pub probe_in: Duration,
     pub probes_failed: u32,
 }
 
-/// How a probe ended.
+/// The result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeResult {
     Healthy,
@@ -36,7 +36,7 @@ pub enum ProbeResult {
 }
 
 impl ProbeResult {
-    /// For people.
+    /// A clause for operators.
     #[must_use]
     pub const fn words(self) -> &'static str {
         match self {
@@ -47,13 +47,13 @@ impl ProbeResult {
 }
 
 impl Breaker {
-    /// Whether it was opened because objects could not be read. What is said of a failed read begins with its source.
+    /// Whether failed reads opened it: the message of a failed read begins with its source.
     #[must_use]
     pub fn is_of_reading(&self) -> bool {
         self.message.starts_with("source ")
     }
 
-    /// For people: since when, and because of what.
+    /// A clause for operators: since when, and why.
     #[must_use]
     pub fn why(&self) -> String {
         let class = self.class.map_or("unknown", Class::as_str);
@@ -63,7 +63,7 @@ impl Breaker {
 }
 
 impl Database {
-    /// Opens a replica's breaker, unless it is open already and blocks as much. Whether it was us.
+    /// Opens a replica's breaker, unless it is open already and blocks as much. Returns whether this call opened it.
     pub async fn open_breaker(
         &self,
         replica: &ReplicaName,
@@ -104,8 +104,8 @@ SELECT FROM opened CROSS JOIN logged",
         Ok(opened)
     }
 
-    /// Takes it upon us to probe a replica whose time for that has come. Nobody else does so for `within`, after which
-    /// we are taken for dead.
+    /// Claims the due probe of a replica for this daemon. No other daemon probes it for `within`, after which this one
+    /// is presumed dead.
     pub async fn claim_probe(
         &self,
         replica: &ReplicaName,
@@ -122,8 +122,8 @@ UPDATE {schema}.replicas SET probe_at = {schema}.now_utc_micro_seconds() + $3
         Ok(with_timeout("replica::claim_probe", query.execute(&self.pool)).await?.rows_affected() > 0)
     }
 
-    /// Says how a probe ended: the breaker closes, or the next probe is later. Whether it is still the opening that
-    /// was probed.
+    /// Records the result of a probe: the breaker closes, or the next probe is later. Returns whether the opening that
+    /// was probed is still in force.
     pub async fn end_probe(
         &self,
         replica: &ReplicaName,

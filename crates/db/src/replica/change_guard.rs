@@ -12,7 +12,7 @@ use crate::{
 };
 
 const NAME: &str = "replica::admit_change";
-/// So many changes that nobody registered are taken over at one replica within this time, and no more.
+/// At most so many unregistered changes are adopted at one replica within this time.
 pub const CHANGES_AT_MOST: usize = 20;
 pub const CHANGES_WITHIN: Duration = Duration::from_mins(10);
 
@@ -20,7 +20,7 @@ pub const CHANGES_WITHIN: Duration = Duration::from_mins(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeAdmission {
     Admitted,
-    /// There were too many. `first`: it is the first of them, which the log tells.
+    /// There were too many. `first`: it is the first refused one, which is logged.
     Refused {
         first: bool,
     },
@@ -39,7 +39,7 @@ pub fn too_many_changes(replica: &ReplicaName) -> Failure {
     Failure::new(Class::Changed, format!("source {replica}: {what}"))
 }
 
-/// The same where the configuration says that they are.
+/// As [`too_many_changes`], where the configuration parks every unregistered change.
 #[must_use]
 pub fn changes_are_parked(replica: &ReplicaName) -> Failure {
     let what = "it was changed there without being registered, and [guard] changed = \"park\". To have it copied, register \
@@ -48,8 +48,8 @@ pub fn changes_are_parked(replica: &ReplicaName) -> Failure {
 }
 
 impl Database {
-    /// Counts a change at a replica that nobody registered, and says whether it may begin a generation. Once one was
-    /// refused all are, until none was found for as long as they are counted.
+    /// Counts an unregistered change at a replica, and decides whether it may begin a generation. After one refusal all
+    /// changes are refused, until none was found for [`CHANGES_WITHIN`].
     pub async fn admit_change(&self, replica: &ReplicaName) -> Result<ChangeAdmission, DatabaseError> {
         let schema = self.schema.quoted();
         let logged = self.logged(

@@ -8,21 +8,20 @@ use crate::{
     sql::trusted_sql,
 };
 
-/// What became of a replica that was to be drained.
+/// The result of draining a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DrainResult {
     /// It is draining, perhaps since before.
     Draining(DrainState),
-    /// It is the primary in force, which everything is copied from.
+    /// It is the primary in force, which all objects are copied from.
     IsPrimary,
 }
 
 impl Database {
-    /// Has all daemons copy nothing to a replica that is about to leave, and nothing counted as missing there. New objects
-    /// still get their due, so that undraining loses nothing; it remains a source. `None`: there is no such replica in
-    /// the database.
-    ///
-    /// Daemons learn of it from a notice, else within seconds. What is under way is finished.
+    /// Stops all copies to a replica that is about to be removed; no copy counts as missing there. New objects still
+    /// get a due time, so that undraining loses nothing, and the replica remains a source. `None`: the database has no
+    /// such replica.
+    /// A notification tells the daemons, otherwise their next poll within seconds. Running copies are finished.
     pub async fn drain(
         &self,
         replica: &ReplicaName,
@@ -55,12 +54,12 @@ SELECT drained.draining_since, drained.drain_reason FROM held LEFT JOIN drained 
         }))
     }
 
-    /// Has it copied to again: all that was registered meanwhile is due. Whether it was draining; `None`: there is no
-    /// such replica in the database.
+    /// Resumes copies to the replica: all objects registered meanwhile are due. Returns whether it was draining;
+    /// `None`: the database has no such replica.
     pub async fn undrain(&self, replica: &ReplicaName) -> Result<Option<bool>, DatabaseError> {
         let schema = self.schema.quoted();
         let logged = self.logged(EventKind::ReplicaUndrained, "'replica', name", "undrained WHERE was_draining");
-        // The value before is what RETURNING cannot tell.
+        // RETURNING cannot show the value before.
         let sql = trusted_sql(format!(
             "-- replica::undrain
 WITH held AS MATERIALIZED (

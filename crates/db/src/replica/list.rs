@@ -1,4 +1,4 @@
-//! The table `replicas`: pins, admission, the primary, and what was the primary before.
+//! The table `replicas`: pins, admission, the primary, and the primaries before.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,29 +15,29 @@ use crate::{
 
 const ROWS: &str = "replica::rows";
 
-/// By the store's clock, after its bucket was seen to hold something: nothing is written there earlier.
+/// Nothing is written to a bucket earlier than this after it was seen to hold objects. By the store's clock.
 pub const WRITE_DELAY: Duration = Duration::from_secs(5);
-/// In the middle of that: an object is from before, or ours, on this side of it or the other, though whole seconds and the
-/// clocks of a store's machines differ.
+/// In the middle of that: an object is older, or ours, by which side of it its time is on, though stores count in whole
+/// seconds and the clocks of their machines differ.
 pub(crate) const FOREIGN_US: i64 = 3_000_000;
-/// Whoever looked must look anew if it was longer ago: what came meanwhile is not ours.
+/// An inspection of a bucket that is older must be repeated: what was written since is not ours.
 pub const INSPECTION_VALID_FOR: Duration = Duration::from_secs(30);
 
-/// What was decided before the first write to a replica.
+/// The decision before the first write to a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// Its bucket held nothing.
+    /// Its bucket held no objects.
     Empty,
-    /// What it held is taken over where it is equal, and left alone where it is not.
+    /// Objects in it are adopted where they are equal, and left alone where they are not.
     Adopt,
-    /// What it held is replaced.
+    /// Objects in it are replaced.
     Overwrite,
 }
 
 impl Admission {
     const ALL: [Self; 3] = [Self::Empty, Self::Adopt, Self::Overwrite];
 
-    /// For people: why it may be written to.
+    /// A clause for operators: why it may be written to.
     #[must_use]
     pub const fn words(self) -> &'static str {
         match self {
@@ -56,54 +56,57 @@ impl Admission {
     }
 }
 
-/// What all daemons know of a replica.
+/// The state of a replica that all daemons share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicaRow {
     pub name: ReplicaName,
     /// It is the primary in force.
     pub primary: bool,
-    /// `None`: nobody has used it yet.
+    /// `None`: no daemon has used it yet.
     pub pin: Option<Pin>,
-    /// `None`: nothing was written to it yet. With the time, by the store's clock, before which nothing in its bucket is ours.
+    /// `None`: nothing was written to it yet. With the time, by the store's clock, before which nothing in its bucket
+    /// is ours.
     pub admission: Option<(Admission, SystemTime)>,
-    /// When its bucket was seen to hold something, by the store's clock, before anything was written to it.
+    /// When its bucket was seen to hold objects before the first write, by the store's clock.
     pub looked_at: Option<SystemTime>,
-    /// What it holds is adopted when it is opened for writing, whatever the configuration says.
+    /// Its objects are adopted when it is opened for writing, whatever the configuration says.
     pub adopts: bool,
     /// `None`: copies may be made to it.
     pub pause: Option<Pause>,
-    /// `None`: nothing is known to be wrong with it.
+    /// `None`: no problem is known.
     pub breaker: Option<Breaker>,
-    /// `None`: it is not about to leave.
+    /// `None`: it is not draining.
     pub draining: Option<DrainState>,
-    /// `None`: it was never the primary, or never ceased to be.
+    /// `None`: it was never the primary, or still is.
     pub former: Option<FormerPrimary>,
-    /// Its recorded copies are being taken back, or that was broken off.
+    /// Its recorded copies are being cleared, or an interrupted reset did not finish.
     pub resetting: bool,
 }
 
-/// Nothing is copied to a replica that is about to leave, and nothing is counted as missing there.
+/// No object is copied to a draining replica, and no copy counts as missing there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrainState {
     /// µs since the epoch by the database's clock.
     pub since: i64,
-    /// What whoever drained it had to say.
+    /// The operator's reason.
     pub because: Option<String>,
 }
 
-/// What is known of the contents of a replica that was the primary.
+/// What is known of the contents of a former primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FormerPrimary {
-    /// Objects up to this arrival were registered before it ceased to be: under their keys it holds what was registered.
+    /// Objects up to this arrival were registered while it was the primary: under their keys it holds the registered
+    /// content.
     pub through: Arrival,
-    /// Generations up to this one were registered before that: what nobody has seen of them yet may stand there.
+    /// Generations up to this one were registered while it was the primary: contents that no daemon has read yet may be
+    /// there.
     pub begun_through: Generation,
-    /// Of the objects, what is older was there before Copyhold came; `None`: nothing was.
+    /// Objects that are older were there before Copyhold; `None`: there were none.
     pub foreign_before: Option<SystemTime>,
 }
 
 impl Database {
-    /// Every replica that was ever there, by name.
+    /// Every replica that the schema has ever had, by name.
     pub async fn replica_rows(&self) -> Result<Vec<ReplicaRow>, DatabaseError> {
         let sql = trusted_sql(format!(
             "-- {ROWS}
@@ -120,7 +123,7 @@ FROM {schema}.replicas ORDER BY name",
         read(ROWS, || rows.iter().map(parse).collect())
     }
 
-    /// Whether any object that the replica lacks is on record elsewhere, so that it could be copied there.
+    /// Whether any object that the replica lacks is recorded elsewhere, so that it could be copied there.
     pub async fn has_copyable_objects(&self, replica: &ReplicaName) -> Result<bool, DatabaseError> {
         let (copy, due) = (replica.column(), replica.due_column());
         let others = self.replicas.iter().filter(|r| *r != replica).map(ReplicaName::column);
@@ -134,7 +137,7 @@ SELECT EXISTS (SELECT FROM {}.object_copies
         with_timeout("replica::has_copyable_objects", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
     }
 
-    /// Ties the replica to the bucket, unless it is tied already. Read the row again to see to which.
+    /// Pins the replica to the bucket, unless it is pinned already. Read the row again to see to which.
     pub async fn pin(&self, replica: &ReplicaName, pin: &Pin) -> Result<(), DatabaseError> {
         let schema = self.schema.quoted();
         let sql = trusted_sql(format!(
@@ -147,9 +150,9 @@ WHERE name = $1 AND pinned_at IS NULL"
         Ok(())
     }
 
-    /// Notes when a bucket was seen to hold something, by its store's clock; unless that was noted within the last
-    /// [`INSPECTION_VALID_FOR`] by it. From then on nothing is written there for [`WRITE_DELAY`], so that what is ours and what was there
-    /// before are seconds apart.
+    /// Records when a bucket was seen to hold objects, by its store's clock; unless that was recorded within the last
+    /// [`INSPECTION_VALID_FOR`]. From then on nothing is written there for [`WRITE_DELAY`], so that seconds separate
+    /// our objects from older ones.
     pub async fn note_look(&self, replica: &ReplicaName, date: SystemTime) -> Result<(), DatabaseError> {
         const NAME: &str = "replica::note_look";
         let schema = self.schema.quoted();
@@ -163,8 +166,8 @@ WHERE name = $1 AND writable_at IS NULL AND (looked_at IS NULL OR looked_at NOT 
         Ok(())
     }
 
-    /// Opens the replica for writing, unless it is already. Read the row again to see on which terms. `looked_at`: as it was
-    /// when that was decided; nothing happens if it is another by now.
+    /// Opens the replica for writing, unless it is open already. Read the row again to see on which terms. `looked_at`:
+    /// its value at the time of that decision; nothing happens if it has changed.
     pub async fn admit(
         &self,
         replica: &ReplicaName,
@@ -235,7 +238,7 @@ fn admission(row: &PgRow) -> Result<Option<(Admission, SystemTime)>, sqlx::Error
     let writable_at: Option<i64> = row.try_get("writable_at")?;
     let Some((word, at)) = existing.zip(writable_at) else { return Ok(None) };
     let admission = known("replicas.existing", &word, Admission::ALL.into_iter().find(|a| a.as_str() == word))?;
-    // Of a replica that a version before 6 has opened, the store's clock is not known; that of the database must do.
+    // The store's clock is unknown for a replica that a version before 6 has opened; the database's clock has to do.
     let looked_at: Option<i64> = row.try_get("looked_at")?;
     let ours_since = looked_at.map_or(at, |at| at + FOREIGN_US);
     Ok(Some((admission, system_time(ours_since))))

@@ -11,28 +11,27 @@ use crate::{
     sql::{PARKED, trusted_sql},
 };
 
-/// Nothing is copied to a replica for a while, by all daemons. It may still be read.
+/// No daemon copies to the replica for a while. It may still be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pause {
     /// µs since the epoch by the database's clock; `None`: until it is resumed.
     pub until: Option<i64>,
-    /// What whoever paused it had to say.
+    /// The operator's reason.
     pub because: Option<String>,
 }
 
-/// What resuming a replica has found.
+/// The state that resuming a replica has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResumeResult {
     pub was_paused: bool,
-    /// Its breaker is open: the next probe, due now, tells more.
+    /// Its breaker is open: the next probe, due now, shows whether the store works.
     pub breaker_is_open: bool,
 }
 
 impl Database {
-    /// Pauses a replica for as long, or until it is resumed; a pause that is in force is replaced. `None`: there is
-    /// no such replica in the database.
-    ///
-    /// Daemons learn of it from a notice, else within seconds. What is under way is finished.
+    /// Pauses a replica for `length`, or until it is resumed; a pause in force is replaced. `None`: the database has no
+    /// such replica.
+    /// A notification tells the daemons, otherwise their next poll within seconds. Running copies are finished.
     pub async fn pause(
         &self,
         replica: &ReplicaName,
@@ -60,12 +59,11 @@ SELECT paused_until, pause_reason FROM paused CROSS JOIN logged"
         Ok(paused.map(|(until, because)| Pause { until: (until != PARKED).then_some(until), because }))
     }
 
-    /// Ends a pause, and has a store whose breaker is open tried again at once. `None`: there is no such replica in the
-    /// database.
+    /// Ends a pause, and makes the next probe of an open breaker due at once. `None`: the database has no such replica.
     pub async fn resume(&self, replica: &ReplicaName) -> Result<Option<ResumeResult>, DatabaseError> {
         let schema = self.schema.quoted();
         let logged = self.logged(EventKind::ReplicaResumed, "'replica', name", "resumed WHERE was_paused");
-        // The value before is what RETURNING cannot tell.
+        // RETURNING cannot show the value before.
         let sql = trusted_sql(format!(
             "-- replica::resume
 WITH held AS MATERIALIZED (

@@ -1,4 +1,4 @@
-//! Which objects a trial takes, and by which a store is asked something simple. Looks at few rows, and changes none.
+//! Chooses the objects for a probe of a store. It reads few rows, and changes none.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -12,17 +12,17 @@ use crate::{
     sql::{claimable, trusted_sql},
 };
 
-/// Rows that are looked at in each place. Newest first this takes 0.09 ms, oldest first 19.7 ms behind 10,000 rows that
+/// Rows that are read at each position. Newest first this takes 0.09 ms, oldest first 19.7 ms behind 10,000 rows that
 /// have failed.
 const LOOKED_AT: i64 = 64;
 
-/// Which of a lane's due objects are tried.
+/// Which due objects of a lane are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeKeyChoice {
-    /// Those without a failure on record there that were not tried before: one from the lane's newest end, the others from
-    /// random places.
+    /// Objects without a recorded failure there that were not tried before: one from the lane's newest end, the others
+    /// from random positions.
     Untried,
-    /// The same first, then those that were tried before, and those whose last failure is the longest ago.
+    /// The same first, then those that were tried before, then those whose last failure is the longest ago.
     Any,
     /// The smallest one.
     Smallest,
@@ -37,26 +37,26 @@ struct Candidate {
     failed_at: Option<i64>,
 }
 
-/// Where a lane is looked at.
+/// Where a lane is read.
 #[derive(Debug, Clone, Copy)]
 enum LaneEnd {
     NewestEnd,
     Behind { due: i64, id: i64 },
 }
 
-/// Between which places a lane's due rows are.
+/// The positions between which a lane's due rows are.
 #[derive(Debug, Clone, Copy)]
 struct DueRange {
     first_due: i64,
     first_id: i64,
-    /// Of those that are due at the same time as the first.
+    /// Among the rows that are due at the same time as the first.
     last_id: i64,
     last_due: i64,
 }
 
 impl Database {
-    /// Up to `most` due objects that `lane` lacks, to be tried there. `held_by`: only those that are on record there.
-    /// `tried`: they were tried before.
+    /// Up to `most` due objects that `lane` lacks, to be tried there. `held_by`: only objects that are recorded there.
+    /// `tried`: objects that were tried before.
     pub async fn probe_keys(
         &self,
         lane: &ReplicaName,
@@ -74,7 +74,7 @@ impl Database {
         Ok(chosen(pick, most, &newest, &random, tried))
     }
 
-    /// Up to four keys that are on record at the replica, by which its store can be asked something simple.
+    /// Up to four keys that are recorded at the replica, for a simple request to its store.
     pub async fn recorded_keys(&self, replica: &ReplicaName) -> Result<Vec<ObjectKey>, DatabaseError> {
         let (schema, copy) = (self.schema.quoted(), replica.column());
         let end = |order: &str| {
@@ -107,7 +107,7 @@ SELECT greatest({schema}.now_utc_micro_seconds() - first_at, 0) FROM {schema}.co
         Ok(us.map(|us| Duration::from_micros(us.unsigned_abs())))
     }
 
-    /// Between which places its due rows are; `None`: nothing is due.
+    /// The positions between which its due rows are; `None`: no row is due.
     async fn ends_of(&self, lane: &ReplicaName) -> Result<Option<DueRange>, DatabaseError> {
         let (schema, due) = (self.schema.quoted(), lane.due_column());
         let claimable = claimable(&self.schema, lane);
@@ -167,11 +167,10 @@ SELECT o.object_key, o.size_bytes, (
 }
 
 impl DueRange {
-    /// The `i`th random place.
-    ///
-    /// Objects that were registered together are due at the same time, and are tried in the order of their ids. What was
-    /// tried since is due later. Of the rest nobody knows how it is spread over the time between: an hour of work may be
-    /// followed by days of retries. So each length of time from the first is as likely as its double.
+    /// The `i`th random position.
+    /// Objects that were registered together are due at the same time, and are tried in the order of their ids. What
+    /// was tried since is due later. How the rest is spread over time is unknown: an hour of work may be followed by
+    /// days of retries. So each length of time from the first is as likely as its double.
     fn somewhere(self, i: usize) -> LaneEnd {
         let mut rng = rand::rng();
         if self.last_id > self.first_id && !i.is_multiple_of(3) {
@@ -182,7 +181,7 @@ impl DueRange {
     }
 }
 
-/// Chooses among those that were seen; `random`: one list for each place.
+/// Chooses among the candidates; `random`: one list for each position.
 fn chosen(
     pick: ProbeKeyChoice,
     most: usize,
@@ -201,7 +200,7 @@ fn chosen(
             }
         }
     };
-    // In the order of preference: one of each place, then whatever else was seen.
+    // In the order of preference: one of each position, then all others.
     let places = || std::iter::once(newest).chain(random.iter().map(Vec::as_slice));
     places().for_each(|place| take(place, 1, &is_fresh));
     places().for_each(|place| take(place, usize::MAX, &|_| true));

@@ -1,4 +1,4 @@
-//! Another replica becomes the primary, for all daemons and for `register`, at once.
+//! Makes another replica the primary, for all daemons and for `register`, at once.
 
 use copyhold_core::domain::{EventKind, ReplicaName};
 
@@ -16,7 +16,7 @@ const PROMOTE: &str = "replica::promote";
 const PRIMARY: &str = "replica::primary";
 const PARKED_BY: &str = "replica::parked_classes";
 const RECENT: &str = "replica::recently_missing";
-/// What was registered within this time is likely to be copied in a moment. µs.
+/// A copy of an object registered within this time is likely to be made in a moment. µs.
 const LATELY: i64 = 60_000_000;
 
 /// The primary in force.
@@ -27,16 +27,16 @@ pub struct Primary {
     pub since: i64,
 }
 
-/// What became of a replica that was to become the primary.
+/// The result of promoting a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PromoteResult {
-    /// It is, since this time.
+    /// It is the primary since this time.
     Promoted { since: i64 },
-    /// The one that it was to follow is not the primary any more.
+    /// The primary that it was to follow is not the primary any more.
     TooLate,
-    /// It lacks copies, or some there are not settled, and that was not accepted.
+    /// It lacks copies, or some there are not settled, and the caller did not accept that.
     Lacks,
-    /// It has been paused, drained, reset, or its store has fallen sick meanwhile.
+    /// It was paused, drained or reset meanwhile, or its store has become unhealthy.
     Unfit,
 }
 
@@ -58,10 +58,11 @@ impl Database {
         .transpose()
     }
 
-    /// Makes `replica` the primary in force in place of `from`, if that still is it: of two who promote at once, one does.
-    ///
-    /// `from` becomes a replica like any other. Its bucket is the application's work, so what it holds is adopted where it
-    /// is equal and left alone where it is not; but objects that were registered until now are known there, and are written
+    /// Makes `replica` the primary in force in place of `from`, if that is still the primary: of two concurrent calls,
+    /// one succeeds.
+    /// `from` becomes an ordinary replica. The application filled its bucket, so equal objects are adopted and others
+    /// are left alone. Objects that were registered until now are known there, and are overwritten when they are
+    /// registered again with a new content.
     /// over when they are registered again with a new content.
     pub async fn promote(
         &self,
@@ -71,8 +72,8 @@ impl Database {
     ) -> Result<PromoteResult, DatabaseError> {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
-        // Decided while it was the primary, `adopt` speaks of nothing but the application's own objects. How it is written to
-        // is decided anew, by its store's clock, as soon as a daemon has looked at it: this command may be given because
+        // Decided while it was the primary, `adopt` refers only to the application's own objects. How it is written to
+        // is decided anew, by its store's clock, as soon as a daemon has inspected it: the operator may promote because
         // that store is lost.
         let demote = trusted_sql(format!(
             "-- {DEMOTE}
@@ -88,12 +89,12 @@ UPDATE {schema}.replicas r
  WHERE r.name = $1 AND r.primary_since = $2"
         ));
         let (copy, due) = (replica.column(), replica.due_column());
-        // Each of them is answered by an index, and by one look where there is nothing.
+        // An index answers each of them, with a single lookup where there is nothing.
         let lacks = format!(
             "EXISTS (SELECT FROM {schema}.object_copies WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NULL)
        OR EXISTS (SELECT FROM {schema}.object_copies WHERE {copy} IS NULL AND {due} < {PARKED} AND lock IS NOT NULL)
        OR EXISTS (SELECT FROM {schema}.object_copies WHERE {copy} IS NULL AND {due} = {PARKED})
-       -- What still arrives there would be taken for the application's, or land over what the application uploads.
+       -- What still arrives there would be taken for the application's, or overwrite what the application uploads.
        OR EXISTS (SELECT FROM {schema}.unsettled u WHERE u.replica = $1)
        OR (SELECT lost.until > {now} FROM ({}) AS lost)",
             crate::lease::unsettled::until(&schema)
@@ -117,7 +118,7 @@ SELECT lacks, promoted.primary_since FROM lacking LEFT JOIN promoted ON true CRO
             "-- replica::promote_rules
 UPDATE {schema}.rules_state SET version = version + 1, changed_at = {now} WHERE EXISTS (SELECT FROM {schema}.rules)"
         ));
-        // Two statements, because at no time, not even within one, there are two primaries.
+        // Two statements, because at no time, not even within one, may there be two primaries.
         let swap = async {
             let mut transaction = self.pool.begin().await?;
             let demoted = sqlx::query(demote).bind(from.name.as_str()).bind(from.since);
@@ -131,7 +132,7 @@ UPDATE {schema}.rules_state SET version = version + 1, changed_at = {now} WHERE 
                 transaction.rollback().await?;
                 return Ok(if lacks { PromoteResult::Lacks } else { PromoteResult::Unfit });
             };
-            // Where rules say which replicas have an object, the primary has it all the same: they are to be applied again.
+            // The primary has every object, whatever the rules say: they have to be applied again.
             sqlx::query(rules).execute(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(PromoteResult::Promoted { since })
@@ -143,7 +144,7 @@ UPDATE {schema}.rules_state SET version = version + 1, changed_at = {now} WHERE 
         Ok(promoted)
     }
 
-    /// Whether the replica has any copy on record: where it is the first of many, that is seen at once.
+    /// Whether the replica has any recorded copy: where many objects have one, the first shows that at once.
     pub async fn has_any_copy(&self, replica: &ReplicaName) -> Result<bool, DatabaseError> {
         let sql = trusted_sql(format!(
             "-- replica::has_any_copy\nSELECT EXISTS (SELECT FROM {schema}.object_copies WHERE {copy} IS NOT NULL)
@@ -154,8 +155,8 @@ UPDATE {schema}.rules_state SET version = version + 1, changed_at = {now} WHERE 
         with_timeout("replica::has_any_copy", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
     }
 
-    /// Of the copies that the replica lacks and that are not parked, those in a daemon's hands or registered within the
-    /// last minute.
+    /// Of the copies that the replica lacks and that are not parked, those that are leased or were registered within
+    /// the last minute.
     pub async fn recently_missing(&self, replica: &ReplicaName) -> Result<i64, DatabaseError> {
         let schema = self.schema.quoted();
         let (copy, due) = (replica.column(), replica.due_column());
@@ -168,7 +169,7 @@ SELECT (SELECT count(*) FROM {schema}.object_copies WHERE {copy} IS NULL AND {du
         with_timeout(RECENT, sqlx::query_scalar(sql).fetch_one(&self.pool)).await
     }
 
-    /// The classes of the copies that are parked there, the most frequent first.
+    /// The classes of its parked copies, the most frequent first.
     pub async fn parked_classes(&self, replica: &ReplicaName) -> Result<Vec<(String, i64)>, DatabaseError> {
         let (copy, due) = (replica.column(), replica.due_column());
         let schema = self.schema.quoted();

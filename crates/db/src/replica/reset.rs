@@ -1,7 +1,6 @@
-//! Takes back all that is on record of a replica since before a time: its bucket was lost, or is another one.
-//!
-//! Page by page in the order of keys; how far it has come stands in the table `resets`, written with the page. What was
-//! recorded since stays, being in the bucket of today.
+//! Clears all copies of a replica that were recorded before a time: its bucket was lost, or is another one.
+//! It works page by page in the order of keys, and writes its progress to the table `resets` together with each page.
+//! Copies recorded since then stay: they are in the present bucket.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -21,62 +20,62 @@ const BEGIN: &str = "replica::begin_reset";
 const MOVE: &str = "replica::begin_move";
 const PAGE: &str = "replica::reset_page";
 const FIND: &str = "replica::find_reset";
-/// Keys of one page: its rows are held for some tens of milliseconds.
+/// Keys of one page: its rows are locked for some tens of milliseconds.
 const KEYS: i64 = 1_000;
 
-/// A reset, or a move, that is not done.
+/// An unfinished reset or move.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reset {
     pub replica: ReplicaName,
-    /// µs since the epoch by the database's clock: copies recorded before it are taken back.
+    /// µs since the epoch by the database's clock: copies recorded before it are cleared.
     pub before: i64,
     pub moved: bool,
-    /// Up to and with this key they were; `None`: none yet.
+    /// All keys up to and including this one are done; `None`: none yet.
     pub reached: Option<ObjectKey>,
-    /// So many copies have been taken back.
+    /// Copies that have been cleared so far.
     pub cleared: i64,
-    /// Of these, the objects of which no other copy was on record.
+    /// Of these, objects that had no other recorded copy.
     pub alone: i64,
-    /// The walk sees all that was recorded before, because no transaction is open any more that might still commit some.
+    /// The walk sees every copy that was recorded before: no transaction is open any more that might still commit one.
     pub sure: bool,
 }
 
-/// What one page has brought.
+/// The result of one page.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ResetPage {
-    /// Up to and with this key all was looked at; `None`: everything was.
+    /// All keys up to and including this one are done; `None`: all of them.
     pub last: Option<ObjectKey>,
-    /// Copies that were taken back.
+    /// Copies that were cleared.
     pub cleared: i64,
-    /// Somebody has their rows in hand: to be tried again.
+    /// Their rows were locked: the caller tries them again.
     pub busy: Vec<ObjectKey>,
-    /// The first object of these that has no copy left.
+    /// The first object of these without any copy left.
     pub alone_example: Option<ObjectKey>,
-    /// All in all, as the database has it; `None`: another command has ended the reset meanwhile.
+    /// The totals, as the database has them; `None`: another command has ended the reset meanwhile.
     pub total: Option<(i64, i64)>,
 }
 
-/// What a page consists of.
+/// The keys of a page.
 #[derive(Debug, Clone, Copy)]
 pub enum ResetKeys<'a> {
-    /// The next keys behind this one; `None`: the first.
+    /// The next keys after this one; `None`: the first.
     After(Option<&'a ObjectKey>),
     These(&'a [ObjectKey]),
 }
 
-/// Where a move begins and leads to, and what is to become of what is there already.
+/// The two buckets of a move, and whether the new one holds the same objects.
 #[derive(Debug, Clone, Copy)]
 pub struct BucketMove<'a> {
     pub from: &'a Pin,
     pub to: &'a Pin,
-    /// It holds the same objects: they are compared before any is written.
+    /// The new bucket holds the same objects: they are compared before any is written.
     pub same_content: bool,
 }
 
 type ResetRow = (i64, bool, Option<String>, i64, i64, bool);
 
 impl Database {
-    /// The replica's reset, or move, that is not done.
+    /// The replica's unfinished reset or move.
     pub async fn find_reset(&self, replica: &ReplicaName) -> Result<Option<Reset>, DatabaseError> {
         let sql = trusted_sql(format!(
             "-- {FIND}\nSELECT before, moved, reached, cleared, alone, sure FROM {}.resets WHERE replica = $1",
@@ -91,11 +90,10 @@ impl Database {
         .transpose()
     }
 
-    /// From this moment on, what is on record of the replica is not to be relied on. Nothing if a reset of it is not done
-    /// yet. `settle`: after this time nothing that was sent to the lost bucket arrives any more.
-    ///
-    /// The bucket of the primary in force may be written to from now on, with what it lacks: that it was lost is the
-    /// operator's word. It is not empty for long, because the application goes on uploading.
+    /// Begins a reset: from now on the recorded copies of the replica do not count. Does nothing while another reset of
+    /// it is unfinished. `settle`: after this time no request to the lost bucket arrives any more.
+    /// The bucket of the primary in force may be written to from now on, with the objects that it lacks: the operator
+    /// states that it was lost. It is not empty for long, because the application goes on uploading.
     pub async fn begin_reset(&self, replica: &ReplicaName, settle: Duration) -> Result<(), DatabaseError> {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
@@ -104,7 +102,7 @@ impl Database {
      WHERE r.name = $1 AND NOT EXISTS (SELECT FROM {schema}.resets s WHERE s.replica = r.name)
        FOR NO KEY UPDATE"
         );
-        // Whatever stranger's was in the bucket is lost with it.
+        // Foreign objects in the bucket are lost with it.
         let opens = format!(
             "UPDATE {schema}.replicas r
        SET existing = CASE WHEN opened.is_primary AND r.existing IS DISTINCT FROM 'overwrite' THEN 'empty' ELSE r.existing END,
@@ -118,11 +116,10 @@ impl Database {
         self.notify(Notification::Replicas).await
     }
 
-    /// The replica is another bucket from this moment on, and nothing that is on record of the old one counts. Nothing if
-    /// it is not tied to the one that it is to leave, or if a reset of it is not done yet.
-    ///
-    /// How the new bucket is written to is decided as for a new replica: it is looked at first. The primary's is the
-    /// application's, as ever.
+    /// Begins a move: from now on the replica is another bucket, and copies recorded of the old one do not count. Does
+    /// nothing if the replica is not pinned to `from`, or while another reset of it is unfinished.
+    /// How the new bucket is written to is decided as for a new replica: it is inspected first. The primary's bucket
+    /// belongs to the application, as ever.
     pub async fn begin_move(
         &self,
         replica: &ReplicaName,
@@ -137,7 +134,7 @@ impl Database {
        AND NOT EXISTS (SELECT FROM {schema}.resets s WHERE s.replica = r.name)
        FOR NO KEY UPDATE"
         );
-        // What was known of the old store, or of what stood in its bucket, says nothing of the new ones.
+        // What was known of the old store and of the objects in its bucket does not hold for the new ones.
         let opens = format!(
             "UPDATE {schema}.replicas r
        SET endpoint = $6, bucket = $7, pinned_at = {now},
@@ -163,10 +160,9 @@ impl Database {
     }
 
     /// `$1` the replica, `$2` µs to settle, `$3` whether it moves.
-    ///
-    /// A row that is held at this moment and lacks the copy may get it recorded later, for a request that reached the lost
-    /// bucket. Its lease is left alone; the copy is read once more when the lease has ended. What is claimed after this
-    /// statement has begun sends its requests after it.
+    /// A row that is leased at this moment and lacks the copy may get it recorded later, for a request that reached the
+    /// lost bucket. Its lease is left alone; the copy is read once more when the lease has ended. Rows claimed after
+    /// this statement has begun send their requests after it.
     fn begin(
         &self,
         name: &str,
@@ -214,8 +210,8 @@ SELECT FROM logged"
         )
     }
 
-    /// Takes back one page. `may_note`: nothing before it is left to be tried again, so that it may be written down as the
-    /// place that was reached.
+    /// Clears one page. `may_note`: no earlier key has to be tried again, so that the page's end may be written as the
+    /// progress.
     pub async fn reset_page(
         &self,
         reset: &Reset,
@@ -292,10 +288,10 @@ FROM told LEFT JOIN noted ON true",
         })
     }
 
-    /// The transactions that are writing objects at this moment, or want to: what each has recorded comes to light when it
-    /// commits.
+    /// The transactions that are writing objects at this moment, or wait to: what each has recorded becomes visible
+    /// when it commits.
     pub async fn writers(&self) -> Result<BTreeSet<String>, DatabaseError> {
-        // Of other roles' sessions the locks are all that everybody may see.
+        // Locks are the only thing that every role may see of other roles' sessions.
         let sql = "-- replica::writers
 SELECT DISTINCT virtualtransaction FROM pg_locks
  WHERE relation = to_regclass($1) AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -305,8 +301,8 @@ SELECT DISTINCT virtualtransaction FROM pg_locks
         Ok(writers.into_iter().collect())
     }
 
-    /// All transactions have ended that were open when the reset began: a walk that begins now sees all that they have
-    /// recorded.
+    /// Starts the walk again, after all transactions have ended that were open when the reset began: it now sees all
+    /// that they have recorded.
     pub async fn restart_walk(&self, reset: &Reset) -> Result<(), DatabaseError> {
         let sql = trusted_sql(format!(
             "-- replica::restart_walk
@@ -318,7 +314,7 @@ UPDATE {}.resets SET sure = true, reached = NULL WHERE replica = $1 AND before =
         Ok(())
     }
 
-    /// All was taken back.
+    /// Ends the reset: all copies are cleared.
     pub async fn end_reset(&self, reset: &Reset) -> Result<(), DatabaseError> {
         let sql = trusted_sql(format!(
             "-- replica::end_reset\nDELETE FROM {}.resets WHERE replica = $1 AND before = $2",
@@ -330,10 +326,10 @@ UPDATE {}.resets SET sure = true, reached = NULL WHERE replica = $1 AND before =
     }
 }
 
-/// Last of the page, cleared, busy, example, and the totals.
+/// Last key of the page, cleared, locked, example, and the totals.
 type PageRow = (Option<String>, i64, Vec<String>, Option<String>, Option<i64>, Option<i64>);
 
-/// No copy is on record besides the one that was just taken back.
+/// No copy is recorded besides the one that was just cleared.
 fn nowhere(replica: &ReplicaName, others: &[ReplicaName]) -> String {
     let others = others.iter().filter(|r| *r != replica).map(|r| format!("o.{} IS NULL", r.column()));
     let others = others.collect::<Vec<_>>();

@@ -6,8 +6,8 @@ use sqlx::SqlStr;
 use super::FRESH;
 use crate::sql::{ASYNCHRONOUS, PARKED, claimable, names_of, trusted_sql};
 
-/// What a claim tells of each row it takes, as PostgreSQL spells it. Replicas are told by their names: the functions
-/// know all that the schema has, a daemon those of its configuration, in their order.
+/// The columns that a claim returns for each row, with their types in PostgreSQL. Replicas are returned by name: the
+/// functions know all replicas of the schema, a daemon those of its configuration, in their order.
 pub(crate) const COLUMNS: [(&str, &str); 15] = [
     ("object_key", "text"),
     ("generation", "bigint"),
@@ -26,11 +26,10 @@ pub(crate) const COLUMNS: [(&str, &str); 15] = [
     ("swept", "integer"),
 ];
 
-/// Takes a lane's rows from a place on, oldest due first: `$1` rows at most, `$2` lease in µs, `$3` fence,
-/// `$4` and `$5` the place.
-///
-/// Without the place, a claim walks all the dead entries in front that somebody's long transaction keeps from being
-/// vacuumed: 7 claims/s instead of 1,041.
+/// Claims rows of a lane from a position on, oldest due first: `$1` rows at most, `$2` lease in µs, `$3` fence, `$4`
+/// and `$5` the position.
+/// Without the position, a claim scans all dead index entries at the front of the lane, which a long transaction keeps
+/// from being vacuumed: 7 claims/s instead of 1,041.
 pub(crate) fn oldest_first(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> String {
     let due = lane.due_column();
     let chosen = format!(
@@ -46,10 +45,9 @@ pub(crate) fn oldest_first(schema: &SchemaName, replicas: &[ReplicaName], lane: 
     statement(schema, replicas, Some(lane), &chosen)
 }
 
-/// Takes objects that were registered lately, the last first: `$1` rows at most, `$2` lease in µs, `$3` fence.
-///
-/// Rows that come back from a back-off lie among them; looking at four times as many as are wanted bounds what
-/// a lane full of those can cost.
+/// Claims objects that were registered lately, the latest first: `$1` rows at most, `$2` lease in µs, `$3` fence.
+/// Rows that return from a back-off lie among them. The claim scans four times as many rows as are wanted: that bounds
+/// the cost of a lane full of such rows.
 pub(crate) fn fresh(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> String {
     let due = lane.due_column();
     let chosen = format!(
@@ -68,7 +66,7 @@ pub(crate) fn fresh(schema: &SchemaName, replicas: &[ReplicaName], lane: &Replic
     statement(schema, replicas, Some(lane), &chosen)
 }
 
-/// Takes rows by their keys, whatever they lack: `$1` keys, `$2` lease in µs, `$3` fence.
+/// Claims rows by key, whatever they lack: `$1` keys, `$2` lease in µs, `$3` fence.
 pub(crate) fn these(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
     let chosen = format!(
         "SELECT object_key FROM {}.object_copies
@@ -79,9 +77,9 @@ pub(crate) fn these(schema: &SchemaName, replicas: &[ReplicaName]) -> SqlStr {
     trusted_sql(format!("-- lease::claim_these\n{}", statement(schema, replicas, None, &chosen)))
 }
 
-/// Leases what `chosen` chooses.
+/// Leases the rows that `chosen` selects.
 ///
-/// `= ANY(ARRAY(…))` and not a CTE, which at 10M rows took 2.3 s under a generic plan instead of 0.8 ms.
+/// `= ANY(ARRAY(…))` and not a CTE, which took 2.3 s at 10M rows under a generic plan instead of 0.8 ms.
 fn statement(schema: &SchemaName, replicas: &[ReplicaName], lane: Option<&ReplicaName>, chosen: &str) -> String {
     let schema = schema.quoted();
     let lane_due = lane.map_or_else(|| "NULL::bigint".into(), |lane| format!("o.{}", lane.due_column()));
@@ -108,7 +106,7 @@ RETURNING o.object_key, o.generation, o.size_bytes, o.content_hash, o.metadata_h
     )
 }
 
-/// For each replica, µs until the first copy of its lane that waits is due; NULL: none waits.
+/// For each replica, µs until the first waiting copy of its lane is due; NULL: none waits.
 pub(crate) fn next_due(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let schema = schema.quoted();
     let lane = |r: &ReplicaName| {
