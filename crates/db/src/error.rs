@@ -8,20 +8,20 @@ use sqlx::postgres::PgDatabaseError;
 
 use crate::connections::{ConnectCause, ConnectError, READ_ONLY, ReadOnlyCause, ReadOnlyServer, catch_panics};
 
-/// How long a statement of ours may take before we stop waiting for it: a dead
-/// connection is silent, and nothing we send takes near as long.
+/// How long a statement may take before the caller stops waiting: a dead connection is silent, and no statement of ours
+/// takes nearly as long.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
-/// What can go wrong between us and PostgreSQL.
+/// What can go wrong between a caller and PostgreSQL.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// The server, or the way to it, failed. Not called `source`: all of it is in the sentence, and an error chain
-    /// would say it twice.
+    /// The server, or the way to it, failed. Not called `source`: its whole text is in the message, and an error chain
+    /// would repeat it.
     #[error("{}", sentence(cause))]
     Database { statement: &'static str, cause: sqlx::Error },
     #[error("PostgreSQL gave no answer within {limit:?}")]
     NoAnswer { statement: &'static str, limit: Duration },
-    /// A row says something that no version of this program writes.
+    /// A row has a value that no version of this program writes.
     #[error("the database says something unexpected: {what}")]
     Inconsistent { statement: &'static str, what: String },
 }
@@ -31,7 +31,7 @@ pub enum DatabaseError {
 pub struct Refusal<'a> {
     pub sqlstate: &'a str,
     pub message: &'a str,
-    /// What to do.
+    /// The remedy.
     pub hint: Option<&'a str>,
 }
 
@@ -48,13 +48,13 @@ impl DatabaseError {
             Self::Inconsistent { .. } => false,
             Self::Database { cause, .. } => match cause {
                 sqlx::Error::Io(_) if ConnectError::of(cause).is_some_and(|none| none.is_lasting) => false,
-                // The last: what came is not PostgreSQL's protocol, and the next connection may be better.
+                // The last one: the answer was not in PostgreSQL's protocol, and the next connection may be better.
                 sqlx::Error::Io(_)
                 | sqlx::Error::PoolTimedOut
                 | sqlx::Error::WorkerCrashed
                 | sqlx::Error::Protocol(_) => true,
-                // 08: connection; 53: out of resources; 57P: shutting down or starting; 25006: it can only be read, and
-                // the next connection leads elsewhere, or waits until that is over.
+                // 08: connection; 53: out of resources; 57P: shutting down or starting; 25006: the server is read-only,
+                // and the next connection leads elsewhere, or waits until that is over.
                 sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| {
                     ["08", "53", "57P"].iter().any(|class| code.starts_with(class)) || code == READ_ONLY
                 }),
@@ -63,18 +63,18 @@ impl DatabaseError {
         }
     }
 
-    /// The statement may have done its work all the same: nobody has heard that it did, or that it did not.
+    /// The statement may have been committed: its outcome is unknown.
     #[must_use]
     pub fn outcome_unknown(&self) -> bool {
         match self {
-            // Silent; or it answered, and the answer could not be read.
+            // No answer came, or one that could not be read.
             Self::NoAnswer { .. } | Self::Inconsistent { .. } => true,
             Self::Database { cause, .. } => match cause {
                 // 57P: the session was ended, perhaps between the commit and its answer. All else was rolled back.
                 sqlx::Error::Database(refusal) => {
                     refusal.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P"))
                 }
-                // It was never sent.
+                // The statement was never sent.
                 error if ConnectError::of(error).is_some() => false,
                 sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => false,
                 _ => true,
@@ -82,48 +82,48 @@ impl DatabaseError {
         }
     }
 
-    /// Why no connection came about, if that is what is wrong.
+    /// Why connecting failed, if that is the error.
     #[must_use]
     pub fn connect_cause(&self) -> Option<ConnectCause> {
         let Self::Database { cause, .. } = self else { return None };
         ConnectError::of(cause)?.cause
     }
 
-    /// This process has never had a connection: nothing was begun that is worth waiting for.
+    /// This process has never had a connection: there is no work in progress that waiting could save.
     #[must_use]
     pub fn is_first_contact(&self) -> bool {
         let Self::Database { cause, .. } = self else { return false };
         ConnectError::of(cause).is_some_and(|none| none.is_first_contact)
     }
 
-    /// The server that answers and can only be read, if that is what is wrong.
+    /// The read-only server, if that is the error.
     #[must_use]
     pub fn read_only_server(&self) -> Option<&ReadOnlyServer> {
         let Self::Database { cause, .. } = self else { return None };
         ConnectError::of(cause)?.read_only.as_ref()
     }
 
-    /// The server can only be read, and why, where that is known.
+    /// Why the server is read-only, where that is known.
     #[must_use]
     pub fn read_only_cause(&self) -> Option<ReadOnlyCause> {
         self.read_only_server().map(|server| server.cause)
     }
 
-    /// In a clause whose subject is PostgreSQL, for anybody: names no host and no role.
+    /// A clause whose subject is PostgreSQL, without host and role: it may be shown to any client.
     #[must_use]
     pub fn unavailable_because(&self) -> &'static str {
         self.read_only_cause().map_or("cannot be reached", ReadOnlyCause::clause)
     }
 
     /// It lost against another transaction (SQLSTATE 40001, 40P01) or gave up waiting for it (55P03): the same again may
-    /// do. Nothing was written.
+    /// help. Nothing was written.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         self.sqlstate().is_some_and(|code| ["40001", "40P01", "55P03"].contains(&code.as_str()))
     }
 
-    /// PostgreSQL refuses something that one row of the statement may be the reason of: a value, a constraint, a trigger, a
-    /// lock that a trigger waits for.
+    /// One row of the statement may be the reason of the error: a value, a constraint, a trigger, a lock that a trigger
+    /// waits for.
     #[must_use]
     pub fn may_concern_one_row(&self) -> bool {
         match self {
@@ -142,7 +142,7 @@ impl DatabaseError {
     }
 
     /// PostgreSQL understood the statement and refuses a value in it (SQLSTATE classes 22 and 23): the same again helps
-    /// nobody.
+    /// help.
     #[must_use]
     pub fn is_data_error(&self) -> bool {
         self.sqlstate().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
@@ -154,19 +154,19 @@ impl DatabaseError {
         self.sqlstate().is_some_and(|code| code.starts_with("42"))
     }
 
-    /// It refuses a value, or code of somebody else's raises an exception for it (class P0): a trigger.
+    /// It refuses a value, or a trigger of another program raises an exception for it (class P0).
     #[must_use]
     pub fn is_row_error(&self) -> bool {
         self.is_data_error() || self.sqlstate().is_some_and(|code| code.starts_with("P0"))
     }
 
-    /// It gave up waiting for a lock, as every statement of ours does: the log's, as a rule. Nothing was written.
+    /// It gave up waiting for a lock, as every statement of ours does: as a rule the log's. Nothing was written.
     #[must_use]
     pub fn is_lock_timeout(&self) -> bool {
         self.sqlstate().as_deref() == Some("55P03")
     }
 
-    /// What PostgreSQL, or a function of ours in it, has to say to whoever sent the value that it refuses.
+    /// PostgreSQL's message, or that of a function of ours, for the client that sent the refused value.
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal<'_>> {
         let Self::Database { cause, .. } = self else { return None };
@@ -184,7 +184,7 @@ impl DatabaseError {
     }
 }
 
-/// Awaits a statement, but not for ever.
+/// Awaits a statement, up to [`LIMIT`].
 pub(crate) async fn with_timeout<T>(
     statement: &'static str,
     sent: impl Future<Output = Result<T, sqlx::Error>>,
@@ -192,7 +192,7 @@ pub(crate) async fn with_timeout<T>(
     within(LIMIT, statement, sent).await
 }
 
-/// The same for one that may take longer.
+/// Awaits a statement, up to `limit`.
 pub(crate) async fn within<T>(
     limit: Duration,
     statement: &'static str,
@@ -204,7 +204,7 @@ pub(crate) async fn within<T>(
     }
 }
 
-/// Reads an answer that came. A value that is not what PostgreSQL sends panics in the client library when it is read.
+/// Reads an answer. A malformed value panics in the client library when it is read; here that is an error.
 pub(crate) fn read<T>(
     statement: &'static str,
     read: impl FnOnce() -> Result<T, sqlx::Error>,
@@ -214,13 +214,13 @@ pub(crate) fn read<T>(
     answer.expect("an answer that is there").map_err(DatabaseError::database(statement))
 }
 
-/// A key as the statement gave it.
+/// Parses a key of an answer.
 pub(crate) fn key_of(statement: &'static str, key: String) -> Result<ObjectKey, DatabaseError> {
     ObjectKey::new(key)
         .map_err(|e| DatabaseError::Inconsistent { statement, what: format!("a key in the answer: {e}") })
 }
 
-/// sqlx's own words, put so that an operator knows what to do about the usual causes.
+/// sqlx's own message, with a remedy for the usual causes.
 fn sentence(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Io(io) => match ConnectError::of(error) {

@@ -11,14 +11,14 @@ use crate::{
     sql::{PLANNER_SETTINGS, trusted_sql},
 };
 
-/// The queue as one daemon sees it: a pool and the statements for its replicas,
-/// built once from checked and quoted identifiers.
+/// The database as one process uses it: a pool, and the statements for its replicas, built once from checked and quoted
+/// identifiers.
 #[derive(Debug, Clone)]
 pub struct Database {
     pub(crate) pool: Connections,
     pub(crate) schema: SchemaName,
     pub(crate) replicas: Vec<ReplicaName>,
-    /// The events that it writes.
+    /// The kinds of events that it writes.
     pub(crate) kinds: EventKinds,
     pub(crate) statements: Statements,
     pub(crate) refused: RefusedRows,
@@ -56,7 +56,7 @@ pub struct HotStatement {
 }
 
 impl Database {
-    /// The same over other connections.
+    /// The same database over another pool.
     #[must_use]
     pub fn over(&self, pool: Connections) -> Self {
         Self { pool, ..self.clone() }
@@ -68,7 +68,8 @@ impl Database {
         &self.replicas
     }
 
-    /// A transaction for one statement that no function runs, with the planner settings of those, and with `also`.
+    /// Begins a transaction for one statement that no function runs, with the functions' planner settings and with
+    /// `also`.
     pub(crate) async fn begin_planned(&self, also: &[(&str, &str)]) -> Result<OpenTransaction, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         let settings = PLANNER_SETTINGS.iter().chain(also).map(|(name, value)| format!("SET LOCAL {name} = '{value}'"));
@@ -77,13 +78,13 @@ impl Database {
         Ok(transaction)
     }
 
-    /// The server that was found to be read-only last, if the last one that was asked was.
+    /// The read-only server, if the last connection was made to one.
     #[must_use]
     pub fn read_only_server(&self) -> Option<ReadOnlyServer> {
         self.pool.target().read_only()
     }
 
-    /// What the process knows of an outage of PostgreSQL.
+    /// The state of an outage of PostgreSQL.
     #[must_use]
     pub fn outage(&self) -> &Outage {
         &self.pool.target().outage

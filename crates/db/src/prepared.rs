@@ -25,7 +25,7 @@ impl Database {
         Self::with_events(pool, schema, replicas, EventKinds::all())
     }
 
-    /// The same, with events of these kinds.
+    /// As [`Self::new`], with events of these kinds.
     #[must_use]
     pub fn with_events(
         pool: impl Into<Connections>,
@@ -57,8 +57,8 @@ impl Database {
         Self { pool: pool.into(), schema, replicas, kinds, statements, refused: RefusedRows::default() }
     }
 
-    /// The statements of the hot paths by name, for whoever wants to see their plans. Those that a function runs are
-    /// planned under its [`PLANNER_SETTINGS`](crate::sql::PLANNER_SETTINGS).
+    /// Returns the statements of the hot paths by name, for a check of their plans. A function's statement is planned
+    /// under its [`PLANNER_SETTINGS`](crate::sql::PLANNER_SETTINGS).
     #[must_use]
     pub fn statements(&self) -> Vec<HotStatement> {
         let s = &self.statements;

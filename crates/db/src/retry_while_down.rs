@@ -1,4 +1,4 @@
-//! Waits out a PostgreSQL that is away in the middle of a command. It says at once that it does.
+//! Repeats a command's statements while PostgreSQL is unavailable, and reports at once that it waits.
 
 use std::{
     sync::{Mutex, OnceLock, PoisonError},
@@ -9,26 +9,27 @@ use rand::RngExt as _;
 
 use crate::error::DatabaseError;
 
-/// How long PostgreSQL may be away before a command gives up.
+/// How long PostgreSQL may be unavailable before a command gives up.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
-/// Between two questions whether it is back.
+/// Between two attempts.
 pub const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// How often it is said.
+/// How often the wait is reported.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
 type Say = fn(&DatabaseError);
 
-/// How a command says what it waits for.
+/// How a command reports that it waits.
 static SAY: OnceLock<Say> = OnceLock::new();
 static SAID: Mutex<Option<Instant>> = Mutex::new(None);
 
-/// Decides how it is said that PostgreSQL is away; until then it is not.
+/// Sets how the wait is reported; until then it is not.
 pub fn report_with(say: Say) {
     // The first one stands.
     let _ = SAY.set(say);
 }
 
-/// Whether it is worth waiting: PostgreSQL is away for less than [`GIVE_UP_AFTER`], and was there before. Says so.
+/// Whether to try again: PostgreSQL has been unavailable for less than [`GIVE_UP_AFTER`], and was available before.
+/// Reports the wait.
 pub fn should_retry(error: &DatabaseError, since: Instant) -> bool {
     if !error.is_unavailable() || error.is_first_contact() || since.elapsed() >= GIVE_UP_AFTER {
         return false;
@@ -43,8 +44,8 @@ pub fn should_retry(error: &DatabaseError, since: Instant) -> bool {
     true
 }
 
-/// Asks PostgreSQL again while it is away, for so long. Only for what may be asked twice: an answer that is lost is no
-/// sign that nothing was done.
+/// Repeats a request while PostgreSQL is unavailable, for up to [`GIVE_UP_AFTER`]. Only for requests that may run
+/// twice: a lost answer does not mean that nothing was done.
 pub async fn retry_while_down<T>(ask: impl AsyncFn() -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
     let begun = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! Asks the server about itself: whether it answers, its clock, and the settings of our sessions.
+//! Queries about the server itself: whether it answers, its clock, and the settings of our sessions.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Database {
-    /// One round trip, to see whether PostgreSQL answers, and whether it can be written to.
+    /// One round trip: checks whether PostgreSQL answers, and whether it is writable.
     pub async fn probe(&self) -> Result<Option<ReadOnlyServer>, DatabaseError> {
         probe(&self.pool).await
     }
@@ -24,21 +24,21 @@ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
         Ok(UNIX_EPOCH + Duration::from_micros(u64::try_from(micros).unwrap_or_default()))
     }
 
-    /// The database's clock, µs since the epoch.
+    /// Returns the time of the schema's clock function, in µs since the epoch.
     pub async fn database_now(&self) -> Result<i64, DatabaseError> {
         let sql =
             trusted_sql(format!("-- server::database_now\nSELECT {}.now_utc_micro_seconds()", self.schema.quoted()));
         with_timeout("server::database_now", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
     }
 
-    /// Settings of this role's sessions on which statements rely and that are others, each in a clause: behind a pooler nobody
-    /// can set them.
+    /// Settings of this role's sessions that statements rely on and that have other values, each in a clause: behind a
+    /// pooler a daemon cannot set them.
     pub async fn session_deviations(&self) -> Result<Vec<String>, DatabaseError> {
         const NAME: &str = "server::session_deviations";
         let sql = "-- server::session_deviations
 SELECT w.name, current_setting(w.name) FROM unnest($1::text[], $2::text[]) AS w(name, value)
  WHERE current_setting(w.name) <> w.value";
-        // Limits are matters of taste, and are shown in other units.
+        // Limits may differ, and are shown in other units.
         let of_taste = |name: &str| name.ends_with("_timeout") || ["jit", "client_min_messages"].contains(&name);
         let relied_on = SESSION_SETTINGS.iter().filter(|(name, _)| !of_taste(name));
         let (names, values): (Vec<_>, Vec<_>) = relied_on.copied().unzip();
@@ -48,7 +48,7 @@ SELECT w.name, current_setting(w.name) FROM unnest($1::text[], $2::text[]) AS w(
     }
 }
 
-/// One round trip, to see whether PostgreSQL answers, and whether it can be written to.
+/// One round trip: checks whether PostgreSQL answers, and whether it is writable.
 pub async fn probe(pool: &Connections) -> Result<Option<ReadOnlyServer>, DatabaseError> {
     const NAME: &str = "server::probe";
     let sql = "-- server::probe

@@ -1,4 +1,4 @@
-//! What PostgreSQL is reached with, and what the schema is made for. It reads no file and no environment: the program does.
+//! How to reach PostgreSQL, and what the schema is made for. It reads no file and no environment: the program does.
 
 use std::fmt;
 
@@ -36,18 +36,18 @@ impl fmt::Debug for ConnectionSettings {
     }
 }
 
-/// How daemons learn that there is something to do.
+/// How daemons learn of new work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wakeup {
     /// As `Notify`; but as `Poll` where the server allows prepared transactions, which may not have notified.
     Auto,
-    /// They listen to PostgreSQL's notices, and look by themselves besides.
+    /// They listen for notifications, and poll besides.
     Notify,
-    /// They only look, once a second; nobody ever sends a notice for them.
+    /// They only poll, once a second; no program ever sends a notification for them.
     Poll,
 }
 
-/// What `migrate` makes the schema for, and what a daemon has to agree on with the others.
+/// What `migrate` makes the schema for, and what all daemons have to agree on.
 #[derive(Debug, Clone)]
 pub struct SchemaPlan {
     pub database: ConnectionSettings,

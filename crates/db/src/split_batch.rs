@@ -1,5 +1,5 @@
-//! One row that PostgreSQL refuses must not hold up the others of its statement: halves are tried, down to that row.
-//!
+//! Keeps one row that PostgreSQL refuses from holding up the others of its statement: it tries halves, down to that
+//! row.
 //! Tests: `tests/it/refused_rows.rs`.
 
 use std::{
@@ -14,10 +14,10 @@ use tracing::error;
 
 use crate::error::DatabaseError;
 
-/// Statements that may fail before the rest is given up for this time: what is wrong is then no single row's fault.
-/// One row of 128 takes eight.
+/// Statements that may fail before the rest is given up for this time: no single row is then the cause. One row of 128
+/// takes eight.
 const FAILURES: usize = 24;
-/// The same row is named no more often than this.
+/// The same row is logged no more often than this.
 const SAY_EVERY: Duration = Duration::from_mins(10);
 /// Rows that are remembered for that.
 const REMEMBERED: usize = 1000;
@@ -38,16 +38,16 @@ impl FailureBudget {
     }
 }
 
-/// What came of rows that were written together where possible.
+/// The result of rows that were written together where possible.
 #[derive(Debug)]
 pub(crate) struct SplitResult<T> {
     pub answers: Vec<T>,
-    /// Why the rest was not tried.
+    /// Why the remaining rows were not tried.
     pub error: Option<DatabaseError>,
 }
 
 /// Runs `statement` for all of `rows`, then for halves of those that PostgreSQL refuses. A row that it refuses alone is
-/// handed to `refused`.
+/// passed to `refused`.
 pub(crate) async fn run_split<'a, R: Clone, T>(
     rows: Vec<R>,
     patience: &mut FailureBudget,
@@ -78,12 +78,12 @@ pub(crate) async fn run_split<'a, R: Clone, T>(
     SplitResult { answers, error: None }
 }
 
-/// Which refused rows were named lately.
+/// Rows whose refusal was logged lately.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RefusedRows(Arc<Mutex<HashMap<ObjectKey, Instant>>>);
 
 impl RefusedRows {
-    /// Says that a row is passed over. `what` was to be done to it.
+    /// Logs that a row is skipped. `what`: the operation that PostgreSQL refused.
     pub(crate) fn pass_over(&self, key: &ObjectKey, what: &str, why: &DatabaseError) {
         let mut named = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if named.get(key).is_some_and(|last| last.elapsed() < SAY_EVERY) {

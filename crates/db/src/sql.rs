@@ -1,4 +1,4 @@
-//! Pieces of SQL that several statements have in common.
+//! Fragments of SQL that several statements share.
 
 use copyhold_core::domain::{ReplicaName, SchemaName};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
@@ -6,8 +6,8 @@ use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 /// A copy with this time in its `due` column is parked.
 pub const PARKED: i64 = 9_000_000_000_000_000_000;
 
-/// Under these, an index in the wanted order is the only plan that is not forbidden, and it is kept for the session.
-/// Costs are named because what is forbidden is only made dear.
+/// With these settings, an index scan in the wanted order is the only plan that is not disabled, and it is kept for the
+/// session. Costs are set because disabling a plan only makes it expensive.
 pub const PLANNER_SETTINGS: [(&str, &str); 10] = [
     ("enable_indexscan", "on"),
     ("enable_seqscan", "off"),
@@ -17,25 +17,24 @@ pub const PLANNER_SETTINGS: [(&str, &str); 10] = [
     ("seq_page_cost", "1"),
     ("random_page_cost", "1.1"),
     ("plan_cache_mode", "force_generic_plan"),
-    // The estimates of a long backlog would ask for it, for a statement that takes a millisecond.
+    // The planner would compile because of a long backlog, for a statement that takes a millisecond.
     ("jit", "off"),
-    // A scan of an index alone is as good.
+    // An index-only scan is as good.
     ("enable_indexonlyscan", "on"),
 ];
 
-/// Keeps a statement made of identifiers that [`ReplicaName`] and [`SchemaName`] have checked and quoted.
-/// Values are always bound.
+/// Marks a statement as trusted: it is made of identifiers that [`ReplicaName`] and [`SchemaName`] have checked and
+/// quoted. Values are always bound.
 pub(crate) fn trusted_sql(text: String) -> SqlStr {
     AssertSqlSafe(text).into_sql_str()
 }
 
-/// True, and from here to its end the transaction does not wait for the disk. For what a crash may take back: a claim
-/// is then a number that nobody has, and whatever its holder writes is refused.
-///
+/// True, and from here to its end the transaction does not wait for the disk. For writes that a crash may undo: a lost
+/// claim is then a fence that no daemon holds, and writes under it are refused.
 /// Not a SET clause of a function, whose effect would end before the commit.
 pub(crate) const ASYNCHRONOUS: &str = "(SELECT set_config('synchronous_commit', 'off', true)) = 'off'";
 
-/// The lane's own predicate, word for word, and that the time has come: anything else may become a Seq Scan.
+/// The predicate of the lane's index, word for word, and that the row is due: anything else may become a Seq Scan.
 pub(crate) fn claimable(schema: &SchemaName, lane: &ReplicaName) -> String {
     let (copy, due) = (lane.column(), lane.due_column());
     format!(
@@ -45,7 +44,7 @@ pub(crate) fn claimable(schema: &SchemaName, lane: &ReplicaName) -> String {
     )
 }
 
-/// An array of the names of those replicas of which a condition holds.
+/// An array of the names of those replicas for which a condition holds.
 pub(crate) fn names_of(replicas: &[ReplicaName], holds: impl Fn(&ReplicaName) -> String) -> String {
     let each = replicas.iter().map(|r| format!("CASE WHEN {} THEN '{r}' END", holds(r)));
     format!("array_remove(ARRAY[{}]::text[], NULL)", each.collect::<Vec<_>>().join(", "))

@@ -5,7 +5,7 @@ use crate::{
     sql::trusted_sql,
 };
 
-/// What a daemon wants to be woken for.
+/// What an idle daemon wants to be notified of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdleKind {
     /// Objects that are registered.
@@ -24,9 +24,9 @@ impl IdleKind {
 }
 
 impl Database {
-    /// Says whether a notice is to wake this daemon; returns how many living daemons with a smaller id want to be woken for
-    /// the same. Said again it costs a look: a daemon that was taken off the list meanwhile, and is on it again, has
-    /// said nothing.
+    /// Registers whether this daemon is idle and needs a notification; returns how many living daemons with a smaller
+    /// id are idle for the same. Repeating it costs one read: a daemon that was removed from the table, and is
+    /// registered again, is not idle there.
     pub async fn set_idle(&self, daemon: DaemonId, what: IdleKind, sleeping: bool) -> Result<u32, DatabaseError> {
         let (schema, column) = (self.schema.quoted(), what.column());
         let sql = trusted_sql(format!(
@@ -43,7 +43,7 @@ WHERE {column} AND id < $1 AND alive_until > {schema}.now_utc_micro_seconds()"
         Ok(u32::try_from(before).unwrap_or(u32::MAX))
     }
 
-    /// Says how this daemon learns of what is new: `notify`, `poll`, or why it cannot be notified.
+    /// Stores how this daemon learns of new work: `notify`, `poll`, or why it cannot be notified.
     pub async fn set_wakeup(&self, daemon: DaemonId, how: &str) -> Result<(), DatabaseError> {
         let sql = trusted_sql(format!(
             "-- daemon::set_wakeup\nUPDATE {}.daemons SET wakeup = $2 WHERE id = $1",

@@ -1,4 +1,4 @@
-//! What each daemon publishes of its configuration, and what the living ones have published. It compares nothing.
+//! What each daemon publishes of its configuration. It compares nothing.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,12 +13,12 @@ use crate::{
     sql::trusted_sql,
 };
 
-/// What a daemon tells the others of its configuration: what they would have to agree on. No secrets.
+/// The part of a daemon's configuration that all daemons have to agree on. No secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedConfig {
     pub primary: String,
     pub replicas: BTreeMap<String, Pin>,
-    /// The rules' [`fingerprint`]; `None`: it does not know of any.
+    /// The rules' [`fingerprint`]; `None`: a version without rules.
     #[serde(default)]
     pub rules: Option<String>,
 }
@@ -36,14 +36,14 @@ impl PublishedConfig {
         serde_json::to_string(self).expect("a configuration as JSON")
     }
 
-    /// Equal where these settings and the lease timeout are equal.
+    /// Equal for equal settings and lease timeouts.
     pub(crate) fn fingerprint(&self, lease_timeout: Duration) -> String {
         let text = format!("{} {}", self.json(), lease_timeout.as_micros());
         format!("{:016x}", crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, text.as_bytes()))
     }
 }
 
-/// A daemon that lives, as it has described itself.
+/// A living daemon, as it has described itself.
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub id: i32,
@@ -52,7 +52,8 @@ pub struct Peer {
 }
 
 impl Database {
-    /// The living daemons as they have described themselves. Those of before they did are passed over.
+    /// Returns the living daemons as they have described themselves. Daemons of versions that publish nothing are left
+    /// out.
     pub async fn peers(&self) -> Result<Vec<Peer>, DatabaseError> {
         let statement = "daemon::peers";
         let schema = self.schema.quoted();
@@ -62,7 +63,7 @@ SELECT id, lease_timeout_us, config::text FROM {schema}.daemons
 WHERE alive_until > {schema}.now_utc_micro_seconds() AND config IS NOT NULL ORDER BY id"
         ));
         let rows: Vec<(i32, i64, String)> = with_timeout(statement, sqlx::query_as(sql).fetch_all(&self.pool)).await?;
-        // What a later version says of itself in other words is passed over as well.
+        // A description by a later version in an unknown format is left out as well.
         let peer = |(id, lease, config): (i32, i64, String)| {
             let config = serde_json::from_str(&config).ok()?;
             Some(Peer { id, lease_timeout: Duration::from_micros(lease.unsigned_abs()), config })

@@ -15,17 +15,17 @@ use crate::{
 /// Bits of a fence below the daemon's id.
 const RANDOM_BITS: u32 = 40;
 
-/// A daemon as the others know it: 23 bits, the upper part of each of its fences.
+/// The id of a daemon: 23 bits, the upper part of each of its fences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DaemonId(i32);
 
 impl DaemonId {
-    /// A fence of this daemon; `random` decides the rest of it.
+    /// A fence of this daemon; `random` decides its lower bits.
     pub(crate) fn fence(self, random: u64) -> Fence {
         Fence(i64::from(self.0) << RANDOM_BITS | (random >> (64 - RANDOM_BITS)).cast_signed())
     }
 
-    /// Whose fence it is.
+    /// The daemon that a fence belongs to.
     #[must_use]
     pub fn of(fence: Fence) -> Self {
         // Cannot fail: a 63-bit number shifted by 40 has 23 bits.
@@ -44,30 +44,30 @@ impl fmt::Display for DaemonId {
     }
 }
 
-/// This process on the list of daemons.
+/// The registration of this process.
 #[derive(Debug, Clone)]
 pub struct Daemon {
     pub id: DaemonId,
     pub host: String,
     pub lease_timeout: Duration,
-    /// `None`: it tells nobody.
+    /// `None`: it publishes nothing.
     pub config: Option<PublishedConfig>,
 }
 
 impl Database {
-    /// Enters this process in `daemons`, alive for `lease_timeout`.
+    /// Registers this process in `daemons`, alive for `lease_timeout`.
     pub async fn register_daemon(&self, host: String, lease_timeout: Duration) -> Result<Daemon, DatabaseError> {
         self.register_daemon_as(host, lease_timeout, None).await
     }
 
-    /// The same, and tells the others how it is configured.
+    /// As [`Self::register_daemon`], and publishes the configuration.
     pub async fn register_daemon_as(
         &self,
         host: String,
         lease_timeout: Duration,
         config: Option<PublishedConfig>,
     ) -> Result<Daemon, DatabaseError> {
-        // After a switch-over by logical replication the sequence begins again: another daemon may have that number.
+        // After a switchover by logical replication the sequence begins again: another daemon may have that number.
         let schema = self.schema.quoted();
         let sql = trusted_sql(format!(
             "-- daemon::register
@@ -80,7 +80,7 @@ WHERE NOT EXISTS (SELECT FROM {schema}.daemons d WHERE d.id = drawn.id) LIMIT 1"
         Ok(daemon)
     }
 
-    /// Whether any daemon is at work.
+    /// Returns whether any daemon is alive.
     pub async fn daemon_is_alive(&self) -> Result<bool, DatabaseError> {
         let schema = self.schema.quoted();
         let sql = trusted_sql(format!(
@@ -90,14 +90,14 @@ SELECT EXISTS (SELECT FROM {schema}.daemons WHERE alive_until > {schema}.now_utc
         with_timeout("daemon::daemon_is_alive", sqlx::query_scalar(sql).fetch_one(&self.pool)).await
     }
 
-    /// Says that this daemon lives, and clears away those that have not said so for ten lease times.
-    /// One that was itself cleared away, after a long sleep of its machine, is back on the list.
+    /// Records that this daemon is alive, and deletes daemons without a heartbeat for ten lease times. A daemon that
+    /// was itself deleted, after a long suspension of its machine, is registered again.
     pub async fn heartbeat(&self, daemon: &Daemon) -> Result<(), DatabaseError> {
         let schema = self.schema.quoted();
         let of = |kind| self.kinds.contains(kind);
         let started = of(EventKind::DaemonStarted).then(|| {
             let members = "'daemon', id, 'host', host, 'process_id', process_id, 'version', version";
-            // A row that was there before carries the mark of the transaction that has changed it.
+            // A row that existed has the xmax of the transaction that has changed it.
             format!("{} FROM entered WHERE is_new", event(EventKind::DaemonStarted, members))
         });
         let stopped = of(EventKind::DaemonStopped).then(|| {
@@ -136,7 +136,7 @@ SELECT FROM entered CROSS JOIN logged"
         Ok(())
     }
 
-    /// Takes this process off the list.
+    /// Removes this process from the table.
     pub async fn deregister_daemon(&self, daemon: DaemonId) -> Result<(), DatabaseError> {
         let members = "'daemon', id, 'host', host, 'process_id', process_id, 'clean', true";
         let logged = self.logged(EventKind::DaemonStopped, members, "gone");

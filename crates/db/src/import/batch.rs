@@ -1,4 +1,4 @@
-//! Imports one batch of rows of another program's table, and moves the position on in the same statement.
+//! Imports one batch of rows of another program's table, and moves the stored position on in the same statement.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use crate::{
     sql::trusted_sql,
 };
 
-/// Where a batch ends.
+/// The end of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BatchEnd {
-    /// With this key, in the table's own order; all rows that have it are in the batch.
+    /// With this key, in the table's own order; all rows with it are in the batch.
     Key(String),
     /// With the last row.
     End,
@@ -39,10 +39,9 @@ impl BatchEnd {
 type Asked = Query<'static, Postgres, PgArguments>;
 
 impl Database {
-    /// Where a batch of about `rows` rows ends that begins behind `after`; `None`: with the first row.
-    ///
-    /// Asked apart, because the batch must have all rows of its last key, however many those are, and in an order in which
-    /// keys that differ may be equal.
+    /// Finds the end of a batch of about `rows` rows that begins after `after`; `None`: with the first row.
+    /// A separate query, because the batch must have all rows of its last key, however many there are, and in an order
+    /// in which different keys may be equal.
     pub async fn import_bound(
         &self,
         plan: &ImportPlan,
@@ -58,8 +57,8 @@ impl Database {
         Ok(key.map_or(BatchEnd::End, BatchEnd::Key))
     }
 
-    /// Registers what is behind `after` and up to the bound, and moves the place on, in one statement. What was counted
-    /// from the first row to there; `None`: the place is another by now, or the import is not held with this fence.
+    /// Registers the rows after `after` and up to the bound, and moves the position on, in one statement. Returns the
+    /// counts from the first row to there; `None`: the position has changed, or another process holds the import.
     pub async fn import_batch(
         &self,
         plan: &ImportPlan,
@@ -73,7 +72,7 @@ impl Database {
         row.as_ref().map(ImportTally::parse).transpose().map_err(DatabaseError::database(statements::BATCH))
     }
 
-    /// What [`Database::import_batch`] would count of this batch alone, with nothing written.
+    /// Counts what [`Database::import_batch`] would count of this batch alone; nothing is written.
     pub async fn import_count(
         &self,
         plan: &ImportPlan,
@@ -87,8 +86,8 @@ impl Database {
         ImportTally::parse(&row).map_err(DatabaseError::database(NAME))
     }
 
-    /// Sends what goes through the other program's table by its index, whatever PostgreSQL believes of that, and what gives
-    /// up before anybody waits for us for long, whatever pooler stands in between.
+    /// Runs a statement that reads the other program's table, by its index whatever PostgreSQL estimates. It gives up
+    /// before others wait long for its locks, whatever pooler stands in between.
     pub(super) async fn in_order(
         &self,
         name: &'static str,
@@ -104,7 +103,7 @@ impl Database {
             transaction.commit().await?;
             Ok(row)
         };
-        // The server's own limit comes first: given up here alone, it would go on there.
+        // The server's own limit comes first: a statement given up only here would go on there.
         within(STATEMENT_TIMEOUT + Duration::from_secs(5), name, Box::pin(run)).await
     }
 }

@@ -1,7 +1,6 @@
-//! Another program's table in the same database, and how its rows become ours.
-//!
-//! Reads that table and writes none of it. Its identifiers come from PostgreSQL's own catalogue, quoted there; what is
-//! asked of it is asked in the order of an index that it has, so that each statement costs what it takes.
+//! Imports another program's table in the same database.
+//! It reads that table and writes none of it. Its identifiers come from PostgreSQL's own catalogue, quoted there.
+//! Statements read it in the order of one of its indexes, so that each costs no more than the rows it reads.
 
 mod batch;
 mod plan;

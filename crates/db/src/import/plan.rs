@@ -1,11 +1,11 @@
-//! What an import makes of a table: its columns, their units, its order.
+//! How an import reads a table: its columns, their units, its order.
 
 use copyhold_core::domain::ReplicaName;
 use serde_json::{Value, json};
 
 use super::source::{KeyComparison, KeyIndex, SourceTable};
 
-/// What the other program's whole numbers count since 1970.
+/// The unit of the other program's integer times, since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeUnit {
     Seconds,
@@ -13,7 +13,7 @@ pub enum TimeUnit {
     Micros,
 }
 
-/// How a column says when.
+/// How a column stores a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeKind {
     /// `bigint`, in the table's unit.
@@ -22,32 +22,32 @@ pub enum TimeKind {
     Timestamp,
 }
 
-/// A column that says since when a replica has its copies.
+/// A column with the time since when a replica has its copies.
 #[derive(Debug, Clone)]
 pub struct MappedColumn {
     pub replica: ReplicaName,
-    /// Quoted, as are all of them.
+    /// Quoted, as are all column names here.
     pub column: String,
     pub kind: TimeKind,
-    /// The boolean that says whether a copy is wanted at all; `None`: each is.
+    /// The boolean column that states whether a copy is wanted; `None`: each is.
     pub want: Option<String>,
 }
 
-/// What is to be made of a table, once it is known that it can be.
+/// A checked mapping of a table's columns.
 #[derive(Debug, Clone)]
 pub struct ImportPlan {
     pub table: SourceTable,
-    /// The index in whose order it is read.
+    /// The index in whose order the table is read.
     pub order: KeyIndex,
     pub columns: Vec<MappedColumn>,
-    /// Replicas of the schema that no column stands for: each object is wanted there.
+    /// Replicas of the schema without a column: each object is wanted there.
     pub others: Vec<ReplicaName>,
     /// Set while the other program copies the object.
     pub lock: Option<String>,
-    /// When it tried to last.
+    /// The time of its last attempt.
     pub last_attempt: Option<(String, TimeKind)>,
     pub unit: TimeUnit,
-    /// This one, the primary, has every object, whatever the table says.
+    /// This replica, the primary, has every object, whatever the table contains.
     pub assume: Option<ReplicaName>,
 }
 
@@ -82,12 +82,12 @@ impl TimeUnit {
 }
 
 impl ImportPlan {
-    /// Which table it is, and in which order: what a place in it depends on.
+    /// Identifies the table and its order: a stored position depends on both.
     pub(super) fn table_is(&self) -> Value {
         json!({ "oid": self.table.oid, "collation": self.order.collation, "compares": self.order.compares.as_str() })
     }
 
-    /// What its columns are said to mean.
+    /// What the operator stated about its columns.
     #[must_use]
     pub fn arguments(&self) -> Value {
         let map: serde_json::Map<_, _> =
@@ -99,7 +99,7 @@ impl ImportPlan {
         })
     }
 
-    /// As it stands behind FROM, called `t`.
+    /// The table for a FROM clause, as `t`.
     pub(super) fn from(&self) -> String {
         let only = if self.table.kind == super::TableKind::Table { "ONLY " } else { "" };
         format!("{only}{} AS t", self.table.name)
@@ -131,7 +131,7 @@ impl ImportPlan {
         format!("ORDER BY {} USING {} NULLS {nulls}", self.key(), self.operator(operator))
     }
 
-    /// Which rows: those behind the parameter `after` and up to the parameter `until`, where there are such.
+    /// The condition on rows: after the parameter `after` and up to the parameter `until`, where there are such.
     pub(super) fn within(&self, after: Option<&str>, until: Option<&str>) -> String {
         let bound = |operator: &str, of: &str| format!("{} {} {of}::text", self.key(), self.operator(operator));
         let bounds = [after.map(|of| bound(">", of)), until.map(|of| bound("<=", of))];
@@ -139,7 +139,7 @@ impl ImportPlan {
         if bounds.is_empty() { "t.object_key IS NOT NULL".into() } else { bounds.join(" AND ") }
     }
 
-    /// The column's time in µs, without overflow: what is too great for us is yet to come.
+    /// The column's time in µs, without overflow: a time that is too large for us counts as in the future.
     pub(super) fn in_micros(&self, column: &str, kind: TimeKind) -> String {
         match (kind, self.unit.micros()) {
             (TimeKind::Timestamp, _) => format!(

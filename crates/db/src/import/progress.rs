@@ -18,23 +18,23 @@ const TAKE: &str = "import::claim";
 const KEEP: &str = "import::renew";
 const LEAVE: &str = "import::release";
 
-/// Whoever imports says at least this often that it lives, or is taken for dead.
+/// The process that imports renews its claim at least this often, or is presumed dead.
 pub const IMPORT_LEASE: Duration = Duration::from_secs(10);
 
-/// What is known of the import of a table.
+/// The progress of the import of a table.
 #[derive(Debug, Clone)]
 pub struct ImportRow {
     arguments: Value,
     table_is: Value,
-    /// `None`: nothing is done yet.
+    /// `None`: no row is imported yet.
     pub reached: Option<String>,
     pub tally: ImportTally,
     pub ended: bool,
-    /// Who is, or was last, at work.
+    /// The process that holds the import, or held it last.
     pub held_by: Option<Fence>,
     /// Its machine and process.
     pub holder: Option<String>,
-    /// Until it is taken for dead; `None`: it has ended, in order or not.
+    /// Until it is presumed dead; `None`: it has ended, in order or not.
     pub alive_for: Option<Duration>,
 }
 
@@ -45,13 +45,13 @@ impl ImportRow {
         self.arguments == plan.arguments()
     }
 
-    /// Its place means something: it is the same table, read in the same order.
+    /// Its position is valid: it is the same table, read in the same order.
     #[must_use]
     pub fn is_placed_in(&self, plan: &ImportPlan) -> bool {
         self.table_is == plan.table_is()
     }
 
-    /// What it was begun with, for people.
+    /// The arguments that it was begun with, for messages.
     #[must_use]
     pub fn arguments(&self) -> String {
         self.arguments.to_string()
@@ -59,7 +59,7 @@ impl ImportRow {
 }
 
 impl Database {
-    /// What is known of the import of this table; `None`: there was none.
+    /// Returns the progress of the import of this table; `None`: there was no import.
     pub async fn import_row(&self, plan: &ImportPlan) -> Result<Option<ImportRow>, DatabaseError> {
         let sql = trusted_sql(format!(
             "-- {ROW}
@@ -68,15 +68,15 @@ SELECT arguments::text, table_is::text, reached, tally::text, examples::text, en
             THEN alive_until - {schema}.now_utc_micro_seconds() END AS alive_us
 FROM {schema}.imports WHERE source = $1",
             schema = self.schema().quoted(),
-            // Later than anybody writes, it is the time of a clock that was ahead.
+            // A later time comes from a clock that was ahead.
             longest = 2 * micros(IMPORT_LEASE),
         ));
         let row = with_timeout(ROW, sqlx::query(sql).bind(&plan.table.name).fetch_optional(&self.pool)).await?;
         row.as_ref().map(parse).transpose().map_err(DatabaseError::database(ROW))
     }
 
-    /// Takes the import for this process: the next to `before`, if nobody was faster, or from the first row on. Whether it
-    /// could be taken; while another is at work, it cannot.
+    /// Claims the import for this process, if `before` is still the last holder; `anew`: from the first row on. Returns
+    /// false while another process holds it.
     pub async fn claim_import(
         &self,
         plan: &ImportPlan,
@@ -113,13 +113,14 @@ ON CONFLICT (source) DO UPDATE
             .bind(anew);
         match with_timeout(TAKE, query.execute(&self.pool)).await {
             Ok(done) => Ok(done.rows_affected() == 1),
-            // Whoever is at work writes to the row.
+            // The process that holds it is writing the row.
             Err(error) if error.is_lock_timeout() => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// Says that this process lives. Whether the import is still its own; while a batch of its own writes, nothing is said.
+    /// Renews this process's claim. Returns whether it still holds the import; while one of its own batches has the row
+    /// locked, nothing is written.
     pub async fn renew_import(&self, plan: &ImportPlan, fence: Fence) -> Result<bool, DatabaseError> {
         let schema = self.schema().quoted();
         let sql = trusted_sql(format!(
@@ -136,7 +137,7 @@ SELECT EXISTS (SELECT FROM {schema}.imports WHERE source = $1 AND held_by = $2)"
         with_timeout(KEEP, query.fetch_one(&self.pool)).await
     }
 
-    /// Gives the import back, so that the next need not wait.
+    /// Releases the import, so that the next process need not wait.
     pub async fn release_import(&self, plan: &ImportPlan, fence: Fence) -> Result<(), DatabaseError> {
         let sql = trusted_sql(format!(
             "-- {LEAVE}

@@ -1,4 +1,4 @@
-//! Looks at some rows of a table before an import: do its times look like times?
+//! Reads some rows of a table before an import, to check that its times are plausible.
 
 use sqlx::Row as _;
 
@@ -8,9 +8,9 @@ use crate::{error::DatabaseError, handle::Database};
 const NAME: &str = "import::sample";
 /// Rows of each end of the table's order.
 const ENDS: u32 = 500;
-/// And pages of it, of 8 kB, from anywhere.
+/// Pages of 8 kB from random positions.
 const PAGES: i64 = 50;
-/// A time of ours lies between the years 2000 and 2100, in seconds.
+/// Plausible times lie between the years 2000 and 2100, in seconds.
 const YEARS: std::ops::Range<i64> = 946_684_800..4_102_444_800;
 
 /// Some rows of a table.
@@ -21,7 +21,7 @@ pub struct TimeSample {
     pub columns: Vec<ColumnTimes>,
 }
 
-/// What the times of one column look like.
+/// The times of one column, by the unit that they are plausible in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ColumnTimes {
     /// All that are not NULL.
@@ -30,12 +30,12 @@ pub struct ColumnTimes {
     pub millis: u64,
     pub micros: u64,
     pub nanos: u64,
-    /// One of them.
+    /// An example.
     pub example: Option<i64>,
 }
 
 impl ColumnTimes {
-    /// What more than half of them look like, if that is another unit than `unit`.
+    /// The unit that more than half of the times fit, if it is another one than `unit`.
     #[must_use]
     pub fn other_than(&self, unit: TimeUnit) -> Option<&'static str> {
         let seen =
@@ -46,7 +46,7 @@ impl ColumnTimes {
 }
 
 impl Database {
-    /// Looks at some rows, from both ends of the table's order and from anywhere, before it is believed what they mean.
+    /// Reads some rows from both ends of the table's order and from random positions.
     pub async fn import_sample(&self, plan: &ImportPlan) -> Result<TimeSample, DatabaseError> {
         let of_pages = 100.0 * share(PAGES * 8192, plan.table.bytes);
         let columns: Vec<_> = plan.columns.iter().enumerate().map(|(i, c)| format!("{} AS c{i}", raw(c))).collect();
@@ -92,7 +92,7 @@ SELECT count(*){seen} FROM (
     }
 }
 
-/// As it stands there; what PostgreSQL knows to be a time is one in any unit, so in the table's.
+/// The column's value; a timestamp fits every unit, so also the table's.
 fn raw(column: &MappedColumn) -> String {
     match column.kind {
         TimeKind::Number => format!("t.{}", column.column),

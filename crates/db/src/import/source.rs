@@ -14,7 +14,7 @@ const INDEXES: &str = "import::indexes";
 const MAY: &str = "import::rights";
 const SIMILAR: &str = "import::tables_with_keys";
 
-/// What a name in the database stands for.
+/// The kind of a relation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableKind {
     Table,
@@ -32,21 +32,21 @@ pub struct SourceTable {
     pub oid: i64,
     /// With its schema, quoted where that is needed.
     pub name: String,
-    /// Of its schema, as it is.
+    /// The name of its schema, unquoted.
     pub schema: String,
     pub kind: TableKind,
-    /// Others inherit from it, whose rows its indexes do not know.
+    /// Other tables inherit from it, and its indexes lack their rows.
     pub has_heirs: bool,
-    /// Which rows this role sees is decided by a policy.
+    /// A policy decides which rows this role sees.
     pub row_security: bool,
-    /// This role may look into its schema.
+    /// This role has USAGE on its schema.
     pub may_use_schema: bool,
-    /// About how many rows it has.
+    /// Estimated number of rows.
     pub rows: Option<u64>,
     /// Its size on the disk, of all partitions, without indexes.
     pub bytes: i64,
     pub columns: Vec<SourceColumn>,
-    /// B-trees that begin with `object_key`, of whatever use they are.
+    /// B-trees whose first column is `object_key`, usable or not.
     pub indexes: Vec<KeyIndex>,
 }
 
@@ -55,32 +55,32 @@ pub struct SourceColumn {
     pub name: String,
     /// Quoted where that is needed.
     pub quoted: String,
-    /// As PostgreSQL calls it.
+    /// As PostgreSQL names its type.
     pub of: String,
     pub nullable: bool,
     pub may_read: bool,
 }
 
-/// An index that begins with `object_key`.
+/// An index whose first column is `object_key`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyIndex {
     /// Quoted where that is needed.
     pub name: String,
     /// No two rows have the same key.
     pub unique: bool,
-    /// It is complete and has all rows.
+    /// It is valid and has all rows.
     pub usable: bool,
     pub compares: KeyComparison,
     /// With its schema, quoted.
     pub collation: String,
-    /// Read from the smallest key on, it begins with NULLs.
+    /// In ascending order it begins with NULLs.
     pub nulls_first: bool,
 }
 
 /// How an index compares keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyComparison {
-    /// As its collation says.
+    /// By its collation.
     AsText,
     /// By bytes, whatever the collation (`text_pattern_ops`).
     AsPattern,
@@ -95,7 +95,7 @@ impl KeyComparison {
     }
 }
 
-/// What the role may not do that an import has to.
+/// Whether the role has the rights that an import needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportRights {
     pub role: String,
@@ -108,7 +108,7 @@ impl SourceTable {
         self.columns.iter().find(|column| column.name == name)
     }
 
-    /// The index in whose order it is read: a unique one, if there is one.
+    /// The index in whose order the table is read: a unique one, if there is one.
     #[must_use]
     pub fn key_index(&self) -> Option<&KeyIndex> {
         let usable = self.indexes.iter().filter(|index| index.usable);
@@ -117,10 +117,10 @@ impl SourceTable {
 }
 
 impl Database {
-    /// The table of this name, as it is or as in SQL; `None`: there is none.
+    /// Finds the table of this name, unquoted or as in SQL; `None`: there is none.
     pub async fn source_table(&self, name: &str) -> Result<Option<SourceTable>, DatabaseError> {
         let Some(oid) = self.find_table(name).await? else { return Ok(None) };
-        // Partitions have the rows of a table that is divided into them.
+        // The rows of a partitioned table are in its partitions.
         let sql = trusted_sql(format!(
             "-- {TABLE}
 WITH leaves AS (
@@ -142,8 +142,8 @@ WHERE c.oid = $1::oid"
         table(&row, oid, columns, indexes).map(Some).map_err(DatabaseError::database(TABLE))
     }
 
-    /// As it is first, so that `Photos` need not be quoted twice. Ours only if no other is called so: of a role that is called as our
-    /// schema, that is the first in the search path.
+    /// Tries the name unquoted first, so that `Photos` need not be quoted twice. One of our own tables is found only if
+    /// no other has that name: for a role named like our schema, that schema is the first in the search path.
     async fn find_table(&self, name: &str) -> Result<Option<i64>, DatabaseError> {
         let sql = trusted_sql(format!(
             "-- {TABLE}
@@ -199,7 +199,7 @@ WHERE i.indrelid = $1::oid ORDER BY c.relname"
         rows.iter().map(index).collect::<Result<_, _>>().map_err(DatabaseError::database(INDEXES))
     }
 
-    /// Whether this role may do what an import does to our own tables.
+    /// Returns whether this role has the rights on our own tables that an import needs.
     pub async fn import_rights(&self) -> Result<ImportRights, DatabaseError> {
         let schema = self.schema().quoted();
         let sql = trusted_sql(format!(
@@ -212,7 +212,7 @@ SELECT current_user::text, has_table_privilege('{schema}.object_copies', 'INSERT
         Ok(ImportRights { role, may })
     }
 
-    /// Tables of others that have a column `object_key`, with their schemas, for whoever has misspelt one.
+    /// Other tables with a column `object_key`, with their schemas, as suggestions for a misspelt name.
     pub async fn tables_with_keys(&self) -> Result<Vec<String>, DatabaseError> {
         let sql = trusted_sql(format!(
             "-- {SIMILAR}

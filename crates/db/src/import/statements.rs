@@ -1,4 +1,4 @@
-//! What is asked of another program's table, and what becomes of the answer, in SQL.
+//! The SQL that reads another program's table and registers its rows.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ pub(super) const BOUND: &str = "import::bound";
 pub(super) const BATCH: &str = "import::batch";
 pub(super) const COUNT: &str = "import::count";
 
-/// Clocks differ: a time is yet to come if it is further away than this.
+/// Clocks differ: a time is in the future if it is further away than this.
 const CLOCKS_DIFFER: Duration = Duration::from_mins(5);
-/// Of an object that it tried within this time the other program may still be making copies: the one that is known to write
-/// this down tries again after a day.
+/// The other program may still be making copies of an object that it tried within this time: the known program that
+/// writes such a time tries again after a day.
 const LATELY: Duration = Duration::from_hours(24);
-/// The first µs of the year 2000: no store of today is older.
+/// The first µs of the year 2000: no present store is older.
 const YEAR_2000: i64 = 946_684_800_000_000;
-/// Characters of a key that is told as an example.
+/// Characters of a key that is shown as an example.
 const EXAMPLE: usize = 200;
 
-/// The key of the last of about `rows` rows behind `$1`, if there is one; no row, if there are fewer.
+/// The key of the last of about `rows` rows after `$1`; no row, if there are fewer.
 pub(super) fn bound(plan: &ImportPlan, after: Option<&str>, rows: u32) -> String {
     format!(
         "-- {BOUND}
@@ -36,7 +36,7 @@ SELECT t.object_key::text FROM {} WHERE {} {} OFFSET {} LIMIT 1",
     )
 }
 
-/// `$1` the place, `$2` the bound, `$3` the table, `$4` the fence.
+/// `$1` the position, `$2` the bound, `$3` the table, `$4` the fence.
 pub(super) fn batch(schema: &SchemaName, plan: &ImportPlan, after: Option<&str>, until: &BatchEnd) -> String {
     let targets = targets(plan);
     let names = more(targets.iter().flat_map(|t| [t.replica.column(), t.replica.due_column()]));
@@ -53,7 +53,7 @@ WITH mine AS MATERIALIZED (
 {page},
 {taken},
 new AS (
-    -- In the order of keys, so that two that register the same ones do not wait for each other crosswise.
+    -- In the order of keys, so that two imports of the same keys cannot deadlock.
     INSERT INTO {schema}.object_copies (object_key, created_at{names})
     SELECT key, created{values} FROM taken WHERE somewhere ORDER BY key
     ON CONFLICT (object_key) DO NOTHING
@@ -76,7 +76,7 @@ SELECT tally, examples FROM moved"
     )
 }
 
-/// What [`batch`] would count, with nothing written: `$1` the place, `$2` the bound.
+/// Counts what [`batch`] would count; nothing is written: `$1` the position, `$2` the bound.
 pub(super) fn count(schema: &SchemaName, plan: &ImportPlan, after: Option<&str>, until: &BatchEnd) -> String {
     let targets = targets(plan);
     let selected = more(targets.iter().flat_map(|t| {
@@ -98,12 +98,12 @@ FROM counted"
     )
 }
 
-/// Further columns, each with its comma in front.
+/// Further columns, each preceded by a comma.
 pub(super) fn more(columns: impl IntoIterator<Item = String>) -> String {
     columns.into_iter().flat_map(|column| [", ".to_owned(), column]).collect()
 }
 
-/// What is written of one replica.
+/// What is written for one replica.
 struct Target {
     replica: ReplicaName,
     recorded: String,
@@ -121,7 +121,8 @@ fn targets(plan: &ImportPlan) -> Vec<Target> {
             due: format!("CASE WHEN w{i} THEN created END"),
         });
     }
-    // Due as the rest is, and not by the column's default: what the application registers meanwhile comes first in its lane.
+    // Due like the rest, and not by the column's default: objects that the application registers meanwhile come first
+    // in their lanes.
     targets.extend(plan.others.iter().map(|replica| {
         let recorded = if plan.assume.as_ref() == Some(replica) { "at" } else { "NULL::bigint" };
         Target { replica: replica.clone(), recorded: recorded.into(), due: "created".into() }
@@ -129,8 +130,8 @@ fn targets(plan: &ImportPlan) -> Vec<Target> {
     targets
 }
 
-/// The rows of the batch, and what each of them says: `r0` and so on the times that can be proofs, `w0` and so on whether
-/// a copy is wanted.
+/// The rows of the batch with their values: `r0` and so on the times that can be proofs, `w0` and so on whether a copy
+/// is wanted.
 fn page(plan: &ImportPlan, after: Option<&str>, until: &BatchEnd) -> String {
     let columns = plan.columns.iter().enumerate();
     let raw = more(columns.clone().map(|(i, c)| {
@@ -168,14 +169,12 @@ fn page(plan: &ImportPlan, after: Option<&str>, until: &BatchEnd) -> String {
     )
 }
 
-/// The objects: one for each key that we can have.
-///
-/// Where several rows have a key, a copy counts as recorded only if all of them say so, and since the earliest of their times:
-/// what one row does not know of may be of another content, and whoever asks for copies older than some time is to get this one.
-/// It is wanted if one of them wants it.
-///
-/// Registered, and due, when the other program first knew of a copy: the rows are not taken for fresh ones, and those that
-/// the application registers meanwhile do not wait behind them.
+/// The objects: one for each usable key.
+/// Where several rows have a key, a copy counts as recorded only if all of them have a time, and then since the
+/// earliest: a row without a time may stand for another content, and a query for copies older than some time has to
+/// find this one. It is wanted if one of the rows wants it.
+/// The object is registered and due as of when the other program first knew of a copy. So it does not count as
+/// registered lately, and objects that the application registers meanwhile do not wait behind it.
 fn taken(plan: &ImportPlan) -> String {
     let columns = 0..plan.columns.len();
     let (each, group) = if plan.order.unique {
@@ -202,7 +201,7 @@ fn known(schema: &SchemaName) -> String {
     format!("(SELECT o.id FROM {}.object_copies o WHERE o.object_key = key) IS NOT NULL", schema.quoted())
 }
 
-/// What there is to count of the page, by name, each with an example.
+/// The counts of the page, by name, each with an example.
 fn counted(schema: &SchemaName, plan: &ImportPlan, targets: &[Target], until: &BatchEnd) -> String {
     let of_rows = [
         (ImportAnomaly::EmptyKey, "key = ''".to_owned()),
@@ -239,7 +238,7 @@ fn counted(schema: &SchemaName, plan: &ImportPlan, targets: &[Target], until: &B
             told.push(format!("('{name}', {column}, NULL)"));
         }
     }
-    // They have no place in the order, so they are counted once, by the index that has them at one of its ends.
+    // They have no position in the order, so they are counted once, by the end of the index that has them.
     let nulls = match until {
         BatchEnd::End => format!("(SELECT count(*) FROM {} WHERE t.object_key IS NULL)", plan.from()),
         BatchEnd::Key(_) => "0".into(),

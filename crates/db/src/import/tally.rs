@@ -1,28 +1,28 @@
-//! What an import has counted, and what it found odd.
+//! What an import has counted, and the anomalies that it has found.
 
 use std::collections::BTreeMap;
 
 use copyhold_core::domain::ReplicaName;
 use sqlx::{Row as _, postgres::PgRow};
 
-/// What was counted of a table, up to some place in it.
+/// The counts of a table, up to a position in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImportTally {
     counts: BTreeMap<String, u64>,
-    /// The first key of which something odd is so, 200 characters of it at most.
+    /// The first key with each anomaly, 200 characters of it at most.
     examples: BTreeMap<String, String>,
 }
 
-/// Of the objects that were registered, how they stand at one replica.
+/// The copies of registered objects at one replica.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReplicaTally {
     pub recorded: u64,
-    /// And not recorded: due.
+    /// Not recorded, and due.
     pub wanted: u64,
     pub not_wanted: u64,
 }
 
-/// What is not as it should be, or needs to be known.
+/// A row or object that is not as expected, or that the operator should know of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportAnomaly {
     /// Rows without a key. Left out.
@@ -31,19 +31,19 @@ pub enum ImportAnomaly {
     EmptyKey,
     /// Of more than 1,024 bytes. Left out.
     LongKey,
-    /// Objects that no column says to be anywhere. Left out: there is nothing that they could be copied from.
+    /// Objects without a copy at any replica. Left out: there is no source to copy them from.
     Nowhere,
-    /// Rows that have the key of another one.
+    /// Rows with the key of another row.
     Repeated,
     /// Rows with a time at or before 1970, which proves nothing.
     NotPositive,
-    /// Rows with a time that is yet to come, which proves nothing.
+    /// Rows with a time in the future, which proves nothing.
     Future,
-    /// Rows with a time before the year 2000, which are taken at their word.
+    /// Rows with a time before the year 2000, which is accepted.
     Old,
-    /// Rows that do not say whether a copy is wanted.
+    /// Rows that leave open whether a copy is wanted.
     WantUnknown,
-    /// Rows that the other program is at work on.
+    /// Rows that the other program is working on.
     Held,
 }
 
@@ -61,7 +61,7 @@ impl ImportAnomaly {
         Self::Held,
     ];
 
-    /// As it stands in `imports.tally` and in documents.
+    /// Its name in `imports.tally` and in JSON output.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ pub(super) const READ: &str = "read";
 pub(super) const IMPORTED: &str = "imported";
 pub(super) const REGISTERED: &str = "registered";
 
-/// The names of what is counted for one replica.
+/// The names of the counts of one replica.
 pub(super) fn names_of(replica: &ReplicaName) -> [String; 3] {
     ["recorded", "wanted", "not_wanted"].map(|what| format!("{what}.{replica}"))
 }
@@ -108,7 +108,7 @@ impl ImportTally {
         })
     }
 
-    /// Of a part that comes after this one.
+    /// Adds the counts of the part that follows this one.
     pub fn add(&mut self, other: Self) {
         for (name, number) in other.counts {
             *self.counts.entry(name).or_default() += number;
@@ -118,7 +118,7 @@ impl ImportTally {
         }
     }
 
-    /// Rows.
+    /// Rows that were read.
     #[must_use]
     pub fn read(&self) -> u64 {
         self.count(READ)
@@ -130,7 +130,7 @@ impl ImportTally {
         self.count(IMPORTED)
     }
 
-    /// Objects that were registered already, and were left as they are.
+    /// Objects that were registered before, and were left as they are.
     #[must_use]
     pub fn registered(&self) -> u64 {
         self.count(REGISTERED)
@@ -142,13 +142,13 @@ impl ImportTally {
         ReplicaTally { recorded, wanted, not_wanted }
     }
 
-    /// How many, and the first of them.
+    /// The number of such rows or objects, and the first of their keys.
     #[must_use]
     pub fn odd(&self, what: ImportAnomaly) -> (u64, Option<&str>) {
         (self.count(what.as_str()), self.examples.get(what.as_str()).map(String::as_str))
     }
 
-    /// Rows and objects that were not registered, and should be.
+    /// Rows and objects that were not registered although they should be.
     #[must_use]
     pub fn left_out(&self) -> u64 {
         ImportAnomaly::ALL.into_iter().filter(|odd| odd.leaves_out()).map(|odd| self.odd(odd).0).sum()

@@ -6,23 +6,22 @@ use crate::{
 
 const NAME: &str = "log::move_inbox";
 
-/// What one move came to.
+/// The result of one move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InboxMove {
-    /// So many events, fewer than were asked for: that was all.
+    /// So many events, fewer than the limit: the inbox is empty.
     All(usize),
-    /// As many as were asked for; there may be more.
+    /// As many as the limit allows; there may be more.
     Some,
-    /// None: another session is at it. What it does not see is still to be moved.
+    /// None: another session is moving events. Events that it does not see still have to be moved.
     Locked,
 }
 
 impl Database {
-    /// Appends events of other programs, all or none, in the order given. Each of `documents` is the text of a JSON object or
-    /// of an array of objects; what is anything else is refused by PostgreSQL, as are events that are too large or of a kind
-    /// that is ours ([`DatabaseError::refusal`]). Returns how many events they were.
-    ///
-    /// Text, because a number that PostgreSQL keeps exactly may be beyond any type of ours.
+    /// Appends events of other programs, all or none, in the order given. Each of `documents` is the text of a JSON
+    /// object or of an array of objects. PostgreSQL refuses anything else, events that are too large, and events of a
+    /// kind reserved for Copyhold ([`DatabaseError::refusal`]). Returns how many events they were.
+    /// As text, because a number that PostgreSQL stores exactly may not fit any type of ours.
     pub async fn append_events(&self, documents: &[&str]) -> Result<u64, DatabaseError> {
         const NAME: &str = "log::append_events";
         let schema = self.schema.quoted();
@@ -42,8 +41,8 @@ SELECT count(*) FROM (
             .map_err(|_| DatabaseError::Inconsistent { statement: NAME, what: "a negative count".into() })
     }
 
-    /// Puts the first event of the inbox behind the others, unless another session moves events. Its number there; the
-    /// log is not touched.
+    /// Moves the first event of the inbox behind the others, unless another session moves events. Returns its new id in
+    /// the inbox; the log is not touched.
     pub async fn defer_first_of_inbox(&self) -> Result<Option<i64>, DatabaseError> {
         const NAME: &str = "log::defer_first_of_inbox";
         let schema = self.schema.quoted();
@@ -61,8 +60,8 @@ RETURNING id"
         with_timeout(NAME, query.fetch_optional(&self.pool)).await
     }
 
-    /// Moves up to `most` events that other programs have appended into the log, in their order, and tells whoever
-    /// follows it.
+    /// Moves up to `most` events of other programs from the inbox into the log, in their order, and notifies the
+    /// readers.
     pub async fn move_inbox(&self, most: usize) -> Result<InboxMove, DatabaseError> {
         let sql = trusted_sql(format!("-- {NAME}\nSELECT {}.move_inbox($1)", self.schema.quoted()));
         let query = sqlx::query_scalar(sql).bind(i32::try_from(most).unwrap_or(i32::MAX));

@@ -1,4 +1,4 @@
-//! Reads the event log, and draws the incarnation that names it. It neither appends nor drops events.
+//! Reads the event log, and draws its incarnation number. It neither appends nor drops events.
 
 use copyhold_core::domain::{Epoch, SchemaName};
 use crc_fast::{CrcAlgorithm, checksum};
@@ -20,45 +20,43 @@ const STATUS: &str = "log::status";
 const RAISE: &str = "log::raise_incarnation";
 const FOLLOW: &str = "log::follow_timeline";
 
-/// The function that says which timeline the server writes; the migrations make it.
+/// The function that returns the server's timeline; the migrations create it.
 pub(crate) const SERVER_TIMELINE: &str = "server_timeline";
 
-/// An incarnation that no log has had. Not the one before and one more: of a backup that is restored twice, readers of the
-/// first restore would take the second for the same.
+/// An incarnation that no log has had. It is random, not the next number: after a backup is restored twice, readers of
+/// the first restore would take the second for the same log.
 const ANOTHER_INCARNATION: &str = "(random() * 2147483646)::integer + 1";
 
 /// Ids of a page at most.
 pub const LOG_PAGE: i64 = 512;
-/// Events of one look at the log's end at most.
+/// Events of one read of the log's end at most.
 const LOG_TAIL: i64 = 1000;
 
-/// What readers must know of the log before they read.
+/// What readers must know of the log before they read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogHead {
     pub epoch: Epoch,
-    /// `false`: PostgreSQL does not tell this role which server it is, and a copy of the database on another server
-    /// has the same epoch.
+    /// `false`: this role may not identify the server, and a copy of the database on another server has the same epoch.
     pub sure: bool,
-    /// `false`: PostgreSQL does not tell this role which timeline it writes, and a failover that lost commits goes
-    /// unnoticed.
+    /// `false`: this role may not read the server's timeline, and a failover that lost commits goes unnoticed.
     pub sees_failover: bool,
     pub mark: LogMark,
 }
 
-/// Where the log stood when something was read from it, in the same snapshot.
+/// The state of the log in the snapshot of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogMark {
     pub incarnation: i32,
-    /// `false`: PostgreSQL writes another timeline than the one that the incarnation was drawn on, or none. Ids may have been
-    /// given again, so nothing that was read with this may be told to anybody.
+    /// `false`: PostgreSQL writes another timeline than the one that the incarnation was drawn on, or none. Ids may
+    /// have been assigned again, so what was read with this must not be sent to a reader.
     pub is_in_force: bool,
-    /// The greatest id of all, also of events that were dropped since; 0: there was none.
+    /// The greatest id of all, that of a dropped event included; 0: there was none.
     pub last: i64,
-    /// Up to here events may be gone.
+    /// Events up to this id may have been dropped.
     pub dropped_through: i64,
 }
 
-/// An event as it stands in the log.
+/// An event of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggedEvent {
     pub id: i64,
@@ -72,14 +70,14 @@ pub struct LoggedEvent {
     pub replicas: Option<String>,
 }
 
-/// What comes next in the log.
+/// The next part of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogPart {
     pub mark: LogMark,
     /// In the order of their ids.
     pub events: Vec<LoggedEvent>,
-    /// There is no other event from where it was asked for up to this id, and there never will be; nor any that was
-    /// not dropped, up to `mark.dropped_through`.
+    /// No other event exists between the requested position and this id, and none ever will; nor any that was not
+    /// dropped, up to `mark.dropped_through`.
     pub through: i64,
 }
 
@@ -94,7 +92,7 @@ pub struct LogStatus {
     pub first_id: Option<i64>,
     /// 0: there was none yet.
     pub last_id: i64,
-    /// Up to here events may be gone.
+    /// Events up to this id may have been dropped.
     pub dropped_through: i64,
     pub oldest_age_seconds: Option<f64>,
     /// Events of other programs that no daemon has moved into the log yet, counted up to 100,000.
@@ -103,11 +101,10 @@ pub struct LogStatus {
 }
 
 impl Database {
-    /// Where the log stands, and which one it is. If PostgreSQL writes another timeline than when this was asked last, by
-    /// whichever daemon, the log is another one from now on.
-    ///
-    /// Each statement that reads the log compares the timeline in the same look, so there is no moment at which ids of
-    /// another history are told under this epoch: neither here nor on a connection that a failover has moved.
+    /// Returns the state and the epoch of the log. If PostgreSQL writes another timeline than at the last call of any
+    /// daemon, the log gets a new epoch.
+    /// Each statement that reads the log compares the timeline in the same snapshot. So no id of another history is
+    /// ever returned under this epoch, not even on a connection that a failover has moved.
     pub async fn log_head(&self) -> Result<LogHead, DatabaseError> {
         let head = self.read_log_head().await?;
         if head.mark.is_in_force {
@@ -130,8 +127,9 @@ impl Database {
         })
     }
 
-    /// Draws the incarnation for the timeline that PostgreSQL writes, unless somebody has done so; whether it did. Of the
-    /// first timeline that is ever known, the incarnation is the one that stands. A standby refuses it: it writes nothing.
+    /// Draws the incarnation for the timeline that PostgreSQL writes, unless another session has done so; returns
+    /// whether it did. The first known timeline gets the existing incarnation. A standby refuses the statement, being
+    /// read-only.
     async fn follow_timeline(&self) -> Result<bool, DatabaseError> {
         let sql = format!(
             "-- {FOLLOW}
@@ -150,9 +148,9 @@ SELECT pg_notify($1, coalesce((SELECT max(id) FROM {schema}.log), 0)::text)
         Ok(with_timeout(FOLLOW, query.fetch_optional(&self.pool)).await?.is_some())
     }
 
-    /// As [`Self::log_head`], and changes nothing: the log may be one that is to become another.
+    /// As [`Self::log_head`], without changes: the log may be about to get a new epoch.
     async fn read_log_head(&self) -> Result<LogHead, DatabaseError> {
-        // A function that may not be executed fails also where it is never reached.
+        // A function without EXECUTE fails even in a branch that is never evaluated.
         let sure = "-- log::head\nSELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')";
         let sure: bool = with_timeout(HEAD, sqlx::query_scalar(sure).fetch_one(&self.pool)).await?;
         let server = if sure { "(SELECT system_identifier FROM pg_catalog.pg_control_system())" } else { "0::bigint" };
@@ -176,7 +174,7 @@ FROM {schema}.log_state s",
         read(HEAD, parse)
     }
 
-    /// How much there is of the log.
+    /// Returns the log's size and range.
     pub async fn log_status(&self) -> Result<LogStatus, DatabaseError> {
         let head = self.read_log_head().await?;
         let sql = format!(
@@ -208,19 +206,19 @@ LEFT JOIN (SELECT id, date_created FROM {schema}.log ORDER BY id LIMIT 1) f ON t
         read(STATUS, parse)
     }
 
-    /// What comes after `after`, about `most_bytes` of it, but at least one event.
+    /// Returns the events after `after`, about `most_bytes` of them, but at least one.
     pub async fn log_tail(&self, after: i64, most_bytes: i64) -> Result<LogPart, DatabaseError> {
-        // Nothing is behind the greatest id of all: `through` is then the last one.
+        // No event follows the greatest id of all: `through` is then the last one.
         self.log_part(TAIL, &self.statements.log_tail, LOG_TAIL, (after, i64::MAX), most_bytes).await
     }
 
-    /// What is from `from` on and before `end`, of up to [`LOG_PAGE`] ids, about `most_bytes` of it, but at least one
-    /// event. It is looked for behind `end` how far there is nothing more: ids have gaps of up to a million.
+    /// Returns the events from `from` on and before `end`, up to [`LOG_PAGE`] ids and about `most_bytes`, but at least
+    /// one. It also looks behind `end` for the next id: ids have gaps of up to a million.
     pub async fn log_page(&self, from: i64, end: i64, most_bytes: i64) -> Result<LogPart, DatabaseError> {
         self.log_part(PAGE, &self.statements.log_page, LOG_PAGE, (from, end), most_bytes).await
     }
 
-    /// The statements by which the log is read, for whoever wants to see their plans.
+    /// The statements that read the log, for a check of their plans.
     #[must_use]
     pub fn log_statements(&self) -> [HotStatement; 2] {
         let hot =
@@ -241,8 +239,8 @@ LEFT JOIN (SELECT id, date_created FROM {schema}.log ORDER BY id LIMIT 1) f ON t
         read(name, || part(&rows, most))
     }
 
-    /// Makes readers of this log understand that it is another one than before, unless somebody has done so already:
-    /// `seen` is the incarnation that is to end. Whether it was.
+    /// Gives the log a new epoch, unless another session has done so already: `seen` is the incarnation that is to end.
+    /// Returns whether this call did it.
     pub async fn raise_log_incarnation(&self, seen: i32) -> Result<bool, DatabaseError> {
         let sql = format!(
             "-- {RAISE}
@@ -257,7 +255,8 @@ SELECT pg_notify($2, coalesce((SELECT max(id) FROM {schema}.log), 0)::text) FROM
         Ok(with_timeout(RAISE, query.fetch_optional(&self.pool)).await?.is_some())
     }
 
-    /// The same whatever the incarnation is, for an operator who has restored the database. Returns the new head.
+    /// Gives the log a new epoch whatever the incarnation is, for an operator who has restored the database. Returns
+    /// the new head.
     pub async fn new_incarnation(&self) -> Result<LogHead, DatabaseError> {
         loop {
             let head = self.log_head().await?;
@@ -268,18 +267,18 @@ SELECT pg_notify($2, coalesce((SELECT max(id) FROM {schema}.log), 0)::text) FROM
     }
 }
 
-/// What [`Database::log_tail`] asks.
+/// The statement of [`Database::log_tail`].
 pub(crate) fn tail_statement(schema: &SchemaName) -> SqlStr {
     part_statement(schema, TAIL, "id > $1 AND id < $2", LOG_TAIL)
 }
 
-/// What [`Database::log_page`] asks.
+/// The statement of [`Database::log_page`].
 pub(crate) fn page_statement(schema: &SchemaName) -> SqlStr {
     part_statement(schema, PAGE, "id >= $1 AND id < $2", LOG_PAGE)
 }
 
-/// `$1` and `$2` the bounds, `$3` the bytes. The limit is written out, because for one that is bound PostgreSQL may
-/// plan to read the whole log; it also keeps the text of an event from being made once for each of its uses.
+/// `$1` and `$2` the bounds, `$3` the bytes. The limit is a literal: with a bound limit PostgreSQL may plan to read the
+/// whole log. The limit also keeps PostgreSQL from making an event's text once for each of its uses.
 fn part_statement(schema: &SchemaName, name: &str, within: &str, most: i64) -> SqlStr {
     trusted_sql(format!(
         "-- {name}
@@ -309,8 +308,8 @@ ORDER BY e.id",
 
 /// The columns of [`LogMark`]; `s` is the table `log_state`.
 fn log_mark(schema: &SchemaName) -> String {
-    // A sub-select is evaluated once for all rows. -1: nothing is known of the timeline yet. A role that cannot find out which
-    // one the server writes takes what is stored as true.
+    // A sub-select is evaluated once for all rows. -1: the timeline is unknown. A role that cannot read the server's
+    // timeline trusts the stored one.
     format!(
         "s.incarnation, s.dropped_through,
        coalesce((SELECT {schema}.{SERVER_TIMELINE}()), s.timeline, -1) = coalesce(s.timeline, -1) AS is_in_force,
@@ -329,7 +328,7 @@ pub(crate) fn log_bytes(schema: &SchemaName) -> String {
 }
 
 impl LogMark {
-    /// Whether what was read with it belongs to the log that had this incarnation.
+    /// Whether what was read with it belongs to the log with this incarnation.
     #[must_use]
     pub const fn is_of(&self, incarnation: i32) -> bool {
         self.is_in_force && self.incarnation == incarnation
@@ -345,7 +344,8 @@ impl LogMark {
     }
 }
 
-/// Database and table beside the server: two logs on one server are two, and so is one that was dropped and made anew.
+/// The database and the table are part of it: two logs on one server are two, and so is a log that was dropped and
+/// created again.
 fn epoch([server, database, log]: [i64; 3], incarnation: i32) -> Epoch {
     let bytes: Vec<u8> = [server, database, log, incarnation.into()].iter().flat_map(|n| n.to_be_bytes()).collect();
     // Cannot fail: the sum of this algorithm has 32 bits.

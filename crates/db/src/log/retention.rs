@@ -8,15 +8,16 @@ use crate::{
     sql::trusted_sql,
 };
 
-/// What there is to do about the log's size, one short statement each. One daemon at a time does any of it; whoever comes
-/// while another does has nothing to do.
+/// A maintenance step of the log, one short statement each. One daemon at a time does any of them; a call during
+/// another's does nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogDuty {
-    /// Begins a new partition, if the one that is written to is old or large.
+    /// Begins a new partition, if the current one is old or large.
     Turn,
-    /// Makes those that are soon written to.
+    /// Creates the partitions that are needed soon.
     Make,
-    /// Drops the oldest, if all in it has been kept for long enough, or if all of them are too large.
+    /// Drops the oldest partition, if all its events are older than the retention, or if all partitions together are
+    /// too large.
     Drop,
 }
 
@@ -33,7 +34,7 @@ impl LogDuty {
     }
 }
 
-/// How long events are kept, and how much of them; whatever is past one of the two goes.
+/// How long events are kept, and how many bytes of them; an event beyond either limit is dropped.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
     pub keep_for: Duration,
@@ -41,7 +42,7 @@ pub struct Retention {
 }
 
 impl Database {
-    /// Does one duty once; whether there was something to do, and perhaps still is.
+    /// Runs one step once. Returns whether it did something, and may have more to do.
     pub async fn tidy_log(&self, duty: LogDuty, retention: Retention) -> Result<bool, DatabaseError> {
         let schema = self.schema.quoted();
         let call = match duty {

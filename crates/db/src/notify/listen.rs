@@ -1,4 +1,4 @@
-//! A connection that listens to all channels of a schema. It decides nothing about the next one.
+//! A connection that listens to all channels of a schema. It does not reconnect.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use crate::{
     handle::Database,
 };
 
-/// Why a connection does not listen, or does so no longer.
+/// Why a connection does not listen, or no longer does.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// It is in recovery: it follows another one, and does not allow LISTEN.
+    /// The server is in recovery: it is a standby, and does not allow LISTEN.
     #[error("the server is in recovery, and cannot LISTEN")]
     Recovery,
     #[error("{0}")]
     Connection(sqlx::Error),
-    /// Another connection could not do its part.
+    /// A statement on another connection failed.
     #[error("{0}")]
     Query(#[from] DatabaseError),
 }
@@ -34,16 +34,16 @@ impl From<sqlx::Error> for ListenError {
     }
 }
 
-/// How long a connection that listens is believed without proof.
+/// When a silent connection that listens has to prove that it is alive.
 #[derive(Debug, Clone, Copy)]
 pub struct ProbeTiming {
     /// After so long without a notification it must prove that it is alive.
     pub every: Duration,
-    /// It has so long for that, and for anything else that it is asked.
+    /// The time limit of that proof, and of any other request.
     pub within: Duration,
 }
 
-/// A connection that listens to all channels of a schema, and is never believed for long.
+/// A connection that listens to all channels of a schema, and is probed when it is silent.
 #[derive(Debug)]
 pub struct ListenConnection {
     listener: PgListener,
@@ -64,10 +64,10 @@ impl ListenConnection {
         Ok(Self { listener, channels, target, era, probing })
     }
 
-    /// The next notice; `None`: there was none for so long that the connection must prove that it is alive.
+    /// The next notification; `None`: none came for so long that the connection must prove that it is alive.
     pub async fn next(&mut self) -> Result<Option<ListenEvent>, ListenError> {
         let target = self.target.clone();
-        // `try_recv` and not `recv`, which hides that notices may have been lost.
+        // `try_recv` and not `recv`, which hides that notifications may have been lost.
         let received = timeout(self.probing.every, catch_panics(self.listener.try_recv()));
         tokio::select! {
             received = received => match received {
@@ -82,28 +82,28 @@ impl ListenConnection {
         }
     }
 
-    /// A round trip, which nobody but the server itself can answer. A server in recovery, of which a pooler may have made
-    /// this connection's, hears nothing.
+    /// A round trip that only the server itself can answer. A server in recovery, to which a pooler may have moved this
+    /// connection, receives no notifications.
     pub async fn probe(&mut self) -> Result<(), ListenError> {
         let is_in_recovery: bool = self.ask("SELECT pg_is_in_recovery() -- listener::probe").await?;
         if is_in_recovery { Err(closed("the server is in recovery").into()) } else { Ok(()) }
     }
 
-    /// How many prepared transactions the server allows, which it refuses to those that have notified.
+    /// The number of prepared transactions that the server allows: it refuses them to transactions that have notified.
     pub async fn prepared_transactions(&mut self) -> Result<i32, ListenError> {
         Ok(self
             .ask("SELECT current_setting('max_prepared_transactions')::int -- listener::prepared_transactions")
             .await?)
     }
 
-    /// Whether it leads to the database, of the server, that the connections of `queue` lead to.
+    /// Returns whether it leads to the same database on the same server as the connections of `queue`.
     pub async fn reaches_database_of(&mut self, queue: &Database) -> Result<bool, ListenError> {
         let there: String = self.ask(PLACE).await?;
         let here: String = with_timeout("listener::place", sqlx::query_scalar(PLACE).fetch_one(&queue.pool)).await?;
         Ok(there == here)
     }
 
-    /// Hears no more of the word that it was tried with; other daemons are tried as well.
+    /// Unlistens the channel of the self-test, which other daemons use as well.
     pub async fn end_trial(&mut self) -> Result<(), ListenError> {
         let echo = self.channels.echo.clone();
         timeout(self.probing.within, self.listener.unlisten(&echo)).await.map_err(|_| silent())??;
@@ -120,7 +120,7 @@ impl ListenConnection {
     }
 }
 
-/// One answer on each connection to the same database.
+/// The same answer on each connection to the same database.
 const PLACE: &str =
     "SELECT current_database() || ' of the server that runs since ' || pg_postmaster_start_time() -- listener::place";
 

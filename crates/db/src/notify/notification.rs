@@ -1,4 +1,4 @@
-//! The channels of NOTIFY, and what their payloads mean.
+//! The channels of NOTIFY, and the meaning of their payloads.
 
 use copyhold_core::domain::SchemaName;
 
@@ -7,7 +7,7 @@ use crate::{
     handle::Database,
 };
 
-/// What daemons are told on the channel of their work. A hint: whoever misses it looks by itself within seconds.
+/// A notification on the channel of the daemons' work. It is a hint: a daemon that misses it polls within seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notification {
     /// There may be work.
@@ -18,13 +18,13 @@ pub enum Notification {
     Inbox,
 }
 
-/// What a listening daemon can hear.
+/// What a listening daemon may receive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenEvent {
     Notification(Notification),
-    /// The log has grown. Its last id, as text, is only a hint too.
+    /// The log has grown. The payload, its last id as text, is only a hint too.
     LogGrew,
-    /// Somebody looks whether notices come through, with this word.
+    /// The word of a daemon's self-test.
     Echo(String),
 }
 
@@ -32,9 +32,9 @@ pub enum ListenEvent {
 #[derive(Debug, Clone)]
 pub struct Channels {
     pub work: String,
-    /// For anybody: programs that are no daemons listen to it as well.
+    /// Programs other than daemons listen to it as well.
     pub event: String,
-    /// For a daemon that wants to hear itself.
+    /// For a daemon's self-test: it notifies itself.
     pub echo: String,
 }
 
@@ -50,7 +50,7 @@ impl Channels {
         [&self.work, &self.event, &self.echo]
     }
 
-    /// What was said on a channel; anything unknown is taken for work, which costs one look.
+    /// Interprets a notification; an unknown one counts as work, which costs one claim.
     #[must_use]
     pub fn parse(&self, channel: &str, payload: &str) -> ListenEvent {
         if channel == self.event {
@@ -77,12 +77,12 @@ impl Notification {
 }
 
 impl Database {
-    /// Wakes all daemons.
+    /// Notifies all daemons.
     pub async fn notify(&self, notice: Notification) -> Result<(), DatabaseError> {
         self.say("notify::notify", &Channels::of(&self.schema).work, notice.payload()).await
     }
 
-    /// Says a word that only whoever listens to the channel [`Channels::echo`] hears.
+    /// Sends a word on the channel [`Channels::echo`].
     pub async fn echo(&self, word: &str) -> Result<(), DatabaseError> {
         self.say("notify::echo", &Channels::of(&self.schema).echo, word).await
     }
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(heard("x_event_work", ""), ListenEvent::Notification(Notification::Work));
         assert_eq!(heard("x_event_work", "inbox"), ListenEvent::Notification(Notification::Inbox));
         assert_eq!(heard("x_event_work", "replicas"), ListenEvent::Notification(Notification::Replicas));
-        // Of a later version, perhaps.
+        // It may come from a later version.
         assert_eq!(heard("x_event_work", "else"), ListenEvent::Notification(Notification::Work));
         assert_eq!(heard("x_event_event", "17"), ListenEvent::LogGrew);
         assert_eq!(heard("x_event_echo", "17"), ListenEvent::Echo("17".to_owned()));

@@ -1,4 +1,4 @@
-//! All that the tables know of one object, for `copyhold explain`.
+//! Everything that the tables know of one object, for `copyhold explain`.
 
 use copyhold_core::domain::{ContentHash, ObjectKey};
 use serde::{Deserialize, Serialize};
@@ -11,26 +11,26 @@ use crate::{
 
 const NAME: &str = "object::explain";
 
-/// All that is known of one object. Times are µs since the epoch, by the database's clock.
+/// Everything known of one object. Times are µs since the epoch, by the database's clock.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ObjectDetails {
     pub now_us: i64,
     pub size_bytes: Option<i64>,
-    /// As the column has it; see [`ObjectDetails::hash`].
+    /// As stored in the column; see [`ObjectDetails::hash`].
     #[serde(skip_serializing)]
     pub content_hash: Option<i64>,
     pub generation: i64,
     pub registered_at_us: i64,
-    /// Who holds the row.
+    /// The holder of its lease.
     pub held: Option<LeaseHolder>,
-    /// A holder of it has died.
+    /// Leases of it have expired.
     pub abandoned: Option<ExpiredLeases>,
-    /// Of any daemon in the list.
+    /// Of all registered daemons.
     pub daemons_alive: i64,
     /// The primary first.
     #[serde(skip_serializing)]
     pub copies: Vec<CopyDetails>,
-    /// What the object has at its source and no copy gets; `None`: nothing.
+    /// What the source object has and no copy gets; `None`: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_carried: Option<Vec<String>>,
 }
@@ -39,16 +39,16 @@ pub struct ObjectDetails {
 pub struct LeaseHolder {
     pub daemon: i64,
     pub until_us: i64,
-    /// When the lease was last renewed; the row does not say when it began. `None`, as all that follows: the daemon
-    /// is not on the list any more.
+    /// When the lease was last renewed; the row does not say when it began. `None`, like all following fields: the
+    /// daemon is not registered any more.
     pub renewed_at_us: Option<i64>,
     pub host: Option<String>,
     pub process_id: Option<i64>,
-    /// It has said so within its lease time.
+    /// Its last heartbeat is within its lease time.
     pub alive: Option<bool>,
 }
 
-/// What is remembered of holders that let their lease run out.
+/// How often leases of the object have expired.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExpiredLeases {
     /// In a row, within the present generation.
@@ -61,45 +61,45 @@ pub struct CopyDetails {
     pub replica: String,
     pub primary: bool,
     pub recorded_at_us: Option<i64>,
-    /// As the column has it: NULL: not wanted; the greatest: parked.
+    /// As stored in the column: NULL: not wanted; the greatest value: parked.
     pub due_us: Option<i64>,
     pub paused: bool,
     /// `None`: until it is resumed.
     pub paused_until_us: Option<i64>,
     pub pause_reason: Option<String>,
     pub failure: Option<FailureDetails>,
-    /// A write was sent there whose end was not seen.
+    /// A write of unknown outcome was sent there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsettled: Option<UnsettledDetails>,
-    /// What has been sent of it already.
+    /// The progress of its upload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<UploadDetails>,
 }
 
-/// A write whose end was not seen.
+/// A write of unknown outcome.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UnsettledDetails {
     pub noted_at_us: i64,
     /// The recorded copy is read again from then on.
     pub verify_at_us: i64,
-    /// The store carries it out no later.
+    /// The store carries out the write no later.
     pub settled_at_us: i64,
     /// No such write is known: the copy was proven while claims may have been lost in a crash of PostgreSQL.
     #[serde(default)]
     pub after_crash: bool,
 }
 
-/// An upload in parts of the present generation that is not over.
+/// An unfinished multipart upload of the present generation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UploadDetails {
-    /// That the store has taken.
+    /// Parts that the store has accepted.
     pub parts: i64,
     pub of: i64,
-    /// Of its last progress, within some seconds.
+    /// Time of its last progress, within some seconds.
     pub last_at_us: i64,
 }
 
-/// The last failure, of this generation or of one before.
+/// The last failure, of this generation or of an earlier one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FailureDetails {
     pub class: String,
@@ -107,11 +107,11 @@ pub struct FailureDetails {
     pub attempts: i64,
     pub first_at_us: i64,
     pub last_at_us: i64,
-    /// It speaks of the present generation.
+    /// It belongs to the present generation.
     pub current: bool,
 }
 
-/// How a copy stands.
+/// The state of a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyState {
     Recorded { at_us: i64 },
@@ -122,7 +122,7 @@ pub enum CopyState {
 }
 
 impl CopyDetails {
-    /// `now_us`: the story's.
+    /// `now_us`: as in [`ObjectDetails::now_us`].
     #[must_use]
     pub fn state(&self, now_us: i64) -> CopyState {
         match (self.recorded_at_us, self.due_us) {
@@ -157,12 +157,12 @@ impl ObjectDetails {
 }
 
 impl Database {
-    /// What is known of an object at every replica that was ever there, in this configuration or not. `None`: it is
-    /// not registered.
+    /// Returns what is known of an object at every replica that the schema has ever had, in this configuration or not.
+    /// `None`: it is not registered.
     pub async fn explain(&self, key: &ObjectKey) -> Result<Option<ObjectDetails>, DatabaseError> {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
-        // The row as JSON, so that columns are found by the names in `replicas` and not by the configuration's.
+        // The row as JSON, so that columns are found by the names in `replicas` and not by those in the configuration.
         let sql = trusted_sql(format!(
             "-- {NAME}
 SELECT json_build_object(

@@ -8,20 +8,20 @@ use crate::{
 
 const NAME: &str = "object::forget";
 
-/// What became of keys that were to be forgotten.
+/// The result of forgetting keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ForgetResult {
     pub forgotten: Vec<ObjectKey>,
-    /// Somebody holds the row.
+    /// Their rows are leased or locked.
     pub busy: Vec<ObjectKey>,
-    /// The rest was not registered.
+    /// These were not registered.
     pub unknown: Vec<ObjectKey>,
 }
 
 impl Database {
-    /// Deletes the rows of objects, what is known of their failures, and that their holders died; no bucket is touched. A leased row is deleted
-    /// only with `leased_too`: its holder finds no row any more, stops, and may leave a copy behind that is on no
-    /// record.
+    /// Deletes the rows of objects, their failures and their counts of expired leases; no bucket is touched. A leased
+    /// row is deleted only with `leased_too`: its holder then finds no row, stops, and may leave an unrecorded copy
+    /// behind.
     pub async fn forget(&self, keys: &[ObjectKey], leased_too: bool) -> Result<ForgetResult, DatabaseError> {
         let schema = self.schema.quoted();
         let sql = trusted_sql(format!(

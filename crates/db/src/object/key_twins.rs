@@ -1,6 +1,5 @@
-//! Finds registered objects whose keys a store takes for one. Asked only where a store was seen to do so.
-//!
-//! Must not read more of the table than the spellings of one key: it goes down the key's index piece by piece.
+//! Finds registered objects whose keys a store does not tell apart. Asked only where a store was seen to do so.
+//! Must not read more of the table than the spellings of one key: it descends the key's index piece by piece.
 
 use copyhold_core::domain::{Folds, Generation, ObjectKey, ReplicaName};
 
@@ -11,23 +10,22 @@ use crate::{
 };
 
 const NAME: &str = "object::key_twins";
-/// Told of one key at most.
+/// Twins returned of one key at most.
 const AT_MOST: usize = 16;
 
-/// Another object that is wanted at a replica whose store takes its key for the object's.
+/// Another object that is wanted at a replica whose store does not tell its key from the object's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyTwin {
     pub key: ObjectKey,
     pub generation: Generation,
-    /// µs; `None`: its copy is not on record there.
+    /// µs; `None`: its copy is not recorded there.
     pub recorded_at: Option<i64>,
 }
 
 impl Database {
-    /// The registered objects that are wanted or recorded at this replica under another spelling of `key`.
-    ///
-    /// Each step takes a beginning that some registered key has, and keeps those continuations that one has as well: for
-    /// a key of 30 letters about 60 looks into the index, and no more where no twin is.
+    /// Returns the registered objects that are wanted or recorded at this replica under another spelling of `key`.
+    /// Each step keeps those prefixes that some registered key begins with: for a key of 30 letters about 60 index
+    /// lookups, and no more where there is no twin.
     pub async fn key_twins(
         &self,
         key: &ObjectKey,
@@ -37,7 +35,7 @@ impl Database {
         self.twins_spelled(key, replica, &folds.spellings(key.as_str())).await
     }
 
-    /// The object of this key, if it is registered and wanted or recorded at this replica.
+    /// Returns the object of this key, if it is registered and wanted or recorded at this replica.
     pub async fn key_twin(
         &self,
         key: &ObjectKey,
@@ -75,7 +73,8 @@ impl Database {
         rows.into_iter().map(twin).collect()
     }
 
-    /// `$1` the key; `$2` and `$3` the pieces: the place of each, from 1, and its text; `$4` how many places there are.
+    /// `$1` the key; `$2` and `$3` the pieces: the position of each, from 1, and its text; `$4` the number of
+    /// positions.
     pub(crate) fn twins_statement(&self, replica: &ReplicaName) -> String {
         let (schema, copy, due) = (self.schema.quoted(), replica.column(), replica.due_column());
         format!(

@@ -8,20 +8,20 @@ use crate::{
 
 const NAME: &str = "object::register";
 
-/// How many keys were given to the queue.
+/// How many keys were registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RegisterResult {
     pub objects: u64,
 }
 
-/// An object that is at the primary, or about to be.
+/// An object that is at the primary, or is about to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewObject {
     pub key: ObjectKey,
-    /// If it is known.
+    /// `None`: unknown.
     pub size_bytes: Option<u64>,
-    /// Those that are to have a copy, besides the primary. `None`: those of the rule that fits; without one all, or for a
-    /// known key those that it had.
+    /// The replicas that are to have a copy, besides the primary. `None`: those of the first rule that fits; without
+    /// one all, or for a known key those that it had.
     pub wanted: Option<Vec<ReplicaName>>,
 }
 
@@ -39,11 +39,11 @@ impl Database {
         Ok(RegisterResult { objects: self.register_objects(&objects).await?.len() as u64 })
     }
 
-    /// Registers objects, all or none, in one statement. Their generations in their order; of a key that stands there
-    /// twice the last counts.
+    /// Registers objects, all or none, in one statement. Returns their generations in the order given; of a key that
+    /// occurs twice the last entry counts.
     pub async fn register_objects(&self, objects: &[NewObject]) -> Result<Vec<Generation>, DatabaseError> {
         let sql = trusted_sql(format!("-- {NAME}\nSELECT {}.register_each($1, $2, $3)", self.schema.quoted()));
-        // Names need no quotes in an array's text.
+        // Replica names need no quotes in an array's text.
         let wanted = |object: &NewObject| {
             let names: Vec<_> = object.wanted.as_ref()?.iter().map(ReplicaName::as_str).collect();
             Some(format!("{{{}}}", names.join(",")))

@@ -1,4 +1,4 @@
-//! The SQL function that registers what a listing has shown.
+//! The SQL function that registers the keys of a listing.
 
 use copyhold_core::domain::{EventKind, ReplicaName, SchemaName, micros};
 
@@ -7,27 +7,25 @@ use crate::{
     sql::{PARKED, names_of},
 };
 
-/// As it is called; `migrate` lets every role call it that may change copies.
+/// The function's name; `migrate` lets every role call it that may change copies.
 pub(crate) const NAME: &str = "register_listed";
 
-/// Registers, in one statement for a page of a listing, what is not registered yet, and leaves alone what is. It names
-/// every replica's columns, so it is made anew by each migration, and applies the rules in force. SECURITY DEFINER: a daemon's
-/// role adds no rows of the application, except by this.
-///
-/// Whoever lists states that the copies of `holder`, the listed replica, are there, as an application does that registers an
-/// object: there is no hash until the first read. `same_at`: per key NULL, or the other replicas, as an array's text,
-/// whose listings have shown the same content; NULL: nobody has looked. A row that was there takes such a copy over only if it is what was
-/// listed, as far as that can be known: of a generation from before the listing, not leased, not read yet, of the same
-/// size, and on record at the holder.
-///
-/// `age_us`: how long ago the listing was asked for, by the caller's own clock: copies are recorded as of then.
-/// `tell`: whether events of what was taken over are wanted.
+/// Registers, in one statement for a page of a listing, the keys that are not registered yet, and leaves registered
+/// ones alone. It names every replica's columns, so each migration creates it anew, and it applies the rules in force.
+/// SECURITY DEFINER: a daemon's role adds no rows of the application, except through it.
+/// The caller states that the copies of `holder`, the listed replica, are there, as an application does that registers
+/// an object: there is no hash until the first read. `same_at`: per key NULL, or the other replicas, as an array's
+/// text, whose listings have shown the same content; NULL: no other listing was compared. A registered row adopts such
+/// a copy only if the row is what was listed, as far as that can be known: of a generation from before the listing, not
+/// leased, not read yet, of the same size, and recorded at the holder.
+/// `age_us`: how long ago the listing was requested, by the caller's own clock: copies are recorded as of then. `tell`:
+/// whether events of adopted copies are wanted.
 pub(crate) fn function(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let schema = schema.quoted();
     let each =
         |what: &dyn Fn(&ReplicaName) -> String, glue: &str| replicas.iter().map(what).collect::<Vec<_>>().join(glue);
     let columns = each(&|r| format!("{}, {}", r.column(), r.due_column()), ", ");
-    // Without rules, asking for each key which of them fits would cost as much as registering it.
+    // Without rules, looking up the rule of each key would cost as much as registering it.
     let whence = "CROSS JOIN LATERAL (SELECT CASE WHEN ruled THEN {schema}.replicas_by_rule(u.k, u.s) END) AS w(names)"
         .replace("{schema}", &schema);
     let wanted = |r: &ReplicaName| format!("(w.names IS NULL OR '{r}' = ANY (w.names) OR '{r}' IN (holder, first))");
@@ -55,18 +53,19 @@ AS $listed$
 DECLARE
     registered_at constant bigint := {schema}.now_utc_micro_seconds();
     listed_at     constant bigint := registered_at - age_us;
-    -- Behind what the application registers: of what is due, the newest goes first where it was registered lately.
+    -- Later than what the application registers: of the due rows, those that were registered lately go first, the
+    -- newest before all.
     due_at        constant bigint := registered_at - {fresh};
     first         constant text := (SELECT r.name FROM {schema}.replicas r WHERE r.primary_since IS NOT NULL);
     ruled         constant boolean := EXISTS (SELECT FROM {schema}.rules);
     draining      constant text[] := ARRAY(SELECT r.name FROM {schema}.replicas r WHERE r.draining_since IS NOT NULL);
-    -- PostgreSQL has crashed since, or not long before: nobody may know of a write that is under way. Or it was
-    -- listed so long ago that one may have been forgotten since.
+    -- PostgreSQL has crashed since, or shortly before: an unknown write may be under way. Or the listing is so old that
+    -- an entry of such a write may have been deleted since.
     doubtful      constant boolean := coalesce((SELECT c.unsettled_until > listed_at OR age_us >= {listed_within} FROM {schema}.claims_intact c), true);
     more          bigint;
     tidings       jsonb[];
 BEGIN
-    -- In the order of keys, as they come, so that two that register the same keys cannot deadlock.
+    -- In the order of keys, as the arrays are sorted, so that two calls with the same keys cannot deadlock.
     IF same_at IS NULL THEN
         WITH added AS (
             INSERT INTO {schema}.object_copies AS o (object_key, size_bytes, {columns})
@@ -83,7 +82,7 @@ BEGIN
         RETURN NEXT;
         RETURN;
     END IF;
-    -- What a late write could still make false is not adopted, but copied.
+    -- A copy that a late write could still change is not adopted, but copied.
     SELECT array_agg(CASE WHEN NOT doubtful
                            AND NOT EXISTS (SELECT FROM {schema}.unsettled x WHERE x.object_key = u.k) THEN u.e END ORDER BY u.n)
       INTO same_at

@@ -1,8 +1,6 @@
-//! What `retry` and `park` share: they change when copies of one replica are tried, page by page.
-//!
-//! A leased row is left alone. Its holder writes, when it ends, a time or a proof for each copy that it tries, and
-//! would undo what was changed meanwhile: the change would be a promise that nobody keeps. So it is *busy*, and
-//! whoever asked is told.
+//! Changes when copies of one replica are tried, page by page: `retry` and `park`.
+//! A leased row is left alone. When its attempt ends, the holder writes a time or a proof for each copy that it tried,
+//! and would undo the change. So the key is reported as busy.
 
 use copyhold_core::domain::{EventKind, ObjectKey, ReplicaName};
 
@@ -13,50 +11,50 @@ use crate::{
     sql::{PARKED, trusted_sql},
 };
 
-/// The class of what an operator parked: it stands in `copy_failures`, but is no failure of a store.
+/// The class of copies that an operator has parked, in `copy_failures`. It is no failure of a store.
 pub const PARKED_BY_OPERATOR: &str = "parked";
 
 /// Rows of one statement, so that it stays short.
 const PAGE: usize = 1000;
 
-/// Which copies of a replica are to be tried now.
+/// Which copies of a replica are made due now.
 #[derive(Debug, Clone, Copy)]
 pub enum RetryScope<'a> {
     /// Parked or waiting copies of these objects.
     Keys(&'a [ObjectKey]),
-    /// All that are parked.
+    /// All parked copies.
     Parked,
-    /// All that are parked, and all that wait for a later attempt.
+    /// All parked copies, and all that wait for a later attempt.
     Failing,
 }
 
-/// Which rows are looked at.
+/// Which rows are read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum PageSelection<'a> {
     Keys(&'a [ObjectKey]),
     /// The parked copies in order of arrival, from their index.
     Parked,
-    /// Those that wait for a later attempt, in the lane's order. Leased rows are not in the lane.
+    /// Copies that wait for a later attempt, in the lane's order. Leased rows are not in the lane.
     Waiting,
 }
 
-/// What becomes of a copy, and of what is known of its failure.
+/// What becomes of a copy and of its failure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum NewSchedule<'a> {
-    /// Due now. The failure stays as history, without attempts, so that the next one does not park at once.
+    /// Due now. The failure stays as history, with no attempts, so that the next one does not park at once.
     Due { class: Option<&'a str> },
-    /// Parked, with the reason as the message and the failure before it, if any, behind.
+    /// Parked. The message is the reason, followed by the failure before it, if any.
     Parked { because: &'a str },
 }
 
-/// What was done at one replica.
+/// The result at one replica.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rescheduled {
-    /// Keys whose copy was changed; of a walk through all of them only their number.
+    /// Keys whose copy was changed; after a walk through all copies only their number.
     pub changed: u64,
-    /// Keys whose copy should have been, but somebody holds the row.
+    /// Keys whose copy matches, but whose row is leased or locked.
     pub busy: Vec<ObjectKey>,
-    /// Of keys that were asked for by name, those that are registered.
+    /// Those of the given keys that are registered.
     pub known: Vec<ObjectKey>,
 }
 
@@ -68,8 +66,8 @@ struct Cursor {
 }
 
 impl Database {
-    /// Makes copies of one replica due now, those of one class of failure only if `class` says so, and forgets how
-    /// many attempts they have had. The daemons are not told: see [`Database::notify`].
+    /// Makes copies of one replica due now, with `class` only those of one class of failure, and resets their count of
+    /// attempts. It does not notify the daemons: see [`Database::notify`].
     pub async fn retry(
         &self,
         replica: &ReplicaName,
@@ -93,8 +91,8 @@ impl Database {
     }
 
     /// Parks those copies of one replica that are wanted, not recorded and not parked yet. `because` becomes the
-    /// message of their entry in `copy_failures`, whose class is [`PARKED_BY_OPERATOR`](super::reschedule::PARKED_BY_OPERATOR): no failure of a store, so no [`Class`].
-    ///
+    /// message of their entry in `copy_failures`, whose class is [`PARKED_BY_OPERATOR`]: no failure of a store, so no
+    /// [`Class`].
     /// [`Class`]: copyhold_core::domain::Class
     pub async fn park(
         &self,
@@ -105,7 +103,7 @@ impl Database {
         self.reschedule("object::park", replica, PageSelection::Keys(keys), NewSchedule::Parked { because }).await
     }
 
-    /// Turns all copies that `pages` go through.
+    /// Reschedules all copies of the selection.
     pub(crate) async fn reschedule(
         &self,
         name: &'static str,
@@ -130,7 +128,7 @@ impl Database {
         Ok(rescheduled)
     }
 
-    /// One page; where it ended, if another may follow.
+    /// Reschedules one page. Returns where it ended, if another may follow.
     async fn reschedule_page(
         &self,
         name: &'static str,
@@ -177,8 +175,8 @@ impl Database {
 
     /// `$1` the replica's name, `$2` the class or the reason, `$3` keys, `$4` and `$5` the cursor.
     ///
-    /// The page is bounded before anything is asked of its rows, so that a rare class costs many short statements
-    /// and not one long one. Rows are found by key alone, as in every statement that writes.
+    /// The page is limited before its rows are filtered, so that a rare class takes many short statements and not one
+    /// long one. Rows are found by key alone, as in every statement that writes.
     fn reschedule_statement(
         &self,
         name: &str,

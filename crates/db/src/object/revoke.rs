@@ -1,6 +1,6 @@
-//! Takes back what was recorded and is known to be false, without a lease: whoever has looked at the stores holds no
-//! row meanwhile, so what it concluded counts only if the row still says what it said then.
-//! And registers again an object whose content at the primary has changed.
+//! Revokes records that are known to be false, without a lease: an audit holds no row while it reads the stores, so its
+//! result counts only if the row is still what it compared with. Also registers an object again whose content at the
+//! primary has changed.
 
 use copyhold_core::domain::{EventKind, Failure, Generation, ObjectKey, ReplicaName};
 
@@ -14,46 +14,47 @@ use crate::{
 
 const NAME: &str = "object::revoke";
 const AGAIN: &str = "object::register_changed";
-/// Of the statement's parameters.
+/// Position of the statement's first parameter per replica.
 const FIRST_OF_REPLICAS: usize = 9;
 
-/// One recorded copy that is not what its record says.
+/// A recorded copy whose record is false.
 #[derive(Debug, Clone)]
 pub struct FalseRecord {
     pub replica: ReplicaName,
-    /// The time on record, in µs, that was looked into.
+    /// The recorded time, in µs, that the audit has checked.
     pub recorded_at: i64,
-    /// Somebody must decide before it is made again; else it is due at once.
+    /// The copy is parked until an operator decides; else it is due at once.
     pub park: bool,
     pub why: Failure,
 }
 
-/// What was found to be false of one object, all of it written or none.
+/// The false records of one object. All of them are revoked, or none.
 #[derive(Debug, Clone)]
 pub struct Revocation {
     pub key: ObjectKey,
     pub generation: Generation,
     pub refuted: Vec<FalseRecord>,
-    /// No good copy is left: nothing else of it is copied either, until somebody says so. Otherwise what the primary
-    /// has by now would be taken for the object.
+    /// No good copy is left: the other missing copies are parked too, until an operator decides. Otherwise the present
+    /// content of the primary would be taken for the object.
     pub park_the_rest: bool,
 }
 
-/// An object that has another content at the primary than was registered, on purpose.
+/// An object whose content at the primary was changed on purpose, without being registered.
 #[derive(Debug, Clone)]
 pub struct ChangedObject {
     pub key: ObjectKey,
     pub generation: Generation,
-    /// Where it has: nothing is done if that is not the primary in force any more.
+    /// The replica that has the new content: nothing is done if it is not the primary in force any more.
     pub primary: ReplicaName,
-    /// The copies of the old content: why they are made anew.
+    /// Copies of the old content, with the reason why they are made anew.
     pub copies: Vec<ReplicaName>,
     pub why: Failure,
 }
 
 impl Database {
-    /// Takes back the recorded times, unless one of them, or the generation, is another by now (*changed*) or somebody
-    /// holds the row (*busy*). Why is kept with each; it counts as no attempt.
+    /// Revokes the recorded times, unless one of them or the generation has changed ([`FencedWrite::Superseded`]) or
+    /// the row is leased or locked ([`FencedWrite::RowLocked`]). The reason is stored with each copy; it counts as no
+    /// attempt.
     pub async fn revoke(&self, what: &Revocation) -> Result<FencedWrite, DatabaseError> {
         let rest = self.replicas.iter().filter(|r| !what.refuted.iter().any(|refuted| refuted.replica == **r));
         let last = what.refuted.first().filter(|_| what.park_the_rest).map(|r| &r.why);
@@ -78,9 +79,9 @@ impl Database {
         FencedWrite::parse(NAME, &word)
     }
 
-    /// `$1` key, `$2` generation, `$3` whether to park what is missing anyway; `$4` to `$8` one entry per copy of which
-    /// there is something to tell: replica, class, message, the kind of its event (NULL: it has none), whether it is
-    /// parked. Then for each replica its two, as [`Self::each`] says.
+    /// `$1` key, `$2` generation, `$3` whether to park all missing copies; `$4` to `$8` one entry per copy with a
+    /// reason: replica, class, message, the kind of its event (NULL: none), whether it is parked. Then two per replica,
+    /// as [`Self::each`] describes.
     pub(crate) fn revoke_statement(&self) -> String {
         let schema = self.schema.quoted();
         let now = format!("{schema}.now_utc_micro_seconds()");
@@ -121,7 +122,7 @@ done AS (
      WHERE o.object_key = held.object_key AND held.free AND held.same
     RETURNING o.object_key, o.generation, ARRAY[{missing}]::text[] AS missing
 ),
--- why, of whatever is now wanted and missing
+-- the reason, of each copy that is now wanted and missing
 failed AS (
     {failed}
 ),
@@ -135,8 +136,8 @@ FROM logged"
         )
     }
 
-    /// Registers an object again, as whoever changed it should have, unless it is another generation by now. Registering it once too often
-    /// would cost a copy and nothing else, so the two need not be one step.
+    /// Registers an object again, as the application should have, unless the generation has changed. Registering it
+    /// twice costs only a copy, so the check and the call need not be one step.
     pub async fn register_changed(&self, what: &ChangedObject) -> Result<FencedWrite, DatabaseError> {
         let schema = self.schema.quoted();
         let failed = keep_failures(
@@ -170,14 +171,14 @@ SELECT EXISTS (SELECT FROM done) FROM logged"
         match with_timeout(AGAIN, query.fetch_one(&self.pool)).await {
             Ok(true) => Ok(FencedWrite::Applied),
             Ok(false) => Ok(FencedWrite::Superseded),
-            // It waits for the row, as an application does, but not for long.
+            // It waits for the row, as an application does, but only briefly.
             Err(error) if error.is_lock_timeout() => Ok(FencedWrite::RowLocked),
             Err(error) => Err(error),
         }
     }
 
-    /// A piece of the statement for each replica, which has two parameters: the time on record that is false, NULL
-    /// if none is, and whether to park.
+    /// A piece of the statement for each replica, with its two parameters: the false recorded time (NULL: none), and
+    /// whether to park.
     fn each(&self, glue: &str, text: impl Fn(&str, &str, &ReplicaName) -> String) -> String {
         let pieces = self.replicas.iter().enumerate().map(|(i, r)| {
             let first = FIRST_OF_REPLICAS + 2 * i;
@@ -186,7 +187,7 @@ SELECT EXISTS (SELECT FROM done) FROM logged"
         pieces.collect::<Vec<_>>().join(glue)
     }
 
-    /// The row is what was looked into.
+    /// The row is what the audit has checked.
     fn same(&self) -> String {
         let times = self.each(" AND ", |time, _, r| format!("({time} IS NULL OR o.{} = {time})", r.column()));
         format!("o.generation = $2 AND {times}")

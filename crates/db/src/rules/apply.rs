@@ -1,9 +1,8 @@
-//! Judges a page of objects by the rules in force, and writes what is other than they say.
-//!
-//! Leased rows are not passed over. Their holder writes, when it ends, about the copies that it tried and about no
-//! others: what becomes wanted meanwhile is in the lane when it gives the row back, and what it has tried of that which
-//! is no longer wanted is recorded if it was made, and stays unwanted if not (`lease::complete`). To wait for the
-//! lease would mean to wait for the largest objects.
+//! Compares a page of objects with the rules in force, and writes what differs.
+//! Leased rows are not skipped. At the end of an attempt the holder writes only about the copies that it tried. Copies
+//! that become wanted meanwhile are in the lane when the row is released. A tried copy that is no longer wanted is
+//! recorded if it was made, and stays unwanted if not (`lease::complete`). Waiting for leases would mean waiting for
+//! the largest objects.
 
 use copyhold_core::domain::{ObjectKey, ReplicaName};
 use sqlx::{Row as _, postgres::PgRow};
@@ -19,8 +18,8 @@ use crate::{
 };
 
 impl Database {
-    /// Judges some objects by the rules of this version, in one transaction of one statement. A place that is kept is
-    /// moved in it.
+    /// Applies this version of the rules to some objects, in one transaction of one statement. A stored position is
+    /// moved on with it.
     pub(super) async fn judge_page(
         &self,
         version: i64,
@@ -45,7 +44,7 @@ impl Database {
             .bind(names(&scope.adding))
             .bind(names(&scope.dropping));
         let judge = async {
-            // A crash would take back what was judged together with how far that came.
+            // A crash would undo the changes together with the stored position.
             let mut transaction = self.begin_planned(&[("synchronous_commit", "off")]).await?;
             let row = query.fetch_one(&mut *transaction).await?;
             transaction.commit().await?;

@@ -1,4 +1,4 @@
-//! What a new replica is going to cost, before it does.
+//! Estimates what a new replica will cost.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ use crate::{
 
 const NAME: &str = "rules::expected_copies";
 const PACE: &str = "rules::copy_rate";
-/// Of a table with more rows than this, about so many are looked at.
+/// Of a table with more rows than this, about so many are read.
 const SAMPLED_ABOVE: u64 = 100_000;
 /// Of the latest events.
 const EVENTS_AT_MOST: i64 = 100_000;
 
-/// How objects are sent.
+/// In how many requests objects are sent.
 #[derive(Debug, Clone, Copy)]
 pub struct PartSizes {
-    /// In one request up to here.
+    /// Up to this size in one request.
     pub whole_up_to: u64,
-    /// Above that in parts of this size, or larger where they would be too many.
+    /// Larger objects in parts of this size, or of a larger one where there would be too many.
     pub part_bytes: u64,
     pub max_parts: u32,
 }
@@ -51,9 +51,10 @@ pub struct ExpectedCopies {
     pub undecided: u64,
     /// Requests at the source.
     pub gets: u64,
-    /// And at the replica: an object whole, or each of its parts, its beginning and its end.
+    /// Requests at the replica: one for an object sent whole; otherwise one per part, one to start and one to complete
+    /// the upload.
     pub puts: u64,
-    /// They were counted; else they were reckoned from a sample.
+    /// They were counted; else they were estimated from a sample.
     pub exact: bool,
 }
 
@@ -65,7 +66,7 @@ pub struct CopyRate {
 }
 
 impl CopyRate {
-    /// How long these would take.
+    /// How long these copies would take.
     #[must_use]
     pub fn takes(self, expected: &ExpectedCopies) -> Option<Duration> {
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -76,7 +77,7 @@ impl CopyRate {
 }
 
 impl Database {
-    /// What is to be copied to replicas that have just come, or are about to, by these rules.
+    /// Estimates the copies that these rules want at replicas that were just added, or are about to be.
     pub async fn expected_copies(
         &self,
         rules: &[Rule],
@@ -87,9 +88,9 @@ impl Database {
         let exact = about <= SAMPLED_ABOVE;
         #[expect(clippy::cast_precision_loss, reason = "a share")]
         let percent = if exact { 100.0 } else { 100.0 * SAMPLED_ABOVE as f64 / about as f64 };
-        // A replica that none of them names is wanted for what none of them fits: `rules_state.newcomers`.
+        // A replica that no rule names is wanted by every object that no rule fits: `rules_state.newcomers`.
         let named = newcomers.iter().map(|r| rules.iter().any(|rule| rule.replicas.contains(r))).collect::<Vec<_>>();
-        // Whole pages of the table: its rows lie there as they arrived.
+        // Whole pages of the table: its rows lie there in the order of arrival.
         let sql = format!(
             "-- {NAME}
 WITH {RULES_COLUMNS},
@@ -140,7 +141,8 @@ SELECT coalesce(f.objects, 0) * 100 / $6, coalesce(f.bytes, 0)::double precision
         Ok(rows.into_iter().map(expected).collect())
     }
 
-    /// How fast copies were made lately, by the log; `None`: none was made in the last hour, or the log does not say.
+    /// The rate at which copies were made lately, from the log; `None`: none was made in the last hour, or the log
+    /// lacks such events.
     pub async fn copy_rate(&self) -> Result<Option<CopyRate>, DatabaseError> {
         let schema = self.schema.quoted();
         let kind = EventKind::ObjectCopied;

@@ -1,8 +1,7 @@
-//! The rules in force: which replicas objects are wanted at. The configuration says them, `migrate` puts them in force, and
-//! from then on the database's word counts, for applications and daemons alike.
-//!
-//! They decide when an object is registered. Those that were registered before are judged when an operator applies the
-//! rules, or when a new replica is filled: no rule that is changed sends anything by itself.
+//! The rules in force: which replicas objects are wanted at. The configuration states them, `migrate` puts them in
+//! force, and from then on the database's rules count, for applications and daemons alike.
+//! They decide when an object is registered. They are applied to older objects only by `rules apply` or when a new
+//! replica is filled: changing a rule copies nothing by itself.
 
 mod apply;
 mod expected;

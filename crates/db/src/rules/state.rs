@@ -8,21 +8,22 @@ use crate::{
 
 const NAME: &str = "rules::state";
 
-/// The rules in force, and how far the objects that were there before are judged by them.
+/// The rules in force, and how far they have been applied to older objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RulesState {
     pub version: i64,
-    /// The version that all objects have been judged by.
+    /// The version that has been applied to all objects.
     pub applied: i64,
-    /// The version that they are being judged by, and up to and with which key they are.
+    /// The version that is being applied, and the last key that it has been applied to.
     pub applying: Option<(i64, Option<ObjectKey>)>,
-    /// Replicas that came while rules were in force and that none of them names: see [`ApplyScope`](super::Scope).
+    /// Replicas that were added while rules were in force and that none of them names: see
+    /// [`ApplyScope`](super::ApplyScope).
     pub newcomers: Vec<ReplicaName>,
     pub rules: Vec<Rule>,
 }
 
 impl RulesState {
-    /// As in a schema that has none yet.
+    /// The state of a schema that has none yet.
     pub(crate) fn none() -> Self {
         Self { version: 0, applied: 0, applying: None, newcomers: Vec::new(), rules: Vec::new() }
     }
@@ -34,7 +35,7 @@ impl RulesState {
     }
 }
 
-/// Equal where the rules are.
+/// Equal for equal rules.
 #[must_use]
 pub fn fingerprint(rules: &[Rule]) -> String {
     let text: String = rules.iter().map(ToString::to_string).collect();
@@ -45,7 +46,7 @@ type Row = (i64, i64, Option<i64>, Option<String>, Vec<String>);
 type RuleRow = (String, Option<i64>, Option<i64>, Vec<String>);
 
 impl Database {
-    /// What is in force, in one look.
+    /// Returns the rules in force.
     pub async fn rules_state(&self) -> Result<RulesState, DatabaseError> {
         let schema = self.schema.quoted();
         let state = trusted_sql(format!(

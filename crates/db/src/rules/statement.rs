@@ -1,4 +1,4 @@
-//! The SQL by which a page of objects is judged by the rules.
+//! The SQL that applies the rules to a page of objects.
 
 use copyhold_core::domain::ReplicaName;
 
@@ -9,10 +9,9 @@ use super::{
 use crate::handle::Database;
 
 pub(super) const NAME: &str = "rules::apply";
-/// `$1` the version, `$2` the key before the page, `$3` keys, `$4` where the place must stand, `$5` and `$6` the replicas at
+/// `$1` the version, `$2` the key before the page, `$3` keys, `$4` the expected position, `$5` and `$6` the replicas at
 /// which copies may become wanted, and unwanted.
-///
-/// What is to change is found first, then held, without waiting for anybody, then judged once more as it is by then.
+/// Rows that have to change are found first, then locked with SKIP LOCKED, then compared once more.
 pub(super) struct Statement<'s> {
     schema: String,
     replicas: &'s [ReplicaName],
@@ -51,13 +50,13 @@ impl<'s> Statement<'s> {
         format!("-- {NAME}\nWITH {place},\n{page},\n{written}\n{answer}")
     }
 
-    /// Something of each replica, which knows its number.
+    /// A piece of SQL for each replica and its index.
     fn each(&self, glue: &str, what: impl Fn(usize, &ReplicaName) -> String) -> String {
         self.replicas.iter().enumerate().map(|(i, r)| what(i, r)).collect::<Vec<_>>().join(glue)
     }
 
-    /// One row if the rules, and the place, are still what the walk believes. It is held so that nobody changes the rules
-    /// amid a page.
+    /// One row if the rules, and the position, are still what the walk expects. It is locked so that the rules do not
+    /// change within a page.
     fn place(&self) -> String {
         let schema = &self.schema;
         let standing = match self.place {
@@ -131,7 +130,7 @@ done AS (
      WHERE o.object_key = held.object_key
     RETURNING o.object_key, held.size_bytes, {columns}, ARRAY[{dropped}]::text[] AS dropped
 ),
--- what is not wanted does not fail either
+-- a copy that is not wanted has no failure either
 forgotten AS (
     DELETE FROM {schema}.copy_failures f USING done
      WHERE f.object_key = done.object_key AND f.replica = ANY (done.dropped)
@@ -177,14 +176,14 @@ moved AS (
         )
     }
 
-    /// Asked once for each row.
+    /// Evaluated once for each row.
     fn rule(&self) -> String {
         let wanted = first_that_fits(&format!("{}.rules", self.schema), "o.object_key", "o.size_bytes");
         format!("CROSS JOIN LATERAL (SELECT {wanted} AS wanted OFFSET 0) AS w")
     }
 
-    /// Of a row `o`, the replicas `w.wanted` that a rule wants it at, and the `place`: for each replica whether its copy
-    /// becomes wanted, whether it becomes unwanted, and whether it is there.
+    /// Of a row `o`, the replicas `w.wanted` that a rule wants it at, and the `place`: for each replica whether its
+    /// copy becomes wanted, whether it becomes unwanted, and whether it is recorded.
     fn flags(&self) -> String {
         self.each(",\n               ", |i, r| {
             let (copy, due) = (r.column(), r.due_column());

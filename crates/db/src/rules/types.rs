@@ -1,76 +1,76 @@
-//! What is judged by the rules, and what comes of it.
+//! The scope and the results of applying the rules.
 
 use copyhold_core::domain::{ObjectKey, ReplicaName};
 
 use super::PartSizes;
 use crate::handle::Database;
 
-/// Of each replica, in the answer.
+/// Figures per replica in the answer.
 pub(super) const FIGURES: usize = 8;
 
-/// Objects of one statement. Most of them are only looked at.
+/// Objects of one statement. Most of them are only read.
 pub(super) const PAGE: usize = 2_000;
 
-/// Which objects are judged.
+/// The objects of a page.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ObjectSelection<'a> {
     /// The next ones after this key, in the order of keys.
     After(Option<&'a ObjectKey>),
-    /// Those that somebody held when they were to be written.
+    /// Objects whose rows were locked before.
     These(&'a [ObjectKey]),
 }
 
-/// What a page writes of how far the walk has come.
+/// How a page stores the walk's position.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum WalkPosition<'a> {
-    /// Nothing: it is not the whole judgement, or it only looks.
+    /// It stores none: the walk does not cover everything, or is a dry run.
     Unkept,
-    /// It must still stand there, and is moved on, up to the first object that could not be written.
+    /// It expects this position, and moves it on, up to the first object that was locked.
     MovedFrom(Option<&'a ObjectKey>),
-    /// It stays, because of an object before that could not be written.
+    /// It leaves the position, because of an earlier object that was locked.
     Stays,
 }
 
-/// What changes at one replica.
+/// The changes at one replica.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReplicaChanges {
-    /// Copies that become wanted and are to be made, and their bytes as far as they are known.
+    /// Copies that become wanted and have to be made, and their bytes as far as they are known.
     pub wanted: u64,
     pub wanted_bytes: u64,
-    /// Requests that making them takes, at their source and at the replica.
+    /// Requests for making them, at their source and at the replica.
     pub gets: u64,
     pub puts: u64,
-    /// Copies that become wanted and are on record already.
+    /// Copies that become wanted and are recorded already.
     pub wanted_there: u64,
-    /// Copies that were to be made, and are not any more.
+    /// Copies that had to be made, and no longer have to.
     pub unwanted: u64,
     pub unwanted_bytes: u64,
-    /// Copies on record that are no longer wanted. They stay.
+    /// Recorded copies that are no longer wanted. They stay.
     pub unwanted_there: u64,
 }
 
-/// What came of some objects.
+/// The result for some objects.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuleChanges {
     pub looked: u64,
     /// Of these, how many no rule fits: they stay as they are.
     pub undecided: u64,
-    /// By replica, in the queue's order.
+    /// By replica, in the order of [`Database::replicas`].
     pub changes: Vec<ReplicaChanges>,
 }
 
-/// What came of a page.
+/// The result of a page.
 #[derive(Debug)]
 pub(super) enum RulesPage {
     Done {
         judged: RuleChanges,
-        /// `None`: there was nothing more.
+        /// `None`: there were no more objects.
         last: Option<ObjectKey>,
-        /// What the place is now.
+        /// The stored position after the page.
         through: Option<ObjectKey>,
         skipped: Vec<ObjectKey>,
     },
-    /// The rules, or the place, are others by now, or somebody is about to change them.
+    /// The rules or the position have changed, or another transaction has locked them.
     Elsewhere,
 }
 
@@ -102,36 +102,36 @@ impl RuleChanges {
     }
 }
 
-/// What may become of the objects that are judged.
+/// What a walk may change.
 #[derive(Debug, Clone)]
 pub struct ApplyScope {
     /// Replicas at which copies may become wanted.
     pub(super) adding: Vec<ReplicaName>,
-    /// And those at which they may become unwanted.
+    /// Replicas at which copies may become unwanted.
     pub(super) dropping: Vec<ReplicaName>,
-    /// It judges all there is, so that whoever comes after it can go on where it ended.
+    /// It covers all objects and replicas, so a later run can resume where it ended.
     pub(super) whole: bool,
-    /// When it has come to its end, all objects are judged.
+    /// At its end the rules are applied to all objects.
     pub(super) settles: bool,
     pub(super) dry_run: bool,
     pub(super) sizes: PartSizes,
 }
 
 impl ApplyScope {
-    /// All replicas, both ways.
+    /// All replicas, in both directions.
     #[must_use]
     pub fn everything(queue: &Database, sizes: PartSizes) -> Self {
         let all = queue.replicas().to_vec();
         Self { adding: all.clone(), dropping: all, whole: true, settles: true, dry_run: false, sizes }
     }
 
-    /// Only adds, at replicas that have just come. `settles`: nothing else is to be judged.
+    /// Only adds copies, at new replicas. `settles`: the rules are applied to everything else.
     #[must_use]
     pub fn filling(replicas: &[ReplicaName], settles: bool, sizes: PartSizes) -> Self {
         Self { adding: replicas.to_vec(), dropping: Vec::new(), whole: false, settles, dry_run: false, sizes }
     }
 
-    /// Only looks.
+    /// With `dry_run`, it writes nothing.
     #[must_use]
     pub fn dry_run(self, dry_run: bool) -> Self {
         Self { dry_run, ..self }

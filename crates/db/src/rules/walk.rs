@@ -1,4 +1,4 @@
-//! Judges all objects by the rules in force, page by page, from where a run before ended.
+//! Applies the rules in force to all objects, page by page, from where an earlier run ended.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -17,14 +17,14 @@ use crate::{
     sql::trusted_sql,
 };
 
-/// Objects that somebody held are tried again for so long, after these pauses.
+/// Locked objects are tried again for so long, after these pauses.
 const BUSY_FOR: Duration = Duration::from_secs(30);
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(2);
-/// More of them are not kept in mind before they are.
+/// With more of them, they are tried before the walk goes on.
 const BUSY_AT_MOST: usize = 10_000;
 
-/// Objects that were looked at so far, for whoever watches.
+/// Objects that were read so far, for a display of progress.
 #[derive(Debug, Default)]
 pub struct ApplyProgress(AtomicU64);
 
@@ -35,25 +35,25 @@ impl ApplyProgress {
     }
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ApplyResult {
-    /// Of the rules.
+    /// The version of the rules.
     pub version: i64,
     pub judged: RuleChanges,
-    /// It went on behind this key, where an earlier run had ended.
+    /// It resumed after this key, where an earlier run had ended.
     pub resumed_after: Option<ObjectKey>,
-    /// The rules changed so many times while it ran, and it began again.
+    /// How often it started again because the rules changed.
     pub begun_again: u32,
-    /// What could not be written, because somebody holds these rows all the time.
+    /// Objects that could not be written, because their rows stayed locked.
     pub held: Vec<ObjectKey>,
-    /// Another run is at it, which goes on.
+    /// Another run is active, and goes on.
     pub overtaken: bool,
-    /// Everything is judged.
+    /// The rules are applied to all objects.
     pub complete: bool,
 }
 
-/// How a walk by one version of the rules ended.
+/// How a walk with one version of the rules ended.
 enum WalkEnd {
     ToItsEnd,
     Stopped,
@@ -62,8 +62,8 @@ enum WalkEnd {
 }
 
 impl Database {
-    /// Judges all objects by the rules in force, in the order of their keys, until `stop`. What it has done stays done:
-    /// another run goes on there. When the rules change meanwhile it begins again.
+    /// Applies the rules in force to all objects, in the order of keys, until `stop`. Its changes stay: another run
+    /// resumes there. When the rules change meanwhile it starts again.
     pub async fn apply_rules(
         &self,
         scope: &ApplyScope,
@@ -101,7 +101,7 @@ impl Database {
         }
     }
 
-    /// About how many objects there are.
+    /// Estimates the number of objects.
     pub async fn estimate_objects(&self) -> Result<u64, DatabaseError> {
         let sql = "-- rules::estimate_objects\nSELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass($1)";
         let query = sqlx::query_scalar(sql).bind(format!("{}.object_copies", self.schema.quoted()));
@@ -109,7 +109,7 @@ impl Database {
         Ok(objects.unsigned_abs())
     }
 
-    /// From where to go on by this version; `None`: it is not in force any more.
+    /// Where to resume with this version; `None`: it is not in force any more.
     async fn begin_judgement(&self, version: i64) -> Result<Option<Option<ObjectKey>>, DatabaseError> {
         const NAME: &str = "rules::begin_walk";
         let sql = format!(
@@ -132,7 +132,7 @@ RETURNING applied_through",
         place.map(|place| place.map(key).transpose()).transpose()
     }
 
-    /// All are judged by this version; whether it is still in force.
+    /// Records that this version is applied to all objects. Returns whether it is still in force.
     async fn end_judgement(&self, version: i64) -> Result<bool, DatabaseError> {
         const NAME: &str = "rules::end_walk";
         let sql = format!(
@@ -149,15 +149,15 @@ UPDATE {}.rules_state SET applied = version, applying = NULL, applied_through = 
     }
 }
 
-/// One way through all keys, by one version of the rules.
+/// One walk through all keys, with one version of the rules.
 struct Walk<'w> {
     queue: &'w Database,
     scope: &'w ApplyScope,
     progress: &'w ApplyProgress,
     stop: &'w CancellationToken,
-    /// Where the database says that it stands.
+    /// The position that the database has stored.
     place: Option<ObjectKey>,
-    /// What was held by somebody when it was to be written.
+    /// Objects whose rows were locked.
     skipped: Vec<ObjectKey>,
     applied: ApplyResult,
 }
@@ -174,7 +174,7 @@ impl Walk<'_> {
             self.applied.resumed_after.clone_from(&self.place);
         }
         let mut after = self.place.clone();
-        // The answer to a page may have been lost, after it was written.
+        // The page may have been written although its answer was lost.
         let mut away = None;
         loop {
             if self.stop.is_cancelled() {
@@ -209,7 +209,7 @@ impl Walk<'_> {
                         Some((_, place)) if away.is_some() => (self.place, after) = (place.clone(), place),
                         _ => return Ok(WalkEnd::Overtaken),
                     }
-                    // Somebody is about to write that row.
+                    // Another transaction has locked the row of the state.
                     tokio::time::sleep(BUSY_PAUSE).await;
                 }
                 Ok(RulesPage::Done { last: None, .. }) => break,
@@ -237,8 +237,8 @@ impl Walk<'_> {
         Ok(if self.stop.is_cancelled() { WalkEnd::Stopped } else { WalkEnd::ToItsEnd })
     }
 
-    /// What was skipped, until it is written or nobody has let go of any of it for long. False if other rules are in force
-    /// by now.
+    /// Tries the skipped objects until all are written, or none was unlocked for [`BUSY_FOR`]. Returns false if the
+    /// rules have changed.
     async fn try_again(&mut self) -> Result<bool, DatabaseError> {
         let (mut since, mut pause) = (Instant::now(), BUSY_PAUSE);
         while !self.skipped.is_empty() && since.elapsed() < BUSY_FOR {
@@ -261,7 +261,7 @@ impl Walk<'_> {
                 match retry_while_down(judge).await? {
                     RulesPage::Done { judged, skipped, .. } => {
                         still.extend(skipped);
-                        // They were looked at before.
+                        // They were counted before.
                         self.count(&RuleChanges { looked: 0, undecided: 0, ..judged }).await;
                     }
                     RulesPage::Elsewhere => {
@@ -285,13 +285,13 @@ impl Walk<'_> {
         self.applied.judged.add(judged);
         self.progress.0.fetch_add(judged.looked, Ordering::Relaxed);
         if !self.scope.dry_run && judged.changes.iter().any(|change| change.wanted > 0) {
-            // A hint, which may be lost.
+            // A notification is a hint, which may be lost.
             let _ = self.queue.notify(Notification::Work).await;
         }
     }
 }
 
-/// Again while somebody holds what it needs: a page that is being judged, as a rule.
+/// Repeats a write while its row is locked, as a rule by another page.
 async fn unhurried<T>(write: impl AsyncFn() -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
     loop {
         match write().await {

@@ -1,4 +1,4 @@
-//! What a replica has and what it alone has, gone through in the order of keys: no index knows it.
+//! Counts what a replica has, and what it alone has, in the order of keys: no index knows that.
 
 use copyhold_core::domain::{ObjectKey, ReplicaName};
 
@@ -12,19 +12,19 @@ const NAME: &str = "walk::holdings";
 /// Keys of one statement.
 const PAGE: i64 = 10_000;
 
-/// What a replica has, or would have to have.
+/// What a replica has, or should have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Holdings {
-    /// All that are registered.
+    /// All registered objects.
     pub objects: i64,
-    /// Copies on record.
+    /// Recorded copies.
     pub recorded: i64,
     /// Their bytes, as far as sizes are known.
     pub recorded_bytes: i64,
     pub recorded_of_unknown_size: i64,
-    /// From which of the others they could be made again, each counted at the first that has it.
+    /// The other replicas that they could be copied from, each copy counted at the first one that has it.
     pub sources: Vec<(ReplicaName, i64)>,
-    /// Of these, objects of which no other copy is on record.
+    /// Of these, objects without another recorded copy.
     pub alone: i64,
     /// The first of them.
     pub alone_example: Option<ObjectKey>,
@@ -38,10 +38,10 @@ pub struct Holdings {
 type Row = (Option<String>, i64, i64, i64, i64, Vec<i64>, i64, Option<String>, i64, i64, i64);
 
 impl Database {
-    /// Goes on with counting what `replica` has, behind `after`. `others`: all others of the database, the best source first. Returns where the next
-    /// page begins; `None`: that was all.
-    ///
-    /// A page of ten thousand rows takes some 10 ms in cache, and no row is held.
+    /// Counts one more page of what `replica` has, after the key `after`, and adds it to `seen`. `others`: all other
+    /// replicas of the database, the best source first. Returns where the next page begins; `None`: that was the last
+    /// one.
+    /// A page of ten thousand rows takes some 10 ms in cache, and no row is locked.
     pub async fn count_holdings(
         &self,
         replica: &ReplicaName,
@@ -94,7 +94,7 @@ FROM (SELECT object_key, size_bytes, {columns}, {} AS alone, {copy} IS NULL AND 
     }
 }
 
-/// A copy is on record there and nowhere else.
+/// A copy is recorded at this replica and at no other.
 pub(crate) fn alone<'r>(replica: &ReplicaName, others: impl IntoIterator<Item = &'r ReplicaName>) -> String {
     let here = [format!("{} IS NOT NULL", replica.column())];
     let nowhere_else = others.into_iter().filter(|r| *r != replica).map(|r| format!("{} IS NULL", r.column()));

@@ -1,7 +1,7 @@
-//! Where a scan of a bucket stands, written together with what it has registered.
-//!
-//! A page moves its part on only from where the page before has left it. So whatever is killed, repeated or done by two
-//! at once, each page counts once, and none is passed over. Who is at it (`held_by`) decides nothing but what a second process is told.
+//! The progress of a bucket scan, written together with the objects that it registers.
+//! A page moves its part on only from where the previous page ended. So whatever is killed, repeated or done by two
+//! processes at once, each page counts once and none is skipped. The holder (`held_by`) only decides whether a second
+//! process is refused.
 
 mod preview;
 
@@ -24,10 +24,10 @@ const FIND: &str = "walk::find_scan";
 const PARTS: &str = "walk::scan_parts";
 const REGISTER: &str = "walk::register_page";
 
-/// What makes it the same scan.
+/// The arguments that identify a scan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ScanArguments {
-    /// In their order, and none of them within another.
+    /// Sorted; none of them begins with another.
     pub prefixes: Vec<String>,
     pub adopt: bool,
     #[serde(flatten)]
@@ -37,7 +37,7 @@ pub struct ScanArguments {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScanId(i64);
 
-/// A process that is at a scan, by a number that it has drawn.
+/// A process that runs a scan, identified by a random number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScanHolder(pub i64);
 
@@ -47,12 +47,12 @@ pub struct UnfinishedScan {
     pub id: ScanId,
     /// µs, by the database's clock.
     pub started_at: i64,
-    /// For so long yet, a process is taken for being at it; `None`: there is none.
+    /// For this long its process is presumed alive; `None`: no process runs it.
     pub held_for: Option<Duration>,
 }
 
-/// A range of the order of keys: those with the prefix, behind one key and up to and with another, neither of which need
-/// be there.
+/// A range of the order of keys: keys with the prefix, after one key and up to and including another. Neither need
+/// exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRange {
     pub prefix: String,
@@ -60,12 +60,12 @@ pub struct KeyRange {
     pub through: Option<String>,
 }
 
-/// A piece of a scan, and how far it is.
+/// A part of a scan, and its progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScanPart {
     pub number: i32,
     pub range: KeyRange,
-    /// All up to and with this key is registered.
+    /// All keys up to and including this one are registered.
     pub reached: Option<String>,
     pub done: bool,
     pub counts: ScanCounts,
@@ -74,21 +74,21 @@ pub struct ScanPart {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ScanCounts {
-    /// Keys that were listed, the unusable ones included.
+    /// Listed keys, unusable ones included.
     pub listed: u64,
     /// Of these, those that were not registered before.
     pub registered: u64,
-    /// Bytes of these.
+    /// Their bytes.
     pub bytes: u64,
-    /// Copies of these that are wanted and were missing.
+    /// Their wanted copies that were missing.
     pub due: u64,
-    /// Copies at other replicas.
+    /// Copies adopted at other replicas.
     pub adopted: u64,
     pub unusable: u64,
 }
 
 impl ScanCounts {
-    /// Listed, and there already.
+    /// Keys that were registered before.
     #[must_use]
     pub fn known(&self) -> u64 {
         self.listed.saturating_sub(self.registered + self.unusable)
@@ -106,53 +106,53 @@ impl std::ops::AddAssign for ScanCounts {
     }
 }
 
-/// What a listing has shown of some keys in a row.
+/// A run of consecutive keys of a listing.
 #[derive(Debug, Clone)]
 pub struct ListedKeys {
-    /// Rising.
+    /// In ascending order.
     pub keys: Vec<ListedKey>,
-    /// Unusable ones between and behind them.
+    /// Unusable keys between and after them.
     pub unusable: u64,
     pub unusable_example: Option<String>,
     /// The replica whose bucket was listed.
     pub holder: ReplicaName,
-    /// Since the oldest of the listings was asked for.
+    /// Since the oldest of the listings was requested.
     pub age: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedKey {
     pub key: ObjectKey,
-    /// `None`: the listing does not say.
+    /// `None`: the listing does not contain it.
     pub size_bytes: Option<u64>,
     /// Other replicas whose listings show the same content.
     pub same_at: Vec<ReplicaName>,
 }
 
-/// Which page of a scan they are.
+/// Identifies a page of a scan.
 #[derive(Debug, Clone, Copy)]
 pub struct ScanPage<'a> {
     pub scan: ScanId,
     pub part: i32,
-    /// Where the page before has left the part.
+    /// Where the previous page left the part.
     pub from: Option<&'a str>,
-    /// All up to and with this key; `None`: it stays there.
+    /// All keys up to and including this one; `None`: the part stays where it is.
     pub reached: Option<&'a str>,
-    /// Nothing comes behind it.
+    /// No key follows.
     pub done: bool,
 }
 
-/// What became of a page.
+/// The result of writing a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PageResult {
-    /// What the part has come to with it.
+    /// The part's counts with this page.
     Registered(ScanCounts),
-    /// The part is elsewhere by now: somebody else is at it. Nothing was written.
+    /// Another process has moved the part on. Nothing was written.
     Elsewhere,
 }
 
 impl Database {
-    /// The scan with these arguments that has begun and not ended.
+    /// Returns the unfinished scan with these arguments.
     pub async fn unfinished_scan(
         &self,
         replica: &ReplicaName,
@@ -172,8 +172,8 @@ SELECT id, started_at, held_until - {schema}.now_utc_micro_seconds() AS held_for
         }))
     }
 
-    /// Begins a scan with these parts, held for so long; `None`: another process has begun the same. What is known of
-    /// earlier ones that have ended is forgotten.
+    /// Begins a scan with these parts, held for `hold`; `None`: another process has begun the same one. Deletes the
+    /// progress of earlier scans that have ended.
     pub async fn begin_scan(
         &self,
         replica: &ReplicaName,
@@ -215,7 +215,7 @@ SELECT id FROM begun"
         Ok(id.map(ScanId))
     }
 
-    /// Says that this process is at it, and will be for so long. Whether it may be: nobody else is.
+    /// Claims the scan for this process, or renews its claim, for `hold`. Returns false while another process holds it.
     pub async fn claim_scan(&self, scan: ScanId, holder: ScanHolder, hold: Duration) -> Result<bool, DatabaseError> {
         const NAME: &str = "walk::claim_scan";
         let sql = trusted_sql(format!(
@@ -229,7 +229,7 @@ UPDATE {schema}.scans SET held_by = $2, held_until = {schema}.now_utc_micro_seco
         Ok(with_timeout(NAME, query.execute(&self.pool)).await?.rows_affected() == 1)
     }
 
-    /// This process is not at it any more, so that the next need not wait.
+    /// Releases the scan, so that the next process need not wait.
     pub async fn release_scan(&self, scan: ScanId, holder: ScanHolder) -> Result<(), DatabaseError> {
         const NAME: &str = "walk::release_scan";
         let schema = self.schema.quoted();
@@ -240,7 +240,7 @@ UPDATE {schema}.scans SET held_by = $2, held_until = {schema}.now_utc_micro_seco
         Ok(())
     }
 
-    /// Forgets how far it came; what it has registered stays.
+    /// Deletes the scan's progress; objects that it has registered stay.
     pub async fn forget_scan(&self, scan: ScanId) -> Result<(), DatabaseError> {
         const NAME: &str = "walk::forget_scan";
         let sql = trusted_sql(format!("-- {NAME}\nDELETE FROM {}.scans WHERE id = $1", self.schema.quoted()));
@@ -248,7 +248,7 @@ UPDATE {schema}.scans SET held_by = $2, held_until = {schema}.now_utc_micro_seco
         Ok(())
     }
 
-    /// Ends it, if all its parts are done: with this, all that it has registered is on the disk.
+    /// Ends the scan if all its parts are done: this commit also makes all that it has registered durable.
     pub async fn end_scan(&self, scan: ScanId) -> Result<bool, DatabaseError> {
         const NAME: &str = "walk::end_scan";
         let sql = trusted_sql(format!(
@@ -273,10 +273,9 @@ SELECT part, prefix, after_key, through_key, reached, done, listed, registered, 
         rows.iter().map(part).collect::<Result<_, _>>().map_err(DatabaseError::database(PARTS))
     }
 
-    /// Registers what is missing and moves the part on, both or neither. What is registered already stays as it is.
-    ///
-    /// A crash of PostgreSQL may take back the last pages, and with them how far the part was: unless copies are adopted, of which
-    /// readers of the log have heard.
+    /// Registers the missing objects and moves the part on, both or neither. Registered objects stay as they are.
+    /// A crash of PostgreSQL may undo the last pages together with the part's progress. Pages that adopt copies are
+    /// durable at once, because readers of the log have seen their events.
     pub async fn register_page(&self, page: &ScanPage<'_>, listed: &ListedKeys) -> Result<PageResult, DatabaseError> {
         let adopts = listed.keys.iter().any(|key| !key.same_at.is_empty());
         let query = sqlx::query(self.register_statement(!adopts))
@@ -299,8 +298,8 @@ SELECT part, prefix, after_key, through_key, reached, done, listed, registered, 
         Ok(counts.map_or(PageResult::Elsewhere, PageResult::Registered))
     }
 
-    /// `$1` scan, `$2` part, `$3` where it was, `$4` where it is with this, `$5` whether it is done, `$6` keys listed, `$7`
-    /// unusable ones, `$8` one of these; `$9` to `$14` as `register_listed` takes them.
+    /// `$1` scan, `$2` part, `$3` its position before, `$4` its position with this page, `$5` whether it is done, `$6`
+    /// keys listed, `$7` unusable ones, `$8` an example of these; `$9` to `$14` as `register_listed` takes them.
     fn register_statement(&self, asynchronous: bool) -> SqlStr {
         let schema = self.schema.quoted();
         let softly = if asynchronous { format!("\n       AND {ASYNCHRONOUS}") } else { String::new() };
@@ -346,7 +345,7 @@ impl ListedKey {
 }
 
 fn json(arguments: &ScanArguments) -> String {
-    // Cannot fail: they are texts and a boolean.
+    // Cannot fail: they are strings and a boolean.
     serde_json::to_string(arguments).expect("plain arguments")
 }
 

@@ -1,5 +1,5 @@
-//! What is on record, gone through in the order of keys, for whoever holds it against what the stores have. And the hash of
-//! the metadata that was read there, which it notes.
+//! Reads the recorded copies in the order of keys, for an audit that compares them with the stores. Also stores the
+//! hash of the metadata that an audit has read.
 
 use copyhold_core::domain::{Content, ContentHash, Generation, MetadataHash, ObjectKey, ReplicaName, SourceReading};
 use sqlx::{Row as _, postgres::PgRow};
@@ -17,13 +17,13 @@ const COUNT: &str = "walk::count_range";
 
 /// Objects of one answer, about.
 const OBJECTS: u32 = 256;
-/// Keys that one statement looks at to find those of a sample: 2 ms by the key's index, and not for ever where each of them
-/// must be looked up in a table that lies on a slow disk.
+/// Keys that one statement reads to find those of a sample: 2 ms by the key's index. The limit bounds the time where
+/// each of them must be looked up in a table on a slow disk.
 const LOOK_AT_MOST: u32 = 2_500;
 /// Up to so many keys of a range are counted.
 const COUNT_AT_MOST: i64 = 100_000;
 
-/// Which objects are gone through.
+/// Which objects are read.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ObjectRange {
     /// Byte for byte: nothing in it is a pattern.
@@ -34,19 +34,20 @@ pub struct ObjectRange {
 
 /// Chooses objects by a hash of their keys.
 ///
-/// The same seed chooses the same objects, whatever has happened to the table meanwhile, and each of them by itself.
-/// TABLESAMPLE SYSTEM would read less: whole pages of the table, whose objects arrived together and are damaged
-/// together, and others with the same seed as soon as rows have moved. What this costs instead, a look at every key in
-/// the index, 1 µs (two million keys in 1.9 s), is little beside reading one object in a thousand from every store.
+/// The same seed chooses the same objects, whatever happens to the table meanwhile, and chooses each of them
+/// independently. TABLESAMPLE SYSTEM would read less: whole pages of the table, whose objects arrived together and are
+/// damaged together, and with the same seed other objects as soon as rows have moved. This costs reading every key of
+/// the index, 1 µs each (two million keys in 1.9 s), which is little beside reading one object in a thousand from every
+/// store.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KeySample {
-    /// Of all objects: more than 0, at most 1.
+    /// The share of all objects: more than 0, at most 1.
     pub share: f64,
     pub seed: u32,
 }
 
 impl ObjectRange {
-    /// How many keys to look at for one answer.
+    /// How many keys to read for one answer.
     fn look(&self) -> u32 {
         self.sample.map_or(OBJECTS, |sample| sample.look())
     }
@@ -55,13 +56,13 @@ impl ObjectRange {
 impl KeySample {
     /// Hashes below it are chosen, of all 64-bit numbers; `None`: every one.
     fn threshold(&self) -> Option<i64> {
-        // 53 bits are more than enough of a share; all of them would not fit.
+        // 53 bits are precise enough for a share; more would not fit.
         #[expect(clippy::cast_possible_truncation, reason = "a share of 1 is none, and less than that fits")]
         let below = (self.share * 2f64.powi(64)) as i128;
         i64::try_from(i128::from(i64::MIN) + below).ok()
     }
 
-    /// How many keys to look at for one answer.
+    /// How many keys to read for one answer.
     fn look(&self) -> u32 {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive number, cut below")]
         let look = (f64::from(OBJECTS) / self.share) as u32;
@@ -69,35 +70,34 @@ impl KeySample {
     }
 }
 
-/// What the row of one object says.
+/// The row of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedObject {
     pub key: ObjectKey,
     pub generation: Generation,
-    /// What the first complete read of this generation found; `None`: nobody has read it yet.
+    /// The content that the first complete read of this generation found; `None`: it was not read yet.
     pub content: Option<Content>,
-    /// The replicas of the configuration that have a copy on record, with its time in µs.
+    /// The replicas of the configuration with a recorded copy, with its time in µs.
     pub recorded: Vec<(ReplicaName, i64)>,
-    /// What the source said of the object in that read; `None`: nothing is kept of it.
+    /// How the source described the object in that read; `None`: unknown.
     pub source: Option<SourceReading>,
-    /// The metadata that came with that read; `None`: it was not compared.
+    /// The metadata of that read; `None`: it was not compared.
     pub metadata: Option<MetadataHash>,
 }
 
-/// Some of them.
+/// One page of recorded objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedPage {
     /// In the order of keys.
     pub objects: Vec<RecordedObject>,
-    /// Up to and with this key everything was looked at; `None`: everything was.
+    /// All keys up to and including this one are read; `None`: all of them.
     pub last: Option<ObjectKey>,
 }
 
 impl Database {
-    /// The next objects of the range that come after this key; `None`: from its beginning.
-    ///
-    /// Costs the same wherever it stands, and whatever PostgreSQL believes of the table: where it takes a range for
-    /// small, it would read all of it and sort, for each page anew. Its transaction has ended before a store is read.
+    /// Returns the next objects of the range after this key; `None`: from its beginning.
+    /// Costs the same at every position, and whatever PostgreSQL estimates of the table: where it estimates a small
+    /// range, it would read and sort all of it for each page. Its transaction ends before a store is read.
     pub async fn recorded_page(
         &self,
         range: &ObjectRange,
@@ -133,9 +133,8 @@ impl Database {
         parse().map_err(DatabaseError::database(PAGE))
     }
 
-    /// `$1` and `$2` the bounds, `$3` below which hash a key is chosen, `$4` the hash's seed.
-    ///
-    /// The limit is written out, because for one that is bound PostgreSQL may plan to read the whole table.
+    /// `$1` and `$2` the bounds, `$3` the hash below which a key is chosen, `$4` the hash's seed.
+    /// The limit is a literal: with a bound limit PostgreSQL may plan to read the whole table.
     fn page_statement(&self, range: &ObjectRange, bounds: &Bounds) -> String {
         let schema = self.schema.quoted();
         format!(
@@ -156,7 +155,7 @@ FROM place LEFT JOIN (
         )
     }
 
-    /// The statements that go through the table, for whoever wants to see their plans.
+    /// The statements that walk through the table, for a check of their plans.
     pub(crate) fn page_statements(&self) -> [HotStatement; 2] {
         let sample = Some(KeySample { share: 0.001, seed: 0 });
         let prefix = Some("k".to_owned());
@@ -171,7 +170,7 @@ FROM place LEFT JOIN (
         ]
     }
 
-    /// Those of `keys` that are registered, in the order of keys.
+    /// Returns those of `keys` that are registered, in the order of keys.
     pub async fn recorded_of(&self, keys: &[ObjectKey]) -> Result<Vec<RecordedObject>, DatabaseError> {
         let sql = trusted_sql(format!(
             "-- {KEYS}
@@ -187,8 +186,8 @@ SELECT {columns} FROM {schema}.object_copies o WHERE o.object_key = ANY ($1::tex
             .map_err(DatabaseError::database(KEYS))
     }
 
-    /// Keeps the metadata of an object of which nothing is on record, unless it is another generation by now or somebody
-    /// holds the row.
+    /// Stores the metadata of an object that has none recorded, unless the generation has changed or the row is leased
+    /// or locked.
     pub async fn note_metadata(
         &self,
         key: &ObjectKey,
@@ -210,7 +209,8 @@ UPDATE {schema}.object_copies o SET metadata_hash = $3 FROM held WHERE o.object_
         Ok(())
     }
 
-    /// About how many objects the range has from there on, for whoever shows progress; `None`: too many to be counted.
+    /// Estimates how many objects the range has from there on, for a display of progress; `None`: too many to be
+    /// counted.
     pub async fn count_range(
         &self,
         range: &ObjectRange,
@@ -218,7 +218,7 @@ UPDATE {schema}.object_copies o SET metadata_hash = $3 FROM held WHERE o.object_
     ) -> Result<Option<u64>, DatabaseError> {
         let schema = self.schema.quoted();
         let bounds = Bounds::of(range, after);
-        // Of a large table as a whole PostgreSQL knows about how large it is.
+        // For a large table as a whole PostgreSQL has an estimate.
         let estimate = if range.prefix.is_none() && after.is_none() {
             format!(
                 "(SELECT nullif(reltuples, -1)::bigint FROM pg_class WHERE oid = '{schema}.object_copies'::regclass)"
@@ -245,7 +245,7 @@ FROM (SELECT count(*) AS n FROM (
         Ok(count.map(sampled))
     }
 
-    /// What [`RecordedObject`] is made of: the times in the order of our replicas.
+    /// The columns of [`RecordedObject`]: the times in the order of our replicas.
     fn recorded_columns(&self) -> String {
         let times: Vec<_> = self.replicas.iter().map(|r| format!("o.{}", r.column())).collect();
         format!(
@@ -282,10 +282,10 @@ fn key(text: String) -> Result<ObjectKey, sqlx::Error> {
     ObjectKey::new(text).map_err(|e| sqlx::Error::Decode(e.into()))
 }
 
-/// A piece of the order of keys: `$1` and `$2`.
+/// A range of keys: `$1` and `$2`.
 struct Bounds {
     from: Option<String>,
-    /// Whether the key `from` itself is not in it.
+    /// Whether the key `from` itself is excluded.
     beyond: bool,
     before: Option<String>,
 }
@@ -295,7 +295,7 @@ impl Bounds {
         let prefix = range.prefix.as_deref().unwrap_or_default();
         let before = behind_all_with(prefix);
         match after {
-            // A key before the range is no place in it.
+            // A key before the range is not a position in it.
             Some(after) if after.as_str() >= prefix => {
                 Self { from: Some(after.as_str().to_owned()), beyond: true, before }
             }
@@ -315,13 +315,13 @@ impl Bounds {
     }
 }
 
-/// The first text in the order of bytes behind all that begin with `prefix`; `None`: nothing is behind them.
-/// In UTF-8 the order of bytes is that of characters.
+/// The first string in the order of bytes after all that begin with `prefix`; `None`: there is none. In UTF-8 the order
+/// of bytes is that of characters.
 fn behind_all_with(prefix: &str) -> Option<String> {
     let mut rest = prefix.to_owned();
     while let Some(last) = rest.pop() {
         let next = match last {
-            // Between them are halves of pairs, which are no characters.
+            // Between them are surrogates, which are no characters.
             '\u{d7ff}' => Some('\u{e000}'),
             last => char::from_u32(u32::from(last) + 1),
         };

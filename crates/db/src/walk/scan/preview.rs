@@ -1,4 +1,4 @@
-//! What a scan would come to, for whoever only counts.
+//! Counts what a scan would register, for a dry run.
 
 use copyhold_core::domain::micros;
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use crate::{
 const LOOK: &str = "walk::preview_page";
 
 impl Database {
-    /// What [`Self::register_page`] would come to, for these keys alone; nothing is written.
+    /// Counts what [`Self::register_page`] would write, for these keys alone; nothing is written.
     pub async fn preview_page(&self, listed: &ListedKeys) -> Result<ScanCounts, DatabaseError> {
         let schema = self.schema.quoted();
         let missing =
