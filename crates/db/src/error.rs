@@ -115,8 +115,8 @@ impl DatabaseError {
         self.read_only_cause().map_or("cannot be reached", ReadOnlyCause::clause)
     }
 
-    /// It lost against another transaction (SQLSTATE 40001, 40P01) or gave up waiting for it (55P03): the same again may
-    /// help. Nothing was written.
+    /// It lost against another transaction (SQLSTATE 40001, 40P01) or gave up waiting for it (55P03): a repetition may
+    /// succeed. Nothing was written.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         self.sqlstate().is_some_and(|code| ["40001", "40P01", "55P03"].contains(&code.as_str()))
@@ -141,8 +141,8 @@ impl DatabaseError {
         matches!(self, Self::NoAnswer { .. })
     }
 
-    /// PostgreSQL understood the statement and refuses a value in it (SQLSTATE classes 22 and 23): the same again helps
-    /// help.
+    /// PostgreSQL understood the statement and refuses a value in it (SQLSTATE classes 22 and 23): a repetition fails
+    /// as well.
     #[must_use]
     pub fn is_data_error(&self) -> bool {
         self.sqlstate().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))

@@ -5,10 +5,10 @@ use std::{any::Any, panic::AssertUnwindSafe};
 use futures::FutureExt as _;
 use tracing::error;
 
-/// Runs `work`. A panic in it is what a broken message from PostgreSQL comes to, behind a proxy that garbles for one.
-/// It ends this statement and its connection, not the task that asked.
+/// Runs `work`. A malformed message from PostgreSQL, for example from a faulty proxy, panics in the client library. The
+/// panic ends this statement and its connection, not the task.
 pub async fn catch_panics<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    // Whatever the panic left half done is the connection's, which is closed.
+    // Whatever state the panic left behind belongs to the connection, which is closed.
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
         let said = message(panic.as_ref());
         error!(

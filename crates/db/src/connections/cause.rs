@@ -1,4 +1,4 @@
-//! Why a connection did not come about, as one of a few causes. The words for them name no host and no role.
+//! Classifies why connecting failed. The texts name no host and no role.
 
 use std::{fmt, io};
 
@@ -7,22 +7,22 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use super::error::ConnectError;
 
-/// Why a connection did not come about.
+/// Why connecting failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectCause {
     /// No process listens at that port.
     Refused,
     /// The folder has no such socket.
     NoSocket,
-    /// The name has no address.
+    /// The host name has no address.
     Unresolved,
-    /// There is no way to that address.
+    /// There is no route to the address.
     Unreachable,
-    /// Nothing came in time.
+    /// No answer came in time.
     NoAnswer,
     /// The connection was closed before the login was over.
     Closed,
-    /// What answers does not speak PostgreSQL's protocol.
+    /// The peer does not speak PostgreSQL's protocol.
     NotPostgres,
     Tls,
     /// SQLSTATE 28P01.
@@ -39,12 +39,12 @@ pub enum ConnectCause {
     TooMany,
     /// SQLSTATE 57P03.
     Starting,
-    /// Any other refusal of the server's.
+    /// Any other refusal of the server.
     Other,
 }
 
 impl ConnectCause {
-    /// What an attempt to connect has failed of; `None`: the error is of a statement.
+    /// Why an attempt to connect failed; `None`: the error belongs to a statement.
     #[must_use]
     pub fn of(error: &sqlx::Error) -> Option<Self> {
         match error {
@@ -56,7 +56,7 @@ impl ConnectCause {
             sqlx::Error::Protocol(_) => Some(Self::NotPostgres),
             sqlx::Error::Database(refused) => {
                 let refused = refused.try_downcast_ref::<PgDatabaseError>()?;
-                // An ordinary error leaves the session as it was: it is a statement's.
+                // An error that is not fatal belongs to a statement: the session goes on.
                 (refused.severity() == PgSeverity::Fatal).then(|| Self::of_refusal(refused))?
             }
             _ => None,
@@ -88,17 +88,17 @@ impl ConnectCause {
             "28000" => Self::Login,
             "3D000" => Self::NoDatabase,
             "42501" => Self::NoRight,
-            // The server's language may be any; what it writes of itself alone has no name in it.
+            // The server's message may be in any language; its own general message contains no quoted name.
             "53300" if refused.message().contains('"') => Self::TooManyOfRole,
             "53300" => Self::TooMany,
             "57P03" => Self::Starting,
-            // 57P01 and so on: a session that was there has ended.
+            // 57P01 and so on: an existing session has ended.
             code if code.starts_with("57P") => return None,
             _ => Self::Other,
         })
     }
 
-    /// In a few words, for anybody.
+    /// A short clause, without host and role.
     #[must_use]
     pub fn clause(self) -> &'static str {
         match self {
@@ -121,7 +121,7 @@ impl ConnectCause {
         }
     }
 
-    /// Waiting does not help: somebody has to change something.
+    /// Waiting does not help: an operator has to change something.
     #[must_use]
     pub(super) fn is_lasting(self, error: &sqlx::Error) -> bool {
         match self {
@@ -134,7 +134,7 @@ impl ConnectCause {
         }
     }
 
-    /// What to do, where that is not plain.
+    /// The remedy, where it is not obvious.
     fn remedy(self) -> &'static str {
         match self {
             Self::Refused | Self::NoSocket => "; is it running, and is this its port?",
@@ -147,14 +147,14 @@ impl ConnectCause {
         }
     }
 
-    /// A sentence about an attempt that failed, in the server's own words where it has any. `trusted`: which authorities
-    /// are, after "signed by".
+    /// A sentence about a failed attempt, with the server's own message where it has one. `trusted`: the authorities,
+    /// to follow "signed by".
     #[must_use]
     pub(super) fn sentence(self, server: &str, error: &sqlx::Error, trusted: &str) -> String {
         let (clause, remedy) = (self.clause(), self.remedy());
         match error {
             sqlx::Error::Database(refused) => {
-                // In another language, perhaps.
+                // It may be in another language.
                 let own = refused.message();
                 let is_plain = own.contains(clause) || matches!(self, Self::Other | Self::Login | Self::NoDatabase);
                 let own = if is_plain { own.to_owned() } else { format!("{clause} ({own})") };
@@ -162,7 +162,7 @@ impl ConnectCause {
                     Self::Password | Self::Login => "refused the login",
                     _ => "refuses the connection",
                 };
-                // Of a pooler that refuses start-up options.
+                // From a pooler that refuses start-up options.
                 let remedy = if own.contains("startup parameter") { POOLER } else { remedy };
                 format!("PostgreSQL at {server} {verb}: {own}{remedy}")
             }
@@ -174,7 +174,7 @@ impl ConnectCause {
             sqlx::Error::Io(why) if self == Self::NoAnswer => format!("cannot reach PostgreSQL at {server}: {why}"),
             sqlx::Error::Io(why) => {
                 let why = why.to_string();
-                // The system says it in the same words.
+                // The system's message uses the same words.
                 let why =
                     if why.to_ascii_lowercase().starts_with(clause) { String::new() } else { format!(" ({why})") };
                 format!("cannot reach PostgreSQL at {server}: {clause}{why}{remedy}")

@@ -1,4 +1,4 @@
-//! Why no connection came about, where the client library's own error does not say it.
+//! Why no connection was made, where the client library's own error does not contain it.
 
 use std::{fmt, io};
 
@@ -7,7 +7,7 @@ use super::cause::ConnectCause;
 /// SQLSTATE `read_only_sql_transaction`.
 pub const READ_ONLY: &str = "25006";
 
-/// A server that answers, and can only be read.
+/// A server that answers but is read-only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadOnlyServer {
     /// Host and port.
@@ -24,7 +24,7 @@ pub enum ReadOnlyCause {
 }
 
 impl ReadOnlyCause {
-    /// What is the matter, in a clause that follows the server's name.
+    /// The reason, in a clause that follows the server's name.
     #[must_use]
     pub fn clause(self) -> &'static str {
         match self {
@@ -46,16 +46,16 @@ impl fmt::Display for ReadOnlyServer {
     }
 }
 
-/// No server came into question. It travels as the inner error of an [`io::Error`]: nothing was sent.
+/// No server was suitable. It travels as the inner error of an [`io::Error`]: nothing was sent.
 #[derive(Debug, Clone)]
 pub struct ConnectError {
-    /// The first that answered and can only be read.
+    /// The first read-only one.
     pub read_only: Option<ReadOnlyServer>,
-    /// Those that did not answer, each in a sentence.
+    /// Servers that did not answer, each in a sentence.
     pub unreachable: Vec<String>,
-    /// Why the first of those did not; `None`: there is none, or it says nothing.
+    /// Why the first of those did not; `None`: there is none, or the reason is unknown.
     pub cause: Option<ConnectCause>,
-    /// Waiting does not help: somebody has to change something.
+    /// Waiting does not help: an operator has to change something.
     pub is_lasting: bool,
     /// This process has never had a connection.
     pub is_first_contact: bool,
@@ -72,7 +72,7 @@ impl fmt::Display for ConnectError {
 impl std::error::Error for ConnectError {}
 
 impl ConnectError {
-    /// The server answers, and can only be read.
+    /// The error for a server that is read-only.
     #[must_use]
     pub fn read_only(server: ReadOnlyServer) -> Self {
         Self {
@@ -84,7 +84,7 @@ impl ConnectError {
         }
     }
 
-    /// If that is what this error is.
+    /// Extracts it from an error that contains it.
     #[must_use]
     pub fn of(error: &sqlx::Error) -> Option<&Self> {
         let sqlx::Error::Io(io) = error else { return None };

@@ -1,4 +1,5 @@
-//! Runs single statements on the pool, as sqlx's own pool does, and decides after each whether its connection is used again.
+//! Runs single statements on the pool, as sqlx's own pool does, and decides after each whether its connection is
+//! reused.
 
 use futures::{
     FutureExt as _, StreamExt as _, TryStreamExt as _,
@@ -20,7 +21,7 @@ type Step = Either<PgQueryResult, PgRow>;
 impl<'c> Executor<'c> for &'_ Connections {
     type Database = Postgres;
 
-    /// The rows are collected first: the connection is judged by the whole answer.
+    /// The rows are collected first: the whole answer decides whether the connection is reused.
     fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Step, sqlx::Error>>
     where
         'c: 'e,
@@ -29,7 +30,7 @@ impl<'c> Executor<'c> for &'_ Connections {
         let pool = self.clone();
         let all = async move {
             let mut connected = pool.acquire().await?;
-            // Should this be given up from here on.
+            // Applies if the caller drops the future from here on.
             connected.set_disposal(Disposal::Drained);
             let outcome = catch_panics(async {
                 let connection: &mut PgConnection = &mut connected;
@@ -89,7 +90,7 @@ impl<'c> Executor<'c> for &'_ Connections {
     }
 }
 
-/// Looks at each value, because one that lies outside its message panics only when it is looked at.
+/// Accesses each value, because a malformed one panics only when it is accessed.
 fn look_at(row: &PgRow) -> Result<(), sqlx::Error> {
     (0..row.len()).try_for_each(|column| row.try_get_raw(column).map(drop))
 }

@@ -1,4 +1,4 @@
-//! A connection that listens: to a server that is the primary, or to none.
+//! Makes a connection that listens: only to a server that is not in recovery.
 
 use std::time::Duration;
 
@@ -14,12 +14,13 @@ use super::{
     target::{Target, name},
 };
 
-/// The client library tries again for as long as it may where a connection is refused, and then says nothing but that.
-/// After this time it is asked why.
+/// Where a connection is refused, the client library tries again until its time is up, and then reports only that.
+/// After this time a second attempt finds the reason.
 const ASKED_WHY: Duration = Duration::from_millis(300);
 
 impl Target {
-    /// Connects in order to LISTEN, which a server in recovery does not allow. One that is read-only by a setting does.
+    /// Connects in order to LISTEN, which a server in recovery does not allow. A server that is read-only by a setting
+    /// does.
     pub async fn listener(&self, within: Duration) -> Result<PgListener, sqlx::Error> {
         let mut read_only = None;
         let mut failed = Vec::new();
@@ -53,7 +54,7 @@ async fn why_not(options: &PgConnectOptions) -> sqlx::Error {
         Ok(connection) => drop(connection.close().await),
         Err(error) => return error,
     }
-    // The way is open: the other attempt will see.
+    // The server is reachable: the other attempt will succeed or report.
     std::future::pending().await
 }
 
@@ -62,11 +63,11 @@ async fn one(
     name: &str,
     within: Duration,
 ) -> Result<(PgListener, Option<super::ReadOnlyServer>), sqlx::Error> {
-    // A pool of its own for each: one that has died without a word is given back only when the kernel gives it up,
-    // which takes a quarter of an hour, and until then no other could be had from the same pool.
+    // A pool of its own for each connection. A dead connection is returned only when the kernel gives it up, after a
+    // quarter of an hour; until then the same pool could lend no other.
     let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(within).connect_lazy_with(options.clone());
     let mut listener = PgListener::connect_with(&pool).await?;
-    // What is lost is to be seen as lost.
+    // A lost connection must not be hidden by a reconnect: notifications may be lost with it.
     listener.eager_reconnect(false);
     let looked = tokio::time::timeout(within, async { session::look(listener.acquire().await?, name, false).await });
     let server = looked.await.map_err(|_| sqlx::Error::PoolTimedOut)??;

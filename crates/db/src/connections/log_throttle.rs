@@ -1,24 +1,23 @@
-//! A failure that comes again and again: told at once, then once a minute with how often it came since.
-//!
-//! It decides only when something is told; the caller has the words.
+//! Throttles the log of a repeated failure: at once, then once a minute with the number of failures since.
+//! It decides only when to log; the caller has the words.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-/// How often the same is told.
+/// How often the same failure is logged.
 const TELL_EVERY: Duration = Duration::from_mins(1);
 
-/// One component's failures of one kind.
+/// The failures of one component and one kind.
 #[derive(Debug, Default)]
 pub struct LogThrottle(Mutex<Repeated>);
 
 #[derive(Debug, Default)]
 struct Repeated {
-    /// `None`: it does not fail.
+    /// `None`: it is not failing.
     told_at: Option<Instant>,
-    /// How often it has failed since then.
+    /// Failures since then.
     untold: u64,
 }
 
@@ -28,20 +27,20 @@ impl LogThrottle {
         Self(Mutex::new(Repeated { told_at: None, untold: 0 }))
     }
 
-    /// It has failed. Calls `tell` if that is to be told now, with how often it failed since it was told last, this time
-    /// included; `None`: this is the first failure.
+    /// Counts a failure. Calls `tell` if it has to be logged now, with the number of failures since the last log, this
+    /// one included; `None`: this is the first failure.
     pub fn fails(&self, tell: impl FnOnce(Option<u64>)) {
         if let Some(times) = self.fails_at(Instant::now()) {
             tell((times > 0).then_some(times));
         }
     }
 
-    /// It has succeeded: the next failure is told at once.
+    /// Records a success: the next failure is logged at once.
     pub fn is_over(&self) {
         *self.state() = Repeated::default();
     }
 
-    /// `Some`: it is to be told; 0: for the first time.
+    /// `Some`: it has to be logged; 0: for the first time.
     fn fails_at(&self, now: Instant) -> Option<u64> {
         let mut state = self.state();
         state.untold += 1;
@@ -52,7 +51,7 @@ impl LogThrottle {
         })
     }
 
-    /// A poisoned lock only means that somebody panicked between two short steps.
+    /// A poisoned lock only means that a thread panicked between two short steps.
     fn state(&self) -> MutexGuard<'_, Repeated> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! Owns the connections to PostgreSQL: how many there are, where they lead, and when one is not used again.
+//! Owns the connections to PostgreSQL: how many there are, where they lead, and when one is not reused.
 //!
 //! A connection is closed when its server cannot be written to, when its protocol broke, or when its transaction did
 //! not end. Tests: `tests/it/read_only.rs`, `tests/it/secrets.rs`, `tests/it/connecting.rs` and `tests/it/broken_protocol.rs`.

@@ -1,6 +1,5 @@
-//! Whose role it is where a database URL names none: the user of the operating system, as libpq has it.
-//!
-//! The driver asks a library that knows no user without a feature which the driver does not ask for, and says "anonymous".
+//! The role where a database URL names none: the user of the operating system, as in libpq.
+//! The driver finds the user only with a feature of a library that it does not enable, and otherwise uses "anonymous".
 
 use std::{borrow::Cow, env, fs};
 
@@ -8,9 +7,8 @@ use rustix::process::getuid;
 
 use crate::database_url::ServerUrl;
 
-/// Returns the server's URL with a role. It stays as it is if it or PGUSER names one, or nobody knows who we are.
-///
-/// In the URL, so that a file of passwords is asked for this role's.
+/// Returns the server's URL with a role. It is unchanged if it or PGUSER names one, or the user is unknown.
+/// In the URL, so that the lookup in a password file uses this role.
 pub(super) fn with_role(server: &ServerUrl) -> Cow<'_, str> {
     if server.names_role || env::var_os("PGUSER").is_some() {
         return server.url.as_str().into();
@@ -20,7 +18,7 @@ pub(super) fn with_role(server: &ServerUrl) -> Cow<'_, str> {
 
 fn user() -> Option<String> {
     let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    // Accounts of a directory service are in no file.
+    // Users of a directory service are in no file.
     account(&accounts, getuid().as_raw()).or_else(|| env::var("USER").ok()).or_else(|| env::var("LOGNAME").ok())
 }
 
@@ -54,7 +52,7 @@ mod tests {
             "postgres://me@h/app",
             "postgres://me:secret@h/app",
             "postgres:///app?host=/run&user=me",
-            // Of several servers, and of one on a socket.
+            // With several servers, and with one on a socket.
             "postgres://me@a,b/app",
             "postgres://me@%2Frun%2Fpg/app",
         ] {

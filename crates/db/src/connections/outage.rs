@@ -1,4 +1,4 @@
-//! What is known of an outage by all connections of a process: said once in the log, at once, and again when it changes.
+//! The state of an outage, shared by all connections of a process: logged at once, and again when it changes.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -18,9 +18,9 @@ pub struct Outage(Arc<OutageState>);
 struct OutageState {
     /// The last attempt to connect, if it failed.
     now: watch::Sender<Option<FailedAttempt>>,
-    /// What was told of each cause since the outage began: a server that ends goes through several.
+    /// What was logged of each cause since the outage began: a server that shuts down goes through several.
     complaints: Mutex<Vec<(Option<ConnectCause>, LogThrottle)>>,
-    /// Whether there was ever a connection.
+    /// Whether a connection was ever made.
     had: std::sync::atomic::AtomicBool,
 }
 
@@ -39,7 +39,7 @@ impl Default for Outage {
 }
 
 impl Outage {
-    /// A connection was made.
+    /// Records that a connection was made.
     pub(super) fn ends(&self) {
         self.0.had.store(true, std::sync::atomic::Ordering::Relaxed);
         if self.0.now.send_if_modified(|now| now.take().is_some()) {
@@ -47,9 +47,9 @@ impl Outage {
         }
     }
 
-    /// None was made.
+    /// Records that connecting failed.
     pub(super) fn goes_on(&self, error: &ConnectError) {
-        // What can only be read is said by those who would write.
+        // A read-only server is logged by the components that write.
         if error.read_only.is_none() {
             let mut complaints = self.complaints();
             if !complaints.iter().any(|(cause, _)| *cause == error.cause) {
@@ -68,7 +68,7 @@ impl Outage {
         self.0.complaints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The attempt that failed last, if none has succeeded since.
+    /// The last attempt to connect, if it failed.
     #[must_use]
     pub fn now(&self) -> Option<FailedAttempt> {
         self.0.now.borrow().clone()
@@ -80,7 +80,7 @@ impl Outage {
         !self.0.had.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Waits for the next attempt that fails.
+    /// Waits for the next failed attempt.
     pub async fn fails(&self) -> FailedAttempt {
         let mut now = self.0.now.subscribe();
         loop {

@@ -1,4 +1,4 @@
-//! The pool: at most so many connections, lent to one user at a time.
+//! A pool with a maximum number of connections, each lent to one user at a time.
 
 use std::{
     fmt,
@@ -22,13 +22,13 @@ use super::{
 
 /// How long a user waits for a connection.
 const ACQUIRE: Duration = Duration::from_secs(5);
-/// Then a connection is made anew, so that what a name or a load balancer leads to is found again.
+/// After this time a connection is replaced, so that changes of DNS or of a load balancer take effect.
 const LIFETIME: Duration = Duration::from_mins(5);
-/// How long the answer to a statement that nobody waits for any more may take.
+/// How long the answer to an abandoned statement may take.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long a command waits for a server that is starting, or for one that has no room: sessions end in moments.
+/// How long a command waits for a server that is starting or full: sessions end in moments.
 const BRIEFLY: Duration = Duration::from_millis(500);
-/// How long a connection that was not used for a while may take to show that it lives.
+/// How long a connection that was idle may take to answer a ping.
 const LIVES_WITHIN: Duration = Duration::from_millis(2500);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ pub(super) struct PoolState {
     most: u32,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<PooledConnection>>,
-    /// How many are in use.
+    /// How many are lent.
     lent: AtomicUsize,
 }
 
@@ -53,7 +53,7 @@ struct PooledConnection {
     era: u64,
 }
 
-/// A connection in use.
+/// A connection that is lent to a user.
 pub struct LentConnection {
     live: Option<PooledConnection>,
     home: Arc<PoolState>,
@@ -61,44 +61,44 @@ pub struct LentConnection {
     fate: Disposal,
 }
 
-/// What becomes of a connection that is not used any more.
+/// What happens to a connection after its use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Disposal {
-    /// Used again: nothing is under way on it.
+    /// Reused: no statement is running on it.
     Reused,
-    /// Used again as soon as the answer to its last statement has been read, which nobody waits for.
+    /// Reused as soon as the answer to its last, abandoned statement has been read.
     Drained,
     /// Closed.
     Closed,
 }
 
 impl Connections {
-    /// Prepares a pool; connections are made when they are first needed, so this works while PostgreSQL is away.
+    /// Prepares a pool; connections are made when they are first needed, so this works while PostgreSQL is unavailable.
     #[must_use]
     pub fn new(target: Target, access: Access, most: u32) -> Self {
         let permits = Arc::new(Semaphore::new(most as usize));
         Self(Arc::new(PoolState { target, access, most, permits, idle: Mutex::default(), lent: AtomicUsize::new(0) }))
     }
 
-    /// Lends a connection to a server that comes into question. It is closed when it is dropped, unless it is given back.
+    /// Lends a connection to a suitable server. It is closed when it is dropped, unless it is returned.
     pub async fn acquire(&self) -> Result<LentConnection, sqlx::Error> {
         let deadline = Instant::now() + ACQUIRE;
         let permits = Arc::clone(&self.0.permits);
         let permit = match tokio::time::timeout(ACQUIRE, permits.acquire_owned()).await {
             Ok(Ok(permit)) => permit,
             Ok(Err(_closed)) => return Err(sqlx::Error::PoolClosed),
-            // Those who have the permits cannot connect: their reason is this one's as well.
+            // The users that hold the permits cannot connect: their reason is the reason here as well.
             Err(_) => return Err(self.0.target.outage.now().map_or(sqlx::Error::PoolTimedOut, |f| f.error.into())),
         };
         while let Some(mut live) = self.0.pop() {
             match tokio::time::timeout(LIVES_WITHIN, catch_panics(live.connection.ping())).await {
                 Ok(Ok(())) => return Ok(self.lend(live, permit)),
                 Ok(Err(_broken)) => {}
-                // The others lead to the same place, and would be as silent.
+                // The other idle connections lead to the same server, and would not answer either.
                 Err(_silent) => self.0.idle().clear(),
             }
         }
-        // Large, and seldom needed.
+        // A large future, and rarely needed.
         Box::pin(self.0.connect(deadline)).await.map(|live| self.lend(live, permit))
     }
 
@@ -113,24 +113,24 @@ impl Connections {
         &self.0.target
     }
 
-    /// The server that could only be read when a connection was made last.
+    /// The read-only server, if the last connection was made to one.
     #[must_use]
     pub fn read_only(&self) -> Option<ReadOnlyServer> {
         self.0.target.read_only()
     }
 
-    /// Ends all connections, as soon as nobody uses them.
+    /// Ends all connections, as soon as they are not in use.
     pub async fn close(&self) {
         let all = Arc::clone(&self.0.permits).acquire_many_owned(self.0.most).await;
         self.0.permits.close();
         drop(all);
         let idle = std::mem::take(&mut *self.0.idle());
-        // A connection that does not close in order is closed all the same.
+        // A failed close ends the connection all the same.
         let _ = futures::future::join_all(idle.into_iter().map(|live| live.connection.close())).await;
     }
 }
 
-/// The same servers, reached in the same way; for those who bring a pool of their own.
+/// The same servers, reached in the same way; for callers with a pool of their own.
 impl From<PgPool> for Connections {
     fn from(pool: PgPool) -> Self {
         let options = pool.connect_options().as_ref().clone();
@@ -143,7 +143,7 @@ impl PoolState {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One that may be used again; the others are closed.
+    /// Takes an idle connection that may be reused; closes the others.
     fn pop(&self) -> Option<PooledConnection> {
         let (era, mut idle) = (self.target.era.now(), self.idle());
         let is_old = |live: &mut PooledConnection| live.era != era || live.born.elapsed() > LIFETIME;
@@ -156,8 +156,8 @@ impl PoolState {
         live
     }
 
-    /// Makes one. A daemon tries again until `deadline` while PostgreSQL is starting, or full; the outage is known meanwhile.
-    /// A command is told at once.
+    /// Makes a connection. A daemon tries again until `deadline` while PostgreSQL is starting or full; the outage is
+    /// recorded meanwhile. A command fails at once.
     async fn connect(&self, deadline: Instant) -> Result<PooledConnection, sqlx::Error> {
         let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
@@ -170,7 +170,7 @@ impl PoolState {
             };
             let patient = self.access == Access::Write;
             let until = match ConnectCause::of(&error) {
-                // One that is in use now may come back.
+                // A lent connection may be returned.
                 Some(ConnectCause::TooManyOfRole | ConnectCause::TooMany)
                     if patient || self.lent.load(Ordering::Relaxed) > 0 =>
                 {
@@ -180,7 +180,7 @@ impl PoolState {
                     deadline.min(begun + BRIEFLY)
                 }
                 Some(ConnectCause::Starting | ConnectCause::Refused) if patient => deadline,
-                // Secrets are read for each try: the first may have come just before they were rotated.
+                // Secrets are read for each attempt: the first may have come just before they were rotated.
                 Some(ConnectCause::Password | ConnectCause::Login) if !login_refused => {
                     login_refused = true;
                     deadline
@@ -200,7 +200,7 @@ impl PoolState {
 }
 
 impl LentConnection {
-    /// Has it used again: nothing is under way on it, and no transaction is open.
+    /// Returns it for reuse: no statement is running, and no transaction is open.
     pub fn give_back(mut self) {
         self.fate = Disposal::Reused;
     }
@@ -209,7 +209,7 @@ impl LentConnection {
         self.fate = fate;
     }
 
-    /// What this outcome of a statement means for it.
+    /// Decides by the outcome of a statement whether it is reused.
     pub(super) fn judge<T>(&mut self, outcome: &Result<T, sqlx::Error>) {
         let Err(error) = outcome else {
             self.fate = Disposal::Reused;
@@ -226,9 +226,9 @@ impl LentConnection {
                 let goes_on = refused.is_some_and(|refused| refused.severity() == sqlx::postgres::PgSeverity::Error);
                 if goes_on && !is_read_only { Disposal::Reused } else { Disposal::Closed }
             }
-            // It was read in order.
+            // The answer was read completely.
             sqlx::Error::RowNotFound => Disposal::Reused,
-            // The way to the server, or what was said on it.
+            // The connection, or the protocol on it, failed.
             _ => Disposal::Closed,
         };
     }

@@ -1,4 +1,4 @@
-//! Which connections a process has, by its configuration.
+//! The connections that a process has, by its configuration.
 
 use std::time::{Duration, Instant};
 
@@ -12,27 +12,27 @@ use crate::settings::ConnectionSettings;
 pub struct Pools {
     /// Claims, completions, sweeps, figures.
     pub work: Connections,
-    /// Heartbeats alone, so that leases live on while everything else waits for a connection.
+    /// Heartbeats alone, so that leases are renewed while everything else waits for a connection.
     pub heartbeat: Connections,
     era: Era,
     outage: Outage,
 }
 
 const WORK_CONNECTIONS: u32 = 4;
-/// After this time PostgreSQL has ended any statement of ours.
+/// By then PostgreSQL has ended any statement of ours.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection of its own may take.
+/// How long making a separate connection may take.
 const DIRECT_WITHIN: Duration = Duration::from_secs(10);
 
 impl Pools {
-    /// Prepares the pools of a daemon; connections are made when they are first needed, so this works while PostgreSQL is
-    /// away.
+    /// Prepares the pools of a daemon; connections are made when they are first needed, so this works while PostgreSQL
+    /// is unavailable.
     #[must_use]
     pub fn new(database: &ConnectionSettings) -> Self {
         Self::with(database, Access::Write)
     }
 
-    /// The same for a command that also looks at a server that can only be read.
+    /// As [`Self::new`], for a command that also reads from a read-only server.
     #[must_use]
     pub fn with(database: &ConnectionSettings, access: Access) -> Self {
         let (era, outage) = (Era::default(), Outage::default());
@@ -40,18 +40,19 @@ impl Pools {
         Self { work: pool(WORK_CONNECTIONS), heartbeat: pool(1), era, outage }
     }
 
-    /// Whether the servers' names and the files beside them can be understood. Nothing is connected to.
+    /// Checks whether the servers' names and the files beside them are valid. It does not connect.
     pub fn check(&self) -> Result<(), sqlx::Error> {
         self.work.target().servers().map(drop)
     }
 
-    /// Where the connection that listens leads: it ends when those of the pools do, because their server is read-only.
+    /// The target of the connection that listens: it ends together with the pools' connections when their server is
+    /// read-only.
     #[must_use]
     pub fn listen_target(&self, database: &ConnectionSettings) -> Target {
         direct_in(database, self.era.clone(), self.outage.clone())
     }
 
-    /// What the process knows of an outage.
+    /// The state of an outage.
     #[must_use]
     pub fn outage(&self) -> &Outage {
         &self.outage
@@ -68,7 +69,7 @@ fn target(database: &ConnectionSettings, era: &Era, outage: &Outage) -> Target {
     Target::new(database.url.clone(), database.password.clone(), pooled, era.clone(), outage.clone())
 }
 
-/// A connection of its own to the database itself, not to a pooler: for LISTEN and for migrations.
+/// Makes a separate connection to the database itself, not to a pooler: for LISTEN and for migrations.
 pub async fn direct(database: &ConnectionSettings) -> Result<PgConnection, sqlx::Error> {
     direct_target(database).connect(Access::Write, Instant::now() + DIRECT_WITHIN).await
 }
@@ -81,7 +82,7 @@ pub fn direct_target(database: &ConnectionSettings) -> Target {
 
 fn direct_in(database: &ConnectionSettings, era: Era, outage: Outage) -> Target {
     let (url, listen_url) = (&database.url, &database.listen_url);
-    // Behind a pooler, which may refuse start-up options, the role has to carry them: docs/postgresql.md has the ALTER ROLE.
+    // A pooler may refuse start-up options, so the role has to carry them: docs/postgresql.md has the ALTER ROLE.
     let pooled = listen_url.is_some();
     Target::new(listen_url.as_ref().unwrap_or(url).clone(), database.password.clone(), pooled, era, outage)
 }

@@ -1,4 +1,4 @@
-//! What a session must be like: the settings that the statements rely on, and a server that can be written to.
+//! The requirements of a session: the settings that statements rely on, and a writable server.
 
 use sqlx::{PgConnection, Row as _};
 
@@ -7,40 +7,39 @@ use super::{
     error::{ReadOnlyCause, ReadOnlyServer},
 };
 
-/// Sent with the start of each session that no pooler stands before, where they win over ALTER ROLE and ALTER DATABASE.
-/// Behind a pooler the role has to carry them: docs/postgresql.md. The client library sends DateStyle, TimeZone and
-/// client_encoding itself.
-///
-/// Left alone: `default_transaction_read_only`, by which an operator stops all writing, and `search_path`, which triggers
-/// of the application may rely on; no statement does.
+/// Sent with the start of each session that no pooler stands in front of, where they override ALTER ROLE and ALTER
+/// DATABASE. Behind a pooler the role has to carry them: docs/postgresql.md. The client library sends DateStyle,
+/// TimeZone and client_encoding itself.
+/// Not set: `default_transaction_read_only`, with which an operator stops all writing, and `search_path`, which
+/// triggers of the application may rely on; no statement does.
 pub const SESSION_SETTINGS: [(&str, &str); 13] = [
-    // In any conflict it is we who give up, well before PostgreSQL looks for deadlocks (1 s).
+    // In any conflict our statement gives up, well before PostgreSQL looks for deadlocks (1 s).
     ("lock_timeout", "200ms"),
     ("statement_timeout", "30000ms"),
     ("idle_in_transaction_session_timeout", "30s"),
-    // With millions of rows missing, the count of the backlog is so dear in the planner's eyes that it is
-    // compiled first, and by every daemon every two seconds, also where then nothing is to be counted:
-    // half a second of a core each time.
+    // With millions of missing copies the planner's cost of the backlog's count exceeds the limit for JIT. Every daemon
+    // would compile it every two seconds, even when no count is due: half a second of a core each time.
     ("jit", "off"),
-    // A row that somebody else has just changed is read again, not refused with 40001.
+    // A row that another transaction has just changed is read again, not refused with 40001.
     ("default_transaction_isolation", "read committed"),
     ("default_transaction_deferrable", "off"),
-    // Statements and definitions are compared as text, and literals stand in them.
+    // Statements and definitions are compared as text, and contain literals.
     ("standard_conforming_strings", "on"),
     ("quote_all_identifiers", "off"),
     ("IntervalStyle", "postgres"),
     ("bytea_output", "hex"),
     ("array_nulls", "on"),
     ("transform_null_equals", "off"),
-    // Notices of each statement, for a role that asks for them, are nothing but traffic.
+    // Without it, a role that asks for NOTICE messages would get one of each statement.
     ("client_min_messages", "warning"),
 ];
 
-/// Limits that some versions of PostgreSQL lack: no start-up option may name what a server does not know.
+/// Limits that some versions of PostgreSQL lack: a start-up option must not name a setting that the server does not
+/// know.
 const UNLIMITED: &str = "SELECT count(set_config(name, '0', false)) FROM pg_settings
    WHERE name IN ('transaction_timeout', 'idle_session_timeout') AND setting <> '0'";
 
-/// Whether the server of this new session can be written to. `owned`: nobody else gets the session.
+/// Checks whether the server of this new session is writable. `owned`: no pooler shares the session.
 pub(super) async fn look(
     connection: &mut PgConnection,
     at: &str,

@@ -1,4 +1,4 @@
-//! Where connections lead: the servers of a database URL, with the secrets as they are when a connection is made.
+//! Where connections lead: the servers of a database URL, with the secrets of the moment of connecting.
 
 use std::{
     env, io,
@@ -27,24 +27,24 @@ use super::{
 };
 use crate::database_url::{each_server, has_password, root_certificates};
 
-/// Of several servers each gets so long: one that swallows packets must not keep the others from being asked.
+/// The time limit per server of several: one that drops packets must not keep the others from being tried.
 const EACH_OF_SEVERAL: Duration = Duration::from_secs(2);
-/// Follows the server's refusal.
+/// Added to the server's refusal.
 const NO_PASSWORD: &str =
     "; no password is given: name a file that holds it as database.password_file, or write it into the URL";
-/// A server that can only be read is not asked again before this: completions alone are tried ten times a second.
+/// A read-only server is not tried again before this: completions alone are tried ten times a second.
 const REST_OF_READ_ONLY: Duration = Duration::from_millis(300);
 
-/// Which servers come into question.
+/// Which servers are acceptable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Those that can be written to.
+    /// Writable ones.
     Write,
-    /// All; those that can be written to first. For commands that only look.
+    /// All, writable ones first. For commands that only read.
     Any,
 }
 
-/// Connections of an earlier era are not used again. An era ends when a server turns out to be read-only.
+/// Connections of an earlier era are not reused. An era ends when a server turns out to be read-only.
 #[derive(Debug, Clone)]
 pub struct Era(Arc<watch::Sender<u64>>);
 
@@ -60,7 +60,7 @@ impl Era {
         *self.0.borrow()
     }
 
-    /// Ends the era that a connection was made in, unless it is over.
+    /// Ends the era that a connection was made in, unless it has ended.
     pub fn end(&self, era: u64) {
         self.0.send_if_modified(|now| {
             let ends = *now == era;
@@ -69,7 +69,7 @@ impl Era {
         });
     }
 
-    /// Waits until this era is over.
+    /// Waits until this era has ended.
     pub async fn ended(&self, era: u64) {
         // Cannot fail: we hold the sender.
         let _ = self.0.subscribe().wait_for(|now| *now != era).await;
@@ -81,21 +81,21 @@ impl Era {
 pub struct Target {
     whither: Arc<Destination>,
     pub era: Era,
-    /// Among the servers, the one that was right last.
+    /// The index of the server that was suitable last.
     preferred: Arc<AtomicUsize>,
-    /// Who was read-only last, and when.
+    /// The server that was read-only last, and when.
     refused: Arc<Mutex<Option<(Instant, ReadOnlyServer)>>>,
-    /// What the process knows of an outage.
+    /// The state of an outage.
     pub outage: Outage,
 }
 
 /// One server of several, or the only one.
 #[derive(Debug)]
 pub struct Server {
-    /// Its place in the URL.
+    /// Its index in the URL.
     pub at: usize,
     pub options: PgConnectOptions,
-    /// How long a connection may take, if the URL says so.
+    /// The time limit for connecting, if the URL has one.
     pub within: Option<Duration>,
 }
 
@@ -106,13 +106,13 @@ enum Destination {
 }
 
 impl Target {
-    /// `pooled`: a pooler may stand in front, which lends sessions and may refuse start-up options.
+    /// `pooled`: a pooler may stand in front, which shares sessions and may refuse start-up options.
     #[must_use]
     pub fn new(url: Secret, password: Option<Secret>, pooled: bool, era: Era, outage: Outage) -> Self {
         Self::to(Destination::Configured { url, password, pooled }, era, outage)
     }
 
-    /// To one server, as these options say.
+    /// Leads to the one server of these options.
     #[must_use]
     pub fn fixed(options: PgConnectOptions) -> Self {
         Self::to(Destination::Fixed(Box::new(options)), Era::default(), Outage::default())
@@ -122,7 +122,7 @@ impl Target {
         Self { whither: Arc::new(whither), era, preferred: Arc::default(), refused: Arc::default(), outage }
     }
 
-    /// Each server, the one that was right last first, with the secrets that are valid now.
+    /// All servers, the one that was suitable last first, with the present secrets.
     pub fn servers(&self) -> Result<Vec<Server>, sqlx::Error> {
         let (url, password, pooled) = match &*self.whither {
             Destination::Fixed(options) => {
@@ -134,7 +134,7 @@ impl Target {
         let each = each_server(url.expose_secret()).map_err(|invalid| sqlx::Error::Configuration(invalid.into()))?;
         let mut servers = Vec::new();
         for (at, one) in each.iter().enumerate() {
-            // Of no use to us, who read floats in binary, and refused by poolers unless told otherwise.
+            // We read floats in binary and do not need it; poolers refuse it by default.
             let mut options = PgConnectOptions::from_str(&with_role(one))?.extra_float_digits(None);
             if options.get_application_name().is_none() {
                 options = options.application_name("copyhold");
@@ -152,12 +152,12 @@ impl Target {
         Ok(servers)
     }
 
-    /// This server is the right one.
+    /// Marks this server as the suitable one.
     pub fn prefer(&self, server: usize) {
         self.preferred.store(server, Ordering::Relaxed);
     }
 
-    /// Asks one server after the other, once, until `deadline`.
+    /// Tries one server after the other, once, until `deadline`.
     pub async fn connect(&self, access: Access, deadline: Instant) -> Result<PgConnection, sqlx::Error> {
         if let Some(server) = self.refused_lately().filter(|_| access == Access::Write) {
             return Err(server.into());
@@ -181,7 +181,7 @@ impl Target {
                     if access == Access::Any {
                         readable.get_or_insert(connection);
                     } else {
-                        // A failure changes nothing: it is given up in any case.
+                        // A failed close changes nothing: the connection is given up in any case.
                         let _ = connection.close().await;
                     }
                     read_only.get_or_insert(of);
@@ -197,7 +197,7 @@ impl Target {
         Err(self.none_of(read_only, &failed))
     }
 
-    /// Which authorities a server's certificate may come from, after "signed by".
+    /// The authorities that a server's certificate may come from, to follow "signed by".
     fn trusted(&self) -> String {
         let url = match &*self.whither {
             Destination::Configured { url, .. } => url.latest(),
@@ -211,7 +211,7 @@ impl Target {
         }
     }
 
-    /// Whether nothing gives a password.
+    /// Whether no source provides a password.
     fn lacks_password(&self) -> bool {
         let Destination::Configured { url, password: None, .. } = &*self.whither else { return false };
         let file = env::var_os("PGPASSFILE").map(PathBuf::from);
@@ -243,7 +243,7 @@ impl Target {
         })
     }
 
-    /// Says in one error why no server came into question.
+    /// Combines into one error why no server was suitable.
     pub(super) fn none_of(&self, read_only: Option<ReadOnlyServer>, failed: &[(String, sqlx::Error)]) -> sqlx::Error {
         let causes: Vec<_> = failed.iter().map(|(_, error)| ConnectCause::of(error)).collect();
         let trusted = self.trusted();
@@ -269,7 +269,7 @@ impl Target {
         error.into()
     }
 
-    /// The server that could only be read when a connection was made last.
+    /// The server that was read-only when a connection was made last.
     #[must_use]
     pub fn read_only(&self) -> Option<ReadOnlyServer> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(_, server)| server.clone())
@@ -294,7 +294,7 @@ pub(super) fn name(options: &PgConnectOptions) -> String {
     if brackets { format!("[{host}]:{}", options.get_port()) } else { format!("{host}:{}", options.get_port()) }
 }
 
-/// Finds out whether the host's name has an address: the resolver's errors and silences are told apart from the server's.
+/// Checks whether the host's name resolves, so that errors and silence of the resolver are not taken for the server's.
 async fn resolve(options: &PgConnectOptions) -> io::Result<()> {
     let host = options.get_host();
     let is_folder = options.get_socket().is_some() || host.starts_with('/');

@@ -1,4 +1,4 @@
-//! A transaction on a connection of the pool. One that does not end closes its connection, and so is rolled back.
+//! A transaction on a connection of the pool. If it does not end, its connection is closed, and so it is rolled back.
 
 use std::ops::{Deref, DerefMut};
 
@@ -6,7 +6,7 @@ use sqlx::{Executor as _, PgConnection};
 
 use super::pool::{Connections, Disposal, LentConnection};
 
-/// A transaction that was begun.
+/// An open transaction.
 #[derive(Debug)]
 pub struct OpenTransaction(LentConnection);
 

@@ -1,14 +1,13 @@
-//! The SQL functions that append events, and the one that looks after sequences. They are made anew by each migration.
-//!
-//! A switch-over by logical replication brings the rows and leaves the sequences where they began: ids and generations
-//! would be given again. Tests: `tests/it/sequences.rs`, `tests/it/events_append.rs`.
+//! The SQL functions that append events, and the one that repairs sequences. Each migration creates them anew.
+//! A switchover by logical replication brings the rows and leaves the sequences at their beginning: ids and generations
+//! would be assigned again. Tests: `tests/it/sequences.rs`, `tests/it/events_append.rs`.
 
 use copyhold_core::domain::SchemaName;
 
-/// Which sequences are behind what was drawn from them, and the way to mend them.
+/// Returns the sequences that are behind the numbers in use, and repairs them on request.
 pub(crate) const SEQUENCES_BEHIND: &str = "sequences_behind";
 
-/// Levels of an event at most: parsers of several languages refuse 64, and readers get it in an envelope.
+/// Levels of an event at most: parsers of several languages refuse 64, and readers get the event in an envelope.
 const LEVELS: u32 = 60;
 
 /// All of them.
@@ -18,10 +17,10 @@ pub(crate) fn all(schema: &SchemaName) -> String {
     functions.replace("{levels}", &LEVELS.to_string()).replace("{signature}", &super::functions::signature())
 }
 
-/// Looks at tens of pages of `object_copies`, at random, so that it costs nothing on a large table: where a sequence began
-/// again, hardly a row has a number that is smaller than its. What is found is then counted wholly before it is mended.
-///
-/// The log's lock comes first, as for those who append: no id is drawn while its sequence is moved.
+/// Reads tens of random pages of `object_copies`, so that it is cheap on a large table: where a sequence began again,
+/// hardly any row has a number below it. A sequence that was found is checked against the whole table before it is
+/// repaired.
+/// It takes the log's lock first, like every append: no id is drawn while its sequence is moved.
 fn sequences_behind() -> String {
     "CREATE OR REPLACE FUNCTION {schema}.sequences_behind(mend boolean)
 RETURNS TABLE(sequence_name text, stands_at bigint, used bigint)
@@ -56,7 +55,7 @@ BEGIN
     LOOP
         sequence_name := seen.name;
         EXECUTE seen.greatest_seen INTO used USING share;
-        -- After the rows: whatever was drawn for them is in it.
+        -- Read after the rows: numbers drawn for them are included.
         EXECUTE format('SELECT last_value - (NOT is_called)::int FROM %s', seen.place) INTO stands_at;
         CONTINUE WHEN used IS NULL OR stands_at >= used;
         IF mend THEN
@@ -64,7 +63,7 @@ BEGIN
             PERFORM pg_advisory_xact_lock(hashtextextended('{channel}:sequences', 0));
             EXECUTE seen.greatest_of_all INTO used USING share;
             EXECUTE format('SELECT last_value - (NOT is_called)::int FROM %s', seen.place) INTO stands_at;
-            -- Somebody else has mended it.
+            -- Another session has repaired it.
             CONTINUE WHEN stands_at >= used;
             PERFORM setval(seen.place::regclass, used);
         END IF;
@@ -78,8 +77,8 @@ COMMENT ON FUNCTION {schema}.sequences_behind(boolean) IS
         .to_owned()
 }
 
-/// As the migrations have made it, but that an id that is taken, or that no partition has, may be of a sequence that
-/// began again.
+/// As the migrations create it, with one addition: an id that is taken, or that no partition covers, may come from a
+/// sequence that began again.
 fn append_log() -> String {
     "CREATE OR REPLACE FUNCTION {schema}.append_log(events jsonb[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
@@ -103,8 +102,8 @@ BEGIN
             IF attempt = 2 THEN
                 RAISE;
             END IF;
-            -- No partition for it: the sweeper was off for long, or the sequence began again after a switch-over. What was
-            -- drawn and locked above is given up.
+            -- No partition covers it: the sweeper was off for long, or the sequence began again after a switchover. The
+            -- insert above and its locks are rolled back.
             PERFORM {schema}.sequences_behind(true);
             PERFORM {schema}.make_log_partitions();
         END;
@@ -116,7 +115,7 @@ $append$"
         .to_owned()
 }
 
-/// As the migrations have made it, with a limit to the depth.
+/// As the migrations create it, with a limit to the depth.
 fn append_event() -> String {
     "CREATE OR REPLACE FUNCTION {schema}.append_event(event_data jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -134,7 +133,7 @@ BEGIN
         RAISE EXCEPTION 'an event has % bytes at most, this one has %', most, bytes
             USING ERRCODE = 'program_limit_exceeded', HINT = 'Keep what is large elsewhere, and name it in the event';
     END IF;
-    -- Less than that has no room for so many brackets.
+    -- A shorter text has no room for so many brackets.
     IF bytes > {levels} AND jsonb_path_exists(event_data, 'strict $.**{{levels}}') THEN
         RAISE EXCEPTION 'an event has {levels} levels at most, this one has more'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Readers in many languages refuse deeper JSON; keep it as text in the event';

@@ -7,15 +7,15 @@ use tracing::warn;
 
 use crate::{error::DatabaseError, retry_while_down::jittered, sql::trusted_sql};
 
-/// One statement by itself.
+/// Sends one statement by itself.
 pub(crate) async fn execute(connection: &mut PgConnection, sql: String) -> Result<(), DatabaseError> {
     sqlx::raw_sql(trusted_sql(sql)).execute(connection).await.map_err(DatabaseError::database("schema::migrate"))?;
     Ok(())
 }
 
-/// Runs an ALTER that needs the table for itself, for a moment, without ever standing in a queue in front of the
-/// application: it gives up after 30 ms and tries again for as long as it takes, naming who is in the way.
-/// Behind one open reader a waiting ALTER held up an INSERT for 4.3 s; like this, for 35 ms.
+/// Runs an ALTER that briefly needs an exclusive lock on the table, without queueing in front of the application: it
+/// gives up after 30 ms and tries again for as long as it takes, and logs which sessions hold the table. Behind one
+/// open reader a waiting ALTER held up an INSERT for 4.3 s; like this, for 35 ms.
 pub(crate) async fn execute_politely(
     connection: &mut PgConnection,
     table: &str,
@@ -35,7 +35,7 @@ pub(crate) async fn execute_politely(
                 tokio::time::sleep(jittered(Duration::from_millis(100))).await;
             }
             Err(e) => {
-                // The failed statement's own error is the one to tell.
+                // The caller gets the error of the failed statement, not of this one.
                 let _ = execute(connection, "ROLLBACK".into()).await;
                 return Err(e);
             }

@@ -1,18 +1,18 @@
-//! The SQL functions whose plan cannot go wrong: the statements that find rows by their place in a lane, or by the claim
-//! that leased them. And one that must name every replica of the schema, whatever the daemon's configuration knows.
+//! The SQL functions whose plan is fixed: the statements that find rows by their position in a lane, or by the claim
+//! that leased them. And one that must name every replica of the schema, whatever the daemon's configuration contains.
 //!
-//! What PostgreSQL believes of the table can be false: an ANALYZE that ran while a bulk load was still uncommitted
-//! saw pages without rows, and from the commit on each claim sorted the whole backlog, 240 ms and 12 MB of temporary
-//! file per 300,000 rows instead of 2 ms. The same comes from a role's `enable_indexscan` or costs. A function
-//! carries its own planner settings, whatever the session's are and without changing those, also behind a pooler.
+//! PostgreSQL's statistics can be wrong: an ANALYZE that ran while a bulk load was still uncommitted saw pages without
+//! rows, and from the commit on each claim sorted the whole backlog, 240 ms and 12 MB of temporary file per 300,000
+//! rows instead of 2 ms. A role's `enable_indexscan` or costs have the same effect. A function has its own planner
+//! settings, whatever the session's are and without changing those, also behind a pooler.
 //!
-//! Called in place of the plain statement it costs more by 0.07 ms for one row (0.21 ms against 0.14), by a fifth to a quarter
-//! for 16 rows (0.69 against 0.55) and by nothing that can be measured for 64 (2.1 against 2.0): claim and return, PostgreSQL
-//! 15.18, medians of six turns of each on a busy machine.
+//! Compared with the plain statement it costs 0.07 ms more for one row (0.21 ms against 0.14), a fifth to a quarter
+//! more for 16 rows (0.69 against 0.55), and nothing measurable for 64 (2.1 against 2.0): claim and release, PostgreSQL
+//! 15.18, medians of six runs of each on a busy machine.
 //!
-//! The functions are made anew by each migration and know every replica of the schema. Daemons of several versions
-//! may call them at the same time: columns are only ever added, arguments too and with a default, and whoever adds one
-//! raises the schema's version.
+//! Each migration creates the functions anew, for every replica of the schema. Daemons of several versions may call
+//! them at the same time: only add columns, and only add arguments with a default, and raise the schema's version with
+//! each.
 
 use copyhold_core::domain::{ReplicaName, SchemaName};
 
@@ -27,18 +27,18 @@ use crate::{
     object::register_listed,
 };
 
-/// One function, as `migrate` makes it and a daemon expects it.
+/// One function, as `migrate` creates it and a daemon expects it.
 #[derive(Debug, Clone)]
 pub(crate) struct Function {
-    /// Made of a checked name; fits into PostgreSQL's 63 bytes, since a replica's name has 31 at most.
+    /// Made of a checked name; fits PostgreSQL's 63 bytes, since a replica's name has at most 31.
     pub name: String,
     /// As `pg_get_function_arguments` writes it.
     pub arguments: &'static str,
     /// As `pg_get_function_result` writes it.
     pub returns: String,
-    /// What it runs, with `$1` and so on for its arguments.
+    /// The statement that it runs, with `$1` and so on for its arguments.
     pub statement: String,
-    /// It writes what a crash may take back.
+    /// It writes what a crash may undo.
     asynchronous: bool,
     about: String,
 }
@@ -55,7 +55,7 @@ pub(crate) fn claim(schema: &SchemaName, replicas: &[ReplicaName], lane: &Replic
     }
 }
 
-/// The lane's claim of what was registered lately.
+/// The lane's claim of objects that were registered lately.
 pub(crate) fn fresh_claim(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> Function {
     Function {
         name: fresh_claim_name(lane),
@@ -67,7 +67,7 @@ pub(crate) fn fresh_claim(schema: &SchemaName, replicas: &[ReplicaName], lane: &
     }
 }
 
-/// A look at the lane, oldest due first.
+/// Reads the lane, oldest due first.
 pub(crate) fn seek(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> Function {
     Function {
         name: seek_name(lane),
@@ -91,7 +91,7 @@ pub(crate) fn next_due(schema: &SchemaName, replicas: &[ReplicaName]) -> Functio
     }
 }
 
-/// Gives back what a claim has leased whose answer was lost.
+/// Frees the rows of a claim whose answer was lost.
 pub(crate) fn unclaim(schema: &SchemaName) -> Function {
     Function {
         name: UNCLAIM.into(),
@@ -103,7 +103,7 @@ pub(crate) fn unclaim(schema: &SchemaName) -> Function {
     }
 }
 
-/// Begins a generation with a content that nobody registered.
+/// Begins a generation with a content that no application registered.
 pub(crate) fn begin_generation(schema: &SchemaName, replicas: &[ReplicaName]) -> Function {
     Function {
         name: BEGIN_GENERATION.into(),
@@ -116,20 +116,19 @@ pub(crate) fn begin_generation(schema: &SchemaName, replicas: &[ReplicaName]) ->
     }
 }
 
-/// Those that find the work of one lane.
+/// The functions that find the work of one lane.
 pub(crate) fn of_lane(schema: &SchemaName, replicas: &[ReplicaName], lane: &ReplicaName) -> [Function; 3] {
     [claim(schema, replicas, lane), fresh_claim(schema, replicas, lane), seek(schema, replicas, lane)]
 }
 
-/// What is no single lane's.
+/// The functions that belong to no single lane.
 pub(crate) fn of_all_lanes(schema: &SchemaName, replicas: &[ReplicaName]) -> [Function; 3] {
     [next_due(schema, replicas), unclaim(schema), begin_generation(schema, replicas)]
 }
 
-/// Whether nothing that is wanted is missing, but at these replicas: those that are draining. Nobody is going to copy
-/// anything to them, so who waits for an object to be complete would wait for ever; undrained, they make it incomplete again.
-///
-/// Without settings and without a look into another table, so that it becomes a part of the statement that calls it.
+/// Whether no wanted copy is missing, except at the draining replicas. No daemon copies to those, so a reader that
+/// waits for the object to be complete would wait for ever. Undrained, they make it incomplete again.
+/// Without settings and without a lookup in another table, so that PostgreSQL inlines it into the calling statement.
 fn is_complete(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let schema = schema.quoted();
     let there = replicas
@@ -149,7 +148,7 @@ COMMENT ON FUNCTION {schema}.{IS_COMPLETE}({schema}.object_copies, text[]) IS
     )
 }
 
-/// How a function tells which version has made it.
+/// The comment by which a function shows the version that created it.
 pub(crate) fn signature() -> String {
     format!("Made by copyhold {}.", env!("CARGO_PKG_VERSION"))
 }
@@ -165,13 +164,13 @@ fn claimed() -> String {
 }
 
 impl Function {
-    /// What stands between its dollars.
+    /// The body between the dollar quotes.
     pub fn body(&self) -> String {
         let first = if self.asynchronous { "\n    PERFORM set_config('synchronous_commit', 'off', true);" } else { "" };
         format!("\n#variable_conflict use_column\nBEGIN{first}\n    RETURN QUERY\n{};\nEND\n", self.statement)
     }
 
-    /// SECURITY INVOKER, as it comes: whoever calls it needs the rights on the tables as well.
+    /// SECURITY INVOKER, the default: the caller needs the rights on the tables as well.
     fn create(&self, schema: &SchemaName) -> String {
         let schema = schema.quoted();
         let Self { name, arguments, returns, about, .. } = self;
@@ -182,7 +181,7 @@ impl Function {
 DECLARE
     other regprocedure;
 BEGIN
-    -- One that takes or gives something else cannot be replaced.
+    -- A function with other arguments or another result cannot be replaced.
     FOR other IN
         SELECT p.oid FROM pg_proc p
         WHERE p.pronamespace = '{schema}'::regnamespace AND p.proname = '{name}'
@@ -202,8 +201,8 @@ COMMENT ON FUNCTION {schema}.\"{name}\" IS '{about} {}';
     }
 }
 
-/// Makes all of them, in one transaction if it is sent as one. Whoever may change copies may call them: a function
-/// that had to be dropped, or belongs to a new replica, leaves no daemon without the right to claim.
+/// Creates all of them, in one transaction if it is sent as one. Every role that may update copies may execute them: a
+/// function that had to be dropped, or belongs to a new replica, leaves no daemon without the right to claim.
 pub(crate) fn create_all(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let functions = all(schema, replicas);
     let names = functions.iter().map(|f| f.name.as_str()).chain([

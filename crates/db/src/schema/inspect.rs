@@ -1,5 +1,5 @@
-//! What `copyhold check` tries in PostgreSQL beyond a connection: that rows can be written, that this role may do all that a
-//! daemon does, and that no sequence would give its numbers again. Nothing of it stays.
+//! What `copyhold check` tests in PostgreSQL beyond a connection: that rows can be written, that this role has all
+//! rights of a daemon, and that no sequence would assign its numbers again. It leaves no change behind.
 
 use super::{sequences::BehindSequence, version::SchemaFit};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     sql::trusted_sql,
 };
 
-/// What a daemon's role needs on tables; `deploy/roles.sql` grants it.
+/// The rights of a daemon's role on tables; `deploy/roles.sql` grants them.
 const TABLES: [(&str, &str); 17] = [
     ("object_copies", "SELECT,UPDATE"),
     ("replicas", "SELECT,UPDATE"),
@@ -30,10 +30,10 @@ const TABLES: [(&str, &str); 17] = [
 ];
 const SEQUENCES: [&str; 2] = ["daemon_ids", "log_ids"];
 
-/// Of one thing that was tried: its name, and what was found or is wrong.
+/// One test: its name, and its result or what is wrong.
 pub type Inspected = (&'static str, Result<String, String>);
 
-/// Tries all of it; on a schema that this program goes with.
+/// Runs all tests; on a schema that fits this program.
 pub async fn inspect(queue: &Database) -> Vec<Inspected> {
     if !matches!(queue.schema_fit().await, Ok(SchemaFit::Fits)) {
         return Vec::new();
@@ -48,12 +48,12 @@ pub async fn inspect(queue: &Database) -> Vec<Inspected> {
 }
 
 impl Database {
-    /// Whether this program can work with the schema that is there.
+    /// Returns whether this program can work with the schema of the database.
     pub async fn schema_fit(&self) -> Result<SchemaFit, DatabaseError> {
         SchemaFit::of(&self.pool, &self.schema).await
     }
 
-    /// Writes a row that is large enough to need room on the disk, and takes it back.
+    /// Writes a row that is large enough to need room on the disk, and rolls it back.
     async fn try_write(&self) -> Result<Result<String, String>, DatabaseError> {
         const NAME: &str = "schema::try_write";
         let sql = format!(
@@ -72,7 +72,7 @@ SELECT 'copyhold check ' || random(), 'copyhold check', 0, 0, 'parked',
         Ok(Ok("a row was written and taken back".into()))
     }
 
-    /// What a daemon's role must be able to do and this one cannot.
+    /// The rights of a daemon that this role lacks.
     async fn missing_rights(&self) -> Result<Result<String, String>, DatabaseError> {
         const NAME: &str = "schema::missing_rights";
         let sql = format!(

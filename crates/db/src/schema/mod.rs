@@ -1,4 +1,4 @@
-//! Makes, checks and removes what the schema is made of: tables, columns of replicas, functions, indexes.
+//! Creates, checks and removes the parts of the schema: tables, columns of replicas, functions, indexes.
 
 pub(crate) mod append_functions;
 pub(crate) mod ddl;

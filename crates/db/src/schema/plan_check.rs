@@ -19,10 +19,10 @@ use crate::{
 };
 
 const NAME: &str = "schema::plan_check";
-/// Below it, reading the whole table is a good way of finding rows by their keys.
+/// Below this size, reading the whole table is a good plan for finding rows by their keys.
 const SMALL_BYTES: i64 = 8 << 20;
 
-/// What is wrong with the way in which work is found.
+/// A defect in the way that work is found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanFlaw {
     #[error("the index {0} is missing")]
@@ -44,7 +44,7 @@ pub enum PlanFlaw {
 }
 
 impl PlanFlaw {
-    /// What mends it.
+    /// The remedy.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
@@ -59,17 +59,17 @@ impl PlanFlaw {
         }
     }
 
-    /// Nothing can be claimed at all.
+    /// Claims cannot run at all.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::NoFunction(_))
     }
 }
 
-/// How the work of one lane is found, or what all lanes share.
+/// The plans of one lane, or of the statements that all lanes share.
 #[derive(Debug, Clone, Serialize)]
 pub struct PlanCheck {
-    /// `None`: what is no single lane's.
+    /// `None`: the shared statements.
     pub lane: Option<String>,
     #[serde(serialize_with = "sentences")]
     pub flaws: Vec<PlanFlaw>,
@@ -81,7 +81,7 @@ fn sentences<S: serde::Serializer>(flaws: &[PlanFlaw], serializer: S) -> Result<
     serializer.collect_seq(flaws.iter().map(ToString::to_string))
 }
 
-/// A function as it is found.
+/// A function as the database has it.
 struct FoundFunction {
     arguments: String,
     returns: String,
@@ -94,10 +94,10 @@ struct FoundFunction {
 type FoundRow = (String, String, String, String, Vec<String>, String, bool);
 
 impl Database {
-    /// Looks whether the lanes of this configuration are as `migrate` makes them, and how PostgreSQL would go about
-    /// the statements that find work. First what all lanes share, then lane by lane.
+    /// Checks whether the lanes of this configuration are as `migrate` creates them, and how PostgreSQL would run the
+    /// statements that find work. First the shared ones, then lane by lane.
     pub async fn plans(&self) -> Result<Vec<PlanCheck>, DatabaseError> {
-        // An answer that is broken on its way ends this look, not the daemon.
+        // A malformed answer ends this check, not the daemon.
         let looked = AssertUnwindSafe(self.look_at_plans()).catch_unwind().await;
         looked.unwrap_or_else(|_| {
             let broken = sqlx::Error::Protocol("a message from PostgreSQL is broken".to_owned());
@@ -180,7 +180,7 @@ fn index_flaw(lane: &ReplicaName, indexes: &[(String, bool, String)]) -> Option<
 }
 
 impl PlanCheck {
-    /// Compares a function with what this version makes, and explains what it runs under the settings that it has.
+    /// Compares a function with what this version creates, and explains its statement under its settings.
     async fn look_at(
         &mut self,
         connection: &mut PgConnection,
@@ -195,7 +195,7 @@ impl PlanCheck {
         let ours = found.comment.ends_with(&functions::signature());
         let same =
             found.arguments == wanted.arguments && found.returns == wanted.returns && found.body == wanted.body();
-        // Another version, in a rolling upgrade, may have made it anew.
+        // In a rolling upgrade another version may have created it.
         if ours && !same {
             self.flaws.push(PlanFlaw::OtherFunction(name.clone()));
         }
@@ -212,7 +212,7 @@ impl PlanCheck {
         self.explain(connection, &hot, &found.settings).await
     }
 
-    /// In a transaction that is rolled back, so that nothing stays behind, also where a pooler lends the session.
+    /// In a transaction that is rolled back, so that it leaves nothing behind, also where a pooler lends the session.
     async fn explain(
         &mut self,
         connection: &mut PgConnection,
@@ -242,8 +242,8 @@ async fn explained(
         let query = sqlx::query("-- schema::plan_check\nSELECT set_config($1, $2, true)").bind(setting).bind(value);
         query.execute(&mut *transaction).await?;
     }
-    // The plan that is kept, whatever the values are. Prepared statements outlive a transaction: the name is nobody
-    // else's, and it is taken back before the end.
+    // The generic plan, whatever the values are. Prepared statements outlive a transaction: the name is unique, and the
+    // statement is deallocated at the end.
     let name = format!("copyhold_plan_{:016x}", rand::random::<u64>());
     let values = vec!["NULL"; parameters(&hot.sql)].join(", ");
     let values = if values.is_empty() { values } else { format!("({values})") };
@@ -267,7 +267,7 @@ fn parameters(sql: &str) -> usize {
     numbers.max().unwrap_or(0)
 }
 
-/// What a plan does that it must not; of a lane's statements also what it fails to do.
+/// The defects of a plan; for a lane's statement also a missing index scan.
 fn wrongs(plan: &Value, lane: Option<&str>) -> Vec<String> {
     let mut nodes = Vec::new();
     flatten(plan, &mut nodes);

@@ -1,4 +1,4 @@
-//! What `copyhold migrate` would do. It only looks.
+//! Shows what `copyhold migrate` would do. It changes nothing.
 
 use copyhold_core::domain::ReplicaName;
 use sqlx::{Connection as _, PgConnection};
@@ -14,10 +14,10 @@ use crate::{
 };
 
 const NAME: &str = "schema::preview";
-/// The tables of the rules came with it.
+/// The version that brought the tables of the rules.
 const WITH_RULES: i32 = 5;
 
-/// What a migration would find to do.
+/// What a migration would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationPreview {
     /// 0: there is no schema.
@@ -38,7 +38,7 @@ impl MigrationPreview {
     }
 }
 
-/// Looks at what `migrate` would do with this configuration.
+/// Determines what `migrate` would do with this configuration.
 pub async fn preview(plan: impl Into<SchemaPlan>, queue: &Database) -> Result<MigrationPreview, MigrateError> {
     let plan = &plan.into();
     let from_version = match queue.schema_fit().await? {

@@ -1,6 +1,6 @@
-//! The SQL functions that applications call, and scans. They follow the primary in force and the rules in force, and name every
-//! replica's columns, so they are made anew by each migration. SECURITY DEFINER: their caller needs no right on the
-//! tables, and cannot forge a proof or a lease through them.
+//! The SQL functions that applications and scans call. They follow the primary and the rules in force, and name every
+//! replica's columns, so each migration creates them anew. SECURITY DEFINER: their caller needs no right on the tables,
+//! and cannot forge a proof or a lease through them.
 
 use copyhold_core::domain::{ReplicaName, SchemaName};
 
@@ -19,10 +19,9 @@ pub(crate) fn all(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     .join(";\n")
 }
 
-/// Writes what is to be registered, `a(k, s, w)`: key, size, and the replicas that the call or a rule names; NULL: all, or
-/// for a known key those that it had, and always the primary in force.
-///
-/// `registered_at` and `holder`, the primary in force, are the function's variables.
+/// Writes the objects to register, `a(k, s, w)`: key, size, and the replicas that the call or a rule names; NULL: all,
+/// or for a known key those that it had, and always the primary in force.
+/// `registered_at` and `holder`, the primary in force, are variables of the function.
 fn write(schema: &str, replicas: &[ReplicaName], whence: &str, names: &str, undecided: &str) -> String {
     let each =
         |what: &dyn Fn(&ReplicaName) -> String, glue: &str| replicas.iter().map(what).collect::<Vec<_>>().join(glue);
@@ -37,7 +36,7 @@ fn write(schema: &str, replicas: &[ReplicaName], whence: &str, names: &str, unde
         ",
            ",
     );
-    // A replica that was not wanted stays so, unless the call or a rule says which are.
+    // A replica that was not wanted stays so, unless the call or a rule names the replicas.
     let again = each(
         &|r| {
             let (copy, due) = (r.column(), r.due_column());
@@ -64,8 +63,8 @@ fn write(schema: &str, replicas: &[ReplicaName], whence: &str, names: &str, unde
     )
 }
 
-/// The variables of both functions, and the refusal of names that no replica has. `given`: a FROM clause with the names
-/// that the call has given, `n(name)`.
+/// The variables of both functions, and the error for names that no replica has. `given`: a FROM clause with the names
+/// in the call, `n(name)`.
 fn prelude(schema: &str, replicas: &[ReplicaName], given: &str, variables: &str) -> String {
     let names = replicas.iter().map(|r| format!("'{r}'")).collect::<Vec<_>>().join(", ");
     format!(
@@ -87,8 +86,8 @@ fn prelude(schema: &str, replicas: &[ReplicaName], given: &str, variables: &str)
     )
 }
 
-/// One object, in the statement that costs an application least: a row's INSERT and two looks at tiny tables. Through
-/// `register_each` it would take twice as long.
+/// One object, in the statement that is cheapest for an application: a row's INSERT and two lookups in tiny tables.
+/// Through `register_each` it would take twice as long.
 fn one(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let schema = schema.quoted();
     let prelude = prelude(&schema, replicas, "unnest(replicas)", "    begun bigint;\n    named text[] := replicas;\n");
@@ -116,8 +115,8 @@ COMMENT ON FUNCTION {schema}.register(text, bigint, text[]) IS
     )
 }
 
-/// Many objects. The keys are written in their order, so that two calls with the same keys cannot deadlock. Of a key that
-/// stands there twice the last counts, as if they were registered one by one.
+/// Many objects. The keys are written in ascending order, so that two calls with the same keys cannot deadlock. Of a
+/// key that occurs twice the last entry counts, as if they were registered one by one.
 fn each(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let schema = schema.quoted();
     let variables = "    k text[];\n    s bigint[];\n    w text[];\n    undecided text[];\n    begun bigint[];
@@ -176,7 +175,7 @@ COMMENT ON FUNCTION {schema}.register_many(text[], bigint[], text[]) IS
     )
 }
 
-/// `want` and `unwant`. They change when copies are made, and whether: never what is on record.
+/// `want` and `unwant`. They change when copies are made, and whether: never a record.
 fn wanted(schema: &SchemaName, replicas: &[ReplicaName], want: bool) -> String {
     let channel = Channels::of(schema).work;
     let schema = schema.quoted();
@@ -209,7 +208,7 @@ fn wanted(schema: &SchemaName, replicas: &[ReplicaName], want: bool) -> String {
         );
         let then = format!(
             "IF FOUND THEN
-        -- What is not wanted does not fail either.
+        -- A copy that is not wanted has no failure either.
         DELETE FROM {schema}.copy_failures f WHERE f.object_key = key AND f.replica = ANY (replicas);
         RETURN true;
     END IF;"

@@ -1,8 +1,7 @@
-//! Takes a replica out of the schema: its columns, its indexes, the functions that find its work, all that is remembered of it.
-//!
-//! A later replica of the same name begins with nothing. The exact question, whether it is the only holder of something, can
-//! be answered only while nobody writes; so an index is built beforehand that has just these rows, and looked into in the
-//! transaction that drops the columns, which holds the table for some milliseconds.
+//! Removes a replica from the schema: its columns, its indexes, its functions, and its rows in side tables.
+//! A later replica of the same name starts empty. Whether the replica is the only holder of an object can be decided
+//! exactly only while no transaction writes. So an index of just these rows is built beforehand, and read in the
+//! transaction that drops the columns, which holds the table's lock for some milliseconds.
 
 use std::fmt;
 
@@ -33,7 +32,7 @@ use crate::{
 };
 
 const NAME: &str = "schema::remove";
-/// What the transaction raises when something has come in the way since it was looked.
+/// The SQLSTATE that the transaction raises if an obstacle has appeared since the check.
 const OBSTACLE: &str = "CPY01";
 /// Rows of a side table that one statement deletes.
 const PAGE: i64 = 1_000;
@@ -48,37 +47,37 @@ pub enum RemovalObstacle {
     Served(DaemonIds),
     /// The rules at these positions name it.
     Ruled(Vec<i32>),
-    /// Of so many objects there is no other copy.
+    /// So many objects have no other copy.
     OnlyHolder {
         objects: i64,
         example: ObjectKey,
     },
-    /// So many copies are still to be read again: a write whose end was not seen may arrive at them, or at this replica,
-    /// which then is nobody's any more.
+    /// So many copies still have to be read again: a write of unknown outcome may arrive at them, or at this replica,
+    /// which then belongs to no daemon.
     Unsettled {
         copies: i64,
-        /// The last of them; 0 or less: they wait to be read.
+        /// When the last of them is settled; 0 or less: they wait to be read.
         settled_in_us: i64,
     },
-    /// PostgreSQL has crashed lately, and claims may be lost with it: a holder that nobody knows of may still write to the
-    /// replica, and to a later one of the same bucket.
+    /// PostgreSQL crashed lately, and claims may be lost with it: an unknown holder may still write to the replica, and
+    /// to a later one of the same bucket.
     AfterCrash {
         settled_in_us: i64,
     },
-    /// So many leases have run out and are not swept yet: what their holders have sent is noted when they are.
+    /// So many leases have expired and are not reclaimed yet: reclaiming them notes what their holders may have sent.
     NotSwept {
         leases: i64,
     },
 }
 
-/// What is gone.
+/// A removed replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemovedReplica {
-    /// Uploads in parts that were not finished, as far as is known: what is left of them is still in the bucket.
+    /// Known unfinished multipart uploads: their parts are still in the bucket.
     pub uploads: u64,
 }
 
-/// How it ended.
+/// The result of a removal.
 #[derive(Debug)]
 pub enum RemoveResult {
     Done(RemovedReplica),
@@ -88,7 +87,7 @@ pub enum RemoveResult {
 }
 
 impl RemovalObstacle {
-    /// For whoever wants to remove `replica`.
+    /// A message for the operator who wants to remove `replica`.
     #[must_use]
     pub fn says(&self, replica: &ReplicaName) -> String {
         struct Positions<'a>(&'a [i32]);
@@ -138,7 +137,7 @@ impl RemovalObstacle {
 }
 
 impl Database {
-    /// What is in the way of removing the replica, but for what it alone holds.
+    /// Returns the obstacles to removing the replica, except objects that it alone holds.
     pub async fn removal_obstacles(&self, replica: &ReplicaName) -> Result<Vec<RemovalObstacle>, DatabaseError> {
         let mut connection = self.pool.acquire().await.map_err(DatabaseError::database(NAME))?;
         let obstacles = obstacles(&mut connection, &self.schema, replica).await?;
@@ -147,8 +146,8 @@ impl Database {
     }
 }
 
-/// Removes a replica that the configuration does not name any more. It can die at any point and be run again, beside
-/// another one and beside migrations: one is at work at a time.
+/// Removes a replica that the configuration no longer names. It may die at any point and be run again, beside another
+/// removal and beside migrations: one runs at a time.
 pub async fn remove(plan: impl Into<SchemaPlan>, replica: &ReplicaName) -> Result<RemoveResult, MigrateError> {
     let plan = &plan.into();
     let mut connection = direct(&plan.database).await.map_err(DatabaseError::database(NAME))?;
@@ -173,7 +172,7 @@ async fn remove_alone(
     .await
     .map_err(DatabaseError::database(NAME))?;
     if version > SCHEMA_VERSION {
-        // Its functions can only be made anew by the program that has made them.
+        // Only the program that has created its functions can create them anew.
         return Err(MigrateError::Fit(SchemaFit::TooNew { found: version, oldest }));
     }
     // The index takes as long as the table is large and as others' snapshots are old.
@@ -210,7 +209,7 @@ async fn remove_alone(
     Ok(RemoveResult::Prevented(found))
 }
 
-/// It has the rows that no other replica has. One that is left over, of a removal that died, goes with the columns.
+/// The index of rows that no other replica has. A leftover of a removal that died is dropped with the columns.
 fn only_index(replica: &ReplicaName) -> String {
     format!("object_copies_{replica}_only")
 }
@@ -250,8 +249,8 @@ FROM {schema}.replicas r WHERE r.name = $1"
     Ok(found)
 }
 
-/// Copies that count for nothing yet: of objects that this replica has, and that no other has for certain. And writes that
-/// may still arrive at this one, where a later replica of the same bucket would find them.
+/// Unsettled copies of objects that this replica has, and that no other replica has for certain. And writes that may
+/// still arrive at this replica, where a later replica of the same bucket would find them.
 async fn not_settled(
     connection: &mut PgConnection,
     schema: &SchemaName,
@@ -271,7 +270,7 @@ SELECT count(*), coalesce(max(u.settled_at) - {schema}.now_utc_micro_seconds(), 
     Ok((copies > 0).then_some(RemovalObstacle::Unsettled { copies, settled_in_us }))
 }
 
-/// What stands behind FROM, for the entries `u` that are in the way.
+/// The FROM clause of the entries `u` that prevent the removal.
 fn unsettled_copies(schema: &SchemaName, replica: &ReplicaName, others: &[ReplicaName]) -> String {
     let (schema, column) = (schema.quoted(), replica.column());
     let certain = others.iter().map(|other| {
@@ -289,8 +288,8 @@ fn unsettled_copies(schema: &SchemaName, replica: &ReplicaName, others: &[Replic
     )
 }
 
-/// Rows whose holders may have sent something that nobody takes note of before they are swept: their leases have run out, or
-/// their daemons are gone. A claim sets the end of a lease anew, a heartbeat alone that of the daemon's entry.
+/// Rows whose holders may have sent writes that are noted only when the lease is reclaimed: the lease has expired, or
+/// the daemon is gone. A claim extends the lease's end, a heartbeat only that of the daemon's entry.
 fn leased_by_the_dead(schema: &str) -> String {
     format!(
         "{schema}.object_copies o
@@ -301,7 +300,8 @@ fn leased_by_the_dead(schema: &str) -> String {
     )
 }
 
-/// What holders may have sent of which nobody has taken note: those whose claims a crash has lost, and those that have died.
+/// Obstacles from holders whose writes are not noted yet: those whose claims a crash has lost, and those that have
+/// died.
 async fn of_lost_holders(
     connection: &mut PgConnection,
     schema: &SchemaName,
@@ -339,7 +339,7 @@ async fn only_holder(
     Ok(example.map(|example| RemovalObstacle::OnlyHolder { objects, example }))
 }
 
-/// Page by page through the whole table, which is found by objects and not by replicas.
+/// Page by page through the whole table, which is ordered by object and not by replica.
 async fn forget_failures(
     connection: &mut PgConnection,
     schema: &SchemaName,
@@ -356,7 +356,7 @@ gone AS (
     DELETE FROM {schema}.copy_failures f
      WHERE f.replica = $2 AND f.object_key = ANY (ARRAY(SELECT object_key FROM page WHERE page.replica = $2))
 )
--- An object that is cut in two by the page's end is looked at again with the next.
+-- An object that the page's end cuts in two is read again with the next page.
 SELECT CASE WHEN count(*) = {PAGE} THEN coalesce(
            (SELECT max(object_key) FROM page WHERE object_key < (SELECT max(object_key) FROM page)), max(object_key)) END
 FROM page",
@@ -368,7 +368,7 @@ FROM page",
     Ok(())
 }
 
-/// How many there were.
+/// Returns how many there were.
 async fn forget_uploads(
     connection: &mut PgConnection,
     schema: &SchemaName,
@@ -391,8 +391,8 @@ DELETE FROM {schema}.multipart_uploads WHERE id = ANY (ARRAY(
     }
 }
 
-/// All of it or nothing. What names the columns is made anew first: then they can go, and the table is needed alone for no
-/// longer than that takes.
+/// All of it or nothing. The functions and the view that name the columns are created anew first: then the columns can
+/// be dropped, and the exclusive lock is held no longer than that takes.
 async fn drop_all(
     connection: &mut PgConnection,
     plan: &SchemaPlan,

@@ -1,5 +1,6 @@
-//! What the configuration adds to the fixed tables: two columns and two indexes per replica, and the functions and
-//! views that name them. It only ever adds; a replica that the configuration no longer names keeps its columns.
+//! Adds what the configuration requires beyond the fixed tables: two columns and two indexes per replica, and the
+//! functions and views that name them. It removes nothing: a replica that the configuration no longer names keeps its
+//! columns.
 
 use std::fmt::Write as _;
 
@@ -18,17 +19,17 @@ use crate::{
     sql::{PARKED, trusted_sql},
 };
 
-/// What had to be made.
+/// What was added.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SchemaAdditions {
     pub columns_added: Vec<ReplicaName>,
     pub indexes_built: Vec<String>,
-    /// Those of the added, at which nothing that was there before is wanted yet: rules are in force.
+    /// Added replicas that no existing object is wanted at yet, because rules are in force.
     pub unfilled: Vec<ReplicaName>,
 }
 
-/// Columns, lanes and functions for the replicas of the configuration and for every one that was ever there. `newer`: so
-/// is the schema than this program.
+/// Creates columns, lanes and functions for the replicas of the configuration and for every replica that the schema has
+/// ever had. `newer`: the schema is newer than this program.
 pub(crate) async fn derive(
     connection: &mut PgConnection,
     plan: &SchemaPlan,
@@ -43,7 +44,7 @@ pub(crate) async fn derive(
         }
     }
     if !derived.columns_added.is_empty() {
-        // Where there are rules they speak of it too: they name it, or leave it out.
+        // Rules decide about the new replica too: they name it, or leave it out.
         if !plan.rules.is_empty() {
             derived.unfilled.clone_from(&derived.columns_added);
         }
@@ -54,7 +55,7 @@ pub(crate) async fn derive(
     }
     enter_replicas(connection, schema, &wanted, &plan.primary).await?;
     let all = known_replicas(connection, schema).await?;
-    // Before the lanes are built, which may take hours: what is registered meanwhile goes by the rules too.
+    // Before the lanes are built, which may take hours: objects registered meanwhile follow the rules too.
     if !newer {
         execute(connection, register_functions::all(schema, &all)).await?;
     }
@@ -65,21 +66,21 @@ pub(crate) async fn derive(
             }
         }
     }
-    // What a newer program has made, only such a one can make anew.
+    // Only a newer program can create its own functions and views anew.
     if newer {
         warn!("The schema was made by a newer copyhold: run its `copyhold migrate` as well if a replica was added");
         return Ok(derived);
     }
-    // Replacing a function that is in use needs no pause of anything; a view must be had alone, and whoever counts would
-    // stand in the queue behind somebody's open look at it.
+    // Replacing a function in use needs no lock that others wait for. Replacing a view needs an exclusive one, and a
+    // count would queue behind another session that has the view open.
     let view = format!("{}.backlog_exact", schema.quoted());
     execute_politely(connection, &view, &crate::stats::backlog::exact_view(schema, &all)).await?;
-    // The lanes are there: without them, no setting would keep a claim from reading the whole table.
+    // The lanes exist: without them, no setting would keep a claim from reading the whole table.
     execute(connection, functions::create_all(schema, &all)).await?;
     Ok(derived)
 }
 
-/// The name of the lane's index: what a good claim plan scans.
+/// The name of the lane's index: a good plan of a claim scans it.
 #[must_use]
 pub fn lane_index(replica: &ReplicaName) -> String {
     format!("object_copies_{replica}_lane")
@@ -107,11 +108,10 @@ SELECT count(*) = 2 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attna
     .map_err(DatabaseError::database("schema::replica_columns"))
 }
 
-/// Instant on any size: the default 0 of old rows lives in the catalogue, and makes all of them due in order of arrival.
-/// Where there are rules it is NULL, and nothing is wanted until they are applied.
-///
-/// In the same transaction the functions that register objects learn of the replicas: those that do not know a column
-/// would leave it to the default, which wants everything.
+/// Instant on any size: the default 0 of old rows lives in the catalogue, and makes all of them due in order of
+/// arrival. With rules in force the default is NULL, and no copy is wanted until the rules are applied.
+/// The same transaction creates the functions that register objects anew: functions without the new column would leave
+/// it to its default, which wants every copy.
 async fn add_columns(
     connection: &mut PgConnection,
     plan: &SchemaPlan,
@@ -124,7 +124,7 @@ async fn add_columns(
     let old_rows = if by_rule { "" } else { " DEFAULT 0" };
     let add = |replica: &ReplicaName| {
         let (copy, due) = (replica.column(), replica.due_column());
-        // One of them may be there: somebody has dropped the other.
+        // One of them may exist: the other was dropped by hand.
         format!(
             "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {copy} bigint, ADD COLUMN IF NOT EXISTS {due} bigint{old_rows};
          ALTER TABLE {table} ALTER COLUMN {due} SET DEFAULT {schema}.now_utc_micro_seconds();
@@ -219,25 +219,24 @@ fn indexes(replica: &ReplicaName) -> [(String, String); 2] {
     [(lane_index(replica), lane_definition(replica)), (format!("object_copies_{replica}_parked"), parked)]
 }
 
-/// Whether an index is what it should be, by its definition as PostgreSQL writes it: with parentheses, quotes and casts
-/// of its own.
+/// Whether an index has the expected definition. PostgreSQL writes it with parentheses, quotes and casts of its own.
 pub(crate) fn is_defined_as(found: &str, wanted: &str) -> bool {
     let bare = |text: &str| text.replace("::bigint", "").replace(['(', ')', '"', '\'', ' '], "");
     bare(found).ends_with(&bare(wanted))
 }
 
-/// How an index stands.
+/// The state of an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IndexState {
     Good,
     Absent,
-    /// An interrupted build left it.
+    /// Left by an interrupted build.
     HalfBuilt,
-    /// It is another one.
+    /// Its definition is another.
     Other,
 }
 
-/// What a replica's indexes are, and how they stand.
+/// A replica's indexes and their states.
 pub(crate) async fn standing(
     connection: &mut PgConnection,
     schema: &SchemaName,
@@ -272,7 +271,7 @@ SELECT indisvalid, pg_get_indexdef(indexrelid) FROM pg_index WHERE indexrelid = 
     })
 }
 
-/// Builds the index beside running work. One that an interrupted build left invalid, or that is another, is dropped
+/// Builds the index concurrently. An invalid index of an interrupted build, or one with another definition, is dropped
 /// first: IF NOT EXISTS would skip it and leave it so for ever.
 pub(crate) async fn build_index(
     connection: &mut PgConnection,
@@ -287,7 +286,7 @@ pub(crate) async fn build_index(
         IndexState::HalfBuilt => Some("was left half-built by an earlier migration"),
         IndexState::Other => Some("is not what it should be"),
     };
-    // lock_timeout would also end the build's wait for old snapshots, and leave it invalid.
+    // lock_timeout would also end the build's wait for old snapshots, and leave the index invalid.
     execute(connection, "SET lock_timeout = 0".into()).await?;
     if let Some(why) = why {
         info!("Index {name} {why}, building it again");

@@ -1,4 +1,4 @@
-//! Sequences that stand before numbers that were drawn from them: found, said and mended.
+//! Finds, reports and repairs sequences that are behind the numbers in use.
 
 use std::{fmt, time::Duration};
 
@@ -12,17 +12,17 @@ use crate::{
     sql::trusted_sql,
 };
 
-/// Counting the whole of a large table takes long; it is done only where something was found.
+/// Checking the whole of a large table takes long; it is done only where the sample shows a problem.
 const MENDED_WITHIN: Duration = Duration::from_mins(30);
 const LOOKED_WITHIN: Duration = Duration::from_secs(10);
 
-/// A sequence that would give numbers again.
+/// A sequence that would assign numbers again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BehindSequence {
     pub name: String,
-    /// The last number that it gave; 0: none.
+    /// The last number that it assigned; 0: none.
     pub stands_at: i64,
-    /// The greatest that a row has.
+    /// The greatest number in use.
     pub used: i64,
 }
 
@@ -46,7 +46,7 @@ impl BehindSequence {
     }
 }
 
-/// The same as [`Database::mend_sequences`] on this connection, whose statements may take as long as they do.
+/// As [`Database::mend_sequences`], on this connection, without a time limit.
 pub(crate) async fn mend_on(
     connection: &mut PgConnection,
     schema: &SchemaName,
@@ -63,8 +63,8 @@ pub(crate) async fn mend_on(
 }
 
 impl Database {
-    /// The sequences that are behind their tables, as after a switch-over by logical replication. Of the objects a sample
-    /// is looked at.
+    /// Returns the sequences that are behind their tables, as after a switchover by logical replication. Of the objects
+    /// it reads a sample.
     pub async fn sequences_behind(&self) -> Result<Vec<BehindSequence>, DatabaseError> {
         const NAME: &str = "schema::sequences_behind";
         let sql = format!(
@@ -76,7 +76,7 @@ impl Database {
         Ok(behind.into_iter().map(BehindSequence::from).collect())
     }
 
-    /// Sets them behind the greatest number in use; returns those that were not.
+    /// Sets them to the greatest number in use; returns those that were behind.
     pub async fn mend_sequences(&self) -> Result<Vec<BehindSequence>, DatabaseError> {
         const NAME: &str = "schema::mend_sequences";
         let mend = async {

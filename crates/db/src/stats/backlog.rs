@@ -15,44 +15,44 @@ const MISSING: &str = "stats::missing_at";
 
 /// Counting may take this share of the time: a fiftieth.
 const REST: u32 = 50;
-/// And is not worth doing more often than this.
+/// Counting more often than this is useless.
 const AT_MOST_EVERY: Duration = Duration::from_secs(2);
 
-/// The table's pages are all read below this size, else a sample of them: about [`SAMPLED_BYTES`].
+/// Below this size all pages of the table are read, else a sample of them: about [`SAMPLED_BYTES`].
 const READ_BELOW_BYTES: i64 = 64 << 20;
 const SAMPLED_BYTES: i64 = 32 << 20;
 
-/// How long after a count that took so long the next one may begin.
+/// How long after the start of a count of this duration the next one may begin.
 #[must_use]
 pub fn count_interval(took: Duration) -> Duration {
     AT_MOST_EVERY.max(took * REST)
 }
 
-/// Which replicas have a row in an answer.
+/// The replicas that are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CountedReplicas {
     All,
-    /// Nothing is missing at one that is about to leave; its rows are not even looked at.
+    /// A draining replica lacks nothing; its rows are not even read.
     NotDraining,
 }
 
-/// What a replica lacks, at one moment.
+/// The missing copies of a replica, at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MissingCopies {
-    /// Wanted copies that are not recorded, all of those that follow among them.
+    /// Wanted copies that are not recorded; the following figures are parts of it.
     pub objects: i64,
     /// As far as sizes are known.
     pub bytes: i64,
     pub objects_of_unknown_size: i64,
-    /// µs since the epoch: when the oldest of them was registered.
+    /// µs since the epoch: registration of the oldest of them.
     pub oldest_at: Option<i64>,
     pub in_flight: i64,
     pub waiting: i64,
     pub parked: i64,
 }
 
-/// One row per replica, counted from its partial indexes: the lane, what is leased, what is parked. Each is read once,
-/// but bytes and times are not in them, so every row of the backlog is visited: about 0.15 s per million in cache.
+/// One row per replica, counted from its partial indexes: the lane, the leased rows, the parked ones. Each is read
+/// once, but it lacks sizes and times, so every row of the backlog is visited: about 0.15 s per million in cache.
 fn counts(schema: &SchemaName, replicas: &[ReplicaName], counted: CountedReplicas) -> String {
     let schema = schema.quoted();
     let one = |r: &ReplicaName| {
@@ -85,7 +85,7 @@ fn counts(schema: &SchemaName, replicas: &[ReplicaName], counted: CountedReplica
     replicas.iter().map(one).collect::<Vec<_>>().join("\nUNION ALL\n")
 }
 
-/// The view that counts at once.
+/// The view that counts when it is read.
 pub(crate) fn exact_view(schema: &SchemaName, replicas: &[ReplicaName]) -> String {
     let view = format!("{}.backlog_exact", schema.quoted());
     format!(
@@ -96,15 +96,16 @@ COMMENT ON VIEW {view} IS
     )
 }
 
-/// An expression: how many of the table's pages a sample reads, in percent.
+/// An expression: the share of the table's pages that a sample reads, in percent.
 pub(crate) fn sampled_percent(schema: &SchemaName) -> String {
     let size = format!("pg_catalog.pg_relation_size(pg_catalog.to_regclass('{}.object_copies'))", schema.quoted());
     format!("(CASE WHEN {size} < {READ_BELOW_BYTES} THEN 100 ELSE 100.0 * {SAMPLED_BYTES} / {size} END)::float8")
 }
 
 /// CTEs that end in `recorded`, with a row for each of `replicas`, and `total`, with the number of objects: counted if
-/// `percent`, an expression, is 100, else estimated from a sample of the pages. In a statement that counts the backlog all
-/// of it is of one moment. `among`: what goes before the sample in its FROM, and the condition on which it is taken.
+/// `percent`, an expression, is 100, else estimated from a sample of the pages. In a statement that also counts the
+/// backlog, all figures are of one moment. `among`: what precedes the sample in its FROM, and the condition for taking
+/// it.
 pub(crate) fn recorded_ctes(
     schema: &SchemaName,
     replicas: &[ReplicaName],
@@ -118,7 +119,8 @@ pub(crate) fn recorded_ctes(
     let not_wanted =
         each(&|r| format!("count(*) FILTER (WHERE {} IS NULL AND {} IS NULL)", r.column(), r.due_column()));
     let not_compared = each(&|r| format!("count({}) FILTER (WHERE metadata_hash IS NULL)", r.column()));
-    // By the share among the sampled rows, not by the share of the pages: what all rows have is then the total.
+    // By the share among the sampled rows, not by the share of the pages: a figure that all rows have then equals the
+    // total.
     let whole = |figure: &str| {
         format!(
             "CASE WHEN {percent} >= 100 THEN v.{figure}
@@ -157,8 +159,8 @@ recorded AS (
 type MissingRow = (i64, i64, i64, Option<i64>, i64, i64, i64);
 
 impl Database {
-    /// What these replicas lack at this moment, whether they are draining or not, in their order. It visits every row
-    /// that lacks such a copy.
+    /// Counts what these replicas lack at this moment, draining or not, in their order. It visits every row that lacks
+    /// such a copy.
     pub async fn missing_at(&self, replicas: &[ReplicaName]) -> Result<Vec<MissingCopies>, DatabaseError> {
         let sql = trusted_sql(format!(
             "-- {MISSING}
@@ -176,10 +178,10 @@ FROM ({}) AS c ORDER BY array_position($1::text[], c.replica)",
         Ok(rows.into_iter().map(missing).collect())
     }
 
-    /// Counts the backlog anew if that is due and no other daemon is at it. Whether it was.
+    /// Counts the backlog if a count is due and no other daemon does it. Returns whether it counted.
     pub async fn refresh_backlog(&self) -> Result<bool, DatabaseError> {
         let schema = self.schema.quoted();
-        // Asked apart: where sessions compile what is dear, not counting would cost half a second too.
+        // A separate query: where sessions use JIT, even a skipped count would cost half a second of compilation.
         let due = trusted_sql(format!(
             "-- stats::backlog_is_due
 SELECT CASE WHEN NOT EXISTS (SELECT FROM {schema}.backlog
@@ -224,7 +226,7 @@ ON CONFLICT (replica) DO UPDATE
        recorded_as_of = excluded.recorded_as_of",
             recorded = recorded_ctes(&self.schema, &self.replicas, "$3::float8", ("duty,", "duty.mine")),
         ));
-        // The server's own limit comes first: given up here alone, it would go on counting there.
+        // The server's own limit comes first: a statement given up only here would go on counting there.
         let written = within(
             STATEMENT_TIMEOUT + Duration::from_secs(5),
             "stats::refresh_backlog",

@@ -1,4 +1,4 @@
-//! Where the configurations of daemons and the database differ. It compares, and mends nothing.
+//! Compares the configurations of the daemons with each other and with the database. It corrects nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,30 +15,30 @@ use crate::{
     rules::{RulesState, fingerprint},
 };
 
-/// In what the daemons, or they and the database, differ. All of it is safe; some of it leaves copies unmade.
+/// A difference between the daemons, or between them and the database. All of them are safe; some leave copies unmade.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
-    /// Not all know of a replica.
+    /// Some daemons do not know the replica.
     Replicas { replica: String, with: DaemonIds, without: DaemonIds },
-    /// They name several primaries, or another one than is in force.
+    /// The daemons name several primaries, or another one than is in force.
     Primary { named: BTreeMap<String, DaemonIds>, in_force: Option<String> },
     /// One name stands for several buckets, or for another one than the recorded copies are in.
     Bucket { replica: String, places: Vec<(Pin, DaemonIds)>, pinned: Option<Pin> },
-    /// Their leases last for different times.
+    /// Their lease timeouts differ.
     Lease { timeouts: BTreeMap<Duration, DaemonIds> },
     /// Some have other rules in their configuration than are in force.
     Rules { other: DaemonIds },
-    /// The schema has the replica, and nobody copies to it.
+    /// The schema has the replica, and no daemon copies to it.
     Unserved { replica: String },
-    /// Objects that were registered before the rules changed are not judged by them.
+    /// The rules in force are not applied to objects that were registered before they changed.
     Unapplied,
 }
 
-/// Of daemons.
+/// Ids of daemons.
 pub type DaemonIds = BTreeSet<i32>;
 
 impl Difference {
-    /// In the metric's label.
+    /// Values of the metric's label.
     pub const KINDS: [&'static str; 5] = ["replicas", "primary", "bucket", "lease", "rules"];
 
     /// One of [`Difference::KINDS`], or `unserved` or `unapplied`.
@@ -55,7 +55,7 @@ impl Difference {
         }
     }
 
-    /// Whose difference it is, if it is a replica's.
+    /// The replica that differs, if it is about one.
     #[must_use]
     pub fn replica(&self) -> Option<&str> {
         match self {
@@ -65,7 +65,7 @@ impl Difference {
     }
 }
 
-/// Compares the living daemons with each other and with what the database says of the replicas and the rules.
+/// Compares the living daemons with each other and with the replicas and rules of the database.
 #[must_use]
 pub fn differences(peers: &[Peer], rows: &[ReplicaRow], rules: &RulesState) -> Vec<Difference> {
     let mut found = Vec::new();
@@ -109,7 +109,7 @@ pub fn differences(peers: &[Peer], rows: &[ReplicaRow], rules: &RulesState) -> V
             let place = peer.config.replicas.get(row.name.as_str());
             place.is_some_and(|place| row.pin.as_ref().is_none_or(|pin| pin == place))
         };
-        // One that is about to leave is to be served by nobody in the end.
+        // A draining replica does not need a daemon.
         if row.draining.is_none() && !peers.iter().any(|peer| serves(&peer)) {
             found.push(Difference::Unserved { replica: row.name.to_string() });
         }
@@ -188,7 +188,7 @@ pub fn list_daemons(ids: &DaemonIds) -> String {
 }
 
 impl Database {
-    /// In what the living daemons differ.
+    /// Returns the differences between the living daemons.
     pub async fn differences(&self) -> Result<Vec<Difference>, DatabaseError> {
         Ok(differences(&self.peers().await?, &self.replica_rows().await?, &self.rules_state().await?))
     }
@@ -264,7 +264,7 @@ mod tests {
         let rows = [row("b2", true, Some("x"))];
         let found = differences(&[peer(1, 90, "b2", &[("b2", "moved")])], &rows, &RulesState::none());
         assert_eq!(found.iter().map(Difference::what).collect::<Vec<_>>(), ["bucket", "unserved"]);
-        // One that is about to leave is to be served by nobody.
+        // A draining replica does not need a daemon.
         let draining = Some(crate::replica::list::DrainState { since: 5, because: None });
         let rows = [row("b2", true, Some("x")), ReplicaRow { draining, ..row("scw", false, Some("y")) }];
         assert!(differences(&[peer(1, 90, "b2", &[("b2", "x")])], &rows, &RulesState::none()).is_empty());

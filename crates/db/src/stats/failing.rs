@@ -1,4 +1,4 @@
-//! What fails, by replica and class, in bounded time however much it is.
+//! Counts failing copies by replica and class, in bounded time however many there are.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{error::DatabaseError, handle::Database};
 
-/// Failures up to this number are compared with their objects, one by one.
+/// Up to this number, failures are compared with their objects one by one.
 const COMPARED: usize = 20_000;
 
-/// Copies that fail alike, with one of them as the example: the latest, or of very many any.
+/// Failing copies of one class at one replica, with an example: the latest, or any if there are very many.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FailingCopy {
     pub replica: String,
@@ -20,18 +20,18 @@ pub struct FailingCopy {
     pub last_seconds_ago: f64,
 }
 
-/// What the figures of `FailingCopies` are.
+/// How exact the figures of [`FailingCopies`] are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailingCount {
     Exact,
-    /// Copies of objects that were registered again since, and not tried since, are among them.
+    /// They include copies of objects that were registered again and not tried since.
     WithEarlierContents,
     /// There are more: not all could be counted in time.
     AtLeast,
 }
 
-/// All that fails.
+/// All failing copies.
 #[derive(Debug, Clone)]
 pub struct FailingCopies {
     pub count: FailingCount,
@@ -45,7 +45,7 @@ struct ComparedFailures {
 }
 
 impl Database {
-    /// What fails. No statement takes longer than `limit`; above [`COMPARED`] failures there are two.
+    /// Counts failing copies. No statement takes longer than `limit`; above [`COMPARED`] failures there are two.
     pub(crate) async fn failing(&self, limit: Duration) -> Result<FailingCopies, DatabaseError> {
         let schema = self.schema.quoted();
         let stays = |f: &str| {
@@ -75,7 +75,8 @@ SELECT json_build_object('taken', (SELECT count(*) FROM taken),
         if taken <= COMPARED {
             return Ok(FailingCopies { count: FailingCount::Exact, copies });
         }
-        // In one pass and without a sort: half a second per million. Comparing a million with their objects takes twenty.
+        // In one pass and without a sort: half a second per million. Comparing a million with their objects takes
+        // twenty.
         let all = format!(
             "SELECT coalesce(json_agg(t), '[]')::text FROM (
     SELECT g.replica, g.class, g.copies, f.object_key AS example_key, f.message, {ago} AS last_seconds_ago

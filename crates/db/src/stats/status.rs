@@ -1,6 +1,5 @@
-//! What `copyhold status` shows: each part is read in bounded time, and one that cannot be read hides no other.
-//!
-//! No figure is a difference of two others, nor are figures of several moments put together.
+//! The data of `copyhold status`: each part is read in bounded time, and a part that cannot be read hides no other.
+//! No figure is the difference of two others, and no figures of several moments are combined.
 
 use std::{
     collections::HashMap,
@@ -26,13 +25,13 @@ use crate::{
     sql::{PARKED, trusted_sql},
 };
 
-/// What one part may take, and all of them together.
+/// The time limit of one part, and of all together.
 const PART_WITHIN: Duration = Duration::from_secs(2);
 const ALL_WITHIN: Duration = Duration::from_secs(8);
-/// The server ends a statement that takes too long; this much later nobody waits for that any more.
+/// The server ends a statement that takes too long; the client stops waiting this much later.
 const SLACK: Duration = Duration::from_millis(500);
 
-/// What `copyhold status` shows. `None`, which is null in the document, is what is not known.
+/// The document of `copyhold status`. `None`, which is null there: unknown.
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
     /// Rows of `object_copies`.
@@ -42,16 +41,16 @@ pub struct Status {
     pub replicas: Vec<ReplicaStatus>,
     pub daemons: Option<Vec<DaemonStatus>>,
     pub failing: Option<Vec<FailingCopy>>,
-    /// What the figures of `failing` are.
+    /// How exact the figures of `failing` are.
     pub failing_count: Option<FailingCount>,
     pub log: Option<LogStatus>,
-    /// In what the living daemons differ.
+    /// The differences between the living daemons.
     pub differences: Option<Vec<DifferenceStatus>>,
-    /// What could not be read, and why.
+    /// The parts that could not be read, and why.
     pub not_known: Vec<UnreadPart>,
     #[serde(skip)]
     pub rules: Option<RulesState>,
-    /// The server, if it can only be read.
+    /// The server, if it is read-only.
     #[serde(skip)]
     pub read_only: Option<ReadOnlyServer>,
 }
@@ -63,10 +62,10 @@ pub struct UnreadPart {
     pub why: String,
 }
 
-/// One difference, in words.
+/// One difference, as text.
 #[derive(Debug, Clone, Serialize)]
 pub struct DifferenceStatus {
-    /// `replicas`, `primary`, `bucket`, `lease` or `unserved`.
+    /// `replicas`, `primary`, `bucket`, `lease`, `rules`, `unserved` or `unapplied`.
     pub what: &'static str,
     pub replica: Option<String>,
     pub says: String,
@@ -83,64 +82,63 @@ impl From<Difference> for DifferenceStatus {
 pub struct ReplicaStatus {
     pub replica: String,
     pub primary: bool,
-    /// Endpoint and bucket that the recorded copies are in; `None`: not used yet.
+    /// Endpoint and bucket of the recorded copies; `None`: not used yet.
     pub bucket: Option<String>,
     /// What may be written to it: `empty`, `adopt`, `overwrite`; `None`: nothing yet.
     pub existing: Option<String>,
-    /// Nothing is copied to it for now, on an operator's word.
+    /// An operator has stopped copies to it for now.
     pub paused: bool,
     /// `None`: until it is resumed.
     pub paused_seconds_left: Option<f64>,
     pub pause_reason: Option<String>,
-    /// It is about to leave: nothing is copied to it, and the figures that follow do not count what it lacks. `None`: it
-    /// is not.
+    /// It is draining: no daemon copies to it, and the following figures do not count what it lacks. `None`: it is not.
     pub draining_seconds: Option<f64>,
     pub drain_reason: Option<String>,
-    /// Copies that it lacks while it is draining; `None`: that was not counted.
+    /// Copies that it lacks while it is draining; `None`: not counted.
     #[serde(default)]
     pub lacks: Option<i64>,
-    /// Its recorded copies are being taken back, or that was broken off.
+    /// Its recorded copies are being cleared, or an interrupted reset did not finish.
     pub reset: Option<ResetStatus>,
-    /// Unregistered changes found there are parked for so long, because there were too many. `None`: they are not.
+    /// Unregistered changes found there have been parked for so long, because there were too many. `None`: they are
+    /// not.
     #[serde(default)]
     pub changes_parked_seconds: Option<f64>,
-    /// `None`: nothing is known to be wrong with its store.
+    /// `None`: no problem with its store is known.
     pub breaker: Option<BreakerStatus>,
-    /// Copies on record, counted at the moment of the backlog's figures; `None`: not counted.
+    /// Recorded copies, counted at the moment of the backlog's figures; `None`: not counted.
     pub recorded: Option<i64>,
-    /// Objects that are not wanted there and not on record there; of the same moment.
+    /// Objects that are neither wanted nor recorded there; of the same moment.
     pub not_wanted: Option<i64>,
-    /// Of those on record, copies whose metadata was never compared, because none is on record of their objects. Of the
-    /// primary none.
+    /// Recorded copies whose metadata was never compared, because their objects have none recorded. 0 for the primary.
     pub metadata_not_compared: Option<i64>,
     /// The last three are estimates from a sample of the table.
     pub recorded_estimated: Option<bool>,
-    /// Copies that are wanted and not on record; `None`, as in what follows: not counted.
+    /// Wanted copies that are not recorded; `None`, also in what follows: not counted.
     pub backlog_objects: Option<i64>,
     pub backlog_bytes: Option<i64>,
     pub backlog_objects_of_unknown_size: Option<i64>,
     pub in_flight: Option<i64>,
     pub waiting: Option<i64>,
     pub parked: Option<i64>,
-    /// Seconds since the oldest object of the backlog was registered; `None`: not counted, or there is none.
+    /// Seconds since the oldest object of the backlog was registered; `None`: not counted, or the backlog is empty.
     pub oldest_age_seconds: Option<f64>,
     /// Seconds since these figures were counted; `None`: they were not.
     pub counted_seconds_ago: Option<f64>,
-    /// What counting took; `None`: they were counted for this answer, or not at all.
+    /// Duration of the count; `None`: they were counted for this answer, or not at all.
     pub count_took_seconds: Option<f64>,
-    /// Copies whose last attempt failed; what kind of figure it is `failing_count` tells.
+    /// Copies whose last attempt failed; `failing_count` states how exact that is.
     #[serde(default)]
     pub failing: Option<i64>,
 }
 
-/// How far a reset, or a move, has come.
+/// The progress of a reset or a move.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ResetStatus {
     pub moved: bool,
     pub begun_seconds: f64,
-    /// Copies taken back so far.
+    /// Copies cleared so far.
     pub cleared: i64,
-    /// Up to and with this key; `None`: none yet.
+    /// All keys up to and including this one are done; `None`: none yet.
     pub reached: Option<String>,
 }
 
@@ -152,7 +150,7 @@ pub struct BreakerStatus {
     pub blocks: String,
     pub class: String,
     pub message: String,
-    /// Until it is tried again; below 0: it is due, or is being tried.
+    /// Until its next probe; below 0: the probe is due, or running.
     pub next_probe_seconds: f64,
     pub probes_failed: i64,
 }
@@ -166,34 +164,34 @@ pub struct DaemonStatus {
     pub up_seconds: f64,
     pub alive: bool,
     pub sleeping: bool,
-    /// How it learns of what is new: `notify`, `poll`, or why it cannot be notified; `None`: it has not said.
+    /// How it learns of new work: `notify`, `poll`, or why it cannot be notified; `None`: it has not reported that.
     pub wakeup: Option<String>,
-    /// Rows that it holds.
+    /// Rows that it has leased.
     pub leases: i64,
 }
 
-/// What a daemon shows in its metrics, from one statement.
+/// The figures of a daemon's metrics, from one statement.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Figures {
     /// `false`: the server is in recovery, or read-only.
     pub writable: bool,
-    /// Share of PostgreSQL's queue of notices that is taken, 0 to 1.
+    /// Share of PostgreSQL's queue of notifications in use, 0 to 1.
     pub notification_queue: Option<f64>,
     pub replicas: Vec<ReplicaStatus>,
 }
 
 /// Where the figures of a replica's row come from.
 enum CountSource {
-    /// The table `backlog`, as old as it says.
+    /// The table `backlog`, with its age.
     Before,
-    /// This very statement.
+    /// This statement itself.
     Now,
 }
 
 /// The table `object_copies` as a whole.
 #[derive(Deserialize)]
 struct TableSize {
-    /// Of its pages, those that a sample reads, in percent.
+    /// The share of its pages that a sample reads, in percent.
     percent: f64,
     /// PostgreSQL's estimate; `None`: it has none.
     objects: Option<i64>,
@@ -205,7 +203,7 @@ struct FreshCount {
     replicas: Vec<ReplicaStatus>,
 }
 
-/// Reads the parts one after the other, over one connection, and notes which could not be read.
+/// Reads the parts one after the other, over one connection, and collects those that could not be read.
 struct StatusParts {
     until: Instant,
     not_known: Vec<UnreadPart>,
@@ -230,7 +228,7 @@ impl StatusParts {
     }
 }
 
-/// So many objects are registered at least, as far as figures tell that were counted: PostgreSQL's estimate may be older.
+/// A lower bound of the registered objects, from counted figures: PostgreSQL's estimate may be older.
 fn most_known(replicas: &[ReplicaStatus]) -> i64 {
     let of = |r: &ReplicaStatus| {
         let is_counted = r.recorded_estimated != Some(true);
@@ -241,8 +239,8 @@ fn most_known(replicas: &[ReplicaStatus]) -> i64 {
 }
 
 impl Database {
-    /// One look at everything. A small table is counted at once, as any is if `exact`; else the figures are those of the
-    /// table `backlog`, as old as they say. An error: PostgreSQL says nothing at all.
+    /// Reads the whole status. A small table is counted at once, and any table if `exact`; else the figures are those
+    /// of the table `backlog`, with their age. An error: PostgreSQL does not answer at all.
     pub async fn status(&self, exact: bool) -> Result<Status, DatabaseError> {
         let replicas = self.fetch(self.replica_rows_as(&CountSource::Before)).await?;
         let mut parts = StatusParts { until: Instant::now() + ALL_WITHIN, not_known: Vec::new() };
@@ -286,7 +284,7 @@ impl Database {
         status.rules = parts.read("the rules in force", PART_WITHIN, async |_| self.rules_state().await).await;
         let differences = parts.read("in what daemons differ", PART_WITHIN, async |_| self.differences().await).await;
         status.differences = differences.map(|all| all.into_iter().map(DifferenceStatus::from).collect());
-        // Last: of millions it takes all the time that it may.
+        // Last: with millions of failures it takes all the time that is left.
         if let Some(failing) =
             parts.read("what fails", 2 * PART_WITHIN, async |limit| self.failing(limit / 2).await).await
         {
@@ -306,7 +304,7 @@ impl Database {
         Ok(status)
     }
 
-    /// What a daemon shows in its metrics. It sends one statement, which counts nothing.
+    /// Reads the figures of a daemon's metrics. It sends one statement, which counts nothing.
     pub async fn figures(&self) -> Result<Figures, DatabaseError> {
         let statement = "stats::figures";
         let sql = trusted_sql(format!(
@@ -333,7 +331,8 @@ SELECT json_build_object(
         self.json_within(limit, sql).await
     }
 
-    /// All figures of all replicas at this moment: the backlog is counted, the rest as `percent` of the table's pages say.
+    /// All figures of all replicas at this moment: the backlog is counted, the rest estimated from `percent` of the
+    /// table's pages.
     async fn count_now(&self, percent: f64, limit: Duration) -> Result<FreshCount, DatabaseError> {
         let sql = format!(
             "WITH {recorded}
@@ -345,7 +344,7 @@ SELECT json_build_object('objects', (SELECT objects FROM total),
         self.json_within(limit, sql).await
     }
 
-    /// What the figures leave out.
+    /// Counts what draining replicas lack, which the figures leave out.
     async fn count_draining(&self, replicas: &mut [ReplicaStatus]) -> Result<(), DatabaseError> {
         let mut draining: Vec<_> = replicas.iter_mut().filter(|r| r.draining_seconds.is_some()).collect();
         let names = draining.iter().filter_map(|r| ReplicaName::new(&r.replica).ok()).collect::<Vec<_>>();
@@ -358,12 +357,12 @@ SELECT json_build_object('objects', (SELECT objects FROM total),
         Ok(())
     }
 
-    /// A query for what there is to say of each replica. [`CountSource::Now`] needs the CTE `recorded`.
+    /// A query for the row of each replica. [`CountSource::Now`] needs the CTE `recorded`.
     fn replica_rows_as(&self, counted: &CountSource) -> String {
         let schema = self.schema.quoted();
         let within = micros(CHANGES_WITHIN);
         let backlog = match counted {
-            // What was recorded is only good together with the backlog that it was counted with.
+            // Figures of recorded copies are valid only together with the backlog that was counted at the same moment.
             CountSource::Before => format!(
                 "(SELECT b.*, c.recorded AS recorded_then, c.not_wanted AS not_wanted_then,
                c.metadata_not_compared AS not_compared_then, c.estimated AS estimated_then
@@ -419,22 +418,22 @@ ORDER BY d.id"
         self.json_within(limit, format!("SELECT coalesce(json_agg(t), '[]')::text FROM ({sql}) t")).await
     }
 
-    /// Rows as JSON, which serde takes apart by the columns' names.
+    /// Rows as JSON, which serde reads by the columns' names.
     async fn fetch<T: DeserializeOwned>(&self, rows: String) -> Result<Vec<T>, DatabaseError> {
         let statement = "stats::status";
         let sql = trusted_sql(format!("-- {statement}\nSELECT coalesce(json_agg(t), '[]')::text FROM ({rows}) t"));
         let json: String = with_timeout(statement, sqlx::query_scalar(sql).fetch_one(&self.pool)).await?;
         serde_json::from_str(&json).map_err(|e| DatabaseError::Inconsistent { statement, what: e.to_string() })
     }
-    /// One document, which the server gives up making after `limit`.
+    /// One document; the server ends the statement after `limit`.
     pub(crate) async fn json_within<T: DeserializeOwned>(
         &self,
         limit: Duration,
         sql: String,
     ) -> Result<T, DatabaseError> {
         let statement = "stats::status";
-        // One message, which the server carries out as one transaction: three round trips less than one that is begun, told
-        // its limit, and ended.
+        // One message, which the server runs as one transaction: three round trips less than BEGIN, SET LOCAL and
+        // COMMIT.
         let sql = trusted_sql(format!(
             "-- {statement}\nSET LOCAL statement_timeout = '{}ms';\n{sql}",
             limit.as_millis().max(1)
