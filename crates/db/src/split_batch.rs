@@ -99,7 +99,7 @@ impl RefusedRows {
         error!(
             object.key = %key,
             error = %why,
-            "PostgreSQL refuses that {key} {what}, so it is passed over: is there a trigger or a constraint of somebody else's?"
+            "PostgreSQL refuses that {key} {what}; skipping it. Does a trigger or a constraint of another program refuse it?"
         );
     }
 }

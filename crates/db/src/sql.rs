@@ -6,6 +6,9 @@ use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 /// A copy with this time in its `due` column is parked.
 pub const PARKED: i64 = 9_000_000_000_000_000_000;
 
+/// The lower bits of a fence are random, the upper ones are the id of the daemon: `lease >> 40`.
+pub(crate) const FENCE_RANDOM_BITS: u32 = 40;
+
 /// With these settings, an index scan in the wanted order is the only plan that is not disabled, and it is kept for the
 /// session. Costs are set because disabling a plan only makes it expensive.
 pub const PLANNER_SETTINGS: [(&str, &str); 10] = [

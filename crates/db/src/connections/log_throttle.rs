@@ -1,4 +1,5 @@
 //! Throttles the log of a repeated failure: at once, then once a minute with the number of failures since.
+//!
 //! It decides only when to log; the caller has the words.
 
 use std::{

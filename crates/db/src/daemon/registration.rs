@@ -9,11 +9,8 @@ use crate::{
     error::{DatabaseError, with_timeout},
     handle::Database,
     log::append::{event, logged},
-    sql::trusted_sql,
+    sql::{FENCE_RANDOM_BITS, trusted_sql},
 };
-
-/// Bits of a fence below the daemon's id.
-const RANDOM_BITS: u32 = 40;
 
 /// The id of a daemon: 23 bits, the upper part of each of its fences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,14 +19,14 @@ pub struct DaemonId(i32);
 impl DaemonId {
     /// A fence of this daemon; `random` decides its lower bits.
     pub(crate) fn fence(self, random: u64) -> Fence {
-        Fence(i64::from(self.0) << RANDOM_BITS | (random >> (64 - RANDOM_BITS)).cast_signed())
+        Fence(i64::from(self.0) << FENCE_RANDOM_BITS | (random >> (64 - FENCE_RANDOM_BITS)).cast_signed())
     }
 
     /// The daemon that a fence belongs to.
     #[must_use]
     pub fn of(fence: Fence) -> Self {
         // Cannot fail: a 63-bit number shifted by 40 has 23 bits.
-        Self(i32::try_from(fence.0 >> RANDOM_BITS).unwrap_or_default())
+        Self(i32::try_from(fence.0 >> FENCE_RANDOM_BITS).unwrap_or_default())
     }
 
     #[must_use]

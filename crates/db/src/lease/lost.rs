@@ -5,7 +5,7 @@ use copyhold_core::domain::{EventKind, Fence, ObjectKey};
 use crate::{
     error::{DatabaseError, with_timeout},
     handle::Database,
-    sql::trusted_sql,
+    sql::{FENCE_RANDOM_BITS, trusted_sql},
 };
 
 impl Database {
@@ -17,7 +17,8 @@ impl Database {
     WHERE NOT EXISTS (SELECT FROM {}.object_copies o WHERE o.object_key = k AND o.lease = f)",
             self.schema.quoted()
         );
-        let logged = self.logged(EventKind::LeaseLost, "'object_key', k, 'daemon', f >> 40", &whence);
+        let members = format!("'object_key', k, 'daemon', f >> {FENCE_RANDOM_BITS}");
+        let logged = self.logged(EventKind::LeaseLost, &members, &whence);
         let sql = trusted_sql(format!("-- {NAME}\nWITH {logged}\nSELECT last FROM logged"));
         with_timeout(NAME, sqlx::query(sql).bind(key.as_str()).bind(fence.0).execute(&self.pool)).await?;
         Ok(())

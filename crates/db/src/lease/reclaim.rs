@@ -13,7 +13,7 @@ use crate::{
     handle::Database,
     log::append::{event, logged},
     split_batch::{FailureBudget, run_split},
-    sql::{PARKED, trusted_sql},
+    sql::{FENCE_RANDOM_BITS, PARKED, trusted_sql},
 };
 
 const NAME: &str = "lease::reclaim";
@@ -56,9 +56,11 @@ pub(crate) enum ReclaimScope {
 /// UPDATE reads each row again that was just renewed, so that a renewed lease is not taken from its holder.
 pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &EventKinds, of: ReclaimScope) -> SqlStr {
     let schema = schema.quoted();
-    let members = "'object_key', object_key, 'generation', generation, 'daemon', lease >> 40, 'times', times";
+    let members = format!(
+        "'object_key', object_key, 'generation', generation, 'daemon', lease >> {FENCE_RANDOM_BITS}, 'times', times"
+    );
     let events = if kinds.contains(EventKind::LeaseSwept) {
-        format!("{} FROM freed", event(EventKind::LeaseSwept, members))
+        format!("{} FROM freed", event(EventKind::LeaseSwept, &members))
     } else {
         String::new()
     };

@@ -113,8 +113,8 @@ impl Database {
         if self.follow_timeline().await? {
             warn!(
                 last_id = head.mark.last,
-                "PostgreSQL has failed over or was restored: it writes another timeline. Ids of events may have been given \
-                 again; readers are told that this is another log"
+                "PostgreSQL has failed over or was restored: it writes another timeline. Ids of events may have been \
+                 assigned again; the log gets a new epoch"
             );
         }
         let head = self.read_log_head().await?;

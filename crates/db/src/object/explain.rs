@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{DatabaseError, with_timeout},
     handle::Database,
-    sql::{PARKED, trusted_sql},
+    sql::{FENCE_RANDOM_BITS, PARKED, trusted_sql},
 };
 
 const NAME: &str = "object::explain";
@@ -173,7 +173,7 @@ SELECT json_build_object(
     'held', CASE WHEN o.lock IS NOT NULL THEN (
         SELECT json_build_object('daemon', h.id, 'until_us', o.lock, 'renewed_at_us', o.lock - d.lease_timeout_us,
                                  'host', d.host, 'process_id', d.process_id, 'alive', d.alive_until > {now})
-        FROM (SELECT o.lease >> 40 AS id) h LEFT JOIN {schema}.daemons d ON d.id = h.id) END,
+        FROM (SELECT o.lease >> {FENCE_RANDOM_BITS} AS id) h LEFT JOIN {schema}.daemons d ON d.id = h.id) END,
     'abandoned', (
         SELECT json_build_object('times', CASE WHEN s.generation = o.generation THEN s.times ELSE 0 END,
                                  'last_at_us', s.last_at)

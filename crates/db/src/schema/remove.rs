@@ -23,7 +23,7 @@ use crate::{
     lease::unsettled,
     log::append,
     settings::SchemaPlan,
-    sql::trusted_sql,
+    sql::{FENCE_RANDOM_BITS, trusted_sql},
     stats::{
         backlog,
         differences::{DaemonIds, list_daemons},
@@ -110,14 +110,14 @@ impl RemovalObstacle {
                 Positions(positions)
             ),
             Self::OnlyHolder { objects: 1, example } => format!(
-                "it is the only holder of 1 object, \"{example}\": `copyhold explain` tells why there is no other copy"
+                "it is the only holder of 1 object, \"{example}\": `copyhold explain` shows why there is no other copy"
             ),
             Self::OnlyHolder { objects, example } => format!(
-                "it is the only holder of {objects} objects, \"{example}\" for one: `copyhold explain` tells why there is no \
+                "it is the only holder of {objects} objects, \"{example}\" for one: `copyhold explain` shows why there is no \
                  other copy"
             ),
             Self::Unsettled { copies, settled_in_us } => format!(
-                "{copies} copies elsewhere, or writes to it, are not settled: a write whose end was not seen may still arrive \
+                "{copies} copies elsewhere, or writes to it, are not settled: a write of unknown outcome may still arrive \
                  there. Try again {}",
                 match settled_in_us.div_euclid(1_000_000) {
                     ..=0 => "when a daemon has read them".to_owned(),
@@ -125,7 +125,7 @@ impl RemovalObstacle {
                 }
             ),
             Self::AfterCrash { settled_in_us } => format!(
-                "PostgreSQL has crashed lately, and a write to {replica} may be under way that nobody knows of. Try again in {} s",
+                "PostgreSQL has crashed lately, and an unrecorded write to {replica} may still be under way. Try again in {} s",
                 settled_in_us.div_euclid(1_000_000) + 1
             ),
             Self::NotSwept { leases } => format!(
@@ -296,7 +296,7 @@ fn leased_by_the_dead(schema: &str) -> String {
         WHERE o.lock IS NOT NULL
           AND (o.lock <= {schema}.now_utc_micro_seconds()
                OR NOT EXISTS (SELECT FROM {schema}.daemons d
-                               WHERE d.id = o.lease >> 40 AND d.alive_until > {schema}.now_utc_micro_seconds()))"
+                               WHERE d.id = o.lease >> {FENCE_RANDOM_BITS} AND d.alive_until > {schema}.now_utc_micro_seconds()))"
     )
 }
 

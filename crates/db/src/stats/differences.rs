@@ -150,7 +150,7 @@ impl fmt::Display for Difference {
                 write!(f, "replica {replica} is {places}")?;
                 match pinned {
                     Some(pin) => {
-                        write!(f, "; its recorded copies are in {pin}, and whoever names another leaves it alone")
+                        write!(f, "; its recorded copies are in {pin}, and a daemon that names another bucket does not use it")
                     }
                     None => Ok(()),
                 }
@@ -232,7 +232,7 @@ mod tests {
         let rows = [row("b2", true, Some("x")), row("scw", false, None)];
         let peers = [1, 2].map(|id| peer(id, 90, "b2", &[("b2", "x"), ("scw", "y")]));
         assert!(differences(&peers, &rows, &RulesState::none()).is_empty());
-        assert!(differences(&[], &rows, &RulesState::none()).is_empty(), "nobody is there to differ");
+        assert!(differences(&[], &rows, &RulesState::none()).is_empty(), "there are no daemons to differ");
         let [one, other] = peers;
         assert_eq!(one.config.fingerprint(one.lease_timeout), other.config.fingerprint(other.lease_timeout));
         assert_ne!(one.config.fingerprint(Duration::from_secs(1)), one.config.fingerprint(Duration::from_secs(2)));

@@ -22,7 +22,7 @@ use crate::{
     log::read::LogStatus,
     replica::change_guard::CHANGES_WITHIN,
     rules::RulesState,
-    sql::{PARKED, trusted_sql},
+    sql::{FENCE_RANDOM_BITS, PARKED, trusted_sql},
 };
 
 /// The time limit of one part, and of all together.
@@ -411,7 +411,7 @@ ORDER BY r.primary_since IS NULL, r.name"
        (({schema}.now_utc_micro_seconds() - d.started_at) / 1e6)::double precision AS up_seconds,
        d.alive_until > {schema}.now_utc_micro_seconds() AS alive, d.sleeping, d.wakeup, coalesce(l.leases, 0) AS leases
 FROM {schema}.daemons d
-LEFT JOIN (SELECT (lease >> 40)::int AS id, count(*) AS leases
+LEFT JOIN (SELECT (lease >> {FENCE_RANDOM_BITS})::int AS id, count(*) AS leases
            FROM {schema}.object_copies WHERE lock IS NOT NULL GROUP BY 1) l USING (id)
 ORDER BY d.id"
         );
