@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use copyhold_core::domain::{ObjectKey, Outcome, ReplicaName, Verified};
-use copyhold_db::queue::{Position, Report};
+use copyhold_db::lease::{LanePosition, Report};
 
 use crate::common::{
     bare::Bare,
@@ -114,7 +114,7 @@ async fn by_the_database(pool: &PgPool) -> anyhow::Result<Vec<f64>> {
 async fn bare(stage: &Stage) -> anyhow::Result<Vec<f64>> {
     let client = Bare::connect(&stage.config, 1).await?;
     let queue = stage.queue();
-    let daemon = queue.enlist("bare".to_owned(), Duration::from_mins(1)).await?;
+    let daemon = queue.register_daemon("bare".to_owned(), Duration::from_mins(1)).await?;
     let targets = [ReplicaName::new("wasabi")?, ReplicaName::new("scw")?];
     let mut took = Vec::new();
     let mut ticks = tokio::time::interval(EVERY);
@@ -123,7 +123,7 @@ async fn bare(stage: &Stage) -> anyhow::Result<Vec<f64>> {
         queue.register(&[ObjectKey::new(format!("object-{i}"))?], None).await?;
         let begun = Instant::now();
         let lease = queue
-            .claim(&daemon, &targets[0], 1, Position::BEGINNING)
+            .claim(&daemon, &targets[0], 1, LanePosition::BEGINNING)
             .await?
             .leases
             .pop()
@@ -145,7 +145,7 @@ async fn bare(stage: &Stage) -> anyhow::Result<Vec<f64>> {
         queue.complete(&[report]).await?;
         took.push(millis(begun.elapsed()));
     }
-    queue.leave(daemon.id).await?;
+    queue.deregister_daemon(daemon.id).await?;
     Ok(sorted(took))
 }
 

@@ -7,7 +7,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::{Connections, Daemon, DaemonId, Pools, Queue, Retention, SleepsFor, Target};
+use copyhold_db::{
+    Database,
+    connections::{Connections, Pools, Target},
+    daemon::{Daemon, DaemonId, IdleKind},
+    log::Retention,
+};
 use copyhold_s3::copy::Memory;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::task::TaskTracker;
@@ -48,7 +53,7 @@ pub async fn run(
     let names: Vec<_> = config.replicas.iter().map(|r| r.name.clone()).collect();
     crate::metrics::initialise(&names);
     let kinds = config.events.kinds.clone();
-    let queue = Queue::telling(pools.work.clone(), config.database.schema.clone(), names.clone(), kinds);
+    let queue = Database::with_events(pools.work.clone(), config.database.schema.clone(), names.clone(), kinds);
     let memory = Memory::new(config.workers.memory_bytes);
     let (events_waker, events_wake) = wake::channel();
     let (log, tailer) = events::open(queue.clone(), events::Settings::of(&config), events_wake);
@@ -85,7 +90,7 @@ pub async fn run(
 
 /// What was there before PostgreSQL was.
 struct Base {
-    queue: Queue,
+    queue: Database,
     memory: Memory,
     /// Heartbeats have a connection of their own.
     heartbeat: Connections,
@@ -132,7 +137,7 @@ async fn work(
     let wakers = Wakers { work: notices_waker, replicas: replicas_waker, inbox: inbox_waker, events };
     listen(&config, (listen_target, &queue, daemon.id), hearing, wakers, lifecycle);
     let sleeps = |of| Sleeper::new(queue.clone(), daemon.id, of, ears.clone());
-    let mover = Mover { queue: queue.clone(), wake: inbox, sleeper: sleeps(SleepsFor::Inbox), grows };
+    let mover = Mover { queue: queue.clone(), wake: inbox, sleeper: sleeps(IdleKind::Inbox), grows };
     look_after_the_log(&config, mover, lifecycle);
     let settle = config.lease.settle();
     let sweeper = Sweeper {
@@ -191,7 +196,7 @@ async fn work(
         waker,
     };
     let calls = Calls { own: wake, notices };
-    let claimer = Claimer::new(daemon.clone(), runner, slots, running.clone(), calls, sleeps(SleepsFor::Work));
+    let claimer = Claimer::new(daemon.clone(), runner, slots, running.clone(), calls, sleeps(IdleKind::Work));
     lifecycle.spawn("claimer", drain, claimer.run(drain.clone()));
 
     let reason = endings.first().await;
@@ -215,7 +220,7 @@ async fn work(
 /// Starts to listen, and to wake those that wait for notices.
 fn listen(
     config: &Config,
-    (target, queue, daemon): (Target, &Queue, DaemonId),
+    (target, queue, daemon): (Target, &Database, DaemonId),
     hearing: Hearing,
     wakers: Wakers,
     lifecycle: &Lifecycle,
@@ -245,14 +250,14 @@ fn look_after_the_log(config: &Config, mover: Mover, lifecycle: &Lifecycle) {
 }
 
 /// Starts what looks at the tables again and again.
-fn watch(queue: &Queue, lifecycle: &Lifecycle) {
+fn watch(queue: &Database, lifecycle: &Lifecycle) {
     let drain = &lifecycle.drain;
     lifecycle.spawn("backlog", drain, sweeper::count_backlog(queue.clone(), drain.clone()));
     lifecycle.spawn("sequences", drain, sweeper::watch_sequences(queue.clone(), drain.clone()));
     lifecycle.spawn("differences", drain, sweeper::watch_differences(queue.clone(), drain.clone()));
 }
 
-fn orphaned_uploads(config: &Config, queue: Queue, lanes: Lanes) -> OrphanedUploads {
+fn orphaned_uploads(config: &Config, queue: Database, lanes: Lanes) -> OrphanedUploads {
     OrphanedUploads {
         queue,
         stores: lanes.replicas().iter().map(|replica| Arc::clone(&replica.store)).collect(),
@@ -274,7 +279,7 @@ fn reach(view: &View, replica: &ReplicaName) -> Reach {
 
 /// Copies have been told to stop: they abort their uploads and give their rows back, then the rest ends.
 async fn finish(
-    queue: &Queue,
+    queue: &Database,
     daemon: &Daemon,
     lifecycle: &Lifecycle,
     running: &TaskTracker,
@@ -287,7 +292,7 @@ async fn finish(
         drop(to_the_end);
         lifecycle.all_ended().await;
         // Not before the last heartbeat: that would enter it again, as one that lives.
-        if let Err(error) = queue.leave(daemon.id).await {
+        if let Err(error) = queue.deregister_daemon(daemon.id).await {
             warn!(error = %error, "Could not leave the list of daemons; the others will notice");
         }
     };

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use copyhold_db::queue::{Queue, ReplicaStatus, count_interval};
+use copyhold_db::{
+    Database,
+    stats::{ReplicaStatus, count_interval},
+};
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +15,7 @@ use crate::metrics::{self, BacklogFigures, ReplicaFigures};
 const READ_EVERY: Duration = Duration::from_secs(5);
 
 /// Reads until `end`, from before PostgreSQL was ever reached.
-pub async fn watch(queue: Queue, end: CancellationToken) {
+pub async fn watch(queue: Database, end: CancellationToken) {
     loop {
         let Some(read) = end.run_until_cancelled(queue.figures()).await else { return };
         match read {
@@ -24,7 +27,7 @@ pub async fn watch(queue: Queue, end: CancellationToken) {
             Ok(_) => metrics::database_away(),
             // The claims will say that PostgreSQL is away.
             Err(_) => {
-                metrics::database_error("queue::figures");
+                metrics::database_error("stats::figures");
                 metrics::database_away();
             }
         }

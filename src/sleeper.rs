@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use copyhold_db::queue::{DaemonId, Queue, SleepsFor};
+use copyhold_db::{
+    Database,
+    daemon::{DaemonId, IdleKind},
+};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -18,9 +21,9 @@ const AFTER_SAYING_SO: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50
 /// Whether this daemon has said that it sleeps. Said with care: while one does, each insert of anybody notifies.
 #[derive(Debug)]
 pub struct Sleeper {
-    queue: Queue,
+    queue: Database,
     daemon: DaemonId,
-    of: SleepsFor,
+    of: IdleKind,
     ears: Ears,
     said: Said,
     /// How many others look first when all are notified.
@@ -59,7 +62,7 @@ impl Rest {
 impl Sleeper {
     /// Awake.
     #[must_use]
-    pub fn new(queue: Queue, daemon: DaemonId, of: SleepsFor, ears: Ears) -> Self {
+    pub fn new(queue: Database, daemon: DaemonId, of: IdleKind, ears: Ears) -> Self {
         Self { queue, daemon, of, ears, said: Said::Awake, turn: Turn::default() }
     }
 
@@ -107,15 +110,15 @@ impl Sleeper {
     }
 
     async fn say(&mut self, sleeping: bool) -> bool {
-        match self.queue.set_sleeping(self.daemon, self.of, sleeping).await {
+        match self.queue.set_idle(self.daemon, self.of, sleeping).await {
             Ok(before) => {
                 self.turn.comes_after(before);
                 true
             }
             Err(error) => {
-                metrics::database_error("queue::set_sleeping");
+                metrics::database_error("daemon::set_idle");
                 // One of the two is enough to say it.
-                if self.of == SleepsFor::Work {
+                if self.of == IdleKind::Work {
                     warn!(error = %error, "Could not say whether this daemon sleeps; the poll finds the work");
                 }
                 false

@@ -6,7 +6,7 @@ use std::{
 use anyhow::Context as _;
 use copyhold::config::{self, Config};
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::{self, Queue};
+use copyhold_db::Database;
 use copyhold_sandbox::postgres::Cluster;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
 use tempfile::TempDir;
@@ -127,7 +127,7 @@ impl Ground {
     /// `i` holds, which counts from 1. Its keys are what `key` makes of `i`. All of it was registered an hour ago.
     pub async fn fill(&self, stores: &Stores, rows: u32, key: &str, missing: &str) -> anyhow::Result<()> {
         let (_folder, config) = self.configured(stores)?;
-        queue::migrate(&config).await?;
+        copyhold_db::schema::migrate(&config).await?;
         // Indexes are built faster than they are kept.
         self.execute(
             "ALTER TABLE copyhold.object_copies DROP CONSTRAINT object_copies_pkey;
@@ -141,13 +141,13 @@ impl Ground {
              ALTER TABLE copyhold.object_copies ADD PRIMARY KEY (object_key)"
         ))
         .await?;
-        queue::migrate(&config).await?;
+        copyhold_db::schema::migrate(&config).await?;
         self.execute("VACUUM ANALYZE copyhold.object_copies").await
     }
 
     /// The queue as a daemon sees it.
-    pub fn queue(&self, config: &Config) -> anyhow::Result<(Queue, ReplicaName)> {
+    pub fn queue(&self, config: &Config) -> anyhow::Result<(Database, ReplicaName)> {
         let names = config.replicas.iter().map(|r| r.name.clone()).collect();
-        Ok((Queue::new(self.pool.clone(), config.database.schema.clone(), names), ReplicaName::new("wasabi")?))
+        Ok((Database::new(self.pool.clone(), config.database.schema.clone(), names), ReplicaName::new("wasabi")?))
     }
 }

@@ -3,7 +3,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use anyhow::Context as _;
 use copyhold::config::{self, Config};
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::{self, Queue};
+use copyhold_db::Database;
 use copyhold_sandbox::postgres::{Cluster, Options};
 use sqlx::PgPool;
 use tempfile::TempDir;
@@ -64,7 +64,7 @@ impl Stage {
         let path = folder.path().join("copyhold.toml");
         fs::write(&path, configuration(&cluster.url("app"))?)?;
         let config = config::load(&path, Vec::<(String, String)>::new())?;
-        queue::migrate(&config).await?;
+        copyhold_db::schema::migrate(&config).await?;
         let pool = PgPool::connect(&cluster.url("app")).await?;
         let targets =
             config.replicas.iter().map(|replica| replica.name.to_string()).filter(|name| name != "b2").collect();
@@ -161,8 +161,8 @@ impl Stage {
     }
 
     /// The queue as a daemon sees it.
-    pub fn queue(&self) -> Queue {
-        Queue::new(self.pool.clone(), self.config.database.schema.clone(), self.replicas())
+    pub fn queue(&self) -> Database {
+        Database::new(self.pool.clone(), self.config.database.schema.clone(), self.replicas())
     }
 
     fn replicas(&self) -> Vec<ReplicaName> {

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use copyhold_db::queue;
 use copyhold_testkit::gap_detector::{self, Found, Play};
 use sqlx::postgres::PgPoolOptions;
 
@@ -30,7 +29,7 @@ pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
     let grounds = Grounds::begin().await?;
     let ground = grounds.make("e1").await?;
     let (_folder, config) = ground.configured(stores)?;
-    queue::migrate(&config).await?;
+    copyhold_db::schema::migrate(&config).await?;
     // The order of the commits counts here, not what the disk makes of them.
     ground.execute("ALTER DATABASE e1 SET synchronous_commit = off").await?;
     let writers = PgPoolOptions::new().max_connections(12).connect(&ground.url).await?;

@@ -8,7 +8,7 @@ use copyhold::{
     events::{Filter, Log, Next, Start},
 };
 use copyhold_core::domain::Cursor;
-use copyhold_db::queue;
+
 use rand::RngExt as _;
 use tokio::task::JoinSet;
 
@@ -30,7 +30,7 @@ pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
     let grounds = Grounds::begin().await?;
     let ground = grounds.make("e3").await?;
     let (_folder, config) = ground.configured(stores)?;
-    queue::migrate(&config).await?;
+    copyhold_db::schema::migrate(&config).await?;
     fill(&ground).await?;
     for turn in 1..=3 {
         herd(&ground, &config, turn).await?;

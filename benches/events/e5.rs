@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use copyhold_db::queue::{DaemonId, SleepsFor};
+use copyhold_db::daemon::{DaemonId, IdleKind};
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::task::JoinSet;
 
@@ -41,7 +41,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
         let queue = stage.queue();
         let mut daemons = Vec::new();
         for _ in 0..DAEMONS {
-            daemons.push(queue.enlist("bench".to_owned(), Duration::from_hours(1)).await?.id);
+            daemons.push(queue.register_daemon("bench".to_owned(), Duration::from_hours(1)).await?.id);
         }
         let mut rates = Case::ALL.map(|case| (case, Vec::new()));
         // In turns, so that whatever else the machine does, it does to all.
@@ -76,7 +76,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
 async fn turn(stage: &Stage, daemons: &[DaemonId], case: Case) -> anyhow::Result<f64> {
     let queue = stage.queue();
     for daemon in daemons {
-        queue.set_sleeping(*daemon, SleepsFor::Work, case == Case::Sleeping).await?;
+        queue.set_idle(*daemon, IdleKind::Work, case == Case::Sleeping).await?;
     }
     let able = if case == Case::Without { "DISABLE" } else { "ENABLE" };
     let sql = format!(

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use copyhold::worker::Floor;
 use copyhold_core::domain::{Content, ContentHash, EventKinds, Lease, Outcome, ReplicaName, Verified};
-use copyhold_db::queue::{Answer, Queue, Report};
+use copyhold_db::{
+    Database,
+    lease::{FencedWrite, Report},
+};
 use sqlx::postgres::PgPoolOptions;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
@@ -54,7 +57,7 @@ async fn contest(ground: &Ground, stores: &Stores, goal: &Goal, kinds: &EventKin
     for _ in 0..DAEMONS {
         let pool = PgPoolOptions::new().max_connections(4).connect(&ground.url).await?;
         let names = config.replicas.iter().map(|r| r.name.clone()).collect();
-        let queue = Queue::telling(pool, config.database.schema.clone(), names, kinds.clone());
+        let queue = Database::with_events(pool, config.database.schema.clone(), names, kinds.clone());
         // As in a daemon: what is claimed waits for the completer, and nothing is claimed ahead of it for long.
         let (leases, done) = mpsc::channel(2 * BATCH);
         tasks.spawn(claim(queue.clone(), Arc::clone(&run), leases));
@@ -66,14 +69,14 @@ async fn contest(ground: &Ground, stores: &Stores, goal: &Goal, kinds: &EventKin
     Ok(run.score())
 }
 
-async fn claim(queue: Queue, run: Arc<Run>, leases: mpsc::Sender<Lease>) -> anyhow::Result<()> {
-    let daemon = queue.enlist("bench".to_owned(), Duration::from_mins(10)).await?;
+async fn claim(queue: Database, run: Arc<Run>, leases: mpsc::Sender<Lease>) -> anyhow::Result<()> {
+    let daemon = queue.register_daemon("bench".to_owned(), Duration::from_mins(10)).await?;
     let lane = ReplicaName::new("wasabi")?;
     let mut floor = Floor::new();
     while run.goes_on() {
         let question = floor.question(Instant::now().into_std());
         let claimed = queue.claim(&daemon, &lane, BATCH, question.from).await?;
-        floor.answered(question, claimed.last, claimed.leases.len() == BATCH, Instant::now().into_std());
+        floor.answered(question, claimed.last_position, claimed.leases.len() == BATCH, Instant::now().into_std());
         if claimed.leases.is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -86,7 +89,7 @@ async fn claim(queue: Queue, run: Arc<Run>, leases: mpsc::Sender<Lease>) -> anyh
     Ok(())
 }
 
-async fn complete(queue: Queue, run: Arc<Run>, mut done: mpsc::Receiver<Lease>) -> anyhow::Result<()> {
+async fn complete(queue: Database, run: Arc<Run>, mut done: mpsc::Receiver<Lease>) -> anyhow::Result<()> {
     let targets: Vec<_> = queue.replicas().iter().filter(|r| r.as_str() != "b2").cloned().collect();
     let mut leases = Vec::new();
     while run.goes_on() && done.recv_many(&mut leases, BATCH).await > 0 {
@@ -109,11 +112,11 @@ async fn complete(queue: Queue, run: Arc<Run>, mut done: mpsc::Receiver<Lease>) 
             match queue.complete(&reports).await {
                 Ok(answers) => {
                     let busy = |report: &Report| {
-                        answers.iter().any(|(key, _, answer)| *answer == Answer::Busy && *key == report.key)
+                        answers.iter().any(|(key, _, answer)| *answer == FencedWrite::RowLocked && *key == report.key)
                     };
                     reports.retain(busy);
                 }
-                Err(error) if error.is_contended() => {}
+                Err(error) if error.is_lock_timeout() => {}
                 Err(error) => return Err(error.into()),
             }
         }

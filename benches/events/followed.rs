@@ -5,7 +5,7 @@ use copyhold::{
     events::{self, Log, Settings},
     wake,
 };
-use copyhold_db::queue::{Pools, Queue};
+use copyhold_db::{Database, connections::Pools};
 use sqlx::postgres::PgListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ impl Followed {
         let settings = Settings { buffer_bytes, readers: 2000, poll: Duration::from_secs(5) };
         let pools = Pools::new(&config.database);
         let names = config.replicas.iter().map(|r| r.name.clone()).collect();
-        let queue = Queue::new(pools.work.clone(), config.database.schema.clone(), names);
+        let queue = Database::new(pools.work.clone(), config.database.schema.clone(), names);
         let (waker, wake) = wake::channel();
         let (log, tailer) = events::open(queue, settings, wake);
         let stop = CancellationToken::new();

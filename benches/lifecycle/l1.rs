@@ -13,7 +13,10 @@ use std::{
 use anyhow::Context as _;
 use copyhold::config::{self, Config};
 use copyhold_core::domain::{Content, ContentHash, Lease, Outcome, ReplicaName, Verified};
-use copyhold_db::queue::{self, Position, Queue, Report};
+use copyhold_db::{
+    Database,
+    lease::{LanePosition, Report},
+};
 use sqlx::Connection as _;
 use tokio::{task::JoinSet, time::Instant};
 
@@ -91,11 +94,11 @@ fn with_cold(folder: &tempfile::TempDir, stores: &Stores) -> anyhow::Result<Conf
     Ok(config::load(&path, Vec::<(String, String)>::new())?)
 }
 
-async fn copy(queue: Queue, work: Arc<Work>) -> anyhow::Result<()> {
-    let daemon = queue.enlist("bench".to_owned(), Duration::from_mins(10)).await?;
+async fn copy(queue: Database, work: Arc<Work>) -> anyhow::Result<()> {
+    let daemon = queue.register_daemon("bench".to_owned(), Duration::from_mins(10)).await?;
     let lane = ReplicaName::new("wasabi")?;
     while !work.over.load(Ordering::Relaxed) {
-        let leases = work.timed("claim", queue.claim(&daemon, &lane, BATCH, Position::BEGINNING)).await?.leases;
+        let leases = work.timed("claim", queue.claim(&daemon, &lane, BATCH, LanePosition::BEGINNING)).await?.leases;
         if leases.is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
             continue;
@@ -103,14 +106,14 @@ async fn copy(queue: Queue, work: Arc<Work>) -> anyhow::Result<()> {
         let reports: Vec<_> = leases.into_iter().map(|lease| recorded(&queue, lease)).collect();
         match work.timed("completion", queue.complete(&reports)).await {
             // Left to the end of its lease, as a daemon would not.
-            Err(error) if !error.is_contended() => return Err(error.into()),
+            Err(error) if !error.is_lock_timeout() => return Err(error.into()),
             _ => {}
         }
     }
     Ok(())
 }
 
-fn recorded(queue: &Queue, lease: Lease) -> Report {
+fn recorded(queue: &Database, lease: Lease) -> Report {
     let targets = queue.replicas().iter().filter(|r| r.as_str() != "b2");
     Report {
         key: lease.key,
@@ -166,7 +169,7 @@ async fn migrate_beside_a_reader(ground: &Ground, config: &Config) -> anyhow::Re
     let mut watcher = ground.connect().await?;
     let (begun, mut statements, mut locks, mut times) = (Instant::now(), Vec::new(), BTreeMap::new(), 0);
     let mut open = Some(transaction);
-    let mut migration = std::pin::pin!(queue::migrate(config));
+    let mut migration = std::pin::pin!(copyhold_db::schema::migrate(config));
     let migrated = loop {
         tokio::select! {
             migrated = &mut migration => break migrated?,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use copyhold_db::queue;
+
 use serde_json::Value;
 use tokio::{
     io::AsyncReadExt as _,
@@ -127,7 +127,7 @@ fn ended_children() -> anyhow::Result<f64> {
 async fn migrated(grounds: &Grounds, stores: &Stores, name: &str) -> anyhow::Result<Ground> {
     let ground = grounds.make(name).await?;
     let (_folder, config) = ground.configured(stores)?;
-    queue::migrate(&config).await?;
+    copyhold_db::schema::migrate(&config).await?;
     ground.execute("CHECKPOINT").await?;
     Ok(ground)
 }

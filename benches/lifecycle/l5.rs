@@ -3,7 +3,7 @@
 use std::{env, time::Duration};
 
 use anyhow::{Context as _, bail};
-use copyhold_db::queue;
+
 use tokio::{process::Command, time::Instant};
 
 use crate::common::{
@@ -35,7 +35,7 @@ pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
     let grounds = Grounds::begin().await?;
     let ground = grounds.make("l5").await?;
     let (folder, config) = ground.configured(stores)?;
-    queue::migrate(&config).await?;
+    copyhold_db::schema::migrate(&config).await?;
     ground.execute(TABLE.replace("{rows}", &rows.to_string())).await?;
     let (mut bare, mut ours) = (Duration::MAX, Duration::MAX);
     // In turns, so that whatever else the machine does, it does to both; the better of two each.

@@ -29,7 +29,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
         let ground = grounds.copy("cost").await?;
         let (_folder, config) = ground.configured(&stores)?;
         let (queue, lane) = ground.queue(&config)?;
-        let daemon = queue.enlist("bench".to_owned(), Duration::from_mins(10)).await?;
+        let daemon = queue.register_daemon("bench".to_owned(), Duration::from_mins(10)).await?;
         ground.execute("SELECT pg_stat_statements_reset()").await?;
         let mut claimer = Claimer::new(queue, daemon, lane);
         let mut objects = 0;

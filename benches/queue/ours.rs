@@ -6,7 +6,11 @@ use std::{
 use anyhow::bail;
 use copyhold::worker::Floor;
 use copyhold_core::domain::{Content, ContentHash, Lease, MetadataHash, Outcome, ReplicaName, SourceReading, Verified};
-use copyhold_db::queue::{Answer, Claimed, Daemon, Queue, Report};
+use copyhold_db::{
+    Database,
+    daemon::Daemon,
+    lease::{Claimed, FencedWrite, Report},
+};
 use tokio::task::JoinSet;
 
 use crate::common::{
@@ -22,7 +26,7 @@ const BATCH: usize = 128;
 pub(crate) async fn play(ground: &Ground, stores: &Stores, goal: &Goal) -> anyhow::Result<Score> {
     let (_folder, config) = ground.configured(stores)?;
     let (queue, lane) = ground.queue(&config)?;
-    let daemon = queue.enlist("bench".to_owned(), Duration::from_mins(10)).await?;
+    let daemon = queue.register_daemon("bench".to_owned(), Duration::from_mins(10)).await?;
     let run = goal.begin();
     let mut claimers = JoinSet::new();
     for _ in 0..CONNECTIONS {
@@ -47,21 +51,21 @@ pub(crate) async fn play(ground: &Ground, stores: &Stores, goal: &Goal) -> anyho
 
 /// One claimer and its floor, as in a daemon.
 pub(super) struct Claimer {
-    queue: Queue,
+    queue: Database,
     daemon: Daemon,
     lane: ReplicaName,
     floor: Floor,
 }
 
 impl Claimer {
-    pub(super) fn new(queue: Queue, daemon: Daemon, lane: ReplicaName) -> Self {
+    pub(super) fn new(queue: Database, daemon: Daemon, lane: ReplicaName) -> Self {
         Self { queue, daemon, lane, floor: Floor::new() }
     }
 
     pub(super) async fn claim(&mut self, rows: usize) -> anyhow::Result<Claimed> {
         let question = self.floor.question(Instant::now());
         let claimed = self.queue.claim(&self.daemon, &self.lane, rows, question.from).await?;
-        self.floor.answered(question, claimed.last, claimed.leases.len() == rows, Instant::now());
+        self.floor.answered(question, claimed.last_position, claimed.leases.len() == rows, Instant::now());
         Ok(claimed)
     }
 
@@ -96,15 +100,16 @@ impl Claimer {
         while !reports.is_empty() {
             let answers = match self.queue.complete(&reports).await {
                 // The log's lock was held for long, by another completion that had to wait for a processor: as a daemon does.
-                Err(error) if error.is_contended() => continue,
+                Err(error) if error.is_lock_timeout() => continue,
                 answers => answers?,
             };
-            if let Some((key, ..)) = answers.iter().find(|(.., answer)| *answer == Answer::Changed) {
+            if let Some((key, ..)) = answers.iter().find(|(.., answer)| *answer == FencedWrite::Superseded) {
                 bail!("nobody else is here, and yet the lease of {key} was lost");
             }
             // Another claim came too late for the row and has it in hand until it ends.
-            let busy =
-                |report: &Report| answers.iter().any(|(k, _, answer)| *answer == Answer::Busy && *k == report.key);
+            let busy = |report: &Report| {
+                answers.iter().any(|(k, _, answer)| *answer == FencedWrite::RowLocked && *k == report.key)
+            };
             reports.retain(busy);
         }
         Ok(objects)

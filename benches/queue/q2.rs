@@ -131,7 +131,7 @@ async fn after_the_drain(ground: &Ground, stores: &Stores) -> anyhow::Result<f64
     // The same floor, seen one claim at a time.
     let (queue, lane) = ground.queue(&config)?;
     let lease = Duration::from_mins(10);
-    let mut claimer = Claimer::new(queue.clone(), queue.enlist("bench".to_owned(), lease).await?, lane);
+    let mut claimer = Claimer::new(queue.clone(), queue.register_daemon("bench".to_owned(), lease).await?, lane);
     let mut took = Vec::new();
     for i in 1..=INSERTS / 4 {
         ticks.tick().await;

@@ -62,7 +62,7 @@ async fn claims(few: &Ground, many: &Ground, stores: &Stores) -> anyhow::Result<
     let claimer = async |ground: &Ground| {
         let (_folder, config) = ground.configured(stores)?;
         let (queue, lane) = ground.queue(&config)?;
-        let daemon = queue.enlist("bench".to_owned(), Duration::from_mins(10)).await?;
+        let daemon = queue.register_daemon("bench".to_owned(), Duration::from_mins(10)).await?;
         anyhow::Ok(Claimer::new(queue, daemon, lane))
     };
     let mut both = [(claimer(few).await?, Vec::new()), (claimer(many).await?, Vec::new())];

@@ -1,7 +1,7 @@
 //! Compares the metadata of a copy with what is on record of the object's.
 
 use copyhold_core::domain::{Class, Failure, MetadataHash, SourceReading};
-use copyhold_db::queue::{RecordedObject, while_away};
+use copyhold_db::{retry_while_down::retry_while_down, walk::RecordedObject};
 use copyhold_s3::{
     copy,
     store::{Head, shown},
@@ -103,7 +103,7 @@ impl Audit {
         if !self.dry_run {
             let noted = async || self.queue.note_metadata(&object.key, object.generation, hash).await;
             // Without it, it is compared all the same, and the next run finds nothing on record.
-            let _ = while_away(noted).await;
+            let _ = retry_while_down(noted).await;
         }
         Some(hash)
     }

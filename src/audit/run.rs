@@ -6,9 +6,12 @@ use std::sync::{
 };
 
 use copyhold_core::domain::{ObjectKey, ReplicaName};
-use copyhold_db::queue::{
-    Again, ChangeAdmission, Queue, QueueError, Range, RecordedObject, Refuted, TakeBack, changes_are_parked,
-    too_many_changes, while_away,
+use copyhold_db::{
+    Database, DatabaseError,
+    object::{ChangedObject, FalseRecord, Revocation},
+    replica::{ChangeAdmission, changes_are_parked, too_many_changes},
+    retry_while_down::retry_while_down,
+    walk::{ObjectRange, RecordedObject},
 };
 use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use tokio::sync::{Semaphore, mpsc};
@@ -33,13 +36,13 @@ pub enum Objects {
     /// Each of them once.
     These(Vec<ObjectKey>),
     /// Those that come after this key.
-    Range { range: Range, after: Option<ObjectKey> },
+    Range { range: ObjectRange, after: Option<ObjectKey> },
 }
 
 /// What is to be done, and what has come of it so far.
 #[derive(Debug)]
 pub struct Audit {
-    pub(super) queue: Queue,
+    pub(super) queue: Database,
     /// The one in force.
     pub(super) primary: ReplicaName,
     subjects: Vec<Subject>,
@@ -67,7 +70,7 @@ pub struct Ended {
     /// Of keys that were named, those that are not registered.
     pub unregistered: Vec<ObjectKey>,
     /// Why it ended early, if it was not told to.
-    pub error: Option<QueueError>,
+    pub error: Option<DatabaseError>,
 }
 
 /// What the reader of the table passes on.
@@ -80,7 +83,7 @@ enum Fed {
 impl Audit {
     /// `workers`: objects, and copies, that are read at once.
     #[must_use]
-    pub fn new(queue: Queue, primary: ReplicaName, subjects: Vec<Subject>, workers: usize) -> Self {
+    pub fn new(queue: Database, primary: ReplicaName, subjects: Vec<Subject>, workers: usize) -> Self {
         Self {
             queue,
             primary,
@@ -156,12 +159,12 @@ impl Audit {
         ended
     }
 
-    async fn feed(&self, objects: Objects, to: &mpsc::Sender<Fed>, ended: &mut Ended) -> Result<(), QueueError> {
+    async fn feed(&self, objects: Objects, to: &mpsc::Sender<Fed>, ended: &mut Ended) -> Result<(), DatabaseError> {
         // Nobody takes them any more: then it was told to stop.
         match objects {
             Objects::These(keys) => {
                 for some in keys.chunks(KEYS) {
-                    let found = while_away(async || self.queue.recorded_of(some).await).await?;
+                    let found = retry_while_down(async || self.queue.recorded_of(some).await).await?;
                     let missing = some.iter().filter(|key| !found.iter().any(|object| object.key == **key));
                     ended.unregistered.extend(missing.cloned());
                     for object in found {
@@ -170,7 +173,7 @@ impl Audit {
                 }
             }
             Objects::Range { range, mut after } => loop {
-                let page = while_away(async || self.queue.recorded_page(&range, after.as_ref()).await).await?;
+                let page = retry_while_down(async || self.queue.recorded_page(&range, after.as_ref()).await).await?;
                 for object in page.objects {
                     let _ = to.send(Fed::Object(object)).await;
                 }
@@ -253,7 +256,7 @@ impl Audit {
         let then = match verdict {
             Verdict::Nothing => Vec::new(),
             Verdict::TakeBack(take_back) => {
-                let write = async || self.queue.take_back(&take_back).await;
+                let write = async || self.queue.revoke(&take_back).await;
                 let written = self.write(stop, &object, &seen, write).await;
                 let done = |park| if park { Then::Parked } else { Then::Requeued };
                 let each = take_back.refuted.iter();
@@ -290,12 +293,12 @@ impl Audit {
     }
 
     /// Whether a change that nobody registered may begin a generation: if not, it is parked.
-    async fn guarded(&self, again: Again, seen: &[(ReplicaName, i64, Seen)]) -> Verdict {
+    async fn guarded(&self, again: ChangedObject, seen: &[(ReplicaName, i64, Seen)]) -> Verdict {
         let why = match self.unregistered_changes {
             UnregisteredChanges::CopyAll => None,
             UnregisteredChanges::Park => Some(changes_are_parked(&again.primary)),
             UnregisteredChanges::Copy => {
-                match while_away(async || self.queue.admit_change(&again.primary).await).await {
+                match retry_while_down(async || self.queue.admit_change(&again.primary).await).await {
                     Ok(ChangeAdmission::Refused { .. }) => Some(too_many_changes(&again.primary)),
                     // What stands in the way of asking stands in the way of what follows, which tells it.
                     Ok(ChangeAdmission::Admitted) | Err(_) => None,
@@ -304,9 +307,9 @@ impl Audit {
         };
         let recorded = seen.iter().find(|(replica, ..)| *replica == again.primary);
         let Some((why, (replica, recorded_at, _))) = why.zip(recorded) else { return Verdict::Again(again) };
-        let refuted = vec![Refuted { replica: replica.clone(), recorded_at: *recorded_at, park: true, why }];
+        let refuted = vec![FalseRecord { replica: replica.clone(), recorded_at: *recorded_at, park: true, why }];
         let (key, generation) = (again.key, again.generation);
-        Verdict::TakeBack(TakeBack { key, generation, refuted, park_the_rest: false })
+        Verdict::TakeBack(Revocation { key, generation, refuted, park_the_rest: false })
     }
 
     /// `then`: what became of the replica's record, and why; `None` of one that is false: the row has changed meanwhile, so what was seen of it does not count.

@@ -1,7 +1,10 @@
 //! What follows from what was seen of one object. Pure.
 
 use copyhold_core::domain::{Class, Failure, ReplicaName};
-use copyhold_db::queue::{Again, RecordedObject, Refuted, TakeBack};
+use copyhold_db::{
+    object::{ChangedObject, FalseRecord, Revocation},
+    walk::RecordedObject,
+};
 
 use super::{
     look::{Origin, Seen},
@@ -14,9 +17,9 @@ pub(super) enum Verdict {
     /// Nothing that was seen speaks against what is on record.
     Nothing,
     /// These records are false.
-    TakeBack(TakeBack),
+    TakeBack(Revocation),
     /// The object itself is another one by now, whoever should have said so.
-    Again(Again),
+    Again(ChangedObject),
 }
 
 /// What is wrong with a copy, if anything.
@@ -47,7 +50,7 @@ pub(super) fn judge(object: &RecordedObject, primary: &ReplicaName, seen: &[(Rep
             None => {}
             Some((What::Changed, why)) => {
                 let copies = object.recorded.iter().map(|(copy, _)| copy).filter(|copy| *copy != replica);
-                return Verdict::Again(Again {
+                return Verdict::Again(ChangedObject {
                     key: object.key.clone(),
                     generation: object.generation,
                     primary: primary.clone(),
@@ -66,7 +69,7 @@ pub(super) fn judge(object: &RecordedObject, primary: &ReplicaName, seen: &[(Rep
                     why.message += ". What stands at the primary is not written over: delete it there and `copyhold retry` has \
                                     it made again from the other copies, `copyhold enqueue` registers what is there";
                 }
-                refuted.push(Refuted { replica: replica.clone(), recorded_at: *recorded_at, park, why });
+                refuted.push(FalseRecord { replica: replica.clone(), recorded_at: *recorded_at, park, why });
             }
         }
     }
@@ -85,7 +88,7 @@ pub(super) fn judge(object: &RecordedObject, primary: &ReplicaName, seen: &[(Rep
             refuted.why.message = format!("{what}. {}", refuted.why.message);
         }
     }
-    Verdict::TakeBack(TakeBack {
+    Verdict::TakeBack(Revocation {
         key: object.key.clone(),
         generation: object.generation,
         refuted,
@@ -135,7 +138,7 @@ mod tests {
     fn taken_back(seen: [Option<Seen>; 3]) -> (String, bool) {
         match judged(seen) {
             Verdict::TakeBack(what) => {
-                let mark = |r: &Refuted| format!("{}{}", r.replica, if r.park { "!" } else { "" });
+                let mark = |r: &FalseRecord| format!("{}{}", r.replica, if r.park { "!" } else { "" });
                 (what.refuted.iter().map(mark).collect::<Vec<_>>().join(" "), what.park_the_rest)
             }
             other => panic!("{other:?}"),

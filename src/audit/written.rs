@@ -3,7 +3,13 @@
 use std::time::{Duration, Instant};
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::{AWAY_PAUSE, Answer, Notice, QueueError, RecordedObject, still_away, while_away};
+use copyhold_db::{
+    DatabaseError,
+    lease::FencedWrite,
+    notify::Notification,
+    retry_while_down::{RETRY_PAUSE, retry_while_down, should_retry},
+    walk::RecordedObject,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{look::Seen, run::Audit, tally::Then};
@@ -16,8 +22,8 @@ const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(2);
 /// What became of a write.
 #[derive(Debug)]
 pub(super) enum Written {
-    Answered(Answer),
-    Failed(QueueError),
+    Answered(FencedWrite),
+    Failed(DatabaseError),
     /// It would have been written.
     NotToBe,
 }
@@ -26,9 +32,9 @@ impl Written {
     /// `done`, if it was written; `None`: the row has changed, so what was seen does not count.
     pub(super) fn of(&self, done: Then) -> Option<Then> {
         match self {
-            Self::Answered(Answer::Recorded) => Some(done),
-            Self::Answered(Answer::Changed | Answer::Refused) => None,
-            Self::Answered(Answer::Busy) => {
+            Self::Answered(FencedWrite::Applied) => Some(done),
+            Self::Answered(FencedWrite::Superseded | FencedWrite::FailureWritten) => None,
+            Self::Answered(FencedWrite::RowLocked) => {
                 Some(Then::NotWritten("a daemon holds the object at this moment: verify it again later".into()))
             }
             Self::Failed(error) => Some(Then::NotWritten(error.to_string())),
@@ -44,10 +50,10 @@ impl Audit {
         stop: &CancellationToken,
         object: &RecordedObject,
         seen: &[(ReplicaName, i64, Seen)],
-        write: impl AsyncFn() -> Result<Answer, QueueError>,
+        write: impl AsyncFn() -> Result<FencedWrite, DatabaseError>,
     ) -> Written {
         if self.dry_run {
-            let row = while_away(async || self.queue.recorded_of(std::slice::from_ref(&object.key)).await).await;
+            let row = retry_while_down(async || self.queue.recorded_of(std::slice::from_ref(&object.key)).await).await;
             let same = |row: &RecordedObject| {
                 let recorded =
                     |(replica, at, _): &(ReplicaName, i64, Seen)| row.recorded.contains(&(replica.clone(), *at));
@@ -55,7 +61,7 @@ impl Audit {
             };
             return match row {
                 Ok(rows) if rows.iter().any(same) => Written::NotToBe,
-                Ok(_) => Written::Answered(Answer::Changed),
+                Ok(_) => Written::Answered(FencedWrite::Superseded),
                 Err(error) => Written::Failed(error),
             };
         }
@@ -63,19 +69,19 @@ impl Audit {
         loop {
             match write().await {
                 // It was not sent; of one that may have been carried out nobody could tell whose work it is.
-                Err(error) if !error.leaves_open() && still_away(&error, begun) => {
-                    tokio::time::sleep(AWAY_PAUSE).await;
+                Err(error) if !error.outcome_unknown() && should_retry(&error, begun) => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
                 }
-                Ok(Answer::Busy) if begun.elapsed() < BUSY_FOR => {
+                Ok(FencedWrite::RowLocked) if begun.elapsed() < BUSY_FOR => {
                     if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                        return Written::Answered(Answer::Busy);
+                        return Written::Answered(FencedWrite::RowLocked);
                     }
                     pause = (pause * 2).min(BUSY_PAUSE_AT_MOST);
                 }
                 Ok(answer) => {
-                    if answer == Answer::Recorded {
+                    if answer == FencedWrite::Applied {
                         // A hint, which may be lost.
-                        let _ = self.queue.notify(Notice::Work).await;
+                        let _ = self.queue.notify(Notification::Work).await;
                     }
                     return Written::Answered(answer);
                 }

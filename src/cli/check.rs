@@ -5,7 +5,7 @@ mod clock;
 mod finding;
 mod secret_files;
 
-use copyhold_db::queue::{Queue, QueueError, ReplicaRow, SchemaFit};
+use copyhold_db::{Database, DatabaseError, replica::ReplicaRow, schema::SchemaFit};
 use secrecy::ExposeSecret as _;
 
 use super::{Verdict, given, probe, queue, show};
@@ -91,15 +91,15 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
 
 /// What the database has on record of the replicas; `None`: it does not answer. Before the first `migrate` that is nothing,
 /// which is an answer.
-async fn rows(queue: &Queue) -> Option<Vec<ReplicaRow>> {
-    let is_absent = |error: &QueueError| error.sqlstate().is_some_and(|code| ["42P01", "3F000"].contains(&&*code));
+async fn rows(queue: &Database) -> Option<Vec<ReplicaRow>> {
+    let is_absent = |error: &DatabaseError| error.sqlstate().is_some_and(|code| ["42P01", "3F000"].contains(&&*code));
     match queue.replica_rows().await {
         Ok(rows) => Some(rows),
         Err(error) => is_absent(&error).then(Vec::new),
     }
 }
 
-async fn database(config: &Config, queue: &Queue) -> Vec<Finding> {
+async fn database(config: &Config, queue: &Database) -> Vec<Finding> {
     let of = POSTGRESQL;
     let read_only = match queue.probe().await {
         Ok(read_only) => read_only,
@@ -116,22 +116,23 @@ async fn database(config: &Config, queue: &Queue) -> Vec<Finding> {
     }
     findings.push(finding(of, "schema", schema(queue).await));
     if writable {
-        findings
-            .extend(copyhold_db::queue::inspect(queue).await.into_iter().map(|(what, found)| finding(of, what, found)));
+        findings.extend(
+            copyhold_db::schema::inspect(queue).await.into_iter().map(|(what, found)| finding(of, what, found)),
+        );
     }
     findings
 }
 
 /// Behind a pooler the role has to carry what statements rely on.
-async fn settings(queue: &Queue) -> Result<String, String> {
-    let flaws = queue.session_flaws().await.map_err(|e| e.to_string())?;
+async fn settings(queue: &Database) -> Result<String, String> {
+    let flaws = queue.session_deviations().await.map_err(|e| e.to_string())?;
     if flaws.is_empty() {
         return Ok("the role's sessions are as they should be".into());
     }
     Err(format!("{}; give the role other settings, as docs/postgresql.md says of poolers", flaws.join(", ")))
 }
 
-async fn schema(queue: &Queue) -> Result<String, String> {
+async fn schema(queue: &Database) -> Result<String, String> {
     let fit = queue.schema_fit().await.map_err(|e| e.to_string())?;
     if fit != SchemaFit::Fits {
         return Err(fit.to_string());

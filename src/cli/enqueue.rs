@@ -2,7 +2,7 @@ use std::io;
 
 use anyhow::Context as _;
 use copyhold_core::domain::{ObjectKey, ReplicaName};
-use copyhold_db::queue::NewObject;
+use copyhold_db::object::NewObject;
 
 use super::{
     Verdict, given, queue, show,

@@ -5,8 +5,12 @@ mod plan;
 use anyhow::Context as _;
 use copyhold_core::domain::{ObjectKey, Role, micros, utc};
 use copyhold_db::pin::Pin;
-use copyhold_db::queue::{
-    Abandoned, Breaker, CopyStory, FailureStory, Holder, PARKED_BY_HAND, ReplicaRow, State, Story, UnsettledStory,
+use copyhold_db::{
+    object::{
+        CopyDetails, CopyState, ExpiredLeases, FailureDetails, LeaseHolder, ObjectDetails, PARKED_BY_OPERATOR,
+        UnsettledDetails,
+    },
+    replica::{Breaker, ReplicaRow},
 };
 use serde::{Serialize, Serializer};
 
@@ -34,21 +38,21 @@ struct Told<'a> {
     /// `crc64nvme:…`
     hash: Option<String>,
     #[serde(flatten)]
-    story: &'a Story,
+    story: &'a ObjectDetails,
     copies: Vec<ToldCopy<'a>>,
 }
 
 #[derive(Debug, Serialize)]
 struct ToldCopy<'a> {
     #[serde(flatten)]
-    copy: &'a CopyStory,
+    copy: &'a CopyDetails,
     #[serde(serialize_with = "word")]
-    state: State,
+    state: CopyState,
     /// What keeps a missing copy from being made, besides the object itself.
     hindrance: Option<String>,
 }
 
-fn word<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
+fn word<S: Serializer>(state: &CopyState, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(state.word())
 }
 
@@ -65,7 +69,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         return Err(given::not_registered(&key));
     };
     let told = |copy| {
-        let state = CopyStory::state(copy, story.now_us);
+        let state = CopyDetails::state(copy, story.now_us);
         ToldCopy { copy, state, hindrance: hindrance(config, &rows, &story, copy, state) }
     };
     let hash = story.hash().map(|hash| hash.to_string());
@@ -105,7 +109,7 @@ fn of_not_carried(what: &[String]) -> String {
 }
 
 /// Why it waits though nothing has failed.
-fn of_abandoned(abandoned: &Abandoned, now: i64) -> String {
+fn of_abandoned(abandoned: &ExpiredLeases, now: i64) -> String {
     let last = when(abandoned.last_at_us, now);
     let said = match abandoned.times {
         0 => format!("a holder of it died {last}"),
@@ -117,7 +121,7 @@ fn of_abandoned(abandoned: &Abandoned, now: i64) -> String {
     format!("  abandoned   {said}\n")
 }
 
-fn holder(held: &Holder, now: i64) -> String {
+fn holder(held: &LeaseHolder, now: i64) -> String {
     let until = when(held.until_us, now);
     if held.until_us <= now {
         return format!("by daemon {}, whose lease ran out {until}: a sweeper frees the row", held.daemon);
@@ -134,19 +138,19 @@ fn holder(held: &Holder, now: i64) -> String {
     )
 }
 
-fn of_copy(story: &Story, told: &ToldCopy<'_>) -> String {
+fn of_copy(story: &ObjectDetails, told: &ToldCopy<'_>) -> String {
     let now = story.now_us;
     let said = match told.state {
-        State::Recorded { at_us } => format!("recorded {}", when(at_us, now)),
-        State::NotWanted => "not wanted there".to_owned(),
-        State::Parked => "parked: not tried again until somebody says so (`copyhold retry`)".to_owned(),
-        State::Waiting { until_us } => format!("waiting, tried again {}", when(until_us, now)),
-        State::Due { .. } if told.hindrance.is_none() && story.held.is_some() => {
+        CopyState::Recorded { at_us } => format!("recorded {}", when(at_us, now)),
+        CopyState::NotWanted => "not wanted there".to_owned(),
+        CopyState::Parked => "parked: not tried again until somebody says so (`copyhold retry`)".to_owned(),
+        CopyState::Waiting { until_us } => format!("waiting, tried again {}", when(until_us, now)),
+        CopyState::Due { .. } if told.hindrance.is_none() && story.held.is_some() => {
             "due, and the object is in a daemon's hands".to_owned()
         }
         // What the rows that were there before it were given.
-        State::Due { since_us: ..=0 } => "due since the replica was added".to_owned(),
-        State::Due { since_us } => format!("due since {}", when(since_us, now)),
+        CopyState::Due { since_us: ..=0 } => "due since the replica was added".to_owned(),
+        CopyState::Due { since_us } => format!("due since {}", when(since_us, now)),
     };
     let copy = told.copy;
     let mut lines = vec![format!("{}{}: {said}", copy.replica, if copy.primary { " (primary)" } else { "" })];
@@ -156,7 +160,7 @@ fn of_copy(story: &Story, told: &ToldCopy<'_>) -> String {
     if let Some(failure) = &copy.failure {
         lines.extend(of_failure(failure, told.state, now));
     }
-    if let Some(upload) = copy.upload.as_ref().filter(|_| !matches!(told.state, State::Recorded { .. })) {
+    if let Some(upload) = copy.upload.as_ref().filter(|_| !matches!(told.state, CopyState::Recorded { .. })) {
         let (parts, of, last) = (upload.parts, upload.of, when(upload.last_at_us, now));
         lines.push(format!("    {parts} of its {of} parts are there, the last was sent {last}"));
     }
@@ -165,15 +169,15 @@ fn of_copy(story: &Story, told: &ToldCopy<'_>) -> String {
 }
 
 /// What may still arrive there, and what is known of it.
-fn of_unsettled(unsettled: &UnsettledStory, state: State, now: i64) -> String {
+fn of_unsettled(unsettled: &UnsettledDetails, state: CopyState, now: i64) -> String {
     let (noted, settled) = (when(unsettled.noted_at_us, now), when(unsettled.settled_at_us, now));
     let over = unsettled.settled_at_us <= now;
     match (unsettled.after_crash, state) {
-        (true, State::Recorded { .. }) if over => {
+        (true, CopyState::Recorded { .. }) if over => {
             "    proven after PostgreSQL had crashed, and to be read once more; no write that is not over is known of"
                 .to_owned()
         }
-        (true, State::Recorded { .. }) => format!(
+        (true, CopyState::Recorded { .. }) => format!(
             "    proven after PostgreSQL had crashed, which may have lost claims; no write that is not over is known of, and it is \
              read once more {settled}"
         ),
@@ -191,13 +195,13 @@ fn of_unsettled(unsettled: &UnsettledStory, state: State, now: i64) -> String {
     }
 }
 
-fn of_failure(failure: &FailureStory, state: State, now: i64) -> [String; 2] {
+fn of_failure(failure: &FailureDetails, state: CopyState, now: i64) -> [String; 2] {
     let before = match (failure.current, state) {
         (false, _) => "in an earlier generation ",
-        (true, State::Parked | State::Waiting { .. }) => "",
+        (true, CopyState::Parked | CopyState::Waiting { .. }) => "",
         (true, _) => "before that ",
     };
-    let by_hand = failure.class == PARKED_BY_HAND;
+    let by_hand = failure.class == PARKED_BY_OPERATOR;
     let class = if by_hand { "by an operator" } else { &failure.class };
     let (first, last) = (when(failure.first_at_us, now), when(failure.last_at_us, now));
     let times = match failure.attempts {
@@ -210,8 +214,14 @@ fn of_failure(failure: &FailureStory, state: State, now: i64) -> [String; 2] {
 }
 
 /// What keeps a missing copy from being made, besides the object itself.
-fn hindrance(config: &Config, rows: &[ReplicaRow], story: &Story, copy: &CopyStory, state: State) -> Option<String> {
-    if matches!(state, State::Recorded { .. } | State::NotWanted) {
+fn hindrance(
+    config: &Config,
+    rows: &[ReplicaRow],
+    story: &ObjectDetails,
+    copy: &CopyDetails,
+    state: CopyState,
+) -> Option<String> {
+    if matches!(state, CopyState::Recorded { .. } | CopyState::NotWanted) {
         return None;
     }
     if copy.paused {
@@ -257,7 +267,7 @@ fn of_breaker(breaker: &Breaker, now: i64) -> String {
 }
 
 /// Why the object cannot be read anywhere for now. Where no copy is on record, the primary is asked.
-fn no_source(rows: &[ReplicaRow], story: &Story) -> Option<String> {
+fn no_source(rows: &[ReplicaRow], story: &ObjectDetails) -> Option<String> {
     let recorded = |row: &&ReplicaRow| {
         story.copies.iter().any(|copy| copy.replica == row.name.as_str() && copy.recorded_at_us.is_some())
     };

@@ -1,5 +1,5 @@
 use anyhow::Context as _;
-use copyhold_db::queue::{Forgotten, QueueError};
+use copyhold_db::{DatabaseError, object::ForgetResult};
 
 use super::{Verdict, given, queue, show, show::some_keys};
 use crate::config::Config;
@@ -20,7 +20,7 @@ pub(super) struct Args {
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let keys = given::distinct_keys(args.keys, "nothing was forgotten")?;
     let (queue, pools) = queue(config)?;
-    let mut result = Forgotten::default();
+    let mut result = ForgetResult::default();
     for some in keys.chunks(BATCH) {
         let one = queue.forget(some, args.force).await;
         let one = match one {
@@ -51,6 +51,6 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     Ok(if all { Verdict::Good } else { Verdict::Bad })
 }
 
-fn may_not(error: &QueueError) -> bool {
+fn may_not(error: &DatabaseError) -> bool {
     error.sqlstate().as_deref() == Some("42501")
 }

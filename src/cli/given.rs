@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
 
 use anyhow::bail;
 use copyhold_core::domain::{ObjectKey, ReplicaName};
-use copyhold_db::queue::ReplicaRow;
+use copyhold_db::replica::ReplicaRow;
 
 use crate::config::Config;
 

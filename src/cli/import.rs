@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::{ImportPlan, MayImport, Queue, QueueError, ReplicaRow, Unit};
+use copyhold_db::{
+    Database, DatabaseError,
+    import::{ImportPlan, ImportRights, TimeUnit},
+    replica::ReplicaRow,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Verdict, bar::Bar, queue, show, stop::StopSignals};
@@ -70,7 +74,7 @@ enum Counts {
     Us,
 }
 
-impl From<Counts> for Unit {
+impl From<Counts> for TimeUnit {
     fn from(counts: Counts) -> Self {
         match counts {
             Counts::S => Self::Seconds,
@@ -135,7 +139,7 @@ fn verdict(ended: &ImportEnded) -> bool {
 /// What is to be done, or all that is in the way.
 async fn plan(
     config: &Config,
-    queue: &Queue,
+    queue: &Database,
     args: &Args,
     rows: &[ReplicaRow],
     primary: &ReplicaName,
@@ -143,7 +147,7 @@ async fn plan(
     let Some(table) = queue.source_table(&args.table).await? else {
         bail!("{}", no_such_table(&args.table, &queue.tables_with_keys().await?));
     };
-    let may: Option<MayImport> = if args.dry_run { None } else { Some(queue.may_import().await?) };
+    let may: Option<ImportRights> = if args.dry_run { None } else { Some(queue.import_rights().await?) };
     let names: Vec<_> = config.replicas.iter().map(|r| r.name.clone()).collect();
     let schema = config.database.schema.as_str();
     let ground = Ground { schema, replicas: &names, rows, primary, may: may.as_ref() };
@@ -186,7 +190,7 @@ fn cannot(table: &str, problems: &[String]) -> anyhow::Error {
 
 /// An error of a table that was looked at before, and is not what it was.
 fn while_importing(error: ImportError, import: &Import) -> anyhow::Error {
-    let gone = |error: &QueueError| error.sqlstate().is_some_and(|code| ["42P01", "42703"].contains(&&*code));
+    let gone = |error: &DatabaseError| error.sqlstate().is_some_and(|code| ["42P01", "42703"].contains(&&*code));
     let altered = matches!(&error, ImportError::Queue(error) if gone(error));
     let error = anyhow::Error::new(error);
     if altered {

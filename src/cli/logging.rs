@@ -193,7 +193,7 @@ mod tests {
         dispatcher::with_default(&dispatch(filter, true, false, Written::default), || {
             assert!(tracing::enabled!(target: "copyhold::worker::run", Level::DEBUG));
             assert!(tracing::enabled!(target: "copyhold_s3::copy", Level::DEBUG));
-            assert!(tracing::enabled!(target: "copyhold_db::queue", Level::DEBUG));
+            assert!(tracing::enabled!(target: "copyhold_db::lease", Level::DEBUG));
             assert!(!tracing::enabled!(target: "hyper::client", Level::DEBUG));
         });
     }

@@ -1,7 +1,11 @@
 //! `copyhold migrate`: what it did, and what a new replica will cost.
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::{self as schema, Expected, Foreseen, Migrated, Pace, Queue, SCHEMA_VERSION, Scope};
+use copyhold_db::{
+    Database,
+    rules::{ApplyScope, CopyRate, ExpectedCopies},
+    schema::{MigrateResult, MigrationPreview, SCHEMA_VERSION},
+};
 
 use super::{Verdict, logging, queue, rules, show};
 use crate::{
@@ -25,11 +29,11 @@ pub(super) struct Args {
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     logging::start(&config.log)?;
     let (queue, pools) = queue(config)?;
-    let foreseen = schema::foresee(config, &queue).await?;
+    let foreseen = copyhold_db::schema::preview(config, &queue).await?;
     // Nothing is there yet that could be copied to it.
     if foreseen.from_version > 0 && !foreseen.columns.is_empty() {
-        let pace = if foreseen.from_version >= WITH_LOG { queue.pace().await? } else { None };
-        let all = queue.expected(&config.rules, &foreseen.columns, &rules::sizes()).await?;
+        let pace = if foreseen.from_version >= WITH_LOG { queue.copy_rate().await? } else { None };
+        let all = queue.expected_copies(&config.rules, &foreseen.columns, &rules::sizes()).await?;
         for (replica, expected) in foreseen.columns.iter().zip(&all) {
             show::line(&expectation(replica, expected, pace))?;
         }
@@ -39,7 +43,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
             show::line(&line)?;
         }
     } else {
-        let done = schema::migrate(config).await?;
+        let done = copyhold_db::schema::migrate(config).await?;
         for line in did(config, &done) {
             show::line(&line)?;
         }
@@ -50,7 +54,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
 }
 
 /// What copying to a new replica comes to.
-fn expectation(replica: &ReplicaName, expected: &Expected, pace: Option<Pace>) -> String {
+fn expectation(replica: &ReplicaName, expected: &ExpectedCopies, pace: Option<CopyRate>) -> String {
     let about = if expected.exact { "" } else { "about " };
     let objects = count(expected.objects, "object", "objects");
     let size = bytes(i64::try_from(expected.bytes).unwrap_or(i64::MAX));
@@ -83,7 +87,7 @@ fn expectation(replica: &ReplicaName, expected: &Expected, pace: Option<Pace>) -
     )
 }
 
-fn would(config: &Config, foreseen: &Foreseen) -> Vec<String> {
+fn would(config: &Config, foreseen: &MigrationPreview) -> Vec<String> {
     let schema = &config.database.schema;
     let mut lines = Vec::new();
     match foreseen.from_version {
@@ -114,7 +118,7 @@ fn would(config: &Config, foreseen: &Foreseen) -> Vec<String> {
     lines
 }
 
-fn did(config: &Config, done: &Migrated) -> Vec<String> {
+fn did(config: &Config, done: &MigrateResult) -> Vec<String> {
     let schema = &config.database.schema;
     let mut lines = Vec::new();
     if done.from_version < SCHEMA_VERSION {
@@ -140,12 +144,12 @@ fn did(config: &Config, done: &Migrated) -> Vec<String> {
 }
 
 /// Makes due what the rules want at replicas that have just come, and nothing else.
-async fn fill(queue: &Queue, done: &Migrated) -> anyhow::Result<()> {
+async fn fill(queue: &Database, done: &MigrateResult) -> anyhow::Result<()> {
     let new = &done.derived.unfilled;
     if new.is_empty() || done.from_version == 0 {
         return Ok(());
     }
-    let scope = Scope::filling(new, done.filling_settles, rules::sizes());
+    let scope = ApplyScope::filling(new, done.filling_settles, rules::sizes());
     let (applied, took) = rules::judge(queue, &scope).await?;
     for (replica, change) in queue.replicas().iter().zip(&applied.judged.changes).filter(|(r, _)| new.contains(r)) {
         let wanted = count(change.wanted, "object", "objects");

@@ -37,7 +37,11 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use copyhold_core::domain::visible;
-use copyhold_db::queue::{AWAY_FOR, Access, Pools, Queue};
+use copyhold_db::{
+    Database,
+    connections::{Access, Pools},
+    retry_while_down::GIVE_UP_AFTER,
+};
 
 use crate::{
     config::{Config, ConfigErrors, load},
@@ -238,15 +242,15 @@ fn chain(error: &anyhow::Error) -> String {
 }
 
 /// A queue for a command that comes and goes.
-fn queue(config: &Config) -> anyhow::Result<(Queue, Pools)> {
-    copyhold_db::queue::say_with(|error| {
-        show::aside(&format!("copyhold: {error}; trying again for up to {} s", AWAY_FOR.as_secs()));
+fn queue(config: &Config) -> anyhow::Result<(Database, Pools)> {
+    copyhold_db::retry_while_down::report_with(|error| {
+        show::aside(&format!("copyhold: {error}; trying again for up to {} s", GIVE_UP_AFTER.as_secs()));
     });
     let pools = Pools::with(&config.database, Access::Any);
     pools.check().context("database.url")?;
     let names = config.replicas.iter().map(|r| r.name.clone()).collect();
     let kinds = config.events.kinds.clone();
-    Ok((Queue::telling(pools.work.clone(), config.database.schema.clone(), names, kinds), pools))
+    Ok((Database::with_events(pools.work.clone(), config.database.schema.clone(), names, kinds), pools))
 }
 
 #[cfg(test)]

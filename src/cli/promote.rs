@@ -7,7 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use copyhold_core::domain::{ReplicaName, utc};
 use copyhold_db::pin::Pin;
-use copyhold_db::queue::{Missing, Primary, Promoted, Queue, ReplicaRow, UnsettledAt, while_away};
+use copyhold_db::{
+    Database,
+    lease::UnsettledState,
+    replica::{Primary, PromoteResult, ReplicaRow},
+    retry_while_down::retry_while_down,
+    stats::MissingCopies,
+};
 
 use super::{Verdict, given, queue, replica::walk, show};
 use crate::config::Config;
@@ -91,7 +97,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
          column in its INSERTs, name {replica}. primary = \"{replica}\" in the configurations can follow at leisure.",
         row.pin.as_ref().map_or_else(|| replica.to_string(), ToString::to_string)
     ))?;
-    if let Some(Missing { objects: lacks @ 1.., .. }) = missing.first() {
+    if let Some(MissingCopies { objects: lacks @ 1.., .. }) = missing.first() {
         show::line(&format!(
             "it lacks {}, made from the other replicas as far as one has them (`copyhold promote {} --check` tells what {0} \
              lacks of what it has)",
@@ -136,24 +142,24 @@ fn blockers(config: &Config, row: &ReplicaRow, from: &Primary) -> Vec<String> {
 }
 
 /// Until it lacks nothing and all is settled; at once, if it is not to be waited for.
-async fn wait(queue: &Queue, replica: &ReplicaName, until: Option<Instant>) -> anyhow::Result<()> {
+async fn wait(queue: &Database, replica: &ReplicaName, until: Option<Instant>) -> anyhow::Result<()> {
     loop {
-        let missing = while_away(async || queue.missing_at(std::slice::from_ref(replica)).await).await?;
+        let missing = retry_while_down(async || queue.missing_at(std::slice::from_ref(replica)).await).await?;
         let missing = missing.into_iter().next().filter(|missing| missing.objects > 0);
-        let unsettled = while_away(async || queue.unsettled_at(replica).await).await?;
+        let unsettled = retry_while_down(async || queue.unsettled_at(replica).await).await?;
         if missing.is_none() && unsettled.is_settled() {
             return Ok(());
         }
         if until.is_none_or(|until| Instant::now() >= until) {
             let Some(missing) = missing else { return Err(not_settled(replica, unsettled)) };
-            let lately = queue.missing_lately(replica).await?;
+            let lately = queue.recently_missing(replica).await?;
             return Err(lacking(replica, &missing, lately));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-fn not_settled(replica: &ReplicaName, unsettled: UnsettledAt) -> anyhow::Error {
+fn not_settled(replica: &ReplicaName, unsettled: UnsettledState) -> anyhow::Error {
     let wait = Duration::from_secs(unsettled.settled_in.as_secs() + 30);
     let why = if unsettled.copies > 0 {
         let copies = show::count(unsettled.copies.unsigned_abs(), "copy is", "copies are");
@@ -168,7 +174,7 @@ fn not_settled(replica: &ReplicaName, unsettled: UnsettledAt) -> anyhow::Error {
     )
 }
 
-fn lacking(replica: &ReplicaName, missing: &Missing, lately: i64) -> anyhow::Error {
+fn lacking(replica: &ReplicaName, missing: &MissingCopies, lately: i64) -> anyhow::Error {
     let copies = show::count(missing.objects.unsigned_abs(), "copy", "copies");
     let lately = if lately > 0 {
         format!(", {lately} of them in a daemon's hands or registered within the last minute")
@@ -189,7 +195,7 @@ fn lacking(replica: &ReplicaName, missing: &Missing, lately: i64) -> anyhow::Err
 
 /// Since when it is the primary; `None`: it is not, because it lacks something, and that was not accepted.
 async fn promote(
-    queue: &Queue,
+    queue: &Database,
     replica: &ReplicaName,
     from: &Primary,
     accept_missing: bool,
@@ -197,8 +203,8 @@ async fn promote(
     let begun = Instant::now();
     loop {
         match queue.promote(replica, from, accept_missing).await {
-            Ok(Promoted::Yes { since }) => return Ok(Some(since)),
-            Ok(Promoted::TooLate) => {
+            Ok(PromoteResult::Promoted { since }) => return Ok(Some(since)),
+            Ok(PromoteResult::TooLate) => {
                 let now = queue.primary().await?.context("the database knows no primary; run `copyhold migrate`")?;
                 bail!(
                     "{replica} is not promoted: {} is the primary since {}, promoted by somebody else at this moment; look again \
@@ -207,13 +213,13 @@ async fn promote(
                     utc(now.since)
                 )
             }
-            Ok(Promoted::Lacks) => return Ok(None),
-            Ok(Promoted::NotFit) => bail!(
+            Ok(PromoteResult::Lacks) => return Ok(None),
+            Ok(PromoteResult::Unfit) => bail!(
                 "{replica} is not promoted: it was paused, drained or reset at this moment, or its store has fallen sick; \
                  `copyhold promote {replica} --check` says which"
             ),
             // Somebody has its row, or the log, in hand.
-            Err(error) if error.is_contended() && begun.elapsed() < Duration::from_secs(10) => {
+            Err(error) if error.is_lock_timeout() && begun.elapsed() < Duration::from_secs(10) => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             Err(error) => return Err(error.into()),

@@ -1,5 +1,5 @@
 use anyhow::Context as _;
-use copyhold_db::queue::Resumed;
+use copyhold_db::replica::ResumeResult;
 
 use super::{Verdict, given, queue, show};
 use crate::config::Config;
@@ -17,14 +17,14 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let resumed = queue.resume(&replica).await?;
     pools.close().await;
     let text = match resumed.with_context(|| given::not_migrated(&replica))? {
-        Resumed { was_paused: true, is_sick: false } => {
+        ResumeResult { was_paused: true, breaker_is_open: false } => {
             format!("{replica} is resumed: its backlog is copied from now on")
         }
-        Resumed { was_paused: false, is_sick: false } => format!("{replica} was not paused"),
-        Resumed { was_paused: true, is_sick: true } => {
+        ResumeResult { was_paused: false, breaker_is_open: false } => format!("{replica} was not paused"),
+        ResumeResult { was_paused: true, breaker_is_open: true } => {
             format!("{replica} is resumed. Its store was not well, and is tried again now")
         }
-        Resumed { was_paused: false, is_sick: true } => {
+        ResumeResult { was_paused: false, breaker_is_open: true } => {
             format!("{replica} was not paused. Its store was not well, and is tried again now")
         }
     };

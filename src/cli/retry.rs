@@ -1,6 +1,9 @@
 use clap::builder::PossibleValuesParser;
 use copyhold_core::domain::Class;
-use copyhold_db::queue::{Notice, PARKED_BY_HAND, Which};
+use copyhold_db::{
+    notify::Notification,
+    object::{PARKED_BY_OPERATOR, RetryScope},
+};
 
 use super::{Verdict, given, queue, show, turned::Outcome};
 use crate::config::Config;
@@ -34,16 +37,18 @@ pub(super) struct Args {
 }
 
 fn classes() -> PossibleValuesParser {
-    PossibleValuesParser::new(Class::ALL.map(Class::as_str).into_iter().chain([PARKED_BY_HAND]))
+    PossibleValuesParser::new(Class::ALL.map(Class::as_str).into_iter().chain([PARKED_BY_OPERATOR]))
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let keys = given::distinct_keys(args.keys, "nothing was changed")?;
     let replicas = given::replica_or_all(config, args.replica.as_deref())?;
     let (which, none) = match (args.parked, args.failing) {
-        (_, true) => (Which::Failing, "no such copy is parked or waits for a later attempt"),
-        (true, false) => (Which::Parked, "no such copy is parked"),
-        (false, false) => (Which::Of(&keys), "nothing to retry: no such copy is parked or waits for a later attempt"),
+        (_, true) => (RetryScope::Failing, "no such copy is parked or waits for a later attempt"),
+        (true, false) => (RetryScope::Parked, "no such copy is parked"),
+        (false, false) => {
+            (RetryScope::Keys(&keys), "nothing to retry: no such copy is parked or waits for a later attempt")
+        }
     };
     let (queue, pools) = queue(config)?;
     let mut outcome = Outcome::default();
@@ -52,7 +57,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         outcome.add(replica, turned);
     }
     if outcome.copies() > 0 {
-        queue.notify(Notice::Work).await?;
+        queue.notify(Notification::Work).await?;
     }
     let rows = queue.replica_rows().await?;
     pools.close().await;

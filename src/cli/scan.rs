@@ -8,7 +8,11 @@ use std::num::NonZeroUsize;
 use anyhow::bail;
 use copyhold_core::domain::{ObjectKey, ReplicaName};
 use copyhold_db::pin::Pin;
-use copyhold_db::queue::{Admission, Queue, ReplicaRow, ScanArguments};
+use copyhold_db::{
+    Database,
+    replica::{Admission, ReplicaRow},
+    walk::ScanArguments,
+};
 use copyhold_s3::store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -186,7 +190,7 @@ fn not_to_adopt(row: &ReplicaRow, replica: &config::Replica) -> Option<String> {
 }
 
 /// Ties the replicas to their buckets before anything is recorded of them, as the daemons do.
-async fn pin<'a>(queue: &Queue, replicas: impl Iterator<Item = &'a config::Replica>) -> anyhow::Result<()> {
+async fn pin<'a>(queue: &Database, replicas: impl Iterator<Item = &'a config::Replica>) -> anyhow::Result<()> {
     let replicas: Vec<_> = replicas.collect();
     for replica in &replicas {
         queue.pin(&replica.name, &Pin::from(*replica)).await?;

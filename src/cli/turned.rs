@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use copyhold_core::domain::{ObjectKey, ReplicaName};
-use copyhold_db::queue::Turned;
+use copyhold_db::object::Rescheduled;
 
 use super::{Verdict, show, show::some_keys};
 
@@ -16,7 +16,7 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn add(&mut self, replica: ReplicaName, turned: Turned) {
+    pub(super) fn add(&mut self, replica: ReplicaName, turned: Rescheduled) {
         self.changed.push((replica, turned.changed));
         self.busy.extend(turned.busy);
         self.known.extend(turned.known);

@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use anyhow::{Context as _, bail};
 use copyhold_core::domain::{ObjectKey, ReplicaName};
 use copyhold_db::pin::Pin;
-use copyhold_db::queue::{Range, Sample};
+use copyhold_db::walk::{KeySample, ObjectRange};
 use copyhold_s3::store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -79,7 +79,7 @@ const REQUESTS_PER_SECOND: f64 = 50.0;
 const WORKERS_AT_MOST: usize = 256;
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let sample = args.sample.map(|share| Sample { share: share.0, seed: args.seed.unwrap_or_else(rand::random) });
+    let sample = args.sample.map(|share| KeySample { share: share.0, seed: args.seed.unwrap_or_else(rand::random) });
     let objects = objects(&args, sample)?;
     let (queue, pools) = queue(config)?;
     let rows = queue.replica_rows().await?;
@@ -87,7 +87,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let total = match &objects {
         Objects::These(keys) => Some(keys.len() as u64),
         Objects::Range { range, after } => {
-            let first = queue.recorded_page(&Range { sample: None, ..range.clone() }, after.as_ref()).await?;
+            let first = queue.recorded_page(&ObjectRange { sample: None, ..range.clone() }, after.as_ref()).await?;
             if first.objects.is_empty() {
                 bail!("{}", nothing_there(range, after.as_ref()));
             }
@@ -151,7 +151,7 @@ impl Args {
     }
 }
 
-fn objects(args: &Args, sample: Option<Sample>) -> anyhow::Result<Objects> {
+fn objects(args: &Args, sample: Option<KeySample>) -> anyhow::Result<Objects> {
     if !args.keys.is_empty() {
         return Ok(Objects::These(given::distinct_keys(args.keys.clone(), "nothing was verified")?));
     }
@@ -162,10 +162,10 @@ fn objects(args: &Args, sample: Option<Sample>) -> anyhow::Result<Objects> {
         bail!("--prefix: no key has a NUL byte");
     }
     let after = args.after.clone().map(ObjectKey::new).transpose().context("--after")?;
-    Ok(Objects::Range { range: Range { prefix: args.prefix.clone(), sample }, after })
+    Ok(Objects::Range { range: ObjectRange { prefix: args.prefix.clone(), sample }, after })
 }
 
-fn nothing_there(range: &Range, after: Option<&ObjectKey>) -> String {
+fn nothing_there(range: &ObjectRange, after: Option<&ObjectKey>) -> String {
     let with = range.prefix.as_ref().map(|prefix| format!(" that begins with \"{}\"", show::Untrusted(prefix)));
     let behind = after.map(|key| format!(" after \"{key}\""));
     format!("no key{}{} is registered", with.unwrap_or_default(), behind.unwrap_or_default())
@@ -174,7 +174,7 @@ fn nothing_there(range: &Range, after: Option<&ObjectKey>) -> String {
 /// Those that are looked into, and those that cannot be.
 fn replicas(
     config: &Config,
-    rows: &[copyhold_db::queue::ReplicaRow],
+    rows: &[copyhold_db::replica::ReplicaRow],
     asked: &[String],
 ) -> anyhow::Result<(Vec<ReplicaName>, Vec<LeftOut>)> {
     let mut wanted = Vec::new();

@@ -9,7 +9,7 @@ use copyhold_s3::settings::AUTHORITIES_AT_MOST_BYTES;
 use secrecy::ExposeSecret as _;
 
 use super::{
-    Database, Secret, Wakeup, database_url,
+    ConnectionSettings, Secret, Wakeup, database_url,
     flaw::Flaw,
     overrides::Environment,
     place::{Place, Placed},
@@ -22,7 +22,7 @@ use super::{
 const EXAMPLE: &str = r#""postgres://copyhold@db.internal/app?sslmode=verify-full""#;
 
 /// Reads `[database]`.
-pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
+pub(super) fn read(mut section: Section<'_>) -> Option<ConnectionSettings> {
     let reader = section.reader();
     let insecure = section.get::<bool>("insecure").is_some_and(|insecure| insecure.value);
     let rules = Arc::new(database_url::Rules::of(&reader.sources, insecure));
@@ -53,7 +53,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Database> {
         }
     }
     section.finish();
-    Some(Database {
+    Some(ConnectionSettings {
         url: url?.value,
         listen_url: listen_url.map(|url| url.value),
         password: password.map(|password| password.value),

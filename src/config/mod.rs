@@ -32,7 +32,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 pub use copyhold_core::{did_you_mean::among as did_you_mean, domain::Rule, secret::Secret};
 pub use copyhold_db::{
     database_url::masked as masked_url,
-    settings::{Database, Wakeup},
+    settings::{ConnectionSettings, Wakeup},
 };
 pub use copyhold_s3::settings::{Authorities, Credentials, Facts, Provider, Proxies, Proxy, Surroundings, Trust};
 pub use load::{load, parse};
@@ -54,7 +54,7 @@ use url::Url;
 pub struct Config {
     /// The preferred source; one of `replicas`.
     pub primary: ReplicaName,
-    pub database: Database,
+    pub database: ConnectionSettings,
     /// In the order of their names.
     pub replicas: Vec<Replica>,
     /// Which of them objects are wanted at: the first that fits counts; without one, all.

@@ -6,8 +6,8 @@ use copyhold_core::domain::size_text;
 use secrecy::ExposeSecret as _;
 
 use super::{
-    Config, Credentials, Database, Existing, Facts, LogFormat, Replica, Secret, Wakeup, database_url, masked_url, net,
-    setting::duration_text,
+    Config, ConnectionSettings, Credentials, Existing, Facts, LogFormat, Replica, Secret, Wakeup, database_url,
+    masked_url, net, setting::duration_text,
 };
 
 /// What a file would have to say to be read as this configuration, but for the secrets.
@@ -49,7 +49,7 @@ impl fmt::Display for Config {
 }
 
 /// The section `[database]`.
-struct DatabaseSection<'a>(&'a Database);
+struct DatabaseSection<'a>(&'a ConnectionSettings);
 
 impl fmt::Display for DatabaseSection<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use copyhold_db::queue::{self, Complaint, Daemon, Queue, QueueError, SchemaFit, Shared};
+use copyhold_db::{
+    Database, DatabaseError,
+    connections::LogThrottle,
+    daemon::{Daemon, PublishedConfig},
+    schema::SchemaFit,
+};
 use copyhold_s3::{copy, store::Store};
 use tracing::{error, info, warn};
 
@@ -18,14 +23,14 @@ pub(super) struct Prepared {
 }
 
 /// A fitting schema, an entry among the daemons, a client per store.
-pub(super) async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> anyhow::Result<Prepared> {
+pub(super) async fn prepare(config: &Config, queue: &Database, migrate: bool) -> anyhow::Result<Prepared> {
     patiently("look at the schema", || fit(config, queue, migrate)).await?;
     patiently("look at the plans", || look_at_plans(queue)).await?;
     patiently("look at the sequences", || look_at_sequences(queue)).await?;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let timeout = config.lease.timeout;
     let daemon = patiently("enter the list of daemons", || async {
-        queue.enlist_as(host.clone(), timeout, Some(Shared::of(config))).await.map_err(Trouble::from)
+        queue.register_daemon_as(host.clone(), timeout, Some(PublishedConfig::of(config))).await.map_err(Trouble::from)
     })
     .await?;
     let mut replicas = Vec::new();
@@ -50,11 +55,11 @@ pub(super) async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> an
     Ok(Prepared { daemon, replicas })
 }
 
-async fn fit(config: &Config, queue: &Queue, migrate: bool) -> Result<(), Trouble> {
+async fn fit(config: &Config, queue: &Database, migrate: bool) -> Result<(), Trouble> {
     if migrate {
-        match queue::migrate(config).await {
+        match copyhold_db::schema::migrate(config).await {
             Ok(done) => info!(from_version = done.from_version, "The schema is up to date"),
-            Err(queue::MigrateError::Queue(error)) => return Err(error.into()),
+            Err(copyhold_db::schema::MigrateError::Database(error)) => return Err(error.into()),
             Err(error) => return Err(Trouble::Lasting(error.into())),
         }
     }
@@ -76,10 +81,10 @@ async fn fit(config: &Config, queue: &Queue, migrate: bool) -> Result<(), Troubl
 
 /// Work that is found slowly is found all the same: what is wrong is said loudly, and stops nobody. Without a function
 /// there is nothing to find it with.
-async fn look_at_plans(queue: &Queue) -> Result<(), Trouble> {
+async fn look_at_plans(queue: &Database) -> Result<(), Trouble> {
     let all = match queue.plans().await {
         Ok(all) => all,
-        Err(error) if error.is_away() => return Err(error.into()),
+        Err(error) if error.is_unavailable() => return Err(error.into()),
         Err(error) => {
             warn!(error = %error, "Could not look at the plans of the claims");
             return Ok(());
@@ -102,10 +107,10 @@ async fn look_at_plans(queue: &Queue) -> Result<(), Trouble> {
 }
 
 /// Before anything is registered or written: what is drawn from a sequence that began again was drawn before.
-async fn look_at_sequences(queue: &Queue) -> Result<(), Trouble> {
+async fn look_at_sequences(queue: &Database) -> Result<(), Trouble> {
     match sweeper::mend_sequences(queue).await {
         Ok(()) => Ok(()),
-        Err(error) if error.is_away() || error.is_conflict() => Err(error.into()),
+        Err(error) if error.is_unavailable() || error.is_conflict() => Err(error.into()),
         Err(error) => {
             warn!(error = %error, "Could not look whether sequences are behind their tables");
             Ok(())
@@ -119,9 +124,9 @@ enum Trouble {
     Lasting(anyhow::Error),
 }
 
-impl From<QueueError> for Trouble {
-    fn from(error: QueueError) -> Self {
-        let passes = error.is_away() || error.is_conflict();
+impl From<DatabaseError> for Trouble {
+    fn from(error: DatabaseError) -> Self {
+        let passes = error.is_unavailable() || error.is_conflict();
         if passes { Self::Passing(error.into()) } else { Self::Lasting(error.into()) }
     }
 }
@@ -132,7 +137,7 @@ where
     F: Future<Output = Result<T, Trouble>>,
 {
     let mut pause = Duration::from_millis(200);
-    let complaint = Complaint::new();
+    let complaint = LogThrottle::new();
     loop {
         match attempt().await {
             Ok(done) => return Ok(done),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use copyhold_core::domain::{Epoch, visible_json};
-use copyhold_db::queue::LoggedEvent;
+use copyhold_db::log::LoggedEvent;
 
 use super::filter::{Facts, Filter};
 

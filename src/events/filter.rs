@@ -1,7 +1,7 @@
 //! Which events a reader wants.
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::LoggedEvent;
+use copyhold_db::log::LoggedEvent;
 use serde_json::Value;
 
 /// Which events a reader wants; the default: all of them.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use copyhold_core::domain::Epoch;
-use copyhold_db::queue::{LOG_PAGE, LogPart};
+use copyhold_db::log::{LOG_PAGE, LogPart};
 use tokio::sync::OnceCell;
 use tracing::debug;
 

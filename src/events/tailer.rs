@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use copyhold_db::queue::{LogHead, QueueError};
+use copyhold_db::{DatabaseError, log::LogHead};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -117,7 +117,7 @@ impl Tailer {
     }
 
     /// Finds out which log this is, and goes on with it or begins anew.
-    async fn begin(&mut self) -> Result<(), QueueError> {
+    async fn begin(&mut self) -> Result<(), DatabaseError> {
         let mut head = self.shared.source.head().await?;
         if !head.sure && !std::mem::replace(&mut self.unsure, true) {
             warn!(
@@ -154,7 +154,7 @@ impl Tailer {
 
     /// The log ends before what was read from it: events that readers have seen are not there any more, and their ids
     /// will be given to others.
-    async fn another(&self, known: Sight, head: LogHead) -> Result<LogHead, QueueError> {
+    async fn another(&self, known: Sight, head: LogHead) -> Result<LogHead, DatabaseError> {
         error!(
             seen = known.head,
             found = head.mark.last,
@@ -169,7 +169,7 @@ impl Tailer {
     }
 
     /// Reads until there is nothing more.
-    async fn catch_up(&mut self) -> Result<(), QueueError> {
+    async fn catch_up(&mut self) -> Result<(), DatabaseError> {
         loop {
             // Cannot fail: it was begun.
             let sight = self.known.expect("a log that was begun");

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use axum::{extract::State, http::StatusCode};
-use copyhold_db::queue::{ConnectCause, QueueError, ReadOnlyCause, SchemaFit};
+use copyhold_db::{
+    DatabaseError,
+    connections::{ConnectCause, ReadOnlyCause},
+    schema::SchemaFit,
+};
 
 use super::Pages;
 
@@ -54,9 +58,9 @@ async fn asked(pages: &Pages) -> (StatusCode, String) {
 }
 
 /// A server's message may name hosts and roles, which are nobody's business here. The log has them.
-fn failed(error: &QueueError) -> (StatusCode, String) {
+fn failed(error: &DatabaseError) -> (StatusCode, String) {
     let cause = error.connect_cause().map(ConnectCause::clause);
-    let cause = cause.or_else(|| error.is_silent().then(|| ConnectCause::NoAnswer.clause()));
+    let cause = cause.or_else(|| error.is_no_answer().then(|| ConnectCause::NoAnswer.clause()));
     unready(cause.unwrap_or("it was asked in vain, and the log says why"))
 }
 

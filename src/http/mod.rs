@@ -30,7 +30,7 @@ pub use auth::Auth;
 pub use events::check_events_query;
 pub use given::Writes;
 
-use copyhold_db::queue::Queue;
+use copyhold_db::Database;
 use copyhold_s3::copy::Memory;
 
 use crate::events::Log;
@@ -42,7 +42,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// What the pages are made from.
 #[derive(Clone)]
 pub struct Pages {
-    pub queue: Queue,
+    pub queue: Database,
     pub memory: Memory,
     pub metrics: PrometheusHandle,
     pub log: Log,

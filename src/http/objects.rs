@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use copyhold_core::domain::Generation;
-use copyhold_db::queue::{Complaint, QueueError};
+use copyhold_db::{DatabaseError, connections::LogThrottle};
 use serde_json::json;
 use tracing::warn;
 
@@ -38,30 +38,30 @@ pub(super) async fn register(
 }
 
 /// PostgreSQL is away, and everybody asks.
-static AWAY: Complaint = Complaint::new();
+static AWAY: LogThrottle = LogThrottle::new();
 
-fn refused(error: &QueueError) -> Refusal {
-    if let Some(refusal) = error.refusal().filter(|_| error.refuses_data()) {
+fn refused(error: &DatabaseError) -> Refusal {
+    if let Some(refusal) = error.refusal().filter(|_| error.is_data_error()) {
         let hint = refusal.hint.map(|hint| format!(": {hint}")).unwrap_or_default();
         let text = format!("nothing was registered: {}{hint}", refusal.message);
         return Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, text);
     }
-    if error.is_away() {
+    if error.is_unavailable() {
         AWAY.fails(|times| warn!(error = %error, times, "Could not register objects"));
     } else {
         warn!(error = %error, "Could not register objects");
     }
     let away = |text: &str| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text).again_after(Duration::from_secs(2));
-    if error.leaves_open() {
+    if error.outcome_unknown() {
         return away(
             "PostgreSQL did not answer: it is not known whether the objects were registered; send them again, which costs \
              a copy at most",
         );
     }
-    if error.is_away() {
-        return away(&format!("nothing was registered: PostgreSQL {}", error.why_away()));
+    if error.is_unavailable() {
+        return away(&format!("nothing was registered: PostgreSQL {}", error.unavailable_because()));
     }
-    if error.is_contended() {
+    if error.is_lock_timeout() {
         return away("nothing was registered: another transaction holds one of these objects");
     }
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "nothing was registered: the daemon's log says why")

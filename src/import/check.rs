@@ -1,8 +1,11 @@
 //! What can be known of a table before its first row is taken. Pure; all that is wrong is told at once.
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::{
-    ImportPlan, MappedColumn, MayImport, ReplicaRow, Sampled, SourceColumn, SourceTable, TableKind, TimeKind, Unit,
+use copyhold_db::{
+    import::{
+        ImportPlan, ImportRights, MappedColumn, SourceColumn, SourceTable, TableKind, TimeKind, TimeSample, TimeUnit,
+    },
+    replica::ReplicaRow,
 };
 
 use crate::config::did_you_mean;
@@ -12,7 +15,7 @@ use crate::config::did_you_mean;
 pub struct Asked {
     /// Columns and the names of their replicas; `None`: those that are called alike.
     pub map: Option<Vec<(String, String)>>,
-    pub unit: Unit,
+    pub unit: TimeUnit,
     pub assume_primary: bool,
 }
 
@@ -28,7 +31,7 @@ pub struct Ground<'a> {
     /// The one in force.
     pub primary: &'a ReplicaName,
     /// `None`: nothing is to be written.
-    pub may: Option<&'a MayImport>,
+    pub may: Option<&'a ImportRights>,
 }
 
 /// How the table becomes ours, or all that is in the way.
@@ -227,13 +230,13 @@ fn may_not_read<'a>(
 
 /// What the times in some of the rows say against what they are said to be.
 #[must_use]
-pub fn look_at_times(plan: &ImportPlan, sampled: &Sampled, primary: &ReplicaName) -> Vec<String> {
+pub fn look_at_times(plan: &ImportPlan, sampled: &TimeSample, primary: &ReplicaName) -> Vec<String> {
     let mut problems = Vec::new();
     for (column, seen) in plan.columns.iter().zip(&sampled.columns) {
         let place = format!("{}.{}", plan.table.name, column.column);
         if let Some(looks_like) = seen.other_than(plan.unit).filter(|_| column.kind == TimeKind::Number) {
             let example = seen.example.map(|time| format!(", for example {time}")).unwrap_or_default();
-            let todo = Unit::ALL.into_iter().find(|unit| unit.in_words() == looks_like).map_or_else(
+            let todo = TimeUnit::ALL.into_iter().find(|unit| unit.in_words() == looks_like).map_or_else(
                 || "no unit that can be imported".to_owned(),
                 |unit| format!("--unit {} says so", unit.as_str()),
             );

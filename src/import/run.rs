@@ -6,8 +6,10 @@ use std::{
 };
 
 use copyhold_core::domain::{Fence, escape};
-use copyhold_db::queue::{
-    AWAY_PAUSE, Bound, ImportPlan, ImportRow, ImportTally, Queue, QueueError, still_away, while_away,
+use copyhold_db::{
+    Database, DatabaseError,
+    import::{BatchEnd, ImportPlan, ImportRow, ImportTally},
+    retry_while_down::{RETRY_PAUSE, retry_while_down, should_retry},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +29,7 @@ const SAY_AFTER: Duration = Duration::from_secs(3);
 /// What is to be done, and what has come of it so far.
 #[derive(Debug)]
 pub struct Import {
-    queue: Queue,
+    queue: Database,
     plan: ImportPlan,
     /// Of one batch, about.
     rows: u32,
@@ -58,7 +60,7 @@ pub struct ImportEnded {
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     #[error(transparent)]
-    Queue(#[from] QueueError),
+    Queue(#[from] DatabaseError),
     #[error("{holder} is at work on an import of this table; it can be gone on with when that has ended")]
     AtWork { holder: String },
     #[error(
@@ -91,7 +93,7 @@ struct Place {
 impl Import {
     /// `rows`: of one batch, about. `holder`: this machine and process, for people.
     #[must_use]
-    pub fn new(queue: Queue, plan: ImportPlan, rows: u32, holder: String) -> Self {
+    pub fn new(queue: Database, plan: ImportPlan, rows: u32, holder: String) -> Self {
         Self { queue, plan, rows, holder, fence: Fence(rand::random()), progress: Mutex::default() }
     }
 
@@ -121,7 +123,7 @@ impl Import {
             () = self.until_lost() => Err(ImportError::TakenOver),
         };
         // What kept it from going on is the error to tell; without this the next run waits for a moment.
-        let _ = self.queue.leave_import(&self.plan, self.fence).await;
+        let _ = self.queue.release_import(&self.plan, self.fence).await;
         ended
     }
 
@@ -130,13 +132,14 @@ impl Import {
         let mut after: Option<String> = None;
         while !stop.is_cancelled() {
             let bound =
-                while_away(async || self.queue.import_bound(&self.plan, after.as_deref(), self.rows).await).await?;
+                retry_while_down(async || self.queue.import_bound(&self.plan, after.as_deref(), self.rows).await)
+                    .await?;
             let counted =
-                while_away(async || self.queue.import_count(&self.plan, after.as_deref(), &bound).await).await?;
+                retry_while_down(async || self.queue.import_count(&self.plan, after.as_deref(), &bound).await).await?;
             self.lock().tally.add(counted);
             match bound {
-                Bound::Key(key) => after = Some(key),
-                Bound::End => return Ok(self.ended(true)),
+                BatchEnd::Key(key) => after = Some(key),
+                BatchEnd::End => return Ok(self.ended(true)),
             }
         }
         Ok(self.ended(false))
@@ -149,7 +152,7 @@ impl Import {
             if stop.is_cancelled() {
                 return Ok(None);
             }
-            let row = while_away(async || self.queue.import_row(&self.plan).await).await?;
+            let row = retry_while_down(async || self.queue.import_row(&self.plan).await).await?;
             if let Some(row) = row.as_ref().filter(|row| row.held_by == Some(self.fence)) {
                 return Ok(Some(self.place(row, true)));
             }
@@ -177,9 +180,9 @@ impl Import {
             let before = row.as_ref().and_then(|row| row.held_by);
             let take = async || {
                 let anew = usable.is_none();
-                self.queue.take_import(&self.plan, self.fence, &self.holder, before, anew).await
+                self.queue.claim_import(&self.plan, self.fence, &self.holder, before, anew).await
             };
-            if !while_away(take).await? {
+            if !retry_while_down(take).await? {
                 tokio::time::sleep(WATCH_EVERY).await;
             }
         }
@@ -201,13 +204,13 @@ impl Import {
                     let mut progress = self.lock();
                     (progress.tally, progress.waits) = (tally, None);
                     match bound {
-                        Bound::Key(key) => reached = Some(key),
-                        Bound::End => ended = true,
+                        BatchEnd::Key(key) => reached = Some(key),
+                        BatchEnd::End => ended = true,
                     }
                 }
                 // An answer was lost, and the batch was not; or it is somebody else's by now.
                 Ok(None) => {
-                    let row = while_away(async || self.queue.import_row(&self.plan).await).await?;
+                    let row = retry_while_down(async || self.queue.import_row(&self.plan).await).await?;
                     let row = row.filter(|row| row.held_by == Some(self.fence)).ok_or(ImportError::TakenOver)?;
                     Place { reached, ended } = self.place(&row, false);
                 }
@@ -218,9 +221,11 @@ impl Import {
                     let pause = (BUSY_PAUSE + since.elapsed() / 4).min(BUSY_PAUSE_AT_MOST);
                     stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                 }
-                Err(error) if error.is_away() && still_away(&error, *away.get_or_insert_with(Instant::now)) => {
+                Err(error)
+                    if error.is_unavailable() && should_retry(&error, *away.get_or_insert_with(Instant::now)) =>
+                {
                     self.say(Some(format!("{error}; waiting for it")));
-                    stop.run_until_cancelled(tokio::time::sleep(AWAY_PAUSE)).await;
+                    stop.run_until_cancelled(tokio::time::sleep(RETRY_PAUSE)).await;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -228,7 +233,7 @@ impl Import {
         Ok(self.ended(true))
     }
 
-    async fn batch(&self, after: Option<&str>, rows: u32) -> Result<Option<(Bound, ImportTally)>, QueueError> {
+    async fn batch(&self, after: Option<&str>, rows: u32) -> Result<Option<(BatchEnd, ImportTally)>, DatabaseError> {
         let bound = self.queue.import_bound(&self.plan, after, rows).await?;
         let tally = self.queue.import_batch(&self.plan, self.fence, after, &bound).await?;
         Ok(tally.map(|tally| (bound, tally)))
@@ -239,7 +244,7 @@ impl Import {
         loop {
             tokio::time::sleep(KEEP_EVERY).await;
             // What goes wrong here goes wrong with the next batch too, which tells it.
-            if let Ok(false) = self.queue.keep_import(&self.plan, self.fence).await {
+            if let Ok(false) = self.queue.renew_import(&self.plan, self.fence).await {
                 return;
             }
         }
@@ -281,7 +286,7 @@ impl Import {
 }
 
 /// Somebody holds one of the rows, or they take too long: fewer of them may do.
-fn is_too_much(error: &QueueError, rows: u32) -> bool {
+fn is_too_much(error: &DatabaseError, rows: u32) -> bool {
     let timed_out = error.sqlstate().as_deref() == Some("57014");
-    error.is_contended() || (timed_out && rows > 1)
+    error.is_lock_timeout() || (timed_out && rows > 1)
 }

@@ -8,7 +8,12 @@ mod trial;
 
 use std::time::Duration;
 
-use copyhold_db::queue::{DaemonId, Heard, ListenConnection, ListenError, Notice, Probing, Queue, Target};
+use copyhold_db::{
+    Database,
+    connections::Target,
+    daemon::DaemonId,
+    notify::{ListenConnection, ListenError, ListenEvent, Notification, ProbeTiming},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -21,7 +26,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long it takes to find out that something is wrong.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    pub probing: Probing,
+    pub probing: ProbeTiming,
     /// When it is looked again whether a way on which no notice came is open now.
     pub retry_every: Duration,
 }
@@ -29,7 +34,7 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            probing: Probing { every: Duration::from_secs(10), within: Duration::from_secs(5) },
+            probing: ProbeTiming { every: Duration::from_secs(10), within: Duration::from_secs(5) },
             retry_every: Duration::from_mins(1),
         }
     }
@@ -55,13 +60,13 @@ impl Wakers {
         }
     }
 
-    fn pass_on(&self, heard: &Heard) {
+    fn pass_on(&self, heard: &ListenEvent) {
         match heard {
-            Heard::Notice(Notice::Work) => self.work.wake(),
-            Heard::Notice(Notice::Replicas) => self.replicas.wake(),
-            Heard::Notice(Notice::Inbox) => self.inbox.wake(),
-            Heard::Event => self.events.wake(),
-            Heard::Echo(_) => {}
+            ListenEvent::Notification(Notification::Work) => self.work.wake(),
+            ListenEvent::Notification(Notification::Replicas) => self.replicas.wake(),
+            ListenEvent::Notification(Notification::Inbox) => self.inbox.wake(),
+            ListenEvent::LogGrew => self.events.wake(),
+            ListenEvent::Echo(_) => {}
         }
     }
 }
@@ -75,7 +80,7 @@ pub struct Listener {
     /// Where they come from: the setting that has to be changed if they are wrong.
     pub setting: &'static str,
     /// For the other connections.
-    pub queue: Queue,
+    pub queue: Database,
     pub daemon: DaemonId,
     pub hearing: Hearing,
     pub wakers: Wakers,
@@ -213,7 +218,7 @@ impl Listener {
         match self.queue.set_wakeup(self.daemon, how).await {
             Ok(()) => told.wakeup = Some(how.to_owned()),
             // Others will say it if PostgreSQL is away; this one tries again.
-            Err(_) => metrics::database_error("queue::set_wakeup"),
+            Err(_) => metrics::database_error("daemon::set_wakeup"),
         }
     }
 }

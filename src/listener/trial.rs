@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use copyhold_db::queue::{Heard, ListenConnection, ListenError, Queue};
+use copyhold_db::{
+    Database,
+    notify::{ListenConnection, ListenError, ListenEvent},
+};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Ended, Wakers};
@@ -55,14 +58,14 @@ pub(super) fn refusal(error: ListenError) -> Ended {
 
 /// Says a word on another connection and waits until it is heard on this one. On the same connection it would come back
 /// even through a pooler.
-pub(super) async fn passes(connection: &mut ListenConnection, queue: &Queue, wakers: &Wakers) -> Result<(), Ended> {
+pub(super) async fn passes(connection: &mut ListenConnection, queue: &Database, wakers: &Wakers) -> Result<(), Ended> {
     let word = format!("{:016x}", rand::random::<u64>());
     // That this cannot be said proves nothing: PostgreSQL may be starting.
-    queue.call(&word).await.map_err(ListenError::from)?;
+    queue.echo(&word).await.map_err(ListenError::from)?;
     let deadline = Instant::now() + WITHIN;
     loop {
         match timeout_at(deadline, connection.next()).await {
-            Ok(Ok(Some(Heard::Echo(heard)))) if heard == word => break,
+            Ok(Ok(Some(ListenEvent::Echo(heard)))) if heard == word => break,
             Ok(Ok(Some(heard))) => wakers.pass_on(&heard),
             // A probe shorter than this, in a test.
             Ok(Ok(None)) => {}
@@ -73,7 +76,7 @@ pub(super) async fn passes(connection: &mut ListenConnection, queue: &Queue, wak
     Ok(connection.end_trial().await?)
 }
 
-async fn why(connection: &mut ListenConnection, queue: &Queue) -> Result<Deafness, ListenError> {
+async fn why(connection: &mut ListenConnection, queue: &Database) -> Result<Deafness, ListenError> {
     let same = connection.reaches_database_of(queue).await?;
     Ok(if same { Deafness::Pooler } else { Deafness::Elsewhere })
 }

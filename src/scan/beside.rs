@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::KeyRange;
+use copyhold_db::walk::KeyRange;
 use copyhold_s3::store::{Listed, Profile};
 use tokio::time::Instant;
 

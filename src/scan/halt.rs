@@ -1,7 +1,7 @@
 //! Why a scan ends before its end.
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::QueueError;
+use copyhold_db::DatabaseError;
 
 use super::trouble::Trouble;
 
@@ -13,7 +13,7 @@ pub enum Halt {
     #[error("replica {0}: {1}")]
     Trouble(ReplicaName, Trouble),
     #[error("{0}")]
-    Queue(QueueError),
+    Queue(DatabaseError),
     #[error("another process is at this scan, and goes on with it: there is nothing to do here")]
     AtWork,
     #[error("another process has taken this scan over, and goes on with it")]

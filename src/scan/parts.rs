@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use copyhold_core::domain::ObjectKey;
-use copyhold_db::queue::KeyRange;
+use copyhold_db::walk::KeyRange;
 use copyhold_s3::store::{Asked, Page, Place};
 
 use super::{lister::Lister, trouble::Trouble};

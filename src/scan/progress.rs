@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use copyhold_db::queue::{ScanCounts, ScanPart};
+use copyhold_db::walk::{ScanCounts, ScanPart};
 
 /// How far a scan is.
 #[derive(Debug, Default)]

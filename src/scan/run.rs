@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use copyhold_db::queue::{
-    KeyRange, ListedKey, Queue, ScanArguments, ScanHolder, ScanId, ScanPart, UnfinishedScan, while_away,
+use copyhold_db::{
+    Database,
+    retry_while_down::retry_while_down,
+    walk::{KeyRange, ListedKey, ScanArguments, ScanHolder, ScanId, ScanPart, UnfinishedScan},
 };
 use copyhold_s3::store::Listed;
 use futures::{StreamExt as _, stream};
@@ -28,7 +30,7 @@ const HOLD_EVERY: Duration = Duration::from_secs(2);
 /// A bucket that is to be listed, and how.
 #[derive(Debug)]
 pub struct Scan {
-    queue: Queue,
+    queue: Database,
     lister: Lister,
     /// Other replicas, whose copies are adopted.
     beside: Vec<Lister>,
@@ -61,7 +63,13 @@ pub struct Ended {
 impl Scan {
     /// `arguments` must be what `lister` and `beside` are made of.
     #[must_use]
-    pub fn new(queue: Queue, lister: Lister, beside: Vec<Lister>, arguments: ScanArguments, parallel: usize) -> Self {
+    pub fn new(
+        queue: Database,
+        lister: Lister,
+        beside: Vec<Lister>,
+        arguments: ScanArguments,
+        parallel: usize,
+    ) -> Self {
         Self { queue, lister, beside, arguments, parallel, progress: Progress::default() }
     }
 
@@ -92,7 +100,7 @@ impl Scan {
             range,
             reached: None,
             done: false,
-            counts: copyhold_db::queue::ScanCounts::default(),
+            counts: copyhold_db::walk::ScanCounts::default(),
             unusable_example: None,
         });
         let registrar = Registrar::Looks { queue: &self.queue, holder: self.lister.name() };
@@ -109,7 +117,7 @@ impl Scan {
                 scan
             }
         };
-        let parts = while_away(async || self.queue.scan_parts(scan).await).await.map_err(Halt::Queue)?;
+        let parts = retry_while_down(async || self.queue.scan_parts(scan).await).await.map_err(Halt::Queue)?;
         let registrar = Registrar::Writes { queue: &self.queue, scan, holder: self.lister.name() };
         let ran = tokio::select! {
             ran = self.work(&registrar, parts, stop) => ran,
@@ -117,10 +125,10 @@ impl Scan {
         };
         if ran.is_err() {
             // Without it, the next must wait until we are taken for dead.
-            let _ = self.queue.leave_scan(scan, me).await;
+            let _ = self.queue.release_scan(scan, me).await;
             return ran;
         }
-        let ended = while_away(async || self.queue.end_scan(scan).await).await.map_err(Halt::Queue)?;
+        let ended = retry_while_down(async || self.queue.end_scan(scan).await).await.map_err(Halt::Queue)?;
         if ended { Ok(()) } else { Err(Halt::Elsewhere) }
     }
 
@@ -134,12 +142,13 @@ impl Scan {
         let (queue, replica) = (&self.queue, self.lister.name());
         let mut forgets = begin == Begin::FromStart;
         loop {
-            let found = while_away(async || queue.unfinished_scan(replica, &self.arguments).await).await;
+            let found = retry_while_down(async || queue.unfinished_scan(replica, &self.arguments).await).await;
             let Some(found) = found.map_err(Halt::Queue)? else {
                 let ranges = self.ranges(stop).await?;
                 // Where an answer was lost and it was asked again, it has begun, and is found as ours.
                 let entered =
-                    while_away(async || queue.begin_scan(replica, &self.arguments, &ranges, me, HOLD).await).await;
+                    retry_while_down(async || queue.begin_scan(replica, &self.arguments, &ranges, me, HOLD).await)
+                        .await;
                 match entered.map_err(Halt::Queue)? {
                     Some(scan) => return Ok((scan, None)),
                     // Another process was faster.
@@ -151,13 +160,13 @@ impl Scan {
             if !std::mem::take(&mut forgets) {
                 return Ok((id, Some(started_at)));
             }
-            while_away(async || queue.forget_scan(id).await).await.map_err(Halt::Queue)?;
+            retry_while_down(async || queue.forget_scan(id).await).await.map_err(Halt::Queue)?;
         }
     }
 
     /// Waits for as long as it takes to see whether the process that was at it still lives.
     async fn take_over(&self, found: UnfinishedScan, me: ScanHolder, stop: &CancellationToken) -> Result<(), Halt> {
-        let hold = async || while_away(async || self.queue.hold_scan(found.id, me, HOLD).await).await;
+        let hold = async || retry_while_down(async || self.queue.claim_scan(found.id, me, HOLD).await).await;
         if hold().await.map_err(Halt::Queue)? {
             return Ok(());
         }
@@ -174,7 +183,7 @@ impl Scan {
         loop {
             tokio::time::sleep(HOLD_EVERY).await;
             // What is not known is seen by the next page: it goes on only from where the one before has ended.
-            if let Ok(false) = self.queue.hold_scan(scan, me, HOLD).await {
+            if let Ok(false) = self.queue.claim_scan(scan, me, HOLD).await {
                 return Halt::Elsewhere;
             }
         }

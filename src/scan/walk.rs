@@ -1,6 +1,6 @@
 //! Goes through the keys of one range, and checks that they rise.
 
-use copyhold_db::queue::KeyRange;
+use copyhold_db::walk::KeyRange;
 use copyhold_s3::store::{Asked, Listed, Page, Place, is_of_a_probe, shown};
 use tokio::time::Instant;
 

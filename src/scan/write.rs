@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use copyhold_core::domain::{ObjectKey, ReplicaName};
-use copyhold_db::queue::{
-    AWAY_PAUSE, ListedKey, ListedKeys, PageAnswer, Queue, QueueError, ScanCounts, ScanId, ScanPage, ScanPart,
-    still_away, while_away,
+use copyhold_db::{
+    Database, DatabaseError,
+    retry_while_down::{RETRY_PAUSE, retry_while_down, should_retry},
+    walk::{ListedKey, ListedKeys, PageResult, ScanCounts, ScanId, ScanPage, ScanPart},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -23,8 +24,8 @@ const REFUSED_AT_MOST: u32 = 10;
 /// What becomes of what is listed.
 #[derive(Debug)]
 pub(super) enum Registrar<'a> {
-    Writes { queue: &'a Queue, scan: ScanId, holder: &'a ReplicaName },
-    Looks { queue: &'a Queue, holder: &'a ReplicaName },
+    Writes { queue: &'a Database, scan: ScanId, holder: &'a ReplicaName },
+    Looks { queue: &'a Database, holder: &'a ReplicaName },
 }
 
 impl Registrar<'_> {
@@ -49,7 +50,7 @@ enum Attempt {
     /// Somebody else has locked one of the keys.
     Locked,
     /// PostgreSQL refuses one of them.
-    Refused(QueueError),
+    Refused(DatabaseError),
 }
 
 /// A part of the scan while it is listed, and what is written of it.
@@ -199,7 +200,7 @@ impl<'a> Place<'a> {
             Registrar::Writes { queue, scan, .. } => (queue, scan),
             Registrar::Looks { queue, .. } => {
                 let mut counts = self.part.counts;
-                counts += while_away(async || queue.look_at_page(listed).await).await.map_err(Halt::Queue)?;
+                counts += retry_while_down(async || queue.preview_page(listed).await).await.map_err(Halt::Queue)?;
                 return Ok(Attempt::Written(counts));
             }
         };
@@ -208,20 +209,20 @@ impl<'a> Place<'a> {
         let (begun, mut perhaps) = (Instant::now(), false);
         loop {
             match queue.register_page(&page, listed).await {
-                Ok(PageAnswer::Registered(counts)) => return Ok(Attempt::Written(counts)),
+                Ok(PageResult::Registered(counts)) => return Ok(Attempt::Written(counts)),
                 // It may have been carried out and its answer lost.
-                Ok(PageAnswer::Elsewhere) if perhaps => {
-                    let parts = while_away(async || queue.scan_parts(*scan).await).await.map_err(Halt::Queue)?;
+                Ok(PageResult::Elsewhere) if perhaps => {
+                    let parts = retry_while_down(async || queue.scan_parts(*scan).await).await.map_err(Halt::Queue)?;
                     let now = parts.into_iter().find(|part| part.number == page.part).ok_or(Halt::Elsewhere)?;
                     let as_written = now.done == ends && now.reached.as_deref() == reached.or(from);
                     return if as_written { Ok(Attempt::Written(now.counts)) } else { Err(Halt::Elsewhere) };
                 }
-                Ok(PageAnswer::Elsewhere) => return Err(Halt::Elsewhere),
+                Ok(PageResult::Elsewhere) => return Err(Halt::Elsewhere),
                 Err(error) if error.is_conflict() => return Ok(Attempt::Locked),
-                Err(error) if error.refuses_row() => return Ok(Attempt::Refused(error)),
-                Err(error) if still_away(&error, begun) => {
-                    perhaps |= QueueError::leaves_open(&error);
-                    tokio::time::sleep(AWAY_PAUSE).await;
+                Err(error) if error.is_row_error() => return Ok(Attempt::Refused(error)),
+                Err(error) if should_retry(&error, begun) => {
+                    perhaps |= DatabaseError::outcome_unknown(&error);
+                    tokio::time::sleep(RETRY_PAUSE).await;
                 }
                 Err(error) => return Err(Halt::Queue(error)),
             }

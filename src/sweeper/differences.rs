@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use copyhold_db::queue::{Difference, Queue};
+use copyhold_db::{Database, stats::Difference};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -11,7 +11,7 @@ use crate::metrics;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Shows them in the metrics.
-fn publish(queue: &Queue, now: &BTreeMap<(&'static str, Option<String>), Difference>) {
+fn publish(queue: &Database, now: &BTreeMap<(&'static str, Option<String>), Difference>) {
     let differ = |kind| now.keys().any(|(what, _)| *what == kind);
     metrics::daemons_differ(Difference::KINDS.map(|kind| (kind, differ(kind))));
     let served = queue.replicas().iter().map(|replica| (replica.to_string(), false));
@@ -24,7 +24,7 @@ fn publish(queue: &Queue, now: &BTreeMap<(&'static str, Option<String>), Differe
 }
 
 /// Says when the daemons are not configured alike, once for each difference, until `drain`.
-pub async fn watch_differences(queue: Queue, drain: CancellationToken) {
+pub async fn watch_differences(queue: Database, drain: CancellationToken) {
     // By kind and replica, and not by who differs: in a rolling deployment that changes with each daemon.
     let mut said: BTreeMap<(&'static str, Option<String>), Difference> = BTreeMap::new();
     loop {
@@ -42,7 +42,7 @@ pub async fn watch_differences(queue: Queue, drain: CancellationToken) {
                 said = now;
             }
             // The claims will say that PostgreSQL is away.
-            Err(_) => metrics::database_error("queue::differences"),
+            Err(_) => metrics::database_error("stats::differences"),
         }
         tokio::select! {
             () = drain.cancelled() => return,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold_db::queue::{Moved, Queue, QueueError};
+use copyhold_db::{Database, DatabaseError, log::InboxMove};
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
@@ -24,7 +24,7 @@ const REFUSED: Duration = Duration::from_millis(50);
 /// time.
 #[derive(Debug)]
 pub struct Mover {
-    pub queue: Queue,
+    pub queue: Database,
     /// Heard when there may be events.
     pub wake: Wake,
     pub sleeper: Sleeper,
@@ -46,7 +46,7 @@ impl Mover {
             singly = singly.saturating_sub(1);
             let moved = self.queue.move_inbox(most).await;
             let pause = match moved {
-                Ok(Moved::Some) => {
+                Ok(InboxMove::Some) => {
                     refused = 0;
                     metrics::inbox_moved(most);
                     self.grows.wake();
@@ -54,7 +54,7 @@ impl Mover {
                     self.sleeper.rouse().await;
                     continue;
                 }
-                Ok(Moved::All(events)) => {
+                Ok(InboxMove::All(events)) => {
                     metrics::inbox_moved(events);
                     failing = false;
                     self.sleeper.turn.found(events > 0);
@@ -63,14 +63,14 @@ impl Mover {
                     }
                     self.sleeper.nothing().await.whole()
                 }
-                Ok(Moved::NotNow) => jittered(NOT_NOW),
+                Ok(InboxMove::Locked) => jittered(NOT_NOW),
                 // Somebody else appends at the moment.
                 Err(error) if error.is_conflict() => jittered(NOT_NOW),
-                Err(error) if error.may_be_of_a_row() && most > 1 => {
+                Err(error) if error.may_concern_one_row() && most > 1 => {
                     singly = BATCH;
                     NOT_NOW
                 }
-                Err(error) if error.may_be_of_a_row() => {
+                Err(error) if error.may_concern_one_row() => {
                     self.put_off(&error, std::mem::replace(&mut failing, true)).await;
                     refused += 1;
                     jittered((REFUSED * 2_u32.pow(refused.min(16))).min(POLL))
@@ -94,9 +94,9 @@ impl Mover {
 
 impl Mover {
     /// The first event is refused: it goes behind the others, and is tried again when they are moved.
-    async fn put_off(&self, why: &QueueError, said: bool) {
-        metrics::database_error("queue::move_inbox");
-        match self.queue.put_off_first_of_inbox().await {
+    async fn put_off(&self, why: &DatabaseError, said: bool) {
+        metrics::database_error("log::move_inbox");
+        match self.queue.defer_first_of_inbox().await {
             Ok(Some(id)) if !said => {
                 error!(id, error = %why, "PostgreSQL refuses to put an event of another program into the log; it waits in log_inbox as {id} behind the others");
             }
@@ -106,10 +106,10 @@ impl Mover {
     }
 }
 
-fn failed(error: &QueueError, said: bool) {
-    metrics::database_error("queue::move_inbox");
+fn failed(error: &DatabaseError, said: bool) {
+    metrics::database_error("log::move_inbox");
     // The claims will say that PostgreSQL is away.
-    if !said && !error.is_away() {
+    if !said && !error.is_unavailable() {
         warn!(error = %error, "The events of other programs could not be moved into the log, trying again every second");
     }
 }

@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use copyhold_db::queue::{Complaint, PulledIn, Queue, QueueError, Reclaimed};
+use copyhold_db::{
+    Database, DatabaseError,
+    connections::LogThrottle,
+    lease::{ClockCorrection, ReclaimedLease},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -21,7 +25,7 @@ const SUSPECTS_NAMED: usize = 5;
 /// Frees rows whose lease has ended without its holder. Several daemons may run it; one acts at a time.
 #[derive(Debug)]
 pub struct Sweeper {
-    pub queue: Queue,
+    pub queue: Database,
     pub every: Duration,
     pub lease_time: Duration,
     /// After this time nothing that a dead holder has sent still arrives at a store.
@@ -33,12 +37,12 @@ impl Sweeper {
     /// Sweeps until `drain`.
     pub async fn run(self, drain: CancellationToken) {
         let mut watch = ClockWatch::new(self.lease_time);
-        let complaint = Complaint::new();
+        let complaint = LogThrottle::new();
         loop {
             match self.sweep(&mut watch).await {
                 Ok(()) => complaint.is_over(),
                 Err(error) => {
-                    metrics::database_error("queue::reclaim");
+                    metrics::database_error("lease::reclaim");
                     complaint.fails(|times| {
                         warn!(error = %error, times, "Could not look for leases that have ended, trying again");
                     });
@@ -56,7 +60,7 @@ impl Sweeper {
         let set_back = matches!(trust, Trust::Stepped(seconds) if seconds < 0);
         match self.queue.pull_in(set_back, self.lease_time).await {
             Ok(None) => {}
-            Ok(Some(PulledIn { ahead, copies })) => {
+            Ok(Some(ClockCorrection { ahead, copies })) => {
                 warn!(
                     ahead_s = ahead.as_secs(),
                     copies,
@@ -66,16 +70,16 @@ impl Sweeper {
                 self.waker.wake();
             }
             Err(error) => {
-                metrics::database_error("queue::pull_in");
+                metrics::database_error("lease::pull_in");
                 // The sweep says that PostgreSQL is away.
-                if !error.is_away() {
+                if !error.is_unavailable() {
                     warn!(error = %error, "What lies in the future could not be pulled in, trying again");
                 }
             }
         }
     }
 
-    async fn sweep(&self, watch: &mut ClockWatch) -> Result<(), QueueError> {
+    async fn sweep(&self, watch: &mut ClockWatch) -> Result<(), DatabaseError> {
         if self.queue.note_crash().await? {
             warn!(
                 "PostgreSQL has crashed, and claims may be lost with it, since they commit asynchronously; copies that are \
@@ -110,8 +114,8 @@ impl Sweeper {
 }
 
 /// One line per dead holder, with one of its keys, and one per object that may be what they died of.
-fn say(freed: &[Reclaimed]) {
-    let mut by_holder: BTreeMap<i32, (usize, &Reclaimed)> = BTreeMap::new();
+fn say(freed: &[ReclaimedLease]) {
+    let mut by_holder: BTreeMap<i32, (usize, &ReclaimedLease)> = BTreeMap::new();
     for one in freed {
         by_holder.entry(one.holder.number()).or_insert((0, one)).0 += 1;
     }
@@ -128,7 +132,7 @@ fn say(freed: &[Reclaimed]) {
     metrics::abandoned_again(again.len());
     again.sort_by_key(|one| std::cmp::Reverse(one.times));
     for one in again.iter().take(SUSPECTS_NAMED) {
-        let Reclaimed { key, holder, times } = one;
+        let ReclaimedLease { key, holder, times } = one;
         warn!(
             object.key = %key,
             daemon = holder.number(),

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use copyhold_db::queue::{LogDuty, Queue, QueueError, Retention};
+use copyhold_db::{
+    Database, DatabaseError,
+    log::{LogDuty, Retention},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -18,7 +21,7 @@ const AT_ONCE: usize = 32;
 /// acts at a time.
 #[derive(Debug)]
 pub struct LogSweeper {
-    pub queue: Queue,
+    pub queue: Database,
     pub every: Duration,
     pub retention: Retention,
 }
@@ -40,7 +43,7 @@ impl LogSweeper {
             }
             match self.queue.log_bytes().await {
                 Ok(bytes) => metrics::log_bytes(bytes, self.every),
-                Err(_) => metrics::database_error("queue::log_bytes"),
+                Err(_) => metrics::database_error("log::bytes"),
             }
             if drain.run_until_cancelled(tokio::time::sleep(about(self.every))).await.is_none() {
                 return;
@@ -48,7 +51,7 @@ impl LogSweeper {
         }
     }
 
-    async fn perform(&self, duty: LogDuty) -> Result<(), QueueError> {
+    async fn perform(&self, duty: LogDuty) -> Result<(), DatabaseError> {
         let times = if duty == LogDuty::Drop { AT_ONCE } else { 1 };
         for _ in 0..times {
             if !self.queue.tidy_log(duty, self.retention).await? {
@@ -66,7 +69,7 @@ impl LogSweeper {
 }
 
 impl Record {
-    fn took_place(&mut self, duty: LogDuty, result: Result<(), QueueError>) {
+    fn took_place(&mut self, duty: LogDuty, result: Result<(), DatabaseError>) {
         let Err(error) = result else {
             *self = Self::default();
             return;
@@ -75,7 +78,7 @@ impl Record {
         // Somebody reads the log, or appends to it, at this moment: it gives way to them, and is done next time.
         let since = *self.failing_since.get_or_insert_with(Instant::now);
         // The claims will say that PostgreSQL is away.
-        let worth_saying = if error.is_contended() { since.elapsed() > PATIENCE } else { !error.is_away() };
+        let worth_saying = if error.is_lock_timeout() { since.elapsed() > PATIENCE } else { !error.is_unavailable() };
         if worth_saying && !std::mem::replace(&mut self.said, true) {
             warn!(
                 error = %error,

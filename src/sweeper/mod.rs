@@ -23,7 +23,7 @@ pub use log::LogSweeper;
 pub use sequences::{mend_sequences, watch_sequences};
 pub use uploads::{OrphanedUploads, Reach, Reaches};
 
-use copyhold_db::queue::Queue;
+use copyhold_db::Database;
 
 use crate::metrics;
 
@@ -33,7 +33,7 @@ const BACKLOG_EVERY: Duration = Duration::from_secs(2);
 const REST_AFTER_FAILURE: u32 = 50;
 
 /// Keeps the table `backlog` up to date until `drain`.
-pub async fn count_backlog(queue: Queue, drain: CancellationToken) {
+pub async fn count_backlog(queue: Database, drain: CancellationToken) {
     let mut failing = false;
     loop {
         let mut pause = BACKLOG_EVERY;
@@ -41,7 +41,7 @@ pub async fn count_backlog(queue: Queue, drain: CancellationToken) {
         match queue.refresh_backlog().await {
             Ok(_) => failing = false,
             Err(error) => {
-                metrics::database_error("queue::refresh_backlog");
+                metrics::database_error("stats::refresh_backlog");
                 pause = pause.max(asked.elapsed() * REST_AFTER_FAILURE);
                 if !std::mem::replace(&mut failing, true) {
                     warn!(error = %error, "The backlog could not be counted, trying again");

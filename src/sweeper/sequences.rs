@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use copyhold_db::queue::{BehindSequence, Queue, QueueError};
+use copyhold_db::{Database, DatabaseError, schema::BehindSequence};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -12,7 +12,7 @@ use crate::metrics;
 const EVERY: Duration = Duration::from_secs(30);
 
 /// Finds and mends sequences that are behind their tables; says so.
-pub async fn mend_sequences(queue: &Queue) -> Result<(), QueueError> {
+pub async fn mend_sequences(queue: &Database) -> Result<(), DatabaseError> {
     let behind = queue.sequences_behind().await?;
     if behind.is_empty() {
         return Ok(());
@@ -26,12 +26,12 @@ pub async fn mend_sequences(queue: &Queue) -> Result<(), QueueError> {
 }
 
 /// The same again and again until `drain`.
-pub async fn watch_sequences(queue: Queue, drain: CancellationToken) {
+pub async fn watch_sequences(queue: Database, drain: CancellationToken) {
     while drain.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
         let Some(looked) = drain.run_until_cancelled(mend_sequences(&queue)).await else { return };
         if let Err(error) = looked {
-            metrics::database_error("queue::sequences_behind");
-            if !error.is_away() && !error.is_conflict() {
+            metrics::database_error("schema::sequences_behind");
+            if !error.is_unavailable() && !error.is_conflict() {
                 error!(error = %error, "Could not look whether sequences are behind their tables");
             }
         }

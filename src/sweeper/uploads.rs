@@ -3,7 +3,10 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use copyhold_core::domain::{ReplicaName, micros, micros_since_epoch};
-use copyhold_db::queue::{Condemned, LOOK_EVERY, Looked, Queue, QueueError};
+use copyhold_db::{
+    Database, DatabaseError,
+    lease::{CondemnedUpload, UPLOAD_CHECK_INTERVAL, UploadCheck},
+};
 use copyhold_s3::store::{Reason, Store, StoreError, UploadId};
 use futures::future::join_all;
 use tokio::time::Instant;
@@ -27,7 +30,7 @@ const CONDEMNED_FOR: Duration = Duration::from_hours(30 * 24);
 /// After so many failures in a row the store is left alone until the next look.
 const FAILURES: u32 = 3;
 /// Half of the time for which nobody else looks at the same uploads; one call more may take a minute.
-const ROUND: Duration = LOOK_EVERY.checked_div(2).expect("two is not zero");
+const ROUND: Duration = UPLOAD_CHECK_INTERVAL.checked_div(2).expect("two is not zero");
 /// How often it is looked for rows of replicas that nobody serves any more.
 const UNSERVED_EVERY: Duration = Duration::from_hours(1);
 
@@ -37,7 +40,7 @@ const UNSERVED_EVERY: Duration = Duration::from_hours(1);
 /// Others' uploads are never touched: only those whose name is in a row of ours, and those that were begun of the same
 /// key at the time of an intent of ours whose upload's name was never heard.
 pub struct OrphanedUploads {
-    pub queue: Queue,
+    pub queue: Database,
     pub stores: Vec<Arc<Store>>,
     /// What may be done at a replica at the moment.
     pub reach: Reaches,
@@ -97,7 +100,7 @@ impl OrphanedUploads {
             }
             match self.queue.count_uploads(store.name()).await {
                 Ok(uploads) => metrics::uploads_unfinished(store.name(), uploads, self.every),
-                Err(_) => metrics::database_error("queue::count_uploads"),
+                Err(_) => metrics::database_error("lease::count_uploads"),
             }
             let reach = (self.reach)(store.name());
             if reach == Reach::No {
@@ -108,8 +111,8 @@ impl OrphanedUploads {
                 None => return,
                 Some(Ok(())) => {}
                 Some(Err(error)) => {
-                    metrics::database_error("queue::look_at_uploads");
-                    if !error.is_away() {
+                    metrics::database_error("lease::check_uploads");
+                    if !error.is_unavailable() {
                         warn!(error = %error, "Could not look for unfinished uploads that nobody goes on with, trying again");
                     }
                 }
@@ -117,11 +120,11 @@ impl OrphanedUploads {
         }
     }
 
-    async fn look(&self, store: &Store, reach: Reach, mood: &mut Mood) -> Result<(), QueueError> {
+    async fn look(&self, store: &Store, reach: Reach, mood: &mut Mood) -> Result<(), DatabaseError> {
         // While the window of an intent is open, what somebody begins now would be in it.
         let quiet = self.quiet.max(WINDOW_AFTER + WINDOW_BEFORE);
         loop {
-            let Looked { condemned, more } = self.queue.look_at_uploads(store.name(), quiet).await?;
+            let UploadCheck { condemned, more } = self.queue.check_uploads(store.name(), quiet).await?;
             if !condemned.is_empty() && !self.clear(store, reach, condemned, mood).await? {
                 return Ok(());
             }
@@ -136,9 +139,9 @@ impl OrphanedUploads {
         &self,
         store: &Store,
         reach: Reach,
-        condemned: Vec<Condemned>,
+        condemned: Vec<CondemnedUpload>,
         mood: &mut Mood,
-    ) -> Result<bool, QueueError> {
+    ) -> Result<bool, DatabaseError> {
         let (began, replica) = (Instant::now(), store.name());
         let example = condemned.first().map(|one| one.key.clone());
         let (mut over, mut aborted, mut forgotten, mut failures) = (Vec::new(), 0, 0, 0);
@@ -188,7 +191,13 @@ impl OrphanedUploads {
     }
 
     /// `age`: since its intent was written down.
-    async fn abort(&self, store: &Store, reach: Reach, one: &Condemned, age: Duration) -> Result<Came, QueueError> {
+    async fn abort(
+        &self,
+        store: &Store,
+        reach: Reach,
+        one: &CondemnedUpload,
+        age: Duration,
+    ) -> Result<Came, DatabaseError> {
         let uploads = match (&one.upload_id, reach) {
             (Some(id), _) => vec![UploadId::new(id)],
             (None, Reach::All) => match self.find(store, one, age).await? {
@@ -211,9 +220,9 @@ impl OrphanedUploads {
     async fn find(
         &self,
         store: &Store,
-        one: &Condemned,
+        one: &CondemnedUpload,
         age: Duration,
-    ) -> Result<Result<Vec<UploadId>, StoreError>, QueueError> {
+    ) -> Result<Result<Vec<UploadId>, StoreError>, DatabaseError> {
         let (listed, answered) = match store.list_uploads_and_date(one.key.as_str()).await {
             Ok(listed) => listed,
             Err(error) => return Ok(Err(error)),
@@ -244,7 +253,7 @@ impl OrphanedUploads {
                         );
                     }
                 }
-                Err(_) => metrics::database_error("queue::forget_unserved_uploads"),
+                Err(_) => metrics::database_error("lease::forget_unserved_uploads"),
             }
             if drain.run_until_cancelled(tokio::time::sleep(about(UNSERVED_EVERY))).await.is_none() {
                 return;

@@ -7,8 +7,10 @@ use std::{
 
 use copyhold_core::domain::{self, Blocks, ReplicaName};
 use copyhold_db::pin::Pin;
-use copyhold_db::queue::{
-    Admission, CLEAR, Complaint, Draining, Former, LOOK_HOLDS, Pause, Queue, QueueError, ReplicaRow,
+use copyhold_db::{
+    Database, DatabaseError,
+    connections::LogThrottle,
+    replica::{Admission, DrainState, FormerPrimary, INSPECTION_VALID_FOR, Pause, ReplicaRow, WRITE_DELAY},
 };
 use copyhold_s3::{
     copy::OnExisting,
@@ -42,7 +44,7 @@ const HOPE_EVERY: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Doorkeeper {
     pub config: Config,
-    pub queue: Queue,
+    pub queue: Database,
     pub lanes: Lanes,
     pub health: Health,
     pub waker: Waker,
@@ -55,7 +57,7 @@ impl Doorkeeper {
     pub async fn run(mut self, drain: CancellationToken) {
         let mut last = View::default();
         let mut probing = Probing::new(self.queue.clone(), self.health.clone());
-        let complaint = Complaint::new();
+        let complaint = LogThrottle::new();
         loop {
             self.wake.arm();
             let all_open = |view: &View| {
@@ -89,7 +91,7 @@ impl Doorkeeper {
     }
 
     /// What may be done with each replica, and which of them are not well.
-    async fn look(&self) -> Result<(View, Vec<Sick>), QueueError> {
+    async fn look(&self) -> Result<(View, Vec<Sick>), DatabaseError> {
         let mut asked = Instant::now();
         let mut rows = self.rows().await?;
         for replica in self.lanes.replicas() {
@@ -109,14 +111,14 @@ impl Doorkeeper {
                     None => not_migrated(),
                     Some(row) => self.standing(replica, row, asked).await?,
                 };
-                Ok::<_, QueueError>((replica.name.clone(), standing))
+                Ok::<_, DatabaseError>((replica.name.clone(), standing))
             }
         });
         let standings = try_join_all(standings).await?.into_iter().collect();
         Ok((View { primary, standings, former: former(&rows) }, sick))
     }
 
-    async fn rows(&self) -> Result<BTreeMap<ReplicaName, ReplicaRow>, QueueError> {
+    async fn rows(&self) -> Result<BTreeMap<ReplicaName, ReplicaRow>, DatabaseError> {
         Ok(self.queue.replica_rows().await?.into_iter().map(|row| (row.name.clone(), row)).collect())
     }
 
@@ -211,13 +213,13 @@ impl Doorkeeper {
         may.then(|| Sick { replica: replica.name.clone(), breaker, existing: self.on_existing(replica, row) })
     }
 
-    async fn standing(&self, replica: &Replica, row: &ReplicaRow, asked: Instant) -> Result<Standing, QueueError> {
+    async fn standing(&self, replica: &Replica, row: &ReplicaRow, asked: Instant) -> Result<Standing, DatabaseError> {
         if let Some(known) = self.known(replica, row, asked) {
             return Ok(known);
         }
         self.health.meet(&replica.name).await;
         // The primary is only read, until something is missing there.
-        if row.primary && !self.queue.could_be_filled(&replica.name).await? {
+        if row.primary && !self.queue.has_copyable_objects(&replica.name).await? {
             return Ok(Standing::ReadOnly { why: "nothing is missing at the primary".into() });
         }
         match self.decide(replica, row).await? {
@@ -231,7 +233,7 @@ impl Doorkeeper {
         }
     }
 
-    async fn standing_again(&self, replica: &Replica, asked: Instant) -> Result<Standing, QueueError> {
+    async fn standing_again(&self, replica: &Replica, asked: Instant) -> Result<Standing, DatabaseError> {
         match self.rows().await?.get(&replica.name) {
             Some(row) if row.admission.is_some() => self.standing(replica, row, asked).await,
             _ => Ok(Standing::ReadOnly { why: "its entry in the table replicas has just vanished".into() }),
@@ -243,7 +245,7 @@ impl Doorkeeper {
         &self,
         replica: &Replica,
         row: &ReplicaRow,
-    ) -> Result<Result<(Admission, Option<SystemTime>), String>, QueueError> {
+    ) -> Result<Result<(Admission, Option<SystemTime>), String>, DatabaseError> {
         let existing = self.config.replica(&replica.name).and_then(|r| r.existing);
         let existing = existing.or(row.adopts.then_some(Existing::Adopt));
         let looked = tokio::time::timeout(ANSWER_WITHIN, replica.store.first_look()).await;
@@ -261,7 +263,7 @@ impl Doorkeeper {
                 Clock::Waits(date) => {
                     self.queue.note_look(&replica.name, date).await?;
                     Ok(Err(format!(
-                        "its bucket holds data that is to be adopted: nothing is written there until its clock has gone on by {CLEAR:?}, \
+                        "its bucket holds data that is to be adopted: nothing is written there until its clock has gone on by {WRITE_DELAY:?}, \
                          so that what is there is told from copies"
                     )))
                 }
@@ -309,7 +311,7 @@ impl Doorkeeper {
 /// Whether a store's clock tells what its bucket holds from what is written to it from now on.
 #[derive(Debug, PartialEq, Eq)]
 enum Clock {
-    /// It was looked at then, and the store's clock has gone on by [`CLEAR`] since.
+    /// It was looked at then, and the store's clock has gone on by [`WRITE_DELAY`] since.
     Clear(SystemTime),
     /// Not yet. This is what it says.
     Waits(SystemTime),
@@ -329,13 +331,13 @@ fn adopts(looked: &FirstLook, before: Option<SystemTime>) -> Clock {
         ));
     }
     match before.map(|before| (before, date.duration_since(before))) {
-        Some((before, Ok(since))) if (CLEAR..=LOOK_HOLDS).contains(&since) => Clock::Clear(before),
+        Some((before, Ok(since))) if (WRITE_DELAY..=INSPECTION_VALID_FOR).contains(&since) => Clock::Clear(before),
         _ => Clock::Waits(date),
     }
 }
 
 /// Those that were the primary once.
-fn former(rows: &BTreeMap<ReplicaName, ReplicaRow>) -> BTreeMap<ReplicaName, Former> {
+fn former(rows: &BTreeMap<ReplicaName, ReplicaRow>) -> BTreeMap<ReplicaName, FormerPrimary> {
     rows.iter().filter_map(|(name, row)| Some((name.clone(), row.former?))).collect()
 }
 
@@ -353,7 +355,7 @@ fn paused(pause: &Pause) -> String {
 }
 
 /// Why nothing is copied to a replica that is about to leave.
-fn draining(draining: &Draining) -> String {
+fn draining(draining: &DrainState) -> String {
     with_reason(format!("it is draining since {}", domain::utc(draining.since)), draining.because.as_deref())
 }
 

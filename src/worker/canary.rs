@@ -7,7 +7,7 @@ use std::{
 };
 
 use copyhold_core::domain::{Canary, Class, ObjectKey, ReplicaName, Scope};
-use copyhold_db::queue::Queue;
+use copyhold_db::Database;
 use copyhold_s3::store::{Reason, Store, StoreError};
 use tracing::warn;
 
@@ -19,14 +19,14 @@ const READS_BYTES: u64 = 64 << 10;
 
 /// Asks for a listing and, where the store refuses that, for objects that are recorded there. `lists`: whether its bucket
 /// was ever listed.
-pub(super) async fn ask(queue: &Queue, replica: &ReplicaName, store: &Store, lists: &AtomicBool) -> Canary {
+pub(super) async fn ask(queue: &Database, replica: &ReplicaName, store: &Store, lists: &AtomicBool) -> Canary {
     let listed = list(store, lists).await;
     let Canary::Fails(class) = listed else { return listed };
     if class == Class::Throttled {
         return listed;
     }
     let keys = queue.recorded_keys(replica).await.unwrap_or_else(|error| {
-        metrics::database_error("queue::recorded_keys");
+        metrics::database_error("replica::recorded_keys");
         warn!(replica.id = %replica, error = %error, "Could not look for objects that are recorded at {replica}");
         Vec::new()
     });

@@ -3,7 +3,11 @@
 use copyhold_core::domain::{
     Attempt, Class, Content, Failure, Kept, Lease, Next, ReplicaName, SourceReading, next_try,
 };
-use copyhold_db::queue::{Answer, ChangeAdmission, Queue, Unregistered, changes_are_parked, too_many_changes};
+use copyhold_db::{
+    Database,
+    lease::{FencedWrite, UnregisteredChange},
+    replica::{ChangeAdmission, changes_are_parked, too_many_changes},
+};
 use rand::RngExt as _;
 use tracing::{info, warn};
 
@@ -22,7 +26,7 @@ pub(super) enum ChangeDecision {
 /// Decides about contents at the primary that nobody registered, whoever finds them.
 #[derive(Debug, Clone)]
 pub struct Changes {
-    pub queue: Queue,
+    pub queue: Database,
     /// What the operator says about them.
     pub policy: UnregisteredChanges,
     /// Told when a generation begins.
@@ -49,7 +53,7 @@ impl Changes {
                     ChangeDecision::Park(why)
                 }
                 Err(error) => {
-                    metrics::database_error("queue::admit_change");
+                    metrics::database_error("replica::admit_change");
                     warn!(object.key = %lease.key, error = %error, "{} was changed at {from}, and whether that may be copied could not be asked; it will be found again", lease.key);
                     ChangeDecision::Unknown
                 }
@@ -69,13 +73,13 @@ impl Changes {
         let with = unregistered(lease, from, content, said);
         let key = &lease.key;
         match self.queue.begin_generation(lease, &with).await {
-            Ok(Answer::Recorded) => {}
-            Ok(Answer::Busy | Answer::Changed | Answer::Refused) => {
+            Ok(FencedWrite::Applied) => {}
+            Ok(FencedWrite::RowLocked | FencedWrite::Superseded | FencedWrite::FailureWritten) => {
                 info!(object.key = %key, "{key} was changed at {from}; meanwhile it was registered, or is in somebody's hands, or its lease is lost");
                 return false;
             }
             Err(error) => {
-                metrics::database_error("queue::begin_generation");
+                metrics::database_error("lease::begin_generation");
                 warn!(object.key = %key, error = %error, "{key} was changed at {from}, which could not be written down; it will be found again");
                 return false;
             }
@@ -110,12 +114,12 @@ impl Changes {
 }
 
 /// How often in a row decides, as for every other failure, whether it is tried again.
-fn unregistered(lease: &Lease, from: &ReplicaName, content: Content, said: SourceReading) -> Unregistered {
+fn unregistered(lease: &Lease, from: &ReplicaName, content: Content, said: SourceReading) -> UnregisteredChange {
     let message = format!("it was changed at {from} without being registered");
     let why = Failure::new(Class::Changed, message.clone());
     let priors = lease.replicas.iter().filter_map(|r| r.prior);
     let before = priors.filter(|p| p.class == Some(Class::Changed)).map(|p| p.attempts).max().unwrap_or(0);
     let attempt = Attempt { before, age: lease.age, others_succeed: false, jitter: rand::rng().random() };
     let park = next_try(&why, attempt) == Next::Parked;
-    Unregistered { from: from.clone(), content, said, in_a_row: before + 1, park, message }
+    UnregisteredChange { from: from.clone(), content, said, in_a_row: before + 1, park, message }
 }

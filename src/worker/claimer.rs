@@ -7,7 +7,12 @@ use std::{
 };
 
 use copyhold_core::domain::{Lease, ReplicaName, TRIAL_OBJECTS};
-use copyhold_db::queue::{ClaimError, Daemon, Pick, Position, Queue, QueueError};
+use copyhold_db::{
+    Database, DatabaseError,
+    daemon::Daemon,
+    lease::{ClaimError, LanePosition},
+    replica::ProbeKeyChoice,
+};
 use futures::future::join_all;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
@@ -38,7 +43,7 @@ const FRESH_EVERY: Duration = Duration::from_millis(500);
 /// Asks for as much work as there are free slots, and no more.
 #[derive(Debug)]
 pub struct Claimer {
-    queue: Queue,
+    queue: Database,
     daemon: Daemon,
     lanes: Lanes,
     runner: Arc<Runner>,
@@ -191,7 +196,7 @@ impl Claimer {
                     continue;
                 }
                 Err(error) => {
-                    metrics::database_error("queue::claim");
+                    metrics::database_error("lease::claim");
                     if !std::mem::replace(&mut away, true) {
                         warn!(error = %error, "Could not look for work, trying again every second");
                     }
@@ -217,7 +222,7 @@ impl Claimer {
     }
 
     /// Asks each lane once, beginning with another one each time; none that comes after `drain`.
-    async fn pass(&mut self, turn: usize, look: Look) -> Result<Pass, QueueError> {
+    async fn pass(&mut self, turn: usize, look: Look) -> Result<Pass, DatabaseError> {
         self.free_unanswered().await?;
         let sourceless = !self.lanes.primary_is_readable();
         let tried = if sourceless { 0 } else { self.pass_trials().await? };
@@ -263,8 +268,8 @@ impl Claimer {
             let claimed = Self::answered(&mut self.unanswered, claimed)?;
             let answered = Instant::now();
             let filled = claimed.leases.len() == slots.len();
-            floor.answered(question, claimed.last, filled, answered);
-            if question.from != Position::BEGINNING {
+            floor.answered(question, claimed.last_position, filled, answered);
+            if question.from != LanePosition::BEGINNING {
                 not_wholly = not_wholly.max(Some(floor.until_beginning(answered)));
             }
             metrics::claimed(claimed.leases.len(), answered - asked);
@@ -281,7 +286,7 @@ impl Claimer {
     }
 
     /// Looks on in each lane for objects that can be read although the primary cannot, and takes those.
-    async fn pass_walking(&mut self, lanes: &[ReplicaName]) -> Result<Pass, QueueError> {
+    async fn pass_walking(&mut self, lanes: &[ReplicaName]) -> Result<Pass, DatabaseError> {
         let holders = self.lanes.readable();
         let (mut found, mut rest) = (0, None);
         for lane in lanes {
@@ -292,7 +297,7 @@ impl Claimer {
             }
             let walk = self.walks.entry(lane.clone()).or_insert_with(Walk::new);
             let asked = Instant::now();
-            let sought = self.queue.seek(lane, walk.from(asked), &holders, slots.len()).await?;
+            let sought = self.queue.peek(lane, walk.from(asked), &holders, slots.len()).await?;
             let answered = Instant::now();
             walk.went(&sought, answered);
             rest = rest.max(walk.rest(answered - asked));
@@ -313,12 +318,12 @@ impl Claimer {
 
     /// Takes the objects that are to be tried at replicas whose stores may be at fault; returns how many were found. They
     /// need no slots: those may all be taken by objects whose failures wait for this.
-    async fn pass_trials(&mut self) -> Result<usize, QueueError> {
+    async fn pass_trials(&mut self) -> Result<usize, DatabaseError> {
         let mut found = 0;
         while let Some(order) = self.lanes.take_trial() {
             let Wanted { pick, tried, .. } = &order.wanted;
-            let most = if *pick == Pick::Smallest { 1 } else { TRIAL_OBJECTS };
-            let keys = self.queue.trial_keys(&order.replica, *pick, most, None, &tried.keys()).await?;
+            let most = if *pick == ProbeKeyChoice::Smallest { 1 } else { TRIAL_OBJECTS };
+            let keys = self.queue.probe_keys(&order.replica, *pick, most, None, &tried.keys()).await?;
             tried.add(&keys);
             if keys.is_empty() {
                 order.nothing_due();
@@ -337,7 +342,7 @@ impl Claimer {
     }
 
     /// Asks for fresh objects while everything else is busy.
-    async fn pass_fresh(&mut self) -> Result<usize, QueueError> {
+    async fn pass_fresh(&mut self) -> Result<usize, DatabaseError> {
         let mut found = 0;
         if Instant::now() < self.fresh_at {
             return Ok(found);
@@ -361,7 +366,7 @@ impl Claimer {
     }
 
     /// What the claim has got, or a note that it may have got something.
-    fn answered<T>(unanswered: &mut Unanswered, claimed: Result<T, ClaimError>) -> Result<T, QueueError> {
+    fn answered<T>(unanswered: &mut Unanswered, claimed: Result<T, ClaimError>) -> Result<T, DatabaseError> {
         claimed.map_err(|error| {
             if let Some(fence) = error.unanswered {
                 unanswered.remember(fence, Instant::now());
@@ -371,7 +376,7 @@ impl Claimer {
     }
 
     /// Frees what was leased to nobody, before more is asked for.
-    async fn free_unanswered(&mut self) -> Result<(), QueueError> {
+    async fn free_unanswered(&mut self) -> Result<(), DatabaseError> {
         let now = Instant::now();
         for fence in self.unanswered.due(now) {
             let rows = self.queue.unclaim(fence).await?;

@@ -9,7 +9,11 @@ use std::{
 };
 
 use copyhold_core::domain::{Class, Failure, Fence, Next, ObjectKey, Outcome, ReplicaName, escaped};
-use copyhold_db::queue::{Answer, Complaint, Queue, QueueError, Report};
+use copyhold_db::{
+    Database, DatabaseError,
+    connections::LogThrottle,
+    lease::{FencedWrite, Report},
+};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, warn};
 
@@ -41,10 +45,10 @@ pub struct Completer(mpsc::Sender<Said>);
 /// Writes them: whatever has come in while the statement before was being written makes the next.
 #[derive(Debug)]
 pub struct Writer {
-    queue: Queue,
+    queue: Database,
     said: mpsc::Receiver<Said>,
     /// That nothing can be written.
-    complaint: Complaint,
+    complaint: LogThrottle,
     /// Batches in a row that could not be written.
     failures: u64,
     /// Batches in a row that have lost against other transactions.
@@ -56,14 +60,14 @@ struct Said {
     report: Report,
     /// Past it the lease is not ours any more, and there is no point in writing.
     until: Instant,
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<FencedWrite>,
 }
 
 /// A report and all who wait for it: several of one object make one.
 struct Waiting {
     report: Report,
     until: Instant,
-    answers: Vec<oneshot::Sender<Answer>>,
+    answers: Vec<oneshot::Sender<FencedWrite>>,
     /// It was refused, and is written alone.
     alone: Option<Alone>,
 }
@@ -79,20 +83,20 @@ type Batch = HashMap<Of, Waiting>;
 
 /// The two ends. The writer ends when all completers are gone and everything is written.
 #[must_use]
-pub fn completer(queue: Queue) -> (Completer, Writer) {
+pub fn completer(queue: Database) -> (Completer, Writer) {
     let (sender, said) = mpsc::channel(BATCH);
-    (Completer(sender), Writer { queue, said, complaint: Complaint::new(), failures: 0, conflicts: 0 })
+    (Completer(sender), Writer { queue, said, complaint: LogThrottle::new(), failures: 0, conflicts: 0 })
 }
 
 impl Completer {
     /// Has the report written, however long PostgreSQL is away, as long as the lease lasts. *Changed*: it was not.
-    pub async fn write(&self, report: Report, until: Instant) -> Answer {
+    pub async fn write(&self, report: Report, until: Instant) -> FencedWrite {
         let (answer, answered) = oneshot::channel();
         if self.0.send(Said { report, until, answer }).await.is_err() {
-            return Answer::Changed;
+            return FencedWrite::Superseded;
         }
         // A writer that is gone has not written: the lease will run out, and somebody else takes over.
-        answered.await.unwrap_or(Answer::Changed)
+        answered.await.unwrap_or(FencedWrite::Superseded)
     }
 }
 
@@ -140,13 +144,13 @@ impl Writer {
             }
             Err(error) => error,
         };
-        metrics::database_error("queue::complete");
+        metrics::database_error("lease::complete");
         self.conflicts = if error.is_conflict() { self.conflicts + 1 } else { 0 };
-        let is_of_a_row = if error.is_silent() {
+        let is_of_a_row = if error.is_no_answer() {
             // It answers others: one of these may be what takes so long, or waits.
             self.queue.probe().await.is_ok()
         } else {
-            error.may_be_of_a_row() && (!error.is_conflict() || self.conflicts > CONFLICTS)
+            error.may_concern_one_row() && (!error.is_conflict() || self.conflicts > CONFLICTS)
         };
         if is_of_a_row {
             return self.write_apart(batch).await;
@@ -167,9 +171,9 @@ impl Writer {
                 }
                 Err(error) => error,
             };
-            metrics::database_error("queue::complete");
+            metrics::database_error("lease::complete");
             failures += 1;
-            if !error.may_be_of_a_row() && !error.is_silent() {
+            if !error.may_concern_one_row() && !error.is_no_answer() {
                 self.complain(&error, part.len());
                 again.extend(keep(part));
                 again.extend(left.drain(..).flat_map(keep));
@@ -189,9 +193,9 @@ impl Writer {
     }
 
     /// What lost against another transaction may do later; what is refused for what it says is not tried again.
-    async fn refused(&mut self, (of, mut waiting): (Of, Waiting), error: &QueueError) -> Batch {
+    async fn refused(&mut self, (of, mut waiting): (Of, Waiting), error: &DatabaseError) -> Batch {
         let tries = waiting.alone.map_or(0, |alone| alone.tries);
-        let timed_out = error.is_silent() || error.sqlstate().as_deref() == Some("57014");
+        let timed_out = error.is_no_answer() || error.sqlstate().as_deref() == Some("57014");
         // A lock that somebody holds is no refusal, however long it is held: it is proven, and its lease lasts.
         if error.is_conflict() || (timed_out && tries < TRIES_ALONE) {
             return self.later((of, waiting), error);
@@ -199,35 +203,35 @@ impl Writer {
         let (key, said) = (&of.0, message(error));
         let instead = failed(&waiting.report, &said);
         match self.queue.complete_within(PART_WITHIN, &[instead]).await.map(|answers| answers.first().map(|a| a.2)) {
-            Ok(Some(Answer::Recorded)) => {
+            Ok(Some(FencedWrite::Applied)) => {
                 error!(object.key = %key, error = %said, "PostgreSQL refuses the result for {key}, whose copies are made again in {REFUSED_FOR:?}: {said}");
-                tell(waiting, Answer::Refused);
+                tell(waiting, FencedWrite::FailureWritten);
                 Batch::new()
             }
-            Ok(Some(Answer::Busy)) => {
+            Ok(Some(FencedWrite::RowLocked)) => {
                 let next = Instant::now() + PAUSE;
                 waiting.alone = Some(Alone { tries: TRIES_ALONE, next });
                 keep(Batch::from([(of, waiting)]))
             }
             Ok(_) => {
-                tell(waiting, Answer::Changed);
+                tell(waiting, FencedWrite::Superseded);
                 Batch::new()
             }
-            Err(second) if second.is_conflict() || (second.is_away() && !second.is_silent()) => {
+            Err(second) if second.is_conflict() || (second.is_unavailable() && !second.is_no_answer()) => {
                 keep(Batch::from([(of, waiting)]))
             }
             // A column or a right is missing, to all rows as it seems: what is proven waits for the repair.
-            Err(second) if second.lacks_schema() => self.later((of, waiting), error),
+            Err(second) if second.is_schema_error() => self.later((of, waiting), error),
             Err(_) => {
                 error!(object.key = %key, error = %said, "PostgreSQL refuses the result for {key}, and also that its copies failed; its lease runs out: {said}");
-                tell(waiting, Answer::Changed);
+                tell(waiting, FencedWrite::Superseded);
                 Batch::new()
             }
         }
     }
 
     /// It is tried again alone, each time after twice the pause.
-    fn later(&mut self, (of, mut waiting): (Of, Waiting), error: &QueueError) -> Batch {
+    fn later(&mut self, (of, mut waiting): (Of, Waiting), error: &DatabaseError) -> Batch {
         self.complain(error, 1);
         let tries = waiting.alone.map_or(0, |alone| alone.tries);
         let next = Instant::now() + PAUSE * 2_u32.pow(tries.min(TRIES_ALONE));
@@ -236,7 +240,7 @@ impl Writer {
     }
 
     /// Says that nothing can be written; it is tried ten times a second.
-    fn complain(&mut self, error: &QueueError, results: usize) {
+    fn complain(&mut self, error: &DatabaseError, results: usize) {
         self.failures += 1;
         // Appenders of events wait for one another for moments only.
         if self.failures == 1 && error.is_conflict() {
@@ -254,16 +258,16 @@ fn reports(batch: &Batch) -> Vec<Report> {
 }
 
 /// Tells those who wait for these results; returns those of rows that somebody else has locked.
-fn settle(batch: Batch, answers: Vec<(ObjectKey, Fence, Answer)>) -> Batch {
+fn settle(batch: Batch, answers: Vec<(ObjectKey, Fence, FencedWrite)>) -> Batch {
     let answers: HashMap<_, _> = answers.into_iter().map(|(key, fence, answer)| ((key, fence), answer)).collect();
     let mut again = Batch::new();
     for (of, waiting) in batch {
-        match answers.get(&of).copied().unwrap_or(Answer::Changed) {
-            Answer::Busy if waiting.until > Instant::now() => {
+        match answers.get(&of).copied().unwrap_or(FencedWrite::Superseded) {
+            FencedWrite::RowLocked if waiting.until > Instant::now() => {
                 again.insert(of, waiting);
             }
-            Answer::Busy | Answer::Changed => tell(waiting, Answer::Changed),
-            answer @ (Answer::Recorded | Answer::Refused) => tell(waiting, answer),
+            FencedWrite::RowLocked | FencedWrite::Superseded => tell(waiting, FencedWrite::Superseded),
+            answer @ (FencedWrite::Applied | FencedWrite::FailureWritten) => tell(waiting, answer),
         }
     }
     again
@@ -274,7 +278,7 @@ fn keep(batch: Batch) -> Batch {
     let now = Instant::now();
     let (live, late): (Batch, Batch) = batch.into_iter().partition(|(_, waiting)| waiting.until > now);
     for waiting in late.into_values() {
-        tell(waiting, Answer::Changed);
+        tell(waiting, FencedWrite::Superseded);
     }
     live
 }
@@ -314,7 +318,7 @@ fn failed(report: &Report, said: &str) -> Report {
 }
 
 /// Kept and shown: without line breaks, and not too long.
-fn message(error: &QueueError) -> String {
+fn message(error: &DatabaseError) -> String {
     escaped(&error.to_string(), MESSAGE_CHARS)
 }
 
@@ -347,7 +351,7 @@ fn replace(outcomes: &mut Vec<(ReplicaName, Outcome)>, replica: ReplicaName, out
     outcomes.push((replica, outcome));
 }
 
-fn tell(waiting: Waiting, answer: Answer) {
+fn tell(waiting: Waiting, answer: FencedWrite) {
     for waiter in waiting.answers {
         // Whoever asked may have been stopped meanwhile.
         let _ = waiter.send(answer);

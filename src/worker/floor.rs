@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use copyhold_db::queue::Position;
+use copyhold_db::lease::LanePosition;
 
 /// Asking from the beginning may take this share of the time: a fiftieth.
 const REST: u32 = 50;
@@ -24,7 +24,7 @@ const DEAR_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 /// from its beginning, and the dearer that is, the more seldom.
 #[derive(Debug)]
 pub struct Floor {
-    at: Position,
+    at: LanePosition,
     from_the_beginning_at: Option<Instant>,
     /// The last look at the beginning was dear.
     was_dear: bool,
@@ -33,7 +33,7 @@ pub struct Floor {
 /// One question to a lane.
 #[derive(Debug, Clone, Copy)]
 pub struct Question {
-    pub from: Position,
+    pub from: LanePosition,
     asked: Instant,
 }
 
@@ -46,19 +46,19 @@ impl Default for Floor {
 impl Floor {
     #[must_use]
     pub fn new() -> Self {
-        Self { at: Position::BEGINNING, from_the_beginning_at: None, was_dear: false }
+        Self { at: LanePosition::BEGINNING, from_the_beginning_at: None, was_dear: false }
     }
 
     /// From where to ask now.
     #[must_use]
     pub fn question(&self, now: Instant) -> Question {
         let beginning = self.from_the_beginning_at.is_none_or(|at| at <= now);
-        Question { from: if beginning { Position::BEGINNING } else { self.at }, asked: now }
+        Question { from: if beginning { LanePosition::BEGINNING } else { self.at }, asked: now }
     }
 
     /// What came of it: the last place that was taken, if any, whether as many rows came as were asked for, and when.
-    pub fn answered(&mut self, question: Question, last: Option<Position>, filled: bool, now: Instant) {
-        if question.from == Position::BEGINNING {
+    pub fn answered(&mut self, question: Question, last: Option<LanePosition>, filled: bool, now: Instant) {
+        if question.from == LanePosition::BEGINNING {
             let took = now.saturating_duration_since(question.asked);
             let is_dear = took > CHEAP;
             let was_dear = std::mem::replace(&mut self.was_dear, is_dear);
@@ -95,10 +95,10 @@ mod tests {
         let start = Instant::now();
         let mut floor = Floor::new();
         let question = floor.question(start);
-        assert_eq!(question.from, Position::BEGINNING);
+        assert_eq!(question.from, LanePosition::BEGINNING);
         floor.answered(question, None, false, start + MS);
         assert_eq!(floor.until_beginning(start + MS), 50 * MS);
-        assert_eq!(floor.question(start + 51 * MS).from, Position::BEGINNING);
+        assert_eq!(floor.question(start + 51 * MS).from, LanePosition::BEGINNING);
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn many_rows_before_the_floor_are_taken_one_batch_after_the_other_without_a_pause() {
-        let (at, start) = (|id| Position { due: 1, id }, Instant::now());
+        let (at, start) = (|id| LanePosition { due: 1, id }, Instant::now());
         let mut floor = Floor::new();
         floor.answered(floor.question(start), Some(at(100)), true, start + 40 * MS);
         assert_eq!(floor.question(start + 41 * MS).from, at(100));
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_few_rows_before_the_floor_do_not_move_it_back() {
-        let (at, start) = (|id| Position { due: 1, id }, Instant::now());
+        let (at, start) = (|id| LanePosition { due: 1, id }, Instant::now());
         let mut floor = Floor::new();
         floor.answered(floor.question(start), Some(at(100)), true, start + 40 * MS);
         let later = start + Duration::from_secs(6);

@@ -15,7 +15,10 @@ use copyhold_core::domain::{
     Blocks, Canary, Evidence, Failure, ObjectKey, ReplicaName, Role, Ruling, Scope, Suspicion, TRIAL_OBJECTS,
     TrialCount, next_probe, rule,
 };
-use copyhold_db::queue::{Breaker, Pick, Probed, Queue};
+use copyhold_db::{
+    Database,
+    replica::{Breaker, ProbeKeyChoice, ProbeResult},
+};
 use copyhold_s3::store::Store;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -50,7 +53,7 @@ pub struct Health(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    queue: Queue,
+    queue: Database,
     lanes: Lanes,
     /// Told when a breaker was opened here.
     doorkeeper: Waker,
@@ -135,7 +138,7 @@ pub struct Failed<'a> {
 impl Health {
     /// `doorkeeper`: woken when a breaker was opened. `claimer`: woken when objects are to be tried.
     #[must_use]
-    pub fn new(queue: Queue, lanes: Lanes, doorkeeper: Waker, claimer: Waker) -> Self {
+    pub fn new(queue: Database, lanes: Lanes, doorkeeper: Waker, claimer: Waker) -> Self {
         let patient = |store: &Arc<Store>| Patient {
             store: Arc::clone(store),
             reading: InRole::default(),
@@ -254,10 +257,11 @@ impl Health {
         for _ in 0..TRIALS {
             let TrialCount { succeeded, failed } = match role {
                 Role::Target => {
-                    let wanted = Wanted { pick: Pick::Untried, existing: None, charges: false, tried: tried.clone() };
+                    let wanted =
+                        Wanted { pick: ProbeKeyChoice::Untried, existing: None, charges: false, tried: tried.clone() };
                     self.try_writing(replica, wanted, TRIAL_WITHIN).await.count
                 }
-                Role::Source => self.try_reading(replica, Pick::Untried, &tried).await,
+                Role::Source => self.try_reading(replica, ProbeKeyChoice::Untried, &tried).await,
             };
             all.succeeded += succeeded;
             all.failed += failed;
@@ -280,7 +284,7 @@ impl Health {
         self.0.lanes.sicken(replica, blocks, &told);
         *lock(&patient.open) = Some(Open { blocks, why: told, probe_at: now + next_probe(why.class, 0), noted: now });
         if let Err(error) = self.0.queue.open_breaker(replica, blocks, why.class, &why.message).await {
-            metrics::database_error("queue::open_breaker");
+            metrics::database_error("replica::open_breaker");
             warn!(replica.id = %replica, error = %error, "The other daemons could not be told that {replica} is not well");
         }
         self.0.doorkeeper.wake();
@@ -358,7 +362,7 @@ impl Health {
     }
 
     /// Reads the beginnings of a few objects that others wait for. Nobody is charged with that.
-    pub(super) async fn try_reading(&self, replica: &ReplicaName, pick: Pick, tried: &Tried) -> TrialCount {
+    pub(super) async fn try_reading(&self, replica: &ReplicaName, pick: ProbeKeyChoice, tried: &Tried) -> TrialCount {
         let Some(patient) = self.0.patients.get(replica) else { return TrialCount::default() };
         let keys = self.readable_keys(replica, pick, tried).await;
         tried.add(&keys);
@@ -379,15 +383,15 @@ impl Health {
     }
 
     /// Due objects that the replica should have.
-    async fn readable_keys(&self, replica: &ReplicaName, pick: Pick, tried: &Tried) -> Vec<ObjectKey> {
+    async fn readable_keys(&self, replica: &ReplicaName, pick: ProbeKeyChoice, tried: &Tried) -> Vec<ObjectKey> {
         let open = self.0.lanes.open();
         let others = || self.0.lanes.replicas().iter().map(|r| r.name.clone()).filter(|name| !open.contains(name));
         for lane in open.iter().cloned().chain(others()).filter(|lane| lane != replica) {
-            match self.0.queue.trial_keys(&lane, pick, TRIAL_OBJECTS, Some(replica), &tried.keys()).await {
+            match self.0.queue.probe_keys(&lane, pick, TRIAL_OBJECTS, Some(replica), &tried.keys()).await {
                 Ok(keys) if !keys.is_empty() => return keys,
                 Ok(_) => {}
                 Err(error) => {
-                    metrics::database_error("queue::trial_keys");
+                    metrics::database_error("replica::probe_keys");
                     warn!(replica.id = %replica, error = %error, "Could not look for objects to try at {replica}");
                     break;
                 }
@@ -397,10 +401,10 @@ impl Health {
     }
 
     /// Tells all daemons how a probe ended.
-    pub(super) async fn end_probe(&self, replica: &ReplicaName, breaker: &Breaker, ended: Probed) {
+    pub(super) async fn end_probe(&self, replica: &ReplicaName, breaker: &Breaker, ended: ProbeResult) {
         debug!(replica.id = %replica, "{replica} was probed: {}", ended.words());
         if let Err(error) = self.0.queue.end_probe(replica, breaker, ended).await {
-            metrics::database_error("queue::end_probe");
+            metrics::database_error("replica::end_probe");
             // Our hold on the probe runs out, and somebody tries again.
             warn!(replica.id = %replica, error = %error, "It could not be said how the probe of {replica} ended");
         }

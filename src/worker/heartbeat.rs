@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use copyhold_db::queue::{Answer, Complaint, Daemon, Queue};
+use copyhold_db::{Database, connections::LogThrottle, daemon::Daemon, lease::FencedWrite};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -13,7 +13,7 @@ use crate::metrics;
 /// again with the next beat, and stopped only when its time is really about to run out.
 #[derive(Debug)]
 pub struct Heartbeat {
-    pub queue: Queue,
+    pub queue: Database,
     pub daemon: Daemon,
     pub held: Held,
     pub every: Duration,
@@ -26,7 +26,7 @@ impl Heartbeat {
         let margin = self.daemon.lease_timeout / 10;
         let look = (self.every / 3).min(Duration::from_secs(1));
         let mut next_beat = Instant::now() + self.every;
-        let complaint = Complaint::new();
+        let complaint = LogThrottle::new();
         loop {
             tokio::select! {
                 () = end.cancelled() => return,
@@ -48,7 +48,7 @@ impl Heartbeat {
     }
 
     /// Whether the database answered.
-    async fn beat(&self, complaint: &Complaint) -> bool {
+    async fn beat(&self, complaint: &LogThrottle) -> bool {
         let asked = self.held.all();
         let sent = Instant::now();
         let answers = match self.queue.renew(&asked, self.daemon.lease_timeout).await {
@@ -57,24 +57,24 @@ impl Heartbeat {
         };
         for (key, fence, answer) in answers {
             match answer {
-                Answer::Recorded => self.held.extend(&key, fence, sent + self.daemon.lease_timeout),
-                Answer::Changed if self.held.lose(&key, fence) => {
+                FencedWrite::Applied => self.held.extend(&key, fence, sent + self.daemon.lease_timeout),
+                FencedWrite::Superseded if self.held.lose(&key, fence) => {
                     metrics::leases_lost(1);
                     warn!(object.key = %key, "The lease of {key} is lost, or the key was registered again; its copy stops");
                 }
                 // It is asked again; or its copy ended while we asked.
-                Answer::Busy | Answer::Changed | Answer::Refused => {}
+                FencedWrite::RowLocked | FencedWrite::Superseded | FencedWrite::FailureWritten => {}
             }
         }
-        match self.queue.stay(&self.daemon).await {
+        match self.queue.heartbeat(&self.daemon).await {
             Ok(()) => true,
             Err(error) => failed(&error, complaint),
         }
     }
 }
 
-fn failed(error: &copyhold_db::queue::QueueError, complaint: &Complaint) -> bool {
-    metrics::database_error("queue::renew");
+fn failed(error: &copyhold_db::DatabaseError, complaint: &LogThrottle) -> bool {
+    metrics::database_error("lease::renew");
     complaint.fails(|times| warn!(error = %error, times, "The heartbeat failed, trying again"));
     false
 }

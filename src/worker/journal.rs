@@ -10,7 +10,11 @@ use std::{
 };
 
 use copyhold_core::domain::{Generation, Lease, ObjectKey, ReplicaName};
-use copyhold_db::queue::{Complaint, Intent, Queue, QueueError, TakenPart, UnfinishedUpload};
+use copyhold_db::{
+    Database, DatabaseError,
+    connections::LogThrottle,
+    lease::{StoredPart, UnfinishedUpload, UploadIntent},
+};
 use copyhold_s3::{
     copy::{Entry, Journal, Older, Part, Shape, Unfinished},
     store::{ETag, Md5, UploadId},
@@ -37,25 +41,25 @@ const UNWRITTEN: usize = 65_536;
 /// The memory of this process's unfinished uploads: a [`Journal`] for each lease, and one [`Recorder`] for all.
 #[derive(Debug, Clone)]
 pub struct Journals {
-    queue: Queue,
+    queue: Database,
     told: mpsc::UnboundedSender<Told>,
     unwritten: Arc<AtomicUsize>,
-    complaint: Arc<Complaint>,
+    complaint: Arc<LogThrottle>,
 }
 
 /// Writes down what need not be waited for, of all objects together.
 #[derive(Debug)]
 pub struct Recorder {
-    queue: Queue,
+    queue: Database,
     told: mpsc::UnboundedReceiver<Told>,
-    complaint: Arc<Complaint>,
+    complaint: Arc<LogThrottle>,
 }
 
 /// The two ends. The recorder ends when all journals are gone and everything is written.
 #[must_use]
-pub fn journals(queue: Queue) -> (Journals, Recorder) {
+pub fn journals(queue: Database) -> (Journals, Recorder) {
     let (sender, told) = mpsc::unbounded_channel();
-    let complaint = Arc::new(Complaint::default());
+    let complaint = Arc::new(LogThrottle::default());
     let recorder = Recorder { queue: queue.clone(), told, complaint: Arc::clone(&complaint) };
     (Journals { queue, told: sender, unwritten: Arc::default(), complaint }, recorder)
 }
@@ -89,14 +93,14 @@ impl Journals {
         attempt: impl Fn() -> F,
     ) -> Result<T, Hopeless>
     where
-        F: Future<Output = Result<T, QueueError>>,
+        F: Future<Output = Result<T, DatabaseError>>,
     {
         loop {
             match attempt().await {
                 Ok(done) => return Ok(done),
                 Err(error) => {
                     metrics::database_error(statement);
-                    if error.refuses_data() || matches!(error, QueueError::Inconsistent { .. }) {
+                    if error.is_data_error() || matches!(error, DatabaseError::Inconsistent { .. }) {
                         return Err(Hopeless(error));
                     }
                     self.complaint.fails(|times| warn!(error = %error, times, "Could not {what}, trying again"));
@@ -108,7 +112,7 @@ impl Journals {
 }
 
 /// The same again helps nobody: it is not PostgreSQL that is in the way but what was to be written or read.
-struct Hopeless(QueueError);
+struct Hopeless(DatabaseError);
 
 /// The journal of one object's lease.
 #[derive(Debug)]
@@ -124,7 +128,7 @@ impl Journal for OfObject {
     fn unfinished(&self) -> BoxFuture<'_, Vec<Unfinished>> {
         async {
             let ask = || self.journals.queue.unfinished_uploads(&self.key, self.generation);
-            let asked = self.journals.keep_trying("look for unfinished uploads", "queue::unfinished_uploads", ask);
+            let asked = self.journals.keep_trying("look for unfinished uploads", "lease::unfinished_uploads", ask);
             match asked.await {
                 Ok(found) => found.into_iter().map(unfinished).collect(),
                 Err(Hopeless(error)) => {
@@ -139,7 +143,7 @@ impl Journal for OfObject {
     fn older(&self) -> BoxFuture<'_, Vec<Older>> {
         async {
             let ask = || self.journals.queue.older_uploads(&self.key, self.generation);
-            let asked = self.journals.keep_trying("look for older uploads", "queue::older_uploads", ask);
+            let asked = self.journals.keep_trying("look for older uploads", "lease::older_uploads", ask);
             match asked.await {
                 Ok(found) => {
                     let older = |(id, replica, upload)| Older { entry: Entry(id), replica, upload: UploadId::new(upload) };
@@ -160,10 +164,10 @@ impl Journal for OfObject {
             let origin = shape.origin.replace('\0', "\u{fffd}");
             let Shape { size_bytes, part_bytes, .. } = *shape;
             let (key, generation) = (&self.key, self.generation);
-            let intent = Intent { key, generation, replica, size_bytes, part_bytes, origin: &origin };
+            let intent = UploadIntent { key, generation, replica, size_bytes, part_bytes, origin: &origin };
             let write = || self.journals.queue.intend_upload(&intent);
             loop {
-                match self.journals.keep_trying("write down a new upload", "queue::intend_upload", &write).await {
+                match self.journals.keep_trying("write down a new upload", "lease::intend_upload", &write).await {
                     Ok(id) => return Entry(id),
                     // Nothing in it depends on anybody but us; if the table was altered by hand, it may be mended.
                     Err(Hopeless(error)) => {
@@ -181,7 +185,7 @@ impl Journal for OfObject {
     fn began<'a>(&'a self, entry: Entry, upload: &'a UploadId) -> BoxFuture<'a, ()> {
         async move {
             let write = || self.journals.queue.upload_began(entry.0, upload.as_str());
-            let written = self.journals.keep_trying("write down an upload's name", "queue::upload_began", write).await;
+            let written = self.journals.keep_trying("write down an upload's name", "lease::upload_began", write).await;
             if let Err(Hopeless(error)) = written {
                 warn!(
                     object.key = %self.key,
@@ -217,7 +221,7 @@ impl Journal for OfObject {
 
 fn unfinished(upload: UnfinishedUpload) -> Unfinished {
     let UnfinishedUpload { id, replica, size_bytes, part_bytes, origin, upload_id, parts } = upload;
-    let part = |p: TakenPart| Part { number: p.number, etag: ETag::new(p.etag), md5: Md5(p.md5), crc: p.crc };
+    let part = |p: StoredPart| Part { number: p.number, etag: ETag::new(p.etag), md5: Md5(p.md5), crc: p.crc };
     Unfinished {
         entry: Entry(id),
         replica,
@@ -269,7 +273,7 @@ impl Drop for Mark {
 /// What is to be written: each part as it was sent last, but none of an upload that is over.
 #[derive(Debug, Default)]
 struct Pending {
-    parts: BTreeMap<(i64, u32), (TakenPart, Vec<Mark>)>,
+    parts: BTreeMap<(i64, u32), (StoredPart, Vec<Mark>)>,
     spoilt: BTreeMap<i64, Vec<Mark>>,
     over: BTreeMap<i64, Vec<Mark>>,
 }
@@ -292,7 +296,7 @@ impl Pending {
             }
             Word::Part(Entry(upload), part) if !self.over.contains_key(&upload) => {
                 let Part { number, etag, md5, crc } = part;
-                let taken = TakenPart { upload, number, etag: etag.as_str().to_owned(), md5: md5.0, crc };
+                let taken = StoredPart { upload, number, etag: etag.as_str().to_owned(), md5: md5.0, crc };
                 match self.parts.entry((upload, number)) {
                     btree_map::Entry::Vacant(entry) => {
                         entry.insert((taken, vec![mark]));
@@ -343,7 +347,7 @@ impl Recorder {
     }
 
     /// Writes everything once; what is left is in somebody's hands, and to be written later.
-    async fn write(&self, pending: &mut Pending) -> Result<(), QueueError> {
+    async fn write(&self, pending: &mut Pending) -> Result<(), DatabaseError> {
         let parts: Vec<_> = pending.parts.values().map(|(part, _)| part.clone()).collect();
         for batch in parts.chunks(BATCH) {
             match self.queue.record_parts(batch).await {
@@ -352,9 +356,9 @@ impl Recorder {
                         pending.parts.remove(&(part.upload, part.number));
                     }
                 }
-                Err(error) if error.refuses_data() => self.write_apart(batch, pending).await?,
+                Err(error) if error.is_data_error() => self.write_apart(batch, pending).await?,
                 Err(error) => {
-                    metrics::database_error("queue::record_parts");
+                    metrics::database_error("lease::record_parts");
                     return Err(error);
                 }
             }
@@ -362,13 +366,13 @@ impl Recorder {
         let spoilt: Vec<_> = pending.spoilt.keys().copied().collect();
         for batch in spoilt.chunks(BATCH) {
             let condemned = self.queue.condemn_uploads(batch).await;
-            let busy = condemned.inspect_err(|_| metrics::database_error("queue::condemn_uploads"))?;
+            let busy = condemned.inspect_err(|_| metrics::database_error("lease::condemn_uploads"))?;
             pending.spoilt.retain(|id, _| busy.contains(id) || !batch.contains(id));
         }
         let over: Vec<_> = pending.over.keys().copied().collect();
         for batch in over.chunks(BATCH) {
             let ended = self.queue.end_uploads(batch).await;
-            let busy = ended.inspect_err(|_| metrics::database_error("queue::end_uploads"))?;
+            let busy = ended.inspect_err(|_| metrics::database_error("lease::end_uploads"))?;
             pending.over.retain(|id, _| busy.contains(id) || !batch.contains(id));
         }
         self.complaint.is_over();
@@ -376,14 +380,14 @@ impl Recorder {
     }
 
     /// One part that PostgreSQL refuses must not keep the others.
-    async fn write_apart(&self, batch: &[TakenPart], pending: &mut Pending) -> Result<(), QueueError> {
+    async fn write_apart(&self, batch: &[StoredPart], pending: &mut Pending) -> Result<(), DatabaseError> {
         for part in batch {
             match self.queue.record_parts(std::slice::from_ref(part)).await {
                 Ok(busy) if busy.is_empty() => {}
                 Ok(_) => continue,
                 Err(error) => {
-                    metrics::database_error("queue::record_parts");
-                    if !error.refuses_data() {
+                    metrics::database_error("lease::record_parts");
+                    if !error.is_data_error() {
                         return Err(error);
                     }
                     let number = part.number;

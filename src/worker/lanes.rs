@@ -10,7 +10,7 @@ use std::{
 };
 
 use copyhold_core::domain::{Arrival, Blocks, Class, Kept, Lease, MAX_IN_DOUBT, ReplicaName, Role};
-use copyhold_db::queue::Former;
+use copyhold_db::replica::FormerPrimary;
 use copyhold_s3::{
     copy::{Job, Journal, OnExisting, Source, Target},
     store::Store,
@@ -143,7 +143,7 @@ pub struct View {
     pub primary: Option<ReplicaName>,
     pub standings: BTreeMap<ReplicaName, Standing>,
     /// Those that were the primary once, and what is known of their contents for that.
-    pub former: BTreeMap<ReplicaName, Former>,
+    pub former: BTreeMap<ReplicaName, FormerPrimary>,
 }
 
 /// What this daemon may do with a replica.
@@ -168,7 +168,7 @@ impl Permit {
 impl View {
     /// What is known of the contents of a replica that is not the primary any more, if the object was registered while
     /// it was, or before.
-    fn was_primary_for(&self, replica: &ReplicaName, arrival: Arrival) -> Option<&Former> {
+    fn was_primary_for(&self, replica: &ReplicaName, arrival: Arrival) -> Option<&FormerPrimary> {
         self.former.get(replica).filter(|former| arrival <= former.through && self.primary.as_ref() != Some(replica))
     }
 

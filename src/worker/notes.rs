@@ -6,7 +6,7 @@ use copyhold_core::domain::{
     Attempt, Class, Content, Failure, Lease, MetadataHash, Next, NotCarried, ObjectKey, Outcome, PriorFailure,
     ReplicaName, Scope, SourceReading, Verified, next_try,
 };
-use copyhold_db::queue::{Report, UnsettledWrite};
+use copyhold_db::lease::{Report, UnsettledWrite};
 use copyhold_s3::copy::{Job, Step};
 use rand::RngExt as _;
 

@@ -6,7 +6,10 @@ use std::{
 };
 
 use copyhold_core::domain::{Blocks, Canary, Class, ReplicaName, TrialCount, charges_probed};
-use copyhold_db::queue::{Breaker, Pick, Probed, Queue, QueueError};
+use copyhold_db::{
+    Database, DatabaseError,
+    replica::{Breaker, ProbeKeyChoice, ProbeResult},
+};
 use copyhold_s3::copy::OnExisting;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tracing::warn;
@@ -36,7 +39,7 @@ pub(super) struct Sick {
 /// A store that is blocked altogether is asked something simple. One that is only not written to would answer that: it
 /// is tried with objects that it lacks, since nothing else is ever written to a bucket.
 pub(super) struct Probing {
-    queue: Queue,
+    queue: Database,
     health: Health,
     under_way: FuturesUnordered<BoxFuture<'static, ReplicaName>>,
     replicas: HashSet<ReplicaName>,
@@ -45,7 +48,7 @@ pub(super) struct Probing {
 }
 
 impl Probing {
-    pub(super) fn new(queue: Queue, health: Health) -> Self {
+    pub(super) fn new(queue: Database, health: Health) -> Self {
         Self { queue, health, under_way: FuturesUnordered::new(), replicas: HashSet::new(), tried: HashMap::new() }
     }
 
@@ -58,7 +61,7 @@ impl Probing {
                 let tried = self.tried.entry(sick.replica.clone()).or_default().clone();
                 let probe = async move {
                     if let Err(error) = probe(&queue, &health, &sick, &tried).await {
-                        metrics::database_error("queue::take_probe");
+                        metrics::database_error("replica::claim_probe");
                         warn!(replica.id = %sick.replica, error = %error, "Could not ask whether {} may be probed", sick.replica);
                     }
                     sick.replica
@@ -79,13 +82,13 @@ impl Probing {
     }
 }
 
-async fn probe(queue: &Queue, health: &Health, sick: &Sick, tried: &Tried) -> Result<(), QueueError> {
+async fn probe(queue: &Database, health: &Health, sick: &Sick, tried: &Tried) -> Result<(), DatabaseError> {
     let Sick { replica, breaker, existing } = sick;
     let within = match breaker.blocks {
         Blocks::All => ANSWERS_WITHIN,
         Blocks::Writing => OBJECT_WITHIN,
     };
-    if !queue.take_probe(replica, breaker.opened_at, within).await? {
+    if !queue.claim_probe(replica, breaker.opened_at, within).await? {
         return Ok(());
     }
     let is_well = match (breaker.blocks, existing) {
@@ -95,7 +98,7 @@ async fn probe(queue: &Queue, health: &Health, sick: &Sick, tried: &Tried) -> Re
         // Nothing may be written to it in any case.
         (Blocks::Writing, None) => true,
     };
-    health.end_probe(replica, breaker, if is_well { Probed::Well } else { Probed::Sick }).await;
+    health.end_probe(replica, breaker, if is_well { ProbeResult::Healthy } else { ProbeResult::Unhealthy }).await;
     Ok(())
 }
 
@@ -109,7 +112,7 @@ fn answers(canary: Canary, breaker: &Breaker) -> bool {
 }
 
 async fn reads(health: &Health, replica: &ReplicaName, tried: &Tried) -> bool {
-    let TrialCount { succeeded, failed } = health.try_reading(replica, Pick::Any, tried).await;
+    let TrialCount { succeeded, failed } = health.try_reading(replica, ProbeKeyChoice::Any, tried).await;
     succeeded > 0 || failed == 0
 }
 
@@ -120,7 +123,7 @@ async fn takes_objects(
     existing: OnExisting,
     tried: &Tried,
 ) -> bool {
-    let pick = if breaker.class == Some(Class::Full) { Pick::Smallest } else { Pick::Any };
+    let pick = if breaker.class == Some(Class::Full) { ProbeKeyChoice::Smallest } else { ProbeKeyChoice::Any };
     let charges = charges_probed(breaker.probes_failed);
     let wanted = Wanted { pick, existing: Some(existing), charges, tried: tried.clone() };
     let outcome = health.try_writing(replica, wanted, TRIAL_WITHIN).await;

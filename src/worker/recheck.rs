@@ -6,7 +6,12 @@ use copyhold_core::domain::{
     Class, Content, EtagMatch, Failure, Lease, MetadataHash, Next, ObjectKey, Outcome, ReplicaName, SourceReading,
     SourceVerdict,
 };
-use copyhold_db::queue::{Answer, Complaint, Daemon, Queue, QueueError, Report, Unverified};
+use copyhold_db::{
+    Database, DatabaseError,
+    connections::LogThrottle,
+    daemon::Daemon,
+    lease::{FencedWrite, Report, UnsettledCopy},
+};
 use copyhold_s3::copy::{self, Reading};
 use futures::future::join_all;
 use rand::RngExt as _;
@@ -34,7 +39,7 @@ const BATCH: usize = 16;
 /// its next reading is moved on before that: whatever happens here, it is read again until it was seen to be right.
 #[derive(Debug)]
 pub struct Rechecker {
-    pub queue: Queue,
+    pub queue: Database,
     pub daemon: Daemon,
     pub held: Held,
     pub completer: Completer,
@@ -73,7 +78,7 @@ impl Rechecker {
     /// Looks until `drain`.
     pub async fn run(self, drain: CancellationToken) {
         let mut tidied = None;
-        let complaint = Complaint::new();
+        let complaint = LogThrottle::new();
         loop {
             let ended =
                 drain.run_until_cancelled(tokio::time::sleep(EVERY.mul_f64(rand::rng().random_range(0.8..1.2))));
@@ -87,7 +92,7 @@ impl Rechecker {
             match self.look(&mut tidied, &drain).await {
                 Ok(()) => complaint.is_over(),
                 Err(error) => {
-                    metrics::database_error("queue::take_unsettled");
+                    metrics::database_error("lease::claim_unsettled");
                     complaint.fails(|times| {
                         warn!(error = %error, times, "Could not look for copies that are to be read again, trying again");
                     });
@@ -96,11 +101,11 @@ impl Rechecker {
         }
     }
 
-    async fn look(&self, tidied: &mut Option<ObjectKey>, drain: &CancellationToken) -> Result<(), QueueError> {
+    async fn look(&self, tidied: &mut Option<ObjectKey>, drain: &CancellationToken) -> Result<(), DatabaseError> {
         *tidied = self.queue.tidy_swept(tidied.as_ref()).await?;
         loop {
             let readable = self.readable();
-            let taken = self.queue.take_unsettled(&readable, BATCH, self.settle).await?;
+            let taken = self.queue.claim_unsettled(&readable, BATCH, self.settle).await?;
             for (key, copies) in taken.to_read {
                 let Some(slot) = drain.run_until_cancelled(self.slots.one(Room::Any)).await else { return Ok(()) };
                 for lease in self.queue.claim_these(&self.daemon, std::slice::from_ref(&key)).await? {
@@ -122,17 +127,22 @@ impl Rechecker {
     }
 
     /// Reads some recorded copies of a leased object, and gives the lease back.
-    async fn recheck(&self, lease: &Lease, copies: &[Unverified], drain: &CancellationToken) -> Result<(), QueueError> {
+    async fn recheck(
+        &self,
+        lease: &Lease,
+        copies: &[UnsettledCopy],
+        drain: &CancellationToken,
+    ) -> Result<(), DatabaseError> {
         let lost = self.held.enter(lease, &self.stop);
         let read = async { lost.run_until_cancelled(self.read(lease, copies)).await };
         let results = drain.run_until_cancelled(read).await.flatten();
         self.held.end(&lease.key, lease.fence);
         let concluded = match results {
             Some(results) => self.conclude(lease, results).await,
-            None => Ok(Answer::Changed),
+            None => Ok(FencedWrite::Superseded),
         };
         let freed = match concluded {
-            Ok(Answer::Recorded) => Ok(()),
+            Ok(FencedWrite::Applied) => Ok(()),
             // Ours or not any more: what is not ours is not freed by this.
             _ => self.queue.release(&[(lease.key.clone(), lease.fence)]).await.map(|_| ()),
         };
@@ -142,7 +152,7 @@ impl Rechecker {
     }
 
     /// Those of them that are recorded, all at once.
-    async fn read<'u>(&self, lease: &Lease, copies: &'u [Unverified]) -> Vec<(&'u Unverified, ReadResult)> {
+    async fn read<'u>(&self, lease: &Lease, copies: &'u [UnsettledCopy]) -> Vec<(&'u UnsettledCopy, ReadResult)> {
         let view = self.lanes.view();
         let replica = |name: &ReplicaName| {
             let recorded = lease.replicas.iter().any(|state| state.replica == *name && state.recorded);
@@ -170,7 +180,7 @@ impl Rechecker {
         &self,
         lease: &Lease,
         replica: &Replica,
-        copy: &Unverified,
+        copy: &UnsettledCopy,
         content: &Content,
         is_primary: bool,
     ) -> ReadResult {
@@ -243,7 +253,7 @@ impl Rechecker {
         &self,
         lease: &Lease,
         replica: &Replica,
-        copy: &Unverified,
+        copy: &UnsettledCopy,
         content: &Content,
     ) -> ReadResult {
         let kept = self.changes.kept(lease, &replica.name).await;
@@ -265,7 +275,11 @@ impl Rechecker {
 
     /// What was found to be wrong is taken back. It stays to be read until it is settled, also after it was copied again;
     /// what is right and settled is forgotten.
-    async fn conclude(&self, lease: &Lease, results: Vec<(&Unverified, ReadResult)>) -> Result<Answer, QueueError> {
+    async fn conclude(
+        &self,
+        lease: &Lease,
+        results: Vec<(&UnsettledCopy, ReadResult)>,
+    ) -> Result<FencedWrite, DatabaseError> {
         let key = &lease.key;
         let primary = self.lanes.view().primary;
         let (mut wrong, mut settled) = (Vec::new(), Vec::new());
@@ -295,9 +309,9 @@ impl Rechecker {
             match self.changes.decide(lease, from).await {
                 // Whatever was found to be wrong elsewhere is a copy of the old content.
                 ChangeDecision::Begin if self.changes.begin_generation(lease, from, content, said).await => {
-                    return Ok(Answer::Recorded);
+                    return Ok(FencedWrite::Applied);
                 }
-                ChangeDecision::Begin | ChangeDecision::Unknown => return Ok(Answer::Changed),
+                ChangeDecision::Begin | ChangeDecision::Unknown => return Ok(FencedWrite::Superseded),
                 ChangeDecision::Park(why) => {
                     wrong.push((from.clone(), Outcome::Cleared { next: Next::Parked, why }));
                 }
@@ -310,11 +324,11 @@ impl Rechecker {
             self.queue.settle(key, &settled).await?;
             debug!(object.key = %key, "Copies of {key} were read again and are what was recorded");
         }
-        Ok(Answer::Changed)
+        Ok(FencedWrite::Superseded)
     }
 
-    async fn take_back(&self, lease: &Lease, outcomes: Vec<(ReplicaName, Outcome)>) -> Answer {
-        let Some(until) = self.held.until(&lease.key, lease.fence) else { return Answer::Changed };
+    async fn take_back(&self, lease: &Lease, outcomes: Vec<(ReplicaName, Outcome)>) -> FencedWrite {
+        let Some(until) = self.held.until(&lease.key, lease.fence) else { return FencedWrite::Superseded };
         let report = Report {
             key: lease.key.clone(),
             generation: lease.generation,
@@ -336,7 +350,7 @@ impl Rechecker {
 
 /// No daemon has read the object in this generation, so there is nothing to compare with. Of the primary the application's
 /// word counts until then; a copy that was taken over from a listing is made again.
-fn never_read(copy: &Unverified, is_primary: bool) -> ReadResult {
+fn never_read(copy: &UnsettledCopy, is_primary: bool) -> ReadResult {
     if is_primary {
         return ReadResult::Equal;
     }

@@ -10,7 +10,10 @@ use copyhold_core::{
     domain::{Class, Failure, Lease, Next, Outcome, ReplicaName, Role, Scope, TRIES},
     timer::until,
 };
-use copyhold_db::queue::{Answer, Queue, Report, UnsettledWrite};
+use copyhold_db::{
+    Database,
+    lease::{FencedWrite, Report, UnsettledWrite},
+};
 use copyhold_s3::{
     copy::{self, Ended, Job, Memory, Step},
     store::Activity,
@@ -69,7 +72,7 @@ pub struct Claim {
 /// What the work on one object needs.
 #[derive(Debug, Clone)]
 pub struct Runner {
-    pub queue: Queue,
+    pub queue: Database,
     pub held: Held,
     pub completer: Completer,
     pub journals: Journals,
@@ -196,7 +199,7 @@ impl Runner {
                 }
                 () = until(write_at) => {
                     write_at = None;
-                    if self.write(&lease, notes.report(&lease, false, self.settle)).await == Answer::Changed {
+                    if self.write(&lease, notes.report(&lease, false, self.settle)).await == FencedWrite::Superseded {
                         lost.cancel();
                     }
                 }
@@ -228,7 +231,8 @@ impl Runner {
         }
         let given_back = if stopped {
             // If the lease is lost, the proof is not written either.
-            notes.has_proof() && self.write(&lease, notes.report(&lease, true, self.settle)).await != Answer::Changed
+            notes.has_proof()
+                && self.write(&lease, notes.report(&lease, true, self.settle)).await != FencedWrite::Superseded
         } else if let Some((from, content, said)) = notes.changed.take() {
             match self.changes.decide(&lease, &from).await {
                 ChangeDecision::Begin => {
@@ -293,7 +297,7 @@ impl Runner {
     /// Writes how it ended. `true`: the lease is given back.
     async fn conclude(&self, lease: &Lease, notes: &mut Notes) -> bool {
         notes.conclude();
-        self.write(lease, notes.report(lease, true, self.settle)).await != Answer::Changed
+        self.write(lease, notes.report(lease, true, self.settle)).await != FencedWrite::Superseded
     }
 
     /// The same for what stands at a replica and is not copied.
@@ -385,7 +389,7 @@ impl Runner {
         let mut notes = Notes::new(lease);
         notes.put_off(rest);
         self.held.end(&lease.key, lease.fence);
-        if self.write(lease, notes.report(lease, true, self.settle)).await == Answer::Changed {
+        if self.write(lease, notes.report(lease, true, self.settle)).await == FencedWrite::Superseded {
             self.release(lease).await;
         }
         self.held.strike(&lease.key, lease.fence);
@@ -399,7 +403,7 @@ impl Runner {
         }
         let mut complained = false;
         while let Err(error) = self.queue.note_unsettled(&writes).await {
-            metrics::database_error("queue::note_unsettled");
+            metrics::database_error("lease::note_unsettled");
             if !std::mem::replace(&mut complained, true) {
                 warn!(object.key = %lease.key, error = %error, "That writes of {} may still arrive could not be noted, trying again", lease.key);
             }
@@ -418,16 +422,16 @@ impl Runner {
         }
     }
 
-    async fn write(&self, lease: &Lease, report: Report) -> Answer {
+    async fn write(&self, lease: &Lease, report: Report) -> FencedWrite {
         let told = report.clone();
         let answer = match self.held.until(&lease.key, lease.fence) {
             Some(until) => self.completer.write(report, until).await,
-            None => Answer::Changed,
+            None => FencedWrite::Superseded,
         };
-        if answer == Answer::Refused {
+        if answer == FencedWrite::FailureWritten {
             // Told by the completer, with the reason.
             self.waker.wake();
-        } else if answer == Answer::Recorded {
+        } else if answer == FencedWrite::Applied {
             tell(lease, &told);
             if told.outcomes.iter().any(|(_, outcome)| !matches!(outcome, Outcome::Recorded { .. })) {
                 self.waker.wake();
@@ -446,7 +450,9 @@ impl Runner {
             let released = self.queue.release(&[(lease.key.clone(), lease.fence)]).await;
             match &released {
                 // Left to the sweeper, an application's lock would look like a death.
-                Ok(answers) if matches!(answers.first(), Some((.., Answer::Busy))) && Instant::now() < give_up_at => {
+                Ok(answers)
+                    if matches!(answers.first(), Some((.., FencedWrite::RowLocked))) && Instant::now() < give_up_at =>
+                {
                     debug!(object.key = %lease.key, "{} is in somebody's hands, and cannot be given back yet", lease.key);
                     tokio::time::sleep(BUSY_PAUSE).await;
                 }
@@ -456,8 +462,8 @@ impl Runner {
         // Registered again while it was copied, it is due now, and nobody else tells the claimer.
         self.waker.wake();
         if let Ok(answers) = &released
-            && matches!(answers.first(), Some((.., Answer::Changed)))
-            && let Err(error) = self.queue.tell_lost(&lease.key, lease.fence).await
+            && matches!(answers.first(), Some((.., FencedWrite::Superseded)))
+            && let Err(error) = self.queue.log_lost_lease(&lease.key, lease.fence).await
         {
             warn!(object.key = %lease.key, error = %error, "That the lease of {} is lost could not be written to the log", lease.key);
         }

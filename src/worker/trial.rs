@@ -7,7 +7,7 @@ use std::{
 };
 
 use copyhold_core::domain::{ObjectKey, ReplicaName, TrialCount};
-use copyhold_db::queue::Pick;
+use copyhold_db::replica::ProbeKeyChoice;
 use copyhold_s3::copy::OnExisting;
 use tokio::sync::mpsc;
 
@@ -20,7 +20,7 @@ const REMEMBERED: usize = 4096;
 /// Which objects are to be tried, and how.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
-    pub pick: Pick,
+    pub pick: ProbeKeyChoice,
     /// What is done with what stands there, where the replica is open for trials alone.
     pub existing: Option<OnExisting>,
     /// Objects that fail are charged with it.
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     fn order() -> (TrialOrder, TrialResults) {
-        let wanted = Wanted { pick: Pick::Untried, existing: None, charges: false, tried: Tried::default() };
+        let wanted = Wanted { pick: ProbeKeyChoice::Untried, existing: None, charges: false, tried: Tried::default() };
         TrialOrder::new(ReplicaName::new("b2").unwrap(), wanted)
     }
 

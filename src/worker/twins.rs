@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use copyhold_core::domain::{Class, Failure, Folds, Lease, Next, ObjectKey, Outcome, ReplicaName};
-use copyhold_db::queue::{Answer, QueueError, Refuted, TakeBack, Twin};
+use copyhold_db::{
+    DatabaseError,
+    lease::FencedWrite,
+    object::{FalseRecord, KeyTwin, Revocation},
+};
 use copyhold_s3::{
     copy::{Job, Target, kept_as_another},
     store::{KeptAs, Store},
@@ -41,12 +45,12 @@ impl Runner {
     async fn judge_twins(&self, lease: &Lease, target: &Target) -> Option<Outcome> {
         let (key, replica) = (&lease.key, target.store.name());
         let parted = async {
-            let twins = self.queue.twins(key, replica, target.folds).await?;
+            let twins = self.queue.key_twins(key, replica, target.folds).await?;
             let mut all_parted = true;
             for twin in &twins {
                 all_parted &= self.take_back_twin(key, replica, twin).await?;
             }
-            Ok::<_, QueueError>((twins, all_parted))
+            Ok::<_, DatabaseError>((twins, all_parted))
         };
         match parted.await {
             Ok((twins, _)) if twins.is_empty() => None,
@@ -56,7 +60,7 @@ impl Runner {
             }
             Ok((_, false)) => Some(Outcome::Rests { delay: REST }),
             Err(error) => {
-                metrics::database_error("queue::twins");
+                metrics::database_error("object::key_twins");
                 warn!(object.key = %key, error = %error, "Whether {key} is another object's at {replica}, which folds keys, could not be asked; it is not copied there for now");
                 Some(Outcome::Rests { delay: REST })
             }
@@ -90,13 +94,13 @@ impl Runner {
         }
         let (replica, other) = (store.name(), &kept_as.other);
         let parted = async {
-            match self.queue.twin(key, replica, other).await? {
+            match self.queue.key_twin(key, replica, other).await? {
                 Some(twin) => self.take_back_twin(key, replica, &twin).await,
                 None => Ok(true),
             }
         };
-        let is_parted = parted.await.unwrap_or_else(|error: QueueError| {
-            metrics::database_error("queue::twins");
+        let is_parted = parted.await.unwrap_or_else(|error: DatabaseError| {
+            metrics::database_error("object::key_twins");
             warn!(object.key = %key, error = %error, "What is on record of {other} at {replica}, under whose name {key} is kept there, could not be taken back; trying again");
             false
         });
@@ -107,22 +111,27 @@ impl Runner {
     }
 
     /// `true`: its record is gone.
-    async fn take_back_twin(&self, key: &ObjectKey, replica: &ReplicaName, twin: &Twin) -> Result<bool, QueueError> {
+    async fn take_back_twin(
+        &self,
+        key: &ObjectKey,
+        replica: &ReplicaName,
+        twin: &KeyTwin,
+    ) -> Result<bool, DatabaseError> {
         let Some(recorded_at) = twin.recorded_at else { return Ok(true) };
         let why = is_one(replica, &twin.key, &[key]);
-        let what = TakeBack {
+        let what = Revocation {
             key: twin.key.clone(),
             generation: twin.generation,
-            refuted: vec![Refuted { replica: replica.clone(), recorded_at, park: true, why }],
+            refuted: vec![FalseRecord { replica: replica.clone(), recorded_at, park: true, why }],
             park_the_rest: false,
         };
-        match self.queue.take_back(&what).await? {
-            Answer::Recorded => {
+        match self.queue.revoke(&what).await? {
+            FencedWrite::Applied => {
                 warn!(object.key = %twin.key, replica.id = %replica, "{replica} takes {} and {key} for one: the record of {} there was taken back, and neither is copied there", twin.key, twin.key);
                 Ok(true)
             }
             // Registered or taken back meanwhile, it is looked at again.
-            Answer::Busy | Answer::Changed | Answer::Refused => {
+            FencedWrite::RowLocked | FencedWrite::Superseded | FencedWrite::FailureWritten => {
                 info!(object.key = %twin.key, replica.id = %replica, "The record of {} at {replica} is to be taken back, and its row is in somebody's hands", twin.key);
                 Ok(false)
             }

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use copyhold_core::domain::Fence;
-use copyhold_db::queue::STATEMENT_TIMEOUT;
+use copyhold_db::connections::STATEMENT_TIMEOUT;
 
 /// Past a statement's time, on its way to the server and back.
 const CERTAINLY_OVER: Duration = STATEMENT_TIMEOUT.saturating_add(Duration::from_secs(5));

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use copyhold_db::queue::{Position, Sought};
+use copyhold_db::lease::{LanePosition, Peeked};
 
 /// How long after a lane was looked through it is looked through again: rows may have appeared that are not the last.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -11,18 +11,18 @@ const REST_AT_LEAST: Duration = Duration::from_millis(10);
 /// Where in a lane one is, looking for the few rows that have a source while the primary has none.
 #[derive(Debug)]
 pub(super) struct Walk {
-    at: Position,
+    at: LanePosition,
     /// When to begin again; `None`: the end is not reached.
     again_at: Option<Instant>,
 }
 
 impl Walk {
     pub(super) fn new() -> Self {
-        Self { at: Position::BEGINNING, again_at: None }
+        Self { at: LanePosition::BEGINNING, again_at: None }
     }
 
     /// From where to look now.
-    pub(super) fn from(&mut self, now: Instant) -> Position {
+    pub(super) fn from(&mut self, now: Instant) -> LanePosition {
         if self.again_at.is_some_and(|at| at <= now) {
             *self = Self::new();
         }
@@ -30,7 +30,7 @@ impl Walk {
     }
 
     /// What was seen.
-    pub(super) fn went(&mut self, sought: &Sought, now: Instant) {
+    pub(super) fn went(&mut self, sought: &Peeked, now: Instant) {
         self.at = sought.last.unwrap_or(self.at);
         self.again_at = if sought.more { None } else { self.again_at.or(Some(now + AGAIN_AFTER)) };
     }
@@ -45,23 +45,23 @@ impl Walk {
 mod tests {
     use super::*;
 
-    fn sought(id: i64, more: bool) -> Sought {
-        Sought { keys: Vec::new(), last: (id > 0).then_some(Position { due: 1, id }), more }
+    fn sought(id: i64, more: bool) -> Peeked {
+        Peeked { keys: Vec::new(), last: (id > 0).then_some(LanePosition { due: 1, id }), more }
     }
 
     #[test]
     fn a_lane_is_looked_through_once_and_begun_again_some_seconds_after_its_end() {
         let (mut walk, start) = (Walk::new(), Instant::now());
-        assert_eq!(walk.from(start), Position::BEGINNING);
+        assert_eq!(walk.from(start), LanePosition::BEGINNING);
         walk.went(&sought(256, true), start);
-        assert_eq!(walk.from(start), Position { due: 1, id: 256 });
+        assert_eq!(walk.from(start), LanePosition { due: 1, id: 256 });
         assert!(walk.rest(Duration::from_millis(5)).is_some_and(|rest| rest == Duration::from_millis(45)));
         walk.went(&sought(300, false), start);
         assert_eq!(walk.rest(Duration::ZERO), None);
         // What is appended meanwhile is found behind the end, and puts the beginning off no further.
         let later = start + Duration::from_secs(3);
-        assert_eq!(walk.from(later), Position { due: 1, id: 300 });
+        assert_eq!(walk.from(later), LanePosition { due: 1, id: 300 });
         walk.went(&sought(301, false), later);
-        assert_eq!(walk.from(start + AGAIN_AFTER), Position::BEGINNING);
+        assert_eq!(walk.from(start + AGAIN_AFTER), LanePosition::BEGINNING);
     }
 }

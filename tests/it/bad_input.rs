@@ -1,6 +1,6 @@
 //! Rows, tables and rights that are changed by hand under a running daemon.
 
-use copyhold_db::queue::migrate;
+use copyhold_db::schema::migrate;
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
 use crate::{

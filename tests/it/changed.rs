@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use copyhold_core::domain::{Content, ContentHash, Lease, Outcome, SourceReading, Verified};
-use copyhold_db::queue::{Answer, Report, Unregistered};
+use copyhold_db::lease::{FencedWrite, Report, UnregisteredChange};
 use copyhold_sandbox::s3::{Fault, Metadata, Op, When};
 
 use crate::harness::{World, replica};
@@ -131,8 +131,8 @@ async fn leased(world: &World) -> Lease {
     world.claim(&daemon, "wasabi", 1).await.remove(0)
 }
 
-fn changed() -> Unregistered {
-    Unregistered {
+fn changed() -> UnregisteredChange {
+    UnregisteredChange {
         from: replica("b2"),
         content: Content { size_bytes: 4, hash: ContentHash(2) },
         said: SourceReading { replica: replica("b2"), modified_us: Some(6), tag: Some(8) },
@@ -152,7 +152,7 @@ async fn a_generation_begun_by_reading_is_as_one_that_was_registered() {
     let world = World::new().await;
     let lease = leased(&world).await;
     world.execute("UPDATE copyhold.object_copies SET wasabi = 5, created_at = 5").await;
-    assert_eq!(world.queue().begin_generation(&lease, &changed()).await.unwrap(), Answer::Recorded);
+    assert_eq!(world.queue().begin_generation(&lease, &changed()).await.unwrap(), FencedWrite::Applied);
     // What was not wanted stays so.
     assert_eq!(world.value(ROW).await.unwrap(), "(t,t,t,t,4,2,t)");
     assert_eq!(world.value("SELECT created_at > 5 FROM copyhold.object_copies").await.unwrap(), "true");
@@ -171,9 +171,9 @@ async fn a_holder_that_has_lost_the_lease_or_the_generation_begins_none() {
     let lease = leased(&world).await;
     world.value("SELECT copyhold.register('photo', 9)").await;
     let registered = world.value("SELECT (generation, size_bytes) FROM copyhold.object_copies").await;
-    assert_eq!(world.queue().begin_generation(&lease, &changed()).await.unwrap(), Answer::Changed);
+    assert_eq!(world.queue().begin_generation(&lease, &changed()).await.unwrap(), FencedWrite::Superseded);
     world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
-    assert_eq!(world.queue().begin_generation(&lease, &changed()).await.unwrap(), Answer::Changed);
+    assert_eq!(world.queue().begin_generation(&lease, &changed()).await.unwrap(), FencedWrite::Superseded);
     assert_eq!(world.value("SELECT (generation, size_bytes) FROM copyhold.object_copies").await, registered);
     assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
 }
@@ -182,7 +182,7 @@ async fn a_holder_that_has_lost_the_lease_or_the_generation_begins_none() {
 async fn what_was_proven_of_the_content_before_is_not_recorded_of_the_one_that_was_read() {
     let world = World::new().await;
     let lease = leased(&world).await;
-    assert_eq!(world.queue().begin_generation(&lease, &changed()).await.unwrap(), Answer::Recorded);
+    assert_eq!(world.queue().begin_generation(&lease, &changed()).await.unwrap(), FencedWrite::Applied);
     let row = world.value("SELECT o FROM copyhold.object_copies o").await;
     // Late words of the same holder: a proof, a failure, a heartbeat.
     let late = Report {
@@ -198,12 +198,12 @@ async fn what_was_proven_of_the_content_before_is_not_recorded_of_the_one_that_w
         survived: false,
         unsettled: Vec::new(),
     };
-    assert_eq!(world.queue().complete(std::slice::from_ref(&late)).await.unwrap()[0].2, Answer::Changed);
+    assert_eq!(world.queue().complete(std::slice::from_ref(&late)).await.unwrap()[0].2, FencedWrite::Superseded);
     // And if the next claim had drawn the same number.
     world.execute(&format!("UPDATE copyhold.object_copies SET lock = 1, lease = {}", lease.fence.0)).await;
-    assert_eq!(world.queue().complete(&[late]).await.unwrap()[0].2, Answer::Changed);
+    assert_eq!(world.queue().complete(&[late]).await.unwrap()[0].2, FencedWrite::Superseded);
     let held = [(lease.key.clone(), lease.fence, lease.generation)];
-    assert_eq!(world.queue().renew(&held, Duration::from_mins(1)).await.unwrap()[0].2, Answer::Changed);
+    assert_eq!(world.queue().renew(&held, Duration::from_mins(1)).await.unwrap()[0].2, FencedWrite::Superseded);
     world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
     assert_eq!(world.value("SELECT o FROM copyhold.object_copies o").await, row);
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use copyhold_db::queue::Position;
+use copyhold_db::lease::LanePosition;
 
 use crate::harness::{World, key, replica};
 
@@ -46,10 +46,10 @@ async fn many_claimers_at_once_never_get_the_same_row() {
     let claimers = (0..8).map(|i| {
         let (queue, lane) = (world.queue(), replica(["wasabi", "scw"][i % 2]));
         async move {
-            let daemon = queue.enlist("test".into(), Duration::from_mins(1)).await.unwrap();
+            let daemon = queue.register_daemon("test".into(), Duration::from_mins(1)).await.unwrap();
             let mut keys = Vec::new();
             loop {
-                let leases = queue.claim(&daemon, &lane, 37, Position::BEGINNING).await.unwrap().leases;
+                let leases = queue.claim(&daemon, &lane, 37, LanePosition::BEGINNING).await.unwrap().leases;
                 if leases.is_empty() {
                     return keys;
                 }
@@ -172,12 +172,12 @@ async fn a_claim_from_a_floor_on_takes_nothing_before_it() {
     }
     let daemon = world.enlist(60).await;
     let (queue, lane) = (world.queue(), replica("wasabi"));
-    let first = queue.claim(&daemon, &lane, 2, Position::BEGINNING).await.unwrap();
+    let first = queue.claim(&daemon, &lane, 2, LanePosition::BEGINNING).await.unwrap();
     world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
-    let rest = queue.claim(&daemon, &lane, 10, first.last.unwrap()).await.unwrap();
+    let rest = queue.claim(&daemon, &lane, 10, first.last_position.unwrap()).await.unwrap();
     assert_eq!(rest.leases.iter().map(|l| l.key.as_str()).collect::<Vec<_>>(), ["c"]);
-    let none = queue.claim(&daemon, &lane, 10, rest.last.unwrap()).await.unwrap();
-    assert!(none.leases.is_empty() && none.last.is_none());
+    let none = queue.claim(&daemon, &lane, 10, rest.last_position.unwrap()).await.unwrap();
+    assert!(none.leases.is_empty() && none.last_position.is_none());
     assert_eq!(world.claim(&daemon, "wasabi", 10).await.len(), 2);
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use copyhold_core::domain::{Class, Content, ContentHash, Failure, Lease, Next, Outcome, ReplicaName, Verified};
-use copyhold_db::queue::{Answer, Report};
+use copyhold_db::lease::{FencedWrite, Report};
 
 use crate::harness::{World, replica};
 
@@ -38,7 +38,7 @@ async fn leased(world: &World, name: &str) -> Lease {
     world.claim(&daemon, "wasabi", 1).await.remove(0)
 }
 
-async fn write(world: &World, report: Report) -> Answer {
+async fn write(world: &World, report: Report) -> FencedWrite {
     world.queue().complete(&[report]).await.unwrap()[0].2
 }
 
@@ -48,7 +48,7 @@ async fn a_proven_copy_is_recorded_though_another_target_failed() {
     let lease = leased(&world, "photo").await;
     let later = Next::After { delay: Duration::from_secs(100), counted: true };
     let outcomes = [(replica("wasabi"), proven()), (replica("scw"), failed(Class::Transient, later))];
-    assert_eq!(write(&world, report(&lease, outcomes, true)).await, Answer::Recorded);
+    assert_eq!(write(&world, report(&lease, outcomes, true)).await, FencedWrite::Applied);
     let row = "SELECT (wasabi IS NOT NULL, scw IS NULL, lock IS NULL, lease IS NULL, size_bytes, content_hash,
                        (due_scw - copyhold.now_utc_micro_seconds()) BETWEEN 90000000 AND 100000000)
                FROM copyhold.object_copies";
@@ -61,12 +61,12 @@ async fn a_proven_copy_is_recorded_though_another_target_failed() {
 async fn a_report_in_pieces_keeps_the_lease_until_the_last() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
-    assert_eq!(write(&world, report(&lease, [(replica("scw"), proven())], false)).await, Answer::Recorded);
+    assert_eq!(write(&world, report(&lease, [(replica("scw"), proven())], false)).await, FencedWrite::Applied);
     assert_eq!(
         world.value("SELECT scw IS NOT NULL AND lock IS NOT NULL FROM copyhold.object_copies").await.unwrap(),
         "true"
     );
-    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), proven())], true)).await, Answer::Recorded);
+    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), proven())], true)).await, FencedWrite::Applied);
     assert_eq!(
         world.value("SELECT scw IS NOT NULL AND lock IS NULL FROM copyhold.object_copies").await.unwrap(),
         "true"
@@ -78,7 +78,7 @@ async fn a_lost_lease_cannot_record_anything() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
     world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
-    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), proven())], true)).await, Answer::Changed);
+    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), proven())], true)).await, FencedWrite::Superseded);
     assert_eq!(
         world.value("SELECT wasabi IS NULL AND size_bytes IS NULL FROM copyhold.object_copies").await.unwrap(),
         "true"
@@ -90,14 +90,14 @@ async fn the_proof_of_an_old_content_is_not_recorded_for_a_new_one() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
     world.value("SELECT copyhold.register('photo')").await;
-    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), proven())], true)).await, Answer::Changed);
+    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), proven())], true)).await, FencedWrite::Superseded);
     assert_eq!(
         world.value("SELECT wasabi IS NULL AND lease IS NOT NULL FROM copyhold.object_copies").await.unwrap(),
         "true"
     );
     // The holder has stopped: now it gives the row back.
     let released = world.queue().release(&[(lease.key.clone(), lease.fence)]).await.unwrap();
-    assert_eq!(released[0].2, Answer::Recorded);
+    assert_eq!(released[0].2, FencedWrite::Applied);
     assert_eq!(world.value("SELECT lease IS NULL FROM copyhold.object_copies").await.unwrap(), "true");
 }
 
@@ -108,7 +108,7 @@ async fn an_object_deleted_and_inserted_again_does_not_inherit_a_proof() {
     world.execute("DELETE FROM copyhold.object_copies").await;
     world.insert("photo").await;
     world.sql("UPDATE copyhold.object_copies SET lock = 1, lease = $1::bigint", &lease.fence.0.to_string()).await;
-    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), proven())], true)).await, Answer::Changed);
+    assert_eq!(write(&world, report(&lease, [(replica("wasabi"), proven())], true)).await, FencedWrite::Superseded);
 }
 
 #[tokio::test]
@@ -125,10 +125,10 @@ async fn a_locked_row_is_busy_and_holds_up_no_other() {
     answers.sort_by_key(|(key, ..)| key.clone());
     assert_eq!(
         answers.iter().map(|a| (a.0.as_str(), a.2)).collect::<Vec<_>>(),
-        [("free", Answer::Recorded), ("held", Answer::Busy)]
+        [("free", FencedWrite::Applied), ("held", FencedWrite::RowLocked)]
     );
     application.rollback().await.unwrap();
-    assert_eq!(write(&world, reports[0].clone()).await, Answer::Recorded);
+    assert_eq!(write(&world, reports[0].clone()).await, FencedWrite::Applied);
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn two_reports_of_one_key_under_different_fences_are_answered_apart() {
     let answers =
         world.queue().complete(&[old.clone(), report(&lease, [(replica("wasabi"), proven())], true)]).await.unwrap();
     for (_, fence, answer) in answers {
-        assert_eq!(answer, if fence == old.fence { Answer::Changed } else { Answer::Recorded });
+        assert_eq!(answer, if fence == old.fence { FencedWrite::Superseded } else { FencedWrite::Applied });
     }
     assert_eq!(
         world.value("SELECT scw IS NULL AND wasabi IS NOT NULL FROM copyhold.object_copies").await.unwrap(),

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use copyhold_core::domain::{Content, ContentHash, Outcome, Verified};
-use copyhold_db::queue::{Position, Report, migrate};
+use copyhold_db::{
+    lease::{LanePosition, Report},
+    schema::migrate,
+};
 use copyhold_sandbox::postgres::{Cluster, Options};
 
 use crate::harness::{World, key, replica};
@@ -32,7 +35,7 @@ async fn claims_renewals_and_releases_wait_for_no_disk_and_completions_do() {
             fastest[of] = fastest[of].min(begun.elapsed());
             begun = Instant::now();
         };
-        let leases = queue.claim(&daemon, &replica("scw"), 1, Position::BEGINNING).await.unwrap().leases;
+        let leases = queue.claim(&daemon, &replica("scw"), 1, LanePosition::BEGINNING).await.unwrap().leases;
         let [lease] = &leases[..] else { panic!("{leases:?}") };
         lap(0);
         queue.renew(&[(lease.key.clone(), lease.fence, lease.generation)], Duration::from_mins(1)).await.unwrap();

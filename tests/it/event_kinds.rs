@@ -6,7 +6,12 @@ use copyhold_core::domain::{
     Blocks, Class, Content, ContentHash, EventKind, EventKinds, Failure, Lease, Next, Outcome, ReplicaName,
     SourceReading, Verified,
 };
-use copyhold_db::queue::{Answer, Probed, Queue, Refuted, Report, TakeBack, Unregistered};
+use copyhold_db::{
+    Database,
+    lease::{FencedWrite, Report, UnregisteredChange},
+    object::{FalseRecord, Revocation},
+    replica::ProbeResult,
+};
 use serde_json::{Value, json};
 
 use crate::harness::{Begin, World, key, replica};
@@ -46,11 +51,11 @@ async fn leased(world: &World, name: &str) -> Lease {
 }
 
 async fn write(
-    queue: &Queue,
+    queue: &Database,
     lease: &Lease,
     outcomes: impl IntoIterator<Item = (ReplicaName, Outcome)>,
     release: bool,
-) -> Answer {
+) -> FencedWrite {
     let report = Report {
         key: lease.key.clone(),
         generation: lease.generation,
@@ -134,7 +139,7 @@ async fn an_object_is_not_complete_while_a_replica_lacks_it_that_this_daemon_doe
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
     let known = vec![replica("b2"), replica("wasabi")];
-    let queue = Queue::new(world.pool.clone(), world.config.database.schema.clone(), known);
+    let queue = Database::new(world.pool.clone(), world.config.database.schema.clone(), known);
     write(&queue, &lease, [(replica("wasabi"), proven())], true).await;
     assert_eq!(of(&world, EventKind::ObjectCopied).await[0]["complete"], json!(false));
 }
@@ -144,7 +149,7 @@ async fn what_is_not_recorded_is_not_told() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
     world.execute("UPDATE copyhold.object_copies SET lease = 5").await;
-    assert_eq!(write(&world.queue(), &lease, [(replica("wasabi"), proven())], true).await, Answer::Changed);
+    assert_eq!(write(&world.queue(), &lease, [(replica("wasabi"), proven())], true).await, FencedWrite::Superseded);
     assert!(of(&world, EventKind::ObjectCopied).await.is_empty());
 }
 
@@ -154,7 +159,7 @@ async fn only_the_kinds_that_are_asked_for_are_written() {
     let lease = leased(&world, "photo").await;
     let queue = |kinds: &str| {
         let (schema, replicas) = (world.config.database.schema.clone(), world.queue().replicas().to_vec());
-        Queue::telling(world.pool.clone(), schema, replicas, kinds.parse::<EventKinds>().unwrap())
+        Database::with_events(world.pool.clone(), schema, replicas, kinds.parse::<EventKinds>().unwrap())
     };
     world.execute("TRUNCATE copyhold.log").await;
     write(&queue("none"), &lease, [(replica("wasabi"), failed(LATER))], false).await;
@@ -173,10 +178,10 @@ async fn a_copy_on_record_that_is_not_there_is_told() {
     let gone = Outcome::Cleared { next: LATER, why: why(Class::Gone) };
     write(&queue, &lease, [(replica("b2"), gone), (replica("wasabi"), proven())], true).await;
     let at = world.value("SELECT wasabi FROM copyhold.object_copies").await.unwrap().parse().unwrap();
-    let refuted = Refuted { replica: replica("wasabi"), recorded_at: at, park: true, why: why(Class::Corrupt) };
+    let refuted = FalseRecord { replica: replica("wasabi"), recorded_at: at, park: true, why: why(Class::Corrupt) };
     let what =
-        TakeBack { key: key("photo"), generation: lease.generation, refuted: vec![refuted], park_the_rest: true };
-    assert_eq!(queue.take_back(&what).await.unwrap(), Answer::Recorded);
+        Revocation { key: key("photo"), generation: lease.generation, refuted: vec![refuted], park_the_rest: true };
+    assert_eq!(queue.revoke(&what).await.unwrap(), FencedWrite::Applied);
     let told = |event: &Value| format!("{} {} {}", event["replica"], event["class"], event["due_at"].is_null());
     let lost: Vec<_> = of(&world, EventKind::CopyLost).await.iter().map(told).collect();
     assert_eq!(lost, [r#""b2" "gone" false"#, r#""wasabi" "corrupt" true"#]);
@@ -189,7 +194,7 @@ async fn a_copy_on_record_that_is_not_there_is_told() {
 async fn an_unregistered_content_is_an_event_with_what_it_replaces() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
-    let with = Unregistered {
+    let with = UnregisteredChange {
         from: replica("b2"),
         content: Content { size_bytes: 9, hash: ContentHash(u64::MAX) },
         said: SourceReading { replica: replica("b2"), modified_us: None, tag: None },
@@ -197,7 +202,7 @@ async fn an_unregistered_content_is_an_event_with_what_it_replaces() {
         park: false,
         message: "it was changed".into(),
     };
-    assert_eq!(world.queue().begin_generation(&lease, &with).await.unwrap(), Answer::Recorded);
+    assert_eq!(world.queue().begin_generation(&lease, &with).await.unwrap(), FencedWrite::Applied);
     let told = json!({
         "kind": "object.changed", "object_key": "photo", "replica": "b2", "size_bytes": 9,
         "content_hash": "ffffffffffffffff", "replaces": lease.generation.0, "in_a_row": 2, "parked": false,
@@ -211,11 +216,11 @@ async fn leases_that_are_swept_and_those_that_are_lost_are_events_of_the_daemon_
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
     let (queue, holder) = (world.queue(), lease.fence.0 >> 40);
-    queue.tell_lost(&lease.key, lease.fence).await.unwrap();
+    queue.log_lost_lease(&lease.key, lease.fence).await.unwrap();
     assert!(of(&world, EventKind::LeaseLost).await.is_empty(), "it is ours");
     world.execute("UPDATE copyhold.object_copies SET lock = 1").await;
     queue.reclaim(Duration::from_secs(1)).await.unwrap();
-    queue.tell_lost(&lease.key, lease.fence).await.unwrap();
+    queue.log_lost_lease(&lease.key, lease.fence).await.unwrap();
     let swept = json!({
         "kind": "lease.swept", "object_key": "photo", "generation": lease.generation.0, "daemon": holder, "times": 1
     });
@@ -238,8 +243,8 @@ async fn what_happens_to_a_replica_is_one_event() {
     assert!(!queue.open_breaker(&scw, Blocks::All, Class::Transient, "no answer").await.unwrap());
     let row = queue.replica_rows().await.unwrap().into_iter().find(|row| row.name == scw).unwrap();
     let breaker = row.breaker.unwrap();
-    assert!(queue.end_probe(&scw, &breaker, Probed::Sick).await.unwrap());
-    assert!(queue.end_probe(&scw, &breaker, Probed::Well).await.unwrap());
+    assert!(queue.end_probe(&scw, &breaker, ProbeResult::Unhealthy).await.unwrap());
+    assert!(queue.end_probe(&scw, &breaker, ProbeResult::Healthy).await.unwrap());
     let added = |name| json!({"kind": "replica.added", "replica": name});
     let told = [
         added("b2"),
@@ -262,8 +267,8 @@ async fn daemons_tell_that_they_come_and_go_and_the_others_tell_who_went_without
     let dead = world.enlist(1).await;
     world.execute("UPDATE copyhold.daemons SET alive_until = 1").await;
     let daemon = world.enlist(60).await;
-    queue.stay(&daemon).await.unwrap();
-    queue.leave(daemon.id).await.unwrap();
+    queue.heartbeat(&daemon).await.unwrap();
+    queue.deregister_daemon(daemon.id).await.unwrap();
     let told: Vec<_> = events(&world)
         .await
         .iter()
@@ -330,12 +335,12 @@ async fn a_completion_that_cannot_append_lets_go_of_its_rows_and_is_written_late
         unsettled: Vec::new(),
     };
     let refused = world.queue().complete(std::slice::from_ref(&report)).await.unwrap_err();
-    assert!(refused.is_contended(), "{refused}");
+    assert!(refused.is_lock_timeout(), "{refused}");
     // Nothing was written, and no daemon holds the row.
     let free = "SELECT wasabi IS NULL FROM copyhold.object_copies FOR UPDATE NOWAIT";
     assert_eq!(world.value(&format!("WITH free AS ({free}) SELECT * FROM free")).await.as_deref(), Some("true"));
     stuck.rollback().await.unwrap();
-    assert_eq!(world.queue().complete(&[report]).await.unwrap()[0].2, Answer::Recorded);
+    assert_eq!(world.queue().complete(&[report]).await.unwrap()[0].2, FencedWrite::Applied);
     assert_eq!(of(&world, EventKind::ObjectCopied).await.len(), 1);
 }
 
@@ -347,6 +352,6 @@ async fn an_append_makes_the_partition_that_is_missing() {
     world
         .execute("DROP TABLE copyhold.log_0, copyhold.log_1048576, copyhold.log_2097152; SELECT setval('copyhold.log_ids', 9999999)")
         .await;
-    assert_eq!(write(&world.queue(), &lease, [(replica("wasabi"), proven())], true).await, Answer::Recorded);
+    assert_eq!(write(&world.queue(), &lease, [(replica("wasabi"), proven())], true).await, FencedWrite::Applied);
     assert_eq!(of(&world, EventKind::ObjectCopied).await.len(), 1);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use copyhold::listener::Pace;
-use copyhold_db::queue::{Probing, migrate};
+use copyhold_db::{notify::ProbeTiming, schema::migrate};
 use copyhold_sandbox::postgres::{Cluster, Options};
 use copyhold_testkit::{
     pooler::{Pooler, skipped},
@@ -19,7 +19,7 @@ use crate::{
 
 /// As a daemon's, but impatient.
 const SHORT: Pace = Pace {
-    probing: Probing { every: Duration::from_millis(300), within: Duration::from_secs(3) },
+    probing: ProbeTiming { every: Duration::from_millis(300), within: Duration::from_secs(3) },
     retry_every: Duration::from_millis(500),
 };
 /// The event of an object's last copy: on a busy machine each copy may have an event of its own.
@@ -136,12 +136,12 @@ async fn a_slow_way_is_no_broken_one() {
     // As patient as a daemon, and more: the machine may be slow as well.
     let mut listening = Listening::begin(
         &world,
-        Pace { probing: Probing { within: Duration::from_mins(1), ..SHORT.probing }, ..SHORT },
+        Pace { probing: ProbeTiming { within: Duration::from_mins(1), ..SHORT.probing }, ..SHORT },
     )
     .await;
     listening.until_open().await;
     for probe in 1..=4 {
-        let probed = format!("SELECT pid || ' ' || query_start {LISTENING} AND query ~ 'listener::probe'");
+        let probed = format!("SELECT pid || ' ' || query_start {LISTENING} AND query ~ 'notify::probe'");
         let before = world.value(&probed).await;
         let again = async || world.value(&probed).await.is_some_and(|now| Some(now) != before);
         eventually(&format!("probe {probe}"), again).await;

@@ -8,7 +8,7 @@ use copyhold::{
     wake::{self, Waker},
 };
 use copyhold_core::domain::{Cursor, Epoch};
-use copyhold_db::queue::migrate;
+use copyhold_db::schema::migrate;
 use copyhold_sandbox::postgres::{Cluster, Options};
 use futures::future::join_all;
 use sqlx::{AssertSqlSafe, Row as _};

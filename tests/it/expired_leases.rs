@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use copyhold_core::domain::{Content, ContentHash, Lease, Outcome, Verified};
-use copyhold_db::queue::{Answer, Report};
+use copyhold_db::lease::{FencedWrite, Report};
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
 use crate::harness::{World, eventually, replica, soon};
@@ -130,7 +130,7 @@ async fn records(world: &World, lease: &Lease, names: &[&str], release: bool) {
         survived: lease.swept.is_some(),
         unsettled: Vec::new(),
     };
-    assert_eq!(world.queue().complete(&[report]).await.unwrap()[0].2, Answer::Recorded);
+    assert_eq!(world.queue().complete(&[report]).await.unwrap()[0].2, FencedWrite::Applied);
 }
 
 const TIMES: &str = "SELECT times FROM copyhold.swept_leases";

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use copyhold::events::{End, Start};
 use copyhold_core::domain::Epoch;
-use copyhold_db::queue::migrate;
+use copyhold_db::schema::migrate;
 use copyhold_sandbox::postgres::{Cluster, Options};
 use tokio::process::Command;
 
@@ -106,7 +106,7 @@ async fn a_standby_hands_out_no_events() {
     let refused = soon("it answers", async {
         loop {
             match world.queue().log_head().await {
-                Err(error) if error.read_only_server().is_none() && error.is_away() => {}
+                Err(error) if error.read_only_server().is_none() && error.is_unavailable() => {}
                 answer => break answer,
             }
         }

@@ -128,7 +128,7 @@ async fn each_series_that_is_known_at_the_start_is_there_with_0_and_reads_as_pro
         "copyhold_failures_total{replica=\"b2\",class=\"archived\"} 0",
         "copyhold_not_carried_total{replica=\"wasabi\",property=\"tags\"} 0",
         "copyhold_rechecks_total{replica=\"wasabi\",result=\"unknown\"} 0",
-        "copyhold_database_errors_total{statement=\"queue::complete\"} 0",
+        "copyhold_database_errors_total{statement=\"lease::complete\"} 0",
         "copyhold_event_readers_ended_total{why=\"slow\"} 0",
         "copyhold_leases_lost_total 0",
         "copyhold_lag_seconds_count{replica=\"scw\"} 0",

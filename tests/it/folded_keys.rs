@@ -164,7 +164,7 @@ async fn registered_twins_are_found_by_the_keys_index_whatever_else_is_registere
         .await;
     let folds = Folds::NONE.with(Fold::Case);
     let twins = async |name: &str, folds| {
-        let twins = world.queue().twins(&key(name), &replica("scw"), folds).await.unwrap();
+        let twins = world.queue().key_twins(&key(name), &replica("scw"), folds).await.unwrap();
         twins.into_iter().map(|twin| twin.key.as_str().to_owned()).collect::<Vec<_>>()
     };
     // One that is not wanted there does no harm.

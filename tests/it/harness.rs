@@ -14,7 +14,12 @@ use std::{
 
 use copyhold::config::{self, Config};
 use copyhold_core::domain::{Lease, ObjectKey, ReplicaName};
-use copyhold_db::queue::{self, Access, Daemon, Pools, Position, Queue};
+use copyhold_db::{
+    Database,
+    connections::{Access, Pools},
+    daemon::Daemon,
+    lease::LanePosition,
+};
 use copyhold_sandbox::{
     postgres::{Cluster, Options},
     s3::{BucketHandle, BucketOptions, S3Server},
@@ -51,7 +56,7 @@ pub async fn cluster() -> &'static Cluster {
                     let folder = TempDir::new().unwrap();
                     let text = config_text(&cluster.url(TEMPLATE), "http://127.0.0.1:1", "");
                     let config = loaded(&folder.path().join("copyhold.toml"), &text);
-                    queue::migrate(&config).await.unwrap();
+                    copyhold_db::schema::migrate(&config).await.unwrap();
                     cluster
                 })
                 .await
@@ -128,27 +133,27 @@ impl World {
         self.config = loaded(&self.config_path(), &text);
     }
 
-    pub fn queue(&self) -> Queue {
+    pub fn queue(&self) -> Database {
         let pools = Pools::new(&self.config.database);
         let names = self.config.replicas.iter().map(|r| r.name.clone()).collect();
-        Queue::new(pools.work, self.config.database.schema.clone(), names)
+        Database::new(pools.work, self.config.database.schema.clone(), names)
     }
 
     /// As commands that only look have it: also of a server that can only be read.
-    pub fn looking_queue(&self) -> Queue {
+    pub fn looking_queue(&self) -> Database {
         let pools = Pools::with(&self.config.database, Access::Any);
         let names = self.config.replicas.iter().map(|r| r.name.clone()).collect();
-        Queue::new(pools.work, self.config.database.schema.clone(), names)
+        Database::new(pools.work, self.config.database.schema.clone(), names)
     }
 
     /// A daemon in name only, whose leases last `seconds`.
     pub async fn enlist(&self, seconds: u64) -> Daemon {
-        self.queue().enlist("test".into(), Duration::from_secs(seconds)).await.unwrap()
+        self.queue().register_daemon("test".into(), Duration::from_secs(seconds)).await.unwrap()
     }
 
     /// Claims from the beginning of a lane.
     pub async fn claim(&self, daemon: &Daemon, lane: &str, limit: usize) -> Vec<Lease> {
-        let claimed = self.queue().claim(daemon, &replica(lane), limit, Position::BEGINNING).await;
+        let claimed = self.queue().claim(daemon, &replica(lane), limit, LanePosition::BEGINNING).await;
         claimed.unwrap().leases
     }
 

@@ -1,7 +1,7 @@
 //! An unhealthy replica is isolated: it delays no other, one daemon at a time probes it, and it catches up when it is healthy.
 
 use copyhold_core::domain::{Blocks, Class};
-use copyhold_db::queue::Probed;
+use copyhold_db::replica::ProbeResult;
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 
 use crate::harness::{World, printed, replica, soon};
@@ -175,14 +175,14 @@ async fn what_was_found_out_about_one_opening_changes_no_other() {
     assert!(queue.open_breaker(&scw, Blocks::All, Class::Transient, "away").await.unwrap(), "it blocks more");
     let second = breaker().await.unwrap();
     assert_eq!((second.blocks, second.class), (Blocks::All, Some(Class::Transient)));
-    assert!(!queue.end_probe(&scw, &first, Probed::Well).await.unwrap());
-    assert!(!queue.end_probe(&scw, &first, Probed::Sick).await.unwrap());
+    assert!(!queue.end_probe(&scw, &first, ProbeResult::Healthy).await.unwrap());
+    assert!(!queue.end_probe(&scw, &first, ProbeResult::Unhealthy).await.unwrap());
     world.execute("UPDATE copyhold.replicas SET probe_at = 1 WHERE name = 'scw'").await;
     let minute = std::time::Duration::from_mins(1);
-    assert!(!queue.take_probe(&scw, first.opened_at, minute).await.unwrap());
-    assert!(queue.take_probe(&scw, second.opened_at, minute).await.unwrap());
-    assert!(!queue.take_probe(&scw, second.opened_at, minute).await.unwrap(), "another daemon is probing");
-    assert!(queue.end_probe(&scw, &second, Probed::Well).await.unwrap());
+    assert!(!queue.claim_probe(&scw, first.opened_at, minute).await.unwrap());
+    assert!(queue.claim_probe(&scw, second.opened_at, minute).await.unwrap());
+    assert!(!queue.claim_probe(&scw, second.opened_at, minute).await.unwrap(), "another daemon is probing");
+    assert!(queue.end_probe(&scw, &second, ProbeResult::Healthy).await.unwrap());
     assert_eq!(breaker().await, None);
 }
 

@@ -138,7 +138,7 @@ async fn columns_are_given_the_replica_they_stand_for_and_others_are_wanted_ever
         .await;
     // One that only the schema knows.
     world.rewrite(|text| text + "[replicas.old]\nendpoint = \"http://127.0.0.1:1\"\nregion = \"x\"\nbucket = \"old\"\naccess_key_id = \"a\"\nsecret_access_key = \"b\"\n");
-    copyhold_db::queue::migrate(&world.config).await.unwrap();
+    copyhold_db::schema::migrate(&world.config).await.unwrap();
     world.rewrite(|text| text[..text.find("[replicas.old]").unwrap()].to_owned());
     let (code, text) = imported(&world, &["--map", "Hot one=b2,cold=scw"]).await;
     assert_eq!(code, 0, "{text}");

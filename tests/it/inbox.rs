@@ -85,7 +85,7 @@ async fn while_a_session_holds_the_log_events_wait_and_then_come_in_order() {
     }
     // Several tries of 200 ms.
     let waits =
-        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'advisory' AND query LIKE '%queue::move_inbox%'
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'advisory' AND query LIKE '%log::move_inbox%'
                                 AND datname = current_database())";
     world.until(waits).await;
     assert_eq!(world.value("SELECT count(*) FROM copyhold.log_inbox").await.unwrap(), "3");

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use copyhold_db::queue::Pick;
+use copyhold_db::replica::ProbeKeyChoice;
 use copyhold_sandbox::s3::{Fault, Op, When};
 
 use crate::harness::{Begin, World, at_least_once, key, replica, soon};
@@ -179,7 +179,7 @@ async fn behind_objects_that_rest_again_and_again_others_are_found_by_a_few_tria
     let mut tried = HashSet::new();
     let mut found = false;
     for _ in 0..10 {
-        let keys = world.queue().trial_keys(&replica("scw"), Pick::Any, 4, None, &tried).await.unwrap();
+        let keys = world.queue().probe_keys(&replica("scw"), ProbeKeyChoice::Any, 4, None, &tried).await.unwrap();
         assert_eq!(keys.len(), 4);
         assert!(keys.iter().all(|key| !tried.contains(key)), "{keys:?} of {tried:?}");
         found |= keys.iter().any(|key| key.as_str().starts_with("good"));
@@ -189,8 +189,10 @@ async fn behind_objects_that_rest_again_and_again_others_are_found_by_a_few_tria
     // What was tried comes back when nothing else is left.
     world.execute("DELETE FROM copyhold.object_copies WHERE object_key NOT IN ('denied-1', 'denied-2')").await;
     let tried = keys.iter().map(|name| key(name)).collect();
-    assert_eq!(world.queue().trial_keys(&replica("scw"), Pick::Any, 4, None, &tried).await.unwrap().len(), 2);
-    assert!(world.queue().trial_keys(&replica("scw"), Pick::Untried, 4, None, &tried).await.unwrap().is_empty());
+    assert_eq!(world.queue().probe_keys(&replica("scw"), ProbeKeyChoice::Any, 4, None, &tried).await.unwrap().len(), 2);
+    assert!(
+        world.queue().probe_keys(&replica("scw"), ProbeKeyChoice::Untried, 4, None, &tried).await.unwrap().is_empty()
+    );
 }
 
 #[tokio::test]

@@ -193,7 +193,7 @@ async fn parts_that_were_reported_while_the_database_was_unavailable_are_written
     let mut cluster = Cluster::start(Options::default()).await.unwrap();
     cluster.create_database("app", None).await.unwrap();
     let world = World::at(cluster.url("app"), "").await;
-    copyhold_db::queue::migrate(&world.config).await.unwrap();
+    copyhold_db::schema::migrate(&world.config).await.unwrap();
     let lease = leased(&world, "film").await;
     let (all, _recorder) = journals(&world);
     let journal = all.of(&lease);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold_db::queue::Answer;
+use copyhold_db::lease::FencedWrite;
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use rustix::process::Signal;
 
@@ -25,7 +25,7 @@ async fn a_heartbeat_moves_the_lease_on_and_says_which_are_lost() {
     let before: i64 = world.value(until).await.unwrap().parse().unwrap();
     let answers = world.queue().renew(&held, Duration::from_mins(10)).await.unwrap();
     for (of, _, answer) in answers {
-        assert_eq!(answer, if of == key("kept") { Answer::Recorded } else { Answer::Changed }, "{of}");
+        assert_eq!(answer, if of == key("kept") { FencedWrite::Applied } else { FencedWrite::Superseded }, "{of}");
     }
     let after: i64 = world.value(until).await.unwrap().parse().unwrap();
     assert!(after - before > 500_000_000, "{before} {after}");
@@ -47,7 +47,7 @@ async fn a_heartbeat_waits_for_no_lock() {
         .unwrap();
     let answers = world.queue().renew(&held, Duration::from_mins(1)).await.unwrap();
     for (of, _, answer) in answers {
-        assert_eq!(answer, if of == key("free") { Answer::Recorded } else { Answer::Busy }, "{of}");
+        assert_eq!(answer, if of == key("free") { FencedWrite::Applied } else { FencedWrite::RowLocked }, "{of}");
     }
 }
 
@@ -77,7 +77,7 @@ async fn the_sweeper_frees_what_has_run_out_and_nothing_else() {
     let dead = leases.iter().find(|l| l.key == key("dead")).unwrap();
     let late =
         world.queue().renew(&[(dead.key.clone(), dead.fence, dead.generation)], Duration::from_mins(1)).await.unwrap();
-    assert_eq!(late[0].2, Answer::Changed);
+    assert_eq!(late[0].2, FencedWrite::Superseded);
     assert!(world.queue().reclaim(SETTLE).await.unwrap().is_empty());
 }
 

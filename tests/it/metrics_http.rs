@@ -63,7 +63,7 @@ async fn a_daemon_without_its_database_is_alive_and_not_ready() {
     let mut cluster = Cluster::start(Options::default()).await.unwrap();
     cluster.create_database("app", None).await.unwrap();
     let world = World::at(cluster.url("app"), "").await;
-    copyhold_db::queue::migrate(&world.config).await.unwrap();
+    copyhold_db::schema::migrate(&world.config).await.unwrap();
     let daemon = world.daemon().await;
     let address = address(&daemon).await;
     assert_eq!(get(&address, "/readyz").await, ("HTTP/1.1 200 OK".into(), "ready\n".into()));

@@ -1,6 +1,9 @@
 //! `migrate` is safe at any time: with others at work, twice at once, after one that was interrupted.
 
-use copyhold_db::queue::{MigrateError, Position, SCHEMA_VERSION, migrate};
+use copyhold_db::{
+    lease::LanePosition,
+    schema::{MigrateError, SCHEMA_VERSION, migrate},
+};
 use sqlx::Connection as _;
 
 use crate::harness::{Begin, World, cluster, printed, replica, soon};
@@ -204,7 +207,7 @@ async fn a_daemon_that_knows_fewer_replicas_goes_on_while_another_is_added() {
     }
     let (old_queue, old_daemon) = (world.queue(), world.enlist(60).await);
     let claim = async || {
-        let claimed = old_queue.claim(&old_daemon, &replica("scw"), 1, Position::BEGINNING).await.unwrap();
+        let claimed = old_queue.claim(&old_daemon, &replica("scw"), 1, LanePosition::BEGINNING).await.unwrap();
         let [lease] = &claimed.leases[..] else { panic!("{claimed:?}") };
         lease.replicas.iter().map(|r| (r.replica.to_string(), r.recorded, r.due)).collect::<Vec<_>>()
     };
@@ -230,7 +233,7 @@ async fn a_claim_function_of_another_version_is_replaced_and_keeps_its_grants() 
         world.insert(name).await;
     }
     let (daemon, queue) = (world.enlist(60).await, world.queue());
-    let claim = async || queue.claim(&daemon, &replica("scw"), 1, Position::BEGINNING).await.unwrap().leases.len();
+    let claim = async || queue.claim(&daemon, &replica("scw"), 1, LanePosition::BEGINNING).await.unwrap().leases.len();
     assert_eq!(claim().await, 1);
     world
         .execute(

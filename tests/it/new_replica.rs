@@ -1,6 +1,6 @@
 //! A replica is added to a table of any size at once, and `migrate` states its cost before.
 
-use copyhold_db::queue::migrate;
+use copyhold_db::schema::migrate;
 use copyhold_sandbox::s3::BucketOptions;
 
 use crate::harness::{World, bucket, printed, replica};
@@ -177,5 +177,5 @@ async fn what_is_wanted_at_the_new_replica_is_copied_and_nothing_else() {
         .await;
     assert_eq!(world.bucket("cold").get("docs/1").unwrap(), "bytes");
     assert_eq!(world.bucket("cold").get("pics/1"), None);
-    assert!(world.queue().could_be_filled(&replica("cold")).await.is_ok_and(|more| !more));
+    assert!(world.queue().has_copyable_objects(&replica("cold")).await.is_ok_and(|more| !more));
 }

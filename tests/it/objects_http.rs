@@ -16,7 +16,7 @@ async fn world() -> (World, DaemonProcess, Http) {
         &settings("[[rules]]\nprefix = \"p/\"\nmin_size = \"10B\"\nreplicas = [\"scw\"]\n"),
     )
     .await;
-    copyhold_db::queue::migrate(&world.config).await.unwrap();
+    copyhold_db::schema::migrate(&world.config).await.unwrap();
     let daemon = world.daemon().await;
     let http = Http::of(&world, &daemon).await;
     (world, daemon, http)

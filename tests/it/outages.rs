@@ -1,6 +1,6 @@
 //! PostgreSQL and stores may be unavailable, at the start or later: daemons wait and resume.
 
-use copyhold_db::queue::migrate;
+use copyhold_db::schema::migrate;
 use copyhold_sandbox::postgres::{Cluster, Options};
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 

@@ -1,6 +1,6 @@
 //! The statements of the hot paths cost what they touch, whatever the table's size, backlog or statistics.
 
-use copyhold_db::queue::{FUNCTION_SETTINGS, Hot, lane_index};
+use copyhold_db::{HotStatement, schema::lane_index, sql::PLANNER_SETTINGS};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
@@ -61,7 +61,7 @@ async fn plan(connection: &mut PgConnection, settings: &str, statement: &str, ar
 }
 
 fn function_settings() -> String {
-    FUNCTION_SETTINGS.map(|(name, value)| format!("SET LOCAL {name} = {value}")).join("; ")
+    PLANNER_SETTINGS.map(|(name, value)| format!("SET LOCAL {name} = {value}")).join("; ")
 }
 
 fn flatten(node: &Value, into: &mut Vec<Value>) {
@@ -82,19 +82,19 @@ fn arguments(name: &str) -> String {
         "release" => format!("{keys}, {}", same("77::bigint")),
         "claim_these" => format!("{keys}, 1000000, 5"),
         "reclaim" => "'lock of this test', 1000000".to_owned(),
-        "take_unsettled" => "16, 1000000, '{b2,wasabi,scw}'".to_owned(),
+        "claim_unsettled" => "16, 1000000, '{b2,wasabi,scw}'".to_owned(),
         seek if seek.starts_with("seek_") => "256, -9223372036854775808, 0".to_owned(),
         "begin_generation" => {
             "'{k1}', '{77}'::bigint[], '{1}'::bigint[], 5, 7, 'b2', 1, false, 'changed', 6, 8".to_owned()
         }
         "next_due" => String::new(),
         "unclaim" => "77".to_owned(),
-        look if look.starts_with("look_at_uploads_") => {
-            format!("'{}', 1000000", look.trim_start_matches("look_at_uploads_"))
+        look if look.starts_with("check_uploads_") => {
+            format!("'{}', 1000000", look.trim_start_matches("check_uploads_"))
         }
         "recorded_page" => "'k', 'l', NULL, 0".to_owned(),
         "recorded_sample" => "'k', 'l', -9200000000000000000, 7".to_owned(),
-        "take_back" => "'k5', 1, false, '{}', '{}', '{}', '{}', '{}', 1, false, NULL, NULL, NULL, NULL".to_owned(),
+        "revoke" => "'k5', 1, false, '{}', '{}', '{}', '{}', '{}', 1, false, NULL, NULL, NULL, NULL".to_owned(),
         "complete" => {
             let (numbers, none) = (same("77::bigint"), "'{}'::text[]");
             let (bytes, change) = ("'{}'::bigint[]", format!("{}, {}", same("1::bigint"), same("1::bigint")));
@@ -156,7 +156,7 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
             world.execute("VACUUM (ANALYZE, INDEX_CLEANUP ON) copyhold.object_copies").await;
         }
         let what = format!("analysed {analysed}, {settings}");
-        for Hot { name, sql, by_function } in statements {
+        for HotStatement { name, sql, by_function } in statements {
             let arguments = arguments(name);
             let settings = if *by_function { &format!("{settings}; {}", function_settings()) } else { settings };
             let plan = plan(&mut connection, settings, sql, &arguments).await;

@@ -253,7 +253,7 @@ async fn of_two_operators_at_once_one_promotes_and_the_other_learns_which_is_the
         // Both have read who is the primary, and want to change that.
         let seen = Mutex::new(BTreeSet::new());
         let both = async || {
-            let waiting = "SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE query LIKE '%queue::demote%' AND state = 'active'
+            let waiting = "SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE query LIKE '%replica::demote%' AND state = 'active'
                               AND datname = current_database() AND pid <> pg_backend_pid()";
             let pids = world.value(waiting).await.unwrap_or_default();
             seen.lock().await.extend(pids.split(' ').filter(|pid| !pid.is_empty()).map(str::to_owned));

@@ -1,6 +1,10 @@
 //! A read-only PostgreSQL is reported and not used, and work resumes as soon as a server can be written to.
 
-use copyhold_db::queue::{Access, Pools, migrate, probe};
+use copyhold_db::{
+    connections::{Access, Pools},
+    schema::migrate,
+    server::probe,
+};
 use copyhold_sandbox::postgres::{Cluster, Options};
 use tokio::process::Command;
 
@@ -152,7 +156,7 @@ async fn a_transaction_that_does_not_end_ends_with_its_connection() {
     assert!(
         world
             .queue()
-            .claim(&world.enlist(60).await, &replica("scw"), 1, copyhold_db::queue::Position::BEGINNING)
+            .claim(&world.enlist(60).await, &replica("scw"), 1, copyhold_db::lease::LanePosition::BEGINNING)
             .await
             .is_ok()
     );

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use copyhold_core::domain::Generation;
-use copyhold_db::queue::{Intent, migrate};
+use copyhold_db::{lease::UploadIntent, schema::migrate};
 use copyhold_sandbox::s3::BucketOptions;
 use rustix::process::Signal;
 use tokio::process::Child;
@@ -77,7 +77,7 @@ async fn a_removed_replica_leaves_nothing_behind_and_the_others_go_on() {
         .await;
     let (a, scw) = (key("a"), replica("scw"));
     let intent =
-        Intent { key: &a, generation: Generation(0), replica: &scw, size_bytes: 1, part_bytes: 1, origin: "b2" };
+        UploadIntent { key: &a, generation: Generation(0), replica: &scw, size_bytes: 1, part_bytes: 1, origin: "b2" };
     world.queue().intend_upload(&intent).await.unwrap();
     let (code, text) = said(&world, &["replica", "remove", "scw", "--check"]).await;
     assert_eq!(

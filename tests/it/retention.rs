@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use copyhold_db::queue::{LogDuty, Queue, Retention};
+use copyhold_db::{
+    Database,
+    log::{LogDuty, Retention},
+};
 use sqlx::Connection as _;
 
 use crate::harness::{World, soon};
@@ -19,7 +22,7 @@ async fn world() -> World {
 }
 
 /// Everything that a sweep does, until there is nothing more to do.
-async fn sweep(queue: &Queue, retention: Retention) {
+async fn sweep(queue: &Database, retention: Retention) {
     for duty in LogDuty::ALL {
         while queue.tidy_log(duty, retention).await.unwrap() {}
     }
@@ -207,7 +210,7 @@ async fn two_sweepers_and_an_appender_at_once_keep_the_log_whole() {
     let (world, keep) = (world().await, Retention { keep_for: Duration::from_hours(1), ..KEEP_ALL });
     let old = |sql: &str| format!("{sql}; UPDATE copyhold.log SET date_created = now() - interval '2 hours'");
     world.execute(&old("SELECT copyhold.append_log(ARRAY['{}'::jsonb])")).await;
-    let sweeping = async |queue: Queue| {
+    let sweeping = async |queue: Database| {
         for _ in 0..40 {
             for duty in LogDuty::ALL {
                 match queue.tidy_log(duty, keep).await {

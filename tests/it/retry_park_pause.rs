@@ -1,6 +1,6 @@
 //! The operator's commands `explain`, `retry`, `park`, `forget`, `pause` and `resume`.
 
-use copyhold_db::queue::{Daemon, Queue};
+use copyhold_db::{Database, daemon::Daemon};
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ async fn said(world: &World, arguments: &[&str]) -> (i32, String) {
 }
 
 /// Leases all that scw lacks, as a daemon would.
-async fn leased(world: &World) -> (Queue, Daemon, copyhold_core::domain::Lease) {
+async fn leased(world: &World) -> (Database, Daemon, copyhold_core::domain::Lease) {
     let (queue, daemon) = (world.queue(), world.enlist(60).await);
     let mut leases = world.claim(&daemon, "scw", 10).await;
     assert_eq!(leases.len(), 1);

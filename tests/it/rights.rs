@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use copyhold_core::domain::Generation;
-use copyhold_db::queue::{Intent, TakenPart, migrate};
+use copyhold_db::{
+    lease::{StoredPart, UploadIntent},
+    schema::migrate,
+};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::harness::{World, cluster, eventually, key, printed, replica, soon};
@@ -77,20 +80,20 @@ async fn the_daemons_role_is_all_that_a_daemon_needs() {
     // What its journal and its sweeper write of uploads.
     let (queue, photo) = (world.queue(), key("photo"));
     let (generation, replica) = (Generation(0), &replica("wasabi"));
-    let intent = Intent { key: &photo, generation, replica, size_bytes: 1, part_bytes: 1, origin: "b2" };
+    let intent = UploadIntent { key: &photo, generation, replica, size_bytes: 1, part_bytes: 1, origin: "b2" };
     let upload = queue.intend_upload(&intent).await.unwrap();
     assert!(queue.upload_began(upload, "x").await.unwrap());
-    let part = TakenPart { upload, number: 1, etag: "y".into(), md5: [0; 16], crc: 0 };
+    let part = StoredPart { upload, number: 1, etag: "y".into(), md5: [0; 16], crc: 0 };
     queue.record_parts(&[part]).await.unwrap();
     assert_eq!(queue.unfinished_uploads(&photo, generation).await.unwrap().len(), 1);
-    queue.look_at_uploads(replica, Duration::ZERO).await.unwrap();
+    queue.check_uploads(replica, Duration::ZERO).await.unwrap();
     assert_eq!(queue.count_uploads(replica).await.unwrap(), 1);
     queue.known_uploads(&photo, replica).await.unwrap();
     queue.forget_unserved_uploads().await.unwrap();
     assert_eq!(queue.end_uploads(&[upload]).await.unwrap(), [0_i64; 0]);
     // What a clock that was set back, and an event that is refused, have it write.
     assert!(queue.pull_in(true, Duration::from_secs(3)).await.unwrap().is_some());
-    queue.put_off_first_of_inbox().await.unwrap();
+    queue.defer_first_of_inbox().await.unwrap();
     // How it reads the log, and finds that it is another one.
     let head = queue.log_head().await.unwrap();
     assert!(head.sure);

@@ -3,14 +3,20 @@
 use std::time::Duration;
 
 use copyhold_core::domain::{Class, Failure, Next, Outcome, ReplicaName, Verified};
-use copyhold_db::queue::{Applied, Change, PARKED, Position, Progress, Queue, Report, Scope, Sizes, migrate};
+use copyhold_db::{
+    Database,
+    lease::{LanePosition, Report},
+    rules::{ApplyProgress, ApplyResult, ApplyScope, PartSizes, ReplicaChanges},
+    schema::migrate,
+    sql::PARKED,
+};
 use serde_json::Value;
 use sqlx::Connection as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{World, key, printed, replica, soon};
 
-const SIZES: Sizes = Sizes { whole_up_to: 16, part_bytes: 16, max_parts: 10_000 };
+const SIZES: PartSizes = PartSizes { whole_up_to: 16, part_bytes: 16, max_parts: 10_000 };
 
 /// A world with these rules in force.
 async fn world(rules: &str) -> World {
@@ -33,17 +39,17 @@ pub async fn wanted(world: &World, key: &str) -> String {
     world.value(&query).await.unwrap()
 }
 
-fn running(queue: &Queue) -> (tokio::task::JoinHandle<Applied>, CancellationToken) {
+fn running(queue: &Database) -> (tokio::task::JoinHandle<ApplyResult>, CancellationToken) {
     let (queue, stop) = (queue.clone(), CancellationToken::new());
     let (token, runtime) = (stop.clone(), tokio::runtime::Handle::current());
     let run = move || {
-        let scope = Scope::everything(&queue, SIZES);
-        runtime.block_on(queue.apply_rules(&scope, &Progress::default(), &token)).unwrap()
+        let scope = ApplyScope::everything(&queue, SIZES);
+        runtime.block_on(queue.apply_rules(&scope, &ApplyProgress::default(), &token)).unwrap()
     };
     (tokio::task::spawn_blocking(run), stop)
 }
 
-async fn apply(world: &World) -> Applied {
+async fn apply(world: &World) -> ApplyResult {
     let applied = soon("the rules are applied", running(&world.queue()).0).await.unwrap();
     assert!(applied.complete, "{applied:?}");
     applied
@@ -149,7 +155,7 @@ async fn applying_makes_objects_wanted_where_their_rule_says_and_nowhere_else() 
     assert_eq!(world.value("SELECT string_agg(replica, ',') FROM copyhold.copy_failures").await.unwrap(), "scw");
     assert_eq!(world.value("SELECT applied || '/' || version FROM copyhold.rules_state").await.unwrap(), "1/1");
     // Once more: all is as it should be.
-    assert!(apply(&world).await.judged.changes.iter().all(|change| *change == Change::default()));
+    assert!(apply(&world).await.judged.changes.iter().all(|change| *change == ReplicaChanges::default()));
 }
 
 #[tokio::test]
@@ -158,8 +164,9 @@ async fn the_requests_of_large_objects_are_counted_by_their_parts() {
     world
         .execute("INSERT INTO copyhold.object_copies (object_key, size_bytes, b2, due_wasabi, due_scw) VALUES ('a', 40, 1, NULL, NULL)")
         .await;
-    let scope = Scope::everything(&world.queue(), SIZES).dry_run(true);
-    let applied = world.queue().apply_rules(&scope, &Progress::default(), &CancellationToken::new()).await.unwrap();
+    let scope = ApplyScope::everything(&world.queue(), SIZES).dry_run(true);
+    let applied =
+        world.queue().apply_rules(&scope, &ApplyProgress::default(), &CancellationToken::new()).await.unwrap();
     let wasabi = applied.judged.changes[world.queue().replicas().iter().position(|r| r.as_str() == "wasabi").unwrap()];
     assert_eq!((wasabi.wanted, wasabi.gets, wasabi.puts), (1, 3, 5));
 }
@@ -203,7 +210,7 @@ async fn what_a_holder_writes_after_the_rules_were_applied_undoes_nothing_of_it(
     assert_eq!(wanted(&world, "p/x").await, "b2,scw");
     assert_eq!(world.value("SELECT wasabi IS NOT NULL FROM copyhold.object_copies").await.unwrap(), "true");
     // What became wanted while it was held is found now.
-    let claimed = world.queue().claim(&daemon, &replica("scw"), 1, Position::BEGINNING).await.unwrap();
+    let claimed = world.queue().claim(&daemon, &replica("scw"), 1, LanePosition::BEGINNING).await.unwrap();
     assert_eq!(claimed.leases.len(), 1);
 }
 

@@ -1,6 +1,6 @@
 //! Transactions of the application that are committed in two phases: PREPARE TRANSACTION refuses those that have notified.
 
-use copyhold_db::queue::migrate;
+use copyhold_db::schema::migrate;
 use copyhold_sandbox::postgres::{Cluster, Options};
 
 use crate::harness::World;

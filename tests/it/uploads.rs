@@ -362,7 +362,7 @@ async fn a_claim_of_the_object_resumes_no_upload_that_is_being_aborted() {
     // A row that another transaction has locked may just be claimed.
     let mut other = world.pool.begin().await.unwrap();
     sqlx::query("SELECT * FROM copyhold.object_copies FOR UPDATE").execute(&mut *other).await.unwrap();
-    let look = async || world.queue().look_at_uploads(&replica("wasabi"), Duration::from_mins(4)).await.unwrap();
+    let look = async || world.queue().check_uploads(&replica("wasabi"), Duration::from_mins(4)).await.unwrap();
     assert_eq!(look().await.condemned, []);
     other.rollback().await.unwrap();
     world.execute("UPDATE copyhold.multipart_uploads SET look_at = 1").await;

@@ -4,7 +4,10 @@ mod command;
 mod metadata;
 
 use copyhold_core::domain::{Class, Failure, Generation};
-use copyhold_db::queue::{Answer, Refuted, TakeBack};
+use copyhold_db::{
+    lease::FencedWrite,
+    object::{FalseRecord, Revocation},
+};
 use copyhold_sandbox::s3::{BucketOptions, Fault, Gate, Op, Synthetic, When};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -253,26 +256,26 @@ async fn a_record_is_cleared_only_if_the_row_is_the_one_that_was_checked_and_is_
     let queue = world.queue();
     let object = queue.recorded_of(&[key("photo")]).await.unwrap().remove(0);
     let why = Failure::new(Class::Gone, "not there");
-    let refuted = |at| Refuted { replica: replica("scw"), recorded_at: at, park: false, why: why.clone() };
+    let refuted = |at| FalseRecord { replica: replica("scw"), recorded_at: at, park: false, why: why.clone() };
     let what =
-        |at, generation| TakeBack { key: key("photo"), generation, refuted: vec![refuted(at)], park_the_rest: true };
-    let asked = async |at, generation| queue.take_back(&what(at, generation)).await.unwrap();
+        |at, generation| Revocation { key: key("photo"), generation, refuted: vec![refuted(at)], park_the_rest: true };
+    let asked = async |at, generation| queue.revoke(&what(at, generation)).await.unwrap();
     let now = object.generation;
-    assert_eq!(asked(8, now).await, Answer::Changed);
-    assert_eq!(asked(7, Generation(now.0 + 1)).await, Answer::Changed);
+    assert_eq!(asked(8, now).await, FencedWrite::Superseded);
+    assert_eq!(asked(7, Generation(now.0 + 1)).await, FencedWrite::Superseded);
     world.execute("UPDATE copyhold.object_copies SET lock = 8000000000000000000, lease = 7").await;
-    assert_eq!(asked(7, now).await, Answer::Busy);
+    assert_eq!(asked(7, now).await, FencedWrite::RowLocked);
     world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
     let mut holder = world.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM copyhold.object_copies FOR UPDATE").execute(&mut *holder).await.unwrap();
-    assert_eq!(asked(7, now).await, Answer::Busy);
-    assert_eq!(asked(8, now).await, Answer::Changed);
+    assert_eq!(asked(7, now).await, FencedWrite::RowLocked);
+    assert_eq!(asked(8, now).await, FencedWrite::Superseded);
     holder.commit().await.unwrap();
     assert_eq!(row(&world, "photo").await, "ok - ok");
-    assert_eq!(asked(7, now).await, Answer::Recorded);
+    assert_eq!(asked(7, now).await, FencedWrite::Applied);
     // What is on record stays so, and what is not wanted too.
     assert_eq!(row(&world, "photo").await, "ok - due");
-    assert_eq!(asked(7, now).await, Answer::Changed);
+    assert_eq!(asked(7, now).await, FencedWrite::Superseded);
     let told = "SELECT replica || ' ' || class || ' ' || message || ' ' || attempts FROM copyhold.copy_failures";
     assert_eq!(world.value(told).await.unwrap(), "scw gone not there 0");
 }

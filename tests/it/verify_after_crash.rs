@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use copyhold_core::domain::{Content, ContentHash, MetadataHash};
-use copyhold_db::queue::{UnsettledWrite, Unverified};
+use copyhold_db::lease::{UnsettledCopy, UnsettledWrite};
 use copyhold_sandbox::s3::{Fault, Metadata, Op, When};
 use rustix::process::Signal;
 
@@ -314,7 +314,7 @@ async fn each_daemon_takes_what_is_at_the_replicas_it_may_read() {
     world.execute(&unsettled("photo", "'wasabi'), ('scw'), ('glacier'")).await;
     time_passes(&world).await;
     let taken = async |name: &str| {
-        let taken = world.queue().take_unsettled(&[replica(name)], 16, Duration::from_mins(1)).await.unwrap();
+        let taken = world.queue().claim_unsettled(&[replica(name)], 16, Duration::from_mins(1)).await.unwrap();
         taken.to_read.into_values().flatten().map(|copy| copy.replica).collect::<Vec<_>>()
     };
     assert_eq!(taken("scw").await, [replica("scw")]);
@@ -355,7 +355,8 @@ async fn an_entry_that_was_noted_anew_while_its_copy_was_read_stays() {
     let world = World::new().await;
     let queue = world.queue();
     queue.note_unsettled(&[write(7)]).await.unwrap();
-    let read = Unverified { replica: replica("wasabi"), noted_at: 1, sent: None, sent_metadata: None, settled: true };
+    let read =
+        UnsettledCopy { replica: replica("wasabi"), noted_at: 1, sent: None, sent_metadata: None, settled: true };
     queue.settle(&key("photo"), &[&read]).await.unwrap();
     assert_eq!(world.value("SELECT count(*) FROM copyhold.unsettled").await.unwrap(), "1");
 }

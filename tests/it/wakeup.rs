@@ -4,7 +4,7 @@ use copyhold::{
     listener::{Listener, Pace, Wakers},
     wake::{self, Wake},
 };
-use copyhold_db::queue::{SleepsFor, direct_target};
+use copyhold_db::{connections::direct_target, daemon::IdleKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{World, printed, soon};
@@ -21,7 +21,7 @@ pub struct Listening {
     pub inbox: Wake,
     pub events: Wake,
     pub ears: copyhold::ears::Ears,
-    pub id: copyhold_db::queue::DaemonId,
+    pub id: copyhold_db::daemon::DaemonId,
     stop: CancellationToken,
 }
 
@@ -73,8 +73,8 @@ async fn each_notice_wakes_those_that_it_is_for() {
     listening.until_open().await;
     world.until(&format!("SELECT wakeup = 'notify' FROM copyhold.daemons WHERE id = {}", listening.id)).await;
     let queue = world.queue();
-    queue.set_sleeping(listening.id, SleepsFor::Work, true).await.unwrap();
-    queue.set_sleeping(listening.id, SleepsFor::Inbox, true).await.unwrap();
+    queue.set_idle(listening.id, IdleKind::Work, true).await.unwrap();
+    queue.set_idle(listening.id, IdleKind::Inbox, true).await.unwrap();
     world.insert("photo").await;
     soon("work", listening.work.heard()).await;
     world.value("SELECT copyhold.append_event('{\"kind\": \"a\"}')").await;
@@ -118,14 +118,14 @@ async fn idle_daemons_know_who_looks_first() {
     let world = World::new().await;
     let queue = world.queue();
     let (first, second) = (world.enlist(60).await.id, world.enlist(60).await.id);
-    assert_eq!(queue.set_sleeping(second, SleepsFor::Work, true).await.unwrap(), 0);
-    assert_eq!(queue.set_sleeping(first, SleepsFor::Work, true).await.unwrap(), 0);
-    assert_eq!(queue.set_sleeping(second, SleepsFor::Work, true).await.unwrap(), 1);
+    assert_eq!(queue.set_idle(second, IdleKind::Work, true).await.unwrap(), 0);
+    assert_eq!(queue.set_idle(first, IdleKind::Work, true).await.unwrap(), 0);
+    assert_eq!(queue.set_idle(second, IdleKind::Work, true).await.unwrap(), 1);
     // To be woken for something else is another matter.
-    assert_eq!(queue.set_sleeping(second, SleepsFor::Inbox, true).await.unwrap(), 0);
+    assert_eq!(queue.set_idle(second, IdleKind::Inbox, true).await.unwrap(), 0);
     // A dead daemon counts as before no other.
     world.execute(&format!("UPDATE copyhold.daemons SET alive_until = 1 WHERE id = {first}")).await;
-    assert_eq!(queue.set_sleeping(second, SleepsFor::Work, true).await.unwrap(), 0);
+    assert_eq!(queue.set_idle(second, IdleKind::Work, true).await.unwrap(), 0);
 }
 
 #[tokio::test]

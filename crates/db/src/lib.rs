@@ -1,8 +1,31 @@
 //! PostgreSQL: the schema and every statement. It never calls a store.
 //!
-//! The order of modules; each may use those to the right of it, none those to the left: `queue → settings → {database_url, pin}`.
+//! The order of modules; each may use those below it, none above:
+//! `prepared`, `schema`, `stats`, {`walk`, `import`}, {`object`, `replica`}, `lease`, `daemon`, `rules`, `log`, `notify`,
+//! `handle`, `server`, {`retry_while_down`, `split_batch`}, `error`, `connections`, `sql`, `settings`, {`database_url`, `pin`}.
 
+pub mod connections;
+pub mod daemon;
 pub mod database_url;
+mod error;
+mod handle;
+pub mod import;
+pub mod lease;
+pub mod log;
+pub mod notify;
+pub mod object;
 pub mod pin;
-pub mod queue;
+mod prepared;
+pub mod replica;
+pub mod retry_while_down;
+pub mod rules;
+pub mod schema;
+pub mod server;
 pub mod settings;
+mod split_batch;
+pub mod sql;
+pub mod stats;
+pub mod walk;
+
+pub use error::{DatabaseError, Refusal};
+pub use handle::{Database, HotStatement};

@@ -1,4 +1,4 @@
-//! What PostgreSQL is reached with, and what the schema is made for. It reads no file and no environment: the program does.
+//! How to reach PostgreSQL, and what the schema is made for. It reads no file and no environment: the program does.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use secrecy::ExposeSecret as _;
 use crate::{database_url::masked, pin::Pin};
 
 #[derive(Clone)]
-pub struct Database {
+pub struct ConnectionSettings {
     /// `postgres://…`, of one server or several; may be a transaction pooler. Carries the password if there is one.
     pub url: Secret,
     /// A direct connection for LISTEN, where a pooler stands in front.
@@ -23,7 +23,7 @@ pub struct Database {
 }
 
 /// Shows no password.
-impl fmt::Debug for Database {
+impl fmt::Debug for ConnectionSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |url: &Secret| masked(url.expose_secret());
         f.debug_struct("Database")
@@ -36,21 +36,21 @@ impl fmt::Debug for Database {
     }
 }
 
-/// How daemons learn that there is something to do.
+/// How daemons learn of new work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wakeup {
     /// As `Notify`; but as `Poll` where the server allows prepared transactions, which may not have notified.
     Auto,
-    /// They listen to PostgreSQL's notices, and look by themselves besides.
+    /// They listen for notifications, and poll besides.
     Notify,
-    /// They only look, once a second; nobody ever sends a notice for them.
+    /// They only poll, once a second; no program ever sends a notification for them.
     Poll,
 }
 
-/// What `migrate` makes the schema for, and what a daemon has to agree on with the others.
+/// What `migrate` makes the schema for, and what all daemons have to agree on.
 #[derive(Debug, Clone)]
 pub struct SchemaPlan {
-    pub database: Database,
+    pub database: ConnectionSettings,
     pub primary: ReplicaName,
     /// In the order of their names.
     pub replicas: Vec<(ReplicaName, Pin)>,

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use copyhold_db::pin::Pin;
-use copyhold_db::queue::ReplicaRow;
+use copyhold_db::replica::ReplicaRow;
 use copyhold_s3::store::Store;
 
 use super::{

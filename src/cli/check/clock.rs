@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use copyhold_db::queue::Queue;
+use copyhold_db::Database;
 
 use super::finding::{Finding, Outcome};
 
@@ -43,7 +43,7 @@ impl Exchange {
 }
 
 /// A warning if the database's clock is far from this machine's. That it does not answer is found elsewhere.
-pub(super) async fn of_database(queue: &Queue) -> Option<Finding> {
+pub(super) async fn of_database(queue: &Database) -> Option<Finding> {
     let (theirs, exchange) = Exchange::of(queue.server_time()).await;
     exchange.warning("postgresql", theirs.ok()?)
 }

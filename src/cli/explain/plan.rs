@@ -1,4 +1,4 @@
-use copyhold_db::queue::Planned;
+use copyhold_db::schema::PlanCheck;
 
 use crate::{
     cli::{Verdict, queue, show},
@@ -25,7 +25,7 @@ pub(super) async fn run(config: &Config, lane: Option<&str>, json: bool) -> anyh
     Ok(if good { Verdict::Good } else { Verdict::Bad })
 }
 
-fn text(planned: &Planned) -> String {
+fn text(planned: &PlanCheck) -> String {
     let of = planned.lane.as_ref().map_or_else(|| "all lanes".to_owned(), |lane| format!("lane {lane}"));
     let mut lines = vec![format!("{of}: {}", if planned.flaws.is_empty() { "good" } else { "WRONG" })];
     lines.extend(planned.flaws.iter().map(|flaw| format!("  {flaw}: {}", flaw.remedy())));

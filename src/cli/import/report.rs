@@ -5,7 +5,10 @@ mod text;
 use std::{collections::BTreeMap, time::Duration};
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::{ImportPlan, ImportTally, Odd, ReplicaRow};
+use copyhold_db::{
+    import::{ImportAnomaly, ImportPlan, ImportTally},
+    replica::ReplicaRow,
+};
 use serde::Serialize;
 
 use crate::{config::Config, import::ImportEnded};
@@ -70,7 +73,7 @@ impl Report {
         daemon_is_alive: bool,
     ) -> Self {
         let tally = &ended.tally;
-        let oddity = |odd: Odd| {
+        let oddity = |odd: ImportAnomaly| {
             let (count, example) = tally.odd(odd);
             (count > 0).then(|| (odd.as_str(), Oddity { count, example_key: example.map(str::to_owned) }))
         };
@@ -84,7 +87,7 @@ impl Report {
             already_registered: tally.registered(),
             left_out: tally.left_out(),
             replicas: rows.iter().map(|row| of_replica(plan, tally, &row.name, primary)).collect(),
-            oddities: Odd::ALL.into_iter().filter_map(oddity).collect(),
+            oddities: ImportAnomaly::ALL.into_iter().filter_map(oddity).collect(),
             seconds: 0.0,
             rows_per_second: 0.0,
             next: next(plan, ended, config, rows, primary, daemon_is_alive),
@@ -127,7 +130,7 @@ fn next(
 ) -> Vec<String> {
     let tally = &ended.tally;
     let mut next = Vec::new();
-    if ended.complete && tally.odd(Odd::Nowhere).0 > 0 {
+    if ended.complete && tally.odd(ImportAnomaly::Nowhere).0 > 0 {
         next.push(format!(
             "the same with --assume-primary      registers those that are recorded nowhere, if {primary} has them"
         ));

@@ -3,31 +3,35 @@
 use std::fmt::Write as _;
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::{Holdings, Missing, Queue, QueueError, UnsettledAt};
+use copyhold_db::{Database, DatabaseError, lease::UnsettledState, stats::MissingCopies, walk::Holdings};
 
 use super::{super::replica::walk, show};
 
 /// What would be missing, or late, if a replica were the primary now.
 pub(super) struct Outlook {
-    missing: Missing,
+    missing: MissingCopies,
     /// Of these: in a daemon's hands, or registered within the last minute.
     lately: i64,
     /// Why the parked ones are.
     classes: Vec<(String, i64)>,
     holdings: Holdings,
     /// Copies there under which a write may still arrive, and how long that takes at most.
-    unsettled: UnsettledAt,
+    unsettled: UnsettledState,
     /// µs since the epoch, by the database's clock.
     now: i64,
 }
 
 impl Outlook {
-    pub(super) async fn of(queue: &Queue, replica: &ReplicaName, others: &[ReplicaName]) -> Result<Self, QueueError> {
+    pub(super) async fn of(
+        queue: &Database,
+        replica: &ReplicaName,
+        others: &[ReplicaName],
+    ) -> Result<Self, DatabaseError> {
         let holdings = walk::holdings(queue, replica, others).await?;
         let missing = queue.missing_at(std::slice::from_ref(replica)).await?.into_iter().next().unwrap_or_default();
         Ok(Self {
             missing,
-            lately: queue.missing_lately(replica).await?,
+            lately: queue.recently_missing(replica).await?,
             // They explain. Of millions they take too long, and must not keep anybody from promoting.
             classes: queue.parked_classes(replica).await.unwrap_or_default(),
             holdings,

@@ -1,7 +1,7 @@
 //! What it costs to take back all copies of a replica, in words.
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::Holdings;
+use copyhold_db::walk::Holdings;
 
 use super::show;
 

@@ -1,6 +1,6 @@
 use anyhow::bail;
 use copyhold_core::domain::utc;
-use copyhold_db::queue::Drained;
+use copyhold_db::replica::DrainResult;
 
 use super::{Verdict, given, queue, show};
 use crate::config::Config;
@@ -22,8 +22,8 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let drained = queue.drain(&replica, args.because.as_deref()).await?;
     pools.close().await;
     let draining = match drained {
-        Some(Drained::Yes(draining)) => draining,
-        Some(Drained::IsPrimary) => bail!(
+        Some(DrainResult::Draining(draining)) => draining,
+        Some(DrainResult::IsPrimary) => bail!(
             "{replica} is the primary in force, from which everything is copied: `copyhold promote` another replica first"
         ),
         None => bail!("replica {replica} was removed at this moment"),

@@ -9,7 +9,7 @@ mod undrain;
 pub(super) mod walk;
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::ReplicaRow;
+use copyhold_db::replica::ReplicaRow;
 
 use super::{Verdict, confirm::Confirmation, given, queue, show};
 use crate::config::Config;

@@ -2,7 +2,11 @@
 
 use anyhow::{Context as _, bail};
 use copyhold_db::pin::Pin;
-use copyhold_db::queue::{Ids, Move, Queue, list};
+use copyhold_db::{
+    Database,
+    replica::BucketMove,
+    stats::{DaemonIds, list_daemons},
+};
 
 use super::{Confirmation, Verdict, cost, given, names, queue, reset, show, walk};
 use crate::config::Config;
@@ -62,7 +66,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         nobody_stays(&queue, replica.as_str(), from, &to).await?;
     }
     let left = queue.count_uploads(&replica).await?;
-    let what = Move { from, to: &to, same_content: args.same_content };
+    let what = BucketMove { from, to: &to, same_content: args.same_content };
     queue.begin_move(&replica, what, config.lease.settle()).await?;
     let done = reset::finish(&queue, &replica, &others).await?;
     pools.close().await;
@@ -83,15 +87,15 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
 }
 
 /// No living daemon would go on writing to the old place.
-async fn nobody_stays(queue: &Queue, replica: &str, from: &Pin, to: &Pin) -> anyhow::Result<()> {
+async fn nobody_stays(queue: &Database, replica: &str, from: &Pin, to: &Pin) -> anyhow::Result<()> {
     let peers = queue.peers().await?.into_iter();
-    let staying: Ids =
+    let staying: DaemonIds =
         peers.filter(|peer| peer.config.replicas.get(replica) == Some(from)).map(|peer| peer.id).collect();
     if staying.is_empty() {
         return Ok(());
     }
     bail!(
         "{} still uses {from}: name {to} in the configuration of every daemon and restart them, then move",
-        list(&staying)
+        list_daemons(&staying)
     )
 }

@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::{self, Obstacle, Removal};
+use copyhold_db::schema::{RemovalObstacle, RemoveResult};
 
 use super::{super::logging, Confirmation, Verdict, given, names, queue, show, walk};
 use crate::config::Config;
@@ -36,7 +36,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         let mut found = queue.removal_obstacles(&replica).await?;
         let seen = walk::holdings(&queue, &replica, &names(config, &rows)).await?;
         if let Some(example) = seen.alone_example.filter(|_| seen.alone > 0) {
-            found.push(Obstacle::OnlyHolder { objects: seen.alone, example });
+            found.push(RemovalObstacle::OnlyHolder { objects: seen.alone, example });
         }
         pools.close().await;
         let says = named.into_iter().chain(found.iter().map(|obstacle| obstacle.says(&replica))).collect::<Vec<_>>();
@@ -74,8 +74,8 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     }
     // It may have to wait, and says for whom.
     logging::start(&config.log)?;
-    match queue::remove(config, &replica).await? {
-        Removal::Done(removed) => {
+    match copyhold_db::schema::remove(config, &replica).await? {
+        RemoveResult::Done(removed) => {
             show::line(&format!("{replica} is removed, and all that was on record of it; its bucket is as it was"))?;
             if removed.uploads > 0 {
                 show::line(&format!(
@@ -85,14 +85,14 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
             }
             Ok(Verdict::Good)
         }
-        Removal::Prevented(found) => bail!("{replica} is not removed: {}", all(&replica, &found)),
-        Removal::Unknown => {
+        RemoveResult::Prevented(found) => bail!("{replica} is not removed: {}", all(&replica, &found)),
+        RemoveResult::Unknown => {
             show::line(&format!("{replica} is removed: another command was faster"))?;
             Ok(Verdict::Good)
         }
     }
 }
 
-fn all(replica: &ReplicaName, found: &[Obstacle]) -> String {
+fn all(replica: &ReplicaName, found: &[RemovalObstacle]) -> String {
     found.iter().map(|obstacle| obstacle.says(replica)).collect::<Vec<_>>().join("; ")
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use copyhold_core::domain::{ReplicaName, utc};
 use copyhold_db::pin::Pin;
-use copyhold_db::queue::{Queue, Reset};
+use copyhold_db::{Database, replica::Reset};
 
 use super::{Confirmation, Verdict, cost, given, names, queue, show, walk};
 use crate::config::Config;
@@ -74,7 +74,7 @@ pub(super) fn goes_on(unfinished: &Reset) -> anyhow::Result<&'static str> {
 
 /// Goes through with what was begun.
 pub(super) async fn finish(
-    queue: &Queue,
+    queue: &Database,
     replica: &ReplicaName,
     others: &[ReplicaName],
 ) -> anyhow::Result<walk::TakenBack> {

@@ -4,7 +4,13 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use copyhold_core::domain::{ObjectKey, ReplicaName};
-use copyhold_db::queue::{Holdings, Notice, Queue, QueueError, Reset, ResetOf, while_away};
+use copyhold_db::{
+    Database, DatabaseError,
+    notify::Notification,
+    replica::{Reset, ResetKeys},
+    retry_while_down::retry_while_down,
+    walk::Holdings,
+};
 
 use super::super::{bar::Bar, show};
 
@@ -27,19 +33,19 @@ pub(super) struct TakenBack {
 
 /// Counts what the replica has.
 pub(in crate::cli) async fn holdings(
-    queue: &Queue,
+    queue: &Database,
     replica: &ReplicaName,
     others: &[ReplicaName],
-) -> Result<Holdings, QueueError> {
+) -> Result<Holdings, DatabaseError> {
     let bar = Bar::new(None, "objects");
     let (mut seen, mut after) = (Holdings::default(), None);
     loop {
         let page = async || {
             let mut more = seen.clone();
-            let last = Box::pin(queue.look_at_holdings(replica, others, after.as_ref(), &mut more)).await?;
+            let last = Box::pin(queue.count_holdings(replica, others, after.as_ref(), &mut more)).await?;
             Ok((more, last))
         };
-        let (more, last) = while_away(page).await?;
+        let (more, last) = retry_while_down(page).await?;
         seen = more;
         bar.show(seen.objects.unsigned_abs(), "");
         match last {
@@ -53,17 +59,17 @@ pub(in crate::cli) async fn holdings(
 
 /// Takes back all that a reset, or a move, is to take back, from where it was left, and ends it.
 pub(super) async fn take_back(
-    queue: &Queue,
+    queue: &Database,
     mut reset: Reset,
     others: &[ReplicaName],
-) -> Result<TakenBack, QueueError> {
+) -> Result<TakenBack, DatabaseError> {
     let bar = Bar::new(None, "copies taken back");
     let mut taken = TakenBack { cleared: 0, alone: 0, alone_example: None };
     // A transaction that is open now may commit behind our back what it had recorded before: an upload to the bucket that
     // was lost. Those that last are not waited for: when they have ended, one more walk sees it.
     let mut open = if reset.sure { BTreeSet::new() } else { Box::pin(open_for_long(queue)).await? };
     if open.is_empty() && reset.reached.is_none() {
-        while_away(async || queue.walk_for_sure(&reset).await).await?;
+        retry_while_down(async || queue.restart_walk(&reset).await).await?;
         reset.sure = true;
     }
     let place = reset.reached.clone();
@@ -80,19 +86,19 @@ pub(super) async fn take_back(
             tokio::time::sleep(OPEN_PAUSE).await;
             still_open(queue, &mut open).await?;
         }
-        while_away(async || queue.walk_for_sure(&reset).await).await?;
+        retry_while_down(async || queue.restart_walk(&reset).await).await?;
         walk(queue, &reset, others, None, &mut taken, &bar).await?;
     }
-    while_away(async || queue.end_reset(&reset).await).await?;
+    retry_while_down(async || queue.end_reset(&reset).await).await?;
     bar.clear();
     Ok(taken)
 }
 
 /// The transactions that write objects, but for those that end at once.
-async fn open_for_long(queue: &Queue) -> Result<BTreeSet<String>, QueueError> {
+async fn open_for_long(queue: &Database) -> Result<BTreeSet<String>, DatabaseError> {
     // A statement that was on its way when the reset began has its lock by then.
     tokio::time::sleep(OPEN_PAUSE).await;
-    let mut open = while_away(async || queue.writers().await).await?;
+    let mut open = retry_while_down(async || queue.writers().await).await?;
     for _ in 0..SHORT_LOOKS {
         if open.is_empty() {
             break;
@@ -103,34 +109,34 @@ async fn open_for_long(queue: &Queue) -> Result<BTreeSet<String>, QueueError> {
     Ok(open)
 }
 
-async fn still_open(queue: &Queue, open: &mut BTreeSet<String>) -> Result<(), QueueError> {
-    let now = while_away(async || queue.writers().await).await?;
+async fn still_open(queue: &Database, open: &mut BTreeSet<String>) -> Result<(), DatabaseError> {
+    let now = retry_while_down(async || queue.writers().await).await?;
     open.retain(|transaction| now.contains(transaction));
     Ok(())
 }
 
 /// From `place` to the end of the table.
 async fn walk(
-    queue: &Queue,
+    queue: &Database,
     reset: &Reset,
     others: &[ReplicaName],
     mut place: Option<ObjectKey>,
     taken: &mut TakenBack,
     bar: &Bar,
-) -> Result<(), QueueError> {
+) -> Result<(), DatabaseError> {
     // The application's, or a daemon's, at this moment: passed over, and none waits for another.
     let mut busy: Vec<ObjectKey> = Vec::new();
     loop {
         let may_note = busy.is_empty();
-        let of = ResetOf::After(place.as_ref());
-        let page = while_away(async || queue.reset_page(reset, others, of, may_note).await).await?;
+        let of = ResetKeys::After(place.as_ref());
+        let page = retry_while_down(async || queue.reset_page(reset, others, of, may_note).await).await?;
         taken.note(&page, bar);
         tell(queue, page.cleared).await;
         busy.extend(page.busy);
         while !busy.is_empty() && (page.last.is_none() || busy.len() > BUSY_AT_MOST) {
             tokio::time::sleep(BUSY_PAUSE).await;
-            let of = ResetOf::These(&busy);
-            let again = while_away(async || queue.reset_page(reset, others, of, false).await).await?;
+            let of = ResetKeys::These(&busy);
+            let again = retry_while_down(async || queue.reset_page(reset, others, of, false).await).await?;
             taken.note(&again, bar);
             tell(queue, again.cleared).await;
             busy = again.busy;
@@ -143,14 +149,14 @@ async fn walk(
 }
 
 /// A hint, which may be lost.
-async fn tell(queue: &Queue, cleared: i64) {
+async fn tell(queue: &Database, cleared: i64) {
     if cleared > 0 {
-        let _ = queue.notify(Notice::Work).await;
+        let _ = queue.notify(Notification::Work).await;
     }
 }
 
 impl TakenBack {
-    fn note(&mut self, page: &copyhold_db::queue::ResetPage, bar: &Bar) {
+    fn note(&mut self, page: &copyhold_db::replica::ResetPage, bar: &Bar) {
         if let Some((cleared, alone)) = page.total {
             (self.cleared, self.alone) = (cleared.unsigned_abs(), alone.unsigned_abs());
         }

@@ -1,23 +1,26 @@
 use std::time::{Duration, Instant};
 
-use copyhold_db::queue::{Applied, Progress, Queue, Scope, Sizes};
+use copyhold_db::{
+    Database,
+    rules::{ApplyProgress, ApplyResult, ApplyScope, PartSizes},
+};
 use copyhold_s3::copy::{PART_AT_LEAST, WHOLE_UP_TO};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{bar::Bar, stop::StopSignals};
 
 /// How objects are sent, for figures: a store with narrower limits takes more parts.
-pub(in crate::cli) fn sizes() -> Sizes {
-    Sizes { whole_up_to: WHOLE_UP_TO, part_bytes: PART_AT_LEAST, max_parts: 10_000 }
+pub(in crate::cli) fn sizes() -> PartSizes {
+    PartSizes { whole_up_to: WHOLE_UP_TO, part_bytes: PART_AT_LEAST, max_parts: 10_000 }
 }
 
 /// Judges objects until all are, or a signal ends it; shows how far it is. How long it took.
-pub(in crate::cli) async fn judge(queue: &Queue, scope: &Scope) -> anyhow::Result<(Applied, Duration)> {
+pub(in crate::cli) async fn judge(queue: &Database, scope: &ApplyScope) -> anyhow::Result<(ApplyResult, Duration)> {
     let mut signals = StopSignals::listen()?;
-    let (stop, progress) = (CancellationToken::new(), Progress::default());
+    let (stop, progress) = (CancellationToken::new(), ApplyProgress::default());
     // For the bar alone. One that goes on amid them does not know how many are left.
     let amid = queue.rules_state().await?.applying.is_some_and(|(_, through)| through.is_some());
-    let total = queue.about_how_many().await.ok().filter(|total| *total > 0 && !amid);
+    let total = queue.estimate_objects().await.ok().filter(|total| *total > 0 && !amid);
     let (bar, begun) = (Bar::new(total, "objects"), Instant::now());
     let ended = {
         let mut running = std::pin::pin!(queue.apply_rules(scope, &progress, &stop));

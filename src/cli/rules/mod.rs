@@ -5,7 +5,7 @@ mod report;
 
 use anyhow::bail;
 use copyhold_core::domain::ObjectKey;
-use copyhold_db::queue::{RulesState, Scope};
+use copyhold_db::rules::{ApplyScope, RulesState};
 use serde_json::{Value, json};
 
 use super::{Verdict, queue, show, show::Untrusted};
@@ -63,7 +63,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
             if state.rules != config.rules {
                 bail!("{}", differ(config, &state));
             }
-            let scope = Scope::everything(&queue, sizes()).dry_run(dry_run);
+            let scope = ApplyScope::everything(&queue, sizes()).dry_run(dry_run);
             let (applied, took) = judge(&queue, &scope).await?;
             pools.close().await;
             let report = Report::new(&queue, &applied, state.rules.len(), dry_run, took);

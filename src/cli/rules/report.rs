@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use copyhold_core::domain::ObjectKey;
-use copyhold_db::queue::{Applied, Change, Queue};
+use copyhold_db::{
+    Database,
+    rules::{ApplyResult, ReplicaChanges},
+};
 use serde::Serialize;
 
 use crate::cli::{
@@ -49,9 +52,9 @@ struct OfReplica {
 }
 
 impl Report {
-    pub(super) fn new(queue: &Queue, applied: &Applied, rules: usize, dry_run: bool, took: Duration) -> Self {
-        let changes = applied.judged.changes.iter().copied().chain(std::iter::repeat(Change::default()));
-        let of = |(replica, change): (&copyhold_core::domain::ReplicaName, Change)| OfReplica {
+    pub(super) fn new(queue: &Database, applied: &ApplyResult, rules: usize, dry_run: bool, took: Duration) -> Self {
+        let changes = applied.judged.changes.iter().copied().chain(std::iter::repeat(ReplicaChanges::default()));
+        let of = |(replica, change): (&copyhold_core::domain::ReplicaName, ReplicaChanges)| OfReplica {
             replica: replica.to_string(),
             becomes_wanted: change.wanted,
             becomes_wanted_bytes: change.wanted_bytes,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use copyhold_core::domain::utc;
-use copyhold_db::queue::ScanCounts;
+use copyhold_db::walk::ScanCounts;
 use serde::Serialize;
 
 use crate::{

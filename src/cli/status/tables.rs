@@ -1,6 +1,6 @@
 //! The tables of `status`: none is wider than 80 columns but for long names and addresses.
 
-use copyhold_db::queue::{DaemonStatus, FailingCount, ReplicaStatus, Status};
+use copyhold_db::stats::{DaemonStatus, FailingCount, ReplicaStatus, Status};
 
 use super::super::show::{Untrusted, age, bytes, table};
 

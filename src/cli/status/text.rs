@@ -1,9 +1,13 @@
 //! `status` as text: one sentence a line, and the tables between them.
 
 use copyhold_core::domain::Blocks;
-use copyhold_db::queue::{
-    BreakerStatus, CHANGES_AT_MOST, CHANGES_WITHIN, DaemonStatus, Difference, FailingCopy, FailingCount, LogStatus,
-    NotKnown, ReplicaStatus, ResetStatus, Status,
+use copyhold_db::{
+    log::LogStatus,
+    replica::{CHANGES_AT_MOST, CHANGES_WITHIN},
+    stats::{
+        BreakerStatus, DaemonStatus, Difference, FailingCopy, FailingCount, ReplicaStatus, ResetStatus, Status,
+        UnreadPart,
+    },
 };
 
 use super::{
@@ -97,7 +101,7 @@ fn as_of(status: &Status) -> Vec<String> {
     lines
 }
 
-fn not_known(part: &NotKnown) -> String {
+fn not_known(part: &UnreadPart) -> String {
     format!("not known: {}: {}", part.what, Untrusted(&part.why))
 }
 

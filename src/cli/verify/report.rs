@@ -5,7 +5,7 @@ mod text;
 use std::time::Duration;
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::queue::Sample;
+use copyhold_db::walk::KeySample;
 use serde::Serialize;
 
 use crate::{
@@ -167,7 +167,7 @@ impl Report {
     }
 
     /// What was asked for.
-    pub(super) fn asked(self, depth: Depth, dry_run: bool, sample: Option<Sample>, stopped: bool) -> Self {
+    pub(super) fn asked(self, depth: Depth, dry_run: bool, sample: Option<KeySample>, stopped: bool) -> Self {
         let sample = sample.map(|sample| Sampled { percent: sample.share * 100.0, seed: sample.seed });
         let (quick, metadata) = (depth == Depth::Quick, depth == Depth::Metadata);
         Self { quick, metadata, dry_run, sample, stopped, ..self }

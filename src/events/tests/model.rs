@@ -6,7 +6,10 @@ use std::{
 };
 
 use copyhold_core::domain::Epoch;
-use copyhold_db::queue::{LogHead, LogMark, LogPart, LoggedEvent, QueueError};
+use copyhold_db::{
+    DatabaseError,
+    log::{LogHead, LogMark, LogPart, LoggedEvent},
+};
 use futures::future::{BoxFuture, FutureExt as _};
 use tokio::time::sleep;
 
@@ -83,9 +86,9 @@ impl Model {
 }
 
 impl State {
-    fn answers(&self, statement: &'static str) -> Result<LogMark, QueueError> {
+    fn answers(&self, statement: &'static str) -> Result<LogMark, DatabaseError> {
         if self.away {
-            return Err(QueueError::Inconsistent { statement, what: "nothing, it is away".into() });
+            return Err(DatabaseError::Inconsistent { statement, what: "nothing, it is away".into() });
         }
         let Self { incarnation, last, dropped_through, .. } = *self;
         Ok(LogMark { incarnation, is_in_force: !self.failed_over, last, dropped_through })
@@ -120,7 +123,7 @@ async fn elsewhere<T>(ask: impl FnOnce() -> T + Send) -> T {
 }
 
 impl Source for Model {
-    fn head(&self) -> BoxFuture<'_, Result<LogHead, QueueError>> {
+    fn head(&self) -> BoxFuture<'_, Result<LogHead, DatabaseError>> {
         elsewhere(|| {
             let mut state = self.state();
             state.heads += 1;
@@ -135,7 +138,7 @@ impl Source for Model {
         .boxed()
     }
 
-    fn tail(&self, after: i64, most_bytes: i64) -> BoxFuture<'_, Result<LogPart, QueueError>> {
+    fn tail(&self, after: i64, most_bytes: i64) -> BoxFuture<'_, Result<LogPart, DatabaseError>> {
         elsewhere(move || {
             let mut state = self.state();
             state.tails += 1;
@@ -145,7 +148,7 @@ impl Source for Model {
         .boxed()
     }
 
-    fn page(&self, from: i64, end: i64, most_bytes: i64) -> BoxFuture<'_, Result<LogPart, QueueError>> {
+    fn page(&self, from: i64, end: i64, most_bytes: i64) -> BoxFuture<'_, Result<LogPart, DatabaseError>> {
         // Readers meet because a page takes its time.
         sleep(Duration::from_millis(5))
             .then(move |()| {
@@ -159,7 +162,7 @@ impl Source for Model {
             .boxed()
     }
 
-    fn raise_incarnation(&self, seen: i32) -> BoxFuture<'_, Result<bool, QueueError>> {
+    fn raise_incarnation(&self, seen: i32) -> BoxFuture<'_, Result<bool, DatabaseError>> {
         elsewhere(move || {
             let mut state = self.state();
             state.answers("raise")?;

@@ -1,6 +1,6 @@
 //! What readers that wait are told, and what they cost.
 
-use copyhold_db::queue::LoggedEvent;
+use copyhold_db::log::LoggedEvent;
 use futures::{FutureExt as _, future::join_all};
 use rand::RngExt as _;
 

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use copyhold_core::domain::{NoEvents, documents};
-use copyhold_db::queue::{Complaint, QueueError};
+use copyhold_db::{DatabaseError, connections::LogThrottle};
 use serde_json::json;
 use tracing::warn;
 
@@ -35,9 +35,9 @@ pub(in crate::http) async fn append(
 }
 
 /// PostgreSQL is away, and everybody asks.
-static AWAY: Complaint = Complaint::new();
+static AWAY: LogThrottle = LogThrottle::new();
 
-fn refused(error: &QueueError) -> Refusal {
+fn refused(error: &DatabaseError) -> Refusal {
     if let Some(refusal) = error.refusal() {
         let status = match refusal.sqlstate {
             "54000" => Some(StatusCode::PAYLOAD_TOO_LARGE),
@@ -51,20 +51,20 @@ fn refused(error: &QueueError) -> Refusal {
             return Refusal::new(status, format!("nothing was appended: {}{hint}", refusal.message));
         }
     }
-    if error.is_away() {
+    if error.is_unavailable() {
         AWAY.fails(|times| warn!(error = %error, times, "Could not append events"));
     } else {
         warn!(error = %error, "Could not append events");
     }
-    if error.leaves_open() {
+    if error.outcome_unknown() {
         return Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "PostgreSQL did not answer: it is not known whether the events were appended",
         )
         .again_after(Duration::from_secs(2));
     }
-    if error.is_away() {
-        let text = format!("nothing was appended: PostgreSQL {}", error.why_away());
+    if error.is_unavailable() {
+        let text = format!("nothing was appended: PostgreSQL {}", error.unavailable_because());
         return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text).again_after(Duration::from_secs(2));
     }
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "nothing was appended: the daemon's log says why")

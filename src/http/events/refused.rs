@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use copyhold_db::queue::Queue;
+use copyhold_db::Database;
 
 use super::super::refusal::Refusal;
 use crate::events::{End, TooMany};
@@ -18,7 +18,7 @@ pub(super) fn full(TooMany: TooMany) -> Refusal {
 /// Why there is nothing for this reader, and what it does now.
 ///
 /// `queue`: where the log is.
-pub(super) fn ended(end: End, queue: &Queue) -> Refusal {
+pub(super) fn ended(end: End, queue: &Database) -> Refusal {
     match end {
         End::Gone { earliest } => Refusal::new(
             StatusCode::GONE,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use axum::http::StatusCode;
 use copyhold_core::domain::{ObjectKey, ReplicaName};
-use copyhold_db::queue::NewObject;
+use copyhold_db::object::NewObject;
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},

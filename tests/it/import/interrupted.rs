@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use copyhold::import::{Asked, Ground, check};
 use copyhold_core::domain::Fence;
-use copyhold_db::queue::{Bound, ImportPlan, Unit};
+use copyhold_db::import::{BatchEnd, ImportPlan, TimeUnit};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::process::Child;
@@ -50,7 +50,7 @@ async fn plan(world: &World) -> ImportPlan {
     let names: Vec<_> = world.config.replicas.iter().map(|r| r.name.clone()).collect();
     let (rows, primary) = (queue.replica_rows().await.unwrap(), replica("b2"));
     let ground = Ground { schema: "copyhold", replicas: &names, rows: &rows, primary: &primary, may: None };
-    check(table, &Asked { map: None, unit: Unit::Micros, assume_primary: false }, &ground).unwrap()
+    check(table, &Asked { map: None, unit: TimeUnit::Micros, assume_primary: false }, &ground).unwrap()
 }
 
 #[tokio::test]
@@ -134,10 +134,10 @@ async fn a_place_in_a_table_that_was_made_anew_is_none() {
     let world = with_rows(300).await;
     let plan = plan(&world).await;
     let queue = world.queue();
-    assert!(queue.take_import(&plan, Fence(1), "test", None, true).await.unwrap());
+    assert!(queue.claim_import(&plan, Fence(1), "test", None, true).await.unwrap());
     let bound = queue.import_bound(&plan, None, 200).await.unwrap();
     queue.import_batch(&plan, Fence(1), None, &bound).await.unwrap().unwrap();
-    queue.leave_import(&plan, Fence(1)).await.unwrap();
+    queue.release_import(&plan, Fence(1)).await.unwrap();
     world.execute("CREATE TABLE anew (LIKE object_copies INCLUDING ALL); INSERT INTO anew SELECT * FROM object_copies; DROP TABLE object_copies; ALTER TABLE anew RENAME TO object_copies").await;
     let (code, found) = report(&world, &[]).await;
     assert_eq!((code, &found["read"], &found["already_registered"]), (0, &300.into(), &200.into()), "{found}");
@@ -148,20 +148,20 @@ async fn a_place_in_a_table_that_was_made_anew_is_none() {
 async fn a_batch_whose_answer_was_lost_is_not_done_twice() {
     let world = with_rows(300).await;
     let (queue, plan) = (world.queue(), plan(&world).await);
-    assert!(queue.take_import(&plan, Fence(1), "test", None, true).await.unwrap());
+    assert!(queue.claim_import(&plan, Fence(1), "test", None, true).await.unwrap());
     let bound = queue.import_bound(&plan, None, 100).await.unwrap();
     assert_eq!(queue.import_batch(&plan, Fence(1), None, &bound).await.unwrap().unwrap().imported(), 100);
     // The same again, and by a run that does not hold it.
     assert!(queue.import_batch(&plan, Fence(1), None, &bound).await.unwrap().is_none());
-    assert!(queue.import_batch(&plan, Fence(2), bound.key(), &Bound::End).await.unwrap().is_none());
+    assert!(queue.import_batch(&plan, Fence(2), bound.key(), &BatchEnd::End).await.unwrap().is_none());
     // No other run takes it while its holder lives, and a holder that has lost it learns that.
-    assert!(!queue.take_import(&plan, Fence(2), "other", Some(Fence(1)), false).await.unwrap());
+    assert!(!queue.claim_import(&plan, Fence(2), "other", Some(Fence(1)), false).await.unwrap());
     world.execute("UPDATE copyhold.imports SET alive_until = 0").await;
-    assert!(!queue.take_import(&plan, Fence(2), "other", None, false).await.unwrap());
-    assert!(queue.take_import(&plan, Fence(2), "other", Some(Fence(1)), false).await.unwrap());
-    assert!(!queue.keep_import(&plan, Fence(1)).await.unwrap());
-    assert!(queue.import_batch(&plan, Fence(1), bound.key(), &Bound::End).await.unwrap().is_none());
-    let tally = queue.import_batch(&plan, Fence(2), bound.key(), &Bound::End).await.unwrap().unwrap();
+    assert!(!queue.claim_import(&plan, Fence(2), "other", None, false).await.unwrap());
+    assert!(queue.claim_import(&plan, Fence(2), "other", Some(Fence(1)), false).await.unwrap());
+    assert!(!queue.renew_import(&plan, Fence(1)).await.unwrap());
+    assert!(queue.import_batch(&plan, Fence(1), bound.key(), &BatchEnd::End).await.unwrap().is_none());
+    let tally = queue.import_batch(&plan, Fence(2), bound.key(), &BatchEnd::End).await.unwrap().unwrap();
     assert_eq!((tally.read(), tally.imported(), tally.registered()), (300, 300, 0));
     assert_eq!(world.value("SELECT ended_at IS NOT NULL FROM copyhold.imports").await.unwrap(), "true");
 }

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use copyhold_db::queue::{Range, Sample};
+use copyhold_db::walk::{KeySample, ObjectRange};
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ async fn a_sample_is_about_as_large_as_was_asked_for_and_the_same_with_the_same_
         .await;
     let queue = world.queue();
     let drawn = async |seed| {
-        let range = Range { prefix: None, sample: Some(Sample { share: 0.01, seed }) };
+        let range = ObjectRange { prefix: None, sample: Some(KeySample { share: 0.01, seed }) };
         let (mut keys, mut after, mut pages) = (Vec::new(), None, 0);
         loop {
             let page = queue.recorded_page(&range, after.as_ref()).await.unwrap();

@@ -1,5 +1,5 @@
-//! A database URL: the servers that it names, as libpq reads it. It may hold a password, and a slip may put that anywhere,
-//! into the name of a parameter for one: no message shows any of it.
+//! Reads the servers from a database URL, as libpq does. The URL may contain a password, and a typing error may put it
+//! anywhere, even into the name of a parameter: no message shows any part of it.
 
 mod parameters;
 mod parts;
@@ -13,24 +13,24 @@ pub use parts::{InvalidUrl, Parts};
 
 use parts::{query_of, url_of};
 
-/// Those that name the authorities to trust.
+/// The parameters that name the trusted authorities.
 const ROOT_CERTIFICATES: &[&str] = &["sslrootcert", "ssl-root-cert", "ssl-ca"];
-/// How a certificate begins that stands in the URL itself.
+/// The beginning of a certificate that is in the URL itself.
 pub const PEM: &str = "-----BEGIN";
 
 /// One server of a database URL, as the client library reads it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServerUrl {
-    /// May hold a password.
+    /// It may contain a password.
     pub url: String,
-    /// Whether it says whose role it is.
+    /// Whether it names a role.
     pub names_role: bool,
-    /// How long a connection may take, by `connect_timeout`.
+    /// The time limit for connecting, from `connect_timeout`.
     pub within: Option<Duration>,
 }
 
-/// The URL of each server that this one names, in their order: hosts with commas between them, as libpq takes them.
-/// Without what says what Copyhold does in any case, `target_session_attrs` for one.
+/// Returns the URL of each server that this one names, in their order: hosts separated by commas, as in libpq.
+/// Parameters for what Copyhold does in any case, such as `target_session_attrs`, are left out.
 pub fn each_server(text: &str) -> Result<Vec<ServerUrl>, InvalidUrl> {
     let url = Parts::of(text)?;
     let parameters = Parameters::of(&url)?;
@@ -64,7 +64,7 @@ pub fn each_server(text: &str) -> Result<Vec<ServerUrl>, InvalidUrl> {
         let name = names.get(at).copied().filter(|name| !name.is_empty());
         let places = [("host", name), ("hostaddr", address), ("port", port)];
         pairs.extend(places.iter().filter_map(|(name, value)| Some((*name, (*value)?))));
-        // Nothing is encrypted on a socket of this machine, whatever is asked for: as libpq has it.
+        // A Unix socket is never encrypted, whatever the URL asks for: as in libpq.
         let is_socket = address.is_none() && name.is_some_and(|name| name.starts_with('/'));
         pairs.extend(parameters.kept.iter().copied().filter(|(name, _)| !(is_socket && name.starts_with("ssl"))));
         ServerUrl { url: url_of(pairs), names_role, within: parameters.within }
@@ -76,7 +76,7 @@ impl ServerUrl {
     /// Returns the URL with this role in place of the one that it names, if any.
     #[must_use]
     pub fn of_role(&self, role: &str) -> String {
-        // Of several parameters of a name the last counts.
+        // Of several parameters with one name the last counts.
         format!("{}&{}", self.url, query_of([("user", role)]))
     }
 
@@ -93,7 +93,7 @@ impl fmt::Debug for ServerUrl {
     }
 }
 
-/// Whether a password stands in the URL.
+/// Whether the URL contains a password.
 #[must_use]
 pub fn has_password(text: &str) -> bool {
     Parts::of(text).is_ok_and(|parts| parts.has_password())
@@ -105,13 +105,13 @@ pub fn key_files(text: &str) -> Vec<PathBuf> {
     files(text, &["sslkey", "ssl-key"])
 }
 
-/// The file of authorities that the URL names, if any: without one, public ones are trusted.
+/// The file of authorities that the URL names, if any: without one, public authorities are trusted.
 #[must_use]
 pub fn root_certificates(text: &str) -> Option<PathBuf> {
     files(text, ROOT_CERTIFICATES).pop()
 }
 
-/// What the parameters of these names lead to, the one that counts last. The certificate itself may stand there as well.
+/// The value of the last parameter with one of these names. It may also be the certificate itself.
 fn files(text: &str, names: &[&str]) -> Vec<PathBuf> {
     let Ok(parts) = Parts::of(text) else { return Vec::new() };
     let Ok(parameters) = Parameters::of(&parts) else { return Vec::new() };
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(split("postgres://a,b/d?port=5"), ["a:5", "b:5"]);
         assert_eq!(split("postgres:///d?host=/run/a,/run/b&port=5432,5433"), ["/run/a:5432", "/run/b:5433"]);
         assert_eq!(split("postgres:///d?host=a%2Cb&port=5432"), ["a:5432", "b:5432"]);
-        // As libpq has it, what a parameter says comes before what stands in front.
+        // As in libpq, a parameter overrides what precedes the parameters.
         assert_eq!(split("postgres://u@%2Frun%2Fa:1/d?host=b&port=2"), ["b:2"]);
         assert_eq!(split("postgres://u@/d?host=/cloudsql/p:r:i&port=1"), ["/cloudsql/p:r:i:1"]);
         assert_eq!(split("postgres://u@%2Fcloudsql%2Fp%3Ar%3Ai:1/d"), ["/cloudsql/p:r:i:1"]);

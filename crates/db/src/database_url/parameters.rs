@@ -1,4 +1,4 @@
-//! What becomes of each parameter of a database URL: libpq's, and those that clouds and other clients write.
+//! Interprets each parameter of a database URL: libpq's, and those that clouds and other clients write.
 
 use std::{collections::BTreeSet, fmt, net::IpAddr, time::Duration};
 
@@ -6,7 +6,7 @@ use copyhold_core::did_you_mean::among;
 
 use super::parts::{InvalidUrl, Parts};
 
-/// What the client library understands.
+/// Parameters that the client library understands.
 const UNDERSTOOD: &[&str] = &[
     "application_name",
     "dbname",
@@ -29,7 +29,7 @@ const UNDERSTOOD: &[&str] = &[
 ];
 const MODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-/// Parameters whose effect Copyhold has in any case with these values, and cannot have with others.
+/// Parameters whose effect Copyhold always has with these values, and cannot have with others.
 const HELD_ANYWAY: &[(&str, &[&str])] = &[
     ("client_encoding", &["utf8", "utf-8", "unicode", "auto"]),
     ("gssencmode", &["disable", "prefer"]),
@@ -50,7 +50,7 @@ const DEAD_CONNECTIONS: &str = "Copyhold finds dead connections by itself: remov
 const OTHER_CLIENT: &str = "it is of another client: remove it";
 const SET_FOR_ROLE: &str = "a setting of PostgreSQL goes into options, as options=-c%20NAME%3DVALUE";
 
-/// libpq's that Copyhold does not have, and those of other clients, each with what to do.
+/// Parameters of libpq that Copyhold lacks, and those of other clients, each with a remedy.
 const REFUSED: &[(&str, &str)] = &[
     ("ApplicationName", OTHER_CLIENT),
     ("TimeZone", SET_FOR_ROLE),
@@ -109,13 +109,13 @@ const REFUSED: &[(&str, &str)] = &[
     ("uselibpqcompat", "it is node-postgres's; sslmode means what libpq says: remove it"),
 ];
 
-/// What the parameters come to.
+/// The combined effect of the parameters.
 /// Shows none of their values: any may hold a password.
 #[derive(Default)]
 pub struct Parameters<'a> {
     /// For the client library.
     pub kept: Vec<(&'a str, &'a str)>,
-    /// `connect_timeout`: how long a connection may take; `None`: as Copyhold has it.
+    /// `connect_timeout`: the time limit for connecting; `None`: Copyhold's own.
     pub within: Option<Duration>,
 }
 
@@ -126,16 +126,16 @@ impl fmt::Debug for Parameters<'_> {
 }
 
 impl<'a> Parameters<'a> {
-    /// Of several of a name the last counts.
+    /// Of several with one name the last counts.
     pub fn of(parts: &'a Parts) -> Result<Self, InvalidUrl> {
         let mut all = Self::default();
         for (at, (name, value)) in parts.parameters.iter().enumerate() {
             let lower = value.to_ascii_lowercase();
             match name.as_str() {
-                // Of the places each server gets its own; the name that Copyhold gives itself goes first.
+                // Of several hosts each gets its own; the application name of Copyhold goes first.
                 "host" | "hostaddr" | "port" | "fallback_application_name" => {}
                 "sslmode" | "ssl-mode" => all.kept.push(("sslmode", mode(&lower)?)),
-                // libpq takes this of JDBC's.
+                // libpq accepts this parameter of JDBC's.
                 "ssl" if lower == "true" => all.kept.push(("sslmode", "require")),
                 "ssl" => {
                     return Err(refused(
@@ -187,7 +187,7 @@ impl<'a> Parameters<'a> {
         Ok(all)
     }
 
-    /// `sslrootcert=system` asks for the public authorities, which are built in, and for the whole proof.
+    /// `sslrootcert=system` asks for the public authorities, which are built in, and for full verification.
     fn system_roots(&mut self, parts: &Parts) -> Result<(), InvalidUrl> {
         let asks = parts.parameter("sslrootcert").is_some_and(|value| value.eq_ignore_ascii_case("system"));
         if !asks {
@@ -208,7 +208,7 @@ impl<'a> Parameters<'a> {
         Ok(())
     }
 
-    /// The `sslmode` in force, as far as the URL says.
+    /// The `sslmode` in force, as far as the URL sets it.
     pub fn mode(&self) -> Option<&'a str> {
         self.kept.iter().rev().find(|(name, _)| *name == "sslmode").map(|(_, mode)| *mode)
     }
@@ -220,7 +220,7 @@ fn refused(name: &'static str, what: &str, todo: &str) -> InvalidUrl {
     InvalidUrl::Parameter { name, what: what.to_owned(), todo: todo.to_owned() }
 }
 
-/// As the client library is to have it. It does not have libpq's `allow`, which is content with either: so is `prefer`.
+/// As the client library has to get it. It lacks libpq's `allow`, which accepts both: so does `prefer`.
 fn mode(lower: &str) -> Result<&'static str, InvalidUrl> {
     match MODES.iter().find(|mode| **mode == lower) {
         Some(&"allow") => Ok("prefer"),
@@ -238,7 +238,7 @@ fn within(value: &str) -> Result<Option<Duration>, InvalidUrl> {
     Ok(u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(|seconds| Duration::from_secs(seconds.max(2))))
 }
 
-/// One that the client library does not know.
+/// A parameter that the client library does not know.
 fn other(at: usize, name: &str, lower: &str) -> Result<(), InvalidUrl> {
     if let Some((name, values)) = HELD_ANYWAY.iter().find(|(known, _)| *known == name) {
         let is_held = values.contains(&lower);
@@ -257,7 +257,7 @@ fn other(at: usize, name: &str, lower: &str) -> Result<(), InvalidUrl> {
     Err(InvalidUrl::Unknown { number: at + 1, todo })
 }
 
-/// Those that have an arm of their own.
+/// Parameters that have an arm of their own.
 const OWN: &[&str] =
     &["channel_binding", "connect_timeout", "ssl", "target_session_attrs", "fallback_application_name"];
 
@@ -324,7 +324,7 @@ mod tests {
             }
         }
         assert_eq!(kept("sslmode=require&sslmode=allow").unwrap().last().unwrap().1, "prefer");
-        // An unknown name may be a piece of a password.
+        // An unknown name may be a part of a password.
         let unknown = kept("password=ge&heim=x").unwrap_err();
         assert!(matches!(&unknown, InvalidUrl::Unknown { number: 2, .. }) && !unknown.to_string().contains("heim"));
     }

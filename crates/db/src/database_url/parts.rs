@@ -1,4 +1,4 @@
-//! A database URL taken apart, as libpq does it. It judges no parameter.
+//! Splits a database URL into its parts, as libpq does. It does not interpret parameters.
 
 use std::{fmt, ops::Range};
 
@@ -9,23 +9,23 @@ use url::form_urlencoded;
 pub struct Parts {
     pub user: Option<String>,
     pub password: Option<String>,
-    /// Empty: none is named in front.
+    /// Empty: none precedes the parameters.
     pub hosts: Vec<Host>,
     pub database: Option<String>,
-    /// In their order; the last of a name counts.
+    /// In their order; of several with one name the last counts.
     pub parameters: Vec<(String, String)>,
-    /// Where passwords stand in the text.
+    /// Where passwords are in the text.
     secrets: Vec<Range<usize>>,
 }
 
-/// A host of several, or the only one.
+/// One of several hosts, or the only one.
 pub struct Host {
     /// A name, an address without brackets, or the folder of a socket.
     pub name: String,
     pub port: Option<String>,
 }
 
-/// A slip may have put a piece of a password there.
+/// A typing error may have put a part of a password there.
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Host")
@@ -43,7 +43,7 @@ pub enum InvalidUrl {
     Hosts,
     #[error("asks for a server that is only read")]
     ReadOnlyServer,
-    /// Only names that are known beforehand: what stands there may be a piece of a password.
+    /// Only names that are known beforehand: the text may be a part of a password.
     #[error("has the parameter {name}, {what}")]
     Parameter { name: &'static str, what: String, todo: String },
     #[error("has a parameter that would be ignored, number {number} of them")]
@@ -92,7 +92,7 @@ impl Parts {
                 if SECRET.contains(&name_decoded.as_str()) {
                     self.secrets.push(begin + name.len() + 1..end);
                 }
-                // A plus stands for itself, as libpq has it; other clients write the blanks of options so.
+                // A plus stands for itself, as in libpq; other clients write the blanks of options like that.
                 let value = if name_decoded == "options" { value.replace('+', "%20") } else { value.to_owned() };
                 self.parameters.push((name_decoded, decoded(&value)?));
             }
@@ -110,7 +110,7 @@ impl Parts {
         self.password.is_some() || self.parameter("password").is_some()
     }
 
-    /// What it was made of, with `***` for each password.
+    /// The original text, with `***` for each password.
     pub fn masked(&self, text: &str) -> String {
         let mut masked = String::new();
         let mut at = 0;
@@ -123,7 +123,7 @@ impl Parts {
     }
 }
 
-/// Parameters whose values are nobody's business.
+/// Parameters whose values are secret.
 const SECRET: &[&str] = &["password", "sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret"];
 
 impl Host {
@@ -171,16 +171,16 @@ fn decoded(text: &str) -> Result<String, InvalidUrl> {
         bytes.push(u8::from_str_radix(digits, 16).map_err(|_| InvalidUrl::NoUrl)?);
         rest = &behind[2..];
     }
-    // PostgreSQL takes no NUL anywhere.
+    // PostgreSQL accepts no NUL anywhere.
     String::from_utf8(bytes).ok().filter(|text| !text.contains('\0')).ok_or(InvalidUrl::NoUrl)
 }
 
-/// A URL that the client library reads as this module has: everything is a parameter.
+/// A URL that the client library reads like this module: everything is a parameter.
 pub fn url_of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     format!("postgres:///?{}", query_of(pairs))
 }
 
-/// Parameters, as they stand in a URL.
+/// Parameters, as written in a URL.
 pub fn query_of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(pairs);

@@ -207,7 +207,7 @@ impl StoreError {
             code: code.map(|code| bounded(code, WORD_CHARS)),
             request_id: request_id(raw).map(|id| bounded(id, WORD_CHARS)),
             retry_after: retry_after(raw),
-            outcome_unknown: leaves_open(status),
+            outcome_unknown: outcome_unknown(status),
             ..Self::found(operation, reason, message)
         }
     }
@@ -288,7 +288,7 @@ impl StoreError {
     }
 
     /// The store has said nothing, as if it did not understand.
-    pub(super) fn is_silent(&self) -> bool {
+    pub(super) fn is_no_answer(&self) -> bool {
         self.status.is_none() && matches!(self.reason, Reason::Broken | Reason::Stalled)
     }
 
@@ -356,7 +356,7 @@ impl Error for StoreError {}
 
 /// Whether an answer of this status, complete as it is, does not say how the request ends: it may be that of a proxy which
 /// has lost sight of the store, or a success that cannot be read.
-fn leaves_open(status: u16) -> bool {
+fn outcome_unknown(status: u16) -> bool {
     match status {
         501 | 503 | 507 => false,
         status => status < 300 || status == 408 || status >= 500,

@@ -266,7 +266,7 @@ impl Store {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if error.is_silent()
+            if error.is_no_answer()
                 && !self.answered.load(Ordering::Relaxed)
                 && let Some(other) = Box::pin(self.other_scheme()).await
             {

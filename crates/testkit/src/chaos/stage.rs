@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use copyhold::config;
-use copyhold_db::queue::migrate;
+use copyhold_db::schema::migrate;
 use copyhold_sandbox::{
     postgres::{Cluster, Options},
     s3::{BucketHandle, BucketOptions, Fault, Gate, Op, Order, S3Server, When},

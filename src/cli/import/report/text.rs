@@ -1,6 +1,6 @@
 //! The report of an import as text.
 
-use copyhold_db::queue::Odd;
+use copyhold_db::import::ImportAnomaly;
 
 use super::{Oddity, OfReplica, Outcome, Report};
 use crate::cli::show::{Untrusted, age, count, table};
@@ -28,7 +28,7 @@ impl Report {
                 .filter(|r| r.column.is_none() && r.recorded == 0 && self.imported > 0)
                 .map(|r| format!("no column stands for {}: all that was registered is wanted there", r.replica)),
         );
-        let odd = Odd::ALL.into_iter().filter_map(|odd| Some(said(odd, self.oddities.get(odd.as_str())?)));
+        let odd = ImportAnomaly::ALL.into_iter().filter_map(|odd| Some(said(odd, self.oddities.get(odd.as_str())?)));
         lines.extend(odd);
         let seconds = age(Some(self.seconds));
         lines.push(match self.outcome {
@@ -62,25 +62,27 @@ impl Report {
     }
 }
 
-fn said(odd: Odd, oddity: &Oddity) -> String {
+fn said(odd: ImportAnomaly, oddity: &Oddity) -> String {
     let (number, rows) = (oddity.count, count(oddity.count, "row", "rows"));
     let objects = count(number, "object", "objects");
     let what = match odd {
-        Odd::NullKey => format!("{rows} without a key: left out"),
-        Odd::EmptyKey => format!("{rows} with an empty key, which no store has: left out"),
-        Odd::LongKey => format!("{rows} with a key of more than 1024 bytes, which no store has: left out"),
-        Odd::Nowhere => {
+        ImportAnomaly::NullKey => format!("{rows} without a key: left out"),
+        ImportAnomaly::EmptyKey => format!("{rows} with an empty key, which no store has: left out"),
+        ImportAnomaly::LongKey => format!("{rows} with a key of more than 1024 bytes, which no store has: left out"),
+        ImportAnomaly::Nowhere => {
             format!("{objects} of which the table says that no replica has a copy, the primary included: left out")
         }
-        Odd::Repeated => format!(
+        ImportAnomaly::Repeated => format!(
             "{rows} more with the key of another one: a copy is recorded where all of them say so, since the earliest of their times, \
              and due where one of them wants it"
         ),
-        Odd::NotPositive => format!("{rows} with a time of 1970 or earlier: the copy is not taken for recorded"),
-        Odd::Future => format!("{rows} with a time that is yet to come: the copy is not taken for recorded"),
-        Odd::Old => format!("{rows} with a time before the year 2000, which was taken over as it is"),
-        Odd::WantUnknown => format!("{rows} where want_… is NULL: the copy is due"),
-        Odd::Held => {
+        ImportAnomaly::NotPositive => {
+            format!("{rows} with a time of 1970 or earlier: the copy is not taken for recorded")
+        }
+        ImportAnomaly::Future => format!("{rows} with a time that is yet to come: the copy is not taken for recorded"),
+        ImportAnomaly::Old => format!("{rows} with a time before the year 2000, which was taken over as it is"),
+        ImportAnomaly::WantUnknown => format!("{rows} where want_… is NULL: the copy is due"),
+        ImportAnomaly::Held => {
             format!("{rows} on which the other program is at work, or was lately: end it, or both make the same copies")
         }
     };
