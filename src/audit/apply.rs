@@ -6,7 +6,7 @@ use copyhold_core::domain::ReplicaName;
 use copyhold_db::queue::{AWAY_PAUSE, Answer, Notice, QueueError, RecordedObject, still_away, while_away};
 use tokio_util::sync::CancellationToken;
 
-use super::{look::Seen, run::Audit, tally::Then};
+use super::{counts::Then, inspect::Seen, run::Audit};
 
 /// A row that somebody holds is tried again for so long, after these pauses.
 const BUSY_FOR: Duration = Duration::from_secs(30);

@@ -9,7 +9,7 @@ use backon::{ExponentialBuilder, Retryable as _};
 use copyhold_core::domain::{Class, Failure, ObjectKey, ReplicaName};
 use copyhold_s3::store::{Head, Store};
 
-use super::tally::Tally;
+use super::counts::Tally;
 use crate::scan::Rate;
 
 /// How long until a store is asked once more for what it does not have, or did not answer.

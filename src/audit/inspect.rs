@@ -9,11 +9,11 @@ use copyhold_s3::{
 };
 
 use super::{
+    audited_replica::{PAUSE, Subject},
+    counts::Grade,
     metadata::Metadata,
-    subject::{PAUSE, Subject},
-    tally::Grade,
 };
-use crate::worker::Allowance;
+use crate::worker::TimeLimit;
 
 /// Complete readings until it is concluded that none of them is to be relied on.
 const READINGS: usize = 3;
@@ -169,7 +169,7 @@ impl Look<'_> {
 
     async fn read_once(&self) -> Result<Reading, Failure> {
         let subject = self.subject;
-        let limit = Allowance::default().of(self.content.size_bytes);
+        let limit = TimeLimit::default().for_size(self.content.size_bytes);
         let read = copy::read(subject.store(), self.key, |bytes| subject.count(|tally| tally.bytes_read += bytes));
         tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
             let what = format!("not read to the end within {limit:?}");

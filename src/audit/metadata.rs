@@ -8,10 +8,10 @@ use copyhold_s3::{
 };
 
 use super::{
-    look::{Depth, Look, Origin, Seen, found},
+    audited_replica::Subject,
+    counts::Grade,
+    inspect::{Depth, Look, Origin, Seen, found},
     run::Audit,
-    subject::Subject,
-    tally::Grade,
 };
 
 /// What a copy's metadata is held against.

@@ -4,16 +4,16 @@
 //! what it said before. What a store does not let be read is unknown, never damage. Holds one frame per copy that is
 //! being read, and of findings only so many as are told.
 
+mod apply;
+mod audited_replica;
+mod counts;
 mod in_order;
-mod look;
+mod inspect;
 mod metadata;
 mod run;
-mod subject;
-mod tally;
 mod verdict;
-mod written;
 
-pub use look::Depth;
+pub use audited_replica::Subject;
+pub use counts::{Finding, Findings, Grade, Tally, Then, Unread, What};
+pub use inspect::Depth;
 pub use run::{Audit, Ended, Objects};
-pub use subject::Subject;
-pub use tally::{Finding, Findings, Grade, Tally, Then, Unread, What};

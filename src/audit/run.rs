@@ -15,11 +15,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    audited_replica::Subject,
+    counts::{Finding, Findings, Then, Unread},
     in_order::InOrder,
-    look::{Depth, Look, Seen},
+    inspect::{Depth, Look, Seen},
     metadata::Metadata,
-    subject::Subject,
-    tally::{Finding, Findings, Then, Unread},
     verdict::{Verdict, judge, what},
 };
 use crate::config::UnregisteredChanges;

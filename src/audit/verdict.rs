@@ -4,8 +4,8 @@ use copyhold_core::domain::{Class, Failure, ReplicaName};
 use copyhold_db::queue::{Again, RecordedObject, Refuted, TakeBack};
 
 use super::{
-    look::{Origin, Seen},
-    tally::What,
+    counts::What,
+    inspect::{Origin, Seen},
 };
 
 /// What is to be written.

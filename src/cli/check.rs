@@ -8,7 +8,7 @@ mod secret_files;
 use copyhold_db::queue::{Queue, QueueError, ReplicaRow, SchemaFit};
 use secrecy::ExposeSecret as _;
 
-use super::{Verdict, given, probe, queue, show};
+use super::{Verdict, args, output, probe, queue};
 use crate::config::{Config, Replica};
 use bucket::{HOLDS, Known};
 use finding::{Finding, finding};
@@ -29,9 +29,9 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
-    let to_probe = given::replica_or_all(&config, args.probe.replica.as_deref())?;
+    let to_probe = args::replica_or_all(&config, args.probe.replica.as_deref())?;
     if args.show_config {
-        show::line(&config.to_string())?;
+        output::line(&config.to_string())?;
     }
     let mut findings = vec![finding("configuration", "read", Ok(format!("{} replicas", config.replicas.len())))];
     findings.extend(secret_files::warnings(&config));
@@ -59,13 +59,13 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     let all_work = findings.iter().all(|f| f.works);
     if !args.json {
         for f in &findings {
-            show::line(&f.line())?;
+            output::line(&f.line())?;
         }
     }
     let mut verdict = if all_work { Verdict::Good } else { Verdict::Bad };
     if !args.probe.probe {
         if args.json {
-            show::json(&findings)?;
+            output::json(&findings)?;
         }
         return Ok(verdict);
     }
@@ -80,10 +80,10 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
         verdict = Verdict::Bad;
     }
     if args.json {
-        show::json(&serde_json::json!({ "findings": findings, "probes": measured }))?;
+        output::json(&serde_json::json!({ "findings": findings, "probes": measured }))?;
     } else {
         for probed in &measured {
-            show::line(&probed.text())?;
+            output::line(&probed.text())?;
         }
     }
     Ok(verdict)

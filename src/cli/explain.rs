@@ -10,7 +10,7 @@ use copyhold_db::queue::{
 };
 use serde::{Serialize, Serializer};
 
-use super::{Verdict, given, queue, show, show::Untrusted};
+use super::{Verdict, args, output, output::Untrusted, queue};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -62,7 +62,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let rows = queue.replica_rows().await?;
     pools.close().await;
     let Some(story) = story else {
-        return Err(given::not_registered(&key));
+        return Err(args::not_registered(&key));
     };
     let told = |copy| {
         let state = CopyStory::state(copy, story.now_us);
@@ -71,12 +71,12 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let hash = story.hash().map(|hash| hash.to_string());
     let told = Told { key: key.as_str(), hash, story: &story, copies: story.copies.iter().map(told).collect() };
     if args.json {
-        show::json(&told)?;
+        output::json(&told)?;
         return Ok(Verdict::Good);
     }
-    show::line(&object(&key, &told))?;
+    output::line(&object(&key, &told))?;
     for copy in &told.copies {
-        show::line(&of_copy(&story, copy))?;
+        output::line(&of_copy(&story, copy))?;
     }
     Ok(Verdict::Good)
 }
@@ -86,7 +86,7 @@ fn object(key: &ObjectKey, told: &Told<'_>) -> String {
     let size = match story.size_bytes {
         None => "not known before the first read".to_owned(),
         Some(bytes) if bytes < 1024 => format!("{bytes} bytes"),
-        Some(bytes) => format!("{bytes} bytes ({})", show::bytes(bytes)),
+        Some(bytes) => format!("{bytes} bytes ({})", output::bytes(bytes)),
     };
     let hash = told.hash.as_deref().unwrap_or("not known before the first read");
     let held = story.held.as_ref().map_or_else(|| "by no daemon".to_owned(), |held| holder(held, story.now_us));
@@ -275,7 +275,7 @@ fn no_source(rows: &[ReplicaRow], story: &Story) -> Option<String> {
 fn when(at: i64, now: i64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "to be read by people, in seconds")]
     let apart = at.abs_diff(now) as f64 / 1e6;
-    let apart = show::age(Some(apart));
+    let apart = output::age(Some(apart));
     let relative = if at > now { format!("in {apart}") } else { format!("{apart} ago") };
     format!("{relative} ({})", utc(at))
 }

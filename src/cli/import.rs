@@ -10,7 +10,7 @@ use copyhold_core::domain::ReplicaName;
 use copyhold_db::queue::{ImportPlan, MayImport, Queue, QueueError, ReplicaRow, Unit};
 use tokio_util::sync::CancellationToken;
 
-use super::{Verdict, bar::Bar, queue, show, stop::StopSignals};
+use super::{Verdict, output, progress::Bar, queue, stop::StopSignals};
 use crate::{
     config::{Config, did_you_mean},
     import::{Asked, Ground, Import, ImportEnded, ImportError, check, look_at_times},
@@ -121,9 +121,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let took = begun.elapsed();
     let report = Report::new(import.plan(), &ended, config, &rows, &primary, alive).took(took).dry_run(args.dry_run);
     if args.json {
-        show::json(&report)?;
+        output::json(&report)?;
     } else {
-        show::line(&report.text())?;
+        output::line(&report.text())?;
     }
     Ok(if verdict(&ended) { Verdict::Good } else { Verdict::Bad })
 }
@@ -162,10 +162,10 @@ fn no_such_table(name: &str, others: &[String]) -> String {
         others.iter().find(|full| bare(full) == found).cloned()
     });
     let todo = match (meant, others) {
-        (Some(found), _) => format!("did you mean {}?", show::Untrusted(&found)),
+        (Some(found), _) => format!("did you mean {}?", output::Untrusted(&found)),
         (None, []) => "no table of this database has a column object_key, but Copyhold's own".to_owned(),
         (None, others) => {
-            let some: Vec<_> = others.iter().take(5).map(|name| show::Untrusted(name).to_string()).collect();
+            let some: Vec<_> = others.iter().take(5).map(|name| output::Untrusted(name).to_string()).collect();
             format!("those with a column object_key are {}", some.join(", "))
         }
     };
@@ -178,7 +178,7 @@ fn cannot(table: &str, problems: &[String]) -> anyhow::Error {
         [one] => anyhow::anyhow!("nothing of {table} was imported: {one}"),
         all => anyhow::anyhow!(
             "nothing of {table} was imported; {} are in the way:\n  - {}",
-            show::count(all.len() as u64, "thing", "things"),
+            output::count(all.len() as u64, "thing", "things"),
             all.join("\n  - ")
         ),
     }
@@ -203,7 +203,7 @@ fn show_progress(bar: &Bar, import: &Import, said: &mut Option<String>) {
     if bar.is_hidden() {
         // Once for each thing that it waits for.
         if waits.is_some() && waits != *said {
-            show::aside(waits.as_deref().unwrap_or_default());
+            output::aside(waits.as_deref().unwrap_or_default());
         }
         *said = waits;
     } else {

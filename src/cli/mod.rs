@@ -1,6 +1,6 @@
 //! The commands, one a file. Only here do errors become text for people and results become exit codes.
 
-mod bar;
+mod args;
 mod check;
 mod confirm;
 #[cfg(feature = "sandbox")]
@@ -9,15 +9,17 @@ mod enqueue;
 mod events;
 mod explain;
 mod forget;
-mod given;
 mod import;
 mod logging;
 mod migrate;
+mod output;
 mod park;
 mod pause;
 mod probe;
+mod progress;
 mod promote;
 mod replica;
+mod reschedule_report;
 mod resume;
 mod retry;
 mod rules;
@@ -25,11 +27,9 @@ mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod scan;
-mod show;
 mod status;
 mod stdin;
 mod stop;
-mod turned;
 mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -41,7 +41,7 @@ use copyhold_db::queue::{AWAY_FOR, Access, Pools, Queue};
 
 use crate::{
     config::{Config, ConfigErrors, load},
-    lifecycle::Hangups,
+    daemon::shutdown::Hangups,
 };
 
 /// Keeps a verified copy of every object of a primary S3-compatible bucket in every other bucket, on any cloud.
@@ -204,7 +204,7 @@ fn misused(error: &clap::Error) -> ExitCode {
     if visible == text {
         error.exit();
     }
-    show::aside(visible.trim_end());
+    output::aside(visible.trim_end());
     u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
@@ -223,7 +223,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         }
         None => (format!("error: {}", chain(error)), 1),
     };
-    show::aside(&text);
+    output::aside(&text);
     ExitCode::from(code)
 }
 
@@ -240,7 +240,7 @@ fn chain(error: &anyhow::Error) -> String {
 /// A queue for a command that comes and goes.
 fn queue(config: &Config) -> anyhow::Result<(Queue, Pools)> {
     copyhold_db::queue::say_with(|error| {
-        show::aside(&format!("copyhold: {error}; trying again for up to {} s", AWAY_FOR.as_secs()));
+        output::aside(&format!("copyhold: {error}; trying again for up to {} s", AWAY_FOR.as_secs()));
     });
     let pools = Pools::with(&config.database, Access::Any);
     pools.check().context("database.url")?;

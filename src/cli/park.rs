@@ -1,4 +1,4 @@
-use super::{Verdict, given, queue, show, turned::Outcome};
+use super::{Verdict, args, output, queue, reschedule_report::Outcome};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -15,8 +15,8 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let keys = given::distinct_keys(args.keys, "nothing was parked")?;
-    let replicas = given::replica_or_all(config, args.replica.as_deref())?;
+    let keys = args::distinct_keys(args.keys, "nothing was parked")?;
+    let replicas = args::replica_or_all(config, args.replica.as_deref())?;
     let (queue, pools) = queue(config)?;
     let mut outcome = Outcome::default();
     for replica in replicas {
@@ -24,6 +24,6 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         outcome.add(replica, turned);
     }
     pools.close().await;
-    show::line(&outcome.headline("parked", "nothing to park: no such copy is wanted, missing and not parked"))?;
+    output::line(&outcome.headline("parked", "nothing to park: no such copy is wanted, missing and not parked"))?;
     outcome.say_what_was_left(Some(&keys))
 }

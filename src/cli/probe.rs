@@ -7,7 +7,7 @@ use copyhold_s3::store::{Fact, Known, ProbeEnded, ProbeEndedBy, ProbeReport, Sto
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{show, show::table, stop::StopSignals};
+use super::{output, output::table, stop::StopSignals};
 use crate::config::Replica;
 
 // Named, because the command's own arguments are a group of this name already.
@@ -88,10 +88,10 @@ async fn probe(replica: &Replica, number: u64, locked: bool, stop: &Cancellation
 
 fn tell(beside: bool, text: &str) -> io::Result<()> {
     if beside {
-        show::aside(text);
+        output::aside(text);
         return Ok(());
     }
-    show::line(text)
+    output::line(text)
 }
 
 impl Probed {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use copyhold_core::domain::{ObjectKey, ReplicaName};
 use copyhold_db::queue::Turned;
 
-use super::{Verdict, show, show::some_keys};
+use super::{Verdict, output, output::some_keys};
 
 /// What was done at all replicas.
 #[derive(Debug, Default)]
@@ -47,14 +47,14 @@ impl Outcome {
         let unknown: Vec<_> =
             asked.unwrap_or_default().iter().filter(|key| !self.known.contains(key)).cloned().collect();
         if !busy.is_empty() {
-            show::line(&format!(
+            output::line(&format!(
                 "skipped {} that a daemon holds at this moment: {}; try again",
-                show::count(busy.len() as u64, "object", "objects"),
+                output::count(busy.len() as u64, "object", "objects"),
                 some_keys(&busy)
             ))?;
         }
         if !unknown.is_empty() {
-            show::line(&format!("not registered: {} (`copyhold enqueue` registers)", some_keys(&unknown)))?;
+            output::line(&format!("not registered: {} (`copyhold enqueue` registers)", some_keys(&unknown)))?;
         }
         Ok(if busy.is_empty() && unknown.is_empty() { Verdict::Good } else { Verdict::Bad })
     }

@@ -2,7 +2,7 @@ use clap::builder::PossibleValuesParser;
 use copyhold_core::domain::Class;
 use copyhold_db::queue::{Notice, PARKED_BY_HAND, Which};
 
-use super::{Verdict, given, queue, show, turned::Outcome};
+use super::{Verdict, args, output, queue, reschedule_report::Outcome};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -38,8 +38,8 @@ fn classes() -> PossibleValuesParser {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let keys = given::distinct_keys(args.keys, "nothing was changed")?;
-    let replicas = given::replica_or_all(config, args.replica.as_deref())?;
+    let keys = args::distinct_keys(args.keys, "nothing was changed")?;
+    let replicas = args::replica_or_all(config, args.replica.as_deref())?;
     let (which, none) = match (args.parked, args.failing) {
         (_, true) => (Which::Failing, "no such copy is parked or waits for a later attempt"),
         (true, false) => (Which::Parked, "no such copy is parked"),
@@ -56,9 +56,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     }
     let rows = queue.replica_rows().await?;
     pools.close().await;
-    show::line(&outcome.headline("due now", none))?;
+    output::line(&outcome.headline("due now", none))?;
     for row in rows.iter().filter(|row| row.pause.is_some() && outcome.touched(&row.name)) {
-        show::line(&format!("{0} is paused: its copies wait for `copyhold resume {0}`", row.name))?;
+        output::line(&format!("{0} is paused: its copies wait for `copyhold resume {0}`", row.name))?;
     }
     outcome.say_what_was_left(if keys.is_empty() { None } else { Some(&keys) })
 }

@@ -5,7 +5,7 @@ use super::{Verdict, logging};
 use crate::{
     config::Config,
     daemon,
-    lifecycle::{ExitReason, Hangups},
+    daemon::shutdown::{ExitReason, Hangups},
     metrics,
 };
 

@@ -1,6 +1,6 @@
 //! `copyhold scan`: which buckets are listed, and with what limits.
 
-mod bar;
+mod progress;
 mod report;
 
 use std::num::NonZeroUsize;
@@ -12,12 +12,12 @@ use copyhold_db::queue::{Admission, Queue, ReplicaRow, ScanArguments};
 use copyhold_s3::store::Store;
 use tokio_util::sync::CancellationToken;
 
-use super::{Verdict, given, queue, show, stop::StopSignals};
+use super::{Verdict, args, output, queue, stop::StopSignals};
 use crate::{
     config::{self, Config, Existing},
     scan::{Begin, Lister, Scan, fold},
 };
-use bar::Bar;
+use progress::Bar;
 use report::{LeftOut, Report};
 
 #[derive(Debug, clap::Args)]
@@ -48,10 +48,10 @@ pub(super) struct Args {
     #[arg(long)]
     from_start: bool,
     /// Ranges of keys that are listed at the same time
-    #[arg(long, value_name = "N", default_value = "4", value_parser = given::up_to::<PARALLEL_AT_MOST>)]
+    #[arg(long, value_name = "N", default_value = "4", value_parser = args::up_to::<PARALLEL_AT_MOST>)]
     parallel: NonZeroUsize,
     /// Requests to one store at most; fewer while it throttles
-    #[arg(long, value_name = "N", default_value = "50", value_parser = given::per_second)]
+    #[arg(long, value_name = "N", default_value = "50", value_parser = args::per_second)]
     requests_per_second: f64,
     /// Print one JSON document instead of text
     #[arg(long)]
@@ -105,9 +105,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     pools.close().await;
     let report = Report::new(&scan, ended, left_out, started.elapsed()).asked(args.adopt, args.dry_run, args.prefixes);
     if args.json {
-        show::json(&report)?;
+        output::json(&report)?;
     } else {
-        show::line(&report.text())?;
+        output::line(&report.text())?;
     }
     Ok(report.verdict())
 }
@@ -118,7 +118,7 @@ fn prefixes(given: &[String]) -> anyhow::Result<Vec<String>> {
             bail!("--prefix is empty; leave it away if all objects are meant");
         }
         if let Err(why) = ObjectKey::new(prefix.as_str()) {
-            bail!("--prefix: no key begins with \"{}\": {why}", show::Untrusted(prefix));
+            bail!("--prefix: no key begins with \"{}\": {why}", output::Untrusted(prefix));
         }
     }
     Ok(fold(given.iter().cloned()))
@@ -127,7 +127,7 @@ fn prefixes(given: &[String]) -> anyhow::Result<Vec<String>> {
 /// The replica to be listed.
 fn listed<'a>(config: &'a Config, rows: &[ReplicaRow], asked: Option<&str>) -> anyhow::Result<&'a config::Replica> {
     let name = match asked {
-        Some(name) => given::replica(config, "--replica: ", name)?,
+        Some(name) => args::replica(config, "--replica: ", name)?,
         None => match rows.iter().find(|row| row.primary) {
             Some(row) => row.name.clone(),
             None => bail!("the database knows no primary; run `copyhold migrate`"),
@@ -136,7 +136,7 @@ fn listed<'a>(config: &'a Config, rows: &[ReplicaRow], asked: Option<&str>) -> a
     let Some(replica) = config.replica(&name) else {
         bail!("the primary in force is {name}, which the configuration does not have: name one with --replica");
     };
-    let Some(row) = rows.iter().find(|row| row.name == name) else { bail!("{}", given::not_migrated(&name)) };
+    let Some(row) = rows.iter().find(|row| row.name == name) else { bail!("{}", args::not_migrated(&name)) };
     if let Some(why) = forbidden(row, replica) {
         bail!("replica {name} is not scanned: {why}");
     }
@@ -157,7 +157,7 @@ fn adoptable<'a>(
     for replica in config.replicas.iter().filter(|replica| replica.name != *listed) {
         let row = rows.iter().find(|row| row.name == replica.name);
         let why = match row {
-            None => Some(given::not_migrated(&replica.name)),
+            None => Some(args::not_migrated(&replica.name)),
             Some(row) => forbidden(row, replica).or_else(|| not_to_adopt(row, replica)),
         };
         match why {

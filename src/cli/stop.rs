@@ -9,8 +9,8 @@ use std::{
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::show;
-use crate::lifecycle::Hangups;
+use super::output;
+use crate::daemon::shutdown::Hangups;
 
 /// What SIGHUP means to this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub(super) fn outlive_hangups() -> io::Result<()> {
         tokio::spawn(async move {
             loop {
                 hangups.next().await;
-                show::aside("received SIGHUP and ignored it: this command has no terminal, and nothing to reload");
+                output::aside("received SIGHUP and ignored it: this command has no terminal, and nothing to reload");
             }
         });
     }

@@ -1,8 +1,8 @@
 //! `copyhold verify`: which objects and replicas are verified, and how thoroughly.
 
-mod bar;
+mod progress;
 mod report;
-mod share;
+mod sample_size;
 
 use std::num::NonZeroUsize;
 
@@ -13,13 +13,13 @@ use copyhold_db::queue::{Range, Sample};
 use copyhold_s3::store::Store;
 use tokio_util::sync::CancellationToken;
 
-use super::{Verdict, bar::Bar, given, queue, show, stop::StopSignals};
+use super::{Verdict, args, output, progress::Bar, queue, stop::StopSignals};
 use crate::{
     audit::{Audit, Depth, Objects, Subject},
     config::Config,
 };
 use report::{LeftOut, Report};
-use share::Share;
+use sample_size::Share;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -60,13 +60,13 @@ pub(super) struct Args {
     #[arg(long, conflicts_with = "quick")]
     metadata: bool,
     /// With --metadata, requests to one store at most; fewer while it throttles [default: 50]
-    #[arg(long, value_name = "N", requires = "metadata", value_parser = given::per_second)]
+    #[arg(long, value_name = "N", requires = "metadata", value_parser = args::per_second)]
     requests_per_second: Option<f64>,
     /// Look, and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Copies that are read at once
-    #[arg(long, value_name = "N", default_value = "8", value_parser = given::up_to::<WORKERS_AT_MOST>)]
+    #[arg(long, value_name = "N", default_value = "8", value_parser = args::up_to::<WORKERS_AT_MOST>)]
     workers: NonZeroUsize,
     /// Print one JSON document instead of text
     #[arg(long)]
@@ -120,7 +120,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         loop {
             tokio::select! {
                 ended = &mut running => break ended,
-                () = bar.due() => bar.show(audit.objects(), &bar::message(&audit)),
+                () = bar.due() => bar.show(audit.objects(), &progress::message(&audit)),
                 () = signals.next() => stop.cancel(),
             }
         }
@@ -134,9 +134,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         stop.is_cancelled(),
     );
     if args.json {
-        show::json(&report)?;
+        output::json(&report)?;
     } else {
-        show::line(&report.text())?;
+        output::line(&report.text())?;
     }
     Ok(report.verdict())
 }
@@ -153,7 +153,7 @@ impl Args {
 
 fn objects(args: &Args, sample: Option<Sample>) -> anyhow::Result<Objects> {
     if !args.keys.is_empty() {
-        return Ok(Objects::These(given::distinct_keys(args.keys.clone(), "nothing was verified")?));
+        return Ok(Objects::These(args::distinct_keys(args.keys.clone(), "nothing was verified")?));
     }
     if args.prefix.as_deref() == Some("") {
         bail!("--prefix is empty; if all objects are meant, say --sample 100%");
@@ -166,7 +166,7 @@ fn objects(args: &Args, sample: Option<Sample>) -> anyhow::Result<Objects> {
 }
 
 fn nothing_there(range: &Range, after: Option<&ObjectKey>) -> String {
-    let with = range.prefix.as_ref().map(|prefix| format!(" that begins with \"{}\"", show::Untrusted(prefix)));
+    let with = range.prefix.as_ref().map(|prefix| format!(" that begins with \"{}\"", output::Untrusted(prefix)));
     let behind = after.map(|key| format!(" after \"{key}\""));
     format!("no key{}{} is registered", with.unwrap_or_default(), behind.unwrap_or_default())
 }
@@ -179,7 +179,7 @@ fn replicas(
 ) -> anyhow::Result<(Vec<ReplicaName>, Vec<LeftOut>)> {
     let mut wanted = Vec::new();
     for name in asked {
-        let name = given::replica(config, "--replica: ", name)?;
+        let name = args::replica(config, "--replica: ", name)?;
         if !wanted.contains(&name) {
             wanted.push(name);
         }
@@ -190,7 +190,7 @@ fn replicas(
         let row = rows.iter().find(|row| row.name == name);
         let other_bucket = || row?.pin.as_ref()?.forbids(&Pin::from(replica), &replica.name);
         let why = if row.is_none() {
-            (given::not_migrated(&name), true)
+            (args::not_migrated(&name), true)
         } else if let Some(why) = other_bucket() {
             (why, true)
         } else if !replica.read {

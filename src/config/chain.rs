@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use copyhold_s3::settings::{RefusedFile, refused_chain_files};
 
-use super::{overrides::Environment, place::Place, problem::Problem};
+use super::{env_overrides::Environment, position::Place, problem::Problem};
 
 /// Returns a problem for each file that the chain must not read.
 pub(super) fn problems(environment: &Environment) -> Vec<Problem> {

@@ -10,13 +10,13 @@ use secrecy::ExposeSecret as _;
 
 use super::{
     Database, Secret, Wakeup, database_url,
-    flaw::Flaw,
-    overrides::Environment,
-    place::{Place, Placed},
+    env_overrides::Environment,
+    invalid_value::Flaw,
+    position::{Place, Placed},
     problem::Problem,
     reader::Section,
     secret,
-    setting::choice,
+    value_types::choice,
 };
 
 const EXAMPLE: &str = r#""postgres://copyhold@db.internal/app?sslmode=verify-full""#;

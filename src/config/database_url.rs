@@ -11,7 +11,7 @@ use copyhold_core::regular_file::{self, ReadError};
 use copyhold_db::database_url::{InvalidUrl, PEM, Parameters, Parts, ServerUrl, each_server};
 use copyhold_s3::settings::AUTHORITIES_AT_MOST_BYTES;
 
-use super::{flaw::Flaw, sources::Sources};
+use super::{invalid_value::Flaw, sources::Sources};
 
 const FORM: &str = "write postgres://USER@HOST/DATABASE?sslmode=verify-full, special characters of a password as %XX";
 

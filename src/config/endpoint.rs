@@ -3,7 +3,7 @@
 use url::Url;
 
 use super::{
-    flaw::Flaw,
+    invalid_value::Flaw,
     net::{is_address, is_plain_to_another_host},
 };
 

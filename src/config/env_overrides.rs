@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    document::{Entries, Node, Value},
-    place::Place,
+    position::Place,
     problem::Problem,
+    toml_tree::{Entries, Node, Value},
 };
 
 const PREFIX: &str = "COPYHOLD_";

@@ -7,10 +7,10 @@ use copyhold_core::domain::{EventKind, EventKinds, UnknownKind};
 
 use super::{
     Events,
-    flaw::Flaw,
+    invalid_value::Flaw,
     reader::Section,
-    setting::{duration_text, size_text, within},
     suggest,
+    value_types::{duration_text, size_text, within},
 };
 
 const DAY: Duration = Duration::from_hours(24);

@@ -1,6 +1,6 @@
 //! Why a value was refused.
 
-use super::place::Place;
+use super::position::Place;
 
 /// Why a value was refused: `what` continues a sentence that the setting's path begins.
 #[derive(Debug)]

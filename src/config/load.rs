@@ -6,12 +6,13 @@ use copyhold_core::{domain::ReplicaName, regular_file};
 use url::Url;
 
 use super::{
-    Config, ConfigErrors, Problem, database, document, endpoint, events,
-    overrides::{self, Environment},
-    place::{Lines, Place, Placed},
+    Config, ConfigErrors, Problem, database, endpoint,
+    env_overrides::{self, Environment},
+    events,
+    position::{Lines, Place, Placed},
     process,
     reader::{Reader, Section},
-    replica, rules, suggest,
+    replica, rules, suggest, toml_tree,
 };
 
 /// A thousand sections have a tenth of it; a wrong path may lead to anything.
@@ -27,8 +28,8 @@ pub fn load(
 ) -> Result<Config, ConfigErrors> {
     let text = read_file(path).map_err(|problem| ConfigErrors::new(path, vec![problem]))?;
     let environment = Environment::of(environment);
-    let mut entries = document::parse(&text).map_err(|problems| ConfigErrors::new(path, problems))?;
-    let misplaced = overrides::lay_over(&mut entries, &environment);
+    let mut entries = toml_tree::parse(&text).map_err(|problems| ConfigErrors::new(path, problems))?;
+    let misplaced = env_overrides::lay_over(&mut entries, &environment);
 
     let reader = Reader::new(environment, path);
     reader.note_all(misplaced);

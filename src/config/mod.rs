@@ -6,26 +6,26 @@
 mod chain;
 mod database;
 mod database_url;
-mod document;
 mod endpoint;
+mod env_overrides;
 mod events;
-mod flaw;
+mod invalid_value;
 mod load;
 mod net;
-mod overrides;
-mod place;
+mod position;
 mod problem;
 mod process;
 mod reader;
 mod replica;
 mod rules;
 mod secret;
-mod setting;
 mod show;
 mod sources;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod toml_tree;
+mod value_types;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -36,7 +36,7 @@ pub use copyhold_db::{
 };
 pub use copyhold_s3::settings::{Authorities, Credentials, Facts, Provider, Proxies, Proxy, Surroundings, Trust};
 pub use load::load;
-pub use place::Place;
+pub use position::Place;
 pub use problem::{ConfigErrors, Problem};
 
 use copyhold_core::domain::{EventKinds, ReplicaName};

@@ -2,7 +2,7 @@ use std::{fmt, path::PathBuf};
 
 use copyhold_s3::settings::InvalidVariable;
 
-use super::place::Place;
+use super::position::Place;
 
 /// One thing that is wrong with the configuration, and its remedy. Holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

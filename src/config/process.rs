@@ -9,11 +9,11 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     Guard, Http, Lease, Log, LogFormat, Secret, Shutdown, Sweeper, UnregisteredChanges, Workers,
-    flaw::Flaw,
-    place::Placed,
+    invalid_value::Flaw,
+    position::Placed,
     reader::Section,
-    setting::{choice, duration_text, size_text, within},
     suggest,
+    value_types::{choice, duration_text, size_text, within},
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -12,14 +12,14 @@ use copyhold_core::domain::ReplicaName;
 use copyhold_s3::settings::{Proxies, Trust};
 
 use super::{
-    document::{Entries, Node, Value},
-    flaw::Flaw,
-    overrides::{Environment, variable_for},
-    place::{Place, Placed},
+    env_overrides::{Environment, variable_for},
+    invalid_value::Flaw,
+    position::{Place, Placed},
     problem::Problem,
-    setting::Setting,
     sources::Sources,
     suggest,
+    toml_tree::{Entries, Node, Value},
+    value_types::Setting,
 };
 
 /// What is read from, and what came of it so far.

@@ -7,11 +7,11 @@ use url::Url;
 
 use super::{
     Credentials, Existing, Facts, Provider, Proxy, Replica, Secret, Surroundings, Trust, chain, endpoint,
-    flaw::Flaw,
-    place::{Place, Placed},
+    invalid_value::Flaw,
+    position::{Place, Placed},
     problem::Problem,
     reader::{Reader, Section},
-    setting::{choice, size_text, within},
+    value_types::{choice, size_text, within},
 };
 
 /// A replica as far as it could be read, for the checks across all of them.

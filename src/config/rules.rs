@@ -4,12 +4,11 @@ use bytesize::ByteSize;
 use copyhold_core::domain::{ObjectKey, ReplicaName, Rule, size_text};
 
 use super::{
-    flaw::Flaw,
-    place::{Place, Placed},
+    invalid_value::Flaw,
+    position::{Place, Placed},
     reader::Section,
-    replica,
-    setting::Text,
-    suggest,
+    replica, suggest,
+    value_types::Text,
 };
 
 /// More would have to be gone through for each object that is registered.

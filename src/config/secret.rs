@@ -12,11 +12,11 @@ use copyhold_core::secret::Secret;
 use secrecy::SecretString;
 
 use super::{
-    document::{Entries, Node, Value},
-    flaw::Flaw,
-    place::Place,
-    setting::{Setting, settled, wrong_kind},
+    invalid_value::Flaw,
+    position::Place,
     sources::Sources,
+    toml_tree::{Entries, Node, Value},
+    value_types::{Setting, settled, wrong_kind},
 };
 
 const FORMS: &str = r#"write "the secret", { env = "NAME" } or { file = "/path" }"#;

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret as _;
 
 use super::{
     Config, Credentials, Database, Existing, Facts, LogFormat, Replica, Secret, Wakeup, database_url, masked_url, net,
-    setting::duration_text,
+    value_types::duration_text,
 };
 
 /// What a file would have to say to be read as this configuration, but for the secrets.

@@ -9,7 +9,7 @@ use toml::{
 };
 
 use super::{
-    place::{Lines, Place},
+    position::{Lines, Place},
     problem::Problem,
 };
 

@@ -6,10 +6,10 @@ use bytesize::ByteSize;
 use copyhold_core::domain;
 
 use super::{
-    document::{Node, Value, parse_value},
-    flaw::Flaw,
-    place::{Place, Placed},
+    invalid_value::Flaw,
+    position::{Place, Placed},
     sources::Sources,
+    toml_tree::{Node, Value, parse_value},
 };
 
 /// A kind of value.

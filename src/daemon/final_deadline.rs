@@ -5,15 +5,15 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 /// How long the last words, releases, farewells and closed connections, may take together.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+const ALL_STEPS: Duration = Duration::from_secs(10);
 
 /// One deadline for several steps: each of them can hang when PostgreSQL does.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct LastWords(Instant);
+pub(super) struct FinalDeadline(Instant);
 
-impl LastWords {
+impl FinalDeadline {
     pub(super) fn begin() -> Self {
-        Self(Instant::now() + LAST_WORDS)
+        Self(Instant::now() + ALL_STEPS)
     }
 
     /// Whether the step ended in time.
@@ -29,10 +29,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn steps_that_hang_take_no_longer_together_than_one_of_them() {
         let begun = Instant::now();
-        let words = LastWords::begin();
+        let words = FinalDeadline::begin();
         assert!(words.step(async {}).await);
         assert!(!words.step(std::future::pending()).await);
         assert!(!words.step(std::future::pending()).await);
-        assert!(begun.elapsed() <= LAST_WORDS + Duration::from_millis(10), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() <= ALL_STEPS + Duration::from_millis(10), "{:?}", begun.elapsed());
     }
 }

@@ -1,7 +1,8 @@
 //! The composition root of `copyhold run`: configuration → pools, stores, tasks; and the order in which they end.
 
-mod last_words;
-mod prepare;
+mod final_deadline;
+pub mod shutdown;
+mod startup;
 
 use std::sync::Arc;
 
@@ -15,20 +16,20 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::Config,
-    ears::{self, Hearing},
+    daemon::shutdown::{ExitReason, Hangups, Lifecycle, ShutdownWatch},
     events, figures, http,
-    lifecycle::{Endings, ExitReason, Hangups, Lifecycle},
-    listener::{Listener, Pace, Wakers},
-    sleeper::Sleeper,
     sweeper::{self, LogSweeper, Mover, OrphanedUploads, Reach, Sweeper},
-    wake::{self, Waker},
+    wakeup::idle::IdleRegistration,
+    wakeup::listen_status::{self, ListenStatusSender},
+    wakeup::listener::{Listener, ListenerTiming, WakeSenders},
+    wakeup::wake_channel::{self, WakeSender},
     worker::{
-        self, Allowance, Calls, Changes, Claimer, Completer, Doorkeeper, Health, Heartbeat, Held, Journals, Lanes,
-        Rechecker, Runner, Slots, Standing, Stragglers, View,
+        self, ClaimWakeups, Claimer, Completer, ContentChanges, HealthMonitor, Heartbeat, HeldLeases, Journals,
+        Rechecker, ReplicaAccess, ReplicaGate, ReplicaRegistry, ReplicaSnapshot, Runner, Slots, SlowCopies, TimeLimit,
     },
 };
-use last_words::LastWords;
-use prepare::{Prepared, prepare};
+use final_deadline::FinalDeadline;
+use startup::{Prepared, prepare};
 
 /// Runs the daemon until it is asked to end.
 pub async fn run(
@@ -41,7 +42,7 @@ pub async fn run(
     let door = http::bind(config.http.listen).with_context(|| {
         format!("cannot listen on {}, http.listen of the configuration: is another daemon running?", config.http.listen)
     })?;
-    let (lifecycle, mut endings) = Lifecycle::new().context("cannot listen for signals")?;
+    let (lifecycle, mut shutdown) = Lifecycle::new().context("cannot listen for signals")?;
     lifecycle.spawn("hangups", &lifecycle.end, hangups.log(lifecycle.end.clone()));
     let pools = Pools::new(&config.database);
     pools.check().context("database.url")?;
@@ -50,7 +51,7 @@ pub async fn run(
     let kinds = config.events.kinds.clone();
     let queue = Queue::telling(pools.work.clone(), config.database.schema.clone(), names.clone(), kinds);
     let memory = Memory::new(config.workers.memory_bytes);
-    let (events_waker, events_wake) = wake::channel();
+    let (events_waker, events_wake) = wake_channel::channel();
     let (log, tailer) = events::open(queue.clone(), events::Settings::of(&config), events_wake);
     lifecycle.spawn("tailer", &lifecycle.drain, tailer.run(lifecycle.drain.clone()));
     let pages = http::Pages {
@@ -69,15 +70,15 @@ pub async fn run(
     // Everything up to here works while PostgreSQL is away; from here on it is waited for.
     let prepared = tokio::select! {
         prepared = prepare(&config, &queue, migrate) => prepared?,
-        reason = endings.first() => {
+        reason = shutdown.first() => {
             lifecycle.end.cancel();
             return Ok(reason);
         }
     };
     let listen_target = pools.listen_target(&config.database);
     let base = Base { queue, memory, heartbeat: pools.heartbeat.clone(), listen_target, events: events_waker };
-    let (reason, words) = work(config, prepared, base, &lifecycle, &mut endings).await?;
-    if !words.step(pools.close()).await {
+    let (reason, deadline) = work(config, prepared, base, &lifecycle, &mut shutdown).await?;
+    if !deadline.step(pools.close()).await {
         warn!("PostgreSQL's connections did not close in time");
     }
     Ok(reason)
@@ -92,7 +93,7 @@ struct Base {
     /// Where notices come from.
     listen_target: Target,
     /// For whoever follows the log.
-    events: Waker,
+    events: WakeSender,
 }
 
 async fn work(
@@ -100,15 +101,15 @@ async fn work(
     prepared: Prepared,
     base: Base,
     lifecycle: &Lifecycle,
-    endings: &mut Endings,
-) -> anyhow::Result<(ExitReason, LastWords)> {
+    shutdown: &mut ShutdownWatch,
+) -> anyhow::Result<(ExitReason, FinalDeadline)> {
     let Prepared { daemon, replicas } = prepared;
     let Base { queue, memory, heartbeat, listen_target, events } = base;
-    let (waker, wake) = wake::channel();
-    let (replicas_waker, replicas_wake) = wake::channel();
-    let lanes = Lanes::new(replicas, Stragglers::new(&memory, config.workers.count));
-    let health = Health::new(queue.clone(), lanes.clone(), replicas_waker.clone(), waker.clone());
-    let held = Held::default();
+    let (waker, wake) = wake_channel::channel();
+    let (replicas_waker, replicas_wake) = wake_channel::channel();
+    let registry = ReplicaRegistry::new(replicas, SlowCopies::new(&memory, config.workers.count));
+    let health = HealthMonitor::new(queue.clone(), registry.clone(), replicas_waker.clone(), waker.clone());
+    let held = HeldLeases::default();
     let (completer, writer) = worker::completer(queue.clone());
     let (journals, recorder) = worker::journals(queue.clone());
     // The writers end when nobody can tell them anything more. That is at the end, not when the last copy is finished:
@@ -125,14 +126,14 @@ async fn work(
 
     // These take on work, and end as soon as no more is wanted.
     let drain = &lifecycle.drain;
-    let (hearing, ears) = ears::closed();
-    let (notices_waker, notices) = wake::channel();
-    let (inbox_waker, inbox) = wake::channel();
+    let (status_sender, listen_status) = listen_status::channel();
+    let (work_sender, notifications) = wake_channel::channel();
+    let (inbox_waker, inbox) = wake_channel::channel();
     let grows = events.clone();
-    let wakers = Wakers { work: notices_waker, replicas: replicas_waker, inbox: inbox_waker, events };
-    listen(&config, (listen_target, &queue, daemon.id), hearing, wakers, lifecycle);
-    let sleeps = |of| Sleeper::new(queue.clone(), daemon.id, of, ears.clone());
-    let mover = Mover { queue: queue.clone(), wake: inbox, sleeper: sleeps(SleepsFor::Inbox), grows };
+    let wake_senders = WakeSenders { work: work_sender, replicas: replicas_waker, inbox: inbox_waker, events };
+    listen(&config, (listen_target, &queue, daemon.id), status_sender, wake_senders, lifecycle);
+    let sleeps = |of| IdleRegistration::new(queue.clone(), daemon.id, of, listen_status.clone());
+    let mover = Mover { queue: queue.clone(), wake: inbox, idle: sleeps(SleepsFor::Inbox), grows };
     look_after_the_log(&config, mover, lifecycle);
     let settle = config.lease.settle();
     let sweeper = Sweeper {
@@ -143,20 +144,20 @@ async fn work(
         waker: waker.clone(),
     };
     lifecycle.spawn("sweeper", drain, sweeper.run(drain.clone()));
-    let uploads = orphaned_uploads(&config, queue.clone(), lanes.clone());
+    let uploads = orphaned_uploads(&config, queue.clone(), registry.clone());
     lifecycle.spawn("orphaned uploads", drain, uploads.run(drain.clone()));
     watch(&queue, lifecycle);
     let (count, reserved, grace) = (config.workers.count, config.workers.reserved, config.shutdown.grace);
-    let changes = Changes { queue: queue.clone(), policy: config.guard.changed, waker: waker.clone() };
-    let doorkeeper = Doorkeeper {
+    let changes = ContentChanges { queue: queue.clone(), policy: config.guard.changed, wake_claimer: waker.clone() };
+    let gate = ReplicaGate {
         config,
         queue: queue.clone(),
-        lanes: lanes.clone(),
+        registry: registry.clone(),
         health: health.clone(),
         waker: waker.clone(),
         wake: replicas_wake,
     };
-    lifecycle.spawn("doorkeeper", drain, doorkeeper.run(drain.clone()));
+    lifecycle.spawn("gate", drain, gate.run(drain.clone()));
 
     let slots = Slots::new(count, reserved);
     let rechecker = Rechecker {
@@ -164,9 +165,9 @@ async fn work(
         daemon: daemon.clone(),
         held: held.clone(),
         completer: completer.clone(),
-        lanes: lanes.clone(),
+        registry: registry.clone(),
         slots: slots.clone(),
-        allowance: Allowance::default(),
+        time_limit: TimeLimit::default(),
         changes: changes.clone(),
         settle,
         stop: lifecycle.stop.clone(),
@@ -180,21 +181,21 @@ async fn work(
         held,
         completer,
         journals,
-        lanes: lanes.clone(),
+        registry: registry.clone(),
         health,
         memory,
-        allowance: Allowance::default(),
+        time_limit: TimeLimit::default(),
         settle,
         changes,
         stop: lifecycle.stop.clone(),
         freed: Arc::default(),
-        waker,
+        wake_claimer: waker,
     };
-    let calls = Calls { own: wake, notices };
+    let calls = ClaimWakeups { own: wake, notifications };
     let claimer = Claimer::new(daemon.clone(), runner, slots, running.clone(), calls, sleeps(SleepsFor::Work));
     lifecycle.spawn("claimer", drain, claimer.run(drain.clone()));
 
-    let reason = endings.first().await;
+    let reason = shutdown.first().await;
     // Before it is said.
     lifecycle.drain.cancel();
     match &reason {
@@ -206,18 +207,18 @@ async fn work(
         ExitReason::TaskEnded(name) => error!(task = name, "Task {name} has ended, which it must not: the daemon ends"),
     }
     running.close();
-    endings.drain(lifecycle, grace, running.wait()).await;
-    let words = LastWords::begin();
-    finish(&queue, &daemon, lifecycle, &running, to_the_end, words).await;
-    Ok((reason, words))
+    shutdown.drain(lifecycle, grace, running.wait()).await;
+    let deadline = FinalDeadline::begin();
+    finish(&queue, &daemon, lifecycle, &running, to_the_end, deadline).await;
+    Ok((reason, deadline))
 }
 
 /// Starts to listen, and to wake those that wait for notices.
 fn listen(
     config: &Config,
     (target, queue, daemon): (Target, &Queue, DaemonId),
-    hearing: Hearing,
-    wakers: Wakers,
+    status_sender: ListenStatusSender,
+    wake_senders: WakeSenders,
     lifecycle: &Lifecycle,
 ) {
     let listener = Listener {
@@ -226,9 +227,9 @@ fn listen(
         setting: if config.database.listen_url.is_some() { "database.listen_url" } else { "database.url" },
         queue: queue.clone(),
         daemon,
-        hearing,
-        wakers,
-        pace: Pace::default(),
+        status: status_sender,
+        wake_senders,
+        timing: ListenerTiming::default(),
     };
     lifecycle.spawn("listener", &lifecycle.drain, listener.run(lifecycle.drain.clone()));
 }
@@ -252,23 +253,27 @@ fn watch(queue: &Queue, lifecycle: &Lifecycle) {
     lifecycle.spawn("differences", drain, sweeper::watch_differences(queue.clone(), drain.clone()));
 }
 
-fn orphaned_uploads(config: &Config, queue: Queue, lanes: Lanes) -> OrphanedUploads {
+fn orphaned_uploads(config: &Config, queue: Queue, registry: ReplicaRegistry) -> OrphanedUploads {
     OrphanedUploads {
         queue,
-        stores: lanes.replicas().iter().map(|replica| Arc::clone(&replica.store)).collect(),
-        reach: Box::new(move |replica| reach(&lanes.view(), replica)),
+        stores: registry.replicas().iter().map(|replica| Arc::clone(&replica.store)).collect(),
+        reach: Box::new(move |replica| reach(&registry.snapshot(), replica)),
         every: config.sweeper.every,
         quiet: config.lease.timeout + config.lease.settle(),
     }
 }
 
 /// Nothing is aborted before it is known that a replica's bucket is the one that the uploads are in.
-fn reach(view: &View, replica: &ReplicaName) -> Reach {
-    match view.standings.get(replica) {
-        None | Some(Standing::Barred { .. } | Standing::Away { .. }) => Reach::No,
+fn reach(snapshot: &ReplicaSnapshot, replica: &ReplicaName) -> Reach {
+    match snapshot.access.get(replica) {
+        None | Some(ReplicaAccess::Blocked { .. } | ReplicaAccess::Unavailable { .. }) => Reach::No,
         // Also one that is full, which it helps.
-        Some(Standing::ReadOnly { .. } | Standing::Open(_)) if view.primary.as_ref() == Some(replica) => Reach::Named,
-        Some(Standing::ReadOnly { .. } | Standing::Open(_)) => Reach::All,
+        Some(ReplicaAccess::ReadOnly { .. } | ReplicaAccess::Writable(_))
+            if snapshot.primary.as_ref() == Some(replica) =>
+        {
+            Reach::Named
+        }
+        Some(ReplicaAccess::ReadOnly { .. } | ReplicaAccess::Writable(_)) => Reach::All,
     }
 }
 
@@ -279,7 +284,7 @@ async fn finish(
     lifecycle: &Lifecycle,
     running: &TaskTracker,
     to_the_end: (Completer, Journals),
-    words: LastWords,
+    deadline: FinalDeadline,
 ) {
     let farewell = async {
         running.wait().await;
@@ -291,7 +296,7 @@ async fn finish(
             warn!(error = %error, "Could not leave the list of daemons; the others will notice");
         }
     };
-    if !words.step(farewell).await {
+    if !deadline.step(farewell).await {
         warn!("Some work did not stop in time; its leases will be swept");
         lifecycle.end.cancel();
     }

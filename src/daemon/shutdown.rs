@@ -53,7 +53,7 @@ pub enum ExitReason {
 
 /// How the wait for the work under way ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Drained {
+pub enum DrainResult {
     /// All of it is finished.
     Finished,
     /// The grace period was over first.
@@ -79,7 +79,7 @@ pub struct Lifecycle {
 
 /// The other end of a [`Lifecycle`]: waits for a reason to go.
 #[derive(Debug)]
-pub struct Endings {
+pub struct ShutdownWatch {
     ended: mpsc::UnboundedReceiver<&'static str>,
     // Listened to from the beginning: a signal that comes between two waits is not lost.
     terminate: Signal,
@@ -88,17 +88,17 @@ pub struct Endings {
 
 impl Lifecycle {
     /// From now on SIGTERM and SIGINT do not end the process by themselves.
-    pub fn new() -> io::Result<(Self, Endings)> {
+    pub fn new() -> io::Result<(Self, ShutdownWatch)> {
         Self::heeding(SignalKind::terminate(), SignalKind::interrupt())
     }
 
-    fn heeding(terminate: SignalKind, interrupt: SignalKind) -> io::Result<(Self, Endings)> {
+    fn heeding(terminate: SignalKind, interrupt: SignalKind) -> io::Result<(Self, ShutdownWatch)> {
         let (sender, ended) = mpsc::unbounded_channel();
         let terminate = signal(terminate)?;
         let interrupt = signal(interrupt)?;
         let token = CancellationToken::new;
         let lifecycle = Self { drain: token(), stop: token(), end: token(), tasks: TaskTracker::new(), ended: sender };
-        Ok((lifecycle, Endings { ended, terminate, interrupt }))
+        Ok((lifecycle, ShutdownWatch { ended, terminate, interrupt }))
     }
 
     /// Starts a task that runs until `until` is cancelled. Ending earlier, by return or panic, ends the daemon.
@@ -129,7 +129,7 @@ impl Lifecycle {
     }
 }
 
-impl Endings {
+impl ShutdownWatch {
     /// Ends with the first signal or with a task that should not have ended.
     pub async fn first(&mut self) -> ExitReason {
         tokio::select! {
@@ -145,23 +145,23 @@ impl Endings {
         lifecycle: &Lifecycle,
         grace: Duration,
         drained: impl Future<Output = ()>,
-    ) -> Drained {
+    ) -> DrainResult {
         lifecycle.drain.cancel();
         let how = tokio::select! {
             // In this order: what is finished needs no other reason to end.
             biased;
-            () = drained => Drained::Finished,
+            () = drained => DrainResult::Finished,
             reason = self.first() => match reason {
-                ExitReason::Signal => Drained::AskedAgain,
-                ExitReason::TaskEnded(name) => Drained::TaskEnded(name),
+                ExitReason::Signal => DrainResult::AskedAgain,
+                ExitReason::TaskEnded(name) => DrainResult::TaskEnded(name),
             },
-            () = tokio::time::sleep(grace) => Drained::OutOfTime,
+            () = tokio::time::sleep(grace) => DrainResult::OutOfTime,
         };
         match how {
-            Drained::Finished => info!("Everything under way is finished"),
-            Drained::OutOfTime => warn!("Not finished within {grace:?}, releasing what is left"),
-            Drained::AskedAgain => warn!("Asked again, releasing what is under way at once"),
-            Drained::TaskEnded(name) => {
+            DrainResult::Finished => info!("Everything under way is finished"),
+            DrainResult::OutOfTime => warn!("Not finished within {grace:?}, releasing what is left"),
+            DrainResult::AskedAgain => warn!("Asked again, releasing what is under way at once"),
+            DrainResult::TaskEnded(name) => {
                 error!(task = name, "Task {name} exited unexpectedly; releasing what is under way at once");
             }
         }
@@ -180,7 +180,7 @@ mod tests {
     const GRACE: Duration = Duration::from_hours(1);
 
     /// Heeds signals that nobody sends to a test.
-    fn lifecycle() -> (Lifecycle, Endings) {
+    fn lifecycle() -> (Lifecycle, ShutdownWatch) {
         Lifecycle::heeding(SignalKind::user_defined1(), SignalKind::user_defined2()).unwrap()
     }
 
@@ -191,7 +191,7 @@ mod tests {
             let (lifecycle, mut endings) = lifecycle();
             lifecycle.spawn("completer", &lifecycle.end, async {});
             lifecycle.all_ended().await;
-            assert_eq!(endings.drain(&lifecycle, GRACE, async {}).await, Drained::Finished);
+            assert_eq!(endings.drain(&lifecycle, GRACE, async {}).await, DrainResult::Finished);
             assert!(lifecycle.stop.is_cancelled());
         }
     }
@@ -201,7 +201,7 @@ mod tests {
         let (lifecycle, mut endings) = lifecycle();
         lifecycle.spawn("heartbeat", &lifecycle.end, async {});
         let how = endings.drain(&lifecycle, GRACE, std::future::pending()).await;
-        assert_eq!(how, Drained::TaskEnded("heartbeat"));
+        assert_eq!(how, DrainResult::TaskEnded("heartbeat"));
     }
 
     #[tokio::test]
@@ -209,7 +209,7 @@ mod tests {
         let (lifecycle, mut endings) = lifecycle();
         let told = lifecycle.drain.clone();
         lifecycle.spawn("claimer", &lifecycle.drain, async move { told.cancelled().await });
-        assert_eq!(endings.drain(&lifecycle, GRACE, lifecycle.all_ended()).await, Drained::Finished);
+        assert_eq!(endings.drain(&lifecycle, GRACE, lifecycle.all_ended()).await, DrainResult::Finished);
     }
 
     #[tokio::test]
@@ -217,6 +217,6 @@ mod tests {
         let (lifecycle, mut endings) = lifecycle();
         kill_process(getpid(), Signal::USR1).unwrap();
         let how = endings.drain(&lifecycle, GRACE, std::future::pending()).await;
-        assert_eq!(how, Drained::AskedAgain);
+        assert_eq!(how, DrainResult::AskedAgain);
     }
 }

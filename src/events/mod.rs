@@ -10,14 +10,14 @@
 mod batch;
 mod chunk;
 mod filter;
-mod looks;
-mod pages;
+mod log_position;
+mod page_cache;
+mod page_queue;
+mod poll_rounds;
 mod reader;
 mod ring;
-mod sight;
 mod source;
 mod tailer;
-mod turns;
 
 #[cfg(test)]
 mod tests;
@@ -37,11 +37,11 @@ pub use tailer::Tailer;
 
 use copyhold_db::queue::Queue;
 
-use crate::{config::Config, metrics, wake::Wake};
-use looks::Looks;
-use pages::Pages;
+use crate::{config::Config, metrics, wakeup::wake_channel::WakeReceiver};
+use log_position::Sight;
+use page_cache::Pages;
+use poll_rounds::Looks;
 use ring::Ring;
-use sight::Sight;
 use source::Source;
 
 /// What the operator decides about reading.
@@ -103,11 +103,11 @@ pub struct Figures {
 
 /// The log, and the task that must run for it. `wake` hears of what is appended.
 #[must_use]
-pub fn open(queue: Queue, settings: Settings, wake: Wake) -> (Log, Tailer) {
+pub fn open(queue: Queue, settings: Settings, wake: WakeReceiver) -> (Log, Tailer) {
     open_on(Arc::new(queue), settings, wake)
 }
 
-fn open_on(source: Arc<dyn Source>, settings: Settings, wake: Wake) -> (Log, Tailer) {
+fn open_on(source: Arc<dyn Source>, settings: Settings, wake: WakeReceiver) -> (Log, Tailer) {
     let shared = Arc::new(Shared {
         pages: Pages::new(Arc::clone(&source)),
         source,

@@ -13,7 +13,7 @@ use copyhold_db::queue::{LOG_PAGE, LogPart};
 use tokio::sync::OnceCell;
 use tracing::debug;
 
-use super::{chunk::Chunk, sight::Sight, source::Source, turns::Turns};
+use super::{chunk::Chunk, log_position::Sight, page_queue::Turns, source::Source};
 use crate::metrics;
 
 /// One page is one batch for a reader; where events are large, it ends earlier.

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Place, batch::Batch, chunk::Chunk, filter::Filter, ring::Look, sight::Sight};
+use super::{Place, batch::Batch, chunk::Chunk, filter::Filter, log_position::Sight, ring::Look};
 use crate::metrics;
 
 /// About what is handed out at once.

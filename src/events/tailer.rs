@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Shared, chunk::Chunk, sight::Sight};
-use crate::{metrics, wake::Wake};
+use super::{Shared, chunk::Chunk, log_position::Sight};
+use crate::{metrics, wakeup::wake_channel::WakeReceiver};
 
 /// Of one query.
 const BYTES: i64 = 1 << 20;
@@ -27,7 +27,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub struct Tailer {
     shared: Arc<Shared>,
     poll: Duration,
-    wake: Wake,
+    wake: WakeReceiver,
     /// What it saw last, also before it slept: a log that is shorter now is another one.
     known: Option<Sight>,
     unsure: bool,
@@ -35,7 +35,7 @@ pub struct Tailer {
 }
 
 impl Tailer {
-    pub(super) fn new(shared: Arc<Shared>, poll: Duration, wake: Wake) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, poll: Duration, wake: WakeReceiver) -> Self {
         Self { shared, poll, wake, known: None, unsure: false, blind: false }
     }
 

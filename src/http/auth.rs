@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 use secrecy::ExposeSecret as _;
 use subtle::ConstantTimeEq as _;
 
-use super::{connections::Connection, refusal::Refusal};
+use super::{connections::Connection, error_response::Refusal};
 use crate::config::Secret;
 
 /// A token that was rotated is read so soon.

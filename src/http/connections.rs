@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::places::{Place, Places};
+use super::connection_limit::{Place, Places};
 use crate::metrics;
 
 /// For the head of a request, and between two requests of one connection.

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::refusal::Refusal;
+use super::error_response::Refusal;
 
 /// Refuses every request, to whichever page, whose host is not clear.
 pub(super) async fn checked(request: Request, next: Next) -> Response {

@@ -2,16 +2,16 @@
 //! be registered.
 
 mod auth;
+mod connection_limit;
 mod connections;
+mod error_response;
 mod events;
-mod files;
-mod given;
+mod fd_limit;
 mod health;
 mod host;
 mod metrics;
 mod objects;
-mod places;
-mod refusal;
+mod request_body;
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -27,13 +27,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use auth::Auth;
-pub use given::Writes;
+pub use request_body::Writes;
 
 use copyhold_db::queue::Queue;
 use copyhold_s3::copy::Memory;
 
 use crate::events::Log;
-use refusal::Refusal;
+use error_response::Refusal;
 
 /// How often old samples are folded away, whether or not somebody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -77,7 +77,7 @@ pub async fn serve(listener: TcpListener, pages: Pages, readers: usize, end: Can
         .fallback(nothing_here)
         .layer(middleware::from_fn(host::checked))
         .with_state(pages);
-    let most = files::connections_for(readers);
+    let most = fd_limit::connections_for(readers);
     let fold = async {
         loop {
             tokio::time::sleep(UPKEEP).await;

@@ -16,7 +16,7 @@ use copyhold_db::queue::{Complaint, QueueError};
 use serde_json::json;
 use tracing::warn;
 
-use super::{Pages, connections::Connection, refusal::Refusal};
+use super::{Pages, connections::Connection, error_response::Refusal};
 
 /// `POST /v1/objects`: an object, an array of objects, or objects one after another; all are registered, or none.
 pub(super) async fn register(

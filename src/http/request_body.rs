@@ -9,7 +9,7 @@ use axum::{
 use http_body_util::BodyExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::refusal::Refusal;
+use super::error_response::Refusal;
 
 /// Bytes of one request.
 const BODY: usize = 1 << 20;

@@ -3,7 +3,7 @@
 use copyhold_core::domain::ReplicaName;
 use copyhold_db::queue::QueueError;
 
-use super::trouble::Trouble;
+use super::error::Trouble;
 
 /// Why it ended before its end.
 #[derive(Debug, thiserror::Error)]

@@ -10,8 +10,8 @@ use copyhold_s3::store::{Asked, Page, Place, Profile, Store};
 use tokio::time::Instant;
 
 use super::{
+    error::{PageAt, Trouble},
     rate::Rate,
-    trouble::{PageAt, Trouble},
 };
 
 /// Tries of one page that fails in a way that may pass by itself, ...

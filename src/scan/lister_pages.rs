@@ -4,7 +4,7 @@ use copyhold_db::queue::KeyRange;
 use copyhold_s3::store::{Asked, Listed, Page, Place, is_of_a_probe, shown};
 use tokio::time::Instant;
 
-use super::{lister::Lister, trouble::Trouble};
+use super::{error::Trouble, lister::Lister};
 
 /// Pages without a key that may follow one another. A page passes over a thousand hidden entries or more (delete markers, say),
 /// so that a million in a row are still passed over; at the usual pace these pages take 20 s.

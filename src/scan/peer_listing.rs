@@ -5,7 +5,7 @@ use copyhold_db::queue::KeyRange;
 use copyhold_s3::store::{Listed, Profile};
 use tokio::time::Instant;
 
-use super::{lister::Lister, trouble::Trouble, walk::Walk};
+use super::{error::Trouble, lister::Lister, lister_pages::Walk};
 
 /// The listing of another replica, gone through beside that of the scanned one. It holds one page.
 #[derive(Debug)]

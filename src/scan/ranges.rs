@@ -6,7 +6,7 @@ use copyhold_core::domain::ObjectKey;
 use copyhold_db::queue::KeyRange;
 use copyhold_s3::store::{Asked, Page, Place};
 
-use super::{lister::Lister, trouble::Trouble};
+use super::{error::Trouble, lister::Lister};
 
 /// What keys are divided by, as a rule.
 const DELIMITER: &str = "/";

@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    beside::Beside,
+    error::Trouble,
     halt::Halt,
     lister::Lister,
-    parts,
+    lister_pages::Walk,
+    peer_listing::Beside,
     progress::Progress,
-    trouble::Trouble,
-    walk::Walk,
+    ranges,
     write::{Entry, Place, Registrar},
 };
 
@@ -183,7 +183,7 @@ impl Scan {
     async fn ranges(&self, stop: &CancellationToken) -> Result<Vec<KeyRange>, Halt> {
         let mut ranges = Vec::new();
         for prefix in &self.arguments.prefixes {
-            let of_prefix = stop.run_until_cancelled(parts::of(&self.lister, prefix)).await.ok_or(Halt::Stopped)?;
+            let of_prefix = stop.run_until_cancelled(ranges::of(&self.lister, prefix)).await.ok_or(Halt::Stopped)?;
             ranges.extend(of_prefix.map_err(|trouble| self.trouble(trouble))?);
         }
         Ok(ranges)

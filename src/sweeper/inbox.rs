@@ -9,8 +9,8 @@ use tracing::{debug, error, warn};
 
 use crate::{
     metrics,
-    sleeper::{AWAY, POLL, Sleeper},
-    wake::{Wake, Waker},
+    wakeup::idle::{IdleRegistration, POLL, RETRY_EVERY},
+    wakeup::wake_channel::{WakeReceiver, WakeSender},
 };
 
 /// Events of one transaction at most, so that it holds the log's lock for milliseconds.
@@ -26,10 +26,10 @@ const REFUSED: Duration = Duration::from_millis(50);
 pub struct Mover {
     pub queue: Queue,
     /// Heard when there may be events.
-    pub wake: Wake,
-    pub sleeper: Sleeper,
+    pub wake: WakeReceiver,
+    pub idle: IdleRegistration,
     /// For this process's own readers of the log, who may not hear of it.
-    pub grows: Waker,
+    pub grows: WakeSender,
 }
 
 impl Mover {
@@ -51,17 +51,17 @@ impl Mover {
                     metrics::inbox_moved(most);
                     self.grows.wake();
                     failing = false;
-                    self.sleeper.rouse().await;
+                    self.idle.clear().await;
                     continue;
                 }
                 Ok(Moved::All(events)) => {
                     metrics::inbox_moved(events);
                     failing = false;
-                    self.sleeper.turn.found(events > 0);
+                    self.idle.stagger.record(events > 0);
                     if events > 0 {
                         self.grows.wake();
                     }
-                    self.sleeper.nothing().await.whole()
+                    self.idle.register().await.whole()
                 }
                 Ok(Moved::NotNow) => jittered(NOT_NOW),
                 // Somebody else appends at the moment.
@@ -77,16 +77,16 @@ impl Mover {
                 }
                 Err(error) => {
                     failed(&error, std::mem::replace(&mut failing, true));
-                    self.sleeper.forget();
-                    AWAY
+                    self.idle.invalidate();
+                    RETRY_EVERY
                 }
             };
             let Some(called) = drain.run_until_cancelled(self.wake.wait(pause)).await else { return };
             if called {
                 debug!("Woken by a notification for the inbox");
             }
-            if called && self.sleeper.is_asleep() {
-                drain.run_until_cancelled(tokio::time::sleep(self.sleeper.turn.wait())).await;
+            if called && self.idle.is_registered() {
+                drain.run_until_cancelled(tokio::time::sleep(self.idle.stagger.wait())).await;
             }
         }
     }

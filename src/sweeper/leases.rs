@@ -13,7 +13,7 @@ use super::{
     about,
     clock::{ClockWatch, Trust},
 };
-use crate::{metrics, wake::Waker};
+use crate::{metrics, wakeup::wake_channel::WakeSender};
 
 /// Of objects that were abandoned again, those that are named: the ones it happened to most often.
 const SUSPECTS_NAMED: usize = 5;
@@ -26,7 +26,7 @@ pub struct Sweeper {
     pub lease_time: Duration,
     /// After this time nothing that a dead holder has sent still arrives at a store.
     pub settle: Duration,
-    pub waker: Waker,
+    pub waker: WakeSender,
 }
 
 impl Sweeper {

@@ -5,46 +5,46 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// How long whoever would wait for notices waits at most while none can come.
-pub const ALONE: Duration = Duration::from_secs(1);
+pub const FALLBACK_POLL: Duration = Duration::from_secs(1);
 
 /// Held by the listener alone, which knows.
 #[derive(Debug)]
-pub struct Hearing(watch::Sender<bool>);
+pub struct ListenStatusSender(watch::Sender<bool>);
 
 /// For all who wait for notices.
 #[derive(Debug, Clone)]
-pub struct Ears(watch::Receiver<bool>);
+pub struct ListenStatus(watch::Receiver<bool>);
 
 /// A pair that hears nothing yet.
 #[must_use]
-pub fn closed() -> (Hearing, Ears) {
+pub fn channel() -> (ListenStatusSender, ListenStatus) {
     let (sender, receiver) = watch::channel(false);
-    (Hearing(sender), Ears(receiver))
+    (ListenStatusSender(sender), ListenStatus(receiver))
 }
 
-impl Hearing {
-    /// From now on notices come through. Wake everybody afterwards: what came before was not heard.
-    pub fn open(&self) {
+impl ListenStatusSender {
+    /// From now on notices come through. WakeReceiver everybody afterwards: what came before was not heard.
+    pub fn set_listening(&self) {
         self.0.send_replace(true);
     }
 
-    /// From now on, or for some time already, none does. Wake everybody afterwards: they have to look by themselves.
-    pub fn close(&self) {
+    /// From now on, or for some time already, none does. WakeReceiver everybody afterwards: they have to look by themselves.
+    pub fn set_unavailable(&self) {
         self.0.send_replace(false);
     }
 }
 
-impl Ears {
+impl ListenStatus {
     /// Notices come through. Whoever asks for them while they do not makes others pay for what nobody hears.
     #[must_use]
-    pub fn are_open(&self) -> bool {
+    pub fn is_listening(&self) -> bool {
         *self.0.borrow()
     }
 
     /// How long to wait before looking without a notice: `heard` is enough while notices come.
     #[must_use]
-    pub fn poll(&self, heard: Duration) -> Duration {
-        if self.are_open() { heard } else { heard.min(ALONE) }
+    pub fn poll_interval(&self, while_listening: Duration) -> Duration {
+        if self.is_listening() { while_listening } else { while_listening.min(FALLBACK_POLL) }
     }
 }
 
@@ -54,12 +54,12 @@ mod tests {
 
     #[test]
     fn whoever_hears_nothing_looks_every_second() {
-        let (hearing, ears) = closed();
-        assert_eq!(ears.poll(Duration::from_secs(5)), ALONE);
-        hearing.open();
-        assert_eq!(ears.poll(Duration::from_secs(5)), Duration::from_secs(5));
-        hearing.close();
-        assert!(!ears.are_open());
-        assert_eq!(ears.poll(Duration::from_millis(50)), Duration::from_millis(50));
+        let (sender, status) = channel();
+        assert_eq!(status.poll_interval(Duration::from_secs(5)), FALLBACK_POLL);
+        sender.set_listening();
+        assert_eq!(status.poll_interval(Duration::from_secs(5)), Duration::from_secs(5));
+        sender.set_unavailable();
+        assert!(!status.is_listening());
+        assert_eq!(status.poll_interval(Duration::from_millis(50)), Duration::from_millis(50));
     }
 }

@@ -7,44 +7,44 @@ use tokio::sync::watch;
 
 /// Says that there may be work. Cheap, never blocks, and may be said too often.
 #[derive(Debug, Clone)]
-pub struct Waker(watch::Sender<()>);
+pub struct WakeSender(watch::Sender<()>);
 
 /// Hears it. The latest notice is never lost, however late one listens.
 #[derive(Debug)]
-pub struct Wake(watch::Receiver<()>);
+pub struct WakeReceiver(watch::Receiver<()>);
 
 /// A pair whose first notice is still to come.
 #[must_use]
-pub fn channel() -> (Waker, Wake) {
+pub fn channel() -> (WakeSender, WakeReceiver) {
     let (sender, receiver) = watch::channel(());
-    (Waker(sender), Wake(receiver))
+    (WakeSender(sender), WakeReceiver(receiver))
 }
 
-impl Waker {
+impl WakeSender {
     pub fn wake(&self) {
         self.0.send_replace(());
     }
 }
 
-impl Wake {
+impl WakeReceiver {
     /// Forgets the notices so far: call it before looking for work, or one between look and wait is lost.
     pub fn arm(&mut self) {
         self.0.mark_unchanged();
     }
 
-    /// Ends at the first notice since [`Wake::arm`]; never, if nobody is left to give one.
-    pub async fn heard(&mut self) {
+    /// Ends at the first notice since [`WakeReceiver::arm`]; never, if nobody is left to give one.
+    pub async fn notified(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Ends at the first notice since [`Wake::arm`], or after `poll_every` ± 20 %, so that many daemons spread out.
+    /// Ends at the first notice since [`WakeReceiver::arm`], or after `poll_every` ± 20 %, so that many daemons spread out.
     /// Whether there was a notice.
     pub async fn wait(&mut self, poll_every: Duration) -> bool {
         let poll = poll_every.mul_f64(rand::rng().random_range(0.8..1.2));
         tokio::select! {
-            () = self.heard() => true,
+            () = self.notified() => true,
             // The poll is the promise.
             () = tokio::time::sleep(poll) => false,
         }

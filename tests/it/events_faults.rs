@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold::listener::Pace;
+use copyhold::wakeup::listener::ListenerTiming;
 use copyhold_db::queue::{Probing, migrate};
 use copyhold_sandbox::postgres::{Cluster, Options};
 use copyhold_testkit::{
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// As a daemon's, but impatient.
-const SHORT: Pace = Pace {
+const SHORT: ListenerTiming = ListenerTiming {
     probing: Probing { every: Duration::from_millis(300), within: Duration::from_secs(3) },
     retry_every: Duration::from_millis(500),
 };
@@ -74,7 +74,7 @@ fn follow(world: &World, mut listening: Listening, until: i64) -> JoinHandle<Vec
             let nothing = new.is_empty();
             seen.extend(new);
             if nothing {
-                listening.events.wait(listening.ears.poll(Duration::from_secs(5))).await;
+                listening.events.wait(listening.ears.poll_interval(Duration::from_secs(5))).await;
             }
         }
         seen
@@ -85,7 +85,7 @@ fn follow(world: &World, mut listening: Listening, until: i64) -> JoinHandle<Vec
 async fn assert_hears(world: &World, listening: &mut Listening) {
     listening.until_open().await;
     append(world).await;
-    soon("the event is heard", listening.events.heard()).await;
+    soon("the event is heard", listening.events.notified()).await;
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn a_listener_whose_backend_is_terminated_wakes_everybody_and_listens_agai
     let mut listening = Listening::begin(&world, SHORT).await;
     listening.until_open().await;
     world.until(&format!("SELECT count(pg_terminate_backend(pid)) = 1 {LISTENING}")).await;
-    soon("work is looked for", listening.work.heard()).await;
+    soon("work is looked for", listening.work.notified()).await;
     assert_hears(&world, &mut listening).await;
 }
 
@@ -105,9 +105,9 @@ async fn a_connection_that_is_reset_wakes_everybody_and_is_made_anew() {
     for _ in 0..3 {
         assert_hears(&world, &mut listening).await;
         proxy.reset();
-        soon("work is looked for", listening.work.heard()).await;
-        soon("replicas are looked at", listening.replicas.heard()).await;
-        soon("the inbox is looked into", listening.inbox.heard()).await;
+        soon("work is looked for", listening.work.notified()).await;
+        soon("replicas are looked at", listening.replicas.notified()).await;
+        soon("the inbox is looked into", listening.inbox.notified()).await;
     }
     assert_hears(&world, &mut listening).await;
 }
@@ -120,8 +120,8 @@ async fn silence_is_noticed_and_lasts_no_longer_than_its_cause() {
     listening.events.arm();
     proxy.set(Way::Hole);
     append(&world).await;
-    soon("all are woken", listening.events.heard()).await;
-    assert!(!listening.ears.are_open(), "whoever hears nothing must not be believed to hear");
+    soon("all are woken", listening.events.notified()).await;
+    assert!(!listening.ears.is_listening(), "whoever hears nothing must not be believed to hear");
     let told = format!("SELECT wakeup LIKE '%cannot be reached%' FROM copyhold.daemons WHERE id = {}", listening.id);
     world.until(&told).await;
     proxy.set(Way::Pass);
@@ -136,7 +136,7 @@ async fn a_slow_way_is_no_broken_one() {
     // As patient as a daemon, and more: the machine may be slow as well.
     let mut listening = Listening::begin(
         &world,
-        Pace { probing: Probing { within: Duration::from_mins(1), ..SHORT.probing }, ..SHORT },
+        ListenerTiming { probing: Probing { within: Duration::from_mins(1), ..SHORT.probing }, ..SHORT },
     )
     .await;
     listening.until_open().await;
@@ -145,10 +145,10 @@ async fn a_slow_way_is_no_broken_one() {
         let before = world.value(&probed).await;
         let again = async || world.value(&probed).await.is_some_and(|now| Some(now) != before);
         eventually(&format!("probe {probe}"), again).await;
-        assert!(listening.ears.are_open());
+        assert!(listening.ears.is_listening());
     }
     append(&world).await;
-    soon("the event is heard", listening.events.heard()).await;
+    soon("the event is heard", listening.events.notified()).await;
     assert_eq!(world.value("SELECT wakeup FROM copyhold.daemons").await.unwrap(), "notify");
 }
 

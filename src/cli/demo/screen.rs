@@ -10,7 +10,7 @@ use copyhold_sandbox::demo::{Audience, Progress, Summary};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::text;
-use crate::cli::show;
+use crate::cli::output;
 
 /// How often a line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ impl Screen {
         match &self.terminal {
             // Nobody is left to tell where that fails.
             Some(terminal) => drop(terminal.println(visible_line(line))),
-            None => show::aside(line),
+            None => output::aside(line),
         }
     }
 
@@ -98,7 +98,8 @@ impl Audience for Screen {
     fn sum_up(&self, summary: &Summary) {
         self.clear();
         // Whoever closed stdout does not want to know.
-        let _ = if self.json { show::json(summary) } else { show::line(&text::summary(summary)).map_err(Into::into) };
+        let _ =
+            if self.json { output::json(summary) } else { output::line(&text::summary(summary)).map_err(Into::into) };
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 use super::{
     super::{
         Verdict,
-        show::{self, Untrusted},
+        output::{self, Untrusted},
         stop::StopSignals,
     },
     cursor_file::CursorFile,
@@ -38,7 +38,7 @@ impl Agent {
         let about = event.data["object_key"].as_str();
         let about = about.map(|key| format!(", object \"{}\"", Untrusted(key))).unwrap_or_default();
         let cursor = self.file.path().display();
-        show::aside(&format!(
+        output::aside(&format!(
             "error: the command {how} at event {} ({kind}{about}). {cursor} stays before it: once the command is \
              mended, the same again goes on with that event; to pass over it, first write {} into {cursor}",
             event.cursor, event.cursor

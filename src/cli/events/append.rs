@@ -5,7 +5,7 @@ use copyhold_core::domain::documents;
 use serde::Deserialize;
 
 use super::{
-    super::{Verdict, queue, show, stdin},
+    super::{Verdict, output, queue, stdin},
     Daemon,
     client::Client,
 };
@@ -35,7 +35,7 @@ pub(super) async fn run(config: impl Fn() -> Result<Config, ConfigErrors>, args:
     } else {
         append(&config()?, &text).await?
     };
-    show::line(&format!("appended {}", show::count(appended, "event", "events")))?;
+    output::line(&format!("appended {}", output::count(appended, "event", "events")))?;
     Ok(Verdict::Good)
 }
 

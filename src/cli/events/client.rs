@@ -144,7 +144,7 @@ async fn refused(answer: Response<Incoming>, address: &str, has_token: bool) -> 
     let after = answer.headers().get("retry-after").and_then(|after| after.to_str().ok()?.parse().ok());
     let said = whole(answer).await.ok().and_then(|body| {
         let body: serde_json::Value = serde_json::from_slice(&body).ok()?;
-        Some(super::super::show::Untrusted(body["error"].as_str()?).to_string())
+        Some(super::super::output::Untrusted(body["error"].as_str()?).to_string())
     });
     let error = match said {
         Some(said) => anyhow::anyhow!(said),

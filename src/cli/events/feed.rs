@@ -12,7 +12,7 @@ use super::{
     client::{Client, Trouble},
     lines::Lines,
 };
-use crate::cli::show;
+use crate::cli::output;
 
 /// Attempts in a row, where nobody asked to wait for a daemon that is away.
 const PATIENCE: usize = 5;
@@ -185,7 +185,7 @@ impl Feed {
         });
         let Some(pause) = pauses.next() else { return Err(error) };
         if first {
-            show::aside(&format!("copyhold: {}; trying again", crate::cli::chain(&error)));
+            output::aside(&format!("copyhold: {}; trying again", crate::cli::chain(&error)));
         }
         tokio::time::sleep(pause.max(least.unwrap_or_default())).await;
         Ok(())

@@ -16,7 +16,7 @@ use clap::Subcommand;
 use copyhold_core::domain::Cursor;
 use url::{Url, form_urlencoded};
 
-use super::{Verdict, show};
+use super::{Verdict, output};
 use crate::config::{Config, ConfigErrors};
 use agent::Agent;
 use client::Client;
@@ -122,7 +122,7 @@ async fn read(config: impl Fn() -> Result<Config, ConfigErrors>, args: Args) -> 
 async fn print(mut feed: Feed, json: bool) -> anyhow::Result<Verdict> {
     while let Some(news) = feed.next().await? {
         let News::Event(event) = news else { continue };
-        let said = if json { show::json_goes_on(&event.line)? } else { show::goes_on(&text::of(&event))? };
+        let said = if json { output::json_goes_on(&event.line)? } else { output::goes_on(&text::of(&event))? };
         if !said {
             break;
         }

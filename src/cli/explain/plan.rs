@@ -1,7 +1,7 @@
 use copyhold_db::queue::Planned;
 
 use crate::{
-    cli::{Verdict, queue, show},
+    cli::{Verdict, output, queue},
     config::Config,
 };
 
@@ -16,10 +16,10 @@ pub(super) async fn run(config: &Config, lane: Option<&str>, json: bool) -> anyh
     pools.close().await;
     all.retain(|planned| lane.is_none() || planned.lane.as_deref() == lane);
     if json {
-        show::json(&all)?;
+        output::json(&all)?;
     } else {
         let texts: Vec<_> = all.iter().map(text).collect();
-        show::line(&texts.join("\n\n"))?;
+        output::line(&texts.join("\n\n"))?;
     }
     let good = all.iter().all(|planned| planned.flaws.is_empty());
     Ok(if good { Verdict::Good } else { Verdict::Bad })

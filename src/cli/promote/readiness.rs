@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use copyhold_core::domain::ReplicaName;
 use copyhold_db::queue::{Holdings, Missing, Queue, QueueError, UnsettledAt};
 
-use super::{super::replica::walk, show};
+use super::{super::replica::walk, output};
 
 /// What would be missing, or late, if a replica were the primary now.
 pub(super) struct Outlook {
@@ -43,7 +43,7 @@ impl Outlook {
 
     pub(super) fn text(&self, replica: &ReplicaName, primary: &ReplicaName) -> String {
         let Self { missing, lately, classes, holdings, unsettled, now } = self;
-        let count = |n: i64| show::count(n.unsigned_abs(), "object", "objects");
+        let count = |n: i64| output::count(n.unsigned_abs(), "object", "objects");
         let mut text = format!(
             "if {replica} were the primary now, in place of {primary}, of {} it would have {}\n",
             count(holdings.objects),
@@ -61,10 +61,10 @@ impl Outlook {
             let oldest = missing.oldest_at.map(|at| (now - at) as f64 / 1e6);
             line(
                 "missing",
-                format!("{}, {bytes}, the oldest registered {} ago", count(missing.objects), show::age(oldest)),
+                format!("{}, {bytes}, the oldest registered {} ago", count(missing.objects), output::age(oldest)),
             );
             let due = missing.objects - missing.in_flight - missing.waiting - missing.parked;
-            let by_class = classes.iter().map(|(class, n)| format!("{} {n}", show::Untrusted(class)));
+            let by_class = classes.iter().map(|(class, n)| format!("{} {n}", output::Untrusted(class)));
             let by_class = by_class.collect::<Vec<_>>().join(", ");
             let by_class = if by_class.is_empty() { by_class } else { format!(" ({by_class})") };
             line(
@@ -83,7 +83,7 @@ impl Outlook {
                 format!("{}, {bytes}, which are not to be there, and would be missing", count(holdings.unwanted)),
             );
         }
-        let settled_in = show::age(Some(unsettled.settled_in.as_secs_f64()));
+        let settled_in = output::age(Some(unsettled.settled_in.as_secs_f64()));
         if unsettled.after_crash {
             line(
                 "unsettled",
@@ -97,7 +97,7 @@ impl Outlook {
                 "unsettled",
                 format!(
                     "{}, under which a write may still arrive whose end was not seen; all are settled in {settled_in}",
-                    show::count(unsettled.copies.unsigned_abs(), "copy", "copies")
+                    output::count(unsettled.copies.unsigned_abs(), "copy", "copies")
                 ),
             );
         }
@@ -114,6 +114,6 @@ impl Outlook {
 
 /// `47 MiB`, and how much of it nobody knows.
 fn bytes(bytes: i64, of_unknown_size: i64) -> String {
-    let known = show::bytes(bytes);
+    let known = output::bytes(bytes);
     if of_unknown_size == 0 { known } else { format!("{known} and {of_unknown_size} of unknown size") }
 }

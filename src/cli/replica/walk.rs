@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use copyhold_core::domain::{ObjectKey, ReplicaName};
 use copyhold_db::queue::{Holdings, Notice, Queue, QueueError, Reset, ResetOf, while_away};
 
-use super::super::{bar::Bar, show};
+use super::super::{output, progress::Bar};
 
 /// Rows that somebody has in hand are tried again after this time, and before more is looked at once they are so many.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
@@ -71,7 +71,7 @@ pub(super) async fn take_back(
     if !reset.sure {
         if !open.is_empty() {
             bar.clear();
-            show::aside(
+            output::aside(
                 "waiting for transactions that were open when it began: they may still register objects of before. It can be \
                  broken off, and goes on when the command is given again",
             );

@@ -4,7 +4,7 @@ use copyhold_db::queue::{Applied, Progress, Queue, Scope, Sizes};
 use copyhold_s3::copy::{PART_AT_LEAST, WHOLE_UP_TO};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{bar::Bar, stop::StopSignals};
+use crate::cli::{progress::Bar, stop::StopSignals};
 
 /// How objects are sent, for figures: a store with narrower limits takes more parts.
 pub(in crate::cli) fn sizes() -> Sizes {

@@ -7,8 +7,8 @@ use copyhold_db::queue::{Applied, Change, Queue};
 use serde::Serialize;
 
 use crate::cli::{
-    show,
-    show::{age, bytes, count, some_keys, table},
+    output,
+    output::{age, bytes, count, some_keys, table},
 };
 
 /// What applying the rules came to, or would come to.
@@ -90,7 +90,7 @@ impl Report {
             }
             (false, None) => format!("{} judged in {took}", count(self.objects, "object", "objects")),
             (false, Some(key)) => {
-                let key = show::Untrusted(key);
+                let key = output::Untrusted(key);
                 format!("{} judged in {took}, behind \"{key}\", where an earlier run had ended", self.objects)
             }
         }];

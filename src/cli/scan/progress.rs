@@ -6,7 +6,7 @@ use copyhold_core::domain::visible_line;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
-    cli::{show, show::Untrusted},
+    cli::{output, output::Untrusted},
     scan::Scan,
 };
 
@@ -41,7 +41,7 @@ impl Bar {
     pub(super) fn show(&mut self, scan: &Scan) {
         let text = self.text(scan);
         if self.bar.is_hidden() {
-            show::aside(&format!("scan: {text}"));
+            output::aside(&format!("scan: {text}"));
         } else {
             self.bar.set_message(visible_line(&text).into_owned());
             self.bar.tick();
@@ -65,7 +65,7 @@ impl Bar {
         if shown.parts_done_now >= PARTS_TO_TELL && left > 0 {
             #[expect(clippy::cast_precision_loss, reason = "a few dozen")]
             let to_go = seconds * left as f64 / shown.parts_done_now as f64;
-            text.push(format!("about {} to go", show::age(Some(to_go))));
+            text.push(format!("about {} to go", output::age(Some(to_go))));
         }
         for lister in scan.listers() {
             let throttled = lister.notes().throttled;

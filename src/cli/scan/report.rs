@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        Verdict, show,
-        show::{Untrusted, count},
+        Verdict, output,
+        output::{Untrusted, count},
     },
     scan::{Ended, Halt, Scan},
 };
@@ -149,7 +149,7 @@ impl Report {
 
     fn figures(&self) -> Vec<String> {
         let would = if self.dry_run { "would be " } else { "" };
-        let bytes = show::bytes(i64::try_from(self.registered_bytes).unwrap_or(i64::MAX));
+        let bytes = output::bytes(i64::try_from(self.registered_bytes).unwrap_or(i64::MAX));
         let due = count(self.copies_due, "copy is due", "copies are due");
         let mut figures = vec![
             ("listed".to_owned(), self.listed.to_string()),
@@ -216,7 +216,7 @@ impl Report {
     }
 
     fn conclusion(&self) -> String {
-        let took = show::age(Some(self.seconds));
+        let took = output::age(Some(self.seconds));
         if self.is_complete() {
             let wrote = if self.dry_run { "; nothing was written (--dry-run)" } else { "" };
             return format!("all of it was listed, in {took}{wrote}");

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     audit::{Audit, Depth, Ended, Finding, Findings, Tally, Then, What},
-    cli::{Verdict, show::Untrusted},
+    cli::{Verdict, output::Untrusted},
 };
 
 /// What a run came to, as one document. Keys are as they are; a message is escaped and bounded.

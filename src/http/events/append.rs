@@ -11,7 +11,7 @@ use copyhold_db::queue::{Complaint, QueueError};
 use serde_json::json;
 use tracing::warn;
 
-use super::super::{Pages, refusal::Refusal};
+use super::super::{Pages, error_response::Refusal};
 
 /// `POST /v1/events`: an object, an array of objects, or objects one after another; all are appended, or none.
 pub(in crate::http) async fn append(

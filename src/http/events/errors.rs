@@ -3,7 +3,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use copyhold_db::queue::Queue;
 
-use super::super::refusal::Refusal;
+use super::super::error_response::Refusal;
 use crate::events::{End, TooMany};
 
 /// Somebody may leave.

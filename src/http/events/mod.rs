@@ -1,10 +1,10 @@
 //! `/v1/events`: the log for whoever asks over HTTP.
 
 mod append;
-mod asked;
 mod body;
+mod errors;
 mod poll;
-mod refused;
+mod query;
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use axum::{
 
 pub(super) use append::append;
 
-use super::{Pages, connections::Connection, refusal::Refusal};
-use asked::{Asked, Shape};
+use super::{Pages, connections::Connection, error_response::Refusal};
+use query::{Asked, Shape};
 
 /// `GET /v1/events`: from where the reader left off, in the shape that it wants.
 pub(super) async fn read(
@@ -33,9 +33,9 @@ pub(super) async fn read(
         return Err(Refusal::bad("a GET has no body here: append events with POST"));
     }
     let asked = Asked::of(head.uri.query().unwrap_or_default(), &head.headers)?;
-    let mut reader = pages.log.reader(asked.start, asked.filter).map_err(refused::full)?;
+    let mut reader = pages.log.reader(asked.start, asked.filter).map_err(errors::full)?;
     let began = tokio::select! {
-        began = reader.begin() => began.map_err(|end| refused::ended(end, &pages.queue))?,
+        began = reader.begin() => began.map_err(|end| errors::ended(end, &pages.queue))?,
         () = pages.drain.cancelled() => return Err(ending()),
     };
     let mut response = match asked.shape {

@@ -7,8 +7,8 @@ use axum::{
 use copyhold_core::domain::Cursor;
 use tokio::time::Instant;
 
-use super::super::{Pages, refusal::Refusal};
-use super::{ending, refused};
+use super::super::{Pages, error_response::Refusal};
+use super::{ending, errors};
 use crate::events::{Batch, Next, Reader};
 
 /// However long it takes to find something that passes the filter, the client hears of us after this time.
@@ -26,7 +26,7 @@ pub(super) async fn answer(mut reader: Reader, wait: Duration, pages: &Pages) ->
             Some(Next::Events(batch)) => return Ok(document(Some(&batch), batch.last())),
             Some(Next::Bookmark(cursor)) if until.elapsed() > LONGEST_LOOK => return Ok(document(None, cursor)),
             Some(Next::Bookmark(_) | Next::Quiet) => {}
-            Some(Next::End(end)) => return Err(refused::ended(end, &pages.queue)),
+            Some(Next::End(end)) => return Err(errors::ended(end, &pages.queue)),
             None => break,
         }
     }

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, header};
 use copyhold_core::domain::{Cursor, EventKind, ReplicaName};
 use url::form_urlencoded;
 
-use super::super::refusal::{Refusal, quoted};
+use super::super::error_response::{Refusal, quoted};
 use crate::{
     config::did_you_mean,
     events::{Filter, Start},

@@ -10,7 +10,7 @@ use serde::{
     de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::super::refusal::{Refusal, quoted};
+use super::super::error_response::{Refusal, quoted};
 use crate::config::did_you_mean;
 
 /// Objects of one request.

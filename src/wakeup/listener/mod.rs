@@ -4,7 +4,7 @@
 //! Owns the one connection that listens. While it is not known to be in order, the daemon's ears are closed: it then looks
 //! every second by itself, and asks nobody to be notified.
 
-mod trial;
+mod self_test;
 
 use std::time::Duration;
 
@@ -12,21 +12,21 @@ use copyhold_db::queue::{DaemonId, Heard, ListenConnection, ListenError, Notice,
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{config::Wakeup, ears::Hearing, metrics, wake::Waker};
-use trial::Deafness;
+use crate::{config::Wakeup, metrics, wakeup::listen_status::ListenStatusSender, wakeup::wake_channel::WakeSender};
+use self_test::ListenFailure;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// How long it takes to find out that something is wrong.
 #[derive(Debug, Clone, Copy)]
-pub struct Pace {
+pub struct ListenerTiming {
     pub probing: Probing,
     /// When it is looked again whether a way on which no notice came is open now.
     pub retry_every: Duration,
 }
 
-impl Default for Pace {
+impl Default for ListenerTiming {
     fn default() -> Self {
         Self {
             probing: Probing { every: Duration::from_secs(10), within: Duration::from_secs(5) },
@@ -37,18 +37,18 @@ impl Default for Pace {
 
 /// Who is woken for what.
 #[derive(Debug, Clone)]
-pub struct Wakers {
+pub struct WakeSenders {
     /// There may be work.
-    pub work: Waker,
+    pub work: WakeSender,
     /// The table `replicas` may have changed.
-    pub replicas: Waker,
+    pub replicas: WakeSender,
     /// There may be events of other programs.
-    pub inbox: Waker,
+    pub inbox: WakeSender,
     /// The log may have grown.
-    pub events: Waker,
+    pub events: WakeSender,
 }
 
-impl Wakers {
+impl WakeSenders {
     fn all(&self) {
         for waker in [&self.work, &self.replicas, &self.inbox, &self.events] {
             waker.wake();
@@ -77,72 +77,72 @@ pub struct Listener {
     /// For the other connections.
     pub queue: Queue,
     pub daemon: DaemonId,
-    pub hearing: Hearing,
-    pub wakers: Wakers,
-    pub pace: Pace,
+    pub status: ListenStatusSender,
+    pub wake_senders: WakeSenders,
+    pub timing: ListenerTiming,
 }
 
 /// Why nothing is heard any more.
 #[derive(Debug)]
-enum Ended {
+enum ListenEnd {
     /// Perhaps the next connection lives longer.
     Lost(ListenError),
     /// It is not the connection's fault.
-    Deaf(Deafness),
+    Failed(ListenFailure),
 }
 
-impl From<ListenError> for Ended {
+impl From<ListenError> for ListenEnd {
     fn from(error: ListenError) -> Self {
         Self::Lost(error)
     }
 }
 
-/// What was last told about this, to people and to the others.
+/// What was last reported about this, to people and to the others.
 #[derive(Debug, Default)]
-struct Told {
+struct Reported {
     /// As it stands in the table; `None`: nothing does, or another word.
     wakeup: Option<String>,
-    deafness: Option<Deafness>,
+    failure: Option<ListenFailure>,
 }
 
 impl Listener {
     /// Listens until `drain`, connecting again for as long as it takes.
     pub async fn run(self, drain: CancellationToken) {
-        let mut told = Told::default();
+        let mut reported = Reported::default();
         if self.wakeup == Wakeup::Poll {
             info!("Looking for new objects every second, as database.wakeup says");
-            while told.wakeup.is_none() && !drain.is_cancelled() {
-                self.tell(&mut told, "poll").await;
-                drain.run_until_cancelled(tokio::time::sleep(self.pace.probing.within)).await;
+            while reported.wakeup.is_none() && !drain.is_cancelled() {
+                self.report(&mut reported, "poll").await;
+                drain.run_until_cancelled(tokio::time::sleep(self.timing.probing.within)).await;
             }
             return drain.cancelled().await;
         }
         let mut pause = FIRST_PAUSE;
         loop {
-            let Some(ended) = drain.run_until_cancelled(Box::pin(self.listen(&mut pause, &mut told))).await else {
+            let Some(ended) = drain.run_until_cancelled(Box::pin(self.listen(&mut pause, &mut reported))).await else {
                 return;
             };
-            self.hearing.close();
+            self.status.set_unavailable();
             metrics::listener_connected(false);
             // Whatever happened meanwhile was not heard.
-            self.wakers.all();
+            self.wake_senders.all();
             let rest = match ended {
-                Ended::Lost(error) => {
+                ListenEnd::Lost(error) => {
                     // One that comes back at once needs no word to the others.
                     if pause == FIRST_PAUSE {
                         warn!(error = %error, "Lost the connection that listens for new objects; until it is back they are looked for every second");
                     } else {
-                        self.tell(&mut told, &format!("{} cannot be reached: {error}", self.setting)).await;
+                        self.report(&mut reported, &format!("{} cannot be reached: {error}", self.setting)).await;
                     }
                     let rest = pause;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     rest
                 }
-                Ended::Deaf(why) => {
+                ListenEnd::Failed(why) => {
                     metrics::listener_trial_failed();
                     let sentence = why.sentence(self.setting);
-                    self.tell(&mut told, &sentence).await;
-                    if told.deafness.replace(why) != Some(why) {
+                    self.report(&mut reported, &sentence).await;
+                    if reported.failure.replace(why) != Some(why) {
                         warn!(
                             "No notice of new objects can be heard, so they are looked for every second: {sentence}. {}",
                             why.remedy(self.setting)
@@ -150,7 +150,7 @@ impl Listener {
                     }
                     pause = FIRST_PAUSE;
                     // A server is promoted in seconds, a configuration is changed in minutes.
-                    if why == Deafness::ReadReplica { LONGEST_PAUSE } else { self.pace.retry_every }
+                    if why == ListenFailure::ReadReplica { LONGEST_PAUSE } else { self.timing.retry_every }
                 }
             };
             if drain.run_until_cancelled(tokio::time::sleep(rest)).await.is_none() {
@@ -161,18 +161,18 @@ impl Listener {
     }
 
     /// One connection's life; returns why it ended.
-    async fn listen(&self, pause: &mut Duration, told: &mut Told) -> Ended {
-        match self.hear(pause, told).await {
+    async fn listen(&self, pause: &mut Duration, reported: &mut Reported) -> ListenEnd {
+        match self.hear(pause, reported).await {
             Err(ended) => ended,
             Ok(never) => match never {},
         }
     }
 
-    async fn hear(&self, pause: &mut Duration, told: &mut Told) -> Result<std::convert::Infallible, Ended> {
-        let mut connection = ListenConnection::open(&self.target, self.queue.schema(), self.pace.probing)
+    async fn hear(&self, pause: &mut Duration, reported: &mut Reported) -> Result<std::convert::Infallible, ListenEnd> {
+        let mut connection = ListenConnection::open(&self.target, self.queue.schema(), self.timing.probing)
             .await
-            .map_err(trial::refusal)?;
-        trial::passes(&mut connection, &self.queue, &self.wakers).await?;
+            .map_err(self_test::refusal)?;
+        self_test::passes(&mut connection, &self.queue, &self.wake_senders).await?;
         let allowed = if self.wakeup == Wakeup::Auto { connection.prepared_transactions().await? } else { 0 };
         let how = if allowed > 0 {
             // Notices of our own programs are heard; the application is to send none.
@@ -188,30 +188,30 @@ impl Listener {
         };
         metrics::listener_connected(true);
         *pause = FIRST_PAUSE;
-        told.deafness = None;
+        reported.failure = None;
         if allowed == 0 {
-            self.hearing.open();
+            self.status.set_listening();
         }
         // What was announced before LISTEN took hold was not announced to us.
-        self.wakers.all();
+        self.wake_senders.all();
         loop {
-            self.tell(told, &how).await;
-            // Not before a silence, in which it is told again if it could not be.
+            self.report(reported, &how).await;
+            // Not before a silence, in which it is reported again if it could not be.
             while let Some(heard) = connection.next().await? {
                 metrics::notice_heard();
-                self.wakers.pass_on(&heard);
+                self.wake_senders.pass_on(&heard);
             }
             connection.probe().await?;
         }
     }
 
     /// Writes down for the others how this daemon learns of what is new, unless that stands there.
-    async fn tell(&self, told: &mut Told, how: &str) {
-        if told.wakeup.as_deref() == Some(how) {
+    async fn report(&self, reported: &mut Reported, how: &str) {
+        if reported.wakeup.as_deref() == Some(how) {
             return;
         }
         match self.queue.set_wakeup(self.daemon, how).await {
-            Ok(()) => told.wakeup = Some(how.to_owned()),
+            Ok(()) => reported.wakeup = Some(how.to_owned()),
             // Others will say it if PostgreSQL is away; this one tries again.
             Err(_) => metrics::database_error("queue::set_wakeup"),
         }

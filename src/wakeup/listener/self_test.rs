@@ -3,14 +3,14 @@ use std::time::Duration;
 use copyhold_db::queue::{Heard, ListenConnection, ListenError, Queue};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Ended, Wakers};
+use super::{ListenEnd, WakeSenders};
 
 /// How long a word may take from one connection to the other.
 const WITHIN: Duration = Duration::from_secs(2);
 
 /// Why a connection that was made hears nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Deafness {
+pub(super) enum ListenFailure {
     /// LISTEN is undone, or somebody else's, as soon as it has ended.
     Pooler,
     /// A server that follows another one, and does not allow LISTEN.
@@ -19,7 +19,7 @@ pub(super) enum Deafness {
     Elsewhere,
 }
 
-impl Deafness {
+impl ListenFailure {
     /// What is wrong.
     pub fn sentence(self, setting: &str) -> String {
         match self {
@@ -46,16 +46,20 @@ impl Deafness {
 }
 
 /// LISTEN itself was refused, or nobody could be reached.
-pub(super) fn refusal(error: ListenError) -> Ended {
+pub(super) fn refusal(error: ListenError) -> ListenEnd {
     match error {
-        ListenError::Recovery => Ended::Deaf(Deafness::ReadReplica),
-        error => Ended::Lost(error),
+        ListenError::Recovery => ListenEnd::Failed(ListenFailure::ReadReplica),
+        error => ListenEnd::Lost(error),
     }
 }
 
 /// Says a word on another connection and waits until it is heard on this one. On the same connection it would come back
 /// even through a pooler.
-pub(super) async fn passes(connection: &mut ListenConnection, queue: &Queue, wakers: &Wakers) -> Result<(), Ended> {
+pub(super) async fn passes(
+    connection: &mut ListenConnection,
+    queue: &Queue,
+    wake_senders: &WakeSenders,
+) -> Result<(), ListenEnd> {
     let word = format!("{:016x}", rand::random::<u64>());
     // That this cannot be said proves nothing: PostgreSQL may be starting.
     queue.call(&word).await.map_err(ListenError::from)?;
@@ -63,17 +67,17 @@ pub(super) async fn passes(connection: &mut ListenConnection, queue: &Queue, wak
     loop {
         match timeout_at(deadline, connection.next()).await {
             Ok(Ok(Some(Heard::Echo(heard)))) if heard == word => break,
-            Ok(Ok(Some(heard))) => wakers.pass_on(&heard),
+            Ok(Ok(Some(heard))) => wake_senders.pass_on(&heard),
             // A probe shorter than this, in a test.
             Ok(Ok(None)) => {}
             Ok(Err(error)) => return Err(error.into()),
-            Err(_) => return Err(Ended::Deaf(why(connection, queue).await?)),
+            Err(_) => return Err(ListenEnd::Failed(why(connection, queue).await?)),
         }
     }
     Ok(connection.end_trial().await?)
 }
 
-async fn why(connection: &mut ListenConnection, queue: &Queue) -> Result<Deafness, ListenError> {
+async fn why(connection: &mut ListenConnection, queue: &Queue) -> Result<ListenFailure, ListenError> {
     let same = connection.reaches_database_of(queue).await?;
-    Ok(if same { Deafness::Pooler } else { Deafness::Elsewhere })
+    Ok(if same { ListenFailure::Pooler } else { ListenFailure::Elsewhere })
 }

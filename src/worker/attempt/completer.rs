@@ -31,18 +31,18 @@ const FAILURES: usize = 24;
 const PART_WITHIN: Duration = Duration::from_secs(3);
 /// A copy that PostgreSQL refuses to record is made again after this time. Somebody has to see to the database.
 const REFUSED_FOR: Duration = Duration::from_mins(5);
-/// Of what PostgreSQL says.
+/// ReportId what PostgreSQL says.
 const MESSAGE_CHARS: usize = 300;
 
 /// Takes reports from the workers.
 #[derive(Debug, Clone)]
-pub struct Completer(mpsc::Sender<Said>);
+pub struct Completer(mpsc::Sender<PendingReport>);
 
 /// Writes them: whatever has come in while the statement before was being written makes the next.
 #[derive(Debug)]
-pub struct Writer {
+pub struct ReportWriter {
     queue: Queue,
-    said: mpsc::Receiver<Said>,
+    said: mpsc::Receiver<PendingReport>,
     /// That nothing can be written.
     complaint: Complaint,
     /// Batches in a row that could not be written.
@@ -52,7 +52,7 @@ pub struct Writer {
 }
 
 #[derive(Debug)]
-struct Said {
+struct PendingReport {
     report: Report,
     /// Past it the lease is not ours any more, and there is no point in writing.
     until: Instant,
@@ -60,35 +60,35 @@ struct Said {
 }
 
 /// A report and all who wait for it: several of one object make one.
-struct Waiting {
+struct QueuedReport {
     report: Report,
     until: Instant,
     answers: Vec<oneshot::Sender<Answer>>,
     /// It was refused, and is written alone.
-    alone: Option<Alone>,
+    alone: Option<LoneRetry>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Alone {
+struct LoneRetry {
     tries: u32,
     next: Instant,
 }
 
-type Of = (ObjectKey, Fence);
-type Batch = HashMap<Of, Waiting>;
+type ReportId = (ObjectKey, Fence);
+type Batch = HashMap<ReportId, QueuedReport>;
 
 /// The two ends. The writer ends when all completers are gone and everything is written.
 #[must_use]
-pub fn completer(queue: Queue) -> (Completer, Writer) {
+pub fn completer(queue: Queue) -> (Completer, ReportWriter) {
     let (sender, said) = mpsc::channel(BATCH);
-    (Completer(sender), Writer { queue, said, complaint: Complaint::new(), failures: 0, conflicts: 0 })
+    (Completer(sender), ReportWriter { queue, said, complaint: Complaint::new(), failures: 0, conflicts: 0 })
 }
 
 impl Completer {
     /// Has the report written, however long PostgreSQL is away, as long as the lease lasts. *Changed*: it was not.
     pub async fn write(&self, report: Report, until: Instant) -> Answer {
         let (answer, answered) = oneshot::channel();
-        if self.0.send(Said { report, until, answer }).await.is_err() {
+        if self.0.send(PendingReport { report, until, answer }).await.is_err() {
             return Answer::Changed;
         }
         // A writer that is gone has not written: the lease will run out, and somebody else takes over.
@@ -96,7 +96,7 @@ impl Completer {
     }
 }
 
-impl Writer {
+impl ReportWriter {
     pub async fn run(mut self) {
         let mut waiting = Batch::new();
         let mut incoming = Vec::new();
@@ -189,7 +189,7 @@ impl Writer {
     }
 
     /// What lost against another transaction may do later; what is refused for what it says is not tried again.
-    async fn refused(&mut self, (of, mut waiting): (Of, Waiting), error: &QueueError) -> Batch {
+    async fn refused(&mut self, (of, mut waiting): (ReportId, QueuedReport), error: &QueueError) -> Batch {
         let tries = waiting.alone.map_or(0, |alone| alone.tries);
         let timed_out = error.is_silent() || error.sqlstate().as_deref() == Some("57014");
         // A lock that somebody holds is no refusal, however long it is held: it is proven, and its lease lasts.
@@ -201,16 +201,16 @@ impl Writer {
         match self.queue.complete_within(PART_WITHIN, &[instead]).await.map(|answers| answers.first().map(|a| a.2)) {
             Ok(Some(Answer::Recorded)) => {
                 error!(object.key = %key, error = %said, "PostgreSQL refuses the result for {key}, whose copies are made again in {REFUSED_FOR:?}: {said}");
-                tell(waiting, Answer::Refused);
+                answer_all(waiting, Answer::Refused);
                 Batch::new()
             }
             Ok(Some(Answer::Busy)) => {
                 let next = Instant::now() + PAUSE;
-                waiting.alone = Some(Alone { tries: TRIES_ALONE, next });
+                waiting.alone = Some(LoneRetry { tries: TRIES_ALONE, next });
                 keep(Batch::from([(of, waiting)]))
             }
             Ok(_) => {
-                tell(waiting, Answer::Changed);
+                answer_all(waiting, Answer::Changed);
                 Batch::new()
             }
             Err(second) if second.is_conflict() || (second.is_away() && !second.is_silent()) => {
@@ -220,18 +220,18 @@ impl Writer {
             Err(second) if second.lacks_schema() => self.later((of, waiting), error),
             Err(_) => {
                 error!(object.key = %key, error = %said, "PostgreSQL refuses the result for {key}, and also that its copies failed; its lease runs out: {said}");
-                tell(waiting, Answer::Changed);
+                answer_all(waiting, Answer::Changed);
                 Batch::new()
             }
         }
     }
 
     /// It is tried again alone, each time after twice the pause.
-    fn later(&mut self, (of, mut waiting): (Of, Waiting), error: &QueueError) -> Batch {
+    fn later(&mut self, (of, mut waiting): (ReportId, QueuedReport), error: &QueueError) -> Batch {
         self.complain(error, 1);
         let tries = waiting.alone.map_or(0, |alone| alone.tries);
         let next = Instant::now() + PAUSE * 2_u32.pow(tries.min(TRIES_ALONE));
-        waiting.alone = Some(Alone { tries: tries.saturating_add(1), next });
+        waiting.alone = Some(LoneRetry { tries: tries.saturating_add(1), next });
         keep(Batch::from([(of, waiting)]))
     }
 
@@ -262,8 +262,8 @@ fn settle(batch: Batch, answers: Vec<(ObjectKey, Fence, Answer)>) -> Batch {
             Answer::Busy if waiting.until > Instant::now() => {
                 again.insert(of, waiting);
             }
-            Answer::Busy | Answer::Changed => tell(waiting, Answer::Changed),
-            answer @ (Answer::Recorded | Answer::Refused) => tell(waiting, answer),
+            Answer::Busy | Answer::Changed => answer_all(waiting, Answer::Changed),
+            answer @ (Answer::Recorded | Answer::Refused) => answer_all(waiting, answer),
         }
     }
     again
@@ -274,12 +274,12 @@ fn keep(batch: Batch) -> Batch {
     let now = Instant::now();
     let (live, late): (Batch, Batch) = batch.into_iter().partition(|(_, waiting)| waiting.until > now);
     for waiting in late.into_values() {
-        tell(waiting, Answer::Changed);
+        answer_all(waiting, Answer::Changed);
     }
     live
 }
 
-/// Of one result that result.
+/// ReportId one result that result.
 fn halves(batch: Batch) -> Vec<Batch> {
     if batch.len() < 2 {
         return vec![batch];
@@ -290,9 +290,9 @@ fn halves(batch: Batch) -> Vec<Batch> {
     vec![second.into_iter().collect(), first.into_iter().collect()]
 }
 
-fn apart((of, mut waiting): (Of, Waiting)) -> (Of, Waiting) {
+fn apart((of, mut waiting): (ReportId, QueuedReport)) -> (ReportId, QueuedReport) {
     let next = Instant::now() + PAUSE;
-    waiting.alone.get_or_insert(Alone { tries: 0, next });
+    waiting.alone.get_or_insert(LoneRetry { tries: 0, next });
     (of, waiting)
 }
 
@@ -318,10 +318,10 @@ fn message(error: &QueueError) -> String {
     escaped(&error.to_string(), MESSAGE_CHARS)
 }
 
-fn merge(batch: &mut Batch, Said { report, until, answer }: Said) {
+fn merge(batch: &mut Batch, PendingReport { report, until, answer }: PendingReport) {
     match batch.entry((report.key.clone(), report.fence)) {
         std::collections::hash_map::Entry::Vacant(entry) => {
-            entry.insert(Waiting { report, until, answers: vec![answer], alone: None });
+            entry.insert(QueuedReport { report, until, answers: vec![answer], alone: None });
         }
         std::collections::hash_map::Entry::Occupied(mut entry) => {
             let waiting = entry.get_mut();
@@ -347,7 +347,7 @@ fn replace(outcomes: &mut Vec<(ReplicaName, Outcome)>, replica: ReplicaName, out
     outcomes.push((replica, outcome));
 }
 
-fn tell(waiting: Waiting, answer: Answer) {
+fn answer_all(waiting: QueuedReport, answer: Answer) {
     for waiter in waiting.answers {
         // Whoever asked may have been stopped meanwhile.
         let _ = waiter.send(answer);

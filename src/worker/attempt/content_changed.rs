@@ -7,7 +7,7 @@ use copyhold_db::queue::{Answer, ChangeAdmission, Queue, Unregistered, changes_a
 use rand::RngExt as _;
 use tracing::{info, warn};
 
-use crate::{config::UnregisteredChanges, metrics, wake::Waker};
+use crate::{config::UnregisteredChanges, metrics, wakeup::wake_channel::WakeSender};
 
 /// What is to become of a change that nobody registered.
 pub(super) enum ChangeDecision {
@@ -21,15 +21,15 @@ pub(super) enum ChangeDecision {
 
 /// Decides about contents at the primary that nobody registered, whoever finds them.
 #[derive(Debug, Clone)]
-pub struct Changes {
+pub struct ContentChanges {
     pub queue: Queue,
     /// What the operator says about them.
     pub policy: UnregisteredChanges,
     /// Told when a generation begins.
-    pub waker: Waker,
+    pub wake_claimer: WakeSender,
 }
 
-impl Changes {
+impl ContentChanges {
     /// Whether a change at a replica may begin a generation.
     pub(super) async fn decide(&self, lease: &Lease, from: &ReplicaName) -> ChangeDecision {
         match self.policy {
@@ -86,7 +86,7 @@ impl Changes {
         for target in lease.targets().filter(|r| r.replica != *from) {
             metrics::failed(&target.replica, Class::Changed);
         }
-        self.waker.wake();
+        self.wake_claimer.wake();
         true
     }
 

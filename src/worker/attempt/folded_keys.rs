@@ -3,22 +3,27 @@
 use std::time::Duration;
 
 use copyhold_core::domain::{Class, Failure, Folds, Lease, Next, ObjectKey, Outcome, ReplicaName};
-use copyhold_db::queue::{Answer, QueueError, Refuted, TakeBack, Twin};
+use copyhold_db::queue::{Answer, Queue, QueueError, Refuted, TakeBack, Twin};
 use copyhold_s3::{
     copy::{Job, Target, kept_as_another},
     store::{KeptAs, Store},
 };
 use tracing::{info, warn};
 
-use super::run::Runner;
-use crate::metrics;
+use crate::{metrics, worker::replica::ReplicaRegistry};
 
 /// How long a copy rests whose twin's record could not be taken back yet.
 pub(super) const REST: Duration = Duration::from_secs(5);
 /// Of a key in a message.
 const SHOWN_CHARS: usize = 100;
 
-impl Runner {
+/// Takes back what is on record of other objects where a store takes their key for this one's.
+pub(super) struct FoldedKeys<'r> {
+    pub queue: &'r Queue,
+    pub registry: &'r ReplicaRegistry,
+}
+
+impl FoldedKeys<'_> {
     /// Takes those targets off the job where another registered object has the key, and says what becomes of them. What
     /// is on record of the others there may be this object's bytes: it is taken back first.
     pub(super) async fn keep_apart(&self, lease: &Lease, job: &mut Job) -> Vec<(ReplicaName, Outcome)> {
@@ -76,7 +81,7 @@ impl Runner {
     /// Takes back what is on record there of the object that a copy of this one was just written over, if it was. `false`:
     /// that could not be done yet.
     pub(super) async fn part_from_other(&self, lease: &Lease, replica: &ReplicaName) -> bool {
-        let replicas = self.lanes.replicas();
+        let replicas = self.registry.replicas();
         let Some(store) = replicas.iter().find(|r| r.name == *replica).map(|r| &r.store) else { return true };
         match store.kept_as(&lease.key) {
             Some(kept_as) => self.is_parted(&lease.key, store, &kept_as).await,

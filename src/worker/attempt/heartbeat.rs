@@ -4,7 +4,7 @@ use copyhold_db::queue::{Answer, Complaint, Daemon, Queue};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::held::Held;
+use super::held_leases::HeldLeases;
 use crate::metrics;
 
 /// Keeps the leases of this process alive, and stops copies whose lease cannot be kept.
@@ -15,7 +15,7 @@ use crate::metrics;
 pub struct Heartbeat {
     pub queue: Queue,
     pub daemon: Daemon,
-    pub held: Held,
+    pub held: HeldLeases,
     pub every: Duration,
 }
 
@@ -39,7 +39,7 @@ impl Heartbeat {
                     next_beat = Instant::now() + self.every;
                 }
             }
-            let expiring = self.held.lose_expiring(margin);
+            let expiring = self.held.mark_expiring_lost(margin);
             if !expiring.is_empty() {
                 metrics::leases_lost(expiring.len());
                 warn!(leases = expiring.len(), "Leases could not be renewed in time, their copies are stopped");
@@ -49,7 +49,7 @@ impl Heartbeat {
 
     /// Whether the database answered.
     async fn beat(&self, complaint: &Complaint) -> bool {
-        let asked = self.held.all();
+        let asked = self.held.to_renew();
         let sent = Instant::now();
         let answers = match self.queue.renew(&asked, self.daemon.lease_timeout).await {
             Ok(answers) => answers,
@@ -58,7 +58,7 @@ impl Heartbeat {
         for (key, fence, answer) in answers {
             match answer {
                 Answer::Recorded => self.held.extend(&key, fence, sent + self.daemon.lease_timeout),
-                Answer::Changed if self.held.lose(&key, fence) => {
+                Answer::Changed if self.held.mark_lost(&key, fence) => {
                     metrics::leases_lost(1);
                     warn!(object.key = %key, "The lease of {key} is lost, or the key was registered again; its copy stops");
                 }

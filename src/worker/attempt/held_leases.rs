@@ -13,10 +13,10 @@ use crate::metrics;
 
 /// The leases that this process holds: what the heartbeat renews, and how a copy learns that it must stop.
 #[derive(Debug, Clone, Default)]
-pub struct Held(Arc<Mutex<HashMap<ObjectKey, Holding>>>);
+pub struct HeldLeases(Arc<Mutex<HashMap<ObjectKey, HeldLease>>>);
 
 #[derive(Debug)]
-struct Holding {
+struct HeldLease {
     fence: Fence,
     generation: Generation,
     until: Instant,
@@ -25,14 +25,14 @@ struct Holding {
     ending: bool,
 }
 
-impl Held {
+impl HeldLeases {
     /// Enters a lease; the token is cancelled when it is lost, or when `stop` is.
     ///
     /// An older lease of the same row is over, or we could not have claimed it again. If its copy does not know that
     /// yet, nobody else will tell it: the heartbeat asks for this one.
-    pub fn enter(&self, lease: &Lease, stop: &CancellationToken) -> CancellationToken {
+    pub fn register(&self, lease: &Lease, stop: &CancellationToken) -> CancellationToken {
         let lost = stop.child_token();
-        let holding = Holding {
+        let holding = HeldLease {
             fence: lease.fence,
             generation: lease.generation,
             until: lease.until,
@@ -50,7 +50,7 @@ impl Held {
     }
 
     /// Strikes out the lease with this fence.
-    pub fn strike(&self, key: &ObjectKey, fence: Fence) {
+    pub fn remove(&self, key: &ObjectKey, fence: Fence) {
         let mut held = self.lock();
         if held.get(key).is_some_and(|h| h.fence == fence) {
             held.remove(key);
@@ -59,7 +59,7 @@ impl Held {
     }
 
     /// What the heartbeat asks for.
-    pub fn all(&self) -> Vec<(ObjectKey, Fence, Generation)> {
+    pub fn to_renew(&self) -> Vec<(ObjectKey, Fence, Generation)> {
         self.lock().iter().map(|(k, h)| (k.clone(), h.fence, h.generation)).collect()
     }
 
@@ -76,21 +76,21 @@ impl Held {
     }
 
     /// The copy has ended, and what ends the lease is about to be written.
-    pub fn end(&self, key: &ObjectKey, fence: Fence) {
+    pub fn mark_ending(&self, key: &ObjectKey, fence: Fence) {
         if let Some(holding) = self.lock().get_mut(key).filter(|h| h.fence == fence) {
             holding.ending = true;
         }
     }
 
     /// The lease is not ours any more: its copy is to stop. `false` if it had ended, and nothing is lost.
-    pub fn lose(&self, key: &ObjectKey, fence: Fence) -> bool {
+    pub fn mark_lost(&self, key: &ObjectKey, fence: Fence) -> bool {
         let held = self.lock();
         let under_way = held.get(key).filter(|h| h.fence == fence && !h.ending);
         under_way.inspect(|holding| holding.lost.cancel()).is_some()
     }
 
     /// Stops the copies whose lease ends within `margin`, and returns their keys.
-    pub fn lose_expiring(&self, margin: Duration) -> Vec<ObjectKey> {
+    pub fn mark_expiring_lost(&self, margin: Duration) -> Vec<ObjectKey> {
         let limit = Instant::now() + margin;
         let held = self.lock();
         let expiring = held.iter().filter(|(_, h)| h.until < limit && !h.lost.is_cancelled());
@@ -103,7 +103,7 @@ impl Held {
     }
 
     /// A poisoned lock only means that some task panicked between two of these short steps; the map is whole.
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Holding>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, HeldLease>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -135,32 +135,32 @@ mod tests {
 
     #[test]
     fn a_lost_lease_stops_its_copy_but_not_that_of_another_claim() {
-        let (held, lease) = (Held::default(), lease());
-        let lost = held.enter(&lease, &CancellationToken::new());
-        assert!(!held.lose(&lease.key, Fence(8)) && !lost.is_cancelled());
-        assert!(held.lose(&lease.key, FENCE) && lost.is_cancelled());
+        let (held, lease) = (HeldLeases::default(), lease());
+        let lost = held.register(&lease, &CancellationToken::new());
+        assert!(!held.mark_lost(&lease.key, Fence(8)) && !lost.is_cancelled());
+        assert!(held.mark_lost(&lease.key, FENCE) && lost.is_cancelled());
     }
 
     #[test]
     fn a_row_that_is_claimed_again_stops_the_copy_of_the_lease_before() {
-        let (held, lease) = (Held::default(), lease());
-        let lost = held.enter(&lease, &CancellationToken::new());
-        let again = held.enter(&Lease { fence: Fence(8), ..self::lease() }, &CancellationToken::new());
+        let (held, lease) = (HeldLeases::default(), lease());
+        let lost = held.register(&lease, &CancellationToken::new());
+        let again = held.register(&Lease { fence: Fence(8), ..self::lease() }, &CancellationToken::new());
         assert!(lost.is_cancelled() && !again.is_cancelled());
         // What the copy before still does concerns the new lease no more.
-        held.strike(&lease.key, FENCE);
+        held.remove(&lease.key, FENCE);
         assert!(held.until(&lease.key, Fence(8)).is_some());
     }
 
     #[test]
     fn a_lease_that_its_own_copy_has_ended_is_not_lost() {
-        let (held, lease) = (Held::default(), lease());
-        held.enter(&lease, &CancellationToken::new());
-        assert_eq!(held.all().len(), 1);
+        let (held, lease) = (HeldLeases::default(), lease());
+        held.register(&lease, &CancellationToken::new());
+        assert_eq!(held.to_renew().len(), 1);
         // While the heartbeat asks, the copy ends and frees its row.
-        held.end(&lease.key, FENCE);
-        assert!(!held.lose(&lease.key, FENCE));
-        held.strike(&lease.key, FENCE);
-        assert!(!held.lose(&lease.key, FENCE));
+        held.mark_ending(&lease.key, FENCE);
+        assert!(!held.mark_lost(&lease.key, FENCE));
+        held.remove(&lease.key, FENCE);
+        assert!(!held.mark_lost(&lease.key, FENCE));
     }
 }

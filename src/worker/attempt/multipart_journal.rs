@@ -34,30 +34,30 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// copies stop when their lease runs out. What is not kept is sent again, or found by the sweeper.
 const UNWRITTEN: usize = 65_536;
 
-/// The memory of this process's unfinished uploads: a [`Journal`] for each lease, and one [`Recorder`] for all.
+/// The memory of this process's unfinished uploads: a [`Journal`] for each lease, and one [`JournalWriter`] for all.
 #[derive(Debug, Clone)]
 pub struct Journals {
     queue: Queue,
-    told: mpsc::UnboundedSender<Told>,
+    messages: mpsc::UnboundedSender<JournalMessage>,
     unwritten: Arc<AtomicUsize>,
     complaint: Arc<Complaint>,
 }
 
 /// Writes down what need not be waited for, of all objects together.
 #[derive(Debug)]
-pub struct Recorder {
+pub struct JournalWriter {
     queue: Queue,
-    told: mpsc::UnboundedReceiver<Told>,
+    messages: mpsc::UnboundedReceiver<JournalMessage>,
     complaint: Arc<Complaint>,
 }
 
 /// The two ends. The recorder ends when all journals are gone and everything is written.
 #[must_use]
-pub fn journals(queue: Queue) -> (Journals, Recorder) {
-    let (sender, told) = mpsc::unbounded_channel();
+pub fn journals(queue: Queue) -> (Journals, JournalWriter) {
+    let (sender, messages) = mpsc::unbounded_channel();
     let complaint = Arc::new(Complaint::default());
-    let recorder = Recorder { queue: queue.clone(), told, complaint: Arc::clone(&complaint) };
-    (Journals { queue, told: sender, unwritten: Arc::default(), complaint }, recorder)
+    let recorder = JournalWriter { queue: queue.clone(), messages, complaint: Arc::clone(&complaint) };
+    (Journals { queue, messages: sender, unwritten: Arc::default(), complaint }, recorder)
 }
 
 impl Journals {
@@ -65,7 +65,7 @@ impl Journals {
     #[must_use]
     pub fn of(&self, lease: &Lease) -> Arc<dyn Journal> {
         let (parts, _) = watch::channel(0);
-        Arc::new(OfObject {
+        Arc::new(LeaseJournal {
             key: lease.key.clone(),
             generation: lease.generation,
             journals: self.clone(),
@@ -73,11 +73,11 @@ impl Journals {
         })
     }
 
-    fn tell(&self, word: Word, journal: Option<&Arc<watch::Sender<usize>>>) {
+    fn send(&self, change: JournalChange, journal: Option<&Arc<watch::Sender<usize>>>) {
         if self.unwritten.load(Ordering::Relaxed) < UNWRITTEN {
-            let mark = Mark::new(&self.unwritten, journal);
+            let guard = UnwrittenGuard::new(&self.unwritten, journal);
             // Without a recorder the process is at its end.
-            let _ = self.told.send(Told { word, mark });
+            let _ = self.messages.send(JournalMessage { change, guard });
         }
     }
 
@@ -87,7 +87,7 @@ impl Journals {
         what: &str,
         statement: &'static str,
         attempt: impl Fn() -> F,
-    ) -> Result<T, Hopeless>
+    ) -> Result<T, PermanentError>
     where
         F: Future<Output = Result<T, QueueError>>,
     {
@@ -97,7 +97,7 @@ impl Journals {
                 Err(error) => {
                     metrics::database_error(statement);
                     if error.refuses_data() || matches!(error, QueueError::Inconsistent { .. }) {
-                        return Err(Hopeless(error));
+                        return Err(PermanentError(error));
                     }
                     self.complaint.fails(|times| warn!(error = %error, times, "Could not {what}, trying again"));
                 }
@@ -108,11 +108,11 @@ impl Journals {
 }
 
 /// The same again helps nobody: it is not PostgreSQL that is in the way but what was to be written or read.
-struct Hopeless(QueueError);
+struct PermanentError(QueueError);
 
 /// The journal of one object's lease.
 #[derive(Debug)]
-struct OfObject {
+struct LeaseJournal {
     key: ObjectKey,
     generation: Generation,
     journals: Journals,
@@ -120,14 +120,14 @@ struct OfObject {
     parts: Arc<watch::Sender<usize>>,
 }
 
-impl Journal for OfObject {
+impl Journal for LeaseJournal {
     fn unfinished(&self) -> BoxFuture<'_, Vec<Unfinished>> {
         async {
             let ask = || self.journals.queue.unfinished_uploads(&self.key, self.generation);
             let asked = self.journals.keep_trying("look for unfinished uploads", "queue::unfinished_uploads", ask);
             match asked.await {
                 Ok(found) => found.into_iter().map(unfinished).collect(),
-                Err(Hopeless(error)) => {
+                Err(PermanentError(error)) => {
                     warn!(object.key = %self.key, error = %error, "The unfinished uploads of {} cannot be gone on with", self.key);
                     Vec::new()
                 }
@@ -145,7 +145,7 @@ impl Journal for OfObject {
                     let older = |(id, replica, upload)| Older { entry: Entry(id), replica, upload: UploadId::new(upload) };
                     found.into_iter().map(older).collect()
                 }
-                Err(Hopeless(error)) => {
+                Err(PermanentError(error)) => {
                     warn!(object.key = %self.key, error = %error, "The older uploads of {} cannot be thrown away before a newer", self.key);
                     Vec::new()
                 }
@@ -166,7 +166,7 @@ impl Journal for OfObject {
                 match self.journals.keep_trying("write down a new upload", "queue::intend_upload", &write).await {
                     Ok(id) => return Entry(id),
                     // Nothing in it depends on anybody but us; if the table was altered by hand, it may be mended.
-                    Err(Hopeless(error)) => {
+                    Err(PermanentError(error)) => {
                         self.journals.complaint.fails(|times| {
                             error!(object.key = %key, error = %error, times, "An upload of {key} cannot be written down, and is not begun");
                         });
@@ -182,7 +182,7 @@ impl Journal for OfObject {
         async move {
             let write = || self.journals.queue.upload_began(entry.0, upload.as_str());
             let written = self.journals.keep_trying("write down an upload's name", "queue::upload_began", write).await;
-            if let Err(Hopeless(error)) = written {
+            if let Err(PermanentError(error)) = written {
                 warn!(
                     object.key = %self.key,
                     error = %error,
@@ -195,7 +195,7 @@ impl Journal for OfObject {
     }
 
     fn part(&self, entry: Entry, part: Part) {
-        self.journals.tell(Word::Part(entry, part), Some(&self.parts));
+        self.journals.send(JournalChange::Part(entry, part), Some(&self.parts));
     }
 
     fn settle(&self) -> BoxFuture<'_, ()> {
@@ -207,11 +207,11 @@ impl Journal for OfObject {
     }
 
     fn spoil(&self, entry: Entry) {
-        self.journals.tell(Word::Spoilt(entry), None);
+        self.journals.send(JournalChange::Spoilt(entry), None);
     }
 
     fn over(&self, entry: Entry) {
-        self.journals.tell(Word::Over(entry), None);
+        self.journals.send(JournalChange::Over(entry), None);
     }
 }
 
@@ -228,13 +228,13 @@ fn unfinished(upload: UnfinishedUpload) -> Unfinished {
 }
 
 #[derive(Debug)]
-struct Told {
-    word: Word,
-    mark: Mark,
+struct JournalMessage {
+    change: JournalChange,
+    guard: UnwrittenGuard,
 }
 
 #[derive(Debug)]
-enum Word {
+enum JournalChange {
     Part(Entry, Part),
     Spoilt(Entry),
     Over(Entry),
@@ -242,12 +242,12 @@ enum Word {
 
 /// Counts something as unwritten for as long as it lives.
 #[derive(Debug)]
-struct Mark {
+struct UnwrittenGuard {
     all: Arc<AtomicUsize>,
     journal: Option<Arc<watch::Sender<usize>>>,
 }
 
-impl Mark {
+impl UnwrittenGuard {
     fn new(all: &Arc<AtomicUsize>, journal: Option<&Arc<watch::Sender<usize>>>) -> Self {
         all.fetch_add(1, Ordering::Relaxed);
         if let Some(journal) = journal {
@@ -257,7 +257,7 @@ impl Mark {
     }
 }
 
-impl Drop for Mark {
+impl Drop for UnwrittenGuard {
     fn drop(&mut self) {
         self.all.fetch_sub(1, Ordering::Relaxed);
         if let Some(journal) = &self.journal {
@@ -269,9 +269,9 @@ impl Drop for Mark {
 /// What is to be written: each part as it was sent last, but none of an upload that is over.
 #[derive(Debug, Default)]
 struct Pending {
-    parts: BTreeMap<(i64, u32), (TakenPart, Vec<Mark>)>,
-    spoilt: BTreeMap<i64, Vec<Mark>>,
-    over: BTreeMap<i64, Vec<Mark>>,
+    parts: BTreeMap<(i64, u32), (TakenPart, Vec<UnwrittenGuard>)>,
+    spoilt: BTreeMap<i64, Vec<UnwrittenGuard>>,
+    over: BTreeMap<i64, Vec<UnwrittenGuard>>,
 }
 
 impl Pending {
@@ -279,54 +279,54 @@ impl Pending {
         self.parts.is_empty() && self.spoilt.is_empty() && self.over.is_empty()
     }
 
-    fn take(&mut self, Told { word, mark }: Told) {
-        match word {
-            Word::Over(Entry(id)) => {
+    fn take(&mut self, JournalMessage { change, guard }: JournalMessage) {
+        match change {
+            JournalChange::Over(Entry(id)) => {
                 let mut ended = self.parts.split_off(&(id, 0));
                 self.parts.append(&mut ended.split_off(&(id + 1, 0)));
                 self.spoilt.remove(&id);
-                self.over.entry(id).or_default().push(mark);
+                self.over.entry(id).or_default().push(guard);
             }
-            Word::Spoilt(Entry(id)) if !self.over.contains_key(&id) => {
-                self.spoilt.entry(id).or_default().push(mark);
+            JournalChange::Spoilt(Entry(id)) if !self.over.contains_key(&id) => {
+                self.spoilt.entry(id).or_default().push(guard);
             }
-            Word::Part(Entry(upload), part) if !self.over.contains_key(&upload) => {
+            JournalChange::Part(Entry(upload), part) if !self.over.contains_key(&upload) => {
                 let Part { number, etag, md5, crc } = part;
                 let taken = TakenPart { upload, number, etag: etag.as_str().to_owned(), md5: md5.0, crc };
                 match self.parts.entry((upload, number)) {
                     btree_map::Entry::Vacant(entry) => {
-                        entry.insert((taken, vec![mark]));
+                        entry.insert((taken, vec![guard]));
                     }
                     btree_map::Entry::Occupied(mut entry) => {
                         entry.get_mut().0 = taken;
-                        entry.get_mut().1.push(mark);
+                        entry.get_mut().1.push(guard);
                     }
                 }
             }
-            Word::Part(..) | Word::Spoilt(..) => {}
+            JournalChange::Part(..) | JournalChange::Spoilt(..) => {}
         }
     }
 }
 
-impl Recorder {
+impl JournalWriter {
     pub async fn run(mut self) {
         let mut pending = Pending::default();
         let mut incoming = Vec::new();
         let mut next = Instant::now();
         loop {
-            if pending.is_empty() && self.told.recv_many(&mut incoming, BATCH).await == 0 {
+            if pending.is_empty() && self.messages.recv_many(&mut incoming, BATCH).await == 0 {
                 return;
             }
             tokio::time::sleep_until(next).await;
-            while let Ok(told) = self.told.try_recv() {
-                incoming.push(told);
+            while let Ok(messages) = self.messages.try_recv() {
+                incoming.push(messages);
             }
-            for told in incoming.drain(..) {
-                pending.take(told);
+            for messages in incoming.drain(..) {
+                pending.take(messages);
             }
             next = Instant::now() + EVERY;
             if let Err(error) = self.write(&mut pending).await {
-                if self.told.is_closed() && self.told.is_empty() {
+                if self.messages.is_closed() && self.messages.is_empty() {
                     let (parts, over) = (pending.parts.len(), pending.over.len());
                     warn!(
                         error = %error, parts, over,

@@ -14,14 +14,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
-    allowance::Allowance,
-    changed::{ChangeDecision, Changes},
     completer::Completer,
-    held::Held,
-    lanes::{Lanes, Replica, Standing},
-    slots::{Room, Slots},
+    content_changed::{ChangeDecision, ContentChanges},
+    held_leases::HeldLeases,
+    time_limit::TimeLimit,
 };
-use crate::{metrics, wake::Waker};
+use crate::{
+    metrics,
+    wakeup::wake_channel::WakeSender,
+    worker::{
+        replica::{Replica, ReplicaAccess, ReplicaRegistry},
+        slots::{SlotPool, Slots},
+    },
+};
 
 /// How often it looks whether something is to be read again, ± 20 %.
 const EVERY: Duration = Duration::from_secs(5);
@@ -36,17 +41,17 @@ const BATCH: usize = 16;
 pub struct Rechecker {
     pub queue: Queue,
     pub daemon: Daemon,
-    pub held: Held,
+    pub held: HeldLeases,
     pub completer: Completer,
-    pub lanes: Lanes,
+    pub registry: ReplicaRegistry,
     pub slots: Slots,
-    pub allowance: Allowance,
-    pub changes: Changes,
+    pub time_limit: TimeLimit,
+    pub changes: ContentChanges,
     /// After this time what could not be read is tried again.
     pub settle: Duration,
     /// Cancelled when everything under way is to be let go.
     pub stop: CancellationToken,
-    pub waker: Waker,
+    pub waker: WakeSender,
 }
 
 /// What reading one copy has shown.
@@ -80,29 +85,31 @@ impl Rechecker {
             if ended.await.is_none() {
                 return;
             }
-            // Before the first look at the replicas nobody knows which may be read.
-            if self.lanes.view().primary.is_none() {
+            // Before the first recheck_due at the replicas nobody knows which may be read.
+            if self.registry.snapshot().primary.is_none() {
                 continue;
             }
-            match self.look(&mut tidied, &drain).await {
+            match self.recheck_due(&mut tidied, &drain).await {
                 Ok(()) => complaint.is_over(),
                 Err(error) => {
                     metrics::database_error("queue::take_unsettled");
                     complaint.fails(|times| {
-                        warn!(error = %error, times, "Could not look for copies that are to be read again, trying again");
+                        warn!(error = %error, times, "Could not recheck_due for copies that are to be read again, trying again");
                     });
                 }
             }
         }
     }
 
-    async fn look(&self, tidied: &mut Option<ObjectKey>, drain: &CancellationToken) -> Result<(), QueueError> {
+    async fn recheck_due(&self, tidied: &mut Option<ObjectKey>, drain: &CancellationToken) -> Result<(), QueueError> {
         *tidied = self.queue.tidy_swept(tidied.as_ref()).await?;
         loop {
             let readable = self.readable();
             let taken = self.queue.take_unsettled(&readable, BATCH, self.settle).await?;
             for (key, copies) in taken.to_read {
-                let Some(slot) = drain.run_until_cancelled(self.slots.one(Room::Any)).await else { return Ok(()) };
+                let Some(slot) = drain.run_until_cancelled(self.slots.one(SlotPool::General)).await else {
+                    return Ok(());
+                };
                 for lease in self.queue.claim_these(&self.daemon, std::slice::from_ref(&key)).await? {
                     self.recheck(&lease, &copies, drain).await?;
                 }
@@ -116,17 +123,17 @@ impl Rechecker {
 
     /// The replicas that this daemon may read at the moment.
     fn readable(&self) -> Vec<ReplicaName> {
-        let view = self.lanes.view();
-        let replicas = self.lanes.replicas().iter().map(|replica| replica.name.clone());
-        replicas.filter(|name| view.standings.get(name).is_some_and(Standing::is_readable)).collect()
+        let snapshot = self.registry.snapshot();
+        let replicas = self.registry.replicas().iter().map(|replica| replica.name.clone());
+        replicas.filter(|name| snapshot.access.get(name).is_some_and(ReplicaAccess::is_readable)).collect()
     }
 
     /// Reads some recorded copies of a leased object, and gives the lease back.
     async fn recheck(&self, lease: &Lease, copies: &[Unverified], drain: &CancellationToken) -> Result<(), QueueError> {
-        let lost = self.held.enter(lease, &self.stop);
+        let lost = self.held.register(lease, &self.stop);
         let read = async { lost.run_until_cancelled(self.read(lease, copies)).await };
         let results = drain.run_until_cancelled(read).await.flatten();
-        self.held.end(&lease.key, lease.fence);
+        self.held.mark_ending(&lease.key, lease.fence);
         let concluded = match results {
             Some(results) => self.conclude(lease, results).await,
             None => Ok(Answer::Changed),
@@ -137,21 +144,21 @@ impl Rechecker {
             _ => self.queue.release(&[(lease.key.clone(), lease.fence)]).await.map(|_| ()),
         };
         // Also where it could not be freed: a lease that nobody works under must run out, and not be renewed for ever.
-        self.held.strike(&lease.key, lease.fence);
+        self.held.remove(&lease.key, lease.fence);
         concluded.and(freed)
     }
 
     /// Those of them that are recorded, all at once.
     async fn read<'u>(&self, lease: &Lease, copies: &'u [Unverified]) -> Vec<(&'u Unverified, ReadResult)> {
-        let view = self.lanes.view();
+        let snapshot = self.registry.snapshot();
         let replica = |name: &ReplicaName| {
             let recorded = lease.replicas.iter().any(|state| state.replica == *name && state.recorded);
-            self.lanes.replicas().iter().find(|r| r.name == *name).filter(|_| recorded)
+            self.registry.replicas().iter().find(|r| r.name == *name).filter(|_| recorded)
         };
         let recorded = copies.iter().filter_map(|copy| Some((copy, replica(&copy.replica)?)));
         let all = recorded.map(|(copy, replica)| {
-            let readable = view.standings.get(&replica.name).is_some_and(Standing::is_readable);
-            let is_primary = view.primary.as_ref() == Some(&replica.name);
+            let readable = snapshot.access.get(&replica.name).is_some_and(ReplicaAccess::is_readable);
+            let is_primary = snapshot.primary.as_ref() == Some(&replica.name);
             async move {
                 if !readable {
                     return (copy, ReadResult::Unread(UnreadReason::NotUsable));
@@ -175,7 +182,7 @@ impl Rechecker {
         is_primary: bool,
     ) -> ReadResult {
         // Other bytes at the primary are read three times.
-        let limit = self.allowance.of(content.size_bytes) * if is_primary { 3 } else { 1 };
+        let limit = self.time_limit.for_size(content.size_bytes) * if is_primary { 3 } else { 1 };
         let read = async {
             match copy::read(&replica.store, &lease.key, |_| {}).await {
                 // The bytes are the object's; what was sent with them may have been an earlier state of its metadata.
@@ -267,7 +274,7 @@ impl Rechecker {
     /// what is right and settled is forgotten.
     async fn conclude(&self, lease: &Lease, results: Vec<(&Unverified, ReadResult)>) -> Result<Answer, QueueError> {
         let key = &lease.key;
-        let primary = self.lanes.view().primary;
+        let primary = self.registry.snapshot().primary;
         let (mut wrong, mut settled) = (Vec::new(), Vec::new());
         let mut changed = None;
         for (copy, result) in results {
@@ -283,7 +290,7 @@ impl Rechecker {
                     } else {
                         Next::After { delay: Duration::ZERO, counted: true }
                     };
-                    warn!(object.key = %key, replica.id = %replica, class = %why.class, "What {replica} has of {key} is not what was recorded: a write whose end was not seen may have arrived. {}: {}", of_next(next), why.message);
+                    warn!(object.key = %key, replica.id = %replica, class = %why.class, "What {replica} has of {key} is not what was recorded: a write whose end was not seen may have arrived. {}: {}", next_step(next), why.message);
                     wrong.push((replica.clone(), Outcome::Cleared { next, why: explained(why, next) }));
                 }
                 ReadResult::Unread(why) => {
@@ -344,7 +351,7 @@ fn never_read(copy: &Unverified, is_primary: bool) -> ReadResult {
     ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", copy.replica)))
 }
 
-fn of_next(next: Next) -> &'static str {
+fn next_step(next: Next) -> &'static str {
     match next {
         Next::Parked => "It is the primary, which is not written over, so this copy is parked",
         Next::After { .. } => "It is copied again",

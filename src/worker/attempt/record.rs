@@ -10,8 +10,7 @@ use copyhold_db::queue::{Report, UnsettledWrite};
 use copyhold_s3::copy::{Job, Step};
 use rand::RngExt as _;
 
-use super::health::Diagnosis;
-use crate::metrics;
+use crate::{metrics, worker::replica::Diagnosis};
 
 /// How long a copy rests that was broken off because slow ones held too much.
 const CROWDED_OUT_FOR: Duration = Duration::from_secs(30);
@@ -21,7 +20,7 @@ const OTHERS_SUCCEED_WITHIN: Duration = Duration::from_mins(1);
 
 /// What the copy has said so far and is not written yet.
 #[derive(Debug)]
-pub(super) struct Notes {
+pub(super) struct AttemptRecord {
     key: ObjectKey,
     age: Duration,
     priors: HashMap<ReplicaName, PriorFailure>,
@@ -34,15 +33,15 @@ pub(super) struct Notes {
     /// The primary has another content by now.
     pub(super) changed: Option<(ReplicaName, Content, SourceReading)>,
     /// What the primary said of the object, to be kept with the content.
-    said: Option<SourceReading>,
+    source_reading: Option<SourceReading>,
     /// The replica whose words are kept.
-    said_by: Option<ReplicaName>,
+    source_replica: Option<ReplicaName>,
     /// Replicas that are on record and turned out not to have the object, or not this content of it.
     /// `true`: somebody has to decide.
     missing: Vec<(ReplicaName, Failure, bool)>,
     outcomes: Vec<(ReplicaName, Outcome)>,
     /// Replicas of which the copy has said nothing yet.
-    unanswered: Vec<ReplicaName>,
+    pending: Vec<ReplicaName>,
     /// Replicas that have got some of it in this attempt, though not all.
     advanced: Vec<ReplicaName>,
     /// Whether some source had it.
@@ -52,12 +51,12 @@ pub(super) struct Notes {
     /// Whether any copy was proven.
     proven: bool,
     /// Requests that may make an object appear, by target, the last of each.
-    writes: HashMap<ReplicaName, Write>,
+    writes: HashMap<ReplicaName, TargetWrite>,
 }
 
 /// A request that may make the object appear at a target.
 #[derive(Debug)]
-struct Write {
+struct TargetWrite {
     content: Content,
     metadata: Option<MetadataHash>,
     /// It completes an upload, which may take a store long.
@@ -69,7 +68,7 @@ struct Write {
 /// A store may put terabytes together before it answers; the daemon waits for so long.
 const COMPLETE_MAY_TAKE: Duration = Duration::from_mins(10);
 
-impl Notes {
+impl AttemptRecord {
     pub(super) fn new(lease: &Lease) -> Self {
         Self {
             key: lease.key.clone(),
@@ -81,11 +80,11 @@ impl Notes {
             metadata: None,
             not_carried: None,
             changed: None,
-            said: None,
-            said_by: lease.source.as_ref().map(|source| source.replica.clone()),
+            source_reading: None,
+            source_replica: lease.source.as_ref().map(|source| source.replica.clone()),
             missing: Vec::new(),
             outcomes: Vec::new(),
-            unanswered: Vec::new(),
+            pending: Vec::new(),
             advanced: Vec::new(),
             was_read: false,
             swept: lease.swept.is_some(),
@@ -98,41 +97,41 @@ impl Notes {
     pub(super) fn expect(&mut self, job: &Job) {
         let targets = job.targets.iter().map(|t| t.store.name());
         let sources = job.sources.iter().map(|s| s.store.name()).filter(|name| self.due.contains(name));
-        self.unanswered = targets.chain(sources).cloned().collect();
+        self.pending = targets.chain(sources).cloned().collect();
     }
 
     /// What becomes of targets that the copy is not told of.
-    pub(super) fn refuse(&mut self, outcomes: Vec<(ReplicaName, Outcome)>) {
+    pub(super) fn add_outcomes(&mut self, outcomes: Vec<(ReplicaName, Outcome)>) {
         self.outcomes.extend(outcomes);
     }
 
     /// Whether nothing is left to be tried.
     pub(super) fn is_done(&self) -> bool {
-        self.unanswered.is_empty() && !self.outcomes.is_empty()
+        self.pending.is_empty() && !self.outcomes.is_empty()
     }
 
     /// Nothing was tried; what is due rests for so long.
-    pub(super) fn put_off(&mut self, delay: Duration) {
+    pub(super) fn defer_all(&mut self, delay: Duration) {
         self.outcomes = self.due.iter().map(|replica| (replica.clone(), Outcome::Rests { delay })).collect();
     }
 
     /// It took too long, and was stopped.
-    pub(super) fn overdue(&mut self, limit: Duration, size_bytes: Option<u64>) {
+    pub(super) fn exceed_time_limit(&mut self, limit: Duration, size_bytes: Option<u64>) {
         metrics::copy_overdue();
         let size = size_bytes.map_or_else(|| "an object of unknown size".to_owned(), |size| format!("{size} bytes"));
         let message = format!("stopped after {limit:.0?}, which is all that {size} may take");
         let why = Failure::new(Class::Transient, message);
-        for replica in std::mem::take(&mut self.unanswered) {
+        for replica in std::mem::take(&mut self.pending) {
             let outcome = Outcome::Failed { next: self.next(&replica, &why, false), why: why.clone() };
             self.outcomes.push((replica, outcome));
         }
     }
 
     /// Takes note at once of what needs no finding out.
-    pub(super) fn note_fact(&mut self, step: &Step) {
+    pub(super) fn observe(&mut self, step: &Step) {
         match step {
             Step::WriteBegun { replica, content, metadata, completes } => {
-                let write = Write { content: *content, metadata: *metadata, completes: *completes, ended: false };
+                let write = TargetWrite { content: *content, metadata: *metadata, completes: *completes, ended: false };
                 self.writes.insert(replica.clone(), write);
             }
             Step::Described { metadata, not_carried } => {
@@ -169,11 +168,11 @@ impl Notes {
         unsettled.collect()
     }
 
-    pub(super) fn take(&mut self, step: Step, diagnosis: Diagnosis) {
+    pub(super) fn apply(&mut self, step: Step, diagnosis: Diagnosis) {
         if let Step::Read { from: of, .. } | Step::SourceFailed { replica: of, .. } | Step::Target { replica: of, .. } =
             &step
         {
-            self.unanswered.retain(|replica| replica != of);
+            self.pending.retain(|replica| replica != of);
         }
         match step {
             Step::Opened { .. }
@@ -184,7 +183,7 @@ impl Notes {
             Step::Kept { replica, .. } => self.advanced.push(replica),
             Step::Read { from, content, said } => {
                 self.content = Some(content);
-                self.said = said.or_else(|| self.said.take());
+                self.source_reading = said.or_else(|| self.source_reading.take());
                 self.was_read = true;
                 if !self.recorded.contains(&from) {
                     self.outcomes.push((from, Outcome::recorded(Verified::Source)));
@@ -205,8 +204,9 @@ impl Notes {
                 let outcome = match result {
                     Ok(proof) => {
                         // Written by us, it has another Last-Modified and ETag than are kept, and nobody has read them.
-                        if self.said_by.as_ref() == Some(&replica) {
-                            self.said = Some(SourceReading { replica: replica.clone(), modified_us: None, tag: None });
+                        if self.source_replica.as_ref() == Some(&replica) {
+                            self.source_reading =
+                                Some(SourceReading { replica: replica.clone(), modified_us: None, tag: None });
                         }
                         Outcome::recorded(proof)
                     }
@@ -220,7 +220,7 @@ impl Notes {
     /// Its slow targets held too much of the memory, which is not this copy's fault.
     pub(super) fn crowded_out(&mut self) {
         let rests = |replica| (replica, Outcome::Rests { delay: CROWDED_OUT_FOR });
-        self.outcomes.extend(std::mem::take(&mut self.unanswered).into_iter().map(rests));
+        self.outcomes.extend(std::mem::take(&mut self.pending).into_iter().map(rests));
     }
 
     /// What a store did is charged to no copy, nor explained by it: its breaker says why.
@@ -298,7 +298,7 @@ impl Notes {
             release,
             metadata: self.metadata,
             not_carried: self.not_carried.clone(),
-            source: self.said.clone(),
+            source: self.source_reading.clone(),
             survived: self.swept && self.proven,
             unsettled: if release { self.unsettled(lease, false, settle) } else { Vec::new() },
         }

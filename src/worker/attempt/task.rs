@@ -21,20 +21,26 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::{
-    allowance::Allowance,
-    changed::{ChangeDecision, Changes},
     completer::Completer,
-    health::{Diagnosis, Failed, Health},
-    held::Held,
-    journal::Journals,
-    lanes::{Lanes, Permits, Reading},
-    notes::Notes,
-    slots::Slot,
-    straggler::{Left, Place},
-    trial::{Trial, TrialResult},
-    twins,
+    content_changed::{ChangeDecision, ContentChanges},
+    folded_keys::{self, FoldedKeys},
+    held_leases::HeldLeases,
+    multipart_journal::Journals,
+    record::AttemptRecord,
+    time_limit::TimeLimit,
+    worker_slot::{Detach, WorkerSlot},
 };
-use crate::{metrics, wake::Waker};
+use crate::{
+    metrics,
+    wakeup::wake_channel::WakeSender,
+    worker::{
+        replica::{
+            ActiveRead, Diagnosis, FailedObject, HealthMonitor, ProbeCopy, ProbeCopyResult, ReplicaRegistry,
+            TargetPermits,
+        },
+        slots::Slot,
+    },
+};
 
 /// How long a proof waits for those of the other targets, so that they are written together:
 /// small objects end on all targets within milliseconds.
@@ -48,55 +54,55 @@ const BUSY_PAUSE: Duration = Duration::from_millis(100);
 const NOTE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a copy was broken off though its lease was ours.
-enum BrokenOff {
+enum AbortReason {
     /// It took longer than it may.
-    Overdue,
+    TimeLimit,
     /// There were too many that wait for slow targets.
     CrowdedOut,
 }
 
 /// What was given to an object when it was claimed, beside its permits.
 #[derive(Debug)]
-pub struct Claim {
+pub struct AttemptResources {
     /// Its worker. It is given back as soon as the object only waits for a slow target, or is stuck. `None`: it is tried
     /// beside those that have one.
     pub slot: Option<Slot>,
-    pub reading: Option<Reading>,
+    pub active_read: Option<ActiveRead>,
     /// How it ends at this target says something of the store.
-    pub trial: Option<Trial>,
+    pub probe_copy: Option<ProbeCopy>,
 }
 
 /// What the work on one object needs.
 #[derive(Debug, Clone)]
 pub struct Runner {
     pub queue: Queue,
-    pub held: Held,
+    pub held: HeldLeases,
     pub completer: Completer,
     pub journals: Journals,
-    pub lanes: Lanes,
-    pub health: Health,
+    pub registry: ReplicaRegistry,
+    pub health: HealthMonitor,
     pub memory: Memory,
-    pub allowance: Allowance,
+    pub time_limit: TimeLimit,
     /// After this time nothing that a dead holder has sent still arrives at a store.
     pub settle: Duration,
     /// What becomes of a content at the primary that nobody registered.
-    pub changes: Changes,
+    pub changes: ContentChanges,
     /// Cancelled when everything under way is to be let go.
     pub stop: CancellationToken,
     /// Told whenever a slot or a permit is given back.
     pub freed: Arc<Notify>,
     /// Told when a copy was put off: whoever waits for the next that is due has to look again.
-    pub waker: Waker,
+    pub wake_claimer: WakeSender,
 }
 
 /// How long it rests because no source may be asked for it; `None`: one may.
-fn sources_rest(job: &Job) -> Option<Duration> {
+fn sources_deferred_for(job: &Job) -> Option<Duration> {
     let rests = job.sources.iter().map(|source| source.store.spares(&job.key)).collect::<Option<Vec<_>>>()?;
     rests.into_iter().min()
 }
 
 /// Takes those targets off the job whose stores have asked to be left alone where the object is: it is not read in vain.
-fn leave_alone(lease: &Lease, job: &mut Job) -> Vec<(ReplicaName, Outcome)> {
+fn defer_spared_targets(lease: &Lease, job: &mut Job) -> Vec<(ReplicaName, Outcome)> {
     let mut outcomes = Vec::new();
     job.targets.retain(|target| match target.store.spares(&lease.key) {
         None => true,
@@ -110,153 +116,157 @@ fn leave_alone(lease: &Lease, job: &mut Job) -> Vec<(ReplicaName, Outcome)> {
 
 impl Runner {
     /// Copies one leased object to all replicas that lack it, and gives the lease back.
-    pub async fn run(&self, lease: Lease, job: Job, permits: Permits, claim: Claim) {
-        if let Some(rest) = sources_rest(&job) {
-            if let Some(trial) = &claim.trial {
-                trial.ended(None);
+    pub async fn run(&self, lease: Lease, job: Job, permits: TargetPermits, resources: AttemptResources) {
+        if let Some(rest) = sources_deferred_for(&job) {
+            if let Some(probe_copy) = &resources.probe_copy {
+                probe_copy.ended(None);
             }
-            drop((permits, claim));
-            return self.put_off(&lease, rest).await;
+            drop((permits, resources));
+            return self.defer(&lease, rest).await;
         }
         let (key, fence) = (lease.key.clone(), lease.fence);
-        let attempt = AssertUnwindSafe(Box::pin(self.attempt(lease, job, permits, claim))).catch_unwind();
+        let attempt = AssertUnwindSafe(Box::pin(self.attempt(lease, job, permits, resources))).catch_unwind();
         if attempt.await.is_err() {
             // As if its holder had died: requests may be under way. Renewed for ever, it would be nobody's.
-            self.held.strike(&key, fence);
+            self.held.remove(&key, fence);
             error!(object.key = %key, "The work on {key} panicked; it is done again when its lease has run out");
         }
     }
 
     #[expect(clippy::too_many_lines, reason = "one loop over all that may happen while an object is copied")]
-    async fn attempt(&self, lease: Lease, mut job: Job, mut permits: Permits, claim: Claim) {
+    async fn attempt(&self, lease: Lease, mut job: Job, mut permits: TargetPermits, resources: AttemptResources) {
         let begun = Instant::now();
-        let Claim { slot, mut reading, trial } = claim;
-        let lost = self.held.enter(&lease, &self.stop);
-        let mut notes = self.begin(&lease, &mut job).await;
+        let AttemptResources { slot, mut active_read, probe_copy } = resources;
+        let lost = self.held.register(&lease, &self.stop);
+        let mut record = self.begin(&lease, &mut job).await;
         let (steps, mut taken) = mpsc::unbounded_channel();
-        let is_done = notes.is_done();
+        let is_done = record.is_done();
         let activity = Activity::of(&job.key);
         let copying = activity
             .watch(async { if is_done { Ended::Done } else { copy::copy(&job, &self.memory, &lost, &steps).await } });
         tokio::pin!(copying);
 
         let mut size_bytes = lease.size_bytes;
-        let mut limit = self.allowance.of(size_bytes.unwrap_or(0));
-        let mut broken_off = None;
+        let mut limit = self.time_limit.for_size(size_bytes.unwrap_or(0));
+        let mut aborted = None;
         // Steps whose meaning is still being found out.
         let mut judging = FuturesUnordered::new();
-        let trial = trial.as_ref();
-        let mut place = Place::new(slot, self.lanes.stragglers().clone(), activity.clone());
+        let probe_copy = probe_copy.as_ref();
+        let mut worker_slot = WorkerSlot::new(slot, self.registry.slow_copies().clone(), activity.clone());
         let mut write_at: Option<Instant> = None;
         let ended = loop {
             tokio::select! {
                 biased;
                 Some(step) = taken.recv() => {
-                    self.give_back(&mut permits, &step);
-                    notes.note_fact(&step);
-                    place.note(&step, self.lanes.are_slow(permits.keys()), Instant::now());
+                    self.return_permit(&mut permits, &step);
+                    record.observe(&step);
+                    worker_slot.note(&step, self.registry.are_slow(permits.keys()), Instant::now());
                     match &step {
                         Step::Opened { size_bytes: found } => {
                             size_bytes = Some(*found);
-                            limit = limit.max(self.allowance.of(*found));
+                            limit = limit.max(self.time_limit.for_size(*found));
                         }
-                        Step::Read { .. } => reading = None,
+                        Step::Read { .. } => active_read = None,
                         _ => {}
                     }
-                    judging.push(self.judge(&lease, trial, step));
+                    judging.push(self.judge(&lease, probe_copy, step));
                 }
                 Some((step, diagnosis)) = judging.next() => {
-                    notes.take(step, diagnosis);
-                    if notes.has_proof() {
+                    record.apply(step, diagnosis);
+                    if record.has_proof() {
                         write_at.get_or_insert_with(|| Instant::now() + TOGETHER);
                     }
                 }
                 ended = &mut copying => break ended,
-                () = until(place.leaves_at()) => match place.leave(Instant::now()) {
-                    Left::Yes => self.freed.notify_one(),
-                    Left::NotYet => {}
-                    Left::CrowdedOut => {
-                        broken_off = Some(BrokenOff::CrowdedOut);
+                () = until(worker_slot.next_check()) => match worker_slot.detach(Instant::now()) {
+                    Detach::Done => self.freed.notify_one(),
+                    Detach::NotYet => {}
+                    Detach::CrowdedOut => {
+                        aborted = Some(AbortReason::CrowdedOut);
                         lost.cancel();
                     }
-                    Left::Stuck => {
+                    Detach::Stuck => {
                         debug!(object.key = %lease.key, "No request of {} has moved anything for a while; others have its worker", lease.key);
-                        if let Some(trial) = trial.filter(|trial| permits.contains_key(&trial.replica)) {
-                            trial.ended(Some(TrialResult::Failed));
+                        if let Some(probe_copy) = probe_copy.filter(|probe_copy| permits.contains_key(&probe_copy.replica)) {
+                            probe_copy.ended(Some(ProbeCopyResult::Failed));
                         }
                         permits.clear();
-                        reading = None;
+                        active_read = None;
                         self.freed.notify_one();
                     }
                 },
-                () = tokio::time::sleep_until((begun + limit).into()), if broken_off.is_none() => {
+                () = tokio::time::sleep_until((begun + limit).into()), if aborted.is_none() => {
                     // As for a lost lease: when the copy has ended, no request of it is under way any more.
-                    broken_off = Some(BrokenOff::Overdue);
+                    aborted = Some(AbortReason::TimeLimit);
                     lost.cancel();
                 }
                 () = until(write_at) => {
                     write_at = None;
-                    if self.write(&lease, notes.report(&lease, false, self.settle)).await == Answer::Changed {
+                    if self.write(&lease, record.report(&lease, false, self.settle)).await == Answer::Changed {
                         lost.cancel();
                     }
                 }
             }
         };
-        drop(reading);
-        let stopped = ended == Ended::Cancelled && broken_off.is_none();
+        drop(active_read);
+        let stopped = ended == Ended::Cancelled && aborted.is_none();
         // The last target's step comes together with the end.
         while let Ok(step) = taken.try_recv() {
-            self.give_back(&mut permits, &step);
-            notes.note_fact(&step);
+            self.return_permit(&mut permits, &step);
+            record.observe(&step);
             match step {
                 // What a failure means takes time to find out, and whoever comes next finds it out as well.
-                step if !stopped => judging.push(self.judge(&lease, trial, step)),
-                Step::Read { .. } | Step::Target { result: Ok(_), .. } => notes.take(step, Diagnosis::NOBODY),
+                step if !stopped => judging.push(self.judge(&lease, probe_copy, step)),
+                Step::Read { .. } | Step::Target { result: Ok(_), .. } => record.apply(step, Diagnosis::UNATTRIBUTED),
                 _ => {}
             }
         }
         if !stopped {
-            self.await_rulings(&lease, judging, &mut place, &mut notes).await;
+            self.await_rulings(&lease, judging, &mut worker_slot, &mut record).await;
         }
-        self.held.end(&lease.key, lease.fence);
+        self.held.mark_ending(&lease.key, lease.fence);
         if ended == Ended::Cancelled {
-            match broken_off {
+            match aborted {
                 None => {}
-                Some(BrokenOff::Overdue) => notes.overdue(limit, size_bytes),
-                Some(BrokenOff::CrowdedOut) => notes.crowded_out(),
+                Some(AbortReason::TimeLimit) => record.exceed_time_limit(limit, size_bytes),
+                Some(AbortReason::CrowdedOut) => record.crowded_out(),
             }
         }
         let given_back = if stopped {
             // If the lease is lost, the proof is not written either.
-            notes.has_proof() && self.write(&lease, notes.report(&lease, true, self.settle)).await != Answer::Changed
-        } else if let Some((from, content, said)) = notes.changed.take() {
+            record.has_proof() && self.write(&lease, record.report(&lease, true, self.settle)).await != Answer::Changed
+        } else if let Some((from, content, said)) = record.changed.take() {
             match self.changes.decide(&lease, &from).await {
                 ChangeDecision::Begin => {
-                    self.note_unsettled(&lease, notes.unsettled(&lease, false, self.settle)).await;
+                    self.note_unsettled(&lease, record.unsettled(&lease, false, self.settle)).await;
                     self.changes.begin_generation(&lease, &from, content, said).await
                 }
-                ChangeDecision::Park(why) => self.conclude_parked(&lease, &mut notes, from, why).await,
+                ChangeDecision::Park(why) => self.conclude_parked(&lease, &mut record, from, why).await,
                 ChangeDecision::Unknown => false,
             }
         } else {
-            self.conclude(&lease, &mut notes).await
+            self.conclude(&lease, &mut record).await
         };
         if !given_back {
             // Before the row is free: whoever claims it next must find them.
-            self.note_unsettled(&lease, notes.unsettled(&lease, true, self.settle)).await;
+            self.note_unsettled(&lease, record.unsettled(&lease, true, self.settle)).await;
             self.release(&lease).await;
         }
-        self.held.strike(&lease.key, lease.fence);
+        self.held.remove(&lease.key, lease.fence);
         metrics::object_done(begun.elapsed());
     }
 
+    fn folded_keys(&self) -> FoldedKeys<'_> {
+        FoldedKeys { queue: &self.queue, registry: &self.registry }
+    }
+
     /// What is known before anything is read. Targets that would hold another object's copy are off the job.
-    async fn begin(&self, lease: &Lease, job: &mut Job) -> Notes {
-        let mut notes = Notes::new(lease);
-        notes.refuse(leave_alone(lease, job));
-        notes.refuse(self.keep_apart(lease, job).await);
-        notes.expect(job);
-        notes
+    async fn begin(&self, lease: &Lease, job: &mut Job) -> AttemptRecord {
+        let mut record = AttemptRecord::new(lease);
+        record.add_outcomes(defer_spared_targets(lease, job));
+        record.add_outcomes(self.folded_keys().keep_apart(lease, job).await);
+        record.expect(job);
+        record
     }
 
     /// Waits until the rest is judged. Whose fault it is takes time to find out: neither a worker nor what is proven waits
@@ -265,25 +275,25 @@ impl Runner {
         &self,
         lease: &Lease,
         mut judging: FuturesUnordered<impl Future<Output = (Step, Diagnosis)>>,
-        place: &mut Place,
-        notes: &mut Notes,
+        worker_slot: &mut WorkerSlot,
+        record: &mut AttemptRecord,
     ) {
         let mut write_at = Some(Instant::now() + TOGETHER);
         loop {
             tokio::select! {
                 biased;
                 judged = judging.next() => match judged {
-                    Some((step, diagnosis)) => notes.take(step, diagnosis),
+                    Some((step, diagnosis)) => record.apply(step, diagnosis),
                     None => return,
                 },
                 () = until(write_at) => {
                     write_at = None;
-                    if place.await_ruling() == Left::Yes {
+                    if worker_slot.detach_until_ruled() == Detach::Done {
                         self.freed.notify_one();
                     }
-                    if notes.has_proof() {
+                    if record.has_proof() {
                         // If the lease is lost, so it is when the rest is written.
-                        let _ = self.write(lease, notes.report(lease, false, self.settle)).await;
+                        let _ = self.write(lease, record.report(lease, false, self.settle)).await;
                     }
                 }
             }
@@ -291,57 +301,67 @@ impl Runner {
     }
 
     /// Writes how it ended. `true`: the lease is given back.
-    async fn conclude(&self, lease: &Lease, notes: &mut Notes) -> bool {
-        notes.conclude();
-        self.write(lease, notes.report(lease, true, self.settle)).await != Answer::Changed
+    async fn conclude(&self, lease: &Lease, record: &mut AttemptRecord) -> bool {
+        record.conclude();
+        self.write(lease, record.report(lease, true, self.settle)).await != Answer::Changed
     }
 
     /// The same for what stands at a replica and is not copied.
-    async fn conclude_parked(&self, lease: &Lease, notes: &mut Notes, from: ReplicaName, why: Failure) -> bool {
-        notes.park(from, why);
-        self.conclude(lease, notes).await
+    async fn conclude_parked(
+        &self,
+        lease: &Lease,
+        record: &mut AttemptRecord,
+        from: ReplicaName,
+        why: Failure,
+    ) -> bool {
+        record.park(from, why);
+        self.conclude(lease, record).await
     }
 
-    /// Asks when the primary's copy was recorded, where nothing is kept of the reading that fixed the content: rows from
+    /// Asks when the primary's copy was recorded, where nothing is kept of the active_read that fixed the content: rows from
     /// before that was kept.
-    pub(super) async fn recall(&self, lease: &Lease, job: &mut Job) {
+    pub(in crate::worker) async fn recall(&self, lease: &Lease, job: &mut Job) {
         if let Some(primary) = job.sources.iter().find(|source| source.primary && source.recorded) {
             job.kept = self.changes.kept(lease, primary.store.name()).await;
         }
     }
 
     /// Finds out what a step means, which takes a moment only where a store may be at fault.
-    async fn judge(&self, lease: &Lease, trial: Option<&Trial>, step: Step) -> (Step, Diagnosis) {
+    async fn judge(&self, lease: &Lease, probe_copy: Option<&ProbeCopy>, step: Step) -> (Step, Diagnosis) {
         let diagnosis = match &step {
             Step::Opened { .. }
             | Step::Described { .. }
             | Step::Lacks { .. }
             | Step::Kept { .. }
             | Step::WriteBegun { .. }
-            | Step::WriteEnded { .. } => Diagnosis::NOBODY,
+            | Step::WriteEnded { .. } => Diagnosis::UNATTRIBUTED,
             // Whatever it was, it could be read.
             Step::Read { from, .. } | Step::Changed { from, .. } | Step::Stale { replica: from, .. } => {
-                self.health.worked(from, Role::Source, &lease.key);
-                Diagnosis::NOBODY
+                self.health.record_success(from, Role::Source, &lease.key);
+                Diagnosis::UNATTRIBUTED
             }
             Step::SourceFailed { replica, why } => self.diagnose(lease, replica, Role::Source, replica, why).await,
             Step::Target { replica, result } => {
-                let trial = trial.filter(|trial| trial.replica == *replica);
-                if let Some(trial) = trial {
-                    trial.ended(match result {
-                        Ok(_) => Some(TrialResult::Succeeded),
-                        Err(why) => (why.source.is_none() && why.scope != Scope::Object).then_some(TrialResult::Failed),
+                let probe_copy = probe_copy.filter(|probe_copy| probe_copy.replica == *replica);
+                if let Some(probe_copy) = probe_copy {
+                    probe_copy.ended(match result {
+                        Ok(_) => Some(ProbeCopyResult::Succeeded),
+                        Err(why) => {
+                            (why.source.is_none() && why.scope != Scope::Object).then_some(ProbeCopyResult::Failed)
+                        }
                     });
                 }
                 match result {
                     Ok(_) => {
-                        self.health.worked(replica, Role::Target, &lease.key);
-                        Diagnosis::NOBODY
+                        self.health.record_success(replica, Role::Target, &lease.key);
+                        Diagnosis::UNATTRIBUTED
                     }
-                    Err(_) if !self.part_from_other(lease, replica).await => Diagnosis::Store { rest: twins::REST },
+                    Err(_) if !self.folded_keys().part_from_other(lease, replica).await => {
+                        Diagnosis::Store { rest: folded_keys::REST }
+                    }
                     Err(why) => match &why.source {
                         Some(source) => self.diagnose(lease, source, Role::Source, replica, why).await,
-                        None if trial.is_some_and(|trial| trial.charges) => Diagnosis::NOBODY,
+                        None if probe_copy.is_some_and(|probe_copy| probe_copy.charges) => Diagnosis::UNATTRIBUTED,
                         None => self.diagnose(lease, replica, Role::Target, replica, why).await,
                     },
                 }
@@ -365,7 +385,7 @@ impl Runner {
             Role::Target => prior(at).is_none(),
             Role::Source => lease.targets().any(|r| r.prior.is_none()),
         };
-        let diagnosis = self.health.diagnose(at, role, Failed { key: &lease.key, first, why }).await;
+        let diagnosis = self.health.diagnose(at, role, FailedObject { key: &lease.key, first, why }).await;
         match (diagnosis, prior(target)) {
             // It may be parked: then it matters since when it fails.
             (Diagnosis::Object { others: Some(ago), .. }, Some(prior))
@@ -380,18 +400,18 @@ impl Runner {
     }
 
     /// Gives a lease back untried; the copies that are due rest for so long.
-    pub(super) async fn put_off(&self, lease: &Lease, rest: Duration) {
-        self.held.enter(lease, &self.stop);
-        let mut notes = Notes::new(lease);
-        notes.put_off(rest);
-        self.held.end(&lease.key, lease.fence);
-        if self.write(lease, notes.report(lease, true, self.settle)).await == Answer::Changed {
+    pub(in crate::worker) async fn defer(&self, lease: &Lease, rest: Duration) {
+        self.held.register(lease, &self.stop);
+        let mut record = AttemptRecord::new(lease);
+        record.defer_all(rest);
+        self.held.mark_ending(&lease.key, lease.fence);
+        if self.write(lease, record.report(lease, true, self.settle)).await == Answer::Changed {
             self.release(lease).await;
         }
-        self.held.strike(&lease.key, lease.fence);
+        self.held.remove(&lease.key, lease.fence);
     }
 
-    /// Notes writes that may still arrive at a store, without the lease, until that has succeeded. While PostgreSQL is
+    /// AttemptRecord writes that may still arrive at a store, without the lease, until that has succeeded. While PostgreSQL is
     /// away nothing is claimed either; and if this process ends first, its leases are swept.
     async fn note_unsettled(&self, lease: &Lease, writes: Vec<UnsettledWrite>) {
         if writes.is_empty() {
@@ -409,28 +429,28 @@ impl Runner {
     }
 
     /// A target that has its answer needs its permit no longer, whatever is still to be written down.
-    fn give_back(&self, permits: &mut Permits, step: &Step) {
+    fn return_permit(&self, permits: &mut TargetPermits, step: &Step) {
         if let Step::Target { replica, result } = step
             && let Some(permit) = permits.remove(replica)
         {
-            self.lanes.give_back(replica, &permit, result.is_ok());
+            self.registry.record_copy_end(replica, &permit, result.is_ok());
             self.freed.notify_one();
         }
     }
 
     async fn write(&self, lease: &Lease, report: Report) -> Answer {
-        let told = report.clone();
+        let written = report.clone();
         let answer = match self.held.until(&lease.key, lease.fence) {
             Some(until) => self.completer.write(report, until).await,
             None => Answer::Changed,
         };
         if answer == Answer::Refused {
             // Told by the completer, with the reason.
-            self.waker.wake();
+            self.wake_claimer.wake();
         } else if answer == Answer::Recorded {
-            tell(lease, &told);
-            if told.outcomes.iter().any(|(_, outcome)| !matches!(outcome, Outcome::Recorded { .. })) {
-                self.waker.wake();
+            log_written(lease, &written);
+            if written.outcomes.iter().any(|(_, outcome)| !matches!(outcome, Outcome::Recorded { .. })) {
+                self.wake_claimer.wake();
             }
         } else {
             info!(object.key = %lease.key, "What was found out about {} came too late: it was registered again, or its lease is lost", lease.key);
@@ -440,12 +460,12 @@ impl Runner {
 
     /// The row may still carry our fence: the key was registered again, or we are to stop. Every request of ours has
     /// ended by now, so nothing of the old content can arrive at a target later.
-    pub(super) async fn release(&self, lease: &Lease) {
+    pub(in crate::worker) async fn release(&self, lease: &Lease) {
         let give_up_at = Instant::now() + GIVE_BACK_WITHIN;
         let released = loop {
             let released = self.queue.release(&[(lease.key.clone(), lease.fence)]).await;
             match &released {
-                // Left to the sweeper, an application's lock would look like a death.
+                // Detach to the sweeper, an application's lock would look like a death.
                 Ok(answers) if matches!(answers.first(), Some((.., Answer::Busy))) && Instant::now() < give_up_at => {
                     debug!(object.key = %lease.key, "{} is in somebody's hands, and cannot be given back yet", lease.key);
                     tokio::time::sleep(BUSY_PAUSE).await;
@@ -454,7 +474,7 @@ impl Runner {
             }
         };
         // Registered again while it was copied, it is due now, and nobody else tells the claimer.
-        self.waker.wake();
+        self.wake_claimer.wake();
         if let Ok(answers) = &released
             && matches!(answers.first(), Some((.., Answer::Changed)))
             && let Err(error) = self.queue.tell_lost(&lease.key, lease.fence).await
@@ -473,7 +493,7 @@ fn parks_beside_others(why: &Failure) -> bool {
 }
 
 /// Logs and counts what is now on record.
-fn tell(lease: &Lease, report: &Report) {
+fn log_written(lease: &Lease, report: &Report) {
     let key = &lease.key;
     for (replica, outcome) in &report.outcomes {
         match outcome {

@@ -14,29 +14,29 @@ const REST: std::ops::Range<f64> = 2.0..10.0;
 /// Objects whose holders died twice in a row: one at a time is worked on. If it takes this process with it, only this
 /// one is counted again, and the innocent among them, which merely died beside it, end one by one.
 #[derive(Debug, Clone)]
-pub(super) struct Suspects(Arc<Semaphore>);
+pub(super) struct CrashSuspects(Arc<Semaphore>);
 
 /// Whether an object may be worked on now.
 #[derive(Debug)]
-pub(super) enum Admitted {
+pub(super) enum SuspectAdmission {
     /// It may; a suspect holds the permit meanwhile.
-    Yes(Option<OwnedSemaphorePermit>),
+    Admitted(Option<OwnedSemaphorePermit>),
     /// It is to be given back for so long: another suspect is under way.
-    NotBefore(Duration),
+    Deferred(Duration),
 }
 
-impl Suspects {
+impl CrashSuspects {
     pub(super) fn new() -> Self {
         Self(Arc::new(Semaphore::new(1)))
     }
 
-    pub(super) fn admit(&self, lease: &Lease) -> Admitted {
+    pub(super) fn admit(&self, lease: &Lease) -> SuspectAdmission {
         if lease.swept.is_none_or(|times| times < SUSPECTED_FROM) {
-            return Admitted::Yes(None);
+            return SuspectAdmission::Admitted(None);
         }
         match Arc::clone(&self.0).try_acquire_owned() {
-            Ok(permit) => Admitted::Yes(Some(permit)),
-            Err(_) => Admitted::NotBefore(Duration::from_secs_f64(rand::rng().random_range(REST))),
+            Ok(permit) => SuspectAdmission::Admitted(Some(permit)),
+            Err(_) => SuspectAdmission::Deferred(Duration::from_secs_f64(rand::rng().random_range(REST))),
         }
     }
 }

@@ -10,13 +10,13 @@ const REST_AT_LEAST: Duration = Duration::from_millis(10);
 
 /// Where in a lane one is, looking for the few rows that have a source while the primary has none.
 #[derive(Debug)]
-pub(super) struct Walk {
+pub(super) struct SourcelessScan {
     at: Position,
     /// When to begin again; `None`: the end is not reached.
     again_at: Option<Instant>,
 }
 
-impl Walk {
+impl SourcelessScan {
     pub(super) fn new() -> Self {
         Self { at: Position::BEGINNING, again_at: None }
     }
@@ -30,7 +30,7 @@ impl Walk {
     }
 
     /// What was seen.
-    pub(super) fn went(&mut self, sought: &Sought, now: Instant) {
+    pub(super) fn advance(&mut self, sought: &Sought, now: Instant) {
         self.at = sought.last.unwrap_or(self.at);
         self.again_at = if sought.more { None } else { self.again_at.or(Some(now + AGAIN_AFTER)) };
     }
@@ -51,17 +51,17 @@ mod tests {
 
     #[test]
     fn a_lane_is_looked_through_once_and_begun_again_some_seconds_after_its_end() {
-        let (mut walk, start) = (Walk::new(), Instant::now());
-        assert_eq!(walk.from(start), Position::BEGINNING);
-        walk.went(&sought(256, true), start);
-        assert_eq!(walk.from(start), Position { due: 1, id: 256 });
-        assert!(walk.rest(Duration::from_millis(5)).is_some_and(|rest| rest == Duration::from_millis(45)));
-        walk.went(&sought(300, false), start);
-        assert_eq!(walk.rest(Duration::ZERO), None);
+        let (mut scan, start) = (SourcelessScan::new(), Instant::now());
+        assert_eq!(scan.from(start), Position::BEGINNING);
+        scan.advance(&sought(256, true), start);
+        assert_eq!(scan.from(start), Position { due: 1, id: 256 });
+        assert!(scan.rest(Duration::from_millis(5)).is_some_and(|rest| rest == Duration::from_millis(45)));
+        scan.advance(&sought(300, false), start);
+        assert_eq!(scan.rest(Duration::ZERO), None);
         // What is appended meanwhile is found behind the end, and puts the beginning off no further.
         let later = start + Duration::from_secs(3);
-        assert_eq!(walk.from(later), Position { due: 1, id: 300 });
-        walk.went(&sought(301, false), later);
-        assert_eq!(walk.from(start + AGAIN_AFTER), Position::BEGINNING);
+        assert_eq!(scan.from(later), Position { due: 1, id: 300 });
+        scan.advance(&sought(301, false), later);
+        assert_eq!(scan.from(start + AGAIN_AFTER), Position::BEGINNING);
     }
 }

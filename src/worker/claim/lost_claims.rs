@@ -9,23 +9,23 @@ const CERTAINLY_OVER: Duration = STATEMENT_TIMEOUT.saturating_add(Duration::from
 /// Claims of which no answer came. What they have leased is nobody's, and is freed before more is asked for; and once
 /// more when the statement has certainly ended, since it may still be at work while we ask.
 #[derive(Debug, Default)]
-pub(super) struct Unanswered(Vec<Claim>);
+pub(super) struct LostClaims(Vec<LostClaim>);
 
 #[derive(Debug)]
-struct Claim {
+struct LostClaim {
     fence: Fence,
     since: Instant,
     asked: bool,
 }
 
-impl Unanswered {
+impl LostClaims {
     pub(super) fn remember(&mut self, fence: Fence, now: Instant) {
-        self.0.push(Claim { fence, since: now, asked: false });
+        self.0.push(LostClaim { fence, since: now, asked: false });
     }
 
     /// Those to ask for now.
     pub(super) fn due(&self, now: Instant) -> Vec<Fence> {
-        let due = |claim: &&Claim| !claim.asked || claim.is_over(now);
+        let due = |claim: &&LostClaim| !claim.asked || claim.is_over(now);
         self.0.iter().filter(due).map(|claim| claim.fence).collect()
     }
 
@@ -38,7 +38,7 @@ impl Unanswered {
     }
 }
 
-impl Claim {
+impl LostClaim {
     fn is_over(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= CERTAINLY_OVER
     }
@@ -52,7 +52,7 @@ mod tests {
     fn a_lost_claim_is_asked_for_at_once_and_again_when_it_has_certainly_ended() {
         let (fence, start) = (Fence(7), Instant::now());
         let at = |s| start + Duration::from_secs(s);
-        let mut lost = Unanswered::default();
+        let mut lost = LostClaims::default();
         lost.remember(fence, start);
         assert_eq!(lost.due(start), [fence]);
         // PostgreSQL is still away: nothing is crossed off.
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn a_lost_claim_is_asked_for_once_if_that_is_late_enough() {
         let (fence, start) = (Fence(7), Instant::now());
-        let mut lost = Unanswered::default();
+        let mut lost = LostClaims::default();
         lost.remember(fence, start);
         lost.asked(fence, start + Duration::from_mins(1));
         assert!(lost.due(start + Duration::from_mins(2)).is_empty());

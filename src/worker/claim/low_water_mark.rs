@@ -23,27 +23,27 @@ const DEAR_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 /// every claim. But a row may appear there later: committed late, released, swept. So now and then the lane is asked
 /// from its beginning, and the dearer that is, the more seldom.
 #[derive(Debug)]
-pub struct Floor {
+pub struct LowWaterMark {
     at: Position,
     from_the_beginning_at: Option<Instant>,
     /// The last look at the beginning was dear.
     was_dear: bool,
 }
 
-/// One question to a lane.
+/// One query to a lane.
 #[derive(Debug, Clone, Copy)]
-pub struct Question {
+pub struct LaneQuery {
     pub from: Position,
     asked: Instant,
 }
 
-impl Default for Floor {
+impl Default for LowWaterMark {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Floor {
+impl LowWaterMark {
     #[must_use]
     pub fn new() -> Self {
         Self { at: Position::BEGINNING, from_the_beginning_at: None, was_dear: false }
@@ -51,15 +51,15 @@ impl Floor {
 
     /// From where to ask now.
     #[must_use]
-    pub fn question(&self, now: Instant) -> Question {
+    pub fn query(&self, now: Instant) -> LaneQuery {
         let beginning = self.from_the_beginning_at.is_none_or(|at| at <= now);
-        Question { from: if beginning { Position::BEGINNING } else { self.at }, asked: now }
+        LaneQuery { from: if beginning { Position::BEGINNING } else { self.at }, asked: now }
     }
 
     /// What came of it: the last place that was taken, if any, whether as many rows came as were asked for, and when.
-    pub fn answered(&mut self, question: Question, last: Option<Position>, filled: bool, now: Instant) {
-        if question.from == Position::BEGINNING {
-            let took = now.saturating_duration_since(question.asked);
+    pub fn record_answer(&mut self, query: LaneQuery, last: Option<Position>, filled: bool, now: Instant) {
+        if query.from == Position::BEGINNING {
+            let took = now.saturating_duration_since(query.asked);
             let is_dear = took > CHEAP;
             let was_dear = std::mem::replace(&mut self.was_dear, is_dear);
             let longest = if was_dear { DEAR_AT_LEAST_EVERY } else { AT_LEAST_EVERY };
@@ -68,10 +68,10 @@ impl Floor {
             self.from_the_beginning_at = Some(now + rest);
         }
         self.at = match last {
-            // There may be more right behind it, even before the floor: a slow target leaves many rows there, and
+            // There may be more right behind it, even before the mark: a slow target leaves many rows there, and
             // each of the next questions takes up where this one ended.
             Some(last) if filled => last,
-            // That was all: what was found before the floor came late.
+            // That was all: what was found before the mark came late.
             Some(last) => self.at.max(last),
             None => self.at,
         };
@@ -93,66 +93,66 @@ mod tests {
     #[test]
     fn a_cheap_lane_is_asked_from_its_beginning_a_fiftieth_of_the_time() {
         let start = Instant::now();
-        let mut floor = Floor::new();
-        let question = floor.question(start);
-        assert_eq!(question.from, Position::BEGINNING);
-        floor.answered(question, None, false, start + MS);
-        assert_eq!(floor.until_beginning(start + MS), 50 * MS);
-        assert_eq!(floor.question(start + 51 * MS).from, Position::BEGINNING);
+        let mut mark = LowWaterMark::new();
+        let query = mark.query(start);
+        assert_eq!(query.from, Position::BEGINNING);
+        mark.record_answer(query, None, false, start + MS);
+        assert_eq!(mark.until_beginning(start + MS), 50 * MS);
+        assert_eq!(mark.query(start + 51 * MS).from, Position::BEGINNING);
     }
 
     #[test]
     fn a_lane_full_of_dead_entries_is_asked_from_its_beginning_every_five_seconds_at_most() {
         let start = Instant::now();
-        let mut floor = Floor::new();
-        floor.answered(floor.question(start), None, false, start + 40 * MS);
-        assert_eq!(floor.until_beginning(start + 40 * MS), Duration::from_secs(5));
+        let mut mark = LowWaterMark::new();
+        mark.record_answer(mark.query(start), None, false, start + 40 * MS);
+        assert_eq!(mark.until_beginning(start + 40 * MS), Duration::from_secs(5));
     }
 
     #[test]
     fn one_slow_answer_hides_no_row_for_longer_than_ten_seconds() {
         let start = Instant::now();
-        let mut floor = Floor::new();
-        floor.answered(floor.question(start), None, false, start + 5000 * MS);
-        assert_eq!(floor.until_beginning(start + 5000 * MS), Duration::from_secs(10));
+        let mut mark = LowWaterMark::new();
+        mark.record_answer(mark.query(start), None, false, start + 5000 * MS);
+        assert_eq!(mark.until_beginning(start + 5000 * MS), Duration::from_secs(10));
     }
 
     #[test]
     fn a_lane_that_is_dear_time_and_again_is_asked_from_its_beginning_more_seldom_yet() {
         let (start, took) = (Instant::now(), 577 * MS);
-        let mut floor = Floor::new();
-        floor.answered(floor.question(start), None, false, start + took);
+        let mut mark = LowWaterMark::new();
+        mark.record_answer(mark.query(start), None, false, start + took);
         let again = start + took + Duration::from_secs(10);
-        floor.answered(floor.question(again), None, false, again + took);
-        assert_eq!(floor.until_beginning(again + took), 50 * took, "a fiftieth of the time");
+        mark.record_answer(mark.query(again), None, false, again + took);
+        assert_eq!(mark.until_beginning(again + took), 50 * took, "a fiftieth of the time");
         let cheap = again + took + 50 * took;
-        floor.answered(floor.question(cheap), None, false, cheap + MS);
+        mark.record_answer(mark.query(cheap), None, false, cheap + MS);
         let slow = cheap + 100 * MS;
-        floor.answered(floor.question(slow), None, false, slow + took);
-        assert_eq!(floor.until_beginning(slow + took), Duration::from_secs(10), "the vacuum has been there meanwhile");
+        mark.record_answer(mark.query(slow), None, false, slow + took);
+        assert_eq!(mark.until_beginning(slow + took), Duration::from_secs(10), "the vacuum has been there meanwhile");
     }
 
     #[test]
     fn many_rows_before_the_floor_are_taken_one_batch_after_the_other_without_a_pause() {
         let (at, start) = (|id| Position { due: 1, id }, Instant::now());
-        let mut floor = Floor::new();
-        floor.answered(floor.question(start), Some(at(100)), true, start + 40 * MS);
-        assert_eq!(floor.question(start + 41 * MS).from, at(100));
+        let mut mark = LowWaterMark::new();
+        mark.record_answer(mark.query(start), Some(at(100)), true, start + 40 * MS);
+        assert_eq!(mark.query(start + 41 * MS).from, at(100));
         // Released by a target that had no room for them: rows 10 to 35.
         let later = start + Duration::from_secs(6);
-        floor.answered(floor.question(later), Some(at(22)), true, later + 40 * MS);
-        assert_eq!(floor.question(later + 41 * MS).from, at(22));
-        floor.answered(floor.question(later + 41 * MS), Some(at(35)), false, later + 50 * MS);
-        assert_eq!(floor.question(later + 51 * MS).from, at(35));
+        mark.record_answer(mark.query(later), Some(at(22)), true, later + 40 * MS);
+        assert_eq!(mark.query(later + 41 * MS).from, at(22));
+        mark.record_answer(mark.query(later + 41 * MS), Some(at(35)), false, later + 50 * MS);
+        assert_eq!(mark.query(later + 51 * MS).from, at(35));
     }
 
     #[test]
     fn a_few_rows_before_the_floor_do_not_move_it_back() {
         let (at, start) = (|id| Position { due: 1, id }, Instant::now());
-        let mut floor = Floor::new();
-        floor.answered(floor.question(start), Some(at(100)), true, start + 40 * MS);
+        let mut mark = LowWaterMark::new();
+        mark.record_answer(mark.query(start), Some(at(100)), true, start + 40 * MS);
         let later = start + Duration::from_secs(6);
-        floor.answered(floor.question(later), Some(at(10)), false, later + 40 * MS);
-        assert_eq!(floor.question(later + 41 * MS).from, at(100));
+        mark.record_answer(mark.query(later), Some(at(10)), false, later + 40 * MS);
+        assert_eq!(mark.query(later + 41 * MS).from, at(100));
     }
 }

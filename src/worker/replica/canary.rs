@@ -11,8 +11,10 @@ use copyhold_db::queue::Queue;
 use copyhold_s3::store::{Reason, Store, StoreError};
 use tracing::warn;
 
-use super::health::ANSWER_WITHIN;
 use crate::metrics;
+
+/// How long a store may take to answer.
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// How much of an object is read to see whether it can be.
 const READS_BYTES: u64 = 64 << 10;

@@ -19,20 +19,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    health::{ANSWER_WITHIN, Health, Open},
-    lanes::{Lanes, Replica, Standing, View},
-    probing::{Probing, Sick},
+    access::{ReplicaAccess, ReplicaSnapshot},
+    canary::ANSWER_WITHIN,
+    health::{HealthMonitor, OpenBreaker},
+    probe::{Prober, UnhealthyReplica},
+    registry::{Replica, ReplicaRegistry},
 };
 use crate::{
     config::{Config, Existing},
-    wake::{Wake, Waker},
+    wakeup::wake_channel::{WakeReceiver, WakeSender},
 };
 
 /// How often the shared state is looked at, ± 20 %, without a notice: another daemon, or an operator, may have
 /// changed it. Operators are promised 5 s.
 const LOOK_EVERY: Duration = Duration::from_secs(4);
 /// While a replica is not open there is more to hope for.
-const HOPE_EVERY: Duration = Duration::from_secs(3);
+const LOOK_EVERY_WHILE_CLOSED: Duration = Duration::from_secs(3);
 
 /// Decides for each replica whether this daemon may read it and write to it, before it does.
 ///
@@ -40,41 +42,42 @@ const HOPE_EVERY: Duration = Duration::from_secs(3);
 /// operator has said what to do with what it holds. Both are decided once, for all daemons.
 /// It also learns from the others which stores are not well, and has these probed.
 #[derive(Debug)]
-pub struct Doorkeeper {
+pub struct ReplicaGate {
     pub config: Config,
     pub queue: Queue,
-    pub lanes: Lanes,
-    pub health: Health,
-    pub waker: Waker,
+    pub registry: ReplicaRegistry,
+    pub health: HealthMonitor,
+    pub waker: WakeSender,
     /// Heard when the table `replicas` was changed.
-    pub wake: Wake,
+    pub wake: WakeReceiver,
 }
 
-impl Doorkeeper {
-    /// Keeps the view of the lanes up to date until `drain`.
+impl ReplicaGate {
+    /// Keeps the snapshot of the registry up to date until `drain`.
     pub async fn run(mut self, drain: CancellationToken) {
-        let mut last = View::default();
-        let mut probing = Probing::new(self.queue.clone(), self.health.clone());
+        let mut last = ReplicaSnapshot::default();
+        let mut prober = Prober::new(self.queue.clone(), self.health.clone());
         let complaint = Complaint::new();
         loop {
             self.wake.arm();
-            let all_open = |view: &View| {
-                !view.standings.is_empty() && view.standings.values().all(|s| matches!(s, Standing::Open(_)))
+            let all_open = |snapshot: &ReplicaSnapshot| {
+                !snapshot.access.is_empty() && snapshot.access.values().all(|s| matches!(s, ReplicaAccess::Writable(_)))
             };
-            let mut pause = if all_open(&last) { LOOK_EVERY } else { HOPE_EVERY };
-            match self.look().await {
-                Ok((view, sick)) => {
+            let mut pause = if all_open(&last) { LOOK_EVERY } else { LOOK_EVERY_WHILE_CLOSED };
+            match self.refresh().await {
+                Ok((snapshot, unhealthy)) => {
                     complaint.is_over();
-                    self.say(&last, &view);
+                    self.log_changes(&last, &snapshot);
                     // Not with `last`: a failure may have taken a replica out of use since.
-                    if view != self.lanes.view() {
-                        self.lanes.set(view.clone());
+                    if snapshot != self.registry.snapshot() {
+                        self.registry.set(snapshot.clone());
                         self.waker.wake();
                     }
-                    last = view;
-                    let until_a_probe = sick.iter().map(|s| s.breaker.probe_in).filter(|wait| !wait.is_zero()).min();
+                    last = snapshot;
+                    let until_a_probe =
+                        unhealthy.iter().map(|s| s.breaker.probe_in).filter(|wait| !wait.is_zero()).min();
                     pause = until_a_probe.map_or(pause, |wait| wait.min(pause));
-                    probing.begin(sick);
+                    prober.begin(unhealthy);
                 }
                 Err(error) => complaint.fails(|times| {
                     warn!(error = %error, times, "Could not look which replicas may be used, trying again");
@@ -82,17 +85,17 @@ impl Doorkeeper {
             }
             tokio::select! {
                 () = drain.cancelled() => return,
-                () = probing.ended() => {}
+                () = prober.ended() => {}
                 _ = self.wake.wait(pause) => {}
             }
         }
     }
 
     /// What may be done with each replica, and which of them are not well.
-    async fn look(&self) -> Result<(View, Vec<Sick>), QueueError> {
+    async fn refresh(&self) -> Result<(ReplicaSnapshot, Vec<UnhealthyReplica>), QueueError> {
         let mut asked = Instant::now();
         let mut rows = self.rows().await?;
-        for replica in self.lanes.replicas() {
+        for replica in self.registry.replicas() {
             if rows.get(&replica.name).is_some_and(|row| row.pin.is_none()) {
                 self.queue.pin(&replica.name, &self.pin_of(&replica.name)).await?;
                 asked = Instant::now();
@@ -100,20 +103,20 @@ impl Doorkeeper {
             }
         }
         let primary = rows.values().find(|r| r.primary).map(|r| r.name.clone());
-        let sick = self.set_known(primary.as_ref(), &rows, asked);
+        let unhealthy = self.set_known(primary.as_ref(), &rows, asked);
         // All at once: a store that does not answer keeps no other waiting.
-        let standings = self.lanes.replicas().iter().map(|replica| {
+        let access = self.registry.replicas().iter().map(|replica| {
             let row = rows.get(&replica.name);
             async move {
-                let standing = match row {
+                let access = match row {
                     None => not_migrated(),
-                    Some(row) => self.standing(replica, row, asked).await?,
+                    Some(row) => self.access(replica, row, asked).await?,
                 };
-                Ok::<_, QueueError>((replica.name.clone(), standing))
+                Ok::<_, QueueError>((replica.name.clone(), access))
             }
         });
-        let standings = try_join_all(standings).await?.into_iter().collect();
-        Ok((View { primary, standings, former: former(&rows) }, sick))
+        let access = try_join_all(access).await?.into_iter().collect();
+        Ok((ReplicaSnapshot { primary, access, former: former(&rows) }, unhealthy))
     }
 
     async fn rows(&self) -> Result<BTreeMap<ReplicaName, ReplicaRow>, QueueError> {
@@ -121,7 +124,7 @@ impl Doorkeeper {
     }
 
     fn pin_of(&self, name: &ReplicaName) -> Pin {
-        // Cannot fail: the lanes are made from this configuration.
+        // Cannot fail: the registry are made from this configuration.
         let replica = self.config.replica(name).expect("a lane's replica is in the configuration");
         Pin::from(replica)
     }
@@ -133,46 +136,48 @@ impl Doorkeeper {
         primary: Option<&ReplicaName>,
         rows: &BTreeMap<ReplicaName, ReplicaRow>,
         asked: Instant,
-    ) -> Vec<Sick> {
-        let before = self.lanes.view();
-        let mut view = View { primary: primary.cloned(), former: former(rows), ..before.clone() };
-        let mut sick = Vec::new();
-        for replica in self.lanes.replicas() {
+    ) -> Vec<UnhealthyReplica> {
+        let before = self.registry.snapshot();
+        let mut snapshot = ReplicaSnapshot { primary: primary.cloned(), former: former(rows), ..before.clone() };
+        let mut unhealthy = Vec::new();
+        for replica in self.registry.replicas() {
             let row = rows.get(&replica.name);
-            sick.extend(row.and_then(|row| self.sick(replica, row)));
+            unhealthy.extend(row.and_then(|row| self.unhealthy(replica, row)));
             let known = row.map_or_else(|| Some(not_migrated()), |row| self.known(replica, row, asked));
             // At the first look, and after a breaker has closed: a target that is open already must find its sources
             // readable as well.
-            let looked_at = || Standing::ReadOnly { why: "its bucket is being looked at".into() };
-            match (known, view.standings.get(&replica.name)) {
-                (Some(known), _) => view.standings.insert(replica.name.clone(), known),
-                (None, None | Some(Standing::Away { .. })) => view.standings.insert(replica.name.clone(), looked_at()),
+            let looked_at = || ReplicaAccess::ReadOnly { why: "its bucket is being looked at".into() };
+            match (known, snapshot.access.get(&replica.name)) {
+                (Some(known), _) => snapshot.access.insert(replica.name.clone(), known),
+                (None, None | Some(ReplicaAccess::Unavailable { .. })) => {
+                    snapshot.access.insert(replica.name.clone(), looked_at())
+                }
                 (None, Some(_)) => None,
             };
         }
-        if view != before {
-            self.lanes.set(view);
+        if snapshot != before {
+            self.registry.set(snapshot);
             self.waker.wake();
         }
-        sick
+        unhealthy
     }
 
     /// What the shared state alone says.
-    fn known(&self, replica: &Replica, row: &ReplicaRow, asked: Instant) -> Option<Standing> {
+    fn known(&self, replica: &Replica, row: &ReplicaRow, asked: Instant) -> Option<ReplicaAccess> {
         if row.admission.is_some() {
-            self.health.lists(&replica.name);
+            self.health.note_listable(&replica.name);
         }
-        let breaker = self.health.learn(&replica.name, row.breaker.as_ref(), asked);
+        let breaker = self.health.sync_breaker(&replica.name, row.breaker.as_ref(), asked);
         if let Some(why) = self.forbidden(replica, row) {
-            return Some(Standing::Barred { why });
+            return Some(ReplicaAccess::Blocked { why });
         }
-        let told_to_wait = row.draining.as_ref().map(draining).or_else(|| row.pause.as_ref().map(paused));
-        match (breaker, told_to_wait) {
-            (Some(Open { blocks: Blocks::All, why, .. }), _) => Some(Standing::Away { why }),
-            (_, Some(why)) | (Some(Open { blocks: Blocks::Writing, why, .. }), None) => {
-                Some(Standing::ReadOnly { why })
+        let operator_hold = row.draining.as_ref().map(draining).or_else(|| row.pause.as_ref().map(paused));
+        match (breaker, operator_hold) {
+            (Some(OpenBreaker { blocks: Blocks::All, why, .. }), _) => Some(ReplicaAccess::Unavailable { why }),
+            (_, Some(why)) | (Some(OpenBreaker { blocks: Blocks::Writing, why, .. }), None) => {
+                Some(ReplicaAccess::ReadOnly { why })
             }
-            (None, None) => self.on_existing(replica, row).map(Standing::Open),
+            (None, None) => self.on_existing(replica, row).map(ReplicaAccess::Writable),
         }
     }
 
@@ -204,37 +209,41 @@ impl Doorkeeper {
     }
 
     /// What this daemon may probe. Nothing is written to a replica that is paused or about to leave, not even to try it.
-    fn sick(&self, replica: &Replica, row: &ReplicaRow) -> Option<Sick> {
+    fn unhealthy(&self, replica: &Replica, row: &ReplicaRow) -> Option<UnhealthyReplica> {
         let breaker = row.breaker.clone()?;
         let may_write = row.pause.is_none() && row.draining.is_none();
         let may = self.forbidden(replica, row).is_none() && (breaker.blocks == Blocks::All || may_write);
-        may.then(|| Sick { replica: replica.name.clone(), breaker, existing: self.on_existing(replica, row) })
+        may.then(|| UnhealthyReplica {
+            replica: replica.name.clone(),
+            breaker,
+            existing: self.on_existing(replica, row),
+        })
     }
 
-    async fn standing(&self, replica: &Replica, row: &ReplicaRow, asked: Instant) -> Result<Standing, QueueError> {
+    async fn access(&self, replica: &Replica, row: &ReplicaRow, asked: Instant) -> Result<ReplicaAccess, QueueError> {
         if let Some(known) = self.known(replica, row, asked) {
             return Ok(known);
         }
-        self.health.meet(&replica.name).await;
+        self.health.first_contact(&replica.name).await;
         // The primary is only read, until something is missing there.
         if row.primary && !self.queue.could_be_filled(&replica.name).await? {
-            return Ok(Standing::ReadOnly { why: "nothing is missing at the primary".into() });
+            return Ok(ReplicaAccess::ReadOnly { why: "nothing is missing at the primary".into() });
         }
         match self.decide(replica, row).await? {
             Ok((admission, looked_at)) => {
                 self.queue.admit(&replica.name, admission, looked_at).await?;
                 info!(replica.id = %replica.name, "Replica {} is open for writing: {}", replica.name, admission.words());
                 // The next look reads what was decided; another daemon may have been first.
-                Box::pin(self.standing_again(replica, asked)).await
+                Box::pin(self.access_again(replica, asked)).await
             }
-            Err(why) => Ok(Standing::ReadOnly { why }),
+            Err(why) => Ok(ReplicaAccess::ReadOnly { why }),
         }
     }
 
-    async fn standing_again(&self, replica: &Replica, asked: Instant) -> Result<Standing, QueueError> {
+    async fn access_again(&self, replica: &Replica, asked: Instant) -> Result<ReplicaAccess, QueueError> {
         match self.rows().await?.get(&replica.name) {
-            Some(row) if row.admission.is_some() => self.standing(replica, row, asked).await,
-            _ => Ok(Standing::ReadOnly { why: "its entry in the table replicas has just vanished".into() }),
+            Some(row) if row.admission.is_some() => self.access(replica, row, asked).await,
+            _ => Ok(ReplicaAccess::ReadOnly { why: "its entry in the table replicas has just vanished".into() }),
         }
     }
 
@@ -257,15 +266,15 @@ impl Doorkeeper {
         let Some(key) = &looked.key else { return Ok(Ok((Admission::Empty, None))) };
         match existing {
             Some(Existing::Adopt) => match adopts(&looked, row.looked_at) {
-                Clock::Clear(at) => Ok(Ok((Admission::Adopt, Some(at)))),
-                Clock::Waits(date) => {
+                AdoptionClock::Ready(at) => Ok(Ok((Admission::Adopt, Some(at)))),
+                AdoptionClock::NotYet(date) => {
                     self.queue.note_look(&replica.name, date).await?;
                     Ok(Err(format!(
                         "its bucket holds data that is to be adopted: nothing is written there until its clock has gone on by {CLEAR:?}, \
                          so that what is there is told from copies"
                     )))
                 }
-                Clock::Unfit(why) => Ok(Err(why)),
+                AdoptionClock::Unusable(why) => Ok(Err(why)),
             },
             Some(Existing::Overwrite) => Ok(Ok((Admission::Overwrite, None))),
             None => Ok(Err(format!(
@@ -278,24 +287,24 @@ impl Doorkeeper {
     }
 
     /// Says what has changed, once.
-    fn say(&self, last: &View, view: &View) {
-        for (name, standing) in &view.standings {
-            if last.standings.get(name) == Some(standing) {
+    fn log_changes(&self, last: &ReplicaSnapshot, snapshot: &ReplicaSnapshot) {
+        for (name, access) in &snapshot.access {
+            if last.access.get(name) == Some(access) {
                 continue;
             }
-            match standing {
-                Standing::Open(_) => info!(replica.id = %name, "Copying to {name}"),
-                Standing::ReadOnly { why } if view.primary.as_ref() == Some(name) => {
+            match access {
+                ReplicaAccess::Writable(_) => info!(replica.id = %name, "Copying to {name}"),
+                ReplicaAccess::ReadOnly { why } if snapshot.primary.as_ref() == Some(name) => {
                     info!(replica.id = %name, "Reading from {name}: {why}");
                 }
-                Standing::ReadOnly { why } => warn!(replica.id = %name, "Not copying to {name}: {why}"),
-                Standing::Barred { why } | Standing::Away { why } => {
+                ReplicaAccess::ReadOnly { why } => warn!(replica.id = %name, "Not copying to {name}: {why}"),
+                ReplicaAccess::Blocked { why } | ReplicaAccess::Unavailable { why } => {
                     warn!(replica.id = %name, "Not using {name}: {why}");
                 }
             }
         }
-        if view.primary != last.primary
-            && let Some(primary) = &view.primary
+        if snapshot.primary != last.primary
+            && let Some(primary) = &snapshot.primary
             && *primary != self.config.primary
         {
             warn!(
@@ -308,29 +317,29 @@ impl Doorkeeper {
 
 /// Whether a store's clock tells what its bucket holds from what is written to it from now on.
 #[derive(Debug, PartialEq, Eq)]
-enum Clock {
+enum AdoptionClock {
     /// It was looked at then, and the store's clock has gone on by [`CLEAR`] since.
-    Clear(SystemTime),
+    Ready(SystemTime),
     /// Not yet. This is what it says.
-    Waits(SystemTime),
+    NotYet(SystemTime),
     /// It does not, and why.
-    Unfit(String),
+    Unusable(String),
 }
 
-fn adopts(looked: &FirstLook, before: Option<SystemTime>) -> Clock {
+fn adopts(looked: &FirstLook, before: Option<SystemTime>) -> AdoptionClock {
     let Some(date) = looked.date else {
         let why = "its store says no Date, by which what it holds is told from copies: it does not allow existing = \"adopt\"";
-        return Clock::Unfit(why.into());
+        return AdoptionClock::Unusable(why.into());
     };
     if let Some(key) = &looked.of_later {
-        return Clock::Unfit(format!(
+        return AdoptionClock::Unusable(format!(
             "its store says of \"{}\" that it was modified later than now: its clock does not allow existing = \"adopt\"",
             shown(key.as_bytes())
         ));
     }
     match before.map(|before| (before, date.duration_since(before))) {
-        Some((before, Ok(since))) if (CLEAR..=LOOK_HOLDS).contains(&since) => Clock::Clear(before),
-        _ => Clock::Waits(date),
+        Some((before, Ok(since))) if (CLEAR..=LOOK_HOLDS).contains(&since) => AdoptionClock::Ready(before),
+        _ => AdoptionClock::NotYet(date),
     }
 }
 
@@ -339,8 +348,8 @@ fn former(rows: &BTreeMap<ReplicaName, ReplicaRow>) -> BTreeMap<ReplicaName, For
     rows.iter().filter_map(|(name, row)| Some((name.clone(), row.former?))).collect()
 }
 
-fn not_migrated() -> Standing {
-    Standing::Barred { why: "it has no columns yet: run `copyhold migrate`".into() }
+fn not_migrated() -> ReplicaAccess {
+    ReplicaAccess::Blocked { why: "it has no columns yet: run `copyhold migrate`".into() }
 }
 
 /// Why nothing is copied to a replica that an operator has paused.
@@ -378,15 +387,15 @@ mod tests {
     fn what_is_to_be_adopted_is_told_from_copies_by_the_stores_own_clock_alone() {
         let looked = |date: Option<u64>| FirstLook { key: Some("k".into()), date: date.map(at), of_later: None };
         let seen = |date, before: Option<u64>| adopts(&looked(Some(date)), before.map(at));
-        assert_eq!(seen(1_000, None), Clock::Waits(at(1_000)));
-        assert_eq!(seen(1_004, Some(1_000)), Clock::Waits(at(1_004)));
-        assert_eq!(seen(1_005, Some(1_000)), Clock::Clear(at(1_000)));
-        assert_eq!(seen(1_030, Some(1_000)), Clock::Clear(at(1_000)));
+        assert_eq!(seen(1_000, None), AdoptionClock::NotYet(at(1_000)));
+        assert_eq!(seen(1_004, Some(1_000)), AdoptionClock::NotYet(at(1_004)));
+        assert_eq!(seen(1_005, Some(1_000)), AdoptionClock::Ready(at(1_000)));
+        assert_eq!(seen(1_030, Some(1_000)), AdoptionClock::Ready(at(1_000)));
         // Whatever came since is not ours; nor is it known what came where the clock was set back.
-        assert_eq!(seen(1_031, Some(1_000)), Clock::Waits(at(1_031)));
-        assert_eq!(seen(999, Some(1_000)), Clock::Waits(at(999)));
-        assert!(matches!(adopts(&looked(None), None), Clock::Unfit(_)));
+        assert_eq!(seen(1_031, Some(1_000)), AdoptionClock::NotYet(at(1_031)));
+        assert_eq!(seen(999, Some(1_000)), AdoptionClock::NotYet(at(999)));
+        assert!(matches!(adopts(&looked(None), None), AdoptionClock::Unusable(_)));
         let ahead = FirstLook { of_later: Some("k".into()), ..looked(Some(1_000)) };
-        assert!(matches!(adopts(&ahead, Some(at(990))), Clock::Unfit(_)));
+        assert!(matches!(adopts(&ahead, Some(at(990))), AdoptionClock::Unusable(_)));
     }
 }

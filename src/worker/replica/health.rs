@@ -22,13 +22,11 @@ use tracing::{debug, info, warn};
 
 use super::{
     canary,
-    lanes::Lanes,
-    trial::{TrialOrder, TrialOutcome, TrialResults, Tried, Wanted},
+    probe_copy::{ProbeCopyOrder, ProbeCopyOutcome, ProbeCopyRequest, ProbeCopyResults, TriedKeys},
+    registry::ReplicaRegistry,
 };
-use crate::{metrics, wake::Waker};
+use crate::{metrics, wakeup::wake_channel::WakeSender};
 
-/// How long a store may take to say that it is there.
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long a trial is waited for: somewhat longer than it takes to see that its objects are stuck.
 const TRIAL_WITHIN: Duration = Duration::from_secs(8);
 /// Trials of one doubt, at most, of which none begins later than this. Behind a denied prefix of a third of all that waited,
@@ -46,50 +44,50 @@ const LONGEST_REST_OF_TARGET: Duration = Duration::from_secs(5);
 
 /// What this process knows of the stores.
 #[derive(Debug, Clone)]
-pub struct Health(Arc<Inner>);
+pub struct HealthMonitor(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     queue: Queue,
-    lanes: Lanes,
+    registry: ReplicaRegistry,
     /// Told when a breaker was opened here.
-    doorkeeper: Waker,
+    gate: WakeSender,
     /// Told when there is something to try.
-    claimer: Waker,
-    patients: BTreeMap<ReplicaName, Patient>,
+    claimer: WakeSender,
+    stores: BTreeMap<ReplicaName, StoreHealth>,
 }
 
 #[derive(Debug)]
-struct Patient {
+struct StoreHealth {
     store: Arc<Store>,
-    reading: InRole,
-    writing: InRole,
-    open: Mutex<Option<Open>>,
+    reading: RoleHealth,
+    writing: RoleHealth,
+    open: Mutex<Option<OpenBreaker>>,
     /// Its bucket was listed before. Without the right to list, which reading alone does not need, a refused listing says
     /// nothing of the store.
-    lists: AtomicBool,
-    /// It was asked once, before there was any doubt, to learn that.
-    met: AtomicBool,
+    listable: AtomicBool,
+    /// It was asked once, before there was any doubt, to sync_breaker that.
+    contacted: AtomicBool,
 }
 
 /// What is known of a store in one role.
 #[derive(Debug)]
-struct InRole {
+struct RoleHealth {
     evidence: Mutex<Evidence>,
     /// The last two objects that succeeded, the later one last.
     succeeded: Mutex<VecDeque<(ObjectKey, Instant)>>,
     /// Told of each success, and when a doubt begins.
-    news: watch::Sender<()>,
+    changes: watch::Sender<()>,
     /// The last ruling, and when. Locked while one is sought.
     ruling: tokio::sync::Mutex<Option<(Instant, Ruling)>>,
 }
 
-impl Default for InRole {
+impl Default for RoleHealth {
     fn default() -> Self {
         Self {
             evidence: Mutex::default(),
             succeeded: Mutex::default(),
-            news: watch::Sender::new(()),
+            changes: watch::Sender::new(()),
             ruling: tokio::sync::Mutex::default(),
         }
     }
@@ -97,7 +95,7 @@ impl Default for InRole {
 
 /// A breaker as this process knows it.
 #[derive(Debug, Clone)]
-pub(super) struct Open {
+pub(super) struct OpenBreaker {
     pub blocks: Blocks,
     pub why: String,
     probe_at: Instant,
@@ -120,38 +118,38 @@ pub enum Diagnosis {
 
 impl Diagnosis {
     /// Nobody's in particular.
-    pub const NOBODY: Self = Self::Object { others: None, failing_for: Duration::ZERO };
+    pub const UNATTRIBUTED: Self = Self::Object { others: None, failing_for: Duration::ZERO };
 }
 
 /// One object that failed.
 #[derive(Debug, Clone, Copy)]
-pub struct Failed<'a> {
+pub struct FailedObject<'a> {
     pub key: &'a ObjectKey,
     /// It has no failure on record there in this generation.
     pub first: bool,
     pub why: &'a Failure,
 }
 
-impl Health {
-    /// `doorkeeper`: woken when a breaker was opened. `claimer`: woken when objects are to be tried.
+impl HealthMonitor {
+    /// `gate`: woken when a breaker was opened. `claimer`: woken when objects are to be tried.
     #[must_use]
-    pub fn new(queue: Queue, lanes: Lanes, doorkeeper: Waker, claimer: Waker) -> Self {
-        let patient = |store: &Arc<Store>| Patient {
+    pub fn new(queue: Queue, registry: ReplicaRegistry, gate: WakeSender, claimer: WakeSender) -> Self {
+        let store_health = |store: &Arc<Store>| StoreHealth {
             store: Arc::clone(store),
-            reading: InRole::default(),
-            writing: InRole::default(),
+            reading: RoleHealth::default(),
+            writing: RoleHealth::default(),
             open: Mutex::default(),
-            lists: AtomicBool::default(),
-            met: AtomicBool::default(),
+            listable: AtomicBool::default(),
+            contacted: AtomicBool::default(),
         };
-        let patients = lanes.replicas().iter().map(|r| (r.name.clone(), patient(&r.store))).collect();
-        Self(Arc::new(Inner { queue, lanes, doorkeeper, claimer, patients }))
+        let stores = registry.replicas().iter().map(|r| (r.name.clone(), store_health(&r.store))).collect();
+        Self(Arc::new(Inner { queue, registry, gate, claimer, stores }))
     }
 
     /// An object was read from the replica, or written to it.
-    pub fn worked(&self, replica: &ReplicaName, role: Role, key: &ObjectKey) {
-        let Some(patient) = self.0.patients.get(replica) else { return };
-        let known = patient.of(role);
+    pub fn record_success(&self, replica: &ReplicaName, role: Role, key: &ObjectKey) {
+        let Some(store_health) = self.0.stores.get(replica) else { return };
+        let known = store_health.of(role);
         {
             let mut last = lock(&known.succeeded);
             last.retain(|(other, _)| other != key);
@@ -163,19 +161,19 @@ impl Health {
         if lock(&known.evidence).worked(Instant::now()) {
             self.end_doubt(replica, role);
         }
-        known.news.send_replace(());
+        known.changes.send_replace(());
     }
 
     /// Judges a failure; opens the replica's breaker where that is the finding.
-    pub async fn diagnose(&self, replica: &ReplicaName, role: Role, failed: Failed<'_>) -> Diagnosis {
-        let Some(patient) = self.0.patients.get(replica) else { return Diagnosis::NOBODY };
+    pub async fn diagnose(&self, replica: &ReplicaName, role: Role, failed: FailedObject<'_>) -> Diagnosis {
+        let Some(store_health) = self.0.stores.get(replica) else { return Diagnosis::UNATTRIBUTED };
         let may_be_the_stores = failed.why.scope != Scope::Object;
-        if may_be_the_stores && let Some(rest) = patient.rest(role) {
+        if may_be_the_stores && let Some(rest) = store_health.rest(role) {
             return Diagnosis::Store { rest };
         }
-        let known = patient.of(role);
+        let known = store_health.of(role);
         // Before the failure is noted, or a success right after it were missed.
-        let mut news = known.news.subscribe();
+        let mut changes = known.changes.subscribe();
         let (suspicion, began) = {
             let mut evidence = lock(&known.evidence);
             let before = evidence.is_doubted();
@@ -184,37 +182,37 @@ impl Health {
         };
         if began {
             debug!(replica.id = %replica, role = role.as_str(), "Whether {replica} is at fault or its objects is in doubt: {}", failed.why.message);
-            self.0.lanes.doubt(replica, role, true);
-            known.news.send_replace(());
+            self.0.registry.set_doubt(replica, role, true);
+            known.changes.send_replace(());
         }
         let is_doubted = match suspicion {
             Suspicion::None => false,
             Suspicion::Doubt => true,
             Suspicion::Watched => {
-                let _ = tokio::time::timeout(WATCHED_FOR, news.changed()).await;
+                let _ = tokio::time::timeout(WATCHED_FOR, changes.changed()).await;
                 lock(&known.evidence).is_doubted()
             }
         };
         if is_doubted {
-            self.resolve(replica, patient, role, failed.why).await;
+            self.resolve(replica, store_health, role, failed.why).await;
         }
-        match patient.rest(role) {
+        match store_health.rest(role) {
             Some(rest) if may_be_the_stores => Diagnosis::Store { rest },
             _ => Diagnosis::Object { others: known.others(failed.key), failing_for: Duration::ZERO },
         }
     }
 
     /// Has it found out whose fault it is, once for all that fail meanwhile.
-    async fn resolve(&self, replica: &ReplicaName, patient: &Patient, role: Role, why: &Failure) {
-        let (came, known) = (Instant::now(), patient.of(role));
+    async fn resolve(&self, replica: &ReplicaName, store_health: &StoreHealth, role: Role, why: &Failure) {
+        let (came, known) = (Instant::now(), store_health.of(role));
         let mut last = known.ruling.lock().await;
         let settled = last.is_some_and(|(at, _)| at >= came)
-            || patient.rest(role).is_some()
+            || store_health.rest(role).is_some()
             || !lock(&known.evidence).is_doubted();
         if settled {
             return;
         }
-        let canary = self.canary(replica, patient).await;
+        let canary = self.canary(replica, store_health).await;
         let mut trial = TrialCount::default();
         if !canary.condemns(why.class) {
             if lock(&known.evidence).is_doubted() {
@@ -233,7 +231,7 @@ impl Health {
              the last that failed: {}", why.message
         );
         if let Ruling::Open(blocks) = ruling {
-            self.open(replica, patient, blocks, why).await;
+            self.open(replica, store_health, blocks, why).await;
         }
         let ended = {
             let mut evidence = lock(&known.evidence);
@@ -249,13 +247,14 @@ impl Health {
     /// Tries other objects, and still others while none succeeds and that costs little: those that are waiting may be at
     /// fault for the most part, and the store is not.
     async fn try_others(&self, replica: &ReplicaName, role: Role) -> TrialCount {
-        let (begun, tried) = (Instant::now(), Tried::default());
+        let (begun, tried) = (Instant::now(), TriedKeys::default());
         let mut all = TrialCount::default();
         for _ in 0..TRIALS {
             let TrialCount { succeeded, failed } = match role {
                 Role::Target => {
-                    let wanted = Wanted { pick: Pick::Untried, existing: None, charges: false, tried: tried.clone() };
-                    self.try_writing(replica, wanted, TRIAL_WITHIN).await.count
+                    let request =
+                        ProbeCopyRequest { pick: Pick::Untried, existing: None, charges: false, tried: tried.clone() };
+                    self.try_writing(replica, request, TRIAL_WITHIN).await.count
                 }
                 Role::Source => self.try_reading(replica, Pick::Untried, &tried).await,
             };
@@ -269,37 +268,43 @@ impl Health {
     }
 
     fn end_doubt(&self, replica: &ReplicaName, role: Role) {
-        self.0.lanes.doubt(replica, role, false);
+        self.0.registry.set_doubt(replica, role, false);
         self.0.claimer.wake();
     }
 
-    async fn open(&self, replica: &ReplicaName, patient: &Patient, blocks: Blocks, why: &Failure) {
+    async fn open(&self, replica: &ReplicaName, store_health: &StoreHealth, blocks: Blocks, why: &Failure) {
         // Here at once, so that nothing more is begun; then for all.
         let now = Instant::now();
-        let told = format!("{}: {}", why.class, why.message);
-        self.0.lanes.sicken(replica, blocks, &told);
-        *lock(&patient.open) = Some(Open { blocks, why: told, probe_at: now + next_probe(why.class, 0), noted: now });
+        let reason = format!("{}: {}", why.class, why.message);
+        self.0.registry.mark_unhealthy(replica, blocks, &reason);
+        *lock(&store_health.open) =
+            Some(OpenBreaker { blocks, why: reason, probe_at: now + next_probe(why.class, 0), noted: now });
         if let Err(error) = self.0.queue.open_breaker(replica, blocks, why.class, &why.message).await {
             metrics::database_error("queue::open_breaker");
-            warn!(replica.id = %replica, error = %error, "The other daemons could not be told that {replica} is not well");
+            warn!(replica.id = %replica, error = %error, "The other daemons could not be reason that {replica} is not well");
         }
-        self.0.doorkeeper.wake();
+        self.0.gate.wake();
     }
 
     /// How long an object rests that no replica can be read for.
     #[must_use]
     pub fn without_source(&self) -> Duration {
-        let rests = self.0.patients.values().filter_map(|patient| patient.rest(Role::Source));
+        let rests = self.0.stores.values().filter_map(|store_health| store_health.rest(Role::Source));
         rests.min().unwrap_or(LONGEST_REST)
     }
 
     /// Takes over what the database said when it was asked at `asked`; returns what is in force.
-    pub(super) fn learn(&self, replica: &ReplicaName, shared: Option<&Breaker>, asked: Instant) -> Option<Open> {
-        let patient = self.0.patients.get(replica)?;
-        let mut open = lock(&patient.open);
+    pub(super) fn sync_breaker(
+        &self,
+        replica: &ReplicaName,
+        shared: Option<&Breaker>,
+        asked: Instant,
+    ) -> Option<OpenBreaker> {
+        let store_health = self.0.stores.get(replica)?;
+        let mut open = lock(&store_health.open);
         match shared {
             Some(breaker) => {
-                *open = Some(Open {
+                *open = Some(OpenBreaker {
                     blocks: breaker.blocks,
                     why: breaker.why(),
                     probe_at: asked + breaker.probe_in,
@@ -311,8 +316,8 @@ impl Health {
             None => {
                 if open.take().is_some() {
                     for role in [Role::Source, Role::Target] {
-                        *lock(&patient.of(role).evidence) = Evidence::default();
-                        self.0.lanes.doubt(replica, role, false);
+                        *lock(&store_health.of(role).evidence) = Evidence::default();
+                        self.0.registry.set_doubt(replica, role, false);
                     }
                 }
             }
@@ -321,55 +326,60 @@ impl Health {
     }
 
     /// Its bucket was listed before by some daemon: one that is refused now is a store that is not well.
-    pub(super) fn lists(&self, replica: &ReplicaName) {
-        if let Some(patient) = self.0.patients.get(replica) {
-            patient.lists.store(true, Ordering::Relaxed);
+    pub(super) fn note_listable(&self, replica: &ReplicaName) {
+        if let Some(store_health) = self.0.stores.get(replica) {
+            store_health.listable.store(true, Ordering::Relaxed);
         }
     }
 
     /// Learns, once, whether the bucket may be listed.
-    pub(super) async fn meet(&self, replica: &ReplicaName) {
-        if let Some(patient) = self.0.patients.get(replica)
-            && !patient.met.swap(true, Ordering::Relaxed)
+    pub(super) async fn first_contact(&self, replica: &ReplicaName) {
+        if let Some(store_health) = self.0.stores.get(replica)
+            && !store_health.contacted.swap(true, Ordering::Relaxed)
         {
             // Whatever it says: a store that is at fault already is found out by what fails there.
-            let _ = canary::list(&patient.store, &patient.lists).await;
+            let _ = canary::list(&store_health.store, &store_health.listable).await;
         }
     }
 
     /// Asks the store something simple, now.
-    pub(super) async fn ask(&self, replica: &ReplicaName) -> Canary {
-        match self.0.patients.get(replica) {
-            Some(patient) => self.canary(replica, patient).await,
+    pub(super) async fn ping(&self, replica: &ReplicaName) -> Canary {
+        match self.0.stores.get(replica) {
+            Some(store_health) => self.canary(replica, store_health).await,
             None => Canary::Answers,
         }
     }
 
-    async fn canary(&self, replica: &ReplicaName, patient: &Patient) -> Canary {
-        canary::ask(&self.0.queue, replica, &patient.store, &patient.lists).await
+    async fn canary(&self, replica: &ReplicaName, store_health: &StoreHealth) -> Canary {
+        canary::ask(&self.0.queue, replica, &store_health.store, &store_health.listable).await
     }
 
     /// Has due objects tried at the replica.
-    pub(super) async fn try_writing(&self, replica: &ReplicaName, wanted: Wanted, within: Duration) -> TrialOutcome {
-        let (order, results): (_, TrialResults) = TrialOrder::new(replica.clone(), wanted);
-        self.0.lanes.offer(order);
+    pub(super) async fn try_writing(
+        &self,
+        replica: &ReplicaName,
+        request: ProbeCopyRequest,
+        within: Duration,
+    ) -> ProbeCopyOutcome {
+        let (order, results): (_, ProbeCopyResults) = ProbeCopyOrder::new(replica.clone(), request);
+        self.0.registry.offer_probe_copy(order);
         self.0.claimer.wake();
         results.outcome(within).await
     }
 
     /// Reads the beginnings of a few objects that others wait for. Nobody is charged with that.
-    pub(super) async fn try_reading(&self, replica: &ReplicaName, pick: Pick, tried: &Tried) -> TrialCount {
-        let Some(patient) = self.0.patients.get(replica) else { return TrialCount::default() };
+    pub(super) async fn try_reading(&self, replica: &ReplicaName, pick: Pick, tried: &TriedKeys) -> TrialCount {
+        let Some(store_health) = self.0.stores.get(replica) else { return TrialCount::default() };
         let keys = self.readable_keys(replica, pick, tried).await;
         tried.add(&keys);
-        let store = &patient.store;
+        let store = &store_health.store;
         let read = keys.iter().map(|key| async move { (key, canary::read(store, key).await) });
         let mut count = TrialCount::default();
         for (key, was_read) in futures::future::join_all(read).await {
             match was_read {
                 Some(true) => {
                     count.succeeded += 1;
-                    self.worked(replica, Role::Source, key);
+                    self.record_success(replica, Role::Source, key);
                 }
                 Some(false) => count.failed += 1,
                 None => {}
@@ -379,9 +389,9 @@ impl Health {
     }
 
     /// Due objects that the replica should have.
-    async fn readable_keys(&self, replica: &ReplicaName, pick: Pick, tried: &Tried) -> Vec<ObjectKey> {
-        let open = self.0.lanes.open();
-        let others = || self.0.lanes.replicas().iter().map(|r| r.name.clone()).filter(|name| !open.contains(name));
+    async fn readable_keys(&self, replica: &ReplicaName, pick: Pick, tried: &TriedKeys) -> Vec<ObjectKey> {
+        let open = self.0.registry.writable();
+        let others = || self.0.registry.replicas().iter().map(|r| r.name.clone()).filter(|name| !open.contains(name));
         for lane in open.iter().cloned().chain(others()).filter(|lane| lane != replica) {
             match self.0.queue.trial_keys(&lane, pick, TRIAL_OBJECTS, Some(replica), &tried.keys()).await {
                 Ok(keys) if !keys.is_empty() => return keys,
@@ -404,12 +414,12 @@ impl Health {
             // Our hold on the probe runs out, and somebody tries again.
             warn!(replica.id = %replica, error = %error, "It could not be said how the probe of {replica} ended");
         }
-        self.0.doorkeeper.wake();
+        self.0.gate.wake();
     }
 }
 
-impl Patient {
-    fn of(&self, role: Role) -> &InRole {
+impl StoreHealth {
+    fn of(&self, role: Role) -> &RoleHealth {
         match role {
             Role::Source => &self.reading,
             Role::Target => &self.writing,
@@ -428,7 +438,7 @@ impl Patient {
     }
 }
 
-impl InRole {
+impl RoleHealth {
     /// How long ago another object succeeded.
     fn others(&self, key: &ObjectKey) -> Option<Duration> {
         lock(&self.succeeded).iter().rev().find(|(other, _)| other != key).map(|(_, at)| at.elapsed())

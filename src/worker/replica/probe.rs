@@ -12,8 +12,8 @@ use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::Futures
 use tracing::warn;
 
 use super::{
-    health::Health,
-    trial::{Tried, Wanted},
+    health::HealthMonitor,
+    probe_copy::{ProbeCopyRequest, TriedKeys},
 };
 use crate::metrics;
 
@@ -25,7 +25,7 @@ const TRIAL_WITHIN: Duration = Duration::from_secs(80);
 
 /// A breaker that is open, and what its replica's first write was admitted on.
 #[derive(Debug, Clone)]
-pub(super) struct Sick {
+pub(super) struct UnhealthyReplica {
     pub replica: ReplicaName,
     pub breaker: Breaker,
     pub existing: Option<OnExisting>,
@@ -35,33 +35,33 @@ pub(super) struct Sick {
 ///
 /// A store that is blocked altogether is asked something simple. One that is only not written to would answer that: it
 /// is tried with objects that it lacks, since nothing else is ever written to a bucket.
-pub(super) struct Probing {
+pub(super) struct Prober {
     queue: Queue,
-    health: Health,
+    health: HealthMonitor,
     under_way: FuturesUnordered<BoxFuture<'static, ReplicaName>>,
     replicas: HashSet<ReplicaName>,
     /// What was tried in vain at each since its breaker is open.
-    tried: HashMap<ReplicaName, Tried>,
+    tried: HashMap<ReplicaName, TriedKeys>,
 }
 
-impl Probing {
-    pub(super) fn new(queue: Queue, health: Health) -> Self {
+impl Prober {
+    pub(super) fn new(queue: Queue, health: HealthMonitor) -> Self {
         Self { queue, health, under_way: FuturesUnordered::new(), replicas: HashSet::new(), tried: HashMap::new() }
     }
 
     /// Begins what is due.
-    pub(super) fn begin(&mut self, sick: Vec<Sick>) {
-        self.tried.retain(|replica, _| sick.iter().any(|sick| sick.replica == *replica));
-        for sick in sick.into_iter().filter(|sick| sick.breaker.probe_in.is_zero()) {
-            if self.replicas.insert(sick.replica.clone()) {
+    pub(super) fn begin(&mut self, unhealthy: Vec<UnhealthyReplica>) {
+        self.tried.retain(|replica, _| unhealthy.iter().any(|unhealthy| unhealthy.replica == *replica));
+        for unhealthy in unhealthy.into_iter().filter(|unhealthy| unhealthy.breaker.probe_in.is_zero()) {
+            if self.replicas.insert(unhealthy.replica.clone()) {
                 let (queue, health) = (self.queue.clone(), self.health.clone());
-                let tried = self.tried.entry(sick.replica.clone()).or_default().clone();
+                let tried = self.tried.entry(unhealthy.replica.clone()).or_default().clone();
                 let probe = async move {
-                    if let Err(error) = probe(&queue, &health, &sick, &tried).await {
+                    if let Err(error) = probe(&queue, &health, &unhealthy, &tried).await {
                         metrics::database_error("queue::take_probe");
-                        warn!(replica.id = %sick.replica, error = %error, "Could not ask whether {} may be probed", sick.replica);
+                        warn!(replica.id = %unhealthy.replica, error = %error, "Could not ask whether {} may be probed", unhealthy.replica);
                     }
-                    sick.replica
+                    unhealthy.replica
                 };
                 self.under_way.push(probe.boxed());
             }
@@ -79,8 +79,13 @@ impl Probing {
     }
 }
 
-async fn probe(queue: &Queue, health: &Health, sick: &Sick, tried: &Tried) -> Result<(), QueueError> {
-    let Sick { replica, breaker, existing } = sick;
+async fn probe(
+    queue: &Queue,
+    health: &HealthMonitor,
+    unhealthy: &UnhealthyReplica,
+    tried: &TriedKeys,
+) -> Result<(), QueueError> {
+    let UnhealthyReplica { replica, breaker, existing } = unhealthy;
     let within = match breaker.blocks {
         Blocks::All => ANSWERS_WITHIN,
         Blocks::Writing => OBJECT_WITHIN,
@@ -89,9 +94,9 @@ async fn probe(queue: &Queue, health: &Health, sick: &Sick, tried: &Tried) -> Re
         return Ok(());
     }
     let is_well = match (breaker.blocks, existing) {
-        _ if !answers(health.ask(replica).await, breaker) => false,
+        _ if !answers(health.ping(replica).await, breaker) => false,
         (Blocks::All, _) => !breaker.is_of_reading() || reads(health, replica, tried).await,
-        (Blocks::Writing, Some(existing)) => takes_objects(health, sick, *existing, tried).await,
+        (Blocks::Writing, Some(existing)) => takes_objects(health, unhealthy, *existing, tried).await,
         // Nothing may be written to it in any case.
         (Blocks::Writing, None) => true,
     };
@@ -108,21 +113,21 @@ fn answers(canary: Canary, breaker: &Breaker) -> bool {
     }
 }
 
-async fn reads(health: &Health, replica: &ReplicaName, tried: &Tried) -> bool {
+async fn reads(health: &HealthMonitor, replica: &ReplicaName, tried: &TriedKeys) -> bool {
     let TrialCount { succeeded, failed } = health.try_reading(replica, Pick::Any, tried).await;
     succeeded > 0 || failed == 0
 }
 
 /// The first object that is taken shows it. Where there is none to try, an open lane does no harm.
 async fn takes_objects(
-    health: &Health,
-    Sick { replica, breaker, .. }: &Sick,
+    health: &HealthMonitor,
+    UnhealthyReplica { replica, breaker, .. }: &UnhealthyReplica,
     existing: OnExisting,
-    tried: &Tried,
+    tried: &TriedKeys,
 ) -> bool {
     let pick = if breaker.class == Some(Class::Full) { Pick::Smallest } else { Pick::Any };
     let charges = charges_probed(breaker.probes_failed);
-    let wanted = Wanted { pick, existing: Some(existing), charges, tried: tried.clone() };
-    let outcome = health.try_writing(replica, wanted, TRIAL_WITHIN).await;
+    let request = ProbeCopyRequest { pick, existing: Some(existing), charges, tried: tried.clone() };
+    let outcome = health.try_writing(replica, request, TRIAL_WITHIN).await;
     outcome.count.succeeded > 0 || !outcome.any_due
 }

@@ -19,23 +19,23 @@ const REMEMBERED: usize = 4096;
 
 /// Which objects are to be tried, and how.
 #[derive(Debug, Clone)]
-pub(super) struct Wanted {
+pub(in crate::worker) struct ProbeCopyRequest {
     pub pick: Pick,
     /// What is done with what stands there, where the replica is open for trials alone.
     pub existing: Option<OnExisting>,
     /// Objects that fail are charged with it.
     pub charges: bool,
     /// Those that were tried before while the same question was open.
-    pub tried: Tried,
+    pub tried: TriedKeys,
 }
 
 /// The objects that were tried in vain while one question is open. Nobody is charged with that at first, so no row says
 /// it, and without this the same few would be tried again and again.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Tried(Arc<Mutex<HashSet<ObjectKey>>>);
+pub(in crate::worker) struct TriedKeys(Arc<Mutex<HashSet<ObjectKey>>>);
 
-impl Tried {
-    pub(super) fn add(&self, keys: &[ObjectKey]) {
+impl TriedKeys {
+    pub(in crate::worker) fn add(&self, keys: &[ObjectKey]) {
         let mut tried = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if tried.len() >= REMEMBERED {
             tried.clear();
@@ -43,33 +43,33 @@ impl Tried {
         tried.extend(keys.iter().cloned());
     }
 
-    pub(super) fn keys(&self) -> HashSet<ObjectKey> {
+    pub(in crate::worker) fn keys(&self) -> HashSet<ObjectKey> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 /// Some due objects of a replica are to be tried there.
 #[derive(Debug)]
-pub(super) struct TrialOrder {
+pub(in crate::worker) struct ProbeCopyOrder {
     pub replica: ReplicaName,
-    pub wanted: Wanted,
+    pub request: ProbeCopyRequest,
     until: Instant,
-    results: mpsc::UnboundedSender<TrialResult>,
+    results: mpsc::UnboundedSender<ProbeCopyResult>,
 }
 
 /// One of these objects.
 #[derive(Debug)]
-pub struct Trial {
+pub struct ProbeCopy {
     pub replica: ReplicaName,
-    pub(super) existing: Option<OnExisting>,
-    pub(super) charges: bool,
+    pub(in crate::worker) existing: Option<OnExisting>,
+    pub(in crate::worker) charges: bool,
     /// `None`: it has told how it ended.
-    results: Mutex<Option<mpsc::UnboundedSender<TrialResult>>>,
+    results: Mutex<Option<mpsc::UnboundedSender<ProbeCopyResult>>>,
 }
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TrialResult {
+pub(in crate::worker) enum ProbeCopyResult {
     Succeeded,
     /// In a way that may be the store's.
     Failed,
@@ -79,7 +79,7 @@ pub(super) enum TrialResult {
 
 /// How all of them ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TrialOutcome {
+pub(in crate::worker) struct ProbeCopyOutcome {
     pub count: TrialCount,
     /// There was something to try.
     pub any_due: bool,
@@ -87,36 +87,36 @@ pub(super) struct TrialOutcome {
 
 /// Receives how they end.
 #[derive(Debug)]
-pub(super) struct TrialResults(mpsc::UnboundedReceiver<TrialResult>);
+pub(in crate::worker) struct ProbeCopyResults(mpsc::UnboundedReceiver<ProbeCopyResult>);
 
-impl TrialOrder {
-    pub(super) fn new(replica: ReplicaName, wanted: Wanted) -> (Self, TrialResults) {
+impl ProbeCopyOrder {
+    pub(in crate::worker) fn new(replica: ReplicaName, request: ProbeCopyRequest) -> (Self, ProbeCopyResults) {
         let (results, receiver) = mpsc::unbounded_channel();
         let until = Instant::now() + BEGINS_WITHIN;
-        (Self { replica, wanted, until, results }, TrialResults(receiver))
+        (Self { replica, request, until, results }, ProbeCopyResults(receiver))
     }
 
     /// Whether it is too late, or its results are not waited for any more.
-    pub(super) fn is_over(&self) -> bool {
+    pub(in crate::worker) fn is_over(&self) -> bool {
         self.until <= Instant::now() || self.results.is_closed()
     }
 
-    pub(super) fn of_one(&self) -> Trial {
-        let Self { replica, wanted: Wanted { existing, charges, .. }, results, .. } = self;
+    pub(in crate::worker) fn of_one(&self) -> ProbeCopy {
+        let Self { replica, request: ProbeCopyRequest { existing, charges, .. }, results, .. } = self;
         let results = Mutex::new(Some(results.clone()));
-        Trial { replica: replica.clone(), existing: *existing, charges: *charges, results }
+        ProbeCopy { replica: replica.clone(), existing: *existing, charges: *charges, results }
     }
 
-    pub(super) fn nothing_due(&self) {
-        let _ = self.results.send(TrialResult::NothingDue);
+    pub(in crate::worker) fn nothing_due(&self) {
+        let _ = self.results.send(ProbeCopyResult::NothingDue);
     }
 }
 
-impl Trial {
+impl ProbeCopy {
     /// Tells how it ended, once. `None`: in a way that says nothing of the store.
     ///
     /// From then on nobody waits for it: the object itself may have to wait for what comes of the trial.
-    pub(super) fn ended(&self, result: Option<TrialResult>) {
+    pub(in crate::worker) fn ended(&self, result: Option<ProbeCopyResult>) {
         let results = self.results.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let (Some(results), Some(result)) = (results, result) {
             // Nobody waits any more: then it is decided.
@@ -125,19 +125,19 @@ impl Trial {
     }
 }
 
-impl TrialResults {
+impl ProbeCopyResults {
     /// Waits until one has succeeded, or all have ended, or no longer.
-    pub(super) async fn outcome(mut self, within: Duration) -> TrialOutcome {
-        let mut outcome = TrialOutcome { count: TrialCount::default(), any_due: true };
+    pub(in crate::worker) async fn outcome(mut self, within: Duration) -> ProbeCopyOutcome {
+        let mut outcome = ProbeCopyOutcome { count: TrialCount::default(), any_due: true };
         let all = async {
             while let Some(result) = self.0.recv().await {
                 match result {
-                    TrialResult::Succeeded => {
+                    ProbeCopyResult::Succeeded => {
                         outcome.count.succeeded += 1;
                         return;
                     }
-                    TrialResult::Failed => outcome.count.failed += 1,
-                    TrialResult::NothingDue => outcome.any_due = false,
+                    ProbeCopyResult::Failed => outcome.count.failed += 1,
+                    ProbeCopyResult::NothingDue => outcome.any_due = false,
                 }
             }
         };
@@ -151,17 +151,18 @@ impl TrialResults {
 mod tests {
     use super::*;
 
-    fn order() -> (TrialOrder, TrialResults) {
-        let wanted = Wanted { pick: Pick::Untried, existing: None, charges: false, tried: Tried::default() };
-        TrialOrder::new(ReplicaName::new("b2").unwrap(), wanted)
+    fn order() -> (ProbeCopyOrder, ProbeCopyResults) {
+        let request =
+            ProbeCopyRequest { pick: Pick::Untried, existing: None, charges: false, tried: TriedKeys::default() };
+        ProbeCopyOrder::new(ReplicaName::new("b2").unwrap(), request)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_trial_ends_with_the_first_success_or_when_all_have_ended() {
         let (order, results) = order();
         let objects = [order.of_one(), order.of_one(), order.of_one()];
-        objects[0].ended(Some(TrialResult::Failed));
-        objects[1].ended(Some(TrialResult::Succeeded));
+        objects[0].ended(Some(ProbeCopyResult::Failed));
+        objects[1].ended(Some(ProbeCopyResult::Succeeded));
         let outcome = results.outcome(Duration::from_secs(5)).await;
         assert_eq!(outcome.count, TrialCount { succeeded: 1, failed: 1 });
         assert!(order.is_over(), "nobody waits for the third");
@@ -171,11 +172,11 @@ mod tests {
     async fn an_object_that_is_dropped_counts_for_nothing() {
         let (order, results) = order();
         let (object, failed, other) = (order.of_one(), order.of_one(), order.of_one());
-        failed.ended(Some(TrialResult::Failed));
+        failed.ended(Some(ProbeCopyResult::Failed));
         other.ended(None);
         drop((order, object));
         let outcome = results.outcome(Duration::from_secs(5)).await;
-        assert_eq!(outcome, TrialOutcome { count: TrialCount { succeeded: 0, failed: 1 }, any_due: true });
+        assert_eq!(outcome, ProbeCopyOutcome { count: TrialCount { succeeded: 0, failed: 1 }, any_due: true });
         // They are waited for no longer, though they live on.
         drop((failed, other));
     }

@@ -1,39 +1,41 @@
-//! What this daemon may do with each replica, and with how many copies at the same time.
+//! The replicas of this daemon: their access, their permits, and which lanes to claim from.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use copyhold_core::domain::{Arrival, Blocks, Class, Kept, Lease, MAX_IN_DOUBT, ReplicaName, Role};
-use copyhold_db::queue::Former;
-use copyhold_s3::{
-    copy::{Job, Journal, OnExisting, Source, Target},
-    store::Store,
-};
+use copyhold_core::domain::{Blocks, MAX_IN_DOUBT, ReplicaName, Role};
+use copyhold_s3::store::Store;
 
 use super::{
-    pulse::{Pulse, takes_bytes_slowly},
-    slots::{Room, Slot, Slots},
-    straggler::Stragglers,
-    trial::{Trial, TrialOrder},
+    access::{ReplicaAccess, ReplicaSnapshot},
+    probe_copy::ProbeCopyOrder,
+    slow_targets::SlowCopies,
+    speed::{TargetSpeed, takes_bytes_slowly},
 };
-use crate::metrics;
+use crate::{
+    metrics,
+    worker::slots::{Slot, SlotPool, Slots},
+};
 
-/// The replicas of this daemon: which may be read, which may be written to and how, and why not.
+/// An attempt waits this long for a target in doubt, since most doubts end sooner. Then the others go on without it.
+const DOUBTED_FOR: Duration = Duration::from_secs(1);
+
+/// The replicas of this daemon: which it may read, which it may write to and how, and why not.
 #[derive(Debug, Clone)]
-pub struct Lanes(Arc<Inner>);
+pub struct ReplicaRegistry(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     replicas: Vec<Replica>,
-    view: RwLock<View>,
-    trials: Mutex<Vec<TrialOrder>>,
-    stragglers: Stragglers,
+    snapshot: RwLock<ReplicaSnapshot>,
+    probe_copies: Mutex<Vec<ProbeCopyOrder>>,
+    slow_copies: SlowCopies,
 }
 
 /// One replica of the configuration.
@@ -43,12 +45,12 @@ pub struct Replica {
     pub store: Arc<Store>,
     /// It may be a source.
     pub read: bool,
-    /// Copies that may be under way to it: fewer than there are workers, so that a slow one leaves some to the others.
+    /// Copies that may be under way to it: fewer than there are workers, so that a slow target leaves some to the others.
     permits: Slots,
-    pulse: Arc<Pulse>,
+    speed: Arc<TargetSpeed>,
     doubts: Arc<Doubts>,
     /// Objects that are about to be read there.
-    reading: Arc<AtomicUsize>,
+    active_reads: Arc<AtomicUsize>,
 }
 
 /// Since when a replica is in doubt, in each role.
@@ -58,194 +60,50 @@ struct Doubts {
     writing: Mutex<Option<Instant>>,
 }
 
-impl Doubts {
-    fn of(&self, role: Role) -> Option<Instant> {
-        *self.lock(role)
-    }
-
-    fn lock(&self, role: Role) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        let of = match role {
-            Role::Source => &self.reading,
-            Role::Target => &self.writing,
-        };
-        of.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// An object that is about to be read somewhere.
 #[derive(Debug)]
-pub struct Reading(Arc<AtomicUsize>);
+pub struct ActiveRead(Arc<AtomicUsize>);
 
-impl Reading {
-    fn begin(replica: &Replica) -> Self {
-        replica.reading.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(&replica.reading))
-    }
+/// The right to write to some targets. An attempt gives a target's back as soon as that copy has ended.
+pub type TargetPermits = HashMap<ReplicaName, TargetPermit>;
+
+/// The right to write one object to one target.
+#[derive(Debug)]
+pub struct TargetPermit {
+    /// `None`: a probe copy, which needs no slot.
+    _slot: Option<Slot>,
+    taken: Instant,
 }
 
-impl Drop for Reading {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A target in doubt is waited for this long, since most doubts end sooner; then the others go on without it.
-const DOUBTED_FOR: Duration = Duration::from_secs(1);
-
-/// How far a target may fall behind the first that has the object.
-const LAG: Duration = Duration::from_mins(1);
-
-/// Which lanes to ask.
+/// Which lanes to ask for work.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Choice {
-    /// These, for so many rows that each of their targets has a permit for every one of them.
+pub enum LaneChoice {
+    /// These, for at most `rows` rows: each of their targets has a permit for every one of them.
     Ask { lanes: Vec<ReplicaName>, rows: usize },
-    /// None yet: a permit is about to come back. Asking the others meanwhile would copy each object twice, once per
-    /// target, and leave the second copy behind the lane's floor.
+    /// None yet: a permit is about to come back. Asking the other lanes meanwhile would copy each object twice, once per
+    /// target, and leave the second copy behind the lane's low-water mark.
     Wait,
 }
 
-/// What stands at the primary in force is the application's, whatever its section says of what was there before: it is
-/// never written over.
-fn leave_alone() -> OnExisting {
-    OnExisting::Adopt { older_than: None }
-}
-
 impl Replica {
-    /// `workers` objects are in flight at most, `reserved` of them fresh ones. One target may keep three quarters of
-    /// either busy.
+    /// At most `workers` objects are in flight, `reserved` of them recently registered ones. One target may keep three
+    /// quarters of either busy.
     #[must_use]
     pub fn new(store: Store, read: bool, workers: usize, reserved: usize) -> Self {
         let three_quarters = |n: usize| (n * 3).div_ceil(4);
         let permits =
             Slots::new(three_quarters(workers - reserved) + three_quarters(reserved), three_quarters(reserved));
-        let pulse = Arc::new(Pulse::new(Instant::now()));
-        let (doubts, reading) = (Arc::default(), Arc::default());
-        Self { name: store.name().clone(), store: Arc::new(store), read, permits, pulse, doubts, reading }
+        let speed = Arc::new(TargetSpeed::new(Instant::now()));
+        let (doubts, active_reads) = (Arc::default(), Arc::default());
+        Self { name: store.name().clone(), store: Arc::new(store), read, permits, speed, doubts, active_reads }
     }
 }
 
-/// The right to write to some targets; a target's is given back as soon as its copy has ended.
-pub type Permits = HashMap<ReplicaName, Permit>;
-
-/// The right to write one object to one target.
-#[derive(Debug)]
-pub struct Permit {
-    /// `None`: the object is tried beside those that have one.
-    _slot: Option<Slot>,
-    taken: Instant,
-}
-
-/// What is known of the replicas at the moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct View {
-    /// The primary in force.
-    pub primary: Option<ReplicaName>,
-    pub standings: BTreeMap<ReplicaName, Standing>,
-    /// Those that were the primary once, and what is known of their contents for that.
-    pub former: BTreeMap<ReplicaName, Former>,
-}
-
-/// What this daemon may do with a replica.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
-    /// Nothing: its bucket is not the one that the recorded copies are in, or that is not known yet.
-    Barred { why: String },
-    /// Nothing for now: its store is not well.
-    Away { why: String },
-    /// It may be read but not written to.
-    ReadOnly { why: String },
-    /// It may be written to.
-    Open(OnExisting),
-}
-
-impl Permit {
-    fn new(slot: Option<Slot>) -> Self {
-        Self { _slot: slot, taken: Instant::now() }
-    }
-}
-
-impl View {
-    /// What is known of the contents of a replica that is not the primary any more, if the object was registered while
-    /// it was, or before.
-    fn was_primary_for(&self, replica: &ReplicaName, arrival: Arrival) -> Option<&Former> {
-        self.former.get(replica).filter(|former| arrival <= former.through && self.primary.as_ref() != Some(replica))
-    }
-
-    /// What to do where something stands already. Under the key of an object that was registered while the replica was
-    /// the primary stands what was registered then: an earlier content of the object's own, which is written over when
-    /// that is registered anew at the primary of today. What was there before Copyhold came is left alone as ever.
-    fn on_existing(&self, existing: OnExisting, replica: &ReplicaName, arrival: Arrival) -> OnExisting {
-        match (existing, self.was_primary_for(replica, arrival)) {
-            (OnExisting::Adopt { .. }, Some(former)) => {
-                let foreign = |before| OnExisting::Adopt { older_than: Some(before) };
-                former.foreign_before.map_or(OnExisting::PutOver, foreign)
-            }
-            (existing, _) => existing,
-        }
-    }
-}
-
-impl Standing {
-    pub(super) fn is_readable(&self) -> bool {
-        match self {
-            Self::Barred { .. } | Self::Away { .. } => false,
-            Self::ReadOnly { .. } | Self::Open(_) => true,
-        }
-    }
-}
-
-impl Inner {
-    fn replicas_open(&self) -> Vec<&Replica> {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-        let open = |replica: &&Replica| matches!(view.standings.get(&replica.name), Some(Standing::Open(_)));
-        self.replicas.iter().filter(open).collect()
-    }
-
-    /// Whether its copies take many times as long as those to another, or single requests of size do.
-    fn is_slow(&self, replica: &Replica) -> bool {
-        let mut others = self.replicas_open();
-        others.retain(|other| other.name != replica.name);
-        let speeds = others.iter().filter_map(|other| other.store.bytes_per_second());
-        replica.pulse.is_slow(others.iter().map(|other| &*other.pulse))
-            || takes_bytes_slowly(replica.store.bytes_per_second(), speeds)
-    }
-
-    /// Permits that may be taken for it. A slow target gets none while its objects hold much of the memory already, and one
-    /// in doubt few.
-    fn free(&self, replica: &Replica, room: Room) -> usize {
-        if self.stragglers.are_full() && self.is_slow(replica) {
-            return 0;
-        }
-        let free = replica.permits.free(room);
-        if replica.doubts.of(Role::Target).is_some() {
-            free.min(MAX_IN_DOUBT.saturating_sub(replica.permits.taken()))
-        } else {
-            free
-        }
-    }
-
-    /// Whether the others go on without it when it has no permit: they would be as slow.
-    fn holds_up_no_other(&self, replica: &Replica) -> bool {
-        let now = Instant::now();
-        let doubted = |since: Instant| now.saturating_duration_since(since) >= DOUBTED_FOR;
-        replica.pulse.hangs(now) || replica.doubts.of(Role::Target).is_some_and(doubted) || self.is_slow(replica)
-    }
-
-    /// Objects that may be begun while their source is in doubt; `None`: it is not.
-    fn readable_in_doubt(&self) -> Option<usize> {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-        let primary = self.replicas.iter().find(|r| view.primary.as_ref() == Some(&r.name))?;
-        primary.doubts.of(Role::Source)?;
-        Some(MAX_IN_DOUBT.saturating_sub(primary.reading.load(Ordering::Relaxed)))
-    }
-}
-
-impl Lanes {
-    /// Nothing is served until [`Lanes::set`] says so.
+impl ReplicaRegistry {
+    /// No replica is usable until [`ReplicaRegistry::set`] says so.
     #[must_use]
-    pub fn new(replicas: Vec<Replica>, stragglers: Stragglers) -> Self {
-        Self(Arc::new(Inner { replicas, view: RwLock::default(), trials: Mutex::default(), stragglers }))
+    pub fn new(replicas: Vec<Replica>, slow_copies: SlowCopies) -> Self {
+        Self(Arc::new(Inner { replicas, snapshot: RwLock::default(), probe_copies: Mutex::default(), slow_copies }))
     }
 
     #[must_use]
@@ -253,89 +111,55 @@ impl Lanes {
         &self.0.replicas
     }
 
-    /// Takes over what was found out.
-    pub fn set(&self, view: View) {
-        for (replica, standing) in &view.standings {
-            metrics::replica_served(replica, matches!(standing, Standing::Open(_)));
+    /// Replaces what is known of the replicas.
+    pub fn set(&self, snapshot: ReplicaSnapshot) {
+        for (replica, access) in &snapshot.access {
+            metrics::replica_served(replica, matches!(access, ReplicaAccess::Writable(_)));
         }
-        *self.0.view.write().unwrap_or_else(PoisonError::into_inner) = view;
-    }
-
-    /// Takes one replica out of use at once; the next [`Lanes::set`] says more.
-    pub(super) fn sicken(&self, replica: &ReplicaName, blocks: Blocks, why: &str) {
-        let mut view = self.0.view.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(standing) = view.standings.get_mut(replica) {
-            let why = why.to_owned();
-            match (blocks, &standing) {
-                (Blocks::All, Standing::ReadOnly { .. } | Standing::Open(_)) => *standing = Standing::Away { why },
-                (Blocks::Writing, Standing::Open(_)) => *standing = Standing::ReadOnly { why },
-                _ => {}
-            }
-        }
-    }
-
-    /// Lets some objects be tried.
-    pub(super) fn offer(&self, trial: TrialOrder) {
-        let mut trials = self.0.trials.lock().unwrap_or_else(PoisonError::into_inner);
-        trials.retain(|t| t.replica != trial.replica);
-        trials.push(trial);
-    }
-
-    /// What is to be tried, once.
-    pub(super) fn take_trial(&self) -> Option<TrialOrder> {
-        let mut trials = self.0.trials.lock().unwrap_or_else(PoisonError::into_inner);
-        trials.retain(|trial| !trial.is_over());
-        trials.pop()
-    }
-
-    /// Puts a replica in doubt, or ends that.
-    pub(super) fn doubt(&self, replica: &ReplicaName, role: Role, is_doubted: bool) {
-        if let Some(replica) = self.0.replicas.iter().find(|r| r.name == *replica) {
-            let mut since = replica.doubts.lock(role);
-            *since = is_doubted.then(|| since.unwrap_or_else(Instant::now));
-            let either = since.is_some();
-            drop(since);
-            let other = if role == Role::Source { Role::Target } else { Role::Source };
-            metrics::in_doubt(&replica.name, either || replica.doubts.of(other).is_some());
-        }
+        *self.0.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
     }
 
     #[must_use]
-    pub fn view(&self) -> View {
-        self.0.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn snapshot(&self) -> ReplicaSnapshot {
+        self.0.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The lanes that may be written to, in the order of the configuration.
+    /// Takes one replica out of use at once; the next [`ReplicaRegistry::set`] replaces this.
+    pub(super) fn mark_unhealthy(&self, replica: &ReplicaName, blocks: Blocks, why: &str) {
+        self.0.snapshot.write().unwrap_or_else(PoisonError::into_inner).mark_unhealthy(replica, blocks, why);
+    }
+
+    /// Returns the lanes whose replicas are writable, in the order of the configuration.
     #[must_use]
-    pub fn open(&self) -> Vec<ReplicaName> {
-        self.0.replicas_open().into_iter().map(|replica| replica.name.clone()).collect()
+    pub fn writable(&self) -> Vec<ReplicaName> {
+        self.0.writable().into_iter().map(|replica| replica.name.clone()).collect()
     }
 
     /// Whether the primary in force may be read: if not, hardly an object has a source.
     #[must_use]
     pub fn primary_is_readable(&self) -> bool {
-        let view = self.view();
-        view.primary.is_some_and(|primary| view.standings.get(&primary).is_some_and(Standing::is_readable))
+        let snapshot = self.snapshot();
+        snapshot.primary.as_ref().is_some_and(|primary| snapshot.is_readable(primary))
     }
 
-    /// The replicas that may be read.
+    /// Returns the replicas that may be read.
     #[must_use]
     pub fn readable(&self) -> Vec<ReplicaName> {
-        let view = self.view();
-        let readable = |r: &&Replica| r.read && view.standings.get(&r.name).is_some_and(Standing::is_readable);
+        let snapshot = self.snapshot();
+        let readable = |r: &&Replica| r.read && snapshot.is_readable(&r.name);
         self.0.replicas.iter().filter(readable).map(|r| r.name.clone()).collect()
     }
 
-    /// Which of them to ask, and for how much.
+    /// Decides which lanes to ask, and for how many rows.
     #[must_use]
-    pub fn choose(&self, room: Room) -> Choice {
+    pub fn choose(&self, pool: SlotPool) -> LaneChoice {
         let (mut lanes, mut rows) = (Vec::new(), self.0.readable_in_doubt().unwrap_or(usize::MAX));
         if rows == 0 {
-            return Choice::Wait;
+            return LaneChoice::Wait;
         }
-        for replica in self.0.replicas_open() {
-            match self.0.free(replica, room) {
-                0 if !self.0.holds_up_no_other(replica) => return Choice::Wait,
+        for replica in self.0.writable() {
+            match self.0.free(replica, pool) {
+                0 if !self.0.others_go_on_without(replica) => return LaneChoice::Wait,
                 0 => {}
                 free => {
                     rows = rows.min(free);
@@ -343,106 +167,146 @@ impl Lanes {
                 }
             }
         }
-        if lanes.is_empty() { Choice::Wait } else { Choice::Ask { lanes, rows } }
+        if lanes.is_empty() { LaneChoice::Wait } else { LaneChoice::Ask { lanes, rows } }
     }
 
-    /// A copy to this target has ended.
-    pub fn give_back(&self, target: &ReplicaName, permit: &Permit, well: bool) {
-        if let Some(replica) = self.0.replicas.iter().find(|r| r.name == *target) {
-            replica.pulse.beat(permit.taken.elapsed(), well, Instant::now());
+    /// Takes a permit for one copy; `None`: there is none left.
+    pub(super) fn take_permit(&self, replica: &Replica, pool: SlotPool) -> Option<TargetPermit> {
+        let slot = replica.permits.take(pool, self.0.free(replica, pool).min(1)).pop()?;
+        Some(TargetPermit { _slot: Some(slot), taken: Instant::now() })
+    }
+
+    /// Records that a copy to this target has ended.
+    pub fn record_copy_end(&self, target: &ReplicaName, permit: &TargetPermit, succeeded: bool) {
+        if let Some(replica) = self.0.get(target) {
+            replica.speed.record(permit.taken.elapsed(), succeeded, Instant::now());
         }
     }
 
-    /// Whether all of these are slow; `None`: there are none.
-    pub(super) fn are_slow<'a>(&self, targets: impl Iterator<Item = &'a ReplicaName>) -> Option<bool> {
-        let slow = |target: &ReplicaName| self.0.replicas.iter().any(|r| r.name == *target && self.0.is_slow(r));
+    pub(super) fn is_slow(&self, replica: &Replica) -> bool {
+        self.0.is_slow(replica)
+    }
+
+    /// Whether all of these targets are slow; `None`: there are none.
+    pub(in crate::worker) fn are_slow<'a>(&self, targets: impl Iterator<Item = &'a ReplicaName>) -> Option<bool> {
+        let slow = |target: &ReplicaName| self.0.get(target).is_some_and(|replica| self.0.is_slow(replica));
         targets.map(slow).reduce(|all, slow| all && slow)
     }
 
-    pub(super) fn stragglers(&self) -> &Stragglers {
-        &self.0.stragglers
+    pub(in crate::worker) fn slow_copies(&self) -> &SlowCopies {
+        &self.0.slow_copies
     }
 
-    /// What is to be copied from where to where, with a permit for each target. A target that has none left is left
-    /// out: its copy stays due, and another claim makes it.
-    ///
-    /// Sources are the replicas on record, the primary first. The primary is also one when no other is, whatever the
-    /// row says of it: an object may be registered before anybody has seen it there. Then it is no target: reading
-    /// it is its proof. So are those that were the primary when it was registered. While the only ones on record are
-    /// away, there is no source.
-    ///
-    /// `trial`: a target besides those that are well, or in spite of a doubt.
-    #[must_use]
-    pub fn job(
-        &self,
-        lease: &Lease,
-        room: Room,
-        trial: Option<&Trial>,
-        journal: Arc<dyn Journal>,
-    ) -> (Job, Permits, Option<Reading>) {
-        let view = self.view();
-        let is_primary = |r: &Replica| view.primary.as_ref() == Some(&r.name);
-        let readable = |r: &Replica| r.read && view.standings.get(&r.name).is_some_and(Standing::is_readable);
-        let replicas = || self.0.replicas.iter().zip(&lease.replicas);
-        let mut sources: Vec<&Replica> =
-            replicas().filter(|(r, state)| state.recorded && readable(r)).map(|(r, _)| r).collect();
-        let away = |r: &Replica| matches!(view.standings.get(&r.name), Some(Standing::Away { .. }));
-        if sources.is_empty() && !replicas().any(|(r, state)| state.recorded && r.read && away(r)) {
-            // Not for a later generation: what stands there is the content of an earlier one.
-            let was_primary =
-                |r: &Replica| view.former.get(&r.name).is_some_and(|f| lease.generation <= f.begun_through);
-            let may_have = |r: &Replica| is_primary(r) || was_primary(r);
-            sources.extend(replicas().map(|(r, _)| r).filter(|r| may_have(r) && readable(r)));
+    /// Puts a replica in doubt, or ends that.
+    pub(super) fn set_doubt(&self, replica: &ReplicaName, role: Role, is_doubted: bool) {
+        if let Some(replica) = self.0.get(replica) {
+            let mut since = replica.doubts.lock(role);
+            *since = is_doubted.then(|| since.unwrap_or_else(Instant::now));
+            let either = since.is_some();
+            drop(since);
+            let other = if role == Role::Source { Role::Target } else { Role::Source };
+            metrics::in_doubt(&replica.name, either || replica.doubts.since(other).is_some());
         }
-        sources.sort_by_key(|r| !is_primary(r));
-        let mut permits = Permits::new();
-        let targets = replicas()
-            .filter(|(r, state)| state.due && !sources.iter().any(|s| s.name == r.name))
-            .filter_map(|(r, state)| {
-                let damaged = state.prior.is_some_and(|prior| prior.class == Some(Class::Corrupt));
-                let existing = match (view.standings.get(&r.name)?, trial) {
-                    // What was read there and is not the object may be a content that nobody has registered.
-                    (Standing::Open(existing), _) if damaged => *existing,
-                    (Standing::Open(existing), _) => view.on_existing(*existing, &r.name, lease.arrival),
-                    (Standing::ReadOnly { .. }, Some(trial)) if trial.replica == r.name => trial.existing?,
-                    (Standing::ReadOnly { .. } | Standing::Away { .. } | Standing::Barred { .. }, _) => return None,
-                };
-                let existing = if is_primary(r) { leave_alone() } else { existing };
-                let slot = if trial.is_some_and(|trial| trial.replica == r.name) {
-                    None
-                } else {
-                    Some(r.permits.take(room, self.0.free(r, room).min(1)).pop()?)
-                };
-                permits.insert(r.name.clone(), Permit::new(slot));
-                let again = lease.swept.is_some() || state.prior.is_some();
-                Some(Target {
-                    store: Arc::clone(&r.store),
-                    existing,
-                    slow: self.0.is_slow(r),
-                    again,
-                    damaged,
-                    folds: r.store.folds(),
-                })
-            })
-            .collect();
-        let recorded = |r: &Replica| lease.replicas.iter().any(|state| state.replica == r.name && state.recorded);
-        // While there is none, no replica's content may be judged by another's.
-        let primary = |r: &Replica| view.primary.is_none() || is_primary(r);
-        let source = |r: &Replica| Source { store: Arc::clone(&r.store), recorded: recorded(r), primary: primary(r) };
-        let reading = sources.first().map(|source| Reading::begin(source));
-        let primary_now = self.0.replicas.iter().find(|r| is_primary(r) && readable(r));
-        let job = Job {
-            key: lease.key.clone(),
-            content: lease.content,
-            metadata: lease.metadata,
-            primary: primary_now.map(|r| Arc::clone(&r.store)),
-            kept: Kept { reading: lease.source.clone(), recorded_us: None },
-            stated_bytes: lease.size_bytes,
-            sources: sources.into_iter().map(source).collect(),
-            targets,
-            lag: LAG,
-            journal,
+    }
+
+    /// Lets the claimer try some objects at a replica.
+    pub(super) fn offer_probe_copy(&self, order: ProbeCopyOrder) {
+        let mut orders = self.0.probe_copies.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.retain(|other| other.replica != order.replica);
+        orders.push(order);
+    }
+
+    /// Takes an order for probe copies that is not over yet. Each order is taken once.
+    pub(in crate::worker) fn take_probe_copy_order(&self) -> Option<ProbeCopyOrder> {
+        let mut orders = self.0.probe_copies.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.retain(|order| !order.is_over());
+        orders.pop()
+    }
+}
+
+impl Inner {
+    fn get(&self, name: &ReplicaName) -> Option<&Replica> {
+        self.replicas.iter().find(|replica| replica.name == *name)
+    }
+
+    fn writable(&self) -> Vec<&Replica> {
+        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
+        let writable =
+            |replica: &&Replica| matches!(snapshot.access.get(&replica.name), Some(ReplicaAccess::Writable(_)));
+        self.replicas.iter().filter(writable).collect()
+    }
+
+    /// Whether copies to this replica take many times as long as copies to another, or its single large requests do.
+    fn is_slow(&self, replica: &Replica) -> bool {
+        let mut others = self.writable();
+        others.retain(|other| other.name != replica.name);
+        let speeds = others.iter().filter_map(|other| other.store.bytes_per_second());
+        replica.speed.is_slow(others.iter().map(|other| &*other.speed))
+            || takes_bytes_slowly(replica.store.bytes_per_second(), speeds)
+    }
+
+    /// Returns how many permits may be taken for it. A slow target gets none while its objects hold much of the memory
+    /// already, and one in doubt gets few.
+    fn free(&self, replica: &Replica, pool: SlotPool) -> usize {
+        if self.slow_copies.are_full() && self.is_slow(replica) {
+            return 0;
+        }
+        let free = replica.permits.free(pool);
+        if replica.doubts.since(Role::Target).is_some() {
+            free.min(MAX_IN_DOUBT.saturating_sub(replica.permits.taken()))
+        } else {
+            free
+        }
+    }
+
+    /// Whether the other lanes are asked although this replica has no permit left. Otherwise every target would run at the
+    /// speed of the slowest.
+    fn others_go_on_without(&self, replica: &Replica) -> bool {
+        let now = Instant::now();
+        let doubted = |since: Instant| now.saturating_duration_since(since) >= DOUBTED_FOR;
+        replica.speed.is_stalled(now)
+            || replica.doubts.since(Role::Target).is_some_and(doubted)
+            || self.is_slow(replica)
+    }
+
+    /// Returns how many objects may be begun while their source is in doubt; `None`: it is not.
+    fn readable_in_doubt(&self) -> Option<usize> {
+        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
+        let primary = self.get(snapshot.primary.as_ref()?)?;
+        primary.doubts.since(Role::Source)?;
+        Some(MAX_IN_DOUBT.saturating_sub(primary.active_reads.load(Ordering::Relaxed)))
+    }
+}
+
+impl Doubts {
+    fn since(&self, role: Role) -> Option<Instant> {
+        *self.lock(role)
+    }
+
+    fn lock(&self, role: Role) -> MutexGuard<'_, Option<Instant>> {
+        let doubt = match role {
+            Role::Source => &self.reading,
+            Role::Target => &self.writing,
         };
-        (job, permits, reading)
+        doubt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ActiveRead {
+    pub(super) fn begin(replica: &Replica) -> Self {
+        replica.active_reads.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&replica.active_reads))
+    }
+}
+
+impl Drop for ActiveRead {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl TargetPermit {
+    pub(super) fn for_probe_copy() -> Self {
+        Self { _slot: None, taken: Instant::now() }
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a target is slow beside the others, or hangs. It decides nothing about its copies.
+//! Whether a target is slow beside the others, or is_stalled. It decides nothing about its copies.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -7,7 +7,7 @@ use std::{
 
 use copyhold_s3::copy::WHOLE_UP_TO;
 
-/// A target none of whose permits has come back for so long hangs, and the others go on without it.
+/// A target none of whose permits has come back for so long is_stalled, and the others go on without it.
 const HANGS_AFTER: Duration = Duration::from_secs(1);
 /// A target whose copies take longer than this, and many times as long as another's, is slow.
 const SLOW_FROM: Duration = Duration::from_secs(1);
@@ -27,23 +27,23 @@ pub(super) fn takes_bytes_slowly(own: Option<f64>, others: impl Iterator<Item = 
 
 /// How fast copies to a target end.
 #[derive(Debug)]
-pub(super) struct Pulse(Mutex<State>);
+pub(super) struct TargetSpeed(Mutex<SpeedState>);
 
 #[derive(Debug)]
-struct State {
+struct SpeedState {
     /// When a permit was last given back.
     freed: Instant,
     /// How long a copy takes, the last ones above all; `None`: none has ended yet.
     typical: Option<Duration>,
 }
 
-impl Pulse {
+impl TargetSpeed {
     pub(super) fn new(now: Instant) -> Self {
-        Self(Mutex::new(State { freed: now, typical: None }))
+        Self(Mutex::new(SpeedState { freed: now, typical: None }))
     }
 
     /// A copy has ended after so long. One that failed says only that it can take that long.
-    pub(super) fn beat(&self, took: Duration, well: bool, now: Instant) {
+    pub(super) fn record(&self, took: Duration, well: bool, now: Instant) {
         let mut state = self.lock();
         state.freed = now;
         state.typical = match state.typical {
@@ -55,19 +55,19 @@ impl Pulse {
     }
 
     /// Whether a permit of it will be back in a moment.
-    pub(super) fn hangs(&self, now: Instant) -> bool {
+    pub(super) fn is_stalled(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.lock().freed) >= HANGS_AFTER
     }
 
     /// Whether it is slow, measured against the `others`.
     pub(super) fn is_slow<'a>(&self, others: impl Iterator<Item = &'a Self>) -> bool {
-        let typical = |pulse: &Self| pulse.lock().typical;
+        let typical = |speed: &Self| speed.lock().typical;
         let (Some(own), Some(fastest)) = (typical(self), others.filter_map(typical).min()) else { return false };
         own > SLOW_FROM && own > fastest * TIMES_AS_LONG
     }
 
     /// A poisoned lock only means that somebody panicked between two of these short steps.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SpeedState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -78,19 +78,19 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn beating(took: Duration) -> Pulse {
-        let pulse = Pulse::new(Instant::now());
-        pulse.beat(took, true, Instant::now());
-        pulse
+    fn speed_of(took: Duration) -> TargetSpeed {
+        let speed = TargetSpeed::new(Instant::now());
+        speed.record(took, true, Instant::now());
+        speed
     }
 
     #[test]
     fn a_target_is_slow_only_next_to_a_faster_one() {
-        let (slow, fast) = (beating(30 * SECOND), beating(SECOND / 100));
+        let (slow, fast) = (speed_of(30 * SECOND), speed_of(SECOND / 100));
         assert!(slow.is_slow([&fast].into_iter()) && !fast.is_slow([&slow].into_iter()));
-        assert!(!slow.is_slow([&beating(20 * SECOND)].into_iter()), "both are, or the objects are large");
+        assert!(!slow.is_slow([&speed_of(20 * SECOND)].into_iter()), "both are, or the objects are large");
         assert!(!slow.is_slow(std::iter::empty()));
-        assert!(!beating(SECOND / 2).is_slow([&fast].into_iter()), "not worth reading an object twice");
+        assert!(!speed_of(SECOND / 2).is_slow([&fast].into_iter()), "not worth reading an object twice");
     }
 
     #[test]
@@ -103,11 +103,11 @@ mod tests {
 
     #[test]
     fn a_target_that_has_become_fast_is_soon_taken_for_it_and_failures_do_not_make_it_so() {
-        let (slow, fast) = (beating(30 * SECOND), beating(SECOND / 100));
-        slow.beat(Duration::ZERO, false, Instant::now());
+        let (slow, fast) = (speed_of(30 * SECOND), speed_of(SECOND / 100));
+        slow.record(Duration::ZERO, false, Instant::now());
         assert!(slow.is_slow([&fast].into_iter()));
         for _ in 0..16 {
-            slow.beat(SECOND / 100, true, Instant::now());
+            slow.record(SECOND / 100, true, Instant::now());
         }
         assert!(!slow.is_slow([&fast].into_iter()));
     }
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_target_that_never_ended_a_copy_hangs_after_a_second() {
         let start = Instant::now();
-        let pulse = Pulse::new(start);
-        assert!(!pulse.hangs(start) && pulse.hangs(start + SECOND));
+        let speed = TargetSpeed::new(start);
+        assert!(!speed.is_stalled(start) && speed.is_stalled(start + SECOND));
     }
 }

@@ -3,7 +3,7 @@
 use copyhold_db::queue::Odd;
 
 use super::{Oddity, OfReplica, Outcome, Report};
-use crate::cli::show::{Untrusted, age, count, table};
+use crate::cli::output::{Untrusted, age, count, table};
 
 impl Report {
     /// For people.

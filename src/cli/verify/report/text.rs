@@ -6,8 +6,8 @@ use super::{OfReplica, Outcome, Report};
 use crate::{
     audit::Tally,
     cli::{
-        show,
-        show::{Untrusted, count, table},
+        output,
+        output::{Untrusted, count, table},
     },
 };
 
@@ -79,7 +79,7 @@ impl Report {
             let bytes = i64::try_from(r.tally.bytes_read).unwrap_or(i64::MAX);
             #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "to be read by people")]
             let rate = (bytes as f64 / self.seconds.max(0.001)) as i64;
-            row.extend([r.tally.requests.to_string(), show::bytes(bytes), format!("{}/s", show::bytes(rate))]);
+            row.extend([r.tally.requests.to_string(), output::bytes(bytes), format!("{}/s", output::bytes(rate))]);
             row
         };
         table(&heads, 1, self.replicas.iter().map(row).collect()).to_string()
@@ -147,7 +147,7 @@ impl Report {
             checked,
             count(copies, "copy", "copies"),
             count(self.objects, "object", "objects"),
-            show::age(Some(self.seconds))
+            output::age(Some(self.seconds))
         );
         // Cannot fail: writing to a String does not.
         let _ = match (self.objects, wrong) {

@@ -1,0 +1,25 @@
+//! Works on one leased object: copies it, or reads its recorded copies again; keeps the lease alive and writes the result.
+//!
+//! Uses `replica`, never `claim`. Whose fault a failure is decides `replica`; what becomes of the copy decides
+//! [`record::AttemptRecord`].
+
+mod completer;
+mod content_changed;
+mod folded_keys;
+mod heartbeat;
+mod held_leases;
+mod multipart_journal;
+mod recheck;
+mod record;
+mod task;
+mod time_limit;
+mod worker_slot;
+
+pub use completer::{Completer, ReportWriter, completer};
+pub use content_changed::ContentChanges;
+pub use heartbeat::Heartbeat;
+pub use held_leases::HeldLeases;
+pub use multipart_journal::{JournalWriter, Journals, journals};
+pub use recheck::Rechecker;
+pub use task::{AttemptResources, Runner};
+pub use time_limit::TimeLimit;
