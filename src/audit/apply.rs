@@ -6,7 +6,7 @@ use copyhold_core::domain::ReplicaName;
 use copyhold_db::queue::{AWAY_PAUSE, Answer, Notice, QueueError, RecordedObject, still_away, while_away};
 use tokio_util::sync::CancellationToken;
 
-use super::{counts::Then, inspect::Seen, run::Audit};
+use super::{counts::Action, inspect::Observation, run::Audit};
 
 /// A row that somebody holds is tried again for so long, after these pauses.
 const BUSY_FOR: Duration = Duration::from_secs(30);
@@ -15,24 +15,24 @@ const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(2);
 
 /// What became of a write.
 #[derive(Debug)]
-pub(super) enum Written {
+pub(super) enum ApplyResult {
     Answered(Answer),
     Failed(QueueError),
     /// It would have been written.
-    NotToBe,
+    DryRun,
 }
 
-impl Written {
+impl ApplyResult {
     /// `done`, if it was written; `None`: the row has changed, so what was seen does not count.
-    pub(super) fn of(&self, done: Then) -> Option<Then> {
+    pub(super) fn of(&self, done: Action) -> Option<Action> {
         match self {
             Self::Answered(Answer::Recorded) => Some(done),
             Self::Answered(Answer::Changed | Answer::Refused) => None,
             Self::Answered(Answer::Busy) => {
-                Some(Then::NotWritten("a daemon holds the object at this moment: verify it again later".into()))
+                Some(Action::NotWritten("a daemon holds the object at this moment: verify it again later".into()))
             }
-            Self::Failed(error) => Some(Then::NotWritten(error.to_string())),
-            Self::NotToBe => Some(Then::DryRun),
+            Self::Failed(error) => Some(Action::NotWritten(error.to_string())),
+            Self::DryRun => Some(Action::DryRun),
         }
     }
 }
@@ -43,20 +43,20 @@ impl Audit {
         &self,
         stop: &CancellationToken,
         object: &RecordedObject,
-        seen: &[(ReplicaName, i64, Seen)],
+        seen: &[(ReplicaName, i64, Observation)],
         write: impl AsyncFn() -> Result<Answer, QueueError>,
-    ) -> Written {
+    ) -> ApplyResult {
         if self.dry_run {
             let row = while_away(async || self.queue.recorded_of(std::slice::from_ref(&object.key)).await).await;
             let same = |row: &RecordedObject| {
                 let recorded =
-                    |(replica, at, _): &(ReplicaName, i64, Seen)| row.recorded.contains(&(replica.clone(), *at));
+                    |(replica, at, _): &(ReplicaName, i64, Observation)| row.recorded.contains(&(replica.clone(), *at));
                 row.generation == object.generation && seen.iter().all(recorded)
             };
             return match row {
-                Ok(rows) if rows.iter().any(same) => Written::NotToBe,
-                Ok(_) => Written::Answered(Answer::Changed),
-                Err(error) => Written::Failed(error),
+                Ok(rows) if rows.iter().any(same) => ApplyResult::DryRun,
+                Ok(_) => ApplyResult::Answered(Answer::Changed),
+                Err(error) => ApplyResult::Failed(error),
             };
         }
         let (begun, mut pause) = (Instant::now(), BUSY_PAUSE);
@@ -68,7 +68,7 @@ impl Audit {
                 }
                 Ok(Answer::Busy) if begun.elapsed() < BUSY_FOR => {
                     if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                        return Written::Answered(Answer::Busy);
+                        return ApplyResult::Answered(Answer::Busy);
                     }
                     pause = (pause * 2).min(BUSY_PAUSE_AT_MOST);
                 }
@@ -77,9 +77,9 @@ impl Audit {
                         // A hint, which may be lost.
                         let _ = self.queue.notify(Notice::Work).await;
                     }
-                    return Written::Answered(answer);
+                    return ApplyResult::Answered(answer);
                 }
-                Err(error) => return Written::Failed(error),
+                Err(error) => return ApplyResult::Failed(error),
             }
         }
     }

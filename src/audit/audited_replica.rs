@@ -9,8 +9,8 @@ use backon::{ExponentialBuilder, Retryable as _};
 use copyhold_core::domain::{Class, Failure, ObjectKey, ReplicaName};
 use copyhold_s3::store::{Head, Store};
 
-use super::counts::Tally;
-use crate::scan::Rate;
+use super::counts::Counts;
+use crate::scan::RequestSpacing;
 
 /// How long until a store is asked once more for what it does not have, or did not answer.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
@@ -24,22 +24,22 @@ const DOUBTFUL_FROM: u32 = 3;
 
 /// A replica that is looked into.
 #[derive(Debug, Clone)]
-pub struct Subject {
+pub struct AuditedReplica {
     store: Arc<Store>,
     /// How far apart requests are; `None`: as many at once as there are readings.
-    rate: Option<Arc<Rate>>,
+    rate: Option<Arc<RequestSpacing>>,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    tally: Tally,
+    counts: Counts,
     failed_in_a_row: u32,
     /// Why nothing more is asked of it.
     gave_up: Option<String>,
 }
 
-impl Subject {
+impl AuditedReplica {
     #[must_use]
     pub fn new(store: Store) -> Self {
         Self { store: Arc::new(store), rate: None, state: Arc::default() }
@@ -48,7 +48,7 @@ impl Subject {
     /// No more requests than this, and fewer while the store throttles.
     #[must_use]
     pub fn at_most_per_second(self, requests: f64) -> Self {
-        Self { rate: Some(Arc::new(Rate::new(requests))), ..self }
+        Self { rate: Some(Arc::new(RequestSpacing::new(requests))), ..self }
     }
 
     #[must_use]
@@ -58,8 +58,8 @@ impl Subject {
 
     /// What is known so far.
     #[must_use]
-    pub fn tally(&self) -> Tally {
-        self.lock().tally.clone()
+    pub fn counts(&self) -> Counts {
+        self.lock().counts.clone()
     }
 
     /// Why it is not asked any more, if so.
@@ -73,12 +73,12 @@ impl Subject {
     }
 
     /// Asks it at its rate, and again for what may pass by itself.
-    pub(super) async fn patiently<T>(&self, attempt: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
+    pub(super) async fn with_retries<T>(&self, attempt: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
         let counted = || async {
             if let Some(rate) = &self.rate {
                 rate.turn().await;
             }
-            self.count(|tally| tally.requests += 1);
+            self.count(|counts| counts.requests += 1);
             let answer = attempt().await;
             match (&self.rate, &answer) {
                 (Some(rate), Err(why)) if why.class == Class::Throttled => rate.throttled(why.retry_after),
@@ -95,15 +95,15 @@ impl Subject {
 
     /// What its store says of an object.
     pub(super) async fn head(&self, key: &ObjectKey) -> Result<Head, Failure> {
-        self.patiently(async || {
+        self.with_retries(async || {
             let head = self.store.head(key).await;
             head.map_err(|error| error.into_failure(format_args!("replica {}", self.name())))
         })
         .await
     }
 
-    pub(super) fn count(&self, change: impl FnOnce(&mut Tally)) {
-        change(&mut self.lock().tally);
+    pub(super) fn count(&self, change: impl FnOnce(&mut Counts)) {
+        change(&mut self.lock().counts);
     }
 
     /// It has told something of an object.

@@ -8,7 +8,7 @@ const LISTED: usize = 1000;
 
 /// How surely a copy was found to be right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Grade {
+pub enum MatchGrade {
     /// All its bytes were read and have the hash on record.
     Read,
     /// The store says that it keeps the hash on record.
@@ -22,7 +22,7 @@ pub enum Grade {
 /// What is wrong with a copy on record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum What {
+pub enum Defect {
     /// The store answers, and does not have it.
     Missing,
     /// It has other bytes than are on record.
@@ -36,7 +36,7 @@ pub enum What {
 /// What was done about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Then {
+pub enum Action {
     /// Its record was taken back, and the copy is due.
     Requeued,
     /// Its record was taken back, and nothing is copied until somebody says so.
@@ -51,7 +51,7 @@ pub enum Then {
 
 /// Figures of one replica. Copies of which nothing is known yet, and those that changed meanwhile, are no findings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
+pub struct Counts {
     /// Copies on record that were looked into.
     pub copies: u64,
     pub identical: u64,
@@ -80,7 +80,7 @@ pub struct Tally {
     pub requests: u64,
 }
 
-impl Tally {
+impl Counts {
     /// Copies of which it is now known how they stand.
     #[must_use]
     pub fn checked(&self) -> u64 {
@@ -94,26 +94,26 @@ impl Tally {
         self.missing + self.damaged + self.other_metadata + self.changed
     }
 
-    pub(super) fn right(&mut self, grade: Grade) {
+    pub(super) fn right(&mut self, grade: MatchGrade) {
         match grade {
-            Grade::Read => self.identical += 1,
-            Grade::Checksum => self.same_checksum += 1,
-            Grade::Size => self.same_size += 1,
-            Grade::Metadata => self.same_metadata += 1,
+            MatchGrade::Read => self.identical += 1,
+            MatchGrade::Checksum => self.same_checksum += 1,
+            MatchGrade::Size => self.same_size += 1,
+            MatchGrade::Metadata => self.same_metadata += 1,
         }
     }
 
-    pub(super) fn found(&mut self, what: What, then: &Then) {
+    pub(super) fn found(&mut self, what: Defect, then: &Action) {
         match what {
-            What::Missing => self.missing += 1,
-            What::Damaged => self.damaged += 1,
-            What::Metadata => self.other_metadata += 1,
-            What::Changed => self.changed += 1,
+            Defect::Missing => self.missing += 1,
+            Defect::Damaged => self.damaged += 1,
+            Defect::Metadata => self.other_metadata += 1,
+            Defect::Changed => self.changed += 1,
         }
         match then {
-            Then::Requeued | Then::Parked | Then::RegisteredAgain => self.taken_back += 1,
-            Then::NotWritten(_) => self.not_written += 1,
-            Then::DryRun => {}
+            Action::Requeued | Action::Parked | Action::RegisteredAgain => self.taken_back += 1,
+            Action::NotWritten(_) => self.not_written += 1,
+            Action::DryRun => {}
         }
     }
 }
@@ -123,15 +123,15 @@ impl Tally {
 pub struct Finding {
     pub key: ObjectKey,
     pub replica: ReplicaName,
-    pub what: What,
+    pub what: Defect,
     /// Of what was read, or of the store's answer; escaped and bounded.
     pub why: String,
-    pub then: Then,
+    pub then: Action,
 }
 
 /// A copy that could not be looked into.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unread {
+pub struct UnreadableCopy {
     pub key: ObjectKey,
     pub replica: ReplicaName,
     pub why: String,
@@ -143,7 +143,7 @@ pub struct Findings {
     pub found: Vec<Finding>,
     /// How many more there are.
     pub found_more: u64,
-    pub unread: Vec<Unread>,
+    pub unread: Vec<UnreadableCopy>,
     pub unread_more: u64,
     /// Objects of which no good copy is left.
     pub lost: Vec<ObjectKey>,
@@ -161,7 +161,7 @@ impl Findings {
         push(&mut self.found, &mut self.found_more, finding);
     }
 
-    pub(super) fn unread(&mut self, unread: Unread) {
+    pub(super) fn unread(&mut self, unread: UnreadableCopy) {
         push(&mut self.unread, &mut self.unread_more, unread);
     }
 

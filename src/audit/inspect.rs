@@ -9,8 +9,8 @@ use copyhold_s3::{
 };
 
 use super::{
-    audited_replica::{PAUSE, Subject},
-    counts::Grade,
+    audited_replica::{AuditedReplica, PAUSE},
+    counts::MatchGrade,
     metadata::Metadata,
 };
 use crate::worker::TimeLimit;
@@ -20,8 +20,8 @@ const READINGS: usize = 3;
 
 /// One copy on record that is looked into.
 #[derive(Debug)]
-pub(super) struct Look<'a> {
-    pub subject: &'a Subject,
+pub(super) struct Inspection<'a> {
+    pub replica_under_audit: &'a AuditedReplica,
     pub key: &'a ObjectKey,
     /// What the first complete read of this generation found.
     pub content: Content,
@@ -50,8 +50,8 @@ pub enum Depth {
 
 /// What it has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Seen {
-    Right(Grade),
+pub(super) enum Observation {
+    Right(MatchGrade),
     /// Asked twice, the store does not have it.
     Missing(Failure),
     /// Two readings agree on other bytes.
@@ -74,7 +74,7 @@ pub(super) enum Seen {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     /// Somebody wrote them: the store's ETag is theirs.
-    Written,
+    ApplyResult,
     /// They rotted: nothing says that they were written.
     Rotted,
     /// An earlier state has come back.
@@ -83,10 +83,10 @@ pub(super) enum Origin {
     Unclear,
 }
 
-impl Look<'_> {
-    pub(super) async fn look(&self) -> Seen {
-        if let Some(why) = self.subject.gave_up() {
-            return Seen::Unknown(Failure::new(Class::Transient, why));
+impl Inspection<'_> {
+    pub(super) async fn inspect(&self) -> Observation {
+        if let Some(why) = self.replica_under_audit.gave_up() {
+            return Observation::Unknown(Failure::new(Class::Transient, why));
         }
         let seen = match self.depth {
             Depth::Bytes => self.read().await,
@@ -94,69 +94,74 @@ impl Look<'_> {
             Depth::Metadata => self.compare_metadata().await,
         };
         match &seen {
-            Seen::Unknown(why) if why.class.may_be_of_the_store() => self.subject.failed(why),
-            Seen::Right(_)
-            | Seen::Missing(_)
-            | Seen::Wrong { .. }
-            | Seen::OtherMetadata { .. }
-            | Seen::NotCompared
-            | Seen::Unknown(_) => self.subject.answered(),
+            Observation::Unknown(why) if why.class.may_be_of_the_store() => self.replica_under_audit.failed(why),
+            Observation::Right(_)
+            | Observation::Missing(_)
+            | Observation::Wrong { .. }
+            | Observation::OtherMetadata { .. }
+            | Observation::NotCompared
+            | Observation::Unknown(_) => self.replica_under_audit.answered(),
         }
         seen
     }
 
     /// Takes the store's word where it is good news; anything else is looked into.
-    async fn ask(&self) -> Seen {
-        let store = self.subject.store();
+    async fn ask(&self) -> Observation {
+        let store = self.replica_under_audit.store();
         let stated = self
-            .subject
-            .patiently(async || {
+            .replica_under_audit
+            .with_retries(async || {
                 let stated = store.stated(self.key).await;
                 stated.map_err(|error| error.into_failure(format_args!("replica {}", store.name())))
             })
             .await;
         match stated {
             Ok(stated) if stated.size_bytes == self.content.size_bytes => match stated.hash {
-                Some(hash) if hash == self.content.hash => self.with_metadata(stated.metadata, Grade::Checksum).await,
-                None => self.with_metadata(stated.metadata, Grade::Size).await,
+                Some(hash) if hash == self.content.hash => {
+                    self.with_metadata(stated.metadata, MatchGrade::Checksum).await
+                }
+                None => self.with_metadata(stated.metadata, MatchGrade::Size).await,
                 Some(_) => self.read().await,
             },
             Ok(_) => self.read().await,
             Err(why) if why.class == Class::Gone => self.read().await,
-            Err(why) => Seen::Unknown(why),
+            Err(why) => Observation::Unknown(why),
         }
     }
 
     /// Reads it until two readings say the same: what comes wrong once may have been damaged on the way.
-    pub(super) async fn read(&self) -> Seen {
+    pub(super) async fn read(&self) -> Observation {
         let (mut others, mut gone) = (Vec::new(), false);
         for _ in 0..READINGS {
-            match self.subject.patiently(|| self.read_once()).await {
+            match self.replica_under_audit.with_retries(|| self.read_once()).await {
                 Ok(reading) if reading.content == self.content => {
                     if !others.is_empty() {
-                        self.subject.count(|tally| tally.damaged_on_the_way += 1);
+                        self.replica_under_audit.count(|counts| counts.damaged_on_the_way += 1);
                     }
-                    return self.with_metadata(reading.metadata, Grade::Read).await;
+                    return self.with_metadata(reading.metadata, MatchGrade::Read).await;
                 }
                 Ok(reading) => {
                     if let Some(before) = others.iter().find(|other: &&Reading| other.content == reading.content) {
                         if let Err(why) = self.is_as_stored(&reading).await {
-                            return Seen::Unknown(why);
+                            return Observation::Unknown(why);
                         }
                         return self.wrong(before, &reading);
                     }
                     others.push(reading);
                 }
-                Err(why) if why.class == Class::Gone && gone => return Seen::Missing(found(why)),
+                Err(why) if why.class == Class::Gone && gone => return Observation::Missing(found(why)),
                 Err(why) if why.class == Class::Gone => {
                     gone = true;
                     tokio::time::sleep(PAUSE).await;
                 }
-                Err(why) => return Seen::Unknown(why),
+                Err(why) => return Observation::Unknown(why),
             }
         }
         let what = "each reading gives something else, so bytes are damaged on the way";
-        Seen::Unknown(Failure::new(Class::Corrupt, format!("replica {}: {what}", self.subject.name())))
+        Observation::Unknown(Failure::new(
+            Class::Corrupt,
+            format!("replica {}: {what}", self.replica_under_audit.name()),
+        ))
     }
 
     /// Whether a proxy has compressed or decompressed what came, which mostly shows by another size.
@@ -164,21 +169,25 @@ impl Look<'_> {
         if reading.etag == EtagMatch::Confirms || reading.content.size_bytes == self.content.size_bytes {
             return Ok(());
         }
-        self.subject.patiently(|| copy::is_as_stored(self.subject.store(), self.key, reading)).await
+        self.replica_under_audit
+            .with_retries(|| copy::is_as_stored(self.replica_under_audit.store(), self.key, reading))
+            .await
     }
 
     async fn read_once(&self) -> Result<Reading, Failure> {
-        let subject = self.subject;
+        let replica_under_audit = self.replica_under_audit;
         let limit = TimeLimit::default().for_size(self.content.size_bytes);
-        let read = copy::read(subject.store(), self.key, |bytes| subject.count(|tally| tally.bytes_read += bytes));
+        let read = copy::read(replica_under_audit.store(), self.key, |bytes| {
+            replica_under_audit.count(|counts| counts.bytes_read += bytes)
+        });
         tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
             let what = format!("not read to the end within {limit:?}");
-            Err(Failure::new(Class::Transient, format!("replica {}: {what}", subject.name())))
+            Err(Failure::new(Class::Transient, format!("replica {}: {what}", replica_under_audit.name())))
         })
     }
 
     /// Two readings agree on other bytes.
-    fn wrong(&self, before: &Reading, reading: &Reading) -> Seen {
+    fn wrong(&self, before: &Reading, reading: &Reading) -> Observation {
         let mut said = reading.said.clone();
         let mut etag = reading.etag;
         if before.said.tag != said.tag {
@@ -195,28 +204,28 @@ impl Look<'_> {
         let modified = said.modified_us.map(|at| format!(", last modified {}", utc(at)));
         let (origin, tag) = if self.primary {
             let kept = Kept { reading: self.source.cloned(), recorded_us: Some(self.recorded_at) };
-            let known_for_md5 = self.subject.store().etags_are_md5() == Known::Yes;
+            let known_for_md5 = self.replica_under_audit.store().etags_are_md5() == Known::Yes;
             let verdict = judge_source(&kept, &FoundThere { reading: said, etag, known_for_md5 });
             let origin = match verdict {
-                SourceVerdict::Changed => Origin::Written,
+                SourceVerdict::Changed => Origin::ApplyResult,
                 SourceVerdict::Stale => Origin::Restored,
                 SourceVerdict::Corrupt => Origin::Rotted,
                 SourceVerdict::Undecided => Origin::Unclear,
             };
             (origin, format!("{}; {words_of_etag}", verdict.words()))
         } else {
-            let origin = if etag == EtagMatch::Confirms { Origin::Written } else { Origin::Unclear };
+            let origin = if etag == EtagMatch::Confirms { Origin::ApplyResult } else { Origin::Unclear };
             (origin, words_of_etag.to_owned())
         };
         let message = format!(
             "replica {}: its copy has other bytes than were recorded {}, the same in two readings ({} instead of {}{}): {tag}",
-            self.subject.name(),
+            self.replica_under_audit.name(),
             utc(self.recorded_at),
             reading.content,
             self.content,
             modified.unwrap_or_default(),
         );
-        Seen::Wrong { why: found(Failure::new(Class::Corrupt, message)), origin }
+        Observation::Wrong { why: found(Failure::new(Class::Corrupt, message)), origin }
     }
 }
 

@@ -13,7 +13,7 @@ mod metadata;
 mod run;
 mod verdict;
 
-pub use audited_replica::Subject;
-pub use counts::{Finding, Findings, Grade, Tally, Then, Unread, What};
+pub use audited_replica::AuditedReplica;
+pub use counts::{Action, Counts, Defect, Finding, Findings, MatchGrade, UnreadableCopy};
 pub use inspect::Depth;
 pub use run::{Audit, Ended, Objects};

@@ -9,7 +9,7 @@ use copyhold_db::queue::{Queue, QueueError, ReplicaRow, SchemaFit};
 use secrecy::ExposeSecret as _;
 
 use super::{Verdict, args, output, probe, queue};
-use crate::config::{Config, Replica};
+use crate::config::{Config, ReplicaSettings};
 use bucket::{HOLDS, Known};
 use finding::{Finding, finding};
 
@@ -45,7 +45,7 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     } else {
         None
     };
-    let known = |replica: &Replica, primary| Known {
+    let known = |replica: &ReplicaSettings, primary| Known {
         database: rows.is_some(),
         row: rows.iter().flatten().find(|row| row.name == replica.name),
         primary,
@@ -69,7 +69,7 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
         }
         return Ok(verdict);
     }
-    let reachable = |replica: &&Replica| {
+    let reachable = |replica: &&ReplicaSettings| {
         // Whether its data may be written over is another question: a probe writes below a folder of its own.
         let broken = |f: &Finding| f.of == replica.name.as_str() && !f.works && f.what != HOLDS;
         to_probe.contains(&replica.name) && !findings.iter().any(broken)

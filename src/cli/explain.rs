@@ -29,17 +29,17 @@ pub(super) struct Args {
 
 /// The story, and what only this configuration knows of it.
 #[derive(Debug, Serialize)]
-struct Told<'a> {
+struct ObjectJson<'a> {
     key: &'a str,
     /// `crc64nvme:…`
     hash: Option<String>,
     #[serde(flatten)]
     story: &'a Story,
-    copies: Vec<ToldCopy<'a>>,
+    copies: Vec<CopyJson<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct ToldCopy<'a> {
+struct CopyJson<'a> {
     #[serde(flatten)]
     copy: &'a CopyStory,
     #[serde(serialize_with = "word")]
@@ -66,10 +66,10 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     };
     let told = |copy| {
         let state = CopyStory::state(copy, story.now_us);
-        ToldCopy { copy, state, hindrance: hindrance(config, &rows, &story, copy, state) }
+        CopyJson { copy, state, hindrance: hindrance(config, &rows, &story, copy, state) }
     };
     let hash = story.hash().map(|hash| hash.to_string());
-    let told = Told { key: key.as_str(), hash, story: &story, copies: story.copies.iter().map(told).collect() };
+    let told = ObjectJson { key: key.as_str(), hash, story: &story, copies: story.copies.iter().map(told).collect() };
     if args.json {
         output::json(&told)?;
         return Ok(Verdict::Good);
@@ -81,7 +81,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     Ok(Verdict::Good)
 }
 
-fn object(key: &ObjectKey, told: &Told<'_>) -> String {
+fn object(key: &ObjectKey, told: &ObjectJson<'_>) -> String {
     let story = told.story;
     let size = match story.size_bytes {
         None => "not known before the first read".to_owned(),
@@ -134,7 +134,7 @@ fn holder(held: &Holder, now: i64) -> String {
     )
 }
 
-fn of_copy(story: &Story, told: &ToldCopy<'_>) -> String {
+fn of_copy(story: &Story, told: &CopyJson<'_>) -> String {
     let now = story.now_us;
     let said = match told.state {
         State::Recorded { at_us } => format!("recorded {}", when(at_us, now)),

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Verdict, output, progress::Bar, queue, stop::StopSignals};
 use crate::{
     config::{Config, did_you_mean},
-    import::{Asked, Ground, Import, ImportEnded, ImportError, check, look_at_times},
+    import::{Import, ImportContext, ImportEnded, ImportError, ImportOptions, check, check_times},
 };
 use report::Report;
 
@@ -146,11 +146,11 @@ async fn plan(
     let may: Option<MayImport> = if args.dry_run { None } else { Some(queue.may_import().await?) };
     let names: Vec<_> = config.replicas.iter().map(|r| r.name.clone()).collect();
     let schema = config.database.schema.as_str();
-    let ground = Ground { schema, replicas: &names, rows, primary, may: may.as_ref() };
-    let asked = Asked { map: args.map.clone(), unit: args.unit.into(), assume_primary: args.assume_primary };
-    let plan = check(table, &asked, &ground).map_err(|problems| cannot(&args.table, &problems))?;
+    let context = ImportContext { schema, replicas: &names, rows, primary, may: may.as_ref() };
+    let asked = ImportOptions { map: args.map.clone(), unit: args.unit.into(), assume_primary: args.assume_primary };
+    let plan = check(table, &asked, &context).map_err(|problems| cannot(&args.table, &problems))?;
     let sampled = queue.import_sample(&plan).await.context("the first look at the table")?;
-    let problems = look_at_times(&plan, &sampled, primary);
+    let problems = check_times(&plan, &sampled, primary);
     if problems.is_empty() { Ok(plan) } else { Err(cannot(&args.table, &problems)) }
 }
 

@@ -25,5 +25,5 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     }
     pools.close().await;
     output::line(&outcome.headline("parked", "nothing to park: no such copy is wanted, missing and not parked"))?;
-    outcome.say_what_was_left(Some(&keys))
+    outcome.report_skipped(Some(&keys))
 }

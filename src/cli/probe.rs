@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{output, output::table, stop::StopSignals};
-use crate::config::Replica;
+use crate::config::ReplicaSettings;
 
 // Named, because the command's own arguments are a group of this name already.
 #[derive(Debug, clap::Args)]
@@ -40,7 +40,7 @@ pub(super) struct Probed {
 }
 
 /// Measures all at the same time. `json`: standard output is for one document alone.
-pub(super) async fn run(replicas: &[&Replica], args: &Args, json: bool) -> anyhow::Result<Vec<Probed>> {
+pub(super) async fn run(replicas: &[&ReplicaSettings], args: &Args, json: bool) -> anyhow::Result<Vec<Probed>> {
     // Listened to before anything is written: from now on a signal cannot end us in the middle.
     let mut signals = StopSignals::listen()?;
     let stop = CancellationToken::new();
@@ -73,7 +73,12 @@ pub(super) async fn run(replicas: &[&Replica], args: &Args, json: bool) -> anyho
     }
 }
 
-async fn probe(replica: &Replica, number: u64, locked: bool, stop: &CancellationToken) -> anyhow::Result<Probed> {
+async fn probe(
+    replica: &ReplicaSettings,
+    number: u64,
+    locked: bool,
+    stop: &CancellationToken,
+) -> anyhow::Result<Probed> {
     let store = Store::connect(&replica.into(), 1).await?;
     let report = store.probe(number, locked, stop).await;
     let names = |of: fn(&Fact) -> bool| report.facts.iter().filter(|fact| of(fact)).map(|fact| fact.name).collect();

@@ -11,7 +11,7 @@ use copyhold_db::queue::{Missing, Primary, Promoted, Queue, ReplicaRow, Unsettle
 
 use super::{Verdict, args, output, queue, replica::walk};
 use crate::config::Config;
-use readiness::Outlook;
+use readiness::Readiness;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -51,7 +51,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     }
     let others: Vec<_> = rows.iter().map(|row| row.name.clone()).collect();
     if args.check {
-        let outlook = Outlook::of(&queue, replica, &others).await?;
+        let outlook = Readiness::of(&queue, replica, &others).await?;
         pools.close().await;
         output::line(&outlook.text(replica, &from.name))?;
         for blocker in &blockers {

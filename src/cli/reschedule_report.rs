@@ -42,7 +42,7 @@ impl Outcome {
     }
 
     /// The rows that were skipped, and of `asked` keys those that nobody knows.
-    pub(super) fn say_what_was_left(&self, asked: Option<&[ObjectKey]>) -> anyhow::Result<Verdict> {
+    pub(super) fn report_skipped(&self, asked: Option<&[ObjectKey]>) -> anyhow::Result<Verdict> {
         let busy: Vec<_> = self.busy.iter().cloned().collect();
         let unknown: Vec<_> =
             asked.unwrap_or_default().iter().filter(|key| !self.known.contains(key)).cloned().collect();

@@ -60,5 +60,5 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     for row in rows.iter().filter(|row| row.pause.is_some() && outcome.touched(&row.name)) {
         output::line(&format!("{0} is paused: its copies wait for `copyhold resume {0}`", row.name))?;
     }
-    outcome.say_what_was_left(if keys.is_empty() { None } else { Some(&keys) })
+    outcome.report_skipped(if keys.is_empty() { None } else { Some(&keys) })
 }

@@ -18,7 +18,7 @@ use crate::{
     scan::{Begin, Lister, Scan, fold},
 };
 use progress::Bar;
-use report::{LeftOut, Report};
+use report::{Report, SkippedReplica};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -70,7 +70,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     if !args.dry_run {
         pin(&queue, std::iter::once(replica).chain(others.iter().copied())).await?;
     }
-    let lister = async |replica: &config::Replica| {
+    let lister = async |replica: &config::ReplicaSettings| {
         let store = Store::connect(&replica.into(), args.parallel.get()).await?;
         anyhow::Ok(Lister::new(store, args.requests_per_second))
     };
@@ -125,7 +125,11 @@ fn prefixes(given: &[String]) -> anyhow::Result<Vec<String>> {
 }
 
 /// The replica to be listed.
-fn listed<'a>(config: &'a Config, rows: &[ReplicaRow], asked: Option<&str>) -> anyhow::Result<&'a config::Replica> {
+fn listed<'a>(
+    config: &'a Config,
+    rows: &[ReplicaRow],
+    asked: Option<&str>,
+) -> anyhow::Result<&'a config::ReplicaSettings> {
     let name = match asked {
         Some(name) => args::replica(config, "--replica: ", name)?,
         None => match rows.iter().find(|row| row.primary) {
@@ -143,7 +147,7 @@ fn listed<'a>(config: &'a Config, rows: &[ReplicaRow], asked: Option<&str>) -> a
     Ok(replica)
 }
 
-fn forbidden(row: &ReplicaRow, replica: &config::Replica) -> Option<String> {
+fn forbidden(row: &ReplicaRow, replica: &config::ReplicaSettings) -> Option<String> {
     row.pin.as_ref()?.forbids(&Pin::from(replica), &replica.name)
 }
 
@@ -152,7 +156,7 @@ fn adoptable<'a>(
     config: &'a Config,
     rows: &[ReplicaRow],
     listed: &ReplicaName,
-) -> anyhow::Result<(Vec<&'a config::Replica>, Vec<LeftOut>)> {
+) -> anyhow::Result<(Vec<&'a config::ReplicaSettings>, Vec<SkippedReplica>)> {
     let (mut adoptable, mut left_out) = (Vec::new(), Vec::new());
     for replica in config.replicas.iter().filter(|replica| replica.name != *listed) {
         let row = rows.iter().find(|row| row.name == replica.name);
@@ -162,7 +166,7 @@ fn adoptable<'a>(
         };
         match why {
             None => adoptable.push(replica),
-            Some(why) => left_out.push(LeftOut { replica: replica.name.to_string(), why }),
+            Some(why) => left_out.push(SkippedReplica { replica: replica.name.to_string(), why }),
         }
     }
     if adoptable.is_empty() {
@@ -172,7 +176,7 @@ fn adoptable<'a>(
     Ok((adoptable, left_out))
 }
 
-fn not_to_adopt(row: &ReplicaRow, replica: &config::Replica) -> Option<String> {
+fn not_to_adopt(row: &ReplicaRow, replica: &config::ReplicaSettings) -> Option<String> {
     match (&row.admission, replica.existing) {
         (Some((Admission::Adopt, _)), _) | (None, Some(Existing::Adopt)) => None,
         (Some((Admission::Empty, _)), _) => {
@@ -186,7 +190,7 @@ fn not_to_adopt(row: &ReplicaRow, replica: &config::Replica) -> Option<String> {
 }
 
 /// Ties the replicas to their buckets before anything is recorded of them, as the daemons do.
-async fn pin<'a>(queue: &Queue, replicas: impl Iterator<Item = &'a config::Replica>) -> anyhow::Result<()> {
+async fn pin<'a>(queue: &Queue, replicas: impl Iterator<Item = &'a config::ReplicaSettings>) -> anyhow::Result<()> {
     let replicas: Vec<_> = replicas.collect();
     for replica in &replicas {
         queue.pin(&replica.name, &Pin::from(*replica)).await?;

@@ -15,17 +15,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Verdict, args, output, progress::Bar, queue, stop::StopSignals};
 use crate::{
-    audit::{Audit, Depth, Objects, Subject},
+    audit::{Audit, AuditedReplica, Depth, Objects},
     config::Config,
 };
-use report::{LeftOut, Report};
-use sample_size::Share;
+use report::{Report, SkippedReplica};
+use sample_size::SampleSize;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each copy on record is read to its end and held against size, hash (CRC-64/NVME) and metadata of the object. What is missing, or \
+Each copy on record is read to its end and held against size, hash (CRC-64/NVME) and metadata of the object. Defect is missing, or \
 has other bytes or metadata in two readings, loses its record and is copied again by the daemons; what a store does not let be read is \
-unknown and stays as it is. What was written over at the primary is registered again. Of an object without a good copy \
+unknown and stays as it is. Defect was written over at the primary is registered again. Of an object without a good copy \
 nothing is copied until somebody says so (`copyhold explain KEY`, `copyhold retry KEY`).
 
 Exit codes: 0 all that was looked into is as recorded; 1 something is missing or wrong, and its record was taken back \
@@ -43,7 +43,7 @@ pub(super) struct Args {
     prefix: Option<String>,
     /// A share of all objects, or of those with the prefix, chosen at random: 0.1%, or 100% for all
     #[arg(long, value_name = "SHARE", group = "which")]
-    sample: Option<Share>,
+    sample: Option<SampleSize>,
     /// Choose the same objects as a sample before, which told its seed
     #[arg(long, value_name = "NUMBER", requires = "sample")]
     seed: Option<u32>,
@@ -95,19 +95,19 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
             queue.count_range(range, after.as_ref()).await.ok().flatten()
         }
     };
-    let mut subjects = Vec::new();
+    let mut audited = Vec::new();
     for replica in &replicas {
         // Cannot fail: the names are the configuration's.
         let replica = config.replica(replica).expect("a replica of the configuration");
-        let subject = Subject::new(Store::connect(&replica.into(), args.workers.get()).await?);
+        let subject = AuditedReplica::new(Store::connect(&replica.into(), args.workers.get()).await?);
         let rate = args.requests_per_second.unwrap_or(REQUESTS_PER_SECOND);
-        subjects.push(if args.metadata { subject.at_most_per_second(rate) } else { subject });
+        audited.push(if args.metadata { subject.at_most_per_second(rate) } else { subject });
     }
     let Some(primary) = rows.into_iter().find(|row| row.primary).map(|row| row.name) else {
         bail!("the database knows no primary; run `copyhold migrate`");
     };
     let audit =
-        Audit::new(queue, primary.clone(), subjects, args.workers.get()).depth(args.depth()).dry_run(args.dry_run);
+        Audit::new(queue, primary.clone(), audited, args.workers.get()).depth(args.depth()).dry_run(args.dry_run);
     let audit = audit.unregistered_changes(config.guard.changed);
 
     // Listened to before anything is looked at.
@@ -176,7 +176,7 @@ fn replicas(
     config: &Config,
     rows: &[copyhold_db::queue::ReplicaRow],
     asked: &[String],
-) -> anyhow::Result<(Vec<ReplicaName>, Vec<LeftOut>)> {
+) -> anyhow::Result<(Vec<ReplicaName>, Vec<SkippedReplica>)> {
     let mut wanted = Vec::new();
     for name in asked {
         let name = args::replica(config, "--replica: ", name)?;
@@ -203,7 +203,7 @@ fn replicas(
         if wanted.contains(&name) {
             bail!("--replica: {name} cannot be verified: {why}");
         }
-        left_out.push(LeftOut { replica: name.to_string(), why, unexpected });
+        left_out.push(SkippedReplica { replica: name.to_string(), why, unexpected });
     }
     if replicas.is_empty() {
         let whys: Vec<_> = left_out.iter().map(|out| format!("{}: {}", out.replica, out.why)).collect();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    position::Place,
+    position::Position,
     problem::Problem,
     toml_tree::{Entries, Node, Value},
 };
@@ -52,7 +52,7 @@ pub(super) fn lay_over(root: &mut Entries, environment: &Environment) -> Vec<Pro
             continue;
         }
         let mut problem = |what: &str, todo: String| {
-            problems.push(Problem { place: Place::Variable(name.clone()), what: what.to_owned(), todo });
+            problems.push(Problem { position: Position::Variable(name.clone()), what: what.to_owned(), todo });
         };
         let Some(value) = value.to_str() else {
             problem("its value is not UTF-8", "set it to text".to_owned());
@@ -94,8 +94,8 @@ fn path_of(rest: &str) -> Option<Vec<String>> {
 
 /// False if a part of the path holds a value already, or the whole of it is a section.
 fn put(entries: &mut Entries, path: &[String], variable: &str, value: &str) -> bool {
-    let place = Place::Variable(variable.to_owned());
-    let node = |value| Node { key: place.clone(), place: place.clone(), value };
+    let position = Position::Variable(variable.to_owned());
+    let node = |value| Node { key: position.clone(), position: position.clone(), value };
     match path {
         [] => false,
         [key] => {

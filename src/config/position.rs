@@ -3,7 +3,7 @@ use std::fmt;
 /// Where a setting was made. Sorts in the order in which one reads a report:
 /// the file as a whole, then its lines, then variables by name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum Position {
     /// Nowhere in particular: what is missing from the file.
     File,
     /// Both count from 1, columns in characters as editors do.
@@ -12,7 +12,7 @@ pub enum Place {
     Variable(String),
 }
 
-impl Place {
+impl Position {
     /// In front of a problem: `config.toml:3:9`, `config.toml` or `COPYHOLD_PRIMARY`.
     pub(super) fn within<'a>(&'a self, file: &'a str) -> impl fmt::Display + 'a {
         fmt::from_fn(move |f| match self {
@@ -25,14 +25,14 @@ impl Place {
 
 /// A value that remembers where it was set.
 #[derive(Debug, Clone)]
-pub(super) struct Placed<T> {
+pub(super) struct Positioned<T> {
     pub(super) value: T,
-    pub(super) place: Place,
+    pub(super) position: Position,
 }
 
-impl<T> Placed<T> {
-    pub(super) fn map<U>(self, f: impl FnOnce(T) -> U) -> Placed<U> {
-        Placed { value: f(self.value), place: self.place }
+impl<T> Positioned<T> {
+    pub(super) fn map<U>(self, f: impl FnOnce(T) -> U) -> Positioned<U> {
+        Positioned { value: f(self.value), position: self.position }
     }
 }
 
@@ -49,11 +49,11 @@ impl<'t> Lines<'t> {
         Self { text, starts: std::iter::once(0).chain(after_newlines).collect() }
     }
 
-    pub(super) fn place(&self, offset: usize) -> Place {
+    pub(super) fn position(&self, offset: usize) -> Position {
         let offset = self.text.floor_char_boundary(offset);
         let line = self.starts.partition_point(|start| *start <= offset);
         let column = self.text[self.starts[line - 1]..offset].chars().count() + 1;
-        Place::Position { line, column }
+        Position::Position { line, column }
     }
 }
 
@@ -65,10 +65,10 @@ mod tests {
     fn columns_count_characters_and_the_end_of_the_text_has_a_place() {
         let text = "a\nbüc = 1\n";
         let lines = Lines::of(text);
-        let at = |offset| lines.place(offset);
-        assert_eq!(at(0), Place::Position { line: 1, column: 1 });
-        assert_eq!(at(text.find('=').unwrap()), Place::Position { line: 2, column: 5 });
-        assert_eq!(at(text.len()), Place::Position { line: 3, column: 1 });
-        assert_eq!(at(text.len() + 7), Place::Position { line: 3, column: 1 });
+        let at = |offset| lines.position(offset);
+        assert_eq!(at(0), Position::Position { line: 1, column: 1 });
+        assert_eq!(at(text.find('=').unwrap()), Position::Position { line: 2, column: 5 });
+        assert_eq!(at(text.len()), Position::Position { line: 3, column: 1 });
+        assert_eq!(at(text.len() + 7), Position::Position { line: 3, column: 1 });
     }
 }

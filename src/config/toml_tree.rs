@@ -9,7 +9,7 @@ use toml::{
 };
 
 use super::{
-    position::{Lines, Place},
+    position::{Lines, Position},
     problem::Problem,
 };
 
@@ -18,9 +18,9 @@ pub(super) type Entries = BTreeMap<String, Node>;
 
 pub(super) struct Node {
     /// Of the name.
-    pub(super) key: Place,
+    pub(super) key: Position,
     /// Of the value.
-    pub(super) place: Place,
+    pub(super) position: Position,
     pub(super) value: Value,
 }
 
@@ -42,27 +42,27 @@ pub(super) fn parse(text: &str) -> Result<Entries, Vec<Problem>> {
     let lines = Lines::of(text);
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
-        return Ok(entries(table.into_inner(), &|offset| lines.place(offset)));
+        return Ok(entries(table.into_inner(), &|offset| lines.position(offset)));
     }
     let mut problems: Vec<_> = errors
         .iter()
         .map(|error| {
-            let place = error.span().map_or(Place::File, |span| lines.place(span.start));
-            let line = match &place {
-                Place::Position { line, .. } => text.lines().nth(line - 1),
-                Place::File | Place::Variable(_) => None,
+            let position = error.span().map_or(Position::File, |span| lines.position(span.start));
+            let line = match &position {
+                Position::Position { line, .. } => text.lines().nth(line - 1),
+                Position::File | Position::Variable(_) => None,
             };
             let (what, todo) = line.and_then(slip).unwrap_or_else(|| {
                 let todo = "correct the syntax; the settings are checked once the file can be read";
                 (error.message().to_owned(), todo.to_owned())
             });
-            Problem { place, what: format!("not TOML: {what}"), todo }
+            Problem { position, what: format!("not TOML: {what}"), todo }
         })
         .collect();
     problems.sort();
-    problems.dedup_by_key(|problem| match problem.place {
-        Place::Position { line, .. } => line,
-        Place::File | Place::Variable(_) => 0,
+    problems.dedup_by_key(|problem| match problem.position {
+        Position::Position { line, .. } => line,
+        Position::File | Position::Variable(_) => 0,
     });
     Err(problems)
 }
@@ -108,31 +108,31 @@ fn slip(line: &str) -> Option<(String, String)> {
 }
 
 /// The text of a variable as a TOML value, if it is one.
-pub(super) fn parse_value(text: &str, place: &Place) -> Option<Value> {
+pub(super) fn parse_value(text: &str, position: &Position) -> Option<Value> {
     let parsed = DeValue::parse(text).ok()?.into_inner();
-    Some(plain(parsed, &|_| place.clone()))
+    Some(plain(parsed, &|_| position.clone()))
 }
 
-fn entries(table: DeTable<'_>, place: &dyn Fn(usize) -> Place) -> Entries {
+fn entries(table: DeTable<'_>, position: &dyn Fn(usize) -> Position) -> Entries {
     let node = |(name, value): (Spanned<DeString<'_>>, Spanned<DeValue<'_>>)| {
-        let (key, at) = (place(name.span().start), place(value.span().start));
-        (name.into_inner().into_owned(), Node { key, place: at, value: plain(value.into_inner(), place) })
+        let (key, at) = (position(name.span().start), position(value.span().start));
+        (name.into_inner().into_owned(), Node { key, position: at, value: plain(value.into_inner(), position) })
     };
     table.into_iter().map(node).collect()
 }
 
-fn plain(value: DeValue<'_>, place: &dyn Fn(usize) -> Place) -> Value {
+fn plain(value: DeValue<'_>, position: &dyn Fn(usize) -> Position) -> Value {
     match value {
         DeValue::String(text) => Value::Text(text.into_owned()),
         DeValue::Integer(number) => Value::Integer(i64::from_str_radix(number.as_str(), number.radix()).ok()),
         DeValue::Boolean(yes) => Value::Boolean(yes),
-        DeValue::Table(table) => Value::Section(entries(table, place)),
+        DeValue::Table(table) => Value::Section(entries(table, position)),
         DeValue::Float(_) => Value::Other("a fraction"),
         DeValue::Datetime(_) => Value::Other("a date"),
         DeValue::Array(items) => {
             let node = |item: Spanned<DeValue<'_>>| {
-                let at = place(item.span().start);
-                Node { key: at.clone(), place: at, value: plain(item.into_inner(), place) }
+                let at = position(item.span().start);
+                Node { key: at.clone(), position: at, value: plain(item.into_inner(), position) }
             };
             Value::List(items.into_iter().map(node).collect())
         }

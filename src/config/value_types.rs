@@ -6,15 +6,15 @@ use bytesize::ByteSize;
 use copyhold_core::domain;
 
 use super::{
-    invalid_value::Flaw,
-    position::{Place, Placed},
+    invalid_value::InvalidValue,
+    position::{Position, Positioned},
     sources::Sources,
     toml_tree::{Node, Value, parse_value},
 };
 
 /// A kind of value.
-pub(super) trait Setting: Sized {
-    fn read(node: Node, sources: &Sources) -> Result<Self, Flaw>;
+pub(super) trait ValueType: Sized {
+    fn read(node: Node, sources: &Sources) -> Result<Self, InvalidValue>;
 
     /// The same, told the path of its setting, which messages that come later name.
     #[must_use]
@@ -24,10 +24,10 @@ pub(super) trait Setting: Sized {
 }
 
 /// Text that is not empty.
-impl Setting for String {
-    fn read(node: Node, _: &Sources) -> Result<Self, Flaw> {
-        match settled(node.value, &node.place, |value| matches!(value, Value::Text(_))) {
-            Value::Text(text) if text.is_empty() => Err(Flaw::new("is empty", "give it a value, or remove it")),
+impl ValueType for String {
+    fn read(node: Node, _: &Sources) -> Result<Self, InvalidValue> {
+        match settled(node.value, &node.position, |value| matches!(value, Value::Text(_))) {
+            Value::Text(text) if text.is_empty() => Err(InvalidValue::new("is empty", "give it a value, or remove it")),
             Value::Text(text) => Ok(text),
             other => Err(wrong_kind(&other, "text in quotes", "write it in quotes")),
         }
@@ -37,9 +37,9 @@ impl Setting for String {
 /// Text that may well be empty.
 pub(super) struct Text(pub(super) String);
 
-impl Setting for Text {
-    fn read(node: Node, _: &Sources) -> Result<Self, Flaw> {
-        match settled(node.value, &node.place, |value| matches!(value, Value::Text(_))) {
+impl ValueType for Text {
+    fn read(node: Node, _: &Sources) -> Result<Self, InvalidValue> {
+        match settled(node.value, &node.position, |value| matches!(value, Value::Text(_))) {
             Value::Text(text) => Ok(Self(text)),
             other => Err(wrong_kind(&other, "text in quotes", "write it in quotes")),
         }
@@ -47,67 +47,69 @@ impl Setting for Text {
 }
 
 /// A list of texts, none of which is empty.
-impl Setting for Vec<Placed<String>> {
-    fn read(node: Node, sources: &Sources) -> Result<Self, Flaw> {
+impl ValueType for Vec<Positioned<String>> {
+    fn read(node: Node, sources: &Sources) -> Result<Self, InvalidValue> {
         const TODO: &str = r#"write the words in quotes with commas between, in brackets: ["b2", "wasabi"]"#;
-        let Value::List(items) = settled(node.value, &node.place, |value| matches!(value, Value::List(_))) else {
-            return Err(Flaw::new("is no list", TODO));
+        let Value::List(items) = settled(node.value, &node.position, |value| matches!(value, Value::List(_))) else {
+            return Err(InvalidValue::new("is no list", TODO));
         };
         let text = |item: Node| {
-            let place = item.place.clone();
+            let position = item.position.clone();
             let read = String::read(item, sources);
-            let value = read.map_err(|flaw| Flaw { place: flaw.place.or(Some(place.clone())), ..flaw })?;
-            Ok(Placed { value, place })
+            let value = read
+                .map_err(|invalid| InvalidValue { position: invalid.position.or(Some(position.clone())), ..invalid })?;
+            Ok(Positioned { value, position })
         };
         items.into_iter().map(text).collect()
     }
 }
 
-impl Setting for bool {
-    fn read(node: Node, _: &Sources) -> Result<Self, Flaw> {
-        match settled(node.value, &node.place, |value| matches!(value, Value::Boolean(_))) {
+impl ValueType for bool {
+    fn read(node: Node, _: &Sources) -> Result<Self, InvalidValue> {
+        match settled(node.value, &node.position, |value| matches!(value, Value::Boolean(_))) {
             Value::Boolean(yes) => Ok(yes),
             other => Err(wrong_kind(&other, "true or false", "write true or false, without quotes")),
         }
     }
 }
 
-impl Setting for i64 {
-    fn read(node: Node, _: &Sources) -> Result<Self, Flaw> {
-        match settled(node.value, &node.place, |value| matches!(value, Value::Integer(_))) {
+impl ValueType for i64 {
+    fn read(node: Node, _: &Sources) -> Result<Self, InvalidValue> {
+        match settled(node.value, &node.position, |value| matches!(value, Value::Integer(_))) {
             Value::Integer(Some(number)) => Ok(number),
-            Value::Integer(None) => Err(Flaw::new("is beyond all bounds", "write a smaller number")),
+            Value::Integer(None) => Err(InvalidValue::new("is beyond all bounds", "write a smaller number")),
             other => Err(wrong_kind(&other, "a whole number", "write digits alone, without quotes or unit")),
         }
     }
 }
 
-impl Setting for Duration {
-    fn read(node: Node, sources: &Sources) -> Result<Self, Flaw> {
+impl ValueType for Duration {
+    fn read(node: Node, sources: &Sources) -> Result<Self, InvalidValue> {
         const TODO: &str = r#"write a number with its unit in quotes: "500ms", "90s", "5m" or "1h 30m""#;
         if let Value::Integer(_) | Value::List(_) | Value::Other(_) = node.value {
             return Err(wrong_kind(&node.value, "a duration", TODO));
         }
         let text = String::read(node, sources)?;
-        humantime::parse_duration(&text).map_err(|_| Flaw::new(format!("is {text:?}, which is no duration"), TODO))
+        humantime::parse_duration(&text)
+            .map_err(|_| InvalidValue::new(format!("is {text:?}, which is no duration"), TODO))
     }
 }
 
-impl Setting for ByteSize {
-    fn read(node: Node, sources: &Sources) -> Result<Self, Flaw> {
+impl ValueType for ByteSize {
+    fn read(node: Node, sources: &Sources) -> Result<Self, InvalidValue> {
         const TODO: &str = r#"write a number with its unit in quotes: "256MiB" or "1GiB""#;
         if let Value::Integer(_) | Value::List(_) | Value::Other(_) = node.value {
             return Err(wrong_kind(&node.value, "a size", TODO));
         }
         let text = String::read(node, sources)?;
-        text.parse().map_err(|_| Flaw::new(format!("is {text:?}, which is no size"), TODO))
+        text.parse().map_err(|_| InvalidValue::new(format!("is {text:?}, which is no size"), TODO))
     }
 }
 
 /// A variable's text as the TOML value that it spells if that is of the wanted kind, else as text.
-pub(super) fn settled(value: Value, place: &Place, wanted: impl Fn(&Value) -> bool) -> Value {
+pub(super) fn settled(value: Value, position: &Position, wanted: impl Fn(&Value) -> bool) -> Value {
     match value {
-        Value::Variable(text) => match parse_value(&text, place).filter(wanted) {
+        Value::Variable(text) => match parse_value(&text, position).filter(wanted) {
             Some(value) => value,
             None => Value::Text(text),
         },
@@ -115,12 +117,12 @@ pub(super) fn settled(value: Value, place: &Place, wanted: impl Fn(&Value) -> bo
     }
 }
 
-pub(super) fn wrong_kind(value: &Value, wanted: &str, todo: &str) -> Flaw {
-    Flaw::new(format!("is {}, where {wanted} is needed", value.kind()), todo)
+pub(super) fn wrong_kind(value: &Value, wanted: &str, todo: &str) -> InvalidValue {
+    InvalidValue::new(format!("is {}, where {wanted} is needed", value.kind()), todo)
 }
 
 /// One word out of a few, each of which stands for something.
-pub(super) fn choice<T>(words: &[(&str, T)], text: &str) -> Result<T, Flaw>
+pub(super) fn choice<T>(words: &[(&str, T)], text: &str) -> Result<T, InvalidValue>
 where
     T: Copy,
 {
@@ -132,21 +134,21 @@ where
         Some(meant) => format!("did you mean {meant:?}?"),
         None => format!("write {}", all.join(" or ")),
     };
-    Err(Flaw::new(format!("is {text:?}, not one of {}", all.join(", ")), todo))
+    Err(InvalidValue::new(format!("is {text:?}, not one of {}", all.join(", ")), todo))
 }
 
 /// Refuses what is outside the range; `show` writes a value as the file would.
 pub(super) fn within<T: PartialOrd + Copy>(
     range: std::ops::RangeInclusive<T>,
     show: impl Fn(T) -> String,
-) -> impl FnOnce(T) -> Result<T, Flaw> {
+) -> impl FnOnce(T) -> Result<T, InvalidValue> {
     move |value| {
         if range.contains(&value) {
             return Ok(value);
         }
         let (least, most) = (show(*range.start()), show(*range.end()));
         let (side, bound) = if value < *range.start() { ("less", &least) } else { ("more", &most) };
-        Err(Flaw::new(
+        Err(InvalidValue::new(
             format!("is {}, {side} than {bound}", show(value)),
             format!("set it to something from {least} to {most}"),
         ))

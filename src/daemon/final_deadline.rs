@@ -29,10 +29,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn steps_that_hang_take_no_longer_together_than_one_of_them() {
         let begun = Instant::now();
-        let words = FinalDeadline::begin();
-        assert!(words.step(async {}).await);
-        assert!(!words.step(std::future::pending()).await);
-        assert!(!words.step(std::future::pending()).await);
+        let deadline = FinalDeadline::begin();
+        assert!(deadline.step(async {}).await);
+        assert!(!deadline.step(std::future::pending()).await);
+        assert!(!deadline.step(std::future::pending()).await);
         assert!(begun.elapsed() <= ALL_STEPS + Duration::from_millis(10), "{:?}", begun.elapsed());
     }
 }

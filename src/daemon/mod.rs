@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     daemon::shutdown::{ExitReason, Hangups, Lifecycle, ShutdownWatch},
     events, figures, http,
-    sweeper::{self, LogSweeper, Mover, OrphanedUploads, Reach, Sweeper},
+    sweeper::{self, AbortScope, InboxMover, LogSweeper, OrphanedUploads, Sweeper},
     wakeup::idle::IdleRegistration,
     wakeup::listen_status::{self, ListenStatusSender},
     wakeup::listener::{Listener, ListenerTiming, WakeSenders},
@@ -54,13 +54,13 @@ pub async fn run(
     let (events_waker, events_wake) = wake_channel::channel();
     let (log, tailer) = events::open(queue.clone(), events::Settings::of(&config), events_wake);
     lifecycle.spawn("tailer", &lifecycle.drain, tailer.run(lifecycle.drain.clone()));
-    let pages = http::Pages {
+    let pages = http::AppState {
         queue: queue.clone(),
         memory: memory.clone(),
         metrics,
         log,
         auth: http::Auth::new(config.http.token.clone()),
-        writes: http::Writes::default(),
+        write_limits: http::WriteLimits::default(),
         drain: lifecycle.drain.clone(),
     };
     lifecycle.spawn("http", &lifecycle.end, http::serve(door, pages, config.events.readers, lifecycle.end.clone()));
@@ -133,7 +133,7 @@ async fn work(
     let wake_senders = WakeSenders { work: work_sender, replicas: replicas_waker, inbox: inbox_waker, events };
     listen(&config, (listen_target, &queue, daemon.id), status_sender, wake_senders, lifecycle);
     let sleeps = |of| IdleRegistration::new(queue.clone(), daemon.id, of, listen_status.clone());
-    let mover = Mover { queue: queue.clone(), wake: inbox, idle: sleeps(SleepsFor::Inbox), grows };
+    let mover = InboxMover { queue: queue.clone(), wake: inbox, idle: sleeps(SleepsFor::Inbox), grows };
     look_after_the_log(&config, mover, lifecycle);
     let settle = config.lease.settle();
     let sweeper = Sweeper {
@@ -235,7 +235,7 @@ fn listen(
 }
 
 /// Starts what looks after the log: what others have put before it, and what is to go.
-fn look_after_the_log(config: &Config, mover: Mover, lifecycle: &Lifecycle) {
+fn look_after_the_log(config: &Config, mover: InboxMover, lifecycle: &Lifecycle) {
     let sweeper = LogSweeper {
         queue: mover.queue.clone(),
         every: config.sweeper.every,
@@ -257,23 +257,23 @@ fn orphaned_uploads(config: &Config, queue: Queue, registry: ReplicaRegistry) ->
     OrphanedUploads {
         queue,
         stores: registry.replicas().iter().map(|replica| Arc::clone(&replica.store)).collect(),
-        reach: Box::new(move |replica| reach(&registry.snapshot(), replica)),
+        scope: Box::new(move |replica| abort_scope(&registry.snapshot(), replica)),
         every: config.sweeper.every,
         quiet: config.lease.timeout + config.lease.settle(),
     }
 }
 
 /// Nothing is aborted before it is known that a replica's bucket is the one that the uploads are in.
-fn reach(snapshot: &ReplicaSnapshot, replica: &ReplicaName) -> Reach {
+fn abort_scope(snapshot: &ReplicaSnapshot, replica: &ReplicaName) -> AbortScope {
     match snapshot.access.get(replica) {
-        None | Some(ReplicaAccess::Blocked { .. } | ReplicaAccess::Unavailable { .. }) => Reach::No,
+        None | Some(ReplicaAccess::Blocked { .. } | ReplicaAccess::Unavailable { .. }) => AbortScope::None,
         // Also one that is full, which it helps.
         Some(ReplicaAccess::ReadOnly { .. } | ReplicaAccess::Writable(_))
             if snapshot.primary.as_ref() == Some(replica) =>
         {
-            Reach::Named
+            AbortScope::Named
         }
-        Some(ReplicaAccess::ReadOnly { .. } | ReplicaAccess::Writable(_)) => Reach::All,
+        Some(ReplicaAccess::ReadOnly { .. } | ReplicaAccess::Writable(_)) => AbortScope::All,
     }
 }
 

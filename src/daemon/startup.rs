@@ -19,13 +19,13 @@ pub(super) struct Prepared {
 
 /// A fitting schema, an entry among the daemons, a client per store.
 pub(super) async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> anyhow::Result<Prepared> {
-    patiently("look at the schema", || fit(config, queue, migrate)).await?;
-    patiently("look at the plans", || look_at_plans(queue)).await?;
-    patiently("look at the sequences", || look_at_sequences(queue)).await?;
+    until_available("look at the schema", || fit(config, queue, migrate)).await?;
+    until_available("look at the plans", || check_plans(queue)).await?;
+    until_available("look at the sequences", || check_sequences(queue)).await?;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let timeout = config.lease.timeout;
-    let daemon = patiently("enter the list of daemons", || async {
-        queue.enlist_as(host.clone(), timeout, Some(Shared::of(config))).await.map_err(Trouble::from)
+    let daemon = until_available("enter the list of daemons", || async {
+        queue.enlist_as(host.clone(), timeout, Some(Shared::of(config))).await.map_err(StartupError::from)
     })
     .await?;
     let mut replicas = Vec::new();
@@ -50,17 +50,17 @@ pub(super) async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> an
     Ok(Prepared { daemon, replicas })
 }
 
-async fn fit(config: &Config, queue: &Queue, migrate: bool) -> Result<(), Trouble> {
+async fn fit(config: &Config, queue: &Queue, migrate: bool) -> Result<(), StartupError> {
     if migrate {
         match queue::migrate(config).await {
             Ok(done) => info!(from_version = done.from_version, "The schema is up to date"),
             Err(queue::MigrateError::Queue(error)) => return Err(error.into()),
-            Err(error) => return Err(Trouble::Lasting(error.into())),
+            Err(error) => return Err(StartupError::Permanent(error.into())),
         }
     }
     match queue.schema_fit().await? {
         SchemaFit::Fits => {}
-        unfit => return Err(Trouble::Lasting(unfit.into())),
+        unfit => return Err(StartupError::Permanent(unfit.into())),
     }
     let known = queue.replica_rows().await?;
     let missing: Vec<_> =
@@ -68,7 +68,7 @@ async fn fit(config: &Config, queue: &Queue, migrate: bool) -> Result<(), Troubl
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Trouble::Lasting(anyhow::anyhow!(
+    Err(StartupError::Permanent(anyhow::anyhow!(
         "the schema has no columns for replica {}; run `copyhold migrate` with this configuration (or `copyhold run --migrate`)",
         missing.join(", ")
     )))
@@ -76,7 +76,7 @@ async fn fit(config: &Config, queue: &Queue, migrate: bool) -> Result<(), Troubl
 
 /// Work that is found slowly is found all the same: what is wrong is said loudly, and stops nobody. Without a function
 /// there is nothing to find it with.
-async fn look_at_plans(queue: &Queue) -> Result<(), Trouble> {
+async fn check_plans(queue: &Queue) -> Result<(), StartupError> {
     let all = match queue.plans().await {
         Ok(all) => all,
         Err(error) if error.is_away() => return Err(error.into()),
@@ -96,13 +96,13 @@ async fn look_at_plans(queue: &Queue) -> Result<(), Trouble> {
         }
     }
     match all.iter().flat_map(|planned| &planned.flaws).find(|flaw| flaw.is_fatal()) {
-        Some(flaw) => Err(Trouble::Lasting(anyhow::anyhow!("{flaw}; {}", flaw.remedy()))),
+        Some(flaw) => Err(StartupError::Permanent(anyhow::anyhow!("{flaw}; {}", flaw.remedy()))),
         None => Ok(()),
     }
 }
 
 /// Before anything is registered or written: what is drawn from a sequence that began again was drawn before.
-async fn look_at_sequences(queue: &Queue) -> Result<(), Trouble> {
+async fn check_sequences(queue: &Queue) -> Result<(), StartupError> {
     match sweeper::mend_sequences(queue).await {
         Ok(()) => Ok(()),
         Err(error) if error.is_away() || error.is_conflict() => Err(error.into()),
@@ -114,30 +114,30 @@ async fn look_at_sequences(queue: &Queue) -> Result<(), Trouble> {
 }
 
 /// An error to wait out, or one that only an operator can mend.
-enum Trouble {
-    Passing(anyhow::Error),
-    Lasting(anyhow::Error),
+enum StartupError {
+    Transient(anyhow::Error),
+    Permanent(anyhow::Error),
 }
 
-impl From<QueueError> for Trouble {
+impl From<QueueError> for StartupError {
     fn from(error: QueueError) -> Self {
         let passes = error.is_away() || error.is_conflict();
-        if passes { Self::Passing(error.into()) } else { Self::Lasting(error.into()) }
+        if passes { Self::Transient(error.into()) } else { Self::Permanent(error.into()) }
     }
 }
 
 /// Waits out a PostgreSQL that is away: longer and longer, up to two seconds, so that work begins soon after it is back.
-async fn patiently<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
+async fn until_available<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
 where
-    F: Future<Output = Result<T, Trouble>>,
+    F: Future<Output = Result<T, StartupError>>,
 {
     let mut pause = Duration::from_millis(200);
     let complaint = Complaint::new();
     loop {
         match attempt().await {
             Ok(done) => return Ok(done),
-            Err(Trouble::Lasting(error)) => return Err(error),
-            Err(Trouble::Passing(error)) => {
+            Err(StartupError::Permanent(error)) => return Err(error),
+            Err(StartupError::Transient(error)) => {
                 complaint.fails(|times| {
                     warn!(times, "Could not {what}, trying again every {LONGEST_PAUSE:?} at most: {error}");
                 });

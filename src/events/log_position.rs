@@ -2,7 +2,7 @@ use copyhold_core::domain::{Cursor, Epoch};
 
 /// Where the tailer saw the log stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sight {
+pub(super) struct LogPosition {
     pub(super) epoch: Epoch,
     pub(super) incarnation: i32,
     /// Up to here everything was read; the ring ends here.
@@ -11,7 +11,7 @@ pub(super) struct Sight {
     pub(super) dropped_through: i64,
 }
 
-impl Sight {
+impl LogPosition {
     pub(super) fn head(&self) -> Cursor {
         Cursor::new(self.head, self.epoch)
     }

@@ -13,7 +13,7 @@ use copyhold_db::queue::{LOG_PAGE, LogPart};
 use tokio::sync::OnceCell;
 use tracing::debug;
 
-use super::{chunk::Chunk, log_position::Sight, page_queue::Turns, source::Source};
+use super::{chunk::Chunk, log_position::LogPosition, page_queue::PageQueue, source::Source};
 use crate::metrics;
 
 /// One page is one batch for a reader; where events are large, it ends earlier.
@@ -33,48 +33,48 @@ pub(super) struct Page {
 }
 
 /// What came of reading one, for all who waited for it; `None`: it cannot be read, or this is not the log that it was.
-pub(super) type Read = Option<Page>;
+pub(super) type PageResult = Option<Page>;
 
 #[derive(Debug)]
-pub(super) struct Pages {
+pub(super) struct PageCache {
     source: Arc<dyn Source>,
     /// Locked for a look only, never across an await.
-    kept: Mutex<Kept>,
+    cached: Mutex<CachedPages>,
     /// Two: half of the four connections of a daemon's pool. The others are for the work, however many readers are behind.
-    turns: Turns,
+    queue: PageQueue,
     queries: AtomicU64,
 }
 
 /// By log and first id.
-type Key = (Epoch, i64);
+type PageKey = (Epoch, i64);
 
 #[derive(Debug, Default)]
-struct Kept {
-    pages: HashMap<Key, Entry>,
+struct CachedPages {
+    pages: HashMap<PageKey, CachedPage>,
     bytes: usize,
     /// Counts up with every use.
     clock: u64,
 }
 
 #[derive(Debug)]
-struct Entry {
-    cell: Arc<OnceCell<Read>>,
+struct CachedPage {
+    cell: Arc<OnceCell<PageResult>>,
     used: u64,
     /// 0 while it is being read.
     bytes: usize,
 }
 
-impl Pages {
+impl PageCache {
     pub(super) fn new(source: Arc<dyn Source>) -> Self {
-        Self { source, kept: Mutex::default(), turns: Turns::new(), queries: AtomicU64::new(0) }
+        Self { source, cached: Mutex::default(), queue: PageQueue::new(), queries: AtomicU64::new(0) }
     }
 
     /// The page from which a reader that stands at `id` goes on.
-    pub(super) async fn behind(&self, id: i64, sight: Sight) -> Arc<OnceCell<Read>> {
+    pub(super) async fn behind(&self, id: i64, position: LogPosition) -> Arc<OnceCell<PageResult>> {
         // Readers that stand anywhere among these ids want the same one.
         let mut from = (id + 1) / LOG_PAGE * LOG_PAGE;
         loop {
-            let cell = self.get(from, sight).await;
+            let cell = self.get(from, position).await;
             match cell.get() {
                 // It was read when the log was shorter, or ended early for its bytes.
                 Some(Some(page)) if page.through <= id => from = page.through + 1,
@@ -88,25 +88,25 @@ impl Pages {
         self.queries.load(Ordering::Relaxed)
     }
 
-    async fn get(&self, from: i64, sight: Sight) -> Arc<OnceCell<Read>> {
-        let key = (sight.epoch, from);
-        let cell = self.kept().cell(key);
+    async fn get(&self, from: i64, position: LogPosition) -> Arc<OnceCell<PageResult>> {
+        let key = (position.epoch, from);
+        let cell = self.cached().cell(key);
         let mut read_here = false;
         // If whoever reads it leaves, the next in line begins anew.
         let read = cell
             .get_or_init(|| async {
                 read_here = true;
-                self.read(from, sight).await
+                self.read(from, position).await
             })
             .await;
         if read_here {
-            self.kept().settle(key, &cell, read.as_ref());
+            self.cached().store(key, &cell, read.as_ref());
         }
         cell
     }
 
-    async fn read(&self, from: i64, sight: Sight) -> Read {
-        let _turn = self.turns.take(from).await;
+    async fn read(&self, from: i64, position: LogPosition) -> PageResult {
+        let _turn = self.queue.take(from).await;
         self.queries.fetch_add(1, Ordering::Relaxed);
         metrics::event_page_query();
         let end = from / LOG_PAGE * LOG_PAGE + LOG_PAGE;
@@ -119,27 +119,27 @@ impl Pages {
             }
         };
         let LogPart { mark, events, through } = part;
-        let same = mark.is_of(sight.incarnation) && mark.last >= sight.head && through >= from;
-        let mut chunks = Chunk::build(events, sight.epoch, usize::MAX);
+        let same = mark.is_of(position.incarnation) && mark.last >= position.head && through >= from;
+        let mut chunks = Chunk::build(events, position.epoch, usize::MAX);
         same.then(|| Page { chunk: chunks.pop(), through, dropped_through: mark.dropped_through })
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().expect("nothing panics under it")
+    fn cached(&self) -> std::sync::MutexGuard<'_, CachedPages> {
+        self.cached.lock().expect("nothing panics under it")
     }
 }
 
-impl Kept {
-    fn cell(&mut self, key: Key) -> Arc<OnceCell<Read>> {
+impl CachedPages {
+    fn cell(&mut self, key: PageKey) -> Arc<OnceCell<PageResult>> {
         self.clock += 1;
-        let fresh = || Entry { cell: Arc::default(), used: 0, bytes: 0 };
+        let fresh = || CachedPage { cell: Arc::default(), used: 0, bytes: 0 };
         let entry = self.pages.entry(key).or_insert_with(fresh);
         entry.used = self.clock;
         Arc::clone(&entry.cell)
     }
 
     /// A page was read: it is kept, and others go for it; an error is for those alone who waited.
-    fn settle(&mut self, key: Key, cell: &Arc<OnceCell<Read>>, read: Option<&Page>) {
+    fn store(&mut self, key: PageKey, cell: &Arc<OnceCell<PageResult>>, read: Option<&Page>) {
         let Some(entry) = self.pages.get_mut(&key).filter(|entry| Arc::ptr_eq(&entry.cell, cell)) else {
             return;
         };
@@ -147,7 +147,7 @@ impl Kept {
             Some(page) => {
                 entry.bytes = size_of::<Page>() + page.chunk.as_ref().map_or(0, |chunk| chunk.bytes());
                 self.bytes += entry.bytes;
-                self.let_go();
+                self.evict();
             }
             None => {
                 self.pages.remove(&key);
@@ -155,7 +155,7 @@ impl Kept {
         }
     }
 
-    fn let_go(&mut self) {
+    fn evict(&mut self) {
         // Those whose readers have all left before they were read.
         self.pages.retain(|_, entry| entry.bytes > 0 || Arc::strong_count(&entry.cell) > 1);
         while self.bytes > KEPT_BYTES {

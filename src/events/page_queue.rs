@@ -13,38 +13,38 @@ use tokio::sync::oneshot;
 /// done with: in a row of 196 pages each was read 21 times. When those furthest behind go first, they meet the others,
 /// and from there on want the same. They alone, and readers who are slow or new would keep the rest waiting.
 #[derive(Debug, Clone)]
-pub(super) struct Turns(Arc<Mutex<State>>);
+pub(super) struct PageQueue(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    free: Vec<Choice>,
+    free: Vec<PickOrder>,
     /// By page, and then by when they came.
-    waiting: BTreeMap<(i64, u64), oneshot::Sender<Turn>>,
+    waiting: BTreeMap<(i64, u64), oneshot::Sender<PageTurn>>,
     came: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Choice {
+enum PickOrder {
     FurthestBehind,
     FirstCome,
 }
 
 /// Held while a page is read.
 #[derive(Debug)]
-pub(super) struct Turn {
-    turns: Turns,
+pub(super) struct PageTurn {
+    queue: PageQueue,
     /// `None`: it was given on.
-    choice: Option<Choice>,
+    choice: Option<PickOrder>,
 }
 
-impl Turns {
+impl PageQueue {
     pub(super) fn new() -> Self {
-        let free = vec![Choice::FirstCome, Choice::FurthestBehind];
+        let free = vec![PickOrder::FirstCome, PickOrder::FurthestBehind];
         Self(Arc::new(Mutex::new(State { free, waiting: BTreeMap::new(), came: 0 })))
     }
 
     /// Waits for a turn to read the page from this id on. May be dropped at any time.
-    pub(super) async fn take(&self, from: i64) -> Turn {
+    pub(super) async fn take(&self, from: i64) -> PageTurn {
         let waits = {
             let mut state = self.state();
             if let Some(choice) = state.free.pop() {
@@ -60,8 +60,8 @@ impl Turns {
         waits.await.expect("a turn for each who waits")
     }
 
-    fn turn(&self, choice: Choice) -> Turn {
-        Turn { turns: self.clone(), choice: Some(choice) }
+    fn turn(&self, choice: PickOrder) -> PageTurn {
+        PageTurn { queue: self.clone(), choice: Some(choice) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -70,29 +70,29 @@ impl Turns {
 }
 
 impl State {
-    fn next(&mut self, choice: Choice) -> Option<oneshot::Sender<Turn>> {
+    fn next(&mut self, choice: PickOrder) -> Option<oneshot::Sender<PageTurn>> {
         let place = match choice {
-            Choice::FurthestBehind => self.waiting.keys().next(),
-            Choice::FirstCome => self.waiting.keys().min_by_key(|(_, came)| *came),
+            PickOrder::FurthestBehind => self.waiting.keys().next(),
+            PickOrder::FirstCome => self.waiting.keys().min_by_key(|(_, came)| *came),
         };
         let place = *place?;
         self.waiting.remove(&place)
     }
 }
 
-impl Drop for Turn {
+impl Drop for PageTurn {
     fn drop(&mut self) {
         let Some(choice) = self.choice.take() else { return };
         loop {
             let next = {
-                let mut state = self.turns.state();
+                let mut state = self.queue.state();
                 let next = state.next(choice);
                 if next.is_none() {
                     state.free.push(choice);
                 }
                 next
             };
-            match next.map(|next| next.send(self.turns.turn(choice))) {
+            match next.map(|next| next.send(self.queue.turn(choice))) {
                 // Whoever waited has left.
                 Some(Err(mut turn)) => turn.choice = None,
                 // One who leaves without having looked drops the turn that was sent.

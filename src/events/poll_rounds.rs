@@ -10,14 +10,14 @@ use tokio::{
 
 /// The tailer's looks into the log, numbered: for whoever must know that there was one since.
 #[derive(Debug)]
-pub(super) struct Looks {
+pub(super) struct PollRounds {
     begun: AtomicU64,
     /// The last that has ended.
     done: watch::Sender<u64>,
     wanted: Notify,
 }
 
-impl Looks {
+impl PollRounds {
     pub(super) fn none() -> Self {
         Self { begun: AtomicU64::new(0), done: watch::Sender::new(0), wanted: Notify::new() }
     }
@@ -33,12 +33,12 @@ impl Looks {
     }
 
     /// Returns when somebody waits for another.
-    pub(super) async fn are_wanted(&self) {
+    pub(super) async fn requested(&self) {
         self.wanted.notified().await;
     }
 
     /// Returns when one has ended that began after this was called: what was committed before that, the ring has.
-    pub(super) async fn another(&self, within: Duration) -> Result<(), Elapsed> {
+    pub(super) async fn next_round(&self, within: Duration) -> Result<(), Elapsed> {
         let mut done = self.done.subscribe();
         let so_far = self.begun.load(Ordering::Relaxed);
         self.wanted.notify_one();

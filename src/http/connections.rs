@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::connection_limit::{Place, Places};
+use super::connection_limit::{ConnectionLimit, ConnectionSlot};
 use crate::metrics;
 
 /// For the head of a request, and between two requests of one connection.
@@ -46,21 +46,21 @@ const FULL: &[u8] =
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     pub(super) peer: SocketAddr,
-    pub(super) pace: Pace,
+    pub(super) progress: ReadProgress,
 }
 
 /// How a reader keeps up.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Pace(Arc<Mutex<Option<Instant>>>);
+pub(super) struct ReadProgress(Arc<Mutex<Option<Instant>>>);
 
-impl Pace {
+impl ReadProgress {
     /// The connection has been given a batch.
-    pub(super) fn handed(&self) {
+    pub(super) fn batch_sent(&self) {
         self.set(Some(Instant::now()));
     }
 
     /// It has room for another.
-    pub(super) fn asked(&self) {
+    pub(super) fn batch_requested(&self) {
         self.set(None);
     }
 
@@ -84,16 +84,16 @@ pub(super) fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves `router` on at most `most` connections until `end`, and lets what is being said then be said to its end.
 pub(super) async fn serve(listener: TcpListener, router: Router, most: usize, end: &CancellationToken) {
-    let places = Places::new(most);
+    let limit = ConnectionLimit::new(most);
     let open = TaskTracker::new();
     loop {
         let (socket, peer) = tokio::select! {
             accepted = accept(&listener) => accepted,
             () = end.cancelled() => break,
         };
-        match places.take() {
+        match limit.take() {
             Some(place) => {
-                open.spawn(converse(socket, peer, place, router.clone(), end.clone()));
+                open.spawn(serve_one(socket, peer, place, router.clone(), end.clone()));
             }
             None => refuse(&socket),
         }
@@ -126,31 +126,31 @@ fn refuse(socket: &TcpStream) {
     }
 }
 
-async fn converse(socket: TcpStream, peer: SocketAddr, seat: Place, router: Router, end: CancellationToken) {
+async fn serve_one(socket: TcpStream, peer: SocketAddr, slot: ConnectionSlot, router: Router, end: CancellationToken) {
     if let Err(error) = prepare(&socket) {
         debug!(error = %error, "A connection without the usual settings");
     }
-    let pace = Pace::default();
+    let progress = ReadProgress::default();
     let router = TowerToHyperService::new(router);
     let answer = service_fn(|request: Request<Incoming>| {
-        seat.is_used();
+        slot.is_used();
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Connection { peer, pace: pace.clone() });
+        request.extensions_mut().insert(Connection { peer, progress: progress.clone() });
         router.call(request)
     });
-    let conversation = http1::Builder::new()
+    let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
-        .keep_alive(seat.may_linger)
+        .keep_alive(slot.may_linger)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(socket), answer);
-    let mut conversation = pin!(conversation);
+    let mut serving = pin!(serving);
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ending = false;
     loop {
         tokio::select! {
-            ended = conversation.as_mut() => {
+            ended = serving.as_mut() => {
                 if let Err(error) = ended {
                     debug!(error = %error, "A connection has ended");
                 }
@@ -158,10 +158,10 @@ async fn converse(socket: TcpStream, peer: SocketAddr, seat: Place, router: Rout
             }
             () = end.cancelled(), if !ending => {
                 ending = true;
-                conversation.as_mut().graceful_shutdown();
+                serving.as_mut().graceful_shutdown();
             }
-            () = seat.is_wanted() => return,
-            _ = look.tick() => if pace.is_stuck() {
+            () = slot.must_close() => return,
+            _ = look.tick() => if progress.is_stuck() {
                 metrics::event_reader_ended("slow");
                 return;
             }

@@ -11,13 +11,13 @@ use serde_json::{Map, Value};
 
 /// An answer that is not what was asked for.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct ErrorResponse {
     status: StatusCode,
     members: Map<String, Value>,
     retry_after: Option<Duration>,
 }
 
-impl Refusal {
+impl ErrorResponse {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
         let members = Map::from_iter([("error".to_owned(), Value::String(error.into()))]);
         Self { status, members, retry_after: None }
@@ -41,7 +41,7 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
         let text = Value::Object(self.members).to_string();
         let text = visible_json(&text).into_owned() + "\n";

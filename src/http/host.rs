@@ -7,12 +7,12 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::error_response::Refusal;
+use super::error_response::ErrorResponse;
 
 /// Refuses every request, to whichever page, whose host is not clear.
 pub(super) async fn checked(request: Request, next: Next) -> Response {
     match flaw(request.version(), request.headers()) {
-        Some(why) => Refusal::bad(why).into_response(),
+        Some(why) => ErrorResponse::bad(why).into_response(),
         None => next.run(request).await,
     }
 }

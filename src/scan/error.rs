@@ -4,7 +4,7 @@ use copyhold_s3::store::{StoreError, shown};
 
 /// Why a listing cannot be gone on with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
+pub enum ListingError {
     #[error("{error}; this was {place}")]
     Store { place: PageAt, error: Box<StoreError> },
     #[error(

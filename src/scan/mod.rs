@@ -16,10 +16,10 @@ mod rate;
 mod run;
 mod write;
 
-pub use error::{PageAt, Trouble};
-pub use halt::Halt;
-pub use lister::{Lister, Notes};
-pub use progress::{Progress, Shown};
+pub use error::{ListingError, PageAt};
+pub use halt::ScanError;
+pub use lister::{Lister, ListingStats};
+pub use progress::{Progress, ProgressSnapshot};
 pub use ranges::fold;
-pub(crate) use rate::Rate;
-pub use run::{Begin, Ended, Scan};
+pub(crate) use rate::RequestSpacing;
+pub use run::{Begin, Scan, ScanResult};

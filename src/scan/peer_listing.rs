@@ -5,21 +5,21 @@ use copyhold_db::queue::KeyRange;
 use copyhold_s3::store::{Listed, Profile};
 use tokio::time::Instant;
 
-use super::{error::Trouble, lister::Lister, lister_pages::Walk};
+use super::{error::ListingError, lister::Lister, lister_pages::ListerPages};
 
 /// The listing of another replica, gone through beside that of the scanned one. It holds one page.
 #[derive(Debug)]
-pub(super) struct Beside<'a> {
+pub(super) struct PeerListing<'a> {
     lister: &'a Lister,
-    walk: Walk<'a>,
+    pages: ListerPages<'a>,
     listed: VecDeque<Listed>,
     asked_at: Instant,
 }
 
-impl<'a> Beside<'a> {
+impl<'a> PeerListing<'a> {
     pub(super) fn new(lister: &'a Lister, range: &KeyRange, reached: Option<&str>) -> Self {
-        let walk = Walk::new(lister, range, reached);
-        Self { lister, walk, listed: VecDeque::new(), asked_at: Instant::now() }
+        let pages = ListerPages::new(lister, range, reached);
+        Self { lister, pages, listed: VecDeque::new(), asked_at: Instant::now() }
     }
 
     pub(super) fn name(&self) -> &ReplicaName {
@@ -27,26 +27,26 @@ impl<'a> Beside<'a> {
     }
 
     /// Nothing more is taken from it.
-    pub(super) fn give_up(self, trouble: &Trouble) {
+    pub(super) fn give_up(self, error: &ListingError) {
         self.lister.note(|notes| {
-            notes.given_up.get_or_insert_with(|| trouble.to_string());
+            notes.given_up.get_or_insert_with(|| error.to_string());
         });
     }
 
     /// When the listing was asked for that this shows: the same content, as surely as ETags can tell. To be asked in the order
     /// of keys. That it is not, or not the same, says nothing.
-    pub(super) async fn same(&mut self, object: &Listed, of: &Profile) -> Result<Option<Instant>, Trouble> {
+    pub(super) async fn same(&mut self, object: &Listed, of: &Profile) -> Result<Option<Instant>, ListingError> {
         loop {
             while self.listed.pop_front_if(|listed| listed.bytes() < object.bytes()).is_some() {}
             if let Some(listed) = self.listed.front() {
                 let same = listed.bytes() == object.bytes() && is_same(object, of, listed, self.lister.profile());
                 return Ok(same.then_some(self.asked_at));
             }
-            if self.walk.ended() {
+            if self.pages.ended() {
                 return Ok(None);
             }
-            let portion = self.walk.next().await?;
-            (self.listed, self.asked_at) = (portion.objects.into(), portion.asked_at);
+            let page = self.pages.next().await?;
+            (self.listed, self.asked_at) = (page.objects.into(), page.asked_at);
         }
     }
 }

@@ -6,7 +6,7 @@ use copyhold_core::domain::ObjectKey;
 use copyhold_db::queue::KeyRange;
 use copyhold_s3::store::{Asked, Page, Place};
 
-use super::{error::Trouble, lister::Lister};
+use super::{error::ListingError, lister::Lister};
 
 /// What keys are divided by, as a rule.
 const DELIMITER: &str = "/";
@@ -68,7 +68,7 @@ fn ends(at: &str, page: &Page) -> Vec<String> {
 }
 
 /// The ranges of one prefix, cut where a listing with a delimiter says that folders end.
-pub(super) async fn of(lister: &Lister, prefix: &str) -> Result<Vec<KeyRange>, Trouble> {
+pub(super) async fn of(lister: &Lister, prefix: &str) -> Result<Vec<KeyRange>, ListingError> {
     let mut at = prefix.to_owned();
     let mut hints = Vec::new();
     for _ in 0..LEVELS {

@@ -23,7 +23,7 @@ const REFUSED: Duration = Duration::from_millis(50);
 /// Moves the events of other programs into the log, as soon as they are committed. Every daemon runs it; one moves at a
 /// time.
 #[derive(Debug)]
-pub struct Mover {
+pub struct InboxMover {
     pub queue: Queue,
     /// Heard when there may be events.
     pub wake: WakeReceiver,
@@ -32,7 +32,7 @@ pub struct Mover {
     pub grows: WakeSender,
 }
 
-impl Mover {
+impl InboxMover {
     /// Moves until `drain`.
     pub async fn run(mut self, drain: CancellationToken) {
         let mut failing = false;
@@ -92,7 +92,7 @@ impl Mover {
     }
 }
 
-impl Mover {
+impl InboxMover {
     /// The first event is refused: it goes behind the others, and is tried again when they are moved.
     async fn put_off(&self, why: &QueueError, said: bool) {
         metrics::database_error("queue::move_inbox");

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::{
     about,
-    clock::{ClockWatch, Trust},
+    clock::{ClockTrust, ClockWatch},
 };
 use crate::{metrics, wakeup::wake_channel::WakeSender};
 
@@ -52,8 +52,8 @@ impl Sweeper {
     }
 
     /// What a clock that was ahead has put off is pulled in, also when no daemon has seen it set back.
-    async fn pull_in(&self, trust: Trust) {
-        let set_back = matches!(trust, Trust::Stepped(seconds) if seconds < 0);
+    async fn pull_in(&self, trust: ClockTrust) {
+        let set_back = matches!(trust, ClockTrust::Stepped(seconds) if seconds < 0);
         match self.queue.pull_in(set_back, self.lease_time).await {
             Ok(None) => {}
             Ok(Some(PulledIn { ahead, copies })) => {
@@ -86,9 +86,9 @@ impl Sweeper {
         let trust = watch.look(Instant::now(), database_us);
         self.pull_in(trust).await;
         match trust {
-            Trust::Yes => {}
-            Trust::NotYet => return Ok(()),
-            Trust::Stepped(seconds) => {
+            ClockTrust::Yes => {}
+            ClockTrust::NotYet => return Ok(()),
+            ClockTrust::Stepped(seconds) => {
                 warn!(
                     seconds,
                     "The database's clock has moved {seconds} s more than time has; no lease is freed for {:?}",
@@ -103,14 +103,14 @@ impl Sweeper {
                 return Ok(());
             }
             metrics::leases_swept(freed.len());
-            say(&freed);
+            log_freed(&freed);
             self.waker.wake();
         }
     }
 }
 
 /// One line per dead holder, with one of its keys, and one per object that may be what they died of.
-fn say(freed: &[Reclaimed]) {
+fn log_freed(freed: &[Reclaimed]) {
     let mut by_holder: BTreeMap<i32, (usize, &Reclaimed)> = BTreeMap::new();
     for one in freed {
         by_holder.entry(one.holder.number()).or_insert((0, one)).0 += 1;

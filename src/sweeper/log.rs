@@ -25,18 +25,18 @@ pub struct LogSweeper {
 
 /// How one duty has gone lately.
 #[derive(Debug, Default)]
-struct Record {
+struct DutyLog {
     failing_since: Option<Instant>,
-    said: bool,
+    reported: bool,
 }
 
 impl LogSweeper {
     /// Sweeps until `drain`.
     pub async fn run(self, drain: CancellationToken) {
-        let mut records: [Record; LogDuty::ALL.len()] = Default::default();
+        let mut records: [DutyLog; LogDuty::ALL.len()] = Default::default();
         loop {
             for (duty, record) in LogDuty::ALL.into_iter().zip(&mut records) {
-                record.took_place(duty, self.perform(duty).await);
+                record.record(duty, self.perform(duty).await);
             }
             match self.queue.log_bytes().await {
                 Ok(bytes) => metrics::log_bytes(bytes, self.every),
@@ -65,8 +65,8 @@ impl LogSweeper {
     }
 }
 
-impl Record {
-    fn took_place(&mut self, duty: LogDuty, result: Result<(), QueueError>) {
+impl DutyLog {
+    fn record(&mut self, duty: LogDuty, result: Result<(), QueueError>) {
         let Err(error) = result else {
             *self = Self::default();
             return;
@@ -76,7 +76,7 @@ impl Record {
         let since = *self.failing_since.get_or_insert_with(Instant::now);
         // The claims will say that PostgreSQL is away.
         let worth_saying = if error.is_contended() { since.elapsed() > PATIENCE } else { !error.is_away() };
-        if worth_saying && !std::mem::replace(&mut self.said, true) {
+        if worth_saying && !std::mem::replace(&mut self.reported, true) {
             warn!(
                 error = %error,
                 "The log could not be tidied up ({}), trying again at each sweep: is a transaction open for long that has read it?",

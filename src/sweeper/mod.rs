@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub use differences::watch_differences;
-pub use inbox::Mover;
+pub use inbox::InboxMover;
 pub use leases::Sweeper;
 pub use log::LogSweeper;
 pub use sequences::{mend_sequences, watch_sequences};
-pub use uploads::{OrphanedUploads, Reach, Reaches};
+pub use uploads::{AbortScope, AbortScopes, OrphanedUploads};
 
 use copyhold_db::queue::Queue;
 

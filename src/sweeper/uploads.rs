@@ -40,19 +40,19 @@ pub struct OrphanedUploads {
     pub queue: Queue,
     pub stores: Vec<Arc<Store>>,
     /// What may be done at a replica at the moment.
-    pub reach: Reaches,
+    pub scope: AbortScopes,
     pub every: Duration,
     /// After this time nothing that a dead holder has sent still arrives at a store, and no lease of his stands.
     pub quiet: Duration,
 }
 
-pub type Reaches = Box<dyn Fn(&ReplicaName) -> Reach + Send + Sync>;
+pub type AbortScopes = Box<dyn Fn(&ReplicaName) -> AbortScope + Send + Sync>;
 
 /// Whether uploads at a replica may be aborted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub enum AbortScope {
     /// None: its bucket may be another one than ours, or its store is not well.
-    No,
+    None,
     /// Those whose names we know. The application uploads there as well, perhaps the same key at the same time.
     Named,
     /// All of ours.
@@ -61,19 +61,19 @@ pub enum Reach {
 
 /// How the uploads of one replica were last found.
 #[derive(Debug, Default)]
-struct Mood {
-    failing: bool,
+struct ReplicaLogState {
+    failure_logged: bool,
     /// It has been said that uploads cannot be listed.
-    blind: bool,
+    unlistable_logged: bool,
 }
 
 /// What became of one upload.
-enum Came {
+enum AbortResult {
     /// So many were aborted, and its row may go.
     Over(usize),
     Failed(StoreError),
     /// Uploads cannot be listed there.
-    Unseen(StoreError),
+    Unlistable(StoreError),
 }
 
 impl fmt::Debug for OrphanedUploads {
@@ -90,7 +90,7 @@ impl OrphanedUploads {
     }
 
     async fn watch(&self, store: &Store, drain: &CancellationToken) {
-        let mut mood = Mood::default();
+        let mut log_state = ReplicaLogState::default();
         loop {
             if drain.run_until_cancelled(tokio::time::sleep(about(self.every))).await.is_none() {
                 return;
@@ -99,12 +99,12 @@ impl OrphanedUploads {
                 Ok(uploads) => metrics::uploads_unfinished(store.name(), uploads, self.every),
                 Err(_) => metrics::database_error("queue::count_uploads"),
             }
-            let reach = (self.reach)(store.name());
-            if reach == Reach::No {
+            let scope = (self.scope)(store.name());
+            if scope == AbortScope::None {
                 continue;
             }
             // What is dropped here is condemned, and comes up again.
-            match drain.run_until_cancelled(self.look(store, reach, &mut mood)).await {
+            match drain.run_until_cancelled(self.look(store, scope, &mut log_state)).await {
                 None => return,
                 Some(Ok(())) => {}
                 Some(Err(error)) => {
@@ -117,12 +117,12 @@ impl OrphanedUploads {
         }
     }
 
-    async fn look(&self, store: &Store, reach: Reach, mood: &mut Mood) -> Result<(), QueueError> {
+    async fn look(&self, store: &Store, scope: AbortScope, log_state: &mut ReplicaLogState) -> Result<(), QueueError> {
         // While the window of an intent is open, what somebody begins now would be in it.
         let quiet = self.quiet.max(WINDOW_AFTER + WINDOW_BEFORE);
         loop {
             let Looked { condemned, more } = self.queue.look_at_uploads(store.name(), quiet).await?;
-            if !condemned.is_empty() && !self.clear(store, reach, condemned, mood).await? {
+            if !condemned.is_empty() && !self.clear(store, scope, condemned, log_state).await? {
                 return Ok(());
             }
             if !more {
@@ -135,9 +135,9 @@ impl OrphanedUploads {
     async fn clear(
         &self,
         store: &Store,
-        reach: Reach,
+        scope: AbortScope,
         condemned: Vec<Condemned>,
-        mood: &mut Mood,
+        log_state: &mut ReplicaLogState,
     ) -> Result<bool, QueueError> {
         let (began, replica) = (Instant::now(), store.name());
         let example = condemned.first().map(|one| one.key.clone());
@@ -147,25 +147,25 @@ impl OrphanedUploads {
                 break;
             }
             let age = one.age + began.elapsed();
-            match self.abort(store, reach, &one, age).await? {
-                Came::Over(uploads) => {
+            match self.abort(store, scope, &one, age).await? {
+                AbortResult::Over(uploads) => {
                     debug!(object.key = %one.key, replica.id = %replica, uploads, "The unfinished upload of {} at {replica} is thrown away", one.key);
                     over.push(one.id);
                     aborted += uploads;
                     failures = 0;
-                    mood.failing = false;
+                    log_state.failure_logged = false;
                 }
-                Came::Unseen(error) => {
-                    if !std::mem::replace(&mut mood.blind, true) {
+                AbortResult::Unlistable(error) => {
+                    if !std::mem::replace(&mut log_state.unlistable_logged, true) {
                         warn!(replica.id = %replica, error = %error, "Unfinished uploads at {replica} cannot be listed: one whose name was lost with its daemon stays until the bucket's lifecycle rule aborts it: {error}");
                     }
                     if one.age > NAMELESS_FOR {
                         over.push(one.id);
                     }
                 }
-                Came::Failed(error) => {
+                AbortResult::Failed(error) => {
                     failures += 1;
-                    if !std::mem::replace(&mut mood.failing, true) {
+                    if !std::mem::replace(&mut log_state.failure_logged, true) {
                         warn!(object.key = %one.key, replica.id = %replica, error = %error, "An unfinished upload of {} at {replica} could not be aborted, it is tried again later: {error}", one.key);
                     }
                     if one.for_long > CONDEMNED_FOR {
@@ -188,23 +188,29 @@ impl OrphanedUploads {
     }
 
     /// `age`: since its intent was written down.
-    async fn abort(&self, store: &Store, reach: Reach, one: &Condemned, age: Duration) -> Result<Came, QueueError> {
-        let uploads = match (&one.upload_id, reach) {
+    async fn abort(
+        &self,
+        store: &Store,
+        scope: AbortScope,
+        one: &Condemned,
+        age: Duration,
+    ) -> Result<AbortResult, QueueError> {
+        let uploads = match (&one.upload_id, scope) {
             (Some(id), _) => vec![UploadId::new(id)],
-            (None, Reach::All) => match self.find(store, one, age).await? {
+            (None, AbortScope::All) => match self.find(store, one, age).await? {
                 Ok(found) => found,
-                Err(error) if cannot_list(error.reason()) => return Ok(Came::Unseen(error)),
-                Err(error) => return Ok(Came::Failed(error)),
+                Err(error) if cannot_list(error.reason()) => return Ok(AbortResult::Unlistable(error)),
+                Err(error) => return Ok(AbortResult::Failed(error)),
             },
-            (None, Reach::Named | Reach::No) => Vec::new(),
+            (None, AbortScope::Named | AbortScope::None) => Vec::new(),
         };
         for upload in &uploads {
             // Of one that the store does not know any more it says that it is done.
             if let Err(error) = store.abort_multipart(&one.key, upload).await {
-                return Ok(Came::Failed(error));
+                return Ok(AbortResult::Failed(error));
             }
         }
-        Ok(Came::Over(uploads.len()))
+        Ok(AbortResult::Over(uploads.len()))
     }
 
     /// The uploads of exactly this key that were begun when this one must have been, and that are in no row of ours.

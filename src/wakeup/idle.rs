@@ -15,7 +15,7 @@ pub const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// When it looks again after it has said that it sleeps: a transaction that looked before that may commit later.
 const AFTER_REGISTERING: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_secs(1)];
 
-/// Whether this daemon has said that it sleeps. Registration with care: while one does, each insert of anybody notifies.
+/// Whether this daemon has said that it sleeps. Said with care: while one does, each insert of anybody notifies.
 #[derive(Debug)]
 pub struct IdleRegistration {
     queue: Queue,

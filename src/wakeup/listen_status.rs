@@ -23,12 +23,12 @@ pub fn channel() -> (ListenStatusSender, ListenStatus) {
 }
 
 impl ListenStatusSender {
-    /// From now on notices come through. WakeReceiver everybody afterwards: what came before was not heard.
+    /// From now on notices come through. Wake everybody afterwards: what came before was not heard.
     pub fn set_listening(&self) {
         self.0.send_replace(true);
     }
 
-    /// From now on, or for some time already, none does. WakeReceiver everybody afterwards: they have to look by themselves.
+    /// From now on, or for some time already, none does. Wake everybody afterwards: they have to look by themselves.
     pub fn set_unavailable(&self) {
         self.0.send_replace(false);
     }

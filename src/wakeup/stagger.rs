@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-/// A daemon's place among those that a notice wakes: the first takes what has come ahead the others look.
+/// A daemon's place among those that a notice wakes: the first takes what has come before the others look.
 #[derive(Debug, Default)]
 pub struct StaggeredWakeup {
     ahead: u32,
-    /// How often in a row it record nothing when its stagger came.
+    /// How often in a row it found nothing when its turn came.
     empty_in_a_row: u32,
 }
 

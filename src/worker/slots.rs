@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// SlotPool for a number of things at once. Some of it is kept for objects that were registered lately, so that an upload
+/// Room for a number of things at once. Some of it is kept for objects that were registered lately, so that an upload
 /// in the middle of a large backfill does not wait behind it.
 #[derive(Debug, Clone)]
 pub struct Slots {
@@ -22,7 +22,7 @@ pub enum SlotPool {
     Recent,
 }
 
-/// SlotPool for one; given back when dropped.
+/// Room for one; given back when dropped.
 pub type Slot = OwnedSemaphorePermit;
 
 impl Slots {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use copyhold::sweeper::{OrphanedUploads, Reach};
+use copyhold::sweeper::{AbortScope, OrphanedUploads};
 use copyhold_s3::store::Store;
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use tokio::task::JoinHandle;
@@ -26,10 +26,10 @@ struct Sweeper {
 
 impl Sweeper {
     async fn start(world: &World) -> Self {
-        Self::reaching(world, Reach::All).await
+        Self::reaching(world, AbortScope::All).await
     }
 
-    async fn reaching(world: &World, reach: Reach) -> Self {
+    async fn reaching(world: &World, reach: AbortScope) -> Self {
         let mut stores = Vec::new();
         for replica in &world.config.replicas {
             stores.push(Arc::new(Store::connect(&replica.into(), 4).await.unwrap()));
@@ -37,7 +37,7 @@ impl Sweeper {
         let sweeper = OrphanedUploads {
             queue: world.queue(),
             stores,
-            reach: Box::new(move |_| reach),
+            scope: Box::new(move |_| reach),
             every: Duration::from_millis(20),
             quiet: Duration::from_mins(4),
         };
@@ -249,7 +249,7 @@ async fn where_the_application_uploads_nothing_is_aborted_by_its_time() {
     remembered(&world, "film", None, HOUR).await;
     let applications = world.bucket("wasabi").begin_upload("film", ago(HOUR));
     begun(&world, "gone", HOUR).await;
-    let _sweeper = Sweeper::reaching(&world, Reach::Named).await;
+    let _sweeper = Sweeper::reaching(&world, AbortScope::Named).await;
     world.until(NOTHING_LEFT).await;
     let left: Vec<_> = world.bucket("wasabi").uploads().into_iter().map(|upload| upload.id).collect();
     assert_eq!(left, [applications]);

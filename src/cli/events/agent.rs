@@ -13,7 +13,7 @@ use super::{
         stop::StopSignals,
     },
     cursor_file::CursorFile,
-    feed::{Event, Feed, News},
+    feed::{Event, Feed, FeedItem},
 };
 
 pub(super) struct Agent {
@@ -54,11 +54,11 @@ impl Agent {
             };
             let event = match news {
                 None => return Ok(Verdict::Good),
-                Some(News::Nothing(cursor)) => {
+                Some(FeedItem::Nothing(cursor)) => {
                     self.file.store(cursor)?;
                     continue;
                 }
-                Some(News::Event(event)) => event,
+                Some(FeedItem::Event(event)) => event,
             };
             match patiently(execute(&self.command, &event), &mut asked).await? {
                 Ended::Code(0) => self.file.store(event.cursor)?,

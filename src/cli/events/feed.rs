@@ -18,7 +18,7 @@ use crate::cli::output;
 const PATIENCE: usize = 5;
 
 /// What a daemon tells.
-pub(super) enum News {
+pub(super) enum FeedItem {
     Event(Event),
     /// Nothing of what is wanted happened up to here.
     Nothing(Cursor),
@@ -74,7 +74,7 @@ impl Feed {
     }
 
     /// What comes next; `None` if there is no more and nobody wants to wait for it.
-    pub(super) async fn next(&mut self) -> anyhow::Result<Option<News>> {
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<FeedItem>> {
         while !self.caught_up {
             let said = match &mut self.answer {
                 Some((lines, epoch)) => {
@@ -132,7 +132,7 @@ impl Feed {
         Ok((Lines::of(answer.into_body()), epoch))
     }
 
-    fn understand(&mut self, line: String, epoch: Epoch) -> anyhow::Result<Option<News>> {
+    fn understand(&mut self, line: String, epoch: Epoch) -> anyhow::Result<Option<FeedItem>> {
         if line.is_empty() {
             return Ok(None);
         }
@@ -157,12 +157,12 @@ impl Feed {
             Line { bookmark: Some(cursor), .. } => {
                 let cursor = cursor.parse().context("the daemon says something that is no event")?;
                 self.after = Some(cursor);
-                Ok(Some(News::Nothing(cursor)))
+                Ok(Some(FeedItem::Nothing(cursor)))
             }
             Line { id: Some(id), date_created: Some(date_created), event_data: Some(data), .. } => {
                 let cursor = Cursor::new(id, epoch);
                 self.after = Some(cursor);
-                Ok(Some(News::Event(Event { line, cursor, date_created, data })))
+                Ok(Some(FeedItem::Event(Event { line, cursor, date_created, data })))
             }
             _ => anyhow::bail!("the daemon says something that is no event"),
         }

@@ -21,7 +21,7 @@ use crate::config::{Config, ConfigErrors};
 use agent::Agent;
 use client::Client;
 use cursor_file::CursorFile;
-use feed::{Feed, News};
+use feed::{Feed, FeedItem};
 
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
@@ -36,7 +36,7 @@ pub(super) struct Args {
     #[arg(long, conflicts_with = "exec")]
     json: bool,
     #[command(flatten)]
-    wanted: Wanted,
+    wanted: FeedQuery,
     /// Run this with `sh -c` for each event, the event's JSON on its standard input; stop with its exit code when it fails
     #[arg(long, value_name = "COMMAND", requires = "cursor")]
     exec: Option<String>,
@@ -46,7 +46,7 @@ pub(super) struct Args {
     #[command(flatten)]
     daemon: Daemon,
     #[command(subcommand)]
-    verb: Option<Verb>,
+    verb: Option<Action>,
 }
 
 const AFTER_HELP: &str = "\
@@ -57,7 +57,7 @@ here counts.";
 
 /// Which events.
 #[derive(Debug, clap::Args)]
-struct Wanted {
+struct FeedQuery {
     /// Of these kinds only
     #[arg(long, value_name = "KIND,…")]
     kinds: Option<String>,
@@ -69,7 +69,7 @@ struct Wanted {
     replica: Option<String>,
 }
 
-impl Wanted {
+impl FeedQuery {
     /// As a part of a URL; what is wrong with it is for the daemon to say.
     fn query(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
@@ -91,7 +91,7 @@ struct Daemon {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
+enum Action {
     /// Append an event of another program, or several: a JSON object, an array of them, or one a line
     Append(append::Args),
     /// After the database was restored from a backup, or lost commits: tell all readers that ids mean something else now
@@ -100,8 +100,8 @@ enum Verb {
 
 pub(super) async fn run(config: impl Fn() -> Result<Config, ConfigErrors>, args: Args) -> anyhow::Result<Verdict> {
     match args.verb {
-        Some(Verb::Append(append)) => append::run(config, append).await,
-        Some(Verb::NewEpoch) => new_epoch::run(&config()?).await,
+        Some(Action::Append(append)) => append::run(config, append).await,
+        Some(Action::NewEpoch) => new_epoch::run(&config()?).await,
         None => read(config, args).await,
     }
 }
@@ -121,7 +121,7 @@ async fn read(config: impl Fn() -> Result<Config, ConfigErrors>, args: Args) -> 
 
 async fn print(mut feed: Feed, json: bool) -> anyhow::Result<Verdict> {
     while let Some(news) = feed.next().await? {
-        let News::Event(event) = news else { continue };
+        let FeedItem::Event(event) = news else { continue };
         let said = if json { output::json_goes_on(&event.line)? } else { output::goes_on(&text::of(&event))? };
         if !said {
             break;

@@ -8,7 +8,7 @@ use copyhold_db::queue::{Holdings, Missing, Queue, QueueError, UnsettledAt};
 use super::{super::replica::walk, output};
 
 /// What would be missing, or late, if a replica were the primary now.
-pub(super) struct Outlook {
+pub(super) struct Readiness {
     missing: Missing,
     /// Of these: in a daemon's hands, or registered within the last minute.
     lately: i64,
@@ -21,7 +21,7 @@ pub(super) struct Outlook {
     now: i64,
 }
 
-impl Outlook {
+impl Readiness {
     pub(super) async fn of(queue: &Queue, replica: &ReplicaName, others: &[ReplicaName]) -> Result<Self, QueueError> {
         let holdings = walk::holdings(queue, replica, others).await?;
         let missing = queue.missing_at(std::slice::from_ref(replica)).await?.into_iter().next().unwrap_or_default();

@@ -77,14 +77,14 @@ pub(super) async fn finish(
     queue: &Queue,
     replica: &ReplicaName,
     others: &[ReplicaName],
-) -> anyhow::Result<walk::TakenBack> {
+) -> anyhow::Result<walk::RevokedCounts> {
     let reset = queue.find_reset(replica).await?;
     let reset =
         reset.with_context(|| format!("somebody else has just ended what was begun of {replica}, or removed it"))?;
     Ok(walk::take_back(queue, reset, others).await?)
 }
 
-pub(super) fn say(replica: &ReplicaName, verb: &str, done: &walk::TakenBack) -> anyhow::Result<()> {
+pub(super) fn say(replica: &ReplicaName, verb: &str, done: &walk::RevokedCounts) -> anyhow::Result<()> {
     output::line(&format!(
         "{verb} of {replica}: {} taken back, to be made again from the other replicas (`copyhold status` shows how far that is)",
         output::count(done.cleared, "copy was", "copies were")

@@ -17,7 +17,7 @@ const SHORT_LOOKS: u32 = 20;
 
 /// What a walk has taken back, all in all.
 #[derive(Debug)]
-pub(super) struct TakenBack {
+pub(super) struct RevokedCounts {
     pub cleared: u64,
     /// Of these, objects that have no copy left.
     pub alone: u64,
@@ -56,9 +56,9 @@ pub(super) async fn take_back(
     queue: &Queue,
     mut reset: Reset,
     others: &[ReplicaName],
-) -> Result<TakenBack, QueueError> {
+) -> Result<RevokedCounts, QueueError> {
     let bar = Bar::new(None, "copies taken back");
-    let mut taken = TakenBack { cleared: 0, alone: 0, alone_example: None };
+    let mut taken = RevokedCounts { cleared: 0, alone: 0, alone_example: None };
     // A transaction that is open now may commit behind our back what it had recorded before: an upload to the bucket that
     // was lost. Those that last are not waited for: when they have ended, one more walk sees it.
     let mut open = if reset.sure { BTreeSet::new() } else { Box::pin(open_for_long(queue)).await? };
@@ -115,7 +115,7 @@ async fn walk(
     reset: &Reset,
     others: &[ReplicaName],
     mut place: Option<ObjectKey>,
-    taken: &mut TakenBack,
+    taken: &mut RevokedCounts,
     bar: &Bar,
 ) -> Result<(), QueueError> {
     // The application's, or a daemon's, at this moment: passed over, and none waits for another.
@@ -149,7 +149,7 @@ async fn tell(queue: &Queue, cleared: i64) {
     }
 }
 
-impl TakenBack {
+impl RevokedCounts {
     fn note(&mut self, page: &copyhold_db::queue::ResetPage, bar: &Bar) {
         if let Some((cleared, alone)) = page.total {
             (self.cleared, self.alone) = (cleared.unsigned_abs(), alone.unsigned_abs());

@@ -26,7 +26,7 @@ pub(super) struct Report {
     /// Of these, those that no rule fits.
     undecided: u64,
     seconds: f64,
-    replicas: Vec<OfReplica>,
+    replicas: Vec<ReplicaReport>,
     /// What could not be written, because somebody held the rows all the time.
     held: Vec<String>,
     #[serde(skip)]
@@ -36,7 +36,7 @@ pub(super) struct Report {
 }
 
 #[derive(Debug, Serialize)]
-struct OfReplica {
+struct ReplicaReport {
     replica: String,
     becomes_wanted: u64,
     becomes_wanted_bytes: u64,
@@ -51,7 +51,7 @@ struct OfReplica {
 impl Report {
     pub(super) fn new(queue: &Queue, applied: &Applied, rules: usize, dry_run: bool, took: Duration) -> Self {
         let changes = applied.judged.changes.iter().copied().chain(std::iter::repeat(Change::default()));
-        let of = |(replica, change): (&copyhold_core::domain::ReplicaName, Change)| OfReplica {
+        let of = |(replica, change): (&copyhold_core::domain::ReplicaName, Change)| ReplicaReport {
             replica: replica.to_string(),
             becomes_wanted: change.wanted,
             becomes_wanted_bytes: change.wanted_bytes,
@@ -138,7 +138,7 @@ impl Report {
             "copies that stay",
         ];
         let size = |of: u64| bytes(i64::try_from(of).unwrap_or(i64::MAX));
-        let row = |r: &OfReplica| {
+        let row = |r: &ReplicaReport| {
             vec![
                 r.replica.clone(),
                 (r.becomes_wanted + r.becomes_wanted_and_is_there).to_string(),

@@ -1,12 +1,12 @@
 use crate::{
-    audit::{Audit, Subject, Tally},
+    audit::{Audit, AuditedReplica, Counts},
     cli::output,
 };
 
 /// Beside the number of objects: what was read, and what is wrong so far.
 pub(super) fn message(audit: &Audit) -> String {
-    let tallies: Vec<_> = audit.subjects().iter().map(Subject::tally).collect();
-    let sum = |of: fn(&Tally) -> u64| tallies.iter().map(of).sum::<u64>();
+    let counts: Vec<_> = audit.replicas().iter().map(AuditedReplica::counts).collect();
+    let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum::<u64>();
     let bytes = output::bytes(i64::try_from(sum(|t| t.bytes_read)).unwrap_or(i64::MAX));
     let bad = [
         (sum(|t| t.missing), "missing"),

@@ -2,9 +2,9 @@ use std::str::FromStr;
 
 /// A share of all objects, more than none and at most all of them.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Share(pub(super) f64);
+pub(super) struct SampleSize(pub(super) f64);
 
-impl FromStr for Share {
+impl FromStr for SampleSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -24,10 +24,10 @@ mod tests {
 
     #[test]
     fn a_share_is_said_in_per_cent_and_is_neither_none_nor_more_than_all() {
-        assert_eq!("0.1%".parse(), Ok(Share(0.001)));
-        assert_eq!("100%".parse(), Ok(Share(1.0)));
+        assert_eq!("0.1%".parse(), Ok(SampleSize(0.001)));
+        assert_eq!("100%".parse(), Ok(SampleSize(1.0)));
         for wrong in ["0%", "0.0%", "-1%", "100.1%", "NaN%", "inf%", "%", "0.1", "1", "", "a%"] {
-            assert!(wrong.parse::<Share>().is_err(), "{wrong}");
+            assert!(wrong.parse::<SampleSize>().is_err(), "{wrong}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::config::Place;
+use crate::config::Position;
 
 const NOTHING: [(String, String); 0] = [];
 
@@ -84,7 +84,7 @@ fn a_file_that_is_not_utf8_is_refused_at_the_first_bad_byte() {
     fs::write(case.path(), b"primary = \"b2\"\nlevel = \"\xff\"\n").unwrap();
     let errors = load(&case.path(), NOTHING).unwrap_err();
     let [problem] = errors.problems() else { panic!("{errors}") };
-    assert_eq!(problem.place, Place::Position { line: 2, column: 10 });
+    assert_eq!(problem.position, Position::Position { line: 2, column: 10 });
 }
 
 #[test]

@@ -62,8 +62,8 @@ impl Followed {
     async fn settle(&self) {
         self.waker.wake();
         let last = self.model.state().last;
-        let mut sights = self.log.0.sights.subscribe();
-        sights.wait_for(|sight| sight.is_some_and(|sight| sight.head == last)).await.unwrap();
+        let mut positions = self.log.0.positions.subscribe();
+        positions.wait_for(|position| position.is_some_and(|position| position.head == last)).await.unwrap();
     }
 
     fn pages(&self) -> usize {

@@ -11,25 +11,25 @@ use copyhold_db::queue::{Complaint, QueueError};
 use serde_json::json;
 use tracing::warn;
 
-use super::super::{Pages, error_response::Refusal};
+use super::super::{AppState, error_response::ErrorResponse};
 
 /// `POST /v1/events`: an object, an array of objects, or objects one after another; all are appended, or none.
 pub(in crate::http) async fn append(
-    State(pages): State<Pages>,
+    State(state): State<AppState>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, Refusal> {
-    pages.auth.may_append(&headers)?;
-    let given = pages.writes.take(&headers, body, "events").await?;
-    let documents = documents(given.text()?).map_err(|why| {
+) -> Result<Response, ErrorResponse> {
+    state.auth.may_append(&headers)?;
+    let body = state.write_limits.read(&headers, body, "events").await?;
+    let documents = documents(body.text()?).map_err(|why| {
         let status = match why {
             NoEvents::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
             NoEvents::NotJson(_) | NoEvents::Empty => StatusCode::BAD_REQUEST,
         };
-        Refusal::new(status, why.to_string())
+        ErrorResponse::new(status, why.to_string())
     })?;
-    let _turn = pages.writes.turn().await;
-    let appended = pages.queue.append_events(&documents).await.map_err(|error| refused(&error))?;
+    let _permit = state.write_limits.statement_permit().await;
+    let appended = state.queue.append_events(&documents).await.map_err(|error| error_response(&error))?;
     AWAY.is_over();
     Ok((StatusCode::ACCEPTED, axum::Json(json!({ "appended": appended }))).into_response())
 }
@@ -37,9 +37,9 @@ pub(in crate::http) async fn append(
 /// PostgreSQL is away, and everybody asks.
 static AWAY: Complaint = Complaint::new();
 
-fn refused(error: &QueueError) -> Refusal {
-    if let Some(refusal) = error.refusal() {
-        let status = match refusal.sqlstate {
+fn error_response(error: &QueueError) -> ErrorResponse {
+    if let Some(response) = error.refusal() {
+        let status = match response.sqlstate {
             "54000" => Some(StatusCode::PAYLOAD_TOO_LARGE),
             // A reserved kind, and all that is wrong with a value.
             "42939" => Some(StatusCode::UNPROCESSABLE_ENTITY),
@@ -47,8 +47,8 @@ fn refused(error: &QueueError) -> Refusal {
             _ => None,
         };
         if let Some(status) = status {
-            let hint = refusal.hint.map(|hint| format!(": {hint}")).unwrap_or_default();
-            return Refusal::new(status, format!("nothing was appended: {}{hint}", refusal.message));
+            let hint = response.hint.map(|hint| format!(": {hint}")).unwrap_or_default();
+            return ErrorResponse::new(status, format!("nothing was appended: {}{hint}", response.message));
         }
     }
     if error.is_away() {
@@ -57,7 +57,7 @@ fn refused(error: &QueueError) -> Refusal {
         warn!(error = %error, "Could not append events");
     }
     if error.leaves_open() {
-        return Refusal::new(
+        return ErrorResponse::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "PostgreSQL did not answer: it is not known whether the events were appended",
         )
@@ -65,7 +65,7 @@ fn refused(error: &QueueError) -> Refusal {
     }
     if error.is_away() {
         let text = format!("nothing was appended: PostgreSQL {}", error.why_away());
-        return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text).again_after(Duration::from_secs(2));
+        return ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, text).again_after(Duration::from_secs(2));
     }
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "nothing was appended: the daemon's log says why")
+    ErrorResponse::new(StatusCode::INTERNAL_SERVER_ERROR, "nothing was appended: the daemon's log says why")
 }

@@ -3,12 +3,12 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use copyhold_db::queue::Queue;
 
-use super::super::error_response::Refusal;
-use crate::events::{End, TooMany};
+use super::super::error_response::ErrorResponse;
+use crate::events::{End, TooManyReaders};
 
 /// Somebody may leave.
-pub(super) fn full(TooMany: TooMany) -> Refusal {
-    Refusal::new(
+pub(super) fn full(TooManyReaders: TooManyReaders) -> ErrorResponse {
+    ErrorResponse::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "as many readers as events.readers allows are there already: ask again later, or another daemon",
     )
@@ -18,9 +18,9 @@ pub(super) fn full(TooMany: TooMany) -> Refusal {
 /// Why there is nothing for this reader, and what it does now.
 ///
 /// `queue`: where the log is.
-pub(super) fn ended(end: End, queue: &Queue) -> Refusal {
+pub(super) fn ended(end: End, queue: &Queue) -> ErrorResponse {
     match end {
-        End::Gone { earliest } => Refusal::new(
+        End::Gone { earliest } => ErrorResponse::new(
             StatusCode::GONE,
             format!(
                 "what came next has been dropped from the log: take stock of what you follow, then go on with after={earliest}"
@@ -28,20 +28,20 @@ pub(super) fn ended(end: End, queue: &Queue) -> Refusal {
         )
         .with("earliest", earliest.to_string()),
         End::Ahead { head } => {
-            let refusal = Refusal::new(
+            let response = ErrorResponse::new(
                 StatusCode::CONFLICT,
                 format!(
                     "the log ends at {head}, before the event that you saw last: PostgreSQL failed over or was restored, or it is \
                      another one; take stock of what you follow, then go on with after={head}"
                 ),
             );
-            let refusal = refusal.with("head", head.to_string());
+            let response = response.with("head", head.to_string());
             match head.epoch {
-                Some(epoch) => refusal.with("epoch", epoch.to_string()),
-                None => refusal,
+                Some(epoch) => response.with("epoch", epoch.to_string()),
+                None => response,
             }
         }
-        End::OtherLog { epoch } => Refusal::new(
+        End::OtherLog { epoch } => ErrorResponse::new(
             StatusCode::CONFLICT,
             format!(
                 "this is the log {epoch}, not the one that you read so far: PostgreSQL failed over or was restored, or it is another \
@@ -52,7 +52,7 @@ pub(super) fn ended(end: End, queue: &Queue) -> Refusal {
         End::Away => {
             // In a clause for anybody: it names no host.
             let why = queue.read_only_server().map_or("cannot be reached", |server| server.cause.clause());
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("PostgreSQL {why}: ask again in a moment"))
+            ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, format!("PostgreSQL {why}: ask again in a moment"))
                 .again_after(Duration::from_secs(rand::random_range(1..=5)))
         }
     }

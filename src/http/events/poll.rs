@@ -7,7 +7,7 @@ use axum::{
 use copyhold_core::domain::Cursor;
 use tokio::time::Instant;
 
-use super::super::{Pages, error_response::Refusal};
+use super::super::{AppState, error_response::ErrorResponse};
 use super::{ending, errors};
 use crate::events::{Batch, Next, Reader};
 
@@ -15,18 +15,18 @@ use crate::events::{Batch, Next, Reader};
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
 /// The first events that there are, or none if none have come within `wait`; and where to go on.
-pub(super) async fn answer(mut reader: Reader, wait: Duration, pages: &Pages) -> Result<Response, Refusal> {
+pub(super) async fn answer(mut reader: Reader, wait: Duration, state: &AppState) -> Result<Response, ErrorResponse> {
     let until = Instant::now() + wait;
     loop {
         let next = tokio::select! {
             next = reader.next_until(until) => next,
-            () = pages.drain.cancelled() => None,
+            () = state.drain.cancelled() => None,
         };
         match next {
             Some(Next::Events(batch)) => return Ok(document(Some(&batch), batch.last())),
             Some(Next::Bookmark(cursor)) if until.elapsed() > LONGEST_LOOK => return Ok(document(None, cursor)),
             Some(Next::Bookmark(_) | Next::Quiet) => {}
-            Some(Next::End(end)) => return Err(errors::ended(end, &pages.queue)),
+            Some(Next::End(end)) => return Err(errors::ended(end, &state.queue)),
             None => break,
         }
     }

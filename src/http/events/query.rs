@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, header};
 use copyhold_core::domain::{Cursor, EventKind, ReplicaName};
 use url::form_urlencoded;
 
-use super::super::error_response::{Refusal, quoted};
+use super::super::error_response::{ErrorResponse, quoted};
 use crate::{
     config::did_you_mean,
     events::{Filter, Start},
@@ -19,15 +19,15 @@ const PARAMETERS: [&str; 6] = ["after", "kinds", "prefix", "replica", "wait", "f
 
 /// What a reader of events wants.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct EventsQuery {
     pub(super) start: Start,
     pub(super) filter: Filter,
-    pub(super) shape: Shape,
+    pub(super) shape: ResponseFormat,
 }
 
 /// How it wants to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum ResponseFormat {
     /// Server-Sent Events.
     Sse,
     /// One JSON document a line; with a time, to what is the end of the log when it is over.
@@ -36,8 +36,8 @@ pub(super) enum Shape {
     Poll(Duration),
 }
 
-impl Asked {
-    pub(super) fn of(query: &str, headers: &HeaderMap) -> Result<Self, Refusal> {
+impl EventsQuery {
+    pub(super) fn of(query: &str, headers: &HeaderMap) -> Result<Self, ErrorResponse> {
         let mut given = parameters(query)?;
         let mut take = |name: &str| given.remove(name);
         let after = last_event_id(headers)?.or_else(|| take("after").map(Cow::into_owned));
@@ -51,11 +51,11 @@ impl Asked {
     }
 }
 
-fn parameters(query: &str) -> Result<BTreeMap<&'static str, Cow<'_, str>>, Refusal> {
+fn parameters(query: &str) -> Result<BTreeMap<&'static str, Cow<'_, str>>, ErrorResponse> {
     let mut given = BTreeMap::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let Some(known) = PARAMETERS.into_iter().find(|known| *known == name) else {
-            return Err(Refusal::bad(format!(
+            return Err(ErrorResponse::bad(format!(
                 "there is no parameter {}: there are {}",
                 quoted(&name),
                 PARAMETERS.join(", ")
@@ -63,10 +63,10 @@ fn parameters(query: &str) -> Result<BTreeMap<&'static str, Cow<'_, str>>, Refus
         };
         // It stands for what could not be decoded, and looks like something that nothing matches.
         if value.contains('\u{fffd}') {
-            return Err(Refusal::bad(format!("{known} is not UTF-8: encode it as UTF-8, then each byte as %XX")));
+            return Err(ErrorResponse::bad(format!("{known} is not UTF-8: encode it as UTF-8, then each byte as %XX")));
         }
         if given.insert(known, value).is_some() {
-            return Err(Refusal::bad(format!(
+            return Err(ErrorResponse::bad(format!(
                 "{known} is there twice: give it once, several kinds with commas between"
             )));
         }
@@ -75,31 +75,31 @@ fn parameters(query: &str) -> Result<BTreeMap<&'static str, Cow<'_, str>>, Refus
 }
 
 /// What a client of Server-Sent Events sends when it comes back; it then sends its first `after` again too.
-fn last_event_id(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+fn last_event_id(headers: &HeaderMap) -> Result<Option<String>, ErrorResponse> {
     match headers.get("last-event-id").map(|id| id.to_str()) {
         None | Some(Ok("")) => Ok(None),
         Some(Ok(id)) => Ok(Some(id.to_owned())),
-        Some(Err(_)) => Err(Refusal::bad("Last-Event-ID is no event's id: send one that came with an event")),
+        Some(Err(_)) => Err(ErrorResponse::bad("Last-Event-ID is no event's id: send one that came with an event")),
     }
 }
 
-fn start(after: Option<&str>) -> Result<Start, Refusal> {
+fn start(after: Option<&str>) -> Result<Start, ErrorResponse> {
     let Some(after) = after else { return Ok(Start::Now) };
     match after.parse::<Cursor>() {
         Ok(Cursor::BEGINNING) => Ok(Start::Earliest),
         Ok(cursor) => Ok(Start::After(cursor)),
         Err(invalid) => {
-            Err(Refusal::bad(format!("after: {invalid}; send what came with an event, or 0 for all there are")))
+            Err(ErrorResponse::bad(format!("after: {invalid}; send what came with an event, or 0 for all there are")))
         }
     }
 }
 
-fn kinds(text: &str) -> Result<Vec<String>, Refusal> {
+fn kinds(text: &str) -> Result<Vec<String>, ErrorResponse> {
     text.split(',').map(|word| kind(word.trim())).collect()
 }
 
 /// Copyhold's own kinds are a closed set, and no others begin like them; those of other programs are free.
-fn kind(word: &str) -> Result<String, Refusal> {
+fn kind(word: &str) -> Result<String, ErrorResponse> {
     let ours = EventKind::ALL.map(EventKind::as_str);
     let family = |kind: &'static str| kind.split_inclusive('.').next().unwrap_or(kind);
     if ours.iter().any(|kind| word.starts_with(family(kind))) && !ours.contains(&word) {
@@ -107,7 +107,7 @@ fn kind(word: &str) -> Result<String, Refusal> {
             Some(meant) => format!("did you mean {meant}?"),
             None => format!("there are {}", ours.join(", ")),
         };
-        return Err(Refusal::bad(format!("kinds: {} is no kind of Copyhold's events: {todo}", quoted(word))));
+        return Err(ErrorResponse::bad(format!("kinds: {} is no kind of Copyhold's events: {todo}", quoted(word))));
     }
     let mut letters = word.bytes();
     let is_name = letters.next().is_some_and(|b| b.is_ascii_lowercase())
@@ -116,29 +116,29 @@ fn kind(word: &str) -> Result<String, Refusal> {
     if is_name {
         return Ok(word.to_owned());
     }
-    Err(Refusal::bad(format!(
+    Err(ErrorResponse::bad(format!(
         "kinds: {} is no kind: one begins with a lower-case letter, then up to 62 of a-z, 0-9, \".\", \"_\" and \"-\"",
         quoted(word)
     )))
 }
 
-fn prefix(text: Cow<'_, str>) -> Result<String, Refusal> {
+fn prefix(text: Cow<'_, str>) -> Result<String, ErrorResponse> {
     if text.len() > PREFIX {
-        return Err(Refusal::bad(format!("prefix: no key has more than {PREFIX} bytes: give a shorter one")));
+        return Err(ErrorResponse::bad(format!("prefix: no key has more than {PREFIX} bytes: give a shorter one")));
     }
     Ok(text.into_owned())
 }
 
-fn replica(name: &str) -> Result<ReplicaName, Refusal> {
+fn replica(name: &str) -> Result<ReplicaName, ErrorResponse> {
     ReplicaName::new(name).map_err(|_| {
-        Refusal::bad(format!(
+        ErrorResponse::bad(format!(
             "replica: {} is no replica's name: give one of the sections [replicas.NAME]",
             quoted(name)
         ))
     })
 }
 
-fn shape(wait: Option<&str>, format: Option<&str>, headers: &HeaderMap) -> Result<Shape, Refusal> {
+fn shape(wait: Option<&str>, format: Option<&str>, headers: &HeaderMap) -> Result<ResponseFormat, ErrorResponse> {
     let accepts = |media: &str| {
         let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
         accepted.any(|accept| accept.split([',', ';']).any(|one| one.trim().eq_ignore_ascii_case(media)))
@@ -147,19 +147,19 @@ fn shape(wait: Option<&str>, format: Option<&str>, headers: &HeaderMap) -> Resul
         None => None,
         Some((_, Ok(wait))) if wait <= LONGEST_WAIT => Some(wait),
         Some((wait, _)) => {
-            return Err(Refusal::bad(format!("wait is {}: write 0s to 60s, as in wait=20s", quoted(wait))));
+            return Err(ErrorResponse::bad(format!("wait is {}: write 0s to 60s, as in wait=20s", quoted(wait))));
         }
     };
     match (format, wait) {
-        (Some("sse"), None) => Ok(Shape::Sse),
+        (Some("sse"), None) => Ok(ResponseFormat::Sse),
         (Some("sse"), Some(_)) => {
-            Err(Refusal::bad("wait and format=sse exclude each other: a stream of Server-Sent Events has no end"))
+            Err(ErrorResponse::bad("wait and format=sse exclude each other: a stream of Server-Sent Events has no end"))
         }
-        (Some("ndjson"), wait) => Ok(Shape::Lines(wait)),
-        (Some(other), _) => Err(Refusal::bad(format!("format is {}: write sse or ndjson", quoted(other)))),
-        (None, wait) if accepts("application/x-ndjson") => Ok(Shape::Lines(wait)),
-        (None, Some(wait)) => Ok(Shape::Poll(wait)),
-        (None, None) => Ok(Shape::Sse),
+        (Some("ndjson"), wait) => Ok(ResponseFormat::Lines(wait)),
+        (Some(other), _) => Err(ErrorResponse::bad(format!("format is {}: write sse or ndjson", quoted(other)))),
+        (None, wait) if accepts("application/x-ndjson") => Ok(ResponseFormat::Lines(wait)),
+        (None, Some(wait)) => Ok(ResponseFormat::Poll(wait)),
+        (None, None) => Ok(ResponseFormat::Sse),
     }
 }
 
@@ -169,10 +169,10 @@ mod tests {
 
     use super::*;
 
-    fn asked(query: &str, given: &[(&'static str, &str)]) -> Result<Asked, Refusal> {
+    fn asked(query: &str, given: &[(&'static str, &str)]) -> Result<EventsQuery, ErrorResponse> {
         let headers =
             given.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_str(value).unwrap())).collect();
-        Asked::of(query, &headers)
+        EventsQuery::of(query, &headers)
     }
 
     fn after(id: i64) -> Start {
@@ -193,14 +193,17 @@ mod tests {
     #[test]
     fn the_shape_is_what_was_asked_for_and_server_sent_events_else() {
         let shape = |query, headers: &[_]| asked(query, headers).unwrap().shape;
-        assert_eq!(shape("", &[]), Shape::Sse);
-        assert_eq!(shape("", &[("accept", "*/*")]), Shape::Sse);
-        assert_eq!(shape("", &[("accept", "text/event-stream")]), Shape::Sse);
-        assert_eq!(shape("", &[("accept", "application/x-ndjson; q=1")]), Shape::Lines(None));
-        assert_eq!(shape("format=ndjson", &[("accept", "text/event-stream")]), Shape::Lines(None));
-        assert_eq!(shape("format=ndjson&wait=1s", &[]), Shape::Lines(Some(Duration::from_secs(1))));
-        assert_eq!(shape("wait=20s", &[("accept", "text/event-stream")]), Shape::Poll(Duration::from_secs(20)));
-        assert_eq!(shape("wait=0s", &[]), Shape::Poll(Duration::ZERO));
+        assert_eq!(shape("", &[]), ResponseFormat::Sse);
+        assert_eq!(shape("", &[("accept", "*/*")]), ResponseFormat::Sse);
+        assert_eq!(shape("", &[("accept", "text/event-stream")]), ResponseFormat::Sse);
+        assert_eq!(shape("", &[("accept", "application/x-ndjson; q=1")]), ResponseFormat::Lines(None));
+        assert_eq!(shape("format=ndjson", &[("accept", "text/event-stream")]), ResponseFormat::Lines(None));
+        assert_eq!(shape("format=ndjson&wait=1s", &[]), ResponseFormat::Lines(Some(Duration::from_secs(1))));
+        assert_eq!(
+            shape("wait=20s", &[("accept", "text/event-stream")]),
+            ResponseFormat::Poll(Duration::from_secs(20))
+        );
+        assert_eq!(shape("wait=0s", &[]), ResponseFormat::Poll(Duration::ZERO));
     }
 
     #[test]
@@ -227,8 +230,8 @@ mod tests {
             ("since=5", "there are after, kinds"),
             ("%1b[2J=1", "\\u{1b}"),
         ] {
-            let refusal = asked(query, &[]).expect_err(query);
-            let text = format!("{refusal:?}");
+            let response = asked(query, &[]).expect_err(query);
+            let text = format!("{response:?}");
             assert!(text.contains(&says.escape_debug().to_string()) || text.contains(says), "{query}: {text}");
         }
     }

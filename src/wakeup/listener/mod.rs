@@ -97,7 +97,7 @@ impl From<ListenError> for ListenEnd {
     }
 }
 
-/// What was last reported about this, to people and to the others.
+/// What was last told about this, to people and to the others.
 #[derive(Debug, Default)]
 struct Reported {
     /// As it stands in the table; `None`: nothing does, or another word.
@@ -196,7 +196,7 @@ impl Listener {
         self.wake_senders.all();
         loop {
             self.report(reported, &how).await;
-            // Not before a silence, in which it is reported again if it could not be.
+            // Not before a silence, in which it is told again if it could not be.
             while let Some(heard) = connection.next().await? {
                 metrics::notice_heard();
                 self.wake_senders.pass_on(&heard);

@@ -31,7 +31,7 @@ const FAILURES: usize = 24;
 const PART_WITHIN: Duration = Duration::from_secs(3);
 /// A copy that PostgreSQL refuses to record is made again after this time. Somebody has to see to the database.
 const REFUSED_FOR: Duration = Duration::from_mins(5);
-/// ReportId what PostgreSQL says.
+/// Of what PostgreSQL says.
 const MESSAGE_CHARS: usize = 300;
 
 /// Takes reports from the workers.
@@ -279,7 +279,7 @@ fn keep(batch: Batch) -> Batch {
     live
 }
 
-/// ReportId one result that result.
+/// Of one result that result.
 fn halves(batch: Batch) -> Vec<Batch> {
     if batch.len() < 2 {
         return vec![batch];

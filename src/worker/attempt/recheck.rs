@@ -85,7 +85,7 @@ impl Rechecker {
             if ended.await.is_none() {
                 return;
             }
-            // Before the first recheck_due at the replicas nobody knows which may be read.
+            // Before the first look at the replicas nobody knows which may be read.
             if self.registry.snapshot().primary.is_none() {
                 continue;
             }
@@ -94,7 +94,7 @@ impl Rechecker {
                 Err(error) => {
                     metrics::database_error("queue::take_unsettled");
                     complaint.fails(|times| {
-                        warn!(error = %error, times, "Could not recheck_due for copies that are to be read again, trying again");
+                        warn!(error = %error, times, "Could not look for copies that are to be read again, trying again");
                     });
                 }
             }

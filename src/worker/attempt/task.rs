@@ -318,7 +318,7 @@ impl Runner {
         self.conclude(lease, record).await
     }
 
-    /// Asks when the primary's copy was recorded, where nothing is kept of the active_read that fixed the content: rows from
+    /// Asks when the primary's copy was recorded, where nothing is kept of the reading that fixed the content: rows from
     /// before that was kept.
     pub(in crate::worker) async fn recall(&self, lease: &Lease, job: &mut Job) {
         if let Some(primary) = job.sources.iter().find(|source| source.primary && source.recorded) {
@@ -411,7 +411,7 @@ impl Runner {
         self.held.remove(&lease.key, lease.fence);
     }
 
-    /// AttemptRecord writes that may still arrive at a store, without the lease, until that has succeeded. While PostgreSQL is
+    /// Notes writes that may still arrive at a store, without the lease, until that has succeeded. While PostgreSQL is
     /// away nothing is claimed either; and if this process ends first, its leases are swept.
     async fn note_unsettled(&self, lease: &Lease, writes: Vec<UnsettledWrite>) {
         if writes.is_empty() {
@@ -465,7 +465,7 @@ impl Runner {
         let released = loop {
             let released = self.queue.release(&[(lease.key.clone(), lease.fence)]).await;
             match &released {
-                // Detach to the sweeper, an application's lock would look like a death.
+                // Left to the sweeper, an application's lock would look like a death.
                 Ok(answers) if matches!(answers.first(), Some((.., Answer::Busy))) && Instant::now() < give_up_at => {
                     debug!(object.key = %lease.key, "{} is in somebody's hands, and cannot be given back yet", lease.key);
                     tokio::time::sleep(BUSY_PAUSE).await;

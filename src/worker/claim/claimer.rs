@@ -194,7 +194,7 @@ impl Claimer {
             rest_until = Instant::now() + pause;
             let Some(woken) = drain.run_until_cancelled(self.wakeups.wait(pause)).await else { return };
             if woken == WakeReason::Notification {
-                debug!("WakeReason by a notification");
+                debug!("Woken by a notification");
             }
             if woken == WakeReason::Notification && self.idle.is_registered() && !self.idle.stagger.is_first() {
                 let rest = self.wakeups.own.wait(self.idle.stagger.wait());

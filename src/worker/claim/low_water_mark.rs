@@ -30,7 +30,7 @@ pub struct LowWaterMark {
     was_dear: bool,
 }
 
-/// One query to a lane.
+/// One question to a lane.
 #[derive(Debug, Clone, Copy)]
 pub struct LaneQuery {
     pub from: Position,
@@ -68,10 +68,10 @@ impl LowWaterMark {
             self.from_the_beginning_at = Some(now + rest);
         }
         self.at = match last {
-            // There may be more right behind it, even before the mark: a slow target leaves many rows there, and
+            // There may be more right behind it, even before the floor: a slow target leaves many rows there, and
             // each of the next questions takes up where this one ended.
             Some(last) if filled => last,
-            // That was all: what was found before the mark came late.
+            // That was all: what was found before the floor came late.
             Some(last) => self.at.max(last),
             None => self.at,
         };

@@ -53,7 +53,7 @@ pub struct ReplicaGate {
 }
 
 impl ReplicaGate {
-    /// Keeps the snapshot of the registry up to date until `drain`.
+    /// Keeps the view of the lanes up to date until `drain`.
     pub async fn run(mut self, drain: CancellationToken) {
         let mut last = ReplicaSnapshot::default();
         let mut prober = Prober::new(self.queue.clone(), self.health.clone());
@@ -124,7 +124,7 @@ impl ReplicaGate {
     }
 
     fn pin_of(&self, name: &ReplicaName) -> Pin {
-        // Cannot fail: the registry are made from this configuration.
+        // Cannot fail: the lanes are made from this configuration.
         let replica = self.config.replica(name).expect("a lane's replica is in the configuration");
         Pin::from(replica)
     }

@@ -281,7 +281,7 @@ impl HealthMonitor {
             Some(OpenBreaker { blocks, why: reason, probe_at: now + next_probe(why.class, 0), noted: now });
         if let Err(error) = self.0.queue.open_breaker(replica, blocks, why.class, &why.message).await {
             metrics::database_error("queue::open_breaker");
-            warn!(replica.id = %replica, error = %error, "The other daemons could not be reason that {replica} is not well");
+            warn!(replica.id = %replica, error = %error, "The other daemons could not be told that {replica} is not well");
         }
         self.0.gate.wake();
     }

@@ -1,4 +1,4 @@
-//! Whether a target is slow beside the others, or is_stalled. It decides nothing about its copies.
+//! Whether a target is slow beside the others, or hangs. It decides nothing about its copies.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -7,7 +7,7 @@ use std::{
 
 use copyhold_s3::copy::WHOLE_UP_TO;
 
-/// A target none of whose permits has come back for so long is_stalled, and the others go on without it.
+/// A target none of whose permits has come back for so long hangs, and the others go on without it.
 const HANGS_AFTER: Duration = Duration::from_secs(1);
 /// A target whose copies take longer than this, and many times as long as another's, is slow.
 const SLOW_FROM: Duration = Duration::from_secs(1);

@@ -2,7 +2,7 @@
 
 use copyhold_db::queue::Odd;
 
-use super::{Oddity, OfReplica, Outcome, Report};
+use super::{OddValue, Outcome, ReplicaReport, Report};
 use crate::cli::output::{Untrusted, age, count, table};
 
 impl Report {
@@ -48,7 +48,7 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let row = |r: &OfReplica| {
+        let row = |r: &ReplicaReport| {
             vec![
                 format!("{}{}", r.replica, if r.primary { " (primary)" } else { "" }),
                 r.column.as_deref().map_or_else(|| "-".into(), |column| Untrusted(column).to_string()),
@@ -62,7 +62,7 @@ impl Report {
     }
 }
 
-fn said(odd: Odd, oddity: &Oddity) -> String {
+fn said(odd: Odd, oddity: &OddValue) -> String {
     let (number, rows) = (oddity.count, count(oddity.count, "row", "rows"));
     let objects = count(number, "object", "objects");
     let what = match odd {
