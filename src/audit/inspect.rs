@@ -21,7 +21,7 @@ const READINGS: usize = 3;
 /// One copy on record that is looked into.
 #[derive(Debug)]
 pub(super) struct Inspection<'a> {
-    pub replica_under_audit: &'a AuditedReplica,
+    pub audited: &'a AuditedReplica,
     pub key: &'a ObjectKey,
     /// What the first complete read of this generation found.
     pub content: Content,
@@ -85,7 +85,7 @@ pub(super) enum Origin {
 
 impl Inspection<'_> {
     pub(super) async fn inspect(&self) -> Observation {
-        if let Some(why) = self.replica_under_audit.gave_up() {
+        if let Some(why) = self.audited.gave_up() {
             return Observation::Unknown(Failure::new(Class::Transient, why));
         }
         let seen = match self.depth {
@@ -94,22 +94,22 @@ impl Inspection<'_> {
             Depth::Metadata => self.compare_metadata().await,
         };
         match &seen {
-            Observation::Unknown(why) if why.class.may_be_of_the_store() => self.replica_under_audit.failed(why),
+            Observation::Unknown(why) if why.class.may_be_of_the_store() => self.audited.failed(why),
             Observation::Right(_)
             | Observation::Missing(_)
             | Observation::Wrong { .. }
             | Observation::OtherMetadata { .. }
             | Observation::NotCompared
-            | Observation::Unknown(_) => self.replica_under_audit.answered(),
+            | Observation::Unknown(_) => self.audited.answered(),
         }
         seen
     }
 
     /// Takes the store's word where it is good news; anything else is looked into.
     async fn ask(&self) -> Observation {
-        let store = self.replica_under_audit.store();
+        let store = self.audited.store();
         let stated = self
-            .replica_under_audit
+            .audited
             .with_retries(async || {
                 let stated = store.stated(self.key).await;
                 stated.map_err(|error| error.into_failure(format_args!("replica {}", store.name())))
@@ -133,10 +133,10 @@ impl Inspection<'_> {
     pub(super) async fn read(&self) -> Observation {
         let (mut others, mut gone) = (Vec::new(), false);
         for _ in 0..READINGS {
-            match self.replica_under_audit.with_retries(|| self.read_once()).await {
+            match self.audited.with_retries(|| self.read_once()).await {
                 Ok(reading) if reading.content == self.content => {
                     if !others.is_empty() {
-                        self.replica_under_audit.count(|counts| counts.damaged_on_the_way += 1);
+                        self.audited.count(|counts| counts.damaged_on_the_way += 1);
                     }
                     return self.with_metadata(reading.metadata, MatchGrade::Read).await;
                 }
@@ -158,10 +158,7 @@ impl Inspection<'_> {
             }
         }
         let what = "each reading gives something else, so bytes are damaged on the way";
-        Observation::Unknown(Failure::new(
-            Class::Corrupt,
-            format!("replica {}: {what}", self.replica_under_audit.name()),
-        ))
+        Observation::Unknown(Failure::new(Class::Corrupt, format!("replica {}: {what}", self.audited.name())))
     }
 
     /// Whether a proxy has compressed or decompressed what came, which mostly shows by another size.
@@ -169,20 +166,16 @@ impl Inspection<'_> {
         if reading.etag == EtagMatch::Confirms || reading.content.size_bytes == self.content.size_bytes {
             return Ok(());
         }
-        self.replica_under_audit
-            .with_retries(|| copy::is_as_stored(self.replica_under_audit.store(), self.key, reading))
-            .await
+        self.audited.with_retries(|| copy::is_as_stored(self.audited.store(), self.key, reading)).await
     }
 
     async fn read_once(&self) -> Result<Reading, Failure> {
-        let replica_under_audit = self.replica_under_audit;
+        let audited = self.audited;
         let limit = TimeLimit::default().for_size(self.content.size_bytes);
-        let read = copy::read(replica_under_audit.store(), self.key, |bytes| {
-            replica_under_audit.count(|counts| counts.bytes_read += bytes)
-        });
+        let read = copy::read(audited.store(), self.key, |bytes| audited.count(|counts| counts.bytes_read += bytes));
         tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
             let what = format!("not read to the end within {limit:?}");
-            Err(Failure::new(Class::Transient, format!("replica {}: {what}", replica_under_audit.name())))
+            Err(Failure::new(Class::Transient, format!("replica {}: {what}", audited.name())))
         })
     }
 
@@ -204,7 +197,7 @@ impl Inspection<'_> {
         let modified = said.modified_us.map(|at| format!(", last modified {}", utc(at)));
         let (origin, tag) = if self.primary {
             let kept = Kept { reading: self.source.cloned(), recorded_us: Some(self.recorded_at) };
-            let known_for_md5 = self.replica_under_audit.store().etags_are_md5() == Known::Yes;
+            let known_for_md5 = self.audited.store().etags_are_md5() == Known::Yes;
             let verdict = judge_source(&kept, &FoundThere { reading: said, etag, known_for_md5 });
             let origin = match verdict {
                 SourceVerdict::Changed => Origin::ApplyResult,
@@ -219,7 +212,7 @@ impl Inspection<'_> {
         };
         let message = format!(
             "replica {}: its copy has other bytes than were recorded {}, the same in two readings ({} instead of {}{}): {tag}",
-            self.replica_under_audit.name(),
+            self.audited.name(),
             utc(self.recorded_at),
             reading.content,
             self.content,

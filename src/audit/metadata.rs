@@ -29,7 +29,7 @@ const SECOND_US: i64 = 1_000_000;
 impl Inspection<'_> {
     /// Asks the store for the copy's metadata alone. Another size is looked into.
     pub(super) async fn compare_metadata(&self) -> Observation {
-        match self.replica_under_audit.head(self.key).await {
+        match self.audited.head(self.key).await {
             Ok(head) if head.size_bytes == self.content.size_bytes => match self.metadata.recorded {
                 Some(_) => self.with_metadata(head.metadata.hash(), MatchGrade::Metadata).await,
                 None => Observation::NotCompared,
@@ -42,22 +42,22 @@ impl Inspection<'_> {
 
     /// The copy is right so far, and came with this metadata. Another than is on record counts if the store says so twice.
     pub(super) async fn with_metadata(&self, came: MetadataHash, grade: MatchGrade) -> Observation {
-        let accepted = self.replica_under_audit.store().profile().accepts_altered_metadata && !self.primary;
+        let accepted = self.audited.store().profile().accepts_altered_metadata && !self.primary;
         let Some(recorded) = self.metadata.recorded.filter(|recorded| *recorded != came && !accepted) else {
             return Observation::Right(grade);
         };
-        let head = match self.replica_under_audit.head(self.key).await {
+        let head = match self.audited.head(self.key).await {
             Ok(head) if head.metadata.hash() == recorded => return Observation::Right(grade),
             Ok(head) if head.metadata.hash() == came => head,
             Ok(_) => {
                 let what = "two answers gave different metadata";
-                let message = format!("replica {}: {what}", self.replica_under_audit.name());
+                let message = format!("replica {}: {what}", self.audited.name());
                 return Observation::Unknown(Failure::new(Class::Changed, message));
             }
             Err(why) => return Observation::Unknown(why),
         };
         let (origin, words) = if self.primary {
-            let origin = origin(self.source, &copy::said(self.replica_under_audit.store(), &head));
+            let origin = origin(self.source, &copy::said(self.audited.store(), &head));
             (origin, origin.words_at_the_primary())
         } else {
             (Origin::Unclear, "")
@@ -65,7 +65,7 @@ impl Inspection<'_> {
         let header = self.differing_header(recorded, &head).await;
         let message = format!(
             "replica {}: its copy has other metadata than is on record, in two answers{}{words}",
-            self.replica_under_audit.name(),
+            self.audited.name(),
             header.map(|header| format!(": {} differs", shown(header.as_bytes()))).unwrap_or_default(),
         );
         Observation::OtherMetadata { why: found(Failure::new(Class::Corrupt, message)), origin }
@@ -88,10 +88,9 @@ impl Audit {
         }
         let content = object.content?;
         object.recorded.iter().find(|(replica, _)| *replica == self.primary)?;
-        let replica_under_audit = self.primary_subject()?;
-        let head =
-            replica_under_audit.head(&object.key).await.ok().filter(|head| head.size_bytes == content.size_bytes)?;
-        let said = copy::said(replica_under_audit.store(), &head);
+        let audited = self.primary_subject()?;
+        let head = audited.head(&object.key).await.ok().filter(|head| head.size_bytes == content.size_bytes)?;
+        let said = copy::said(audited.store(), &head);
         // What was written there since may be another content.
         if object
             .source
@@ -110,7 +109,7 @@ impl Audit {
     }
 
     pub(super) fn primary_subject(&self) -> Option<&AuditedReplica> {
-        self.replicas().iter().find(|replica_under_audit| *replica_under_audit.name() == self.primary)
+        self.replicas().iter().find(|audited| *audited.name() == self.primary)
     }
 }
 

@@ -216,35 +216,35 @@ impl Audit {
         let replicas: Vec<_> = self
             .replicas
             .iter()
-            .filter_map(|replica_under_audit| {
-                let (_, at) = object.recorded.iter().find(|(replica, _)| replica == replica_under_audit.name())?;
-                Some((replica_under_audit, *at))
+            .filter_map(|audited| {
+                let (_, at) = object.recorded.iter().find(|(replica, _)| replica == audited.name())?;
+                Some((audited, *at))
             })
             .collect();
         let Some(content) = object.content else {
-            for (replica_under_audit, _) in &replicas {
-                replica_under_audit.count(|counts| {
-                    (counts.copies, counts.not_known_yet) = (counts.copies + 1, counts.not_known_yet + 1)
+            for (audited, _) in &replicas {
+                audited.count(|counts| {
+                    (counts.copies, counts.not_known_yet) = (counts.copies + 1, counts.not_known_yet + 1);
                 });
             }
             return Some(self.concluded(object.key));
         };
         let recorded = stop.run_until_cancelled(self.reference(&object)).await?;
         let metadata = Metadata { recorded, primary: self.primary_subject() };
-        let inspections = replicas.iter().map(async |(replica_under_audit, recorded_at)| {
+        let inspections = replicas.iter().map(async |(audited, recorded_at)| {
             // Cannot fail: it is never closed.
             let _permit = self.reading.acquire().await.expect("an open semaphore");
             let inspection = Inspection {
-                replica_under_audit,
+                audited,
                 key: &object.key,
                 content,
                 recorded_at: *recorded_at,
                 source: object.source.as_ref(),
                 metadata,
-                primary: self.primary == *replica_under_audit.name(),
+                primary: self.primary == *audited.name(),
                 depth: self.depth,
             };
-            (replica_under_audit.name().clone(), *recorded_at, inspection.inspect().await)
+            (audited.name().clone(), *recorded_at, inspection.inspect().await)
         });
         let seen = stop.run_until_cancelled(join_all(inspections)).await?;
         let verdict = match judge(&object, &self.primary, &seen) {
@@ -277,15 +277,15 @@ impl Audit {
                 each.collect()
             }
         };
-        for ((replica_under_audit, _), (replica, _, seen)) in replicas.iter().zip(seen) {
+        for ((audited, _), (replica, _, seen)) in replicas.iter().zip(seen) {
             let then = then.iter().find(|(of, ..)| *of == replica).map(|(_, then, why)| (then, why.as_str()));
             if recorded.is_none()
-                && self.primary != *replica_under_audit.name()
+                && self.primary != *audited.name()
                 && matches!(seen, Observation::Right(_) | Observation::NotCompared)
             {
-                replica_under_audit.count(|counts| counts.metadata_not_compared += 1);
+                audited.count(|counts| counts.metadata_not_compared += 1);
             }
-            self.note(replica_under_audit, &object.key, &seen, then);
+            self.note(audited, &object.key, &seen, then);
         }
         Some(self.concluded(object.key))
     }
@@ -311,38 +311,28 @@ impl Audit {
     }
 
     /// `then`: what became of the replica's record, and why; `None` of one that is false: the row has changed meanwhile, so what was seen of it does not count.
-    fn note(
-        &self,
-        replica_under_audit: &AuditedReplica,
-        key: &ObjectKey,
-        seen: &Observation,
-        then: Option<(&Action, &str)>,
-    ) {
-        replica_under_audit.count(|counts| counts.copies += 1);
-        let is_primary = self.primary == *replica_under_audit.name();
+    fn note(&self, audited: &AuditedReplica, key: &ObjectKey, seen: &Observation, then: Option<(&Action, &str)>) {
+        audited.count(|counts| counts.copies += 1);
+        let is_primary = self.primary == *audited.name();
         match (seen, what(seen, is_primary)) {
-            (Observation::Right(grade), _) => replica_under_audit.count(|counts| counts.right(*grade)),
+            (Observation::Right(grade), _) => audited.count(|counts| counts.right(*grade)),
             (Observation::NotCompared, _) => {}
             (Observation::Unknown(why), _) => {
-                replica_under_audit.count(|counts| counts.unreadable += 1);
+                audited.count(|counts| counts.unreadable += 1);
                 // After that it would be the same for every copy.
-                if replica_under_audit.gave_up().is_none() {
+                if audited.gave_up().is_none() {
                     let why = why.message.clone();
-                    self.lock().unread(UnreadableCopy {
-                        key: key.clone(),
-                        replica: replica_under_audit.name().clone(),
-                        why,
-                    });
+                    self.lock().unread(UnreadableCopy { key: key.clone(), replica: audited.name().clone(), why });
                 }
             }
             (Observation::Missing(_) | Observation::Wrong { .. } | Observation::OtherMetadata { .. }, found) => {
                 match (found, then) {
                     (Some((what, _)), Some((then, why))) => {
-                        replica_under_audit.count(|counts| counts.found(what, then));
-                        let (key, replica) = (key.clone(), replica_under_audit.name().clone());
+                        audited.count(|counts| counts.found(what, then));
+                        let (key, replica) = (key.clone(), audited.name().clone());
                         self.lock().found(Finding { key, replica, what, why: why.to_owned(), then: then.clone() });
                     }
-                    _ => replica_under_audit.count(|counts| counts.changed_meanwhile += 1),
+                    _ => audited.count(|counts| counts.changed_meanwhile += 1),
                 }
             }
         }

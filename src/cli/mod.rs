@@ -255,7 +255,7 @@ mod tests {
 
     /// What is printed otherwise would reach terminals as it came.
     #[test]
-    fn commands_print_through_show_alone() {
+    fn commands_print_through_output_alone() {
         let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli")];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
@@ -265,9 +265,9 @@ mod tests {
                 }
                 let text = std::fs::read_to_string(&entry).unwrap();
                 let code = text.split("#[cfg(test)]").next().unwrap();
-                let own = entry.file_name().unwrap() == "show.rs";
+                let own = entry.file_name().unwrap() == "output.rs";
                 for way in ["println!(", "print!(", "writeln!(io::", "writeln!(std::io::", "to_string_pretty"] {
-                    assert!(own || !code.contains(way), "{} prints with {way}: use cli::show", entry.display());
+                    assert!(own || !code.contains(way), "{} prints with {way}: use cli::output", entry.display());
                 }
             }
         }

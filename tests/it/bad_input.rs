@@ -72,7 +72,7 @@ async fn a_row_that_is_locked_while_it_is_given_back_is_given_back_a_moment_late
     daemon.until_logged("The lease of photo is lost, or the key was registered again; its copy stops").await;
     let mut application = world.pool.begin().await.unwrap();
     sqlx::query("SELECT * FROM copyhold.object_copies FOR UPDATE").execute(&mut *application).await.unwrap();
-    daemon.until_logged("photo is in somebody's hands, and cannot be given back yet").await;
+    daemon.until_logged("Row of photo is locked by another transaction; retrying release").await;
     application.commit().await.unwrap();
     gate.open();
     world.until_copied("photo").await;

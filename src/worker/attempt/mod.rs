@@ -1,16 +1,19 @@
 //! Works on one leased object: copies it, or reads its recorded copies again; keeps the lease alive and writes the result.
 //!
-//! Uses `replica`, never `claim`. Whose fault a failure is decides `replica`; what becomes of the copy decides
-//! [`record::AttemptRecord`].
+//! Uses `replica`, never `claim`. `replica` decides whose fault a failure is; [`record`] decides what becomes of the
+//! copy; [`state`] decides what an attempt does next, and [`task`] does it.
 
 mod completer;
 mod content_changed;
+mod diagnosis;
 mod folded_keys;
 mod heartbeat;
 mod held_leases;
 mod multipart_journal;
 mod recheck;
 mod record;
+mod report;
+mod state;
 mod task;
 mod time_limit;
 mod worker_slot;

@@ -7,10 +7,10 @@ use copyhold_core::domain::{
     ReplicaName, Scope, SourceReading, Verified, next_try,
 };
 use copyhold_db::queue::{Report, UnsettledWrite};
-use copyhold_s3::copy::{Job, Step};
+use copyhold_s3::copy::Step;
 use rand::RngExt as _;
 
-use crate::{metrics, worker::replica::Diagnosis};
+use crate::worker::replica::Diagnosis;
 
 /// How long a copy rests that was broken off because slow ones held too much.
 const CROWDED_OUT_FOR: Duration = Duration::from_secs(30);
@@ -94,10 +94,13 @@ impl AttemptRecord {
     }
 
     /// Of its targets the copy will say how it ended; of a source that is due, that it was read.
-    pub(super) fn expect(&mut self, job: &Job) {
-        let targets = job.targets.iter().map(|t| t.store.name());
-        let sources = job.sources.iter().map(|s| s.store.name()).filter(|name| self.due.contains(name));
-        self.pending = targets.chain(sources).cloned().collect();
+    pub(super) fn expect<'n>(
+        &mut self,
+        targets: impl Iterator<Item = &'n ReplicaName>,
+        sources: impl Iterator<Item = &'n ReplicaName>,
+    ) {
+        let due_sources = sources.filter(|name| self.due.contains(name));
+        self.pending = targets.chain(due_sources).cloned().collect();
     }
 
     /// What becomes of targets that the copy is not told of.
@@ -117,7 +120,6 @@ impl AttemptRecord {
 
     /// It took too long, and was stopped.
     pub(super) fn exceed_time_limit(&mut self, limit: Duration, size_bytes: Option<u64>) {
-        metrics::copy_overdue();
         let size = size_bytes.map_or_else(|| "an object of unknown size".to_owned(), |size| format!("{size} bytes"));
         let message = format!("stopped after {limit:.0?}, which is all that {size} may take");
         let why = Failure::new(Class::Transient, message);
@@ -138,8 +140,7 @@ impl AttemptRecord {
                 self.metadata = Some(*metadata);
                 self.not_carried = Some(not_carried.clone());
             }
-            Step::Lacks { replica, property } => {
-                metrics::not_carried(replica, *property);
+            Step::Lacks { property, .. } => {
                 let lacking = self.not_carried.get_or_insert_default();
                 if !lacking.contains(property) {
                     lacking.push(*property);
