@@ -1,4 +1,4 @@
-//! Writes what a verification has concluded, if the row is still what was looked at.
+//! Writes what a verification has concluded, if the row has not changed since it was read.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{counts::Action, inspect::Observation, run::Audit};
 
-/// A row that somebody holds is tried again for so long, after these pauses.
+/// A locked row is tried again for so long, after these pauses.
 const BUSY_FOR: Duration = Duration::from_secs(30);
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(2);
@@ -38,7 +38,7 @@ impl ApplyResult {
 }
 
 impl Audit {
-    /// Has it written, or only sees that it could be. While somebody holds the row it is tried again.
+    /// Writes it, or in a dry run only checks that it could be. While the row is locked it is tried again.
     pub(super) async fn write(
         &self,
         stop: &CancellationToken,
@@ -62,7 +62,7 @@ impl Audit {
         let (begun, mut pause) = (Instant::now(), BUSY_PAUSE);
         loop {
             match write().await {
-                // It was not sent; of one that may have been carried out nobody could tell whose work it is.
+                // It was not sent. Of one that may have been carried out it could not be told whose work it is.
                 Err(error) if !error.leaves_open() && still_away(&error, begun) => {
                     tokio::time::sleep(AWAY_PAUSE).await;
                 }

@@ -124,7 +124,7 @@ impl AuditedReplica {
         self.lock().failed_in_a_row >= DOUBTFUL_FROM
     }
 
-    /// A poisoned lock only means that somebody panicked between two of these short steps.
+    /// A poisoned lock only means that a task panicked between two of these short steps.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -39,7 +39,7 @@ pub enum Defect {
 pub enum Action {
     /// Its record was taken back, and the copy is due.
     Requeued,
-    /// Its record was taken back, and nothing is copied until somebody says so.
+    /// Its record was taken back, and nothing is copied until an operator retries it.
     Parked,
     /// A new generation begins, and all its copies are due.
     RegisteredAgain,

@@ -1,4 +1,4 @@
-//! Reads one recorded copy, or asks its store about it, and says what that shows.
+//! Reads one recorded copy, or asks its store about it, and returns what that shows.
 
 use copyhold_core::domain::{
     Class, Content, EtagMatch, Failure, FoundThere, Kept, ObjectKey, SourceReading, SourceVerdict, judge_source, utc,
@@ -73,13 +73,13 @@ pub(super) enum Observation {
 /// How other bytes came to be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// Somebody wrote them: the store's ETag is theirs.
+    /// They were written there: the store's ETag is theirs.
     ApplyResult,
     /// They rotted: nothing says that they were written.
     Rotted,
     /// An earlier state has come back.
     Restored,
-    /// Nobody can tell.
+    /// It cannot be told.
     Unclear,
 }
 

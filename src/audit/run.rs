@@ -48,7 +48,7 @@ pub struct Audit {
     /// Nothing is written.
     pub(super) dry_run: bool,
     workers: usize,
-    /// What becomes of a content at the primary that nobody registered.
+    /// What becomes of an unregistered content at the primary.
     unregistered_changes: UnregisteredChanges,
     /// Copies that may be read at once.
     reading: Semaphore,
@@ -101,7 +101,7 @@ impl Audit {
         Self { depth, ..self }
     }
 
-    /// What becomes of a content at the primary that nobody registered.
+    /// What becomes of an unregistered content at the primary.
     #[must_use]
     pub fn unregistered_changes(self, unregistered_changes: UnregisteredChanges) -> Self {
         Self { unregistered_changes, ..self }
@@ -157,7 +157,7 @@ impl Audit {
     }
 
     async fn feed(&self, objects: Objects, to: &mpsc::Sender<FeedItem>, ended: &mut Ended) -> Result<(), QueueError> {
-        // Nobody takes them any more: then it was told to stop.
+        // A closed channel means that the audit was told to stop.
         match objects {
             Objects::These(keys) => {
                 for some in keys.chunks(KEYS) {
@@ -290,7 +290,7 @@ impl Audit {
         Some(self.concluded(object.key))
     }
 
-    /// Whether a change that nobody registered may begin a generation: if not, it is parked.
+    /// Parks an unregistered change if it may not begin a generation.
     async fn apply_change_policy(&self, again: Again, seen: &[(ReplicaName, i64, Observation)]) -> Verdict {
         let why = match self.unregistered_changes {
             UnregisteredChanges::CopyAll => None,
@@ -343,7 +343,7 @@ impl Audit {
         key
     }
 
-    /// A poisoned lock only means that somebody panicked between two of these short steps.
+    /// A poisoned lock only means that a task panicked between two of these short steps.
     fn lock(&self) -> MutexGuard<'_, Findings> {
         self.findings.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! What follows from what was seen of one object. Pure.
+//! Decides what is written about one object, from what was observed of its copies. Pure.
 
 use copyhold_core::domain::{Class, Failure, ReplicaName};
 use copyhold_db::queue::{Again, RecordedObject, Refuted, TakeBack};
@@ -15,7 +15,7 @@ pub(super) enum Verdict {
     Nothing,
     /// These records are false.
     TakeBack(TakeBack),
-    /// The object itself is another one by now, whoever should have said so.
+    /// The object itself is another one by now, although it was not registered again.
     Again(Again),
 }
 
@@ -38,8 +38,8 @@ pub(super) fn what(seen: &Observation, is_primary: bool) -> Option<(Defect, &Fai
 
 /// `seen`: of some or all replicas that have a copy on record.
 ///
-/// A copy that was not looked at counts as one from which the others can be made again: whoever copies from it holds it
-/// against the hash on record.
+/// A copy that was not looked at counts as one from which the others can be made again: an attempt that copies from it compares it
+/// with the hash on record.
 pub(super) fn judge(
     object: &RecordedObject,
     primary: &ReplicaName,

@@ -1,6 +1,6 @@
 //! Asks before a command does something large that no other command takes back.
 //!
-//! Must not ask where nobody can answer: there, the command wants `--yes`.
+//! Must not ask where there is no terminal: there, the command needs `--yes`.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 

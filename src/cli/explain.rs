@@ -139,7 +139,7 @@ fn of_copy(story: &Story, told: &CopyJson<'_>) -> String {
     let said = match told.state {
         State::Recorded { at_us } => format!("recorded {}", when(at_us, now)),
         State::NotWanted => "not wanted there".to_owned(),
-        State::Parked => "parked: not tried again until somebody says so (`copyhold retry`)".to_owned(),
+        State::Parked => "parked: not tried again until `copyhold retry`".to_owned(),
         State::Waiting { until_us } => format!("waiting, tried again {}", when(until_us, now)),
         State::Due { .. } if told.hindrance.is_none() && story.held.is_some() => {
             "due, and the object is in a daemon's hands".to_owned()

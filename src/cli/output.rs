@@ -1,7 +1,7 @@
 //! How results look on a terminal, and in a pipe.
 //!
-//! All that a command prints goes through here: whatever words of others it holds, none of them reaches a terminal as an
-//! order to it.
+//! All that a command prints goes through here: control characters in untrusted text never reach a terminal as
+//! commands.
 
 use std::{
     fmt,
@@ -20,7 +20,7 @@ pub(super) fn line(text: &str) -> io::Result<()> {
     goes_on(text).map(drop)
 }
 
-/// As [`line()`], for one of many: false if nobody reads them any more.
+/// As [`line()`], for one of many: false if the reader has gone.
 pub(super) fn goes_on(text: &str) -> io::Result<bool> {
     print(&visible(text))
 }
@@ -32,12 +32,12 @@ pub(super) fn json(result: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A line that is JSON already, one of many: false if nobody reads them any more.
+/// A line that is JSON already, one of many: false if the reader has gone.
 pub(super) fn json_goes_on(line: &str) -> io::Result<bool> {
     print(&visible_json(line))
 }
 
-/// A word beside the result, on stderr. Nobody is left to tell if that is gone.
+/// A remark beside the result, on stderr. A closed stderr is ignored.
 pub(super) fn aside(text: &str) {
     let _ = writeln!(io::stderr(), "{}", visible(text));
 }

@@ -9,7 +9,7 @@ pub(super) struct Args {
     /// Park the copy at this replica only
     #[arg(long, value_name = "REPLICA")]
     replica: Option<String>,
-    /// Why, for whoever asks later
+    /// The reason, to be shown later
     #[arg(long, value_name = "TEXT", default_value = "parked by hand")]
     because: String,
 }

@@ -18,7 +18,7 @@ pub(super) struct Args {
     /// End by itself after this long, as 30m or 2h [default: when it is resumed]
     #[arg(long = "for", value_name = "TIME", value_parser = length)]
     length: Option<Duration>,
-    /// Why, for whoever asks later
+    /// The reason, to be shown later
     #[arg(long, value_name = "TEXT")]
     because: Option<String>,
 }

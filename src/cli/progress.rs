@@ -26,12 +26,12 @@ impl Bar {
         Self(bar)
     }
 
-    /// Nobody sees it.
+    /// Stderr is no terminal.
     pub(super) fn is_hidden(&self) -> bool {
         self.0.is_hidden()
     }
 
-    /// When it is to be shown again; never, if nobody sees it.
+    /// When it is to be shown again; never, if it is hidden.
     pub(super) async fn due(&self) {
         if self.is_hidden() {
             std::future::pending::<()>().await;

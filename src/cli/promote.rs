@@ -43,7 +43,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let row = args::row(&rows, &args.replica)?;
     let replica = &row.name;
     let from = queue.primary().await?.context("the database knows no primary; run `copyhold migrate`")?;
-    // Where no daemon runs, nobody else does, and the time to wait for would never begin.
+    // Where no daemon runs, only this command notes a crash; without it the time to wait for would never begin.
     queue.note_crash().await?;
     let mut blockers = blockers(config, row, &from);
     if !queue.has_any_copy(replica).await? {
@@ -65,7 +65,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let until = args.wait.map(|wait| Instant::now() + wait);
     if !args.accept_missing {
         wait(&queue, replica, until).await?;
-        // What is wanted at the primary alone is not seen by whoever counts what is wanted here.
+        // A count of what is wanted here does not see what is wanted at the primary alone.
         let seen = walk::holdings(&queue, replica, &others).await?;
         if seen.unwanted > 0 {
             bail!(
@@ -159,7 +159,7 @@ fn not_settled(replica: &ReplicaName, unsettled: UnsettledAt) -> anyhow::Error {
         let copies = output::count(unsettled.copies.unsigned_abs(), "copy is", "copies are");
         format!("{copies} there not settled. A write was sent whose end was not seen, and may still arrive")
     } else {
-        "PostgreSQL has crashed lately, and a write may be under way that nobody knows of".to_owned()
+        "PostgreSQL has crashed lately, and a write of an unknown holder may be under way".to_owned()
     };
     anyhow::anyhow!(
         "{replica} is not promoted: {why}. `copyhold promote {replica} --wait {}` promotes it as soon as nothing can \
@@ -171,7 +171,7 @@ fn not_settled(replica: &ReplicaName, unsettled: UnsettledAt) -> anyhow::Error {
 fn lacking(replica: &ReplicaName, missing: &Missing, lately: i64) -> anyhow::Error {
     let copies = output::count(missing.objects.unsigned_abs(), "copy", "copies");
     let lately = if lately > 0 {
-        format!(", {lately} of them in a daemon's hands or registered within the last minute")
+        format!(", {lately} of them leased by a daemon or registered within the last minute")
     } else {
         String::new()
     };
@@ -201,7 +201,7 @@ async fn promote(
             Ok(Promoted::TooLate) => {
                 let now = queue.primary().await?.context("the database knows no primary; run `copyhold migrate`")?;
                 bail!(
-                    "{replica} is not promoted: {} is the primary since {}, promoted by somebody else at this moment; look again \
+                    "{replica} is not promoted: {} is the primary since {}, promoted by another command at this moment; look again \
                      with `copyhold promote {replica} --check`",
                     now.name,
                     utc(now.since)
@@ -209,10 +209,10 @@ async fn promote(
             }
             Ok(Promoted::Lacks) => return Ok(None),
             Ok(Promoted::NotFit) => bail!(
-                "{replica} is not promoted: it was paused, drained or reset at this moment, or its store has fallen sick; \
+                "{replica} is not promoted: it was paused, drained or reset at this moment, or its store has become unhealthy; \
                  `copyhold promote {replica} --check` says which"
             ),
-            // Somebody has its row, or the log, in hand.
+            // Another transaction has locked its row, or the log.
             Err(error) if error.is_contended() && begun.elapsed() < Duration::from_secs(10) => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }

@@ -41,7 +41,7 @@ impl Outcome {
         format!("{} {are} {done} ({})", self.copies(), each.join(", "))
     }
 
-    /// The rows that were skipped, and of `asked` keys those that nobody knows.
+    /// The rows that were skipped, and of `asked` keys those that are not registered.
     pub(super) fn report_skipped(&self, asked: Option<&[ObjectKey]>) -> anyhow::Result<Verdict> {
         let busy: Vec<_> = self.busy.iter().cloned().collect();
         let unknown: Vec<_> =

@@ -24,7 +24,7 @@ use report::{Report, SkippedReplica};
 #[command(after_help = "\
 Each object that is listed and not registered is registered, as if the application had done so: its copy at the listed replica \
 is taken for granted until it is read for the first time, and all other copies that are wanted are due. What is \
-registered already stays as it is. From a listing nobody concludes that an object is missing.
+registered already stays as it is. A listing is never taken to show that an object is missing.
 
 It can be ended or killed at any time: the same command goes on where it was. Daemons may run, and the application may register \
 objects.
@@ -195,7 +195,7 @@ async fn pin<'a>(queue: &Queue, replicas: impl Iterator<Item = &'a config::Repli
     for replica in &replicas {
         queue.pin(&replica.name, &Pin::from(*replica)).await?;
     }
-    // Somebody else may have been first.
+    // Another command or daemon may have been first.
     for row in queue.replica_rows().await? {
         let replica = replicas.iter().find(|replica| replica.name == row.name);
         if let Some(why) = replica.and_then(|replica| forbidden(&row, replica)) {

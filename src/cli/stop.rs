@@ -17,9 +17,9 @@ use crate::daemon::shutdown::Hangups;
 enum HangupMeans {
     /// The terminal has gone: end as at SIGTERM.
     End,
-    /// There is no terminal, so somebody wants a reload, which no command has: say so and go on.
+    /// There is no terminal, so SIGHUP asks for a reload, which no command has: log that and go on.
     Nothing,
-    /// What it meant when the command was started: nothing (`nohup`), or nobody can say.
+    /// What it meant when the command was started: nothing (`nohup`), or that is unknown.
     AsBefore,
 }
 
@@ -101,7 +101,7 @@ mod tests {
         for terminal in [true, false] {
             assert_eq!(decide(Some(true), terminal), HangupMeans::AsBefore);
         }
-        // Where nobody knows of a nohup, the system's way is kept, unless there is no terminal.
+        // Where it is unknown whether nohup is in use, the system's way is kept, unless there is no terminal.
         assert_eq!(decide(None, true), HangupMeans::AsBefore);
         assert_eq!(decide(None, false), HangupMeans::Nothing);
     }

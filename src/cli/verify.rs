@@ -23,10 +23,10 @@ use sample_size::SampleSize;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each copy on record is read to its end and held against size, hash (CRC-64/NVME) and metadata of the object. Defect is missing, or \
+Each copy on record is read to its end and held against size, hash (CRC-64/NVME) and metadata of the object. What is missing, or \
 has other bytes or metadata in two readings, loses its record and is copied again by the daemons; what a store does not let be read is \
-unknown and stays as it is. Defect was written over at the primary is registered again. Of an object without a good copy \
-nothing is copied until somebody says so (`copyhold explain KEY`, `copyhold retry KEY`).
+unknown and stays as it is. What was written over at the primary is registered again. Of an object without a good copy \
+nothing is copied until it is retried (`copyhold explain KEY`, `copyhold retry KEY`).
 
 Exit codes: 0 all that was looked into is as recorded; 1 something is missing or wrong, and its record was taken back \
 (not with --dry-run); 2 it could not be done, or only partly.
@@ -75,7 +75,7 @@ pub(super) struct Args {
 
 /// With --metadata, to one store.
 const REQUESTS_PER_SECOND: f64 = 50.0;
-/// More connections than that to one store do nobody good.
+/// More connections than that to one store gain nothing.
 const WORKERS_AT_MOST: usize = 256;
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {

@@ -44,7 +44,7 @@ impl Rules {
 }
 
 /// Refuses a URL that sqlx would refuse or only half understand, or whose connection
-/// could be read or answered by somebody else.
+/// could be read or answered by a stranger.
 pub(super) fn check(text: &str, rules: &Rules) -> Result<(), InvalidValue> {
     let servers = each_server(text)?;
     let parts = Parts::of(text)?;
@@ -63,7 +63,7 @@ pub(super) fn check(text: &str, rules: &Rules) -> Result<(), InvalidValue> {
         return Err(InvalidValue::new(
             "leads to another host without proof that it is the right one",
             "append ?sslmode=verify-full (and &sslrootcert=/path/to/ca.pem for an authority of your own), \
-             or set database.insecure = true if nobody else is on that network",
+             or set database.insecure = true if that network is private",
         ));
     }
     let named = parts.parameter("host").is_some_and(|host| host.parse::<IpAddr>().is_err())

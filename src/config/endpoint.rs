@@ -47,7 +47,7 @@ pub(super) fn endpoint(text: &str, insecure: bool) -> Result<Url, InvalidValue> 
     if is_plain_to_another_host(&url) && !insecure {
         return Err(InvalidValue::new(
             format!("is plain http to {}", url.host_str().unwrap_or_default()),
-            "write https://, or set insecure = true in this section if nobody else is on that network",
+            "write https://, or set insecure = true in this section if that network is private",
         ));
     }
     Ok(url)

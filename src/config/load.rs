@@ -27,8 +27,17 @@ pub fn load(
     environment: impl IntoIterator<Item = (impl Into<OsString>, impl Into<OsString>)>,
 ) -> Result<Config, ConfigErrors> {
     let text = read_file(path).map_err(|problem| ConfigErrors::new(path, vec![problem]))?;
+    parse(path, &text, environment)
+}
+
+/// Does the same for a text that was read already; `path` only names it.
+pub fn parse(
+    path: &Path,
+    text: &str,
+    environment: impl IntoIterator<Item = (impl Into<OsString>, impl Into<OsString>)>,
+) -> Result<Config, ConfigErrors> {
     let environment = Environment::of(environment);
-    let mut entries = toml_tree::parse(&text).map_err(|problems| ConfigErrors::new(path, problems))?;
+    let mut entries = toml_tree::parse(text).map_err(|problems| ConfigErrors::new(path, problems))?;
     let misplaced = env_overrides::lay_over(&mut entries, &environment);
 
     let reader = Reader::new(environment, path);

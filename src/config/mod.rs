@@ -1,7 +1,6 @@
 //! The configuration: read ([`load()`]), then checked, then trusted ([`Config`]).
 //!
-//! Whoever holds a [`Config`] need not check anything again. Secrets are
-//! [`Secret`]s; the configuration prints them as `***`.
+//! The holder of a [`Config`] need not check anything again. Secrets are [`Secret`]s; the configuration prints them as `***`.
 
 mod chain;
 mod database;
@@ -35,7 +34,7 @@ pub use copyhold_db::{
     settings::{Database, Wakeup},
 };
 pub use copyhold_s3::settings::{Authorities, Credentials, Facts, Provider, Proxies, Proxy, Surroundings, Trust};
-pub use load::load;
+pub use load::{load, parse};
 pub use position::Position;
 pub use problem::{ConfigErrors, Problem};
 
@@ -166,7 +165,7 @@ impl LeaseSettings {
     }
 }
 
-/// What a content at the primary that nobody registered may do.
+/// What an unregistered content at the primary may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuardSettings {
     pub changed: UnregisteredChanges,
@@ -226,7 +225,8 @@ pub struct ShutdownSettings {
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
     pub listen: SocketAddr,
-    /// Whoever sends it may append events, and read them from another machine. `None`: nobody may do either.
+    /// A client that sends it may append events, register objects and read events, wherever it is. `None`: no client may append
+    /// events, and only this machine may register and read.
     pub token: Option<Secret>,
 }
 

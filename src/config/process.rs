@@ -113,7 +113,7 @@ pub(super) fn http(mut section: Section<'_>) -> HttpSettings {
     }
 }
 
-/// Long enough that nobody finds it by trying, and of characters that a header can carry.
+/// Too long to be guessed, and of characters that a header can carry.
 fn token_text(token: Secret) -> Result<Secret, InvalidValue> {
     check_token(token.expose_secret())?;
     Ok(token.checked(|text| check_token(text).map_err(|invalid| invalid.what)))

@@ -80,7 +80,7 @@ impl Reader {
     }
 }
 
-/// A section being read; what nobody asked for by the end is unknown.
+/// A section being read; a key that no setting has read by the end is unknown.
 pub(super) struct Section<'r> {
     reader: &'r Reader,
     /// Empty for the top level.

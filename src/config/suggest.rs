@@ -1,4 +1,4 @@
-//! "Did you mean": what somebody who wrote an unknown name probably wanted.
+//! "Did you mean": the known name that an unknown one was probably meant to be.
 
 pub(super) use copyhold_core::did_you_mean::among;
 

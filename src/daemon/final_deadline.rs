@@ -1,4 +1,4 @@
-//! The time that is left when everything under way has ended or was let go: all steps share it.
+//! One deadline for the last steps of a shutdown, which share it.
 
 use std::time::Duration;
 

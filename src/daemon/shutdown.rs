@@ -1,5 +1,5 @@
-//! How the process ends: first signal drains, second or the deadline stops hard, and a task that ends uninvited ends
-//! the daemon. SIGHUP ends nothing.
+//! How the process ends: the first signal drains, the second or the deadline stops at once. A task that ends unexpectedly
+//! ends the daemon. SIGHUP ends nothing.
 
 use std::{future::Future, io, time::Duration};
 
@@ -64,12 +64,12 @@ pub enum DrainResult {
     TaskEnded(&'static str),
 }
 
-/// The two stops, and the tasks that obey them.
+/// The tokens that stop the daemon in stages, and the tasks that obey them.
 #[derive(Debug, Clone)]
 pub struct Lifecycle {
     /// Take on nothing new.
     pub drain: CancellationToken,
-    /// Let go of what is under way. A child of nothing: draining does not cancel it.
+    /// Give up on what is under way. It has no parent token: draining does not cancel it.
     pub stop: CancellationToken,
     /// The very end: for the tasks that others need until they have ended.
     pub end: CancellationToken,
@@ -116,7 +116,7 @@ impl Lifecycle {
                 error!(task = name, error = %panic, "Task {name} panicked");
             }
             if outcome.is_err() || !until.is_cancelled() {
-                // Nobody listens any more when the daemon is ending anyway.
+                // The receiver is gone when the daemon is ending anyway.
                 let _ = ended.send(name);
             }
         });
@@ -179,7 +179,7 @@ mod tests {
     /// Far more than anything here takes.
     const GRACE: Duration = Duration::from_hours(1);
 
-    /// Heeds signals that nobody sends to a test.
+    /// Reacts to signals that no test runner sends.
     fn lifecycle() -> (Lifecycle, ShutdownWatch) {
         Lifecycle::heeding(SignalKind::user_defined1(), SignalKind::user_defined2()).unwrap()
     }

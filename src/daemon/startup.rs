@@ -1,4 +1,4 @@
-//! What a daemon needs before it works: a fitting schema, its entry, its clients.
+//! Prepares a daemon: waits for a schema that fits, registers the daemon, makes a client per store.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::{config::Config, metrics, sweeper, worker::Replica};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What the daemon needs before it can do anything.
+/// What a daemon has after its startup.
 pub(super) struct Prepared {
     pub(super) daemon: Daemon,
     pub(super) replicas: Vec<Replica>,
 }
 
-/// A fitting schema, an entry among the daemons, a client per store.
+/// Checks the schema, registers the daemon and connects to each store.
 pub(super) async fn prepare(config: &Config, queue: &Queue, migrate: bool) -> anyhow::Result<Prepared> {
     until_available("look at the schema", || fit(config, queue, migrate)).await?;
     until_available("look at the plans", || check_plans(queue)).await?;
@@ -74,8 +74,8 @@ async fn fit(config: &Config, queue: &Queue, migrate: bool) -> Result<(), Startu
     )))
 }
 
-/// Work that is found slowly is found all the same: what is wrong is said loudly, and stops nobody. Without a function
-/// there is nothing to find it with.
+/// Logs every plan that finds work slowly, and goes on: slow work is done all the same. A missing function is fatal, since
+/// no work can be found without it.
 async fn check_plans(queue: &Queue) -> Result<(), StartupError> {
     let all = match queue.plans().await {
         Ok(all) => all,
@@ -113,7 +113,7 @@ async fn check_sequences(queue: &Queue) -> Result<(), StartupError> {
     }
 }
 
-/// An error to wait out, or one that only an operator can mend.
+/// An error that may pass, or one that only an operator can mend.
 enum StartupError {
     Transient(anyhow::Error),
     Permanent(anyhow::Error),
@@ -126,7 +126,7 @@ impl From<QueueError> for StartupError {
     }
 }
 
-/// Waits out a PostgreSQL that is away: longer and longer, up to two seconds, so that work begins soon after it is back.
+/// Retries while PostgreSQL is unavailable, less and less often, up to two seconds, so that work begins soon after it is back.
 async fn until_available<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = Result<T, StartupError>>,

@@ -67,7 +67,7 @@ impl Settings {
     }
 }
 
-/// The log, for whoever hands it to readers. Clones are the same one.
+/// The log, from which readers are made. Clones are the same one.
 #[derive(Debug, Clone)]
 pub struct Log(Arc<Shared>);
 
@@ -77,7 +77,7 @@ struct Shared {
     source: Arc<dyn Source>,
     /// Locked for as long as it takes to push or to clone a few pointers, never across an await.
     ring: RwLock<Ring>,
-    /// What the tailer has seen last; `None`: nobody looks. A watch cannot lose the last value.
+    /// What the tailer has seen last; `None`: the tailer is not running. A watch cannot lose the last value.
     positions: watch::Sender<Option<LogPosition>>,
     pages: PageCache,
     permits: Arc<Semaphore>,

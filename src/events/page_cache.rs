@@ -1,4 +1,4 @@
-//! Reads of the log that readers share: whoever wants a page that somebody is reading waits for that one.
+//! Pages of the log that readers share: a reader that wants a page that is being read waits for that one.
 
 use std::{
     collections::HashMap,
@@ -92,7 +92,7 @@ impl PageCache {
         let key = (position.epoch, from);
         let cell = self.cached().cell(key);
         let mut read_here = false;
-        // If whoever reads it leaves, the next in line begins anew.
+        // If the reader that reads it leaves, the next in line begins anew.
         let read = cell
             .get_or_init(|| async {
                 read_here = true;

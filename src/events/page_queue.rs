@@ -1,4 +1,4 @@
-//! Which of the waiting readers' pages is read next.
+//! Decides which of the waiting readers' pages is read next.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// Who reads a page next, of those who wait to: there are as many turns at once as there are ways to choose.
+/// Gives turns to the readers that wait for a page: as many at once as there are ways to choose.
 ///
 /// The first come alone would have each of a thousand scattered readers wander through pages that others were just
 /// done with: in a row of 196 pages each was read 21 times. When those furthest behind go first, they meet the others,
@@ -93,7 +93,7 @@ impl Drop for PageTurn {
                 next
             };
             match next.map(|next| next.send(self.queue.turn(choice))) {
-                // Whoever waited has left.
+                // The waiting reader has left.
                 Some(Err(mut turn)) => turn.choice = None,
                 // One who leaves without having looked drops the turn that was sent.
                 Some(Ok(())) | None => return,

@@ -8,7 +8,7 @@ use tokio::{
     time::{error::Elapsed, timeout},
 };
 
-/// The tailer's looks into the log, numbered: for whoever must know that there was one since.
+/// The tailer's looks into the log, numbered, so that a reader can wait for one that begins later.
 #[derive(Debug)]
 pub(super) struct PollRounds {
     begun: AtomicU64,
@@ -32,7 +32,7 @@ impl PollRounds {
         self.done.send_replace(look);
     }
 
-    /// Returns when somebody waits for another.
+    /// Returns when a reader waits for another round.
     pub(super) async fn requested(&self) {
         self.wanted.notified().await;
     }

@@ -116,7 +116,7 @@ impl Reader {
         }
     }
 
-    /// Finds out whether it can begin, and where, before anything is promised to anybody. Takes up to a few seconds
+    /// Finds out whether it can begin, and where, before the response has begun. Takes up to a few seconds
     /// where the log does not answer, or is not the one that the reader has read. May be dropped while it waits.
     pub async fn begin(&mut self) -> Result<Cursor, End> {
         let asked = Instant::now();

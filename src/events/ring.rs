@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 use super::chunk::Chunk;
 
-/// What is older has been read by everybody who keeps up; the rest comes in pages.
+/// Readers that keep up have read what is older; the others get it in pages.
 const KEPT_FOR: Duration = Duration::from_secs(75);
 
 /// The latest events, bounded by bytes and by time.
 #[derive(Debug)]
 pub(super) struct Ring {
-    /// Whose events these are; `None`: nobody fills it.
+    /// Whose events these are; `None`: the tailer is not running.
     epoch: Option<Epoch>,
     /// In the order of ids, with the time at which each came.
     chunks: VecDeque<(Instant, Arc<Chunk>)>,

@@ -39,7 +39,7 @@ impl Tailer {
         Self { shared, poll, wake, known: None, unsure: false, blind: false }
     }
 
-    /// Until `drain`. Asks the database for nothing while nobody reads.
+    /// Runs until `drain`. Sends no statement while there is no reader.
     pub async fn run(mut self, drain: CancellationToken) {
         let mut readers = self.shared.readers.subscribe();
         loop {
@@ -52,7 +52,7 @@ impl Tailer {
                 () = drain.cancelled() => break,
                 () = self.tail() => {}
             }
-            // Whoever comes from now on waits for a fresh look.
+            // The next reader waits for a new look at the log.
             self.shared.positions.send_replace(None);
             self.shared.ring.write().expect("nothing panics under it").end();
             metrics::event_ring_bytes(0);

@@ -1,6 +1,7 @@
 //! Who may read events, register objects and append events.
 //!
-//! With `http.token` set: whoever sends it, wherever from. Without: this machine reads and registers, and nobody appends.
+//! With `http.token` set, a client that sends it may do everything, from any machine. Without it, clients on this machine may
+//! read and register, and none may append.
 
 use std::time::Duration;
 
@@ -67,13 +68,13 @@ impl Auth {
         if self.0.is_none() {
             return Err(ErrorResponse::new(
                 StatusCode::FORBIDDEN,
-                "nobody may append events over HTTP until http.token is set in the daemon's configuration",
+                "events cannot be appended over HTTP until http.token is set in the daemon's configuration",
             ));
         }
         self.has_token("appending events", headers)
     }
 
-    /// With a token in the configuration, whoever sends it: where a connection comes from says nothing of who is behind it,
+    /// With a token in the configuration, any client that sends it: the address of a connection does not tell who is behind it,
     /// since a proxy on this machine makes every request a local one. Without, this machine.
     fn may(&self, what: &str, connection: &Connection, request: &Parts) -> Result<(), ErrorResponse> {
         if self.0.is_some() {

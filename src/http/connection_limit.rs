@@ -1,5 +1,5 @@
-//! How many connections there may be. When all places are taken, the connection that has kept silent for longest makes room:
-//! however many are opened and left silent, whoever asks something is answered.
+//! Bounds the number of connections. When all slots are taken, the connection that has been silent for longest is closed:
+//! however many clients open connections and send nothing, a request is answered.
 
 use std::{
     collections::VecDeque,
@@ -11,7 +11,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-/// With fewer places left, whoever has been answered gives up its place at once.
+/// With fewer slots left, a connection is closed right after its answer.
 const FEW: usize = 512;
 
 pub(super) struct ConnectionLimit {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_who_asked_something_makes_room_and_the_next_is_refused() {
+    fn a_connection_that_sent_a_request_is_not_closed_and_the_next_is_refused() {
         let limit = ConnectionLimit::new(2);
         let held = [(); 2].map(|()| limit.take().unwrap());
         held.iter().for_each(ConnectionSlot::is_used);

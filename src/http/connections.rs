@@ -38,11 +38,11 @@ const SILENT_FOR: Duration = Duration::from_secs(30);
 /// A reader that has not taken one batch in this time is cut, however busily it takes single bytes.
 const BATCH_WITHIN: Duration = Duration::from_mins(1);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// Said to whom there is no room for. It cannot be known what was asked.
+/// The answer to a connection for which there is no room, before its request is read.
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
-/// One peer, as those who answer it see it.
+/// One connection, as the handlers see it.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     pub(super) peer: SocketAddr,
@@ -118,7 +118,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// A word in passing: whoever does not hear it finds the connection closed.
+/// Tries to answer 503 before the connection is closed.
 fn refuse(socket: &TcpStream) {
     metrics::connection_refused();
     if let Err(error) = socket.try_write(FULL) {

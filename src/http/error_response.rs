@@ -1,4 +1,4 @@
-//! What is said to whoever cannot be served: one sentence that says what to do, in JSON.
+//! The response to a request that is not served: one sentence that says what to do, in JSON.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ impl IntoResponse for ErrorResponse {
         let mut response = (self.status, headers, text).into_response();
         if let Some(pause) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
-            // Kept open, it would take the place of somebody who can be served.
+            // Kept open, it would occupy the slot of a client that can be served.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if self.status == StatusCode::UNAUTHORIZED {

@@ -20,7 +20,7 @@ pub(super) fn connections_for(readers: usize) -> usize {
          open files; raise its limit (LimitNOFILE in systemd, --ulimit nofile in a container) to {} or lower events.readers",
         wanted + ELSEWHERE
     );
-    // However few there are, somebody must be able to ask whether it is alive.
+    // However few there are, a health check must be answered.
     allowed.max(16)
 }
 

@@ -53,7 +53,7 @@ async fn asked(state: &AppState) -> (StatusCode, String) {
     }
 }
 
-/// A server's message may name hosts and roles, which are nobody's business here. The log has them.
+/// A server's message may name hosts and roles, which do not belong in this answer. The log has them.
 fn failed(error: &QueueError) -> (StatusCode, String) {
     let cause = error.connect_cause().map(ConnectCause::clause);
     let cause = cause.or_else(|| error.is_silent().then(|| ConnectCause::NoAnswer.clause()));

@@ -1,5 +1,4 @@
-//! The HTTP surface: is it alive, is it ready, what does it measure; the event log, to be read and appended to; and objects, to
-//! be registered.
+//! The HTTP server: liveness, readiness and metrics; reading and appending events; registering objects.
 
 mod auth;
 mod connection_limit;
@@ -27,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use auth::Auth;
+pub use events::check_events_query;
 pub use request_body::WriteLimits;
 
 use copyhold_db::queue::Queue;
@@ -35,10 +35,10 @@ use copyhold_s3::copy::Memory;
 use crate::events::Log;
 use error_response::ErrorResponse;
 
-/// How often old samples are folded away, whether or not somebody scrapes.
+/// How often the recorder folds old samples, also while no scrape comes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// What the pages are made from.
+/// What the handlers share.
 #[derive(Clone)]
 pub struct AppState {
     pub queue: Queue,
@@ -95,7 +95,7 @@ pub async fn serve(listener: TcpListener, state: AppState, readers: usize, end: 
 async fn not_found() -> ErrorResponse {
     ErrorResponse::new(
         StatusCode::NOT_FOUND,
-        "there is nothing here: there are /v1/events, /v1/objects, /livez, /readyz and /metrics",
+        "not found; available paths: /v1/events, /v1/objects, /livez, /readyz and /metrics",
     )
 }
 

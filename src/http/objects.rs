@@ -1,4 +1,4 @@
-//! `/v1/objects`: registering, for whoever would rather not speak SQL.
+//! `/v1/objects`: registers objects over HTTP, for applications without a connection to PostgreSQL.
 
 mod body;
 
@@ -37,7 +37,7 @@ pub(super) async fn register(
     Ok(axum::Json(json!({ "registered": generations.len(), "generations": generations })).into_response())
 }
 
-/// PostgreSQL is away, and everybody asks.
+/// Logs an unavailable PostgreSQL once for all requests.
 static AWAY: Complaint = Complaint::new();
 
 fn error_response(error: &QueueError) -> ErrorResponse {

@@ -16,9 +16,9 @@ const KEEP_EVERY: Duration = Duration::from_secs(2);
 /// How often it looks whether another run lives, and how much later than was said it must be alive to count as such.
 const WATCH_EVERY: Duration = Duration::from_millis(300);
 const LIVES: Duration = Duration::from_secs(1);
-/// Questions for an import that nobody seems to be at work on before it is clear that somebody is.
+/// Tries to take an import that no process seems to hold, before it is clear that another process holds it.
 const TAKES: u32 = 20;
-/// While somebody holds what it needs, it is tried again after these pauses.
+/// While another transaction holds what it needs, it is tried again after these pauses.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(1);
 /// After so long it says what it waits for.
@@ -142,7 +142,7 @@ impl Import {
         Ok(self.ended(false))
     }
 
-    /// Where to begin; `None`: it was told to stop. Whoever died a moment ago is waited for, whoever lives is not.
+    /// Where to begin; `None`: it was told to stop. A process that died a moment ago is waited for, a living one is not.
     async fn take(&self, anew: bool, stop: &CancellationToken) -> Result<Option<Position>, ImportError> {
         let mut alive: Option<(Option<Fence>, Instant)> = None;
         for takes in 0.. {
@@ -208,7 +208,7 @@ impl Import {
                         Bound::End => ended = true,
                     }
                 }
-                // An answer was lost, and the batch was not; or it is somebody else's by now.
+                // An answer was lost, and the batch was not; or another process has the import by now.
                 Ok(None) => {
                     let row = while_away(async || self.queue.import_row(&self.plan).await).await?;
                     let row = row.filter(|row| row.held_by == Some(self.fence)).ok_or(ImportError::TakenOver)?;
@@ -237,7 +237,7 @@ impl Import {
         Ok(tally.map(|tally| (bound, tally)))
     }
 
-    /// Ends when the import is somebody else's.
+    /// Ends when another process has taken the import.
     async fn until_lost(&self) {
         loop {
             tokio::time::sleep(KEEP_EVERY).await;
@@ -277,13 +277,13 @@ impl Import {
         self.lock().waits = waits;
     }
 
-    /// A poisoned lock only means that somebody panicked between two of these short steps.
+    /// A poisoned lock only means that a task panicked between two of these short steps.
     fn lock(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Somebody holds one of the rows, or they take too long: fewer of them may do.
+/// Whether some of the rows are locked, or take too long: a smaller batch may succeed.
 fn is_too_much(error: &QueueError, rows: u32) -> bool {
     let timed_out = error.sqlstate().as_deref() == Some("57014");
     error.is_contended() || (timed_out && rows > 1)

@@ -8,8 +8,8 @@ pub enum ListingError {
     #[error("{error}; this was {place}")]
     Store { place: PageAt, error: Box<StoreError> },
     #[error(
-        "the store lists \"{later}\" before \"{key}\", which is not the order of their bytes: nobody can tell then whether a \
-         listing is complete, nor go on from where it was; register what it has in another way (`copyhold enqueue`, SQL)"
+        "the store lists \"{later}\" before \"{key}\", which is not the order of their bytes: such a listing cannot be \
+         known to be complete, nor continued; register what it has in another way (`copyhold enqueue`, SQL)"
     )]
     OutOfOrder { later: String, key: String },
     #[error(

@@ -124,7 +124,7 @@ impl Lister {
     }
 }
 
-/// A poisoned lock only means that somebody panicked between two short steps.
+/// A poisoned lock only means that a task panicked between two short steps.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

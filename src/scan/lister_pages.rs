@@ -1,4 +1,4 @@
-//! Goes through the keys of one range, and checks that they rise.
+//! Lists one range page by page, and checks that its keys rise.
 
 use copyhold_db::queue::KeyRange;
 use copyhold_s3::store::{Asked, Listed, Page, Place, is_of_a_probe, shown};
@@ -104,7 +104,7 @@ impl<'a> ListerPages<'a> {
 
     /// Those of the range, and whether the page has gone beyond it. Not every store heeds prefixes, or where it was to begin.
     ///
-    /// What a probe had to leave is left out: nobody wants it copied. Also what lies beyond the range must be in order: or else keys of the range may lie behind it.
+    /// Objects that a probe had to leave behind are left out: they are not to be copied. Also what lies beyond the range must be in order: or else keys of the range may lie behind it.
     fn pick(&mut self, listed: Vec<Listed>) -> Result<(Vec<Listed>, bool), ListingError> {
         let (prefix, after) = (self.range.prefix.as_bytes(), self.range.after.as_deref().map(str::as_bytes));
         let through = self.range.through.as_deref().map(str::as_bytes);

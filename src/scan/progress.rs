@@ -95,7 +95,7 @@ impl Progress {
         self.lock().waits_for = Some(what);
     }
 
-    /// A poisoned lock only means that somebody panicked between two of these short steps.
+    /// A poisoned lock only means that a task panicked between two of these short steps.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

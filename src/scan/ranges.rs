@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(ends("p/", &page(&["p/a/", "p/b/"], false)), ["p/a0", "p/b0"]);
         // All of a/ would come before a-b/, and yet behind it by the bytes.
         assert_eq!(ends("", &page(&["a-b/", "a/", "c-d/"], false)), ["a0", "c-d0"]);
-        // Whether there is 2024/ behind what the page has, nobody knows; there is no 2023/.
+        // Whether there is 2024/ behind what the page has is not known; there is no 2023/.
         let dates = page(&["2023-12/", "2024-01/"], true);
         assert_eq!(ends("", &dates), ["2023-120"]);
         assert_eq!(ends("", &page(&["2023-12/", "2024-01/"], false)), ["2023-120", "2024-010"]);

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 const SLOWER_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 /// Requests to a store that throttles are this far apart at least, ...
 const SHORTEST: Duration = Duration::from_millis(100);
-/// ... and this far at most: further apart, nobody would see that it has recovered.
+/// ... and this far at most: further apart, the scan would not notice that it has recovered.
 const LONGEST: Duration = Duration::from_secs(10);
 /// A store may ask for more patience than makes sense.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -73,7 +73,7 @@ impl RequestSpacing {
         state.next = state.next.max(now + state.spacing);
     }
 
-    /// A poisoned lock only means that somebody panicked between two of these short steps.
+    /// A poisoned lock only means that a task panicked between two of these short steps.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::{halt::ScanError, progress::Progress};
 
-/// A key that somebody else's transaction is about to register is asked for again after these pauses.
+/// A key that another transaction is about to register is tried again after these pauses.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(2);
 /// After so long it is said what one waits for.
@@ -46,7 +46,7 @@ pub(super) enum Entry {
 /// What came of writing some entries.
 enum WriteResult {
     Written(ScanCounts),
-    /// Somebody else has locked one of the keys.
+    /// Another transaction has locked one of the keys.
     Locked,
     /// PostgreSQL refuses one of them.
     Refused(QueueError),

@@ -54,7 +54,7 @@ mod tests {
     const HOUR_US: i64 = 3_600_000_000;
 
     #[test]
-    fn a_database_clock_that_jumps_an_hour_frees_nobody_for_one_lease_time() {
+    fn a_database_clock_that_jumps_an_hour_frees_no_lease_for_one_lease_time() {
         for jump in [HOUR_US, -HOUR_US] {
             let start = Instant::now();
             let at = |s| start + Duration::from_secs(s);

@@ -64,7 +64,7 @@ impl InboxMover {
                     self.idle.register().await.whole()
                 }
                 Ok(Moved::NotNow) => jittered(NOT_NOW),
-                // Somebody else appends at the moment.
+                // Another transaction appends at the moment.
                 Err(error) if error.is_conflict() => jittered(NOT_NOW),
                 Err(error) if error.may_be_of_a_row() && most > 1 => {
                     singly = BATCH;

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::about;
 use crate::metrics;
 
-/// What has not come about for so long is said: somebody's transaction stands in the way.
+/// A duty that has failed for so long is logged: some transaction blocks it.
 const PATIENCE: Duration = Duration::from_hours(1);
 /// Partitions dropped in one go at most; the rest is the next sweep's.
 const AT_ONCE: usize = 32;
@@ -72,7 +72,7 @@ impl DutyLog {
             return;
         };
         metrics::database_error(duty.name());
-        // Somebody reads the log, or appends to it, at this moment: it gives way to them, and is done next time.
+        // Other sessions read the log or append to it at this moment: the duty gives way, and is done next time.
         let since = *self.failing_since.get_or_insert_with(Instant::now);
         // The claims will say that PostgreSQL is away.
         let worth_saying = if error.is_contended() { since.elapsed() > PATIENCE } else { !error.is_away() };

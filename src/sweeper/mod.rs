@@ -29,7 +29,7 @@ use crate::metrics;
 
 /// How often it is asked whether the backlog is to be counted; the statement itself decides.
 const BACKLOG_EVERY: Duration = Duration::from_secs(2);
-/// A count that came to nothing has cost as much as one that did not: this many times as long nobody tries again here.
+/// A count that came to nothing has cost as much as one that did not: this daemon tries again after this many times as long.
 const REST_AFTER_FAILURE: u32 = 50;
 
 /// Keeps the table `backlog` up to date until `drain`.

@@ -13,12 +13,12 @@ use tracing::{debug, info, warn};
 use super::about;
 use crate::metrics;
 
-/// What was begun for somebody who never heard its name is looked for from this long before its intent was written
+/// An upload whose name its daemon never received is looked for from this long before its intent was written
 /// down, because the machines of a store differ, and whole seconds round, ...
 const WINDOW_BEFORE: Duration = Duration::from_mins(1);
 /// ... to this long after. The call that begins an upload is given up after a minute, its retry included; before it,
 /// while the store throttles, it may have waited for its turn, some minutes at most where there is any progress.
-/// Longer would be no safer: what is found in it is aborted, and it might be somebody else's.
+/// Longer would be no safer: what is found in it is aborted, and it might be another program's.
 const WINDOW_AFTER: Duration = Duration::from_mins(5);
 /// An upload whose name can never be found out, because its store does not let us list, is forgotten.
 const NAMELESS_FOR: Duration = Duration::from_hours(3 * 24);
@@ -26,12 +26,12 @@ const NAMELESS_FOR: Duration = Duration::from_hours(3 * 24);
 const CONDEMNED_FOR: Duration = Duration::from_hours(30 * 24);
 /// After so many failures in a row the store is left alone until the next look.
 const FAILURES: u32 = 3;
-/// Half of the time for which nobody else looks at the same uploads; one call more may take a minute.
+/// Half of the time for which no other daemon looks at the same uploads; one call more may take a minute.
 const ROUND: Duration = LOOK_EVERY.checked_div(2).expect("two is not zero");
-/// How often it is looked for rows of replicas that nobody serves any more.
+/// How often rows of replicas that no daemon serves any more are looked for.
 const UNSERVED_EVERY: Duration = Duration::from_hours(1);
 
-/// Has the stores throw away the unfinished uploads that nobody will go on with. Every daemon looks; each upload is
+/// Aborts the unfinished uploads that no daemon will go on with. Every daemon looks; each upload is
 /// aborted by the one that has taken it, for a stated time, in PostgreSQL. No transaction is open meanwhile.
 ///
 /// Others' uploads are never touched: only those whose name is in a row of ours, and those that were begun of the same
@@ -110,7 +110,7 @@ impl OrphanedUploads {
                 Some(Err(error)) => {
                     metrics::database_error("queue::look_at_uploads");
                     if !error.is_away() {
-                        warn!(error = %error, "Could not look for unfinished uploads that nobody goes on with, trying again");
+                        warn!(error = %error, "Could not look for orphaned uploads, trying again");
                     }
                 }
             }
@@ -118,7 +118,7 @@ impl OrphanedUploads {
     }
 
     async fn look(&self, store: &Store, scope: AbortScope, log_state: &mut ReplicaLogState) -> Result<(), QueueError> {
-        // While the window of an intent is open, what somebody begins now would be in it.
+        // While the window of an intent is open, an upload that another program begins now would be in it.
         let quiet = self.quiet.max(WINDOW_AFTER + WINDOW_BEFORE);
         loop {
             let Looked { condemned, more } = self.queue.look_at_uploads(store.name(), quiet).await?;
@@ -175,11 +175,11 @@ impl OrphanedUploads {
                 }
             }
         }
-        // One that is in somebody's hands is condemned, and comes up again.
+        // A locked one is condemned, and comes up again.
         self.queue.end_uploads(&over).await?;
         metrics::uploads_orphaned(replica, aborted);
         if let Some(key) = example.filter(|_| aborted > 0) {
-            info!(object.key = %key, replica.id = %replica, uploads = aborted, "Aborted {aborted} unfinished uploads at {replica} that nobody goes on with, of {key} for one");
+            info!(object.key = %key, replica.id = %replica, uploads = aborted, "Aborted {aborted} orphaned uploads at {replica}, of {key} for one");
         }
         if forgotten > 0 {
             warn!(replica.id = %replica, uploads = forgotten, "{forgotten} unfinished uploads could not be aborted at {replica} for a month and are forgotten: a lifecycle rule of the bucket would abort them");
@@ -224,7 +224,7 @@ impl OrphanedUploads {
             Ok(listed) => listed,
             Err(error) => return Ok(Err(error)),
         };
-        // By another clock than the store's own, the upload of somebody else may be the one that is looked for.
+        // By another clock than the store's own, another program's upload might be taken for ours.
         let Some(answered) = answered else { return Ok(Ok(Vec::new())) };
         // Asked after the listing: what is begun in the meantime is not in it.
         let known = self.queue.known_uploads(&one.key, store.name()).await?;

@@ -1,4 +1,4 @@
-//! What a daemon tells the others about its rest: that a notice is to wake it, or that none need.
+//! Registers this daemon as idle in PostgreSQL, so that an INSERT notifies it; and when it looks for work all the same.
 
 use std::time::Duration;
 
@@ -8,14 +8,15 @@ use tracing::warn;
 
 use crate::{metrics, wakeup::listen_status::ListenStatus, wakeup::stagger::StaggeredWakeup};
 
-/// The promise: without any notice, what there is is found after this long.
+/// Upper bound on pickup latency when no notification arrives.
 pub const POLL: Duration = Duration::from_secs(5);
-/// Between two tries while PostgreSQL is away.
+/// Between two tries while PostgreSQL is unavailable.
 pub const RETRY_EVERY: Duration = Duration::from_secs(1);
-/// When it looks again after it has said that it sleeps: a transaction that looked before that may commit later.
+/// When the daemon looks again after it has registered as idle: a transaction that did not see the registration may commit
+/// later.
 const AFTER_REGISTERING: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_secs(1)];
 
-/// Whether this daemon has said that it sleeps. Said with care: while one does, each insert of anybody notifies.
+/// Whether this daemon is registered as idle. While any daemon is, every INSERT sends a NOTIFY.
 #[derive(Debug)]
 pub struct IdleRegistration {
     queue: Queue,
@@ -27,22 +28,22 @@ pub struct IdleRegistration {
     pub stagger: StaggeredWakeup,
 }
 
-/// What the database has of it.
+/// What the table says of this daemon.
 #[derive(Debug, Clone, Copy)]
 enum Registration {
-    /// It works, and need not be woken.
+    /// It works, and need not be notified.
     Cleared,
     /// Last at this time, and it has looked this many times since.
     Registered { looks: usize, at: Instant },
-    /// That it sleeps, from before an outage; or that was forgotten with it.
+    /// An outage may have removed the registration.
     Unknown,
 }
 
-/// How long to wait for a notice before the next look.
+/// How long to wait for a notification before the next look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitFor {
     Exactly(Duration),
-    /// Or less, for whoever knows that something comes without a notice.
+    /// Or less, for a caller that knows of work that becomes due without a notification.
     AtMost(Duration),
 }
 
@@ -57,36 +58,36 @@ impl WaitFor {
 }
 
 impl IdleRegistration {
-    /// Awake.
+    /// Not registered.
     #[must_use]
     pub fn new(queue: Queue, daemon: DaemonId, kind: SleepsFor, listen_status: ListenStatus) -> Self {
         Self { queue, daemon, kind, listen_status, state: Registration::Cleared, stagger: StaggeredWakeup::default() }
     }
 
-    /// It has said so, and not taken it back.
+    /// Whether it is registered and has not cleared that.
     #[must_use]
     pub fn is_registered(&self) -> bool {
         matches!(self.state, Registration::Registered { .. })
     }
 
-    /// Says that it is awake, if it has said otherwise, or may have.
+    /// Clears the registration, if there is one or may be one.
     pub async fn clear(&mut self) {
         if !matches!(self.state, Registration::Cleared) && self.write(false).await {
             self.state = Registration::Cleared;
         }
     }
 
-    /// What it said before an outage may be forgotten there: it is to be said again.
+    /// Marks the registration as unknown after an outage, so that it is written again.
     pub fn invalidate(&mut self) {
         if self.is_registered() {
             self.state = Registration::Unknown;
         }
     }
 
-    /// It has looked and found nothing. Says that it sleeps, once that makes sense.
+    /// Registers the daemon as idle after a look that found nothing; returns how long to wait.
     pub async fn register(&mut self) -> WaitFor {
         if !self.listen_status.is_listening() {
-            // Others would pay for notices that nobody hears.
+            // Every INSERT would pay for a NOTIFY that this daemon cannot receive.
             self.clear().await;
             return WaitFor::AtMost(self.listen_status.poll_interval(POLL));
         }
@@ -98,7 +99,7 @@ impl IdleRegistration {
             return WaitFor::Exactly(AFTER_REGISTERING[0]);
         };
         let pause = AFTER_REGISTERING.get(looks).copied();
-        // It may have been forgotten, and other daemons come and go.
+        // The registration may be lost, and other daemons come and go.
         if pause.is_none() && at.elapsed() > POLL && self.write(true).await {
             at = Instant::now();
         }
@@ -114,9 +115,9 @@ impl IdleRegistration {
             }
             Err(error) => {
                 metrics::database_error("queue::set_sleeping");
-                // One of the two is enough to say it.
+                // One of the two kinds is enough to log it.
                 if self.kind == SleepsFor::Work {
-                    warn!(error = %error, "Could not say whether this daemon sleeps; the poll finds the work");
+                    warn!(error = %error, "Could not register this daemon as idle or busy; polling finds the work");
                 }
                 false
             }

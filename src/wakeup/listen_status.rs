@@ -1,21 +1,21 @@
-//! Whether this process hears what PostgreSQL announces, or has to look by itself.
+//! Whether LISTEN works, so that notifications arrive; otherwise the daemon polls.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// How long whoever would wait for notices waits at most while none can come.
+/// The longest wait between two looks while no notification can arrive.
 pub const FALLBACK_POLL: Duration = Duration::from_secs(1);
 
-/// Held by the listener alone, which knows.
+/// Held by the listener alone.
 #[derive(Debug)]
 pub struct ListenStatusSender(watch::Sender<bool>);
 
-/// For all who wait for notices.
+/// Held by the tasks that wait for notifications.
 #[derive(Debug, Clone)]
 pub struct ListenStatus(watch::Receiver<bool>);
 
-/// A pair that hears nothing yet.
+/// Returns a pair that is not listening yet.
 #[must_use]
 pub fn channel() -> (ListenStatusSender, ListenStatus) {
     let (sender, receiver) = watch::channel(false);
@@ -23,25 +23,26 @@ pub fn channel() -> (ListenStatusSender, ListenStatus) {
 }
 
 impl ListenStatusSender {
-    /// From now on notices come through. Wake everybody afterwards: what came before was not heard.
+    /// From now on notifications arrive. Wake all tasks afterwards: earlier ones were lost.
     pub fn set_listening(&self) {
         self.0.send_replace(true);
     }
 
-    /// From now on, or for some time already, none does. Wake everybody afterwards: they have to look by themselves.
+    /// From now on, or for some time already, none arrives. Wake all tasks afterwards: they have to poll.
     pub fn set_unavailable(&self) {
         self.0.send_replace(false);
     }
 }
 
 impl ListenStatus {
-    /// Notices come through. Whoever asks for them while they do not makes others pay for what nobody hears.
+    /// Whether notifications arrive. Do not register as idle while LISTEN is down: every INSERT would pay for a NOTIFY that
+    /// is not received.
     #[must_use]
     pub fn is_listening(&self) -> bool {
         *self.0.borrow()
     }
 
-    /// How long to wait before looking without a notice: `heard` is enough while notices come.
+    /// How long to wait before looking without a notification: `while_listening`, if they arrive.
     #[must_use]
     pub fn poll_interval(&self, while_listening: Duration) -> Duration {
         if self.is_listening() { while_listening } else { while_listening.min(FALLBACK_POLL) }
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_hears_nothing_looks_every_second() {
+    fn without_listen_the_poll_is_every_second() {
         let (sender, status) = channel();
         assert_eq!(status.poll_interval(Duration::from_secs(5)), FALLBACK_POLL);
         sender.set_listening();

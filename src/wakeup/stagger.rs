@@ -1,12 +1,12 @@
-//! Who of many idle daemons looks first for what one notice has announced to all of them.
+//! Spreads the looks of the idle daemons that one notification has woken, so that the first takes the work.
 
 use std::time::Duration;
 
-/// A daemon's place among those that a notice wakes: the first takes what has come before the others look.
+/// A daemon's place among those that a notification wakes: the first takes the work before the others look.
 #[derive(Debug, Default)]
 pub struct StaggeredWakeup {
     ahead: u32,
-    /// How often in a row it found nothing when its turn came.
+    /// How often in a row it found nothing after its wait.
     empty_in_a_row: u32,
 }
 
@@ -15,18 +15,18 @@ impl StaggeredWakeup {
     const STEP: Duration = Duration::from_millis(3);
     const LONGEST: Duration = Duration::from_millis(60);
 
-    /// `ahead`: how many of those who want to be woken come first.
+    /// `ahead`: how many of the other idle daemons look first.
     pub fn set_ahead(&mut self, ahead: u32) {
         self.ahead = ahead;
     }
 
-    /// Nobody comes first: what there is, this daemon has to find.
+    /// No other daemon looks first: this one has to find the work.
     #[must_use]
     pub fn is_first(&self) -> bool {
         self.ahead == 0
     }
 
-    /// How long this daemon lets the others go first.
+    /// How long this daemon waits for the others.
     #[must_use]
     pub fn wait(&self) -> Duration {
         let steps = self.ahead.saturating_mul(1 << self.empty_in_a_row.min(8));

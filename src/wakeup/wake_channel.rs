@@ -1,19 +1,19 @@
-//! "There may be work": arm before looking, then wait for a notice or for the poll.
+//! A signal inside this process that there may be work: arm, look, then wait for a signal or for the poll.
 
 use std::time::Duration;
 
 use rand::RngExt as _;
 use tokio::sync::watch;
 
-/// Says that there may be work. Cheap, never blocks, and may be said too often.
+/// Signals that there may be work. Cheap, never blocks, and may be sent too often.
 #[derive(Debug, Clone)]
 pub struct WakeSender(watch::Sender<()>);
 
-/// Hears it. The latest notice is never lost, however late one listens.
+/// Receives the signal. The latest one is never lost, however late the caller waits.
 #[derive(Debug)]
 pub struct WakeReceiver(watch::Receiver<()>);
 
-/// A pair whose first notice is still to come.
+/// Returns a pair whose first signal is still to come.
 #[must_use]
 pub fn channel() -> (WakeSender, WakeReceiver) {
     let (sender, receiver) = watch::channel(());
@@ -27,25 +27,25 @@ impl WakeSender {
 }
 
 impl WakeReceiver {
-    /// Forgets the notices so far: call it before looking for work, or one between look and wait is lost.
+    /// Forgets the signals so far: call it before looking for work, or one between look and wait is lost.
     pub fn arm(&mut self) {
         self.0.mark_unchanged();
     }
 
-    /// Ends at the first notice since [`WakeReceiver::arm`]; never, if nobody is left to give one.
+    /// Returns at the first signal since [`WakeReceiver::arm`]; never, if every sender is gone.
     pub async fn notified(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Ends at the first notice since [`WakeReceiver::arm`], or after `poll_every` ± 20 %, so that many daemons spread out.
-    /// Whether there was a notice.
+    /// Returns at the first signal since [`WakeReceiver::arm`], or after `poll_every` ± 20 %, so that many daemons spread
+    /// out. `true`: there was a signal.
     pub async fn wait(&mut self, poll_every: Duration) -> bool {
         let poll = poll_every.mul_f64(rand::rng().random_range(0.8..1.2));
         tokio::select! {
             () = self.notified() => true,
-            // The poll is the promise.
+            // The poll bounds the latency.
             () = tokio::time::sleep(poll) => false,
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Room for a number of things at once. Some of it is kept for objects that were registered lately, so that an upload
+/// Slots for a number of objects at once. Some of it is kept for objects that were registered lately, so that an upload
 /// in the middle of a large backfill does not wait behind it.
 #[derive(Debug, Clone)]
 pub struct Slots {
@@ -13,7 +13,7 @@ pub struct Slots {
     count: usize,
 }
 
-/// Which room is asked for.
+/// From which part of the slots to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlotPool {
     /// For any object.
@@ -22,7 +22,7 @@ pub enum SlotPool {
     Recent,
 }
 
-/// Room for one; given back when dropped.
+/// A slot for one object; given back when dropped.
 pub type Slot = OwnedSemaphorePermit;
 
 impl Slots {
@@ -40,7 +40,7 @@ impl Slots {
         self.of(pool).available_permits()
     }
 
-    /// How many are taken, for whichever objects.
+    /// How many are taken, in both pools.
     #[must_use]
     pub fn taken(&self) -> usize {
         self.count.saturating_sub(self.free(SlotPool::General) + self.free(SlotPool::Recent))
@@ -53,7 +53,7 @@ impl Slots {
         std::iter::from_fn(|| Arc::clone(slots).try_acquire_owned().ok()).take(most).collect()
     }
 
-    /// Waits for a slot. Whoever waits comes before those that only take what is free.
+    /// Waits for a slot. A waiting caller comes before callers of [`Slots::take`].
     pub async fn one(&self, pool: SlotPool) -> Slot {
         // Cannot fail: the semaphore is never closed.
         Arc::clone(self.of(pool)).acquire_owned().await.expect("an open semaphore")

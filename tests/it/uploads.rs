@@ -412,7 +412,7 @@ async fn a_daemon_clears_up_after_keys_that_were_forgotten_or_registered_again()
         .execute("UPDATE copyhold.replicas SET endpoint = 'http://elsewhere', bucket = 'x', pinned_at = 1 WHERE name = 'scw'")
         .await;
     let daemon = world.daemon().await;
-    daemon.until_logged("that nobody goes on with, of").await;
+    daemon.until_logged("orphaned uploads at").await;
     world.until("SELECT count(*) = 1 FROM copyhold.multipart_uploads").await;
     assert_eq!(keys_of_uploads(&world).len(), 1);
     assert!(daemon.log().matches("unfinished uploads at wasabi").count() <= 2, "{}", daemon.log());

@@ -59,7 +59,7 @@ impl Screen {
 
     fn line(&self, line: &str) {
         match &self.terminal {
-            // Nobody is left to tell where that fails.
+            // If that fails, there is nowhere to report it.
             Some(terminal) => drop(terminal.println(visible_line(line))),
             None => output::aside(line),
         }
@@ -97,7 +97,7 @@ impl Audience for Screen {
 
     fn sum_up(&self, summary: &Summary) {
         self.clear();
-        // Whoever closed stdout does not want to know.
+        // A closed stdout is ignored.
         let _ =
             if self.json { output::json(summary) } else { output::line(&text::summary(summary)).map_err(Into::into) };
     }

@@ -25,9 +25,9 @@ pub(super) struct Agent {
 /// How a command came to its end.
 enum Ended {
     Code(u8),
-    /// So it did, and meanwhile somebody asked us to end.
+    /// The same, and meanwhile a signal asked us to end.
     CodeAndAsked(u8),
-    /// Somebody asked again: it is killed.
+    /// A second signal came: it is killed.
     Killed,
 }
 
@@ -89,7 +89,7 @@ fn how_it_failed(code: u8) -> String {
     }
 }
 
-/// Waits for a command to its end, unless somebody asks twice.
+/// Waits for a command to its end, unless a second signal comes.
 async fn patiently(
     command: impl Future<Output = anyhow::Result<u8>>,
     asked: &mut StopSignals,
@@ -122,7 +122,7 @@ async fn execute(command: &str, event: &Event) -> anyhow::Result<u8> {
     let stdin = child.stdin.take();
     let tell = async {
         if let Some(mut stdin) = stdin {
-            // Whoever does not read it has no need of it.
+            // A command that does not read its stdin does not need it.
             let _ = stdin.write_all(format!("{}\n", event.line).as_bytes()).await;
         }
     };

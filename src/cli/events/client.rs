@@ -151,7 +151,7 @@ async fn refused(answer: Response<Incoming>, address: &str, has_token: bool) -> 
         None => anyhow::anyhow!("{address} answers {status}: is it Copyhold's address?"),
     };
     let error = match status {
-        // The daemon's sentence is for whoever writes the request.
+        // The daemon's sentence is for the author of the request.
         StatusCode::UNAUTHORIZED => {
             let what = if has_token { "does not accept the token that was sent" } else { "needs a token" };
             let todo = format!("set {TOKEN} to http.token of its configuration");

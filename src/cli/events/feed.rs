@@ -14,7 +14,7 @@ use super::{
 };
 use crate::cli::output;
 
-/// Attempts in a row, where nobody asked to wait for a daemon that is away.
+/// Attempts in a row, if the command is not to wait for an unavailable daemon.
 const PATIENCE: usize = 5;
 
 /// What a daemon tells.
@@ -27,7 +27,7 @@ pub(super) enum FeedItem {
 pub(super) struct Event {
     /// All of it, as it came.
     pub(super) line: String,
-    /// Where whoever has seen it stands.
+    /// The position of a reader that has seen it.
     pub(super) cursor: Cursor,
     pub(super) date_created: String,
     pub(super) data: Value,
@@ -73,7 +73,7 @@ impl Feed {
         Self { client, wanted, after, follow, answer: None, pauses: None, caught_up: false }
     }
 
-    /// What comes next; `None` if there is no more and nobody wants to wait for it.
+    /// What comes next; `None` if there is no more and the command does not follow.
     pub(super) async fn next(&mut self) -> anyhow::Result<Option<FeedItem>> {
         while !self.caught_up {
             let said = match &mut self.answer {

@@ -110,7 +110,7 @@ async fn read(config: impl Fn() -> Result<Config, ConfigErrors>, args: Args) -> 
     let client = Client::of(config, args.daemon.url.as_ref())?;
     let query = args.wanted.query();
     let Some((command, path)) = args.exec.zip(args.cursor) else {
-        // Nobody who follows wants to see a week first.
+        // A follower does not want to see a week first.
         let after = args.after.or((!args.follow).then_some(Cursor::BEGINNING));
         return print(Feed::new(client, query, after, args.follow), args.json).await;
     };

@@ -28,7 +28,7 @@ impl Readiness {
         Ok(Self {
             missing,
             lately: queue.missing_lately(replica).await?,
-            // They explain. Of millions they take too long, and must not keep anybody from promoting.
+            // They only explain. Counting millions takes too long, and must not prevent a promotion.
             classes: queue.parked_classes(replica).await.unwrap_or_default(),
             holdings,
             unsettled: queue.unsettled_at(replica).await?,
@@ -88,7 +88,7 @@ impl Readiness {
             line(
                 "unsettled",
                 format!(
-                    "PostgreSQL has crashed lately, and a write may be under way that nobody knows of; for {settled_in} at most"
+                    "PostgreSQL has crashed lately, and a write of an unknown holder may be under way; for {settled_in} at most"
                 ),
             );
         }
@@ -112,7 +112,7 @@ impl Readiness {
     }
 }
 
-/// `47 MiB`, and how much of it nobody knows.
+/// `47 MiB`, and how many objects are of unknown size.
 fn bytes(bytes: i64, of_unknown_size: i64) -> String {
     let known = output::bytes(bytes);
     if of_unknown_size == 0 { known } else { format!("{known} and {of_unknown_size} of unknown size") }

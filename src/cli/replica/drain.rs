@@ -10,7 +10,7 @@ pub(in crate::cli) struct Args {
     /// The replica
     #[arg(value_name = "REPLICA")]
     replica: String,
-    /// Why, for whoever asks later
+    /// The reason, to be shown later
     #[arg(long, value_name = "TEXT")]
     because: Option<String>,
 }

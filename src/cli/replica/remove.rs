@@ -27,7 +27,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let (queue, pools) = queue(config)?;
     let rows = queue.replica_rows().await?;
     let replica = args::row(&rows, &args.replica)?.name.clone();
-    // Where no daemon runs, nobody else does, and the time to wait for would never begin.
+    // Where no daemon runs, only this command notes a crash; without it the time to wait for would never begin.
     queue.note_crash().await?;
     let named = config.replica(&replica).is_some().then(|| {
         format!("this configuration still names it: take [replicas.{replica}] out, and out of that of every daemon")

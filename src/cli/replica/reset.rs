@@ -79,8 +79,8 @@ pub(super) async fn finish(
     others: &[ReplicaName],
 ) -> anyhow::Result<walk::RevokedCounts> {
     let reset = queue.find_reset(replica).await?;
-    let reset =
-        reset.with_context(|| format!("somebody else has just ended what was begun of {replica}, or removed it"))?;
+    let reset = reset
+        .with_context(|| format!("another command has just finished what was begun of {replica}, or removed it"))?;
     Ok(walk::take_back(queue, reset, others).await?)
 }
 

@@ -8,7 +8,7 @@ use copyhold_db::queue::{Holdings, Notice, Queue, QueueError, Reset, ResetOf, wh
 
 use super::super::{output, progress::Bar};
 
-/// Rows that somebody has in hand are tried again after this time, and before more is looked at once they are so many.
+/// Locked rows are tried again after this time, and before the walk goes on once they are so many.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 const BUSY_AT_MOST: usize = 1_000;
 /// How often it is asked whether a transaction has ended, and how often in all before the first walk.

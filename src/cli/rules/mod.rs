@@ -98,7 +98,7 @@ pub(super) fn unapplied(state: &RulesState) -> Option<String> {
     }
     Some(match &state.applying {
         Some((version, Some(through))) if *version == state.version => format!(
-            "the rules are being applied to the objects that were there, through \"{through}\"; if nobody is at it, \
+            "the rules are being applied to the objects that were there, through \"{through}\"; if no command is running, \
              `copyhold rules apply` goes on"
         ),
         _ => "objects that were registered before the rules changed are not judged by them yet: see `copyhold rules apply \

@@ -27,7 +27,7 @@ pub(super) struct Report {
     undecided: u64,
     seconds: f64,
     replicas: Vec<ReplicaReport>,
-    /// What could not be written, because somebody held the rows all the time.
+    /// What could not be written, because other transactions held the rows all the time.
     held: Vec<String>,
     #[serde(skip)]
     held_keys: Vec<ObjectKey>,

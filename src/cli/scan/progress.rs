@@ -11,7 +11,7 @@ use crate::{
 };
 
 const EVERY: Duration = Duration::from_millis(200);
-/// Where nobody sees the bar: a line that stays.
+/// Where there is no terminal for the bar: a line that stays.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 /// Fewer parts than that say nothing of how long the others take, ...
 const PARTS_TO_TELL: usize = 3;
@@ -60,7 +60,7 @@ impl Bar {
         if shown.counts.adopted > 0 {
             text.push(format!("{} adopted", shown.counts.adopted));
         }
-        // How large a part is, nobody knows before it is listed: those that are done are what the others are judged by.
+        // The size of a part is unknown before it is listed: the others are estimated by those that are done.
         let left = shown.parts - shown.parts_done;
         if shown.parts_done_now >= PARTS_TO_TELL && left > 0 {
             #[expect(clippy::cast_precision_loss, reason = "a few dozen")]

@@ -140,12 +140,12 @@ fn draining(r: &ReplicaStatus) -> Option<String> {
     ))
 }
 
-/// `changes at b2 that nobody registered are parked since 3m 2s: …`
+/// `unregistered changes at b2 are parked since 3m 2s: …`
 fn changes_parked(r: &ReplicaStatus) -> Option<String> {
     let since = age(Some(r.changes_parked_seconds?));
     let minutes = CHANGES_WITHIN.as_secs() / 60;
     Some(format!(
-        "changes at {} that nobody registered are parked since {since}: there were more than {CHANGES_AT_MOST} within {minutes} \
+        "unregistered changes at {} are parked since {since}: there were more than {CHANGES_AT_MOST} within {minutes} \
          minutes, as if its bucket had been restored; `copyhold explain KEY` says what to do",
         r.replica
     ))
@@ -174,7 +174,7 @@ fn resetting(replica: &str, reset: &ResetStatus) -> String {
     let cleared = output::count(reset.cleared.unsigned_abs(), "copy", "copies");
     let reached = reset.reached.as_ref().map(|key| format!(", up to \"{}\"", Untrusted(key))).unwrap_or_default();
     format!(
-        "the {verb} of {replica}, begun {} ago, is not done: {cleared} taken back so far{reached}; if nobody is at it, `copyhold \
+        "the {verb} of {replica}, begun {} ago, is not done: {cleared} taken back so far{reached}; if no command is running, `copyhold \
          replica {verb} {replica}` goes on",
         age(Some(reset.begun_seconds))
     )

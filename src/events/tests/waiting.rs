@@ -107,7 +107,7 @@ async fn waiting_can_be_given_up_and_taken_up_again_without_loss() {
             Some(Next::End(end)) => panic!("{end:?}"),
             _ => tokio::time::sleep(Duration::from_millis(1)).await,
         }
-        // A page is read only by somebody who waits for it.
+        // A page is read only while a reader waits for it.
         if ids.len() < 2000 {
             ids.extend(batch(&mut reader).await.ids());
         }

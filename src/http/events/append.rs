@@ -34,7 +34,7 @@ pub(in crate::http) async fn append(
     Ok((StatusCode::ACCEPTED, axum::Json(json!({ "appended": appended }))).into_response())
 }
 
-/// PostgreSQL is away, and everybody asks.
+/// Logs an unavailable PostgreSQL once for all requests.
 static AWAY: Complaint = Complaint::new();
 
 fn error_response(error: &QueueError) -> ErrorResponse {

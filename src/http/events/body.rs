@@ -1,4 +1,4 @@
-//! Events as they go over the line, for as long as somebody reads.
+//! Streams events to one client, as Server-Sent Events or as lines of JSON.
 
 use std::{collections::VecDeque, time::Duration};
 

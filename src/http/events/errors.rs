@@ -6,7 +6,7 @@ use copyhold_db::queue::Queue;
 use super::super::error_response::ErrorResponse;
 use crate::events::{End, TooManyReaders};
 
-/// Somebody may leave.
+/// Another reader may leave soon.
 pub(super) fn full(TooManyReaders: TooManyReaders) -> ErrorResponse {
     ErrorResponse::new(
         StatusCode::SERVICE_UNAVAILABLE,
@@ -50,7 +50,7 @@ pub(super) fn ended(end: End, queue: &Queue) -> ErrorResponse {
         )
         .with("epoch", epoch.to_string()),
         End::Away => {
-            // In a clause for anybody: it names no host.
+            // A clause that names no host.
             let why = queue.read_only_server().map_or("cannot be reached", |server| server.cause.clause());
             ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, format!("PostgreSQL {why}: ask again in a moment"))
                 .again_after(Duration::from_secs(rand::random_range(1..=5)))

@@ -1,8 +1,8 @@
-//! LISTEN → wake. A notice is a hint, and a connection can be dead and say nothing: so every doubt wakes too, and
-//! whoever is woken looks in any case.
+//! Holds the connection that listens, and wakes the tasks that wait for notifications. A notification is a hint, and a dead
+//! connection is silent: so every doubt wakes the tasks too, and they look in any case.
 //!
-//! Owns the one connection that listens. While it is not known to be in order, the daemon's ears are closed: it then looks
-//! every second by itself, and asks nobody to be notified.
+//! Owns the one connection that listens. While it is not known to work, the daemon polls every
+//! second and does not register as idle.
 
 mod self_test;
 
@@ -35,7 +35,7 @@ impl Default for ListenerTiming {
     }
 }
 
-/// Who is woken for what.
+/// The tasks that notifications wake.
 #[derive(Debug, Clone)]
 pub struct WakeSenders {
     /// There may be work.
@@ -82,7 +82,7 @@ pub struct Listener {
     pub timing: ListenerTiming,
 }
 
-/// Why nothing is heard any more.
+/// Why notifications do not arrive any more.
 #[derive(Debug)]
 enum ListenEnd {
     /// Perhaps the next connection lives longer.
@@ -97,7 +97,7 @@ impl From<ListenError> for ListenEnd {
     }
 }
 
-/// What was last told about this, to people and to the others.
+/// What was last logged, and what was last written for the other daemons.
 #[derive(Debug, Default)]
 struct Reported {
     /// As it stands in the table; `None`: nothing does, or another word.

@@ -5,17 +5,17 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{ListenEnd, WakeSenders};
 
-/// How long a word may take from one connection to the other.
+/// How long a notification may take from one connection to the other.
 const WITHIN: Duration = Duration::from_secs(2);
 
-/// Why a connection that was made hears nothing.
+/// Why a connection receives no notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ListenFailure {
-    /// LISTEN is undone, or somebody else's, as soon as it has ended.
+    /// A pooler gives the connection to another client as soon as LISTEN has ended.
     Pooler,
     /// A server that follows another one, and does not allow LISTEN.
     ReadReplica,
-    /// Another database, in which nobody says anything to us.
+    /// Another database, in which no program notifies us.
     Elsewhere,
 }
 
@@ -45,7 +45,7 @@ impl ListenFailure {
     }
 }
 
-/// LISTEN itself was refused, or nobody could be reached.
+/// LISTEN was refused, or the server could not be reached.
 pub(super) fn refusal(error: ListenError) -> ListenEnd {
     match error {
         ListenError::Recovery => ListenEnd::Failed(ListenFailure::ReadReplica),
@@ -53,15 +53,15 @@ pub(super) fn refusal(error: ListenError) -> ListenEnd {
     }
 }
 
-/// Says a word on another connection and waits until it is heard on this one. On the same connection it would come back
-/// even through a pooler.
+/// Sends a notification over another connection and waits for it on this one. On the same connection it would arrive even
+/// through a pooler.
 pub(super) async fn passes(
     connection: &mut ListenConnection,
     queue: &Queue,
     wake_senders: &WakeSenders,
 ) -> Result<(), ListenEnd> {
     let word = format!("{:016x}", rand::random::<u64>());
-    // That this cannot be said proves nothing: PostgreSQL may be starting.
+    // A failure to send proves nothing: PostgreSQL may be starting.
     queue.call(&word).await.map_err(ListenError::from)?;
     let deadline = Instant::now() + WITHIN;
     loop {

@@ -1,4 +1,4 @@
-//! Writes what the workers found out, many results in one statement. It decides nothing about the results.
+//! Writes the results of attempts, many in one statement. It decides nothing about the results.
 //!
 //! A result that PostgreSQL refuses does not hold up the others: halves are tried, and in place of a result that is
 //! refused alone it is written that its copies failed.
@@ -17,7 +17,7 @@ use crate::metrics;
 
 /// Reports of one statement at most.
 const BATCH: usize = 128;
-/// How long the next try waits when PostgreSQL is away or a row is in somebody's hands.
+/// How long the next try waits when PostgreSQL is unavailable or a row is locked.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often a batch loses against other transactions before it is halved: appenders of events wait for one another.
 const CONFLICTS: u32 = 5;
@@ -29,7 +29,7 @@ const ALONE_AT_ONCE: usize = 8;
 const FAILURES: usize = 24;
 /// A part of a batch that PostgreSQL did not answer in time gets so long.
 const PART_WITHIN: Duration = Duration::from_secs(3);
-/// A copy that PostgreSQL refuses to record is made again after this time. Somebody has to see to the database.
+/// A copy that PostgreSQL refuses to record is made again after this time. An operator has to look at the database.
 const REFUSED_FOR: Duration = Duration::from_mins(5);
 /// Of what PostgreSQL says.
 const MESSAGE_CHARS: usize = 300;
@@ -91,7 +91,7 @@ impl Completer {
         if self.0.send(PendingReport { report, until, answer }).await.is_err() {
             return Answer::Changed;
         }
-        // A writer that is gone has not written: the lease will run out, and somebody else takes over.
+        // A writer that is gone has not written: the lease will expire, and another daemon takes over.
         answered.await.unwrap_or(Answer::Changed)
     }
 }
@@ -192,7 +192,7 @@ impl ReportWriter {
     async fn refused(&mut self, (of, mut waiting): (ReportId, QueuedReport), error: &QueueError) -> Batch {
         let tries = waiting.alone.map_or(0, |alone| alone.tries);
         let timed_out = error.is_silent() || error.sqlstate().as_deref() == Some("57014");
-        // A lock that somebody holds is no refusal, however long it is held: it is proven, and its lease lasts.
+        // A lock of another transaction is no refusal, however long it is held: the copy is proven, and its lease lasts.
         if error.is_conflict() || (timed_out && tries < TRIES_ALONE) {
             return self.later((of, waiting), error);
         }
@@ -253,7 +253,7 @@ fn reports(batch: &Batch) -> Vec<Report> {
     batch.values().map(|waiting| waiting.report.clone()).collect()
 }
 
-/// Tells those who wait for these results; returns those of rows that somebody else has locked.
+/// Answers the callers that wait for these results; returns those whose rows another transaction has locked.
 fn settle(batch: Batch, answers: Vec<(ObjectKey, Fence, Answer)>) -> Batch {
     let answers: HashMap<_, _> = answers.into_iter().map(|(key, fence, answer)| ((key, fence), answer)).collect();
     let mut again = Batch::new();
@@ -349,7 +349,7 @@ fn replace(outcomes: &mut Vec<(ReplicaName, Outcome)>, replica: ReplicaName, out
 
 fn answer_all(waiting: QueuedReport, answer: Answer) {
     for waiter in waiting.answers {
-        // Whoever asked may have been stopped meanwhile.
+        // The caller may have been stopped meanwhile.
         let _ = waiter.send(answer);
     }
 }

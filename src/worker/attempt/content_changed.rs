@@ -9,17 +9,17 @@ use tracing::{info, warn};
 
 use crate::{config::UnregisteredChanges, metrics, wakeup::wake_channel::WakeSender};
 
-/// What is to become of a change that nobody registered.
+/// What is to become of an unregistered change.
 pub(super) enum ChangeDecision {
     /// It begins a generation.
     Begin,
     /// Nothing is copied because of it.
     Park(Failure),
-    /// It could not be asked; whoever claims the object next finds the change again.
+    /// PostgreSQL did not answer; the next holder finds the change again.
     Unknown,
 }
 
-/// Decides about contents at the primary that nobody registered, whoever finds them.
+/// Decides about unregistered contents at the primary, for attempts and the rechecker.
 #[derive(Debug, Clone)]
 pub struct ContentChanges {
     pub queue: Queue,
@@ -57,7 +57,7 @@ impl ContentChanges {
         }
     }
 
-    /// The object was changed at the primary and nobody registered it: what was read begins a new generation. Nothing
+    /// Begins a new generation with what was read at the primary, where no program registered the change. Nothing
     /// of it was written anywhere; the next claim, at once, copies it to all replicas. `true`: the lease is given back.
     pub(super) async fn begin_generation(
         &self,
@@ -71,7 +71,7 @@ impl ContentChanges {
         match self.queue.begin_generation(lease, &with).await {
             Ok(Answer::Recorded) => {}
             Ok(Answer::Busy | Answer::Changed | Answer::Refused) => {
-                info!(object.key = %key, "{key} was changed at {from}; meanwhile it was registered, or is in somebody's hands, or its lease is lost");
+                info!(object.key = %key, "{key} was changed at {from}; meanwhile it was registered, its row is locked, or its lease is lost");
                 return false;
             }
             Err(error) => {
@@ -94,7 +94,7 @@ impl ContentChanges {
     ///
     /// Where nothing is kept of that reading, in rows from before that was kept, or because a daemon has written the object
     /// there, the time of the record is asked for.
-    /// Without an answer another content there is judged as if nobody knew.
+    /// Without an answer another content there is judged as if nothing were known.
     pub(super) async fn kept(&self, lease: &Lease, primary: &ReplicaName) -> Kept {
         let mut kept = Kept { reading: lease.source.clone(), recorded_us: None };
         let is_dated = |reading: &SourceReading| reading.replica != *primary || reading.modified_us.is_some();

@@ -128,7 +128,7 @@ impl FoldedKeys<'_> {
             }
             // Registered or taken back meanwhile, it is looked at again.
             Answer::Busy | Answer::Changed | Answer::Refused => {
-                info!(object.key = %twin.key, replica.id = %replica, "The record of {} at {replica} is to be taken back, and its row is in somebody's hands", twin.key);
+                info!(object.key = %twin.key, replica.id = %replica, "The record of {} at {replica} is to be taken back, and its row is locked by another transaction", twin.key);
                 Ok(false)
             }
         }

@@ -7,10 +7,10 @@ use tracing::warn;
 use super::held_leases::HeldLeases;
 use crate::metrics;
 
-/// Keeps the leases of this process alive, and stops copies whose lease cannot be kept.
+/// Renews the leases of this process, and stops copies whose lease cannot be renewed.
 ///
-/// It has a connection of its own. One statement renews all; a row that somebody else holds at that moment is asked
-/// again with the next beat, and stopped only when its time is really about to run out.
+/// It has a connection of its own. One statement renews all; a row that another transaction has
+/// locked is renewed with the next one. Its copy stops only when the lease is about to expire.
 #[derive(Debug)]
 pub struct Heartbeat {
     pub queue: Queue,

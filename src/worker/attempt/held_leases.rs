@@ -1,4 +1,4 @@
-//! The leases that this process holds, and the tokens that stop their copies.
+//! The leases of this process in memory, and the tokens that stop their copies.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ struct HeldLease {
     generation: Generation,
     until: Instant,
     lost: CancellationToken,
-    /// Its last words are being written: the row may be free already, and that is no loss.
+    /// Its last report is being written: the row may be free already, and then the lease is not lost.
     ending: bool,
 }
 
@@ -29,7 +29,7 @@ impl HeldLeases {
     /// Enters a lease; the token is cancelled when it is lost, or when `stop` is.
     ///
     /// An older lease of the same row is over, or we could not have claimed it again. If its copy does not know that
-    /// yet, nobody else will tell it: the heartbeat asks for this one.
+    /// yet, only this method can stop it: the heartbeat renews the new lease.
     pub fn register(&self, lease: &Lease, stop: &CancellationToken) -> CancellationToken {
         let lost = stop.child_token();
         let holding = HeldLease {
@@ -49,7 +49,7 @@ impl HeldLeases {
         lost
     }
 
-    /// Strikes out the lease with this fence.
+    /// Removes the lease with this fence.
     pub fn remove(&self, key: &ObjectKey, fence: Fence) {
         let mut held = self.lock();
         if held.get(key).is_some_and(|h| h.fence == fence) {

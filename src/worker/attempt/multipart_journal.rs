@@ -107,7 +107,7 @@ impl Journals {
     }
 }
 
-/// The same again helps nobody: it is not PostgreSQL that is in the way but what was to be written or read.
+/// An error that a retry cannot cure: it lies in what was to be written or read, not in PostgreSQL's availability.
 struct PermanentError(QueueError);
 
 /// The journal of one object's lease.
@@ -165,7 +165,7 @@ impl Journal for LeaseJournal {
             loop {
                 match self.journals.keep_trying("write down a new upload", "queue::intend_upload", &write).await {
                     Ok(id) => return Entry(id),
-                    // Nothing in it depends on anybody but us; if the table was altered by hand, it may be mended.
+                    // Its values are all our own. If the table was altered by hand, an operator may mend it.
                     Err(PermanentError(error)) => {
                         self.journals.complaint.fails(|times| {
                             error!(object.key = %key, error = %error, times, "An upload of {key} cannot be written down, and is not begun");
@@ -342,7 +342,7 @@ impl JournalWriter {
         }
     }
 
-    /// Writes everything once; what is left is in somebody's hands, and to be written later.
+    /// Writes everything once; what is left belongs to rows that are locked, and is written later.
     async fn write(&self, pending: &mut Pending) -> Result<(), QueueError> {
         let parts: Vec<_> = pending.parts.values().map(|(part, _)| part.clone()).collect();
         for batch in parts.chunks(BATCH) {

@@ -1,4 +1,4 @@
-//! Reads recorded copies again, under which a write is not settled.
+//! Reads recorded copies again as long as a late write may still change them.
 
 use std::{fmt, time::Duration};
 
@@ -33,7 +33,7 @@ const EVERY: Duration = Duration::from_secs(5);
 /// Copies that are taken at once, and read one object after the other.
 const BATCH: usize = 16;
 
-/// Reads copies again under which a write was sent whose end nobody has seen, until nothing of it can arrive any more.
+/// Reads copies again if a write was sent to them whose end no daemon has seen, until nothing of it can arrive any more.
 ///
 /// Every daemon looks after the replicas that it may read. An object is read by the daemon that leases it, and the time of
 /// its next reading is moved on before that: whatever happens here, it is read again until it was seen to be right.
@@ -85,7 +85,7 @@ impl Rechecker {
             if ended.await.is_none() {
                 return;
             }
-            // Before the first look at the replicas nobody knows which may be read.
+            // Before the gate has looked at the replicas it is not known which may be read.
             if self.registry.snapshot().primary.is_none() {
                 continue;
             }
@@ -143,7 +143,7 @@ impl Rechecker {
             // Ours or not any more: what is not ours is not freed by this.
             _ => self.queue.release(&[(lease.key.clone(), lease.fence)]).await.map(|_| ()),
         };
-        // Also where it could not be freed: a lease that nobody works under must run out, and not be renewed for ever.
+        // Also where it could not be freed: a lease that no task works under must expire, and not be renewed for ever.
         self.held.remove(&lease.key, lease.fence);
         concluded.and(freed)
     }
@@ -358,7 +358,7 @@ fn next_step(next: Next) -> &'static str {
     }
 }
 
-/// At the primary somebody has to decide which content is the object's.
+/// At the primary an operator has to decide which content is the object's.
 fn explained(mut why: Failure, next: Next) -> Failure {
     if next == Next::Parked && !why.message.contains("register the key again") {
         why.message.push_str(

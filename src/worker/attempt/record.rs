@@ -1,4 +1,4 @@
-//! Collects what an attempt has found out, and turns it into outcomes. It writes nothing.
+//! Collects what an attempt has found out, and turns it into outcomes. Pure, but for the jitter of the back-off.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -37,7 +37,7 @@ pub(super) struct AttemptRecord {
     /// The replica whose words are kept.
     source_replica: Option<ReplicaName>,
     /// Replicas that are on record and turned out not to have the object, or not this content of it.
-    /// `true`: somebody has to decide.
+    /// `true`: the copy is parked, since an operator has to decide.
     missing: Vec<(ReplicaName, Failure, bool)>,
     outcomes: Vec<(ReplicaName, Outcome)>,
     /// Replicas of which the copy has said nothing yet.
@@ -204,7 +204,7 @@ impl AttemptRecord {
             Step::Target { replica, result } => {
                 let outcome = match result {
                     Ok(proof) => {
-                        // Written by us, it has another Last-Modified and ETag than are kept, and nobody has read them.
+                        // Written by us, it has another Last-Modified and ETag than are kept, and no daemon has read them.
                         if self.source_replica.as_ref() == Some(&replica) {
                             self.source_reading =
                                 Some(SourceReading { replica: replica.clone(), modified_us: None, tag: None });

@@ -56,7 +56,7 @@ impl Runner {
 
     /// Releases a row that may still carry this attempt's fence: the key was registered again, or the daemon is to stop.
     /// Every request of the attempt has ended by now, so nothing of the old content can arrive at a target later.
-    pub(super) async fn release(&self, lease: &Lease) {
+    pub(in crate::worker) async fn release(&self, lease: &Lease) {
         let give_up_at = Instant::now() + RELEASE_WITHIN;
         let released = loop {
             let released = self.queue.release(&[(lease.key.clone(), lease.fence)]).await;

@@ -13,7 +13,7 @@ use crate::worker::{replica::SlowCopies, slots::Slot};
 /// How long an object keeps its worker after the first of its targets has it: small objects end everywhere within
 /// moments, and only then is all of them written at once.
 const TOGETHER: Duration = Duration::from_secs(1);
-/// An object that is this far behind and finds no room among the slow_copies is let go.
+/// The daemon gives up on an object that is this far behind and finds no room among the slow copies.
 const CROWDED_OUT_AFTER: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether a stuck object may give its worker back.
@@ -40,11 +40,11 @@ pub(super) struct WorkerSlot {
 pub(super) enum Detach {
     /// The worker is free.
     Done,
-    /// There is no room among the slow_copies yet.
+    /// There is no room among the slow copies yet.
     NotYet,
     /// Nor will it be waited for any longer.
     CrowdedOut,
-    /// The worker is free, and nobody waits for its targets: none of its requests has moved anything for a while.
+    /// The worker is free, and so are the permits: none of its requests has moved anything for a while.
     Stuck,
 }
 

@@ -8,6 +8,7 @@ use std::{
 
 use copyhold_core::domain::{Lease, ReplicaName, TRIAL_OBJECTS};
 use copyhold_db::queue::{ClaimError, Daemon, Pick, Position, Queue, QueueError};
+use futures::future::join_all;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
@@ -56,6 +57,10 @@ pub struct Claimer {
     scans: HashMap<ReplicaName, SourcelessScan>,
     /// When it may look for fresh objects again.
     recent_at: Instant,
+    /// Take on nothing new.
+    drain: CancellationToken,
+    /// The leases of claims whose answers came after that.
+    late: Vec<Lease>,
 }
 
 /// What ends a claimer's rest before its time.
@@ -110,6 +115,7 @@ impl Claimer {
         running: TaskTracker,
         wakeups: ClaimWakeups,
         idle: IdleRegistration,
+        drain: CancellationToken,
     ) -> Self {
         let (queue, registry) = (runner.queue.clone(), runner.registry.clone());
         let (marks, scans) = (HashMap::new(), HashMap::new());
@@ -129,17 +135,22 @@ impl Claimer {
             lost_claims,
             scans,
             recent_at,
+            drain,
+            late: Vec::new(),
         }
     }
 
-    /// Claims until `drain`.
-    pub async fn run(mut self, drain: CancellationToken) {
-        self.claim_until(drain).await;
+    /// Claims until `drain`. A claim that is under way then is not cut off, and what it leases is released at once: the
+    /// daemon has logged that it claims no more, and an object of hours would hold up its end.
+    pub async fn run(mut self) {
+        self.claim_until_drained().await;
+        join_all(self.late.iter().map(|lease| self.runner.release(lease))).await;
         // What this cannot free any more is swept.
         let _ = self.free_unanswered().await;
     }
 
-    async fn claim_until(&mut self, drain: CancellationToken) {
+    async fn claim_until_drained(&mut self) {
+        let drain = self.drain.clone();
         let mut passes = 0;
         let mut away = false;
         let mut lanes_to_ask = LanesToAsk::All;
@@ -149,7 +160,7 @@ impl Claimer {
             self.wakeups.own.arm();
             self.wakeups.notifications.arm();
             // Not in a `select!`: a claim that is cut off has leased rows to nobody.
-            let pass = self.pass(passes, lanes_to_ask, &drain).await;
+            let pass = self.pass(passes, lanes_to_ask).await;
             passes += 1;
             if pass.is_ok() && std::mem::take(&mut away) {
                 info!("PostgreSQL is back");
@@ -209,12 +220,7 @@ impl Claimer {
     }
 
     /// Asks each lane once, beginning with another one each time; none that comes after `drain`.
-    async fn pass(
-        &mut self,
-        turn: usize,
-        lanes_to_ask: LanesToAsk,
-        drain: &CancellationToken,
-    ) -> Result<PassResult, QueueError> {
+    async fn pass(&mut self, turn: usize, lanes_to_ask: LanesToAsk) -> Result<PassResult, QueueError> {
         self.free_unanswered().await?;
         let sourceless = !self.registry.primary_is_readable();
         let tried = if sourceless { 0 } else { self.pass_probe_copies().await? };
@@ -244,7 +250,7 @@ impl Claimer {
         let asked_for = if lanes_to_ask == LanesToAsk::One { 1 } else { lanes.len() };
         for i in 0..asked_for {
             let lane = &lanes[(turn + i) % lanes.len()];
-            if drain.is_cancelled() {
+            if self.drain.is_cancelled() {
                 return Ok(PassResult::Claimed(found));
             }
             // The lanes before this one have taken permits.
@@ -383,14 +389,17 @@ impl Claimer {
         Ok(())
     }
 
-    fn start(&self, leases: Vec<Lease>, slots: Vec<Slot>, pool: SlotPool) {
+    fn start(&mut self, leases: Vec<Lease>, slots: Vec<Slot>, pool: SlotPool) {
         for (lease, slot) in leases.into_iter().zip(slots) {
             self.start_one(lease, Some(slot), pool, None);
         }
     }
 
     /// The object keeps its slot until its result is written, or it only waits for a slow target.
-    fn start_one(&self, lease: Lease, slot: Option<Slot>, pool: SlotPool, probe_copy: Option<ProbeCopy>) {
+    fn start_one(&mut self, lease: Lease, slot: Option<Slot>, pool: SlotPool, probe_copy: Option<ProbeCopy>) {
+        if self.drain.is_cancelled() {
+            return self.late.push(lease);
+        }
         let runner = Arc::clone(&self.runner);
         let alone = match self.suspects.admit(&lease) {
             SuspectAdmission::Admitted(alone) => alone,

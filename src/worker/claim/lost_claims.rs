@@ -6,8 +6,8 @@ use copyhold_db::queue::STATEMENT_TIMEOUT;
 /// Past a statement's time, on its way to the server and back.
 const CERTAINLY_OVER: Duration = STATEMENT_TIMEOUT.saturating_add(Duration::from_secs(5));
 
-/// Claims of which no answer came. What they have leased is nobody's, and is freed before more is asked for; and once
-/// more when the statement has certainly ended, since it may still be at work while we ask.
+/// Claims whose answer was lost. The rows that they leased have no worker, so the claimer frees them before it claims more.
+/// It does so once more when the statement has certainly ended, since that may still run during the first time.
 #[derive(Debug, Default)]
 pub(super) struct LostClaims(Vec<LostClaim>);
 

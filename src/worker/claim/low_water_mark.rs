@@ -6,7 +6,7 @@ use copyhold_db::queue::Position;
 
 /// Asking from the beginning may take this share of the time: a fiftieth.
 const REST: u32 = 50;
-/// If it takes longer than this, somebody's long transaction keeps dead entries in front.
+/// If it takes longer than this, a long transaction keeps dead entries in front.
 const CHEAP: Duration = Duration::from_millis(2);
 /// Then it is done no more often than this.
 const DEAR_AT_MOST_EVERY: Duration = Duration::from_secs(5);

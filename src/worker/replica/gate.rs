@@ -1,4 +1,4 @@
-//! Decides for each replica whether this daemon may read it and write to it.
+//! Decides for each replica what access this daemon has, from the shared state and from its bucket.
 
 use std::{
     collections::BTreeMap,
@@ -181,20 +181,20 @@ impl ReplicaGate {
         }
     }
 
-    /// What becomes of an object that is in the bucket already; `None`: nobody has decided yet whether anything is
+    /// What becomes of an object that is in the bucket already; `None`: it is not decided yet whether anything is
     /// written there.
     ///
     /// The primary in force is the application's, whatever was decided while it was not: what stands there may be a
     /// content that was uploaded this moment and is about to be registered. So it is looked at first, however new it is,
     /// and left alone if it is not equal. Between our look and our write the application may still upload to the key,
-    /// and not every store has a write that is refused then: whoever fills a primary again is told not to replace
-    /// contents meanwhile (docs/replicas.md). An object that is registered once and never changed has no such moment:
-    /// whoever uploads it puts the same bytes.
+    /// and not every store has a write that is refused then: the operator who fills a primary again must not let
+    /// contents be replaced meanwhile (docs/replicas.md). An object that is registered once and never changed has no such moment:
+    /// its uploader always puts the same bytes.
     fn on_existing(&self, replica: &Replica, row: &ReplicaRow) -> Option<OnExisting> {
         let (admission, since) = row.admission?;
         let asked_for = self.config.replica(&replica.name).and_then(|r| r.existing);
         Some(match (asked_for, admission) {
-            // The operator's word of today is as good as that of the day of the first write.
+            // The operator's decision of today counts as much as that on the day of the first write.
             (Some(Existing::Overwrite), _) | (None, Admission::Overwrite) => OnExisting::PutOver,
             _ if row.primary => OnExisting::Adopt { older_than: None },
             (_, Admission::Empty) => OnExisting::PutOver,

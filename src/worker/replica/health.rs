@@ -1,4 +1,4 @@
-//! Tells a store that is at fault from an object that is, and opens the breakers.
+//! Decides whether a store or an object is at fault, and opens the breakers.
 //!
 //! A failure is judged before its outcome is written, so that no copy is charged with what is its store's.
 
@@ -105,7 +105,7 @@ pub(super) struct OpenBreaker {
 /// Whose fault a failure is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Diagnosis {
-    /// This object's, or nobody's in particular.
+    /// This object's, or not attributed.
     Object {
         /// How long ago another object succeeded there, in the same role; `None`: none did since this process began.
         others: Option<Duration>,
@@ -117,7 +117,7 @@ pub enum Diagnosis {
 }
 
 impl Diagnosis {
-    /// Nobody's in particular.
+    /// Not attributed to the object or the store.
     pub const UNATTRIBUTED: Self = Self::Object { others: None, failing_for: Duration::ZERO };
 }
 
@@ -281,7 +281,7 @@ impl HealthMonitor {
             Some(OpenBreaker { blocks, why: reason, probe_at: now + next_probe(why.class, 0), noted: now });
         if let Err(error) = self.0.queue.open_breaker(replica, blocks, why.class, &why.message).await {
             metrics::database_error("queue::open_breaker");
-            warn!(replica.id = %replica, error = %error, "The other daemons could not be told that {replica} is not well");
+            warn!(replica.id = %replica, error = %error, "Could not open the breaker of {replica} for the other daemons");
         }
         self.0.gate.wake();
     }
@@ -367,7 +367,7 @@ impl HealthMonitor {
         results.outcome(within).await
     }
 
-    /// Reads the beginnings of a few objects that others wait for. Nobody is charged with that.
+    /// Reads the beginnings of a few objects that other targets wait for. No copy is charged with a failure of that.
     pub(super) async fn try_reading(&self, replica: &ReplicaName, pick: Pick, tried: &TriedKeys) -> TrialCount {
         let Some(store_health) = self.0.stores.get(replica) else { return TrialCount::default() };
         let keys = self.readable_keys(replica, pick, tried).await;
@@ -411,8 +411,8 @@ impl HealthMonitor {
         debug!(replica.id = %replica, "{replica} was probed: {}", ended.words());
         if let Err(error) = self.0.queue.end_probe(replica, breaker, ended).await {
             metrics::database_error("queue::end_probe");
-            // Our hold on the probe runs out, and somebody tries again.
-            warn!(replica.id = %replica, error = %error, "It could not be said how the probe of {replica} ended");
+            // Our hold on the probe expires, and some daemon tries again.
+            warn!(replica.id = %replica, error = %error, "Could not record how the probe of {replica} ended");
         }
         self.0.gate.wake();
     }
@@ -445,7 +445,7 @@ impl RoleHealth {
     }
 }
 
-/// A poisoned lock only means that somebody panicked between two of these short steps; what it guards is whole.
+/// A poisoned lock only means that a task panicked between two of these short steps; what it guards is whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Trials: due objects that are tried at a replica whose store may be at fault. Nothing else is ever written to a bucket.
+//! Probe copies: due objects that are tried at a replica whose store may be at fault. Nothing else is ever written to a bucket.
 
 use std::{
     collections::HashSet,
@@ -29,8 +29,8 @@ pub(in crate::worker) struct ProbeCopyRequest {
     pub tried: TriedKeys,
 }
 
-/// The objects that were tried in vain while one question is open. Nobody is charged with that at first, so no row says
-/// it, and without this the same few would be tried again and again.
+/// The objects that were tried in vain while one question is open. No copy is charged with that at first, so no row records
+/// it; without this set the same few objects would be tried again and again.
 #[derive(Debug, Clone, Default)]
 pub(in crate::worker) struct TriedKeys(Arc<Mutex<HashSet<ObjectKey>>>);
 
@@ -115,11 +115,11 @@ impl ProbeCopyOrder {
 impl ProbeCopy {
     /// Tells how it ended, once. `None`: in a way that says nothing of the store.
     ///
-    /// From then on nobody waits for it: the object itself may have to wait for what comes of the trial.
+    /// From then on no caller waits for it: the object itself may have to wait for the result of all probe copies.
     pub(in crate::worker) fn ended(&self, result: Option<ProbeCopyResult>) {
         let results = self.results.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let (Some(results), Some(result)) = (results, result) {
-            // Nobody waits any more: then it is decided.
+            // The receiver is gone once it is decided.
             let _ = results.send(result);
         }
     }
@@ -165,7 +165,7 @@ mod tests {
         objects[1].ended(Some(ProbeCopyResult::Succeeded));
         let outcome = results.outcome(Duration::from_secs(5)).await;
         assert_eq!(outcome.count, TrialCount { succeeded: 1, failed: 1 });
-        assert!(order.is_over(), "nobody waits for the third");
+        assert!(order.is_over(), "the third is not waited for");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! Whether a target is slow beside the others, or hangs. It decides nothing about its copies.
+//! Measures whether a target is slow compared with the others, or stalled. It decides nothing about its copies.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -66,7 +66,7 @@ impl TargetSpeed {
         own > SLOW_FROM && own > fastest * TIMES_AS_LONG
     }
 
-    /// A poisoned lock only means that somebody panicked between two of these short steps.
+    /// A poisoned lock only means that a task panicked between two of these short steps.
     fn lock(&self) -> MutexGuard<'_, SpeedState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

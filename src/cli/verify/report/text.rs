@@ -33,7 +33,7 @@ impl Report {
         let quoted = |keys: &[String]| keys.iter().map(|key| format!("\"{}\"", Untrusted(key))).collect::<Vec<_>>();
         let lost = quoted(&self.lost);
         tell(
-            "NO GOOD COPY IS LEFT at the replicas of this configuration; nothing of it is copied until somebody says so",
+            "NO GOOD COPY IS LEFT at the replicas of this configuration; nothing of it is copied until it is retried",
             lost.iter().map(String::as_str).collect(),
             self.lost_not_listed,
         );
