@@ -7,6 +7,7 @@ mod crash_suspects;
 mod lane_scan;
 mod lost_claims;
 mod low_water_mark;
+mod pass;
 
 pub use claimer::{ClaimWakeups, Claimer};
 pub use low_water_mark::{LaneQuery, LowWaterMark};

@@ -21,9 +21,10 @@ use tracing::{info, warn};
 use super::{
     access::{ReplicaAccess, ReplicaSnapshot},
     canary::ANSWER_WITHIN,
-    health::{HealthMonitor, OpenBreaker},
+    health::HealthMonitor,
     probe::{Prober, UnhealthyReplica},
     registry::{Replica, ReplicaRegistry},
+    store_health::OpenBreaker,
 };
 use crate::{
     config::{Config, Existing},

@@ -3,11 +3,8 @@
 //! A failure is judged before its outcome is written, so that no copy is charged with what is its store's.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -17,13 +14,13 @@ use copyhold_core::domain::{
 };
 use copyhold_db::queue::{Breaker, Pick, Probed, Queue};
 use copyhold_s3::store::Store;
-use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::{
     canary,
     probe_copy::{ProbeCopyOrder, ProbeCopyOutcome, ProbeCopyRequest, ProbeCopyResults, TriedKeys},
     registry::ReplicaRegistry,
+    store_health::{LONGEST_REST, OpenBreaker, StoreHealth, lock},
 };
 use crate::{metrics, wakeup::wake_channel::WakeSender};
 
@@ -35,13 +32,6 @@ const TRIALS: usize = 3;
 const TRIALS_WITHIN: Duration = Duration::from_secs(1);
 /// How long a failure waits for others of its kind, or for a success, before its object is charged with it.
 const WATCHED_FOR: Duration = Duration::from_secs(3);
-/// Rows without a source come back at least this often, and not before its probe is likely to be over.
-const LONGEST_REST: Duration = Duration::from_secs(30);
-const AFTER_THE_PROBE: Duration = Duration::from_secs(1);
-/// Rows whose target is left alone are due again before its probe, which needs some to try; nothing claims them until it
-/// is over. By this time all daemons know of the breaker.
-const LONGEST_REST_OF_TARGET: Duration = Duration::from_secs(5);
-
 /// What this process knows of the stores.
 #[derive(Debug, Clone)]
 pub struct HealthMonitor(Arc<Inner>);
@@ -55,51 +45,6 @@ struct Inner {
     /// Told when there is something to try.
     claimer: WakeSender,
     stores: BTreeMap<ReplicaName, StoreHealth>,
-}
-
-#[derive(Debug)]
-struct StoreHealth {
-    store: Arc<Store>,
-    reading: RoleHealth,
-    writing: RoleHealth,
-    open: Mutex<Option<OpenBreaker>>,
-    /// Its bucket was listed before. Without the right to list, which reading alone does not need, a refused listing says
-    /// nothing of the store.
-    listable: AtomicBool,
-    /// It was asked once, before there was any doubt, to sync_breaker that.
-    contacted: AtomicBool,
-}
-
-/// What is known of a store in one role.
-#[derive(Debug)]
-struct RoleHealth {
-    evidence: Mutex<Evidence>,
-    /// The last two objects that succeeded, the later one last.
-    succeeded: Mutex<VecDeque<(ObjectKey, Instant)>>,
-    /// Told of each success, and when a doubt begins.
-    changes: watch::Sender<()>,
-    /// The last ruling, and when. Locked while one is sought.
-    ruling: tokio::sync::Mutex<Option<(Instant, Ruling)>>,
-}
-
-impl Default for RoleHealth {
-    fn default() -> Self {
-        Self {
-            evidence: Mutex::default(),
-            succeeded: Mutex::default(),
-            changes: watch::Sender::new(()),
-            ruling: tokio::sync::Mutex::default(),
-        }
-    }
-}
-
-/// A breaker as this process knows it.
-#[derive(Debug, Clone)]
-pub(super) struct OpenBreaker {
-    pub blocks: Blocks,
-    pub why: String,
-    probe_at: Instant,
-    noted: Instant,
 }
 
 /// Whose fault a failure is.
@@ -134,14 +79,7 @@ impl HealthMonitor {
     /// `gate`: woken when a breaker was opened. `claimer`: woken when objects are to be tried.
     #[must_use]
     pub fn new(queue: Queue, registry: ReplicaRegistry, gate: WakeSender, claimer: WakeSender) -> Self {
-        let store_health = |store: &Arc<Store>| StoreHealth {
-            store: Arc::clone(store),
-            reading: RoleHealth::default(),
-            writing: RoleHealth::default(),
-            open: Mutex::default(),
-            listable: AtomicBool::default(),
-            contacted: AtomicBool::default(),
-        };
+        let store_health = |store: &Arc<Store>| StoreHealth::new(Arc::clone(store));
         let stores = registry.replicas().iter().map(|r| (r.name.clone(), store_health(&r.store))).collect();
         Self(Arc::new(Inner { queue, registry, gate, claimer, stores }))
     }
@@ -416,36 +354,4 @@ impl HealthMonitor {
         }
         self.0.gate.wake();
     }
-}
-
-impl StoreHealth {
-    fn of(&self, role: Role) -> &RoleHealth {
-        match role {
-            Role::Source => &self.reading,
-            Role::Target => &self.writing,
-        }
-    }
-
-    /// How long an object rests while its breaker forbids this; `None`: it does not.
-    fn rest(&self, role: Role) -> Option<Duration> {
-        let open = lock(&self.open);
-        let open = open.as_ref().filter(|open| open.blocks.forbids(role))?;
-        let until = open.probe_at.saturating_duration_since(Instant::now());
-        Some(match role {
-            Role::Source => (until + AFTER_THE_PROBE).min(LONGEST_REST),
-            Role::Target => (until / 2).min(LONGEST_REST_OF_TARGET),
-        })
-    }
-}
-
-impl RoleHealth {
-    /// How long ago another object succeeded.
-    fn others(&self, key: &ObjectKey) -> Option<Duration> {
-        lock(&self.succeeded).iter().rev().find(|(other, _)| other != key).map(|(_, at)| at.elapsed())
-    }
-}
-
-/// A poisoned lock only means that a task panicked between two of these short steps; what it guards is whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
 //! What this daemon may do with each replica: access, health and speed.
 //!
-//! Uses neither `claim` nor `attempt`. Inside: `gate → probe → health → {canary, job} → registry → {access, probe_copy, slow_targets,
-//! speed}`; each may use those to the right of it.
+//! Uses neither `claim` nor `attempt`. Inside: `gate → probe → health → {canary, job, store_health} → registry → {access, probe_copy,
+//! slow_targets, speed}`; each may use those to the right of it.
 
 mod access;
 mod canary;
@@ -13,6 +13,7 @@ mod probe_copy;
 mod registry;
 mod slow_targets;
 mod speed;
+mod store_health;
 
 pub use access::{ReplicaAccess, ReplicaSnapshot};
 pub use gate::ReplicaGate;
