@@ -106,7 +106,7 @@ impl AuditedReplica {
         change(&mut self.lock().counts);
     }
 
-    /// It has told something of an object.
+    /// The store has answered about an object.
     pub(super) fn answered(&self) {
         self.lock().failed_in_a_row = 0;
     }

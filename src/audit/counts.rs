@@ -3,7 +3,7 @@
 use copyhold_core::domain::{ObjectKey, ReplicaName};
 use serde::Serialize;
 
-/// Of each kind, so many are told one by one.
+/// So many findings of each kind are listed one by one.
 const LISTED: usize = 1000;
 
 /// How surely a copy was found to be right.

@@ -1,3 +1,5 @@
+//! Up to which key everything is concluded, while objects are audited out of order.
+
 use std::collections::VecDeque;
 
 use copyhold_core::domain::ObjectKey;

@@ -66,7 +66,7 @@ pub struct Ended {
     pub complete: bool,
     /// Of keys that were named, those that are not registered.
     pub unregistered: Vec<ObjectKey>,
-    /// Why it ended early, if it was not told to.
+    /// Why it ended early, unless it was stopped.
     pub error: Option<QueueError>,
 }
 
@@ -132,7 +132,7 @@ impl Audit {
         findings
     }
 
-    /// Looks into all of them, until `stop`: then what is being read is let go, and nothing is concluded of it.
+    /// Looks into all of them, until `stop`: then it aborts what is being read, and concludes nothing from it.
     pub async fn run(&self, objects: Objects, stop: &CancellationToken) -> Ended {
         let mut ended = Ended::default();
         let named = matches!(objects, Objects::These(_));
@@ -157,7 +157,7 @@ impl Audit {
     }
 
     async fn feed(&self, objects: Objects, to: &mpsc::Sender<FeedItem>, ended: &mut Ended) -> Result<(), QueueError> {
-        // A closed channel means that the audit was told to stop.
+        // A closed channel means that the audit was stopped.
         match objects {
             Objects::These(keys) => {
                 for some in keys.chunks(KEYS) {
@@ -211,7 +211,7 @@ impl Audit {
         in_order
     }
 
-    /// `None`: it was told to stop before it was known how the object stands.
+    /// `None`: it was stopped before the state of the object was known.
     async fn object(&self, object: RecordedObject, stop: &CancellationToken) -> Option<ObjectKey> {
         let replicas: Vec<_> = self
             .replicas

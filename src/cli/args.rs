@@ -1,4 +1,4 @@
-//! What people type: checked, with all that is wrong told at once.
+//! Checks the arguments of commands, and reports all that is wrong at once.
 
 use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
 
@@ -45,7 +45,7 @@ pub(super) fn replica_or_all(config: &Config, name: Option<&str>) -> anyhow::Res
     }
 }
 
-/// All that are no keys are told at once, and then nothing is done: `undone` says what.
+/// Reports all invalid keys at once; then nothing is done, and `undone` says what that was.
 pub(super) fn keys(keys: Vec<String>, undone: &str) -> anyhow::Result<Vec<ObjectKey>> {
     numbered_keys((1..).zip(keys), "key", undone)
 }

@@ -1,3 +1,5 @@
+//! `copyhold enqueue`: registers keys.
+
 use std::io;
 
 use anyhow::Context as _;

@@ -1,3 +1,5 @@
+//! `copyhold forget`: removes the rows of objects; what the buckets hold stays.
+
 use anyhow::Context as _;
 use copyhold_db::queue::{Forgotten, QueueError};
 

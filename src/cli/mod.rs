@@ -63,7 +63,7 @@ Settings can be overridden by environment variables: COPYHOLD_WORKERS__COUNT=16 
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Copy objects until told to end (SIGTERM or SIGINT; a second signal ends it at once)
+    /// Copy objects until SIGTERM or SIGINT; a second signal ends it at once
     Run(run::Args),
     /// Create or update the tables in PostgreSQL for the configured replicas; safe at any time
     Migrate(migrate::Args),

@@ -1,3 +1,5 @@
+//! `copyhold park`: stops copies of objects from being tried.
+
 use super::{Verdict, args, output, queue, reschedule_report::Outcome};
 use crate::config::Config;
 

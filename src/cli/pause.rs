@@ -1,3 +1,5 @@
+//! `copyhold pause`: nothing is copied to a replica for a time.
+
 use std::time::Duration;
 
 use anyhow::Context as _;

@@ -1,4 +1,4 @@
-//! How a probe is announced, ended early, and told.
+//! `copyhold check --probe`: announces the probe of a store, ends it early on a signal, and prints the result.
 
 use std::{fmt::Write as _, io, pin::pin};
 
@@ -167,7 +167,7 @@ fn row(fact: &Fact) -> Vec<String> {
         Known::No => "no".to_owned(),
         Known::Unknown => unknown.to_owned(),
     };
-    // What fails is told in full: it says what to do.
+    // Failures are printed in full: they say what to do.
     let most = if fact.fails() { usize::MAX } else { SEEN_CHARS };
     let mut seen: String = fact.detail.chars().take(most).collect();
     if seen.len() < fact.detail.len() {

@@ -1,3 +1,5 @@
+//! A progress bar on stderr, for all commands that walk over objects.
+
 use std::time::Duration;
 
 use copyhold_core::domain::visible_line;

@@ -1,3 +1,5 @@
+//! `copyhold resume`: copies to a paused replica go on.
+
 use anyhow::Context as _;
 use copyhold_db::queue::Resumed;
 

@@ -1,3 +1,5 @@
+//! `copyhold retry`: makes parked and waiting copies due now.
+
 use clap::builder::PossibleValuesParser;
 use copyhold_core::domain::Class;
 use copyhold_db::queue::{Notice, PARKED_BY_HAND, Which};
@@ -12,9 +14,9 @@ copyhold retry [OPTIONS] <KEY>...
        copyhold retry [OPTIONS] --failing")]
 #[command(group = clap::ArgGroup::new("which").args(["parked", "failing", "keys"]).required(true).multiple(true))]
 #[command(after_help = "\
-It takes copies that are wanted and not on record: parked ones are parked no more, waiting ones wait no longer, and their \
-attempts are counted from 0. What failed before stays to be read until they are on record. To have a copy made again \
-that is on record, register its key again with `copyhold enqueue`.")]
+Makes parked and waiting copies due now. It changes only copies that are wanted and not on record, and counts their attempts \
+from 0. The last failure stays visible until the copy is on record. To repeat a copy that is on record, register its key again \
+with `copyhold enqueue`.")]
 pub(super) struct Args {
     /// Keys, byte for byte
     #[arg(value_name = "KEY")]

@@ -1,3 +1,5 @@
+//! `copyhold run`: starts the daemon.
+
 use anyhow::Context as _;
 use tracing::info;
 

@@ -112,7 +112,7 @@ impl FromStr for Made {
     }
 }
 
-/// Prints endpoint and keys, then serves until told to end.
+/// Prints endpoint and keys, then serves until a signal.
 pub(super) async fn run(args: Args) -> anyhow::Result<Verdict> {
     let buckets = bucket_names(&args.buckets)?;
     let listen = args.listen;

@@ -44,7 +44,7 @@ pub(super) struct Args {
     /// A share of all objects, or of those with the prefix, chosen at random: 0.1%, or 100% for all
     #[arg(long, value_name = "SHARE", group = "which")]
     sample: Option<SampleSize>,
-    /// Choose the same objects as a sample before, which told its seed
+    /// Choose the same objects as an earlier sample, whose report has its seed
     #[arg(long, value_name = "NUMBER", requires = "sample")]
     seed: Option<u32>,
     /// Only objects that come after this key in the order of bytes: where an earlier run ended

@@ -1,3 +1,5 @@
+//! Reads the section `[database]`.
+
 use std::{path::PathBuf, sync::Arc};
 
 use copyhold_core::{

@@ -5,7 +5,7 @@ use super::position::Position;
 /// Why a value was refused: `what` continues a sentence that the setting's path begins.
 #[derive(Debug)]
 pub(super) struct InvalidValue {
-    /// Of the flaw, where it is not that of the value.
+    /// The position of the fault, where it is not that of the value.
     pub(super) position: Option<Position>,
     pub(super) what: String,
     pub(super) todo: String,

@@ -1,3 +1,5 @@
+//! Where a setting was made: line and column of the file, or an environment variable.
+
 use std::fmt;
 
 /// Where a setting was made. Sorts in the order in which one reads a report:

@@ -1,3 +1,5 @@
+//! A problem of the configuration: where it is, what is wrong, what to write instead.
+
 use std::{fmt, path::PathBuf};
 
 use copyhold_s3::settings::InvalidVariable;

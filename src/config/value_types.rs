@@ -16,7 +16,7 @@ use super::{
 pub(super) trait ValueType: Sized {
     fn read(node: Node, sources: &Sources) -> Result<Self, InvalidValue>;
 
-    /// The same, told the path of its setting, which messages that come later name.
+    /// The same, with the path of its setting, which later messages name.
     #[must_use]
     fn of_setting(self, _path: &str) -> Self {
         self

@@ -1,3 +1,5 @@
+//! Where the tailer saw the log stand last.
+
 use copyhold_core::domain::{Cursor, Epoch};
 
 /// Where the tailer saw the log stand.

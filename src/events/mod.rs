@@ -51,7 +51,7 @@ pub struct Settings {
     pub buffer_bytes: usize,
     /// At the same time at most.
     pub readers: usize,
-    /// How often the log is looked at, without any notice, while there are readers.
+    /// How often the log is read without any notification, while there are readers.
     pub poll: Duration,
 }
 
@@ -61,7 +61,7 @@ impl Settings {
         Self {
             buffer_bytes: usize::try_from(config.events.buffer_bytes).unwrap_or(usize::MAX),
             readers: config.events.readers.min(Semaphore::MAX_PERMITS),
-            // One look for all readers, so that also where no notice comes they wait no longer than this.
+            // One look for all readers: also without notifications they wait no longer than this.
             poll: Duration::from_secs(1),
         }
     }

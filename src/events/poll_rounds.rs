@@ -1,3 +1,5 @@
+//! Numbers the looks of the tailer, so that a reader can wait for a later one.
+
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,

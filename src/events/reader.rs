@@ -15,7 +15,7 @@ use crate::metrics;
 const BATCH_BYTES: usize = 256 << 10;
 /// Without anything to send: proxies close what says nothing for a minute.
 const QUIET: Duration = Duration::from_secs(15);
-/// After this time, or so many events that did not pass, a reader is told how far it has come.
+/// After this time, or so many events that did not pass, a reader gets a bookmark.
 const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
 const BOOKMARK_AFTER: usize = 4096;
 /// For an id that is to come, and for a log that this process has not noticed yet to be another one.

@@ -73,7 +73,7 @@ impl ReadProgress {
     }
 }
 
-/// The door. Connections take their sizes from it.
+/// Opens the listening socket. Connections inherit its buffer sizes.
 pub(super) fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
     let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -107,7 +107,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
-            // It went away while it waited.
+            // The client closed the connection while it waited.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 warn!(error = %error, "Could not take an HTTP connection");

@@ -1,3 +1,5 @@
+//! The limit of open files, which bounds the number of HTTP connections.
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
@@ -7,7 +9,7 @@ const OTHERS: usize = 1024;
 const ELSEWHERE: usize = 512;
 
 /// How many connections there may be: each is an open file. Raises the limit that the process was started with as far
-/// as it may itself, and says so where that is not enough for the `readers` of the configuration.
+/// as it may itself, and logs a warning where that is not enough for the `readers` of the configuration.
 pub(super) fn connections_for(readers: usize) -> usize {
     let wanted = readers.saturating_add(OTHERS);
     let allowed = raise().saturating_sub(ELSEWHERE);

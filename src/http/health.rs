@@ -7,7 +7,7 @@ use copyhold_db::queue::{ConnectCause, QueueError, ReadOnlyCause, SchemaFit};
 
 use super::AppState;
 
-/// A probe does not wait for ever, and is told before that.
+/// A prober does not wait for ever, and gets its answer before that.
 const WITHIN: Duration = Duration::from_secs(3);
 /// How long an attempt to connect that failed leaves the others time to succeed.
 const OTHERS: Duration = Duration::from_millis(300);

@@ -57,7 +57,7 @@ impl std::fmt::Debug for AppState {
     }
 }
 
-/// The door, opened before anything else starts, so that a port in use is told at once.
+/// Opens the listening socket, before anything else starts, so that a port in use is reported at once.
 pub fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
     connections::bind(listen)
 }

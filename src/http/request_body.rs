@@ -1,4 +1,4 @@
-//! What is sent to be written: taken in whole, within limits that hold for all who send at the same time.
+//! Reads request bodies as a whole, within limits that all requests share.
 
 use std::{sync::Arc, time::Duration};
 
@@ -61,7 +61,7 @@ impl WriteLimits {
         Ok(RequestBody { body: read_whole(headers, body, things).await?, _permit: room })
     }
 
-    /// One's turn at PostgreSQL.
+    /// Waits for a permit to send statements.
     pub(super) async fn statement_permit(&self) -> SemaphorePermit<'_> {
         self.statements.acquire().await.expect("never closed")
     }

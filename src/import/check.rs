@@ -1,4 +1,4 @@
-//! What can be known of a table before its first row is taken. Pure; all that is wrong is told at once.
+//! Checks a table before its first row is imported, and reports all that is wrong at once. Pure.
 
 use copyhold_core::domain::ReplicaName;
 use copyhold_db::queue::{

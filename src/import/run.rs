@@ -47,7 +47,7 @@ struct Progress {
 /// How far it came.
 #[derive(Debug)]
 pub struct ImportEnded {
-    /// To the last row; otherwise it was told to end.
+    /// It came to the last row; otherwise a signal ended it.
     pub complete: bool,
     pub tally: ImportTally,
     /// Of them, rows that an earlier run had read.
@@ -142,7 +142,7 @@ impl Import {
         Ok(self.ended(false))
     }
 
-    /// Where to begin; `None`: it was told to stop. A process that died a moment ago is waited for, a living one is not.
+    /// Returns where to begin; `None`: it was stopped. A process that died a moment ago is waited for, a living one is not.
     async fn take(&self, anew: bool, stop: &CancellationToken) -> Result<Option<Position>, ImportError> {
         let mut alive: Option<(Option<Fence>, Instant)> = None;
         for takes in 0.. {

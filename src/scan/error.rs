@@ -1,3 +1,5 @@
+//! Why a listing cannot be continued.
+
 use std::fmt;
 
 use copyhold_s3::store::{StoreError, shown};

@@ -16,7 +16,7 @@ use super::{
 
 /// Tries of one page that fails in a way that may pass by itself, ...
 const TRIES: u32 = 6;
-/// ... the second this much later, and each further one twice as long: a store may be away for some 15 s.
+/// ... the second this much later, and each further one twice as long: a store may be unavailable for some 15 s.
 const PAUSE: Duration = Duration::from_millis(500);
 /// A store that does nothing but throttle is given up after this time.
 const THROTTLED_FOR: Duration = Duration::from_mins(10);
@@ -30,14 +30,14 @@ pub struct Lister {
     answered_at: Mutex<Option<Instant>>,
 }
 
-/// What is to be told of a store.
+/// What a report says of a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListingStats {
     /// Pages that it gave.
     pub pages: u64,
     /// How often it asked to be spared.
     pub throttled: u64,
-    /// It lists from the beginning wherever it is told to.
+    /// It ignores `start-after` and lists from the beginning.
     pub ignores_start_after: bool,
     /// Why nothing more is taken from its listing.
     pub given_up: Option<String>,

@@ -1,3 +1,5 @@
+//! The listing of another replica, compared with that of the scanned one key by key.
+
 use std::collections::VecDeque;
 
 use copyhold_core::domain::ReplicaName;

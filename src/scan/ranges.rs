@@ -48,7 +48,7 @@ fn cut(prefix: &str, hints: Vec<String>) -> Vec<KeyRange> {
     }
 }
 
-/// Where the folders end that a page has told of: behind all that is in one, and before what comes next, in the order of
+/// Returns where the folders on a page end: behind all that is in one, and before what comes next, in the order of
 /// bytes and in that of a file system as well, which would have all of `a/` before `a-`. Then what is out of order lies within a
 /// part, and is seen.
 fn ends(at: &str, page: &Page) -> Vec<String> {

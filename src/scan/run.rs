@@ -217,7 +217,7 @@ impl Scan {
         while let Some(result) = ended.next().await {
             if let Err(why) = result {
                 halt.cancel();
-                // That others were told to stop because of it is not why.
+                // The error of a part that was stopped because of it is not the cause.
                 if first.is_ok() || matches!(first, Err(ScanError::Stopped)) {
                     first = Err(why);
                 }

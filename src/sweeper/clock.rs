@@ -1,3 +1,5 @@
+//! Detects steps of the database's clock by comparing it with the monotonic clock of this process. Pure.
+
 use std::time::{Duration, Instant};
 
 use copyhold_core::domain::micros;

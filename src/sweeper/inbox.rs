@@ -108,7 +108,7 @@ impl InboxMover {
 
 fn failed(error: &QueueError, said: bool) {
     metrics::database_error("queue::move_inbox");
-    // The claims will say that PostgreSQL is away.
+    // The claimer logs that PostgreSQL is unavailable.
     if !said && !error.is_away() {
         warn!(error = %error, "The events of other programs could not be moved into the log, trying again every second");
     }

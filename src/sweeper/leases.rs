@@ -51,7 +51,7 @@ impl Sweeper {
         }
     }
 
-    /// What a clock that was ahead has put off is pulled in, also when no daemon has seen it set back.
+    /// Brings forward what a clock that was ahead has deferred, also when no daemon has seen it set back.
     async fn pull_in(&self, trust: ClockTrust) {
         let set_back = matches!(trust, ClockTrust::Stepped(seconds) if seconds < 0);
         match self.queue.pull_in(set_back, self.lease_time).await {
@@ -67,7 +67,7 @@ impl Sweeper {
             }
             Err(error) => {
                 metrics::database_error("queue::pull_in");
-                // The sweep says that PostgreSQL is away.
+                // The sweep logs that PostgreSQL is unavailable.
                 if !error.is_away() {
                     warn!(error = %error, "What lies in the future could not be pulled in, trying again");
                 }
@@ -109,7 +109,7 @@ impl Sweeper {
     }
 }
 
-/// One line per dead holder, with one of its keys, and one per object that may be what they died of.
+/// Logs one line per dead holder, with one of its keys, and one per object that may be what they died of.
 fn log_freed(freed: &[Reclaimed]) {
     let mut by_holder: BTreeMap<i32, (usize, &Reclaimed)> = BTreeMap::new();
     for one in freed {

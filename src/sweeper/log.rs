@@ -74,7 +74,7 @@ impl DutyLog {
         metrics::database_error(duty.name());
         // Other sessions read the log or append to it at this moment: the duty gives way, and is done next time.
         let since = *self.failing_since.get_or_insert_with(Instant::now);
-        // The claims will say that PostgreSQL is away.
+        // The claimer logs that PostgreSQL is unavailable.
         let worth_saying = if error.is_contended() { since.elapsed() > PATIENCE } else { !error.is_away() };
         if worth_saying && !std::mem::replace(&mut self.reported, true) {
             warn!(

@@ -22,7 +22,7 @@ const WINDOW_BEFORE: Duration = Duration::from_mins(1);
 const WINDOW_AFTER: Duration = Duration::from_mins(5);
 /// An upload whose name can never be found out, because its store does not let us list, is forgotten.
 const NAMELESS_FOR: Duration = Duration::from_hours(3 * 24);
-/// What the store has refused to throw away for so long is forgotten.
+/// An upload that the store has refused to abort for so long is forgotten.
 const CONDEMNED_FOR: Duration = Duration::from_hours(30 * 24);
 /// After so many failures in a row the store is left alone until the next look.
 const FAILURES: u32 = 3;
@@ -51,7 +51,7 @@ pub type AbortScopes = Box<dyn Fn(&ReplicaName) -> AbortScope + Send + Sync>;
 /// Whether uploads at a replica may be aborted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AbortScope {
-    /// None: its bucket may be another one than ours, or its store is not well.
+    /// None: its bucket may be another one than ours, or its store is unhealthy.
     None,
     /// Those whose names we know. The application uploads there as well, perhaps the same key at the same time.
     Named,
@@ -131,7 +131,7 @@ impl OrphanedUploads {
         }
     }
 
-    /// Has these thrown away. Whether the store is well enough for more.
+    /// Aborts these. `false`: the store fails too often to go on.
     async fn clear(
         &self,
         store: &Store,

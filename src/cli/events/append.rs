@@ -1,3 +1,5 @@
+//! `copyhold events append`: appends events from the command line or stdin.
+
 use std::io;
 
 use anyhow::{Context as _, bail};

@@ -27,7 +27,7 @@ use url::Url;
 use crate::config::{Config, ConfigErrors, Trust};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// A daemon that waits for its database says so within a few seconds.
+/// A daemon that waits for its database answers so within a few seconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Of an answer that is no stream.
 const ANSWER_BYTES: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! `copyhold events`: the log on a terminal, in a pipe, or one command for each event.
+//! `copyhold events`: prints the event log, or runs a command for each event.
 
 mod agent;
 mod append;
@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// Begin behind this event: an id as it came with one, 0 for all there are [default: 0; with --follow: what comes from now on]
     #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     after: Option<Cursor>,
-    /// Do not end: go on with what is appended, also when the daemon is away for a while
+    /// Do not end: go on with what is appended, also when the daemon is unavailable for a while
     #[arg(long, short)]
     follow: bool,
     /// Print each event as a line of JSON

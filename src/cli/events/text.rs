@@ -1,3 +1,5 @@
+//! One event as a line of text for people.
+
 use std::fmt::Write as _;
 
 use serde_json::Value;

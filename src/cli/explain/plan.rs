@@ -1,3 +1,5 @@
+//! `copyhold explain --plan`: prints the plans of the claims.
+
 use copyhold_db::queue::Planned;
 
 use crate::{

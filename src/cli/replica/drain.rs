@@ -1,3 +1,5 @@
+//! `copyhold replica drain`: nothing more is copied to a replica that is to be removed.
+
 use anyhow::bail;
 use copyhold_core::domain::utc;
 use copyhold_db::queue::Drained;

@@ -1,3 +1,5 @@
+//! `copyhold replica undrain`: copies to a draining replica go on.
+
 use anyhow::Context as _;
 
 use super::{Verdict, args, output, queue};

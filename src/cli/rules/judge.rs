@@ -1,3 +1,5 @@
+//! Applies the rules to all objects, with a progress bar.
+
 use std::time::{Duration, Instant};
 
 use copyhold_db::queue::{Applied, Progress, Queue, Scope, Sizes};

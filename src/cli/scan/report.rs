@@ -49,7 +49,7 @@ pub(super) struct Report {
 enum Outcome {
     /// All of it is listed.
     Complete,
-    /// It was told to end early.
+    /// A signal ended it early.
     Stopped,
     /// It could not be gone on with.
     Failed,

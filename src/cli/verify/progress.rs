@@ -1,3 +1,5 @@
+//! The text beside the progress bar of `copyhold verify`.
+
 use crate::{
     audit::{Audit, AuditedReplica, Counts},
     cli::output,

@@ -37,7 +37,7 @@ pub(super) struct Report {
     unreadable_not_listed: u64,
     /// Keys that were named and are not registered.
     not_registered: Vec<String>,
-    /// It was told to end early.
+    /// A signal ended it early.
     stopped: bool,
     /// What kept it from going on.
     error: Option<String>,

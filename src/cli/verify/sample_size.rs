@@ -1,3 +1,5 @@
+//! The value of `--sample`.
+
 use std::str::FromStr;
 
 /// A share of all objects, more than none and at most all of them.

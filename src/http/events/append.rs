@@ -1,3 +1,5 @@
+//! `POST /v1/events`: appends events of other programs.
+
 use std::time::Duration;
 
 use axum::{

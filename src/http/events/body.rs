@@ -73,7 +73,7 @@ impl Framing for Lines {
     }
 }
 
-/// All that `reader` finds until `drain`, or until it cannot go on: the reason is told when the client comes back. With a
+/// Sends all that `reader` finds until `drain`, or until it cannot go on: the client gets the reason when it comes back. With a
 /// time, until nothing more is there when it is over.
 pub(super) fn stream<F: Framing>(
     reader: Reader,

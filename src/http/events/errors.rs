@@ -1,3 +1,5 @@
+//! The responses to readers that cannot begin or go on.
+
 use std::time::Duration;
 
 use axum::http::StatusCode;

@@ -1,3 +1,5 @@
+//! Long polling: one JSON document per request.
+
 use std::time::Duration;
 
 use axum::{

@@ -1,4 +1,4 @@
-//! Parses what a reader of `/v1/events` asks for.
+//! Parses the query of a reader of `/v1/events`.
 
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
@@ -25,7 +25,7 @@ pub(super) struct EventsQuery {
     pub(super) shape: ResponseFormat,
 }
 
-/// How it wants to be told.
+/// How the response is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ResponseFormat {
     /// Server-Sent Events.

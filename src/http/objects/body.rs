@@ -47,7 +47,7 @@ pub(super) fn count(text: &str) -> Result<CountedObjects<'_>, ErrorResponse> {
 }
 
 impl CountedObjects<'_> {
-    /// The objects in the order in which they were sent, checked. The first that is wrong is told with its number, from 0.
+    /// The objects in the order in which they were sent, checked. The error names the first invalid object by its number, from 0.
     pub(super) fn objects(self, replicas: &[ReplicaName]) -> Result<Vec<NewObject>, ErrorResponse> {
         let mut read = ObjectReader { replicas, objects: Vec::with_capacity(self.objects), wrong: None };
         let mut text = serde_json::Deserializer::from_str(self.text);

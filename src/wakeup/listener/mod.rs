@@ -22,7 +22,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy)]
 pub struct ListenerTiming {
     pub probing: Probing,
-    /// When it is looked again whether a way on which no notice came is open now.
+    /// How often a connection on which no notification arrived is tried again.
     pub retry_every: Duration,
 }
 
@@ -66,7 +66,7 @@ impl WakeSenders {
     }
 }
 
-/// Holds one direct connection and passes its notices on.
+/// Holds one direct connection and passes its notifications on.
 #[derive(Debug)]
 pub struct Listener {
     pub wakeup: Wakeup,
@@ -196,7 +196,7 @@ impl Listener {
         self.wake_senders.all();
         loop {
             self.report(reported, &how).await;
-            // Not before a silence, in which it is told again if it could not be.
+            // Not before a silence: then it is written again if that failed.
             while let Some(heard) = connection.next().await? {
                 metrics::notice_heard();
                 self.wake_senders.pass_on(&heard);
@@ -212,7 +212,7 @@ impl Listener {
         }
         match self.queue.set_wakeup(self.daemon, how).await {
             Ok(()) => reported.wakeup = Some(how.to_owned()),
-            // Others will say it if PostgreSQL is away; this one tries again.
+            // Other tasks log that PostgreSQL is unavailable; this one tries again.
             Err(_) => metrics::database_error("queue::set_wakeup"),
         }
     }

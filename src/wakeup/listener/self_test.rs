@@ -1,3 +1,5 @@
+//! Proves that notifications arrive on a new connection, and finds out why not.
+
 use std::time::Duration;
 
 use copyhold_db::queue::{Heard, ListenConnection, ListenError, Queue};

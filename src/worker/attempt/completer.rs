@@ -34,7 +34,7 @@ const REFUSED_FOR: Duration = Duration::from_mins(5);
 /// Of what PostgreSQL says.
 const MESSAGE_CHARS: usize = 300;
 
-/// Takes reports from the workers.
+/// Takes reports from the attempts.
 #[derive(Debug, Clone)]
 pub struct Completer(mpsc::Sender<PendingReport>);
 
@@ -85,7 +85,7 @@ pub fn completer(queue: Queue) -> (Completer, ReportWriter) {
 }
 
 impl Completer {
-    /// Has the report written, however long PostgreSQL is away, as long as the lease lasts. *Changed*: it was not.
+    /// Has the report written, however long PostgreSQL is unavailable, as long as the lease lasts. *Changed*: it was not.
     pub async fn write(&self, report: Report, until: Instant) -> Answer {
         let (answer, answered) = oneshot::channel();
         if self.0.send(PendingReport { report, until, answer }).await.is_err() {

@@ -1,3 +1,5 @@
+//! Renews the leases of this process with one statement.
+
 use std::time::{Duration, Instant};
 
 use copyhold_db::queue::{Answer, Complaint, Daemon, Queue};
@@ -22,7 +24,7 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// Beats until `end`.
     pub async fn run(self, end: CancellationToken) {
-        // A tenth of the lease is left for what is under way to notice and stop.
+        // A tenth of the lease is left for the copies under way to notice and stop.
         let margin = self.daemon.lease_timeout / 10;
         let look = (self.every / 3).min(Duration::from_secs(1));
         let mut next_beat = Instant::now() + self.every;

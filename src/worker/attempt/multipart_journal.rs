@@ -28,10 +28,10 @@ use crate::metrics;
 const BATCH: usize = 1000;
 /// Statements are at least this far apart: what comes in between goes with the next.
 const EVERY: Duration = Duration::from_millis(50);
-/// How long the next try waits when PostgreSQL is away.
+/// How long the next try waits when PostgreSQL is unavailable.
 const PAUSE: Duration = Duration::from_millis(200);
-/// What is kept at most for a PostgreSQL that is away: some 300 bytes each, 20 MiB. Less than that comes together, since
-/// copies stop when their lease runs out. What is not kept is sent again, or found by the sweeper.
+/// How many changes are kept at most while PostgreSQL is unavailable: some 300 bytes each, 20 MiB. Fewer come together, since
+/// copies stop when their lease expires. Parts that are not kept are sent again; uploads are found by the sweeper.
 const UNWRITTEN: usize = 65_536;
 
 /// The memory of this process's unfinished uploads: a [`Journal`] for each lease, and one [`JournalWriter`] for all.
@@ -81,7 +81,7 @@ impl Journals {
         }
     }
 
-    /// Tries for as long as PostgreSQL is away, and until it takes it.
+    /// Retries for as long as PostgreSQL is unavailable, until the statement succeeds or cannot succeed.
     async fn keep_trying<T, F>(
         &self,
         what: &str,
@@ -240,7 +240,7 @@ enum JournalChange {
     Over(Entry),
 }
 
-/// Counts something as unwritten for as long as it lives.
+/// Counts one change as unwritten for as long as it lives.
 #[derive(Debug)]
 struct UnwrittenGuard {
     all: Arc<AtomicUsize>,

@@ -49,7 +49,7 @@ pub struct Rechecker {
     pub changes: ContentChanges,
     /// After this time what could not be read is tried again.
     pub settle: Duration,
-    /// Cancelled when everything under way is to be let go.
+    /// Cancelled when everything under way is to stop.
     pub stop: CancellationToken,
     pub waker: WakeSender,
 }

@@ -103,7 +103,7 @@ impl AttemptRecord {
         self.pending = targets.chain(due_sources).cloned().collect();
     }
 
-    /// What becomes of targets that the copy is not told of.
+    /// Adds the outcomes of targets that are not part of the copy.
     pub(super) fn add_outcomes(&mut self, outcomes: Vec<(ReplicaName, Outcome)>) {
         self.outcomes.extend(outcomes);
     }

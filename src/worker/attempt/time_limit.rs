@@ -1,3 +1,5 @@
+//! How long one attempt may take, by the size of its object. Pure.
+
 use std::time::Duration;
 
 /// How long the work on one object may take, whatever its holder's heartbeat says: one that hangs would be held for

@@ -1,3 +1,5 @@
+//! Admits objects whose holders died twice in a row one at a time.
+
 use std::{sync::Arc, time::Duration};
 
 use copyhold_core::domain::Lease;

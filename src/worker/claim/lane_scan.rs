@@ -1,3 +1,5 @@
+//! The position in a lane that is scanned for objects with a source while the primary cannot be read. Pure.
+
 use std::time::{Duration, Instant};
 
 use copyhold_db::queue::{Position, Sought};

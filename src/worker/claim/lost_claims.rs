@@ -1,3 +1,5 @@
+//! Claims whose answer was lost, and when to free their rows. Pure.
+
 use std::time::{Duration, Instant};
 
 use copyhold_core::domain::Fence;
@@ -55,7 +57,7 @@ mod tests {
         let mut lost = LostClaims::default();
         lost.remember(fence, start);
         assert_eq!(lost.due(start), [fence]);
-        // PostgreSQL is still away: nothing is crossed off.
+        // PostgreSQL is still unavailable: nothing is removed.
         assert_eq!(lost.due(at(1)), [fence]);
         lost.asked(fence, at(2));
         assert!(lost.due(at(3)).is_empty() && lost.due(at(30)).is_empty());

@@ -7,19 +7,15 @@ use std::{
 
 use copyhold_core::domain::{self, Blocks, ReplicaName};
 use copyhold_db::pin::Pin;
-use copyhold_db::queue::{
-    Admission, CLEAR, Complaint, Draining, Former, LOOK_HOLDS, Pause, Queue, QueueError, ReplicaRow,
-};
-use copyhold_s3::{
-    copy::OnExisting,
-    store::{FirstLook, shown},
-};
+use copyhold_db::queue::{Admission, CLEAR, Complaint, Draining, Former, Pause, Queue, QueueError, ReplicaRow};
+use copyhold_s3::{copy::OnExisting, store::shown};
 use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
     access::{ReplicaAccess, ReplicaSnapshot},
+    adoption_clock::{AdoptionClock, adopts},
     canary::ANSWER_WITHIN,
     health::HealthMonitor,
     probe::{Prober, UnhealthyReplica},
@@ -31,17 +27,17 @@ use crate::{
     wakeup::wake_channel::{WakeReceiver, WakeSender},
 };
 
-/// How often the shared state is looked at, ± 20 %, without a notice: another daemon, or an operator, may have
+/// How often the shared state is read, ± 20 %, without a notification: another daemon, or an operator, may have
 /// changed it. Operators are promised 5 s.
 const LOOK_EVERY: Duration = Duration::from_secs(4);
-/// While a replica is not open there is more to hope for.
+/// The same while some replica is not writable, which may change soon.
 const LOOK_EVERY_WHILE_CLOSED: Duration = Duration::from_secs(3);
 
 /// Decides for each replica whether this daemon may read it and write to it, before it does.
 ///
 /// The first to use a replica pins its bucket; the first to write to it sees that the bucket is empty, or that the
 /// operator has said what to do with what it holds. Both are decided once, for all daemons.
-/// It also learns from the others which stores are not well, and has these probed.
+/// It also learns from the other daemons which stores are unhealthy, and has these probed.
 #[derive(Debug)]
 pub struct ReplicaGate {
     pub config: Config,
@@ -92,7 +88,7 @@ impl ReplicaGate {
         }
     }
 
-    /// What may be done with each replica, and which of them are not well.
+    /// Returns what may be done with each replica, and which of them are unhealthy.
     async fn refresh(&self) -> Result<(ReplicaSnapshot, Vec<UnhealthyReplica>), QueueError> {
         let mut asked = Instant::now();
         let mut rows = self.rows().await?;
@@ -131,7 +127,7 @@ impl ReplicaGate {
     }
 
     /// Takes over at once what needs no answer of a store: a pause must not wait for some other replica's silence.
-    /// Returns which replicas are not well.
+    /// Returns which replicas are unhealthy.
     fn set_known(
         &self,
         primary: Option<&ReplicaName>,
@@ -316,34 +312,6 @@ impl ReplicaGate {
     }
 }
 
-/// Whether a store's clock tells what its bucket holds from what is written to it from now on.
-#[derive(Debug, PartialEq, Eq)]
-enum AdoptionClock {
-    /// It was looked at then, and the store's clock has gone on by [`CLEAR`] since.
-    Ready(SystemTime),
-    /// Not yet. This is what it says.
-    NotYet(SystemTime),
-    /// It does not, and why.
-    Unusable(String),
-}
-
-fn adopts(looked: &FirstLook, before: Option<SystemTime>) -> AdoptionClock {
-    let Some(date) = looked.date else {
-        let why = "its store says no Date, by which what it holds is told from copies: it does not allow existing = \"adopt\"";
-        return AdoptionClock::Unusable(why.into());
-    };
-    if let Some(key) = &looked.of_later {
-        return AdoptionClock::Unusable(format!(
-            "its store says of \"{}\" that it was modified later than now: its clock does not allow existing = \"adopt\"",
-            shown(key.as_bytes())
-        ));
-    }
-    match before.map(|before| (before, date.duration_since(before))) {
-        Some((before, Ok(since))) if (CLEAR..=LOOK_HOLDS).contains(&since) => AdoptionClock::Ready(before),
-        _ => AdoptionClock::NotYet(date),
-    }
-}
-
 /// Those that were the primary once.
 fn former(rows: &BTreeMap<ReplicaName, ReplicaRow>) -> BTreeMap<ReplicaName, Former> {
     rows.iter().filter_map(|(name, row)| Some((name.clone(), row.former?))).collect()
@@ -374,29 +342,4 @@ fn with_reason(mut why: String, because: Option<&str>) -> String {
         let _ = domain::escape(because, &mut why);
     }
     why
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(second: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(second)
-    }
-
-    #[test]
-    fn what_is_to_be_adopted_is_told_from_copies_by_the_stores_own_clock_alone() {
-        let looked = |date: Option<u64>| FirstLook { key: Some("k".into()), date: date.map(at), of_later: None };
-        let seen = |date, before: Option<u64>| adopts(&looked(Some(date)), before.map(at));
-        assert_eq!(seen(1_000, None), AdoptionClock::NotYet(at(1_000)));
-        assert_eq!(seen(1_004, Some(1_000)), AdoptionClock::NotYet(at(1_004)));
-        assert_eq!(seen(1_005, Some(1_000)), AdoptionClock::Ready(at(1_000)));
-        assert_eq!(seen(1_030, Some(1_000)), AdoptionClock::Ready(at(1_000)));
-        // Whatever came since is not ours; nor is it known what came where the clock was set back.
-        assert_eq!(seen(1_031, Some(1_000)), AdoptionClock::NotYet(at(1_031)));
-        assert_eq!(seen(999, Some(1_000)), AdoptionClock::NotYet(at(999)));
-        assert!(matches!(adopts(&looked(None), None), AdoptionClock::Unusable(_)));
-        let ahead = FirstLook { of_later: Some("k".into()), ..looked(Some(1_000)) };
-        assert!(matches!(adopts(&ahead, Some(at(990))), AdoptionClock::Unusable(_)));
-    }
 }

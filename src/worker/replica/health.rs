@@ -24,10 +24,10 @@ use super::{
 };
 use crate::{metrics, wakeup::wake_channel::WakeSender};
 
-/// How long a trial is waited for: somewhat longer than it takes to see that its objects are stuck.
+/// How long the results of probe copies are waited for: somewhat longer than it takes to see that they are stuck.
 const TRIAL_WITHIN: Duration = Duration::from_secs(8);
-/// Trials of one doubt, at most, of which none begins later than this. Behind a denied prefix of a third of all that waited,
-/// one trial found nothing but its objects in 8 of 100.
+/// At most so many rounds of probe copies resolve one doubt, and none begins later than this. Where a denied prefix held a
+/// third of all waiting objects, one round picked only objects of that prefix in 8 of 100 cases.
 const TRIALS: usize = 3;
 const TRIALS_WITHIN: Duration = Duration::from_secs(1);
 /// How long a failure waits for others of its kind, or for a success, before its object is charged with it.
@@ -156,7 +156,7 @@ impl HealthMonitor {
             if lock(&known.evidence).is_doubted() {
                 trial = self.try_others(replica, role).await;
             }
-            // A success, be it of another object than those of the trial.
+            // Any success counts, also of an object that was not tried here.
             if !lock(&known.evidence).is_doubted() {
                 trial.succeeded = trial.succeeded.max(1);
             }
@@ -263,7 +263,7 @@ impl HealthMonitor {
         open.clone()
     }
 
-    /// Its bucket was listed before by some daemon: one that is refused now is a store that is not well.
+    /// Notes that some daemon has listed the bucket before: a refusal now means that the store is unhealthy.
     pub(super) fn note_listable(&self, replica: &ReplicaName) {
         if let Some(store_health) = self.0.stores.get(replica) {
             store_health.listable.store(true, Ordering::Relaxed);

@@ -11,17 +11,17 @@ use copyhold_db::queue::Pick;
 use copyhold_s3::copy::OnExisting;
 use tokio::sync::mpsc;
 
-/// How long a trial that begins now may take to begin.
+/// How long the claimer may take to begin an order for probe copies.
 const BEGINS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Keys that are remembered as tried, at most: a store may be away for days.
+/// Keys that are remembered as tried, at most: a store may be unavailable for days.
 const REMEMBERED: usize = 4096;
 
 /// Which objects are to be tried, and how.
 #[derive(Debug, Clone)]
 pub(in crate::worker) struct ProbeCopyRequest {
     pub pick: Pick,
-    /// What is done with what stands there, where the replica is open for trials alone.
+    /// What to do where the key exists, if the replica is open for probe copies alone.
     pub existing: Option<OnExisting>,
     /// Objects that fail are charged with it.
     pub charges: bool,
@@ -63,7 +63,7 @@ pub struct ProbeCopy {
     pub replica: ReplicaName,
     pub(in crate::worker) existing: Option<OnExisting>,
     pub(in crate::worker) charges: bool,
-    /// `None`: it has told how it ended.
+    /// `None`: its result was sent.
     results: Mutex<Option<mpsc::UnboundedSender<ProbeCopyResult>>>,
 }
 
