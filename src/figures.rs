@@ -1,4 +1,4 @@
-//! Reads from PostgreSQL what `/metrics` shows of it, so that a scrape sends no statement and waits for none.
+//! Reads the figures of `/metrics` from PostgreSQL, so that a scrape sends no statement and waits for none.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ pub async fn watch(queue: Database, end: CancellationToken) {
     loop {
         let Some(read) = end.run_until_cancelled(queue.figures()).await else { return };
         match read {
-            // A server that can only be read is as good as away: nothing goes on, and its figures stand still.
+            // A read-only server counts as unavailable: no work goes on, and its figures stand still.
             Ok(figures) if figures.writable => {
                 metrics::database_read(&figures.replicas.iter().map(of_replica).collect::<Vec<_>>());
                 metrics::notification_queue(figures.notification_queue.unwrap_or_default());
             }
             Ok(_) => metrics::database_away(),
-            // The claims will say that PostgreSQL is away.
+            // The claimer logs that PostgreSQL is unavailable.
             Err(_) => {
                 metrics::database_error("stats::figures");
                 metrics::database_away();

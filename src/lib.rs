@@ -3,8 +3,7 @@
 //!
 //! The order of modules; each may use those to the right of it, none those to the left:
 //!
-//! `cli → {daemon, audit} → {scan, import, http} → {worker, sweeper, listener, events, figures} → {sleeper, config} →
-//! {metrics, wake, ears, herd, lifecycle}`
+//! `cli → {daemon, audit} → {scan, import, http} → {worker, sweeper, events, figures} → wakeup → {config, metrics}`
 //!
 //! To the right of all of them are the crates: `copyhold_s3` and `copyhold_db`, which do not know each other, and below those
 //! `copyhold_core`. The list below is alphabetical; `tests/it/walls.rs` holds the order.
@@ -13,17 +12,12 @@ pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod daemon;
-pub mod ears;
 pub mod events;
 pub mod figures;
-pub mod herd;
 pub mod http;
 pub mod import;
-pub mod lifecycle;
-pub mod listener;
 pub mod metrics;
 pub mod scan;
-pub mod sleeper;
 pub mod sweeper;
-pub mod wake;
+pub mod wakeup;
 pub mod worker;

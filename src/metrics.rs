@@ -76,7 +76,7 @@ fn describe_counters() {
     describe_counter!(
         "copyhold_uploads_orphaned_total",
         Unit::Count,
-        "Unfinished uploads that nobody would have gone on with, aborted by this process; by replica."
+        "Orphaned uploads that this process aborted; by replica."
     );
     describe_counter!(
         "copyhold_leases_abandoned_again_total",
@@ -96,7 +96,7 @@ fn describe_counters() {
     describe_counter!(
         "copyhold_unregistered_changes_parked_total",
         Unit::Count,
-        "Changes at a replica that nobody registered and that were parked: too many at once, or the configuration says so; by replica."
+        "Unregistered changes at a replica that were parked: too many at once, or the configuration says so; by replica."
     );
     describe_counter!(
         "copyhold_listener_reconnects_total",

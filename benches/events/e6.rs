@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use copyhold::worker::Floor;
+use copyhold::worker::LowWaterMark;
 use copyhold_core::domain::{Content, ContentHash, EventKinds, Lease, Outcome, ReplicaName, Verified};
 use copyhold_db::{
     Database,
@@ -72,11 +72,16 @@ async fn contest(ground: &Ground, stores: &Stores, goal: &Goal, kinds: &EventKin
 async fn claim(queue: Database, run: Arc<Run>, leases: mpsc::Sender<Lease>) -> anyhow::Result<()> {
     let daemon = queue.register_daemon("bench".to_owned(), Duration::from_mins(10)).await?;
     let lane = ReplicaName::new("wasabi")?;
-    let mut floor = Floor::new();
+    let mut low_water_mark = LowWaterMark::new();
     while run.goes_on() {
-        let question = floor.question(Instant::now().into_std());
-        let claimed = queue.claim(&daemon, &lane, BATCH, question.from).await?;
-        floor.answered(question, claimed.last_position, claimed.leases.len() == BATCH, Instant::now().into_std());
+        let query = low_water_mark.query(Instant::now().into_std());
+        let claimed = queue.claim(&daemon, &lane, BATCH, query.from).await?;
+        low_water_mark.record_answer(
+            query,
+            claimed.last_position,
+            claimed.leases.len() == BATCH,
+            Instant::now().into_std(),
+        );
         if claimed.leases.is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use copyhold::{
     config::Config,
     events::{self, Log, Settings},
-    wake,
+    wakeup::wake_channel,
 };
 use copyhold_db::{Database, connections::Pools};
 use sqlx::postgres::PgListener;
@@ -27,7 +27,7 @@ impl Followed {
         let pools = Pools::new(&config.database);
         let names = config.replicas.iter().map(|r| r.name.clone()).collect();
         let queue = Database::new(pools.work.clone(), config.database.schema.clone(), names);
-        let (waker, wake) = wake::channel();
+        let (waker, wake) = wake_channel::channel();
         let (log, tailer) = events::open(queue, settings, wake);
         let stop = CancellationToken::new();
         let mut listener = PgListener::connect_with(&ground.pool).await?;

@@ -4,7 +4,7 @@ use std::{
 };
 
 use anyhow::bail;
-use copyhold::worker::Floor;
+use copyhold::worker::LowWaterMark;
 use copyhold_core::domain::{Content, ContentHash, Lease, MetadataHash, Outcome, ReplicaName, SourceReading, Verified};
 use copyhold_db::{
     Database,
@@ -54,24 +54,24 @@ pub(super) struct Claimer {
     queue: Database,
     daemon: Daemon,
     lane: ReplicaName,
-    floor: Floor,
+    low_water_mark: LowWaterMark,
 }
 
 impl Claimer {
     pub(super) fn new(queue: Database, daemon: Daemon, lane: ReplicaName) -> Self {
-        Self { queue, daemon, lane, floor: Floor::new() }
+        Self { queue, daemon, lane, low_water_mark: LowWaterMark::new() }
     }
 
     pub(super) async fn claim(&mut self, rows: usize) -> anyhow::Result<Claimed> {
-        let question = self.floor.question(Instant::now());
-        let claimed = self.queue.claim(&self.daemon, &self.lane, rows, question.from).await?;
-        self.floor.answered(question, claimed.last_position, claimed.leases.len() == rows, Instant::now());
+        let query = self.low_water_mark.query(Instant::now());
+        let claimed = self.queue.claim(&self.daemon, &self.lane, rows, query.from).await?;
+        self.low_water_mark.record_answer(query, claimed.last_position, claimed.leases.len() == rows, Instant::now());
         Ok(claimed)
     }
 
     /// How long to wait after nothing was found; not for long, because others may have done the rest.
     fn pause(&self) -> Duration {
-        self.floor.until_beginning(Instant::now()).clamp(Duration::from_millis(1), Duration::from_millis(100))
+        self.low_water_mark.until_beginning(Instant::now()).clamp(Duration::from_millis(1), Duration::from_millis(100))
     }
 
     /// Records all of them at both targets; returns how many.

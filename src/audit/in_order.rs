@@ -1,3 +1,5 @@
+//! Up to which key everything is concluded, while objects are audited out of order.
+
 use std::collections::VecDeque;
 
 use copyhold_core::domain::ObjectKey;
@@ -7,13 +9,13 @@ const AHEAD_AT_MOST: usize = 10_000;
 
 /// Objects under way, in the order of keys, and whether each is concluded.
 #[derive(Debug, Default)]
-pub(super) struct InOrder {
+pub(super) struct ConcludedPrefix {
     keys: VecDeque<(ObjectKey, bool)>,
     /// All up to and with this one are.
     pub(super) up_to: Option<ObjectKey>,
 }
 
-impl InOrder {
+impl ConcludedPrefix {
     /// Whether one more may begin.
     pub(super) fn has_room(&self) -> bool {
         self.keys.len() < AHEAD_AT_MOST
@@ -58,7 +60,7 @@ mod tests {
 
     #[test]
     fn one_goes_on_behind_the_last_key_before_which_nothing_is_open() {
-        let mut order = InOrder::default();
+        let mut order = ConcludedPrefix::default();
         for begun in ["a", "b", "c"] {
             order.begun(key(begun));
         }

@@ -8,10 +8,10 @@ use copyhold_s3::{
 };
 
 use super::{
-    look::{Depth, Look, Origin, Seen, found},
+    audited_replica::AuditedReplica,
+    counts::MatchGrade,
+    inspect::{Depth, Inspection, Observation, Origin, found},
     run::Audit,
-    subject::Subject,
-    tally::Grade,
 };
 
 /// What a copy's metadata is held against.
@@ -20,44 +20,44 @@ pub(super) struct Metadata<'a> {
     /// What is on record of it; `None`: nothing.
     pub recorded: Option<MetadataHash>,
     /// Where the names of headers that differ are found out.
-    pub primary: Option<&'a Subject>,
+    pub primary: Option<&'a AuditedReplica>,
 }
 
 /// Last-Modified travels in whole seconds.
 const SECOND_US: i64 = 1_000_000;
 
-impl Look<'_> {
+impl Inspection<'_> {
     /// Asks the store for the copy's metadata alone. Another size is looked into.
-    pub(super) async fn compare_metadata(&self) -> Seen {
-        match self.subject.head(self.key).await {
+    pub(super) async fn compare_metadata(&self) -> Observation {
+        match self.audited.head(self.key).await {
             Ok(head) if head.size_bytes == self.content.size_bytes => match self.metadata.recorded {
-                Some(_) => self.with_metadata(head.metadata.hash(), Grade::Metadata).await,
-                None => Seen::NotCompared,
+                Some(_) => self.with_metadata(head.metadata.hash(), MatchGrade::Metadata).await,
+                None => Observation::NotCompared,
             },
             Ok(_) => self.read().await,
             Err(why) if why.class == Class::Gone => self.read().await,
-            Err(why) => Seen::Unknown(why),
+            Err(why) => Observation::Unknown(why),
         }
     }
 
     /// The copy is right so far, and came with this metadata. Another than is on record counts if the store says so twice.
-    pub(super) async fn with_metadata(&self, came: MetadataHash, grade: Grade) -> Seen {
-        let accepted = self.subject.store().profile().accepts_altered_metadata && !self.primary;
+    pub(super) async fn with_metadata(&self, came: MetadataHash, grade: MatchGrade) -> Observation {
+        let accepted = self.audited.store().profile().accepts_altered_metadata && !self.primary;
         let Some(recorded) = self.metadata.recorded.filter(|recorded| *recorded != came && !accepted) else {
-            return Seen::Right(grade);
+            return Observation::Right(grade);
         };
-        let head = match self.subject.head(self.key).await {
-            Ok(head) if head.metadata.hash() == recorded => return Seen::Right(grade),
+        let head = match self.audited.head(self.key).await {
+            Ok(head) if head.metadata.hash() == recorded => return Observation::Right(grade),
             Ok(head) if head.metadata.hash() == came => head,
             Ok(_) => {
                 let what = "two answers gave different metadata";
-                let message = format!("replica {}: {what}", self.subject.name());
-                return Seen::Unknown(Failure::new(Class::Changed, message));
+                let message = format!("replica {}: {what}", self.audited.name());
+                return Observation::Unknown(Failure::new(Class::Changed, message));
             }
-            Err(why) => return Seen::Unknown(why),
+            Err(why) => return Observation::Unknown(why),
         };
         let (origin, words) = if self.primary {
-            let origin = origin(self.source, &copy::said(self.subject.store(), &head));
+            let origin = origin(self.source, &copy::said(self.audited.store(), &head));
             (origin, origin.words_at_the_primary())
         } else {
             (Origin::Unclear, "")
@@ -65,10 +65,10 @@ impl Look<'_> {
         let header = self.differing_header(recorded, &head).await;
         let message = format!(
             "replica {}: its copy has other metadata than is on record, in two answers{}{words}",
-            self.subject.name(),
+            self.audited.name(),
             header.map(|header| format!(": {} differs", shown(header.as_bytes()))).unwrap_or_default(),
         );
-        Seen::OtherMetadata { why: found(Failure::new(Class::Corrupt, message)), origin }
+        Observation::OtherMetadata { why: found(Failure::new(Class::Corrupt, message)), origin }
     }
 
     /// The first header in which the copy differs from the primary's object, if that has the metadata on record.
@@ -88,9 +88,9 @@ impl Audit {
         }
         let content = object.content?;
         object.recorded.iter().find(|(replica, _)| *replica == self.primary)?;
-        let subject = self.primary_subject()?;
-        let head = subject.head(&object.key).await.ok().filter(|head| head.size_bytes == content.size_bytes)?;
-        let said = copy::said(subject.store(), &head);
+        let audited = self.primary_subject()?;
+        let head = audited.head(&object.key).await.ok().filter(|head| head.size_bytes == content.size_bytes)?;
+        let said = copy::said(audited.store(), &head);
         // What was written there since may be another content.
         if object
             .source
@@ -108,8 +108,8 @@ impl Audit {
         Some(hash)
     }
 
-    pub(super) fn primary_subject(&self) -> Option<&Subject> {
-        self.subjects().iter().find(|subject| *subject.name() == self.primary)
+    pub(super) fn primary_subject(&self) -> Option<&AuditedReplica> {
+        self.replicas().iter().find(|audited| *audited.name() == self.primary)
     }
 }
 
@@ -118,10 +118,10 @@ fn origin(kept: Option<&SourceReading>, now: &SourceReading) -> Origin {
     let second = |at: Option<i64>| at.map(|at| at.div_euclid(SECOND_US));
     let Some(kept) = kept.filter(|kept| kept.replica == now.replica) else { return Origin::Unclear };
     match second(kept.modified_us).zip(second(now.modified_us)) {
-        Some((kept, now)) if now > kept => Origin::Written,
+        Some((kept, now)) if now > kept => Origin::ApplyResult,
         Some((kept, now)) if now < kept => Origin::Restored,
         // Written over within the same second it has another ETag, unless its bytes are the same.
-        _ if kept.tag.zip(now.tag).is_some_and(|(kept, now)| kept != now) => Origin::Written,
+        _ if kept.tag.zip(now.tag).is_some_and(|(kept, now)| kept != now) => Origin::ApplyResult,
         _ => Origin::Unclear,
     }
 }
@@ -129,7 +129,7 @@ fn origin(kept: Option<&SourceReading>, now: &SourceReading) -> Origin {
 impl Origin {
     const fn words_at_the_primary(self) -> &'static str {
         match self {
-            Self::Written => "; it was written over there",
+            Self::ApplyResult => "; it was written over there",
             Self::Restored => "; it is older than what was copied: an earlier state has come back",
             Self::Rotted | Self::Unclear => "; nothing there says when it was given",
         }
@@ -151,9 +151,9 @@ mod tests {
         let kept = said("b2", Some(5), Some(1));
         let judged = |second, tag| origin(Some(&kept), &said("b2", second, tag));
         // The same bytes written anew have the same ETag.
-        assert_eq!(judged(Some(6), Some(1)), Origin::Written);
+        assert_eq!(judged(Some(6), Some(1)), Origin::ApplyResult);
         assert_eq!(judged(Some(4), Some(2)), Origin::Restored);
-        assert_eq!(judged(Some(5), Some(2)), Origin::Written);
+        assert_eq!(judged(Some(5), Some(2)), Origin::ApplyResult);
         assert_eq!(judged(Some(5), Some(1)), Origin::Unclear);
         assert_eq!(judged(None, None), Origin::Unclear);
         assert_eq!(origin(Some(&kept), &said("wasabi", Some(6), Some(2))), Origin::Unclear);

@@ -1,19 +1,19 @@
-//! Holds what is on record against what the stores have, and takes back what is false.
+//! Compares what is on record with what the stores have, and revokes records that are false.
 //!
 //! Holds no lease and keeps no row while a store is read: what it concludes is written only if the row still says
 //! what it said before. What a store does not let be read is unknown, never damage. Holds one frame per copy that is
-//! being read, and of findings only so many as are told.
+//! being read, and of findings only so many as are listed.
 
+mod apply;
+mod audited_replica;
+mod counts;
 mod in_order;
-mod look;
+mod inspect;
 mod metadata;
 mod run;
-mod subject;
-mod tally;
 mod verdict;
-mod written;
 
-pub use look::Depth;
+pub use audited_replica::AuditedReplica;
+pub use counts::{Action, Counts, Defect, Finding, Findings, MatchGrade, UnreadableCopy};
+pub use inspect::Depth;
 pub use run::{Audit, Ended, Objects};
-pub use subject::Subject;
-pub use tally::{Finding, Findings, Grade, Tally, Then, Unread, What};

@@ -18,11 +18,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    in_order::InOrder,
-    look::{Depth, Look, Seen},
+    audited_replica::AuditedReplica,
+    counts::{Action, Finding, Findings, UnreadableCopy},
+    in_order::ConcludedPrefix,
+    inspect::{Depth, Inspection, Observation},
     metadata::Metadata,
-    subject::Subject,
-    tally::{Finding, Findings, Then, Unread},
     verdict::{Verdict, judge, what},
 };
 use crate::config::UnregisteredChanges;
@@ -45,13 +45,13 @@ pub struct Audit {
     pub(super) queue: Database,
     /// The one in force.
     pub(super) primary: ReplicaName,
-    subjects: Vec<Subject>,
+    replicas: Vec<AuditedReplica>,
     /// How much of each copy is looked at.
     pub(super) depth: Depth,
     /// Nothing is written.
     pub(super) dry_run: bool,
     workers: usize,
-    /// What becomes of a content at the primary that nobody registered.
+    /// What becomes of an unregistered content at the primary.
     unregistered_changes: UnregisteredChanges,
     /// Copies that may be read at once.
     reading: Semaphore,
@@ -69,12 +69,12 @@ pub struct Ended {
     pub complete: bool,
     /// Of keys that were named, those that are not registered.
     pub unregistered: Vec<ObjectKey>,
-    /// Why it ended early, if it was not told to.
+    /// Why it ended early, unless it was stopped.
     pub error: Option<DatabaseError>,
 }
 
 /// What the reader of the table passes on.
-enum Fed {
+enum FeedItem {
     Object(RecordedObject),
     /// Nothing else is there up to this key.
     Passed(ObjectKey),
@@ -83,11 +83,11 @@ enum Fed {
 impl Audit {
     /// `workers`: objects, and copies, that are read at once.
     #[must_use]
-    pub fn new(queue: Database, primary: ReplicaName, subjects: Vec<Subject>, workers: usize) -> Self {
+    pub fn new(queue: Database, primary: ReplicaName, replicas: Vec<AuditedReplica>, workers: usize) -> Self {
         Self {
             queue,
             primary,
-            subjects,
+            replicas,
             depth: Depth::Bytes,
             dry_run: false,
             unregistered_changes: UnregisteredChanges::Copy,
@@ -104,7 +104,7 @@ impl Audit {
         Self { depth, ..self }
     }
 
-    /// What becomes of a content at the primary that nobody registered.
+    /// What becomes of an unregistered content at the primary.
     #[must_use]
     pub fn unregistered_changes(self, unregistered_changes: UnregisteredChanges) -> Self {
         Self { unregistered_changes, ..self }
@@ -117,8 +117,8 @@ impl Audit {
     }
 
     #[must_use]
-    pub fn subjects(&self) -> &[Subject] {
-        &self.subjects
+    pub fn replicas(&self) -> &[AuditedReplica] {
+        &self.replicas
     }
 
     /// Objects that are concluded by now.
@@ -135,7 +135,7 @@ impl Audit {
         findings
     }
 
-    /// Looks into all of them, until `stop`: then what is being read is let go, and nothing is concluded of it.
+    /// Looks into all of them, until `stop`: then it aborts what is being read, and concludes nothing from it.
     pub async fn run(&self, objects: Objects, stop: &CancellationToken) -> Ended {
         let mut ended = Ended::default();
         let named = matches!(objects, Objects::These(_));
@@ -159,8 +159,13 @@ impl Audit {
         ended
     }
 
-    async fn feed(&self, objects: Objects, to: &mpsc::Sender<Fed>, ended: &mut Ended) -> Result<(), DatabaseError> {
-        // Nobody takes them any more: then it was told to stop.
+    async fn feed(
+        &self,
+        objects: Objects,
+        to: &mpsc::Sender<FeedItem>,
+        ended: &mut Ended,
+    ) -> Result<(), DatabaseError> {
+        // A closed channel means that the audit was stopped.
         match objects {
             Objects::These(keys) => {
                 for some in keys.chunks(KEYS) {
@@ -168,17 +173,17 @@ impl Audit {
                     let missing = some.iter().filter(|key| !found.iter().any(|object| object.key == **key));
                     ended.unregistered.extend(missing.cloned());
                     for object in found {
-                        let _ = to.send(Fed::Object(object)).await;
+                        let _ = to.send(FeedItem::Object(object)).await;
                     }
                 }
             }
             Objects::Range { range, mut after } => loop {
                 let page = retry_while_down(async || self.queue.recorded_page(&range, after.as_ref()).await).await?;
                 for object in page.objects {
-                    let _ = to.send(Fed::Object(object)).await;
+                    let _ = to.send(FeedItem::Object(object)).await;
                 }
                 let Some(last) = page.last else { break };
-                let _ = to.send(Fed::Passed(last.clone())).await;
+                let _ = to.send(FeedItem::Passed(last.clone())).await;
                 after = Some(last);
             },
         }
@@ -186,8 +191,8 @@ impl Audit {
     }
 
     /// Several objects at once, in the order in which they come as far as that can be.
-    async fn work(&self, mut from: mpsc::Receiver<Fed>, stop: &CancellationToken) -> InOrder {
-        let mut in_order = InOrder::default();
+    async fn work(&self, mut from: mpsc::Receiver<FeedItem>, stop: &CancellationToken) -> ConcludedPrefix {
+        let mut in_order = ConcludedPrefix::default();
         let mut under_way = FuturesUnordered::new();
         let mut all_fed = false;
         while !(all_fed && under_way.is_empty()) {
@@ -200,11 +205,11 @@ impl Audit {
                     None => all_fed = true,
                 },
                 fed = from.recv(), if room && !all_fed => match fed {
-                    Some(Fed::Object(object)) => {
+                    Some(FeedItem::Object(object)) => {
                         in_order.begun(object.key.clone());
                         under_way.push(self.object(object, stop));
                     }
-                    Some(Fed::Passed(key)) => {
+                    Some(FeedItem::Passed(key)) => {
                         in_order.passed(key);
                     }
                     None => all_fed = true,
@@ -214,43 +219,44 @@ impl Audit {
         in_order
     }
 
-    /// `None`: it was told to stop before it was known how the object stands.
+    /// `None`: it was stopped before the state of the object was known.
     async fn object(&self, object: RecordedObject, stop: &CancellationToken) -> Option<ObjectKey> {
-        let subjects: Vec<_> = self
-            .subjects
+        let replicas: Vec<_> = self
+            .replicas
             .iter()
-            .filter_map(|subject| {
-                let (_, at) = object.recorded.iter().find(|(replica, _)| replica == subject.name())?;
-                Some((subject, *at))
+            .filter_map(|audited| {
+                let (_, at) = object.recorded.iter().find(|(replica, _)| replica == audited.name())?;
+                Some((audited, *at))
             })
             .collect();
         let Some(content) = object.content else {
-            for (subject, _) in &subjects {
-                subject
-                    .count(|tally| (tally.copies, tally.not_known_yet) = (tally.copies + 1, tally.not_known_yet + 1));
+            for (audited, _) in &replicas {
+                audited.count(|counts| {
+                    (counts.copies, counts.not_known_yet) = (counts.copies + 1, counts.not_known_yet + 1);
+                });
             }
             return Some(self.concluded(object.key));
         };
         let recorded = stop.run_until_cancelled(self.reference(&object)).await?;
         let metadata = Metadata { recorded, primary: self.primary_subject() };
-        let looks = subjects.iter().map(async |(subject, recorded_at)| {
+        let inspections = replicas.iter().map(async |(audited, recorded_at)| {
             // Cannot fail: it is never closed.
             let _permit = self.reading.acquire().await.expect("an open semaphore");
-            let look = Look {
-                subject,
+            let inspection = Inspection {
+                audited,
                 key: &object.key,
                 content,
                 recorded_at: *recorded_at,
                 source: object.source.as_ref(),
                 metadata,
-                primary: self.primary == *subject.name(),
+                primary: self.primary == *audited.name(),
                 depth: self.depth,
             };
-            (subject.name().clone(), *recorded_at, look.look().await)
+            (audited.name().clone(), *recorded_at, inspection.inspect().await)
         });
-        let seen = stop.run_until_cancelled(join_all(looks)).await?;
+        let seen = stop.run_until_cancelled(join_all(inspections)).await?;
         let verdict = match judge(&object, &self.primary, &seen) {
-            Verdict::Again(again) if !self.dry_run => self.guarded(again, &seen).await,
+            Verdict::Again(again) if !self.dry_run => self.apply_change_policy(again, &seen).await,
             verdict => verdict,
         };
         let then = match verdict {
@@ -258,7 +264,7 @@ impl Audit {
             Verdict::TakeBack(take_back) => {
                 let write = async || self.queue.revoke(&take_back).await;
                 let written = self.write(stop, &object, &seen, write).await;
-                let done = |park| if park { Then::Parked } else { Then::Requeued };
+                let done = |park| if park { Action::Parked } else { Action::Requeued };
                 let each = take_back.refuted.iter();
                 let each =
                     each.filter_map(|r| Some((r.replica.clone(), written.of(done(r.park))?, r.why.message.clone())));
@@ -271,7 +277,7 @@ impl Audit {
             Verdict::Again(again) => {
                 let write = async || self.queue.register_changed(&again).await;
                 let written = self.write(stop, &object, &seen, write).await;
-                let then = written.of(Then::RegisteredAgain);
+                let then = written.of(Action::RegisteredAgain);
                 let each = seen.iter().filter_map(|(of, _, seen)| {
                     let (_, why) = what(seen, self.primary == *of)?;
                     Some((of.clone(), then.clone()?, why.message.clone()))
@@ -279,21 +285,21 @@ impl Audit {
                 each.collect()
             }
         };
-        for ((subject, _), (replica, _, seen)) in subjects.iter().zip(seen) {
+        for ((audited, _), (replica, _, seen)) in replicas.iter().zip(seen) {
             let then = then.iter().find(|(of, ..)| *of == replica).map(|(_, then, why)| (then, why.as_str()));
             if recorded.is_none()
-                && self.primary != *subject.name()
-                && matches!(seen, Seen::Right(_) | Seen::NotCompared)
+                && self.primary != *audited.name()
+                && matches!(seen, Observation::Right(_) | Observation::NotCompared)
             {
-                subject.count(|tally| tally.metadata_not_compared += 1);
+                audited.count(|counts| counts.metadata_not_compared += 1);
             }
-            self.note(subject, &object.key, &seen, then);
+            self.note(audited, &object.key, &seen, then);
         }
         Some(self.concluded(object.key))
     }
 
-    /// Whether a change that nobody registered may begin a generation: if not, it is parked.
-    async fn guarded(&self, again: ChangedObject, seen: &[(ReplicaName, i64, Seen)]) -> Verdict {
+    /// Parks an unregistered change if it may not begin a generation.
+    async fn apply_change_policy(&self, again: ChangedObject, seen: &[(ReplicaName, i64, Observation)]) -> Verdict {
         let why = match self.unregistered_changes {
             UnregisteredChanges::CopyAll => None,
             UnregisteredChanges::Park => Some(changes_are_parked(&again.primary)),
@@ -313,28 +319,30 @@ impl Audit {
     }
 
     /// `then`: what became of the replica's record, and why; `None` of one that is false: the row has changed meanwhile, so what was seen of it does not count.
-    fn note(&self, subject: &Subject, key: &ObjectKey, seen: &Seen, then: Option<(&Then, &str)>) {
-        subject.count(|tally| tally.copies += 1);
-        let is_primary = self.primary == *subject.name();
+    fn note(&self, audited: &AuditedReplica, key: &ObjectKey, seen: &Observation, then: Option<(&Action, &str)>) {
+        audited.count(|counts| counts.copies += 1);
+        let is_primary = self.primary == *audited.name();
         match (seen, what(seen, is_primary)) {
-            (Seen::Right(grade), _) => subject.count(|tally| tally.right(*grade)),
-            (Seen::NotCompared, _) => {}
-            (Seen::Unknown(why), _) => {
-                subject.count(|tally| tally.unreadable += 1);
+            (Observation::Right(grade), _) => audited.count(|counts| counts.right(*grade)),
+            (Observation::NotCompared, _) => {}
+            (Observation::Unknown(why), _) => {
+                audited.count(|counts| counts.unreadable += 1);
                 // After that it would be the same for every copy.
-                if subject.gave_up().is_none() {
+                if audited.gave_up().is_none() {
                     let why = why.message.clone();
-                    self.lock().unread(Unread { key: key.clone(), replica: subject.name().clone(), why });
+                    self.lock().unread(UnreadableCopy { key: key.clone(), replica: audited.name().clone(), why });
                 }
             }
-            (Seen::Missing(_) | Seen::Wrong { .. } | Seen::OtherMetadata { .. }, found) => match (found, then) {
-                (Some((what, _)), Some((then, why))) => {
-                    subject.count(|tally| tally.found(what, then));
-                    let (key, replica) = (key.clone(), subject.name().clone());
-                    self.lock().found(Finding { key, replica, what, why: why.to_owned(), then: then.clone() });
+            (Observation::Missing(_) | Observation::Wrong { .. } | Observation::OtherMetadata { .. }, found) => {
+                match (found, then) {
+                    (Some((what, _)), Some((then, why))) => {
+                        audited.count(|counts| counts.found(what, then));
+                        let (key, replica) = (key.clone(), audited.name().clone());
+                        self.lock().found(Finding { key, replica, what, why: why.to_owned(), then: then.clone() });
+                    }
+                    _ => audited.count(|counts| counts.changed_meanwhile += 1),
                 }
-                _ => subject.count(|tally| tally.changed_meanwhile += 1),
-            },
+            }
         }
     }
 
@@ -343,7 +351,7 @@ impl Audit {
         key
     }
 
-    /// A poisoned lock only means that somebody panicked between two of these short steps.
+    /// A poisoned lock only means that a task panicked between two of these short steps.
     fn lock(&self) -> MutexGuard<'_, Findings> {
         self.findings.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! What follows from what was seen of one object. Pure.
+//! Decides what is written about one object, from what was observed of its copies. Pure.
 
 use copyhold_core::domain::{Class, Failure, ReplicaName};
 use copyhold_db::{
@@ -7,8 +7,8 @@ use copyhold_db::{
 };
 
 use super::{
-    look::{Origin, Seen},
-    tally::What,
+    counts::Defect,
+    inspect::{Observation, Origin},
 };
 
 /// What is to be written.
@@ -18,37 +18,42 @@ pub(super) enum Verdict {
     Nothing,
     /// These records are false.
     TakeBack(Revocation),
-    /// The object itself is another one by now, whoever should have said so.
+    /// The object itself is another one by now, although it was not registered again.
     Again(ChangedObject),
 }
 
 /// What is wrong with a copy, if anything.
-pub(super) fn what(seen: &Seen, is_primary: bool) -> Option<(What, &Failure)> {
+pub(super) fn what(seen: &Observation, is_primary: bool) -> Option<(Defect, &Failure)> {
     match seen {
-        Seen::Right(_) | Seen::NotCompared | Seen::Unknown(_) => None,
-        Seen::Missing(why) => Some((What::Missing, why)),
+        Observation::Right(_) | Observation::NotCompared | Observation::Unknown(_) => None,
+        Observation::Missing(why) => Some((Defect::Missing, why)),
         // What stands at the primary is the application's.
-        Seen::Wrong { why, origin: Origin::Written } | Seen::OtherMetadata { why, origin: Origin::Written }
+        Observation::Wrong { why, origin: Origin::ApplyResult }
+        | Observation::OtherMetadata { why, origin: Origin::ApplyResult }
             if is_primary =>
         {
-            Some((What::Changed, why))
+            Some((Defect::Changed, why))
         }
-        Seen::OtherMetadata { why, .. } => Some((What::Metadata, why)),
-        Seen::Wrong { why, .. } => Some((What::Damaged, why)),
+        Observation::OtherMetadata { why, .. } => Some((Defect::Metadata, why)),
+        Observation::Wrong { why, .. } => Some((Defect::Damaged, why)),
     }
 }
 
 /// `seen`: of some or all replicas that have a copy on record.
 ///
-/// A copy that was not looked at counts as one from which the others can be made again: whoever copies from it holds it
-/// against the hash on record.
-pub(super) fn judge(object: &RecordedObject, primary: &ReplicaName, seen: &[(ReplicaName, i64, Seen)]) -> Verdict {
+/// A copy that was not looked at counts as one from which the others can be made again: an attempt that copies from it compares it
+/// with the hash on record.
+pub(super) fn judge(
+    object: &RecordedObject,
+    primary: &ReplicaName,
+    seen: &[(ReplicaName, i64, Observation)],
+) -> Verdict {
     let is_primary = |replica: &ReplicaName| primary == replica;
     let (mut refuted, mut has_bytes) = (Vec::new(), false);
     for (replica, recorded_at, seen) in seen {
         match what(seen, is_primary(replica)) {
             None => {}
-            Some((What::Changed, why)) => {
+            Some((Defect::Changed, why)) => {
                 let copies = object.recorded.iter().map(|(copy, _)| copy).filter(|copy| *copy != replica);
                 return Verdict::Again(ChangedObject {
                     key: object.key.clone(),
@@ -58,12 +63,15 @@ pub(super) fn judge(object: &RecordedObject, primary: &ReplicaName, seen: &[(Rep
                     why: Failure { class: Class::Changed, ..why.clone() },
                 });
             }
-            Some((what @ (What::Missing | What::Damaged | What::Metadata), why)) => {
-                has_bytes |= what == What::Metadata;
+            Some((what @ (Defect::Missing | Defect::Damaged | Defect::Metadata), why)) => {
+                has_bytes |= what == Defect::Metadata;
                 // Written over with a copy, what may be a new content of the application's would be lost.
-                let park = is_primary(replica) && matches!(seen, Seen::Wrong { .. } | Seen::OtherMetadata { .. });
+                let park = is_primary(replica)
+                    && matches!(seen, Observation::Wrong { .. } | Observation::OtherMetadata { .. });
                 let mut why = why.clone();
-                if let (true, Seen::Wrong { origin, .. } | Seen::OtherMetadata { origin, .. }) = (park, seen) {
+                if let (true, Observation::Wrong { origin, .. } | Observation::OtherMetadata { origin, .. }) =
+                    (park, seen)
+                {
                     let unclear = *origin == Origin::Unclear;
                     why.message += if unclear { ". It may be damaged or a new content" } else { "" };
                     why.message += ". What stands at the primary is not written over: delete it there and `copyhold retry` has \
@@ -101,7 +109,7 @@ mod tests {
     use super::*;
     use copyhold_core::domain::{Content, ContentHash, Generation, ObjectKey};
 
-    use crate::audit::Grade;
+    use crate::audit::MatchGrade;
 
     fn name(name: &str) -> ReplicaName {
         ReplicaName::new(name).unwrap()
@@ -111,16 +119,16 @@ mod tests {
         Failure::new(Class::Corrupt, "seen")
     }
 
-    fn right() -> Seen {
-        Seen::Right(Grade::Read)
+    fn right() -> Observation {
+        Observation::Right(MatchGrade::Read)
     }
 
-    fn wrong(origin: Origin) -> Seen {
-        Seen::Wrong { why: why(), origin }
+    fn wrong(origin: Origin) -> Observation {
+        Observation::Wrong { why: why(), origin }
     }
 
     /// With b2 as the primary, and what was seen at b2, wasabi and scw, all on record; `None`: not looked at.
-    fn judged(seen: [Option<Seen>; 3]) -> Verdict {
+    fn judged(seen: [Option<Observation>; 3]) -> Verdict {
         let replicas = ["b2", "wasabi", "scw"].map(name);
         let object = RecordedObject {
             key: ObjectKey::new("photo").unwrap(),
@@ -135,7 +143,7 @@ mod tests {
     }
 
     /// Which records are taken back, `!` where the copy is parked, and whether nothing is left.
-    fn taken_back(seen: [Option<Seen>; 3]) -> (String, bool) {
+    fn taken_back(seen: [Option<Observation>; 3]) -> (String, bool) {
         match judged(seen) {
             Verdict::TakeBack(what) => {
                 let mark = |r: &FalseRecord| format!("{}{}", r.replica, if r.park { "!" } else { "" });
@@ -147,19 +155,20 @@ mod tests {
 
     #[test]
     fn what_is_right_or_unknown_is_left_as_it_is() {
-        assert!(matches!(judged([Some(right()), Some(Seen::Unknown(why())), None]), Verdict::Nothing));
+        assert!(matches!(judged([Some(right()), Some(Observation::Unknown(why())), None]), Verdict::Nothing));
     }
 
     #[test]
     fn what_is_missing_or_damaged_is_made_again_from_what_is_left() {
-        let seen = [Some(right()), Some(Seen::Missing(why())), Some(wrong(Origin::Unclear))];
+        let seen = [Some(right()), Some(Observation::Missing(why())), Some(wrong(Origin::Unclear))];
         assert_eq!(taken_back(seen), ("wasabi scw".into(), false));
-        assert_eq!(taken_back([Some(Seen::Missing(why())), Some(right()), None]), ("b2".into(), false));
+        assert_eq!(taken_back([Some(Observation::Missing(why())), Some(right()), None]), ("b2".into(), false));
     }
 
     #[test]
     fn another_content_at_the_primary_is_not_written_over() {
-        let Verdict::Again(again) = judged([Some(wrong(Origin::Written)), Some(wrong(Origin::Rotted)), None]) else {
+        let Verdict::Again(again) = judged([Some(wrong(Origin::ApplyResult)), Some(wrong(Origin::Rotted)), None])
+        else {
             panic!()
         };
         assert_eq!((again.copies, again.why.class), (vec![name("wasabi"), name("scw")], Class::Changed));
@@ -171,20 +180,20 @@ mod tests {
 
     #[test]
     fn at_a_replica_what_somebody_wrote_there_is_damage() {
-        assert_eq!(taken_back([Some(right()), Some(wrong(Origin::Written)), None]), ("wasabi".into(), false));
+        assert_eq!(taken_back([Some(right()), Some(wrong(Origin::ApplyResult)), None]), ("wasabi".into(), false));
     }
 
     #[test]
     fn other_metadata_is_made_right_from_what_is_left_and_left_alone_at_the_primary() {
-        let other = |origin| Some(Seen::OtherMetadata { why: why(), origin });
+        let other = |origin| Some(Observation::OtherMetadata { why: why(), origin });
         assert_eq!(
-            taken_back([Some(right()), other(Origin::Unclear), Some(Seen::NotCompared)]),
+            taken_back([Some(right()), other(Origin::Unclear), Some(Observation::NotCompared)]),
             ("wasabi".into(), false)
         );
         for origin in [Origin::Unclear, Origin::Restored] {
             assert_eq!(taken_back([other(origin), Some(right()), None]), ("b2!".into(), false), "{origin:?}");
         }
-        assert!(matches!(judged([other(Origin::Written), other(Origin::Unclear), None]), Verdict::Again(_)));
+        assert!(matches!(judged([other(Origin::ApplyResult), other(Origin::Unclear), None]), Verdict::Again(_)));
         // The bytes are there: nothing is lost.
         let seen = [other(Origin::Unclear), other(Origin::Unclear), other(Origin::Unclear)];
         assert_eq!(taken_back(seen), ("b2! wasabi! scw!".into(), false));
@@ -192,10 +201,10 @@ mod tests {
 
     #[test]
     fn where_no_good_copy_is_left_nothing_is_copied_until_somebody_says_so() {
-        let seen = [Some(wrong(Origin::Rotted)), Some(Seen::Missing(why())), Some(wrong(Origin::Written))];
+        let seen = [Some(wrong(Origin::Rotted)), Some(Observation::Missing(why())), Some(wrong(Origin::ApplyResult))];
         assert_eq!(taken_back(seen), ("b2! wasabi! scw!".into(), true));
         // One that could not be read may be good.
-        let seen = [Some(wrong(Origin::Rotted)), Some(Seen::Missing(why())), Some(Seen::Unknown(why()))];
+        let seen = [Some(wrong(Origin::Rotted)), Some(Observation::Missing(why())), Some(Observation::Unknown(why()))];
         assert_eq!(taken_back(seen), ("b2! wasabi".into(), false));
     }
 }

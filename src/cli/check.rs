@@ -8,8 +8,8 @@ mod secret_files;
 use copyhold_db::{Database, DatabaseError, replica::ReplicaRow, schema::SchemaFit};
 use secrecy::ExposeSecret as _;
 
-use super::{Verdict, given, probe, queue, show};
-use crate::config::{Config, Replica};
+use super::{Verdict, args, output, probe, queue};
+use crate::config::{Config, ReplicaSettings};
 use bucket::{HOLDS, Known};
 use finding::{Finding, finding};
 
@@ -29,9 +29,9 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
-    let to_probe = given::replica_or_all(&config, args.probe.replica.as_deref())?;
+    let to_probe = args::replica_or_all(&config, args.probe.replica.as_deref())?;
     if args.show_config {
-        show::line(&config.to_string())?;
+        output::line(&config.to_string())?;
     }
     let mut findings = vec![finding("configuration", "read", Ok(format!("{} replicas", config.replicas.len())))];
     findings.extend(secret_files::warnings(&config));
@@ -45,7 +45,7 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     } else {
         None
     };
-    let known = |replica: &Replica, primary| Known {
+    let known = |replica: &ReplicaSettings, primary| Known {
         database: rows.is_some(),
         row: rows.iter().flatten().find(|row| row.name == replica.name),
         primary,
@@ -59,17 +59,17 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     let all_work = findings.iter().all(|f| f.works);
     if !args.json {
         for f in &findings {
-            show::line(&f.line())?;
+            output::line(&f.line())?;
         }
     }
     let mut verdict = if all_work { Verdict::Good } else { Verdict::Bad };
     if !args.probe.probe {
         if args.json {
-            show::json(&findings)?;
+            output::json(&findings)?;
         }
         return Ok(verdict);
     }
-    let reachable = |replica: &&Replica| {
+    let reachable = |replica: &&ReplicaSettings| {
         // Whether its data may be written over is another question: a probe writes below a folder of its own.
         let broken = |f: &Finding| f.of == replica.name.as_str() && !f.works && f.what != HOLDS;
         to_probe.contains(&replica.name) && !findings.iter().any(broken)
@@ -80,10 +80,10 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
         verdict = Verdict::Bad;
     }
     if args.json {
-        show::json(&serde_json::json!({ "findings": findings, "probes": measured }))?;
+        output::json(&serde_json::json!({ "findings": findings, "probes": measured }))?;
     } else {
         for probed in &measured {
-            show::line(&probed.text())?;
+            output::line(&probed.text())?;
         }
     }
     Ok(verdict)

@@ -1,12 +1,12 @@
 //! Asks before a command does something large that no other command takes back.
 //!
-//! Must not ask where nobody can answer: there, the command wants `--yes`.
+//! Must not ask where there is no terminal: there, the command needs `--yes`.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 
 use anyhow::bail;
 
-use super::show;
+use super::output;
 
 /// Of an answer that may be a yes.
 const ANSWER_BYTES: u64 = 100;
@@ -23,7 +23,7 @@ impl Confirmation {
     /// Tells what it costs, and whether it is to be done. Without a terminal and without `--yes` it is an error.
     pub(super) fn ask(self, costs: &[String]) -> anyhow::Result<bool> {
         for line in costs {
-            show::line(line)?;
+            output::line(line)?;
         }
         if self.yes {
             return Ok(true);
@@ -39,7 +39,7 @@ impl Confirmation {
         if agrees(&answer) {
             return Ok(true);
         }
-        show::line("nothing was changed")?;
+        output::line("nothing was changed")?;
         Ok(false)
     }
 }

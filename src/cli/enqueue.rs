@@ -1,3 +1,5 @@
+//! `copyhold enqueue`: registers keys.
+
 use std::io;
 
 use anyhow::Context as _;
@@ -5,7 +7,7 @@ use copyhold_core::domain::{ObjectKey, ReplicaName};
 use copyhold_db::object::NewObject;
 
 use super::{
-    Verdict, given, queue, show,
+    Verdict, args, output, queue,
     stdin::{self, KeyEnd},
 };
 use crate::config::Config;
@@ -39,9 +41,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let keys = if args.stdin {
         let end = if args.null { KeyEnd::Nul } else { KeyEnd::Line };
         let given = stdin::keys(io::stdin().lock(), end).context(UNDONE)?;
-        given::numbered_keys(given, end.counts(), UNDONE)?
+        args::numbered_keys(given, end.counts(), UNDONE)?
     } else {
-        given::keys(args.keys, UNDONE)?
+        args::keys(args.keys, UNDONE)?
     };
     let (queue, pools) = queue(config)?;
     let mut objects = 0;
@@ -51,10 +53,10 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         objects += queue.register_objects(&batch).await?.len();
     }
     pools.close().await;
-    show::line(&format!("registered {objects} object{}", if objects == 1 { "" } else { "s" }))?;
+    output::line(&format!("registered {objects} object{}", if objects == 1 { "" } else { "s" }))?;
     Ok(Verdict::Good)
 }
 
 fn wanted(config: &Config, names: &[String]) -> anyhow::Result<Vec<ReplicaName>> {
-    names.iter().map(|name| given::replica(config, "--replicas: ", name)).collect()
+    names.iter().map(|name| args::replica(config, "--replicas: ", name)).collect()
 }

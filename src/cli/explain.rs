@@ -14,7 +14,7 @@ use copyhold_db::{
 };
 use serde::{Serialize, Serializer};
 
-use super::{Verdict, given, queue, show, show::Untrusted};
+use super::{Verdict, args, output, output::Untrusted, queue};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -33,17 +33,17 @@ pub(super) struct Args {
 
 /// The story, and what only this configuration knows of it.
 #[derive(Debug, Serialize)]
-struct Told<'a> {
+struct ObjectJson<'a> {
     key: &'a str,
     /// `crc64nvme:…`
     hash: Option<String>,
     #[serde(flatten)]
     story: &'a ObjectDetails,
-    copies: Vec<ToldCopy<'a>>,
+    copies: Vec<CopyJson<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct ToldCopy<'a> {
+struct CopyJson<'a> {
     #[serde(flatten)]
     copy: &'a CopyDetails,
     #[serde(serialize_with = "word")]
@@ -66,31 +66,31 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let rows = queue.replica_rows().await?;
     pools.close().await;
     let Some(story) = story else {
-        return Err(given::not_registered(&key));
+        return Err(args::not_registered(&key));
     };
     let told = |copy| {
         let state = CopyDetails::state(copy, story.now_us);
-        ToldCopy { copy, state, hindrance: hindrance(config, &rows, &story, copy, state) }
+        CopyJson { copy, state, hindrance: hindrance(config, &rows, &story, copy, state) }
     };
     let hash = story.hash().map(|hash| hash.to_string());
-    let told = Told { key: key.as_str(), hash, story: &story, copies: story.copies.iter().map(told).collect() };
+    let told = ObjectJson { key: key.as_str(), hash, story: &story, copies: story.copies.iter().map(told).collect() };
     if args.json {
-        show::json(&told)?;
+        output::json(&told)?;
         return Ok(Verdict::Good);
     }
-    show::line(&object(&key, &told))?;
+    output::line(&object(&key, &told))?;
     for copy in &told.copies {
-        show::line(&of_copy(&story, copy))?;
+        output::line(&of_copy(&story, copy))?;
     }
     Ok(Verdict::Good)
 }
 
-fn object(key: &ObjectKey, told: &Told<'_>) -> String {
+fn object(key: &ObjectKey, told: &ObjectJson<'_>) -> String {
     let story = told.story;
     let size = match story.size_bytes {
         None => "not known before the first read".to_owned(),
         Some(bytes) if bytes < 1024 => format!("{bytes} bytes"),
-        Some(bytes) => format!("{bytes} bytes ({})", show::bytes(bytes)),
+        Some(bytes) => format!("{bytes} bytes ({})", output::bytes(bytes)),
     };
     let hash = told.hash.as_deref().unwrap_or("not known before the first read");
     let held = story.held.as_ref().map_or_else(|| "by no daemon".to_owned(), |held| holder(held, story.now_us));
@@ -138,12 +138,12 @@ fn holder(held: &LeaseHolder, now: i64) -> String {
     )
 }
 
-fn of_copy(story: &ObjectDetails, told: &ToldCopy<'_>) -> String {
+fn of_copy(story: &ObjectDetails, told: &CopyJson<'_>) -> String {
     let now = story.now_us;
     let said = match told.state {
         CopyState::Recorded { at_us } => format!("recorded {}", when(at_us, now)),
         CopyState::NotWanted => "not wanted there".to_owned(),
-        CopyState::Parked => "parked: not tried again until somebody says so (`copyhold retry`)".to_owned(),
+        CopyState::Parked => "parked: not tried again until `copyhold retry`".to_owned(),
         CopyState::Waiting { until_us } => format!("waiting, tried again {}", when(until_us, now)),
         CopyState::Due { .. } if told.hindrance.is_none() && story.held.is_some() => {
             "due, and the object is in a daemon's hands".to_owned()
@@ -285,7 +285,7 @@ fn no_source(rows: &[ReplicaRow], story: &ObjectDetails) -> Option<String> {
 fn when(at: i64, now: i64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "to be read by people, in seconds")]
     let apart = at.abs_diff(now) as f64 / 1e6;
-    let apart = show::age(Some(apart));
+    let apart = output::age(Some(apart));
     let relative = if at > now { format!("in {apart}") } else { format!("{apart} ago") };
     format!("{relative} ({})", utc(at))
 }

@@ -1,7 +1,9 @@
+//! `copyhold forget`: removes the rows of objects; what the buckets hold stays.
+
 use anyhow::Context as _;
 use copyhold_db::{DatabaseError, object::ForgetResult};
 
-use super::{Verdict, given, queue, show, show::some_keys};
+use super::{Verdict, args, output, output::some_keys, queue};
 use crate::config::Config;
 
 /// Keys of one statement.
@@ -18,7 +20,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let keys = given::distinct_keys(args.keys, "nothing was forgotten")?;
+    let keys = args::distinct_keys(args.keys, "nothing was forgotten")?;
     let (queue, pools) = queue(config)?;
     let mut result = ForgetResult::default();
     for some in keys.chunks(BATCH) {
@@ -37,15 +39,15 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         result.unknown.extend(one.unknown);
     }
     pools.close().await;
-    let forgotten = show::count(result.forgotten.len() as u64, "object", "objects");
+    let forgotten = output::count(result.forgotten.len() as u64, "object", "objects");
     let stay = if result.forgotten.is_empty() { "" } else { "; what is in the buckets stays there" };
-    show::line(&format!("forgot {forgotten}{stay}"))?;
+    output::line(&format!("forgot {forgotten}{stay}"))?;
     if !result.busy.is_empty() {
         let advice = if args.force { "try again" } else { "try again, or --force" };
-        show::line(&format!("in use at this moment, and left as it is: {} ({advice})", some_keys(&result.busy)))?;
+        output::line(&format!("in use at this moment, and left as it is: {} ({advice})", some_keys(&result.busy)))?;
     }
     if !result.unknown.is_empty() {
-        show::line(&format!("not registered: {}", some_keys(&result.unknown)))?;
+        output::line(&format!("not registered: {}", some_keys(&result.unknown)))?;
     }
     let all = result.busy.is_empty() && result.unknown.is_empty();
     Ok(if all { Verdict::Good } else { Verdict::Bad })

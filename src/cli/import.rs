@@ -14,10 +14,10 @@ use copyhold_db::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Verdict, bar::Bar, queue, show, stop::StopSignals};
+use super::{Verdict, output, progress::Bar, queue, stop::StopSignals};
 use crate::{
     config::{Config, did_you_mean},
-    import::{Asked, Ground, Import, ImportEnded, ImportError, check, look_at_times},
+    import::{Import, ImportContext, ImportEnded, ImportError, ImportOptions, check, check_times},
 };
 use report::Report;
 
@@ -125,9 +125,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let took = begun.elapsed();
     let report = Report::new(import.plan(), &ended, config, &rows, &primary, alive).took(took).dry_run(args.dry_run);
     if args.json {
-        show::json(&report)?;
+        output::json(&report)?;
     } else {
-        show::line(&report.text())?;
+        output::line(&report.text())?;
     }
     Ok(if verdict(&ended) { Verdict::Good } else { Verdict::Bad })
 }
@@ -150,11 +150,11 @@ async fn plan(
     let may: Option<ImportRights> = if args.dry_run { None } else { Some(queue.import_rights().await?) };
     let names: Vec<_> = config.replicas.iter().map(|r| r.name.clone()).collect();
     let schema = config.database.schema.as_str();
-    let ground = Ground { schema, replicas: &names, rows, primary, may: may.as_ref() };
-    let asked = Asked { map: args.map.clone(), unit: args.unit.into(), assume_primary: args.assume_primary };
-    let plan = check(table, &asked, &ground).map_err(|problems| cannot(&args.table, &problems))?;
+    let context = ImportContext { schema, replicas: &names, rows, primary, may: may.as_ref() };
+    let asked = ImportOptions { map: args.map.clone(), unit: args.unit.into(), assume_primary: args.assume_primary };
+    let plan = check(table, &asked, &context).map_err(|problems| cannot(&args.table, &problems))?;
     let sampled = queue.import_sample(&plan).await.context("the first look at the table")?;
-    let problems = look_at_times(&plan, &sampled, primary);
+    let problems = check_times(&plan, &sampled, primary);
     if problems.is_empty() { Ok(plan) } else { Err(cannot(&args.table, &problems)) }
 }
 
@@ -166,10 +166,10 @@ fn no_such_table(name: &str, others: &[String]) -> String {
         others.iter().find(|full| bare(full) == found).cloned()
     });
     let todo = match (meant, others) {
-        (Some(found), _) => format!("did you mean {}?", show::Untrusted(&found)),
+        (Some(found), _) => format!("did you mean {}?", output::Untrusted(&found)),
         (None, []) => "no table of this database has a column object_key, but Copyhold's own".to_owned(),
         (None, others) => {
-            let some: Vec<_> = others.iter().take(5).map(|name| show::Untrusted(name).to_string()).collect();
+            let some: Vec<_> = others.iter().take(5).map(|name| output::Untrusted(name).to_string()).collect();
             format!("those with a column object_key are {}", some.join(", "))
         }
     };
@@ -182,7 +182,7 @@ fn cannot(table: &str, problems: &[String]) -> anyhow::Error {
         [one] => anyhow::anyhow!("nothing of {table} was imported: {one}"),
         all => anyhow::anyhow!(
             "nothing of {table} was imported; {} are in the way:\n  - {}",
-            show::count(all.len() as u64, "thing", "things"),
+            output::count(all.len() as u64, "thing", "things"),
             all.join("\n  - ")
         ),
     }
@@ -207,7 +207,7 @@ fn show_progress(bar: &Bar, import: &Import, said: &mut Option<String>) {
     if bar.is_hidden() {
         // Once for each thing that it waits for.
         if waits.is_some() && waits != *said {
-            show::aside(waits.as_deref().unwrap_or_default());
+            output::aside(waits.as_deref().unwrap_or_default());
         }
         *said = waits;
     } else {

@@ -19,10 +19,10 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use crate::config::{Log, LogFormat};
+use crate::config::{LogFormat, LogSettings};
 
 /// Logs go to stderr: text on a terminal, JSON elsewhere, unless the configuration says otherwise.
-pub(super) fn start(log: &Log) -> anyhow::Result<()> {
+pub(super) fn start(log: &LogSettings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&log.level).context("log.level")?;
     // PostgreSQL's notices ("already exists, skipping") are no news, and sqlx's slow statements are named by us.
     let quiet = ["sqlx=warn", "sqlx::postgres::notice=warn"].map(|d| d.parse().context("log filter"));

@@ -7,9 +7,9 @@ use copyhold_db::{
     schema::{MigrateResult, MigrationPreview, SCHEMA_VERSION},
 };
 
-use super::{Verdict, logging, queue, rules, show};
+use super::{Verdict, logging, output, queue, rules};
 use crate::{
-    cli::show::{age, bytes, count},
+    cli::output::{age, bytes, count},
     config::Config,
 };
 
@@ -35,17 +35,17 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         let pace = if foreseen.from_version >= WITH_LOG { queue.copy_rate().await? } else { None };
         let all = queue.expected_copies(&config.rules, &foreseen.columns, &rules::sizes()).await?;
         for (replica, expected) in foreseen.columns.iter().zip(&all) {
-            show::line(&expectation(replica, expected, pace))?;
+            output::line(&expectation(replica, expected, pace))?;
         }
     }
     if args.dry_run {
         for line in would(config, &foreseen) {
-            show::line(&line)?;
+            output::line(&line)?;
         }
     } else {
         let done = copyhold_db::schema::migrate(config).await?;
         for line in did(config, &done) {
-            show::line(&line)?;
+            output::line(&line)?;
         }
         fill(&queue, &done).await?;
     }
@@ -153,10 +153,10 @@ async fn fill(queue: &Database, done: &MigrateResult) -> anyhow::Result<()> {
     let (applied, took) = rules::judge(queue, &scope).await?;
     for (replica, change) in queue.replicas().iter().zip(&applied.judged.changes).filter(|(r, _)| new.contains(r)) {
         let wanted = count(change.wanted, "object", "objects");
-        show::line(&format!("replica {replica}: the rules want {wanted} of {} there", applied.judged.looked))?;
+        output::line(&format!("replica {replica}: the rules want {wanted} of {} there", applied.judged.looked))?;
     }
     if !applied.complete {
-        show::line(&format!(
+        output::line(&format!(
             "after {} it was ended before all objects were judged; `copyhold rules apply` goes on",
             age(Some(took.as_secs_f64()))
         ))?;

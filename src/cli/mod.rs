@@ -1,6 +1,6 @@
 //! The commands, one a file. Only here do errors become text for people and results become exit codes.
 
-mod bar;
+mod args;
 mod check;
 mod confirm;
 #[cfg(feature = "sandbox")]
@@ -9,15 +9,17 @@ mod enqueue;
 mod events;
 mod explain;
 mod forget;
-mod given;
 mod import;
 mod logging;
 mod migrate;
+mod output;
 mod park;
 mod pause;
 mod probe;
+mod progress;
 mod promote;
 mod replica;
+mod reschedule_report;
 mod resume;
 mod retry;
 mod rules;
@@ -25,11 +27,9 @@ mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod scan;
-mod show;
 mod status;
 mod stdin;
 mod stop;
-mod turned;
 mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -45,7 +45,7 @@ use copyhold_db::{
 
 use crate::{
     config::{Config, ConfigErrors, load},
-    lifecycle::Hangups,
+    daemon::shutdown::Hangups,
 };
 
 /// Keeps a verified copy of every object of a primary S3-compatible bucket in every other bucket, on any cloud.
@@ -67,7 +67,7 @@ Settings can be overridden by environment variables: COPYHOLD_WORKERS__COUNT=16 
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Copy objects until told to end (SIGTERM or SIGINT; a second signal ends it at once)
+    /// Copy objects until SIGTERM or SIGINT; a second signal ends it at once
     Run(run::Args),
     /// Create or update the tables in PostgreSQL for the configured replicas; safe at any time
     Migrate(migrate::Args),
@@ -208,7 +208,7 @@ fn misused(error: &clap::Error) -> ExitCode {
     if visible == text {
         error.exit();
     }
-    show::aside(visible.trim_end());
+    output::aside(visible.trim_end());
     u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
@@ -227,7 +227,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         }
         None => (format!("error: {}", chain(error)), 1),
     };
-    show::aside(&text);
+    output::aside(&text);
     ExitCode::from(code)
 }
 
@@ -244,7 +244,7 @@ fn chain(error: &anyhow::Error) -> String {
 /// A queue for a command that comes and goes.
 fn queue(config: &Config) -> anyhow::Result<(Database, Pools)> {
     copyhold_db::retry_while_down::report_with(|error| {
-        show::aside(&format!("copyhold: {error}; trying again for up to {} s", GIVE_UP_AFTER.as_secs()));
+        output::aside(&format!("copyhold: {error}; trying again for up to {} s", GIVE_UP_AFTER.as_secs()));
     });
     let pools = Pools::with(&config.database, Access::Any);
     pools.check().context("database.url")?;
@@ -259,7 +259,7 @@ mod tests {
 
     /// What is printed otherwise would reach terminals as it came.
     #[test]
-    fn commands_print_through_show_alone() {
+    fn commands_print_through_output_alone() {
         let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli")];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
@@ -269,9 +269,9 @@ mod tests {
                 }
                 let text = std::fs::read_to_string(&entry).unwrap();
                 let code = text.split("#[cfg(test)]").next().unwrap();
-                let own = entry.file_name().unwrap() == "show.rs";
+                let own = entry.file_name().unwrap() == "output.rs";
                 for way in ["println!(", "print!(", "writeln!(io::", "writeln!(std::io::", "to_string_pretty"] {
-                    assert!(own || !code.contains(way), "{} prints with {way}: use cli::show", entry.display());
+                    assert!(own || !code.contains(way), "{} prints with {way}: use cli::output", entry.display());
                 }
             }
         }

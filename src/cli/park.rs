@@ -1,4 +1,6 @@
-use super::{Verdict, given, queue, show, turned::Outcome};
+//! `copyhold park`: stops copies of objects from being tried.
+
+use super::{Verdict, args, output, queue, reschedule_report::Outcome};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -9,14 +11,14 @@ pub(super) struct Args {
     /// Park the copy at this replica only
     #[arg(long, value_name = "REPLICA")]
     replica: Option<String>,
-    /// Why, for whoever asks later
+    /// The reason, to be shown later
     #[arg(long, value_name = "TEXT", default_value = "parked by hand")]
     because: String,
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let keys = given::distinct_keys(args.keys, "nothing was parked")?;
-    let replicas = given::replica_or_all(config, args.replica.as_deref())?;
+    let keys = args::distinct_keys(args.keys, "nothing was parked")?;
+    let replicas = args::replica_or_all(config, args.replica.as_deref())?;
     let (queue, pools) = queue(config)?;
     let mut outcome = Outcome::default();
     for replica in replicas {
@@ -24,6 +26,6 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         outcome.add(replica, turned);
     }
     pools.close().await;
-    show::line(&outcome.headline("parked", "nothing to park: no such copy is wanted, missing and not parked"))?;
-    outcome.say_what_was_left(Some(&keys))
+    output::line(&outcome.headline("parked", "nothing to park: no such copy is wanted, missing and not parked"))?;
+    outcome.report_skipped(Some(&keys))
 }

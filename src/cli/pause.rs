@@ -1,9 +1,11 @@
+//! `copyhold pause`: nothing is copied to a replica for a time.
+
 use std::time::Duration;
 
 use anyhow::Context as _;
 use copyhold_core::domain::utc;
 
-use super::{Verdict, given, queue, show, show::Untrusted};
+use super::{Verdict, args, output, output::Untrusted, queue};
 use crate::config::Config;
 
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -18,7 +20,7 @@ pub(super) struct Args {
     /// End by itself after this long, as 30m or 2h [default: when it is resumed]
     #[arg(long = "for", value_name = "TIME", value_parser = length)]
     length: Option<Duration>,
-    /// Why, for whoever asks later
+    /// The reason, to be shown later
     #[arg(long, value_name = "TEXT")]
     because: Option<String>,
 }
@@ -35,15 +37,15 @@ fn length(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let replica = given::replica(config, "", &args.replica)?;
+    let replica = args::replica(config, "", &args.replica)?;
     let (queue, pools) = queue(config)?;
     let paused = queue.pause(&replica, args.length, args.because.as_deref()).await?;
     pools.close().await;
-    let pause = paused.with_context(|| given::not_migrated(&replica))?;
+    let pause = paused.with_context(|| args::not_migrated(&replica))?;
     let until = pause.until.map_or_else(|| "it is resumed".to_owned(), utc);
     let because = pause.because.map(|why| format!(" ({})", Untrusted(&why))).unwrap_or_default();
-    show::line(&format!("{replica} is paused until {until}{because}"))?;
-    show::line(&format!(
+    output::line(&format!("{replica} is paused until {until}{because}"))?;
+    output::line(&format!(
         "Daemons begin no copy to it from now on (within 5s at the latest); copies under way are finished, and it is \
          still read. `copyhold resume {replica}` ends it."
     ))?;

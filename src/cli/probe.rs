@@ -1,4 +1,4 @@
-//! How a probe is announced, ended early, and told.
+//! `copyhold check --probe`: announces the probe of a store, ends it early on a signal, and prints the result.
 
 use std::{fmt::Write as _, io, pin::pin};
 
@@ -7,8 +7,8 @@ use copyhold_s3::store::{Fact, Known, ProbeEnded, ProbeEndedBy, ProbeReport, Sto
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{show, show::table, stop::StopSignals};
-use crate::config::Replica;
+use super::{output, output::table, stop::StopSignals};
+use crate::config::ReplicaSettings;
 
 // Named, because the command's own arguments are a group of this name already.
 #[derive(Debug, clap::Args)]
@@ -40,7 +40,7 @@ pub(super) struct Probed {
 }
 
 /// Measures all at the same time. `json`: standard output is for one document alone.
-pub(super) async fn run(replicas: &[&Replica], args: &Args, json: bool) -> anyhow::Result<Vec<Probed>> {
+pub(super) async fn run(replicas: &[&ReplicaSettings], args: &Args, json: bool) -> anyhow::Result<Vec<Probed>> {
     // Listened to before anything is written: from now on a signal cannot end us in the middle.
     let mut signals = StopSignals::listen()?;
     let stop = CancellationToken::new();
@@ -73,7 +73,12 @@ pub(super) async fn run(replicas: &[&Replica], args: &Args, json: bool) -> anyho
     }
 }
 
-async fn probe(replica: &Replica, number: u64, locked: bool, stop: &CancellationToken) -> anyhow::Result<Probed> {
+async fn probe(
+    replica: &ReplicaSettings,
+    number: u64,
+    locked: bool,
+    stop: &CancellationToken,
+) -> anyhow::Result<Probed> {
     let store = Store::connect(&replica.into(), 1).await?;
     let report = store.probe(number, locked, stop).await;
     let names = |of: fn(&Fact) -> bool| report.facts.iter().filter(|fact| of(fact)).map(|fact| fact.name).collect();
@@ -88,10 +93,10 @@ async fn probe(replica: &Replica, number: u64, locked: bool, stop: &Cancellation
 
 fn tell(beside: bool, text: &str) -> io::Result<()> {
     if beside {
-        show::aside(text);
+        output::aside(text);
         return Ok(());
     }
-    show::line(text)
+    output::line(text)
 }
 
 impl Probed {
@@ -162,7 +167,7 @@ fn row(fact: &Fact) -> Vec<String> {
         Known::No => "no".to_owned(),
         Known::Unknown => unknown.to_owned(),
     };
-    // What fails is told in full: it says what to do.
+    // Failures are printed in full: they say what to do.
     let most = if fact.fails() { usize::MAX } else { SEEN_CHARS };
     let mut seen: String = fact.detail.chars().take(most).collect();
     if seen.len() < fact.detail.len() {

@@ -1,6 +1,6 @@
 //! `copyhold promote`: says what would be missing, may wait for it, and changes the primary.
 
-mod outlook;
+mod readiness;
 
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,9 @@ use copyhold_db::{
     stats::MissingCopies,
 };
 
-use super::{Verdict, given, queue, replica::walk, show};
+use super::{Verdict, args, output, queue, replica::walk};
 use crate::config::Config;
-use outlook::Outlook;
+use readiness::Readiness;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -36,7 +36,7 @@ pub(super) struct Args {
     #[arg(long)]
     accept_missing: bool,
     /// Wait for so long, as 5m, until it lacks nothing and no write to it can arrive any more
-    #[arg(long, value_name = "TIME", value_parser = given::time, conflicts_with = "accept_missing")]
+    #[arg(long, value_name = "TIME", value_parser = args::time, conflicts_with = "accept_missing")]
     wait: Option<Duration>,
 }
 
@@ -46,10 +46,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let (queue, pools) = queue(config)?;
     let rows = queue.replica_rows().await?;
-    let row = given::row(&rows, &args.replica)?;
+    let row = args::row(&rows, &args.replica)?;
     let replica = &row.name;
     let from = queue.primary().await?.context("the database knows no primary; run `copyhold migrate`")?;
-    // Where no daemon runs, nobody else does, and the time to wait for would never begin.
+    // Where no daemon runs, only this command notes a crash; without it the time to wait for would never begin.
     queue.note_crash().await?;
     let mut blockers = blockers(config, row, &from);
     if !queue.has_any_copy(replica).await? {
@@ -57,11 +57,11 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     }
     let others: Vec<_> = rows.iter().map(|row| row.name.clone()).collect();
     if args.check {
-        let outlook = Outlook::of(&queue, replica, &others).await?;
+        let outlook = Readiness::of(&queue, replica, &others).await?;
         pools.close().await;
-        show::line(&outlook.text(replica, &from.name))?;
+        output::line(&outlook.text(replica, &from.name))?;
         for blocker in &blockers {
-            show::line(&format!("it cannot be promoted: {blocker}"))?;
+            output::line(&format!("it cannot be promoted: {blocker}"))?;
         }
         return Ok(if blockers.is_empty() && outlook.is_whole() { Verdict::Good } else { Verdict::Bad });
     }
@@ -71,13 +71,13 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let until = args.wait.map(|wait| Instant::now() + wait);
     if !args.accept_missing {
         wait(&queue, replica, until).await?;
-        // What is wanted at the primary alone is not seen by whoever counts what is wanted here.
+        // A count of what is wanted here does not see what is wanted at the primary alone.
         let seen = walk::holdings(&queue, replica, &others).await?;
         if seen.unwanted > 0 {
             bail!(
                 "{replica} is not promoted: {} not wanted there and would be missing; --accept-missing promotes it all the \
                  same, `copyhold promote {replica} --check` says more",
-                show::count(seen.unwanted.unsigned_abs(), "object is", "objects are")
+                output::count(seen.unwanted.unsigned_abs(), "object is", "objects are")
             );
         }
     }
@@ -91,17 +91,17 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     // By now it is the primary, whether this can be told or not.
     let missing = queue.missing_at(std::slice::from_ref(replica)).await.unwrap_or_default();
     pools.close().await;
-    show::line(&format!("{replica} is the primary since {since}, in place of {}", from.name))?;
-    show::line(&format!(
+    output::line(&format!("{replica} is the primary since {since}, in place of {}", from.name))?;
+    output::line(&format!(
         "Daemons follow within 5s, `copyhold.register` does already. Upload to {} from now on, and where the application names a \
          column in its INSERTs, name {replica}. primary = \"{replica}\" in the configurations can follow at leisure.",
         row.pin.as_ref().map_or_else(|| replica.to_string(), ToString::to_string)
     ))?;
     if let Some(MissingCopies { objects: lacks @ 1.., .. }) = missing.first() {
-        show::line(&format!(
+        output::line(&format!(
             "it lacks {}, made from the other replicas as far as one has them (`copyhold promote {} --check` tells what {0} \
              lacks of what it has)",
-            show::count(lacks.unsigned_abs(), "copy", "copies"),
+            output::count(lacks.unsigned_abs(), "copy", "copies"),
             from.name
         ))?;
     }
@@ -136,7 +136,7 @@ fn blockers(config: &Config, row: &ReplicaRow, from: &Primary) -> Vec<String> {
         blockers.push(format!("it is paused: `copyhold resume {name}`"));
     }
     if let Some(breaker) = &row.breaker {
-        blockers.push(format!("its store is not well: {}", show::Untrusted(&breaker.why())));
+        blockers.push(format!("its store is not well: {}", output::Untrusted(&breaker.why())));
     }
     blockers
 }
@@ -162,10 +162,10 @@ async fn wait(queue: &Database, replica: &ReplicaName, until: Option<Instant>) -
 fn not_settled(replica: &ReplicaName, unsettled: UnsettledState) -> anyhow::Error {
     let wait = Duration::from_secs(unsettled.settled_in.as_secs() + 30);
     let why = if unsettled.copies > 0 {
-        let copies = show::count(unsettled.copies.unsigned_abs(), "copy is", "copies are");
+        let copies = output::count(unsettled.copies.unsigned_abs(), "copy is", "copies are");
         format!("{copies} there not settled. A write was sent whose end was not seen, and may still arrive")
     } else {
-        "PostgreSQL has crashed lately, and a write may be under way that nobody knows of".to_owned()
+        "PostgreSQL has crashed lately, and a write of an unknown holder may be under way".to_owned()
     };
     anyhow::anyhow!(
         "{replica} is not promoted: {why}. `copyhold promote {replica} --wait {}` promotes it as soon as nothing can \
@@ -175,9 +175,9 @@ fn not_settled(replica: &ReplicaName, unsettled: UnsettledState) -> anyhow::Erro
 }
 
 fn lacking(replica: &ReplicaName, missing: &MissingCopies, lately: i64) -> anyhow::Error {
-    let copies = show::count(missing.objects.unsigned_abs(), "copy", "copies");
+    let copies = output::count(missing.objects.unsigned_abs(), "copy", "copies");
     let lately = if lately > 0 {
-        format!(", {lately} of them in a daemon's hands or registered within the last minute")
+        format!(", {lately} of them leased by a daemon or registered within the last minute")
     } else {
         String::new()
     };
@@ -207,7 +207,7 @@ async fn promote(
             Ok(PromoteResult::TooLate) => {
                 let now = queue.primary().await?.context("the database knows no primary; run `copyhold migrate`")?;
                 bail!(
-                    "{replica} is not promoted: {} is the primary since {}, promoted by somebody else at this moment; look again \
+                    "{replica} is not promoted: {} is the primary since {}, promoted by another command at this moment; look again \
                      with `copyhold promote {replica} --check`",
                     now.name,
                     utc(now.since)
@@ -215,10 +215,10 @@ async fn promote(
             }
             Ok(PromoteResult::Lacks) => return Ok(None),
             Ok(PromoteResult::Unfit) => bail!(
-                "{replica} is not promoted: it was paused, drained or reset at this moment, or its store has fallen sick; \
+                "{replica} is not promoted: it was paused, drained or reset at this moment, or its store has become unhealthy; \
                  `copyhold promote {replica} --check` says which"
             ),
-            // Somebody has its row, or the log, in hand.
+            // Another transaction has locked its row, or the log.
             Err(error) if error.is_lock_timeout() && begun.elapsed() < Duration::from_secs(10) => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }

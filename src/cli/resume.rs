@@ -1,7 +1,9 @@
+//! `copyhold resume`: copies to a paused replica go on.
+
 use anyhow::Context as _;
 use copyhold_db::replica::ResumeResult;
 
-use super::{Verdict, given, queue, show};
+use super::{Verdict, args, output, queue};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -12,11 +14,11 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let replica = given::replica(config, "", &args.replica)?;
+    let replica = args::replica(config, "", &args.replica)?;
     let (queue, pools) = queue(config)?;
     let resumed = queue.resume(&replica).await?;
     pools.close().await;
-    let text = match resumed.with_context(|| given::not_migrated(&replica))? {
+    let text = match resumed.with_context(|| args::not_migrated(&replica))? {
         ResumeResult { was_paused: true, breaker_is_open: false } => {
             format!("{replica} is resumed: its backlog is copied from now on")
         }
@@ -28,6 +30,6 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
             format!("{replica} was not paused. Its store was not well, and is tried again now")
         }
     };
-    show::line(&text)?;
+    output::line(&text)?;
     Ok(Verdict::Good)
 }

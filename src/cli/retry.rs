@@ -1,3 +1,5 @@
+//! `copyhold retry`: makes parked and waiting copies due now.
+
 use clap::builder::PossibleValuesParser;
 use copyhold_core::domain::Class;
 use copyhold_db::{
@@ -5,7 +7,7 @@ use copyhold_db::{
     object::{PARKED_BY_OPERATOR, RetryScope},
 };
 
-use super::{Verdict, given, queue, show, turned::Outcome};
+use super::{Verdict, args, output, queue, reschedule_report::Outcome};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -15,9 +17,9 @@ copyhold retry [OPTIONS] <KEY>...
        copyhold retry [OPTIONS] --failing")]
 #[command(group = clap::ArgGroup::new("which").args(["parked", "failing", "keys"]).required(true).multiple(true))]
 #[command(after_help = "\
-It takes copies that are wanted and not on record: parked ones are parked no more, waiting ones wait no longer, and their \
-attempts are counted from 0. What failed before stays to be read until they are on record. To have a copy made again \
-that is on record, register its key again with `copyhold enqueue`.")]
+Makes parked and waiting copies due now. It changes only copies that are wanted and not on record, and counts their attempts \
+from 0. The last failure stays visible until the copy is on record. To repeat a copy that is on record, register its key again \
+with `copyhold enqueue`.")]
 pub(super) struct Args {
     /// Keys, byte for byte
     #[arg(value_name = "KEY")]
@@ -41,8 +43,8 @@ fn classes() -> PossibleValuesParser {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let keys = given::distinct_keys(args.keys, "nothing was changed")?;
-    let replicas = given::replica_or_all(config, args.replica.as_deref())?;
+    let keys = args::distinct_keys(args.keys, "nothing was changed")?;
+    let replicas = args::replica_or_all(config, args.replica.as_deref())?;
     let (which, none) = match (args.parked, args.failing) {
         (_, true) => (RetryScope::Failing, "no such copy is parked or waits for a later attempt"),
         (true, false) => (RetryScope::Parked, "no such copy is parked"),
@@ -61,9 +63,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     }
     let rows = queue.replica_rows().await?;
     pools.close().await;
-    show::line(&outcome.headline("due now", none))?;
+    output::line(&outcome.headline("due now", none))?;
     for row in rows.iter().filter(|row| row.pause.is_some() && outcome.touched(&row.name)) {
-        show::line(&format!("{0} is paused: its copies wait for `copyhold resume {0}`", row.name))?;
+        output::line(&format!("{0} is paused: its copies wait for `copyhold resume {0}`", row.name))?;
     }
-    outcome.say_what_was_left(if keys.is_empty() { None } else { Some(&keys) })
+    outcome.report_skipped(if keys.is_empty() { None } else { Some(&keys) })
 }

@@ -1,3 +1,5 @@
+//! `copyhold run`: starts the daemon.
+
 use anyhow::Context as _;
 use tracing::info;
 
@@ -5,7 +7,7 @@ use super::{Verdict, logging};
 use crate::{
     config::Config,
     daemon,
-    lifecycle::{ExitReason, Hangups},
+    daemon::shutdown::{ExitReason, Hangups},
     metrics,
 };
 

@@ -8,7 +8,7 @@ use copyhold_sandbox::s3::{BucketOptions, Generated, S3Server, ServerOptions, Sy
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Verdict, show};
+use super::{Verdict, output};
 
 /// Larger synthetic objects are as if uploaded in parts of this size.
 const PART_BYTES: u64 = 16 << 20;
@@ -112,7 +112,7 @@ impl FromStr for Made {
     }
 }
 
-/// Prints endpoint and keys, then serves until told to end.
+/// Prints endpoint and keys, then serves until a signal.
 pub(super) async fn run(args: Args) -> anyhow::Result<Verdict> {
     let buckets = bucket_names(&args.buckets)?;
     let listen = args.listen;
@@ -129,7 +129,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Verdict> {
     }
     let numbered = args.numbered.into_iter().flat_map(Numbered::objects);
     make(&server, args.synthetic.into_iter().chain(numbered)).await?;
-    show::line(&format!(
+    output::line(&format!(
         "endpoint={} access_key_id={} secret_access_key={}",
         server.endpoint(),
         server.access_key_id(),

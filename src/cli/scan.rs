@@ -1,6 +1,6 @@
 //! `copyhold scan`: which buckets are listed, and with what limits.
 
-mod bar;
+mod progress;
 mod report;
 
 use std::num::NonZeroUsize;
@@ -16,19 +16,19 @@ use copyhold_db::{
 use copyhold_s3::store::Store;
 use tokio_util::sync::CancellationToken;
 
-use super::{Verdict, given, queue, show, stop::StopSignals};
+use super::{Verdict, args, output, queue, stop::StopSignals};
 use crate::{
     config::{self, Config, Existing},
     scan::{Begin, Lister, Scan, fold},
 };
-use bar::Bar;
-use report::{LeftOut, Report};
+use progress::Bar;
+use report::{Report, SkippedReplica};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Each object that is listed and not registered is registered, as if the application had done so: its copy at the listed replica \
 is taken for granted until it is read for the first time, and all other copies that are wanted are due. What is \
-registered already stays as it is. From a listing nobody concludes that an object is missing.
+registered already stays as it is. A listing is never taken to show that an object is missing.
 
 It can be ended or killed at any time: the same command goes on where it was. Daemons may run, and the application may register \
 objects.
@@ -52,10 +52,10 @@ pub(super) struct Args {
     #[arg(long)]
     from_start: bool,
     /// Ranges of keys that are listed at the same time
-    #[arg(long, value_name = "N", default_value = "4", value_parser = given::up_to::<PARALLEL_AT_MOST>)]
+    #[arg(long, value_name = "N", default_value = "4", value_parser = args::up_to::<PARALLEL_AT_MOST>)]
     parallel: NonZeroUsize,
     /// Requests to one store at most; fewer while it throttles
-    #[arg(long, value_name = "N", default_value = "50", value_parser = given::per_second)]
+    #[arg(long, value_name = "N", default_value = "50", value_parser = args::per_second)]
     requests_per_second: f64,
     /// Print one JSON document instead of text
     #[arg(long)]
@@ -74,7 +74,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     if !args.dry_run {
         pin(&queue, std::iter::once(replica).chain(others.iter().copied())).await?;
     }
-    let lister = async |replica: &config::Replica| {
+    let lister = async |replica: &config::ReplicaSettings| {
         let store = Store::connect(&replica.into(), args.parallel.get()).await?;
         anyhow::Ok(Lister::new(store, args.requests_per_second))
     };
@@ -109,9 +109,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     pools.close().await;
     let report = Report::new(&scan, ended, left_out, started.elapsed()).asked(args.adopt, args.dry_run, args.prefixes);
     if args.json {
-        show::json(&report)?;
+        output::json(&report)?;
     } else {
-        show::line(&report.text())?;
+        output::line(&report.text())?;
     }
     Ok(report.verdict())
 }
@@ -122,16 +122,20 @@ fn prefixes(given: &[String]) -> anyhow::Result<Vec<String>> {
             bail!("--prefix is empty; leave it away if all objects are meant");
         }
         if let Err(why) = ObjectKey::new(prefix.as_str()) {
-            bail!("--prefix: no key begins with \"{}\": {why}", show::Untrusted(prefix));
+            bail!("--prefix: no key begins with \"{}\": {why}", output::Untrusted(prefix));
         }
     }
     Ok(fold(given.iter().cloned()))
 }
 
 /// The replica to be listed.
-fn listed<'a>(config: &'a Config, rows: &[ReplicaRow], asked: Option<&str>) -> anyhow::Result<&'a config::Replica> {
+fn listed<'a>(
+    config: &'a Config,
+    rows: &[ReplicaRow],
+    asked: Option<&str>,
+) -> anyhow::Result<&'a config::ReplicaSettings> {
     let name = match asked {
-        Some(name) => given::replica(config, "--replica: ", name)?,
+        Some(name) => args::replica(config, "--replica: ", name)?,
         None => match rows.iter().find(|row| row.primary) {
             Some(row) => row.name.clone(),
             None => bail!("the database knows no primary; run `copyhold migrate`"),
@@ -140,14 +144,14 @@ fn listed<'a>(config: &'a Config, rows: &[ReplicaRow], asked: Option<&str>) -> a
     let Some(replica) = config.replica(&name) else {
         bail!("the primary in force is {name}, which the configuration does not have: name one with --replica");
     };
-    let Some(row) = rows.iter().find(|row| row.name == name) else { bail!("{}", given::not_migrated(&name)) };
+    let Some(row) = rows.iter().find(|row| row.name == name) else { bail!("{}", args::not_migrated(&name)) };
     if let Some(why) = forbidden(row, replica) {
         bail!("replica {name} is not scanned: {why}");
     }
     Ok(replica)
 }
 
-fn forbidden(row: &ReplicaRow, replica: &config::Replica) -> Option<String> {
+fn forbidden(row: &ReplicaRow, replica: &config::ReplicaSettings) -> Option<String> {
     row.pin.as_ref()?.forbids(&Pin::from(replica), &replica.name)
 }
 
@@ -156,17 +160,17 @@ fn adoptable<'a>(
     config: &'a Config,
     rows: &[ReplicaRow],
     listed: &ReplicaName,
-) -> anyhow::Result<(Vec<&'a config::Replica>, Vec<LeftOut>)> {
+) -> anyhow::Result<(Vec<&'a config::ReplicaSettings>, Vec<SkippedReplica>)> {
     let (mut adoptable, mut left_out) = (Vec::new(), Vec::new());
     for replica in config.replicas.iter().filter(|replica| replica.name != *listed) {
         let row = rows.iter().find(|row| row.name == replica.name);
         let why = match row {
-            None => Some(given::not_migrated(&replica.name)),
+            None => Some(args::not_migrated(&replica.name)),
             Some(row) => forbidden(row, replica).or_else(|| not_to_adopt(row, replica)),
         };
         match why {
             None => adoptable.push(replica),
-            Some(why) => left_out.push(LeftOut { replica: replica.name.to_string(), why }),
+            Some(why) => left_out.push(SkippedReplica { replica: replica.name.to_string(), why }),
         }
     }
     if adoptable.is_empty() {
@@ -176,7 +180,7 @@ fn adoptable<'a>(
     Ok((adoptable, left_out))
 }
 
-fn not_to_adopt(row: &ReplicaRow, replica: &config::Replica) -> Option<String> {
+fn not_to_adopt(row: &ReplicaRow, replica: &config::ReplicaSettings) -> Option<String> {
     match (&row.admission, replica.existing) {
         (Some((Admission::Adopt, _)), _) | (None, Some(Existing::Adopt)) => None,
         (Some((Admission::Empty, _)), _) => {
@@ -190,12 +194,12 @@ fn not_to_adopt(row: &ReplicaRow, replica: &config::Replica) -> Option<String> {
 }
 
 /// Ties the replicas to their buckets before anything is recorded of them, as the daemons do.
-async fn pin<'a>(queue: &Database, replicas: impl Iterator<Item = &'a config::Replica>) -> anyhow::Result<()> {
+async fn pin<'a>(queue: &Database, replicas: impl Iterator<Item = &'a config::ReplicaSettings>) -> anyhow::Result<()> {
     let replicas: Vec<_> = replicas.collect();
     for replica in &replicas {
         queue.pin(&replica.name, &Pin::from(*replica)).await?;
     }
-    // Somebody else may have been first.
+    // Another command or daemon may have been first.
     for row in queue.replica_rows().await? {
         let replica = replicas.iter().find(|replica| replica.name == row.name);
         if let Some(why) = replica.and_then(|replica| forbidden(&row, replica)) {

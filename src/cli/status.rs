@@ -5,7 +5,7 @@ mod text;
 
 use anyhow::Context as _;
 
-use super::{Verdict, queue, show};
+use super::{Verdict, output, queue};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -25,9 +25,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     if args.json {
         let mut document = serde_json::to_value(&status).context("status as JSON")?;
         document["read_only"] = status.read_only.as_ref().map(ToString::to_string).into();
-        show::json(&document)?;
+        output::json(&document)?;
     } else {
-        show::line(&text::of(config, &status))?;
+        output::line(&text::of(config, &status))?;
     }
     Ok(Verdict::Good)
 }

@@ -9,17 +9,17 @@ use std::{
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::show;
-use crate::lifecycle::Hangups;
+use super::output;
+use crate::daemon::shutdown::Hangups;
 
 /// What SIGHUP means to this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HangupMeans {
     /// The terminal has gone: end as at SIGTERM.
     End,
-    /// There is no terminal, so somebody wants a reload, which no command has: say so and go on.
+    /// There is no terminal, so SIGHUP asks for a reload, which no command has: log that and go on.
     Nothing,
-    /// What it meant when the command was started: nothing (`nohup`), or nobody can say.
+    /// What it meant when the command was started: nothing (`nohup`), or that is unknown.
     AsBefore,
 }
 
@@ -62,7 +62,7 @@ pub(super) fn outlive_hangups() -> io::Result<()> {
         tokio::spawn(async move {
             loop {
                 hangups.next().await;
-                show::aside("received SIGHUP and ignored it: this command has no terminal, and nothing to reload");
+                output::aside("received SIGHUP and ignored it: this command has no terminal, and nothing to reload");
             }
         });
     }
@@ -101,7 +101,7 @@ mod tests {
         for terminal in [true, false] {
             assert_eq!(decide(Some(true), terminal), HangupMeans::AsBefore);
         }
-        // Where nobody knows of a nohup, the system's way is kept, unless there is no terminal.
+        // Where it is unknown whether nohup is in use, the system's way is kept, unless there is no terminal.
         assert_eq!(decide(None, true), HangupMeans::AsBefore);
         assert_eq!(decide(None, false), HangupMeans::Nothing);
     }

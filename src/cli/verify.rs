@@ -1,8 +1,8 @@
 //! `copyhold verify`: which objects and replicas are verified, and how thoroughly.
 
-mod bar;
+mod progress;
 mod report;
-mod share;
+mod sample_size;
 
 use std::num::NonZeroUsize;
 
@@ -13,20 +13,20 @@ use copyhold_db::walk::{KeySample, ObjectRange};
 use copyhold_s3::store::Store;
 use tokio_util::sync::CancellationToken;
 
-use super::{Verdict, bar::Bar, given, queue, show, stop::StopSignals};
+use super::{Verdict, args, output, progress::Bar, queue, stop::StopSignals};
 use crate::{
-    audit::{Audit, Depth, Objects, Subject},
+    audit::{Audit, AuditedReplica, Depth, Objects},
     config::Config,
 };
-use report::{LeftOut, Report};
-use share::Share;
+use report::{Report, SkippedReplica};
+use sample_size::SampleSize;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Each copy on record is read to its end and held against size, hash (CRC-64/NVME) and metadata of the object. What is missing, or \
 has other bytes or metadata in two readings, loses its record and is copied again by the daemons; what a store does not let be read is \
 unknown and stays as it is. What was written over at the primary is registered again. Of an object without a good copy \
-nothing is copied until somebody says so (`copyhold explain KEY`, `copyhold retry KEY`).
+nothing is copied until it is retried (`copyhold explain KEY`, `copyhold retry KEY`).
 
 Exit codes: 0 all that was looked into is as recorded; 1 something is missing or wrong, and its record was taken back \
 (not with --dry-run); 2 it could not be done, or only partly.
@@ -43,8 +43,8 @@ pub(super) struct Args {
     prefix: Option<String>,
     /// A share of all objects, or of those with the prefix, chosen at random: 0.1%, or 100% for all
     #[arg(long, value_name = "SHARE", group = "which")]
-    sample: Option<Share>,
-    /// Choose the same objects as a sample before, which told its seed
+    sample: Option<SampleSize>,
+    /// Choose the same objects as an earlier sample, whose report has its seed
     #[arg(long, value_name = "NUMBER", requires = "sample")]
     seed: Option<u32>,
     /// Only objects that come after this key in the order of bytes: where an earlier run ended
@@ -60,13 +60,13 @@ pub(super) struct Args {
     #[arg(long, conflicts_with = "quick")]
     metadata: bool,
     /// With --metadata, requests to one store at most; fewer while it throttles [default: 50]
-    #[arg(long, value_name = "N", requires = "metadata", value_parser = given::per_second)]
+    #[arg(long, value_name = "N", requires = "metadata", value_parser = args::per_second)]
     requests_per_second: Option<f64>,
     /// Look, and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Copies that are read at once
-    #[arg(long, value_name = "N", default_value = "8", value_parser = given::up_to::<WORKERS_AT_MOST>)]
+    #[arg(long, value_name = "N", default_value = "8", value_parser = args::up_to::<WORKERS_AT_MOST>)]
     workers: NonZeroUsize,
     /// Print one JSON document instead of text
     #[arg(long)]
@@ -75,7 +75,7 @@ pub(super) struct Args {
 
 /// With --metadata, to one store.
 const REQUESTS_PER_SECOND: f64 = 50.0;
-/// More connections than that to one store do nobody good.
+/// More connections than that to one store gain nothing.
 const WORKERS_AT_MOST: usize = 256;
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
@@ -95,19 +95,19 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
             queue.count_range(range, after.as_ref()).await.ok().flatten()
         }
     };
-    let mut subjects = Vec::new();
+    let mut audited = Vec::new();
     for replica in &replicas {
         // Cannot fail: the names are the configuration's.
         let replica = config.replica(replica).expect("a replica of the configuration");
-        let subject = Subject::new(Store::connect(&replica.into(), args.workers.get()).await?);
+        let subject = AuditedReplica::new(Store::connect(&replica.into(), args.workers.get()).await?);
         let rate = args.requests_per_second.unwrap_or(REQUESTS_PER_SECOND);
-        subjects.push(if args.metadata { subject.at_most_per_second(rate) } else { subject });
+        audited.push(if args.metadata { subject.at_most_per_second(rate) } else { subject });
     }
     let Some(primary) = rows.into_iter().find(|row| row.primary).map(|row| row.name) else {
         bail!("the database knows no primary; run `copyhold migrate`");
     };
     let audit =
-        Audit::new(queue, primary.clone(), subjects, args.workers.get()).depth(args.depth()).dry_run(args.dry_run);
+        Audit::new(queue, primary.clone(), audited, args.workers.get()).depth(args.depth()).dry_run(args.dry_run);
     let audit = audit.unregistered_changes(config.guard.changed);
 
     // Listened to before anything is looked at.
@@ -120,7 +120,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         loop {
             tokio::select! {
                 ended = &mut running => break ended,
-                () = bar.due() => bar.show(audit.objects(), &bar::message(&audit)),
+                () = bar.due() => bar.show(audit.objects(), &progress::message(&audit)),
                 () = signals.next() => stop.cancel(),
             }
         }
@@ -134,9 +134,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         stop.is_cancelled(),
     );
     if args.json {
-        show::json(&report)?;
+        output::json(&report)?;
     } else {
-        show::line(&report.text())?;
+        output::line(&report.text())?;
     }
     Ok(report.verdict())
 }
@@ -153,7 +153,7 @@ impl Args {
 
 fn objects(args: &Args, sample: Option<KeySample>) -> anyhow::Result<Objects> {
     if !args.keys.is_empty() {
-        return Ok(Objects::These(given::distinct_keys(args.keys.clone(), "nothing was verified")?));
+        return Ok(Objects::These(args::distinct_keys(args.keys.clone(), "nothing was verified")?));
     }
     if args.prefix.as_deref() == Some("") {
         bail!("--prefix is empty; if all objects are meant, say --sample 100%");
@@ -166,7 +166,7 @@ fn objects(args: &Args, sample: Option<KeySample>) -> anyhow::Result<Objects> {
 }
 
 fn nothing_there(range: &ObjectRange, after: Option<&ObjectKey>) -> String {
-    let with = range.prefix.as_ref().map(|prefix| format!(" that begins with \"{}\"", show::Untrusted(prefix)));
+    let with = range.prefix.as_ref().map(|prefix| format!(" that begins with \"{}\"", output::Untrusted(prefix)));
     let behind = after.map(|key| format!(" after \"{key}\""));
     format!("no key{}{} is registered", with.unwrap_or_default(), behind.unwrap_or_default())
 }
@@ -176,10 +176,10 @@ fn replicas(
     config: &Config,
     rows: &[copyhold_db::replica::ReplicaRow],
     asked: &[String],
-) -> anyhow::Result<(Vec<ReplicaName>, Vec<LeftOut>)> {
+) -> anyhow::Result<(Vec<ReplicaName>, Vec<SkippedReplica>)> {
     let mut wanted = Vec::new();
     for name in asked {
-        let name = given::replica(config, "--replica: ", name)?;
+        let name = args::replica(config, "--replica: ", name)?;
         if !wanted.contains(&name) {
             wanted.push(name);
         }
@@ -190,7 +190,7 @@ fn replicas(
         let row = rows.iter().find(|row| row.name == name);
         let other_bucket = || row?.pin.as_ref()?.forbids(&Pin::from(replica), &replica.name);
         let why = if row.is_none() {
-            (given::not_migrated(&name), true)
+            (args::not_migrated(&name), true)
         } else if let Some(why) = other_bucket() {
             (why, true)
         } else if !replica.read {
@@ -203,7 +203,7 @@ fn replicas(
         if wanted.contains(&name) {
             bail!("--replica: {name} cannot be verified: {why}");
         }
-        left_out.push(LeftOut { replica: name.to_string(), why, unexpected });
+        left_out.push(SkippedReplica { replica: name.to_string(), why, unexpected });
     }
     if replicas.is_empty() {
         let whys: Vec<_> = left_out.iter().map(|out| format!("{}: {}", out.replica, out.why)).collect();

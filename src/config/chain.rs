@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use copyhold_s3::settings::{RefusedFile, refused_chain_files};
 
-use super::{overrides::Environment, place::Place, problem::Problem};
+use super::{env_overrides::Environment, position::Position, problem::Problem};
 
 /// Returns a problem for each file that the chain must not read.
 pub(super) fn problems(environment: &Environment) -> Vec<Problem> {
@@ -15,12 +15,12 @@ fn problem(refused: &RefusedFile) -> Problem {
     let (error, remedy) = (refused.error(), refused.error().remedy());
     match refused.variable() {
         Some(name) => Problem {
-            place: Place::Variable(name.to_owned()),
+            position: Position::Variable(name.to_owned()),
             what: format!("names {}, which {error}", refused.path().display()),
             todo: format!("{remedy}, or unset {name}"),
         },
         None => Problem {
-            place: Place::File,
+            position: Position::File,
             what: format!("credentials = \"ambient\" cannot be used: {refused}"),
             todo: format!("{remedy}, or set access_key_id and secret_access_key"),
         },
@@ -42,9 +42,9 @@ mod tests {
 
     fn told(variables: &[(&str, &str)]) -> Vec<String> {
         let environment = Environment::of(variables.iter().copied());
-        let line = |Problem { place, what, todo }| match place {
-            Place::Variable(name) => format!("{name} {what}: {todo}"),
-            Place::File | Place::Position { .. } => format!("{what}: {todo}"),
+        let line = |Problem { position, what, todo }| match position {
+            Position::Variable(name) => format!("{name} {what}: {todo}"),
+            Position::File | Position::Position { .. } => format!("{what}: {todo}"),
         };
         problems(&environment).into_iter().map(line).collect()
     }

@@ -1,3 +1,5 @@
+//! Reads the section `[database]`.
+
 use std::{path::PathBuf, sync::Arc};
 
 use copyhold_core::{
@@ -10,13 +12,13 @@ use secrecy::ExposeSecret as _;
 
 use super::{
     ConnectionSettings, Secret, Wakeup, database_url,
-    flaw::Flaw,
-    overrides::Environment,
-    place::{Place, Placed},
+    env_overrides::Environment,
+    invalid_value::InvalidValue,
+    position::{Position, Positioned},
     problem::Problem,
     reader::Section,
     secret,
-    setting::choice,
+    value_types::choice,
 };
 
 const EXAMPLE: &str = r#""postgres://copyhold@db.internal/app?sslmode=verify-full""#;
@@ -36,7 +38,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<ConnectionSettings> {
         }
         database_url::check(url.expose_secret(), &rules)?;
         let rules = Arc::clone(&rules);
-        Ok(url.checked(move |text| database_url::check(text, &rules).map_err(|flaw| flaw.what)))
+        Ok(url.checked(move |text| database_url::check(text, &rules).map_err(|invalid| invalid.what)))
     };
     let url = section.need_with("url", EXAMPLE, check);
     let listen_url = section.get_with("listen_url", check);
@@ -70,36 +72,41 @@ pub(super) fn read(mut section: Section<'_>) -> Option<ConnectionSettings> {
 /// names it or it is where passwords are by default.
 fn files_of_variables(environment: &Environment) -> Vec<Problem> {
     const VARIABLES: [&str; 4] = ["PGPASSFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"];
-    let check = |place: Place, path: PathBuf, or: &str| {
+    let check = |position: Position, path: PathBuf, or: &str| {
         let error = regular_file::check(&path, AUTHORITIES_AT_MOST_BYTES).err()?;
-        let named = if place == Place::File { "the file of passwords is" } else { "names" };
+        let named = if position == Position::File { "the file of passwords is" } else { "names" };
         let what = format!("{named} {}, which {error}", path.display());
-        Some(Problem { place, what, todo: format!("{}, or {or}", error.remedy()) })
+        Some(Problem { position, what, todo: format!("{}, or {or}", error.remedy()) })
     };
     let of_variable = |name: &str| {
         // The certificate itself may stand there.
         let path = environment.get(name).filter(|value| !value.to_string_lossy().contains("-----BEGIN"))?;
-        check(Place::Variable(name.to_owned()), PathBuf::from(path), &format!("unset {name}"))
+        check(Position::Variable(name.to_owned()), PathBuf::from(path), &format!("unset {name}"))
     };
     let by_default = environment.get("HOME").map(|home| PathBuf::from(home).join(".pgpass"));
-    let by_default = by_default.and_then(|path| check(Place::File, path, "move it away"));
+    let by_default = by_default.and_then(|path| check(Position::File, path, "move it away"));
     VARIABLES.into_iter().filter_map(of_variable).chain(by_default).collect()
 }
 
-fn refuse_second_password(section: &Section<'_>, name: &str, url: Option<&Placed<Secret>>, password: &Placed<Secret>) {
+fn refuse_second_password(
+    section: &Section<'_>,
+    name: &str,
+    url: Option<&Positioned<Secret>>,
+    password: &Positioned<Secret>,
+) {
     if url.is_some_and(|url| has_password(url.value.expose_secret())) {
         let what = format!("and the password in {} exclude each other", section.path_of(name));
-        section.note_at(&password.place, "password_file", &what, "remove one of them, better the one in the URL");
+        section.note_at(&password.position, "password_file", &what, "remove one of them, better the one in the URL");
     }
 }
 
-fn schema_name(name: &str) -> Result<SchemaName, Flaw> {
+fn schema_name(name: &str) -> Result<SchemaName, InvalidValue> {
     SchemaName::new(name).map_err(|invalid| match invalid {
-        InvalidName::Spelling => Flaw::new(
+        InvalidName::Spelling => InvalidValue::new(
             format!("is {name:?}, which is no name for a schema"),
             "begin with a lower-case letter, then up to 30 of a-z, 0-9 and _",
         ),
-        InvalidName::Taken => Flaw::new(
+        InvalidName::Taken => InvalidValue::new(
             format!("is {name:?}, which PostgreSQL keeps for itself"),
             r#"choose another name; the default is "copyhold""#,
         ),

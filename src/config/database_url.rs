@@ -11,11 +11,11 @@ use copyhold_core::regular_file::{self, ReadError};
 use copyhold_db::database_url::{InvalidUrl, PEM, Parameters, Parts, ServerUrl, each_server};
 use copyhold_s3::settings::AUTHORITIES_AT_MOST_BYTES;
 
-use super::{flaw::Flaw, sources::Sources};
+use super::{invalid_value::InvalidValue, sources::Sources};
 
 const FORM: &str = "write postgres://USER@HOST/DATABASE?sslmode=verify-full, special characters of a password as %XX";
 
-impl From<InvalidUrl> for Flaw {
+impl From<InvalidUrl> for InvalidValue {
     fn from(invalid: InvalidUrl) -> Self {
         let todo = match &invalid {
             InvalidUrl::NoUrl | InvalidUrl::Scheme => FORM.to_owned(),
@@ -44,8 +44,8 @@ impl Rules {
 }
 
 /// Refuses a URL that sqlx would refuse or only half understand, or whose connection
-/// could be read or answered by somebody else.
-pub(super) fn check(text: &str, rules: &Rules) -> Result<(), Flaw> {
+/// could be read or answered by a stranger.
+pub(super) fn check(text: &str, rules: &Rules) -> Result<(), InvalidValue> {
     let servers = each_server(text)?;
     let parts = Parts::of(text)?;
     let parameters = Parameters::of(&parts)?;
@@ -54,22 +54,22 @@ pub(super) fn check(text: &str, rules: &Rules) -> Result<(), Flaw> {
     }
     let hosts = hosts(&parts, rules.host_of_environment.as_deref());
     if parts.hosts.is_empty() && hosts.iter().any(|host| host.contains(',')) {
-        return Err(Flaw::new("leaves it to PGHOST, which names several hosts", "name them in the URL"));
+        return Err(InvalidValue::new("leaves it to PGHOST, which names several hosts", "name them in the URL"));
     }
     if !servers.iter().all(ServerUrl::is_understood) {
-        return Err(Flaw::new("cannot be understood as a database URL", FORM));
+        return Err(InvalidValue::new("cannot be understood as a database URL", FORM));
     }
     if !rules.insecure && !is_verified(parameters.mode()) && hosts.iter().any(|host| is_remote(host)) {
-        return Err(Flaw::new(
+        return Err(InvalidValue::new(
             "leads to another host without proof that it is the right one",
             "append ?sslmode=verify-full (and &sslrootcert=/path/to/ca.pem for an authority of your own), \
-             or set database.insecure = true if nobody else is on that network",
+             or set database.insecure = true if that network is private",
         ));
     }
     let named = parts.parameter("host").is_some_and(|host| host.parse::<IpAddr>().is_err())
         || parts.hosts.iter().any(|host| host.name.parse::<IpAddr>().is_err());
     if parameters.mode() == Some("verify-full") && parts.parameter("hostaddr").is_some() && named {
-        return Err(Flaw::new(
+        return Err(InvalidValue::new(
             "has the parameter hostaddr beside a name that sslmode=verify-full is to prove",
             "remove hostaddr: the certificate would be compared with the address",
         ));
@@ -84,7 +84,7 @@ pub(super) fn is_insecure(text: &str) -> bool {
     !verified && hosts(&parts, None).iter().any(|host| is_remote(host))
 }
 
-fn certificate(name: &str, value: &str, rules: &Rules) -> Result<(), Flaw> {
+fn certificate(name: &str, value: &str, rules: &Rules) -> Result<(), InvalidValue> {
     let names_a_file = ["sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
     // sqlx takes the certificate itself as well as its path.
     if names_a_file.contains(&name) && !value.starts_with(PEM) {
@@ -101,7 +101,7 @@ fn certificate(name: &str, value: &str, rules: &Rules) -> Result<(), Flaw> {
             Err(ReadError::NotRegular(_) | ReadError::NeverEnds) => "is no file",
         };
         let what = format!("names a file as {name}, which {problem}");
-        return Err(Flaw::new(what, "give the full path of a PEM file"));
+        return Err(InvalidValue::new(what, "give the full path of a PEM file"));
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use url::Url;
 
 use super::{
-    flaw::Flaw,
+    invalid_value::InvalidValue,
     net::{is_address, is_plain_to_another_host},
 };
 
@@ -21,30 +21,33 @@ const USUAL_REGION: &str = "us-east-1";
 
 /// Checks an endpoint and brings it to one form, so that equal places are equal URLs:
 /// lower case, without the port that its scheme has anyway, `/` as its path.
-pub(super) fn endpoint(text: &str, insecure: bool) -> Result<Url, Flaw> {
+pub(super) fn endpoint(text: &str, insecure: bool) -> Result<Url, InvalidValue> {
     let form = || "write it as https://HOST or https://HOST:PORT".to_owned();
     // `localhost:9000` would parse as a URL with the scheme `localhost`.
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(Flaw::new("has no scheme", form()));
+        return Err(InvalidValue::new("has no scheme", form()));
     };
     if !["http", "https"].contains(&scheme.to_ascii_lowercase().as_str()) {
-        return Err(Flaw::new("begins neither with https:// nor with http://", form()));
+        return Err(InvalidValue::new("begins neither with https:// nor with http://", form()));
     }
-    let mut url = Url::parse(text).map_err(|error| Flaw::new(format!("is not a URL: {error}"), form()))?;
+    let mut url = Url::parse(text).map_err(|error| InvalidValue::new(format!("is not a URL: {error}"), form()))?;
     if rest.contains('@') && !(url.username().is_empty() && url.password().is_none()) {
-        return Err(Flaw::new("holds credentials", "move them to access_key_id and secret_access_key"));
+        return Err(InvalidValue::new("holds credentials", "move them to access_key_id and secret_access_key"));
     }
     if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-        return Err(Flaw::new("has something after the host", "end it there; the bucket has a setting of its own"));
+        return Err(InvalidValue::new(
+            "has something after the host",
+            "end it there; the bucket has a setting of its own",
+        ));
     }
     // The dot that ends a full name changes nothing but equality and TLS.
     if let Some(bare) = url.host_str().and_then(|host| host.strip_suffix('.')).map(str::to_owned) {
-        url.set_host(Some(&bare)).map_err(|error| Flaw::new(format!("is not a URL: {error}"), form()))?;
+        url.set_host(Some(&bare)).map_err(|error| InvalidValue::new(format!("is not a URL: {error}"), form()))?;
     }
     if is_plain_to_another_host(&url) && !insecure {
-        return Err(Flaw::new(
+        return Err(InvalidValue::new(
             format!("is plain http to {}", url.host_str().unwrap_or_default()),
-            "write https://, or set insecure = true in this section if nobody else is on that network",
+            "write https://, or set insecure = true in this section if that network is private",
         ));
     }
     Ok(url)
@@ -61,14 +64,14 @@ pub(super) fn server(endpoint: &Url) -> (&str, u16) {
 }
 
 /// Refuses only what cannot be in a URL: old buckets have names that S3 no longer gives out.
-pub(super) fn bucket(name: String) -> Result<String, Flaw> {
+pub(super) fn bucket(name: String) -> Result<String, InvalidValue> {
     const TODO: &str = "3 to 63 of a-z, 0-9, '.' and '-' make a bucket's name; the bucket alone, no folder in it";
     let spelt = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     // 255 is what S3 allowed in its first region.
     if spelt && (3..=255).contains(&name.len()) {
         return Ok(name);
     }
-    Err(Flaw::new(format!("is {name:?}, which is no bucket's name"), TODO))
+    Err(InvalidValue::new(format!("is {name:?}, which is no bucket's name"), TODO))
 }
 
 /// Why the bucket cannot stand in front of the endpoint's host, if so.

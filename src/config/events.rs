@@ -6,25 +6,25 @@ use bytesize::ByteSize;
 use copyhold_core::domain::{EventKind, EventKinds, UnknownKind};
 
 use super::{
-    Events,
-    flaw::Flaw,
+    EventSettings,
+    invalid_value::InvalidValue,
     reader::Section,
-    setting::{duration_text, size_text, within},
     suggest,
+    value_types::{duration_text, size_text, within},
 };
 
 const DAY: Duration = Duration::from_hours(24);
 /// As durations are written: with a quarter of a day more than 365.
 const YEAR: Duration = Duration::from_hours(8766);
 
-pub(super) fn read(mut section: Section<'_>) -> Events {
+pub(super) fn read(mut section: Section<'_>) -> EventSettings {
     let kinds = section.get_with("kinds", |text: String| text.parse().map_err(unknown_kind));
     let keep_for = section.get_with("keep_for", within(Duration::from_hours(1)..=10 * YEAR, duration_text));
     let keep_bytes = section.get_with("keep_bytes", within(ByteSize::mib(64)..=ByteSize::tib(16), size_text));
     let buffer = section.get_with("buffer", within(ByteSize::mib(1)..=ByteSize::gib(1), size_text));
     let readers = section.get_with("readers", within(1..=100_000, |readers: i64| readers.to_string()));
     section.finish();
-    Events {
+    EventSettings {
         kinds: kinds.map_or_else(EventKinds::all, |kinds| kinds.value),
         keep_for: keep_for.map_or(7 * DAY, |keep_for| keep_for.value),
         keep_bytes: keep_bytes.map_or(ByteSize::gib(2), |bytes| bytes.value).as_u64(),
@@ -34,11 +34,11 @@ pub(super) fn read(mut section: Section<'_>) -> Events {
     }
 }
 
-fn unknown_kind(UnknownKind(word): UnknownKind) -> Flaw {
+fn unknown_kind(UnknownKind(word): UnknownKind) -> InvalidValue {
     let all = EventKind::ALL.map(EventKind::as_str);
     let todo = match suggest::among(&word, all) {
         Some(meant) => format!("did you mean {meant:?}?"),
         None => format!("write \"all\", \"none\", or some of {} with commas between", all.join(", ")),
     };
-    Flaw::new(format!("has {word:?}, which is no kind of event"), todo)
+    InvalidValue::new(format!("has {word:?}, which is no kind of event"), todo)
 }

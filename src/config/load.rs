@@ -6,12 +6,13 @@ use copyhold_core::{domain::ReplicaName, regular_file};
 use url::Url;
 
 use super::{
-    Config, ConfigErrors, Problem, database, document, endpoint, events,
-    overrides::{self, Environment},
-    place::{Lines, Place, Placed},
+    Config, ConfigErrors, Problem, database, endpoint,
+    env_overrides::{self, Environment},
+    events,
+    position::{Lines, Position, Positioned},
     process,
     reader::{Reader, Section},
-    replica, rules, suggest,
+    replica, rules, suggest, toml_tree,
 };
 
 /// A thousand sections have a tenth of it; a wrong path may lead to anything.
@@ -29,15 +30,15 @@ pub fn load(
     parse(path, &text, environment)
 }
 
-/// The same of a text that was read already; `path` only names it.
+/// Does the same for a text that was read already; `path` only names it.
 pub fn parse(
     path: &Path,
     text: &str,
     environment: impl IntoIterator<Item = (impl Into<OsString>, impl Into<OsString>)>,
 ) -> Result<Config, ConfigErrors> {
     let environment = Environment::of(environment);
-    let mut entries = document::parse(text).map_err(|problems| ConfigErrors::new(path, problems))?;
-    let misplaced = overrides::lay_over(&mut entries, &environment);
+    let mut entries = toml_tree::parse(text).map_err(|problems| ConfigErrors::new(path, problems))?;
+    let misplaced = env_overrides::lay_over(&mut entries, &environment);
 
     let reader = Reader::new(environment, path);
     reader.note_all(misplaced);
@@ -51,7 +52,7 @@ pub fn parse(
 
 fn read_file(path: &Path) -> Result<String, Problem> {
     const ANOTHER: &str = "name another with --config PATH or COPYHOLD_CONFIG";
-    let problem = |place, what: String, todo: String| Problem { place, what, todo };
+    let problem = |position, what: String, todo: String| Problem { position, what, todo };
     let bytes = regular_file::read(path, AT_MOST_BYTES).map_err(|error| {
         let (what, first) = match error.io_kind() {
             Some(io::ErrorKind::NotFound) => ("there is no such file".to_owned(), "create it"),
@@ -59,12 +60,12 @@ fn read_file(path: &Path) -> Result<String, Problem> {
             Some(_) => (format!("it {error}"), "make it readable"),
             None => (format!("it {error}"), error.remedy()),
         };
-        problem(Place::File, what, format!("{first}, or {ANOTHER}"))
+        problem(Position::File, what, format!("{first}, or {ANOTHER}"))
     })?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
-        let place = Lines::of(&valid).place(valid.len());
-        problem(place, "not UTF-8".to_owned(), "save the file as UTF-8".to_owned())
+        let position = Lines::of(&valid).position(valid.len());
+        problem(position, "not UTF-8".to_owned(), "save the file as UTF-8".to_owned())
     })
 }
 
@@ -109,26 +110,26 @@ fn check_replicas<'f>(section: &Section<'_>, replicas: &'f [replica::Found]) {
     match replicas {
         _ if section.is_broken() => {}
         [] => section.reader().note(
-            section.place().clone(),
+            section.position().clone(),
             "there is no replica",
             "write a section [replicas.NAME] for each bucket, two at least",
         ),
         [only] => section.reader().note(
-            only.place.clone(),
+            only.position.clone(),
             format!("replicas.{} is the only replica: there is nothing to copy to", only.name),
             "write a section [replicas.NAME] for the bucket that is to hold the copies",
         ),
         _ => {}
     }
     let located = |found: &'f replica::Found| Some((found.location.as_ref()?, found.name.as_str()));
-    let mut by_place: Vec<(&Placed<(Url, String)>, &str)> = replicas.iter().filter_map(located).collect();
-    by_place.sort_by_key(|(location, _)| &location.place);
+    let mut by_place: Vec<(&Positioned<(Url, String)>, &str)> = replicas.iter().filter_map(located).collect();
+    by_place.sort_by_key(|(location, _)| &location.position);
     let mut seen = HashMap::new();
-    for (Placed { value: (endpoint, bucket), place }, name) in by_place {
+    for (Positioned { value: (endpoint, bucket), position }, name) in by_place {
         let same = (endpoint::server(endpoint), bucket);
         if let Some(first) = seen.get(&same) {
             section.reader().note(
-                place.clone(),
+                position.clone(),
                 format!("replicas.{name} is the same bucket as replicas.{first}: {bucket:?} at {endpoint}"),
                 "give it a bucket of its own, or remove one of the two sections",
             );
@@ -138,8 +139,8 @@ fn check_replicas<'f>(section: &Section<'_>, replicas: &'f [replica::Found]) {
     }
 }
 
-fn check_primary(top: &Section<'_>, primary: Option<&Placed<String>>, replicas: &[replica::Found]) {
-    let Some(Placed { value: primary, place }) = primary else { return };
+fn check_primary(top: &Section<'_>, primary: Option<&Positioned<String>>, replicas: &[replica::Found]) {
+    let Some(Positioned { value: primary, position }) = primary else { return };
     let Some(found) = replicas.iter().find(|found| found.name == *primary) else {
         let names: Vec<&str> = replicas.iter().map(|found| found.name.as_str()).collect();
         let todo = match (suggest::among(primary, names.iter().copied()), names.as_slice()) {
@@ -147,12 +148,12 @@ fn check_primary(top: &Section<'_>, primary: Option<&Placed<String>>, replicas: 
             (None, []) => "write a section for it".to_owned(),
             (None, names) => format!("name one of {}, or write a section for it", names.join(", ")),
         };
-        top.note_at(place, "primary", &format!("is {primary:?}, but there is no [replicas.{primary}]"), todo);
+        top.note_at(position, "primary", &format!("is {primary:?}, but there is no [replicas.{primary}]"), todo);
         return;
     };
-    if let Some(Placed { value: false, place }) = &found.readable {
+    if let Some(Positioned { value: false, position }) = &found.readable {
         top.reader().note(
-            place.clone(),
+            position.clone(),
             format!("replicas.{primary}.read is false, but it is the primary, which everything is read from"),
             "set it to true, or name another primary",
         );

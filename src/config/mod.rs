@@ -1,31 +1,30 @@
 //! The configuration: read ([`load()`]), then checked, then trusted ([`Config`]).
 //!
-//! Whoever holds a [`Config`] need not check anything again. Secrets are
-//! [`Secret`]s; the configuration prints them as `***`.
+//! The holder of a [`Config`] need not check anything again. Secrets are [`Secret`]s; the configuration prints them as `***`.
 
 mod chain;
 mod database;
 mod database_url;
-mod document;
 mod endpoint;
+mod env_overrides;
 mod events;
-mod flaw;
+mod invalid_value;
 mod load;
 mod net;
-mod overrides;
-mod place;
+mod position;
 mod problem;
 mod process;
 mod reader;
 mod replica;
 mod rules;
 mod secret;
-mod setting;
 mod show;
 mod sources;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod toml_tree;
+mod value_types;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -36,7 +35,7 @@ pub use copyhold_db::{
 };
 pub use copyhold_s3::settings::{Authorities, Credentials, Facts, Provider, Proxies, Proxy, Surroundings, Trust};
 pub use load::{load, parse};
-pub use place::Place;
+pub use position::Position;
 pub use problem::{ConfigErrors, Problem};
 
 use copyhold_core::domain::{EventKinds, ReplicaName};
@@ -56,23 +55,23 @@ pub struct Config {
     pub primary: ReplicaName,
     pub database: ConnectionSettings,
     /// In the order of their names.
-    pub replicas: Vec<Replica>,
+    pub replicas: Vec<ReplicaSettings>,
     /// Which of them objects are wanted at: the first that fits counts; without one, all.
     pub rules: Vec<Rule>,
-    pub workers: Workers,
-    pub lease: Lease,
-    pub guard: Guard,
-    pub sweeper: Sweeper,
-    pub events: Events,
-    pub shutdown: Shutdown,
-    pub http: Http,
-    pub log: Log,
+    pub workers: WorkerSettings,
+    pub lease: LeaseSettings,
+    pub guard: GuardSettings,
+    pub sweeper: SweeperSettings,
+    pub events: EventSettings,
+    pub shutdown: ShutdownSettings,
+    pub http: HttpSettings,
+    pub log: LogSettings,
 }
 
 impl Config {
     /// The section of one replica.
     #[must_use]
-    pub fn replica(&self, name: &ReplicaName) -> Option<&Replica> {
+    pub fn replica(&self, name: &ReplicaName) -> Option<&ReplicaSettings> {
         self.replicas.iter().find(|r| r.name == *name)
     }
 
@@ -97,7 +96,7 @@ impl Config {
 }
 
 #[derive(Debug, Clone)]
-pub struct Replica {
+pub struct ReplicaSettings {
     pub name: ReplicaName,
     /// Scheme, host and port alone; equal endpoints are equal here, however they were written.
     pub endpoint: Url,
@@ -142,7 +141,7 @@ impl Existing {
 }
 
 #[derive(Debug, Clone)]
-pub struct Workers {
+pub struct WorkerSettings {
     /// Objects in flight at most.
     pub count: usize,
     /// So many of them only for objects registered within the last ten minutes.
@@ -152,12 +151,12 @@ pub struct Workers {
 }
 
 #[derive(Debug, Clone)]
-pub struct Lease {
+pub struct LeaseSettings {
     pub timeout: Duration,
     pub heartbeat: Duration,
 }
 
-impl Lease {
+impl LeaseSettings {
     /// After this time nothing that a dead holder has sent still arrives at a store: all its requests have timed out
     /// long since, on both sides.
     #[must_use]
@@ -166,9 +165,9 @@ impl Lease {
     }
 }
 
-/// What a content at the primary that nobody registered may do.
+/// What an unregistered content at the primary may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Guard {
+pub struct GuardSettings {
     pub changed: UnregisteredChanges,
 }
 
@@ -199,13 +198,13 @@ impl UnregisteredChanges {
 }
 
 #[derive(Debug, Clone)]
-pub struct Sweeper {
+pub struct SweeperSettings {
     pub every: Duration,
 }
 
 /// The event log: what is written to it, for how long it is kept, and how it is read.
 #[derive(Debug, Clone)]
-pub struct Events {
+pub struct EventSettings {
     /// Those that are written.
     pub kinds: EventKinds,
     /// What is older is dropped.
@@ -219,19 +218,20 @@ pub struct Events {
 }
 
 #[derive(Debug, Clone)]
-pub struct Shutdown {
+pub struct ShutdownSettings {
     pub grace: Duration,
 }
 
 #[derive(Debug, Clone)]
-pub struct Http {
+pub struct HttpSettings {
     pub listen: SocketAddr,
-    /// Whoever sends it may append events, and read them from another machine. `None`: nobody may do either.
+    /// A client that sends it may append events, register objects and read events, wherever it is. `None`: no client may append
+    /// events, and only this machine may register and read.
     pub token: Option<Secret>,
 }
 
 #[derive(Debug, Clone)]
-pub struct Log {
+pub struct LogSettings {
     pub format: LogFormat,
     /// A `tracing` filter: `info`, or `info,copyhold=debug`.
     pub level: String,
@@ -245,8 +245,8 @@ pub enum LogFormat {
     Json,
 }
 
-impl From<&Replica> for StoreSettings {
-    fn from(replica: &Replica) -> Self {
+impl From<&ReplicaSettings> for StoreSettings {
+    fn from(replica: &ReplicaSettings) -> Self {
         Self {
             name: replica.name.clone(),
             endpoint: replica.endpoint.clone(),
@@ -265,8 +265,8 @@ impl From<&Replica> for StoreSettings {
 }
 
 /// The bucket that the configuration names.
-impl From<&Replica> for Pin {
-    fn from(replica: &Replica) -> Self {
+impl From<&ReplicaSettings> for Pin {
+    fn from(replica: &ReplicaSettings) -> Self {
         Self { endpoint: replica.endpoint.as_str().trim_end_matches('/').to_owned(), bucket: replica.bucket.clone() }
     }
 }

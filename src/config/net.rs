@@ -1,4 +1,4 @@
-//! URLs told apart by whom their requests reach.
+//! Tells URLs apart by the host that their requests reach.
 
 use copyhold_core::loopback::is_loopback;
 use url::{Host, Url};

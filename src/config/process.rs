@@ -8,19 +8,20 @@ use secrecy::ExposeSecret as _;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Guard, Http, Lease, Log, LogFormat, Secret, Shutdown, Sweeper, UnregisteredChanges, Workers,
-    flaw::Flaw,
-    place::Placed,
+    GuardSettings, HttpSettings, LeaseSettings, LogFormat, LogSettings, Secret, ShutdownSettings, SweeperSettings,
+    UnregisteredChanges, WorkerSettings,
+    invalid_value::InvalidValue,
+    position::Positioned,
     reader::Section,
-    setting::{choice, duration_text, size_text, within},
     suggest,
+    value_types::{choice, duration_text, size_text, within},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 
 /// Reads `[workers]`.
-pub(super) fn workers(mut section: Section<'_>) -> Workers {
+pub(super) fn workers(mut section: Section<'_>) -> WorkerSettings {
     let count = section.get_with("count", within(1..=1000, |count: i64| count.to_string()));
     // One part of a multipart upload, twice, must fit.
     let memory = section.get_with("memory", within(ByteSize::mib(32)..=ByteSize::tib(1), size_text));
@@ -30,15 +31,15 @@ pub(super) fn workers(mut section: Section<'_>) -> Workers {
     let small = |number: i64| usize::try_from(number).expect("a small number");
     let count_is_wrong = sets_count && count.is_none();
     let in_force = count.map_or(32, |count| small(count.value));
-    if let Some(Placed { value, place }) = &reserved
+    if let Some(Positioned { value, position }) = &reserved
         && small(*value) >= in_force
         && !count_is_wrong
     {
         let what = format!("is {value}, which leaves none of the {in_force} in workers.count to a backlog");
-        section.note_at(place, "reserved", &what, format!("set it to less than {in_force}; an eighth is usual"));
+        section.note_at(position, "reserved", &what, format!("set it to less than {in_force}; an eighth is usual"));
     }
     section.finish();
-    Workers {
+    WorkerSettings {
         count: in_force,
         reserved: reserved.map_or(in_force / 8, |reserved| small(reserved.value)),
         memory_bytes: memory.map_or(ByteSize::mib(256), |memory| memory.value).as_u64(),
@@ -46,14 +47,14 @@ pub(super) fn workers(mut section: Section<'_>) -> Workers {
 }
 
 /// Reads `[lease]`.
-pub(super) fn lease(mut section: Section<'_>) -> Lease {
+pub(super) fn lease(mut section: Section<'_>) -> LeaseSettings {
     // Below three seconds a slow commit alone could lose a lease.
     let sets_timeout = section.has("timeout");
     let timeout = section.get_with("timeout", within(3 * SECOND..=HOUR, duration_text));
     let timeout_is_wrong = sets_timeout && timeout.is_none();
     let heartbeat = section.get_with("heartbeat", within(SECOND / 10..=HOUR, duration_text));
     let in_force = timeout.map_or(90 * SECOND, |timeout| timeout.value);
-    if let Some(Placed { value: heartbeat, place }) = &heartbeat
+    if let Some(Positioned { value: heartbeat, position }) = &heartbeat
         && *heartbeat > in_force / 3
         && !timeout_is_wrong
     {
@@ -61,11 +62,11 @@ pub(super) fn lease(mut section: Section<'_>) -> Lease {
         let what = format!("is {heartbeat}, not well under lease.timeout of {timeout}");
         let third = duration_text(whole_millis(in_force / 3));
         let todo = format!("set it to a third of the timeout or less: {third}");
-        section.note_at(place, "heartbeat", &what, todo);
+        section.note_at(position, "heartbeat", &what, todo);
     }
     section.finish();
     let heartbeat = heartbeat.map_or_else(|| whole_millis(in_force / 3), |heartbeat| heartbeat.value);
-    Lease { timeout: in_force, heartbeat }
+    LeaseSettings { timeout: in_force, heartbeat }
 }
 
 /// A third of 100 s reads better as 33s 333ms.
@@ -74,31 +75,31 @@ fn whole_millis(duration: Duration) -> Duration {
 }
 
 /// Reads `[guard]`.
-pub(super) fn guard(mut section: Section<'_>) -> Guard {
+pub(super) fn guard(mut section: Section<'_>) -> GuardSettings {
     let changed = section.get_with("changed", |word: String| choice(&UnregisteredChanges::ALL, &word));
     section.finish();
-    Guard { changed: changed.map_or(UnregisteredChanges::Copy, |changed| changed.value) }
+    GuardSettings { changed: changed.map_or(UnregisteredChanges::Copy, |changed| changed.value) }
 }
 
 /// Reads `[sweeper]`.
-pub(super) fn sweeper(mut section: Section<'_>) -> Sweeper {
+pub(super) fn sweeper(mut section: Section<'_>) -> SweeperSettings {
     let every = section.get_with("every", within(SECOND / 10..=HOUR, duration_text));
     section.finish();
-    Sweeper { every: every.map_or(30 * SECOND, |every| every.value) }
+    SweeperSettings { every: every.map_or(30 * SECOND, |every| every.value) }
 }
 
 /// Reads `[shutdown]`.
-pub(super) fn shutdown(mut section: Section<'_>) -> Shutdown {
+pub(super) fn shutdown(mut section: Section<'_>) -> ShutdownSettings {
     let grace = section.get_with("grace", within(Duration::ZERO..=HOUR, duration_text));
     section.finish();
-    Shutdown { grace: grace.map_or(60 * SECOND, |grace| grace.value) }
+    ShutdownSettings { grace: grace.map_or(60 * SECOND, |grace| grace.value) }
 }
 
 /// Reads `[http]`.
-pub(super) fn http(mut section: Section<'_>) -> Http {
+pub(super) fn http(mut section: Section<'_>) -> HttpSettings {
     let listen = section.get_with("listen", |text: String| {
         text.parse::<SocketAddr>().map_err(|_| {
-            Flaw::new(
+            InvalidValue::new(
                 format!("is {text:?}, not an address with a port"),
                 r#"write "127.0.0.1:9180", "0.0.0.0:9180" for all interfaces, or "[::1]:9180""#,
             )
@@ -106,38 +107,38 @@ pub(super) fn http(mut section: Section<'_>) -> Http {
     });
     let token = section.get_with("token", token_text);
     section.finish();
-    Http {
+    HttpSettings {
         listen: listen.map_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9180)), |listen| listen.value),
         token: token.map(|token| token.value),
     }
 }
 
-/// Long enough that nobody finds it by trying, and of characters that a header can carry.
-fn token_text(token: Secret) -> Result<Secret, Flaw> {
+/// Too long to be guessed, and of characters that a header can carry.
+fn token_text(token: Secret) -> Result<Secret, InvalidValue> {
     check_token(token.expose_secret())?;
-    Ok(token.checked(|text| check_token(text).map_err(|flaw| flaw.what)))
+    Ok(token.checked(|text| check_token(text).map_err(|invalid| invalid.what)))
 }
 
-fn check_token(text: &str) -> Result<(), Flaw> {
+fn check_token(text: &str) -> Result<(), InvalidValue> {
     const LEAST: usize = 16;
     if !text.bytes().all(|b| b.is_ascii_graphic()) {
         let what = "contains blanks, line breaks or other characters that no token has";
-        return Err(Flaw::new(what, "give it the token alone"));
+        return Err(InvalidValue::new(what, "give it the token alone"));
     }
     if text.len() < LEAST {
         let what = format!("is shorter than {LEAST} characters, and could be guessed");
-        return Err(Flaw::new(what, "make one with `openssl rand -hex 32`"));
+        return Err(InvalidValue::new(what, "make one with `openssl rand -hex 32`"));
     }
     Ok(())
 }
 
 /// Reads `[log]`.
-pub(super) fn log(mut section: Section<'_>) -> Log {
+pub(super) fn log(mut section: Section<'_>) -> LogSettings {
     let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
     let format = section.get_with("format", |word: String| choice(&formats, &word));
     let level = section.get_with("level", log_level);
     section.finish();
-    Log {
+    LogSettings {
         format: format.map_or(LogFormat::Auto, |format| format.value),
         level: level.map_or_else(|| "info".to_owned(), |level| level.value),
     }
@@ -145,7 +146,7 @@ pub(super) fn log(mut section: Section<'_>) -> Log {
 
 /// A filter takes any word that is no level for the name of a module, and a slip such as
 /// `inof` would silence the log: a module must be given with its level.
-fn log_level(filter: String) -> Result<String, Flaw> {
+fn log_level(filter: String) -> Result<String, InvalidValue> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     for word in filter.split(',').map(str::trim).filter(|word| !word.contains(['=', '[', ']', '}'])) {
         if !LEVELS.contains(&word.to_ascii_lowercase().as_str()) {
@@ -153,12 +154,12 @@ fn log_level(filter: String) -> Result<String, Flaw> {
                 Some(level) => format!("did you mean {level:?}?"),
                 None => r#"write off, error, warn, info, debug or trace; for a module "info,copyhold_s3=debug""#.into(),
             };
-            return Err(Flaw::new(format!("has {word:?}, which is no level"), todo));
+            return Err(InvalidValue::new(format!("has {word:?}, which is no level"), todo));
         }
     }
     match EnvFilter::try_new(&filter) {
         Ok(_) => Ok(filter),
-        Err(error) => Err(Flaw::new(
+        Err(error) => Err(InvalidValue::new(
             format!("is {filter:?}, which is no filter: {error}"),
             r#"write a level, or "info,copyhold_s3=debug""#,
         )),

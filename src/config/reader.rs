@@ -12,14 +12,14 @@ use copyhold_core::domain::ReplicaName;
 use copyhold_s3::settings::{Proxies, Trust};
 
 use super::{
-    document::{Entries, Node, Value},
-    flaw::Flaw,
-    overrides::{Environment, variable_for},
-    place::{Place, Placed},
+    env_overrides::{Environment, variable_for},
+    invalid_value::InvalidValue,
+    position::{Position, Positioned},
     problem::Problem,
-    setting::Setting,
     sources::Sources,
     suggest,
+    toml_tree::{Entries, Node, Value},
+    value_types::ValueType,
 };
 
 /// What is read from, and what came of it so far.
@@ -32,7 +32,7 @@ pub(super) struct Reader {
     problems: RefCell<Vec<Problem>>,
     /// Paths of all settings that were asked for: these are the ones that exist.
     asked: RefCell<Vec<String>>,
-    unknown: RefCell<Vec<Placed<String>>>,
+    unknown: RefCell<Vec<Positioned<String>>>,
 }
 
 impl Reader {
@@ -57,8 +57,8 @@ impl Reader {
             .clone()
     }
 
-    pub(super) fn note(&self, place: Place, what: impl Into<String>, todo: impl Into<String>) {
-        self.problems.borrow_mut().push(Problem { place, what: what.into(), todo: todo.into() });
+    pub(super) fn note(&self, position: Position, what: impl Into<String>, todo: impl Into<String>) {
+        self.problems.borrow_mut().push(Problem { position, what: what.into(), todo: todo.into() });
     }
 
     pub(super) fn note_all(&self, problems: Vec<Problem>) {
@@ -69,23 +69,23 @@ impl Reader {
     pub(super) fn finish(self) -> Vec<Problem> {
         let asked = self.asked.into_inner();
         let mut problems = self.problems.into_inner();
-        for Placed { value: path, place } in self.unknown.into_inner() {
-            let todo = match &place {
-                Place::Variable(name) => suggest::for_variable(name, &asked),
-                Place::File | Place::Position { .. } => suggest::for_setting(&path, &asked),
+        for Positioned { value: path, position } in self.unknown.into_inner() {
+            let todo = match &position {
+                Position::Variable(name) => suggest::for_variable(name, &asked),
+                Position::File | Position::Position { .. } => suggest::for_setting(&path, &asked),
             };
-            problems.push(Problem { place, what: format!("there is no setting {}", path.escape_debug()), todo });
+            problems.push(Problem { position, what: format!("there is no setting {}", path.escape_debug()), todo });
         }
         problems
     }
 }
 
-/// A section being read; what nobody asked for by the end is unknown.
+/// A section being read; a key that no setting has read by the end is unknown.
 pub(super) struct Section<'r> {
     reader: &'r Reader,
     /// Empty for the top level.
     path: String,
-    place: Place,
+    position: Position,
     entries: Entries,
     /// It is no section at all, which was noted: its settings are not missing.
     broken: bool,
@@ -93,7 +93,7 @@ pub(super) struct Section<'r> {
 
 impl<'r> Section<'r> {
     pub(super) fn top(reader: &'r Reader, entries: Entries) -> Self {
-        Self { reader, path: String::new(), place: Place::File, entries, broken: false }
+        Self { reader, path: String::new(), position: Position::File, entries, broken: false }
     }
 
     /// The section of that name; an empty one where there is none.
@@ -102,19 +102,19 @@ impl<'r> Section<'r> {
         let absent = |broken| Section {
             reader: self.reader,
             path: path.clone(),
-            place: self.place.clone(),
+            position: self.position.clone(),
             entries: Entries::new(),
             broken,
         };
         match self.entries.remove(name) {
             None => absent(self.broken),
             Some(Node { key, value: Value::Section(entries), .. }) => {
-                Section { reader: self.reader, path, place: key, entries, broken: false }
+                Section { reader: self.reader, path, position: key, entries, broken: false }
             }
             Some(Node { key, .. }) => {
                 let todo = match &key {
-                    Place::Variable(name) => format!("override its settings one by one, as in {name}__SETTING"),
-                    Place::File | Place::Position { .. } => format!("write [{path}] and its settings below that"),
+                    Position::Variable(name) => format!("override its settings one by one, as in {name}__SETTING"),
+                    Position::File | Position::Position { .. } => format!("write [{path}] and its settings below that"),
                 };
                 self.reader.note(key, format!("{path} is a section, not a value"), todo);
                 absent(true)
@@ -139,9 +139,9 @@ impl<'r> Section<'r> {
         let path = self.path_of(name);
         self.reader.asked.borrow_mut().extend(settings.iter().map(|setting| format!("{path}.{setting}")));
         let Some(Node { key, value, .. }) = self.entries.remove(name) else { return Vec::new() };
-        let note = |place| {
+        let note = |position| {
             let (what, todo) = (format!("{path} is a list of sections"), format!("write [[{path}]] above each"));
-            self.reader.note(place, what, todo);
+            self.reader.note(position, what, todo);
         };
         let Value::List(items) = value else {
             note(key);
@@ -149,45 +149,49 @@ impl<'r> Section<'r> {
         };
         let section = |item: Node| {
             let Value::Section(entries) = item.value else {
-                note(item.place);
+                note(item.position);
                 return None;
             };
-            Some(Section { reader: self.reader, path: path.clone(), place: item.place, entries, broken: false })
+            Some(Section { reader: self.reader, path: path.clone(), position: item.position, entries, broken: false })
         };
         items.into_iter().filter_map(section).collect()
     }
 
     /// The value of a setting, if it is there and of the right kind.
-    pub(super) fn get<T: Setting>(&mut self, name: &str) -> Option<Placed<T>> {
+    pub(super) fn get<T: ValueType>(&mut self, name: &str) -> Option<Positioned<T>> {
         self.get_with(name, Ok)
     }
 
     /// As [`Self::get`], checked or turned into something else.
-    pub(super) fn get_with<T: Setting, U>(
+    pub(super) fn get_with<T: ValueType, U>(
         &mut self,
         name: &str,
-        check: impl FnOnce(T) -> Result<U, Flaw>,
-    ) -> Option<Placed<U>> {
+        check: impl FnOnce(T) -> Result<U, InvalidValue>,
+    ) -> Option<Positioned<U>> {
         let path = self.path_of(name);
         self.reader.asked.borrow_mut().push(path.clone());
         let node = self.entries.remove(name)?;
-        let place = node.place.clone();
+        let position = node.position.clone();
         match T::read(node, &self.reader.sources).map(|value| value.of_setting(&path)).and_then(check) {
-            Ok(value) => Some(Placed { value, place }),
-            Err(flaw) => {
-                self.reader.note(flaw.place.unwrap_or(place), format!("{path} {}", flaw.what), flaw.todo);
+            Ok(value) => Some(Positioned { value, position }),
+            Err(invalid) => {
+                self.reader.note(
+                    invalid.position.unwrap_or(position),
+                    format!("{path} {}", invalid.what),
+                    invalid.todo,
+                );
                 None
             }
         }
     }
 
     /// As [`Self::get_with`], and its absence is a problem. `example` follows `name = `.
-    pub(super) fn need_with<T: Setting, U>(
+    pub(super) fn need_with<T: ValueType, U>(
         &mut self,
         name: &str,
         example: &str,
-        check: impl FnOnce(T) -> Result<U, Flaw>,
-    ) -> Option<Placed<U>> {
+        check: impl FnOnce(T) -> Result<U, InvalidValue>,
+    ) -> Option<Positioned<U>> {
         if !self.has(name) && !self.broken {
             self.missing(name, example);
         }
@@ -204,27 +208,27 @@ impl<'r> Section<'r> {
 
     fn missing(&self, name: &str, example: &str) {
         let path = self.path_of(name);
-        let todo = match &self.place {
-            Place::Variable(begun_by) => format!(
+        let todo = match &self.position {
+            Position::Variable(begun_by) => format!(
                 "only {begun_by} speaks of [{}]: set {} too, or correct its name",
                 self.path,
                 variable_for(&path)
             ),
-            Place::File if self.path.is_empty() => format!("write {name} = {example} above the first section"),
-            Place::File => format!("write a section [{}] with {name} = {example}", self.path),
-            Place::Position { .. } => format!("write {name} = {example} in this section"),
+            Position::File if self.path.is_empty() => format!("write {name} = {example} above the first section"),
+            Position::File => format!("write a section [{}] with {name} = {example}", self.path),
+            Position::Position { .. } => format!("write {name} = {example} in this section"),
         };
-        self.reader.note(self.place.clone(), format!("{path} is missing"), todo);
+        self.reader.note(self.position.clone(), format!("{path} is missing"), todo);
     }
 
     /// Notes a problem with the section as a whole.
     pub(super) fn note(&self, what: &str, todo: impl Into<String>) {
-        self.reader.note(self.place.clone(), format!("{} {what}", self.path), todo);
+        self.reader.note(self.position.clone(), format!("{} {what}", self.path), todo);
     }
 
     /// Notes a problem with one of its settings.
-    pub(super) fn note_at(&self, place: &Place, name: &str, what: &str, todo: impl Into<String>) {
-        self.reader.note(place.clone(), format!("{} {what}", self.path_of(name)), todo);
+    pub(super) fn note_at(&self, position: &Position, name: &str, what: &str, todo: impl Into<String>) {
+        self.reader.note(position.clone(), format!("{} {what}", self.path_of(name)), todo);
     }
 
     /// What is left over is unknown.
@@ -236,12 +240,12 @@ impl<'r> Section<'r> {
 
     /// A section that variables alone made is reported by these.
     fn left_over(&self, path: &str, node: &Node) {
-        if let (Place::Variable(_), Value::Section(inner)) = (&node.key, &node.value) {
+        if let (Position::Variable(_), Value::Section(inner)) = (&node.key, &node.value) {
             for (name, node) in inner {
                 self.left_over(&format!("{path}.{name}"), node);
             }
         } else {
-            let unknown = Placed { value: path.to_owned(), place: node.key.clone() };
+            let unknown = Positioned { value: path.to_owned(), position: node.key.clone() };
             self.reader.unknown.borrow_mut().push(unknown);
         }
     }
@@ -250,8 +254,8 @@ impl<'r> Section<'r> {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
-    pub(super) fn place(&self) -> &Place {
-        &self.place
+    pub(super) fn position(&self) -> &Position {
+        &self.position
     }
 
     pub(super) fn reader(&self) -> &'r Reader {

@@ -6,24 +6,24 @@ use secrecy::ExposeSecret as _;
 use url::Url;
 
 use super::{
-    Credentials, Existing, Facts, Provider, Proxy, Replica, Secret, Surroundings, Trust, chain, endpoint,
-    flaw::Flaw,
-    place::{Place, Placed},
+    Credentials, Existing, Facts, Provider, Proxy, ReplicaSettings, Secret, Surroundings, Trust, chain, endpoint,
+    invalid_value::InvalidValue,
+    position::{Position, Positioned},
     problem::Problem,
     reader::{Reader, Section},
-    setting::{choice, size_text, within},
+    value_types::{choice, size_text, within},
 };
 
 /// A replica as far as it could be read, for the checks across all of them.
 pub(super) struct Found {
     pub(super) name: String,
     /// Of the section.
-    pub(super) place: Place,
+    pub(super) position: Position,
     /// Endpoint and bucket, if both are valid, with the place of the latter.
-    pub(super) location: Option<Placed<(Url, String)>>,
-    pub(super) readable: Option<Placed<bool>>,
+    pub(super) location: Option<Positioned<(Url, String)>>,
+    pub(super) readable: Option<Positioned<bool>>,
     /// `None` if anything about it is wrong.
-    pub(super) replica: Option<Replica>,
+    pub(super) replica: Option<ReplicaSettings>,
 }
 
 /// Reads `[replicas.NAME]`.
@@ -47,16 +47,16 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
     let ca_file = section.get_with("ca_file", |path: String| {
         let path = reader.sources.resolve(&path);
         Trust::of_ca_file(&path)
-            .map_err(|(what, todo)| Flaw::new(format!("names the file {}, which {what}", path.display()), todo))
+            .map_err(|(what, todo)| InvalidValue::new(format!("names the file {}, which {what}", path.display()), todo))
     });
 
-    let place = section.place().clone();
+    let position = section.position().clone();
     let both = endpoint.zip(bucket);
     let location = both.map(|(endpoint, bucket)| bucket.map(|bucket| (endpoint.value, bucket)));
-    if let (Some(location), Some(Placed { value: false, place })) = (&location, &path_style)
+    if let (Some(location), Some(Positioned { value: false, position })) = (&location, &path_style)
         && let Some(why) = endpoint::no_host_name(&location.value.0, &location.value.1)
     {
-        section.note_at(place, "path_style", &format!("is false, but {why}"), "set it to true");
+        section.note_at(position, "path_style", &format!("is false, but {why}"), "set it to true");
     }
     section.finish();
     let path_style = path_style.is_none_or(|path_style| path_style.value);
@@ -73,7 +73,7 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
     let replica = (|| {
         let (endpoint, bucket) = location.clone()?.value;
         let Way { proxy, trust, surroundings } = way?;
-        Some(Replica {
+        Some(ReplicaSettings {
             name: valid_name?,
             region: region.map_or_else(|| endpoint::region_of(&endpoint), |region| region.value),
             provider: provider.map_or_else(|| Provider::of_endpoint(&endpoint), |provider| provider.value),
@@ -90,7 +90,7 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
             surroundings,
         })
     })();
-    Found { name, place, location, readable, replica }
+    Found { name, position, location, readable, replica }
 }
 
 /// How requests get to a store.
@@ -102,7 +102,7 @@ struct Way {
 
 impl Way {
     /// `to`: where requests are sent. Notes what is wrong with the environment only if this store needs it.
-    fn to(reader: &Reader, to: &Url, ca_file: Option<Placed<Trust>>) -> Self {
+    fn to(reader: &Reader, to: &Url, ca_file: Option<Positioned<Trust>>) -> Self {
         fn noted<T: Default>(reader: &Reader, found: Result<T, Problem>) -> T {
             found.unwrap_or_else(|problem| {
                 reader.note_all(vec![problem]);
@@ -125,8 +125,8 @@ impl Way {
 /// What is known of this store alone.
 fn facts(section: &mut Section<'_>) -> Facts {
     // Cannot fail: each was just found to be small and not negative.
-    let small = |number: Placed<i64>| u32::try_from(number.value).expect("a small number");
-    let size = |size: Placed<ByteSize>| size.value.as_u64();
+    let small = |number: Positioned<i64>| u32::try_from(number.value).expect("a small number");
+    let size = |size: Positioned<ByteSize>| size.value.as_u64();
     let parts = section.get_with("max_parts", within(1..=10_000, |parts: i64| parts.to_string()));
     // No part that has another behind it may be smaller than 5 MiB.
     let put = section.get_with("max_put", within(ByteSize::mib(5)..=ByteSize::gib(5), size_text));
@@ -170,11 +170,11 @@ fn credentials(section: &mut Section<'_>) -> Option<Credentials> {
     let has_word = section.has("credentials");
     let ambient = section.get_with("credentials", |word: String| choice(&[("ambient", ())], &word));
     let wants_ambient = ambient.is_some();
-    if let Some(Placed { place, .. }) = ambient
+    if let Some(Positioned { position, .. }) = ambient
         && has_keys.contains(&true)
     {
         let todo = "remove credentials to use the keys, or the keys to use the AWS chain";
-        section.note_at(&place, "credentials", "and keys exclude each other", todo);
+        section.note_at(&position, "credentials", "and keys exclude each other", todo);
     }
     if has_keys == [false, false] {
         if !has_word && !section.is_broken() {
@@ -182,7 +182,7 @@ fn credentials(section: &mut Section<'_>) -> Option<Credentials> {
             section.note("has no credentials", todo);
         }
         // Asked for all the same, so that the report can suggest them.
-        let _: [Option<Placed<Secret>>; 2] = KEYS.map(|key| section.get(key));
+        let _: [Option<Positioned<Secret>>; 2] = KEYS.map(|key| section.get(key));
         return wants_ambient.then_some(Credentials::Ambient);
     }
     let [id, secret] = KEYS.map(|key| section.need_with(key, r#"{ env = "NAME" }"#, key_text));
@@ -190,18 +190,21 @@ fn credentials(section: &mut Section<'_>) -> Option<Credentials> {
 }
 
 /// A stray blank or a second line would only show as a refused signature.
-fn key_text(key: Secret) -> Result<Secret, Flaw> {
+fn key_text(key: Secret) -> Result<Secret, InvalidValue> {
     const WHAT: &str = "contains blanks, line breaks or other characters that no key has";
     let is_key = |text: &str| text.chars().all(|c| c.is_ascii_graphic());
     if is_key(key.expose_secret()) {
         return Ok(key.checked(move |text| if is_key(text) { Ok(()) } else { Err(WHAT.to_owned()) }));
     }
-    Err(Flaw::new(WHAT, "give it the key alone"))
+    Err(InvalidValue::new(WHAT, "give it the key alone"))
 }
 
-fn printable(text: String, what: &str) -> Result<String, Flaw> {
+fn printable(text: String, what: &str) -> Result<String, InvalidValue> {
     if text.chars().all(|c| c.is_ascii_graphic()) {
         return Ok(text);
     }
-    Err(Flaw::new(format!("is {text:?}, which cannot be {what}"), "use letters, digits and punctuation, no blanks"))
+    Err(InvalidValue::new(
+        format!("is {text:?}, which cannot be {what}"),
+        "use letters, digits and punctuation, no blanks",
+    ))
 }

@@ -4,12 +4,11 @@ use bytesize::ByteSize;
 use copyhold_core::domain::{ObjectKey, ReplicaName, Rule, size_text};
 
 use super::{
-    flaw::Flaw,
-    place::{Place, Placed},
+    invalid_value::InvalidValue,
+    position::{Position, Positioned},
     reader::Section,
-    replica,
-    setting::Text,
-    suggest,
+    replica, suggest,
+    value_types::Text,
 };
 
 /// More would have to be gone through for each object that is registered.
@@ -22,16 +21,16 @@ pub(super) fn read(top: &mut Section<'_>, replicas: &[replica::Found]) -> Option
     if let Some(first_too_many) = sections.get(MOST) {
         first_too_many.note(&format!("are more than {MOST}"), "join some of them to a rule with a shorter prefix");
     }
-    let mut read: Vec<(Place, Option<Rule>)> = Vec::new();
+    let mut read: Vec<(Position, Option<Rule>)> = Vec::new();
     for section in sections {
-        let place = section.place().clone();
+        let position = section.position().clone();
         let rule = one(section, replicas, &read);
-        read.push((place, rule));
+        read.push((position, rule));
     }
     read.into_iter().map(|(_, rule)| rule).collect()
 }
 
-fn one(mut section: Section<'_>, replicas: &[replica::Found], before: &[(Place, Option<Rule>)]) -> Option<Rule> {
+fn one(mut section: Section<'_>, replicas: &[replica::Found], before: &[(Position, Option<Rule>)]) -> Option<Rule> {
     let given = ["prefix", "min_size", "max_size"].map(|name| section.has(name));
     let prefix = section.get_with("prefix", prefix);
     let min = section.get_with("min_size", bytes);
@@ -43,7 +42,7 @@ fn one(mut section: Section<'_>, replicas: &[replica::Found], before: &[(Place, 
     {
         let [least, most] = [min, max].map(|size| size_text(size.value));
         let what = format!("is {least}, more than max_size of {most}: no object has such a size");
-        section.note_at(&min.place, "min_size", &what, "exchange the two, or correct one of them");
+        section.note_at(&min.position, "min_size", &what, "exchange the two, or correct one of them");
         good = false;
     }
     let rule = wanted.filter(|_| good).map(|wanted| Rule {
@@ -59,59 +58,59 @@ fn one(mut section: Section<'_>, replicas: &[replica::Found], before: &[(Place, 
     rule
 }
 
-fn prefix(Text(prefix): Text) -> Result<String, Flaw> {
+fn prefix(Text(prefix): Text) -> Result<String, InvalidValue> {
     match ObjectKey::new(prefix.clone()) {
         // One that is empty is no key, but every key begins with it.
         Err(why) if !prefix.is_empty() => {
-            Err(Flaw::new(format!("is the beginning of no key: {why}"), "shorten or correct it"))
+            Err(InvalidValue::new(format!("is the beginning of no key: {why}"), "shorten or correct it"))
         }
         Ok(_) | Err(_) => Ok(prefix),
     }
 }
 
 /// What PostgreSQL's bigint holds.
-fn bytes(size: ByteSize) -> Result<u64, Flaw> {
+fn bytes(size: ByteSize) -> Result<u64, InvalidValue> {
     let most = i64::MAX.unsigned_abs();
     if size.as_u64() > most {
-        return Err(Flaw::new("is beyond all bounds", "write a smaller size, or remove it"));
+        return Err(InvalidValue::new("is beyond all bounds", "write a smaller size, or remove it"));
     }
     Ok(size.as_u64())
 }
 
-fn wanted(names: Vec<Placed<String>>, replicas: &[replica::Found]) -> Result<Vec<ReplicaName>, Flaw> {
+fn wanted(names: Vec<Positioned<String>>, replicas: &[replica::Found]) -> Result<Vec<ReplicaName>, InvalidValue> {
     let known = || replicas.iter().map(|found| found.name.as_str());
     let mut wanted: Vec<ReplicaName> = Vec::new();
-    for Placed { value: name, place } in names {
-        let flaw = |what: String, todo: String| Err(Flaw { place: Some(place.clone()), what, todo });
+    for Positioned { value: name, position } in names {
+        let invalid = |what: String, todo: String| Err(InvalidValue { position: Some(position.clone()), what, todo });
         if !known().any(|replica| replica == name) {
             let todo = match suggest::among(&name, known()) {
                 Some(meant) => format!("did you mean {meant:?}?"),
                 None => format!("name some of {}", known().collect::<Vec<_>>().join(", ")),
             };
-            return flaw(format!("has {name:?}, but there is no [replicas.{}]", name.escape_debug()), todo);
+            return invalid(format!("has {name:?}, but there is no [replicas.{}]", name.escape_debug()), todo);
         }
         // A section whose name is none was noted.
         let Ok(name) = ReplicaName::new(&name) else { continue };
         if wanted.contains(&name) {
-            return flaw(format!("has {:?} twice", name.as_str()), "remove one of the two".into());
+            return invalid(format!("has {:?} twice", name.as_str()), "remove one of the two".into());
         }
         wanted.push(name);
     }
     if wanted.is_empty() {
         let todo = "name some, at least the primary, or remove the rule: what no rule fits is wanted at all replicas";
-        return Err(Flaw::new("names no replica", todo));
+        return Err(InvalidValue::new("names no replica", todo));
     }
     Ok(wanted)
 }
 
 /// A rule that can never count is a mistake: of its order, or of its bounds.
-fn check_reached(section: &Section<'_>, rule: &Rule, before: &[(Place, Option<Rule>)]) {
-    let wider = before.iter().filter_map(|(place, earlier)| Some((place, earlier.as_ref()?)));
+fn check_reached(section: &Section<'_>, rule: &Rule, before: &[(Position, Option<Rule>)]) {
+    let wider = before.iter().filter_map(|(position, earlier)| Some((position, earlier.as_ref()?)));
     let wider: Vec<_> = wider.filter(|(_, earlier)| rule.prefix.starts_with(&earlier.prefix)).collect();
     let Some(covering) = covering(rule, &wider) else { return };
-    let lines = covering.iter().map(|(place, _)| match place {
-        Place::Position { line, .. } => line.to_string(),
-        Place::File | Place::Variable(_) => "?".to_owned(),
+    let lines = covering.iter().map(|(position, _)| match position {
+        Position::Position { line, .. } => line.to_string(),
+        Position::File | Position::Variable(_) => "?".to_owned(),
     });
     let lines = lines.collect::<Vec<_>>().join(" and ");
     let (those, fit) = match covering.len() {
@@ -128,7 +127,7 @@ fn check_reached(section: &Section<'_>, rule: &Rule, before: &[(Place, Option<Ru
     );
 }
 
-type Earlier<'r> = (&'r Place, &'r Rule);
+type Earlier<'r> = (&'r Position, &'r Rule);
 
 /// Rules, of some that fit all its keys, that together fit all its sizes; `None`: there are none.
 fn covering<'r>(rule: &Rule, wider: &[Earlier<'r>]) -> Option<Vec<Earlier<'r>>> {

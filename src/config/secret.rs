@@ -12,11 +12,11 @@ use copyhold_core::secret::Secret;
 use secrecy::SecretString;
 
 use super::{
-    document::{Entries, Node, Value},
-    flaw::Flaw,
-    place::Place,
-    setting::{Setting, settled, wrong_kind},
+    invalid_value::InvalidValue,
+    position::Position,
     sources::Sources,
+    toml_tree::{Entries, Node, Value},
+    value_types::{ValueType, settled, wrong_kind},
 };
 
 const FORMS: &str = r#"write "the secret", { env = "NAME" } or { file = "/path" }"#;
@@ -24,25 +24,25 @@ const FORMS: &str = r#"write "the secret", { env = "NAME" } or { file = "/path" 
 const AT_MOST_BYTES: u64 = 64 * 1024;
 
 /// The secret in the file at `path`, which is read again.
-pub(super) fn of_file(path: PathBuf) -> Result<Secret, Flaw> {
+pub(super) fn of_file(path: PathBuf) -> Result<Secret, InvalidValue> {
     let first = from_file(&path)
-        .map_err(|(what, todo)| Flaw::new(format!("names the file {}, which {what}", path.display()), todo))?;
+        .map_err(|(what, todo)| InvalidValue::new(format!("names the file {}, which {what}", path.display()), todo))?;
     // A pipe gives its content once.
     if !path.metadata().is_ok_and(|found| found.is_file()) {
         return Ok(first.into());
     }
-    let (place, kept_in) = (path.display().to_string(), path.clone());
+    let (position, kept_in) = (path.display().to_string(), path.clone());
     let read = move || from_file(&path).map_err(|(what, _)| what);
-    Ok(Secret::rereadable(first, place, read).written_in(&kept_in))
+    Ok(Secret::rereadable(first, position, read).written_in(&kept_in))
 }
 
 /// A secret: in place, or named by `{ env = "…" }` or `{ file = "…" }`.
-impl Setting for Secret {
-    fn read(node: Node, sources: &Sources) -> Result<Self, Flaw> {
-        let place = node.place.clone();
-        match settled(node.value, &node.place, |value| matches!(value, Value::Text(_) | Value::Section(_))) {
-            Value::Text(text) if text.is_empty() => Err(Flaw::new("is empty", "give it a value")),
-            Value::Text(text) if matches!(place, Place::Position { .. }) => {
+impl ValueType for Secret {
+    fn read(node: Node, sources: &Sources) -> Result<Self, InvalidValue> {
+        let position = node.position.clone();
+        match settled(node.value, &node.position, |value| matches!(value, Value::Text(_) | Value::Section(_))) {
+            Value::Text(text) if text.is_empty() => Err(InvalidValue::new("is empty", "give it a value")),
+            Value::Text(text) if matches!(position, Position::Position { .. }) => {
                 Ok(Secret::from(text).written_in(&sources.file))
             }
             Value::Text(text) => Ok(text.into()),
@@ -57,25 +57,25 @@ impl Setting for Secret {
 }
 
 /// The secret that `{ env = "…" }` or `{ file = "…" }` names.
-fn referred_to(mut entries: Entries, sources: &Sources) -> Result<Secret, Flaw> {
+fn referred_to(mut entries: Entries, sources: &Sources) -> Result<Secret, InvalidValue> {
     let (env, file) = (entries.remove("env"), entries.remove("file"));
     if !entries.is_empty() {
-        return Err(Flaw::new("has something other than env or file in its braces", FORMS));
+        return Err(InvalidValue::new("has something other than env or file in its braces", FORMS));
     }
     match (env, file) {
         (Some(env), None) => from_variable(env, sources).map(Secret::from),
         (None, Some(file)) => {
-            let place = file.place.clone();
+            let position = file.position.clone();
             let path = String::read(file, sources)?;
-            of_file(sources.resolve(&path)).map_err(|flaw| Flaw { place: Some(place), ..flaw })
+            of_file(sources.resolve(&path)).map_err(|invalid| InvalidValue { position: Some(position), ..invalid })
         }
-        (Some(_), Some(_)) => Err(Flaw::new("names both a variable and a file", "leave one of them out")),
-        (None, None) => Err(Flaw::new("names neither a variable nor a file", FORMS)),
+        (Some(_), Some(_)) => Err(InvalidValue::new("names both a variable and a file", "leave one of them out")),
+        (None, None) => Err(InvalidValue::new("names neither a variable nor a file", FORMS)),
     }
 }
 
-fn from_variable(node: Node, sources: &Sources) -> Result<SecretString, Flaw> {
-    let place = Some(node.place.clone());
+fn from_variable(node: Node, sources: &Sources) -> Result<SecretString, InvalidValue> {
+    let position = Some(node.position.clone());
     let name = String::read(node, sources)?;
     let (problem, todo) = match sources.environment.get(&name).map(OsStr::to_str) {
         Some(Some("")) => ("is empty", format!("give {name} a value in the daemon's environment")),
@@ -83,12 +83,12 @@ fn from_variable(node: Node, sources: &Sources) -> Result<SecretString, Flaw> {
         Some(None) => ("is not UTF-8", format!("give {name} a value that is text")),
         None => ("is not set", format!("set {name} in the daemon's environment, or name another")),
     };
-    Err(Flaw { place, what: format!("names the variable {name}, which {problem}"), todo })
+    Err(InvalidValue { position, what: format!("names the variable {name}, which {problem}"), todo })
 }
 
 /// The content of a file without the line break at its end. Error: what is wrong with the file, after "which", and what to do.
 fn from_file(path: &Path) -> Result<SecretString, (String, String)> {
-    let flaw = |what: &str, todo: &str| Err((what.to_owned(), todo.to_owned()));
+    let invalid = |what: &str, todo: &str| Err((what.to_owned(), todo.to_owned()));
     let bytes = match regular_file::read(path, AT_MOST_BYTES) {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -98,15 +98,15 @@ fn from_file(path: &Path) -> Result<SecretString, (String, String)> {
                 (_, ReadError::TooLarge(_)) => "is too long for a secret".to_owned(),
                 (_, error) => error.to_string(),
             };
-            return flaw(&what, error.remedy());
+            return invalid(&what, error.remedy());
         }
     };
     match String::from_utf8(bytes) {
         Ok(text) => match text.trim_end_matches(['\r', '\n']) {
-            "" => flaw("is empty", "write the secret into it"),
+            "" => invalid("is empty", "write the secret into it"),
             secret => Ok(secret.into()),
         },
-        Err(_) => flaw("is not UTF-8", "correct the path; a secret is text"),
+        Err(_) => invalid("is not UTF-8", "correct the path; a secret is text"),
     }
 }
 

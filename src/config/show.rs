@@ -6,8 +6,8 @@ use copyhold_core::domain::size_text;
 use secrecy::ExposeSecret as _;
 
 use super::{
-    Config, ConnectionSettings, Credentials, Existing, Facts, LogFormat, Replica, Secret, Wakeup, database_url,
-    masked_url, net, setting::duration_text,
+    Config, ConnectionSettings, Credentials, Existing, Facts, LogFormat, ReplicaSettings, Secret, Wakeup, database_url,
+    masked_url, net, value_types::duration_text,
 };
 
 /// What a file would have to say to be read as this configuration, but for the secrets.
@@ -75,7 +75,7 @@ impl fmt::Display for DatabaseSection<'_> {
     }
 }
 
-impl fmt::Display for Replica {
+impl fmt::Display for ReplicaSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "[replicas.{}]\nendpoint = {:?}", self.name, self.endpoint.as_str().trim_end_matches('/'))?;
         if net::is_plain_to_another_host(&self.endpoint) {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::overrides::Environment;
+use super::env_overrides::Environment;
 
 pub(super) struct Sources {
     pub(super) environment: Environment,

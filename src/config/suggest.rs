@@ -1,10 +1,10 @@
-//! "Did you mean": what somebody who wrote an unknown name probably wanted.
+//! "Did you mean": the known name that an unknown one was probably meant to be.
 
 pub(super) use copyhold_core::did_you_mean::among;
 
 use copyhold_core::did_you_mean::closest;
 
-use super::overrides::variable_for;
+use super::env_overrides::variable_for;
 
 /// For a path in the file: a similar name in the same section, else the same or a similar one elsewhere.
 pub(super) fn for_setting(path: &str, known: &[String]) -> String {

@@ -18,10 +18,10 @@ pub struct Batch {
 /// Events of one chunk.
 struct Run {
     chunk: Arc<Chunk>,
-    picked: Picked,
+    selection: Selection,
 }
 
-enum Picked {
+enum Selection {
     /// All from this one on.
     From(usize),
     These(Vec<usize>),
@@ -57,10 +57,10 @@ impl Batch {
     #[must_use]
     pub fn sse(&self) -> Vec<Bytes> {
         let mut all = Vec::with_capacity(self.runs.len());
-        for Run { chunk, picked } in &self.runs {
-            all.push(match picked {
-                Picked::From(from) => chunk.frames_from(*from),
-                Picked::These(these) => these.iter().flat_map(|&event| chunk.frame(event)).copied().collect(),
+        for Run { chunk, selection } in &self.runs {
+            all.push(match selection {
+                Selection::From(from) => chunk.frames_from(*from),
+                Selection::These(these) => these.iter().flat_map(|&event| chunk.frame(event)).copied().collect(),
             });
         }
         all
@@ -91,34 +91,34 @@ impl Batch {
 impl Run {
     fn pick(chunk: Arc<Chunk>, after: i64, filter: &Filter) -> Option<Self> {
         let (from, end) = (chunk.behind(after), chunk.events());
-        let picked = if filter.wants_all() {
-            Picked::From(from)
+        let selection = if filter.wants_all() {
+            Selection::From(from)
         } else {
-            Picked::These((from..end).filter(|&event| chunk.passes(event, filter)).collect())
+            Selection::These((from..end).filter(|&event| chunk.passes(event, filter)).collect())
         };
-        let run = Self { chunk, picked };
+        let run = Self { chunk, selection };
         (run.count() > 0).then_some(run)
     }
 
     fn count(&self) -> usize {
-        match &self.picked {
-            Picked::From(from) => self.chunk.events() - from,
-            Picked::These(these) => these.len(),
+        match &self.selection {
+            Selection::From(from) => self.chunk.events() - from,
+            Selection::These(these) => these.len(),
         }
     }
 
     fn last(&self) -> i64 {
-        match &self.picked {
-            Picked::From(_) => self.chunk.last(),
+        match &self.selection {
+            Selection::From(_) => self.chunk.last(),
             // Cannot fail: no run is empty.
-            Picked::These(these) => self.chunk.id(*these.last().expect("an event")),
+            Selection::These(these) => self.chunk.id(*these.last().expect("an event")),
         }
     }
 
     fn for_each(&self, visit: impl FnMut(usize)) {
-        match &self.picked {
-            Picked::From(from) => (*from..self.chunk.events()).for_each(visit),
-            Picked::These(these) => these.iter().copied().for_each(visit),
+        match &self.selection {
+            Selection::From(from) => (*from..self.chunk.events()).for_each(visit),
+            Selection::These(these) => these.iter().copied().for_each(visit),
         }
     }
 }

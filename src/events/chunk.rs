@@ -6,7 +6,7 @@ use bytes::Bytes;
 use copyhold_core::domain::{Epoch, visible_json};
 use copyhold_db::log::LoggedEvent;
 
-use super::filter::{Facts, Filter};
+use super::filter::{EventFacts, Filter};
 
 /// Consecutive events of the log as they are sent, built once for all readers.
 #[derive(Debug)]
@@ -14,13 +14,13 @@ pub(super) struct Chunk {
     /// `id: 12@1a2b3c4d`, `data: {…}` and an empty line for each.
     frames: Bytes,
     /// Not empty, in the order of the ids.
-    places: Vec<Place>,
-    facts: Vec<Facts>,
+    spans: Vec<EventSpan>,
+    facts: Vec<EventFacts>,
     bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct EventSpan {
     id: i64,
     /// Where the JSON begins; the first of the two line ends behind it makes it a line.
     json: u32,
@@ -32,7 +32,7 @@ impl Chunk {
     pub(super) fn build(events: Vec<LoggedEvent>, epoch: Epoch, full_bytes: usize) -> Vec<Arc<Self>> {
         let mut chunks = Vec::new();
         let mut frames = Vec::new();
-        let (mut places, mut facts) = (Vec::new(), Vec::new());
+        let (mut spans, mut facts) = (Vec::new(), Vec::new());
         let mut left = events.len();
         for mut event in events {
             left -= 1;
@@ -44,27 +44,27 @@ impl Chunk {
             // Followed with curl, it comes to a terminal as it is.
             frames.extend_from_slice(visible_json(data).as_bytes());
             frames.extend_from_slice(b"}\n\n");
-            places.push(Place { id, json, end: at(&frames) });
-            facts.push(Facts::of(&mut event));
+            spans.push(EventSpan { id, json, end: at(&frames) });
+            facts.push(EventFacts::of(&mut event));
             if left == 0 || frames.len() >= full_bytes {
-                chunks.push(Arc::new(Self::new(&mut frames, &mut places, &mut facts)));
+                chunks.push(Arc::new(Self::new(&mut frames, &mut spans, &mut facts)));
             }
         }
         chunks
     }
 
-    fn new(frames: &mut Vec<u8>, places: &mut Vec<Place>, facts: &mut Vec<Facts>) -> Self {
+    fn new(frames: &mut Vec<u8>, spans: &mut Vec<EventSpan>, facts: &mut Vec<EventFacts>) -> Self {
         // Copied, because a buffer that grew has room for half as much again.
         let buffer = Bytes::copy_from_slice(frames);
         frames.clear();
-        let (mut places, mut facts) = (std::mem::take(places), std::mem::take(facts));
-        places.shrink_to_fit();
+        let (mut spans, mut facts) = (std::mem::take(spans), std::mem::take(facts));
+        spans.shrink_to_fit();
         facts.shrink_to_fit();
         let bytes = size_of::<Self>()
             + buffer.len()
-            + places.len() * size_of::<Place>()
-            + facts.iter().map(Facts::bytes).sum::<usize>();
-        Self { frames: buffer, places, facts, bytes }
+            + spans.len() * size_of::<EventSpan>()
+            + facts.iter().map(EventFacts::bytes).sum::<usize>();
+        Self { frames: buffer, spans, facts, bytes }
     }
 
     /// About what it takes in memory.
@@ -73,21 +73,21 @@ impl Chunk {
     }
 
     pub(super) fn events(&self) -> usize {
-        self.places.len()
+        self.spans.len()
     }
 
     pub(super) fn last(&self) -> i64 {
         // Cannot fail: none is empty.
-        self.places.last().expect("an event").id
+        self.spans.last().expect("an event").id
     }
 
     /// The number of the first event behind `id`.
     pub(super) fn behind(&self, id: i64) -> usize {
-        self.places.partition_point(|place| place.id <= id)
+        self.spans.partition_point(|span| span.id <= id)
     }
 
     pub(super) fn id(&self, event: usize) -> i64 {
-        self.places[event].id
+        self.spans[event].id
     }
 
     pub(super) fn passes(&self, event: usize, filter: &Filter) -> bool {
@@ -100,17 +100,17 @@ impl Chunk {
     }
 
     pub(super) fn frame(&self, event: usize) -> &[u8] {
-        &self.frames[self.start(event)..self.places[event].end as usize]
+        &self.frames[self.start(event)..self.spans[event].end as usize]
     }
 
     /// `{…}` and a line end.
     pub(super) fn line(&self, event: usize) -> &[u8] {
-        let Place { json, end, .. } = self.places[event];
+        let EventSpan { json, end, .. } = self.spans[event];
         &self.frames[json as usize..end as usize - 1]
     }
 
     fn start(&self, event: usize) -> usize {
-        if event == 0 { 0 } else { self.places[event - 1].end as usize }
+        if event == 0 { 0 } else { self.spans[event - 1].end as usize }
     }
 }
 

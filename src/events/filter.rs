@@ -17,7 +17,7 @@ pub struct Filter {
 
 /// What of an event filters look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(super) struct EventFacts {
     kind: Option<Box<str>>,
     key: Option<Box<str>>,
     replicas: Box<[Box<str>]>,
@@ -29,7 +29,7 @@ impl Filter {
         self.kinds.is_empty() && self.prefix.is_none() && self.replica.is_none()
     }
 
-    pub(super) fn passes(&self, facts: &Facts) -> bool {
+    pub(super) fn passes(&self, facts: &EventFacts) -> bool {
         let kind = self.kinds.is_empty()
             || facts.kind.as_deref().is_some_and(|kind| self.kinds.iter().any(|wanted| wanted == kind));
         let key = self
@@ -42,7 +42,7 @@ impl Filter {
     }
 }
 
-impl Facts {
+impl EventFacts {
     pub(super) fn of(event: &mut LoggedEvent) -> Self {
         Self {
             kind: event.kind.take().map(String::into_boxed_str),
@@ -73,8 +73,8 @@ fn replicas(json: &str) -> Box<[Box<str>]> {
 mod tests {
     use super::*;
 
-    fn facts(kind: Option<&str>, key: Option<&str>, json: Option<&str>) -> Facts {
-        Facts::of(&mut LoggedEvent {
+    fn facts(kind: Option<&str>, key: Option<&str>, json: Option<&str>) -> EventFacts {
+        EventFacts::of(&mut LoggedEvent {
             id: 1,
             date_created: String::new(),
             data: String::new(),

@@ -10,14 +10,14 @@
 mod batch;
 mod chunk;
 mod filter;
-mod looks;
-mod pages;
+mod log_position;
+mod page_cache;
+mod page_queue;
+mod poll_rounds;
 mod reader;
 mod ring;
-mod sight;
 mod source;
 mod tailer;
-mod turns;
 
 #[cfg(test)]
 mod tests;
@@ -37,11 +37,11 @@ pub use tailer::Tailer;
 
 use copyhold_db::Database;
 
-use crate::{config::Config, metrics, wake::Wake};
-use looks::Looks;
-use pages::Pages;
+use crate::{config::Config, metrics, wakeup::wake_channel::WakeReceiver};
+use log_position::LogPosition;
+use page_cache::PageCache;
+use poll_rounds::PollRounds;
 use ring::Ring;
-use sight::Sight;
 use source::Source;
 
 /// What the operator decides about reading.
@@ -51,7 +51,7 @@ pub struct Settings {
     pub buffer_bytes: usize,
     /// At the same time at most.
     pub readers: usize,
-    /// How often the log is looked at, without any notice, while there are readers.
+    /// How often the log is read without any notification, while there are readers.
     pub poll: Duration,
 }
 
@@ -61,13 +61,13 @@ impl Settings {
         Self {
             buffer_bytes: usize::try_from(config.events.buffer_bytes).unwrap_or(usize::MAX),
             readers: config.events.readers.min(Semaphore::MAX_PERMITS),
-            // One look for all readers, so that also where no notice comes they wait no longer than this.
+            // One look for all readers: also without notifications they wait no longer than this.
             poll: Duration::from_secs(1),
         }
     }
 }
 
-/// The log, for whoever hands it to readers. Clones are the same one.
+/// The log, from which readers are made. Clones are the same one.
 #[derive(Debug, Clone)]
 pub struct Log(Arc<Shared>);
 
@@ -77,24 +77,24 @@ struct Shared {
     source: Arc<dyn Source>,
     /// Locked for as long as it takes to push or to clone a few pointers, never across an await.
     ring: RwLock<Ring>,
-    /// What the tailer has seen last; `None`: nobody looks. A watch cannot lose the last value.
-    sights: watch::Sender<Option<Sight>>,
-    pages: Pages,
+    /// What the tailer has seen last; `None`: the tailer is not running. A watch cannot lose the last value.
+    positions: watch::Sender<Option<LogPosition>>,
+    pages: PageCache,
     permits: Arc<Semaphore>,
     readers: watch::Sender<usize>,
     /// A reader has reason to think that this is not the log it was.
     doubt: Notify,
-    looks: Looks,
+    rounds: PollRounds,
 }
 
 /// Why there is no reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("as many readers as events.readers allows are there already")]
-pub struct TooMany;
+pub struct TooManyReaders;
 
 /// Figures of one log in one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Figures {
+pub struct LogStats {
     pub readers: usize,
     pub ring_bytes: usize,
     /// Pages that were read from the database so far.
@@ -103,34 +103,34 @@ pub struct Figures {
 
 /// The log, and the task that must run for it. `wake` hears of what is appended.
 #[must_use]
-pub fn open(queue: Database, settings: Settings, wake: Wake) -> (Log, Tailer) {
+pub fn open(queue: Database, settings: Settings, wake: WakeReceiver) -> (Log, Tailer) {
     open_on(Arc::new(queue), settings, wake)
 }
 
-fn open_on(source: Arc<dyn Source>, settings: Settings, wake: Wake) -> (Log, Tailer) {
+fn open_on(source: Arc<dyn Source>, settings: Settings, wake: WakeReceiver) -> (Log, Tailer) {
     let shared = Arc::new(Shared {
-        pages: Pages::new(Arc::clone(&source)),
+        pages: PageCache::new(Arc::clone(&source)),
         source,
         ring: RwLock::new(Ring::new(settings.buffer_bytes)),
-        sights: watch::Sender::new(None),
+        positions: watch::Sender::new(None),
         permits: Arc::new(Semaphore::new(settings.readers)),
         readers: watch::Sender::new(0),
         doubt: Notify::new(),
-        looks: Looks::none(),
+        rounds: PollRounds::none(),
     });
     (Log(Arc::clone(&shared)), Tailer::new(shared, settings.poll, wake))
 }
 
 impl Log {
     /// One more reader. It costs nothing until [`Reader::next`] is called, and its place until it is dropped.
-    pub fn reader(&self, start: Start, filter: Filter) -> Result<Reader, TooMany> {
-        let place = Place::take(&self.0)?;
-        Ok(Reader::new(place, start, filter))
+    pub fn reader(&self, start: Start, filter: Filter) -> Result<Reader, TooManyReaders> {
+        let slot = ReaderSlot::take(&self.0)?;
+        Ok(Reader::new(slot, start, filter))
     }
 
     #[must_use]
-    pub fn figures(&self) -> Figures {
-        Figures {
+    pub fn figures(&self) -> LogStats {
+        LogStats {
             readers: *self.0.readers.borrow(),
             ring_bytes: self.0.ring.read().expect("nothing panics under it").bytes(),
             page_queries: self.0.pages.queries(),
@@ -140,21 +140,21 @@ impl Log {
 
 /// A reader's place among those that are allowed.
 #[derive(Debug)]
-struct Place {
+struct ReaderSlot {
     log: Arc<Shared>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Place {
-    fn take(log: &Arc<Shared>) -> Result<Self, TooMany> {
-        let permit = Arc::clone(&log.permits).try_acquire_owned().map_err(|_| TooMany)?;
+impl ReaderSlot {
+    fn take(log: &Arc<Shared>) -> Result<Self, TooManyReaders> {
+        let permit = Arc::clone(&log.permits).try_acquire_owned().map_err(|_| TooManyReaders)?;
         log.readers.send_modify(|readers| *readers += 1);
         metrics::event_readers(*log.readers.borrow());
         Ok(Self { log: Arc::clone(log), _permit: permit })
     }
 }
 
-impl Drop for Place {
+impl Drop for ReaderSlot {
     fn drop(&mut self) {
         self.log.readers.send_modify(|readers| *readers -= 1);
         metrics::event_readers(*self.log.readers.borrow());

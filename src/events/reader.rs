@@ -8,14 +8,14 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Place, batch::Batch, chunk::Chunk, filter::Filter, ring::Look, sight::Sight};
+use super::{ReaderSlot, batch::Batch, chunk::Chunk, filter::Filter, log_position::LogPosition, ring::RingRead};
 use crate::metrics;
 
 /// About what is handed out at once.
 const BATCH_BYTES: usize = 256 << 10;
 /// Without anything to send: proxies close what says nothing for a minute.
 const QUIET: Duration = Duration::from_secs(15);
-/// After this time, or so many events that did not pass, a reader is told how far it has come.
+/// After this time, or so many events that did not pass, a reader gets a bookmark.
 const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
 const BOOKMARK_AFTER: usize = 4096;
 /// For an id that is to come, and for a log that this process has not noticed yet to be another one.
@@ -37,12 +37,12 @@ pub enum Start {
 /// One reader's way through the log.
 #[derive(Debug)]
 pub struct Reader {
-    place: Place,
-    sights: watch::Receiver<Option<Sight>>,
+    slot: ReaderSlot,
+    positions: watch::Receiver<Option<LogPosition>>,
     start: Start,
     filter: Filter,
     /// `None`: not before the log was seen is it known where it begins.
-    at: Option<At>,
+    at: Option<ReaderPosition>,
     /// What the client knows of where it stands.
     told: Option<i64>,
     told_at: Instant,
@@ -55,7 +55,7 @@ pub struct Reader {
 
 /// Up to where a reader has seen a log.
 #[derive(Debug, Clone, Copy)]
-struct At {
+struct ReaderPosition {
     epoch: Epoch,
     id: i64,
 }
@@ -86,25 +86,25 @@ pub enum End {
 }
 
 /// What a look has shown.
-enum Seen {
+enum ReadResult {
     Next(Next),
     /// Nothing new.
     Nothing,
     /// It is further behind than the ring reaches.
-    Behind(Sight),
+    Behind(LogPosition),
 }
 
 impl Reader {
-    pub(super) fn new(place: Place, start: Start, filter: Filter) -> Self {
+    pub(super) fn new(slot: ReaderSlot, start: Start, filter: Filter) -> Self {
         let told = match start {
             Start::After(Cursor { id, epoch: Some(_) }) => Some(id),
             Start::After(_) | Start::Earliest | Start::Now => None,
         };
         let now = Instant::now();
-        let sights = place.log.sights.subscribe();
+        let positions = slot.log.positions.subscribe();
         Self {
-            place,
-            sights,
+            slot,
+            positions,
             start,
             filter,
             at: None,
@@ -116,23 +116,23 @@ impl Reader {
         }
     }
 
-    /// Finds out whether it can begin, and where, before anything is promised to anybody. Takes up to a few seconds
+    /// Finds out whether it can begin, and where, before the response has begun. Takes up to a few seconds
     /// where the log does not answer, or is not the one that the reader has read. May be dropped while it waits.
     pub async fn begin(&mut self) -> Result<Cursor, End> {
         let asked = Instant::now();
         loop {
             // Before looking, or what happens between look and wait is lost.
-            let sight = *self.sights.borrow_and_update();
-            let (patience, end) = match sight.map(|sight| self.enter(sight)) {
+            let position = *self.positions.borrow_and_update();
+            let (patience, end) = match position.map(|position| self.enter(position)) {
                 Some(Ok(cursor)) => return Ok(cursor),
                 Some(Err(end @ End::Gone { .. })) => return Err(ended(end)),
                 Some(Err(end)) => {
-                    self.place.log.doubt.notify_one();
+                    self.slot.log.doubt.notify_one();
                     (PATIENCE, end)
                 }
                 None => (FIRST_LOOK, End::Away),
             };
-            if timeout_at(asked + patience, self.sights.changed()).await.is_err() {
+            if timeout_at(asked + patience, self.positions.changed()).await.is_err() {
                 return Err(ended(end));
             }
         }
@@ -156,21 +156,21 @@ impl Reader {
         }
         loop {
             // Before looking, as above.
-            let sight = *self.sights.borrow_and_update();
-            let seen = match self.look(sight) {
-                Seen::Behind(sight) => self.page(sight).await,
+            let position = *self.positions.borrow_and_update();
+            let seen = match self.look(position) {
+                ReadResult::Behind(position) => self.page(position).await,
                 seen => seen,
             };
-            if let Seen::Next(next) = seen {
+            if let ReadResult::Next(next) = seen {
                 return Some(self.said(next));
             }
             if let Some(bookmark) = self.bookmark() {
                 return Some(self.said(Next::Bookmark(bookmark)));
             }
             let quiet = self.said_at + QUIET;
-            if let Seen::Behind(_) = seen {
+            if let ReadResult::Behind(_) = seen {
                 tokio::task::yield_now().await;
-            } else if timeout_at(quiet.min(deadline), self.sights.changed()).await.is_err() {
+            } else if timeout_at(quiet.min(deadline), self.positions.changed()).await.is_err() {
                 if quiet <= deadline {
                     return Some(self.said(Next::Quiet));
                 }
@@ -178,7 +178,7 @@ impl Reader {
                     return None;
                 }
                 // What was committed before we were asked may not have been seen yet.
-                if self.place.log.looks.another(PATIENCE).await.is_err() {
+                if self.slot.log.rounds.next_round(PATIENCE).await.is_err() {
                     return Some(self.said(Next::End(End::Away)));
                 }
             }
@@ -188,44 +188,44 @@ impl Reader {
     /// Where it stands; `None` before it has begun.
     #[must_use]
     pub fn cursor(&self) -> Option<Cursor> {
-        self.at.map(|At { epoch, id }| Cursor::new(id, epoch))
+        self.at.map(|ReaderPosition { epoch, id }| Cursor::new(id, epoch))
     }
 
-    fn enter(&mut self, sight: Sight) -> Result<Cursor, End> {
+    fn enter(&mut self, position: LogPosition) -> Result<Cursor, End> {
         if let Some(cursor) = self.cursor() {
             return Ok(cursor);
         }
-        let Sight { epoch, head, dropped_through, .. } = sight;
+        let LogPosition { epoch, head, dropped_through, .. } = position;
         let id = match self.start {
             Start::Now => head,
             Start::Earliest => dropped_through,
             Start::After(Cursor { epoch: Some(other), .. }) if other != epoch => return Err(End::OtherLog { epoch }),
-            Start::After(Cursor { id, .. }) if id > head => return Err(End::Ahead { head: sight.head() }),
+            Start::After(Cursor { id, .. }) if id > head => return Err(End::Ahead { head: position.head() }),
             Start::After(Cursor { id, .. }) => id,
         };
-        if id < dropped_through && matches!(self.ring(epoch, id), Look::Before) {
-            return Err(End::Gone { earliest: sight.earliest() });
+        if id < dropped_through && matches!(self.ring(epoch, id), RingRead::Before) {
+            return Err(End::Gone { earliest: position.earliest() });
         }
-        self.at = Some(At { epoch, id });
+        self.at = Some(ReaderPosition { epoch, id });
         Ok(Cursor::new(id, epoch))
     }
 
     /// Looks into the ring.
-    fn look(&mut self, sight: Option<Sight>) -> Seen {
+    fn look(&mut self, position: Option<LogPosition>) -> ReadResult {
         // Without a sight it is being looked for; without a place, `begin` has not ended.
-        let (Some(sight), Some(At { epoch, mut id })) = (sight, self.at) else {
-            return Seen::Nothing;
+        let (Some(position), Some(ReaderPosition { epoch, mut id })) = (position, self.at) else {
+            return ReadResult::Nothing;
         };
-        if epoch != sight.epoch {
-            return Seen::Next(Next::End(End::OtherLog { epoch: sight.epoch }));
+        if epoch != position.epoch {
+            return ReadResult::Next(Next::End(End::OtherLog { epoch: position.epoch }));
         }
         loop {
             match self.ring(epoch, id) {
-                Look::UpToDate | Look::Other => return Seen::Nothing,
-                Look::Before => return Seen::Behind(sight),
-                Look::Found { chunks, through } => {
-                    if let Some(batch) = self.pass(chunks, At { epoch, id }, through) {
-                        return Seen::Next(Next::Events(batch));
+                RingRead::UpToDate | RingRead::Other => return ReadResult::Nothing,
+                RingRead::Before => return ReadResult::Behind(position),
+                RingRead::Found { chunks, through } => {
+                    if let Some(batch) = self.pass(chunks, ReaderPosition { epoch, id }, through) {
+                        return ReadResult::Next(Next::Events(batch));
                     }
                     id = through;
                 }
@@ -234,37 +234,37 @@ impl Reader {
     }
 
     /// Looks into the log behind the ring.
-    async fn page(&mut self, sight: Sight) -> Seen {
-        let Some(at) = self.at else { return Seen::Nothing };
-        if at.id < sight.dropped_through {
-            return Seen::Next(Next::End(End::Gone { earliest: sight.earliest() }));
+    async fn page(&mut self, position: LogPosition) -> ReadResult {
+        let Some(at) = self.at else { return ReadResult::Nothing };
+        if at.id < position.dropped_through {
+            return ReadResult::Next(Next::End(End::Gone { earliest: position.earliest() }));
         }
-        let read = self.place.log.pages.behind(at.id, sight).await;
+        let read = self.slot.log.pages.behind(at.id, position).await;
         let Some(page) = read.get().and_then(Option::as_ref) else {
             // Or it is not the log that it was: the tailer finds out.
-            self.place.log.doubt.notify_one();
-            return Seen::Next(Next::End(End::Away));
+            self.slot.log.doubt.notify_one();
+            return ReadResult::Next(Next::End(End::Away));
         };
         if at.id < page.dropped_through {
             let earliest = Cursor::new(page.dropped_through, at.epoch);
-            return Seen::Next(Next::End(End::Gone { earliest }));
+            return ReadResult::Next(Next::End(End::Gone { earliest }));
         }
         let chunks = page.chunk.iter().map(Arc::clone).collect();
         match self.pass(chunks, at, page.through) {
-            Some(batch) => Seen::Next(Next::Events(batch)),
-            None => Seen::Behind(sight),
+            Some(batch) => ReadResult::Next(Next::Events(batch)),
+            None => ReadResult::Behind(position),
         }
     }
 
-    fn ring(&self, epoch: Epoch, id: i64) -> Look {
-        self.place.log.ring.read().expect("nothing panics under it").look(epoch, id, BATCH_BYTES)
+    fn ring(&self, epoch: Epoch, id: i64) -> RingRead {
+        self.slot.log.ring.read().expect("nothing panics under it").look(epoch, id, BATCH_BYTES)
     }
 
     /// Moves on to `through`; what of it passes the filter, if anything does.
-    fn pass(&mut self, chunks: Vec<Arc<Chunk>>, at: At, through: i64) -> Option<Batch> {
+    fn pass(&mut self, chunks: Vec<Arc<Chunk>>, at: ReaderPosition, through: i64) -> Option<Batch> {
         let looked_at: usize = chunks.iter().map(|chunk| chunk.events() - chunk.behind(at.id)).sum();
         let batch = Batch::pick(chunks, at.id, &self.filter, Cursor::new(through, at.epoch));
-        self.at = Some(At { id: through, ..at });
+        self.at = Some(ReaderPosition { id: through, ..at });
         if batch.is_none() {
             self.passed += looked_at;
         }
@@ -272,7 +272,7 @@ impl Reader {
     }
 
     fn bookmark(&self) -> Option<Cursor> {
-        let At { epoch, id } = self.at?;
+        let ReaderPosition { epoch, id } = self.at?;
         let due = match self.told {
             None => true,
             Some(told) => told != id && (self.passed >= BOOKMARK_AFTER || self.told_at.elapsed() >= BOOKMARK_EVERY),

@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 use super::chunk::Chunk;
 
-/// What is older has been read by everybody who keeps up; the rest comes in pages.
+/// Readers that keep up have read what is older; the others get it in pages.
 const KEPT_FOR: Duration = Duration::from_secs(75);
 
 /// The latest events, bounded by bytes and by time.
 #[derive(Debug)]
 pub(super) struct Ring {
-    /// Whose events these are; `None`: nobody fills it.
+    /// Whose events these are; `None`: the tailer is not running.
     epoch: Option<Epoch>,
     /// In the order of ids, with the time at which each came.
     chunks: VecDeque<(Instant, Arc<Chunk>)>,
@@ -27,7 +27,7 @@ pub(super) struct Ring {
 
 /// What there is for a reader at some place.
 #[derive(Debug)]
-pub(super) enum Look {
+pub(super) enum RingRead {
     /// It stands before all that is here.
     Before,
     /// Some of what is behind it, and where that ends.
@@ -61,11 +61,11 @@ impl Ring {
             self.chunks.push_back((now, chunk));
         }
         self.head = through;
-        self.let_go(now);
+        self.evict(now);
     }
 
     /// Drops what is too much or too old.
-    pub(super) fn let_go(&mut self, now: Instant) {
+    pub(super) fn evict(&mut self, now: Instant) {
         while let Some((came, chunk)) = self.chunks.front() {
             if self.bytes <= self.most_bytes && now.duration_since(*came) <= KEPT_FOR {
                 break;
@@ -81,12 +81,12 @@ impl Ring {
     }
 
     /// What is behind `id`, of at least one chunk and about `most_bytes`.
-    pub(super) fn look(&self, epoch: Epoch, id: i64, most_bytes: usize) -> Look {
+    pub(super) fn look(&self, epoch: Epoch, id: i64, most_bytes: usize) -> RingRead {
         if self.epoch != Some(epoch) {
-            return Look::Other;
+            return RingRead::Other;
         }
         if id < self.after {
-            return Look::Before;
+            return RingRead::Before;
         }
         let first = self.chunks.partition_point(|(_, chunk)| chunk.last() <= id);
         let mut found = Vec::new();
@@ -99,10 +99,10 @@ impl Ring {
             found.push(Arc::clone(chunk));
         }
         match found.last() {
-            None if id >= self.head => Look::UpToDate,
+            None if id >= self.head => RingRead::UpToDate,
             // Ids that no event has, up to the head.
-            None => Look::Found { chunks: found, through: self.head },
-            Some(last) => Look::Found { through: last.last(), chunks: found },
+            None => RingRead::Found { chunks: found, through: self.head },
+            Some(last) => RingRead::Found { through: last.last(), chunks: found },
         }
     }
 }

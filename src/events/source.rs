@@ -1,3 +1,5 @@
+//! The database behind the log, as a trait that tests replace.
+
 use std::fmt;
 
 use copyhold_db::{

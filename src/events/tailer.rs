@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Shared, chunk::Chunk, sight::Sight};
-use crate::{metrics, wake::Wake};
+use super::{Shared, chunk::Chunk, log_position::LogPosition};
+use crate::{metrics, wakeup::wake_channel::WakeReceiver};
 
 /// Of one query.
 const BYTES: i64 = 1 << 20;
@@ -27,19 +27,19 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub struct Tailer {
     shared: Arc<Shared>,
     poll: Duration,
-    wake: Wake,
+    wake: WakeReceiver,
     /// What it saw last, also before it slept: a log that is shorter now is another one.
-    known: Option<Sight>,
+    known: Option<LogPosition>,
     unsure: bool,
     blind: bool,
 }
 
 impl Tailer {
-    pub(super) fn new(shared: Arc<Shared>, poll: Duration, wake: Wake) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, poll: Duration, wake: WakeReceiver) -> Self {
         Self { shared, poll, wake, known: None, unsure: false, blind: false }
     }
 
-    /// Until `drain`. Asks the database for nothing while nobody reads.
+    /// Runs until `drain`. Sends no statement while there is no reader.
     pub async fn run(mut self, drain: CancellationToken) {
         let mut readers = self.shared.readers.subscribe();
         loop {
@@ -52,8 +52,8 @@ impl Tailer {
                 () = drain.cancelled() => break,
                 () = self.tail() => {}
             }
-            // Whoever comes from now on waits for a fresh look.
-            self.shared.sights.send_replace(None);
+            // The next reader waits for a new look at the log.
+            self.shared.positions.send_replace(None);
             self.shared.ring.write().expect("nothing panics under it").end();
             metrics::event_ring_bytes(0);
         }
@@ -73,11 +73,11 @@ impl Tailer {
             }
             self.wake.arm();
             let looked = Instant::now();
-            let look = shared.looks.begin();
+            let look = shared.rounds.begin();
             let done = if begun.is_some() { self.catch_up().await } else { self.begin().await };
             match done {
                 Ok(()) => {
-                    shared.looks.end(look);
+                    shared.rounds.end(look);
                     if failures > 0 {
                         info!("The event log can be read again");
                     }
@@ -96,7 +96,7 @@ impl Tailer {
                     begun = None;
                     let pause = (FIRST_PAUSE * 2_u32.saturating_pow(failures)).min(LONGEST_PAUSE);
                     failures += 1;
-                    // A notice says nothing about a server that does not answer.
+                    // A notification says nothing about a server that does not answer.
                     sleep_until(looked + pause).await;
                     continue;
                 }
@@ -109,7 +109,7 @@ impl Tailer {
             let identify = begun.map_or(looked, |begun| begun + DOUBT);
             tokio::select! {
                 _ = self.wake.wait(self.poll) => {}
-                () = shared.looks.are_wanted() => {}
+                () = shared.rounds.requested() => {}
                 () = shared.doubt.notified(), if !doubted => doubted = true,
                 () = sleep_until(identify), if doubted => {}
             }
@@ -122,7 +122,7 @@ impl Tailer {
         if !head.sure && !std::mem::replace(&mut self.unsure, true) {
             warn!(
                 "This role may not execute pg_control_system(): readers will not notice when they read a copy of the \
-                 database on another server"
+                 database on next_round server"
             );
         }
         if !head.sees_failover && !std::mem::replace(&mut self.blind, true) {
@@ -135,26 +135,26 @@ impl Tailer {
             && known.epoch == head.epoch
             && head.mark.last < known.head
         {
-            head = self.another(known, head).await?;
+            head = self.next_round(known, head).await?;
         }
-        let sight = Sight {
+        let position = LogPosition {
             epoch: head.epoch,
             incarnation: head.mark.incarnation,
             head: head.mark.last,
             dropped_through: head.mark.dropped_through,
         };
-        let current = *self.shared.sights.borrow();
-        if current.is_some_and(|current| current.epoch == sight.epoch) {
+        let current = *self.shared.positions.borrow();
+        if current.is_some_and(|current| current.epoch == position.epoch) {
             return self.catch_up().await;
         }
-        self.shared.ring.write().expect("nothing panics under it").begin(sight.epoch, sight.head);
-        self.show(sight);
+        self.shared.ring.write().expect("nothing panics under it").begin(position.epoch, position.head);
+        self.show(position);
         Ok(())
     }
 
     /// The log ends before what was read from it: events that readers have seen are not there any more, and their ids
     /// will be given to others.
-    async fn another(&self, known: Sight, head: LogHead) -> Result<LogHead, DatabaseError> {
+    async fn next_round(&self, known: LogPosition, head: LogHead) -> Result<LogHead, DatabaseError> {
         error!(
             seen = known.head,
             found = head.mark.last,
@@ -172,22 +172,22 @@ impl Tailer {
     async fn catch_up(&mut self) -> Result<(), DatabaseError> {
         loop {
             // Cannot fail: it was begun.
-            let sight = self.known.expect("a log that was begun");
-            let part = self.shared.source.tail(sight.head, BYTES).await?;
-            if !part.mark.is_of(sight.incarnation) || part.mark.last < sight.head {
+            let position = self.known.expect("a log that was begun");
+            let part = self.shared.source.tail(position.head, BYTES).await?;
+            if !part.mark.is_of(position.incarnation) || part.mark.last < position.head {
                 return Box::pin(self.begin()).await;
             }
-            let chunks = Chunk::build(part.events, sight.epoch, CHUNK_BYTES);
+            let chunks = Chunk::build(part.events, position.epoch, CHUNK_BYTES);
             {
                 let mut ring = self.shared.ring.write().expect("nothing panics under it");
-                if part.mark.dropped_through > sight.head {
+                if part.mark.dropped_through > position.head {
                     // Dropped before it was read here: what the ring has does not reach to what comes next.
-                    ring.begin(sight.epoch, part.mark.dropped_through);
+                    ring.begin(position.epoch, part.mark.dropped_through);
                 }
                 ring.push(chunks, part.through);
                 metrics::event_ring_bytes(ring.bytes());
             }
-            self.show(Sight { head: part.through, dropped_through: part.mark.dropped_through, ..sight });
+            self.show(LogPosition { head: part.through, dropped_through: part.mark.dropped_through, ..position });
             if part.through >= part.mark.last {
                 return Ok(());
             }
@@ -195,11 +195,11 @@ impl Tailer {
     }
 
     /// Tells the readers, after the ring has it.
-    fn show(&mut self, sight: Sight) {
-        self.known = Some(sight);
-        self.shared.sights.send_if_modified(|shown| {
-            let new = *shown != Some(sight);
-            *shown = Some(sight);
+    fn show(&mut self, position: LogPosition) {
+        self.known = Some(position);
+        self.shared.positions.send_if_modified(|shown| {
+            let new = *shown != Some(position);
+            *shown = Some(position);
             new
         });
     }

@@ -1,6 +1,7 @@
 //! Who may read events, register objects and append events.
 //!
-//! With `http.token` set: whoever sends it, wherever from. Without: this machine reads and registers, and nobody appends.
+//! With `http.token` set, a client that sends it may do everything, from any machine. Without it, clients on this machine may
+//! read and register, and none may append.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 use secrecy::ExposeSecret as _;
 use subtle::ConstantTimeEq as _;
 
-use super::{connections::Connection, refusal::Refusal};
+use super::{connections::Connection, error_response::ErrorResponse};
 use crate::config::Secret;
 
 /// A token that was rotated is read so soon.
@@ -47,15 +48,15 @@ impl Auth {
     }
 
     /// The events, which name every object.
-    pub(super) fn may_read(&self, connection: &Connection, request: &Parts) -> Result<(), Refusal> {
+    pub(super) fn may_read(&self, connection: &Connection, request: &Parts) -> Result<(), ErrorResponse> {
         self.may("reading events", connection, request)
     }
 
     /// As reading, but without a token not for a page that a browser on this machine shows.
-    pub(super) fn may_register(&self, connection: &Connection, request: &Parts) -> Result<(), Refusal> {
+    pub(super) fn may_register(&self, connection: &Connection, request: &Parts) -> Result<(), ErrorResponse> {
         self.may("registering objects", connection, request)?;
         if self.0.is_none() && request.headers.contains_key(header::ORIGIN) {
-            return Err(Refusal::new(
+            return Err(ErrorResponse::new(
                 StatusCode::FORBIDDEN,
                 "a page in a browser registers no objects: set http.token in the daemon's configuration and send it",
             ));
@@ -63,36 +64,36 @@ impl Auth {
         Ok(())
     }
 
-    pub(super) fn may_append(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub(super) fn may_append(&self, headers: &HeaderMap) -> Result<(), ErrorResponse> {
         if self.0.is_none() {
-            return Err(Refusal::new(
+            return Err(ErrorResponse::new(
                 StatusCode::FORBIDDEN,
-                "nobody may append events over HTTP until http.token is set in the daemon's configuration",
+                "events cannot be appended over HTTP until http.token is set in the daemon's configuration",
             ));
         }
         self.has_token("appending events", headers)
     }
 
-    /// With a token in the configuration, whoever sends it: where a connection comes from says nothing of who is behind it,
+    /// With a token in the configuration, any client that sends it: the address of a connection does not tell who is behind it,
     /// since a proxy on this machine makes every request a local one. Without, this machine.
-    fn may(&self, what: &str, connection: &Connection, request: &Parts) -> Result<(), Refusal> {
+    fn may(&self, what: &str, connection: &Connection, request: &Parts) -> Result<(), ErrorResponse> {
         if self.0.is_some() {
             return self.has_token(what, &request.headers);
         }
         local(what, connection, request).map_err(|why| {
             let todo = "set http.token in the daemon's configuration and send it, as \"Authorization: Bearer TOKEN\"";
-            Refusal::new(StatusCode::FORBIDDEN, format!("{why}: {todo}"))
+            ErrorResponse::new(StatusCode::FORBIDDEN, format!("{why}: {todo}"))
         })
     }
 
-    fn has_token(&self, what: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+    fn has_token(&self, what: &str, headers: &HeaderMap) -> Result<(), ErrorResponse> {
         match self.bearer(headers) {
             Bearer::Right => Ok(()),
-            Bearer::Wrong => Err(Refusal::new(
+            Bearer::Wrong => Err(ErrorResponse::new(
                 StatusCode::UNAUTHORIZED,
                 "this is not the token: send http.token of the daemon's configuration",
             )),
-            Bearer::None => Err(Refusal::new(
+            Bearer::None => Err(ErrorResponse::new(
                 StatusCode::UNAUTHORIZED,
                 format!("{what} needs the token, from this machine too: send \"Authorization: Bearer TOKEN\""),
             )),
@@ -150,7 +151,7 @@ fn is_local_name(host: &str) -> bool {
 mod tests {
     use axum::http::{HeaderValue, Request};
 
-    use super::{super::connections::Pace, *};
+    use super::{super::connections::ReadProgress, *};
 
     const TOKEN: &str = "sixteen-letters-at-least";
 
@@ -159,7 +160,7 @@ mod tests {
     }
 
     fn from(peer: &str) -> Connection {
-        Connection { peer: peer.parse().unwrap(), pace: Pace::default() }
+        Connection { peer: peer.parse().unwrap(), progress: ReadProgress::default() }
     }
 
     fn headers(given: &[(&'static str, &str)]) -> HeaderMap {
@@ -172,9 +173,9 @@ mod tests {
         parts
     }
 
-    fn status(answer: Result<(), Refusal>) -> u16 {
+    fn status(answer: Result<(), ErrorResponse>) -> u16 {
         use axum::response::IntoResponse as _;
-        answer.map_or_else(|refusal| refusal.into_response().status().as_u16(), |()| 200)
+        answer.map_or_else(|response| response.into_response().status().as_u16(), |()| 200)
     }
 
     #[test]

@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::places::{Place, Places};
+use super::connection_limit::{ConnectionLimit, ConnectionSlot};
 use crate::metrics;
 
 /// For the head of a request, and between two requests of one connection.
@@ -38,29 +38,29 @@ const SILENT_FOR: Duration = Duration::from_secs(30);
 /// A reader that has not taken one batch in this time is cut, however busily it takes single bytes.
 const BATCH_WITHIN: Duration = Duration::from_mins(1);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// Said to whom there is no room for. It cannot be known what was asked.
+/// The answer to a connection for which there is no room, before its request is read.
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
-/// One peer, as those who answer it see it.
+/// One connection, as the handlers see it.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     pub(super) peer: SocketAddr,
-    pub(super) pace: Pace,
+    pub(super) progress: ReadProgress,
 }
 
 /// How a reader keeps up.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Pace(Arc<Mutex<Option<Instant>>>);
+pub(super) struct ReadProgress(Arc<Mutex<Option<Instant>>>);
 
-impl Pace {
+impl ReadProgress {
     /// The connection has been given a batch.
-    pub(super) fn handed(&self) {
+    pub(super) fn batch_sent(&self) {
         self.set(Some(Instant::now()));
     }
 
     /// It has room for another.
-    pub(super) fn asked(&self) {
+    pub(super) fn batch_requested(&self) {
         self.set(None);
     }
 
@@ -73,7 +73,7 @@ impl Pace {
     }
 }
 
-/// The door. Connections take their sizes from it.
+/// Opens the listening socket. Connections inherit its buffer sizes.
 pub(super) fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
     let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -84,16 +84,16 @@ pub(super) fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves `router` on at most `most` connections until `end`, and lets what is being said then be said to its end.
 pub(super) async fn serve(listener: TcpListener, router: Router, most: usize, end: &CancellationToken) {
-    let places = Places::new(most);
+    let limit = ConnectionLimit::new(most);
     let open = TaskTracker::new();
     loop {
         let (socket, peer) = tokio::select! {
             accepted = accept(&listener) => accepted,
             () = end.cancelled() => break,
         };
-        match places.take() {
+        match limit.take() {
             Some(place) => {
-                open.spawn(converse(socket, peer, place, router.clone(), end.clone()));
+                open.spawn(serve_one(socket, peer, place, router.clone(), end.clone()));
             }
             None => refuse(&socket),
         }
@@ -107,7 +107,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
-            // It went away while it waited.
+            // The client closed the connection while it waited.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 warn!(error = %error, "Could not take an HTTP connection");
@@ -118,7 +118,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// A word in passing: whoever does not hear it finds the connection closed.
+/// Tries to answer 503 before the connection is closed.
 fn refuse(socket: &TcpStream) {
     metrics::connection_refused();
     if let Err(error) = socket.try_write(FULL) {
@@ -126,31 +126,31 @@ fn refuse(socket: &TcpStream) {
     }
 }
 
-async fn converse(socket: TcpStream, peer: SocketAddr, seat: Place, router: Router, end: CancellationToken) {
+async fn serve_one(socket: TcpStream, peer: SocketAddr, slot: ConnectionSlot, router: Router, end: CancellationToken) {
     if let Err(error) = prepare(&socket) {
         debug!(error = %error, "A connection without the usual settings");
     }
-    let pace = Pace::default();
+    let progress = ReadProgress::default();
     let router = TowerToHyperService::new(router);
     let answer = service_fn(|request: Request<Incoming>| {
-        seat.is_used();
+        slot.is_used();
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Connection { peer, pace: pace.clone() });
+        request.extensions_mut().insert(Connection { peer, progress: progress.clone() });
         router.call(request)
     });
-    let conversation = http1::Builder::new()
+    let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
-        .keep_alive(seat.may_linger)
+        .keep_alive(slot.may_linger)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(socket), answer);
-    let mut conversation = pin!(conversation);
+    let mut serving = pin!(serving);
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ending = false;
     loop {
         tokio::select! {
-            ended = conversation.as_mut() => {
+            ended = serving.as_mut() => {
                 if let Err(error) = ended {
                     debug!(error = %error, "A connection has ended");
                 }
@@ -158,10 +158,10 @@ async fn converse(socket: TcpStream, peer: SocketAddr, seat: Place, router: Rout
             }
             () = end.cancelled(), if !ending => {
                 ending = true;
-                conversation.as_mut().graceful_shutdown();
+                serving.as_mut().graceful_shutdown();
             }
-            () = seat.is_wanted() => return,
-            _ = look.tick() => if pace.is_stuck() {
+            () = slot.must_close() => return,
+            _ = look.tick() => if progress.is_stuck() {
                 metrics::event_reader_ended("slow");
                 return;
             }

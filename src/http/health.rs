@@ -9,9 +9,9 @@ use copyhold_db::{
     schema::SchemaFit,
 };
 
-use super::Pages;
+use super::AppState;
 
-/// A probe does not wait for ever, and is told before that.
+/// A prober does not wait for ever, and gets its answer before that.
 const WITHIN: Duration = Duration::from_secs(3);
 /// How long an attempt to connect that failed leaves the others time to succeed.
 const OTHERS: Duration = Duration::from_millis(300);
@@ -22,18 +22,18 @@ pub(super) async fn live() -> &'static str {
 }
 
 /// It takes on work: PostgreSQL answers and can be written to, and the schema fits.
-pub(super) async fn ready(State(pages): State<Pages>) -> (StatusCode, String) {
-    if pages.drain.is_cancelled() {
+pub(super) async fn ready(State(state): State<AppState>) -> (StatusCode, String) {
+    if state.drain.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".into());
     }
-    let outage = pages.queue.outage();
+    let outage = state.queue.outage();
     let refused = async {
         let failed = outage.fails().await;
         tokio::time::sleep(OTHERS).await;
         failed.error.cause
     };
     tokio::select! {
-        answer = asked(&pages) => answer,
+        answer = asked(&state) => answer,
         Some(cause) = refused => unready(cause.clause()),
         () = tokio::time::sleep(WITHIN) => {
             let known = outage.now().and_then(|failed| failed.error.cause).unwrap_or(ConnectCause::NoAnswer);
@@ -42,22 +42,22 @@ pub(super) async fn ready(State(pages): State<Pages>) -> (StatusCode, String) {
     }
 }
 
-async fn asked(pages: &Pages) -> (StatusCode, String) {
+async fn asked(state: &AppState) -> (StatusCode, String) {
     let read_only =
         |cause: ReadOnlyCause| (StatusCode::SERVICE_UNAVAILABLE, format!("PostgreSQL {}\n", cause.clause()));
-    match pages.queue.probe().await {
+    match state.queue.probe().await {
         Ok(None) => {}
         Ok(Some(server)) => return read_only(server.cause),
         Err(error) => return error.read_only_cause().map_or_else(|| failed(&error), read_only),
     }
-    match pages.queue.schema_fit().await {
+    match state.queue.schema_fit().await {
         Ok(SchemaFit::Fits) => (StatusCode::OK, "ready\n".into()),
         Ok(unfit) => (StatusCode::SERVICE_UNAVAILABLE, format!("{unfit}\n")),
         Err(error) => failed(&error),
     }
 }
 
-/// A server's message may name hosts and roles, which are nobody's business here. The log has them.
+/// A server's message may name hosts and roles, which do not belong in this answer. The log has them.
 fn failed(error: &DatabaseError) -> (StatusCode, String) {
     let cause = error.connect_cause().map(ConnectCause::clause);
     let cause = cause.or_else(|| error.is_no_answer().then(|| ConnectCause::NoAnswer.clause()));

@@ -7,12 +7,12 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::refusal::Refusal;
+use super::error_response::ErrorResponse;
 
 /// Refuses every request, to whichever page, whose host is not clear.
 pub(super) async fn checked(request: Request, next: Next) -> Response {
     match flaw(request.version(), request.headers()) {
-        Some(why) => Refusal::bad(why).into_response(),
+        Some(why) => ErrorResponse::bad(why).into_response(),
         None => next.run(request).await,
     }
 }
@@ -25,7 +25,7 @@ fn flaw(version: Version, headers: &HeaderMap) -> Option<&'static str> {
         (None, _) => Some("there is no Host header, which HTTP/1.1 wants: send one"),
         (Some(host), None) => {
             let host = host.to_str().unwrap_or("?@");
-            // An empty one is allowed, and names nobody.
+            // An empty one is allowed, and names no host.
             let names_one = host.is_empty() || !host.contains('@') && host.parse::<Authority>().is_ok();
             (!names_one)
                 .then_some("the Host header names no host: send the name or address, and the port if it is not 80")

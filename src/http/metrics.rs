@@ -1,4 +1,4 @@
-//! `/metrics`: what is in memory, at once. No statement is sent: PostgreSQL may be away, or hang, when it matters most.
+//! `/metrics`: what is in memory, at once. No statement is sent: PostgreSQL may be unavailable, or hang, when metrics matter most.
 
 use axum::{
     extract::State,
@@ -6,11 +6,11 @@ use axum::{
     response::IntoResponse,
 };
 
-use super::Pages;
+use super::AppState;
 use crate::metrics;
 
 /// The figures of this process, and those of PostgreSQL as they were read last.
-pub(super) async fn render(State(pages): State<Pages>) -> impl IntoResponse {
-    let text = metrics::render(&pages.metrics, pages.memory.held_bytes());
+pub(super) async fn render(State(state): State<AppState>) -> impl IntoResponse {
+    let text = metrics::render(&state.metrics, state.memory.held_bytes());
     (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }

@@ -1,17 +1,16 @@
-//! The HTTP surface: is it alive, is it ready, what does it measure; the event log, to be read and appended to; and objects, to
-//! be registered.
+//! The HTTP server: liveness, readiness and metrics; reading and appending events; registering objects.
 
 mod auth;
+mod connection_limit;
 mod connections;
+mod error_response;
 mod events;
-mod files;
-mod given;
+mod fd_limit;
 mod health;
 mod host;
 mod metrics;
 mod objects;
-mod places;
-mod refusal;
+mod request_body;
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -28,57 +27,57 @@ use tracing::info;
 
 pub use auth::Auth;
 pub use events::check_events_query;
-pub use given::Writes;
+pub use request_body::WriteLimits;
 
 use copyhold_db::Database;
 use copyhold_s3::copy::Memory;
 
 use crate::events::Log;
-use refusal::Refusal;
+use error_response::ErrorResponse;
 
-/// How often old samples are folded away, whether or not somebody scrapes.
+/// How often the recorder folds old samples, also while no scrape comes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// What the pages are made from.
+/// What the handlers share.
 #[derive(Clone)]
-pub struct Pages {
+pub struct AppState {
     pub queue: Database,
     pub memory: Memory,
     pub metrics: PrometheusHandle,
     pub log: Log,
     pub auth: Auth,
-    pub writes: Writes,
+    pub write_limits: WriteLimits,
     /// Cancelled when the daemon takes on nothing new: it is alive, but not ready.
     pub drain: CancellationToken,
 }
 
-impl std::fmt::Debug for Pages {
+impl std::fmt::Debug for AppState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pages").finish_non_exhaustive()
+        f.debug_struct("AppState").finish_non_exhaustive()
     }
 }
 
-/// The door, opened before anything else starts, so that a port in use is told at once.
+/// Opens the listening socket, before anything else starts, so that a port in use is reported at once.
 pub fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
     connections::bind(listen)
 }
 
 /// Serves until `end`; up to `readers` of events, and some connections more.
-pub async fn serve(listener: TcpListener, pages: Pages, readers: usize, end: CancellationToken) {
+pub async fn serve(listener: TcpListener, state: AppState, readers: usize, end: CancellationToken) {
     if let Ok(address) = listener.local_addr() {
         info!("Serving /livez, /readyz, /metrics, /v1/events and /v1/objects on http://{address}");
     }
-    let upkeep = pages.metrics.clone();
+    let upkeep = state.metrics.clone();
     let router = Router::new()
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::render))
         .route("/v1/events", get(events::read).post(events::append).fallback(wrong_method))
         .route("/v1/objects", post(objects::register).fallback(only_post))
-        .fallback(nothing_here)
+        .fallback(not_found)
         .layer(middleware::from_fn(host::checked))
-        .with_state(pages);
-    let most = files::connections_for(readers);
+        .with_state(state);
+    let most = fd_limit::connections_for(readers);
     let fold = async {
         loop {
             tokio::time::sleep(UPKEEP).await;
@@ -93,17 +92,17 @@ pub async fn serve(listener: TcpListener, pages: Pages, readers: usize, end: Can
     }
 }
 
-async fn nothing_here() -> Refusal {
-    Refusal::new(
+async fn not_found() -> ErrorResponse {
+    ErrorResponse::new(
         StatusCode::NOT_FOUND,
-        "there is nothing here: there are /v1/events, /v1/objects, /livez, /readyz and /metrics",
+        "not found; available paths: /v1/events, /v1/objects, /livez, /readyz and /metrics",
     )
 }
 
-async fn wrong_method() -> Refusal {
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "events are read with GET and appended with POST")
+async fn wrong_method() -> ErrorResponse {
+    ErrorResponse::new(StatusCode::METHOD_NOT_ALLOWED, "events are read with GET and appended with POST")
 }
 
-async fn only_post() -> Refusal {
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "objects are registered with POST")
+async fn only_post() -> ErrorResponse {
+    ErrorResponse::new(StatusCode::METHOD_NOT_ALLOWED, "objects are registered with POST")
 }

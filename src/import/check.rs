@@ -1,4 +1,4 @@
-//! What can be known of a table before its first row is taken. Pure; all that is wrong is told at once.
+//! Checks a table before its first row is imported, and reports all that is wrong at once. Pure.
 
 use copyhold_core::domain::ReplicaName;
 use copyhold_db::{
@@ -12,7 +12,7 @@ use crate::config::did_you_mean;
 
 /// What the operator says of the table.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct ImportOptions {
     /// Columns and the names of their replicas; `None`: those that are called alike.
     pub map: Option<Vec<(String, String)>>,
     pub unit: TimeUnit,
@@ -21,7 +21,7 @@ pub struct Asked {
 
 /// What the table is held against.
 #[derive(Debug)]
-pub struct Ground<'a> {
+pub struct ImportContext<'a> {
     /// The schema of our own tables.
     pub schema: &'a str,
     /// Those of the configuration.
@@ -35,12 +35,16 @@ pub struct Ground<'a> {
 }
 
 /// How the table becomes ours, or all that is in the way.
-pub fn check(table: SourceTable, asked: &Asked, ground: &Ground<'_>) -> Result<ImportPlan, Vec<String>> {
-    if let Some(why) = no_table(&table, ground) {
+pub fn check(
+    table: SourceTable,
+    options: &ImportOptions,
+    context: &ImportContext<'_>,
+) -> Result<ImportPlan, Vec<String>> {
+    if let Some(why) = no_table(&table, context) {
         return Err(vec![why]);
     }
     let mut problems = Vec::new();
-    if let Some(may) = ground.may.filter(|may| !may.may) {
+    if let Some(may) = context.may.filter(|may| !may.may) {
         problems.push(format!(
             "the role \"{}\" may not register objects for others, the daemon's by intent not: name the schema's owner in \
              COPYHOLD_DATABASE__URL for this command",
@@ -48,13 +52,13 @@ pub fn check(table: SourceTable, asked: &Asked, ground: &Ground<'_>) -> Result<I
         ));
     }
     problems.extend(key_problem(&table));
-    let columns = columns(&table, asked, ground, &mut problems);
-    let assume = asked.assume_primary.then(|| ground.primary.clone());
-    if assume.is_none() && !columns.is_empty() && !columns.iter().any(|c| c.replica == *ground.primary) {
+    let columns = columns(&table, options, context, &mut problems);
+    let assume = options.assume_primary.then(|| context.primary.clone());
+    if assume.is_none() && !columns.is_empty() && !columns.iter().any(|c| c.replica == *context.primary) {
         problems.push(format!(
             "no column stands for {0}, the primary in force: --map COLUMN={0} names it; with --assume-primary {0} is taken \
              to have every object of the table",
-            ground.primary
+            context.primary
         ));
     }
     let spare = |name: &str| {
@@ -80,18 +84,18 @@ pub fn check(table: SourceTable, asked: &Asked, ground: &Ground<'_>) -> Result<I
         (lock.map(|(column, _)| column.quoted.clone()), attempt.map(|(column, kind)| (column.quoted.clone(), kind)));
     match order.filter(|_| problems.is_empty()) {
         Some(order) => {
-            let names = ground.rows.iter().map(|row| row.name.clone());
+            let names = context.rows.iter().map(|row| row.name.clone());
             let others = names.filter(|name| columns.iter().all(|c| c.replica != *name)).collect();
-            Ok(ImportPlan { table, order, columns, others, lock, last_attempt, unit: asked.unit, assume })
+            Ok(ImportPlan { table, order, columns, others, lock, last_attempt, unit: options.unit, assume })
         }
         None => Err(problems),
     }
 }
 
 /// Why nothing else need be looked at.
-fn no_table(table: &SourceTable, ground: &Ground<'_>) -> Option<String> {
+fn no_table(table: &SourceTable, context: &ImportContext<'_>) -> Option<String> {
     let name = &table.name;
-    if table.schema == ground.schema {
+    if table.schema == context.schema {
         return Some(format!("{name} is in Copyhold's own schema: name the other program's table"));
     }
     let what = match table.kind {
@@ -132,18 +136,23 @@ fn key_problem(table: &SourceTable) -> Option<String> {
 }
 
 /// Which column stands for which replica.
-fn columns(table: &SourceTable, asked: &Asked, ground: &Ground<'_>, problems: &mut Vec<String>) -> Vec<MappedColumn> {
-    let pairs: Vec<(String, ReplicaName)> = match &asked.map {
+fn columns(
+    table: &SourceTable,
+    options: &ImportOptions,
+    context: &ImportContext<'_>,
+    problems: &mut Vec<String>,
+) -> Vec<MappedColumn> {
+    let pairs: Vec<(String, ReplicaName)> = match &options.map {
         None => {
             let alike = |r: &&ReplicaName| table.column(r.as_str()).is_some();
-            ground.replicas.iter().filter(alike).map(|r| (r.to_string(), r.clone())).collect()
+            context.replicas.iter().filter(alike).map(|r| (r.to_string(), r.clone())).collect()
         }
         Some(pairs) => {
-            pairs.iter().filter_map(|(column, name)| Some((column.clone(), known(name, ground, problems)?))).collect()
+            pairs.iter().filter_map(|(column, name)| Some((column.clone(), known(name, context, problems)?))).collect()
         }
     };
     if pairs.is_empty() && problems.is_empty() {
-        let names: Vec<_> = ground.replicas.iter().map(ReplicaName::as_str).collect();
+        let names: Vec<_> = context.replicas.iter().map(ReplicaName::as_str).collect();
         problems.push(format!(
             "no column of {} is called as a replica ({}): --map COLUMN=REPLICA,… says what stands for what",
             table.name,
@@ -156,7 +165,7 @@ fn columns(table: &SourceTable, asked: &Asked, ground: &Ground<'_>, problems: &m
             problems.push(format!("--map: {replica} is named twice"));
             continue;
         }
-        if !ground.rows.iter().any(|row| row.name == replica) {
+        if !context.rows.iter().any(|row| row.name == replica) {
             problems.push(format!("the database does not know replica {replica} yet; run `copyhold migrate`"));
         }
         let Some(column) = table.column(&name) else {
@@ -192,10 +201,10 @@ fn columns(table: &SourceTable, asked: &Asked, ground: &Ground<'_>, problems: &m
 }
 
 /// The replica of this name.
-fn known(name: &str, ground: &Ground<'_>, problems: &mut Vec<String>) -> Option<ReplicaName> {
-    let found = ground.replicas.iter().find(|r| r.as_str() == name);
+fn known(name: &str, context: &ImportContext<'_>, problems: &mut Vec<String>) -> Option<ReplicaName> {
+    let found = context.replicas.iter().find(|r| r.as_str() == name);
     if found.is_none() {
-        let known: Vec<_> = ground.replicas.iter().map(ReplicaName::as_str).collect();
+        let known: Vec<_> = context.replicas.iter().map(ReplicaName::as_str).collect();
         let todo = did_you_mean(name, known.iter().copied())
             .map_or_else(|| format!("the configuration has {}", known.join(", ")), |r| format!("did you mean {r}?"));
         problems.push(format!("--map: there is no replica \"{}\"; {todo}", name.escape_default()));
@@ -230,7 +239,7 @@ fn may_not_read<'a>(
 
 /// What the times in some of the rows say against what they are said to be.
 #[must_use]
-pub fn look_at_times(plan: &ImportPlan, sampled: &TimeSample, primary: &ReplicaName) -> Vec<String> {
+pub fn check_times(plan: &ImportPlan, sampled: &TimeSample, primary: &ReplicaName) -> Vec<String> {
     let mut problems = Vec::new();
     for (column, seen) in plan.columns.iter().zip(&sampled.columns) {
         let place = format!("{}.{}", plan.table.name, column.column);

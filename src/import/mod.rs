@@ -6,5 +6,5 @@
 mod check;
 mod run;
 
-pub use check::{Asked, Ground, check, look_at_times};
+pub use check::{ImportContext, ImportOptions, check, check_times};
 pub use run::{Import, ImportEnded, ImportError};

@@ -18,13 +18,13 @@ const KEEP_EVERY: Duration = Duration::from_secs(2);
 /// How often it looks whether another run lives, and how much later than was said it must be alive to count as such.
 const WATCH_EVERY: Duration = Duration::from_millis(300);
 const LIVES: Duration = Duration::from_secs(1);
-/// Questions for an import that nobody seems to be at work on before it is clear that somebody is.
+/// Tries to take an import that no process seems to hold, before it is clear that another process holds it.
 const TAKES: u32 = 20;
-/// While somebody holds what it needs, it is tried again after these pauses.
+/// While another transaction holds what it needs, it is tried again after these pauses.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(1);
 /// After so long it says what it waits for.
-const SAY_AFTER: Duration = Duration::from_secs(3);
+const REPORT_AFTER: Duration = Duration::from_secs(3);
 
 /// What is to be done, and what has come of it so far.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ struct Progress {
 /// How far it came.
 #[derive(Debug)]
 pub struct ImportEnded {
-    /// To the last row; otherwise it was told to end.
+    /// It came to the last row; otherwise a signal ended it.
     pub complete: bool,
     pub tally: ImportTally,
     /// Of them, rows that an earlier run had read.
@@ -66,7 +66,7 @@ pub enum ImportError {
     #[error(
         "an import of this table was begun with other arguments ({arguments}) and got to \"{}\": go on with those, or begin with \
          the first row again with --anew; what is registered by then stays as it is",
-        Shown(reached)
+        Escaped(reached)
     )]
     OtherArguments { arguments: String, reached: String },
     #[error(
@@ -76,16 +76,16 @@ pub enum ImportError {
 }
 
 /// Untrusted text.
-struct Shown<'a>(&'a str);
+struct Escaped<'a>(&'a str);
 
-impl std::fmt::Display for Shown<'_> {
+impl std::fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         escape(self.0, f)
     }
 }
 
 /// Up to where the table is taken over.
-struct Place {
+struct Position {
     reached: Option<String>,
     ended: bool,
 }
@@ -145,8 +145,8 @@ impl Import {
         Ok(self.ended(false))
     }
 
-    /// Where to begin; `None`: it was told to stop. Whoever died a moment ago is waited for, whoever lives is not.
-    async fn take(&self, anew: bool, stop: &CancellationToken) -> Result<Option<Place>, ImportError> {
+    /// Returns where to begin; `None`: it was stopped. A process that died a moment ago is waited for, a living one is not.
+    async fn take(&self, anew: bool, stop: &CancellationToken) -> Result<Option<Position>, ImportError> {
         let mut alive: Option<(Option<Fence>, Instant)> = None;
         for takes in 0.. {
             if stop.is_cancelled() {
@@ -163,7 +163,10 @@ impl Import {
                 if by != first_by || until > first_until + LIVES {
                     return Err(ImportError::AtWork { holder: holder() });
                 }
-                self.say(Some(format!("{} was at work on it a moment ago: waiting whether it still is", holder())));
+                self.report_wait(Some(format!(
+                    "{} was at work on it a moment ago: waiting whether it still is",
+                    holder()
+                )));
                 tokio::time::sleep(WATCH_EVERY).await;
                 continue;
             }
@@ -189,8 +192,8 @@ impl Import {
         Ok(None)
     }
 
-    async fn go_on(&self, place: Place, stop: &CancellationToken) -> Result<ImportEnded, ImportError> {
-        let Place { mut reached, mut ended } = place;
+    async fn go_on(&self, place: Position, stop: &CancellationToken) -> Result<ImportEnded, ImportError> {
+        let Position { mut reached, mut ended } = place;
         let mut rows = self.rows;
         let (mut busy, mut away): (Option<Instant>, Option<Instant>) = (None, None);
         while !ended {
@@ -208,23 +211,23 @@ impl Import {
                         BatchEnd::End => ended = true,
                     }
                 }
-                // An answer was lost, and the batch was not; or it is somebody else's by now.
+                // An answer was lost, and the batch was not; or another process has the import by now.
                 Ok(None) => {
                     let row = retry_while_down(async || self.queue.import_row(&self.plan).await).await?;
                     let row = row.filter(|row| row.held_by == Some(self.fence)).ok_or(ImportError::TakenOver)?;
-                    Place { reached, ended } = self.place(&row, false);
+                    Position { reached, ended } = self.place(&row, false);
                 }
                 Err(error) if is_too_much(&error, rows) => {
                     let since = *busy.get_or_insert_with(Instant::now);
                     rows = (rows / 4).max(1);
-                    self.say_busy(since, reached.as_deref());
+                    self.report_busy(since, reached.as_deref());
                     let pause = (BUSY_PAUSE + since.elapsed() / 4).min(BUSY_PAUSE_AT_MOST);
                     stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                 }
                 Err(error)
                     if error.is_unavailable() && should_retry(&error, *away.get_or_insert_with(Instant::now)) =>
                 {
-                    self.say(Some(format!("{error}; waiting for it")));
+                    self.report_wait(Some(format!("{error}; waiting for it")));
                     stop.run_until_cancelled(tokio::time::sleep(RETRY_PAUSE)).await;
                 }
                 Err(error) => return Err(error.into()),
@@ -239,7 +242,7 @@ impl Import {
         Ok(tally.map(|tally| (bound, tally)))
     }
 
-    /// Ends when the import is somebody else's.
+    /// Ends when another process has taken the import.
     async fn until_lost(&self) {
         loop {
             tokio::time::sleep(KEEP_EVERY).await;
@@ -250,14 +253,14 @@ impl Import {
         }
     }
 
-    fn place(&self, row: &ImportRow, first: bool) -> Place {
+    fn place(&self, row: &ImportRow, first: bool) -> Position {
         let mut progress = self.lock();
         progress.tally = row.tally.clone();
         progress.waits = None;
         if first {
             progress.before = row.tally.read();
         }
-        Place { reached: row.reached.clone(), ended: row.ended }
+        Position { reached: row.reached.clone(), ended: row.ended }
     }
 
     fn ended(&self, complete: bool) -> ImportEnded {
@@ -265,27 +268,27 @@ impl Import {
         ImportEnded { complete, tally: progress.tally.clone(), before: progress.before }
     }
 
-    fn say_busy(&self, since: Instant, after: Option<&str>) {
-        if since.elapsed() > SAY_AFTER {
-            let behind = after.map(|key| format!(" behind \"{}\"", Shown(key))).unwrap_or_default();
+    fn report_busy(&self, since: Instant, after: Option<&str>) {
+        if since.elapsed() > REPORT_AFTER {
+            let behind = after.map(|key| format!(" behind \"{}\"", Escaped(key))).unwrap_or_default();
             let table = &self.plan.table.name;
-            self.say(Some(format!(
+            self.report_wait(Some(format!(
                 "another transaction registers the next key{behind}, or holds {table}: waiting for it to end"
             )));
         }
     }
 
-    fn say(&self, waits: Option<String>) {
+    fn report_wait(&self, waits: Option<String>) {
         self.lock().waits = waits;
     }
 
-    /// A poisoned lock only means that somebody panicked between two of these short steps.
+    /// A poisoned lock only means that a task panicked between two of these short steps.
     fn lock(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Somebody holds one of the rows, or they take too long: fewer of them may do.
+/// Whether some of the rows are locked, or take too long: a smaller batch may succeed.
 fn is_too_much(error: &DatabaseError, rows: u32) -> bool {
     let timed_out = error.sqlstate().as_deref() == Some("57014");
     error.is_lock_timeout() || (timed_out && rows > 1)

@@ -8,7 +8,7 @@ use super::figures::{Figures, Gauge, WhenOld};
 
 /// What was read longer ago is not shown any more.
 const HOLDS: Duration = Duration::from_mins(1);
-/// PostgreSQL is taken for away when nothing could be read for so long: three readings and the patience of one statement.
+/// PostgreSQL counts as unavailable when nothing could be read for so long: three readings and one statement timeout.
 const UP_HOLDS: Duration = Duration::from_secs(20);
 
 static FIGURES: Figures = Figures::new();
@@ -203,7 +203,7 @@ pub(crate) fn uploads_unfinished(replica: &ReplicaName, uploads: i64, every: Dur
     FIGURES.set(&UPLOADS_UNFINISHED, holds(every), replica.to_string(), float(uploads));
 }
 
-/// The listener asks after each silence of its connection, and hears no notice meanwhile.
+/// The listener probes after each silence of its connection, and receives no notification meanwhile.
 pub(crate) fn notification_queue(usage: f64) {
     FIGURES.replace(&NOTIFICATION_QUEUE_USAGE, HOLDS, [(String::new(), usage)]);
 }

@@ -3,15 +3,15 @@
 use copyhold_core::domain::ReplicaName;
 use copyhold_db::DatabaseError;
 
-use super::trouble::Trouble;
+use super::error::ListingError;
 
 /// Why it ended before its end.
 #[derive(Debug, thiserror::Error)]
-pub enum Halt {
+pub enum ScanError {
     #[error("told to stop")]
     Stopped,
     #[error("replica {0}: {1}")]
-    Trouble(ReplicaName, Trouble),
+    ListingError(ReplicaName, ListingError),
     #[error("{0}")]
     Queue(DatabaseError),
     #[error("another process is at this scan, and goes on with it: there is nothing to do here")]

@@ -10,13 +10,13 @@ use copyhold_s3::store::{Asked, Page, Place, Profile, Store};
 use tokio::time::Instant;
 
 use super::{
-    rate::Rate,
-    trouble::{PageAt, Trouble},
+    error::{ListingError, PageAt},
+    rate::RequestSpacing,
 };
 
 /// Tries of one page that fails in a way that may pass by itself, ...
 const TRIES: u32 = 6;
-/// ... the second this much later, and each further one twice as long: a store may be away for some 15 s.
+/// ... the second this much later, and each further one twice as long: a store may be unavailable for some 15 s.
 const PAUSE: Duration = Duration::from_millis(500);
 /// A store that does nothing but throttle is given up after this time.
 const THROTTLED_FOR: Duration = Duration::from_mins(10);
@@ -25,19 +25,19 @@ const THROTTLED_FOR: Duration = Duration::from_mins(10);
 #[derive(Debug)]
 pub struct Lister {
     store: Store,
-    rate: Rate,
-    notes: Mutex<Notes>,
+    rate: RequestSpacing,
+    notes: Mutex<ListingStats>,
     answered_at: Mutex<Option<Instant>>,
 }
 
-/// What is to be told of a store.
+/// What a report says of a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Notes {
+pub struct ListingStats {
     /// Pages that it gave.
     pub pages: u64,
     /// How often it asked to be spared.
     pub throttled: u64,
-    /// It lists from the beginning wherever it is told to.
+    /// It ignores `start-after` and lists from the beginning.
     pub ignores_start_after: bool,
     /// Why nothing more is taken from its listing.
     pub given_up: Option<String>,
@@ -47,7 +47,7 @@ impl Lister {
     /// `per_second`: requests at most, more than zero.
     #[must_use]
     pub fn new(store: Store, per_second: f64) -> Self {
-        Self { store, rate: Rate::new(per_second), notes: Mutex::default(), answered_at: Mutex::default() }
+        Self { store, rate: RequestSpacing::new(per_second), notes: Mutex::default(), answered_at: Mutex::default() }
     }
 
     #[must_use]
@@ -56,7 +56,7 @@ impl Lister {
     }
 
     #[must_use]
-    pub fn notes(&self) -> Notes {
+    pub fn notes(&self) -> ListingStats {
         lock(&self.notes).clone()
     }
 
@@ -64,7 +64,7 @@ impl Lister {
         self.store.profile()
     }
 
-    pub(super) fn note(&self, change: impl FnOnce(&mut Notes)) {
+    pub(super) fn note(&self, change: impl FnOnce(&mut ListingStats)) {
         change(&mut lock(&self.notes));
     }
 
@@ -75,10 +75,10 @@ impl Lister {
         asked: Asked<'_>,
         from: &Place,
         behind: Option<&[u8]>,
-    ) -> Result<(Page, Instant), Trouble> {
+    ) -> Result<(Page, Instant), ListingError> {
         let failed = |error| {
             let place = PageAt { number: lock(&self.notes).pages + 1, behind: behind.map(<[u8]>::to_vec) };
-            Trouble::Store { place, error: Box::new(error) }
+            ListingError::Store { place, error: Box::new(error) }
         };
         let (mut failures, mut pause, begun) = (0, PAUSE, Instant::now());
         loop {
@@ -100,7 +100,7 @@ impl Lister {
                     // Of all parts, so that one that is unlucky does not end what goes well for the others.
                     let since = lock(&self.answered_at).map_or(begun, |at| at.max(begun));
                     if since.elapsed() >= THROTTLED_FOR {
-                        return Err(Trouble::Throttled { minutes: THROTTLED_FOR.as_secs() / 60, last: error });
+                        return Err(ListingError::Throttled { minutes: THROTTLED_FOR.as_secs() / 60, last: error });
                     }
                 }
                 Class::Transient => {
@@ -124,7 +124,7 @@ impl Lister {
     }
 }
 
-/// A poisoned lock only means that somebody panicked between two short steps.
+/// A poisoned lock only means that a task panicked between two short steps.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

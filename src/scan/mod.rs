@@ -5,21 +5,21 @@
 //! From a listing it takes that a key is there, and never that one is not: a listing that fails, repeats itself or is
 //! out of order ends the scan, and what was registered until then stays.
 
-mod beside;
+mod error;
 mod halt;
 mod lister;
-mod parts;
+mod lister_pages;
+mod peer_listing;
 mod progress;
+mod ranges;
 mod rate;
 mod run;
-mod trouble;
-mod walk;
 mod write;
 
-pub use halt::Halt;
-pub use lister::{Lister, Notes};
-pub use parts::fold;
-pub use progress::{Progress, Shown};
-pub(crate) use rate::Rate;
-pub use run::{Begin, Ended, Scan};
-pub use trouble::{PageAt, Trouble};
+pub use error::{ListingError, PageAt};
+pub use halt::ScanError;
+pub use lister::{Lister, ListingStats};
+pub use progress::{Progress, ProgressSnapshot};
+pub use ranges::fold;
+pub(crate) use rate::RequestSpacing;
+pub use run::{Begin, Scan, ScanResult};

@@ -27,7 +27,7 @@ struct Part {
 
 /// What there is to show.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Shown {
+pub struct ProgressSnapshot {
     /// With what earlier runs came to.
     pub counts: ScanCounts,
     /// Without it.
@@ -43,7 +43,7 @@ pub struct Shown {
 impl Progress {
     /// What there is to show at this moment.
     #[must_use]
-    pub fn shown(&self) -> Shown {
+    pub fn shown(&self) -> ProgressSnapshot {
         let state = self.lock();
         let mut counts = ScanCounts::default();
         for part in &state.parts {
@@ -51,7 +51,7 @@ impl Progress {
         }
         let parts_done = state.parts.iter().filter(|part| part.done).count();
         let before = state.before;
-        Shown {
+        ProgressSnapshot {
             counts,
             now: ScanCounts {
                 listed: counts.listed.saturating_sub(before.listed),
@@ -95,7 +95,7 @@ impl Progress {
         self.lock().waits_for = Some(what);
     }
 
-    /// A poisoned lock only means that somebody panicked between two of these short steps.
+    /// A poisoned lock only means that a task panicked between two of these short steps.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

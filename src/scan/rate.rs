@@ -11,14 +11,14 @@ use tokio::time::Instant;
 const SLOWER_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 /// Requests to a store that throttles are this far apart at least, ...
 const SHORTEST: Duration = Duration::from_millis(100);
-/// ... and this far at most: further apart, nobody would see that it has recovered.
+/// ... and this far at most: further apart, the scan would not notice that it has recovered.
 const LONGEST: Duration = Duration::from_secs(10);
 /// A store may ask for more patience than makes sense.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// How far apart requests are sent: as far as was asked for, and further while the store throttles.
 #[derive(Debug)]
-pub(crate) struct Rate {
+pub(crate) struct RequestSpacing {
     usual: Duration,
     state: Mutex<State>,
 }
@@ -30,7 +30,7 @@ struct State {
     slowed_at: Option<Instant>,
 }
 
-impl Rate {
+impl RequestSpacing {
     /// `per_second`: more than zero.
     pub(crate) fn new(per_second: f64) -> Self {
         let usual = Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(LONGEST);
@@ -73,7 +73,7 @@ impl Rate {
         state.next = state.next.max(now + state.spacing);
     }
 
-    /// A poisoned lock only means that somebody panicked between two of these short steps.
+    /// A poisoned lock only means that a task panicked between two of these short steps.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -85,14 +85,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn requests_are_no_closer_than_asked_for_however_many_want_one() {
-        let (rate, begun) = (Rate::new(20.0), Instant::now());
+        let (rate, begun) = (RequestSpacing::new(20.0), Instant::now());
         futures::future::join_all((0..41).map(|_| rate.turn())).await;
         assert_eq!(begun.elapsed(), Duration::from_secs(2));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_throttles_is_asked_less_often_and_as_often_as_before_when_it_is_well() {
-        let rate = Rate::new(1000.0);
+        let rate = RequestSpacing::new(1000.0);
         let mut taken = Vec::new();
         for _ in 0..6 {
             let asked = Instant::now();
@@ -116,7 +116,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_says_how_long_is_left_alone_for_that_time_within_reason() {
-        let rate = Rate::new(1000.0);
+        let rate = RequestSpacing::new(1000.0);
         for (told, waited) in [(7, 7), (3600, 30)] {
             rate.throttled(Some(Duration::from_secs(told)));
             let asked = Instant::now();

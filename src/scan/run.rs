@@ -13,14 +13,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    beside::Beside,
-    halt::Halt,
+    error::ListingError,
+    halt::ScanError,
     lister::Lister,
-    parts,
+    lister_pages::ListerPages,
+    peer_listing::PeerListing,
     progress::Progress,
-    trouble::Trouble,
-    walk::Walk,
-    write::{Entry, Place, Registrar},
+    ranges,
+    write::{Entry, RangeProgress, Registrar},
 };
 
 /// A process that has not said for so long that it is at a scan is taken for dead.
@@ -33,7 +33,7 @@ pub struct Scan {
     queue: Database,
     lister: Lister,
     /// Other replicas, whose copies are adopted.
-    beside: Vec<Lister>,
+    peers: Vec<Lister>,
     arguments: ScanArguments,
     /// Parts that are listed at the same time.
     parallel: usize,
@@ -53,24 +53,18 @@ pub enum Begin {
 
 /// What a run of it was.
 #[derive(Debug)]
-pub struct Ended {
+pub struct ScanResult {
     /// µs since when the scan is under way, if an earlier run has begun it.
     pub resumed: Option<i64>,
     /// `None`: all of it is listed.
-    pub halt: Option<Halt>,
+    pub halt: Option<ScanError>,
 }
 
 impl Scan {
-    /// `arguments` must be what `lister` and `beside` are made of.
+    /// `arguments` must be what `lister` and `peers` are made of.
     #[must_use]
-    pub fn new(
-        queue: Database,
-        lister: Lister,
-        beside: Vec<Lister>,
-        arguments: ScanArguments,
-        parallel: usize,
-    ) -> Self {
-        Self { queue, lister, beside, arguments, parallel, progress: Progress::default() }
+    pub fn new(queue: Database, lister: Lister, peers: Vec<Lister>, arguments: ScanArguments, parallel: usize) -> Self {
+        Self { queue, lister, peers, arguments, parallel, progress: Progress::default() }
     }
 
     #[must_use]
@@ -80,20 +74,20 @@ impl Scan {
 
     /// The listed replica first.
     pub fn listers(&self) -> impl Iterator<Item = &Lister> {
-        std::iter::once(&self.lister).chain(&self.beside)
+        std::iter::once(&self.lister).chain(&self.peers)
     }
 
     /// Lists and registers, until the end or until `stop`: then the pages that are being written are.
-    pub async fn run(&self, begin: Begin, stop: &CancellationToken) -> Ended {
+    pub async fn run(&self, begin: Begin, stop: &CancellationToken) -> ScanResult {
         let mut resumed = None;
         let ran = match begin {
             Begin::DryRun => self.dry_run(stop).await,
             Begin::Anywhere | Begin::FromStart => self.write_run(begin, &mut resumed, stop).await,
         };
-        Ended { resumed, halt: ran.err() }
+        ScanResult { resumed, halt: ran.err() }
     }
 
-    async fn dry_run(&self, stop: &CancellationToken) -> Result<(), Halt> {
+    async fn dry_run(&self, stop: &CancellationToken) -> Result<(), ScanError> {
         let ranges = self.ranges(stop).await?;
         let parts = (1..).zip(ranges).map(|(number, range)| ScanPart {
             number,
@@ -103,11 +97,16 @@ impl Scan {
             counts: copyhold_db::walk::ScanCounts::default(),
             unusable_example: None,
         });
-        let registrar = Registrar::Looks { queue: &self.queue, holder: self.lister.name() };
+        let registrar = Registrar::DryRun { queue: &self.queue, holder: self.lister.name() };
         self.work(&registrar, parts.collect(), stop).await
     }
 
-    async fn write_run(&self, begin: Begin, resumed: &mut Option<i64>, stop: &CancellationToken) -> Result<(), Halt> {
+    async fn write_run(
+        &self,
+        begin: Begin,
+        resumed: &mut Option<i64>,
+        stop: &CancellationToken,
+    ) -> Result<(), ScanError> {
         // Drawn anew by each process.
         let me = ScanHolder(rand::random());
         let scan = match self.take(begin, me, stop).await? {
@@ -117,8 +116,8 @@ impl Scan {
                 scan
             }
         };
-        let parts = retry_while_down(async || self.queue.scan_parts(scan).await).await.map_err(Halt::Queue)?;
-        let registrar = Registrar::Writes { queue: &self.queue, scan, holder: self.lister.name() };
+        let parts = retry_while_down(async || self.queue.scan_parts(scan).await).await.map_err(ScanError::Queue)?;
+        let registrar = Registrar::Write { queue: &self.queue, scan, holder: self.lister.name() };
         let ran = tokio::select! {
             ran = self.work(&registrar, parts, stop) => ran,
             halt = self.hold(scan, me) => Err(halt),
@@ -128,8 +127,8 @@ impl Scan {
             let _ = self.queue.release_scan(scan, me).await;
             return ran;
         }
-        let ended = retry_while_down(async || self.queue.end_scan(scan).await).await.map_err(Halt::Queue)?;
-        if ended { Ok(()) } else { Err(Halt::Elsewhere) }
+        let ended = retry_while_down(async || self.queue.end_scan(scan).await).await.map_err(ScanError::Queue)?;
+        if ended { Ok(()) } else { Err(ScanError::Elsewhere) }
     }
 
     /// The scan to go on with, since when it is under way if it is not new, and for this process alone.
@@ -138,18 +137,18 @@ impl Scan {
         begin: Begin,
         me: ScanHolder,
         stop: &CancellationToken,
-    ) -> Result<(ScanId, Option<i64>), Halt> {
+    ) -> Result<(ScanId, Option<i64>), ScanError> {
         let (queue, replica) = (&self.queue, self.lister.name());
         let mut forgets = begin == Begin::FromStart;
         loop {
             let found = retry_while_down(async || queue.unfinished_scan(replica, &self.arguments).await).await;
-            let Some(found) = found.map_err(Halt::Queue)? else {
+            let Some(found) = found.map_err(ScanError::Queue)? else {
                 let ranges = self.ranges(stop).await?;
                 // Where an answer was lost and it was asked again, it has begun, and is found as ours.
                 let entered =
                     retry_while_down(async || queue.begin_scan(replica, &self.arguments, &ranges, me, HOLD).await)
                         .await;
-                match entered.map_err(Halt::Queue)? {
+                match entered.map_err(ScanError::Queue)? {
                     Some(scan) => return Ok((scan, None)),
                     // Another process was faster.
                     None => continue,
@@ -160,40 +159,46 @@ impl Scan {
             if !std::mem::take(&mut forgets) {
                 return Ok((id, Some(started_at)));
             }
-            retry_while_down(async || queue.forget_scan(id).await).await.map_err(Halt::Queue)?;
+            retry_while_down(async || queue.forget_scan(id).await).await.map_err(ScanError::Queue)?;
         }
     }
 
     /// Waits for as long as it takes to see whether the process that was at it still lives.
-    async fn take_over(&self, found: UnfinishedScan, me: ScanHolder, stop: &CancellationToken) -> Result<(), Halt> {
+    async fn take_over(
+        &self,
+        found: UnfinishedScan,
+        me: ScanHolder,
+        stop: &CancellationToken,
+    ) -> Result<(), ScanError> {
         let hold = async || retry_while_down(async || self.queue.claim_scan(found.id, me, HOLD).await).await;
-        if hold().await.map_err(Halt::Queue)? {
+        if hold().await.map_err(ScanError::Queue)? {
             return Ok(());
         }
         self.progress.waits_for("another process that was at this scan, to see whether it still lives".into());
         let wait = found.held_for.unwrap_or(HOLD) + Duration::from_millis(100);
         if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
-            return Err(Halt::Stopped);
+            return Err(ScanError::Stopped);
         }
-        if hold().await.map_err(Halt::Queue)? { Ok(()) } else { Err(Halt::AtWork) }
+        if hold().await.map_err(ScanError::Queue)? { Ok(()) } else { Err(ScanError::AtWork) }
     }
 
     /// Says again and again that this process is at it; ends only when it is not.
-    async fn hold(&self, scan: ScanId, me: ScanHolder) -> Halt {
+    async fn hold(&self, scan: ScanId, me: ScanHolder) -> ScanError {
         loop {
             tokio::time::sleep(HOLD_EVERY).await;
             // What is not known is seen by the next page: it goes on only from where the one before has ended.
             if let Ok(false) = self.queue.claim_scan(scan, me, HOLD).await {
-                return Halt::Elsewhere;
+                return ScanError::Elsewhere;
             }
         }
     }
 
-    async fn ranges(&self, stop: &CancellationToken) -> Result<Vec<KeyRange>, Halt> {
+    async fn ranges(&self, stop: &CancellationToken) -> Result<Vec<KeyRange>, ScanError> {
         let mut ranges = Vec::new();
         for prefix in &self.arguments.prefixes {
-            let of_prefix = stop.run_until_cancelled(parts::of(&self.lister, prefix)).await.ok_or(Halt::Stopped)?;
-            ranges.extend(of_prefix.map_err(|trouble| self.trouble(trouble))?);
+            let of_prefix =
+                stop.run_until_cancelled(ranges::of(&self.lister, prefix)).await.ok_or(ScanError::Stopped)?;
+            ranges.extend(of_prefix.map_err(|error| self.error(error))?);
         }
         Ok(ranges)
     }
@@ -204,18 +209,19 @@ impl Scan {
         registrar: &Registrar<'_>,
         parts: Vec<ScanPart>,
         stop: &CancellationToken,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), ScanError> {
         self.progress.begin(&parts);
         let halt = stop.child_token();
         let open = parts.into_iter().enumerate().filter(|(_, part)| !part.done);
-        let works = open.map(|(index, part)| self.part(registrar, Place::new(index, part, &self.progress), &halt));
+        let works =
+            open.map(|(index, part)| self.part(registrar, RangeProgress::new(index, part, &self.progress), &halt));
         let mut ended = stream::iter(works).buffer_unordered(self.parallel);
         let mut first = Ok(());
         while let Some(result) = ended.next().await {
             if let Err(why) = result {
                 halt.cancel();
-                // That others were told to stop because of it is not why.
-                if first.is_ok() || matches!(first, Err(Halt::Stopped)) {
+                // The error of a part that was stopped because of it is not the cause.
+                if first.is_ok() || matches!(first, Err(ScanError::Stopped)) {
                     first = Err(why);
                 }
             }
@@ -226,44 +232,49 @@ impl Scan {
     async fn part(
         &self,
         registrar: &Registrar<'_>,
-        mut place: Place<'_>,
+        mut place: RangeProgress<'_>,
         stop: &CancellationToken,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), ScanError> {
         let (range, reached) = (place.part.range.clone(), place.part.reached.clone());
-        let mut walk = Walk::new(&self.lister, &range, reached.as_deref());
-        let mut beside: Vec<_> =
-            self.beside.iter().map(|lister| Beside::new(lister, &range, reached.as_deref())).collect();
+        let mut pages = ListerPages::new(&self.lister, &range, reached.as_deref());
+        let mut peers: Vec<_> =
+            self.peers.iter().map(|lister| PeerListing::new(lister, &range, reached.as_deref())).collect();
         while !place.part.done {
-            let portion = stop.run_until_cancelled(walk.next()).await.ok_or(Halt::Stopped)?;
-            let portion = portion.map_err(|trouble| self.trouble(trouble))?;
-            let mut oldest = portion.asked_at;
-            let compared = self.compare(portion.objects, &mut beside, &mut oldest);
-            let entries = stop.run_until_cancelled(compared).await.ok_or(Halt::Stopped)?;
+            let page = stop.run_until_cancelled(pages.next()).await.ok_or(ScanError::Stopped)?;
+            let page = page.map_err(|error| self.error(error))?;
+            let mut oldest = page.asked_at;
+            let compared = self.compare(page.objects, &mut peers, &mut oldest);
+            let entries = stop.run_until_cancelled(compared).await.ok_or(ScanError::Stopped)?;
             // Nothing to write, and more to come: only what listings hide.
-            if entries.is_empty() && !portion.done {
+            if entries.is_empty() && !page.done {
                 continue;
             }
-            place.write(registrar, entries, portion.done, oldest.into_std(), stop).await?;
+            place.write(registrar, entries, page.done, oldest.into_std(), stop).await?;
         }
         Ok(())
     }
 
     /// Which other replicas show the same of each. A listing that fails says nothing, and nothing more is taken from it.
-    async fn compare(&self, objects: Vec<Listed>, beside: &mut Vec<Beside<'_>>, oldest: &mut Instant) -> Vec<Entry> {
+    async fn compare(
+        &self,
+        objects: Vec<Listed>,
+        peers: &mut Vec<PeerListing<'_>>,
+        oldest: &mut Instant,
+    ) -> Vec<Entry> {
         let mut entries = Vec::with_capacity(objects.len());
         for object in objects {
             let mut same_at = Vec::new();
             let mut i = 0;
-            while i < beside.len() {
-                match beside[i].same(&object, self.lister.profile()).await {
+            while i < peers.len() {
+                match peers[i].same(&object, self.lister.profile()).await {
                     Ok(shown) => {
                         if let Some(asked_at) = shown {
                             *oldest = asked_at.min(*oldest);
-                            same_at.push(beside[i].name().clone());
+                            same_at.push(peers[i].name().clone());
                         }
                         i += 1;
                     }
-                    Err(trouble) => beside.remove(i).give_up(&trouble),
+                    Err(error) => peers.remove(i).give_up(&error),
                 }
             }
             entries.push(match object.key {
@@ -274,7 +285,7 @@ impl Scan {
         entries
     }
 
-    fn trouble(&self, trouble: Trouble) -> Halt {
-        Halt::Trouble(self.lister.name().clone(), trouble)
+    fn error(&self, error: ListingError) -> ScanError {
+        ScanError::ListingError(self.lister.name().clone(), error)
     }
 }

@@ -11,27 +11,27 @@ use copyhold_db::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{halt::Halt, progress::Progress};
+use super::{halt::ScanError, progress::Progress};
 
-/// A key that somebody else's transaction is about to register is asked for again after these pauses.
+/// A key that another transaction is about to register is tried again after these pauses.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(2);
 /// After so long it is said what one waits for.
-const SAID_AFTER: Duration = Duration::from_secs(5);
+const REPORTED_AFTER: Duration = Duration::from_secs(5);
 /// So many keys in a row that PostgreSQL refuses are no fault of theirs.
 const REFUSED_AT_MOST: u32 = 10;
 
 /// What becomes of what is listed.
 #[derive(Debug)]
 pub(super) enum Registrar<'a> {
-    Writes { queue: &'a Database, scan: ScanId, holder: &'a ReplicaName },
-    Looks { queue: &'a Database, holder: &'a ReplicaName },
+    Write { queue: &'a Database, scan: ScanId, holder: &'a ReplicaName },
+    DryRun { queue: &'a Database, holder: &'a ReplicaName },
 }
 
 impl Registrar<'_> {
     pub(super) fn holder(&self) -> &ReplicaName {
         match self {
-            Self::Writes { holder, .. } | Self::Looks { holder, .. } => holder,
+            Self::Write { holder, .. } | Self::DryRun { holder, .. } => holder,
         }
     }
 }
@@ -45,9 +45,9 @@ pub(super) enum Entry {
 }
 
 /// What came of writing some entries.
-enum Attempt {
+enum WriteResult {
     Written(ScanCounts),
-    /// Somebody else has locked one of the keys.
+    /// Another transaction has locked one of the keys.
     Locked,
     /// PostgreSQL refuses one of them.
     Refused(DatabaseError),
@@ -55,7 +55,7 @@ enum Attempt {
 
 /// A part of the scan while it is listed, and what is written of it.
 #[derive(Debug)]
-pub(super) struct Place<'a> {
+pub(super) struct RangeProgress<'a> {
     pub index: usize,
     pub part: ScanPart,
     /// Unusable keys behind the last usable one: they count when one comes behind them, or nothing.
@@ -63,7 +63,7 @@ pub(super) struct Place<'a> {
     progress: &'a Progress,
 }
 
-impl<'a> Place<'a> {
+impl<'a> RangeProgress<'a> {
     pub(super) fn new(index: usize, part: ScanPart, progress: &'a Progress) -> Self {
         Self { index, part, carried: (0, None), progress }
     }
@@ -79,7 +79,7 @@ impl<'a> Place<'a> {
         done: bool,
         age: Instant,
         stop: &CancellationToken,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), ScanError> {
         let (mut most, mut pause, begun) = (entries.len(), BUSY_PAUSE, Instant::now());
         let mut refused = 0;
         loop {
@@ -92,16 +92,16 @@ impl<'a> Place<'a> {
                 entries.drain(..some);
             } else {
                 match self.attempt(registrar, &listed, last.as_ref(), ends).await? {
-                    Attempt::Written(counts) => {
+                    WriteResult::Written(counts) => {
                         (pause, most, refused) = (BUSY_PAUSE, entries.len(), 0);
                         self.advance(&listed, last, ends, counts, &entries[..some]);
                         entries.drain(..some);
                     }
-                    Attempt::Locked | Attempt::Refused(_) if some > 1 => {
+                    WriteResult::Locked | WriteResult::Refused(_) if some > 1 => {
                         most = some / 2;
                         continue;
                     }
-                    Attempt::Refused(error) => {
+                    WriteResult::Refused(error) => {
                         refused += 1;
                         match entries.first() {
                             // It is left out, and counted as what cannot be registered.
@@ -111,19 +111,19 @@ impl<'a> Place<'a> {
                                 entries[0] = Entry::Unusable(why);
                                 most = entries.len();
                             }
-                            _ => return Err(Halt::Queue(error)),
+                            _ => return Err(ScanError::Queue(error)),
                         }
                         continue;
                     }
-                    Attempt::Locked => {
-                        if begun.elapsed() > SAID_AFTER
+                    WriteResult::Locked => {
+                        if begun.elapsed() > REPORTED_AFTER
                             && let Some(Entry::Key(waited)) = entries.first()
                         {
                             let key = &waited.key;
                             self.progress.waits_for(format!("an open transaction that registers \"{key}\""));
                         }
                         if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                            return Err(Halt::Stopped);
+                            return Err(ScanError::Stopped);
                         }
                         pause = (pause * 2).min(BUSY_PAUSE_AT_MOST);
                         continue;
@@ -195,13 +195,14 @@ impl<'a> Place<'a> {
         listed: &ListedKeys,
         last: Option<&ObjectKey>,
         ends: bool,
-    ) -> Result<Attempt, Halt> {
+    ) -> Result<WriteResult, ScanError> {
         let (queue, scan) = match registrar {
-            Registrar::Writes { queue, scan, .. } => (queue, scan),
-            Registrar::Looks { queue, .. } => {
+            Registrar::Write { queue, scan, .. } => (queue, scan),
+            Registrar::DryRun { queue, .. } => {
                 let mut counts = self.part.counts;
-                counts += retry_while_down(async || queue.preview_page(listed).await).await.map_err(Halt::Queue)?;
-                return Ok(Attempt::Written(counts));
+                counts +=
+                    retry_while_down(async || queue.preview_page(listed).await).await.map_err(ScanError::Queue)?;
+                return Ok(WriteResult::Written(counts));
             }
         };
         let (from, reached) = (self.part.reached.as_deref(), last.map(ObjectKey::as_str));
@@ -209,22 +210,23 @@ impl<'a> Place<'a> {
         let (begun, mut perhaps) = (Instant::now(), false);
         loop {
             match queue.register_page(&page, listed).await {
-                Ok(PageResult::Registered(counts)) => return Ok(Attempt::Written(counts)),
+                Ok(PageResult::Registered(counts)) => return Ok(WriteResult::Written(counts)),
                 // It may have been carried out and its answer lost.
                 Ok(PageResult::Elsewhere) if perhaps => {
-                    let parts = retry_while_down(async || queue.scan_parts(*scan).await).await.map_err(Halt::Queue)?;
-                    let now = parts.into_iter().find(|part| part.number == page.part).ok_or(Halt::Elsewhere)?;
+                    let parts =
+                        retry_while_down(async || queue.scan_parts(*scan).await).await.map_err(ScanError::Queue)?;
+                    let now = parts.into_iter().find(|part| part.number == page.part).ok_or(ScanError::Elsewhere)?;
                     let as_written = now.done == ends && now.reached.as_deref() == reached.or(from);
-                    return if as_written { Ok(Attempt::Written(now.counts)) } else { Err(Halt::Elsewhere) };
+                    return if as_written { Ok(WriteResult::Written(now.counts)) } else { Err(ScanError::Elsewhere) };
                 }
-                Ok(PageResult::Elsewhere) => return Err(Halt::Elsewhere),
-                Err(error) if error.is_conflict() => return Ok(Attempt::Locked),
-                Err(error) if error.is_row_error() => return Ok(Attempt::Refused(error)),
+                Ok(PageResult::Elsewhere) => return Err(ScanError::Elsewhere),
+                Err(error) if error.is_conflict() => return Ok(WriteResult::Locked),
+                Err(error) if error.is_row_error() => return Ok(WriteResult::Refused(error)),
                 Err(error) if should_retry(&error, begun) => {
                     perhaps |= DatabaseError::outcome_unknown(&error);
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
-                Err(error) => return Err(Halt::Queue(error)),
+                Err(error) => return Err(ScanError::Queue(error)),
             }
         }
     }

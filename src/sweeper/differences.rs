@@ -1,3 +1,5 @@
+//! Warns when daemons are configured differently.
+
 use std::{collections::BTreeMap, time::Duration};
 
 use copyhold_db::{Database, stats::Difference};
@@ -41,7 +43,7 @@ pub async fn watch_differences(queue: Database, drain: CancellationToken) {
                 publish(&queue, &now);
                 said = now;
             }
-            // The claims will say that PostgreSQL is away.
+            // The claimer logs that PostgreSQL is unavailable.
             Err(_) => metrics::database_error("stats::differences"),
         }
         tokio::select! {

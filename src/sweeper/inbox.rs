@@ -9,8 +9,8 @@ use tracing::{debug, error, warn};
 
 use crate::{
     metrics,
-    sleeper::{AWAY, POLL, Sleeper},
-    wake::{Wake, Waker},
+    wakeup::idle::{IdleRegistration, POLL, RETRY_EVERY},
+    wakeup::wake_channel::{WakeReceiver, WakeSender},
 };
 
 /// Events of one transaction at most, so that it holds the log's lock for milliseconds.
@@ -23,16 +23,16 @@ const REFUSED: Duration = Duration::from_millis(50);
 /// Moves the events of other programs into the log, as soon as they are committed. Every daemon runs it; one moves at a
 /// time.
 #[derive(Debug)]
-pub struct Mover {
+pub struct InboxMover {
     pub queue: Database,
     /// Heard when there may be events.
-    pub wake: Wake,
-    pub sleeper: Sleeper,
+    pub wake: WakeReceiver,
+    pub idle: IdleRegistration,
     /// For this process's own readers of the log, who may not hear of it.
-    pub grows: Waker,
+    pub grows: WakeSender,
 }
 
-impl Mover {
+impl InboxMover {
     /// Moves until `drain`.
     pub async fn run(mut self, drain: CancellationToken) {
         let mut failing = false;
@@ -51,20 +51,20 @@ impl Mover {
                     metrics::inbox_moved(most);
                     self.grows.wake();
                     failing = false;
-                    self.sleeper.rouse().await;
+                    self.idle.clear().await;
                     continue;
                 }
                 Ok(InboxMove::All(events)) => {
                     metrics::inbox_moved(events);
                     failing = false;
-                    self.sleeper.turn.found(events > 0);
+                    self.idle.stagger.record(events > 0);
                     if events > 0 {
                         self.grows.wake();
                     }
-                    self.sleeper.nothing().await.whole()
+                    self.idle.register().await.whole()
                 }
                 Ok(InboxMove::Locked) => jittered(NOT_NOW),
-                // Somebody else appends at the moment.
+                // Another transaction appends at the moment.
                 Err(error) if error.is_conflict() => jittered(NOT_NOW),
                 Err(error) if error.may_concern_one_row() && most > 1 => {
                     singly = BATCH;
@@ -77,22 +77,22 @@ impl Mover {
                 }
                 Err(error) => {
                     failed(&error, std::mem::replace(&mut failing, true));
-                    self.sleeper.forget();
-                    AWAY
+                    self.idle.invalidate();
+                    RETRY_EVERY
                 }
             };
             let Some(called) = drain.run_until_cancelled(self.wake.wait(pause)).await else { return };
             if called {
                 debug!("Woken by a notification for the inbox");
             }
-            if called && self.sleeper.is_asleep() {
-                drain.run_until_cancelled(tokio::time::sleep(self.sleeper.turn.wait())).await;
+            if called && self.idle.is_registered() {
+                drain.run_until_cancelled(tokio::time::sleep(self.idle.stagger.wait())).await;
             }
         }
     }
 }
 
-impl Mover {
+impl InboxMover {
     /// The first event is refused: it goes behind the others, and is tried again when they are moved.
     async fn put_off(&self, why: &DatabaseError, said: bool) {
         metrics::database_error("log::move_inbox");
@@ -108,7 +108,7 @@ impl Mover {
 
 fn failed(error: &DatabaseError, said: bool) {
     metrics::database_error("log::move_inbox");
-    // The claims will say that PostgreSQL is away.
+    // The claimer logs that PostgreSQL is unavailable.
     if !said && !error.is_unavailable() {
         warn!(error = %error, "The events of other programs could not be moved into the log, trying again every second");
     }

@@ -15,9 +15,9 @@ use tracing::{info, warn};
 
 use super::{
     about,
-    clock::{ClockWatch, Trust},
+    clock::{ClockTrust, ClockWatch},
 };
-use crate::{metrics, wake::Waker};
+use crate::{metrics, wakeup::wake_channel::WakeSender};
 
 /// Of objects that were abandoned again, those that are named: the ones it happened to most often.
 const SUSPECTS_NAMED: usize = 5;
@@ -30,7 +30,7 @@ pub struct Sweeper {
     pub lease_time: Duration,
     /// After this time nothing that a dead holder has sent still arrives at a store.
     pub settle: Duration,
-    pub waker: Waker,
+    pub waker: WakeSender,
 }
 
 impl Sweeper {
@@ -55,9 +55,9 @@ impl Sweeper {
         }
     }
 
-    /// What a clock that was ahead has put off is pulled in, also when no daemon has seen it set back.
-    async fn pull_in(&self, trust: Trust) {
-        let set_back = matches!(trust, Trust::Stepped(seconds) if seconds < 0);
+    /// Brings forward what a clock that was ahead has deferred, also when no daemon has seen it set back.
+    async fn pull_in(&self, trust: ClockTrust) {
+        let set_back = matches!(trust, ClockTrust::Stepped(seconds) if seconds < 0);
         match self.queue.pull_in(set_back, self.lease_time).await {
             Ok(None) => {}
             Ok(Some(ClockCorrection { ahead, copies })) => {
@@ -71,7 +71,7 @@ impl Sweeper {
             }
             Err(error) => {
                 metrics::database_error("lease::pull_in");
-                // The sweep says that PostgreSQL is away.
+                // The sweep logs that PostgreSQL is unavailable.
                 if !error.is_unavailable() {
                     warn!(error = %error, "What lies in the future could not be pulled in, trying again");
                 }
@@ -90,9 +90,9 @@ impl Sweeper {
         let trust = watch.look(Instant::now(), database_us);
         self.pull_in(trust).await;
         match trust {
-            Trust::Yes => {}
-            Trust::NotYet => return Ok(()),
-            Trust::Stepped(seconds) => {
+            ClockTrust::Yes => {}
+            ClockTrust::NotYet => return Ok(()),
+            ClockTrust::Stepped(seconds) => {
                 warn!(
                     seconds,
                     "The database's clock has moved {seconds} s more than time has; no lease is freed for {:?}",
@@ -107,14 +107,14 @@ impl Sweeper {
                 return Ok(());
             }
             metrics::leases_swept(freed.len());
-            say(&freed);
+            log_freed(&freed);
             self.waker.wake();
         }
     }
 }
 
-/// One line per dead holder, with one of its keys, and one per object that may be what they died of.
-fn say(freed: &[ReclaimedLease]) {
+/// Logs one line per dead holder, with one of its keys, and one per object that may be what they died of.
+fn log_freed(freed: &[ReclaimedLease]) {
     let mut by_holder: BTreeMap<i32, (usize, &ReclaimedLease)> = BTreeMap::new();
     for one in freed {
         by_holder.entry(one.holder.number()).or_insert((0, one)).0 += 1;

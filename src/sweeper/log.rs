@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::about;
 use crate::metrics;
 
-/// What has not come about for so long is said: somebody's transaction stands in the way.
+/// A duty that has failed for so long is logged: some transaction blocks it.
 const PATIENCE: Duration = Duration::from_hours(1);
 /// Partitions dropped in one go at most; the rest is the next sweep's.
 const AT_ONCE: usize = 32;
@@ -28,18 +28,18 @@ pub struct LogSweeper {
 
 /// How one duty has gone lately.
 #[derive(Debug, Default)]
-struct Record {
+struct DutyLog {
     failing_since: Option<Instant>,
-    said: bool,
+    reported: bool,
 }
 
 impl LogSweeper {
     /// Sweeps until `drain`.
     pub async fn run(self, drain: CancellationToken) {
-        let mut records: [Record; LogDuty::ALL.len()] = Default::default();
+        let mut records: [DutyLog; LogDuty::ALL.len()] = Default::default();
         loop {
             for (duty, record) in LogDuty::ALL.into_iter().zip(&mut records) {
-                record.took_place(duty, self.perform(duty).await);
+                record.record(duty, self.perform(duty).await);
             }
             match self.queue.log_bytes().await {
                 Ok(bytes) => metrics::log_bytes(bytes, self.every),
@@ -68,18 +68,18 @@ impl LogSweeper {
     }
 }
 
-impl Record {
-    fn took_place(&mut self, duty: LogDuty, result: Result<(), DatabaseError>) {
+impl DutyLog {
+    fn record(&mut self, duty: LogDuty, result: Result<(), DatabaseError>) {
         let Err(error) = result else {
             *self = Self::default();
             return;
         };
         metrics::database_error(duty.name());
-        // Somebody reads the log, or appends to it, at this moment: it gives way to them, and is done next time.
+        // Other sessions read the log or append to it at this moment: the duty gives way, and is done next time.
         let since = *self.failing_since.get_or_insert_with(Instant::now);
-        // The claims will say that PostgreSQL is away.
+        // The claimer logs that PostgreSQL is unavailable.
         let worth_saying = if error.is_lock_timeout() { since.elapsed() > PATIENCE } else { !error.is_unavailable() };
-        if worth_saying && !std::mem::replace(&mut self.said, true) {
+        if worth_saying && !std::mem::replace(&mut self.reported, true) {
             warn!(
                 error = %error,
                 "The log could not be tidied up ({}), trying again at each sweep: is a transaction open for long that has read it?",

@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub use differences::watch_differences;
-pub use inbox::Mover;
+pub use inbox::InboxMover;
 pub use leases::Sweeper;
 pub use log::LogSweeper;
 pub use sequences::{mend_sequences, watch_sequences};
-pub use uploads::{OrphanedUploads, Reach, Reaches};
+pub use uploads::{AbortScope, AbortScopes, OrphanedUploads};
 
 use copyhold_db::Database;
 
@@ -29,7 +29,7 @@ use crate::metrics;
 
 /// How often it is asked whether the backlog is to be counted; the statement itself decides.
 const BACKLOG_EVERY: Duration = Duration::from_secs(2);
-/// A count that came to nothing has cost as much as one that did not: this many times as long nobody tries again here.
+/// A count that came to nothing has cost as much as one that did not: this daemon tries again after this many times as long.
 const REST_AFTER_FAILURE: u32 = 50;
 
 /// Keeps the table `backlog` up to date until `drain`.

@@ -11,7 +11,7 @@ use crate::metrics;
 
 const EVERY: Duration = Duration::from_secs(30);
 
-/// Finds and mends sequences that are behind their tables; says so.
+/// Finds, mends and logs sequences that are behind their tables.
 pub async fn mend_sequences(queue: &Database) -> Result<(), DatabaseError> {
     let behind = queue.sequences_behind().await?;
     if behind.is_empty() {

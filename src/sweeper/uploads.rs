@@ -16,25 +16,25 @@ use tracing::{debug, info, warn};
 use super::about;
 use crate::metrics;
 
-/// What was begun for somebody who never heard its name is looked for from this long before its intent was written
+/// An upload whose name its daemon never received is looked for from this long before its intent was written
 /// down, because the machines of a store differ, and whole seconds round, ...
 const WINDOW_BEFORE: Duration = Duration::from_mins(1);
 /// ... to this long after. The call that begins an upload is given up after a minute, its retry included; before it,
 /// while the store throttles, it may have waited for its turn, some minutes at most where there is any progress.
-/// Longer would be no safer: what is found in it is aborted, and it might be somebody else's.
+/// Longer would be no safer: what is found in it is aborted, and it might be another program's.
 const WINDOW_AFTER: Duration = Duration::from_mins(5);
 /// An upload whose name can never be found out, because its store does not let us list, is forgotten.
 const NAMELESS_FOR: Duration = Duration::from_hours(3 * 24);
-/// What the store has refused to throw away for so long is forgotten.
+/// An upload that the store has refused to abort for so long is forgotten.
 const CONDEMNED_FOR: Duration = Duration::from_hours(30 * 24);
 /// After so many failures in a row the store is left alone until the next look.
 const FAILURES: u32 = 3;
-/// Half of the time for which nobody else looks at the same uploads; one call more may take a minute.
+/// Half of the time for which no other daemon looks at the same uploads; one call more may take a minute.
 const ROUND: Duration = UPLOAD_CHECK_INTERVAL.checked_div(2).expect("two is not zero");
-/// How often it is looked for rows of replicas that nobody serves any more.
+/// How often rows of replicas that no daemon serves any more are looked for.
 const UNSERVED_EVERY: Duration = Duration::from_hours(1);
 
-/// Has the stores throw away the unfinished uploads that nobody will go on with. Every daemon looks; each upload is
+/// Aborts the unfinished uploads that no daemon will go on with. Every daemon looks; each upload is
 /// aborted by the one that has taken it, for a stated time, in PostgreSQL. No transaction is open meanwhile.
 ///
 /// Others' uploads are never touched: only those whose name is in a row of ours, and those that were begun of the same
@@ -43,19 +43,19 @@ pub struct OrphanedUploads {
     pub queue: Database,
     pub stores: Vec<Arc<Store>>,
     /// What may be done at a replica at the moment.
-    pub reach: Reaches,
+    pub scope: AbortScopes,
     pub every: Duration,
     /// After this time nothing that a dead holder has sent still arrives at a store, and no lease of his stands.
     pub quiet: Duration,
 }
 
-pub type Reaches = Box<dyn Fn(&ReplicaName) -> Reach + Send + Sync>;
+pub type AbortScopes = Box<dyn Fn(&ReplicaName) -> AbortScope + Send + Sync>;
 
 /// Whether uploads at a replica may be aborted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// None: its bucket may be another one than ours, or its store is not well.
-    No,
+pub enum AbortScope {
+    /// None: its bucket may be another one than ours, or its store is unhealthy.
+    None,
     /// Those whose names we know. The application uploads there as well, perhaps the same key at the same time.
     Named,
     /// All of ours.
@@ -64,19 +64,19 @@ pub enum Reach {
 
 /// How the uploads of one replica were last found.
 #[derive(Debug, Default)]
-struct Mood {
-    failing: bool,
+struct ReplicaLogState {
+    failure_logged: bool,
     /// It has been said that uploads cannot be listed.
-    blind: bool,
+    unlistable_logged: bool,
 }
 
 /// What became of one upload.
-enum Came {
+enum AbortResult {
     /// So many were aborted, and its row may go.
     Over(usize),
     Failed(StoreError),
     /// Uploads cannot be listed there.
-    Unseen(StoreError),
+    Unlistable(StoreError),
 }
 
 impl fmt::Debug for OrphanedUploads {
@@ -93,7 +93,7 @@ impl OrphanedUploads {
     }
 
     async fn watch(&self, store: &Store, drain: &CancellationToken) {
-        let mut mood = Mood::default();
+        let mut log_state = ReplicaLogState::default();
         loop {
             if drain.run_until_cancelled(tokio::time::sleep(about(self.every))).await.is_none() {
                 return;
@@ -102,30 +102,35 @@ impl OrphanedUploads {
                 Ok(uploads) => metrics::uploads_unfinished(store.name(), uploads, self.every),
                 Err(_) => metrics::database_error("lease::count_uploads"),
             }
-            let reach = (self.reach)(store.name());
-            if reach == Reach::No {
+            let scope = (self.scope)(store.name());
+            if scope == AbortScope::None {
                 continue;
             }
             // What is dropped here is condemned, and comes up again.
-            match drain.run_until_cancelled(self.look(store, reach, &mut mood)).await {
+            match drain.run_until_cancelled(self.look(store, scope, &mut log_state)).await {
                 None => return,
                 Some(Ok(())) => {}
                 Some(Err(error)) => {
                     metrics::database_error("lease::check_uploads");
                     if !error.is_unavailable() {
-                        warn!(error = %error, "Could not look for unfinished uploads that nobody goes on with, trying again");
+                        warn!(error = %error, "Could not look for orphaned uploads, trying again");
                     }
                 }
             }
         }
     }
 
-    async fn look(&self, store: &Store, reach: Reach, mood: &mut Mood) -> Result<(), DatabaseError> {
-        // While the window of an intent is open, what somebody begins now would be in it.
+    async fn look(
+        &self,
+        store: &Store,
+        scope: AbortScope,
+        log_state: &mut ReplicaLogState,
+    ) -> Result<(), DatabaseError> {
+        // While the window of an intent is open, an upload that another program begins now would be in it.
         let quiet = self.quiet.max(WINDOW_AFTER + WINDOW_BEFORE);
         loop {
             let UploadCheck { condemned, more } = self.queue.check_uploads(store.name(), quiet).await?;
-            if !condemned.is_empty() && !self.clear(store, reach, condemned, mood).await? {
+            if !condemned.is_empty() && !self.clear(store, scope, condemned, log_state).await? {
                 return Ok(());
             }
             if !more {
@@ -134,13 +139,13 @@ impl OrphanedUploads {
         }
     }
 
-    /// Has these thrown away. Whether the store is well enough for more.
+    /// Aborts these. `false`: the store fails too often to go on.
     async fn clear(
         &self,
         store: &Store,
-        reach: Reach,
+        scope: AbortScope,
         condemned: Vec<CondemnedUpload>,
-        mood: &mut Mood,
+        log_state: &mut ReplicaLogState,
     ) -> Result<bool, DatabaseError> {
         let (began, replica) = (Instant::now(), store.name());
         let example = condemned.first().map(|one| one.key.clone());
@@ -150,25 +155,25 @@ impl OrphanedUploads {
                 break;
             }
             let age = one.age + began.elapsed();
-            match self.abort(store, reach, &one, age).await? {
-                Came::Over(uploads) => {
+            match self.abort(store, scope, &one, age).await? {
+                AbortResult::Over(uploads) => {
                     debug!(object.key = %one.key, replica.id = %replica, uploads, "The unfinished upload of {} at {replica} is thrown away", one.key);
                     over.push(one.id);
                     aborted += uploads;
                     failures = 0;
-                    mood.failing = false;
+                    log_state.failure_logged = false;
                 }
-                Came::Unseen(error) => {
-                    if !std::mem::replace(&mut mood.blind, true) {
+                AbortResult::Unlistable(error) => {
+                    if !std::mem::replace(&mut log_state.unlistable_logged, true) {
                         warn!(replica.id = %replica, error = %error, "Unfinished uploads at {replica} cannot be listed: one whose name was lost with its daemon stays until the bucket's lifecycle rule aborts it: {error}");
                     }
                     if one.age > NAMELESS_FOR {
                         over.push(one.id);
                     }
                 }
-                Came::Failed(error) => {
+                AbortResult::Failed(error) => {
                     failures += 1;
-                    if !std::mem::replace(&mut mood.failing, true) {
+                    if !std::mem::replace(&mut log_state.failure_logged, true) {
                         warn!(object.key = %one.key, replica.id = %replica, error = %error, "An unfinished upload of {} at {replica} could not be aborted, it is tried again later: {error}", one.key);
                     }
                     if one.for_long > CONDEMNED_FOR {
@@ -178,11 +183,11 @@ impl OrphanedUploads {
                 }
             }
         }
-        // One that is in somebody's hands is condemned, and comes up again.
+        // A locked one is condemned, and comes up again.
         self.queue.end_uploads(&over).await?;
         metrics::uploads_orphaned(replica, aborted);
         if let Some(key) = example.filter(|_| aborted > 0) {
-            info!(object.key = %key, replica.id = %replica, uploads = aborted, "Aborted {aborted} unfinished uploads at {replica} that nobody goes on with, of {key} for one");
+            info!(object.key = %key, replica.id = %replica, uploads = aborted, "Aborted {aborted} orphaned uploads at {replica}, of {key} for one");
         }
         if forgotten > 0 {
             warn!(replica.id = %replica, uploads = forgotten, "{forgotten} unfinished uploads could not be aborted at {replica} for a month and are forgotten: a lifecycle rule of the bucket would abort them");
@@ -194,26 +199,26 @@ impl OrphanedUploads {
     async fn abort(
         &self,
         store: &Store,
-        reach: Reach,
+        scope: AbortScope,
         one: &CondemnedUpload,
         age: Duration,
-    ) -> Result<Came, DatabaseError> {
-        let uploads = match (&one.upload_id, reach) {
+    ) -> Result<AbortResult, DatabaseError> {
+        let uploads = match (&one.upload_id, scope) {
             (Some(id), _) => vec![UploadId::new(id)],
-            (None, Reach::All) => match self.find(store, one, age).await? {
+            (None, AbortScope::All) => match self.find(store, one, age).await? {
                 Ok(found) => found,
-                Err(error) if cannot_list(error.reason()) => return Ok(Came::Unseen(error)),
-                Err(error) => return Ok(Came::Failed(error)),
+                Err(error) if cannot_list(error.reason()) => return Ok(AbortResult::Unlistable(error)),
+                Err(error) => return Ok(AbortResult::Failed(error)),
             },
-            (None, Reach::Named | Reach::No) => Vec::new(),
+            (None, AbortScope::Named | AbortScope::None) => Vec::new(),
         };
         for upload in &uploads {
             // Of one that the store does not know any more it says that it is done.
             if let Err(error) = store.abort_multipart(&one.key, upload).await {
-                return Ok(Came::Failed(error));
+                return Ok(AbortResult::Failed(error));
             }
         }
-        Ok(Came::Over(uploads.len()))
+        Ok(AbortResult::Over(uploads.len()))
     }
 
     /// The uploads of exactly this key that were begun when this one must have been, and that are in no row of ours.
@@ -227,7 +232,7 @@ impl OrphanedUploads {
             Ok(listed) => listed,
             Err(error) => return Ok(Err(error)),
         };
-        // By another clock than the store's own, the upload of somebody else may be the one that is looked for.
+        // By another clock than the store's own, another program's upload might be taken for ours.
         let Some(answered) = answered else { return Ok(Ok(Vec::new())) };
         // Asked after the listing: what is begun in the meantime is not in it.
         let known = self.queue.known_uploads(&one.key, store.name()).await?;

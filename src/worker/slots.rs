@@ -4,25 +4,25 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Room for a number of things at once. Some of it is kept for objects that were registered lately, so that an upload
+/// Slots for a number of objects at once. Some of it is kept for objects that were registered lately, so that an upload
 /// in the middle of a large backfill does not wait behind it.
 #[derive(Debug, Clone)]
 pub struct Slots {
-    any: Arc<Semaphore>,
-    fresh: Arc<Semaphore>,
+    general: Arc<Semaphore>,
+    recent: Arc<Semaphore>,
     count: usize,
 }
 
-/// Which room is asked for.
+/// From which part of the slots to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Room {
+pub enum SlotPool {
     /// For any object.
-    Any,
+    General,
     /// For those registered lately.
-    Fresh,
+    Recent,
 }
 
-/// Room for one; given back when dropped.
+/// A slot for one object; given back when dropped.
 pub type Slot = OwnedSemaphorePermit;
 
 impl Slots {
@@ -30,39 +30,39 @@ impl Slots {
     #[must_use]
     pub fn new(count: usize, reserved: usize) -> Self {
         let of = |n| Arc::new(Semaphore::new(n));
-        let any = count.saturating_sub(reserved).max(1);
-        Self { any: of(any), fresh: of(reserved), count: any + reserved }
+        let general = count.saturating_sub(reserved).max(1);
+        Self { general: of(general), recent: of(reserved), count: general + reserved }
     }
 
     /// How many there are.
     #[must_use]
-    pub fn free(&self, room: Room) -> usize {
-        self.of(room).available_permits()
+    pub fn free(&self, pool: SlotPool) -> usize {
+        self.of(pool).available_permits()
     }
 
-    /// How many are taken, for whichever objects.
+    /// How many are taken, in both pools.
     #[must_use]
     pub fn taken(&self) -> usize {
-        self.count.saturating_sub(self.free(Room::Any) + self.free(Room::Fresh))
+        self.count.saturating_sub(self.free(SlotPool::General) + self.free(SlotPool::Recent))
     }
 
     /// Up to `most` slots; none if there are none.
     #[must_use]
-    pub fn take(&self, room: Room, most: usize) -> Vec<Slot> {
-        let slots = self.of(room);
+    pub fn take(&self, pool: SlotPool, most: usize) -> Vec<Slot> {
+        let slots = self.of(pool);
         std::iter::from_fn(|| Arc::clone(slots).try_acquire_owned().ok()).take(most).collect()
     }
 
-    /// Waits for a slot. Whoever waits comes before those that only take what is free.
-    pub async fn one(&self, room: Room) -> Slot {
+    /// Waits for a slot. A waiting caller comes before callers of [`Slots::take`].
+    pub async fn one(&self, pool: SlotPool) -> Slot {
         // Cannot fail: the semaphore is never closed.
-        Arc::clone(self.of(room)).acquire_owned().await.expect("an open semaphore")
+        Arc::clone(self.of(pool)).acquire_owned().await.expect("an open semaphore")
     }
 
-    fn of(&self, room: Room) -> &Arc<Semaphore> {
-        match room {
-            Room::Any => &self.any,
-            Room::Fresh => &self.fresh,
+    fn of(&self, pool: SlotPool) -> &Arc<Semaphore> {
+        match pool {
+            SlotPool::General => &self.general,
+            SlotPool::Recent => &self.recent,
         }
     }
 }
@@ -74,13 +74,13 @@ mod tests {
     #[test]
     fn what_is_reserved_stays_empty_when_all_else_is_taken() {
         let slots = Slots::new(8, 2);
-        let any = slots.take(Room::Any, 100);
-        assert_eq!(any.len(), 6);
-        assert!(slots.take(Room::Any, 1).is_empty());
-        let fresh = slots.take(Room::Fresh, 100);
-        assert_eq!((fresh.len(), slots.taken()), (2, 8));
-        drop((any, fresh));
+        let general = slots.take(SlotPool::General, 100);
+        assert_eq!(general.len(), 6);
+        assert!(slots.take(SlotPool::General, 1).is_empty());
+        let recent = slots.take(SlotPool::Recent, 100);
+        assert_eq!((recent.len(), slots.taken()), (2, 8));
+        drop((general, recent));
         assert_eq!(slots.taken(), 0);
-        assert_eq!(slots.take(Room::Any, 4).len(), 4);
+        assert_eq!(slots.take(SlotPool::General, 4).len(), 4);
     }
 }

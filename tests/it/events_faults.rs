@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold::listener::Pace;
+use copyhold::wakeup::listener::ListenerTiming;
 use copyhold_db::{notify::ProbeTiming, schema::migrate};
 use copyhold_sandbox::postgres::{Cluster, Options};
 use copyhold_testkit::{
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// As a daemon's, but impatient.
-const SHORT: Pace = Pace {
+const SHORT: ListenerTiming = ListenerTiming {
     probing: ProbeTiming { every: Duration::from_millis(300), within: Duration::from_secs(3) },
     retry_every: Duration::from_millis(500),
 };
@@ -74,7 +74,7 @@ fn follow(world: &World, mut listening: Listening, until: i64) -> JoinHandle<Vec
             let nothing = new.is_empty();
             seen.extend(new);
             if nothing {
-                listening.events.wait(listening.ears.poll(Duration::from_secs(5))).await;
+                listening.events.wait(listening.ears.poll_interval(Duration::from_secs(5))).await;
             }
         }
         seen
@@ -85,7 +85,7 @@ fn follow(world: &World, mut listening: Listening, until: i64) -> JoinHandle<Vec
 async fn assert_hears(world: &World, listening: &mut Listening) {
     listening.until_open().await;
     append(world).await;
-    soon("the event is heard", listening.events.heard()).await;
+    soon("the event is heard", listening.events.notified()).await;
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn a_listener_whose_backend_is_terminated_wakes_all_waiters_and_listens_ag
     let mut listening = Listening::begin(&world, SHORT).await;
     listening.until_open().await;
     world.until(&format!("SELECT count(pg_terminate_backend(pid)) = 1 {LISTENING}")).await;
-    soon("work is looked for", listening.work.heard()).await;
+    soon("work is looked for", listening.work.notified()).await;
     assert_hears(&world, &mut listening).await;
 }
 
@@ -105,9 +105,9 @@ async fn a_connection_that_is_reset_wakes_all_waiters_and_is_made_anew() {
     for _ in 0..3 {
         assert_hears(&world, &mut listening).await;
         proxy.reset();
-        soon("work is looked for", listening.work.heard()).await;
-        soon("replicas are looked at", listening.replicas.heard()).await;
-        soon("the inbox is looked into", listening.inbox.heard()).await;
+        soon("work is looked for", listening.work.notified()).await;
+        soon("replicas are looked at", listening.replicas.notified()).await;
+        soon("the inbox is looked into", listening.inbox.notified()).await;
     }
     assert_hears(&world, &mut listening).await;
 }
@@ -120,8 +120,8 @@ async fn silence_is_noticed_and_lasts_no_longer_than_its_cause() {
     listening.events.arm();
     proxy.set(Way::Hole);
     append(&world).await;
-    soon("all are woken", listening.events.heard()).await;
-    assert!(!listening.ears.are_open(), "a listener without a connection must not count as listening");
+    soon("all are woken", listening.events.notified()).await;
+    assert!(!listening.ears.is_listening(), "a listener without a connection must not count as listening");
     let told = format!("SELECT wakeup LIKE '%cannot be reached%' FROM copyhold.daemons WHERE id = {}", listening.id);
     world.until(&told).await;
     proxy.set(Way::Pass);
@@ -136,7 +136,7 @@ async fn a_slow_way_is_no_broken_one() {
     // As patient as a daemon, and more: the machine may be slow as well.
     let mut listening = Listening::begin(
         &world,
-        Pace { probing: ProbeTiming { within: Duration::from_mins(1), ..SHORT.probing }, ..SHORT },
+        ListenerTiming { probing: ProbeTiming { within: Duration::from_mins(1), ..SHORT.probing }, ..SHORT },
     )
     .await;
     listening.until_open().await;
@@ -145,10 +145,10 @@ async fn a_slow_way_is_no_broken_one() {
         let before = world.value(&probed).await;
         let again = async || world.value(&probed).await.is_some_and(|now| Some(now) != before);
         eventually(&format!("probe {probe}"), again).await;
-        assert!(listening.ears.are_open());
+        assert!(listening.ears.is_listening());
     }
     append(&world).await;
-    soon("the event is heard", listening.events.heard()).await;
+    soon("the event is heard", listening.events.notified()).await;
     assert_eq!(world.value("SELECT wakeup FROM copyhold.daemons").await.unwrap(), "notify");
 }
 
@@ -237,7 +237,7 @@ async fn assert_polls(world: &World, wrong: &str, remedy: &str) {
     }
     let status = printed(&world.run(&["status"]).await);
     assert!(status.contains("cannot be notified") && status.contains(wrong), "{status}");
-    assert_eq!(daemon.log().matches("No notice of new objects can be heard").count(), 1, "{}", daemon.log());
+    assert_eq!(daemon.log().matches("Notifications do not arrive").count(), 1, "{}", daemon.log());
 }
 
 #[tokio::test]
@@ -307,7 +307,7 @@ async fn a_program_that_holds_the_log_itself_holds_up_records_until_it_ends_and_
     let mut stuck = stuck.begin().await.unwrap();
     sqlx::raw_sql("SELECT copyhold.append_log(ARRAY['{\"kind\": \"a\"}'::jsonb])").execute(&mut *stuck).await.unwrap();
     world.upload("photo", "bytes").await;
-    daemon.until_logged("Results could not be recorded").await;
+    daemon.until_logged("Could not record results").await;
     assert_eq!(world.bucket("scw").get("photo").unwrap(), "bytes");
     // The application's own transactions do not notice.
     soon("another is registered", world.upload("another", "bytes")).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use copyhold::{
     events::{self, Batch, End, Filter, Log, Next, Reader, Settings, Start},
-    wake::{self, Waker},
+    wakeup::wake_channel::{self, WakeSender},
 };
 use copyhold_core::domain::{Cursor, Epoch};
 use copyhold_db::schema::migrate;
@@ -27,14 +27,14 @@ const UNPOLLED: Settings = Settings { poll: Duration::from_hours(1), ..SETTINGS 
 /// A log that is followed, as in a daemon.
 pub struct Followed {
     pub log: Log,
-    waker: Waker,
+    waker: WakeSender,
     stop: CancellationToken,
     tailer: JoinHandle<()>,
 }
 
 impl Followed {
     pub fn of(world: &World, settings: Settings) -> Self {
-        let (waker, wake) = wake::channel();
+        let (waker, wake) = wake_channel::channel();
         let (log, tailer) = events::open(world.queue(), settings, wake);
         let stop = CancellationToken::new();
         let tailer = tokio::spawn(tailer.run(stop.clone()));

@@ -131,7 +131,7 @@ async fn a_put_whose_lease_was_lost_is_noted_though_it_was_answered() {
     // Another daemon's.
     world.execute("UPDATE copyhold.object_copies SET lease = 7, lock = 8000000000000000000").await;
     gate.open();
-    daemon.until_logged("What was found out about photo came too late").await;
+    daemon.until_logged("Discarded result for photo: lease lost or object re-registered").await;
     world
         .until("SELECT count(*) = 1 FROM copyhold.unsettled WHERE replica = 'wasabi' AND content_hash IS NOT NULL")
         .await;

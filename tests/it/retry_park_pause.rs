@@ -283,7 +283,7 @@ async fn explain_tells_each_state_a_copy_can_be_in() {
         "size        2048 bytes (2.0 KiB)",
         "hash        crc64nvme:ffffffffffffffff",
         "held        by no daemon",
-        "scw: parked: not tried again until somebody says so (`copyhold retry`)\n    denied: evil\\u{1b}[2J words\n    \
+        "scw: parked: not tried again until `copyhold retry`\n    denied: evil\\u{1b}[2J words\n    \
          5 attempts count, first ",
         "(1970-01-01T00:00:00Z)",
         "scw is paused until it is resumed (why not)",

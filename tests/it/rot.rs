@@ -112,7 +112,7 @@ async fn a_restored_bucket_is_taken_for_many_changes_and_its_objects_are_parked(
     let told = "SELECT count(*) FROM copyhold.log WHERE event_data->>'kind' = 'replica.changes_parked'";
     assert_eq!(world.value(told).await.unwrap(), "1");
     let status = printed(&world.run(&["status"]).await);
-    assert!(status.contains("changes at b2 that nobody registered are parked since"), "{status}");
+    assert!(status.contains("unregistered changes at b2 are parked since"), "{status}");
     let why = "SELECT count(*) FROM copyhold.copy_failures WHERE replica = 'b2' AND class = 'changed' AND message LIKE '%restored from a backup%'";
     assert_eq!(world.value(why).await.unwrap(), "10");
 }

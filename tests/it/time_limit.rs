@@ -3,8 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use copyhold::{
-    wake,
-    worker::{self, Allowance, Claim, Health, Held, Lanes, Room, Runner, Slots, Stragglers},
+    wakeup::wake_channel,
+    worker::{
+        self, AttemptResources, HealthMonitor, HeldLeases, ReplicaRegistry, Runner, SlotPool, Slots, SlowCopies,
+        TimeLimit,
+    },
 };
 use copyhold_core::domain::Lease;
 use copyhold_s3::{
@@ -17,31 +20,36 @@ use tokio_util::sync::CancellationToken;
 use crate::harness::{World, key, soon};
 
 /// Copies the leased object as a worker does that gives it so long.
-async fn copy(world: &World, lease: Lease, allowance: Allowance) {
+async fn copy(world: &World, lease: Lease, time_limit: TimeLimit) {
     let (completer, writer) = worker::completer(world.queue());
     let writer = tokio::spawn(writer.run());
     let (journals, recorder) = worker::journals(world.queue());
     let recorder = tokio::spawn(recorder.run());
     let memory = Memory::new(64 << 20);
-    let lanes = Lanes::new(Vec::new(), Stragglers::new(&memory, 16));
+    let registry = ReplicaRegistry::new(Vec::new(), SlowCopies::new(&memory, 16));
     let runner = Runner {
         queue: world.queue(),
-        held: Held::default(),
+        held: HeldLeases::default(),
         completer,
         journals,
-        health: Health::new(world.queue(), lanes.clone(), wake::channel().0, wake::channel().0),
-        lanes,
+        health: HealthMonitor::new(
+            world.queue(),
+            registry.clone(),
+            wake_channel::channel().0,
+            wake_channel::channel().0,
+        ),
+        registry,
         memory,
-        allowance,
-        changes: worker::Changes {
+        time_limit,
+        changes: worker::ContentChanges {
             queue: world.queue(),
             policy: copyhold::config::UnregisteredChanges::Copy,
-            waker: wake::channel().0,
+            wake_claimer: wake_channel::channel().0,
         },
         settle: Duration::from_mins(1),
         stop: CancellationToken::new(),
         freed: Arc::default(),
-        waker: wake::channel().0,
+        wake_claimer: wake_channel::channel().0,
     };
     let store = async |name: &str| {
         let replica = world.config.replicas.iter().find(|r| r.name.as_str() == name).unwrap();
@@ -67,8 +75,12 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
         lag: Duration::from_mins(1),
         journal: runner.journals.of(&lease),
     };
-    let claim = Claim { slot: Slots::new(1, 0).take(Room::Any, 1).pop(), reading: None, trial: None };
-    soon("the copy ends", Box::pin(runner.run(lease, job, worker::Permits::default(), claim))).await;
+    let resources = AttemptResources {
+        slot: Slots::new(1, 0).take(SlotPool::General, 1).pop(),
+        active_read: None,
+        probe_copy: None,
+    };
+    soon("the copy ends", Box::pin(runner.run(lease, job, worker::TargetPermits::default(), resources))).await;
     drop(runner);
     writer.await.unwrap();
     recorder.await.unwrap();
@@ -86,8 +98,8 @@ async fn a_target_that_hangs_fails_when_the_objects_time_is_over_and_the_others_
     world.upload("photo", "bytes").await;
     world.bucket("scw").order(Fault::Stall, When::op(Op::PutObject));
     // Long enough for the other target's copy on any machine.
-    let allowance = Allowance { at_least: Duration::from_secs(15), bytes_per_second: 1 };
-    copy(&world, leased(&world, "photo").await, allowance).await;
+    let time_limit = TimeLimit { at_least: Duration::from_secs(15), bytes_per_second: 1 };
+    copy(&world, leased(&world, "photo").await, time_limit).await;
     // Five bytes at one a second: learned by reading, and added.
     let failure = "SELECT replica || ' ' || class || ' ' || attempts || ' ' || message FROM copyhold.copy_failures";
     assert_eq!(
@@ -106,8 +118,8 @@ async fn a_source_that_hangs_fails_all_targets_and_nothing_is_left_under_way() {
     world.insert("large").await;
     // Two parts are there, the third never comes.
     world.bucket("b2").order(Fault::Stall, When::op(Op::GetObject).skip(2));
-    let allowance = Allowance { at_least: Duration::from_secs(20), bytes_per_second: u64::MAX };
-    copy(&world, leased(&world, "large").await, allowance).await;
+    let time_limit = TimeLimit { at_least: Duration::from_secs(20), bytes_per_second: u64::MAX };
+    copy(&world, leased(&world, "large").await, time_limit).await;
     let failures = "SELECT string_agg(replica || ' ' || class, ',' ORDER BY replica) FROM copyhold.copy_failures";
     assert_eq!(world.value(failures).await.unwrap(), "scw transient,wasabi transient");
     assert_eq!(world.value("SELECT lock IS NULL FROM copyhold.object_copies").await.unwrap(), "true");
@@ -129,7 +141,7 @@ async fn a_copy_that_hangs_after_its_lease_is_lost_writes_nothing() {
     let lease = leased(&world, "photo").await;
     world.execute("UPDATE copyhold.object_copies SET lock = lock + 1, lease = lease + 1").await;
     let held = world.value("SELECT (lock, lease) FROM copyhold.object_copies").await;
-    copy(&world, lease, Allowance { at_least: Duration::from_secs(1), bytes_per_second: 1 }).await;
+    copy(&world, lease, TimeLimit { at_least: Duration::from_secs(1), bytes_per_second: 1 }).await;
     assert_eq!(world.value("SELECT (lock, lease) FROM copyhold.object_copies").await, held);
     assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use copyhold::sweeper::{OrphanedUploads, Reach};
+use copyhold::sweeper::{AbortScope, OrphanedUploads};
 use copyhold_s3::store::Store;
 use copyhold_sandbox::s3::{Fault, Gate, Op, When};
 use tokio::task::JoinHandle;
@@ -26,10 +26,10 @@ struct Sweeper {
 
 impl Sweeper {
     async fn start(world: &World) -> Self {
-        Self::reaching(world, Reach::All).await
+        Self::reaching(world, AbortScope::All).await
     }
 
-    async fn reaching(world: &World, reach: Reach) -> Self {
+    async fn reaching(world: &World, reach: AbortScope) -> Self {
         let mut stores = Vec::new();
         for replica in &world.config.replicas {
             stores.push(Arc::new(Store::connect(&replica.into(), 4).await.unwrap()));
@@ -37,7 +37,7 @@ impl Sweeper {
         let sweeper = OrphanedUploads {
             queue: world.queue(),
             stores,
-            reach: Box::new(move |_| reach),
+            scope: Box::new(move |_| reach),
             every: Duration::from_millis(20),
             quiet: Duration::from_mins(4),
         };
@@ -249,7 +249,7 @@ async fn where_the_application_uploads_nothing_is_aborted_by_its_time() {
     remembered(&world, "film", None, HOUR).await;
     let applications = world.bucket("wasabi").begin_upload("film", ago(HOUR));
     begun(&world, "gone", HOUR).await;
-    let _sweeper = Sweeper::reaching(&world, Reach::Named).await;
+    let _sweeper = Sweeper::reaching(&world, AbortScope::Named).await;
     world.until(NOTHING_LEFT).await;
     let left: Vec<_> = world.bucket("wasabi").uploads().into_iter().map(|upload| upload.id).collect();
     assert_eq!(left, [applications]);
@@ -412,7 +412,7 @@ async fn a_daemon_clears_up_after_keys_that_were_forgotten_or_registered_again()
         .execute("UPDATE copyhold.replicas SET endpoint = 'http://elsewhere', bucket = 'x', pinned_at = 1 WHERE name = 'scw'")
         .await;
     let daemon = world.daemon().await;
-    daemon.until_logged("that nobody goes on with, of").await;
+    daemon.until_logged("orphaned uploads at").await;
     world.until("SELECT count(*) = 1 FROM copyhold.multipart_uploads").await;
     assert_eq!(keys_of_uploads(&world).len(), 1);
     assert!(daemon.log().matches("unfinished uploads at wasabi").count() <= 2, "{}", daemon.log());

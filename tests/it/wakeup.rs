@@ -1,8 +1,8 @@
 //! How a daemon learns of new work: by notifications, or by polling; and it reports which.
 
-use copyhold::{
-    listener::{Listener, Pace, Wakers},
-    wake::{self, Wake},
+use copyhold::wakeup::{
+    listener::{Listener, ListenerTiming, WakeSenders},
+    wake_channel::{self, WakeReceiver},
 };
 use copyhold_db::{connections::direct_target, daemon::IdleKind};
 use tokio_util::sync::CancellationToken;
@@ -16,11 +16,11 @@ pub const LISTENING: &str = "FROM pg_stat_activity WHERE datname = current_datab
 
 /// A listener without a daemon around it, and those it wakes.
 pub struct Listening {
-    pub work: Wake,
-    pub replicas: Wake,
-    pub inbox: Wake,
-    pub events: Wake,
-    pub ears: copyhold::ears::Ears,
+    pub work: WakeReceiver,
+    pub replicas: WakeReceiver,
+    pub inbox: WakeReceiver,
+    pub events: WakeReceiver,
+    pub ears: copyhold::wakeup::listen_status::ListenStatus,
     pub id: copyhold_db::daemon::DaemonId,
     stop: CancellationToken,
 }
@@ -33,13 +33,13 @@ impl Drop for Listening {
 
 impl Listening {
     /// By this harness's configuration, with as much patience.
-    pub async fn begin(world: &World, pace: Pace) -> Self {
+    pub async fn begin(world: &World, timing: ListenerTiming) -> Self {
         let daemon = world.enlist(60).await;
-        let (work_waker, work) = wake::channel();
-        let (replicas_waker, replicas) = wake::channel();
-        let (inbox_waker, inbox) = wake::channel();
-        let (events_waker, events) = wake::channel();
-        let (hearing, ears) = copyhold::ears::closed();
+        let (work_waker, work) = wake_channel::channel();
+        let (replicas_waker, replicas) = wake_channel::channel();
+        let (inbox_waker, inbox) = wake_channel::channel();
+        let (events_waker, events) = wake_channel::channel();
+        let (status, ears) = copyhold::wakeup::listen_status::channel();
         let stop = CancellationToken::new();
         let listener = Listener {
             wakeup: world.config.database.wakeup,
@@ -47,9 +47,14 @@ impl Listening {
             setting: "database.listen_url",
             queue: world.queue(),
             daemon: daemon.id,
-            hearing,
-            wakers: Wakers { work: work_waker, replicas: replicas_waker, inbox: inbox_waker, events: events_waker },
-            pace,
+            status,
+            wake_senders: WakeSenders {
+                work: work_waker,
+                replicas: replicas_waker,
+                inbox: inbox_waker,
+                events: events_waker,
+            },
+            timing,
         };
         tokio::spawn(listener.run(stop.clone()));
         Self { work, replicas, inbox, events, ears, id: daemon.id, stop }
@@ -57,10 +62,10 @@ impl Listening {
 
     /// Waits until it listens, and drops the wake-ups that this sent to all.
     pub async fn until_open(&mut self) {
-        crate::harness::eventually("it listens", async || self.ears.are_open()).await;
+        crate::harness::eventually("it listens", async || self.ears.is_listening()).await;
         // It wakes all waiters once it listens.
         for wake in [&mut self.work, &mut self.replicas, &mut self.inbox, &mut self.events] {
-            soon("all are woken", wake.heard()).await;
+            soon("all are woken", wake.notified()).await;
             wake.arm();
         }
     }
@@ -69,20 +74,20 @@ impl Listening {
 #[tokio::test]
 async fn each_notice_wakes_those_that_it_is_for() {
     let world = World::new().await;
-    let mut listening = Listening::begin(&world, Pace::default()).await;
+    let mut listening = Listening::begin(&world, ListenerTiming::default()).await;
     listening.until_open().await;
     world.until(&format!("SELECT wakeup = 'notify' FROM copyhold.daemons WHERE id = {}", listening.id)).await;
     let queue = world.queue();
     queue.set_idle(listening.id, IdleKind::Work, true).await.unwrap();
     queue.set_idle(listening.id, IdleKind::Inbox, true).await.unwrap();
     world.insert("photo").await;
-    soon("work", listening.work.heard()).await;
+    soon("work", listening.work.notified()).await;
     world.value("SELECT copyhold.append_event('{\"kind\": \"a\"}')").await;
-    soon("inbox", listening.inbox.heard()).await;
+    soon("inbox", listening.inbox.notified()).await;
     world.value("SELECT copyhold.append_log(ARRAY['{}'::jsonb])").await;
-    soon("event", listening.events.heard()).await;
+    soon("event", listening.events.notified()).await;
     world.execute("SELECT pg_notify('copyhold_work', 'replicas')").await;
-    soon("replicas", listening.replicas.heard()).await;
+    soon("replicas", listening.replicas.notified()).await;
     // None of these was another waiter's.
     listening.work.arm();
     assert!(!listening.work.wait(Duration::from_millis(100)).await);

@@ -12,7 +12,7 @@ use super::{
     clock::Exchange,
     finding::{Finding, Outcome, finding},
 };
-use crate::config::Replica;
+use crate::config::ReplicaSettings;
 
 /// Whether what the bucket holds has a place in the configuration.
 pub(super) const HOLDS: &str = "holds";
@@ -32,7 +32,7 @@ pub(super) struct Known<'a> {
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Read access by a listing of one key, write access by a multipart upload that is begun and aborted.
-pub(super) async fn check(replica: &Replica, known: Known<'_>) -> Vec<Finding> {
+pub(super) async fn check(replica: &ReplicaSettings, known: Known<'_>) -> Vec<Finding> {
     let of = replica.name.as_str();
     let pin = known.row.and_then(|row| row.pin.as_ref());
     if let Some(why) = pin.and_then(|pin| pin.forbids(&Pin::from(replica), &replica.name)) {
@@ -68,7 +68,12 @@ async fn within<T>(what: &'static str, answer: impl Future<Output = T>) -> Resul
 }
 
 /// Asks one thing after the other, until one is not answered.
-async fn look(replica: &Replica, store: &Store, known: Known<'_>, findings: &mut Vec<Finding>) -> Result<(), Silent> {
+async fn look(
+    replica: &ReplicaSettings,
+    store: &Store,
+    known: Known<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Silent> {
     let of = replica.name.as_str();
     let (first, exchange) = within("list", Exchange::of(store.first_key_and_date())).await?;
     let (first, date) = match first {
@@ -88,7 +93,7 @@ async fn look(replica: &Replica, store: &Store, known: Known<'_>, findings: &mut
     Ok(())
 }
 
-async fn write(replica: &Replica, store: &Store, known: Known<'_>) -> Finding {
+async fn write(replica: &ReplicaSettings, store: &Store, known: Known<'_>) -> Finding {
     let of = replica.name.as_str();
     match store.check_write().await {
         Ok(()) => finding(of, "write", Ok("a multipart upload was begun and aborted".into())),
@@ -105,12 +110,12 @@ async fn write(replica: &Replica, store: &Store, known: Known<'_>) -> Finding {
 }
 
 /// Nothing is wrong with such a replica, but each attempt to read from it is in vain.
-fn hint(replica: &Replica, store: &Store) -> Option<String> {
+fn hint(replica: &ReplicaSettings, store: &Store) -> Option<String> {
     let class = replica.storage_class.as_deref().filter(|class| replica.read && store.profile().is_cold(class))?;
     Some(format!("{class} must be restored before it can be read: say read = false in [replicas.{}]", replica.name))
 }
 
-fn holds(replica: &Replica, something: bool, known: Known<'_>) -> Finding {
+fn holds(replica: &ReplicaSettings, something: bool, known: Known<'_>) -> Finding {
     let of = replica.name.as_str();
     let in_use = known.row.is_some_and(|row| row.admission.is_some());
     let result = match (something, known.database, replica.existing) {

@@ -8,7 +8,7 @@ use copyhold_db::Database;
 
 use super::finding::{Finding, Outcome};
 
-/// Below this nobody is misled, and no request is refused.
+/// A smaller difference misleads no operator, and no store refuses a request for it.
 const TOLERATED: Duration = Duration::from_mins(1);
 const CONSEQUENCE: &str = "synchronize both, or stores refuse requests for their dates and times in logs mislead";
 

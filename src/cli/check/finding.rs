@@ -17,7 +17,7 @@ pub(in crate::cli) struct Finding {
 #[serde(rename_all = "lowercase")]
 pub(super) enum Outcome {
     Ok,
-    /// It works, and somebody should look at it.
+    /// It works, but an operator should look at it.
     Warning,
     /// It cannot be said, because something else failed.
     Unknown,

@@ -11,7 +11,7 @@ use copyhold_core::domain::escaped;
 use super::finding::{Finding, Outcome};
 use crate::config::{Config, Credentials};
 
-/// Read or written by those who are neither the owner nor of the group.
+/// Read or written by users that are neither the owner nor in the group.
 const BY_OTHERS: u32 = 0o006;
 /// A path has no more.
 const PATH_CHARS: usize = 4096;

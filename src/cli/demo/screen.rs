@@ -10,7 +10,7 @@ use copyhold_sandbox::demo::{Audience, Progress, Summary};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::text;
-use crate::cli::show;
+use crate::cli::output;
 
 /// How often a line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(1);
@@ -24,12 +24,12 @@ pub(super) struct Screen {
     begun: Instant,
     /// `None`: no terminal.
     terminal: Option<MultiProgress>,
-    shown: Arc<Mutex<Shown>>,
+    shown: Arc<Mutex<ScreenState>>,
 }
 
 /// What stands below the lines.
 #[derive(Debug)]
-enum Shown {
+enum ScreenState {
     Nothing,
     Copying {
         b2: ProgressBar,
@@ -48,7 +48,7 @@ impl Screen {
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         // Where it draws nothing, it would swallow the lines too.
         let terminal = (!bars.is_hidden()).then_some(bars);
-        let shown = if terminal.is_some() { Shown::Nothing } else { Shown::Lines(None) };
+        let shown = if terminal.is_some() { ScreenState::Nothing } else { ScreenState::Lines(None) };
         Self { json, begun: Instant::now(), terminal, shown: Arc::new(Mutex::new(shown)) }
     }
 
@@ -59,13 +59,13 @@ impl Screen {
 
     fn line(&self, line: &str) {
         match &self.terminal {
-            // Nobody is left to tell where that fails.
+            // If that fails, there is nowhere to report it.
             Some(terminal) => drop(terminal.println(visible_line(line))),
-            None => show::aside(line),
+            None => output::aside(line),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shown> {
+    fn lock(&self) -> MutexGuard<'_, ScreenState> {
         // A poisoned lock only means that a draw panicked.
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -80,7 +80,7 @@ impl Audience for Screen {
         let mut shown = self.lock();
         let Some(terminal) = &self.terminal else {
             let every = if matches!(progress, Progress::Trickling { .. }) { TRICKLE_LINE_EVERY } else { LINE_EVERY };
-            if let Shown::Lines(last) = &mut *shown
+            if let ScreenState::Lines(last) = &mut *shown
                 && last.is_none_or(|last| last.elapsed() >= every)
             {
                 *last = Some(Instant::now());
@@ -90,19 +90,20 @@ impl Audience for Screen {
         };
         if !shown.update(progress) {
             shown.clear();
-            *shown = Shown::open(terminal, progress);
+            *shown = ScreenState::open(terminal, progress);
             shown.update(progress);
         }
     }
 
     fn sum_up(&self, summary: &Summary) {
         self.clear();
-        // Whoever closed stdout does not want to know.
-        let _ = if self.json { show::json(summary) } else { show::line(&text::summary(summary)).map_err(Into::into) };
+        // A closed stdout is ignored.
+        let _ =
+            if self.json { output::json(summary) } else { output::line(&text::summary(summary)).map_err(Into::into) };
     }
 }
 
-impl Shown {
+impl ScreenState {
     fn open(terminal: &MultiProgress, progress: &Progress) -> Self {
         match progress {
             Progress::Copying { objects, .. } => {

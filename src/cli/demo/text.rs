@@ -3,7 +3,7 @@
 use bytesize::ByteSize;
 use copyhold_sandbox::demo::{Progress, Summary, Waits};
 
-use crate::cli::show::Untrusted;
+use crate::cli::output::Untrusted;
 
 /// What goes on at the moment, beside the bars.
 pub(super) fn now(progress: &Progress) -> String {

@@ -9,11 +9,11 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 use super::{
     super::{
         Verdict,
-        show::{self, Untrusted},
+        output::{self, Untrusted},
         stop::StopSignals,
     },
     cursor_file::CursorFile,
-    feed::{Event, Feed, News},
+    feed::{Event, Feed, FeedItem},
 };
 
 pub(super) struct Agent {
@@ -25,9 +25,9 @@ pub(super) struct Agent {
 /// How a command came to its end.
 enum Ended {
     Code(u8),
-    /// So it did, and meanwhile somebody asked us to end.
+    /// The same, and meanwhile a signal asked us to end.
     CodeAndAsked(u8),
-    /// Somebody asked again: it is killed.
+    /// A second signal came: it is killed.
     Killed,
 }
 
@@ -38,7 +38,7 @@ impl Agent {
         let about = event.data["object_key"].as_str();
         let about = about.map(|key| format!(", object \"{}\"", Untrusted(key))).unwrap_or_default();
         let cursor = self.file.path().display();
-        show::aside(&format!(
+        output::aside(&format!(
             "error: the command {how} at event {} ({kind}{about}). {cursor} stays before it: once the command is \
              mended, the same again goes on with that event; to pass over it, first write {} into {cursor}",
             event.cursor, event.cursor
@@ -54,11 +54,11 @@ impl Agent {
             };
             let event = match news {
                 None => return Ok(Verdict::Good),
-                Some(News::Nothing(cursor)) => {
+                Some(FeedItem::Nothing(cursor)) => {
                     self.file.store(cursor)?;
                     continue;
                 }
-                Some(News::Event(event)) => event,
+                Some(FeedItem::Event(event)) => event,
             };
             match patiently(execute(&self.command, &event), &mut asked).await? {
                 Ended::Code(0) => self.file.store(event.cursor)?,
@@ -89,7 +89,7 @@ fn how_it_failed(code: u8) -> String {
     }
 }
 
-/// Waits for a command to its end, unless somebody asks twice.
+/// Waits for a command to its end, unless a second signal comes.
 async fn patiently(
     command: impl Future<Output = anyhow::Result<u8>>,
     asked: &mut StopSignals,
@@ -122,7 +122,7 @@ async fn execute(command: &str, event: &Event) -> anyhow::Result<u8> {
     let stdin = child.stdin.take();
     let tell = async {
         if let Some(mut stdin) = stdin {
-            // Whoever does not read it has no need of it.
+            // A command that does not read its stdin does not need it.
             let _ = stdin.write_all(format!("{}\n", event.line).as_bytes()).await;
         }
     };

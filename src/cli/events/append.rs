@@ -1,3 +1,5 @@
+//! `copyhold events append`: appends events from the command line or stdin.
+
 use std::io;
 
 use anyhow::{Context as _, bail};
@@ -5,7 +7,7 @@ use copyhold_core::domain::documents;
 use serde::Deserialize;
 
 use super::{
-    super::{Verdict, queue, show, stdin},
+    super::{Verdict, output, queue, stdin},
     Daemon,
     client::Client,
 };
@@ -35,7 +37,7 @@ pub(super) async fn run(config: impl Fn() -> Result<Config, ConfigErrors>, args:
     } else {
         append(&config()?, &text).await?
     };
-    show::line(&format!("appended {}", show::count(appended, "event", "events")))?;
+    output::line(&format!("appended {}", output::count(appended, "event", "events")))?;
     Ok(Verdict::Good)
 }
 

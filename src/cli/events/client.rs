@@ -27,7 +27,7 @@ use url::Url;
 use crate::config::{Config, ConfigErrors, Trust};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// A daemon that waits for its database says so within a few seconds.
+/// A daemon that waits for its database answers so within a few seconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Of an answer that is no stream.
 const ANSWER_BYTES: usize = 1 << 20;
@@ -144,14 +144,14 @@ async fn refused(answer: Response<Incoming>, address: &str, has_token: bool) -> 
     let after = answer.headers().get("retry-after").and_then(|after| after.to_str().ok()?.parse().ok());
     let said = whole(answer).await.ok().and_then(|body| {
         let body: serde_json::Value = serde_json::from_slice(&body).ok()?;
-        Some(super::super::show::Untrusted(body["error"].as_str()?).to_string())
+        Some(super::super::output::Untrusted(body["error"].as_str()?).to_string())
     });
     let error = match said {
         Some(said) => anyhow::anyhow!(said),
         None => anyhow::anyhow!("{address} answers {status}: is it Copyhold's address?"),
     };
     let error = match status {
-        // The daemon's sentence is for whoever writes the request.
+        // The daemon's sentence is for the author of the request.
         StatusCode::UNAUTHORIZED => {
             let what = if has_token { "does not accept the token that was sent" } else { "needs a token" };
             let todo = format!("set {TOKEN} to http.token of its configuration");

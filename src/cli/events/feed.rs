@@ -12,13 +12,13 @@ use super::{
     client::{Client, Trouble},
     lines::Lines,
 };
-use crate::cli::show;
+use crate::cli::output;
 
-/// Attempts in a row, where nobody asked to wait for a daemon that is away.
+/// Attempts in a row, if the command is not to wait for an unavailable daemon.
 const PATIENCE: usize = 5;
 
 /// What a daemon tells.
-pub(super) enum News {
+pub(super) enum FeedItem {
     Event(Event),
     /// Nothing of what is wanted happened up to here.
     Nothing(Cursor),
@@ -27,7 +27,7 @@ pub(super) enum News {
 pub(super) struct Event {
     /// All of it, as it came.
     pub(super) line: String,
-    /// Where whoever has seen it stands.
+    /// The position of a reader that has seen it.
     pub(super) cursor: Cursor,
     pub(super) date_created: String,
     pub(super) data: Value,
@@ -73,8 +73,8 @@ impl Feed {
         Self { client, wanted, after, follow, answer: None, pauses: None, caught_up: false }
     }
 
-    /// What comes next; `None` if there is no more and nobody wants to wait for it.
-    pub(super) async fn next(&mut self) -> anyhow::Result<Option<News>> {
+    /// What comes next; `None` if there is no more and the command does not follow.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<FeedItem>> {
         while !self.caught_up {
             let said = match &mut self.answer {
                 Some((lines, epoch)) => {
@@ -132,7 +132,7 @@ impl Feed {
         Ok((Lines::of(answer.into_body()), epoch))
     }
 
-    fn understand(&mut self, line: String, epoch: Epoch) -> anyhow::Result<Option<News>> {
+    fn understand(&mut self, line: String, epoch: Epoch) -> anyhow::Result<Option<FeedItem>> {
         if line.is_empty() {
             return Ok(None);
         }
@@ -157,12 +157,12 @@ impl Feed {
             Line { bookmark: Some(cursor), .. } => {
                 let cursor = cursor.parse().context("the daemon says something that is no event")?;
                 self.after = Some(cursor);
-                Ok(Some(News::Nothing(cursor)))
+                Ok(Some(FeedItem::Nothing(cursor)))
             }
             Line { id: Some(id), date_created: Some(date_created), event_data: Some(data), .. } => {
                 let cursor = Cursor::new(id, epoch);
                 self.after = Some(cursor);
-                Ok(Some(News::Event(Event { line, cursor, date_created, data })))
+                Ok(Some(FeedItem::Event(Event { line, cursor, date_created, data })))
             }
             _ => anyhow::bail!("the daemon says something that is no event"),
         }
@@ -185,7 +185,7 @@ impl Feed {
         });
         let Some(pause) = pauses.next() else { return Err(error) };
         if first {
-            show::aside(&format!("copyhold: {}; trying again", crate::cli::chain(&error)));
+            output::aside(&format!("copyhold: {}; trying again", crate::cli::chain(&error)));
         }
         tokio::time::sleep(pause.max(least.unwrap_or_default())).await;
         Ok(())

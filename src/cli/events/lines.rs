@@ -1,3 +1,5 @@
+//! Reads the lines of a response as they arrive.
+
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};

@@ -1,4 +1,4 @@
-//! `copyhold events`: the log on a terminal, in a pipe, or one command for each event.
+//! `copyhold events`: prints the event log, or runs a command for each event.
 
 mod agent;
 mod append;
@@ -16,12 +16,12 @@ use clap::Subcommand;
 use copyhold_core::domain::Cursor;
 use url::{Url, form_urlencoded};
 
-use super::{Verdict, show};
+use super::{Verdict, output};
 use crate::config::{Config, ConfigErrors};
 use agent::Agent;
 use client::Client;
 use cursor_file::CursorFile;
-use feed::{Feed, News};
+use feed::{Feed, FeedItem};
 
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
@@ -29,14 +29,14 @@ pub(super) struct Args {
     /// Begin behind this event: an id as it came with one, 0 for all there are [default: 0; with --follow: what comes from now on]
     #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     after: Option<Cursor>,
-    /// Do not end: go on with what is appended, also when the daemon is away for a while
+    /// Do not end: go on with what is appended, also when the daemon is unavailable for a while
     #[arg(long, short)]
     follow: bool,
     /// Print each event as a line of JSON
     #[arg(long, conflicts_with = "exec")]
     json: bool,
     #[command(flatten)]
-    wanted: Wanted,
+    wanted: FeedQuery,
     /// Run this with `sh -c` for each event, the event's JSON on its standard input; stop with its exit code when it fails
     #[arg(long, value_name = "COMMAND", requires = "cursor")]
     exec: Option<String>,
@@ -46,7 +46,7 @@ pub(super) struct Args {
     #[command(flatten)]
     daemon: Daemon,
     #[command(subcommand)]
-    verb: Option<Verb>,
+    verb: Option<Action>,
 }
 
 const AFTER_HELP: &str = "\
@@ -57,7 +57,7 @@ here counts.";
 
 /// Which events.
 #[derive(Debug, clap::Args)]
-struct Wanted {
+struct FeedQuery {
     /// Of these kinds only
     #[arg(long, value_name = "KIND,…")]
     kinds: Option<String>,
@@ -69,7 +69,7 @@ struct Wanted {
     replica: Option<String>,
 }
 
-impl Wanted {
+impl FeedQuery {
     /// As a part of a URL; what is wrong with it is for the daemon to say.
     fn query(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
@@ -91,7 +91,7 @@ struct Daemon {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
+enum Action {
     /// Append an event of another program, or several: a JSON object, an array of them, or one a line
     Append(append::Args),
     /// After the database was restored from a backup, or lost commits: tell all readers that ids mean something else now
@@ -100,8 +100,8 @@ enum Verb {
 
 pub(super) async fn run(config: impl Fn() -> Result<Config, ConfigErrors>, args: Args) -> anyhow::Result<Verdict> {
     match args.verb {
-        Some(Verb::Append(append)) => append::run(config, append).await,
-        Some(Verb::NewEpoch) => new_epoch::run(&config()?).await,
+        Some(Action::Append(append)) => append::run(config, append).await,
+        Some(Action::NewEpoch) => new_epoch::run(&config()?).await,
         None => read(config, args).await,
     }
 }
@@ -110,7 +110,7 @@ async fn read(config: impl Fn() -> Result<Config, ConfigErrors>, args: Args) -> 
     let client = Client::of(config, args.daemon.url.as_ref())?;
     let query = args.wanted.query();
     let Some((command, path)) = args.exec.zip(args.cursor) else {
-        // Nobody who follows wants to see a week first.
+        // A follower does not want to see a week first.
         let after = args.after.or((!args.follow).then_some(Cursor::BEGINNING));
         return print(Feed::new(client, query, after, args.follow), args.json).await;
     };
@@ -121,8 +121,8 @@ async fn read(config: impl Fn() -> Result<Config, ConfigErrors>, args: Args) -> 
 
 async fn print(mut feed: Feed, json: bool) -> anyhow::Result<Verdict> {
     while let Some(news) = feed.next().await? {
-        let News::Event(event) = news else { continue };
-        let said = if json { show::json_goes_on(&event.line)? } else { show::goes_on(&text::of(&event))? };
+        let FeedItem::Event(event) = news else { continue };
+        let said = if json { output::json_goes_on(&event.line)? } else { output::goes_on(&text::of(&event))? };
         if !said {
             break;
         }

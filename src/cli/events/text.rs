@@ -1,8 +1,10 @@
+//! One event as a line of text for people.
+
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::{super::show::Untrusted, feed::Event};
+use super::{super::output::Untrusted, feed::Event};
 
 /// An event as people read it: when, what, about which object, and the rest.
 pub(super) fn of(event: &Event) -> String {

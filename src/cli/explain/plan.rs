@@ -1,7 +1,9 @@
+//! `copyhold explain --plan`: prints the plans of the claims.
+
 use copyhold_db::schema::PlanCheck;
 
 use crate::{
-    cli::{Verdict, queue, show},
+    cli::{Verdict, output, queue},
     config::Config,
 };
 
@@ -16,10 +18,10 @@ pub(super) async fn run(config: &Config, lane: Option<&str>, json: bool) -> anyh
     pools.close().await;
     all.retain(|planned| lane.is_none() || planned.lane.as_deref() == lane);
     if json {
-        show::json(&all)?;
+        output::json(&all)?;
     } else {
         let texts: Vec<_> = all.iter().map(text).collect();
-        show::line(&texts.join("\n\n"))?;
+        output::line(&texts.join("\n\n"))?;
     }
     let good = all.iter().all(|planned| planned.flaws.is_empty());
     Ok(if good { Verdict::Good } else { Verdict::Bad })

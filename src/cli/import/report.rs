@@ -28,8 +28,8 @@ pub(super) struct Report {
     already_registered: u64,
     /// Rows and objects that were not registered, and should be.
     left_out: u64,
-    replicas: Vec<OfReplica>,
-    oddities: BTreeMap<&'static str, Oddity>,
+    replicas: Vec<ReplicaReport>,
+    oddities: BTreeMap<&'static str, OddValue>,
     seconds: f64,
     rows_per_second: f64,
     #[serde(skip)]
@@ -46,7 +46,7 @@ enum Outcome {
 
 /// Of the imported objects, how they stand at one replica.
 #[derive(Debug, Serialize)]
-struct OfReplica {
+struct ReplicaReport {
     replica: String,
     primary: bool,
     /// `None`: none stands for it, so that all objects are wanted there.
@@ -57,7 +57,7 @@ struct OfReplica {
 }
 
 #[derive(Debug, Serialize)]
-struct Oddity {
+struct OddValue {
     count: u64,
     /// 200 characters of it at most.
     example_key: Option<String>,
@@ -75,7 +75,7 @@ impl Report {
         let tally = &ended.tally;
         let oddity = |odd: ImportAnomaly| {
             let (count, example) = tally.odd(odd);
-            (count > 0).then(|| (odd.as_str(), Oddity { count, example_key: example.map(str::to_owned) }))
+            (count > 0).then(|| (odd.as_str(), OddValue { count, example_key: example.map(str::to_owned) }))
         };
         Self {
             table: plan.table.name.clone(),
@@ -106,10 +106,10 @@ impl Report {
     }
 }
 
-fn of_replica(plan: &ImportPlan, tally: &ImportTally, replica: &ReplicaName, primary: &ReplicaName) -> OfReplica {
+fn of_replica(plan: &ImportPlan, tally: &ImportTally, replica: &ReplicaName, primary: &ReplicaName) -> ReplicaReport {
     let column = plan.columns.iter().find(|column| column.replica == *replica).map(|column| column.column.clone());
     let of = tally.of(replica);
-    OfReplica {
+    ReplicaReport {
         replica: replica.to_string(),
         primary: primary == replica,
         column,

@@ -3,7 +3,7 @@
 use copyhold_core::domain::ReplicaName;
 use copyhold_db::walk::Holdings;
 
-use super::show;
+use super::output;
 
 /// One line for what is taken back, one for where it comes from, one for what is lost; none if nothing is on record.
 /// `is`: `is` or `would be`.
@@ -11,7 +11,7 @@ pub(super) fn lines(replica: &ReplicaName, seen: &Holdings, would_be: bool) -> V
     if seen.recorded == 0 {
         return Vec::new();
     }
-    let copies = show::count(seen.recorded.unsigned_abs(), "copy", "copies");
+    let copies = output::count(seen.recorded.unsigned_abs(), "copy", "copies");
     let verb = match (would_be, seen.recorded) {
         (true, _) => "would be",
         (false, 1) => "is",
@@ -28,7 +28,7 @@ pub(super) fn lines(replica: &ReplicaName, seen: &Holdings, would_be: bool) -> V
         lines.push(format!("read from {}", sources.join(", ")));
     }
     if let Some(example) = seen.alone_example.as_ref().filter(|_| seen.alone > 0) {
-        let objects = show::count(seen.alone.unsigned_abs(), "object", "objects");
+        let objects = output::count(seen.alone.unsigned_abs(), "object", "objects");
         lines.push(format!("{objects} would have no copy left anywhere: \"{example}\", for one"));
     }
     lines
@@ -36,7 +36,7 @@ pub(super) fn lines(replica: &ReplicaName, seen: &Holdings, would_be: bool) -> V
 
 /// As far as sizes are known.
 fn bytes(seen: &Holdings) -> String {
-    let known = show::bytes(seen.recorded_bytes);
+    let known = output::bytes(seen.recorded_bytes);
     match seen.recorded_of_unknown_size {
         0 => known,
         unknown if unknown == seen.recorded => "no size is known".to_owned(),

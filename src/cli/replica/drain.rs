@@ -1,8 +1,10 @@
+//! `copyhold replica drain`: nothing more is copied to a replica that is to be removed.
+
 use anyhow::bail;
 use copyhold_core::domain::utc;
 use copyhold_db::replica::DrainResult;
 
-use super::{Verdict, given, queue, show};
+use super::{Verdict, args, output, queue};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -10,7 +12,7 @@ pub(in crate::cli) struct Args {
     /// The replica
     #[arg(value_name = "REPLICA")]
     replica: String,
-    /// Why, for whoever asks later
+    /// The reason, to be shown later
     #[arg(long, value_name = "TEXT")]
     because: Option<String>,
 }
@@ -18,7 +20,7 @@ pub(in crate::cli) struct Args {
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let (queue, pools) = queue(config)?;
     let rows = queue.replica_rows().await?;
-    let replica = given::row(&rows, &args.replica)?.name.clone();
+    let replica = args::row(&rows, &args.replica)?.name.clone();
     let drained = queue.drain(&replica, args.because.as_deref()).await?;
     pools.close().await;
     let draining = match drained {
@@ -28,9 +30,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         ),
         None => bail!("replica {replica} was removed at this moment"),
     };
-    let because = draining.because.map(|why| format!(" ({})", show::Untrusted(&why))).unwrap_or_default();
-    show::line(&format!("{replica} is draining since {}{because}", utc(draining.since)))?;
-    show::line(&format!(
+    let because = draining.because.map(|why| format!(" ({})", output::Untrusted(&why))).unwrap_or_default();
+    output::line(&format!("{replica} is draining since {}{because}", utc(draining.since)))?;
+    output::line(&format!(
         "Daemons begin no copy to it from now on (within 5s at the latest); copies under way are finished, it is still read, \
          and what it lacks is not counted.\n`copyhold replica undrain {replica}` ends it. To remove it: take it out of every \
          daemon's configuration, restart them, then `copyhold replica remove {replica}`."

@@ -11,7 +11,7 @@ pub(super) mod walk;
 use copyhold_core::domain::ReplicaName;
 use copyhold_db::replica::ReplicaRow;
 
-use super::{Verdict, confirm::Confirmation, given, queue, show};
+use super::{Verdict, args, confirm::Confirmation, output, queue};
 use crate::config::Config;
 
 #[derive(Debug, clap::Subcommand)]

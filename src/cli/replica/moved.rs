@@ -8,7 +8,7 @@ use copyhold_db::{
     stats::{DaemonIds, list_daemons},
 };
 
-use super::{Confirmation, Verdict, cost, given, names, queue, reset, show, walk};
+use super::{Confirmation, Verdict, args, cost, names, output, queue, reset, walk};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -29,7 +29,7 @@ pub(in crate::cli) struct Args {
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let (queue, pools) = queue(config)?;
     let rows = queue.replica_rows().await?;
-    let row = given::row(&rows, &args.replica)?;
+    let row = args::row(&rows, &args.replica)?;
     let (replica, others) = (row.name.clone(), names(config, &rows));
     let to = config.replica(&replica).map(Pin::from);
     let to = to.with_context(|| {
@@ -70,17 +70,17 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     queue.begin_move(&replica, what, config.lease.settle()).await?;
     let done = reset::finish(&queue, &replica, &others).await?;
     pools.close().await;
-    show::line(&format!("{replica} is {to} from now on, no longer {from}"))?;
+    output::line(&format!("{replica} is {to} from now on, no longer {from}"))?;
     reset::say(&replica, "move", &done)?;
     if args.same_content {
-        show::line(
+        output::line(
             "what is there already is compared with another copy and counts if it is equal; nothing is written over",
         )?;
     }
     if left > 0 {
-        show::line(&format!(
+        output::line(&format!(
             "{} not finished in the old bucket: abort what is left of them there, or let a lifecycle rule do so",
-            show::count(left.unsigned_abs(), "upload in parts was", "uploads in parts were")
+            output::count(left.unsigned_abs(), "upload in parts was", "uploads in parts were")
         ))?;
     }
     Ok(Verdict::Good)

@@ -4,7 +4,7 @@ use anyhow::bail;
 use copyhold_core::domain::ReplicaName;
 use copyhold_db::schema::{RemovalObstacle, RemoveResult};
 
-use super::{super::logging, Confirmation, Verdict, given, names, queue, show, walk};
+use super::{super::logging, Confirmation, Verdict, args, names, output, queue, walk};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -26,8 +26,8 @@ pub(in crate::cli) struct Args {
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let (queue, pools) = queue(config)?;
     let rows = queue.replica_rows().await?;
-    let replica = given::row(&rows, &args.replica)?.name.clone();
-    // Where no daemon runs, nobody else does, and the time to wait for would never begin.
+    let replica = args::row(&rows, &args.replica)?.name.clone();
+    // Where no daemon runs, only this command notes a crash; without it the time to wait for would never begin.
     queue.note_crash().await?;
     let named = config.replica(&replica).is_some().then(|| {
         format!("this configuration still names it: take [replicas.{replica}] out, and out of that of every daemon")
@@ -41,14 +41,14 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         pools.close().await;
         let says = named.into_iter().chain(found.iter().map(|obstacle| obstacle.says(&replica))).collect::<Vec<_>>();
         if says.is_empty() {
-            let copies = show::count(seen.recorded.unsigned_abs(), "copy", "copies");
-            show::line(&format!(
+            let copies = output::count(seen.recorded.unsigned_abs(), "copy", "copies");
+            output::line(&format!(
                 "nothing is in the way of removing {replica}: each of its {copies} is elsewhere as well"
             ))?;
             return Ok(Verdict::Good);
         }
         for obstacle in says {
-            show::line(&obstacle)?;
+            output::line(&obstacle)?;
         }
         return Ok(Verdict::Bad);
     }
@@ -62,8 +62,8 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let seen = walk::holdings(&queue, &replica, &names(config, &rows)).await?;
     pools.close().await;
     if seen.recorded > 0 {
-        let copies = show::count(seen.recorded.unsigned_abs(), "copy", "copies");
-        let known = show::bytes(seen.recorded_bytes);
+        let copies = output::count(seen.recorded.unsigned_abs(), "copy", "copies");
+        let known = output::bytes(seen.recorded_bytes);
         let costs = format!(
             "all that is on record of {replica} is forgotten, {copies} of {known}; if it comes back, each is read or made again. Its \
              bucket stays as it is"
@@ -76,18 +76,18 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     logging::start(&config.log)?;
     match copyhold_db::schema::remove(config, &replica).await? {
         RemoveResult::Done(removed) => {
-            show::line(&format!("{replica} is removed, and all that was on record of it; its bucket is as it was"))?;
+            output::line(&format!("{replica} is removed, and all that was on record of it; its bucket is as it was"))?;
             if removed.uploads > 0 {
-                show::line(&format!(
+                output::line(&format!(
                     "{} not finished there: abort what is left of them, or let a lifecycle rule do so",
-                    show::count(removed.uploads, "upload in parts was", "uploads in parts were")
+                    output::count(removed.uploads, "upload in parts was", "uploads in parts were")
                 ))?;
             }
             Ok(Verdict::Good)
         }
         RemoveResult::Prevented(found) => bail!("{replica} is not removed: {}", all(&replica, &found)),
         RemoveResult::Unknown => {
-            show::line(&format!("{replica} is removed: another command was faster"))?;
+            output::line(&format!("{replica} is removed: another command was faster"))?;
             Ok(Verdict::Good)
         }
     }

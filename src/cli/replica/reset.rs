@@ -5,7 +5,7 @@ use copyhold_core::domain::{ReplicaName, utc};
 use copyhold_db::pin::Pin;
 use copyhold_db::{Database, replica::Reset};
 
-use super::{Confirmation, Verdict, cost, given, names, queue, show, walk};
+use super::{Confirmation, Verdict, args, cost, names, output, queue, walk};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,7 @@ pub(in crate::cli) struct Args {
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let (queue, pools) = queue(config)?;
     let rows = queue.replica_rows().await?;
-    let row = given::row(&rows, &args.replica)?;
+    let row = args::row(&rows, &args.replica)?;
     let (replica, others) = (row.name.clone(), names(config, &rows));
     if let Some((pin, place)) = row.pin.as_ref().zip(config.replica(&replica).map(Pin::from))
         && *pin != place
@@ -41,10 +41,10 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         pools.close().await;
         let lines = cost::lines(&replica, &seen, true);
         if lines.is_empty() {
-            show::line(&format!("nothing is on record of {replica}, so there is nothing to take back"))?;
+            output::line(&format!("nothing is on record of {replica}, so there is nothing to take back"))?;
         }
         for line in lines {
-            show::line(&line)?;
+            output::line(&line)?;
         }
         return Ok(if seen.alone > 0 { Verdict::Bad } else { Verdict::Good });
     }
@@ -68,7 +68,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
 pub(super) fn goes_on(unfinished: &Reset) -> anyhow::Result<&'static str> {
     let verb = if unfinished.moved { "move" } else { "reset" };
     let reached = unfinished.reached.as_ref().map(|key| format!(" after \"{key}\"")).unwrap_or_default();
-    show::line(&format!("the {verb} of {} begun {} goes on{reached}", unfinished.replica, utc(unfinished.before)))?;
+    output::line(&format!("the {verb} of {} begun {} goes on{reached}", unfinished.replica, utc(unfinished.before)))?;
     Ok(verb)
 }
 
@@ -77,23 +77,23 @@ pub(super) async fn finish(
     queue: &Database,
     replica: &ReplicaName,
     others: &[ReplicaName],
-) -> anyhow::Result<walk::TakenBack> {
+) -> anyhow::Result<walk::RevokedCounts> {
     let reset = queue.find_reset(replica).await?;
-    let reset =
-        reset.with_context(|| format!("somebody else has just ended what was begun of {replica}, or removed it"))?;
+    let reset = reset
+        .with_context(|| format!("another command has just finished what was begun of {replica}, or removed it"))?;
     Ok(walk::take_back(queue, reset, others).await?)
 }
 
-pub(super) fn say(replica: &ReplicaName, verb: &str, done: &walk::TakenBack) -> anyhow::Result<()> {
-    show::line(&format!(
+pub(super) fn say(replica: &ReplicaName, verb: &str, done: &walk::RevokedCounts) -> anyhow::Result<()> {
+    output::line(&format!(
         "{verb} of {replica}: {} taken back, to be made again from the other replicas (`copyhold status` shows how far that is)",
-        show::count(done.cleared, "copy was", "copies were")
+        output::count(done.cleared, "copy was", "copies were")
     ))?;
     if done.alone > 0 {
         let example = done.alone_example.as_ref().map(|key| format!(": \"{key}\", for one")).unwrap_or_default();
-        show::line(&format!(
+        output::line(&format!(
             "{} no copy left anywhere{example}; the primary is asked for them again and again, until they are parked as gone",
-            show::count(done.alone, "object has", "objects have")
+            output::count(done.alone, "object has", "objects have")
         ))?;
     }
     Ok(())

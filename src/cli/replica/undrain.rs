@@ -1,6 +1,8 @@
+//! `copyhold replica undrain`: copies to a draining replica go on.
+
 use anyhow::Context as _;
 
-use super::{Verdict, given, queue, show};
+use super::{Verdict, args, output, queue};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -13,11 +15,11 @@ pub(in crate::cli) struct Args {
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let (queue, pools) = queue(config)?;
     let rows = queue.replica_rows().await?;
-    let replica = given::row(&rows, &args.replica)?.name.clone();
+    let replica = args::row(&rows, &args.replica)?.name.clone();
     let was_draining = queue.undrain(&replica).await?;
     pools.close().await;
     let was_draining = was_draining.with_context(|| format!("replica {replica} was removed at this moment"))?;
-    show::line(&if was_draining {
+    output::line(&if was_draining {
         format!("{replica} is copied to again: all that it lacks is due")
     } else {
         format!("{replica} was not draining")

@@ -12,9 +12,9 @@ use copyhold_db::{
     walk::Holdings,
 };
 
-use super::super::{bar::Bar, show};
+use super::super::{output, progress::Bar};
 
-/// Rows that somebody has in hand are tried again after this time, and before more is looked at once they are so many.
+/// Locked rows are tried again after this time, and before the walk goes on once they are so many.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 const BUSY_AT_MOST: usize = 1_000;
 /// How often it is asked whether a transaction has ended, and how often in all before the first walk.
@@ -23,7 +23,7 @@ const SHORT_LOOKS: u32 = 20;
 
 /// What a walk has taken back, all in all.
 #[derive(Debug)]
-pub(super) struct TakenBack {
+pub(super) struct RevokedCounts {
     pub cleared: u64,
     /// Of these, objects that have no copy left.
     pub alone: u64,
@@ -62,9 +62,9 @@ pub(super) async fn take_back(
     queue: &Database,
     mut reset: Reset,
     others: &[ReplicaName],
-) -> Result<TakenBack, DatabaseError> {
+) -> Result<RevokedCounts, DatabaseError> {
     let bar = Bar::new(None, "copies taken back");
-    let mut taken = TakenBack { cleared: 0, alone: 0, alone_example: None };
+    let mut taken = RevokedCounts { cleared: 0, alone: 0, alone_example: None };
     // A transaction that is open now may commit behind our back what it had recorded before: an upload to the bucket that
     // was lost. Those that last are not waited for: when they have ended, one more walk sees it.
     let mut open = if reset.sure { BTreeSet::new() } else { Box::pin(open_for_long(queue)).await? };
@@ -77,7 +77,7 @@ pub(super) async fn take_back(
     if !reset.sure {
         if !open.is_empty() {
             bar.clear();
-            show::aside(
+            output::aside(
                 "waiting for transactions that were open when it began: they may still register objects of before. It can be \
                  broken off, and goes on when the command is given again",
             );
@@ -121,7 +121,7 @@ async fn walk(
     reset: &Reset,
     others: &[ReplicaName],
     mut place: Option<ObjectKey>,
-    taken: &mut TakenBack,
+    taken: &mut RevokedCounts,
     bar: &Bar,
 ) -> Result<(), DatabaseError> {
     // The application's, or a daemon's, at this moment: passed over, and none waits for another.
@@ -155,7 +155,7 @@ async fn tell(queue: &Database, cleared: i64) {
     }
 }
 
-impl TakenBack {
+impl RevokedCounts {
     fn note(&mut self, page: &copyhold_db::replica::ResetPage, bar: &Bar) {
         if let Some((cleared, alone)) = page.total {
             (self.cleared, self.alone) = (cleared.unsigned_abs(), alone.unsigned_abs());

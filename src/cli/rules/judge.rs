@@ -1,3 +1,5 @@
+//! Applies the rules to all objects, with a progress bar.
+
 use std::time::{Duration, Instant};
 
 use copyhold_db::{
@@ -7,7 +9,7 @@ use copyhold_db::{
 use copyhold_s3::copy::{PART_AT_LEAST, WHOLE_UP_TO};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{bar::Bar, stop::StopSignals};
+use crate::cli::{progress::Bar, stop::StopSignals};
 
 /// How objects are sent, for figures: a store with narrower limits takes more parts.
 pub(in crate::cli) fn sizes() -> PartSizes {

@@ -8,7 +8,7 @@ use copyhold_core::domain::ObjectKey;
 use copyhold_db::rules::{ApplyScope, RulesState};
 use serde_json::{Value, json};
 
-use super::{Verdict, queue, show, show::Untrusted};
+use super::{Verdict, output, output::Untrusted, queue};
 use crate::config::{Config, Rule};
 pub(super) use judge::{judge, sizes};
 use report::Report;
@@ -53,9 +53,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         Command::Show { json } => {
             pools.close().await;
             if json {
-                show::json(&document(config, &state))?;
+                output::json(&document(config, &state))?;
             } else {
-                show::line(&text(config, &state))?;
+                output::line(&text(config, &state))?;
             }
             Ok(Verdict::Good)
         }
@@ -68,9 +68,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
             pools.close().await;
             let report = Report::new(&queue, &applied, state.rules.len(), dry_run, took);
             if json {
-                show::json(&report)?;
+                output::json(&report)?;
             } else {
-                show::line(&report.text())?;
+                output::line(&report.text())?;
             }
             Ok(if applied.complete { Verdict::Good } else { Verdict::Incomplete })
         }
@@ -81,7 +81,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
 pub(super) fn differ(config: &Config, state: &RulesState) -> String {
     let many = |rules: &[Rule]| match rules.len() {
         0 => "no rules".to_owned(),
-        n => show::count(n as u64, "rule", "rules"),
+        n => output::count(n as u64, "rule", "rules"),
     };
     format!(
         "this configuration has other rules ({}) than those in force ({}): the database's word counts; `copyhold migrate` \
@@ -98,7 +98,7 @@ pub(super) fn unapplied(state: &RulesState) -> Option<String> {
     }
     Some(match &state.applying {
         Some((version, Some(through))) if *version == state.version => format!(
-            "the rules are being applied to the objects that were there, through \"{through}\"; if nobody is at it, \
+            "the rules are being applied to the objects that were there, through \"{through}\"; if no command is running, \
              `copyhold rules apply` goes on"
         ),
         _ => "objects that were registered before the rules changed are not judged by them yet: see `copyhold rules apply \

@@ -10,8 +10,8 @@ use copyhold_db::{
 use serde::Serialize;
 
 use crate::cli::{
-    show,
-    show::{age, bytes, count, some_keys, table},
+    output,
+    output::{age, bytes, count, some_keys, table},
 };
 
 /// What applying the rules came to, or would come to.
@@ -29,8 +29,8 @@ pub(super) struct Report {
     /// Of these, those that no rule fits.
     undecided: u64,
     seconds: f64,
-    replicas: Vec<OfReplica>,
-    /// What could not be written, because somebody held the rows all the time.
+    replicas: Vec<ReplicaReport>,
+    /// What could not be written, because other transactions held the rows all the time.
     held: Vec<String>,
     #[serde(skip)]
     held_keys: Vec<ObjectKey>,
@@ -39,7 +39,7 @@ pub(super) struct Report {
 }
 
 #[derive(Debug, Serialize)]
-struct OfReplica {
+struct ReplicaReport {
     replica: String,
     becomes_wanted: u64,
     becomes_wanted_bytes: u64,
@@ -54,7 +54,7 @@ struct OfReplica {
 impl Report {
     pub(super) fn new(queue: &Database, applied: &ApplyResult, rules: usize, dry_run: bool, took: Duration) -> Self {
         let changes = applied.judged.changes.iter().copied().chain(std::iter::repeat(ReplicaChanges::default()));
-        let of = |(replica, change): (&copyhold_core::domain::ReplicaName, ReplicaChanges)| OfReplica {
+        let of = |(replica, change): (&copyhold_core::domain::ReplicaName, ReplicaChanges)| ReplicaReport {
             replica: replica.to_string(),
             becomes_wanted: change.wanted,
             becomes_wanted_bytes: change.wanted_bytes,
@@ -93,7 +93,7 @@ impl Report {
             }
             (false, None) => format!("{} judged in {took}", count(self.objects, "object", "objects")),
             (false, Some(key)) => {
-                let key = show::Untrusted(key);
+                let key = output::Untrusted(key);
                 format!("{} judged in {took}, behind \"{key}\", where an earlier run had ended", self.objects)
             }
         }];
@@ -141,7 +141,7 @@ impl Report {
             "copies that stay",
         ];
         let size = |of: u64| bytes(i64::try_from(of).unwrap_or(i64::MAX));
-        let row = |r: &OfReplica| {
+        let row = |r: &ReplicaReport| {
             vec![
                 r.replica.clone(),
                 (r.becomes_wanted + r.becomes_wanted_and_is_there).to_string(),

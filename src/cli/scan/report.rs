@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        Verdict, show,
-        show::{Untrusted, count},
+        Verdict, output,
+        output::{Untrusted, count},
     },
-    scan::{Ended, Halt, Scan},
+    scan::{Scan, ScanError, ScanResult},
 };
 
 /// What a run came to, as one document. With what earlier runs of the same scan came to.
@@ -38,8 +38,8 @@ pub(super) struct Report {
     unusable_example: Option<String>,
     parts: usize,
     parts_done: usize,
-    stores: Vec<OfStore>,
-    not_adopted: Vec<LeftOut>,
+    stores: Vec<StoreReport>,
+    not_adopted: Vec<SkippedReplica>,
     /// What kept it from going on.
     error: Option<String>,
 }
@@ -49,7 +49,7 @@ pub(super) struct Report {
 enum Outcome {
     /// All of it is listed.
     Complete,
-    /// It was told to end early.
+    /// A signal ended it early.
     Stopped,
     /// It could not be gone on with.
     Failed,
@@ -58,7 +58,7 @@ enum Outcome {
 }
 
 #[derive(Debug, Serialize)]
-struct OfStore {
+struct StoreReport {
     replica: String,
     pages: u64,
     /// How often it asked to be spared.
@@ -70,20 +70,20 @@ struct OfStore {
 
 /// A replica whose copies are not adopted.
 #[derive(Debug, Serialize)]
-pub(super) struct LeftOut {
+pub(super) struct SkippedReplica {
     pub(super) replica: String,
     pub(super) why: String,
 }
 
 impl Report {
-    pub(super) fn new(scan: &Scan, ended: Ended, not_adopted: Vec<LeftOut>, took: Duration) -> Self {
+    pub(super) fn new(scan: &Scan, ended: ScanResult, not_adopted: Vec<SkippedReplica>, took: Duration) -> Self {
         let shown = scan.progress().shown();
         let ScanCounts { listed, registered, bytes, due, adopted, unusable } = shown.counts;
         let stores: Vec<_> = scan
             .listers()
             .map(|lister| {
                 let notes = lister.notes();
-                OfStore {
+                StoreReport {
                     replica: lister.name().to_string(),
                     pages: notes.pages,
                     throttled: notes.throttled,
@@ -95,9 +95,9 @@ impl Report {
         Self {
             outcome: match ended.halt {
                 None => Outcome::Complete,
-                Some(Halt::Stopped) => Outcome::Stopped,
-                Some(Halt::AtWork | Halt::Elsewhere) => Outcome::Elsewhere,
-                Some(Halt::Trouble(..) | Halt::Queue(_)) => Outcome::Failed,
+                Some(ScanError::Stopped) => Outcome::Stopped,
+                Some(ScanError::AtWork | ScanError::Elsewhere) => Outcome::Elsewhere,
+                Some(ScanError::ListingError(..) | ScanError::Queue(_)) => Outcome::Failed,
             },
             replica: stores.first().map(|store| store.replica.clone()).unwrap_or_default(),
             prefixes: Vec::new(),
@@ -118,7 +118,7 @@ impl Report {
             parts_done: shown.parts_done,
             stores,
             not_adopted,
-            error: ended.halt.filter(|halt| !matches!(halt, Halt::Stopped)).map(|halt| halt.to_string()),
+            error: ended.halt.filter(|halt| !matches!(halt, ScanError::Stopped)).map(|halt| halt.to_string()),
         }
     }
 
@@ -149,7 +149,7 @@ impl Report {
 
     fn figures(&self) -> Vec<String> {
         let would = if self.dry_run { "would be " } else { "" };
-        let bytes = show::bytes(i64::try_from(self.registered_bytes).unwrap_or(i64::MAX));
+        let bytes = output::bytes(i64::try_from(self.registered_bytes).unwrap_or(i64::MAX));
         let due = count(self.copies_due, "copy is due", "copies are due");
         let mut figures = vec![
             ("listed".to_owned(), self.listed.to_string()),
@@ -216,7 +216,7 @@ impl Report {
     }
 
     fn conclusion(&self) -> String {
-        let took = show::age(Some(self.seconds));
+        let took = output::age(Some(self.seconds));
         if self.is_complete() {
             let wrote = if self.dry_run { "; nothing was written (--dry-run)" } else { "" };
             return format!("all of it was listed, in {took}{wrote}");

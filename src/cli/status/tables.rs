@@ -2,7 +2,7 @@
 
 use copyhold_db::stats::{DaemonStatus, FailingCount, ReplicaStatus, Status};
 
-use super::super::show::{Untrusted, age, bytes, table};
+use super::super::output::{Untrusted, age, bytes, table};
 
 /// A host's name is cut in its middle: what tells hosts apart is often at the end.
 const HOST: usize = 18;

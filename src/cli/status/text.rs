@@ -12,8 +12,8 @@ use copyhold_db::{
 
 use super::{
     super::{
+        output::{self, Untrusted, age, bytes},
         rules,
-        show::{self, Untrusted, age, bytes},
     },
     tables,
 };
@@ -65,7 +65,7 @@ pub(super) fn of(config: &Config, status: &Status) -> String {
         }
     }
     let text = parts.join("\n");
-    match show::width() {
+    match output::width() {
         Some(width) => text.lines().map(|line| wrapped(line, width)).collect::<Vec<_>>().join("\n"),
         None => text,
     }
@@ -76,7 +76,7 @@ fn objects(status: &Status) -> String {
     match status.objects {
         None => "? objects".to_owned(),
         Some(objects) if status.estimated => format!("about {} objects", tables::rounded(objects)),
-        Some(objects) => show::count(objects.unsigned_abs(), "object", "objects"),
+        Some(objects) => output::count(objects.unsigned_abs(), "object", "objects"),
     }
 }
 
@@ -134,7 +134,7 @@ fn draining(r: &ReplicaStatus) -> Option<String> {
     let since = age(Some(r.draining_seconds?));
     let because = r.drain_reason.as_ref().map(|why| format!(" ({})", Untrusted(why))).unwrap_or_default();
     let lacks = match r.lacks {
-        Some(lacks) => format!("it lacks {}", show::count(lacks.unsigned_abs(), "copy", "copies")),
+        Some(lacks) => format!("it lacks {}", output::count(lacks.unsigned_abs(), "copy", "copies")),
         None => "--exact counts what it lacks".to_owned(),
     };
     Some(format!(
@@ -144,12 +144,12 @@ fn draining(r: &ReplicaStatus) -> Option<String> {
     ))
 }
 
-/// `changes at b2 that nobody registered are parked since 3m 2s: …`
+/// `unregistered changes at b2 are parked since 3m 2s: …`
 fn changes_parked(r: &ReplicaStatus) -> Option<String> {
     let since = age(Some(r.changes_parked_seconds?));
     let minutes = CHANGES_WITHIN.as_secs() / 60;
     Some(format!(
-        "changes at {} that nobody registered are parked since {since}: there were more than {CHANGES_AT_MOST} within {minutes} \
+        "unregistered changes at {} are parked since {since}: there were more than {CHANGES_AT_MOST} within {minutes} \
          minutes, as if its bucket had been restored; `copyhold explain KEY` says what to do",
         r.replica
     ))
@@ -175,10 +175,10 @@ fn metadata(status: &Status) -> Option<String> {
 /// `the reset of scw, begun 3m 2s ago, is not done: …`
 fn resetting(replica: &str, reset: &ResetStatus) -> String {
     let verb = if reset.moved { "move" } else { "reset" };
-    let cleared = show::count(reset.cleared.unsigned_abs(), "copy", "copies");
+    let cleared = output::count(reset.cleared.unsigned_abs(), "copy", "copies");
     let reached = reset.reached.as_ref().map(|key| format!(", up to \"{}\"", Untrusted(key))).unwrap_or_default();
     format!(
-        "the {verb} of {replica}, begun {} ago, is not done: {cleared} taken back so far{reached}; if nobody is at it, `copyhold \
+        "the {verb} of {replica}, begun {} ago, is not done: {cleared} taken back so far{reached}; if no command is running, `copyhold \
          replica {verb} {replica}` goes on",
         age(Some(reset.begun_seconds))
     )

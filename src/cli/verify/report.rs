@@ -9,8 +9,8 @@ use copyhold_db::walk::KeySample;
 use serde::Serialize;
 
 use crate::{
-    audit::{Audit, Depth, Ended, Finding, Findings, Tally, Then, What},
-    cli::{Verdict, show::Untrusted},
+    audit::{Action, Audit, Counts, Defect, Depth, Ended, Finding, Findings},
+    cli::{Verdict, output::Untrusted},
 };
 
 /// What a run came to, as one document. Keys are as they are; a message is escaped and bounded.
@@ -26,8 +26,8 @@ pub(super) struct Report {
     /// Objects that were looked into.
     objects: u64,
     seconds: f64,
-    replicas: Vec<OfReplica>,
-    not_verified: Vec<LeftOut>,
+    replicas: Vec<ReplicaReport>,
+    not_verified: Vec<SkippedReplica>,
     findings: Vec<Found>,
     findings_not_listed: u64,
     /// Of these no good copy is left.
@@ -37,7 +37,7 @@ pub(super) struct Report {
     unreadable_not_listed: u64,
     /// Keys that were named and are not registered.
     not_registered: Vec<String>,
-    /// It was told to end early.
+    /// A signal ended it early.
     stopped: bool,
     /// What kept it from going on.
     error: Option<String>,
@@ -63,18 +63,18 @@ struct Sampled {
 }
 
 #[derive(Debug, Serialize)]
-struct OfReplica {
+struct ReplicaReport {
     replica: String,
     primary: bool,
     #[serde(flatten)]
-    tally: Tally,
+    counts: Counts,
     /// Why it was not asked any more.
     gave_up: Option<String>,
 }
 
 /// A replica that was not looked into.
 #[derive(Debug, Serialize)]
-pub(super) struct LeftOut {
+pub(super) struct SkippedReplica {
     pub(super) replica: String,
     pub(super) why: String,
     /// The configuration does not say so: something is to be put right.
@@ -86,8 +86,8 @@ pub(super) struct LeftOut {
 struct Found {
     key: String,
     replica: String,
-    what: What,
-    then: Then,
+    what: Defect,
+    then: Action,
     why: String,
     #[serde(skip)]
     line: String,
@@ -107,28 +107,28 @@ impl Report {
         audit: &Audit,
         ended: Ended,
         primary: &ReplicaName,
-        not_verified: Vec<LeftOut>,
+        not_verified: Vec<SkippedReplica>,
         took: Duration,
     ) -> Self {
         let Findings { found, found_more, unread, unread_more, lost, lost_more } = audit.findings();
         let replicas: Vec<_> = audit
-            .subjects()
+            .replicas()
             .iter()
-            .map(|subject| OfReplica {
+            .map(|subject| ReplicaReport {
                 replica: subject.name().to_string(),
                 primary: primary == subject.name(),
-                tally: subject.tally(),
+                counts: subject.counts(),
                 gave_up: subject.gave_up(),
             })
             .collect();
-        let sum = |of: fn(&Tally) -> u64| replicas.iter().map(|r| of(&r.tally)).sum::<u64>();
-        let wrong = sum(Tally::wrong);
+        let sum = |of: fn(&Counts) -> u64| replicas.iter().map(|r| of(&r.counts)).sum::<u64>();
+        let wrong = sum(Counts::wrong);
         let incomplete = !ended.complete
             || !ended.unregistered.is_empty()
             || sum(|t| t.unreadable) > 0
             || sum(|t| t.not_written) > 0
             || not_verified.iter().any(|out| out.unexpected)
-            || sum(Tally::checked) == 0;
+            || sum(Counts::checked) == 0;
         let outcome = match (incomplete, wrong) {
             (true, _) => Outcome::Incomplete,
             (false, 1..) => Outcome::Found,
@@ -186,17 +186,17 @@ impl Found {
     fn of(finding: Finding) -> Self {
         let Finding { key, replica, what, why, then } = finding;
         let word = match what {
-            What::Missing => "missing",
-            What::Damaged => "damaged",
-            What::Metadata => "other metadata",
-            What::Changed => "changed",
+            Defect::Missing => "missing",
+            Defect::Damaged => "damaged",
+            Defect::Metadata => "other metadata",
+            Defect::Changed => "changed",
         };
         let done = match &then {
-            Then::Requeued => "due again".to_owned(),
-            Then::Parked => "parked".to_owned(),
-            Then::RegisteredAgain => "registered again".to_owned(),
-            Then::DryRun => "left as it is".to_owned(),
-            Then::NotWritten(why) => format!("NOT written down ({})", Untrusted(why)),
+            Action::Requeued => "due again".to_owned(),
+            Action::Parked => "parked".to_owned(),
+            Action::RegisteredAgain => "registered again".to_owned(),
+            Action::DryRun => "left as it is".to_owned(),
+            Action::NotWritten(why) => format!("NOT written down ({})", Untrusted(why)),
         };
         Self {
             line: format!("{word} at {replica}, {done}: \"{key}\"\n      {why}"),

@@ -4,7 +4,7 @@ use super::*;
 
 const UNPROVEN: &str = "leads to another host without proof that it is the right one";
 const PROVE_IT: &str = "append ?sslmode=verify-full (and &sslrootcert=/path/to/ca.pem for an authority of your own), \
-    or set database.insecure = true if nobody else is on that network";
+    or set database.insecure = true if that network is private";
 const FORM: &str = "write postgres://USER@HOST/DATABASE?sslmode=verify-full, special characters of a password as %XX";
 
 fn with_url(url: &str) -> Case {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::config::Place;
+use crate::config::Position;
 
 const NOTHING: [(String, String); 0] = [];
 
@@ -37,7 +37,7 @@ every = 30
     copyhold.toml:1:11: primary is "b3", but there is no [replicas.b3]
         did you mean "b2"?
     copyhold.toml:3:7: database.url leads to another host without proof that it is the right one
-        append ?sslmode=verify-full (and &sslrootcert=/path/to/ca.pem for an authority of your own), or set database.insecure = true if nobody else is on that network
+        append ?sslmode=verify-full (and &sslrootcert=/path/to/ca.pem for an authority of your own), or set database.insecure = true if that network is private
     copyhold.toml:5:12: replicas.b2.endpoint has no scheme
         write it as https://HOST or https://HOST:PORT
     copyhold.toml:7:25: replicas.b2.access_key_id names the variable B2_KEY_ID, which is not set
@@ -47,7 +47,7 @@ every = 30
     copyhold.toml:9:11: replicas.lock has the name of a column that the table has anyway
         give it another name
     copyhold.toml:10:12: replicas.lock.endpoint is plain http to s3.example.com
-        write https://, or set insecure = true in this section if nobody else is on that network
+        write https://, or set insecure = true in this section if that network is private
     copyhold.toml:14:1: there is no setting workers.cuont
         did you mean count?
     copyhold.toml:15:10: workers.memory is 1MiB, less than 32MiB
@@ -84,7 +84,7 @@ fn a_file_that_is_not_utf8_is_refused_at_the_first_bad_byte() {
     fs::write(case.path(), b"primary = \"b2\"\nlevel = \"\xff\"\n").unwrap();
     let errors = load(&case.path(), NOTHING).unwrap_err();
     let [problem] = errors.problems() else { panic!("{errors}") };
-    assert_eq!(problem.place, Place::Position { line: 2, column: 10 });
+    assert_eq!(problem.position, Position::Position { line: 2, column: 10 });
 }
 
 #[test]

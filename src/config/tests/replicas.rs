@@ -78,7 +78,7 @@ fn an_endpoint_is_a_scheme_a_host_and_a_port() {
 fn plain_http_to_another_host_needs_to_be_said() {
     Case::least_with("https://s3.example.com", "http://s3.example.com").is_refused(&[(
         "copyhold.toml:5:12: replicas.b2.endpoint is plain http to s3.example.com",
-        "write https://, or set insecure = true in this section if nobody else is on that network",
+        "write https://, or set insecure = true in this section if that network is private",
     )]);
     assert!(Case::least_with("https://s3.example.com\"", "http://s3.example.com\"\ninsecure = true").load().is_ok());
     for near in ["http://localhost:9000", "http://127.0.0.1:9000", "http://[::1]:9000"] {

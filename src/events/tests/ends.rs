@@ -29,7 +29,7 @@ async fn a_drop_between_two_pages_is_never_a_silent_skip() {
     let (followed, _first) = Followed::begun(model, SETTINGS).await;
     let mut reader = followed.reader(after(0));
     assert_eq!(batch(&mut reader).await.last_event(), 511);
-    // Nobody has told the tailer.
+    // The tailer does not know it yet.
     followed.model.drop_through(3000);
     let earliest = Cursor::new(3000, followed.model.epoch());
     assert_eq!(drain(&mut reader).await, (vec![], Some(End::Gone { earliest })));

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Batch, Cursor, End, Filter, Log, Next, Reader, Settings, Start, open_on};
-use crate::wake::{self, Waker};
+use crate::wakeup::wake_channel::{self, WakeSender};
 use model::Model;
 
 const SETTINGS: Settings = Settings { buffer_bytes: 16 << 20, readers: 2000, poll: Duration::from_secs(5) };
@@ -21,7 +21,7 @@ const SETTINGS: Settings = Settings { buffer_bytes: 16 << 20, readers: 2000, pol
 struct Followed {
     model: Model,
     log: Log,
-    waker: Waker,
+    waker: WakeSender,
     stop: CancellationToken,
     tailer: JoinHandle<()>,
 }
@@ -32,7 +32,7 @@ impl Followed {
     }
 
     fn of(model: Model, settings: Settings) -> Self {
-        let (waker, wake) = wake::channel();
+        let (waker, wake) = wake_channel::channel();
         let (log, tailer) = open_on(Arc::new(model.clone()), settings, wake);
         let stop = CancellationToken::new();
         let tailer = tokio::spawn(tailer.run(stop.clone()));
@@ -62,8 +62,8 @@ impl Followed {
     async fn settle(&self) {
         self.waker.wake();
         let last = self.model.state().last;
-        let mut sights = self.log.0.sights.subscribe();
-        sights.wait_for(|sight| sight.is_some_and(|sight| sight.head == last)).await.unwrap();
+        let mut positions = self.log.0.positions.subscribe();
+        positions.wait_for(|position| position.is_some_and(|position| position.head == last)).await.unwrap();
     }
 
     fn pages(&self) -> usize {

@@ -27,7 +27,7 @@ pub(super) struct State {
     pub(super) last: i64,
     pub(super) dropped_through: i64,
     pub(super) incarnation: i32,
-    /// Another server answers, and nobody has raised the incarnation for it.
+    /// Another server answers, and the incarnation is not raised for it yet.
     pub(super) failed_over: bool,
     /// It does not answer.
     pub(super) away: bool,

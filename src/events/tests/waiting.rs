@@ -1,4 +1,4 @@
-//! What readers that wait are told, and what they cost.
+//! What waiting readers receive, and what they cost.
 
 use copyhold_db::log::LoggedEvent;
 use futures::{FutureExt as _, future::join_all};
@@ -107,7 +107,7 @@ async fn waiting_can_be_given_up_and_taken_up_again_without_loss() {
             Some(Next::End(end)) => panic!("{end:?}"),
             _ => tokio::time::sleep(Duration::from_millis(1)).await,
         }
-        // A page is read only by somebody who waits for it.
+        // A page is read only while a reader waits for it.
         if ids.len() < 2000 {
             ids.extend(batch(&mut reader).await.ids());
         }
@@ -256,7 +256,7 @@ async fn who_asks_for_what_there_is_gets_what_no_notice_has_told_of_yet() {
     let (followed, _first) = Followed::begun(Model::default(), SETTINGS).await;
     let mut reader = followed.reader(after(0));
     assert!(reader.begin().await.is_ok());
-    // Committed, and its notice still on the way.
+    // Committed, and its notification still on the way.
     followed.model.append(0, 3);
     let mut ids = Vec::new();
     while let Some(next) = reader.next_until(tokio::time::Instant::now()).await {

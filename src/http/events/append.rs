@@ -1,3 +1,5 @@
+//! `POST /v1/events`: appends events of other programs.
+
 use std::time::Duration;
 
 use axum::{
@@ -11,35 +13,35 @@ use copyhold_db::{DatabaseError, connections::LogThrottle};
 use serde_json::json;
 use tracing::warn;
 
-use super::super::{Pages, refusal::Refusal};
+use super::super::{AppState, error_response::ErrorResponse};
 
 /// `POST /v1/events`: an object, an array of objects, or objects one after another; all are appended, or none.
 pub(in crate::http) async fn append(
-    State(pages): State<Pages>,
+    State(state): State<AppState>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, Refusal> {
-    pages.auth.may_append(&headers)?;
-    let given = pages.writes.take(&headers, body, "events").await?;
-    let documents = documents(given.text()?).map_err(|why| {
+) -> Result<Response, ErrorResponse> {
+    state.auth.may_append(&headers)?;
+    let body = state.write_limits.read(&headers, body, "events").await?;
+    let documents = documents(body.text()?).map_err(|why| {
         let status = match why {
             NoEvents::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
             NoEvents::NotJson(_) | NoEvents::Empty => StatusCode::BAD_REQUEST,
         };
-        Refusal::new(status, why.to_string())
+        ErrorResponse::new(status, why.to_string())
     })?;
-    let _turn = pages.writes.turn().await;
-    let appended = pages.queue.append_events(&documents).await.map_err(|error| refused(&error))?;
+    let _permit = state.write_limits.statement_permit().await;
+    let appended = state.queue.append_events(&documents).await.map_err(|error| error_response(&error))?;
     AWAY.is_over();
     Ok((StatusCode::ACCEPTED, axum::Json(json!({ "appended": appended }))).into_response())
 }
 
-/// PostgreSQL is away, and everybody asks.
+/// Logs an unavailable PostgreSQL once for all requests.
 static AWAY: LogThrottle = LogThrottle::new();
 
-fn refused(error: &DatabaseError) -> Refusal {
-    if let Some(refusal) = error.refusal() {
-        let status = match refusal.sqlstate {
+fn error_response(error: &DatabaseError) -> ErrorResponse {
+    if let Some(response) = error.refusal() {
+        let status = match response.sqlstate {
             "54000" => Some(StatusCode::PAYLOAD_TOO_LARGE),
             // A reserved kind, and all that is wrong with a value.
             "42939" => Some(StatusCode::UNPROCESSABLE_ENTITY),
@@ -47,8 +49,8 @@ fn refused(error: &DatabaseError) -> Refusal {
             _ => None,
         };
         if let Some(status) = status {
-            let hint = refusal.hint.map(|hint| format!(": {hint}")).unwrap_or_default();
-            return Refusal::new(status, format!("nothing was appended: {}{hint}", refusal.message));
+            let hint = response.hint.map(|hint| format!(": {hint}")).unwrap_or_default();
+            return ErrorResponse::new(status, format!("nothing was appended: {}{hint}", response.message));
         }
     }
     if error.is_unavailable() {
@@ -57,7 +59,7 @@ fn refused(error: &DatabaseError) -> Refusal {
         warn!(error = %error, "Could not append events");
     }
     if error.outcome_unknown() {
-        return Refusal::new(
+        return ErrorResponse::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "PostgreSQL did not answer: it is not known whether the events were appended",
         )
@@ -65,7 +67,7 @@ fn refused(error: &DatabaseError) -> Refusal {
     }
     if error.is_unavailable() {
         let text = format!("nothing was appended: PostgreSQL {}", error.unavailable_because());
-        return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text).again_after(Duration::from_secs(2));
+        return ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, text).again_after(Duration::from_secs(2));
     }
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "nothing was appended: the daemon's log says why")
+    ErrorResponse::new(StatusCode::INTERNAL_SERVER_ERROR, "nothing was appended: the daemon's log says why")
 }

@@ -1,4 +1,4 @@
-//! Events as they go over the line, for as long as somebody reads.
+//! Streams events to one client, as Server-Sent Events or as lines of JSON.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -12,7 +12,7 @@ use futures::stream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::super::connections::Pace;
+use super::super::connections::ReadProgress;
 use crate::events::{Batch, Next, Reader};
 
 /// How events are written.
@@ -73,38 +73,38 @@ impl Framing for Lines {
     }
 }
 
-/// All that `reader` finds until `drain`, or until it cannot go on: the reason is told when the client comes back. With a
+/// Sends all that `reader` finds until `drain`, or until it cannot go on: the client gets the reason when it comes back. With a
 /// time, until nothing more is there when it is over.
 pub(super) fn stream<F: Framing>(
     reader: Reader,
     framing: F,
     wait: Option<Duration>,
-    pace: Pace,
+    progress: ReadProgress,
     drain: CancellationToken,
 ) -> Response {
     let opening = Some(framing.opening()).filter(|opening| !opening.is_empty());
-    let end = wait.map_or(End::Never, |wait| End::At(Instant::now() + wait));
-    let begin = Telling { reader, framing, end, pace, drain, left: opening.into_iter().collect() };
-    let frames = stream::unfold(begin, async |mut telling| {
-        let frame = telling.next().await?;
-        Some((Ok::<_, std::convert::Infallible>(frame), telling))
+    let end = wait.map_or(StreamEnd::Never, |wait| StreamEnd::At(Instant::now() + wait));
+    let begin = EventStream { reader, framing, end, progress, drain, left: opening.into_iter().collect() };
+    let frames = stream::unfold(begin, async |mut stream| {
+        let frame = stream.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(frame), stream))
     });
     let mut response = Response::new(Body::from_stream(frames));
     response.headers_mut().insert(header::CONTENT_TYPE, F::MEDIA);
     response
 }
 
-struct Telling<F> {
+struct EventStream<F> {
     reader: Reader,
     framing: F,
-    end: End,
-    pace: Pace,
+    end: StreamEnd,
+    progress: ReadProgress,
     drain: CancellationToken,
     /// Of the batch at hand.
     left: VecDeque<Bytes>,
 }
 
-enum End {
+enum StreamEnd {
     Never,
     /// When there is nothing more.
     At(Instant),
@@ -112,27 +112,27 @@ enum End {
     Now,
 }
 
-impl<F: Framing> Telling<F> {
+impl<F: Framing> EventStream<F> {
     /// Called when the connection has room for more.
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(frame) = self.left.pop_front() {
             return Some(frame);
         }
-        self.pace.asked();
+        self.progress.batch_requested();
         let next = match self.end {
-            End::Never => tokio::select! {
+            StreamEnd::Never => tokio::select! {
                 next = self.reader.next() => Some(next),
                 () = self.drain.cancelled() => return None,
             },
-            End::At(deadline) => tokio::select! {
+            StreamEnd::At(deadline) => tokio::select! {
                 next = self.reader.next_until(deadline) => next,
                 () = self.drain.cancelled() => return None,
             },
-            End::Now => return None,
+            StreamEnd::Now => return None,
         };
-        self.pace.handed();
+        self.progress.batch_sent();
         let Some(next) = next else {
-            self.end = End::Now;
+            self.end = StreamEnd::Now;
             return self.reader.cursor().map(|cursor| self.framing.caught_up(cursor));
         };
         match next {

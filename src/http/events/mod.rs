@@ -1,10 +1,10 @@
-//! `/v1/events`: the log for whoever asks over HTTP.
+//! `/v1/events`: serves the event log over HTTP.
 
 mod append;
-mod asked;
 mod body;
+mod errors;
 mod poll;
-mod refused;
+mod query;
 
 use std::time::Duration;
 
@@ -18,30 +18,30 @@ use axum::{
 
 pub(super) use append::append;
 
-use super::{Pages, connections::Connection, refusal::Refusal};
-use asked::{Asked, Shape};
+use super::{AppState, connections::Connection, error_response::ErrorResponse};
+use query::{EventsQuery, ResponseFormat};
 
 /// `GET /v1/events`: from where the reader left off, in the shape that it wants.
 pub(super) async fn read(
-    State(pages): State<Pages>,
+    State(state): State<AppState>,
     Extension(connection): Extension<Connection>,
     request: Request<Body>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ErrorResponse> {
     let (head, body) = request.into_parts();
-    pages.auth.may_read(&connection, &head)?;
+    state.auth.may_read(&connection, &head)?;
     if !body.is_end_stream() {
-        return Err(Refusal::bad("a GET has no body here: append events with POST"));
+        return Err(ErrorResponse::bad("a GET has no body here: append events with POST"));
     }
-    let asked = Asked::of(head.uri.query().unwrap_or_default(), &head.headers)?;
-    let mut reader = pages.log.reader(asked.start, asked.filter).map_err(refused::full)?;
+    let batch_requested = EventsQuery::of(head.uri.query().unwrap_or_default(), &head.headers)?;
+    let mut reader = state.log.reader(batch_requested.start, batch_requested.filter).map_err(errors::full)?;
     let began = tokio::select! {
-        began = reader.begin() => began.map_err(|end| refused::ended(end, &pages.queue))?,
-        () = pages.drain.cancelled() => return Err(ending()),
+        began = reader.begin() => began.map_err(|end| errors::ended(end, &state.queue))?,
+        () = state.drain.cancelled() => return Err(ending()),
     };
-    let mut response = match asked.shape {
-        Shape::Sse => body::stream(reader, body::Sse, None, connection.pace, pages.drain),
-        Shape::Lines(wait) => body::stream(reader, body::Lines, wait, connection.pace, pages.drain),
-        Shape::Poll(wait) => poll::answer(reader, wait, &pages).await?,
+    let mut response = match batch_requested.shape {
+        ResponseFormat::Sse => body::stream(reader, body::Sse, None, connection.progress, state.drain),
+        ResponseFormat::Lines(wait) => body::stream(reader, body::Lines, wait, connection.progress, state.drain),
+        ResponseFormat::Poll(wait) => poll::answer(reader, wait, &state).await?,
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -56,12 +56,12 @@ pub(super) async fn read(
 }
 
 /// Another daemon, or this one's successor, goes on.
-fn ending() -> Refusal {
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "this daemon is shutting down: ask again in a moment")
+fn ending() -> ErrorResponse {
+    ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, "this daemon is shutting down: ask again in a moment")
         .again_after(Duration::from_secs(1))
 }
 
-/// Whether a reader's query is one; why not. For the fuzz targets.
+/// Says why a reader's query is not valid. For the fuzz targets.
 pub fn check_events_query(query: &str) -> Result<(), String> {
-    Asked::of(query, &HeaderMap::new()).map(drop).map_err(|error| format!("{error:?}"))
+    EventsQuery::of(query, &HeaderMap::new()).map(drop).map_err(|error| format!("{error:?}"))
 }

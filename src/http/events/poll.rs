@@ -1,3 +1,5 @@
+//! Long polling: one JSON document per request.
+
 use std::time::Duration;
 
 use axum::{
@@ -7,26 +9,26 @@ use axum::{
 use copyhold_core::domain::Cursor;
 use tokio::time::Instant;
 
-use super::super::{Pages, refusal::Refusal};
-use super::{ending, refused};
+use super::super::{AppState, error_response::ErrorResponse};
+use super::{ending, errors};
 use crate::events::{Batch, Next, Reader};
 
 /// However long it takes to find something that passes the filter, the client hears of us after this time.
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
 /// The first events that there are, or none if none have come within `wait`; and where to go on.
-pub(super) async fn answer(mut reader: Reader, wait: Duration, pages: &Pages) -> Result<Response, Refusal> {
+pub(super) async fn answer(mut reader: Reader, wait: Duration, state: &AppState) -> Result<Response, ErrorResponse> {
     let until = Instant::now() + wait;
     loop {
         let next = tokio::select! {
             next = reader.next_until(until) => next,
-            () = pages.drain.cancelled() => None,
+            () = state.drain.cancelled() => None,
         };
         match next {
             Some(Next::Events(batch)) => return Ok(document(Some(&batch), batch.last())),
             Some(Next::Bookmark(cursor)) if until.elapsed() > LONGEST_LOOK => return Ok(document(None, cursor)),
             Some(Next::Bookmark(_) | Next::Quiet) => {}
-            Some(Next::End(end)) => return Err(refused::ended(end, &pages.queue)),
+            Some(Next::End(end)) => return Err(errors::ended(end, &state.queue)),
             None => break,
         }
     }

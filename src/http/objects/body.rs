@@ -10,7 +10,7 @@ use serde::{
     de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::super::refusal::{Refusal, quoted};
+use super::super::error_response::{ErrorResponse, quoted};
 use crate::config::did_you_mean;
 
 /// Objects of one request.
@@ -22,41 +22,41 @@ const SHOWN_CHARS: usize = 300;
 
 /// A text that holds objects, each of which may still be wrong. Of 1 MiB of text may be made hundreds, so nothing is.
 #[derive(Debug)]
-pub(super) struct Counted<'t> {
+pub(super) struct CountedObjects<'t> {
     text: &'t str,
     objects: usize,
 }
 
 /// The text is JSON, and has some objects, and not too many.
-pub(super) fn count(text: &str) -> Result<Counted<'_>, Refusal> {
+pub(super) fn count(text: &str) -> Result<CountedObjects<'_>, ErrorResponse> {
     let mut objects = 0;
-    for value in serde_json::Deserializer::from_str(text).into_iter::<Count>() {
-        objects += value.map_err(|why| Refusal::bad(format!("this is not JSON: {why}")))?.0;
+    for value in serde_json::Deserializer::from_str(text).into_iter::<ObjectCount>() {
+        objects += value.map_err(|why| ErrorResponse::bad(format!("this is not JSON: {why}")))?.0;
     }
     if objects == 0 {
-        return Err(Refusal::bad(
+        return Err(ErrorResponse::bad(
             "there is no object: give {\"key\": \"cats/tom.jpg\"}, or several in an array or by lines",
         ));
     }
     if objects > MOST {
         let text =
             format!("there are {MOST} objects at most in one request, and these are {objects}: send them in several");
-        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+        return Err(ErrorResponse::new(StatusCode::PAYLOAD_TOO_LARGE, text));
     }
-    Ok(Counted { text, objects })
+    Ok(CountedObjects { text, objects })
 }
 
-impl Counted<'_> {
-    /// The objects in the order in which they were sent, checked. The first that is wrong is told with its number, from 0.
-    pub(super) fn objects(self, replicas: &[ReplicaName]) -> Result<Vec<NewObject>, Refusal> {
-        let mut read = Read { replicas, objects: Vec::with_capacity(self.objects), wrong: None };
+impl CountedObjects<'_> {
+    /// The objects in the order in which they were sent, checked. The error names the first invalid object by its number, from 0.
+    pub(super) fn objects(self, replicas: &[ReplicaName]) -> Result<Vec<NewObject>, ErrorResponse> {
+        let mut read = ObjectReader { replicas, objects: Vec::with_capacity(self.objects), wrong: None };
         let mut text = serde_json::Deserializer::from_str(self.text);
         while text.end().is_err() {
             if let Err(error) = (&mut read).deserialize(&mut text) {
                 let index = read.objects.len();
                 let why: String = read.wrong.unwrap_or_else(|| error.to_string()).chars().take(SHOWN_CHARS).collect();
                 let text = format!("nothing was registered: object {index} (from 0): {why}");
-                return Err(Refusal::bad(text).with("index", index));
+                return Err(ErrorResponse::bad(text).with("index", index));
             }
         }
         Ok(read.objects)
@@ -64,15 +64,15 @@ impl Counted<'_> {
 }
 
 /// How many objects a value holds: as many as an array has elements.
-struct Count(usize);
+struct ObjectCount(usize);
 
-impl<'de> Deserialize<'de> for Count {
+impl<'de> Deserialize<'de> for ObjectCount {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Self(0))
     }
 }
 
-impl<'de> Visitor<'de> for Count {
+impl<'de> Visitor<'de> for ObjectCount {
     type Value = Self;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -118,14 +118,14 @@ impl<'de> Visitor<'de> for Count {
 }
 
 /// Objects that were read, and what was wrong with the next.
-struct Read<'r> {
+struct ObjectReader<'r> {
     replicas: &'r [ReplicaName],
     objects: Vec<NewObject>,
     wrong: Option<String>,
 }
 
-impl Read<'_> {
-    fn take<E: serde::de::Error>(&mut self, given: Given) -> Result<(), E> {
+impl ObjectReader<'_> {
+    fn take<E: serde::de::Error>(&mut self, given: ObjectFields) -> Result<(), E> {
         match object(given, self.replicas) {
             Ok(object) => self.objects.push(object),
             Err(why) => {
@@ -137,7 +137,7 @@ impl Read<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for &mut Read<'_> {
+impl<'de> DeserializeSeed<'de> for &mut ObjectReader<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -145,7 +145,7 @@ impl<'de> DeserializeSeed<'de> for &mut Read<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for &mut Read<'_> {
+impl<'de> Visitor<'de> for &mut ObjectReader<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -153,14 +153,14 @@ impl<'de> Visitor<'de> for &mut Read<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
-        while let Some(Member(given)) = elements.next_element()? {
+        while let Some(ArrayElement(given)) = elements.next_element()? {
             self.take(given)?;
         }
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<(), A::Error> {
-        let given = Given::deserialize(MapAccessDeserializer::new(members))?;
+        let given = ObjectFields::deserialize(MapAccessDeserializer::new(members))?;
         self.take(given)
     }
 }
@@ -168,50 +168,50 @@ impl<'de> Visitor<'de> for &mut Read<'_> {
 const OBJECT: &str = "a JSON object, such as {\"key\": \"cats/tom.jpg\"}";
 
 /// An element of an array. By itself, a struct may also be given as an array of its fields.
-struct Member(Given);
+struct ArrayElement(ObjectFields);
 
-impl<'de> Deserialize<'de> for Member {
+impl<'de> Deserialize<'de> for ArrayElement {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OfMap;
+        struct MapVisitor;
 
-        impl<'de> Visitor<'de> for OfMap {
-            type Value = Member;
+        impl<'de> Visitor<'de> for MapVisitor {
+            type Value = ArrayElement;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(OBJECT)
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Member, A::Error> {
-                Given::deserialize(MapAccessDeserializer::new(members)).map(Member)
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<ArrayElement, A::Error> {
+                ObjectFields::deserialize(MapAccessDeserializer::new(members)).map(ArrayElement)
             }
         }
 
-        deserializer.deserialize_any(OfMap)
+        deserializer.deserialize_any(MapVisitor)
     }
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Given {
+struct ObjectFields {
     key: String,
     size: Option<u64>,
-    replicas: Option<Names>,
+    replicas: Option<ReplicaNames>,
 }
 
-struct Names(Vec<String>);
+struct ReplicaNames(Vec<String>);
 
-impl<'de> Deserialize<'de> for Names {
+impl<'de> Deserialize<'de> for ReplicaNames {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OfSeq;
+        struct SeqVisitor;
 
-        impl<'de> Visitor<'de> for OfSeq {
-            type Value = Names;
+        impl<'de> Visitor<'de> for SeqVisitor {
+            type Value = ReplicaNames;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an array of names of replicas")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Names, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<ReplicaNames, A::Error> {
                 let mut names = Vec::new();
                 while let Some(name) = elements.next_element()? {
                     if names.len() == MOST_NAMES {
@@ -219,16 +219,16 @@ impl<'de> Deserialize<'de> for Names {
                     }
                     names.push(name);
                 }
-                Ok(Names(names))
+                Ok(ReplicaNames(names))
             }
         }
 
-        deserializer.deserialize_seq(OfSeq)
+        deserializer.deserialize_seq(SeqVisitor)
     }
 }
 
-fn object(given: Given, replicas: &[ReplicaName]) -> Result<NewObject, String> {
-    let Given { key, size, replicas: wanted } = given;
+fn object(given: ObjectFields, replicas: &[ReplicaName]) -> Result<NewObject, String> {
+    let ObjectFields { key, size, replicas: wanted } = given;
     let key = ObjectKey::new(key).map_err(|why| format!("key: {why}"))?;
     if size.is_some_and(|size| i64::try_from(size).is_err()) {
         return Err("size: no object is so large".into());
@@ -244,7 +244,8 @@ fn object(given: Given, replicas: &[ReplicaName]) -> Result<NewObject, String> {
             format!("replicas: there is no {}; {todo}", quoted(&name))
         })
     };
-    let wanted = wanted.map(|Names(names)| names.into_iter().map(known).collect::<Result<Vec<_>, _>>()).transpose()?;
+    let wanted =
+        wanted.map(|ReplicaNames(names)| names.into_iter().map(known).collect::<Result<Vec<_>, _>>()).transpose()?;
     Ok(NewObject { key, size_bytes: size, wanted })
 }
 
@@ -255,7 +256,7 @@ mod tests {
 
     use super::*;
 
-    fn objects(text: &str, replicas: &[ReplicaName]) -> Result<Vec<NewObject>, Refusal> {
+    fn objects(text: &str, replicas: &[ReplicaName]) -> Result<Vec<NewObject>, ErrorResponse> {
         count(text)?.objects(replicas)
     }
 

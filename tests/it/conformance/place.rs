@@ -94,7 +94,7 @@ impl Place {
 
     /// One side as the engine knows it: 0 the source, 1 the target. It takes no part larger than [`PART_BYTES`].
     pub async fn store(&self, side: usize) -> Store {
-        let replica = config::Replica {
+        let replica = config::ReplicaSettings {
             name: replica(["source", "target"][side]),
             endpoint: self.endpoint.parse().unwrap(),
             region: self.region.clone(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold::import::{Asked, Ground, check};
+use copyhold::import::{ImportContext, ImportOptions, check};
 use copyhold_core::domain::Fence;
 use copyhold_db::import::{BatchEnd, ImportPlan, TimeUnit};
 use rustix::process::{Pid, Signal, kill_process};
@@ -49,8 +49,8 @@ async fn plan(world: &World) -> ImportPlan {
     let table = queue.source_table("object_copies").await.unwrap().unwrap();
     let names: Vec<_> = world.config.replicas.iter().map(|r| r.name.clone()).collect();
     let (rows, primary) = (queue.replica_rows().await.unwrap(), replica("b2"));
-    let ground = Ground { schema: "copyhold", replicas: &names, rows: &rows, primary: &primary, may: None };
-    check(table, &Asked { map: None, unit: TimeUnit::Micros, assume_primary: false }, &ground).unwrap()
+    let ground = ImportContext { schema: "copyhold", replicas: &names, rows: &rows, primary: &primary, may: None };
+    check(table, &ImportOptions { map: None, unit: TimeUnit::Micros, assume_primary: false }, &ground).unwrap()
 }
 
 #[tokio::test]

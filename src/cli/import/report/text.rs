@@ -2,8 +2,8 @@
 
 use copyhold_db::import::ImportAnomaly;
 
-use super::{Oddity, OfReplica, Outcome, Report};
-use crate::cli::show::{Untrusted, age, count, table};
+use super::{OddValue, Outcome, ReplicaReport, Report};
+use crate::cli::output::{Untrusted, age, count, table};
 
 impl Report {
     /// For people.
@@ -48,7 +48,7 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let row = |r: &OfReplica| {
+        let row = |r: &ReplicaReport| {
             vec![
                 format!("{}{}", r.replica, if r.primary { " (primary)" } else { "" }),
                 r.column.as_deref().map_or_else(|| "-".into(), |column| Untrusted(column).to_string()),
@@ -62,7 +62,7 @@ impl Report {
     }
 }
 
-fn said(odd: ImportAnomaly, oddity: &Oddity) -> String {
+fn said(odd: ImportAnomaly, oddity: &OddValue) -> String {
     let (number, rows) = (oddity.count, count(oddity.count, "row", "rows"));
     let objects = count(number, "object", "objects");
     let what = match odd {

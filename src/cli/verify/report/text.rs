@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::{OfReplica, Outcome, Report};
+use super::{Outcome, ReplicaReport, Report};
 use crate::{
-    audit::Tally,
+    audit::Counts,
     cli::{
-        show,
-        show::{Untrusted, count, table},
+        output,
+        output::{Untrusted, count, table},
     },
 };
 
@@ -33,7 +33,7 @@ impl Report {
         let quoted = |keys: &[String]| keys.iter().map(|key| format!("\"{}\"", Untrusted(key))).collect::<Vec<_>>();
         let lost = quoted(&self.lost);
         tell(
-            "NO GOOD COPY IS LEFT at the replicas of this configuration; nothing of it is copied until somebody says so",
+            "NO GOOD COPY IS LEFT at the replicas of this configuration; nothing of it is copied until it is retried",
             lost.iter().map(String::as_str).collect(),
             self.lost_not_listed,
         );
@@ -51,7 +51,7 @@ impl Report {
 
     /// Columns that say nothing about any replica are left out.
     fn table(&self) -> String {
-        type Column = (&'static str, fn(&Tally) -> u64);
+        type Column = (&'static str, fn(&Counts) -> u64);
         let always: [Column; 1] = [("copies", |t| t.copies)];
         let columns: [Column; 14] = [
             ("identical", |t| t.identical),
@@ -69,17 +69,17 @@ impl Report {
             ("taken back", |t| t.taken_back),
             ("NOT taken back", |t| t.not_written),
         ];
-        let said = columns.into_iter().filter(|(_, of)| self.replicas.iter().any(|r| of(&r.tally) > 0));
+        let said = columns.into_iter().filter(|(_, of)| self.replicas.iter().any(|r| of(&r.counts) > 0));
         let columns: Vec<_> = always.into_iter().chain(said).collect();
         let named = columns.iter().map(|(head, _)| *head);
         let heads: Vec<_> = ["replica"].into_iter().chain(named).chain(["requests", "read", "rate"]).collect();
-        let row = |r: &OfReplica| {
+        let row = |r: &ReplicaReport| {
             let mut row = vec![format!("{}{}", r.replica, if r.primary { " (primary)" } else { "" })];
-            row.extend(columns.iter().map(|(_, of)| of(&r.tally).to_string()));
-            let bytes = i64::try_from(r.tally.bytes_read).unwrap_or(i64::MAX);
+            row.extend(columns.iter().map(|(_, of)| of(&r.counts).to_string()));
+            let bytes = i64::try_from(r.counts.bytes_read).unwrap_or(i64::MAX);
             #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "to be read by people")]
             let rate = (bytes as f64 / self.seconds.max(0.001)) as i64;
-            row.extend([r.tally.requests.to_string(), show::bytes(bytes), format!("{}/s", show::bytes(rate))]);
+            row.extend([r.counts.requests.to_string(), output::bytes(bytes), format!("{}/s", output::bytes(rate))]);
             row
         };
         table(&heads, 1, self.replicas.iter().map(row).collect()).to_string()
@@ -91,16 +91,16 @@ impl Report {
             if let Some(why) = &r.gave_up {
                 remarks.push(format!("{} was given up: {}", r.replica, Untrusted(why)));
             }
-            if r.tally.damaged_on_the_way > 0 {
+            if r.counts.damaged_on_the_way > 0 {
                 remarks.push(format!(
                     "{}: {} came with other bytes once and right the next time: something damages bytes on the way",
                     r.replica,
-                    count(r.tally.damaged_on_the_way, "copy", "copies")
+                    count(r.counts.damaged_on_the_way, "copy", "copies")
                 ));
             }
         }
         remarks.extend(self.not_verified.iter().map(|out| format!("{} was not verified: {}", out.replica, out.why)));
-        let sum = |of: fn(&Tally) -> u64| self.replicas.iter().map(|r| of(&r.tally)).sum::<u64>();
+        let sum = |of: fn(&Counts) -> u64| self.replicas.iter().map(|r| of(&r.counts)).sum::<u64>();
         if sum(|t| t.not_known_yet) > 0 {
             remarks.push(
                 "not known yet: no complete read has found out what the object is, so there is nothing to compare with"
@@ -139,15 +139,15 @@ impl Report {
     }
 
     fn conclusion(&self) -> String {
-        let sum = |of: fn(&Tally) -> u64| self.replicas.iter().map(|r| of(&r.tally)).sum::<u64>();
-        let (checked, copies) = (sum(Tally::checked), sum(|t| t.copies));
-        let wrong = sum(Tally::wrong);
+        let sum = |of: fn(&Counts) -> u64| self.replicas.iter().map(|r| of(&r.counts)).sum::<u64>();
+        let (checked, copies) = (sum(Counts::checked), sum(|t| t.copies));
+        let wrong = sum(Counts::wrong);
         let mut text = format!(
             "{} of {} on record of {} checked in {}",
             checked,
             count(copies, "copy", "copies"),
             count(self.objects, "object", "objects"),
-            show::age(Some(self.seconds))
+            output::age(Some(self.seconds))
         );
         // Cannot fail: writing to a String does not.
         let _ = match (self.objects, wrong) {

@@ -1,0 +1,170 @@
+//! Keeps objects apart whose keys a store takes for one: none of them is copied there.
+
+use std::time::Duration;
+
+use copyhold_core::domain::{Class, Failure, Folds, Lease, Next, ObjectKey, Outcome, ReplicaName};
+use copyhold_db::{
+    Database, DatabaseError,
+    lease::FencedWrite,
+    object::{FalseRecord, KeyTwin, Revocation},
+};
+use copyhold_s3::{
+    copy::{Job, Target, kept_as_another},
+    store::{KeptAs, Store},
+};
+use tracing::{info, warn};
+
+use crate::{metrics, worker::replica::ReplicaRegistry};
+
+/// How long a copy rests whose twin's record could not be taken back yet.
+pub(super) const REST: Duration = Duration::from_secs(5);
+/// Of a key in a message.
+const SHOWN_CHARS: usize = 100;
+
+/// Takes back what is on record of other objects where a store takes their key for this one's.
+pub(super) struct FoldedKeys<'r> {
+    pub queue: &'r Database,
+    pub registry: &'r ReplicaRegistry,
+}
+
+impl FoldedKeys<'_> {
+    /// Takes those targets off the job where another registered object has the key, and says what becomes of them. What
+    /// is on record of the others there may be this object's bytes: it is taken back first.
+    pub(super) async fn keep_apart(&self, lease: &Lease, job: &mut Job) -> Vec<(ReplicaName, Outcome)> {
+        let mut outcomes = Vec::new();
+        for target in std::mem::take(&mut job.targets) {
+            let outcome = match target.store.kept_as(&lease.key) {
+                Some(kept_as) => Some(self.judge_kept_as(lease, &target.store, &kept_as).await),
+                None if target.folds == Folds::NONE => None,
+                None => self.judge_twins(lease, &target).await,
+            };
+            match outcome {
+                None => job.targets.push(target),
+                Some(outcome) => outcomes.push((target.store.name().clone(), outcome)),
+            }
+        }
+        outcomes
+    }
+
+    /// `None`: no twin is registered.
+    async fn judge_twins(&self, lease: &Lease, target: &Target) -> Option<Outcome> {
+        let (key, replica) = (&lease.key, target.store.name());
+        let parted = async {
+            let twins = self.queue.key_twins(key, replica, target.folds).await?;
+            let mut all_parted = true;
+            for twin in &twins {
+                all_parted &= self.take_back_twin(key, replica, twin).await?;
+            }
+            Ok::<_, DatabaseError>((twins, all_parted))
+        };
+        match parted.await {
+            Ok((twins, _)) if twins.is_empty() => None,
+            Ok((twins, true)) => {
+                let others: Vec<_> = twins.iter().map(|twin| &twin.key).collect();
+                Some(Outcome::Failed { next: Next::Parked, why: is_one(replica, key, &others) })
+            }
+            Ok((_, false)) => Some(Outcome::Rests { delay: REST }),
+            Err(error) => {
+                metrics::database_error("object::key_twins");
+                warn!(object.key = %key, error = %error, "Whether {key} is another object's at {replica}, which folds keys, could not be asked; it is not copied there for now");
+                Some(Outcome::Rests { delay: REST })
+            }
+        }
+    }
+
+    /// The store keeps this object under another name: what is on record of the object of that name, if there is one, may
+    /// be this object's bytes.
+    async fn judge_kept_as(&self, lease: &Lease, store: &Store, kept_as: &KeptAs) -> Outcome {
+        if self.is_parted(&lease.key, store, kept_as).await {
+            Outcome::Failed { next: Next::Parked, why: kept_as_another(store, &lease.key, &kept_as.other) }
+        } else {
+            Outcome::Rests { delay: REST }
+        }
+    }
+
+    /// Takes back what is on record there of the object that a copy of this one was just written over, if it was. `false`:
+    /// that could not be done yet.
+    pub(super) async fn part_from_other(&self, lease: &Lease, replica: &ReplicaName) -> bool {
+        let replicas = self.registry.replicas();
+        let Some(store) = replicas.iter().find(|r| r.name == *replica).map(|r| &r.store) else { return true };
+        match store.kept_as(&lease.key) {
+            Some(kept_as) => self.is_parted(&lease.key, store, &kept_as).await,
+            None => true,
+        }
+    }
+
+    async fn is_parted(&self, key: &ObjectKey, store: &Store, kept_as: &KeptAs) -> bool {
+        if kept_as.is_taken_back {
+            return true;
+        }
+        let (replica, other) = (store.name(), &kept_as.other);
+        let parted = async {
+            match self.queue.key_twin(key, replica, other).await? {
+                Some(twin) => self.take_back_twin(key, replica, &twin).await,
+                None => Ok(true),
+            }
+        };
+        let is_parted = parted.await.unwrap_or_else(|error: DatabaseError| {
+            metrics::database_error("object::key_twins");
+            warn!(object.key = %key, error = %error, "What is on record of {other} at {replica}, under whose name {key} is kept there, could not be taken back; trying again");
+            false
+        });
+        if is_parted {
+            store.note_taken_back(key);
+        }
+        is_parted
+    }
+
+    /// `true`: its record is gone.
+    async fn take_back_twin(
+        &self,
+        key: &ObjectKey,
+        replica: &ReplicaName,
+        twin: &KeyTwin,
+    ) -> Result<bool, DatabaseError> {
+        let Some(recorded_at) = twin.recorded_at else { return Ok(true) };
+        let why = is_one(replica, &twin.key, &[key]);
+        let what = Revocation {
+            key: twin.key.clone(),
+            generation: twin.generation,
+            refuted: vec![FalseRecord { replica: replica.clone(), recorded_at, park: true, why }],
+            park_the_rest: false,
+        };
+        match self.queue.revoke(&what).await? {
+            FencedWrite::Applied => {
+                warn!(object.key = %twin.key, replica.id = %replica, "{replica} takes {} and {key} for one: the record of {} there was taken back, and neither is copied there", twin.key, twin.key);
+                Ok(true)
+            }
+            // Registered or taken back meanwhile, it is looked at again.
+            FencedWrite::RowLocked | FencedWrite::Superseded | FencedWrite::FailureWritten => {
+                info!(object.key = %twin.key, replica.id = %replica, "The record of {} at {replica} is to be taken back, and its row is locked by another transaction", twin.key);
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// Why neither is copied.
+fn is_one(replica: &ReplicaName, key: &ObjectKey, others: &[&ObjectKey]) -> Failure {
+    let first = others.first().map(|other| shown(other)).unwrap_or_default();
+    let more = match others.len() {
+        0 | 1 => String::new(),
+        n => format!(" (and {} more)", n - 1),
+    };
+    let what = format!(
+        "this store takes the keys {} and {first}{more} for one: each copy would overwrite the other, so none of them is made \
+         there. Forget one of the objects (`copyhold forget`) or give it another key, and retry the other; or use a store that \
+         keeps such keys apart",
+        shown(key)
+    );
+    Failure::new(Class::Refused, format!("target {replica}: {what}"))
+}
+
+/// In ASCII, or twins would look alike.
+fn shown(key: &ObjectKey) -> String {
+    let mut shown: String = key.as_str().escape_default().take(SHOWN_CHARS).collect();
+    if key.as_str().escape_default().count() > SHOWN_CHARS {
+        shown.push_str("...");
+    }
+    format!("\"{shown}\"")
+}

@@ -1,0 +1,87 @@
+//! Asks a store something simple: a listing or, where that is refused, what it says of objects that are recorded there.
+//! Writes nothing.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use copyhold_core::domain::{Canary, Class, ObjectKey, ReplicaName, Scope};
+use copyhold_db::Database;
+use copyhold_s3::store::{Reason, Store, StoreError};
+use tracing::warn;
+
+use crate::metrics;
+
+/// How long a store may take to answer.
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How much of an object is read to see whether it can be.
+const READS_BYTES: u64 = 64 << 10;
+
+/// Asks for a listing and, where the store refuses that, for objects that are recorded there. `lists`: whether its bucket
+/// was ever listed.
+pub(super) async fn ask(queue: &Database, replica: &ReplicaName, store: &Store, lists: &AtomicBool) -> Canary {
+    let listed = list(store, lists).await;
+    let Canary::Fails(class) = listed else { return listed };
+    if class == Class::Throttled {
+        return listed;
+    }
+    let keys = queue.recorded_keys(replica).await.unwrap_or_else(|error| {
+        metrics::database_error("replica::recorded_keys");
+        warn!(replica.id = %replica, error = %error, "Could not look for objects that are recorded at {replica}");
+        Vec::new()
+    });
+    for key in &keys {
+        match head(store, key).await {
+            Canary::Answers => return Canary::Answers,
+            // The others would keep silent as well.
+            Canary::Unreachable => return Canary::Unreachable,
+            Canary::Fails(_) => {}
+        }
+    }
+    // Nothing shows that listing is more than a right that we never had.
+    let never_had = keys.is_empty() && class == Class::Denied && !lists.load(Ordering::Relaxed);
+    if never_had { Canary::Answers } else { listed }
+}
+
+/// Asks for a listing.
+pub(super) async fn list(store: &Store, lists: &AtomicBool) -> Canary {
+    let listed = within(ANSWER_WITHIN, store.check_list()).await;
+    if listed == Canary::Answers {
+        lists.store(true, Ordering::Relaxed);
+    }
+    listed
+}
+
+async fn head(store: &Store, key: &ObjectKey) -> Canary {
+    within(ANSWER_WITHIN, store.head(key)).await
+}
+
+/// Reads the beginning of an object. `None`: what came says nothing of the store.
+pub(super) async fn read(store: &Store, key: &ObjectKey) -> Option<bool> {
+    let read = async {
+        let mut get = store.get(key, Some(0..READS_BYTES), None).await?;
+        while get.body.next().await?.is_some() {}
+        Ok::<_, StoreError>(())
+    };
+    match tokio::time::timeout(ANSWER_WITHIN, read).await {
+        Ok(Ok(())) => Some(true),
+        // It is empty.
+        Ok(Err(error)) if error.reason() == Reason::OutsideRange => Some(true),
+        Ok(Err(error)) if error.scope() == Scope::Object => None,
+        Ok(Err(_)) | Err(_) => Some(false),
+    }
+}
+
+async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T, StoreError>>) -> Canary {
+    match tokio::time::timeout(limit, asked).await {
+        Err(_) => Canary::Unreachable,
+        Ok(Err(error)) if error.is_unanswered() => Canary::Unreachable,
+        Ok(Err(error)) if error.class().may_be_of_the_store() || error.scope() != Scope::Object => {
+            Canary::Fails(error.class())
+        }
+        // An answer, if not always the one that was hoped for.
+        Ok(_) => Canary::Answers,
+    }
+}
