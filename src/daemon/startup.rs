@@ -81,7 +81,7 @@ async fn check_plans(queue: &Queue) -> Result<(), StartupError> {
         Ok(all) => all,
         Err(error) if error.is_away() => return Err(error.into()),
         Err(error) => {
-            warn!(error = %error, "Could not look at the plans of the claims");
+            warn!(error = %error, "Could not check the plans of the claims");
             return Ok(());
         }
     };
@@ -107,7 +107,7 @@ async fn check_sequences(queue: &Queue) -> Result<(), StartupError> {
         Ok(()) => Ok(()),
         Err(error) if error.is_away() || error.is_conflict() => Err(error.into()),
         Err(error) => {
-            warn!(error = %error, "Could not look whether sequences are behind their tables");
+            warn!(error = %error, "Could not check whether sequences are behind their tables");
             Ok(())
         }
     }

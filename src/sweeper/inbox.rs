@@ -110,7 +110,7 @@ fn failed(error: &QueueError, said: bool) {
     metrics::database_error("queue::move_inbox");
     // The claimer logs that PostgreSQL is unavailable.
     if !said && !error.is_away() {
-        warn!(error = %error, "The events of other programs could not be moved into the log, trying again every second");
+        warn!(error = %error, "Could not move events of other programs into the log; trying again every second");
     }
 }
 

@@ -40,7 +40,7 @@ impl Sweeper {
                 Err(error) => {
                     metrics::database_error("queue::reclaim");
                     complaint.fails(|times| {
-                        warn!(error = %error, times, "Could not look for leases that have ended, trying again");
+                        warn!(error = %error, times, "Could not query expired leases; trying again");
                     });
                 }
             }
@@ -69,7 +69,7 @@ impl Sweeper {
                 metrics::database_error("queue::pull_in");
                 // The sweep logs that PostgreSQL is unavailable.
                 if !error.is_away() {
-                    warn!(error = %error, "What lies in the future could not be pulled in, trying again");
+                    warn!(error = %error, "Could not bring forward times that lie in the future; trying again");
                 }
             }
         }
@@ -139,6 +139,6 @@ fn log_freed(freed: &[Reclaimed]) {
     }
     if again.len() > SUSPECTS_NAMED {
         let more = again.len() - SUSPECTS_NAMED;
-        warn!(objects = again.len(), "{more} objects more have lost their holders several times in a row");
+        warn!(objects = again.len(), "{more} more objects have lost their holders several times in a row");
     }
 }

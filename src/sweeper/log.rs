@@ -56,9 +56,7 @@ impl LogSweeper {
             }
             if duty == LogDuty::Drop {
                 metrics::log_partition_dropped();
-                info!(
-                    "Dropped a partition of the log, whose events have been kept for long enough, or have become too many"
-                );
+                info!("Dropped a partition of the log: its events exceeded the retention by age or size");
             }
         }
         Ok(())
@@ -79,7 +77,7 @@ impl DutyLog {
         if worth_saying && !std::mem::replace(&mut self.reported, true) {
             warn!(
                 error = %error,
-                "The log could not be tidied up ({}), trying again at each sweep: is a transaction open for long that has read it?",
+                "Could not maintain the log ({}); trying again at each sweep. Is a transaction that has read it open for long?",
                 duty.name()
             );
         }

@@ -44,7 +44,7 @@ pub async fn count_backlog(queue: Queue, drain: CancellationToken) {
                 metrics::database_error("queue::refresh_backlog");
                 pause = pause.max(asked.elapsed() * REST_AFTER_FAILURE);
                 if !std::mem::replace(&mut failing, true) {
-                    warn!(error = %error, "The backlog could not be counted, trying again");
+                    warn!(error = %error, "Could not count the backlog; trying again");
                 }
             }
         }

@@ -32,7 +32,7 @@ pub async fn watch_sequences(queue: Queue, drain: CancellationToken) {
         if let Err(error) = looked {
             metrics::database_error("queue::sequences_behind");
             if !error.is_away() && !error.is_conflict() {
-                error!(error = %error, "Could not look whether sequences are behind their tables");
+                error!(error = %error, "Could not check whether sequences are behind their tables");
             }
         }
     }

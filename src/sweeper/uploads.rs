@@ -110,7 +110,7 @@ impl OrphanedUploads {
                 Some(Err(error)) => {
                     metrics::database_error("queue::look_at_uploads");
                     if !error.is_away() {
-                        warn!(error = %error, "Could not look for orphaned uploads, trying again");
+                        warn!(error = %error, "Could not query orphaned uploads; trying again");
                     }
                 }
             }
@@ -166,7 +166,7 @@ impl OrphanedUploads {
                 AbortResult::Failed(error) => {
                     failures += 1;
                     if !std::mem::replace(&mut log_state.failure_logged, true) {
-                        warn!(object.key = %one.key, replica.id = %replica, error = %error, "An unfinished upload of {} at {replica} could not be aborted, it is tried again later: {error}", one.key);
+                        warn!(object.key = %one.key, replica.id = %replica, error = %error, "Could not abort an unfinished upload of {} at {replica}; trying again later: {error}", one.key);
                     }
                     if one.for_long > CONDEMNED_FOR {
                         over.push(one.id);

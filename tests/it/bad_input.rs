@@ -47,7 +47,7 @@ async fn a_row_that_the_application_locks_for_longer_than_the_lease_is_let_go_an
         .execute(&mut *application)
         .await
         .unwrap();
-    daemon.until_logged("Leases could not be renewed in time, their copies are stopped").await;
+    daemon.until_logged("Could not renew leases in time; their copies stop").await;
     gate.open();
     // Others are copied meanwhile, and nothing of this one is recorded.
     world.upload("other", "bytes").await;
@@ -111,13 +111,13 @@ async fn a_column_dropped_by_hand_is_named_with_what_to_do_and_migrate_restores_
     gate.open();
     world.upload("after", "bytes").await;
     daemon.until_logged("scw does not exist; run `copyhold migrate` with this configuration").await;
-    daemon.until_logged("Results could not be recorded, trying again").await;
+    daemon.until_logged("Could not record results; trying again").await;
     migrate(&world.config).await.unwrap();
     for name in ["before", "under way", "after"] {
         world.until_copied(name).await;
         assert_eq!(world.bucket("scw").get(name).unwrap(), "bytes");
     }
-    let said = daemon.log().matches("Results could not be recorded, trying again").count();
+    let said = daemon.log().matches("Could not record results; trying again").count();
     assert!(said <= 3, "it says so {said} times");
     daemon.signal(rustix::process::Signal::TERM);
     assert_eq!(daemon.exit_code().await, Some(0));

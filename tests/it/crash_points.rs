@@ -121,7 +121,7 @@ async fn asked_to_end_in_the_middle_of_an_upload_it_leaves_its_parts_to_the_next
     soon("the daemon is in the middle", gate.holds(1)).await;
     world.until(IN_THE_MIDDLE).await;
     ending.signal(Signal::TERM);
-    ending.until_logged("no more is claimed").await;
+    ending.until_logged("claiming no more").await;
     ending.signal(Signal::TERM);
     ending.exit_code().await;
     world.until("SELECT array_agg(replica) = '{wasabi}' FROM copyhold.multipart_uploads").await;

@@ -237,7 +237,7 @@ async fn assert_polls(world: &World, wrong: &str, remedy: &str) {
     }
     let status = printed(&world.run(&["status"]).await);
     assert!(status.contains("cannot be notified") && status.contains(wrong), "{status}");
-    assert_eq!(daemon.log().matches("No notice of new objects can be heard").count(), 1, "{}", daemon.log());
+    assert_eq!(daemon.log().matches("Notifications do not arrive").count(), 1, "{}", daemon.log());
 }
 
 #[tokio::test]
@@ -307,7 +307,7 @@ async fn a_program_that_holds_the_log_itself_holds_up_records_until_it_ends_and_
     let mut stuck = stuck.begin().await.unwrap();
     sqlx::raw_sql("SELECT copyhold.append_log(ARRAY['{\"kind\": \"a\"}'::jsonb])").execute(&mut *stuck).await.unwrap();
     world.upload("photo", "bytes").await;
-    daemon.until_logged("Results could not be recorded").await;
+    daemon.until_logged("Could not record results").await;
     assert_eq!(world.bucket("scw").get("photo").unwrap(), "bytes");
     // The application's own transactions do not notice.
     soon("another is registered", world.upload("another", "bytes")).await;

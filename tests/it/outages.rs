@@ -47,7 +47,7 @@ async fn a_result_that_was_proven_while_the_database_was_away_is_recorded_when_i
     soon("the copy is under way", gate.holds(1)).await;
     cluster.kill_server().await.unwrap();
     gate.open();
-    daemon.until_logged("Results could not be recorded").await;
+    daemon.until_logged("Could not record results").await;
     cluster.restart().await.unwrap();
     world.until_copied("photo").await;
     cluster.stop().await.unwrap();

@@ -37,7 +37,7 @@ async fn a_promoted_replica_is_the_source_of_all_daemons_at_once_and_back_again(
     let first = "if wasabi were the primary now, in place of b2, of 1 object it would have 1\n";
     assert_eq!(text, format!("{first}  missing     nothing that is wanted there\n"));
     promoted(&world, "wasabi").await;
-    daemon.until_logged("The primary in force is wasabi, the configuration says b2").await;
+    daemon.until_logged("The primary in force is wasabi; the configuration says b2").await;
     upload_to(&world, "wasabi", "second", "bytes of second").await;
     // Known to both: what the old primary holds of it is what was registered, and is written over.
     upload_to(&world, "wasabi", "first", "another content").await;

@@ -426,7 +426,7 @@ async fn a_lease_that_could_not_be_given_back_after_a_reading_is_not_renewed_for
         )
         .await;
     time_passes(&world).await;
-    daemon.until_logged("Could not look for copies that are to be read again").await;
+    daemon.until_logged("Could not query copies to read again").await;
     world.execute("DROP TRIGGER refuse ON copyhold.object_copies").await;
     world.until(FREE).await;
     world.until(NOTHING_LEFT).await;

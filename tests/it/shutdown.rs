@@ -18,7 +18,7 @@ async fn the_first_signal_lets_copies_finish_and_claims_no_more() {
     let mut daemon = world.daemon().await;
     soon("the copy is under way", gate.holds(1)).await;
     daemon.signal(Signal::TERM);
-    daemon.until_logged("no more is claimed").await;
+    daemon.until_logged("claiming no more").await;
     world.upload("too late", "bytes").await;
     gate.open();
     assert_eq!(daemon.exit_code().await, Some(0));
@@ -38,7 +38,7 @@ async fn the_second_signal_releases_at_once_and_counts_no_attempt() {
     let mut daemon = world.daemon().await;
     soon("the copy is under way", gate.holds(1)).await;
     daemon.signal(Signal::INT);
-    daemon.until_logged("no more is claimed").await;
+    daemon.until_logged("claiming no more").await;
     daemon.signal(Signal::INT);
     assert_eq!(daemon.exit_code().await, Some(0));
     let row = "SELECT lock IS NULL AND scw IS NULL AND due_scw <= copyhold.now_utc_micro_seconds() FROM copyhold.object_copies";

@@ -110,7 +110,7 @@ impl Listener {
     pub async fn run(self, drain: CancellationToken) {
         let mut reported = Reported::default();
         if self.wakeup == Wakeup::Poll {
-            info!("Looking for new objects every second, as database.wakeup says");
+            info!("Polling for new objects every second, as database.wakeup says");
             while reported.wakeup.is_none() && !drain.is_cancelled() {
                 self.report(&mut reported, "poll").await;
                 drain.run_until_cancelled(tokio::time::sleep(self.timing.probing.within)).await;
@@ -130,7 +130,7 @@ impl Listener {
                 ListenEnd::Lost(error) => {
                     // One that comes back at once needs no word to the others.
                     if pause == FIRST_PAUSE {
-                        warn!(error = %error, "Lost the connection that listens for new objects; until it is back they are looked for every second");
+                        warn!(error = %error, "Lost LISTEN connection; polling every second");
                     } else {
                         self.report(&mut reported, &format!("{} cannot be reached: {error}", self.setting)).await;
                     }
@@ -144,7 +144,7 @@ impl Listener {
                     self.report(&mut reported, &sentence).await;
                     if reported.failure.replace(why) != Some(why) {
                         warn!(
-                            "No notice of new objects can be heard, so they are looked for every second: {sentence}. {}",
+                            "Notifications do not arrive; polling every second: {sentence}. {}",
                             why.remedy(self.setting)
                         );
                     }

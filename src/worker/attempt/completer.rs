@@ -243,7 +243,7 @@ impl ReportWriter {
             debug!(results, "The log was held by others for too long, trying again");
         } else {
             self.complaint.fails(|times| {
-                warn!(error = %error, results, times, "Results could not be recorded, trying again");
+                warn!(error = %error, results, times, "Could not record results; trying again");
             });
         }
     }

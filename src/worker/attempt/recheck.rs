@@ -94,7 +94,7 @@ impl Rechecker {
                 Err(error) => {
                     metrics::database_error("queue::take_unsettled");
                     complaint.fails(|times| {
-                        warn!(error = %error, times, "Could not look for copies that are to be read again, trying again");
+                        warn!(error = %error, times, "Could not query copies to read again; trying again");
                     });
                 }
             }

@@ -29,7 +29,7 @@ pub(super) async fn ask(queue: &Queue, replica: &ReplicaName, store: &Store, lis
     }
     let keys = queue.recorded_keys(replica).await.unwrap_or_else(|error| {
         metrics::database_error("queue::recorded_keys");
-        warn!(replica.id = %replica, error = %error, "Could not look for objects that are recorded at {replica}");
+        warn!(replica.id = %replica, error = %error, "Could not query objects that are recorded at {replica}");
         Vec::new()
     });
     for key in &keys {

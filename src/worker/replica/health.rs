@@ -336,7 +336,7 @@ impl HealthMonitor {
                 Ok(_) => {}
                 Err(error) => {
                     metrics::database_error("queue::trial_keys");
-                    warn!(replica.id = %replica, error = %error, "Could not look for objects to try at {replica}");
+                    warn!(replica.id = %replica, error = %error, "Could not query objects to try at {replica}");
                     break;
                 }
             }

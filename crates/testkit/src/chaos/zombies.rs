@@ -17,7 +17,7 @@ use super::{
 };
 
 /// What it says when a statement's answer did not come: it may hold leases that it does not know of.
-const NOT_ANSWERED: [&str; 3] = ["Could not look for work", "heartbeat failed", "could not be recorded"];
+const NOT_ANSWERED: [&str; 3] = ["Could not look for work", "heartbeat failed", "Could not record results"];
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What became of the daemons that were stopped for longer than their leases.
