@@ -6,8 +6,7 @@ use copyhold_db::queue::{Difference, Queue};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::about;
-use crate::metrics;
+use crate::{metrics, wakeup::jitter::jittered};
 
 /// How often the daemons' descriptions of themselves are compared.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -48,7 +47,7 @@ pub async fn watch_differences(queue: Queue, drain: CancellationToken) {
         }
         tokio::select! {
             () = drain.cancelled() => return,
-            () = tokio::time::sleep(about(LOOK_EVERY)) => {}
+            () = tokio::time::sleep(jittered(LOOK_EVERY)) => {}
         }
     }
 }

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use copyhold_db::queue::{Moved, Queue, QueueError};
-use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::{
     metrics,
-    wakeup::idle::{IdleRegistration, POLL, RETRY_EVERY},
-    wakeup::wake_channel::{WakeReceiver, WakeSender},
+    wakeup::{
+        idle::{IdleRegistration, POLL, RETRY_EVERY},
+        jitter::jittered,
+        wake_channel::{WakeReceiver, WakeSender},
+    },
 };
 
 /// Events of one transaction at most, so that it holds the log's lock for milliseconds.
@@ -112,9 +114,4 @@ fn failed(error: &QueueError, said: bool) {
     if !said && !error.is_away() {
         warn!(error = %error, "Could not move events of other programs into the log; trying again every second");
     }
-}
-
-/// ± 20 %, so that daemons do not march in step.
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::rng().random_range(0.8..1.2))
 }

@@ -9,11 +9,11 @@ use copyhold_db::queue::{Complaint, PulledIn, Queue, QueueError, Reclaimed};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{
-    about,
-    clock::{ClockTrust, ClockWatch},
+use super::clock::{ClockTrust, ClockWatch};
+use crate::{
+    metrics,
+    wakeup::{jitter::jittered, wake_channel::WakeSender},
 };
-use crate::{metrics, wakeup::wake_channel::WakeSender};
 
 /// Of objects that were abandoned again, those that are named: the ones it happened to most often.
 const SUSPECTS_NAMED: usize = 5;
@@ -46,7 +46,7 @@ impl Sweeper {
             }
             tokio::select! {
                 () = drain.cancelled() => return,
-                () = tokio::time::sleep(about(self.every)) => {}
+                () = tokio::time::sleep(jittered(self.every)) => {}
             }
         }
     }

@@ -6,8 +6,7 @@ use copyhold_db::queue::{LogDuty, Queue, QueueError, Retention};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::about;
-use crate::metrics;
+use crate::{metrics, wakeup::jitter::jittered};
 
 /// A duty that has failed for so long is logged: some transaction blocks it.
 const PATIENCE: Duration = Duration::from_hours(1);
@@ -42,7 +41,7 @@ impl LogSweeper {
                 Ok(bytes) => metrics::log_bytes(bytes, self.every),
                 Err(_) => metrics::database_error("queue::log_bytes"),
             }
-            if drain.run_until_cancelled(tokio::time::sleep(about(self.every))).await.is_none() {
+            if drain.run_until_cancelled(tokio::time::sleep(jittered(self.every))).await.is_none() {
                 return;
             }
         }

@@ -12,7 +12,6 @@ mod uploads;
 
 use std::time::{Duration, Instant};
 
-use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -25,7 +24,7 @@ pub use uploads::{AbortScope, AbortScopes, OrphanedUploads};
 
 use copyhold_db::queue::Queue;
 
-use crate::metrics;
+use crate::{metrics, wakeup::jitter::jittered};
 
 /// How often it is asked whether the backlog is to be counted; the statement itself decides.
 const BACKLOG_EVERY: Duration = Duration::from_secs(2);
@@ -50,12 +49,7 @@ pub async fn count_backlog(queue: Queue, drain: CancellationToken) {
         }
         tokio::select! {
             () = drain.cancelled() => return,
-            () = tokio::time::sleep(about(pause)) => {}
+            () = tokio::time::sleep(jittered(pause)) => {}
         }
     }
-}
-
-/// ± 20 %, so that daemons do not march in step.
-fn about(every: Duration) -> Duration {
-    every.mul_f64(rand::rng().random_range(0.8..1.2))
 }

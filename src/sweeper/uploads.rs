@@ -10,8 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::about;
-use crate::metrics;
+use crate::{metrics, wakeup::jitter::jittered};
 
 /// An upload whose name its daemon never received is looked for from this long before its intent was written
 /// down, because the machines of a store differ, and whole seconds round, ...
@@ -92,7 +91,7 @@ impl OrphanedUploads {
     async fn watch(&self, store: &Store, drain: &CancellationToken) {
         let mut log_state = ReplicaLogState::default();
         loop {
-            if drain.run_until_cancelled(tokio::time::sleep(about(self.every))).await.is_none() {
+            if drain.run_until_cancelled(tokio::time::sleep(jittered(self.every))).await.is_none() {
                 return;
             }
             match self.queue.count_uploads(store.name()).await {
@@ -252,7 +251,7 @@ impl OrphanedUploads {
                 }
                 Err(_) => metrics::database_error("queue::forget_unserved_uploads"),
             }
-            if drain.run_until_cancelled(tokio::time::sleep(about(UNSERVED_EVERY))).await.is_none() {
+            if drain.run_until_cancelled(tokio::time::sleep(jittered(UNSERVED_EVERY))).await.is_none() {
                 return;
             }
         }

@@ -73,7 +73,7 @@ const MAY_USE: Table = &[
     ),
     ("sweeper", &["core::domain", "db::queue", "metrics", "s3::store", "wakeup"]),
     ("wakeup", &["config", "db::queue", "metrics"]),
-    ("figures", &["db::queue", "metrics"]),
+    ("figures", &["db::queue", "metrics", "wakeup"]),
     ("events", &["config", "core::domain", "db::queue", "metrics", "wakeup"]),
     (
         "config",

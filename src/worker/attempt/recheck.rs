@@ -9,7 +9,6 @@ use copyhold_core::domain::{
 use copyhold_db::queue::{Answer, Complaint, Daemon, Queue, QueueError, Report, Unverified};
 use copyhold_s3::copy::{self, Reading};
 use futures::future::join_all;
-use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -21,7 +20,7 @@ use super::{
 };
 use crate::{
     metrics,
-    wakeup::wake_channel::WakeSender,
+    wakeup::{jitter::jittered, wake_channel::WakeSender},
     worker::{
         replica::{Replica, ReplicaAccess, ReplicaRegistry},
         slots::{SlotPool, Slots},
@@ -80,8 +79,7 @@ impl Rechecker {
         let mut tidied = None;
         let complaint = Complaint::new();
         loop {
-            let ended =
-                drain.run_until_cancelled(tokio::time::sleep(EVERY.mul_f64(rand::rng().random_range(0.8..1.2))));
+            let ended = drain.run_until_cancelled(tokio::time::sleep(jittered(EVERY)));
             if ended.await.is_none() {
                 return;
             }
