@@ -27,20 +27,20 @@ fn publish(queue: &Queue, now: &BTreeMap<(&'static str, Option<String>), Differe
 /// Says when the daemons are not configured alike, once for each difference, until `drain`.
 pub async fn watch_differences(queue: Queue, drain: CancellationToken) {
     // By kind and replica, and not by who differs: in a rolling deployment that changes with each daemon.
-    let mut said: BTreeMap<(&'static str, Option<String>), Difference> = BTreeMap::new();
+    let mut logged: BTreeMap<(&'static str, Option<String>), Difference> = BTreeMap::new();
     loop {
         match queue.differences().await {
             Ok(differences) => {
                 let key = |difference: &Difference| (difference.what(), difference.replica().map(str::to_owned));
                 let now: BTreeMap<_, _> = differences.into_iter().map(|d| (key(&d), d)).collect();
-                for (_, new) in now.iter().filter(|(key, _)| !said.contains_key(key)) {
+                for (_, new) in now.iter().filter(|(key, _)| !logged.contains_key(key)) {
                     warn!("Daemons and database differ: {new}");
                 }
-                for (_, past) in said.iter().filter(|(key, _)| !now.contains_key(key)) {
+                for (_, past) in logged.iter().filter(|(key, _)| !now.contains_key(key)) {
                     info!("No longer so: {past}");
                 }
                 publish(&queue, &now);
-                said = now;
+                logged = now;
             }
             // The claimer logs that PostgreSQL is unavailable.
             Err(_) => metrics::database_error("queue::differences"),

@@ -73,7 +73,7 @@ impl InboxMover {
                     NOT_NOW
                 }
                 Err(error) if error.may_be_of_a_row() => {
-                    self.put_off(&error, std::mem::replace(&mut failing, true)).await;
+                    self.defer_first(&error, std::mem::replace(&mut failing, true)).await;
                     refused += 1;
                     jittered((REFUSED * 2_u32.pow(refused.min(16))).min(POLL))
                 }
@@ -96,22 +96,22 @@ impl InboxMover {
 
 impl InboxMover {
     /// The first event is refused: it goes behind the others, and is tried again when they are moved.
-    async fn put_off(&self, why: &QueueError, said: bool) {
+    async fn defer_first(&self, why: &QueueError, logged: bool) {
         metrics::database_error("queue::move_inbox");
         match self.queue.put_off_first_of_inbox().await {
-            Ok(Some(id)) if !said => {
+            Ok(Some(id)) if !logged => {
                 error!(id, error = %why, "PostgreSQL refuses to put an event of another program into the log; it waits in log_inbox as {id} behind the others");
             }
             Ok(_) => {}
-            Err(error) => failed(&error, said),
+            Err(error) => failed(&error, logged),
         }
     }
 }
 
-fn failed(error: &QueueError, said: bool) {
+fn failed(error: &QueueError, logged: bool) {
     metrics::database_error("queue::move_inbox");
     // The claimer logs that PostgreSQL is unavailable.
-    if !said && !error.is_away() {
+    if !logged && !error.is_away() {
         warn!(error = %error, "Could not move events of other programs into the log; trying again every second");
     }
 }
