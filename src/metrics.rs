@@ -108,7 +108,11 @@ fn describe_counters() {
         Unit::Count,
         "Connections of this process on which no notice could be heard: through a pooler, of a read replica."
     );
-    describe_counter!("copyhold_notices_total", Unit::Count, "Notices of PostgreSQL that this process has heard.");
+    describe_counter!(
+        "copyhold_notifications_total",
+        Unit::Count,
+        "Notifications of PostgreSQL that this process has received."
+    );
     describe_counter!(
         "copyhold_inbox_moved_total",
         Unit::Count,
@@ -279,8 +283,8 @@ pub(crate) fn listener_trial_failed() {
     counter!("copyhold_listener_trials_failed_total").increment(1);
 }
 
-pub(crate) fn notice_heard() {
-    counter!("copyhold_notices_total").increment(1);
+pub(crate) fn notification_received() {
+    counter!("copyhold_notifications_total").increment(1);
 }
 
 pub(crate) fn inbox_moved(events: usize) {

@@ -13,7 +13,7 @@ const COUNTERS: [&str; 14] = [
     "copyhold_copies_overdue_total",
     "copyhold_listener_reconnects_total",
     "copyhold_listener_trials_failed_total",
-    "copyhold_notices_total",
+    "copyhold_notifications_total",
     "copyhold_inbox_moved_total",
     "copyhold_log_partitions_dropped_total",
     "copyhold_events_delivered_total",

@@ -198,7 +198,7 @@ impl Listener {
             self.report(reported, &how).await;
             // Not before a silence: then it is written again if that failed.
             while let Some(heard) = connection.next().await? {
-                metrics::notice_heard();
+                metrics::notification_received();
                 self.wake_senders.pass_on(&heard);
             }
             connection.probe().await?;
