@@ -177,7 +177,11 @@ async fn work(
     lifecycle.drain.cancel();
     match &reason {
         ExitReason::Signal => {
-            info!(objects = running.len(), "Shutting down: claiming no more, finishing {} objects first", running.len())
+            info!(
+                objects = running.len(),
+                "Shutting down: claiming no more, finishing {} objects first",
+                running.len()
+            );
         }
         ExitReason::TaskEnded(name) => error!(task = name, "Task {name} exited unexpectedly; shutting down"),
     }
