@@ -1,5 +1,5 @@
-//! Asks a store something simple: a listing or, where that is refused, what it says of objects that are recorded there.
-//! Writes nothing.
+//! Sends a store a simple request: a listing or, where that is refused, HEAD for objects that are recorded there. Writes
+//! nothing.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
