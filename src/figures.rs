@@ -6,10 +6,12 @@ use copyhold_db::{
     Database,
     stats::{ReplicaStatus, count_interval},
 };
-use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::{self, BacklogFigures, ReplicaFigures};
+use crate::{
+    metrics::{self, BacklogFigures, ReplicaFigures},
+    wakeup::jitter::jittered,
+};
 
 /// How often they are read.
 const READ_EVERY: Duration = Duration::from_secs(5);
@@ -31,8 +33,7 @@ pub async fn watch(queue: Database, end: CancellationToken) {
                 metrics::database_away();
             }
         }
-        // Daemons do not march in step.
-        let pause = READ_EVERY.mul_f64(rand::rng().random_range(0.8..1.2));
+        let pause = jittered(READ_EVERY);
         if end.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return;
         }

@@ -111,7 +111,7 @@ fn describe_counters() {
     describe_counter!(
         "copyhold_notifications_total",
         Unit::Count,
-        "Notices of PostgreSQL that this process has heard."
+        "Notifications of PostgreSQL that this process has received."
     );
     describe_counter!(
         "copyhold_inbox_moved_total",
@@ -283,7 +283,7 @@ pub(crate) fn listener_trial_failed() {
     counter!("copyhold_listener_trials_failed_total").increment(1);
 }
 
-pub(crate) fn notice_heard() {
+pub(crate) fn notification_received() {
     counter!("copyhold_notifications_total").increment(1);
 }
 

@@ -16,4 +16,4 @@ mod verdict;
 pub use audited_replica::AuditedReplica;
 pub use counts::{Action, Counts, Defect, Finding, Findings, MatchGrade, UnreadableCopy};
 pub use inspect::Depth;
-pub use run::{Audit, Ended, Objects};
+pub use run::{Audit, AuditResult, Objects};

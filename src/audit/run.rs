@@ -62,7 +62,7 @@ pub struct Audit {
 
 /// How far it came.
 #[derive(Debug, Default)]
-pub struct Ended {
+pub struct AuditResult {
     /// Everything up to and with this key is concluded; `None`: nothing is, or keys were named.
     pub up_to: Option<ObjectKey>,
     /// All of it is.
@@ -136,8 +136,8 @@ impl Audit {
     }
 
     /// Looks into all of them, until `stop`: then it aborts what is being read, and concludes nothing from it.
-    pub async fn run(&self, objects: Objects, stop: &CancellationToken) -> Ended {
-        let mut ended = Ended::default();
+    pub async fn run(&self, objects: Objects, stop: &CancellationToken) -> AuditResult {
+        let mut ended = AuditResult::default();
         let named = matches!(objects, Objects::These(_));
         let (sender, receiver) = mpsc::channel(KEYS);
         let feed = async {
@@ -163,7 +163,7 @@ impl Audit {
         &self,
         objects: Objects,
         to: &mpsc::Sender<FeedItem>,
-        ended: &mut Ended,
+        ended: &mut AuditResult,
     ) -> Result<(), DatabaseError> {
         // A closed channel means that the audit was stopped.
         match objects {

@@ -10,7 +10,7 @@ use secrecy::ExposeSecret as _;
 
 use super::{Verdict, args, output, probe, queue};
 use crate::config::{Config, ReplicaSettings};
-use bucket::{HOLDS, Known};
+use bucket::{BucketFacts, HOLDS};
 use finding::{Finding, finding};
 
 const POSTGRESQL: &str = "postgresql";
@@ -45,7 +45,7 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     } else {
         None
     };
-    let known = |replica: &ReplicaSettings, primary| Known {
+    let known = |replica: &ReplicaSettings, primary| BucketFacts {
         database: rows.is_some(),
         row: rows.iter().flatten().find(|row| row.name == replica.name),
         primary,

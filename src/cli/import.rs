@@ -26,16 +26,16 @@ const EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The table has a column object_key and, for each replica, a time since which the copy is there (bigint or timestamptz; NULL: it is \
-not); a column want_NAME, if there is one, says whether it is wanted. Such a time is taken over as it is: that the copy was verified \
-is the other program's statement, not a proof of ours (`copyhold verify` looks, once a daemon has read the object). What is not recorded and wanted is due at once. \
-Objects that are registered stay as they are.
+The table has a column object_key and, for each replica, the time since which the copy exists (bigint or timestamptz; NULL: it \
+does not). An optional column want_NAME states whether the copy is wanted. Such a time is imported unchanged: it is the other \
+program's statement that the copy was verified, not a proof by Copyhold (`copyhold verify` reads it, once a daemon has read the \
+object). Copies that are wanted and not recorded are due at once. Registered objects stay as they are.
 
-It needs a role that may insert objects, as a rule the schema's owner, and an index that begins with object_key. Nothing of the table \
-is written or kept locked; daemons and applications may run. Ctrl-C ends it after a batch; the same command goes on from there, \
-also after a crash, and looks for what is new if all was done.
+It needs a role that may insert objects, as a rule the schema's owner, and an index that begins with object_key. The table is \
+neither written to nor kept locked; daemons and applications may run. Ctrl-C ends it after a batch. The same command goes on from \
+there, also after a crash, and imports new rows if it was complete.
 
-Exit codes: 0 all of it is registered; 1 it failed or ended early, or some rows were left out, which it tells.")]
+Exit codes: 0 all of it is registered; 1 it failed or ended early, or it skipped some rows, which it prints.")]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(super) struct Args {
     /// The other program's table, with its schema if that is not in the search path

@@ -18,10 +18,10 @@ const WITH_LOG: i32 = 4;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A replica that is new is added in an instant, whatever the table's size, and daemons with this configuration then copy \
-everything to it; what that comes to is told first. Where there are rules, it gets what they want there.")]
+A new replica is added in an instant, whatever the size of the table. Daemons with this configuration then copy everything to \
+it, or what the rules want there. The command first prints what that comes to.")]
 pub(super) struct Args {
-    /// Say what would be done, and what a new replica would cost, and do nothing
+    /// Print what would be done, and what a new replica would cost, and do nothing
     #[arg(long)]
     dry_run: bool,
 }

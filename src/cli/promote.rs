@@ -21,8 +21,9 @@ use readiness::Readiness;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-With nothing missing at the end: stop writing, `promote R --wait 5m`, upload to R from now on. --check says what would be missing, and \
---accept-missing promotes all the same, for when the primary is lost: what R lacks is copied from wherever it is.
+With nothing missing at the end: stop writing, run `promote R --wait 5m`, then upload to R. --check prints what would be missing. \
+--accept-missing promotes R although copies are missing, for when the primary is lost: what R lacks is copied from the other \
+replicas.
 
 Exit codes: 0 it is the primary (--check: it could be, and nothing would be missing); 1 it is not (something would).")]
 pub(super) struct Args {

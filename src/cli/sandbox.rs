@@ -26,7 +26,7 @@ pub(super) struct Args {
     digest_only: bool,
     /// An object whose bytes follow from a seed and take no memory, as BUCKET/KEY:SEED:SIZE; may be given again
     #[arg(long, value_name = "OBJECT")]
-    synthetic: Vec<Made>,
+    synthetic: Vec<MadeBucket>,
     /// Synthetic objects `object-1` to `object-COUNT`, each of the seed of its number, as BUCKET:COUNT:SIZE
     #[arg(long, value_name = "OBJECTS")]
     numbered: Option<Numbered>,
@@ -78,9 +78,9 @@ impl FromStr for Numbered {
 }
 
 impl Numbered {
-    fn objects(self) -> impl Iterator<Item = Made> {
+    fn objects(self) -> impl Iterator<Item = MadeBucket> {
         let Self { bucket, count, size } = self;
-        (1..=count).map(move |i| Made {
+        (1..=count).map(move |i| MadeBucket {
             bucket: bucket.clone(),
             key: format!("object-{i}"),
             object: Synthetic::new(i, size.as_u64()),
@@ -90,13 +90,13 @@ impl Numbered {
 
 /// A synthetic object and its place.
 #[derive(Debug, Clone)]
-struct Made {
+struct MadeBucket {
     bucket: String,
     key: String,
     object: Synthetic,
 }
 
-impl FromStr for Made {
+impl FromStr for MadeBucket {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -157,10 +157,10 @@ fn bucket_names(given: &[String]) -> anyhow::Result<&[String]> {
 
 /// Reads each object once to hash it, which takes seconds per GiB: so large ones all at the same time, and those that
 /// are alike once.
-async fn make(server: &S3Server, objects: impl Iterator<Item = Made>) -> anyhow::Result<()> {
+async fn make(server: &S3Server, objects: impl Iterator<Item = MadeBucket>) -> anyhow::Result<()> {
     let known = server.buckets();
     let mut alike = HashMap::<_, Vec<_>>::new();
-    for Made { bucket, key, object } in objects {
+    for MadeBucket { bucket, key, object } in objects {
         if !known.contains(&bucket) {
             bail!("--synthetic: there is no bucket \"{}\"", bucket.escape_default());
         }
@@ -205,11 +205,11 @@ mod tests {
 
     #[test]
     fn a_synthetic_object_is_read_from_the_end_because_its_key_may_hold_anything() {
-        let made: Made = "b2/a/b:c:42:1GiB".parse().unwrap();
+        let made: MadeBucket = "b2/a/b:c:42:1GiB".parse().unwrap();
         assert_eq!((made.bucket.as_str(), made.key.as_str()), ("b2", "a/b:c"));
         assert_eq!(made.object, Synthetic::new(42, 1 << 30));
         for wrong in ["b2/photo", "b2/photo:42", "photo:42:1GiB", "b2/photo:x:1GiB", "b2/photo:42:x"] {
-            assert!(wrong.parse::<Made>().is_err(), "{wrong}");
+            assert!(wrong.parse::<MadeBucket>().is_err(), "{wrong}");
         }
     }
 }

@@ -26,9 +26,9 @@ use report::{Report, SkippedReplica};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each object that is listed and not registered is registered, as if the application had done so: its copy at the listed replica \
-is taken for granted until it is read for the first time, and all other copies that are wanted are due. What is \
-registered already stays as it is. A listing is never taken to show that an object is missing.
+Each listed object that is not registered is registered, as if the application had done so. Its copy at the listed replica is \
+trusted until a daemon first reads it, and all other copies that are wanted are due. Registered objects stay as they are. A \
+listing is never taken to show that an object is missing.
 
 It can be ended or killed at any time: the same command goes on where it was. Daemons may run, and the application may register \
 objects.

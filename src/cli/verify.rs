@@ -23,15 +23,15 @@ use sample_size::SampleSize;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each copy on record is read to its end and held against size, hash (CRC-64/NVME) and metadata of the object. What is missing, or \
-has other bytes or metadata in two readings, loses its record and is copied again by the daemons; what a store does not let be read is \
-unknown and stays as it is. What was written over at the primary is registered again. Of an object without a good copy \
-nothing is copied until it is retried (`copyhold explain KEY`, `copyhold retry KEY`).
+Each copy on record is read to its end and compared with size, hash (CRC-64/NVME) and metadata of the object. A copy that is \
+missing, or has other bytes or metadata in two readings, loses its record, and the daemons copy it again. A copy that the store \
+does not let be read is unknown and stays on record. An object that was overwritten at the primary is registered again. An \
+object without a good copy is not copied until it is retried (`copyhold explain KEY`, `copyhold retry KEY`).
 
-Exit codes: 0 all that was looked into is as recorded; 1 something is missing or wrong, and its record was taken back \
+Exit codes: 0 every copy that was read is as recorded; 1 something is missing or wrong, and its record was revoked \
 (not with --dry-run); 2 it could not be done, or only partly.
 
-It needs no daemon and holds no row: daemons may run. Ctrl-C ends it with a report of what was done, and says how to go on.")]
+It needs no daemon and locks no row: daemons may run. Ctrl-C ends it with a report of what was done and how to go on.")]
 #[command(group = clap::ArgGroup::new("which").required(true).multiple(true))]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct Args {

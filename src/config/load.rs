@@ -106,7 +106,7 @@ fn read(mut top: Section<'_>) -> Option<Config> {
 }
 
 /// There must be something to copy to, and no bucket may be copied onto itself.
-fn check_replicas<'f>(section: &Section<'_>, replicas: &'f [replica::Found]) {
+fn check_replicas<'f>(section: &Section<'_>, replicas: &'f [replica::ReadReplica]) {
     match replicas {
         _ if section.is_broken() => {}
         [] => section.reader().note(
@@ -121,7 +121,7 @@ fn check_replicas<'f>(section: &Section<'_>, replicas: &'f [replica::Found]) {
         ),
         _ => {}
     }
-    let located = |found: &'f replica::Found| Some((found.location.as_ref()?, found.name.as_str()));
+    let located = |found: &'f replica::ReadReplica| Some((found.location.as_ref()?, found.name.as_str()));
     let mut by_place: Vec<(&Positioned<(Url, String)>, &str)> = replicas.iter().filter_map(located).collect();
     by_place.sort_by_key(|(location, _)| &location.position);
     let mut seen = HashMap::new();
@@ -139,7 +139,7 @@ fn check_replicas<'f>(section: &Section<'_>, replicas: &'f [replica::Found]) {
     }
 }
 
-fn check_primary(top: &Section<'_>, primary: Option<&Positioned<String>>, replicas: &[replica::Found]) {
+fn check_primary(top: &Section<'_>, primary: Option<&Positioned<String>>, replicas: &[replica::ReadReplica]) {
     let Some(Positioned { value: primary, position }) = primary else { return };
     let Some(found) = replicas.iter().find(|found| found.name == *primary) else {
         let names: Vec<&str> = replicas.iter().map(|found| found.name.as_str()).collect();

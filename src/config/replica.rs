@@ -15,7 +15,7 @@ use super::{
 };
 
 /// A replica as far as it could be read, for the checks across all of them.
-pub(super) struct Found {
+pub(super) struct ReadReplica {
     pub(super) name: String,
     /// Of the section.
     pub(super) position: Position,
@@ -27,7 +27,7 @@ pub(super) struct Found {
 }
 
 /// Reads `[replicas.NAME]`.
-pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
+pub(super) fn read(name: String, mut section: Section<'_>) -> ReadReplica {
     let valid_name = check_name(&name, &section);
     let insecure = section.get::<bool>("insecure").is_some_and(|insecure| insecure.value);
     let endpoint = section
@@ -62,7 +62,11 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
     let path_style = path_style.is_none_or(|path_style| path_style.value);
     let location_of = location.as_ref().map(|location| &location.value);
     let way = location_of.map(|(endpoint, bucket)| {
-        Way::to(reader, &if path_style { endpoint.clone() } else { endpoint::of_bucket(endpoint, bucket) }, ca_file)
+        Transport::to(
+            reader,
+            &if path_style { endpoint.clone() } else { endpoint::of_bucket(endpoint, bucket) },
+            ca_file,
+        )
     });
     if matches!(credentials, Some(Credentials::Ambient)) {
         // The services that the chain asks have no ca_file.
@@ -72,7 +76,7 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
 
     let replica = (|| {
         let (endpoint, bucket) = location.clone()?.value;
-        let Way { proxy, trust, surroundings } = way?;
+        let Transport { proxy, trust, surroundings } = way?;
         Some(ReplicaSettings {
             name: valid_name?,
             region: region.map_or_else(|| endpoint::region_of(&endpoint), |region| region.value),
@@ -90,17 +94,17 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> Found {
             surroundings,
         })
     })();
-    Found { name, position, location, readable, replica }
+    ReadReplica { name, position, location, readable, replica }
 }
 
 /// How requests get to a store.
-struct Way {
+struct Transport {
     proxy: Option<Proxy>,
     trust: Trust,
     surroundings: Surroundings,
 }
 
-impl Way {
+impl Transport {
     /// `to`: where requests are sent. Notes what is wrong with the environment only if this store needs it.
     fn to(reader: &Reader, to: &Url, ca_file: Option<Positioned<Trust>>) -> Self {
         fn noted<T: Default>(reader: &Reader, found: Result<T, Problem>) -> T {

@@ -16,7 +16,7 @@ const MOST: usize = 100;
 const SETTINGS: [&str; 4] = ["prefix", "min_size", "max_size", "replicas"];
 
 /// `None` if anything about them is wrong.
-pub(super) fn read(top: &mut Section<'_>, replicas: &[replica::Found]) -> Option<Vec<Rule>> {
+pub(super) fn read(top: &mut Section<'_>, replicas: &[replica::ReadReplica]) -> Option<Vec<Rule>> {
     let sections = top.list("rules", &SETTINGS);
     if let Some(first_too_many) = sections.get(MOST) {
         first_too_many.note(&format!("are more than {MOST}"), "join some of them to a rule with a shorter prefix");
@@ -30,7 +30,11 @@ pub(super) fn read(top: &mut Section<'_>, replicas: &[replica::Found]) -> Option
     read.into_iter().map(|(_, rule)| rule).collect()
 }
 
-fn one(mut section: Section<'_>, replicas: &[replica::Found], before: &[(Position, Option<Rule>)]) -> Option<Rule> {
+fn one(
+    mut section: Section<'_>,
+    replicas: &[replica::ReadReplica],
+    before: &[(Position, Option<Rule>)],
+) -> Option<Rule> {
     let given = ["prefix", "min_size", "max_size"].map(|name| section.has(name));
     let prefix = section.get_with("prefix", prefix);
     let min = section.get_with("min_size", bytes);
@@ -77,7 +81,7 @@ fn bytes(size: ByteSize) -> Result<u64, InvalidValue> {
     Ok(size.as_u64())
 }
 
-fn wanted(names: Vec<Positioned<String>>, replicas: &[replica::Found]) -> Result<Vec<ReplicaName>, InvalidValue> {
+fn wanted(names: Vec<Positioned<String>>, replicas: &[replica::ReadReplica]) -> Result<Vec<ReplicaName>, InvalidValue> {
     let known = || replicas.iter().map(|found| found.name.as_str());
     let mut wanted: Vec<ReplicaName> = Vec::new();
     for Positioned { value: name, position } in names {

@@ -181,11 +181,13 @@ async fn work(
     // Before it is logged.
     lifecycle.drain.cancel();
     match &reason {
-        ExitReason::Signal => info!(
-            objects = running.len(),
-            "Asked to end: no more is claimed, {} objects are finished first",
-            running.len()
-        ),
+        ExitReason::Signal => {
+            info!(
+                objects = running.len(),
+                "Shutting down: claiming no more, finishing {} objects first",
+                running.len()
+            );
+        }
         ExitReason::TaskEnded(name) => error!(task = name, "Task {name} exited unexpectedly; shutting down"),
     }
     running.close();

@@ -160,7 +160,7 @@ impl ShutdownWatch {
         match how {
             DrainResult::Finished => info!("Everything under way is finished"),
             DrainResult::OutOfTime => warn!("Not finished within {grace:?}, releasing what is left"),
-            DrainResult::AskedAgain => warn!("Asked again, releasing what is under way at once"),
+            DrainResult::AskedAgain => warn!("Received a second signal; releasing what is under way at once"),
             DrainResult::TaskEnded(name) => {
                 error!(task = name, "Task {name} exited unexpectedly; releasing what is under way at once");
             }

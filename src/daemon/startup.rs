@@ -89,7 +89,7 @@ async fn check_plans(queue: &Database) -> Result<(), StartupError> {
         Ok(all) => all,
         Err(error) if error.is_unavailable() => return Err(error.into()),
         Err(error) => {
-            warn!(error = %error, "Could not look at the plans of the claims");
+            warn!(error = %error, "Could not check the plans of the claims");
             return Ok(());
         }
     };
@@ -115,7 +115,7 @@ async fn check_sequences(queue: &Database) -> Result<(), StartupError> {
         Ok(()) => Ok(()),
         Err(error) if error.is_unavailable() || error.is_conflict() => Err(error.into()),
         Err(error) => {
-            warn!(error = %error, "Could not look whether sequences are behind their tables");
+            warn!(error = %error, "Could not check whether sequences are behind their tables");
             Ok(())
         }
     }

@@ -1,4 +1,4 @@
-//! Consecutive events, framed once for all readers.
+//! Consecutive events of the log, framed once as bytes for all readers.
 
 use std::sync::Arc;
 

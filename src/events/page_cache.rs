@@ -53,7 +53,7 @@ struct CachedPages {
     pages: HashMap<PageKey, CachedPage>,
     bytes: usize,
     /// Counts up with every use.
-    clock: u64,
+    use_count: u64,
 }
 
 #[derive(Debug)]
@@ -131,10 +131,10 @@ impl PageCache {
 
 impl CachedPages {
     fn cell(&mut self, key: PageKey) -> Arc<OnceCell<PageResult>> {
-        self.clock += 1;
+        self.use_count += 1;
         let fresh = || CachedPage { cell: Arc::default(), used: 0, bytes: 0 };
         let entry = self.pages.entry(key).or_insert_with(fresh);
-        entry.used = self.clock;
+        entry.used = self.use_count;
         Arc::clone(&entry.cell)
     }
 

@@ -44,13 +44,13 @@ pub struct Reader {
     /// `None`: not before the log was seen is it known where it begins.
     at: Option<ReaderPosition>,
     /// What the client knows of where it stands.
-    told: Option<i64>,
-    told_at: Instant,
+    client_cursor: Option<i64>,
+    client_cursor_at: Instant,
     /// Events since then that did not pass.
-    passed: usize,
-    said_at: Instant,
+    filtered_out: usize,
+    sent_at: Instant,
     /// Before it said that there is no more.
-    looked_again: bool,
+    waited_for_round: bool,
 }
 
 /// Up to where a reader has seen a log.
@@ -96,7 +96,7 @@ enum ReadResult {
 
 impl Reader {
     pub(super) fn new(slot: ReaderSlot, start: Start, filter: Filter) -> Self {
-        let told = match start {
+        let client_cursor = match start {
             Start::After(Cursor { id, epoch: Some(_) }) => Some(id),
             Start::After(_) | Start::Earliest | Start::Now => None,
         };
@@ -108,11 +108,11 @@ impl Reader {
             start,
             filter,
             at: None,
-            told,
-            told_at: now,
-            passed: 0,
-            said_at: now,
-            looked_again: false,
+            client_cursor,
+            client_cursor_at: now,
+            filtered_out: 0,
+            sent_at: now,
+            waited_for_round: false,
         }
     }
 
@@ -162,24 +162,24 @@ impl Reader {
                 seen => seen,
             };
             if let ReadResult::Next(next) = seen {
-                return Some(self.said(next));
+                return Some(self.record_sent(next));
             }
             if let Some(bookmark) = self.bookmark() {
-                return Some(self.said(Next::Bookmark(bookmark)));
+                return Some(self.record_sent(Next::Bookmark(bookmark)));
             }
-            let quiet = self.said_at + QUIET;
+            let quiet = self.sent_at + QUIET;
             if let ReadResult::Behind(_) = seen {
                 tokio::task::yield_now().await;
             } else if timeout_at(quiet.min(deadline), self.positions.changed()).await.is_err() {
                 if quiet <= deadline {
-                    return Some(self.said(Next::Quiet));
+                    return Some(self.record_sent(Next::Quiet));
                 }
-                if std::mem::replace(&mut self.looked_again, true) {
+                if std::mem::replace(&mut self.waited_for_round, true) {
                     return None;
                 }
                 // What was committed before we were asked may not have been seen yet.
                 if self.slot.log.rounds.next_round(PATIENCE).await.is_err() {
-                    return Some(self.said(Next::End(End::Away)));
+                    return Some(self.record_sent(Next::End(End::Away)));
                 }
             }
         }
@@ -266,22 +266,25 @@ impl Reader {
         let batch = Batch::pick(chunks, at.id, &self.filter, Cursor::new(through, at.epoch));
         self.at = Some(ReaderPosition { id: through, ..at });
         if batch.is_none() {
-            self.passed += looked_at;
+            self.filtered_out += looked_at;
         }
         batch
     }
 
     fn bookmark(&self) -> Option<Cursor> {
         let ReaderPosition { epoch, id } = self.at?;
-        let due = match self.told {
+        let due = match self.client_cursor {
             None => true,
-            Some(told) => told != id && (self.passed >= BOOKMARK_AFTER || self.told_at.elapsed() >= BOOKMARK_EVERY),
+            Some(client_cursor) => {
+                client_cursor != id
+                    && (self.filtered_out >= BOOKMARK_AFTER || self.client_cursor_at.elapsed() >= BOOKMARK_EVERY)
+            }
         };
         due.then(|| Cursor::new(id, epoch))
     }
 
-    fn said(&mut self, next: Next) -> Next {
-        let told = match next {
+    fn record_sent(&mut self, next: Next) -> Next {
+        let client_cursor = match next {
             Next::Events(ref batch) => {
                 metrics::events_delivered(batch.count());
                 Some(batch.last_event())
@@ -290,9 +293,9 @@ impl Reader {
             Next::Quiet => None,
             Next::End(end) => return Next::End(ended(end)),
         };
-        self.said_at = Instant::now();
-        if told.is_some() {
-            (self.told, self.told_at, self.passed) = (told, self.said_at, 0);
+        self.sent_at = Instant::now();
+        if client_cursor.is_some() {
+            (self.client_cursor, self.client_cursor_at, self.filtered_out) = (client_cursor, self.sent_at, 0);
         }
         next
     }

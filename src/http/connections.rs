@@ -110,7 +110,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
             // The client closed the connection while it waited.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                warn!(error = %error, "Could not take an HTTP connection");
+                warn!(error = %error, "Could not accept an HTTP connection");
                 // Most likely there are no more files: some are closed meanwhile.
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }

@@ -6,8 +6,7 @@ use copyhold_db::{Database, stats::Difference};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::about;
-use crate::metrics;
+use crate::{metrics, wakeup::jitter::jittered};
 
 /// How often the daemons' descriptions of themselves are compared.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -28,27 +27,27 @@ fn publish(queue: &Database, now: &BTreeMap<(&'static str, Option<String>), Diff
 /// Says when the daemons are not configured alike, once for each difference, until `drain`.
 pub async fn watch_differences(queue: Database, drain: CancellationToken) {
     // By kind and replica, and not by who differs: in a rolling deployment that changes with each daemon.
-    let mut said: BTreeMap<(&'static str, Option<String>), Difference> = BTreeMap::new();
+    let mut logged: BTreeMap<(&'static str, Option<String>), Difference> = BTreeMap::new();
     loop {
         match queue.differences().await {
             Ok(differences) => {
                 let key = |difference: &Difference| (difference.what(), difference.replica().map(str::to_owned));
                 let now: BTreeMap<_, _> = differences.into_iter().map(|d| (key(&d), d)).collect();
-                for (_, new) in now.iter().filter(|(key, _)| !said.contains_key(key)) {
+                for (_, new) in now.iter().filter(|(key, _)| !logged.contains_key(key)) {
                     warn!("Daemons and database differ: {new}");
                 }
-                for (_, past) in said.iter().filter(|(key, _)| !now.contains_key(key)) {
+                for (_, past) in logged.iter().filter(|(key, _)| !now.contains_key(key)) {
                     info!("No longer so: {past}");
                 }
                 publish(&queue, &now);
-                said = now;
+                logged = now;
             }
             // The claimer logs that PostgreSQL is unavailable.
             Err(_) => metrics::database_error("stats::differences"),
         }
         tokio::select! {
             () = drain.cancelled() => return,
-            () = tokio::time::sleep(about(LOOK_EVERY)) => {}
+            () = tokio::time::sleep(jittered(LOOK_EVERY)) => {}
         }
     }
 }

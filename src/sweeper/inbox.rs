@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use copyhold_db::{Database, DatabaseError, log::InboxMove};
-use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::{
     metrics,
-    wakeup::idle::{IdleRegistration, POLL, RETRY_EVERY},
-    wakeup::wake_channel::{WakeReceiver, WakeSender},
+    wakeup::{
+        idle::{IdleRegistration, POLL, RETRY_EVERY},
+        jitter::jittered,
+        wake_channel::{WakeReceiver, WakeSender},
+    },
 };
 
 /// Events of one transaction at most, so that it holds the log's lock for milliseconds.
@@ -71,7 +73,7 @@ impl InboxMover {
                     NOT_NOW
                 }
                 Err(error) if error.may_concern_one_row() => {
-                    self.put_off(&error, std::mem::replace(&mut failing, true)).await;
+                    self.defer_first(&error, std::mem::replace(&mut failing, true)).await;
                     refused += 1;
                     jittered((REFUSED * 2_u32.pow(refused.min(16))).min(POLL))
                 }
@@ -94,27 +96,22 @@ impl InboxMover {
 
 impl InboxMover {
     /// The first event is refused: it goes behind the others, and is tried again when they are moved.
-    async fn put_off(&self, why: &DatabaseError, said: bool) {
+    async fn defer_first(&self, why: &DatabaseError, logged: bool) {
         metrics::database_error("log::move_inbox");
         match self.queue.defer_first_of_inbox().await {
-            Ok(Some(id)) if !said => {
+            Ok(Some(id)) if !logged => {
                 error!(id, error = %why, "PostgreSQL refuses to put an event of another program into the log; it waits in log_inbox as {id} behind the others");
             }
             Ok(_) => {}
-            Err(error) => failed(&error, said),
+            Err(error) => failed(&error, logged),
         }
     }
 }
 
-fn failed(error: &DatabaseError, said: bool) {
+fn failed(error: &DatabaseError, logged: bool) {
     metrics::database_error("log::move_inbox");
     // The claimer logs that PostgreSQL is unavailable.
-    if !said && !error.is_unavailable() {
-        warn!(error = %error, "The events of other programs could not be moved into the log, trying again every second");
+    if !logged && !error.is_unavailable() {
+        warn!(error = %error, "Could not move events of other programs into the log; trying again every second");
     }
-}
-
-/// ± 20 %, so that daemons do not march in step.
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::rng().random_range(0.8..1.2))
 }

@@ -13,11 +13,11 @@ use copyhold_db::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{
-    about,
-    clock::{ClockTrust, ClockWatch},
+use super::clock::{ClockTrust, ClockWatch};
+use crate::{
+    metrics,
+    wakeup::{jitter::jittered, wake_channel::WakeSender},
 };
-use crate::{metrics, wakeup::wake_channel::WakeSender};
 
 /// Of objects that were abandoned again, those that are named: the ones it happened to most often.
 const SUSPECTS_NAMED: usize = 5;
@@ -44,13 +44,13 @@ impl Sweeper {
                 Err(error) => {
                     metrics::database_error("lease::reclaim");
                     complaint.fails(|times| {
-                        warn!(error = %error, times, "Could not look for leases that have ended, trying again");
+                        warn!(error = %error, times, "Could not query expired leases; trying again");
                     });
                 }
             }
             tokio::select! {
                 () = drain.cancelled() => return,
-                () = tokio::time::sleep(about(self.every)) => {}
+                () = tokio::time::sleep(jittered(self.every)) => {}
             }
         }
     }
@@ -73,7 +73,7 @@ impl Sweeper {
                 metrics::database_error("lease::pull_in");
                 // The sweep logs that PostgreSQL is unavailable.
                 if !error.is_unavailable() {
-                    warn!(error = %error, "What lies in the future could not be pulled in, trying again");
+                    warn!(error = %error, "Could not bring forward times that lie in the future; trying again");
                 }
             }
         }
@@ -143,6 +143,6 @@ fn log_freed(freed: &[ReclaimedLease]) {
     }
     if again.len() > SUSPECTS_NAMED {
         let more = again.len() - SUSPECTS_NAMED;
-        warn!(objects = again.len(), "{more} objects more have lost their holders several times in a row");
+        warn!(objects = again.len(), "{more} more objects have lost their holders several times in a row");
     }
 }

@@ -9,8 +9,7 @@ use copyhold_db::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::about;
-use crate::metrics;
+use crate::{metrics, wakeup::jitter::jittered};
 
 /// A duty that has failed for so long is logged: some transaction blocks it.
 const PATIENCE: Duration = Duration::from_hours(1);
@@ -45,7 +44,7 @@ impl LogSweeper {
                 Ok(bytes) => metrics::log_bytes(bytes, self.every),
                 Err(_) => metrics::database_error("log::bytes"),
             }
-            if drain.run_until_cancelled(tokio::time::sleep(about(self.every))).await.is_none() {
+            if drain.run_until_cancelled(tokio::time::sleep(jittered(self.every))).await.is_none() {
                 return;
             }
         }
@@ -59,9 +58,7 @@ impl LogSweeper {
             }
             if duty == LogDuty::Drop {
                 metrics::log_partition_dropped();
-                info!(
-                    "Dropped a partition of the log, whose events have been kept for long enough, or have become too many"
-                );
+                info!("Dropped a partition of the log: its events exceeded the retention by age or size");
             }
         }
         Ok(())
@@ -82,7 +79,7 @@ impl DutyLog {
         if worth_saying && !std::mem::replace(&mut self.reported, true) {
             warn!(
                 error = %error,
-                "The log could not be tidied up ({}), trying again at each sweep: is a transaction open for long that has read it?",
+                "Could not maintain the log ({}); trying again at each sweep. Is a transaction that has read it open for long?",
                 duty.name()
             );
         }

@@ -12,7 +12,6 @@ mod uploads;
 
 use std::time::{Duration, Instant};
 
-use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -25,7 +24,7 @@ pub use uploads::{AbortScope, AbortScopes, OrphanedUploads};
 
 use copyhold_db::Database;
 
-use crate::metrics;
+use crate::{metrics, wakeup::jitter::jittered};
 
 /// How often it is asked whether the backlog is to be counted; the statement itself decides.
 const BACKLOG_EVERY: Duration = Duration::from_secs(2);
@@ -44,18 +43,13 @@ pub async fn count_backlog(queue: Database, drain: CancellationToken) {
                 metrics::database_error("stats::refresh_backlog");
                 pause = pause.max(asked.elapsed() * REST_AFTER_FAILURE);
                 if !std::mem::replace(&mut failing, true) {
-                    warn!(error = %error, "The backlog could not be counted, trying again");
+                    warn!(error = %error, "Could not count the backlog; trying again");
                 }
             }
         }
         tokio::select! {
             () = drain.cancelled() => return,
-            () = tokio::time::sleep(about(pause)) => {}
+            () = tokio::time::sleep(jittered(pause)) => {}
         }
     }
-}
-
-/// ± 20 %, so that daemons do not march in step.
-fn about(every: Duration) -> Duration {
-    every.mul_f64(rand::rng().random_range(0.8..1.2))
 }

@@ -32,7 +32,7 @@ pub async fn watch_sequences(queue: Database, drain: CancellationToken) {
         if let Err(error) = looked {
             metrics::database_error("schema::sequences_behind");
             if !error.is_unavailable() && !error.is_conflict() {
-                error!(error = %error, "Could not look whether sequences are behind their tables");
+                error!(error = %error, "Could not check whether sequences are behind their tables");
             }
         }
     }

@@ -13,8 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::about;
-use crate::metrics;
+use crate::{metrics, wakeup::jitter::jittered};
 
 /// An upload whose name its daemon never received is looked for from this long before its intent was written
 /// down, because the machines of a store differ, and whole seconds round, ...
@@ -95,7 +94,7 @@ impl OrphanedUploads {
     async fn watch(&self, store: &Store, drain: &CancellationToken) {
         let mut log_state = ReplicaLogState::default();
         loop {
-            if drain.run_until_cancelled(tokio::time::sleep(about(self.every))).await.is_none() {
+            if drain.run_until_cancelled(tokio::time::sleep(jittered(self.every))).await.is_none() {
                 return;
             }
             match self.queue.count_uploads(store.name()).await {
@@ -113,7 +112,7 @@ impl OrphanedUploads {
                 Some(Err(error)) => {
                     metrics::database_error("lease::check_uploads");
                     if !error.is_unavailable() {
-                        warn!(error = %error, "Could not look for orphaned uploads, trying again");
+                        warn!(error = %error, "Could not query orphaned uploads; trying again");
                     }
                 }
             }
@@ -174,7 +173,7 @@ impl OrphanedUploads {
                 AbortResult::Failed(error) => {
                     failures += 1;
                     if !std::mem::replace(&mut log_state.failure_logged, true) {
-                        warn!(object.key = %one.key, replica.id = %replica, error = %error, "An unfinished upload of {} at {replica} could not be aborted, it is tried again later: {error}", one.key);
+                        warn!(object.key = %one.key, replica.id = %replica, error = %error, "Could not abort an unfinished upload of {} at {replica}; trying again later: {error}", one.key);
                     }
                     if one.for_long > CONDEMNED_FOR {
                         over.push(one.id);
@@ -260,7 +259,7 @@ impl OrphanedUploads {
                 }
                 Err(_) => metrics::database_error("lease::forget_unserved_uploads"),
             }
-            if drain.run_until_cancelled(tokio::time::sleep(about(UNSERVED_EVERY))).await.is_none() {
+            if drain.run_until_cancelled(tokio::time::sleep(jittered(UNSERVED_EVERY))).await.is_none() {
                 return;
             }
         }

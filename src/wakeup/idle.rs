@@ -9,7 +9,8 @@ use copyhold_db::{
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::{metrics, wakeup::listen_status::ListenStatus, wakeup::stagger::StaggeredWakeup};
+use super::{listen_status::ListenStatus, stagger::StaggeredWakeup};
+use crate::metrics;
 
 /// Upper bound on pickup latency when no notification arrives.
 pub const POLL: Duration = Duration::from_secs(5);
@@ -51,7 +52,7 @@ pub enum WaitFor {
 }
 
 impl WaitFor {
-    /// The longest.
+    /// Returns the longest wait.
     #[must_use]
     pub fn whole(self) -> Duration {
         match self {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use rand::RngExt as _;
 use tokio::sync::watch;
+
+use super::jitter::jittered;
 
 /// Signals that there may be work. Cheap, never blocks, and may be sent too often.
 #[derive(Debug, Clone)]
@@ -42,7 +43,7 @@ impl WakeReceiver {
     /// Returns at the first signal since [`WakeReceiver::arm`], or after `poll_every` ± 20 %, so that many daemons spread
     /// out. `true`: there was a signal.
     pub async fn wait(&mut self, poll_every: Duration) -> bool {
-        let poll = poll_every.mul_f64(rand::rng().random_range(0.8..1.2));
+        let poll = jittered(poll_every);
         tokio::select! {
             () = self.notified() => true,
             // The poll bounds the latency.

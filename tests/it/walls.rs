@@ -155,7 +155,7 @@ const MAY_USE: Table = &[
         ],
     ),
     ("wakeup", &["config", "db::Database", "db::connections", "db::daemon", "db::notify", "metrics"]),
-    ("figures", &["db::Database", "db::stats", "metrics"]),
+    ("figures", &["db::Database", "db::stats", "metrics", "wakeup"]),
     ("events", &["config", "core::domain", "db::Database", "db::DatabaseError", "db::log", "metrics", "wakeup"]),
     (
         "config",

@@ -20,7 +20,7 @@ const NOT_KNOWN: &str = "cannot be said while PostgreSQL does not answer";
 
 /// What the database says of a replica.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Known<'a> {
+pub(super) struct BucketFacts<'a> {
     /// The database answers; else nothing is known.
     pub(super) database: bool,
     pub(super) row: Option<&'a ReplicaRow>,
@@ -32,7 +32,7 @@ pub(super) struct Known<'a> {
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Read access by a listing of one key, write access by a multipart upload that is begun and aborted.
-pub(super) async fn check(replica: &ReplicaSettings, known: Known<'_>) -> Vec<Finding> {
+pub(super) async fn check(replica: &ReplicaSettings, known: BucketFacts<'_>) -> Vec<Finding> {
     let of = replica.name.as_str();
     let pin = known.row.and_then(|row| row.pin.as_ref());
     if let Some(why) = pin.and_then(|pin| pin.forbids(&Pin::from(replica), &replica.name)) {
@@ -45,7 +45,7 @@ pub(super) async fn check(replica: &ReplicaSettings, known: Known<'_>) -> Vec<Fi
     let mut findings = Vec::new();
     let through = |proxy| finding(of, "proxy", Ok(format!("requests go through the proxy {proxy}")));
     findings.extend(store.proxy().map(through));
-    if let Err(Silent { what }) = look(replica, &store, known, &mut findings).await {
+    if let Err(NoAnswer { what }) = look(replica, &store, known, &mut findings).await {
         let says = format!(
             "no answer from {} within {} s: is endpoint right, and does something on the way swallow requests?",
             replica.endpoint,
@@ -59,21 +59,21 @@ pub(super) async fn check(replica: &ReplicaSettings, known: Known<'_>) -> Vec<Fi
 
 /// What was asked of a store that does not answer.
 #[derive(Debug)]
-struct Silent {
+struct NoAnswer {
     what: &'static str,
 }
 
-async fn within<T>(what: &'static str, answer: impl Future<Output = T>) -> Result<T, Silent> {
-    tokio::time::timeout(ANSWER_WITHIN, answer).await.map_err(|_| Silent { what })
+async fn within<T>(what: &'static str, answer: impl Future<Output = T>) -> Result<T, NoAnswer> {
+    tokio::time::timeout(ANSWER_WITHIN, answer).await.map_err(|_| NoAnswer { what })
 }
 
 /// Asks one thing after the other, until one is not answered.
 async fn look(
     replica: &ReplicaSettings,
     store: &Store,
-    known: Known<'_>,
+    known: BucketFacts<'_>,
     findings: &mut Vec<Finding>,
-) -> Result<(), Silent> {
+) -> Result<(), NoAnswer> {
     let of = replica.name.as_str();
     let (first, exchange) = within("list", Exchange::of(store.first_key_and_date())).await?;
     let (first, date) = match first {
@@ -93,7 +93,7 @@ async fn look(
     Ok(())
 }
 
-async fn write(replica: &ReplicaSettings, store: &Store, known: Known<'_>) -> Finding {
+async fn write(replica: &ReplicaSettings, store: &Store, known: BucketFacts<'_>) -> Finding {
     let of = replica.name.as_str();
     match store.check_write().await {
         Ok(()) => finding(of, "write", Ok("a multipart upload was begun and aborted".into())),
@@ -115,7 +115,7 @@ fn hint(replica: &ReplicaSettings, store: &Store) -> Option<String> {
     Some(format!("{class} must be restored before it can be read: say read = false in [replicas.{}]", replica.name))
 }
 
-fn holds(replica: &ReplicaSettings, something: bool, known: Known<'_>) -> Finding {
+fn holds(replica: &ReplicaSettings, something: bool, known: BucketFacts<'_>) -> Finding {
     let of = replica.name.as_str();
     let in_use = known.row.is_some_and(|row| row.admission.is_some());
     let result = match (something, known.database, replica.existing) {

@@ -23,7 +23,7 @@ pub(super) struct Agent {
 }
 
 /// How a command came to its end.
-enum Ended {
+enum CommandEnd {
     Code(u8),
     /// The same, and meanwhile a signal asked us to end.
     CodeAndAsked(u8),
@@ -60,17 +60,17 @@ impl Agent {
                 }
                 Some(FeedItem::Event(event)) => event,
             };
-            match patiently(execute(&self.command, &event), &mut asked).await? {
-                Ended::Code(0) => self.file.store(event.cursor)?,
-                Ended::CodeAndAsked(0) => {
+            match until_second_signal(execute(&self.command, &event), &mut asked).await? {
+                CommandEnd::Code(0) => self.file.store(event.cursor)?,
+                CommandEnd::CodeAndAsked(0) => {
                     self.file.store(event.cursor)?;
                     return Ok(Verdict::Good);
                 }
-                Ended::Code(code) | Ended::CodeAndAsked(code) => {
+                CommandEnd::Code(code) | CommandEnd::CodeAndAsked(code) => {
                     self.tell(&event, &how_it_failed(code));
                     return Ok(Verdict::Code(code));
                 }
-                Ended::Killed => {
+                CommandEnd::Killed => {
                     self.tell(&event, "was killed, because a second signal asked to end at once");
                     return Ok(Verdict::Bad);
                 }
@@ -90,18 +90,18 @@ fn how_it_failed(code: u8) -> String {
 }
 
 /// Waits for a command to its end, unless a second signal comes.
-async fn patiently(
+async fn until_second_signal(
     command: impl Future<Output = anyhow::Result<u8>>,
     asked: &mut StopSignals,
-) -> anyhow::Result<Ended> {
+) -> anyhow::Result<CommandEnd> {
     let mut command = pin!(command);
     tokio::select! {
-        code = &mut command => return code.map(Ended::Code),
+        code = &mut command => return code.map(CommandEnd::Code),
         () = asked.next() => {}
     }
     tokio::select! {
-        code = &mut command => code.map(Ended::CodeAndAsked),
-        () = asked.next() => Ok(Ended::Killed),
+        code = &mut command => code.map(CommandEnd::CodeAndAsked),
+        () = asked.next() => Ok(CommandEnd::Killed),
     }
 }
 

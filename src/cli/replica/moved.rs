@@ -13,13 +13,13 @@ use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Name the new endpoint or bucket in the configuration of every daemon first: until this command they leave the replica alone. No \
-record of the old bucket counts for the new one. It can be broken off at any time: the same command goes on.")]
+Name the new endpoint or bucket in the configuration of every daemon first: until this command the daemons do not use the \
+replica. No record of the old bucket counts for the new one. The command can be interrupted at any time: the same command goes on.")]
 pub(in crate::cli) struct Args {
     /// The replica
     #[arg(value_name = "REPLICA")]
     replica: String,
-    /// The new place holds the same objects: compare each with another copy before anything is written
+    /// The new bucket holds the same objects: compare each with another copy before anything is written
     #[arg(long)]
     same_content: bool,
     #[command(flatten)]

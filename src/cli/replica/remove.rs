@@ -9,14 +9,14 @@ use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-In this order: drain it; take it out of every daemon's configuration, and of this one, and restart the daemons; remove it. Nothing \
-in its bucket is touched. It connects as the role that owns the tables, as `migrate` does. It can be broken off at any time, and \
-given again.")]
+In this order: drain the replica; remove it from the configuration of every daemon, and from this one; restart the daemons; \
+remove it. Its bucket stays as it is. The command connects as the role that owns the tables, as `migrate` does. It can be \
+interrupted and repeated at any time.")]
 pub(in crate::cli) struct Args {
     /// The replica
     #[arg(value_name = "REPLICA")]
     replica: String,
-    /// Say what is in the way, and do nothing; exit code 1 if something is
+    /// Print what prevents it, and do nothing; exit code 1 if something does
     #[arg(long)]
     check: bool,
     #[command(flatten)]

@@ -10,13 +10,13 @@ use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-For a bucket that was lost, or emptied, and is there again under the same name. Copies that daemons have recorded since the \
-command began stay; all others are due at once. It can be broken off at any time: the same command goes on.")]
+For a bucket that was lost or emptied, and exists again under the same name. Copies that daemons have recorded since the \
+command began stay; all others are due at once. The command can be interrupted at any time: the same command goes on.")]
 pub(in crate::cli) struct Args {
     /// The replica
     #[arg(value_name = "REPLICA")]
     replica: String,
-    /// Say what it would do, and do nothing; exit code 1 if an object would have no copy left
+    /// Print what it would do, and do nothing; exit code 1 if an object would have no copy left
     #[arg(long)]
     check: bool,
     #[command(flatten)]

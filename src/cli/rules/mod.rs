@@ -29,13 +29,13 @@ enum Command {
     },
     /// Judge all objects that are there by the rules in force
     #[command(after_help = "\
-Copies become wanted where the rule that fits an object names a replica, and unwanted where it does not; an object that \
-no rule fits stays as it is. Nothing is deleted: a copy that is on record stays on record, and remains a source.
+A copy becomes wanted where the first rule that matches its object names the replica, and unwanted where it does not. An object \
+that no rule matches stays as it is. Nothing is deleted: a copy that is on record stays on record, and remains a source.
 
-It needs no daemon, and holds no row for long: daemons and the application may run. Ctrl-C ends it, and the same command \
+It needs no daemon, and locks no row for long: daemons and the application may run. Ctrl-C ends it, and the same command \
 goes on where it ended.
 
-Exit codes: 0 all objects are judged; 1 it could not be done; 2 not all of it was.")]
+Exit codes: 0 the rules are applied to all objects; 1 it could not be done; 2 only partly.")]
     Apply {
         /// Say what would change, and change nothing
         #[arg(long)]

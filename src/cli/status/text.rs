@@ -32,7 +32,9 @@ pub(super) fn of(config: &Config, status: &Status) -> String {
     parts.extend(status.replicas.iter().filter_map(paused));
     parts.extend(status.replicas.iter().filter_map(draining));
     parts.extend(status.replicas.iter().filter_map(|r| Some(resetting(&r.replica, r.reset.as_ref()?))));
-    parts.extend(status.replicas.iter().filter_map(|r| r.breaker.as_ref().map(|breaker| sick(&r.replica, breaker))));
+    parts.extend(
+        status.replicas.iter().filter_map(|r| r.breaker.as_ref().map(|breaker| unhealthy(&r.replica, breaker))),
+    );
     parts.extend(status.replicas.iter().filter_map(changes_parked));
     parts.extend(metadata(status));
     if let Some(other) = status.replicas.iter().find(|r| r.primary && r.replica != config.primary.as_str()) {
@@ -52,7 +54,7 @@ pub(super) fn of(config: &Config, status: &Status) -> String {
     let told = differences.filter(|differing| differing.what != Difference::Unapplied.what());
     parts.extend(told.map(|differing| Untrusted(&differing.says).to_string()));
     let daemons = status.daemons.as_deref();
-    parts.extend(daemons.unwrap_or_default().iter().filter(|daemon| daemon.alive).filter_map(deaf));
+    parts.extend(daemons.unwrap_or_default().iter().filter(|daemon| daemon.alive).filter_map(not_listening));
     parts.extend(tables::backlog(status));
     parts.push(format!("\n{}", tables::buckets(status)));
     parts.extend(failing(status));
@@ -185,13 +187,13 @@ fn resetting(replica: &str, reset: &ResetStatus) -> String {
 }
 
 /// `daemon 3 looks for work every second: database.url leads to …`
-fn deaf(daemon: &DaemonStatus) -> Option<String> {
+fn not_listening(daemon: &DaemonStatus) -> Option<String> {
     let how = daemon.wakeup.as_deref().filter(|how| !["notify", "poll"].contains(how))?;
     Some(format!("daemon {} cannot be notified and looks for work every second: {}", daemon.id, Untrusted(how)))
 }
 
 /// `scw has not been used for 3m 2s: denied: …; tried again in 12s, 4 probes have failed`
-fn sick(replica: &str, breaker: &BreakerStatus) -> String {
+fn unhealthy(replica: &str, breaker: &BreakerStatus) -> String {
     let what = if breaker.blocks == Blocks::Writing.as_str() { "written to" } else { "used" };
     let next = if breaker.next_probe_seconds > 0.0 {
         format!("tried again in {}", age(Some(breaker.next_probe_seconds)))

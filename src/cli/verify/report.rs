@@ -9,7 +9,7 @@ use copyhold_db::walk::KeySample;
 use serde::Serialize;
 
 use crate::{
-    audit::{Action, Audit, Counts, Defect, Depth, Ended, Finding, Findings},
+    audit::{Action, Audit, AuditResult, Counts, Defect, Depth, Finding, Findings},
     cli::{Verdict, output::Untrusted},
 };
 
@@ -105,7 +105,7 @@ struct Unreadable {
 impl Report {
     pub(super) fn new(
         audit: &Audit,
-        ended: Ended,
+        ended: AuditResult,
         primary: &ReplicaName,
         not_verified: Vec<SkippedReplica>,
         took: Duration,

@@ -115,7 +115,7 @@ impl Listener {
     pub async fn run(self, drain: CancellationToken) {
         let mut reported = Reported::default();
         if self.wakeup == Wakeup::Poll {
-            info!("Looking for new objects every second, as database.wakeup says");
+            info!("Polling for new objects every second, as database.wakeup says");
             while reported.wakeup.is_none() && !drain.is_cancelled() {
                 self.report(&mut reported, "poll").await;
                 drain.run_until_cancelled(tokio::time::sleep(self.timing.probing.within)).await;
@@ -135,7 +135,7 @@ impl Listener {
                 ListenEnd::Lost(error) => {
                     // One that comes back at once needs no word to the others.
                     if pause == FIRST_PAUSE {
-                        warn!(error = %error, "Lost the connection that listens for new objects; until it is back they are looked for every second");
+                        warn!(error = %error, "Lost LISTEN connection; polling every second");
                     } else {
                         self.report(&mut reported, &format!("{} cannot be reached: {error}", self.setting)).await;
                     }
@@ -149,7 +149,7 @@ impl Listener {
                     self.report(&mut reported, &sentence).await;
                     if reported.failure.replace(why) != Some(why) {
                         warn!(
-                            "No notice of new objects can be heard, so they are looked for every second: {sentence}. {}",
+                            "Notifications do not arrive; polling every second: {sentence}. {}",
                             why.remedy(self.setting)
                         );
                     }
@@ -203,7 +203,7 @@ impl Listener {
             self.report(reported, &how).await;
             // Not before a silence: then it is written again if that failed.
             while let Some(heard) = connection.next().await? {
-                metrics::notice_heard();
+                metrics::notification_received();
                 self.wake_senders.pass_on(&heard);
             }
             connection.probe().await?;

@@ -46,7 +46,7 @@ pub struct Completer(mpsc::Sender<PendingReport>);
 #[derive(Debug)]
 pub struct ReportWriter {
     queue: Database,
-    said: mpsc::Receiver<PendingReport>,
+    reports: mpsc::Receiver<PendingReport>,
     /// That nothing can be written.
     complaint: LogThrottle,
     /// Batches in a row that could not be written.
@@ -84,8 +84,8 @@ type Batch = HashMap<ReportId, QueuedReport>;
 /// The two ends. The writer ends when all completers are gone and everything is written.
 #[must_use]
 pub fn completer(queue: Database) -> (Completer, ReportWriter) {
-    let (sender, said) = mpsc::channel(BATCH);
-    (Completer(sender), ReportWriter { queue, said, complaint: LogThrottle::new(), failures: 0, conflicts: 0 })
+    let (sender, reports) = mpsc::channel(BATCH);
+    (Completer(sender), ReportWriter { queue, reports, complaint: LogThrottle::new(), failures: 0, conflicts: 0 })
 }
 
 impl Completer {
@@ -106,15 +106,15 @@ impl ReportWriter {
         let mut incoming = Vec::new();
         loop {
             if waiting.is_empty() {
-                if self.said.recv_many(&mut incoming, BATCH).await == 0 {
+                if self.reports.recv_many(&mut incoming, BATCH).await == 0 {
                     return;
                 }
             } else {
                 // Something is to be tried again: wait a little, or for new reports.
-                let _ = tokio::time::timeout(PAUSE, self.said.recv_many(&mut incoming, BATCH)).await;
+                let _ = tokio::time::timeout(PAUSE, self.reports.recv_many(&mut incoming, BATCH)).await;
             }
-            for said in incoming.drain(..) {
-                merge(&mut waiting, said);
+            for report in incoming.drain(..) {
+                merge(&mut waiting, report);
             }
             waiting = self.write(waiting).await;
         }
@@ -200,11 +200,11 @@ impl ReportWriter {
         if error.is_conflict() || (timed_out && tries < TRIES_ALONE) {
             return self.later((of, waiting), error);
         }
-        let (key, said) = (&of.0, message(error));
-        let instead = failed(&waiting.report, &said);
+        let (key, reason) = (&of.0, message(error));
+        let instead = failed(&waiting.report, &reason);
         match self.queue.complete_within(PART_WITHIN, &[instead]).await.map(|answers| answers.first().map(|a| a.2)) {
             Ok(Some(FencedWrite::Applied)) => {
-                error!(object.key = %key, error = %said, "PostgreSQL refuses the result for {key}, whose copies are made again in {REFUSED_FOR:?}: {said}");
+                error!(object.key = %key, error = %reason, "PostgreSQL refuses the result for {key}, whose copies are made again in {REFUSED_FOR:?}: {reason}");
                 answer_all(waiting, FencedWrite::FailureWritten);
                 Batch::new()
             }
@@ -223,7 +223,7 @@ impl ReportWriter {
             // A column or a right is missing, to all rows as it seems: what is proven waits for the repair.
             Err(second) if second.is_schema_error() => self.later((of, waiting), error),
             Err(_) => {
-                error!(object.key = %key, error = %said, "PostgreSQL refuses the result for {key}, and also that its copies failed; its lease runs out: {said}");
+                error!(object.key = %key, error = %reason, "PostgreSQL refuses the result for {key}, and also that its copies failed; its lease runs out: {reason}");
                 answer_all(waiting, FencedWrite::Superseded);
                 Batch::new()
             }
@@ -247,7 +247,7 @@ impl ReportWriter {
             debug!(results, "The log was held by others for too long, trying again");
         } else {
             self.complaint.fails(|times| {
-                warn!(error = %error, results, times, "Results could not be recorded, trying again");
+                warn!(error = %error, results, times, "Could not record results; trying again");
             });
         }
     }
@@ -301,9 +301,9 @@ fn apart((of, mut waiting): (ReportId, QueuedReport)) -> (ReportId, QueuedReport
 }
 
 /// That all of it failed, because PostgreSQL refuses what it says. Writes whose end was not seen are noted all the same.
-fn failed(report: &Report, said: &str) -> Report {
+fn failed(report: &Report, reason: &str) -> Report {
     let failed = |(replica, _): &(ReplicaName, Outcome)| {
-        let why = Failure::new(Class::Misconfigured, format!("PostgreSQL refuses to record the result: {said}"));
+        let why = Failure::new(Class::Misconfigured, format!("PostgreSQL refuses to record the result: {reason}"));
         (replica.clone(), Outcome::Failed { next: Next::After { delay: REFUSED_FOR, counted: true }, why })
     };
     Report {

@@ -54,7 +54,7 @@ impl ContentChanges {
                 }
                 Err(error) => {
                     metrics::database_error("replica::admit_change");
-                    warn!(object.key = %lease.key, error = %error, "{} was changed at {from}, and whether that may be copied could not be asked; it will be found again", lease.key);
+                    warn!(object.key = %lease.key, error = %error, "{} was changed at {from}, but PostgreSQL did not answer whether that may be copied; it will be found again", lease.key);
                     ChangeDecision::Unknown
                 }
             },
@@ -80,7 +80,7 @@ impl ContentChanges {
             }
             Err(error) => {
                 metrics::database_error("lease::begin_generation");
-                warn!(object.key = %key, error = %error, "{key} was changed at {from}, which could not be written down; it will be found again");
+                warn!(object.key = %key, error = %error, "Could not record that {key} was changed at {from}; it will be found again");
                 return false;
             }
         }

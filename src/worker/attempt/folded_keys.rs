@@ -66,7 +66,7 @@ impl FoldedKeys<'_> {
             Ok((_, false)) => Some(Outcome::Rests { delay: REST }),
             Err(error) => {
                 metrics::database_error("object::key_twins");
-                warn!(object.key = %key, error = %error, "Whether {key} is another object's at {replica}, which folds keys, could not be asked; it is not copied there for now");
+                warn!(object.key = %key, error = %error, "Could not query whether {replica}, which folds keys, keeps another object as {key}; not copying it there for now");
                 Some(Outcome::Rests { delay: REST })
             }
         }
@@ -106,7 +106,7 @@ impl FoldedKeys<'_> {
         };
         let is_parted = parted.await.unwrap_or_else(|error: DatabaseError| {
             metrics::database_error("object::key_twins");
-            warn!(object.key = %key, error = %error, "What is on record of {other} at {replica}, under whose name {key} is kept there, could not be taken back; trying again");
+            warn!(object.key = %key, error = %error, "Could not revoke the record of {other} at {replica}, under whose name {key} is kept there; trying again");
             false
         });
         if is_parted {
@@ -132,12 +132,12 @@ impl FoldedKeys<'_> {
         };
         match self.queue.revoke(&what).await? {
             FencedWrite::Applied => {
-                warn!(object.key = %twin.key, replica.id = %replica, "{replica} takes {} and {key} for one: the record of {} there was taken back, and neither is copied there", twin.key, twin.key);
+                warn!(object.key = %twin.key, replica.id = %replica, "{replica} folds {} and {key} into one key: revoked the record of {} there; neither is copied there", twin.key, twin.key);
                 Ok(true)
             }
             // Registered or taken back meanwhile, it is looked at again.
             FencedWrite::RowLocked | FencedWrite::Superseded | FencedWrite::FailureWritten => {
-                info!(object.key = %twin.key, replica.id = %replica, "The record of {} at {replica} is to be taken back, and its row is locked by another transaction", twin.key);
+                info!(object.key = %twin.key, replica.id = %replica, "The record of {} at {replica} is to be revoked, but another transaction has locked its row", twin.key);
                 Ok(false)
             }
         }

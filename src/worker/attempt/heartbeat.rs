@@ -44,7 +44,7 @@ impl Heartbeat {
             let expiring = self.held.mark_expiring_lost(margin);
             if !expiring.is_empty() {
                 metrics::leases_lost(expiring.len());
-                warn!(leases = expiring.len(), "Leases could not be renewed in time, their copies are stopped");
+                warn!(leases = expiring.len(), "Could not renew leases in time; their copies stop");
             }
         }
     }

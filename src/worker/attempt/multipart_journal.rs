@@ -132,7 +132,7 @@ impl Journal for LeaseJournal {
             match asked.await {
                 Ok(found) => found.into_iter().map(unfinished).collect(),
                 Err(PermanentError(error)) => {
-                    warn!(object.key = %self.key, error = %error, "The unfinished uploads of {} cannot be gone on with", self.key);
+                    warn!(object.key = %self.key, error = %error, "Could not continue the unfinished uploads of {}", self.key);
                     Vec::new()
                 }
             }
@@ -150,7 +150,7 @@ impl Journal for LeaseJournal {
                     found.into_iter().map(older).collect()
                 }
                 Err(PermanentError(error)) => {
-                    warn!(object.key = %self.key, error = %error, "The older uploads of {} cannot be thrown away before a newer", self.key);
+                    warn!(object.key = %self.key, error = %error, "Could not abort the older uploads of {} before a newer one", self.key);
                     Vec::new()
                 }
             }
@@ -172,7 +172,7 @@ impl Journal for LeaseJournal {
                     // Its values are all our own. If the table was altered by hand, an operator may mend it.
                     Err(PermanentError(error)) => {
                         self.journals.complaint.fails(|times| {
-                            error!(object.key = %key, error = %error, times, "An upload of {key} cannot be written down, and is not begun");
+                            error!(object.key = %key, error = %error, times, "Could not record a new upload of {key}; it is not begun");
                         });
                         tokio::time::sleep(PAUSE).await;
                     }
@@ -190,7 +190,7 @@ impl Journal for LeaseJournal {
                 warn!(
                     object.key = %self.key,
                     error = %error,
-                    "The name that a store gave to an upload of {} cannot be kept; should it be interrupted, it begins anew",
+                    "Could not record the upload id of {}; if the upload is interrupted, it begins anew",
                     self.key
                 );
             }
@@ -334,12 +334,12 @@ impl JournalWriter {
                     let (parts, over) = (pending.parts.len(), pending.over.len());
                     warn!(
                         error = %error, parts, over,
-                        "{parts} parts and the ends of {over} uploads could not be written down any more: those parts are sent again"
+                        "Could not record {parts} parts and the ends of {over} uploads before the end; those parts are sent again"
                     );
                     return;
                 }
                 self.complaint.fails(|times| {
-                    warn!(error = %error, times, parts = pending.parts.len(), "Finished parts could not be written down, trying again");
+                    warn!(error = %error, times, parts = pending.parts.len(), "Could not record finished parts; trying again");
                 });
                 next = Instant::now() + PAUSE;
             }
@@ -391,7 +391,7 @@ impl JournalWriter {
                         return Err(error);
                     }
                     let number = part.number;
-                    warn!(error = %error, number, "Part {number} of an upload cannot be kept, and would be sent again");
+                    warn!(error = %error, number, "Could not record part {number} of an upload; a later attempt would send it again");
                 }
             }
             pending.parts.remove(&(part.upload, part.number));

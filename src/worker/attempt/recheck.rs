@@ -14,7 +14,6 @@ use copyhold_db::{
 };
 use copyhold_s3::copy::{self, Reading};
 use futures::future::join_all;
-use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -26,7 +25,7 @@ use super::{
 };
 use crate::{
     metrics,
-    wakeup::wake_channel::WakeSender,
+    wakeup::{jitter::jittered, wake_channel::WakeSender},
     worker::{
         replica::{Replica, ReplicaAccess, ReplicaRegistry},
         slots::{SlotPool, Slots},
@@ -85,8 +84,7 @@ impl Rechecker {
         let mut tidied = None;
         let complaint = LogThrottle::new();
         loop {
-            let ended =
-                drain.run_until_cancelled(tokio::time::sleep(EVERY.mul_f64(rand::rng().random_range(0.8..1.2))));
+            let ended = drain.run_until_cancelled(tokio::time::sleep(jittered(EVERY)));
             if ended.await.is_none() {
                 return;
             }
@@ -99,7 +97,7 @@ impl Rechecker {
                 Err(error) => {
                     metrics::database_error("lease::claim_unsettled");
                     complaint.fails(|times| {
-                        warn!(error = %error, times, "Could not look for copies that are to be read again, trying again");
+                        warn!(error = %error, times, "Could not query copies to read again; trying again");
                     });
                 }
             }

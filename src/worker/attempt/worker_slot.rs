@@ -16,10 +16,10 @@ const TOGETHER: Duration = Duration::from_secs(1);
 /// The daemon gives up on an object that is this far behind and finds no room among the slow copies.
 const CROWDED_OUT_AFTER: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether a stuck object may give its worker back.
+/// How often the attempt checks whether a stuck object may give its worker back.
 const STUCK_AGAIN: Duration = Duration::from_secs(1);
 
-/// An object's worker, which is free for others as soon as the object only waits for a slow target.
+/// The worker slot of one object. Other objects get it as soon as this one only waits for a slow target.
 #[derive(Debug)]
 pub(super) struct WorkerSlot {
     slot: Option<Slot>,
@@ -35,21 +35,21 @@ pub(super) struct WorkerSlot {
     detach_at: Option<Instant>,
 }
 
-/// What came of it.
+/// Whether the attempt could give its worker slot back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Detach {
     /// The worker is free.
     Done,
     /// There is no room among the slow copies yet.
     NotYet,
-    /// Nor will it be waited for any longer.
+    /// There was no room for too long: the copy is aborted.
     CrowdedOut,
     /// The worker is free, and so are the permits: none of its requests has moved anything for a while.
     Stuck,
 }
 
 impl WorkerSlot {
-    /// `slot`: `None` for an object that is tried beside those that have a worker. `activity`: of its requests.
+    /// `slot` is `None` for a probe copy. `activity` is that of the object's requests.
     pub(super) fn new(slot: Option<Slot>, slow_copies: SlowCopies, activity: Activity) -> Self {
         let check_at = Instant::now() + STUCK_AFTER;
         Self {

@@ -165,7 +165,7 @@ impl Claimer {
                 Err(error) => {
                     metrics::database_error("lease::claim");
                     if !std::mem::replace(&mut away, true) {
-                        warn!(error = %error, "Could not look for work, trying again every second");
+                        warn!(error = %error, "Could not look for work; trying again every second");
                     }
                     self.idle.invalidate();
                     RETRY_EVERY

@@ -13,8 +13,8 @@ const SUSPECTED_FROM: u32 = 2;
 /// back one after the other, and a long copy of one costs the others a few updates a second.
 const REST: std::ops::Range<f64> = 2.0..10.0;
 
-/// Objects whose holders died twice in a row: one at a time is worked on. If it takes this process with it, only this
-/// one is counted again, and the innocent among them, which merely died beside it, end one by one.
+/// Objects whose holders died twice in a row: only one of them at a time is worked on. If it crashes this process, only that
+/// one is counted again. Objects that were merely under way during the crash complete one by one.
 #[derive(Debug, Clone)]
 pub(super) struct CrashSuspects(Arc<Semaphore>);
 

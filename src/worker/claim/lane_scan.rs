@@ -6,7 +6,7 @@ use copyhold_db::lease::{LanePosition, Peeked};
 
 /// How long after a lane was looked through it is looked through again: rows may have appeared that are not the last.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// Looking may take this share of the time: a tenth.
+/// Looking may take a tenth of the time: the rest is this many times as long.
 const REST: u32 = 9;
 const REST_AT_LEAST: Duration = Duration::from_millis(10);
 

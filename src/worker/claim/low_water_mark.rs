@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use copyhold_db::lease::LanePosition;
 
-/// Asking from the beginning may take this share of the time: a fiftieth.
+/// Queries from the beginning may take a fiftieth of the time.
 const REST: u32 = 50;
 /// If it takes longer than this, a long transaction keeps dead entries in front.
 const CHEAP: Duration = Duration::from_millis(2);
-/// Then it is done no more often than this.
+/// Then the lane is asked from its beginning no more often than this.
 const DEAR_AT_MOST_EVERY: Duration = Duration::from_secs(5);
 /// But at least so often after one that was dear: an answer that was slow for another reason, on a busy machine or after
 /// an outage, must not hide rows for minutes.
@@ -17,7 +17,7 @@ const AT_LEAST_EVERY: Duration = Duration::from_secs(10);
 /// seconds that would be one claim in a hundred of a trickle of ten a second.
 const DEAR_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 
-/// From where on a lane is asked.
+/// The position from which a lane is asked.
 ///
 /// Rows are taken in order, so what lies before the last one taken is dead, and reading it again costs more with
 /// every claim. But a row may appear there later: committed late, released, swept. So now and then the lane is asked

@@ -1,5 +1,5 @@
-//! Asks a store something simple: a listing or, where that is refused, what it says of objects that are recorded there.
-//! Writes nothing.
+//! Sends a store a simple request: a listing or, where that is refused, HEAD for objects that are recorded there. Writes
+//! nothing.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -29,7 +29,7 @@ pub(super) async fn ask(queue: &Database, replica: &ReplicaName, store: &Store, 
     }
     let keys = queue.recorded_keys(replica).await.unwrap_or_else(|error| {
         metrics::database_error("replica::recorded_keys");
-        warn!(replica.id = %replica, error = %error, "Could not look for objects that are recorded at {replica}");
+        warn!(replica.id = %replica, error = %error, "Could not query objects that are recorded at {replica}");
         Vec::new()
     });
     for key in &keys {

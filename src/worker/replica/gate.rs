@@ -81,7 +81,7 @@ impl ReplicaGate {
                     prober.begin(unhealthy);
                 }
                 Err(error) => complaint.fails(|times| {
-                    warn!(error = %error, times, "Could not look which replicas may be used, trying again");
+                    warn!(error = %error, times, "Could not read which replicas may be used; trying again");
                 }),
             }
             tokio::select! {
@@ -314,7 +314,7 @@ impl ReplicaGate {
             && *primary != self.config.primary
         {
             warn!(
-                "The primary in force is {primary}, the configuration says {}: the database's word counts",
+                "The primary in force is {primary}; the configuration says {}, which is ignored",
                 self.config.primary
             );
         }

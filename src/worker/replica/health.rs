@@ -154,21 +154,21 @@ impl HealthMonitor {
             return;
         }
         let canary = self.canary(replica, store_health).await;
-        let mut trial = TrialCount::default();
+        let mut probe_copies = TrialCount::default();
         if !canary.condemns(why.class) {
             if lock(&known.evidence).is_doubted() {
-                trial = self.try_others(replica, role).await;
+                probe_copies = self.try_others(replica, role).await;
             }
             // Any success counts, also of an object that was not tried here.
             if !lock(&known.evidence).is_doubted() {
-                trial.succeeded = trial.succeeded.max(1);
+                probe_copies.succeeded = probe_copies.succeeded.max(1);
             }
         }
         let mixed = lock(&known.evidence).is_mixed(why.class, Instant::now());
-        let ruling = rule(role, why.class, canary, trial, mixed);
+        let ruling = rule(role, why.class, canary, probe_copies, mixed);
         info!(
             replica.id = %replica, role = role.as_str(),
-            "Whose fault it is that objects fail at {replica}: {ruling}. A simple request was {canary}; of other objects that were tried: {trial}; \
+            "Whose fault it is that objects fail at {replica}: {ruling}. A simple request was {canary}; of other objects that were tried: {probe_copies}; \
              the last that failed: {}", why.message
         );
         if let Ruling::Open(blocks) = ruling {
@@ -348,7 +348,7 @@ impl HealthMonitor {
                 Ok(_) => {}
                 Err(error) => {
                     metrics::database_error("replica::probe_keys");
-                    warn!(replica.id = %replica, error = %error, "Could not look for objects to try at {replica}");
+                    warn!(replica.id = %replica, error = %error, "Could not query objects to try at {replica}");
                     break;
                 }
             }
