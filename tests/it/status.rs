@@ -111,14 +111,14 @@ async fn what_cannot_be_read_is_named_and_hides_nothing_else() {
     let status = document(&world, &[]).await;
     let unread: Vec<_> =
         status["not_known"].as_array().unwrap().iter().map(|part| part["what"].as_str().unwrap()).collect();
-    assert!(unread.contains(&"what fails") && unread.contains(&"the log"), "{status}");
+    assert!(unread.contains(&"failing copies") && unread.contains(&"the log"), "{status}");
     for part in ["objects", "failing", "failing_count", "log", "daemons"] {
         assert!(status[part].is_null(), "{part}: {status}");
     }
     assert!(status["replicas"][0]["failing"].is_null(), "{status}");
     assert_eq!(figures(&status, "scw"), [Some(0), Some(0), Some(1)], "as they were counted before: {status}");
     let told = text(&world, &[]).await;
-    assert!(told.contains("not known: what fails: ") && told.contains("? objects"), "{told}");
+    assert!(told.contains("not known: failing copies: ") && told.contains("? objects"), "{told}");
     other.rollback().await.unwrap();
     let status = document(&world, &[]).await;
     assert_eq!((&status["failing"][0]["copies"], &status["not_known"]), (&1.into(), &Value::Array(Vec::new())));
