@@ -10,16 +10,16 @@ use std::{
 use copyhold_core::domain::{Blocks, Class, Fence, Folds, Generation, Lease, ObjectKey, ReplicaName};
 
 use crate::{
+    connections::ReadOnlyServer,
     daemon::{Daemon, DaemonId, IdleKind, PublishedConfig},
     error::DatabaseError,
     handle::Database,
     lease::{
-        ClaimError, Claimed, ClockCorrection, DueUnsettled, FencedResult, FencedWrite, LanePosition, Peeked,
-        ReclaimedLease, Report, StoredPart, UnfinishedUpload, UnregisteredChange, UnsettledCopy, UnsettledWrite,
-        UploadCheck, UploadIntent,
+        ClaimError, Claimed, ClockCorrection, DueUnsettled, FencedResult, FencedWrite, LanePosition, Peeked, ReclaimedLease,
+        Report, StoredPart, UnfinishedUpload, UnregisteredChange, UnsettledCopy, UnsettledWrite, UploadCheck, UploadIntent,
     },
     log::{InboxMove, LogDuty, LogHead, LogPart, Retention},
-    object::{ChangedObject, KeyTwin, Revocation},
+    object::{KeyTwin, Revocation},
     pin::Pin,
     replica::{Admission, Breaker, ChangeAdmission, ProbeKeyChoice, ProbeResult, ReplicaRow},
     schema::BehindSequence,
@@ -28,7 +28,7 @@ use crate::{
 };
 
 impl Database {
-    /// The life of leased rows, for the worker.
+    /// The life of leased rows, and the records that an attempt corrects, for the worker.
     #[must_use]
     pub fn leases(&self) -> Leases {
         Leases(self.clone())
@@ -52,12 +52,6 @@ impl Database {
         Bindings(self.clone())
     }
 
-    /// The recorded copies of single objects, for a worker that has read them again.
-    #[must_use]
-    pub fn records(&self) -> Records {
-        Records(self.clone())
-    }
-
     /// The registration of one daemon.
     #[must_use]
     pub fn presence(&self) -> Presence {
@@ -77,7 +71,7 @@ impl Database {
     }
 }
 
-/// The life of leased rows, for the worker.
+/// The life of leased rows, and the records that an attempt corrects, for the worker.
 #[derive(Debug, Clone)]
 pub struct Leases(Database);
 
@@ -89,13 +83,7 @@ impl Leases {
 
     /// Leases up to `limit` due rows that lack their copy at `lane`, oldest due first, from a position in the lane on,
     /// for the daemon's lease time.
-    pub async fn claim(
-        &self,
-        daemon: &Daemon,
-        lane: &ReplicaName,
-        limit: usize,
-        from: LanePosition,
-    ) -> Result<Claimed, ClaimError> {
+    pub async fn claim(&self, daemon: &Daemon, lane: &ReplicaName, limit: usize, from: LanePosition) -> Result<Claimed, ClaimError> {
         self.0.claim(daemon, lane, limit, from).await
     }
 
@@ -110,22 +98,22 @@ impl Leases {
     }
 
     /// Finds up to `limit` due objects that lack their copy at `lane` and that one of `holders` has on record.
-    pub async fn peek(
-        &self,
-        lane: &ReplicaName,
-        from: LanePosition,
-        holders: &[ReplicaName],
-        limit: usize,
-    ) -> Result<Peeked, DatabaseError> {
+    pub async fn peek(&self, lane: &ReplicaName, from: LanePosition, holders: &[ReplicaName], limit: usize) -> Result<Peeked, DatabaseError> {
         self.0.peek(lane, from, holders, limit).await
     }
 
+    /// Up to `most` due objects that `lane` lacks, to be tried there.
+    pub async fn probe_keys(&self, lane: &ReplicaName, pick: ProbeKeyChoice, most: usize, held_by: Option<&ReplicaName>, tried: &HashSet<ObjectKey>) -> Result<Vec<ObjectKey>, DatabaseError> {
+        self.0.probe_keys(lane, pick, most, held_by, tried).await
+    }
+
+    /// Records that this daemon is alive, and deletes daemons without a heartbeat for ten lease times.
+    pub async fn heartbeat(&self, daemon: &Daemon) -> Result<(), DatabaseError> {
+        self.0.heartbeat(daemon).await
+    }
+
     /// Extends the leases to `timeout` from now, all in one statement.
-    pub async fn renew(
-        &self,
-        held: &[(ObjectKey, Fence, Generation)],
-        timeout: Duration,
-    ) -> Result<Vec<FencedResult>, DatabaseError> {
+    pub async fn renew(&self, held: &[(ObjectKey, Fence, Generation)], timeout: Duration) -> Result<Vec<FencedResult>, DatabaseError> {
         self.0.renew(held, timeout).await
     }
 
@@ -135,11 +123,7 @@ impl Leases {
     }
 
     /// As [`Database::complete`], with another time limit.
-    pub async fn complete_within(
-        &self,
-        limit: Duration,
-        reports: &[Report],
-    ) -> Result<Vec<FencedResult>, DatabaseError> {
+    pub async fn complete_within(&self, limit: Duration, reports: &[Report]) -> Result<Vec<FencedResult>, DatabaseError> {
         self.0.complete_within(limit, reports).await
     }
 
@@ -155,17 +139,23 @@ impl Leases {
 
     /// Begins a new generation with the content that was read, as registering the key would: no other copy is on record
     /// any more, and all wanted copies are due.
-    pub async fn begin_generation(
-        &self,
-        lease: &Lease,
-        with: &UnregisteredChange,
-    ) -> Result<FencedWrite, DatabaseError> {
+    pub async fn begin_generation(&self, lease: &Lease, with: &UnregisteredChange) -> Result<FencedWrite, DatabaseError> {
         self.0.begin_generation(lease, with).await
+    }
+
+    /// Counts an unregistered change at a replica, and decides whether it may begin a generation.
+    pub async fn admit_change(&self, replica: &ReplicaName) -> Result<ChangeAdmission, DatabaseError> {
+        self.0.admit_change(replica).await
     }
 
     /// Logs that our lease of a row was lost.
     pub async fn log_lost_lease(&self, key: &ObjectKey, fence: Fence) -> Result<(), DatabaseError> {
         self.0.log_lost_lease(key, fence).await
+    }
+
+    /// How long ago this generation's copy first failed; `None`: no failure is on record.
+    pub async fn failing_for(&self, key: &ObjectKey, replica: &ReplicaName, generation: Generation) -> Result<Option<Duration>, DatabaseError> {
+        self.0.failing_for(key, replica, generation).await
     }
 
     /// Notes writes of unknown outcome.
@@ -174,12 +164,7 @@ impl Leases {
     }
 
     /// Claims up to `limit` recorded copies at these replicas that have to be read.
-    pub async fn claim_unsettled(
-        &self,
-        readable: &[ReplicaName],
-        limit: usize,
-        again: Duration,
-    ) -> Result<DueUnsettled, DatabaseError> {
+    pub async fn claim_unsettled(&self, readable: &[ReplicaName], limit: usize, again: Duration) -> Result<DueUnsettled, DatabaseError> {
         self.0.claim_unsettled(readable, limit, again).await
     }
 
@@ -193,6 +178,32 @@ impl Leases {
     pub async fn tidy_swept(&self, after: Option<&ObjectKey>) -> Result<Option<ObjectKey>, DatabaseError> {
         self.0.tidy_swept(after).await
     }
+
+    /// Returns those of `keys` that are registered, in the order of keys.
+    pub async fn recorded_of(&self, keys: &[ObjectKey]) -> Result<Vec<RecordedObject>, DatabaseError> {
+        self.0.recorded_of(keys).await
+    }
+
+    /// Revokes the recorded times, unless one of them or the generation has changed ([`FencedWrite::Superseded`]) or
+    /// the row is leased or locked ([`FencedWrite::RowLocked`]).
+    pub async fn revoke(&self, what: &Revocation) -> Result<FencedWrite, DatabaseError> {
+        self.0.revoke(what).await
+    }
+
+    /// Returns the registered objects that are wanted or recorded at this replica under another spelling of `key`.
+    pub async fn key_twins(&self, key: &ObjectKey, replica: &ReplicaName, folds: Folds) -> Result<Vec<KeyTwin>, DatabaseError> {
+        self.0.key_twins(key, replica, folds).await
+    }
+
+    /// Returns the object of this key, if it is registered and wanted or recorded at this replica.
+    pub async fn key_twin(&self, key: &ObjectKey, replica: &ReplicaName, other: &ObjectKey) -> Result<Option<KeyTwin>, DatabaseError> {
+        self.0.key_twin(key, replica, other).await
+    }
+
+    /// One round trip: checks whether PostgreSQL answers, and whether it is writable.
+    pub async fn probe(&self) -> Result<Option<ReadOnlyServer>, DatabaseError> {
+        self.0.probe().await
+    }
 }
 
 /// The journal of multipart uploads, for the worker.
@@ -201,21 +212,13 @@ pub struct Uploads(Database);
 
 impl Uploads {
     /// Returns the unfinished uploads of this generation: of each replica the latest one.
-    pub async fn unfinished_uploads(
-        &self,
-        key: &ObjectKey,
-        generation: Generation,
-    ) -> Result<Vec<UnfinishedUpload>, DatabaseError> {
+    pub async fn unfinished_uploads(&self, key: &ObjectKey, generation: Generation) -> Result<Vec<UnfinishedUpload>, DatabaseError> {
         self.0.unfinished_uploads(key, generation).await
     }
 
     /// Returns the uploads of earlier generations of this key that are not known to be over, condemned ones included:
     /// the row's id, the replica, and the store's id.
-    pub async fn older_uploads(
-        &self,
-        key: &ObjectKey,
-        generation: Generation,
-    ) -> Result<Vec<(i64, ReplicaName, String)>, DatabaseError> {
+    pub async fn older_uploads(&self, key: &ObjectKey, generation: Generation) -> Result<Vec<(i64, ReplicaName, String)>, DatabaseError> {
         self.0.older_uploads(key, generation).await
     }
 
@@ -251,61 +254,28 @@ pub struct Breakers(Database);
 
 impl Breakers {
     /// Opens a replica's breaker, unless it is open already and blocks as much.
-    pub async fn open_breaker(
-        &self,
-        replica: &ReplicaName,
-        blocks: Blocks,
-        class: Class,
-        message: &str,
-    ) -> Result<bool, DatabaseError> {
+    pub async fn open_breaker(&self, replica: &ReplicaName, blocks: Blocks, class: Class, message: &str) -> Result<bool, DatabaseError> {
         self.0.open_breaker(replica, blocks, class, message).await
     }
 
     /// Claims the due probe of a replica for this daemon.
-    pub async fn claim_probe(
-        &self,
-        replica: &ReplicaName,
-        opened_at: i64,
-        within: Duration,
-    ) -> Result<bool, DatabaseError> {
+    pub async fn claim_probe(&self, replica: &ReplicaName, opened_at: i64, within: Duration) -> Result<bool, DatabaseError> {
         self.0.claim_probe(replica, opened_at, within).await
     }
 
     /// Records the result of a probe: the breaker closes, or the next probe is later.
-    pub async fn end_probe(
-        &self,
-        replica: &ReplicaName,
-        breaker: &Breaker,
-        ended: ProbeResult,
-    ) -> Result<bool, DatabaseError> {
+    pub async fn end_probe(&self, replica: &ReplicaName, breaker: &Breaker, ended: ProbeResult) -> Result<bool, DatabaseError> {
         self.0.end_probe(replica, breaker, ended).await
     }
 
     /// Up to `most` due objects that `lane` lacks, to be tried there.
-    pub async fn probe_keys(
-        &self,
-        lane: &ReplicaName,
-        pick: ProbeKeyChoice,
-        most: usize,
-        held_by: Option<&ReplicaName>,
-        tried: &HashSet<ObjectKey>,
-    ) -> Result<Vec<ObjectKey>, DatabaseError> {
+    pub async fn probe_keys(&self, lane: &ReplicaName, pick: ProbeKeyChoice, most: usize, held_by: Option<&ReplicaName>, tried: &HashSet<ObjectKey>) -> Result<Vec<ObjectKey>, DatabaseError> {
         self.0.probe_keys(lane, pick, most, held_by, tried).await
     }
 
     /// Up to four keys that are recorded at the replica, for a simple request to its store.
     pub async fn recorded_keys(&self, replica: &ReplicaName) -> Result<Vec<ObjectKey>, DatabaseError> {
         self.0.recorded_keys(replica).await
-    }
-
-    /// How long ago this generation's copy first failed; `None`: no failure is on record.
-    pub async fn failing_for(
-        &self,
-        key: &ObjectKey,
-        replica: &ReplicaName,
-        generation: Generation,
-    ) -> Result<Option<Duration>, DatabaseError> {
-        self.0.failing_for(key, replica, generation).await
     }
 }
 
@@ -314,6 +284,12 @@ impl Breakers {
 pub struct Bindings(Database);
 
 impl Bindings {
+    /// The breakers of the same replicas: the gate that opens a replica for writing also has its store probed.
+    #[must_use]
+    pub fn breakers(&self) -> Breakers {
+        self.0.breakers()
+    }
+
     /// Every replica that the schema has ever had, by name.
     pub async fn replica_rows(&self) -> Result<Vec<ReplicaRow>, DatabaseError> {
         self.0.replica_rows().await
@@ -331,65 +307,13 @@ impl Bindings {
     }
 
     /// Opens the replica for writing, unless it is open already.
-    pub async fn admit(
-        &self,
-        replica: &ReplicaName,
-        admission: Admission,
-        looked_at: Option<SystemTime>,
-    ) -> Result<(), DatabaseError> {
+    pub async fn admit(&self, replica: &ReplicaName, admission: Admission, looked_at: Option<SystemTime>) -> Result<(), DatabaseError> {
         self.0.admit(replica, admission, looked_at).await
-    }
-
-    /// Counts an unregistered change at a replica, and decides whether it may begin a generation.
-    pub async fn admit_change(&self, replica: &ReplicaName) -> Result<ChangeAdmission, DatabaseError> {
-        self.0.admit_change(replica).await
     }
 
     /// Whether any object that the replica lacks is recorded elsewhere, so that it could be copied there.
     pub async fn has_copyable_objects(&self, replica: &ReplicaName) -> Result<bool, DatabaseError> {
         self.0.has_copyable_objects(replica).await
-    }
-}
-
-/// The recorded copies of single objects, for a worker that has read them again.
-#[derive(Debug, Clone)]
-pub struct Records(Database);
-
-impl Records {
-    /// Returns those of `keys` that are registered, in the order of keys.
-    pub async fn recorded_of(&self, keys: &[ObjectKey]) -> Result<Vec<RecordedObject>, DatabaseError> {
-        self.0.recorded_of(keys).await
-    }
-
-    /// Revokes the recorded times, unless one of them or the generation has changed ([`FencedWrite::Superseded`]) or
-    /// the row is leased or locked ([`FencedWrite::RowLocked`]).
-    pub async fn revoke(&self, what: &Revocation) -> Result<FencedWrite, DatabaseError> {
-        self.0.revoke(what).await
-    }
-
-    /// Registers an object again, as the application should have, unless the generation has changed.
-    pub async fn register_changed(&self, what: &ChangedObject) -> Result<FencedWrite, DatabaseError> {
-        self.0.register_changed(what).await
-    }
-
-    /// Returns the registered objects that are wanted or recorded at this replica under another spelling of `key`.
-    pub async fn key_twins(
-        &self,
-        key: &ObjectKey,
-        replica: &ReplicaName,
-        folds: Folds,
-    ) -> Result<Vec<KeyTwin>, DatabaseError> {
-        self.0.key_twins(key, replica, folds).await
-    }
-
-    /// Returns the object of this key, if it is registered and wanted or recorded at this replica.
-    pub async fn key_twin(
-        &self,
-        key: &ObjectKey,
-        replica: &ReplicaName,
-        other: &ObjectKey,
-    ) -> Result<Option<KeyTwin>, DatabaseError> {
-        self.0.key_twin(key, replica, other).await
     }
 }
 
@@ -399,18 +323,8 @@ pub struct Presence(Database);
 
 impl Presence {
     /// As [`Database::register_daemon`], and publishes the configuration.
-    pub async fn register_daemon_as(
-        &self,
-        host: String,
-        lease_timeout: Duration,
-        config: Option<PublishedConfig>,
-    ) -> Result<Daemon, DatabaseError> {
+    pub async fn register_daemon_as(&self, host: String, lease_timeout: Duration, config: Option<PublishedConfig>) -> Result<Daemon, DatabaseError> {
         self.0.register_daemon_as(host, lease_timeout, config).await
-    }
-
-    /// Records that this daemon is alive, and deletes daemons without a heartbeat for ten lease times.
-    pub async fn heartbeat(&self, daemon: &Daemon) -> Result<(), DatabaseError> {
-        self.0.heartbeat(daemon).await
     }
 
     /// Removes this process from the table.
@@ -462,6 +376,12 @@ impl EventLog {
 pub struct Duties(Database);
 
 impl Duties {
+    /// The replicas whose columns the statements name.
+    #[must_use]
+    pub fn replicas(&self) -> &[ReplicaName] {
+        self.0.replicas()
+    }
+
     /// Frees rows whose lease has expired, at most one batch; none while another daemon does so.
     pub async fn reclaim(&self, settle: Duration) -> Result<Vec<ReclaimedLease>, DatabaseError> {
         self.0.reclaim(settle).await

@@ -31,4 +31,4 @@ pub mod walk;
 
 pub use error::{DatabaseError, Refusal};
 pub use handle::{Database, HotStatement};
-pub use handles::{Bindings, Breakers, Duties, EventLog, Leases, Presence, Records, Uploads};
+pub use handles::{Bindings, Breakers, Duties, EventLog, Leases, Presence, Uploads};
