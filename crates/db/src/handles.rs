@@ -15,8 +15,9 @@ use crate::{
     error::DatabaseError,
     handle::Database,
     lease::{
-        ClaimError, Claimed, ClockCorrection, DueUnsettled, FencedResult, FencedWrite, LanePosition, Peeked, ReclaimedLease,
-        Report, StoredPart, UnfinishedUpload, UnregisteredChange, UnsettledCopy, UnsettledWrite, UploadCheck, UploadIntent,
+        ClaimError, Claimed, ClockCorrection, DueUnsettled, FencedResult, FencedWrite, LanePosition, Peeked,
+        ReclaimedLease, Report, StoredPart, UnfinishedUpload, UnregisteredChange, UnsettledCopy, UnsettledWrite,
+        UploadCheck, UploadIntent,
     },
     log::{InboxMove, LogDuty, LogHead, LogPart, Retention},
     object::{KeyTwin, Revocation},
@@ -83,7 +84,13 @@ impl Leases {
 
     /// Leases up to `limit` due rows that lack their copy at `lane`, oldest due first, from a position in the lane on,
     /// for the daemon's lease time.
-    pub async fn claim(&self, daemon: &Daemon, lane: &ReplicaName, limit: usize, from: LanePosition) -> Result<Claimed, ClaimError> {
+    pub async fn claim(
+        &self,
+        daemon: &Daemon,
+        lane: &ReplicaName,
+        limit: usize,
+        from: LanePosition,
+    ) -> Result<Claimed, ClaimError> {
         self.0.claim(daemon, lane, limit, from).await
     }
 
@@ -98,12 +105,25 @@ impl Leases {
     }
 
     /// Finds up to `limit` due objects that lack their copy at `lane` and that one of `holders` has on record.
-    pub async fn peek(&self, lane: &ReplicaName, from: LanePosition, holders: &[ReplicaName], limit: usize) -> Result<Peeked, DatabaseError> {
+    pub async fn peek(
+        &self,
+        lane: &ReplicaName,
+        from: LanePosition,
+        holders: &[ReplicaName],
+        limit: usize,
+    ) -> Result<Peeked, DatabaseError> {
         self.0.peek(lane, from, holders, limit).await
     }
 
     /// Up to `most` due objects that `lane` lacks, to be tried there.
-    pub async fn probe_keys(&self, lane: &ReplicaName, pick: ProbeKeyChoice, most: usize, held_by: Option<&ReplicaName>, tried: &HashSet<ObjectKey>) -> Result<Vec<ObjectKey>, DatabaseError> {
+    pub async fn probe_keys(
+        &self,
+        lane: &ReplicaName,
+        pick: ProbeKeyChoice,
+        most: usize,
+        held_by: Option<&ReplicaName>,
+        tried: &HashSet<ObjectKey>,
+    ) -> Result<Vec<ObjectKey>, DatabaseError> {
         self.0.probe_keys(lane, pick, most, held_by, tried).await
     }
 
@@ -113,7 +133,11 @@ impl Leases {
     }
 
     /// Extends the leases to `timeout` from now, all in one statement.
-    pub async fn renew(&self, held: &[(ObjectKey, Fence, Generation)], timeout: Duration) -> Result<Vec<FencedResult>, DatabaseError> {
+    pub async fn renew(
+        &self,
+        held: &[(ObjectKey, Fence, Generation)],
+        timeout: Duration,
+    ) -> Result<Vec<FencedResult>, DatabaseError> {
         self.0.renew(held, timeout).await
     }
 
@@ -123,7 +147,11 @@ impl Leases {
     }
 
     /// As [`Database::complete`], with another time limit.
-    pub async fn complete_within(&self, limit: Duration, reports: &[Report]) -> Result<Vec<FencedResult>, DatabaseError> {
+    pub async fn complete_within(
+        &self,
+        limit: Duration,
+        reports: &[Report],
+    ) -> Result<Vec<FencedResult>, DatabaseError> {
         self.0.complete_within(limit, reports).await
     }
 
@@ -139,7 +167,11 @@ impl Leases {
 
     /// Begins a new generation with the content that was read, as registering the key would: no other copy is on record
     /// any more, and all wanted copies are due.
-    pub async fn begin_generation(&self, lease: &Lease, with: &UnregisteredChange) -> Result<FencedWrite, DatabaseError> {
+    pub async fn begin_generation(
+        &self,
+        lease: &Lease,
+        with: &UnregisteredChange,
+    ) -> Result<FencedWrite, DatabaseError> {
         self.0.begin_generation(lease, with).await
     }
 
@@ -154,7 +186,12 @@ impl Leases {
     }
 
     /// How long ago this generation's copy first failed; `None`: no failure is on record.
-    pub async fn failing_for(&self, key: &ObjectKey, replica: &ReplicaName, generation: Generation) -> Result<Option<Duration>, DatabaseError> {
+    pub async fn failing_for(
+        &self,
+        key: &ObjectKey,
+        replica: &ReplicaName,
+        generation: Generation,
+    ) -> Result<Option<Duration>, DatabaseError> {
         self.0.failing_for(key, replica, generation).await
     }
 
@@ -164,7 +201,12 @@ impl Leases {
     }
 
     /// Claims up to `limit` recorded copies at these replicas that have to be read.
-    pub async fn claim_unsettled(&self, readable: &[ReplicaName], limit: usize, again: Duration) -> Result<DueUnsettled, DatabaseError> {
+    pub async fn claim_unsettled(
+        &self,
+        readable: &[ReplicaName],
+        limit: usize,
+        again: Duration,
+    ) -> Result<DueUnsettled, DatabaseError> {
         self.0.claim_unsettled(readable, limit, again).await
     }
 
@@ -191,12 +233,22 @@ impl Leases {
     }
 
     /// Returns the registered objects that are wanted or recorded at this replica under another spelling of `key`.
-    pub async fn key_twins(&self, key: &ObjectKey, replica: &ReplicaName, folds: Folds) -> Result<Vec<KeyTwin>, DatabaseError> {
+    pub async fn key_twins(
+        &self,
+        key: &ObjectKey,
+        replica: &ReplicaName,
+        folds: Folds,
+    ) -> Result<Vec<KeyTwin>, DatabaseError> {
         self.0.key_twins(key, replica, folds).await
     }
 
     /// Returns the object of this key, if it is registered and wanted or recorded at this replica.
-    pub async fn key_twin(&self, key: &ObjectKey, replica: &ReplicaName, other: &ObjectKey) -> Result<Option<KeyTwin>, DatabaseError> {
+    pub async fn key_twin(
+        &self,
+        key: &ObjectKey,
+        replica: &ReplicaName,
+        other: &ObjectKey,
+    ) -> Result<Option<KeyTwin>, DatabaseError> {
         self.0.key_twin(key, replica, other).await
     }
 
@@ -212,13 +264,21 @@ pub struct Uploads(Database);
 
 impl Uploads {
     /// Returns the unfinished uploads of this generation: of each replica the latest one.
-    pub async fn unfinished_uploads(&self, key: &ObjectKey, generation: Generation) -> Result<Vec<UnfinishedUpload>, DatabaseError> {
+    pub async fn unfinished_uploads(
+        &self,
+        key: &ObjectKey,
+        generation: Generation,
+    ) -> Result<Vec<UnfinishedUpload>, DatabaseError> {
         self.0.unfinished_uploads(key, generation).await
     }
 
     /// Returns the uploads of earlier generations of this key that are not known to be over, condemned ones included:
     /// the row's id, the replica, and the store's id.
-    pub async fn older_uploads(&self, key: &ObjectKey, generation: Generation) -> Result<Vec<(i64, ReplicaName, String)>, DatabaseError> {
+    pub async fn older_uploads(
+        &self,
+        key: &ObjectKey,
+        generation: Generation,
+    ) -> Result<Vec<(i64, ReplicaName, String)>, DatabaseError> {
         self.0.older_uploads(key, generation).await
     }
 
@@ -254,22 +314,45 @@ pub struct Breakers(Database);
 
 impl Breakers {
     /// Opens a replica's breaker, unless it is open already and blocks as much.
-    pub async fn open_breaker(&self, replica: &ReplicaName, blocks: Blocks, class: Class, message: &str) -> Result<bool, DatabaseError> {
+    pub async fn open_breaker(
+        &self,
+        replica: &ReplicaName,
+        blocks: Blocks,
+        class: Class,
+        message: &str,
+    ) -> Result<bool, DatabaseError> {
         self.0.open_breaker(replica, blocks, class, message).await
     }
 
     /// Claims the due probe of a replica for this daemon.
-    pub async fn claim_probe(&self, replica: &ReplicaName, opened_at: i64, within: Duration) -> Result<bool, DatabaseError> {
+    pub async fn claim_probe(
+        &self,
+        replica: &ReplicaName,
+        opened_at: i64,
+        within: Duration,
+    ) -> Result<bool, DatabaseError> {
         self.0.claim_probe(replica, opened_at, within).await
     }
 
     /// Records the result of a probe: the breaker closes, or the next probe is later.
-    pub async fn end_probe(&self, replica: &ReplicaName, breaker: &Breaker, ended: ProbeResult) -> Result<bool, DatabaseError> {
+    pub async fn end_probe(
+        &self,
+        replica: &ReplicaName,
+        breaker: &Breaker,
+        ended: ProbeResult,
+    ) -> Result<bool, DatabaseError> {
         self.0.end_probe(replica, breaker, ended).await
     }
 
     /// Up to `most` due objects that `lane` lacks, to be tried there.
-    pub async fn probe_keys(&self, lane: &ReplicaName, pick: ProbeKeyChoice, most: usize, held_by: Option<&ReplicaName>, tried: &HashSet<ObjectKey>) -> Result<Vec<ObjectKey>, DatabaseError> {
+    pub async fn probe_keys(
+        &self,
+        lane: &ReplicaName,
+        pick: ProbeKeyChoice,
+        most: usize,
+        held_by: Option<&ReplicaName>,
+        tried: &HashSet<ObjectKey>,
+    ) -> Result<Vec<ObjectKey>, DatabaseError> {
         self.0.probe_keys(lane, pick, most, held_by, tried).await
     }
 
@@ -307,7 +390,12 @@ impl Bindings {
     }
 
     /// Opens the replica for writing, unless it is open already.
-    pub async fn admit(&self, replica: &ReplicaName, admission: Admission, looked_at: Option<SystemTime>) -> Result<(), DatabaseError> {
+    pub async fn admit(
+        &self,
+        replica: &ReplicaName,
+        admission: Admission,
+        looked_at: Option<SystemTime>,
+    ) -> Result<(), DatabaseError> {
         self.0.admit(replica, admission, looked_at).await
     }
 
@@ -323,7 +411,12 @@ pub struct Presence(Database);
 
 impl Presence {
     /// As [`Database::register_daemon`], and publishes the configuration.
-    pub async fn register_daemon_as(&self, host: String, lease_timeout: Duration, config: Option<PublishedConfig>) -> Result<Daemon, DatabaseError> {
+    pub async fn register_daemon_as(
+        &self,
+        host: String,
+        lease_timeout: Duration,
+        config: Option<PublishedConfig>,
+    ) -> Result<Daemon, DatabaseError> {
         self.0.register_daemon_as(host, lease_timeout, config).await
     }
 

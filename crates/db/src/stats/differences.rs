@@ -150,14 +150,20 @@ impl fmt::Display for Difference {
                 write!(f, "replica {replica} is {places}")?;
                 match pinned {
                     Some(pin) => {
-                        write!(f, "; its recorded copies are in {pin}, and a daemon that names another bucket does not use it")
+                        write!(
+                            f,
+                            "; its recorded copies are in {pin}, and a daemon that names another bucket does not use it"
+                        )
                     }
                     None => Ok(()),
                 }
             }
             Self::Lease { timeouts } => {
                 let timeouts = each(timeouts.iter().map(|(timeout, ids)| (format!("{timeout:?}"), ids)));
-                write!(f, "lease.timeout is {timeouts}: the rows of a dead daemon are taken over sooner or later accordingly")
+                write!(
+                    f,
+                    "lease.timeout is {timeouts}: the rows of a dead daemon are taken over sooner or later accordingly"
+                )
             }
             Self::Rules { other } => write!(
                 f,

@@ -272,7 +272,9 @@ impl Database {
             }
             if exact {
                 let replicas = &mut status.replicas;
-                parts.read("the backlog of draining replicas", most, async |_| self.count_draining(replicas).await).await;
+                parts
+                    .read("the backlog of draining replicas", most, async |_| self.count_draining(replicas).await)
+                    .await;
                 parts.until = parts.until.max(Instant::now() + ALL_WITHIN);
             }
         }
@@ -282,7 +284,8 @@ impl Database {
         status.daemons = parts.read("daemons", PART_WITHIN, async |limit| self.daemon_statuses(limit).await).await;
         status.log = parts.read("the log", PART_WITHIN, async |_| self.log_status().await).await;
         status.rules = parts.read("the rules in force", PART_WITHIN, async |_| self.rules_state().await).await;
-        let differences = parts.read("differences between daemons", PART_WITHIN, async |_| self.differences().await).await;
+        let differences =
+            parts.read("differences between daemons", PART_WITHIN, async |_| self.differences().await).await;
         status.differences = differences.map(|all| all.into_iter().map(DifferenceStatus::from).collect());
         // Last: with millions of failures it takes all the time that is left.
         if let Some(failing) =
