@@ -6,10 +6,7 @@ use std::{
 };
 
 use copyhold_core::domain::{Blocks, Canary, Class, ReplicaName, TrialCount, charges_probed};
-use copyhold_db::{
-    Database, DatabaseError,
-    replica::{Breaker, ProbeKeyChoice, ProbeResult},
-};
+use copyhold_db::{Database, DatabaseError, replica::{Breaker, ProbeKeyChoice, ProbeResult}};
 use copyhold_s3::copy::OnExisting;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tracing::warn;

@@ -141,7 +141,7 @@ async fn a_slow_way_is_no_broken_one() {
     .await;
     listening.until_open().await;
     for probe in 1..=4 {
-        let probed = format!("SELECT pid || ' ' || query_start {LISTENING} AND query ~ 'notify::probe'");
+        let probed = format!("SELECT pid || ' ' || query_start {LISTENING} AND query ~ 'listener::probe'");
         let before = world.value(&probed).await;
         let again = async || world.value(&probed).await.is_some_and(|now| Some(now) != before);
         eventually(&format!("probe {probe}"), again).await;

@@ -85,21 +85,21 @@ impl ListenConnection {
     /// A round trip that only the server itself can answer. A server in recovery, to which a pooler may have moved this
     /// connection, receives no notifications.
     pub async fn probe(&mut self) -> Result<(), ListenError> {
-        let is_in_recovery: bool = self.ask("SELECT pg_is_in_recovery() -- notify::probe").await?;
+        let is_in_recovery: bool = self.ask("SELECT pg_is_in_recovery() -- listener::probe").await?;
         if is_in_recovery { Err(closed("the server is in recovery").into()) } else { Ok(()) }
     }
 
     /// The number of prepared transactions that the server allows: it refuses them to transactions that have notified.
     pub async fn prepared_transactions(&mut self) -> Result<i32, ListenError> {
         Ok(self
-            .ask("SELECT current_setting('max_prepared_transactions')::int -- notify::prepared_transactions")
+            .ask("SELECT current_setting('max_prepared_transactions')::int -- listener::prepared_transactions")
             .await?)
     }
 
     /// Returns whether it leads to the same database on the same server as the connections of `database`.
     pub async fn reaches_database_of(&mut self, database: &Database) -> Result<bool, ListenError> {
         let there: String = self.ask(PLACE).await?;
-        let here: String = with_timeout("notify::place", sqlx::query_scalar(PLACE).fetch_one(&database.pool)).await?;
+        let here: String = with_timeout("listener::place", sqlx::query_scalar(PLACE).fetch_one(&database.pool)).await?;
         Ok(there == here)
     }
 
@@ -122,7 +122,7 @@ impl ListenConnection {
 
 /// The same answer on each connection to the same database.
 const PLACE: &str =
-    "SELECT current_database() || ' of the server that runs since ' || pg_postmaster_start_time() -- notify::place";
+    "SELECT current_database() || ' of the server that runs since ' || pg_postmaster_start_time() -- listener::place";
 
 fn closed(why: &'static str) -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, why))
