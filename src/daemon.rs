@@ -7,7 +7,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::{Database, connections::{Connections, Pools, Target}, daemon::{Daemon, DaemonId, IdleKind}, log::Retention};
+use copyhold_db::{
+    Database,
+    connections::{Connections, Pools, Target},
+    daemon::{Daemon, DaemonId, IdleKind},
+    log::Retention,
+};
 use copyhold_s3::copy::Memory;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::task::TaskTracker;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use copyhold_db::{Database, stats::{ReplicaStatus, count_interval}};
+use copyhold_db::{
+    Database,
+    stats::{ReplicaStatus, count_interval},
+};
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use copyhold_db::{Database, daemon::{DaemonId, IdleKind}};
+use copyhold_db::{
+    Database,
+    daemon::{DaemonId, IdleKind},
+};
 use tokio::time::Instant;
 use tracing::warn;
 

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use copyhold::worker::Floor;
 use copyhold_core::domain::{Content, ContentHash, EventKinds, Lease, Outcome, ReplicaName, Verified};
-use copyhold_db::{Database, lease::{FencedWrite, Report}};
+use copyhold_db::{
+    Database,
+    lease::{FencedWrite, Report},
+};
 use sqlx::postgres::PgPoolOptions;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 

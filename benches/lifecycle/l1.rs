@@ -13,7 +13,10 @@ use std::{
 use anyhow::Context as _;
 use copyhold::config::{self, Config};
 use copyhold_core::domain::{Content, ContentHash, Lease, Outcome, ReplicaName, Verified};
-use copyhold_db::{Database, lease::{LanePosition, Report}};
+use copyhold_db::{
+    Database,
+    lease::{LanePosition, Report},
+};
 use sqlx::Connection as _;
 use tokio::{task::JoinSet, time::Instant};
 

@@ -6,7 +6,11 @@ use std::{
 use anyhow::bail;
 use copyhold::worker::Floor;
 use copyhold_core::domain::{Content, ContentHash, Lease, MetadataHash, Outcome, ReplicaName, SourceReading, Verified};
-use copyhold_db::{Database, daemon::Daemon, lease::{Claimed, FencedWrite, Report}};
+use copyhold_db::{
+    Database,
+    daemon::Daemon,
+    lease::{Claimed, FencedWrite, Report},
+};
 use tokio::task::JoinSet;
 
 use crate::common::{

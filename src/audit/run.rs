@@ -6,7 +6,13 @@ use std::sync::{
 };
 
 use copyhold_core::domain::{ObjectKey, ReplicaName};
-use copyhold_db::{Database, DatabaseError, object::{ChangedObject, FalseRecord, Revocation}, replica::{ChangeAdmission, changes_are_parked, too_many_changes}, retry_while_down::retry_while_down, walk::{ObjectRange, RecordedObject}};
+use copyhold_db::{
+    Database, DatabaseError,
+    object::{ChangedObject, FalseRecord, Revocation},
+    replica::{ChangeAdmission, changes_are_parked, too_many_changes},
+    retry_while_down::retry_while_down,
+    walk::{ObjectRange, RecordedObject},
+};
 use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;

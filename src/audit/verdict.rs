@@ -1,7 +1,10 @@
 //! What follows from what was seen of one object. Pure.
 
 use copyhold_core::domain::{Class, Failure, ReplicaName};
-use copyhold_db::{object::{ChangedObject, FalseRecord, Revocation}, walk::RecordedObject};
+use copyhold_db::{
+    object::{ChangedObject, FalseRecord, Revocation},
+    walk::RecordedObject,
+};
 
 use super::{
     look::{Origin, Seen},

@@ -3,7 +3,13 @@
 use std::time::{Duration, Instant};
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::{DatabaseError, lease::FencedWrite, notify::Notification, retry_while_down::{RETRY_PAUSE, retry_while_down, should_retry}, walk::RecordedObject};
+use copyhold_db::{
+    DatabaseError,
+    lease::FencedWrite,
+    notify::Notification,
+    retry_while_down::{RETRY_PAUSE, retry_while_down, should_retry},
+    walk::RecordedObject,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{look::Seen, run::Audit, tally::Then};

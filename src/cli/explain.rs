@@ -5,7 +5,13 @@ mod plan;
 use anyhow::Context as _;
 use copyhold_core::domain::{ObjectKey, Role, micros, utc};
 use copyhold_db::pin::Pin;
-use copyhold_db::{object::{CopyDetails, CopyState, ExpiredLeases, FailureDetails, LeaseHolder, ObjectDetails, PARKED_BY_OPERATOR, UnsettledDetails}, replica::{Breaker, ReplicaRow}};
+use copyhold_db::{
+    object::{
+        CopyDetails, CopyState, ExpiredLeases, FailureDetails, LeaseHolder, ObjectDetails, PARKED_BY_OPERATOR,
+        UnsettledDetails,
+    },
+    replica::{Breaker, ReplicaRow},
+};
 use serde::{Serialize, Serializer};
 
 use super::{Verdict, given, queue, show, show::Untrusted};

@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::{Database, DatabaseError, import::{ImportPlan, ImportRights, TimeUnit}, replica::ReplicaRow};
+use copyhold_db::{
+    Database, DatabaseError,
+    import::{ImportPlan, ImportRights, TimeUnit},
+    replica::ReplicaRow,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Verdict, bar::Bar, queue, show, stop::StopSignals};

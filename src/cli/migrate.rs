@@ -1,7 +1,11 @@
 //! `copyhold migrate`: what it did, and what a new replica will cost.
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::{Database, rules::{ApplyScope, CopyRate, ExpectedCopies}, schema::{MigrateResult, MigrationPreview, SCHEMA_VERSION}};
+use copyhold_db::{
+    Database,
+    rules::{ApplyScope, CopyRate, ExpectedCopies},
+    schema::{MigrateResult, MigrationPreview, SCHEMA_VERSION},
+};
 
 use super::{Verdict, logging, queue, rules, show};
 use crate::{

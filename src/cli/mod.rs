@@ -37,7 +37,11 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use copyhold_core::domain::visible;
-use copyhold_db::{Database, connections::{Access, Pools}, retry_while_down::GIVE_UP_AFTER};
+use copyhold_db::{
+    Database,
+    connections::{Access, Pools},
+    retry_while_down::GIVE_UP_AFTER,
+};
 
 use crate::{
     config::{Config, ConfigErrors, load},

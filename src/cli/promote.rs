@@ -7,7 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use copyhold_core::domain::{ReplicaName, utc};
 use copyhold_db::pin::Pin;
-use copyhold_db::{Database, lease::UnsettledState, replica::{Primary, PromoteResult, ReplicaRow}, retry_while_down::retry_while_down, stats::MissingCopies};
+use copyhold_db::{
+    Database,
+    lease::UnsettledState,
+    replica::{Primary, PromoteResult, ReplicaRow},
+    retry_while_down::retry_while_down,
+    stats::MissingCopies,
+};
 
 use super::{Verdict, given, queue, replica::walk, show};
 use crate::config::Config;

@@ -1,6 +1,9 @@
 use clap::builder::PossibleValuesParser;
 use copyhold_core::domain::Class;
-use copyhold_db::{notify::Notification, object::{PARKED_BY_OPERATOR, RetryScope}};
+use copyhold_db::{
+    notify::Notification,
+    object::{PARKED_BY_OPERATOR, RetryScope},
+};
 
 use super::{Verdict, given, queue, show, turned::Outcome};
 use crate::config::Config;

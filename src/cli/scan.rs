@@ -8,7 +8,11 @@ use std::num::NonZeroUsize;
 use anyhow::bail;
 use copyhold_core::domain::{ObjectKey, ReplicaName};
 use copyhold_db::pin::Pin;
-use copyhold_db::{Database, replica::{Admission, ReplicaRow}, walk::ScanArguments};
+use copyhold_db::{
+    Database,
+    replica::{Admission, ReplicaRow},
+    walk::ScanArguments,
+};
 use copyhold_s3::store::Store;
 use tokio_util::sync::CancellationToken;
 

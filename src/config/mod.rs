@@ -30,14 +30,21 @@ mod tests;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use copyhold_core::{did_you_mean::among as did_you_mean, domain::Rule, secret::Secret};
-pub use copyhold_db::{database_url::masked as masked_url, settings::{ConnectionSettings, Wakeup}};
+pub use copyhold_db::{
+    database_url::masked as masked_url,
+    settings::{ConnectionSettings, Wakeup},
+};
 pub use copyhold_s3::settings::{Authorities, Credentials, Facts, Provider, Proxies, Proxy, Surroundings, Trust};
 pub use load::load;
 pub use place::Place;
 pub use problem::{ConfigErrors, Problem};
 
 use copyhold_core::domain::{EventKinds, ReplicaName};
-use copyhold_db::{database_url::{has_password, key_files}, pin::Pin, settings::SchemaPlan};
+use copyhold_db::{
+    database_url::{has_password, key_files},
+    pin::Pin,
+    settings::SchemaPlan,
+};
 use copyhold_s3::settings::StoreSettings;
 use secrecy::ExposeSecret as _;
 use url::Url;

@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use copyhold_db::{Database, DatabaseError, connections::LogThrottle, daemon::{Daemon, PublishedConfig}, schema::SchemaFit};
+use copyhold_db::{
+    Database, DatabaseError,
+    connections::LogThrottle,
+    daemon::{Daemon, PublishedConfig},
+    schema::SchemaFit,
+};
 use copyhold_s3::{copy, store::Store};
 use tracing::{error, info, warn};
 

@@ -1,6 +1,9 @@
 use std::fmt;
 
-use copyhold_db::{Database, DatabaseError, log::{LogHead, LogPart}};
+use copyhold_db::{
+    Database, DatabaseError,
+    log::{LogHead, LogPart},
+};
 use futures::future::{BoxFuture, FutureExt as _};
 
 /// Where events are read from: the log in the database, or a test's idea of it.

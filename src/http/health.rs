@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use axum::{extract::State, http::StatusCode};
-use copyhold_db::{DatabaseError, connections::{ConnectCause, ReadOnlyCause}, schema::SchemaFit};
+use copyhold_db::{
+    DatabaseError,
+    connections::{ConnectCause, ReadOnlyCause},
+    schema::SchemaFit,
+};
 
 use super::Pages;
 

@@ -1,7 +1,12 @@
 //! What can be known of a table before its first row is taken. Pure; all that is wrong is told at once.
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::{import::{ImportPlan, ImportRights, MappedColumn, SourceColumn, SourceTable, TableKind, TimeKind, TimeSample, TimeUnit}, replica::ReplicaRow};
+use copyhold_db::{
+    import::{
+        ImportPlan, ImportRights, MappedColumn, SourceColumn, SourceTable, TableKind, TimeKind, TimeSample, TimeUnit,
+    },
+    replica::ReplicaRow,
+};
 
 use crate::config::did_you_mean;
 

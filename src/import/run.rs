@@ -6,7 +6,11 @@ use std::{
 };
 
 use copyhold_core::domain::{Fence, escape};
-use copyhold_db::{Database, DatabaseError, import::{BatchEnd, ImportPlan, ImportRow, ImportTally}, retry_while_down::{RETRY_PAUSE, retry_while_down, should_retry}};
+use copyhold_db::{
+    Database, DatabaseError,
+    import::{BatchEnd, ImportPlan, ImportRow, ImportTally},
+    retry_while_down::{RETRY_PAUSE, retry_while_down, should_retry},
+};
 use tokio_util::sync::CancellationToken;
 
 /// How often it says that it lives.

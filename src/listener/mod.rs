@@ -8,7 +8,12 @@ mod trial;
 
 use std::time::Duration;
 
-use copyhold_db::{Database, connections::Target, daemon::DaemonId, notify::{ListenConnection, ListenError, ListenEvent, Notification, ProbeTiming}};
+use copyhold_db::{
+    Database,
+    connections::Target,
+    daemon::DaemonId,
+    notify::{ListenConnection, ListenError, ListenEvent, Notification, ProbeTiming},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 

@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use copyhold_db::{Database, notify::{ListenConnection, ListenError, ListenEvent}};
+use copyhold_db::{
+    Database,
+    notify::{ListenConnection, ListenError, ListenEvent},
+};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Ended, Wakers};

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use copyhold_db::{Database, retry_while_down::retry_while_down, walk::{KeyRange, ListedKey, ScanArguments, ScanHolder, ScanId, ScanPart, UnfinishedScan}};
+use copyhold_db::{
+    Database,
+    retry_while_down::retry_while_down,
+    walk::{KeyRange, ListedKey, ScanArguments, ScanHolder, ScanId, ScanPart, UnfinishedScan},
+};
 use copyhold_s3::store::Listed;
 use futures::{StreamExt as _, stream};
 use tokio::time::Instant;

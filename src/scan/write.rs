@@ -3,7 +3,11 @@
 use std::time::{Duration, Instant};
 
 use copyhold_core::domain::{ObjectKey, ReplicaName};
-use copyhold_db::{Database, DatabaseError, retry_while_down::{RETRY_PAUSE, retry_while_down, should_retry}, walk::{ListedKey, ListedKeys, PageResult, ScanCounts, ScanId, ScanPage, ScanPart}};
+use copyhold_db::{
+    Database, DatabaseError,
+    retry_while_down::{RETRY_PAUSE, retry_while_down, should_retry},
+    walk::{ListedKey, ListedKeys, PageResult, ScanCounts, ScanId, ScanPage, ScanPart},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 

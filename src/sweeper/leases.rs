@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use copyhold_db::{Database, DatabaseError, connections::LogThrottle, lease::{ClockCorrection, ReclaimedLease}};
+use copyhold_db::{
+    Database, DatabaseError,
+    connections::LogThrottle,
+    lease::{ClockCorrection, ReclaimedLease},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 

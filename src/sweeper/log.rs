@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use copyhold_db::{Database, DatabaseError, log::{LogDuty, Retention}};
+use copyhold_db::{
+    Database, DatabaseError,
+    log::{LogDuty, Retention},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 

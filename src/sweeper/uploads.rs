@@ -3,7 +3,10 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use copyhold_core::domain::{ReplicaName, micros, micros_since_epoch};
-use copyhold_db::{Database, DatabaseError, lease::{CondemnedUpload, UPLOAD_CHECK_INTERVAL, UploadCheck}};
+use copyhold_db::{
+    Database, DatabaseError,
+    lease::{CondemnedUpload, UPLOAD_CHECK_INTERVAL, UploadCheck},
+};
 use copyhold_s3::store::{Reason, Store, StoreError, UploadId};
 use futures::future::join_all;
 use tokio::time::Instant;

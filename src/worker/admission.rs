@@ -7,7 +7,11 @@ use std::{
 
 use copyhold_core::domain::{self, Blocks, ReplicaName};
 use copyhold_db::pin::Pin;
-use copyhold_db::{Database, DatabaseError, connections::LogThrottle, replica::{Admission, DrainState, FormerPrimary, INSPECTION_VALID_FOR, Pause, ReplicaRow, WRITE_DELAY}};
+use copyhold_db::{
+    Database, DatabaseError,
+    connections::LogThrottle,
+    replica::{Admission, DrainState, FormerPrimary, INSPECTION_VALID_FOR, Pause, ReplicaRow, WRITE_DELAY},
+};
 use copyhold_s3::{
     copy::OnExisting,
     store::{FirstLook, shown},

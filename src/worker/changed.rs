@@ -3,7 +3,11 @@
 use copyhold_core::domain::{
     Attempt, Class, Content, Failure, Kept, Lease, Next, ReplicaName, SourceReading, next_try,
 };
-use copyhold_db::{Database, lease::{FencedWrite, UnregisteredChange}, replica::{ChangeAdmission, changes_are_parked, too_many_changes}};
+use copyhold_db::{
+    Database,
+    lease::{FencedWrite, UnregisteredChange},
+    replica::{ChangeAdmission, changes_are_parked, too_many_changes},
+};
 use rand::RngExt as _;
 use tracing::{info, warn};
 

@@ -7,7 +7,12 @@ use std::{
 };
 
 use copyhold_core::domain::{Lease, ReplicaName, TRIAL_OBJECTS};
-use copyhold_db::{Database, DatabaseError, daemon::Daemon, lease::{ClaimError, LanePosition}, replica::ProbeKeyChoice};
+use copyhold_db::{
+    Database, DatabaseError,
+    daemon::Daemon,
+    lease::{ClaimError, LanePosition},
+    replica::ProbeKeyChoice,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 

@@ -9,7 +9,11 @@ use std::{
 };
 
 use copyhold_core::domain::{Class, Failure, Fence, Next, ObjectKey, Outcome, ReplicaName, escaped};
-use copyhold_db::{Database, DatabaseError, connections::LogThrottle, lease::{FencedWrite, Report}};
+use copyhold_db::{
+    Database, DatabaseError,
+    connections::LogThrottle,
+    lease::{FencedWrite, Report},
+};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, warn};
 

@@ -15,7 +15,10 @@ use copyhold_core::domain::{
     Blocks, Canary, Evidence, Failure, ObjectKey, ReplicaName, Role, Ruling, Scope, Suspicion, TRIAL_OBJECTS,
     TrialCount, next_probe, rule,
 };
-use copyhold_db::{Database, replica::{Breaker, ProbeKeyChoice, ProbeResult}};
+use copyhold_db::{
+    Database,
+    replica::{Breaker, ProbeKeyChoice, ProbeResult},
+};
 use copyhold_s3::store::Store;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};

@@ -10,7 +10,11 @@ use std::{
 };
 
 use copyhold_core::domain::{Generation, Lease, ObjectKey, ReplicaName};
-use copyhold_db::{Database, DatabaseError, connections::LogThrottle, lease::{StoredPart, UnfinishedUpload, UploadIntent}};
+use copyhold_db::{
+    Database, DatabaseError,
+    connections::LogThrottle,
+    lease::{StoredPart, UnfinishedUpload, UploadIntent},
+};
 use copyhold_s3::{
     copy::{Entry, Journal, Older, Part, Shape, Unfinished},
     store::{ETag, Md5, UploadId},

@@ -6,7 +6,10 @@ use std::{
 };
 
 use copyhold_core::domain::{Blocks, Canary, Class, ReplicaName, TrialCount, charges_probed};
-use copyhold_db::{Database, DatabaseError, replica::{Breaker, ProbeKeyChoice, ProbeResult}};
+use copyhold_db::{
+    Database, DatabaseError,
+    replica::{Breaker, ProbeKeyChoice, ProbeResult},
+};
 use copyhold_s3::copy::OnExisting;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tracing::warn;

@@ -6,7 +6,12 @@ use copyhold_core::domain::{
     Class, Content, EtagMatch, Failure, Lease, MetadataHash, Next, ObjectKey, Outcome, ReplicaName, SourceReading,
     SourceVerdict,
 };
-use copyhold_db::{Database, DatabaseError, connections::LogThrottle, daemon::Daemon, lease::{FencedWrite, Report, UnsettledCopy}};
+use copyhold_db::{
+    Database, DatabaseError,
+    connections::LogThrottle,
+    daemon::Daemon,
+    lease::{FencedWrite, Report, UnsettledCopy},
+};
 use copyhold_s3::copy::{self, Reading};
 use futures::future::join_all;
 use rand::RngExt as _;

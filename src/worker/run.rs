@@ -10,7 +10,10 @@ use copyhold_core::{
     domain::{Class, Failure, Lease, Next, Outcome, ReplicaName, Role, Scope, TRIES},
     timer::until,
 };
-use copyhold_db::{Database, lease::{FencedWrite, Report, UnsettledWrite}};
+use copyhold_db::{
+    Database,
+    lease::{FencedWrite, Report, UnsettledWrite},
+};
 use copyhold_s3::{
     copy::{self, Ended, Job, Memory, Step},
     store::Activity,

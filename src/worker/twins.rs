@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use copyhold_core::domain::{Class, Failure, Folds, Lease, Next, ObjectKey, Outcome, ReplicaName};
-use copyhold_db::{DatabaseError, lease::FencedWrite, object::{FalseRecord, KeyTwin, Revocation}};
+use copyhold_db::{
+    DatabaseError,
+    lease::FencedWrite,
+    object::{FalseRecord, KeyTwin, Revocation},
+};
 use copyhold_s3::{
     copy::{Job, Target, kept_as_another},
     store::{KeptAs, Store},

@@ -6,7 +6,12 @@ use copyhold_core::domain::{
     Blocks, Class, Content, ContentHash, EventKind, EventKinds, Failure, Lease, Next, Outcome, ReplicaName,
     SourceReading, Verified,
 };
-use copyhold_db::{Database, lease::{FencedWrite, Report, UnregisteredChange}, object::{FalseRecord, Revocation}, replica::ProbeResult};
+use copyhold_db::{
+    Database,
+    lease::{FencedWrite, Report, UnregisteredChange},
+    object::{FalseRecord, Revocation},
+    replica::ProbeResult,
+};
 use serde_json::{Value, json};
 
 use crate::world::{Begin, World, key, replica};

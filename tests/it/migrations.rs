@@ -1,6 +1,9 @@
 //! `migrate` is safe at any time: with others at work, twice at once, after one that was interrupted.
 
-use copyhold_db::{lease::LanePosition, schema::{MigrateError, SCHEMA_VERSION, migrate}};
+use copyhold_db::{
+    lease::LanePosition,
+    schema::{MigrateError, SCHEMA_VERSION, migrate},
+};
 use sqlx::Connection as _;
 
 use crate::world::{Begin, World, cluster, printed, replica, soon};

@@ -1,6 +1,10 @@
 //! A server that can only be read is named and left alone, and work goes on as soon as one can be written to.
 
-use copyhold_db::{connections::{Access, Pools}, schema::migrate, server::probe};
+use copyhold_db::{
+    connections::{Access, Pools},
+    schema::migrate,
+    server::probe,
+};
 use copyhold_sandbox::postgres::{Cluster, Options};
 use tokio::process::Command;
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use copyhold_db::{Database, log::{LogDuty, Retention}};
+use copyhold_db::{
+    Database,
+    log::{LogDuty, Retention},
+};
 use sqlx::Connection as _;
 
 use crate::world::{World, soon};

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use copyhold_core::domain::Generation;
-use copyhold_db::{lease::{StoredPart, UploadIntent}, schema::migrate};
+use copyhold_db::{
+    lease::{StoredPart, UploadIntent},
+    schema::migrate,
+};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::world::{World, cluster, eventually, key, printed, replica, soon};

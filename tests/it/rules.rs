@@ -3,7 +3,13 @@
 use std::time::Duration;
 
 use copyhold_core::domain::{Class, Failure, Next, Outcome, ReplicaName, Verified};
-use copyhold_db::{Database, lease::{LanePosition, Report}, rules::{ApplyProgress, ApplyResult, ApplyScope, PartSizes, ReplicaChanges}, schema::migrate, sql::PARKED};
+use copyhold_db::{
+    Database,
+    lease::{LanePosition, Report},
+    rules::{ApplyProgress, ApplyResult, ApplyScope, PartSizes, ReplicaChanges},
+    schema::migrate,
+    sql::PARKED,
+};
 use serde_json::Value;
 use sqlx::Connection as _;
 use tokio_util::sync::CancellationToken;

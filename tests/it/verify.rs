@@ -4,7 +4,10 @@ mod command;
 mod metadata;
 
 use copyhold_core::domain::{Class, Failure, Generation};
-use copyhold_db::{lease::FencedWrite, object::{FalseRecord, Revocation}};
+use copyhold_db::{
+    lease::FencedWrite,
+    object::{FalseRecord, Revocation},
+};
 use copyhold_sandbox::s3::{BucketOptions, Fault, Gate, Op, Synthetic, When};
 use rustix::process::Signal;
 use serde_json::Value;

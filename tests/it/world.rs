@@ -14,7 +14,12 @@ use std::{
 
 use copyhold::config::{self, Config};
 use copyhold_core::domain::{Lease, ObjectKey, ReplicaName};
-use copyhold_db::{Database, connections::{Access, Pools}, daemon::Daemon, lease::LanePosition};
+use copyhold_db::{
+    Database,
+    connections::{Access, Pools},
+    daemon::Daemon,
+    lease::LanePosition,
+};
 use copyhold_sandbox::{
     postgres::{Cluster, Options},
     s3::{BucketHandle, BucketOptions, S3Server},

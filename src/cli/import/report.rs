@@ -5,7 +5,10 @@ mod text;
 use std::{collections::BTreeMap, time::Duration};
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_db::{import::{ImportAnomaly, ImportPlan, ImportTally}, replica::ReplicaRow};
+use copyhold_db::{
+    import::{ImportAnomaly, ImportPlan, ImportTally},
+    replica::ReplicaRow,
+};
 use serde::Serialize;
 
 use crate::{config::Config, import::ImportEnded};

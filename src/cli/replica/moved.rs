@@ -2,7 +2,11 @@
 
 use anyhow::{Context as _, bail};
 use copyhold_db::pin::Pin;
-use copyhold_db::{Database, replica::BucketMove, stats::{DaemonIds, list_daemons}};
+use copyhold_db::{
+    Database,
+    replica::BucketMove,
+    stats::{DaemonIds, list_daemons},
+};
 
 use super::{Confirmation, Verdict, cost, given, names, queue, reset, show, walk};
 use crate::config::Config;

@@ -4,7 +4,13 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use copyhold_core::domain::{ObjectKey, ReplicaName};
-use copyhold_db::{Database, DatabaseError, notify::Notification, replica::{Reset, ResetKeys}, retry_while_down::retry_while_down, walk::Holdings};
+use copyhold_db::{
+    Database, DatabaseError,
+    notify::Notification,
+    replica::{Reset, ResetKeys},
+    retry_while_down::retry_while_down,
+    walk::Holdings,
+};
 
 use super::super::{bar::Bar, show};
 

@@ -1,6 +1,9 @@
 use std::time::{Duration, Instant};
 
-use copyhold_db::{Database, rules::{ApplyProgress, ApplyResult, ApplyScope, PartSizes}};
+use copyhold_db::{
+    Database,
+    rules::{ApplyProgress, ApplyResult, ApplyScope, PartSizes},
+};
 use copyhold_s3::copy::{PART_AT_LEAST, WHOLE_UP_TO};
 use tokio_util::sync::CancellationToken;
 

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use copyhold_core::domain::ObjectKey;
-use copyhold_db::{Database, rules::{ApplyResult, ReplicaChanges}};
+use copyhold_db::{
+    Database,
+    rules::{ApplyResult, ReplicaChanges},
+};
 use serde::Serialize;
 
 use crate::cli::{

@@ -1,7 +1,14 @@
 //! `status` as text: one sentence a line, and the tables between them.
 
 use copyhold_core::domain::Blocks;
-use copyhold_db::{log::LogStatus, replica::{CHANGES_AT_MOST, CHANGES_WITHIN}, stats::{BreakerStatus, DaemonStatus, Difference, FailingCopy, FailingCount, ReplicaStatus, ResetStatus, Status, UnreadPart}};
+use copyhold_db::{
+    log::LogStatus,
+    replica::{CHANGES_AT_MOST, CHANGES_WITHIN},
+    stats::{
+        BreakerStatus, DaemonStatus, Difference, FailingCopy, FailingCount, ReplicaStatus, ResetStatus, Status,
+        UnreadPart,
+    },
+};
 
 use super::{
     super::{

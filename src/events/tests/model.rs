@@ -6,7 +6,10 @@ use std::{
 };
 
 use copyhold_core::domain::Epoch;
-use copyhold_db::{DatabaseError, log::{LogHead, LogMark, LogPart, LoggedEvent}};
+use copyhold_db::{
+    DatabaseError,
+    log::{LogHead, LogMark, LogPart, LoggedEvent},
+};
 use futures::future::{BoxFuture, FutureExt as _};
 use tokio::time::sleep;
 
