@@ -268,7 +268,7 @@ mod tests {
             DatabaseError::database("stats::status")(sqlx::Error::PoolTimedOut),
         ];
         for error in errors {
-            assert!(!error.to_string().contains("queue::"), "{error}");
+            assert!(!error.to_string().contains("stats::"), "{error}");
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! It owns no statement of its own; each folder adds the methods of its subject.
 
+use std::{ops::Deref, sync::Arc};
+
 use copyhold_core::domain::{EventKinds, ReplicaName, SchemaName};
 use sqlx::SqlStr;
 
@@ -13,9 +15,17 @@ use crate::{
 
 /// The database as one process uses it: a pool, and the statements for its replicas, built once from checked and quoted
 /// identifiers.
+///
+/// A clone costs two reference counts: the pool and all else are shared.
 #[derive(Debug, Clone)]
 pub struct Database {
     pub(crate) pool: Connections,
+    shared: Arc<Shared>,
+}
+
+/// What all clones of a [`Database`] share, whichever pool they use.
+#[derive(Debug)]
+pub struct Shared {
     pub(crate) schema: SchemaName,
     pub(crate) replicas: Vec<ReplicaName>,
     /// The kinds of events that it writes.
@@ -24,13 +34,21 @@ pub struct Database {
     pub(crate) refused: RefusedRows,
 }
 
-#[derive(Debug, Clone)]
+impl Deref for Database {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+#[derive(Debug)]
 pub(crate) struct Statements {
     /// One per replica, in their order.
     pub(crate) claims: Vec<SqlStr>,
     pub(crate) fresh_claims: Vec<SqlStr>,
     pub(crate) claim_these: SqlStr,
-    pub(crate) seeks: Vec<SqlStr>,
+    pub(crate) peeks: Vec<SqlStr>,
     pub(crate) next_due: SqlStr,
     pub(crate) renew: SqlStr,
     pub(crate) complete: SqlStr,
@@ -56,10 +74,14 @@ pub struct HotStatement {
 }
 
 impl Database {
+    pub(crate) fn from_parts(pool: Connections, shared: Shared) -> Self {
+        Self { pool, shared: Arc::new(shared) }
+    }
+
     /// The same database over another pool.
     #[must_use]
     pub fn over(&self, pool: Connections) -> Self {
-        Self { pool, ..self.clone() }
+        Self { pool, shared: Arc::clone(&self.shared) }
     }
 
     /// The replicas whose columns the statements name.

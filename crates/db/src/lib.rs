@@ -1,14 +1,16 @@
 //! PostgreSQL: the schema and every statement. It never calls a store.
 //!
 //! The order of modules; each may use those below it, none above:
-//! `prepared`, `schema`, `stats`, {`walk`, `import`}, {`object`, `replica`}, `lease`, `daemon`, `rules`, `log`, `notify`,
-//! `handle`, `server`, {`retry_while_down`, `split_batch`}, `error`, `connections`, `sql`, `settings`, {`database_url`, `pin`}.
+//! {`handles`, `prepared`}, `schema`, {`stats`, `walk`}, {`object`, `replica`}, `lease`, `daemon`, `rules`, `log`,
+//! {`import`, `notify`, `server`}, `handle`, {`retry_while_down`, `split_batch`}, `error`, `connections`, `settings`,
+//! {`database_url`, `pin`, `sql`}. `tests/it/walls.rs` holds them to it.
 
 pub mod connections;
 pub mod daemon;
 pub mod database_url;
 mod error;
 mod handle;
+mod handles;
 pub mod import;
 pub mod lease;
 pub mod log;
@@ -29,3 +31,4 @@ pub mod walk;
 
 pub use error::{DatabaseError, Refusal};
 pub use handle::{Database, HotStatement};
+pub use handles::{Bindings, Breakers, Duties, EventLog, Leases, Presence, Uploads};

@@ -6,7 +6,7 @@ use copyhold_core::domain::{EventKinds, ReplicaName, SchemaName};
 
 use crate::{
     connections::Connections,
-    handle::{Database, HotStatement, Statements},
+    handle::{Database, HotStatement, Shared, Statements},
     lease, log,
     schema::functions,
     split_batch::RefusedRows,
@@ -38,7 +38,7 @@ impl Database {
             fresh_claims: replicas.iter().map(|lane| lease::function_calls::call_fresh_claim(&schema, lane)).collect(),
             claim_these: lease::claim::statements::these(&schema, &replicas),
             next_due: lease::function_calls::call_next_due(&schema),
-            seeks: replicas.iter().map(|lane| lease::function_calls::call_seek(&schema, lane)).collect(),
+            peeks: replicas.iter().map(|lane| lease::function_calls::call_seek(&schema, lane)).collect(),
             renew: lease::renew::statement(&schema),
             complete: lease::complete::statement(&schema, &replicas, &kinds),
             release: lease::release::statement(&schema),
@@ -54,7 +54,8 @@ impl Database {
             log_tail: log::read::tail_statement(&schema),
             log_page: log::read::page_statement(&schema),
         };
-        Self { pool: pool.into(), schema, replicas, kinds, statements, refused: RefusedRows::default() }
+        let shared = Shared { schema, replicas, kinds, statements, refused: RefusedRows::default() };
+        Self::from_parts(pool.into(), shared)
     }
 
     /// Returns the statements of the hot paths by name, for a check of their plans. A function's statement is planned

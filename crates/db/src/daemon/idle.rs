@@ -1,3 +1,5 @@
+//! Whether a daemon is idle and needs a notification of new work.
+
 use super::registration::DaemonId;
 use crate::{
     error::{DatabaseError, with_timeout},

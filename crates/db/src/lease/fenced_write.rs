@@ -1,3 +1,7 @@
+//! The parts that all fenced statements share, and their result.
+//!
+//! Each locks its rows with SKIP LOCKED before it writes, and writes only where the fence is still its own.
+
 use copyhold_core::domain::{Fence, ObjectKey};
 
 use crate::error::{DatabaseError, key_of};

@@ -48,7 +48,7 @@ impl Database {
         lane: &ReplicaName,
         from: LanePosition,
     ) -> Result<Vec<(ObjectKey, LanePosition)>, DatabaseError> {
-        let query = sqlx::query(self.statements.seeks[self.lane(lane)?].clone());
+        let query = sqlx::query(self.statements.peeks[self.lane(lane)?].clone());
         let query = query.bind(LOOKED_AT).bind(from.due).bind(from.id);
         let rows = with_timeout(NAME, query.fetch_all(&self.pool)).await?;
         let place = |row: &PgRow| {
@@ -69,7 +69,7 @@ impl Database {
         holders: &[ReplicaName],
         limit: usize,
     ) -> Result<Peeked, DatabaseError> {
-        let query = sqlx::query(self.statements.seeks[self.lane(lane)?].clone());
+        let query = sqlx::query(self.statements.peeks[self.lane(lane)?].clone());
         let query = query.bind(LOOKED_AT).bind(from.due).bind(from.id);
         let rows = with_timeout(NAME, query.fetch_all(&self.pool)).await?;
         let whole = rows.len() >= usize::try_from(LOOKED_AT).unwrap_or_default();

@@ -1,3 +1,5 @@
+//! Ends leases without a result: the rows stay as they were.
+
 use copyhold_core::domain::{Fence, ObjectKey, SchemaName};
 use futures::FutureExt as _;
 use sqlx::SqlStr;

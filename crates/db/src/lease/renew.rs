@@ -1,3 +1,5 @@
+//! Extends leases, for the heartbeat.
+
 use std::time::Duration;
 
 use copyhold_core::domain::{Fence, Generation, ObjectKey, SchemaName, micros};

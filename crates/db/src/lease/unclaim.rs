@@ -1,3 +1,5 @@
+//! Frees the rows of a claim whose answer was lost.
+
 use copyhold_core::domain::{Fence, SchemaName};
 
 use crate::{

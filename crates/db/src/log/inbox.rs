@@ -1,3 +1,5 @@
+//! Events of other programs: their way into the inbox, and from there into the log.
+
 use crate::{
     error::{DatabaseError, with_timeout},
     handle::Database,

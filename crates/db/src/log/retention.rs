@@ -1,3 +1,5 @@
+//! The maintenance of the log's partitions, and its size. It never decides how long events are kept.
+
 use copyhold_core::domain::micros;
 use std::time::Duration;
 

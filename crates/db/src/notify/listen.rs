@@ -96,10 +96,10 @@ impl ListenConnection {
             .await?)
     }
 
-    /// Returns whether it leads to the same database on the same server as the connections of `queue`.
-    pub async fn reaches_database_of(&mut self, queue: &Database) -> Result<bool, ListenError> {
+    /// Returns whether it leads to the same database on the same server as the connections of `database`.
+    pub async fn reaches_database_of(&mut self, database: &Database) -> Result<bool, ListenError> {
         let there: String = self.ask(PLACE).await?;
-        let here: String = with_timeout("listener::place", sqlx::query_scalar(PLACE).fetch_one(&queue.pool)).await?;
+        let here: String = with_timeout("listener::place", sqlx::query_scalar(PLACE).fetch_one(&database.pool)).await?;
         Ok(there == here)
     }
 

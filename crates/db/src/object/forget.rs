@@ -1,3 +1,5 @@
+//! Deletes the rows of objects. It touches no bucket.
+
 use copyhold_core::domain::ObjectKey;
 
 use crate::{

@@ -1,3 +1,5 @@
+//! Registers objects through the SQL function that applications call.
+
 use copyhold_core::domain::{Generation, ObjectKey, ReplicaName};
 
 use crate::{

@@ -31,9 +31,9 @@ pub enum ChangeAdmission {
 pub fn too_many_changes(replica: &ReplicaName) -> Failure {
     let minutes = CHANGES_WITHIN.as_secs() / 60;
     let what = format!(
-        "it was changed there without being registered, as more than {CHANGES_AT_MOST} objects were within {minutes} minutes: \
-         its bucket may have been restored from a backup. Nothing is copied from there because of it until none was found \
-         for {minutes} minutes. To have it copied, register the key again (`copyhold enqueue`), or set \
+        "it was changed there without being registered, like more than {CHANGES_AT_MOST} objects within {minutes} minutes: \
+         its bucket may have been restored from a backup. Unregistered changes are not copied from there until none was \
+         found for {minutes} minutes. To have it copied, register the key again (`copyhold enqueue`), or set \
          [guard] changed = \"copy_all\" and retry"
     );
     Failure::new(Class::Changed, format!("source {replica}: {what}"))

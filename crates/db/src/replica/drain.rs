@@ -1,3 +1,5 @@
+//! Drains and undrains a replica, for all daemons.
+
 use copyhold_core::domain::{EventKind, ReplicaName};
 
 use super::list::DrainState;

@@ -20,7 +20,7 @@ use crate::{
 impl Database {
     /// Applies this version of the rules to some objects, in one transaction of one statement. A stored position is
     /// moved on with it.
-    pub(super) async fn judge_page(
+    pub(super) async fn apply_page(
         &self,
         version: i64,
         which: ObjectSelection<'_>,

@@ -1,3 +1,5 @@
+//! Reads the rules in force, and how far they have been applied.
+
 use copyhold_core::domain::{ObjectKey, ReplicaName, Rule};
 
 use crate::{

@@ -23,14 +23,14 @@ pub(super) struct Statement<'s> {
 
 impl<'s> Statement<'s> {
     pub(super) fn of(
-        queue: &'s Database,
+        database: &'s Database,
         which: ObjectSelection<'s>,
         place: WalkPosition<'s>,
         scope: &ApplyScope,
     ) -> Self {
         Self {
-            schema: queue.schema().quoted(),
-            replicas: queue.replicas(),
+            schema: database.schema().quoted(),
+            replicas: database.replicas(),
             which,
             place,
             dry_run: scope.dry_run,

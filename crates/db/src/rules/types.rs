@@ -120,8 +120,8 @@ pub struct ApplyScope {
 impl ApplyScope {
     /// All replicas, in both directions.
     #[must_use]
-    pub fn everything(queue: &Database, sizes: PartSizes) -> Self {
-        let all = queue.replicas().to_vec();
+    pub fn everything(database: &Database, sizes: PartSizes) -> Self {
+        let all = database.replicas().to_vec();
         Self { adding: all.clone(), dropping: all, whole: true, settles: true, dry_run: false, sizes }
     }
 

@@ -75,7 +75,7 @@ impl Database {
             progress.0.store(0, Ordering::Relaxed);
             let version = retry_while_down(async || self.rules_state().await).await?.version;
             let mut walk = Walk {
-                queue: self,
+                database: self,
                 scope,
                 progress,
                 stop,
@@ -92,7 +92,7 @@ impl Database {
                 WalkEnd::ToItsEnd => {
                     applied.complete = applied.held.is_empty();
                     let settles = scope.settles && applied.complete && !scope.dry_run;
-                    if !settles || retry_while_down(async || self.end_judgement(version).await).await? {
+                    if !settles || retry_while_down(async || self.end_walk(version).await).await? {
                         return Ok(applied);
                     }
                     begun_again += 1;
@@ -110,7 +110,7 @@ impl Database {
     }
 
     /// Where to resume with this version; `None`: it is not in force any more.
-    async fn begin_judgement(&self, version: i64) -> Result<Option<Option<ObjectKey>>, DatabaseError> {
+    async fn begin_walk(&self, version: i64) -> Result<Option<Option<ObjectKey>>, DatabaseError> {
         const NAME: &str = "rules::begin_walk";
         let sql = format!(
             "-- {NAME}
@@ -133,7 +133,7 @@ RETURNING applied_through",
     }
 
     /// Records that this version is applied to all objects. Returns whether it is still in force.
-    async fn end_judgement(&self, version: i64) -> Result<bool, DatabaseError> {
+    async fn end_walk(&self, version: i64) -> Result<bool, DatabaseError> {
         const NAME: &str = "rules::end_walk";
         let sql = format!(
             "-- {NAME}
@@ -151,7 +151,7 @@ UPDATE {}.rules_state SET applied = version, applying = NULL, applied_through = 
 
 /// One walk through all keys, with one version of the rules.
 struct Walk<'w> {
-    queue: &'w Database,
+    database: &'w Database,
     scope: &'w ApplyScope,
     progress: &'w ApplyProgress,
     stop: &'w CancellationToken,
@@ -164,10 +164,10 @@ struct Walk<'w> {
 
 impl Walk<'_> {
     async fn all(&mut self) -> Result<WalkEnd, DatabaseError> {
-        let (version, queue) = (self.applied.version, self.queue);
+        let (version, database) = (self.applied.version, self.database);
         let keeps_place = self.scope.whole && !self.scope.dry_run;
         if keeps_place {
-            match retry_while_down(async || queue.begin_judgement(version).await).await? {
+            match retry_while_down(async || database.begin_walk(version).await).await? {
                 Some(place) => self.place = place,
                 None => return Ok(WalkEnd::RulesChanged),
             }
@@ -186,7 +186,7 @@ impl Walk<'_> {
                 () if self.skipped.is_empty() => WalkPosition::MovedFrom(standing.as_ref()),
                 () => WalkPosition::Stays,
             };
-            match queue.judge_page(version, ObjectSelection::After(after.as_ref()), place, self.scope).await {
+            match database.apply_page(version, ObjectSelection::After(after.as_ref()), place, self.scope).await {
                 Err(error)
                     if error.is_unavailable() && should_retry(&error, *away.get_or_insert_with(Instant::now)) =>
                 {
@@ -199,7 +199,7 @@ impl Walk<'_> {
                 }
                 Err(error) => return Err(error),
                 Ok(RulesPage::Elsewhere) => {
-                    let state = retry_while_down(async || queue.rules_state().await).await?;
+                    let state = retry_while_down(async || database.rules_state().await).await?;
                     if state.version != version {
                         return Ok(WalkEnd::RulesChanged);
                     }
@@ -249,8 +249,8 @@ impl Walk<'_> {
             let mut still = Vec::new();
             for some in self.skipped.clone().chunks(PAGE) {
                 let judge = async || {
-                    self.queue
-                        .judge_page(
+                    self.database
+                        .apply_page(
                             self.applied.version,
                             ObjectSelection::These(some),
                             WalkPosition::Unkept,
@@ -265,8 +265,10 @@ impl Walk<'_> {
                         self.count(&RuleChanges { looked: 0, undecided: 0, ..judged }).await;
                     }
                     RulesPage::Elsewhere => {
-                        let queue = self.queue;
-                        if retry_while_down(async || queue.rules_state().await).await?.version != self.applied.version {
+                        let database = self.database;
+                        if retry_while_down(async || database.rules_state().await).await?.version
+                            != self.applied.version
+                        {
                             return Ok(false);
                         }
                         still.extend_from_slice(some);
@@ -286,7 +288,7 @@ impl Walk<'_> {
         self.progress.0.fetch_add(judged.looked, Ordering::Relaxed);
         if !self.scope.dry_run && judged.changes.iter().any(|change| change.wanted > 0) {
             // A notification is a hint, which may be lost.
-            let _ = self.queue.notify(Notification::Work).await;
+            let _ = self.database.notify(Notification::Work).await;
         }
     }
 }

@@ -34,16 +34,16 @@ const SEQUENCES: [&str; 2] = ["daemon_ids", "log_ids"];
 pub type Inspected = (&'static str, Result<String, String>);
 
 /// Runs all tests; on a schema that fits this program.
-pub async fn inspect(queue: &Database) -> Vec<Inspected> {
-    if !matches!(queue.schema_fit().await, Ok(SchemaFit::Fits)) {
+pub async fn inspect(database: &Database) -> Vec<Inspected> {
+    if !matches!(database.schema_fit().await, Ok(SchemaFit::Fits)) {
         return Vec::new();
     }
     let said =
         |result: Result<Result<String, String>, DatabaseError>| result.unwrap_or_else(|error| Err(error.to_string()));
     vec![
-        ("write", said(queue.try_write().await)),
-        ("rights", said(queue.missing_rights().await)),
-        ("sequences", said(queue.sequences().await)),
+        ("write", said(database.try_write().await)),
+        ("rights", said(database.missing_rights().await)),
+        ("sequences", said(database.sequences().await)),
     ]
 }
 

@@ -39,9 +39,9 @@ impl MigrationPreview {
 }
 
 /// Determines what `migrate` would do with this configuration.
-pub async fn preview(plan: impl Into<SchemaPlan>, queue: &Database) -> Result<MigrationPreview, MigrateError> {
+pub async fn preview(plan: impl Into<SchemaPlan>, database: &Database) -> Result<MigrationPreview, MigrateError> {
     let plan = &plan.into();
-    let from_version = match queue.schema_fit().await? {
+    let from_version = match database.schema_fit().await? {
         SchemaFit::Absent(_) => 0,
         SchemaFit::TooOld { found } => {
             super::migrate::upgradable(&plan.database.schema, found)?;
@@ -49,8 +49,8 @@ pub async fn preview(plan: impl Into<SchemaPlan>, queue: &Database) -> Result<Mi
         }
         unfit @ SchemaFit::TooNew { .. } => return Err(MigrateError::Fit(unfit)),
         SchemaFit::Fits => {
-            let sql = format!("-- {NAME}\nSELECT version FROM {}.schema_version", queue.schema().quoted());
-            let version = sqlx::query_scalar(trusted_sql(sql)).fetch_one(&queue.pool);
+            let sql = format!("-- {NAME}\nSELECT version FROM {}.schema_version", database.schema().quoted());
+            let version = sqlx::query_scalar(trusted_sql(sql)).fetch_one(&database.pool);
             version.await.map_err(DatabaseError::database(NAME))?
         }
     };
@@ -59,7 +59,7 @@ pub async fn preview(plan: impl Into<SchemaPlan>, queue: &Database) -> Result<Mi
     look_at_replicas(&mut connection, plan, &mut foreseen).await?;
     // A failure here changes nothing.
     let _ = connection.close().await;
-    let in_force = if from_version >= WITH_RULES { Some(queue.rules_state().await?) } else { None };
+    let in_force = if from_version >= WITH_RULES { Some(database.rules_state().await?) } else { None };
     let in_force = in_force.unwrap_or_else(RulesState::none);
     if in_force.rules != plan.rules {
         foreseen.rules = Some(in_force);

@@ -143,31 +143,37 @@ impl fmt::Display for Difference {
             Self::Primary { named, in_force } => {
                 let named = each(named.iter().map(|(name, ids)| (name.clone(), ids)));
                 let in_force = in_force.as_deref().unwrap_or("none");
-                write!(f, "the primary is {named}; in force is {in_force}, as the database says")
+                write!(f, "the primary is {named}; in force is {in_force}, according to the database")
             }
             Self::Bucket { replica, places, pinned } => {
                 let places = each(places.iter().map(|(place, ids)| (place.to_string(), ids)));
                 write!(f, "replica {replica} is {places}")?;
                 match pinned {
                     Some(pin) => {
-                        write!(f, "; its recorded copies are in {pin}, and a daemon that names another bucket does not use it")
+                        write!(
+                            f,
+                            "; its recorded copies are in {pin}, and a daemon that names another bucket does not use it"
+                        )
                     }
                     None => Ok(()),
                 }
             }
             Self::Lease { timeouts } => {
                 let timeouts = each(timeouts.iter().map(|(timeout, ids)| (format!("{timeout:?}"), ids)));
-                write!(f, "lease.timeout is {timeouts}: what dies is taken over sooner or later accordingly")
+                write!(
+                    f,
+                    "lease.timeout is {timeouts}: the rows of a dead daemon are taken over sooner or later accordingly"
+                )
             }
             Self::Rules { other } => write!(
                 f,
-                "the rules in the configuration of {} are not those in force, as the database says; `copyhold migrate` puts a \
-                 configuration's in force",
+                "the rules in the configuration of {} are not those in force in the database; `copyhold migrate` puts a \
+                 configuration's rules in force",
                 list_daemons(other)
             ),
             Self::Unapplied => f.write_str(
-                "objects that were registered before the rules changed are not judged by them yet: see `copyhold rules apply \
-                 --dry-run`",
+                "the rules in force are not applied yet to objects that were registered before they changed: see \
+                 `copyhold rules apply --dry-run`",
             ),
             Self::Unserved { replica } => {
                 write!(f, "no living daemon copies to replica {replica}, which the schema has: its backlog grows")

@@ -244,7 +244,7 @@ impl Database {
     pub async fn status(&self, exact: bool) -> Result<Status, DatabaseError> {
         let replicas = self.fetch(self.replica_rows_as(&CountSource::Before)).await?;
         let mut parts = StatusParts { until: Instant::now() + ALL_WITHIN, not_known: Vec::new() };
-        let read_only = parts.read("whether the server can be written to", PART_WITHIN, async |_| self.probe().await);
+        let read_only = parts.read("whether the server is writable", PART_WITHIN, async |_| self.probe().await);
         let read_only = read_only.await.flatten();
         let size = parts.read("the size of the table", PART_WITHIN, async |limit| self.table_size(limit).await).await;
         let small = size.as_ref().is_some_and(|size| size.percent >= 100.0);
@@ -272,7 +272,9 @@ impl Database {
             }
             if exact {
                 let replicas = &mut status.replicas;
-                parts.read("what draining replicas lack", most, async |_| self.count_draining(replicas).await).await;
+                parts
+                    .read("the backlog of draining replicas", most, async |_| self.count_draining(replicas).await)
+                    .await;
                 parts.until = parts.until.max(Instant::now() + ALL_WITHIN);
             }
         }
@@ -282,11 +284,12 @@ impl Database {
         status.daemons = parts.read("daemons", PART_WITHIN, async |limit| self.daemon_statuses(limit).await).await;
         status.log = parts.read("the log", PART_WITHIN, async |_| self.log_status().await).await;
         status.rules = parts.read("the rules in force", PART_WITHIN, async |_| self.rules_state().await).await;
-        let differences = parts.read("in what daemons differ", PART_WITHIN, async |_| self.differences().await).await;
+        let differences =
+            parts.read("differences between daemons", PART_WITHIN, async |_| self.differences().await).await;
         status.differences = differences.map(|all| all.into_iter().map(DifferenceStatus::from).collect());
         // Last: with millions of failures it takes all the time that is left.
         if let Some(failing) =
-            parts.read("what fails", 2 * PART_WITHIN, async |limit| self.failing(limit / 2).await).await
+            parts.read("failing copies", 2 * PART_WITHIN, async |limit| self.failing(limit / 2).await).await
         {
             let mut sums: HashMap<&str, i64> = HashMap::new();
             for class in &failing.copies {
