@@ -36,8 +36,11 @@ async fn a_schema_of_the_last_development_version_is_taken_over_as_it_is() {
              UPDATE copyhold._sqlx_migrations SET version = 7, checksum = 'of a file that is no more'",
         )
         .await;
-    let output = world.run(&["status"]).await;
-    assert!(printed(&output).contains("run `copyhold migrate`"), "{}", printed(&output));
+    for command in ["run", "check"] {
+        let output = world.run(&[command]).await;
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        assert!(printed(&output).contains("run `copyhold migrate`"), "{command}: {}", printed(&output));
+    }
     let output = world.run(&["migrate", "--dry-run"]).await;
     assert!(printed(&output).contains("version 7 would become 8"), "{}", printed(&output));
     assert_eq!(migrate(&world.config).await.unwrap().from_version, 7);

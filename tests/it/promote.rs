@@ -111,7 +111,7 @@ async fn an_object_that_was_registered_before_and_never_read_is_found_at_the_old
     assert_eq!(said(&world, &["promote", "wasabi", "--accept-missing"]).await.0, 0);
     let daemon = world.daemon().await;
     daemon.until_logged("The primary in force is wasabi").await;
-    world.until("SELECT b2 IS NOT NULL AND scw IS NOT NULL FROM copyhold.object_copies WHERE b2 > 5 AND object_key LIKE 'v%'").await;
+    world.until("SELECT b2 IS NOT NULL AND scw IS NOT NULL FROM copyhold.object_copies WHERE b2 > 5 AND object_key LIKE 'not v%'").await;
     world.execute("UPDATE copyhold.object_copies SET due_wasabi = 0 WHERE wasabi IS NULL").await;
     world.until_copied("not vouched for").await;
 }
