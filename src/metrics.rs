@@ -19,7 +19,7 @@ pub(crate) use database::{
 };
 pub(crate) use initial::initialise;
 
-use copyhold_core::domain::{Class, NotCarried, ReplicaName};
+use copyhold_core::domain::{FailureClass, NotCarried, ReplicaName};
 
 /// Seconds; from a local round trip to a large object on a slow line.
 const LATENCY_BUCKETS: [f64; 14] =
@@ -205,7 +205,7 @@ pub(crate) fn not_carried(replica: &ReplicaName, property: NotCarried) {
         .increment(1);
 }
 
-pub(crate) fn failed(replica: &ReplicaName, class: Class) {
+pub(crate) fn failed(replica: &ReplicaName, class: FailureClass) {
     counter!("copyhold_failures_total", "replica" => replica.to_string(), "class" => class.as_str()).increment(1);
 }
 

@@ -1,7 +1,8 @@
 //! Reads one recorded copy, or asks its store about it, and says what that shows.
 
 use copyhold_core::domain::{
-    Class, Content, EtagMatch, Failure, FoundThere, Kept, ObjectKey, SourceReading, SourceVerdict, judge_source, utc,
+    Content, CurrentSource, EtagMatch, Failure, FailureClass, ObjectKey, RecordedSource, SourceReading, SourceVerdict,
+    judge_source, utc,
 };
 use copyhold_s3::{
     copy::{self, Reading},
@@ -86,7 +87,7 @@ pub(super) enum Origin {
 impl Look<'_> {
     pub(super) async fn look(&self) -> Seen {
         if let Some(why) = self.subject.gave_up() {
-            return Seen::Unknown(Failure::new(Class::Transient, why));
+            return Seen::Unknown(Failure::new(FailureClass::Transient, why));
         }
         let seen = match self.depth {
             Depth::Bytes => self.read().await,
@@ -122,7 +123,7 @@ impl Look<'_> {
                 Some(_) => self.read().await,
             },
             Ok(_) => self.read().await,
-            Err(why) if why.class == Class::Gone => self.read().await,
+            Err(why) if why.class == FailureClass::Gone => self.read().await,
             Err(why) => Seen::Unknown(why),
         }
     }
@@ -147,8 +148,8 @@ impl Look<'_> {
                     }
                     others.push(reading);
                 }
-                Err(why) if why.class == Class::Gone && gone => return Seen::Missing(found(why)),
-                Err(why) if why.class == Class::Gone => {
+                Err(why) if why.class == FailureClass::Gone && gone => return Seen::Missing(found(why)),
+                Err(why) if why.class == FailureClass::Gone => {
                     gone = true;
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -156,7 +157,7 @@ impl Look<'_> {
             }
         }
         let what = "each reading gives something else, so bytes are damaged on the way";
-        Seen::Unknown(Failure::new(Class::Corrupt, format!("replica {}: {what}", self.subject.name())))
+        Seen::Unknown(Failure::new(FailureClass::Corrupt, format!("replica {}: {what}", self.subject.name())))
     }
 
     /// Whether a proxy has compressed or decompressed what came, which mostly shows by another size.
@@ -173,7 +174,7 @@ impl Look<'_> {
         let read = copy::read(subject.store(), self.key, |bytes| subject.count(|tally| tally.bytes_read += bytes));
         tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
             let what = format!("not read to the end within {limit:?}");
-            Err(Failure::new(Class::Transient, format!("replica {}: {what}", subject.name())))
+            Err(Failure::new(FailureClass::Transient, format!("replica {}: {what}", subject.name())))
         })
     }
 
@@ -194,9 +195,9 @@ impl Look<'_> {
         };
         let modified = said.modified_us.map(|at| format!(", last modified {}", utc(at)));
         let (origin, tag) = if self.primary {
-            let kept = Kept { reading: self.source.cloned(), recorded_us: Some(self.recorded_at) };
+            let kept = RecordedSource { reading: self.source.cloned(), recorded_us: Some(self.recorded_at) };
             let known_for_md5 = self.subject.store().etags_are_md5() == Known::Yes;
-            let verdict = judge_source(&kept, &FoundThere { reading: said, etag, known_for_md5 });
+            let verdict = judge_source(&kept, &CurrentSource { reading: said, etag, known_for_md5 });
             let origin = match verdict {
                 SourceVerdict::Changed => Origin::Written,
                 SourceVerdict::Stale => Origin::Restored,
@@ -216,7 +217,7 @@ impl Look<'_> {
             self.content,
             modified.unwrap_or_default(),
         );
-        Seen::Wrong { why: found(Failure::new(Class::Corrupt, message)), origin }
+        Seen::Wrong { why: found(Failure::new(FailureClass::Corrupt, message)), origin }
     }
 }
 

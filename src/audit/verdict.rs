@@ -1,6 +1,6 @@
 //! What follows from what was seen of one object. Pure.
 
-use copyhold_core::domain::{Class, Failure, ReplicaName};
+use copyhold_core::domain::{Failure, FailureClass, ReplicaName};
 use copyhold_db::queue::{Again, RecordedObject, Refuted, TakeBack};
 
 use super::{
@@ -52,7 +52,7 @@ pub(super) fn judge(object: &RecordedObject, primary: &ReplicaName, seen: &[(Rep
                     generation: object.generation,
                     primary: primary.clone(),
                     copies: copies.cloned().collect(),
-                    why: Failure { class: Class::Changed, ..why.clone() },
+                    why: Failure { class: FailureClass::Changed, ..why.clone() },
                 });
             }
             Some((what @ (What::Missing | What::Damaged | What::Metadata), why)) => {
@@ -105,7 +105,7 @@ mod tests {
     }
 
     fn why() -> Failure {
-        Failure::new(Class::Corrupt, "seen")
+        Failure::new(FailureClass::Corrupt, "seen")
     }
 
     fn right() -> Seen {
@@ -159,7 +159,7 @@ mod tests {
         let Verdict::Again(again) = judged([Some(wrong(Origin::Written)), Some(wrong(Origin::Rotted)), None]) else {
             panic!()
         };
-        assert_eq!((again.copies, again.why.class), (vec![name("wasabi"), name("scw")], Class::Changed));
+        assert_eq!((again.copies, again.why.class), (vec![name("wasabi"), name("scw")], FailureClass::Changed));
         // Nor is one that may be damage, surely is, or has come back from a backup.
         for origin in [Origin::Unclear, Origin::Rotted, Origin::Restored] {
             assert_eq!(taken_back([Some(wrong(origin)), Some(right()), None]), ("b2!".into(), false), "{origin:?}");

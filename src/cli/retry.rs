@@ -1,5 +1,5 @@
 use clap::builder::PossibleValuesParser;
-use copyhold_core::domain::Class;
+use copyhold_core::domain::FailureClass;
 use copyhold_db::queue::{Notice, PARKED_BY_HAND, Which};
 
 use super::{Verdict, given, queue, show, turned::Outcome};
@@ -34,7 +34,7 @@ pub(super) struct Args {
 }
 
 fn classes() -> PossibleValuesParser {
-    PossibleValuesParser::new(Class::ALL.map(Class::as_str).into_iter().chain([PARKED_BY_HAND]))
+    PossibleValuesParser::new(FailureClass::ALL.map(FailureClass::as_str).into_iter().chain([PARKED_BY_HAND]))
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {

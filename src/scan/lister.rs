@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use copyhold_core::domain::{Class, ReplicaName};
+use copyhold_core::domain::{FailureClass, ReplicaName};
 use copyhold_s3::store::{Asked, Page, Place, Profile, Store};
 use tokio::time::Instant;
 
@@ -94,7 +94,7 @@ impl Lister {
                 Err(error) => error,
             };
             match error.class() {
-                Class::Throttled => {
+                FailureClass::Throttled => {
                     self.rate.throttled(error.retry_after());
                     self.note(|notes| notes.throttled += 1);
                     // Of all parts, so that one that is unlucky does not end what goes well for the others.
@@ -103,7 +103,7 @@ impl Lister {
                         return Err(Trouble::Throttled { minutes: THROTTLED_FOR.as_secs() / 60, last: error });
                     }
                 }
-                Class::Transient => {
+                FailureClass::Transient => {
                     failures += 1;
                     if failures == TRIES {
                         return Err(failed(error));
@@ -111,14 +111,14 @@ impl Lister {
                     tokio::time::sleep(pause).await;
                     pause *= 2;
                 }
-                Class::Full
-                | Class::Denied
-                | Class::Misconfigured
-                | Class::Gone
-                | Class::Changed
-                | Class::Corrupt
-                | Class::Refused
-                | Class::Archived => return Err(failed(error)),
+                FailureClass::Full
+                | FailureClass::Denied
+                | FailureClass::Misconfigured
+                | FailureClass::Gone
+                | FailureClass::Changed
+                | FailureClass::Corrupt
+                | FailureClass::Refused
+                | FailureClass::Archived => return Err(failed(error)),
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use copyhold_core::domain::{self, Blocks, ReplicaName};
+use copyhold_core::domain::{self, BreakerScope, ReplicaName};
 use copyhold_db::pin::Pin;
 use copyhold_db::queue::{
     Admission, CLEAR, Complaint, Draining, Former, LOOK_HOLDS, Pause, Queue, QueueError, ReplicaRow,
@@ -168,8 +168,8 @@ impl Doorkeeper {
         }
         let told_to_wait = row.draining.as_ref().map(draining).or_else(|| row.pause.as_ref().map(paused));
         match (breaker, told_to_wait) {
-            (Some(Open { blocks: Blocks::All, why, .. }), _) => Some(Standing::Away { why }),
-            (_, Some(why)) | (Some(Open { blocks: Blocks::Writing, why, .. }), None) => {
+            (Some(Open { blocks: BreakerScope::All, why, .. }), _) => Some(Standing::Away { why }),
+            (_, Some(why)) | (Some(Open { blocks: BreakerScope::Writing, why, .. }), None) => {
                 Some(Standing::ReadOnly { why })
             }
             (None, None) => self.on_existing(replica, row).map(Standing::Open),
@@ -207,7 +207,7 @@ impl Doorkeeper {
     fn sick(&self, replica: &Replica, row: &ReplicaRow) -> Option<Sick> {
         let breaker = row.breaker.clone()?;
         let may_write = row.pause.is_none() && row.draining.is_none();
-        let may = self.forbidden(replica, row).is_none() && (breaker.blocks == Blocks::All || may_write);
+        let may = self.forbidden(replica, row).is_none() && (breaker.blocks == BreakerScope::All || may_write);
         may.then(|| Sick { replica: replica.name.clone(), breaker, existing: self.on_existing(replica, row) })
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use copyhold_core::domain::{Class, Failure, Fence, Next, ObjectKey, Outcome, ReplicaName, escaped};
+use copyhold_core::domain::{Failure, FailureClass, Fence, NextAttempt, ObjectKey, Outcome, ReplicaName, escaped};
 use copyhold_db::queue::{Answer, Complaint, Queue, QueueError, Report};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, warn};
@@ -299,8 +299,8 @@ fn apart((of, mut waiting): (Of, Waiting)) -> (Of, Waiting) {
 /// That all of it failed, because PostgreSQL refuses what it says. Writes whose end was not seen are noted all the same.
 fn failed(report: &Report, said: &str) -> Report {
     let failed = |(replica, _): &(ReplicaName, Outcome)| {
-        let why = Failure::new(Class::Misconfigured, format!("PostgreSQL refuses to record the result: {said}"));
-        (replica.clone(), Outcome::Failed { next: Next::After { delay: REFUSED_FOR, counted: true }, why })
+        let why = Failure::new(FailureClass::Misconfigured, format!("PostgreSQL refuses to record the result: {said}"));
+        (replica.clone(), Outcome::Failed { next: NextAttempt::After { delay: REFUSED_FOR, counted: true }, why })
     };
     Report {
         outcomes: report.outcomes.iter().map(failed).collect(),

@@ -12,8 +12,8 @@ use std::{
 };
 
 use copyhold_core::domain::{
-    Blocks, Canary, Evidence, Failure, ObjectKey, ReplicaName, Role, Ruling, Scope, Suspicion, TRIAL_OBJECTS,
-    TrialCount, next_probe, rule,
+    BreakerScope, Direction, Evidence, Failure, FailureScope, FaultVerdict, ObjectKey, PingResult, ReplicaName,
+    Suspicion, TRIAL_OBJECTS, TrialCount, decide_fault, next_probe,
 };
 use copyhold_db::queue::{Breaker, Pick, Probed, Queue};
 use copyhold_s3::store::Store;
@@ -81,7 +81,7 @@ struct InRole {
     /// Told of each success, and when a doubt begins.
     news: watch::Sender<()>,
     /// The last ruling, and when. Locked while one is sought.
-    ruling: tokio::sync::Mutex<Option<(Instant, Ruling)>>,
+    ruling: tokio::sync::Mutex<Option<(Instant, FaultVerdict)>>,
 }
 
 impl Default for InRole {
@@ -98,7 +98,7 @@ impl Default for InRole {
 /// A breaker as this process knows it.
 #[derive(Debug, Clone)]
 pub(super) struct Open {
-    pub blocks: Blocks,
+    pub blocks: BreakerScope,
     pub why: String,
     probe_at: Instant,
     noted: Instant,
@@ -149,7 +149,7 @@ impl Health {
     }
 
     /// An object was read from the replica, or written to it.
-    pub fn worked(&self, replica: &ReplicaName, role: Role, key: &ObjectKey) {
+    pub fn worked(&self, replica: &ReplicaName, role: Direction, key: &ObjectKey) {
         let Some(patient) = self.0.patients.get(replica) else { return };
         let known = patient.of(role);
         {
@@ -160,16 +160,16 @@ impl Health {
                 last.pop_front();
             }
         }
-        if lock(&known.evidence).worked(Instant::now()) {
+        if lock(&known.evidence).record_success(Instant::now()) {
             self.end_doubt(replica, role);
         }
         known.news.send_replace(());
     }
 
     /// Judges a failure; opens the replica's breaker where that is the finding.
-    pub async fn diagnose(&self, replica: &ReplicaName, role: Role, failed: Failed<'_>) -> Diagnosis {
+    pub async fn diagnose(&self, replica: &ReplicaName, role: Direction, failed: Failed<'_>) -> Diagnosis {
         let Some(patient) = self.0.patients.get(replica) else { return Diagnosis::NOBODY };
-        let may_be_the_stores = failed.why.scope != Scope::Object;
+        let may_be_the_stores = failed.why.scope != FailureScope::Object;
         if may_be_the_stores && let Some(rest) = patient.rest(role) {
             return Diagnosis::Store { rest };
         }
@@ -179,7 +179,7 @@ impl Health {
         let (suspicion, began) = {
             let mut evidence = lock(&known.evidence);
             let before = evidence.is_doubted();
-            let suspicion = evidence.failed(failed.why, failed.key, failed.first, Instant::now());
+            let suspicion = evidence.record_failure(failed.why, failed.key, failed.first, Instant::now());
             (suspicion, !before && evidence.is_doubted())
         };
         if began {
@@ -205,7 +205,7 @@ impl Health {
     }
 
     /// Has it found out whose fault it is, once for all that fail meanwhile.
-    async fn resolve(&self, replica: &ReplicaName, patient: &Patient, role: Role, why: &Failure) {
+    async fn resolve(&self, replica: &ReplicaName, patient: &Patient, role: Direction, why: &Failure) {
         let (came, known) = (Instant::now(), patient.of(role));
         let mut last = known.ruling.lock().await;
         let settled = last.is_some_and(|(at, _)| at >= came)
@@ -216,7 +216,7 @@ impl Health {
         }
         let canary = self.canary(replica, patient).await;
         let mut trial = TrialCount::default();
-        if !canary.condemns(why.class) {
+        if !canary.confirms(why.class) {
             if lock(&known.evidence).is_doubted() {
                 trial = self.try_others(replica, role).await;
             }
@@ -226,18 +226,18 @@ impl Health {
             }
         }
         let mixed = lock(&known.evidence).is_mixed(why.class, Instant::now());
-        let ruling = rule(role, why.class, canary, trial, mixed);
+        let ruling = decide_fault(role, why.class, canary, trial, mixed);
         info!(
             replica.id = %replica, role = role.as_str(),
             "Whose fault it is that objects fail at {replica}: {ruling}. A simple request was {canary}; of other objects that were tried: {trial}; \
              the last that failed: {}", why.message
         );
-        if let Ruling::Open(blocks) = ruling {
+        if let FaultVerdict::OpenBreaker(blocks) = ruling {
             self.open(replica, patient, blocks, why).await;
         }
         let ended = {
             let mut evidence = lock(&known.evidence);
-            evidence.ruled(ruling, why.class, Instant::now());
+            evidence.apply(ruling, why.class, Instant::now());
             !evidence.is_doubted()
         };
         if ended {
@@ -248,16 +248,16 @@ impl Health {
 
     /// Tries other objects, and still others while none succeeds and that costs little: those that are waiting may be at
     /// fault for the most part, and the store is not.
-    async fn try_others(&self, replica: &ReplicaName, role: Role) -> TrialCount {
+    async fn try_others(&self, replica: &ReplicaName, role: Direction) -> TrialCount {
         let (begun, tried) = (Instant::now(), Tried::default());
         let mut all = TrialCount::default();
         for _ in 0..TRIALS {
             let TrialCount { succeeded, failed } = match role {
-                Role::Target => {
+                Direction::Write => {
                     let wanted = Wanted { pick: Pick::Untried, existing: None, charges: false, tried: tried.clone() };
                     self.try_writing(replica, wanted, TRIAL_WITHIN).await.count
                 }
-                Role::Source => self.try_reading(replica, Pick::Untried, &tried).await,
+                Direction::Read => self.try_reading(replica, Pick::Untried, &tried).await,
             };
             all.succeeded += succeeded;
             all.failed += failed;
@@ -268,12 +268,12 @@ impl Health {
         all
     }
 
-    fn end_doubt(&self, replica: &ReplicaName, role: Role) {
+    fn end_doubt(&self, replica: &ReplicaName, role: Direction) {
         self.0.lanes.doubt(replica, role, false);
         self.0.claimer.wake();
     }
 
-    async fn open(&self, replica: &ReplicaName, patient: &Patient, blocks: Blocks, why: &Failure) {
+    async fn open(&self, replica: &ReplicaName, patient: &Patient, blocks: BreakerScope, why: &Failure) {
         // Here at once, so that nothing more is begun; then for all.
         let now = Instant::now();
         let told = format!("{}: {}", why.class, why.message);
@@ -289,7 +289,7 @@ impl Health {
     /// How long an object rests that no replica can be read for.
     #[must_use]
     pub fn without_source(&self) -> Duration {
-        let rests = self.0.patients.values().filter_map(|patient| patient.rest(Role::Source));
+        let rests = self.0.patients.values().filter_map(|patient| patient.rest(Direction::Read));
         rests.min().unwrap_or(LONGEST_REST)
     }
 
@@ -310,7 +310,7 @@ impl Health {
             None if open.as_ref().is_some_and(|open| open.noted > asked) => {}
             None => {
                 if open.take().is_some() {
-                    for role in [Role::Source, Role::Target] {
+                    for role in [Direction::Read, Direction::Write] {
                         *lock(&patient.of(role).evidence) = Evidence::default();
                         self.0.lanes.doubt(replica, role, false);
                     }
@@ -338,14 +338,14 @@ impl Health {
     }
 
     /// Asks the store something simple, now.
-    pub(super) async fn ask(&self, replica: &ReplicaName) -> Canary {
+    pub(super) async fn ask(&self, replica: &ReplicaName) -> PingResult {
         match self.0.patients.get(replica) {
             Some(patient) => self.canary(replica, patient).await,
-            None => Canary::Answers,
+            None => PingResult::Answers,
         }
     }
 
-    async fn canary(&self, replica: &ReplicaName, patient: &Patient) -> Canary {
+    async fn canary(&self, replica: &ReplicaName, patient: &Patient) -> PingResult {
         canary::ask(&self.0.queue, replica, &patient.store, &patient.lists).await
     }
 
@@ -369,7 +369,7 @@ impl Health {
             match was_read {
                 Some(true) => {
                     count.succeeded += 1;
-                    self.worked(replica, Role::Source, key);
+                    self.worked(replica, Direction::Read, key);
                 }
                 Some(false) => count.failed += 1,
                 None => {}
@@ -409,21 +409,21 @@ impl Health {
 }
 
 impl Patient {
-    fn of(&self, role: Role) -> &InRole {
+    fn of(&self, role: Direction) -> &InRole {
         match role {
-            Role::Source => &self.reading,
-            Role::Target => &self.writing,
+            Direction::Read => &self.reading,
+            Direction::Write => &self.writing,
         }
     }
 
     /// How long an object rests while its breaker forbids this; `None`: it does not.
-    fn rest(&self, role: Role) -> Option<Duration> {
+    fn rest(&self, role: Direction) -> Option<Duration> {
         let open = lock(&self.open);
         let open = open.as_ref().filter(|open| open.blocks.forbids(role))?;
         let until = open.probe_at.saturating_duration_since(Instant::now());
         Some(match role {
-            Role::Source => (until + AFTER_THE_PROBE).min(LONGEST_REST),
-            Role::Target => (until / 2).min(LONGEST_REST_OF_TARGET),
+            Direction::Read => (until + AFTER_THE_PROBE).min(LONGEST_REST),
+            Direction::Write => (until / 2).min(LONGEST_REST_OF_TARGET),
         })
     }
 }

@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use copyhold_core::domain::{Arrival, Blocks, Class, Kept, Lease, MAX_IN_DOUBT, ReplicaName, Role};
+use copyhold_core::domain::{
+    BreakerScope, Direction, FailureClass, Lease, MAX_IN_DOUBT, RecordedSource, RegistrationOrder, ReplicaName,
+};
 use copyhold_db::queue::Former;
 use copyhold_s3::{
     copy::{Job, Journal, OnExisting, Source, Target},
@@ -59,14 +61,14 @@ struct Doubts {
 }
 
 impl Doubts {
-    fn of(&self, role: Role) -> Option<Instant> {
+    fn of(&self, role: Direction) -> Option<Instant> {
         *self.lock(role)
     }
 
-    fn lock(&self, role: Role) -> std::sync::MutexGuard<'_, Option<Instant>> {
+    fn lock(&self, role: Direction) -> std::sync::MutexGuard<'_, Option<Instant>> {
         let of = match role {
-            Role::Source => &self.reading,
-            Role::Target => &self.writing,
+            Direction::Read => &self.reading,
+            Direction::Write => &self.writing,
         };
         of.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -168,14 +170,14 @@ impl Permit {
 impl View {
     /// What is known of the contents of a replica that is not the primary any more, if the object was registered while
     /// it was, or before.
-    fn was_primary_for(&self, replica: &ReplicaName, arrival: Arrival) -> Option<&Former> {
+    fn was_primary_for(&self, replica: &ReplicaName, arrival: RegistrationOrder) -> Option<&Former> {
         self.former.get(replica).filter(|former| arrival <= former.through && self.primary.as_ref() != Some(replica))
     }
 
     /// What to do where something stands already. Under the key of an object that was registered while the replica was
     /// the primary stands what was registered then: an earlier content of the object's own, which is written over when
     /// that is registered anew at the primary of today. What was there before Copyhold came is left alone as ever.
-    fn on_existing(&self, existing: OnExisting, replica: &ReplicaName, arrival: Arrival) -> OnExisting {
+    fn on_existing(&self, existing: OnExisting, replica: &ReplicaName, arrival: RegistrationOrder) -> OnExisting {
         match (existing, self.was_primary_for(replica, arrival)) {
             (OnExisting::Adopt { .. }, Some(former)) => {
                 let foreign = |before| OnExisting::Adopt { older_than: Some(before) };
@@ -218,7 +220,7 @@ impl Inner {
             return 0;
         }
         let free = replica.permits.free(room);
-        if replica.doubts.of(Role::Target).is_some() {
+        if replica.doubts.of(Direction::Write).is_some() {
             free.min(MAX_IN_DOUBT.saturating_sub(replica.permits.taken()))
         } else {
             free
@@ -229,14 +231,14 @@ impl Inner {
     fn holds_up_no_other(&self, replica: &Replica) -> bool {
         let now = Instant::now();
         let doubted = |since: Instant| now.saturating_duration_since(since) >= DOUBTED_FOR;
-        replica.pulse.hangs(now) || replica.doubts.of(Role::Target).is_some_and(doubted) || self.is_slow(replica)
+        replica.pulse.hangs(now) || replica.doubts.of(Direction::Write).is_some_and(doubted) || self.is_slow(replica)
     }
 
     /// Objects that may be begun while their source is in doubt; `None`: it is not.
     fn readable_in_doubt(&self) -> Option<usize> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let primary = self.replicas.iter().find(|r| view.primary.as_ref() == Some(&r.name))?;
-        primary.doubts.of(Role::Source)?;
+        primary.doubts.of(Direction::Read)?;
         Some(MAX_IN_DOUBT.saturating_sub(primary.reading.load(Ordering::Relaxed)))
     }
 }
@@ -262,13 +264,15 @@ impl Lanes {
     }
 
     /// Takes one replica out of use at once; the next [`Lanes::set`] says more.
-    pub(super) fn sicken(&self, replica: &ReplicaName, blocks: Blocks, why: &str) {
+    pub(super) fn sicken(&self, replica: &ReplicaName, blocks: BreakerScope, why: &str) {
         let mut view = self.0.view.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(standing) = view.standings.get_mut(replica) {
             let why = why.to_owned();
             match (blocks, &standing) {
-                (Blocks::All, Standing::ReadOnly { .. } | Standing::Open(_)) => *standing = Standing::Away { why },
-                (Blocks::Writing, Standing::Open(_)) => *standing = Standing::ReadOnly { why },
+                (BreakerScope::All, Standing::ReadOnly { .. } | Standing::Open(_)) => {
+                    *standing = Standing::Away { why }
+                }
+                (BreakerScope::Writing, Standing::Open(_)) => *standing = Standing::ReadOnly { why },
                 _ => {}
             }
         }
@@ -289,13 +293,13 @@ impl Lanes {
     }
 
     /// Puts a replica in doubt, or ends that.
-    pub(super) fn doubt(&self, replica: &ReplicaName, role: Role, is_doubted: bool) {
+    pub(super) fn doubt(&self, replica: &ReplicaName, role: Direction, is_doubted: bool) {
         if let Some(replica) = self.0.replicas.iter().find(|r| r.name == *replica) {
             let mut since = replica.doubts.lock(role);
             *since = is_doubted.then(|| since.unwrap_or_else(Instant::now));
             let either = since.is_some();
             drop(since);
-            let other = if role == Role::Source { Role::Target } else { Role::Source };
+            let other = if role == Direction::Read { Direction::Write } else { Direction::Read };
             metrics::in_doubt(&replica.name, either || replica.doubts.of(other).is_some());
         }
     }
@@ -399,11 +403,11 @@ impl Lanes {
         let targets = replicas()
             .filter(|(r, state)| state.due && !sources.iter().any(|s| s.name == r.name))
             .filter_map(|(r, state)| {
-                let damaged = state.prior.is_some_and(|prior| prior.class == Some(Class::Corrupt));
+                let damaged = state.prior.is_some_and(|prior| prior.class == Some(FailureClass::Corrupt));
                 let existing = match (view.standings.get(&r.name)?, trial) {
                     // What was read there and is not the object may be a content that nobody has registered.
                     (Standing::Open(existing), _) if damaged => *existing,
-                    (Standing::Open(existing), _) => view.on_existing(*existing, &r.name, lease.arrival),
+                    (Standing::Open(existing), _) => view.on_existing(*existing, &r.name, lease.registration_order),
                     (Standing::ReadOnly { .. }, Some(trial)) if trial.replica == r.name => trial.existing?,
                     (Standing::ReadOnly { .. } | Standing::Away { .. } | Standing::Barred { .. }, _) => return None,
                 };
@@ -436,7 +440,7 @@ impl Lanes {
             content: lease.content,
             metadata: lease.metadata,
             primary: primary_now.map(|r| Arc::clone(&r.store)),
-            kept: Kept { reading: lease.source.clone(), recorded_us: None },
+            kept: RecordedSource { reading: lease.source.clone(), recorded_us: None },
             stated_bytes: lease.size_bytes,
             sources: sources.into_iter().map(source).collect(),
             targets,

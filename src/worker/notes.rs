@@ -3,8 +3,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use copyhold_core::domain::{
-    Attempt, Class, Content, Failure, Lease, MetadataHash, Next, NotCarried, ObjectKey, Outcome, PriorFailure,
-    ReplicaName, Scope, SourceReading, Verified, next_try,
+    AttemptContext, Content, Failure, FailureClass, FailureScope, Lease, MetadataHash, NextAttempt, NotCarried,
+    ObjectKey, Outcome, PriorFailure, ReplicaName, SourceReading, Verified, next_attempt,
 };
 use copyhold_db::queue::{Report, UnsettledWrite};
 use copyhold_s3::copy::{Job, Step};
@@ -113,7 +113,7 @@ impl Notes {
 
     /// Nothing was tried; what is due rests for so long.
     pub(super) fn put_off(&mut self, delay: Duration) {
-        self.outcomes = self.due.iter().map(|replica| (replica.clone(), Outcome::Rests { delay })).collect();
+        self.outcomes = self.due.iter().map(|replica| (replica.clone(), Outcome::Deferred { delay })).collect();
     }
 
     /// It took too long, and was stopped.
@@ -121,7 +121,7 @@ impl Notes {
         metrics::copy_overdue();
         let size = size_bytes.map_or_else(|| "an object of unknown size".to_owned(), |size| format!("{size} bytes"));
         let message = format!("stopped after {limit:.0?}, which is all that {size} may take");
-        let why = Failure::new(Class::Transient, message);
+        let why = Failure::new(FailureClass::Transient, message);
         for replica in std::mem::take(&mut self.unanswered) {
             let outcome = Outcome::Failed { next: self.next(&replica, &why, false), why: why.clone() };
             self.outcomes.push((replica, outcome));
@@ -193,7 +193,7 @@ impl Notes {
             Step::Changed { from, content, said } => self.changed = Some((from, content, said)),
             Step::Stale { replica, why, park } => self.missing.push((replica, why, park)),
             Step::SourceFailed { replica, why } => {
-                if why.class == Class::Gone && self.recorded.contains(&replica) {
+                if why.class == FailureClass::Gone && self.recorded.contains(&replica) {
                     self.missing.push((replica, why, false));
                 } else if self.due.contains(&replica) {
                     // It was to be proven by reading it, and is no target.
@@ -219,25 +219,25 @@ impl Notes {
 
     /// Its slow targets held too much of the memory, which is not this copy's fault.
     pub(super) fn crowded_out(&mut self) {
-        let rests = |replica| (replica, Outcome::Rests { delay: CROWDED_OUT_FOR });
+        let rests = |replica| (replica, Outcome::Deferred { delay: CROWDED_OUT_FOR });
         self.outcomes.extend(std::mem::take(&mut self.unanswered).into_iter().map(rests));
     }
 
     /// What a store did is charged to no copy, nor explained by it: its breaker says why.
     fn failed(&self, replica: &ReplicaName, why: Failure, diagnosis: Diagnosis) -> Outcome {
         let (others, failing_for) = match diagnosis {
-            Diagnosis::Store { rest } => return Outcome::Rests { delay: rest },
+            Diagnosis::Store { rest } => return Outcome::Deferred { delay: rest },
             Diagnosis::Object { others, failing_for } => (others, failing_for),
         };
         let succeed = others.is_some_and(|ago| ago < OTHERS_SUCCEED_WITHIN + failing_for);
         let next = self.next(replica, &why, succeed);
         // One that fails in passing may do so beside others that succeed.
         let passing = match why.class {
-            Class::Throttled => true,
-            Class::Transient => !self.priors.contains_key(replica),
+            FailureClass::Throttled => true,
+            FailureClass::Transient => !self.priors.contains_key(replica),
             _ => false,
         };
-        let named = succeed && !passing && why.scope != Scope::Object;
+        let named = succeed && !passing && why.scope != FailureScope::Object;
         Outcome::Failed { next, why: if named { why.of_the_object(&self.key) } else { why } }
     }
 
@@ -246,7 +246,7 @@ impl Notes {
     pub(super) fn conclude(&mut self) {
         for (replica, why, park) in std::mem::take(&mut self.missing) {
             if park {
-                let next = Next::Parked;
+                let next = NextAttempt::Parked;
                 if self.recorded.contains(&replica) {
                     self.outcomes.push((replica, Outcome::Cleared { next, why }));
                 } else if self.due.contains(&replica) {
@@ -255,8 +255,8 @@ impl Notes {
                 // Else that was said before.
                 continue;
             }
-            let next = if self.was_read && why.class == Class::Gone {
-                Next::After { delay: Duration::ZERO, counted: true }
+            let next = if self.was_read && why.class == FailureClass::Gone {
+                NextAttempt::After { delay: Duration::ZERO, counted: true }
             } else {
                 self.next(&replica, &why, false)
             };
@@ -270,13 +270,13 @@ impl Notes {
     }
 
     /// An attempt that has brought a large object on is no failed one.
-    fn next(&self, replica: &ReplicaName, why: &Failure, others_succeed: bool) -> Next {
-        let advanced = why.class == Class::Transient && self.advanced.contains(replica);
+    fn next(&self, replica: &ReplicaName, why: &Failure, others_succeed: bool) -> NextAttempt {
+        let advanced = why.class == FailureClass::Transient && self.advanced.contains(replica);
         let prior = self.priors.get(replica).filter(|p| p.class == Some(why.class) && !advanced);
         let before = prior.map_or(0, |p| p.attempts);
-        let attempt = Attempt { before, age: self.age, others_succeed, jitter: rand::rng().random() };
-        match next_try(why, attempt) {
-            Next::After { delay, .. } if advanced => Next::After { delay, counted: false },
+        let attempt = AttemptContext { before, age: self.age, others_succeed, jitter: rand::rng().random() };
+        match next_attempt(why, attempt) {
+            NextAttempt::After { delay, .. } if advanced => NextAttempt::After { delay, counted: false },
             next => next,
         }
     }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use copyhold_core::domain::{Blocks, Canary, Class, ReplicaName, TrialCount, charges_probed};
+use copyhold_core::domain::{BreakerScope, FailureClass, PingResult, ReplicaName, TrialCount, charges_probed};
 use copyhold_db::queue::{Breaker, Pick, Probed, Queue, QueueError};
 use copyhold_s3::copy::OnExisting;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -82,29 +82,29 @@ impl Probing {
 async fn probe(queue: &Queue, health: &Health, sick: &Sick, tried: &Tried) -> Result<(), QueueError> {
     let Sick { replica, breaker, existing } = sick;
     let within = match breaker.blocks {
-        Blocks::All => ANSWERS_WITHIN,
-        Blocks::Writing => OBJECT_WITHIN,
+        BreakerScope::All => ANSWERS_WITHIN,
+        BreakerScope::Writing => OBJECT_WITHIN,
     };
     if !queue.take_probe(replica, breaker.opened_at, within).await? {
         return Ok(());
     }
     let is_well = match (breaker.blocks, existing) {
         _ if !answers(health.ask(replica).await, breaker) => false,
-        (Blocks::All, _) => !breaker.is_of_reading() || reads(health, replica, tried).await,
-        (Blocks::Writing, Some(existing)) => takes_objects(health, sick, *existing, tried).await,
+        (BreakerScope::All, _) => !breaker.is_of_reading() || reads(health, replica, tried).await,
+        (BreakerScope::Writing, Some(existing)) => takes_objects(health, sick, *existing, tried).await,
         // Nothing may be written to it in any case.
-        (Blocks::Writing, None) => true,
+        (BreakerScope::Writing, None) => true,
     };
     health.end_probe(replica, breaker, if is_well { Probed::Well } else { Probed::Sick }).await;
     Ok(())
 }
 
 /// One that has too much to do is there, unless that was the reason.
-fn answers(canary: Canary, breaker: &Breaker) -> bool {
+fn answers(canary: PingResult, breaker: &Breaker) -> bool {
     match canary {
-        Canary::Answers => true,
-        Canary::Fails(class) => class == Class::Throttled && breaker.class != Some(Class::Throttled),
-        Canary::Unreachable => false,
+        PingResult::Answers => true,
+        PingResult::Fails(class) => class == FailureClass::Throttled && breaker.class != Some(FailureClass::Throttled),
+        PingResult::Unreachable => false,
     }
 }
 
@@ -120,7 +120,7 @@ async fn takes_objects(
     existing: OnExisting,
     tried: &Tried,
 ) -> bool {
-    let pick = if breaker.class == Some(Class::Full) { Pick::Smallest } else { Pick::Any };
+    let pick = if breaker.class == Some(FailureClass::Full) { Pick::Smallest } else { Pick::Any };
     let charges = charges_probed(breaker.probes_failed);
     let wanted = Wanted { pick, existing: Some(existing), charges, tried: tried.clone() };
     let outcome = health.try_writing(replica, wanted, TRIAL_WITHIN).await;

@@ -7,8 +7,8 @@ use std::{
 };
 
 use copyhold_core::{
-    domain::{Class, Failure, Lease, Next, Outcome, ReplicaName, Role, Scope, TRIES},
-    timer::until,
+    domain::{Direction, Failure, FailureClass, FailureScope, Lease, MAX_ATTEMPTS, NextAttempt, Outcome, ReplicaName},
+    timer::sleep_until_some,
 };
 use copyhold_db::queue::{Answer, Queue, Report, UnsettledWrite};
 use copyhold_s3::{
@@ -101,7 +101,7 @@ fn leave_alone(lease: &Lease, job: &mut Job) -> Vec<(ReplicaName, Outcome)> {
     job.targets.retain(|target| match target.store.spares(&lease.key) {
         None => true,
         Some(delay) => {
-            outcomes.push((target.store.name().clone(), Outcome::Rests { delay }));
+            outcomes.push((target.store.name().clone(), Outcome::Deferred { delay }));
             false
         }
     });
@@ -172,7 +172,7 @@ impl Runner {
                     }
                 }
                 ended = &mut copying => break ended,
-                () = until(place.leaves_at()) => match place.leave(Instant::now()) {
+                () = sleep_until_some(place.leaves_at()) => match place.leave(Instant::now()) {
                     Left::Yes => self.freed.notify_one(),
                     Left::NotYet => {}
                     Left::CrowdedOut => {
@@ -194,7 +194,7 @@ impl Runner {
                     broken_off = Some(BrokenOff::Overdue);
                     lost.cancel();
                 }
-                () = until(write_at) => {
+                () = sleep_until_some(write_at) => {
                     write_at = None;
                     if self.write(&lease, notes.report(&lease, false, self.settle)).await == Answer::Changed {
                         lost.cancel();
@@ -276,7 +276,7 @@ impl Runner {
                     Some((step, diagnosis)) => notes.take(step, diagnosis),
                     None => return,
                 },
-                () = until(write_at) => {
+                () = sleep_until_some(write_at) => {
                     write_at = None;
                     if place.await_ruling() == Left::Yes {
                         self.freed.notify_one();
@@ -321,28 +321,29 @@ impl Runner {
             | Step::WriteEnded { .. } => Diagnosis::NOBODY,
             // Whatever it was, it could be read.
             Step::Read { from, .. } | Step::Changed { from, .. } | Step::Stale { replica: from, .. } => {
-                self.health.worked(from, Role::Source, &lease.key);
+                self.health.worked(from, Direction::Read, &lease.key);
                 Diagnosis::NOBODY
             }
-            Step::SourceFailed { replica, why } => self.diagnose(lease, replica, Role::Source, replica, why).await,
+            Step::SourceFailed { replica, why } => self.diagnose(lease, replica, Direction::Read, replica, why).await,
             Step::Target { replica, result } => {
                 let trial = trial.filter(|trial| trial.replica == *replica);
                 if let Some(trial) = trial {
                     trial.ended(match result {
                         Ok(_) => Some(TrialResult::Succeeded),
-                        Err(why) => (why.source.is_none() && why.scope != Scope::Object).then_some(TrialResult::Failed),
+                        Err(why) => (why.failed_source.is_none() && why.scope != FailureScope::Object)
+                            .then_some(TrialResult::Failed),
                     });
                 }
                 match result {
                     Ok(_) => {
-                        self.health.worked(replica, Role::Target, &lease.key);
+                        self.health.worked(replica, Direction::Write, &lease.key);
                         Diagnosis::NOBODY
                     }
                     Err(_) if !self.part_from_other(lease, replica).await => Diagnosis::Store { rest: twins::REST },
-                    Err(why) => match &why.source {
-                        Some(source) => self.diagnose(lease, source, Role::Source, replica, why).await,
+                    Err(why) => match &why.failed_source {
+                        Some(source) => self.diagnose(lease, source, Direction::Read, replica, why).await,
                         None if trial.is_some_and(|trial| trial.charges) => Diagnosis::NOBODY,
-                        None => self.diagnose(lease, replica, Role::Target, replica, why).await,
+                        None => self.diagnose(lease, replica, Direction::Write, replica, why).await,
                     },
                 }
             }
@@ -355,21 +356,21 @@ impl Runner {
         &self,
         lease: &Lease,
         at: &ReplicaName,
-        role: Role,
+        role: Direction,
         target: &ReplicaName,
         why: &Failure,
     ) -> Diagnosis {
         let prior = |name: &ReplicaName| lease.replicas.iter().find(|r| r.replica == *name).and_then(|r| r.prior);
         // What fails at a source is on record at each target that was due.
         let first = match role {
-            Role::Target => prior(at).is_none(),
-            Role::Source => lease.targets().any(|r| r.prior.is_none()),
+            Direction::Write => prior(at).is_none(),
+            Direction::Read => lease.targets().any(|r| r.prior.is_none()),
         };
         let diagnosis = self.health.diagnose(at, role, Failed { key: &lease.key, first, why }).await;
         match (diagnosis, prior(target)) {
             // It may be parked: then it matters since when it fails.
             (Diagnosis::Object { others: Some(ago), .. }, Some(prior))
-                if prior.class == Some(why.class) && prior.attempts + 1 >= TRIES && parks_beside_others(why) =>
+                if prior.class == Some(why.class) && prior.attempts + 1 >= MAX_ATTEMPTS && parks_beside_others(why) =>
             {
                 let failing_for = self.queue.failing_for(&lease.key, target, lease.generation).await;
                 let failing_for = failing_for.ok().flatten().unwrap_or_default();
@@ -421,7 +422,7 @@ impl Runner {
     async fn write(&self, lease: &Lease, report: Report) -> Answer {
         let told = report.clone();
         let answer = match self.held.until(&lease.key, lease.fence) {
-            Some(until) => self.completer.write(report, until).await,
+            Some(sleep_until_some) => self.completer.write(report, sleep_until_some).await,
             None => Answer::Changed,
         };
         if answer == Answer::Refused {
@@ -469,7 +470,7 @@ impl Runner {
 
 /// Whether it parks an object only where others succeed.
 fn parks_beside_others(why: &Failure) -> bool {
-    matches!(why.class, Class::Denied | Class::Misconfigured | Class::Full | Class::Refused)
+    matches!(why.class, FailureClass::Denied | FailureClass::Misconfigured | FailureClass::Full | FailureClass::Refused)
 }
 
 /// Logs and counts what is now on record.
@@ -489,15 +490,15 @@ fn tell(lease: &Lease, report: &Report) {
                 metrics::failed(replica, why.class);
                 let (class, message) = (why.class, &why.message);
                 match next {
-                    Next::After { delay, .. } => {
+                    NextAttempt::After { delay, .. } => {
                         warn!(object.key = %key, replica.id = %replica, %class, "Copy of {key} to {replica} failed ({class}), next try in {delay:.1?}: {message}");
                     }
-                    Next::Parked => {
+                    NextAttempt::Parked => {
                         warn!(object.key = %key, replica.id = %replica, %class, "Copy of {key} to {replica} failed ({class}) and is parked: {message}");
                     }
                 }
             }
-            Outcome::Rests { delay } => {
+            Outcome::Deferred { delay } => {
                 debug!(object.key = %key, replica.id = %replica, "The copy of {key} to {replica} rests for {delay:.1?}");
             }
             Outcome::Cleared { why, .. } => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold_core::domain::{Class, Failure, Folds, Lease, Next, ObjectKey, Outcome, ReplicaName};
+use copyhold_core::domain::{Failure, FailureClass, Folds, Lease, NextAttempt, ObjectKey, Outcome, ReplicaName};
 use copyhold_db::queue::{Answer, QueueError, Refuted, TakeBack, Twin};
 use copyhold_s3::{
     copy::{Job, Target, kept_as_another},
@@ -52,13 +52,13 @@ impl Runner {
             Ok((twins, _)) if twins.is_empty() => None,
             Ok((twins, true)) => {
                 let others: Vec<_> = twins.iter().map(|twin| &twin.key).collect();
-                Some(Outcome::Failed { next: Next::Parked, why: is_one(replica, key, &others) })
+                Some(Outcome::Failed { next: NextAttempt::Parked, why: is_one(replica, key, &others) })
             }
-            Ok((_, false)) => Some(Outcome::Rests { delay: REST }),
+            Ok((_, false)) => Some(Outcome::Deferred { delay: REST }),
             Err(error) => {
                 metrics::database_error("queue::twins");
                 warn!(object.key = %key, error = %error, "Whether {key} is another object's at {replica}, which folds keys, could not be asked; it is not copied there for now");
-                Some(Outcome::Rests { delay: REST })
+                Some(Outcome::Deferred { delay: REST })
             }
         }
     }
@@ -67,9 +67,9 @@ impl Runner {
     /// be this object's bytes.
     async fn judge_kept_as(&self, lease: &Lease, store: &Store, kept_as: &KeptAs) -> Outcome {
         if self.is_parted(&lease.key, store, kept_as).await {
-            Outcome::Failed { next: Next::Parked, why: kept_as_another(store, &lease.key, &kept_as.other) }
+            Outcome::Failed { next: NextAttempt::Parked, why: kept_as_another(store, &lease.key, &kept_as.other) }
         } else {
-            Outcome::Rests { delay: REST }
+            Outcome::Deferred { delay: REST }
         }
     }
 
@@ -143,7 +143,7 @@ fn is_one(replica: &ReplicaName, key: &ObjectKey, others: &[&ObjectKey]) -> Fail
          keeps such keys apart",
         shown(key)
     );
-    Failure::new(Class::Refused, format!("target {replica}: {what}"))
+    Failure::new(FailureClass::Refused, format!("target {replica}: {what}"))
 }
 
 /// In ASCII, or twins would look alike.

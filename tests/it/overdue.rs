@@ -60,7 +60,7 @@ async fn copy(world: &World, lease: Lease, allowance: Allowance) {
         content: lease.content,
         metadata: None,
         primary: None,
-        kept: copyhold_core::domain::Kept::default(),
+        kept: copyhold_core::domain::RecordedSource::default(),
         stated_bytes: lease.size_bytes,
         sources: vec![Source { store: store("b2").await, recorded: true, primary: true }],
         targets: vec![target("wasabi").await, target("scw").await],

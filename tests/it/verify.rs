@@ -3,7 +3,7 @@
 mod command;
 mod metadata;
 
-use copyhold_core::domain::{Class, Failure, Generation};
+use copyhold_core::domain::{Failure, FailureClass, Generation};
 use copyhold_db::queue::{Answer, Refuted, TakeBack};
 use copyhold_sandbox::s3::{BucketOptions, Fault, Gate, Op, Synthetic, When};
 use rustix::process::Signal;
@@ -252,7 +252,7 @@ async fn a_record_is_taken_back_only_if_the_row_is_what_was_looked_into_and_in_n
     world.execute("UPDATE copyhold.object_copies SET scw = 7, due_wasabi = NULL").await;
     let queue = world.queue();
     let object = queue.recorded_of(&[key("photo")]).await.unwrap().remove(0);
-    let why = Failure::new(Class::Gone, "not there");
+    let why = Failure::new(FailureClass::Gone, "not there");
     let refuted = |at| Refuted { replica: replica("scw"), recorded_at: at, park: false, why: why.clone() };
     let what =
         |at, generation| TakeBack { key: key("photo"), generation, refuted: vec![refuted(at)], park_the_rest: true };

@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use copyhold_core::domain::{NoEvents, documents};
+use copyhold_core::domain::{InvalidEvents, split_events};
 use copyhold_db::queue::{Complaint, QueueError};
 use serde_json::json;
 use tracing::warn;
@@ -21,15 +21,15 @@ pub(in crate::http) async fn append(
 ) -> Result<Response, Refusal> {
     pages.auth.may_append(&headers)?;
     let given = pages.writes.take(&headers, body, "events").await?;
-    let documents = documents(given.text()?).map_err(|why| {
+    let split_events = split_events(given.text()?).map_err(|why| {
         let status = match why {
-            NoEvents::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            NoEvents::NotJson(_) | NoEvents::Empty => StatusCode::BAD_REQUEST,
+            InvalidEvents::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            InvalidEvents::NotJson(_) | InvalidEvents::Empty => StatusCode::BAD_REQUEST,
         };
         Refusal::new(status, why.to_string())
     })?;
     let _turn = pages.writes.turn().await;
-    let appended = pages.queue.append_events(&documents).await.map_err(|error| refused(&error))?;
+    let appended = pages.queue.append_events(&split_events).await.map_err(|error| refused(&error))?;
     AWAY.is_over();
     Ok((StatusCode::ACCEPTED, axum::Json(json!({ "appended": appended }))).into_response())
 }

@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
-use copyhold_core::domain::{Class, Failure, Verified};
+use copyhold_core::domain::{Failure, FailureClass, Verified};
 use copyhold_s3::{
     copy::{Ended, Job, Journal, Memory, OnExisting, Source, Step, Target, copy},
     store::Store,
@@ -110,7 +110,7 @@ impl Stage {
         let (ended, written) = tokio::join!(self.attempt(object, &watched, &memory, false), change);
         written?;
         match ended {
-            Err(why) if why.class == Class::Changed => {}
+            Err(why) if why.class == FailureClass::Changed => {}
             ended => return Err(format!("the change was not noticed: {ended:?}")),
         }
         if self.b.read(&object.key).await?.is_some() {
@@ -245,7 +245,7 @@ impl Stage {
             content: None,
             metadata: None,
             primary: None,
-            kept: copyhold_core::domain::Kept::default(),
+            kept: copyhold_core::domain::RecordedSource::default(),
             stated_bytes: None,
             sources: vec![Source { store: Arc::clone(&self.source), recorded: true, primary: true }],
             targets: vec![Target {

@@ -1,12 +1,12 @@
-//! Which keys a store might take for one: the ways in which stores fold keys.
+//! The ways in which a store treats different keys as the same object (case folding and the like).
 //!
-//! Pure: it knows neither which store folds nor which keys are registered.
+//! It does not know which store folds or which keys are registered.
 
 use std::{borrow::Cow, fmt};
 
 use unicode_normalization::UnicodeNormalization as _;
 
-/// One way in which a store takes different keys for one.
+/// One way in which a store treats different keys as the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fold {
     /// `A` and `a`, as on file systems of macOS and Windows.
@@ -66,7 +66,7 @@ impl Fold {
         }
     }
 
-    /// The spelling that stands for all that such a store takes for `key`.
+    /// Returns the canonical form of `key` under this fold.
     #[must_use]
     pub fn of(self, key: &str) -> Cow<'_, str> {
         let folded = match self {
@@ -85,8 +85,8 @@ impl Fold {
         if folded == key { Cow::Borrowed(key) } else { Cow::Owned(folded) }
     }
 
-    /// Another spelling that such a store takes for `key`, and that hardly anybody has given to another object.
-    /// `None`: `key` has none.
+    /// Returns another key that such a store treats as `key`, and that an application is unlikely to use.
+    /// `None`: there is none.
     #[must_use]
     pub fn other(self, key: &str) -> Option<String> {
         let other = match self {
@@ -192,7 +192,7 @@ impl Folds {
         self.0 & 1 << fold as u16 != 0
     }
 
-    /// Whether a store of such habits takes these keys for one, and each is among the other's spellings.
+    /// Returns whether a store with these folds treats both keys as the same, and each is among the other's spellings.
     #[must_use]
     pub fn are_one(self, one: &str, other: &str) -> bool {
         self.folded(one) == self.folded(other)
@@ -200,8 +200,8 @@ impl Folds {
             && is_spelled(&self.spellings(other), one)
     }
 
-    /// All spellings that a store of such habits takes for `key`, as far as anybody is likely to have used one: pieces
-    /// that follow each other, each with its alternatives.
+    /// Returns the likely spellings that a store with these folds treats as `key`: consecutive pieces, each with its
+    /// alternatives.
     #[must_use]
     pub fn spellings(self, key: &str) -> Vec<Vec<String>> {
         let folded = self.folded(key);
@@ -223,7 +223,7 @@ impl Folds {
         pieces
     }
 
-    /// The one spelling that stands for all of them. One habit may make work for another, but not for long.
+    /// Returns the canonical form under all folds. Repeats, because one fold may enable another.
     fn folded(self, key: &str) -> String {
         let mut folded = key.to_owned();
         for _ in 0..4 {

@@ -1,47 +1,47 @@
-//! What is unusual in a key: what a store may keep under another name, or may take for another key.
+//! Traits of a key for which a store may keep the object under another name, or confuse it with another key.
 //!
-//! Pure. It lists no store's habits: a store is asked what it made of the key, once for each trait.
+//! It knows no store's behaviour: the caller asks a store how it kept a key, once for each trait.
 
 use std::collections::BTreeSet;
 
 use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
-/// A longer key, or a longer segment of one, may be cut. Bytes.
+/// A store may truncate a longer key or segment. Bytes.
 const LONG: usize = 128;
 /// Keys that a listing is asked for begin like the key, up to here at most.
 const PREFIX_BYTES: usize = 64;
 /// From here on, characters of one block of 256 are alike.
 const BLOCKS_FROM: u32 = 0x3000;
 
-/// Something in a key that not every key has.
+/// An unusual property of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyTrait {
-    /// The key's bytes. Where this was kept, so is any that is shorter.
+    /// The length of the key in bytes. A store that keeps this length keeps shorter keys too.
     Long(u16),
-    /// The same of its longest segment.
+    /// The length of its longest segment in bytes.
     LongSegment(u16),
-    /// A character, or the first of its block, and where in its segment it stands.
-    Character(u32, Standing),
+    /// A character, or the first of its block, and its position in its segment.
+    Character(u32, SegmentPosition),
 }
 
-/// Where in a segment a character stands.
+/// The position of a character in a segment of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
+pub enum SegmentPosition {
     First,
     Inside,
     Last,
 }
 
-/// What is unusual in one key.
+/// The unusual traits of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unusual {
+pub struct UnusualKey {
     pub traits: BTreeSet<KeyTrait>,
-    /// So many bytes at its beginning are plain.
+    /// The number of plain bytes at its beginning.
     pub plain_bytes: usize,
 }
 
-impl Unusual {
-    /// `None`: letters, digits, `-` and `_`, with single slashes and dots inside, and not long.
+impl UnusualKey {
+    /// Returns `None` for a plain key: letters, digits, `-` and `_`, single slashes and dots inside, not long.
     #[must_use]
     pub fn of(key: &str) -> Option<Self> {
         let mut traits = BTreeSet::new();
@@ -51,16 +51,16 @@ impl Unusual {
         while let Some((at, c)) = rest.next() {
             let after = rest.peek().map_or('/', |(_, after)| *after);
             let standing = if before == '/' {
-                Standing::First
+                SegmentPosition::First
             } else if after == '/' {
-                Standing::Last
+                SegmentPosition::Last
             } else {
-                Standing::Inside
+                SegmentPosition::Inside
             };
             let is_plain = match c {
                 '-' | '_' => true,
                 '/' => before != '/' && rest.peek().is_some(),
-                '.' => standing == Standing::Inside,
+                '.' => standing == SegmentPosition::Inside,
                 c => c.is_ascii_alphanumeric(),
             };
             if !is_plain {
@@ -83,7 +83,7 @@ impl Unusual {
     }
 }
 
-/// Whether this trait was seen to be kept.
+/// Returns whether a store with these kept traits keeps this one too.
 #[must_use]
 pub fn is_kept(kept: &BTreeSet<KeyTrait>, one: KeyTrait) -> bool {
     match one {
@@ -93,8 +93,8 @@ pub fn is_kept(kept: &BTreeSet<KeyTrait>, one: KeyTrait) -> bool {
     }
 }
 
-/// Other keys that a store might take for this one although it keeps both names: databases whose collation finds letters
-/// alike, for example.
+/// Returns other keys that a store might confuse with this one although it keeps both names, as databases do whose
+/// collation treats letters as equal.
 #[must_use]
 pub fn lookalikes(key: &str) -> Vec<String> {
     let lowered = |c: char| c.to_uppercase().flat_map(char::to_lowercase);
@@ -113,7 +113,7 @@ pub fn lookalikes(key: &str) -> Vec<String> {
     )
 }
 
-/// Names that stores are likely to give it where they do not keep its own.
+/// Returns names under which a store is likely to keep the object if it does not keep the key itself.
 #[must_use]
 pub fn simplified(key: &str) -> Vec<String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
@@ -134,8 +134,8 @@ pub fn simplified(key: &str) -> Vec<String> {
     )
 }
 
-/// Whether a store may have made this name of the key: what letters and digits one has, the other has in the same order,
-/// and perhaps some more.
+/// Returns whether a store may have derived `name` from `key`: one has the letters and digits of the other, in the same
+/// order, and perhaps more.
 #[must_use]
 pub fn may_be_made_of(key: &str, name: &str) -> bool {
     let letters = |text: &str| -> Vec<char> {
@@ -172,7 +172,7 @@ mod tests {
     fn a_plain_key_has_nothing_unusual_and_costs_nothing() {
         let deep = format!("{}k", "k/".repeat(60));
         for plain in ["photos/2026/IMG_0001.JPG", "a-b_c.tar.gz", "x", &deep] {
-            assert_eq!(Unusual::of(plain), None, "{plain}");
+            assert_eq!(UnusualKey::of(plain), None, "{plain}");
         }
     }
 
@@ -202,19 +202,19 @@ mod tests {
             "a.",
             &long,
         ] {
-            assert!(Unusual::of(odd).is_some(), "{odd}");
+            assert!(UnusualKey::of(odd).is_some(), "{odd}");
         }
-        assert_eq!(Unusual::of("dir/caf\u{e9}").unwrap().plain_bytes, 7);
-        assert_eq!(Unusual::of(" k").unwrap().plain_bytes, 0);
+        assert_eq!(UnusualKey::of("dir/caf\u{e9}").unwrap().plain_bytes, 7);
+        assert_eq!(UnusualKey::of(" k").unwrap().plain_bytes, 0);
     }
 
     #[test]
     fn a_length_that_was_kept_speaks_for_shorter_ones_and_a_blank_inside_not_for_one_in_front() {
-        let kept = Unusual::of(&"x".repeat(300)).unwrap().traits;
-        let is_known = |key: &str| Unusual::of(key).unwrap().traits.iter().all(|one| is_kept(&kept, *one));
+        let kept = UnusualKey::of(&"x".repeat(300)).unwrap().traits;
+        let is_known = |key: &str| UnusualKey::of(key).unwrap().traits.iter().all(|one| is_kept(&kept, *one));
         assert!(is_known(&"y".repeat(300)) && is_known(&"y".repeat(200)) && !is_known(&"y".repeat(301)));
-        let kept = Unusual::of("a b").unwrap().traits;
-        assert!(!Unusual::of(" ab").unwrap().traits.iter().all(|one| is_kept(&kept, *one)));
+        let kept = UnusualKey::of("a b").unwrap().traits;
+        assert!(!UnusualKey::of(" ab").unwrap().traits.iter().all(|one| is_kept(&kept, *one)));
     }
 
     #[test]

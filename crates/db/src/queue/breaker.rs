@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold_core::domain::{Blocks, Class, EventKind, ReplicaName, next_probe, utc};
+use copyhold_core::domain::{BreakerScope, EventKind, FailureClass, ReplicaName, next_probe, utc};
 
 use super::{Notice, Queue, QueueError, append::logged, built, error::limited, micros};
 
@@ -12,9 +12,9 @@ pub struct Breaker {
     /// µs since the epoch by the database's clock. It names this opening: what was found out about an earlier one
     /// changes nothing.
     pub opened_at: i64,
-    pub blocks: Blocks,
+    pub blocks: BreakerScope,
     /// Of the failure that opened it; `None`: a class of another version of this program.
-    pub class: Option<Class>,
+    pub class: Option<FailureClass>,
     /// What the store said then.
     pub message: String,
     /// How long until somebody may try the store again; zero: now.
@@ -50,7 +50,7 @@ impl Breaker {
     /// For people: since when, and because of what.
     #[must_use]
     pub fn why(&self) -> String {
-        let class = self.class.map_or("unknown", Class::as_str);
+        let class = self.class.map_or("unknown", FailureClass::as_str);
         let since = utc(self.opened_at);
         format!("its breaker is open since {since}: {class}: {}", self.message)
     }
@@ -61,8 +61,8 @@ impl Queue {
     pub async fn open_breaker(
         &self,
         replica: &ReplicaName,
-        blocks: Blocks,
-        class: Class,
+        blocks: BreakerScope,
+        class: FailureClass,
         message: &str,
     ) -> Result<bool, QueueError> {
         let schema = self.schema.quoted();
@@ -82,8 +82,8 @@ WITH opened AS (
 ),
 {logged}
 SELECT FROM opened CROSS JOIN logged",
-            writing = Blocks::Writing.as_str(),
-            all = Blocks::All.as_str(),
+            writing = BreakerScope::Writing.as_str(),
+            all = BreakerScope::All.as_str(),
         ));
         let query = sqlx::query(sql)
             .bind(replica.as_str())
@@ -128,7 +128,7 @@ UPDATE {schema}.replicas SET probe_at = {schema}.now_utc_micro_seconds() + $3
             }
             Probed::Sick => {
                 let failed = breaker.probes_failed.saturating_add(1);
-                let delay = micros(next_probe(breaker.class.unwrap_or(Class::Transient), failed));
+                let delay = micros(next_probe(breaker.class.unwrap_or(FailureClass::Transient), failed));
                 format!("probes_failed = {failed}, probe_at = {schema}.now_utc_micro_seconds() + {delay}")
             }
         };

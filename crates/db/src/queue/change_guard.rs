@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use copyhold_core::domain::{Class, EventKind, Failure, ReplicaName};
+use copyhold_core::domain::{EventKind, Failure, FailureClass, ReplicaName};
 
 use super::{Queue, QueueError, built, error::limited, micros};
 
@@ -32,7 +32,7 @@ pub fn too_many_changes(replica: &ReplicaName) -> Failure {
          for {minutes} minutes. To have it copied, register the key again (`copyhold enqueue`), or set \
          [guard] changed = \"copy_all\" and retry"
     );
-    Failure::new(Class::Changed, format!("source {replica}: {what}"))
+    Failure::new(FailureClass::Changed, format!("source {replica}: {what}"))
 }
 
 /// The same where the configuration says that they are.
@@ -40,7 +40,7 @@ pub fn too_many_changes(replica: &ReplicaName) -> Failure {
 pub fn changes_are_parked(replica: &ReplicaName) -> Failure {
     let what = "it was changed there without being registered, and [guard] changed = \"park\". To have it copied, register \
                 the key again (`copyhold enqueue`)";
-    Failure::new(Class::Changed, format!("source {replica}: {what}"))
+    Failure::new(FailureClass::Changed, format!("source {replica}: {what}"))
 }
 
 impl Queue {

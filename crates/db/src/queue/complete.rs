@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use copyhold_core::domain::{
-    Content, EventKind, EventKinds, Failure, Fence, Generation, MetadataHash, Next, NotCarried, ObjectKey, Outcome,
-    ReplicaName, SchemaName, SourceReading,
+    Content, EventKind, EventKinds, Failure, Fence, Generation, MetadataHash, NextAttempt, NotCarried, ObjectKey,
+    Outcome, ReplicaName, SchemaName, SourceReading,
 };
 use sqlx::SqlStr;
 
@@ -306,7 +306,7 @@ fn change(report: &Report, replica: &ReplicaName, now: Instant) -> (Option<i64>,
         Some((_, Outcome::Recorded { proven, .. })) => (Some(micros(now.saturating_duration_since(*proven))), None),
         Some((_, Outcome::Cleared { next, .. })) => (Some(CLEAR), Some(due(*next))),
         Some((_, Outcome::Failed { next, .. })) => (None, Some(due(*next))),
-        Some((_, Outcome::Rests { delay })) => (None, Some(micros(*delay))),
+        Some((_, Outcome::Deferred { delay })) => (None, Some(micros(*delay))),
     }
 }
 
@@ -314,10 +314,10 @@ fn words(properties: &[NotCarried]) -> String {
     properties.iter().map(|property| property.as_str()).collect::<Vec<_>>().join(",")
 }
 
-fn due(next: Next) -> i64 {
+fn due(next: NextAttempt) -> i64 {
     match next {
-        Next::After { delay, .. } => micros(delay),
-        Next::Parked => PARKED,
+        NextAttempt::After { delay, .. } => micros(delay),
+        NextAttempt::Parked => PARKED,
     }
 }
 
@@ -338,14 +338,14 @@ fn failure<'a>(
     kinds: &EventKinds,
 ) -> Option<Failed<'a>> {
     let (kind, next, why) = match outcome {
-        Outcome::Recorded { .. } | Outcome::Rests { .. } => return None,
+        Outcome::Recorded { .. } | Outcome::Deferred { .. } => return None,
         Outcome::Cleared { next, why } => (EventKind::CopyLost, next, why),
-        Outcome::Failed { next: next @ Next::Parked, why } => (EventKind::CopyParked, next, why),
-        Outcome::Failed { next: next @ Next::After { .. }, why } => (EventKind::CopyFailed, next, why),
+        Outcome::Failed { next: next @ NextAttempt::Parked, why } => (EventKind::CopyParked, next, why),
+        Outcome::Failed { next: next @ NextAttempt::After { .. }, why } => (EventKind::CopyFailed, next, why),
     };
     let (counted, delay) = match next {
-        Next::After { delay, counted } => (*counted, Some(micros(*delay))),
-        Next::Parked => (true, None),
+        NextAttempt::After { delay, counted } => (*counted, Some(micros(*delay))),
+        NextAttempt::Parked => (true, None),
     };
     Some(Failed { key, replica, why, counted, kind: Some(kind).filter(|kind| kinds.contains(*kind)), delay })
 }

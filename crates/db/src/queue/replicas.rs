@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use copyhold_core::domain::{Arrival, Blocks, Class, Generation, ReplicaName};
+use copyhold_core::domain::{BreakerScope, FailureClass, Generation, RegistrationOrder, ReplicaName};
 use sqlx::{Row as _, postgres::PgRow};
 
 use super::{
@@ -94,7 +94,7 @@ pub struct Draining {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Former {
     /// Objects up to this arrival were registered before it ceased to be: under their keys it holds what was registered.
-    pub through: Arrival,
+    pub through: RegistrationOrder,
     /// Generations up to this one were registered before that: what nobody has seen of them yet may stand there.
     pub begun_through: Generation,
     /// Of the objects, what is older was there before Copyhold came; `None`: nothing was.
@@ -214,7 +214,7 @@ fn former(row: &PgRow) -> Result<Option<Former>, sqlx::Error> {
     let begun: Option<i64> = row.try_get("begun_through")?;
     let foreign_before: Option<i64> = row.try_get("foreign_before")?;
     Ok(Some(Former {
-        through: Arrival(through),
+        through: RegistrationOrder(through),
         begun_through: Generation(begun.unwrap_or(i64::MIN)),
         foreign_before: foreign_before.map(system_time),
     }))
@@ -246,8 +246,12 @@ fn breaker(row: &PgRow) -> Result<Option<Breaker>, sqlx::Error> {
     let probe_in: i64 = row.try_get("probe_in")?;
     Ok(Some(Breaker {
         opened_at,
-        blocks: known("replicas.breaker_blocks", &blocks, Blocks::ALL.into_iter().find(|b| b.as_str() == blocks))?,
-        class: Class::ALL.into_iter().find(|c| c.as_str() == class),
+        blocks: known(
+            "replicas.breaker_blocks",
+            &blocks,
+            BreakerScope::ALL.into_iter().find(|b| b.as_str() == blocks),
+        )?,
+        class: FailureClass::ALL.into_iter().find(|c| c.as_str() == class),
         message: row.try_get("breaker_message")?,
         probe_in: Duration::from_micros(u64::try_from(probe_in).unwrap_or_default()),
         probes_failed: u32::try_from(row.try_get::<i32, _>("probes_failed")?).unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! Whether what a source gave is the object, and what it means if it is not.
 
 use copyhold_core::domain::{
-    Content, EtagMatch, Failure, FoundThere, Kept, ObjectKey, SourceReading, SourceVerdict, judge_source,
+    Content, CurrentSource, EtagMatch, Failure, ObjectKey, RecordedSource, SourceReading, SourceVerdict, judge_source,
 };
 
 use super::{
@@ -28,7 +28,7 @@ pub async fn judge_primary(
     store: &Store,
     key: &ObjectKey,
     known: &Content,
-    kept: &Kept,
+    kept: &RecordedSource,
 ) -> Result<Option<OtherContent>, Failure> {
     let first = verify::read(store, key, |_| {}).await?;
     if first.content == *known {
@@ -41,10 +41,10 @@ pub async fn judge_primary(
     Ok(Some(judged(store, known, kept, found)))
 }
 
-fn judged(store: &Store, known: &Content, kept: &Kept, found: Reading) -> OtherContent {
+fn judged(store: &Store, known: &Content, kept: &RecordedSource, found: Reading) -> OtherContent {
     let Reading { content, etag, said, .. } = found;
     let known_for_md5 = store.etags_are_md5() == Known::Yes;
-    let verdict = judge_source(kept, &FoundThere { reading: said.clone(), etag, known_for_md5 });
+    let verdict = judge_source(kept, &CurrentSource { reading: said.clone(), etag, known_for_md5 });
     let why = match verdict {
         SourceVerdict::Changed => changed(store, known, &content),
         verdict => at_primary(store, known, &content, verdict),

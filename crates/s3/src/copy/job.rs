@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use copyhold_core::domain::{Content, Folds, Kept, MetadataHash, ObjectKey};
+use copyhold_core::domain::{Content, Folds, MetadataHash, ObjectKey, RecordedSource};
 
 use super::Journal;
 use crate::store::Store;
@@ -21,7 +21,7 @@ pub struct Job {
     /// The primary, if it may be asked, whether it is a source or not.
     pub primary: Option<Arc<Store>>,
     /// What is on record of that reading: by it the primary is judged if it has another content.
-    pub kept: Kept,
+    pub kept: RecordedSource,
     /// Its size as the registrar stated it, or as it was found. A source that has another is not where the object
     /// as it was registered is: an older content, or an upload that has not ended.
     pub stated_bytes: Option<u64>,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use copyhold_core::{
-    domain::{Class, Failure},
-    timer::until,
+    domain::{Failure, FailureClass},
+    timer::sleep_until_some,
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -40,7 +40,7 @@ impl Patience {
 
     pub(super) fn is_over(self, store: &Store) -> Failure {
         let what = format!("it fell more than {:.0?} behind the others, which did not wait any longer", self.lag);
-        Failure::new(Class::Transient, format!("target {}: {what}", store.name()))
+        Failure::new(FailureClass::Transient, format!("target {}: {what}", store.name()))
     }
 }
 
@@ -73,7 +73,7 @@ impl Race {
         let mut watched = self.first_done.subscribe();
         // Cannot fail: the sender is ours.
         let first = watched.wait_for(Option::is_some).await.ok().and_then(|first| *first);
-        until(first.map(|first| first + patience)).await;
+        sleep_until_some(first.map(|first| first + patience)).await;
     }
 }
 

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use copyhold_core::domain::{
-    Class, Failure, Kept, MetadataHash, ObjectKey, Scope, SourceReading, SourceVerdict, judge_metadata,
+    Failure, FailureClass, FailureScope, MetadataHash, ObjectKey, RecordedSource, SourceReading, SourceVerdict,
+    judge_metadata,
 };
 
 use super::{
@@ -45,7 +46,7 @@ pub(super) async fn ask_again(
     store: &Store,
     key: &ObjectKey,
     known: MetadataHash,
-    kept: &Kept,
+    kept: &RecordedSource,
     first: (MetadataHash, &SourceReading),
 ) -> Result<MetadataAnswer, Failure> {
     let (metadata, said) = first;
@@ -68,7 +69,7 @@ pub async fn metadata_change(
     store: &Store,
     key: &ObjectKey,
     known: MetadataHash,
-    kept: &Kept,
+    kept: &RecordedSource,
 ) -> Result<Option<SourceReading>, Failure> {
     let head = store.head(key).await.map_err(|error| of_source(store, error))?;
     let (metadata, said) = (head.metadata.hash(), verify::said(store, &head));
@@ -119,7 +120,7 @@ impl Copy<'_> {
             MetadataAnswer::Unstable => {
                 let what = "two answers have different metadata, and neither has what is on record of the object; if the store, \
                             or a proxy before it, makes up headers, set altered_metadata = \"accept\" for it";
-                return Err(Useless::Failed(of_the_object(store, Class::Transient, what)));
+                return Err(Useless::Failed(of_the_object(store, FailureClass::Transient, what)));
             }
             MetadataAnswer::Other(verdict) => verdict,
         };
@@ -176,12 +177,12 @@ impl Copy<'_> {
             "its copy has other metadata than is on record of the object, so no copy is made from it before the primary \
              tells the right metadata; {there}"
         );
-        Err(Useless::Failed(of_the_object(store, Class::Transient, &what)))
+        Err(Useless::Failed(of_the_object(store, FailureClass::Transient, &what)))
     }
 }
 
 /// A failure that says nothing of the store.
-fn of_the_object(store: &Store, class: Class, what: &str) -> Failure {
+fn of_the_object(store: &Store, class: FailureClass, what: &str) -> Failure {
     let failure = Failure::new(class, format!("source {}: {what}", store.name()));
-    at_source(store, Failure { scope: Scope::Object, ..failure })
+    at_source(store, Failure { scope: FailureScope::Object, ..failure })
 }

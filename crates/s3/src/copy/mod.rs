@@ -42,7 +42,7 @@ pub use spelling::kept_as_another;
 pub use step::Step;
 pub use verify::{Reading, is_as_stored, read, said};
 
-use copyhold_core::domain::{Class, Content, Failure, MetadataHash, ReplicaName, Verified};
+use copyhold_core::domain::{Content, Failure, FailureClass, MetadataHash, ReplicaName, Verified};
 
 use crate::store::{Store, StoreError};
 use failure::{most_telling, other_size, refused, stale};
@@ -209,7 +209,7 @@ impl Copy<'_> {
         let next = match plan(size_bytes, limits, self.memory.total_bytes(), most_done(&unfinished)) {
             _ if targets.is_empty() && !unable.is_empty() => Next::Nothing,
             Err(refused) => {
-                self.fail_all(&targets, &Failure::new(Class::Refused, refused.to_string()));
+                self.fail_all(&targets, &Failure::new(FailureClass::Refused, refused.to_string()));
                 Next::Nothing
             }
             Ok(Plan::Whole) => Next::Whole { piece: reader.piece(0..size_bytes).await?, targets },

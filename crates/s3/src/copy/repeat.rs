@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable};
-use copyhold_core::domain::{Class, Failure};
+use copyhold_core::domain::{Failure, FailureClass};
 
 /// Enough for a connection that broke or a server that was restarted; all other patience is the queue's.
 const AGAIN: usize = 2;
@@ -32,8 +32,8 @@ where
 }
 
 /// Bytes that a store has refused as damaged were not stored.
-pub(super) fn is_passing(class: Class) -> bool {
-    matches!(class, Class::Transient | Class::Throttled | Class::Corrupt)
+pub(super) fn is_passing(class: FailureClass) -> bool {
+    matches!(class, FailureClass::Transient | FailureClass::Throttled | FailureClass::Corrupt)
 }
 
 #[cfg(test)]
@@ -42,7 +42,7 @@ mod tests {
 
     use super::*;
 
-    async fn attempts(class: Class, failures: usize) -> (usize, bool) {
+    async fn attempts(class: FailureClass, failures: usize) -> (usize, bool) {
         let made = AtomicUsize::new(0);
         let done = repeated(|| async {
             let n = made.fetch_add(1, Ordering::Relaxed);
@@ -54,8 +54,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_fails_in_passing_is_tried_three_times_and_what_is_certain_once() {
-        assert_eq!(attempts(Class::Transient, 2).await, (3, true));
-        assert_eq!(attempts(Class::Throttled, 3).await, (3, false));
-        assert_eq!(attempts(Class::Denied, 1).await, (1, false));
+        assert_eq!(attempts(FailureClass::Transient, 2).await, (3, true));
+        assert_eq!(attempts(FailureClass::Throttled, 3).await, (3, false));
+        assert_eq!(attempts(FailureClass::Denied, 1).await, (1, false));
     }
 }

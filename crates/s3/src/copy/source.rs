@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use copyhold_core::domain::{Class, Content, EtagMatch, Failure, ObjectKey, SourceReading};
+use copyhold_core::domain::{Content, EtagMatch, Failure, FailureClass, ObjectKey, SourceReading};
 
 use super::{
     Reading, Source,
@@ -73,7 +73,7 @@ impl<'a> Reader<'a> {
         let get = get.map_err(|error| of_source(store, error))?;
         let head = get.head.clone();
         if let Some(what) = head.metadata.unfit() {
-            return Err(Failure::new(Class::Refused, format!("source {}: {what}", store.name())));
+            return Err(Failure::new(FailureClass::Refused, format!("source {}: {what}", store.name())));
         }
         let first = Some((0..get.body.announced(), get));
         let opened =
@@ -203,13 +203,14 @@ impl Opened {
         } else {
             "the object changed while it was being read"
         };
-        Err(Failure::new(Class::Changed, format!("source {}: {what}", store.name())))
+        Err(Failure::new(FailureClass::Changed, format!("source {}: {what}", store.name())))
     }
 
     async fn read(&self, mut get: Get, buffer: &mut Buffer) -> Result<(Content, Md5), Failure> {
         let store = self.store();
-        let short =
-            |what: &str| at_source(store, Failure::new(Class::Transient, format!("source {}: {what}", store.name())));
+        let short = |what: &str| {
+            at_source(store, Failure::new(FailureClass::Transient, format!("source {}: {what}", store.name())))
+        };
         let mut hash = Both::new();
         while let Some(frame) = get.body.next().await.map_err(|error| of_source(store, error))? {
             if !buffer.push(&frame) {

@@ -1,6 +1,6 @@
 //! Whether a target takes the object's key for another one's: looked at after a copy was written, before it counts.
 
-use copyhold_core::domain::{Class, Failure, ObjectKey};
+use copyhold_core::domain::{Failure, FailureClass, ObjectKey};
 
 use super::Target;
 use crate::store::Store;
@@ -24,7 +24,7 @@ pub(super) async fn is_its_own(target: &Target, key: &ObjectKey) -> Result<(), F
          written over this copy, so it is made again",
         store.folds()
     );
-    Err(Failure::new(Class::Transient, format!("target {}: {what}", store.name())))
+    Err(Failure::new(FailureClass::Transient, format!("target {}: {what}", store.name())))
 }
 
 /// Why no copy of this object is recorded there.
@@ -36,7 +36,7 @@ pub fn kept_as_another(store: &Store, key: &ObjectKey, other: &ObjectKey) -> Fai
         shown(key),
         shown(other)
     );
-    Failure::new(Class::Refused, format!("target {}: {what}", store.name()))
+    Failure::new(FailureClass::Refused, format!("target {}: {what}", store.name()))
 }
 
 /// In ASCII, or the two would look alike.

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use copyhold_core::domain::{
-    Class, Content, EtagMatch, Failure, MetadataHash, ObjectKey, SourceReading, Verified, micros_since_epoch,
+    Content, EtagMatch, Failure, FailureClass, MetadataHash, ObjectKey, SourceReading, Verified, micros_since_epoch,
 };
 
 use super::{
@@ -98,7 +98,7 @@ pub(super) async fn read_alike_counted(
     }
     if again.said.modified_us != first.said.modified_us {
         let what = "the object was written between two readings";
-        return Err(Failure::new(Class::Changed, format!("source {}: {what}", store.name())));
+        return Err(Failure::new(FailureClass::Changed, format!("source {}: {what}", store.name())));
     }
     if again.said.tag != first.said.tag {
         if again.etag == EtagMatch::Contradicts {
@@ -128,7 +128,7 @@ pub async fn is_as_stored(store: &Store, key: &ObjectKey, came: &Reading) -> Res
     };
     if is_written_since {
         let what = "the object changed while it was being read";
-        return Err(Failure::new(Class::Changed, format!("source {}: {what}", store.name())));
+        return Err(Failure::new(FailureClass::Changed, format!("source {}: {what}", store.name())));
     }
     let words = |encoding: &Option<String>| encoding.as_ref().map_or("none".into(), |name| shown(name.as_bytes()));
     let what = format!(
@@ -147,7 +147,7 @@ pub(super) fn encoding(head: &Head) -> Option<String> {
 }
 
 pub(super) fn corrupt_source(store: &Store, what: &str) -> Failure {
-    Failure::new(Class::Corrupt, format!("source {}: {what}", store.name()))
+    Failure::new(FailureClass::Corrupt, format!("source {}: {what}", store.name()))
 }
 
 /// Proves a copy by the ETag that the store answered; where that is no checksum of ours, or none, by
@@ -253,13 +253,13 @@ pub(super) async fn read_back(store: &Store, key: &ObjectKey, content: &Content)
 
 fn other_bytes(store: &Store, there: &Content, content: &Content) -> Failure {
     let what = format!("it keeps other bytes than were sent ({there} instead of {content})");
-    Failure::new(Class::Corrupt, format!("target {}: {what}", store.name()))
+    Failure::new(FailureClass::Corrupt, format!("target {}: {what}", store.name()))
 }
 
 fn no_object(store: &Store) -> Failure {
     let within: Duration = SHOWS_WITHIN.iter().sum();
     let what = format!("it says that it has taken the object, and {} s later that there is none", within.as_secs());
-    Failure::new(Class::Transient, format!("target {}: {what}", store.name()))
+    Failure::new(FailureClass::Transient, format!("target {}: {what}", store.name()))
 }
 
 /// An earlier attempt of ours of which we do not know how it ended is looked for before another is made: where an
@@ -288,7 +288,7 @@ pub(super) async fn left_by_us(
     // By its bytes: the attempt may have failed because of what the store made of them.
     match read_back(store, key, content).await {
         Ok(proof) => Ok(Some(proof)),
-        Err(Failure { class: Class::Corrupt, .. }) => Ok(None),
+        Err(Failure { class: FailureClass::Corrupt, .. }) => Ok(None),
         Err(why) => Err(why),
     }
 }
@@ -338,7 +338,7 @@ fn clock_does_not_fit(store: &Store) -> Failure {
     let what = "a copy that was just written has a Last-Modified that does not fit the Date of the store's answers, so it cannot be \
                 told from what was there before: this store's clock does not allow existing = \"adopt\". Set its clock, or that of \
                 the proxy in front of it, right";
-    Failure::new(Class::Misconfigured, format!("target {}: {what}", store.name()))
+    Failure::new(FailureClass::Misconfigured, format!("target {}: {what}", store.name()))
 }
 
 /// Proves that what stood there before is the object itself, or says that it is not.
@@ -366,7 +366,7 @@ pub(super) async fn adopt(
         return Ok(Verified::Compared);
     }
     match read_back(store, key, content).await {
-        Err(Failure { class: Class::Corrupt, .. }) => Err(in_the_way(store)),
+        Err(Failure { class: FailureClass::Corrupt, .. }) => Err(in_the_way(store)),
         answer => answer,
     }
 }
@@ -414,7 +414,7 @@ pub(super) async fn keeps_metadata(
             Err(error) if error.reason() == Reason::NoSuchKey => no_object(store),
             Err(error) if metadata.has_names_that_stores_alter() => return Err(of_target(store, error)),
             Err(error) => {
-                if !matches!(error.class(), Class::Transient | Class::Throttled) {
+                if !matches!(error.class(), FailureClass::Transient | FailureClass::Throttled) {
                     look.refused();
                 }
                 return Ok(());
@@ -429,7 +429,7 @@ fn shows_another(store: &Store) -> Failure {
     let within: Duration = SHOWS_WITHIN.iter().sum();
     let what =
         format!("it says that it has taken the object, and still shows another one {} s later", within.as_secs());
-    Failure::new(Class::Transient, format!("target {}: {what}", store.name()))
+    Failure::new(FailureClass::Transient, format!("target {}: {what}", store.name()))
 }
 
 fn keeps_other_metadata(store: &Store, header: &str) -> Failure {
@@ -438,7 +438,7 @@ fn keeps_other_metadata(store: &Store, header: &str) -> Failure {
          may differ in that, and retry",
         shown(header.as_bytes())
     );
-    Failure::new(Class::Refused, format!("target {}: {what}", store.name()))
+    Failure::new(FailureClass::Refused, format!("target {}: {what}", store.name()))
 }
 
 fn other_metadata(store: &Store, header: &str) -> Failure {
@@ -448,13 +448,13 @@ fn other_metadata(store: &Store, header: &str) -> Failure {
          existing = \"overwrite\", and retry",
         shown(header.as_bytes())
     );
-    Failure::new(Class::Refused, format!("target {}: {what}", store.name()))
+    Failure::new(FailureClass::Refused, format!("target {}: {what}", store.name()))
 }
 
 pub(super) fn in_the_way(store: &Store) -> Failure {
     let what = "another object is already there, written before Copyhold came or not by it, or damaged. Remove it, or set \
                 existing = \"overwrite\" for this replica, and retry";
-    Failure::new(Class::Refused, format!("target {}: {what}", store.name()))
+    Failure::new(FailureClass::Refused, format!("target {}: {what}", store.name()))
 }
 
 #[cfg(test)]

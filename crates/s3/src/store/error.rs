@@ -12,7 +12,7 @@ use aws_sdk_s3::{
     operation::RequestId,
     primitives::{DateTime, DateTimeFormat as Format},
 };
-use copyhold_core::domain::{Class, Failure, Scope, excerpt};
+use copyhold_core::domain::{Failure, FailureClass, FailureScope, excerpt};
 
 use super::{
     connection, document::InvalidDocument, endpoint::Endpoint, operation::Operation, reason::Reason,
@@ -214,7 +214,7 @@ impl StoreError {
 
     /// What follows from it.
     #[must_use]
-    pub const fn class(&self) -> Class {
+    pub const fn class(&self) -> FailureClass {
         self.reason.class()
     }
 
@@ -226,10 +226,10 @@ impl StoreError {
     /// How much it says of the store. A store that breaks off or keeps silent before its answer is like one that cannot be
     /// reached; one that refuses with a code of S3's may not know our credentials any more.
     #[must_use]
-    pub fn scope(&self) -> Scope {
+    pub fn scope(&self) -> FailureScope {
         match self.reason {
-            Reason::Broken | Reason::Stalled if self.unanswered => Scope::Store,
-            Reason::Denied if self.code.is_some() || self.status == Some(401) => Scope::Store,
+            Reason::Broken | Reason::Stalled if self.unanswered => FailureScope::Store,
+            Reason::Denied if self.code.is_some() || self.status == Some(401) => FailureScope::Store,
             reason => reason.scope(),
         }
     }
@@ -465,7 +465,7 @@ mod tests {
         );
         assert_eq!(error.to_string(), "GetObject: 503 SlowDown (request 17A): Please reduce your request rate.");
         let failure = error.into_failure("source b2");
-        assert_eq!(failure.class, Class::Throttled);
+        assert_eq!(failure.class, FailureClass::Throttled);
         assert_eq!(failure.retry_after, Some(Duration::from_secs(7)));
         assert!(failure.message.starts_with("source b2: GetObject: 503"), "{}", failure.message);
     }
@@ -509,7 +509,7 @@ mod tests {
             answered(400, &[("x-amz-bucket-region", "eu-west-1")], ""),
             answered(400, &[], "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>"),
         ] {
-            assert_eq!(error.class(), Class::Misconfigured);
+            assert_eq!(error.class(), FailureClass::Misconfigured);
             assert!(error.to_string().contains("the bucket is in region eu-west-1"), "{error}");
         }
     }
@@ -525,25 +525,25 @@ mod tests {
         for status in [400, 405, 411, 413, 414, 431] {
             let failure =
                 answered(status, &[], "<html>Request Header Or Cookie Too Large</html>").into_failure("target b2");
-            assert_eq!((failure.class, failure.scope), (Class::Refused, Scope::Either), "{status}");
+            assert_eq!((failure.class, failure.scope), (FailureClass::Refused, FailureScope::Either), "{status}");
             assert!(failure.message.contains("a proxy or firewall"), "{}", failure.message);
         }
         let by_the_store = answered(400, &[], "<Error><Code>KeyTooLongError</Code></Error>").into_failure("target b2");
-        assert_eq!((by_the_store.class, by_the_store.scope), (Class::Refused, Scope::Object));
+        assert_eq!((by_the_store.class, by_the_store.scope), (FailureClass::Refused, FailureScope::Object));
     }
 
     #[test]
     fn credentials_that_are_refused_speak_of_the_store_and_a_firewalls_page_does_not() {
         for (status, body, scope) in [
-            (403, "<Error><Code>InvalidAccessKeyId</Code></Error>", Scope::Store),
-            (403, "<Error><Code>SignatureDoesNotMatch</Code></Error>", Scope::Store),
-            (403, "<Error><Code>AccessDenied</Code></Error>", Scope::Store),
-            (403, "<html>Attention Required!</html>", Scope::Either),
-            (404, "<Error><Code>NoSuchBucket</Code></Error>", Scope::Store),
-            (507, "", Scope::Store),
-            (500, "<Error><Code>InternalError</Code></Error>", Scope::Either),
-            (501, "<Error><Code>NotImplemented</Code></Error>", Scope::Either),
-            (404, "<Error><Code>NoSuchKey</Code></Error>", Scope::Object),
+            (403, "<Error><Code>InvalidAccessKeyId</Code></Error>", FailureScope::Store),
+            (403, "<Error><Code>SignatureDoesNotMatch</Code></Error>", FailureScope::Store),
+            (403, "<Error><Code>AccessDenied</Code></Error>", FailureScope::Store),
+            (403, "<html>Attention Required!</html>", FailureScope::Either),
+            (404, "<Error><Code>NoSuchBucket</Code></Error>", FailureScope::Store),
+            (507, "", FailureScope::Store),
+            (500, "<Error><Code>InternalError</Code></Error>", FailureScope::Either),
+            (501, "<Error><Code>NotImplemented</Code></Error>", FailureScope::Either),
+            (404, "<Error><Code>NoSuchKey</Code></Error>", FailureScope::Object),
         ] {
             assert_eq!(answered(status, &[], body).scope(), scope, "{status} {body}");
         }
@@ -565,6 +565,6 @@ mod tests {
     fn a_web_page_is_called_one() {
         let error = answered(502, &[], "<!DOCTYPE html><html><body>Bad gateway <script>…</script></body></html>");
         assert_eq!(error.to_string(), "GetObject: 502: an HTML page instead of an answer of S3");
-        assert_eq!(error.class(), Class::Transient);
+        assert_eq!(error.class(), FailureClass::Transient);
     }
 }

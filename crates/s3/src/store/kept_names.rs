@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use copyhold_core::domain::{KeyTrait, ObjectKey, Unusual, is_kept, lookalikes, may_be_made_of, simplified};
+use copyhold_core::domain::{KeyTrait, ObjectKey, UnusualKey, is_kept, lookalikes, may_be_made_of, simplified};
 use tracing::error;
 
 use super::{Asked, Head, Known, Listed, Page, Place, Store, spellings::Says};
@@ -60,7 +60,7 @@ impl KeptNames {
 }
 
 impl State {
-    fn is_to_ask(&self, unusual: &Unusual) -> bool {
+    fn is_to_ask(&self, unusual: &UnusualKey) -> bool {
         self.in_vain < IN_VAIN && unusual.traits.iter().any(|one| !is_kept(&self.kept, *one))
     }
 }
@@ -85,7 +85,7 @@ impl Store {
         if self.profile.keys.exact == Known::Yes {
             return None;
         }
-        let unusual = Unusual::of(key.as_str())?;
+        let unusual = UnusualKey::of(key.as_str())?;
         if !self.kept_names.state().is_to_ask(&unusual) {
             return None;
         }

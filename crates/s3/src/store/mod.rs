@@ -92,7 +92,7 @@ pub use uploads::ListedUpload;
 pub use write::UploadId;
 
 use activity::Request;
-use copyhold_core::domain::{Class, ObjectKey, ReplicaName};
+use copyhold_core::domain::{FailureClass, ObjectKey, ReplicaName};
 use credentials::CurrentCredentials;
 use endpoint::Endpoint;
 use pace::{Pace, Prefixes};
@@ -250,7 +250,7 @@ impl Store {
             if pass.is_some() {
                 match &answer {
                     Ok(_) => self.pace.succeeded(&prefixes),
-                    Err(error) if error.class() == Class::Throttled => {
+                    Err(error) if error.class() == FailureClass::Throttled => {
                         // The parts of an object are as different as objects are.
                         let whole = operation != Operation::UploadPart;
                         let object = progress.activity().filter(|_| whole).map(Activity::object);

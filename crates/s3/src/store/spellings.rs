@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use copyhold_core::domain::{Class, Fold, Folds, ObjectKey};
+use copyhold_core::domain::{FailureClass, Fold, Folds, ObjectKey};
 use futures::future::join_all;
 use tracing::error;
 
@@ -117,7 +117,7 @@ impl Store {
             Ok(first) => first,
             Err(error) if is_missing(&error) => return Says::Apart,
             // A spelling that it does not take is nobody's key.
-            Err(error) if error.class() == Class::Refused => return Says::Apart,
+            Err(error) if error.class() == FailureClass::Refused => return Says::Apart,
             Err(_) => return Says::Nothing,
         };
         if is_same(&first, own) {

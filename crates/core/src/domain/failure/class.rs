@@ -1,25 +1,25 @@
-//! The classes of failures, and how much a failure says of its store.
+//! The classes of failures, and whether a failure points to its object or to its store.
 
 use std::fmt;
 
-/// What kind of failure it was. Everything about when to try again follows from it.
+/// The kind of a failure, which decides when the copy is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Class {
+pub enum FailureClass {
     /// Timeout, reset, 500, 502, 504, short body.
     Transient,
-    /// 429, 503, `SlowDown`: the store asks for less.
+    /// 429, 503, `SlowDown`: the store asks for fewer requests.
     Throttled,
     /// Quota, cap, 507: the store has no room.
     Full,
     /// 401 and 403 that no other class explains.
     Denied,
-    /// No such bucket, a redirect, a bad signature, a TLS name that does not fit.
+    /// No such bucket, a redirect, a bad signature, a TLS name that does not match.
     Misconfigured,
-    /// The store says that it has no such object.
+    /// The store answers that it has no such object.
     Gone,
-    /// Another ETag, size or hash than this generation's first read.
+    /// ETag, size or hash differ from this generation's first read.
     Changed,
-    /// Bytes arrived damaged: what the store has is not what was sent.
+    /// Bytes arrived damaged: the store has other bytes than were sent.
     Corrupt,
     /// A key, size or metadata that this store cannot hold.
     Refused,
@@ -27,18 +27,18 @@ pub enum Class {
     Archived,
 }
 
-/// How much one failure says of the store where it happened.
+/// What one failure suggests about the store where it happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// Nothing: it is the object's.
+pub enum FailureScope {
+    /// Nothing: the object is at fault.
     Object,
-    /// The object or the store: several objects tell.
+    /// The object or the store is at fault; failures of several objects decide.
     Either,
-    /// Hardly ever one object alone: credentials, the bucket, room, no answer at all. One is enough to ask the store.
+    /// Probably the store is at fault: credentials, bucket, room, no answer at all. One such failure is enough to ping it.
     Store,
 }
 
-impl Class {
+impl FailureClass {
     pub const ALL: [Self; 10] = [
         Self::Transient,
         Self::Throttled,
@@ -52,7 +52,7 @@ impl Class {
         Self::Archived,
     ];
 
-    /// The word for it in tables, metrics and messages.
+    /// Returns its name in tables, metrics and messages.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -69,18 +69,18 @@ impl Class {
         }
     }
 
-    /// How much a failure of this class says of its store, unless more is known of it.
+    /// Returns the scope of a failure of this class, unless the error tells more.
     #[must_use]
-    pub const fn scope(self) -> Scope {
+    pub const fn scope(self) -> FailureScope {
         match self {
-            Self::Full => Scope::Store,
-            Self::Transient | Self::Throttled | Self::Denied | Self::Misconfigured => Scope::Either,
-            Self::Gone | Self::Changed | Self::Corrupt | Self::Refused | Self::Archived => Scope::Object,
+            Self::Full => FailureScope::Store,
+            Self::Transient | Self::Throttled | Self::Denied | Self::Misconfigured => FailureScope::Either,
+            Self::Gone | Self::Changed | Self::Corrupt | Self::Refused | Self::Archived => FailureScope::Object,
         }
     }
 
-    /// Whether it may have nothing to do with the object: what is so with this one may be so with the next. What was
-    /// done for the object is still good then, and once the store is well it can be gone on with.
+    /// Returns whether the store may be at fault. Uploaded parts remain valid then, and the upload can be resumed once
+    /// the store is healthy.
     #[must_use]
     pub const fn may_be_of_the_store(self) -> bool {
         match self {
@@ -90,7 +90,7 @@ impl Class {
     }
 }
 
-impl fmt::Display for Class {
+impl fmt::Display for FailureClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

@@ -1,73 +1,73 @@
-//! Owns the verdict on a source that has other bytes than its object: changed, stale, corrupt, or undecided.
-//! It asks no clock: only the store's own words, from two moments, are compared.
+//! The verdict on a source whose bytes differ from its object's: changed, stale, corrupt, or undecided.
+//! It reads no clock: it compares what the store returned at two times.
 
 use std::time::Duration;
 
-use super::SourceReading;
+use crate::domain::SourceReading;
 
-/// Without a kept reading, a change must be so much younger than the record to be believed: the store's clock and the
-/// database's need not agree better than that.
+/// Without a recorded reading, a change must be newer than the record by this much: the clocks of store and database
+/// may differ by less.
 const CLOCKS_DIFFER_AT_MOST: Duration = Duration::from_mins(15);
 /// Last-Modified travels in whole seconds.
 const SECOND_US: i64 = 1_000_000;
 
-/// What an ETag says of the bytes that came with it.
+/// Whether an ETag matches the bytes that came with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EtagMatch {
-    /// It is their MD5: these bytes were written there.
+    /// The ETag is their MD5: these bytes were written there.
     Confirms,
-    /// It has the look of an MD5, and is not theirs.
+    /// The ETag has the form of an MD5, and is not theirs.
     Contradicts,
-    /// It is no MD5.
+    /// The ETag is not an MD5.
     SaysNothing,
 }
 
-/// What is on record of the object's content at this source.
+/// What is on record about the object's content at this source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Kept {
-    /// What the source said when the content was fixed. A reading of another replica counts as none.
+pub struct RecordedSource {
+    /// What the source returned when the content was first read. A reading of another replica counts as none.
     pub reading: Option<SourceReading>,
     /// µs since the epoch by the database's clock at which the copy was recorded, or its generation registered.
     pub recorded_us: Option<i64>,
 }
 
-/// What the source says by now, with other bytes, in two readings that agree.
+/// What the source returns now, with other bytes, in two readings that agree.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundThere {
-    /// Its tag is `None` also where two answers had two ETags.
+pub struct CurrentSource {
+    /// Its tag is also `None` if the two readings had different ETags.
     pub reading: SourceReading,
     pub etag: EtagMatch,
-    /// The store's ETags that look like MD5s are known to be MD5s.
+    /// The store is known to use MD5s as ETags of that form.
     pub known_for_md5: bool,
 }
 
-/// How other bytes came to stand at a source.
+/// How a source came to have other bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceVerdict {
-    /// The application wrote another content: it begins a new generation.
+    /// The application wrote new content, which begins a new generation.
     Changed,
-    /// An older state of the object has come back.
+    /// An older state of the object has reappeared.
     Stale,
     /// The bytes are not those that were written.
     Corrupt,
-    /// Nobody can tell, so nothing is written because of it.
+    /// The evidence is insufficient, so nothing is written because of it.
     Undecided,
 }
 
-/// How two Last-Modified relate.
+/// The order of two Last-Modified times.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Modified {
+enum ModifiedOrder {
     Older,
-    /// Or one of them is missing.
+    /// `known: false`: one of them is missing.
     SameSecond {
         known: bool,
     },
     Newer,
 }
 
-/// Judges a source in whose bytes two readings agree, and which are not the object's.
+/// Judges a source whose bytes differ from the object's; two readings agree on them.
 #[must_use]
-pub fn judge_source(kept: &Kept, found: &FoundThere) -> SourceVerdict {
+pub fn judge_source(kept: &RecordedSource, found: &CurrentSource) -> SourceVerdict {
     use SourceVerdict::{Changed, Corrupt, Stale, Undecided};
     if found.etag == EtagMatch::Contradicts && found.known_for_md5 {
         return Corrupt;
@@ -78,20 +78,20 @@ pub fn judge_source(kept: &Kept, found: &FoundThere) -> SourceVerdict {
     };
     let same_tag = seen.tag.zip(now.tag).map(|(seen, now)| seen == now);
     match (modified(seen.modified_us, now.modified_us), same_tag) {
-        (Modified::Older, _) => Stale,
-        (Modified::SameSecond { known: true } | Modified::Newer, Some(true)) => Corrupt,
-        (Modified::Newer, Some(false)) => Changed,
-        (Modified::SameSecond { .. }, Some(false)) if found.etag == EtagMatch::Confirms => Changed,
-        (Modified::SameSecond { .. } | Modified::Newer, _) => Undecided,
+        (ModifiedOrder::Older, _) => Stale,
+        (ModifiedOrder::SameSecond { known: true } | ModifiedOrder::Newer, Some(true)) => Corrupt,
+        (ModifiedOrder::Newer, Some(false)) => Changed,
+        (ModifiedOrder::SameSecond { .. }, Some(false)) if found.etag == EtagMatch::Confirms => Changed,
+        (ModifiedOrder::SameSecond { .. } | ModifiedOrder::Newer, _) => Undecided,
     }
 }
 
-/// Judges other metadata at a source whose bytes are the object's. Two answers agree in it.
+/// Judges a source whose bytes are the object's and whose metadata differs; two readings agree on it.
 ///
-/// A write with the same bytes may have the same ETag, so the time counts alone where it is another one. Within one
-/// second another ETag or version shows a write.
+/// A write of the same bytes may keep the ETag, so another Last-Modified decides alone. Within the same second, another
+/// ETag or version shows a write.
 #[must_use]
-pub fn judge_metadata(kept: &Kept, now: &SourceReading) -> SourceVerdict {
+pub fn judge_metadata(kept: &RecordedSource, now: &SourceReading) -> SourceVerdict {
     use SourceVerdict::{Changed, Stale, Undecided};
     let seen = kept.reading.as_ref().filter(|seen| seen.replica == now.replica && seen.modified_us.is_some());
     let Some(seen) = seen else {
@@ -99,30 +99,30 @@ pub fn judge_metadata(kept: &Kept, now: &SourceReading) -> SourceVerdict {
     };
     let other_tag = seen.tag.zip(now.tag).is_some_and(|(seen, now)| seen != now);
     match modified(seen.modified_us, now.modified_us) {
-        Modified::Older => Stale,
-        Modified::Newer => Changed,
-        Modified::SameSecond { known: true } if other_tag => Changed,
-        Modified::SameSecond { .. } => Undecided,
+        ModifiedOrder::Older => Stale,
+        ModifiedOrder::Newer => Changed,
+        ModifiedOrder::SameSecond { known: true } if other_tag => Changed,
+        ModifiedOrder::SameSecond { .. } => Undecided,
     }
 }
 
-/// Whether it was surely written after the copy was recorded, where nothing is kept of the reading.
-fn is_after(kept: &Kept, now: &SourceReading) -> bool {
+/// Returns whether the object was certainly written after the copy was recorded, if no reading is on record.
+fn is_after(kept: &RecordedSource, now: &SourceReading) -> bool {
     let margin = i64::try_from(CLOCKS_DIFFER_AT_MOST.as_micros()).unwrap_or(i64::MAX);
     now.modified_us.zip(kept.recorded_us).is_some_and(|(at, since)| at > since.saturating_add(margin))
 }
 
-fn modified(seen: Option<i64>, now: Option<i64>) -> Modified {
-    let Some((seen, now)) = seen.zip(now) else { return Modified::SameSecond { known: false } };
+fn modified(seen: Option<i64>, now: Option<i64>) -> ModifiedOrder {
+    let Some((seen, now)) = seen.zip(now) else { return ModifiedOrder::SameSecond { known: false } };
     match seen.div_euclid(SECOND_US).cmp(&now.div_euclid(SECOND_US)) {
-        std::cmp::Ordering::Less => Modified::Newer,
-        std::cmp::Ordering::Equal => Modified::SameSecond { known: true },
-        std::cmp::Ordering::Greater => Modified::Older,
+        std::cmp::Ordering::Less => ModifiedOrder::Newer,
+        std::cmp::Ordering::Equal => ModifiedOrder::SameSecond { known: true },
+        std::cmp::Ordering::Greater => ModifiedOrder::Older,
     }
 }
 
 impl SourceVerdict {
-    /// For people: what was found, and why it is called that.
+    /// Returns, for people, what was found and how that is known.
     #[must_use]
     pub const fn words(self) -> &'static str {
         match self {
@@ -148,8 +148,8 @@ mod tests {
 
     /// Kept: modified at `SEEN`, with the tag 1.
     fn judged(modified_us: Option<i64>, tag: Option<i64>, etag: EtagMatch, known_for_md5: bool) -> SourceVerdict {
-        let kept = Kept { reading: Some(reading("b2", Some(SEEN), Some(1))), recorded_us: None };
-        judge_source(&kept, &FoundThere { reading: reading("b2", modified_us, tag), etag, known_for_md5 })
+        let kept = RecordedSource { reading: Some(reading("b2", Some(SEEN), Some(1))), recorded_us: None };
+        judge_source(&kept, &CurrentSource { reading: reading("b2", modified_us, tag), etag, known_for_md5 })
     }
 
     #[test]
@@ -159,8 +159,8 @@ mod tests {
                 assert_eq!(judged(modified, tag, Contradicts, true), Corrupt, "{modified:?} {tag:?}");
             }
         }
-        let nothing = Kept { reading: None, recorded_us: Some(0) };
-        let found = FoundThere { reading: reading("b2", Some(SEEN), None), etag: Contradicts, known_for_md5: true };
+        let nothing = RecordedSource { reading: None, recorded_us: Some(0) };
+        let found = CurrentSource { reading: reading("b2", Some(SEEN), None), etag: Contradicts, known_for_md5: true };
         assert_eq!(judge_source(&nothing, &found), Corrupt);
     }
 
@@ -200,8 +200,9 @@ mod tests {
         }
         // Without any time the same ETag is no proof of rot.
         assert_eq!(judged(None, Some(1), SaysNothing, false), Undecided);
-        let kept = Kept { reading: Some(reading("b2", None, Some(1))), recorded_us: None };
-        let found = FoundThere { reading: reading("b2", Some(SEEN), Some(2)), etag: SaysNothing, known_for_md5: false };
+        let kept = RecordedSource { reading: Some(reading("b2", None, Some(1))), recorded_us: None };
+        let found =
+            CurrentSource { reading: reading("b2", Some(SEEN), Some(2)), etag: SaysNothing, known_for_md5: false };
         assert_eq!(judge_source(&kept, &found), Undecided);
     }
 
@@ -211,9 +212,9 @@ mod tests {
         let quarter = 900 * SECOND_US;
         let others = [None, Some(reading("wasabi", Some(SEEN), Some(1)))];
         for kept in others {
-            let kept = Kept { reading: kept, recorded_us: Some(since) };
+            let kept = RecordedSource { reading: kept, recorded_us: Some(since) };
             let judged = |at: Option<i64>, etag| {
-                let found = FoundThere { reading: reading("b2", at, Some(2)), etag, known_for_md5: false };
+                let found = CurrentSource { reading: reading("b2", at, Some(2)), etag, known_for_md5: false };
                 judge_source(&kept, &found)
             };
             assert_eq!(judged(Some(since + quarter + 1), Confirms), Changed);
@@ -222,13 +223,14 @@ mod tests {
             assert_eq!(judged(Some(since + 2 * quarter), Contradicts), Undecided);
             assert_eq!(judged(None, Confirms), Undecided);
         }
-        let found = FoundThere { reading: reading("b2", Some(i64::MAX), Some(2)), etag: Confirms, known_for_md5: true };
-        assert_eq!(judge_source(&Kept::default(), &found), Undecided);
+        let found =
+            CurrentSource { reading: reading("b2", Some(i64::MAX), Some(2)), etag: Confirms, known_for_md5: true };
+        assert_eq!(judge_source(&RecordedSource::default(), &found), Undecided);
     }
 
     #[test]
     fn other_metadata_was_written_if_the_stores_clock_or_within_a_second_its_etag_says_so() {
-        let kept = Kept { reading: Some(reading("b2", Some(SEEN), Some(1))), recorded_us: Some(0) };
+        let kept = RecordedSource { reading: Some(reading("b2", Some(SEEN), Some(1))), recorded_us: Some(0) };
         let judged = |modified, tag| judge_metadata(&kept, &reading("b2", modified, tag));
         // The same bytes written anew have the same ETag.
         assert_eq!(judged(Some(SEEN + SECOND_US), Some(1)), Changed);
@@ -240,7 +242,7 @@ mod tests {
         assert_eq!(judged(None, Some(2)), Undecided);
         // Nothing is kept of this replica, or only that we wrote there.
         for reading_kept in [None, Some(reading("wasabi", Some(0), Some(1))), Some(reading("b2", None, None))] {
-            let kept = Kept { reading: reading_kept, recorded_us: Some(SEEN) };
+            let kept = RecordedSource { reading: reading_kept, recorded_us: Some(SEEN) };
             let judged = |modified| judge_metadata(&kept, &reading("b2", Some(modified), Some(2)));
             assert_eq!(judged(SEEN + 900 * SECOND_US), Undecided, "{kept:?}");
             assert_eq!(judged(SEEN + 900 * SECOND_US + 1), Changed, "{kept:?}");

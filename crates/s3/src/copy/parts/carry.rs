@@ -8,7 +8,7 @@ use std::{
 
 use copyhold_core::{
     domain::{Content, Failure},
-    timer::until,
+    timer::sleep_until_some,
 };
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::mpsc;
@@ -136,7 +136,7 @@ impl Carrier {
                     }
                     self.tell(Event::Sent { upload, number, result });
                 }
-                () = until(crowded) => {
+                () = sleep_until_some(crowded) => {
                     lingering = self.memory.linger(piece.bytes.len() as u64);
                     if lingering.is_none() {
                         break;

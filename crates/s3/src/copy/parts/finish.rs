@@ -8,7 +8,7 @@ use std::{
 
 use copyhold_core::{
     domain::{Content, Failure, Verified},
-    timer::until,
+    timer::sleep_until_some,
 };
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::task::JoinSet;
@@ -71,7 +71,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
                     }
                 }
                 Some(event) = self.events.recv() => drop(self.note(event)),
-                () = until(patient_until) => {
+                () = sleep_until_some(patient_until) => {
                     patient_until = None;
                     self.let_go();
                 }

@@ -12,7 +12,7 @@ mod upload;
 
 use std::sync::Arc;
 
-use copyhold_core::domain::{Class, Content, ContentHash, Failure, Verified};
+use copyhold_core::domain::{Content, ContentHash, Failure, FailureClass, Verified};
 use futures::future::{BoxFuture, join_all};
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -296,7 +296,8 @@ impl<'c, 't: 'c> Work<'c, 't> {
             if known.is_some_and(|part| part.crc != content.hash.0) {
                 let store = &self.uploads[index].target.store;
                 let what = format!("part {number} of an earlier attempt had another content than the source has now");
-                let why = Failure::new(Class::Transient, format!("target {}: {what}; it begins anew", store.name()));
+                let why =
+                    Failure::new(FailureClass::Transient, format!("target {}: {what}; it begins anew", store.name()));
                 self.answer(index, Err(why), Leaves::Waste);
             }
         }
@@ -339,6 +340,6 @@ impl<'c, 't: 'c> Work<'c, 't> {
 /// What a source's failure in the middle of an object means for the targets: that it is
 /// gone by now is no word about the other sources, which the next attempt asks.
 fn half_way(why: Failure) -> Failure {
-    let (class, scope) = (Class::Transient, Class::Transient.scope());
-    if why.class == Class::Gone { Failure { class, scope, ..why } } else { why }
+    let (class, scope) = (FailureClass::Transient, FailureClass::Transient.scope());
+    if why.class == FailureClass::Gone { Failure { class, scope, ..why } } else { why }
 }

@@ -9,8 +9,8 @@ use std::{
 use backon::BackoffBuilder;
 use bytes::{Bytes, BytesMut};
 use copyhold_core::{
-    domain::{Class, Content, Failure},
-    timer::until,
+    domain::{Content, Failure, FailureClass},
+    timer::sleep_until_some,
 };
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio_util::sync::CancellationToken;
@@ -177,12 +177,12 @@ impl Carrier {
     fn other_bytes(&self, number: u32) -> Failure {
         let store = self.opened.store();
         let what = format!("source {}: part {number} came with other bytes when it was read again", store.name());
-        at_source(store, Failure::new(Class::Corrupt, what))
+        at_source(store, Failure::new(FailureClass::Corrupt, what))
     }
 
     fn other_length(&self, bytes: u64) -> Failure {
         let what = format!("{bytes} bytes came, which is not what was asked for");
-        Failure::new(Class::Transient, format!("source {}: {what}", self.opened.store().name()))
+        Failure::new(FailureClass::Transient, format!("source {}: {what}", self.opened.store().name()))
     }
 }
 
@@ -208,7 +208,7 @@ async fn all_sent(
                 waiting.retain(|waiting| *waiting != place);
                 sent[place] = result;
             }
-            () = until(deadline), if !waiting.is_empty() => {
+            () = sleep_until_some(deadline), if !waiting.is_empty() => {
                 for place in waiting.drain(..) {
                     starved[place].cancel();
                     late.push(place);
@@ -270,7 +270,7 @@ impl<'a> Taking<'a> {
                         self.takers.push(taker);
                     }
                 }
-                () = until(deadline) => {
+                () = sleep_until_some(deadline) => {
                     for (place, _) in waiting {
                         self.starved[place].cancel();
                         self.late.push(place);

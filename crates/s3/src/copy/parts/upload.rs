@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
-use copyhold_core::domain::{Class, Failure, ObjectKey, Verified};
+use copyhold_core::domain::{Failure, FailureClass, ObjectKey, Verified};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -219,7 +219,7 @@ impl Copy<'_> {
         let id = created.ok_or(None)?.map_err(|error| {
             let why = of_target(store, error);
             // Whose answer was lost may have been begun.
-            if why.class != Class::Transient {
+            if why.class != FailureClass::Transient {
                 journal.over(entry);
             }
             why

@@ -69,7 +69,7 @@ async fn what_is_ours_by_its_etag_and_has_other_bytes_is_not_waited_for() {
     s.b2.put("k", "hello");
     s.wasabi.order(Fault::FlipBody { at: 2 }, When::op(Op::GetObject));
     let told = s.copy(&job(&s, "k").await).await;
-    assert_eq!(told.class("wasabi"), Class::Corrupt);
+    assert_eq!(told.class("wasabi"), FailureClass::Corrupt);
     assert_eq!(s.wasabi.calls(Op::GetObject), 1);
 }
 
@@ -81,7 +81,7 @@ async fn a_later_attempt_looks_before_it_sends_again_where_etags_prove_nothing()
     job.targets.truncate(1);
     // The reading back fails, which leaves a good copy that nobody has proven.
     let denied = s.wasabi.order(Fault::access_denied(), When::op(Op::GetObject));
-    assert_eq!(s.copy(&job).await.class("wasabi"), Class::Denied);
+    assert_eq!(s.copy(&job).await.class("wasabi"), FailureClass::Denied);
     denied.clear();
     job.targets[0].again = true;
     assert_eq!(s.copy(&job).await.of("wasabi"), Ok(Verified::ReadBack));
@@ -99,7 +99,7 @@ async fn a_source_that_makes_up_etags_is_told_as_such() {
     s.b2.order(Fault::WrongEtag, When::op(Op::GetObject).skip(1));
     let told = s.copy(&job(&s, "big").await).await;
     let why = told.of("wasabi").unwrap_err();
-    assert_eq!(why.class, Class::Changed);
+    assert_eq!(why.class, FailureClass::Changed);
     assert!(why.message.contains("makes up ETags, and cannot be read in pieces"), "{why:?}");
 }
 

@@ -19,7 +19,7 @@ mod whole;
 
 use std::sync::Arc;
 
-use copyhold_core::domain::{Folds, Kept, ObjectKey, SourceReading};
+use copyhold_core::domain::{Folds, ObjectKey, RecordedSource, SourceReading};
 use copyhold_sandbox::s3::{BucketHandle, BucketOptions, Fault, S3Server};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -110,7 +110,7 @@ impl Setup {
             content: None,
             metadata: None,
             primary: None,
-            kept: Kept::default(),
+            kept: RecordedSource::default(),
             stated_bytes: None,
             sources: vec![Source { store: self.store("b2").await, recorded: true, primary: true }],
             targets: vec![self.target("wasabi").await, self.target("scw").await],
@@ -172,7 +172,7 @@ impl Told {
         result
     }
 
-    fn class(&self, replica: &str) -> Class {
+    fn class(&self, replica: &str) -> FailureClass {
         match self.of(replica) {
             Ok(proof) => panic!("{replica} is {proof:?}"),
             Err(why) => why.class,
@@ -210,7 +210,7 @@ impl Told {
     fn stale(&self) -> Vec<&str> {
         let stale = self.steps.iter().filter_map(|step| match step {
             Step::Stale { replica, why, .. } => {
-                assert_eq!(why.class, Class::Corrupt, "{why:?}");
+                assert_eq!(why.class, FailureClass::Corrupt, "{why:?}");
                 Some(replica.as_str())
             }
             _ => None,
@@ -218,7 +218,7 @@ impl Told {
         stale.collect()
     }
 
-    fn sources_failed(&self) -> Vec<(&str, Class)> {
+    fn sources_failed(&self) -> Vec<(&str, FailureClass)> {
         let failed = self.steps.iter().filter_map(|step| match step {
             Step::SourceFailed { replica, why } => Some((replica.as_str(), why.class)),
             _ => None,

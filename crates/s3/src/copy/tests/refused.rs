@@ -12,14 +12,14 @@ async fn a_key_that_a_target_cannot_hold_is_refused_before_a_byte_is_read() {
     let mut job = s.job_knowing("a\nb", Provider::B2, Facts::default()).await;
     let told = s.copy(&job).await;
     let why = told.of("wasabi").unwrap_err();
-    assert_eq!(why.class, Class::Refused);
+    assert_eq!(why.class, FailureClass::Refused);
     assert_eq!(why.message, "target wasabi: the key has a control character, which Backblaze B2 does not take");
     assert_eq!(told.of("scw"), Ok(Verified::Compared));
     assert_eq!((s.b2.calls(Op::GetObject), s.wasabi.calls(Op::PutObject)), (1, 0));
     // Alone, it costs no request at all.
     job.targets.truncate(1);
     s.b2.forget_counts();
-    assert_eq!(s.copy(&job).await.class("wasabi"), Class::Refused);
+    assert_eq!(s.copy(&job).await.class("wasabi"), FailureClass::Refused);
     assert_eq!(s.b2.calls(Op::GetObject), 0);
 }
 
@@ -31,7 +31,7 @@ async fn a_key_that_a_target_takes_for_another_is_refused() {
         s.b2.put(key, "hello");
         let told = s.copy(&s.job_knowing(key, Provider::Garage, Facts::default()).await).await;
         let why = told.of("wasabi").unwrap_err();
-        assert_eq!(why.class, Class::Refused);
+        assert_eq!(why.class, FailureClass::Refused);
         assert_eq!(why.message, "target wasabi: the key begins with '/', and Garage takes it for the one without");
         assert!(told.of("scw").is_ok());
     }
@@ -47,7 +47,7 @@ async fn an_upload_that_nobody_could_name_is_not_begun() {
         assert!(told.of("scw").is_ok());
         assert_eq!(
             told.of("wasabi").map_err(|why| why.class),
-            if size < MIB { Ok(Verified::Compared) } else { Err(Class::Refused) }
+            if size < MIB { Ok(Verified::Compared) } else { Err(FailureClass::Refused) }
         );
     }
     assert_eq!(s.wasabi.calls(Op::CreateMultipartUpload), 0);
@@ -72,7 +72,7 @@ async fn metadata_that_a_target_cannot_hold_is_refused_and_the_others_get_it() {
     let metadata = Metadata::none().with("x-amz-meta-note", "n".repeat(2_045));
     s.b2.put_with("k", "hello", metadata);
     let told = s.copy(&s.job_knowing("k", Provider::Aws, Facts::default()).await).await;
-    assert_eq!(told.class("wasabi"), Class::Refused);
+    assert_eq!(told.class("wasabi"), FailureClass::Refused);
     assert!(told.of("scw").is_ok());
     assert_eq!(s.scw.inspect("k").unwrap().metadata.get("x-amz-meta-note").map(str::len), Some(2_045));
     assert_eq!(s.wasabi.calls(Op::PutObject), 0);

@@ -39,7 +39,7 @@ async fn a_failed_target_does_not_stop_another() {
     s.b2.put("k", "hello");
     s.wasabi.order(Fault::access_denied(), When::op(Op::PutObject));
     let told = s.copy(&s.job("k").await).await;
-    assert_eq!(told.class("wasabi"), Class::Denied);
+    assert_eq!(told.class("wasabi"), FailureClass::Denied);
     assert!(told.of("wasabi").unwrap_err().message.starts_with("target wasabi: PutObject: 403 AccessDenied"));
     assert_eq!(told.of("scw"), Ok(Verified::Compared));
 }
@@ -168,7 +168,7 @@ async fn metadata_that_cannot_be_carried_is_refused_and_never_dropped() {
         let told = s.copy(&s.job("k").await).await;
         for target in ["wasabi", "scw"] {
             let why = told.of(target).unwrap_err();
-            assert_eq!(why.class, Class::Refused, "{why:?}");
+            assert_eq!(why.class, FailureClass::Refused, "{why:?}");
             assert!(why.message.contains("x-amz-meta-city"), "{why:?}");
         }
     }
@@ -182,7 +182,7 @@ async fn a_throttling_store_says_for_how_long() {
     let wait = std::time::Duration::from_secs(7);
     s.wasabi.order(Fault::slow_down_for(wait), When::op(Op::PutObject));
     let why = s.copy(&s.job("k").await).await.of("wasabi").unwrap_err();
-    assert_eq!((why.class, why.retry_after), (Class::Throttled, Some(wait)));
+    assert_eq!((why.class, why.retry_after), (FailureClass::Throttled, Some(wait)));
 }
 
 #[tokio::test]
@@ -204,7 +204,7 @@ async fn a_write_whose_end_was_not_seen_is_told_and_not_sent_again() {
         let before = s.wasabi.calls(Op::PutObject);
         s.wasabi.order(fault, When::op(Op::PutObject).next(1));
         let told = s.copy(&s.job("k").await).await;
-        assert_eq!((told.class("wasabi"), told.of("scw")), (Class::Transient, Ok(Verified::Compared)));
+        assert_eq!((told.class("wasabi"), told.of("scw")), (FailureClass::Transient, Ok(Verified::Compared)));
         assert_eq!(s.wasabi.calls(Op::PutObject), before + 1);
         let ended = |of: &str| {
             told.steps.iter().any(|step| matches!(step, Step::WriteEnded { replica } if replica.as_str() == of))

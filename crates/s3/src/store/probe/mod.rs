@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub use fact::Fact;
 pub use trail::Left;
 
-use copyhold_core::domain::Class;
+use copyhold_core::domain::FailureClass;
 
 use super::{Known, Profile, Store, StoreError};
 use bucket::Lock;
@@ -186,7 +186,7 @@ impl Probe<'_> {
         let key = self.key("first");
         let sent = self.put(&key, b"first", Sending::default()).await;
         let sent = sent.map_err(|error| {
-            if error.class() == Class::Denied {
+            if error.class() == FailureClass::Denied {
                 self.trail.forgets(&key);
             }
             Ended::by(EndedBy::NotWritable, format!("nothing can be written: {error}"))
@@ -221,14 +221,14 @@ impl Probe<'_> {
 /// A refusal of what was asked, as against a store that is sick or lets nobody in.
 fn is_refusal(error: &StoreError) -> bool {
     match error.class() {
-        Class::Refused | Class::Corrupt | Class::Changed => true,
-        Class::Transient
-        | Class::Throttled
-        | Class::Full
-        | Class::Denied
-        | Class::Misconfigured
-        | Class::Gone
-        | Class::Archived => false,
+        FailureClass::Refused | FailureClass::Corrupt | FailureClass::Changed => true,
+        FailureClass::Transient
+        | FailureClass::Throttled
+        | FailureClass::Full
+        | FailureClass::Denied
+        | FailureClass::Misconfigured
+        | FailureClass::Gone
+        | FailureClass::Archived => false,
     }
 }
 

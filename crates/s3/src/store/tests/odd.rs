@@ -1,6 +1,6 @@
 //! Answers that hold something odd: what does not matter fails no call, and what does refuses the object by name.
 
-use copyhold_core::domain::{Class, NotCarried};
+use copyhold_core::domain::{FailureClass, NotCarried};
 
 use super::{canned::Canned, *};
 
@@ -66,7 +66,7 @@ async fn what_an_object_has_besides_is_seen_however_it_is_counted() {
     assert_eq!(head_with("x-amz-tagging-count: 1, 2").await.unwrap().not_carried, [NotCarried::Tags]);
     assert_eq!(head_with("x-amz-object-lock-legal-hold: on").await.unwrap().not_carried, [NotCarried::LegalHold]);
     let error = head_with("x-amz-missing-meta: some").await.unwrap_err();
-    assert_eq!(error.class(), Class::Refused, "{error}");
+    assert_eq!(error.class(), FailureClass::Refused, "{error}");
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn an_object_with_some_hundred_headers_is_read_and_one_with_thousands_is_r
     let lines = |n: usize| (0..n).map(|i| format!("x-amz-meta-{i}: v")).collect::<Vec<_>>().join("\r\n");
     assert_eq!(head_with(lines(900)).await.unwrap().metadata.user.len(), 900);
     let error = head_with(lines(3_000)).await.unwrap_err();
-    assert_eq!(error.class(), Class::Refused, "{error}");
+    assert_eq!(error.class(), FailureClass::Refused, "{error}");
     assert!(error.to_string().contains("more than 1000 headers"), "{error}");
 }
 
@@ -172,7 +172,7 @@ async fn a_body_that_is_too_large_on_the_way_names_the_setting() {
     let bytes = bytes::Bytes::from_static(b"large");
     let put = store(&server.endpoint).await.put(&key("k"), &bytes, &md5(b"large"), &Metadata::default()).await;
     let error = put.unwrap_err();
-    assert_eq!(error.class(), Class::Refused);
+    assert_eq!(error.class(), FailureClass::Refused);
     assert!(error.to_string().contains("set max_put in this replica's section"), "{error}");
     // Of what is read, nothing is too large.
     let error = store(&server.endpoint).await.head(&key("k")).await.unwrap_err();
@@ -188,14 +188,14 @@ async fn a_path_that_is_changed_on_the_way_is_its_objects_own_trouble() {
     for odd in ["a//b", "/a", "a/../b", "a%2Fb", "a b"] {
         let server = Canned::new([refused.clone(), listed.clone()]).await;
         let error = store(&server.endpoint).await.get(&key(odd), None, None).await.unwrap_err();
-        assert_eq!(error.class(), Class::Refused, "{error}");
+        assert_eq!(error.class(), FailureClass::Refused, "{error}");
         assert!(error.to_string().contains("a proxy in front of the store"), "{error}");
     }
     // Nothing is right of this store, or the key is one that nobody changes: then it is the secret.
     for (answers, odd) in [([refused.clone(), refused.clone()], "a//b"), ([refused, listed], "a/b")] {
         let server = Canned::new(answers).await;
         let error = store(&server.endpoint).await.get(&key(odd), None, None).await.unwrap_err();
-        assert_eq!(error.class(), Class::Misconfigured, "{error}");
+        assert_eq!(error.class(), FailureClass::Misconfigured, "{error}");
     }
 }
 
