@@ -5,8 +5,8 @@ use copyhold_core::domain::{
     judge_source, utc,
 };
 use copyhold_s3::{
-    copy::{self, Reading},
-    store::Known,
+    copy::{self, ObjectReading},
+    store::Tristate,
 };
 
 use super::{
@@ -140,7 +140,8 @@ impl Look<'_> {
                     return self.with_metadata(reading.metadata, Grade::Read).await;
                 }
                 Ok(reading) => {
-                    if let Some(before) = others.iter().find(|other: &&Reading| other.content == reading.content) {
+                    if let Some(before) = others.iter().find(|other: &&ObjectReading| other.content == reading.content)
+                    {
                         if let Err(why) = self.is_as_stored(&reading).await {
                             return Seen::Unknown(why);
                         }
@@ -161,14 +162,14 @@ impl Look<'_> {
     }
 
     /// Whether a proxy has compressed or decompressed what came, which mostly shows by another size.
-    async fn is_as_stored(&self, reading: &Reading) -> Result<(), Failure> {
+    async fn is_as_stored(&self, reading: &ObjectReading) -> Result<(), Failure> {
         if reading.etag == EtagMatch::Confirms || reading.content.size_bytes == self.content.size_bytes {
             return Ok(());
         }
         self.subject.patiently(|| copy::is_as_stored(self.subject.store(), self.key, reading)).await
     }
 
-    async fn read_once(&self) -> Result<Reading, Failure> {
+    async fn read_once(&self) -> Result<ObjectReading, Failure> {
         let subject = self.subject;
         let limit = Allowance::default().of(self.content.size_bytes);
         let read = copy::read(subject.store(), self.key, |bytes| subject.count(|tally| tally.bytes_read += bytes));
@@ -179,7 +180,7 @@ impl Look<'_> {
     }
 
     /// Two readings agree on other bytes.
-    fn wrong(&self, before: &Reading, reading: &Reading) -> Seen {
+    fn wrong(&self, before: &ObjectReading, reading: &ObjectReading) -> Seen {
         let mut said = reading.said.clone();
         let mut etag = reading.etag;
         if before.said.tag != said.tag {
@@ -196,7 +197,7 @@ impl Look<'_> {
         let modified = said.modified_us.map(|at| format!(", last modified {}", utc(at)));
         let (origin, tag) = if self.primary {
             let kept = RecordedSource { reading: self.source.cloned(), recorded_us: Some(self.recorded_at) };
-            let known_for_md5 = self.subject.store().etags_are_md5() == Known::Yes;
+            let known_for_md5 = self.subject.store().etags_are_md5() == Tristate::Yes;
             let verdict = judge_source(&kept, &CurrentSource { reading: said, etag, known_for_md5 });
             let origin = match verdict {
                 SourceVerdict::Changed => Origin::Written,

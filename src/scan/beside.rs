@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 
 use copyhold_core::domain::ReplicaName;
 use copyhold_db::queue::KeyRange;
-use copyhold_s3::store::{Listed, Profile};
+use copyhold_s3::store::{ListedObject, Profile};
 use tokio::time::Instant;
 
 use super::{lister::Lister, trouble::Trouble, walk::Walk};
@@ -12,7 +12,7 @@ use super::{lister::Lister, trouble::Trouble, walk::Walk};
 pub(super) struct Beside<'a> {
     lister: &'a Lister,
     walk: Walk<'a>,
-    listed: VecDeque<Listed>,
+    listed: VecDeque<ListedObject>,
     asked_at: Instant,
 }
 
@@ -35,7 +35,7 @@ impl<'a> Beside<'a> {
 
     /// When the listing was asked for that this shows: the same content, as surely as ETags can tell. To be asked in the order
     /// of keys. That it is not, or not the same, says nothing.
-    pub(super) async fn same(&mut self, object: &Listed, of: &Profile) -> Result<Option<Instant>, Trouble> {
+    pub(super) async fn same(&mut self, object: &ListedObject, of: &Profile) -> Result<Option<Instant>, Trouble> {
         loop {
             while self.listed.pop_front_if(|listed| listed.bytes() < object.bytes()).is_some() {}
             if let Some(listed) = self.listed.front() {
@@ -51,7 +51,7 @@ impl<'a> Beside<'a> {
     }
 }
 
-fn is_same(one: &Listed, of: &Profile, other: &Listed, of_other: &Profile) -> bool {
+fn is_same(one: &ListedObject, of: &Profile, other: &ListedObject, of_other: &Profile) -> bool {
     let (Some(etag), Some(other_etag)) = (&one.etag, &other.etag) else { return false };
     one.size_bytes.is_some()
         && one.size_bytes == other.size_bytes

@@ -6,7 +6,7 @@ use std::{
 };
 
 use copyhold_core::domain::{FailureClass, ReplicaName};
-use copyhold_s3::store::{Asked, Page, Place, Profile, Store};
+use copyhold_s3::store::{ListPage, ListPosition, ListQuery, Profile, Store};
 use tokio::time::Instant;
 
 use super::{
@@ -72,10 +72,10 @@ impl Lister {
     /// `behind`: the last key before it.
     pub(super) async fn page(
         &self,
-        asked: Asked<'_>,
-        from: &Place,
+        asked: ListQuery<'_>,
+        from: &ListPosition,
         behind: Option<&[u8]>,
-    ) -> Result<(Page, Instant), Trouble> {
+    ) -> Result<(ListPage, Instant), Trouble> {
         let failed = |error| {
             let place = PageAt { number: lock(&self.notes).pages + 1, behind: behind.map(<[u8]>::to_vec) };
             Trouble::Store { place, error: Box::new(error) }

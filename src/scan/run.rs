@@ -5,7 +5,7 @@ use std::time::Duration;
 use copyhold_db::queue::{
     KeyRange, ListedKey, Queue, ScanArguments, ScanHolder, ScanId, ScanPart, UnfinishedScan, while_away,
 };
-use copyhold_s3::store::Listed;
+use copyhold_s3::store::ListedObject;
 use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -240,7 +240,12 @@ impl Scan {
     }
 
     /// Which other replicas show the same of each. A listing that fails says nothing, and nothing more is taken from it.
-    async fn compare(&self, objects: Vec<Listed>, beside: &mut Vec<Beside<'_>>, oldest: &mut Instant) -> Vec<Entry> {
+    async fn compare(
+        &self,
+        objects: Vec<ListedObject>,
+        beside: &mut Vec<Beside<'_>>,
+        oldest: &mut Instant,
+    ) -> Vec<Entry> {
         let mut entries = Vec::with_capacity(objects.len());
         for object in objects {
             let mut same_at = Vec::new();

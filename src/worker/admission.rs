@@ -12,7 +12,7 @@ use copyhold_db::queue::{
 };
 use copyhold_s3::{
     copy::OnExisting,
-    store::{FirstLook, shown},
+    store::{BucketContents, shown},
 };
 use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
@@ -246,7 +246,7 @@ impl Doorkeeper {
     ) -> Result<Result<(Admission, Option<SystemTime>), String>, QueueError> {
         let existing = self.config.replica(&replica.name).and_then(|r| r.existing);
         let existing = existing.or(row.adopts.then_some(Existing::Adopt));
-        let looked = tokio::time::timeout(ANSWER_WITHIN, replica.store.first_look()).await;
+        let looked = tokio::time::timeout(ANSWER_WITHIN, replica.store.bucket_contents()).await;
         let Ok(looked) = looked else {
             return Ok(Err(format!("its bucket could not be listed: no answer within {ANSWER_WITHIN:?}")));
         };
@@ -317,7 +317,7 @@ enum Clock {
     Unfit(String),
 }
 
-fn adopts(looked: &FirstLook, before: Option<SystemTime>) -> Clock {
+fn adopts(looked: &BucketContents, before: Option<SystemTime>) -> Clock {
     let Some(date) = looked.date else {
         let why = "its store says no Date, by which what it holds is told from copies: it does not allow existing = \"adopt\"";
         return Clock::Unfit(why.into());
@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn what_is_to_be_adopted_is_told_from_copies_by_the_stores_own_clock_alone() {
-        let looked = |date: Option<u64>| FirstLook { key: Some("k".into()), date: date.map(at), of_later: None };
+        let looked = |date: Option<u64>| BucketContents { key: Some("k".into()), date: date.map(at), of_later: None };
         let seen = |date, before: Option<u64>| adopts(&looked(Some(date)), before.map(at));
         assert_eq!(seen(1_000, None), Clock::Waits(at(1_000)));
         assert_eq!(seen(1_004, Some(1_000)), Clock::Waits(at(1_004)));
@@ -386,7 +386,7 @@ mod tests {
         assert_eq!(seen(1_031, Some(1_000)), Clock::Waits(at(1_031)));
         assert_eq!(seen(999, Some(1_000)), Clock::Waits(at(999)));
         assert!(matches!(adopts(&looked(None), None), Clock::Unfit(_)));
-        let ahead = FirstLook { of_later: Some("k".into()), ..looked(Some(1_000)) };
+        let ahead = BucketContents { of_later: Some("k".into()), ..looked(Some(1_000)) };
         assert!(matches!(adopts(&ahead, Some(at(990))), Clock::Unfit(_)));
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use copyhold_core::domain::{Generation, Lease, ObjectKey, ReplicaName};
 use copyhold_db::queue::{Complaint, Intent, Queue, QueueError, TakenPart, UnfinishedUpload};
 use copyhold_s3::{
-    copy::{Entry, Journal, Older, Part, Shape, Unfinished},
+    copy::{Journal, OlderUpload, ResumableUpload, UploadEntry, UploadShape, UploadedPart},
     store::{ETag, Md5, UploadId},
 };
 use futures::{FutureExt as _, future::BoxFuture};
@@ -121,7 +121,7 @@ struct OfObject {
 }
 
 impl Journal for OfObject {
-    fn unfinished(&self) -> BoxFuture<'_, Vec<Unfinished>> {
+    fn unfinished(&self) -> BoxFuture<'_, Vec<ResumableUpload>> {
         async {
             let ask = || self.journals.queue.unfinished_uploads(&self.key, self.generation);
             let asked = self.journals.keep_trying("look for unfinished uploads", "queue::unfinished_uploads", ask);
@@ -136,13 +136,13 @@ impl Journal for OfObject {
         .boxed()
     }
 
-    fn older(&self) -> BoxFuture<'_, Vec<Older>> {
+    fn older(&self) -> BoxFuture<'_, Vec<OlderUpload>> {
         async {
             let ask = || self.journals.queue.older_uploads(&self.key, self.generation);
             let asked = self.journals.keep_trying("look for older uploads", "queue::older_uploads", ask);
             match asked.await {
                 Ok(found) => {
-                    let older = |(id, replica, upload)| Older { entry: Entry(id), replica, upload: UploadId::new(upload) };
+                    let older = |(id, replica, upload)| OlderUpload { entry: UploadEntry(id), replica, upload: UploadId::new(upload) };
                     found.into_iter().map(older).collect()
                 }
                 Err(Hopeless(error)) => {
@@ -154,17 +154,17 @@ impl Journal for OfObject {
         .boxed()
     }
 
-    fn intend<'a>(&'a self, replica: &'a ReplicaName, shape: &'a Shape) -> BoxFuture<'a, Entry> {
+    fn intend<'a>(&'a self, replica: &'a ReplicaName, shape: &'a UploadShape) -> BoxFuture<'a, UploadEntry> {
         async move {
             // An origin is compared and nothing else; PostgreSQL keeps no NUL, which a store may have put into an ETag.
             let origin = shape.origin.replace('\0', "\u{fffd}");
-            let Shape { size_bytes, part_bytes, .. } = *shape;
+            let UploadShape { size_bytes, part_bytes, .. } = *shape;
             let (key, generation) = (&self.key, self.generation);
             let intent = Intent { key, generation, replica, size_bytes, part_bytes, origin: &origin };
             let write = || self.journals.queue.intend_upload(&intent);
             loop {
                 match self.journals.keep_trying("write down a new upload", "queue::intend_upload", &write).await {
-                    Ok(id) => return Entry(id),
+                    Ok(id) => return UploadEntry(id),
                     // Nothing in it depends on anybody but us; if the table was altered by hand, it may be mended.
                     Err(Hopeless(error)) => {
                         self.journals.complaint.fails(|times| {
@@ -178,7 +178,7 @@ impl Journal for OfObject {
         .boxed()
     }
 
-    fn began<'a>(&'a self, entry: Entry, upload: &'a UploadId) -> BoxFuture<'a, ()> {
+    fn began<'a>(&'a self, entry: UploadEntry, upload: &'a UploadId) -> BoxFuture<'a, ()> {
         async move {
             let write = || self.journals.queue.upload_began(entry.0, upload.as_str());
             let written = self.journals.keep_trying("write down an upload's name", "queue::upload_began", write).await;
@@ -194,7 +194,7 @@ impl Journal for OfObject {
         .boxed()
     }
 
-    fn part(&self, entry: Entry, part: Part) {
+    fn part(&self, entry: UploadEntry, part: UploadedPart) {
         self.journals.tell(Word::Part(entry, part), Some(&self.parts));
     }
 
@@ -206,22 +206,22 @@ impl Journal for OfObject {
         .boxed()
     }
 
-    fn spoil(&self, entry: Entry) {
+    fn spoil(&self, entry: UploadEntry) {
         self.journals.tell(Word::Spoilt(entry), None);
     }
 
-    fn over(&self, entry: Entry) {
+    fn over(&self, entry: UploadEntry) {
         self.journals.tell(Word::Over(entry), None);
     }
 }
 
-fn unfinished(upload: UnfinishedUpload) -> Unfinished {
+fn unfinished(upload: UnfinishedUpload) -> ResumableUpload {
     let UnfinishedUpload { id, replica, size_bytes, part_bytes, origin, upload_id, parts } = upload;
-    let part = |p: TakenPart| Part { number: p.number, etag: ETag::new(p.etag), md5: Md5(p.md5), crc: p.crc };
-    Unfinished {
-        entry: Entry(id),
+    let part = |p: TakenPart| UploadedPart { number: p.number, etag: ETag::new(p.etag), md5: Md5(p.md5), crc: p.crc };
+    ResumableUpload {
+        entry: UploadEntry(id),
         replica,
-        shape: Shape { size_bytes, part_bytes, origin },
+        shape: UploadShape { size_bytes, part_bytes, origin },
         upload: UploadId::new(upload_id),
         parts: parts.into_iter().map(part).collect(),
     }
@@ -235,9 +235,9 @@ struct Told {
 
 #[derive(Debug)]
 enum Word {
-    Part(Entry, Part),
-    Spoilt(Entry),
-    Over(Entry),
+    Part(UploadEntry, UploadedPart),
+    Spoilt(UploadEntry),
+    Over(UploadEntry),
 }
 
 /// Counts something as unwritten for as long as it lives.
@@ -281,17 +281,17 @@ impl Pending {
 
     fn take(&mut self, Told { word, mark }: Told) {
         match word {
-            Word::Over(Entry(id)) => {
+            Word::Over(UploadEntry(id)) => {
                 let mut ended = self.parts.split_off(&(id, 0));
                 self.parts.append(&mut ended.split_off(&(id + 1, 0)));
                 self.spoilt.remove(&id);
                 self.over.entry(id).or_default().push(mark);
             }
-            Word::Spoilt(Entry(id)) if !self.over.contains_key(&id) => {
+            Word::Spoilt(UploadEntry(id)) if !self.over.contains_key(&id) => {
                 self.spoilt.entry(id).or_default().push(mark);
             }
-            Word::Part(Entry(upload), part) if !self.over.contains_key(&upload) => {
-                let Part { number, etag, md5, crc } = part;
+            Word::Part(UploadEntry(upload), part) if !self.over.contains_key(&upload) => {
+                let UploadedPart { number, etag, md5, crc } = part;
                 let taken = TakenPart { upload, number, etag: etag.as_str().to_owned(), md5: md5.0, crc };
                 match self.parts.entry((upload, number)) {
                     btree_map::Entry::Vacant(entry) => {

@@ -7,7 +7,7 @@ use copyhold_core::domain::{
     ObjectKey, Outcome, PriorFailure, ReplicaName, SourceReading, Verified, next_attempt,
 };
 use copyhold_db::queue::{Report, UnsettledWrite};
-use copyhold_s3::copy::{Job, Step};
+use copyhold_s3::copy::{CopyStep, Job};
 use rand::RngExt as _;
 
 use super::health::Diagnosis;
@@ -129,24 +129,24 @@ impl Notes {
     }
 
     /// Takes note at once of what needs no finding out.
-    pub(super) fn note_fact(&mut self, step: &Step) {
+    pub(super) fn note_fact(&mut self, step: &CopyStep) {
         match step {
-            Step::WriteBegun { replica, content, metadata, completes } => {
+            CopyStep::WriteBegun { replica, content, metadata, completes } => {
                 let write = Write { content: *content, metadata: *metadata, completes: *completes, ended: false };
                 self.writes.insert(replica.clone(), write);
             }
-            Step::Described { metadata, not_carried } => {
+            CopyStep::Described { metadata, not_carried } => {
                 self.metadata = Some(*metadata);
                 self.not_carried = Some(not_carried.clone());
             }
-            Step::Lacks { replica, property } => {
+            CopyStep::Lacks { replica, property } => {
                 metrics::not_carried(replica, *property);
                 let lacking = self.not_carried.get_or_insert_default();
                 if !lacking.contains(property) {
                     lacking.push(*property);
                 }
             }
-            Step::WriteEnded { replica } => {
+            CopyStep::WriteEnded { replica } => {
                 if let Some(write) = self.writes.get_mut(replica) {
                     write.ended = true;
                 }
@@ -169,20 +169,21 @@ impl Notes {
         unsettled.collect()
     }
 
-    pub(super) fn take(&mut self, step: Step, diagnosis: Diagnosis) {
-        if let Step::Read { from: of, .. } | Step::SourceFailed { replica: of, .. } | Step::Target { replica: of, .. } =
-            &step
+    pub(super) fn take(&mut self, step: CopyStep, diagnosis: Diagnosis) {
+        if let CopyStep::Read { from: of, .. }
+        | CopyStep::SourceFailed { replica: of, .. }
+        | CopyStep::Target { replica: of, .. } = &step
         {
             self.unanswered.retain(|replica| replica != of);
         }
         match step {
-            Step::Opened { .. }
-            | Step::Described { .. }
-            | Step::Lacks { .. }
-            | Step::WriteBegun { .. }
-            | Step::WriteEnded { .. } => {}
-            Step::Kept { replica, .. } => self.advanced.push(replica),
-            Step::Read { from, content, said } => {
+            CopyStep::Opened { .. }
+            | CopyStep::Described { .. }
+            | CopyStep::Lacks { .. }
+            | CopyStep::WriteBegun { .. }
+            | CopyStep::WriteEnded { .. } => {}
+            CopyStep::Kept { replica, .. } => self.advanced.push(replica),
+            CopyStep::Read { from, content, said } => {
                 self.content = Some(content);
                 self.said = said.or_else(|| self.said.take());
                 self.was_read = true;
@@ -190,9 +191,9 @@ impl Notes {
                     self.outcomes.push((from, Outcome::recorded(Verified::Source)));
                 }
             }
-            Step::Changed { from, content, said } => self.changed = Some((from, content, said)),
-            Step::Stale { replica, why, park } => self.missing.push((replica, why, park)),
-            Step::SourceFailed { replica, why } => {
+            CopyStep::Changed { from, content, said } => self.changed = Some((from, content, said)),
+            CopyStep::Stale { replica, why, park } => self.missing.push((replica, why, park)),
+            CopyStep::SourceFailed { replica, why } => {
                 if why.class == FailureClass::Gone && self.recorded.contains(&replica) {
                     self.missing.push((replica, why, false));
                 } else if self.due.contains(&replica) {
@@ -201,7 +202,7 @@ impl Notes {
                     self.outcomes.push((replica, outcome));
                 }
             }
-            Step::Target { replica, result } => {
+            CopyStep::Target { replica, result } => {
                 let outcome = match result {
                     Ok(proof) => {
                         // Written by us, it has another Last-Modified and ETag than are kept, and nobody has read them.

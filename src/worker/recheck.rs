@@ -7,7 +7,7 @@ use copyhold_core::domain::{
     SourceReading, SourceVerdict,
 };
 use copyhold_db::queue::{Answer, Complaint, Daemon, Queue, QueueError, Report, Unverified};
-use copyhold_s3::copy::{self, Reading};
+use copyhold_s3::copy::{self, ObjectReading};
 use futures::future::join_all;
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
@@ -179,7 +179,7 @@ impl Rechecker {
         let read = async {
             match copy::read(&replica.store, &lease.key, |_| {}).await {
                 // The bytes are the object's; what was sent with them may have been an earlier state of its metadata.
-                Ok(Reading { content: found, metadata, .. }) if found == *content => {
+                Ok(ObjectReading { content: found, metadata, .. }) if found == *content => {
                     // Where it is not known what was sent, any other metadata may be. The primary's is the application's, and
                     // a store that alters it always shows another.
                     let may_be_late = match copy.sent_metadata {

@@ -12,7 +12,7 @@ use copyhold_core::{
 };
 use copyhold_db::queue::{Answer, Queue, Report, UnsettledWrite};
 use copyhold_s3::{
-    copy::{self, Ended, Job, Memory, Step},
+    copy::{self, CopyEnd, CopyStep, Job, Memory},
     store::Activity,
 };
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
@@ -91,14 +91,14 @@ pub struct Runner {
 
 /// How long it rests because no source may be asked for it; `None`: one may.
 fn sources_rest(job: &Job) -> Option<Duration> {
-    let rests = job.sources.iter().map(|source| source.store.spares(&job.key)).collect::<Option<Vec<_>>>()?;
+    let rests = job.sources.iter().map(|source| source.store.spared_for(&job.key)).collect::<Option<Vec<_>>>()?;
     rests.into_iter().min()
 }
 
 /// Takes those targets off the job whose stores have asked to be left alone where the object is: it is not read in vain.
 fn leave_alone(lease: &Lease, job: &mut Job) -> Vec<(ReplicaName, Outcome)> {
     let mut outcomes = Vec::new();
-    job.targets.retain(|target| match target.store.spares(&lease.key) {
+    job.targets.retain(|target| match target.store.spared_for(&lease.key) {
         None => true,
         Some(delay) => {
             outcomes.push((target.store.name().clone(), Outcome::Deferred { delay }));
@@ -137,7 +137,7 @@ impl Runner {
         let is_done = notes.is_done();
         let activity = Activity::of(&job.key);
         let copying = activity
-            .watch(async { if is_done { Ended::Done } else { copy::copy(&job, &self.memory, &lost, &steps).await } });
+            .watch(async { if is_done { CopyEnd::Done } else { copy::copy(&job, &self.memory, &lost, &steps).await } });
         tokio::pin!(copying);
 
         let mut size_bytes = lease.size_bytes;
@@ -156,11 +156,11 @@ impl Runner {
                     notes.note_fact(&step);
                     place.note(&step, self.lanes.are_slow(permits.keys()), Instant::now());
                     match &step {
-                        Step::Opened { size_bytes: found } => {
+                        CopyStep::Opened { size_bytes: found } => {
                             size_bytes = Some(*found);
                             limit = limit.max(self.allowance.of(*found));
                         }
-                        Step::Read { .. } => reading = None,
+                        CopyStep::Read { .. } => reading = None,
                         _ => {}
                     }
                     judging.push(self.judge(&lease, trial, step));
@@ -203,7 +203,7 @@ impl Runner {
             }
         };
         drop(reading);
-        let stopped = ended == Ended::Cancelled && broken_off.is_none();
+        let stopped = ended == CopyEnd::Cancelled && broken_off.is_none();
         // The last target's step comes together with the end.
         while let Ok(step) = taken.try_recv() {
             self.give_back(&mut permits, &step);
@@ -211,7 +211,7 @@ impl Runner {
             match step {
                 // What a failure means takes time to find out, and whoever comes next finds it out as well.
                 step if !stopped => judging.push(self.judge(&lease, trial, step)),
-                Step::Read { .. } | Step::Target { result: Ok(_), .. } => notes.take(step, Diagnosis::NOBODY),
+                CopyStep::Read { .. } | CopyStep::Target { result: Ok(_), .. } => notes.take(step, Diagnosis::NOBODY),
                 _ => {}
             }
         }
@@ -219,7 +219,7 @@ impl Runner {
             self.await_rulings(&lease, judging, &mut place, &mut notes).await;
         }
         self.held.end(&lease.key, lease.fence);
-        if ended == Ended::Cancelled {
+        if ended == CopyEnd::Cancelled {
             match broken_off {
                 None => {}
                 Some(BrokenOff::Overdue) => notes.overdue(limit, size_bytes),
@@ -264,7 +264,7 @@ impl Runner {
     async fn await_rulings(
         &self,
         lease: &Lease,
-        mut judging: FuturesUnordered<impl Future<Output = (Step, Diagnosis)>>,
+        mut judging: FuturesUnordered<impl Future<Output = (CopyStep, Diagnosis)>>,
         place: &mut Place,
         notes: &mut Notes,
     ) {
@@ -311,21 +311,23 @@ impl Runner {
     }
 
     /// Finds out what a step means, which takes a moment only where a store may be at fault.
-    async fn judge(&self, lease: &Lease, trial: Option<&Trial>, step: Step) -> (Step, Diagnosis) {
+    async fn judge(&self, lease: &Lease, trial: Option<&Trial>, step: CopyStep) -> (CopyStep, Diagnosis) {
         let diagnosis = match &step {
-            Step::Opened { .. }
-            | Step::Described { .. }
-            | Step::Lacks { .. }
-            | Step::Kept { .. }
-            | Step::WriteBegun { .. }
-            | Step::WriteEnded { .. } => Diagnosis::NOBODY,
+            CopyStep::Opened { .. }
+            | CopyStep::Described { .. }
+            | CopyStep::Lacks { .. }
+            | CopyStep::Kept { .. }
+            | CopyStep::WriteBegun { .. }
+            | CopyStep::WriteEnded { .. } => Diagnosis::NOBODY,
             // Whatever it was, it could be read.
-            Step::Read { from, .. } | Step::Changed { from, .. } | Step::Stale { replica: from, .. } => {
+            CopyStep::Read { from, .. } | CopyStep::Changed { from, .. } | CopyStep::Stale { replica: from, .. } => {
                 self.health.worked(from, Direction::Read, &lease.key);
                 Diagnosis::NOBODY
             }
-            Step::SourceFailed { replica, why } => self.diagnose(lease, replica, Direction::Read, replica, why).await,
-            Step::Target { replica, result } => {
+            CopyStep::SourceFailed { replica, why } => {
+                self.diagnose(lease, replica, Direction::Read, replica, why).await
+            }
+            CopyStep::Target { replica, result } => {
                 let trial = trial.filter(|trial| trial.replica == *replica);
                 if let Some(trial) = trial {
                     trial.ended(match result {
@@ -410,8 +412,8 @@ impl Runner {
     }
 
     /// A target that has its answer needs its permit no longer, whatever is still to be written down.
-    fn give_back(&self, permits: &mut Permits, step: &Step) {
-        if let Step::Target { replica, result } = step
+    fn give_back(&self, permits: &mut Permits, step: &CopyStep) {
+        if let CopyStep::Target { replica, result } = step
             && let Some(permit) = permits.remove(replica)
         {
             self.lanes.give_back(replica, &permit, result.is_ok());

@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use copyhold_core::domain::{Failure, FailureClass, Verified};
 use copyhold_s3::{
-    copy::{Ended, Job, Journal, Memory, OnExisting, Source, Step, Target, copy},
+    copy::{CopyEnd, CopyStep, Job, Journal, Memory, OnExisting, Source, Target, copy},
     store::Store,
 };
 use futures::future::BoxFuture;
@@ -261,11 +261,11 @@ impl Stage {
         };
         let (steps, mut told) = mpsc::unbounded_channel();
         let ended = copy(&job, memory, &CancellationToken::new(), &steps).await;
-        assert_eq!(ended, Ended::Done);
+        assert_eq!(ended, CopyEnd::Done);
         drop(steps);
         let mut answer = None;
         while let Some(step) = told.recv().await {
-            if let Step::Target { result, .. } = step {
+            if let CopyStep::Target { result, .. } = step {
                 assert!(answer.replace(result).is_none(), "two answers about one target");
             }
         }

@@ -1,14 +1,24 @@
-//! Whose failure it was, in front of what it was.
+//! Failures of a copy, with the replica at fault in front of the message.
 
 use copyhold_core::domain::{Content, Failure, FailureClass, SourceVerdict};
 
 use crate::store::{Store, StoreError};
 
+/// Why bytes that were read from a source are not copied.
+pub(super) enum ReadMismatch {
+    /// They came damaged, or the evidence is insufficient.
+    Failed(Failure),
+    /// The source's copy is damaged or stale.
+    Stale(Failure),
+    /// The object has changed since.
+    Changed(Failure),
+}
+
 pub(super) fn of_source(store: &Store, error: StoreError) -> Failure {
     at_source(store, error.into_failure(format_args!("source {}", store.name())))
 }
 
-/// The failure of reading from this store.
+/// Marks a failure as one of reading from this store.
 pub(super) fn at_source(store: &Store, failure: Failure) -> Failure {
     Failure { failed_source: Some(store.name().clone()), ..failure }
 }
@@ -16,8 +26,8 @@ pub(super) fn at_source(store: &Store, failure: Failure) -> Failure {
 pub(super) fn of_target(store: &Store, error: StoreError) -> Failure {
     let failure = error.into_failure(format_args!("target {}", store.name()));
     match failure.class {
-        // These classes speak of a source. A target that lacks what it has just
-        // taken, or has something else by now, is simply tried again.
+        // These classes describe a source. A target that lacks what it has just accepted, or has other bytes by now, is
+        // retried.
         FailureClass::Gone | FailureClass::Changed => {
             Failure { class: FailureClass::Transient, scope: FailureClass::Transient.scope(), ..failure }
         }
@@ -25,11 +35,11 @@ pub(super) fn of_target(store: &Store, error: StoreError) -> Failure {
     }
 }
 
-/// What to tell the targets when no source could be read: the object is gone only if
-/// every source that should have it says so; else the first other reason counts.
+/// Returns the failure that the targets get when no source could be read. The object is gone only if every source that
+/// should have it answers so; otherwise the first other failure counts.
 ///
-/// `failures` in the order of preference, each with whether the source's copy is on record.
-pub(super) fn most_telling(failures: Vec<(bool, Failure)>) -> Failure {
+/// `failures` are in the order of preference, each with whether the source's copy is on record.
+pub(super) fn most_relevant(failures: Vec<(bool, Failure)>) -> Failure {
     let any_recorded = failures.iter().any(|(recorded, _)| *recorded);
     let counts = |recorded: bool| recorded || !any_recorded;
     let gone = failures.iter().all(|(recorded, why)| !counts(*recorded) || why.class == FailureClass::Gone);
@@ -47,7 +57,7 @@ pub(super) fn stale(store: &Store, known: &Content, found: &str) -> Failure {
     Failure::new(FailureClass::Corrupt, format!("source {}: {what}", store.name()))
 }
 
-/// What stands at the primary is not written over, and nothing is copied from it.
+/// Makes the failure of a primary with other bytes: it is not overwritten, and nothing is copied from it.
 pub(super) fn at_primary(store: &Store, known: &Content, found: &Content, verdict: SourceVerdict) -> Failure {
     let name = store.name();
     let what = format!(
@@ -64,7 +74,7 @@ pub(super) fn changed(store: &Store, known: &Content, found: &Content) -> Failur
     Failure::new(FailureClass::Changed, format!("source {}: {what}", store.name()))
 }
 
-/// The bytes at the primary are the object's, and its metadata is not.
+/// Makes the failure of a primary that has the object's bytes and other metadata.
 pub(super) fn other_metadata(store: &Store, verdict: SourceVerdict) -> Failure {
     let name = store.name();
     let how = match verdict {
@@ -101,7 +111,7 @@ mod tests {
     use super::*;
 
     fn told(failures: &[(bool, FailureClass)]) -> FailureClass {
-        most_telling(failures.iter().map(|(recorded, class)| (*recorded, Failure::new(*class, ""))).collect()).class
+        most_relevant(failures.iter().map(|(recorded, class)| (*recorded, Failure::new(*class, ""))).collect()).class
     }
 
     #[test]
@@ -116,7 +126,7 @@ mod tests {
     fn a_source_that_need_not_have_the_object_says_nothing_about_its_loss() {
         assert_eq!(told(&[(true, FailureClass::Gone), (false, FailureClass::Denied)]), FailureClass::Gone);
         assert_eq!(told(&[(false, FailureClass::Gone), (true, FailureClass::Throttled)]), FailureClass::Throttled);
-        // Nobody is on record: the primary's word is all there is.
+        // No copy is on record: only the primary's answer counts.
         assert_eq!(told(&[(false, FailureClass::Gone)]), FailureClass::Gone);
     }
 

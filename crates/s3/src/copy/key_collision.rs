@@ -1,15 +1,15 @@
-//! Whether a target takes the object's key for another one's: looked at after a copy was written, before it counts.
+//! Detects that a target folds the object's key with another one, after a copy was written and before it counts.
 
 use copyhold_core::domain::{Failure, FailureClass, ObjectKey};
 
 use super::Target;
 use crate::store::Store;
 
-/// Of a key in a message.
+/// Characters of a key in a message.
 const SHOWN_CHARS: usize = 100;
 
-/// A store that was found to fold keys since the copy began may hold another object under the key by now: the copy is
-/// made again, when the caller knows of it.
+/// Fails the copy if the store was found to fold keys since it began: the store may hold another object under the key.
+/// The copy is made again once the caller knows the fold.
 pub(super) async fn is_its_own(target: &Target, key: &ObjectKey) -> Result<(), Failure> {
     let store = &target.store;
     store.look_for_other_spellings(key).await;
@@ -27,7 +27,7 @@ pub(super) async fn is_its_own(target: &Target, key: &ObjectKey) -> Result<(), F
     Err(Failure::new(FailureClass::Transient, format!("target {}: {what}", store.name())))
 }
 
-/// Why no copy of this object is recorded there.
+/// Makes the failure of a copy whose key the store folds with another one.
 #[must_use]
 pub fn kept_as_another(store: &Store, key: &ObjectKey, other: &ObjectKey) -> Failure {
     let what = format!(
@@ -39,7 +39,7 @@ pub fn kept_as_another(store: &Store, key: &ObjectKey, other: &ObjectKey) -> Fai
     Failure::new(FailureClass::Refused, format!("target {}: {what}", store.name()))
 }
 
-/// In ASCII, or the two would look alike.
+/// Escaped to ASCII, because the two keys might look alike.
 fn shown(key: &ObjectKey) -> String {
     let mut shown: String = key.as_str().escape_default().take(SHOWN_CHARS).collect();
     if key.as_str().escape_default().count() > SHOWN_CHARS {

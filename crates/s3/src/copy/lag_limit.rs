@@ -1,4 +1,4 @@
-//! A target that falls behind the others is let go, so that it delays none of them for long.
+//! Drops a target that falls behind the others, so that it delays none of them for long.
 
 use std::time::Duration;
 
@@ -10,30 +10,30 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::store::Store;
 
-/// How far a target may fall behind: by so much, or by half of the time that the copy has taken so far, if that is
-/// more. One that is a little slower is not let go of a large object for having added up a minute.
+/// How far a target may fall behind: this time, or half of the duration of the copy so far, if that is more. A target
+/// that is a little slower is not dropped from a large object after a minute.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct LagLimit {
     lag: Duration,
     begun: Instant,
 }
 
-/// What all targets do at the same time: they take a whole object, or begin an upload in parts.
+/// A step that all targets do at the same time: they receive a whole object, or begin an upload in parts.
 #[derive(Debug)]
-pub(super) struct Race {
+pub(super) struct LagGroup {
     first_done: watch::Sender<Option<Instant>>,
 }
 
-/// It was not done in time.
+/// The target was not done in time.
 #[derive(Debug)]
-pub(super) struct FellBehind;
+pub(super) struct LagExceeded;
 
-impl Patience {
+impl LagLimit {
     pub(super) fn new(lag: Duration) -> Self {
         Self { lag, begun: Instant::now() }
     }
 
-    /// How much further a target may fall behind that is so far behind already.
+    /// Returns how much further a target may fall behind that is `behind` already.
     pub(super) fn left(self, behind: Duration) -> Duration {
         self.lag.max(self.begun.elapsed() / 2).saturating_sub(behind)
     }
@@ -44,22 +44,22 @@ impl Patience {
     }
 }
 
-impl Race {
+impl LagGroup {
     pub(super) fn new() -> Self {
         Self { first_done: watch::Sender::new(None) }
     }
 
-    /// One target's work, dropped when it is not done within `patience` of the first that was.
-    /// Returns by how much it came later.
+    /// Runs one target's work, and drops it unless it is done within `patience` of the first. Returns by how much it
+    /// was later.
     pub(super) async fn run<T, E>(
         &self,
         patience: Duration,
         work: impl Future<Output = Result<T, E>>,
-    ) -> Result<(Result<T, E>, Duration), FellBehind> {
+    ) -> Result<(Result<T, E>, Duration), LagExceeded> {
         let result = tokio::select! {
             biased;
             result = work => result,
-            () = self.over(patience) => return Err(FellBehind),
+            () = self.over(patience) => return Err(LagExceeded),
         };
         let now = Instant::now();
         let first = *self.first_done.borrow();
@@ -71,7 +71,7 @@ impl Race {
 
     async fn over(&self, patience: Duration) {
         let mut watched = self.first_done.subscribe();
-        // Cannot fail: the sender is ours.
+        // Cannot fail: `self` holds the sender.
         let first = watched.wait_for(Option::is_some).await.ok().and_then(|first| *first);
         sleep_until_some(first.map(|first| first + patience)).await;
     }
@@ -90,7 +90,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_is_not_done_in_time_after_the_first_is_left_behind() {
-        let race = Race::new();
+        let race = LagGroup::new();
         let (first, late, in_time) = tokio::join!(
             race.run(60 * SECOND, done_after(10)),
             race.run(60 * SECOND, done_after(71)),
@@ -103,7 +103,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_is_late_while_none_is_done_and_a_failure_is_not_done() {
-        let race = Race::new();
+        let race = LagGroup::new();
         let failed = race.run(SECOND, async { Err::<(), ()>(()) });
         let (failed, done) = tokio::join!(failed, race.run(SECOND, done_after(3600)));
         assert!(failed.unwrap().0.is_err() && done.unwrap().0.is_ok());
@@ -111,7 +111,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn patience_grows_with_what_the_copy_takes_anyway() {
-        let patience = Patience::new(60 * SECOND);
+        let patience = LagLimit::new(60 * SECOND);
         assert_eq!(patience.left(59 * SECOND), SECOND);
         assert_eq!(patience.left(61 * SECOND), Duration::ZERO);
         tokio::time::advance(200 * SECOND).await;

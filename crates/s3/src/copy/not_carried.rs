@@ -1,20 +1,20 @@
-//! What a copy lacks that was sent with it: a store may take it and keep nothing of it, without a word.
+//! Reports properties that were sent with a copy and that its store did not keep: a store may drop them silently.
 
 use copyhold_core::domain::{NotCarried, ObjectKey};
 use tokio::sync::mpsc;
 
-use super::Step;
+use super::CopyStep;
 use crate::store::{Metadata, Store};
 
-/// Looks at a copy that was just made for what its store need not keep, and tells what is missing. It costs a HEAD, and
-/// only where the object has such a thing and the store is not known to refuse it. What cannot be seen counts as missing.
-pub(super) async fn tell(steps: &mpsc::UnboundedSender<Step>, store: &Store, key: &ObjectKey, metadata: &Metadata) {
+/// Checks a new copy for properties that its store may drop, and reports what is missing. It costs a HEAD, and only if
+/// the object has such a property and the store is not known to refuse it. What cannot be checked counts as missing.
+pub(super) async fn tell(steps: &mpsc::UnboundedSender<CopyStep>, store: &Store, key: &ObjectKey, metadata: &Metadata) {
     if metadata.website_redirect.is_none() {
         return;
     }
     let keeps = !store.refuses_redirects()
         && store.head(key).await.is_ok_and(|there| there.metadata.website_redirect == metadata.website_redirect);
     if !keeps {
-        let _ = steps.send(Step::Lacks { replica: store.name().clone(), property: NotCarried::Redirect });
+        let _ = steps.send(CopyStep::Lacks { replica: store.name().clone(), property: NotCarried::Redirect });
     }
 }

@@ -9,11 +9,11 @@ use aws_sdk_s3::{
 ///
 /// Set after the request is signed: some proxies write this header anew, which would spoil a signature over it.
 #[derive(Debug)]
-pub(super) struct AsStored;
+pub(super) struct IdentityEncoding;
 
-impl Intercept for AsStored {
+impl Intercept for IdentityEncoding {
     fn name(&self) -> &'static str {
-        "AsStored"
+        "IdentityEncoding"
     }
 
     fn modify_before_transmit(

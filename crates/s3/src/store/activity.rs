@@ -12,7 +12,7 @@ use std::{
 
 use copyhold_core::domain::ObjectKey;
 
-use super::pace::Prefixes;
+use super::adaptive_limit::Prefixes;
 
 /// A request that has moved nothing for this long is stuck, as far as others are concerned that could use its place.
 pub const STUCK_AFTER: Duration = Duration::from_secs(5);

@@ -30,10 +30,11 @@ use hyper_util::{
 use rustls::ClientConfig;
 
 use super::{
-    connection, headers,
-    heard::LeftOut,
-    proxy::Via,
-    socket::{Abort, Connector},
+    dropped_headers::DroppedHeaders,
+    headers,
+    proxy::ProxyRoute,
+    socket::{AbortHandle, Connector},
+    transport_error,
 };
 
 /// Longer than a worker waits between two objects, shorter than most load balancers do.
@@ -44,15 +45,15 @@ pub(super) const MOST_HEADERS: usize = 1_000;
 
 /// The HTTP client of one store, with connections of its own.
 #[derive(Clone, Debug)]
-pub(super) struct Http {
+pub(super) struct PooledHttpClient {
     client: legacy::Client<Connector, SdkBody>,
     /// What a request that is sent to a proxy, and not through a tunnel, shows to it.
     authorization: Option<HeaderValue>,
 }
 
-impl Http {
+impl PooledHttpClient {
     /// A client that keeps at most `connections` open, and connects to nothing yet.
-    pub(super) fn new(tls: Arc<ClientConfig>, via: Option<Via>, connections: usize) -> Self {
+    pub(super) fn new(tls: Arc<ClientConfig>, via: Option<ProxyRoute>, connections: usize) -> Self {
         let authorization = via.as_ref().and_then(|via| via.proxy.authorization().cloned());
         let mut builder = legacy::Client::builder(TokioExecutor::new());
         // Without a timer no warm connection would ever be closed.
@@ -63,7 +64,7 @@ impl Http {
     }
 }
 
-impl HttpClient for Http {
+impl HttpClient for PooledHttpClient {
     /// The settings hold time limits only. Ours are the connector's and those on progress.
     fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         SharedHttpConnector::new(self.clone())
@@ -74,7 +75,7 @@ impl HttpClient for Http {
     }
 }
 
-impl HttpConnector for Http {
+impl HttpConnector for PooledHttpClient {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let mut request = match request.try_into_http1x() {
             Ok(request) => request,
@@ -93,11 +94,11 @@ impl HttpConnector for Http {
         }
         let answer = self.client.request(request);
         HttpConnectorFuture::new(async move {
-            let unanswered = Unanswered(Some(used.clone()));
+            let unanswered = PendingRequest(Some(used.clone()));
             let answer = answer.await;
             unanswered.end();
             let mut answer = answer.map_err(error)?.map(SdkBody::from_body_1_x);
-            if let Some(left_out) = extras(&used).get::<LeftOut>() {
+            if let Some(left_out) = extras(&used).get::<DroppedHeaders>() {
                 headers::mark(answer.headers_mut(), &left_out.take());
             }
             headers::repair(answer.headers_mut());
@@ -117,18 +118,18 @@ fn say_length(request: &mut Request<SdkBody>) {
 /// A request whose answer has not begun. Dropped before that, it closes its connection.
 ///
 /// hyper would first write what it has buffered, to a store that may take it much later.
-struct Unanswered(Option<CaptureConnection>);
+struct PendingRequest(Option<CaptureConnection>);
 
-impl Unanswered {
+impl PendingRequest {
     fn end(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Unanswered {
+impl Drop for PendingRequest {
     fn drop(&mut self) {
         if let Some(used) = self.0.take()
-            && let Some(abort) = extras(&used).get::<Abort>()
+            && let Some(abort) = extras(&used).get::<AbortHandle>()
         {
             abort.abort();
         }
@@ -164,7 +165,7 @@ fn error(error: legacy::Error) -> ConnectorError {
     if error.is_connect() {
         return ConnectorError::io(error.into());
     }
-    let kind = connection::find::<hyper::Error>(&error).map_or(Kind::Io, Kind::of);
+    let kind = transport_error::find::<hyper::Error>(&error).map_or(Kind::Io, Kind::of);
     match kind {
         Kind::User => ConnectorError::user(error.into()),
         Kind::Io => ConnectorError::io(error.into()),
@@ -187,7 +188,7 @@ impl Kind {
     fn of(error: &hyper::Error) -> Self {
         if error.is_user() {
             Self::User
-        } else if error.is_closed() || error.is_canceled() || connection::find::<std::io::Error>(error).is_some() {
+        } else if error.is_closed() || error.is_canceled() || transport_error::find::<std::io::Error>(error).is_some() {
             Self::Io
         } else if error.is_incomplete_message() {
             Self::Incomplete

@@ -17,27 +17,27 @@ use tokio::sync::{Mutex, OnceCell, Semaphore};
 
 use super::{
     Operation, Profile, Reason, Store, StoreError,
-    answer::BoundedAnswer,
-    blank::BlankKeys,
-    client::Http,
+    accept_encoding::IdentityEncoding,
+    adaptive_limit::AdaptiveLimit,
+    blank_keys::BlankKeys,
+    client::PooledHttpClient,
     credentials::{CurrentCredentials, RetriedWhenRefused},
     endpoint::Endpoint,
     etag_history::EtagHistory,
-    identity::AsStored,
     kept_metadata::KeptMetadata,
     kept_names::KeptNames,
-    once::WritesOnce,
-    pace::Pace,
-    proxy::Via,
-    speed::Speed,
-    spellings::SeenSpellings,
+    key_folds::SeenFolds,
+    no_write_retry::NoWriteRetry,
+    proxy::ProxyRoute,
+    response_body::BoundedResponse,
+    sdk_workarounds::NoThrottlingRetry,
+    throughput::Throughput,
     tls::{trusting, trusting_nobody},
-    unthrottled::NotWhenThrottled,
 };
 use crate::settings;
 
 /// One retry, soon: for the warm connection that the store had just closed, a 500, a corrected clock.
-/// A write gets it only for a corrected clock, see [`WritesOnce`]. Never when the store throttles: its pace must hear of
+/// A write gets it only for a corrected clock, see [`NoWriteRetry`]. Never when the store throttles: its pace must hear of
 /// that. All other patience is the queue's, which all daemons share.
 const ATTEMPTS: u32 = 2;
 const RETRY_WITHIN: Duration = Duration::from_millis(100);
@@ -85,12 +85,12 @@ impl Store {
             // We watch progress ourselves, in both directions and while waiting for an answer;
             // the SDK's watch would blame the target for a source that stands still.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .retry_classifier(NotWhenThrottled)
+            .retry_classifier(NoThrottlingRetry)
             .retry_classifier(RetriedWhenRefused(credentials.clone()))
             .interceptor(BlankKeys)
-            .interceptor(BoundedAnswer)
-            .interceptor(AsStored)
-            .interceptor(WritesOnce)
+            .interceptor(BoundedResponse)
+            .interceptor(IdentityEncoding)
+            .interceptor(NoWriteRetry)
             .build();
         Ok(Self {
             replica: replica.name.clone(),
@@ -100,13 +100,13 @@ impl Store {
             credentials,
             storage_class: replica.storage_class.as_deref().map(Into::into),
             profile: Profile::of(replica),
-            pace: Pace::new(replica.name.clone(), at_once, aside),
+            pace: AdaptiveLimit::new(replica.name.clone(), at_once, aside),
             readers: Arc::new(Semaphore::new(at_once)),
             stuck_readers: Arc::new(Semaphore::new(aside)),
-            speed: Speed::default(),
+            speed: Throughput::default(),
             versioned: OnceCell::new(),
             etag_history: EtagHistory::default(),
-            spellings: SeenSpellings::default(),
+            spellings: SeenFolds::default(),
             kept_metadata: KeptMetadata::default(),
             kept_names: KeptNames::default(),
             clock_fits: OnceCell::new(),
@@ -119,12 +119,14 @@ impl Store {
 }
 
 /// The HTTP client of a store. Error: TLS is needed, and this machine trusts no authority.
-fn http(replica: &settings::StoreSettings, connections: usize) -> Result<Http, String> {
+fn http(replica: &settings::StoreSettings, connections: usize) -> Result<PooledHttpClient, String> {
     // Without TLS no CA certificates are looked for: a bare container has none.
     let tls = |needed: bool, trust: &settings::Trust| if needed { trusting(trust) } else { Ok(trusting_nobody()) };
     let via = match &replica.proxy {
         None => None,
-        Some(proxy) => Some(Via { proxy: proxy.clone(), tls: tls(proxy.is_https(), &replica.surroundings.trust)? }),
+        Some(proxy) => {
+            Some(ProxyRoute { proxy: proxy.clone(), tls: tls(proxy.is_https(), &replica.surroundings.trust)? })
+        }
     };
-    Ok(Http::new(tls(replica.endpoint.scheme() == "https", &replica.trust)?, via, connections))
+    Ok(PooledHttpClient::new(tls(replica.endpoint.scheme() == "https", &replica.trust)?, via, connections))
 }

@@ -25,8 +25,8 @@ use copyhold_core::secret::Secret;
 use secrecy::ExposeSecret as _;
 use tracing::warn;
 
-use super::connection;
-use crate::settings::{self, ChainFile, Surroundings, Trust, chain_files};
+use super::transport_error;
+use crate::settings::{self, ChainFile, NetworkEnvironment, Trust, chain_files};
 
 /// A file that was written anew is read so soon.
 const READ_EVERY: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ enum Source {
 
 #[derive(Debug, Default)]
 struct State {
-    known: Option<Known>,
+    known: Option<KnownCredentials>,
     /// The store has refused them: they are read again before the next request.
     refused: bool,
     /// Until then a refusal changes nothing.
@@ -71,16 +71,16 @@ struct State {
 }
 
 #[derive(Clone, Debug)]
-struct Known {
+struct KnownCredentials {
     credentials: Credentials,
     loaded: Instant,
     /// When the files were looked at last, and what they looked like.
     looked: Instant,
-    files: Vec<Option<Stamp>>,
+    files: Vec<Option<FileStamp>>,
 }
 
 /// Time, size and inode of a file: one that replaces it differs in one of them.
-type Stamp = (i64, i64, u64, u64);
+type FileStamp = (i64, i64, u64, u64);
 
 impl CurrentCredentials {
     pub(super) fn of(replica: &settings::StoreSettings) -> Self {
@@ -183,7 +183,7 @@ impl CurrentCredentials {
 
     /// Says once that what was read before stays in use.
     fn complain(&self, error: &CredentialsError) {
-        let complaint = excerpt(&connection::chain(error), COMPLAINT_CHARS);
+        let complaint = excerpt(&transport_error::chain(error), COMPLAINT_CHARS);
         let mut state = self.state();
         if state.complaint.as_ref() != Some(&complaint) {
             warn!("Could not read the AWS credentials again, those read before stay in use: {complaint}");
@@ -211,7 +211,7 @@ impl CurrentCredentials {
 }
 
 impl State {
-    fn read(&mut self, credentials: Credentials, files: Vec<Option<Stamp>>) -> Credentials {
+    fn read(&mut self, credentials: Credentials, files: Vec<Option<FileStamp>>) -> Credentials {
         let same = self.known.as_ref().is_some_and(|known| known.credentials == credentials);
         let now = Instant::now();
         if std::mem::take(&mut self.refused) {
@@ -220,7 +220,7 @@ impl State {
             self.final_until = None;
         }
         self.complaint = None;
-        self.known = Some(Known { credentials: credentials.clone(), loaded: now, looked: now, files });
+        self.known = Some(KnownCredentials { credentials: credentials.clone(), loaded: now, looked: now, files });
         credentials
     }
 }
@@ -235,7 +235,7 @@ impl ProvideCredentials for CurrentCredentials {
 }
 
 /// The HTTP client of the chain. It asks metadata services, over plain HTTP, without a proxy, and others as stores are asked.
-fn chain_client(surroundings: &Surroundings) -> SharedHttpClient {
+fn chain_client(surroundings: &NetworkEnvironment) -> SharedHttpClient {
     let proxy =
         surroundings.proxies.of_https().and_then(|(url, exempt)| Some(ProxyConfig::https(url).ok()?.no_proxy(exempt)));
     let proxy = proxy.unwrap_or_else(ProxyConfig::disabled);
@@ -263,7 +263,7 @@ fn now() -> SystemTime {
 }
 
 /// The files that the chain reads.
-fn stamps() -> Vec<Option<Stamp>> {
+fn stamps() -> Vec<Option<FileStamp>> {
     let stamp = |file: &ChainFile| {
         let found = file.path().metadata().ok()?;
         Some((found.mtime(), found.mtime_nsec(), found.size(), found.ino()))

@@ -21,18 +21,18 @@ const AT_ONCE: usize = 4 << 10;
 
 /// A connection whose answers' heads are looked at.
 #[derive(Debug)]
-pub(super) struct Heard<S> {
+pub(super) struct HeadRecorder<S> {
     inner: S,
     /// What has come of a head; `None`: none is expected.
     head: Option<Vec<u8>>,
-    left_out: LeftOut,
+    left_out: DroppedHeaders,
 }
 
 /// The names of the lines that were left out of the last head.
 #[derive(Clone, Debug, Default)]
-pub(super) struct LeftOut(Arc<Mutex<Vec<String>>>);
+pub(super) struct DroppedHeaders(Arc<Mutex<Vec<String>>>);
 
-impl LeftOut {
+impl DroppedHeaders {
     pub(super) fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -42,9 +42,9 @@ impl LeftOut {
     }
 }
 
-impl<S> Heard<S> {
+impl<S> HeadRecorder<S> {
     pub(super) fn new(inner: S) -> Self {
-        Self { inner, head: None, left_out: LeftOut::default() }
+        Self { inner, head: None, left_out: DroppedHeaders::default() }
     }
 
     #[cfg(test)]
@@ -123,13 +123,13 @@ fn is_value(value: &[u8]) -> bool {
     value.iter().all(|b| *b == b'\t' || *b >= b' ' && *b != 0x7f)
 }
 
-impl<S: Connection> Connection for Heard<S> {
+impl<S: Connection> Connection for HeadRecorder<S> {
     fn connected(&self) -> Connected {
         self.inner.connected().extra(self.left_out.clone())
     }
 }
 
-impl<S: Read + Unpin> Read for Heard<S> {
+impl<S: Read + Unpin> Read for HeadRecorder<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -148,7 +148,7 @@ impl<S: Read + Unpin> Read for Heard<S> {
     }
 }
 
-impl<S: Write + Unpin> Write for Heard<S> {
+impl<S: Write + Unpin> Write for HeadRecorder<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
         self.expect(written);
@@ -184,7 +184,7 @@ mod tests {
 
     /// What is left out of these pieces of a stream, which begin behind a request.
     fn heard(pieces: &[&[u8]]) -> Vec<String> {
-        let mut heard = Heard::new(());
+        let mut heard = HeadRecorder::new(());
         heard.expect(1);
         for piece in pieces {
             heard.hear(piece);
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_head_without_end_is_not_kept() {
-        let mut heard = Heard::new(());
+        let mut heard = HeadRecorder::new(());
         heard.expect(1);
         for _ in 0..1_000 {
             heard.hear(&[b'a'; 1_000]);

@@ -12,7 +12,7 @@ use std::{
 
 use copyhold_core::domain::ObjectKey;
 
-use super::{Known, Store};
+use super::{Store, Tristate};
 
 /// So many different objects, and no contradiction, make a store known.
 const ENOUGH: usize = 8;
@@ -36,21 +36,21 @@ impl EtagHistory {
         }
     }
 
-    fn known(&self) -> Known {
+    fn known(&self) -> Tristate {
         if self.contradicted.load(Ordering::Relaxed) {
-            return Known::No;
+            return Tristate::No;
         }
         let confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
-        if confirmed.len() >= ENOUGH { Known::Yes } else { Known::Unknown }
+        if confirmed.len() >= ENOUGH { Tristate::Yes } else { Tristate::Unknown }
     }
 }
 
 impl Store {
     /// Whether an ETag of this store that looks like an MD5 is one: the profile says so, or enough objects have shown it.
     #[must_use]
-    pub fn etags_are_md5(&self) -> Known {
+    pub fn etags_are_md5(&self) -> Tristate {
         match self.profile.etags.of_put_is_md5 {
-            Known::Unknown => self.etag_history.known(),
+            Tristate::Unknown => self.etag_history.known(),
             known => known,
         }
     }
@@ -81,13 +81,13 @@ mod tests {
         for _ in 0..2 * ENOUGH {
             history.confirm(&key(0));
         }
-        assert_eq!(history.known(), Known::Unknown);
+        assert_eq!(history.known(), Tristate::Unknown);
         for number in 1..ENOUGH {
-            assert_eq!(history.known(), Known::Unknown);
+            assert_eq!(history.known(), Tristate::Unknown);
             history.confirm(&key(number));
         }
-        assert_eq!(history.known(), Known::Yes);
+        assert_eq!(history.known(), Tristate::Yes);
         history.contradicted.store(true, Ordering::Relaxed);
-        assert_eq!(history.known(), Known::No);
+        assert_eq!(history.known(), Tristate::No);
     }
 }

@@ -5,15 +5,15 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use copyhold_core::domain::{ContentHash, MetadataHash, ObjectKey};
 
 use super::{
-    Known, Operation, Store, StoreError,
-    blank::to_sdk,
-    progress::Progress,
+    Operation, Store, StoreError, Tristate,
+    blank_keys::to_sdk,
     read::{head_of_head, length},
+    stall_timeout::Progress,
 };
 
 /// The store's word, which is worth what the store is worth: damage that it has not noticed is not in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stated {
+pub struct HeadResult {
     pub size_bytes: u64,
     /// CRC-64/NVME of the whole object; `None`: the store keeps none, or does not tell.
     pub hash: Option<ContentHash>,
@@ -23,8 +23,8 @@ pub struct Stated {
 
 impl Store {
     /// Asks for size and checksum. For the checksum only where the store is known to have such: what others make of the question is not known.
-    pub async fn stated(&self, key: &ObjectKey) -> Result<Stated, StoreError> {
-        let knows = self.profile.hashes.takes_crc64 == Known::Yes;
+    pub async fn stated(&self, key: &ObjectKey) -> Result<HeadResult, StoreError> {
+        let knows = self.profile.hashes.takes_crc64 == Tristate::Yes;
         let call = self
             .client
             .head_object()
@@ -37,7 +37,7 @@ impl Store {
         };
         // Of an object in parts it may be one of the parts' checksums.
         let whole = answer.checksum_type.as_ref().is_none_or(|kind| *kind == ChecksumType::FullObject);
-        Ok(Stated {
+        Ok(HeadResult {
             size_bytes: length(answer.content_length, Operation::HeadObject)?,
             metadata: head_of_head(&answer)?.metadata.hash(),
             hash: answer.checksum_crc64_nvme.as_deref().filter(|_| whole).and_then(parse),

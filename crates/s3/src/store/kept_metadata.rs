@@ -37,7 +37,7 @@ pub(super) struct KeptMetadata {
 
 /// The right to look at a copy, as the only one at the moment.
 #[derive(Debug)]
-pub struct MetadataLook<'a> {
+pub struct MetadataCheck<'a> {
     store: &'a Store,
     kinds: MetadataKinds,
     sent_by: SentBy,
@@ -106,12 +106,12 @@ impl KeptMetadata {
 impl Store {
     /// Whether a copy that was just written is to be looked at, because this process has not seen yet what the store
     /// makes of such metadata. `None`: it has. Copies that end at the same time look one after the other.
-    pub async fn look_at_metadata(&self, metadata: &Metadata, sent_by: SentBy) -> Option<MetadataLook<'_>> {
+    pub async fn look_at_metadata(&self, metadata: &Metadata, sent_by: SentBy) -> Option<MetadataCheck<'_>> {
         let canonical = metadata.canonical();
         let kinds = MetadataKinds::of(canonical.iter().map(|(name, value)| (name.as_str(), *value)));
         // Names that stores alter are altered one by one.
         let always = metadata.has_names_that_stores_alter();
-        let look = |only| MetadataLook { store: self, kinds, sent_by, _only: only };
+        let look = |only| MetadataCheck { store: self, kinds, sent_by, _only: only };
         if always {
             return Some(look(None));
         }
@@ -123,7 +123,7 @@ impl Store {
     }
 }
 
-impl MetadataLook<'_> {
+impl MetadataCheck<'_> {
     /// The copy has all that was sent.
     pub fn kept(self) {
         self.store.kept_metadata.seen(self.sent_by).fetch_or(self.kinds.0, Ordering::Relaxed);

@@ -12,7 +12,7 @@ use std::{
 use copyhold_core::domain::{KeyTrait, ObjectKey, UnusualKey, is_kept, lookalikes, may_be_made_of, simplified};
 use tracing::error;
 
-use super::{Asked, Head, Known, Listed, Page, Place, Store, spellings::Says};
+use super::{Head, ListPage, ListPosition, ListQuery, ListedObject, Store, Tristate, key_folds::FoldAnswer};
 
 /// Looks in a row that say nothing, after which this store is asked no more.
 const IN_VAIN: u8 = 8;
@@ -82,7 +82,7 @@ impl Store {
     /// Looks under which name a copy is kept that was just written. `Some`: under another, which may be another object's.
     /// Names that differ as [`Store::folds`] says do not count: those are known.
     pub async fn look_for_other_name(&self, key: &ObjectKey) -> Option<ObjectKey> {
-        if self.profile.keys.exact == Known::Yes {
+        if self.profile.keys.exact == Tristate::Yes {
             return None;
         }
         let unusual = UnusualKey::of(key.as_str())?;
@@ -147,11 +147,11 @@ impl Store {
         for other in others.into_iter().filter_map(|other| ObjectKey::new(other).ok()) {
             if folds.are_one(key.as_str(), other.as_str()) {
                 // The name that it gives to all of them.
-                if !is_listed && self.compare(key, &other, &own).await == Says::Merged {
+                if !is_listed && self.compare(key, &other, &own).await == FoldAnswer::Merged {
                     return Some(Seen::Kept);
                 }
             } else if self.profile.refuses_key(&other).is_none()
-                && self.compare(key, &other, &own).await == Says::Merged
+                && self.compare(key, &other, &own).await == FoldAnswer::Merged
                 && !self.lists_both(key, &other).await
             {
                 return Some(Seen::As(other));
@@ -166,17 +166,17 @@ impl Store {
         lists(key).await && lists(other).await
     }
 
-    async fn list_by(&self, prefix: &str) -> Option<Page> {
-        self.list(Asked { prefix, delimiter: None }, &Place::First).await.ok()
+    async fn list_by(&self, prefix: &str) -> Option<ListPage> {
+        self.list(ListQuery { prefix, delimiter: None }, &ListPosition::First).await.ok()
     }
 }
 
-fn has(page: &Page, key: &ObjectKey) -> bool {
+fn has(page: &ListPage, key: &ObjectKey) -> bool {
     page.objects.iter().any(|listed| listed.key.as_ref() == Ok(key))
 }
 
 /// Whether a listing may show what a HEAD of the copy has shown. Its time is not compared: another HEAD decides.
-fn looks_like(listed: &Listed, own: &Head) -> bool {
+fn looks_like(listed: &ListedObject, own: &Head) -> bool {
     listed.size_bytes.is_none_or(|size| size == own.size_bytes)
         && (listed.etag.is_none() || own.etag.is_none() || listed.etag == own.etag)
 }

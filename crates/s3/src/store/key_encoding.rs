@@ -5,12 +5,12 @@ use aws_sdk_s3::types::EncodingType;
 /// How the keys of a listing are written. We ask for `encoding-type=url`, because no XML can hold every key; a store
 /// that does not know it writes them as they are, and says no encoding in its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Spelling {
+pub(super) enum KeyEncoding {
     Url,
     Plain,
 }
 
-impl Spelling {
+impl KeyEncoding {
     /// As the answer says.
     pub(super) fn of(answered: Option<&EncodingType>) -> Self {
         if answered == Some(&EncodingType::Url) { Self::Url } else { Self::Plain }
@@ -62,14 +62,14 @@ mod tests {
 
     #[test]
     fn a_listed_key_is_decoded_once() {
-        assert_eq!(Spelling::Url.text("a+b%2Bc%252Fd/e%0A%C3%BC%".into()), "a b+c%2Fd/e\n\u{fc}%");
-        assert_eq!(Spelling::Plain.text("a+b%2B".into()), "a+b%2B");
+        assert_eq!(KeyEncoding::Url.text("a+b%2Bc%252Fd/e%0A%C3%BC%".into()), "a b+c%2Fd/e\n\u{fc}%");
+        assert_eq!(KeyEncoding::Plain.text("a+b%2B".into()), "a+b%2B");
     }
 
     #[test]
     fn what_is_no_text_stays_what_it_is() {
-        assert_eq!(Spelling::Url.bytes("%ff%00".into()), [0xff, 0]);
-        assert_eq!(Spelling::Url.text("%ff".into()), "\u{fffd}");
+        assert_eq!(KeyEncoding::Url.bytes("%ff%00".into()), [0xff, 0]);
+        assert_eq!(KeyEncoding::Url.text("%ff".into()), "\u{fffd}");
     }
 
     proptest::proptest! {
@@ -81,7 +81,7 @@ mod tests {
                 _ => format!("%{byte:02X}"),
             };
             let written: String = key.bytes().map(written).collect();
-            proptest::prop_assert_eq!(Spelling::Url.text(written), key);
+            proptest::prop_assert_eq!(KeyEncoding::Url.text(written), key);
         }
     }
 }

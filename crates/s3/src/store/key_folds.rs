@@ -12,7 +12,7 @@ use copyhold_core::domain::{FailureClass, Fold, Folds, ObjectKey};
 use futures::future::join_all;
 use tracing::error;
 
-use super::{Head, Known, Reason, Store, StoreError};
+use super::{Head, Reason, Store, StoreError, Tristate};
 
 /// Answers that say nothing, after which a habit is not asked for any more.
 const IN_VAIN: u8 = 8;
@@ -22,7 +22,7 @@ const LOOK_AT_MOST: Duration = Duration::from_secs(10);
 
 /// What was seen so far.
 #[derive(Debug, Default)]
-pub(super) struct SeenSpellings {
+pub(super) struct SeenFolds {
     state: Mutex<State>,
     /// Copies that end at the same time ask once.
     looking: tokio::sync::Mutex<()>,
@@ -37,7 +37,7 @@ struct State {
     in_vain: [u8; Fold::ALL.len()],
 }
 
-impl SeenSpellings {
+impl SeenFolds {
     fn state(&self) -> State {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -55,7 +55,7 @@ impl State {
 
 /// What the answer to another spelling says of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Says {
+pub(super) enum FoldAnswer {
     Apart,
     Merged,
     Nothing,
@@ -70,7 +70,7 @@ impl Store {
 
     /// Asks for other spellings of a key that was just written, as far as it is not known what the store makes of them.
     pub async fn look_for_other_spellings(&self, key: &ObjectKey) {
-        if self.profile.keys.exact == Known::Yes || self.to_ask(key).is_empty() {
+        if self.profile.keys.exact == Tristate::Yes || self.to_ask(key).is_empty() {
             return;
         }
         let _one_at_a_time = self.spellings.looking.lock().await;
@@ -79,14 +79,14 @@ impl Store {
             return;
         }
         let answers = tokio::time::timeout(LOOK_AT_MOST, self.ask(key, &asked)).await.ok().flatten();
-        let answers = answers.unwrap_or_else(|| vec![Says::Nothing; asked.len()]);
+        let answers = answers.unwrap_or_else(|| vec![FoldAnswer::Nothing; asked.len()]);
         for ((fold, other), says) in asked.into_iter().zip(answers) {
             self.spellings.change(|state| match says {
-                Says::Apart => state.apart = state.apart.with(fold),
-                Says::Merged => state.merged = state.merged.with(fold),
-                Says::Nothing => state.in_vain[fold as usize] += 1,
+                FoldAnswer::Apart => state.apart = state.apart.with(fold),
+                FoldAnswer::Merged => state.merged = state.merged.with(fold),
+                FoldAnswer::Nothing => state.in_vain[fold as usize] += 1,
             });
-            if says == Says::Merged {
+            if says == FoldAnswer::Merged {
                 error!(
                     object.key = %key, replica.id = %self.replica,
                     "{} takes keys for one that differ in {}: \"{}\" is \"{}\" there. Objects whose keys differ so are parked there as they are \
@@ -106,32 +106,32 @@ impl Store {
     }
 
     /// `None`: the object itself is not shown, and a store that shows it late shows the other spelling late as well.
-    async fn ask(&self, key: &ObjectKey, others: &[(Fold, ObjectKey)]) -> Option<Vec<Says>> {
+    async fn ask(&self, key: &ObjectKey, others: &[(Fold, ObjectKey)]) -> Option<Vec<FoldAnswer>> {
         let own = self.head(key).await.ok()?;
         Some(join_all(others.iter().map(|(_, other)| self.compare(key, other, &own))).await)
     }
 
     /// What the answer to another spelling says. `own`: the object as it was shown before.
-    pub(super) async fn compare(&self, key: &ObjectKey, other: &ObjectKey, own: &Head) -> Says {
+    pub(super) async fn compare(&self, key: &ObjectKey, other: &ObjectKey, own: &Head) -> FoldAnswer {
         let first = match self.head_alone(other).await {
             Ok(first) => first,
-            Err(error) if is_missing(&error) => return Says::Apart,
+            Err(error) if is_missing(&error) => return FoldAnswer::Apart,
             // A spelling that it does not take is nobody's key.
-            Err(error) if error.class() == FailureClass::Refused => return Says::Apart,
-            Err(_) => return Says::Nothing,
+            Err(error) if error.class() == FailureClass::Refused => return FoldAnswer::Apart,
+            Err(_) => return FoldAnswer::Nothing,
         };
         if is_same(&first, own) {
-            return Says::Merged;
+            return FoldAnswer::Merged;
         }
         // Both may have been written meanwhile.
-        let Ok(own) = self.head_alone(key).await else { return Says::Nothing };
+        let Ok(own) = self.head_alone(key).await else { return FoldAnswer::Nothing };
         if is_same(&first, &own) {
-            return Says::Merged;
+            return FoldAnswer::Merged;
         }
         match self.head_alone(other).await {
-            Ok(second) if is_same(&second, &own) => Says::Merged,
-            Ok(second) if is_same(&second, &first) => Says::Apart,
-            Ok(_) | Err(_) => Says::Nothing,
+            Ok(second) if is_same(&second, &own) => FoldAnswer::Merged,
+            Ok(second) if is_same(&second, &first) => FoldAnswer::Apart,
+            Ok(_) | Err(_) => FoldAnswer::Nothing,
         }
     }
 }

@@ -16,13 +16,13 @@ use aws_smithy_runtime_api::client::orchestrator::Metadata;
 /// A store may carry out such an attempt later, over a newer content, and the SDK would not tell us that there was one.
 /// A refusal did nothing, so the SDK may still correct its clock and ask again.
 #[derive(Debug)]
-pub(super) struct WritesOnce;
+pub(super) struct NoWriteRetry;
 
 const WRITES: [&str; 3] = ["PutObject", "UploadPart", "CompleteMultipartUpload"];
 
-impl Intercept for WritesOnce {
+impl Intercept for NoWriteRetry {
     fn name(&self) -> &'static str {
-        "WritesOnce"
+        "NoWriteRetry"
     }
 
     /// Runs after each attempt, before the SDK asks whether to make another.

@@ -4,14 +4,14 @@
 
 use copyhold_core::domain::ObjectKey;
 
-use super::{Asked, Place, Reason, Store, StoreError};
+use super::{ListPosition, ListQuery, Reason, Store, StoreError};
 
 impl Store {
     /// The failure, or the object's own: where others are not refused so, this one's path is changed on the way.
     pub(super) async fn look_at_the_path(&self, key: &ObjectKey, error: StoreError) -> StoreError {
         let Some(what) = tidied(key).filter(|_| error.may_be_of_the_path()) else { return error };
-        let asked = Asked { prefix: "", delimiter: None };
-        match self.list_some(asked, &Place::First, Some(1)).await {
+        let asked = ListQuery { prefix: "", delimiter: None };
+        match self.list_some(asked, &ListPosition::First, Some(1)).await {
             Ok(_) => {}
             // Whoever may not list was known by his signature.
             Err(other) if other.reason() == Reason::Denied => {}

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use copyhold_core::domain::ObjectKey;
 
 use super::{
-    Asked, CLOCK_TOLERANCE, Listed, Metadata, Operation, Page, Place, Reason, Store, StoreError, is_of_a_probe,
+    CLOCK_TOLERANCE, ListPage, ListPosition, ListQuery, ListedObject, Metadata, Operation, Reason, Store, StoreError,
+    is_of_a_probe,
 };
 
 /// The key of an upload that is never completed, so no object of this name ever appears.
@@ -19,7 +20,7 @@ const PAGES: usize = 100;
 
 /// What a bucket holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FirstLook {
+pub struct BucketContents {
     /// The first key; `None`: it is empty.
     pub key: Option<String>,
     /// When the store answered, by its own clock.
@@ -31,8 +32,8 @@ pub struct FirstLook {
 impl Store {
     /// Shows that we may list, and that what answers is a store.
     pub async fn check_list(&self) -> Result<(), StoreError> {
-        let asked = Asked { prefix: "", delimiter: None };
-        self.list_some(asked, &Place::First, Some(1)).await.map(drop)
+        let asked = ListQuery { prefix: "", delimiter: None };
+        self.list_some(asked, &ListPosition::First, Some(1)).await.map(drop)
     }
 
     /// The first key of the bucket; `None`: the bucket is empty, or holds only what a listing hides (older versions, delete
@@ -48,11 +49,11 @@ impl Store {
     }
 
     /// What the bucket holds before anything is written to it.
-    pub async fn first_look(&self) -> Result<FirstLook, StoreError> {
+    pub async fn bucket_contents(&self) -> Result<BucketContents, StoreError> {
         let page = self.first_page(None).await?;
         let later = page.date.map(|date| date + CLOCK_TOLERANCE);
-        let ahead = |object: &&Listed| object.last_modified.zip(later).is_some_and(|(at, later)| at > later);
-        Ok(FirstLook {
+        let ahead = |object: &&ListedObject| object.last_modified.zip(later).is_some_and(|(at, later)| at > later);
+        Ok(BucketContents {
             key: page.objects.first().map(key_of),
             date: page.date,
             of_later: page.objects.iter().find(ahead).map(key_of),
@@ -61,9 +62,9 @@ impl Store {
 
     /// The first page that has an object; the last, of none, if there is none. What a probe had to leave is no object of
     /// anybody.
-    async fn first_page(&self, mut most: Option<i32>) -> Result<Page, StoreError> {
-        let asked = Asked { prefix: "", delimiter: None };
-        let mut from = Place::First;
+    async fn first_page(&self, mut most: Option<i32>) -> Result<ListPage, StoreError> {
+        let asked = ListQuery { prefix: "", delimiter: None };
+        let mut from = ListPosition::First;
         for _ in 0..PAGES {
             let mut page = self.list_some(asked, &from, most).await?;
             let last = page.objects.last().and_then(|last| String::from_utf8(last.bytes().to_vec()).ok());
@@ -71,7 +72,7 @@ impl Store {
             if !page.objects.is_empty() || !page.truncated {
                 return Ok(page);
             }
-            match page.next.map(Place::Token).or(last.map(Place::After)) {
+            match page.next.map(ListPosition::Token).or(last.map(ListPosition::After)) {
                 Some(next) if next != from => (from, most) = (next, None),
                 _ => return Err(unseen("an empty page is not the last, and says not where the next one is")),
             }
@@ -97,7 +98,7 @@ impl Store {
     }
 }
 
-fn key_of(object: &Listed) -> String {
+fn key_of(object: &ListedObject) -> String {
     String::from_utf8_lossy(object.bytes()).into_owned()
 }
 

@@ -22,20 +22,20 @@ use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use rustls::ClientConfig;
 use tower_service::Service;
 
-use super::socket::{BoxError, Socket, Tcp};
+use super::socket::{BoxError, Socket, TcpConnector};
 use crate::settings::Proxy;
 
 /// A proxy, and what TLS to it is configured with.
 #[derive(Clone, Debug)]
-pub(super) struct Via {
+pub(super) struct ProxyRoute {
     pub(super) proxy: Proxy,
     pub(super) tls: Arc<ClientConfig>,
 }
 
 /// Connects to the server itself, or to what a proxy passes on to it.
-pub(super) struct Hop {
-    pub(super) tcp: Tcp,
-    pub(super) via: Option<Via>,
+pub(super) struct ProxyConnector {
+    pub(super) tcp: TcpConnector,
+    pub(super) via: Option<ProxyRoute>,
 }
 
 /// Why a proxy was of no use.
@@ -51,7 +51,7 @@ pub(super) enum ProxyError {
     Broken(#[source] Option<hyper::Error>),
 }
 
-impl Service<Uri> for Hop {
+impl Service<Uri> for ProxyConnector {
     type Response = MaybeHttpsStream<Socket>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
@@ -61,7 +61,7 @@ impl Service<Uri> for Hop {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let Some(Via { proxy, tls }) = self.via.clone() else {
+        let Some(ProxyRoute { proxy, tls }) = self.via.clone() else {
             let connecting = self.tcp.call(to);
             return Box::pin(async move { Ok(MaybeHttpsStream::Http(connecting.await?)) });
         };

@@ -14,11 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     ETag, Md5, Metadata, Operation, Store, StoreError,
     activity::{Activity, Request},
-    blank::to_sdk,
+    blank_keys::to_sdk,
     clock::AnswerDate,
-    connection,
-    progress::{Progress, Stalled, watched},
     reason::Reason,
+    stall_timeout::{Progress, Stalled, watched},
+    transport_error,
 };
 
 /// What a store says of an object beside its bytes.
@@ -72,7 +72,7 @@ impl Head {
 
 /// An object, or a range of it, about to be read.
 #[derive(Debug)]
-pub struct Get {
+pub struct GetResponse {
     pub head: Head,
     pub body: Body,
 }
@@ -83,19 +83,19 @@ pub struct Body {
     stream: ByteStream,
     announced: u64,
     read: u64,
-    reader: Reader,
+    reader: ReadPermit,
     activity: Option<Activity>,
 }
 
 /// The right to read one body.
 #[derive(Debug)]
-struct Reader {
+struct ReadPermit {
     permit: OwnedSemaphorePermit,
     stuck: Arc<Semaphore>,
     is_aside: bool,
 }
 
-impl Reader {
+impl ReadPermit {
     /// It moves nothing: its place is for others, as long as there are not too many of its like.
     fn set_aside(&mut self) {
         if !self.is_aside
@@ -115,7 +115,7 @@ impl Store {
         key: &ObjectKey,
         range: Option<Range<u64>>,
         if_match: Option<&ETag>,
-    ) -> Result<Get, StoreError> {
+    ) -> Result<GetResponse, StoreError> {
         let call = self
             .client
             .get_object()
@@ -125,7 +125,7 @@ impl Store {
             .set_if_match(if_match.and_then(ETag::for_if_match).map(str::to_owned));
         // Cannot fail: the semaphore is never closed.
         let permit = Arc::clone(&self.readers).acquire_owned().await.expect("an open semaphore");
-        let mut reader = Reader { permit, stuck: Arc::clone(&self.stuck_readers), is_aside: false };
+        let mut reader = ReadPermit { permit, stuck: Arc::clone(&self.stuck_readers), is_aside: false };
         let progress = Progress::default();
         let answer = self.call_and(Operation::GetObject, &progress, call.send(), || reader.set_aside()).await;
         let answer = match answer {
@@ -148,7 +148,7 @@ impl Store {
             return Err(lie(Operation::GetObject, "an answer with neither ETag nor Last-Modified is no object"));
         }
         let activity = progress.activity().cloned();
-        Ok(Get { head, body: Body { stream: answer.body, announced, read: 0, reader, activity } })
+        Ok(GetResponse { head, body: Body { stream: answer.body, announced, read: 0, reader, activity } })
     }
 
     /// What the store says of `key`.
@@ -218,7 +218,7 @@ impl Body {
                     "the body broke off after {} of {} bytes: {}",
                     self.read,
                     self.announced,
-                    connection::chain(&error)
+                    transport_error::chain(&error)
                 );
                 found(Reason::Broken, &told)
             }

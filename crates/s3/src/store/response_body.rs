@@ -16,7 +16,7 @@ use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use bytes::Bytes;
 use http_body::{Body, Frame};
 
-use super::{document::InvalidDocument, lenient};
+use super::{xml_document::InvalidDocument, xml_repair};
 
 /// A page of a thousand keys, each of 1,024 bytes written as `%XX`, has 4 MiB with all that S3 says of an object.
 const MOST_OF_A_PAGE: usize = 8 << 20;
@@ -27,11 +27,11 @@ const LISTINGS: [&str; 4] = ["ListObjectsV2", "ListObjectVersions", "ListMultipa
 
 /// Bounds and repairs what stores say. Of one that goes on for ever the connection is closed.
 #[derive(Debug)]
-pub(super) struct BoundedAnswer;
+pub(super) struct BoundedResponse;
 
-impl Intercept for BoundedAnswer {
+impl Intercept for BoundedResponse {
     fn name(&self) -> &'static str {
-        "BoundedAnswer"
+        "BoundedResponse"
     }
 
     fn modify_before_deserialization(
@@ -48,7 +48,7 @@ impl Intercept for BoundedAnswer {
         }
         let page = success && LISTINGS.contains(&operation.as_str());
         let body = std::mem::replace(answer.body_mut(), SdkBody::taken());
-        *answer.body_mut() = SdkBody::from_body_1_x(Whole {
+        *answer.body_mut() = SdkBody::from_body_1_x(BufferedBody {
             body: Some(Box::pin(body)),
             bytes: Vec::new(),
             most: if page { MOST_OF_A_PAGE } else { MOST },
@@ -59,7 +59,7 @@ impl Intercept for BoundedAnswer {
 }
 
 /// A body that is read to its end before the first byte of it is passed on.
-struct Whole {
+struct BufferedBody {
     /// `None`: it was read.
     body: Option<Pin<Box<SdkBody>>>,
     bytes: Vec<u8>,
@@ -68,18 +68,18 @@ struct Whole {
     success: bool,
 }
 
-impl Whole {
+impl BufferedBody {
     fn read(&mut self) -> Option<Result<Frame<Bytes>, BoxError>> {
         self.body = None;
         let bytes = std::mem::take(&mut self.bytes);
         if bytes.is_empty() {
             return None;
         }
-        Some(Ok(Frame::data(if self.success { lenient::repaired(bytes) } else { bytes }.into())))
+        Some(Ok(Frame::data(if self.success { xml_repair::repaired(bytes) } else { bytes }.into())))
     }
 }
 
-impl Body for Whole {
+impl Body for BufferedBody {
     type Data = Bytes;
     type Error = BoxError;
 

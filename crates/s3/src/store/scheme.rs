@@ -16,9 +16,9 @@ use tower_service::Service as _;
 
 use super::{
     Store,
-    connection::find,
     socket::{BoxError, Connector},
     tls::trusting_nobody,
+    transport_error::find,
 };
 
 /// For the question, connecting included.
@@ -45,7 +45,7 @@ pub(super) enum OtherScheme {
 
 /// What was found when an endpoint that has never answered was asked the other way.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
+pub(super) struct SchemeProbe {
     at: Instant,
     other: Option<OtherScheme>,
 }
@@ -81,7 +81,7 @@ impl Store {
             Some(known) => known.other,
             None => tokio::time::timeout(ASK_WITHIN, other_of(self.endpoint.url())).await.ok().flatten(),
         };
-        *asked = known.or_else(|| Some(Asked { at: Instant::now(), other }));
+        *asked = known.or_else(|| Some(SchemeProbe { at: Instant::now(), other }));
         other
     }
 }

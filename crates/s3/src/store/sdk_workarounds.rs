@@ -6,9 +6,9 @@ use aws_smithy_runtime_api::client::{
 /// Keeps the SDK from asking again what a store has refused as too much: it would do so behind our back, and each
 /// request that we slow down would be two.
 #[derive(Debug)]
-pub(super) struct NotWhenThrottled;
+pub(super) struct NoThrottlingRetry;
 
-impl ClassifyRetry for NotWhenThrottled {
+impl ClassifyRetry for NoThrottlingRetry {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
         match context.response().map(|response| response.status().as_u16()) {
             Some(429 | 503 | 509) => RetryAction::RetryForbidden,
@@ -17,7 +17,7 @@ impl ClassifyRetry for NotWhenThrottled {
     }
 
     fn name(&self) -> &'static str {
-        "NotWhenThrottled"
+        "NoThrottlingRetry"
     }
 
     /// Before all others: what is forbidden stays so.

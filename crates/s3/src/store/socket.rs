@@ -34,8 +34,8 @@ use tower_service::Service;
 
 use super::{
     IDLE,
-    heard::Heard,
-    proxy::{Hop, Via},
+    dropped_headers::HeadRecorder,
+    proxy::{ProxyConnector, ProxyRoute},
     scheme::Scheme,
 };
 
@@ -51,12 +51,12 @@ pub(super) struct Connector {
     http: HttpConnector,
     tls: Arc<ClientConfig>,
     /// The proxy that all connections go through.
-    via: Option<Via>,
+    via: Option<ProxyRoute>,
     places: Arc<Semaphore>,
 }
 
 /// Opens one TCP connection with the options of [`Socket`].
-pub(super) struct Tcp {
+pub(super) struct TcpConnector {
     http: HttpConnector,
     place: Option<OwnedSemaphorePermit>,
     /// What the first byte that comes should be of; `None`: a proxy's, which speaks before the store does.
@@ -65,7 +65,7 @@ pub(super) struct Tcp {
     forwards: bool,
 }
 
-impl Tcp {
+impl TcpConnector {
     /// Moves out what connects once.
     pub(super) fn take(&mut self) -> Self {
         Self { http: self.http.clone(), place: self.place.take(), ..*self }
@@ -82,7 +82,7 @@ impl Tcp {
 #[derive(Debug)]
 pub(super) struct Socket {
     tcp: TokioIo<TcpStream>,
-    abort: Abort,
+    abort: AbortHandle,
     /// What the first byte that comes should be of; `None`: it has come.
     expected: Option<Scheme>,
     /// Requests name the whole URL.
@@ -93,7 +93,7 @@ pub(super) struct Socket {
 
 /// Closes a connection from outside the task that serves it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Abort(Arc<State>);
+pub(super) struct AbortHandle(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -102,7 +102,7 @@ struct State {
     task: AtomicWaker,
 }
 
-impl Abort {
+impl AbortHandle {
     /// Has the next read or write fail, at once, which ends the task and with it the connection.
     pub(super) fn abort(&self) {
         self.0.aborted.store(true, Ordering::Release);
@@ -129,13 +129,13 @@ impl Connector {
     }
 
     /// The same, through a proxy.
-    pub(super) fn through(self, via: Option<Via>) -> Self {
+    pub(super) fn through(self, via: Option<ProxyRoute>) -> Self {
         Self { via, ..self }
     }
 }
 
 impl Service<Uri> for Connector {
-    type Response = Heard<MaybeHttpsStream<MaybeHttpsStream<Socket>>>;
+    type Response = HeadRecorder<MaybeHttpsStream<MaybeHttpsStream<Socket>>>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
@@ -151,17 +151,17 @@ impl Service<Uri> for Connector {
             let scheme = Scheme::of(&to);
             let expected = via.is_none().then_some(scheme);
             let forwards = via.is_some() && scheme == Scheme::Http;
-            let tcp = Tcp { http, place, expected, forwards };
-            let mut https = HttpsConnector::from((Hop { tcp, via }, tls));
+            let tcp = TcpConnector { http, place, expected, forwards };
+            let mut https = HttpsConnector::from((ProxyConnector { tcp, via }, tls));
             match tokio::time::timeout(CONNECT_WITHIN, https.call(to)).await {
-                Ok(connected) => connected.map(Heard::new),
+                Ok(connected) => connected.map(HeadRecorder::new),
                 Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
             }
         })
     }
 }
 
-impl Service<Uri> for Tcp {
+impl Service<Uri> for TcpConnector {
     type Response = Socket;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Socket, BoxError>>;
@@ -176,7 +176,7 @@ impl Service<Uri> for Tcp {
         Box::pin(async move {
             let tcp = connecting.await?;
             tcp.inner().set_zero_linger()?;
-            Ok(Socket { tcp, abort: Abort::default(), expected, forwards, _place: place })
+            Ok(Socket { tcp, abort: AbortHandle::default(), expected, forwards, _place: place })
         })
     }
 }

@@ -91,34 +91,34 @@ pub(super) async fn watched<T>(
 /// its store hangs stays with its connection, since hyper 1.12 closes none before it has written what it has buffered
 /// (`Buffered::poll_shutdown`): it would keep the memory of a whole part for as long. So the connection gets copies of
 /// small pieces, which costs a twentieth of hashing them, and with the loan the bytes are gone.
-pub(super) fn lent(bytes: &Bytes, progress: &Progress) -> (ByteStream, Loan) {
-    let lent = Loan(Arc::new(Mutex::new(Some(bytes.clone()))));
+pub(super) fn lent(bytes: &Bytes, progress: &Progress) -> (ByteStream, LentBody) {
+    let lent = LentBody(Arc::new(Mutex::new(Some(bytes.clone()))));
     let (source, progress, length) = (Arc::clone(&lent.0), progress.clone(), bytes.len());
     let body = ByteStream::new(SdkBody::retryable(move || {
         let (source, progress) = (Arc::clone(&source), progress.clone());
-        SdkBody::from_body_1_x(Counted { source, at: 0, length, progress })
+        SdkBody::from_body_1_x(CountedBody { source, at: 0, length, progress })
     }));
     (body, lent)
 }
 
 /// Ends what was lent when it is dropped.
 #[derive(Debug)]
-pub(super) struct Loan(Arc<Mutex<Option<Bytes>>>);
+pub(super) struct LentBody(Arc<Mutex<Option<Bytes>>>);
 
-impl Drop for Loan {
+impl Drop for LentBody {
     fn drop(&mut self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
-struct Counted {
+struct CountedBody {
     source: Arc<Mutex<Option<Bytes>>>,
     at: usize,
     length: usize,
     progress: Progress,
 }
 
-impl Body for Counted {
+impl Body for CountedBody {
     type Data = Bytes;
     type Error = io::Error;
 

@@ -11,25 +11,25 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
-use super::progress::Progress;
+use super::stall_timeout::Progress;
 
 /// Pieces that wait to be sent at most.
 const WAITING: usize = 2;
 
 /// Where the bytes of one request are put. Dropped before all of them came, it fails the request: a store must not take
 /// what it got for the whole.
-pub type Feeder = mpsc::Sender<Bytes>;
+pub type BodySender = mpsc::Sender<Bytes>;
 
 /// The bytes of one request, exactly as many as were said.
 #[derive(Debug)]
-pub struct Feed {
+pub struct StreamingBody {
     pieces: mpsc::Receiver<Bytes>,
     left: u64,
 }
 
-impl Feed {
+impl StreamingBody {
     #[must_use]
-    pub fn new(bytes: u64) -> (Feeder, Self) {
+    pub fn new(bytes: u64) -> (BodySender, Self) {
         let (feeder, pieces) = mpsc::channel(WAITING);
         (feeder, Self { pieces, left: bytes })
     }
@@ -40,16 +40,16 @@ impl Feed {
 
     /// As a body that counts what the connection takes. It cannot be sent twice.
     pub(super) fn into_body(self, progress: &Progress) -> ByteStream {
-        ByteStream::new(SdkBody::from_body_1_x(Counted { feed: self, progress: progress.clone() }))
+        ByteStream::new(SdkBody::from_body_1_x(CountedBody { feed: self, progress: progress.clone() }))
     }
 }
 
-struct Counted {
-    feed: Feed,
+struct CountedBody {
+    feed: StreamingBody,
     progress: Progress,
 }
 
-impl Body for Counted {
+impl Body for CountedBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     async fn sent(bytes: u64, pieces: &[&'static [u8]]) -> Option<Bytes> {
-        let (feeder, feed) = Feed::new(bytes);
+        let (feeder, feed) = StreamingBody::new(bytes);
         let body = feed.into_body(&Progress::default());
         let feeding = async move {
             for piece in pieces {

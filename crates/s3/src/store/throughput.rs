@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::progress::Progress;
+use super::stall_timeout::Progress;
 
 /// A request that is done sooner says nothing of the bandwidth, unless it has moved as much as this.
 const TELLING_TIME: Duration = Duration::from_secs(1);
@@ -15,24 +15,24 @@ const TELLING_BYTES: u64 = 1 << 20;
 ///
 /// Also of those that were given up: a target so slow that no request to it ever ends must be known for it all the same.
 #[derive(Debug, Default)]
-pub(super) struct Speed(Mutex<Option<f64>>);
+pub(super) struct Throughput(Mutex<Option<f64>>);
 
 /// A request under way; what it shows is noted when it is dropped.
 #[derive(Debug)]
-pub(super) struct Watch<'a> {
-    speed: &'a Speed,
+pub(super) struct ThroughputSample<'a> {
+    speed: &'a Throughput,
     progress: &'a Progress,
     began: Instant,
 }
 
-impl Speed {
+impl Throughput {
     pub(super) fn bytes_per_second(&self) -> Option<f64> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Watches a request that begins now.
-    pub(super) fn watch<'a>(&'a self, progress: &'a Progress) -> Watch<'a> {
-        Watch { speed: self, progress, began: Instant::now() }
+    pub(super) fn watch<'a>(&'a self, progress: &'a Progress) -> ThroughputSample<'a> {
+        ThroughputSample { speed: self, progress, began: Instant::now() }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "bytes of one request")]
@@ -46,7 +46,7 @@ impl Speed {
     }
 }
 
-impl Drop for Watch<'_> {
+impl Drop for ThroughputSample<'_> {
     fn drop(&mut self) {
         self.speed.note(self.progress.so_far(), self.began.elapsed());
     }
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn small_requests_say_nothing_unless_they_take_long() {
-        let speed = Speed::default();
+        let speed = Throughput::default();
         speed.note(10 << 10, SECOND / 50);
         assert_eq!(speed.bytes_per_second(), None);
         speed.note(10 << 10, 10 * SECOND);
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_request_that_is_given_up_is_counted_for_what_it_has_moved() {
-        let (speed, progress) = (Speed::default(), Progress::default());
+        let (speed, progress) = (Throughput::default(), Progress::default());
         let watch = speed.watch(&progress);
         progress.moved(64 << 20);
         drop(watch);
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn the_last_requests_count_most() {
-        let speed = Speed::default();
+        let speed = Throughput::default();
         let rate = || speed.bytes_per_second().unwrap();
         speed.note(64 * MIB, SECOND);
         (0..8).for_each(|_| speed.note(MIB, SECOND));

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use aws_sdk_s3::types::EncodingType;
 
 use super::{
-    Operation, Reason, Store, StoreError, UploadId, clock::AnswerDate, document::WholeDocument, list::nameless,
-    progress::Progress, spelling::Spelling,
+    Operation, Reason, Store, StoreError, UploadId, clock::AnswerDate, key_encoding::KeyEncoding, list::nameless,
+    stall_timeout::Progress, xml_document::WholeDocument,
 };
 
 /// Pages at most, of 1,000 uploads each: stores list by key, and whoever asks for one key finds it on the first.
@@ -25,7 +25,7 @@ pub struct ListedUpload {
 /// Whether keys are encoded though the answer does not say so, as Ceph's gateway writes those of uploads. All of them begin with the
 /// prefix then, and as they stand, none does.
 fn is_written_as_url(keys: &[&str], prefix: &str) -> bool {
-    let decoded = |key: &str| Spelling::Url.text(key.to_owned());
+    let decoded = |key: &str| KeyEncoding::Url.text(key.to_owned());
     !keys.is_empty()
         && keys.iter().all(|key| !key.starts_with(prefix))
         && keys.iter().all(|key| decoded(key).starts_with(prefix))
@@ -58,11 +58,14 @@ impl Store {
             let call = call.customize().interceptor(WholeDocument::UPLOADS).interceptor(date.clone());
             let answer = self.call(Operation::ListMultipartUploads, &Progress::default(), call.send()).await?;
             first = first.or_else(|| date.get());
-            let stated = Spelling::of(answer.encoding_type.as_ref());
+            let stated = KeyEncoding::of(answer.encoding_type.as_ref());
             let uploads = answer.uploads.unwrap_or_default();
             let keys: Vec<_> = uploads.iter().filter_map(|upload| upload.key.as_deref()).collect();
-            let spelling =
-                if answer.encoding_type.is_none() && is_written_as_url(&keys, prefix) { Spelling::Url } else { stated };
+            let spelling = if answer.encoding_type.is_none() && is_written_as_url(&keys, prefix) {
+                KeyEncoding::Url
+            } else {
+                stated
+            };
             for upload in uploads {
                 let initiated = upload.initiated.and_then(|at| i64::try_from(at.as_nanos() / 1000).ok());
                 let named = upload.key.zip(upload.upload_id);

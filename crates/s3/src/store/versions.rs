@@ -1,6 +1,6 @@
 use aws_sdk_s3::types::BucketVersioningStatus;
 
-use super::{Known, Operation, Reason, Store, StoreError, document::WholeDocument, progress::Progress};
+use super::{Operation, Reason, Store, StoreError, Tristate, stall_timeout::Progress, xml_document::WholeDocument};
 
 /// What the bucket says of older versions.
 pub(super) enum Versioning {
@@ -19,9 +19,9 @@ impl Store {
     /// request, a version that nobody can remove costs for as long as it is locked.
     pub async fn keeps_versions(&self) -> bool {
         match self.profile.keeps_versions {
-            Known::Yes => return true,
-            Known::No => return false,
-            Known::Unknown => {}
+            Tristate::Yes => return true,
+            Tristate::No => return false,
+            Tristate::Unknown => {}
         }
         *self.versioned.get_or_init(|| self.is_versioned()).await
     }

@@ -11,8 +11,8 @@ use copyhold_core::domain::ObjectKey;
 use tracing::info;
 
 use super::{
-    ETag, Feed, Md5, Metadata, Operation, Store, StoreError, blank::to_sdk, document::WholeDocument,
-    progress::Progress, progress::lent, reason::Reason,
+    ETag, Md5, Metadata, Operation, Store, StoreError, StreamingBody, blank_keys::to_sdk, reason::Reason,
+    stall_timeout::Progress, stall_timeout::lent, xml_document::WholeDocument,
 };
 
 /// A multipart upload that was begun, by the store's own name for it.
@@ -188,12 +188,12 @@ impl Store {
     }
 
     /// The same with bytes that come while they are sent, so that no hash can go before them: compare the ETag.
-    pub async fn upload_part_fed(
+    pub async fn upload_part_streaming(
         &self,
         key: &ObjectKey,
         upload: &UploadId,
         number: u32,
-        feed: Feed,
+        feed: StreamingBody,
     ) -> Result<ETag, StoreError> {
         let (progress, bytes) = (Progress::default(), feed.len());
         let call = self.part(key, upload, number).body(feed.into_body(&progress));
@@ -276,7 +276,7 @@ impl Store {
     }
 
     /// Whether the store still knows an upload that it began.
-    pub async fn knows_upload(&self, key: &ObjectKey, upload: &UploadId) -> Result<bool, StoreError> {
+    pub async fn upload_exists(&self, key: &ObjectKey, upload: &UploadId) -> Result<bool, StoreError> {
         let call =
             self.client.list_parts().bucket(&self.bucket).key(to_sdk(key)).upload_id(upload.as_str()).max_parts(1);
         let call = call.customize().interceptor(WholeDocument::PARTS);

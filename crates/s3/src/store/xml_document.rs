@@ -137,7 +137,7 @@ impl Intercept for WholeDocument {
 impl InvalidDocument {
     /// Why a call failed that was intercepted here; `None`: for another reason.
     pub(super) fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
-        super::connection::find::<Self>(error).cloned()
+        super::transport_error::find::<Self>(error).cloned()
     }
 }
 

@@ -2,7 +2,7 @@
 //! whole listing.
 //!
 //! What cannot be read at all is left out, as if the store had not said it. Whether the document is whole is for
-//! [`WholeDocument`](super::document::WholeDocument) to see.
+//! [`WholeDocument`](super::xml_document::WholeDocument) to see.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! The MD5 of a whole whose parts are read in any order.
+//! The MD5 of a whole object whose parts are read in any order.
 
 use std::collections::BTreeMap;
 
@@ -9,36 +9,36 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::store::Md5;
 
-/// Hashed at once: a few milliseconds, after which others get their turn.
+/// Bytes to hash at once: a few milliseconds, after which other tasks run.
 const STRIDE: usize = 1 << 20;
 
-/// Takes all parts, once each, and hashes them in the order of their numbers beside whatever else is done with them.
+/// Hashes all parts in the order of their numbers, beside whatever else is done with them.
 ///
-/// A part that comes before its turn waits, and keeps its memory. Those before it are being read into memory that they
-/// have already, so it never waits for itself.
+/// A part that arrives early waits, and keeps its memory. The parts before it are being read into memory that they
+/// already have, so it never waits for itself.
 #[derive(Debug)]
-pub(super) struct InOrder {
+pub(super) struct OrderedMd5 {
     parts: mpsc::UnboundedSender<(u32, Bytes)>,
     hashing: AbortOnDropHandle<Md5>,
 }
 
-/// Where to put the parts.
-pub(super) type Put = mpsc::UnboundedSender<(u32, Bytes)>;
+/// Accepts the parts to hash.
+pub(super) type OrderedMd5Sender = mpsc::UnboundedSender<(u32, Bytes)>;
 
-impl InOrder {
-    /// For parts `1..=count`.
+impl OrderedMd5 {
+    /// Hashes the parts `1..=count`.
     pub(super) fn new(count: u32) -> Self {
         let (parts, taken) = mpsc::unbounded_channel();
         Self { parts, hashing: AbortOnDropHandle::new(tokio::spawn(hash(count, taken))) }
     }
 
-    pub(super) fn put(&self) -> Put {
+    pub(super) fn put(&self) -> OrderedMd5Sender {
         self.parts.clone()
     }
 
-    /// Ends when all parts have been put and hashed.
+    /// Ends when all parts are hashed.
     pub(super) async fn finish(self) -> Md5 {
-        // Cannot fail: hashing does not panic, and nobody else holds the handle.
+        // Cannot fail: hashing does not panic, and there is no other handle.
         self.hashing.await.expect("hashing")
     }
 }
@@ -53,7 +53,7 @@ async fn hash(count: u32, mut taken: mpsc::UnboundedReceiver<(u32, Bytes)>) -> M
             }
             match taken.recv().await {
                 Some((number, part)) => drop(early.insert(number, part)),
-                // Whoever wanted to know is gone: its handle was dropped.
+                // The receiver was dropped: the result is not needed any more.
                 None => std::future::pending().await,
             }
         };
@@ -72,7 +72,7 @@ mod tests {
     #[tokio::test]
     async fn parts_in_any_order_make_the_hash_of_the_whole() {
         let parts: Vec<Bytes> = (0..5u8).map(|n| Bytes::from(vec![n; 3 << 19])).collect();
-        let in_order = InOrder::new(5);
+        let in_order = OrderedMd5::new(5);
         for number in [3u32, 1, 5, 2, 4] {
             in_order.put().send((number, parts[number as usize - 1].clone())).unwrap();
         }

@@ -1,4 +1,4 @@
-//! One part on its way: read once, sent to every upload that lacks it.
+//! Sends one part: read once, sent to every upload that lacks it.
 
 use std::{
     ops::Range,
@@ -16,83 +16,83 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
-        Entry, Journal, Memory, Part,
+        Journal, Memory, UploadEntry, UploadedPart,
         failure::of_target,
         memory::Buffer,
-        repeat::repeated,
-        source::{Opened, Piece},
+        retry::with_retries,
+        source::{Chunk, OpenedSource},
     },
-    in_order::Put,
+    ordered_md5::OrderedMd5Sender,
 };
 use crate::store::{ETag, Md5, Reason, Store, StoreError, UploadId};
 
-/// A part that another target has already keeps its memory for so long at least, or for as long as it took that one:
-/// targets that are alike are never done at the same moment.
+/// A part that one target has keeps its memory for at least this long, or for as long as that target took: equally fast
+/// targets never finish at the same moment.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// What is heard of a part.
-pub(super) enum Event {
-    /// It was read.
+/// What a task that sends a part reports.
+pub(super) enum PartEvent {
+    /// The part was read.
     Read { number: u32, content: Content },
-    /// It could not be read.
+    /// The part could not be read.
     SourceFailed(Failure),
-    /// How it ended at one upload, by that one's index.
-    Sent { upload: usize, number: u32, result: Result<Part, NotSent> },
+    /// The result at one upload, by its index.
+    Sent { upload: usize, number: u32, result: Result<UploadedPart, PartError> },
 }
 
 /// Why an upload did not get the part.
-pub(super) enum NotSent {
+pub(super) enum PartError {
     Failed {
         why: Failure,
         /// The store does not know the upload any more.
         forgotten: bool,
     },
-    /// Another had it long before, and its memory was needed.
+    /// Another target had it long before, and its memory was needed.
     FellBehind,
-    /// Nobody waits for it any more.
+    /// The part is not needed any more.
     Cut,
 }
 
-impl NotSent {
+impl PartError {
     pub(super) fn at(target: &Store, error: StoreError) -> Self {
         let forgotten = error.reason() == Reason::NoSuchUpload;
         Self::Failed { why: of_target(target, error), forgotten }
     }
 }
 
-/// What all parts of one object share.
-pub(super) struct Carrier {
-    pub opened: Arc<Opened>,
+/// What the parts of one object share.
+pub(super) struct PartSender {
+    pub opened: Arc<OpenedSource>,
     pub memory: Memory,
     pub journal: Arc<dyn Journal>,
-    pub events: mpsc::UnboundedSender<Event>,
-    /// Where the whole is hashed, if that is of use.
-    pub whole: Option<Put>,
+    pub events: mpsc::UnboundedSender<PartEvent>,
+    /// Hashes the whole object, if that is useful.
+    pub whole: Option<OrderedMd5Sender>,
 }
 
-/// Where a part is to go.
-pub(super) struct Lane {
-    /// Of the upload.
+/// An upload that a part is sent to.
+pub(super) struct PartTarget {
+    /// The index of the upload.
     pub index: usize,
     pub store: Arc<Store>,
     pub id: UploadId,
-    pub entry: Entry,
+    pub entry: UploadEntry,
     pub cut: CancellationToken,
 }
 
-impl Carrier {
-    pub(super) fn tell(&self, event: Event) {
-        // Nobody listens any more: then nobody waits for the part either.
+impl PartSender {
+    pub(super) fn tell(&self, event: PartEvent) {
+        // The receiver was dropped: the part is not needed any more.
         let _ = self.events.send(event);
     }
 
-    /// Reads a part into the memory taken for it, and sends it to `lanes`.
+    /// Reads a part into the memory that was taken for it, and sends it to `lanes`.
     pub(super) async fn read_and_send(
         self: Arc<Self>,
         number: u32,
         range: Range<u64>,
         buffer: Buffer,
-        lanes: Vec<Lane>,
+        lanes: Vec<PartTarget>,
     ) {
         match self.opened.piece(range, buffer).await {
             Ok(piece) => self.send(number, piece, lanes).await,
@@ -100,24 +100,24 @@ impl Carrier {
         }
     }
 
-    pub(super) fn source_failed(&self, number: u32, why: Failure, lanes: &[Lane]) {
-        self.tell(Event::SourceFailed(why));
+    pub(super) fn source_failed(&self, number: u32, why: Failure, lanes: &[PartTarget]) {
+        self.tell(PartEvent::SourceFailed(why));
         for lane in lanes {
-            self.tell(Event::Sent { upload: lane.index, number, result: Err(NotSent::Cut) });
+            self.tell(PartEvent::Sent { upload: lane.index, number, result: Err(PartError::Cut) });
         }
     }
 
-    /// Sends what was read to all lanes at once. Those that are much later than the first must find room among the bytes
-    /// that only wait for slow targets.
-    pub(super) async fn send(&self, number: u32, piece: Piece, lanes: Vec<Lane>) {
+    /// Sends a part to all targets at once. Targets much later than the first must fit into the memory for slow
+    /// targets.
+    pub(super) async fn send(&self, number: u32, piece: Chunk, lanes: Vec<PartTarget>) {
         if let Some(whole) = &self.whole {
             let _ = whole.send((number, piece.bytes.clone()));
         }
-        self.tell(Event::Read { number, content: piece.content });
+        self.tell(PartEvent::Read { number, content: piece.content });
         let begun = Instant::now();
         let mut waiting: Vec<usize> = lanes.iter().map(|lane| lane.index).collect();
         let piece = &piece;
-        let send_one = |lane: Lane| async move { (lane.index, self.send_one(number, piece, &lane).await) };
+        let send_one = |lane: PartTarget| async move { (lane.index, self.send_one(number, piece, &lane).await) };
         let mut sending: FuturesUnordered<_> = lanes.into_iter().map(send_one).collect();
         let (mut first_took, mut lingering) = (None, None);
         loop {
@@ -134,7 +134,7 @@ impl Carrier {
                     if first_took.is_some() && lingering.is_none() && !waiting.is_empty() {
                         lingering = self.memory.linger(piece.bytes.len() as u64);
                     }
-                    self.tell(Event::Sent { upload, number, result });
+                    self.tell(PartEvent::Sent { upload, number, result });
                 }
                 () = sleep_until_some(crowded) => {
                     lingering = self.memory.linger(piece.bytes.len() as u64);
@@ -145,28 +145,35 @@ impl Carrier {
             }
         }
         for upload in waiting {
-            self.tell(Event::Sent { upload, number, result: Err(NotSent::FellBehind) });
+            self.tell(PartEvent::Sent { upload, number, result: Err(PartError::FellBehind) });
         }
     }
 
-    async fn send_one(&self, number: u32, piece: &Piece, lane: &Lane) -> Result<Part, NotSent> {
+    async fn send_one(&self, number: u32, piece: &Chunk, lane: &PartTarget) -> Result<UploadedPart, PartError> {
         let (store, key) = (&*lane.store, self.opened.key());
-        let sent = repeated(|| async {
+        let sent = with_retries(|| async {
             let sent = store.upload_part(key, &lane.id, number, &piece.bytes, &piece.md5).await;
-            match sent.map_err(|error| NotSent::at(store, error)) {
-                Err(NotSent::Failed { why, forgotten: false }) => Err(why),
-                // An upload that is forgotten stays so.
+            match sent.map_err(|error| PartError::at(store, error)) {
+                Err(PartError::Failed { why, forgotten: false }) => Err(why),
+                // A store does not remember an upload that it has forgotten.
                 sent => Ok(sent),
             }
         });
-        let sent = lane.cut.run_until_cancelled(sent).await.ok_or(NotSent::Cut)?;
-        let etag = sent.map_err(|why| NotSent::Failed { why, forgotten: false })??;
+        let sent = lane.cut.run_until_cancelled(sent).await.ok_or(PartError::Cut)?;
+        let etag = sent.map_err(|why| PartError::Failed { why, forgotten: false })??;
         Ok(self.taken(lane, number, etag, piece.md5, &piece.content))
     }
 
-    /// A store has taken the part, which is written down.
-    pub(super) fn taken(&self, lane: &Lane, number: u32, etag: ETag, md5: Md5, content: &Content) -> Part {
-        let part = Part { number, etag, md5, crc: content.hash.0 };
+    /// Records a part that a store has accepted.
+    pub(super) fn taken(
+        &self,
+        lane: &PartTarget,
+        number: u32,
+        etag: ETag,
+        md5: Md5,
+        content: &Content,
+    ) -> UploadedPart {
+        let part = UploadedPart { number, etag, md5, crc: content.hash.0 };
         self.journal.part(lane.entry, part.clone());
         part
     }

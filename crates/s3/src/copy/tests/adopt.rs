@@ -77,7 +77,8 @@ async fn an_object_in_parts_whose_metadata_the_store_alters_or_drops_is_refused_
         let told = s.copy(&s.job("plain").await).await;
         assert!(told.is_proven(), "{quirk:?} {told:?}");
         // The operator says that copies may differ in that.
-        let facts = settings::Facts { accepts_altered_metadata: Some(true), ..settings::Facts::default() };
+        let facts =
+            settings::StoreOverrides { accepts_altered_metadata: Some(true), ..settings::StoreOverrides::default() };
         let told = s.copy(&s.job_knowing("odd", settings::Provider::Generic, facts).await).await;
         assert!(told.of("wasabi").is_ok(), "{quirk:?} {told:?}");
     }

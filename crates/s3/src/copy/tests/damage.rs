@@ -76,7 +76,7 @@ async fn a_source_whose_etags_are_said_to_be_no_md5s_is_read_twice_and_believed(
         "{told:?}"
     );
     assert_eq!(s.b2.calls(Op::GetObject), 2);
-    let facts = settings::Facts { md5_etags: Some(false), ..settings::Facts::default() };
+    let facts = settings::StoreOverrides { md5_etags: Some(false), ..settings::StoreOverrides::default() };
     job.sources[0].store = s.store_of("b2", settings::Provider::Generic, facts).await;
     let told = s.copy(&job).await;
     assert!(told.is_proven(), "{told:?}");
@@ -162,7 +162,7 @@ async fn bytes_that_came_wrong_twice_are_damaged_where_an_etag_is_surely_their_m
         s.b2.put(key, vec![7; size]);
         s.b2.damage(key, 17);
         let mut job = s.job(key).await;
-        job.sources[0].store = s.store_of("b2", settings::Provider::Garage, settings::Facts::default()).await;
+        job.sources[0].store = s.store_of("b2", settings::Provider::Garage, settings::StoreOverrides::default()).await;
         let told = s.copy(&job).await;
         assert_eq!(
             (told.class("wasabi"), told.class("scw"), told.read()),

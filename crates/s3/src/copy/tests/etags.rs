@@ -12,7 +12,7 @@ async fn opaque() -> Setup {
 /// From a source of which it is known that its ETags are no MD5s.
 async fn job(s: &Setup, key: &str) -> Job {
     let mut job = s.job(key).await;
-    let facts = settings::Facts { md5_etags: Some(false), ..settings::Facts::default() };
+    let facts = settings::StoreOverrides { md5_etags: Some(false), ..settings::StoreOverrides::default() };
     job.sources[0].store = s.store_of("b2", settings::Provider::Generic, facts).await;
     job
 }
@@ -104,13 +104,13 @@ async fn a_source_that_makes_up_etags_is_told_as_such() {
 }
 
 fn content_of_bytes(bytes: &[u8]) -> Content {
-    let mut hash = hash::Plain::new();
+    let mut hash = hash::Crc64::new();
     hash.update(bytes);
     hash.content()
 }
 
 fn md5_of(bytes: &[u8]) -> Md5 {
-    let mut hash = hash::Both::new();
+    let mut hash = hash::Crc64AndMd5::new();
     hash.update(bytes);
     hash.finish().1
 }

@@ -36,7 +36,7 @@ async fn recorded(s: &Setup, key: &str, size: usize) -> Recorded {
 impl Told {
     fn described(&self) -> Option<MetadataHash> {
         self.steps.iter().find_map(|step| match step {
-            Step::Described { metadata, .. } => Some(*metadata),
+            CopyStep::Described { metadata, .. } => Some(*metadata),
             _ => None,
         })
     }
@@ -187,7 +187,7 @@ async fn a_new_primary_with_other_metadata_is_the_last_that_is_read() {
 
 /// To wasabi, which is known to keep keys apart, so that nothing else is looked at.
 async fn to_garage(s: &Setup, key: &str) -> Job {
-    let mut job = s.job_knowing(key, settings::Provider::Garage, settings::Facts::default()).await;
+    let mut job = s.job_knowing(key, settings::Provider::Garage, settings::StoreOverrides::default()).await;
     job.targets.truncate(1);
     job
 }
@@ -248,7 +248,8 @@ async fn an_object_that_the_primary_has_lost_is_restored_from_one_whose_altered_
         let told = s.copy(&job).await;
         assert_eq!(told.sources_failed()[1], ("scw", FailureClass::Transient), "{key} {told:?}");
         assert!(told.of("wasabi").unwrap_err().message.contains("altered_metadata"), "{key} {told:?}");
-        let accepts = settings::Facts { accepts_altered_metadata: Some(true), ..settings::Facts::default() };
+        let accepts =
+            settings::StoreOverrides { accepts_altered_metadata: Some(true), ..settings::StoreOverrides::default() };
         job.sources[1].store = s.store_of("scw", settings::Provider::Generic, accepts).await;
         let told = s.copy(&job).await;
         assert_eq!(told.of("wasabi"), Ok(Verified::Compared), "{key} {told:?}");

@@ -123,9 +123,9 @@ async fn what_was_sent_of_another_content_is_not_gone_on_with() {
 async fn parts_that_were_written_down_wrongly_are_found_out_and_the_upload_begins_anew() {
     for forged in [
         // The store has another part than it seems.
-        |part: &mut Part| part.etag = crate::store::ETag::new("\"0f343b0931126a20f133d67c2b018a3b\""),
+        |part: &mut UploadedPart| part.etag = crate::store::ETag::new("\"0f343b0931126a20f133d67c2b018a3b\""),
         // It is a part of something else.
-        |part: &mut Part| part.crc ^= 1,
+        |part: &mut UploadedPart| part.crc ^= 1,
     ] {
         let s = half_done(true).await;
         s.notebook.forge(|page| page.parts.iter_mut().filter(|part| part.number == 1).for_each(forged));
@@ -154,7 +154,7 @@ async fn nothing_is_begun_at_a_store_before_it_is_written_down() {
         s.stop.cancel();
     };
     let (told, ()) = tokio::join!(s.copy(&job), stop);
-    assert_eq!(told.ended, Ended::Cancelled);
+    assert_eq!(told.ended, CopyEnd::Cancelled);
     assert_eq!((s.wasabi.calls(Op::CreateMultipartUpload), s.scw.calls(Op::CreateMultipartUpload)), (0, 0));
 }
 

@@ -84,7 +84,7 @@ async fn rot_and_an_old_state_at_the_primary_are_left_there_and_another_replica_
             let there = s.b2.inspect(&key);
             let told = s.copy(&to_wasabi(&s, &key, &on_record).await).await;
             assert_eq!((told.stale(), told.changed()), (vec!["b2"], None), "{what}, {size}");
-            assert!(told.steps.iter().any(|step| matches!(step, Step::Stale { park: true, .. })), "{what}, {size}");
+            assert!(told.steps.iter().any(|step| matches!(step, CopyStep::Stale { park: true, .. })), "{what}, {size}");
             assert_eq!((told.of("wasabi"), told.read()), (Ok(Verified::Compared), Some(on_record.0)), "{what}, {size}");
             // The primary's words are not replaced by another's.
             assert_eq!(told.said(), None, "{what}, {size}");

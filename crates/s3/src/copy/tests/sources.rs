@@ -22,7 +22,7 @@ async fn a_source_that_lacks_the_object_is_named_and_the_next_one_read() {
     assert_eq!(told.sources_failed(), [("b2", FailureClass::Gone)]);
     assert_eq!(told.of("wasabi"), Ok(Verified::Compared));
     let read = told.steps.iter().find_map(|step| match step {
-        Step::Read { from, .. } => Some(from.as_str()),
+        CopyStep::Read { from, .. } => Some(from.as_str()),
         _ => None,
     });
     assert_eq!(read, Some("scw"), "{told:?}");
@@ -109,7 +109,7 @@ async fn a_copy_without_targets_reads_to_the_end_which_proves_the_source() {
     for (key, size) in [("small", 5), ("big", 17 << 20)] {
         s.b2.put(key, vec![7; size]);
         let told = s.copy(&Job { targets: Vec::new(), ..s.job(key).await }).await;
-        assert_eq!((told.ended, told.steps.len()), (Ended::Done, 2), "{told:?}");
+        assert_eq!((told.ended, told.steps.len()), (CopyEnd::Done, 2), "{told:?}");
         assert_eq!(told.read(), Some(s.b2.inspect(key).unwrap().content));
     }
 }

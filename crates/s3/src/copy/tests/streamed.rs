@@ -59,7 +59,7 @@ async fn damage_that_stays_is_not_recorded() {
 async fn what_carried_no_hash_is_not_taken_for_checked() {
     let s = little_memory().await;
     s.wasabi.order(Fault::WrongEtag, When::op(Op::CompleteMultipartUpload));
-    let facts = settings::Facts { checks_md5: Some(true), ..settings::Facts::default() };
+    let facts = settings::StoreOverrides { checks_md5: Some(true), ..settings::StoreOverrides::default() };
     let told = s.copy(&s.job_knowing("big", settings::Provider::Generic, facts).await).await;
     assert_eq!(told.of("wasabi"), Ok(Verified::ReadBack), "{told:?}");
 }

@@ -9,9 +9,9 @@ use copyhold_core::domain::{
 use super::{
     OnExisting, Target,
     failure::{of_source, of_target},
-    hash::{Both, Plain},
+    hash::{Crc64, Crc64AndMd5},
 };
-use crate::store::{CLOCK_TOLERANCE, ETag, Get, Head, Md5, Metadata, Reason, SentBy, Store, StoreError, shown};
+use crate::store::{CLOCK_TOLERANCE, ETag, GetResponse, Head, Md5, Metadata, Reason, SentBy, Store, StoreError, shown};
 
 /// How long a store is waited for that does not show yet what it has taken: 15 s, in steps.
 const SHOWS_WITHIN: [Duration; 5] = [
@@ -28,8 +28,8 @@ pub(super) async fn hash_of(store: &Store, key: &ObjectKey) -> Result<Content, S
 }
 
 async fn head_and_hash_of(store: &Store, key: &ObjectKey) -> Result<(Head, Content), StoreError> {
-    let Get { head, mut body } = store.get(key, None, None).await?;
-    let mut hash = Plain::new();
+    let GetResponse { head, mut body } = store.get(key, None, None).await?;
+    let mut hash = Crc64::new();
     while let Some(frame) = body.next().await? {
         hash.update(&frame);
     }
@@ -38,7 +38,7 @@ async fn head_and_hash_of(store: &Store, key: &ObjectKey) -> Result<(Head, Conte
 
 /// What one complete reading of a copy has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reading {
+pub struct ObjectReading {
     pub content: Content,
     /// What the store's own ETag says of the bytes that came.
     pub etag: EtagMatch,
@@ -58,10 +58,10 @@ pub fn said(store: &Store, head: &Head) -> SourceReading {
 }
 
 /// Reads a copy to its end. `came`: told of each piece's bytes. The failure speaks of the replica as a source.
-pub async fn read(store: &Store, key: &ObjectKey, came: impl Fn(u64)) -> Result<Reading, Failure> {
+pub async fn read(store: &Store, key: &ObjectKey, came: impl Fn(u64)) -> Result<ObjectReading, Failure> {
     let failed = |error| of_source(store, error);
-    let Get { head, mut body } = store.get(key, None, None).await.map_err(failed)?;
-    let mut hash = Both::new();
+    let GetResponse { head, mut body } = store.get(key, None, None).await.map_err(failed)?;
+    let mut hash = Crc64AndMd5::new();
     while let Some(frame) = body.next().await.map_err(failed)? {
         hash.update(&frame);
         came(frame.len() as u64);
@@ -71,10 +71,20 @@ pub async fn read(store: &Store, key: &ObjectKey, came: impl Fn(u64)) -> Result<
     if etag == EtagMatch::Confirms {
         store.etag_was_md5(key);
     }
-    Ok(Reading { content, etag, said: said(store, &head), metadata: head.metadata.hash(), encoding: encoding(&head) })
+    Ok(ObjectReading {
+        content,
+        etag,
+        said: said(store, &head),
+        metadata: head.metadata.hash(),
+        encoding: encoding(&head),
+    })
 }
 
-pub(super) async fn read_alike(store: &Store, key: &ObjectKey, first: &Reading) -> Result<Reading, Failure> {
+pub(super) async fn read_alike(
+    store: &Store,
+    key: &ObjectKey,
+    first: &ObjectReading,
+) -> Result<ObjectReading, Failure> {
     read_alike_counted(store, key, first, |_| {}).await
 }
 
@@ -84,9 +94,9 @@ pub(super) async fn read_alike(store: &Store, key: &ObjectKey, first: &Reading) 
 pub(super) async fn read_alike_counted(
     store: &Store,
     key: &ObjectKey,
-    first: &Reading,
+    first: &ObjectReading,
     came: impl Fn(u64),
-) -> Result<Reading, Failure> {
+) -> Result<ObjectReading, Failure> {
     let mut again = read(store, key, came).await?;
     if again.content != first.content {
         let what = if again.said == first.said {
@@ -114,7 +124,7 @@ pub(super) async fn read_alike_counted(
 ///
 /// Only for bytes that no ETag proves. A proxy that changes the answer to HEAD in the same way is not seen by this. The
 /// failure speaks of the replica as a source.
-pub async fn is_as_stored(store: &Store, key: &ObjectKey, came: &Reading) -> Result<(), Failure> {
+pub async fn is_as_stored(store: &Store, key: &ObjectKey, came: &ObjectReading) -> Result<(), Failure> {
     let stored = store.head(key).await.map_err(|error| of_source(store, error))?;
     let (size_bytes, encoding) = (came.content.size_bytes, encoding(&stored));
     if encoding == came.encoding && stored.size_bytes == size_bytes {
@@ -169,7 +179,7 @@ pub(super) async fn prove(
         }
         return Ok(Verified::Compared);
     }
-    store.note_opaque_etag();
+    store.record_opaque_etag();
     if sent_hash && store.profile().proves_by_hash(in_parts) {
         if !in_parts {
             return Ok(Verified::Checked);

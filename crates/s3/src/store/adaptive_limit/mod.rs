@@ -37,7 +37,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How many requests may be under way to one store: half as many when it throttles, one more after each round that
 /// went well. A limit on their rate would have to be told, and no store tells it; this one is found.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct AdaptiveLimit {
     replica: ReplicaName,
     state: Mutex<State>,
     /// Held by the first of those who wait, so that they pass in the order of their coming.
@@ -64,12 +64,12 @@ struct State {
     /// other.
     throttled: Vec<Refusal>,
     /// Prefixes that asked to be spared: until when, and when that was. Nothing has succeeded in them since.
-    prefixes: HashMap<u64, Spared>,
+    prefixes: HashMap<u64, SparedPrefix>,
     /// In which prefixes requests succeeded last.
     successes: VecDeque<(Instant, Prefixes)>,
     /// A request has succeeded since one was throttled.
     succeeded: bool,
-    lately: Lately,
+    lately: RecentThrottles,
     /// Objects that were throttled, and when, the latest last.
     known: VecDeque<(Instant, u64)>,
 }
@@ -87,7 +87,7 @@ struct Refusal {
 
 /// A prefix under which nothing is asked for.
 #[derive(Debug, Clone, Copy)]
-struct Spared {
+struct SparedPrefix {
     until: Instant,
     at: Instant,
 }
@@ -105,13 +105,13 @@ enum About {
 
 /// The answers of the running second and of the one before it.
 #[derive(Debug)]
-struct Lately {
+struct RecentThrottles {
     began: Instant,
     throttled: [u64; 2],
     succeeded: [u64; 2],
 }
 
-impl Lately {
+impl RecentThrottles {
     fn new(now: Instant) -> Self {
         Self { began: now, throttled: [0; 2], succeeded: [0; 2] }
     }
@@ -134,8 +134,8 @@ impl Lately {
 
 /// The right to send one request; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Pass<'a> {
-    pace: &'a Pace,
+pub(super) struct RequestPermit<'a> {
+    pace: &'a AdaptiveLimit,
     is_aside: bool,
 }
 
@@ -145,7 +145,7 @@ enum Wait {
     ForOneToLeave,
 }
 
-impl Pace {
+impl AdaptiveLimit {
     /// `most`: requests at once, as long as the store takes them; beside them, `most_aside` may be stuck.
     pub(super) fn new(replica: ReplicaName, most: usize, most_aside: usize) -> Self {
         let most = most.max(1);
@@ -163,7 +163,7 @@ impl Pace {
             prefixes: HashMap::new(),
             successes: VecDeque::new(),
             succeeded: false,
-            lately: Lately::new(Instant::now()),
+            lately: RecentThrottles::new(Instant::now()),
             known: VecDeque::new(),
         };
         let pace =
@@ -173,12 +173,12 @@ impl Pace {
     }
 
     /// Waits for as long as the store is to be spared.
-    pub(super) async fn enter(&self) -> Pass<'_> {
+    pub(super) async fn enter(&self) -> RequestPermit<'_> {
         let _first = self.turnstile.lock().await;
         loop {
             let wait = self.lock().enter(Instant::now());
             match wait {
-                Ok(()) => return Pass { pace: self, is_aside: false },
+                Ok(()) => return RequestPermit { pace: self, is_aside: false },
                 Err(Wait::Until(at)) => tokio::time::sleep_until(at).await,
                 Err(Wait::ForOneToLeave) => self.left.notified().await,
             }
@@ -186,7 +186,7 @@ impl Pace {
     }
 
     /// How long nothing is to be asked for in these prefixes; `None`: nothing forbids it.
-    pub(super) fn spares(&self, prefixes: &[u64]) -> Option<Duration> {
+    pub(super) fn spared_for(&self, prefixes: &[u64]) -> Option<Duration> {
         let state = self.lock();
         let now = Instant::now();
         let until = prefixes.iter().filter_map(|prefix| state.prefixes.get(prefix)).map(|spared| spared.until).max();
@@ -227,7 +227,7 @@ impl Pace {
     }
 }
 
-impl Pass<'_> {
+impl RequestPermit<'_> {
     /// The request moves nothing: another one may be sent in its place.
     pub(super) fn set_aside(&mut self) {
         let mut state = self.pace.lock();
@@ -239,7 +239,7 @@ impl Pass<'_> {
     }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for RequestPermit<'_> {
     fn drop(&mut self) {
         let mut state = self.pace.lock();
         if self.is_aside {
@@ -307,8 +307,8 @@ impl State {
         {
             self.prefixes.remove(&oldest);
         }
-        let spared = self.prefixes.entry(prefix).or_insert(Spared { until, at: now });
-        *spared = Spared { until: spared.until.max(until), at: now };
+        let spared = self.prefixes.entry(prefix).or_insert(SparedPrefix { until, at: now });
+        *spared = SparedPrefix { until: spared.until.max(until), at: now };
     }
 
     /// Whether nothing has succeeded lately outside of this prefix.
@@ -420,8 +420,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn pace(most: usize) -> Pace {
-        Pace::new(ReplicaName::new("b2").unwrap(), most, most)
+    fn pace(most: usize) -> AdaptiveLimit {
+        AdaptiveLimit::new(ReplicaName::new("b2").unwrap(), most, most)
     }
 
     fn none() -> Prefixes {
@@ -433,11 +433,11 @@ mod tests {
     }
 
     /// Three objects hear it in one moment.
-    fn by_three(pace: &Pace, retry_after: Option<Duration>) {
+    fn by_three(pace: &AdaptiveLimit, retry_after: Option<Duration>) {
         (0..3).for_each(|object| pace.throttled(Some(object), &none(), retry_after));
     }
 
-    fn limit(pace: &Pace) -> usize {
+    fn limit(pace: &AdaptiveLimit) -> usize {
         pace.lock().limit
     }
 
@@ -563,12 +563,12 @@ mod tests {
         let pace = pace(2);
         let mut stuck = [pace.enter().await, pace.enter().await];
         assert!(pace.enter().now_or_never().is_none());
-        stuck.iter_mut().for_each(Pass::set_aside);
+        stuck.iter_mut().for_each(RequestPermit::set_aside);
         let mut more = [pace.enter().await, pace.enter().await];
-        more.iter_mut().for_each(Pass::set_aside);
+        more.iter_mut().for_each(RequestPermit::set_aside);
         assert!(pace.enter().now_or_never().is_none(), "two are stuck already");
         drop(stuck);
-        more.iter_mut().for_each(Pass::set_aside);
+        more.iter_mut().for_each(RequestPermit::set_aside);
         assert!(pace.enter().now_or_never().is_some());
     }
 
@@ -613,8 +613,8 @@ mod tests {
     async fn a_folder_that_is_throttled_is_spared_and_nothing_else_waits() {
         let pace = pace(8);
         (0..64).for_each(|object| pace.throttled(Some(object), &prefixes([1]), Some(20 * SECOND)));
-        assert_eq!(pace.spares(&[1, 7]), Some(20 * SECOND));
-        assert_eq!(pace.spares(&[2]), None);
+        assert_eq!(pace.spared_for(&[1, 7]), Some(20 * SECOND));
+        assert_eq!(pace.spared_for(&[2]), None);
         assert!(pace.enter().now_or_never().is_some());
         // It holds for subfolders alike.
         tokio::time::advance(20 * SECOND).await;
@@ -624,11 +624,11 @@ mod tests {
             pace.throttled(Some(object), &prefixes([1, object]), Some(20 * SECOND));
             pace.succeeded(&prefixes([2]));
         }
-        assert_eq!(pace.spares(&[1]), Some(20 * SECOND));
+        assert_eq!(pace.spared_for(&[1]), Some(20 * SECOND));
         assert!(pace.enter().now_or_never().is_some() && limit(&pace) >= before);
         tokio::time::advance(20 * SECOND).await;
         pace.succeeded(&prefixes([1, 3]));
-        assert_eq!(pace.spares(&[1]), None);
+        assert_eq!(pace.spared_for(&[1]), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -644,7 +644,7 @@ mod tests {
         (10..13).for_each(|object| pace.throttled(Some(object), &prefixes([object - 10]), Some(20 * SECOND)));
         assert!(pace.enter().now_or_never().is_some());
         assert_eq!(
-            (0..4).map(|prefix| pace.spares(&[prefix]).is_some()).collect::<Vec<_>>(),
+            (0..4).map(|prefix| pace.spared_for(&[prefix]).is_some()).collect::<Vec<_>>(),
             [true, true, true, false]
         );
     }

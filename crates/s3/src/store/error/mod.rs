@@ -15,8 +15,8 @@ use aws_sdk_s3::{
 use copyhold_core::domain::{Failure, FailureClass, FailureScope, excerpt};
 
 use super::{
-    connection, document::InvalidDocument, endpoint::Endpoint, operation::Operation, reason::Reason,
-    scheme::OtherScheme,
+    endpoint::Endpoint, operation::Operation, reason::Reason, scheme::OtherScheme, transport_error,
+    xml_document::InvalidDocument,
 };
 
 /// Stores refuse signatures that are 15 minutes old, some sooner.
@@ -111,8 +111,8 @@ impl StoreError {
     {
         // Where we ask for what cannot be sent, the SDK says so with a BuildError: a metadata value or a key that no
         // header or path can carry.
-        if connection::find::<BuildError>(error).is_some() {
-            let message = connection::chain(error);
+        if transport_error::find::<BuildError>(error).is_some() {
+            let message = transport_error::chain(error);
             return Self { outcome_unknown: false, ..Self::found(operation, Reason::Refused, message) };
         }
         match error {
@@ -129,7 +129,7 @@ impl StoreError {
                 let reason = if answer.raw().status().is_success() { Reason::NotUnderstood } else { Reason::Broken };
                 let message = match InvalidDocument::of(error) {
                     Some(invalid) => invalid.to_string(),
-                    None => connection::chain(error),
+                    None => transport_error::chain(error),
                 };
                 Self {
                     status: Some(answer.raw().status().as_u16()),
@@ -141,17 +141,20 @@ impl StoreError {
                 Self::found(operation, Reason::Stalled, format!("no answer from {endpoint} in time")).without_answer()
             }
             SdkError::ConstructionFailure(_) => {
-                let reason = connection::reason(error);
-                Self { outcome_unknown: false, ..Self::found(operation, reason, connection::explain(endpoint, error)) }
+                let reason = transport_error::reason(error);
+                Self {
+                    outcome_unknown: false,
+                    ..Self::found(operation, reason, transport_error::explain(endpoint, error))
+                }
             }
             // It is the object's: what others of its headers say comes through.
-            _ if operation.reads_an_object() && connection::is_of_a_header(error) => {
-                Self::found(operation, Reason::Refused, connection::explain(endpoint, error))
+            _ if operation.reads_an_object() && transport_error::is_of_a_header(error) => {
+                Self::found(operation, Reason::Refused, transport_error::explain(endpoint, error))
             }
             _ => Self {
-                outcome_unknown: !connection::is_unsent(error),
+                outcome_unknown: !transport_error::is_unsent(error),
                 unanswered: true,
-                ..Self::found(operation, connection::reason(error), connection::explain(endpoint, error))
+                ..Self::found(operation, transport_error::reason(error), transport_error::explain(endpoint, error))
             },
         }
     }
@@ -174,7 +177,7 @@ impl StoreError {
         };
         if status / 100 == 2 && code.is_none() {
             // The request succeeded; what the SDK could not read is a header.
-            message = bounded(&connection::chain(said), MESSAGE_CHARS);
+            message = bounded(&transport_error::chain(said), MESSAGE_CHARS);
         }
         if operation.sends_bytes() && (status == 413 || code == Some("EntityTooLarge")) {
             message = format!("{message}{}{TOO_LARGE}", if message.is_empty() { "" } else { " " });

@@ -6,15 +6,17 @@ use aws_sdk_s3::types::EncodingType;
 use copyhold_core::domain::ObjectKey;
 use serde::Serialize;
 
-use super::{FOLDER, Known, Probe, Store, StoreError};
-use crate::store::{Operation, Reason, UploadId, document::WholeDocument, progress::Progress, spelling::Spelling};
+use super::{FOLDER, Probe, Store, StoreError, Tristate};
+use crate::store::{
+    Operation, Reason, UploadId, key_encoding::KeyEncoding, stall_timeout::Progress, xml_document::WholeDocument,
+};
 
 /// Pages of a listing of what we wrote at most: it is far less than one.
 const PAGES: usize = 10;
 
 /// Entered before it is sent, so that what is lost on the way is found again.
 #[derive(Debug, Default)]
-pub(super) struct Trail {
+pub(super) struct Cleanup {
     keys: BTreeSet<ObjectKey>,
     /// As far as the answers named them.
     versions: Vec<Version>,
@@ -23,7 +25,7 @@ pub(super) struct Trail {
 
 /// Something of ours that stays behind.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Left {
+pub struct Leftover {
     pub key: String,
     pub version: Option<String>,
     /// An unfinished upload, not an object.
@@ -38,7 +40,7 @@ pub(super) struct Version {
     pub id: Option<String>,
 }
 
-impl Trail {
+impl Cleanup {
     pub(super) fn writes(&mut self, key: &ObjectKey) {
         self.keys.insert(key.clone());
     }
@@ -59,7 +61,7 @@ impl Trail {
 
 impl Probe<'_> {
     /// Removes all that was written, and looks whether it is gone.
-    pub(super) async fn clear_up(&mut self) -> Vec<Left> {
+    pub(super) async fn clear_up(&mut self) -> Vec<Leftover> {
         if self.trail.keys.is_empty() {
             return Vec::new();
         }
@@ -69,7 +71,7 @@ impl Probe<'_> {
         left
     }
 
-    async fn abort_uploads(&self) -> Vec<Left> {
+    async fn abort_uploads(&self) -> Vec<Leftover> {
         let mut uploads = self.trail.uploads.clone();
         // One whose answer was lost is only found by looking. A store that cannot tell has told its names before.
         for listed in self.list_uploads().await.unwrap_or_default() {
@@ -80,16 +82,16 @@ impl Probe<'_> {
         let mut left = Vec::new();
         for (key, upload) in uploads {
             if let Err(error) = self.store.abort_multipart(&key, &upload).await {
-                left.push(Left { key: key.to_string(), version: None, upload: true, why: error.to_string() });
+                left.push(Leftover { key: key.to_string(), version: None, upload: true, why: error.to_string() });
             }
         }
         left
     }
 
-    async fn remove_objects(&self) -> Vec<Left> {
+    async fn remove_objects(&self) -> Vec<Leftover> {
         let mut failed = Vec::new();
         let mut versions = None;
-        if self.versioned != Known::No {
+        if self.versioned != Tristate::No {
             versions = self.our_versions().await.ok();
             if versions.is_none() {
                 // A control character in a key of ours may be what made the listing unreadable.
@@ -125,7 +127,7 @@ impl Probe<'_> {
             }
             Err(error) => failed.push((self.everything(), format!("whether it is gone cannot be seen: {error}"))),
         }
-        let told = |(Version { key, id }, why)| Left { key: key.to_string(), version: id, upload: false, why };
+        let told = |(Version { key, id }, why)| Leftover { key: key.to_string(), version: id, upload: false, why };
         failed.into_iter().map(told).collect()
     }
 
@@ -151,7 +153,7 @@ impl Probe<'_> {
         let keys: BTreeSet<_> = self.trail.keys.iter().cloned().chain(listed).collect();
         let mut plain = Vec::new();
         for key in keys {
-            let left_out = self.versioned != Known::No
+            let left_out = self.versioned != Tristate::No
                 && (self.trail.versions.iter().any(|version| version.key == key)
                     || matches!(self.is_there(&key).await, Ok(false)));
             if !left_out {
@@ -210,7 +212,7 @@ impl Probe<'_> {
                 .encoding_type(EncodingType::Url);
             let call = call.customize().interceptor(WholeDocument::VERSIONS);
             let answer = self.store.call(Operation::ListObjectVersions, &Progress::default(), call.send()).await?;
-            let spelling = Spelling::of(answer.encoding_type.as_ref());
+            let spelling = KeyEncoding::of(answer.encoding_type.as_ref());
             let versions = answer.versions.unwrap_or_default().into_iter().map(|v| (v.key, v.version_id));
             let markers = answer.delete_markers.unwrap_or_default().into_iter().map(|m| (m.key, m.version_id));
             let ours = versions.chain(markers).filter_map(|(key, id)| {

@@ -35,7 +35,7 @@ pub struct Profile {
     pub conditions: Conditions,
     pub listing: Listing,
     /// Every overwrite keeps what was there before as an older version.
-    pub keeps_versions: Known,
+    pub keeps_versions: Tristate,
     /// Copies there may have other metadata than their objects: the operator says so.
     pub accepts_altered_metadata: bool,
     /// Storage classes that must be restored before they can be read.
@@ -45,14 +45,14 @@ pub struct Profile {
 /// Whether a store does something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Known {
+pub enum Tristate {
     Yes,
     No,
     /// Nobody measured it, or it depends on the bucket.
     Unknown,
 }
 
-impl From<bool> for Known {
+impl From<bool> for Tristate {
     fn from(yes: bool) -> Self {
         if yes { Self::Yes } else { Self::No }
     }
@@ -69,7 +69,7 @@ pub struct Keys {
     /// With a `/` in front, and not as the key without it, which may be another object's.
     pub leading_slash: bool,
     /// Two keys are never one: it folds neither capitals nor anything else.
-    pub exact: Known,
+    pub exact: Tristate,
 }
 
 /// What a store makes of control characters in keys.
@@ -88,34 +88,34 @@ pub struct Hashes {
     /// A wrong Content-MD5 was seen to be refused and nothing of it kept, on PUT and on parts.
     pub checks_md5: bool,
     /// It takes `x-amz-checksum-crc64nvme` on PUT.
-    pub takes_crc64: Known,
+    pub takes_crc64: Tristate,
     /// It takes the same on parts.
-    pub takes_crc64_on_parts: Known,
+    pub takes_crc64_on_parts: Tristate,
 }
 
 /// How a store forms the ETags that it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Etags {
     /// Of one PUT: the MD5 of its bytes.
-    pub of_put_is_md5: Known,
+    pub of_put_is_md5: Tristate,
     /// Of an upload in parts: the MD5 of their MD5s, and how many they were.
-    pub of_parts_is_md5s: Known,
+    pub of_parts_is_md5s: Tristate,
 }
 
 /// Preconditions that are heeded. Nothing is correct by them alone; they save round trips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conditions {
-    pub on_get: Known,
-    pub on_put: Known,
+    pub on_get: Tristate,
+    pub on_put: Tristate,
 }
 
 /// What a listing can be relied upon for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listing {
     /// It shows every object that can be read.
-    pub is_complete: Known,
+    pub is_complete: Tristate,
     /// `start-after` is heeded.
-    pub starts_after: Known,
+    pub starts_after: Tristate,
 }
 
 impl Profile {
@@ -124,7 +124,7 @@ impl Profile {
     pub fn of(replica: &settings::StoreSettings) -> Self {
         let preset = presets::of(replica.provider);
         let facts = &replica.facts;
-        let etags = facts.md5_etags.map(Known::from);
+        let etags = facts.md5_etags.map(Tristate::from);
         Self {
             max_parts: facts.max_parts.unwrap_or(preset.max_parts),
             max_put_bytes: facts.max_put_bytes.unwrap_or(preset.max_put_bytes),
@@ -192,15 +192,15 @@ impl Profile {
     #[must_use]
     pub fn proves_by_hash(&self, in_parts: bool) -> bool {
         let etag = if in_parts { self.etags.of_parts_is_md5s } else { self.etags.of_put_is_md5 };
-        self.hashes.checks_md5 && etag != Known::Yes
+        self.hashes.checks_md5 && etag != Tristate::Yes
     }
 
     /// The store is known to form this ETag from the content alone, by S3's formula: where two such stores answer the
     /// same, they have the same bytes.
     #[must_use]
     pub fn etag_speaks_of_content(&self, etag: &ETag) -> bool {
-        (etag.looks_like_md5() && self.etags.of_put_is_md5 == Known::Yes)
-            || (etag.looks_like_parts() && self.etags.of_parts_is_md5s == Known::Yes)
+        (etag.looks_like_md5() && self.etags.of_put_is_md5 == Tristate::Yes)
+            || (etag.looks_like_parts() && self.etags.of_parts_is_md5s == Tristate::Yes)
     }
 
     /// Whether objects of this storage class cannot simply be read.
@@ -284,7 +284,7 @@ mod tests {
         measured.hashes.checks_md5 = true;
         assert!(measured.proves_by_hash(false) && measured.proves_by_hash(true));
         // Where an ETag is always the MD5, another one is a reason to look at the bytes.
-        measured.etags.of_put_is_md5 = Known::Yes;
+        measured.etags.of_put_is_md5 = Tristate::Yes;
         assert!(!measured.proves_by_hash(false));
     }
 

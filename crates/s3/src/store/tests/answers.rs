@@ -9,7 +9,7 @@ async fn head_of(answer: impl Into<Vec<u8>>) -> Result<Head, StoreError> {
     store(&server.endpoint).await.head(&key("k")).await
 }
 
-async fn get_of(answer: impl Into<Vec<u8>>) -> Result<Get, StoreError> {
+async fn get_of(answer: impl Into<Vec<u8>>) -> Result<GetResponse, StoreError> {
     let server = Canned::new([answer]).await;
     store(&server.endpoint).await.get(&key("k"), Some(0..10), None).await
 }
@@ -150,9 +150,9 @@ async fn a_closed_port_is_told_in_words() {
 const OBJECTS: &str =
     "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>a</Key><Size>1</Size></Contents>";
 
-async fn listed_from(bodies: &[&str]) -> Result<Page, StoreError> {
+async fn listed_from(bodies: &[&str]) -> Result<ListPage, StoreError> {
     let server = Canned::new(bodies.iter().map(|body| with_body("200 OK", body))).await;
-    store(&server.endpoint).await.list(Asked { prefix: "", delimiter: None }, &Place::First).await
+    store(&server.endpoint).await.list(ListQuery { prefix: "", delimiter: None }, &ListPosition::First).await
 }
 
 #[tokio::test]
@@ -182,7 +182,7 @@ async fn what_is_no_whole_listing_says_nothing_of_a_bucket() {
             store.first_key().await.map(drop),
             store.check_list().await,
             store.list_uploads("k").await.map(drop),
-            store.knows_upload(&key("k"), &UploadId::new("u")).await.map(drop),
+            store.upload_exists(&key("k"), &UploadId::new("u")).await.map(drop),
         ];
         for error in errors {
             assert_eq!(error.unwrap_err().reason(), Reason::NotUnderstood, "{body}");

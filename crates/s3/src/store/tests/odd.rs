@@ -124,7 +124,11 @@ async fn one_odd_value_does_not_hide_a_whole_listing() {
         "<ListBucketResult><KeyCount>three</KeyCount><MaxKeys/><IsTruncated>False</IsTruncated>{objects}</ListBucketResult>"
     );
     let server = Canned::new([format!("200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())]).await;
-    let page = store(&server.endpoint).await.list(Asked { prefix: "", delimiter: None }, &Place::First).await.unwrap();
+    let page = store(&server.endpoint)
+        .await
+        .list(ListQuery { prefix: "", delimiter: None }, &ListPosition::First)
+        .await
+        .unwrap();
     let shown: Vec<_> = page.objects.iter().map(|object| (object.size_bytes, object.last_modified.is_some())).collect();
     assert_eq!((page.truncated, shown), (false, vec![(None, true), (Some(7), false), (None, false)]));
 
@@ -228,7 +232,7 @@ async fn an_upload_of_which_a_store_says_that_there_is_no_such_key_is_gone() {
     for (code, known) in [("NoSuchUpload", Some(false)), ("NoSuchKey", Some(false)), ("NoSuchBucket", None)] {
         let body = format!("<Error><Code>{code}</Code><Message>No.</Message></Error>");
         let server = Canned::new([format!("404 Not Found\r\nContent-Length: {}\r\n\r\n{body}", body.len())]).await;
-        let told = store(&server.endpoint).await.knows_upload(&key("k"), &UploadId::new("u")).await;
+        let told = store(&server.endpoint).await.upload_exists(&key("k"), &UploadId::new("u")).await;
         assert_eq!(told.ok(), known, "{code}");
     }
 }
