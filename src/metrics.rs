@@ -168,7 +168,7 @@ fn describe_gauges() {
     describe_gauge!("copyhold_event_readers", Unit::Count, "Readers of the event log.");
     describe_gauge!("copyhold_event_ring_bytes", Unit::Bytes, "The latest events, held in memory for readers.");
     describe_gauge!(
-        "copyhold_store_pace",
+        "copyhold_store_concurrency_limit",
         Unit::Count,
         "Requests that may be under way at once, fewer while the store throttles; 0: one at a time, with pauses; by replica."
     );

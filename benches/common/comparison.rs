@@ -8,7 +8,7 @@ use std::{
 };
 
 /// When a contest ends: so many objects are done, or so much time has passed.
-pub struct Goal {
+pub struct StopCondition {
     pub objects: u64,
     pub at_most: Duration,
 }
@@ -19,18 +19,18 @@ pub struct Run {
     end: Instant,
     objects: u64,
     done: AtomicU64,
-    /// µs after its beginning at which the last of them was done; nobody waits for who finds nothing more.
+    /// µs after its beginning at which the last of them was done; a contestant that finds nothing more is not waited for.
     last: AtomicU64,
 }
 
 /// How it ended.
 #[derive(Debug, Clone, Copy)]
-pub struct Score {
+pub struct ComparisonResult {
     pub objects: u64,
     pub took: Duration,
 }
 
-impl Goal {
+impl StopCondition {
     pub fn begin(&self) -> Arc<Run> {
         let begun = Instant::now();
         let (done, last) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -48,13 +48,13 @@ impl Run {
         self.last.fetch_max(u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    pub fn score(&self) -> Score {
+    pub fn score(&self) -> ComparisonResult {
         let took = Duration::from_micros(self.last.load(Ordering::Relaxed));
-        Score { objects: self.done.load(Ordering::Relaxed), took }
+        ComparisonResult { objects: self.done.load(Ordering::Relaxed), took }
     }
 }
 
-impl Score {
+impl ComparisonResult {
     pub fn rate(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "millions at most")]
         let objects = self.objects as f64;
@@ -62,7 +62,7 @@ impl Score {
     }
 }
 
-impl fmt::Display for Score {
+impl fmt::Display for ComparisonResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.0}/s ({} in {:.1} s)", self.rate(), self.objects, self.took.as_secs_f64())
     }
@@ -73,7 +73,7 @@ impl fmt::Display for Score {
 pub struct Rates(Vec<f64>);
 
 impl Rates {
-    pub fn add(&mut self, score: Score) {
+    pub fn add(&mut self, score: ComparisonResult) {
         self.0.push(score.rate());
         self.0.sort_by(f64::total_cmp);
     }

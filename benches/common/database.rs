@@ -11,25 +11,25 @@ use copyhold_sandbox::postgres::Cluster;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
 use tempfile::TempDir;
 
-use super::{machine, stage::Disk, stores::Stores};
+use super::{environment::Disk, machine, stores::Stores};
 
 /// Connections of every contest.
 pub const CONNECTIONS: u32 = 8;
 
 /// A durable PostgreSQL, in which each contest gets a fresh copy of a table that was made once.
-pub struct Grounds {
+pub struct DatabaseServer {
     cluster: Cluster,
     copies: AtomicUsize,
 }
 
-/// A database of its own. Dropped with [`Grounds::clear`].
-pub struct Ground {
+/// A database of its own. Dropped with [`DatabaseServer::clear`].
+pub struct BenchDatabase {
     pub name: String,
     pub url: String,
     pub pool: PgPool,
 }
 
-impl Grounds {
+impl DatabaseServer {
     pub async fn begin() -> anyhow::Result<Self> {
         Self::begin_on(Disk::Plain).await
     }
@@ -55,13 +55,13 @@ impl Grounds {
     }
 
     /// An empty database.
-    pub async fn make(&self, name: &str) -> anyhow::Result<Ground> {
+    pub async fn make(&self, name: &str) -> anyhow::Result<BenchDatabase> {
         self.cluster.create_database(name, None).await?;
         self.ground(name.to_owned())
     }
 
-    /// A copy of one to which nobody is connected.
-    pub async fn copy(&self, template: &str) -> anyhow::Result<Ground> {
+    /// Returns a copy of a database without connections.
+    pub async fn copy(&self, template: &str) -> anyhow::Result<BenchDatabase> {
         let name = format!("{template}_{}", self.copies.fetch_add(1, Ordering::Relaxed));
         self.cluster.create_database(&name, Some(template)).await?;
         let ground = self.ground(name)?;
@@ -71,17 +71,17 @@ impl Grounds {
     }
 
     /// One that is there.
-    pub fn open(&self, name: &str) -> anyhow::Result<Ground> {
+    pub fn open(&self, name: &str) -> anyhow::Result<BenchDatabase> {
         self.ground(name.to_owned())
     }
 
-    fn ground(&self, name: String) -> anyhow::Result<Ground> {
+    fn ground(&self, name: String) -> anyhow::Result<BenchDatabase> {
         let url = self.cluster.url(&name);
         let pool = PgPoolOptions::new().max_connections(CONNECTIONS).min_connections(CONNECTIONS).connect_lazy(&url)?;
-        Ok(Ground { name, url, pool })
+        Ok(BenchDatabase { name, url, pool })
     }
 
-    pub async fn clear(&self, ground: Ground) -> anyhow::Result<()> {
+    pub async fn clear(&self, ground: BenchDatabase) -> anyhow::Result<()> {
         ground.pool.close().await;
         Ok(self.cluster.drop_database(&ground.name).await?)
     }
@@ -97,7 +97,7 @@ impl Grounds {
     }
 }
 
-impl Ground {
+impl BenchDatabase {
     /// Runs statements as they are.
     pub async fn execute(&self, statements: impl Into<String>) -> anyhow::Result<()> {
         sqlx::raw_sql(AssertSqlSafe(statements.into())).execute(&self.pool).await?;

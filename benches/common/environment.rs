@@ -38,7 +38,7 @@ impl Disk {
 }
 
 /// A durable PostgreSQL with our tables, and a configuration that copies from `b2` to the others.
-pub struct Stage {
+pub struct Environment {
     pub config: Config,
     pub pool: PgPool,
     /// By their names.
@@ -47,7 +47,7 @@ pub struct Stage {
     cluster: Cluster,
 }
 
-impl Stage {
+impl Environment {
     /// `settings`: further sections of the configuration. All else is as it comes.
     pub async fn begin(disk: Disk, stores: &Stores, settings: &str) -> anyhow::Result<Self> {
         Self::begin_as(disk, |database| stores.configuration(database, settings)).await

@@ -6,12 +6,12 @@ use copyhold_s3::store::{Md5, Store};
 use md5::{Digest as _, Md5 as Hasher};
 
 /// The least that a copy can cost: the same client making the same requests with the same hashes, and nothing around it.
-pub struct Bare {
+pub struct MinimalCopier {
     source: Store,
     targets: [Store; 2],
 }
 
-impl Bare {
+impl MinimalCopier {
     /// `copies`: how many at once.
     pub async fn connect(config: &Config, copies: usize) -> anyhow::Result<Self> {
         let store = async |name: &str| {

@@ -17,8 +17,8 @@ use md5::{Digest as _, Md5};
 use tokio::task::JoinSet;
 
 use super::{
-    signed::{Begun, Signer},
-    wire::{Frames, Wire},
+    presigned::{Presigner, StartedUpload},
+    raw_http::{Frames, RawConnection},
 };
 use crate::common::{process, report::percentile};
 
@@ -71,7 +71,7 @@ pub(super) struct Small {
 /// Where one large object is read and written.
 pub(super) struct Large {
     pub(super) get: Uri,
-    pub(super) uploads: [Begun; 2],
+    pub(super) uploads: [StartedUpload; 2],
     pub(super) bytes: u64,
     /// Of its parts.
     pub(super) md5s: Vec<[u8; 16]>,
@@ -79,7 +79,7 @@ pub(super) struct Large {
 }
 
 impl Large {
-    pub(super) fn new(get: Uri, uploads: [Begun; 2], bytes: u64, md5s: Vec<[u8; 16]>) -> Self {
+    pub(super) fn new(get: Uri, uploads: [StartedUpload; 2], bytes: u64, md5s: Vec<[u8; 16]>) -> Self {
         Self { get, uploads, bytes, parts_left: AtomicUsize::new(md5s.len()), md5s }
     }
 }
@@ -109,7 +109,7 @@ impl Hashes {
 
 /// One GET and two PUTs for each object, so many objects at once.
 pub(super) async fn small(
-    signer: &Signer,
+    signer: &Presigner,
     objects: &Arc<Vec<Small>>,
     at_once: usize,
     hashing: Hashing,
@@ -118,7 +118,7 @@ pub(super) async fn small(
     let mut workers = JoinSet::new();
     for _ in 0..at_once {
         let (objects, next) = (Arc::clone(objects), Arc::clone(&next));
-        let mut wires = Wires::connect(signer).await?;
+        let mut wires = WorkerConnections::connect(signer).await?;
         workers.spawn(async move {
             while let Some(object) = objects.get(next.fetch_add(1, Ordering::Relaxed)) {
                 wires.copy(&object.get, None, object.puts.each_ref(), hashing, &object.md5).await?;
@@ -131,7 +131,7 @@ pub(super) async fn small(
 
 /// A ranged GET and two PUTs for each part, so many parts at once, whichever object they are of.
 pub(super) async fn large(
-    signer: &Arc<Signer>,
+    signer: &Arc<Presigner>,
     objects: Vec<Large>,
     at_once: usize,
     hashing: Hashing,
@@ -141,7 +141,7 @@ pub(super) async fn large(
     let mut workers = JoinSet::new();
     for _ in 0..at_once {
         let (signer, objects, next) = (Arc::clone(signer), Arc::clone(&objects), Arc::clone(&next));
-        let mut wires = Wires::connect(&signer).await?;
+        let mut wires = WorkerConnections::connect(&signer).await?;
         workers.spawn(async move {
             while let Some((object, part)) = part(&objects, next.fetch_add(1, Ordering::Relaxed)) {
                 let start = part as u64 * PART_BYTES;
@@ -177,14 +177,14 @@ pub(super) fn base64(md5: [u8; 16]) -> String {
 }
 
 /// The connections of one worker.
-struct Wires {
-    source: Wire,
-    targets: [Wire; 2],
+struct WorkerConnections {
+    source: RawConnection,
+    targets: [RawConnection; 2],
 }
 
-impl Wires {
-    async fn connect(signer: &Signer) -> anyhow::Result<Self> {
-        let connect = || Wire::connect(signer.address);
+impl WorkerConnections {
+    async fn connect(signer: &Presigner) -> anyhow::Result<Self> {
+        let connect = || RawConnection::connect(signer.address);
         Ok(Self { source: connect().await?, targets: [connect().await?, connect().await?] })
     }
 

@@ -2,7 +2,7 @@
 
 /// One store and bucket, as rclone and we are told of it.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct BucketLocation {
     pub(super) name: &'static str,
     pub(super) endpoint: String,
     pub(super) region: &'static str,

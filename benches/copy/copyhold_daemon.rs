@@ -2,41 +2,41 @@
 
 use std::time::Duration;
 
-use super::floor::Cost;
+use super::baseline::Cost;
 use crate::common::{
     daemon::Daemon,
-    stage::{Disk, Stage},
+    environment::{Disk, Environment},
     stores::Stores,
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-pub(super) struct Ours {
-    pub(super) stage: Stage,
+pub(super) struct CopyholdDaemon {
+    pub(super) stage: Environment,
     pub(super) daemon: Daemon,
 }
 
 /// What a daemon's work came to, and what others computed for it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Spent {
+pub(super) struct DaemonCost {
     /// From the registration to the last record, by the database's clock; CPU of the daemon.
     pub(super) ours: Cost,
     pub(super) database_cpu_seconds: f64,
 }
 
-impl Ours {
+impl CopyholdDaemon {
     pub(super) async fn begin(stores: &Stores, settings: &str) -> anyhow::Result<Self> {
-        Self::on(Stage::begin(Disk::Plain, stores, settings).await?).await
+        Self::on(Environment::begin(Disk::Plain, stores, settings).await?).await
     }
 
-    pub(super) async fn on(stage: Stage) -> anyhow::Result<Self> {
+    pub(super) async fn on(stage: Environment) -> anyhow::Result<Self> {
         let daemon = stage.daemon().await?;
         stage.until_idle(1).await?;
         Ok(Self { stage, daemon })
     }
 
     /// Registers these keys in one transaction and waits until all of them are copied to both targets.
-    pub(super) async fn copy(&mut self, keys: &[String]) -> anyhow::Result<Spent> {
+    pub(super) async fn copy(&mut self, keys: &[String]) -> anyhow::Result<DaemonCost> {
         let pool = &self.stage.pool;
         let before = (self.daemon.cpu_seconds()?, self.stage.database_cpu_seconds().await?);
         let last: i64 =
@@ -45,7 +45,7 @@ impl Ours {
         self.until_done().await?;
         let took = self.stage.took_since(last).await?;
         let ours = Cost { seconds: took.as_secs_f64(), cpu_seconds: self.daemon.cpu_seconds()? - before.0 };
-        Ok(Spent { ours, database_cpu_seconds: self.stage.database_cpu_seconds().await? - before.1 })
+        Ok(DaemonCost { ours, database_cpu_seconds: self.stage.database_cpu_seconds().await? - before.1 })
     }
 
     /// Registers these keys in one transaction.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::ours::Ours;
+use super::copyhold_daemon::CopyholdDaemon;
 use crate::common::{machine, report::at_most, stores::Stores};
 
 /// Objects under way. One target may keep three quarters of the workers, and all of these want the same targets.
@@ -17,7 +17,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
     // All of one content, which is hashed once.
     let stores = Stores::elsewhere((1..=OBJECTS).map(|i| format!("object-{i}:1:5GiB"))).await?;
     let settings = format!("[workers]\ncount = {WORKERS}\nreserved = 0\nmemory = \"{BUDGET_MIB}MiB\"\n");
-    let mut ours = Ours::begin(&stores, &settings).await?;
+    let mut ours = CopyholdDaemon::begin(&stores, &settings).await?;
     let (idle, _) = ours.daemon.resident_mib()?;
     ours.stage.register(OBJECTS).await?;
     let leased = "SELECT count(lock) FROM copyhold.object_copies";

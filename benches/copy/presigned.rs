@@ -9,33 +9,33 @@ use aws_sdk_s3::{
 };
 use hyper::Uri;
 
-use super::place::Place;
+use super::bucket_location::BucketLocation;
 use crate::common::stores::Stores;
 
 /// Longer than any measurement.
 const GOOD_FOR: Duration = Duration::from_hours(2);
 
 /// Signs URLs before the clock runs, and makes the few calls that carry no bytes of an object.
-pub(super) struct Signer {
+pub(super) struct Presigner {
     pub(super) client: Client,
     pub(super) credentials: Credentials,
     pub(super) address: SocketAddr,
 }
 
 /// An upload in parts that was begun: where each part goes, from part 1.
-pub(super) struct Begun {
+pub(super) struct StartedUpload {
     bucket: String,
     key: String,
     id: String,
     pub(super) parts: Vec<Uri>,
 }
 
-impl Signer {
+impl Presigner {
     pub(super) fn of(stores: &Stores) -> anyhow::Result<Self> {
         Self::new(&stores.endpoint, "us-east-1", &stores.access_key_id, &stores.secret_access_key)
     }
 
-    pub(super) fn for_place(place: &Place) -> anyhow::Result<Self> {
+    pub(super) fn for_place(place: &BucketLocation) -> anyhow::Result<Self> {
         Self::new(&place.endpoint, place.region, &place.access_key_id, &place.secret_access_key)
     }
 
@@ -73,11 +73,11 @@ impl Signer {
     }
 
     /// Begins an upload in so many parts.
-    pub(super) async fn begin(&self, replica: &str, key: &str, parts: u64) -> anyhow::Result<Begun> {
+    pub(super) async fn begin(&self, replica: &str, key: &str, parts: u64) -> anyhow::Result<StartedUpload> {
         self.begin_in(&Stores::bucket_of(replica), key, parts).await
     }
 
-    pub(super) async fn begin_in(&self, bucket: &str, key: &str, parts: u64) -> anyhow::Result<Begun> {
+    pub(super) async fn begin_in(&self, bucket: &str, key: &str, parts: u64) -> anyhow::Result<StartedUpload> {
         let created = self.client.create_multipart_upload().bucket(bucket).key(key).send().await?;
         let id = created.upload_id.context("an upload's name")?;
         let mut urls = Vec::new();
@@ -85,11 +85,11 @@ impl Signer {
             let call = self.client.upload_part().bucket(bucket).key(key).upload_id(&id).part_number(number);
             urls.push(call.presigned(PresigningConfig::expires_in(GOOD_FOR)?).await?.uri().parse()?);
         }
-        Ok(Begun { bucket: bucket.to_owned(), key: key.to_owned(), id, parts: urls })
+        Ok(StartedUpload { bucket: bucket.to_owned(), key: key.to_owned(), id, parts: urls })
     }
 
     /// Makes an object of the parts, whose MD5s are given in their order: the ETags of parts.
-    pub(super) async fn complete(&self, upload: &Begun, md5s: &[[u8; 16]]) -> anyhow::Result<()> {
+    pub(super) async fn complete(&self, upload: &StartedUpload, md5s: &[[u8; 16]]) -> anyhow::Result<()> {
         let etag = |md5: &[u8; 16]| format!("\"{:032x}\"", u128::from_be_bytes(*md5));
         let parts =
             (1..).zip(md5s).map(|(number, md5)| CompletedPart::builder().part_number(number).e_tag(etag(md5)).build());

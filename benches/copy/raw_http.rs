@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 /// One kept connection to a store, which knows nothing but HTTP: its URLs are signed beforehand.
-pub(super) struct Wire {
+pub(super) struct RawConnection {
     requests: SendRequest<Frames>,
     host: String,
 }
@@ -32,7 +32,7 @@ pub(super) struct Frames {
     bytes: u64,
 }
 
-impl Wire {
+impl RawConnection {
     pub(super) async fn connect(store: SocketAddr) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(store).await?;
         stream.set_nodelay(true)?;

@@ -7,18 +7,18 @@ use copyhold_sandbox::s3::synthetic;
 use tempfile::TempDir;
 
 use super::{
-    floor::{Cost, PART_BYTES},
+    baseline::{Cost, PART_BYTES},
+    bucket_location::BucketLocation,
+    copyhold_daemon::CopyholdDaemon,
     garage::{self, Garage},
-    ours::Ours,
-    place::Place,
+    presigned::Presigner,
+    raw_http::RawConnection,
     rclone,
-    signed::Signer,
-    wire::Wire,
 };
 use crate::common::{
+    environment::{Disk, Environment},
     machine,
     report::{at_least, at_most},
-    stage::{Disk, Stage},
     stores::Stores,
 };
 
@@ -95,7 +95,7 @@ async fn contest(load: Load, on: &str, rate: f64) -> anyhow::Result<()> {
     let mut ours = Vec::new();
     for _ in 0..TURNS {
         for (settings, costs) in settings.iter().zip(&mut theirs) {
-            let places = Places::begin(load, on).await?;
+            let places = TurnLocations::begin(load, on).await?;
             let folder = TempDir::new()?;
             let before = places.cpu_seconds()?;
             let cost = rclone::copy(places.source(), places.targets(), settings, folder.path()).await?;
@@ -103,9 +103,9 @@ async fn contest(load: Load, on: &str, rate: f64) -> anyhow::Result<()> {
             costs.push(cost);
             places.end().await?;
         }
-        let places = Places::begin(load, on).await?;
-        let stage = Stage::begin_as(Disk::Plain, |database| places.configuration(database)).await?;
-        let mut daemon = Ours::on(stage).await?;
+        let places = TurnLocations::begin(load, on).await?;
+        let stage = Environment::begin_as(Disk::Plain, |database| places.configuration(database)).await?;
+        let mut daemon = CopyholdDaemon::on(stage).await?;
         let before = places.cpu_seconds()?;
         let spent = daemon.copy(&load.keys()).await?;
         println!(
@@ -129,8 +129,8 @@ async fn contest(load: Load, on: &str, rate: f64) -> anyhow::Result<()> {
 }
 
 /// Where a turn is played: the source first.
-struct Places {
-    places: Vec<Place>,
+struct TurnLocations {
+    places: Vec<BucketLocation>,
     stores: Kind,
 }
 
@@ -139,11 +139,11 @@ enum Kind {
     Garage(Vec<Garage>),
 }
 
-impl Places {
+impl TurnLocations {
     async fn begin(load: Load, on: &str) -> anyhow::Result<Self> {
         if on == "memory" {
             let stores = Stores::elsewhere_numbered(load.objects, load.bytes).await?;
-            let places = Stores::REPLICAS.map(|name| Place {
+            let places = Stores::REPLICAS.map(|name| BucketLocation {
                 name,
                 endpoint: stores.endpoint.clone(),
                 region: "us-east-1",
@@ -162,11 +162,11 @@ impl Places {
         Ok(Self { places, stores: Kind::Garage(all) })
     }
 
-    fn source(&self) -> &Place {
+    fn source(&self) -> &BucketLocation {
         &self.places[0]
     }
 
-    fn targets(&self) -> &[Place] {
+    fn targets(&self) -> &[BucketLocation] {
         &self.places[1..]
     }
 
@@ -209,9 +209,9 @@ impl Places {
 }
 
 /// Puts the objects into a source that cannot make them by itself.
-async fn fill(source: &Place, load: Load) -> anyhow::Result<()> {
-    let signer = Signer::for_place(source)?;
-    let mut wire = Wire::connect(signer.address).await?;
+async fn fill(source: &BucketLocation, load: Load) -> anyhow::Result<()> {
+    let signer = Presigner::for_place(source)?;
+    let mut wire = RawConnection::connect(signer.address).await?;
     for (i, key) in (1..).zip(load.keys()) {
         if !load.is_large() {
             let url = signer.put_to(&source.bucket, &key).await?;

@@ -6,9 +6,9 @@ use copyhold_sandbox::s3::Synthetic;
 use md5::{Digest as _, Md5};
 
 use super::{
-    floor::{self, Cost, Hashing, Large, PART_BYTES, Small, TARGETS},
-    ours::{Ours, Spent},
-    signed::Signer,
+    baseline::{self, Cost, Hashing, Large, PART_BYTES, Small, TARGETS},
+    copyhold_daemon::{CopyholdDaemon, DaemonCost},
+    presigned::Presigner,
 };
 use crate::common::{
     report::{at_least, at_most},
@@ -31,7 +31,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
 
 /// Which of those that take turns.
 #[derive(Default)]
-struct Turns {
+struct TurnOrder {
     ours: Vec<Cost>,
     hashing: Vec<Cost>,
     plain: Vec<Cost>,
@@ -40,16 +40,16 @@ struct Turns {
 async fn small() -> anyhow::Result<()> {
     println!("- objects of 10 KiB to two targets");
     let stores = Stores::elsewhere_numbered(SMALL * TURNS, SMALL_BYTES).await?;
-    let signer = Signer::of(&stores)?;
-    let mut ours = Ours::begin(&stores, "").await?;
-    let mut turns = Turns::default();
+    let signer = Presigner::of(&stores)?;
+    let mut ours = CopyholdDaemon::begin(&stores, "").await?;
+    let mut turns = TurnOrder::default();
     for turn in 0..TURNS {
         let numbers = turn * SMALL + 1..=(turn + 1) * SMALL;
         let keys: Vec<_> = numbers.clone().map(|i| format!("object-{i}")).collect();
         let mut objects = Vec::new();
         for (i, key) in numbers.zip(&keys) {
             let puts = [signer.put(TARGETS[0], key).await?, signer.put(TARGETS[1], key).await?];
-            let md5 = floor::base64(Synthetic::new(u64::from(i), SMALL_BYTES).md5());
+            let md5 = baseline::base64(Synthetic::new(u64::from(i), SMALL_BYTES).md5());
             objects.push(Small { get: signer.get("b2", key).await?, puts, md5 });
         }
         let objects = Arc::new(objects);
@@ -59,7 +59,7 @@ async fn small() -> anyhow::Result<()> {
         turns.ours.push(spent.ours);
         for (hashing, costs) in [(Hashing::AsWeDo, &mut turns.hashing), (Hashing::None, &mut turns.plain)] {
             let before = stores.cpu_seconds()?;
-            let cost = Cost::of_this(floor::small(&signer, &objects, SMALL_AT_ONCE, hashing)).await?;
+            let cost = Cost::of_this(baseline::small(&signer, &objects, SMALL_AT_ONCE, hashing)).await?;
             say_floor(&stores, before, hashing, cost)?;
             costs.push(cost);
         }
@@ -74,9 +74,9 @@ async fn small() -> anyhow::Result<()> {
 async fn large() -> anyhow::Result<()> {
     println!("- objects of 256 MiB to two targets");
     let stores = Stores::elsewhere_numbered(LARGE * TURNS, LARGE_BYTES).await?;
-    let signer = Arc::new(Signer::of(&stores)?);
-    let mut ours = Ours::begin(&stores, "").await?;
-    let mut turns = Turns::default();
+    let signer = Arc::new(Presigner::of(&stores)?);
+    let mut ours = CopyholdDaemon::begin(&stores, "").await?;
+    let mut turns = TurnOrder::default();
     for turn in 0..TURNS {
         let numbers = turn * LARGE + 1..=(turn + 1) * LARGE;
         let keys: Vec<_> = numbers.clone().map(|i| format!("object-{i}")).collect();
@@ -90,7 +90,7 @@ async fn large() -> anyhow::Result<()> {
                 objects.push(large_object(&signer, i, key).await?);
             }
             let before = stores.cpu_seconds()?;
-            let cost = Cost::of_this(floor::large(&signer, objects, LARGE_AT_ONCE, hashing)).await?;
+            let cost = Cost::of_this(baseline::large(&signer, objects, LARGE_AT_ONCE, hashing)).await?;
             say_floor(&stores, before, hashing, cost)?;
             costs.push(cost);
         }
@@ -102,7 +102,7 @@ async fn large() -> anyhow::Result<()> {
     stores.end().await
 }
 
-async fn large_object(signer: &Signer, i: u32, key: &str) -> anyhow::Result<Large> {
+async fn large_object(signer: &Presigner, i: u32, key: &str) -> anyhow::Result<Large> {
     let parts = LARGE_BYTES.div_ceil(PART_BYTES);
     let md5s = (0..parts).map(|part| {
         let mut md5 = Md5::new();
@@ -114,7 +114,7 @@ async fn large_object(signer: &Signer, i: u32, key: &str) -> anyhow::Result<Larg
     Ok(Large::new(signer.get("b2", key).await?, uploads, LARGE_BYTES, md5s.collect()))
 }
 
-fn say_ours(stores: &Stores, before: f64, spent: &Spent) -> anyhow::Result<()> {
+fn say_ours(stores: &Stores, before: f64, spent: &DaemonCost) -> anyhow::Result<()> {
     println!(
         "ours: {:.2} s; CPU: {:.2} s, PostgreSQL {:.2} s, stores {:.2} s",
         spent.ours.seconds,
@@ -136,14 +136,14 @@ fn say_floor(stores: &Stores, before: f64, hashing: Hashing, cost: Cost) -> anyh
 }
 
 /// Ours by the floor's.
-struct ByFloor {
+struct RatioToBaseline {
     rate: f64,
     cpu: f64,
 }
 
-impl Turns {
+impl TurnOrder {
     /// Prints the medians of all, and returns ours by those of the floor that hashes.
-    fn compare(&self, unit: &str, units: f64, scale: f64, each: &str) -> ByFloor {
+    fn compare(&self, unit: &str, units: f64, scale: f64, each: &str) -> RatioToBaseline {
         let [ours, hashing, plain] = [&self.ours, &self.hashing, &self.plain].map(|costs| Cost::median(costs));
         for (name, cost) in [("ours", ours), ("the floor", hashing), ("the floor without hashes", plain)] {
             println!(
@@ -152,6 +152,6 @@ impl Turns {
                 cost.cpu_seconds * scale / units
             );
         }
-        ByFloor { rate: hashing.seconds / ours.seconds, cpu: ours.cpu_seconds / hashing.cpu_seconds }
+        RatioToBaseline { rate: hashing.seconds / ours.seconds, cpu: ours.cpu_seconds / hashing.cpu_seconds }
     }
 }

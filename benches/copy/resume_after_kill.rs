@@ -9,10 +9,10 @@ use copyhold_sandbox::s3::{BucketHandle, BucketOptions, Op, Synthetic};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
-    floor::{PART_BYTES, TARGETS},
-    ours::Ours,
+    baseline::{PART_BYTES, TARGETS},
+    copyhold_daemon::CopyholdDaemon,
 };
-use crate::common::{report::at_most, stage::Stage, stores::Stores};
+use crate::common::{environment::Environment, report::at_most, stores::Stores};
 
 const BYTES: u64 = 2 << 30;
 const KILLS: u32 = 20;
@@ -33,7 +33,7 @@ pub(super) async fn play(seed: u64) -> anyhow::Result<()> {
     (1..=KILLS).for_each(|i| source.put_synthetic_as(&format!("object-{i}"), object, &etag));
     let targets = [stores.bucket(TARGETS[0])?, stores.bucket(TARGETS[1])?];
 
-    let mut ours = Ours::begin(&stores, SETTINGS).await?;
+    let mut ours = CopyholdDaemon::begin(&stores, SETTINGS).await?;
     let undisturbed = ours.copy(&["object-0".to_owned()]).await?.ours.seconds;
     println!("undisturbed: {undisturbed:.1} s");
     let mut dice = StdRng::seed_from_u64(seed);
@@ -88,7 +88,7 @@ async fn until_quiet(targets: &[BucketHandle; 2]) -> [u64; 2] {
 }
 
 /// Bytes that the database knows to be at the target.
-async fn recorded(stage: &Stage, key: &str, target: &str) -> anyhow::Result<u64> {
+async fn recorded(stage: &Environment, key: &str, target: &str) -> anyhow::Result<u64> {
     let sql = format!(
         "SELECT coalesce(
     (SELECT size_bytes FROM copyhold.object_copies WHERE object_key = $1 AND {target} IS NOT NULL),

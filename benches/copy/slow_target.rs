@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use copyhold_core::domain::ReplicaName;
 use copyhold_sandbox::s3::{BucketOptions, Fault, Op, Synthetic, When};
 
-use super::{floor::PART_BYTES, ours::Ours};
+use super::{baseline::PART_BYTES, copyhold_daemon::CopyholdDaemon};
 use crate::common::{
     report::{at_least, percentile},
     stores::Stores,
@@ -52,7 +52,7 @@ async fn turn(alone: bool) -> anyhow::Result<f64> {
         fast.order(Fault::DripUpload { bytes_per_second: BYTES_PER_SECOND }, When::op(op));
         slow.order(Fault::DripUpload { bytes_per_second: BYTES_PER_SECOND / 100 }, When::op(op));
     }
-    let mut ours = Ours::begin(&stores, SETTINGS).await?;
+    let mut ours = CopyholdDaemon::begin(&stores, SETTINGS).await?;
     if alone {
         ours.stage.queue().pause(&ReplicaName::new("wasabi")?, None, Some("measured without it")).await?;
         while !ours.daemon.said().contains("Not copying to wasabi") {

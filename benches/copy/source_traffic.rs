@@ -2,7 +2,7 @@
 
 use copyhold_sandbox::s3::{BucketOptions, Op, Synthetic};
 
-use super::ours::Ours;
+use super::copyhold_daemon::CopyholdDaemon;
 use crate::common::{report::at_most, stores::Stores};
 
 const REPLICAS: [&str; 5] = ["b2", "wasabi", "scw", "r2", "garage"];
@@ -31,7 +31,7 @@ async fn with(targets: usize) -> anyhow::Result<()> {
             bytes += size;
         }
     }
-    let mut ours = Ours::begin(&stores, "").await?;
+    let mut ours = CopyholdDaemon::begin(&stores, "").await?;
     // What it asks when it starts is not part of any copy.
     source.forget_counts();
     let cost = ours.copy(&keys).await?.ours;

@@ -7,10 +7,10 @@ use copyhold_sandbox::s3::{Fault, Op, When};
 use sqlx::Executor as _;
 use tokio::time::{sleep, timeout};
 
-use super::load::until_none;
+use super::registration_load::until_none;
 use crate::common::{
+    environment::{Disk, Environment},
     report::{at_least, at_most},
-    stage::{Disk, Stage},
     stores::Stores,
 };
 
@@ -24,7 +24,7 @@ const WITHIN: Duration = Duration::from_mins(15);
 pub(super) async fn play(seed: u64) -> anyhow::Result<()> {
     let stores = Stores::here().await?;
     stores.fill(OBJECTS, BYTES)?;
-    let stage = Stage::begin(Disk::Plain, &stores, "").await?;
+    let stage = Environment::begin(Disk::Plain, &stores, "").await?;
     let target = stores.bucket("wasabi")?;
     let unanswered = target.order(Fault::LoseAnswer, When::op(Op::PutObject).chance(CHANCE, seed));
     let sql = "INSERT INTO copyhold.object_copies (object_key, b2)

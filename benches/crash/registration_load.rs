@@ -6,7 +6,7 @@ use std::{
 use anyhow::Context as _;
 use tokio::time::{Instant, sleep};
 
-use crate::common::{daemon::Daemon, stage::Stage};
+use crate::common::{daemon::Daemon, environment::Environment};
 
 /// An application that registers objects at a steady rate, those of the stage in their order.
 #[derive(Default)]
@@ -24,7 +24,7 @@ pub(super) struct Span {
 
 impl Application {
     /// One object each time, until it is over.
-    pub(super) async fn run(&self, stage: &Stage, every: Duration) -> anyhow::Result<()> {
+    pub(super) async fn run(&self, stage: &Environment, every: Duration) -> anyhow::Result<()> {
         let mut ticks = tokio::time::interval(every);
         while !self.over.load(Ordering::Relaxed) {
             ticks.tick().await;
@@ -58,7 +58,7 @@ impl Span {
     }
 
     /// Milliseconds from registration to the record at scw, of each of them, sorted.
-    pub(super) async fn lags(self, stage: &Stage) -> anyhow::Result<Vec<f64>> {
+    pub(super) async fn lags(self, stage: &Environment) -> anyhow::Result<Vec<f64>> {
         let sql = "SELECT ((scw - created_at) / 1000.0)::float8 FROM copyhold.object_copies
 WHERE object_key = ANY (SELECT 'object-' || i FROM generate_series($1::bigint, $2) i) AND scw IS NOT NULL ORDER BY 1";
         let sql = sqlx::query_scalar(sql).bind(i64::from(self.first)).bind(i64::from(self.last));
@@ -68,7 +68,7 @@ WHERE object_key = ANY (SELECT 'object-' || i FROM generate_series($1::bigint, $
 
 /// Waits until a query's only value is 0.
 pub(super) async fn until_none(
-    stage: &Stage,
+    stage: &Environment,
     daemon: &mut Daemon,
     query: &'static str,
     at_most: Duration,

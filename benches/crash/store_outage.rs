@@ -5,11 +5,11 @@ use std::time::Duration;
 use copyhold_sandbox::s3::{Fault, Op, When};
 use tokio::time::Instant;
 
-use super::load::{Application, until_none};
+use super::registration_load::{Application, until_none};
 use crate::common::{
     daemon::Daemon,
+    environment::{Disk, Environment},
     report::{at_least, at_most, percentile},
-    stage::{Disk, Stage},
     stores::Stores,
 };
 
@@ -41,7 +41,7 @@ struct Ledger {
 }
 
 impl Ledger {
-    async fn read(stage: &Stage, daemon: &Daemon) -> anyhow::Result<Self> {
+    async fn read(stage: &Environment, daemon: &Daemon) -> anyhow::Result<Self> {
         Ok(Self {
             claimed: daemon.metrics().await?.sum("copyhold_claims_total", ""),
             probes: stage.count("SELECT sum(probes_failed)::bigint FROM copyhold.replicas").await?,
@@ -52,7 +52,7 @@ impl Ledger {
 async fn target_away() -> anyhow::Result<()> {
     let stores = Stores::here().await?;
     stores.fill(60_000, BYTES)?;
-    let stage = Stage::begin(Disk::Plain, &stores, "").await?;
+    let stage = Environment::begin(Disk::Plain, &stores, "").await?;
     let mut daemon = stage.daemon().await?;
     let application = Application::default();
     let (mut with, mut without) = (Vec::new(), Vec::new());
@@ -105,7 +105,7 @@ async fn target_away() -> anyhow::Result<()> {
 async fn primary_away() -> anyhow::Result<()> {
     let stores = Stores::here().await?;
     stores.fill(20_000, BYTES)?;
-    let stage = Stage::begin(Disk::Plain, &stores, "").await?;
+    let stage = Environment::begin(Disk::Plain, &stores, "").await?;
     let mut daemon = stage.daemon().await?;
     let application = Application::default();
     let play = async {
@@ -139,7 +139,7 @@ async fn slow_target() -> anyhow::Result<()> {
     const TURN: Duration = Duration::from_secs(20);
     let stores = Stores::here().await?;
     stores.fill(OBJECTS, BYTES)?;
-    let stage = Stage::begin(Disk::Plain, &stores, "").await?;
+    let stage = Environment::begin(Disk::Plain, &stores, "").await?;
     let queue = stage.queue();
     let wasabi = copyhold_core::domain::ReplicaName::new("wasabi")?;
     stores.bucket("wasabi")?.order(Fault::Delay(Duration::from_secs(30)), When::op(Op::PutObject));

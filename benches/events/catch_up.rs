@@ -12,9 +12,9 @@ use copyhold_db::queue;
 use rand::RngExt as _;
 use tokio::task::JoinSet;
 
-use super::followed::Followed;
+use super::followed_log::FollowedLog;
 use crate::common::{
-    grounds::{Ground, Grounds},
+    database::{BenchDatabase, DatabaseServer},
     report::{at_least, at_most},
     stores::Stores,
 };
@@ -27,7 +27,7 @@ const PAGE: i64 = 512;
 const SHARE: f64 = 50.0;
 
 pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
-    let grounds = Grounds::begin().await?;
+    let grounds = DatabaseServer::begin().await?;
     let ground = grounds.make("e3").await?;
     let (_folder, config) = ground.configured(stores)?;
     queue::migrate(&config).await?;
@@ -40,7 +40,7 @@ pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
 }
 
 /// Events like those of a daemon.
-async fn fill(ground: &Ground) -> anyhow::Result<()> {
+async fn fill(ground: &BenchDatabase) -> anyhow::Result<()> {
     for first in (1..=EVENTS).step_by(1000) {
         let append = "SELECT copyhold.append_log(ARRAY(
             SELECT jsonb_build_object('kind', 'object.copied', 'object_key', 'photos/2026/11/' || n, 'generation', n,
@@ -52,9 +52,9 @@ async fn fill(ground: &Ground) -> anyhow::Result<()> {
     ground.execute("CHECKPOINT").await
 }
 
-async fn herd(ground: &Ground, config: &Config, turn: u32) -> anyhow::Result<()> {
+async fn herd(ground: &BenchDatabase, config: &Config, turn: u32) -> anyhow::Result<()> {
     // As a daemon that has just begun, whose ring is empty.
-    let followed = Followed::begin(ground, config, 16 << 20).await?;
+    let followed = FollowedLog::begin(ground, config, 16 << 20).await?;
     let ids: Vec<i64> = sqlx::query_scalar("SELECT id FROM copyhold.log ORDER BY id").fetch_all(&ground.pool).await?;
     let head = *ids.last().context("events")?;
     let begun = Instant::now();

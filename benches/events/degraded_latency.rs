@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use copyhold_testkit::{
     pooler::{Pooler, skipped},
-    proxy::{Proxy, Way},
+    proxy::{Proxy, Transfer},
 };
 use secrecy::ExposeSecret as _;
 use sqlx::{Connection as _, PgConnection, PgPool};
@@ -25,16 +25,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::common::{
+    environment::{Disk, Environment},
     report::{at_most, percentile},
-    stage::{Disk, Stage},
     stores::Stores,
 };
 
 const OBJECTS: u32 = 4_000;
 const OBJECT_EVERY: Duration = Duration::from_millis(200);
 const EVENT_EVERY: Duration = Duration::from_millis(50);
-/// The poll of those who hear, and of those who know that they do not, each with its fifth and a busy machine's tenth of a
-/// second. Whoever moves an event wakes its own process's readers.
+/// The poll interval with LISTEN, and without it, each with its fifth and a busy machine's tenth of a
+/// second. The process that moves an event wakes its own readers.
 const UNNOTICED_MS: f64 = 6_100.0;
 const NOTICED_MS: f64 = 1_300.0;
 /// A silent connection is probed after 10 s, for 5 s.
@@ -45,7 +45,7 @@ const UNTIL_BACK_MS: f64 = 15_000.0;
 pub(super) async fn play() -> anyhow::Result<()> {
     let stores = Stores::here().await?;
     stores.fill(OBJECTS, 1024)?;
-    let mut stage = Stage::begin(Disk::Plain, &stores, "").await?;
+    let mut stage = Environment::begin(Disk::Plain, &stores, "").await?;
     let url = stage.config.database.url.expose_secret().to_owned();
     let proxy = Proxy::before(stage.cluster().port()).await;
     stage.configure_database(&format!("listen_url = \"{}\"", proxy.url(&url)))?;
@@ -70,7 +70,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
     until_heard(&stage.pool).await?;
 
     let from = Instant::now();
-    proxy.set(Way::Hole);
+    proxy.set(Transfer::Hole);
     bars("hole-unnoticed", &load.since(from, UNTIL_NOTICED).await, UNNOTICED_MS);
     bars("hole-noticed", &load.during(Duration::from_secs(45)).await, NOTICED_MS);
     println!(
@@ -79,7 +79,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
         wakeup(&stage.pool).await?
     );
     let from = Instant::now();
-    proxy.set(Way::Pass);
+    proxy.set(Transfer::Pass);
     until_heard(&stage.pool).await?;
     at_most("E7", "ms-until-heard-again-after-the-hole", from.elapsed().as_secs_f64() * 1000.0, UNTIL_BACK_MS);
 
@@ -120,9 +120,9 @@ pub(super) async fn play() -> anyhow::Result<()> {
     stores.end().await
 }
 
-type Waits = (Vec<f64>, Vec<f64>);
+type WaitTimes = (Vec<f64>, Vec<f64>);
 
-fn bars(fault: &str, (objects, events): &Waits, limit: f64) {
+fn bars(fault: &str, (objects, events): &WaitTimes, limit: f64) {
     tell(fault, objects, events);
     at_most("E7", &format!("{fault}-longest-object-ms"), percentile(objects, 100), limit);
     at_most("E7", &format!("{fault}-longest-event-ms"), percentile(events, 100), limit);
@@ -197,18 +197,18 @@ impl Load {
         Self { objects, events, wrong, stop, tasks, _reader: reader }
     }
 
-    async fn during(&self, time: Duration) -> Waits {
+    async fn during(&self, time: Duration) -> WaitTimes {
         self.since(Instant::now(), time).await
     }
 
-    async fn since(&self, from: Instant, time: Duration) -> Waits {
+    async fn since(&self, from: Instant, time: Duration) -> WaitTimes {
         let to = from + time;
         tokio::time::sleep_until(to.into()).await;
         (self.objects.between(from, to).await, self.events.between(from, to).await)
     }
 
     /// All of it is there, once.
-    async fn end(mut self, stage: &Stage) -> anyhow::Result<()> {
+    async fn end(mut self, stage: &Environment) -> anyhow::Result<()> {
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {
             ended??;

@@ -3,20 +3,20 @@
 use std::time::{Duration, Instant};
 
 use copyhold_db::queue;
-use copyhold_testkit::gap_detector::{self, Found, Play};
+use copyhold_testkit::gap_detector::{self, GapReport, GapTest};
 use sqlx::postgres::PgPoolOptions;
 
-use super::followed::Followed;
+use super::followed_log::FollowedLog;
 use crate::common::{
-    grounds::Grounds,
+    database::DatabaseServer,
     report::{at_least, at_most},
     stores::Stores,
 };
 
 const EVENTS: i64 = 1_000_000;
-/// So small that whoever pauses falls out of it.
+/// So small that a reader that pauses falls out of it.
 const BUFFER: usize = 1 << 20;
-const PLAY: Play = Play {
+const PLAY: GapTest = GapTest {
     writers: 12,
     readers: 50,
     events: EVENTS,
@@ -27,16 +27,16 @@ const PLAY: Play = Play {
 };
 
 pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
-    let grounds = Grounds::begin().await?;
+    let grounds = DatabaseServer::begin().await?;
     let ground = grounds.make("e1").await?;
     let (_folder, config) = ground.configured(stores)?;
     queue::migrate(&config).await?;
     // The order of the commits counts here, not what the disk makes of them.
     ground.execute("ALTER DATABASE e1 SET synchronous_commit = off").await?;
     let writers = PgPoolOptions::new().max_connections(12).connect(&ground.url).await?;
-    let followed = Followed::begin(&ground, &config, BUFFER).await?;
+    let followed = FollowedLog::begin(&ground, &config, BUFFER).await?;
     let begun = Instant::now();
-    let Found { events, missed, twice_or_out_of_order, wrong, reconnections } =
+    let GapReport { events, missed, twice_or_out_of_order, wrong, reconnections } =
         gap_detector::play(&writers, &followed.log, &PLAY).await?;
     println!(
         "{events} events in {:.0} s; {} readers came back {reconnections} times, and {} pages were read for them",

@@ -19,8 +19,8 @@ use tokio::{
 
 use crate::common::{
     daemon::Daemon,
+    environment::{Disk, Environment},
     report::{at_least, at_most},
-    stage::{Disk, Stage},
     stores::Stores,
 };
 
@@ -35,7 +35,7 @@ const IDLE_KIB: f64 = 64.0;
 pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
-    let stage = Stage::begin(Disk::Plain, stores, "[events]\nreaders = 5000\n").await?;
+    let stage = Environment::begin(Disk::Plain, stores, "[events]\nreaders = 5000\n").await?;
     let mut daemon = stage.daemon().await?;
     stage.until_idle(1).await?;
     idle(&stage, &daemon).await?;
@@ -60,9 +60,9 @@ pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
 }
 
 /// What a reader that only waits takes of the daemon's memory.
-async fn idle(stage: &Stage, daemon: &Daemon) -> anyhow::Result<()> {
+async fn idle(stage: &Environment, daemon: &Daemon) -> anyhow::Result<()> {
     let (before, _) = daemon.resident_mib()?;
-    let board = Arc::new(Board::default());
+    let board = Arc::new(CommitTimes::default());
     let mut readers = Readers::begin(daemon, READERS, &board).await?;
     sleep(Duration::from_secs(3)).await;
     let (with, _) = daemon.resident_mib()?;
@@ -78,16 +78,16 @@ async fn idle(stage: &Stage, daemon: &Daemon) -> anyhow::Result<()> {
     Ok(())
 }
 
-struct Seen {
+struct ReaderStats {
     /// Milliseconds from a commit to a reader's socket.
     p99: usize,
-    /// The daemon's, without those of whoever appends.
+    /// The daemon's, without those of the appending client.
     queries_per_second: f64,
     lacking: usize,
 }
 
-async fn fan_out(stage: &Stage, daemon: &Daemon, count: usize, rate: u32) -> anyhow::Result<Seen> {
-    let board = Arc::new(Board::default());
+async fn fan_out(stage: &Environment, daemon: &Daemon, count: usize, rate: u32) -> anyhow::Result<ReaderStats> {
+    let board = Arc::new(CommitTimes::default());
     let mut readers = Readers::begin(daemon, count, &board).await?;
     // Until the tailer is at it, and the statistics of what was before have been written.
     sleep(Duration::from_secs(2)).await;
@@ -121,15 +121,15 @@ async fn fan_out(stage: &Stage, daemon: &Daemon, count: usize, rate: u32) -> any
         cpu / took,
     );
     readers.0.shutdown().await;
-    Ok(Seen { p99, queries_per_second, lacking })
+    Ok(ReaderStats { p99, queries_per_second, lacking })
 }
 
-async fn transactions(stage: &Stage) -> anyhow::Result<i64> {
+async fn transactions(stage: &Environment) -> anyhow::Result<i64> {
     stage.count("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()").await
 }
 
 /// Appends events like those of a daemon, each with the number of its commit; how many commits there were.
-async fn append(stage: &Stage, board: &Board, rate: u32) -> anyhow::Result<usize> {
+async fn append(stage: &Environment, board: &CommitTimes, rate: u32) -> anyhow::Result<usize> {
     let sql = "SELECT copyhold.append_log(ARRAY(
         SELECT jsonb_build_object('n', $1, 'kind', 'object.copied', 'object_key', 'photos/2026/11/22/' || i, 'generation', i,
                    'size_bytes', 10240, 'replicas', jsonb_build_array('wasabi', 'scw'), 'complete', true)
@@ -151,14 +151,14 @@ async fn append(stage: &Stage, board: &Board, rate: u32) -> anyhow::Result<usize
 const COMMITS: usize = 4096;
 
 /// When what was committed, and how long after that readers had it.
-struct Board {
+struct CommitTimes {
     committed: Vec<OnceLock<Instant>>,
     /// By milliseconds; the last one is for all that took longer.
     took: Vec<AtomicU64>,
     bytes: AtomicU64,
 }
 
-impl Default for Board {
+impl Default for CommitTimes {
     fn default() -> Self {
         Self {
             committed: (0..COMMITS).map(|_| OnceLock::new()).collect(),
@@ -168,7 +168,7 @@ impl Default for Board {
     }
 }
 
-impl Board {
+impl CommitTimes {
     /// A reader has all events of these commits now. One that it has before its writer has heard of it took no time.
     fn got(&self, commits: std::ops::Range<usize>) {
         let now = Instant::now();
@@ -197,7 +197,7 @@ impl Board {
 struct Readers(JoinSet<anyhow::Result<()>>, Vec<Arc<AtomicUsize>>);
 
 impl Readers {
-    async fn begin(daemon: &Daemon, count: usize, board: &Arc<Board>) -> anyhow::Result<Self> {
+    async fn begin(daemon: &Daemon, count: usize, board: &Arc<CommitTimes>) -> anyhow::Result<Self> {
         let said = daemon.said();
         let address = said.split_once("on http://").context("it does not say where its pages are")?.1;
         let address = address.split_whitespace().next().context("an address")?.to_owned();
@@ -226,7 +226,7 @@ impl Readers {
 }
 
 /// Counts bytes and commits, and looks at nothing else.
-async fn read(mut stream: TcpStream, board: Arc<Board>, got: Arc<AtomicUsize>) -> anyhow::Result<()> {
+async fn read(mut stream: TcpStream, board: Arc<CommitTimes>, got: Arc<AtomicUsize>) -> anyhow::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let read = stream.read(&mut buffer).await?;

@@ -10,10 +10,10 @@ use sqlx::postgres::PgListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::common::grounds::Ground;
+use crate::common::database::BenchDatabase;
 
 /// A log that is followed in this process, with the connections of a daemon and one that listens.
-pub struct Followed {
+pub struct FollowedLog {
     pub log: Log,
     pools: Pools,
     stop: CancellationToken,
@@ -21,8 +21,8 @@ pub struct Followed {
     tasks: JoinSet<()>,
 }
 
-impl Followed {
-    pub async fn begin(ground: &Ground, config: &Config, buffer_bytes: usize) -> anyhow::Result<Self> {
+impl FollowedLog {
+    pub async fn begin(ground: &BenchDatabase, config: &Config, buffer_bytes: usize) -> anyhow::Result<Self> {
         let settings = Settings { buffer_bytes, readers: 2000, poll: Duration::from_secs(5) };
         let pools = Pools::new(&config.database);
         let names = config.replicas.iter().map(|r| r.name.clone()).collect();

@@ -7,8 +7,8 @@ use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::task::JoinSet;
 
 use crate::common::{
+    environment::{Disk, Environment},
     report::at_least,
-    stage::{Disk, Stage},
     stores::Stores,
 };
 
@@ -37,7 +37,7 @@ impl Case {
 pub(super) async fn play() -> anyhow::Result<()> {
     for disk in Disk::BOTH {
         let stores = Stores::here().await?;
-        let stage = Stage::begin(disk, &stores, "").await?;
+        let stage = Environment::begin(disk, &stores, "").await?;
         let queue = stage.queue();
         let mut daemons = Vec::new();
         for _ in 0..DAEMONS {
@@ -73,7 +73,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
 }
 
 /// Inserts per second of all clients together, each a transaction of its own.
-async fn turn(stage: &Stage, daemons: &[DaemonId], case: Case) -> anyhow::Result<f64> {
+async fn turn(stage: &Environment, daemons: &[DaemonId], case: Case) -> anyhow::Result<f64> {
     let queue = stage.queue();
     for daemon in daemons {
         queue.set_sleeping(*daemon, SleepsFor::Work, case == Case::Sleeping).await?;

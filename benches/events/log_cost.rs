@@ -9,10 +9,10 @@ use sqlx::postgres::PgPoolOptions;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use crate::common::{
-    contest::{Goal, Rates, Run, Score},
-    grounds::{Ground, Grounds},
+    comparison::{ComparisonResult, Rates, Run, StopCondition},
+    database::{BenchDatabase, DatabaseServer},
+    environment::Disk,
     report::at_least,
-    stage::Disk,
     stores::Stores,
 };
 
@@ -25,7 +25,7 @@ const DAEMONS: usize = 2;
 
 pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
     for disk in Disk::BOTH {
-        let grounds = Grounds::begin_on(disk).await?;
+        let grounds = DatabaseServer::begin_on(disk).await?;
         let template = grounds.make("e6").await?;
         template.fill(stores, OBJECTS, "md5(i::text)", "true").await?;
         template.pool.close().await;
@@ -34,7 +34,7 @@ pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
         for _ in 0..REPETITIONS {
             for (rates, kinds) in [(&mut with, EventKinds::all()), (&mut without, EventKinds::none())] {
                 let ground = grounds.copy("e6").await?;
-                let goal = Goal { objects: OBJECTS.into(), at_most: AT_MOST };
+                let goal = StopCondition { objects: OBJECTS.into(), at_most: AT_MOST };
                 rates.add(contest(&ground, stores, &goal, &kinds).await?);
                 grounds.clear(ground).await?;
             }
@@ -47,7 +47,12 @@ pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn contest(ground: &Ground, stores: &Stores, goal: &Goal, kinds: &EventKinds) -> anyhow::Result<Score> {
+async fn contest(
+    ground: &BenchDatabase,
+    stores: &Stores,
+    goal: &StopCondition,
+    kinds: &EventKinds,
+) -> anyhow::Result<ComparisonResult> {
     let (_folder, config) = ground.configured(stores)?;
     let run = goal.begin();
     let mut tasks = JoinSet::new();

@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use rand::RngExt as _;
 
 use crate::common::{
+    environment::{Disk, Environment},
     report::{at_most, percentile},
-    stage::{Disk, Stage},
     stores::Stores,
 };
 
@@ -25,7 +25,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
     for disk in Disk::BOTH {
         let stores = Stores::here().await?;
         stores.fill(WARM_UP + MEASURED + WITHOUT_NOTICE, 1024)?;
-        let stage = Stage::begin(disk, &stores, "").await?;
+        let stage = Environment::begin(disk, &stores, "").await?;
         let daemon = stage.daemon().await?;
         let mut next = 1;
         let name = disk.name();
@@ -53,7 +53,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
 pub(super) async fn herd() -> anyhow::Result<()> {
     let stores = Stores::here().await?;
     stores.fill(WARM_UP + MEASURED + 2 * COUNTED, 1024)?;
-    let stage = Stage::begin(Disk::Plain, &stores, "").await?;
+    let stage = Environment::begin(Disk::Plain, &stores, "").await?;
     let (mut daemons, mut next) = (vec![stage.daemon().await?], 1);
     let alone = statements(&stage, 1, &mut next).await?;
     while daemons.len() < HERD {
@@ -73,7 +73,7 @@ pub(super) async fn herd() -> anyhow::Result<()> {
 async fn polling() -> anyhow::Result<()> {
     let stores = Stores::here().await?;
     stores.fill(WITHOUT_NOTICE, 1024)?;
-    let stage = Stage::begin(Disk::Plain, &stores, "").await?;
+    let stage = Environment::begin(Disk::Plain, &stores, "").await?;
     stage.configure_database("wakeup = \"poll\"")?;
     let daemon = stage.daemon().await?;
     let waits = pick_ups(&stage, 0, &mut 1, WITHOUT_NOTICE).await?;
@@ -95,7 +95,7 @@ fn tell(what: &str, waits: &[f64]) {
 }
 
 /// Milliseconds, sorted, of all but the first few if there are many; each when everything is idle again.
-async fn pick_ups(stage: &Stage, sleepers: usize, next: &mut u32, objects: u32) -> anyhow::Result<Vec<f64>> {
+async fn pick_ups(stage: &Environment, sleepers: usize, next: &mut u32, objects: u32) -> anyhow::Result<Vec<f64>> {
     let mut waits = Vec::new();
     for i in 0..objects {
         while stage.unfinished().await? > 0 {
@@ -114,7 +114,7 @@ async fn pick_ups(stage: &Stage, sleepers: usize, next: &mut u32, objects: u32) 
     Ok(waits)
 }
 
-async fn register(stage: &Stage, i: u32) -> anyhow::Result<()> {
+async fn register(stage: &Environment, i: u32) -> anyhow::Result<()> {
     sqlx::query("INSERT INTO copyhold.object_copies (object_key, b2) VALUES ($1, copyhold.now_utc_micro_seconds())")
         .bind(format!("object-{i}"))
         .execute(&stage.pool)
@@ -122,7 +122,7 @@ async fn register(stage: &Stage, i: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn pick_up(stage: &Stage, i: u32) -> anyhow::Result<Duration> {
+async fn pick_up(stage: &Environment, i: u32) -> anyhow::Result<Duration> {
     register(stage, i).await?;
     let committed = Instant::now();
     let look = "SELECT lock IS NOT NULL OR wasabi IS NOT NULL FROM copyhold.object_copies WHERE object_key = $1";
@@ -133,7 +133,7 @@ async fn pick_up(stage: &Stage, i: u32) -> anyhow::Result<Duration> {
 }
 
 /// Transactions in the database per object that is registered while all are idle, above those without any.
-async fn statements(stage: &Stage, daemons: usize, next: &mut u32) -> anyhow::Result<f64> {
+async fn statements(stage: &Environment, daemons: usize, next: &mut u32) -> anyhow::Result<f64> {
     stage.until_idle(i64::try_from(daemons)?).await?;
     let idle = transactions(stage, async || {
         tokio::time::sleep(EVERY * COUNTED).await;
@@ -153,7 +153,7 @@ async fn statements(stage: &Stage, daemons: usize, next: &mut u32) -> anyhow::Re
     Ok((busy.await? - idle) / f64::from(COUNTED))
 }
 
-async fn transactions(stage: &Stage, during: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+async fn transactions(stage: &Environment, during: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
     // Idle sessions tell what they did after ten seconds.
     const TOLD: Duration = Duration::from_secs(12);
     let count = "SELECT (xact_commit + xact_rollback)::float8 FROM pg_stat_database WHERE datname = current_database()";

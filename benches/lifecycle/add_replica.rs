@@ -1,4 +1,4 @@
-//! A replica is added to a large table while the queue works, the application inserts, and somebody's transaction has read
+//! A replica is added to a large table while the queue works, the application inserts, and another transaction has read
 //! the table and stays open: how long is a claim or an INSERT held up beyond what it takes without the migration?
 
 use std::{
@@ -18,7 +18,7 @@ use sqlx::Connection as _;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::common::{
-    grounds::{Ground, Grounds},
+    database::{BenchDatabase, DatabaseServer},
     report::{at_most, percentile},
     stores::Stores,
 };
@@ -26,7 +26,7 @@ use crate::common::{
 /// Of which one in a hundred lacks its copies.
 const ROWS: u32 = 10_000_000;
 const BASELINE: Duration = Duration::from_secs(30);
-/// How long the transaction of somebody else stays open after it has read the table.
+/// How long the other transaction stays open after it has read the table.
 const OPEN: Duration = Duration::from_secs(20);
 const BATCH: usize = 32;
 const INSERTERS: usize = 2;
@@ -35,7 +35,7 @@ const LIMIT_MS: f64 = 100.0;
 
 /// What one statement of the workload took, and when it began.
 #[derive(Debug, Clone, Copy)]
-struct Took {
+struct StatementTime {
     what: &'static str,
     at: Instant,
     ms: f64,
@@ -45,7 +45,7 @@ struct Took {
 struct Work {
     over: AtomicBool,
     inserted: AtomicU64,
-    took: Mutex<Vec<Took>>,
+    took: Mutex<Vec<StatementTime>>,
 }
 
 /// `ROWS` in the environment: another number of rows.
@@ -54,7 +54,7 @@ pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
         Ok(rows) => rows.parse().context("ROWS is a number of rows")?,
         Err(_) => ROWS,
     };
-    let grounds = Grounds::begin().await?;
+    let grounds = DatabaseServer::begin().await?;
     let ground = grounds.make("l1").await?;
     let filled = Instant::now();
     ground.fill(stores, rows, "'object-' || i", "i % 100 = 0").await?;
@@ -142,13 +142,13 @@ impl Work {
         let at = Instant::now();
         let answer = statement.await;
         let ms = at.elapsed().as_secs_f64() * 1000.0;
-        self.took.lock().expect("not poisoned").push(Took { what, at, ms });
+        self.took.lock().expect("not poisoned").push(StatementTime { what, at, ms });
         answer
     }
 }
 
 /// What the migration was seen to do.
-struct Watched {
+struct MigrationTrace {
     took: Duration,
     /// When, and in what statement it was.
     statements: Vec<(Instant, String)>,
@@ -157,8 +157,8 @@ struct Watched {
     looks: u32,
 }
 
-/// Migrates while somebody's transaction that has read the table is open.
-async fn migrate_beside_a_reader(ground: &Ground, config: &Config) -> anyhow::Result<Watched> {
+/// Migrates while another transaction that has read the table is open.
+async fn migrate_beside_a_reader(ground: &BenchDatabase, config: &Config) -> anyhow::Result<MigrationTrace> {
     let mut reader = ground.connect().await?;
     let mut transaction = reader.begin().await?;
     let read = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT FROM copyhold.object_copies LIMIT 1";
@@ -192,10 +192,10 @@ async fn migrate_beside_a_reader(ground: &Ground, config: &Config) -> anyhow::Re
         }
     };
     println!("-- {migrated:?}");
-    Ok(Watched { took: begun.elapsed(), statements, locks, looks: times })
+    Ok(MigrationTrace { took: begun.elapsed(), statements, locks, looks: times })
 }
 
-fn report(took: &[Took], begun: Instant, watched: &Watched) {
+fn report(took: &[StatementTime], begun: Instant, watched: &MigrationTrace) {
     println!(
         "the migration took {:.1} s, of which a reader's transaction was open for {:.0} s",
         watched.took.as_secs_f64(),

@@ -2,10 +2,10 @@
 
 use tokio::time::Instant;
 
-use super::l3::{run, until_everywhere};
+use super::promotion::{run, until_everywhere};
 use crate::common::{
+    environment::{Disk, Environment},
     report::at_least,
-    stage::{Disk, Stage},
     stores::Stores,
 };
 
@@ -14,7 +14,7 @@ const BYTES: u64 = 10 << 10;
 
 pub(super) async fn play() -> anyhow::Result<()> {
     let stores = Stores::here().await?;
-    let stage = Stage::begin(Disk::Plain, &stores, "").await?;
+    let stage = Environment::begin(Disk::Plain, &stores, "").await?;
     stores.fill(OBJECTS, BYTES)?;
     let daemon = stage.daemon().await?;
     stage.register(OBJECTS).await?;

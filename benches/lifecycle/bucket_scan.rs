@@ -16,13 +16,13 @@ use tokio::{
 };
 
 use crate::common::{
-    contest::{Goal, Rates},
-    grounds::{Ground, Grounds},
+    comparison::{Rates, StopCondition},
+    database::{BenchDatabase, DatabaseServer},
     process,
     report::{at_least, at_most},
     stores::Stores,
 };
-use crate::queue::ours;
+use crate::queue::copyhold_queue;
 
 /// Keys of the listing; `L2_OBJECTS` names another number, for a smaller machine.
 const OBJECTS: u64 = 5_000_000;
@@ -37,7 +37,7 @@ const KILLS: u32 = 10;
 
 pub(super) async fn play() -> anyhow::Result<()> {
     let objects = env::var("L2_OBJECTS").map_or(Ok(OBJECTS), |number| number.parse()).context("L2_OBJECTS")?;
-    let grounds = Grounds::begin().await?;
+    let grounds = DatabaseServer::begin().await?;
     let fewer = Stores::elsewhere_listed(objects / FEWER, PER_FOLDER).await?;
     let few = scan(&grounds, &fewer, objects / FEWER).await?;
     let stores = Stores::elsewhere_listed(objects, PER_FOLDER).await?;
@@ -55,7 +55,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
 }
 
 /// What a scan took.
-struct Scanned {
+struct ScanCost {
     took: Duration,
     peak_mib: f64,
 }
@@ -100,7 +100,7 @@ async fn ended(mut scan: Child) -> anyhow::Result<(Value, f64)> {
     Ok((serde_json::from_str(&text)?, peak))
 }
 
-async fn scan(grounds: &Grounds, stores: &Stores, objects: u64) -> anyhow::Result<Scanned> {
+async fn scan(grounds: &DatabaseServer, stores: &Stores, objects: u64) -> anyhow::Result<ScanCost> {
     let ground = migrated(grounds, stores, "scanned").await?;
     let (folder, _) = ground.configured(stores)?;
     let (stores_before, ours_before) = (stores.cpu_seconds()?, ended_children()?);
@@ -117,14 +117,14 @@ async fn scan(grounds: &Grounds, stores: &Stores, objects: u64) -> anyhow::Resul
         report["stores"][0]
     );
     grounds.clear(ground).await?;
-    Ok(Scanned { took, peak_mib })
+    Ok(ScanCost { took, peak_mib })
 }
 
 fn ended_children() -> anyhow::Result<f64> {
     process::cpu_seconds_of_ended_children(std::process::id())
 }
 
-async fn migrated(grounds: &Grounds, stores: &Stores, name: &str) -> anyhow::Result<Ground> {
+async fn migrated(grounds: &DatabaseServer, stores: &Stores, name: &str) -> anyhow::Result<BenchDatabase> {
     let ground = grounds.make(name).await?;
     let (_folder, config) = ground.configured(stores)?;
     queue::migrate(&config).await?;
@@ -133,7 +133,7 @@ async fn migrated(grounds: &Grounds, stores: &Stores, name: &str) -> anyhow::Res
 }
 
 /// The least that registering can cost: the same rows with the same indexes, in one statement and one transaction.
-async fn bare(grounds: &Grounds, stores: &Stores, objects: u64) -> anyhow::Result<Duration> {
+async fn bare(grounds: &DatabaseServer, stores: &Stores, objects: u64) -> anyhow::Result<Duration> {
     let ground = migrated(grounds, stores, "bare").await?;
     let begun = Instant::now();
     ground
@@ -150,7 +150,7 @@ async fn bare(grounds: &Grounds, stores: &Stores, objects: u64) -> anyhow::Resul
 }
 
 /// Killed at any time, and gone on with.
-async fn killed(grounds: &Grounds, stores: &Stores, objects: u64) -> anyhow::Result<()> {
+async fn killed(grounds: &DatabaseServer, stores: &Stores, objects: u64) -> anyhow::Result<()> {
     let ground = migrated(grounds, stores, "killed").await?;
     let (folder, _) = ground.configured(stores)?;
     for kill in 1..=KILLS {
@@ -163,7 +163,7 @@ async fn killed(grounds: &Grounds, stores: &Stores, objects: u64) -> anyhow::Res
         }
         tokio::time::sleep(Duration::from_micros(rand::random_range(0..20_000))).await;
         scan.kill().await?;
-        // Nobody waits here to see whether it lives.
+        // The result is not awaited here.
         ground.execute("UPDATE copyhold.scans SET held_until = NULL").await?;
     }
     let (report, _) = ended(command(folder.path())?).await?;
@@ -181,28 +181,28 @@ async fn killed(grounds: &Grounds, stores: &Stores, objects: u64) -> anyhow::Res
 
 /// Who else is on the machine.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Other {
-    Nobody,
+enum Contention {
+    None,
     Scan,
     /// Processes that compute and do nothing else: what the share of the CPU explains.
     Burners,
 }
 
 /// The queue, that claims and completes, beside a scan of another part of the table.
-async fn beside(grounds: &Grounds, stores: &Stores) -> anyhow::Result<()> {
+async fn beside(grounds: &DatabaseServer, stores: &Stores) -> anyhow::Result<()> {
     let template = grounds.make("beside").await?;
     template.fill(stores, BACKLOG, "'backlog-' || md5(i::text)", "true").await?;
     template.pool.close().await;
     let mut rates = [Rates::default(), Rates::default(), Rates::default()];
     let mut by_cpu = [Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..TURNS {
-        for (i, other) in [Other::Nobody, Other::Scan, Other::Burners].into_iter().enumerate() {
+        for (i, other) in [Contention::None, Contention::Scan, Contention::Burners].into_iter().enumerate() {
             let ground = grounds.copy("beside").await?;
             let (folder, _) = ground.configured(stores)?;
             let others = match other {
-                Other::Nobody => vec![],
-                Other::Scan => vec![command(folder.path())?],
-                Other::Burners => vec![burner()?, burner()?],
+                Contention::None => vec![],
+                Contention::Scan => vec![command(folder.path())?],
+                Contention::Burners => vec![burner()?, burner()?],
             };
             let (score, cpu) = turn(&ground, stores).await?;
             for mut other in others {
@@ -235,11 +235,14 @@ fn burner() -> anyhow::Result<Child> {
 }
 
 /// What the queue did, and the CPU that it and its sessions took for it.
-async fn turn(ground: &Ground, stores: &Stores) -> anyhow::Result<(crate::common::contest::Score, f64)> {
+async fn turn(
+    ground: &BenchDatabase,
+    stores: &Stores,
+) -> anyhow::Result<(crate::common::comparison::ComparisonResult, f64)> {
     let pids: Vec<i32> = {
         // All of the pool's, which stay.
         let mut connections = Vec::new();
-        for _ in 0..crate::common::grounds::CONNECTIONS {
+        for _ in 0..crate::common::database::CONNECTIONS {
             connections.push(ground.pool.acquire().await?);
         }
         let mut pids = Vec::new();
@@ -256,7 +259,8 @@ async fn turn(ground: &Ground, stores: &Stores) -> anyhow::Result<(crate::common
         Ok(seconds)
     };
     let before = cpu()?;
-    let score = ours::play(ground, stores, &Goal { objects: u64::from(BACKLOG), at_most: TURN }).await?;
+    let score =
+        copyhold_queue::play(ground, stores, &StopCondition { objects: u64::from(BACKLOG), at_most: TURN }).await?;
     let took = cpu()? - before;
     if score.objects >= u64::from(BACKLOG) {
         bail!("the backlog was too small for a turn: {score}");

@@ -7,7 +7,7 @@ use copyhold_db::queue;
 use tokio::{process::Command, time::Instant};
 
 use crate::common::{
-    grounds::{Ground, Grounds},
+    database::{BenchDatabase, DatabaseServer},
     process,
     report::at_most,
     stores::Stores,
@@ -32,7 +32,7 @@ const THEIRS: &str = "SELECT object_key COLLATE \"C\", b2, b2, b2, wasabi, b2, s
 
 pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
     let rows = env::var("L5_ROWS").map_or(Ok(ROWS), |rows| rows.parse()).context("L5_ROWS")?;
-    let grounds = Grounds::begin().await?;
+    let grounds = DatabaseServer::begin().await?;
     let ground = grounds.make("l5").await?;
     let (folder, config) = ground.configured(stores)?;
     queue::migrate(&config).await?;
@@ -74,7 +74,7 @@ pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
 }
 
 /// Our table as it is before the first row, and what was read or written before on the disk.
-async fn clear(ground: &Ground) -> anyhow::Result<()> {
+async fn clear(ground: &BenchDatabase) -> anyhow::Result<()> {
     ground.execute("TRUNCATE copyhold.object_copies").await?;
     ground.execute("VACUUM ANALYZE public.object_copies").await?;
     ground.execute("CHECKPOINT").await

@@ -12,9 +12,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::common::{
+    environment::{Disk, Environment},
     process,
     report::{at_least, at_most, percentile},
-    stage::{Disk, Stage},
     stores::Stores,
 };
 
@@ -32,7 +32,7 @@ type Uploaded = BTreeMap<String, String>;
 
 pub(super) async fn play() -> anyhow::Result<()> {
     let stores = Stores::here().await?;
-    let stage = Stage::begin(Disk::Plain, &stores, "").await?;
+    let stage = Environment::begin(Disk::Plain, &stores, "").await?;
     let mut daemons = Vec::new();
     for _ in 0..DAEMONS {
         daemons.push(stage.daemon().await?);
@@ -99,7 +99,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
 
 /// Uploads to the primary of each moment, and names its column, as an application does that knows it.
 async fn load(
-    stage: &Stage,
+    stage: &Environment,
     stores: &Stores,
     prefix: &str,
     length: Duration,
@@ -125,13 +125,13 @@ async fn load(
     Ok(())
 }
 
-async fn primary(stage: &Stage) -> anyhow::Result<String> {
+async fn primary(stage: &Environment) -> anyhow::Result<String> {
     let sql = "SELECT name FROM copyhold.replicas WHERE primary_since IS NOT NULL";
     Ok(sqlx::query_scalar(sql).fetch_one(&stage.pool).await?)
 }
 
 /// To and fro, at even distances; how often.
-async fn promote(stage: &Stage, over: &CancellationToken) -> anyhow::Result<u64> {
+async fn promote(stage: &Environment, over: &CancellationToken) -> anyhow::Result<u64> {
     let mut promoted = 0;
     let distance = STRETCH / u32::try_from(PROMOTIONS)?;
     for _ in 0..PROMOTIONS {
@@ -158,7 +158,7 @@ pub(super) async fn run(config: &Path, arguments: &[&str]) -> anyhow::Result<Str
 }
 
 /// Waits until all that is registered is everywhere.
-pub(super) async fn until_everywhere(stage: &Stage) -> anyhow::Result<()> {
+pub(super) async fn until_everywhere(stage: &Environment) -> anyhow::Result<()> {
     let left = "SELECT count(*) FROM copyhold.object_copies
                  WHERE b2 IS NULL OR wasabi IS NULL OR scw IS NULL OR lock IS NOT NULL";
     while stage.count(left).await? > 0 {
@@ -168,7 +168,7 @@ pub(super) async fn until_everywhere(stage: &Stage) -> anyhow::Result<()> {
 }
 
 /// ms from registration to the last copy.
-async fn lags_of(stage: &Stage, prefix: &str) -> anyhow::Result<Vec<f64>> {
+async fn lags_of(stage: &Environment, prefix: &str) -> anyhow::Result<Vec<f64>> {
     let sql = "SELECT ((greatest(b2, wasabi, scw) - created_at) / 1e3)::double precision FROM copyhold.object_copies
                 WHERE object_key LIKE $1 || '-%'";
     Ok(sqlx::query_scalar(sql).bind(prefix).fetch_all(&stage.pool).await?)

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use copyhold_sandbox::s3::{Op, When, synthetic};
 
-use super::kinds::Kind;
+use super::fault_kinds::Kind;
 use crate::common::{
+    environment::{Disk, Environment},
     report::at_most,
-    stage::{Disk, Stage},
     stores::Stores,
 };
 
@@ -98,17 +98,17 @@ pub(super) async fn play(kind: &Kind, count: u32, baseline: f64) -> anyhow::Resu
 pub(super) const OPENED: &str =
     "SELECT count(*) FROM copyhold.log WHERE event_data->>'kind' = 'replica.breaker_opened'";
 
-async fn begin(objects: &Objects) -> anyhow::Result<(Stores, Stage)> {
+async fn begin(objects: &Objects) -> anyhow::Result<(Stores, Environment)> {
     let stores = Stores::here().await?;
     let bucket = stores.bucket("b2")?;
     for (i, key) in (0..).zip(objects.keys()) {
         bucket.put(&key, synthetic::bytes(i, 0..BYTES));
     }
-    let stage = Stage::begin(Disk::Plain, &stores, "").await?;
+    let stage = Environment::begin(Disk::Plain, &stores, "").await?;
     Ok((stores, stage))
 }
 
-async fn register(stage: &Stage, objects: &Objects) -> anyhow::Result<()> {
+async fn register(stage: &Environment, objects: &Objects) -> anyhow::Result<()> {
     let sql = "INSERT INTO copyhold.object_copies (object_key, b2)
                SELECT k, copyhold.now_utc_micro_seconds() FROM unnest($1::text[]) WITH ORDINALITY AS x(k, i) ORDER BY i";
     sqlx::query(sql).bind(objects.keys()).execute(&stage.pool).await?;
@@ -117,7 +117,7 @@ async fn register(stage: &Stage, objects: &Objects) -> anyhow::Result<()> {
 
 /// Seconds until all that is healthy is on record everywhere, by the database's clock. What goes wrong at the target is
 /// healthy at the other one.
-async fn until_copied(stage: &Stage, at_target: &[String], at_source: &[String]) -> anyhow::Result<f64> {
+async fn until_copied(stage: &Environment, at_target: &[String], at_source: &[String]) -> anyhow::Result<f64> {
     let lacks = "SELECT count(*) FROM copyhold.object_copies
                  WHERE NOT object_key = ANY ($2) AND (wasabi IS NULL OR scw IS NULL AND NOT object_key = ANY ($1))";
     while sqlx::query_scalar::<_, i64>(lacks).bind(at_target).bind(at_source).fetch_one(&stage.pool).await? > 0 {
@@ -130,7 +130,7 @@ async fn until_copied(stage: &Stage, at_target: &[String], at_source: &[String])
 
 /// How many of the others have no reason of the expected class on record by the end of their time.
 async fn until_explained(
-    stage: &Stage,
+    stage: &Environment,
     kind: &Kind,
     at_target: &[String],
     at_source: &[String],

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use copyhold_sandbox::s3::{Fault, Op, When};
 
 use crate::common::{
+    environment::{Disk, Environment},
     report::at_most,
-    stage::{Disk, Stage},
     stores::Stores,
 };
 
@@ -39,7 +39,7 @@ pub(super) fn all() -> Vec<Outage> {
 pub(super) async fn play(outage: &Outage, count: u32) -> anyhow::Result<()> {
     let stores = Stores::here().await?;
     stores.fill(count, BYTES)?;
-    let stage = Stage::begin(Disk::Plain, &stores, "").await?;
+    let stage = Environment::begin(Disk::Plain, &stores, "").await?;
     let daemon = stage.daemon().await?;
     // In the middle of a backlog.
     let scw = stores.bucket("scw")?;
@@ -77,11 +77,11 @@ pub(super) async fn play(outage: &Outage, count: u32) -> anyhow::Result<()> {
     stores.end().await
 }
 
-async fn failed_probes(stage: &Stage) -> anyhow::Result<i64> {
+async fn failed_probes(stage: &Environment) -> anyhow::Result<i64> {
     stage.count("SELECT coalesce(max(probes_failed), 0)::bigint FROM copyhold.replicas").await
 }
 
-async fn until(stage: &Stage, query: &str) -> anyhow::Result<()> {
+async fn until(stage: &Environment, query: &str) -> anyhow::Result<()> {
     let begun = Instant::now();
     // Made of numbers and of words of this file.
     while !sqlx::query_scalar::<_, bool>(sqlx::AssertSqlSafe(query)).fetch_one(&stage.pool).await? {

@@ -6,8 +6,8 @@ use sqlx::{AssertSqlSafe, Row as _};
 use tokio::task::JoinSet;
 
 use crate::common::{
-    contest::{Goal, Score},
-    grounds::{CONNECTIONS, Ground},
+    comparison::{ComparisonResult, StopCondition},
+    database::{BenchDatabase, CONNECTIONS},
 };
 
 const CLAIM: &str = "UPDATE object_copies SET lock = now_utc_micro_seconds()
@@ -30,7 +30,7 @@ pub(super) enum Scans {
 }
 
 /// The same objects in the essay's table.
-pub(super) async fn fill(ground: &Ground, rows: u32, key: &str, missing: &str) -> anyhow::Result<()> {
+pub(super) async fn fill(ground: &BenchDatabase, rows: u32, key: &str, missing: &str) -> anyhow::Result<()> {
     ground
         .execute(format!(
             "CREATE FUNCTION now_utc_micro_seconds() RETURNS bigint LANGUAGE sql
@@ -47,7 +47,11 @@ pub(super) async fn fill(ground: &Ground, rows: u32, key: &str, missing: &str) -
     ground.execute("VACUUM ANALYZE object_copies").await
 }
 
-pub(super) async fn play(ground: &Ground, goal: &Goal, scans: Scans) -> anyhow::Result<Score> {
+pub(super) async fn play(
+    ground: &BenchDatabase,
+    goal: &StopCondition,
+    scans: Scans,
+) -> anyhow::Result<ComparisonResult> {
     if scans == Scans::FromTheBeginning {
         let sql = format!("ALTER DATABASE \"{}\" SET synchronize_seqscans = off", ground.name);
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&ground.pool).await?;

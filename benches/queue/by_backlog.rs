@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    essay::{self, Scans},
-    ours,
+    baseline_essay::{self, Scans},
+    copyhold_queue,
 };
 use crate::common::{
-    contest::{Goal, Rates},
-    grounds::Grounds,
+    comparison::{Rates, StopCondition},
+    database::DatabaseServer,
     report::{at_least, at_most},
     stores::Stores,
 };
@@ -16,9 +16,9 @@ use crate::common::{
 const ROWS: u32 = 2_000_000;
 const KEY: &str = "md5(i::text)";
 const REPETITIONS: usize = 3;
-/// Of a backlog that nobody waits for to be drained.
+/// Time of measurement for a backlog that is not drained.
 const MEASURED_FOR: Duration = Duration::from_secs(8);
-/// Of one that is to be drained; whoever takes longer is measured on what it did until then.
+/// Time limit for draining a backlog; a slower contestant is measured by what it did until then.
 const DRAINED_WITHIN: Duration = Duration::from_secs(90);
 
 /// Which rows are missing, drawn from a seed: about so many, at random places.
@@ -26,7 +26,7 @@ fn at_random(seed: u32, backlog: u32) -> String {
     format!("(hashint8extended(i, {seed}) & 1073741823) < {}", u64::from(backlog) * 1_073_741_824 / u64::from(ROWS))
 }
 
-pub(super) async fn play(grounds: &Grounds, stores: &Stores) -> anyhow::Result<()> {
+pub(super) async fn play(grounds: &DatabaseServer, stores: &Stores) -> anyhow::Result<()> {
     a_thousand(grounds, stores).await?;
     a_million(grounds, stores).await?;
     behind_done_rows(grounds, stores).await?;
@@ -34,7 +34,7 @@ pub(super) async fn play(grounds: &Grounds, stores: &Stores) -> anyhow::Result<(
 }
 
 /// Drained to nothing.
-async fn a_thousand(grounds: &Grounds, stores: &Stores) -> anyhow::Result<()> {
+async fn a_thousand(grounds: &DatabaseServer, stores: &Stores) -> anyhow::Result<()> {
     let missing = at_random(7, 1_000);
     let (ours, essay) = both(grounds, stores, "1k", &missing, DRAINED_WITHIN, Scans::Synchronized).await?;
     println!("1,000 missing of {ROWS}, drained: ours {ours}, the essay's {essay}");
@@ -42,7 +42,7 @@ async fn a_thousand(grounds: &Grounds, stores: &Stores) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn a_million(grounds: &Grounds, stores: &Stores) -> anyhow::Result<()> {
+async fn a_million(grounds: &DatabaseServer, stores: &Stores) -> anyhow::Result<()> {
     let missing = at_random(8, 1_000_000);
     let (ours, essay) = both(grounds, stores, "1m", &missing, MEASURED_FOR, Scans::Synchronized).await?;
     println!("1,000,000 missing of {ROWS} at random places: ours {ours}, the essay's {essay}");
@@ -50,7 +50,7 @@ async fn a_million(grounds: &Grounds, stores: &Stores) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn behind_done_rows(grounds: &Grounds, stores: &Stores) -> anyhow::Result<()> {
+async fn behind_done_rows(grounds: &DatabaseServer, stores: &Stores) -> anyhow::Result<()> {
     let (ours, essay) = both(grounds, stores, "behind", "i > 1000000", MEASURED_FOR, Scans::FromTheBeginning).await?;
     println!("1,000,000 missing behind as many done, synchronize_seqscans = off: ours {ours}, the essay's {essay}");
     at_least("Q1", "times-the-essay-1m-scans-from-the-beginning", ours.median() / essay.median(), 100.0);
@@ -58,7 +58,7 @@ async fn behind_done_rows(grounds: &Grounds, stores: &Stores) -> anyhow::Result<
 }
 
 /// Our own rate, at 10,000 drained and at 1,000,000 for a while.
-async fn by_backlog(grounds: &Grounds, stores: &Stores) -> anyhow::Result<()> {
+async fn by_backlog(grounds: &DatabaseServer, stores: &Stores) -> anyhow::Result<()> {
     let (mut few, mut many) = (Rates::default(), Rates::default());
     for (name, backlog) in [("few", 10_000), ("many", 1_000_000)] {
         let template = grounds.make(name).await?;
@@ -69,8 +69,8 @@ async fn by_backlog(grounds: &Grounds, stores: &Stores) -> anyhow::Result<()> {
         for (name, rates) in [("few", &mut few), ("many", &mut many)] {
             let ground = grounds.copy(name).await?;
             let missing = ground.count("SELECT count(*) FROM copyhold.object_copies WHERE wasabi IS NULL").await?;
-            let goal = Goal { objects: u64::try_from(missing)?, at_most: MEASURED_FOR };
-            rates.add(ours::play(&ground, stores, &goal).await?);
+            let goal = StopCondition { objects: u64::try_from(missing)?, at_most: MEASURED_FOR };
+            rates.add(copyhold_queue::play(&ground, stores, &goal).await?);
             grounds.clear(ground).await?;
         }
     }
@@ -83,7 +83,7 @@ async fn by_backlog(grounds: &Grounds, stores: &Stores) -> anyhow::Result<()> {
 
 /// Both on the same objects, in turns, each time on a fresh copy.
 async fn both(
-    grounds: &Grounds,
+    grounds: &DatabaseServer,
     stores: &Stores,
     name: &str,
     missing: &str,
@@ -96,16 +96,16 @@ async fn both(
     let objects = template.count("SELECT count(*) FROM copyhold.object_copies WHERE wasabi IS NULL").await?;
     template.pool.close().await;
     let template = grounds.make(&essay_name).await?;
-    essay::fill(&template, ROWS, KEY, missing).await?;
+    baseline_essay::fill(&template, ROWS, KEY, missing).await?;
     template.pool.close().await;
-    let goal = Goal { objects: u64::try_from(objects)?, at_most };
+    let goal = StopCondition { objects: u64::try_from(objects)?, at_most };
     let (mut ours, mut essay) = (Rates::default(), Rates::default());
     for _ in 0..REPETITIONS {
         let ground = grounds.copy(&our_name).await?;
-        ours.add(ours::play(&ground, stores, &goal).await?);
+        ours.add(copyhold_queue::play(&ground, stores, &goal).await?);
         grounds.clear(ground).await?;
         let ground = grounds.copy(&essay_name).await?;
-        essay.add(essay::play(&ground, &goal, scans).await?);
+        essay.add(baseline_essay::play(&ground, &goal, scans).await?);
         grounds.clear(ground).await?;
     }
     grounds.forget(&our_name).await?;

@@ -10,8 +10,8 @@ use copyhold_db::queue::{Answer, Claimed, Daemon, Queue, Report};
 use tokio::task::JoinSet;
 
 use crate::common::{
-    contest::{Goal, Score},
-    grounds::{CONNECTIONS, Ground},
+    comparison::{ComparisonResult, StopCondition},
+    database::{BenchDatabase, CONNECTIONS},
     stores::Stores,
 };
 
@@ -19,7 +19,11 @@ use crate::common::{
 const BATCH: usize = 128;
 
 /// Claims and completes with our own library, as a daemon does it but for the copies, with several claimers at once.
-pub(crate) async fn play(ground: &Ground, stores: &Stores, goal: &Goal) -> anyhow::Result<Score> {
+pub(crate) async fn play(
+    ground: &BenchDatabase,
+    stores: &Stores,
+    goal: &StopCondition,
+) -> anyhow::Result<ComparisonResult> {
     let (_folder, config) = ground.configured(stores)?;
     let (queue, lane) = ground.queue(&config)?;
     let daemon = queue.enlist("bench".to_owned(), Duration::from_mins(10)).await?;
@@ -100,7 +104,7 @@ impl Claimer {
                 answers => answers?,
             };
             if let Some((key, ..)) = answers.iter().find(|(.., answer)| *answer == Answer::Changed) {
-                bail!("nobody else is here, and yet the lease of {key} was lost");
+                bail!("the lease of {key} was lost although there is no other daemon");
             }
             // Another claim came too late for the row and has it in hand until it ends.
             let busy =

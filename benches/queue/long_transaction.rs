@@ -1,15 +1,15 @@
-//! What somebody's long transaction elsewhere does to us: no dead row can be cleared away while it lasts.
+//! The cost of another program's long transaction: VACUUM removes no dead row while it lasts.
 
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use sqlx::{Connection as _, PgConnection};
 
-use super::ours::{self, Claimer};
+use super::copyhold_queue::{self, Claimer};
 use crate::common::{
-    contest::{Goal, Rates},
+    comparison::{Rates, StopCondition},
     daemon::Daemon,
-    grounds::{Ground, Grounds},
+    database::{BenchDatabase, DatabaseServer},
     report::{at_least, percentile},
     stores::Stores,
 };
@@ -22,17 +22,17 @@ const INSERT_EVERY: Duration = Duration::from_millis(100);
 const INSERTS: u32 = 600;
 const BYTES: u64 = 1024;
 
-pub(super) async fn play(grounds: &Grounds) -> anyhow::Result<()> {
+pub(super) async fn play(grounds: &DatabaseServer) -> anyhow::Result<()> {
     let stores = Stores::here().await?;
     stores.fill(INSERTS, BYTES)?;
     let template = grounds.make(TEMPLATE).await?;
     template.fill(&stores, ROWS, "'backfill-' || md5(i::text)", "true").await?;
     template.pool.close().await;
-    let goal = Goal { objects: u64::from(ROWS), at_most: MEASURED_FOR };
+    let goal = StopCondition { objects: u64::from(ROWS), at_most: MEASURED_FOR };
     let (mut without, mut with) = (Rates::default(), Rates::default());
 
     let ground = grounds.copy(TEMPLATE).await?;
-    without.add(ours::play(&ground, &stores, &goal).await?);
+    without.add(copyhold_queue::play(&ground, &stores, &goal).await?);
     drain(&ground, &stores).await?;
     let quick = after_the_drain(&ground, &stores).await?;
     println!("without a transaction elsewhere, {quick:.1} % of a daemon's claims took no more than 10 ms");
@@ -40,7 +40,7 @@ pub(super) async fn play(grounds: &Grounds) -> anyhow::Result<()> {
 
     let ground = grounds.copy(TEMPLATE).await?;
     let pin = Pin::set(&ground).await?;
-    with.add(ours::play(&ground, &stores, &goal).await?);
+    with.add(copyhold_queue::play(&ground, &stores, &goal).await?);
     drain(&ground, &stores).await?;
     let quick = after_the_drain(&ground, &stores).await?;
     at_least("Q2", "percent-of-claims-within-10-ms", quick, 99.0);
@@ -49,12 +49,12 @@ pub(super) async fn play(grounds: &Grounds) -> anyhow::Result<()> {
 
     let ground = grounds.copy(TEMPLATE).await?;
     let pin = Pin::set(&ground).await?;
-    with.add(ours::play(&ground, &stores, &goal).await?);
+    with.add(copyhold_queue::play(&ground, &stores, &goal).await?);
     pin.take_away().await?;
     grounds.clear(ground).await?;
 
     let ground = grounds.copy(TEMPLATE).await?;
-    without.add(ours::play(&ground, &stores, &goal).await?);
+    without.add(copyhold_queue::play(&ground, &stores, &goal).await?);
     grounds.clear(ground).await?;
     grounds.forget(TEMPLATE).await?;
 
@@ -63,11 +63,11 @@ pub(super) async fn play(grounds: &Grounds) -> anyhow::Result<()> {
     stores.end().await
 }
 
-/// Somebody's transaction, open since before the work began.
+/// Another program's transaction, open since before the work began.
 struct Pin(PgConnection);
 
 impl Pin {
-    async fn set(ground: &Ground) -> anyhow::Result<Self> {
+    async fn set(ground: &BenchDatabase) -> anyhow::Result<Self> {
         let mut connection = ground.connect().await?;
         sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM copyhold.replicas")
             .execute(&mut connection)
@@ -82,10 +82,11 @@ impl Pin {
 }
 
 /// Until a million rows are done, if the minute was too short for that, and then lets go of the others.
-async fn drain(ground: &Ground, stores: &Stores) -> anyhow::Result<()> {
+async fn drain(ground: &BenchDatabase, stores: &Stores) -> anyhow::Result<()> {
     let done = ground.count("SELECT count(wasabi) FROM copyhold.object_copies").await?;
     let rest = u64::try_from((1_000_000 - done).max(0))?;
-    let score = ours::play(ground, stores, &Goal { objects: rest, at_most: Duration::from_mins(5) }).await?;
+    let score =
+        copyhold_queue::play(ground, stores, &StopCondition { objects: rest, at_most: Duration::from_mins(5) }).await?;
     if score.objects < rest {
         bail!("a million rows could not be drained: {score}");
     }
@@ -95,7 +96,7 @@ async fn drain(ground: &Ground, stores: &Stores) -> anyhow::Result<()> {
 
 /// A daemon whose lanes are full of dead entries, and one object after the other; returns the per cent of its claims
 /// that took no more than 10 ms.
-async fn after_the_drain(ground: &Ground, stores: &Stores) -> anyhow::Result<f64> {
+async fn after_the_drain(ground: &BenchDatabase, stores: &Stores) -> anyhow::Result<f64> {
     let (folder, config) = ground.configured(stores)?;
     let mut daemon = Daemon::start(folder.path()).await?;
     while ground.count("SELECT count(*) FROM copyhold.daemons WHERE sleeping").await? == 0 {

@@ -7,7 +7,7 @@ use copyhold_sandbox::s3::{Fault, Op, When};
 
 use crate::common::{
     daemon::Daemon,
-    grounds::Grounds,
+    database::DatabaseServer,
     report::{at_most, percentile},
     stores::Stores,
 };
@@ -22,7 +22,7 @@ const FRESH: u32 = 240;
 const EVERY: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_mins(2);
 
-pub(super) async fn play(grounds: &Grounds) -> anyhow::Result<()> {
+pub(super) async fn play(grounds: &DatabaseServer) -> anyhow::Result<()> {
     let stores = Stores::here().await?;
     stores.fill(THERE, BYTES)?;
     for target in ["wasabi", "scw"] {

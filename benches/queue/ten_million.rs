@@ -10,10 +10,10 @@ use copyhold_sandbox::s3::{Fault, Op, When};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::ours::Claimer;
+use super::copyhold_queue::Claimer;
 use crate::common::{
     daemon::Daemon,
-    grounds::{Ground, Grounds},
+    database::{BenchDatabase, DatabaseServer},
     report::{at_most, percentile},
     stores::Stores,
 };
@@ -32,7 +32,7 @@ const DAEMON_WORKS_FOR: Duration = Duration::from_secs(25);
 const DISTANCE: Duration = Duration::from_millis(200);
 const STATUSES: usize = 20;
 
-pub(super) async fn play(grounds: &Grounds) -> anyhow::Result<()> {
+pub(super) async fn play(grounds: &DatabaseServer) -> anyhow::Result<()> {
     let stores = Stores::here().await?;
     stores.fill(THERE, BYTES)?;
     let begun = Instant::now();
@@ -58,8 +58,8 @@ pub(super) async fn play(grounds: &Grounds) -> anyhow::Result<()> {
     stores.end().await
 }
 
-async fn claims(few: &Ground, many: &Ground, stores: &Stores) -> anyhow::Result<()> {
-    let claimer = async |ground: &Ground| {
+async fn claims(few: &BenchDatabase, many: &BenchDatabase, stores: &Stores) -> anyhow::Result<()> {
+    let claimer = async |ground: &BenchDatabase| {
         let (_folder, config) = ground.configured(stores)?;
         let (queue, lane) = ground.queue(&config)?;
         let daemon = queue.enlist("bench".to_owned(), Duration::from_mins(10)).await?;
@@ -92,7 +92,10 @@ async fn claims(few: &Ground, many: &Ground, stores: &Stores) -> anyhow::Result<
 }
 
 /// The same daemon on both, its targets, which are empty, so far away that it is never idle; `status` beside the second.
-async fn daemons((few, its_stores): (&Ground, &Stores), (many, others): (&Ground, &Stores)) -> anyhow::Result<()> {
+async fn daemons(
+    (few, its_stores): (&BenchDatabase, &Stores),
+    (many, others): (&BenchDatabase, &Stores),
+) -> anyhow::Result<()> {
     for stores in [its_stores, others] {
         for target in ["wasabi", "scw"] {
             stores.bucket(target)?.order(Fault::Delay(DISTANCE), When::op(Op::PutObject));
@@ -115,7 +118,7 @@ async fn daemons((few, its_stores): (&Ground, &Stores), (many, others): (&Ground
     Ok(())
 }
 
-async fn status(ground: &Ground, folder: &TempDir) -> anyhow::Result<()> {
+async fn status(ground: &BenchDatabase, folder: &TempDir) -> anyhow::Result<()> {
     let counted = "SELECT count(*) FROM copyhold.backlog";
     let deadline = Instant::now() + Duration::from_mins(2);
     while ground.count(counted).await? == 0 {

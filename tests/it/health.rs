@@ -2,7 +2,7 @@
 
 use copyhold_core::domain::{BreakerScope, FailureClass};
 use copyhold_db::queue::Probed;
-use copyhold_sandbox::s3::{Fault, Gate, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, PauseGate, When};
 
 use crate::world::{World, printed, replica, soon};
 
@@ -239,7 +239,7 @@ async fn what_was_under_way_when_the_primary_died_rests_uncounted_and_is_copied_
     let daemon = world.daemon().await;
     daemon.until_logged("Copying to scw").await;
     daemon.until_logged("Copying to wasabi").await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     let outage = world.bucket("b2").order(Fault::Hold(gate.clone()), When::always());
     world.upload_many("photo", 50).await;
     soon("objects are being read", gate.holds(4)).await;

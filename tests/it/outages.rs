@@ -2,7 +2,7 @@
 
 use copyhold_db::queue::migrate;
 use copyhold_sandbox::postgres::{Cluster, Options};
-use copyhold_sandbox::s3::{Fault, Gate, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, PauseGate, When};
 
 use crate::{
     wakeup::LISTENING,
@@ -39,7 +39,7 @@ async fn a_database_that_goes_away_is_waited_out_and_nothing_is_lost() {
 #[tokio::test]
 async fn a_result_that_was_proven_while_the_database_was_away_is_recorded_when_it_is_back() {
     let (mut cluster, world) = with_own_cluster().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
     let daemon = world.daemon().await;
     daemon.until_logged("Copying to scw").await;

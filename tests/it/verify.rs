@@ -5,7 +5,7 @@ mod metadata;
 
 use copyhold_core::domain::{Failure, FailureClass, Generation};
 use copyhold_db::queue::{Answer, Refuted, TakeBack};
-use copyhold_sandbox::s3::{BucketOptions, Fault, Gate, Op, Synthetic, When};
+use copyhold_sandbox::s3::{BucketOptions, Fault, Op, PauseGate, Synthetic, When};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -207,7 +207,7 @@ async fn the_only_copy_that_is_damaged_is_told_loudly_and_nothing_of_it_is_copie
 #[tokio::test]
 async fn an_object_that_is_registered_again_while_it_is_read_is_not_damaged() {
     let world = copied(&["photo"]).await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("wasabi").put("photo", "newer");
     // The second reading of what is other than recorded waits.
     world.bucket("wasabi").order(Fault::HoldAnswer(gate.clone()), When::op(Op::GetObject).skip(1).next(1));

@@ -12,16 +12,16 @@ use tokio::{
 };
 
 use super::{
-    account::{Account, command},
     error::NoFolder,
+    system_user::{SystemUser, command},
 };
 
 /// A shell that outlives us by the moment it takes to end those processes and remove the folder.
 /// It runs as the user that they run as, and made the folder as that user: so it can do both.
 #[derive(Debug)]
-pub(super) struct Guardian {
+pub(super) struct ProcessGuard {
     process: Child,
-    /// Held open as long as the folder is wanted. Nobody inherits it: Rust's pipes close on exec.
+    /// Held open as long as the folder is wanted. No child inherits it: Rust's pipes close on exec.
     pipe: ChildStdin,
     folder: PathBuf,
 }
@@ -34,9 +34,13 @@ pub(super) enum End {
     Kill,
 }
 
-impl Guardian {
+impl ProcessGuard {
     /// Makes a folder `NAME-…` in the given one, or else in the first that will do.
-    pub(super) async fn start(parent: Option<&Path>, name: &str, account: Option<&Account>) -> Result<Self, NoFolder> {
+    pub(super) async fn start(
+        parent: Option<&Path>,
+        name: &str,
+        account: Option<&SystemUser>,
+    ) -> Result<Self, NoFolder> {
         let candidates = match parent {
             Some(parent) => vec![parent.to_path_buf()],
             None => vec![env::temp_dir(), "/tmp".into(), "/var/tmp".into()],
@@ -52,7 +56,7 @@ impl Guardian {
         Err(NoFolder(tried))
     }
 
-    async fn start_in(parent: &Path, name: &str, account: Option<&Account>) -> Result<Self, String> {
+    async fn start_in(parent: &Path, name: &str, account: Option<&SystemUser>) -> Result<Self, String> {
         // The path of a socket has at most 103 bytes on some systems; ours adds up to 34.
         const LONGEST_PARENT: usize = 69;
         if parent.as_os_str().len() > LONGEST_PARENT {
@@ -60,7 +64,7 @@ impl Guardian {
         }
         let parent = fs::canonicalize(parent).map_err(|error| error.to_string())?;
         let mut sh = command("/bin/sh", account);
-        sh.args(["-c", include_str!("guardian.sh"), "copyhold-sandbox"]).arg(&parent).arg(name);
+        sh.args(["-c", include_str!("process_guard.sh"), "copyhold-sandbox"]).arg(&parent).arg(name);
         sh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let run_as = |error: io::Error| match account {
             Some(account) => format!("cannot run /bin/sh as {}: {error}", account.name),
@@ -89,7 +93,7 @@ impl Guardian {
         name: &str,
         end: End,
         program: &Path,
-        account: Option<&Account>,
+        account: Option<&SystemUser>,
         dress: impl FnOnce(&mut Command),
     ) -> io::Result<Child> {
         // The process is known to the guardian before it is more than a shell.
@@ -111,7 +115,7 @@ impl Guardian {
         let _ = fs::remove_file(self.folder.join(name).with_extension("pid"));
     }
 
-    /// The last lines of what the processes of that name said, for whoever wonders why.
+    /// Returns the last output lines of the processes of that name, for error messages.
     pub(super) fn log_tail(&self, name: &str) -> String {
         const LINES: usize = 20;
         let log = fs::read(self.folder.join(name).with_extension("log")).unwrap_or_default();
@@ -132,7 +136,7 @@ impl Guardian {
         if status.success() {
             return Ok(());
         }
-        // Somebody killed it: what it leaves is ours to remove.
+        // The guard was killed: this process removes what it leaves.
         match fs::remove_dir_all(&self.folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),

@@ -6,13 +6,13 @@ use super::error::SandboxError;
 
 /// The system's user that a PostgreSQL cluster runs as when we are root, whom PostgreSQL refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Account {
+pub(super) struct SystemUser {
     pub(super) name: String,
     uid: u32,
     gid: u32,
 }
 
-impl Account {
+impl SystemUser {
     /// `None` if we are an ordinary user and need no other. Root becomes `postgres` or else `nobody`.
     pub(super) fn if_root() -> Result<Option<Self>, SandboxError> {
         if !rustix::process::geteuid().is_root() {
@@ -36,7 +36,7 @@ impl Account {
 
 /// A command of that user in a process group of its own, so that Ctrl-C does not reach it,
 /// and without libpq's variables, which would lead it astray.
-pub(super) fn command(program: impl AsRef<OsStr>, account: Option<&Account>) -> Command {
+pub(super) fn command(program: impl AsRef<OsStr>, account: Option<&SystemUser>) -> Command {
     let mut command = Command::new(program);
     // The user may not be allowed to be where we are.
     command.current_dir(Path::new("/")).process_group(0);
@@ -47,7 +47,7 @@ pub(super) fn command(program: impl AsRef<OsStr>, account: Option<&Account>) -> 
     }
     // Messages in English, as we look for some; and initdb need not search for the zone.
     command.env("LC_ALL", "C").env("TZ", "UTC");
-    if let Some(Account { uid, gid, .. }) = account {
+    if let Some(SystemUser { uid, gid, .. }) = account {
         // Also gives up root's further groups.
         command.uid(*uid).gid(*gid);
     }
@@ -62,9 +62,9 @@ mod tests {
     fn an_account_is_found_by_its_whole_name_and_is_never_root() {
         let passwd =
             "root:x:0:0::/root:/bin/sh\npostgres2:x:7:8::/:/bin/sh\npostgres:x:101:104:,,,:/var:/bin/sh\nx:x:0:0:::\n";
-        let found = Account::named("postgres", passwd);
-        assert_eq!(found, Some(Account { name: "postgres".to_owned(), uid: 101, gid: 104 }));
-        assert_eq!(Account::named("nobody", passwd), None);
-        assert_eq!(Account::named("x", passwd), None);
+        let found = SystemUser::named("postgres", passwd);
+        assert_eq!(found, Some(SystemUser { name: "postgres".to_owned(), uid: 101, gid: 104 }));
+        assert_eq!(SystemUser::named("nobody", passwd), None);
+        assert_eq!(SystemUser::named("x", passwd), None);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use copyhold_core::domain::{Failure, FailureClass, Verified};
 use copyhold_s3::copy::{Memory, read};
-use copyhold_sandbox::s3::{BucketHandle, Fault, Op, Order, S3Server, Synthetic, When};
+use copyhold_sandbox::s3::{BucketHandle, Fault, InjectedFault, Op, S3Server, Synthetic, When};
 use futures::{StreamExt as _, stream};
 
 use super::{PART_BYTES, object::Object, place::Place, stage::Stage, watched::Watched};
@@ -287,7 +287,7 @@ impl Play {
         Self { at, target: server.bucket("target"), server, stage, watched: Watched::new(), object }
     }
 
-    fn order(&self, fault: Fault) -> Order {
+    fn order(&self, fault: Fault) -> InjectedFault {
         let bucket = match self.at.side {
             Side::Source => self.server.bucket("source"),
             Side::Target => self.target.clone(),
@@ -305,7 +305,7 @@ impl Play {
     }
 
     /// Lets the time pass that is given to who stands still.
-    async fn attempt_in_no_time(&self, order: &Order) -> Result<Verified, Failure> {
+    async fn attempt_in_no_time(&self, order: &InjectedFault) -> Result<Verified, Failure> {
         let memory = Memory::new(64 << 20);
         let attempt = Box::pin(self.stage.attempt(&self.object, &self.watched, &memory, false));
         let skip = async {

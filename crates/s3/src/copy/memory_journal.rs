@@ -1,4 +1,4 @@
-//! A journal of one object in memory, for tests and for copies that nobody goes on with.
+//! A journal of one object in memory, for tests and for copies that are not resumed.
 
 use std::sync::{
     Arc, Mutex, MutexGuard,

@@ -20,7 +20,10 @@ use super::{
     retry::with_retries,
     verify,
 };
-use crate::store::{ETag, GetResponse, Head, Md5, Metadata, Reason, Store, Tristate};
+use crate::{
+    metrics,
+    store::{ETag, GetResponse, Head, Md5, Metadata, Reason, Store, Tristate},
+};
 
 /// How long an answer may wait unread for memory. Stores close a connection that is not read; after this time the
 /// request is sent again once the memory is there.
@@ -228,7 +231,7 @@ impl OpenedSource {
     }
 
     pub(super) fn has_read(&self, bytes: u64) {
-        metrics::counter!("copyhold_source_bytes_total", "replica" => self.store().name().to_string()).increment(bytes);
+        metrics::source_bytes(self.store().name(), bytes);
     }
 
     /// Returns whether the MD5 of the whole is useful, and the parts are buffered, so that it can be computed.

@@ -1,13 +1,13 @@
-//! Asks for objects as they are stored: no proxy on the way may compress them.
+//! Requests objects as they are stored: a proxy on the way must not compress them.
 
 use aws_sdk_s3::{
     config::{ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeTransmitInterceptorContextMut},
     error::BoxError,
 };
 
-/// Asks for bytes as they are stored: a proxy in front of the store that would compress them must not.
+/// Sets Accept-Encoding to `identity`, so that a proxy in front of the store does not compress the bytes.
 ///
-/// Set after the request is signed: some proxies write this header anew, which would spoil a signature over it.
+/// Set after signing: some proxies rewrite this header, which would break a signature over it.
 #[derive(Debug)]
 pub(super) struct IdentityEncoding;
 

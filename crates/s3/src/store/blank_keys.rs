@@ -1,6 +1,6 @@
-//! Keys of white space only, which the SDK takes for none and refuses to send.
+//! Keys of white space only, which the SDK treats as missing and refuses to send.
 //!
-//! It gets them with a mark in front, which is taken off the path before the request is signed.
+//! The SDK gets them with a marker in front, which is removed from the path before the request is signed.
 
 use aws_sdk_s3::{
     config::{ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeTransmitInterceptorContextMut},
@@ -8,17 +8,17 @@ use aws_sdk_s3::{
 };
 use copyhold_core::domain::ObjectKey;
 
-/// No key has a NUL in it.
+/// A key cannot contain a NUL.
 const MARK: &str = "\0blank\0";
 const MARK_IN_PATH: &str = "%00blank%00";
 
-/// The key as the SDK takes it.
+/// Returns the key in a form that the SDK accepts.
 pub(super) fn to_sdk(key: &ObjectKey) -> String {
     let key = key.as_str();
     if key.trim().is_empty() { format!("{MARK}{key}") } else { key.to_owned() }
 }
 
-/// Sends a key that was marked as it is.
+/// Removes the marker from a request's path.
 #[derive(Debug)]
 pub(super) struct BlankKeys;
 

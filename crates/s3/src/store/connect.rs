@@ -1,4 +1,4 @@
-//! Makes the client of one replica: connections, credentials, retries.
+//! Builds the client of one replica: connections, credentials, retries.
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -36,20 +36,20 @@ use super::{
 };
 use crate::settings;
 
-/// One retry, soon: for the warm connection that the store had just closed, a 500, a corrected clock.
-/// A write gets it only for a corrected clock, see [`NoWriteRetry`]. Never when the store throttles: its pace must hear of
-/// that. All other patience is the queue's, which all daemons share.
+/// One early retry: for a warm connection that the store had just closed, for a 500, for a corrected clock. A write
+/// gets it only for a corrected clock, see [`NoWriteRetry`]. Never when the store throttles, because the concurrency
+/// limit must see that. Longer waits are the queue's, which all daemons share.
 const ATTEMPTS: u32 = 2;
 const RETRY_WITHIN: Duration = Duration::from_millis(100);
-/// For what is asked beside the objects: listings, aborts, a look at the bucket.
+/// Connections for requests other than transfers: listings, aborts, checks of the bucket.
 const SPARE_CONNECTIONS: usize = 2;
 
 impl Store {
-    /// A client for one replica with a connection pool, retry budget and credentials of
-    /// its own, so that a sick store takes nothing from the others. Connects to nothing yet.
+    /// Builds a client for one replica with its own connection pool, retry budget and credentials, so that a failing
+    /// store takes nothing from the others. Connects to nothing yet.
     ///
-    /// `at_once`: how many objects or parts of objects may be read from it at once, and how many written to it, unless
-    /// the configuration says so.
+    /// `at_once`: how many objects or parts are read from it and written to it at once, unless the configuration says
+    /// otherwise.
     #[expect(
         clippy::unused_async,
         reason = "clients that ask something first are to come without changing every caller"
@@ -100,10 +100,10 @@ impl Store {
             credentials,
             storage_class: replica.storage_class.as_deref().map(Into::into),
             profile: Profile::of(replica),
-            pace: AdaptiveLimit::new(replica.name.clone(), at_once, aside),
+            limit: AdaptiveLimit::new(replica.name.clone(), at_once, aside),
             readers: Arc::new(Semaphore::new(at_once)),
             stuck_readers: Arc::new(Semaphore::new(aside)),
-            speed: Throughput::default(),
+            throughput: Throughput::default(),
             versioned: OnceCell::new(),
             etag_history: EtagHistory::default(),
             spellings: SeenFolds::default(),
@@ -118,7 +118,7 @@ impl Store {
     }
 }
 
-/// The HTTP client of a store. Error: TLS is needed, and this machine trusts no authority.
+/// Builds the HTTP client of a store. Error: TLS is needed, and this machine trusts no authority.
 fn http(replica: &settings::StoreSettings, connections: usize) -> Result<PooledHttpClient, String> {
     // Without TLS no CA certificates are looked for: a bare container has none.
     let tls = |needed: bool, trust: &settings::Trust| if needed { trusting(trust) } else { Ok(trusting_nobody()) };

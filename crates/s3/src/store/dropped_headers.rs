@@ -1,7 +1,7 @@
-//! Heads of answers as they come over a connection, for the header lines that hyper leaves out.
+//! Reads the heads of answers on a connection, to find the header lines that hyper drops.
 //!
-//! HTTP does not allow every byte in a header. hyper can leave such lines out, so that one that nobody needs does no harm,
-//! and does not say which they were. Metadata must not be lost that way.
+//! HTTP does not allow every byte in a header. hyper can drop such lines, so that an unneeded one does no harm, but
+//! does not report which. Metadata must not be lost that way.
 
 use std::{
     io::{self, IoSlice},

@@ -1,5 +1,4 @@
-//! Owns what this process has seen of a store's ETags: whether those that look like MD5s are MD5s.
-//! A profile that knows it goes before what was seen.
+//! Learns whether a store's ETags of the form of an MD5 are MD5s. A profile that states it takes precedence.
 
 use std::{
     collections::{HashSet, hash_map::DefaultHasher},
@@ -14,7 +13,7 @@ use copyhold_core::domain::ObjectKey;
 
 use super::{Store, Tristate};
 
-/// So many different objects, and no contradiction, make a store known.
+/// The number of different objects, without a contradiction, after which a store counts as known.
 const ENOUGH: usize = 8;
 
 /// Which objects' ETags were the MD5 of their bytes.
@@ -46,7 +45,7 @@ impl EtagHistory {
 }
 
 impl Store {
-    /// Whether an ETag of this store that looks like an MD5 is one: the profile says so, or enough objects have shown it.
+    /// Returns whether an ETag of this store that has the form of an MD5 is one, by the profile or by enough objects.
     #[must_use]
     pub fn etags_are_md5(&self) -> Tristate {
         match self.profile.etags.of_put_is_md5 {
@@ -55,13 +54,13 @@ impl Store {
         }
     }
 
-    /// The ETag that came with the bytes of this object is their MD5.
+    /// Records that the ETag of this object is the MD5 of its bytes.
     pub fn etag_was_md5(&self, key: &ObjectKey) {
         self.etag_history.confirm(key);
     }
 
-    /// An ETag looked like an MD5 and cannot be one: the bytes are known to be right, or it was another one a moment
-    /// before. Not for bytes of which only their source says that they are right: that may be damage.
+    /// Records that an ETag of the form of an MD5 cannot be one: the bytes are known to be right, or the ETag was
+    /// another a moment before. Not for bytes that only their source vouches for: they may be damaged.
     pub fn etag_was_no_md5(&self) {
         self.etag_history.contradicted.store(true, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! What a store says of an object that it keeps, without sending it.
+//! Asks a store for size and checksum of an object, without its bytes.
 
 use aws_sdk_s3::types::{ChecksumMode, ChecksumType};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -11,18 +11,19 @@ use super::{
     stall_timeout::Progress,
 };
 
-/// The store's word, which is worth what the store is worth: damage that it has not noticed is not in it.
+/// The store's own claim: damage that it has not noticed is not in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeadResult {
     pub size_bytes: u64,
-    /// CRC-64/NVME of the whole object; `None`: the store keeps none, or does not tell.
+    /// CRC-64/NVME of the whole object; `None`: the store keeps none, or does not return it.
     pub hash: Option<ContentHash>,
     /// The hash of its metadata.
     pub metadata: MetadataHash,
 }
 
 impl Store {
-    /// Asks for size and checksum. For the checksum only where the store is known to have such: what others make of the question is not known.
+    /// Requests size and checksum; the checksum only from a store that is known to keep one, because others may not
+    /// accept the request.
     pub async fn stated(&self, key: &ObjectKey) -> Result<HeadResult, StoreError> {
         let knows = self.profile.hashes.takes_crc64 == Tristate::Yes;
         let call = self

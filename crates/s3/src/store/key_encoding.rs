@@ -1,9 +1,9 @@
-//! How the keys of a listing are encoded.
+//! The encoding of keys in a listing.
 
 use aws_sdk_s3::types::EncodingType;
 
-/// How the keys of a listing are written. We ask for `encoding-type=url`, because no XML can hold every key; a store
-/// that does not know it writes them as they are, and says no encoding in its answer.
+/// How a listing encodes its keys. Requests ask for `encoding-type=url`, because XML cannot hold every key; a store
+/// that does not support it returns keys unencoded, and no encoding in its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyEncoding {
     Url,
@@ -11,12 +11,12 @@ pub(super) enum KeyEncoding {
 }
 
 impl KeyEncoding {
-    /// As the answer says.
+    /// Returns the encoding that the answer states.
     pub(super) fn of(answered: Option<&EncodingType>) -> Self {
         if answered == Some(&EncodingType::Url) { Self::Url } else { Self::Plain }
     }
 
-    /// The bytes of the key, decoded once: a key may look encoded by itself.
+    /// Returns the bytes of the key, decoded once: a decoded key may look encoded.
     pub(super) fn bytes(self, text: String) -> Vec<u8> {
         match self {
             Self::Url => decode(&text),
@@ -24,7 +24,7 @@ impl KeyEncoding {
         }
     }
 
-    /// The same for those who have no use for a key that is no text.
+    /// Returns the key as text, for callers that cannot use a key that is not UTF-8.
     pub(super) fn text(self, text: String) -> String {
         match self {
             Self::Url => String::from_utf8_lossy(&decode(&text)).into_owned(),

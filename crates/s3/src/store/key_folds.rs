@@ -1,7 +1,7 @@
-//! Whether a store takes different keys for one, as far as that is seen at work.
+//! Learns whether a store folds different keys into one, from copies that were just written.
 //!
-//! A key that was just written is asked for under other spellings as well: one that shows the same object is the same
-//! key there. That costs a few HEADs per store and process, and writes nothing.
+//! It requests a new key under other spellings as well: a spelling that returns the same object is the same key there.
+//! That costs a few HEADs per store and process, and writes nothing.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -14,25 +14,25 @@ use tracing::error;
 
 use super::{Head, Reason, Store, StoreError, Tristate};
 
-/// Answers that say nothing, after which a habit is not asked for any more.
+/// The number of answers without a result, after which a fold is not checked any more.
 const IN_VAIN: u8 = 8;
 
-/// How long one look may take; copies wait for it.
+/// Time limit of one check; copies wait for it.
 const LOOK_AT_MOST: Duration = Duration::from_secs(10);
 
 /// What was seen so far.
 #[derive(Debug, Default)]
 pub(super) struct SeenFolds {
     state: Mutex<State>,
-    /// Copies that end at the same time ask once.
+    /// Serializes checks of copies that end at the same time.
     looking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
 struct State {
-    /// It keeps such keys apart.
+    /// The store keeps such keys apart.
     apart: Folds,
-    /// It takes them for one.
+    /// The store folds such keys.
     merged: Folds,
     in_vain: [u8; Fold::ALL.len()],
 }
@@ -53,7 +53,7 @@ impl State {
     }
 }
 
-/// What the answer to another spelling says of the store.
+/// What the answer to another spelling shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FoldAnswer {
     Apart,
@@ -62,13 +62,13 @@ pub(super) enum FoldAnswer {
 }
 
 impl Store {
-    /// The ways in which it was seen, since this process began, to take different keys for one.
+    /// Returns the folds that the store was seen to apply since this process began.
     #[must_use]
     pub fn folds(&self) -> Folds {
         self.spellings.state().merged
     }
 
-    /// Asks for other spellings of a key that was just written, as far as it is not known what the store makes of them.
+    /// Requests other spellings of a key that was just written, for folds that are not known yet.
     pub async fn look_for_other_spellings(&self, key: &ObjectKey) {
         if self.profile.keys.exact == Tristate::Yes || self.to_ask(key).is_empty() {
             return;
@@ -97,7 +97,8 @@ impl Store {
         }
     }
 
-    /// What is not known yet, each with another spelling of the key. To one that its profile refuses no copy is written.
+    /// Returns the unknown folds, each with another spelling of the key. No copy is written to a key that the profile
+    /// refuses.
     fn to_ask(&self, key: &ObjectKey) -> Vec<(Fold, ObjectKey)> {
         let state = self.spellings.state();
         let held = |other: &ObjectKey| self.profile.refuses_key(other).is_none();
@@ -105,18 +106,18 @@ impl Store {
         Fold::ALL.into_iter().filter(|fold| state.asks(*fold)).filter_map(other).collect()
     }
 
-    /// `None`: the object itself is not shown, and a store that shows it late shows the other spelling late as well.
+    /// `None`: the object itself is not visible yet, and so the other spelling may not be either.
     async fn ask(&self, key: &ObjectKey, others: &[(Fold, ObjectKey)]) -> Option<Vec<FoldAnswer>> {
         let own = self.head(key).await.ok()?;
         Some(join_all(others.iter().map(|(_, other)| self.compare(key, other, &own))).await)
     }
 
-    /// What the answer to another spelling says. `own`: the object as it was shown before.
+    /// Interprets the answer to another spelling. `own`: the object as it was returned before.
     pub(super) async fn compare(&self, key: &ObjectKey, other: &ObjectKey, own: &Head) -> FoldAnswer {
         let first = match self.head_alone(other).await {
             Ok(first) => first,
             Err(error) if is_missing(&error) => return FoldAnswer::Apart,
-            // A spelling that it does not take is nobody's key.
+            // A key that the store refuses names no object.
             Err(error) if error.class() == FailureClass::Refused => return FoldAnswer::Apart,
             Err(_) => return FoldAnswer::Nothing,
         };
@@ -136,13 +137,13 @@ impl Store {
     }
 }
 
-/// Its bucket is there: the object itself was shown.
+/// The bucket exists: it has returned the object itself.
 fn is_missing(error: &StoreError) -> bool {
     error.reason() == Reason::NoSuchKey || error.is_bare_404()
 }
 
-/// Two objects with the same contents, put there in the same second, look alike too; hardly anybody has two whose keys
-/// differ just so.
+/// Two objects with equal contents, written in the same second, look alike too; keys that differ only in this way are
+/// unlikely.
 fn is_same(other: &Head, own: &Head) -> bool {
     other.size_bytes == own.size_bytes && other.etag == own.etag && other.last_modified == own.last_modified
 }

@@ -1,4 +1,4 @@
-//! One page of a listing, as the store gave it.
+//! One page of a listing, as the store returned it.
 
 use std::{fmt, time::SystemTime};
 
@@ -17,30 +17,30 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListPosition {
     First,
-    /// Behind this key, which need not be there.
+    /// After this key, which need not exist.
     After(String),
-    /// Where the page before has ended, as the store put it.
+    /// At the store's continuation token of the page before.
     Token(String),
 }
 
-/// What the keys of a listing have in common.
+/// What a listing is limited to.
 #[derive(Clone, Copy, Debug)]
 pub struct ListQuery<'a> {
     pub prefix: &'a str,
-    /// Keys with it behind the prefix are told as one entry, that ends with it.
+    /// Keys with the delimiter after the prefix are returned as one common prefix that ends with it.
     pub delimiter: Option<&'a str>,
 }
 
-/// A page of a listing, whole, as the store gave it: whether its keys rise, or are those that were asked for, is for the
-/// caller to see. It may be empty and not the last, where many delete markers lie.
+/// A complete page of a listing, as the store returned it. The caller checks order and prefix of its keys. It may be
+/// empty and not the last, behind many delete markers.
 #[derive(Clone, Debug, Default)]
 pub struct ListPage {
     pub objects: Vec<ListedObject>,
     /// Common prefixes, where a delimiter was given.
     pub prefixes: Vec<String>,
-    /// There is more.
+    /// More pages follow.
     pub truncated: bool,
-    /// Where; not every store says so.
+    /// The token of the next page; not every store returns one.
     pub next: Option<String>,
     /// When the store answered, by its own clock.
     pub date: Option<SystemTime>,
@@ -50,13 +50,13 @@ pub struct ListPage {
 #[derive(Clone, Debug)]
 pub struct ListedObject {
     pub key: Result<ObjectKey, InvalidListedKey>,
-    /// `None`: the store does not say, or not in a form that can be read.
+    /// `None`: the store does not return it, or not in a form that can be parsed.
     pub size_bytes: Option<u64>,
     pub etag: Option<ETag>,
     pub last_modified: Option<SystemTime>,
 }
 
-/// A key that a store has, and that we cannot keep.
+/// A key in a store that Copyhold cannot hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidListedKey {
     bytes: Vec<u8>,
@@ -64,7 +64,7 @@ pub struct InvalidListedKey {
 }
 
 impl ListedObject {
-    /// The key's own bytes, by which listings are in order.
+    /// The raw bytes of the key, by which listings are sorted.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         match &self.key {
@@ -84,7 +84,7 @@ impl ListedObject {
 }
 
 impl ListPage {
-    /// `None`: one of its entries has no name.
+    /// `None`: one of its entries has no key.
     fn of(answer: ListObjectsV2Output) -> Option<Self> {
         let spelling = KeyEncoding::of(answer.encoding_type.as_ref());
         let prefixes = answer.common_prefixes.unwrap_or_default().into_iter();
@@ -103,19 +103,19 @@ impl ListPage {
     }
 }
 
-/// What was left out of a listing is not known, so nothing of it is believed.
+/// An incomplete page is rejected as a whole, because it is unknown what is missing.
 pub(super) fn nameless(operation: Operation) -> StoreError {
     StoreError::found(operation, Reason::NotUnderstood, "an entry of the listing has no name")
 }
 
 impl fmt::Display for InvalidListedKey {
-    /// The key, and what is wrong with it.
+    /// The key, and why it is invalid.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\": {}", shown(&self.bytes), self.why)
     }
 }
 
-/// The bytes of what may be a key, escaped and not longer than a line.
+/// Formats the bytes of a possible key, escaped and at most a line long.
 pub fn shown(bytes: &[u8]) -> String {
     const SHOWN: usize = 60;
     excerpt(&String::from_utf8_lossy(bytes), SHOWN)
@@ -132,12 +132,12 @@ fn key(bytes: Vec<u8>) -> Result<ObjectKey, InvalidListedKey> {
 }
 
 impl Store {
-    /// One page of the bucket's objects: a thousand, where the store gives as many as it is asked for.
+    /// Lists one page of the bucket's objects: a thousand, if the store returns as many as requested.
     pub async fn list(&self, asked: ListQuery<'_>, from: &ListPosition) -> Result<ListPage, StoreError> {
         self.list_some(asked, from, None).await
     }
 
-    /// The same of so many objects at most.
+    /// Lists a page of at most `most` objects.
     pub(super) async fn list_some(
         &self,
         asked: ListQuery<'_>,

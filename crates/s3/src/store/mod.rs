@@ -1,10 +1,10 @@
-//! S3 as we need it: one [`Store`] per replica, with a client, a connection pool and
+//! The S3 client: one [`Store`] per replica, with a client, a connection pool and
 //! a retry budget of its own.
 //!
-//! Every failure leaves here as a [`StoreError`], whose [`Reason`] decides alone what
-//! follows. A request that only reads and failed in passing is sent once more within 100 ms,
-//! a write is not (`connect`, `once`); when a copy is tried again is not decided here. Never holds more of an object than the
-//! frame being passed on.
+//! Every failure leaves this module as a [`StoreError`], whose [`Reason`] alone decides what
+//! follows. A read that failed transiently is sent once more within 100 ms, a write is not
+//! (`connect`, `no_write_retry`). It does not decide when a copy is retried. It never holds more
+//! of an object than the frame being passed on.
 
 mod accept_encoding;
 mod activity;
@@ -14,6 +14,7 @@ mod blank_keys;
 mod client;
 mod clock;
 mod connect;
+mod connector;
 mod credentials;
 mod dates;
 mod dropped_headers;
@@ -40,6 +41,7 @@ mod read;
 mod reason;
 mod response_body;
 mod scheme;
+mod scheme_probe;
 mod sdk_workarounds;
 mod socket;
 mod stall_timeout;
@@ -91,6 +93,7 @@ pub use streaming_body::{BodySender, StreamingBody};
 pub use uploads::ListedUpload;
 pub use write::UploadId;
 
+use crate::metrics;
 use activity::Request;
 use adaptive_limit::{AdaptiveLimit, Prefixes};
 use copyhold_core::domain::{FailureClass, ObjectKey, ReplicaName};
@@ -99,9 +102,9 @@ use endpoint::Endpoint;
 use stall_timeout::{Progress, watched};
 use throughput::Throughput;
 
-/// How long a call may stand still: no byte sent, none received.
+/// How long a call may make no progress: no byte sent, none received.
 pub const IDLE: Duration = Duration::from_mins(1);
-/// A store may put terabytes together before it answers.
+/// A store may assemble terabytes before it answers.
 const COMPLETE_IDLE: Duration = Duration::from_mins(10);
 
 /// One bucket on one store.
@@ -114,12 +117,12 @@ pub struct Store {
     credentials: CurrentCredentials,
     storage_class: Option<StorageClass>,
     profile: Profile,
-    pace: AdaptiveLimit,
+    limit: AdaptiveLimit,
     /// A body that is being read keeps its connection after its call has ended.
     readers: Arc<Semaphore>,
     /// For bodies that move nothing: their places among the readers are for others.
     stuck_readers: Arc<Semaphore>,
-    speed: Throughput,
+    throughput: Throughput,
     /// Whether its bucket keeps versions, once it was asked.
     versioned: OnceCell<bool>,
     etag_history: etag_history::EtagHistory,
@@ -134,11 +137,11 @@ pub struct Store {
     refuses_redirects: AtomicBool,
     /// It has answered something, so that the endpoint's scheme is right.
     answered: AtomicBool,
-    scheme: Mutex<Option<scheme::SchemeProbe>>,
+    scheme: Mutex<Option<scheme_probe::SchemeProbe>>,
 }
 
 impl Store {
-    /// Which replica it is.
+    /// Returns the name of its replica.
     #[must_use]
     pub fn name(&self) -> &ReplicaName {
         &self.replica
@@ -150,13 +153,13 @@ impl Store {
         self.endpoint.proxy().map(|proxy| format!("{proxy}, which {} names", proxy.variable()))
     }
 
-    /// What the store can hold.
+    /// Returns what the store supports and can hold.
     #[must_use]
     pub fn profile(&self) -> &Profile {
         &self.profile
     }
 
-    /// Remembers that a write was answered with an ETag that says nothing of the bytes, or with none.
+    /// Records that a write was answered with an ETag that says nothing of the bytes, or with none.
     pub fn record_opaque_etag(&self) {
         self.opaque.store(true, Ordering::Relaxed);
     }
@@ -171,16 +174,17 @@ impl Store {
     /// forbids it.
     #[must_use]
     pub fn spared_for(&self, key: &ObjectKey) -> Option<Duration> {
-        self.pace.spared_for(&activity::prefixes_of(key))
+        self.limit.spared_for(&activity::prefixes_of(key))
     }
 
     /// How fast it has lately taken what was sent to it, per request; `None`: nothing of size was yet.
     #[must_use]
     pub fn bytes_per_second(&self) -> Option<f64> {
-        self.speed.bytes_per_second()
+        self.throughput.bytes_per_second()
     }
 
-    /// Sends `call` when the store's pace allows it, waits for it while it moves, measures it, and reduces its failure to what may be kept.
+    /// Sends `call` when the concurrency limit allows it, waits while it makes progress, measures it, and reduces its failure to
+    /// what may be recorded.
     ///
     /// No `async fn`, so that the SDK's futures, of several KiB each, are boxed before any
     /// of ours holds one.
@@ -211,16 +215,16 @@ impl Store {
         async move {
             let prefixes =
                 progress.activity().map_or_else(Prefixes::default, |activity| Arc::clone(activity.prefixes()));
-            let mut pass = if operation.is_paced() { Some(self.pace.enter().await) } else { None };
+            let mut pass = if operation.is_paced() { Some(self.limit.enter().await) } else { None };
             // It may have asked for that while this waited.
-            if let Some(rest) = self.pace.spared_for(&prefixes).filter(|_| pass.is_some()) {
+            if let Some(rest) = self.limit.spared_for(&prefixes).filter(|_| pass.is_some()) {
                 return Err(StoreError::spared(operation, rest));
             }
             // From here on, and not before: that we spare the store is not its slowness.
             let began = Instant::now();
             let request = Request::of(progress.activity());
             let sends = matches!(operation, Operation::PutObject | Operation::UploadPart);
-            let _watch = sends.then(|| self.speed.watch(progress));
+            let _watch = sends.then(|| self.throughput.watch(progress));
             let idle = if operation == Operation::CompleteMultipartUpload { COMPLETE_IDLE } else { IDLE };
             let set_aside = || {
                 if let Some(pass) = &mut pass {
@@ -230,12 +234,7 @@ impl Store {
             };
             let answer = watched(call, progress, idle, set_aside).await;
             drop(request);
-            metrics::histogram!(
-                "copyhold_store_request_seconds",
-                "replica" => self.replica.to_string(),
-                "operation" => operation.as_str(),
-            )
-            .record(began.elapsed());
+            metrics::request_took(&self.replica, operation.as_str(), began.elapsed());
             let answer = match answer {
                 Ok(Ok(answer)) => Ok(answer),
                 Ok(Err(error)) => {
@@ -249,12 +248,12 @@ impl Store {
             };
             if pass.is_some() {
                 match &answer {
-                    Ok(_) => self.pace.succeeded(&prefixes),
+                    Ok(_) => self.limit.succeeded(&prefixes),
                     Err(error) if error.class() == FailureClass::Throttled => {
                         // The parts of an object are as different as objects are.
                         let whole = operation != Operation::UploadPart;
                         let object = progress.activity().filter(|_| whole).map(Activity::object);
-                        self.pace.throttled(object, &prefixes, error.retry_after());
+                        self.limit.throttled(object, &prefixes, error.retry_after());
                     }
                     Err(_) => {}
                 }

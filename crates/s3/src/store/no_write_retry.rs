@@ -1,7 +1,7 @@
-//! Sends a request that writes at most once per call.
+//! Limits a request that writes to one attempt per call.
 //!
-//! It decides nothing about the requests that read: those keep the SDK's one retry.
-//! Tests: `a_write_that_a_store_took_without_an_answer_is_sent_once` and its neighbours in `store/tests/once.rs`.
+//! It does not affect requests that read: those keep the SDK's one retry. Tests:
+//! `a_write_that_a_store_took_without_an_answer_is_sent_once` and others in `store/tests/once.rs`.
 
 use aws_sdk_s3::{
     config::{
@@ -11,10 +11,10 @@ use aws_sdk_s3::{
 };
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
 
-/// Withholds the SDK's retry from a write whose attempt brought no complete refusal.
+/// Withholds the SDK's retry from a write whose attempt got no complete refusal.
 ///
-/// A store may carry out such an attempt later, over a newer content, and the SDK would not tell us that there was one.
-/// A refusal did nothing, so the SDK may still correct its clock and ask again.
+/// A store may execute such an attempt later, over newer content, and the SDK would not report that there was one.
+/// After a refusal nothing was done, so the SDK may still correct its clock and retry.
 #[derive(Debug)]
 pub(super) struct NoWriteRetry;
 
@@ -25,7 +25,7 @@ impl Intercept for NoWriteRetry {
         "NoWriteRetry"
     }
 
-    /// Runs after each attempt, before the SDK asks whether to make another.
+    /// Runs after each attempt, before the SDK decides about a retry.
     fn modify_before_attempt_completion(
         &self,
         context: &mut FinalizerInterceptorContextMut<'_>,
@@ -41,7 +41,8 @@ impl Intercept for NoWriteRetry {
     }
 }
 
-/// Whether an answer of this status says that nothing was done, and surely comes from whoever would have done it.
+/// Returns whether an answer of this status shows that nothing was done, and surely comes from the server that would
+/// have done it.
 fn is_refusal(status: u16) -> bool {
     (400..500).contains(&status) && status != 408
 }

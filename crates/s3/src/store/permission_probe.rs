@@ -1,4 +1,4 @@
-//! What may be done in a bucket: whether it can be listed, written to, and what it holds.
+//! Checks what a bucket permits (list, write), and what it holds.
 
 use std::time::SystemTime;
 
@@ -9,46 +9,46 @@ use super::{
     is_of_a_probe,
 };
 
-/// The key of an upload that is never completed, so no object of this name ever appears.
+/// The key of an upload that is never completed: no object of this name ever appears.
 const WRITE_CHECK_KEY: &str = ".copyhold-write-check";
 
-/// The key of nothing. A proxy that tidies paths merges its slashes, takes out its dot or decodes its escape.
+/// A key that never exists. A proxy that normalizes paths merges its slashes, removes its dot or decodes its escape.
 const PATH_CHECK_KEY: &str = ".copyhold-path-check//a/./b%2Fc d";
 
-/// Pages at most until an object is seen. Where many delete markers lie, a page may be empty and not the last.
+/// The most pages until an object is found. Behind many delete markers a page may be empty and not the last.
 const PAGES: usize = 100;
 
-/// What a bucket holds.
+/// What a bucket holds before first use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BucketContents {
-    /// The first key; `None`: it is empty.
+    /// The first key; `None`: the bucket is empty.
     pub key: Option<String>,
     /// When the store answered, by its own clock.
     pub date: Option<SystemTime>,
-    /// An object that was modified later than that, so that its Last-Modified and the Date are not of one clock.
+    /// An object that was modified later than that: its Last-Modified and the Date are not of the same clock.
     pub of_later: Option<String>,
 }
 
 impl Store {
-    /// Shows that we may list, and that what answers is a store.
+    /// Checks that the bucket can be listed, and that the endpoint is an S3 store.
     pub async fn check_list(&self) -> Result<(), StoreError> {
         let asked = ListQuery { prefix: "", delimiter: None };
         self.list_some(asked, &ListPosition::First, Some(1)).await.map(drop)
     }
 
-    /// The first key of the bucket; `None`: the bucket is empty, or holds only what a listing hides (older versions, delete
-    /// markers) or a probe has left.
+    /// Returns the first key of the bucket; `None`: the bucket is empty, or holds only what a listing hides (older
+    /// versions, delete markers) or what a probe left.
     pub async fn first_key(&self) -> Result<Option<String>, StoreError> {
         Ok(self.first_page(Some(1)).await?.objects.first().map(key_of))
     }
 
-    /// The same, and when the store answered, by its own clock.
+    /// Returns the first key, and when the store answered by its own clock.
     pub async fn first_key_and_date(&self) -> Result<(Option<String>, Option<SystemTime>), StoreError> {
         let page = self.first_page(Some(1)).await?;
         Ok((page.objects.first().map(key_of), page.date))
     }
 
-    /// What the bucket holds before anything is written to it.
+    /// Returns what the bucket holds before anything is written to it.
     pub async fn bucket_contents(&self) -> Result<BucketContents, StoreError> {
         let page = self.first_page(None).await?;
         let later = page.date.map(|date| date + CLOCK_TOLERANCE);
@@ -60,8 +60,8 @@ impl Store {
         })
     }
 
-    /// The first page that has an object; the last, of none, if there is none. What a probe had to leave is no object of
-    /// anybody.
+    /// Returns the first page that has an object; the last, empty page if there is none. Objects that a probe had to
+    /// leave do not count.
     async fn first_page(&self, mut most: Option<i32>) -> Result<ListPage, StoreError> {
         let asked = ListQuery { prefix: "", delimiter: None };
         let mut from = ListPosition::First;
@@ -80,7 +80,7 @@ impl Store {
         Err(unseen("what listings hide (delete markers, say) fills its first 100 pages"))
     }
 
-    /// Whether the paths of odd keys arrive as they are sent; the failure, if they are changed on the way. Nothing is written.
+    /// Checks that the paths of unusual keys arrive unchanged. Writes nothing. Error: they are changed on the way.
     pub async fn check_paths(&self) -> Result<(), StoreError> {
         let key = ObjectKey::new(PATH_CHECK_KEY).expect("a key"); // Cannot fail: it is short.
         match self.get(&key, Some(0..1), None).await {
@@ -90,7 +90,7 @@ impl Store {
         }
     }
 
-    /// Shows that we may write: an upload is begun and aborted, which leaves nothing behind.
+    /// Checks that the bucket can be written to: begins an upload and aborts it, which leaves nothing behind.
     pub async fn check_write(&self) -> Result<(), StoreError> {
         let key = ObjectKey::new(WRITE_CHECK_KEY).expect("a key"); // Cannot fail: it is short and plain.
         let upload = self.create_multipart(&key, &Metadata::default()).await?;

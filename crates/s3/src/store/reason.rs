@@ -2,7 +2,7 @@
 
 use copyhold_core::domain::{FailureClass, FailureScope};
 
-/// What went wrong, told apart as far as anybody acts on it.
+/// What went wrong, as finely as callers distinguish it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// No connection came about: name, route, refusal.
@@ -62,7 +62,7 @@ impl Reason {
 
     fn of_code(code: &str, message: &str) -> Option<Self> {
         Some(match code {
-            // AWS and those who took over its words.
+            // AWS and the stores that use its codes.
             "InvalidRequest" if message.contains("Server Side Encryption") => Self::OwnersKey,
             // B2 says so with 403 and only in words.
             "AccessDenied" | "Forbidden" if message.to_ascii_lowercase().contains("cap exceeded") => Self::Full,

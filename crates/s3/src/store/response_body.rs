@@ -1,6 +1,6 @@
-//! Bodies of answers that are no object's data: read whole, up to a limit, and made readable for the SDK.
+//! Bodies of answers other than object data: read completely, up to a limit, and repaired for the SDK.
 //!
-//! It leaves the body of a GetObject that succeeded alone.
+//! It leaves the body of a successful GetObject alone.
 
 use std::{
     pin::Pin,
@@ -18,14 +18,14 @@ use http_body::{Body, Frame};
 
 use super::{xml_document::InvalidDocument, xml_repair};
 
-/// A page of a thousand keys, each of 1,024 bytes written as `%XX`, has 4 MiB with all that S3 says of an object.
+/// A page of a thousand keys, each of 1,024 bytes written as `%XX`, has 4 MiB with all fields of S3.
 const MOST_OF_A_PAGE: usize = 8 << 20;
-/// Everything else that stores say fits in a few KiB.
+/// Every other answer fits in a few KiB.
 const MOST: usize = 1 << 20;
 
 const LISTINGS: [&str; 4] = ["ListObjectsV2", "ListObjectVersions", "ListMultipartUploads", "ListParts"];
 
-/// Bounds and repairs what stores say. Of one that goes on for ever the connection is closed.
+/// Bounds and repairs the bodies of answers. Closes the connection of an endless one.
 #[derive(Debug)]
 pub(super) struct BoundedResponse;
 
@@ -58,13 +58,13 @@ impl Intercept for BoundedResponse {
     }
 }
 
-/// A body that is read to its end before the first byte of it is passed on.
+/// A body that is read to its end before its first byte is passed on.
 struct BufferedBody {
     /// `None`: it was read.
     body: Option<Pin<Box<SdkBody>>>,
     bytes: Vec<u8>,
     most: usize,
-    /// Its answer says that the call succeeded. An error says what it is by its status, and so is cut at the limit.
+    /// The status is a success. An error is identified by its status, so its body is cut at the limit.
     success: bool,
 }
 

@@ -3,8 +3,7 @@ use aws_smithy_runtime_api::client::{
     retries::classifiers::{ClassifyRetry, RetryAction, RetryClassifierPriority},
 };
 
-/// Keeps the SDK from asking again what a store has refused as too much: it would do so behind our back, and each
-/// request that we slow down would be two.
+/// Keeps the SDK from retrying a throttled request: it would bypass the concurrency limit and double each request.
 #[derive(Debug)]
 pub(super) struct NoThrottlingRetry;
 
@@ -20,7 +19,7 @@ impl ClassifyRetry for NoThrottlingRetry {
         "NoThrottlingRetry"
     }
 
-    /// Before all others: what is forbidden stays so.
+    /// Runs before all other classifiers: what is forbidden stays forbidden.
     fn priority(&self) -> RetryClassifierPriority {
         RetryClassifierPriority::run_before(RetryClassifierPriority::http_status_code_classifier())
     }

@@ -1,5 +1,4 @@
-//! Time limits on progress, not on the whole: a call may take as long as it
-//! likes while bytes move.
+//! Time limits on progress instead of duration: a call may take as long as bytes move.
 
 use std::{
     io,
@@ -18,20 +17,20 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::activity::{Activity, STUCK_AFTER};
 
-/// Bytes that the connection took at once: small against what a slow line moves in
-/// the idle time, large against the cost of asking.
+/// Bytes passed to the connection at once: small compared to what a slow line moves in the idle time, large compared to
+/// the cost of a call.
 const FRAME_BYTES: usize = 128 * 1024;
 
-/// Bytes that a request's connection has taken so far.
+/// The bytes of a request that its connection has taken so far.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
     bytes: Arc<AtomicU64>,
-    /// Of the copy that the request is part of.
+    /// The activity of the copy that the request belongs to.
     activity: Option<Activity>,
 }
 
 impl Default for Progress {
-    /// Of a request of the copy that the running task works on.
+    /// Makes the progress of a request of the copy that the running task works on.
     fn default() -> Self {
         Self { bytes: Arc::default(), activity: Activity::current() }
     }
@@ -54,12 +53,12 @@ impl Progress {
     }
 }
 
-/// Nothing moved for the idle time.
+/// No byte moved during the idle time.
 #[derive(Debug)]
 pub(super) struct Stalled;
 
-/// Waits for `call` for as long as `progress` goes on. Gives up soon after an idle time without a byte. `stuck` is told
-/// before that, whenever it has moved nothing for [`STUCK_AFTER`].
+/// Waits for `call` while `progress` continues. Gives up soon after an idle time without a byte. Calls `stuck` before
+/// that, whenever nothing has moved for [`STUCK_AFTER`].
 pub(super) async fn watched<T>(
     call: impl Future<Output = T>,
     progress: &Progress,
@@ -84,13 +83,13 @@ pub(super) async fn watched<T>(
     }
 }
 
-/// `bytes` as a request body that counts what the connection takes, and that the SDK can send again; for as long as the
-/// loan lasts.
+/// Lends `bytes` as a request body that counts what the connection takes, and that the SDK can send again; until the
+/// loan is dropped.
 ///
-/// One `Bytes` given whole would be taken at once, whatever the line does with it. And a request that is given up while
-/// its store hangs stays with its connection, since hyper 1.12 closes none before it has written what it has buffered
-/// (`Buffered::poll_shutdown`): it would keep the memory of a whole part for as long. So the connection gets copies of
-/// small pieces, which costs a twentieth of hashing them, and with the loan the bytes are gone.
+/// A single `Bytes` would be taken at once, whatever the line does with it. And a request that is given up while its
+/// store hangs stays with its connection, because hyper 1.12 does not close one before it has written its buffer
+/// (`Buffered::poll_shutdown`): it would keep the memory of a whole part as long. So the connection gets copies of
+/// small pieces, which costs a twentieth of hashing them, and the bytes are freed with the loan.
 pub(super) fn lent(bytes: &Bytes, progress: &Progress) -> (ByteStream, LentBody) {
     let lent = LentBody(Arc::new(Mutex::new(Some(bytes.clone()))));
     let (source, progress, length) = (Arc::clone(&lent.0), progress.clone(), bytes.len());
@@ -101,7 +100,7 @@ pub(super) fn lent(bytes: &Bytes, progress: &Progress) -> (ByteStream, LentBody)
     (body, lent)
 }
 
-/// Ends what was lent when it is dropped.
+/// Ends the loan when dropped.
 #[derive(Debug)]
 pub(super) struct LentBody(Arc<Mutex<Option<Bytes>>>);
 
@@ -131,7 +130,7 @@ impl Body for CountedBody {
             let lent = self.source.lock().unwrap_or_else(PoisonError::into_inner);
             lent.as_ref().map(|bytes| Bytes::copy_from_slice(&bytes[from..to]))
         };
-        // Nobody wants the request any more.
+        // The request was given up.
         let Some(frame) = frame else { return Poll::Ready(Some(Err(io::ErrorKind::Interrupted.into()))) };
         self.at = to;
         self.progress.moved(frame.len());
@@ -158,7 +157,7 @@ mod tests {
         let (begun, mut times) = (tokio::time::Instant::now(), 0);
         let answer = watched(std::future::pending::<()>(), &Progress::default(), IDLE, || times += 1).await;
         assert!(matches!(answer, Err(Stalled)));
-        assert_eq!((begun.elapsed(), times), (IDLE, 11), "and whoever could use its place is told");
+        assert_eq!((begun.elapsed(), times), (IDLE, 11), "and the slot is offered to other requests");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! A request body whose bytes come while it is sent.
+//! A request body whose bytes arrive while it is sent.
 
 use std::{
     io,
@@ -13,14 +13,14 @@ use tokio::sync::mpsc;
 
 use super::stall_timeout::Progress;
 
-/// Pieces that wait to be sent at most.
+/// The most pieces that wait to be sent.
 const WAITING: usize = 2;
 
-/// Where the bytes of one request are put. Dropped before all of them came, it fails the request: a store must not take
-/// what it got for the whole.
+/// Sends the bytes of one request. Dropped before all were sent, it fails the request, so that the store does not take
+/// a part for the whole.
 pub type BodySender = mpsc::Sender<Bytes>;
 
-/// The bytes of one request, exactly as many as were said.
+/// The bytes of one request, exactly as many as were announced.
 #[derive(Debug)]
 pub struct StreamingBody {
     pieces: mpsc::Receiver<Bytes>,
@@ -38,7 +38,7 @@ impl StreamingBody {
         self.left
     }
 
-    /// As a body that counts what the connection takes. It cannot be sent twice.
+    /// Returns an SDK body that counts what the connection takes. It cannot be sent twice.
     pub(super) fn into_body(self, progress: &Progress) -> ByteStream {
         ByteStream::new(SdkBody::from_body_1_x(CountedBody { feed: self, progress: progress.clone() }))
     }
@@ -86,7 +86,7 @@ mod tests {
         let body = feed.into_body(&Progress::default());
         let feeding = async move {
             for piece in pieces {
-                // Nobody listens after an error.
+                // The receiver is gone after an error.
                 let _ = feeder.send(Bytes::from_static(piece)).await;
             }
         };

@@ -1,4 +1,4 @@
-//! How fast a store takes what it is sent, however the sending ends.
+//! Measures how fast a store accepts bytes, also of requests that fail.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,17 +7,17 @@ use std::{
 
 use super::stall_timeout::Progress;
 
-/// A request that is done sooner says nothing of the bandwidth, unless it has moved as much as this.
+/// A request that is shorter than this is not measured, unless it has moved this many bytes.
 const TELLING_TIME: Duration = Duration::from_secs(1);
 const TELLING_BYTES: u64 = 1 << 20;
 
-/// Bytes per second of the last requests that carried many, or took long; `None`: there were none yet.
+/// Bytes per second of the last requests that were large or long; `None`: there were none yet.
 ///
-/// Also of those that were given up: a target so slow that no request to it ever ends must be known for it all the same.
+/// Includes cancelled requests: a target so slow that no request ever ends must be recognized too.
 #[derive(Debug, Default)]
 pub(super) struct Throughput(Mutex<Option<f64>>);
 
-/// A request under way; what it shows is noted when it is dropped.
+/// A request under way; measured when dropped.
 #[derive(Debug)]
 pub(super) struct ThroughputSample<'a> {
     speed: &'a Throughput,
@@ -30,7 +30,7 @@ impl Throughput {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Watches a request that begins now.
+    /// Measures a request that begins now.
     pub(super) fn watch<'a>(&'a self, progress: &'a Progress) -> ThroughputSample<'a> {
         ThroughputSample { speed: self, progress, began: Instant::now() }
     }

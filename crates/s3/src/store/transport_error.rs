@@ -1,4 +1,4 @@
-//! Failures without an answer: which kind, and in words that a person understands.
+//! Failures without an answer: their reason, and an explanation for people.
 
 use std::{error::Error, io};
 
@@ -7,10 +7,10 @@ use copyhold_tls::TlsFailure;
 use hyper::StatusCode;
 use hyper_util::client::legacy;
 
-use super::{client::MOST_HEADERS, endpoint::Endpoint, proxy::ProxyError, reason::Reason, scheme::OtherScheme};
+use super::{endpoint::Endpoint, headers::MOST_HEADERS, proxy::ProxyError, reason::Reason, scheme::OtherScheme};
 use crate::settings::Proxy;
 
-/// Which kind of failure it was, by the first error in the chain that says so.
+/// Returns the reason, by the first error in the chain that identifies one.
 pub(super) fn reason(error: &(dyn Error + 'static)) -> Reason {
     if let Some(error) = find::<ProxyError>(error) {
         reason_of_proxy(error)
@@ -48,15 +48,15 @@ fn reason_of_proxy(error: &ProxyError) -> Reason {
     }
 }
 
-/// Whether no byte of the request went out: no connection came about, or nobody could sign it.
+/// Returns whether no byte of the request was sent: there was no connection, or no credentials to sign with.
 ///
-/// The reason alone does not tell: a route may be lost, and TLS may fail, in the middle of a request.
+/// The reason alone is not enough: a route may be lost, and TLS may fail, in the middle of a request.
 pub(super) fn is_unsent(error: &(dyn Error + 'static)) -> bool {
     let no_connection = find::<legacy::Error>(error).is_some_and(legacy::Error::is_connect);
     no_connection || find::<OtherScheme>(error).is_some() || reason(error) == Reason::NoCredentials
 }
 
-/// The failure to reach `endpoint`, in words.
+/// Explains the failure to reach `endpoint`.
 pub(super) fn explain(endpoint: &Endpoint, error: &(dyn Error + 'static)) -> String {
     let root = root(error);
     if let (Some(failed), Some(proxy)) = (find::<ProxyError>(error), endpoint.proxy()) {
@@ -83,7 +83,7 @@ pub(super) fn explain(endpoint: &Endpoint, error: &(dyn Error + 'static)) -> Str
     }
 }
 
-/// What the proxy has done or not, in a clause.
+/// Returns a clause about what the proxy did.
 fn explain_proxy(proxy: &Proxy, error: &ProxyError) -> String {
     let variable = proxy.variable();
     match error {
@@ -112,7 +112,7 @@ fn explain_proxy(proxy: &Proxy, error: &ProxyError) -> String {
     }
 }
 
-/// What hyper cannot read of an answer.
+/// Returns a clause about the part of an answer that hyper cannot parse.
 fn unreadable(error: &(dyn Error + 'static)) -> String {
     match find::<hyper::Error>(error) {
         Some(error) if error.is_parse_too_large() => {
@@ -123,13 +123,13 @@ fn unreadable(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-/// Whether a header of an answer cannot be read, or there are too many.
+/// Returns whether a header of an answer cannot be parsed, or there are too many.
 pub(super) fn is_of_a_header(error: &(dyn Error + 'static)) -> bool {
     find::<hyper::Error>(error)
         .is_some_and(|error| error.is_parse_too_large() || error.is_parse() && error.to_string().contains("header"))
 }
 
-/// The errors of the chain in one line, outermost first.
+/// Formats the errors of the chain in one line, outermost first.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut words = Vec::<String>::new();
     for error in errors(error) {
@@ -141,12 +141,12 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     words.join(": ")
 }
 
-/// The first error of type `T` in the chain.
+/// Returns the first error of type `T` in the chain.
 pub(super) fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     errors(error).find_map(|error| error.downcast_ref::<T>())
 }
 
-/// The chain with the payloads of `io::Error`, which their `source` passes over.
+/// Iterates over the chain with the payloads of `io::Error`, which their `source` skips.
 fn errors<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| {
         let payload = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -154,7 +154,7 @@ fn errors<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     })
 }
 
-/// The name of the store does not resolve. hyper-util says so in words, the SDK with a type.
+/// Returns whether the name of the store does not resolve. hyper-util reports that as text, the SDK as a type.
 fn is_of_dns(error: &(dyn Error + 'static)) -> bool {
     find::<ResolveDnsError>(error).is_some() || errors(error).any(|error| error.to_string() == "dns error")
 }

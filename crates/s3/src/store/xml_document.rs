@@ -1,7 +1,7 @@
-//! Sees that an answer is the whole XML document that was asked for, before anything is concluded from what it lacks.
-//! The SDK reads a document that was cut, and takes what comes before the cut for all of it.
+//! Checks that an answer is a complete XML document of the expected kind, before conclusions are drawn from what it
+//! lacks. The SDK accepts a truncated document as complete.
 //!
-//! Decides nothing about what the document says.
+//! It does not interpret the document.
 
 use aws_sdk_s3::{
     config::{ConfigBag, Intercept, RuntimeComponents, interceptors::AfterDeserializationInterceptorContextRef},
@@ -10,20 +10,21 @@ use aws_sdk_s3::{
 use copyhold_core::domain::escaped;
 use xmlparser::{ElementEnd, Token, Tokenizer};
 
-/// Elements within one another; a listing of S3 has four.
+/// The most nested elements; a listing of S3 has four.
 const MOST_DEPTH: usize = 32;
-/// Of a name that a stranger chose.
+/// Characters of a name that the store chose.
 const SHOWN: usize = 40;
 
-/// What an answer must be to be believed.
+/// What an answer must be to be accepted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WholeDocument {
     root: &'static str,
-    /// One of these children must say something, or nobody knows whether there is more. None: there is never more.
+    /// One of these elements must be present, or it is unknown whether there are more pages. None: there is only one
+    /// page.
     ends: &'static [&'static str],
 }
 
-/// Why an answer is not believed.
+/// Why an answer is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum InvalidDocument {
     #[error("the answer is empty where a <{0}> was asked for")]
@@ -34,7 +35,7 @@ pub(super) enum InvalidDocument {
     Cut(String),
     #[error("the answer is no XML: {0}")]
     NotXml(String),
-    #[error("the answer says neither {0}: nobody can tell whether it is all there is")]
+    #[error("the answer says neither {0}: it may be incomplete")]
     NoEnd(String),
     #[error("the answer has more than {mebibytes} MiB")]
     TooLong { mebibytes: usize },
@@ -44,7 +45,7 @@ impl WholeDocument {
     pub(super) const OBJECTS: Self = Self { root: "ListBucketResult", ends: &["IsTruncated", "NextContinuationToken"] };
     pub(super) const VERSIONS: Self = Self { root: "ListVersionsResult", ends: &["IsTruncated"] };
     pub(super) const UPLOADS: Self = Self { root: "ListMultipartUploadsResult", ends: &["IsTruncated"] };
-    /// Asked only whether there is such an upload.
+    /// For a request that only asks whether an upload exists.
     pub(super) const PARTS: Self = Self { root: "ListPartsResult", ends: &[] };
     pub(super) const VERSIONING: Self = Self { root: "VersioningConfiguration", ends: &[] };
     pub(super) const OBJECT_LOCK: Self = Self { root: "ObjectLockConfiguration", ends: &[] };
@@ -97,7 +98,7 @@ impl WholeDocument {
         }
     }
 
-    /// A document that was cut inside a tag or a name is no XML either; that it was cut says more.
+    /// A document that was truncated inside a tag or a name is not XML either; the truncation explains more.
     fn broken(self, text: &str, open: &[&str], error: &xmlparser::Error) -> InvalidDocument {
         let end = format!("{}>", self.root);
         match open.first() {
@@ -108,7 +109,7 @@ impl WholeDocument {
     }
 }
 
-/// Whether that was the root.
+/// Returns whether that was the root.
 fn pop(open: &mut Vec<&str>) -> bool {
     open.pop();
     open.is_empty()
@@ -135,7 +136,7 @@ impl Intercept for WholeDocument {
 }
 
 impl InvalidDocument {
-    /// Why a call failed that was intercepted here; `None`: for another reason.
+    /// Returns why a call failed that was intercepted here; `None`: it failed for another reason.
     pub(super) fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         super::transport_error::find::<Self>(error).cloned()
     }

@@ -1,8 +1,8 @@
-//! Values in XML that the SDK reads strictly, made readable for it: one date, count or flag in an odd form would fail a
-//! whole listing.
+//! Repairs values in XML that the SDK parses strictly: one date, count or flag in another form would fail a whole
+//! listing.
 //!
-//! What cannot be read at all is left out, as if the store had not said it. Whether the document is whole is for
-//! [`WholeDocument`](super::xml_document::WholeDocument) to see.
+//! A value that cannot be parsed is removed, as if the store had not sent it.
+//! [`WholeDocument`](super::xml_document::WholeDocument) checks that the document is complete.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use xmlparser::{ElementEnd, Token, Tokenizer};
 
 use super::dates;
 
-/// What the SDK makes of an element.
+/// The type that the SDK parses an element as.
 #[derive(Clone, Copy)]
 enum Kind {
     Date,
@@ -40,7 +40,7 @@ impl Kind {
         }
     }
 
-    /// The same in the form that the SDK reads.
+    /// Returns the value in the form that the SDK parses.
     fn in_order(self, text: &str) -> Option<String> {
         let text = text.trim();
         let text = match self {
@@ -56,20 +56,20 @@ impl Kind {
     }
 }
 
-/// An element that is being read.
+/// An element whose end tag has not come yet.
 struct Open {
     kind: Kind,
-    /// How many elements are open around it.
+    /// The number of open elements around it.
     depth: usize,
     from: usize,
-    /// Behind its start tag.
+    /// The position after its start tag.
     inner: usize,
     text: String,
-    /// It has other elements in it.
+    /// It contains other elements.
     mixed: bool,
 }
 
-/// The document with every value in order. What is no XML stays as it is.
+/// Returns the document with every value repaired. A text that is not XML is unchanged.
 pub(super) fn repaired(document: Vec<u8>) -> Vec<u8> {
     let Ok(text) = std::str::from_utf8(&document) else { return document };
     let edits = edits(text);
@@ -87,7 +87,7 @@ pub(super) fn repaired(document: Vec<u8>) -> Vec<u8> {
     repaired.into_bytes()
 }
 
-/// What is to be put instead of what, in order.
+/// Returns the replacements, in order.
 fn edits(text: &str) -> Vec<(Range<usize>, String)> {
     let (mut edits, mut depth, mut open) = (Vec::new(), 0_usize, None::<Open>);
     for token in Tokenizer::from(text) {

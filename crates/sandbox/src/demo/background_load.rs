@@ -5,7 +5,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{
     Comparison, Progress, Waits,
     objects::{Metadata, Object},
-    play::Play,
+    scenario::Scenario,
 };
 use crate::s3::Synthetic;
 
@@ -18,7 +18,7 @@ const MOST_BYTES: u64 = 16 << 10;
 const WINDOW: i64 = 60_000_000;
 
 /// Registers an object now and then, compares each that is on record everywhere, and never ends by itself.
-pub(super) async fn run(play: &Play<'_>) -> anyhow::Result<()> {
+pub(super) async fn run(play: &Scenario<'_>) -> anyhow::Result<()> {
     play.start_daemon().await?;
     play.audience.say("a trickle goes on until Ctrl-C; look at it from another terminal:");
     for way in play.stage.ways_to_look() {

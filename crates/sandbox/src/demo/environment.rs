@@ -17,8 +17,8 @@ use super::{
     client::{self, options},
 };
 use crate::{
-    guardian::{End, Guardian},
     postgres::{self, Cluster},
+    process_guard::{End, ProcessGuard},
     s3::{BucketHandle, BucketOptions, S3Server},
 };
 
@@ -28,18 +28,18 @@ pub(super) const OWNER: &str = "copyhold";
 /// What the application comes as: it may register objects and nothing else.
 pub(super) const APPLICATION: &str = "application";
 
-/// What a play needs and the machine need not have: PostgreSQL, three stores, a folder, and whoever works in it.
+/// What a demo starts itself: PostgreSQL, three stores, a folder, and the processes in it.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(super) struct Environment {
     program: PathBuf,
-    guardian: Guardian,
+    guardian: ProcessGuard,
     cluster: Cluster,
     server: S3Server,
 }
 
-impl Stage {
+impl Environment {
     /// Takes about two seconds. Not to be cut off: what was begun would end unawaited.
-    pub(super) async fn set(program: PathBuf) -> anyhow::Result<Self> {
+    pub(super) async fn setup(program: PathBuf) -> anyhow::Result<Self> {
         let cluster = Cluster::start(postgres::Options::default()).await?;
         match Self::around(program, &cluster).await {
             Ok((program, guardian, server)) => Ok(Self { program, guardian, cluster, server }),
@@ -52,7 +52,7 @@ impl Stage {
         }
     }
 
-    async fn around(program: PathBuf, cluster: &Cluster) -> anyhow::Result<(PathBuf, Guardian, S3Server)> {
+    async fn around(program: PathBuf, cluster: &Cluster) -> anyhow::Result<(PathBuf, ProcessGuard, S3Server)> {
         cluster.create_database(DATABASE, None).await?;
         let mut connection = PgConnection::connect_with(&options(&cluster.socket_url(DATABASE))?).await?;
         let roles = format!(
@@ -65,7 +65,7 @@ impl Stage {
         for replica in REPLICAS {
             server.create_bucket(&bucket(replica), BucketOptions::default());
         }
-        let guardian = Guardian::start(None, "copyhold-demo", None).await?;
+        let guardian = ProcessGuard::start(None, "copyhold-demo", None).await?;
         let config = config(&server, &cluster.socket_url_as(OWNER, DATABASE));
         write_private(&guardian.folder().join("copyhold.toml"), &config)
             .with_context(|| format!("cannot write to {}", guardian.folder().display()))?;
@@ -79,7 +79,7 @@ impl Stage {
     }
 
     /// Ends everything and removes all that is on disk. The daemons have ended before, or are killed.
-    pub(super) async fn strike(self) -> anyhow::Result<()> {
+    pub(super) async fn teardown(self) -> anyhow::Result<()> {
         let guardian = self.guardian.dismiss().await;
         self.server.stop().await;
         self.cluster.stop().await?;

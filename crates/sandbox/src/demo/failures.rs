@@ -9,14 +9,14 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Audience,
+    ProgressDisplay,
     daemons::Daemons,
+    environment::Environment,
     objects::Object,
-    rows::Rows,
-    stage::Stage,
     summary::{FailingStore, Killed},
+    table_view::TableView,
 };
-use crate::s3::{Fault, Gate, Op, Order, When};
+use crate::s3::{Fault, InjectedFault, Op, PauseGate, When};
 
 /// Copies of objects up to this size are single uploads, whatever the daemons' threshold is.
 const CERTAINLY_WHOLE: u64 = 4 << 20;
@@ -28,18 +28,18 @@ const PILE_UP: Duration = Duration::from_millis(500);
 
 /// Both accidents, prepared before the first object is copied.
 #[derive(Debug)]
-pub(super) struct Accidents {
+pub(super) struct Failures {
     seed: u64,
-    gate: Gate,
-    hesitation: Order,
-    first_failure: Order,
+    gate: PauseGate,
+    hesitation: InjectedFault,
+    first_failure: InjectedFault,
 }
 
-impl Accidents {
+impl Failures {
     /// One store is to hesitate after a third of the uploads, another to fail after three fifths.
-    pub(super) fn prepare(stage: &Stage, objects: &[Object], seed: u64) -> Self {
+    pub(super) fn prepare(stage: &Environment, objects: &[Object], seed: u64) -> Self {
         let uploads = objects.iter().filter(|object| object.size_bytes() <= CERTAINLY_WHOLE).count() as u64;
-        let gate = Gate::new();
+        let gate = PauseGate::new();
         let after = |part: u64| When::op(Op::PutObject).skip(part);
         Self {
             seed,
@@ -52,13 +52,13 @@ impl Accidents {
     /// Kills one daemon with SIGKILL while it surely holds leases.
     ///
     /// Copies of small objects take a millisecond: at any instant a daemon may hold nothing. So one store is made
-    /// to hesitate: whoever uploads to it holds its rows until the answer comes, and dies before.
+    /// to hesitate: the daemon that uploads to it holds its leases until the answer comes, and dies before.
     pub(super) async fn kill_one(
         &self,
-        stage: &Stage,
+        stage: &Environment,
         daemons: &Daemons,
-        rows: &Rows,
-        audience: &dyn Audience,
+        rows: &TableView,
+        audience: &dyn ProgressDisplay,
     ) -> anyhow::Result<Killed> {
         self.hesitation.struck(1).await;
         let deadline = Instant::now() + PILE_UP;
@@ -85,7 +85,7 @@ impl Accidents {
     }
 
     /// Rows that a dead daemon holds, once its last statements have ended.
-    async fn what_it_left(&self, number: i32, rows: &Rows) -> anyhow::Result<Vec<String>> {
+    async fn what_it_left(&self, number: i32, rows: &TableView) -> anyhow::Result<Vec<String>> {
         let mut held = rows.held_by(number).await?;
         loop {
             sleep(Duration::from_millis(100)).await;
@@ -98,7 +98,7 @@ impl Accidents {
     }
 
     /// Lets one store fail for some seconds, half of its answers 503, the others resets.
-    pub(super) async fn fail_one_store(&self, stage: &Stage, audience: &dyn Audience) -> FailingStore {
+    pub(super) async fn fail_one_store(&self, stage: &Environment, audience: &dyn ProgressDisplay) -> FailingStore {
         self.first_failure.struck(1).await;
         let begun = Instant::now();
         let mut rng = StdRng::seed_from_u64(self.seed);
@@ -120,7 +120,7 @@ impl Accidents {
     }
 }
 
-async fn most_leases(daemons: &Daemons, rows: &Rows) -> anyhow::Result<(usize, i32)> {
+async fn most_leases(daemons: &Daemons, rows: &TableView) -> anyhow::Result<(usize, i32)> {
     let mut most = None;
     for number in daemons.numbers() {
         let leases = rows.held_by(number).await?.len();

@@ -6,15 +6,15 @@ use anyhow::bail;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Audience, Progress, REPLICAS, Request, Summary, Waits,
-    accidents::Accidents,
+    Progress, ProgressDisplay, REPLICAS, Request, Summary, Waits,
     application::Application,
     daemons::Daemons,
+    environment::Environment,
+    failures::Failures,
     objects::Object,
     reader::Reader,
-    rows::{Counts, Rows},
-    stage::Stage,
     summary::{self, Comparison, FailingStore, Killed},
+    table_view::{Counts, TableView},
 };
 
 /// Nothing moves for so long only if something is broken: a lease and a back-off are far shorter.
@@ -22,23 +22,23 @@ const PATIENCE: Duration = Duration::from_mins(5);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// All who take part.
-pub(super) struct Play<'a> {
-    pub(super) stage: &'a Stage,
+pub(super) struct Scenario<'a> {
+    pub(super) stage: &'a Environment,
     pub(super) request: &'a Request,
     pub(super) objects: &'a [Object],
-    pub(super) audience: &'a dyn Audience,
+    pub(super) audience: &'a dyn ProgressDisplay,
     pub(super) daemons: Daemons,
     pub(super) application: Application,
-    pub(super) rows: Rows,
+    pub(super) rows: TableView,
     pub(super) reader: Reader,
 }
 
-impl Play<'_> {
+impl Scenario<'_> {
     /// Copies everything with both accidents on the way, then compares it.
     pub(super) async fn main_act(&self) -> anyhow::Result<Summary> {
         self.audience.say("PostgreSQL and the stores b2, wasabi and scw have started");
         self.stage.migrate().await?;
-        let accidents = Accidents::prepare(self.stage, self.objects, self.request.seed);
+        let accidents = Failures::prepare(self.stage, self.objects, self.request.seed);
         for _ in 0..2 {
             self.start_daemon().await?;
         }
@@ -57,7 +57,7 @@ impl Play<'_> {
     }
 
     /// The application brings its objects, both accidents happen, the daemons copy: all at the same time.
-    async fn copy_all(&self, accidents: &Accidents) -> anyhow::Result<(Killed, FailingStore)> {
+    async fn copy_all(&self, accidents: &Failures) -> anyhow::Result<(Killed, FailingStore)> {
         let over = Cell::new(false);
         let accidents = async {
             let kill = accidents.kill_one(self.stage, &self.daemons, &self.rows, self.audience);

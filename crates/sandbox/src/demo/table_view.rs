@@ -4,11 +4,11 @@ use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use super::{
     client::options,
-    stage::{OWNER, Stage},
+    environment::{Environment, OWNER},
 };
 
 #[derive(Debug)]
-pub(super) struct Rows(PgPool);
+pub(super) struct TableView(PgPool);
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub(super) struct Counts {
     pub(super) failing: i64,
 }
 
-impl Rows {
-    pub(super) fn new(stage: &Stage) -> anyhow::Result<Self> {
+impl TableView {
+    pub(super) fn new(stage: &Environment) -> anyhow::Result<Self> {
         let pool = PgPoolOptions::new().max_connections(3);
         Ok(Self(pool.connect_lazy_with(options(&stage.database(OWNER))?)))
     }

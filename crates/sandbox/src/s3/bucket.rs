@@ -9,10 +9,10 @@ use hyper::header::{HeaderName, HeaderValue};
 use s3s::dto::{ChecksumAlgorithm, ChecksumType};
 use s3s::{S3Result, s3_error};
 
+use super::bucket_options::BucketOptions;
 use super::metadata::Metadata;
 use super::object::Object;
 use super::part::Part;
-use super::quirks::BucketOptions;
 
 /// Says of a 404 that a delete marker hides the object.
 const DELETE_MARKER: HeaderName = HeaderName::from_static("x-amz-delete-marker");
@@ -45,7 +45,7 @@ pub(super) struct Version {
 
 /// What a deletion did.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Deleted {
+pub(super) struct DeleteResult {
     pub version: Option<String>,
     pub marker: bool,
 }
@@ -64,7 +64,7 @@ pub(super) struct Upload {
 
 /// What must hold for a write to take place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Unless {
+pub(super) enum WriteCondition {
     Never,
     /// `If-None-Match: *`
     Exists,
@@ -99,7 +99,7 @@ impl Bucket {
 
 impl State {
     /// Puts the object in place, or refuses and changes nothing; its version, where versions are kept.
-    pub fn put(&mut self, key: &str, object: Object, unless: &Unless) -> S3Result<Option<String>> {
+    pub fn put(&mut self, key: &str, object: Object, unless: &WriteCondition) -> S3Result<Option<String>> {
         self.allow(key, unless)?;
         let object = Arc::new(object);
         self.objects.insert(key.to_owned(), Arc::clone(&object));
@@ -107,7 +107,7 @@ impl State {
     }
 
     /// Deletes one version, or what is visible. What is not there is deleted already.
-    pub fn delete(&mut self, key: &str, version: Option<&str>) -> Deleted {
+    pub fn delete(&mut self, key: &str, version: Option<&str>) -> DeleteResult {
         match version {
             Some(id) if self.keeps_versions => {
                 let versions = self.versions.entry(key.to_owned()).or_default();
@@ -121,16 +121,16 @@ impl State {
                     Some(object) => self.objects.insert(key.to_owned(), object),
                     None => self.objects.remove(key),
                 };
-                Deleted { version: Some(id.to_owned()), marker }
+                DeleteResult { version: Some(id.to_owned()), marker }
             }
-            Some(id) if id != NO_VERSION => Deleted::default(),
+            Some(id) if id != NO_VERSION => DeleteResult::default(),
             None if self.keeps_versions => {
                 self.objects.remove(key);
-                Deleted { version: Some(self.add_version(key, None)), marker: true }
+                DeleteResult { version: Some(self.add_version(key, None)), marker: true }
             }
             Some(_) | None => {
                 self.objects.remove(key);
-                Deleted::default()
+                DeleteResult::default()
             }
         }
     }
@@ -143,14 +143,17 @@ impl State {
         id
     }
 
-    pub fn allow(&self, key: &str, unless: &Unless) -> S3Result<()> {
+    pub fn allow(&self, key: &str, unless: &WriteCondition) -> S3Result<()> {
         let refused = || s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold");
         let missing = || s3_error!(NoSuchKey, "The specified key does not exist.");
         match (unless, self.objects.get(key)) {
-            (Unless::Exists, Some(_)) => Err(refused()),
-            (Unless::Missing | Unless::Differs(_), None) => Err(missing()),
-            (Unless::Differs(etag), Some(there)) if there.etag != *etag => Err(refused()),
-            (Unless::Never | Unless::Exists | Unless::Missing | Unless::Differs(_), _) => Ok(()),
+            (WriteCondition::Exists, Some(_)) => Err(refused()),
+            (WriteCondition::Missing | WriteCondition::Differs(_), None) => Err(missing()),
+            (WriteCondition::Differs(etag), Some(there)) if there.etag != *etag => Err(refused()),
+            (
+                WriteCondition::Never | WriteCondition::Exists | WriteCondition::Missing | WriteCondition::Differs(_),
+                _,
+            ) => Ok(()),
         }
     }
 

@@ -7,13 +7,14 @@ use s3s::S3Result;
 use s3s::s3_error;
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::declared::custom;
-use super::generated::Generated;
+use super::generated_listing::GeneratedListing;
+use super::metadata::Metadata;
 use super::part::Part;
+use super::payload_headers::custom;
 
 /// What becomes of the bytes that are uploaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Keep {
+pub enum BodyStorage {
     #[default]
     Bytes,
     /// Length and hashes alone, so that tests of many GiB fit in memory. A GET
@@ -84,7 +85,7 @@ pub enum Quirk {
 /// How a bucket differs from the usual one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BucketOptions {
-    pub keep: Keep,
+    pub keep: BodyStorage,
     /// Smallest size of a part that is not the last; S3 says 5 MiB.
     pub min_part_bytes: u64,
     /// Largest number of a part; S3 says 10,000, Scaleway 1,000.
@@ -97,14 +98,14 @@ pub struct BucketOptions {
     pub retention_days: Option<i32>,
     pub quirks: BTreeSet<Quirk>,
     /// Its listing, and nothing else of it, has these objects, and no others.
-    pub generated: Option<Generated>,
+    pub generated: Option<GeneratedListing>,
 }
 
 impl BucketOptions {
     /// A bucket that forgets bytes and remembers hashes.
     #[must_use]
     pub fn digest_only() -> Self {
-        Self { keep: Keep::Digest, ..Self::default() }
+        Self { keep: BodyStorage::Digest, ..Self::default() }
     }
 
     /// A bucket that keeps versions.
@@ -121,7 +122,7 @@ impl BucketOptions {
 
     /// A bucket with a listing of any length that takes no memory.
     #[must_use]
-    pub fn generated(listing: Generated) -> Self {
+    pub fn generated(listing: GeneratedListing) -> Self {
         Self { generated: Some(listing), ..Self::default() }
     }
 
@@ -197,6 +198,21 @@ impl BucketOptions {
         kept
     }
 
+    /// Returns what the bucket keeps of this metadata.
+    pub(super) fn kept_metadata(&self, metadata: Metadata) -> Metadata {
+        if self.has(Quirk::ForgetsMetadata) {
+            Metadata::none()
+        } else if self.has(Quirk::DropsRedirects) {
+            metadata.without_redirect()
+        } else if self.has(Quirk::DropsOddMetadata) {
+            metadata.without_odd_names()
+        } else if self.has(Quirk::AltersMetadataNames) {
+            metadata.with_altered_names()
+        } else {
+            metadata
+        }
+    }
+
     /// The prefix by which a listing is made.
     pub(super) fn heeded(&self, prefix: Option<String>) -> String {
         prefix.filter(|_| !self.has(Quirk::IgnoresPrefixes)).unwrap_or_default()
@@ -215,7 +231,7 @@ impl BucketOptions {
 impl Default for BucketOptions {
     fn default() -> Self {
         Self {
-            keep: Keep::Bytes,
+            keep: BodyStorage::Bytes,
             min_part_bytes: 5 * 1024 * 1024,
             max_part_number: 10_000,
             max_key_bytes: 1024,

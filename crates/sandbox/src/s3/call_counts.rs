@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-use super::call::{Call, Op};
+use super::operation::{Op, ParsedRequest};
 
 /// Calls and successes of one operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct OperationCounts {
     /// Requests whose head has arrived, whatever became of them.
     pub calls: u64,
     /// Those that the store did, even if a fault then lost the answer.
@@ -20,23 +20,23 @@ pub struct Tally {
 /// What happened to one bucket name so far.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
-    ops: HashMap<Op, Tally>,
+    ops: HashMap<Op, OperationCounts>,
     keys: HashMap<String, KeyCounts>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct KeyCounts {
     /// Few operations ever touch one key: a list is smaller than a map.
-    ops: Vec<(Op, Tally)>,
+    ops: Vec<(Op, OperationCounts)>,
     writes: u64,
 }
 
 impl Counts {
-    pub fn of(&self, op: Op) -> Tally {
+    pub fn of(&self, op: Op) -> OperationCounts {
         self.ops.get(&op).copied().unwrap_or_default()
     }
 
-    pub fn of_key(&self, op: Op, key: &str) -> Tally {
+    pub fn of_key(&self, op: Op, key: &str) -> OperationCounts {
         let counts = self.keys.get(key).and_then(|k| k.ops.iter().find(|(o, _)| *o == op));
         counts.map(|(_, tally)| *tally).unwrap_or_default()
     }
@@ -52,14 +52,14 @@ impl Counts {
         written.map(|(key, k)| (key.clone(), k.writes)).collect()
     }
 
-    fn tally(&mut self, call: &Call, add: impl Fn(&mut Tally)) {
+    fn tally(&mut self, call: &ParsedRequest, add: impl Fn(&mut OperationCounts)) {
         add(self.ops.entry(call.op).or_default());
         let Some(key) = &call.key else { return };
         let ops = &mut self.key(key).ops;
         if let Some((_, tally)) = ops.iter_mut().find(|(op, _)| *op == call.op) {
             add(tally);
         } else {
-            let mut tally = Tally::default();
+            let mut tally = OperationCounts::default();
             add(&mut tally);
             ops.push((call.op, tally));
         }
@@ -75,7 +75,7 @@ impl Counts {
 
 /// Bytes of bodies that passed so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Moved {
+pub struct BytesMoved {
     /// In requests, aws-chunked or not, whatever became of them.
     pub received: u64,
     /// In answers that are no errors, as far as the connection took them.
@@ -83,25 +83,25 @@ pub struct Moved {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct CallCounts {
     counts: Mutex<Counts>,
-    moved: [Passed; Op::Other as usize + 1],
+    moved: [ByteCounters; Op::Other as usize + 1],
     changed: Notify,
 }
 
-/// [`Moved`] while it grows.
+/// [`BytesMoved`] while it grows.
 #[derive(Debug, Default)]
-struct Passed {
+struct ByteCounters {
     received: AtomicU64,
     sent: AtomicU64,
 }
 
-impl Ledger {
-    pub fn arrived(&self, call: &Call) {
+impl CallCounts {
+    pub fn arrived(&self, call: &ParsedRequest) {
         self.write(|counts| counts.tally(call, |tally| tally.calls += 1));
     }
 
-    pub fn succeeded(&self, call: &Call) {
+    pub fn succeeded(&self, call: &ParsedRequest) {
         self.write(|counts| counts.tally(call, |tally| tally.successes += 1));
     }
 
@@ -117,13 +117,13 @@ impl Ledger {
         self.moved[op as usize].sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub fn moved(&self, op: Op) -> Moved {
-        let Passed { received, sent } = &self.moved[op as usize];
-        Moved { received: received.load(Ordering::Relaxed), sent: sent.load(Ordering::Relaxed) }
+    pub fn moved(&self, op: Op) -> BytesMoved {
+        let ByteCounters { received, sent } = &self.moved[op as usize];
+        BytesMoved { received: received.load(Ordering::Relaxed), sent: sent.load(Ordering::Relaxed) }
     }
 
     pub fn forget(&self) {
-        for Passed { received, sent } in &self.moved {
+        for ByteCounters { received, sent } in &self.moved {
             received.store(0, Ordering::Relaxed);
             sent.store(0, Ordering::Relaxed);
         }

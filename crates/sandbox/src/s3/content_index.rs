@@ -10,9 +10,9 @@ use md5::{Digest as _, Md5};
 /// its length and CRC, which takes a tenth of the time: else hashing for two targets would be most of what a benchmark
 /// measures.
 #[derive(Debug, Default)]
-pub(super) struct Known(RwLock<HashMap<[u8; 16], Content>>);
+pub(super) struct ContentIndex(RwLock<HashMap<[u8; 16], Content>>);
 
-impl Known {
+impl ContentIndex {
     pub fn add(&self, md5: [u8; 16], content: Content) {
         self.0.write().expect("no holder panics").insert(md5, content);
     }
@@ -34,7 +34,7 @@ impl Recognised {
     }
 
     /// By what is known, if that is possible.
-    pub fn by(known: &Known, declared: Option<[u8; 16]>) -> Self {
+    pub fn by(known: &ContentIndex, declared: Option<[u8; 16]>) -> Self {
         let found = declared.and_then(|md5| Some((md5, known.content_of(md5)?)));
         found.map_or_else(Self::computed, |(md5, content)| Self::Declared { md5, content })
     }
@@ -50,7 +50,7 @@ impl Recognised {
         match self {
             Self::Computed(hash) => hash.finalize().into(),
             Self::Declared { md5, content } if content == received => md5,
-            // Another content has another MD5. Nobody will ask which: what differs from its declaration is not kept.
+            // Another content has another MD5. Which one is irrelevant: a body that differs from its declaration is not kept.
             Self::Declared { md5, .. } => md5.map(|byte| !byte),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper::{HeaderMap, StatusCode, header};
 use s3s::{S3Error, S3ErrorCode};
 
-use super::gate::Gate;
+use super::pause_gate::PauseGate;
 
 /// One way to fail. Positions in bodies are counted in bytes from 0; a position
 /// to be damaged is taken modulo the body's length, so that it always lies in it.
@@ -28,11 +28,11 @@ pub enum Fault {
     /// The call waits this long, and then goes on: a store that is far away.
     Delay(Duration),
     /// The call waits at the gate before anything is done.
-    Hold(Gate),
+    Hold(PauseGate),
     /// The store does what it was asked to; the answer waits at the gate.
-    HoldAnswer(Gate),
+    HoldAnswer(PauseGate),
     /// The whole request is taken and the connection is reset; the store does what it was asked to when the gate opens.
-    CarryOutLate(Gate),
+    CarryOutLate(PauseGate),
     /// The same, and the store does it so much later.
     CarryOutAfter(Duration),
     /// The answer's body ends after so many bytes, with an orderly close of the connection.
@@ -62,7 +62,7 @@ pub enum Fault {
     Decompress { ranges: bool },
     /// One bit of an uploaded body is wrong when it arrives, before it is checked.
     FlipArriving { at: u64 },
-    /// One bit is stored wrongly after all checks, and nobody is told.
+    /// One bit is stored wrongly after all checks, silently.
     StoreDamaged { at: u64 },
 }
 

@@ -12,27 +12,27 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::call::{Call, Op};
 use super::fault::Fault;
+use super::operation::{Op, ParsedRequest};
 
 /// Which calls, and how many of them.
 #[derive(Debug, Clone, Default)]
 pub struct When {
     bucket: Option<String>,
     op: Option<Op>,
-    key: Option<KeyIs>,
+    key: Option<KeyMatch>,
     skip: u64,
-    often: Often,
+    often: Repeat,
 }
 
 #[derive(Debug, Clone)]
-enum KeyIs {
+enum KeyMatch {
     Exactly(String),
     Under(String),
 }
 
 #[derive(Debug, Clone, Default)]
-enum Often {
+enum Repeat {
     #[default]
     Always,
     Next(u64),
@@ -57,12 +57,12 @@ impl When {
 
     #[must_use]
     pub fn key(self, key: &str) -> Self {
-        Self { key: Some(KeyIs::Exactly(key.to_owned())), ..self }
+        Self { key: Some(KeyMatch::Exactly(key.to_owned())), ..self }
     }
 
     #[must_use]
     pub fn prefix(self, prefix: &str) -> Self {
-        Self { key: Some(KeyIs::Under(prefix.to_owned())), ..self }
+        Self { key: Some(KeyMatch::Under(prefix.to_owned())), ..self }
     }
 
     /// Spares the first `calls` that match.
@@ -74,23 +74,23 @@ impl When {
     /// Strikes so many calls and then no more.
     #[must_use]
     pub fn next(self, calls: u64) -> Self {
-        Self { often: Often::Next(calls), ..self }
+        Self { often: Repeat::Next(calls), ..self }
     }
 
     /// Strikes each call with this probability, drawn from a generator of this seed.
     #[must_use]
     pub fn chance(self, probability: f64, seed: u64) -> Self {
-        Self { often: Often::Chance(probability, seed), ..self }
+        Self { often: Repeat::Chance(probability, seed), ..self }
     }
 
-    fn means(&self, call: &Call) -> bool {
+    fn means(&self, call: &ParsedRequest) -> bool {
         let key = call.key.as_deref();
         self.bucket.as_ref().is_none_or(|bucket| call.bucket.as_ref() == Some(bucket))
             && self.op.is_none_or(|op| call.op == op)
             && match &self.key {
                 None => true,
-                Some(KeyIs::Exactly(wanted)) => key == Some(wanted),
-                Some(KeyIs::Under(prefix)) => key.is_some_and(|key| key.starts_with(prefix)),
+                Some(KeyMatch::Exactly(wanted)) => key == Some(wanted),
+                Some(KeyMatch::Under(prefix)) => key.is_some_and(|key| key.starts_with(prefix)),
             }
     }
 }
@@ -101,14 +101,14 @@ impl From<Op> for When {
     }
 }
 
-/// A fault on order. Dropping it changes nothing; [`Order::clear`] takes it back.
+/// A fault on order. Dropping it changes nothing; [`InjectedFault::clear`] takes it back.
 #[derive(Debug, Clone)]
-pub struct Order {
+pub struct InjectedFault {
     rule: Arc<Rule>,
     rules: Arc<Rules>,
 }
 
-impl Order {
+impl InjectedFault {
     /// Strikes no more calls, and lets go those that it stalls.
     pub fn clear(&self) {
         self.rules.clear(|rule| rule.id == self.rule.id);
@@ -139,18 +139,18 @@ pub(super) struct Rule {
 #[derive(Debug)]
 struct Budget {
     skip: u64,
-    often: Draw,
+    often: MatchState,
 }
 
 #[derive(Debug)]
-enum Draw {
+enum MatchState {
     Always,
     Next(u64),
     Chance(f64, Box<StdRng>),
 }
 
 impl Rule {
-    fn strikes(&self, call: &Call) -> bool {
+    fn strikes(&self, call: &ParsedRequest) -> bool {
         if !self.when.means(call) {
             return false;
         }
@@ -160,13 +160,13 @@ impl Rule {
             return false;
         }
         match &mut budget.often {
-            Draw::Always => true,
-            Draw::Next(0) => false,
-            Draw::Next(left) => {
+            MatchState::Always => true,
+            MatchState::Next(0) => false,
+            MatchState::Next(left) => {
                 *left -= 1;
                 true
             }
-            Draw::Chance(probability, rng) => rng.random_bool(*probability),
+            MatchState::Chance(probability, rng) => rng.random_bool(*probability),
         }
     }
 }
@@ -179,11 +179,11 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    pub fn order(self: &Arc<Self>, fault: Fault, when: When) -> Order {
+    pub fn order(self: &Arc<Self>, fault: Fault, when: When) -> InjectedFault {
         let often = match when.often {
-            Often::Always => Draw::Always,
-            Often::Next(n) => Draw::Next(n),
-            Often::Chance(p, seed) => Draw::Chance(p, Box::new(StdRng::seed_from_u64(seed))),
+            Repeat::Always => MatchState::Always,
+            Repeat::Next(n) => MatchState::Next(n),
+            Repeat::Chance(p, seed) => MatchState::Chance(p, Box::new(StdRng::seed_from_u64(seed))),
         };
         let rule = Arc::new(Rule {
             id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
@@ -194,11 +194,11 @@ impl Rules {
             strikes: watch::Sender::new(0),
         });
         self.list.write().expect("no holder panics").push(Arc::clone(&rule));
-        Order { rule, rules: Arc::clone(self) }
+        InjectedFault { rule, rules: Arc::clone(self) }
     }
 
     /// The oldest rule younger than `after` that strikes this call.
-    pub fn strike(&self, call: &Call, after: u64) -> Option<Arc<Rule>> {
+    pub fn strike(&self, call: &ParsedRequest, after: u64) -> Option<Arc<Rule>> {
         let list = self.list.read().expect("no holder panics");
         let rule = list.iter().find(|rule| rule.id > after && rule.strikes(call))?;
         rule.strikes.send_modify(|n| *n += 1);

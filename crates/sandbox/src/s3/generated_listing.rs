@@ -12,12 +12,12 @@ use super::object::{Body, Object};
 
 /// So many objects, in folders of so many, which rise with their numbers: `0000012/000000012345`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Generated {
+pub struct GeneratedListing {
     pub objects: u64,
     pub per_folder: u64,
 }
 
-impl Generated {
+impl GeneratedListing {
     /// Of a number from 0.
     #[must_use]
     pub fn key(&self, number: u64) -> String {

@@ -13,14 +13,14 @@ use md5::{Digest as _, Md5};
 use s3s::dto::Checksum;
 
 use super::api::etag::{hex, of_one, of_parts};
-use super::bucket::{Bucket, Unless, Upload};
-use super::call::Op;
+use super::bucket::{Bucket, Upload, WriteCondition};
+use super::call_counts::{BytesMoved, CallCounts, Counts};
 use super::fault::Fault;
-use super::ledger::{Counts, Ledger, Moved};
+use super::fault_rules::{InjectedFault, When};
 use super::metadata::Metadata;
 use super::object::{Body, Object, Pieces};
-use super::order::{Order, When};
-use super::shared::Shared;
+use super::operation::Op;
+use super::state::ServerState;
 use super::synthetic::Synthetic;
 
 /// One bucket by name. Reading or writing objects panics if the bucket does not
@@ -28,8 +28,8 @@ use super::synthetic::Synthetic;
 #[derive(Debug, Clone)]
 pub struct BucketHandle {
     name: String,
-    shared: Arc<Shared>,
-    ledger: Arc<Ledger>,
+    shared: Arc<ServerState>,
+    ledger: Arc<CallCounts>,
 }
 
 /// One object, without its bytes.
@@ -56,7 +56,7 @@ pub struct UploadInfo {
 }
 
 impl BucketHandle {
-    pub(super) fn new(name: &str, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(name: &str, shared: Arc<ServerState>) -> Self {
         Self { name: name.to_owned(), ledger: shared.ledger(name), shared }
     }
 
@@ -118,7 +118,7 @@ impl BucketHandle {
         let object =
             Object { body, content, etag, metadata, modified: SystemTime::now(), checksums: Checksum::default() };
         // Cannot fail: there is no condition.
-        self.bucket().lock().put(key, object, &Unless::Never).expect("unconditional");
+        self.bucket().lock().put(key, object, &WriteCondition::Never).expect("unconditional");
     }
 
     /// All bytes in one buffer; `None` if there is no such object or its bytes were not kept.
@@ -176,7 +176,7 @@ impl BucketHandle {
         uploads.collect()
     }
 
-    /// Begins an upload at a time of the caller's choice, as somebody else might have; its id.
+    /// Begins an upload at a time of the caller's choice, as another client might have; returns its id.
     pub fn begin_upload(&self, key: &str, initiated: SystemTime) -> String {
         let id = self.shared.next_upload_id();
         let upload = Upload {
@@ -211,7 +211,7 @@ impl BucketHandle {
     }
 
     /// Bytes that came and went in the bodies of an operation.
-    pub fn moved(&self, op: Op) -> Moved {
+    pub fn moved(&self, op: Op) -> BytesMoved {
         self.ledger.moved(op)
     }
 
@@ -242,7 +242,7 @@ impl BucketHandle {
     // ---- faults
 
     /// Orders a fault for this bucket.
-    pub fn order(&self, fault: Fault, when: impl Into<When>) -> Order {
+    pub fn order(&self, fault: Fault, when: impl Into<When>) -> InjectedFault {
         self.shared.rules.order(fault, when.into().bucket(&self.name))
     }
 
@@ -251,7 +251,7 @@ impl BucketHandle {
         self.shared.rules.clear_bucket(&self.name);
     }
 
-    /// Flips one bit of a stored object, whose ETag stays as it was: rot that nobody is told of.
+    /// Flips one bit of a stored object, whose ETag stays as it was: silent damage.
     ///
     /// # Panics
     /// If there is no such object, or it is empty or its bytes were not kept.
@@ -265,7 +265,7 @@ impl BucketHandle {
         let content = Content { hash, ..object.content };
         let damaged = Object { body: Body::Held(vec![bytes.into()]), content, ..(*object).clone() };
         // Cannot fail: there is no condition.
-        bucket.lock().put(key, damaged, &Unless::Never).expect("unconditional");
+        bucket.lock().put(key, damaged, &WriteCondition::Never).expect("unconditional");
     }
 
     /// Lets a stored object have been modified at another time.
@@ -288,7 +288,7 @@ impl BucketHandle {
         let bucket = self.bucket();
         let object = bucket.object(key).expect("an object to change");
         // Cannot fail: there is no condition.
-        bucket.lock().put(key, change((*object).clone()), &Unless::Never).expect("unconditional");
+        bucket.lock().put(key, change((*object).clone()), &WriteCondition::Never).expect("unconditional");
     }
 
     /// Lets a stored object have the CRC-64/NVME of its bytes among its checksums, as if its writer had declared it.
@@ -302,7 +302,7 @@ impl BucketHandle {
         let checksums = Checksum { checksum_crc64nvme: Some(value), ..Checksum::default() };
         let declared = Object { checksums, ..(*object).clone() };
         // Cannot fail: there is no condition.
-        bucket.lock().put(key, declared, &Unless::Never).expect("unconditional");
+        bucket.lock().put(key, declared, &WriteCondition::Never).expect("unconditional");
     }
 
     fn bucket(&self) -> Arc<Bucket> {

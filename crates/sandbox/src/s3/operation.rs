@@ -35,13 +35,13 @@ pub enum Op {
 
 /// One request, as far as its head tells.
 #[derive(Debug, Clone)]
-pub(super) struct Call {
+pub(super) struct ParsedRequest {
     pub op: Op,
     pub bucket: Option<String>,
     pub key: Option<String>,
 }
 
-impl Call {
+impl ParsedRequest {
     pub fn of(head: &Parts) -> Self {
         let host = head.headers.get(header::HOST).and_then(|h| h.to_str().ok());
         let path = head.uri.path();
@@ -157,8 +157,8 @@ mod tests {
     use super::*;
     use hyper::Request;
 
-    fn call(method: &str, target: &str) -> Call {
-        Call::of(&Request::builder().method(method).uri(target).body(()).unwrap().into_parts().0)
+    fn call(method: &str, target: &str) -> ParsedRequest {
+        ParsedRequest::of(&Request::builder().method(method).uri(target).body(()).unwrap().into_parts().0)
     }
 
     #[test]
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_bucket_may_stand_in_the_host() {
         let request = Request::builder().uri("/a/b").header("host", "scw.localhost:9000").body(()).unwrap();
-        let call = Call::of(&request.into_parts().0);
+        let call = ParsedRequest::of(&request.into_parts().0);
         assert_eq!((call.bucket.as_deref(), call.key.as_deref()), (Some("scw"), Some("a/b")));
         assert_eq!(bucket_in_host("127.0.0.1:9000"), None);
         assert_eq!(bucket_in_host("localhost"), None);

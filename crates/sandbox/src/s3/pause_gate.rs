@@ -1,4 +1,4 @@
-//! A gate that holds calls until somebody opens it, so that a test can act at
+//! A gate that holds calls until a test opens it, so that a test can act at
 //! exactly the moment it is about.
 
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 /// Closed when made. All clones are one gate.
 #[derive(Debug, Clone)]
-pub struct Gate(Arc<watch::Sender<State>>);
+pub struct PauseGate(Arc<watch::Sender<State>>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct State {
@@ -18,18 +18,18 @@ struct State {
     came: u64,
 }
 
-impl Gate {
+impl PauseGate {
     #[must_use]
     pub fn new() -> Self {
         Self(Arc::new(watch::Sender::new(State::default())))
     }
 
-    /// Lets everybody pass, from now on.
+    /// Opens the gate: all calls pass from now on.
     pub fn open(&self) {
         self.0.send_modify(|s| s.open = true);
     }
 
-    /// Holds whoever comes from now on.
+    /// Closes the gate: later calls are held.
     pub fn close(&self) {
         self.0.send_modify(|s| s.open = false);
     }
@@ -49,7 +49,7 @@ impl Gate {
         self.wait(|s| s.came >= n).await;
     }
 
-    /// Waits until nobody stands before it, because it was opened or the
+    /// Waits until no call is held, because it was opened or the
     /// callers have gone away.
     pub async fn empty(&self) {
         self.wait(|s| s.held == 0).await;
@@ -60,7 +60,7 @@ impl Gate {
             s.came += 1;
             s.held += 1;
         });
-        let _place = Place(&self.0);
+        let _place = GateSlot(&self.0);
         self.wait(|s| s.open).await;
     }
 
@@ -70,16 +70,16 @@ impl Gate {
     }
 }
 
-impl Default for Gate {
+impl Default for PauseGate {
     fn default() -> Self {
         Self::new()
     }
 }
 
 /// A caller that hangs up while it is held leaves its place too.
-struct Place<'a>(&'a watch::Sender<State>);
+struct GateSlot<'a>(&'a watch::Sender<State>);
 
-impl Drop for Place<'_> {
+impl Drop for GateSlot<'_> {
     fn drop(&mut self) {
         self.0.send_modify(|s| s.held -= 1);
     }
@@ -91,7 +91,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_gate_holds_until_it_is_opened_and_counts_who_came() {
-        let gate = Gate::new();
+        let gate = PauseGate::new();
         let one = tokio::spawn({
             let gate = gate.clone();
             async move { gate.pass().await }

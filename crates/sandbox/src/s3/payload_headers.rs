@@ -11,7 +11,7 @@ use super::checksums::{self, values};
 /// The most that S3 takes in one request.
 pub(super) const MOST_BYTES: u64 = 5 * 1024 * 1024 * 1024;
 
-pub(super) struct Declared {
+pub(super) struct PayloadHeaders {
     pub md5: Option<[u8; 16]>,
     /// Complete only when the trailer has been read.
     pub checksums: Checksum,
@@ -23,7 +23,7 @@ pub(super) struct Declared {
     pub size_bytes: Option<u64>,
 }
 
-impl Declared {
+impl PayloadHeaders {
     pub fn of(headers: &HeaderMap) -> S3Result<Self> {
         let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
         let size = text("x-amz-decoded-content-length").or_else(|| text(header::CONTENT_LENGTH.as_str()));

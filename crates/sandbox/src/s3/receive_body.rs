@@ -12,10 +12,10 @@ use s3s::crypto::{Checksum as _, Crc32, Crc32c, Sha1, Sha256};
 use s3s::dto::{Checksum, StreamingBlob};
 use s3s::{S3Error, S3Request, S3Result, StdError, s3_error};
 
-use super::declared::{Declared, MOST_BYTES, custom, too_large};
-use super::known::{Known, Recognised};
+use super::bucket_options::{BodyStorage, BucketOptions, Quirk};
+use super::content_index::{ContentIndex, Recognised};
 use super::object::Body;
-use super::quirks::{BucketOptions, Keep, Quirk};
+use super::payload_headers::{MOST_BYTES, PayloadHeaders, custom, too_large};
 
 /// A buffer is made so large at once, if the request says that so much will come.
 const MOST_RESERVED: u64 = 64 * 1024 * 1024;
@@ -33,7 +33,7 @@ pub(super) struct Received {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Damage {
     pub at: u64,
-    /// Done after the checks, so that nobody notices.
+    /// Done after the checks, so that it is not detected.
     pub silent: bool,
 }
 
@@ -45,9 +45,9 @@ pub(super) async fn receive<T>(
     req: &mut S3Request<T>,
     body: Option<StreamingBlob>,
     options: &BucketOptions,
-    known: &Known,
+    known: &ContentIndex,
 ) -> S3Result<(Received, S3Result<()>)> {
-    let mut declared = Declared::of(&req.headers)?;
+    let mut declared = PayloadHeaders::of(&req.headers)?;
     if options.has(Quirk::RefusesCrc64) && declared.has("x-amz-checksum-crc64nvme") {
         return Err(s3_error!(InvalidArgument, "Unsupported checksum algorithm CRC64NVME"));
     }
@@ -55,7 +55,7 @@ pub(super) async fn receive<T>(
     // What is kept in spite of its declaration is kept with its own hash, as is what we damage ourselves.
     let judged = !options.has(Quirk::IgnoresHashes) && !options.has(Quirk::KeepsWhatItRefuses) && damage.is_none();
     let md5 = if judged { Recognised::by(known, declared.md5) } else { Recognised::computed() };
-    let mut intake = Intake::new(&declared, damage, options.keep, md5);
+    let mut intake = BodyHasher::new(&declared, damage, options.keep, md5);
     if let Some(mut body) = body {
         while let Some(chunk) = body.next().await {
             intake.take(&chunk.map_err(|e| broken(&e))?);
@@ -79,7 +79,7 @@ pub(super) async fn receive<T>(
 }
 
 /// The hashes and the bytes so far.
-struct Intake {
+struct BodyHasher {
     size_bytes: u64,
     md5: Recognised,
     crc64: crc_fast::Digest,
@@ -90,8 +90,8 @@ struct Intake {
     silent: Option<crc_fast::Digest>,
 }
 
-impl Intake {
-    fn new(declared: &Declared, damage: Option<Damage>, keep: Keep, md5: Recognised) -> Self {
+impl BodyHasher {
+    fn new(declared: &PayloadHeaders, damage: Option<Damage>, keep: BodyStorage, md5: Recognised) -> Self {
         let reserve = declared.size_bytes.unwrap_or(0).min(MOST_RESERVED);
         Self {
             size_bytes: 0,
@@ -105,7 +105,7 @@ impl Intake {
                 crc64nvme: None, // computed for every body
             },
             // Cannot truncate: 64 MiB at most.
-            kept: (keep == Keep::Bytes).then(|| BytesMut::with_capacity(usize::try_from(reserve).unwrap_or(0))),
+            kept: (keep == BodyStorage::Bytes).then(|| BytesMut::with_capacity(usize::try_from(reserve).unwrap_or(0))),
             flip_at: damage.zip(declared.size_bytes.filter(|size| *size > 0)).map(|(damage, size)| damage.at % size),
             silent: damage.filter(|d| d.silent).map(|_| crc_fast::Digest::new(Crc64Nvme)),
         }
@@ -135,7 +135,7 @@ impl Intake {
         Some(copy)
     }
 
-    fn finish(self, declared: Declared, damage: Option<Damage>) -> (Received, S3Result<()>) {
+    fn finish(self, declared: PayloadHeaders, damage: Option<Damage>) -> (Received, S3Result<()>) {
         let crc64 = self.crc64.finalize();
         let md5 = self.md5.finish(Content { size_bytes: self.size_bytes, hash: ContentHash(crc64) });
         let mut found = self.others.finalize();

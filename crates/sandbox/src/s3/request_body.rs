@@ -39,51 +39,51 @@ pub(super) fn lend(
         return (s3s::Body::empty(), None);
     }
     let (back, leftover) = oneshot::channel();
-    let pace = bytes_per_second.map(|rate| Pace { rate: rate.max(1), next: Box::pin(sleep_until(Instant::now())) });
-    (s3s::Body::http_body(Lent { body: Some(body), back: Some(back), pace, read }), Some(leftover))
+    let pace = bytes_per_second.map(|rate| Throttle { rate: rate.max(1), next: Box::pin(sleep_until(Instant::now())) });
+    (s3s::Body::http_body(LentBody { body: Some(body), back: Some(back), pace, read }), Some(leftover))
 }
 
-struct Lent<F> {
+struct LentBody<F> {
     body: Option<Incoming>,
     back: Option<oneshot::Sender<Incoming>>,
-    pace: Option<Pace>,
+    pace: Option<Throttle>,
     read: F,
 }
 
 // Nothing in it is ever pinned.
-impl<F> Unpin for Lent<F> {}
+impl<F> Unpin for LentBody<F> {}
 
 /// Lets so many bytes per second be read.
-struct Pace {
+struct Throttle {
     rate: u64,
     next: Pin<Box<Sleep>>,
 }
 
-impl Pace {
+impl Throttle {
     fn spend(&mut self, bytes: usize) {
         let time = Duration::from_secs(bytes as u64) / u32::try_from(self.rate).unwrap_or(u32::MAX);
         self.next.as_mut().reset(Instant::now() + time);
     }
 }
 
-impl<F> Lent<F> {
+impl<F> LentBody<F> {
     fn body(&self) -> &Incoming {
         // Cannot fail: only `drop` takes it.
         self.body.as_ref().expect("lent until dropped")
     }
 }
 
-impl<F> Drop for Lent<F> {
+impl<F> Drop for LentBody<F> {
     fn drop(&mut self) {
         if let (Some(body), Some(back)) = (self.body.take(), self.back.take())
             && !body.is_end_stream()
         {
-            let _ = back.send(body); // nobody waits for it if the call was given up
+            let _ = back.send(body); // fails only if the call was given up
         }
     }
 }
 
-impl<F: Fn(usize)> Body for Lent<F> {
+impl<F: Fn(usize)> Body for LentBody<F> {
     type Data = Bytes;
     type Error = hyper::Error;
 

@@ -11,9 +11,9 @@ use s3s::StdError;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::call::Op;
-use super::connection::{End, Fate};
-use super::ledger::Ledger;
+use super::call_counts::CallCounts;
+use super::connection::{ConnectionFault, End};
+use super::operation::Op;
 
 /// How often a dripping body gives something.
 const DRIPS_PER_SECOND: u64 = 20;
@@ -24,19 +24,19 @@ pub(super) struct AnswerBody {
     ahead: Bytes,
     /// Bytes passed on.
     sent: u64,
-    ill: Option<Illness>,
+    ill: Option<BodyFault>,
     count: Option<Sent>,
 }
 
 /// Where what goes out is counted.
 pub(super) struct Sent {
-    pub ledger: Arc<Ledger>,
+    pub ledger: Arc<CallCounts>,
     pub op: Op,
 }
 
-enum Illness {
+enum BodyFault {
     Flip { at: u64 },
-    End { after: u64, end: End, fate: Arc<Fate> },
+    End { after: u64, end: End, fate: Arc<ConnectionFault> },
     Stall { after: u64, over: Pin<Box<WaitForCancellationFutureOwned>> },
     Drip { each: usize, pause: Pin<Box<Sleep>> },
 }
@@ -49,22 +49,22 @@ impl AnswerBody {
     pub fn flipped(inner: s3s::Body, at: u64) -> Self {
         // Nothing to damage in an empty body.
         let length = inner.size_hint().exact().unwrap_or(0).max(1);
-        Self { ill: Some(Illness::Flip { at: at % length }), ..Self::sound(inner) }
+        Self { ill: Some(BodyFault::Flip { at: at % length }), ..Self::sound(inner) }
     }
 
-    pub fn ending(inner: s3s::Body, after: u64, end: End, fate: Arc<Fate>) -> Self {
-        Self { ill: Some(Illness::End { after, end, fate }), ..Self::sound(inner) }
+    pub fn ending(inner: s3s::Body, after: u64, end: End, fate: Arc<ConnectionFault>) -> Self {
+        Self { ill: Some(BodyFault::End { after, end, fate }), ..Self::sound(inner) }
     }
 
     pub fn stalling(inner: s3s::Body, after: u64, until: CancellationToken) -> Self {
         let over = Box::pin(until.cancelled_owned());
-        Self { ill: Some(Illness::Stall { after, over }), ..Self::sound(inner) }
+        Self { ill: Some(BodyFault::Stall { after, over }), ..Self::sound(inner) }
     }
 
     pub fn dripping(inner: s3s::Body, bytes_per_second: u64) -> Self {
         let each = usize::try_from(bytes_per_second.div_ceil(DRIPS_PER_SECOND).max(1)).unwrap_or(usize::MAX);
         let pause = Box::pin(sleep_until(Instant::now()));
-        Self { ill: Some(Illness::Drip { each, pause }), ..Self::sound(inner) }
+        Self { ill: Some(BodyFault::Drip { each, pause }), ..Self::sound(inner) }
     }
 
     pub fn counted(self, count: Option<Sent>) -> Self {
@@ -125,8 +125,8 @@ impl AnswerBody {
         let this = &mut *self;
         let most = match &mut this.ill {
             None if this.ahead.is_empty() => return Pin::new(&mut this.inner).poll_frame(cx),
-            None | Some(Illness::Flip { .. }) => usize::MAX,
-            Some(Illness::End { after, end, fate }) => {
+            None | Some(BodyFault::Flip { .. }) => usize::MAX,
+            Some(BodyFault::End { after, end, fate }) => {
                 let (after, end) = (*after, *end);
                 if after <= this.sent {
                     fate.seal(end);
@@ -134,7 +134,7 @@ impl AnswerBody {
                 }
                 this.room(after)
             }
-            Some(Illness::Stall { after, over }) => {
+            Some(BodyFault::Stall { after, over }) => {
                 let after = *after;
                 if after <= this.sent {
                     ready!(over.as_mut().poll(cx));
@@ -144,7 +144,7 @@ impl AnswerBody {
                     this.room(after)
                 }
             }
-            Some(Illness::Drip { each, pause }) => {
+            Some(BodyFault::Drip { each, pause }) => {
                 ready!(pause.as_mut().poll(cx));
                 pause
                     .as_mut()
@@ -155,7 +155,7 @@ impl AnswerBody {
         let before = this.sent;
         let Some(some) = ready!(this.poll_some(cx, most)?) else { return Poll::Ready(None) };
         let some = match &this.ill {
-            Some(Illness::Flip { at }) if (before..this.sent).contains(at) => {
+            Some(BodyFault::Flip { at }) if (before..this.sent).contains(at) => {
                 let mut damaged = some.to_vec();
                 // Cannot fail: lies within this buffer.
                 damaged[usize::try_from(at - before).expect("within a buffer")] ^= 1;

@@ -15,13 +15,13 @@ use tokio_util::task::TaskTracker;
 
 use super::api::Api;
 use super::bucket::Bucket;
-use super::connection::{Fate, Socket};
+use super::bucket_options::BucketOptions;
+use super::connection::{ConnectionFault, Socket};
 use super::fault::Fault;
+use super::fault_rules::{InjectedFault, When};
 use super::handle::BucketHandle;
-use super::order::{Order, When};
-use super::quirks::BucketOptions;
 use super::service;
-use super::shared::{AnyName, ByHost, OneUser, Shared};
+use super::state::{AnyName, ByHost, OneUser, ServerState};
 
 /// Where the server listens and whom it lets in.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ impl Default for ServerOptions {
 pub struct S3Server {
     options: ServerOptions,
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
     user: OneUser,
     s3: S3Service,
     listening: Mutex<Option<Listening>>,
@@ -67,7 +67,7 @@ impl S3Server {
 
     pub async fn start_with(options: ServerOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(ServerState::default());
         let mut builder = S3ServiceBuilder::new(Api(Arc::clone(&shared)));
         let keys = (options.access_key_id.clone(), options.secret_access_key.clone());
         let user = OneUser(Arc::new(RwLock::new(keys)));
@@ -132,7 +132,7 @@ impl S3Server {
     }
 
     /// Orders a fault for every bucket, or the one that `when` names.
-    pub fn order(&self, fault: Fault, when: impl Into<When>) -> Order {
+    pub fn order(&self, fault: Fault, when: impl Into<When>) -> InjectedFault {
         self.shared.rules.order(fault, when.into())
     }
 
@@ -197,9 +197,9 @@ impl std::fmt::Debug for S3Server {
     }
 }
 
-async fn serve(stream: TcpStream, shared: Arc<Shared>, s3: S3Service) {
+async fn serve(stream: TcpStream, shared: Arc<ServerState>, s3: S3Service) {
     let _ = stream.set_nodelay(true);
-    let fate = Arc::new(Fate::default());
+    let fate = Arc::new(ConnectionFault::default());
     let socket = TokioIo::new(Socket::new(stream, Arc::clone(&fate)));
     let service =
         service_fn(move |request| service::answer(Arc::clone(&shared), s3.clone(), Arc::clone(&fate), request));

@@ -10,14 +10,14 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Request, Response, StatusCode, header};
 use s3s::service::S3Service;
 
-use super::answer::{AnswerBody, Sent};
-use super::call::{Call, Op};
-use super::connection::{End, Fate};
+use super::connection::{ConnectionFault, End};
 use super::fault::{ErrorAnswer, Fault};
-use super::loan::{drain, lend, read_some};
-use super::order::Rule;
-use super::receive::Damage;
-use super::shared::Shared;
+use super::fault_rules::Rule;
+use super::operation::{Op, ParsedRequest};
+use super::receive_body::Damage;
+use super::request_body::{drain, lend, read_some};
+use super::response_body::{AnswerBody, Sent};
+use super::state::ServerState;
 use super::xml;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
@@ -26,9 +26,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 type Hangup = s3s::StdError;
 
 pub(super) async fn answer(
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
     s3: S3Service,
-    fate: Arc<Fate>,
+    fate: Arc<ConnectionFault>,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Hangup> {
     let id = shared.next_request_id();
@@ -38,13 +38,13 @@ pub(super) async fn answer(
 }
 
 async fn answer_without_id(
-    shared: &Shared,
+    shared: &ServerState,
     s3: &S3Service,
-    fate: &Arc<Fate>,
+    fate: &Arc<ConnectionFault>,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Hangup> {
     let (mut head, body) = request.into_parts();
-    let call = Call::of(&head);
+    let call = ParsedRequest::of(&head);
     let ledger = shared.ledger(call.bucket.as_deref().unwrap_or(""));
     ledger.arrived(&call);
 
@@ -87,7 +87,7 @@ async fn answer_without_id(
                 Fault::CarryOutAfter(time) => tokio::time::sleep(time).await,
                 _ => {}
             }
-            // Whether it succeeds is for nobody to hear.
+            // Its result is not reported.
             let _ = s3.call(Request::from_parts(head, bytes.into())).await;
         });
         return Err(hang_up(fate));
@@ -131,7 +131,7 @@ async fn answer_without_id(
 }
 
 /// Waits wherever it is told to on the way, and returns the rule that strikes, if one does.
-async fn await_orders(shared: &Shared, call: &Call) -> Option<Arc<Rule>> {
+async fn await_orders(shared: &ServerState, call: &ParsedRequest) -> Option<Arc<Rule>> {
     let mut seen = 0;
     loop {
         let rule = shared.rules.strike(call, seen)?;
@@ -156,7 +156,7 @@ fn merge_encodings(headers: &mut HeaderMap) {
     }
 }
 
-fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<Fate>) -> AnswerBody {
+fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<ConnectionFault>) -> AnswerBody {
     let Some(rule) = rule else { return AnswerBody::sound(body) };
     match rule.fault {
         Fault::CutBody { after } => AnswerBody::ending(body, after, End::Close, Arc::clone(fate)),
@@ -188,7 +188,7 @@ fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<Fate>) -> AnswerBody 
     }
 }
 
-fn hang_up(fate: &Fate) -> Hangup {
+fn hang_up(fate: &ConnectionFault) -> Hangup {
     fate.seal(End::Reset);
     io::Error::from(io::ErrorKind::ConnectionReset).into()
 }
@@ -227,7 +227,7 @@ fn unreadable_header(response: &mut Response<s3s::Body>) {
     response.headers_mut().insert(HeaderName::from_static("x-amz-meta-odd"), value);
 }
 
-/// The whole body as some proxies send it; nobody looks whether it can be read again.
+/// The whole body as some proxies send it; its syntax is not checked.
 fn compress(response: &mut Response<s3s::Body>) {
     let compressed = hyper::body::Bytes::from_static(b"compressed");
     response.headers_mut().remove(header::CONTENT_RANGE);

@@ -11,29 +11,29 @@ use s3s::validation::NameValidation;
 use s3s::{S3Result, s3_error};
 
 use super::bucket::Bucket;
-use super::call::bucket_in_host;
-use super::known::Known;
-use super::ledger::Ledger;
-use super::order::Rules;
+use super::call_counts::CallCounts;
+use super::content_index::ContentIndex;
+use super::fault_rules::Rules;
+use super::operation::bucket_in_host;
 
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct ServerState {
     pub buckets: RwLock<BTreeMap<String, Arc<Bucket>>>,
     /// By bucket name, kept when the bucket is gone: calls to a missing bucket count too.
-    ledgers: RwLock<HashMap<String, Arc<Ledger>>>,
+    ledgers: RwLock<HashMap<String, Arc<CallCounts>>>,
     pub rules: Arc<Rules>,
-    pub known: Known,
+    pub known: ContentIndex,
     last_upload: AtomicU64,
     last_request: AtomicU64,
 }
 
-impl Shared {
+impl ServerState {
     pub fn bucket(&self, name: &str) -> S3Result<Arc<Bucket>> {
         let buckets = self.buckets.read().expect("no holder panics");
         buckets.get(name).cloned().ok_or_else(|| s3_error!(NoSuchBucket, "The specified bucket does not exist"))
     }
 
-    pub fn ledger(&self, bucket: &str) -> Arc<Ledger> {
+    pub fn ledger(&self, bucket: &str) -> Arc<CallCounts> {
         if let Some(ledger) = self.ledgers.read().expect("no holder panics").get(bucket) {
             return Arc::clone(ledger);
         }

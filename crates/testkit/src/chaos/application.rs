@@ -18,7 +18,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{patiently, stage::Stage};
+use super::{environment::Environment, keys::Keys, patiently};
 
 const PAUSE: Duration = Duration::from_millis(100);
 /// Objects of one transaction at most.
@@ -34,16 +34,6 @@ const DELETES: f64 = 0.03;
 /// Objects after a promotion whose rows are not deleted: daemons may take what stands at the former primary, and is a few
 /// seconds older, for the application's.
 const SPARED: u32 = 200;
-
-/// Whether objects get new contents as well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keys {
-    /// Each has one content for ever.
-    NeverChange,
-    /// Some uploads replace an earlier object, which is registered again; some rows are deleted and inserted again; the
-    /// primary changes; and writes arrive late.
-    MayChange,
-}
 
 /// What the application has uploaded, and where it uploads to.
 pub(super) struct Application {
@@ -69,7 +59,7 @@ impl Primary {
 
 /// How an object is registered that is not new.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Again {
+pub(super) enum ReRegistration {
     /// By `register`.
     Registered,
     /// Its row is deleted, and inserted again in the same transaction.
@@ -110,7 +100,13 @@ impl Application {
     }
 
     /// Uploads and registers until it is `over`.
-    pub(super) async fn run(&self, stage: &Stage, keys: Keys, seed: u64, over: &AtomicBool) -> anyhow::Result<()> {
+    pub(super) async fn run(
+        &self,
+        stage: &Environment,
+        keys: Keys,
+        seed: u64,
+        over: &AtomicBool,
+    ) -> anyhow::Result<()> {
         let mut rng = StdRng::seed_from_u64(seed);
         let (mut uploaded, mut was) = (0_u32, "b2");
         while !over.load(Ordering::Relaxed) {
@@ -128,7 +124,7 @@ impl Application {
 
     async fn batch(
         &self,
-        stage: &Stage,
+        stage: &Environment,
         keys: Keys,
         rng: &mut StdRng,
         uploaded: &mut u32,
@@ -138,10 +134,10 @@ impl Application {
         for _ in 0..rng.random_range(0..=AT_ONCE) {
             let draw: f64 = rng.random();
             if keys == Keys::MayChange && *uploaded > 0 && draw < REPLACES {
-                again.push((format!("object-{}", rng.random_range(1..=*uploaded)), Again::Registered));
+                again.push((format!("object-{}", rng.random_range(1..=*uploaded)), ReRegistration::Registered));
             } else if keys == Keys::MayChange && *uploaded >= primary.deletable && draw < REPLACES + DELETES {
                 let key = format!("object-{}", rng.random_range(primary.deletable..=*uploaded));
-                again.push((key, if rng.random() { Again::AtOnce } else { Again::Later }));
+                again.push((key, if rng.random() { ReRegistration::AtOnce } else { ReRegistration::Later }));
             } else {
                 *uploaded += 1;
                 let size = if uploaded.is_multiple_of(ONE_LARGE_IN) { LARGE } else { small(rng) };
@@ -158,7 +154,13 @@ impl Application {
     }
 
     /// A new object.
-    pub(super) async fn add(&self, stage: &Stage, rng: &mut StdRng, key: &str, to: Primary) -> anyhow::Result<()> {
+    pub(super) async fn add(
+        &self,
+        stage: &Environment,
+        rng: &mut StdRng,
+        key: &str,
+        to: Primary,
+    ) -> anyhow::Result<()> {
         let size = small(rng);
         self.upload(stage, rng, key, size, to);
         insert(stage, &[key.to_owned()], to).await
@@ -167,26 +169,26 @@ impl Application {
     /// Gives an object a new content and registers it again.
     pub(super) async fn replace(
         &self,
-        stage: &Stage,
+        stage: &Environment,
         rng: &mut StdRng,
         key: &str,
-        how: Again,
+        how: ReRegistration,
         to: Primary,
     ) -> anyhow::Result<()> {
         const DELETE: &str = "DELETE FROM copyhold.object_copies WHERE object_key = $1";
-        if matches!(how, Again::Later) {
+        if matches!(how, ReRegistration::Later) {
             patiently(|| sqlx::query(DELETE).bind(key.to_owned()).execute(&stage.pool)).await?;
         }
         let size = small(rng);
         self.upload(stage, rng, key, size, to);
         match how {
-            Again::Registered => {
+            ReRegistration::Registered => {
                 let sql = "SELECT copyhold.register($1)";
                 patiently(|| sqlx::query(sql).bind(key.to_owned()).execute(&stage.pool)).await?;
                 return Ok(());
             }
-            Again::Later => insert(stage, &[key.to_owned()], to).await?,
-            Again::AtOnce => {
+            ReRegistration::Later => insert(stage, &[key.to_owned()], to).await?,
+            ReRegistration::AtOnce => {
                 let insert = insertion(to);
                 patiently(|| async {
                     let mut transaction = stage.pool.begin().await?;
@@ -202,7 +204,7 @@ impl Application {
         Ok(())
     }
 
-    fn upload(&self, stage: &Stage, rng: &mut StdRng, key: &str, size_bytes: u64, to: Primary) {
+    fn upload(&self, stage: &Environment, rng: &mut StdRng, key: &str, size_bytes: u64, to: Primary) {
         let bytes = synthetic::bytes(rng.random(), 0..size_bytes);
         let hash = ContentHash(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &bytes));
         let content = Content { size_bytes: bytes.len() as u64, hash };
@@ -210,7 +212,7 @@ impl Application {
         stage.bucket(to.name).put(key, bytes);
     }
 
-    /// A poisoned lock only means that somebody panicked between two short steps; the map is whole.
+    /// A poisoned lock is usable: no step under it leaves the map inconsistent.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Content>>> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -221,7 +223,7 @@ fn small(rng: &mut StdRng) -> u64 {
 }
 
 /// Tried again after a commit whose answer was lost, it has done its work already.
-async fn insert(stage: &Stage, keys: &[String], to: Primary) -> anyhow::Result<()> {
+async fn insert(stage: &Environment, keys: &[String], to: Primary) -> anyhow::Result<()> {
     let sql = insertion(to);
     patiently(|| sqlx::query(AssertSqlSafe(sql.clone())).bind(keys.to_vec()).execute(&stage.pool)).await?;
     Ok(())

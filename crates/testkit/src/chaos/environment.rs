@@ -12,14 +12,14 @@ use copyhold::config;
 use copyhold_db::queue::migrate;
 use copyhold_sandbox::{
     postgres::{Cluster, Options},
-    s3::{BucketHandle, BucketOptions, Fault, Gate, Op, Order, S3Server, When},
+    s3::{BucketHandle, BucketOptions, Fault, InjectedFault, Op, PauseGate, S3Server, When},
 };
 use rand::{RngExt as _, rngs::StdRng};
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use tempfile::TempDir;
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{DAEMONS, LEASE, objects::Keys};
+use super::{DAEMONS, LEASE, keys::Keys};
 
 pub(super) const REPLICAS: [&str; 3] = ["b2", "wasabi", "scw"];
 /// One call in ten comes to grief, in one of these ways; some of them after the store did as it was asked.
@@ -38,7 +38,7 @@ pub(super) const LATE: Duration = Duration::from_millis(2500);
 const DISTANCE: Duration = Duration::from_millis(200);
 
 /// PostgreSQL, stores, and a configuration for each daemon.
-pub(super) struct Stage {
+pub(super) struct Environment {
     pub(super) pool: PgPool,
     stores: S3Server,
     folder: TempDir,
@@ -46,9 +46,9 @@ pub(super) struct Stage {
     pub(super) recovered: Mutex<Option<Instant>>,
 }
 
-impl Stage {
-    /// The cluster apart, for whoever is to stop it.
-    pub(super) async fn set() -> anyhow::Result<(Self, Cluster)> {
+impl Environment {
+    /// Returns the cluster separately, because another task stops it.
+    pub(super) async fn setup() -> anyhow::Result<(Self, Cluster)> {
         // Durable: what was committed must still be there after the restart.
         let cluster = Cluster::start(Options::default()).await?;
         cluster.create_database("app", None).await?;
@@ -92,8 +92,8 @@ impl Stage {
     }
 
     /// The first PUT of this key there is taken, not answered, and carried out when the gate opens.
-    pub(super) fn carry_out_late(&self, replica: &str, key: &str) -> (Gate, Order) {
-        let gate = Gate::new();
+    pub(super) fn carry_out_late(&self, replica: &str, key: &str) -> (PauseGate, InjectedFault) {
+        let gate = PauseGate::new();
         let when = When::op(Op::PutObject).bucket(&bucket(replica)).key(key).next(1);
         let order = self.stores.order(Fault::CarryOutLate(gate.clone()), when);
         (gate, order)
@@ -116,7 +116,7 @@ impl Stage {
         self.stores.clear_faults();
     }
 
-    pub(super) async fn strike(self) {
+    pub(super) async fn teardown(self) {
         self.pool.close().await;
         self.stores.stop().await;
     }
@@ -152,4 +152,9 @@ fn configuration(database: &str, stores: &S3Server) -> anyhow::Result<String> {
         LEASE.as_secs()
     )?;
     Ok(text)
+}
+
+/// All replicas but the primary.
+pub(super) fn targets(primary: &str) -> Vec<&'static str> {
+    REPLICAS.into_iter().filter(|replica| *replica != primary).collect()
 }

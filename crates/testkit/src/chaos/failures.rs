@@ -11,25 +11,26 @@ use tokio::{
 
 use super::{
     DAEMONS, LEASE,
-    fleet::{Fleet, Next},
-    objects::{Application, Keys},
+    application::Application,
+    environment::{Environment, role},
+    fleet::{Fleet, Replacement},
+    keys::Keys,
     patiently,
-    stage::{Stage, role},
 };
 
 /// Who is on stage, and until when accidents happen.
-pub(super) struct Scene<'a> {
-    pub(super) stage: &'a Stage,
+pub(super) struct Chaos<'a> {
+    pub(super) stage: &'a Environment,
     pub(super) fleet: &'a Fleet,
     pub(super) application: &'a Application,
     pub(super) program: &'a Path,
     pub(super) keys: Keys,
     pub(super) end: Instant,
-    /// Held for reading by whoever needs PostgreSQL to stay up.
+    /// Read-locked by tasks that need PostgreSQL to stay up.
     pub(super) up: &'a RwLock<()>,
 }
 
-impl Scene<'_> {
+impl Chaos<'_> {
     /// SIGKILL to a random daemon every second; each has a successor at once. How many.
     pub(super) async fn kill(&self, seed: u64) -> anyhow::Result<usize> {
         let mut rng = StdRng::seed_from_u64(seed);
@@ -37,7 +38,7 @@ impl Scene<'_> {
         while Instant::now() < self.end {
             sleep(Duration::from_secs(1)).await;
             let slot = rng.random_range(0..DAEMONS);
-            killed += usize::from(self.fleet.replace(slot, self.stage, Next::Fair).await?);
+            killed += usize::from(self.fleet.replace(slot, self.stage, Replacement::Fair).await?);
         }
         Ok(killed)
     }
@@ -73,7 +74,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Somebody's transaction holds ten leased rows for twice the lease time, twice. Whoever holds the leases must
+    /// Another program locks ten leased rows for twice the lease time, twice. The holders of the leases must
     /// neither wait for it nor break it.
     pub(super) async fn hold_rows(&self) -> anyhow::Result<()> {
         for _ in 0..2 {

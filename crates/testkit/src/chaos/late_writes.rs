@@ -9,12 +9,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     DAEMONS,
-    accidents::Scene,
-    fleet::Next,
-    objects::Again,
+    application::ReRegistration,
+    environment::{LATE, targets},
+    failures::Chaos,
+    fleet::Replacement,
     patiently,
     promotions::command,
-    stage::{LATE, REPLICAS},
 };
 
 /// Until the PUT is sent. Stores that fail may take long, and then nothing is learnt.
@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often each thing happened at the point at which it matters: a PUT was taken by the store, and neither answered
 /// nor carried out yet.
 #[derive(Debug, Default)]
-pub(super) struct Exact {
+pub(super) struct LateWrites {
     /// The object got a new content and was registered again.
     pub(super) registered: usize,
     /// Its row was deleted and inserted again, with a new content.
@@ -38,26 +38,26 @@ pub(super) struct Exact {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Act {
-    Replace(Again),
+enum LateWriteCase {
+    Replace(ReRegistration),
     KillAll,
     Promote,
 }
 
-const ACTS: [Act; 5] = [
-    Act::Replace(Again::Registered),
-    Act::Replace(Again::AtOnce),
-    Act::Replace(Again::Later),
-    Act::KillAll,
-    Act::Promote,
+const ACTS: [LateWriteCase; 5] = [
+    LateWriteCase::Replace(ReRegistration::Registered),
+    LateWriteCase::Replace(ReRegistration::AtOnce),
+    LateWriteCase::Replace(ReRegistration::Later),
+    LateWriteCase::KillAll,
+    LateWriteCase::Promote,
 ];
 
-impl Scene<'_> {
+impl Chaos<'_> {
     /// One object after the other, whose first PUT to one replica lands after something else has happened to it. What is
     /// there in the end is compared with all other objects.
-    pub(super) async fn play_exactly(&self, seed: u64) -> anyhow::Result<Exact> {
+    pub(super) async fn run_late_writes(&self, seed: u64) -> anyhow::Result<LateWrites> {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut exact = Exact::default();
+        let mut exact = LateWrites::default();
         let mut number = 0;
         while Instant::now() < self.end {
             number += 1;
@@ -66,7 +66,7 @@ impl Scene<'_> {
         Ok(exact)
     }
 
-    async fn land_late(&self, key: &str, rng: &mut StdRng, exact: &mut Exact) -> anyhow::Result<()> {
+    async fn land_late(&self, key: &str, rng: &mut StdRng, exact: &mut LateWrites) -> anyhow::Result<()> {
         let primary = *self.application.primary().await;
         let target = *targets(primary.name).choose(rng).context("there are two")?;
         let act = *ACTS.choose(rng).context("there are some")?;
@@ -92,27 +92,27 @@ impl Scene<'_> {
             if now.name != target {
                 match act {
                     // What stands at a former primary is left alone if its row was deleted since.
-                    Act::Replace(_) if now.name != uploaded_to => {
-                        self.application.replace(self.stage, rng, key, Again::Registered, *now).await?;
+                    LateWriteCase::Replace(_) if now.name != uploaded_to => {
+                        self.application.replace(self.stage, rng, key, ReRegistration::Registered, *now).await?;
                         exact.registered += 1;
                     }
-                    Act::Replace(how) => {
+                    LateWriteCase::Replace(how) => {
                         self.application.replace(self.stage, rng, key, how, *now).await?;
                         match how {
-                            Again::Registered => exact.registered += 1,
-                            Again::AtOnce | Again::Later => exact.deleted += 1,
+                            ReRegistration::Registered => exact.registered += 1,
+                            ReRegistration::AtOnce | ReRegistration::Later => exact.deleted += 1,
                         }
                     }
-                    Act::KillAll => {
+                    LateWriteCase::KillAll => {
                         for slot in 0..DAEMONS {
-                            self.fleet.replace(slot, self.stage, Next::Fair).await?;
+                            self.fleet.replace(slot, self.stage, Replacement::Fair).await?;
                         }
-                        self.application.replace(self.stage, rng, key, Again::Registered, *now).await?;
+                        self.application.replace(self.stage, rng, key, ReRegistration::Registered, *now).await?;
                         exact.killed += 1;
                     }
                     // It has waited for a promotion: the command could come when nothing may arrive any more.
-                    Act::Promote if Instant::now() + LATE / 2 > lands => {}
-                    Act::Promote => {
+                    LateWriteCase::Promote if Instant::now() + LATE / 2 > lands => {}
+                    LateWriteCase::Promote => {
                         // The time from the taken PUT to the command is far shorter than that until it is settled.
                         let output = command(self.program, self.stage, &["promote", target]).output().await?;
                         if output.status.success() {
@@ -141,9 +141,4 @@ impl Scene<'_> {
         }
         Ok(false)
     }
-}
-
-/// All replicas but the primary.
-pub(super) fn targets(primary: &str) -> Vec<&'static str> {
-    REPLICAS.into_iter().filter(|replica| *replica != primary).collect()
 }

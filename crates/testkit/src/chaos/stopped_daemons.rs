@@ -9,11 +9,12 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     DAEMONS, LEASE, PATIENCE,
-    accidents::Scene,
-    fleet::Next,
-    objects::{Again, Keys},
+    application::ReRegistration,
+    environment::{Environment, role},
+    failures::Chaos,
+    fleet::Replacement,
+    keys::Keys,
     patiently,
-    stage::{Stage, role},
 };
 
 /// What it says when a statement's answer did not come: it may hold leases that it does not know of.
@@ -22,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What became of the daemons that were stopped for longer than their leases.
 #[derive(Debug, Default)]
-pub(super) struct Zombies {
+pub(super) struct StoppedDaemons {
     pub(super) stopped: usize,
     /// Leases that others took from them meanwhile.
     pub(super) taken: u64,
@@ -30,12 +31,12 @@ pub(super) struct Zombies {
     pub(super) noticed: u64,
 }
 
-impl Scene<'_> {
+impl Chaos<'_> {
     /// Stops a daemon in the middle of its work, has others take that over, and lets it go on: it must notice each
     /// lease that it lost. That it wrote nothing under them is seen in the database, by whose lease every write was.
-    pub(super) async fn haunt(&self, seed: u64) -> anyhow::Result<Zombies> {
+    pub(super) async fn haunt(&self, seed: u64) -> anyhow::Result<StoppedDaemons> {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut zombies = Zombies::default();
+        let mut zombies = StoppedDaemons::default();
         while zombies.stopped == 0 || Instant::now() < self.end {
             let slot = rng.random_range(0..DAEMONS);
             {
@@ -47,10 +48,10 @@ impl Scene<'_> {
         Ok(zombies)
     }
 
-    async fn raise(&self, slot: usize, rng: &mut StdRng, zombies: &mut Zombies) -> anyhow::Result<()> {
+    async fn raise(&self, slot: usize, rng: &mut StdRng, zombies: &mut StoppedDaemons) -> anyhow::Result<()> {
         let before = last_daemon(self.stage, slot).await?;
-        // One whose connections nobody has broken: it knows of all its leases.
-        self.fleet.replace(slot, self.stage, Next::Spared).await?;
+        // A daemon whose connections are intact: it knows of all its leases.
+        self.fleet.replace(slot, self.stage, Replacement::Spared).await?;
         let daemon = until("a daemon enters itself", async || {
             let last = last_daemon(self.stage, slot).await?;
             Ok(last.filter(|_| last > before))
@@ -67,7 +68,7 @@ impl Scene<'_> {
             let held = held(self.stage, daemon).await?;
             let primary = self.application.primary().await;
             for key in held {
-                self.application.replace(self.stage, rng, &key, Again::Registered, *primary).await?;
+                self.application.replace(self.stage, rng, &key, ReRegistration::Registered, *primary).await?;
             }
         }
         sleep(LEASE).await;
@@ -101,27 +102,27 @@ impl Scene<'_> {
     }
 }
 
-async fn last_daemon(stage: &Stage, slot: usize) -> anyhow::Result<Option<i32>> {
+async fn last_daemon(stage: &Environment, slot: usize) -> anyhow::Result<Option<i32>> {
     let sql = "SELECT max(id) FROM chaos.daemons WHERE role = $1";
     patiently(|| sqlx::query_scalar(sql).bind(role(slot)).fetch_one(&stage.pool)).await
 }
 
 /// For an error.
-async fn replicas(stage: &Stage) -> anyhow::Result<String> {
+async fn replicas(stage: &Environment) -> anyhow::Result<String> {
     let sql = "SELECT string_agg(r::text, E'\\n') FROM copyhold.replicas r";
     patiently(|| sqlx::query_scalar(sql).fetch_one(&stage.pool)).await
 }
 
-async fn held(stage: &Stage, daemon: i32) -> anyhow::Result<Vec<String>> {
+async fn held(stage: &Environment, daemon: i32) -> anyhow::Result<Vec<String>> {
     let sql = "SELECT object_key FROM copyhold.object_copies WHERE lock IS NOT NULL AND lease >> 40 = $1";
     patiently(|| sqlx::query_scalar(sql).bind(daemon).fetch_all(&stage.pool)).await
 }
 
-async fn leases(stage: &Stage, daemon: i32) -> anyhow::Result<usize> {
+async fn leases(stage: &Environment, daemon: i32) -> anyhow::Result<usize> {
     Ok(held(stage, daemon).await?.len())
 }
 
-async fn taken(stage: &Stage, daemon: i32) -> anyhow::Result<u64> {
+async fn taken(stage: &Environment, daemon: i32) -> anyhow::Result<u64> {
     let sql = "SELECT count(*) FROM chaos.taken WHERE daemon = $1";
     let count: i64 = patiently(|| sqlx::query_scalar(sql).bind(daemon).fetch_one(&stage.pool)).await?;
     u64::try_from(count).context("a count")

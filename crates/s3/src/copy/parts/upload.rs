@@ -83,7 +83,8 @@ impl<'t> Upload<'t> {
         matches!(self.state, State::Answered(_))
     }
 
-    /// What it leaves when everything ends here. Of one that is being completed nobody knows: its parts are written down.
+    /// Returns what the upload leaves if everything ends here. For one that is being completed that is unknown: its
+    /// parts are recorded.
     pub(super) fn leaves(&self) -> UploadRemains {
         match self.state {
             State::Answered(UploadRemains::Parts) | State::Sending | State::Leaving(_) if self.parts.is_empty() => {
@@ -208,7 +209,7 @@ impl Copy<'_> {
             origin: opened.mark(parts.mode()).unwrap_or_default(),
         };
         let entry = self.or_stop(journal.intend(store.name(), &shape)).await.map_err(|Cancelled| None)?;
-        // Not dropped when we are stopped: an upload of which we never hear the name costs until somebody finds it.
+        // Not dropped on a stop: an upload whose id never arrives costs storage until the clean-up finds it.
         let mut creating = pin!(store.create_multipart(key, opened.metadata()));
         let created = tokio::select! {
             biased;
@@ -232,8 +233,8 @@ impl Copy<'_> {
     }
 }
 
-/// Has the store throw the parts away. If it does not, they are still in the journal, and found there by whoever cleans
-/// up; a failure is only logged, since the first one tells why.
+/// Asks the store to abort the upload. If that fails, the upload is still in the journal, and the clean-up finds it
+/// there. A failure is only logged, because the first error explains it.
 pub(super) fn abort_upload(
     journal: Arc<dyn Journal>,
     key: ObjectKey,

@@ -121,7 +121,7 @@ async fn another_object_from_before_is_never_written_over() {
 async fn an_equal_big_object_is_known_by_its_bytes() {
     let s = Setup::new().await;
     s.b2.put_synthetic("big", Synthetic::new(1, BIG));
-    // Uploaded by somebody else, in parts of another size: the ETag says nothing.
+    // Uploaded by another program, in parts of another size: the ETag says nothing.
     s.wasabi.put_synthetic_in_parts("big", Synthetic::new(1, BIG), 8 * MIB);
     s.scw.put_synthetic("big", Synthetic::new(1, BIG));
     let told = s.copy(&adopting(&s, "big").await).await;

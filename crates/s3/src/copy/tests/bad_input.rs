@@ -91,7 +91,7 @@ async fn an_object_behind_a_delete_marker_is_gone_and_says_why() {
     let words = "source b2: GetObject: 404 NoSuchKey: it was deleted there, and older versions of it may still exist. \
                  The specified key does not exist.";
     assert_eq!(told(&s).await, (FailureClass::Gone, words.to_owned()));
-    // At a target it is in nobody's way, whether this is the first attempt or not.
+    // At a target it does no harm, on the first attempt or a later one.
     s.b2.put("k", "hello");
     for again in [false, true] {
         s.wasabi.put("k", "older");

@@ -1,12 +1,19 @@
-//! A copy that nobody wants any more.
+//! Cancelling a copy.
 
-use copyhold_sandbox::s3::{Gate, Op, Synthetic, When};
+use copyhold_sandbox::s3::{Op, PauseGate, Synthetic, When};
 
 use super::*;
 
 /// Stops a copy at the moment when a call of `op` at `bucket` waits, after `skip` that did not.
-async fn stopped_at(s: &Setup, key: &str, bucket: &BucketHandle, op: Op, skip: u64, fault: fn(Gate) -> Fault) -> Told {
-    let gate = Gate::new();
+async fn stopped_at(
+    s: &Setup,
+    key: &str,
+    bucket: &BucketHandle,
+    op: Op,
+    skip: u64,
+    fault: fn(PauseGate) -> Fault,
+) -> Told {
+    let gate = PauseGate::new();
     bucket.order(fault(gate.clone()), When::op(op).skip(skip).next(1));
     let job = s.job(key).await;
     let stop = async {

@@ -37,7 +37,7 @@ async fn another_content_at_the_primary_is_told_whole_and_written_nowhere() {
         assert_eq!((told.class("wasabi"), told.class("scw")), (FailureClass::Changed, FailureClass::Changed), "{key}");
         assert_eq!(told.changed(), Some(s.b2.inspect(key).unwrap().content), "{key}");
         assert_eq!((told.read(), told.stale()), (None, vec![]), "{key}");
-        // As whoever knows of it now asks for it.
+        // The request of the next attempt, which knows the object.
         assert!(s.copy(&Job { content: told.changed(), ..s.job(key).await }).await.is_proven(), "{key}");
     }
     for key in ["small", "grown", "big", "outgrown", "shrunk"] {

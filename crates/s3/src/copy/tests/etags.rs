@@ -1,6 +1,6 @@
 //! Stores that answer writes with no ETag, or with one that proves nothing, and show an object late.
 
-use copyhold_sandbox::s3::{Gate, Op, Quirk, When};
+use copyhold_sandbox::s3::{Op, PauseGate, Quirk, When};
 
 use super::*;
 use crate::store::{ETag, Md5};
@@ -48,7 +48,7 @@ async fn an_object_that_is_shown_late_is_waited_for_and_not_sent_again() {
 async fn an_older_object_that_is_still_shown_is_not_taken_for_damage() {
     let s = opaque().await;
     s.wasabi.put("k", "older");
-    let (content, gate) = (content_of_bytes(b"newer"), Gate::new());
+    let (content, gate) = (content_of_bytes(b"newer"), PauseGate::new());
     let held = s.wasabi.order(Fault::HoldAnswer(gate.clone()), When::op(Op::GetObject).next(1));
     let (store, key) = (s.store("wasabi").await, ObjectKey::new("k").unwrap());
     let (md5, answered) = (md5_of(b"newer"), ETag::new("\"of the newer\""));
@@ -79,7 +79,7 @@ async fn a_later_attempt_looks_before_it_sends_again_where_etags_prove_nothing()
     s.b2.put("k", "hello");
     let mut job = job(&s, "k").await;
     job.targets.truncate(1);
-    // The reading back fails, which leaves a good copy that nobody has proven.
+    // The reading back fails, which leaves a good copy that is not proven.
     let denied = s.wasabi.order(Fault::access_denied(), When::op(Op::GetObject));
     assert_eq!(s.copy(&job).await.class("wasabi"), FailureClass::Denied);
     denied.clear();

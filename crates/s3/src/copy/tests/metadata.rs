@@ -1,7 +1,7 @@
 //! Which metadata copies get, and whether their stores keep it.
 
 use copyhold_core::domain::MetadataHash;
-use copyhold_sandbox::s3::{Metadata, Op, Order, When};
+use copyhold_sandbox::s3::{InjectedFault, Metadata, Op, When};
 
 use super::*;
 
@@ -84,7 +84,7 @@ async fn metadata_that_is_not_on_record_is_copied_from_no_other_replica() {
     for (key, size) in SIZES {
         let known = recorded(&s, key, size).await;
         s.scw.put_with(key, vec![7; size], css());
-        let _order: Order = s.b2.order(Fault::access_denied(), When::always());
+        let _order: InjectedFault = s.b2.order(Fault::access_denied(), When::always());
         let alone = job(&s, key, &known, &["scw"]).await;
         let told = s.copy(&alone).await;
         assert_eq!(told.sources_failed()[1], ("scw", FailureClass::Transient), "{key}");

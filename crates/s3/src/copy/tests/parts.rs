@@ -80,7 +80,7 @@ async fn a_part_that_fails_in_passing_is_repeated_alone() {
 async fn parts_are_under_way_together_as_far_as_there_is_memory() {
     let s = Setup::new().await;
     s.b2.put_synthetic_in_parts("big", Synthetic::new(1, 8 * 16 * MIB), 8 * MIB);
-    let gate = copyhold_sandbox::s3::Gate::new();
+    let gate = copyhold_sandbox::s3::PauseGate::new();
     for target in [&s.wasabi, &s.scw] {
         target.order(Fault::Hold(gate.clone()), When::op(Op::UploadPart));
     }
@@ -104,7 +104,7 @@ async fn an_object_that_changes_while_it_is_read_is_not_recorded() {
     let longer = synthetic::bytes(1, 0..TWO_PARTS + 1);
     for replacement in [after, longer] {
         s.b2.put("big", before.clone());
-        let gate = copyhold_sandbox::s3::Gate::new();
+        let gate = copyhold_sandbox::s3::PauseGate::new();
         let held = s.b2.order(Fault::Hold(gate.clone()), When::op(Op::GetObject).skip(1).next(1));
         let job = s.job("big").await;
         let change = async {
@@ -221,7 +221,7 @@ async fn the_same_bytes_with_earlier_metadata_do_not_stand_in_for_an_upload_that
 async fn an_upload_that_the_store_forgets_in_the_middle_is_begun_anew_next_time() {
     let s = Setup::new().await;
     s.b2.put_synthetic("big", Synthetic::new(1, TWO_PARTS));
-    let gate = copyhold_sandbox::s3::Gate::new();
+    let gate = copyhold_sandbox::s3::PauseGate::new();
     let held = s.wasabi.order(Fault::Hold(gate.clone()), When::op(Op::UploadPart).skip(1).next(1));
     let job = s.job("big").await;
     let forget = async {

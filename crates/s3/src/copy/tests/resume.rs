@@ -1,4 +1,4 @@
-//! Whoever comes next goes on with what was begun.
+//! The next attempt resumes an upload in parts.
 
 use copyhold_sandbox::s3::{Op, Synthetic, When};
 

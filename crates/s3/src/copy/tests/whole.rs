@@ -92,7 +92,7 @@ async fn sizes_around_the_edge_of_one_request_arrive_whole() {
         for stated_bytes in [None, Some(size)] {
             let told = s.copy(&Job { stated_bytes, ..s.job(&key).await }).await;
             assert!(told.is_proven() && s.is_everywhere(&key), "{size} {stated_bytes:?}: {told:?}");
-            // Whoever stated the size need not be told.
+            // A stated size is not reported again.
             assert_eq!(told.opened, stated_bytes.map_or(vec![size], |_| vec![]), "{size} {stated_bytes:?}");
         }
     }

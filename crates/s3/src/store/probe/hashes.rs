@@ -81,7 +81,7 @@ impl Probe<'_> {
         }
     }
 
-    /// That nobody measured it is not that it is so.
+    /// An unmeasured property is not taken for granted.
     fn checks_md5(&self) -> Tristate {
         if self.profile().hashes.checks_md5 { Tristate::Yes } else { Tristate::Unknown }
     }

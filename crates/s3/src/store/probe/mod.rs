@@ -35,7 +35,7 @@ const FOLDER: &str = ".copyhold-probe";
 /// What was sent when we were told to stop may still be carried out: it is left so long to end.
 const LAST_REQUEST_MAY_TAKE: Duration = Duration::from_secs(5);
 
-/// Whether this is a key as probes write them. What one had to leave where a lock keeps it is nobody's data.
+/// Returns whether a key was written by a probe. An object that a lock kept a probe from deleting is not user data.
 #[must_use]
 pub fn is_of_a_probe(key: &[u8]) -> bool {
     let below = |key: &[u8]| Some(key.strip_prefix(FOLDER.as_bytes())?.strip_prefix(b"/")?.get(..17)?.to_vec());
@@ -87,7 +87,7 @@ pub enum EndedBy {
     LockUnseen,
     NotWritable,
     NotRemovable,
-    /// Somebody told it to stop.
+    /// The caller stopped it.
     Stop,
 }
 
@@ -218,7 +218,7 @@ impl Probe<'_> {
     }
 }
 
-/// A refusal of what was asked, as against a store that is sick or lets nobody in.
+/// Returns whether the store refused the request, as opposed to being unhealthy or rejecting the credentials.
 fn is_refusal(error: &StoreError) -> bool {
     match error.class() {
         FailureClass::Refused | FailureClass::Corrupt | FailureClass::Changed => true,

@@ -1,8 +1,7 @@
 //! What one store does differently from others, as data.
 //!
-//! A preset says what its provider documents or was measured to do, and nothing that somebody assumes;
-//! the operator's own facts go before it. Where a copy could not end well it is refused here, in words,
-//! before a byte of it is read.
+//! A preset holds what its provider documents or what was measured, never assumptions; the operator's own settings
+//! override it. A copy that cannot succeed is refused here, with a reason, before a byte of it is read.
 
 mod presets;
 
@@ -21,7 +20,7 @@ pub struct Profile {
     pub max_parts: u32,
     /// Bytes of a part that is not the last, at least.
     pub min_part_bytes: u64,
-    /// All parts but the last must be of one size. Ours always are: kept for whoever plans anew.
+    /// All parts but the last must be of one size. Copyhold's always are: kept for a future change of the plan.
     pub equal_parts: bool,
     /// Bytes of one PUT, and of one part, at most.
     pub max_put_bytes: u64,
@@ -48,7 +47,7 @@ pub struct Profile {
 pub enum Tristate {
     Yes,
     No,
-    /// Nobody measured it, or it depends on the bucket.
+    /// It was not measured, or depends on the bucket.
     Unknown,
 }
 
@@ -76,8 +75,8 @@ pub struct Keys {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
     Held,
-    /// Not in an upload in parts: its answers name the key as it is, which makes no XML, and nobody can read which upload
-    /// was begun.
+    /// Not in an upload in parts: the answer holds the key unescaped, which is not valid XML, so the upload id cannot
+    /// be read.
     HeldWhole,
     Refused,
 }
@@ -163,7 +162,7 @@ impl Profile {
         (self.keys.control == Control::HeldWhole && key.as_str().bytes().any(unfit)).then(|| {
             let whose = self.provider.name();
             format!(
-                "the key has a control character, with which {whose} begins no upload in parts that anybody can name"
+                "the key has a control character, with which the id of an upload in parts at {whose} cannot be read"
             )
         })
     }

@@ -62,7 +62,7 @@ const AWS: Profile = Profile {
 const B2: Profile = Profile {
     provider: Provider::B2,
     keys: Keys { control: Control::Refused, ..GENERIC.keys },
-    // It refused all x-amz-checksum-* headers; said to take them since July 2025, which nobody here measured.
+    // It refused all x-amz-checksum-* headers. It is said to accept them since July 2025, which was not measured here.
     hashes: Hashes { takes_crc64: Tristate::No, takes_crc64_on_parts: Tristate::No, ..GENERIC.hashes },
     keeps_versions: Tristate::Yes,
     ..GENERIC

@@ -108,7 +108,7 @@ async fn a_body_is_passed_on_as_it_comes_and_ends_where_announced() {
 
 /// Lets the time pass that a stalled call is given, once it stalls: with nothing else to
 /// do, paused time jumps from timer to timer.
-async fn stalled<T>(order: &copyhold_sandbox::s3::Order, call: impl Future<Output = T>) -> T {
+async fn stalled<T>(order: &copyhold_sandbox::s3::InjectedFault, call: impl Future<Output = T>) -> T {
     let skip = async {
         order.struck(1).await;
         tokio::time::pause();

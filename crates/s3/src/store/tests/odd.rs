@@ -78,7 +78,7 @@ async fn metadata_that_comes_in_several_lines_is_one_value_or_refuses_the_object
     assert_eq!(of("Content-Type: a/b\r\nContent-Type: a/b").await.content_type.as_deref(), Some("a/b"));
     for name in ["Content-Type", "Content-Disposition", "Expires"] {
         let head = head_with(format!("{name}: a\r\n{name}: b")).await.unwrap();
-        let why = head.metadata.unfit().expect("nobody knows which");
+        let why = head.metadata.unfit().expect("it is unclear which");
         assert!(why.starts_with(&name.to_ascii_lowercase()) && why.contains("different values"), "{why}");
     }
 }
@@ -195,7 +195,7 @@ async fn a_path_that_is_changed_on_the_way_is_its_objects_own_trouble() {
         assert_eq!(error.class(), FailureClass::Refused, "{error}");
         assert!(error.to_string().contains("a proxy in front of the store"), "{error}");
     }
-    // Nothing is right of this store, or the key is one that nobody changes: then it is the secret.
+    // Nothing about this store works, or the key is always left unchanged: then the secret is wrong.
     for (answers, odd) in [([refused.clone(), refused.clone()], "a//b"), ([refused, listed], "a/b")] {
         let server = Canned::new(answers).await;
         let error = store(&server.endpoint).await.get(&key(odd), None, None).await.unwrap_err();

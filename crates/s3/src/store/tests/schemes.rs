@@ -38,7 +38,7 @@ async fn told(endpoint: &str) -> String {
 
 #[tokio::test]
 async fn http_where_tls_is_spoken_says_so() {
-    // As servers meet whoever does not speak TLS: with an alert, with a page, without a word.
+    // As a TLS server answers a client that speaks plain HTTP: with an alert, with a page, or not at all.
     for to_plain in [
         ALERT,
         b"HTTP/1.1 400 Bad Request\r\nContent-Length: 48\r\n\r\nThe plain HTTP request was sent to HTTPS port...",
