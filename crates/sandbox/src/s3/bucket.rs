@@ -14,7 +14,7 @@ use super::metadata::Metadata;
 use super::object::Object;
 use super::part::Part;
 
-/// Says of a 404 that a delete marker hides the object.
+/// Marks a 404 for an object that a delete marker hides.
 const DELETE_MARKER: HeaderName = HeaderName::from_static("x-amz-delete-marker");
 
 #[derive(Debug)]
@@ -43,14 +43,14 @@ pub(super) struct Version {
     pub object: Option<Arc<Object>>,
 }
 
-/// What a deletion did.
+/// The result of a deletion.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct DeleteResult {
     pub version: Option<String>,
     pub marker: bool,
 }
 
-/// The id of the only version of an object in a bucket that keeps none.
+/// The version id of an object in a bucket without versions.
 pub(super) const NO_VERSION: &str = "null";
 
 #[derive(Debug)]
@@ -62,7 +62,7 @@ pub(super) struct Upload {
     pub parts: BTreeMap<i32, Part>,
 }
 
-/// What must hold for a write to take place.
+/// The condition for a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum WriteCondition {
     Never,
@@ -98,7 +98,7 @@ impl Bucket {
 }
 
 impl State {
-    /// Puts the object in place, or refuses and changes nothing; its version, where versions are kept.
+    /// Stores the object, or refuses and changes nothing; returns its version, if versions are kept.
     pub fn put(&mut self, key: &str, object: Object, unless: &WriteCondition) -> S3Result<Option<String>> {
         self.allow(key, unless)?;
         let object = Arc::new(object);
@@ -106,7 +106,7 @@ impl State {
         Ok(self.keeps_versions.then(|| self.add_version(key, Some(object))))
     }
 
-    /// Deletes one version, or what is visible. What is not there is deleted already.
+    /// Deletes one version, or the visible one. A missing one counts as deleted.
     pub fn delete(&mut self, key: &str, version: Option<&str>) -> DeleteResult {
         match version {
             Some(id) if self.keeps_versions => {

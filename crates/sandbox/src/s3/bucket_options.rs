@@ -1,5 +1,5 @@
-//! How a bucket differs from the usual one: what it keeps, what it permits, and
-//! the habits by which real stores differ from AWS.
+//! How a bucket differs from the default: what it keeps, what it permits, and the quirks by which real stores differ
+//! from AWS.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::metadata::Metadata;
 use super::part::Part;
 use super::payload_headers::custom;
 
-/// What becomes of the bytes that are uploaded.
+/// How uploaded bytes are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BodyStorage {
     #[default]
@@ -22,20 +22,20 @@ pub enum BodyStorage {
     Digest,
 }
 
-/// A habit that some store was seen to have.
+/// A deviation that some store was seen to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Quirk {
     /// A wrong Content-MD5 or checksum is accepted, and the object stored (moto).
     IgnoresHashes,
     /// A wrong hash is refused with `BadDigest`, and the object stored all the same (s3s-fs).
     KeepsWhatItRefuses,
-    /// `If-Match`, `If-None-Match` and their like are not heeded, on reads or writes (Garage, s3s-fs).
+    /// `If-Match`, `If-None-Match` and the like are ignored, on reads or writes (Garage, s3s-fs).
     IgnoresConditions,
     /// An ETag is no MD5, as under encryption with a key service (AWS).
     OpaqueEtags,
     /// `x-amz-checksum-crc64nvme` is refused with `InvalidArgument` (Garage, B2).
     RefusesCrc64,
-    /// No `x-amz-checksum-*` is ever given back.
+    /// No `x-amz-checksum-*` is ever returned.
     ForgetsChecksums,
     /// All parts but the last must have one size (R2).
     EqualParts,
@@ -49,40 +49,40 @@ pub enum Quirk {
     TrimsKeys,
     /// Keys are decoded once more than they were encoded.
     DecodesTwice,
-    /// Keys are kept under names that a poor file system takes: composed for compatibility, `?` for what is outside the
-    /// basic plane, `_` for `:`, no white space at an end of the key, and 200 characters.
+    /// Keys are kept under names that a limited file system accepts: compatibility composition, `?` for characters
+    /// outside the basic plane, `_` for `:`, no white space at either end of the key, and 200 characters.
     SimplifiesKeys,
     /// The answer of CompleteMultipartUpload has an empty ETag; HEAD and listings show it (Ceph).
     CompletesWithoutEtag,
-    /// Nothing but the bytes is kept.
+    /// Only the bytes are kept.
     ForgetsMetadata,
-    /// `_` in the names of user metadata becomes `-`, without a word (Ceph).
+    /// `_` in the names of user metadata becomes `-`, silently (Ceph).
     AltersMetadataNames,
-    /// User metadata whose names have more than letters, digits and dashes is dropped, without a word.
+    /// User metadata whose names have more than letters, digits and dashes is dropped silently.
     DropsOddMetadata,
     /// A website redirect is refused with `NotImplemented` (R2, B2).
     RefusesRedirects,
-    /// A website redirect is dropped, without a word (Garage).
+    /// A website redirect is dropped silently (Garage).
     DropsRedirects,
     /// A key that begins with a slash, or has `//`, `.` or `..` in it, is refused (MinIO).
     RefusesUntidyKeys,
-    /// Listings, of objects, versions and uploads, show everything whatever prefix is asked for.
+    /// Listings of objects, versions and uploads ignore the prefix.
     IgnoresPrefixes,
-    /// A listing begins at the beginning, whatever key it is to begin behind; its own tokens are heeded.
+    /// A listing ignores `start-after`; its own tokens work.
     IgnoresStartAfter,
-    /// A listing gives its first page again, whatever token it is asked with.
+    /// A listing returns its first page again, for any token.
     IgnoresTokens,
-    /// Listings spell keys as they are, and say nothing of it.
+    /// Listings return keys unencoded, and do not say so.
     ListsPlain,
     /// Listings go folder by folder, as in a file system: what is in `a/` comes before `a-`.
     ListsByFolder,
-    /// A listing has folders in it, and not what is in them, though no delimiter was given.
+    /// A listing contains folders instead of their contents, although no delimiter was given.
     ListsFolders,
-    /// What a listing hides takes up room on its pages, which may be empty then and not the last; only with versions.
+    /// Hidden entries take up room on pages, which may be empty then and not the last; only with versions.
     HiddenTakesRoom,
 }
 
-/// How a bucket differs from the usual one.
+/// How a bucket differs from the default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BucketOptions {
     pub keep: BodyStorage,
@@ -92,17 +92,17 @@ pub struct BucketOptions {
     pub max_part_number: i32,
     /// A longer key is answered with 503, as by Garage on LMDB.
     pub max_key_bytes: usize,
-    /// Each write adds a version, and a deletion without one a marker.
+    /// Each write adds a version, and a deletion without a version id a marker.
     pub versioned: bool,
-    /// Nothing that was written can be deleted for so many days; only with versions.
+    /// Versions cannot be deleted for this many days; only with versions.
     pub retention_days: Option<i32>,
     pub quirks: BTreeSet<Quirk>,
-    /// Its listing, and nothing else of it, has these objects, and no others.
+    /// Its listing, and nothing else of it, has exactly these objects.
     pub generated: Option<GeneratedListing>,
 }
 
 impl BucketOptions {
-    /// A bucket that forgets bytes and remembers hashes.
+    /// A bucket that drops bytes and keeps hashes.
     #[must_use]
     pub fn digest_only() -> Self {
         Self { keep: BodyStorage::Digest, ..Self::default() }
@@ -114,7 +114,7 @@ impl BucketOptions {
         Self { versioned: true, ..Self::default() }
     }
 
-    /// A bucket that keeps versions, and what is written for so many days.
+    /// A bucket that keeps versions, and locks each for this many days.
     #[must_use]
     pub fn locked(days: i32) -> Self {
         Self { retention_days: Some(days), ..Self::versioned() }
@@ -136,7 +136,7 @@ impl BucketOptions {
         self.quirks.contains(&quirk)
     }
 
-    /// Whether these may become one object, in this order. Errors: `EntityTooSmall`, `InvalidPart`.
+    /// Checks that these parts may become one object, in this order. Errors: `EntityTooSmall`, `InvalidPart`.
     pub(super) fn allow_parts(&self, parts: &[Part]) -> S3Result<()> {
         let Some((last, others)) = parts.split_last() else { return Ok(()) };
         let size = |part: &Part| part.content.size_bytes;
@@ -152,7 +152,7 @@ impl BucketOptions {
         Ok(())
     }
 
-    /// Whether a key may be written. Errors: `ServiceUnavailable`, `XMinioInvalidObjectName`.
+    /// Checks that a key may be written. Errors: `ServiceUnavailable`, `XMinioInvalidObjectName`.
     pub(super) fn allow_key(&self, key: &str) -> S3Result<()> {
         if key.len() > self.max_key_bytes {
             return Err(s3_error!(ServiceUnavailable, "The storage engine is unavailable"));
@@ -171,7 +171,7 @@ impl BucketOptions {
         Ok(())
     }
 
-    /// The key under which the bucket keeps what is written to this one.
+    /// Returns the key under which the bucket stores this one.
     pub(super) fn kept_as(&self, key: &str) -> String {
         let mut kept = key.to_owned();
         if self.has(Quirk::DecodesTwice) {
@@ -213,7 +213,7 @@ impl BucketOptions {
         }
     }
 
-    /// The prefix by which a listing is made.
+    /// Returns the prefix that a listing uses.
     pub(super) fn heeded(&self, prefix: Option<String>) -> String {
         prefix.filter(|_| !self.has(Quirk::IgnoresPrefixes)).unwrap_or_default()
     }
@@ -243,7 +243,7 @@ impl Default for BucketOptions {
     }
 }
 
-/// Once more than they were encoded; what cannot be decoded stays as it is.
+/// Decodes once more than the key was encoded; what cannot be decoded stays as it is.
 fn decoded(key: &str) -> String {
     let mut parts = key.split('%');
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();

@@ -1,4 +1,4 @@
-//! Who called what how often, and how often it worked; and waiting for it.
+//! Counts calls and successes by bucket, operation and key, and waits for counts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -11,13 +11,13 @@ use super::operation::{Op, ParsedRequest};
 /// Calls and successes of one operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OperationCounts {
-    /// Requests whose head has arrived, whatever became of them.
+    /// Requests whose head has arrived, with any result.
     pub calls: u64,
-    /// Those that the store did, even if a fault then lost the answer.
+    /// Requests that the store executed, even if a fault then lost the answer.
     pub successes: u64,
 }
 
-/// What happened to one bucket name so far.
+/// The counts of one bucket name so far.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
     ops: HashMap<Op, OperationCounts>,
@@ -41,12 +41,12 @@ impl Counts {
         counts.map(|(_, tally)| *tally).unwrap_or_default()
     }
 
-    /// How often the key was put in place by PutObject, CopyObject or CompleteMultipartUpload.
+    /// How often PutObject, CopyObject or CompleteMultipartUpload wrote the key.
     pub fn writes(&self, key: &str) -> u64 {
         self.keys.get(key).map_or(0, |k| k.writes)
     }
 
-    /// Every key that was ever put in place, with how often.
+    /// Every key that was ever written, with its number of writes.
     pub fn writes_by_key(&self) -> BTreeMap<String, u64> {
         let written = self.keys.iter().filter(|(_, k)| k.writes > 0);
         written.map(|(key, k)| (key.clone(), k.writes)).collect()
@@ -73,12 +73,12 @@ impl Counts {
     }
 }
 
-/// Bytes of bodies that passed so far.
+/// Bytes of bodies so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BytesMoved {
-    /// In requests, aws-chunked or not, whatever became of them.
+    /// In requests, aws-chunked or not, with any result.
     pub received: u64,
-    /// In answers that are no errors, as far as the connection took them.
+    /// In successful answers, as far as the connection took them.
     pub sent: u64,
 }
 
@@ -89,7 +89,7 @@ pub(super) struct CallCounts {
     changed: Notify,
 }
 
-/// [`BytesMoved`] while it grows.
+/// The atomic form of [`BytesMoved`].
 #[derive(Debug, Default)]
 struct ByteCounters {
     received: AtomicU64,

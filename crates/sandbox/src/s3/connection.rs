@@ -1,5 +1,4 @@
-//! One connection's socket, which can be told to end in a way that HTTP has no
-//! words for.
+//! The socket of one connection, which can be ended in ways that HTTP cannot express.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -23,7 +22,7 @@ pub(super) enum End {
 }
 
 impl ConnectionFault {
-    /// The connection ends as soon as all that was written so far has left.
+    /// The connection ends as soon as everything written so far was sent.
     pub fn seal(&self, end: End) {
         self.0.store(end as u8, Ordering::Release);
     }

@@ -1,4 +1,4 @@
-//! Contents that the server made itself, by their MD5.
+//! Generated contents by their MD5, so that the server need not hash them again.
 
 use std::collections::HashMap;
 use std::sync::RwLock;
@@ -6,9 +6,8 @@ use std::sync::RwLock;
 use copyhold_core::domain::Content;
 use md5::{Digest as _, Md5};
 
-/// What comes back to the server and is declared with the MD5 of something that it made need only be recognised, by
-/// its length and CRC, which takes a tenth of the time: else hashing for two targets would be most of what a benchmark
-/// measures.
+/// Generated contents. An upload declared with the MD5 of one is recognised by its length and CRC, which takes a tenth
+/// of the time: otherwise hashing for two targets would dominate a benchmark.
 #[derive(Debug, Default)]
 pub(super) struct ContentIndex(RwLock<HashMap<[u8; 16], Content>>);
 
@@ -22,7 +21,7 @@ impl ContentIndex {
     }
 }
 
-/// The MD5 of what comes in: computed, or the declared one, if what has come is that content.
+/// The MD5 of an upload: computed, or the declared one if the bytes are that content.
 pub(super) enum Recognised {
     Computed(Md5),
     Declared { md5: [u8; 16], content: Content },
@@ -33,7 +32,7 @@ impl Recognised {
         Self::Computed(Md5::new())
     }
 
-    /// By what is known, if that is possible.
+    /// Recognises the upload if possible.
     pub fn by(known: &ContentIndex, declared: Option<[u8; 16]>) -> Self {
         let found = declared.and_then(|md5| Some((md5, known.content_of(md5)?)));
         found.map_or_else(Self::computed, |(md5, content)| Self::Declared { md5, content })
@@ -45,7 +44,7 @@ impl Recognised {
         }
     }
 
-    /// `received`: what has come.
+    /// `received`: size and CRC of the upload.
     pub fn finish(self, received: Content) -> [u8; 16] {
         match self {
             Self::Computed(hash) => hash.finalize().into(),

@@ -1,8 +1,7 @@
-//! Faults on order: for whom, how often, and taking them back.
+//! Injected faults: which calls they apply to, how often, and their removal.
 //!
-//! A call is shown to the orders in the sequence in which they were made. It
-//! waits wherever it is told to wait (hold, stall, delay) and then suffers the
-//! first other fault, so that two orders of `next(1)` strike two calls, one after the other.
+//! Faults are matched in the order of their injection. A call first waits for every hold, stall and delay, and then
+//! suffers the first other fault: two faults with `next(1)` apply to two calls, one after the other.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -15,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::fault::Fault;
 use super::operation::{Op, ParsedRequest};
 
-/// Which calls, and how many of them.
+/// Which calls a fault applies to, and how many of them.
 #[derive(Debug, Clone, Default)]
 pub struct When {
     bucket: Option<String>,
@@ -40,7 +39,7 @@ enum Repeat {
 }
 
 impl When {
-    /// Every call, until the order is cleared.
+    /// Every call, until the fault is cleared.
     pub fn always() -> Self {
         Self::default()
     }
@@ -65,19 +64,19 @@ impl When {
         Self { key: Some(KeyMatch::Under(prefix.to_owned())), ..self }
     }
 
-    /// Spares the first `calls` that match.
+    /// Skips the first `calls` that match.
     #[must_use]
     pub fn skip(self, calls: u64) -> Self {
         Self { skip: calls, ..self }
     }
 
-    /// Strikes so many calls and then no more.
+    /// Applies to the next `calls`, and then to no more.
     #[must_use]
     pub fn next(self, calls: u64) -> Self {
         Self { often: Repeat::Next(calls), ..self }
     }
 
-    /// Strikes each call with this probability, drawn from a generator of this seed.
+    /// Applies to each call with this probability, from a generator with this seed.
     #[must_use]
     pub fn chance(self, probability: f64, seed: u64) -> Self {
         Self { often: Repeat::Chance(probability, seed), ..self }
@@ -101,7 +100,7 @@ impl From<Op> for When {
     }
 }
 
-/// A fault on order. Dropping it changes nothing; [`InjectedFault::clear`] takes it back.
+/// An injected fault. Dropping it changes nothing; [`InjectedFault::clear`] removes it.
 #[derive(Debug, Clone)]
 pub struct InjectedFault {
     rule: Arc<Rule>,
@@ -109,17 +108,17 @@ pub struct InjectedFault {
 }
 
 impl InjectedFault {
-    /// Strikes no more calls, and lets go those that it stalls.
+    /// Removes the fault, and releases the calls that it stalls.
     pub fn clear(&self) {
         self.rules.clear(|rule| rule.id == self.rule.id);
     }
 
-    /// How many calls it struck.
+    /// Returns the number of calls that it applied to.
     pub fn strikes(&self) -> u64 {
         *self.rule.strikes.borrow()
     }
 
-    /// Waits until it has struck `n` calls.
+    /// Waits until it has applied to `n` calls.
     pub async fn struck(&self, n: u64) {
         // Cannot fail: the sender lives as long as `self`.
         let _ = self.rule.strikes.subscribe().wait_for(|strikes| *strikes >= n).await;
@@ -171,7 +170,7 @@ impl Rule {
     }
 }
 
-/// All orders, the oldest first.
+/// All faults, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     list: RwLock<Vec<Arc<Rule>>>,
@@ -197,7 +196,7 @@ impl Rules {
         InjectedFault { rule, rules: Arc::clone(self) }
     }
 
-    /// The oldest rule younger than `after` that strikes this call.
+    /// Returns the oldest rule younger than `after` that applies to this call.
     pub fn strike(&self, call: &ParsedRequest, after: u64) -> Option<Arc<Rule>> {
         let list = self.list.read().expect("no holder panics");
         let rule = list.iter().find(|rule| rule.id > after && rule.strikes(call))?;

@@ -1,5 +1,4 @@
-//! A bucket seen from inside the process: what a test or an independent reader
-//! wants to know without asking over HTTP.
+//! A bucket seen from inside the process: what a test or an independent reader asks without HTTP.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,8 +22,8 @@ use super::operation::Op;
 use super::state::ServerState;
 use super::synthetic::Synthetic;
 
-/// One bucket by name. Reading or writing objects panics if the bucket does not
-/// exist; counting and ordering faults works even then.
+/// One bucket by name. Reading or writing objects panics if the bucket does not exist; counting and injecting faults
+/// works even then.
 #[derive(Debug, Clone)]
 pub struct BucketHandle {
     name: String,
@@ -36,7 +35,7 @@ pub struct BucketHandle {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectInfo {
     pub key: String,
-    /// Size and CRC-64/NVME of what is really stored, computed when it was received.
+    /// Size and CRC-64/NVME of the stored bytes, computed when they were received.
     pub content: Content,
     /// Without quotes.
     pub etag: String,
@@ -79,14 +78,14 @@ impl BucketHandle {
         self.place(key, Body::Held(vec![bytes]), content, etag, metadata);
     }
 
-    /// Stores a made object, whose ETag is its MD5: reads its bytes once, some seconds per GiB.
+    /// Stores a generated object, whose ETag is its MD5: reads its bytes once, some seconds per GiB.
     pub fn put_synthetic(&self, key: &str, object: Synthetic) {
         let md5 = object.md5();
         self.shared.known.add(md5, Content { size_bytes: object.size_bytes, hash: object.hash() });
         self.place_synthetic(key, object, hex(&md5));
     }
 
-    /// The same as if it had been uploaded in parts of `part_bytes`; its ETag ends in `-N`.
+    /// Stores it as if it had been uploaded in parts of `part_bytes`; its ETag ends in `-N`.
     pub fn put_synthetic_in_parts(&self, key: &str, object: Synthetic, part_bytes: u64) {
         let starts = (0..object.size_bytes).step_by(usize::try_from(part_bytes).expect("a part fits in memory"));
         let parts = starts.map(|start| {
@@ -104,7 +103,7 @@ impl BucketHandle {
         self.place_synthetic(key, object, of_parts(parts));
     }
 
-    /// The same with an ETag of the caller's making, without quotes: hashing a large object for its MD5 takes seconds.
+    /// Stores it with the caller's ETag, without quotes: hashing a large object for its MD5 takes seconds.
     pub fn put_synthetic_as(&self, key: &str, object: Synthetic, etag: &str) {
         self.place_synthetic(key, object, etag.to_owned());
     }
@@ -121,13 +120,13 @@ impl BucketHandle {
         self.bucket().lock().put(key, object, &WriteCondition::Never).expect("unconditional");
     }
 
-    /// All bytes in one buffer; `None` if there is no such object or its bytes were not kept.
+    /// Returns all bytes in one buffer; `None` if there is no such object or its bytes were not kept.
     pub fn get(&self, key: &str) -> Option<Bytes> {
         let object = self.bucket().object(key).ok()?;
         object.body.whole(object.content.size_bytes)
     }
 
-    /// All bytes piece by piece, for objects that are larger than memory.
+    /// Iterates over all bytes, for objects that are larger than memory.
     pub fn pieces(&self, key: &str) -> Option<Pieces> {
         let object = self.bucket().object(key).ok()?;
         object.body.pieces(0..object.content.size_bytes)
@@ -137,7 +136,7 @@ impl BucketHandle {
         Some(info(key, &*self.bucket().object(key).ok()?))
     }
 
-    /// Every object in the order of the keys.
+    /// Returns every object in the order of the keys.
     pub fn list(&self) -> Vec<ObjectInfo> {
         self.bucket().lock().objects.iter().map(|(key, object)| info(key, object)).collect()
     }
@@ -146,7 +145,7 @@ impl BucketHandle {
         self.bucket().lock().objects.keys().cloned().collect()
     }
 
-    /// Whether it was there.
+    /// Deletes an object. Returns whether it existed.
     pub fn delete(&self, key: &str) -> bool {
         let bucket = self.bucket();
         let mut state = bucket.lock();
@@ -190,7 +189,7 @@ impl BucketHandle {
         id
     }
 
-    /// Forgets unfinished uploads, as a lifecycle rule does after some days.
+    /// Removes unfinished uploads, as a lifecycle rule does after some days.
     pub fn expire_uploads(&self) {
         self.bucket().lock().uploads.clear();
     }
@@ -205,12 +204,12 @@ impl BucketHandle {
         self.counts(|c| c.of(op).successes)
     }
 
-    /// How often the key was put in place over HTTP: PutObject, CopyObject, CompleteMultipartUpload.
+    /// Returns how often the key was written over HTTP: PutObject, CopyObject, CompleteMultipartUpload.
     pub fn writes(&self, key: &str) -> u64 {
         self.counts(|c| c.writes(key))
     }
 
-    /// Bytes that came and went in the bodies of an operation.
+    /// Returns the bytes of the bodies of an operation.
     pub fn moved(&self, op: Op) -> BytesMoved {
         self.ledger.moved(op)
     }
@@ -219,12 +218,12 @@ impl BucketHandle {
         self.ledger.read(look)
     }
 
-    /// Begins to count anew.
+    /// Resets the counts.
     pub fn forget_counts(&self) {
         self.ledger.forget();
     }
 
-    /// Waits until the counts are as wanted.
+    /// Waits until the counts satisfy a condition.
     pub async fn until(&self, reached: impl Fn(&Counts) -> bool) {
         self.ledger.until(reached).await;
     }
@@ -241,12 +240,12 @@ impl BucketHandle {
 
     // ---- faults
 
-    /// Orders a fault for this bucket.
+    /// Injects a fault for this bucket.
     pub fn order(&self, fault: Fault, when: impl Into<When>) -> InjectedFault {
         self.shared.rules.order(fault, when.into().bucket(&self.name))
     }
 
-    /// Takes back every order for this bucket, and opens the gates of those that held calls.
+    /// Removes every fault of this bucket, and opens the gates that hold calls.
     pub fn clear_faults(&self) {
         self.shared.rules.clear_bucket(&self.name);
     }
@@ -268,7 +267,7 @@ impl BucketHandle {
         bucket.lock().put(key, damaged, &WriteCondition::Never).expect("unconditional");
     }
 
-    /// Lets a stored object have been modified at another time.
+    /// Sets the modification time of a stored object.
     ///
     /// # Panics
     /// If there is no such object.
@@ -276,7 +275,7 @@ impl BucketHandle {
         self.replace(key, |object| Object { modified, ..object });
     }
 
-    /// Lets a stored object have another ETag, without quotes.
+    /// Sets the ETag of a stored object, without quotes.
     ///
     /// # Panics
     /// If there is no such object.
@@ -291,7 +290,7 @@ impl BucketHandle {
         bucket.lock().put(key, change((*object).clone()), &WriteCondition::Never).expect("unconditional");
     }
 
-    /// Lets a stored object have the CRC-64/NVME of its bytes among its checksums, as if its writer had declared it.
+    /// Adds the CRC-64/NVME of its bytes to the checksums of a stored object, as if its writer had declared it.
     ///
     /// # Panics
     /// If there is no such object.

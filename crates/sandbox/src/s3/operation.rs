@@ -1,10 +1,9 @@
-//! What a request asks for, read once from its first lines: by this the calls
-//! are counted and the faults find their victims, before any of it is believed.
+//! Identifies the operation of a request from its head, for counting and fault injection, before anything is verified.
 
 use hyper::http::request::Parts;
 use hyper::{Method, header};
 
-/// The operations that can be told apart; the rest is [`Op::Other`].
+/// The operations that are distinguished; the rest is [`Op::Other`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Op {
     ListBuckets,
@@ -33,7 +32,7 @@ pub enum Op {
     Other,
 }
 
-/// One request, as far as its head tells.
+/// The head of one request.
 #[derive(Debug, Clone)]
 pub(super) struct ParsedRequest {
     pub op: Op,
@@ -115,7 +114,7 @@ impl Query<'_> {
         self.pairs().any(|(n, _)| n == name)
     }
 
-    /// `?acl`, `?tagging` and their like: a name that stands alone.
+    /// `?acl`, `?tagging` and the like: a name without a value.
     fn names_a_subresource(self) -> bool {
         self.pairs().any(|(name, value)| !name.is_empty() && value.is_none_or(str::is_empty) && !is_listing(name))
     }
@@ -136,7 +135,7 @@ fn is_listing(name: &str) -> bool {
     )
 }
 
-/// Percent-decoding alone: in a path `+` is a plus. What is no UTF-8 is no name.
+/// Percent-decodes only: in a path `+` is a plus. A text that is not UTF-8 is not a name.
 fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,4 +1,4 @@
-//! Making one object of many parts, without reading their bytes again.
+//! Combines many parts into one object, without reading their bytes again.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -103,7 +103,7 @@ fn decoded(value: Option<&String>) -> S3Result<Vec<u8>> {
 }
 
 impl JoinedParts {
-    /// Compares with what the client says of the whole object.
+    /// Compares with the checksum that the client states for the whole object.
     pub fn compare(&self, said: &[(&str, Option<&String>)]) -> S3Result<()> {
         let crc64 = STANDARD.encode(self.content.hash.0.to_be_bytes());
         let found = [

@@ -1,20 +1,19 @@
-//! A gate that holds calls until a test opens it, so that a test can act at
-//! exactly the moment it is about.
+//! A gate that holds calls until a test opens it, so that the test can act at exactly that moment.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Closed when made. All clones are one gate.
+/// A gate, initially closed. All clones are one gate.
 #[derive(Debug, Clone)]
 pub struct PauseGate(Arc<watch::Sender<State>>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct State {
     open: bool,
-    /// Calls that stand before the gate now.
+    /// Calls that are held now.
     held: usize,
-    /// Calls that ever came to it.
+    /// Calls that ever arrived.
     came: u64,
 }
 
@@ -34,17 +33,17 @@ impl PauseGate {
         self.0.send_modify(|s| s.open = false);
     }
 
-    /// How many calls stand before it.
+    /// Returns the number of held calls.
     pub fn held(&self) -> usize {
         self.0.borrow().held
     }
 
-    /// Waits until `n` calls stand before it at once.
+    /// Waits until `n` calls are held at once.
     pub async fn holds(&self, n: usize) {
         self.wait(|s| s.held >= n).await;
     }
 
-    /// Waits until `n` calls have come to it, be they still there or not.
+    /// Waits until `n` calls have arrived, held or not.
     pub async fn came(&self, n: u64) {
         self.wait(|s| s.came >= n).await;
     }
@@ -76,7 +75,7 @@ impl Default for PauseGate {
     }
 }
 
-/// A caller that hangs up while it is held leaves its place too.
+/// Counts a held call, also until its client hangs up.
 struct GateSlot<'a>(&'a watch::Sender<State>);
 
 impl Drop for GateSlot<'_> {

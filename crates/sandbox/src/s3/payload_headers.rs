@@ -1,4 +1,4 @@
-//! What a request says of the body that comes with it.
+//! The headers of a request that describe its body.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,18 +8,18 @@ use s3s::{S3Error, S3ErrorCode, S3Result, TrailingHeaders, s3_error};
 
 use super::checksums::{self, values};
 
-/// The most that S3 takes in one request.
+/// The largest body of one request in S3.
 pub(super) const MOST_BYTES: u64 = 5 * 1024 * 1024 * 1024;
 
 pub(super) struct PayloadHeaders {
     pub md5: Option<[u8; 16]>,
     /// Complete only when the trailer has been read.
     pub checksums: Checksum,
-    /// Names of the headers that are to follow the body.
+    /// Names of the headers that follow the body.
     trailer: Vec<String>,
     /// Whether the signature covers a hash of the body.
     pub signed_sha256: bool,
-    /// Of the body itself, without what aws-chunked puts around it.
+    /// The size of the body itself, without the framing of aws-chunked.
     pub size_bytes: Option<u64>,
 }
 
@@ -57,7 +57,7 @@ impl PayloadHeaders {
         checksums::read(&trailer, &mut self.checksums)
     }
 
-    /// Whether this checksum stands in the head or will come in the trailer.
+    /// Returns whether this checksum is in the head or comes in the trailer.
     pub fn has(&self, name: &str) -> bool {
         let given = values(&self.checksums).into_iter().any(|(n, value)| n == name && value.is_some());
         given || self.trailer.iter().any(|announced| announced == name)
@@ -71,7 +71,7 @@ impl PayloadHeaders {
         self.md5.is_some() || self.has_checksum()
     }
 
-    /// Compares with what was found in the body. Error: `BadDigest`.
+    /// Compares with the received body. Error: `BadDigest`.
     pub fn compare(&self, md5: [u8; 16], found: &Checksum) -> S3Result<()> {
         if self.md5.is_some_and(|declared| declared != md5) {
             return Err(s3_error!(BadDigest, "The Content-MD5 you specified did not match what we received."));
@@ -94,7 +94,7 @@ fn md5_of(header: &str) -> S3Result<[u8; 16]> {
     hash.ok_or_else(|| s3_error!(InvalidDigest, "The Content-MD5 you specified is not valid."))
 }
 
-/// 400 with a code that the library does not know.
+/// Makes a 400 with a code that the library does not know.
 pub(super) fn custom(code: &'static str, message: String) -> S3Error {
     let mut error = S3Error::with_message(S3ErrorCode::Custom(code.into()), message);
     error.set_status_code(StatusCode::BAD_REQUEST);

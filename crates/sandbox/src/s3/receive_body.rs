@@ -1,5 +1,4 @@
-//! Taking in an uploaded body: hashing it while it comes, and judging it when it
-//! has come, before anything is stored.
+//! Receives an uploaded body: hashes it while it arrives, and checks it before anything is stored.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,7 +16,7 @@ use super::content_index::{ContentIndex, Recognised};
 use super::object::Body;
 use super::payload_headers::{MOST_BYTES, PayloadHeaders, custom, too_large};
 
-/// A buffer is made so large at once, if the request says that so much will come.
+/// The largest buffer that is allocated at once, if the request announces as much.
 const MOST_RESERVED: u64 = 64 * 1024 * 1024;
 
 /// A body that arrived whole and as declared.
@@ -25,11 +24,11 @@ pub(super) struct Received {
     pub body: Body,
     pub content: Content,
     pub md5: [u8; 16],
-    /// Those that were declared.
+    /// The declared checksums.
     pub checksums: Checksum,
 }
 
-/// An ordered damage of the body that is coming in.
+/// An injected damage of the received body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Damage {
     pub at: u64,
@@ -39,8 +38,8 @@ pub(super) struct Damage {
 
 /// Reads the body to its end. Errors: `InvalidDigest`, `IncompleteBody`, `EntityTooLarge`, …
 ///
-/// The second result is the judgement on its hashes, `BadDigest` if it is bad. It stands apart
-/// only because some stores keep what they refuse.
+/// The second result is the check of its hashes, `BadDigest` if they are wrong. It is separate only because some stores
+/// keep what they refuse.
 pub(super) async fn receive<T>(
     req: &mut S3Request<T>,
     body: Option<StreamingBlob>,
@@ -85,7 +84,7 @@ struct BodyHasher {
     crc64: crc_fast::Digest,
     others: ChecksumHasher,
     kept: Option<BytesMut>,
-    /// Where an ordered damage lies, and the hash of what is stored in spite of all checks.
+    /// The position of an injected damage, and the hash of what is stored in spite of all checks.
     flip_at: Option<u64>,
     silent: Option<crc_fast::Digest>,
 }
@@ -127,7 +126,7 @@ impl BodyHasher {
         self.size_bytes += chunk.len() as u64;
     }
 
-    /// A damaged copy of the chunk, if the damage lies in it.
+    /// Returns a damaged copy of the chunk, if the damage lies in it.
     fn flipped(&self, chunk: &Bytes) -> Option<Vec<u8>> {
         let within = usize::try_from(self.flip_at?.checked_sub(self.size_bytes)?).ok()?;
         let mut copy = (within < chunk.len()).then(|| chunk.to_vec())?;
@@ -154,7 +153,7 @@ impl BodyHasher {
     }
 }
 
-/// Why the body did not come to its end. The library's own error types are private: their words are all there is.
+/// Why the body ended early. The library's own error types are private: only their text is available.
 fn broken(error: &StdError) -> S3Error {
     let words = error.to_string();
     if words.contains("Sha256Mismatch") {

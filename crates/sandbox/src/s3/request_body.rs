@@ -1,8 +1,7 @@
-//! The body of a request: lent to S3 for reading, and taken back with whatever
-//! S3 leaves unread.
+//! The body of a request: lent to the S3 library for reading, and taken back with the bytes that it leaves unread.
 //!
-//! What is left must be read before the answer goes out: closing a connection
-//! with unread bytes resets it, and the answer might be lost with it.
+//! The rest must be read before the answer is sent: closing a connection with unread bytes resets it, and the answer
+//! might be lost.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,12 +12,12 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Reads the rest of an upload and throws it away.
+/// Reads the rest of an upload and drops it.
 pub(super) async fn drain(body: Incoming) {
     read_some(body, u64::MAX).await;
 }
 
-/// Reads at least so many bytes, if there are, and drops the body.
+/// Reads at least this many bytes, if there are, and drops the body.
 pub(super) async fn read_some(mut body: Incoming, bytes: u64) {
     let mut read = 0;
     while read < bytes
@@ -28,8 +27,8 @@ pub(super) async fn read_some(mut body: Incoming, bytes: u64) {
     }
 }
 
-/// The body for S3 to read, and where it comes back to once S3 is through with it, if anything is left. `read` is told
-/// how many bytes each piece of it has.
+/// Returns the body for the S3 library, and the receiver that gets it back if anything is left. Calls `read` with the
+/// size of each frame.
 pub(super) fn lend(
     body: Incoming,
     bytes_per_second: Option<u64>,
@@ -53,7 +52,7 @@ struct LentBody<F> {
 // Nothing in it is ever pinned.
 impl<F> Unpin for LentBody<F> {}
 
-/// Lets so many bytes per second be read.
+/// Limits the bytes that are read per second.
 struct Throttle {
     rate: u64,
     next: Pin<Box<Sleep>>,

@@ -1,4 +1,4 @@
-//! The body of an answer, and what may befall it on its way out.
+//! The body of an answer, and the faults that are injected into it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::call_counts::CallCounts;
 use super::connection::{ConnectionFault, End};
 use super::operation::Op;
 
-/// How often a dripping body gives something.
+/// How often a throttled body yields bytes.
 const DRIPS_PER_SECOND: u64 = 20;
 
 pub(super) struct AnswerBody {
@@ -28,7 +28,7 @@ pub(super) struct AnswerBody {
     count: Option<Sent>,
 }
 
-/// Where what goes out is counted.
+/// Counts the bytes that are sent.
 pub(super) struct Sent {
     pub ledger: Arc<CallCounts>,
     pub op: Op,
@@ -71,7 +71,7 @@ impl AnswerBody {
         Self { count, ..self }
     }
 
-    /// The next bytes, at most `most` of them.
+    /// Returns the next bytes, at most `most` of them.
     fn poll_some(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Option<Result<Bytes, StdError>>> {
         while self.ahead.is_empty() {
             match ready!(Pin::new(&mut self.inner).poll_frame(cx)?) {
@@ -85,7 +85,7 @@ impl AnswerBody {
         Poll::Ready(Some(Ok(some)))
     }
 
-    /// How many bytes may still go out before the `after`th.
+    /// Returns how many bytes may still be sent before the `after`th.
     fn room(&self, after: u64) -> usize {
         usize::try_from(after.saturating_sub(self.sent)).unwrap_or(usize::MAX)
     }

@@ -1,4 +1,4 @@
-//! The server as a value: started, closed and opened again, stopped.
+//! The server: started, closed and opened again, stopped.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,7 +23,7 @@ use super::handle::BucketHandle;
 use super::service;
 use super::state::{AnyName, ByHost, OneUser, ServerState};
 
-/// Where the server listens and whom it lets in.
+/// Where the server listens and which keys it accepts.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
     /// Port 0 takes any free one.
@@ -53,7 +53,7 @@ pub struct S3Server {
     listening: Mutex<Option<Listening>>,
 }
 
-/// One time of listening; ends with `close`.
+/// One period of listening; ends with `close`.
 struct Listening {
     end: CancellationToken,
     tasks: TaskTracker,
@@ -80,7 +80,7 @@ impl S3Server {
         Ok(server)
     }
 
-    /// For a process of its own: serves until `stop` says so.
+    /// Serves until `stop` completes, for a process of its own.
     pub async fn run(self, stop: CancellationToken) {
         stop.cancelled().await;
         self.stop().await;
@@ -95,12 +95,12 @@ impl S3Server {
         format!("http://{}", self.address)
     }
 
-    /// From now on only these keys are let in.
+    /// Accepts only these keys from now on.
     pub fn rotate_keys(&self, access_key_id: &str, secret_access_key: &str) {
         *self.user.0.write().expect("no holder panics") = (access_key_id.to_owned(), secret_access_key.to_owned());
     }
 
-    /// With which it was started.
+    /// Returns the keys that it was started with.
     pub fn access_key_id(&self) -> &str {
         &self.options.access_key_id
     }
@@ -109,19 +109,19 @@ impl S3Server {
         &self.options.secret_access_key
     }
 
-    /// Makes a bucket, or replaces the one of this name by an empty one. Counts and orders stay.
+    /// Makes a bucket, or replaces the one of this name by an empty one. Counts and faults stay.
     pub fn create_bucket(&self, name: &str, options: BucketOptions) -> BucketHandle {
         let mut buckets = self.shared.buckets.write().expect("no holder panics");
         buckets.insert(name.to_owned(), Arc::new(Bucket::new(options)));
         self.bucket(name)
     }
 
-    /// Takes the bucket away with all its objects: calls are answered `NoSuchBucket`.
+    /// Removes the bucket with all its objects: calls are answered `NoSuchBucket`.
     pub fn drop_bucket(&self, name: &str) {
         self.shared.buckets.write().expect("no holder panics").remove(name);
     }
 
-    /// The bucket of this name, which need not exist to be counted and ordered for.
+    /// Returns the bucket of this name, which need not exist for counts and faults.
     pub fn bucket(&self, name: &str) -> BucketHandle {
         BucketHandle::new(name, Arc::clone(&self.shared))
     }
@@ -131,17 +131,17 @@ impl S3Server {
         self.shared.buckets.read().expect("no holder panics").keys().cloned().collect()
     }
 
-    /// Orders a fault for every bucket, or the one that `when` names.
+    /// Injects a fault for every bucket, or the one that `when` names.
     pub fn order(&self, fault: Fault, when: impl Into<When>) -> InjectedFault {
         self.shared.rules.order(fault, when.into())
     }
 
-    /// Takes back every order, and opens the gates of those that held calls.
+    /// Removes every fault, and opens the gates that hold calls.
     pub fn clear_faults(&self) {
         self.shared.rules.clear(|_| true);
     }
 
-    /// Refuses connections and breaks those that stand, as a dead server does; the objects stay.
+    /// Refuses connections and breaks open ones, as a dead server does; the objects stay.
     pub async fn close(&self) {
         let listening = self.listening.lock().expect("no holder panics").take();
         if let Some(listening) = listening {
@@ -157,7 +157,7 @@ impl S3Server {
         Ok(())
     }
 
-    /// Ends everything and waits for it.
+    /// Stops everything and waits for that.
     pub async fn stop(self) {
         self.close().await;
     }

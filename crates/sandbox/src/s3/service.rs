@@ -1,5 +1,5 @@
-//! One request from its head to its answer: it is counted, shown to the ordered
-//! faults, given to S3, and counted again.
+//! Handles one request from head to answer: counts it, applies injected faults, passes it to the S3 library, and counts
+//! it again.
 
 use std::io;
 use std::sync::Arc;
@@ -130,7 +130,7 @@ async fn answer_without_id(
     Ok(response.map(|body| infect(body, rule.as_deref(), fate).counted(sent)))
 }
 
-/// Waits wherever it is told to on the way, and returns the rule that strikes, if one does.
+/// Applies waiting faults, and returns the rule of the first other one that applies.
 async fn await_orders(shared: &ServerState, call: &ParsedRequest) -> Option<Arc<Rule>> {
     let mut seen = 0;
     loop {
@@ -237,7 +237,7 @@ fn compress(response: &mut Response<s3s::Body>) {
     *response.body_mut() = compressed.into();
 }
 
-/// The whole body as it was before it was encoded.
+/// Reads the whole body as it was before it was encoded.
 fn decompress(response: &mut Response<s3s::Body>, ranges: bool) {
     let plain = hyper::body::Bytes::from_static(b"the bytes as they were before they were compressed");
     let asked_for_range = response.headers_mut().remove(header::CONTENT_RANGE).is_some();
@@ -254,7 +254,7 @@ fn decompress(response: &mut Response<s3s::Body>, ranges: bool) {
     *response.body_mut() = plain.into();
 }
 
-/// Another ETag of the same shape, wherever the answer names it: in its head, or in a small XML body.
+/// Replaces the ETag by another of the same form, in the head or in a small XML body.
 fn wrong_etag(response: &mut Response<s3s::Body>) {
     if let Some(etag) = response.headers().get(header::ETAG) {
         let wrong = other_digit(etag.as_bytes(), 0);
@@ -269,7 +269,7 @@ fn wrong_etag(response: &mut Response<s3s::Body>) {
     }
 }
 
-/// No ETag, wherever the answer would name it.
+/// Removes the ETag, in the head or in a small XML body.
 fn no_etag(response: &mut Response<s3s::Body>) {
     response.headers_mut().remove(header::ETAG);
     let position = |xml: &[u8], what: &[u8]| xml.windows(what.len()).position(|w| w == what);
@@ -280,7 +280,7 @@ fn no_etag(response: &mut Response<s3s::Body>) {
     }
 }
 
-/// The text with its first hexadecimal digit after `from` replaced by another.
+/// Replaces the first hexadecimal digit after `from`.
 fn other_digit(text: &[u8], from: usize) -> Vec<u8> {
     let mut text = text.to_vec();
     if let Some(digit) = text.iter_mut().skip(from).find(|b| b.is_ascii_hexdigit()) {

@@ -1,4 +1,4 @@
-//! What all connections of one server share.
+//! The state that all connections of one server share.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use super::operation::bucket_in_host;
 #[derive(Debug, Default)]
 pub(super) struct ServerState {
     pub buckets: RwLock<BTreeMap<String, Arc<Bucket>>>,
-    /// By bucket name, kept when the bucket is gone: calls to a missing bucket count too.
+    /// By bucket name, kept after the bucket is removed: calls to a missing bucket count too.
     ledgers: RwLock<HashMap<String, Arc<CallCounts>>>,
     pub rules: Arc<Rules>,
     pub known: ContentIndex,
@@ -45,13 +45,13 @@ impl ServerState {
         HeaderValue::from(self.last_request.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// Ids rise, as S3's do not, so that a listing of uploads is in the order of their beginning.
+    /// Ids rise, unlike S3's, so that a listing of uploads is in the order of their beginning.
     pub fn next_upload_id(&self) -> String {
         format!("upload-{:012}", self.last_upload.fetch_add(1, Ordering::Relaxed) + 1)
     }
 }
 
-/// The one pair of keys that is let in: id and secret.
+/// The only accepted access key: id and secret.
 #[derive(Clone)]
 pub(super) struct OneUser(pub Arc<RwLock<(String, String)>>);
 
@@ -73,7 +73,7 @@ impl S3Auth for OneUser {
     }
 }
 
-/// Takes `bucket.localhost` for a bucket and any other host for a server with paths.
+/// Accepts `bucket.localhost` for a bucket and any other host for path-style requests.
 pub(super) struct ByHost;
 
 impl S3Host for ByHost {
@@ -85,7 +85,7 @@ impl S3Host for ByHost {
     }
 }
 
-/// Buckets may be called what replicas are called: `b2` is too short for AWS.
+/// Accepts the names of replicas as bucket names: `b2` is too short for AWS.
 pub(super) struct AnyName;
 
 impl NameValidation for AnyName {
