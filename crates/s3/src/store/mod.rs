@@ -265,7 +265,7 @@ impl Store {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if error.is_silent()
+            if error.is_no_answer()
                 && !self.answered.load(Ordering::Relaxed)
                 && let Some(other) = Box::pin(self.other_scheme()).await
             {
@@ -274,4 +274,9 @@ impl Store {
             Err(error)
         }
     }
+}
+
+/// Whether a store's listing is the whole document; why not. For the fuzz targets.
+pub fn check_listing(body: &[u8]) -> Result<(), String> {
+    xml_document::WholeDocument::OBJECTS.check(body).map_err(|error| error.to_string())
 }

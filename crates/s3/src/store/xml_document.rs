@@ -50,7 +50,7 @@ impl WholeDocument {
     pub(super) const VERSIONING: Self = Self { root: "VersioningConfiguration", ends: &[] };
     pub(super) const OBJECT_LOCK: Self = Self { root: "ObjectLockConfiguration", ends: &[] };
 
-    fn check(self, body: &[u8]) -> Result<(), InvalidDocument> {
+    pub(super) fn check(self, body: &[u8]) -> Result<(), InvalidDocument> {
         let text = std::str::from_utf8(body).map_err(|_| InvalidDocument::NotXml("it is not UTF-8".into()))?;
         let mut open: Vec<&str> = Vec::new();
         let (mut closed, mut said) = (false, false);

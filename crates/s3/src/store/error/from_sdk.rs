@@ -136,7 +136,7 @@ impl StoreError {
             code: code.map(|code| bounded(code, WORD_CHARS)),
             request_id: request_id(raw).map(|id| bounded(id, WORD_CHARS)),
             retry_after: retry_after(raw),
-            outcome_unknown: leaves_open(status),
+            outcome_unknown: outcome_unknown(status),
             ..Self::found(operation, reason, message)
         }
     }
@@ -144,7 +144,7 @@ impl StoreError {
 
 /// Whether an answer of this status, complete as it is, does not say how the request ends: it may be that of a proxy which
 /// has lost sight of the store, or a success that cannot be read.
-fn leaves_open(status: u16) -> bool {
+fn outcome_unknown(status: u16) -> bool {
     match status {
         501 | 503 | 507 => false,
         status => status < 300 || status == 408 || status >= 500,

@@ -163,7 +163,7 @@ impl StoreError {
     }
 
     /// The store has said nothing, as if it did not understand.
-    pub(super) fn is_silent(&self) -> bool {
+    pub(super) fn is_no_answer(&self) -> bool {
         self.status.is_none() && matches!(self.reason, Reason::Broken | Reason::Stalled)
     }
 
